@@ -10,6 +10,7 @@ from xrayfast.errors import RunError
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import Predictions, image_attributes
+from xrayfast.reporting.wording import population_text
 
 LABELS = ("a", "b,|c".replace("|", ""), "d e")
 
@@ -104,3 +105,23 @@ def test_a_copy_with_other_probabilities_leaves_the_first_alone():
     second = first.calibrated(Decision("single", LABELS, Temperature(3.0)))
     assert dataclasses.replace(second, probability=first.probability).raw is first.raw
     assert (first.probability == first.raw).all()
+
+
+def test_the_population_counts_sex_and_age_by_patient_and_views_by_image():
+    found = example().population()
+    # Images 0 and 3 are of one patient; those without one count by themselves.
+    assert found == {
+        "patients": True,
+        "sex": {"": 1, "F": 2, "M": 2},
+        "view": {"": 1, "AP": 1, "NA": 1, "PA": 3},
+        "age": {"q1": 51.25, "median": 63.0, "q3": 75.75, "unknown": 1},
+    }
+    sentence = population_text({"population": found})
+    assert sentence == (
+        "Patients: 40.0% female, 40.0% male, 20.0% not known, median age 63, quartiles 51 and 76 (not known of 1). "
+        "Views: 50.0% PA, 16.7% not known, 16.7% AP, 16.7% NA."
+    )
+    bare = dataclasses.replace(example(patients=("",) * 6), attributes={})
+    assert bare.population() == {"patients": False}
+    assert population_text({"population": bare.population()}) == "Not known: sex, age, view."
+    assert population_text({}) == ""

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 
@@ -70,7 +71,8 @@ def test_the_report_shows_training_images_as_the_network_saw_them(copy):
         assert np.corrcoef(seen.ravel(), np.asarray(plain, float).ravel())[0, 1] > 0.5
     xf.interpret(copy)
     page = copy.report_path.read_text("utf-8")
-    assert "as the network sees them" in page and all(one["data"] in page for one in shown)
+    row = re.search('(?s)<details id="training-images">.*?</details>', page)[0]
+    assert "as the network sees them" in row and all(one["data"] in row for one in shown)
     (copy.path / "training_images.json").write_text('{"images": [{"image": "a", "labels": "b", "data": "<"}]}')
     with pytest.raises(RunError, match=r"training_images\.json: images\.0\.data is '<'"):
         _ = copy.training_images

@@ -359,6 +359,11 @@ class DataConfig(_Section):
     cache: bool = option(True, "Keep decoded images on disk for the next time.")
     cache_dir: Path | None = option(None, "Folder of the cache; by default in the user's cache folder.", metavar="DIR")
 
+    @property
+    def shown(self) -> str:
+        """The source as people read it, with the table of labels."""
+        return str(self.source) + (f", table {self.labels.name}" if self.labels else "")
+
 
 class ModelConfig(_Section):
     """The network, and the size of the images it sees."""

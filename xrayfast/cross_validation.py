@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from xrayfast.errors import RunError
+from xrayfast.errors import RunError, plural
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files import INFO_FILE, read_csv, write_csv, write_json
 from xrayfast.predictions import Predictions
-from xrayfast.run import Run
+from xrayfast.run import FOLDS_FILE, Run
 from xrayfast.run_files import CrossValidationInfo, read_typed
 
-FOLDS_FILE, OUT_OF_FOLD = "cross_validation.json", "out_of_fold.csv"
+OUT_OF_FOLD = "out_of_fold.csv"
 
 
 class CrossValidation(Run):
@@ -68,6 +68,18 @@ class CrossValidation(Run):
             RunError: the file is damaged.
         """
         return read_typed(self.path / FOLDS_FILE, CrossValidationInfo)
+
+    @property
+    def dealt(self) -> str:
+        """Into what the images were dealt, as in "5 folds by patient, dealt 3 times".
+
+        Raises:
+            RunError: a file is damaged.
+        """
+        folds = self.folds
+        known = "patients" in self.info.counts["valid"] and not folds.by_image
+        times = f", dealt {folds.repeats} times" if folds.repeats > 1 else ""
+        return f"{plural(folds.folds, 'fold')} by {'patient' if known else 'image'}{times}"
 
     @staticmethod
     def write_folds(run: Run, folds: Mapping[str, Any]) -> None:

@@ -85,6 +85,23 @@ class Predictions:
         numbers, _ = pd.factorize(np.where(known, self.patients, ""))
         return np.where(known, numbers, -1 - np.arange(len(numbers))).astype(np.int64)
 
+    def population(self) -> dict[str, Any]:
+        """Whom the images are of, as far as known: `patients`, whether sex and age are counted by patient (those of the
+        first image), not by image; `sex`, the number of each ("" unknown); `age`, `median` and quartiles `q1` and `q3`,
+        and how many are `unknown`; and `view`, images of each.
+        """
+        groups, found = self.groups, dict[str, Any]()
+        first = slice(None) if groups is None else np.unique(groups, return_index=True)[1]
+        for name, rows in (("sex", first), ("view", slice(None))):
+            if name in self.attributes:
+                cells = self.attributes[name][rows]
+                found[name] = {str(value): int(n) for value, n in pd.Series(cells).value_counts().sort_index().items()}
+        ages = self.attributes.get("age", np.full(len(self), np.nan))[first]
+        if (known := ages[~np.isnan(ages)]).size:
+            q1, median, q3 = np.percentile(known, [25, 50, 75]).tolist()
+            found["age"] = {"q1": q1, "median": median, "q3": q3, "unknown": len(ages) - len(known)}
+        return {"patients": groups is not None, **found}
+
     def calibrated(self, decision: Decision) -> Predictions:
         """A copy whose probabilities are calibrated by a decision."""
         return replace(self, probability=decision.calibrated(self.raw))

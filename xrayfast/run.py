@@ -46,6 +46,7 @@ from xrayfast.files import (
     write_text,
 )
 from xrayfast.files.run_lock import lock_run
+from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.own_code import require_code
@@ -75,6 +76,7 @@ METRICS_FILE = "metrics.json"
 TRAINING_IMAGES_FILE = "training_images.json"
 CHECKPOINT = "checkpoint"
 EVALUATIONS = "evaluations"
+FOLDS_FILE = "cross_validation.json"
 
 OLD_HISTORY_COLUMNS = {name: history_column("valid", name) for name in epoch_metrics()}
 """Columns that versions before 0.3 called by another name."""
@@ -123,6 +125,22 @@ class Run(HasOverview):
 
     def __fspath__(self) -> str:
         return str(self.path)
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether it is a cross-validation, whose split "valid" are the out-of-fold predictions."""
+        return (self.path / FOLDS_FILE).is_file()
+
+    @property
+    def chosen_on(self) -> str:
+        """On what epoch, calibration and thresholds were chosen, in words.
+
+        Raises:
+            RunError: `run.json` is damaged.
+        """
+        if self.info.chosen_inside:
+            return "the inner validation predictions"
+        return "the out-of-fold predictions" if self.has_folds else VALIDATION_IMAGES
 
     @classmethod
     def of(cls, run: Run | Path | str) -> Run:

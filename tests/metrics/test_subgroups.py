@@ -248,7 +248,7 @@ def test_ten_groups_that_do_not_differ_have_a_significant_gap_in_five_per_cent()
 
 def test_a_gap_s_interval_that_its_test_contradicts_is_said_to_be_of_one_gap():
     gap = {"p_corrected": 0.73, "pairs": 1, "low": 0.017, "high": 0.214}
-    assert gap_test(gap) == "p 0.73, which decides (the interval is of this gap alone)"
+    assert gap_test(gap) == "p 0.73, so it may be chance (the interval is of this gap alone)"
     assert gap_test({**gap, "p_corrected": 0.01}) == "p 0.01" and gap_test({**gap, "low": -0.1}) == "p 0.73"
     assert gap_test({**gap, "low": None, "pairs": 3}) == "p 0.73, the largest of 3 pairs"
     truth, probability, sex, _, group = case()

@@ -181,3 +181,18 @@ def test_a_split_with_one_class_only_has_no_ranking_metrics_and_says_why():
     assert summary["intervals"]["overall"]["ap_macro"]["low"] is None
     assert "No image of this split carries a, c" in summary["notes"][0]
     assert "Every unmasked image of this split carries b: AUROC, average precision and" in summary["notes"][1]
+
+
+def test_of_two_classes_notes_name_the_positive_one_alone():
+    truth, probability = single(classes=2)
+    few = np.flatnonzero((truth[:, 0] == 1) | (np.arange(len(truth)) % 3 == 0))
+    truth, probability = truth[few], probability[few]
+    labels, positives = ("normal", "tb"), int(truth[:, 1].sum())
+    assert 0 < positives < 20 < len(truth)
+    notes = summarise(truth, probability, labels, "single", resamples=20, positive="tb")["notes"]
+    assert any(f"in the rarer class of tb ({positives}): intervals" in note for note in notes)
+    both = " ".join(summarise(truth, probability, labels, "single", resamples=20)["notes"])
+    assert f"normal ({positives}), tb ({positives})" in both
+    absent = truth[:, 0] == 1
+    (note, *_) = summarise(truth[absent], probability[absent], labels, "single", positive="tb")["notes"]
+    assert note == ("No image of this split carries tb: AUROC, average precision, recall and F1 have no value there.")

@@ -69,3 +69,14 @@ def test_cooccurrence_has_actual_rows_and_predicted_columns():
     axes = matrices.cooccurrence_figure([[5, 2], [0, 3]], ["a", "b"]).axes[0]
     assert texts(axes)[:4] == ["5", "2", "0", "3"]
     assert png_bytes(matrices.cooccurrence_figure([[0, 0], [0, 0]], ["a", "b"]))
+
+
+def test_of_many_classes_those_with_few_images_are_one_together():
+    random = np.random.default_rng(0)
+    counts = random.integers(0, 9, (6, 6)) + np.diag([50, 10, 40, 30, 5, 20])
+    merged, labels = matrices.merge_rare(counts, list("abcdef"), 4)
+    assert labels == ["a", "c", "d", "3 others"]
+    groups = [[0], [2], [3], [1, 4, 5]]
+    assert merged.tolist() == [[int(counts[np.ix_(i, j)].sum()) for j in groups] for i in groups]
+    same, labels = matrices.merge_rare(counts, list("abcdef"), 6)
+    assert same.tolist() == counts.tolist() and labels == list("abcdef")

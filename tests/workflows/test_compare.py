@@ -14,7 +14,7 @@ import xrayfast as xf
 from tests.metrics.cases import many_labels, one_class
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError, RunError
-from xrayfast.metrics.claims.headline import OPTIMISTIC
+from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.intervals.delong import delong_test
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import OperatingPoint
@@ -376,7 +376,7 @@ def test_the_test_split_where_all_have_one_else_validation_with_a_note(tmp_path)
     kept(tmp_path, "c", valid=split)
     found = xf.compare(tmp_path, resamples=20)
     assert found.split == "valid"
-    assert OPTIMISTIC in found.warnings[0]
+    assert optimism() in found.warnings[0]
     assert "no test split in c" in found.warnings[0]
     with pytest.raises(RunError, match="no predictions of split 'test'"):
         xf.compare(tmp_path, split="test", resamples=20)

@@ -1,6 +1,8 @@
 """Cross-validation on tiny images: every image predicted once, out of fold; resumable; pooled by patient."""
 
+import html
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,10 +13,11 @@ import xrayfast as xf
 from tests.conftest import TINY, StopAfter
 from tests.data.builders import table as write_table
 from xrayfast.errors import ConfigError, Interrupted, RunError
-from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
+from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, optimism
 from xrayfast.metrics.intervals.comparison import resampled_t_test
 from xrayfast.metrics.operating_points.decision import fit_decision
 from xrayfast.progress import NullReporter
+from xrayfast.reporting.markdown.methods import describe_cross_validation
 from xrayfast.workflows.steps.ensembles import average_by_image
 from xrayfast.workflows.steps.folds import pool_folds, spread
 
@@ -111,6 +114,30 @@ def test_the_page_has_all_of_it(crossed):
     assert "fitted on the out-of-fold predictions" in page and "calibrated on the out-of-fold predictions" in page
     assert "Nothing was chosen on the test split" in page and "Results: test" in page
     assert "By image and by patient" not in page and "Largest losses" in page
+
+
+def test_an_evaluation_of_it_says_on_what_was_chosen(crossed, tmp_path):
+    copy = shutil.copytree(crossed.path, tmp_path / "copy")
+    found = xf.evaluate(copy, split="valid", resamples=0)
+    (text,) = [one["text"] for one in found.metrics["result"]["warnings"] if one["code"] == "chosen here"]
+    assert text == optimism("the out-of-fold predictions")
+    page = re.sub(r"\s+", " ", found.report_path.read_text())
+    assert f"{len(crossed.out_of_fold)} out-of-fold images" in page and "validation images" not in page
+    assert "Both were chosen on the out-of-fold predictions of the run" in page
+
+
+def test_its_methods_tell_of_the_folds_and_not_of_one_split(crossed):
+    text = describe_cross_validation(crossed)
+    pooled, images = crossed.metrics["valid"], len(crossed.out_of_fold)
+    assert f"test {crossed.info.counts['test']['images']} images" in text
+    assert f"out-of-fold {images} images of {pooled['patients']} patients" in text
+    assert "Images were dealt into 2 folds by patient; each was predicted by networks that were not" in text
+    assert "the best epoch were kept, by AUROC, macro on the fold that it predicts. Whatever was chosen on the" in text
+    assert "calibrated by temperature scaling on the out-of-fold predictions." in text
+    assert (
+        "Main metrics on the out-of-fold images: " in text and "validation" not in text and "not recorded" not in text
+    )
+    assert text in html.unescape(crossed.report_path.read_text())
 
 
 def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_path):
@@ -221,6 +248,12 @@ def test_with_an_inner_validation_split_nothing_is_chosen_on_the_fold(data, cros
     assert "chosen here" not in [warning["code"] for warning in cv.metrics["valid"]["warnings"]]
     page = re.sub(r"\s+", " ", cv.report_path.read_text())
     assert "on 30.0% of the images of the other folds" in page and "fitted on the inner validation predictions" in page
+    assert "on 30.0% of the images of the other folds, which were held back for it." in describe_cross_validation(cv)
+    found = xf.evaluate(cv, split="valid", resamples=0)
+    assert "chosen here" not in [one["code"] for one in found.metrics["result"]["warnings"]]
+    own = re.sub(r"\s+", " ", found.report_path.read_text())
+    assert "Both were chosen on the inner validation predictions of the run" in own and "validation images" not in own
+    assert not xf.compare([cv, cv.runs[0]], split="valid", resamples=2).out_of_fold
 
 
 @pytest.mark.slow
@@ -234,6 +267,8 @@ def test_two_cross_validations_are_compared_over_their_folds(data, crossed):
     assert row["p"] == pytest.approx(resampled_t_test(one - two, 1 / (FOLDS - 1)))
     assert rows.loc[("accuracy", ""), "test"] == "McNemar"
     assert any("Nadeau and Bengio" in note for note in found.notes)
+    assert found.out_of_fold and found.split_title == "Out-of-fold"
+    assert f"These are out-of-fold predictions. {optimism('the out-of-fold predictions')}" in found.warnings[0]
 
 
 def test_a_given_validation_split_is_refused(tmp_path):

@@ -13,7 +13,7 @@ import xrayfast as xf
 from tests.conftest import TINY
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError, DataError, RunError
-from xrayfast.metrics.claims.headline import OPTIMISTIC
+from xrayfast.metrics.claims.headline import optimism
 from xrayfast.run import Run
 from xrayfast.synthetic import write_dataset
 from xrayfast.workflows import evaluate as module
@@ -147,7 +147,7 @@ def test_the_prior_of_the_run_s_own_data_is_not_corrected(run):
 def test_the_validation_split_comes_with_a_warning(run):
     found = evaluate(run, split="valid", resamples=0).metrics
     assert found["split"] == "valid"
-    assert warned(found)["chosen here"] == [OPTIMISTIC]
+    assert warned(found)["chosen here"] == [optimism()]
 
 
 def test_a_run_without_a_test_split_says_what_to_do(multi_run):
@@ -293,7 +293,7 @@ def test_an_external_test(run, others, page):
     metrics = found.metrics
     assert found.path.name == "elsewhere"
     assert metrics["images"] == {"found": 24, "left_out": [], "evaluated": 24, "own_test": 0}
-    assert (metrics["own"], metrics["split"], metrics["source"]) == (False, None, str(others))
+    assert (metrics["own"], metrics["split"], metrics["source"], metrics["table"]) == (False, None, str(others), None)
     predictions = found.predictions
     assert np.allclose(predictions.probability, run.decision.calibrated(predictions.raw), atol=1e-6)
     table = xf.predict(run, others, device="cpu").set_index("file")

@@ -1,6 +1,7 @@
 """Reports on predictions of any tool: what is read from which columns, and that the numbers are scikit-learn's."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -218,3 +219,32 @@ def test_columns_that_lack_are_named(tmp_path):
 
 def test_it_is_public_whatever_was_imported_before():
     assert xf.report is report
+
+
+def test_whom_the_predictions_are_of_is_read_where_columns_tell_it(tmp_path):
+    table = single().assign(**{"Patient Age": ["61", "", "011M"] * 20, "View Position": ["PA"] * 50 + ["ap"] * 10})
+    found = report(table, tmp_path, resamples=2)
+    population = found.metrics["population"]
+    assert population["patients"] and population["sex"] == {"F": 30} and population["view"] == {"AP": 10, "PA": 50}
+    assert population["age"]["unknown"] == 10 and population["age"]["q3"] == 61
+    assert "subgroups" not in found.metrics
+    page = " ".join(found.path.read_text().split())
+    assert "Patients: 100.0% female, median age 31" in page and "Of 60 images of 30 patients, " in page
+    assert "xternal test" not in page
+
+
+def test_a_class_that_no_image_has_is_said_to_have_none(tmp_path):
+    table = pd.DataFrame({"prob": RNG.random(N), "truth": 0})
+    page = report(table, tmp_path, resamples=2).path.read_text()
+    assert "AUROC for positive is not defined, since no image has the label." in page
+    table = single().replace({"truth": {"tb": "covid"}})
+    assert "averaged over the 2 classes" in report(table, tmp_path, resamples=2).path.read_text()
+
+
+def test_a_difference_without_an_interval_has_none_on_the_page(tmp_path):
+    table = single()
+    probability = table.filter(like="prob_")
+    sharper = (probability**2).div((probability**2).sum(axis=1), axis=0)
+    found = report([table, table.assign(**sharper)], tmp_path, resamples=20)
+    assert found.differences["low"].isna().any()
+    assert "nan" not in re.sub('(?s)<(style|script).*?</.*?>|base64,[^"]*', "", found.path.read_text()).lower()

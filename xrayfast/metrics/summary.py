@@ -91,7 +91,8 @@ def summarise(
     per_label = {name: column.tolist() for name, column in split.per_label.items()}
     shares = {} if split.prevalence is None else dict(zip(labels, split.prevalence.tolist(), strict=True))
     stated = {label: share for label, share in shares.items() if not math.isnan(share)}
-    notes = _notes(truth, labels, stated)
+    shown = [i for i, label in enumerate(labels) if positive in (None, label)]
+    notes = _notes(truth[:, shown], [labels[i] for i in shown], stated)
     summary: dict[str, Any] = {
         **({} if positive is None else {"positive": positive}),
         "images": len(truth),
@@ -123,7 +124,7 @@ def summarise(
         without = 0 if groups is None else int((groups < 0).sum())
         if without:
             notes.append(f"{without} images whose patient is unknown are drawn as patients of their own.")
-        notes += found.notes(labels)
+        notes += found.notes(labels, positive)
     if task == "single":
         unmasked = (truth >= 0).any(axis=1)
         matrix = confusion_matrix(truth[unmasked].argmax(axis=1), predicted[unmasked].argmax(axis=1), len(labels))
@@ -197,9 +198,10 @@ def _notes(truth: NDArray[Any], labels: Sequence[str], stated: Mapping[str, floa
     absent, masked = labels_lacking(1, truth, labels), _count_masked(truth, labels)
     no_negatives = [label for label in labels_lacking(0, truth, labels) if label not in absent]
     if absent:
+        others = f", and macro means are over the other {len(labels) - len(absent)} of {len(labels)} labels"
         notes.append(
             f"No image of this split carries {', '.join(absent)}: AUROC, average precision, recall and F1 have no "
-            f"value there, and macro means are over the other {len(labels) - len(absent)} of {len(labels)} labels."
+            f"value there{others * (len(labels) > 1)}."
         )
     if no_negatives:
         notes.append(

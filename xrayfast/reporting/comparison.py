@@ -14,6 +14,7 @@ from xrayfast.errors import shorten
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.metrics.registry import overall_metrics
+from xrayfast.reporting.wording import SPLIT_TITLES
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,6 +38,7 @@ class Comparison(HasOverview):
         tests: how many p-values were corrected together.
         warnings: those beside the headlines of the runs, and what makes the values of this split misleading.
         page: where the page was written; None where none was asked for.
+        out_of_fold: whether all runs are cross-validations, whose split "valid" are the out-of-fold predictions.
     """
 
     table: pd.DataFrame
@@ -50,6 +52,12 @@ class Comparison(HasOverview):
     tests: int
     warnings: tuple[str, ...] = ()
     page: Path | None = None
+    out_of_fold: bool = False
+
+    @property
+    def split_title(self) -> str:
+        """What people read for the split."""
+        return SPLIT_TITLES["folds" if self.out_of_fold else self.split]
 
     def __repr__(self) -> str:
         runs = escape_hidden(shorten(self.table["run"]))

@@ -20,10 +20,10 @@ from xrayfast.predictions import Predictions
 from xrayfast.reporting import curves
 from xrayfast.reporting.figures import Case, axes_at, draw_image, fitting
 from xrayfast.reporting.forest import draw_forest, forest_height, label_forest
-from xrayfast.reporting.matrices import draw_confusion
+from xrayfast.reporting.matrices import draw_confusion, merge_rare
 
 WIDTH = 9.3
-LABELS_SHOWN, EXAMPLES = 20, 6
+LABELS_SHOWN, CLASSES_SHOWN, EXAMPLES = 20, 10, 6
 FOREST_METRICS = ("auroc", "ap")
 ALL_LABELS = "all labels together"
 
@@ -88,8 +88,9 @@ def _draw_ranking(axes: Axes, summary: Mapping[str, Any], task: Task, prediction
 
 
 def _draw_decisions(axes: Axes, summary: Mapping[str, Any]) -> None:
-    labels = [fitting(row["label"], 14) for row in summary["per_label"]]
-    draw_confusion(axes, summary["confusion"], labels, normalize=len(labels) > 5)
+    matrix, names = merge_rare(summary["confusion"], [row["label"] for row in summary["per_label"]], CLASSES_SHOWN)
+    labels = [fitting(name, 14) for name in names]
+    draw_confusion(axes, matrix, labels, normalize=len(labels) > 5)
     cell = 72 * _SIDE / len(labels)
     for text in axes.texts[: len(labels) ** 2]:
         text.set_fontsize(min(10.0, 0.34 * cell))

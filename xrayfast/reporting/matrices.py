@@ -23,6 +23,25 @@ SHADES = LinearSegmentedColormap.from_list("xrayfast", ["#f3f6f9", "#9cc3e0", "#
 WHITE_TEXT_FROM = 0.64
 
 
+def merge_rare(matrix: ArrayLike, labels: Sequence[str], most: int) -> tuple[NDArray[np.int64], list[str]]:
+    """A confusion matrix of at most so many classes: of more, those with fewer images are one together, the last.
+
+    Args:
+        matrix: (C, C) counts; rows actual, columns predicted.
+        labels: the C names.
+        most: classes of the result.
+    """
+    counts = np.asarray(matrix, dtype=np.int64)
+    if len(labels) <= most:
+        return counts, list(labels)
+    common = np.sort(np.argsort(-counts.sum(axis=1), kind="stable")[: most - 1])
+    place = np.full(len(labels), most - 1)
+    place[common] = np.arange(most - 1)
+    merged = np.zeros((most, most), dtype=np.int64)
+    np.add.at(merged, (place[:, None], place[None]), counts)
+    return merged, [*(labels[i] for i in common), f"{len(labels) - most + 1} others"]
+
+
 def confusion_figure(matrix: ArrayLike, labels: Sequence[str], normalize: bool = False) -> Figure:
     """`draw_confusion` in a figure as large as the labels need."""
     figure, axes = _matrix_axes(labels)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xrayfast.config import ModelConfig, hidden_units
-from xrayfast.errors import format_cell, format_interval, format_value, plural
+from xrayfast.errors import format_cell, format_interval, format_value, plural, shorten
 from xrayfast.metrics.intervals.formulas import METHODS
 from xrayfast.metrics.registry import metric_title
 
@@ -16,8 +16,10 @@ SPLIT_TITLES = {
     "test": "Test",
     "external": "External test",
     "folds": "Out-of-fold",
+    "table": "Predictions",
 }
-"""What people read for the splits of a data set, for an external test, and for the folds of a cross-validation."""
+"""What people read for the splits of a data set, for an external test, for the folds of a cross-validation, and for a
+table of predictions."""
 
 FEW_LABELS = 6
 """Most rows of a table by label that is open on a page; longer ones that are not needed first are folded."""
@@ -25,7 +27,7 @@ FEW_LABELS = 6
 ALPHA = 0.05
 """Below which a corrected p is called clear."""
 
-ALONE_DECIDES = ", which decides (the interval is of this gap alone)"
+ALONE_DECIDES = ", so it may be chance (the interval is of this gap alone)"
 """Stands after the p of a gap whose interval excludes 0, though p, corrected for the number of gaps, is not small."""
 
 NOT_CALIBRATED = "Probabilities are the network's own; they were not calibrated."
@@ -63,13 +65,40 @@ def percent(count: float, total: float = 1.0) -> str:
 
 def split_images(split: str, count: int) -> str:
     """As in "1,024 validation images"."""
-    return plural(count, f"{SPLIT_TITLES[split].lower()} image")
+    return plural(count, "image" if split == "table" else f"{SPLIT_TITLES[split].lower()} image")
 
 
 def images_of_patients(summary: Mapping[str, Any]) -> str:
     """As in "1,024 images of 312 patients"."""
     patients = summary.get("patients")
     return plural(summary["images"], "image") + (f" of {plural(patients, 'patient')}" if patients else "")
+
+
+def population_text(summary: Mapping[str, Any]) -> str:
+    """Sex and age of patients (or images) and the views of a split, and which of these are not known."""
+    found = summary.get("population")
+    if found is None:  # of an older version
+        return ""
+    sex = {{"F": "female", "M": "male"}.get(name, name): n for name, n in found.get("sex", {}).items()}
+    told = {"sex": _shares(sex), "age": "", "view": _shares(found.get("view", {}))}
+    if ages := found.get("age"):
+        unknown = f" (not known of {ages['unknown']:,})" if ages["unknown"] else ""
+        told["age"] = f"median age {ages['median']:.0f}, quartiles {ages['q1']:.0f} and {ages['q3']:.0f}{unknown}"
+    people = ", ".join(filter(None, [told["sex"], told["age"]]))
+    whose = "Patients" if found["patients"] else "Images"
+    sentences = [f"{whose}: {people}." if people else "", f"Views: {told['view']}." if told["view"] else ""]
+    if lacking := [name for name, text in told.items() if not text]:
+        sentences.append(f"Not known: {', '.join(lacking)}.")
+    return " ".join(filter(None, sentences))
+
+
+def _shares(counts: Mapping[str, int]) -> str:
+    """As in "53.1% female, 46.9% male"; "" where none is known."""
+    total = sum(counts.values())
+    shown = [
+        f"{percent(n, total)} {name or 'not known'}" for name, n in sorted(counts.items(), key=lambda one: -one[1])
+    ]
+    return shorten(shown, 5) if any(counts) else ""
 
 
 def resampled_units(summary: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, MAX_RESAMPLES, Predict
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import INFO_FILE, read_csv, require_output_file, write_text
-from xrayfast.metrics.claims.headline import OPTIMISTIC
+from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
@@ -117,6 +117,7 @@ def compare(
         tests,
         (*split_warnings, *warnings),
         None if page is None else Path(page),
+        out_of_fold=chosen == "valid" and all(run.has_folds for run in found.values()),
     )
     if compared_runs.page is not None:
         options = ["--split", chosen, "--order", order]
@@ -196,7 +197,12 @@ def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[
     notes = []
     if chosen == "valid":
         why = f" Used because there is no test split in {shorten(lacking)}." if split is None else ""
-        notes.append(f"These are validation images. {OPTIMISTIC} By how much differs between runs.{why}")
+        what = "out-of-fold predictions" if all(run.has_folds for run in found.values()) else "validation images"
+        chosen_on = shorten(dict.fromkeys(run.chosen_on for run in found.values() if not run.info.chosen_inside))
+        if chosen_on:
+            notes.append(f"These are {what}. {optimism(chosen_on)} By how much differs between runs.{why}")
+        elif why:
+            notes.append(f"These are {what}.{why}")
     return chosen, notes
 
 
@@ -260,7 +266,7 @@ def _run_row(
         "seconds": info.seconds,
         "images": len(predictions),
         "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
-        "data": str(config.data.source),
+        "data": config.data.shown,
         "path": str(run.path),
     }
     names = list(dict.fromkeys([*epoch_metrics(run.task), *overall_metrics(run.task)]))

@@ -206,8 +206,10 @@ def evaluate(
             ],
         )
         reporter.preparing("computing metrics", len(predictions), len(predictions))
+    source = run.config.data if external is None else external.config
     metrics = {
-        "source": str((run.config.data if external is None else external.config).source),
+        "source": str(source.source),
+        "table": source.labels and source.labels.name,
         "split": split or ("test" if external is None else None),
         "own": external is None,
         "images": {

@@ -53,7 +53,7 @@ from xrayfast.learning.training.loaders import as_read_error, dataloaders
 from xrayfast.learning.training.metrics import build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.phases import plan_phases, resolve_monitor
-from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, OPTIMISTIC, PATIENTS_UNKNOWN
+from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, PATIENTS_UNKNOWN, optimism
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
 from xrayfast.option_effects import check_effects
@@ -696,5 +696,5 @@ def _remarks(config: Config, learn: RadiographLearner) -> list[str]:
             "are undefined, or averaged over the other labels."
         )
     if len(learn.dls.loaders) < 3:
-        remarks.append(f"There is no test split. {OPTIMISTIC} --test-fraction 0.15 makes one.")
+        remarks.append(f"There is no test split. {optimism()} --test-fraction 0.15 makes one.")
     return remarks

@@ -290,7 +290,7 @@ def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
         history=history,
         splits=splits,
         decision=run.decision,
-        source=str(run.config.data.source),
+        source=run.config.data.shown,
         curves=history_plot(history, info.best_epoch),
         batches=batches_plot(run.batches) if run.has_batches else None,
         methods=describe_methods(run),

@@ -136,7 +136,7 @@ def report(
         (folder / DIFFERENCES).unlink(missing_ok=True)  # of an earlier report
         if differences is not None:
             write_csv(folder / DIFFERENCES, differences, "%.6g")
-        split = SplitReport("external", metrics, (), "", found)
+        split = SplitReport("table", metrics, (), "", found)
         created = now()[:16].replace("T", " ") + " UTC"
         write_text(path, render_predictions_page(names[0], created, command, split, decision, notes, differences))
     return PredictionReport(first.task, found, metrics, tuple(notes), differences, path)

@@ -4,7 +4,6 @@ import pytest
 
 from xrayfast.metrics.claims.headline import (
     LEAKS_ALLOWED,
-    OPTIMISTIC,
     HeadlineFacts,
     HeadlineWarning,
     headline_warnings,
@@ -43,7 +42,7 @@ def test_a_split_of_which_there_is_nothing_to_warn_has_no_warning():
     ("code", "changed", "said"),
     [
         ("leaks", {"remarks": [f"{LEAKS_ALLOWED}: results are optimistic. p1."]}, "p1"),
-        ("chosen here", {"chosen_here": True}, OPTIMISTIC),
+        ("chosen here", {"chosen_on": "the folds"}, "chosen on the folds (epoch"),
         ("patients unknown", {"patients": None}, "Patients are not known"),
         ("chance", {"auroc": (0.5, 0.7)}, "the mean over labels (0.500 to 0.700)"),
         ("reversed", {"auroc": (0.3, 0.4)}, "the ranking is reversed: the mean over labels (0.300 to 0.400)"),

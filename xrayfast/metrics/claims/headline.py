@@ -33,10 +33,13 @@ PATIENTS_UNKNOWN_THERE = (
     "where several images are of one."
 )
 
-OPTIMISTIC = (
-    "Whatever was chosen on the validation images (epoch, calibration, thresholds) makes results on them optimistic."
-)
-"""Stands beside each number of validation."""
+VALIDATION_IMAGES = "the validation images"
+
+
+def optimism(chosen_on: str = VALIDATION_IMAGES) -> str:
+    """What stands beside each number of the images that epoch, calibration and thresholds were chosen on."""
+    return f"Whatever was chosen on {chosen_on} (epoch, calibration, thresholds) makes results on them optimistic."
+
 
 _BLANK = re.compile(
     r'read with the note "(?:nearly of one shade|of one shade|nearly black|nearly white|nearly without contrast|'
@@ -73,7 +76,7 @@ class HeadlineFacts:
         remarks: of the run, or notes on reading the images, in which leaks and blank images are named.
         shortcuts: AUROC of labels by properties that have nothing to do with the lungs, where above chance; of the
             run's own data.
-        chosen_here: whether epoch, calibration and thresholds were chosen on this split.
+        chosen_on: this split in words, where epoch, calibration and thresholds were chosen on it.
         external: whether the data are not the run's own.
         of_table: whether they are predictions in a table, which has no file names to tell patients by.
         further: warnings that were found elsewhere.
@@ -84,7 +87,7 @@ class HeadlineFacts:
     counts: Mapping[str, tuple[int, int]]
     remarks: Sequence[str] = ()
     shortcuts: Mapping[str, float] | None = None
-    chosen_here: bool = False
+    chosen_on: str = ""
     external: bool = False
     of_table: bool = False
     further: Sequence[HeadlineWarning] = ()
@@ -106,9 +109,9 @@ def _of_independence(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
             if remark.startswith(SEEN_BEFORE):
                 advice = "Give the new run the split of that one (--split-file RUN/split.csv), or other weights."
                 yield HeadlineWarning("seen before", remark, advice)
-    if facts.chosen_here:
+    if facts.chosen_on:
         advice = "Report a test split (--test-fraction) or an external test (xrayfast evaluate RUN DATA)."
-        yield HeadlineWarning("chosen here", OPTIMISTIC, advice)
+        yield HeadlineWarning("chosen here", optimism(facts.chosen_on), advice)
     if facts.summary.get("patients") is None:
         pattern = "" if facts.of_table else ", or with 'name:REGEX' a pattern of file names"
         advice = f"--patient-col names a column of them{pattern}."

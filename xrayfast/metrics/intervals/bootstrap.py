@@ -5,7 +5,7 @@ patients.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,16 +82,17 @@ class Intervals:
     seed: int
     rarer: tuple[int, ...] = ()
 
-    def notes(self, labels: Sequence[str]) -> list[str]:
-        """Warnings about these intervals, as sentences; `labels` are the L names."""
+    def notes(self, labels: Sequence[str], positive: str | None = None) -> list[str]:
+        """Warnings on these intervals, as sentences: of the L labels, or of the positive one of two classes alone."""
         notes = []
         if self.n_units < MIN_UNITS:
             notes.append(f"No intervals: with fewer than {MIN_UNITS} {self.by}s there are too few to draw from.")
             return notes
+        shown = {i: label for i, label in enumerate(labels) if positive in (None, label)}
         few = [
-            f"{label} ({count})"
-            for label, count in zip(labels, self.rarer, strict=bool(self.rarer))
-            if 0 < count < FEW_FOR_BOOTSTRAP
+            f"{label} ({self.rarer[i]})"
+            for i, label in shown.items()
+            if self.rarer and 0 < self.rarer[i] < FEW_FOR_BOOTSTRAP
         ]
         if few:
             notes.append(
@@ -103,32 +104,32 @@ class Intervals:
                 f"Intervals of calibration errors hold the truth in 89 to 94 of 100 studies of 20 to "
                 f"{FEW_FOR_CALIBRATION} {self.by}s, not in 95."
             )
-        biased = self._where(labels, lambda found: found.biased)
+        biased = self._where(shown, lambda found: found.biased)
         if biased:
             notes.append(
                 "No interval, because the average precision of a label that fewer than "
                 f"{MIN_FOR_MEAN_PRECISION} {self.by}s have is too high, and so is the mean: {biased}."
             )
-        lost = self._where(labels, lambda found: found.undefined > MAX_UNDEFINED and not math.isnan(found.value))
+        lost = self._where(shown, lambda found: found.undefined > MAX_UNDEFINED and not math.isnan(found.value))
         if lost:
             notes.append(
                 f"No interval, because a class was not drawn in more than {MAX_UNDEFINED:.0%} of the resamples: {lost}."
             )
-        often = self._where(labels, lambda found: found.undefined > OFTEN_UNDEFINED and not math.isnan(found.low))
+        often = self._where(shown, lambda found: found.undefined > OFTEN_UNDEFINED and not math.isnan(found.low))
         if often:
             notes.append(
                 f"Without a value in more than {OFTEN_UNDEFINED:.0%} of the resamples, because a class was not drawn; "
                 f"the interval is over the others, and is likely too narrow: {often}."
             )
-        fixed = self._where(labels, lambda found: found.fixed)
+        fixed = self._where(shown, lambda found: found.fixed)
         if fixed:
             notes.append(f"No interval, because every resample has the same value: {fixed}.")
         return notes
 
-    def _where(self, labels: Sequence[str], holds: Callable[[Interval], bool]) -> str:
+    def _where(self, shown: Mapping[int, str], holds: Callable[[Interval], bool]) -> str:
         """The metrics for which a condition holds, by label, as text; "" where there are none."""
         found = [("overall", [name for name, interval in self.overall.items() if holds(interval)])]
-        for i, label in enumerate(labels):
+        for i, label in shown.items():
             found.append((label, [name for name, row in self.per_label.items() if holds(row[i])]))
         listed = [(where, [metric_title(name).replace(",", "") for name in names]) for where, names in found if names]
         return shorten([f"{where} ({shorten(names, 4)})" for where, names in listed], 10)

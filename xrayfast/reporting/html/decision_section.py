@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from xrayfast.metrics.claims.headline import OPTIMISTIC
+from xrayfast.metrics.claims.headline import VALIDATION_IMAGES, optimism
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.reporting.html.results_tables import scalings_table, thresholds_table
 from xrayfast.reporting.wording import NOT_CALIBRATED
 
 
-def decision_section(decision: Decision, chosen_on: str = "the validation images") -> dict[str, Any]:
+def decision_section(decision: Decision, chosen_on: str = VALIDATION_IMAGES) -> dict[str, Any]:
     """The variables of the templates for a decision, and on what it was chosen."""
     return {
         "calibrated": decision.calibration is not None,
@@ -56,6 +56,6 @@ def _thresholds_text(decision: Decision, chosen_on: str) -> str:
     text = (
         f"{whose} was chosen on {chosen_on}, for {decision.purpose}. Sensitivity and specificity are "
         "those on the same images, with exact intervals (Clopper-Pearson), which take images for independent of each "
-        f"other. {OPTIMISTIC}"
+        f"other. {optimism(chosen_on)}"
     )
     return " ".join(filter(None, [text, decision.shortfall, MOST_LIKELY_STAYS * decision.is_one_vs_rest]))

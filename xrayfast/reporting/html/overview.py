@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.audit.check import Audit
 from xrayfast.config import Task
-from xrayfast.cross_validation import FOLDS_FILE, OUT_OF_FOLD, CrossValidation
+from xrayfast.cross_validation import OUT_OF_FOLD, CrossValidation
 from xrayfast.data.cache.image_cache import UncachedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, ReadError, RunError, plural
@@ -45,7 +45,7 @@ from xrayfast.reporting.wording import (
     percent,
     warning_sentences,
 )
-from xrayfast.run import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, SPLIT_FILE, Run
+from xrayfast.run import CONFIG_FILE, FOLDS_FILE, HISTORY_FILE, METRICS_FILE, SPLIT_FILE, Run
 
 T = TypeVar("T")
 
@@ -271,7 +271,7 @@ def _(evaluation: Evaluation) -> Overview:
         return Overview("Evaluation", evaluation.path.name, warnings=[str(error)])
     summary = metrics["result"]
     source = [str(metrics["source"])] if metrics.get("source") else []
-    source += [f"split {metrics['split']}"] if metrics.get("split") else []
+    source += [f"{name} {metrics[name]}" for name in ("table", "split") if metrics.get(name)]
     left_out = [f"{plural(n, 'image')} left out: {why}." for why, n in metrics.get("images", {}).get("left_out", ())]
     return Overview(
         "Evaluation",
@@ -331,7 +331,7 @@ def _(found: Comparison) -> Overview:
     return Overview(
         "Comparison",
         "",
-        f"{plural(len(found.table), 'run')} on the {SPLIT_TITLES[found.split].lower()} split, best first.",
+        f"{plural(len(found.table), 'run')} on the {found.split_title.lower()} split, best first.",
         aside=" ".join(answer(found)),
         warnings=found.warnings,
         tables=[

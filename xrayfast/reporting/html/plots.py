@@ -35,12 +35,10 @@ from xrayfast.reporting.forest import forest_figure, group_forest
 from xrayfast.reporting.headline_figure import headline_figure
 from xrayfast.reporting.html.results_tables import (
     binary_table,
-    confusion_display,
-    cooccurrence_display,
     reliability_table,
 )
 from xrayfast.reporting.html.tables import Matrix, Table
-from xrayfast.reporting.matrices import binary_figure, confusion_figure, cooccurrence_figure
+from xrayfast.reporting.matrices import binary_figure, confusion_figure, cooccurrence_figure, merge_rare
 from xrayfast.reporting.probabilities import histogram_figure
 from xrayfast.reporting.wording import label_rows, of_positive, split_images
 
@@ -276,15 +274,18 @@ def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
 
 def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> FigureBlock:
     """Single-label: the confusion matrix."""
-    matrix = summary["confusion"]
-    right = sum(matrix[i][i] for i in range(len(matrix)))
-    kind = split_images(split, sum(map(sum, matrix)))
+    matrix, names = merge_rare(summary["confusion"], labels, PANELS)
+    right = sum(summary["confusion"][i][i] for i in range(len(labels)))
+    rest = f" Classes with fewer images are one together; metrics.json has all {len(labels)}." * (
+        len(names) < len(labels)
+    )
+    kind = split_images(split, int(matrix.sum()))
     alt = f"Confusion matrix of {kind} and {len(labels)} classes; {right} on the diagonal."
     return FigureBlock(
         "Confusion matrix",
-        "Each row is an actual class, each column a predicted one; the framed diagonal is right.",
-        (plot(confusion_figure(matrix, labels), "confusion", "Confusion matrix", alt),),
-        confusion_display(split, summary, labels),
+        f"Each row is an actual class, each column a predicted one; the framed diagonal is right.{rest}",
+        (plot(confusion_figure(matrix, names), "confusion", "Confusion matrix", alt),),
+        Matrix(f"{split}-confusion", "Actual class (rows) by predicted class (columns)", names, matrix.tolist()),
         folded=True,
     )
 
@@ -315,7 +316,7 @@ def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str])
             "How often the label of the column was predicted on images that carry the label of the row. An "
             f"image may carry several labels, so a cell beside the diagonal is not always a mistake.{said}",
             (predicted,),
-            cooccurrence_display(split, summary, labels),
+            Matrix(f"{split}-cooccurrence", "Actual label (rows) by predicted label (columns)", drawn, matrix),
             folded=True,
         ),
     ]

@@ -18,7 +18,7 @@ from xrayfast.metrics.registry import (
     metric_title,
     overall_metrics,
 )
-from xrayfast.reporting.html.tables import Cell, Column, Matrix, Table, metric_cell, number_cell
+from xrayfast.reporting.html.tables import Cell, Column, Table, metric_cell, number_cell
 from xrayfast.reporting.wording import interval_of, label_rows, of_positive, percent, split_images
 
 CONFUSED_ROWS = 10
@@ -163,18 +163,6 @@ def binary_table(split: str, counts_by_label: Mapping[str, Sequence[Sequence[int
     ]
     columns = (Column("Label", text=True), *map(Column, names))
     return Table(f"{split}-binary", "Images by label", columns, rows, sortable=True)
-
-
-def confusion_display(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Matrix:
-    """Actual by predicted class."""
-    caption = "Actual class (rows) by predicted class (columns)"
-    return Matrix(f"{split}-confusion", caption, labels, summary["confusion"])
-
-
-def cooccurrence_display(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Matrix:
-    """Actual by predicted label."""
-    caption = "Actual label (rows) by predicted label (columns)"
-    return Matrix(f"{split}-cooccurrence", caption, labels, summary["cooccurrence"])
 
 
 def fold_table(metrics: Mapping[str, Any], task: Task, id: str) -> Table:

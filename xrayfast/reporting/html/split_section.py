@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from xrayfast.config import Task
 from xrayfast.errors import plural
+from xrayfast.metrics.claims.headline import FEW_PATIENTS
 from xrayfast.metrics.registry import AT_THRESHOLD, metric_title
 from xrayfast.predictions import Predictions
 from xrayfast.reporting.figures import Case
@@ -26,13 +27,17 @@ from xrayfast.reporting.wording import (
     interval_of,
     label_rows,
     percent,
+    population_text,
     resampled_units,
     split_images,
 )
 
-SplitName: TypeAlias = Literal["valid", "test", "external", "folds"]
+SplitName: TypeAlias = Literal["valid", "test", "external", "folds", "table"]
 
 SALIENCY_SIDE = 224
+
+MAPS_OPEN = 3
+"""Saliency maps of wrong and of right images that a page shows; further ones are folded."""
 
 DASH_MEANING = (
     "A dash stands for a number that is not defined: AUROC needs images with the label and images without, and a rate "
@@ -45,7 +50,8 @@ class SplitReport:
     """The results of one split, or of an external test.
 
     Attributes:
-        name: which split; "external" for an external test, "folds" for all images of a cross-validation.
+        name: which split; "external" for an external test, "folds" for all images of a cross-validation,
+            "table" for predictions of any tool.
         summary: as `metrics.summary.summarise` returns it, with "subgroups" where there are some.
         cases: the top losses, in the order to show.
         predictions_note: a sentence on where the predictions come from, or "".
@@ -89,6 +95,10 @@ def split_section(split: SplitReport, task: Task, is_headline: bool = True) -> d
     cells = [cell for table in (headlines, by_label) for row in table.rows for cell in row]
     lacking = any(cell.text is None for cell in cells)
     right = {case.image for case in split.right}
+    maps = [
+        (title, [_saliency_view(case) for case in split.saliency if (case.image in right) == is_right])
+        for title, is_right in (("Largest losses", False), ("Predicted right", True))
+    ]
     headline = split.headline
     if is_headline and headline is None and split.predictions is not None and summary["scored"]:
         headline = headline_plot(name, summary, task, split.predictions)
@@ -96,6 +106,7 @@ def split_section(split: SplitReport, task: Task, is_headline: bool = True) -> d
         "name": name,
         "title": SPLIT_TITLES[name],
         "images_text": images_of_patients(summary),
+        "population": population_text(summary),
         "predictions_note": split.predictions_note,
         "warnings": [(one["text"], one["advice"]) for one in summary.get("warnings", ())],
         "intervals_text": intervals_text(summary),
@@ -117,10 +128,8 @@ def split_section(split: SplitReport, task: Task, is_headline: bool = True) -> d
         "cases": [_case_view(case) for case in split.cases],
         "right": [_case_view(case) for case in split.right],
         # Wrong ones first, beside the right ones.
-        "saliency": [
-            (title, [_saliency_view(case) for case in split.saliency if (case.image in right) == is_right])
-            for title, is_right in (("Largest losses", False), ("Predicted right", True))
-        ],
+        "saliency": [(title, views[:MAPS_OPEN]) for title, views in maps],
+        "more_saliency": [(title, views[MAPS_OPEN:]) for title, views in maps],
         "framed": any(case.thorax is not None for case in split.saliency),
         "saliency_notes": split.saliency_notes,
     }
@@ -154,13 +163,17 @@ def _words(split: SplitReport, task: Task) -> str:
     constant = f"always answering “{common['label']}” would be right for {percent(common['share'])}"
     if "positive" in summary:
         [row] = label_rows(summary)
+        auroc = f"is {_value(summary, 'auroc', row)}, where guessing gives 0.5"
+        if row["auroc"] is None:
+            auroc = f"is not defined, since {'no' if row['support'] == 0 else 'every'} image has the label"
         return (
-            f"On {whom}, AUROC for {row['label']} is {_value(summary, 'auroc', row)}, where guessing gives 0.5. "
+            f"On {whom}, AUROC for {row['label']} {auroc}. "
             f"{_at_threshold(summary, row)}{shown} were given the right class; {constant}."
         )
+    defined = sum(row["auroc"] is not None for row in summary["per_label"])
     return (
         f"Of {whom}, {shown} were given the right class; {constant}. AUROC, averaged over the "
-        f"{len(summary['per_label'])} classes, is {_value(summary, 'auroc_macro')}, where guessing gives 0.5."
+        f"{defined} classes, is {_value(summary, 'auroc_macro')}, where guessing gives 0.5."
     )
 
 
@@ -176,12 +189,17 @@ def _of_all_labels(summary: Mapping[str, Any]) -> str:
     if not rows:
         return "AUROC is defined for no label."
     shares = [row["support"] / (row["support"] + row["negatives"]) for row in rows]
-    best, worst = (choose(rows, key=lambda row: row["auroc"]) for choose in (max, min))
-    ends = f" {best['label']} is ranked best ({best['auroc']:.3f}), {worst['label']} worst ({worst['auroc']:.3f})."
+    often = [row for row in rows if min(row["support"], row["negatives"]) >= FEW_PATIENTS]  # others say little
+    ends = ""
+    if len(often) > 1:
+        best, worst = (choose(often, key=lambda row: row["auroc"]) for choose in (max, min))
+        ends = f" {best['label']} is ranked best ({best['auroc']:.3f}), {worst['label']} worst ({worst['auroc']:.3f})"
+        rest = f", of those with {FEW_PATIENTS} images or more" if len(often) < len(rows) else ""
+        ends += f"{rest}."
     return (
         f"AUROC, averaged over {plural(len(rows), 'label')}, is {_value(summary, 'auroc_macro')}, where guessing gives "
         f"0.5, and mean average precision {_value(summary, 'ap_macro')}, where guessing gives "
-        f"{sum(shares) / len(shares):.3f}.{ends if len(rows) > 1 else ''}"
+        f"{sum(shares) / len(shares):.3f}.{ends}"
     )
 
 

@@ -22,7 +22,7 @@ from xrayfast.reporting.markdown.metric_blocks import (
     subgroup_blocks,
 )
 from xrayfast.reporting.markdown.run_facts import RunFacts, read_run_facts
-from xrayfast.reporting.wording import SPLIT_TITLES, images_of_patients
+from xrayfast.reporting.wording import SPLIT_TITLES, images_of_patients, population_text
 from xrayfast.run import Run
 
 _MISTAKES = 5
@@ -74,8 +74,8 @@ def _kind(facts: RunFacts) -> Answer:
 
 def _sources(facts: RunFacts) -> Answer:
     images = sum(column.get("images", 0) for column in facts.info.counts.values())
-    labels, mark = facts.config.data.labels, facts.info.fingerprint
-    given = f"The data set '{facts.config.data.source.name}'" + (f" with the table {labels.name}" if labels else "")
+    mark = facts.info.fingerprint
+    given = f"The data set {say.data_name(facts)}"
     given += f", {plural(images, 'image')}" if images else ""
     given += f"; fingerprint of names, labels, splits and sizes: {mark}." if mark else "."
     todo = (
@@ -238,6 +238,7 @@ def _participants(facts: RunFacts) -> Answer:
 def _characteristics(facts: RunFacts) -> Answer:
     given = []
     for split, summary in facts.results.items():
+        given.append(f"{SPLIT_TITLES[split]}: {population_text(summary)}")
         for by in summary.get("subgroups") or ():
             groups = [f"{group['value']} {format_number(group.get('images'), ',d')}" for group in by["groups"]]
             missing = f", unknown {by['missing']:,}" if by.get("missing") else ""

@@ -12,7 +12,7 @@ from typing import Any
 
 from xrayfast.config import DEFAULT_METRIC, OWN_WEIGHTS
 from xrayfast.errors import plural, shorten
-from xrayfast.metrics.claims.headline import OPTIMISTIC
+from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS
 from xrayfast.metrics.registry import metric_title
@@ -34,6 +34,7 @@ from xrayfast.reporting.wording import (
     hidden_layers,
     images_of_patients,
     other_remarks,
+    population_text,
     warning_sentences,
 )
 from xrayfast.run_files import EvaluationMetrics
@@ -58,6 +59,12 @@ def external_tests(facts: RunFacts) -> list[tuple[str, EvaluationMetrics]]:
 def source_name(evaluation: EvaluationMetrics) -> str:
     """The name of the data of an evaluation, without the folders above it."""
     return Path(evaluation.get("source") or UNRECORDED).name
+
+
+def data_name(facts: RunFacts) -> str:
+    """The name of the run's data, without the folders above it, with that of the table of labels."""
+    labels = facts.config.data.labels
+    return f"'{facts.config.data.source.name}'" + (f" with the table {labels.name}" if labels else "")
 
 
 def split_phrase(split: str | None) -> str:
@@ -176,14 +183,19 @@ def hyperparameters(facts: RunFacts) -> list[tuple[str, str]]:
 
 def epoch_selection(facts: RunFacts) -> str:
     """Which epoch's weights were kept, and why."""
-    best, monitor = facts.info.best_epoch, facts.config.train.monitor
+    best = facts.info.best_epoch
     if not facts.planned:
         return "Kept are the weights that the network had when it was saved; no epoch was chosen."
     if best is None:
         return f"Which epoch's weights were kept is {UNRECORDED}."
-    name = "loss" if monitor == "valid_loss" else metric_title(DEFAULT_METRIC if monitor == "auto" else monitor)
-    kept = f"Kept are the weights of epoch {best} of {facts.epochs}, the best by the validation split's {name}."
-    return f"{kept} {OPTIMISTIC}"
+    best_by = f"the best by the validation split's {monitored(facts)}"
+    return f"Kept are the weights of epoch {best} of {facts.epochs}, {best_by}. {optimism()}"
+
+
+def monitored(facts: RunFacts) -> str:
+    """What chooses the epoch."""
+    monitor = facts.config.train.monitor
+    return "loss" if monitor == "valid_loss" else metric_title(DEFAULT_METRIC if monitor == "auto" else monitor)
 
 
 def split_overlap(facts: RunFacts) -> list[str]:
@@ -245,7 +257,7 @@ def decision_blocks(facts: RunFacts) -> list[str]:
     if decision.rule is None:
         rule = "The most likely class is predicted."
         return [*blocks, rule if facts.task == "single" else "A label is predicted at 0.5 and above."]
-    rule = f"Thresholds were chosen on validation for {decision.purpose}. {OPTIMISTIC} There:"
+    rule = f"Thresholds were chosen on validation for {decision.purpose}. {optimism()} There:"
     points = []
     for label, point in decision.point_of.items():
         threshold = "0.5, as none could be chosen" if point.threshold is None else f"{point.threshold:.4g}"
@@ -292,7 +304,7 @@ def result_blocks(facts: RunFacts, summary: Mapping[str, Any]) -> list[str]:
     """Metrics overall, by label and by subgroup."""
     return [
         *(f"> **Warning.** {text}" for text in warning_sentences(summary)),
-        f"{images_of_patients(summary).capitalize()}. {interval_note(summary)}",
+        f"{images_of_patients(summary).capitalize()}. {population_text(summary)} {interval_note(summary)}",
         headline_markdown(summary, facts.task),
         labels_markdown(summary),
         *threshold_blocks(summary),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import plural
+from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.reporting.markdown import descriptions as say
 from xrayfast.reporting.markdown.metric_blocks import interval_note
 from xrayfast.reporting.markdown.run_facts import RunFacts, read_run_facts
-from xrayfast.reporting.wording import SPLIT_TITLES
+from xrayfast.reporting.wording import SPLIT_TITLES, percent
 from xrayfast.run import Run
 
 
@@ -19,13 +24,41 @@ def describe_methods(run: Run) -> str:
         RunError: a file of the run is damaged.
     """
     facts = read_run_facts(run)
+    split = facts.split
+    if split is not None and (split["patient"] != "").all() and split.groupby("patient")["split"].nunique().max() == 1:
+        apart = ["No patient was in more than one split."]
+    else:
+        apart = say.split_overlap(facts)
+    return _paragraph(facts, apart, say.epoch_selection(facts), run.chosen_on)
+
+
+def describe_cross_validation(cv: CrossValidation) -> str:
+    """The paragraph of a cross-validation; network and training are those of the first fold.
+
+    Raises:
+        RunError: a file of it is damaged.
+    """
+    pooled, counts = {"folds": cv.metrics["valid"]}, {**cv.info.counts, "folds": cv.info.counts["valid"]}
+    del counts["valid"]
+    info = cv.info.model_copy(update={"counts": counts})
+    facts = replace(read_run_facts(cv.runs[0]), config=cv.config, info=info, results=pooled, decision=cv.decision)
+    dealt = f"Images were dealt into {cv.dealt}; each was predicted by networks that were not trained on it."
+    held_back = f"{percent(cv.folds.inner_valid)} of the images of the other folds, which were held back for it"
+    where = held_back if cv.folds.inner_valid else f"the fold that it predicts. {optimism(cv.chosen_on)}"
+    chosen = f"Of each network the weights of the best epoch were kept, by {say.monitored(facts)} on {where}"
+    return _paragraph(facts, [dealt], f"{chosen.removesuffix('.')}.", cv.chosen_on)
+
+
+def _paragraph(facts: RunFacts, apart: Sequence[str], selection: str, chosen_on: str) -> str:
     sentences = (
         *_data(facts),
+        *apart,
         say.preparation(facts),
         f"The network was {say.network(facts)}",
         say.initial_weights(facts),
         *_training(facts),
-        *_decision(facts),
+        selection,
+        *_decision(facts, chosen_on),
         *_metrics(facts),
         f"Software: {say.versions(facts)}; hardware: {say.hardware(facts)}.",
     )
@@ -42,15 +75,11 @@ def _data(facts: RunFacts) -> list[str]:
     ]
     kind = "one of the classes" if facts.task == "single" else "any of the labels"
     sentences = [
-        f"Each chest radiograph of the data set {facts.config.data.source.name} was assigned {kind} "
-        f"{', '.join(facts.labels)}."
+        f"Each chest radiograph of the data set {say.data_name(facts)} was assigned {kind} {', '.join(facts.labels)}."
     ]
     if used:
         sentences.append(f"Images by split: {'; '.join(used)}.")
-    split = facts.split
-    if split is not None and (split["patient"] != "").all() and split.groupby("patient")["split"].nunique().max() == 1:
-        return [*sentences, "No patient was in more than one split."]
-    return [*sentences, *say.split_overlap(facts)]
+    return sentences
 
 
 def _images_and_patients(column: dict[str, int]) -> str:
@@ -60,18 +89,18 @@ def _images_and_patients(column: dict[str, int]) -> str:
 
 def _training(facts: RunFacts) -> list[str]:
     rows = "; ".join(f"{name[0].lower()}{name[1:]} {value}" for name, value in say.hyperparameters(facts))
-    return [say.augmentation(facts), f"Hyperparameters: {rows}.", say.epoch_selection(facts)]
+    return [say.augmentation(facts), f"Hyperparameters: {rows}."]
 
 
-def _decision(facts: RunFacts) -> list[str]:
+def _decision(facts: RunFacts, chosen_on: str) -> list[str]:
     decision = facts.decision
     if decision.calibration is None:
         sentences = ["Probabilities were not calibrated."]
     else:
         scaling = "temperature" if isinstance(decision.calibration, Temperature) else "Platt"
-        sentences = [f"Probabilities were calibrated by {scaling} scaling on the validation split."]
+        sentences = [f"Probabilities were calibrated by {scaling} scaling on {chosen_on}."]
     if decision.rule is not None:
-        return [*sentences, f"Thresholds were chosen on the validation split for {decision.purpose}."]
+        return [*sentences, f"Thresholds were chosen on {chosen_on} for {decision.purpose}."]
     rule = (
         "The most likely class was predicted." if facts.task == "single" else "A label was predicted at 0.5 and above."
     )
@@ -83,4 +112,4 @@ def _metrics(facts: RunFacts) -> list[str]:
         return []
     split, summary = facts.main_split
     names = [metric.title for key, metric in headline_metrics(facts.task).items() if key in summary["overall"]]
-    return [f"Main metrics on the {SPLIT_TITLES[split].lower()} split: {'; '.join(names)}.", interval_note(summary)]
+    return [f"Main metrics on the {SPLIT_TITLES[split].lower()} images: {'; '.join(names)}.", interval_note(summary)]

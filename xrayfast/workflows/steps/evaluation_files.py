@@ -65,10 +65,13 @@ def write_page(
     note = "From the run's saved predictions." if metrics["own"] else "Predicted for this evaluation."
     # Other data may turn out to be copies of the run's own test split.
     own_test = metrics["images"]["own_test"] == metrics["images"]["evaluated"]
-    name: SplitName = "test" if own_test else "valid" if metrics["own"] else "external"
+    own: SplitName = "folds" if run.has_folds else "valid"
+    name: SplitName = "test" if own_test else own if metrics["own"] else "external"
     split = SplitReport(name, metrics["result"], cases[0], note, evaluation.predictions, right=cases[1])
     created = created[:16].replace("T", " ") + " UTC"
-    page = EvaluationData(run.path.name, created, command, run.task, run.labels, metrics, split, run.decision)
+    page = EvaluationData(
+        run.path.name, created, command, run.task, run.labels, metrics, split, run.decision, run.chosen_on
+    )
     write_text(evaluation.report_path, render_evaluation_page(page))
 
 

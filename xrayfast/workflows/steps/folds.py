@@ -26,6 +26,7 @@ from xrayfast.predictions import Predictions
 from xrayfast.reporting.html.pages.cross_validation_page import render_cross_validation_page
 from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.reporting.interpretation import RIGHT_SHOWN
+from xrayfast.reporting.markdown.methods import describe_cross_validation
 from xrayfast.run import Run
 from xrayfast.run_files import FoldRecord, SpreadRecord
 from xrayfast.workflows.data import image_infos, split_table
@@ -286,7 +287,7 @@ def _write_page(cv: CrossValidation) -> None:
         )
         for split, found in read_interpretations(cv).items()
     ]
-    write_text(cv.report_path, render_cross_validation_page(cv, splits))
+    write_text(cv.report_path, render_cross_validation_page(cv, splits, describe_cross_validation(cv)))
 
 
 def _join_remarks(cv: CrossValidation, runs: Sequence[Run]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.config import Task
+from xrayfast.data.demographics import parse_ages, parse_sexes, parse_views
 from xrayfast.data.labels.names import LABEL_JOIN, find_spelling
 from xrayfast.data.labels.words import is_normal
 from xrayfast.data.sources.column_words import key_role, simplify_column_name, usual_columns
@@ -60,7 +61,7 @@ def read_prediction_table(
     Columns, in any order: the image (`image`, `file`, ...); the patient (`patient`, ...), if known; probabilities in
     [0, 1], `prob_LABEL` for each label, or one column such as `prob` for a single label; the truth, one column that
     names the labels of the image joined by '|', or `truth_LABEL` for each label with 1, 0, or nothing where masked.
-    Those of `predictions/` in a run's folder are such tables.
+    Those of `predictions/` in a run's folder are such tables. Sex, age and view are read where columns are called so.
 
     Args:
         source: a CSV file, or a DataFrame.
@@ -111,7 +112,7 @@ def read_prediction_table(
             probability=probability,
             loss=mean_log_loss(truth, probability, chosen == "single"),
             raw=probability,
-            attributes={name: _groups(table, name) for name in by},
+            attributes=_people(table) | {name: _groups(table, name) for name in by},
         ),
         chosen,
         tuple(notes),
@@ -266,6 +267,21 @@ def _leave_out_blank(
     notes.append(f"Left out, without truth: {plural(int(blank.sum()), 'image')}. With --task multi they have no label.")
     rows = np.flatnonzero(~blank)
     return table.select(rows.tolist()), probability[rows], truth[rows]
+
+
+def _people(table: Table) -> dict[str, NDArray[Any]]:
+    """Sex, age and view, as far as columns tell them."""
+    read: dict[str, Callable[[Sequence[str]], Sequence[Any]]]
+    read = {"sex": lambda cells: parse_sexes(cells)[0], "age": lambda cells: parse_ages(cells)[0], "view": parse_views}
+    found: dict[str, NDArray[Any]] = {}
+    for name, parse in read.items():
+        for column in list(usual_columns(table.columns, name))[:1]:
+            values = pd.Series(list(parse(table.columns[column])))
+            if values.notna().any():
+                found[name] = (
+                    np.minimum(values.to_numpy(float), MAX_AGE) if name == "age" else values.fillna("").to_numpy(object)
+                )
+    return found
 
 
 def _groups(table: Table, name: str) -> NDArray[Any]:

@@ -155,6 +155,7 @@ def compute_metrics(
     if decision.is_one_vs_rest:
         summary["at_thresholds"] = one_vs_rest(*arrays, threshold_array(decision.points), **bootstrap)
     summary |= operating_results(predictions, decision, resamples=resamples, seed=seed)
+    summary["population"] = predictions.population()
     values = subgroup_values(predictions, by)
     if values:
         summary["subgroups"] = subgroups(*arrays, decision.task, values, positive=decision.positive, **options)
@@ -211,17 +212,20 @@ def _f1_notes(predictions: Predictions, decision: Decision, seed: int) -> list[s
 
 
 def complete_metrics(run: Run) -> None:
-    """Write what versions before 0.6 did not compute of the splits of a run into its metrics, which stay as they are:
-    the positive class, `operating_results` and the warnings.
+    """Write what older versions did not compute of the splits of a run into its metrics, which stay as they are: before
+    0.6 the positive class, `operating_results` and the warnings; before 0.8 the population.
 
     Raises:
         RunError: a file of the run is damaged.
         WriteError: the folder can't be written to.
     """
     metrics, decision = dict[str, Any](run.metrics), run.decision
-    lacking = [split for split in run.predicted_splits if not {"warnings", "net_benefit"} <= metrics[split].keys()]
+    lacking = [split for split in run.predicted_splits if "population" not in metrics[split]]
     for split in lacking:
-        summary, predictions = dict[str, Any](metrics[split]), run.predictions(split)
+        predictions = run.predictions(split)
+        metrics[split] = summary = {**metrics[split], "population": predictions.population()}
+        if {"warnings", "net_benefit"} <= summary.keys():
+            continue
         if decision.positive is not None:
             summary["positive"] = decision.positive
             summary["reliability"] = {
@@ -262,7 +266,7 @@ def warn_of_run(
             patients_by_label(predictions),
             notes if split is None else info.remarks,
             info.shortcuts,
-            chosen_here=split == DECISION_SPLIT and not info.chosen_inside,
+            chosen_on=run.chosen_on if split == DECISION_SPLIT and not info.chosen_inside else "",
             external=split is None,
             further=further,
         )

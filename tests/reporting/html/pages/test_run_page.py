@@ -23,8 +23,10 @@ from xrayfast.errors import WriteError
 from xrayfast.files import write_text
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
+from xrayfast.reporting.headline_figure import headline_figure
 from xrayfast.reporting.html.pages.evaluation_page import render_evaluation_page
 from xrayfast.reporting.html.pages.run_page import render_run_page
+from xrayfast.reporting.html.plots import figure_blocks
 
 SECTIONS = ["glance", "results-valid", "failures", "saliency", "data", "remarks", "training", "decision", "limits"]
 SECTIONS += ["reproduce"]
@@ -100,6 +102,38 @@ def test_of_two_classes_the_first_screen_names_the_positive_one_alone(quick):
     assert f"{row['specificity']:.3f}" in visible(glance)
 
 
+def test_of_many_saliency_maps_three_of_each_kind_are_open(quick):
+    data = report(saliency=5)
+    page = render_run_page(data)
+    maps = re.search('(?s)<section id="saliency".*?</section>', page)[0]
+    assert folded(maps).count('alt="Radiograph') == 3 and maps.count('alt="Radiograph') == 5
+    assert "<summary>2 more</summary>" in maps
+
+
+def test_the_first_screen_says_for_whom_the_result_holds(quick):
+    data = report()
+    split = data.splits[0]
+    population = {"patients": True, "sex": {"F": 3, "M": 1}, "age": {"q1": 30, "median": 40, "q3": 50, "unknown": 0}}
+    split = dataclasses.replace(split, summary={**split.summary, "population": population})
+    page = render_run_page(dataclasses.replace(data, splits=(split,), source="lung.csv"))
+    glance = " ".join(visible(re.search('(?s)<section id="glance".*?</section>', page)[0]).split())
+    n, patients = split.summary["images"], split.summary["patients"]
+    told = "Patients: 75.0% female, 25.0% male, median age 40, quartiles 30 and 50. Not known: view."
+    assert glance.index(f"Validation {told}") < glance.index("were given the right class")
+    assert f"Of {n} validation images of {patients} patients, " in glance
+    assert "Data: lung.csv ." in " ".join(visible(re.search("(?s)<header>.*?</header>", page)[0]).split())
+
+
+def test_a_confusion_matrix_of_very_many_classes_is_capped(quick):
+    names = tuple(f"class {i:02d}" for i in range(40))
+    split, _ = split_report("single", names, "test", n=200, divided=False, resamples=2)
+    [block] = [b for b in figure_blocks("test", split.summary, "single", None) if b.title == "Confusion matrix"]
+    assert len(block.table.rows) == len(block.table.labels) == 24 and block.table.labels[-1] == "17 others"
+    assert sum(map(sum, block.table.rows)) == 200 and "metrics.json has all 40" in block.text
+    figure = headline_figure(split.summary, "single", split.predictions)
+    assert [text.get_text() for text in figure.axes[1].get_yticklabels()][-1] == "31 others"
+
+
 def test_images_that_were_predicted_right_are_shown_beside_the_wrong_ones(quick):
     data = report(saliency=2)
     right = dataclasses.replace(data.splits[0].cases[0], image="right.png", actual="a", predicted="a")
@@ -107,7 +141,7 @@ def test_images_that_were_predicted_right_are_shown_beside_the_wrong_ones(quick)
     explained = [dataclasses.replace(split.saliency[0], image="right.png"), split.saliency[1]]
     split = dataclasses.replace(split, saliency=tuple(explained))
     words = " ".join(visible(render_run_page(dataclasses.replace(data, splits=(split,)))).split())
-    assert words.index("Right a 0.90") < words.index("Wrong no label 0.90 actual")
+    assert words.index("Right a 0.90") < words.index("Wrong actual: ")
     maps = words[words.rindex("What the network looks at") :]
     assert maps.index("Largest losses") < maps.index("1.png") < maps.index("Predicted right") < maps.index("right.png")
 
@@ -302,3 +336,14 @@ def test_images_and_maps_say_what_they_show(quick):
     assert images[3]["alt"].endswith("1.0% of it outside the central thorax")
     words = " ".join(visible(maps).split())
     assert "Actual not known" in words and "Outside no heat" in words and "Outside 1.0% of the heat" in words
+
+
+def test_the_best_and_worst_label_are_those_with_images_enough(quick):
+    data = report("multi", labels=MANY, n=60)
+    split = data.splits[0]
+    rows = [{**row, "support": 10 if row["label"] in ("Mass", "Edema") else 9} for row in split.summary["per_label"]]
+    summary = {**split.summary, "per_label": rows}
+    page = render_run_page(dataclasses.replace(data, splits=(dataclasses.replace(split, summary=summary),)))
+    one, two = sorted((row for row in rows if row["label"] in ("Mass", "Edema")), key=lambda row: -row["auroc"])
+    told = f"{one['label']} is ranked best ({one['auroc']:.3f}), {two['label']} worst ({two['auroc']:.3f})"
+    assert f"{told}, of those with 10 images or more." in " ".join(visible(page).split())

@@ -12,7 +12,6 @@ from xrayfast.reporting.forest import GUESS, Estimate, ForestRow, forest_figure
 from xrayfast.reporting.html.plots import Plot, plot
 from xrayfast.reporting.html.render import render_template
 from xrayfast.reporting.html.tables import Cell, Column, Table, number_cell
-from xrayfast.reporting.wording import SPLIT_TITLES
 
 WARNINGS_OPEN = 6
 
@@ -100,7 +99,7 @@ def _facts(found: Comparison) -> list[tuple[str, str]]:
     """What was compared on which images."""
     shared = found.differences if len(found.differences) else found.table
     facts = [
-        ("Split", SPLIT_TITLES[found.split]),
+        ("Split", found.split_title),
         ("Images in common" if len(found.differences) else "Images", _span(shared["images"])),
         ("Patients", _span(shared["patients"])),
         ("Order", f"{metric_title(found.order)}, best first"),

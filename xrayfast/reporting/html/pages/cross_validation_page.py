@@ -8,7 +8,7 @@ import pandas as pd
 
 from xrayfast.config import DEFAULT_METRIC
 from xrayfast.cross_validation import CrossValidation
-from xrayfast.errors import format_cell, plural
+from xrayfast.errors import format_cell
 from xrayfast.metrics.registry import metric_title
 from xrayfast.reporting.forest import GUESS, Estimate, ForestRow, forest_figure
 from xrayfast.reporting.html.decision_section import decision_section
@@ -22,19 +22,13 @@ from xrayfast.reporting.wording import SPLIT_TITLES, interval_of, other_remarks,
 from xrayfast.run_files import MetricsFile
 
 
-def chosen_on(cv: CrossValidation) -> str:
-    """On what calibration and thresholds were chosen, in words."""
-    if cv.folds.inner_valid:
-        return "the inner validation predictions"
-    return "the out-of-fold predictions"
-
-
-def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitReport]) -> str:
+def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitReport], methods: str) -> str:
     """The whole page as one HTML document that needs no other file.
 
     Args:
         cv: what to show, complete; names and sentences are plain text and are escaped here.
         splits: the results "folds", and of a test split.
+        methods: a paragraph for a paper.
     """
     info, metrics, task, folds = cv.info, cv.metrics, cv.task, cv.folds
     sections = [split_section(split, task, is_headline=split is splits[0]) for split in splits]
@@ -48,7 +42,7 @@ def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitRepo
             "created": info.finished[:16].replace("T", " ") + " UTC",
             "command": info.command,
             "task_text": task_text(task, cv.labels),
-            "how": describe_folds(cv),
+            "how": cv.dealt,
             "contents": [
                 ("glance", "Result at a glance"),
                 ("folds", "Folds"),
@@ -70,26 +64,19 @@ def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitRepo
             "inner_valid": percent(folds.inner_valid) if folds.inner_valid else "",
             "by_patient": by_patient_table(metrics, task),
             "remarks": remarks,
-            "source": str(cv.config.data.source),
+            "source": cv.config.data.shown,
             "counts": counts_table(counts, cv.labels, task),
             "flow": flow_steps(info.flow, patients),
             "audit": info.audit,
             "data_notes": info.data_notes,
             "model_facts": training_facts(cv).items(),
-            "decision": decision_section(cv.decision, chosen_on(cv)),
+            "decision": decision_section(cv.decision, cv.chosen_on),
             "has_patients": bool(patients),
             "has_intervals": any(section["intervals_text"] for section in sections),
             "tested": len(splits) > 1,
+            "methods": methods,
         },
     )
-
-
-def describe_folds(cv: CrossValidation) -> str:
-    """How the images were dealt, as in "5 folds by patient, 3 times"."""
-    folds = cv.folds
-    known = "patients" in cv.info.counts["valid"] and not folds.by_image
-    times = f", dealt {folds.repeats} times" if folds.repeats > 1 else ""
-    return f"{plural(folds.folds, 'fold')} by {'patient' if known else 'image'}{times}"
 
 
 def spread_sentence(metrics: MetricsFile) -> str:

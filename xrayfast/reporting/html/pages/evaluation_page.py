@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xrayfast.config import Task
+from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.reporting.html.decision_section import decision_section
 from xrayfast.reporting.html.pages.run_page import task_text
@@ -30,6 +31,7 @@ class EvaluationData:
         metrics: the content of the evaluation's `metrics.json`.
         split: the results, named "external" or "test".
         decision: the run's calibration and thresholds.
+        chosen_on: on what these were chosen, in words.
     """
 
     run_name: str
@@ -40,6 +42,7 @@ class EvaluationData:
     metrics: Mapping[str, Any]
     split: SplitReport
     decision: Decision
+    chosen_on: str = VALIDATION_IMAGES
 
 
 def _text_table(id: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -72,7 +75,9 @@ def render_evaluation_page(data: EvaluationData) -> str:
     view = {
         "run_name": data.run_name,
         "created": data.created,
-        "source": metrics["source"] + (f", split {metrics['split']}" if metrics["split"] else ""),
+        "source": ", ".join(
+            [metrics["source"], *(f"{name} {metrics[name]}" for name in ("table", "split") if metrics.get(name))]
+        ),
         "command": data.command,
         "task_text": task_text(data.task, data.labels),
         "contents": contents,
@@ -82,7 +87,7 @@ def render_evaluation_page(data: EvaluationData) -> str:
         "lacking": labels["lacking"],
         "notes_on_data": metrics["notes"],
         "beside": [_text_table(f"beside-{i}", *one) for i, one in enumerate(external_tables(metrics))],
-        "decision": decision_section(data.decision),
+        "decision": decision_section(data.decision, data.chosen_on),
         "splits": [result],
         "external": data.split.name == "external",
         "has_patients": bool(data.split.summary.get("patients")),

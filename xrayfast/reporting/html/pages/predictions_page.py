@@ -9,6 +9,7 @@ import pandas as pd
 from xrayfast.errors import format_value
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import metric_title
+from xrayfast.reporting.comparison import records
 from xrayfast.reporting.html.decision_section import decision_section
 from xrayfast.reporting.html.pages.run_page import task_text
 from xrayfast.reporting.html.render import render_template
@@ -58,7 +59,7 @@ def render_predictions_page(
 def _differences_table(differences: pd.DataFrame) -> Table:
     columns = ["Predictions", "Label", "Metric", "Difference", "Test", "p, corrected"]
     rows = []
-    for row in differences.to_dict("records"):
+    for row in records(differences):
         p = row["p_corrected"]
         rows.append(
             [
@@ -66,8 +67,8 @@ def _differences_table(differences: pd.DataFrame) -> Table:
                 Cell(str(row["label"]) or "all"),
                 Cell(metric_title(str(row["metric"]))),
                 number_cell(row["difference"], "+.3f", {"low": row["low"], "high": row["high"]}),
-                Cell(str(row["test"]) or None),
-                Cell(None if p != p else "below 0.001" if p < 0.001 else format_value(p, ".3f"), p),
+                Cell(row["test"] or None),
+                Cell(None if p is None else "below 0.001" if p < 0.001 else format_value(p, ".3f"), p),
             ]
         )
     texts = {"Predictions", "Label", "Metric", "Test"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from xrayfast.config import Task
-from xrayfast.metrics.claims.headline import OPTIMISTIC
+from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import show_setting
 from xrayfast.reporting.html.decision_section import decision_section
@@ -91,7 +91,7 @@ def render_run_page(data: ReportData) -> str:
         "train_and_valid": None if data.overfitting is None else train_and_valid_table(data.overfitting),
         "epochs": epochs_table(data.history, info.best_epoch, data.task),
         "best_epoch": info.best_epoch,
-        "optimistic": OPTIMISTIC,
+        "optimistic": optimism(),
         "decision": decision_section(data.decision),
         "splits": splits,
         "methods": data.methods,
