@@ -10,6 +10,7 @@ from xrayfast.config import FIELD_SECTIONS, DataConfig
 NOT_SETTINGS = {
     "data": "a Manifest or the folder of a data set; `source` is only the folder",
     "config": "all settings at once",
+    "recipe": "settings that go together, which it sets",
     "options": "fields of the config, typed by `Options`",
     "run": "a run, or its folder",
     "cv": "a cross-validation, or its folder",

@@ -82,6 +82,9 @@ def test_the_table_pairs_runs_by_fold_and_seed(script, tmp_path, capsys):
     assert table[2].startswith("| default | 2 | 0.500 0.500 | 0.500 | 0.900 |  | +0.000 to +0.000 |")
     main([str(out), "--fold", "1,2"])
     assert "| a | 2 | 0.750 0.750 | 0.750 |" in capsys.readouterr().out
+    out.write_text(json.dumps(rows[0] | {"first_unfrozen": None}))  # of a head alone
+    main([str(out)])
+    assert capsys.readouterr().out.splitlines()[2].startswith("| default | 1 | 0.500 | 0.500 | 0.900 |  |  |")
     with pytest.raises(SystemExit, match="no runs of b; it has default, a"):
         main([str(out), "--reference", "b"])
 

@@ -6,6 +6,8 @@ from typing import Any
 from fastai.callback.core import Callback
 from torch import nn
 
+from xrayfast.workflows import recipes
+
 BASE = {"arch": "resnet18", "unfreeze": True, "epochs": 5}
 """One epoch of the head and five of all layers; all else is the default of this version."""
 
@@ -26,6 +28,9 @@ class InferenceBatchNorm(Callback):
 
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
+    # Those of `--recipe`.
+    "fast": dict(recipes.RECIPES["fast"]),
+    "best": dict(recipes.RECIPES["best"]),
     # Before version 0.7.
     "0.6": {"precise_bn": False, "lr_div": 100.0},
     # Why accuracy fell in the first unfrozen epoch.

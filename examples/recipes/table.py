@@ -40,7 +40,8 @@ def table(rows: dict[str, Rows], reference: str, split: str) -> str:
         for row in sorted(of_recipe, key=lambda row: row["fold"]):
             by_fold[row["fold"]].append(row[split]["accuracy"])
         folds = " ".join(f"{np.mean(values):.3f}" for values in by_fold.values())
-        falls = [row["first_unfrozen"] - row["last_head"] for row in of_recipe if row["last_head"] is not None]
+        around = [(row["last_head"], row["first_unfrozen"]) for row in of_recipe]
+        falls = [after - head for head, after in around if None not in (head, after)]
         lines.append(
             f"| {name} | {len(of_recipe)} | {folds} | {mean(of_recipe, split, 'accuracy'):.3f} "
             f"| {mean(of_recipe, split, 'auroc'):.3f} | {difference(of_recipe, rows[reference], split)} "

@@ -495,7 +495,9 @@ def test_the_folder_of_runs_beside_a_run_is_a_usage_error(words):
 
 def test_an_option_may_stand_for_a_number(at, monkeypatch):
     found = []
-    monkeypatch.setattr("xrayfast.cli.commands.fit.read_settings", lambda config, given: found.append(given) or 1 / 0)
+    monkeypatch.setattr(
+        "xrayfast.cli.commands.fit.read_settings", lambda config, given, recipe: found.append(given) or 1 / 0
+    )
     for words in (["--ema"], ["--ema", "0.9"], ["--ema=0.9"], ["--ema", "data"], ["data", "--ema", "--epochs", "3"]):
         CliRunner().invoke(app, ["fit", *words], prog_name="xrayfast")
     assert [given["ema"] for given in found] == [EMA_DECAY, 0.9, 0.9, EMA_DECAY, EMA_DECAY]

@@ -33,11 +33,13 @@ REVIEW = "review runs/whole"
 JSON = "--json"
 
 ACTS = {
+    ("fit", "recipe"): (FIT, "--recipe best"),
     ("fit", "config"): (FIT, "--config other.yaml"),
     ("fit", "runs"): (FIT, "--runs elsewhere"),
     ("fit", "name"): (FIT, "--name mine"),
     ("fit", "resume"): (FIT, "fit --resume runs/a"),
     ("fit", "as_json"): (FIT, JSON),
+    ("cross-validate", "recipe"): (CROSS, "--recipe best"),
     ("cross-validate", "config"): (CROSS, "--config other.yaml"),
     ("cross-validate", "runs"): (CROSS, "--runs elsewhere"),
     ("cross-validate", "name"): (CROSS, "--name mine"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 
+from xrayfast.cli.options import check_choice
 from xrayfast.cli.output import Output
 from xrayfast.errors import DataError
 from xrayfast.errors.escapes import escape_hidden
@@ -18,21 +19,25 @@ if TYPE_CHECKING:
     from xrayfast.config import Config
     from xrayfast.data.manifest import Manifest
     from xrayfast.run import Run
+    from xrayfast.workflows.recipes import Recipe
 
 RUNS = Path("runs")
 """Folder of the runs where none is named."""
 
 
-def read_settings(config: Path | None, given: dict[str, object]) -> Config:
-    """The settings of the config file, overridden by the options that were given.
+def read_settings(config: Path | None, given: dict[str, object], recipe: str | None = None) -> Config:
+    """The settings of the config file, overridden by those of a recipe, and all by the options that were given.
 
     Raises:
         ConfigError: settings that are wrong, or options that contradict others.
     """
     from xrayfast.config import Config
     from xrayfast.option_effects import check_settings
+    from xrayfast.workflows.recipes import RECIPES, with_recipe
 
-    settings = (Config.read(config) if config else Config()).updated(given)
+    check_choice(recipe, RECIPES, "--recipe")
+    settings = Config.read(config) if config else Config()
+    settings = with_recipe(settings, cast("Recipe", recipe or "default"), given).updated(given)
     check_settings(settings)  # the workflow gives the notes
     return settings
 

@@ -13,6 +13,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from xrayfast.config import FIELD_SECTIONS, MAX_SEED, SECTIONS
+from xrayfast.workflows.recipes import RECIPES
 
 PANELS = {"data": "Data", "model": "Network", "train": "Training", "results": "Results"}
 """Heading of each section's options in the help."""
@@ -155,6 +156,17 @@ ConfigFile = Annotated[
         "-c",
         metavar="FILE",
         help="YAML file of settings, such as a run's config.yaml; options override it.",
+    ),
+]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        rich_help_panel=PANELS["train"],
+        metavar="|".join(RECIPES),
+        show_default="default",
+        help="Settings that go together: fast, for a first look; default, those below; best, all layers for longer. "
+        "Options override them.",
     ),
 ]
 Runs = Annotated[Path | None, out_option("--runs", show_default="runs", metavar="DIR", help="Folder of the runs.")]

@@ -45,6 +45,7 @@ from xrayfast.workflows.fit import (
     resume,
     train_new,
 )
+from xrayfast.workflows.recipes import Recipe, with_recipe
 from xrayfast.workflows.steps.folds import DealtImages, join, link_images
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
 
@@ -78,6 +79,7 @@ def cross_validate(
     inner_valid: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     jobs: Annotated[int, Field(ge=1, le=MAX_FOLDS)] = 1,
     config: Config | None = None,
+    recipe: Recipe = "default",
     name: str | None = None,
     runs: Path | str = "runs",
     progress: bool | None = None,
@@ -106,7 +108,8 @@ def cross_validate(
         inner_valid: fraction of the images of the other folds on which each network's epoch, calibration and thresholds
             are chosen, instead of on the fold that it predicts.
         jobs: folds that are trained at once, each in a process of its own, on several GPUs one each.
-        config: settings; `options` override them.
+        config: settings; `recipe` and `options` override them.
+        recipe: settings that go together, see `xrayfast.workflows.recipes`; `options` override them.
         name: of the folder; by default the arch and a number that counts up.
         runs: the folder of runs.
         progress: whether to display progress; by default in a notebook and in a terminal.
@@ -132,11 +135,12 @@ def cross_validate(
         )
     if fold is not None and name is None:
         raise ConfigError(f"fold is {fold} without a name: the folds of several jobs are in one folder. Give --name.")
+    config = with_recipe(config, recipe, options)
     settings, code = separate_code(options)
     given = all_own(code, cbs, metrics)
-    Run.require_code_of((config or Config()).updated(settings), given)
+    Run.require_code_of(config.updated(settings), given)
     shown_notes = data.notes if isinstance(data, Manifest) else ()
-    data, config = _with_folds(data, config or Config(), folds, test_fraction)
+    data, config = _with_folds(data, config, folds, test_fraction)
     manifest, config, idle = resolve_inputs(data, config, settings)
     count = config.data.folds or DEFAULT_FOLDS
     if fold is not None and fold > count:

@@ -71,6 +71,7 @@ from xrayfast.workflows.data import (
     resolve_inputs,
     split_table,
 )
+from xrayfast.workflows.recipes import Recipe, with_recipe
 from xrayfast.workflows.steps.leaks import ComparedImages, compare_all_images, require_leak_free
 from xrayfast.workflows.steps.provenance import collect_provenance, describe_threads
 from xrayfast.workflows.steps.results import check_results, finalize_results, require_enough_images, write_cards
@@ -116,6 +117,7 @@ def fit(
     data: Manifest | Path | str | None = None,
     *,
     config: Config | None = None,
+    recipe: Recipe = "default",
     name: str | None = None,
     runs: Path | str = "runs",
     progress: bool | None = None,
@@ -133,7 +135,8 @@ def fit(
 
     Args:
         data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
-        config: settings; `options` override them.
+        config: settings; `recipe` and `options` override them.
+        recipe: settings that go together, see `xrayfast.workflows.recipes`; `options` override them.
         name: of the run; by default the arch and a number that counts up.
         runs: the folder of runs.
         progress: whether to display progress; by default in a notebook and in a terminal.
@@ -157,8 +160,9 @@ def fit(
         DataError: among others, patients or duplicates in several splits, unless `allow_leaks`.
         Interrupted: training was stopped; the message says how to resume, and `exit_code` is for the process.
     """
+    config = with_recipe(config, recipe, options)
     settings, code = separate_code(options)
-    Run.require_code_of((config or Config()).updated(settings), all_own(code, cbs, metrics))
+    Run.require_code_of(config.updated(settings), all_own(code, cbs, metrics))
     manifest, config, idle = resolve_inputs(data, config, settings)
     Run.require_creatable(Path(runs), name)
     require_settings(manifest, config, code)

@@ -78,6 +78,7 @@ def cross_validate(
             max=MAX_FOLDS,
         ),
     ] = None,
+    recipe: o.RecipeName = None,
     config: o.ConfigFile = None,
     runs: o.Runs = None,
     name: Annotated[str | None, o.new_name("the folder")] = None,
@@ -99,7 +100,7 @@ def cross_validate(
 
     No patient is in two folds. Each fold is a run in the new folder.
     """
-    others = bool(given or config or name or runs or folds or repeats or random_folds or inner_valid)
+    others = bool(given or recipe or config or name or runs or folds or repeats or random_folds or inner_valid)
     for flag, folder in (("--resume", resume), ("--join", join)):
         if folder is not None and (others or (resume and join) or (join and (fold or jobs))):
             also = ", or with --fold or --jobs" if resume else ""
@@ -119,7 +120,7 @@ def cross_validate(
     from xrayfast.run import Run
 
     dealt: dict[str, Any] = {} if folds is None else {"folds": folds}
-    settings = read_settings(config, given | dealt)
+    settings = read_settings(config, given | dealt, recipe)
     settings = settings.updated({"folds": settings.data.folds or DEFAULT_FOLDS, "fold": None})
     Run.require_code_of(settings, {})
     if fold is None:

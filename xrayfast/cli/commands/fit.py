@@ -30,6 +30,7 @@ GRACE = 2.0
 @o.takes("data", "model", "train", "results")
 def fit(
     given: dict[str, Any],
+    recipe: o.RecipeName = None,
     config: o.ConfigFile = None,
     runs: o.Runs = None,
     name: Annotated[str | None, o.new_name("the run")] = None,
@@ -43,14 +44,20 @@ def fit(
 
     Without --unfreeze only the head is trained, on a frozen backbone.
     """
-    if resume is not None and (given or config or name or runs):
+    if resume is not None and (given or recipe or config or name or runs):
         raise typer.BadParameter("A resumed run keeps its own settings; give --resume alone.", param_hint="--resume")
     with rank_zero_output():
-        _fit(given, config, runs or RUNS, name, resume, Output(as_json))
+        _fit(given, recipe, config, runs or RUNS, name, resume, Output(as_json))
 
 
 def _fit(
-    given: dict[str, Any], config: Path | None, runs: Path, name: str | None, resume: Path | None, out: Output
+    given: dict[str, Any],
+    recipe: str | None,
+    config: Path | None,
+    runs: Path,
+    name: str | None,
+    resume: Path | None,
+    out: Output,
 ) -> None:
     if resume is not None:
         from xrayfast.workflows.fit import resume as work_on
@@ -60,7 +67,7 @@ def _fit(
     else:
         from xrayfast.run import Run
 
-        settings = read_settings(config, given)
+        settings = read_settings(config, given, recipe)
         Run.require_code_of(settings, {})
         Run.require_creatable(runs, name)
         manifest = open_and_show(out, settings)

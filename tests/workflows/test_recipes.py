@@ -1,0 +1,48 @@
+"""A recipe sets some fields, and options go over them."""
+
+import pytest
+
+import xrayfast as xf
+from tests.conftest import TINY
+from xrayfast.config import FIELD_SECTIONS, Config
+from xrayfast.option_effects import check_settings
+from xrayfast.workflows.recipes import RECIPES, with_recipe
+
+
+def value(config, name):
+    return getattr(getattr(config, FIELD_SECTIONS[name]), name)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_sets_its_fields_and_no_other_and_options_go_over_it(recipe, tmp_path):
+    before = Config().updated({"unfreeze_blocks": 2, "wd": 0.3})
+    (tmp_path / "config.yaml").write_text(with_recipe(before, recipe, {}).to_yaml())
+    found = Config.read(tmp_path / "config.yaml")
+    for name in FIELD_SECTIONS:
+        assert value(found, name) == RECIPES[recipe].get(name, value(before, name)), name
+    options = {"epochs": 2, "size": 64}
+    config = with_recipe(before, recipe, options).updated(options)
+    assert (config.train.epochs, config.model.size, config.train.wd) == (2, 64, 0.3)
+    assert config.train.model_fields_set - {"epochs"} == before.train.model_fields_set
+
+
+def test_one_option_of_unfreezing_goes_over_the_recipe_s():
+    config = with_recipe(None, "best", {"unfreeze_layers": 3}).updated({"unfreeze_layers": 3})
+    assert (config.train.unfreeze, config.train.unfreeze_layers, config.train.epochs) == (False, 3, 12)
+    assert with_recipe(None, "best", {"unfreeze": False}).updated({"unfreeze": False}).train.unfreeze is False
+
+
+def test_what_a_recipe_sets_without_effect_is_a_note():
+    options = {"loss": "focal", "augment": "off"}
+    notes = check_settings(with_recipe(None, "best", options).updated(options))
+    assert [note.split()[0] for note in notes] == ["tta", "label_smoothing"]
+
+
+def test_fit_and_cross_validate_take_a_recipe(data_dir, tmp_path):
+    options = TINY | {"epochs": 1, "augment": "off"}
+    run = xf.fit(data_dir, recipe="best", runs=tmp_path, **options)
+    cv = xf.cross_validate(data_dir, recipe="best", folds=2, fold=1, name="cv", runs=tmp_path, **options)
+    for config in (run.config, cv.config):
+        for name, expected in RECIPES["best"].items():
+            assert value(config, name) == options.get(name, expected)
+    assert xf.Run(run.path).history["phase"].tolist() == ["head", "all"]
