@@ -62,9 +62,11 @@ def predictions(task, labels, n, seed=0):
 def split_report(task, labels, name="valid", n=40, cases=2, saliency=1, resamples=25, divided=True, seed=0):
     """A split with everything there is, and the decision that was chosen on it."""
     sample = predictions(task, labels, n, seed)
-    decision = fit_decision(sample.truth, sample.raw, labels, task, rule="f1" if task == "multi" else "youden")
+    rule, positive = "f1" if task == "multi" else "youden", labels[0] if task == "single" and len(labels) == 2 else None
+    decision = fit_decision(sample.truth, sample.raw, labels, task, rule=rule, positive=positive)
     sample = sample.calibrated(decision)
-    settings = {"threshold": decision.thresholds, "groups": sample.groups, "resamples": resamples, "prevalence": 0.05}
+    settings = {"positive": positive}
+    settings |= {"threshold": decision.thresholds, "groups": sample.groups, "resamples": resamples, "prevalence": 0.05}
     summary = summarise(sample.truth, sample.probability, labels, task, raw=sample.raw, **settings)
     summary["net_benefit"] = net_benefits(sample.truth, sample.probability, labels)
     if divided:

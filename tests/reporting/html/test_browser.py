@@ -1,6 +1,7 @@
 """The pages in a headless Chromium, where there is one."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -28,7 +29,7 @@ PROBE = """
 window.addEventListener("load", () => {
   const root = document.documentElement, tables = [];
   const closed = () => document.querySelectorAll("details:not([open])").length;
-  const folded = [closed()];
+  const height = root.scrollHeight, folded = [closed()];
   dispatchEvent(new Event("beforeprint"));
   folded.push(closed());
   dispatchEvent(new Event("afterprint"));
@@ -46,7 +47,7 @@ window.addEventListener("load", () => {
     tables.push({ id: table.caption.id, seen });
   }
   parent.postMessage({
-    width: root.clientWidth, needed: root.scrollWidth, folded, tables,
+    width: root.clientWidth, height, needed: root.scrollWidth, folded, tables,
     paper: getComputedStyle(document.body).backgroundColor,
   }, "*");
 });
@@ -101,6 +102,25 @@ def test_a_page_sorts_fits_folds_and_complains_of_nothing(tmp_path, quick, kind)
                 assert known == sorted(known, reverse=order == "descending"), table["id"]
                 # What has no value stays last.
                 assert one["values"][len(known) :] == [None] * (len(one["values"]) - len(known))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("labels", "longest"), [(("covid-19", "normal"), 7500), (MANY, 8500)])
+def test_a_page_is_not_longer_than_a_reader_reads(tmp_path, labels, longest):
+    task = "single" if len(labels) == 2 else "multi"
+    data = report(task, ("valid", "test"), labels=labels, n=200, cases=12, saliency=12, resamples=5)
+    named = {"actual": labels[0], "predicted": labels[1]}
+    splits = []
+    for split in data.splits:
+        cases, maps = (
+            tuple(dataclasses.replace(case, image=f"00001397_{i:03d}.png", **named) for i, case in enumerate(shown))
+            for shown in (split.cases, split.saliency)
+        )
+        splits.append(dataclasses.replace(split, cases=cases, saliency=maps, right=cases[:8], predictions_note=""))
+    page = render_run_page(dataclasses.replace(data, splits=tuple(splits)))
+    (_, wide), _ = looked_at(page, tmp_path)
+    print(labels[:2], wide["height"])
+    assert 3000 < wide["height"] <= longest
 
 
 @pytest.mark.slow
