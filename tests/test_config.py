@@ -227,7 +227,7 @@ def test_sizes_that_are_no_numbers_are_reported_once():
 
 
 def test_a_last_progressive_size_that_is_not_the_size_is_reported_with_both(tmp_path):
-    with pytest.raises(ConfigError, match=r"progressive ends at 128, and size is 224.*--size 128"):
+    with pytest.raises(ConfigError, match=r"progressive ends at 128, and size is 224.*size=128"):
         Config().updated({"progressive": (64, 128)})
     assert Config().updated({"progressive": (64, 128), "size": 128}).train.progressive == (64, 128)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -29,6 +29,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
 from xrayfast.errors import ConfigError, ConfigFileError, did_you_mean
+from xrayfast.errors.advice import describe_option
 from xrayfast.errors.arguments import as_python, check_arguments, expectation, join_alternatives, show, words_of
 from xrayfast.errors.escapes import escape_hidden, is_utf8
 from xrayfast.files import dump_yaml, read_yaml
@@ -889,6 +890,18 @@ def _fill_as_before(content: Any) -> Any:
     if train["lr_div"] is None and pretrained and unfreezes:
         before["lr_div"] = 100.0
     return {**content, "train": train | before}
+
+
+def _words(annotation: Any) -> set[str]:
+    """The words of the Literals that a type is made of."""
+    inner = get_args(annotation)
+    return {str(one) for one in inner} if get_origin(annotation) is Literal else set().union(*map(_words, inner))
+
+
+for _section in SECTIONS.values():
+    for _name, _field in _section.model_fields.items():
+        _extra: Any = _field.json_schema_extra
+        describe_option(_name, _words(_field.annotation), _field.annotation is bool or "bare" in _extra)
 
 
 @cache

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.cli.test_cli import call
-from xrayfast.errors.escapes import name_arguments
+from xrayfast.errors.advice import name_arguments
 from xrayfast.metrics.operating_points.calibration import Scaling
 from xrayfast.run import Run
 

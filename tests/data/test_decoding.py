@@ -11,7 +11,7 @@ from tests.data.builders import opened
 from tests.data.images.dicom_files import dicom_bytes, report_bytes
 from xrayfast.config import Config
 from xrayfast.errors import DataError
-from xrayfast.errors.escapes import name_arguments
+from xrayfast.errors.advice import name_arguments
 from xrayfast.run import Run
 from xrayfast.synthetic import write_dataset
 from xrayfast.workflows.data import decode, reopen_data
@@ -33,7 +33,7 @@ def unreadable(folder: Path) -> list[str]:
 def test_unreadable_files_are_an_error_or_left_out_as_if_they_were_not_there(folder):
     names = unreadable(folder)
     options = {"cache": False, "patient_col": "none", "test_fraction": 0.2}
-    with pytest.raises(DataError, match=r"3 of 40 images can't be read.*--unreadable skip"):
+    with pytest.raises(DataError, match=r"3 of 40 images can't be read.*unreadable='skip'"):
         decode(opened(folder, **options), 64)
     data, images = decode(opened(folder, unreadable="skip", **options), 64)
     assert len(data) == 37 and data.left_out == (("unreadable", tuple(names)),)

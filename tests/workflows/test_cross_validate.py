@@ -144,7 +144,7 @@ def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_p
     whole = bytes_of(crossed)
     stop = StopAfter(5)  # of two batches of training and two of validation per fold, so within the second one
     options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1}
-    with pytest.raises(Interrupted, match=r"1 finished fold of 2\. Resume with: xrayfast cross-validate --resume"):
+    with pytest.raises(Interrupted, match=r"1 finished fold of 2\. Resume with: xrayfast\.resume_cross_validation\("):
         xf.cross_validate(data, interrupted=stop, **options, **TINY)
     cv = xf.CrossValidation(tmp_path / "whole")
     assert cv.info.status == "interrupted" and [run.info.status for run in cv.runs] == ["completed", "interrupted"]
@@ -158,7 +158,7 @@ def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_p
 def test_folds_trained_one_by_one_are_joined_to_the_same_bytes(data, crossed, tmp_path):
     options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1, **TINY}
     for fold in (2, 1):
-        with pytest.raises(ConfigError, match="Give --name"):
+        with pytest.raises(ConfigError, match="Give name="):
             xf.cross_validate(data, fold=fold, **options | {"name": None})
         cv = xf.cross_validate(data, fold=fold, **options)
         if fold == 2:
@@ -276,7 +276,7 @@ def test_a_given_validation_split_is_refused(tmp_path):
     for i in range(12):
         (tmp_path / f"{i}.png").write_text(str(i))
     file = write_table(tmp_path, "\n".join(["image,label,split", *rows]))
-    with pytest.raises(ConfigError, match="--ignore-split"):
+    with pytest.raises(ConfigError, match="ignore_split=True"):
         xf.cross_validate(xf.open_data(tmp_path, labels=file), folds=2, runs=tmp_path / "runs")
 
 

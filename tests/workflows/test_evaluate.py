@@ -232,7 +232,7 @@ def test_copies_of_training_images_are_left_out_as_check_finds_them(run, data_di
 
 
 def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_path):
-    """Identifiers are compared whatever zeros they begin with; --patient-col none ignores them."""
+    """Identifiers are compared whatever zeros they begin with; patient_col='none' ignores them."""
     own = pd.read_csv(data_dir / "labels.csv")
     own["patient"] = [f"{i // 2:04d}" for i in range(len(own))]
     own["study_uid"] = [f"1.2.{i}" for i in range(len(own))]
@@ -255,7 +255,7 @@ def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_pat
         for note in found["notes"]
     )
     new.iloc[:2].to_csv(table, index=False)
-    with pytest.raises(DataError, match=r"none of 2 images is left.*--patient-col none ignores identifiers"):
+    with pytest.raises(DataError, match=r"none of 2 images is left.*patient_col='none' ignores identifiers"):
         evaluate(run, table, **FEW)
     new.to_csv(table, index=False)
     config = Config().updated({"source": table, "patient_col": "none"})
@@ -374,7 +374,7 @@ def test_labels_of_another_name_are_joined_by_a_map(run, others, tmp_path):
     assert found["images"]["evaluated"] == 16
     assert "'Normal' of the data is taken for the network's 'normal'." in found["notes"]
     table.write_text(table.read_text().replace(",pneumonia", ",Mass"))
-    with pytest.raises(DataError, match=r"no label is known to both.*covid-19, normal, pneumonia.*--label-map"):
+    with pytest.raises(DataError, match=r"no label is known to both.*covid-19, normal, pneumonia.*label_map="):
         evaluate(run, table, **FEW)
 
 

@@ -20,7 +20,7 @@ from fastai.callback.tracker import (
 )
 from fastai.callback.training import GradientAccumulation, GradientClip, ShortEpochCallback
 from fastai.learner import Metric
-from fastai.metrics import accuracy, error_rate, skm_to_fastai
+from fastai.metrics import F1Score, F1ScoreMulti, accuracy, accuracy_multi, error_rate, skm_to_fastai
 from matplotlib.figure import Figure
 from sklearn import metrics as skm
 
@@ -28,6 +28,7 @@ import xrayfast as xf
 from tests.conftest import TINY, StopAfter
 from xrayfast.errors import ConfigError, Interrupted, TrainingError
 from xrayfast.learning.fastai_api import Callback, CancelFitException
+from xrayfast.learning.training.metrics import build_epoch_metrics
 
 pytestmark = pytest.mark.usefixtures("tiny_vgg_arch")
 
@@ -355,6 +356,68 @@ def test_a_metric_that_fails_late_is_named(data_dir, tmp_path):
         fit(data_dir, tmp_path, metrics=FailsLate(), epochs=1)
     with pytest.raises(TrainingError, match="The metric last_batch failed with ValueError: 1 images"):
         fit(data_dir, tmp_path, metrics=last_batch, epochs=1, batch_size=3)
+
+
+class Divides(Callback):
+    """Fails by its own fault, in a method of its own."""
+
+    def after_batch(self):
+        self.rate()
+
+    def rate(self):
+        return 1 / 0
+
+
+class FailsWithoutWords(Callback):
+    def before_train(self):
+        raise KeyError
+
+
+class FailsInTraining(torch.nn.Module):
+    """A whole network that fails once batches have more than the 2 images on which it is tried."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 3, 3)
+
+    def forward(self, x):
+        if len(x) > 2:
+            raise ValueError(f"{len(x)} images")
+        return self.layer(x).mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (
+            {"cbs": Divides},
+            r"The callback Divides failed with ZeroDivisionError: division by zero .*_callbacks\.py, line",
+        ),
+        (
+            {"cbs": FailsWithoutWords},
+            r"The callback FailsWithoutWords failed with KeyError \(test_own_callbacks\.py, lin",
+        ),
+        ({"arch": FailsInTraining}, r"The network FailsInTraining \(own code\) failed with ValueError: \d+ images \(t"),
+    ],
+)
+def test_an_error_of_the_user_s_own_code_says_whose_and_where(data_dir, tmp_path, own, message):
+    with pytest.raises(TrainingError, match=message) as caught:
+        fit(data_dir, tmp_path, epochs=1, **own)
+    assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("metric", [accuracy, error_rate, F1Score(average="macro"), partial(accuracy, axis=1)])
+def test_fastai_s_metrics_of_one_class_are_refused_for_several_labels(metric):
+    with pytest.raises(ConfigError, match=r"fastai's \w+ compares the most likely class.*Use accuracy_multi"):
+        build_epoch_metrics("multi", 3, metric)
+    build_epoch_metrics("single", 3, metric)
+
+
+@pytest.mark.parametrize("metric", [accuracy_multi, partial(accuracy_multi, thresh=0.3), F1ScoreMulti()])
+def test_fastai_s_metrics_of_several_labels_are_refused_for_one_class(metric):
+    with pytest.raises(ConfigError, match=r"fastai's \w+ decides on each label by itself.*Use accuracy,"):
+        build_epoch_metrics("single", 3, metric)
+    build_epoch_metrics("multi", 3, metric)
 
 
 class BreakGradient(Callback):

@@ -183,7 +183,7 @@ def test_a_run_whose_checkpoint_is_gone_does_not_start_again(stopped):
     with pytest.warns(UserWarning, match=r"checkpoint: lacks .*state\.json.*epoch 2 is lost"):
         xf.resume(shutil.copytree(stopped.path, stopped.path.with_name("other")))
     shutil.rmtree(stopped.checkpoint.with_name("checkpoint.old"))
-    with pytest.raises(RunError, match=r"epochs were finished, but checkpoint is missing.*--config .*config\.yaml"):
+    with pytest.raises(RunError, match=r"epochs were finished, but checkpoint is missing.*config=.*config\.yaml"):
         xf.resume(stopped)
 
 

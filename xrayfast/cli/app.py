@@ -20,6 +20,7 @@ from xrayfast._version import __version__
 from xrayfast.cli import output
 from xrayfast.cli.loading import SUMMARIES, Commands
 from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastError, truncate
+from xrayfast.errors.advice import advising_flags
 from xrayfast.errors.escapes import escape_hidden, escape_lines, passing_warnings
 from xrayfast.errors.signals import INTERRUPTED, handling_signals
 
@@ -53,6 +54,10 @@ class _Group(TyperGroup):
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
+        with advising_flags():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: Any) -> Any:
         try:
             # Before this there is nothing to end.
             with handling_signals(), _escaped_usage_errors(), passing_warnings(output.warning):

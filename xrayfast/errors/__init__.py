@@ -1,7 +1,8 @@
 """The package's exceptions, and the wording that messages and reports share.
 
-Every message says where it happened, what was found, what was expected and what to do next. The command line prints it,
-with flags in place of the names of options, and exits with 1; with 2 where an option is wrong (`ConfigError`).
+Every message says where it happened, what was found, what was expected and what to do next, the last with flags and
+commands: in Python these become arguments and functions (`advice`). The command line prints it, with flags in place of
+the names of options, and exits with 1; with 2 where an option is wrong (`ConfigError`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from xrayfast.errors.escapes import escape_hidden, name_arguments
+from xrayfast.errors.advice import advise
+from xrayfast.errors.escapes import escape_hidden
 
 LONGEST_MESSAGE, LONGEST_NAME = 4000, 200
 """Characters of a message, and of one name in a list; what is longer loses its middle."""
@@ -19,11 +21,11 @@ class XrayfastError(Exception):
     """Base of all errors that a user can fix; the arguments are the lines of the message."""
 
     def __str__(self) -> str:
-        return truncate("\n".join(escape_hidden(str(line)) for line in self.args))
+        return truncate("\n".join(escape_hidden(advise(str(line))) for line in self.args))
 
     def _render_traceback_(self) -> list[str]:
         """What IPython displays: the message, which says what to do, without the frames of this package."""
-        return [f"{type(self).__name__}: {name_arguments(str(self))}"]
+        return [f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(XrayfastError, ValueError):

@@ -6,12 +6,13 @@ imitate a message of ours, and a bidirectional control can show `gpj.exe` as `ex
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unicodedata import category
+
+from xrayfast.errors.advice import advise
 
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 """Letters and marks without any ink."""
@@ -42,25 +43,6 @@ def escape_lines(text: str) -> str:
     return "\n".join(map(escape_hidden, text.split("\n")))
 
 
-_FLAG = re.compile(r"xrayfast [a-z-]+[^'\n]*|--(no-)?([a-z][a-z0-9-]*[a-z0-9])(?: (\d+(?:\.\d+)?|none|on|off|auto)\b)?")
-"""A command line, whose flags stay; or a flag, perhaps with a value that needs no look at the option."""
-
-
-def name_arguments(text: str) -> str:
-    """A message for users of Python: the flags that it advises as arguments of functions.
-
-    >>> name_arguments("--no-tta, --test-fraction 0.15 or --reuse-frozen on; 'xrayfast lr-find --steps 9'")
-    "tta=False, test_fraction=0.15 or reuse_frozen='on'; 'xrayfast lr-find --steps 9'"
-    """
-
-    def argument(found: re.Match[str]) -> str:
-        no, flag, value = found.groups()
-        shown = "False" if no else value if not value or value[0].isdigit() else repr(value)
-        return f"{flag.replace('-', '_')}={shown or ''}" if flag else found[0]
-
-    return _FLAG.sub(argument, text)
-
-
 _NEVER_THE_CALLER = ("xrayfast", "contextlib", "fastai", "fastcore")
 """Packages whose frames lie between a note and the line of the user's own that led to it."""
 
@@ -74,7 +56,7 @@ def warn(text: str) -> None:
         level, frame = 2, sys._getframe(1)
         while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _NEVER_THE_CALLER:
             level, frame = level + 1, frame.f_back
-        warnings.warn(escape_hidden(name_arguments(text)), stacklevel=level)
+        warnings.warn(escape_hidden(advise(text)), stacklevel=level)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from xrayfast.display.overview import notebook_shell
 from xrayfast.errors import ConfigError, Interrupted
-from xrayfast.errors.escapes import name_arguments, passing_warnings, warn
+from xrayfast.errors.advice import advise
+from xrayfast.errors.escapes import passing_warnings, warn
 
 StageProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with the stage, the images done and the total."""
@@ -94,7 +95,7 @@ class ForgivingReporter(NullReporter):
         for name in ("note", "preparing", "phase", "batch", "epoch"):
             setattr(self, name, self._forgiving(getattr(reporter, name)))
         display_note = self.note
-        vars(self)["note"] = lambda text: display_note(name_arguments(text))
+        vars(self)["note"] = lambda text: display_note(advise(text))
 
     def _forgiving(self, report: Callable[..., None]) -> Callable[..., bool]:
         def call(*args: Any, **options: Any) -> bool:

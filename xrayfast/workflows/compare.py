@@ -153,7 +153,7 @@ def _collect_runs(given: Sequence[Run | Path | str] | Run | Path | str) -> tuple
         there = f"there is only {next(iter(found.values())).path}" if found else "there is none"
         raise RunError(
             f"To compare, two or more runs are needed, and {there}. {' '.join(notes)}".rstrip()
-            + " Name their folders, or a folder of runs: 'xrayfast compare runs/a runs/b' or 'xrayfast compare runs'."
+            + " Name their folders, or a folder of runs: 'xrayfast compare runs'."
         )
     names = [run.path.name for run in found.values()]
     return {run.path.name if names.count(run.path.name) == 1 else str(run.path): run for run in found.values()}, notes

@@ -32,7 +32,7 @@ from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.distributed import join_process_group
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, separate_code
-from xrayfast.progress import FoldReporter, Reporter, in_notebook, show_progress
+from xrayfast.progress import FoldReporter, Reporter, show_progress
 from xrayfast.run import SPLIT_FILE, Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs
 from xrayfast.workflows.fit import (
@@ -131,7 +131,7 @@ def cross_validate(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
             "cross_validate trains a fold in one process; found WORLD_SIZE, as torchrun sets it. Start a process per "
-            "fold with --fold, and join them with --join."
+            "fold with --fold, and join them with 'xrayfast cross-validate --join CV'."
         )
     if fold is not None and name is None:
         raise ConfigError(f"fold is {fold} without a name: the folds of several jobs are in one folder. Give --name.")
@@ -474,8 +474,8 @@ def _stopping(cv: CrossValidation, only: int | None) -> Iterator[None]:
             raise
         done, path = sum(_is_complete(run.path) for run in cv.runs), str(cv.path)
         again = f"xrayfast cross-validate --resume {shlex.quote(path)}"
-        if in_notebook() or cv.config.own_code or cv.info.own_code:
-            again = f"xrayfast.resume_cross_validation({path!r})"
+        if names := cv.config.own_code | cv.info.own_code:  # a command line can't carry code
+            again = f"xf.resume_cross_validation({path!r}, {', '.join(f'{name}=...' for name in names)})"
         raise Interrupted(
             f"Stopped after {plural(done, 'finished fold')} of {len(cv.info.members)}. Resume with: {again}",
             getattr(error, "exit_code", INTERRUPTED),

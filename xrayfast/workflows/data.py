@@ -238,7 +238,7 @@ def with_known_cache(config: DataConfig) -> DataConfig:
         return config
     warn(
         f"{config.cache_dir}: is the cache_dir in the run's config.yaml and holds no cache of xrayfast. Nothing is "
-        f"written there; the cache is {cache_root()}. Where it is yours, 'xrayfast fit --cache-dir' makes it."
+        f"written there; the cache is {cache_root()}. Where it is yours, training with --cache-dir makes it."
     )
     return config.model_copy(update={"cache_dir": None})
 

@@ -16,6 +16,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.learning.callback_rules import check_callbacks
 from xrayfast.learning.fastai_api import Callbacks
+from xrayfast.learning.own_failures import name_own_code
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.loaders import as_read_error
@@ -82,3 +83,7 @@ def find_lr(
                 return range_test(learn, steps, progress=reporter.preparing)
             except ReadError as error:
                 raise as_read_error(error) from error
+            except Exception as error:
+                if (named := name_own_code(error, learn)) is not error:
+                    raise named from error
+                raise

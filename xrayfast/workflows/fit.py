@@ -23,6 +23,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.assign import NO_PATIENTS
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import ConfigError, Interrupted, ReadError, RunError, plural, shorten
+from xrayfast.errors.advice import quoted
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import StopRequest, handling_signals
@@ -37,6 +38,7 @@ from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.model.pretrained.run_weights import find_starting_run, require_same_network
 from xrayfast.learning.model.pretrained.timm_networks import inspect_timm, is_timm
 from xrayfast.learning.model.weights import load_weights
+from xrayfast.learning.own_failures import name_own_code
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callbacks import History
@@ -59,7 +61,7 @@ from xrayfast.metrics.summary import labels_lacking
 from xrayfast.option_effects import check_effects
 from xrayfast.own_code import OWN, describe_code, names_of_code, require_code, separate_code
 from xrayfast.predictions import Predictions, join_row_labels
-from xrayfast.progress import NullReporter, Reporter, in_notebook, show_progress
+from xrayfast.progress import NullReporter, Reporter, show_progress
 from xrayfast.reporting.html.render import image_view
 from xrayfast.run import CONFIG_FILE, Run, now
 from xrayfast.workflows.data import (
@@ -417,7 +419,7 @@ def _read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None
         if run.has_epochs:
             raise RunError(
                 f"{run.path}: epochs were finished, but {run.checkpoint.name} is missing, without which training would "
-                f"start at epoch 1. Put it back, or start a new run: xrayfast fit --config {run.path / CONFIG_FILE}"
+                f"start at epoch 1. Put it back, or start a new run: xrayfast fit --config {quoted(run.path / CONFIG_FILE)}"
             )
         note("No epoch was finished: training starts at epoch 1.")
     elif problem:
@@ -550,9 +552,9 @@ def _train(training: Training) -> None:
             if run.info.status != "completed":  # then only leftovers are to be removed
                 run.update_info(status="interrupted", seconds=run.total_seconds(time.perf_counter() - began))
             path = str(run.path)
-            again = f"xf.resume({path!r})" if in_notebook() else f"xrayfast fit --resume {shlex.quote(path)}"
+            again = f"xrayfast fit --resume {shlex.quote(path)}"
             if names := config.own_code | learn.own_code:  # a command line can't carry code
-                again = f"xrayfast.resume({path!r}, {', '.join(f'{name}=...' for name in names)}) in Python, with "
+                again = f"xf.resume({path!r}, {', '.join(f'{name}=...' for name in names)}) in Python, with "
                 again += describe_code(names)
             raise Interrupted(
                 f"Stopped after {plural(len(history.rows), 'finished epoch')}. Resume with: {again}",
@@ -561,6 +563,8 @@ def _train(training: Training) -> None:
         run.update_info(status="failed")
         if isinstance(error, ReadError):
             raise as_read_error(error) from error
+        if (named := name_own_code(error, learn)) is not error:
+            raise named from error
         raise
 
 

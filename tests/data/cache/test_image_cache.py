@@ -507,7 +507,7 @@ def test_too_little_room_is_said_before_anything_is_decoded(tmp_path, root, unde
         images.build(paths, workers=0)
     expected = f"{images.folder}: found 0.0 MB free. 3 images of 1000 px need 3.0 MB there."
     assert str(caught.value).startswith(expected)
-    assert "--cache-dir" in str(caught.value) and "--no-cache" in str(caught.value)
+    assert "cache_dir=" in str(caught.value) and "cache=False" in str(caught.value)
 
 
 def test_a_disk_that_fills_up_keeps_what_was_written(tmp_path, root, monkeypatch):
@@ -521,7 +521,7 @@ def test_a_disk_that_fills_up_keeps_what_was_written(tmp_path, root, monkeypatch
 
     monkeypatch.setattr(shards.os, "fsync", full)
     images = ImageCache(SIDE, root=root)
-    with pytest.raises(WriteError, match=r"No space left on device.*20 images of 24 px.*--cache-dir"):
+    with pytest.raises(WriteError, match=r"No space left on device.*20 images of 24 px.*cache_dir="):
         images.build(paths, workers=0)
     assert count_cached(images) == 8
     assert {path.suffix for path in images.folder.iterdir()} == {".pictures"}
@@ -576,14 +576,14 @@ def test_a_small_disk(tmp_path, monkeypatch):
 def test_a_cache_that_can_not_be_made_is_an_error(tmp_path):
     paths = write_images(tmp_path / "images", 1)
     (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match=r"can't be made.*--cache-dir"):
+    with pytest.raises(WriteError, match=r"can't be made.*cache_dir="):
         ImageCache(SIDE, root=tmp_path / "file" / "cache").build(paths)
 
 
 def test_a_cache_that_is_closed_is_an_error(tmp_path, root, monkeypatch):
     paths = write_images(tmp_path / "images", 1)
     monkeypatch.setattr(image_cache.os, "access", lambda *_: False)
-    with pytest.raises(WriteError, match=r"no permission.*--cache-dir"):
+    with pytest.raises(WriteError, match=r"no permission.*cache_dir="):
         ImageCache(SIDE, root=root).build(paths)
 
 

@@ -112,7 +112,7 @@ class DependsOnValues(nn.Module):
 def test_a_network_that_can_not_be_traced_has_blocks_but_no_layers():
     blocks = OrderedDict(block1=nn.Sequential(DependsOnValues()))
     head = nn.Sequential(nn.Flatten(), nn.Linear(144, 2))
-    with pytest.raises(ConfigError, match=r"can't be divided into layers.*--unfreeze-blocks"):
+    with pytest.raises(ConfigError, match=r"can't be divided into layers.*unfreeze_blocks="):
         layer_groups(blocks, head, "layers")
     model, x = nn.Sequential(nn.Sequential(*blocks.values()), head), torch.rand(1, 3, 8, 8)
     frozen, later = split_network(model, layer_groups(blocks, head, "blocks"), 1)

@@ -138,7 +138,7 @@ def test_classifier_computes_what_torchvision_s_vgg_computes(tiny_vgg, arch):
 
 def test_widths_for_a_head_without_hidden_layers_are_an_error():
     with pytest.raises(
-        ConfigError, match=r"head is linear, which has no hidden layer, and head_width is 500.*--head mlp"
+        ConfigError, match=r"head is linear, which has no hidden layer, and head_width is 500.*head='mlp'"
     ):
         build_network("resnet18", 2, 500, "linear")
 

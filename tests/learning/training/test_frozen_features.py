@@ -233,7 +233,7 @@ def test_a_cache_too_large_for_memory_is_an_unnamed_file(data, monkeypatch, tmp_
 def test_a_full_disk_is_an_error_that_says_what_to_do(data, monkeypatch, tmp_path):
     monkeypatch.setattr(frozen, "MEMORY_BYTES", 0)
     monkeypatch.setattr(frozen, "free_disk_bytes", lambda _: 10)
-    with pytest.raises(WriteError, match=r"found 0\.0 GB free.*--reuse-frozen off"):
+    with pytest.raises(WriteError, match=r"found 0\.0 GB free.*reuse_frozen='off'"):
         cache_features(learner(data), 4, 2, folder=tmp_path)
 
 

@@ -145,7 +145,7 @@ def test_where_all_belongs_together_check_reports_and_fit_refuses_by_name(data_d
     with pytest.raises(DataError, match=r"Remove copies") as caught:
         xf.fit(tmp_path / "data", runs=tmp_path / "runs", **TINY)
     assert "a0.png" in str(caught.value)
-    assert "--ignore-split" not in str(caught.value), "no split is given"
+    assert "ignore_split" not in str(caught.value), "no split is given"
 
 
 def test_near_duplicates_stay_together_at_a_training_size_too_small_to_tell_them(copies, tmp_path):

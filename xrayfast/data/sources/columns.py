@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import string
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from xrayfast.data.splits.stratify import (
     split_without_flag,
 )
 from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
+from xrayfast.errors.advice import quoted
 
 _FLAG_SHARE = 0.5
 """A column is taken for a label where this share of its cells that are not blank is 1, 0 or -1; the rest are errors."""
@@ -167,7 +167,7 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
         if may_tell_folds(name) and name not in {*words, *mixed}
     ]
     notes += [
-        f"{quote([name])} may tell the split too and is not used: --split-col {shlex.quote(name)} takes it"
+        f"{quote([name])} may tell the split too and is not used: --split-col {quoted(name)} takes it"
         + (
             f", once train, valid and test stand for {shorten(sorted(set(table.columns[name])), 3)}."
             if name in mixed
@@ -297,7 +297,7 @@ def require_column(table: Table, name: str) -> str:
     if "," in name and all(find_spelling(part.strip(), table.columns) for part in name.split(",")):
         raise DataError(
             f"{table.file}: found no column '{name}', but one of each name in it; expected a list of columns: "
-            f"label_col={[part.strip() for part in name.split(',')]}, or --label-col {name}."
+            f"--label-col {','.join(part.strip() for part in name.split(','))}."
         )
     raise DataError(
         f"{table.file}: found no column '{name}'; expected one of {', '.join(table.columns)}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +11,7 @@ from xrayfast.data.labels.names import drop_invisible
 from xrayfast.data.labels.words import is_missing
 from xrayfast.data.sources.column_words import key_role, may_be_key, may_be_origin
 from xrayfast.errors import plural, shorten
+from xrayfast.errors.advice import quoted
 
 _MOST_PER_KEY = 50
 """Most images that a patient or the like has on average."""
@@ -144,7 +144,7 @@ def note_keys(columns: Mapping[str, Sequence[str]], unused: Sequence[str], toget
     named = [f"'{name}' ({len(set(columns[name]))} values on {len(columns[name])} rows)" for name in found]
     return [
         f"Not used, but repeating as identifiers of patients or studies do: {shorten(named, 3)}. If images of one "
-        f"value belong together, --patient-col {shlex.quote(found[0])} keeps them in one split."
+        f"value belong together, --patient-col {quoted(found[0])} keeps them in one split."
     ]
 
 

@@ -46,6 +46,7 @@ from xrayfast.data.splits.stratify import (
     parse_splits,
 )
 from xrayfast.errors import DataError, plural, shorten
+from xrayfast.errors.advice import quoted
 
 _VALUES_IN_NAME = re.compile(r"\s*[(\[]([01\s/|,;:=-]|yes|no|y/n|binary|flag)+[)\]]$", re.IGNORECASE)
 """Of the name of a column of 1 and 0: what says so, as in "Effusion (0/1)"."""
@@ -111,7 +112,7 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
     no_splits = records.splits is None and config.split_file is None
     if no_splits and spec.test_list and (listed := file.with_name(spec.test_list)).is_file():
         records.notes.append(
-            f"{listed.name} beside {file.name} names the data set's own test split: --split-file {listed} keeps it."
+            f"{listed.name} beside {file.name} names the data set's own test split: --split-file {quoted(listed)} keeps it."
         )
     return records
 

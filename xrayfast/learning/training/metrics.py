@@ -348,7 +348,8 @@ def build_epoch_metrics(task: Task, n_labels: int, further: Metrics = ()) -> lis
     """The metrics to report of the validation split after each epoch: those of xrayfast, then further ones.
 
     Raises:
-        ConfigError: a further one has no name, or that of another, or is a scorer of scikit-learn.
+        ConfigError: a further one has no name, or that of another, or is a scorer of scikit-learn, or one of fastai's for
+            the other task.
     """
     metrics = registry.history_metrics(task)
     outputs = _Outputs(task, n_labels, metrics)
@@ -362,7 +363,8 @@ def build_epoch_metrics(task: Task, n_labels: int, further: Metrics = ()) -> lis
                     "and predictions, such as sklearn.metrics.roc_auc_score."
                 )
             found.append(OwnMetric(SklearnMetric(given, function.__name__, outputs)))
-        elif not _is_fastai_accuracy(metric := mk_metric(given)) or task != "single":  # which is recorded anyway
+        elif not _is_of_fastai(metric := mk_metric(given), "accuracy") or task != "single":  # which is recorded anyway
+            _require_task(metric, task)
             found.append(OwnMetric(metric))
     try:
         names = Counter([*_RECORDED, *(metric.name for metric in found)])
@@ -376,9 +378,38 @@ def build_epoch_metrics(task: Task, n_labels: int, further: Metrics = ()) -> lis
     return found
 
 
-def _is_fastai_accuracy(metric: Metric) -> bool:
+def _is_of_fastai(metric: Metric, *names: str) -> bool:
+    """Whether a metric is a function of fastai with one of these names."""
     function = getattr(metric, "func", None)
-    return (getattr(function, "__module__", ""), getattr(function, "__name__", "")) == ("fastai.metrics", "accuracy")
+    function = getattr(function, "func", function)  # of a functools.partial
+    return getattr(function, "__module__", "") == "fastai.metrics" and getattr(function, "__name__", "") in names
+
+
+def _require_task(metric: Metric, task: Task) -> None:
+    """Raise an error where fastai made a metric for the other task: it fails with the two sizes alone, or, of one
+    label, not at all.
+
+    Raises:
+        ConfigError: it says which metrics fit.
+    """
+    function = getattr(metric, "func", None)
+    of_library = getattr(getattr(function, "func", function), "__module__", "").startswith(("fastai.", "sklearn."))
+    one_class = of_library and getattr(metric, "dim_argmax", None) is not None
+    one_class = one_class or _is_of_fastai(metric, "accuracy", "error_rate", "top_k_accuracy")
+    each_label = of_library and getattr(metric, "thresh", None) is not None
+    each_label = each_label or _is_of_fastai(metric, "accuracy_multi")
+    if task == "multi" and one_class:
+        raise ConfigError(
+            f"metrics: fastai's {metric.name} compares the most likely class of each image with one class, and "
+            "multi-label targets are 1 or 0 for each label. Use accuracy_multi, for others those of fastai whose names "
+            "end in Multi, such as F1ScoreMulti, or functions of sklearn.metrics."
+        )
+    if task == "single" and each_label:
+        raise ConfigError(
+            f"metrics: fastai's {metric.name} decides on each label by itself, and single-label targets are one class "
+            "per image. Use accuracy, for others those of fastai whose names don't end in Multi, such as F1Score, or "
+            "functions of sklearn.metrics."
+        )
 
 
 def try_metrics(metrics: Sequence[Metric], task: Task, target: torch.Tensor, to_detach: Callable[..., Any]) -> None:

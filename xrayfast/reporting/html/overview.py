@@ -22,7 +22,7 @@ from xrayfast.cross_validation import OUT_OF_FOLD, CrossValidation
 from xrayfast.data.cache.image_cache import UncachedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, ReadError, RunError, plural
-from xrayfast.errors.escapes import name_arguments
+from xrayfast.errors.advice import name_arguments
 from xrayfast.evaluation import METRICS_FILE as EVALUATION_METRICS
 from xrayfast.evaluation import PREDICTIONS_FILE, Evaluation
 from xrayfast.reporting.comparison import Comparison, records

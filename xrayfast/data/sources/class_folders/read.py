@@ -29,7 +29,7 @@ _LAYOUTS = """Expected one of
     {0}/CLASS/*.png                                        class folders
     {0}/train/CLASS/*.png, {0}/valid/..., {0}/test/...   the same, already split
     {0}/labels.csv                                         a column of image paths and one of labels
-`xrayfast synth {0}` makes a small synthetic set to try things on."""
+'xrayfast synth {0}' makes a small synthetic set to try things on."""
 
 _TABLE_OPTIONS = ("path_col", "label_col", "split_col", "uncertain", "blank")
 

@@ -11,6 +11,7 @@ from typing import Any
 from xrayfast.config import NAMED_WEIGHTS, hidden_units
 from xrayfast.data.labels.names import find_spelling
 from xrayfast.errors import RunError, WeightsError, shorten
+from xrayfast.errors.advice import quoted
 from xrayfast.files import file_digest
 from xrayfast.learning.model.network import LayeredNetwork, StartingWeights
 from xrayfast.learning.model.weights import copy_weights, read_weights
@@ -46,11 +47,11 @@ def require_same_network(run: Run, options: Mapping[str, Any], labels: Sequence[
     Raises:
         WeightsError: it names both networks.
     """
-    theirs, backbone = run.config.model, f"--weights {run.path / 'model.safetensors'} takes the backbone alone"
+    theirs, backbone = run.config.model, f"--weights {quoted(run.path / 'model.safetensors')} takes the backbone alone"
     found, given = show_setting(theirs.arch), show_setting(options["arch"])
     if found != given:
         name = theirs.arch.removeprefix(OWN)
-        advice = f"Use --arch {name}" if name == theirs.arch else f"Give {name} as arch"
+        advice = f"Use --arch {quoted(name)}" if name == theirs.arch else f"Give {name} as arch"
         raise WeightsError(f"{run.path}: is a {found}, and arch is {given}. {advice}, or weights of {given}.")
     if theirs.head == "none":
         if [find_spelling(label, run.labels) for label in labels] != list(run.labels):

@@ -1,0 +1,128 @@
+"""Messages advise what the caller can use: flags and commands on the command line, arguments and functions in Python."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import xrayfast as xf
+from xrayfast import errors
+from xrayfast.cli import app
+from xrayfast.cli.loading import SUMMARIES
+from xrayfast.config import FIELD_SECTIONS, SECTIONS
+from xrayfast.errors.advice import advising_flags, name_arguments, quoted
+
+PACKAGE = Path(xf.__file__).parent
+
+NOT_IN_MESSAGES = ("cli/", "config.py", "errors/advice.py", "reporting/markdown/")
+"""The command line's own, the help, what translates, and what is written into files."""
+
+IN_SHELL_ALONE = ("'xrayfast models", "xrayfast models", "--nproc-per-node")
+
+
+def literals():
+    """Each text of the package that names a flag or command, but docstrings, with "filled" for what is filled in."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name.startswith(NOT_IN_MESSAGES):
+            continue
+        tree = ast.parse(path.read_text())
+        left_out = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        left_out |= {id(v) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for v in node.values}
+        for node in ast.walk(tree):
+            if id(node) in left_out:
+                continue
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(v.value if isinstance(v, ast.Constant) else _filled(v) for v in node.values)
+            else:
+                text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            if re.search(r"--[a-z]|'xrayfast ", text):
+                yield f"{name}:{node.lineno}", text
+
+
+def _filled(node):
+    """What stands for a value: in quotes where they are put there."""
+    return "'filled'" if re.search(r"quoted\(|_in_shell\(", ast.unparse(node)) else "filled"
+
+
+MESSAGES = list(literals())
+
+
+def arguments():
+    """The names of all arguments of public functions, and of the config's fields."""
+    found = set(FIELD_SECTIONS)
+    for name in xf.__all__:
+        public = getattr(xf, name)
+        for function in [public, *(vars(public).values() if inspect.isclass(public) else ())]:
+            if inspect.isfunction(function):
+                found |= set(inspect.signature(inspect.unwrap(function)).parameters)
+    return found
+
+
+def test_each_flag_that_a_message_names_is_an_argument_too_and_each_command_is_there():
+    known, unknown = arguments(), []
+    assert len(MESSAGES) > 150
+    for where, text in MESSAGES:
+        for flag in re.findall(r"(?<![\w-])--(?:no-)?([a-z][a-z0-9-]*)", text):
+            if flag.replace("-", "_") not in known | {"resume", "join", "nproc_per_node", "layers", "config", "filled"}:
+                unknown.append((where, flag))
+        unknown += [(where, name) for name in re.findall(r"'xrayfast ([a-z-]+)", text) if name not in SUMMARIES]
+    assert not unknown
+
+
+def test_in_python_no_message_has_a_flag_or_a_command():
+    wrong = []
+    for where, text in MESSAGES:
+        shown = name_arguments(text)
+        rest = re.sub("|".join(map(re.escape, IN_SHELL_ALONE)) + r"(?: --layers ARCH)?", "", shown)
+        if re.search(r"(?<![\w-])--[a-z]|'xrayfast ", rest):
+            wrong.append((where, shown))
+        # A value is joined to its argument; a text that is filled in has to be quoted for that.
+        for name, word in re.findall(r"(?<!\w)([a-z_]+)= (\w+)", shown):
+            kind = SECTIONS[FIELD_SECTIONS[name]].model_fields[name].annotation if name in FIELD_SECTIONS else str
+            is_text = kind in (str, str | None, Path, Path | None)
+            if word[0].isdigit() or f"'{word}'" in str(kind) or (word == "filled" and is_text):
+                wrong.append((where, shown))
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Use --loss ce or focal, or --task multi.", "Use loss='ce' or 'focal', or task='multi'."),
+        ("Use a lower --lr; --unfreeze trains all of it.", "Use a lower lr=; unfreeze=True trains all of it."),
+        ("--no-cache, --size 128, or end", "cache=False, size=128, or end"),
+        ("--head-width 500,100 or --label-col a,b", "head_width=(500, 100) or label_col=('a', 'b')"),
+        ("--ema or --ema 0.99; --weights FILE", "ema=True or ema=0.99; weights=FILE"),
+        ("--patient-col dicom:PatientID, --label-delim $'\\t'", "patient_col='dicom:PatientID', label_delim='\\t'"),
+        ("'--split valid' and --by folder", "split='valid' and by='folder'"),
+        (f"--arch {quoted('alexnet')} and {quoted('a b')}", "arch='alexnet' and 'a b'"),
+        ("'xrayfast check' and 'xrayfast lr-find'", "xrayfast.check and xrayfast.find_lr"),
+        ("'xrayfast evaluate runs/a DATA'", "xrayfast.evaluate('runs/a', DATA)"),
+        ("'xrayfast predict 'runs/my run' IMAGES'", "xrayfast.predict('runs/my run', IMAGES)"),
+        ("Resume with: xrayfast fit --resume 'runs/my run'", "Resume with: xrayfast.resume('runs/my run')"),
+        ("'xrayfast cross-validate --join CV'", "xrayfast.join_folds(CV)"),
+        ("xrayfast fit --config runs/a/config.yaml", "xrayfast.fit(config=xrayfast.Config.read('runs/a/config.yaml'))"),
+        ("see 'xrayfast models --layers ARCH'", "see 'xrayfast models --layers ARCH'"),
+        ("torchrun --nproc-per-node 2; data--x/--y: a -- b", "torchrun --nproc-per-node 2; data--x/--y: a -- b"),
+    ],
+)
+def test_flags_become_arguments_and_commands_functions(text, shown):
+    assert name_arguments(text) == shown
+    assert name_arguments(shown) == shown
+    with advising_flags():
+        assert str(errors.RunError(text)) == text
+    assert str(errors.RunError(text)) == shown
+
+
+def test_an_error_is_of_python_in_python_and_of_the_command_line_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(errors.RunError, match=r"made by xrayfast\.fit\.$"):
+        xf.Run("none")
+    done = CliRunner().invoke(app, ["evaluate", "none"])
+    assert done.exit_code == 1 and "made by 'xrayfast fit'" in done.output
+    with pytest.raises(errors.RunError, match=r"made by xrayfast\.fit\.$"):
+        xf.Run("none")

@@ -1,0 +1,155 @@
+"""What messages advise to do: flags and commands on the command line, arguments and functions in Python.
+
+All messages are written with flags and commands, as in "Use --loss focal". Python's users get them translated.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+_WORDS = frozenset({"auto", "ignore", "imagenet", "none", "off", "on", "ones", "zeros"})
+"""Values of options that are no other word of a sentence."""
+
+_VALUES: dict[str, Collection[str]] = {"by": ["folder"], "split": ["train", "valid", "test"]}
+_SWITCHES = {"correct_prior", "random_folds"}
+"""Of options: the values that are words, and those that take none. `xrayfast.config` adds those of its fields."""
+
+_NOT_OURS = {"nproc-per-node"}
+"""Flags of torchrun."""
+
+_FUNCTIONS = {
+    "check": "check",
+    "compare": "compare",
+    "cross-validate": "cross_validate",
+    "cross-validate --join": "join_folds",
+    "cross-validate --resume": "resume_cross_validation",
+    "evaluate": "evaluate",
+    "fit": "fit",
+    "fit --resume": "resume",
+    "interpret": "interpret",
+    "lr-find": "find_lr",
+    "predict": "predict",
+    "split": "split",
+    "synth": "synth",
+}
+"""The commands that messages name, and what does the same in Python."""
+
+_TOKEN = r"\$?'[^'\n]*'|[\w.]+(?:,[\w.]+)+|[\w/](?:[\w/.:*=-]*\w)?"
+_FLAG = re.compile(
+    rf"(?P<quote>'?)(?<![\w/.-])--(?P<no>no-)?(?P<flag>[a-z][a-z0-9-]*[a-z0-9])"
+    rf"(?P<values>(?: (?:{_TOKEN})(?:(?:, | or )(?:{_TOKEN}))*)?)(?P=quote)"
+)
+_COMMAND = re.compile(
+    r"'xrayfast (?P<command>[a-z-]+)(?P<rest>(?: (?:'[^'\n]*'|[^'\s]+))*)'"
+    r"|xrayfast (?P<bare>fit|cross-validate) (?P<option>--(?:resume|config) (?:'[^'\n]*'|\S+))"
+)
+
+_advises_flags = False
+
+
+@contextmanager
+def advising_flags() -> Iterator[None]:
+    """Within the block, which is that of a command, messages stay as they are written."""
+    global _advises_flags
+    before, _advises_flags = _advises_flags, True
+    try:
+        yield
+    finally:
+        _advises_flags = before
+
+
+def advise(text: str) -> str:
+    """A message as the caller can use it."""
+    return text if _advises_flags else name_arguments(text)
+
+
+def quoted(value: object) -> str:
+    """A value in quotes, for a message in which it follows a flag.
+
+    >>> quoted("resnet18"), quoted("a b")
+    ("'resnet18'", "'a b'")
+    """
+    text = shlex.quote(str(value))
+    return text if text[0] == "'" else f"'{text}'"
+
+
+def describe_option(name: str, values: Collection[str], is_switch: bool) -> None:
+    """Let messages about an option be translated, given the values that are words, and whether it needs no value."""
+    _VALUES[name] = values
+    _SWITCHES.update([name] if is_switch else [])
+
+
+def name_arguments(text: str) -> str:
+    """A message for users of Python: the flags that it advises as arguments, and commands as functions.
+
+    >>> name_arguments("--no-tta, --test-fraction 0.15 or --reuse-frozen on; 'xrayfast lr-find --steps 9'")
+    "tta=False, test_fraction=0.15 or reuse_frozen='on'; xrayfast.find_lr(steps=9)"
+    >>> name_arguments("'xrayfast fit --resume runs/a' goes on")
+    "xrayfast.resume('runs/a') goes on"
+    """
+    if "--" not in text and "xrayfast " not in text:
+        return text
+    kept: list[str] = []
+
+    def translate(found: re.Match[str]) -> str:
+        kept.append(_call(found))
+        return f"\0{len(kept) - 1}\0"
+
+    text = _FLAG.sub(_argument, _COMMAND.sub(translate, text))
+    return re.sub(r"\0(\d+)\0", lambda found: kept[int(found[1])], text)
+
+
+def _argument(found: re.Match[str]) -> str:
+    """A flag, and what follows it as far as that is its value, or several."""
+    if found["flag"] in _NOT_OURS:
+        return found[0]
+    quote, name = found["quote"], found["flag"].replace("-", "_")
+    tokens = re.split(rf"( or |, | )(?={_TOKEN})", found["values"])  # such as "", " ", "ce", " or ", "bce"
+    shown, used = "", 1
+    while used + 1 < len(tokens) and _is_value(name, tokens[used + 1]):
+        shown += tokens[used] * bool(shown) + _show(name, tokens[used + 1])
+        used += 2
+        if found["no"]:
+            break
+    rest = "".join(tokens[used:])
+    if found["no"] or (not shown and name in _SWITCHES):
+        shown = str(not found["no"])
+    quote = quote if rest else ""
+    return f"{quote}{name}={shown}{rest}{quote}"
+
+
+def _is_value(name: str, token: str) -> bool:
+    """Whether a token after a flag is its value, and not the next word of a sentence."""
+    if name in _SWITCHES and not token[0].isdigit():
+        return False
+    return (
+        bool(re.match(r"['$\d]|[A-Z]+\b|\w*[/:]|[\w.]+,", token)) or token in _WORDS or token in _VALUES.get(name, ())
+    )
+
+
+def _show(name: str, token: str) -> str:
+    """A value as it is written in Python; a placeholder such as FILE stays."""
+    if name == "config":
+        return f"xrayfast.Config.read({_show('', token)})"
+    if "," in token and token[0] != "'":
+        return f"({', '.join(_show('', one) for one in token.split(','))})"
+    is_one = token[0] in "'$" or re.fullmatch(r"[A-Z_]+|\d[\d.e-]*", token)
+    return token.removeprefix("$") if is_one else repr(token)
+
+
+def _call(found: re.Match[str]) -> str:
+    """A command line as a call of the function, where there is one."""
+    command, rest = found["command"] or found["bare"], (found["rest"] or found["option"] or "").strip()
+    first, _, others = rest.partition(" ")
+    if f"{command} {first}" in _FUNCTIONS:
+        command, rest = f"{command} {first}", others
+    if command not in _FUNCTIONS:
+        return found[0]
+    function = f"xrayfast.{_FUNCTIONS[command]}"
+    flags = list(_FLAG.finditer(rest))
+    words = re.findall(r"'[^'\n]*'|\S+", rest[: flags[0].start()] if flags else rest)
+    arguments = [*(_show("", word) for word in words), *map(_argument, flags)]
+    return f"{function}({', '.join(arguments)})" if rest else function

@@ -1,0 +1,66 @@
+"""Whose code has failed in training: errors of the user's own callbacks, loss and network say so."""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+from pathlib import Path
+from traceback import walk_tb
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+import xrayfast
+from xrayfast.errors import TrainingError, XrayfastError
+from xrayfast.learning.model.own_loss import OwnLoss
+from xrayfast.own_code import show_setting
+
+_OF_FASTAI = re.compile(r"^Exception occured in `\w+` when calling event `\w+`:\n\t")
+"""What fastai writes before the message of whatever a callback raises."""
+
+
+def name_own_code(error: Exception, learn: Any) -> Exception:
+    """The error to raise in place of one that ended training: a TrainingError with the name and line of the user's own
+    code, callbacks of fastai that the user gave included; the same one where other code failed.
+
+    Args:
+        error: was raised.
+        learn: the RadiographLearner that was trained.
+    """
+    texts = [_OF_FASTAI.sub("", text) if isinstance(text, str) else text for text in error.args]
+    if isinstance(error, XrayfastError):
+        error.args = tuple(texts)
+        return error
+    # fastai itself fails on an exception without arguments.
+    cause = error.__context__ if isinstance(error, IndexError) and error.__context__ else error
+    owner, place = "", ""
+    for frame, line in chain(*(walk_tb(one.__traceback__) for one in dict.fromkeys((error, cause)))):
+        owner = owner or _owner(frame, learn)
+        if owner and _is_users(frame.f_code.co_filename):
+            place = f" ({_describe_file(frame.f_code.co_filename)}, line {line}, in {frame.f_code.co_name})"
+    if not owner or isinstance(error, torch.OutOfMemoryError):
+        return error
+    text = f": {texts[0]}" if texts and cause is error else ""
+    return TrainingError(f"{owner} failed with {type(cause).__name__}{text}{place}.")
+
+
+def _owner(frame: FrameType, learn: Any) -> str:
+    """The user's own code that a frame belongs to, in words; "" for none."""
+    one = frame.f_locals.get("self")
+    if any(one is cb for cb in learn.own_cbs):
+        return f"The callback {type(one).__name__}"
+    if isinstance(one, OwnLoss):
+        return f"The loss {one.name}"
+    if learn.is_own and isinstance(one, nn.Module) and any(one is module for module in learn.model.modules()):
+        return f"The network {show_setting(learn.arch)}"
+    return ""
+
+
+def _is_users(file: str) -> bool:
+    return "site-packages" not in file and not Path(file).is_relative_to(Path(xrayfast.__file__).parent)
+
+
+def _describe_file(file: str) -> str:
+    return "a cell" if "ipykernel" in file else Path(file).name
