@@ -1,4 +1,4 @@
-"""Messages advise what the caller can use: flags and commands on the command line, arguments and functions in Python."""
+"""Messages advise what the caller can use: flags on the command line, arguments in Python."""
 
 import ast
 import inspect
@@ -100,12 +100,12 @@ def test_in_python_no_message_has_a_flag_or_a_command():
         ("--patient-col dicom:PatientID, --label-delim $'\\t'", "patient_col='dicom:PatientID', label_delim='\\t'"),
         ("'--split valid' and --by folder", "split='valid' and by='folder'"),
         (f"--arch {quoted('alexnet')} and {quoted('a b')}", "arch='alexnet' and 'a b'"),
-        ("'xrayfast check' and 'xrayfast lr-find'", "xrayfast.check and xrayfast.find_lr"),
-        ("'xrayfast evaluate runs/a DATA'", "xrayfast.evaluate('runs/a', DATA)"),
-        ("'xrayfast predict 'runs/my run' IMAGES'", "xrayfast.predict('runs/my run', IMAGES)"),
-        ("Resume with: xrayfast fit --resume 'runs/my run'", "Resume with: xrayfast.resume('runs/my run')"),
-        ("'xrayfast cross-validate --join CV'", "xrayfast.join_folds(CV)"),
-        ("xrayfast fit --config runs/a/config.yaml", "xrayfast.fit(config=xrayfast.Config.read('runs/a/config.yaml'))"),
+        ("'xrayfast check' and 'xrayfast lr-find'", "xf.check and xf.find_lr"),
+        ("'xrayfast evaluate runs/a DATA'", "xf.evaluate('runs/a', DATA)"),
+        ("'xrayfast predict 'runs/my run' IMAGES'", "xf.predict('runs/my run', IMAGES)"),
+        ("Resume with: xrayfast fit --resume 'runs/my run'", "Resume with: xf.resume('runs/my run')"),
+        ("'xrayfast cross-validate --join CV'", "xf.join_folds(CV)"),
+        ("xrayfast fit --config runs/a/config.yaml", "xf.fit(config=xf.Config.read('runs/a/config.yaml'))"),
         ("see 'xrayfast models --layers ARCH'", "see 'xrayfast models --layers ARCH'"),
         ("torchrun --nproc-per-node 2; data--x/--y: a -- b", "torchrun --nproc-per-node 2; data--x/--y: a -- b"),
     ],
@@ -120,9 +120,9 @@ def test_flags_become_arguments_and_commands_functions(text, shown):
 
 def test_an_error_is_of_python_in_python_and_of_the_command_line_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(errors.RunError, match=r"made by xrayfast\.fit\.$"):
+    with pytest.raises(errors.RunError, match=r"made by xf\.fit\.$"):
         xf.Run("none")
     done = CliRunner().invoke(app, ["evaluate", "none"])
     assert done.exit_code == 1 and "made by 'xrayfast fit'" in done.output
-    with pytest.raises(errors.RunError, match=r"made by xrayfast\.fit\.$"):
+    with pytest.raises(errors.RunError, match=r"made by xf\.fit\.$"):
         xf.Run("none")

@@ -81,9 +81,7 @@ def test_interrupting_stops_after_the_batch_and_says_how_to_go_on(ready):
     assert error.ename == "Interrupted"
     (message,) = error.traceback
     done = len(Run(history.parent).history)
-    assert message.endswith(
-        f"Stopped after {plural(done, 'finished epoch')}. Resume with: xrayfast.resume('runs/stopped')"
-    )
+    assert message.endswith(f"Stopped after {plural(done, 'finished epoch')}. Resume with: xf.resume('runs/stopped')")
     html = html_of(kernel.run("run = " + message.rpartition("with: ")[2]))
     assert len(re.findall("<tr", html)) == 1 + 6 - done
     assert len(Run(history.parent).history) == 6

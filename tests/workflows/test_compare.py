@@ -407,7 +407,7 @@ def test_errors_say_what_to_do(three, tmp_path):
     with pytest.raises(RunError, match=r"empty: is no run's folder .* and holds none"):
         xf.compare([three / "a", three / "empty"])
     kept(three, "unfinished", info={"status": "interrupted"})
-    with pytest.raises(RunError, match=r"status is 'interrupted'.*xrayfast\.resume\("):
+    with pytest.raises(RunError, match=r"status is 'interrupted'.*xf\.resume\("):
         xf.compare([three / "a", three / "unfinished"])
     truth, probability = many_labels()
     kept(three, "multi", "multi", valid=told(truth, probability))

@@ -144,7 +144,7 @@ def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_p
     whole = bytes_of(crossed)
     stop = StopAfter(5)  # of two batches of training and two of validation per fold, so within the second one
     options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1}
-    with pytest.raises(Interrupted, match=r"1 finished fold of 2\. Resume with: xrayfast\.resume_cross_validation\("):
+    with pytest.raises(Interrupted, match=r"1 finished fold of 2\. Resume with: xf\.resume_cross_validation\("):
         xf.cross_validate(data, interrupted=stop, **options, **TINY)
     cv = xf.CrossValidation(tmp_path / "whole")
     assert cv.info.status == "interrupted" and [run.info.status for run in cv.runs] == ["completed", "interrupted"]

@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(data, whol
 
 @pytest.mark.parametrize("batches", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 9)), 14])
 def test_an_interrupted_run_resumes_to_the_same_numbers(data, whole, tmp_path, batches):
-    with pytest.raises(Interrupted, match=r"xrayfast\.resume\(") as caught:
+    with pytest.raises(Interrupted, match=r"xf\.resume\(") as caught:
         xf.fit(data, runs=tmp_path, name="r", unfreeze=True, epochs=2, seed=7, interrupted=StopAfter(batches), **TINY)
     assert str(tmp_path / "r") in str(caught.value)
     assert xf.Run(tmp_path / "r").info["status"] == "interrupted"

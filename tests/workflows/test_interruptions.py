@@ -86,7 +86,7 @@ def test_a_signal_stops_training_after_the_batch_and_the_run_resumes(
     data, whole, tmp_path, number, code, batches, epochs
 ):
     before = [signal.getsignal(n) for n in STOP_SIGNALS]
-    message = rf"Stopped after {epochs} finished epoch.*xrayfast\.resume\("
+    message = rf"Stopped after {epochs} finished epoch.*xf\.resume\("
     with pytest.raises(Interrupted, match=message) as caught:
         xf.fit(data, runs=tmp_path, name="r", interrupted=CallAfter(batches, send(number)), **OPTIONS)
     assert caught.value.exit_code == code

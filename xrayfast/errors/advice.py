@@ -35,7 +35,7 @@ _FUNCTIONS = {
     "split": "split",
     "synth": "synth",
 }
-"""The commands that messages name, and what does the same in Python."""
+"""The commands that messages name, and what does the same in Python, under the name by which the guide imports the package, `xf`."""
 
 _TOKEN = r"\$?'[^'\n]*'|[\w.]+(?:,[\w.]+)+|[\w/](?:[\w/.:*=-]*\w)?"
 _FLAG = re.compile(
@@ -86,9 +86,9 @@ def name_arguments(text: str) -> str:
     """A message for users of Python: the flags that it advises as arguments, and commands as functions.
 
     >>> name_arguments("--no-tta, --test-fraction 0.15 or --reuse-frozen on; 'xrayfast lr-find --steps 9'")
-    "tta=False, test_fraction=0.15 or reuse_frozen='on'; xrayfast.find_lr(steps=9)"
+    "tta=False, test_fraction=0.15 or reuse_frozen='on'; xf.find_lr(steps=9)"
     >>> name_arguments("'xrayfast fit --resume runs/a' goes on")
-    "xrayfast.resume('runs/a') goes on"
+    "xf.resume('runs/a') goes on"
     """
     if "--" not in text and "xrayfast " not in text:
         return text
@@ -133,7 +133,7 @@ def _is_value(name: str, token: str) -> bool:
 def _show(name: str, token: str) -> str:
     """A value as it is written in Python; a placeholder such as FILE stays."""
     if name == "config":
-        return f"xrayfast.Config.read({_show('', token)})"
+        return f"xf.Config.read({_show('', token)})"
     if "," in token and token[0] != "'":
         return f"({', '.join(_show('', one) for one in token.split(','))})"
     is_one = token[0] in "'$" or re.fullmatch(r"[A-Z_]+|\d[\d.e-]*", token)
@@ -148,7 +148,7 @@ def _call(found: re.Match[str]) -> str:
         command, rest = f"{command} {first}", others
     if command not in _FUNCTIONS:
         return found[0]
-    function = f"xrayfast.{_FUNCTIONS[command]}"
+    function = f"xf.{_FUNCTIONS[command]}"
     flags = list(_FLAG.finditer(rest))
     words = re.findall(r"'[^'\n]*'|\S+", rest[: flags[0].start()] if flags else rest)
     arguments = [*(_show("", word) for word in words), *map(_argument, flags)]

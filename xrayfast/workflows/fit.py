@@ -419,7 +419,8 @@ def _read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None
         if run.has_epochs:
             raise RunError(
                 f"{run.path}: epochs were finished, but {run.checkpoint.name} is missing, without which training would "
-                f"start at epoch 1. Put it back, or start a new run: xrayfast fit --config {quoted(run.path / CONFIG_FILE)}"
+                "start at epoch 1. Put it back, or start a new run: xrayfast fit --config "
+                f"{quoted(run.path / CONFIG_FILE)}"
             )
         note("No epoch was finished: training starts at epoch 1.")
     elif problem:

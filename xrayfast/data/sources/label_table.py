@@ -112,7 +112,8 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
     no_splits = records.splits is None and config.split_file is None
     if no_splits and spec.test_list and (listed := file.with_name(spec.test_list)).is_file():
         records.notes.append(
-            f"{listed.name} beside {file.name} names the data set's own test split: --split-file {quoted(listed)} keeps it."
+            f"{listed.name} beside {file.name} names the data set's own test split: --split-file {quoted(listed)} "
+            "keeps it."
         )
     return records
 

@@ -348,8 +348,8 @@ def build_epoch_metrics(task: Task, n_labels: int, further: Metrics = ()) -> lis
     """The metrics to report of the validation split after each epoch: those of xrayfast, then further ones.
 
     Raises:
-        ConfigError: a further one has no name, or that of another, or is a scorer of scikit-learn, or one of fastai's for
-            the other task.
+        ConfigError: a further one has no name, or that of another, or is a scorer of scikit-learn, or one of fastai's
+            for the other task.
     """
     metrics = registry.history_metrics(task)
     outputs = _Outputs(task, n_labels, metrics)
