@@ -35,7 +35,7 @@ _FUNCTIONS = {
     "split": "split",
     "synth": "synth",
 }
-"""The commands that messages name, and what does the same in Python, under the name by which the guide imports the package, `xf`."""
+"""The commands that messages name, and what does the same in Python, where the guide imports the package as `xf`."""
 
 _TOKEN = r"\$?'[^'\n]*'|[\w.]+(?:,[\w.]+)+|[\w/](?:[\w/.:*=-]*\w)?"
 _FLAG = re.compile(
