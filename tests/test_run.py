@@ -352,7 +352,7 @@ def test_an_evaluation_appears_with_all_its_files_or_not_at_all(tiny_run, tmp_pa
     os.utime(root / ".run.0123abcd.tmp", (1e9, 1e9))
     run.create_evaluation(None, "mine", lambda evaluation: None)
     assert sorted(path.name for path in root.iterdir()) == ["mine", "mine-2"]
-    for name, words in {"mine": "Choose another --name.$", "mine-2": "no finished evaluation, .* remove it"}.items():
+    for name, words in {"mine": "Choose another name=.$", "mine-2": "no finished evaluation, .* remove it"}.items():
         with pytest.raises(RunError, match=words):
             run.require_new_evaluation(name)
 
@@ -381,8 +381,8 @@ def test_a_taken_name_says_what_holds_it(tiny_run, tmp_path):
             "created",
             "It is of a run that ended before it was trained; where it holds nothing of yours, remove",
         ),
-        ("stopped", "interrupted", "complete: 'xrayfast fit --resume .*stopped' goes on with it."),
-        ("done", "completed", r"Choose another --name\.$"),
+        ("stopped", "interrupted", "complete: xf.resume\\('.*stopped'\\) goes on with it."),
+        ("done", "completed", r"Choose another name=\.$"),
     ]:
         run = Run.create(tmp_path, name, "x", tiny_run.config, {"status": status})
         if name != "ended":

@@ -153,7 +153,7 @@ def test_the_validation_split_comes_with_a_warning(run):
 def test_a_run_without_a_test_split_says_what_to_do(multi_run):
     with pytest.raises(RunError) as caught:
         evaluate(multi_run)
-    for words in ("no predictions of a test split", "--test-fraction 0.15", "--split valid", "DATA"):
+    for words in ("no predictions of a test split", "test_fraction=0.15", "split='valid'", "DATA"):
         assert words in str(caught.value)
     assert not (multi_run.path / "evaluations").exists()
     with pytest.raises(ConfigError, match="split is train; expected test or valid"):

@@ -327,7 +327,7 @@ def test_an_error_names_what_can_t_be_read(tmp_path, root):
     with pytest.raises(DataError, match="25 of 28 images") as caught:
         require_readable(list(problems.values()), 28)
     assert all(path in str(caught.value) for path in bad[:20])
-    assert str(caught.value).endswith("and 5 more. 'xrayfast check' lists all.")
+    assert str(caught.value).endswith("and 5 more. xf.check lists all.")
 
 
 def test_the_config_chooses_what_is_opened(tmp_path):

@@ -344,7 +344,7 @@ def test_uncertain_words_are_uncertain_labels(data_dir, cell):
     options = {"labels": file, "label_delim": "|"}
     found = message(DataError, data_dir, **options)
     assert f"labels.csv row 2: found '{cell}', which is an uncertain label, and 1 more row like it" in found
-    assert "--uncertain ones" in found and f"'{cell} = {cell}'" in found
+    assert "uncertain='ones'" in found and f"'{cell} = {cell}'" in found
     data = opened(data_dir, **options, uncertain=("ones",))
     assert data.labels == ("normal", "pneumonia") and data.task == "single" and data.targets.sum(0).tolist() == [4, 6]
     data = opened(data_dir, **options, task="multi")
@@ -382,14 +382,14 @@ def test_1_and_minus_1_are_explained(data_dir):
     text = "image,label\n" + "".join(f"{i}.png,{(-1) ** i}\n" for i in range(10))
     file = table(data_dir, text)
     found = message(DataError, data_dir, labels=file)
-    assert "only one class, 'label'" in found and "-1 mean uncertain" in found and "--uncertain zeros" in found
+    assert "only one class, 'label'" in found and "-1 mean uncertain" in found and "uncertain='zeros'" in found
     assert opened(data_dir, labels=file, uncertain=("zeros",)).targets.sum() == 5
 
 
 def test_1_and_minus_1_in_several_columns(data_dir):
     text = "image,A,B\n" + "".join(f"{i}.png,{(-1) ** i},{(-1) ** (i // 2)}\n" for i in range(10))
     found = message(DataError, data_dir, labels=table(data_dir, text))
-    assert "no image that is known to lack one of the labels A, B" in found and "--uncertain zeros" in found
+    assert "no image that is known to lack one of the labels A, B" in found and "uncertain='zeros'" in found
     data = opened(data_dir, labels=table(data_dir, text.replace("9.png,-1,1", "9.png,-1,0")))
     assert noted(data, "'A': no cell is 0. --uncertain zeros makes uncertain cells (-1) the negatives.")
     assert not noted(opened(data_dir, uncertain=("zeros",), labels=data_dir / "labels.csv"), "no cell is 0")
@@ -399,7 +399,7 @@ def test_1_and_minus_1_in_several_columns(data_dir):
 def test_1_and_blank_cells(data_dir, blank):
     text = "image,A,B\n" + "".join(f"{i}.png,{1 if i % 2 else blank},{blank if i % 2 else 1}\n" for i in range(10))
     found = message(DataError, data_dir, labels=table(data_dir, text))
-    assert "no image that is known to lack one of the labels A, B" in found and "--blank zeros makes them" in found
+    assert "no image that is known to lack one of the labels A, B" in found and "blank='zeros' makes them" in found
     assert opened(data_dir, blank=("zeros",)).task == "single"
 
 

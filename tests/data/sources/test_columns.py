@@ -66,7 +66,7 @@ def test_bare_words_are_flags_of_splits_where_they_exclude_each_other(data_dir):
     assert counts(data) == {"train": 5, "valid": 2, "test": 3}
     assert noted(data, "Splits: 1 in 'train' is train, 1 in 'valid' is valid, 1 in 'test' is test.")
     data = opened(data_dir, labels=table(data_dir, text.replace("0.png,N,1,0,0", "0.png,N,1,1,0")))
-    assert counts(data)["test"] == 0 and noted(data, "--split-col test takes it")
+    assert counts(data)["test"] == 0 and noted(data, "--split-col 'test' takes it")
     data = with_column(data_dir, "split", "0120120120")
     assert noted(data, "'split' may tell the split too and is not used")
 
@@ -85,10 +85,10 @@ def test_columns_that_are_not_used_are_named(data_dir):
     assert noted(data, "Columns of labels.csv", "not used: 'hospital'")
     data = with_column(data_dir, "phase", ["train"] * 6 + ["eval"] * 4)
     assert (
-        noted(data, "'phase' may tell the split too and is not used: --split-col phase") and counts(data)["test"] == 0
+        noted(data, "'phase' may tell the split too and is not used: --split-col 'phase'") and counts(data)["test"] == 0
     )
     data = with_column(data_dir, "test", "0000000111")
-    assert noted(data, "--split-col test takes it") and counts(data)["test"] == 0
+    assert noted(data, "--split-col 'test' takes it") and counts(data)["test"] == 0
     assert counts(with_column(data_dir, "test", "0000000111", split_col="test"))["test"] == 3
 
 
@@ -252,7 +252,7 @@ def test_a_flag_that_tells_the_split_is_used(tmp_path, name, split):
 )
 def test_a_column_that_may_tell_the_split_is_noted(tmp_path, name, cells):
     data = with_cells(tmp_path, name, cells)
-    assert noted(data, f"'{name}' may tell the split", f"--split-col {name}", "train, valid and test stand for")
+    assert noted(data, f"'{name}' may tell the split", f"--split-col '{name}'", "train, valid and test stand for")
     make(tmp_path, *(f"{i}.png" for i in range(10)))
     assert with_flags(tmp_path, name).labels == ("Mass",)
 
@@ -335,7 +335,7 @@ def test_other_columns_are_no_patients_or_studies(tmp_path, name, cells):
 )
 def test_another_column_that_repeats_as_a_key_is_noted(tmp_path, name, cells):
     data = with_cells(tmp_path, name, cells)
-    assert noted(data, "Not used, but repeating as identifiers", f"'{name}'", f"--patient-col {name} keeps")
+    assert noted(data, "Not used, but repeating as identifiers", f"'{name}'", f"--patient-col '{name}' keeps")
     assert with_cells(tmp_path, name, cells, patient_col=name).table["patient"].nunique() == len(set(cells))
     assert not noted(with_cells(tmp_path, name, cells, patient_col="none"), "Not used, but")
 
@@ -520,4 +520,4 @@ def test_columns_of_labels_in_one_text_are_explained(tmp_path):
     root = make(tmp_path, *(f"{i}.png" for i in range(12)))
     file = table(root, "image,Mass,Edema\n" + "".join(f"{i}.png,{i % 2},1\n" for i in range(12)))
     found = message(DataError, root, labels=file, label_col=("Mass, Edema",))
-    assert "label_col=['Mass', 'Edema'], or --label-col Mass, Edema" in found
+    assert "label_col=('Mass', 'Edema')." in found

@@ -42,7 +42,7 @@ def test_two_columns_of_labels_of_equal_right_that_differ_are_an_error(data_dir,
     found = message(DataError, data_dir, labels=file)
     one, other = header.split(",")[1:]
     assert "labels.csv row 4: found '" in found and "and 1 more row that differ so" in found
-    assert "Name it with --label-col" in found and one in found and other in found
+    assert "Name it with label_col=" in found and one in found and other in found
     assert opened(data_dir, labels=file, label_col=(other,)).labels == ("a", "b")
     assert noted(open_manifest(DataConfig(source=data_dir, labels=file), known_labels=("a", "b")), "in 2 rows")
 
@@ -89,7 +89,7 @@ def test_two_columns_of_images_that_are_both_there_are_an_error(data_dir):
     table(data_dir, file.read_text().replace("3.png,3.png", "3.png,other/f3.png").replace("4.png,4.png", "4.png,5.png"))
     found = message(DataError, data_dir, labels=file)
     assert "labels.csv row 5: found '3.png' in 'image' and 'other/f3.png' in 'filename', which are two images" in found
-    assert "as in 1 more row" in found and "--path-col: image or filename" in found
+    assert "as in 1 more row" in found and "path_col=: image or filename" in found
     assert len(opened(data_dir, labels=file, path_col="image")) == 10
     known = open_manifest(DataConfig(source=data_dir, labels=file), known_labels=("a", "b"))
     assert noted(known, "'filename' names others in 2 rows")

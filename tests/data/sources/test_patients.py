@@ -236,7 +236,7 @@ def test_one_identifier_on_all_files_looks_anonymised(tmp_path, headers):
     dicoms(tmp_path, *["ANON"] * 6)
     found = message(DataError, tmp_path)
     assert "all 12 images have the same patient 'ANON' (PatientID of their DICOM headers)" in found
-    assert "look anonymised" in found and "--patient-col none" in found
+    assert "look anonymised" in found and "patient_col='none'" in found
     assert set(opened(tmp_path, patient_col="none").table["split"]) == {"train", "valid"}
     classes(tmp_path, a=8, b=8)
     assert not noted(opened(tmp_path), "One patient has")

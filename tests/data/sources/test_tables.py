@@ -304,7 +304,7 @@ ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
         (
             GOOD.replace("4.png,a", "4.png,a|b"),
             {"task": "single"},
-            ["row 6: found 2 labels (a, b)", "--task multi"],
+            ["row 6: found 2 labels (a, b)", "task='multi'"],
         ),
         (GOOD.replace(",b,", ",a,"), {}, ["only one class, 'a'"]),
         (GOOD.replace("4.png,a", "4.png,c"), {}, ["class 'c' has 1 image; at least 2 are needed"]),
@@ -344,7 +344,7 @@ def test_a_missing_image_is_not_taken_from_another_folder_and_can_be_skipped(dat
     file = table(data_dir, lines("image,label", "images/{i}.png,{ab}"))
     found = message(DataError, data_dir, labels=file)
     assert "labels.csv row 5: image 'images/3.png' not found" in found and "1 of 10 rows" in found
-    assert "other/3.png is in another folder than written" in found and "--missing skip" in found
+    assert "other/3.png is in another folder than written" in found and "missing='skip'" in found
     data = opened(data_dir, labels=file, missing="skip")
     assert list(rows(data)) == [f"images/{i}.png" for i in range(10) if i != 3]
     assert noted(data, "1 row of labels.csv without an image file left out: images/3.png.")
@@ -366,7 +366,7 @@ def test_a_label_of_missing_images_alone_is_no_label(data_dir):
 def test_all_images_of_one_patient(data_dir):
     table(data_dir, lines("image,label,patient", "images/{i}.png,{ab},secret"))
     found = message(DataError, data_dir)
-    assert "all 10 images have the same patient:" in found and "--patient-col none" in found and "secret" not in found
+    assert "all 10 images have the same patient:" in found and "patient_col='none'" in found and "secret" not in found
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_imagenet_weights_that_cannot_be_had_name_three_ways_out(tmp_path, monke
     with pytest.raises(WeightsError) as caught:
         load_backbone("vgg16_bn", "imagenet")
     message = str(caught.value)
-    for words in ("vgg16_bn-6c64b313.pth", str(tmp_path), "--weights FILE", "--weights none", "Three ways out"):
+    for words in ("vgg16_bn-6c64b313.pth", str(tmp_path), "weights=FILE", "weights='none'", "Three ways out"):
         assert words in message
 
 

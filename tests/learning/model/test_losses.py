@@ -132,7 +132,7 @@ def test_activation_and_decodes():
     ("arguments", "words"),
     [
         ({"name": "ce", "task": "multi"}, "ce is for single-label data, and this data is multi-label"),
-        ({"name": "bce", "task": "single"}, "bce is for multi-label data.*--task multi"),
+        ({"name": "bce", "task": "single"}, "bce is for multi-label data.*task='multi'"),
         ({"name": "focal", "task": "multi", "alpha": 1.0}, "between 0 and 1"),
         ({"name": "focal", "task": "single", "alpha": [1.0, -1.0]}, "positive"),
         ({"name": "focal", "task": "single", "gamma": -1.0}, "gamma is -1.0"),

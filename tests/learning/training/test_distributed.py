@@ -281,7 +281,7 @@ def test_a_single_process_is_left_as_it_is(monkeypatch):
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("mps", "Use --device cpu, or start one process"), ("cuda", "Found 1 CUDA devices for 2 processes")],
+    [("mps", "Use device='cpu', or start one process"), ("cuda", "Found 1 CUDA devices for 2 processes")],
 )
 def test_devices_on_which_ranks_cannot_train_are_refused(monkeypatch, kind, message):
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():

@@ -123,7 +123,7 @@ def test_several_tables(tmp_path):
     make(tmp_path, *files)
     for name in ("one.csv", "two.csv"):
         table(tmp_path, lines("image,label", "{i}.png,{ab}"), name)
-    assert "found the tables one.csv, two.csv; expected one. Name it with --labels" in message(DataError, tmp_path)
+    assert "found the tables one.csv, two.csv; expected one. Name it with labels=" in message(DataError, tmp_path)
     for name in ("one.csv", "two.csv"):
         table(tmp_path, nih_rows(*files), name)
     assert "found the tables one.csv, two.csv" in message(DataError, tmp_path)

@@ -97,7 +97,7 @@ def test_folders_of_images_inside_the_classes_need_no_note(tmp_path):
 )
 def test_trees_that_can_be_read_in_two_ways_are_errors(tmp_path, folders, words):
     found = message(DataError, tree(tmp_path, *folders))
-    assert words in found and "--class-level 1" in found
+    assert words in found and "class_level=1" in found
     assert len(opened(tmp_path, class_level=1)) > 0
 
 

@@ -82,7 +82,7 @@ def test_the_same_file_in_two_classes_is_one_image_with_both_labels(tmp_path):
     assert rows(data)["a/both.png"] == "a|b" and "b/both.png" not in rows(data)
     assert any("1 file is a copy" in note for note in data.notes)
     found = message(DataError, tmp_path, task="single")
-    assert "a/both.png" in found and "b/both.png" in found and "--task multi" in found
+    assert "a/both.png" in found and "b/both.png" in found and "task='multi'" in found
 
 
 def test_the_same_name_with_other_content_is_another_image(tmp_path):

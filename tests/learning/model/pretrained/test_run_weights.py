@@ -80,10 +80,10 @@ def test_a_file_of_a_run_gives_the_backbone_alone_as_before(tiny_run, theirs):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"arch": "resnet34"}, r"tiny: is a resnet18, and arch is resnet34\. Use --arch resnet18, or weights of resn"),
+        ({"arch": "resnet34"}, r"tiny: is a resnet18, and arch is resnet34\. Use arch='resnet18', or weights of resn"),
         (
             {"head": "mlp"},
-            r"head fastai of 512 hidden units; here it is mlp of 512 hidden units\. Use --head fastai; or --weights "
+            r"head fastai of 512 hidden units; here it is mlp of 512 hidden units\. Use head='fastai'; or weights='"
             r".*model\.safetensors takes the backbone alone",
         ),
         ({"head": "linear"}, "here it is linear of no hidden units"),
