@@ -96,6 +96,12 @@ BY_SETTINGS = [
         {"target_confidence": 0.95},
         "no rate to reach. Use target_sensitivity=",
     ),
+    (
+        "train_metrics",
+        {"train_metrics": "final", "mixup": 0.2},
+        {"train_metrics": "running", "cutmix": 0.2},
+        "mixed images have no label of their own. Use train_metrics='final'",
+    ),
     ("class_weights", {"class_weights": "auto"}, {"class_weights": "auto", "loss": "own:f"}, "code of your own"),
 ]
 
@@ -436,7 +442,6 @@ ON_RUNS = {
     "momentum": {"momentum": 0.5},
     "wd": {"wd": 0.5},
     "ema": {"ema": 0.9},
-    "train_metrics": {"train_metrics": "final"},
     "seed": {"seed": 1},
     "loss": {"loss": "focal"},
     "precision": {"precision": "bf16"},

@@ -81,6 +81,28 @@ LOSS_SETTINGS: dict[LossName, tuple[str, ...]] = {
 """The settings that a loss takes besides class weights; one that is not here takes none."""
 
 
+LOSS_TASKS: dict[LossName, tuple[Task, ...]] = {
+    "ce": ("single",),
+    "bce": ("multi",),
+    "asl": ("multi",),
+    "focal": ("single", "multi"),
+}
+"""The tasks that a loss fits."""
+
+
+def require_loss_of(task: Task, loss: LossName) -> None:
+    """Raise a ConfigError where a loss, named or "auto", does not fit the task."""
+    fitting = [name for name, tasks in LOSS_TASKS.items() if task in tasks]
+    if loss == "auto" or loss in fitting or is_own(loss):
+        return
+    other = "multi" if task == "single" else "single"
+    instead = "" if task == "multi" else ", or --task multi"
+    raise ConfigError(
+        f"loss {loss} is for {other}-label data, and this data is {task}-label. Use --loss {' or '.join(fitting)}"
+        f"{instead}."
+    )
+
+
 def loss_settings(loss: LossName) -> tuple[str, ...]:
     """The settings that a loss takes, given its name; of "auto", those that each loss has for which it stands."""
     names: tuple[LossName, ...] = tuple(DEFAULT_LOSS.values()) if loss == "auto" else (loss,)

@@ -324,6 +324,13 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             "with so many epochs --reuse-frozen auto caches more views",
         ),
     ),
+    "train_metrics": (
+        Effect(
+            lambda train, facts: train.train_metrics != "running" or not train.mixes_images,
+            "mixed images have no label of their own",
+            "Use --train-metrics final, which predicts the training split at the end",
+        ),
+    ),
     "splitter": (
         Effect(
             lambda model, facts: model.splitter is None or is_own(model.arch),
@@ -391,7 +398,7 @@ SELF_REPORTED = frozenset({"uncertain", "blank", "label_map", "corrections"})
 ALWAYS = frozenset({
     "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "folds", "fold", "cache", "arch",
     "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers", "gradual_unfreeze",
-    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "ema", "train_metrics", "seed", "loss", "device",
+    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "ema", "seed", "loss", "device",
     "precision", "mixup", "cutmix", "batch_size", "workers", "target_sensitivity", "target_specificity", "calibrate",
     "prevalence", "resamples", "augment",
 })  # fmt: skip

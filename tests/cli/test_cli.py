@@ -173,6 +173,29 @@ ERRORS = {
         2,
         ["--progressive ends at 128, and --size is 224"],
     ),
+    "loss of the other task": (
+        ["fit", "two", *TINY, "--loss", "asl"],
+        2,
+        ["loss asl is for multi", "--loss ce or focal"],
+    ),
+    "no such weights": (
+        ["fit", "two", *TINY, "--weights", "runs/x"],
+        1,
+        ["runs/x: found no such file or folder", "a run's folder"],
+    ),
+    "no such fold": (
+        ["cross-validate", "two", *TINY, "--folds", "2", "--fold", "3"],
+        2,
+        ["--fold is 3; expected one from 1 to 2"],
+    ),
+    "no further run": (["predict", "RUN", "runs/x", "two"], 1, ["runs/x: no such file", "Nor is it a run"]),
+    "out of range": (["fit", "two", "--jobs", "3"], 2, ["Error: No such option: --jobs", "fit --help' lists"]),
+    "too large": (
+        ["cross-validate", "two", "--folds", "1"],
+        2,
+        ["Error: Invalid value for '--folds': expected at least 2.", "cross-validate --help' lists"],
+    ),
+    "nothing to predict on": (["predict", "RUN"], 2, ["Error: Missing argument"]),
     "monitor of the other task": (["fit", "two", *TINY, "--monitor", "ap_macro"], 2, ["--monitor is 'ap_macro'"]),
     "two ways to unfreeze": (
         ["fit", "two", *TINY, "--unfreeze", "--unfreeze-blocks", "1"],
@@ -244,6 +267,7 @@ def test_errors_say_what_and_where_and_what_to_do(case, at, data_dir, tiny_run):
     words, code, expected = ERRORS[case]
     done = call(*[tiny_run.path if word == "RUN" else word for word in words], code=code)
     said = re.sub(r"\s+", " ", done.stderr)
+    assert "Error: " in said and "╭" not in said
     for text in expected:
         assert text in said, said
     assert not Path("runs").exists() or case == "unreadable image"

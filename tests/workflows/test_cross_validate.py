@@ -140,6 +140,18 @@ def test_its_methods_tell_of_the_folds_and_not_of_one_split(crossed):
     assert text in html.unescape(crossed.report_path.read_text())
 
 
+def test_without_a_test_split_its_evaluation_names_the_out_of_fold_predictions(crossed, tmp_path):
+    cv = xf.CrossValidation(shutil.copytree(crossed.path, tmp_path / "cv"))
+    (cv.path / "predictions" / "test.csv").unlink()
+    with pytest.raises(RunError, match=r"test_fraction=0\.15 makes one.*split='valid' evaluates the out-of-fold pred"):
+        xf.evaluate(cv)
+
+
+def test_a_fold_that_is_not_there_is_named_before_a_missing_name(data):
+    with pytest.raises(ConfigError, match="fold is 3; expected one from 1 to 2, the number of folds"):
+        xf.cross_validate(data, folds=2, fold=3)
+
+
 def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_path):
     whole = bytes_of(crossed)
     stop = StopAfter(5)  # of two batches of training and two of validation per fold, so within the second one
@@ -148,6 +160,11 @@ def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_p
         xf.cross_validate(data, interrupted=stop, **options, **TINY)
     cv = xf.CrossValidation(tmp_path / "whole")
     assert cv.info.status == "interrupted" and [run.info.status for run in cv.runs] == ["completed", "interrupted"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xrayfast.workflows.fit._train", lambda training: None)
+        notes = []
+        xf.resume(cv.runs[1], reporter=NullReporter(note=notes.append))
+        assert notes[-1].startswith(f"This is one fold. 'xrayfast cross-validate --resume {cv.path}' trains the others")
     again = xf.resume_cross_validation(cv)
     assert bytes_of(again) == whole and again.info.status == "completed"
     with pytest.raises(RunError, match="nothing to resume"):

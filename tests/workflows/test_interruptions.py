@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,14 @@ from PIL import Image
 import xrayfast as xf
 from tests.conftest import TINY, StopAfter
 from tests.workflows.test_fit import assert_same_numbers
-from xrayfast.cli.commands.fit import note_threads
+from xrayfast.config import Config
 from xrayfast.errors import Interrupted, RunError
 from xrayfast.errors.signals import STOP_SIGNALS, Stopped
 from xrayfast.files import run_lock
+from xrayfast.learning.model.network import StartingWeights
 from xrayfast.learning.training.callbacks import NullReporter
 from xrayfast.workflows import fit as fit_module
+from xrayfast.workflows.steps.provenance import describe_replay
 
 OPTIONS = TINY | {"epochs": 2, "reuse_frozen": "off", "seed": 7}
 BATCHES = 5
@@ -255,16 +258,21 @@ def test_images_of_a_run_of_another_version_may_have_been_decoded_otherwise(stop
 def test_the_number_of_threads_is_recorded_and_noted_on_replay(whole, tmp_path):
     threads = torch.get_num_threads()
     assert whole.info.threads == threads
-    notes = []
+    learn = SimpleNamespace(start=None, settings={"weights": "none"})
     config = whole.path / "config.yaml"
-    note_threads(config, notes.append)
-    note_threads(None, notes.append)
-    note_threads(Path(shutil.copy(config, tmp_path)), notes.append)
-    assert not notes
+    alone = shutil.copy(config, tmp_path)
+    assert not any(describe_replay(one, learn) for one in (Config(), Config.read(config), Config.read(alone)))
     run = xf.Run(shutil.copytree(whole.path, tmp_path / "r"))
     run.update_info(threads=threads + 2)
-    note_threads(run.path / "config.yaml", notes.append)
-    assert len(notes) == 1 and f"and the run of {run.path / 'config.yaml'} with {threads + 2}" in notes[0]
+    (note,) = describe_replay(run.config, learn)
+    assert f"and the run of {run.path / 'config.yaml'} with {threads + 2}" in note
     run.update_info(device="cuda:0")
-    note_threads(run.path / "config.yaml", notes.append)
-    assert len(notes) == 1
+    assert not describe_replay(run.config, learn)
+    # The weights that it started from.
+    run.write_config(run.config.updated({"weights": str(tmp_path / "w.pth")}))
+    run.update_info(weights_sha256="0" * 64)
+    for weights, digest, noted in (("w.pth", "1", True), ("w.pth", "0", False), ("v.pth", "1", False)):
+        learn = SimpleNamespace(start=StartingWeights("", digest * 64), settings={"weights": str(tmp_path / weights)})
+        assert ["w.pth: has changed since the run of" in text for text in describe_replay(run.config, learn)] == [
+            True
+        ] * noted

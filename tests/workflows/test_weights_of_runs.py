@@ -9,7 +9,7 @@ import torch
 import xrayfast as xf
 from tests.conftest import TINY, StopAfter
 from xrayfast.data.cache.image_cache import open_images
-from xrayfast.errors import Interrupted, RunError, WeightsError
+from xrayfast.errors import ConfigError, Interrupted, RunError, WeightsError
 from xrayfast.files import file_digest
 from xrayfast.learning.model.weights import read_weights
 from xrayfast.metrics.claims.headline import SEEN_BEFORE
@@ -71,6 +71,28 @@ def test_weights_that_do_not_fit_are_refused_before_images_are_decoded(tiny_run,
     for options in ({"arch": "resnet34"}, {"head": "linear"}):
         with pytest.raises(WeightsError, match=r"tiny: (is a resnet18|has the head fastai)"):
             xf.fit(data_dir, runs=tmp_path, **TINY | {"weights": tiny_run.path} | options)
+    with pytest.raises(WeightsError, match=r"none: found no such file or folder; .* a run's folder"):
+        xf.fit(data_dir, runs=tmp_path, **TINY | {"weights": tmp_path / "none"})
+    (tmp_path / "w.pth").write_bytes(b"no weights")
+    for path, words in ((tmp_path / "w.pth", "not a plain state dict"), (tiny_run.model_path, "does not fit resnet34")):
+        with pytest.raises(WeightsError, match=words):
+            xf.fit(data_dir, runs=tmp_path, **TINY | {"weights": path, "arch": "resnet34"})
+
+
+def test_settings_that_do_not_fit_the_data_are_refused_before_images_are_decoded(data_dir, tmp_path, monkeypatch):
+    for module in ("fit", "cross_validate", "find_lr"):
+        monkeypatch.setattr(f"xrayfast.workflows.{module}.decode", None)
+    for options, words in (
+        ({"loss": "asl"}, r"loss asl is for multi-label data.*Use loss='ce' or 'focal'"),
+        ({"loss": "focal", "alpha": (1.0, 2.0)}, "alpha has 2 values; expected one, or one for each of: covid-19"),
+        ({"monitor": "ap_macro"}, "monitor is 'ap_macro'"),
+        ({"unfreeze_blocks": 40}, "unfreeze_blocks is 40"),
+        ({"prevalence": "mass=0.1"}, "the label 'mass'"),
+        ({"target_sensitivity": 0.9, "target_confidence": 0.999}, "target_confidence is 0.999"),
+    ):
+        for function in (xf.fit, xf.cross_validate, xf.find_lr):
+            with pytest.raises(ConfigError, match=words):
+                function(data_dir, **TINY | options)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from xrayfast.cli import output
 from xrayfast.cli.loading import SUMMARIES, Commands
 from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastError, truncate
 from xrayfast.errors.advice import advising_flags
+from xrayfast.errors.arguments import expectation
 from xrayfast.errors.escapes import escape_hidden, escape_lines, passing_warnings
 from xrayfast.errors.signals import INTERRUPTED, handling_signals
 
@@ -104,13 +105,22 @@ class _Group(TyperGroup):
 
 @contextmanager
 def _escaped_usage_errors() -> Iterator[None]:
-    """Escape and cut what Typer's messages quote of the command line, where a shell may have put any names for `*`."""
+    """Print usage errors of Typer as all others, what they quote of the command line escaped and cut: a shell may have
+    put any names for `*`.
+    """
     try:
         yield
     except Exception as error:
+        if not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":
+            raise
         if isinstance(message := getattr(error, "message", None), str):
-            error.message = truncate(escape_hidden(message))  # type: ignore[attr-defined]
-        raise
+            bound = message.removeprefix("Input should be ")
+            text = message if bound == message else f"expected {expectation({'msg': message})}."
+            error.message = truncate(escape_hidden(text))  # type: ignore[attr-defined]
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "xrayfast"
+        output.error(f"{error.format_message()}\n'{path} --help' lists the options.")
+        raise typer.Exit(USAGE) from None
 
 
 def _show(ctx: Any, error: BaseException, message: str) -> None:

@@ -62,8 +62,9 @@ def require_output(output: Path) -> None:
 
 
 def open_and_show(out: Output, settings: Config) -> Manifest:
-    """Open the data set and print what was found and inferred."""
+    """Open the data set and print what was found and inferred, unless settings don't fit it."""
     from xrayfast.data.manifest import open_manifest
+    from xrayfast.workflows.data import require_settings_of_data
 
     manifest = open_manifest(settings.data)
     kind = "single-label" if manifest.task == "single" else "multi-label"
@@ -71,6 +72,7 @@ def open_and_show(out: Output, settings: Config) -> Manifest:
     for note in manifest.notes:
         out.line(note)
     out.line()
+    require_settings_of_data(manifest, settings)
     return manifest
 
 

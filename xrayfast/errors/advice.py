@@ -32,6 +32,7 @@ _FUNCTIONS = {
     "interpret": "interpret",
     "lr-find": "find_lr",
     "predict": "predict",
+    "review": "review",
     "split": "split",
     "synth": "synth",
 }

@@ -133,6 +133,9 @@ def cross_validate(
             "cross_validate trains a fold in one process; found WORLD_SIZE, as torchrun sets it. Start a process per "
             "fold with --fold, and join them with 'xrayfast cross-validate --join CV'."
         )
+    count = folds or (data.config if isinstance(data, Manifest) else (config or Config()).data).folds or DEFAULT_FOLDS
+    if fold is not None and not 1 <= fold <= count:
+        raise ConfigError(f"fold is {fold}; expected one from 1 to {count}, the number of folds.")
     if fold is not None and name is None:
         raise ConfigError(f"fold is {fold} without a name: the folds of several jobs are in one folder. Give --name.")
     config = with_recipe(config, recipe, options)
@@ -142,9 +145,6 @@ def cross_validate(
     shown_notes = data.notes if isinstance(data, Manifest) else ()
     data, config = _with_folds(data, config, folds, test_fraction)
     manifest, config, idle = resolve_inputs(data, config, settings)
-    count = config.data.folds or DEFAULT_FOLDS
-    if fold is not None and fold > count:
-        raise ConfigError(f"found fold {fold} of {count}; expected one from 1 to {count}.")
     folder = Path(runs) / (name or "")
     if fold is None or not CrossValidation.is_there(folder):
         Run.require_creatable(Path(runs), name)

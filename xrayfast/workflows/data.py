@@ -11,20 +11,30 @@ from typing import Any
 
 import pandas as pd
 
-from xrayfast.config import FIELD_SECTIONS, NAMED_WEIGHTS, Config, DataConfig, Problems, TaskChoice, field_types
+from xrayfast.config import (
+    FIELD_SECTIONS,
+    NAMED_WEIGHTS,
+    Config,
+    DataConfig,
+    Problems,
+    TaskChoice,
+    field_types,
+    require_loss_of,
+)
 from xrayfast.data.cache.folders import cache_root, holds_cache
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.manifest import Manifest, open_manifest
-from xrayfast.errors import ConfigError, DataError, ReadError, RunError, shorten
+from xrayfast.errors import ConfigError, DataError, ReadError, RunError, WeightsError, did_you_mean, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files import read_csv
 from xrayfast.option_effects import check_settings
 from xrayfast.progress import StageProgress, no_progress
 from xrayfast.run import Run
+from xrayfast.workflows.steps.results import check_results, require_enough_images, resolve_monitor
 
 
 @check_arguments(field_types)
@@ -143,6 +153,27 @@ def resolve_inputs(
     if model.weights not in NAMED_WEIGHTS:
         model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
     return data, config.model_copy(update={"data": with_absolute_paths(data.config), "model": model}), notes
+
+
+def require_settings_of_data(data: Manifest, config: Config) -> None:
+    """Raise the errors of settings that don't fit the data, as far as no network is needed to tell: before torch is
+    imported and images are decoded.
+
+    Raises:
+        ConfigError: one of them.
+        WeightsError: the file or run to start from is not there.
+    """
+    weights, valid = config.model.weights, data.subset("valid")
+    if weights not in NAMED_WEIGHTS and not Path(weights).exists():
+        raise WeightsError(
+            f"{weights}: found no such file or folder; expected imagenet, none, a file of weights, or a run's folder, "
+            f"such as runs/resnet18-1. Check the path.{did_you_mean(weights, NAMED_WEIGHTS[:2])}"
+        )
+    require_loss_of(data.task, config.train.loss)
+    resolve_monitor(config.train, data.task)
+    check_results(config.results, data.task, data.labels)
+    patients = valid.table["patient"].fillna("").tolist()
+    require_enough_images(config.results, data.task, data.labels, valid.truth, patients)
 
 
 def opened(data: Manifest | Path | str | None, config: Config) -> Manifest:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from xrayfast._version import __version__
 from xrayfast.config import MAX_BATCH_SIZE, Config, Device, field_types
+from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.names import is_no_finding
@@ -265,9 +266,11 @@ def _read_own(run: Run, split: Split | None, by: Sequence[str]) -> _EvaluatedDat
             "split is train; expected test or valid: a network's results on what it has learned say little."
         )
     if run.predicted_splits and chosen not in run.predicted_splits:
-        other = "'--split valid' evaluates the validation split, which has also chosen epoch and thresholds"
+        other = "--split valid evaluates the validation split, which has also chosen epoch and thresholds"
+        if CrossValidation.is_there(run.path):
+            other = "--split valid evaluates the out-of-fold predictions"
         raise RunError(
-            f"{run.path}: has no predictions of a {chosen} split. '--test-fraction 0.15' of 'xrayfast fit' makes one, "
+            f"{run.path}: has no predictions of a {chosen} split. Training with --test-fraction 0.15 makes one, "
             f"'xrayfast evaluate {run.path} DATA' tests on other data, and {other}."
         )
     predictions = add_own_columns(run, run.predictions(chosen), by)

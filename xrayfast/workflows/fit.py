@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from typing_extensions import Unpack
 
 from xrayfast._version import __version__
 from xrayfast.config import DEFAULT_LOSS, OWN_WEIGHTS, PREDICTED_SPLITS, Config, Options, Precision, Task, field_types
+from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.labels.positive_class import describe_positive_class, positive_class
 from xrayfast.data.manifest import Manifest
@@ -54,14 +56,14 @@ from xrayfast.learning.training.learner import (
 from xrayfast.learning.training.loaders import as_read_error, dataloaders
 from xrayfast.learning.training.metrics import build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
-from xrayfast.learning.training.phases import plan_phases, resolve_monitor
+from xrayfast.learning.training.phases import plan_phases
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, PATIENTS_UNKNOWN, optimism
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
 from xrayfast.option_effects import check_effects
 from xrayfast.own_code import OWN, describe_code, names_of_code, require_code, separate_code
 from xrayfast.predictions import Predictions, join_row_labels
-from xrayfast.progress import NullReporter, Reporter, show_progress
+from xrayfast.progress import FoldReporter, NullReporter, Reporter, show_progress
 from xrayfast.reporting.html.render import image_view
 from xrayfast.run import CONFIG_FILE, Run, now
 from xrayfast.workflows.data import (
@@ -70,13 +72,14 @@ from xrayfast.workflows.data import (
     describe_reading,
     image_infos,
     reopen_data,
+    require_settings_of_data,
     resolve_inputs,
     split_table,
 )
 from xrayfast.workflows.recipes import Recipe, with_recipe
 from xrayfast.workflows.steps.leaks import ComparedImages, compare_all_images, require_leak_free
-from xrayfast.workflows.steps.provenance import collect_provenance, describe_threads
-from xrayfast.workflows.steps.results import check_results, finalize_results, require_enough_images, write_cards
+from xrayfast.workflows.steps.provenance import collect_provenance, describe_replay, describe_threads
+from xrayfast.workflows.steps.results import check_results, finalize_results, write_cards
 from xrayfast.workflows.steps.seen import describe_seen
 from xrayfast.workflows.steps.training import (
     Training,
@@ -241,6 +244,8 @@ def train_new(
     infos = image_infos(manifest, images)
     remarks += [*describe_reading(manifest, infos), *_remarks(config, learn)]
     remarks += filter(None, [no_space, threads.note])
+    for text in describe_replay(config, learn):
+        reporter.note(text)
     if start := find_starting_run(config.model.weights):
         remarks += describe_seen(start, manifest, images, reporter.preparing)
     leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
@@ -362,6 +367,10 @@ def resume(
             publish_epochs(copy, history)
         copy.update_info(precision=precision)
         _train(Training(copy, learn, config, history, reporter, interrupted, world, threads, checkpoint))
+        above = run.path.absolute().parent
+        of_unfinished = CrossValidation.is_there(above) and not CrossValidation(above).is_finished
+        if of_unfinished and not isinstance(reporter, FoldReporter):
+            note(f"This is one fold. 'xrayfast cross-validate --resume {above}' trains the others, and joins them.")
     return run
 
 
@@ -458,13 +467,18 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
         ConfigError: one of them.
     """
     require_code(config.own_code, code)
+    require_settings_of_data(data, config)
     model, train = config.model, config.train
     grouping: Grouping = "blocks" if train.unfreeze_layers is None else "layers"
     if run := find_starting_run(model.weights):
         require_same_network(run, dict(model), data.labels)
-    options = dict(model) | {"weights": OWN_WEIGHTS if model.weights == OWN_WEIGHTS else "none"}
-    # Without weights; the user's own code may compute them.
-    with isolated_rng("init"), torch.device("cpu" if "arch" in code else "meta"):
+    # A file is read, and its tensors are compared; what is downloaded, or of a run with the same network, is not.
+    read = model.weights == OWN_WEIGHTS or ("arch" not in code and Path(model.weights).is_file())
+    options = dict(model) | ({} if read else {"weights": "none"})
+    # Without memory for weights; the user's own code may compute them.
+    device = torch.device("cpu" if "arch" in code else "meta")
+    with isolated_rng("init"), device, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
         for size in sorted({model.size, *train.progressive} if "arch" in code else {model.size}):
             network = build_layers(options | {"size": size}, data.labels, grouping, code)
     if is_timm(model.arch) and len(set(train.progressive)) > 1 and inspect_timm(model.arch, model.size).fixed:
@@ -474,12 +488,7 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
         )
     plan_phases(train, len(network.groups), 1.0, pretrained=True)
     training_loss(data, train, torch_device(train.device), code)
-    resolve_monitor(train, data.task)
     resolve_precision(train.precision, torch_device(train.device))
-    check_results(config.results, data.task, data.labels)
-    valid = data.subset("valid")
-    patients = valid.table["patient"].fillna("").tolist()
-    require_enough_images(config.results, data.task, data.labels, valid.truth, patients)
 
 
 def require_own(

@@ -155,7 +155,10 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
         else:
             inside = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
             if not inside:
-                raise DataError(f"{source}: no such file, folder or pattern with matches.")
+                hint = (
+                    "" if path.suffix or set("*?[") & set(source) else " Nor is it a run, whose folder holds run.json."
+                )
+                raise DataError(f"{source}: no such file, folder or pattern with matches.{hint}")
         for file in inside:
             key = os.path.abspath(file)  # noqa: PTH100 - a Path for each of many files takes seconds
             if key in found:

@@ -11,7 +11,7 @@ from xrayfast.config import TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.training.callbacks import FrozenInference
-from xrayfast.learning.training.phases import plan_phases, resolve_monitor, run_phase, unfreeze_phase
+from xrayfast.learning.training.phases import plan_phases, run_phase, unfreeze_phase
 
 NET = {k: TINY[k] for k in ("arch", "weights")}
 
@@ -94,14 +94,6 @@ def test_impossible_plans_are_refused():
         plan_phases(TrainConfig(unfreeze_blocks=1, unfreeze_layers=1), 6, 1e-3, pretrained=True)
     with pytest.raises(ConfigError, match="use one of the three"):
         plan_phases(TrainConfig(unfreeze=True, unfreeze_blocks=1), 6, 1e-3, pretrained=True)
-
-
-def test_the_monitor_must_fit_the_task():
-    assert resolve_monitor(TrainConfig(), "single") == "valid_auroc_macro"
-    assert resolve_monitor(TrainConfig(monitor="ap_macro"), "multi") == "valid_ap_macro"
-    assert resolve_monitor(TrainConfig(monitor="valid_loss"), "multi") == "valid_loss"
-    with pytest.raises(ConfigError, match=r"'subset_accuracy'.*accuracy"):
-        resolve_monitor(TrainConfig(monitor="subset_accuracy"), "single")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 import xrayfast as xf
 from tests.conftest import TINY
-from xrayfast.config import ResultsConfig
+from xrayfast.config import ResultsConfig, TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.metrics.operating_points.calibration_metrics import TITLES as CALIBRATION
 from xrayfast.metrics.operating_points.calibration_metrics import calibration_rows
@@ -20,7 +20,7 @@ from xrayfast.metrics.operating_points.thresholds import threshold_array
 from xrayfast.progress import NullReporter
 from xrayfast.reporting.curves import label_curves
 from xrayfast.reporting.html.results_tables import delong_table, label_tables
-from xrayfast.workflows.steps.results import parse_prevalences, threshold_rule
+from xrayfast.workflows.steps.results import parse_prevalences, resolve_monitor, threshold_rule
 
 
 @pytest.fixture
@@ -374,3 +374,11 @@ def test_no_positive_class_of_three(run, data_dir):
         xf.interpret(run, positive="normal")
     with pytest.raises(ConfigError, match="positive is normal, which has no effect"):
         xf.fit(data_dir, positive="normal", **TINY)
+
+
+def test_the_monitor_must_fit_the_task():
+    assert resolve_monitor(TrainConfig(), "single") == "valid_auroc_macro"
+    assert resolve_monitor(TrainConfig(monitor="ap_macro"), "multi") == "valid_ap_macro"
+    assert resolve_monitor(TrainConfig(monitor="valid_loss"), "multi") == "valid_loss"
+    with pytest.raises(ConfigError, match=r"'subset_accuracy'.*accuracy"):
+        resolve_monitor(TrainConfig(monitor="subset_accuracy"), "single")

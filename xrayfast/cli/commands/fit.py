@@ -83,21 +83,8 @@ def _fit(
                     decode(manifest, settings.model.size, progress)
             from xrayfast.workflows.fit import fit as work
 
-            note_threads(config, reporter.note)
             run = work(manifest, config=settings, name=name, runs=runs, reporter=reporter, command=command_line())
     show_run(out, run)
-
-
-def note_threads(config: Path | None, note: Callable[[str], None]) -> None:
-    """Note where a run whose config file is replayed was computed with another number of threads."""
-    from xrayfast.run import Run
-    from xrayfast.workflows.steps.provenance import describe_threads
-
-    if config is None:
-        return
-    with suppress(XrayfastError):  # the file is in no run's folder
-        if text := describe_threads(Run(config.absolute().parent).info, f"the run of {config}"):
-            note(text)
 
 
 @contextmanager

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xrayfast.config import DEFAULT_LOSS, LOSS_SETTINGS, ClassWeights, LossName, Task
+from xrayfast.config import DEFAULT_LOSS, LOSS_SETTINGS, ClassWeights, LossName, Task, require_loss_of
 from xrayfast.errors import ConfigError
 from xrayfast.errors.arguments import check_arguments
 
@@ -286,26 +285,15 @@ def _checked_alpha(alpha: float | Sequence[float], task: Task) -> Tensor:
     return values
 
 
-@dataclass(frozen=True)
-class LossRow:
-    """A row of the table.
-
-    Attributes:
-        tasks: those that it fits.
-        build: makes it for a task, with class weights or None and the settings that `config.LOSS_SETTINGS` names.
-    """
-
-    tasks: tuple[Task, ...]
-    build: Callable[..., Loss]
-
-
-LOSSES: dict[LossName, LossRow] = {
-    "ce": LossRow(("single",), lambda task, weight, **settings: CrossEntropyLoss(weight, **settings)),
-    "bce": LossRow(("multi",), lambda task, weight, **settings: BinaryCrossEntropyLoss(weight, **settings)),
-    "asl": LossRow(("multi",), lambda task, weight, **settings: AsymmetricLoss(weight=weight, **settings)),
-    "focal": LossRow(("single", "multi"), lambda task, weight, **settings: FocalLoss(task, weight=weight, **settings)),
+LOSSES: dict[LossName, Callable[..., Loss]] = {
+    "ce": lambda task, weight, **settings: CrossEntropyLoss(weight, **settings),
+    "bce": lambda task, weight, **settings: BinaryCrossEntropyLoss(weight, **settings),
+    "asl": lambda task, weight, **settings: AsymmetricLoss(weight=weight, **settings),
+    "focal": lambda task, weight, **settings: FocalLoss(task, weight=weight, **settings),
 }
-"""The losses by name."""
+"""The losses by name: what makes one for a task that it fits, with class weights or None and the settings that
+`config.LOSS_SETTINGS` names.
+"""
 
 
 def make_loss(
@@ -331,16 +319,9 @@ def make_loss(
     Raises:
         ConfigError: the loss does not fit the task, or options contradict each other.
     """
-    fitting = [key for key, row in LOSSES.items() if task in row.tasks]
+    require_loss_of(task, name)
     if name == "auto":
         name = DEFAULT_LOSS[task]
-    if name not in fitting:
-        other = "multi" if task == "single" else "single"
-        instead = "" if task == "multi" else ", or --task multi"
-        raise ConfigError(
-            f"loss {name} is for {other}-label data, and this data is {task}-label. Use --loss {' or '.join(fitting)}"
-            f"{instead}."
-        )
     weight = None
     if class_weights != "none":
         if settings.get("alpha") is not None:
@@ -349,7 +330,7 @@ def make_loss(
             raise ConfigError("class weights need the counts of the training split.")
         weight = balanced_weights(positives, unmasked, task, effective=class_weights == "effective")
     own = {key: settings[key] for key in LOSS_SETTINGS.get(name, ()) if key in settings}
-    return LOSSES[name].build(task, weight, **own)
+    return LOSSES[name](task, weight, **own)
 
 
 EFFECTIVE_BETA = 0.999

@@ -383,12 +383,10 @@ def _build_learner(
     dls: RadiographDataLoaders, options: Mapping[str, Any], groups: Grouping, code: Mapping[str, Any]
 ) -> RadiographLearner:
     """`learner` with options that were checked, and the user's own code by setting."""
-    train, alpha = TrainConfig.model_construct(**options), options["alpha"]
+    train = TrainConfig.model_construct(**options)
     keep_freed_memory()
     data = dls.manifest
     loss_func = training_loss(data, train, dls.device, code)
-    if isinstance(alpha, Sequence) and len(alpha) not in (1, len(data.labels)):
-        raise ConfigError(f"alpha has {len(alpha)} values; expected one, or one for each of: {', '.join(data.labels)}.")
     with isolated_rng(train.seed, "init"):
         network = build_layers({**options, "size": dls.size}, data.labels, groups, code)
     settings = {**options, "size": dls.size, "batch_size": dls.train.bs}
@@ -481,6 +479,8 @@ def training_loss(
                 "mixup and cutmix."
             )
         return own
+    if isinstance(alpha := train.alpha, Sequence) and len(alpha) not in (1, len(data.labels)):
+        raise ConfigError(f"alpha has {len(alpha)} values; expected one, or one for each of: {', '.join(data.labels)}.")
     return make_loss(
         train.loss,
         data.task,

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xrayfast.config import DEFAULT_METRIC, Schedule, Task, TrainConfig
+from xrayfast.config import Schedule, TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Learner, ParamScheduler, combined_cos
 from xrayfast.learning.training.mixed_precision import leave_autocast
-from xrayfast.metrics.registry import epoch_metrics, history_column
 
 LR_DIV = 10.0
 """Default `lr_div` with pretrained weights; 100 before version 0.8."""
@@ -96,20 +95,6 @@ def _unfrozen_groups(train: TrainConfig, backbone: int) -> int:
             "unfrozen. Use it with --unfreeze, or with --unfreeze-blocks or --unfreeze-layers of 2 or more."
         )
     return unfrozen
-
-
-def resolve_monitor(train: TrainConfig, task: Task) -> str:
-    """The column of the history that decides which epoch is best; "auto" is `config.DEFAULT_METRIC`.
-
-    Raises:
-        ConfigError: the metric belongs to the other task.
-    """
-    if train.monitor == "auto":
-        return history_column("valid", DEFAULT_METRIC)
-    choices = ("valid_loss", *epoch_metrics(task))
-    if train.monitor not in choices:
-        raise ConfigError(f"monitor is '{train.monitor}', and {task}-label data has one of: {', '.join(choices)}.")
-    return train.monitor if train.monitor == "valid_loss" else history_column("valid", train.monitor)
 
 
 def run_phase(

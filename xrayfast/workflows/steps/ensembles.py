@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xrayfast.config import PREDICTED_SPLITS
 from xrayfast.data.splits.stratify import Split
-from xrayfast.errors import ConfigError, RunError
+from xrayfast.errors import ConfigError, RunError, plural, shorten
 from xrayfast.predictions import Predictions
 from xrayfast.run import Run
 
@@ -24,11 +24,13 @@ def require_alike(members: Sequence[Run]) -> None:
         RunError: a file of one is damaged.
     """
     if len(members) < 2:
-        raise ConfigError(f"found {len(members)} run for an ensemble; expected two or more.")
+        raise ConfigError(f"found {plural(len(members), 'run')} for an ensemble; expected two or more.")
     paths = [run.path.resolve() for run in members]
     for path in paths:
         if paths.count(path) > 1:
-            raise ConfigError(f"{path}: is named twice. Name each run once.")
+            raise ConfigError(
+                f"{path}: found this run {plural(paths.count(path), 'time')}; expected each once. Name it once."
+            )
     first, *others = members
     for other in others:
         for name, ours, theirs in (
@@ -39,9 +41,13 @@ def require_alike(members: Sequence[Run]) -> None:
         ):
             if ours != theirs:
                 raise ConfigError(
-                    f"{other.path}: its {name} is {theirs}, and of {first.path} {ours}; expected the same. Leave one "
-                    "out."
+                    f"{other.path}: found {name} {_show(theirs)}; expected {_show(ours)}, as of {first.path}. Leave "
+                    "one of the two out."
                 )
+
+
+def _show(value: object) -> str:
+    return shorten(value, 20) if isinstance(value, (list, tuple)) else str(value)
 
 
 def average_splits(members: Sequence[Run]) -> dict[Split, Predictions]:

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from xrayfast._version import __version__
-from xrayfast.errors import plural
+from xrayfast.config import Config
+from xrayfast.errors import XrayfastError, plural
 from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.mixed_precision import training_precision
-from xrayfast.run import now
+from xrayfast.run import CONFIG_FILE, Run, now
 from xrayfast.run_files import RunInfo
 
 _LIBRARIES = ("torch", "torchvision", "fastai", "numpy", "pandas", "pillow")
@@ -60,6 +61,22 @@ def collect_provenance(
         "own_code": learn.own_code,
         "dataloaders": learn.dls.origin,
     }
+
+
+def describe_replay(config: Config, learn: RadiographLearner) -> list[str]:
+    """Notes where settings are those of a run's folder, and results will differ from that run's all the same."""
+    if config.folder is None:
+        return []
+    try:
+        run = Run(config.folder)
+        info, weights = run.info, run.config.model.weights
+    except XrayfastError:  # the file is in no run's folder
+        return []
+    notes = [describe_threads(info, f"the run of {run.path / CONFIG_FILE}")]
+    same = learn.start is not None and weights == learn.settings["weights"]
+    if same and learn.start.sha256 != info.weights_sha256 != "":  # type: ignore[union-attr]
+        notes.append(f"{weights}: has changed since the run of {run.path / CONFIG_FILE} started from it.")
+    return [*filter(None, notes)]
 
 
 def describe_threads(info: RunInfo, what: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xrayfast.config import PredictedSplit, ResultsConfig, Task
+from xrayfast.config import DEFAULT_METRIC, PredictedSplit, ResultsConfig, Task, TrainConfig
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import ConfigError, did_you_mean, plural, shorten
@@ -23,6 +23,7 @@ from xrayfast.metrics.operating_points.decision import Decision, fit_decision
 from xrayfast.metrics.operating_points.decision_curve import net_benefits
 from xrayfast.metrics.operating_points.fixed_rates import fixed_rate_rows
 from xrayfast.metrics.operating_points.thresholds import Rule, images_needed, threshold_array
+from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.metrics.subgroups import age_bands, subgroups
 from xrayfast.metrics.summary import one_vs_rest, summarise
 from xrayfast.option_effects import DecisionFacts, check_effects
@@ -284,6 +285,20 @@ def subgroup_values(predictions: Predictions, by: Iterable[str] | None = None) -
     """The subgroup of each image by each column, ages in bands; "" where unknown."""
     chosen = predictions.attributes if by is None else {name: predictions.attributes[name] for name in by}
     return {name: age_bands(column) if name == "age" else column for name, column in chosen.items()}
+
+
+def resolve_monitor(train: TrainConfig, task: Task) -> str:
+    """The column of the history that decides which epoch is best; "auto" is `config.DEFAULT_METRIC`.
+
+    Raises:
+        ConfigError: the metric belongs to the other task.
+    """
+    if train.monitor == "auto":
+        return history_column("valid", DEFAULT_METRIC)
+    choices = ("valid_loss", *epoch_metrics(task))
+    if train.monitor not in choices:
+        raise ConfigError(f"monitor is '{train.monitor}', and {task}-label data has one of: {', '.join(choices)}.")
+    return train.monitor if train.monitor == "valid_loss" else history_column("valid", train.monitor)
 
 
 def check_results(

@@ -41,12 +41,13 @@ from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.lr_find import range_test
 from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.optional.batch_norm import backbone_norms
-from xrayfast.learning.training.phases import Phase, plan_phases, resolve_monitor, run_phase, unfreeze_phase
+from xrayfast.learning.training.phases import Phase, plan_phases, run_phase, unfreeze_phase
 from xrayfast.learning.training.progressive import resize_progressively, sizes_by_epoch
 from xrayfast.option_effects import PlanFacts
 from xrayfast.own_code import show_setting
 from xrayfast.progress import Reporter
 from xrayfast.run import Run
+from xrayfast.workflows.steps.results import resolve_monitor
 
 DISK_FRACTION = 0.25
 """Largest fraction of the free disk that the frozen-feature cache takes, unless reuse_frozen is "on"."""
