@@ -179,7 +179,7 @@ ERRORS = {
         ["loss asl is for multi", "--loss ce or focal"],
     ),
     "no such weights": (
-        ["fit", "two", *TINY, "--weights", "runs/x"],
+        ["fit", "two", "--weights", "runs/x"],
         1,
         ["runs/x: found no such file or folder", "a run's folder"],
     ),

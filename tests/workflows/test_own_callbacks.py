@@ -251,7 +251,7 @@ def test_a_replayed_run_takes_its_code_again(watched, data_dir, tmp_path):
 
 
 def test_a_run_is_resumed_with_the_code_that_it_began_with(data_dir, tmp_path):
-    with pytest.raises(Interrupted, match=r"xrayfast\.resume\('.*run', cbs=\.\.\., metrics=\.\.\.\) in Python"):
+    with pytest.raises(Interrupted, match=r"xf\.resume\('.*run', cbs=\.\.\., metrics=\.\.\.\) in Python"):
         fit(data_dir, tmp_path, name="run", epochs=1, cbs=Watch, metrics=error_rate, interrupted=StopAfter(1))
     with pytest.raises(ConfigError, match=r"cbs Watch, metrics error_rate\. .*in Python, by cbs=, metrics=\."):
         xf.resume(tmp_path / "run")

@@ -38,7 +38,7 @@ _FUNCTIONS = {
 }
 """The commands that messages name, and what does the same in Python, where the guide imports the package as `xf`."""
 
-_TOKEN = r"\$?'[^'\n]*'|[\w.]+(?:,[\w.]+)+|[\w/](?:[\w/.:*=-]*\w)?"
+_TOKEN = r"\$?'[^'\n]*'|\w+(?:\.\w+)*(?:,\w+(?:\.\w+)*)+|[\w/](?:[\w/.:*=-]*\w)?"
 _FLAG = re.compile(
     rf"(?P<quote>'?)(?<![\w/.-])--(?P<no>no-)?(?P<flag>[a-z][a-z0-9-]*[a-z0-9])"
     rf"(?P<values>(?: (?:{_TOKEN})(?:(?:, | or )(?:{_TOKEN}))*)?)(?P=quote)"

@@ -546,7 +546,7 @@ def test_a_process_that_can_not_write_ends_the_build(tmp_path, root):
     command = [sys.executable, "-c", code, str(root), *paths]
     # Room for the last chunk, of four images, and not for those of eight.
     ended = subprocess.run(command, capture_output=True, text=True, check=True, preexec_fn=lambda: limit_files(3500))
-    assert "can't be written (File too large)" in ended.stdout and "--no-cache" in ended.stdout
+    assert "can't be written (File too large)" in ended.stdout and "cache=False" in ended.stdout
     assert ended.stderr == ""
     assert not list(root.rglob("*.tmp"))
 

@@ -111,7 +111,7 @@ def test_headers_that_are_spellings_and_contradict_each_other_are_an_error(data_
     found = message(DataError, data_dir, labels=file)
     one, other = cells.split(",")
     assert f"labels.csv row 8: found that 'Mass' is {one} and 'mass' is {other}, which are spellings" in found
-    assert "2 rows differ so" in found and "--label-col" in found and "--exact-labels" in found
+    assert "2 rows differ so" in found and "label_col=" in found and "exact_labels=True" in found
     assert opened(data_dir, labels=file, label_col=("Edema", "Mass")).labels == ("Edema", "Mass")
     assert opened(data_dir, labels=file, exact_labels=True).labels == ("Edema", "Mass", "mass")
     # A run of an older version joined them, and is opened again as it was.
@@ -308,7 +308,7 @@ def test_words_for_no_label_are_missing_cells(data_dir, word):
     file = table(data_dir, "image,label\n" + "".join(f'{i}.png,"{label}"\n' for i, label in enumerate(labels)))
     found = message(DataError, data_dir, labels=file)
     assert f"labels.csv row 4: found '{word.strip()}', which is no label, and 1 more row like it" in found
-    assert "--blank" in found and f"'{word.strip()} = {word.strip()}', makes it a label" in found
+    assert "blank='ignore'" in found and f"'{word.strip()} = {word.strip()}', makes it a label" in found
     data = opened(data_dir, labels=file, blank=("ignore",))
     assert data.labels == ("a", "b") and (data.truth == -1).all(1).sum() == 2
     assert noted(data, f"'{word.strip()}' 2 times in 'label'")

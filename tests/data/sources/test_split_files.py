@@ -64,7 +64,7 @@ def test_splits_that_a_file_lacks_are_drawn(tmp_path, data_dir):
             lambda text: text.replace("a/a000.png,,train", "a/z.png,,train"),
             ["images that are not in the data: a/z.png"],
         ),
-        (lambda text: text + "a/new.png,,train,a\n", ["images that are not in the data: a/new.png", "--split-file"]),
+        (lambda text: text + "a/new.png,,train,a\n", ["images that are not in the data: a/new.png", "split_file="]),
         (
             lambda text: "\n".join(text.splitlines()[:-2]),
             ["no split for images of the data: b/b008.png, b/b009.png", "names some of train and valid"],

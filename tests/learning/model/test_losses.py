@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from xrayfast.config import DEFAULT_LOSS, LOSS_SETTINGS, LossName
+from xrayfast.config import DEFAULT_LOSS, LOSS_SETTINGS, LOSS_TASKS, LossName
 from xrayfast.errors import ConfigError
 from xrayfast.learning.model.losses import (
     EFFECTIVE_BETA,
@@ -369,5 +369,5 @@ def test_the_weight_of_a_batch_is_its_images_or_its_unmasked_cells():
 
 def test_a_configuration_names_the_losses_of_the_table():
     assert get_args(LossName) == ("auto", *LOSSES)
-    assert LOSS_SETTINGS.keys() <= LOSSES.keys()
-    assert all(task in LOSSES[name].tasks for task, name in DEFAULT_LOSS.items())
+    assert LOSS_SETTINGS.keys() <= LOSSES.keys() == LOSS_TASKS.keys()
+    assert all(task in LOSS_TASKS[name] for task, name in DEFAULT_LOSS.items())

@@ -80,7 +80,7 @@ def test_a_label_map_gives_the_network_s_names(tmp_path):
 def test_nothing_in_common(tmp_path):
     with pytest.raises(DataError) as caught:
         match_labels(opened(classes(tmp_path, cat=1, dog=1)), ("Effusion", "Mass"), "multi")
-    for words in ("no label is known to both", "Effusion, Mass", "cat, dog", "--label-map", "'Effusion = cat'"):
+    for words in ("no label is known to both", "Effusion, Mass", "cat, dog", "label_map=FILE", "'Effusion = cat'"):
         assert words in str(caught.value)
 
 

@@ -60,7 +60,7 @@ def test_a_given_split_with_leaks_is_refused_by_name_and_nothing_is_written(give
     message = str(caught.value)
     assert image in message
     assert "again.png" in message
-    assert "--allow-leaks" in message
+    assert "allow_leaks=True" in message
     assert not (tmp_path / "runs").exists()
 
 

@@ -171,8 +171,8 @@ def build_other_spelling(root):
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (build_missing, ["no such folder", "CLASS/*.png", "train/CLASS", "labels.csv", "xrayfast synth"]),
-        (build_empty, ["no class folders", "CLASS/*.png", "xrayfast synth"]),
+        (build_missing, ["no such folder", "CLASS/*.png", "train/CLASS", "labels.csv", "xf.synth"]),
+        (build_empty, ["no class folders", "CLASS/*.png", "xf.synth"]),
         (build_file, ["found a file; expected a folder"]),
         (build_loose, ["2 images outside of class folders", "CLASS/*.png"]),
         (build_empty_class, ["/b: found no images in this class folder", ".png", "remove the folder"]),

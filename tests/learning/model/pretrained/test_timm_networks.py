@@ -169,9 +169,9 @@ def test_names_that_timm_does_not_have_are_refused(arch, words):
 
 
 def test_sizes_layers_and_classifiers_that_it_cannot_have():
-    with pytest.raises(ConfigError, match=r"can't take images of 72 px: .*Use --size 160, its own"):
+    with pytest.raises(ConfigError, match=r"can't take images of 72 px: .*Use size=160, its own"):
         build_network(f"timm:{TINY}", 2, size=72)
-    with pytest.raises(ConfigError, match=r"can't be divided into layers\. Use --unfreeze-blocks"):
+    with pytest.raises(ConfigError, match=r"can't be divided into layers\. Use unfreeze_blocks="):
         describe_layers(f"timm:{TINY}")
     with pytest.raises(ConfigError, match="can't be divided into layers"):
         build_layers(dict(ModelConfig(arch=f"timm:{TINY}", weights="none", size=64)), "ab", "layers")
