@@ -87,7 +87,7 @@ def test_a_correction_keeps_the_rules_between_labels(tmp_path):
     classes(tmp_path / "data", covid=5, normal=5)
     options = {"imply": ("covid=pneumonia",)}
     one = write(tmp_path, "covid/covid000.png,pneumonia,1,0,yes\n")
-    words = "contradicts --imply, by which 'covid/covid000.png' has 'pneumonia' too. Correct both labels."
+    words = "contradicts imply=, by which 'covid/covid000.png' has 'pneumonia' too. Correct both labels."
     assert words in message(DataError, tmp_path / "data", corrections=one, **options)
     both = write(tmp_path, "covid/covid000.png,pneumonia,1,0,yes\ncovid/covid000.png,covid,1,0,yes\n")
     data = opened(tmp_path / "data", corrections=both, **options)
