@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-import xrayfast
 from xrayfast.errors import TrainingError, XrayfastError
 from xrayfast.learning.model.own_loss import OwnLoss
 from xrayfast.own_code import show_setting
@@ -59,7 +58,7 @@ def _owner(frame: FrameType, learn: Any) -> str:
 
 
 def _is_users(file: str) -> bool:
-    return "site-packages" not in file and not Path(file).is_relative_to(Path(xrayfast.__file__).parent)
+    return "site-packages" not in file and not Path(file).is_relative_to(Path(__file__).parents[1])
 
 
 def _describe_file(file: str) -> str:
