@@ -21,7 +21,6 @@ from xrayfast.cli import output
 from xrayfast.cli.loading import SUMMARIES, Commands
 from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastError, truncate
 from xrayfast.errors.advice import advising_flags
-from xrayfast.errors.arguments import expectation
 from xrayfast.errors.escapes import escape_hidden, escape_lines, passing_warnings
 from xrayfast.errors.signals import INTERRUPTED, handling_signals
 
@@ -114,6 +113,8 @@ def _escaped_usage_errors() -> Iterator[None]:
         if not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":
             raise
         if isinstance(message := getattr(error, "message", None), str):
+            from xrayfast.errors.arguments import expectation  # it imports pydantic, which --help does without
+
             bound = message.removeprefix("Input should be ")
             text = message if bound == message else f"expected {expectation({'msg': message})}."
             error.message = truncate(escape_hidden(text))  # type: ignore[attr-defined]

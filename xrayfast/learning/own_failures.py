@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from xrayfast.errors import TrainingError, XrayfastError
-from xrayfast.learning.model.own_loss import OwnLoss
-from xrayfast.own_code import show_setting
+from xrayfast.own_code import is_own, show_setting
 
 _OF_FASTAI = re.compile(r"^Exception occured in `\w+` when calling event `\w+`:\n\t")
 """What fastai writes before the message of whatever a callback raises."""
@@ -50,8 +49,8 @@ def _owner(frame: FrameType, learn: Any) -> str:
     one = frame.f_locals.get("self")
     if any(one is cb for cb in learn.own_cbs):
         return f"The callback {type(one).__name__}"
-    if isinstance(one, OwnLoss):
-        return f"The loss {one.name}"
+    if one is learn.loss_func and is_own(learn.settings["loss"]):
+        return f"The loss {show_setting(learn.settings['loss'])}"
     if learn.is_own and isinstance(one, nn.Module) and any(one is module for module in learn.model.modules()):
         return f"The network {show_setting(learn.arch)}"
     return ""
