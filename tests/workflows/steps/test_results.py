@@ -301,7 +301,7 @@ def test_of_two_classes_one_curve_and_one_row_are_shown(binary):
 
 def test_an_older_run_of_two_classes_gets_what_is_lacking_and_keeps_its_numbers(binary):
     old = {name: value for name, value in binary.metrics.items() if name != "failures"}
-    new = ("positive", "calibration", "fixed_rates", "net_benefit", "warnings")
+    new = ("positive", "calibration", "fixed_rates", "net_benefit", "warnings", "population")
     for split in binary.predicted_splits:
         old[split] = {name: value for name, value in old[split].items() if name not in new}
         bins = old[split]["reliability"]["after"]["covid-19"]

@@ -221,11 +221,12 @@ def complete_metrics(run: Run) -> None:
         WriteError: the folder can't be written to.
     """
     metrics, decision = dict[str, Any](run.metrics), run.decision
-    lacking = [split for split in run.predicted_splits if "population" not in metrics[split]]
+    known = {"warnings", "net_benefit"}
+    lacking = [split for split in run.predicted_splits if not known | {"population"} <= metrics[split].keys()]
     for split in lacking:
         predictions = run.predictions(split)
         metrics[split] = summary = {**metrics[split], "population": predictions.population()}
-        if {"warnings", "net_benefit"} <= summary.keys():
+        if known <= summary.keys():
             continue
         if decision.positive is not None:
             summary["positive"] = decision.positive
