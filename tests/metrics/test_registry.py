@@ -115,7 +115,7 @@ def test_every_row_is_complete(task):
     for name, metric in {**overall_metrics(task), **label_metrics(prevalence=True)}.items():
         assert metric_title(name) == metric.title  # the same in every scope
         assert metric.name == name
-    names = [metric.name for row in METRICS for metric in row.over_all_labels() if task in metric.tasks]
+    names = [metric.name for row in METRICS for metric in row.over_all_labels if task in metric.tasks]
     assert len(set(names)) == len(names)
     assert EXACT_MATCH[task] in overall_metrics(task)
     assert metric_title("nothing") == "nothing"
@@ -177,7 +177,7 @@ def test_a_function_of_scores_is_called_for_each_resample_and_label():
     resamples = Resamples(split, np.random.default_rng(0).integers(0, 3, (5, split.n_units)).astype(float))
     slow = Metric("slow", "Slow", from_scores(auroc), averages=("micro",))
     np.testing.assert_allclose(slow.compute(resamples), resamples.label("auroc"), atol=1e-12)
-    (micro,) = slow.over_all_labels()
+    (micro,) = slow.over_all_labels
     np.testing.assert_allclose(
         micro.compute(resamples), overall_metrics("multi")["auroc_micro"].compute(resamples), atol=1e-12
     )

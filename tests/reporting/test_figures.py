@@ -1,3 +1,5 @@
+import io
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -142,6 +144,20 @@ def test_no_global_state_is_touched_and_pngs_are_the_same_twice():
     one, two = (figures.png_bytes(confusion_figure([[1, 2], [3, 4]], ["a", "b"])) for _ in range(2))
     assert one == two and one.startswith(b"\x89PNG")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_figure_is_drawn_once_and_cut_to_what_is_drawn(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "draw", lambda self, *args, real=Figure.draw: drawn.append(real(self, *args)))
+    pixels = np.zeros((30, 20), np.uint8)
+    figure = figures.top_losses_figure([Case("a" * 200, "normal", "covid-19", 0.93, 2.5, pixels)])
+    found = figures.png_bytes(figure)
+    assert len(drawn) == 1 and figure.dpi == Figure().dpi
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer, format="png", dpi=figures.DPI, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None}
+    )
+    assert buffer.getvalue() == found
 
 
 def test_save_replaces_the_file_and_leaves_nothing_else(tmp_path):

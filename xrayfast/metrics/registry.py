@@ -7,9 +7,9 @@ history of training, among the headline metrics and in the model card.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -87,19 +87,21 @@ class Metric:
     short: str = ""
     hub_name: str = ""
 
-    def over_all_labels(self) -> Iterator[Metric]:
+    @cached_property
+    def over_all_labels(self) -> tuple[Metric, ...]:
         """The metric itself, or those of its averages, with the scope "overall"."""
-        if self.scope == "overall":
-            yield self
+        every = [self] if self.scope == "overall" else []
         for average in self.averages:
             name = f"{self.name}_{average}"
             title = "Mean average precision" if name == "ap_macro" else f"{self.title}, {average}"
             found = replace(self, name=name, title=title, compute=_average(self, average), scope="overall", averages=())
             if average == "macro":
-                yield replace(found, denominator=None)
+                every.append(replace(found, denominator=None))
             else:
                 denominator = self.denominator if average == "micro" else None
-                yield replace(found, denominator=denominator, headline=False, epochs=(), train=(), hub_name="")
+                found = replace(found, headline=False, epochs=(), train=(), hub_name="")
+                every.append(replace(found, denominator=denominator))
+        return tuple(every)
 
 
 # How metrics are computed.
@@ -279,7 +281,7 @@ METRICS: tuple[Metric, ...] = (
 
 def overall_metrics(task: Task) -> dict[str, Metric]:
     """The metrics over all labels, by name."""
-    return {each.name: each for row in METRICS for each in row.over_all_labels() if task in each.tasks}
+    return {each.name: each for row in METRICS for each in row.over_all_labels if task in each.tasks}
 
 
 def label_metrics(*, prevalence: bool = False) -> dict[str, Metric]:
@@ -313,7 +315,7 @@ def train_metrics(*tasks: Task) -> dict[str, Metric]:
 
 def history_metrics(*tasks: Task) -> dict[str, Metric]:
     """Those in the history of training, on the validation split or on both, likewise."""
-    found = (metric for row in METRICS for metric in row.over_all_labels())
+    found = (metric for row in METRICS for metric in row.over_all_labels)
     return {metric.name: metric for metric in found if set(metric.epochs + metric.train) & set(tasks or BOTH)}
 
 

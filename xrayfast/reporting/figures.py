@@ -13,15 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.display.figure_style import (
@@ -43,6 +45,8 @@ from xrayfast.files import write_bytes
 from xrayfast.metrics.registry import further_columns, history_column, history_metrics
 
 DPI = 160
+MARGIN = 0.12
+"""Around what is drawn, in inches."""
 LABEL_CHARACTERS = 30
 
 FORMATS = ("png", "svg", "pdf")
@@ -179,8 +183,8 @@ def png_bytes(figure: Figure, transparent: bool = False) -> bytes:
         buffer,
         format="png",
         dpi=DPI,
-        bbox_inches="tight",
-        pad_inches=0.12,
+        bbox_inches=_drawn_box(figure),
+        pad_inches=MARGIN,
         transparent=transparent,
         metadata={"Software": None},
         pil_kwargs={"compress_level": 1} if transparent else {},
@@ -213,12 +217,25 @@ def parse_formats(found: Sequence[str] | str) -> tuple[str, ...]:
     return chosen
 
 
+def _drawn_box(figure: Figure) -> Bbox | Literal["tight"]:
+    """What is drawn and a margin, in inches, for `Figure.savefig`, which draws a figure twice to find its "tight" box;
+    only so a layout engine places the axes, and a figure that has one is drawn twice.
+    """
+    if figure.get_layout_engine() is not None:
+        return "tight"
+    dpi, figure.dpi = figure.dpi, DPI
+    try:
+        return figure.get_tightbbox(RendererAgg(1, 1, DPI)).padded(MARGIN)
+    finally:
+        figure.dpi = dpi
+
+
 def _vector_bytes(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
     # Else ids in the file would differ from one time to the next.
     with rc_context({"svg.hashsalt": "xrayfast"}):
-        figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=0.12, metadata=date)
+        figure.savefig(buffer, format=kind, bbox_inches=_drawn_box(figure), pad_inches=MARGIN, metadata=date)
     return buffer.getvalue()
 
 

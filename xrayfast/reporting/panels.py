@@ -53,6 +53,8 @@ class Panels:
     def strip(self, index: int) -> Axes:
         """The flat panel below a square one, for counts."""
         axes = self._axes(index, self._strip, self._side + 0.06)
+        style_axes(axes)
+        _style_x(axes, self._ticks)
         axes.set_yticks([])
         return axes
 
@@ -72,10 +74,7 @@ class Panels:
         row, column = divmod(index, self._columns)
         left = LEFT + column * (self._side + ACROSS)
         top = self._height - ABOVE - row * (ABOVE + self._side + self._strip + BELOW) - below
-        axes = axes_at(self.figure, left, top - height, self._side, height)
-        style_axes(axes)
-        _style_x(axes, self._ticks)
-        return axes
+        return axes_at(self.figure, left, top - height, self._side, height)
 
 
 def style_square(axes: Axes, ticks: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)) -> None:
