@@ -321,7 +321,9 @@ def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, data_dir):
     deadline = time.monotonic() + 120
     while not history.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
+    process.send_signal(signal.SIGSTOP)  # else it may have finished on a busy machine
     refused = call("fit", "--resume", "runs/r", code=1).stderr
+    process.send_signal(signal.SIGCONT)
     assert f"another process writes to this run (process {process.pid} on " in refused
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
@@ -335,7 +337,7 @@ def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, data_dir):
     assert len(Run("runs/r").history) == epochs + 1
 
 
-@pytest.mark.parametrize(("words", "code"), [("models --json", 0), ("interpret nowhere", 1), ("fit --no-such", 2)])
+@pytest.mark.parametrize(("words", "code"), [("cache info --json", 0), ("interpret nowhere", 1), ("fit --no-such", 2)])
 def test_a_process_flushes_its_output_and_calls_its_exit_handlers_but_skips_the_teardown(at, words, code):
     script = """
 import atexit, os, xrayfast.cli
@@ -352,12 +354,15 @@ xrayfast.cli.main()
     assert done.returncode == code
     assert done.stdout.endswith("called at exit\n")
     assert "torn down" not in done.stdout
-    assert ("vgg16_bn" in done.stdout) if code == 0 else done.stderr
+    assert ('"folders"' in done.stdout) if code == 0 else done.stderr
 
 
 def test_a_closed_standard_output_is_no_error_at_the_end(at):
     done = subprocess.run(
-        ["sh", "-c", f"{sys.executable} -m xrayfast models --json >&-"], stderr=subprocess.PIPE, text=True, timeout=60
+        ["sh", "-c", f"{sys.executable} -m xrayfast cache info --json >&-"],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
     )
     assert "Traceback" not in done.stderr and "atexit" not in done.stderr
 
@@ -370,12 +375,11 @@ def test_an_error_while_torch_is_imported_is_reported_at_once(at, data_dir, monk
     def refuse(*_):
         raise DataError("mine")
 
-    release = threading.Event()
+    release, checked = threading.Event(), []
     monkeypatch.setattr(data, "decode", refuse)
-    monkeypatch.setattr(fit, "_check", lambda *_: release.wait(60))
-    began = time.monotonic()
+    monkeypatch.setattr(fit, "_check", lambda *_: checked.append(release.wait(300)))
     assert "mine" in call("fit", data_dir, *TINY, code=1).stderr
-    assert time.monotonic() - began < 30
+    assert not checked
     release.set()
 
 

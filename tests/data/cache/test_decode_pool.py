@@ -98,6 +98,7 @@ def test_nothing_is_left_running(tmp_path, monkeypatch):
 def test_chunks_of_another_run_are_waited_for(tmp_path):
     paths = write_images(tmp_path / "images", 4)
     free = threading.Event()
+    start = time.monotonic()
     threading.Timer(0.5, free.set).start()
 
     @contextlib.contextmanager
@@ -107,7 +108,6 @@ def test_chunks_of_another_run_are_waited_for(tmp_path):
         else:
             yield chunk[1:]
 
-    start = time.monotonic()
     outcomes = [outcome for outcome in decode_all(Job(SIDE, "auto", None), [paths[:2], paths[2:]], 0, claim) if outcome]
     assert time.monotonic() - start >= 0.5
     assert sorted(outcome.path for outcome in outcomes) == paths

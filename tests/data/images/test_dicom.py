@@ -754,12 +754,12 @@ from xrayfast.data.images.reader import read
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 read(sys.argv[1])
-before, began, message = peak(), time.monotonic(), ""
+before, began, message = peak(), time.process_time(), ""
 try:
     read(sys.argv[2])
 except Exception as error:
     message = str(error)
-print(peak() - before, time.monotonic() - began, message)
+print(peak() - before, time.process_time() - began, message)
 """
 
 

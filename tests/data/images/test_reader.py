@@ -705,9 +705,9 @@ def test_a_tiff_of_a_million_pages_is_read_as_fast_as_any(tmp_path):
     content[following : following + 4] = len(content).to_bytes(4, "little")
     pages = [b"\0\0" + (len(content) + 6 * (page + 1)).to_bytes(4, "little") for page in range(200_000)]
     (tmp_path / "x.tif").write_bytes(bytes(content) + b"".join(pages) + bytes(6))
-    began = time.monotonic()
+    began = time.process_time()
     image = read(tmp_path / "x.tif")
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
     assert np.array_equal(image.pixels, RAMP) and "first of several frames" in image.notes
 
 
