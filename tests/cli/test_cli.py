@@ -358,12 +358,8 @@ xrayfast.cli.main()
 
 
 def test_a_closed_standard_output_is_no_error_at_the_end(at):
-    done = subprocess.run(
-        ["sh", "-c", f"{sys.executable} -m xrayfast cache info --json >&-"],
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-    )
+    command = ["sh", "-c", f"{sys.executable} -m xrayfast cache info --json >&-"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
     assert "Traceback" not in done.stderr and "atexit" not in done.stderr
 
 

@@ -35,7 +35,9 @@ def root(tmp_path):
 
 
 def killed_builds(root: Path, folder: Path, environment: dict[str, str], kills: int) -> tuple[int, int]:
-    """Kill so many builds at random moments after a first image, the main process or all; how many caches became complete, partial."""
+    """Kill so many builds at random moments after their first image, the main process or all; how many caches became
+    complete, partial.
+    """
     rng = random.Random(0)
     completed = partial = killed = 0
     count = len(list(folder.iterdir()))
