@@ -225,7 +225,8 @@ def _drawn_box(figure: Figure) -> Bbox | Literal["tight"]:
         return "tight"
     dpi, figure.dpi = figure.dpi, DPI
     try:
-        return figure.get_tightbbox(RendererAgg(1, 1, DPI)).padded(MARGIN)
+        renderer = RendererAgg(1, 1, DPI)  # type: ignore[no-untyped-call]
+        return figure.get_tightbbox(renderer).padded(MARGIN)
     finally:
         figure.dpi = dpi
 
