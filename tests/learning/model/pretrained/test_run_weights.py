@@ -84,7 +84,7 @@ def test_a_file_of_a_run_gives_the_backbone_alone_as_before(tiny_run, theirs):
         (
             {"head": "mlp"},
             r"head fastai of 512 hidden units; here it is mlp of 512 hidden units\. Use head='fastai'; or weights='"
-            r".*model\.safetensors takes the backbone alone",
+            r".*model\.safetensors' takes the backbone alone",
         ),
         ({"head": "linear"}, "here it is linear of no hidden units"),
         ({"head_width": (64, 32)}, "here it is fastai of 64, 32 hidden units"),
