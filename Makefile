@@ -17,9 +17,9 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow" --ignore tests/faults
 
-# Kills, signals, damaged files and hostile runs; XRAYFAST_FAULTS_SEED=1 draws others.
+# Kills, signals, damaged files and hostile runs, and one line of counts: see examples/guide/contributing.md.
 test-faults: $(READY)
-	$(BIN)/python -m pytest -m slow -rP tests/faults
+	$(BIN)/python -m pytest -m slow tests/faults
 
 lint: $(READY)
 	$(BIN)/ruff check .

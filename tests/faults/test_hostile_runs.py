@@ -1,6 +1,5 @@
 """A stranger's run gives an answer or an error that says what is wrong: it neither hangs nor fills the memory."""
 
-import os
 import resource
 import shutil
 import signal
@@ -12,12 +11,12 @@ from typer.testing import CliRunner
 
 import xrayfast as xf
 from tests.conftest import TINY, StopAfter
+from tests.faults.campaign import SEED, conclude, rounds, size_of
 from tests.faults.hostile_runs import hostile_runs
 from xrayfast.cli import app
 from xrayfast.errors import Interrupted, XrayfastError
 
-COUNT = int(os.environ.get("XRAYFAST_HOSTILE_RUNS", "100"))
-SEED = int(os.environ.get("XRAYFAST_FAULTS_SEED", "0"))
+COUNT = size_of("runs", 100)
 SECONDS, MEGABYTES = 60, 500
 
 
@@ -65,8 +64,9 @@ def test_every_command_answers_or_says_what_is_wrong(
     for command in commands.values():  # what is imported and cached counts for no run
         command(shutil.copytree(original, tmp_path / "as it was"))
         shutil.rmtree(tmp_path / "as it was")
-    wrong, errors, answers = [], 0, 0
-    for what, folder in hostile_runs(original, tmp_path / "runs", COUNT, SEED):
+    wrong, errors, answers, done = [], 0, 0, 0
+    runs = hostile_runs(original, tmp_path / "runs", COUNT, SEED)
+    for _, (what, folder) in zip(rounds(COUNT), runs, strict=False):
         for name, command in commands.items():
             start, peak = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             signal.signal(signal.SIGALRM, _too_long)
@@ -88,8 +88,8 @@ def test_every_command_answers_or_says_what_is_wrong(
             if grown > MEGABYTES:
                 wrong.append(f"{name}: {what}: {grown:.0f} MB more")
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"{COUNT} {kind} runs, {errors} errors, {answers} answers, {len(wrong)} wrong")
-    assert not wrong, "\n".join(wrong)
+        done += 1
+    conclude(done, COUNT, f"{kind} runs ({errors} errors, {answers} answers)", wrong)
 
 
 class TooLong(BaseException):

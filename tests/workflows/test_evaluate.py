@@ -12,13 +12,14 @@ from PIL import Image
 import xrayfast as xf
 from tests.conftest import TINY
 from xrayfast.config import Config
+from xrayfast.data.cache.image_cache import open_images
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.metrics.claims.headline import optimism
 from xrayfast.run import Run
 from xrayfast.synthetic import write_dataset
 from xrayfast.workflows import evaluate as module
 from xrayfast.workflows.evaluate import evaluate
-from xrayfast.workflows.steps.seen import NOT_FOUND
+from xrayfast.workflows.steps.seen import NOT_FOUND, OTHER_PATIENTS, describe_seen
 
 FEW = {"resamples": 20, "device": "cpu"}
 
@@ -260,6 +261,30 @@ def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_pat
     new.to_csv(table, index=False)
     config = Config().updated({"source": table, "patient_col": "none"})
     assert [n for _, n in evaluate(run, config=config, **FEW).metrics["images"]["left_out"]] == [1]
+
+
+def test_patients_who_are_only_numbered_alike_are_no_patients_of_training(others, data_dir, tmp_path):
+    """Another source's p0001 is another patient, unless some image or study shows that both are of one archive."""
+    own = pd.read_csv(data_dir / "labels.csv").assign(patient=[f"p{i // 2:04d}" for i in range(36)], exam=range(36))
+    own.to_csv(tmp_path / "own.csv", index=False)
+    run = xf.fit(xf.open_data(data_dir, labels=tmp_path / "own.csv"), runs=tmp_path / "runs", epochs=1, **TINY)
+    table = listed(others, tmp_path)
+    new = pd.read_csv(table).assign(patient=[f"p{i // 2:04d}" for i in range(24)], exam=range(24))
+    new.to_csv(table, index=False)
+    found = evaluate(run, table, **FEW).metrics
+    assert found["images"]["left_out"] == []
+    assert any("12 of 12 patients of these data are in the run's own data, but no image" in n for n in found["notes"])
+    split = new.assign(split=["train", "valid"] * 12)
+    split.to_csv(table, index=False)
+    data = xf.open_data(table)
+    (remark,) = describe_seen(run, data, open_images(data.config, 32))
+    assert remark.startswith(f"{run.path}: By identifiers, ") and remark.endswith(OTHER_PATIENTS)
+    trained = pd.read_csv(run.split_path).query("split == 'train'")["image"].iloc[0]
+    shutil.copy(data_dir / trained, Path(others, new.iloc[-1]["image"]).with_name("known.png"))
+    known = new.iloc[-1:].assign(image=str(Path(new.iloc[-1]["image"]).with_name("known.png")), patient="x")
+    pd.concat([new, known]).to_csv(table, index=False)
+    left_out = dict(evaluate(run, table, **FEW).metrics["images"]["left_out"])
+    assert left_out["seen in training"] == 1 and left_out["seen in training, in other images of the patient"] > 10
 
 
 def test_what_is_no_radiograph_is_left_out(run, others, tmp_path):

@@ -15,7 +15,17 @@ from xrayfast.audit.duplicates import Duplicates, distinct_groups
 from xrayfast.audit.features import Features
 from xrayfast.audit.leaks import Leaks, rows_by_patient
 from xrayfast.audit.shortcuts import ALL, NOTABLE, RIVAL, Shortcuts
-from xrayfast.data.images.notes import COLOUR_CODED, FEW_SHADES, NO_RADIOGRAPH, TWO_SHADES, group_notes, is_other_object
+from xrayfast.data.images.notes import (
+    COLOUR_CODED,
+    COLOURED_MARKS,
+    FEW_SHADES,
+    NO_RADIOGRAPH,
+    PLAIN_AREAS,
+    TOO_SMOOTH,
+    TWO_SHADES,
+    group_notes,
+    is_other_object,
+)
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import plural, shorten
@@ -40,6 +50,8 @@ _LONG = 2.0  # times as long as wide, or wide as long; chest radiographs are wit
 
 _NO_RADIOGRAPH = "Training and evaluation leave them out, unless --keep-masks takes them for radiographs."
 
+_DOUBTFUL = "They may be no radiographs: look, and take out those that are none."
+
 _NOTED: dict[str, tuple[str, Severity, str, str]] = {
     "constant": ("of one shade", "warning", "of one shade", "There is nothing to see in them: take them out."),
     "transparent": (
@@ -52,6 +64,14 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
     "no_radiograph": (NO_RADIOGRAPH, "warning", "that are no radiographs, by their header", _NO_RADIOGRAPH),
     "few_shades": (FEW_SHADES.replace("#", r"\d+"), "warning", "of few shades, as label maps are", _NO_RADIOGRAPH),
     "colour_coded": (COLOUR_CODED, "warning", "colour-coded, as maps and overlays are", _NO_RADIOGRAPH),
+    "too_smooth": (TOO_SMOOTH, "note", TOO_SMOOTH, _DOUBTFUL),
+    "plain_areas": (PLAIN_AREAS, "note", PLAIN_AREAS, _DOUBTFUL),
+    "coloured_marks": (
+        COLOURED_MARKS,
+        "note",
+        "with coloured lines or marks",
+        "These are in the gray image too, and may give the label away: use the images without them.",
+    ),
     "noise": (
         "as in noise",
         "warning",

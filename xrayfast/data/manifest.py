@@ -25,7 +25,13 @@ from xrayfast.data.labels.resolve import ResolvedLabels, resolve_labels
 from xrayfast.data.labels.spellings import join_spellings
 from xrayfast.data.labels.targets import UNCERTAIN, Targets, join_labels, to_truth
 from xrayfast.data.sources.identifiers import describe_rounding
-from xrayfast.data.sources.patients import group_images, hash_identifiers, pseudonymize, studies_without_patient
+from xrayfast.data.sources.patients import (
+    group_images,
+    hash_identifiers,
+    pseudonymize,
+    studies_everywhere,
+    studies_without_patient,
+)
 from xrayfast.data.sources.read import read_source
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.split_files import read_split_file
@@ -68,7 +74,7 @@ class Manifest(HasOverview):
         drawn: (N,) bool, whether the split of an image was drawn, and not given.
         left_out: why images of the source are no rows, and their names.
         corrections: those of a reader, applied to the targets.
-        identities: (N, 2) hashes of patient and study, as `hash_identifiers` makes them; never written.
+        identities: (N, 2) hashes of patient and study (see `hash_identifiers`, `studies_everywhere`); never written.
     """
 
     table: pd.DataFrame
@@ -279,6 +285,7 @@ def open_manifest(
         splits = keep_given_splits(given)
     if leave_out is None:
         notes += idle + check_effects(config, _facts(records, labels, splits, given, config, to_train))
+    studies = studies_everywhere(records.patients, records.studies)
     return Manifest(
         _build_table(records, splits.names, join_labels(truth == 1, labels.names)),
         tuple(labels.names),
@@ -289,7 +296,7 @@ def open_manifest(
         splits.drawn,
         tuple((why, tuple(names)) for why, names in records.left_out),
         tuple(corrections),
-        np.column_stack([hash_identifiers(ids, len(truth)) for ids in (records.patients, records.studies)]),
+        np.column_stack([hash_identifiers(ids, len(truth)) for ids in (records.patients, studies)]),
     )
 
 

@@ -1,9 +1,26 @@
 """Which notes of the reader are passed on, and how."""
 
+import io
+import re
+
 import numpy as np
 import pytest
+from PIL import Image
+from scipy import ndimage
 
-from xrayfast.data.images.notes import describe_contents, describe_notes, group_notes, needs_attention
+from xrayfast.data.images.jpeg import CUT_SCAN
+from xrayfast.data.images.notes import (
+    COLOURED_MARKS,
+    PLAIN_AREAS,
+    TOO_SMOOTH,
+    describe_contents,
+    describe_notes,
+    group_notes,
+    needs_attention,
+)
+from xrayfast.data.images.reader import read
+from xrayfast.errors import ReadError
+from xrayfast.synthetic import phantom
 
 ROUTINE = [
     "12 bits stored", "full range 0..4095", "full range 0..4095 for window 2048/4000 LINEAR",
@@ -91,10 +108,86 @@ def test_a_black_half(film, side):
     assert describe_contents(film) == [f"{side} half black"]
 
 
+SIDES = (64, 100, 320, 1024)
+
+
+def lungs(side):
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    width = 0.26 + 0.03 * np.sin(5 * y)
+    return ((y / 0.65) ** 2 + ((abs(x) - 0.42) / width) ** 2 < 1).astype(float)
+
+
+def smooth_images(side):
+    y, x = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j]
+    mask = lungs(side)
+    inside = ndimage.distance_transform_edt(mask)
+    outside = ndimage.distance_transform_edt(1 - mask)
+    coarse = np.random.default_rng(side).uniform(0, 255, (7, 7)).astype(np.float32)
+    blurs = (0.005, 0.01, 0.02, 0.04, 0.08)
+    found = {f"blur {blur}": 255 * ndimage.gaussian_filter(mask, blur * side) for blur in blurs}
+    found |= {"faint blur": 100 * ndimage.gaussian_filter(mask, 0.02 * side) + 20}
+    found |= {"distance": 255 * inside / inside.max(), "outside": 255 * outside / outside.max()}
+    found |= {"signed": 255 * (inside - outside - (inside - outside).min()) / np.ptp(inside - outside)}
+    found |= {"linear": 255 * x, "diagonal": 100 * (x + y) + 20, "radial": 255 - 200 * np.hypot(x - 0.5, y - 0.4)}
+    found |= {"gaussian": 255 * np.exp(-((x - 0.6) ** 2 + (y - 0.4) ** 2) / 0.05)}
+    return found | {"heat map": np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))}
+
+
+def as_jpeg(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=90)
+    return np.asarray(Image.open(stream))
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_blurred_masks_distance_maps_and_gradients_are_noted(side):
+    for name, values in smooth_images(side).items():
+        pixels = np.clip(values.round(), 0, 255).astype(np.uint8)
+        for seen in (pixels, as_jpeg(pixels)):
+            found = describe_contents(seen)
+            few = bool(re.fullmatch(r"of \w+ shades", "".join(found))) and name in ("blur 0.005", "blur 0.01")
+            assert few or found == ["smooth, as blurred masks and maps are"], (name, found)
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("values", [9, 12, 20, 40])
+def test_label_maps_of_many_values_are_noted(side, values):
+    rows, columns = np.mgrid[:side, :side]
+    points = np.random.default_rng(values).uniform(0, side, (values, 2))
+    regions = np.argmin((rows[..., None] - points[:, 0]) ** 2 + (columns[..., None] - points[:, 1]) ** 2, axis=-1)
+    (note,) = describe_contents((regions * (255 // (values - 1))).astype(np.uint8))
+    assert note == "of plain areas with edges, as label maps are" or (values == 9 and note == "of 8 shades")
+    assert describe_contents(regions.astype(np.uint8))
+    masked = np.where(lungs(side) > 0, (regions + 1) * (255 // values), 0).astype(np.uint8)
+    assert describe_contents(masked)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_phantoms_scaled_coded_and_of_little_contrast_have_no_such_note(side):
+    film = phantom("normal", patient=1, image=0, size=side)
+    large = np.asarray(Image.fromarray(film).resize((4 * side, 4 * side), Image.Resampling.BICUBIC))
+    small = np.asarray(Image.fromarray(film).resize((64, 64), Image.Resampling.BILINEAR))
+    for seen in (film, large, small, as_jpeg(film), film // 2, 60 + film // 3):
+        assert not {TOO_SMOOTH, PLAIN_AREAS} & {*describe_contents(seen)}
+
+
+@pytest.mark.slow
+def test_no_real_radiograph_looks_like_a_mask_or_a_map(shared):
+    files = sorted(file for file in (shared / "data").rglob("*") if file.suffix in (".jpg", ".png", ".dcm", ".tif"))
+    read_notes, unreadable = {}, 0
+    for file in files:
+        try:
+            read_notes[file] = read(file).notes
+        except ReadError:
+            unreadable += 1
+    odd = {TOO_SMOOTH, PLAIN_AREAS, COLOURED_MARKS, CUT_SCAN}
+    print(f"{len(read_notes)} radiographs")
+    assert len(read_notes) > 7800 and unreadable < 3
+    assert not {file.name: notes for file, notes in read_notes.items() if odd & {*notes}}
+
+
 def test_few_real_radiographs_have_these_notes(shared):
     import random
-
-    from xrayfast.data.images.reader import read
 
     files = sorted((shared / "data" / "darkcovid").glob("*/*.jpg"))
     files = random.Random(0).sample(files, 300)

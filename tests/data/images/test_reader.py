@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import colormaps
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.data.images import limits
@@ -35,9 +35,9 @@ def saved(folder: Path, image: Image.Image, name: str, **options) -> Path:
 
 @pytest.mark.parametrize("name", ["x.png", "x.bmp", "x.tif", "x.tiff", "x.PNG"])
 def test_plain_gray_is_read_as_it_stands(tmp_path, name):
-    image = read(saved(tmp_path, Image.fromarray(RAMP), name))
+    image = read(saved(tmp_path, Image.fromarray(FILM), name))
     assert image.pixels.dtype == np.uint8
-    assert np.array_equal(image.pixels, RAMP)
+    assert np.array_equal(image.pixels, FILM)
     assert image.notes == ()
 
 
@@ -83,7 +83,7 @@ def test_transparency_is_laid_on_black(tmp_path, alpha, expected, note):
 @pytest.mark.parametrize("name", ["x.png", "x.tif"])
 @pytest.mark.parametrize(("size", "value"), [(1, 65535), (4, 65535), (4, 4200)])
 def test_hot_pixels_and_markers_do_not_change_the_brightness(tmp_path, name, size, value):
-    values = np.linspace(400, 3900, 64 * 64).round().astype(np.uint16).reshape(64, 64)
+    values = 400 + 13 * phantom("normal", patient=0, image=0, size=64).astype(np.uint16)
     marked = values.copy()
     marked[:size, :size] = value
     plain = read(saved(tmp_path, Image.fromarray(values), name))
@@ -245,7 +245,7 @@ def test_a_jpeg_that_claims_a_few_pixels_more_than_it_has(tmp_path, size):
 
 
 def test_an_image_in_which_something_can_be_seen_has_no_note(tmp_path):
-    assert read(saved(tmp_path, Image.fromarray(SEEN), "x.png")).notes == ()
+    assert read(saved(tmp_path, Image.fromarray(FILM), "x.png")).notes == ()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
@@ -639,7 +639,7 @@ def test_a_jpeg_with_previews_is_a_jpeg(tmp_path):
 
 
 def test_content_decides_and_a_wrong_ending_is_noted(tmp_path):
-    image = read(saved(tmp_path, Image.fromarray(RAMP), "x.png", format="JPEG", quality=95))
+    image = read(saved(tmp_path, Image.fromarray(FILM), "x.png", format="JPEG", quality=95))
     assert image.format == "JPEG"
     assert image.notes == ("JPEG in a file named .png",)
 
@@ -751,6 +751,30 @@ def test_a_progressive_jpeg_of_more_data_than_its_header_claims_is_noted(tmp_pat
     content[frame + 5 : frame + 9] = struct.pack(">HH", *size)
     path.write_bytes(content)
     assert ("data go on below the last row that the header claims" in read(path).notes) == noted
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+@pytest.mark.parametrize("colour", ["red", "lime", "cyan"])
+def test_a_thin_coloured_contour_on_a_gray_film_is_noted(tmp_path, name, colour):
+    film = Image.fromarray(FILM).convert("RGB")
+    assert not read(saved(tmp_path, film, name)).notes
+    ImageDraw.Draw(film).ellipse((60, 80, 140, 250), outline=colour, width=1 if name == "a.png" else 3)
+    (note,) = read(saved(tmp_path, film, name)).notes
+    assert note == "coloured lines or marks converted to gray" or note.startswith("colour on ")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_progressive_jpeg_that_is_cut_off_within_its_last_scan_is_noted(tmp_path, mode):
+    rough = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)).resize((400, 400))
+    path = saved(tmp_path, rough.convert(mode), "a.jpg", progressive=True)
+    assert not read(path).notes
+    content = path.read_bytes()
+    start = content.rfind(b"\xff\xda")
+    for share in (0.02, 0.5, 0.98):
+        path.write_bytes(content[: start + 10 + int(share * (len(content) - start - 12))] + b"\xff\xd9")
+        assert "the last scan of a progressive JPEG is cut off, and fine detail with it" in read(path).notes
+    path.write_bytes(content + b"what follows the end is no part of the image")
+    assert not read(path).notes
 
 
 def test_a_progressive_jpeg_of_which_scans_are_missing_is_noted(tmp_path):

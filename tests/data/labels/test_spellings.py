@@ -78,7 +78,8 @@ def test_labels_that_are_codes_are_noted(names, what):
         *(("tb", "Tuberculosis"), ("PTX", "pneumothorax"), ("abn", "abnormal"), ("f", "female"), ("0", "0_normal")),
         *(("LO", "Lung Opacity"), ("opacity", "opacities"), ("mass", "masses"), ("infiltrate", "infiltration")),
         *(("healthy", "normal"), ("sano", "WNL"), ("1: mass", "1"), ("covid", "SARS-CoV-2"), ("NML", "normal")),
-        *(("T.B.", "TB"), ("0", "zero")),
+        *(("T.B.", "TB"), ("0", "zero"), ("2", "II"), ("grade 1", "Grade_I"), ("stage 2a", "Stage IIa")),
+        *(("grade two", "grade 2"), ("4", "\u2163"), ("mild III", "mild 3")),
     ],
 )
 def test_labels_that_may_be_one_under_two_names_are_noted(pair):
@@ -94,6 +95,7 @@ def test_labels_that_may_be_one_under_two_names_are_noted(pair):
     [
         ["positive", "negative", "typical", "atypical"],
         ["I", "II", "III", "IV"],
+        ["1", "2", "IIa", "grade 1", "type v", "vi5"],
         ["grade 1", "grade 2", "0", "1"],
         ["Lung Opacity", "Lung Lesion", "Mass", "Massive hernia", "no mass", "No Finding"],
         ["Atelectasis", "Pneumonia", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Edema", "Emphysema"],

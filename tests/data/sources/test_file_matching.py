@@ -275,6 +275,21 @@ def test_names_that_differ_in_case_only_are_counted(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("file", "cell"), [("images/{i:05d}.png", "{i}"), ("{i}.png", "{i}.0"), ("images/{i:03d}.png", "images/{i}.png"),
+                       ("IM-{i:04d}.png", "IM-{i}.jpg")]
+)  # fmt: skip
+def test_names_that_differ_in_how_numbers_are_written_are_counted(tmp_path, file, cell):
+    root = make(tmp_path, *(file.format(i=i) for i in range(3, 13)), "other.png")
+    text = "image,label\n" + "".join(f"{cell.format(i=i)},{'ab'[i % 2]}\n" for i in range(3, 13))
+    found = message(DataError, root, labels=table(root, text))
+    assert "only in how numbers are written, which spreadsheets and pandas change" in found
+    assert f"as {cell.format(i=3)} from {file.format(i=3)}: " in found
+    assert "dtype=str" in found
+    text = "image,label\n" + "".join(f"{cell.format(i=i * 100)},{'ab'[i % 2]}\n" for i in range(3, 13))
+    assert "numbers are written" not in message(DataError, root, labels=table(root, text))
+
+
 def test_a_table_of_boxes_says_how_it_becomes_one_of_images(tmp_path):
     root = make(tmp_path, *(f"{i}.png" for i in range(6)))
     text = "image,class_name,xmin,ymin\n" + "".join(f"{i // 2}.png,{'ab'[i % 2]},1,2\n" for i in range(12))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import shlex
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,30 @@ def test_one_column_of_0_and_1_is_one_label(data_dir):
 def test_grades_are_classes(data_dir):
     table(data_dir, "image,target\n" + "".join(f"images/{i}.png,{i % 3}\n" for i in range(10)))
     assert opened(data_dir).labels == ("0", "1", "2") and opened(data_dir).task == "single"
+
+
+@pytest.mark.parametrize("grades", ["0123", "12345", ["I", "II", "III"], ["mild", "moderate", "severe"], "12"])
+@pytest.mark.parametrize("name", ["severity", "Edema score", "Nodule"])
+def test_a_column_of_grades_beside_those_of_labels_is_named(data_dir, name, grades):
+    grade_rows = "".join(f"images/{i}.png,{i % 2},{int(i > 4)},{grades[-1 - i % len(grades)]}\n" for i in range(10))
+    table(data_dir, f"image,Mass,Hernia,{name}\n{grade_rows}")
+    where = {"1 from 2 on", f"--label-col {shlex.quote(name)} alone makes a class of each value"}
+    if grades == "12" and name != "Edema score":
+        found = message(DataError, data_dir)
+        assert "expected 1, 0, -1 (uncertain) or blank. It looks like a grade, by its values 1, 2: make" in found
+        assert all(words in found for words in where)
+    else:
+        data = opened(data_dir)
+        assert data.labels == ("Hernia", "Mass")
+        assert grades == "12" or noted(data, f"Not used, as by its values it looks like a grade: '{name}'.", *where)
+    assert len(opened(data_dir, label_col=(name,)).labels) == len(grades)
+
+
+def test_columns_of_grades_alone_are_named_and_counts_are_none(data_dir):
+    likert = "".join(f"images/{i}.png,{1 + i % 5},{5 - i % 5},{1 + i // 3}\n" for i in range(10))
+    table(data_dir, f"image,Mass,Hernia,visit\n{likert}")
+    found = message(DataError, data_dir)
+    assert "by their values they look like grades: 'Mass', 'Hernia'." in found and "1 from 2 on" in found
 
 
 def test_uncertain_and_blank_cells(data_dir):

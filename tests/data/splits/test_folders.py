@@ -37,14 +37,22 @@ def test_folders_tell_the_split_where_they_tell_of_train_and_another():
 
 @pytest.mark.parametrize(
     ("train", "test"),
-    [("development", "test"), ("dev_set", "hold-out"), ("Internal", "External")],
+    [
+        *(("development", "test"), ("dev_set", "hold-out"), ("Internal", "External"), ("derivation", "validation")),
+        *(("Derivation_set", "validation_set"), ("derivation_cohort", "test_cohort"), ("derivation", "hold-out")),
+    ],
 )
 def test_folders_of_development_and_internal_images_are_train_beside_others(tmp_path, train, test):
     make(tmp_path, *(f"{s}/{label}/{label}{i}{s}.png" for s in (train, test) for label in "ab" for i in range(9)))
     data = opened(tmp_path)
     assert data.labels == ("a", "b")
-    assert noted(data, f"Splits: '{train}' is train;") or noted(data, f"{train} (18, train)", f"{test} (18, test)")
-    assert {name for name, split in splits(data).items() if split == "test"} == {
+    other = "valid" if test.startswith("valid") else "test"
+    assert (
+        noted(data, f"Splits: '{train}' is train")
+        or noted(data, f"{train} (18")
+        or noted(data, "Splits from the folders")
+    )
+    assert {name for name, split in splits(data).items() if split == other} == {
         name for name in splits(data) if name.startswith(test)
     }
 

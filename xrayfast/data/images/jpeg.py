@@ -19,12 +19,16 @@ MORE_ROWS = "data go on below the last row that the header claims"
 MISSING_SCANS = "scans of a progressive JPEG are missing, and fine detail with them"
 """The note on progressive JPEGs that are cut off between or in scans before the last."""
 
+CUT_SCAN = "the last scan of a progressive JPEG is cut off, and fine detail with it"
+"""The note on progressive JPEGs that are cut off within their last scan."""
+
 _MISSING = 128
 """What libjpeg gives for the pixels that a cut off JPEG lacks."""
 
 _START_OF_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _PROGRESSIVE = (0xC2, 0xCA)
 _INVENTED, _SMOOTHED = 64, 2  # blocks that libjpeg may make of the last bits, and rows of blocks that it smooths below
+_FURTHER_DATA = bytes(73 * i % 251 for i in range(1024))
 _SEGMENT = re.compile(rb"\xff+([\x01-\xbf\xc0-\xcf\xd8-\xfe])")  # not in a scan's data, but where it ends
 
 
@@ -51,7 +55,21 @@ def note_wrong_length(stream: io.BytesIO) -> list[str]:
     if not any(marker in _PROGRESSIVE for marker, _ in segments):
         scan = content.rfind(_START_OF_SCAN, 0, end)
         return [MORE_ROWS] * (0 <= scan < end < content.find(_END, scan))
-    return [MORE_ROWS] * _first_scan_goes_on(content, segments) + [MISSING_SCANS] * _lacks_scans(content, segments)
+    if _lacks_scans(content, segments):
+        notes = [MISSING_SCANS]
+    else:
+        notes = [CUT_SCAN] * _takes_further_data(content, segments[-1])
+    return [MORE_ROWS] * _first_scan_goes_on(content, segments) + notes
+
+
+def _takes_further_data(content: bytes, end: tuple[int, int]) -> bool:
+    """Whether data behind a JPEG's last ones change the image: a decoder passes over what follows a whole scan."""
+    marker, start = end
+    if marker != _END[1]:
+        return False
+    longer = content[:start] + _FURTHER_DATA + _END
+    decoded = (Image.open(io.BytesIO(data), formats=("JPEG",)).tobytes() for data in (content, longer))
+    return next(decoded) != next(decoded)
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int]]:

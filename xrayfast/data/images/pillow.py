@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from xrayfast.data.images.bits import find_surround, has_other_sign
 from xrayfast.data.images.jpeg import MISSING_ROWS, lacks_last_rows, note_wrong_length
 from xrayfast.data.images.limits import require_enough_data, require_few_scans, require_sensible_size
-from xrayfast.data.images.notes import describe_colours
+from xrayfast.data.images.notes import COLOURED_MARKS, describe_colours, has_coloured_marks
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
@@ -28,6 +28,8 @@ _FEW_LEVELS = 64
 
 _COLOURS, _PROBED = 24, [(x, 7 * x % 16) for x in range(1, 16)]
 """Rows and columns of pixels whose colours are looked at where a few, in sixteenths of width and height, have any."""
+
+_ROWS = 32  # which thin coloured lines are looked for in
 
 _LEAST_STEP, _STEPS = 256, 256  # bytes of a JPEG that are decoded at once, and the number of such steps
 
@@ -170,8 +172,11 @@ def _describe_colours(image: Image.Image) -> list[str]:
     for x, y in _PROBED:
         red, green, blue = pixel[width * x // 16, height * y // 16]  # type: ignore[misc]
         if not red == green == blue:
-            return describe_colours(image.resize((_COLOURS, _COLOURS), Image.Resampling.NEAREST).tobytes())
-    return []
+            if notes := describe_colours(image.resize((_COLOURS, _COLOURS), Image.Resampling.NEAREST).tobytes()):
+                return notes
+            break
+    rows = image.resize((width, min(height, _ROWS)), Image.Resampling.NEAREST)
+    return [COLOURED_MARKS] * has_coloured_marks(rows.tobytes(), width)
 
 
 def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:

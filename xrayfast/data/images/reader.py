@@ -20,7 +20,7 @@ from xrayfast.errors import ReadError
 
 __all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "filled_area", "fit_square", "is_image", "read"]
 
-READER_VERSION = 7
+READER_VERSION = 8
 """Increased when any image or its notes may come out differently: images cached by another version are not used."""
 
 _FORMAT_BY_SUFFIX = {

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -326,6 +327,24 @@ def are_fractions(cells: Sequence[str], known: Collection[str] = ()) -> bool:
     return not whole or {*values} == {0, 100} or (high > 1 and _MANY_SCORES <= len(values) < high / 2)
 
 
+_GRADE = re.compile(r"\d|10|i{1,3}|iv|v|\+{2,4}|trace|minimal|mild|moderate|marked|severe")
+
+
+def are_grades(cells: Iterable[str]) -> bool:
+    """Whether the cells that are not missing, nor -1, are grades or codes: a few numbers or words, not only 1 and 0."""
+    values = {normalize_label(cell) for cell in set(cells) if not is_missing(cell)} - {"-1"}
+    return len(values) > 1 and not values <= {"0", "1"} and all(map(_GRADE.fullmatch, values))
+
+
+def describe_grades(column: str) -> str:
+    """What to do with a column of grades."""
+    quoted = shlex.quote(column)
+    return (
+        f"make it a column of 1 and 0 by a threshold, such as 1 from 2 on, or --label-col {quoted} alone makes a class "
+        "of each value."
+    )
+
+
 def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
     """The (N, L) raw matrix of columns of 1, 0, -1 (uncertain) and missing cells: N texts by label.
 
@@ -343,9 +362,14 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
             code = values.index(None)
             cell = truncate(distinct[code], LONGEST_NAME)
             advice = "Fix the cell or remove the row, or name the right columns with --label-col."
+            if are_fractions([cell]):
+                advice = SOFT_LABELS
+            elif are_grades(distinct):
+                advice = (
+                    f"It looks like a grade, by its values {shorten(sort_labels(distinct))}: {describe_grades(name)}"
+                )
             raise DataError(
-                f"{where(_first(codes, code))}: {name} is '{cell}'; expected 1, 0, -1 (uncertain) or blank. "
-                f"{SOFT_LABELS if are_fractions([cell]) else advice}"
+                f"{where(_first(codes, code))}: {name} is '{cell}'; expected 1, 0, -1 (uncertain) or blank. {advice}"
             )
         matrix[:, j] = np.array(values, np.float32)[codes]
     return matrix

@@ -43,9 +43,15 @@ _SYNONYMS = (
     {"cardiomegaly", "enlargedheart", "bigheart", "heartenlargement", "enlargedcardiacsilhouette"},
     {"pneumothorax", "ptx", "collapsedlung"},
     {"effusion", "pleuralfluid", "hydrothorax"},
-    *({digit, word} for digit, word in zip("01234", ("zero", "one", "two", "three", "four"), strict=True)),
 )
 """Names of one label, as `normalize_label` makes them, that no rule on letters tells."""
+
+_NUMERALS = {
+    **dict(zip(("zero", "one", "two", "three", "four", "five"), "012345", strict=True)),
+    **dict(zip(("i", "ii", "iii", "iv", "v", "vi"), "123456", strict=True)),
+}
+_NUMERAL = re.compile(rf"(?<![^\W_])({'|'.join(_NUMERALS)})(?=[abc]?(?![^\W_]))")
+"""A word of a label that is a number, in Roman numerals too, as in "stage IIa"."""
 
 _LOOKS_LIKE = str.maketrans("015", "ols")
 """Digits that are typed for letters."""
@@ -171,13 +177,20 @@ def find_alike(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _meanings(name: str) -> set[object]:
-    """What a label may stand for: its words without endings, a number before them, 1 or 0, normal, or a synonym."""
+    """What a label may stand for: its words without endings, a number before them, 1 or 0, normal, or a synonym; and
+    itself with its numerals as digits.
+    """
     key, stem = normalize_label(name), re.sub(r"(?<=[^\W\d])\.", "", name.casefold())
     while (shorter := _ENDING.sub("", stem)) != stem:
         stem = shorter
     number = re.match(r"(\d+)(?![\d.,])(?=$|[\s_:=.-]*[^\W\d])", name)
     found = {("stem", normalize_label(stem)), ("flag", parse_flag(name)), ("code", number and number[1])}
-    found |= {("foreign", foreign_meaning(name) or None), ("normal", is_normal(name) or None)}
+    digits = _NUMERAL.sub(lambda word: _NUMERALS[word[0]], unicodedata.normalize("NFKC", name).casefold())
+    found |= {
+        ("digits", normalize_label(digits)),
+        ("foreign", foreign_meaning(name) or None),
+        ("normal", is_normal(name) or None),
+    }
     found |= {("synonym", i) for i, one in enumerate(_SYNONYMS) if key in one}
     return {one for one in found if one[1] is not None and one[1] == one[1]}
 

@@ -136,6 +136,9 @@ _MEASURED = re.compile(
 )
 """Of a word in the name of a column of numbers: that these are measured, and no scores of a label."""
 
+_GRADED = re.compile(r"severity|grad(e|ing)|scores?|level|stag(e|ing)|likert|rale|brixia")
+"""Of a word in the name of a column of few whole numbers: that these are grades."""
+
 _BOX = re.compile(
     r"(bbox|box)?([xy](min|max|[0-4]|center)?|(min|max|center)[xy]|w|h|width|height|left|top|right|bottom)|bbox|boxes"
 )
@@ -247,6 +250,12 @@ def may_be_origin(name: str) -> bool:
 def is_measured(name: str, no_label: str = "") -> bool:
     """Whether a column of numbers holds something else than scores of a label, by its name."""
     return bool(no_label) or may_be_no_label(name) or any(map(_MEASURED.fullmatch, split_column_name(name)))
+
+
+def may_be_grade(name: str, no_label: str = "") -> bool:
+    """Whether a column of few whole numbers may hold grades of a label, by its name."""
+    words = split_column_name(name)
+    return any(map(_GRADED.fullmatch, words)) or not is_measured(name, no_label)
 
 
 def is_of_box(name: str) -> bool:

@@ -9,13 +9,21 @@ from itertools import chain
 
 from xrayfast.config import DataConfig
 from xrayfast.data.demographics import sex_in_name
-from xrayfast.data.labels.cells import SOFT_LABELS, are_flags, are_fractions, looks_like_flags
+from xrayfast.data.labels.cells import (
+    SOFT_LABELS,
+    are_flags,
+    are_fractions,
+    are_grades,
+    describe_grades,
+    looks_like_flags,
+)
 from xrayfast.data.labels.names import find_spelling
 from xrayfast.data.labels.spellings import spelling_keys
 from xrayfast.data.sources.column_words import (
     USUAL_NAMES,
     describe_no_label,
     is_measured,
+    may_be_grade,
     may_be_no_label,
     may_tell_folds,
     may_tell_split,
@@ -262,6 +270,19 @@ def _label_columns(
         notes.append(f"Not used, as others hold 1 and 0 and they hold words: {quote(worded)}. --label-col takes both.")
     if soft := [name for name in free if not is_measured(name, no_label[name]) and are_fractions(table.columns[name])]:
         notes.append(f"Not used, as they hold scores, such as fractions between 0 and 1: {quote(soft)}. {SOFT_LABELS}")
+    grades = [
+        name
+        for name in free
+        if name not in {*chosen, *flags} and may_be_grade(name, no_label[name]) and are_grades(table.columns[name])
+    ]
+    if grades:
+        notes.append(
+            f"Not used, as by its values it looks like a grade: {quote(grades[:1])}. To use it, "
+            f"{describe_grades(grades[0])}"
+            if len(grades) == 1
+            else f"Not used, as by their values they look like grades: {quote(grades)}. To use them, make columns of 1 "
+            "and 0 by thresholds, such as 1 from 2 on."
+        )
     if no_1 := [
         name for name in free if name not in {*chosen, *flags} and not no_label[name] and are_flags(table.columns[name])
     ]:

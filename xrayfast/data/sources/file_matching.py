@@ -223,7 +223,7 @@ class Finder:
         self._folders: dict[str, list[_FolderFiles]] = {}
         self._names: list[str] | None = None
         self._index = PathIndex([])
-        self._folded: dict[str, list[str]] = {}
+        self._nearly: dict[Callable[[str], str], dict[str, list[str]]] = {}
         self._images: dict[tuple[str, ...], dict[str, list[str]]] = {}
 
     def find(self, cells: Sequence[str]) -> tuple[list[list[str]], list[str]]:
@@ -262,14 +262,19 @@ class Finder:
         names = self._all_names()
         return [names[i] for i in self._index.find(clean_path(cell).rpartition("/")[2])]
 
-    def same_letters(self, cell: str) -> list[str]:
-        """The names of the files that a cell means but for upper and lower case."""
-        if not self._folded:
+    def nearly_called(self, cell: str, key: Callable[[str], str]) -> list[str]:
+        """The names of the files that a cell means where both are compared by a key, such as `str.casefold`."""
+        if key not in self._nearly:
+            ends = self._nearly[key] = {}
             for name in self._all_names():
-                self._folded.setdefault(_stem(name).rpartition("/")[2].casefold(), []).append(name)
-        end = f"/{_stem(normalize_name(clean_path(cell)))}".casefold()
-        found = self._folded.get(end.rpartition("/")[2], [])
-        return [name for name in found if f"/{_stem(normalize_name(name))}".casefold().endswith(end)]
+                ends.setdefault(key(_stem(normalize_name(name)).rpartition("/")[2]), []).append(name)
+        folder, _, stem = _stem(normalize_name(clean_path(cell))).rpartition("/")
+        end = f"/{folder}/".replace("//", "/")
+        return [
+            name
+            for name in self._nearly[key].get(key(stem), [])
+            if key(f"/{normalize_name(posixpath.dirname(name))}/").endswith(key(end))
+        ]
 
     def inside(self, path: str) -> list[str]:
         """The names of the images in a folder, which is found by the last two components of its path.

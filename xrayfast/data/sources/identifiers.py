@@ -41,9 +41,19 @@ def normalize_identifier(text: str) -> str:
     >>> normalize_identifier("0012") == normalize_identifier("12.0"), normalize_identifier(" P-0001 ")
     (True, 'p1')
     """
-    key = re.sub(r"(?<=^\d)(\d*)\.0+$", r"\1", " ".join(drop_invisible(text).split()).casefold())
-    key = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=\d)|(?<=\d)[\s_-]+(?=[^\W\d_])", "", key)
-    return re.sub(r"(?<![\d.])0+(?=\d+(?![\d.]))", "", key)
+    key = re.sub(
+        r"(?<=[^\W\d_])[\s_-]+(?=\d)|(?<=\d)[\s_-]+(?=[^\W\d_])", "", " ".join(drop_invisible(text).split()).casefold()
+    )
+    return plain_numbers(key)
+
+
+def plain_numbers(text: str) -> str:
+    """The text without zeros before numbers, and without those behind the point of one that is all of it.
+
+    >>> plain_numbers("00012"), plain_numbers("12.0"), plain_numbers("p007_01")
+    ('12', '12', 'p7_1')
+    """
+    return re.sub(r"(?<![\d.])0+(?=\d+(?![\d.]))", "", re.sub(r"(?<=^\d)(\d*)\.0+$", r"\1", text))
 
 
 def join_spellings(identifiers: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -16,8 +16,18 @@ from xrayfast.data.sources.column_words import is_of_box
 from xrayfast.data.sources.columns import Columns, quote
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.file_matching import Finder, absolute
+from xrayfast.data.sources.identifiers import plain_numbers
 from xrayfast.data.sources.tables import Table
 from xrayfast.errors import DataError, plural, shorten
+
+_NEARLY = {
+    str.casefold: ("upper and lower case", "write them alike."),
+    plain_numbers: (
+        "how numbers are written, which spreadsheets and pandas change",
+        "write them as the files are called; pandas keeps them as text with read_csv(..., dtype=str).",
+    ),
+}
+"""By what names are compared of files that are missing: what they differ in, and what to do."""
 
 _LOOKED_UP = 20  # missing files whose names are looked for in other folders
 
@@ -111,11 +121,12 @@ def _describe_merging(table: Table, columns: Columns) -> str:
 
 def _describe_elsewhere(finder: Finder, texts: Sequence[str]) -> str:
     """Where files of such names are, which may be other images."""
-    if pairs := [(text, found[0]) for text in texts if (found := finder.same_letters(text))]:
-        return (
-            f" {plural(len(pairs), 'name')} differ from a file's only in upper and lower case, as {pairs[0][0]} from "
-            f"{pairs[0][1]}: write them alike."
-        )
+    for key, (what, advice) in _NEARLY.items():
+        if pairs := [(text, found[0]) for text in texts if (found := finder.nearly_called(text, key))]:
+            return (
+                f" {plural(len(pairs), 'name')} differ from a file's only in {what}, as {pairs[0][0]} from "
+                f"{pairs[0][1]}: {advice}"
+            )
     for text in texts[:_LOOKED_UP]:
         if found := finder.same_names(text):
             return f" {shorten(found, 3)} is in another folder than written, so it may be another image."

@@ -30,6 +30,9 @@ from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
 if TYPE_CHECKING:
     from xrayfast.data.images.dicom.metadata import Header
 
+_UNIQUE = re.compile(r"\d{6}|\d\.\d+\.\d")
+"""In an identifier of a study: a long number, or three of a UID, which no other study has."""
+
 _MOST_IN_STUDY = 20  # images of a study of chest radiographs; most have 1 to 3
 
 _TELLS_PATIENT = re.compile(r"((?:[Pp]atient|[Pp]erson|[Ss]ubject|[Pp]articipant|sub|pat|PAT|pt)[-_ ]?[0-9]+)")
@@ -304,6 +307,17 @@ def studies_without_patient(
     found = [study or None if not owner else None for owner, study in pairs]
     sizes = Counter(found)
     return [study if sizes[study] <= _MOST_IN_STUDY else None for study in found]
+
+
+def studies_everywhere(patients: Sequence[str | None] | None, studies: Sequence[str | None] | None) -> list[str]:
+    """(N,) the study of each image where no other data set has one so called, as of UIDs and long numbers; else ""."""
+    if not studies:
+        return []
+    pairs = zip(patients or [None] * len(studies), studies, strict=True)
+    return [
+        study if study and not (owner and study.startswith(f"{owner} ")) and _UNIQUE.search(study) else ""
+        for owner, study in pairs
+    ]
 
 
 def hash_identifiers(identifiers: Sequence[str] | None, n: int) -> npt.NDArray[np.uint64]:

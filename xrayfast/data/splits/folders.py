@@ -10,7 +10,7 @@ from xrayfast.data.images.names import IMAGE_WORD, split_words
 from xrayfast.data.splits.stratify import Split, parse_split, parse_split_words
 
 _BESIDE = re.compile(
-    r"x|rays?|data(sets?)?|sets?|splits?|stage|v|version|chest|jeu|ensemble|conjunto|insieme|de|di|d|daten|external"
+    r"x|rays?|data(sets?)?|sets?|splits?|stage|v|version|chest|jeu|ensemble|conjunto|insieme|de|di|d|daten|external|cohorts?"
 )
 """Words that may stand beside that of a split in the name of a folder; so may those of `IMAGE_WORD`."""
 

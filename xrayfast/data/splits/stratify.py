@@ -28,7 +28,7 @@ _GAIN = 1e-5
 """Least gain in chi-squared for a move; less than that of one image too many where 100,000 are due."""
 
 _WORDS: Mapping[Split, tuple[str, ...]] = {
-    "train": ("train", "training", "trn", "trainval", "trainvalid", "trainvalidation", "traindev"),
+    "train": ("train", "training", "trn", "trainval", "trainvalid", "trainvalidation", "traindev", "derivation"),
     "valid": ("valid", "val", "validation", "validate", "validierung", "dev", "development"),
     "test": ("test", "testing", "tst", "holdout", "heldout"),
 }
@@ -43,7 +43,7 @@ def parse_split(text: str) -> Split | None:
     ('valid', 'test', 'valid', None)
     """
     word = re.sub(r"[\W_]+|[\W_\d]+$", "", text).lower()
-    word = re.sub(r"(set|split|data|s?daten|subset|dataset)$", "", word)
+    word = re.sub(r"(set|split|data|s?daten|subset|dataset|cohort)$", "", word)
     return next((split for split, words in _WORDS.items() if word in words or foreign_meaning(word) == split), None)
 
 
@@ -61,12 +61,12 @@ def parse_split_words(texts: Collection[str], parse: Callable[[str], Split | Non
     ({'development': 'train', 'test': 'test'}, {'train': 'train', 'development': 'valid'})
     """
     found = {text: split for text in texts if (split := parse(text))}
-    if "train" in found.values():
-        return found
     train, test = (
         [text for text in texts if pattern.fullmatch(re.sub(r"[\W_\d]+", "", text).lower())]
         for pattern in _SPLITS_IN_TWO
     )
+    if any(split == "train" and text not in train for text, split in found.items()):
+        return found
     more: dict[str, Split] = {**dict.fromkeys(test, "test"), **dict.fromkeys(train, "train")}
     return {**found, **more} if train and len({*found, *more}) > len(train) else found
 

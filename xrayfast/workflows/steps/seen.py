@@ -36,6 +36,12 @@ WAYS = ("", ", but for coding, scale or a crop", ", in other images of the patie
 
 NUMBERED_ALIKE = "--patient-col none ignores identifiers, where two sources only number alike."
 
+OTHER_PATIENTS = (
+    "but no image and no study: taken for other patients, as numbers such as p0001 are given anywhere. If both are of "
+    "one archive, leave these patients out."
+)
+"""On patients of the run whose identifiers other data have, where nothing else agrees."""
+
 NOT_FOUND = (
     "The run's own data are not where they were, or have changed: only equal images were looked for, and no copies "
     "that were re-encoded, scaled or cropped, and no patients."
@@ -145,7 +151,8 @@ def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: Sta
             f"{run.path}: is of an older version that recorded no digests of its images: whether it was trained on "
             "images of the validation or test split could not be checked."
         ]
-    ways, _, warnings = _find_in_run(run, data, rows, equal, images, progress)
+    ways, looked, warnings = _find_in_run(run, data, rows, equal, images, progress)
+    warnings += [text for text in looked if text.endswith(OTHER_PATIENTS)]
     found = []
     for split, reasons in (("valid", ("train",)), ("test", ("train", "valid"))):
         left, seen = splits[rows] == split, list[str]()
@@ -187,7 +194,8 @@ def _find_in_run(
         return [equal], [PATIENTS_UNKNOWN], [NOT_FOUND]
     alike = np.full(len(rows), "", object)
     alike[equal == ""] = _find_alike(own, data, rows[equal == ""], images, progress)
-    by_identifier, looked = _find_by_identifier(own, data, rows)
+    agree = bool((equal != "").any() or (alike != "").any())
+    by_identifier, looked = _find_by_identifier(own, data, rows, images_agree=agree)
     return [equal, alike, *by_identifier], looked, []
 
 
@@ -230,25 +238,30 @@ def _distinct_thumbs(
 
 
 def _find_by_identifier(
-    own: Manifest, data: Manifest, rows: npt.NDArray[np.intp]
+    own: Manifest, data: Manifest, rows: npt.NDArray[np.intp], *, images_agree: bool
 ) -> tuple[list[npt.NDArray[np.object_]], list[str]]:
-    """The split of the run that each of some rows' patient, and then its study, is in; and what was compared."""
-    ways, looked = [], []
-    for column, what in enumerate(("patient", "study")):
-        found = np.full(len(rows), "", object)
-        ways.append(found)
+    """The split of the run that each of some rows' patient, and then its study, is in; and what was compared.
+
+    Patients are the same only where an image or a study is too: two sources may number them alike.
+    """
+    nothing = np.full(len(rows), "", object)
+    ways, looked, agree = [nothing, nothing], list[str](), images_agree
+    for column, what in ((1, "study"), (0, "patient")):
         theirs, ours = (np.zeros(0) if one is None else one[:, column] for one in (data.identities, own.identities))
         if not (theirs.any() and ours.any()):
             looked += [PATIENTS_UNKNOWN] if what == "patient" else []
             continue
-        theirs = theirs[rows]
+        theirs, found = theirs[rows], nothing.copy()
         for split in ("test", "valid", "train"):
             found[np.isin(theirs, ours[(own.table["split"] == split).to_numpy() & (ours > 0)])] = split
         shared = len(set(theirs[found != ""].tolist()))
+        agree |= what == "study" and shared > 0
         total, verb = len(set(theirs.tolist()) - {0}), "is" if shared == 1 else "are"
-        looked.append(
-            f"By identifiers, {shared} of {plural(total, what)} of these data {verb} in the run's own data."
-            + (f" {NUMBERED_ALIKE}" if shared else "")
+        text = f"By identifiers, {shared} of {plural(total, what)} of these data {verb} in the run's own data"
+        if agree:
+            ways[column] = found
+        looked.insert(
+            0, f"{text}, {OTHER_PATIENTS}" if shared and not agree else f"{text}." + f" {NUMBERED_ALIKE}" * (shared > 0)
         )
     return ways, looked
 
