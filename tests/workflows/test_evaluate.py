@@ -280,7 +280,7 @@ def test_patients_who_are_only_numbered_alike_are_no_patients_of_training(others
     (remark,) = describe_seen(run, data, open_images(data.config, 32))
     assert remark.startswith(f"{run.path}: By identifiers, ") and remark.endswith(OTHER_PATIENTS)
     trained = pd.read_csv(run.split_path).query("split == 'train'")["image"].iloc[0]
-    shutil.copy(data_dir / trained, Path(others, new.iloc[-1]["image"]).with_name("known.png"))
+    shutil.copy(data_dir / trained, (tmp_path / new.iloc[-1]["image"]).with_name("known.png"))
     known = new.iloc[-1:].assign(image=str(Path(new.iloc[-1]["image"]).with_name("known.png")), patient="x")
     pd.concat([new, known]).to_csv(table, index=False)
     left_out = dict(evaluate(run, table, **FEW).metrics["images"]["left_out"])
