@@ -186,6 +186,10 @@ def test_recorder_plots_what_it_recorded_of_each_way_to_train(trained):
     for ax, key in zip(plt.gcf().axes, ("lr", "mom"), strict=True):
         assert ax.get_ylabel() == key and ax.lines[0].get_ydata() == pytest.approx(trained.recorder.hps[key])
 
+    for look in (trained.summary, partial(trained.tta, n=1), trained.validate):
+        look()
+        assert trained.recorder.losses is losses and trained.recorder.values is values and len(values) == 2
+
     trained.fit_flat_cos(2, 1e-3, pct_start=0.5)
     lrs = trained.recorder.lrs
     assert lrs[:batches] == pytest.approx([1e-3] * batches)

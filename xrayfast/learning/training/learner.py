@@ -179,10 +179,16 @@ class RadiographLearner(Learner):
         for augmentation in augmentations:
             augmentation.view = lambda: (self.settings["seed"], self.epoch)  # which counts the views here
         try:
-            return super().tta(ds_idx, dl, **options)
+            with _keep_records(self.recorder):
+                return super().tta(ds_idx, dl, **options)
         finally:
             for augmentation in augmentations:
                 augmentation.view = None
+
+    def summary(self) -> Any:
+        """fastai's; it predicts an image, which begins a fit, and the recorder keeps what the last one recorded."""
+        with _keep_records(self.recorder):
+            return super().summary()
 
     def to_fp16(self, **options: Any) -> RadiographLearner:
         """Train in float16, with fastai's `options` of scaling gradients.
