@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from functools import partial
 from itertools import combinations, pairwise
 
 import numpy as np
