@@ -15,7 +15,7 @@ NAMES = ("from_a_folder_to_a_report", "with_fastais_own_hands")
 SHOWN = {
     "from_a_folder_to_a_report": {
         "data": ("text/html", "labels.csv", "covid-19", "pneumonia", "test"),
-        "xf.check(data)": ("text/html", "180"),
+        "xf.check(data)": ("text/html", "images"),
         "curve.plot()": ("image/png",),
         "run = xf.fit(": ("text/html", "valid loss", "AUROC", "polyline"),
         "run": ("text/html", "all-layers", "model_card.md", "Accuracy"),
@@ -55,15 +55,36 @@ def notebook(name):
     return json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module", params=NAMES)
+QUICKER = {
+    "from_a_folder_to_a_report": {"images=180": "images=90", "steps=50": "steps=20", "epochs=5": "epochs=1"},
+    "with_fastais_own_hands": {
+        "images=150": "images=90", "fit_one_cycle(12,": "fit_one_cycle(2,", '"epochs": 12': '"epochs": 2',
+    },
+}  # fmt: skip
+"""Fewer images, steps and epochs, which no cell shows less with."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        *((name, True) for name in NAMES),
+        *(pytest.param((name, False), marks=pytest.mark.slow) for name in NAMES),
+    ],
+    ids=lambda param: f"{param[0]}-{'quicker' if param[1] else 'as stored'}",
+)
 def executed(request, tmp_path_factory):
     """A notebook with its outputs, and the folder it ran in."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    folder = tmp_path_factory.mktemp(request.param)
-    book = nbformat.read(FOLDER / f"{request.param}.ipynb", as_version=4)
+    name, quicker = request.param
+    folder = tmp_path_factory.mktemp(name)
+    book = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    for stored, less in QUICKER[name].items() if quicker else ():
+        (cell,) = [cell for cell in code if stored in cell.source]
+        cell.source = cell.source.replace(stored, less)
     client = nbclient.NotebookClient(book, timeout=SECONDS, resources={"metadata": {"path": str(folder)}})
     client.execute(env=environment(folder))
-    return request.param, [cell for cell in book.cells if cell.cell_type == "code"], folder
+    return name, code, folder
 
 
 def test_every_cell_shows_what_it_is_for(executed):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import SMALL
 from xrayfast.config import Config
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.errors import ConfigError, DataError, RunError
@@ -238,7 +238,7 @@ def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_pat
     own["patient"] = [f"{i // 2:04d}" for i in range(len(own))]
     own["study_uid"] = [f"1.2.{i}" for i in range(len(own))]
     own.to_csv(tmp_path / "own.csv", index=False)
-    run = xf.fit(xf.open_data(data_dir, labels=tmp_path / "own.csv"), runs=tmp_path / "runs", epochs=1, **TINY)
+    run = xf.fit(xf.open_data(data_dir, labels=tmp_path / "own.csv"), runs=tmp_path / "runs", epochs=1, **SMALL)
     trained = own[own["image"].isin(pd.read_csv(run.split_path).query("split == 'train'")["image"])]
     table = listed(others, tmp_path)
     new = pd.read_csv(table)
@@ -444,7 +444,7 @@ def test_interpret_by_a_column_of_the_run_s_own_table(data_dir, tmp_path, quick)
     own = pd.read_csv(data_dir / "labels.csv")
     own["hospital"] = [f"0{i % 2 + 1}" if i else "" for i in range(len(own))]
     own.to_csv(tmp_path / "own.csv", index=False)
-    run = xf.fit(xf.open_data(data_dir, labels=tmp_path / "own.csv"), runs=tmp_path / "runs", epochs=1, **TINY)
+    run = xf.fit(xf.open_data(data_dir, labels=tmp_path / "own.csv"), runs=tmp_path / "runs", epochs=1, **SMALL)
     with pytest.raises(DataError, match="found no column 'nothing'"):
         xf.interpret(run, by="nothing")
     with pytest.raises(ConfigError, match=r"'image' is a column of predictions already"):

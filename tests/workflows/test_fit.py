@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import xrayfast as xf
-from tests.conftest import TINY, UNCHECKED, StopAfter
+from tests.conftest import SMALL, TINY, UNCHECKED, StopAfter
 from xrayfast.config import Config
 from xrayfast.data.images.reader import read
 from xrayfast.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
@@ -36,7 +36,7 @@ def data(data_dir):
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     """A run that was not interrupted: one frozen epoch, two unfrozen."""
-    return xf.fit(data, runs=tmp_path_factory.mktemp("whole"), unfreeze=True, epochs=2, seed=7, **TINY)
+    return xf.fit(data, runs=tmp_path_factory.mktemp("whole"), unfreeze=True, epochs=2, seed=7, **SMALL)
 
 
 def assert_same_numbers(a, b):
@@ -49,16 +49,16 @@ def assert_same_numbers(a, b):
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(data, whole, tmp_path):
     torch.manual_seed(123)  # what was drawn before must not matter
-    again = xf.fit(data, runs=tmp_path, unfreeze=True, epochs=2, seed=7, **TINY)
+    again = xf.fit(data, runs=tmp_path, unfreeze=True, epochs=2, seed=7, **SMALL)
     assert_same_numbers(whole, again)
-    other = xf.fit(data, runs=tmp_path, epochs=1, seed=8, **TINY)
+    other = xf.fit(data, runs=tmp_path, epochs=1, seed=8, **SMALL)
     assert other.history["train_loss"][0] != whole.history["train_loss"][0]
 
 
 @pytest.mark.parametrize("batches", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 9)), 14])
 def test_an_interrupted_run_resumes_to_the_same_numbers(data, whole, tmp_path, batches):
     with pytest.raises(Interrupted, match=r"xf\.resume\(") as caught:
-        xf.fit(data, runs=tmp_path, name="r", unfreeze=True, epochs=2, seed=7, interrupted=StopAfter(batches), **TINY)
+        xf.fit(data, runs=tmp_path, name="r", unfreeze=True, epochs=2, seed=7, interrupted=StopAfter(batches), **SMALL)
     assert str(tmp_path / "r") in str(caught.value)
     assert xf.Run(tmp_path / "r").info["status"] == "interrupted"
     # What a kill in the middle of writing leaves behind.
@@ -74,7 +74,7 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(data, whole, tmp_path, b
     assert_same_numbers(whole, run)
 
 
-FROZEN = TINY | {"epochs": 4, "seed": 7}
+FROZEN = SMALL | {"epochs": 4, "seed": 7}
 
 
 def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers(data, tmp_path, monkeypatch):
@@ -127,12 +127,12 @@ def test_the_head_s_phase_uses_the_features_of_the_last_block_s(data, tmp_path, 
     computed = []
     real = training.cache_features
     monkeypatch.setattr(training, "cache_features", lambda *a, **k: computed.append(a[1:]) or real(*a, **k))
-    run = xf.fit(data, runs=tmp_path, unfreeze_blocks=1, epochs=3, **TINY)
+    run = xf.fit(data, runs=tmp_path, unfreeze_blocks=1, epochs=3, **SMALL)
     assert computed == [(4, 2)]
     assert run.history["phase"].tolist() == ["head", "last block", "last block", "last block"]
 
 
-LAYERS = TINY | {"unfreeze_layers": 3, "epochs": 3, "seed": 7}
+LAYERS = SMALL | {"unfreeze_layers": 3, "epochs": 3, "seed": 7}
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_a_run_of_the_last_layers_resumes_to_the_same_numbers(data, last_layers,
     assert run.model_path.read_bytes() == last_layers.model_path.read_bytes()
 
 
-GRADUAL = TINY | {"unfreeze_layers": 3, "gradual_unfreeze": 1, "epochs": 2, "reuse_frozen": "on", "frozen_views": 1}
+GRADUAL = SMALL | {"unfreeze_layers": 3, "gradual_unfreeze": 1, "epochs": 2, "reuse_frozen": "on", "frozen_views": 1}
 
 
 @pytest.fixture(scope="module")
@@ -210,14 +210,14 @@ def test_one_phase_s_features_are_freed_before_the_next_phase_s_are_computed(dat
         return features
 
     monkeypatch.setattr(training, "cache_features", cache_features)
-    run = xf.fit(data, runs=tmp_path, unfreeze_blocks=1, epochs=1, reuse_frozen="on", **TINY)
+    run = xf.fit(data, runs=tmp_path, unfreeze_blocks=1, epochs=1, reuse_frozen="on", **SMALL)
     assert run.info["frozen_feature_groups"] == [5, 4]
     assert len(caches) == 2 and still_there == [None]
 
 
 def test_progressive_sizes_are_in_the_history_and_the_best_epoch_is_of_the_last(data, tmp_path):
     run = xf.fit(
-        data, runs=tmp_path, unfreeze=True, epochs=3, progressive=(32, 48), early_stop=1, **TINY | {"size": 48}
+        data, runs=tmp_path, unfreeze=True, epochs=3, progressive=(32, 48), early_stop=1, **SMALL | {"size": 48}
     )
     assert run.history["size"].tolist()[:3] == [32, 48, 48]
     assert run.history["size"][run.info["best_epoch"] - 1] == 48
@@ -225,7 +225,7 @@ def test_progressive_sizes_are_in_the_history_and_the_best_epoch_is_of_the_last(
     card = (run.path / "model_card.md").read_text()
     assert "| Sizes of the images | 32 px, then 48 px |" in card
     assert "run once" not in card
-    frozen = xf.fit(data, runs=tmp_path, epochs=3, progressive=(32, 48), **TINY | {"size": 48})
+    frozen = xf.fit(data, runs=tmp_path, epochs=3, progressive=(32, 48), **SMALL | {"size": 48})
     assert set(frozen.history["size"]) == {48}
     assert any("all epochs train on cached features" in remark for remark in frozen.info["remarks"])
     assert "Sizes of the images" not in (frozen.path / "model_card.md").read_text()
@@ -233,7 +233,14 @@ def test_progressive_sizes_are_in_the_history_and_the_best_epoch_is_of_the_last(
 
 @pytest.mark.slow
 def test_progressive_training_with_early_stopping_resumes_to_the_same_numbers(data, tmp_path):
-    options = TINY | {"size": 48, "unfreeze": True, "freeze_epochs": 0, "epochs": 6, "progressive": (32, 48), "seed": 3}
+    options = SMALL | {
+        "size": 48,
+        "unfreeze": True,
+        "freeze_epochs": 0,
+        "epochs": 6,
+        "progressive": (32, 48),
+        "seed": 3,
+    }
     options |= {"early_stop": 2, "lr": 1e-6}
     whole = xf.fit(data, runs=tmp_path, **options)
     assert whole.history["size"].tolist()[:3] == [32, 32, 48], "small epochs don't count as stale"
@@ -247,7 +254,7 @@ def test_a_frozen_feature_cache_that_needs_too_much_disk_is_not_made_with_a_note
     from xrayfast.workflows.steps import training
 
     monkeypatch.setattr(training, "MEMORY_BYTES", 0)
-    monkeypatch.setattr(training, "free_disk_bytes", lambda _: 100_000)
+    monkeypatch.setattr(training, "free_disk_bytes", lambda _: 10_000)
     monkeypatch.setattr(training, "cache_features", None)
     notes = []
 
@@ -255,7 +262,7 @@ def test_a_frozen_feature_cache_that_needs_too_much_disk_is_not_made_with_a_note
         def note(self, text):
             notes.append(text)
 
-    run = xf.fit(data, runs=tmp_path, epochs=3, reporter=Notes(), **TINY)
+    run = xf.fit(data, runs=tmp_path, epochs=3, reporter=Notes(), **SMALL)
     assert len(run.history) == 3
     assert any("frozen layers run in each epoch" in note for note in notes)
     assert any("frozen layers run in each epoch" in remark for remark in run.info["remarks"])
@@ -273,7 +280,7 @@ def test_a_run_resumes_as_it_began_however_much_disk_is_free_by_then(data, tmp_p
     assert 0 < len(xf.Run(tmp_path / "r").history) < 4
     monkeypatch.setattr(training, "free_disk_bytes", lambda _: 0)
     assert_same_numbers(whole, xf.resume(tmp_path / "r"))
-    grows = TINY | {"size": 48, "progressive": (32, 48), "epochs": 3}
+    grows = SMALL | {"size": 48, "progressive": (32, 48), "epochs": 3}
     assert xf.fit(data, runs=tmp_path, **grows).history["size"].tolist() == [32, 48, 48]
 
 
@@ -282,7 +289,7 @@ def test_after_training_was_aborted_in_a_batch_the_process_computes_in_float32(d
 
     monkeypatch.setattr(losses.FocalLoss, "forward", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(Interrupted):
-        xf.fit(data, runs=tmp_path, epochs=1, **TINY | {"precision": "bf16", "loss": "focal"})
+        xf.fit(data, runs=tmp_path, epochs=1, **SMALL | {"precision": "bf16", "loss": "focal"})
     assert not torch.is_autocast_enabled("cpu")
 
 
@@ -303,11 +310,11 @@ def test_ctrl_c_within_the_first_convolution_leaves_no_cast_weights_behind(data,
 def test_a_run_that_is_complete_or_whose_data_changed_does_not_resume(data_dir, tmp_path, data):
     copy = shutil.copytree(data_dir, tmp_path / "data")
     with pytest.raises(Interrupted):
-        xf.fit(copy, runs=tmp_path, name="r", epochs=2, interrupted=StopAfter(6), **TINY)
+        xf.fit(copy, runs=tmp_path, name="r", epochs=2, interrupted=StopAfter(6), **SMALL)
     next(copy.glob("normal/*.png")).unlink()
     with pytest.raises(RunError, match="is not what it was"):
         xf.resume(tmp_path / "r")
-    done = xf.fit(data, runs=tmp_path, name="done", epochs=1, **TINY)
+    done = xf.fit(data, runs=tmp_path, name="done", epochs=1, **SMALL)
     with pytest.raises(RunError, match="nothing to resume"):
         xf.resume(done)
 
@@ -316,7 +323,7 @@ def test_the_global_generators_are_left_alone(data, tmp_path):
     import random
 
     state = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    xf.fit(data, runs=tmp_path, epochs=1, **TINY)
+    xf.fit(data, runs=tmp_path, epochs=1, **SMALL)
     assert random.getstate() == state[0]
     assert np.random.get_state()[1].tolist() == state[1]
     assert torch.equal(torch.get_rng_state(), state[2])
@@ -328,7 +335,7 @@ QUICK_TO_TRAIN = ["resnet18"]
 @pytest.mark.parametrize("arch", QUICK_TO_TRAIN)
 def test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, data_dir, tmp_path):
     # One epoch from scratch leaves some channels nearly constant: precise statistics would magnify rounding.
-    small = TINY | {"arch": arch, "batch_size": 16, "precise_bn": False}
+    small = SMALL | {"arch": arch, "batch_size": 16, "precise_bn": False}
     run = xf.fit(data, runs=tmp_path, unfreeze=True, freeze_epochs=0, epochs=1, **small)
     valid = run.predictions("valid")
     assert np.isfinite(valid.probability).all()
@@ -358,17 +365,17 @@ def test_the_large_archs_too(arch, data, data_dir, tmp_path):
     ids=lambda options: "-".join(options),
 )
 def test_options(options, data, tmp_path):
-    run = xf.fit(data, runs=tmp_path, **({"epochs": 1} | TINY | options))
+    run = xf.fit(data, runs=tmp_path, **({"epochs": 1} | SMALL | options))
     assert run.info["status"] == "completed"
     assert np.isfinite(run.predictions("valid").probability).all()
     if "head_width" in options:
         weights = safetensors.torch.load_file(run.model_path)
         shapes = {tuple(tensor.shape) for key, tensor in weights.items() if key.startswith("1.") and tensor.ndim == 2}
-        assert shapes == {(20, 1024), (10, 20), (3, 10)}
+        assert shapes == {(20, 128), (10, 20), (3, 10)}
 
 
 def test_a_run_with_tta_is_calibrated_predicted_and_evaluated_alike(data, data_dir, tmp_path):
-    run = xf.fit(data, runs=tmp_path, epochs=1, seed=4, tta=True, **TINY)
+    run = xf.fit(data, runs=tmp_path, epochs=1, seed=4, tta=True, **SMALL)
     saved = run.predictions("valid")
     expected = Predictor.from_run(run).probabilities([read(data_dir / image).pixels for image in saved.images])
     np.testing.assert_allclose(saved.raw, expected.raw, atol=1e-6)
@@ -407,7 +414,7 @@ def test_a_run_with_tta_is_calibrated_predicted_and_evaluated_alike(data, data_d
     ],
 )
 def test_a_run_with_any_head_is_resumed_loaded_predicted_and_reported(head, widths, data, data_dir, tiny_vgg, tmp_path):
-    settings = TINY | {"arch": tiny_vgg, "head": head, "head_width": widths, "epochs": 2, "unfreeze_blocks": 1}
+    settings = SMALL | {"arch": tiny_vgg, "head": head, "head_width": widths, "epochs": 2, "unfreeze_blocks": 1}
     whole = xf.fit(data, runs=tmp_path, name="whole", **settings)
     with pytest.raises(Interrupted):
         xf.fit(data, runs=tmp_path, name="stopped", interrupted=StopAfter(9), **settings)
@@ -426,10 +433,10 @@ def test_a_run_with_any_head_is_resumed_loaded_predicted_and_reported(head, widt
 
 
 def test_a_head_that_the_network_does_not_have_makes_no_folder(data, tmp_path):
-    with pytest.raises(ConfigError, match="resnet18 has a classifier without hidden layers"):
-        xf.fit(data, runs=tmp_path, head="classifier", **TINY)
+    with pytest.raises(ConfigError, match="tiny_resnet has a classifier without hidden layers"):
+        xf.fit(data, runs=tmp_path, head="classifier", **SMALL)
     with pytest.raises(ConfigError, match=r"^head is linear, which has no hidden layer, and head_width is 8, 4\. Use"):
-        xf.fit(data, runs=tmp_path, head="linear", head_width=(8, 4), **TINY)
+        xf.fit(data, runs=tmp_path, head="linear", head_width=(8, 4), **SMALL)
     assert not list(tmp_path.iterdir())
 
 
@@ -444,7 +451,7 @@ def test_early_stopping_ends_a_run_that_gets_worse(data, tmp_path):
 
     reporter = Falling()
     run = xf.fit(data, runs=tmp_path, epochs=12, lr=3.0, schedule="constant", early_stop=1, monitor="valid_loss",
-                 calibrate=False, reporter=reporter, **TINY)  # fmt: skip
+                 calibrate=False, reporter=reporter, **SMALL)  # fmt: skip
     assert reporter.rows == len(run.history) < 12
     best = run.info["best_epoch"]
     assert best == len(run.history) - 1
@@ -464,7 +471,7 @@ def test_a_run_that_stopped_early_and_was_killed_then_does_not_train_on(data, tm
     monkeypatch.setattr(fit, "finish", killed)
     with pytest.raises(Interrupted):
         xf.fit(data, runs=tmp_path, name="r", epochs=12, lr=3.0, schedule="constant", early_stop=1,
-               monitor="valid_loss", **TINY)  # fmt: skip
+               monitor="valid_loss", **SMALL)  # fmt: skip
     monkeypatch.undo()
     epochs = len(xf.Run(tmp_path / "r").history)
     assert epochs < 12
@@ -475,7 +482,7 @@ def test_a_run_that_stopped_early_and_was_killed_then_does_not_train_on(data, tm
 def test_early_stopping_counts_from_the_start_of_the_last_phase(data, tmp_path):
     """Were the head's epochs counted, the unfrozen phase would end after its first."""
     run = xf.fit(data, runs=tmp_path, unfreeze=True, freeze_epochs=4, epochs=3, early_stop=2, lr=1e-7,
-                 schedule="constant", monitor="accuracy", **TINY)  # fmt: skip
+                 schedule="constant", monitor="accuracy", **SMALL)  # fmt: skip
     assert (run.history["phase"] == "all").sum() >= 2
 
 
@@ -500,13 +507,13 @@ def test_lr_auto_and_find_lr_test_the_layers_that_are_trained(data, tmp_path, mo
 
     monkeypatch.setattr(training, "range_test", look)
     monkeypatch.setattr(find_lr, "range_test", look)
-    run = xf.fit(data, runs=tmp_path, epochs=1, lr="auto", **settings, **TINY)
-    assert run.info["lr"] == 3e-4 == xf.find_lr(data, **settings, **TINY).best
+    run = xf.fit(data, runs=tmp_path, epochs=1, lr="auto", **settings, **SMALL)
+    assert run.info["lr"] == 3e-4 == xf.find_lr(data, **settings, **SMALL).best
     assert tested == [trained_groups] * 2
 
 
 def test_lr_auto_runs_the_range_test_first(data, tmp_path):
-    run = xf.fit(data, runs=tmp_path, epochs=1, lr="auto", **TINY)
+    run = xf.fit(data, runs=tmp_path, epochs=1, lr="auto", **SMALL)
     assert 1e-7 < run.info["lr"] < 10
     assert run.info["lr"] != 2e-3
 
@@ -514,7 +521,7 @@ def test_lr_auto_runs_the_range_test_first(data, tmp_path):
 def test_the_range_test_stops_when_asked_to(data, tmp_path):
     stop = StopAfter(3)
     with pytest.raises(Interrupted, match="after 0 finished epochs"):
-        xf.fit(data, runs=tmp_path, name="r", lr="auto", interrupted=stop, **TINY)
+        xf.fit(data, runs=tmp_path, name="r", lr="auto", interrupted=stop, **SMALL)
     assert stop.left == -1
     assert not list((tmp_path / "r").glob("*.safetensors"))
 
@@ -532,7 +539,7 @@ def test_the_range_test_leaves_the_learner_as_it_was(data):
 
 
 def test_fit_opens_the_data_that_the_config_describes(data_dir, tmp_path):
-    config = xf.Config().updated({"source": data_dir, "imply": ["covid-19=pneumonia"], "epochs": 1} | TINY)
+    config = xf.Config().updated({"source": data_dir, "imply": ["covid-19=pneumonia"], "epochs": 1} | SMALL)
     run = xf.fit(config=config, runs=tmp_path)
     assert run.task == "multi"
     assert run.config.data.imply == ("covid-19=pneumonia",)
@@ -551,7 +558,7 @@ def test_a_run_from_a_weights_file_resumes_from_another_folder(data, tiny_run, t
 @pytest.mark.slow
 def test_vgg16_from_half_precision_features_learns(shared, data, tmp_path):
     weights = str(shared / "weights" / "vgg16_features_imagenet1k_v1_fp16.pth")
-    run = xf.fit(data, runs=tmp_path, epochs=3, **(TINY | {"arch": "vgg16", "weights": weights, "size": 64}))
+    run = xf.fit(data, runs=tmp_path, epochs=3, **(SMALL | {"arch": "vgg16", "weights": weights, "size": 64}))
     assert run.history["train_loss"].iloc[-1] < run.history["train_loss"].iloc[0]
 
 
@@ -559,7 +566,7 @@ def test_vgg16_from_half_precision_features_learns(shared, data, tmp_path):
 def test_training_that_diverges_is_a_named_error(data, tmp_path, lr):
     with pytest.raises(TrainingError, match=r"diverged. Use a lower lr="):
         xf.fit(data, runs=tmp_path, name="r", epochs=3, lr=lr, optimizer="sgd", schedule="constant", unfreeze=True,
-               freeze_epochs=0, **TINY)  # fmt: skip
+               freeze_epochs=0, **SMALL)  # fmt: skip
     assert xf.Run(tmp_path / "r").info["status"] == "failed"
 
 
@@ -587,18 +594,18 @@ def test_training_that_diverges_is_a_named_error(data, tmp_path, lr):
 )
 def test_wrong_settings_are_refused_before_a_folder_is_made(options, words, data, tmp_path):
     with pytest.raises(ConfigError, match=words):
-        xf.fit(data, runs=tmp_path / "runs", **(TINY | options))
+        xf.fit(data, runs=tmp_path / "runs", **(SMALL | options))
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_a_named_error(data, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="can't be written"):
-        xf.fit(data, runs=tmp_path / "file", epochs=1, **TINY)
+        xf.fit(data, runs=tmp_path / "file", epochs=1, **SMALL)
 
 
 def test_worker_processes_give_the_same_numbers(data, tmp_path):
-    runs = [xf.fit(data, runs=tmp_path, epochs=1, **(TINY | {"workers": workers})) for workers in (0, 2)]
+    runs = [xf.fit(data, runs=tmp_path, epochs=1, **(SMALL | {"workers": workers})) for workers in (0, 2)]
     assert runs[0].history[SAME].equals(runs[1].history[SAME])
 
 
@@ -608,7 +615,7 @@ def test_an_unreadable_image_is_named(data_dir, tmp_path, workers):
     victim = sorted(copy.glob("normal/*.png"))[2]
     victim.write_bytes(victim.read_bytes()[:300])
     with pytest.raises(DataError) as caught:
-        xf.fit(copy, runs=tmp_path / "runs", epochs=1, **(TINY | {"workers": workers}))
+        xf.fit(copy, runs=tmp_path / "runs", epochs=1, **(SMALL | {"workers": workers}))
     assert "1 of 36 images can't be read" in str(caught.value)
     assert str(victim) in str(caught.value)
     assert not (tmp_path / "runs").exists()
@@ -641,7 +648,7 @@ def test_settings_that_can_not_be_are_errors_before_images_are_decoded(
     (tmp_path / "taken").mkdir()
     (tmp_path / "file").touch()
     data, state = xf.open_data(data_dir), torch.get_rng_state()
-    settings = {**TINY, "runs": tmp_path, **options}
+    settings = {**SMALL, "runs": tmp_path, **options}
     settings["runs"] = tmp_path / settings["runs"]
     with pytest.raises(error, match=words):
         xf.fit(data, **settings)
@@ -665,7 +672,7 @@ def test_a_class_absent_from_validation_leaves_empty_cells_and_training_goes_on(
         def note(self, text):
             notes.append(text)
 
-    run = xf.fit(tmp_path / "data", runs=tmp_path, epochs=2, early_stop=1, allow_leaks=True, reporter=Notes(), **TINY)
+    run = xf.fit(tmp_path / "data", runs=tmp_path, epochs=2, early_stop=1, allow_leaks=True, reporter=Notes(), **SMALL)
     assert run.history["valid_auroc_macro"].isna().all()
     assert run.history["valid_accuracy"].notna().all()
     assert run.info["best_epoch"] == run.history["valid_loss"].argmin() + 1

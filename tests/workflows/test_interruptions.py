@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import xrayfast as xf
-from tests.conftest import TINY, StopAfter
+from tests.conftest import SMALL, StopAfter
 from tests.workflows.test_fit import assert_same_numbers
 from xrayfast.config import Config
 from xrayfast.errors import Interrupted, RunError
@@ -25,7 +25,7 @@ from xrayfast.learning.training.callbacks import NullReporter
 from xrayfast.workflows import fit as fit_module
 from xrayfast.workflows.steps.provenance import describe_replay
 
-OPTIONS = TINY | {"epochs": 2, "reuse_frozen": "off", "seed": 7}
+OPTIONS = SMALL | {"epochs": 2, "reuse_frozen": "off", "seed": 7}
 BATCHES = 5
 """Of an epoch: four to train on, one to validate on."""
 

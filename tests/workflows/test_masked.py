@@ -6,7 +6,7 @@ import pytest
 from fastai.metrics import accuracy_multi
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import SMALL
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def uncertain(data_dir, tmp_path_factory):
 def test_a_run_with_masked_cells_trains_measures_and_reports(uncertain, data_dir, tmp_path):
     data = xf.open_data(data_dir, labels=uncertain)
     assert np.isnan(data.targets).any()
-    run = xf.fit(data, runs=tmp_path, unfreeze=True, epochs=1, class_weights="auto", **(TINY | {"batch_size": 4}))
+    run = xf.fit(data, runs=tmp_path, unfreeze=True, epochs=1, class_weights="auto", **(SMALL | {"batch_size": 4}))
     assert np.isfinite(run.history[["train_loss", "valid_loss"]].to_numpy()).all()
     valid = data.subset("valid")
     predictions = run.predictions("valid")

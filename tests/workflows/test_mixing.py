@@ -9,12 +9,12 @@ import torch
 from torch.nn import functional as F
 
 import xrayfast as xf
-from tests.conftest import TINY, StopAfter
+from tests.conftest import SMALL, StopAfter
 from xrayfast.errors import ConfigError, Interrupted
 from xrayfast.learning.augment import mixup
 from xrayfast.learning.training.callbacks import MixImages
 
-SETTINGS = TINY | {
+SETTINGS = SMALL | {
     "unfreeze_blocks": 1,
     "epochs": 3,
     "seed": 4,

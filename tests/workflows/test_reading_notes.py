@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import SMALL
 from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.cli.app import app
 from xrayfast.config import Config
@@ -47,8 +47,8 @@ def fitted(odd_dir, tmp_path_factory, request):
     if request.param:
         from xrayfast.workflows.data import decode
 
-        decode(data, TINY["size"])  # so that fit finds all images cached
-    return xf.fit(data, runs=folder, epochs=1, reporter=reporter, **TINY), reporter.notes
+        decode(data, SMALL["size"])  # so that fit finds all images cached
+    return xf.fit(data, runs=folder, epochs=1, reporter=reporter, **SMALL), reporter.notes
 
 
 def test_fit_passes_notes_on_to_the_console_and_the_run(fitted):
@@ -63,7 +63,8 @@ def test_fit_passes_notes_on_to_the_console_and_the_run(fitted):
 def test_evaluate_passes_notes_on(tiny_run, odd_dir, tmp_path):
     shutil.copytree(odd_dir, tmp_path / "other")
     config = Config().updated({"source": tmp_path / "other", "cache": False})
-    found = xf.evaluate(tiny_run, config=config, name=f"odd{tmp_path.name}", resamples=0)
+    run = shutil.copytree(tiny_run.path, tmp_path / "run")
+    found = xf.evaluate(run, config=config, resamples=0)
     assert BLACK in found.metrics["notes"]
     assert "of one shade" in found.report_path.read_text()
 

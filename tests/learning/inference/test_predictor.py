@@ -122,11 +122,13 @@ def test_weights_of_another_network_are_refused(tiny_run, tmp_path):
         Predictor.from_run(run, "cpu")
 
 
-def test_predict_evaluate_and_explain_load_no_fastai(tiny_run, data_dir, tmp_path):
+def test_networks_losses_augmentation_predict_evaluate_and_explain_load_no_fastai(tiny_run, data_dir, tmp_path):
+    modules = ("backbones", "fusion", "losses", "network", "precision", "weights")  # optimizers are fastai's
     run = shutil.copytree(tiny_run.path, tmp_path / "run")
     script = (
         "import sys\n"
         "import xrayfast as xf\n"
+        f"import xrayfast.learning.augment, {', '.join(f'xrayfast.learning.model.{name}' for name in modules)}\n"
         f"run, file = xf.Run({str(run)!r}), {str(next(data_dir.glob('normal/*.png')))!r}\n"
         "xf.predict(run, file, device='cpu', tta=True)\n"
         f"xf.evaluate(run, {str(data_dir)!r}, device='cpu', resamples=0)\n"

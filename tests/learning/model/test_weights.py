@@ -125,7 +125,9 @@ def test_no_fresh_network_is_taken_for_damaged(monkeypatch):
 def test_no_pretrained_network_is_taken_for_damaged(shared):
     """Those that are beside the checkout, each with its architecture."""
     folder = shared / "torch/hub/checkpoints"
-    found = {backbone.name: folder / Path(backbone.weights.url).name for backbone in BACKBONES.values()}
+    found = {
+        backbone.name: folder / Path(backbone.weights.url).name for backbone in BACKBONES.values() if backbone.weights
+    }
     there = {arch: str(path) for arch, path in found.items() if path.is_file()}
     assert len(there) >= 2
     for arch, path in there.items():

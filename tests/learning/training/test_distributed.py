@@ -16,7 +16,7 @@ from sklearn import metrics as skm
 from torch import nn
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import SMALL, add_tiny_resnet
 from xrayfast.errors import ConfigError, Interrupted, TrainingError
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.randomness import isolated_rng
@@ -25,7 +25,7 @@ from xrayfast.learning.training.distributed import World, _OwnRows, _use_whole_b
 
 ROOT = Path(__file__).resolve().parents[2]
 WORLD_SIZE = 2
-SETTINGS = TINY | {"unfreeze": True, "epochs": 2, "seed": 7, "batch_size": 16, "lr": 5e-6}
+SETTINGS = SMALL | {"unfreeze": True, "epochs": 2, "seed": 7, "batch_size": 16, "lr": 5e-6}
 """One frozen and two unfrozen epochs; of the batches of 16 images the last one has 13, 7 and 6 for the ranks.
 
 With smaller batches, or rates that one would train with, rounding alone, such as that of another convolution kernel in
@@ -144,7 +144,7 @@ def in_float64(data_dir, world):
     grow into any difference within them.
     """
     dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=SETTINGS["batch_size"], device="cpu", seed=7)
-    learn = xf.learner(dls, weights="none", precision="fp32", seed=7)
+    learn = xf.learner(dls, arch=SMALL["arch"], weights="none", precision="fp32", seed=7)
     learn.model.double()
     learn.unfreeze()
     learn.add_cb(InDouble())
@@ -321,5 +321,6 @@ def test_torchrun_trains_one_run_and_says_once_what_is_wrong(data_dir, tmp_path)
 
 
 if __name__ == "__main__":
+    add_tiny_resnet()
     in_one_of_two(*map(Path, sys.argv[1:]))
     os._exit(0)  # to take torch apart takes 3 s

@@ -8,7 +8,7 @@ import pytest
 
 import xrayfast as xf
 import xrayfast.learning.training
-from tests.conftest import TINY
+from tests.conftest import SMALL, TINY
 from xrayfast.learning.fastai_api import Callback, DataLoaders, Learner
 from xrayfast.learning.model.weights import save_weights
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
@@ -81,7 +81,7 @@ def test_callbacks_run_in_the_order_of_the_table_while_a_run_trains(data_dir, tm
         orders.append([type(callback).__name__ for callback in self.learn.cbs.sorted("order")])
 
     monkeypatch.setattr(EpochSeeds, "before_fit", before_fit, raising=False)
-    options = TINY | {"epochs": 1, "precision": "bf16", "reuse_frozen": reuse_frozen}
+    options = SMALL | {"epochs": 1, "precision": "bf16", "reuse_frozen": reuse_frozen}
     xf.fit(data_dir, runs=tmp_path, **options)
     (names,) = orders
     absent = {"SplitBatches", "Float16", "InterruptRangeTest", "ProgressCallback", "RepeatChannel"}

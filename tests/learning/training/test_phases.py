@@ -6,14 +6,14 @@ import torch
 from torchvision.ops import StochasticDepth
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import SMALL
 from xrayfast.config import TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.training.callbacks import FrozenInference
 from xrayfast.learning.training.phases import plan_phases, run_phase, unfreeze_phase
 
-NET = {k: TINY[k] for k in ("arch", "weights")}
+NET = {k: SMALL[k] for k in ("arch", "weights")}
 
 
 @pytest.mark.parametrize(

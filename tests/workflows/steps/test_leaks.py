@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import SMALL
 from xrayfast.errors import DataError
 from xrayfast.run import Run
 from xrayfast.workflows.data import decode
@@ -56,7 +56,7 @@ def test_duplicates_stay_together_in_a_split_that_is_drawn(copies):
 def test_a_given_split_with_leaks_is_refused_by_name_and_nothing_is_written(given, tmp_path):
     folder, image = given
     with pytest.raises(DataError) as caught:
-        xf.fit(folder, runs=tmp_path / "runs", **TINY)
+        xf.fit(folder, runs=tmp_path / "runs", **SMALL)
     message = str(caught.value)
     assert image in message
     assert "again.png" in message
@@ -66,7 +66,7 @@ def test_a_given_split_with_leaks_is_refused_by_name_and_nothing_is_written(give
 
 def test_leaks_that_are_allowed_are_recorded_and_reported(given, tmp_path):
     folder, _ = given
-    run = xf.fit(folder, runs=tmp_path, epochs=1, allow_leaks=True, **TINY)
+    run = xf.fit(folder, runs=tmp_path, epochs=1, allow_leaks=True, **SMALL)
     assert Run(run.path).config.train.allow_leaks
     assert "leaks allowed" in run.info["remarks"][0]
     assert "again.png" in run.info["remarks"][0]
@@ -115,7 +115,7 @@ def test_rare_labels_and_contradicting_labels_are_warned_of(data_dir, tmp_path):
 
 
 def test_a_run_on_a_split_that_was_mended_resumes_and_loads_on_its_own_split(copies, tmp_path):
-    run = xf.fit(copies, runs=tmp_path, epochs=1, **TINY)
+    run = xf.fit(copies, runs=tmp_path, epochs=1, **SMALL)
     learn = xf.load(run)
     expected = pd.read_csv(run.split_path).set_index("image")["split"]
     found = learn.dls.manifest.table.set_index("image")["split"]
@@ -143,13 +143,13 @@ def test_where_all_belongs_together_check_reports_and_fit_refuses_by_name(data_d
     assert xf.check(tmp_path / "data", size=64, output=tmp_path / "check").leaks
     assert (tmp_path / "check" / "check.html").is_file()
     with pytest.raises(DataError, match=r"Remove copies") as caught:
-        xf.fit(tmp_path / "data", runs=tmp_path / "runs", **TINY)
+        xf.fit(tmp_path / "data", runs=tmp_path / "runs", **SMALL)
     assert "a0.png" in str(caught.value)
     assert "ignore_split" not in str(caught.value), "no split is given"
 
 
 def test_near_duplicates_stay_together_at_a_training_size_too_small_to_tell_them(copies, tmp_path):
-    run = xf.fit(copies, runs=tmp_path, epochs=1, **TINY)
+    run = xf.fit(copies, runs=tmp_path, epochs=1, **SMALL)
     table = pd.read_csv(run.split_path)
     data_dir = table.assign(film=table["image"].str.extract(r"(p\d+_\d+)")[0]).groupby("film")["split"]
     assert run.config.model.size == 32

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import SMALL, TINY
 from xrayfast.config import ResultsConfig, TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.metrics.operating_points.calibration_metrics import TITLES as CALIBRATION
@@ -358,7 +358,7 @@ def test_a_confidence_that_validation_has_too_few_images_for_is_an_error_before_
         xf.interpret(binary, target_sensitivity=0.9, target_confidence=0.95)
     assert (binary.path / "config.yaml").read_text() == before
     with pytest.raises(ConfigError, match="needs 29 validation"):
-        xf.fit(data_dir, target_specificity=0.9, target_confidence=0.95, **TINY)
+        xf.fit(data_dir, target_specificity=0.9, target_confidence=0.95, **SMALL)
     xf.interpret(binary, target_sensitivity=0.5, target_confidence=0.6, resamples=0)
     assert binary.decision.confidence == 0.6
     assert "on new images, with 60% confidence" in binary.report_path.read_text()
@@ -373,7 +373,7 @@ def test_no_positive_class_of_three(run, data_dir):
     with pytest.raises(ConfigError, match="positive is normal, which has no effect: only a task of two classes"):
         xf.interpret(run, positive="normal")
     with pytest.raises(ConfigError, match="positive is normal, which has no effect"):
-        xf.fit(data_dir, positive="normal", **TINY)
+        xf.fit(data_dir, positive="normal", **SMALL)
 
 
 def test_the_monitor_must_fit_the_task():
