@@ -15,7 +15,7 @@ NAMES = ("from_a_folder_to_a_report", "with_fastais_own_hands")
 SHOWN = {
     "from_a_folder_to_a_report": {
         "data": ("text/html", "labels.csv", "covid-19", "pneumonia", "test"),
-        "xf.check(data)": ("text/html", "images"),
+        "xf.check(data)": ("text/html", "COUNT"),
         "curve.plot()": ("image/png",),
         "run = xf.fit(": ("text/html", "valid loss", "AUROC", "polyline"),
         "run": ("text/html", "all-layers", "model_card.md", "Accuracy"),
@@ -48,7 +48,7 @@ SHOWN = {
         'xf.compare("runs")': ("text/html", "by-hand", "by-fit"),
     },
 }
-"""What the cell that ends in a line shows: the richest form of one of its outputs, and words of it."""
+"""What the cell that ends in a line shows: the richest form of one of its outputs, and words of it (COUNT: images)."""
 
 
 def notebook(name):
@@ -89,7 +89,7 @@ def executed(request, tmp_path_factory):
 
 def test_every_cell_shows_what_it_is_for(executed):
     name, cells, _ = executed
-    wanted = dict(SHOWN[name])
+    wanted, count = dict(SHOWN[name]), re.search(r"images=(\d+)", cells[0].source)[1]
     for cell in cells:
         key = next((key for key in wanted if any(_is(line, key) for line in cell.source.splitlines())), None)
         shown = [output.data for output in cell.outputs if "data" in output]
@@ -99,7 +99,7 @@ def test_every_cell_shows_what_it_is_for(executed):
         kind, *words = wanted.pop(key)
         found = [data[kind] for data in shown if kind in data]
         assert len(found) == 1 if kind == "image/png" else found, (cell.source, shown)
-        assert all(word in "".join(found) for word in words), (cell.source, words)
+        assert all(word.replace("COUNT", count) in "".join(found) for word in words), (cell.source, words)
         assert kind == "image/png" or "<Figure" not in str(shown), cell.source
     assert not wanted
 
