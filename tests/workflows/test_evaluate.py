@@ -267,7 +267,7 @@ def test_patients_who_are_only_numbered_alike_are_no_patients_of_training(others
     """Another source's p0001 is another patient, unless some image or study shows that both are of one archive."""
     own = pd.read_csv(data_dir / "labels.csv").assign(patient=[f"p{i // 2:04d}" for i in range(36)], exam=range(36))
     own.to_csv(tmp_path / "own.csv", index=False)
-    run = xf.fit(xf.open_data(data_dir, labels=tmp_path / "own.csv"), runs=tmp_path / "runs", epochs=1, **TINY)
+    run = xf.fit(xf.open_data(data_dir, labels=tmp_path / "own.csv"), runs=tmp_path / "runs", epochs=1, **SMALL)
     table = listed(others, tmp_path)
     new = pd.read_csv(table).assign(patient=[f"p{i // 2:04d}" for i in range(24)], exam=range(24))
     new.to_csv(table, index=False)
