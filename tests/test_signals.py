@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import suppress
 
+import psutil
 import pytest
 
 from xrayfast.errors.signals import STOP_SIGNALS, Stopped, StopRequest, handling_signals, raise_stopped
@@ -85,3 +86,21 @@ def test_in_another_thread_nothing_changes():
     thread.start()
     thread.join()
     assert seen == [[False] * len(STOP_SIGNALS)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal is Linux's")
+def test_a_child_ends_with_its_parent_by_sigkill_too():
+    script = (
+        "import subprocess, sys, time\n"
+        "from xrayfast.errors.signals import end_with_parent\n"
+        "words = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+        "print(subprocess.Popen(words, preexec_fn=end_with_parent()).pid, flush=True)\n"
+        "time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    limit = time.monotonic() + 10
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < limit
+        time.sleep(0.05)

@@ -152,6 +152,27 @@ def test_a_fold_that_is_not_there_is_named_before_a_missing_name(data):
         xf.cross_validate(data, folds=2, fold=3)
 
 
+def test_it_is_interpreted_from_its_out_of_fold_predictions(crossed, tmp_path):
+    copy = xf.CrossValidation(shutil.copytree(crossed.path, tmp_path / "cv"))
+    before = bytes_of(crossed)
+    found = xf.interpret(copy, top=2)
+    assert np.array_equal(found.predictions.raw, crossed.out_of_fold.raw) and found.vocab == list(copy.labels)
+    assert (copy.path / "figures" / "headline.png").is_file() and (copy.path / "tables" / "per_label.csv").is_file()
+    assert {name: content for name, content in bytes_of(copy).items() if not name.endswith("metrics.json")} == {
+        name: content for name, content in before.items() if not name.endswith("metrics.json")
+    }
+    assert "2 folds by patient" in copy.report_path.read_text()
+    tested = xf.interpret(copy, split="test", top=2, calibrate=False)
+    assert np.array_equal(tested.predictions.raw, crossed.predictions("test").raw)
+    assert copy.decision.calibration is None and copy.metrics["folds"] != crossed.metrics["folds"]
+    for row, run in zip(copy.metrics["folds"], copy.runs, strict=True):
+        own = run.predictions("valid")
+        expected = roc_auc_score(own.truth.argmax(1), own.raw, multi_class="ovr")
+        assert row["overall"]["auroc_macro"] == pytest.approx(expected)
+    with pytest.raises(RunError, match=r"explained by the network that was not trained on it\. Name the fold"):
+        xf.interpret(copy, saliency=1)
+
+
 def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_path):
     whole = bytes_of(crossed)
     stop = StopAfter(5)  # of two batches of training and two of validation per fold, so within the second one

@@ -72,9 +72,36 @@ def test_the_folder_holds_no_weights_and_loads_again_without_code(pair, images):
     assert [run.path.resolve() for run in again.members] == [first.path.resolve(), second.path.resolve()]
     kinds = {path.suffix for path in both.path.rglob("*") if path.is_file()}
     assert kinds <= {".json", ".yaml", ".csv", ".txt"}
-    for use in (xf.load, xf.interpret, xf.resume, lambda run: xf.explain(run, images[0])):
+    for use in (xf.load, xf.resume):
         with pytest.raises(RunError, match="averages 2 runs and has no network"):
             use(both)
+
+
+def test_saliency_is_the_mean_of_the_members_maps(pair, images):
+    first, second, both = pair
+    label = both.labels[0]
+    maps = [xf.explain(run, images, label=label, device="cpu") for run in (first, second)]
+    found = xf.explain(both, images, label=label, device="cpu")
+    table = xf.predict(both, images)
+    for i, (one, *others) in enumerate(zip(found, *maps, strict=True)):
+        mean = np.mean([other.heat for other in others], axis=0)
+        np.testing.assert_allclose(one.heat, mean / (mean.max() or 1), atol=1e-6)
+        assert one.probabilities[label] == pytest.approx(table[f"prob_{label}"][i], abs=1e-6)
+    assert any(one.heat.any() for one in found)
+
+
+def test_it_is_interpreted_on_the_test_split_of_its_averaged_predictions(pair, tmp_path):
+    _, _, both = pair
+    copy = xf.Run(shutil.copytree(both.path, both.path.with_name("interpreted")))
+    found = xf.interpret(copy, top=2, saliency=2)
+    assert found.predictions.images.tolist() == both.predictions("test").images.tolist()
+    assert np.array_equal(found.predictions.raw, both.predictions("test").raw)
+    page = copy.report_path.read_text()
+    assert "the mean of those of 2 networks" in page and "No epoch was finished" not in page
+    assert (copy.path / "figures" / "saliency.png").is_file() and not (copy.path / "figures" / "curves.png").exists()
+    with pytest.warns(UserWarning, match="no effect"):
+        again = xf.interpret(copy, split="valid", thresholds="half", resamples=0)
+    assert np.array_equal(again.predictions.raw, both.predictions("valid").raw)
 
 
 def test_it_is_evaluated_and_compared_like_a_run(pair, tmp_path):

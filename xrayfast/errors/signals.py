@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -75,6 +78,23 @@ def leave_signals_to_parent(numbers: tuple[int, ...] = STOP_SIGNALS) -> None:
     """Ignore them: they reach the whole job or terminal, and the main process ends this one."""
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_with_parent() -> Callable[[], None] | None:
+    """What a child process calls first, as `preexec_fn` of `subprocess.Popen`, so that it gets SIGTERM when this
+    process ends in any way, by SIGKILL too; None where the system has no such signal, as only Linux does.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
+    if prctl is None:
+        return None
+    parent, on_death = os.getpid(), 1  # PR_SET_PDEATHSIG
+
+    def ask_for_signal() -> None:
+        prctl(on_death, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it ended before
+            os._exit(INTERRUPTED)
+
+    return ask_for_signal
 
 
 class StopRequest:

@@ -26,7 +26,7 @@ from xrayfast.cross_validation import CrossValidation, fold_name
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, Interrupted, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.errors.signals import INTERRUPTED, handling_signals
+from xrayfast.errors.signals import INTERRUPTED, end_with_parent, handling_signals
 from xrayfast.learning.fastai_api import Callbacks, Metrics
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.distributed import join_process_group
@@ -399,7 +399,11 @@ def _train_at_once(
                     words = [sys.executable, "-m", "xrayfast", "cross-validate", "--resume", str(cv.path)]
                     output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
                     process = subprocess.Popen(
-                        [*words, "--fold", str(fold)], stdout=output, stderr=output, env={**os.environ, **given}
+                        [*words, "--fold", str(fold)],
+                        stdout=output,
+                        stderr=output,
+                        env={**os.environ, **given},
+                        preexec_fn=end_with_parent(),
                     )
                     running[fold] = place, process, output
                 time.sleep(0.2)

@@ -17,7 +17,7 @@ from xrayfast.errors import ConfigError, ReadError, did_you_mean
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.learning.inference import saliency
-from xrayfast.learning.inference.predictor import Predictor
+from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor, predictor_of_run
 from xrayfast.predictions import join_row_labels
 from xrayfast.reporting import figures, overlays
 from xrayfast.reporting.interpretation import IMAGE_SIZE
@@ -138,10 +138,10 @@ def explain(
     arch: Arch = None,
     device: Device = "auto",
 ) -> Explanation | list[Explanation]:
-    """Grad-CAM of image files on the network's last feature map.
+    """Grad-CAM of image files on the network's last feature map; of several networks the mean of their maps.
 
     Args:
-        run: the run or its folder.
+        run: the run or its folder; of an ensemble or a cross-validation all networks are averaged.
         files: an image file, or several.
         label: to explain; default each image's most probable label.
         arch: that of the run, where it is code of your own.
@@ -159,7 +159,7 @@ def explain(
     run = Run.of(run)
     paths = [files] if isinstance(files, (str, Path)) else list(files)
     _require_label(run, label)
-    predictor = Predictor.from_run(run, device, arch)
+    predictor = predictor_of_run(run, device, arch)
     explanations: list[Explanation] = []
     for start in range(0, len(paths), EXPLAINED_AT_ONCE):
         explanations += _explain_images(
@@ -203,7 +203,7 @@ def explain_cases(
     if not readable:
         return (), tuple(notes)
     images = [image for _, image in readable]
-    predictor = Predictor.from_run(run, device, arch)
+    predictor = predictor_of_run(run, device, arch)
     explanations = _explain_images(predictor, images, label)
     explained = tuple(explanation.case(case) for (case, _), explanation in zip(readable, explanations, strict=True))
     return explained, (*notes, *_map_notes(predictor, images, explanations))
@@ -233,7 +233,9 @@ def _try_read(run: Run, path: Path | None) -> _Image | None:
         return None
 
 
-def _explain_images(predictor: Predictor, images: Sequence[_Image], label: str | None) -> list[Explanation]:
+def _explain_images(
+    predictor: Predictor | EnsemblePredictor, images: Sequence[_Image], label: str | None
+) -> list[Explanation]:
     decision, squares = predictor.decision, [image.square for image in images]
     probability = predictor.probabilities(squares).calibrated
     predicted = decision.decide(probability)
@@ -254,7 +256,9 @@ def _explain_images(predictor: Predictor, images: Sequence[_Image], label: str |
     ]
 
 
-def _map_notes(predictor: Predictor, images: Sequence[_Image], explanations: Sequence[Explanation]) -> list[str]:
+def _map_notes(
+    predictor: Predictor | EnsemblePredictor, images: Sequence[_Image], explanations: Sequence[Explanation]
+) -> list[str]:
     """The sentences on heat outside the thorax and on random weights."""
     if coarse := saliency.coarse_note(explanations[0].heat.shape):
         return [coarse]

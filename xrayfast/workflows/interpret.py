@@ -12,6 +12,7 @@ from pydantic import Field
 from typing_extensions import Unpack
 
 from xrayfast.config import PredictedSplit, ResultsOptions
+from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.errors import RunError
 from xrayfast.errors.arguments import check_arguments
@@ -30,7 +31,13 @@ from xrayfast.reporting.overlays import SaliencyCase, overlays_figure
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.evaluation_files import operating_rows
-from xrayfast.workflows.steps.results import complete_metrics, refit_decision, write_cards
+from xrayfast.workflows.steps.results import (
+    DECISION_SPLIT,
+    complete_metrics,
+    refit_decision,
+    update_results,
+    write_cards,
+)
 from xrayfast.workflows.steps.subgroup_columns import add_own_columns
 
 if TYPE_CHECKING:
@@ -55,9 +62,9 @@ def interpret(
     """Write a run's figures, tables, model card and `report.html`, without running the network again.
 
     Args:
-        run: the run or its folder.
-        split: the split to return and to draw in `figures/`; default the test split, where there is one. The report
-            shows every split that was predicted.
+        run: the run or its folder; of an ensemble the predictions averaged, of a cross-validation those out of fold.
+        split: the split to return and to draw in `figures/`; default the test split, where there is one, and of a
+            cross-validation "valid", its out-of-fold predictions. The report shows every split that was predicted.
         top: images with the largest losses to show.
         saliency: on how many images to show where the network looks, half of them predicted right; this runs the
             network on those.
@@ -101,18 +108,25 @@ def write_report(
 
     Arguments and errors are those of `interpret`, but for the lock, which the caller holds.
     """
-    run.require_network(f"The {run.report_path.name} of a cross-validation is written with it. Name a fold or member.")
     formats = figures.parse_formats(figure_format)
-    if by or options or not _has_current_metrics(run):
+    cv = CrossValidation(run.path) if CrossValidation.is_there(run.path) else None
+    columns = [by] if isinstance(by, str) else by
+    if cv is not None and (by or options or not _has_current_metrics(cv)):
+        _join_again(cv, options, columns)
+    elif by or options or not _has_current_metrics(run):
         splits = _require_splits(run)
-        columns = [by] if isinstance(by, str) else by
         found = {split: add_own_columns(run, run.predictions(split), columns) for split in splits if columns}
         for predicted, predictions in found.items():
             run.write_predictions(predicted, predictions)
         refit_decision(run, options)
     complete_metrics(run)
     interpretations = read_interpretations(run)
-    chosen = split or list(interpretations)[-1]
+    chosen = split or list(interpretations)[0 if cv else -1]
+    if cv and saliency and chosen == DECISION_SPLIT:
+        raise RunError(
+            f"{run.path}: each image of a fold is explained by the network that was not trained on it. Name the fold, "
+            f"such as {cv.runs[0].path}, or with --split test all networks explain images of no fold."
+        )
     if chosen not in interpretations:
         run.predictions(chosen)  # raises, and says which splits there are
     images = sum(len(of_split.predictions) for of_split in interpretations.values())
@@ -128,10 +142,28 @@ def write_report(
     reports[chosen] = replace(reports[chosen], saliency=explained, saliency_notes=notes)
     report = _report_data(run, tuple(reports.values()))
     _write_figures(run, report, reports[chosen], formats)
-    write_text(run.report_path, render_run_page(report))
-    write_cards(run)
+    if cv is None:
+        write_text(run.report_path, render_run_page(report))
+        write_cards(run)
+    else:
+        from xrayfast.workflows.steps.folds import write_page
+
+        write_page(cv)
     progress("writing the report", images, images)
     return interpretations[chosen]
+
+
+def _join_again(cv: CrossValidation, options: ResultsOptions, by: Sequence[str]) -> None:
+    """Compute the results of a cross-validation again from the predictions of its folds, which get the columns."""
+    if not cv.is_finished:
+        _require_splits(cv)
+    for fold in cv.runs if by else ():
+        for split in fold.predicted_splits:
+            fold.write_predictions(split, add_own_columns(fold, fold.predictions(split), by))
+    from xrayfast.workflows.steps.folds import join
+
+    config = update_results(cv, options, cv.predictions(DECISION_SPLIT))
+    join(cv, config.results)
 
 
 def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
@@ -230,7 +262,7 @@ def _write_figures(run: Run, report: ReportData, shown: SplitReport, formats: Se
     drawn: dict[str, Plot | Figure] = {
         plot.name: plot for plot in filter(None, [*plots, report.curves, report.batches])
     }
-    if report.curves is None:
+    if report.curves is None and not report.info.members:
         drawn["curves"] = figures.loss_and_metric_curves(report.history)
     if shown.predictions is not None and shown.summary["scored"]:
         drawn["headline"] = headline_figure(shown.summary, report.task, shown.predictions, shown.examples)
@@ -266,12 +298,14 @@ def _write_tables(run: Run, interpretation: Interpretation, top: int) -> None:
 def _split_report(
     run: Run, split: PredictedSplit, interpretation: Interpretation, top: int, shows_right: bool
 ) -> SplitReport:
-    weights = "of the best epoch" if run.info.best_epoch else "as they were saved"
+    weights = "From the weights of the best epoch" if run.info.best_epoch else "From the weights as they were saved"
+    if members := run.info.members:
+        weights = f"The mean of the probabilities of {len(members)} networks"
     return SplitReport(
         split,
         interpretation.summary,
         interpretation.cases(top),
-        f"From the weights {weights}" + (", averaged over augmented views." if run.config.train.tta else "."),
+        weights + (", averaged over augmented views." if run.config.train.tta else "."),
         predictions=interpretation.predictions,
         blocks=figure_blocks(split, interpretation.summary, run.task, interpretation.predictions),
         right=interpretation.right_cases(min(top, RIGHT_SHOWN)) if shows_right else (),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from xrayfast.errors import ConfigError
-from xrayfast.learning.inference.predictor import Predictor
+from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
 
@@ -101,32 +102,48 @@ def feature_layer(model: nn.Module) -> nn.Module:
 
 
 def grad_cam_images(
-    predictor: Predictor,
+    predictor: Predictor | EnsemblePredictor,
     images: Sequence[NDArray[np.uint8]],
     targets: Sequence[int],
     *,
-    network: nn.Module | None = None,
+    change: Callable[[nn.Module], nn.Module] = lambda network: network,
     batch_size: int = 16,
 ) -> NDArray[np.float32]:
-    """Grad-CAM of images, prepared as for prediction.
+    """Grad-CAM of images, prepared as for prediction; of an ensemble the `mean_map` of its members'.
 
     Args:
         predictor: prepares the images.
         images: N arrays (H, W) uint8.
         targets: N indices of labels.
-        network: to explain; default the predictor's.
+        change: gives the network to explain in place of a predictor's.
         batch_size: images per batch.
 
     Returns:
         (N, h, w) as `grad_cam`; rows and columns as in the squares that `fit_square` makes.
     """
-    network = predictor.network if network is None else network
-    maps = []
-    for start in range(0, len(images), batch_size):
-        batch = predictor.inputs(images[start : start + batch_size])
-        chosen = torch.as_tensor(targets[start : start + batch_size], dtype=torch.int64, device=batch.device)
-        maps.append(grad_cam(network, batch, chosen).float().cpu().numpy())
-    return np.concatenate(maps)
+    found = []
+    for member in predictor.members if isinstance(predictor, EnsemblePredictor) else [predictor]:
+        network, maps = change(member.network), []
+        for start in range(0, len(images), batch_size):
+            batch = member.inputs(images[start : start + batch_size])
+            chosen = torch.as_tensor(targets[start : start + batch_size], dtype=torch.int64, device=batch.device)
+            maps.append(grad_cam(network, batch, chosen).float().cpu())
+        found.append(torch.cat(maps))
+    mean: NDArray[np.float32] = mean_map(found).numpy()
+    return mean
+
+
+def mean_map(maps: Sequence[Tensor]) -> Tensor:
+    """The mean of the maps of several networks, (N, h, w) each, divided by its own maximum; coarser maps are
+    interpolated to the cells of the finest.
+    """
+    if len(maps) == 1:
+        return maps[0]
+    size = [max(heat.shape[side] for heat in maps) for side in (1, 2)]
+    every = [F.interpolate(heat[:, None], size, mode="bilinear", align_corners=False)[:, 0] for heat in maps]
+    mean = torch.stack(every).mean(dim=0)
+    peak = mean.amax(dim=(1, 2), keepdim=True)
+    return mean / torch.where(peak > 0, peak, 1)
 
 
 def central_thorax(height: int, width: int) -> Box:
@@ -191,7 +208,7 @@ def rank_correlations(maps: NDArray[Any], others: NDArray[Any]) -> NDArray[np.fl
 
 
 def weight_dependence(
-    predictor: Predictor,
+    predictor: Predictor | EnsemblePredictor,
     images: Sequence[NDArray[np.uint8]],
     targets: Sequence[int],
     maps: NDArray[Any],
@@ -200,7 +217,7 @@ def weight_dependence(
     """How similar maps are to those of the network with random weights: the sanity check of Adebayo et al. 2018.
 
     Args:
-        predictor: its network is not changed.
+        predictor: its networks are not changed.
         images: N arrays (H, W) uint8.
         targets: N indices of labels.
         maps: (N, h, w), the network's own, from `grad_cam_images`.
@@ -210,8 +227,13 @@ def weight_dependence(
         The mean rank correlation over images and draws, near 0 where maps depend on the trained weights; NaN where
         all maps are constant.
     """
-    networks = (randomize_weights(predictor.network, 0, "saliency", draw) for draw in range(draws))
-    others = (grad_cam_images(predictor, images, targets, network=network) for network in networks)
+
+    def random_maps(draw: int) -> NDArray[np.float32]:
+        return grad_cam_images(
+            predictor, images, targets, change=lambda network: randomize_weights(network, 0, "saliency", draw)
+        )
+
+    others = map(random_maps, range(draws))
     correlations = np.array([rank_correlations(maps, of_draw) for of_draw in others])
     defined = correlations[:, ~np.isnan(correlations[0])]
     return float(defined.mean()) if defined.size else float("nan")

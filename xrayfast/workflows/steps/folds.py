@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.audit.leaks import group_linked_images, leaks_between_splits
+from xrayfast.config import ResultsConfig
 from xrayfast.cross_validation import CrossValidation, fold_columns
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
@@ -190,16 +191,18 @@ def link_images(data: Manifest, compared: ComparedImages) -> npt.NDArray[np.inte
     return group_linked_images(data, compared.duplicates)
 
 
-def join(cv: CrossValidation) -> None:
+def join(cv: CrossValidation, settings: ResultsConfig | None = None) -> None:
     """Write the results of a cross-validation, all of whose folds are complete, and complete it.
 
     Calibration and thresholds are chosen on the out-of-fold predictions, averaged over repeats, or on those of the
-    inner validation splits; predictions of the test split are averaged over all networks.
+    inner validation splits; predictions of the test split are averaged over all networks. The settings are by default
+    those of the cross-validation.
 
     Raises:
         RunError: the folds' predictions are not those of its images.
     """
     runs, folds, config = cv.runs, cv.folds.folds, cv.config
+    settings = settings or config.results
     images, numbers = cv.images_in_folds()
     inner = bool(cv.folds.inner_valid)
     by_fold = [run.predictions("test" if inner else DECISION_SPLIT) for run in runs]
@@ -210,7 +213,7 @@ def join(cv: CrossValidation) -> None:
         tested = [one.select(np.array([image not in in_folds for image in one.images])) for one in by_fold]
         by_fold = [one.select(np.array([image in in_folds for image in one.images])) for one in by_fold]
         chosen_on, _ = average_by_image([run.predictions(DECISION_SPLIT) for run in runs])
-        chosen = choose_decision(chosen_on, cv.task, config.results)
+        chosen = choose_decision(chosen_on, cv.task, settings)
     repeats = [pool_folds(images, by_fold[start : start + folds]) for start in range(0, len(runs), folds)]
     found: dict[Split, Predictions] = {DECISION_SPLIT: average_by_image(repeats)[0]}
     if tested and len(tested[0]):
@@ -223,7 +226,7 @@ def join(cv: CrossValidation) -> None:
         seconds=round(sum(info.seconds or 0 for info in infos), 1),
         chosen_inside=inner,
     )
-    finalize_results(cv, found, config.results, config.train.seed, chosen)
+    finalize_results(cv, found, settings, config.train.seed, chosen)
     decision = cv.decision
     calibrated = [one.calibrated(decision) for one in repeats]
     cv.write_out_of_fold(list(zip(numbers.T, calibrated, strict=True)))
@@ -250,7 +253,7 @@ def join(cv: CrossValidation) -> None:
     if grouped := find_grouped(cv):
         further["by_patient"] = {"name": grouped.path.name, "overall": grouped.metrics["valid"]["overall"]}
     cv.write_metrics({**cv.metrics, **further})
-    _write_page(cv)
+    write_page(cv)
     cv.remove_leftovers()
     cv.update_info(status="completed")
 
@@ -269,7 +272,7 @@ def find_grouped(cv: CrossValidation) -> CrossValidation | None:
     return max(found, key=lambda other: other.info.started, default=None)
 
 
-def _write_page(cv: CrossValidation) -> None:
+def write_page(cv: CrossValidation) -> None:
     """Write `report.html`."""
     notes = {
         "valid": "From the weights of each fold's best epoch"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xrayfast.config import DEFAULT_METRIC, PredictedSplit, ResultsConfig, Task, TrainConfig
+from xrayfast.config import DEFAULT_METRIC, Config, PredictedSplit, ResultsConfig, Task, TrainConfig
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import ConfigError, did_you_mean, plural, shorten
@@ -93,19 +93,19 @@ def choose_decision(chosen_on: Predictions, task: Task, settings: ResultsConfig)
     )
 
 
-def refit_decision(run: Run, options: Mapping[str, Any]) -> None:
-    """Choose calibration and thresholds and compute metrics again from a run's saved predictions.
-
-    The options become the run's own settings, for all later commands; only the number of resamples does not. Without
-    options the calibration and thresholds of the run stay, also where this version would choose others.
+def update_results(run: Run, options: Mapping[str, Any], chosen_on: Predictions) -> Config:
+    """Make options the run's own settings, for all later commands; only the number of resamples is not written.
 
     Args:
         run: a completed run.
         options: fields of ResultsConfig, over the run's settings; a rule for thresholds replaces the run's own.
+        chosen_on: the predictions on which thresholds are chosen.
+
+    Returns:
+        The settings, with that number.
 
     Raises:
         ConfigError: an option is wrong.
-        RunError: the run has no predictions.
     """
     config = run.config
     rules = {"thresholds": "auto", "target_sensitivity": None, "target_specificity": None}
@@ -116,13 +116,29 @@ def refit_decision(run: Run, options: Mapping[str, Any]) -> None:
     notes = check_effects(config.results) + check_results(config.results, run.task, run.labels, most_likely)
     for note in notes if options.keys() & {"thresholds", "target_confidence", "positive"} else ():
         warn(note)
+    require_enough_images(config.results, run.task, run.labels, chosen_on.truth, chosen_on.patients.tolist())
+    run.write_config(config.updated({"resamples": run.config.results.resamples}))
+    return config
+
+
+def refit_decision(run: Run, options: Mapping[str, Any]) -> None:
+    """Choose calibration and thresholds and compute metrics again from a run's saved predictions.
+
+    Without options the calibration and thresholds of the run stay, also where this version would choose others.
+
+    Args:
+        run: a completed run.
+        options: as of `update_results`.
+
+    Raises:
+        ConfigError: an option is wrong.
+        RunError: the run has no predictions.
+    """
     splits: list[Split] = list(dict.fromkeys([DECISION_SPLIT, *run.predicted_splits]))
     if run.has_train_predictions:
         splits.append("train")
     found = {split: run.predictions(split) for split in splits}
-    chosen_on = found[DECISION_SPLIT]
-    require_enough_images(config.results, run.task, run.labels, chosen_on.truth, chosen_on.patients.tolist())
-    run.write_config(config.updated({"resamples": run.config.results.resamples}))
+    config = update_results(run, options, found[DECISION_SPLIT])
     before, positive = run.decision, positive_class(run.task, run.labels, config.results.positive)
     keeps = not options and before.calibration is not None and before.positive == positive
     finalize_results(run, found, config.results, config.train.seed, before if keeps else None)

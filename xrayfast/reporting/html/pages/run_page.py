@@ -91,6 +91,7 @@ def render_run_page(data: ReportData) -> str:
         "train_and_valid": None if data.overfitting is None else train_and_valid_table(data.overfitting),
         "epochs": epochs_table(data.history, info.best_epoch, data.task),
         "best_epoch": info.best_epoch,
+        "members": info.members,
         "optimistic": optimism(),
         "decision": decision_section(data.decision),
         "splits": splits,
@@ -138,6 +139,12 @@ def training_facts(run: Run) -> dict[str, str]:
     """
     info, config = run.info, run.config
     train, model = config.train, config.model
+    if info.members and not info.phases:
+        return {
+            "Networks": ", ".join(info.members),
+            "Parameters of all": f"{info.parameters or 0:,}",
+            "Image size": f"{model.size} px",
+        }
     phases = [f"{phase.name} ({phase.epochs})" for phase in info.phases or ()]
     versions = {"xrayfast": info.xrayfast, **info.versions}
     return {
