@@ -413,6 +413,14 @@ class ModelConfig(_Section):
         "Hidden units of the head; where not given 512 for fastai and mlp, none for classifier.",
         metavar="N[,M]",
     )
+    dropout: float | None = option(
+        None,
+        "Dropout before the head's last layer, half as much before hidden ones.",
+        metavar="P",
+        shown="0.5 where the head has dropout: fastai, classifier",
+        ge=0,
+        lt=1,
+    )
     splitter: str | None = option(
         None, "Divides a network of one's own into layer groups.", python_only=True, pattern=f"^{OWN}"
     )
@@ -508,6 +516,16 @@ class TrainConfig(_Section):
         True,
         "Compute the statistics of unfrozen batch norm anew after each epoch, from its last 256 images; the running "
         "ones lag behind the weights.",
+    )
+    clip_grad: float | None = option(
+        None,
+        "Scale gradients down to this norm, of all of them together, where it is larger.",
+        metavar="NORM",
+        gt=0,
+        le=1e6,
+    )
+    accumulate: int = option(
+        1, "Make one step for N batches, as for one N times as large, but for batch norm.", metavar="N", ge=1, le=10_000
     )
     early_stop: int | None = option(
         None, "Stop the last phase after N epochs without improvement.", metavar="N", ge=1, le=MAX_EPOCHS
@@ -657,6 +675,10 @@ class TrainConfig(_Section):
         found: dict[str, str] = {}
         if self.ema is not None:
             found["Moving average of the weights"] = f"decay {self.ema:g}"
+        if self.clip_grad is not None:
+            found["Norm of gradients"] = f"at most {self.clip_grad:g}"
+        if self.accumulate > 1:
+            found["Batches per step"] = str(self.accumulate)
         return found
 
     @model_validator(mode="after")
@@ -748,6 +770,7 @@ class Options(ResultsOptions, total=False):
     weights: str | os.PathLike[str]
     head: HeadName
     head_width: int | tuple[int, ...]
+    dropout: float | None
     splitter: str | Callable[..., Any] | None
     size: int
     unfreeze: bool
@@ -766,6 +789,8 @@ class Options(ResultsOptions, total=False):
     wd: float
     ema: float | bool | None
     precise_bn: bool
+    clip_grad: float | None
+    accumulate: int
     loss: LossName | Callable[..., Any]
     gamma: float
     alpha: float | tuple[float, ...] | None

@@ -398,9 +398,9 @@ SELF_REPORTED = frozenset({"uncertain", "blank", "label_map", "corrections"})
 ALWAYS = frozenset({
     "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "folds", "fold", "cache", "arch",
     "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers", "gradual_unfreeze",
-    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "ema", "seed", "loss", "device",
-    "precision", "mixup", "cutmix", "batch_size", "workers", "target_sensitivity", "target_specificity", "calibrate",
-    "prevalence", "resamples", "augment",
+    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "ema", "clip_grad", "accumulate", "dropout",
+    "seed", "loss", "device", "precision", "mixup", "cutmix", "batch_size", "workers",
+    "target_sensitivity", "target_specificity", "calibrate", "prevalence", "resamples", "augment",
 })  # fmt: skip
 """Options that act in every combination that is no error."""
 

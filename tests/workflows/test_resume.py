@@ -312,7 +312,10 @@ OPTIONAL = SETTINGS | {
     "freeze_epochs": 2,
     "epochs": 2,
     "reuse_frozen": "on",
+    "dropout": 0.3,
     "ema": 0.9,
+    "clip_grad": 0.5,
+    "accumulate": 3,  # the last step of an epoch is of one batch
 }
 """Options that add to the training loop, in a phase on cached features and one of all layers."""
 

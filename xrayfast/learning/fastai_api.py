@@ -18,6 +18,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=SyntaxWarning)
     from fastai.basics import defaults as defaults
     from fastai.callback.core import Callback as Callback
+    from fastai.callback.core import CancelBatchException as CancelBatchException
     from fastai.callback.core import CancelFitException as CancelFitException
     from fastai.callback.core import TrainEvalCallback as TrainEvalCallback
     from fastai.callback.fp16 import MixedPrecision as MixedPrecision
@@ -25,6 +26,7 @@ with warnings.catch_warnings():
     from fastai.callback.schedule import ParamScheduler as ParamScheduler
     from fastai.callback.schedule import SuggestionMethod as SuggestionMethod
     from fastai.callback.schedule import combined_cos as combined_cos
+    from fastai.callback.training import GradientClip as GradientClip
     from fastai.data.block import CategoryBlock as CategoryBlock
     from fastai.data.block import DataBlock as DataBlock
     from fastai.data.block import TransformBlock as TransformBlock

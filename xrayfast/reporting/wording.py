@@ -54,8 +54,12 @@ def of_positive(summary: Mapping[str, Any], name: str) -> tuple[str, str, Mappin
 
 
 def hidden_layers(model: ModelConfig) -> str:
-    """The hidden layers of a head, such as "500 hidden units, then 100 hidden units"; "" where it has none."""
-    return ", then ".join(plural(width, "hidden unit") for width in hidden_units(model.head, model.head_width))
+    """The hidden layers of a head, such as "500 hidden units, then 100 hidden units", and its dropout where that was
+    set; "" where it has none.
+    """
+    layers = ", then ".join(plural(width, "hidden unit") for width in hidden_units(model.head, model.head_width))
+    dropout = "" if model.dropout is None else f"dropout {model.dropout:g}"
+    return ", ".join(filter(None, [layers, dropout]))
 
 
 def percent(count: float, total: float = 1.0) -> str:

@@ -11,8 +11,9 @@ from torch import nn
 from xrayfast.config import ModelConfig
 from xrayfast.errors import ConfigError, RunError, WeightsError
 from xrayfast.learning.model.backbones import BACKBONES
-from xrayfast.learning.model.network import build_network, describe_network
+from xrayfast.learning.model.network import add_head, build_network, describe_network
 from xrayfast.learning.model.weights import load_backbone, load_weights, save_weights
+from xrayfast.learning.randomness import isolated_rng
 
 
 @pytest.mark.parametrize(
@@ -165,3 +166,23 @@ def test_a_stranger_s_run_is_compared_with_the_header_of_its_weights_before_memo
 def test_the_largest_head_is_refused_for_training_too():
     with pytest.raises(ConfigError, match=r"head_width is 30000, 30000.*expected at most 268,435,456"):
         build_network("resnet18", 2, (30_000, 30_000))
+
+
+@pytest.mark.parametrize("head", ["fastai", "linear", "mlp", "classifier"])
+@pytest.mark.parametrize("width", [(), (6, 5)])
+def test_dropout_of_the_head_is_before_each_layer_and_changes_no_name(head, width, tiny_vgg):
+    if head == "linear" and width:
+        pytest.skip("it has no hidden layers")
+    backbone = load_backbone(tiny_vgg, with_classifier=head == "classifier")
+    with isolated_rng(1):
+        plain = add_head(backbone, 3, width, head)
+    with isolated_rng(1):
+        found = add_head(backbone, 3, width, head, dropout=0.4)
+    before = [module for module in found[1].modules() if isinstance(module, (nn.Dropout, nn.Linear))]
+    layers = [i for i, module in enumerate(before) if isinstance(module, nn.Linear)]
+    assert [before[i - 1].p for i in layers] == [0.2] * (len(layers) - 1) + [0.4]
+    assert len(before) == 2 * len(layers)
+    mine, other = found.state_dict(), plain.state_dict()
+    assert list(mine) == list(other) and all(torch.equal(mine[name], other[name]) for name in mine)
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(found.eval()(x), plain.eval()(x))

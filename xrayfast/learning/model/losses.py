@@ -48,6 +48,17 @@ class Loss(nn.Module):
                 and their weights in the mean, are averaged by their shares; a cell is masked where one of them is.
             share: (N,) of `target` in each image, in [0, 1].
         """
+        return _reduced(*self._mixed_terms(logits, target, other, share), self.reduction)
+
+    def total_weight(
+        self, logits: Tensor, target: Tensor, other: Tensor | None = None, share: Tensor | None = None
+    ) -> Tensor:
+        """The sum of the weights in the mean: what the mean loss of a batch counts in that of several."""
+        return self._mixed_terms(logits, target, other, share)[1].sum()
+
+    def _mixed_terms(
+        self, logits: Tensor, target: Tensor, other: Tensor | None, share: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         # fastai's tensor subclasses carry types that mean nothing for a loss and cost time at each operation.
         logits = logits.as_subclass(Tensor)
         losses, weights = self.terms(logits, target.as_subclass(Tensor))
@@ -56,7 +67,7 @@ class Loss(nn.Module):
             share = share.to(losses.dtype).view(-1, *[1] * (losses.ndim - 1))
             both = ((weights > 0) & (other_weights > 0)).to(losses.dtype)
             losses, weights = (both * torch.lerp(b, a, share) for a, b in ((losses, others), (weights, other_weights)))
-        return _reduced(losses, weights, self.reduction)
+        return losses, weights
 
     def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of each image, (N,), or cell, (N, L), and their weights in the mean: 0 where masked."""

@@ -125,6 +125,7 @@ def add_head(
     head_width: int | Sequence[int] = (),
     head: HeadName = "fastai",
     size: int = 32,
+    dropout: float | None = None,
 ) -> nn.Sequential:
     """Backbone and head in sequence, the head's weights drawn from torch's global generator.
 
@@ -136,7 +137,15 @@ def add_head(
         classifier: what follows the network's own classifier, the last block of the backbone: dropout, hidden layers
             with ReLU, and the last layer.
 
-    `size` is the least side of images that the backbone takes.
+    Names of weights are the same whatever `dropout`.
+
+    Args:
+        backbone: what comes before it.
+        n_out: number of labels.
+        head_width: hidden units of each hidden layer; () for the head's default.
+        head: its name.
+        size: the least side of images that the backbone takes.
+        dropout: before the last layer, half as much before hidden ones; None for the head's own.
 
     Raises:
         ConfigError: `head_width` for a head without hidden layers, or one with which the head is too large; or the head
@@ -158,21 +167,23 @@ def add_head(
             f"expected at most {MAX_HEAD_WEIGHTS:,}."
         )
     if head == "fastai":
-        layers = _fastai_layers(widths)
+        layers = _fastai_layers(widths, 0.5 if dropout is None else dropout)
     elif head == "classifier":
-        layers = [nn.Dropout(0.5), *_linear_layers(widths)]
+        first = 0.5 if dropout is None else dropout / (2 if hidden else 1)
+        layers = [nn.Dropout(first), *_linear_layers(widths, dropout)]
     else:
-        layers = [nn.AdaptiveAvgPool2d(side), nn.Flatten(), *_linear_layers(widths)]
+        flat = _with_dropout(nn.Flatten(), dropout, before_last=not hidden)
+        layers = [nn.AdaptiveAvgPool2d(side), flat, *_linear_layers(widths, dropout)]
     return nn.Sequential(blocks, nn.Sequential(*layers))
 
 
-def _fastai_layers(widths: Sequence[int]) -> list[nn.Module]:
+def _fastai_layers(widths: Sequence[int], dropout: float) -> list[nn.Module]:
     layers: list[nn.Module] = [ConcatPool(), nn.Flatten()]
     for number, (n_in, n) in enumerate(pairwise(widths), 1):
         norm = nn.BatchNorm1d(n_in)
         nn.init.constant_(norm.bias, 1e-3)
         last = number == len(widths) - 1
-        layers += [norm, nn.Dropout(0.5 if last else 0.25), nn.Linear(n_in, n, bias=False)]
+        layers += [norm, nn.Dropout(dropout if last else dropout / 2), nn.Linear(n_in, n, bias=False)]
         layers += [] if last else [nn.ReLU(inplace=True)]
     for layer in layers:
         if isinstance(layer, nn.Linear):
@@ -180,9 +191,17 @@ def _fastai_layers(widths: Sequence[int]) -> list[nn.Module]:
     return layers
 
 
-def _linear_layers(widths: Sequence[int]) -> list[nn.Module]:
+def _linear_layers(widths: Sequence[int], dropout: float | None) -> list[nn.Module]:
     """Linear layers with torch's own initial weights, and a ReLU between any two."""
     layers: list[nn.Module] = []
-    for n_in, n in pairwise(widths):
-        layers += [nn.Linear(n_in, n), nn.ReLU(inplace=True)]
+    for number, (n_in, n) in enumerate(pairwise(widths), 3):
+        before_last = number == len(widths)
+        layers += [nn.Linear(n_in, n), _with_dropout(nn.ReLU(inplace=True), dropout, before_last=before_last)]
     return layers[:-1]
+
+
+def _with_dropout(module: nn.Module, dropout: float | None, *, before_last: bool) -> nn.Module:
+    """A module, with the dropout after it that comes before the last layer or a hidden one; as one, so that the names
+    of weights are those without.
+    """
+    return module if dropout is None else nn.Sequential(module, nn.Dropout(dropout if before_last else dropout / 2))

@@ -41,6 +41,7 @@ def build_own_network(
     weights: str,
     head: HeadName,
     head_width: int | Sequence[int] = (),
+    dropout: float | None = None,
     size: int,
     grouping: Grouping = "blocks",
 ) -> LayeredNetwork:
@@ -53,6 +54,7 @@ def build_own_network(
             (timm), or a file; else the network starts from what it brings.
         head: of a backbone; "none" for a whole network alone.
         head_width: hidden units of each hidden layer of the head.
+        dropout: of the head, see `add_head`.
         size: side of the images in pixels.
         grouping: one layer group per block or, of a backbone, per layer.
 
@@ -82,6 +84,11 @@ def build_own_network(
         unused = copy_weights(net, blocks, read_weights(Path(weights)), weights, name)
     model: nn.Module = net
     if whole:
+        if dropout is not None:
+            raise ConfigError(
+                f"dropout is {dropout:g}, which has no effect: it is the head's, and {name} is a whole network. Set it "
+                "there."
+            )
         if head not in ("fastai", "none") or head_width:
             raise ConfigError(
                 f"head is {head} and head_width {head_width or 'not given'}, which have no effect: {name} gives one "
@@ -97,7 +104,7 @@ def build_own_network(
     elif head == "classifier":
         raise ConfigError(f"head is classifier, which is known of networks of 'xrayfast models', not of {name}.")
     else:
-        model = add_head(LoadedBackbone(blocks, 1), n_out, head_width, head, size)
+        model = add_head(LoadedBackbone(blocks, 1), n_out, head_width, head, size, dropout)
         found = "a feature map"
         if output.ndim == 2:
             cut = not any(isinstance(block, nn.Unflatten) for block in blocks.values())

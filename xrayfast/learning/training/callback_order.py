@@ -15,9 +15,11 @@ CALLBACK_ORDER: dict[str, float] = {
     "AverageWeights": -8,  # averages what those modes let train
     "CastToTensor": 9,  # fastai's
     "PreciseBatchNorm": 9.2,  # keeps the batch as the network gets it, but whole
+    "AccumulateGradients": 9.25,  # before ranks sum gradients, which is for steps alone
     "SplitBatches": 9.5,  # after whatever else makes a batch; before fp16 steps, for which gradients must be summed
     "Autocast": 10,
     "Float16": 10,
+    "GradientClip": 11,  # fastai's; by then gradients are those of all ranks, and not scaled
     "EpochRecorder": 50,
     "TrainRecorder": 50.5,  # before what may end training within the epoch
     "EpochCheckpoint": 52,  # it may end training

@@ -40,6 +40,7 @@ from xrayfast.learning.fastai_api import (
     Callbacks,
     ContextManagers,
     DataLoaders,
+    GradientClip,
     L,
     Learner,
     Metric,
@@ -72,6 +73,7 @@ from xrayfast.learning.training.metrics import EpochMetric, EpochRecorder, build
 from xrayfast.learning.training.mixed_precision import set_precision
 from xrayfast.learning.training.optional.averaging import AverageWeights
 from xrayfast.learning.training.optional.batch_norm import PreciseBatchNorm
+from xrayfast.learning.training.optional.gradients import AccumulateGradients
 from xrayfast.option_effects import check_settings
 from xrayfast.own_code import is_own, name_of, separate_code
 from xrayfast.progress import show_progress
@@ -264,6 +266,7 @@ def learner(
     weights: str | os.PathLike[str] = "imagenet",
     head: HeadName = "fastai",
     head_width: int | Sequence[int] = (),
+    dropout: float | None = None,
     splitter: Callable[..., Any] | None = None,
     groups: Grouping = "blocks",
     loss: LossName | Callable[..., Any] = "auto",
@@ -284,6 +287,8 @@ def learner(
     wd: float = 0.01,
     ema: float | bool | None = None,
     precise_bn: bool = True,
+    clip_grad: float | None = None,
+    accumulate: int = 1,
     lr: float = 2e-3,
     precision: Precision = "auto",
     seed: int = 0,
@@ -311,6 +316,7 @@ def learner(
         head: "fastai", "linear", "mlp", or "classifier", which keeps the network's own classifier but for its last
             layer; "none": `arch` has to be a whole network.
         head_width: hidden units of each hidden layer of the head; () for one of 512, of a classifier for none.
+        dropout: before the head's last layer, half as much before hidden ones; None for the head's own.
         splitter: gives a list of parameters for each layer group of an `arch` of your own, as in fastai; it gets the
             network itself where it is whole, else backbone and head in sequence.
         groups: "blocks" or "layers".
@@ -335,6 +341,8 @@ def learner(
         ema: decay of the moving average of the weights, which the network has after each epoch and fit, see
             `AverageWeights`; True for 0.999.
         precise_bn: whether the statistics of batch norm are computed anew after each epoch, see `PreciseBatchNorm`.
+        clip_grad: largest norm of the gradients, of all together; None for any, by fastai's GradientClip.
+        accumulate: batches per step, see `AccumulateGradients`.
         lr: the learner's default learning rate.
         precision: "auto", "fp32", "bf16" or "fp16".
         seed: of the random initial weights.
@@ -425,6 +433,10 @@ def _build_learner(
         learn.add_cb(learn.average)
     if train.precise_bn:
         learn.add_cb(PreciseBatchNorm(network.groups))
+    if train.clip_grad is not None:
+        learn.add_cb(GradientClip(train.clip_grad))
+    if train.accumulate > 1:
+        learn.add_cb(AccumulateGradients(train.accumulate))
     set_precision(learn, train.precision)
     learn.freeze()
     return learn
@@ -452,12 +464,13 @@ def build_layers(
     run = find_starting_run(weights)
     of_file = "none" if run else weights
     if "arch" in code:
-        given = {name: options[name] for name in ("head", "head_width", "size")}
+        given = {name: options[name] for name in ("head", "head_width", "dropout", "size")}
         network = build_own_network(code, n_out, weights=of_file, grouping=grouping, **given)
     else:
         arch, size = options["arch"], options["size"]
         backbone = load_backbone(arch, of_file, with_classifier=head == "classifier", size=size)
-        model = add_head(backbone, n_out, options["head_width"], head, size if is_timm(arch) else 32)
+        side = size if is_timm(arch) else 32
+        model = add_head(backbone, n_out, options["head_width"], head, side, dropout=options["dropout"])
         groups = layer_groups(backbone.blocks, model[1], grouping)
         network = LayeredNetwork(model, groups, head, weights, unused_note(backbone.unused, weights))
     if run:
