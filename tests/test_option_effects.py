@@ -162,6 +162,7 @@ PLAN = PlanFacts(
     views=2,
     leaks=True,
     norms=True,
+    uneven=True,
 )
 """A run in which every option acts."""
 
@@ -202,6 +203,7 @@ BY_FACTS = [
     ("reuse_frozen", "off", {"cached_by_auto": False}),
     ("frozen_views", 2, {"cached": False}),
     ("frozen_views", 2, {"views": 3}),
+    ("balanced_sampling", True, {"uneven": False}),
 ]
 
 

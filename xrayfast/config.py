@@ -560,6 +560,11 @@ class TrainConfig(_Section):
         ge=0,
         le=100,
     )
+    balanced_sampling: bool = option(
+        False,
+        "Draw training images of rare classes more often, each by the inverse frequency of its class or of its rarest "
+        "label; an epoch has as many images as without.",
+    )
     tta: bool = option(
         False, "Average final predictions over augmented views, which depend on the seed and the image alone."
     )
@@ -679,7 +684,20 @@ class TrainConfig(_Section):
             found["Norm of gradients"] = f"at most {self.clip_grad:g}"
         if self.accumulate > 1:
             found["Batches per step"] = str(self.accumulate)
+        if self.balanced_sampling:
+            found["Sampling"] = "balanced"
         return found
+
+    @model_validator(mode="after")
+    def _check_balanced_once(self) -> Self:
+        if self.balanced_sampling and self.class_weights != "none":
+            raise PydanticCustomError(
+                "rules",
+                "class_weights is {found} with balanced_sampling, and both balance the classes; expected one. Leave "
+                "out the other",
+                {"found": self.class_weights},
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_sizes_grow(self) -> Self:
@@ -791,6 +809,7 @@ class Options(ResultsOptions, total=False):
     precise_bn: bool
     clip_grad: float | None
     accumulate: int
+    balanced_sampling: bool
     loss: LossName | Callable[..., Any]
     gamma: float
     alpha: float | tuple[float, ...] | None

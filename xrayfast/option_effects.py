@@ -91,6 +91,7 @@ class PlanFacts:
         views: cached views per training image, 0 where none are cached.
         leaks: whether there are leaks.
         norms: whether a batch norm of the backbone is trained.
+        uneven: whether classes or labels of the training split are of different frequency.
     """
 
     epochs: int
@@ -102,6 +103,7 @@ class PlanFacts:
     views: int
     leaks: bool
     norms: bool
+    uneven: bool
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,12 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
         _plan_note(
             lambda train, facts: not train.allow_leaks or facts.leaks,
             "no patient and no image is in more than one split",
+        ),
+    ),
+    "balanced_sampling": (
+        _plan_note(
+            lambda train, facts: not train.balanced_sampling or facts.uneven,
+            "each class or label is as frequent as the others",
         ),
     ),
     "progressive": (

@@ -313,6 +313,7 @@ OPTIONAL = SETTINGS | {
     "epochs": 2,
     "reuse_frozen": "on",
     "dropout": 0.3,
+    "balanced_sampling": True,
     "ema": 0.9,
     "clip_grad": 0.5,
     "accumulate": 3,  # the last step of an epoch is of one batch

@@ -262,15 +262,60 @@ class Diverging(Callback):
 
     def __init__(self, number, of_validation=False):
         self.left, self.of_validation = number, of_validation
-        self.trained = 0
+        self.trained, self.seen = 0, []
 
     def after_loss(self):
         if self.training:
             self.trained += 1
+            self.seen.append([self.dls.vocab[y] for y in self.yb[0]])
             self.left -= 1
         bad = self.left <= 0 if self.of_validation else self.left == 0
         if bad and self.training != self.of_validation:
             self.learn.loss = self.loss * float("nan")
+
+
+def named_images(message, words):
+    """The images that a message names; of a batch the first five."""
+    assert words in message
+    return message.partition(words)[2].partition(" and ")[0].partition(". ")[0].split(", ")
+
+
+class BreakOutputs(Callback):
+    """Makes outputs infinite: of the third image of a batch, or of all."""
+
+    def __init__(self, batch, rows):
+        self.left, self.rows = batch, rows
+
+    def after_pred(self):
+        if self.training:
+            self.left -= 1
+            if self.left == 0:
+                pred = self.pred.clone()
+                pred[self.rows] = float("nan")
+                self.learn.pred = pred
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (slice(2, 3), "Of its 4 images, the network's outputs are not finite for: "),
+        (slice(None), "so the weights were not before it; the batch before has: "),
+    ],
+)
+def test_the_images_are_those_whose_outputs_are_not_finite_or_those_before(single, data_dir, tmp_path, rows, words):
+    class Watch(Callback):
+        order = 100
+
+        def before_train(self):
+            self.seen = self.dls.train
+
+    watch = Watch()
+    with training_with(watch), training_with(BreakOutputs(10, rows)), pytest.raises(TrainingError) as caught:
+        xf.fit(xf.open_data(data_dir), runs=tmp_path, name="r", **OPTIONS)
+    loader, bs = watch.seen, watch.seen.bs
+    paths = [str(loader.dataset.items.table["path"].iloc[row]) for row in loader.rows]
+    expected = paths[2 * bs + 2 : 2 * bs + 3] if rows.stop else paths[bs : 2 * bs][:5]
+    assert named_images(str(caught.value), words) == expected
 
 
 @pytest.mark.parametrize(("seconds", "trained"), [pytest.param(0.0, 10, marks=pytest.mark.slow), (float("inf"), 14)])
@@ -283,8 +328,11 @@ def test_a_loss_that_is_not_finite_is_named_and_the_epochs_before_are_saved(
         xf.fit(xf.open_data(data_dir), runs=tmp_path, name="r", **OPTIONS)
     lr = whole.batches["lr"][9]
     assert f"is nan in epoch 2, batch 3 of 7, at a learning rate of {lr:.3g}: training diverged." in str(caught.value)
-    assert "Use a lower lr=" in str(caught.value) and "xf.find_lr" in str(caught.value)
-    assert f"saved up to epoch 1: xf.predict('{tmp_path}/r', IMAGES)" in str(caught.value)
+    assert "Use a lower --lr" in str(caught.value) and "lr-find" in str(caught.value)
+    assert "--clip-grad 1 limits" in str(caught.value)
+    classes = [Path(name).parent.name for name in named_images(str(caught.value), " Its images: ")]
+    assert len(classes) == 4 and classes == diverging.seen[9]
+    assert f"saved up to epoch 1: 'xrayfast predict {tmp_path}/r IMAGES'" in str(caught.value)
     assert diverging.trained == trained  # at the next report, or at the end of the epoch
     run = xf.Run(tmp_path / "r")
     assert run.info.status == "failed"

@@ -56,7 +56,8 @@ from xrayfast.learning.training.learner import (
 from xrayfast.learning.training.loaders import as_read_error, dataloaders
 from xrayfast.learning.training.metrics import build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
-from xrayfast.learning.training.phases import plan_phases
+from xrayfast.learning.training.optional.sampling import sampling_weights
+from xrayfast.learning.training.phases import plan_phases, resolve_monitor
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, PATIENTS_UNKNOWN, optimism
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
@@ -249,7 +250,10 @@ def train_new(
     if start := find_starting_run(config.model.weights):
         remarks += describe_seen(start, manifest, images, reporter.preparing)
     leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
-    remarks += [*idle, *check_effects(config.train, plan_facts(scheduled, config.train, learn.groups, leaks))]
+    weights = sampling_weights(manifest.subset("train").truth)
+    uneven = bool(weights.min() < weights.max())
+    facts = plan_facts(scheduled, config.train, learn.groups, leaks=leaks, uneven=uneven)
+    remarks += [*idle, *check_effects(config.train, facts)]
     remarks += check_results(config.results, manifest.task, manifest.labels)
     for remark in remarks:
         reporter.note(remark)
@@ -529,6 +533,7 @@ def prepare(
         batch_size=batch_size or train.batch_size,
         workers=train.workers,
         augment=code.get("augment", train.augment),
+        balanced_sampling=train.balanced_sampling,
         device=train.device,
         seed=train.seed,
         images=images,

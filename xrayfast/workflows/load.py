@@ -199,6 +199,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         )
     manifest = learn.dls.manifest
     present = {"size": learn.dls.size, "batch_size": learn.dls.train.bs, "augment": learn.dls.augment}
+    present["balanced_sampling"] = learn.dls.balanced_sampling
     config = Config().updated(learn.settings | present)
     config = config.model_copy(update={"data": with_absolute_paths(manifest.config)})
     _require_own_network(learn, config.model)

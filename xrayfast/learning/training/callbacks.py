@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Beta
 
 from xrayfast.batches import add_epoch, empty_batches
-from xrayfast.errors import TrainingError, XrayfastError
+from xrayfast.errors import TrainingError, XrayfastError, shorten
 from xrayfast.learning.augment import cutmix, mixup
 from xrayfast.learning.fastai_api import Callback, CancelFitException, L
 from xrayfast.learning.model.layers import LayerGroup
@@ -249,6 +249,8 @@ class EpochCheckpoint(Callback):
             self.failure = self._cut_short()
             raise CancelFitException
         valid = {valid_column(n): self._number(n, v) for n, v in zip(names, self.recorder.values[-1][1:], strict=True)}
+        # Not raised here: fastai replaces the message of an exception that a callback raises.
+        self.failure = self.failure or self._divergence(losses, valid["valid_loss"])
         if self.failure is not None:
             raise CancelFitException
         row: Row = {
@@ -261,10 +263,6 @@ class EpochCheckpoint(Callback):
             "lr_lowest": batches.lowest_lrs[-1],
             "seconds": round(time.perf_counter() - self.began, 3),
         }
-        # Not raised here: fastai replaces the message of an exception that a callback raises.
-        self.failure = self._divergence(losses, row["valid_loss"])
-        if self.failure is not None:
-            raise CancelFitException
         improved = self.history.add(row, self.monitor)
         self.history.batches = add_epoch(self.history.batches, row["epoch"], losses, batches.lrs, batches.lowest_lrs)
         try:
@@ -303,12 +301,13 @@ class EpochCheckpoint(Callback):
 
     def _divergence(self, losses: Sequence[float], valid_loss: float | None = None) -> TrainingError | None:
         """The first loss of the epoch that is not finite, as an error; None where all are."""
-        where = f"epoch {len(self.history.rows) + 1}"
+        where, images = f"epoch {len(self.history.rows) + 1}", ""
         batch = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
         if batch is not None:
             lr = self.train_batches.lrs[batch]
             found = f"training loss is {losses[batch]} in {where}, batch {batch + 1} of {len(self.dls.train)}, at a "
             found += f"learning rate of {lr:.3g}"
+            images = self._name_images(batch)
         elif valid_loss is not None and not math.isfinite(valid_loss):
             found = f"validation loss is {valid_loss} after {where}, which ended at a learning rate of "
             found += f"{self.train_batches.lrs[-1]:.3g}"
@@ -318,10 +317,33 @@ class EpochCheckpoint(Callback):
         first = batch == 0 and not self.history.rows
         cause = "It is the very first batch" if first else "A gradient that is not finite has the same effect"
         hint = f" {cause}, so the reason may be code of the user's own: {own}." if own else ""
+        clip = "" if self.learn.settings["clip_grad"] else " --clip-grad 1 limits what one batch can do."
         return TrainingError(
             f"The {found}: training diverged. Use a lower --lr (the head's peak is {self.phase.lrs[-1]:g}); "
-            f"'xrayfast lr-find' suggests one.{hint}"
+            f"'xrayfast lr-find' suggests one.{clip}{images}{hint}"
         )
+
+    def _name_images(self, batch: int) -> str:
+        """What is known of the images of the first batch whose loss is not finite, in a sentence."""
+        outputs, files = self.train_batches.outputs.outputs, self._files(batch)
+        if batch >= len(outputs):  # of mixed images none are kept
+            return f" Its images: {shorten(files)}."
+        finite = outputs[batch].isfinite().flatten(1).all(dim=1).tolist()
+        bad = [file for file, ok in zip(files, finite, strict=False) if not ok]
+        if bad and any(finite):
+            return f" Of its {len(files)} images, the network's outputs are not finite for: {shorten(bad)}."
+        if bad and batch:
+            return (
+                f" The outputs for all of its images are not finite, so the weights were not before it; the batch "
+                f"before has: {shorten(self._files(batch - 1))}."
+            )
+        return f" Its images: {shorten(files)}."
+
+    def _files(self, batch: int) -> list[str]:
+        """The images of a training batch."""
+        loader, place = self.dls.train, self.train_batches.places[batch]
+        paths = loader.dataset.items.table["path"]
+        return [str(paths.iloc[row]) for row in loader.rows[place * loader.bs : (place + 1) * loader.bs]]
 
 
 class History:

@@ -55,6 +55,7 @@ from xrayfast.learning.fastai_api import (
 )
 from xrayfast.learning.own_dataloaders import describe_dataloaders, image_shape
 from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.training.optional.sampling import draw_balanced, sampling_weights
 from xrayfast.learning.training.progressive import Shrink
 from xrayfast.own_code import OWN, name_of, separate_code
 from xrayfast.progress import show_progress
@@ -209,12 +210,37 @@ class RadiographDL(TfmdDL):
 
     Other items, such as files to predict on, it reads as any TfmdDL does, and all items where transforms of the user's
     own are in `after_item` or `before_batch`.
+
+    Attributes:
+        sampling_weights: by which images are drawn where they are shuffled; None for each once.
+        rows: the images of the last epoch in their order, by their place in the dataset.
     """
+
+    sampling_weights: NDArray[np.float64] | None = None
+    rows: Sequence[int] = ()
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         for event in ("after_item", "before_batch", "after_batch"):
             setattr(self, event, _OpenPipeline(getattr(self, event)))
+
+    def new(self, dataset: Any = None, cls: Any = None, **options: Any) -> Any:
+        """fastai's, which draws alike from the same images."""
+        found = super().new(dataset, cls, **options)
+        if found.dataset is self.dataset:
+            found.sampling_weights = self.sampling_weights
+        return found
+
+    def shuffle_fn(self, idxs: list[int]) -> list[int]:
+        """The images of an epoch, by the loader's own generator."""
+        if self.sampling_weights is None:
+            return list(super().shuffle_fn(idxs))
+        return draw_balanced(self.sampling_weights, self.rng)
+
+    def get_idxs(self) -> Any:
+        """fastai's, which are kept."""
+        self.rows = super().get_idxs()
+        return self.rows
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[Any, ...]]:
         """Batches of (N, 1, side, side) uint8 images and their targets."""
@@ -325,6 +351,11 @@ class RadiographDataLoaders(DataLoaders):
         seen = denormalize(self.train.after_batch(images).as_subclass(Tensor).float())[:, 0]
         return (seen * 255).round().to(torch.uint8).cpu().numpy()
 
+    @property
+    def balanced_sampling(self) -> bool:
+        """Whether training images are drawn by the frequency of their labels, as in the settings."""
+        return getattr(self.train, "sampling_weights", None) is not None
+
     def new_empty(self) -> DataLoaders:
         """Fastai's own DataLoaders without data, which is what `Learner.export` writes."""
         return DataLoaders(*(dl.new(dl.dataset.new_empty()) for dl in self.loaders), path=self.path, device=self.device)
@@ -428,6 +459,7 @@ def dataloaders(
     device: Device = "auto",
     seed: int = 0,
     augment: Annotated[Augment, "code"] = "default",
+    balanced_sampling: bool = False,
     images: DecodedImages | None = None,
     progress: bool | None = None,
 ) -> RadiographDataLoaders:
@@ -447,6 +479,7 @@ def dataloaders(
         seed: of the order of training images.
         augment: "mild", "default" or "strong", see `fit --augment`; False or "off" for not at all; or code of your own,
             a list of what varies a batch (N, 1, H, W) of floats in [0, 1]: functions, modules, fastai Transforms.
+        balanced_sampling: whether images of rare classes or labels are drawn more often, see `sampling_weights`.
         images: decoded images of that size; by default from the cache of the data set's settings, which decodes now
             what it lacks.
         progress: whether to display that progress; by default in a notebook and in a terminal.
@@ -472,6 +505,8 @@ def dataloaders(
             drop_last=n_train % batch_size == 1 and n_train > 1,
             wif=_init_worker,
         )
+    if balanced_sampling:
+        dls.train.sampling_weights = sampling_weights(data.subset("train").truth)
     return RadiographDataLoaders(*dls.loaders, manifest=data, images=images, path=dls.path, device=target)
 
 

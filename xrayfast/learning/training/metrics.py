@@ -293,6 +293,7 @@ class TrainRecorder(Callback):
         n_labels: number of labels.
 
     Attributes:
+        places: the number of each batch in the epoch, from 0: callbacks may skip some.
         lrs: the head's learning rate in each batch of the epoch so far.
         lowest_lrs: that of the first unfrozen layer group.
     """
@@ -308,6 +309,7 @@ class TrainRecorder(Callback):
         """Forget the last epoch."""
         self.outputs.clear()
         self.losses: list[torch.Tensor] = []
+        self.places: list[int] = []
         self.lrs: list[float] = []
         self.lowest_lrs: list[float] = []
         self.total: torch.Tensor | float = 0.0
@@ -328,6 +330,7 @@ class TrainRecorder(Callback):
         if len(self.yb) == 1:  # a mixed image has no label to compare its output with
             self.outputs.add(self.pred, self.yb[0])
         self.losses.append(loss)
+        self.places.append(self.iter)
         self.lrs.append(float(self.opt.hypers[-1]["lr"]))
         self.lowest_lrs.append(float(self.opt.hypers[self.frozen_groups]["lr"]))
 

@@ -129,9 +129,14 @@ def schedule_phases(
 
 
 def plan_facts(
-    scheduled: Sequence[ScheduledPhase], train: TrainConfig, groups: Sequence[LayerGroup], leaks: bool
+    scheduled: Sequence[ScheduledPhase],
+    train: TrainConfig,
+    groups: Sequence[LayerGroup],
+    *,
+    leaks: bool,
+    uneven: bool = True,
 ) -> PlanFacts:
-    """What options depend on, of a run whose phases are scheduled so; `leaks` says whether the data have some."""
+    """What options depend on, of a run whose phases are scheduled so; `leaks` and `uneven` are as in PlanFacts."""
     phases = [s.phase for s in scheduled]
     *before, last = [s.sizes for s in scheduled]
     of_last_size = sum(size == last[-1] for size in last)
@@ -148,6 +153,7 @@ def plan_facts(
         views=scheduled[0].views if cached else 0,
         leaks=leaks,
         norms=bool(backbone_norms(groups[min(phase.frozen_groups for phase in phases) :])),
+        uneven=uneven,
     )
 
 
