@@ -32,7 +32,7 @@ With smaller batches, or rates that one would train with, rounding alone, such a
 one process, moves the losses of so small a network by 0.01 within three epochs.
 """
 
-SINGLE = {"class_weights": "auto"}
+SINGLE = {"balanced_sampling": True, "accumulate": 2, "clip_grad": 1.0, "ema": 0.9, "dropout": 0.3}
 
 
 def mean_logit(outputs, targets):
