@@ -328,11 +328,11 @@ def test_a_loss_that_is_not_finite_is_named_and_the_epochs_before_are_saved(
         xf.fit(xf.open_data(data_dir), runs=tmp_path, name="r", **OPTIONS)
     lr = whole.batches["lr"][9]
     assert f"is nan in epoch 2, batch 3 of 7, at a learning rate of {lr:.3g}: training diverged." in str(caught.value)
-    assert "Use a lower --lr" in str(caught.value) and "lr-find" in str(caught.value)
-    assert "--clip-grad 1 limits" in str(caught.value)
+    assert "Use a lower lr=" in str(caught.value) and "xf.find_lr" in str(caught.value)
+    assert "clip_grad=1 limits" in str(caught.value)
     classes = [Path(name).parent.name for name in named_images(str(caught.value), " Its images: ")]
     assert len(classes) == 4 and classes == diverging.seen[9]
-    assert f"saved up to epoch 1: 'xrayfast predict {tmp_path}/r IMAGES'" in str(caught.value)
+    assert f"saved up to epoch 1: xf.predict('{tmp_path}/r', IMAGES)" in str(caught.value)
     assert diverging.trained == trained  # at the next report, or at the end of the epoch
     run = xf.Run(tmp_path / "r")
     assert run.info.status == "failed"

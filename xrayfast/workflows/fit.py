@@ -57,7 +57,7 @@ from xrayfast.learning.training.loaders import as_read_error, dataloaders
 from xrayfast.learning.training.metrics import build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.optional.sampling import sampling_weights
-from xrayfast.learning.training.phases import plan_phases, resolve_monitor
+from xrayfast.learning.training.phases import plan_phases
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, PATIENTS_UNKNOWN, optimism
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
