@@ -167,6 +167,7 @@ def test_words_and_exponents_of_flags(cells):
 
 def test_the_word_uncertain_is_uncertain():
     np.testing.assert_array_equal(parse_flags({"a": ["1", "uncertain", "no"]}, str)[:, 0], [1, -1, 0])
+    np.testing.assert_array_equal(parse_flags({"a": ["Detected", "Not detected"]}, str)[:, 0], [1, 0])
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ def test_labels_that_may_be_errors_are_noted(names, note):
         (["effusion", "mass", "EffusionMass"], "'EffusionMass' (effusion)"),
         (["mass", "Mass!", "edema"], "'Mass!' (mass)"),
         (["mass", "no mass", "edema"], "'no mass' (mass)"),
+        (["normal", "normal2", "mass"], "'normal2' (normal)"),
+        (["stage1a", "stage1", "T1", "T1a"], ""),
         (["1000", "1 000", "2"], ""),
         (["covid", "non-covid"], ""),
         (["-1", "1", "0", "1.5", "15"], ""),
@@ -64,6 +66,8 @@ def test_labels_that_hold_the_name_of_another_are_noted(names, longer):
         (["01", "10", "00"], "look like rows of 1 and 0"),
         (["10", "11", "99"], ""),
         (["10", "100", "1"], ""),
+        (["0", "1", "normal", "mass"], "are numbers are beside names, such as normal, mass: '0', '1'."),
+        (["0", "1", "zero", "one"], ""),
     ],
 )
 def test_labels_that_are_codes_are_noted(names, what):

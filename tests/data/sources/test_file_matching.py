@@ -290,6 +290,25 @@ def test_names_that_differ_in_how_numbers_are_written_are_counted(tmp_path, file
     assert "numbers are written" not in message(DataError, root, labels=table(root, text))
 
 
+@pytest.mark.parametrize(("file", "cell"), [("my image {i}.png", "my%20image%20{i}.png"), ("img_{i}.png", "img-{i}")])
+def test_names_that_differ_in_signs_are_counted(tmp_path, file, cell):
+    root = make(tmp_path, *(file.format(i=i) for i in range(10)))
+    text = "image,label\n" + "".join(f"{cell.format(i=i)},{'ab'[i % 2]}\n" for i in range(10))
+    found = message(DataError, root, labels=table(root, text))
+    assert "10 names differ from a file's only in spaces, '_', '-' and codes such as %20" in found
+
+
+def test_files_called_like_another_label_are_noted(tmp_path):
+    labels = ("normal", "pneumonia")
+    names = [f"{labels[i % 2].upper()}-{i:03d}.png" for i in range(10)]
+    root = make(tmp_path, *names)
+    rows = [f"{name},{labels[(i + (i > 7)) % 2]}\n" for i, name in enumerate(names)]
+    data = opened(root, labels=table(root, "image,label\n" + "".join(rows)))
+    assert noted(data, "called like another label than that of the table, which is used: 2 images", "NORMAL-008.png")
+    right = "".join(f"{name},{labels[i % 2]}\n" for i, name in enumerate(names))
+    assert not noted(opened(root, labels=table(root, "image,label\n" + right)), "like another label")
+
+
 def test_a_table_of_boxes_says_how_it_becomes_one_of_images(tmp_path):
     root = make(tmp_path, *(f"{i}.png" for i in range(6)))
     text = "image,class_name,xmin,ymin\n" + "".join(f"{i // 2}.png,{'ab'[i % 2]},1,2\n" for i in range(12))

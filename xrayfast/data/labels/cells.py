@@ -43,8 +43,9 @@ _DECIMAL = re.compile(r"[-+]?\d+(,\d+)*")
 
 _FLAG_WORDS = {
     **dict.fromkeys(("true", "t", "yes", "y", "si", "positive", "pos", "present"), 1.0),
-    **dict.fromkeys(("+", "x", "\u2713", "\u2714", "checked"), 1.0),
+    **dict.fromkeys(("+", "x", "\u2713", "\u2714", "checked", "detected", "reactive"), 1.0),
     **dict.fromkeys(("false", "f", "no", "n", "negative", "neg", "absent", "unchecked"), 0.0),
+    **dict.fromkeys(("notdetected", "undetected", "notpresent", "nonreactive"), 0.0),
     **dict.fromkeys(("uncertain", "unsure", "notsure", "unclear", "equivocal", "maybe"), UNCERTAIN),
 }
 

@@ -27,6 +27,8 @@ from xrayfast.errors import shorten
 _LEAST_COMPARED, _LONGEST_COMPARED = 5, 60  # letters of labels that may be typing errors
 _MOST_COMPARED = 500  # labels, each with each
 
+_LEAST_MIXED = 2  # labels that are numbers, and that are none, where both are noted
+
 _LEAST_JOINED = 3  # letters of labels that may be joined to one word
 
 _ONE_HOT = re.compile(r"[01]([ ;,/]?[01])+")
@@ -132,6 +134,7 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
     }
     explained = {*chain(*doubtful.values(), *find_joint_labels(listed).values())}
     longer = dict(_longer_names([name for name in listed if name not in explained]))
+    pairs = [(a, b) for a, b in find_alike(listed) if longer.get(a) != b and longer.get(b) != a]
     if longer:
         shown = shorten((f"{name!r} ({inner})" for name, inner in longer.items()), 3)
         notes.append(f"Labels that hold the name of another are apart: {shown}. --label-map joins them.")
@@ -140,11 +143,18 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
         for what, found in doubtful.items()
         if found
     ]
+    numbers = [name for name in listed if is_number(name) and name not in chain(*pairs)]
+    if _LEAST_MIXED <= len(numbers) <= len(listed) - _LEAST_MIXED:
+        others = shorten([name for name in listed if not is_number(name)], 3)
+        notes.append(
+            f"Labels that are numbers are beside names, such as {others}: {shorten(map(repr, numbers), 3)}. If they mean "
+            "the same, --label-map joins them."
+        )
     if dates := [name for name in listed if _DATE.fullmatch(name)]:
         notes.append(
             f"Labels that look like dates, as spreadsheets make of texts such as 1-2: {shorten(map(repr, dates), 3)}."
         )
-    if pairs := [(a, b) for a, b in find_alike(listed) if longer.get(a) != b and longer.get(b) != a]:
+    if pairs:
         short, long = sorted(pairs[0], key=len)
         shown = shorten((f"{a!r} and {b!r}" for a, b in pairs), 5)
         notes.append(
@@ -225,7 +235,7 @@ def _one_hot_codes(names: Sequence[str]) -> list[str]:
 def _longer_names(names: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Labels that have all words of another and further ones or signs, or are two others in one word; and the other."""
     words = {
-        name: frozenset(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", name).casefold()))
+        name: frozenset(re.findall(r"[^\W\d_]+|\d[^\W_]*", unicodedata.normalize("NFKC", name).casefold()))
         for name in names[:_MOST_COMPARED]
         if not (is_number(name) or _DATE.fullmatch(name))
     }

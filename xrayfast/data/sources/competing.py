@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from xrayfast.data.images.names import split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.labels.cells import are_flags, parse_flags, parse_label_cells, resolve_delimiter
 from xrayfast.data.labels.names import clean_label, normalize_label, sort_labels
@@ -82,12 +83,14 @@ def note_other_labels(
 
 
 def note_other_folders(images: Sequence[str], names: Sequence[str], raw: Targets, where: Where) -> list[str]:
-    """A note on images in folders that are called like another label than theirs, by the names of the N images."""
+    """A note on images whose folder, or file, is called like another label than theirs, by the names of the N images."""
     of_key = {normalize_label(name): name for name in names}
     inner = [image.rpartition("/")[0].rpartition("/")[2] for image in images]
     label_of = {folder: of_key.get(normalize_label(folder)) for folder in set(inner)}
     folders = [label_of[folder] for folder in inner]
-    listed = sort_labels(filter(None, label_of.values()))
+    if not any(folders) and any(_label_in_name(image, of_key) for image in images[:_LOOKED_AT]):
+        folders = [_label_in_name(image, of_key) for image in images]
+    listed = sort_labels({*folders} - {None})
     if len(listed) < 2:
         return []
     matrix = np.array([[folder == name for name in listed] for folder in folders], np.float32)
@@ -97,9 +100,15 @@ def note_other_folders(images: Sequence[str], names: Sequence[str], raw: Targets
         return []
     i = int(rows.argmax())
     return [
-        f"In folders of another label than that of the table, which is used: {plural(int(rows.sum()), 'image')}, the "
-        f"first of which is {images[i]}, {where(i)}."
+        f"In folders or files called like another label than that of the table, which is used: "
+        f"{plural(int(rows.sum()), 'image')}, the first of which is {images[i]}, {where(i)}."
     ]
+
+
+def _label_in_name(image: str, of_key: Mapping[str, str]) -> str | None:
+    """The label that is a word of a file's name, where it is one alone."""
+    found = {of_key[word] for word in split_words(PurePosixPath(image).stem) if word in of_key}
+    return found.pop() if len(found) == 1 else None
 
 
 def note_other_files(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from urllib.parse import unquote
 
 from xrayfast.data.labels.cells import looks_like_flags
 from xrayfast.data.labels.names import drop_invisible
@@ -54,6 +55,15 @@ def plain_numbers(text: str) -> str:
     ('12', '12', 'p7_1')
     """
     return re.sub(r"(?<![\d.])0+(?=\d+(?![\d.]))", "", re.sub(r"(?<=^\d)(\d*)\.0+$", r"\1", text))
+
+
+def plain_signs(text: str) -> str:
+    """The text without spaces, '_' and '-', and with the characters that an address has codes for.
+
+    >>> plain_signs("my%20image_1"), plain_signs("my image-1")
+    ('myimage1', 'myimage1')
+    """
+    return re.sub(r"[\s_-]+", "", unquote(text))
 
 
 def join_spellings(identifiers: Sequence[str]) -> tuple[list[str], list[str]]:

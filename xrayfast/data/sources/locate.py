@@ -16,7 +16,7 @@ from xrayfast.data.sources.column_words import is_of_box
 from xrayfast.data.sources.columns import Columns, quote
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.file_matching import Finder, absolute
-from xrayfast.data.sources.identifiers import plain_numbers
+from xrayfast.data.sources.identifiers import plain_numbers, plain_signs
 from xrayfast.data.sources.tables import Table
 from xrayfast.errors import DataError, plural, shorten
 
@@ -26,6 +26,7 @@ _NEARLY = {
         "how numbers are written, which spreadsheets and pandas change",
         "write them as the files are called; pandas keeps them as text with read_csv(..., dtype=str).",
     ),
+    plain_signs: ("spaces, '_', '-' and codes such as %20", "write them as the files are called."),
 }
 """By what names are compared of files that are missing: what they differ in, and what to do."""
 
