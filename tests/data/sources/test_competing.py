@@ -76,9 +76,9 @@ def test_folders_of_another_label_than_the_table_are_noted(tmp_path):
         f"images/{label}/{i}{label}.png,{'a' if i == 4 else label}\n" for label in ("a", "b") for i in range(5)
     )
     data = opened(tmp_path, labels=table(tmp_path, "image,label\n" + text))
-    assert noted(data, "In folders of another label", "1 image", "images/b/4b.png, labels.csv row 11")
+    assert noted(data, "In folders or files called like another label", "1 image", "images/b/4b.png, labels.csv row 11")
     data = opened(tmp_path, labels=table(tmp_path, "image,label\n" + text.replace("4b.png,a", "4b.png,b")))
-    assert not noted(data, "In folders of another label")
+    assert not noted(data, "In folders or files called like another label")
 
 
 # Columns of images

@@ -147,8 +147,8 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
     if _LEAST_MIXED <= len(numbers) <= len(listed) - _LEAST_MIXED:
         others = shorten([name for name in listed if not is_number(name)], 3)
         notes.append(
-            f"Labels that are numbers are beside names, such as {others}: {shorten(map(repr, numbers), 3)}. If they mean "
-            "the same, --label-map joins them."
+            f"Labels that are numbers are beside names, such as {others}: {shorten(map(repr, numbers), 3)}. If they "
+            "mean the same, --label-map joins them."
         )
     if dates := [name for name in listed if _DATE.fullmatch(name)]:
         notes.append(

@@ -83,14 +83,14 @@ def note_other_labels(
 
 
 def note_other_folders(images: Sequence[str], names: Sequence[str], raw: Targets, where: Where) -> list[str]:
-    """A note on images whose folder, or file, is called like another label than theirs, by the names of the N images."""
+    """A note on images whose folder, or file, is called like another label than theirs, by their N names."""
     of_key = {normalize_label(name): name for name in names}
     inner = [image.rpartition("/")[0].rpartition("/")[2] for image in images]
     label_of = {folder: of_key.get(normalize_label(folder)) for folder in set(inner)}
     folders = [label_of[folder] for folder in inner]
     if not any(folders) and any(_label_in_name(image, of_key) for image in images[:_LOOKED_AT]):
         folders = [_label_in_name(image, of_key) for image in images]
-    listed = sort_labels({*folders} - {None})
+    listed = sort_labels(filter(None, folders))
     if len(listed) < 2:
         return []
     matrix = np.array([[folder == name for name in listed] for folder in folders], np.float32)
