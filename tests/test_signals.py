@@ -92,9 +92,9 @@ def test_in_another_thread_nothing_changes():
 def test_a_child_ends_with_its_parent_by_sigkill_too():
     script = (
         "import subprocess, sys, time\n"
-        "from xrayfast.errors.signals import end_with_parent\n"
+        "from xrayfast.errors.signals import ending_with_parent\n"
         "words = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
-        "print(subprocess.Popen(words, preexec_fn=end_with_parent()).pid, flush=True)\n"
+        "print(subprocess.Popen(words, **ending_with_parent()).pid, flush=True)\n"
         "time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:

@@ -96,7 +96,7 @@ def test_csv_and_json_hold_everything(runs):
 
 
 ERRORS = {
-    "one": (["runs/a"], 1, ["two or more runs", "xrayfast compare runs/a runs/b"]),
+    "one": (["runs/a"], 1, ["two or more runs", "xrayfast compare runs"]),
     "none": ([], 2, ["Missing argument"]),
     "no run": (["runs/a", "nowhere"], 1, ["nowhere: no such run"]),
     "metric": (["runs", "--order", "acuracy"], 2, ["--order is 'acuracy'", "Did you mean 'accuracy'"]),

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
+from typing import TypedDict
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -80,13 +81,17 @@ def leave_signals_to_parent(numbers: tuple[int, ...] = STOP_SIGNALS) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def end_with_parent() -> Callable[[], None] | None:
-    """What a child process calls first, as `preexec_fn` of `subprocess.Popen`, so that it gets SIGTERM when this
-    process ends in any way, by SIGKILL too; None where the system has no such signal, as only Linux does.
+class _StartArguments(TypedDict, total=False):
+    preexec_fn: Callable[[], None]
+
+
+def ending_with_parent() -> _StartArguments:
+    """Arguments of `subprocess.Popen` with which the child process gets SIGTERM when this process ends in any way, by
+    SIGKILL too; none where the system has no such signal, as only Linux does.
     """
     prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
     if prctl is None:
-        return None
+        return {}
     parent, on_death = os.getpid(), 1  # PR_SET_PDEATHSIG
 
     def ask_for_signal() -> None:
@@ -94,7 +99,7 @@ def end_with_parent() -> Callable[[], None] | None:
         if os.getppid() != parent:  # it ended before
             os._exit(INTERRUPTED)
 
-    return ask_for_signal
+    return {"preexec_fn": ask_for_signal}
 
 
 class StopRequest:

@@ -26,7 +26,7 @@ from xrayfast.cross_validation import CrossValidation, fold_name
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, Interrupted, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.errors.signals import INTERRUPTED, end_with_parent, handling_signals
+from xrayfast.errors.signals import INTERRUPTED, ending_with_parent, handling_signals
 from xrayfast.learning.fastai_api import Callbacks, Metrics
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.distributed import join_process_group
@@ -403,7 +403,7 @@ def _train_at_once(
                         stdout=output,
                         stderr=output,
                         env={**os.environ, **given},
-                        preexec_fn=end_with_parent(),
+                        **ending_with_parent(),
                     )
                     running[fold] = place, process, output
                 time.sleep(0.2)

@@ -29,7 +29,10 @@ from xrayfast.errors import ReadError
 
 Y, X = np.mgrid[:32, :40]
 PATTERN = (X * 7 + Y * 5) % 97 / 96  # 0 to 1, both reached
-RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)  # all values of 12 bits
+RAMP = np.arange(4096, dtype=np.uint16).reshape(16, 4, 64)[:, [0, 2, 1, 3]].reshape(64, 64)
+RAMP = RAMP[:, np.random.default_rng(0).permutation(64)]
+"""All values of 12 bits, nearly from top to bottom: with the texture of a radiograph, without which there is a note."""
+
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from tests.conftest import Payload
+from tests.conftest import SMALL, Payload
 from xrayfast.errors import ConfigError, WeightsError
 from xrayfast.learning.model import backbones
 from xrayfast.learning.model.backbones import BACKBONES, describe_backbones, find_backbone
@@ -36,7 +36,7 @@ def test_the_blocks_in_order_compute_what_torchvision_computes(name):
 
 def test_describe_counts_every_row_without_drawing_random_numbers():
     before = torch.get_rng_state()
-    rows = {row["arch"]: row for row in describe_backbones()}
+    rows = {row["arch"]: row for row in describe_backbones() if row["arch"] != SMALL["arch"]}
     assert torch.equal(torch.get_rng_state(), before)
     assert {name: len(row["blocks"]) for name, row in rows.items()} == BLOCKS
     assert rows["resnet18"]["parameters"] == 11_176_512
