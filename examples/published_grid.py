@@ -8,6 +8,7 @@ with your numbers and their intervals beside the published ones, and writes one 
     python examples/published_grid.py DATA --imply covid-19=pneumonia   # three labels
     python examples/published_grid.py DATA --optimizer all --list       # all experiments, without training
     python examples/published_grid.py phantom --quick                   # minutes on a CPU; made where missing
+    python examples/published_grid.py DATA --cross-validate 5           # each experiment in five folds
 
 It can be stopped, or killed, at any time: started again it leaves what is done, goes on with what was interrupted and
 trains the rest. For research and teaching, not for diagnosis.
@@ -30,7 +31,7 @@ from published.experiments import (
     experiments,
 )
 from published.page import page
-from published.tables import published_tables, result, test_predictions
+from published.tables import cross_validation_table, fold_result, published_tables, result, test_predictions
 
 import xrayfast as xf
 
@@ -63,7 +64,7 @@ def main(words: list[str] | None = None) -> None:
                 print(f"{place} is skipped. {error}", flush=True)
         if not runs:
             sys.exit("No experiment could be trained; the reasons are above.")
-        report(args, data, runs, skipped)
+        (report_folds if args.cross_validate else report)(args, data, runs, skipped)
     except xf.XrayfastError as error:
         sys.exit(f"{error}\nStarted again, this goes on where it stopped.")
 
@@ -72,6 +73,8 @@ def open_data(args: argparse.Namespace) -> xf.Manifest:
     fraction = 0.2 if args.quick else 0.1  # the published split is 80/10/10
     options = {"labels": args.labels and args.labels.absolute(), "label_col": args.label_col, "imply": args.imply}
     options |= {"patient_col": args.patient_col, "valid_fraction": fraction, "test_fraction": fraction}
+    if args.cross_validate:
+        options |= {"valid_fraction": 0.2, "test_fraction": 0.0, "folds": args.cross_validate}
     data = xf.open_data(args.data.absolute(), **options)
     if not args.two_classes:
         return data
@@ -91,20 +94,23 @@ def trained(args: argparse.Namespace, data: xf.Manifest, experiment: Experiment,
         settings["epochs"] = args.epochs
     folder = args.runs / experiment.name
     if (folder / "split.csv").exists():
-        run = xf.Run(folder)
+        run = (xf.CrossValidation if args.cross_validate else xf.Run)(folder)
         if run.config.updated(settings) != run.config or run.config.data != data.config:
             sys.exit(f"{folder}: was trained with other settings or on other data. Choose another folder with --runs.")
         if run.info.status == "completed":
             print(f"{place} is done")
             return run
         print(f"{place} goes on", flush=True)
-        return xf.resume(run)
+        return (xf.resume_cross_validation if args.cross_validate else xf.resume)(run)
     if folder.exists():  # killed before training began: it holds nothing but these
         first = ("checksums.txt", "config.yaml", "run.json", "labels.json")
         for file in (*folder.glob(".*.tmp"), *(folder / known for known in first)):
             file.unlink(missing_ok=True)
         folder.rmdir()
     print(f"{place} is trained", flush=True)
+    if args.cross_validate:
+        folds = {"random_folds": args.random_folds, "name": experiment.name, "runs": args.runs}
+        return xf.cross_validate(data, **folds, **settings)
     return xf.fit(data, name=experiment.name, runs=args.runs, **settings)
 
 
@@ -115,10 +121,7 @@ def report(
     results = pd.DataFrame([result(experiment, run) for experiment, run in runs.items()])
     completed = list(runs.values())
     tables = published_tables(results, completed)
-    protocols = PROTOCOLS.get((data.task, len(data.labels)), ())
-    notes = [f"[{protocol.mark}] {protocol.text}" for protocol in protocols]
-    notes += [PROTOCOL.format(size=args.size), DATA_NOT_THE_SAME]
-    notes += [f"Not trained: {', '.join(names)}. {reason}" for reason, names in skipped.items()]
+    notes = notes_of(args, data, skipped)
     text = "\n\n".join([*(table.markdown() for table in tables), *notes])
     print(f"\n{text}\n")
     results.to_csv(args.runs / "published.csv", index=False)
@@ -128,6 +131,30 @@ def report(
     (args.runs / "published.html").write_text(page(title, tables, notes, runs, data), encoding="utf-8")
     print(f"Written to {args.runs}: published.html, published.md, published.csv, test_predictions.csv")
     print(f"Paired differences: xrayfast compare {args.runs}; one experiment: xrayfast interpret {completed[0].path}")
+
+
+def report_folds(
+    args: argparse.Namespace,
+    data: xf.Manifest,
+    runs: dict[Experiment, xf.CrossValidation],
+    skipped: dict[str, list[str]],
+) -> None:
+    """Print and write the table of cross-validations; each has its own page."""
+    results = pd.DataFrame([fold_result(experiment, cv) for experiment, cv in runs.items()])
+    table = cross_validation_table(results, data.task, by_image=args.random_folds)
+    text = "\n\n".join([table.markdown(), *notes_of(args, data, skipped)])
+    print(f"\n{text}\n")
+    results.to_csv(args.runs / "cross_validated.csv", index=False)
+    (args.runs / "cross_validated.md").write_text(text + "\n", encoding="utf-8")
+    print(f"Written to {args.runs}: cross_validated.md, cross_validated.csv, and report.html of each experiment")
+
+
+def notes_of(args: argparse.Namespace, data: xf.Manifest, skipped: dict[str, list[str]]) -> list[str]:
+    """The protocols of the published numbers and of one's own, and what was not trained."""
+    protocols = PROTOCOLS.get((data.task, len(data.labels)), ())
+    notes = [f"[{protocol.mark}] {protocol.text}" for protocol in protocols]
+    notes += [PROTOCOL.format(size=args.size), DATA_NOT_THE_SAME]
+    return notes + [f"Not trained: {', '.join(names)}. {reason}" for reason, names in skipped.items()]
 
 
 def options(words: list[str] | None) -> argparse.Namespace:
@@ -143,6 +170,8 @@ def options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="to try it: 64 px, random weights, 2 epochs, no own classifier"
     )
+    parser.add_argument("--cross-validate", type=int, metavar="K", help="train each experiment in K folds")
+    parser.add_argument("--random-folds", action="store_true", help="deal images and not patients into them")
     parser.add_argument("--list", action="store_true", help="print the experiments, and train nothing")
     several = {"action": "append", "default": []}
     parser.add_argument("--arch", **several, help="may be repeated, as all that follow (resnet18 and vgg16)")
@@ -156,6 +185,8 @@ def options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="(6 with adam, 10 or 20 with sgd)")
     parser.add_argument("--size", type=int, help="side of the images in pixels (224)")
     args = parser.parse_args(words)
+    if args.random_folds and not args.cross_validate:
+        parser.error("--random-folds is for --cross-validate.")
     args.arch = args.arch or ["resnet18", "vgg16"]
     # The own classifier has 120 million weights: too many for a quick try.
     args.head = args.head or (["mlp"] if args.quick else sorted({head for _, head in HEADS}, reverse=True))

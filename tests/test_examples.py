@@ -264,3 +264,28 @@ def test_the_grid_has_the_published_experiments(grid, capsys):
     assert trains == {("adam", 0.9, 0.999, 1e-8, 1e-3, 6)} | sgd
     three = Experiment("vgg16", "classifier", "three layers", "adam", "focal").settings
     assert (three["head"], three["unfreeze_layers"], three["loss"]) == ("classifier", 5, "focal"), "two are of the head"
+
+
+@pytest.mark.slow
+def test_the_grid_is_cross_validated_and_goes_on(grid, films, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [str(films), *SMALLEST, "--layers", "dense", "--loss", "bce", "--epochs", "1", "--cross-validate", "2"]
+    grid(words)
+    out = capsys.readouterr().out
+    cv = xf.CrossValidation(Path("grid") / DENSE)
+    (row,) = pd.read_csv("grid/cross_validated.csv").to_dict("records")
+    values = [fold["overall"]["accuracy"] for fold in cv.metrics["folds"]]
+    assert row["accuracy_mean"] == pytest.approx(np.mean(values)) and row["images"] == 72
+    assert row["accuracy_sd"] == pytest.approx(np.std(values, ddof=1))
+    assert row["accuracy"] == pytest.approx(cv.metrics["valid"]["overall"]["accuracy"])
+    for text in (
+        f"{np.mean(values):.3f} ± ",
+        "0.93 [a]",
+        "2 folds by patient",
+        "five random folds that are validation",
+    ):
+        assert text in out and text in Path("grid/cross_validated.md").read_text()
+    grid(words)
+    assert f"1 of 1: {DENSE} is done" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        grid([str(films), *SMALLEST, "--random-folds"])

@@ -103,6 +103,43 @@ def published_tables(results: pd.DataFrame, runs: list[xf.Run]) -> list[Table]:
     return tables
 
 
+def fold_result(experiment: Experiment, cv: xf.CrossValidation) -> dict[str, object]:
+    """What is known of an experiment in folds: one row of cross_validated.csv."""
+    row = {"run": cv.path.name} | vars(experiment) | {"folds": cv.folds.folds}
+    found = cv.metrics["valid"]
+    row |= {"images": found["images"], "patients": found.get("patients")}
+    for metric in (exact_metric(cv.task), "f1_macro"):
+        ends, over_folds = found["intervals"]["overall"][metric], cv.metrics["spread"][metric]
+        row |= {metric: found["overall"][metric], f"{metric}_low": ends["low"], f"{metric}_high": ends["high"]}
+        row |= {f"{metric}_mean": over_folds["mean"], f"{metric}_sd": over_folds["sd"]}
+    return row | {f"published_{name}": text for name, text in experiment.published(cv.task, len(cv.labels)).items()}
+
+
+def cross_validation_table(results: pd.DataFrame, task: str, *, by_image: bool) -> Table:
+    """Of each experiment the metrics of all images out of fold, mean and standard deviation over folds, and the
+    published number.
+    """
+    rows, exact = results.to_dict("records"), exact_metric(task)
+    of = ["network", "head", "layers", "optimizer", "loss"]
+    cells = [
+        [
+            cell
+            for metric in (exact, "f1_macro")
+            for cell in (estimate(row, metric), f"{number(row[f'{metric}_mean'])} ± {number(row[f'{metric}_sd'])}",
+                         row[f"published_{metric}"])
+        ]
+        for row in rows
+    ]  # fmt: skip
+    header = [text for metric in (exact, "f1_macro") for text in (HEADINGS[metric], "mean of folds ± sd", "published")]
+    note = (
+        "Each image is predicted by a network that was not trained on it. The epoch of each network was chosen on the "
+        "fold that it predicts, as in papers whose folds are validation folds, so the values are optimistic."
+    )
+    title = f"{rows[0]['folds']} folds by {'image' if by_image else 'patient, where patients are known'}"
+    return Table(f"{title} ({rows[0]['images']} images)", [*(HEADINGS[name] for name in of), *header],
+                 joined([[str(row[name]) for name in of] for row in rows], cells), note)  # fmt: skip
+
+
 def joined(keys: list[list[str]], cells: list[list[str]]) -> list[list[str]]:
     return [[*key, *more] for key, more in zip(keys, cells, strict=True)]
 

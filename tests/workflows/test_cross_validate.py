@@ -140,6 +140,16 @@ def test_its_methods_tell_of_the_folds_and_not_of_one_split(crossed):
     assert text in html.unescape(crossed.report_path.read_text())
 
 
+def test_its_model_card_is_of_all_networks_and_of_out_of_fold_predictions(crossed):
+    card = crossed.model_card_path.read_text()
+    pooled, tested = (crossed.metrics[split]["overall"]["auroc_macro"] for split in ("valid", "test"))
+    own = card.partition("### Training data")[2]
+    assert "### Out-of-fold" in card and "### Test" in card and f"{pooled:.3f}" in card and f"{tested:.3f}" in card
+    assert "Images were dealt into 2 folds by patient" in card and "on the fold that it predicts" in card
+    assert "fitted on the out-of-fold predictions" in card and "alidation" not in own.replace("cross-validation", "")
+    assert 'xf.load(run + "/fold1")' in card and f"# Model card for {crossed.path.name}" in card
+
+
 def test_without_a_test_split_its_evaluation_names_the_out_of_fold_predictions(crossed, tmp_path):
     cv = xf.CrossValidation(shutil.copytree(crossed.path, tmp_path / "cv"))
     (cv.path / "predictions" / "test.csv").unlink()

@@ -88,8 +88,9 @@ def interpret(
         for figure in _explained(chosen, explain or []):
             out.done("Saliency", figure)
     out.done("Report", chosen.report_path)
-    if not chosen.info.members:
+    if chosen.model_card_path.is_file():
         out.done("Model card", chosen.model_card_path)
+    if not chosen.info.members:
         out.done("CLAIM checklist", chosen.claim_path)
     out.json({"run": str(chosen.path), "report": str(chosen.report_path), "metrics": chosen.metrics})
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xrayfast.config import DEFAULT_METRIC, OWN_WEIGHTS
+from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import plural, shorten
 from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.operating_points.calibration import Temperature
@@ -34,6 +35,7 @@ from xrayfast.reporting.wording import (
     hidden_layers,
     images_of_patients,
     other_remarks,
+    percent,
     population_text,
     warning_sentences,
 )
@@ -198,6 +200,19 @@ def monitored(facts: RunFacts) -> str:
     return "loss" if monitor == "valid_loss" else metric_title(DEFAULT_METRIC if monitor == "auto" else monitor)
 
 
+def folds(cv: CrossValidation) -> str:
+    """How the images of a cross-validation were dealt."""
+    return f"Images were dealt into {cv.dealt}; each was predicted by networks that were not trained on it."
+
+
+def fold_epochs(cv: CrossValidation, facts: RunFacts) -> str:
+    """Which epoch's weights were kept of each network of a cross-validation."""
+    held_back = f"{percent(cv.folds.inner_valid)} of the images of the other folds, which were held back for it"
+    where = held_back if cv.folds.inner_valid else f"the fold that it predicts. {optimism(cv.chosen_on)}"
+    chosen = f"Of each network the weights of the best epoch were kept, by {monitored(facts)} on {where}"
+    return f"{chosen.removesuffix('.')}."
+
+
 def split_overlap(facts: RunFacts) -> list[str]:
     """At which level the splits are disjoint, according to `split.csv`."""
     split = facts.split
@@ -237,27 +252,28 @@ def flow_markdown(facts: RunFacts) -> Markdown | None:
     return markdown_table(("Step", "Images"), rows) if rows else None
 
 
-def decision_blocks(facts: RunFacts) -> list[str]:
-    """Calibration and thresholds, as chosen on validation."""
+def decision_blocks(facts: RunFacts, chosen_on: str = "validation") -> list[str]:
+    """Calibration and thresholds, and on what they were chosen."""
     decision, calibration = facts.decision, facts.decision.calibration
+    where = [] if chosen_on == "validation" else [chosen_on]
     if calibration is None:
         blocks = [NOT_CALIBRATED]
     elif isinstance(calibration, Temperature):
         why = f" ({calibration.reason})" if calibration.reason else ""
-        blocks = [f"Calibrated by a temperature of {calibration.temperature:.3g}, fitted on validation{why}."]
+        blocks = [f"Calibrated by a temperature of {calibration.temperature:.3g}, fitted on {chosen_on}{why}."]
     else:
         scalings = [
             (label, format_number(scaling.slope), format_number(scaling.bias), scaling.reason or DASH)
             for label, scaling in decision.scaling_of.items()
         ]
         blocks = [
-            f"Calibrated on validation by slope and bias of {decision.whose_logit} (Platt scaling).",
+            f"Calibrated on {chosen_on} by slope and bias of {decision.whose_logit} (Platt scaling).",
             markdown_table(("Label", "Slope", "Bias", "Remark"), scalings),
         ]
     if decision.rule is None:
         rule = "The most likely class is predicted."
         return [*blocks, rule if facts.task == "single" else "A label is predicted at 0.5 and above."]
-    rule = f"Thresholds were chosen on validation for {decision.purpose}. {optimism()} There:"
+    rule = f"Thresholds were chosen on {chosen_on} for {decision.purpose}. {optimism(*where)} There:"
     points = []
     for label, point in decision.point_of.items():
         threshold = "0.5, as none could be chosen" if point.threshold is None else f"{point.threshold:.4g}"

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import plural
-from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.reporting.markdown import descriptions as say
 from xrayfast.reporting.markdown.metric_blocks import interval_note
-from xrayfast.reporting.markdown.run_facts import RunFacts, read_run_facts
-from xrayfast.reporting.wording import SPLIT_TITLES, percent
+from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts, read_run_facts
+from xrayfast.reporting.wording import SPLIT_TITLES
 from xrayfast.run import Run
 
 
@@ -38,15 +37,9 @@ def describe_cross_validation(cv: CrossValidation) -> str:
     Raises:
         RunError: a file of it is damaged.
     """
-    pooled, counts = {"folds": cv.metrics["valid"]}, {**cv.info.counts, "folds": cv.info.counts["valid"]}
-    del counts["valid"]
-    info = cv.info.model_copy(update={"counts": counts})
-    facts = replace(read_run_facts(cv.runs[0]), config=cv.config, info=info, results=pooled, decision=cv.decision)
-    dealt = f"Images were dealt into {cv.dealt}; each was predicted by networks that were not trained on it."
-    held_back = f"{percent(cv.folds.inner_valid)} of the images of the other folds, which were held back for it"
-    where = held_back if cv.folds.inner_valid else f"the fold that it predicts. {optimism(cv.chosen_on)}"
-    chosen = f"Of each network the weights of the best epoch were kept, by {say.monitored(facts)} on {where}"
-    return _paragraph(facts, [dealt], f"{chosen.removesuffix('.')}.", cv.chosen_on)
+    facts = read_cross_validation_facts(cv)
+    facts = replace(facts, results={"folds": facts.results["folds"]})
+    return _paragraph(facts, [say.folds(cv)], say.fold_epochs(cv, facts), cv.chosen_on)
 
 
 def _paragraph(facts: RunFacts, apart: Sequence[str], selection: str, chosen_on: str) -> str:

@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 
 from xrayfast.config import DEFAULT_METRIC
+from xrayfast.cross_validation import CrossValidation
 from xrayfast.metrics.registry import EXACT_MATCH, metric_title, overall_metrics
 from xrayfast.reporting.markdown import descriptions as say
 from xrayfast.reporting.markdown.markup import GAP, PURPOSE, UNRECORDED, Markdown, markdown_table, render_markdown
 from xrayfast.reporting.markdown.metric_blocks import estimate, interval_note
-from xrayfast.reporting.markdown.run_facts import RunFacts, read_run_facts
+from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts, read_run_facts
 from xrayfast.reporting.wording import SPLIT_TITLES, images_of_patients, warning_sentences
 from xrayfast.run import Run
 
@@ -33,12 +34,28 @@ def render_model_card(run: Run) -> str:
     return render_markdown("model_card.md.j2", _context(read_run_facts(run)))
 
 
+def render_cross_validation_card(cv: CrossValidation) -> str:
+    """The model card of a cross-validation, all of whose networks predict.
+
+    Raises:
+        RunError: a file of it is damaged.
+    """
+    facts = read_cross_validation_facts(cv)
+    own = {
+        "disjoint": [say.folds(cv)],
+        "selection": say.fold_epochs(cv, facts),
+        "decision": say.decision_blocks(facts, cv.chosen_on),
+    }
+    return render_markdown("model_card.md.j2", _context(facts) | own)
+
+
 def _context(facts: RunFacts) -> dict[str, Any]:
     """The variables of the template."""
     info = facts.info
     return {
         "metadata": Markdown(yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=1000).rstrip()),
         "name": facts.name,
+        "members": info.members,
         "purpose": PURPOSE,
         "gap": GAP,
         "kind": "one of" if facts.task == "single" else "any of",
@@ -81,7 +98,8 @@ def main_result(facts: RunFacts) -> str:
     split, summary = facts.main_split
     names = (DEFAULT_METRIC, EXACT_MATCH[facts.task])
     values = "; ".join(f"{metric_title(name)}: {estimate(summary, name)}" for name in names)
-    return f"{SPLIT_TITLES[split]} split, {images_of_patients(summary)}. {values}. {interval_note(summary)}"
+    where = "images" if split == "folds" else "split"
+    return f"{SPLIT_TITLES[split]} {where}, {images_of_patients(summary)}. {values}. {interval_note(summary)}"
 
 
 def metadata(facts: RunFacts) -> dict[str, Any]:

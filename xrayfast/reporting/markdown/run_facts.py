@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import pandas as pd
 
 from xrayfast.config import PREDICTED_SPLITS, Config, Task
+from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import RunError
 from xrayfast.files import read_csv
 from xrayfast.metrics.operating_points.decision import Decision
@@ -87,6 +88,29 @@ def read_run_facts(run: Run) -> RunFacts:
         global_batch=run.global_batch,
         saliency=metrics.get("saliency"),
         split=_split(run),
+        evaluations=evaluations,
+        damaged=damaged,
+    )
+
+
+def read_cross_validation_facts(cv: CrossValidation) -> RunFacts:
+    """Read a cross-validation's folder; what is of one network is the first fold's, and the split "folds" are the
+    out-of-fold predictions.
+
+    Raises:
+        RunError: a file of it is damaged.
+    """
+    metrics, counts = cv.metrics, {**cv.info.counts, "folds": cv.info.counts["valid"]}
+    del counts["valid"]
+    evaluations, damaged = _evaluations(cv)
+    return replace(
+        read_run_facts(cv.runs[0]),
+        name=cv.path.resolve().name,
+        config=cv.config,
+        info=cv.info.model_copy(update={"counts": counts}),
+        results={"folds": metrics["valid"], **({"test": metrics["test"]} if "test" in metrics else {})},
+        decision=cv.decision,
+        saliency=metrics.get("saliency"),
         evaluations=evaluations,
         damaged=damaged,
     )

@@ -28,6 +28,7 @@ from xrayfast.reporting.html.pages.cross_validation_page import render_cross_val
 from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.reporting.interpretation import RIGHT_SHOWN
 from xrayfast.reporting.markdown.methods import describe_cross_validation
+from xrayfast.reporting.markdown.model_card import render_cross_validation_card
 from xrayfast.run import Run
 from xrayfast.run_files import FoldRecord, SpreadRecord
 from xrayfast.workflows.data import image_infos, split_table
@@ -254,6 +255,7 @@ def join(cv: CrossValidation, settings: ResultsConfig | None = None) -> None:
         further["by_patient"] = {"name": grouped.path.name, "overall": grouped.metrics["valid"]["overall"]}
     cv.write_metrics({**cv.metrics, **further})
     write_page(cv)
+    write_text(cv.model_card_path, render_cross_validation_card(cv))
     cv.remove_leftovers()
     cv.update_info(status="completed")
 
