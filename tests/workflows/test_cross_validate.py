@@ -165,7 +165,9 @@ def test_a_fold_that_is_not_there_is_named_before_a_missing_name(data):
 def test_it_is_interpreted_from_its_out_of_fold_predictions(crossed, tmp_path):
     copy = xf.CrossValidation(shutil.copytree(crossed.path, tmp_path / "cv"))
     before = bytes_of(crossed)
+    copy.model_card_path.unlink()
     found = xf.interpret(copy, top=2)
+    assert "### Out-of-fold" in copy.model_card_path.read_text()
     assert np.array_equal(found.predictions.raw, crossed.out_of_fold.raw) and found.vocab == list(copy.labels)
     assert (copy.path / "figures" / "headline.png").is_file() and (copy.path / "tables" / "per_label.csv").is_file()
     assert {name: content for name, content in bytes_of(copy).items() if not name.endswith("metrics.json")} == {

@@ -146,9 +146,9 @@ def write_report(
         write_text(run.report_path, render_run_page(report))
         write_cards(run)
     else:
-        from xrayfast.workflows.steps.folds import write_page
+        from xrayfast.workflows.steps.folds import write_page_and_card
 
-        write_page(cv)
+        write_page_and_card(cv)
     progress("writing the report", images, images)
     return interpretations[chosen]
 

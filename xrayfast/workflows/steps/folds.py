@@ -254,8 +254,7 @@ def join(cv: CrossValidation, settings: ResultsConfig | None = None) -> None:
     if grouped := find_grouped(cv):
         further["by_patient"] = {"name": grouped.path.name, "overall": grouped.metrics["valid"]["overall"]}
     cv.write_metrics({**cv.metrics, **further})
-    write_page(cv)
-    write_text(cv.model_card_path, render_cross_validation_card(cv))
+    write_page_and_card(cv)
     cv.remove_leftovers()
     cv.update_info(status="completed")
 
@@ -274,8 +273,9 @@ def find_grouped(cv: CrossValidation) -> CrossValidation | None:
     return max(found, key=lambda other: other.info.started, default=None)
 
 
-def write_page(cv: CrossValidation) -> None:
-    """Write `report.html`."""
+def write_page_and_card(cv: CrossValidation) -> None:
+    """Write `report.html` and `model_card.md`."""
+    write_text(cv.model_card_path, render_cross_validation_card(cv))
     notes = {
         "valid": "From the weights of each fold's best epoch"
         + (", averaged over augmented views." if cv.config.train.tta else "."),
