@@ -32,7 +32,7 @@ _IMAGES_FOLDER = "pictures"  # an older word: it stays, so that existing caches 
 _FOLDER = re.compile(r"v\d+-\d+px-[0-9a-f]{8}")
 _FILE = re.compile(rf"[0-9a-f]{{16}}(?:{re.escape(SHARD_SUFFIX)}|{re.escape(LOCK_SUFFIX)})|\..+\.tmp")
 _ABANDONED = 3600.0  # seconds after which a temporary file or lock has no owner any more; they live for seconds
-_BEING_WRITTEN = 60.0  # seconds since the last change of a temporary file during which it may be a shard to be
+_BEING_WRITTEN = 60.0  # seconds since the last change of a temporary file during which a run may still be writing it
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def cache_info(root: Path | None = None) -> list[CacheFolder]:
 def clear_cache(root: Path | None = None) -> int:
     """Remove all cached images and nothing else: no file by another name, nothing behind a link.
 
-    Runs that use them then decode the files. The folders stay, and so does what a run is writing at this moment: it may
-    go on.
+    Runs that use them then decode the files. Folders stay, and temporary files changed within the last minute: a run
+    may be writing to them.
 
     Returns:
         The bytes freed.
