@@ -467,13 +467,9 @@ class Run(HasOverview):
             ConfigError: the run has no such epoch, or `ax` is something else.
             RunError: the run has no batches.
         """
-        from xrayfast.display.notebook_figure import display_after_cell, require_axes
+        from xrayfast.display.notebook_figure import draw_or_display
 
-        require_axes(ax)
-        if ax is None:
-            return display_after_cell(batches_figure(self.batches, epoch))
-        draw_losses(ax, self.batches, epoch)
-        return ax
+        return draw_or_display(ax, draw_losses, batches_figure, self.batches, epoch)
 
     def plot_history(self, ax: Axes | Sequence[Axes] | None = None) -> Any:
         """Losses and metrics by epoch, with the phases named and the best epoch ringed.
@@ -537,6 +533,20 @@ class Run(HasOverview):
     def predicted_splits(self) -> tuple[PredictedSplit, ...]:
         """The splits whose predictions are saved, of valid and test."""
         return tuple(split for split in PREDICTED_SPLITS if self._predictions_path(split).is_file())
+
+    def require_predictions(self) -> tuple[PredictedSplit, ...]:
+        """The `predicted_splits`, of which there is one at least.
+
+        Raises:
+            RunError: nothing is predicted yet.
+        """
+        splits = self.predicted_splits
+        if not splits:
+            raise RunError(
+                f"{self.path}: has no predictions; they are saved when a run completes, and this one's status is "
+                f"'{self.info.status}'. 'xrayfast fit --resume {self.path}' goes on with an interrupted run."
+            )
+        return splits
 
     @property
     def has_train_predictions(self) -> bool:

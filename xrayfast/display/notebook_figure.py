@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from typing import TypeVar
 
 import matplotlib
@@ -68,6 +69,30 @@ def display_after_cell(figure: F) -> F:
 def _display_pending() -> None:
     for figure in tuple(_pending):
         figure._ipython_display_()
+
+
+def draw_or_display(
+    ax: Axes | None, draw: Callable[..., object], figure: Callable[..., Figure], *drawn: object
+) -> Figure | Axes:
+    """Draw on the user's axes, or a figure that a notebook displays where there are none.
+
+    Args:
+        ax: the axes, or None.
+        draw: called with the axes and `drawn`.
+        figure: called with `drawn`; gives the figure.
+        drawn: what is drawn.
+
+    Returns:
+        The figure; `ax` where it is given.
+
+    Raises:
+        ConfigError: `ax` is something else.
+    """
+    require_axes(ax)
+    if ax is None:
+        return display_after_cell(figure(*drawn))
+    draw(ax, *drawn)
+    return ax
 
 
 def require_axes(ax: object) -> None:

@@ -187,11 +187,7 @@ def _common_task(found: dict[str, Run]) -> Task:
 def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[PredictedSplit, list[str]]:
     """The split to compare on, and warnings of it."""
     for run in found.values():
-        if not run.predicted_splits:
-            raise RunError(
-                f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is "
-                f"'{run.info.status}'. Leave it out, or complete it with 'xrayfast fit --resume {run.path}'."
-            )
+        run.require_predictions()
     lacking = [name for name, run in found.items() if "test" not in run.predicted_splits]
     chosen: PredictedSplit = split or ("valid" if lacking else "test")
     notes = []

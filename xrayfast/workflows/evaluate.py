@@ -140,20 +140,14 @@ def evaluate(
     resamples = settings.resamples if resamples is None else resamples
     by = tuple(dict.fromkeys([by] if isinstance(by, str) else by))
     external = None if data is None and config is None else _open_external(run, data, config, split)
-    of_network = {
-        "tta": tta is not None,
-        "correct_prior": correct_prior,
-        "arch": arch is not None,
-        "device": device != "auto",
-        "batch_size": batch_size != 32,
-    }
-    if external is None and any(of_network.values()):
-        given = " and ".join(name for name, is_given in of_network.items() if is_given)
-        raise ConfigError(f"found {given} without data; the run's own predictions are saved, and need no network.")
-    if external is not None and arch is None:  # before images are decoded
+    if external is None:
+        _require_no_network_options(tta, correct_prior, arch, device, batch_size)
+    elif arch is None:  # before images are decoded
         require_code(names_of_code({"arch": run.config.model.arch}), {}, str(run.path))
-    stem = split or "test" if external is None else external.config.source.absolute().name or "data"
+    own_split = (split or "test") if external is None else None
+    stem = (own_split if external is None else external.config.source.absolute().name) or "data"
     run.require_new_evaluation(name)
+    beside: dict[str, Any] = {}
     with show_progress(progress) as reporter:
         if external is None:
             evaluated = _read_own(run, split, by)
@@ -169,20 +163,11 @@ def evaluate(
                 batch_size=batch_size,
                 progress=reporter.preparing,
             )
-        beside: dict[str, Any] = {}
-        if external is not None and DECISION_SPLIT not in run.predicted_splits:
-            text = f"Prevalence is not compared with validation's: {run.path} has no predictions of it."
-            evaluated = replace(evaluated, notes=(*evaluated.notes, text))
-        elif external is not None:
-            told, validation = evaluated.predictions, run.predictions(DECISION_SPLIT)
-            beside["prevalence"] = compare_prevalence(
-                run.labels,
-                (validation.truth, validation.groups),
-                (told.truth, told.groups),
-                told.probability,
-                run.task,
-                run.decision.positive,
-            )
+            if DECISION_SPLIT in run.predicted_splits:
+                beside["prevalence"] = _compare_prevalence(run, evaluated.predictions)
+            else:
+                text = f"Prevalence is not compared with validation's: {run.path} has no predictions of it."
+                evaluated = replace(evaluated, notes=(*evaluated.notes, text))
         if correct_prior:
             evaluated = _correct_prior(run, evaluated)
         predictions = evaluated.predictions
@@ -191,15 +176,12 @@ def evaluate(
             predictions, run.decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
         )
         if external is not None and evaluated.own_test == 0:
-            own = "test" if "test" in run.metrics else DECISION_SPLIT
-            same = set(evaluated.labels["used"]) == set(run.labels)
-            rows = compare_with_internal(run.metrics[own], result, run.task, same)
-            beside["internal"] = {"split": own, "rows": rows}
+            beside["internal"] = _compare_with_internal(run, evaluated, result)
         result["warnings"] = warn_of_run(
             run,
             result,
             predictions,
-            (split or "test") if external is None else None,
+            own_split,
             notes=evaluated.notes,
             further=[
                 *(HeadlineWarning("data", text) for text in evaluated.warnings),
@@ -207,24 +189,7 @@ def evaluate(
             ],
         )
         reporter.preparing("computing metrics", len(predictions), len(predictions))
-    source = run.config.data if external is None else external.config
-    metrics = {
-        "source": str(source.source),
-        "table": source.labels and source.labels.name,
-        "split": split or ("test" if external is None else None),
-        "own": external is None,
-        "images": {
-            "found": len(predictions) + sum(n for _, n in evaluated.left_out),
-            "left_out": [list(pair) for pair in evaluated.left_out],
-            "evaluated": len(predictions),
-            "own_test": evaluated.own_test,
-        },
-        "labels": evaluated.labels,
-        "notes": list(evaluated.notes),
-        "decision": run.decision.to_json(),
-        **beside,
-        "result": result,
-    }
+    metrics = _describe(run, external, own_split or split, evaluated) | beside | {"result": result}
 
     def write(evaluation: Evaluation) -> None:
         evaluation.write_predictions(predictions)
@@ -245,6 +210,63 @@ def evaluate(
     evaluation = run.create_evaluation(name, stem, write)
     write_cards(run)
     return evaluation
+
+
+def _require_no_network_options(
+    tta: bool | None, correct_prior: bool, arch: object, device: str, batch_size: int
+) -> None:
+    """Saved predictions need none of these options."""
+    of_network = {
+        "tta": tta is not None,
+        "correct_prior": correct_prior,
+        "arch": arch is not None,
+        "device": device != "auto",
+        "batch_size": batch_size != 32,
+    }
+    if any(of_network.values()):
+        given = " and ".join(name for name, is_given in of_network.items() if is_given)
+        raise ConfigError(f"found {given} without data; the run's own predictions are saved, and need no network.")
+
+
+def _compare_prevalence(run: Run, predictions: Predictions) -> list[dict[str, Any]]:
+    """Per label the prevalence in the data beside that in validation."""
+    validation = run.predictions(DECISION_SPLIT)
+    return compare_prevalence(
+        run.labels,
+        (validation.truth, validation.groups),
+        (predictions.truth, predictions.groups),
+        predictions.probability,
+        run.task,
+        run.decision.positive,
+    )
+
+
+def _compare_with_internal(run: Run, evaluated: _EvaluatedData, result: dict[str, Any]) -> dict[str, Any]:
+    """The metrics of the data beside those of the run's own test split, or validation's."""
+    own = "test" if "test" in run.metrics else DECISION_SPLIT
+    same = set(evaluated.labels["used"]) == set(run.labels)
+    return {"split": own, "rows": compare_with_internal(run.metrics[own], result, run.task, same)}
+
+
+def _describe(run: Run, external: Manifest | None, split: Split | None, evaluated: _EvaluatedData) -> dict[str, Any]:
+    """What was evaluated, as in `metrics.json`."""
+    source = run.config.data if external is None else external.config
+    found = len(evaluated.predictions)
+    return {
+        "source": str(source.source),
+        "table": source.labels and source.labels.name,
+        "split": split,
+        "own": external is None,
+        "images": {
+            "found": found + sum(n for _, n in evaluated.left_out),
+            "left_out": [list(pair) for pair in evaluated.left_out],
+            "evaluated": found,
+            "own_test": evaluated.own_test,
+        },
+        "labels": evaluated.labels,
+        "notes": list(evaluated.notes),
+        "decision": run.decision.to_json(),
+    }
 
 
 def _correct_prior(run: Run, evaluated: _EvaluatedData) -> _EvaluatedData:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xrayfast.config import Device
 from xrayfast.data.images.reader import fit_square, read
-from xrayfast.display.notebook_figure import display_after_cell, require_axes
+from xrayfast.display.notebook_figure import draw_or_display
 from xrayfast.errors import ConfigError, ReadError, did_you_mean
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden
@@ -100,11 +100,7 @@ class Explanation:
         Raises:
             ConfigError: `ax` is something else.
         """
-        require_axes(ax)
-        if ax is None:
-            return display_after_cell(overlays.overlays_figure([self.case()]))
-        overlays.draw_overlay(ax, self.case())
-        return ax
+        return draw_or_display(ax, overlays.draw_overlay, lambda case: overlays.overlays_figure([case]), self.case())
 
     def save(self, path: Path | str) -> None:
         """Write that figure as a PNG.

@@ -114,7 +114,7 @@ def write_report(
     if cv is not None and (by or options or not _has_current_metrics(cv)):
         _join_again(cv, options, columns)
     elif by or options or not _has_current_metrics(run):
-        splits = _require_splits(run)
+        splits = run.require_predictions()
         found = {split: add_own_columns(run, run.predictions(split), columns) for split in splits if columns}
         for predicted, predictions in found.items():
             run.write_predictions(predicted, predictions)
@@ -172,7 +172,7 @@ def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
     Raises:
         RunError: there is none, because the run is not complete.
     """
-    splits = _require_splits(run)
+    splits = run.require_predictions()
     metrics, decision = run.metrics, run.decision
     # Images come only from the run's own data: names in a foreign predictions file could point anywhere.
     data = find_data(run)
@@ -192,16 +192,6 @@ _SHOWN = {
     "multi": {"scored", "notes", "reliability", "most_confused", "confusion_per_label", "cooccurrence"},
 }
 """Keys of a split's summary that the report needs and older versions did not write."""
-
-
-def _require_splits(run: Run) -> tuple[PredictedSplit, ...]:
-    splits = run.predicted_splits
-    if not splits:
-        raise RunError(
-            f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is "
-            f"'{run.info.status}'. 'xrayfast fit --resume {run.path}' goes on with an interrupted run."
-        )
-    return splits
 
 
 def _has_current_metrics(run: Run) -> bool:

@@ -81,14 +81,10 @@ class LRCurve:
         Raises:
             ConfigError: `ax` is something else.
         """
-        from xrayfast.display.notebook_figure import display_after_cell, require_axes
+        from xrayfast.display.notebook_figure import draw_or_display
         from xrayfast.reporting.figures import draw_range_test, lr_figure
 
-        require_axes(ax)
-        if ax is None:
-            return display_after_cell(lr_figure(self.lrs, self.losses, self.suggestions))
-        draw_range_test(ax, self.lrs, self.losses, self.suggestions)
-        return ax
+        return draw_or_display(ax, draw_range_test, lr_figure, self.lrs, self.losses, self.suggestions)
 
 
 class InterruptRangeTest(Callback):
