@@ -156,7 +156,7 @@ def write_report(
 def _join_again(cv: CrossValidation, options: ResultsOptions, by: Sequence[str]) -> None:
     """Compute the results of a cross-validation again from the predictions of its folds, which get the columns."""
     if not cv.is_finished:
-        _require_splits(cv)
+        cv.require_predictions()
     for fold in cv.runs if by else ():
         for split in fold.predicted_splits:
             fold.write_predictions(split, add_own_columns(fold, fold.predictions(split), by))
