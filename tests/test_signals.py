@@ -63,6 +63,17 @@ def test_the_first_asks_and_the_second_interrupts():
         os.kill(os.getpid(), signal.SIGHUP)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_swallowed_signal_interrupts_at_the_end(number):
+    stop, after = StopRequest(), []
+    with pytest.raises(KeyboardInterrupt), handling_signals(), stop.interrupting():
+        with suppress(BaseException):
+            os.kill(os.getpid(), number)
+            after.append("not reached")
+        after.append("the rest")
+    assert after == ["the rest"] and stop() and stop.exit_code == 128 + number
+
+
 def test_ignored_signals_and_the_program_s_own_handlers_stay():
     own = []
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup

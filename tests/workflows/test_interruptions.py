@@ -133,6 +133,21 @@ def test_what_fails_because_of_a_signal_is_no_failure(data, tmp_path):
     assert xf.Run(tmp_path / "r").info.status == "interrupted"
 
 
+def test_what_a_library_makes_of_a_signal_after_training_is_no_failure(data, tmp_path, monkeypatch):
+    def import_of_a_library(*_, **__):
+        try:
+            send(signal.SIGTERM)()
+        except BaseException:
+            raise ImportError("no metrics") from None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "predict_split", import_of_a_library)
+        with pytest.raises(Interrupted, match="after 1 finished epoch") as caught:
+            xf.fit(data, runs=tmp_path, name="r", **OPTIONS | {"epochs": 1})
+    assert caught.value.exit_code == 143
+    assert xf.Run(tmp_path / "r").info.status == "interrupted"
+
+
 def test_two_processes_never_write_to_one_run(data, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "PATIENCE", 0.0)
     refusals = []

@@ -103,7 +103,7 @@ def ending_with_parent() -> _StartArguments:
 
 
 class StopRequest:
-    """Whether a signal asked to stop: the first is remembered, the second interrupts at once.
+    """Whether a signal asked to stop, also where what it raised was swallowed or turned into another exception.
 
     Attributes:
         exit_code: of the process once it has stopped.
@@ -122,5 +122,18 @@ class StopRequest:
         self.asked, self.exit_code = True, 128 + number
 
     def listening(self) -> AbstractContextManager[None]:
-        """Catch signals within the block."""
+        """Within the block the first signal is remembered only, the second interrupts at once."""
         return handling_signals(self._handle)
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Within the block a signal interrupts at once; one that was swallowed interrupts at the end."""
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.asked, self.exit_code = True, 128 + number
+            raise_stopped(number, frame)
+
+        with handling_signals(handle):
+            yield
+        if self.asked:
+            raise KeyboardInterrupt

@@ -26,7 +26,7 @@ from xrayfast.cross_validation import CrossValidation, fold_name
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, Interrupted, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.errors.signals import INTERRUPTED, ending_with_parent, handling_signals
+from xrayfast.errors.signals import StopRequest, ending_with_parent, handling_signals
 from xrayfast.learning.fastai_api import Callbacks, Metrics
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.distributed import join_process_group
@@ -468,10 +468,12 @@ def _train_fold(work: _Work, dealt: DealtImages, repeat: int, fold: int, path: P
 @contextmanager
 def _stopping(cv: CrossValidation, only: int | None) -> Iterator[None]:
     """Record how the work ended, and say how to go on."""
+    stop = StopRequest()
     try:
-        yield
+        with stop.interrupting():
+            yield
     except (KeyboardInterrupt, Exception) as error:
-        stopped = isinstance(error, (KeyboardInterrupt, Interrupted))
+        stopped = isinstance(error, (KeyboardInterrupt, Interrupted)) or stop()
         if only is None:
             cv.update_info(status="interrupted" if stopped else "failed")
         if not stopped:
@@ -482,5 +484,5 @@ def _stopping(cv: CrossValidation, only: int | None) -> Iterator[None]:
             again = f"xf.resume_cross_validation({path!r}, {', '.join(f'{name}=...' for name in names)})"
         raise Interrupted(
             f"Stopped after {plural(done, 'finished fold')} of {len(cv.info.members)}. Resume with: {again}",
-            getattr(error, "exit_code", INTERRUPTED),
+            getattr(error, "exit_code", stop.exit_code),
         ) from None

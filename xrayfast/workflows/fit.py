@@ -559,7 +559,9 @@ def _train(training: Training) -> None:
         if world.is_rank_zero:
             if remark := _instability(history):
                 _add_remark(run, remark, training.reporter.note)
-            finish(run, learn, history, config, seconds=time.perf_counter() - began, reporter=training.reporter)
+            seconds = time.perf_counter() - began
+            with stop.interrupting():
+                finish(run, learn, history, config, seconds=seconds, reporter=training.reporter)
         world.barrier()
     except (KeyboardInterrupt, Exception) as error:
         # Signals may have reached the processes that read images, or closed the terminal, before training stopped.
