@@ -262,7 +262,7 @@ def test_patients_count_not_their_images(tmp_path):
     for name in ("low", "high"):
         ends, expected = five.differences[name], once.differences[name]
         assert ends[~accuracy].tolist() == pytest.approx(expected[~accuracy].tolist(), abs=1e-9, nan_ok=True)
-        # Korn and Graubard's in place of Wilson's, which is a little narrower.
+        # Wilson's on the effective images of 40 patients is a little wider than on 40 images.
         assert 0 <= (ends - expected)[accuracy].item() * (-1 if name == "low" else 1) < 0.03
 
 

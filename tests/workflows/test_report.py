@@ -95,7 +95,7 @@ def test_images_without_truth_are_left_out():
     table.loc[:9, "truth"] = ""
     found = report(table, resamples=0)
     assert found.task == "single" and len(found.predictions) == N - 10
-    assert "Left out, without truth: 10 images. With --task multi they have no label." in found.notes
+    assert "Left out, without truth: 10 images. With task='multi' they have no label." in found.notes
     assert found.metrics["overall"] == report(table.iloc[10:], resamples=0).metrics["overall"]
     assert len(report(table, task="multi", resamples=0).predictions) == N
 

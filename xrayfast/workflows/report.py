@@ -14,6 +14,7 @@ from pydantic import Field
 from xrayfast.config import MAX_RESAMPLES, MAX_SEED, Task
 from xrayfast.data.labels.positive_class import describe_positive_class, positive_class
 from xrayfast.errors import ConfigError, DataError
+from xrayfast.errors.advice import advise
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import make_output_folder, write_csv, write_json, write_text
 from xrayfast.metrics.claims.headline import HeadlineFacts, headline_warnings
@@ -139,7 +140,7 @@ def report(
         split = SplitReport("table", metrics, (), "", found)
         created = now()[:16].replace("T", " ") + " UTC"
         write_text(path, render_predictions_page(names[0], created, command, split, decision, notes, differences))
-    return PredictionReport(first.task, found, metrics, tuple(notes), differences, path)
+    return PredictionReport(first.task, found, metrics, tuple(map(advise, notes)), differences, path)
 
 
 def _decide(task: Task, labels: Sequence[str], positive: str | None, given: Sequence[str] | str | float) -> Decision:

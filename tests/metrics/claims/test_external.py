@@ -95,18 +95,58 @@ def test_of_equal_prevalence_is_warned_in_at_most_five_to_seven_per_cent(images,
     assert found <= 14
 
 
-def test_equal_results_are_called_lower_in_at_most_five_to_seven_per_cent():
-    """Of 20 labels with one true AUROC, by DeLong's intervals."""
+def metric_row(metric, label, a, b, error):
+    """A result of the run and one here, with twice its error."""
+    return {"metric": metric, "label": label, "internal": a, "internal_low": a - 1.96 * error,
+            "external": b, "difference": b - a, "high": b - a + 1.96 * error * 5**0.5}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("metrics", "labels"),
+    [(("auroc",), 20), (("auroc",), 1), (("recall", "specificity"), 1), (("recall", "specificity"), 14)],
+)
+def test_equal_results_are_called_lower_in_at_most_five_to_seven_per_cent(metrics, labels):
+    """Of labels with one true value, by normal intervals."""
     rng, error, found = np.random.default_rng(0), 0.03, 0
     for _ in range(500):
-        a, b = rng.normal(0.8, error, 20), rng.normal(0.8, 2 * error, 20)
         rows = [
-            {"metric": "auroc", "label": str(i), "internal": a[i], "internal_low": a[i] - 1.96 * error,
-             "external": b[i], "difference": b[i] - a[i], "high": b[i] - a[i] + 1.96 * error * 5**0.5}
-            for i in range(20)
-        ]  # fmt: skip
+            metric_row(name, str(i), rng.normal(0.8, error), rng.normal(0.8, 2 * error), error)
+            for i in range(labels)
+            for name in metrics
+        ]
         found += bool(external_warnings([], rows))
     assert found <= 35
+
+
+def test_a_lower_recall_or_specificity_alone_is_warned_of_corrected_for_both_by_holm():
+    def codes(recall, specificity, error=0.04):
+        differences = {"auroc": 0.0, "recall": recall, "specificity": specificity}
+        rows = [metric_row(name, "a", 0.9, 0.9 + change, error / 5**0.5) for name, change in differences.items()]
+        return [(one.code, one.text) for one in external_warnings([], rows)]
+
+    ((code, text),) = codes(-0.3, 0.05)
+    assert code == "rates below internal"
+    assert "Recall (sensitivity) of a 0.600, below" in text and "pecificity" not in text and "AUROC" not in text
+    ((_, text),) = codes(-0.3, -0.3)
+    assert "Recall (sensitivity) of a 0.600" in text and "Specificity of a 0.600" in text
+    # 1.7 and 1.9 standard errors: p 0.045 and 0.029, of which neither holds beside the other.
+    assert codes(-1.7 * 0.04, 0) == codes(-1.9 * 0.04, 0) == codes(-1.7 * 0.04, -1.9 * 0.04) == []
+    # 2.1 of one, and then 1.7 is enough of the other.
+    assert "pecificity" not in codes(-2.1 * 0.04, 0)[0][1]
+    assert "Specificity of a" in codes(-2.1 * 0.04, -1.7 * 0.04)[0][1]
+    assert codes(0.3, 0.3) == []
+
+
+def test_rates_of_an_external_test_are_compared_by_their_intervals():
+    """90 of 100 with the label found in the run's own data, and 70 of 100 here."""
+    own, here = (summary(0.9, 0.85, 0.95, recall=recall, specificity=0.8, positive="a") for recall in (0.9, 0.7))
+    for found, ends in ((own, (0.826, 0.945)), (here, (0.604, 0.781))):
+        found["intervals"]["per_label"]["a"]["recall"] = dict(zip(("low", "high"), ends, strict=True))
+    (warning,) = external_warnings([], compare_with_internal(own, here, "single", True))
+    assert (warning.code, warning.text.partition(": ")[2]) == (
+        "rates below internal",
+        "Recall (sensitivity) of a 0.700, below 0.826.",
+    )
 
 
 def test_of_two_classes_the_positive_one_alone_has_rows():

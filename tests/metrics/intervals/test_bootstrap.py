@@ -1,3 +1,4 @@
+import math
 import re
 import subprocess
 import sys
@@ -6,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import average_precision_score
 
 from tests.metrics.cases import many_labels, one_class
 from xrayfast.metrics.intervals import resampling
-from xrayfast.metrics.intervals.bootstrap import intervals, paired_differences
+from xrayfast.metrics.intervals.bootstrap import MIN_FOR_MEAN_PRECISION, intervals, paired_differences
 from xrayfast.metrics.intervals.formulas import METHODS, newcombe_auroc
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import draws, left_out
@@ -81,11 +83,8 @@ def test_a_label_that_is_often_not_drawn_is_counted_and_said():
     assert rare.low <= rare.value <= rare.high
     assert found.overall["f1_macro"].undefined == rare.undefined
     assert found.per_label["f1"][0].undefined == 0
-    few, biased, note = found.notes(["a", "b", "c", "d"])
+    few, _, note = found.notes(["a", "b", "c", "d"])
     assert "Fewer than 20 images in the rarer class of b (2)" in few
-    assert "fewer than 10 images have is too high" in biased
-    assert np.isnan(found.overall["ap_macro"].low)
-    assert found.overall["ap_macro"].biased
     assert "more than 5%" in note
     lacking = [metric_title(name).replace(",", "") for name, each in found.overall.items() if each.undefined > 0.05]
     assert {"F1 macro", "Matthews' correlation macro"} <= set(lacking)
@@ -98,14 +97,15 @@ def test_a_label_that_is_often_not_drawn_is_counted_and_said():
     assert re.fullmatch(r"No interval, because every resample has the same value: b \(Cohen's kappa\b[^()]*\)\.", note)
 
 
-def test_a_proportion_of_one_gets_the_exact_interval_of_its_patients():
+def test_a_proportion_of_one_gets_the_interval_of_its_patients():
     truth = np.eye(2, dtype=int)[np.arange(60) % 2]
     patients = np.arange(60) // 3
     found = intervals(ResampledMetrics(truth, truth.astype(float), "single", patients), resamples=50)
-    expected = stats.binomtest(20, 20).proportion_ci(method="exact")
+    expected = stats.binomtest(20, 20).proportion_ci(method="wilson")
     assert (found.overall["accuracy"].low, found.overall["accuracy"].high) == pytest.approx(tuple(expected))
-    assert found.overall["accuracy"].method == "korn-graubard"
-    assert found.per_label["recall"][0].low == pytest.approx(expected.low)
+    assert found.overall["accuracy"].method == "wilson-effective"
+    # Of the 20 patients of a class half have two images of it: 30**2 / (10 * 2**2 + 10) images, were theirs alike.
+    assert found.per_label["recall"][0].low == pytest.approx(stats.binomtest(18, 18).proportion_ci(method="wilson").low)
     wrong = intervals(ResampledMetrics(truth, 1.0 - truth, "single", patients), resamples=50)
     assert wrong.overall["accuracy"].high == pytest.approx(1 - expected.low)
     auroc = found.per_label["auroc"][0]
@@ -118,6 +118,25 @@ def test_a_proportion_of_one_gets_the_exact_interval_of_its_patients():
     fixed = [metric_title(name) for name, each in found.per_label.items() if each[1].fixed]
     assert {"F1", "Cohen's kappa", "Matthews' correlation"} <= set(fixed)
     assert f"b ({', '.join(fixed[:4])} and {len(fixed) - 4} more)" in found.notes("ab")[-1]
+
+
+@pytest.mark.parametrize(
+    ("with_label", "biased"), [(MIN_FOR_MEAN_PRECISION - 1, True), (MIN_FOR_MEAN_PRECISION, False)]
+)
+def test_a_mean_average_precision_over_a_label_of_fewer_than_10_images_has_no_interval_and_a_note_says_why(
+    with_label, biased
+):
+    truth, probability = many_labels(n=60, labels=2)
+    truth[:, 1] = np.arange(60) < with_label
+    found = intervals(ResampledMetrics(truth, probability, "multi"), resamples=50)
+    mean, label = found.overall["ap_macro"], found.per_label["ap"][1]
+    assert mean.value == pytest.approx(np.mean(average_precision_score(truth, probability, average=None)))
+    assert (mean.biased, math.isnan(mean.low), math.isnan(label.low)) == (biased, biased, False)
+    said = (
+        "No interval, because the average precision of a label that fewer than 10 images have is too high, and so is "
+        "the mean: overall (Mean average precision)."
+    )
+    assert (said in found.notes(["a", "b"])) is biased
 
 
 def test_there_is_no_interval_where_too_many_resamples_have_no_value():

@@ -170,7 +170,7 @@ def test_coverage_of_an_auroc_with_few_positives(positives):
 @pytest.mark.slow
 @pytest.mark.parametrize(("patients", "auroc"), [(30, 0.983), (20, 0.9), (40, 0.9)])
 def test_coverage_of_clustered_images(patients, auroc):
-    rng, studies = np.random.default_rng(patients), 600
+    rng, studies = np.random.default_rng(patients), 2000
     apart = np.sqrt(2) * stats.norm.ppf(auroc)
     rate = stats.norm.cdf(apart / 2)
     known = {"auroc": auroc, "recall": rate, "specificity": rate, "accuracy": rate}
@@ -182,9 +182,7 @@ def test_coverage_of_clustered_images(patients, auroc):
             held[name] += hits(name, value, split)
     print(patients, auroc, {name: count / studies for name, count in held.items()})
     for name, count in held.items():
-        # A recall of 0.93 over 9 patients is mostly 1, where each patient counts as one image: wider than it need be.
-        most = 1.0 if (patients, name) == (30, "recall") else 0.98
-        assert 0.93 <= count / studies <= most, name
+        assert 0.93 <= round(count / studies, 2) <= 0.98, name
 
 
 @pytest.mark.slow
@@ -200,9 +198,7 @@ def test_coverage_of_a_paired_difference_of_recall_with_5_positives():
         expected = stats.norm.cdf(1.0) - stats.norm.cdf(0.2)
         held += hits("recall", expected, *pair)
     print(f"paired recall, 5 positives: {held / studies:.3f}")
-    # With 5 images Newcombe's method 10 is wider than it need be; without its continuity correction the interval holds
-    # the truth in as few as 67 % of studies.
-    assert 0.93 <= held / studies <= 0.99
+    assert 0.93 <= held / studies <= 0.98
 
 
 if __name__ == "__main__":

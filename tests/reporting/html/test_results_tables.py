@@ -88,7 +88,7 @@ def test_the_overall_table_has_all_metrics_and_the_first_table_a_few(made, task)
     assert {row[2].text for row in everything.rows} >= {
         "expanded BCa bootstrap",
         "bootstrap, inverted",
-        "Korn-Graubard",
+        "Wilson on effective images",
     }
 
 

@@ -13,6 +13,7 @@ from xrayfast.config import Task
 from xrayfast.errors import format_interval, shorten
 from xrayfast.metrics.claims.headline import HeadlineWarning
 from xrayfast.metrics.classification import Floats, nan_to_none
+from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.formulas import Estimate, estimate_proportion
 from xrayfast.metrics.registry import EXACT_MATCH, metric_title
 from xrayfast.metrics.scoring import log_losses
@@ -21,7 +22,7 @@ COMPARED = ("auroc", "recall", "specificity")
 """The metrics by label that are compared with those of the run's own data."""
 
 ALPHA = 0.05
-"""How often the warning of lower results, and that of prevalence, may arise where nothing differs."""
+"""How often each of the warnings may arise where nothing differs."""
 
 AT_END = 0.001
 """A prevalence that is estimated nearer to 0 or 1 is no estimate: it makes each image's probability 0 or 1."""
@@ -225,30 +226,52 @@ def compare_with_internal(
     return rows
 
 
+def _below(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The results that are lower than those of the run's own data, in words.
+
+    They are where the interval of the difference, corrected for the number of results (Holm), lies below 0, and thus
+    are below the interval there, too.
+    """
+    judged = [row for row in rows if row["high"] is not None]
+    normal = NormalDist()
+    reach = normal.inv_cdf(0.975)
+    p = [
+        normal.cdf(reach * row["difference"] / (row["high"] - row["difference"])) if row["difference"] < 0 else 1.0
+        for row in judged
+    ]
+    corrected = holm([*p, 1.0] if len(p) == 1 else p)  # an interval alone has two ends of 2.5 %
+    return [
+        f"{metric_title(row['metric'])}{'' if row['label'] is None else ' of ' + row['label']} {row['external']:.3f}, "
+        f"below {row['internal_low']:.3f}"
+        for row, lower in zip(judged, corrected[: len(judged)] < ALPHA, strict=True)
+        if lower
+    ]
+
+
 def external_warnings(
     prevalence: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
 ) -> list[HeadlineWarning]:
-    """The warnings of `compare_prevalence` and `compare_with_internal`.
-
-    Results are below those of the run's own where the interval of the difference, made wider for the number of results,
-    lies below 0; they then are below the interval there, too.
+    """The warnings of `compare_prevalence` and `compare_with_internal`: of ranking and accuracy, and of what is decided
+    as in the run, its thresholds included.
     """
     found = []
-    judged = [row for row in rows if (row["label"] is None or row["metric"] == "auroc") and row["high"] is not None]
-    normal = NormalDist()
-    wider = max(1.0, normal.inv_cdf(1 - ALPHA / max(2, len(judged))) / normal.inv_cdf(0.975))
-    below = [
-        f"{metric_title(row['metric'])}{'' if row['label'] is None else ' of ' + row['label']} {row['external']:.3f}, "
-        f"below {row['internal_low']:.3f}"
-        for row in judged
-        if row["difference"] + wider * (row["high"] - row["difference"]) < 0
-    ]
-    if below:
+    ranking = [row["label"] is None or row["metric"] == "auroc" for row in rows]
+    if below := _below([row for row, one in zip(rows, ranking, strict=True) if one]):
         found.append(
             HeadlineWarning(
                 "below internal",
                 f"Results here lie below the interval of the run's own data: {shorten(below)}.",
                 "The network does worse on these data than its own results promise.",
+            )
+        )
+    if below := _below([row for row, one in zip(rows, ranking, strict=True) if not one]):
+        found.append(
+            HeadlineWarning(
+                "rates below internal",
+                "Decided as in the run, with its thresholds, rates here lie below the interval of the run's own data: "
+                f"{shorten(below)}.",
+                "More images with the label are missed (recall), or without it called positive (specificity); check "
+                "the thresholds on images of this place before use.",
             )
         )
     outside = [

@@ -55,7 +55,7 @@ class HeadlineWarning:
     Attributes:
         code: names the condition: "leaks", "seen before", "chosen here", "chance", "reversed", "constant",
             "few patients", "few images", "shortcut", "patients unknown", "blank images", "below internal",
-            "prevalence", "data".
+            "rates below internal", "prevalence", "data".
         text: what was found, in sentences.
         advice: what to do; "" where there is nothing.
     """
