@@ -90,7 +90,8 @@ def estimate_proportion(success: Bools, unit: Indices, n_units: int, level: floa
     n = len(success)
     if not n:
         return Estimate(math.nan, math.nan, math.nan, np.zeros(n_units), "wilson")
-    images, right = np.bincount(unit, minlength=n_units), np.bincount(unit, weights=success, minlength=n_units)
+    images = np.bincount(unit, minlength=n_units)
+    right: Floats = np.bincount(unit, weights=success, minlength=n_units).astype(np.float64)
     patients, value = int((images > 0).sum()), float(success.mean())
     influence = (right - value * images) / n
     size, method = float(n), "wilson"
