@@ -102,6 +102,8 @@ BY_SETTINGS = [
         {"train_metrics": "running", "cutmix": 0.2},
         "mixed images have no label of their own. Use train_metrics='final'",
     ),
+    ("workers", {"workers": 2}, {"workers": 2, "data_on_device": "on"}, "before the first batch, by threads"),
+    ("device_share", {"device_share": 0.2}, {"device_share": 0.2, "data_on_device": "off"}, "data_on_device='auto'"),
     ("class_weights", {"class_weights": "auto"}, {"class_weights": "auto", "loss": "own:f"}, "code of your own"),
 ]
 
@@ -163,6 +165,7 @@ PLAN = PlanFacts(
     leaks=True,
     norms=True,
     uneven=True,
+    cuda=True,
 )
 """A run in which every option acts."""
 
@@ -204,6 +207,7 @@ BY_FACTS = [
     ("frozen_views", 2, {"cached": False}),
     ("frozen_views", 2, {"views": 3}),
     ("balanced_sampling", True, {"uneven": False}),
+    ("device_share", 0.2, {"cuda": False}),
 ]
 
 
@@ -466,7 +470,10 @@ ON_RUNS = {
 BASES = {"gradual_unfreeze": {"unfreeze_blocks": 2}}
 """What a run has without the option, where it is not that of the others."""
 
-SAME_RESULTS = {"workers": "how many processes read images", "device": "where is computed; another gives an error here"}
+SAME_RESULTS = {
+    "data_on_device": "where images lie; batches are equal to the bit",
+    "device": "where is computed; another gives an error here",
+}
 """Options that act on how a run is made, and not on what comes out."""
 
 

@@ -53,6 +53,7 @@ DataLoadersOrigin = Literal["xrayfast", "own", "own transforms"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ReuseFrozen = Literal["auto", "on", "off"]
+DataOnDevice = Literal["auto", "on", "off"]
 Problems = Literal["error", "skip"]
 TrainMetrics = Literal["running", "final"]
 Thresholds = Literal["auto", "f1", "youden", "half"]
@@ -648,6 +649,21 @@ class TrainConfig(_Section):
         ge=0,
         le=1024,
     )
+    data_on_device: Annotated[DataOnDevice, BeforeValidator(_as_word)] = option(
+        "auto",
+        "Keep all decoded images in the memory of the device, where they are shuffled and augmented. auto does so on "
+        "CUDA where they fit and --workers is not given; more images are read ahead by threads.",
+        panel=MACHINE,
+    )
+    device_share: float = option(
+        0.4,
+        "Share of the device's free memory that images, and likewise frozen features, take with --data-on-device auto, "
+        "at most.",
+        panel=MACHINE,
+        metavar="X",
+        gt=0,
+        le=0.9,
+    )
 
     @property
     def mixes_images(self) -> bool:
@@ -821,6 +837,8 @@ class Options(ResultsOptions, total=False):
     precision: Precision
     device: Device
     workers: int | None
+    data_on_device: DataOnDevice
+    device_share: float
     batch_size: int
     seed: int
     early_stop: int | None

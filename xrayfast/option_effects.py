@@ -92,6 +92,7 @@ class PlanFacts:
         leaks: whether there are leaks.
         norms: whether a batch norm of the backbone is trained.
         uneven: whether classes or labels of the training split are of different frequency.
+        cuda: whether the device is CUDA.
     """
 
     epochs: int
@@ -104,6 +105,7 @@ class PlanFacts:
     leaks: bool
     norms: bool
     uneven: bool
+    cuda: bool
 
 
 @dataclass(frozen=True)
@@ -319,6 +321,16 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             "there is nothing whose features would be cached",
         ),
     ),
+    "workers": (
+        Effect(
+            lambda train, facts: not (train.workers and train.data_on_device == "on"),
+            "with --data-on-device on all images are read before the first batch, by threads",
+        ),
+    ),
+    "device_share": (
+        Effect(lambda train, facts: train.data_on_device == "auto", "it is the limit of --data-on-device auto"),
+        _plan_note(lambda train, facts: facts.cuda, "the device is not CUDA, and has no memory of its own"),
+    ),
     "frozen_views": (
         Effect(lambda train, facts: train.augment != "off", "with --augment off all views are the same"),
         Effect(lambda train, facts: train.reuse_frozen != "off", "no features are cached with --reuse-frozen off"),
@@ -407,7 +419,7 @@ ALWAYS = frozenset({
     "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "folds", "fold", "cache", "arch",
     "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers", "gradual_unfreeze",
     "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "ema", "clip_grad", "accumulate", "dropout",
-    "seed", "loss", "device", "precision", "mixup", "cutmix", "batch_size", "workers",
+    "seed", "loss", "device", "precision", "mixup", "cutmix", "batch_size", "data_on_device",
     "target_sensitivity", "target_specificity", "calibrate", "prevalence", "resamples", "augment",
 })  # fmt: skip
 """Options that act in every combination that is no error."""

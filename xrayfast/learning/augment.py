@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import cache
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from xrayfast.config import AUGMENTATIONS, Augmentation
+from xrayfast.learning.device import send
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -66,8 +68,8 @@ def random_affine(images: Tensor, draws: Tensor, ranges: Augmentation = DEFAULT)
         return images
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     matrix = torch.stack([cos, sin, shift[0], -sin, cos, shift[1]], -1).view(n, 2, 3)[rows]
-    rows = rows.to(images.device)
-    grid = _grid(matrix.to(images), *images.shape[2:])
+    rows = send(rows, images.device)
+    grid = _grid(send(matrix.to(images.dtype), images.device), *images.shape[2:])
     return images.index_copy(0, rows, F.grid_sample(images[rows], grid, align_corners=True))
 
 
@@ -75,7 +77,7 @@ def mixup(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
     """Mixup: (N, C, H, W) averages of the images and the others, weighted by the (N,) share of the images (Zhang et al.
     2018, ICLR).
     """
-    return torch.lerp(others, images, share.to(images).view(-1, 1, 1, 1))
+    return torch.lerp(others, images, send(share.to(images.dtype), images.device).view(-1, 1, 1, 1))
 
 
 def cutmix(images: Tensor, others: Tensor, share: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +100,7 @@ def cutmix(images: Tensor, others: Tensor, share: Tensor, draws: Tensor) -> tupl
         inside.append((pixels >= start[:, None]) & (pixels < (start + length)[:, None]))
     box = inside[0][:, :, None] & inside[1][:, None, :]
     own = 1 - box.flatten(1).double().mean(dim=1).to(share)
-    return torch.where(box[:, None].to(images.device), others, images), own
+    return torch.where(send(box[:, None], images.device), others, images), own
 
 
 def _grid(matrix: Tensor, height: int, width: int) -> Tensor:
@@ -118,10 +120,11 @@ def jitter_lighting(images: Tensor, draws: Tensor, ranges: Augmentation = DEFAUL
     brightness = _scale(draws[:2], p, 0.5 * (1 - most), 0.5 * (1 + most), 0.5)
     spread = -math.log(1 - most)
     contrast = _scale(draws[2:], p, -spread, spread, 0.0).exp()
-    column = (len(images), 1, 1, 1)
+    terms = torch.stack([contrast, torch.logit(brightness) * contrast]).view(2, len(images), 1, 1, 1)
+    factor, summand = send(terms.to(images.dtype), images.device)
     logits = torch.logit(images, eps=_EPS)
-    logits *= contrast.view(column).to(images)
-    logits += (torch.logit(brightness) * contrast).view(column).to(images)
+    logits *= factor
+    logits += summand
     return logits.sigmoid_()
 
 
@@ -142,17 +145,25 @@ def normalize(images: Tensor) -> Tensor:
 
     In channels-last memory format, which convolutions take without a copy; on MPS in the usual one.
     """
-    mean, std = _imagenet_stats()
     n, _, height, width = images.shape
     memory_format = torch.contiguous_format if images.device.type == "mps" else torch.channels_last
     out = torch.empty((n, 3, height, width), dtype=images.dtype, device=images.device, memory_format=memory_format)
-    return torch.addcmul((-mean / std).to(images), images, (1 / std).to(images), out=out)
+    summand, factor = _normalizing_terms(images.device, images.dtype)
+    return torch.addcmul(summand, images, factor, out=out)
 
 
 def denormalize(images: Tensor) -> Tensor:
     """The inverse of `normalize`, (N, 3, H, W) in [0, 1], for display."""
     mean, std = (values.to(images.device) for values in _imagenet_stats())
     return (images * std + mean).clamp(0, 1)
+
+
+@cache
+def _normalizing_terms(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What is added to an image times the second, (1, 3, 1, 1) each, made once: a copy to CUDA waits for it."""
+    with torch.inference_mode(False):
+        mean, std = _imagenet_stats()
+        return (-mean / std).to(device, dtype), (1 / std).to(device, dtype)
 
 
 def _imagenet_stats() -> tuple[Tensor, Tensor]:

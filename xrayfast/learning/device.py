@@ -1,8 +1,9 @@
-"""The device to compute on."""
+"""The device to compute on, its memory, and copies to it."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from xrayfast.config import Device
 from xrayfast.errors import ConfigError
@@ -21,3 +22,18 @@ def torch_device(name: Device) -> torch.device:
     if name not in names:
         raise ConfigError(f"device is {name}, and torch finds none here. Use auto, or one of: {', '.join(names)}.")
     return torch.device(name)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; from the CPU to CUDA by pinned memory, for which nothing waits that computes there."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Free bytes of a CUDA device, with those that torch keeps for later; None for another device."""
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept

@@ -21,7 +21,8 @@ _OF_FASTAI = re.compile(r"^Exception occured in `\w+` when calling event `\w+`:\
 
 def name_own_code(error: Exception, learn: Any) -> Exception:
     """The error to raise in place of one that ended training: a TrainingError with the name and line of the user's own
-    code, callbacks of fastai that the user gave included; the same one where other code failed.
+    code, callbacks of fastai that the user gave included; for a device without memory, one that says what takes less;
+    the same one where other code failed.
 
     Args:
         error: was raised.
@@ -38,10 +39,21 @@ def name_own_code(error: Exception, learn: Any) -> Exception:
         owner = owner or _owner(frame, learn)
         if owner and _is_users(frame.f_code.co_filename):
             place = f" ({_describe_file(frame.f_code.co_filename)}, line {line}, in {frame.f_code.co_name})"
-    if not owner or isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError):
+        return TrainingError(_out_of_memory(learn, str(texts[0]) if texts else ""))
+    if not owner:
         return error
     text = f": {texts[0]}" if texts and cause is error else ""
     return TrainingError(f"{owner} failed with {type(cause).__name__}{text}{place}.")
+
+
+def _out_of_memory(learn: Any, said: str) -> str:
+    """What takes less memory of the device, and what torch said, in its first sentence."""
+    batch, resident = learn.dls.train.bs, learn.dls.placement.resident
+    advice = f"a smaller --batch-size (a batch has {batch} images; --accumulate adds up the gradients of several)"
+    advice += ", a smaller --size, fewer layers unfrozen" + ", or --data-on-device off" * resident
+    first = said.split(". ")[0].rstrip(".")
+    return f"{learn.dls.device} is out of memory: {first}. Use {advice}. Other programs there may hold some."
 
 
 def _owner(frame: FrameType, learn: Any) -> str:

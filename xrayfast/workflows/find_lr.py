@@ -75,7 +75,7 @@ def find_lr(
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
         learn = prepare(manifest, config, images, code=code)
         learn.add_own(cbs, ())
-        for text in learn.network_notes:
+        for text in (*learn.network_notes, *learn.dls.notes):
             note(text)
         unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])
         with learn.no_bar(), isolated_rng(config.train.seed, "range test"), FreeThreads():

@@ -245,14 +245,15 @@ def train_new(
     infos = image_infos(manifest, images)
     remarks += [*describe_reading(manifest, infos), *_remarks(config, learn)]
     remarks += filter(None, [no_space, threads.note])
-    for text in describe_replay(config, learn):
+    for text in (*describe_replay(config, learn), *learn.dls.notes):
         reporter.note(text)
     if start := find_starting_run(config.model.weights):
         remarks += describe_seen(start, manifest, images, reporter.preparing)
     leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
     weights = sampling_weights(manifest.subset("train").truth)
     uneven = bool(weights.min() < weights.max())
-    facts = plan_facts(scheduled, config.train, learn.groups, leaks=leaks, uneven=uneven)
+    cuda = learn.dls.device.type == "cuda"
+    facts = plan_facts(scheduled, config.train, learn.groups, leaks=leaks, uneven=uneven, cuda=cuda)
     remarks += [*idle, *check_effects(config.train, facts)]
     remarks += check_results(config.results, manifest.task, manifest.labels)
     for remark in remarks:
@@ -532,6 +533,8 @@ def prepare(
         size=config.model.size,
         batch_size=batch_size or train.batch_size,
         workers=train.workers,
+        data_on_device=train.data_on_device,
+        device_share=train.device_share,
         augment=code.get("augment", train.augment),
         balanced_sampling=train.balanced_sampling,
         device=train.device,

@@ -106,10 +106,11 @@ class DecodedImages(ABC):
             ReadError: one isn't cached and can't be read.
         """
         squares: Pixels = np.empty((len(paths), self.side, self.side), np.uint8)
-        self._fill(squares, paths)
+        self.fill(squares, paths)
         return squares
 
-    def _fill(self, squares: Pixels, paths: Sequence[str | Path]) -> None:
+    def fill(self, squares: Pixels, paths: Sequence[str | Path]) -> None:
+        """Read the images into an array as `batch` gives it; raises as it does."""
         for place, path in enumerate(paths):
             squares[place] = self.image(path)
 
@@ -193,8 +194,10 @@ class ImageCache(DecodedImages):
                 pass
         return super().image(path)
 
-    def _fill(self, squares: Pixels, paths: Sequence[str | Path]) -> None:
-        """Opens each shard once. That each file is unchanged is checked every time, for a tenth of the time."""
+    def fill(self, squares: Pixels, paths: Sequence[str | Path]) -> None:
+        """As of `DecodedImages`. Opens each shard once. That each file is unchanged is checked every time, for a tenth
+        of the time.
+        """
         by_shard: dict[Shard, list[tuple[int, int]]] = {}
         remaining = []
         for index, path in enumerate(paths):

@@ -16,6 +16,7 @@ from torch.distributions import Beta
 from xrayfast.batches import add_epoch, empty_batches
 from xrayfast.errors import TrainingError, XrayfastError, shorten
 from xrayfast.learning.augment import cutmix, mixup
+from xrayfast.learning.device import send
 from xrayfast.learning.fastai_api import Callback, CancelFitException, L
 from xrayfast.learning.model.layers import LayerGroup
 from xrayfast.learning.randomness import reseed
@@ -91,14 +92,15 @@ class MixImages(Callback):
         alpha = torch.tensor(self.cutmix if cut else self.mixup)
         partner = torch.randperm(len(images))
         share = Beta(alpha, alpha).sample((len(images),))
-        others, other = images[partner.to(images.device)], target[partner.to(target.device)]
+        partner = send(partner, images.device)
+        others, other = images[partner], target[partner]
         if cut:
             images, share = cutmix(images, others, share, torch.rand(2, len(images)))
         else:
             images = mixup(images, others, share)
         if target.is_floating_point():  # so that whatever counts unmasked cells sees those of both
             target = target.masked_fill(other.isnan(), math.nan)
-        self.learn.xb, self.learn.yb = (images, *self.xb[1:]), (target, other, share.to(images.device))
+        self.learn.xb, self.learn.yb = (images, *self.xb[1:]), (target, other, send(share, images.device))
 
 
 class EpochSeeds(Callback):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from xrayfast.config import ReuseFrozen, TrainConfig
 from xrayfast.errors import WriteError, truncate
 from xrayfast.learning.augment import normalize
+from xrayfast.learning.device import send
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
 from xrayfast.learning.model.subnetworks import split_network
@@ -81,7 +82,8 @@ class FrozenFeatures:
     Attributes:
         n_frozen: how many groups.
         shapes: of each of an image's values.
-        train: (V, N, F) float16: of each of the N training images, not augmented, and V - 1 augmented views of it.
+        train: (V, N, F) float16: of each of the N training images, not augmented, and V - 1 augmented views of it. On
+            the device where `Placement.fits` says so, as `valid`.
         valid: (M, F) float16.
         targets: of the training and of the validation split.
         key: see `cache_key`.
@@ -197,7 +199,7 @@ class FeatureLoader:
     """
 
     def __init__(self, loader: Any, features: Tensor, targets: Tensor) -> None:
-        self.loader, self.features, self.targets = loader, features, targets
+        self.loader, self.features, self.targets = loader, features, targets.to(features.device)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -210,7 +212,9 @@ class FeatureLoader:
             if self.loader.drop_last and len(rows) < self.loader.bs:
                 return
             views = torch.randint(n_views, (len(rows),)) if n_views > 1 else torch.zeros(len(rows), dtype=torch.long)
-            yield self.features[views, rows].to(device).float(), self.targets[rows].to(device)
+            of_view, of_image = send(torch.stack([views, rows]), self.features.device)
+            features, targets = self.features[of_view, of_image], self.targets[of_image]
+            yield send(features, device).float(), send(targets, device)
 
 
 class UseFrozenFeatures(Callback):
@@ -277,7 +281,11 @@ def _compute_features(
                     batch = torch.cat([torch.cat([v.float().flatten(1) for v in chunk], 1) for chunk in chunks])
                 batch = batch.clamp(-_FLOAT16_MAX, _FLOAT16_MAX)
                 if not len(features):
-                    features = _allocate((views, len(loader.dataset), *batch.shape[1:]), folder)
+                    shape = (views, len(loader.dataset), *batch.shape[1:])
+                    if learn.dls.placement.fits(2 * math.prod(shape)):
+                        features = torch.empty(shape, dtype=torch.float16, device=batch.device)
+                    else:
+                        features = _allocate(shape, folder)
                 features[view, start : start + len(batch)] = batch.to(features)
                 start += len(batch)
                 if not view:

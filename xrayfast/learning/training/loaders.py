@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from xrayfast.config import AUGMENTATIONS, Augmentation, AugmentationName, DataLoadersOrigin, Device, Task, field_types
+from xrayfast.config import (
+    AUGMENTATIONS,
+    Augmentation,
+    AugmentationName,
+    DataLoadersOrigin,
+    DataOnDevice,
+    Device,
+    Task,
+    field_types,
+)
 from xrayfast.cpus import cpu_count
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.data.decoding import decode_manifest
@@ -32,6 +41,7 @@ from xrayfast.errors.signals import STOP_SIGNALS, leave_signals_to_parent
 from xrayfast.learning.augment import DEFAULT, denormalize, draws_of_view, normalize
 from xrayfast.learning.augment import augment as vary
 from xrayfast.learning.device import torch_device
+from xrayfast.learning.device_data import DEVICE_SHARE, DeviceFeed, Placement, contains_files, place_images
 from xrayfast.learning.fastai_api import (
     CategoryBlock,
     DataBlock,
@@ -214,10 +224,12 @@ class RadiographDL(TfmdDL):
     Attributes:
         sampling_weights: by which images are drawn where they are shuffled; None for each once.
         rows: the images of the last epoch in their order, by their place in the dataset.
+        feed: gives the same batches on the device; None where this loader reads them.
     """
 
     sampling_weights: NDArray[np.float64] | None = None
     rows: Sequence[int] = ()
+    feed: DeviceFeed | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -228,8 +240,31 @@ class RadiographDL(TfmdDL):
         """fastai's, which draws alike from the same images."""
         found = super().new(dataset, cls, **options)
         if found.dataset is self.dataset:
-            found.sampling_weights = self.sampling_weights
+            found.sampling_weights, found.feed = self.sampling_weights, self.feed
         return found
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of an epoch on the device, after the batch transforms."""
+        if self.feed is None or self._table is None:
+            yield from super().__iter__()
+            return
+        self.randomize()
+        self.before_iter()
+        order = self.get_idxs()
+        # As torch's own DataLoader draws one: with the same seed images are then augmented alike.
+        torch.empty((), dtype=torch.int64).random_()
+        for batch in self.feed.batches(order, self.bs, self.drop_last):
+            yield self.after_batch(batch)
+        self.after_iter()
+
+    @property
+    def _table(self) -> pd.DataFrame | None:
+        """The rows of a manifest's split; None where items are something else, or transformed one by one."""
+        items = getattr(self.dataset, "items", None)
+        rows = items.table if isinstance(items, ImageItems) else items
+        changed = [t for t in (*self.after_item.fs, *self.before_batch.fs) if type(t) not in KNOWN_TRANSFORMS]
+        fits = isinstance(rows, pd.DataFrame) and "target" in rows and self.bs is not None and not changed
+        return rows if fits else None
 
     def shuffle_fn(self, idxs: list[int]) -> list[int]:
         """The images of an epoch, by the loader's own generator."""
@@ -244,10 +279,7 @@ class RadiographDL(TfmdDL):
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[Any, ...]]:
         """Batches of (N, 1, side, side) uint8 images and their targets."""
-        items = getattr(self.dataset, "items", None)
-        rows = items.table if isinstance(items, ImageItems) else items
-        changed = [t for t in (*self.after_item.fs, *self.before_batch.fs) if type(t) not in KNOWN_TRANSFORMS]
-        if not isinstance(rows, pd.DataFrame) or "target" not in rows or self.bs is None or changed:
+        if (rows := self._table) is None:
             yield from super().create_batches(samps)
             return
         images, target = self.dataset.tls[0].tfms[-1].images, _targets(self.dataset, rows)
@@ -303,6 +335,7 @@ class RadiographDataLoaders(DataLoaders):
         images: its decoded images.
         origin: "xrayfast" where `dataloaders` made them; else they are the user's "own", or of their "own transforms"
             where images are not read and normalised as ours are, so that no run can repeat it.
+        placement: how images get to the device.
     """
 
     def __init__(
@@ -313,8 +346,10 @@ class RadiographDataLoaders(DataLoaders):
         origin: DataLoadersOrigin = "xrayfast",
         path: Path | str = ".",
         device: torch.device | None = None,
+        placement: Placement | None = None,
     ) -> None:
         super().__init__(*loaders, path=path, device=device)
+        self.placement = placement or Placement("off", DEVICE_SHARE, torch.device(device or "cpu"))
         self.manifest, self.images = manifest, images
         self.origin: DataLoadersOrigin = origin
 
@@ -322,6 +357,11 @@ class RadiographDataLoaders(DataLoaders):
     def reads_files(self) -> bool:
         """Whether images are files that are read as ours are."""
         return self.origin != "own transforms" and bool(self.manifest.table["path"].notna().all())
+
+    @property
+    def notes(self) -> list[str]:
+        """What is said of how images get to the device."""
+        return [self.placement.note] if self.placement.note else []
 
     @property
     def size(self) -> int:
@@ -456,6 +496,8 @@ def dataloaders(
     size: int = 224,
     batch_size: int = 32,
     workers: int | None = None,
+    data_on_device: DataOnDevice = "auto",
+    device_share: float = DEVICE_SHARE,
     device: Device = "auto",
     seed: int = 0,
     augment: Annotated[Augment, "code"] = "default",
@@ -475,6 +517,8 @@ def dataloaders(
             can't train.
         workers: processes that read images; by default none on a CPU, which the network keeps busy anyway, and up to
             eight with an accelerator.
+        data_on_device: whether all images lie in the memory of the device; "auto" decides as `place_images` does.
+        device_share: of its free memory that data takes with "auto", at most.
         device: where batches go.
         seed: of the order of training images.
         augment: "mild", "default" or "strong", see `fit --augment`; False or "off" for not at all; or code of your own,
@@ -485,7 +529,7 @@ def dataloaders(
         progress: whether to display that progress; by default in a notebook and in a terminal.
 
     Raises:
-        ConfigError: no such device here, or code to augment with that fails.
+        ConfigError: no such device here, code to augment with that fails, or images that do not fit on the device.
         DataError: images that can't be read, the first of them named.
         WriteError: no disk space for decoded images.
     """
@@ -493,7 +537,11 @@ def dataloaders(
     if images is None:
         with show_progress(progress) as reporter:
             data, images = decode_manifest(data, size, partial(reporter.preparing, "decoding"))
-    n_train = int((data.table["split"] == "train").sum())
+    sizes = data.table["split"].value_counts()
+    n_train, n_valid = int(sizes.get("train", 0)), int(sizes.get("valid", 0))
+    placement = Placement("off", device_share, target)
+    if contains_files(data.table["path"]):
+        placement = place_images(data_on_device, device_share, target, images, n_train + n_valid, workers)
     with isolated_rng(seed, "loader"):
         dls = datablock(data.labels, data.task, images, augment).dataloaders(
             ImageItems(target_table(data)),
@@ -507,7 +555,13 @@ def dataloaders(
         )
     if balanced_sampling:
         dls.train.sampling_weights = sampling_weights(data.subset("train").truth)
-    return RadiographDataLoaders(*dls.loaders, manifest=data, images=images, path=dls.path, device=target)
+    for index, dl in enumerate(dls.loaders) if placement.feeds else ():
+        rows = dl.dataset.items.table
+        resident = placement.resident and index < SPLIT_INDEX["test"]  # the test split is predicted once
+        dl.feed = DeviceFeed(images, rows["path"].tolist(), _targets(dl.dataset, rows), target, resident)
+    return RadiographDataLoaders(
+        *dls.loaders, manifest=data, images=images, path=dls.path, device=target, placement=placement
+    )
 
 
 def as_read_error(error: ReadError) -> ReadError:
@@ -578,7 +632,9 @@ def replace_augmentation(dls: RadiographDataLoaders, augment: Augment) -> Radiog
         with isolated_rng("loader"):  # the order of images is that of `dls`
             loaders.append(dl.new(after_batch=[*kept, *augmentation]))
         loaders[-1].rng.setstate(dl.rng.getstate())
-    found = RadiographDataLoaders(*loaders, manifest=dls.manifest, images=dls.images, path=dls.path)
+    found = RadiographDataLoaders(
+        *loaders, manifest=dls.manifest, images=dls.images, path=dls.path, placement=dls.placement
+    )
     found.origin, found.device = dls.origin, dls.device
     return found
 

@@ -135,8 +135,9 @@ def plan_facts(
     *,
     leaks: bool,
     uneven: bool = True,
+    cuda: bool = False,
 ) -> PlanFacts:
-    """What options depend on, of a run whose phases are scheduled so; `leaks` and `uneven` are as in PlanFacts."""
+    """What options depend on, of a run whose phases are scheduled so; the last three are as in PlanFacts."""
     phases = [s.phase for s in scheduled]
     *before, last = [s.sizes for s in scheduled]
     of_last_size = sum(size == last[-1] for size in last)
@@ -154,6 +155,7 @@ def plan_facts(
         leaks=leaks,
         norms=bool(backbone_norms(groups[min(phase.frozen_groups for phase in phases) :])),
         uneven=uneven,
+        cuda=cuda,
     )
 
 

@@ -1,0 +1,205 @@
+"""Images on the device: all of a split at once, or batches that threads read ahead. No processes, no copy per image."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xrayfast.config import DataOnDevice
+from xrayfast.cpus import cpu_count
+from xrayfast.data.cache.image_cache import DecodedImages, ImageCache
+from xrayfast.errors import ConfigError
+from xrayfast.learning.device import free_memory, send
+from xrayfast.learning.fastai_api import TensorImageBW
+
+DEVICE_SHARE = 0.4
+"""Default share of the device's free memory; the rest is for the network and its activations."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How images get to the device while a network trains, and what of that memory data may take.
+
+    Attributes:
+        choice: the setting data_on_device.
+        share: of the device's free memory that data takes with "auto", at most.
+        device: where the network is.
+        resident: whether all images of the training and the validation split lie there.
+        feeds: whether a `DeviceFeed` gives the batches; otherwise the DataLoaders' own processes do.
+        note: a sentence that says so; "" where images are read as the settings say or as on any CPU.
+    """
+
+    choice: DataOnDevice
+    share: float
+    device: torch.device
+    resident: bool = False
+    feeds: bool = False
+    note: str = ""
+
+    def fits(self, size: int) -> bool:
+        """Whether so many bytes of other data, such as frozen features, are to lie on the device too."""
+        if self.choice == "off" or (free := free_memory(self.device)) is None:
+            return False
+        return size <= free * (1 if self.choice == "on" else self.share)
+
+
+def place_images(
+    choice: DataOnDevice, share: float, device: torch.device, images: DecodedImages, count: int, workers: int | None
+) -> Placement:
+    """Decide how images get to the device.
+
+    With "auto" they lie on a CUDA device where they fit, and are read ahead from the cache where they don't. On a CPU,
+    where they would be copied from memory to memory, and without a cache, whose images processes decode, the
+    DataLoaders read them, as they do where `workers` are asked for.
+
+    Args:
+        choice: the setting data_on_device.
+        share: the setting device_share.
+        device: where the network is.
+        images: of the data set.
+        count: images of the training and the validation split.
+        workers: the setting.
+
+    Raises:
+        ConfigError: they are to lie on the device, and do not fit.
+    """
+    size, free = count * images.side**2, free_memory(device)
+    placement = Placement(choice, share, device)
+    if choice == "on":
+        if free is not None and size > free:
+            raise ConfigError(
+                f"data_on_device is on. The images take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on "
+                f"{device}. Use --data-on-device auto, which reads them ahead then, or a smaller --size."
+            )
+        note = f"All images are on {device}, which takes {size / 1e9:.2f} GB."
+        return Placement(choice, share, device, True, True, note)
+    if choice == "off" or workers or free is None:
+        return placement
+    if size <= share * free:
+        note = f"All images are on {device}, which takes {size / 1e9:.2f} of {free / 1e9:.1f} GB that are free."
+        return Placement(choice, share, device, True, True, note)
+    much = f"{size / 1e9:.1f} GB are more than {share:.0%} of the {free / 1e9:.1f} GB that are free on {device}"
+    if not isinstance(images, ImageCache):
+        return Placement(choice, share, device, note=f"Processes read the images, which have no cache: {much}.")
+    note = f"{_threads()} threads read images ahead: {much}. --device-share is that limit."
+    return Placement(choice, share, device, False, True, note)
+
+
+class DeviceFeed:
+    """Gives the batches of a split on the device.
+
+    Args:
+        images: decoded.
+        paths: (N,) of the split.
+        targets: (N, ...), or None.
+        device: where batches go.
+        resident: whether all images are put there when the first batch is asked for; otherwise threads read a few
+            batches ahead.
+    """
+
+    def __init__(
+        self, images: DecodedImages, paths: Sequence[str], targets: Tensor | None, device: torch.device, resident: bool
+    ) -> None:
+        self.images, self.paths, self.device, self.resident = images, paths, device, resident
+        self.targets = None if targets is None else send(targets, device)
+        self._pixels: Tensor | None = None
+
+    def batches(self, order: Sequence[int], size: int, drop_last: bool) -> Iterator[tuple[Any, ...]]:
+        """Batches of (N, 1, side, side) uint8 images and their targets.
+
+        Args:
+            order: numbers of the images.
+            size: images per batch.
+            drop_last: whether a last batch of fewer images is left out.
+
+        Raises:
+            ReadError: an image can't be read.
+        """
+        if drop_last:
+            order = order[: len(order) // size * size]
+        chunks = send(torch.as_tensor(order, dtype=torch.long), self.device).split(size) if len(order) else ()
+        if self.resident:
+            pixels = self._load()
+            squares: Iterable[Tensor] = (pixels[rows] for rows in chunks)
+        else:
+            squares = self._read_ahead(order, size)
+        for rows, batch in zip(chunks, squares, strict=True):
+            image = TensorImageBW(batch)
+            yield (image,) if self.targets is None else (image, self.targets[rows])
+
+    def _load(self) -> Tensor:
+        """All images, (N, 1, side, side), put on the device at the first call."""
+        if self._pixels is None:
+            count, side, start = len(self.paths), self.images.side, 0
+            pixels = torch.empty((count, 1, side, side), dtype=torch.uint8, device=self.device)
+            for batch in self._read_ahead(range(count), 256):
+                pixels[start : start + len(batch)] = batch
+                start += len(batch)
+            self._pixels = pixels
+        return self._pixels
+
+    def _read_ahead(self, order: Sequence[int], size: int) -> Iterator[Tensor]:
+        """Batches in their order, read by threads from the cache and copied beside what the device computes."""
+        if not len(order):
+            return
+        self.images.image(self.paths[order[0]])  # reads the cache's index, before threads do
+        starts, waiting = iter(range(0, len(order), size)), deque[Future[tuple[Tensor, Any]]]()
+        reader = _Reader(self, order, size)
+        with ThreadPoolExecutor(_threads(), thread_name_prefix="read-ahead") as pool:
+            try:
+                waiting.extend(pool.submit(reader.read, start) for start in islice(starts, _threads() + 2))
+                while waiting:
+                    batch, copied = waiting.popleft().result()
+                    if copied is not None:  # the computation waits for the copy; this thread does not
+                        stream = torch.cuda.current_stream(self.device)
+                        stream.wait_event(copied)
+                        batch.record_stream(stream)
+                    waiting.extend(pool.submit(reader.read, start) for start in islice(starts, 1))
+                    yield batch
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Reader:
+    """Reads batches in threads, each of which has a buffer of its own: pinned, on CUDA, and used again."""
+
+    def __init__(self, feed: DeviceFeed, order: Sequence[int], size: int) -> None:
+        self.feed, self.order, self.size = feed, order, size
+        self.cuda = feed.device.type == "cuda"
+        self.stream = torch.cuda.Stream(feed.device) if self.cuda else None
+        self.of_thread = threading.local()
+
+    def read(self, start: int) -> tuple[Tensor, Any]:
+        """The batch that begins at that place, on the device, and the event of its copy, None where it is made."""
+        feed, rows = self.feed, self.order[start : start + self.size]
+        side = feed.images.side
+        if not hasattr(self.of_thread, "buffer"):
+            self.of_thread.buffer = torch.empty((self.size, 1, side, side), dtype=torch.uint8, pin_memory=self.cuda)
+        buffer = self.of_thread.buffer[: len(rows)]
+        feed.images.fill(buffer.numpy()[:, 0], [feed.paths[row] for row in rows])
+        with torch.cuda.stream(self.stream) if self.cuda else nullcontext():
+            batch = buffer.to(feed.device, non_blocking=True, copy=True)
+            if self.stream is None:
+                return batch, None
+            copied = self.stream.record_event()
+        copied.synchronize()  # the buffer is free for the next batch
+        return batch, copied
+
+
+def _threads() -> int:
+    return min(8, cpu_count())
+
+
+def contains_files(paths: Any) -> bool:
+    """Whether a manifest's images are files, which a placeholder's are not."""
+    return all(isinstance(path, str) for path in np.asarray(paths, dtype=object)[:1])
