@@ -70,6 +70,34 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk():
+    """What is lost when the machine stops is tested nowhere, and each run waits for its files some thirty times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def duplicates_compared_once():
+    """Each run compares its images with each other, and nearly all runs here have the same: `aligned_correlation` of
+    equal thumbnails is computed once. Its own tests call it by its own name.
+    """
+    from xrayfast.audit import duplicates
+
+    known, compute = {}, duplicates.aligned_correlation
+
+    def correlation(first, second):
+        pairs = first.shape, first.tobytes(), second.tobytes()
+        if pairs not in known:
+            known[pairs] = compute(first, second)
+        return known[pairs].copy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "aligned_correlation", correlation)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def default_signal_handlers():
     """Whatever the tests were started with: nohup has SIGHUP ignored, and a shell's background jobs SIGINT."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -127,8 +155,9 @@ def tiny_run(data_dir, tmp_path_factory):
     """A completed single-label run with a valid and a test split: one frozen and one thawed epoch."""
     import xrayfast as xf
 
+    add_tiny_resnet()
     data = xf.open_data(data_dir, test_fraction=0.2)
-    return xf.fit(data, runs=tmp_path_factory.mktemp("runs"), name="tiny", unfreeze=True, epochs=1, **TINY)
+    return xf.fit(data, runs=tmp_path_factory.mktemp("runs"), name="tiny", unfreeze=True, epochs=1, **SMALL)
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +165,7 @@ def tiny_multi_run(multi_dir, tmp_path_factory):
     """A completed multi-label run with focal loss."""
     import xrayfast as xf
 
+    add_tiny_resnet()
     data = xf.open_data(multi_dir)
     return xf.fit(
         data,
@@ -143,30 +173,37 @@ def tiny_multi_run(multi_dir, tmp_path_factory):
         name="multi",
         unfreeze=True,
         epochs=1,
+        lr=0.1,  # else its outputs are nearly constant
         loss="focal",
         precise_bn=False,  # from scratch some channels are nearly constant, by which rounding would be magnified
-        **TINY,
+        **SMALL,
     )
 
 
 def add_tiny_resnet():
-    """Add the backbone of `SMALL`: resnet18's layers by its names, with an eighth of the channels."""
-    from torch import nn
-    from torchvision.models.resnet import BasicBlock
-
+    """Add the backbone of `SMALL`."""
     from xrayfast.learning.model.backbones import BACKBONES, Backbone
 
-    class TinyResNet(nn.Module):
-        def __init__(self, weights=None):
-            super().__init__()
+    BACKBONES["tiny_resnet"] = Backbone("tiny_resnet", tiny_resnet, None, BACKBONES["resnet18"].blocks)
+
+
+def tiny_resnet(weights=None):
+    """resnet18's layers by its names, with an eighth of the channels."""
+    from torch import nn
+    from torchvision.models.resnet import BasicBlock, ResNet
+
+    class TinyResNet(ResNet):
+        def __init__(self):
+            nn.Module.__init__(self)
             self.conv1, self.bn1 = nn.Conv2d(3, 8, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(8)
             self.relu, self.maxpool = nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)
             for number, (a, b) in enumerate(pairwise([8, 8, 16, 32, 64]), 1):
                 half = nn.Sequential(nn.Conv2d(a, b, 1, stride=2, bias=False), nn.BatchNorm2d(b)) if b > a else None
                 layer = nn.Sequential(BasicBlock(a, b, 2 if half else 1, half), BasicBlock(b, b))
                 self.add_module(f"layer{number}", layer)
+            self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(64, 1000)
 
-    BACKBONES["tiny_resnet"] = Backbone("tiny_resnet", TinyResNet, None, BACKBONES["resnet18"].blocks)
+    return TinyResNet()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import SMALL
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError, DataError, XrayfastError, did_you_mean, shorten
 from xrayfast.errors.arguments import as_python
@@ -35,13 +35,13 @@ def good(data_dir, tiny_run, tmp_path_factory):
     return {
         "check": {"data": data},
         "compare": {"runs": [tiny_run, tiny_run]},
-        "cross_validate": {"data": data, "runs": tmp_path_factory.mktemp("runs"), **TINY},
+        "cross_validate": {"data": data, "runs": tmp_path_factory.mktemp("runs"), **SMALL},
         "dataloaders": {"data": data, "device": "cpu"},
         "ensemble": {"runs": [tiny_run, tiny_run]},
         "evaluate": {"run": tiny_run},
         "explain": {"run": tiny_run, "files": image},
         "find_lr": {"data": data},
-        "fit": {"data": data, "runs": tmp_path_factory.mktemp("runs"), "name": "taken", **TINY},
+        "fit": {"data": data, "runs": tmp_path_factory.mktemp("runs"), "name": "taken", **SMALL},
         "interpret": {"run": tiny_run},
         "join_folds": {"cv": cv},
         "learner": {"dls": dls, "weights": "none"},
@@ -144,7 +144,9 @@ def test_numbers_of_numpy_and_paths_are_taken(data_dir, good, tmp_path):
     assert data.config.split_seed == 3 and type(data.config.cache) is bool
     dls = xf.dataloaders(data, size=np.int32(32), batch_size=np.int64(8), device="cpu", workers=np.int8(0))
     weights = good["load"]["run"].path / "model.safetensors"
-    learn = xf.learner(dls, weights=weights, loss="focal", alpha=np.array([0.5, 1.0, 2.0]), lr=np.float64(1e-3))
+    learn = xf.learner(
+        dls, arch="tiny_resnet", weights=weights, loss="focal", alpha=np.array([0.5, 1.0, 2.0]), lr=np.float64(1e-3)
+    )
     assert learn.settings["alpha"] == [0.5, 1.0, 2.0] and learn.settings["weights"] == str(weights)
     assert as_python([np.float64(1), "a"]) == [1.0, "a"]
 

@@ -40,7 +40,7 @@ def project(data_dir, tiny_run, tmp_path, monkeypatch):
 
 def small(code):
     """The same code with a small network from random weights, one epoch, and small images."""
-    code = code.replace('arch="vgg16_bn"', 'arch="resnet18"').replace("size=224", "size=32")
+    code = re.sub(r'arch="(?:vgg16_bn|resnet18)"', 'arch="tiny_resnet"', code).replace("size=224", "size=32")
     return re.sub(r'arch="(\w+)"', r'arch="\1", weights="none"', code).replace("epochs=6", "epochs=1")
 
 

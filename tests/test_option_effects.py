@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import xrayfast as xf
-from tests.conftest import TINY, add_tiny_vgg
+from tests.conftest import SMALL, add_tiny_vgg
 from xrayfast.config import FIELD_SECTIONS, Config, ResultsConfig
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.manifest import open_manifest
@@ -374,7 +374,7 @@ def test_a_run_says_which_options_changed_nothing(tiny_run, tmp_path):
     data = xf.open_data(tiny_run.config.data.source, test_fraction=0.2)
     options = {"monitor": "accuracy", "allow_leaks": True, "frozen_views": 3, "thresholds": "half"}
     weights = tiny_run.path / "model.safetensors"
-    run = xf.fit(data, runs=tmp_path, epochs=1, **{**TINY, "weights": weights}, **options)
+    run = xf.fit(data, runs=tmp_path, epochs=1, **{**SMALL, "weights": weights}, **options)
     idle = {remark.split()[0] for remark in run.info["remarks"] if "has no effect" in remark}
     assert idle == set(options)
     with pytest.warns(UserWarning, match=r"thresholds \(half\) has no effect: exactly one class applies"):
@@ -513,7 +513,7 @@ def results(data_dir, tmp_path_factory):
     made, folder = {}, tmp_path_factory.mktemp("always")
     data = xf.open_data(data_dir)
     with pytest.MonkeyPatch.context() as patch:
-        options = TINY | {"arch": add_tiny_vgg(patch), "epochs": 1, "resamples": 0}
+        options = SMALL | {"arch": add_tiny_vgg(patch), "epochs": 1, "resamples": 0}
         torch.save(BACKBONES["tiny_vgg"].build().state_dict(), folder / "weights.pth")
 
         def of(changed):

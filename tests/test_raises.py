@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import xrayfast as xf
-from tests.conftest import TINY, UNCHECKED, StopAfter
+from tests.conftest import SMALL, UNCHECKED, StopAfter
 from xrayfast import errors
 from xrayfast.learning.fastai_api import Learner
 
@@ -35,7 +35,7 @@ CASES = {
     ("cross_validate", "XrayfastError"): lambda p: xf.cross_validate(p.data, arch="none"),
     ("cross_validate", "ConfigError"): lambda p: xf.cross_validate(p.data, fold=1),
     ("cross_validate", "Interrupted"): lambda p: xf.cross_validate(
-        p.data, folds=2, runs=p.folder, interrupted=StopAfter(0), **TINY
+        p.data, folds=2, runs=p.folder, interrupted=StopAfter(0), **SMALL
     ),
     ("dataloaders", "ConfigError"): lambda p: xf.dataloaders(p.data, device="mps"),
     ("dataloaders", "DataError"): lambda p: xf.dataloaders(p.broken, size=32),
@@ -53,7 +53,7 @@ CASES = {
     ("find_lr", "XrayfastError"): lambda p: xf.find_lr(p.data, arch="none"),
     ("fit", "XrayfastError"): lambda p: xf.fit(p.data, arch="none"),
     ("fit", "DataError"): lambda p: xf.fit(p.folder / "none"),
-    ("fit", "Interrupted"): lambda p: xf.fit(p.data, runs=p.folder, interrupted=StopAfter(0), **TINY),
+    ("fit", "Interrupted"): lambda p: xf.fit(p.data, runs=p.folder, interrupted=StopAfter(0), **SMALL),
     ("interpret", "ConfigError"): lambda p: xf.interpret(p.run, by="none"),
     ("interpret", "DataError"): lambda p: xf.interpret(p.without_table, by="sex"),
     ("interpret", "RunError"): lambda p: xf.interpret(p.unfinished),
@@ -118,7 +118,7 @@ class Places:
         self.unfinished = self.changed("unfinished", "seed: 0", "seed: 1")
         for name in ("model.safetensors", "predictions/valid.csv", "predictions/test.csv"):
             (self.unfinished / name).unlink()
-        self.foreign = self.changed("foreign", "arch: resnet18", "arch: resnet34")
+        self.foreign = self.changed("foreign", "arch: tiny_resnet", "arch: resnet34")
         self.own_code = self.changed("own", "loss: auto", "loss: own:mine")
         info = (self.own_code / "run.json").read_text()
         (self.own_code / "run.json").write_text(info.replace("completed", "interrupted"))
@@ -129,10 +129,10 @@ class Places:
         (self.locked / "report.html").unlink(missing_ok=True)
         (self.locked / "report.html").mkdir()
         with pytest.raises(errors.Interrupted):
-            xf.fit(self.data, runs=folder, name="stopped", interrupted=StopAfter(0), **TINY)
+            xf.fit(self.data, runs=folder, name="stopped", interrupted=StopAfter(0), **SMALL)
         self.stopped = folder / "stopped"
         with pytest.raises(errors.Interrupted):
-            xf.cross_validate(self.data, folds=2, runs=folder, name="cv", interrupted=StopAfter(0), **TINY)
+            xf.cross_validate(self.data, folds=2, runs=folder, name="cv", interrupted=StopAfter(0), **SMALL)
         self.stopped_cv = folder / "cv"
         self.cv = shutil.copytree(run.path, folder / "whole-cv")
         (self.cv / "cross_validation.json").write_text('{"folds": 2}')

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -104,8 +105,13 @@ def test_no_name_has_a_word_for_which_the_project_has_another():
     assert all(any(re.match(pattern, place) for place in found) for pattern in ALLOWED)
 
 
+@cache
 def texts():
     """Docstrings and other strings of the package, its templates, and the prose of README and the guide, by file."""
+    return dict(file_texts())
+
+
+def file_texts():
     for path in sorted(PACKAGE.rglob("*.py")):
         strings = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
         yield path.relative_to(PACKAGE).as_posix(), "\n".join(text for text in strings if isinstance(text, str))
@@ -118,7 +124,7 @@ def texts():
 @pytest.mark.parametrize("pattern", PHRASES)
 def test_no_text_has_another_word(pattern):
     found = {}
-    for file, text in texts():
+    for file, text in texts().items():
         allowed = [words for files, words in OTHER_SENSES.items() if re.match(files, file)]
         for match in re.finditer(pattern, text, re.IGNORECASE):
             if not any(re.fullmatch(words, match[0], re.IGNORECASE) for words in allowed):

@@ -25,6 +25,7 @@ from xrayfast.errors import ConfigError
 from xrayfast.run import Run
 
 TINY = ["--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
+SMALL = ["--arch", "tiny_resnet", *TINY]
 
 
 def call(*words, code=0):
@@ -70,9 +71,9 @@ def test_the_main_job_as_written(at):
 
 
 def test_json_is_one_object_on_standard_output(at, data_dir):
-    done = call("fit", data_dir, *TINY, "--epochs", 1, "--json")
+    done = call("fit", data_dir, *SMALL, "--epochs", 1, "--json")
     content = json.loads(done.stdout)
-    assert content["run"] == "runs/resnet18-1"
+    assert content["run"] == "runs/tiny_resnet-1"
     assert 0 <= content["metrics"]["valid"]["overall"]["accuracy"] <= 1
     assert "epoch 1 (head)" in done.stderr
     assert json.loads(call("interpret", "--json").stdout)["report"].endswith("report.html")
@@ -92,7 +93,7 @@ def test_json_is_one_object_on_standard_output(at, data_dir):
 
 
 def test_a_config_file_replays_and_options_go_over_it(at, data_dir):
-    call("fit", data_dir, *TINY, "--epochs", 1, "--head-width", "20,10", "--name", "first")
+    call("fit", data_dir, *SMALL, "--epochs", 1, "--head-width", "20,10", "--name", "first")
     call("fit", "--config", "runs/first/config.yaml", "--name", "second")
     third = call("fit", data_dir, "--config", "runs/first/config.yaml", "--name", "third", "--head-width", "8")
     assert "settings of the data are not used" not in third.output
@@ -106,7 +107,7 @@ def test_a_config_file_replays_and_options_go_over_it(at, data_dir):
 
 def test_multi_label_by_implication(at, data_dir):
     done = call(
-        "fit", data_dir, *TINY, "--epochs", 1, "--imply", "covid-19=pneumonia", "--loss", "focal", "--alpha", "0.25"
+        "fit", data_dir, *SMALL, "--epochs", 1, "--imply", "covid-19=pneumonia", "--loss", "focal", "--alpha", "0.25"
     )
     assert ": multi-label" in done.stdout
     for words in ("AUROC, macro", "Mean average precision", "Confusion by label"):
@@ -115,9 +116,9 @@ def test_multi_label_by_implication(at, data_dir):
 
 
 def test_a_csv_with_patients(at, data_dir):
-    done = call("fit", data_dir, "--labels", data_dir / "labels.csv", *TINY, "--epochs", 1, "--test-fraction", "0.2")
+    done = call("fit", data_dir, "--labels", data_dir / "labels.csv", *SMALL, "--epochs", 1, "--test-fraction", "0.2")
     assert "patients" in done.stdout
-    split = pd.read_csv("runs/resnet18-1/split.csv")
+    split = pd.read_csv("runs/tiny_resnet-1/split.csv")
     assert (split.groupby("patient")["split"].nunique() == 1).all()
     assert set(split["split"]) == {"train", "valid", "test"}
     assert not split["patient"].isin(pd.read_csv(data_dir / "labels.csv")["patient"]).any(), "identifiers leaked"
@@ -285,7 +286,7 @@ def test_settings_are_checked_while_images_are_decoded(data_dir):
 
 def test_a_taken_name_is_found_before_the_data_are_opened(at, data_dir):
     (at / "runs" / "mine").mkdir(parents=True)
-    done = call("fit", data_dir, *TINY, "--name", "mine", code=1)
+    done = call("fit", data_dir, *SMALL, "--name", "mine", code=1)
     assert "runs/mine: exists already" in done.stderr and done.stdout == ""
 
 
@@ -296,7 +297,7 @@ def test_no_permission_to_write(at, data_dir, monkeypatch):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    done = call("fit", data_dir, *TINY, "--no-cache", code=1)
+    done = call("fit", data_dir, *SMALL, "--no-cache", code=1)
     assert "runs: can't be written (Permission denied)" in done.stderr
     assert "--runs" in done.stderr
 
@@ -374,7 +375,7 @@ def test_an_error_while_torch_is_imported_is_reported_at_once(at, data_dir, monk
     release, checked = threading.Event(), []
     monkeypatch.setattr(data, "decode", refuse)
     monkeypatch.setattr(fit, "_check", lambda *_: checked.append(release.wait(300)))
-    assert "mine" in call("fit", data_dir, *TINY, code=1).stderr
+    assert "mine" in call("fit", data_dir, *SMALL, code=1).stderr
     assert not checked
     release.set()
 
@@ -465,19 +466,19 @@ def test_check_reports_leaks_in_words_files_and_exit_code(leaky):
 
 
 def test_fit_refuses_leaks_unless_they_are_allowed(leaky):
-    refused = call("fit", "leaky", *TINY, "--epochs", 1, code=1)
+    refused = call("fit", "leaky", *SMALL, "--epochs", 1, code=1)
     assert "again.png" in refused.output
     assert not Path("runs").exists()
-    call("fit", "leaky", *TINY, "--epochs", 1, "--allow-leaks")
-    assert "Trained with leaks allowed" in json.loads(Path("runs/resnet18-1/run.json").read_text())["remarks"][0]
+    call("fit", "leaky", *SMALL, "--epochs", 1, "--allow-leaks")
+    assert "Trained with leaks allowed" in json.loads(Path("runs/tiny_resnet-1/run.json").read_text())["remarks"][0]
 
 
 def test_split_writes_what_fit_replays(at, data_dir):
     done = call("split", data_dir, "-o", "split.csv", "--test-fraction", 0.2, "--size", 64)
     assert re.search(r"label +train", done.stdout)
     written = pd.read_csv("split.csv").set_index("image")["split"]
-    call("fit", data_dir, *TINY, "--epochs", 1, "--split-file", "split.csv")
-    used = pd.read_csv("runs/resnet18-1/split.csv").set_index("image")["split"]
+    call("fit", data_dir, *SMALL, "--epochs", 1, "--split-file", "split.csv")
+    used = pd.read_csv("runs/tiny_resnet-1/split.csv").set_index("image")["split"]
     assert used.to_dict() == written.to_dict()
     assert "there is no folder" in call("split", data_dir, "-o", "no/split.csv", code=1).output
 

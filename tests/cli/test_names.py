@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import xrayfast as xf
-from tests.cli.test_cli import TINY, call
+from tests.cli.test_cli import SMALL, TINY, call
 from tests.reporting.samples import shows_all
 from tests.test_escapes import NASTY
 from xrayfast.config import DataConfig
@@ -51,7 +51,7 @@ def odd(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("COLUMNS", "250")
         words = ["--patient-col", "none", "--test-fraction", "0.4", "--epochs", 1, "--unfreeze", "--name", "odd"]
-        done = call("fit", "data", *TINY, *words)
+        done = call("fit", "data", *SMALL, *words)
         assert shown(done)
         yield folder, done
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import SMALL
 from xrayfast.learning import threads
 from xrayfast.learning.threads import SET_BY_USER, FreeThreads
 from xrayfast.learning.training.callbacks import NullReporter
@@ -77,7 +77,7 @@ def test_training_follows_the_load_from_epoch_to_epoch_and_the_run_says_so(load,
         def epoch(self, row, best):
             load(7.0 if row["epoch"] == 1 else 0.0)
 
-    run = xf.fit(data_dir, runs=tmp_path, epochs=3, reporter=BusyInTheSecondEpoch(), **TINY)
+    run = xf.fit(data_dir, runs=tmp_path, epochs=3, reporter=BusyInTheSecondEpoch(), **SMALL)
     assert set(used) == {(1, 6), (2, 1), (3, 6)}
     (remark,) = [remark for remark in run.info.remarks if "threads" in remark]
     assert remark.startswith("The number of threads followed the load of the machine from epoch 2 on.")

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import xrayfast as xf
-from tests.conftest import TINY, StopAfter
+from tests.conftest import SMALL, TINY, StopAfter
 from tests.data.builders import table as write_table
 from xrayfast.errors import ConfigError, Interrupted, RunError
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, optimism
@@ -34,7 +34,7 @@ def data(data_dir):
 def crossed(data, tmp_path_factory):
     """Two folds and a test split, trained without interruption."""
     runs = tmp_path_factory.mktemp("crossed")
-    return xf.cross_validate(data, folds=FOLDS, test_fraction=0.2, runs=runs, name="whole", epochs=1, **TINY)
+    return xf.cross_validate(data, folds=FOLDS, test_fraction=0.2, runs=runs, name="whole", epochs=1, **SMALL)
 
 
 def bytes_of(cv):
@@ -190,7 +190,7 @@ def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_p
     stop = StopAfter(5)  # of two batches of training and two of validation per fold, so within the second one
     options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1}
     with pytest.raises(Interrupted, match=r"1 finished fold of 2\. Resume with: xf\.resume_cross_validation\("):
-        xf.cross_validate(data, interrupted=stop, **options, **TINY)
+        xf.cross_validate(data, interrupted=stop, **options, **SMALL)
     cv = xf.CrossValidation(tmp_path / "whole")
     assert cv.info.status == "interrupted" and [run.info.status for run in cv.runs] == ["completed", "interrupted"]
     with pytest.MonkeyPatch.context() as patch:
@@ -206,7 +206,7 @@ def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_p
 
 @pytest.mark.slow
 def test_folds_trained_one_by_one_are_joined_to_the_same_bytes(data, crossed, tmp_path):
-    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1, **TINY}
+    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1, **SMALL}
     for fold in (2, 1):
         with pytest.raises(ConfigError, match="Give name="):
             xf.cross_validate(data, fold=fold, **options | {"name": None})
@@ -221,8 +221,9 @@ def test_folds_trained_one_by_one_are_joined_to_the_same_bytes(data, crossed, tm
 
 
 @pytest.mark.slow
-def test_folds_trained_at_once_give_the_same_bytes(data, crossed, tmp_path):
+def test_folds_trained_at_once_give_the_same_bytes(data, tmp_path):
     options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1, **TINY}
+    crossed = xf.cross_validate(data, **options | {"runs": tmp_path / "one by one"})
     for wrong in ({"fold": 1}, {"cbs": [lambda: None]}):
         with pytest.raises(ConfigError):
             xf.cross_validate(data, jobs=2, **options | wrong)
@@ -244,7 +245,7 @@ def test_a_folds_settings_replayed_by_fit_train_the_same_network(crossed, tmp_pa
 
 @pytest.mark.slow
 def test_repeats_deal_anew_and_each_image_is_predicted_once_per_repeat(data, tmp_path):
-    cv = xf.cross_validate(data, folds=2, repeats=2, runs=tmp_path, epochs=1, **TINY)
+    cv = xf.cross_validate(data, folds=2, repeats=2, runs=tmp_path, epochs=1, **SMALL)
     assert [run.path.name for run in cv.runs] == [f"repeat{r}-fold{f}" for r in (1, 2) for f in (1, 2)]
     table = pd.read_csv(cv.path / "out_of_fold.csv")
     assert not table.duplicated(["repeat", "image"]).any() and len(table) == 2 * len(data)
@@ -261,7 +262,7 @@ def test_repeats_deal_anew_and_each_image_is_predicted_once_per_repeat(data, tmp
 
 @pytest.mark.slow
 def test_random_folds_divide_patients_and_say_so(data, crossed):
-    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": crossed.path.parent, "epochs": 1, **TINY}
+    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": crossed.path.parent, "epochs": 1, **SMALL}
     cv = xf.cross_validate(data, random_folds=True, **options)
     table = pd.read_csv(cv.path / "out_of_fold.csv")
     divided = int((table.groupby("patient")["fold"].nunique() > 1).sum())
@@ -275,7 +276,7 @@ def test_random_folds_divide_patients_and_say_so(data, crossed):
 
 @pytest.mark.slow
 def test_with_an_inner_validation_split_nothing_is_chosen_on_the_fold(data, crossed, tmp_path):
-    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "epochs": 1, **TINY}
+    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "epochs": 1, **SMALL}
     cv = xf.cross_validate(data, inner_valid=0.3, **options)
     split = pd.read_csv(crossed.path / "split.csv", dtype=str, keep_default_na=False).set_index("image")
     found, tested = cv.out_of_fold, cv.predictions("test")
@@ -308,7 +309,7 @@ def test_with_an_inner_validation_split_nothing_is_chosen_on_the_fold(data, cros
 
 @pytest.mark.slow
 def test_two_cross_validations_are_compared_over_their_folds(data, crossed):
-    other = xf.cross_validate(data, folds=FOLDS, test_fraction=0.2, runs=crossed.path.parent, epochs=2, **TINY)
+    other = xf.cross_validate(data, folds=FOLDS, test_fraction=0.2, runs=crossed.path.parent, epochs=2, **SMALL)
     found = xf.compare([crossed, other], split="valid", reference=crossed, resamples=20)
     rows = found.differences.set_index(["metric", "label"])
     row = rows.loc[("f1_macro", "")]

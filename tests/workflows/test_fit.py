@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import xrayfast as xf
-from tests.conftest import SMALL, TINY, UNCHECKED, StopAfter
+from tests.conftest import SMALL, UNCHECKED, StopAfter
 from xrayfast.config import Config
 from xrayfast.data.images.reader import read
 from xrayfast.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
@@ -550,7 +550,7 @@ def test_a_run_from_a_weights_file_resumes_from_another_folder(data, tiny_run, t
     monkeypatch.chdir(tiny_run.path.parent)
     weights = f"{tiny_run.path.name}/model.safetensors"
     with pytest.raises(Interrupted):
-        xf.fit(data, runs=tmp_path, name="r", epochs=3, interrupted=StopAfter(8), **(TINY | {"weights": weights}))
+        xf.fit(data, runs=tmp_path, name="r", epochs=3, interrupted=StopAfter(8), **(SMALL | {"weights": weights}))
     monkeypatch.chdir("/")
     assert xf.resume(tmp_path / "r").info["status"] == "completed"
 

@@ -84,7 +84,7 @@ def test_a_learner_trained_by_hand_is_saved_as_a_run(tiny_run, tmp_path):
 
 
 def test_a_run_s_weights_start_another_run(tiny_run):
-    backbone = load_backbone("resnet18", str(tiny_run.model_path))
+    backbone = load_backbone("tiny_resnet", str(tiny_run.model_path))
     learn = xf.load(tiny_run)
     assert torch.equal(next(backbone.blocks["layer4"].parameters()), next(learn.model[0][4].parameters()).cpu())
 
@@ -180,7 +180,7 @@ def test_another_network_is_refused_and_another_loss_or_optimizer_is_said(tiny_r
         "learn.opt_func",
     ]
     learn.model[1][-1] = nn.Linear(512, 4)
-    with pytest.raises(ConfigError, match=r"not the resnet18 with .* differs: 1\.8\.bias, 1\.8\.weight"):
+    with pytest.raises(ConfigError, match=r"not the tiny_resnet with .* differs: 1\.8\.bias, 1\.8\.weight"):
         xf.save(learn, runs=tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
 

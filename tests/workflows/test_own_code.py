@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models import resnet18
 from typer.testing import CliRunner
 
 import xrayfast as xf
-from tests.conftest import TINY, UNCHECKED, StopAfter
+from tests.conftest import SMALL, UNCHECKED, StopAfter, tiny_resnet
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, Interrupted, WeightsError
 from xrayfast.learning.augment import augment
@@ -26,9 +25,9 @@ def as_default(images):
     return augment(images)
 
 
-OWN = {"arch": resnet18, "loss": F.cross_entropy, "augment": [as_default]}
-SETTINGS = {"unfreeze": True, "epochs": 1, **{k: v for k, v in TINY.items() if k != "arch"}}
-NAMES = "arch resnet18, augment as_default, loss cross_entropy"
+OWN = {"arch": tiny_resnet, "loss": F.cross_entropy, "augment": [as_default]}
+SETTINGS = {"unfreeze": True, "epochs": 1, **{k: v for k, v in SMALL.items() if k != "arch"}}
+NAMES = "arch tiny_resnet, augment as_default, loss cross_entropy"
 
 
 @pytest.fixture(scope="module")
@@ -58,24 +57,26 @@ def test_a_run_says_what_was_code_of_the_user_s_own(own_run, tiny_run):
     assert own_run.config.train.loss == "own:cross_entropy"
     shown = own_run._repr_html_()
     assert "cross_entropy (own code)" in shown and "own:cross" not in shown and "own:resnet" not in shown
-    assert own_run.config.own_code == {"arch": "resnet18", "augment": "as_default", "loss": "cross_entropy"}
+    assert own_run.config.own_code == {"arch": "tiny_resnet", "augment": "as_default", "loss": "cross_entropy"}
     (remark,) = [text for text in own_run.info.remarks if text.startswith(f"Code of the user's own: {NAMES}.")]
-    assert any(text.startswith("resnet18 is taken for a backbone: it gives (2, 1000)") for text in own_run.info.remarks)
+    assert any(
+        text.startswith("tiny_resnet is taken for a backbone: it gives (2, 1000)") for text in own_run.info.remarks
+    )
     xf.interpret(own_run)
     for path in (own_run.model_card_path, own_run.report_path):
         assert "cross_entropy (own code)" in path.read_text()
     card = own_run.model_card_path.read_text()
-    assert "the user's own resnet18 (own code) without its classifier" in card
+    assert "the user's own tiny_resnet (own code) without its classifier" in card
     assert "Training images are augmented by as_default (own code)." in card
     assert remark.split(":")[1] in own_run.model_card_path.read_text()
     for text in (own_run._repr_html_(), own_run.report_path.read_text(), xf.compare([own_run, tiny_run])._repr_html_()):
-        assert "resnet18 (own code)" in text and not re.search(r"own:\w", text)
+        assert "tiny_resnet (own code)" in text and not re.search(r"own:\w", text)
 
 
 def test_settings_that_name_it_are_not_replayed_without_it(own_run, data, tmp_path):
     with pytest.raises(
         ConfigError,
-        match=r"of the user's own.*: arch resnet18, augment as_default, loss cross_entropy\. Give it again in Python",
+        match=r"of the user's own.*: arch tiny_resnet, augment as_default, loss cross_entropy\. Give it again in Python",
     ):
         xf.fit(data, config=own_run.config, runs=tmp_path)
     with pytest.raises(ConfigError, match=NAMES):
@@ -97,7 +98,7 @@ def test_an_option_of_our_losses_beside_it_is_refused(data):
     with pytest.raises(ConfigError, match=r"gamma is 3.*the loss takes none"):
         xf.fit(data, loss=F.cross_entropy, gamma=3.0)
     with pytest.raises(ConfigError, match=r"class_weights is auto.*code of your own"):
-        xf.learner(xf.dataloaders(data, size=32), arch="resnet18", loss=F.cross_entropy, class_weights="auto")
+        xf.learner(xf.dataloaders(data, size=32), arch="tiny_resnet", loss=F.cross_entropy, class_weights="auto")
 
 
 def test_it_is_loaded_with_its_code_or_with_a_warning(own_run):
@@ -108,8 +109,8 @@ def test_it_is_loaded_with_its_code_or_with_a_warning(own_run):
         UserWarning,
         match=r"augment as_default, loss cross_entropy\. The .*default .* load\(run, augment=\.\.\., loss=\.\.\.\)",
     ):
-        learn = xf.load(own_run, arch=resnet18)
-    with pytest.raises(ConfigError, match="arch resnet18"):
+        learn = xf.load(own_run, arch=tiny_resnet)
+    with pytest.raises(ConfigError, match="arch tiny_resnet"):
         xf.load(own_run)
     assert learn.settings["loss"] == "auto"
 
@@ -136,25 +137,25 @@ def test_a_loss_without_one_value_per_image_is_replaced_in_predictions(tiny_run,
 
 def test_what_runs_the_network_takes_it_again(own_run, tiny_run, data_dir):
     files = sorted(data_dir.glob("normal/*.png"))[:2]
-    with pytest.raises(ConfigError, match=r"config\.yaml names code .*: arch resnet18"):
+    with pytest.raises(ConfigError, match=r"config\.yaml names code .*: arch tiny_resnet"):
         xf.predict(own_run, files)
-    with pytest.raises(ConfigError, match=r"names code .*: arch resnet18"):
+    with pytest.raises(ConfigError, match=r"names code .*: arch tiny_resnet"):
         xf.evaluate(own_run, data_dir, split="train")  # of which no image would be left
-    with pytest.raises(ConfigError, match=r"arch is resnet18, no code of your own"):
-        xf.predict(tiny_run, files, arch=resnet18)
+    with pytest.raises(ConfigError, match=r"arch is tiny_resnet, no code of your own"):
+        xf.predict(tiny_run, files, arch=tiny_resnet)
     with pytest.raises(ConfigError, match=r"tta is true, and augment of the run is as_default \(own code\)"):
-        xf.predict(own_run, files, arch=resnet18, tta=True)
+        xf.predict(own_run, files, arch=tiny_resnet, tta=True)
     with pytest.raises(WeightsError, match="is of another network"):
         network_of_run(own_run.config.model, 3, own_run.model_path, Whole())
     found, expected = (
-        xf.predict(*run, **o) for run, o in (((own_run, files), {"arch": resnet18}), ((tiny_run, files), {}))
+        xf.predict(*run, **o) for run, o in (((own_run, files), {"arch": tiny_resnet}), ((tiny_run, files), {}))
     )
     columns = [name for name in expected if name.startswith("prob_")]
     np.testing.assert_allclose(found[columns].astype(float), expected[columns].astype(float), atol=1e-4)
-    maps = [xf.explain(own_run, files[0], arch=resnet18).heat, xf.explain(tiny_run, files[0]).heat]
+    maps = [xf.explain(own_run, files[0], arch=tiny_resnet).heat, xf.explain(tiny_run, files[0]).heat]
     np.testing.assert_allclose(*maps, atol=1e-4)
     result = CliRunner().invoke(app, ["predict", str(own_run.path), str(files[0])])
-    assert (result.exit_code, "arch resnet18" in result.output) == (2, True)
+    assert (result.exit_code, "arch tiny_resnet" in result.output) == (2, True)
 
 
 class Whole(nn.Module):

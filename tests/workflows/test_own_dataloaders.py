@@ -241,7 +241,7 @@ def test_images_are_not_normalised_twice(data_dir):
 def test_pretrained_weights_want_normalised_images(data_dir, tiny_run):
     dls = ImageDataLoaders.from_folder(data_dir, valid_pct=0.3, item_tfms=Resize(32), **SIZE)
     with pytest.warns(UserWarning, match="dls does not normalise images"):
-        xf.learner(dls, weights=tiny_run.model_path)
+        xf.learner(dls, arch="tiny_resnet", weights=tiny_run.model_path)
 
 
 def without_valid(data_dir):

@@ -3,7 +3,7 @@
 import pytest
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import SMALL
 from xrayfast.config import FIELD_SECTIONS, Config
 from xrayfast.option_effects import check_settings
 from xrayfast.workflows.recipes import RECIPES, with_recipe
@@ -39,7 +39,7 @@ def test_what_a_recipe_sets_without_effect_is_a_note():
 
 
 def test_fit_and_cross_validate_take_a_recipe(data_dir, tmp_path):
-    options = TINY | {"epochs": 1, "augment": "off"}
+    options = SMALL | {"epochs": 1, "augment": "off"}
     run = xf.fit(data_dir, recipe="best", runs=tmp_path, **options)
     cv = xf.cross_validate(data_dir, recipe="best", folds=2, fold=1, name="cv", runs=tmp_path, **options)
     for config in (run.config, cv.config):

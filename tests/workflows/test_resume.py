@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 import xrayfast as xf
-from tests.conftest import TINY, UNCHECKED, StopAfter
+from tests.conftest import SMALL, TINY, UNCHECKED, StopAfter
 from xrayfast.errors import Interrupted, RunError, WeightsError, XrayfastError
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.training.checkpoint import Checkpoint, find_checkpoint
@@ -25,7 +25,7 @@ from xrayfast.workflows.steps import training
 
 pytestmark = pytest.mark.usefixtures("tiny_vgg_arch")
 
-SETTINGS = TINY | {
+SETTINGS = SMALL | {
     "arch": "tiny_vgg",
     "unfreeze": True,
     "freeze_epochs": 0,

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import xrayfast as xf
-from tests.conftest import TINY, UNCHECKED
+from tests.conftest import SMALL, UNCHECKED
 from xrayfast.cli import app
 from xrayfast.errors import DataError, RunError
 from xrayfast.workflows.data import find_data
@@ -93,7 +93,7 @@ def corrected(crossed, data_dir, tmp_path_factory):
     file = folder / "review" / "corrections.csv"
     pd.read_csv(file, dtype=str, keep_default_na=False).assign(accept="yes").to_csv(file, index=False)
     data = xf.open_data(data_dir, labels=data_dir / "labels.csv", corrections=file)
-    return xf.fit(data, runs=folder, epochs=1, **TINY), file
+    return xf.fit(data, runs=folder, epochs=1, **SMALL), file
 
 
 def test_a_run_records_what_was_corrected_and_finds_its_data_again(corrected):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import xrayfast as xf
-from tests.conftest import TINY, StopAfter
+from tests.conftest import SMALL, StopAfter
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.errors import ConfigError, Interrupted, RunError, WeightsError
 from xrayfast.files import file_digest
@@ -23,7 +23,7 @@ def again(data_dir, tiny_run, tmp_path_factory):
     """The run that starts from tiny_run, on another split of its data; and that data set."""
     data = xf.open_data(data_dir, test_fraction=0.2, split_seed=1)
     folder = tmp_path_factory.mktemp("runs")
-    return xf.fit(data, runs=folder, name="again", epochs=2, **TINY | {"weights": tiny_run}), data
+    return xf.fit(data, runs=folder, name="again", epochs=2, **SMALL | {"weights": tiny_run}), data
 
 
 def test_its_folder_says_what_it_started_from_and_what_was_seen(again, tiny_run):
@@ -69,14 +69,14 @@ def test_patients_and_copies_seen_before_are_counted(tiny_run, data_dir, tmp_pat
 def test_weights_that_do_not_fit_are_refused_before_images_are_decoded(tiny_run, data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("xrayfast.workflows.fit.decode", None)
     for options in ({"arch": "resnet34"}, {"head": "linear"}):
-        with pytest.raises(WeightsError, match=r"tiny: (is a resnet18|has the head fastai)"):
-            xf.fit(data_dir, runs=tmp_path, **TINY | {"weights": tiny_run.path} | options)
+        with pytest.raises(WeightsError, match=r"tiny: (is a tiny_resnet|has the head fastai)"):
+            xf.fit(data_dir, runs=tmp_path, **SMALL | {"weights": tiny_run.path} | options)
     with pytest.raises(WeightsError, match=r"none: found no such file or folder; .* a run's folder"):
-        xf.fit(data_dir, runs=tmp_path, **TINY | {"weights": tmp_path / "none"})
+        xf.fit(data_dir, runs=tmp_path, **SMALL | {"weights": tmp_path / "none"})
     (tmp_path / "w.pth").write_bytes(b"no weights")
     for path, words in ((tmp_path / "w.pth", "not a plain state dict"), (tiny_run.model_path, "does not fit resnet34")):
         with pytest.raises(WeightsError, match=words):
-            xf.fit(data_dir, runs=tmp_path, **TINY | {"weights": path, "arch": "resnet34"})
+            xf.fit(data_dir, runs=tmp_path, **SMALL | {"weights": path, "arch": "resnet34"})
 
 
 def test_settings_that_do_not_fit_the_data_are_refused_before_images_are_decoded(data_dir, tmp_path, monkeypatch):
@@ -92,13 +92,13 @@ def test_settings_that_do_not_fit_the_data_are_refused_before_images_are_decoded
     ):
         for function in (xf.fit, xf.cross_validate, xf.find_lr):
             with pytest.raises(ConfigError, match=words):
-                function(data_dir, **TINY | options)
+                function(data_dir, **SMALL | options)
 
 
 @pytest.mark.slow
 def test_it_resumes_with_the_same_weights(again, tiny_run, tmp_path):
     run, data = again
-    options = TINY | {"weights": str(tiny_run.path)}
+    options = SMALL | {"weights": str(tiny_run.path)}
     for batches in (1, 4):
         with pytest.raises(Interrupted):
             xf.fit(data, runs=tmp_path, name=str(batches), epochs=2, interrupted=StopAfter(batches), **options)
@@ -111,7 +111,7 @@ def test_it_resumes_with_the_same_weights(again, tiny_run, tmp_path):
 def test_weights_that_have_changed_before_the_first_epoch_are_refused(tiny_run, data_dir, tmp_path):
     copy = shutil.copytree(tiny_run.path, tmp_path / "copy", ignore=shutil.ignore_patterns("checksums.txt"))
     with pytest.raises(Interrupted):
-        xf.fit(data_dir, runs=tmp_path, name="r", epochs=2, interrupted=StopAfter(1), **TINY | {"weights": copy})
+        xf.fit(data_dir, runs=tmp_path, name="r", epochs=2, interrupted=StopAfter(1), **SMALL | {"weights": copy})
     state = read_weights(copy / "model.safetensors")
     xf.learning.model.weights.save_tensors(state | {"1.8.weight": state["1.8.weight"] + 1}, copy / "model.safetensors")
     with pytest.raises(RunError, match=r"the weights that it started from, .*copy, have changed since"):
@@ -121,7 +121,7 @@ def test_weights_that_have_changed_before_the_first_epoch_are_refused(tiny_run, 
 @pytest.mark.slow
 def test_the_range_test_starts_from_a_run_too(tiny_run, data_dir):
     notes = []
-    curve = xf.find_lr(data_dir, steps=20, note=notes.append, **TINY | {"weights": tiny_run.path})
-    other = xf.find_lr(data_dir, steps=20, note=notes.append, **TINY)
+    curve = xf.find_lr(data_dir, steps=20, note=notes.append, **SMALL | {"weights": tiny_run.path})
+    other = xf.find_lr(data_dir, steps=20, note=notes.append, **SMALL)
     assert any("starts from the run" in note for note in notes)
     assert curve.losses[0] != other.losses[0]

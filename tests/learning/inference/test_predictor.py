@@ -128,6 +128,8 @@ def test_networks_losses_augmentation_predict_evaluate_and_explain_load_no_fasta
     script = (
         "import sys\n"
         "import xrayfast as xf\n"
+        "from tests.conftest import add_tiny_resnet\n"
+        "add_tiny_resnet()\n"
         f"import xrayfast.learning.augment, {', '.join(f'xrayfast.learning.model.{name}' for name in modules)}\n"
         f"run, file = xf.Run({str(run)!r}), {str(next(data_dir.glob('normal/*.png')))!r}\n"
         "xf.predict(run, file, device='cpu', tta=True)\n"

@@ -151,13 +151,13 @@ def test_the_weights_of_a_run_are_as_they_were_written(tiny_run, tmp_path):
     """A checksums.txt of somebody else's folder says nothing to us."""
     path = shutil.copytree(tiny_run.path, tmp_path / "run") / "model.safetensors"
     state = safetensors.torch.load_file(path)
-    load_backbone("resnet18", str(path))
+    load_backbone("tiny_resnet", str(path))
     safetensors.torch.save_file({name: t * 2 if t.is_floating_point() else t for name, t in state.items()}, path)
     with pytest.raises(WeightsError, match=r"model\.safetensors: has changed since it was written"):
-        load_backbone("resnet18", str(path))
+        load_backbone("tiny_resnet", str(path))
     (tmp_path / "checksums.txt").write_text(f"{'0' * 64}  model.safetensors\n")
     shutil.move(path, tmp_path)
-    load_backbone("resnet18", str(tmp_path / "model.safetensors"))
+    load_backbone("tiny_resnet", str(tmp_path / "model.safetensors"))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -42,7 +42,8 @@ def test_a_head_of_a_weight_file_that_is_not_used_is_named(learn, tmp_path):
     with pytest.warns(UserWarning, match=said):
         xf.learner(learn.dls, weights=tmp_path / "run.safetensors")
     notes = []
-    xf.find_lr(learn.dls.manifest, steps=20, note=notes.append, **TINY | {"weights": str(tmp_path / "run.safetensors")})
+    options = TINY | {"weights": str(tmp_path / "run.safetensors")}
+    xf.find_lr(learn.dls.manifest, steps=20, note=notes.append, **options)
     assert [note for note in notes if re.match(said, note)]
 
 

@@ -20,7 +20,7 @@ LABELS = ("covid-19", "normal", "pneumonia")  # those of tiny_run
 
 
 def build(weights, labels=LABELS, code=None, **options):
-    settings = dict(ModelConfig(arch=options.pop("arch", "resnet18"), size=32, **options)) | {
+    settings = dict(ModelConfig(arch=options.pop("arch", "tiny_resnet"), size=32, **options)) | {
         "weights": os.fspath(weights)
     }
     with isolated_rng(0):
@@ -80,7 +80,10 @@ def test_a_file_of_a_run_gives_the_backbone_alone_as_before(tiny_run, theirs):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"arch": "resnet34"}, r"tiny: is a resnet18, and arch is resnet34\. Use arch='resnet18', or weights of resn"),
+        (
+            {"arch": "resnet34"},
+            r"tiny: is a tiny_resnet, and arch is resnet34\. Use arch='tiny_resnet', or weights of resn",
+        ),
         (
             {"head": "mlp"},
             r"head fastai of 512 hidden units; here it is mlp of 512 hidden units\. Use head='fastai'; or weights='"
@@ -128,5 +131,5 @@ def test_a_whole_network_of_one_s_own_needs_the_same_labels(tiny_run, tmp_path):
     assert "the labels are the same" in network.notes[-1]
     with pytest.raises(WeightsError, match="is a whole network of the labels covid-19, normal, pneumonia"):
         build(run, "abc", code=code, arch="own:Whole", head="none")
-    with pytest.raises(WeightsError, match=r"is a Whole \(own code\), and arch is resnet18\. Give Whole"):
+    with pytest.raises(WeightsError, match=r"is a Whole \(own code\), and arch is tiny_resnet\. Give Whole"):
         build(run)

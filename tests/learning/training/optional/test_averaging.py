@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import SMALL
 from xrayfast.config import EMA_DECAY, Config
 from xrayfast.errors import RunError
 from xrayfast.learning.fastai_api import Callback
@@ -21,7 +21,7 @@ def dls(data_dir):
 
 
 def make(dls, **options):
-    return xf.learner(dls, weights="none", precision="fp32", **options)
+    return xf.learner(dls, arch="tiny_resnet", weights="none", precision="fp32", **options)
 
 
 def state(model):
@@ -119,7 +119,7 @@ def run(data_dir, tmp_path_factory):
             kept.update({p.name: p.read_bytes() for p in path.iterdir()})
 
     runs = tmp_path_factory.mktemp("ema")
-    options = TINY | {"unfreeze": True, "epochs": 2, "ema": DECAY}
+    options = SMALL | {"unfreeze": True, "epochs": 2, "ema": DECAY}
     return xf.fit(data_dir, runs=runs, name="r", cbs=[Keep()], **options), kept
 
 
