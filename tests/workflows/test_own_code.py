@@ -76,7 +76,7 @@ def test_a_run_says_what_was_code_of_the_user_s_own(own_run, tiny_run):
 def test_settings_that_name_it_are_not_replayed_without_it(own_run, data, tmp_path):
     with pytest.raises(
         ConfigError,
-        match=r"of the user's own.*: arch tiny_resnet, augment as_default, loss cross_entropy\. Give it again in Python",
+        match=rf"of the user's own.*: {NAMES}\. Give it again in Python",
     ):
         xf.fit(data, config=own_run.config, runs=tmp_path)
     with pytest.raises(ConfigError, match=NAMES):
