@@ -87,6 +87,15 @@ class CrossValidation(Run):
         write_json(run.path / FOLDS_FILE, dict(folds))
 
     @property
+    def features_folder(self) -> Path:
+        """Of what frozen layers give for its images, while it is trained: the folds share it."""
+        return self.path / "frozen_features"
+
+    def leftovers(self) -> list[Path]:
+        """What training needed or a crash left, in the folders of the folds too."""
+        return [*super().leftovers(), *([self.features_folder] if self.features_folder.exists() else [])]
+
+    @property
     def runs(self) -> list[Run]:
         """The folds that have begun, in order; those of the first repeat first."""
         return [Run(self.path / name) for name in self.info.members if (self.path / name / INFO_FILE).is_file()]

@@ -205,6 +205,29 @@ def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_p
 
 
 @pytest.mark.slow
+def test_folds_share_frozen_features_and_give_the_same_bytes_without(data, tmp_path, monkeypatch):
+    from xrayfast.learning.training import frozen_features as frozen
+    from xrayfast.workflows.steps import training
+
+    monkeypatch.setattr(frozen, "_CHUNK_SIZE", 2)
+    options = {"folds": 3, "epochs": 3, "augment": "off", "name": "cv", **SMALL}
+    real, folders = training.cache_features, []
+
+    def recording(*given, shared, **more):
+        folders.append((shared, len(list(shared.glob("*.npy"))) if shared and shared.exists() else 0))
+        return real(*given, shared=shared, **more)
+
+    monkeypatch.setattr(training, "cache_features", recording)
+    one = xf.cross_validate(data, runs=tmp_path / "shared", **options)
+    assert [number for _, number in folders] == [0, 2, folders[2][1]] and {path for path, _ in folders} == {
+        one.features_folder
+    }
+    assert not one.features_folder.exists() and one.is_finished
+    monkeypatch.setattr(training, "cache_features", lambda *given, shared, **more: real(*given, **more))
+    assert bytes_of(xf.cross_validate(data, runs=tmp_path / "alone", **options)) == bytes_of(one)
+
+
+@pytest.mark.slow
 def test_folds_trained_one_by_one_are_joined_to_the_same_bytes(data, crossed, tmp_path):
     options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1, **SMALL}
     for fold in (2, 1):

@@ -290,3 +290,35 @@ def phases(*frozen_and_epochs):
 )
 def test_which_phases_cache_which_blocks(plan, mode, views, expected):
     assert frozen_group_counts(phases(*plan), mode, views) == expected
+
+
+def test_learners_of_the_same_images_split_otherwise_share_features_to_the_bit(data, monkeypatch, tmp_path):
+    monkeypatch.setattr(frozen, "_CHUNK_SIZE", 4)
+    real, passed = frozen.to_channels_last, []
+
+    def counting(network, device):
+        layers = real(network, device)
+        layers.register_forward_pre_hook(lambda _, given: passed.append(len(given[0])))
+        return layers
+
+    monkeypatch.setattr(frozen, "to_channels_last", counting)
+    names = np.arange(len(data)) % 3
+    folds = [data.with_splits(np.where(names == fold, "valid", "train").tolist(), "") for fold in range(3)]
+    expected = [cache_features(learner(fold), 5, 2) for fold in folds]
+    counts, total = [], len(data)
+    for fold, alone in zip(folds, expected, strict=True):
+        passed.clear()
+        done = []
+        found = cache_features(
+            learner(fold), 5, 2, shared=tmp_path / "shared", progress=lambda *a, done=done: done.append(a)
+        )
+        assert torch.equal(found.train, alone.train) and torch.equal(found.valid, alone.valid)
+        assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found.targets, alone.targets, strict=True))
+        assert done[-1] == (total + len(fold.subset("train")), total + len(fold.subset("train")))
+        counts.append(sum(passed) - len(fold.subset("train")))  # without the augmented view
+    assert counts[0] == total and max(counts[1:]) <= 4 * 4  # at most two small chunks, and two filled up
+    assert not list((tmp_path / "shared").glob(".*"))
+    other = learner(folds[0], seed=1)
+    passed.clear()
+    cache_features(other, 5, 1, shared=tmp_path / "shared")
+    assert sum(passed) == total, "of other weights"

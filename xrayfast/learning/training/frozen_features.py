@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xrayfast._version import __version__
 from xrayfast.config import ReuseFrozen, TrainConfig
 from xrayfast.errors import WriteError, truncate
+from xrayfast.files import ensure_folder, replace_atomically
 from xrayfast.learning.augment import normalize
 from xrayfast.learning.device import send
 from xrayfast.learning.fastai_api import Callback
@@ -105,10 +109,15 @@ def cache_features(
     progress: Callable[[int, int], None] = lambda done, total: None,
     interrupted: Callable[[], bool] = lambda: False,
     folder: Path | None = None,
+    shared: Path | None = None,
 ) -> FrozenFeatures:
     """Run the first layer groups on V views of each training image and on each validation image.
 
     Their batch norm is in inference mode, as in any frozen layer. Features are clipped to float16's range.
+
+    In `shared` other learners of the same images, split otherwise, leave and find the features of images that are not
+    augmented; they are the same to the bit. An image's features depend, by rounding, on how many images pass the layers
+    at once, not on which: those of full chunks are shared, and those of each split's last smaller one computed anew.
 
     Args:
         learn: a learner of `xrayfast.learner`.
@@ -117,6 +126,7 @@ def cache_features(
         progress: called with the number of images done and in all.
         interrupted: called after each batch; training stops with a KeyboardInterrupt if it returns True.
         folder: for a cache that is too large for memory; None for the system's temporary files.
+        shared: a folder of features of other learners; None for none.
 
     Raises:
         WriteError: there is neither memory nor disk for it.
@@ -136,10 +146,14 @@ def cache_features(
         if interrupted():
             raise KeyboardInterrupt
 
-    valid, valid_targets = _compute_features(learn, frozen, learn.dls.valid, 1, after_batch, folder)
-    train, targets = _compute_features(learn, frozen, learn.dls.train, views, after_batch, folder)
+    shapes = _shapes(learn, n_frozen)
+    width = sum(shape.numel() for shape in shapes)
+    common = None if shared is None else SharedFeatures(shared, _hash_settings(learn, n_frozen, __version__))
+    compute = partial(_compute_features, learn, frozen, after_batch=after_batch, folder=folder, width=width)
+    valid, valid_targets = compute(learn.dls.valid, 1, shared=common)
+    train, targets = compute(learn.dls.train, views, shared=common)
     key = cache_key(learn, n_frozen, views)
-    return FrozenFeatures(n_frozen, _shapes(learn, n_frozen), train, valid[0], (targets, valid_targets), key)
+    return FrozenFeatures(n_frozen, shapes, train, valid[0], (targets, valid_targets), key)
 
 
 def cache_bytes(learn: RadiographLearner, n_frozen: int, views: int) -> int:
@@ -180,9 +194,19 @@ def free_disk_bytes(folder: Path | None) -> int:
 
 def cache_key(learn: RadiographLearner, n_frozen: int, views: int) -> str:
     """Hash of all that features depend on: weights, images, their size, views and precision."""
-    digest, paths = hashlib.sha256(), [dl.dataset.items.table["path"].tolist() for dl in learn.dls.loaders[:2]]
+    return _hash_settings(learn, n_frozen, views, [_paths(dl) for dl in learn.dls.loaders[:2]])
+
+
+def _paths(loader: Any) -> list[Any]:
+    paths: list[Any] = loader.dataset.items.table["path"].tolist()
+    return paths
+
+
+def _hash_settings(learn: RadiographLearner, n_frozen: int, *more: Any) -> str:
+    """Hash of the frozen weights and of what else an image's features depend on."""
+    digest = hashlib.sha256()
     settings = [learn.dls.size, learn.settings["seed"], training_precision(learn), str(learn.dls.device)]
-    digest.update(repr([n_frozen, views, *settings, paths]).encode())
+    digest.update(repr([n_frozen, *settings, *more]).encode())
     for name, tensor in split_network(learn.model, learn.groups, n_frozen)[0].state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -261,18 +285,81 @@ def training_on_features(learn: RadiographLearner, features: FrozenFeatures) -> 
         del model.forward
 
 
+class SharedFeatures:
+    """Features of images that are not augmented, in files that learners, also of several processes, read and add to.
+
+    Args:
+        folder: of the files.
+        key: hash of all that features depend on but the image.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder, self.key = folder, key
+
+    def read(self) -> dict[bytes, Any]:
+        """The records of the images that are there, by the hash of their path."""
+        found: dict[bytes, Any] = {}
+        for file in sorted(self.folder.glob(f"{self.key}-*.npy")):
+            table = np.load(file, mmap_mode="r", allow_pickle=False)
+            found |= zip(table["image"].tolist(), table, strict=True)
+        return found
+
+    def write(self, images: Sequence[bytes], features: Tensor, targets: Tensor) -> None:
+        """Add (N, F) features and (N, ...) targets of N images.
+
+        Raises:
+            WriteError: they can't be written.
+        """
+        target = targets.numpy()
+        fields = [("image", "S64"), ("target", target.dtype, target.shape[1:])]
+        table = np.empty(len(images), np.dtype([*fields, ("features", np.float16, features.shape[1:])]))
+        table["image"], table["target"], table["features"] = images, target, features.numpy()
+        path = ensure_folder(self.folder) / f"{self.key}-{secrets.token_hex(4)}.npy"
+        with replace_atomically(path) as temporary, temporary.open("wb") as file:
+            np.save(file, table, allow_pickle=False)
+
+
+def _rows_to_compute(images: Sequence[bytes], known: Mapping[bytes, Any]) -> list[int]:
+    """The images of full chunks that are not known, with known ones to fill up their last chunk, and those of the last,
+    smaller chunk.
+
+    >>> _CHUNK_SIZE, len(_rows_to_compute([b"%d" % i for i in range(40)], {b"%d" % i: None for i in range(25)}))
+    (16, 24)
+    """
+    full = len(images) - len(images) % _CHUNK_SIZE
+    missing = [row for row in range(full) if images[row] not in known]
+    others = [row for row in range(full) if images[row] in known]
+    return [*missing, *others[: -len(missing) % _CHUNK_SIZE], *range(full, len(images))]
+
+
 def _compute_features(
     learn: RadiographLearner,
     frozen: nn.Module,
     loader: Any,
     views: int,
+    *,
     after_batch: Callable[[int], None],
     folder: Path | None,
+    width: int,
+    shared: SharedFeatures | None,
 ) -> tuple[Tensor, Tensor]:
     """Features (V, N, F) and targets (N, ...) of a DataLoader's images in their order; view 0 is not augmented."""
-    loader = loader.new(shuffle=False, drop_last=False, bs=_BATCH_SIZE)
-    features, targets = torch.empty(0), []
+    loader, count = loader.new(shuffle=False, drop_last=False, bs=_BATCH_SIZE), len(loader.dataset)
+    images = [hashlib.sha256(str(path).encode()).hexdigest().encode() for path in _paths(loader)] if shared else []
+    known, targets = shared.read() if shared else {}, dict[int, Tensor]()
+    if learn.dls.placement.fits(2 * views * count * width):
+        features = torch.empty((views, count, width), dtype=torch.float16, device=learn.dls.device)
+    else:
+        features = _allocate((views, count, width), folder)
+    for row, image in enumerate(images):
+        if image in known:
+            features[0, row] = torch.from_numpy(known[image]["features"].copy())
+            targets[row] = torch.from_numpy(np.array(known[image]["target"]))
     for view in range(views):
+        rows = list(range(count)) if view or not known else _rows_to_compute(images, known)
+        vars(loader)["get_idxs"] = partial(list, rows)
+        if len(rows) < count:
+            after_batch(count - len(rows))
         start = 0
         with isolated_rng(learn.settings["seed"], "view", view), loader.dataset.set_split_idx(0 if view else 1):
             for x, y in loader:
@@ -280,18 +367,16 @@ def _compute_features(
                     chunks = [frozen(chunk) for chunk in x.as_subclass(Tensor).split(_CHUNK_SIZE)]
                     batch = torch.cat([torch.cat([v.float().flatten(1) for v in chunk], 1) for chunk in chunks])
                 batch = batch.clamp(-_FLOAT16_MAX, _FLOAT16_MAX)
-                if not len(features):
-                    shape = (views, len(loader.dataset), *batch.shape[1:])
-                    if learn.dls.placement.fits(2 * math.prod(shape)):
-                        features = torch.empty(shape, dtype=torch.float16, device=batch.device)
-                    else:
-                        features = _allocate(shape, folder)
-                features[view, start : start + len(batch)] = batch.to(features)
+                computed = rows[start : start + len(batch)]
+                features[view, computed] = batch.to(features)
+                targets.update(zip(computed, y.as_subclass(Tensor).cpu(), strict=True))
                 start += len(batch)
-                if not view:
-                    targets.append(y.as_subclass(Tensor).cpu())
                 after_batch(len(batch))
-    return features, torch.cat(targets)
+        new = [row for row in rows[: len(rows) - count % _CHUNK_SIZE] if images[row] not in known] if shared else []
+        if shared and new and not view:
+            own = torch.stack([targets[row] for row in new])
+            shared.write([images[row] for row in new], features[0, new].cpu(), own)
+    return features, torch.stack([targets[row] for row in range(count)])
 
 
 def _allocate(shape: tuple[int, ...], folder: Path | None) -> Tensor:

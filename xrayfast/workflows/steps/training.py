@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from xrayfast.config import Config, TrainConfig
+from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.cache.folders import cache_root
 from xrayfast.errors import ConfigError, RunError, TrainingError, shorten
 from xrayfast.files import known_digests, link_or_copy, replace_atomically
@@ -274,13 +275,19 @@ class Training:
         return range_test(self.learn, interrupted=self.interrupted, progress=self.reporter.preparing).best
 
     def _cache_features(self, scheduled: ScheduledPhase) -> FrozenFeatures:
+        above, n_frozen = self.run.path.absolute().parent, scheduled.cached_groups
+        shared = None
+        if self.world.world_size == 1 and CrossValidation.is_there(above) and not CrossValidation(above).is_finished:
+            fits = cache_bytes(self.learn, n_frozen, 1) <= min(MEMORY_BYTES, free_disk_bytes(above) * DISK_FRACTION)
+            shared = CrossValidation(above).features_folder if fits else None
         return cache_features(
             self.learn,
-            scheduled.cached_groups,
+            n_frozen,
             scheduled.views,
             progress=partial(self.reporter.preparing, "frozen layers"),
             interrupted=self.interrupted,
             folder=_cache_folder(self.config),
+            shared=shared,
         )
 
     def _note_threads(self, text: str) -> None:
