@@ -286,7 +286,7 @@ def training_on_features(learn: RadiographLearner, features: FrozenFeatures) -> 
 
 
 class SharedFeatures:
-    """Features of images that are not augmented, in files that learners, also of several processes, read and add to.
+    """Features of images that are not augmented, in files that learners read and add to, whatever process they are in.
 
     Args:
         folder: of the files.
