@@ -11,7 +11,8 @@ import xrayfast as xf
 from xrayfast.errors import ConfigError, Interrupted
 from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import Stopped
-from xrayfast.progress import ForgivingReporter, NullReporter, in_notebook, show_progress
+from xrayfast.progress import FoldProgress, FoldReporter, ForgivingReporter, NullReporter, in_notebook, show_progress
+from xrayfast.progress.notebook import NotebookReporter
 
 ROW = {"epoch": 1, "phase": "head", "train_loss": 0.5, "valid_loss": 0.25, "valid_accuracy": 0.75, "seconds": 3.0}
 LINE = "epoch 1 (head)  train 0.500  valid 0.250  accuracy 0.750  3 s  *best\n"
@@ -131,3 +132,58 @@ def test_a_callable_gets_the_stages_and_a_reporter_everything(capsys):
 def test_public_functions_check_it():
     with pytest.raises(ConfigError, match="progress is 'loud'; expected a"):
         xf.check("data", progress="loud")
+
+
+def folds_at(*epochs, statuses=("training", "training", "waiting")):
+    """Three folds of two epochs, so many of which have ended."""
+    found = []
+    for number, (count, status) in enumerate(zip(epochs, statuses, strict=True), 1):
+        rows = tuple({**ROW, "epoch": epoch, "valid_accuracy": 0.5 + 0.1 * epoch} for epoch in range(1, count + 1))
+        best = count or None
+        found.append(FoldProgress(f"fold {number}", status, 2 if count else 0, rows, best, "valid_accuracy"))
+    return found
+
+
+def test_folds_trained_at_once_are_one_table_in_a_terminal_that_stays(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    with terminal() as screen, show_progress(True) as forgiving:
+        reporter = FoldReporter(forgiving)
+        reporter.folds(folds_at(1, 0, 0))
+        reporter.preparing("training folds", 3, 9)
+        read_all(screen)
+        reporter.folds(folds_at(2, 1, 0))
+        forgiving_display = read_all(screen)
+        reporter.folds(folds_at(2, 2, 2, statuses=["done"] * 3))
+        last = read_all(screen)
+    lines = [line.split() for line in last.splitlines()]
+    assert ["fold", "epoch", "train", "loss", "valid", "loss", "accuracy", "best", "status"] in lines
+    assert "fold 3  2 of 2       0.500       0.250     0.700  0.700 (epoch 2)  done" in last
+    assert "fold 1: done" not in forgiving_display + last
+
+
+def test_folds_trained_at_once_are_lines_in_a_log(capsys):
+    with show_progress(True) as reporter:
+        reporter.folds(folds_at(1, 0, 0))
+        reporter.folds(folds_at(2, 0, 0, statuses=("done", "starting", "waiting")))
+        reporter.folds(folds_at(2, 0, 0, statuses=("done", "starting", "waiting")))
+    first = "  fold 1, epoch 1 (head)  train 0.500  valid 0.250  accuracy 0.600  3 s  *best\n"
+    second = first.replace("epoch 1", "epoch 2").replace("0.600", "0.700")
+    assert capsys.readouterr().out == f"{first}{second}  fold 1: done\n"
+
+
+def test_folds_trained_at_once_are_a_table_in_a_notebook():
+    reporter, shown = NotebookReporter(), []
+    reporter.handle = type("Handle", (), {"update": lambda self, bundle, raw: shown.append(bundle["text/html"])})()
+    reporter.folds(folds_at(2, 1, 0))
+    assert shown[-1].count("<tr") == 4 and "<td" in shown[-1] and ">1 of 2<" in shown[-1] and ">waiting<" in shown[-1]
+
+
+def test_a_reporter_without_a_method_for_folds_is_one_too(capsys):
+    class Own:
+        note = preparing = phase = batch = epoch = print
+
+    own = FoldReporter(ForgivingReporter(Own()))
+    own.folds(folds_at(1, 0, 0))
+    own.note("a note")
+    assert capsys.readouterr().out == "a note\n"

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import xrayfast as xf
-from tests.conftest import SMALL, TINY, StopAfter
+from tests.conftest import SMALL, TINY, UNCHECKED, StopAfter
 from tests.data.builders import table as write_table
 from xrayfast.errors import ConfigError, Interrupted, RunError
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, optimism
@@ -19,7 +19,7 @@ from xrayfast.metrics.operating_points.decision import fit_decision
 from xrayfast.progress import NullReporter
 from xrayfast.reporting.markdown.methods import describe_cross_validation
 from xrayfast.workflows.steps.ensembles import average_by_image
-from xrayfast.workflows.steps.folds import pool_folds, spread
+from xrayfast.workflows.steps.folds import FoldWatch, pool_folds, spread
 
 SAME = ("model.safetensors", "split.csv", "labels.json", "predictions/valid.csv", "predictions/test.csv")
 FOLDS = 2
@@ -250,13 +250,39 @@ def test_folds_trained_at_once_give_the_same_bytes(data, tmp_path):
     for wrong in ({"fold": 1}, {"cbs": [lambda: None]}):
         with pytest.raises(ConfigError):
             xf.cross_validate(data, jobs=2, **options | wrong)
-    stages = []
-    cv = xf.cross_validate(data, jobs=2, reporter=NullReporter(lambda *stage: stages.append(stage)), **options)
+    stages, tables = [], []
+    reporter = NullReporter(lambda *stage: stages.append(stage))
+    reporter.folds = tables.append
+    cv = xf.cross_validate(data, jobs=2, reporter=reporter, **options)
     assert bytes_of(cv) == bytes_of(crossed) and cv.is_finished
     assert ("training folds", 29, 29) in stages
+    assert [fold.status for fold in tables[0]] == ["starting"] * 2
+    assert [(fold.name, fold.status, len(fold.rows), fold.epochs, fold.best_epoch) for fold in tables[-1]] == [
+        ("fold 1", "done", 1, 1, 1), ("fold 2", "done", 1, 1, 1),
+    ]  # fmt: skip
     with pytest.raises(Interrupted, match="0 finished folds of 2"):
         xf.cross_validate(data, jobs=2, interrupted=StopAfter(3), **options | {"name": "stopped"})
     assert bytes_of(xf.resume_cross_validation(tmp_path / "stopped", jobs=2)) == bytes_of(crossed)
+
+
+def test_how_far_folds_are_is_read_from_their_folders(crossed, tmp_path):
+    cv = xf.CrossValidation(shutil.copytree(crossed.path, tmp_path / "cv", ignore=UNCHECKED))
+    first, second = cv.runs
+    first.history.assign(epoch=2, valid_auroc_macro=np.nan).to_csv(tmp_path / "more.csv", index=False)
+    more = (tmp_path / "more.csv").read_text().splitlines()[1]
+    file = second.path / "history.csv"
+    file.write_text(file.read_text() + more + "\n")
+    second.update_info(status="running")
+    watch = FoldWatch(cv)
+    assert watch.look({2}) and not watch.look({2})
+    done, training = watch.folds
+    assert (done.status, training.status) == ("done", "training")
+    assert len(training.rows) == 2 and training.best_epoch == 1 and training.rows[1]["valid_auroc_macro"] is None
+    assert training.rows[0]["valid_auroc_macro"] == pytest.approx(crossed.runs[1].history["valid_auroc_macro"][0])
+    file.write_text("half")
+    assert watch.look(()) is False and watch.folds == [done, training], "a file that is half written"
+    shutil.rmtree(second.path)
+    assert watch.look(()) and watch.folds[1].status == "waiting" and watch.share == 0.5
 
 
 @pytest.mark.slow

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from xrayfast.display.overview import notebook_shell
@@ -40,6 +40,35 @@ class DisplayedPhase(Protocol):
     @property
     def lrs(self) -> tuple[float, ...]:
         """The peak learning rate of each layer group."""
+
+
+@dataclass(frozen=True)
+class FoldProgress:
+    """How far the training of a fold in a process of its own is.
+
+    Attributes:
+        name: such as "fold 2".
+        status: "waiting", "starting", "training" or "done".
+        epochs: number of epochs of all phases; 0 where it is not known yet.
+        rows: of `history.csv`, one per finished epoch.
+        best_epoch: number of the best one; None before the first.
+        monitor: the column that decides which is best.
+    """
+
+    name: str
+    status: str
+    epochs: int
+    rows: Sequence[Mapping[str, Any]]
+    best_epoch: int | None
+    monitor: str
+
+
+@runtime_checkable
+class DisplaysFolds(Protocol):
+    """A Reporter that displays folds that are trained at once."""
+
+    def folds(self, folds: Sequence[FoldProgress]) -> None:
+        """How far all folds are; called where that of one has changed."""
 
 
 @runtime_checkable
@@ -81,7 +110,7 @@ class NullReporter:
     def _ignore(self, *_: Any, **__: Any) -> None:
         pass
 
-    note = preparing = phase = batch = epoch = _ignore
+    note = preparing = phase = batch = epoch = folds = _ignore
 
 
 class ForgivingReporter(NullReporter):
@@ -92,7 +121,7 @@ class ForgivingReporter(NullReporter):
 
     def __init__(self, reporter: Reporter) -> None:
         self.failed = False
-        for name in ("note", "preparing", "phase", "batch", "epoch"):
+        for name in ("note", "preparing", "phase", "batch", "epoch", *_folds_of(reporter)):
             setattr(self, name, self._forgiving(getattr(reporter, name)))
         display_note = self.note
         vars(self)["note"] = lambda text: display_note(advise(text))
@@ -131,7 +160,13 @@ class FoldReporter(NullReporter):
             reporter.phase(replace(phase, name=f"{self.fold}, {phase.name}"))
 
         vars(self).update(note=note, phase=begin)
-        vars(self).update({name: getattr(reporter, name) for name in ("preparing", "batch", "epoch")})
+        names = ("preparing", "batch", "epoch", *_folds_of(reporter))
+        vars(self).update({name: getattr(reporter, name) for name in names})
+
+
+def _folds_of(reporter: Reporter) -> tuple[str, ...]:
+    """The name of the method that displays folds, where there is one."""
+    return ("folds",) if isinstance(reporter, DisplaysFolds) else ()
 
 
 def in_notebook() -> bool:

@@ -87,24 +87,17 @@ class EpochTable:
         columns = {"epoch": "epoch", "phase": "phase", **LOSSES, **metric_columns(self.rows[-1])}
         head = [*columns.values(), "images/s", "time"]
         shown = [row for row in self.rows[:-MOST_ROWS] if row["epoch"] == self.best_epoch] + self.rows[-MOST_ROWS:]
-        body = "".join(self._row(row, list(columns)) for row in shown)
+        body = [self._row(row, list(columns)) for row in shown]
         more = len(self.rows) - len(shown)
         caption = f'<div style="{_MUTED}">{more} earlier epochs are in history.csv.</div>' if more else ""
-        cells = "".join(f'<th style="{_CELL}font-weight:600">{_text(name)}</th>' for name in head)
-        return (
-            f'{caption}<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:4px 0;color:inherit;'
-            f'font-size:12px;font-variant-numeric:tabular-nums"><thead><tr>{cells}</tr></thead>'
-            f"<tbody>{body}</tbody></table></div>"
-        )
+        return caption + render_table(head, body)
 
-    def _row(self, row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    def _row(self, row: Mapping[str, Any], columns: Sequence[str]) -> tuple[list[str], bool]:
         best = row["epoch"] == self.best_epoch
         rate = "–" if row["rate"] is None else f"{row['rate']:.1f}"
         texts = [format_cell(row.get(name)) for name in columns] + [rate, format_duration(row["seconds"])]
         texts[0] += " (best)" * best
-        style = _CELL + ("font-weight:600;" if best else "")
-        cells = "".join(f'<td style="{style}">{_text(text)}</td>' for text in texts)
-        return f'<tr style="border-top:{_LINE}">{cells}</tr>'
+        return texts, best
 
     def _plot(self) -> str:
         metrics = metric_columns(self.rows[-1])
@@ -127,6 +120,21 @@ LOSSES = {"train_loss": "train loss", "valid_loss": "valid loss"}
 """Columns of the history, and their titles."""
 
 _CELL = "padding:2px 10px 2px 0;text-align:right;background:none;"
+
+
+def render_table(head: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]]) -> str:
+    """A table of cells, as HTML; with each row whether it is bold."""
+    cells = "".join(f'<th style="{_CELL}font-weight:600">{_text(name)}</th>' for name in head)
+    body = ""
+    for texts, bold in rows:
+        style = _CELL + ("font-weight:600;" if bold else "")
+        row = "".join(f'<td style="{style}">{_text(text)}</td>' for text in texts)
+        body += f'<tr style="border-top:{_LINE}">{row}</tr>'
+    return (
+        '<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:4px 0;color:inherit;'
+        f'font-size:12px;font-variant-numeric:tabular-nums"><thead><tr>{cells}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def render_page(title: str, bar: Bar | None, table: EpochTable, notes: Sequence[str]) -> str:

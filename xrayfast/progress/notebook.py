@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xrayfast.progress import DisplayedPhase
-from xrayfast.progress.html import Bar, EpochTable, render_page
-from xrayfast.progress.wording import format_duration, format_phase, format_rate, time_left
+from xrayfast.progress import DisplayedPhase, FoldProgress
+from xrayfast.progress.html import Bar, EpochTable, render_page, render_table
+from xrayfast.progress.wording import fold_table, format_duration, format_phase, format_rate, time_left
 
 SECONDS_BETWEEN_UPDATES = 0.5
 """Shortest interval between two updates of the bar."""
@@ -71,6 +71,12 @@ class NotebookReporter:
         """Add the epoch to the table and the plot."""
         self.table.add(row, best, self.rate)
         self.bar, self.rate = None, None
+        self._update()
+
+    def folds(self, folds: Sequence[FoldProgress]) -> None:
+        """Show the table of folds that are trained at once, in place of that of epochs."""
+        head, *rows = fold_table(folds)
+        self.table.html = render_table(head, [(row, False) for row in rows])
         self._update()
 
     def where(self) -> str:

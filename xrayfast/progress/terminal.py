@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xrayfast.errors.escapes import escape_hidden
-from xrayfast.progress import DisplayedPhase
-from xrayfast.progress.wording import format_duration, format_epoch, format_phase, format_rate, time_left
+from xrayfast.progress import DisplayedPhase, FoldProgress
+from xrayfast.progress.wording import (
+    fold_table,
+    format_duration,
+    format_epoch,
+    format_phase,
+    format_rate,
+    time_left,
+)
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.text import Text
 
 WIDE = 10_000
@@ -72,7 +79,7 @@ class PlainReporter:
     """Prints lines of text; for logs, pipes and --json."""
 
     def __init__(self, out: TextOutput) -> None:
-        self.out, self.ended = out, set[str]()
+        self.out, self.ended, self.printed = out, set[str](), dict[str, int]()
         self.last = time.monotonic()
 
     def note(self, text: str) -> None:
@@ -107,6 +114,16 @@ class PlainReporter:
         self.last = time.monotonic()
         self.out.line(format_epoch(row, best))
 
+    def folds(self, folds: Sequence[FoldProgress]) -> None:
+        """Print the epochs of each fold that have ended since, and once that it is done."""
+        for fold in folds:
+            for row in fold.rows[self.printed.get(fold.name, 0) :]:
+                self.out.line(f"  {fold.name}, {format_epoch(row, row['epoch'] == fold.best_epoch)}")
+            self.printed[fold.name] = len(fold.rows)
+            if fold.status == "done" and fold.name not in self.ended:
+                self.ended.add(fold.name)
+                self.out.line(f"  {fold.name}: done")
+
 
 class LiveReporter(PlainReporter):
     """Shows a progress bar of the current split, below the lines of the epochs so far."""
@@ -114,8 +131,18 @@ class LiveReporter(PlainReporter):
     def __init__(self, out: TextOutput) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        class BarBelowFolds(Progress):
+            """Below the table of folds that are trained at once, if there are any."""
+
+            table: RenderableType | None = None
+
+            def get_renderables(self) -> Iterator[RenderableType]:
+                if self.table is not None:
+                    yield self.table
+                yield from super().get_renderables()
+
         super().__init__(out)
-        self.progress = Progress(
+        self.progress = BarBelowFolds(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -160,6 +187,21 @@ class LiveReporter(PlainReporter):
     def epoch(self, row: Mapping[str, Any], best: bool) -> None:
         """Print the epoch's row of the history above the bar."""
         self.progress.console.print(styled((format_epoch(row, best), "green" if best else "")))
+
+    def folds(self, folds: Sequence[FoldProgress]) -> None:
+        """Show the table of the folds above the bar; it stays once all are done."""
+        from rich.table import Table
+
+        head, *rows = fold_table(folds)
+        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+        for i, title in enumerate(head):
+            table.add_column(title, justify="left" if i in (0, len(head) - 1) else "right", no_wrap=True)
+        for row, fold in zip(rows, folds, strict=True):
+            table.add_row(*row, style={"done": "green", "waiting": "dim"}.get(fold.status, ""))
+        all_done = all(fold.status == "done" for fold in folds)
+        self.progress.table = None if all_done else table
+        if all_done:
+            self.progress.console.print(table)
 
 
 @contextmanager

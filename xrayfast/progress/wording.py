@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xrayfast.errors import format_cell, plural
-from xrayfast.progress import DisplayedPhase
+from xrayfast.progress import DisplayedPhase, FoldProgress
 
 
 def format_epoch(row: Mapping[str, Any], best: bool) -> str:
@@ -29,6 +29,23 @@ def format_epoch(row: Mapping[str, Any], best: bool) -> str:
     ]
     mark = ["*best"] if best else []
     return "  ".join([f"epoch {row['epoch']} ({row['phase']})", *numbers, f"{row['seconds']:.0f} s", *mark])
+
+
+def fold_table(folds: Sequence[FoldProgress]) -> list[list[str]]:
+    """The table of folds that are trained at once: its head, and a row per fold, of the last finished epoch."""
+    rows = [row for fold in folds for row in fold.rows[-1:]]
+    titles = {"valid_loss": "valid loss"} | (metric_columns(rows[0]) if rows else {})
+    monitor = folds[0].monitor
+    columns = {"train_loss": "train loss", "valid_loss": "valid loss", monitor: titles.get(monitor, monitor)}
+    table = [["fold", "epoch", *columns.values(), "best", "status"]]
+    for fold in folds:
+        last = fold.rows[-1] if fold.rows else {}
+        best = fold.rows[fold.best_epoch - 1].get(monitor) if fold.best_epoch else None
+        epoch = f"{len(fold.rows)} of {fold.epochs}" if fold.epochs else ""
+        best_text = f"{format_cell(best)} (epoch {fold.best_epoch})" if fold.best_epoch else ""
+        numbers = [format_cell(last[name]) if name in last else "" for name in columns]
+        table.append([fold.name, epoch, *numbers, best_text, fold.status])
+    return table
 
 
 def metric_columns(row: Mapping[str, Any]) -> dict[str, str]:

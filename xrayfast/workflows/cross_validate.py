@@ -32,7 +32,7 @@ from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.distributed import join_process_group
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, separate_code
-from xrayfast.progress import FoldReporter, Reporter, show_progress
+from xrayfast.progress import DisplaysFolds, FoldReporter, Reporter, show_progress
 from xrayfast.run import SPLIT_FILE, Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs
 from xrayfast.workflows.fit import (
@@ -46,7 +46,7 @@ from xrayfast.workflows.fit import (
     train_new,
 )
 from xrayfast.workflows.recipes import Recipe, with_recipe
-from xrayfast.workflows.steps.folds import DealtImages, join, link_images
+from xrayfast.workflows.steps.folds import DealtImages, FoldWatch, is_complete, join, link_images
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
 
 
@@ -277,7 +277,7 @@ def join_folds(
         RunError: a fold is not complete; the message names those.
     """
     cv = _of(cv)
-    waiting = [name for name in cv.info.members if not _is_complete(cv.path / name)]
+    waiting = [name for name in cv.info.members if not is_complete(cv.path / name)]
     if waiting:
         raise RunError(
             f"{cv.path}: {plural(len(waiting), 'fold')} not complete: {shorten(waiting)}. 'xrayfast cross-validate "
@@ -325,10 +325,6 @@ def _require_same(cv: CrossValidation, config: Config, facts: Mapping[str, Any],
         )
 
 
-def _is_complete(path: Path) -> bool:
-    return path.is_dir() and Run(path).is_finished
-
-
 def _train(work: _Work, only: int | None = None) -> CrossValidation:
     """Train the folds that are not complete and compute the results; or train one fold, of each repeat."""
     cv, facts, dealt = work.cv, work.cv.folds, None
@@ -338,7 +334,7 @@ def _train(work: _Work, only: int | None = None) -> CrossValidation:
             cv.update_info(status="running")
         for repeat, fold in numbers:
             path = cv.path / fold_name(repeat, fold, facts.repeats)
-            if only not in (None, fold) or _is_complete(path):
+            if only not in (None, fold) or is_complete(path):
                 continue
             of = f" of repeat {repeat}" if facts.repeats > 1 else ""
             work.reporter.fold = f"fold {fold} of {facts.folds}{of}"
@@ -373,18 +369,19 @@ def _train_at_once(
 ) -> CrossValidation:
     """Train the folds that are not complete in processes of their own, so many at once, and compute the results.
 
-    Each resumes the cross-validation with `--fold`. Where there are several GPUs it sees one; the CPUs are shared.
+    Each resumes the cross-validation with `--fold`, and its folder tells how far it is. Where there are several GPUs it
+    sees one; the CPUs are shared.
 
     Raises:
         RunError: one failed; the message has what it printed last.
         Interrupted: training was stopped.
     """
-    facts, gpus = cv.folds, torch.cuda.device_count()
+    facts, gpus, watch = cv.folds, torch.cuda.device_count(), FoldWatch(cv)
     total = sum(images for step, images in cv.info.flow if step == "Split folds") * facts.repeats
     waiting = [
         fold
         for fold in range(1, facts.folds + 1)
-        if not all(_is_complete(cv.path / fold_name(r, fold, facts.repeats)) for r in range(1, facts.repeats + 1))
+        if not all(is_complete(cv.path / fold_name(r, fold, facts.repeats)) for r in range(1, facts.repeats + 1))
     ]
     free, running = list(range(jobs)), dict[int, tuple[int, subprocess.Popen[bytes], IO[bytes]]]()
     with cv.lock(reporter.note), _stopping(cv, None):
@@ -419,8 +416,10 @@ def _train_at_once(
                         last = output.read().decode(errors="replace").strip()[-2000:]
                         raise RunError(f"{cv.path}: fold {fold} ended with exit code {process.returncode}. {last}")
                     output.close()
-                done = [len(run.predictions("valid")) for run in cv.runs if run.is_finished and not facts.inner_valid]
-                reporter.preparing("training folds", min(sum(done), total - 1), total)
+                if watch.look(set(running)):
+                    if isinstance(reporter, DisplaysFolds):
+                        reporter.folds(watch.folds)
+                    reporter.preparing("training folds", min(int(watch.share * total), total - 1), total)
         finally:
             for _, process, _ in running.values():
                 process.terminate()
@@ -478,7 +477,7 @@ def _stopping(cv: CrossValidation, only: int | None) -> Iterator[None]:
             cv.update_info(status="interrupted" if stopped else "failed")
         if not stopped:
             raise
-        done, path = sum(_is_complete(run.path) for run in cv.runs), str(cv.path)
+        done, path = sum(is_complete(run.path) for run in cv.runs), str(cv.path)
         again = f"xrayfast cross-validate --resume {shlex.quote(path)}"
         if names := cv.config.own_code | cv.info.own_code:  # a command line can't carry code
             again = f"xf.resume_cross_validation({path!r}, {', '.join(f'{name}=...' for name in names)})"

@@ -35,13 +35,13 @@ def review(
 
     found = work(cv, output, top=top)
     rows = found.proposals[found.proposals["accept"] == ""]
+    columns = ["image", "label", "given", "proposed", "probability"]
+    if not rows["label"].any():  # of a single-label task there is none
+        columns.remove("label")
     out.table(
         f"{plural(len(rows), 'proposal')} on {plural(len(found.ranked), 'label')}, the least credible label first",
-        ["image", "label", "given", "proposed", "probability"],
-        [
-            tuple(row[name] for name in ("image", "label", "given", "proposed", "probability"))
-            for row in rows.head(min(top, _LISTED)).to_dict("records")
-        ],
+        columns,
+        [tuple(row[name] for name in columns) for row in rows.head(min(top, _LISTED)).to_dict("records")],
     )
     out.line()
     out.note("Proposals need a reader: in corrections.csv write yes in the column accept where one agrees.")

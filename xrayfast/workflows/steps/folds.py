@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,28 +15,30 @@ import pandas as pd
 
 from xrayfast.audit.leaks import group_linked_images, leaks_between_splits
 from xrayfast.config import ResultsConfig
-from xrayfast.cross_validation import CrossValidation, fold_columns
+from xrayfast.cross_validation import CrossValidation, fold_columns, fold_name
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import Split, stratified_split
 from xrayfast.errors import RunError, XrayfastError, plural, shorten
-from xrayfast.files import write_text
+from xrayfast.files import INFO_FILE, write_text
+from xrayfast.learning.training.callbacks import History
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import Predictions
+from xrayfast.progress import FoldProgress
 from xrayfast.reporting.html.pages.cross_validation_page import render_cross_validation_page
 from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.reporting.interpretation import RIGHT_SHOWN
 from xrayfast.reporting.markdown.methods import describe_cross_validation
 from xrayfast.reporting.markdown.model_card import render_cross_validation_card
-from xrayfast.run import Run
+from xrayfast.run import HISTORY_FILE, Run
 from xrayfast.run_files import FoldRecord, SpreadRecord
 from xrayfast.workflows.data import image_infos, split_table
 from xrayfast.workflows.interpret import read_interpretations
 from xrayfast.workflows.steps.ensembles import average_by_image, concatenate
 from xrayfast.workflows.steps.leaks import ComparedImages
-from xrayfast.workflows.steps.results import DECISION_SPLIT, choose_decision, finalize_results
+from xrayfast.workflows.steps.results import DECISION_SPLIT, choose_decision, finalize_results, resolve_monitor
 
 _OF_FIRST_FOLD = (
     "versions", "platform", "device", "device_name", "precision", "threads", "arch", "parameters", "loss",
@@ -183,6 +186,60 @@ class DealtImages:
         for name, column in zip(fold_columns(self.numbers.shape[1]), self.numbers.T, strict=True):
             table[name] = np.where(column == 0, "", column.astype(str))
         return table
+
+
+def is_complete(path: Path) -> bool:
+    """Whether there is a fold's folder, of a complete run."""
+    return path.is_dir() and Run(path).is_finished
+
+
+class FoldWatch:
+    """How far folds are that are trained in processes of their own, as their folders tell.
+
+    Attributes:
+        folds: of all repeats, as `look` last found them.
+    """
+
+    def __init__(self, cv: CrossValidation) -> None:
+        self.cv, self.repeats, count = cv, cv.folds.repeats, cv.folds.folds
+        self.numbers = [(repeat, fold) for repeat in range(1, self.repeats + 1) for fold in range(1, count + 1)]
+        self.monitor = resolve_monitor(cv.config.train, cv.task)
+        self.folds: list[FoldProgress] = []
+        self.seen: dict[Path, tuple[tuple[int, ...], FoldProgress]] = {}
+
+    def look(self, running: Collection[int]) -> bool:
+        """Read what has changed, given the folds that have a process; whether anything has."""
+        before, self.folds = self.folds, [self._read(*number, number[1] in running) for number in self.numbers]
+        return self.folds != before
+
+    @property
+    def share(self) -> float:
+        """Of all epochs, those that are done."""
+        return statistics.fmean(
+            1.0 if fold.status == "done" else len(fold.rows) / max(fold.epochs, 1) for fold in self.folds
+        )
+
+    def _read(self, repeat: int, fold: int, running: bool) -> FoldProgress:
+        run = self.cv.path / fold_name(repeat, fold, self.repeats)
+        files = [path for path in (run / INFO_FILE, run / HISTORY_FILE) if path.is_file()]
+        running = running and (bool(files) or repeat == 1)  # one process trains a fold of all repeats in order
+        name = f"fold {fold}" + (f" of repeat {repeat}" if self.repeats > 1 else "")
+        found = FoldProgress(name, "starting" if running else "waiting", 0, (), None, self.monitor)
+        state = (running, *(path.stat().st_mtime_ns for path in files))
+        seen, known = self.seen.get(run, ((), found))
+        if not files or state == seen:
+            return known if files else found
+        with suppress(XrayfastError, OSError):  # what is half written the next look will find
+            info, history = Run(run).info, History()
+            for row in Run(run).history.to_dict("records") if len(files) > 1 else ():
+                history.add(
+                    {str(column): None if value != value else value for column, value in row.items()}, self.monitor
+                )
+            status = "done" if info.status == "completed" else "training" if running and history.rows else found.status
+            epochs = sum(phase["epochs"] for phase in info.phases or ())
+            known = FoldProgress(name, status, epochs, tuple(history.rows), history.best_epoch, self.monitor)
+            self.seen[run] = state, known
+        return known
 
 
 def link_images(data: Manifest, compared: ComparedImages) -> npt.NDArray[np.integer] | None:
