@@ -61,6 +61,10 @@ def test_proposals_are_ranked_and_written_for_a_reader(crossed, tmp_path):
 def test_the_command_prints_and_writes_them(crossed, tmp_path):
     done = CliRunner().invoke(app, ["review", str(crossed.path), "-o", str(tmp_path / "out"), "--top", "0"])
     assert done.exit_code == 0 and "Proposals need a reader" in done.output and "1 proposal on" in done.output
+    (head,) = [line.split() for line in done.output.splitlines() if "proposed" in line and "given" in line]
+    assert head == ["image", "given", "proposed", "probability"], (
+        "no column for the label, which single-label data lack"
+    )
     assert "data:image/jpeg" not in (tmp_path / "out" / "review.html").read_text()
     assert "Shown are 0 of 1" in (tmp_path / "out" / "review.html").read_text()
 

@@ -128,7 +128,8 @@ def compare_folds(one: Run, other: Run, rows: Sequence[dict[str, Any]]) -> list[
         values = [[fold.get(row["metric"]) for fold in table] for table in tables]
         if not row["test"] and not row["label"] and all(value is not None for table in values for value in table):
             differences = np.subtract(*np.array(values, np.float64))
-            row |= {"test": "resampled t", "p": resampled_t_test(differences, 1 / (folds.folds - 1))}
+            trained_on = (folds.folds - 1) * (1 - folds.inner_valid)
+            row |= {"test": "resampled t", "p": resampled_t_test(differences, 1 / trained_on)}
     return [
         f"differences from {{reference}} of metrics without another test are tested over {len(tables[0])} folds, by "
         "the corrected resampled t-test (Nadeau and Bengio 2003)."
