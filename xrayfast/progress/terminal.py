@@ -201,6 +201,7 @@ class LiveReporter(PlainReporter):
         all_done = all(fold.status == "done" for fold in folds)
         self.progress.table = None if all_done else table
         if all_done:
+            self.progress.refresh()
             self.progress.console.print(table)
 
 

@@ -33,10 +33,9 @@ def format_epoch(row: Mapping[str, Any], best: bool) -> str:
 
 def fold_table(folds: Sequence[FoldProgress]) -> list[list[str]]:
     """The table of folds that are trained at once: its head, and a row per fold, of the last finished epoch."""
-    rows = [row for fold in folds for row in fold.rows[-1:]]
-    titles = {"valid_loss": "valid loss"} | (metric_columns(rows[0]) if rows else {})
     monitor = folds[0].monitor
-    columns = {"train_loss": "train loss", "valid_loss": "valid loss", monitor: titles.get(monitor, monitor)}
+    columns = {"train_loss": "train loss", "valid_loss": "valid loss"}
+    columns |= metric_columns(dict.fromkeys({monitor} - set(columns)))
     table = [["fold", "epoch", *columns.values(), "best", "status"]]
     for fold in folds:
         last = fold.rows[-1] if fold.rows else {}
