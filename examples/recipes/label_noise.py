@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from cleanlab.rank import get_label_quality_scores
 
 import xrayfast as xf
-from cleanlab.rank import get_label_quality_scores
 
 SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
