@@ -40,6 +40,7 @@ def good(data_dir, tiny_run, tmp_path_factory):
         "ensemble": {"runs": [tiny_run, tiny_run]},
         "evaluate": {"run": tiny_run},
         "explain": {"run": tiny_run, "files": image},
+        "export": {"run": tiny_run},
         "find_lr": {"data": data},
         "fit": {"data": data, "runs": tmp_path_factory.mktemp("runs"), "name": "taken", **SMALL},
         "interpret": {"run": tiny_run},

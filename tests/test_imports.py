@@ -22,6 +22,7 @@ LAYERS = [
     ["run"],
     ["evaluation"],
     ["predictions", "run_files", "batches"],
+    ["exported"],
     ["audit"],
     ["progress"],
     ["metrics", "data"],
@@ -34,7 +35,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # The same for the rooms inside two of them; what is not named is used by all.
 ROOMS = {
     "data": [["decoding"], ["manifest"], ["corrections"], ["sources"], ["labels", "splits"], ["cache"], ["images"]],
-    "learning": [["interpretation"], ["training", "inference"], ["model"]],
+    "learning": [["interpretation", "exporting"], ["training", "inference"], ["model"]],
 }
 MOST_MODULES = 12
 LONG_LISTS = {"cli/commands": "one module per command", "workflows": "one module per use case"}
@@ -171,7 +172,7 @@ def test_the_list_of_commands_imports_none_of_them():
     assert loaded_by(code, ("xrayfast.cli.options", "xrayfast.cli.commands.fit", "pydantic", "yaml")) == "[]"
 
 
-@pytest.mark.parametrize("name", ["interpret", "compare", "evaluate", "check", "split"])
+@pytest.mark.parametrize("name", ["interpret", "compare", "evaluate", "check", "split", "predict", "export"])
 def test_what_runs_no_network_loads_no_torch(name):
     heavy = ("torch", "torchvision", "fastai", "sklearn", "scipy.stats", "matplotlib.pyplot", "IPython")
     assert loaded_by(f"import xrayfast.workflows.{name}", heavy) == "[]"

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from xrayfast.workflows.ensemble import ensemble as ensemble
     from xrayfast.workflows.evaluate import evaluate as evaluate
     from xrayfast.workflows.explain import explain as explain
+    from xrayfast.workflows.export import export as export
     from xrayfast.workflows.find_lr import find_lr as find_lr
     from xrayfast.workflows.fit import fit as fit
     from xrayfast.workflows.fit import resume as resume
@@ -65,6 +66,7 @@ _HOMES = {
     "ensemble": "xrayfast.workflows.ensemble:ensemble",
     "evaluate": "xrayfast.workflows.evaluate:evaluate",
     "explain": "xrayfast.workflows.explain:explain",
+    "export": "xrayfast.workflows.export:export",
     "find_lr": "xrayfast.workflows.find_lr:find_lr",
     "fit": "xrayfast.workflows.fit:fit",
     "interpret": "xrayfast.workflows.interpret:interpret",
@@ -100,6 +102,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "explain",
+    "export",
     "find_lr",
     "fit",
     "interpret",

@@ -104,6 +104,7 @@ class RunInfo(_File):
         chosen_inside: whether epoch, calibration and thresholds were chosen on other predictions than those of "valid".
         members: the folders of the runs whose probabilities are averaged, from this one; empty for a run with a network
             of its own.
+        exports: the files that `export` made: name, format, precision, time, SHA-256, and how probabilities differ.
         seconds: wall-clock time of training.
         best_epoch: whose weights were kept, from 1; None where no epoch was chosen.
     """
@@ -144,6 +145,7 @@ class RunInfo(_File):
     dataloaders: DataLoadersOrigin = "xrayfast"
     chosen_inside: bool = False
     members: list[str] = []
+    exports: list[dict[str, Any]] = []
     seconds: _NonNegativeFloat | None = None
     best_epoch: _Count | None = None
 

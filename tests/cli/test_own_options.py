@@ -30,6 +30,7 @@ LAYERS = "models --layers tiny_vgg"
 TEST, VALID = "runs/a/predictions/test.csv", "runs/a/predictions/valid.csv"
 REPORT = f"report {TEST} --resamples 0"
 REVIEW = "review runs/whole"
+EXPORT = "export runs/a"
 JSON = "--json"
 
 ACTS = {
@@ -118,6 +119,11 @@ ACTS = {
     ("report", "resamples"): (REPORT, f"report {TEST} --resamples 30"),
     ("report", "seed"): (f"report {TEST} --resamples 30", "--seed 3"),
     ("report", "as_json"): (REPORT, JSON),
+    ("export", "run"): (EXPORT, "export runs/whole"),
+    ("export", "output"): (EXPORT, "-o other.onnx"),
+    ("export", "format"): (EXPORT, "--format torch-export"),
+    ("export", "images"): (EXPORT, "--images other"),
+    ("export", "as_json"): (EXPORT, JSON),
     ("review", "cv"): (REVIEW, "review runs/other-cv"),
     ("review", "output"): (REVIEW, "-o labels"),
     ("review", "top"): (REVIEW, "--top 0"),

@@ -87,7 +87,13 @@ def test_files_are_read_by_several_threads_and_stand_in_order(tiny_run, data_dir
     np.testing.assert_allclose(table[columns][:2].astype(float), alone[columns].astype(float), atol=1e-6)
 
 
-@pytest.mark.parametrize("where", ["_try_read", "Predictor.probabilities", "progress"])
+WHERE = {
+    "_try_read": "xrayfast.workflows.predict._try_read",
+    "probabilities": "xrayfast.learning.inference.predictor.Predictor.probabilities",
+}
+
+
+@pytest.mark.parametrize("where", [*WHERE, "progress"])
 def test_what_stops_it_leaves_no_thread_and_no_filter(tiny_run, data_dir, monkeypatch, where):
     """As Ctrl-C does, wherever it comes."""
     from xrayfast.workflows import predict
@@ -96,7 +102,7 @@ def test_what_stops_it_leaves_no_thread_and_no_filter(tiny_run, data_dir, monkey
         raise KeyboardInterrupt
 
     if where != "progress":
-        monkeypatch.setattr(f"xrayfast.workflows.predict.{where}", stop)
+        monkeypatch.setattr(WHERE[where], stop)
     before = threading.active_count(), warnings.filters, warnings.showwarning
     with pytest.raises(KeyboardInterrupt) as caught:
         predict.predict(tiny_run, data_dir, progress=stop)

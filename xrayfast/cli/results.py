@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from xrayfast.cli.output import Output
 from xrayfast.config import DEFAULT_METRIC, Task
-from xrayfast.errors import format_cell, format_interval
+from xrayfast.errors import format_cell, format_interval, plural
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
 from xrayfast.reporting.wording import gap_test, images_of_patients, interval_of, label_rows, of_positive
@@ -15,6 +15,7 @@ from xrayfast.reporting.wording import gap_test, images_of_patients, interval_of
 if TYPE_CHECKING:
     from xrayfast.cross_validation import CrossValidation
     from xrayfast.reporting.interpretation import Interpretation
+    from xrayfast.workflows.export import Export
 
 MOST_CONFUSED = 10
 """Most pairs of classes in the table."""
@@ -236,3 +237,25 @@ def show_results(out: Output, found: Interpretation, top: int) -> None:
     out.table("Largest losses", ["image", "actual", "predicted", "loss"], rows, text_columns=3)
     for note in summary["notes"]:
         out.note(note)
+
+
+def show_export(out: Output, found: Export) -> None:
+    """Print what was exported, and how its probabilities differ from the run's."""
+    metadata = found.metadata
+    parity = metadata.parity
+    of_dicom = f", {parity.dicom:,} of them DICOM" if parity.dicom else ""
+    out.table(
+        f"{metadata.run}: {plural(metadata.networks, 'network')}, {metadata.arch}, {metadata.size} px",
+        ["", "found"],
+        [
+            ("weights", metadata.precision),
+            ("size of the file", f"{found.bytes / 1e6:.1f} MB"),
+            ("images compared with the run", f"{parity.images:,}{of_dicom}"),
+            ("largest difference of a probability", f"{parity.largest:.2g}"),
+            ("images with another decision", f"{parity.decisions:,}"),
+        ],
+    )
+    out.line()
+    out.line(metadata.intended_use)
+    out.done("Exported", found.path)
+    out.json({"file": str(found.path), "bytes": found.bytes, **metadata.model_dump(mode="json")})

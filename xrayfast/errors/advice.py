@@ -27,6 +27,7 @@ _FUNCTIONS = {
     "cross-validate --join": "join_folds",
     "cross-validate --resume": "resume_cross_validation",
     "evaluate": "evaluate",
+    "export": "export",
     "fit": "fit",
     "fit --resume": "resume",
     "interpret": "interpret",

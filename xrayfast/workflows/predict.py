@@ -21,8 +21,8 @@ from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, 
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
+from xrayfast.exported.onnx_model import OnnxModel, is_model_file
 from xrayfast.files import require_utf8
-from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor, predictor_of_run
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import threshold_array
@@ -31,7 +31,12 @@ from xrayfast.predictions import PROBABILITY_PREFIX, join_row_labels
 from xrayfast.progress import show_progress
 from xrayfast.run import Run
 from xrayfast.workflows.steps.ensembles import average_splits, require_alike
-from xrayfast.workflows.steps.results import choose_decision
+
+VIEWS_LEFT_OUT = (
+    "The exported model predicts without augmented views, which depend on a hash of each image that a graph can't "
+    "compute. Its calibration and thresholds were fitted on predictions of the run that were averaged over such views."
+)
+"""On a model of a run with test-time augmentation."""
 
 SPREAD_PREFIX = "spread_"
 """Of the columns of the standard deviation among an ensemble's networks."""
@@ -53,7 +58,8 @@ def predict(
     """Predicted labels and calibrated probabilities of new images, by the thresholds chosen on the validation split.
 
     Args:
-        run: the run or its folder; of several the probabilities are averaged, and calibrated as `ensemble` does.
+        run: the run or its folder; of several the probabilities are averaged, and calibrated as `ensemble` does. Or an
+            ONNX file of `export`, which onnxruntime runs: torch is not imported.
         sources: files, folders (searched for images) and glob patterns.
         abstain_below: abstain where the calibrated probability of the answer is below this: on single labels
             (multi-label) or on the image's class (single-label).
@@ -77,16 +83,14 @@ def predict(
     Raises:
         DataError: a source does not exist, or no images are found.
         ConfigError: `abstain_below` is no probability, or several runs differ in labels, task, size or window.
-        RunError: the folder is not a whole run.
+        RunError: the folder is not a whole run, or the file is damaged or not one of `export`.
         WeightsError: the weights are not those of the network that the folder describes.
     """
     if abstain_below is not None and not 0 <= abstain_below <= 1:
         raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
     given = [run] if isinstance(run, (Run, Path, str)) else list(run)
-    members = [inner for one in map(Run.of, given) for inner in (one.members if len(given) > 1 else ()) or [one]]
-    if len(given) != 1:
-        require_alike(members)
-    run = members[0]
+    exported = len(given) == 1 and is_model_file(given[0])
+    members = [] if exported else _members(given)
     files, left_out, repeated = find_images([sources] if isinstance(sources, (str, Path)) else sources)
     stages = (lambda stage, done, total: progress(done, total)) if callable(progress) else progress
     with show_progress(stages) as reporter:
@@ -94,17 +98,17 @@ def predict(
             note(f"{plural(len(repeated), 'file')} given more than once, with one row each: {shorten(repeated)}.")
         if left_out:
             note(f"{plural(len(left_out), 'file')} left out, being no image by name or content: {shorten(left_out)}.")
-        for sentence in check_tta(tta, run.config.train):
+        for sentence in [] if exported else check_tta(tta, members[0].config.train):
             note(sentence)
-        if len(members) > 1:
-            decision = choose_decision(average_splits(members)["valid"], run.task, run.config.results)
-            networks = [Predictor.from_run(member, device, arch) for member in members]
-            predictor: Predictor | EnsemblePredictor = EnsemblePredictor(networks, decision)
+        predictor: Any
+        if exported:
+            predictor = open_exported(given[0], device, arch, note)
+            window = predictor.window
         else:
-            predictor = predictor_of_run(run, device, arch)
+            predictor, window = _open_networks(members, device, arch), members[0].config.data.window
         for sentence in _check_abstention(predictor.decision, abstain_below):
             note(sentence)
-        window, size = run.config.data.window, predictor.size
+        size = predictor.size
         tables: list[pd.DataFrame] = []
         notes: list[tuple[str, ...]] = []
         reporter.preparing("predicting", 0, len(files))
@@ -112,10 +116,7 @@ def predict(
             for start in range(0, len(files), CHUNK):
                 chunk = contents[start : start + CHUNK]
                 images = [content.pixels for content in chunk if isinstance(content, Radiograph)]
-                if isinstance(predictor, EnsemblePredictor):
-                    found, spread = predictor.probabilities_and_spread(images, tta=tta, batch_size=batch_size)
-                else:
-                    found, spread = predictor.probabilities(images, tta=tta, batch_size=batch_size), None
+                found, spread = predictor.probabilities_and_spread(images, tta=tta, batch_size=batch_size)
                 answers = _decide(found.calibrated, predictor.decision, abstain_below)
                 if spread is not None:
                     columns = [f"{SPREAD_PREFIX}{label}" for label in predictor.decision.labels]
@@ -126,6 +127,47 @@ def predict(
         for sentence in describe_notes(files, notes):
             note(sentence)
     return pd.concat(tables, ignore_index=True)
+
+
+def _members(given: Sequence[Run | Path | str]) -> list[Run]:
+    """The runs to predict with, of several those whose probabilities are averaged."""
+    if files := [str(one) for one in given if is_model_file(one)]:
+        raise ConfigError(f"found {shorten(files)} among several runs; an exported model predicts alone.")
+    members = [inner for one in map(Run.of, given) for inner in (one.members if len(given) > 1 else ()) or [one]]
+    if len(given) != 1:
+        require_alike(members)
+    return members
+
+
+def _open_networks(members: Sequence[Run], device: Device, arch: Callable[..., Any] | None) -> Any:
+    """The Predictor of a run, or of several together."""
+    # Torch, and what chooses thresholds, take their time to import, and an exported model needs neither.
+    from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor, predictor_of_run
+
+    if len(members) == 1:
+        return predictor_of_run(members[0], device, arch)
+    from xrayfast.workflows.steps.results import choose_decision
+
+    first = members[0]
+    decision = choose_decision(average_splits(members)["valid"], first.task, first.config.results)
+    return EnsemblePredictor([Predictor.from_run(member, device, arch) for member in members], decision)
+
+
+def open_exported(
+    file: Run | Path | str, device: Device, arch: Callable[..., Any] | None, note: Callable[[str], None]
+) -> OnnxModel:
+    """The exported model in a file; `note` is called where its calibration is of other predictions.
+
+    Raises:
+        ConfigError: `arch` is given, the device is another than the CPU, or onnxruntime is missing.
+        RunError: the file is damaged, or not one of `export`.
+    """
+    if arch is not None:
+        raise ConfigError("arch is given, and an exported model holds its network. Leave it out.")
+    model = OnnxModel(os.fspath(file), device)
+    if model.metadata.averaged_views:
+        note(VIEWS_LEFT_OUT)
+    return model
 
 
 def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], list[str]]:

@@ -95,7 +95,7 @@ def test_the_network_is_evaluated_in_float32_with_fused_batch_norm(tiny_run):
     predictor = Predictor.from_run(tiny_run, "cpu")
     assert not any(module.training for module in predictor.network.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in predictor.network.modules())
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in predictor._fused.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in predictor.fused.modules())
     batch = predictor.inputs(IMAGES)
     assert (batch.dtype, tuple(batch.shape)) == (torch.float32, (7, 3, 32, 32))
     with torch.no_grad():
@@ -108,7 +108,7 @@ def test_a_learner_predicts_in_float32_and_is_left_as_it_was_whatever_it_trains_
     learn = xf.learner(dls, weights="none", precision="bf16")
     model, callbacks, types = learn.model, list(learn.cbs), []
     predictor = Predictor.from_learner(learn)
-    for module in predictor._fused.modules():
+    for module in predictor.fused.modules():
         module.register_forward_hook(lambda *a: types.append(a[2].dtype))
     predictor.probabilities(IMAGES)
     assert set(types) == {torch.float32}

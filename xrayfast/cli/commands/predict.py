@@ -16,7 +16,9 @@ from xrayfast.config import Device
 @o.takes("tta", "batch_size", "device", of_run=("tta",))
 def predict(
     given: dict[str, Any],
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, an ensemble's or a cross-validation's.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a run, ensemble or cross-validation; or an ONNX file.")
+    ],
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -47,18 +49,25 @@ def predict(
     """
     o.check_choice(given.get("device"), get_args(Device), "--device")
     from xrayfast.cli.results import show_uncalibrated
+    from xrayfast.exported.onnx_model import is_model_file
     from xrayfast.files import INFO_FILE, write_csv
     from xrayfast.run import Run
 
     out = Output(as_json)
-    chosen = [Run(run)]
+    chosen: list[Any] = [run if is_model_file(run) else Run(run)]
     while sources and (Path(sources[0]) / INFO_FILE).is_file():
         chosen.append(Run(sources.pop(0)))
     require_output(output)
     from xrayfast.workflows.predict import predict as work
 
-    runs: Any = chosen[0] if len(chosen) == 1 else chosen
-    table = work(runs, sources, abstain_below=abstain_below, progress=False, note=out.note, **given)
+    table = work(
+        chosen[0] if len(chosen) == 1 else chosen,
+        sources,
+        abstain_below=abstain_below,
+        progress=False,
+        note=out.note,
+        **given,
+    )
     write_csv(output, table, "%.9g")
     failed = table[table["error"] != ""]
     read = table[table["error"] == ""]
@@ -74,7 +83,7 @@ def predict(
             f"{int(abstained.sum()):,} of {len(read):,} images have no answer on one label or more, "
             f"below {abstain_below}."
         )
-    if len(chosen) == 1:
+    if len(chosen) == 1 and isinstance(chosen[0], Run):
         show_uncalibrated(out, chosen[0].decision)
     for error in failed["error"]:
         out.note(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.threads import FreeThreads
-from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision, Probabilities
 from xrayfast.predictions import Predictions, image_attributes
 from xrayfast.run import Run
 
@@ -40,18 +40,6 @@ TTA_WEIGHT = 0.25
 """Of the image as it is, against the mean over its views; fastai's default."""
 
 
-class Probabilities(NamedTuple):
-    """Probabilities of N images and L labels.
-
-    Attributes:
-        raw: (N, L) float32 in [0, 1], the network's own: softmax (single-label) or sigmoid (multi-label) of its logits.
-        calibrated: (N, L) float64 in [0, 1], after the calibration that was fitted on the validation split.
-    """
-
-    raw: NDArray[np.float32]
-    calibrated: NDArray[np.float64]
-
-
 class Predictor:
     """Preprocessing, network and decision of a classifier.
 
@@ -62,6 +50,7 @@ class Predictor:
     Attributes:
         network: backbone and head in sequence, or the user's own, not fused, put into evaluation mode: (N, 3, size,
             size) normalised float32 to (N, L) logits.
+        fused: what it computes with: a copy in evaluation mode, with batch norm fused where that can be.
         decision: labels, task, calibration and thresholds.
         size: side of the square in pixels.
         device: the network's.
@@ -86,7 +75,7 @@ class Predictor:
         self.augmentation = augmentation
         # What torch.fx would trace of code that it does not know may be another branch of it.
         fused = fuse_batch_norm(network) if fuse and isinstance(network, nn.Sequential) else copy.deepcopy(network)
-        self._fused = to_channels_last(fused, self.device)
+        self.fused = to_channels_last(fused, self.device)
 
     @classmethod
     def from_run(cls, run: Run, device: Device = "auto", arch: Callable[..., Any] | None = None) -> Predictor:
@@ -152,6 +141,12 @@ class Predictor:
             raw = torch.lerp(torch.stack(augmented).mean(dim=0), raw, TTA_WEIGHT)
         return Probabilities(raw.numpy(), self.decision.calibrated(raw.numpy()))
 
+    def probabilities_and_spread(
+        self, images: Sequence[NDArray[np.uint8]], *, tta: bool | None = None, batch_size: int = 32
+    ) -> tuple[Probabilities, None]:
+        """The same, and None, where an `EnsemblePredictor` gives the spread of its members."""
+        return self.probabilities(images, tta=tta, batch_size=batch_size), None
+
     def _squares(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """(N, 1, size, size) float32 in [0, 1] on the device."""
         squares = np.stack([fit_square(image, self.size) for image in images])
@@ -166,7 +161,7 @@ class Predictor:
             for start in range(0, len(images), batch_size):
                 batch = self._squares(images[start : start + batch_size])
                 augmented = (self._view(batch, view) for view in range(views))
-                passes = [self._fused(normalize(inputs)).float().cpu() for inputs in (batch, *augmented)]
+                passes = [self.fused(normalize(inputs)).float().cpu() for inputs in (batch, *augmented)]
                 logits.append(torch.stack(passes))
         return torch.cat(logits, dim=1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,6 +49,18 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("positives", "negatives", "positive_patients", "negative_patients"), (0, 10**9)),
 }
 """The range of each number that `Decision.from_json` reads; of the others 0 to 1."""
+
+
+class Probabilities(NamedTuple):
+    """Probabilities of N images and L labels.
+
+    Attributes:
+        raw: (N, L) float32 in [0, 1], the network's own: softmax (single-label) or sigmoid (multi-label) of its logits.
+        calibrated: (N, L) float64 in [0, 1], after the calibration that was fitted on the validation split.
+    """
+
+    raw: NDArray[np.float32]
+    calibrated: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

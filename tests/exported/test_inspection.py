@@ -1,0 +1,90 @@
+"""Files that the runtime must not see, and files that are cut off or changed, are refused by name."""
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from xrayfast.exported.inspection import read_properties
+
+WEIGHTS = numpy_helper.from_array(np.arange(6, dtype=np.float32), "w")
+
+
+def model(nodes=(), initializer=(WEIGHTS,), functions=()):
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [6]) for name in ("x", "y")]
+    nodes = nodes or [helper.make_node("Add", ["x", "w"], ["y"])]
+    graph = helper.make_graph(nodes, "g", sides[:1], sides[1:], initializer)
+    made = helper.make_model(graph, functions=functions, opset_imports=[helper.make_opsetid("", 18)])
+    helper.set_model_props(made, {"format": "x", "labels": "é"})
+    return made
+
+
+def inspect(made):
+    return read_properties(memoryview(made.SerializeToString()))
+
+
+def test_metadata_are_those_that_onnx_wrote():
+    assert inspect(model()) == {"format": "x", "labels": "é"}
+
+
+def external(name):
+    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[6], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    return tensor
+
+
+def hidden_location():
+    """Of a tensor that says that it is in the file, and names another all the same."""
+    tensor = external("w")
+    tensor.data_location = TensorProto.DEFAULT
+    return tensor
+
+
+def branch():
+    inner = helper.make_graph([helper.make_node("Identity", ["w"], ["z"])], "i", [], [], [])
+    return [helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)]
+
+
+FUNCTION = helper.make_function("own", "f", ["x"], ["y"], [helper.make_node("Abs", ["x"], ["y"])], [])
+CONSTANT = helper.make_node("Constant", [], ["y"], value=external("c"))
+HOSTILE = {
+    "weights elsewhere": (lambda: model(initializer=[external("w")]), "another file"),
+    "weights elsewhere, hidden": (lambda: model(initializer=[hidden_location()]), "another file"),
+    "a constant elsewhere": (lambda: model([CONSTANT]), "another file"),
+    "an operator of its own": (lambda: model([helper.make_node("Evil", ["x"], ["y"], domain="evil")]), "Evil of evil"),
+    "a branch": (lambda: model(branch()), "loop or a branch"),
+    "a function": (lambda: model(functions=[FUNCTION]), "functions"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_not_run_is_named(name):
+    made, said = HOSTILE[name]
+    with pytest.raises(ValueError, match=said):
+        inspect(made())
+
+
+def test_a_cut_or_changed_file_gives_metadata_or_a_named_error():
+    """Every length, and bytes changed at random."""
+    whole = model().SerializeToString()
+    for length in range(len(whole)):
+        try:  # cut between two fields, it lacks the last metadata
+            assert len(read_properties(memoryview(whole[:length]))) < 2
+        except ValueError as error:
+            assert str(error)
+    draws = np.random.default_rng(0)
+    for _ in range(1000):
+        changed = bytearray(whole)
+        for place in draws.integers(0, len(whole), 3):
+            changed[place] = draws.integers(256)
+        try:
+            read_properties(memoryview(bytes(changed)))
+        except ValueError as error:
+            assert str(error)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 40, b"\xff" * 40, b"PK\x03\x04 a zip", b"<html>", b"7\xff\xff\xff\xff\xff"]
+)
+def test_other_files_are_no_onnx_files(content):
+    with pytest.raises(ValueError):
+        read_properties(memoryview(content))

@@ -1,0 +1,59 @@
+"""`xrayfast export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from xrayfast.cli import options as o
+from xrayfast.cli.common import require_output
+from xrayfast.cli.output import Output
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, ensemble or cross-validation.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            show_default="model.onnx",
+            help="File to write; model.pt2 of torch.export.",
+        ),
+    ] = None,
+    format: Annotated[
+        str, typer.Option("--format", metavar="onnx|torch-export", help="ONNX, or torch.export's program.")
+    ] = "onnx",
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--images",
+            metavar="FILES",
+            help="Files, folders or patterns to compare on, in place of the run's data. May be repeated.",
+        ),
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Export a run as one file that predicts alone, and compare its probabilities with the run's.
+
+    The file takes gray images of any size; fitting, normalisation, calibration and thresholds are inside.
+    xrayfast predict FILE.onnx runs it without torch. Needs pip install 'xrayfast[onnx]'.
+    """
+    from xrayfast.workflows.export import Format
+
+    o.check_choice(format, get_args(Format), "--format")
+    from xrayfast.cli.results import show_export
+    from xrayfast.progress.terminal import reporting
+    from xrayfast.run import Run
+    from xrayfast.workflows.export import export as work
+
+    out = Output(as_json)
+    if output is not None:
+        require_output(output)
+    options: dict[str, Any] = {"format": format, "images": images or ()}
+    with reporting(out) as reporter:
+        found = work(Run(run), output, progress=reporter.preparing, note=out.note, **options)
+    show_export(out, found)

@@ -1,0 +1,1 @@
+"""Trained classifiers as single files: ONNX and torch.export."""

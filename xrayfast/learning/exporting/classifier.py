@@ -1,0 +1,181 @@
+"""A classifier as one module, from gray images of any size to decisions, in operations that ONNX has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xrayfast.errors import ConfigError, truncate
+from xrayfast.exported.onnx_model import Outputs
+from xrayfast.learning.augment import IMAGENET_MEAN, IMAGENET_STD
+from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor
+from xrayfast.metrics.operating_points.calibration import FLOOR, Temperature
+from xrayfast.metrics.operating_points.decision import Decision
+
+_WEIGHT_BITS = 22
+"""Of Pillow's weights for 8-bit images, which are whole numbers; `PRECISION_BITS` in its Resample.c."""
+
+
+class FitSquare(nn.Module):
+    """`data.images.reader.fit_square` as two products with matrices, in Pillow's own arithmetic: weights of 22 bits,
+    columns before rows, each product rounded to 8 bits. Float64 holds all its whole numbers, so that the pixels are the
+    same. Images more than twice as high as wide, whose rows Pillow resizes first, differ by a gray level in places.
+
+    Args:
+        size: side of the square in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, H, W) uint8 to (N, size, size) whole numbers from 0 to 255 in float64."""
+        height, width = images.shape[1:]
+        rows, columns = self._weights(height, width), self._weights(width, height)
+        narrow = _rounded(images.to(torch.float64) @ columns.T)
+        return _rounded(rows @ narrow)
+
+    def _weights(self, side: int, other: int) -> Tensor:
+        """(size, side): those of each pixel of the square for the pixels of the image along one axis."""
+        n, longer = _number(side), torch.maximum(_number(side), _number(other))
+        filled = (n * (self.size / longer)).round().clamp(min=1.0)
+        places = torch.arange(self.size, dtype=torch.float64) - ((self.size - filled) / 2).floor()
+        scale = n / filled
+        centres = (places + 0.5) * scale
+        distances = (torch.arange(side, dtype=torch.float64) + 0.5) - centres[:, None]
+        weights = (1.0 - (distances / scale.clamp(min=1.0)).abs()).clamp(min=0.0)
+        inside = (places >= 0) & (places < filled)
+        weights = torch.where(inside[:, None], weights, torch.zeros_like(weights))
+        total = weights.sum(dim=1, keepdim=True)
+        weights = weights / torch.where(total > 0, total, torch.ones_like(total))
+        return (weights * 2**_WEIGHT_BITS + 0.5).floor()
+
+
+def _number(side: int) -> Tensor:
+    return torch.scalar_tensor(side, dtype=torch.float64)
+
+
+def _rounded(sums: Tensor) -> Tensor:
+    return ((sums + 2 ** (_WEIGHT_BITS - 1)) / 2**_WEIGHT_BITS).floor()
+
+
+class _Module(nn.Module):
+    """A module whose buffers are tensors, to mypy too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name)
+
+
+class Decide(_Module):
+    """A `Decision`: raw probabilities (N, L) float64 to calibrated ones and the labels that are predicted."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__()
+        self.task, self.labels = decision.task, len(decision.labels)
+        # As tensors, since the exporter rounds Python's numbers to float32.
+        self.register_buffer("floor", torch.tensor(FLOOR, dtype=torch.float64))
+        self.register_buffer("ceiling", torch.tensor(1 - FLOOR, dtype=torch.float64))
+        self.register_buffer("thresholds", torch.from_numpy(np.asarray(decision.thresholds, np.float64)))
+        self.equal = bool(np.ptp(decision.thresholds) == 0)
+        self.column = None if decision.positive is None else decision.labels.index(decision.positive)
+        calibration = decision.calibration
+        self.method = "none"
+        if isinstance(calibration, Temperature):
+            self.method = "temperature"
+            self.register_buffer("temperature", torch.tensor(calibration.temperature, dtype=torch.float64))
+        elif calibration is not None:
+            self.method = "scaling"
+            for name in ("slope", "bias"):
+                values = [getattr(scaling, name) for scaling in calibration]
+                self.register_buffer(name, torch.tensor(values, dtype=torch.float64))
+
+    def forward(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, L) float64 to calibrated probabilities, float64, and decisions of 0 and 1, uint8."""
+        probability = self._calibrated(raw)
+        if self.task == "multi":
+            return probability, (probability >= self.thresholds).to(torch.uint8)
+        above = probability if self.equal else probability - self.thresholds
+        chosen = above.argmax(dim=1, keepdim=True)
+        return probability, (chosen == torch.arange(self.labels)).to(torch.uint8)
+
+    def _calibrated(self, raw: Tensor) -> Tensor:
+        if self.method == "none":
+            return raw
+        if self.method == "temperature":
+            return (torch.maximum(raw, self.floor).log() / self.temperature).softmax(dim=1)
+        if self.column is None:
+            return self._scaled(raw)
+        values = torch.maximum(raw, self.floor)
+        share = self._scaled(values[:, self.column : self.column + 1] / values.sum(dim=1, keepdim=True))
+        pair = [share, 1.0 - share] if self.column == 0 else [1.0 - share, share]
+        return torch.cat(pair, dim=1)
+
+    def _scaled(self, values: Tensor) -> Tensor:
+        clipped = torch.minimum(torch.maximum(values, self.floor), self.ceiling)
+        logits = clipped.log() - (1.0 - clipped).log()
+        return (self.slope * logits + self.bias).sigmoid()
+
+
+class Classifier(_Module):
+    """Images, resized and normalised as `Predictor` does it, through one network or several, to `Outputs`.
+
+    Args:
+        predictor: of a run; views of test-time augmentation, which depend on a hash of each image, are left out.
+    """
+
+    def __init__(self, predictor: Predictor | EnsemblePredictor) -> None:
+        super().__init__()
+        members: Sequence[Predictor] = getattr(predictor, "members", None) or [predictor]
+        self.size, self.task = predictor.size, predictor.decision.task
+        self.fit_square, self.decide = FitSquare(predictor.size), Decide(predictor.decision)
+        self.networks = nn.ModuleList([member.fused for member in members])
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        self.register_buffer("scale", 1 / std)
+        self.register_buffer("shift", -mean / std)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Those of `Outputs` that there are."""
+        return [name for name in Outputs._fields if name != "spread" or len(self.networks) > 1]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, H, W) uint8 to the values of `output_names`."""
+        squares = self.fit_square(images).to(torch.float32) / 255.0
+        inputs = squares.unsqueeze(1) * self.scale + self.shift
+        logits = [network(inputs) for network in self.networks]
+        each = [one.softmax(dim=-1) if self.task == "single" else one.sigmoid() for one in logits]
+        every = torch.stack([one.to(torch.float64) for one in each])
+        raw = every.mean(dim=0)
+        probability, decisions = self.decide(raw)
+        found = [probability.to(torch.float32), raw.to(torch.float32), decisions]
+        if len(each) > 1:
+            squared = (every - raw).square().sum(dim=0) / (len(each) - 1)
+            found.append(squared.sqrt().to(torch.float32))
+        return tuple(found)
+
+
+def capture(classifier: Classifier, name: str) -> torch.export.ExportedProgram:
+    """The classifier as torch.export's program, for batches and images of any size.
+
+    Args:
+        classifier: on the CPU, in evaluation mode.
+        name: of its network, for the error.
+
+    Raises:
+        ConfigError: torch.export can't follow the network's code; the message says why.
+    """
+    example = torch.zeros(2, classifier.size + 6, classifier.size + 10, dtype=torch.uint8)
+    sides = dict.fromkeys(range(3), torch.export.Dim.DYNAMIC)
+    try:
+        with torch.no_grad():
+            return torch.export.export(classifier, (example,), dynamic_shapes={"images": sides}, strict=False)
+    except Exception as error:  # whatever the network's code raises when it is given no numbers
+        raise ConfigError(
+            f"{name}: can't be exported, since torch.export can't follow its code ({truncate(str(error), 300)}). "
+            "'xrayfast models' lists networks that can."
+        ) from error

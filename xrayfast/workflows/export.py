@@ -1,0 +1,294 @@
+"""Export a run as one file that predicts alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrayfast._version import __version__
+from xrayfast.data.images.reader import Radiograph, fit_square, read
+from xrayfast.data.manifest import Manifest
+from xrayfast.errors import ConfigError, ReadError, RunError, WriteError, plural
+from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.escapes import warn
+from xrayfast.exported.metadata import TOLERANCE, ModelMetadata, Parity
+from xrayfast.exported.onnx_model import SUFFIX, OnnxGraph, Outputs
+from xrayfast.files import file_digest, replace_atomically
+from xrayfast.learning.inference.reading import reading
+from xrayfast.metrics.operating_points.decision import Probabilities
+from xrayfast.progress import StageProgress, show_progress
+from xrayfast.run import Run, now
+from xrayfast.workflows.data import find_data
+from xrayfast.workflows.predict import VIEWS_LEFT_OUT, find_images
+
+Format = Literal["onnx", "torch-export"]
+
+SUFFIXES: dict[Format, str] = {"onnx": SUFFIX, "torch-export": ".pt2"}
+
+MAX_COMPARED = 200
+"""Images on which an export is compared with its run."""
+
+_AT_ONCE = 16
+"""Images of full size in memory."""
+
+_DICOM = ("", ".dcm", ".dicom")
+"""Suffixes of files that may be DICOM."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Export:
+    """An exported classifier.
+
+    Attributes:
+        path: the file.
+        metadata: what it says of itself.
+        bytes: its size.
+    """
+
+    path: Path
+    metadata: ModelMetadata
+    bytes: int
+
+    def __repr__(self) -> str:
+        parity = self.metadata.parity
+        return (
+            f"Export('{self.path}', {self.bytes / 1e6:.1f} MB; largest difference of a probability from the run "
+            f"{parity.largest:.2g} on {plural(parity.images, 'image')})"
+        )
+
+
+@check_arguments()
+def export(
+    run: Run | Path | str,
+    output: Path | str | None = None,
+    *,
+    format: Format = "onnx",
+    images: Sequence[Path | str] | Path | str = (),
+    arch: Callable[..., Any] | None = None,
+    progress: bool | StageProgress | None = None,
+    note: Callable[[str], None] = warn,
+) -> Export:
+    """Write a run, an ensemble or a cross-validation as one file that takes gray images of any size, and gives
+    calibrated and raw probabilities and decisions: fitting into the square, normalisation, networks, calibration and
+    thresholds are all inside. Needs `pip install 'xrayfast[onnx]'`.
+
+    Before it is written, its probabilities are compared with the run's on up to 200 images of the run's data, DICOM
+    files among them where there are some. A file whose probabilities differ by more than 1e-4 is not written.
+
+    Args:
+        run: the run or its folder; the networks of an ensemble or a cross-validation are averaged.
+        output: the file to write, which is replaced; by default model.onnx, or model.pt2 of torch.export.
+        format: "onnx" or "torch-export".
+        images: files, folders and patterns to compare on in place of the run's data, such as where these are gone.
+        arch: that of the run, where it is code of your own.
+        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
+            stage, its images done and in all.
+        note: called with what differs from the run, in a sentence.
+
+    Returns:
+        The Export: `.path`, `.metadata`, `.bytes`.
+
+    Raises:
+        ConfigError: an option is wrong, a package is missing, or the network can't be exported; the message says why.
+        RunError: the folder is not a whole run, its data are gone and no `images` are given, or the exported
+            probabilities differ.
+        DataError: no images are found in `images`.
+        WeightsError: the weights are not those of the network that the folder describes.
+        WriteError: the file can't be written.
+    """
+    path = _output_path(output, format)
+    run = Run.of(run)
+    # Torch takes seconds to import.
+    from xrayfast.learning.exporting.classifier import Classifier, capture
+    from xrayfast.learning.exporting.onnx_files import require_onnx, to_onnx
+    from xrayfast.learning.inference.predictor import predictor_of_run
+
+    if format == "onnx":
+        require_onnx()
+    with show_progress(progress) as reporter:
+        predictor = predictor_of_run(run, "cpu", arch)
+        data = None if images else find_data(run)
+        files = _images_to_compare(run, data, images)
+        if predictor.tta:
+            note(VIEWS_LEFT_OUT)
+        classifier = Classifier(predictor).eval()
+        name = run.config.model.arch
+        reporter.preparing("exporting", 0, 1)
+        program = capture(classifier, name)
+        labels, content = len(run.labels), b""
+        if format == "onnx":
+            model = to_onnx(program, classifier.output_names, name)
+            content = model.SerializeToString()
+            compute: Callable[[Sequence[NDArray[np.uint8]]], Outputs] = OnnxGraph(content, labels, path).run
+        else:
+            compute = _program_runner(program)
+        reporter.preparing("exporting", 1, 1)
+        window = run.config.data.window
+        parity = _compare(predictor, compute, files, window, reporter.preparing)
+        if parity.largest > TOLERANCE:
+            raise RunError(
+                f"{path}: was not written: its probabilities differ by up to {parity.largest:.2g} from those of "
+                f"{run.path} on {plural(parity.images, 'image')}; expected at most {TOLERANCE:g}. Its network may "
+                "compute otherwise when it is exported, as one with random numbers does."
+            )
+        metadata = _describe(run, parity, networks=len(classifier.networks), averaged_views=predictor.tta)
+        if format == "onnx":
+            for key, value in metadata.to_properties().items():
+                model.metadata_props.add(key=key, value=value)
+            content = model.SerializeToString()
+        else:
+            content = _save_program(program, metadata)
+        with replace_atomically(path) as temporary:
+            temporary.write_bytes(content)
+        _record(run, path, format, metadata, note)
+    return Export(path, metadata, path.stat().st_size)
+
+
+def _output_path(output: Path | str | None, format: Format) -> Path:
+    path = Path(f"model{SUFFIXES[format]}" if output is None else output)
+    if path.suffix.lower() != SUFFIXES[format]:
+        raise ConfigError(
+            f"output is {path}; expected a name that ends in {SUFFIXES[format]}, by which the file is known."
+        )
+    return path
+
+
+def _images_to_compare(run: Run, data: Manifest | None, images: Sequence[Path | str] | Path | str) -> list[str]:
+    """Up to `MAX_COMPARED` files, evenly chosen, half of them of those that may be DICOM where there are so many."""
+    if images:
+        found = find_images([images] if isinstance(images, (str, Path)) else images)[0]
+    elif data is not None:
+        found = data.table["path"].tolist()
+    else:
+        raise RunError(
+            f"{run.path}: its data are not where they were, or have changed, so that the export can't be compared with "
+            "the run. --images takes other images for that, a few radiographs."
+        )
+    may_be_dicom = [file for file in found if Path(file).suffix.lower() in _DICOM]
+    others = [file for file in found if Path(file).suffix.lower() not in _DICOM]
+    some = spread_evenly(may_be_dicom, max(MAX_COMPARED // 2, MAX_COMPARED - len(others)))
+    return some + spread_evenly(others, MAX_COMPARED - len(some))
+
+
+def spread_evenly(items: Sequence[str], most: int) -> list[str]:
+    """Up to so many of them, at even distances.
+
+    >>> spread_evenly("abcdefgh", 3)
+    ['a', 'c', 'f']
+    """
+    if len(items) <= most:
+        return list(items)
+    return [items[i * len(items) // most] for i in range(most)]
+
+
+def _try_read(file: str, window: str) -> Radiograph | None:
+    try:
+        return read(file, window)
+    except ReadError:
+        return None
+
+
+def _compare(
+    predictor: Any, compute: Callable[..., Outputs], files: Sequence[str], window: str, progress: StageProgress
+) -> Parity:
+    """The exported graph on images of full size, one by one, and in a batch of squares, beside the run's Predictor."""
+    images, dicom, largest, decisions = 0, 0, 0.0, 0
+    with reading(files, lambda file: _try_read(file, window)) as contents:
+        for start in range(0, len(files), _AT_ONCE):
+            found = [one for one in contents[start : start + _AT_ONCE] if one is not None]
+            pixels = [one.pixels for one in found]
+            progress("comparing", min(start + _AT_ONCE, len(files)), len(files))
+            if not pixels:
+                continue
+            expected = predictor.probabilities(pixels, tta=False)
+            answers = [join_outputs([compute([one]) for one in pixels])]
+            if not images:
+                answers.append(compute([fit_square(one, predictor.size) for one in pixels]))
+            for answer in answers:
+                largest = max(largest, _largest_difference(answer, expected))
+            wanted = predictor.decision.decide(expected.calibrated)
+            decisions += int((answers[0].decisions != wanted).any(axis=1).sum())
+            images += len(found)
+            dicom += sum(one.format == "DICOM" for one in found)
+    if not images:
+        raise RunError(f"none of {plural(len(files), 'image')} to compare on can be read. Name others with --images.")
+    return Parity(images=images, dicom=dicom, largest=largest, decisions=decisions)
+
+
+def _largest_difference(found: Outputs, expected: Probabilities) -> float:
+    differences = (found.raw_probabilities - expected.raw, found.probabilities - expected.calibrated)
+    return max(float(np.abs(one).max()) for one in differences)
+
+
+def join_outputs(found: Sequence[Outputs]) -> Outputs:
+    """The outputs of several batches as one."""
+    return Outputs(*(None if one[0] is None else np.concatenate(one) for one in zip(*found, strict=True)))
+
+
+def _program_runner(program: Any) -> Callable[[Sequence[NDArray[np.uint8]]], Outputs]:
+    """What computes with torch.export's program, as `OnnxGraph.run` does."""
+    import torch
+
+    module = program.module()
+
+    def run(images: Sequence[NDArray[np.uint8]]) -> Outputs:
+        with torch.no_grad():
+            return Outputs(*(one.numpy() for one in module(torch.from_numpy(np.stack(images)))))
+
+    return run
+
+
+def _save_program(program: Any, metadata: ModelMetadata) -> bytes:
+    """The content of torch.export's file, with the metadata as the further file `metadata.json`."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"metadata.json": metadata.model_dump_json()})
+    return buffer.getvalue()
+
+
+def _describe(run: Run, parity: Parity, **known: Any) -> ModelMetadata:
+    decision, model = run.decision, run.config.model
+    return ModelMetadata(
+        xrayfast=__version__,
+        created=now(),
+        input=(
+            f"images: (N, H, W) uint8, gray, from 0 for black to 255 for white; of any size, those of a batch of one. "
+            f"They are fitted whole into {model.size} x {model.size} and normalised inside."
+        ),
+        labels=decision.labels,
+        task=decision.task,
+        thresholds=dict(zip(decision.labels, decision.thresholds.tolist(), strict=True)),
+        decision=decision.to_json(),
+        size=model.size,
+        window=run.config.data.window,
+        arch=model.arch,
+        run=run.path.absolute().name,
+        fingerprint=run.info.fingerprint,
+        parity=parity,
+        **known,
+    )
+
+
+def _record(run: Run, path: Path, format: Format, metadata: ModelMetadata, note: Callable[[str], None]) -> None:
+    """Add the file to the run's `run.json`."""
+    record = {
+        "file": path.name,
+        "format": format,
+        "precision": metadata.precision,
+        "created": metadata.created,
+        "xrayfast": __version__,
+        "sha256": file_digest(path),
+        "parity": metadata.parity.model_dump(),
+    }
+    try:
+        with run.lock(note):
+            run.update_info(exports=[*run.info.exports, record])
+    except WriteError as error:
+        note(f"{run.path}: run.json does not list the file, since the folder can't be written to ({error}).")
