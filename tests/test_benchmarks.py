@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "examples"))
 
-from benchmarks import measure, page, scenarios, targets  # noqa: E402
+from benchmarks import gpu, measure, page, scenarios, targets  # noqa: E402
 from benchmarks.contestants import xrayfast_fit  # noqa: E402
 from benchmarks.contestants.common import Orders  # noqa: E402
 from benchmarks.data import ImageSet, make  # noqa: E402
@@ -303,6 +303,32 @@ def test_xrayfast_is_run_as_a_user_runs_it():
     two = scenarios.distributed(scenarios.Options())[1]
     words = xrayfast_fit.command(Orders("distributed", two.settings, 0, "images", "split.csv", "scratch"))
     assert words[1:5] == ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+
+
+@pytest.mark.slow
+def test_the_rows_of_a_gpu_are_measured_without_one_too(tmp_path):
+    words = [sys.executable, ROOT / "examples" / "benchmarks", "--gpu", "--quick", "--work", tmp_path]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line for line in (tmp_path / "gpu" / "quick" / "gpu.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(lines) == 7 and not [line for line in lines if "failed" in line or "–" in line], lines
+
+
+def test_the_rows_of_a_gpu_are_those_of_the_issue_and_others_wait_for_time(tmp_path, monkeypatch):
+    names = [row.what for row in gpu.rows(scenarios.Options())]
+    assert [name.split(":")[0] for name in names[:4]] == [
+        f"unfrozen epoch, {images} images, batch {batch}" for images in (1000, 10_000) for batch in (64, 256)
+    ]
+    assert names[4].startswith("10 frozen epochs") and names[-1] == "predict 10000 files, s"
+    monkeypatch.setattr(gpu, "_tests", lambda page: True)
+    monkeypatch.setattr(gpu, "SECONDS", 0)
+    monkeypatch.setattr(gpu, "run", lambda job, workspace: pytest.fail("measured"))
+    assert gpu.main(scenarios.Options(), measure.Workspace(tmp_path, None, 2), again=False) == 0
+    assert (tmp_path / "gpu.md").read_text().count("not measured: 0 s are over") == len(names)
+    row = gpu.rows(scenarios.Options())[0]
+    measured = fit_row(10.0), fit_row(8.0)
+    measured[1]["result"]["how"] = "eager"
+    assert row.value(dict(zip(("ours", "limit"), measured, strict=True))) == (0.8, "0.800 s (eager) / 1.000 s")
 
 
 def test_the_command_lists_its_scenarios(tmp_path):

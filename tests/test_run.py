@@ -278,7 +278,7 @@ def test_a_history_holds_finite_numbers(tiny_run, tmp_path, column, cell):
         ("tables", lambda run: run.table_path("per_label")),
         ("predictions", lambda run: run.write_predictions("test", run.predictions("test"))),
         ("evaluations", lambda run: run.create_evaluation(None, "other", print)),
-        ("checkpoint.new", lambda run: save_checkpoint(run.checkpoint, None, None, None)),
+        ("checkpoint.new", lambda run: save_checkpoint(run.checkpoint, None, None)),
     ],
 )
 def test_nothing_is_written_through_a_link_in_a_run(tiny_run, tmp_path, quick, link, write):

@@ -5,6 +5,7 @@
     python examples/benchmarks --only frozen10 --rounds 2 --images 300
     python examples/benchmarks --write-only                     # the page again, from the results there are
     python examples/benchmarks --quick                          # minutes: to see that all of it runs
+    python examples/benchmarks --gpu                            # under nine minutes: a GPU's rows, and its tests
 
 Every measurement is a line of the results file as soon as it is done, and is not made again: --again makes it anew.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 # Run as a folder, Python looks for modules inside it; they are named as parts of the package.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import page  # noqa: E402
+from benchmarks import gpu, page  # noqa: E402
 from benchmarks.machine import ROOT, cores, cpu_flags, installed, machine  # noqa: E402
 from benchmarks.measure import Failure, Workspace, run  # noqa: E402
 from benchmarks.results import Job, Results  # noqa: E402
@@ -34,6 +35,9 @@ def main(words: list[str] | None = None) -> int:
             note = ", only on a GPU or where asked for" if scenario.gpu else ""
             print(f"{name:12} {minutes(scenario.jobs(given)):5.1f} min  {scenario.about}{note}")
         return 0
+    if args.gpu:
+        workspace = Workspace(args.work.resolve() / "gpu" / ("quick" * args.quick), None, given.threads)
+        return 1 if gpu.main(given, workspace, args.again) else 0
     failures = 0 if args.write_only else measure(args, given, results)
     page.write(results, args.page, args.page.parent / "examples" / "images")
     print(f"Written: {args.page}")
@@ -108,6 +112,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=cores(), help="of torch, for all contestants (the cores)")
     parser.add_argument("--again", action="store_true", help="measure anew what is there already")
     parser.add_argument("--quick", action="store_true", help="64 px and a few images, to see that it runs")
+    parser.add_argument("--gpu", action="store_true", help="measure the rows of a GPU alone, and run pytest -m cuda")
     parser.add_argument("--write-only", action="store_true", help="write the page from the results there are")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "benchmarks", help="image sets and scratch files")
     parser.add_argument("--results", type=Path, help="examples/benchmarks/results.jsonl; with --quick under --work")

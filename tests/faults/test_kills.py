@@ -10,6 +10,7 @@ import pytest
 import xrayfast as xf
 from tests.faults.campaign import SEED, conclude, rounds, size_of
 from tests.faults.victims import Victims, timed
+from xrayfast.workflows.steps import training
 
 KILLS, SIGNALS = size_of("kills", 50), size_of("signals", 14)
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -75,13 +76,20 @@ def harm(victims: Victims, name: str, expected: dict[str, bytes]) -> list[str]:
     return wrong + [f"{file} is left over" for file in leftovers]
 
 
+def write_in_thread():
+    """Checkpoints are written while the next epoch trains, as on CUDA."""
+    training.writes_in_thread = lambda device: True
+
+
 @pytest.mark.slow
-def test_killed_at_any_moment_training_ends_with_the_same_bytes(campaign):
+@pytest.mark.parametrize("prepare", [None, write_in_thread])
+def test_killed_at_any_moment_training_ends_with_the_same_bytes(campaign, prepare, monkeypatch):
     victims, whole = campaign
-    rng, wrong, moments = np.random.default_rng(SEED), [], Counter()
+    monkeypatch.setattr(victims, "prepare", prepare)
+    rng, wrong, moments = np.random.default_rng([SEED, prepare is None]), [], Counter()
     for kill in rounds(KILLS):
         words, seconds, expected = whole[kill % len(OPTIONS)]
-        name, after = f"kill{kill}", float(rng.uniform(0, seconds * 1.05))
+        name, after = f"{'thread' if prepare else 'kill'}{kill}", float(rng.uniform(0, seconds * 1.05))
         _code, _output, running = victims.strike(name, signal.SIGKILL, after, *words, "--name", name)
         run = victims.folder / "runs" / name
         moments["ended" if not running else "training" if (run / "history.csv").exists() else "before"] += 1

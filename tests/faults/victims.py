@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,7 +16,12 @@ class Victims:
 
     Args:
         folder: the working directory of the commands; the output of each is there, in NAME.txt.
+
+    Attributes:
+        prepare: a function of a module that each process calls before the command; None for none.
     """
+
+    prepare: Callable[[], None] | None = None
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -26,7 +32,9 @@ class Victims:
 
     def start(self, name: str, *words: object) -> BaseProcess:
         """Start `xrayfast WORDS`."""
-        process = self.context.Process(target=_run, args=(str(self.folder), name, [str(word) for word in words]))
+        process = self.context.Process(
+            target=_run, args=(str(self.folder), name, [str(word) for word in words], self.prepare)
+        )
         process.start()
         return process
 
@@ -58,7 +66,7 @@ class Victims:
         return -signal.SIGALRM if hangs else process.exitcode or 0, output
 
 
-def _run(folder: str, name: str, words: list[str]) -> None:
+def _run(folder: str, name: str, words: list[str], prepare: Callable[[], None] | None) -> None:
     """What a victim does: be the command line."""
     os.chdir(folder)
     with Path(f"{name}.txt").open("wb", buffering=0) as out:
@@ -69,6 +77,8 @@ def _run(folder: str, name: str, words: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ignores it
     from xrayfast.cli import main
 
+    if prepare is not None:
+        prepare()
     main()
 
 

@@ -1,12 +1,18 @@
 """Runs whose images and frozen features lie on the device: the numbers of those that read them batch by batch."""
 
+import threading
+
 import pytest
+import torch
 
 import xrayfast as xf
 from tests.conftest import SMALL
-from xrayfast.errors import Interrupted
+from xrayfast.errors import Interrupted, WriteError
 from xrayfast.learning import device_data
 from xrayfast.learning.training import frozen_features
+from xrayfast.learning.training.callbacks import History
+from xrayfast.learning.training.checkpoint import Snapshot
+from xrayfast.workflows.steps import training
 
 OPTIONS = SMALL | {"epochs": 2, "unfreeze": True, "freeze_epochs": 3, "mixup": 0.0, "resamples": 0, "seed": 5}
 pytestmark = pytest.mark.usefixtures("quick")
@@ -55,6 +61,61 @@ def test_it_resumes_to_the_same_numbers(data, usual, tmp_path):
         xf.fit(data, runs=tmp_path, name="r", data_on_device="on", interrupted=stop, **OPTIONS)
     assert 0 < len(xf.Run(tmp_path / "r").history) < 5
     assert numbers(xf.resume(tmp_path / "r")) == numbers(usual)
+
+
+def test_checkpoints_that_a_thread_writes_are_those_of_a_run_that_waits(data, usual, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "writes_in_thread", lambda device: True)
+    wrote, batches = [], []
+    real = training.save_checkpoint
+    monkeypatch.setattr(
+        training, "save_checkpoint", lambda *a: wrote.append(threading.current_thread().name) or real(*a)
+    )
+
+    def stop():
+        batches.append(None)
+        return len(batches) == 14
+
+    with pytest.raises(Interrupted):
+        xf.fit(data, runs=tmp_path, name="r", interrupted=stop, **OPTIONS)
+    assert len(wrote) == len(xf.Run(tmp_path / "r").history)
+    run = xf.resume(tmp_path / "r")
+    assert numbers(run) == numbers(usual)
+    assert len(wrote) == 5 and all(name.startswith("checkpoint") for name in wrote)
+
+
+def test_a_checkpoint_that_a_thread_cannot_write_ends_training(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "writes_in_thread", lambda device: True)
+    epochs = []
+
+    def full(folder, snapshot, best):
+        epochs.append(len(snapshot.state["rows"]))
+        raise WriteError(f"{folder}: can't be written (no space).")
+
+    monkeypatch.setattr(training, "save_checkpoint", full)
+    with pytest.raises(WriteError, match="no space"):
+        xf.fit(data, runs=tmp_path, name="r", **OPTIONS)
+    assert epochs == [1]
+    assert xf.Run(tmp_path / "r").info.status == "failed"
+
+
+def test_a_snapshot_stays_as_it_was_while_training_goes_on(data):
+    learn = xf.learner(xf.dataloaders(data, size=32, batch_size=8, device="cpu"), weights="none", ema=0.9)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+        learn.average.others = {name: t.detach().clone() for name, t in learn.model.named_parameters()}
+        history = History([{"epoch": 1}], 1)
+        taken = {copy: Snapshot.of(learn, history, copy=copy) for copy in (True, False)}
+        before = {f: {k: t.clone() for k, t in of.items()} for f, of in taken[False].tensors.items()}
+        history.rows.append({"epoch": 2})
+        with torch.no_grad():
+            for tensor in (*learn.model.state_dict().values(), *learn.average.others.values()):
+                tensor.add_(1)
+            for entry in learn.opt.state_dict()["state"]:
+                [value.add_(1) for value in entry.values() if isinstance(value, torch.Tensor)]
+    assert taken[True].state["rows"] == [{"epoch": 1}]
+    for file, tensors in before.items():
+        assert tensors and all(torch.equal(taken[True].tensors[file][name], t) for name, t in tensors.items())
+        assert not any(torch.equal(taken[False].tensors[file][name], t) for name, t in tensors.items()), file
 
 
 def test_it_is_said_once_where_images_lie(data, tmp_path, capsys):

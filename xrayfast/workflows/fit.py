@@ -369,7 +369,7 @@ def resume(
             load_weights(learn.model, best if best.is_file() else copy.model_path)
             history = checkpoint.read_history(config.model.size)
             checkpoint = replace_damaged(copy.checkpoint, checkpoint)
-            publish_epochs(copy, history)
+            publish_epochs(copy, history.rows)
         copy.update_info(precision=precision)
         _train(Training(copy, learn, config, history, reporter, interrupted, world, threads, checkpoint))
         above = run.path.absolute().parent

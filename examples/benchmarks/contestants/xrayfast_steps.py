@@ -7,10 +7,14 @@ import time
 
 from benchmarks.contestants.common import Orders, answer, read_orders
 
+BEGAN = time.perf_counter()
+
 
 def main() -> None:
     orders = read_orders()
-    {"loader": loader, "predict": predict, "interpret": interpret, "help": show_help}[orders.task](orders)
+    tasks = {"loader": loader, "predict": predict, "interpret": interpret, "help": show_help}
+    tasks |= {"first_batch": first_batch, "predict_one": predict_one}
+    tasks[orders.task](orders)
 
 
 def loader(orders: Orders) -> None:
@@ -38,6 +42,43 @@ def predict(orders: Orders) -> None:
     files = [path for split in ("train", "valid") for path, _ in orders.subset(split)]
     table = work(orders.model, files, batch_size=orders.settings["batch_size"])
     answer(predict_seconds=time.perf_counter() - began, images=len(table))
+
+
+def first_batch(orders: Orders) -> None:
+    """Seconds from the start of this process to the end of the first training batch of `xrayfast.fit`, with an empty
+    cache.
+    """
+    import torch
+
+    import xrayfast as xf
+    from xrayfast.learning.fastai_api import Callback
+
+    class Stop(Callback):
+        def after_batch(self) -> None:
+            if self.training:
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                raise KeyboardInterrupt
+
+    settings = orders.settings
+    names = ("arch", "weights", "size", "batch_size", "epochs", "precision")
+    data = xf.open_data(orders.folder, split_file=orders.split_file, cache_dir=orders.scratch)
+    try:
+        xf.fit(data, runs=orders.scratch, cbs=[Stop()], reuse_frozen="on", **{name: settings[name] for name in names})
+    except xf.errors.Interrupted:
+        answer(first_batch_seconds=time.perf_counter() - BEGAN, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def predict_one(orders: Orders) -> None:
+    """Median seconds of `xrayfast predict` of one file."""
+    (path, _), *_ = orders.subset("valid")
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        words = [sys.executable, "-m", "xrayfast", "predict", orders.model, path, "--json"]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        took.append(time.perf_counter() - began)
+    answer(predict_one_seconds=statistics.median(took))
 
 
 def interpret(orders: Orders) -> None:

@@ -8,14 +8,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from typing_extensions import Self
 
 from xrayfast.batches import read_batches, write_batches
 from xrayfast.errors import RunError, WriteError
@@ -29,7 +33,7 @@ from xrayfast.files import (
     write_checksums,
     write_json,
 )
-from xrayfast.learning.model.weights import load_weights, save_tensors, save_weights
+from xrayfast.learning.model.weights import load_weights, save_tensors
 from xrayfast.learning.training.callbacks import History
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.run import OLD_HISTORY_COLUMNS
@@ -128,13 +132,101 @@ class Checkpoint:
         learn.opt.load_state_dict({"state": entries, "hypers": learn.opt.hypers})
 
 
-def save_checkpoint(folder: Path, learn: RadiographLearner, history: History, best: Path | None) -> None:
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint is written from.
+
+    Attributes:
+        tensors: of each file but the best weights'.
+        state: of `state.json`.
+        batches: of the finished epochs.
+        copied: of tensors that were copied on CUDA, the event after which they are complete; else None.
+    """
+
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+    batches: pd.DataFrame
+    copied: Any
+
+    @classmethod
+    def of(cls, learn: RadiographLearner, history: History, *, copy: bool) -> Snapshot:
+        """The state of training; a copy on its device where training is to go on before it is written."""
+        average, scalars, optimizer = learn.average, list[dict[str, Any]](), dict[str, Tensor]()
+        for i, entry in enumerate(learn.opt.state_dict()["state"]):
+            scalars.append({key: value for key, value in entry.items() if not isinstance(value, Tensor)})
+            optimizer.update({f"{i}.{key}": value for key, value in entry.items() if isinstance(value, Tensor)})
+        tensors = {MODEL if average is None else AVERAGE: learn.model.state_dict(), OPTIMIZER: optimizer}
+        state = {"rows": [*history.rows], "best_epoch": history.best_epoch, "optimizer": scalars}
+        if average is not None:
+            tensors[MODEL] = average.weights()
+            state["averaged_steps"] = average.steps
+        copied = None
+        if copy:
+            tensors = {file: {name: t.detach().clone() for name, t in of.items()} for file, of in tensors.items()}
+            if learn.dls.device.type == "cuda":
+                copied = torch.cuda.current_stream(learn.dls.device).record_event()
+        return cls(tensors, state, history.batches, copied)
+
+    def on_cpu(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors on the CPU; copies are fetched beside what the device computes."""
+        if self.copied is None:
+            return self.tensors  # each is fetched as it is written
+        device = next(iter(self.tensors[OPTIMIZER].values()), next(iter(self.tensors[MODEL].values()))).device
+        stream = torch.cuda.Stream(device)
+        stream.wait_event(self.copied)
+        with torch.cuda.stream(stream):
+            return {file: {name: t.cpu() for name, t in of.items()} for file, of in self.tensors.items()}
+
+
+class CheckpointWriter:
+    """Writes checkpoints one after the other: in a thread, while the next epoch trains, or at once.
+
+    As a context manager it waits for the last one at the end. What fails in the thread is raised by the next call.
+
+    Args:
+        in_thread: whether in a thread.
+    """
+
+    def __init__(self, in_thread: bool) -> None:
+        self.in_thread = in_thread
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def write(self, function: Callable[[], None]) -> None:
+        """Call a function that writes one, after the one before."""
+        self.finish()
+        if self.in_thread:
+            self._writing = self._pool.submit(function)
+        else:
+            function()
+
+    def finish(self) -> None:
+        """Wait for the last one."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.finish()
+        finally:
+            self._pool.shutdown()
+
+
+def writes_in_thread(device: torch.device) -> bool:
+    """Whether checkpoints are written while the next epoch trains: where that keeps other processors busy."""
+    return device.type == "cuda"
+
+
+def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None:
     """Replace the checkpoint by a new one, and keep the one before; at any moment one of the two is complete.
 
     Args:
         folder: of the checkpoint.
-        learn: gives weights and optimizer.
-        history: the finished epochs.
+        snapshot: what it is written from.
         best: the file of the best weights; None where they are those of the last epoch.
 
     Raises:
@@ -145,20 +237,12 @@ def save_checkpoint(folder: Path, learn: RadiographLearner, history: History, be
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)  # the disk has never more than two
     ensure_folder(fresh)
-    average, shown = learn.average, MODEL if learn.average is None else AVERAGE
-    state = {"rows": history.rows, "best_epoch": history.best_epoch}
-    tensors, scalars = {}, []
-    for i, entry in enumerate(learn.opt.state_dict()["state"]):
-        scalars.append({key: value for key, value in entry.items() if not isinstance(value, Tensor)})
-        tensors.update({f"{i}.{key}": value for key, value in entry.items() if isinstance(value, Tensor)})
+    shown = AVERAGE if AVERAGE in snapshot.tensors else MODEL
     try:
-        save_weights(learn.model, fresh / shown)
-        if average is not None:
-            save_tensors(average.weights(), fresh / MODEL)
-            state["averaged_steps"] = average.steps
-        save_tensors(tensors, fresh / OPTIMIZER)
-        write_batches(fresh / BATCHES, history.batches)
-        write_json(fresh / STATE, state | {"optimizer": scalars})
+        for name, tensors in snapshot.on_cpu().items():
+            save_tensors({key: tensor.detach() for key, tensor in tensors.items()}, fresh / name)
+        write_batches(fresh / BATCHES, snapshot.batches)
+        write_json(fresh / STATE, snapshot.state)
         link_or_copy(best or fresh / shown, fresh / BEST)
         if best is None:
             digests = dict.fromkeys((shown, BEST), file_digest(fresh / shown))

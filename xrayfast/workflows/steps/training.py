@@ -23,8 +23,17 @@ from xrayfast.learning.training.callbacks import (
     EpochCheckpoint,
     EpochSeeds,
     History,
+    Row,
 )
-from xrayfast.learning.training.checkpoint import BATCHES, BEST, Checkpoint, save_checkpoint
+from xrayfast.learning.training.checkpoint import (
+    BATCHES,
+    BEST,
+    Checkpoint,
+    CheckpointWriter,
+    Snapshot,
+    save_checkpoint,
+    writes_in_thread,
+)
 from xrayfast.learning.training.distributed import World
 from xrayfast.learning.training.frozen_features import (
     MEMORY_BYTES,
@@ -195,6 +204,10 @@ class Training:
             WriteError: an epoch can't be saved.
             KeyboardInterrupt: `interrupted` returned True.
         """
+        with CheckpointWriter(writes_in_thread(self.learn.dls.device)) as writer:
+            self._run_phases(writer)
+
+    def _run_phases(self, writer: CheckpointWriter) -> None:
         run, learn, history, settings = self.run, self.learn, self.history, self.config.train
         groups, pretrained = len(learn.groups), self.config.model.weights != "none"
         lr = self.world.broadcast_number(self._learning_rate(plan_phases(settings, groups, 1.0, pretrained)[0]))
@@ -237,8 +250,9 @@ class Training:
                     features = self._cache_features(scheduled)
                 self.reporter.phase(phase)
                 recorder = TrainRecorder(phase.frozen_groups, data.task, len(data.labels))
+                save = partial(self._save_epoch, writer)
                 epoch_checkpoint = EpochCheckpoint(
-                    history, phase, first_epoch, monitor, patience, self._save_epoch, self.reporter, sizes, recorder
+                    history, phase, first_epoch, monitor, patience, save, self.reporter, sizes, recorder
                 )
                 progress = BatchProgress(self.reporter, first_epoch, self.interrupted, alone=self.world.world_size == 1)
                 threads = AdaptThreads(self.threads, self._note_threads)
@@ -253,6 +267,7 @@ class Training:
                         callbacks=callbacks,
                         start_epoch=start,
                     )
+                writer.finish()
                 failure = epoch_checkpoint.failure
                 if isinstance(failure, TrainingError):
                     raise TrainingError(f"{failure} {self._describe_saved_epochs()}")
@@ -307,22 +322,26 @@ class Training:
             f"weights of its best epoch, {self.history.best_epoch}, not calibrated. Resumed, it would diverge again."
         )
 
-    def _save_epoch(self, improved: bool) -> None:
+    def _save_epoch(self, writer: CheckpointWriter, improved: bool) -> None:
         """Save the checkpoint, and then what the run has of it; on rank zero only."""
-        if self.world.is_rank_zero:
-            save_checkpoint(
-                self.run.checkpoint, self.learn, self.history, None if improved else self.run.new_model_path
-            )
-            publish_epochs(self.run, self.history)
+        if not self.world.is_rank_zero:
+            return
+        snapshot = Snapshot.of(self.learn, self.history, copy=writer.in_thread)
+
+        def write() -> None:
+            save_checkpoint(self.run.checkpoint, snapshot, None if improved else self.run.new_model_path)
+            publish_epochs(self.run, snapshot.state["rows"])
+
+        writer.write(write)
 
 
-def publish_epochs(run: Run, history: History) -> None:
+def publish_epochs(run: Run, rows: list[Row]) -> None:
     """Write `history.csv`, `batches.csv` and `model.safetensors` of a run as its checkpoint has them.
 
     Raises:
         WriteError: the folder can't be written to.
     """
-    run.write_history(history.rows)
+    run.write_history(rows)
     for name, path in ((BATCHES, run.new_batches_path), (BEST, run.new_model_path)):
         saved = run.checkpoint / name
         # Versions before 0.4 saved no best weights in it.

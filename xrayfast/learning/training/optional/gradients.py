@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from xrayfast.learning.fastai_api import Callback, CancelBatchException
 from xrayfast.learning.model.losses import Loss, batch_weight
@@ -24,6 +25,8 @@ class AccumulateGradients(Callback):
     order = CALLBACK_ORDER["AccumulateGradients"]
     run_valid = False
 
+    total: Tensor | None
+
     def __init__(self, batches: int) -> None:
         self.batches = batches
 
@@ -33,7 +36,7 @@ class AccumulateGradients(Callback):
         self._begin()
 
     def _begin(self) -> None:
-        self.count, self.total = 0, torch.zeros(())
+        self.count, self.total = 0, None
 
     def before_backward(self) -> None:
         """Weight the batch's gradient; relative to the group's first batch, so that fp16 does not overflow."""
@@ -44,7 +47,7 @@ class AccumulateGradients(Callback):
         else:
             weight = batch_weight(self.yb[0]) / self.unit
         self.learn.loss_grad = self.loss_grad * weight
-        self.total = self.total.to(weight) + weight
+        self.total = weight if self.total is None else self.total + weight
         self.count += 1
 
     def before_step(self) -> None:
@@ -52,5 +55,6 @@ class AccumulateGradients(Callback):
         if self.count < self.batches and self.iter + 1 < self.n_iter:
             raise CancelBatchException  # leaves out the step, and the gradients as they are
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        torch._foreach_div_(gradients, self.total.clamp(min=1e-12).to(gradients[0]))
+        if self.total is not None:
+            torch._foreach_div_(gradients, self.total.clamp(min=1e-12).to(gradients[0]))
         self._begin()

@@ -1,0 +1,150 @@
+"""The rows of a GPU in one command of less than nine minutes: `python examples/benchmarks --gpu`.
+
+Unfrozen epochs against the limit, frozen epochs against fastai, the first batch, and prediction, on phantoms; then the
+tests that need CUDA. Rows are printed as they are measured, and stand in `gpu.md` and `gpu.jsonl` of the work folder.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.machine import ROOT, commit, machine, versions
+from benchmarks.measure import Failure, Workspace, run
+from benchmarks.results import Job, Results
+from benchmarks.scenarios import Options, protocol
+
+SECONDS = 520
+"""After so many no further measurement is begun; the tests come first."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        what: is measured.
+        jobs: that it needs, by name.
+        value: of their results, by name: the value and how it came about.
+        aim: as text.
+    """
+
+    what: str
+    jobs: dict[str, Job]
+    value: Callable[[dict[str, Any]], tuple[float, str]]
+    aim: str
+
+
+def rows(given: Options) -> list[Row]:
+    """What is measured, in the order of importance."""
+    found = []
+    for images in (60,) if given.quick else (1000, 10_000):
+        for batch in (8,) if given.quick else (64, 256):
+            settings = _unfrozen(given, images, batch)
+            jobs = {
+                "ours": Job("xrayfast", "fit", {**settings, "options": "--resamples 0"}),
+                "limit": Job("limit", "fit", settings),
+            }
+            what = f"unfrozen epoch, {images} images, batch {batch}: limit / ours"
+            found.append(Row(what, jobs, _of_limit, "at least 0.9"))
+    frozen = _frozen(given)
+    jobs = {
+        "ours": Job("xrayfast", "fit", {**frozen, "options": "--resamples 0"}),
+        "fastai": Job("fastai", "fit", frozen),
+    }
+    what = f"{frozen['epochs']} frozen epochs, everything counted: fastai / ours"
+    found.append(Row(what, jobs, _in_all, "at least 6"))
+    first = {"ours": Job("xrayfast", "first_batch", frozen)}
+    found.append(Row("start to the end of the first batch, s", first, _seconds("first_batch_seconds"), ""))
+    model = _unfrozen(given, 60 if given.quick else 1000, 8 if given.quick else 64) | {"options": "--resamples 0"}
+    for many, key in ((False, "predict_one"), (True, "predict")):
+        of = _images(60 if given.quick else 10_000, given) if many else model["images"]
+        job = Job("xrayfast", key, {"images": of, "model": model, "batch_size": 256})
+        count = of[1] if many else 1
+        found.append(Row(f"predict {count} files, s", {"ours": job}, _seconds(f"{key}_seconds"), ""))
+    return found
+
+
+def _images(count: int, given: Options) -> list[Any]:
+    return ["phantoms", count, 64 if given.quick else 256, 0.2]
+
+
+def _unfrozen(given: Options, images: int, batch: int) -> dict[str, Any]:
+    settings = protocol(given, _images(images, given), unfreeze="all", epochs=given.epochs(3), batch_size=batch)
+    return settings | {"precision": "auto", "weights": "none" if given.quick else given.weights}
+
+
+def _frozen(given: Options) -> dict[str, Any]:
+    images, batch = (60, 8) if given.quick else (1000, 64)
+    return _unfrozen(given, images, batch) | {"unfreeze": "none", "epochs": given.epochs(10)}
+
+
+def _epoch(result: dict[str, Any]) -> float:
+    """Median seconds of the epochs after the first."""
+    epochs = [row["seconds"] for row in result["epochs"]]
+    return statistics.median(epochs[1:] or epochs)
+
+
+def _of_limit(found: dict[str, Any]) -> tuple[float, str]:
+    ours, limit = (_epoch(found[name]["result"]) for name in ("ours", "limit"))
+    how = found["limit"]["result"].get("how", "")
+    return limit / ours, f"{limit:.3f} s ({how}) / {ours:.3f} s"
+
+
+def _in_all(found: dict[str, Any]) -> tuple[float, str]:
+    ours, other = found["ours"]["seconds"], found["fastai"]["seconds"]
+    return other / ours, f"{other:.1f} s / {ours:.1f} s"
+
+
+def _seconds(key: str) -> Callable[[dict[str, Any]], tuple[float, str]]:
+    def value(found: dict[str, Any]) -> tuple[float, str]:
+        result = found["ours"]["result"]
+        return result[key], f"device {result.get('device', '')}".strip()
+
+    return value
+
+
+def main(given: Options, workspace: Workspace, again: bool) -> int:
+    """Run the tests and measure all rows that time is left for; the number that failed."""
+    began, work = time.perf_counter(), workspace.work
+    work.mkdir(parents=True, exist_ok=True)
+    results, page = Results(work / "gpu.jsonl"), [f"{machine()}", f"{versions()}, commit {commit()}", ""]
+    failed = not _tests(page)
+    page += ["", "| what | value | aim | from |", "|---|---|---|---|"]
+    for row in rows(given):
+        found, problem = {}, ""
+        for name, job in row.jobs.items():
+            measured = None if again else results.get(job)
+            if measured is None and time.perf_counter() - began > SECONDS:
+                problem = f"not measured: {SECONDS} s are over"
+            elif measured is None:
+                try:
+                    measured = run(job, workspace)
+                    results.add(job, measured)
+                except Failure as error:
+                    problem = f"failed: {str(error).splitlines()[-1]}"
+            if problem:
+                break
+            found[name] = measured
+        failed += problem.startswith("failed")
+        value, how = (None, problem) if problem else row.value(found)
+        page.append(f"| {row.what} | {'–' if value is None else f'{value:.2f}'} | {row.aim} | {how} |")
+        print(page[-1], f"({time.perf_counter() - began:.0f} s)", flush=True)
+        (work / "gpu.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+    print(f"Written: {work / 'gpu.md'}")
+    return failed
+
+
+def _tests(page: list[str]) -> bool:
+    """Run the tests that need CUDA; whether none failed."""
+    words = [sys.executable, "-m", "pytest", "-m", "cuda", "-q", "--disable-warnings", "tests/test_cuda.py"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=240)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR")) or " in " in line]
+    page += [f"pytest -m cuda: {line}" for line in lines[-20:]]
+    print(*page[-len(lines[-20:]) :], sep="\n", flush=True)
+    return done.returncode in (0, 5)
