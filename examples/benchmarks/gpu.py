@@ -141,10 +141,11 @@ def main(given: Options, workspace: Workspace, again: bool) -> int:
 
 def _tests(page: list[str]) -> bool:
     """Run the tests that need CUDA; whether none failed."""
-    words = [sys.executable, "-m", "pytest", "-m", "cuda", "-q", "--disable-warnings", "tests/test_cuda.py"]
+    words = [sys.executable, "-m", "pytest", "-m", "cuda", "--disable-warnings", "tests/test_cuda.py"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=240)
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR")) or " in " in line]
-    page += [f"pytest -m cuda: {line}" for line in lines[-20:]]
-    print(*page[-len(lines[-20:]) :], sep="\n", flush=True)
+    said = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR")) or " in " in line]
+    lines = [f"pytest -m cuda: {line}" for line in said[-20:]]
+    page += lines
+    print(*lines, sep="\n", flush=True)
     return done.returncode in (0, 5)
