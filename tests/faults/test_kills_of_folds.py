@@ -12,15 +12,21 @@ from tests.faults.victims import Victims, timed
 from tests.workflows.test_cross_validate import bytes_of
 
 KILLS = size_of("fold_kills", 10)
-OPTIONS = "--folds 3 --test-fraction 0.2 --epochs 2 --unfreeze --freeze-epochs 1"
+OPTIONS = "--folds 3 --test-fraction 0.2 --epochs 3"
+SHARED = {1: ["--unfreeze", "--freeze-epochs", "1"], 2: ["--augment", "off"]}
+"""By jobs: the folds of one train all layers, those of two share the features of frozen ones."""
 
 
 @pytest.mark.slow
-def test_killed_at_any_moments_a_cross_validation_ends_with_the_same_bytes(data_dir, tmp_path):
-    """Each is killed once or several times in a row, also while it resumes."""
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_at_any_moments_a_cross_validation_ends_with_the_same_bytes(data_dir, tmp_path, jobs):
+    """Each is killed once or several times in a row, also while it resumes; with several jobs in turns alone, after
+    which the processes of the folds end by themselves, and with them.
+    """
     victims = Victims(tmp_path)
     victims.run("warm", "--version")
-    words = ["cross-validate", data_dir, *TINY.split(), *OPTIONS.split(), "--runs", "runs"]
+    at_once = [] if jobs == 1 else ["--jobs", jobs]
+    words = ["cross-validate", data_dir, *TINY.split(), *OPTIONS.split(), *SHARED[jobs], *at_once, "--runs", "runs"]
     seconds = timed(victims, "whole", *words, "--name", "whole")
     whole = xf.CrossValidation(tmp_path / "runs" / "whole")
     expected, files = bytes_of(whole), {path.relative_to(whole.path) for path in whole.path.rglob("*")}
@@ -32,13 +38,13 @@ def test_killed_at_any_moments_a_cross_validation_ends_with_the_same_bytes(data_
         folder = tmp_path / "runs" / name
         for _ in range(int(rng.integers(1, 4))):
             begun = (folder / "cross_validation.json").exists()
-            command = ["cross-validate", "--resume", folder] if begun else [*words, "--name", name]
+            command = ["cross-validate", "--resume", folder, *at_once] if begun else [*words, "--name", name]
             after = float(rng.uniform(0, seconds))
-            *_, running = victims.strike(name, signal.SIGKILL, after, *command)
+            *_, running = victims.strike(name, signal.SIGKILL, after, *command, children=jobs > 1 and kills % 2 == 1)
             moments.append(len(list(folder.glob("fold*"))) if running else "ended")
             kills += 1
         begun = (folder / "cross_validation.json").exists()
-        command = ["cross-validate", "--resume", folder] if begun else [*words, "--name", name]
+        command = ["cross-validate", "--resume", folder, *at_once] if begun else [*words, "--name", name]
         code, output = victims.run(name, *command)
         if code and "there is nothing to resume" not in output:
             wrong.append(f"{name}: exit {code}: {output[-600:]}")
@@ -47,5 +53,5 @@ def test_killed_at_any_moments_a_cross_validation_ends_with_the_same_bytes(data_
         wrong += [f"{name}: {file} differs" for file in expected if found.get(file) != expected[file]]
         there = {path.relative_to(folder) for path in folder.rglob("*")}
         wrong += [f"{name}: {file} is left over or missing" for file in there ^ files]
-    conclude(kills, max(KILLS, kills), f"kills of folds (begun at each: {moments})", wrong)
+    conclude(kills, max(KILLS, kills), f"kills of {jobs} folds at once (begun at each: {moments})", wrong)
     assert len(set(moments)) > min(2, len(moments) - 1)

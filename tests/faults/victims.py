@@ -10,6 +10,8 @@ from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import psutil
+
 
 class Victims:
     """Starts commands in processes of their own.
@@ -43,16 +45,22 @@ class Victims:
         process = self.start(name, *words)
         return self.end(process, name, seconds)
 
-    def strike(self, name: str, number: int, after: float, *words: object) -> tuple[int, str, bool]:
-        """Send a signal to a command after some seconds; its exit code, its output, and whether it still ran then."""
+    def strike(
+        self, name: str, number: int, after: float, *words: object, children: bool = False
+    ) -> tuple[int, str, bool]:
+        """Send a signal to a command, or to its child processes too, after some seconds; its exit code, its output, and
+        whether it still ran then.
+        """
         (self.folder / f"{name}.txt").unlink(missing_ok=True)
         process = self.start(name, *words)
         while not (self.folder / f"{name}.txt").exists():
             time.sleep(0.005)
         process.join(after)
         running = process.is_alive()
-        with suppress(ProcessLookupError):
-            os.kill(process.pid or 0, number)
+        struck = psutil.Process(process.pid).children(recursive=True) if children and running else []
+        for pid in [process.pid or 0, *(child.pid for child in struck)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
         return *self.end(process, name), running
 
     def end(self, process: BaseProcess, name: str, seconds: float = 120) -> tuple[int, str]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import log_loss
 from typer.testing import CliRunner
 
 import xrayfast as xf
@@ -13,6 +14,7 @@ from tests.conftest import SMALL
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.metrics.operating_points.decision import fit_decision
+from xrayfast.reporting.markdown.methods import describe_methods
 from xrayfast.workflows.steps.ensembles import average_by_image
 
 
@@ -77,6 +79,16 @@ def test_the_folder_holds_no_weights_and_loads_again_without_code(pair, images):
             use(both)
 
 
+def test_its_methods_tell_of_all_networks_and_how_they_were_trained(pair):
+    first, _, both = pair
+    text = describe_methods(both)
+    assert "The probabilities of 2 networks were averaged, which differ in seed; network and training are" in text
+    assert "phases head: 1 epoch" in text and "not recorded" not in text and "epochs 0" not in text
+    assert f"training {first.info.counts['train']['images']} images" in text and "torch " in text
+    assert "Of each network the weights of its best epoch were kept, by the validation split's AUROC, macro." in text
+    assert f"{first.info.parameters:,} parameters in all" in text, "of one network"
+
+
 def test_saliency_is_the_mean_of_the_members_maps(pair, images):
     first, second, both = pair
     table, hot = xf.predict(both, images), 0
@@ -109,6 +121,14 @@ def test_it_is_evaluated_and_compared_like_a_run(pair, tmp_path):
     first, _, both = pair
     own = xf.evaluate(both)
     assert own.metrics["result"]["overall"] == pytest.approx(both.metrics["test"]["overall"])
+    members = [xf.evaluate(run).predictions for run in pair[:2]]
+    held_back, labels = own.predictions, list(range(len(both.labels)))
+    truth = held_back.truth.argmax(1)
+    assert log_loss(truth, held_back.raw, labels=labels) < np.mean(
+        [log_loss(truth, member.raw, labels=labels) for member in members]
+    )
+    brier = [((found.raw - found.truth) ** 2).sum(1).mean() for found in (held_back, *members)]
+    assert brier[0] < np.mean(brier[1:]), "at least as good as the mean of its members"
     other = tmp_path / "other"
     xf.synth(other, images=18, size=64, seed=99)
     found = xf.evaluate(both, other, device="cpu").predictions

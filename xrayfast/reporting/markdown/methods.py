@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import plural
+from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.reporting.markdown import descriptions as say
@@ -23,12 +24,43 @@ def describe_methods(run: Run) -> str:
         RunError: a file of the run is damaged.
     """
     facts = read_run_facts(run)
+    if members := run.members:
+        return _describe_ensemble(facts, [read_run_facts(member) for member in members], run.chosen_on)
+    return _paragraph(facts, _apart(facts), say.epoch_selection(facts), run.chosen_on)
+
+
+def _apart(facts: RunFacts) -> list[str]:
+    """Whether patients are in several splits."""
     split = facts.split
     if split is not None and (split["patient"] != "").all() and split.groupby("patient")["split"].nunique().max() == 1:
-        apart = ["No patient was in more than one split."]
-    else:
-        apart = say.split_overlap(facts)
-    return _paragraph(facts, apart, say.epoch_selection(facts), run.chosen_on)
+        return ["No patient was in more than one split."]
+    return say.split_overlap(facts)
+
+
+def _describe_ensemble(facts: RunFacts, members: Sequence[RunFacts], chosen_on: str) -> str:
+    """The paragraph of an ensemble; network and training are those of its first member."""
+    first, *others = members
+    differing = {
+        name.replace("_", " ")
+        for other in others
+        for section in ("model", "train")
+        for name, value in getattr(other.config, section)
+        if value != getattr(getattr(first.config, section), name)
+    }
+    same_split = len({one.info.fingerprint for one in members}) == 1
+    details = [*sorted(differing), *([] if same_split else ["training images"])]
+    how = f"The probabilities of {plural(len(members), 'network')} were averaged"
+    how += (
+        f", which differ in {', '.join(details)}; network and training are described of the first." if details else "."
+    )
+    counts = first.info.counts if same_split else facts.info.counts
+    facts = replace(
+        first, info=first.info.model_copy(update={"counts": counts}), results=facts.results, decision=facts.decision
+    )
+    selection = (
+        f"Of each network the weights of its best epoch were kept, by the validation split's {say.monitored(first)}."
+    )
+    return _paragraph(facts, [*(_apart(first) if same_split else []), how], f"{selection} {optimism()}", chosen_on)
 
 
 def describe_cross_validation(cv: CrossValidation) -> str:
