@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import xrayfast as xf
-from tests.notebooks.conftest import SECONDS, environment
+from tests.notebooks.conftest import QUICKLY, SECONDS, environment
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "notebooks"
 NAMES = ("from_a_folder_to_a_report", "with_fastais_own_hands")
@@ -56,12 +56,14 @@ def notebook(name):
 
 
 QUICKER = {
-    "from_a_folder_to_a_report": {"images=180": "images=90", "steps=50": "steps=20", "epochs=5": "epochs=1"},
+    "from_a_folder_to_a_report": {
+        "images=180": "images=90", "steps=50": "steps=20", "epochs=5": "epochs=1", '"resnet18"': '"tiny_resnet"',
+    },
     "with_fastais_own_hands": {
         "images=150": "images=90", "fit_one_cycle(12,": "fit_one_cycle(2,", '"epochs": 12': '"epochs": 2',
     },
 }  # fmt: skip
-"""Fewer images, steps and epochs, which no cell shows less with."""
+"""Fewer images, steps, epochs and channels, which no cell shows less with."""
 
 
 @pytest.fixture(
@@ -82,6 +84,8 @@ def executed(request, tmp_path_factory):
     for stored, less in QUICKER[name].items() if quicker else ():
         (cell,) = [cell for cell in code if stored in cell.source]
         cell.source = cell.source.replace(stored, less)
+    if quicker:
+        book.cells.insert(0, nbformat.v4.new_code_cell(QUICKLY))
     client = nbclient.NotebookClient(book, timeout=SECONDS, resources={"metadata": {"path": str(folder)}})
     client.execute(env=environment(folder))
     return name, code, folder

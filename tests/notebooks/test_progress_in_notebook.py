@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tests.conftest import TINY
+from tests.conftest import SMALL
+from tests.notebooks.conftest import QUICKLY
 from xrayfast.errors import plural
 from xrayfast.run import Run
 
@@ -12,8 +13,8 @@ from xrayfast.run import Run
 @pytest.fixture(scope="module")
 def ready(kernel, data_dir):
     """The kernel with a data set, settings and a run."""
-    setup = f"import xrayfast as xf\nsmall = {TINY!r}\ndata = xf.open_data({str(data_dir)!r}, test_fraction=0.2)"
-    assert not kernel.run(setup)
+    setup = f"import xrayfast as xf\nsmall = {SMALL!r}\ndata = xf.open_data({str(data_dir)!r}, test_fraction=0.2)"
+    assert not kernel.run(QUICKLY + setup)
     outputs = kernel.run("run = xf.fit(data, name='one', unfreeze=True, epochs=2, **small)")
     return kernel, outputs
 
@@ -50,7 +51,7 @@ def test_every_function_that_takes_time_shows_what_it_does(ready, data_dir):
         f"xf.predict({run}, {folder!r}, device='cpu')": "predicting",
         f"xf.evaluate({run}, {str(data_dir)!r}, device='cpu', resamples=20)": "computing metrics",
         "xf.check(data, size=64)": "comparing",
-        "xf.find_lr(data, steps=20, weights='none', size=32, device='cpu')": "range test",
+        "xf.find_lr(data, steps=20, **small)": "range test",
         f"xf.interpret({run}, top=2)": "writing the report",
     }.items():
         assert f"{stage}: " in html_of(kernel.run(f"found = {call}")), call
@@ -75,7 +76,7 @@ def test_an_error_shows_its_message_alone(ready):
 def test_interrupting_stops_after_the_batch_and_says_how_to_go_on(ready):
     kernel = ready[0]
     history = kernel.folder / "runs/stopped/history.csv"
-    call = "run = xf.fit(data, name='stopped', epochs=40, **small)"
+    call = "run = xf.fit(data, name='stopped', epochs=400, **small)"
     shown, error = kernel.interrupt(call, history.exists)
     assert "stopped after" in html_of([shown])
     assert error.ename == "Interrupted"
