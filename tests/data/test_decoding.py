@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import xrayfast as xf
+from tests.conftest import SMALL
 from tests.data.builders import opened
 from tests.data.images.dicom_files import dicom_bytes, report_bytes
 from xrayfast.config import Config
@@ -48,7 +49,7 @@ def test_unreadable_files_are_an_error_or_left_out_as_if_they_were_not_there(fol
 def test_a_run_lists_them_and_finds_its_data_again(folder, tmp_path):
     names = unreadable(folder)
     config = Config().updated({"unreadable": "skip", "cache": False, "patient_col": "none"})
-    options = {"weights": "none", "size": 64, "epochs": 1, "device": "cpu", "resamples": 0}
+    options = {"arch": SMALL["arch"], "weights": "none", "size": 64, "epochs": 1, "device": "cpu", "resamples": 0}
     with pytest.warns(UserWarning) as warned:  # all notes, as nothing is displayed
         run = xf.fit(folder, config=config, runs=tmp_path / "runs", **options)
     texts = [str(w.message) for w in warned]

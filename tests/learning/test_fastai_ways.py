@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import normalize
 
 import xrayfast as xf
+from tests.conftest import SMALL
 from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Callback, DataLoaders, Learner
@@ -35,7 +36,7 @@ def learn(request, tmp_path_factory):
     """A learner after three epochs on images of the network's size."""
     folder = request.getfixturevalue({"single": "data_dir", "multi": "multi_dir"}[request.param])
     dls = xf.dataloaders(xf.open_data(folder, test_fraction=0.2), size=64, batch_size=4, device="cpu", workers=0)
-    learn = xf.learner(dls, weights="none", precision="fp32", seed=3)
+    learn = xf.learner(dls, arch=SMALL["arch"], weights="none", precision="fp32", seed=3)
     learn.path = tmp_path_factory.mktemp("learner")
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(3, 1e-3)

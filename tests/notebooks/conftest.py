@@ -11,13 +11,16 @@ SECONDS = 300
 
 
 QUICKLY = f"""
-import os, sys
+import os, pytest, sys
 sys.path.append({str(Path(__file__).resolve().parents[2])!r})
-from tests.conftest import add_tiny_resnet
+from tests.conftest import add_tiny_resnet, draw_one_pixel
 add_tiny_resnet()
+draw_one_pixel(pytest.MonkeyPatch())
 os.fsync = lambda descriptor: None
 """
-"""A cell before all others, after which "tiny_resnet" is a backbone, and no file waits for the disk."""
+"""A cell before all others, after which "tiny_resnet" is a backbone, figures of files are of one pixel, and no file
+waits for the disk.
+"""
 
 
 def environment(folder):

@@ -10,6 +10,7 @@ import torch
 from fastai.learner import load_learner
 
 import xrayfast as xf
+from tests.conftest import SMALL
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.model import precision
 from xrayfast.learning.training import learner, mixed_precision
@@ -19,7 +20,9 @@ from xrayfast.learning.training.mixed_precision import Float16
 def small(data_dir, **options):
     """A learner on few training images."""
     data = xf.open_data(data_dir, valid_fraction=0.6)
-    return xf.learner(xf.dataloaders(data, size=32, batch_size=8, device="cpu"), weights="none", **options)
+    return xf.learner(
+        xf.dataloaders(data, size=32, batch_size=8, device="cpu"), arch=SMALL["arch"], weights="none", **options
+    )
 
 
 @pytest.fixture
@@ -179,7 +182,7 @@ LARGEST = 2.0**127
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_fp16_skips_a_step_whose_gradients_overflow_and_goes_on_with_a_smaller_scale(data_dir, optimizer):
     dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
-    learn = xf.learner(dls, weights="none", precision="fp32", optimizer=optimizer)
+    learn = xf.learner(dls, arch=SMALL["arch"], weights="none", precision="fp32", optimizer=optimizer)
     learn.add_cb(Scaled())
     before = [p.detach().clone() for p in learn.model.parameters()]
     scale, unchanged = [], []
