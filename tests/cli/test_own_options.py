@@ -103,6 +103,7 @@ ACTS = {
     ("compare", "split"): (COMPARE, "--split valid"),
     ("compare", "order"): (COMPARE, "--order brier"),
     ("compare", "reference"): (f"{COMPARE} --reference a", f"{COMPARE} --reference b"),
+    ("compare", "by"): (COMPARE, "--by sex"),
     ("compare", "csv"): (COMPARE, "--csv table.csv"),
     ("compare", "page"): (COMPARE, "--page page.html"),
     ("compare", "resamples"): (COMPARE, COMPARE.replace("10", "20")),

@@ -279,6 +279,37 @@ def test_only_shared_images_are_compared_and_the_notes_say_how_many(tmp_path):
     assert pick(found, "b", "accuracy")["difference"] == pytest.approx(right[0].mean() - right[1].mean(), abs=1e-12)
 
 
+def test_runs_are_compared_in_subgroups_of_the_reference_by_the_images_there(tmp_path):
+    truth, probability = one_class(n=120)
+    ages = np.where(np.arange(120) < 40, 30.0, np.where(np.arange(120) < 110, 70.0, np.nan))
+    attributes = {"sex": np.array(["F", "M", ""] * 40, dtype=object), "age": ages}
+    for name, share in (("a", 0.3), ("b", 0.0)):
+        kept(tmp_path, name, valid=replace(told(truth, better(probability, truth, share)), attributes=attributes))
+    found = xf.compare(tmp_path, resamples=40, by=["sex", "age"])
+    rows = found.subgroups
+    assert rows[["by", "value"]].drop_duplicates().to_numpy().tolist() == [
+        ["sex", "F"], ["sex", "M"], ["age", "18-39"], ["age", "60-79"],
+    ]  # fmt: skip
+    a, b = (Run(tmp_path / name).predictions("valid") for name in "ab")
+    for sex in "FM":
+        there = attributes["sex"] == sex
+        alone = [ResampledMetrics(one.truth[there], one.probability[there], "single") for one in (b, a)]
+        expected = paired_differences(*alone, 40, seed=0).overall["accuracy"]
+        row = rows[(rows["value"] == sex) & (rows["metric"] == "accuracy")].iloc[0]
+        assert (row["run"], row["reference"], row["images"]) == ("b", "a", 40)
+        right = [(one.probability.argmax(axis=1) == one.truth.argmax(axis=1))[there].mean() for one in (b, a)]
+        assert row["difference"] == pytest.approx(right[0] - right[1])
+        assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    # No AUROC where fewer than ten have a class.
+    few = {value: min(truth[attributes["sex"] == value].sum(axis=0)) < 10 for value in "FM"}
+    shown = {value: rows[(rows["value"] == value) & (rows["metric"] == "auroc_macro")]["difference"].isna().item() for value in "FM"}
+    assert shown == few
+    assert found.to_json()["subgroups"][0]["by"] == "sex" and found.population["sex"] == {"": 40, "F": 40, "M": 40}
+    assert xf.compare(tmp_path, resamples=40).subgroups is None
+    with pytest.raises(ConfigError, match="device"):
+        xf.compare(tmp_path, resamples=40, by="device")
+
+
 DIFFERENT = {
     "images": ({"images": [f"other/{i}" for i in range(60)]}, "no image in common"),
     "labels": ({"labels": ("covid-19", "normal", "pneumonia", "fracture")}, "its labels differ"),

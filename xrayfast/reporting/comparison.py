@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ class Comparison(HasOverview):
         tests: how many p-values were corrected together.
         warnings: those beside the headlines of the runs, and what makes the values of this split misleading.
         page: where the page was written; None where none was asked for.
+        population: whom the reference's images are of, see `Predictions.population`.
+        subgroups: rows as in `differences`, over all labels and without tests, of each subgroup that was asked for,
+            named by the columns `by` and `value`; None where none was.
         out_of_fold: whether all runs are cross-validations, whose split "valid" are the out-of-fold predictions.
     """
 
@@ -52,6 +56,8 @@ class Comparison(HasOverview):
     tests: int
     warnings: tuple[str, ...] = ()
     page: Path | None = None
+    population: Mapping[str, Any] | None = None
+    subgroups: pd.DataFrame | None = None
     out_of_fold: bool = False
 
     @property
@@ -79,6 +85,8 @@ class Comparison(HasOverview):
             "reference": self.reference,
             "runs": runs,
             "differences": records(self.differences),
+            "population": None if self.population is None else dict(self.population),
+            "subgroups": [] if self.subgroups is None else records(self.subgroups),
             "tests": self.tests,
             "warnings": list(self.warnings),
             "notes": list(self.notes),

@@ -26,7 +26,15 @@ from xrayfast.reporting.comparison import Comparison
 from xrayfast.reporting.html.pages.comparison_page import render_comparison_page
 from xrayfast.reporting.wording import warning_sentences
 from xrayfast.run import SPLIT_FILE, Run, now
-from xrayfast.workflows.steps.paired import LEVEL, RunPredictions, compare_folds, compare_pair, correct_p_values
+from xrayfast.workflows.steps.paired import (
+    LEVEL,
+    RunPredictions,
+    compare_folds,
+    compare_pair,
+    compare_subgroups,
+    correct_p_values,
+)
+from xrayfast.workflows.steps.subgroup_columns import add_own_columns
 
 
 @check_arguments(field_types)
@@ -36,6 +44,7 @@ def compare(
     split: PredictedSplit | None = None,
     order: str = DEFAULT_METRIC,
     reference: Run | Path | str | None = None,
+    by: Sequence[str] | str = (),
     resamples: Annotated[int, Field(ge=1, le=MAX_RESAMPLES)] = 1000,
     seed: int = 0,
     page: Path | str | None = None,
@@ -54,6 +63,8 @@ def compare(
         split: the split to compare on; default the test split where every run has one, else valid.
         order: a name of `metrics.registry.overall_metrics`; the best run comes first, by the metric's direction.
         reference: the run that the others are compared with, one of `runs` or its name; default the first of the table.
+        by: subgroups to compare the runs in as well: "sex", "age" (in bands), "view", or any column of the table of
+            labels of the reference that has at most 20 values.
         resamples: how often patients are drawn for the differences, and for the intervals of runs whose
             `metrics.json` has none.
         seed: of the draws.
@@ -62,15 +73,16 @@ def compare(
             stage, its images done and in all.
 
     Returns:
-        The Comparison: `.table`, `.differences`, `.warnings`, `.notes`, `.page`, `.to_json()`.
+        The Comparison: `.table`, `.differences`, `.subgroups`, `.warnings`, `.notes`, `.page`, `.to_json()`.
 
     Raises:
         RunError: fewer than two runs, no run's folder, no predictions, or runs of different tasks.
-        ConfigError: the metric or the reference is unknown, or there are no draws.
+        ConfigError: the metric or the reference is unknown, the data do not give a subgroup, or there are no draws.
         WriteError: the page can't be written.
     """
     if page is not None:
         require_output_file(Path(page))
+    groups = (by,) if isinstance(by, str) else tuple(by)
     found, notes = _collect_runs(runs)
     task = _common_task(found)
     known = overall_metrics(task)
@@ -90,6 +102,8 @@ def compare(
             order, ascending=not known[order].higher_is_better, na_position="last", kind="stable", ignore_index=True
         )
         reference_name = reference_name or str(table["run"][0])
+        own = add_own_columns(found[reference_name], predictions[reference_name], groups)
+        predictions[reference_name] = own
         metrics = tuple(dict.fromkeys([*epoch_metrics(task), order]))
         for name in table["run"]:
             if name != reference_name:
@@ -101,6 +115,8 @@ def compare(
                 pairs += [{"run": name, "reference": reference_name, **row} for row in compared]
             done += len(predictions[name])
             reporter.preparing("comparing", done, total)
+        sides = {name: _run_predictions(run, predictions[name]) for name, run in found.items()}
+        grouped = compare_subgroups(sides, reference_name, table["run"], groups, metrics, resamples, seed)
     chosen_from = len(found) if reference is None else 2
     difference_table, tests = correct_p_values(pairs, chosen_from)
     notes += _merge_lines(remarks, "Every other run") + _test_notes(tests, chosen_from, reference is None, order)
@@ -117,11 +133,14 @@ def compare(
         tests,
         (*split_warnings, *warnings),
         None if page is None else Path(page),
+        predictions[reference_name].population(),
+        pd.DataFrame(grouped) if grouped else None,
         out_of_fold=chosen == "valid" and all(run.has_folds for run in found.values()),
     )
     if compared_runs.page is not None:
         options = ["--split", chosen, "--order", order]
         options += [] if reference is None else ["--reference", str(found[reference_name].path)]
+        options += ["--by", ",".join(groups)] if groups else []
         options += ["--resamples", str(resamples), "--seed", str(seed), "--page", str(page)]
         command = shlex.join(["xrayfast", "compare", *(str(run.path) for run in found.values()), *options])
         created = now()[:16].replace("T", " ") + " UTC"

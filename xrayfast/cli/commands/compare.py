@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrayfast.cli.common import require_output
-from xrayfast.cli.options import DrawSeed, Json, check_choice, out_option
+from xrayfast.cli.options import DrawSeed, Json, check_choice, out_option, split_columns
 from xrayfast.cli.output import Output
 from xrayfast.config import DEFAULT_METRIC, MAX_RESAMPLES, PREDICTED_SPLITS
 from xrayfast.errors import format_cell, format_interval, format_value
@@ -41,11 +41,19 @@ def compare(
         str | None,
         typer.Option(metavar="RUN", show_default="the best", help="The run that the others are compared with."),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN[,...]",
+            help="Differences by subgroup too: by sex, age, view, or any column of the table of labels.",
+        ),
+    ] = None,
     csv: Annotated[
         Path | None,
         out_option(
             metavar="FILE",
-            help="Write the table, all metrics included, and the differences beside it: all.csv, all-differences.csv.",
+            help="Write the table, all metrics included, and the differences beside it: all.csv, all-differences.csv, "
+            "with --by all-subgroups.csv.",
         ),
     ] = None,
     page: Annotated[Path | None, out_option(metavar="FILE", help="Write the comparison as one HTML page.")] = None,
@@ -72,6 +80,7 @@ def compare(
             split=split,  # type: ignore[arg-type]
             order=order,
             reference=reference,
+            by=split_columns(by),
             resamples=resamples,
             seed=seed,
             page=page,
@@ -79,14 +88,19 @@ def compare(
         )
     show_comparison(out, found)
     if csv is not None:
-        beside = csv.with_name(f"{csv.stem}-differences.csv")
-        write_csv(csv, found.table)
-        write_csv(beside, found.differences)
-        out.done("Table", csv)
-        out.done("Differences", beside)
+        tables = {"Table": (csv, found.table), "Differences": (_beside(csv, "differences"), found.differences)}
+        if found.subgroups is not None:
+            tables["Subgroups"] = _beside(csv, "subgroups"), found.subgroups
+        for title, (path, table) in tables.items():
+            write_csv(path, table)
+            out.done(title, path)
     if page is not None:
         out.done("Page", page)
     out.json(found.to_json())
+
+
+def _beside(csv: Path, what: str) -> Path:
+    return csv.with_name(f"{csv.stem}-{what}.csv")
 
 
 def show_comparison(out: Output, found: Comparison) -> None:
@@ -114,6 +128,7 @@ def show_comparison(out: Output, found: Comparison) -> None:
     rows = _records(found.differences)
     if rows:
         _show_differences(out, found, rows, titles)
+        _show_subgroups(out, found, titles)
     out.line()
     for note in found.notes:
         out.note(note)
@@ -150,6 +165,20 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
         ],
         text_columns=2,
     )
+
+
+def _show_subgroups(out: Output, found: Comparison, titles: dict[str, str]) -> None:
+    rows: dict[str, dict[tuple[str, str, int], dict[str, str]]] = {}
+    for row in [] if found.subgroups is None else _records(found.subgroups):
+        group = row["value"], row["run"], row["images"]
+        rows.setdefault(row["by"], {}).setdefault(group, {})[row["metric"]] = _difference(row)
+    for by, groups in rows.items():
+        out.table(
+            f"Difference from {found.reference} by {by}, with 95 % intervals, not corrected for their number",
+            [by, "run", "images", *titles.values()],
+            [(*group, *(cells[name] for name in titles)) for group, cells in groups.items()],
+            text_columns=2,
+        )
 
 
 def _split_images(found: Comparison, table: pd.DataFrame) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,8 +19,10 @@ from xrayfast.metrics.intervals.delong import delong_test
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import EXACT_MATCH
+from xrayfast.metrics.subgroups import NEEDS_BOTH
 from xrayfast.predictions import Predictions
 from xrayfast.run import Run
+from xrayfast.workflows.steps.results import patients_by_label, subgroup_values
 
 LEVEL = 0.05
 """A difference is significant where its corrected p-value is below and its 95 % interval excludes 0."""
@@ -100,6 +102,50 @@ def compare_pair(
     shown = replace(found, overall=overall, per_label={"auroc": found.per_label["auroc"]})
     remarks = shown.notes(a.labels) + _few_patients_note(a, groups)
     return rows, notes + [f"difference from {{reference}}: {remark}" for remark in remarks]
+
+
+def compare_subgroups(
+    sides: Mapping[str, RunPredictions],
+    reference: str,
+    names: Iterable[str],
+    by: Sequence[str],
+    metrics: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """`compare_pair` of each run with the reference in each subgroup of the reference's images, over all labels.
+
+    Args:
+        sides: the runs by name.
+        reference: one of them, whose predictions have the columns `by`.
+        names: the order of the runs.
+        by: columns of `Predictions.attributes`.
+        metrics: as for `compare_pair`.
+        resamples: likewise.
+        seed: likewise.
+
+    Returns:
+        A row for each column, subgroup, run and metric: `by`, `value`, `run`, `reference` and the columns of
+        `compare_pair` without a test. Metrics that begin like one of `NEEDS_BOTH` are NaN where fewer than `FEW`
+        patients (or images) of a subgroup have a label, or are without it.
+    """
+    rows: list[dict[str, Any]] = []
+    own = sides[reference].predictions
+    for column, values in subgroup_values(own, by).items():
+        for value in sorted(set(values.tolist()) - {""}):
+            of_group = replace(sides[reference], predictions=own.select(values == value))
+            few = min(map(min, patients_by_label(of_group.predictions).values())) < FEW
+            for name in names:
+                if name == reference:
+                    continue
+                for row in compare_pair(sides[name], of_group, metrics, resamples, seed)[0]:
+                    if row["label"]:
+                        continue
+                    lacking = few and row["metric"].startswith(NEEDS_BOTH)
+                    numbers = dict.fromkeys(("difference", "low", "high"), math.nan) if lacking else {}
+                    kept = {key: cell for key, cell in row.items() if key not in ("label", "test", "p")}
+                    rows.append({"by": column, "value": value, "run": name, "reference": reference, **kept, **numbers})
+    return rows
 
 
 def compare_folds(one: Run, other: Run, rows: Sequence[dict[str, Any]]) -> list[str]:

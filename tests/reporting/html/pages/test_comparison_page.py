@@ -12,11 +12,14 @@ import xrayfast as xf
 from tests.metrics.cases import many_labels, one_class
 from tests.workflows.test_compare import better, kept, told
 from xrayfast.errors import format_value
+from xrayfast.metrics.registry import metric_title
 from xrayfast.metrics.summary import summarise
 from xrayfast.reporting.html.pages import comparison_page
 from xrayfast.reporting.html.pages.comparison_page import WARNINGS_OPEN, answer, render_comparison_page
 
 HOSTILE = "<script>alert(1)<{0}\u202e"
+
+PEOPLE = {"sex": np.array(["F", "M"] * 30, dtype=object), "age": np.full(60, 50.0)}
 
 FEW = {"code": "few patients", "text": "Fewer than 10 patients: <b>.", "advice": "Take more."}
 CHANCE = {"code": "chance", "text": "AUROC {reference} is not above chance.", "advice": ""}
@@ -74,11 +77,35 @@ def made(tmp_path_factory):
         ("b", 0.0, [CHOSEN, FEW, CHANCE]),
         ("c", 0.3, [CHOSEN, FEW]),
     ):
-        run = kept(root / "runs", name, valid=told(truth, better(probability, truth, share), labels))
+        predictions = replace(told(truth, better(probability, truth, share), labels), attributes=PEOPLE)
+        run = kept(root / "runs", name, valid=predictions)
         add_warnings(run, "valid", warnings)
     page = root / "comparison.html"
-    found = xf.compare(root / "runs", resamples=30, seed=2, page=page)
+    found = xf.compare(root / "runs", resamples=30, seed=2, page=page, by="sex")
     return found, page.read_text("utf-8")
+
+
+def test_the_page_says_whom_the_images_are_of_and_compares_by_subgroup(made):
+    found, text = made
+    page = Page(text)
+    assert "Images: 50.0% female, 50.0% male, median age 50, quartiles 50 and 50. Not known: view." in text
+    rows = page.body("by-0")
+    assert [row[:3] for row in rows] == [
+        [sex, run, "30"] for sex in "FM" for run in ("<script>alert(1)<{0}\\u202e", "b")
+    ]  # fmt: skip
+    record = found.subgroups.iloc[0]
+    ends = " to ".join(format_value(record[end], "+.3f") for end in ("low", "high"))
+    assert rows[0][3] == f"{format_value(record['difference'], '+.3f')} {ends}"
+    assert "not corrected for their number" in text and "--by sex" in text
+
+
+def test_the_answer_names_what_is_significant(made):
+    found, _ = made
+    clear = found.differences[found.differences["significant"].isin([True])]
+    told = answer(found)[-1]
+    assert len(clear) and f"{len(clear)} significant: " in told and metric_title(clear["metric"].iloc[0]) in told
+    none = answer(replace(found, differences=found.differences.assign(significant=False)))[-1]
+    assert none == "Of 15 tests, corrected for their number, none is significant."
 
 
 def test_the_tables_hold_the_numbers_of_the_result(made):

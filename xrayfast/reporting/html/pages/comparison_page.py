@@ -12,6 +12,7 @@ from xrayfast.reporting.forest import GUESS, Estimate, ForestRow, forest_figure
 from xrayfast.reporting.html.plots import Plot, plot
 from xrayfast.reporting.html.render import render_template
 from xrayfast.reporting.html.tables import Cell, Column, Table, number_cell
+from xrayfast.reporting.wording import population_text
 
 WARNINGS_OPEN = 6
 
@@ -45,6 +46,7 @@ def render_comparison_page(found: Comparison, created: str, command: str) -> str
             "trained": trained_table(found),
             "reference": found.reference,
             "differences": differences_table(found),
+            "subgroups": subgroup_tables(found),
             "tests": tests_table(found, [row for row in pairs if row["test"] and not row["label"]], "tests"),
             "by_label": tests_table(found, by_label, "by-label") if by_label else None,
             "notes_on_result": found.notes,
@@ -70,25 +72,27 @@ def answer(found: Comparison) -> list[str]:
     beyond = f"{len(apart)} of {plural(len(known), 'run')}" + (f": {described}" if apart else "")
     told.append(f"On the same images, the interval of the difference from {found.reference} excludes 0 for {beyond}.")
     if found.tests:
-        significant = sum(row["significant"] is True for row in pairs)
-        told.append(f"Of {plural(found.tests, 'test')}, {significant} are significant once corrected for their number.")
+        titled = [(row, metric_title(row["metric"]) + (f" of {row['label']}" if row["label"] else "")) for row in pairs]
+        clear = [f"{row['run']} ({title})" for row, title in titled if row["significant"] is True]
+        which = f"{len(clear)} significant: {shorten(clear, 5)}" if clear else "none is significant"
+        told.append(f"Of {plural(found.tests, 'test')}, corrected for their number, {which}.")
     return told
 
 
 def forest_plot(found: Comparison) -> Plot:
-    """The metric of the order of each run, with its interval."""
-    name, title = found.order, f"{metric_title(found.order)} of each run, with 95 % intervals"
+    """The first metrics of each run with their intervals, that of the order before the others."""
+    names = list(dict.fromkeys([found.order, *found.metrics]))[:3]
+    titles = [metric_title(name) for name in names]
+    title = f"{', '.join(titles)} of each run, with 95 % intervals"
     rows = [
         ForestRow(
             row["run"],
             f"{row['images']:,}",
-            [Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], GUESS.get(name))],
+            [Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], GUESS.get(name)) for name in names],
         )
         for row in records(found.table)
     ]
-    return plot(
-        forest_figure(rows, [metric_title(name)]), "runs", title, f"{title}; the numbers are in the table below."
-    )
+    return plot(forest_figure(rows, titles, 12.6), "runs", title, f"{title}; the numbers are in the table below.")
 
 
 def _difference_text(row: Mapping[str, Any]) -> str:
@@ -102,6 +106,7 @@ def _facts(found: Comparison) -> list[tuple[str, str]]:
         ("Split", found.split_title),
         ("Images in common" if len(found.differences) else "Images", _span(shared["images"])),
         ("Patients", _span(shared["patients"])),
+        ("Whom", "" if found.population is None else population_text({"population": found.population})),
         ("Order", f"{metric_title(found.order)}, best first"),
         ("Compared with", found.reference),
         ("Data", shorten(dict.fromkeys(found.table["data"]), 3)),
@@ -168,6 +173,31 @@ def differences_table(found: Comparison) -> Table:
     columns = [RUN, Column("Images in common"), *(Column(metric_title(name)) for name in found.metrics)]
     caption = f"Run minus {found.reference}, on the images that both have, with 95 % intervals"
     return Table("differences", caption, columns, rows)
+
+
+def subgroup_tables(found: Comparison) -> list[Table]:
+    """A table by column that forms subgroups: one row per subgroup and run, with each metric minus the reference's."""
+    tables: dict[str, dict[tuple[str, str], dict[str, Mapping[str, Any]]]] = {}
+    for row in [] if found.subgroups is None else records(found.subgroups):
+        tables.setdefault(row["by"], {}).setdefault((row["value"], row["run"]), {})[row["metric"]] = row
+    titles = [RUN, Column("Images in common"), *(Column(metric_title(name)) for name in found.metrics)]
+    return [
+        Table(
+            f"by-{i}",
+            f"Run minus {found.reference} by {by}, with 95 % intervals",
+            [Column(by.capitalize(), text=True), *titles],
+            [
+                [
+                    Cell(value),
+                    Cell(run),
+                    number_cell(next(iter(cells.values()))["images"], ",d"),
+                    *(number_cell(cells[name]["difference"], "+.3f", cells[name]) for name in found.metrics),
+                ]
+                for (value, run), cells in groups.items()
+            ],
+        )
+        for i, (by, groups) in enumerate(tables.items())
+    ]
 
 
 def tests_table(found: Comparison, rows: list[dict[str, Any]], id: str, caption: str = "") -> Table:
