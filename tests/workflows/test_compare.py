@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,9 @@ from tests.metrics.cases import many_labels, one_class
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.metrics.claims.headline import optimism
+from xrayfast.metrics.intervals.bootstrap import paired_differences
 from xrayfast.metrics.intervals.delong import delong_test
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import OperatingPoint
 from xrayfast.metrics.registry import overall_metrics
@@ -302,7 +305,10 @@ def test_runs_are_compared_in_subgroups_of_the_reference_by_the_images_there(tmp
         assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high), abs=1e-6)
     # No AUROC where fewer than ten have a class.
     few = {value: min(truth[attributes["sex"] == value].sum(axis=0)) < 10 for value in "FM"}
-    shown = {value: rows[(rows["value"] == value) & (rows["metric"] == "auroc_macro")]["difference"].isna().item() for value in "FM"}
+    shown = {
+        value: rows[(rows["value"] == value) & (rows["metric"] == "auroc_macro")]["difference"].isna().item()
+        for value in "FM"
+    }
     assert shown == few
     assert found.to_json()["subgroups"][0]["by"] == "sex" and found.population["sex"] == {"": 40, "F": 40, "M": 40}
     assert xf.compare(tmp_path, resamples=40).subgroups is None

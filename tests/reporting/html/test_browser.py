@@ -78,6 +78,44 @@ def looked_at(page, folder, *flags):
     return sorted(frames, key=lambda frame: frame["width"]), done.stderr
 
 
+# A sheet of A4 between Chromium's margins is 718 px wide; what does not fit makes it print everything smaller.
+SHEET = """<script>addEventListener("load", () => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  const tops = of => [...of.children].map(one => Math.round(one.getBoundingClientRect().top));
+  const wide = [...document.querySelectorAll("table, img, pre, p")]
+    .filter(one => one.getBoundingClientRect().right > 718);
+  const found = {
+    wide: wide.map(one => one.textContent.trim().slice(0, 80)),
+    three: [...document.querySelectorAll(".figures")].map(tops).filter(one => one.length == 3),
+    empty: [...document.querySelectorAll("details.split h3")].filter(one => one.offsetHeight
+      && one.nextElementSibling.offsetHeight === 0).length,
+    glance: document.querySelector(".glance").getBoundingClientRect().bottom,
+  };
+  document.body.innerHTML = "<pre id=found></pre>";
+  document.querySelector("#found").textContent = JSON.stringify(found);
+});</script></body>"""
+
+
+@pytest.mark.slow
+def test_a_sheet_of_paper_holds_the_first_screen_all_columns_and_three_figures_side_by_side(tmp_path):
+    data = report(
+        "single", ("test", "valid"), labels=("covid-19", "normal"), n=60, epochs=12, cases=6, saliency=0, resamples=5
+    )
+    splits = tuple(dataclasses.replace(split, predictions_note="") for split in data.splits)
+    page = render_run_page(dataclasses.replace(data, splits=splits))
+    page = re.sub("<meta http-equiv=[^>]*>", "", page).replace("@media screen", "@media not all")
+    (tmp_path / "sheet.html").write_text(page.replace("@media print", "@media all").replace("</body>", SHEET), "utf-8")
+    command = [CHROMIUM, *FLAGS, "--window-size=718,1000", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        [*command, (tmp_path / "sheet.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    found = json.loads(re.search('(?s)<pre id="found">(.*?)</pre>', done.stdout)[1])
+    assert found["wide"] == []
+    assert found["glance"] <= 1040  # the height of the sheet
+    assert len(found["three"]) == 2 and all(len(set(tops)) == 1 for tops in found["three"])
+    assert found["empty"] == 0
+
+
 @pytest.mark.parametrize("kind", ["report", pytest.param("evaluation", marks=pytest.mark.slow)])
 def test_a_page_sorts_fits_folds_and_complains_of_nothing(tmp_path, quick, kind):
     settings = {"n": 60, "labels": MANY, "resamples": 5}

@@ -88,7 +88,7 @@ def made(tmp_path_factory):
 def test_the_page_says_whom_the_images_are_of_and_compares_by_subgroup(made):
     found, text = made
     page = Page(text)
-    assert "Images: 50.0% female, 50.0% male, median age 50, quartiles 50 and 50. Not known: view." in text
+    assert "Patients: 50.0% female, 50.0% male, median age 50, quartiles 50 and 50. Not known: view." in text
     rows = page.body("by-0")
     assert [row[:3] for row in rows] == [
         [sex, run, "30"] for sex in "FM" for run in ("<script>alert(1)<{0}\\u202e", "b")
@@ -103,9 +103,13 @@ def test_the_answer_names_what_is_significant(made):
     found, _ = made
     clear = found.differences[found.differences["significant"].isin([True])]
     told = answer(found)[-1]
-    assert len(clear) and f"{len(clear)} significant: " in told and metric_title(clear["metric"].iloc[0]) in told
+    assert (
+        len(clear)
+        and f"{len(clear)} are significant once corrected for their number: " in told
+        and metric_title(clear["metric"].iloc[0]) in told
+    )
     none = answer(replace(found, differences=found.differences.assign(significant=False)))[-1]
-    assert none == "Of 15 tests, corrected for their number, none is significant."
+    assert none == "Of 15 tests, none is significant once corrected for their number."
 
 
 def test_the_tables_hold_the_numbers_of_the_result(made):
@@ -203,7 +207,7 @@ def test_the_answer_counts_intervals_without_zero_and_significant_tests(made):
     value = format_value(found.table["auroc_macro"][0])
     assert first.startswith(f"c comes first of 3 runs by AUROC, macro: {value} (")
     assert "the difference from c excludes 0 for 1 of 2 runs: " in second and second.endswith("−0.300 to −0.100).")
-    assert third == "Of 15 tests, 3 are significant once corrected for their number."
+    assert third.startswith("Of 15 tests, 3 are significant once corrected for their number: ")
     alone = replace(found, differences=pairs.iloc[:0], tests=0)
     assert answer(alone)[1:] == ["No other run could be compared with c on the same images."]
     assert "No other run could be compared" in render_comparison_page(alone, "today", "x")
@@ -230,8 +234,9 @@ def test_a_forest_plot_shows_each_run_with_its_interval(made, monkeypatch):
     drawn = []
     monkeypatch.setattr(comparison_page, "plot", lambda figure, *words: drawn.append(figure))
     comparison_page.forest_plot(found)
-    (axes,) = drawn[0].axes
-    ends = [line.get_xdata() for line in axes.lines if line.get_gid() == "interval"]
-    np.testing.assert_allclose(ends, found.table[["auroc_macro_low", "auroc_macro_high"]])
-    values = [line.get_xdata()[0] for line in axes.lines if line.get_gid() == "value"]
-    np.testing.assert_allclose(values, found.table["auroc_macro"])
+    names = ("auroc_macro", "accuracy", "f1_macro")
+    for axes, name in zip(drawn[0].axes, names, strict=True):
+        ends = [line.get_xdata() for line in axes.lines if line.get_gid() == "interval"]
+        np.testing.assert_allclose(ends, found.table[[f"{name}_low", f"{name}_high"]])
+        values = [line.get_xdata()[0] for line in axes.lines if line.get_gid() == "value"]
+        np.testing.assert_allclose(values, found.table[name])

@@ -347,3 +347,10 @@ def test_the_best_and_worst_label_are_those_with_images_enough(quick):
     one, two = sorted((row for row in rows if row["label"] in ("Mass", "Edema")), key=lambda row: -row["auroc"])
     told = f"{one['label']} is ranked best ({one['auroc']:.3f}), {two['label']} worst ({two['auroc']:.3f})"
     assert f"{told}, of those with 10 images or more." in " ".join(visible(page).split())
+
+
+def test_a_run_that_was_started_in_python_has_no_empty_command():
+    data = report(splits=())
+    text = visible(render_run_page(with_info(data, command="")))
+    assert "The run was started in Python." in text and "was started by" not in text
+    assert "The run was started by" in visible(render_run_page(data))

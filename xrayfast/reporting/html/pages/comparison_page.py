@@ -36,6 +36,8 @@ def render_comparison_page(found: Comparison, created: str, command: str) -> str
             "names": shorten(found.table["run"], 3),
             "created": created,
             "command": command,
+            "split": found.split_title,
+            "population": "" if found.population is None else population_text({"population": found.population}),
             "answer": answer(found),
             "warnings": [(text, "") for text in found.warnings[:WARNINGS_OPEN]],
             "further_warnings": [(text, "") for text in found.warnings[WARNINGS_OPEN:]],
@@ -69,13 +71,16 @@ def answer(found: Comparison) -> list[str]:
         return [*told, f"No other run could be compared with {found.reference} on the same images."]
     apart = [row for row in known if row["low"] > 0 or row["high"] < 0]
     described = shorten((f"{row['run']} ({_difference_text(row)})" for row in apart), 5)
-    beyond = f"{len(apart)} of {plural(len(known), 'run')}" + (f": {described}" if apart else "")
+    beyond = f"{len(apart) or 'none'} of {plural(len(known), 'run')}" + (f": {described}" if apart else "")
     told.append(f"On the same images, the interval of the difference from {found.reference} excludes 0 for {beyond}.")
     if found.tests:
         titled = [(row, metric_title(row["metric"]) + (f" of {row['label']}" if row["label"] else "")) for row in pairs]
         clear = [f"{row['run']} ({title})" for row, title in titled if row["significant"] is True]
-        which = f"{len(clear)} significant: {shorten(clear, 5)}" if clear else "none is significant"
-        told.append(f"Of {plural(found.tests, 'test')}, corrected for their number, {which}.")
+        count = (
+            f"{len(clear) or 'none'} {'are' if len(clear) > 1 else 'is'} significant once corrected for their number"
+        )
+        which = f": {shorten(clear, 5)}" if clear else ""
+        told.append(f"Of {plural(found.tests, 'test')}, {count}{which}.")
     return told
 
 
@@ -106,7 +111,6 @@ def _facts(found: Comparison) -> list[tuple[str, str]]:
         ("Split", found.split_title),
         ("Images in common" if len(found.differences) else "Images", _span(shared["images"])),
         ("Patients", _span(shared["patients"])),
-        ("Whom", "" if found.population is None else population_text({"population": found.population})),
         ("Order", f"{metric_title(found.order)}, best first"),
         ("Compared with", found.reference),
         ("Data", shorten(dict.fromkeys(found.table["data"]), 3)),
