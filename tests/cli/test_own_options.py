@@ -123,6 +123,7 @@ ACTS = {
     ("export", "run"): (EXPORT, "export runs/whole"),
     ("export", "output"): (EXPORT, "-o other.onnx"),
     ("export", "format"): (EXPORT, "--format torch-export"),
+    ("export", "precision"): (EXPORT, "--precision fp16"),
     ("export", "images"): (EXPORT, "--images other"),
     ("export", "as_json"): (EXPORT, JSON),
     ("review", "cv"): (REVIEW, "review runs/other-cv"),

@@ -238,3 +238,25 @@ def test_a_network_that_can_t_be_exported_is_named_with_the_reason():
     predictor = Predictor(Branching(), Decision("multi", ("a", "b", "c")), 64)
     with pytest.raises(ConfigError, match=r"own:branching: can't be exported, since torch\.export can't follow"):
         capture(Classifier(predictor).eval(), "own:branching")
+
+
+def test_smaller_weights_tell_what_they_cost(exported, data_dir, tmp_path):
+    run, whole = exported
+    found = {
+        name: xf.export(run, tmp_path / f"{name}.onnx", precision=name, progress=False) for name in ("fp16", "int8")
+    }
+    for name, largest in {"fp16": 0.02, "int8": 0.3}.items():
+        metadata = found[name].metadata
+        assert metadata.precision == name
+        assert metadata.parity.largest < largest
+        assert metadata.auroc.images == 14 and abs(metadata.auroc.difference) < 0.1  # valid and test
+        ours, theirs = (numbers(xf.predict(source, data_dir)) for source in (run, found[name].path))
+        np.testing.assert_allclose(theirs, ours, atol=largest)
+    network = sum(parameter.numel() for parameter in Predictor.from_run(run, "cpu").fused.parameters())
+    assert whole.bytes - found["fp16"].bytes == pytest.approx(2 * network, rel=0.1)
+    kinds = [node.op_type for node in onnx.load(found["int8"].path).graph.node]
+    assert kinds.count("QuantizeLinear") > 20
+    with pytest.raises(ConfigError, match="which is for ONNX files"):
+        xf.export(run, tmp_path / "model.pt2", format="torch-export", precision="int8")
+    done = CliRunner().invoke(app, ["export", str(run.path), "-o", str(tmp_path / "x.onnx"), "--precision", "fp16"])
+    assert "AUROC (mean) minus the run's, 14 images not trained on" in done.stdout

@@ -243,6 +243,10 @@ def show_export(out: Output, found: Export) -> None:
     """Print what was exported, and how its probabilities differ from the run's."""
     metadata = found.metadata
     parity = metadata.parity
+    auroc: list[tuple[str, str]] = []
+    if (difference := metadata.auroc) is not None:
+        value = format_estimate(difference.difference, {"low": difference.low, "high": difference.high})
+        auroc = [(f"AUROC (mean) minus the run's, {plural(difference.images, 'image')} not trained on", value)]
     of_dicom = f", {parity.dicom:,} of them DICOM" if parity.dicom else ""
     out.table(
         f"{metadata.run}: {plural(metadata.networks, 'network')}, {metadata.arch}, {metadata.size} px",
@@ -253,6 +257,7 @@ def show_export(out: Output, found: Export) -> None:
             ("images compared with the run", f"{parity.images:,}{of_dicom}"),
             ("largest difference of a probability", f"{parity.largest:.2g}"),
             ("images with another decision", f"{parity.decisions:,}"),
+            *auroc,
         ],
     )
     out.line()

@@ -38,6 +38,24 @@ class Parity(BaseModel):
     decisions: NonNegativeInt
 
 
+class AurocDifference(BaseModel):
+    """The mean AUROC over labels of an exported classifier minus that of its run, on the same images.
+
+    Attributes:
+        images: how many; of those that were not in the training split.
+        difference: negative where accuracy was lost; None where it is not defined.
+        low: lower end of the 95 % interval, by patient where they are known; None where there is none.
+        high: upper end.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    images: PositiveInt
+    difference: FiniteFloat | None
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+
+
 class ModelMetadata(BaseModel):
     """The metadata of an exported classifier.
 
@@ -61,6 +79,7 @@ class ModelMetadata(BaseModel):
         run: name of the run's folder.
         fingerprint: of the training data; "" where members of an ensemble had different ones.
         parity: with the run.
+        auroc: beside the run's, of weights that are not in float32.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,6 +102,7 @@ class ModelMetadata(BaseModel):
     run: str = ""
     fingerprint: str = ""
     parity: Parity
+    auroc: AurocDifference | None = None
 
     def to_properties(self) -> dict[str, str]:
         """As ONNX keeps it: texts as they are, all else as JSON."""

@@ -6,21 +6,23 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast._version import __version__
+from xrayfast.config import DEFAULT_METRIC
 from xrayfast.data.images.reader import Radiograph, fit_square, read
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, ReadError, RunError, WriteError, plural
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.exported.metadata import TOLERANCE, ModelMetadata, Parity
+from xrayfast.exported.metadata import TOLERANCE, AurocDifference, ModelMetadata, Parity, Precision
 from xrayfast.exported.onnx_model import SUFFIX, OnnxGraph, Outputs
 from xrayfast.files import file_digest, replace_atomically
-from xrayfast.learning.inference.reading import reading
+from xrayfast.learning.inference.reading import CHUNK, reading
+from xrayfast.metrics.classification import nan_to_none
 from xrayfast.metrics.operating_points.decision import Probabilities
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.run import Run, now
@@ -29,10 +31,15 @@ from xrayfast.workflows.predict import VIEWS_LEFT_OUT, find_images
 
 Format = Literal["onnx", "torch-export"]
 
+Item = TypeVar("Item")
+
 SUFFIXES: dict[Format, str] = {"onnx": SUFFIX, "torch-export": ".pt2"}
 
 MAX_COMPARED = 200
 """Images on which an export is compared with its run."""
+
+MAX_CALIBRATED, MAX_SCORED = 100, 1000
+"""Training images from which the ranges of int8 are taken; other images on which the AUROC is compared."""
 
 _AT_ONCE = 16
 """Images of full size in memory."""
@@ -69,6 +76,7 @@ def export(
     output: Path | str | None = None,
     *,
     format: Format = "onnx",
+    precision: Precision = "fp32",
     images: Sequence[Path | str] | Path | str = (),
     arch: Callable[..., Any] | None = None,
     progress: bool | StageProgress | None = None,
@@ -85,6 +93,8 @@ def export(
         run: the run or its folder; the networks of an ensemble or a cross-validation are averaged.
         output: the file to write, which is replaced; by default model.onnx, or model.pt2 of torch.export.
         format: "onnx" or "torch-export".
+        precision: of the weights of an ONNX file: "fp32"; "fp16", half the size, computed with in float32; or "int8", a
+            quarter, with ranges taken from training images. For the last two the AUROC is compared with the run's.
         images: files, folders and patterns to compare on in place of the run's data, such as where these are gone.
         arch: that of the run, where it is code of your own.
         progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
@@ -103,10 +113,12 @@ def export(
         WriteError: the file can't be written.
     """
     path = _output_path(output, format)
+    if format != "onnx" and precision != "fp32":
+        raise ConfigError(f"precision is {precision}, which is for ONNX files. Leave it out, or --format torch-export.")
     run = Run.of(run)
     # Torch takes seconds to import.
     from xrayfast.learning.exporting.classifier import Classifier, capture
-    from xrayfast.learning.exporting.onnx_files import require_onnx, to_onnx
+    from xrayfast.learning.exporting.onnx_files import halve_weights, quantize, require_onnx, to_onnx
     from xrayfast.learning.inference.predictor import predictor_of_run
 
     if format == "onnx":
@@ -117,9 +129,14 @@ def export(
         files = _images_to_compare(run, data, images)
         if predictor.tta:
             note(VIEWS_LEFT_OUT)
-        classifier = Classifier(predictor).eval()
+        classifier = Classifier(predictor).eval().requires_grad_(False)
         name = run.config.model.arch
         reporter.preparing("exporting", 0, 1)
+        if precision != "fp32" and data is None:
+            raise RunError(
+                f"{run.path}: its data are not where they were, or have changed; --precision {precision} needs them, "
+                "to take ranges from training images and to compare the AUROC."
+            )
         program = capture(classifier, name)
         labels, content = len(run.labels), b""
         if format == "onnx":
@@ -137,7 +154,23 @@ def export(
                 f"{run.path} on {plural(parity.images, 'image')}; expected at most {TOLERANCE:g}. Its network may "
                 "compute otherwise when it is exported, as one with random numbers does."
             )
-        metadata = _describe(run, parity, networks=len(classifier.networks), averaged_views=predictor.tta)
+        known: dict[str, Any] = {}
+        if precision != "fp32" and data is not None:
+            if precision == "fp16":
+                halve_weights(model)
+            else:
+                model = quantize(model, _training_squares(data, predictor.size, window))
+            compute = OnnxGraph(model.SerializeToString(), labels, path).run
+            known["auroc"] = _compare_auroc(run, predictor, compute, data, reporter.preparing)
+            parity = _compare(predictor, compute, files, window, reporter.preparing)
+        metadata = _describe(
+            run,
+            parity,
+            networks=len(classifier.networks),
+            averaged_views=predictor.tta,
+            precision=precision,
+            **known,
+        )
         if format == "onnx":
             for key, value in metadata.to_properties().items():
                 model.metadata_props.add(key=key, value=value)
@@ -176,7 +209,7 @@ def _images_to_compare(run: Run, data: Manifest | None, images: Sequence[Path | 
     return some + spread_evenly(others, MAX_COMPARED - len(some))
 
 
-def spread_evenly(items: Sequence[str], most: int) -> list[str]:
+def spread_evenly(items: Sequence[Item], most: int) -> list[Item]:
     """Up to so many of them, at even distances.
 
     >>> spread_evenly("abcdefgh", 3)
@@ -219,6 +252,55 @@ def _compare(
     if not images:
         raise RunError(f"none of {plural(len(files), 'image')} to compare on can be read. Name others with --images.")
     return Parity(images=images, dicom=dicom, largest=largest, decisions=decisions)
+
+
+def _training_squares(data: Manifest, size: int, window: str) -> list[NDArray[np.uint8]]:
+    """Up to `MAX_CALIBRATED` images of the training split, in their squares."""
+    files = spread_evenly(data.subset("train").table["path"].tolist(), MAX_CALIBRATED)
+    found = [radiograph for file in files if (radiograph := _try_read(file, window)) is not None]
+    return [fit_square(radiograph.pixels, size) for radiograph in found]
+
+
+def _compare_auroc(
+    run: Run, predictor: Any, compute: Callable[..., Outputs], data: Manifest, progress: StageProgress
+) -> AurocDifference:
+    """The AUROC of the converted graph beside that of the run's Predictor, on images that were not trained on."""
+    from xrayfast.predictions import Predictions
+    from xrayfast.workflows.steps.paired import RunPredictions, compare_pair
+
+    unseen = np.flatnonzero((data.table["split"] != "train").to_numpy())
+    rows, window = np.array(spread_evenly(unseen.tolist(), MAX_SCORED), np.intp), run.config.data.window
+    paths, found = data.table["path"].to_numpy()[rows].tolist(), []
+    readable = np.ones(len(rows), bool)
+    with reading(paths, lambda file: _try_read(file, window)) as contents:
+        for start in range(0, len(paths), CHUNK):
+            chunk = contents[start : start + CHUNK]
+            readable[start : start + CHUNK] = [one is not None for one in chunk]
+            squares = [fit_square(one.pixels, predictor.size) for one in chunk if one is not None]
+            expected, answer = predictor.probabilities(squares, tta=False).raw, compute(squares).raw_probabilities
+            found.append((answer, expected))
+            progress("comparing AUROC", min(start + CHUNK, len(paths)), len(paths))
+    rows = rows[readable]
+    table = data.table.iloc[rows]
+    both = []
+    for values in zip(*found, strict=True):
+        raw = np.concatenate(values).astype(np.float64)
+        predictions = Predictions(
+            labels=run.labels,
+            images=table["image"].to_numpy(dtype=object),
+            patients=table["patient"].fillna("").to_numpy(dtype=object),
+            truth=data.truth[rows].astype(np.int64),
+            probability=raw,
+            loss=np.zeros(len(raw)),
+            raw=raw,
+        )
+        both.append(RunPredictions(predictions.calibrated(run.decision), run.decision))
+    settings = run.config
+    compared, _ = compare_pair(
+        both[0], both[1], (DEFAULT_METRIC,), settings.results.resamples or 1, settings.train.seed
+    )
+    numbers = {name: nan_to_none(compared[0][name]) for name in ("difference", "low", "high")}
+    return AurocDifference(images=len(rows), **numbers)
 
 
 def _largest_difference(found: Outputs, expected: Probabilities) -> float:

@@ -27,6 +27,14 @@ def export(
     format: Annotated[
         str, typer.Option("--format", metavar="onnx|torch-export", help="ONNX, or torch.export's program.")
     ] = "onnx",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="fp32|fp16|int8",
+            help="Of an ONNX file's weights; for the last two the AUROC is compared with the run's.",
+        ),
+    ] = "fp32",
     images: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,9 +50,11 @@ def export(
     The file takes gray images of any size; fitting, normalisation, calibration and thresholds are inside.
     xrayfast predict FILE.onnx runs it without torch. Needs pip install 'xrayfast[onnx]'.
     """
+    from xrayfast.exported.metadata import Precision
     from xrayfast.workflows.export import Format
 
     o.check_choice(format, get_args(Format), "--format")
+    o.check_choice(precision, get_args(Precision), "--precision")
     from xrayfast.cli.results import show_export
     from xrayfast.progress.terminal import reporting
     from xrayfast.run import Run
@@ -53,7 +63,7 @@ def export(
     out = Output(as_json)
     if output is not None:
         require_output(output)
-    options: dict[str, Any] = {"format": format, "images": images or ()}
+    options: dict[str, Any] = {"format": format, "precision": precision, "images": images or ()}
     with reporting(out) as reporter:
         found = work(Run(run), output, progress=reporter.preparing, note=out.note, **options)
     show_export(out, found)

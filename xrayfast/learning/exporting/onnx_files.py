@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from xrayfast.errors import ConfigError, truncate
 from xrayfast.exported.onnx_model import MAX_FILE_BYTES
@@ -85,13 +89,71 @@ def _remove_traces(model: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter prints and logs of its steps."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without what exporter and quantiser print and log of their steps."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
+
+
+def halve_weights(model: Any) -> None:
+    """Keep the weights of a model in float16. They are computed with in float32, to which the runtime casts them once.
+
+    Weights beyond float16's range stay.
+    """
+    onnx = require_onnx()
+    casts = []
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < 64 or np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], f"{name}.cast", to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def quantize(model: Any, squares: Sequence[NDArray[np.uint8]]) -> Any:
+    """The model with the weights and inputs of its convolutions and matrix products in 8 bits, their ranges taken from
+    images (static quantisation); those of the resizing, in float64, stay.
+
+    Args:
+        model: from `to_onnx`, in float32.
+        squares: training images (size, size).
+    """
+    onnx = require_onnx()
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.images = iter(squares)
+
+        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+            image = next(self.images, None)
+            return None if image is None else {"images": image[None]}
+
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    in_double = [
+        node.name
+        for node in graph.node
+        if any(types.get(name) == onnx.TensorProto.DOUBLE for name in (*node.input, *node.output))
+    ]
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        path = Path(folder) / "quantized.onnx"
+        quantize_static(
+            model, path, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            nodes_to_exclude=in_double, per_channel=True, activation_type=QuantType.QUInt8,
+            # Of 7 bits: products of 8-bit weights overflow on CPUs without VNNI.
+            weight_type=QuantType.QInt8, reduce_range=True,
+        )  # fmt: skip
+        made = onnx.load(path)
+    made.ClearField("metadata_props")
+    _remove_traces(made)
+    return made
