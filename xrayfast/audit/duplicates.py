@@ -97,13 +97,16 @@ def near_pairs(
 
 
 def components(count: int, pairs: Pairs) -> Groups:
-    """(count,) equal integers for what pairs connect, directly or through others."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    numbers: Groups = connected_components(graph, directed=False)[1]
-    return numbers
+    """(count,) the least member of what pairs connect, directly or through others."""
+    numbers: Groups = np.arange(count)
+    while True:
+        while (numbers != (least := numbers[numbers])).any():
+            numbers = least
+        ends = numbers[pairs]
+        apart = ends[ends[:, 0] != ends[:, 1]]
+        if not len(apart):
+            return numbers
+        np.minimum.at(numbers, apart.max(axis=1), apart.min(axis=1))
 
 
 def _connected_members(count: int, pairs: Pairs, alike: npt.NDArray[np.float32]) -> list[tuple[list[int], float]]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from xrayfast.config import Device
 from xrayfast.errors import ConfigError
@@ -37,3 +42,32 @@ def free_memory(device: torch.device) -> int | None:
         return None
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + kept
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Within the block networks are built on the meta device: shapes without memory or random numbers."""
+    with torch.device("meta"), _WithoutWeights():
+        yield
+
+
+def give_memory(network: nn.Module, device: torch.device) -> None:
+    """Move a network from the meta device, without values; torch's `to_empty` imports sympy for what `empty` does."""
+    network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device))
+
+
+class _WithoutWeights(TorchFunctionMode):
+    """Computes no initial weights: for their shape on the meta device torch imports its compiler, and that takes as
+    long as the import of torch.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        if func in _DRAWS or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else options["tensor"]
+        return func(*args, **options)
+
+
+_DRAWS = {torch.Tensor.normal_, torch.Tensor.uniform_}

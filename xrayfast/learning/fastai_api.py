@@ -9,13 +9,29 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
+
+from xrayfast.learning.deferred import deferring
+
+_DEFERRED = {
+    "fastprogress.fastprogress": ["format_time", "master_bar", "progress_bar"],
+    "scipy.ndimage": [],
+    "scipy.stats": [],
+    "sklearn": [],
+    "sklearn.metrics": [],
+    "sklearn.model_selection": ["train_test_split"],
+}
+"""What fastai imports, and training does without: among them a web server, which its progress bar is drawn with."""
 
 with warnings.catch_warnings():
     # torch 2.15 deprecates torch.jit.script, which fastai calls while it is imported; nothing here can change that.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=SyntaxWarning)
+    with suppress(ImportError), deferring(_DEFERRED):  # a fastai that imports more of these gets them below
+        import fastai.basics
+        import fastai.callback.training  # noqa: F401
     from fastai.basics import defaults as defaults
     from fastai.callback.core import Callback as Callback
     from fastai.callback.core import CancelBatchException as CancelBatchException
@@ -36,6 +52,7 @@ with warnings.catch_warnings():
     from fastai.data.transforms import IntToFloatTensor as IntToFloatTensor
     from fastai.data.transforms import MultiCategory as MultiCategory
     from fastai.data.transforms import ToTensor as ToTensor
+    from fastai.imports import noop as noop
     from fastai.interpret import ClassificationInterpretation as ClassificationInterpretation
     from fastai.learner import AvgLoss as AvgLoss
     from fastai.learner import AvgSmoothLoss as AvgSmoothLoss
@@ -49,15 +66,20 @@ with warnings.catch_warnings():
     from fastai.torch_core import TensorImageBW as TensorImageBW
     from fastai.torch_core import TensorMultiCategory as TensorMultiCategory
     from fastai.torch_core import show_title as show_title
-
-    # It registers how images are drawn by `show_batch`, `show_results` and `plot_top_losses`.
-    from fastai.vision import learner as _vision_learner  # noqa: F401
     from fastai.vision.core import PILImageBW as PILImageBW
     from fastcore.basics import chunked as chunked
     from fastcore.foundation import L as L
     from fastcore.xtras import ContextManagers as ContextManagers
     from fasttransform import Pipeline as Pipeline
     from fasttransform import Transform as Transform
+
+
+def register_drawing() -> None:
+    """Import what draws images in `show_batch` and `show_results`, which fastai finds by their types."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import fastai.vision.learner  # noqa: F401 - with it timm, where it is installed
+
 
 Callbacks: TypeAlias = Callback | type[Callback] | Sequence[Callback | type[Callback]]
 """One or several callbacks, as fastai takes them."""

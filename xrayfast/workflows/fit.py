@@ -30,7 +30,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import StopRequest, handling_signals
 from xrayfast.learning.callback_rules import check_callbacks
-from xrayfast.learning.device import torch_device
+from xrayfast.learning.device import torch_device, without_values
 from xrayfast.learning.fastai_api import Callback, Callbacks, L, Metrics
 from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.memory import free_earlier_learners, free_later
@@ -481,7 +481,7 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
     read = model.weights == OWN_WEIGHTS or ("arch" not in code and Path(model.weights).is_file())
     options = dict(model) | ({} if read else {"weights": "none"})
     # Without memory for weights; the user's own code may compute them.
-    device = torch.device("cpu" if "arch" in code else "meta")
+    device = torch.device("cpu") if "arch" in code else without_values()
     with isolated_rng("init"), device, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
         for size in sorted({model.size, *train.progressive} if "arch" in code else {model.size}):

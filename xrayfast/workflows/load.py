@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from xrayfast.batches import write_batches
 from xrayfast.config import (
@@ -29,6 +28,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
+from xrayfast.learning.device import without_values
 from xrayfast.learning.fastai_api import DataLoaders, Learner
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.own_network import network_of_run
@@ -239,7 +239,7 @@ def _require_own_network(learn: RadiographLearner, model: ModelConfig) -> None:
     """Raise a ConfigError where the network is no longer the one that the settings describe, if they describe one."""
     if learn.is_own:
         return
-    with torch.device("meta"):
+    with without_values():
         own = build_network(model.arch, len(learn.dls.manifest.labels), model.head_width, model.head, model.size)
     mine, theirs = ({name: t.shape for name, t in m.state_dict().items()} for m in (own, learn.model))
     if mine != theirs:

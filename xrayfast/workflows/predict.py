@@ -103,16 +103,18 @@ def predict(
         predictor: Any
         if exported:
             predictor = open_exported(given[0], device, arch, note)
-            window = predictor.window
+            window, size = predictor.window, predictor.size
         else:
-            predictor, window = _open_networks(members, device, arch), members[0].config.data.window
-        for sentence in _check_abstention(predictor.decision, abstain_below):
-            note(sentence)
-        size = predictor.size
-        tables: list[pd.DataFrame] = []
-        notes: list[tuple[str, ...]] = []
-        reporter.preparing("predicting", 0, len(files))
+            window, size = members[0].config.data.window, members[0].config.model.size
         with reading(files, lambda file: _try_read(file, window, size)) as contents:
+            if not exported:
+                contents.begin()  # the import of torch takes seconds
+                predictor = _open_networks(members, device, arch)
+            for sentence in _check_abstention(predictor.decision, abstain_below):
+                note(sentence)
+            tables: list[pd.DataFrame] = []
+            notes: list[tuple[str, ...]] = []
+            reporter.preparing("predicting", 0, len(files))
             for start in range(0, len(files), CHUNK):
                 chunk = contents[start : start + CHUNK]
                 images = [content.pixels for content in chunk if isinstance(content, Radiograph)]

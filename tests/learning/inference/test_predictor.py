@@ -2,8 +2,6 @@
 
 import random
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -120,23 +118,3 @@ def test_weights_of_another_network_are_refused(tiny_run, tmp_path):
     run.write_decision(Decision("single", ("a", "b")))
     with pytest.raises(WeightsError, match="is of another network than config"):
         Predictor.from_run(run, "cpu")
-
-
-def test_networks_losses_augmentation_predict_evaluate_and_explain_load_no_fastai(tiny_run, data_dir, tmp_path):
-    modules = ("backbones", "fusion", "losses", "network", "precision", "weights")  # optimizers are fastai's
-    run = shutil.copytree(tiny_run.path, tmp_path / "run")
-    script = (
-        "import sys\n"
-        "import xrayfast as xf\n"
-        "from tests.conftest import add_tiny_resnet\n"
-        "add_tiny_resnet()\n"
-        f"import xrayfast.learning.augment, {', '.join(f'xrayfast.learning.model.{name}' for name in modules)}\n"
-        f"run, file = xf.Run({str(run)!r}), {str(next(data_dir.glob('normal/*.png')))!r}\n"
-        "xf.predict(run, file, device='cpu', tta=True)\n"
-        f"xf.evaluate(run, {str(data_dir)!r}, device='cpu', resamples=0)\n"
-        "xf.explain(run, file, device='cpu')\n"
-        "assert 'torch' in sys.modules\n"
-        "print([name for name in sys.modules if name.partition('.')[0] in ('fastai', 'fastcore', 'fastprogress')])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"

@@ -29,7 +29,9 @@ def test_the_blocks_in_order_compute_what_torchvision_computes(name):
     net = BACKBONES[name].build(weights=None).eval()
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        found = classify(net, nn.Sequential(BACKBONES[name].blocks(net))(x))
+        last_map = nn.Sequential(BACKBONES[name].blocks(net))(x)
+        assert last_map.shape[1] == BACKBONES[name].features or not BACKBONES[name].features
+        found = classify(net, last_map)
         assert torch.equal(found, net(x))  # random weights can give 1e-14: no tolerance
     assert not torch.equal(found[0], found[1])
 

@@ -17,7 +17,7 @@ from xrayfast.data.images.reader import fit_square
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError
 from xrayfast.learning.augment import DEFAULT, augment, draws_of_view, normalize
-from xrayfast.learning.device import torch_device
+from xrayfast.learning.device import give_memory, torch_device
 from xrayfast.learning.inference.reading import reading
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
@@ -92,7 +92,7 @@ class Predictor:
         decision, target, model, train = run.decision, torch_device(device), run.config.model, run.config.train
         network = network_of_run(model, len(decision.labels), run.model_path, arch)
         if next(network.parameters()).is_meta:
-            network.to_empty(device=target)
+            give_memory(network, target)
         network.to(target)
         to_channels_last(network, target)
         load_weights(network, run.model_path)

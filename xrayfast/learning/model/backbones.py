@@ -1,5 +1,7 @@
 """The table of backbones. To add one, add a row to `BACKBONES`; nothing else names them. "timm:NAME" makes a row.
 
+torchvision is imported here, and by no other module.
+
 A row divides a torchvision network into named blocks: all of it in order, without the last pooling and the classifier.
 Each block is a layer group, so that training can freeze and unfreeze a network block by block. The hidden layers of a
 network's own classifier can be kept as one more block.
@@ -13,12 +15,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
-from torchvision import models
 
 from xrayfast.errors import ConfigError, did_you_mean
+from xrayfast.learning.deferred import deferring
+from xrayfast.learning.device import without_values
 from xrayfast.learning.model.pretrained.timm_networks import TimmBackbone, build_timm, inspect_timm, is_timm
+
+# An operation for detection asks torch's compiler whether it could compile it, and so imports it: as much as torch.
+with deferring({"torch._dynamo.utils": ["is_compile_supported"]}):
+    from torchvision import models
+    from torchvision.ops import StochasticDepth as StochasticDepth
+    from torchvision.ops.misc import SqueezeExcitation as SqueezeExcitation
 
 Blocks = OrderedDict[str, nn.Module]
 
@@ -35,6 +43,7 @@ class Backbone:
         pooled_side: side of the map that the network's own average pooling gives, whatever the size of the image.
         classifier: of a network whose classifier has hidden layers, that pooling and those layers, with their
             activation and the dropout between them.
+        features: channels of the backbone's last map; None where it has to be run to find them.
     """
 
     name: str
@@ -43,6 +52,7 @@ class Backbone:
     blocks: Callable[[Any], Blocks]
     pooled_side: int = 1
     classifier: Callable[[Any], nn.Sequential] | None = None
+    features: int | None = None
 
     def divide(self, net: Any, *, with_classifier: bool = False) -> Blocks:
         """The named blocks of that network; with its own classifier, they end with the block "classifier".
@@ -111,24 +121,26 @@ def _stages_from(*starts: int) -> Callable[[Any], Blocks]:
 BACKBONES: dict[str, Backbone] = {
     row.name: row
     for row in (
-        Backbone("resnet18", models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1, _resnet),
-        Backbone("resnet34", models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1, _resnet),
-        Backbone("resnet50", models.resnet50, models.ResNet50_Weights.IMAGENET1K_V2, _resnet),
-        Backbone("vgg16", models.vgg16, models.VGG16_Weights.IMAGENET1K_V1, _vgg, 7, _vgg_classifier),
-        Backbone("vgg16_bn", models.vgg16_bn, models.VGG16_BN_Weights.IMAGENET1K_V1, _vgg, 7, _vgg_classifier),
-        Backbone("densenet121", models.densenet121, models.DenseNet121_Weights.IMAGENET1K_V1, _densenet),
+        Backbone("resnet18", models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1, _resnet, features=512),
+        Backbone("resnet34", models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1, _resnet, features=512),
+        Backbone("resnet50", models.resnet50, models.ResNet50_Weights.IMAGENET1K_V2, _resnet, features=2048),
+        Backbone("vgg16", models.vgg16, models.VGG16_Weights.IMAGENET1K_V1, _vgg, 7, _vgg_classifier, 512),
+        Backbone("vgg16_bn", models.vgg16_bn, models.VGG16_BN_Weights.IMAGENET1K_V1, _vgg, 7, _vgg_classifier, 512),
+        Backbone("densenet121", models.densenet121, models.DenseNet121_Weights.IMAGENET1K_V1, _densenet, features=1024),
         # A stage begins where the resolution halves; the last 1x1 convolution goes with the last stage.
         Backbone(
             "mobilenet_v2",
             models.mobilenet_v2,
             models.MobileNet_V2_Weights.IMAGENET1K_V1,
             _stages_from(2, 4, 7, 14),
+            features=1280,
         ),
         Backbone(
             "efficientnet_b0",
             models.efficientnet_b0,
             models.EfficientNet_B0_Weights.IMAGENET1K_V1,
             _stages_from(1, 2, 3, 4, 5, 6, 7),
+            features=1280,
         ),
         # A downsampling layer goes with the stage after it.
         Backbone(
@@ -136,6 +148,7 @@ BACKBONES: dict[str, Backbone] = {
             models.convnext_tiny,
             models.ConvNeXt_Tiny_Weights.IMAGENET1K_V1,
             _stages_from(1, 2, 4, 6),
+            features=768,
         ),
     )
 }
@@ -172,7 +185,7 @@ def describe_backbones() -> list[dict[str, Any]]:
     """
     rows = []
     for row in BACKBONES.values():
-        with torch.device("meta"):  # shapes without memory or random numbers
+        with without_values():
             blocks = row.divide(row.build(weights=None), with_classifier=row.classifier is not None)
         classifier = blocks.pop("classifier", None)
         rows.append(

@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torchvision.ops import StochasticDepth
-from torchvision.ops.misc import SqueezeExcitation
 
 from xrayfast.errors import ConfigError
-from xrayfast.learning.model.backbones import Blocks, find_backbone
+from xrayfast.learning.device import without_values
+from xrayfast.learning.model.backbones import Blocks, SqueezeExcitation, StochasticDepth, find_backbone
 from xrayfast.learning.model.pretrained.timm_networks import TimmBackbone, is_timm
 
 Grouping = Literal["blocks", "layers"]
@@ -209,7 +208,7 @@ def describe_layers(arch: str, size: int = 224, *, with_classifier: bool = False
     def keep_shape(module: nn.Module, inputs: Any, output: Tensor) -> None:
         shapes[module] = tuple(output.shape[1:])
 
-    with torch.device("meta"):  # shapes without memory or random numbers
+    with without_values():
         blocks = row.divide(row.build(weights=None), with_classifier=with_classifier)
         layers = divide_into_layers(blocks)
         first = [next(m for m in layer.modules if isinstance(m, (nn.Conv2d, nn.Linear))) for layer in layers]

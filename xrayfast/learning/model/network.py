@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from xrayfast.config import HeadName, ModelConfig, hidden_units
 from xrayfast.errors import ConfigError, RunError, shorten
+from xrayfast.learning.device import without_values
 from xrayfast.learning.model.layers import LayerGroup
 from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import LoadedBackbone, load_backbone, require_weights_of
@@ -83,7 +84,7 @@ def build_network(
 ) -> nn.Sequential:
     """A randomly initialised network, from images (N, 3, H, W) to logits (N, n_out).
 
-    Within `torch.device("meta")` it is built without computing weights, to be loaded with
+    Within `without_values` it is built without computing weights, to be loaded with
     `load_state_dict(..., assign=True)`.
 
     Args:
@@ -109,7 +110,7 @@ def describe_network(model: ModelConfig, n_out: int, weights: Path) -> nn.Sequen
         WeightsError: the weights are damaged, or of another network.
     """
     try:
-        with torch.device("meta"):
+        with without_values():
             network = build_network(model.arch, n_out, model.head_width, model.head, model.size)
     except ConfigError as error:
         raise RunError(
@@ -154,10 +155,11 @@ def add_head(
     if head == "none":
         raise ConfigError("head is none, for a whole network of your own. Use another head for a backbone.")
     hidden = hidden_units(head, head_width)
-    blocks = nn.Sequential(*backbone.blocks.values()).eval()
-    with torch.no_grad():
-        probe = torch.empty(1, 3, 32, 32).uniform_(-1, 1)
-        features = blocks(probe if size == 32 else F.interpolate(probe, size)).shape[1]
+    blocks, features = nn.Sequential(*backbone.blocks.values()).eval(), backbone.features
+    probe = torch.empty(1, 3, 32, 32).uniform_(-1, 1)  # drawn always: it moves the generator, as in earlier versions
+    if features is None:
+        with torch.no_grad():
+            features = int(blocks(probe if size == 32 else F.interpolate(probe, size)).shape[1])
     side = backbone.pooled_side
     inputs = {"fastai": 2 * features, "classifier": features}.get(head, features * side**2)
     widths = [inputs, *hidden, n_out]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from torch import fx, nn
-from torchvision.ops import StochasticDepth
 
+from xrayfast.learning.model.backbones import StochasticDepth
 from xrayfast.learning.model.fusion import make_contiguous
 from xrayfast.learning.model.layers import LayerGroup, attribute, trace
 from xrayfast.learning.model.pretrained.timm_networks import TimmBackbone

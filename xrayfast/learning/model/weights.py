@@ -46,11 +46,13 @@ class LoadedBackbone:
     Attributes:
         blocks: its named blocks in order; with its own classifier, that is the last one.
         pooled_side: of its row.
+        features: channels of its last map; None where they have to be found by running it.
         unused: names of tensors of the weight file that are not used: those of its head, and others.
     """
 
     blocks: Blocks
     pooled_side: int
+    features: int | None = None
     unused: tuple[str, ...] = ()
 
 
@@ -81,7 +83,7 @@ def load_backbone(
         network.load_state_dict(_imagenet(row))
     elif weights not in ("none", "imagenet"):
         unused = copy_weights(network, blocks, read_weights(Path(weights)), weights, arch)
-    return LoadedBackbone(blocks, row.pooled_side, unused)
+    return LoadedBackbone(blocks, row.pooled_side, None if with_classifier else row.features, unused)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

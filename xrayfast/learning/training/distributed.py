@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
-from torchvision.ops import StochasticDepth
 
 from xrayfast.config import Device
 from xrayfast.errors import ConfigError, TrainingError
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.fastai_api import Callback, Learner
+from xrayfast.learning.model.backbones import StochasticDepth
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 
 STEP_TIMEOUT = timedelta(minutes=30)

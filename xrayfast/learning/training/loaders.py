@@ -61,6 +61,7 @@ from xrayfast.learning.fastai_api import (
     Transform,
     TransformBlock,
     chunked,
+    register_drawing,
     show_title,
 )
 from xrayfast.learning.own_dataloaders import describe_dataloaders, image_shape
@@ -290,6 +291,7 @@ class RadiographDL(TfmdDL):
 
     def show_batch(self, b: Any = None, max_n: int = 9, ctxs: Any = None, show: bool = True, **options: Any) -> Any:
         """fastai's, with space between the images for titles of several lines."""
+        register_drawing()
         shown = super().show_batch(b, max_n, ctxs, show, **options)
         _leave_space(ctxs is None and show)
         return shown
@@ -298,6 +300,7 @@ class RadiographDL(TfmdDL):
         self, b: Any, out: Any, max_n: int = 9, ctxs: Any = None, show: bool = True, **options: Any
     ) -> Any:
         """The same."""
+        register_drawing()
         shown = super().show_results(b, out, max_n, ctxs, show, **options)
         _leave_space(ctxs is None and show)
         return shown

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from xrayfast.config import Task
 from xrayfast.data.labels.targets import to_truth
 from xrayfast.errors import ConfigError, TrainingError
-from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Callback, L, Metric, Metrics, Recorder, mk_metric
+from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Callback, L, Metric, Metrics, Recorder, mk_metric, noop
 from xrayfast.learning.model.losses import batch_weight
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.metrics import registry
@@ -253,6 +253,11 @@ class EpochRecorder(Recorder):
         self.counted, self.has_loss = self.has_loss, False
         if self.counted:
             super().after_batch()
+
+    def after_epoch(self) -> None:
+        """fastai's, which formats the time for a log by fastprogress: not where there is no log."""
+        self.add_time = self.learn.logger is not noop
+        super().after_epoch()
 
     def restore(self, history: pd.DataFrame, batches: pd.DataFrame | None, momenta: Sequence[float] = ()) -> None:
         """Fill it as if a run had been one fit.

@@ -70,7 +70,7 @@ def resampled_t_test(differences: ArrayLike, test_share: float) -> float:
 
     Nadeau and Bengio 2003; for repeated folds Bouckaert and Frank 2004.
     """
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     found = np.asarray(differences, dtype=np.float64)
     if len(found) < 2:
@@ -79,7 +79,7 @@ def resampled_t_test(differences: ArrayLike, test_share: float) -> float:
     if deviation == 0:
         return float(mean == 0)
     statistic = mean / (deviation * np.sqrt(1 / len(found) + test_share))
-    return float(2 * t.sf(abs(statistic), len(found) - 1))
+    return float(2 * stdtr(len(found) - 1, -abs(statistic)))
 
 
 def holm(p: ArrayLike) -> Floats:

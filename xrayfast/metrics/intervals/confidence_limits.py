@@ -64,10 +64,10 @@ def _expanded(level: float, patients: int | None) -> float:
     """The normal deviate of a level, for the spread and the uncertainty of the spread of few patients."""
     if patients is None:
         return _NORMAL.inv_cdf(0.5 + level / 2)
-    from scipy.stats import t
+    from scipy.special import stdtrit  # Student's t; scipy.stats takes half a second to import
 
     n = max(patients, 2)
-    return math.sqrt(n / (n - 1)) * float(t.ppf(0.5 + level / 2, n - 1))
+    return math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, 0.5 + level / 2))
 
 
 def norm_limits(gaps: Floats, drawn: Floats) -> tuple[float, float]:
