@@ -255,9 +255,12 @@ class EpochRecorder(Recorder):
             super().after_batch()
 
     def after_epoch(self) -> None:
-        """fastai's, which formats the time for a log by fastprogress: not where there is no log."""
+        """fastai's; where nobody reads the log the time in it is left empty, since fastprogress formats it."""
         self.add_time = self.learn.logger is not noop
         super().after_epoch()
+        if not self.add_time:
+            self.log.append("")
+            self.add_time = True
 
     def restore(self, history: pd.DataFrame, batches: pd.DataFrame | None, momenta: Sequence[float] = ()) -> None:
         """Fill it as if a run had been one fit.
