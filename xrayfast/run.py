@@ -51,15 +51,7 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.own_code import require_code
 from xrayfast.predictions import Predictions
-from xrayfast.run_files import (
-    LabelsFile,
-    MetricsFile,
-    RunInfo,
-    ShownImage,
-    TrainingImages,
-    read_json,
-    read_typed,
-)
+from xrayfast.run_files import LabelsFile, MetricsFile, RunInfo, ShownImage, TrainingImages, read_json, read_typed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from tests.reporting.samples import MANY, lines, predictions, shows_all
@@ -10,7 +9,6 @@ from xrayfast.reporting.curves import (
     TOGETHER,
     Curve,
     decision_curve_figure,
-    draw_decision_curve,
     precision_recall_figure,
     precision_recall_points,
     reliability_figure,
@@ -169,9 +167,6 @@ def test_a_decision_curve_is_drawn_against_treating_all_and_none():
         low, high = axes.get_ylim()
         assert low < 0 and high > max(line.get_ydata())
     assert {"network", "treat all", "treat none", "b$x$"} <= set(texts(figure))
-    axes = Figure().add_subplot()
-    draw_decision_curve(axes, "a", found)
-    assert lines(axes, "curve")[0].get_ydata().tolist() == found["labels"]["a"]["model"]
 
 
 def test_of_many_labels_the_best_and_the_worst_ranked_are_drawn():

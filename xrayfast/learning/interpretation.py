@@ -69,11 +69,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
     @classmethod
     @check_arguments()
     def from_learner(
-        cls,
-        learn: RadiographLearner,
-        ds_idx: Annotated[int, Field(ge=0, le=2)] = 1,
-        dl: Any = None,
-        act: Any = None,
+        cls, learn: RadiographLearner, ds_idx: Annotated[int, Field(ge=0, le=2)] = 1, dl: Any = None, act: Any = None
     ) -> RadiographInterpretation:
         """From a learner on `xrayfast.dataloaders`, with one pass over train (0), valid (1) or test (2).
 

@@ -86,10 +86,7 @@ def top_label(truth: ArrayLike, probability: ArrayLike) -> tuple[Indices, Floats
 
 
 def reliability(
-    truth: ArrayLike,
-    probability: ArrayLike,
-    bins: int = RELIABILITY_BINS,
-    binning: Binning = "width",
+    truth: ArrayLike, probability: ArrayLike, bins: int = RELIABILITY_BINS, binning: Binning = "width"
 ) -> list[Bin]:
     """The bins of the reliability diagram of one label (or of `top_label`).
 

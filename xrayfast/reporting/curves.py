@@ -165,14 +165,6 @@ def decision_curve_figure(net_benefit: Mapping[str, Any]) -> Figure:
     return panels.done(*_DECISION_AXES, list(_DECISION_LINES.values()), list(_DECISION_LINES))
 
 
-def draw_decision_curve(axes: Axes, label: str, net_benefit: Mapping[str, Any]) -> None:
-    """Draw the panel of a label of `decision_curve_figure`."""
-    style_square(axes)
-    _draw_decision_curve(axes, net_benefit["thresholds"], net_benefit["labels"][label])
-    axes.set_title(fitting(label), loc="left", fontsize=TEXT, color=INK, parse_math=False)
-    _finish_axes(axes, *_DECISION_AXES, "upper right", list(_DECISION_LINES.values()), list(_DECISION_LINES))
-
-
 _DECISION_AXES = ("Threshold probability", "Net benefit")
 _DECISION_LINES = {
     "network": Line2D([], [], color=SERIES[0], linewidth=1.8),

@@ -32,10 +32,7 @@ from xrayfast.metrics.claims.headline import HeadlineWarning
 from xrayfast.metrics.scoring import mean_log_loss
 from xrayfast.option_effects import EvaluationFacts, check_effects, check_tta
 from xrayfast.own_code import names_of_code, require_code
-from xrayfast.predictions import (
-    Predictions,
-    image_attributes,
-)
+from xrayfast.predictions import Predictions, image_attributes
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.figures import Case
 from xrayfast.run import Run, now

@@ -106,11 +106,7 @@ def apply_policies(
 
 
 def _note_no_negatives(
-    policy: Policy,
-    raw: Targets,
-    cells: npt.NDArray[np.bool_],
-    values: npt.NDArray[np.float32],
-    labels: Sequence[str],
+    policy: Policy, raw: Targets, cells: npt.NDArray[np.bool_], values: npt.NDArray[np.float32], labels: Sequence[str]
 ) -> list[str]:
     """A note on labels of 1 and (N, L) cells of a policy without a 0, in which those cells may be the negatives."""
     alike = (raw == 1).any(0) & cells.any(0) & ~(raw == 0).any(0) & (values != 0)

@@ -511,10 +511,7 @@ def training_loss(
 
 
 def learner_from_config(
-    dls: RadiographDataLoaders,
-    model: ModelConfig,
-    train: TrainConfig,
-    code: Mapping[str, Any] = MappingProxyType({}),
+    dls: RadiographDataLoaders, model: ModelConfig, train: TrainConfig, code: Mapping[str, Any] = MappingProxyType({})
 ) -> RadiographLearner:
     """`learner` with the settings of a run, and the user's own code by setting."""
     settings = dict(model) | dict(train) | ({"lr": 2e-3} if train.lr == "auto" else {})

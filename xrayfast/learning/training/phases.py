@@ -98,13 +98,7 @@ def _unfrozen_groups(train: TrainConfig, backbone: int) -> int:
 
 
 def run_phase(
-    learn: Learner,
-    phase: Phase,
-    *,
-    schedule: Schedule,
-    momentum: float,
-    callbacks: Sequence[Any],
-    start_epoch: int = 0,
+    learn: Learner, phase: Phase, *, schedule: Schedule, momentum: float, callbacks: Sequence[Any], start_epoch: int = 0
 ) -> None:
     """Train one phase, or the rest of it from `start_epoch`.
 

@@ -59,11 +59,7 @@ class _Pieces:
 
 
 def permuted_metrics(
-    split: ResampledMetrics,
-    group: Codes,
-    enough: Mapping[str, Bools],
-    permutations: int,
-    seed: int,
+    split: ResampledMetrics, group: Codes, enough: Mapping[str, Bools], permutations: int, seed: int
 ) -> dict[str, Floats]:
     """What metrics would be in subgroups that tell nothing: the groups are permuted among patients.
 

@@ -33,10 +33,7 @@ from xrayfast.reporting.curves import (
 from xrayfast.reporting.figures import DPI, loss_and_metric_curves, png_bytes, save
 from xrayfast.reporting.forest import forest_figure, group_forest
 from xrayfast.reporting.headline_figure import headline_figure
-from xrayfast.reporting.html.results_tables import (
-    binary_table,
-    reliability_table,
-)
+from xrayfast.reporting.html.results_tables import binary_table, reliability_table
 from xrayfast.reporting.html.tables import Matrix, Table
 from xrayfast.reporting.matrices import binary_figure, confusion_figure, cooccurrence_figure, merge_rare
 from xrayfast.reporting.probabilities import histogram_figure

@@ -10,14 +10,7 @@ from xrayfast.config import Task
 from xrayfast.errors import format_interval, format_value, plural
 from xrayfast.metrics.registry import AT_THRESHOLD, headline_metrics, label_columns, metric_title, prevalence_metrics
 from xrayfast.reporting.markdown.markup import DASH, Markdown, markdown_table
-from xrayfast.reporting.wording import (
-    gap_test,
-    interval_methods,
-    interval_of,
-    label_rows,
-    of_positive,
-    resampled_units,
-)
+from xrayfast.reporting.wording import gap_test, interval_methods, interval_of, label_rows, of_positive, resampled_units
 
 
 def format_number(value: Any, form: str = ".3f") -> str:

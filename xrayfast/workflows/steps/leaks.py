@@ -8,13 +8,7 @@ from dataclasses import dataclass
 from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.features import LEAST_SIDE
 from xrayfast.audit.findings import class_findings, duplicate_findings
-from xrayfast.audit.leaks import (
-    Leaks,
-    compare_images,
-    group_linked_images,
-    leaks_between_splits,
-    redraw_leaky_splits,
-)
+from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, leaks_between_splits, redraw_leaky_splits
 from xrayfast.audit.shortcuts import predictable_labels
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.manifest import Manifest

@@ -200,11 +200,7 @@ def _find_in_run(
 
 
 def _find_alike(
-    own: Manifest,
-    data: Manifest,
-    rows: npt.NDArray[np.intp],
-    images: DecodedImages,
-    progress: StageProgress,
+    own: Manifest, data: Manifest, rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress
 ) -> npt.NDArray[np.object_]:
     """The split of the run's image that each of some rows is a near duplicate of, "" where of none."""
     found = np.full(len(rows), "", object)

@@ -41,7 +41,6 @@ _GROUPS = re.compile(
 )
 """Words of names that group images in some other way than by class, as those of `IMAGE_WORD` do."""
 
-_DIGITS = "0123456789"
 _DEEPEST, _MOST_FOLDERS = 6, 300
 """Levels that are looked at, and folders in one folder; more are those of patients."""
 
