@@ -156,6 +156,7 @@ DATA = DataFacts(
 
 PLAN = PlanFacts(
     epochs=6,
+    batches=8,
     stoppable=4,
     sizes=frozenset({32, 224}),
     frozen=True,
@@ -208,6 +209,7 @@ BY_FACTS = [
     ("frozen_views", 2, {"views": 3}),
     ("balanced_sampling", True, {"uneven": False}),
     ("device_share", 0.2, {"cuda": False}),
+    ("accumulate", 2, {"batches": 1}),
 ]
 
 
@@ -395,7 +397,7 @@ def test_precise_statistics_act_where_the_backbone_trains_batch_norm():
 
     def norms(*frozen):
         scheduled = [ScheduledPhase(Phase("", 1, count, ()), 0, 0, (64,)) for count in frozen]
-        return plan_facts(scheduled, Config().train, groups, leaks=False).norms
+        return plan_facts(scheduled, Config().train, groups, batches=1, leaks=False).norms
 
     assert norms(2, 0)
     assert not norms(2, 1)
@@ -409,7 +411,7 @@ def test_when_early_stopping_can_act():
 
     def stoppable(*phases):
         scheduled = [ScheduledPhase(Phase("", len(s), 0, ()), 0, 0, s) for s in phases]
-        return plan_facts(scheduled, Config().train, groups=(), leaks=False).stoppable
+        return plan_facts(scheduled, Config().train, groups=(), batches=1, leaks=False).stoppable
 
     assert stoppable((64,) * 6) == 4  # best after 1, 4 more without improvement, the 6th is left out
     assert stoppable((64,), (64,) * 6) == 5  # the best may be of the first phase
@@ -450,7 +452,6 @@ ON_RUNS = {
     "wd": {"wd": 0.5},
     "ema": {"ema": 0.9},
     "clip_grad": {"clip_grad": 0.1},
-    "accumulate": {"accumulate": 2},
     "dropout": {"dropout": 0.1},
     "seed": {"seed": 1},
     "loss": {"loss": "focal"},

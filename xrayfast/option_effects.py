@@ -83,6 +83,7 @@ class PlanFacts:
 
     Attributes:
         epochs: of all phases.
+        batches: of an epoch, on each rank.
         stoppable: the largest `early_stop` by which the last phase can end before its last epoch.
         sizes: of the images, over the epochs that run the whole network; none where all train on cached features.
         frozen: whether a phase has frozen layers.
@@ -96,6 +97,7 @@ class PlanFacts:
     """
 
     epochs: int
+    batches: int
     stoppable: int
     sizes: frozenset[int]
     frozen: bool
@@ -244,6 +246,13 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
     "lr_div": (_OF_UNFREEZING,),
     "beta2": (_OF_ADAM,),
     "eps": (_OF_ADAM,),
+    "accumulate": (
+        _plan_note(
+            lambda train, facts: train.accumulate <= facts.batches,
+            "an epoch has fewer batches",
+            verb="makes one step per epoch",
+        ),
+    ),
     "precise_bn": (_plan_note(lambda train, facts: facts.norms, "the backbone trains no batch norm"),),
     "early_stop": (
         Effect(
@@ -418,7 +427,7 @@ SELF_REPORTED = frozenset({"uncertain", "blank", "label_map", "corrections"})
 ALWAYS = frozenset({
     "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "folds", "fold", "cache", "arch",
     "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers", "gradual_unfreeze",
-    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "ema", "clip_grad", "accumulate", "dropout",
+    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "ema", "clip_grad", "dropout",
     "seed", "loss", "device", "precision", "mixup", "cutmix", "batch_size", "data_on_device",
     "target_sensitivity", "target_specificity", "calibrate", "prevalence", "resamples", "augment",
 })  # fmt: skip

@@ -523,10 +523,15 @@ def test_an_option_may_stand_for_a_number(at, monkeypatch):
     monkeypatch.setattr(
         "xrayfast.cli.commands.fit.read_settings", lambda config, given, recipe: found.append(given) or 1 / 0
     )
+    (at / "data").mkdir()
     for words in (["--ema"], ["--ema", "0.9"], ["--ema=0.9"], ["--ema", "data"], ["data", "--ema", "--epochs", "3"]):
         CliRunner().invoke(app, ["fit", *words], prog_name="xrayfast")
     assert [given["ema"] for given in found] == [EMA_DECAY, 0.9, 0.9, EMA_DECAY, EMA_DECAY]
     assert [given.get("epochs") for given in found] == [None] * 4 + [3]
+    text = " ".join(call("fit", "data", "--ema", "abc", code=2).stderr.split())
+    assert (
+        "found 'abc', and there is no such folder or file; expected a number above 0 and below 1, or no value" in text
+    )
 
 
 def test_options_that_contradict_others_stop_before_the_data_are_read(at):

@@ -261,7 +261,10 @@ def test_folds_trained_at_once_give_the_same_bytes(data, tmp_path):
     ]  # fmt: skip
     with pytest.raises(Interrupted, match="0 finished folds of 2"):
         xf.cross_validate(data, jobs=2, interrupted=StopAfter(3), **options | {"name": "stopped"})
-    assert bytes_of(xf.resume_cross_validation(tmp_path / "stopped", jobs=2)) == bytes_of(crossed)
+    notes = []
+    reporter = NullReporter(note=notes.append)
+    assert bytes_of(xf.resume_cross_validation(tmp_path / "stopped", jobs=9, reporter=reporter)) == bytes_of(crossed)
+    assert "jobs is 9, and there are 2 folds to train: no more are trained at once." in notes
 
 
 def test_how_far_folds_are_is_read_from_their_folders(crossed, tmp_path):

@@ -78,7 +78,26 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "like noise",
         "Neighbouring pixels are unrelated, as where their bits, byte order or width are not what the file says.",
     ),
-    "missing_rows": ("data are missing", "warning", "cut off", "Their last rows are plain gray: fetch them again."),
+    "missing_rows": (
+        "data are missing",
+        "warning",
+        "cut off",
+        "Rows or columns are plain gray or repeat one: fetch them again.",
+    ),
+    "damaged": (
+        "salt and pepper|lines are lost|bits are lost",
+        "warning",
+        "that look damaged",
+        "Pixels, lines or bits seem to be lost: read them from their source again, or take them out.",
+    ),
+    "edge_map": ("as edge maps are", "note", "without bright and dark areas, as edge maps are", _DOUBTFUL),
+    "repeated": (
+        "one image repeated",
+        "note",
+        "whose halves are the same",
+        "Save one half, or take them out.",
+    ),
+    "half_white": ("half white", "note", "half of which is white", "Look whether they were read right, or cut off."),
     "dark": ("nearly black", "note", "nearly black", "Look whether they were read right."),
     "bright": ("nearly white", "note", "nearly white", "Look whether they were read right."),
     "flat": (

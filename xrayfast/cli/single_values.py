@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -35,14 +36,17 @@ class Command(TyperCommand):
         from xrayfast.cli.options import FIELDS, as_number  # the command is loaded by now
 
         params = [param for param in self.get_params(ctx) if param.name in FIELDS]
-        shows: list[Any] = [FIELDS[str(param.name)].json_schema_extra for param in params]
-        bare = {
-            flag: show["bare"]
-            for param, show in zip(params, shows, strict=True)
-            if "bare" in show
-            for flag in param.opts
-        }
+        fields = {flag: FIELDS[param.name] for param in params for flag in param.opts}
+        shows: Any = {flag: field.json_schema_extra for flag, field in fields.items()}
         for word, following in zip(args, [*args[1:], "--"], strict=False):
             yield word
-            if word in bare and following and isinstance(as_number(following), str):
-                yield str(bare[word])
+            if "bare" in shows.get(word, ()) and following and isinstance(as_number(following), str):
+                if not (following.startswith("-") or Path(following).exists()):
+                    bounds = {type(bound).__name__: bound for bound in fields[word].metadata}
+                    raise typer.BadParameter(
+                        f"found '{following}', and there is no such folder or file; expected a number above "
+                        f"{bounds['Gt'].gt} and below {bounds['Lt'].lt}, or no value.",
+                        ctx=ctx,
+                        param_hint=word,
+                    )
+                yield str(shows[word]["bare"])

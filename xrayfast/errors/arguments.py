@@ -167,6 +167,7 @@ def join_alternatives(texts: Iterable[str]) -> str:
 
 _WORDS = {
     "valid integer": "whole number",
+    "a valid tuple": "a list of them",
     "valid ": "",
     "greater than or equal to": "at least",
     "less than or equal to": "at most",

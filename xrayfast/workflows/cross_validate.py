@@ -383,6 +383,10 @@ def _train_at_once(
         for fold in range(1, facts.folds + 1)
         if not all(is_complete(cv.path / fold_name(r, fold, facts.repeats)) for r in range(1, facts.repeats + 1))
     ]
+    if jobs > len(waiting):
+        there_are = "there is 1 fold" if len(waiting) == 1 else f"there are {len(waiting)} folds"
+        reporter.note(f"jobs is {jobs}, and {there_are} to train: no more are trained at once.")
+        jobs = max(1, len(waiting))
     free, running = list(range(jobs)), dict[int, tuple[int, subprocess.Popen[bytes], IO[bytes]]]()
     with cv.lock(reporter.note), _stopping(cv, None):
         cv.update_info(status="running")

@@ -252,8 +252,8 @@ def train_new(
     leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
     weights = sampling_weights(manifest.subset("train").truth)
     uneven = bool(weights.min() < weights.max())
-    cuda = learn.dls.device.type == "cuda"
-    facts = plan_facts(scheduled, config.train, learn.groups, leaks=leaks, uneven=uneven, cuda=cuda)
+    cuda, batches = learn.dls.device.type == "cuda", len(learn.dls.train)
+    facts = plan_facts(scheduled, config.train, learn.groups, batches=batches, leaks=leaks, uneven=uneven, cuda=cuda)
     remarks += [*idle, *check_effects(config.train, facts)]
     remarks += check_results(config.results, manifest.task, manifest.labels)
     for remark in remarks:

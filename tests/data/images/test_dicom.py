@@ -446,7 +446,7 @@ def test_padding_is_black_and_does_not_count(roundtrip, photometric, padding, li
     expected = 255 - expected if photometric == "MONOCHROME1" else expected
     assert (image.pixels[:, :40] == 0).all()
     assert np.abs(image.pixels[:, 40:] - expected).max() <= 0.5 + 1e-9
-    assert image.notes[-2:] == ("pixel padding made black", "left half black")
+    assert {"pixel padding made black", "left half black"} <= {*image.notes}
 
 
 def test_nothing_but_padding_is_black(roundtrip):

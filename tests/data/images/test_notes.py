@@ -38,7 +38,9 @@ ATTENTION = [
     "transparency laid on black", "EXIF orientation applied", "first of several frames", "JPEG in a file named .png",
     "values above 4095 made white, up to 65535", "last rows plain gray, as where data are missing",
     "values evidently signed, against the header", "neighbouring pixels differ as in noise",
-    "400 x 200 pixels, as of two images in one", "left half black",
+    "400 x 200 pixels, as of two images in one", "left half black", "16 gray levels alone, as where bits are lost",
+    "50% of the rows alike, as where data are missing",
+    "single pixels unlike all of their neighbours, as salt and pepper",
     "may be inverted: white around the body, and the lungs brighter than the middle",
     "Pillow: Corrupt EXIF data", "of 3 shades", "colour-coded", "colour on 31% of the area converted to gray",
 ]  # fmt: skip
@@ -91,8 +93,10 @@ def test_a_film_has_no_note_and_its_inverse_has(film):
 
 
 def test_two_films_in_one_image():
-    assert describe_contents(np.hstack([FILM, FILM])) == ["360 x 200 pixels, as of two images in one"]
-    assert describe_contents(np.vstack([FILM, FILM])) == ["180 x 400 pixels, as of two images in one"]
+    other = draw_film()[:, ::-1] // 2 + 90
+    other[40:90, 20:120] = FILM[100:150, 40:140]
+    assert describe_contents(np.hstack([FILM, other])) == ["360 x 200 pixels, as of two images in one"]
+    assert describe_contents(np.vstack([FILM, other])) == ["180 x 400 pixels, as of two images in one"]
 
 
 @pytest.mark.parametrize(
@@ -171,6 +175,78 @@ def test_phantoms_scaled_coded_and_of_little_contrast_have_no_such_note(side):
         assert not {TOO_SMOOTH, PLAIN_AREAS} & {*describe_contents(seen)}
 
 
+def put(pixels, place, values):
+    found = pixels.copy()
+    found[place] = values
+    return found
+
+
+def salted(pixels, share, draw):
+    found = draw.random(pixels.shape)
+    return np.where(found < share / 2, 0, np.where(found > 1 - share / 2, 255, pixels)).astype(np.uint8)
+
+
+def edges(pixels):
+    found = np.hypot(*np.gradient(ndimage.gaussian_filter(pixels.astype(float), 1)))
+    return (found * (200 / np.quantile(found, 0.99))).clip(0, 255).astype(np.uint8)
+
+
+def damaged(pixels):
+    """By the note that each should have, images that were made of one."""
+    draw, (height, width), half = np.random.default_rng(0), pixels.shape, len(pixels) // 2
+    lower, noise = np.s_[half:], draw.integers(0, 256, pixels.shape, np.uint8)
+    small = np.asarray(Image.fromarray(pixels).resize((width // 2, height // 2)))
+    return {
+        "gray levels alone": [pixels // 16 * 16 + 8, pixels // 8 * 8 + 4],
+        "in a part of the image": [put(pixels, lower, noise[lower]), put(pixels, np.s_[:, :half], noise[:, :half])],
+        "rows alike, as where data are missing": [
+            *(put(pixels, lower, values) for values in (pixels[half - 1], 128)),
+            put(pixels, np.s_[half // 2 : half], 90),
+        ],
+        "columns alike, as where data are missing": [put(pixels, np.s_[:, half:], pixels[:, half - 1 : half])],
+        "lines are lost": [
+            put(pixels, np.s_[1::2], np.roll(pixels[1::2], width // 10, axis=1)), put(pixels, np.s_[::8], 0),
+            put(pixels, np.s_[:, ::8], 255),
+        ],
+        "left and right and upper and lower halves the same": [
+            np.tile(pixels, (2, 2)), as_jpeg(np.tile(small, (2, 2)))
+        ],
+        "left and right halves the same": [np.tile(np.asarray(Image.fromarray(pixels).resize((half, height))), (1, 2))],
+        "salt and pepper": [*(salted(pixels, share, draw) for share in (0.02, 0.05, 0.1))],
+        "as edge maps are": [edges(pixels), 255 - edges(pixels)],
+        "lower half white": [put(pixels, lower, 255)],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("side", [128, 320])
+def test_damage_repetition_and_edge_maps_are_noted(side):
+    # With the noise of a detector, as a phantom has less of it than any radiograph.
+    film = phantom("normal", patient=1, image=0, size=side) + np.random.default_rng(1).normal(0, 2, (side, side))
+    film = film.clip(0, 255).astype(np.uint8)
+    assert describe_contents(film) == []
+    for note, images in damaged(film).items():
+        for i, pixels in enumerate(images):
+            found = describe_contents(pixels)
+            assert any(note in one for one in found) and all(map(needs_attention, found)), (note, i, found)
+            assert len(found) == 1 or "half" in note, found
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_an_image_that_is_framed_padded_noisy_or_sharpened_is_not_damaged(side):
+    film = phantom("normal", patient=1, image=0, size=side)
+    draw = np.random.default_rng(side)
+    soft = ndimage.gaussian_filter(film.astype(float), 2)
+    for changed in (
+        film, film // 2 + 40, np.pad(film, side // 5), np.pad(film, ((side // 5, 0), (0, 0)), constant_values=90),
+        film + draw.normal(0, 10, film.shape), film + 1.5 * (film - soft), film.T,
+        np.asarray(Image.fromarray(film).rotate(7)),
+    ):  # fmt: skip
+        seen = np.ascontiguousarray(np.clip(changed, 0, 255).astype(np.uint8))
+        assert all("inverted" in note or note == TOO_SMOOTH for note in describe_contents(seen)), describe_contents(
+            seen
+        )
+
+
 @pytest.mark.slow
 def test_no_real_radiograph_looks_like_a_mask_or_a_map(shared):
     files = sorted(file for file in (shared / "data").rglob("*") if file.suffix in (".jpg", ".png", ".dcm", ".tif"))
@@ -181,9 +257,12 @@ def test_no_real_radiograph_looks_like_a_mask_or_a_map(shared):
         except ReadError:
             unreadable += 1
     odd = {TOO_SMOOTH, PLAIN_AREAS, COLOURED_MARKS, CUT_SCAN}
+    damage = re.compile(
+        "salt and pepper|lines are lost|bits are lost|data are missing|edge maps|image repeated|half white|in a part of"
+    )
     print(f"{len(read_notes)} radiographs")
     assert len(read_notes) > 7800 and unreadable < 3
-    assert not {file.name: notes for file, notes in read_notes.items() if odd & {*notes}}
+    assert not {file.name: notes for file, notes in read_notes.items() if odd & {*notes} or damage.search(str(notes))}
 
 
 def test_few_real_radiographs_have_these_notes(shared):

@@ -273,7 +273,7 @@ def test_the_smallest_jpeg_of_its_size_is_read(tmp_path, value):
 def test_a_jpeg_cut_off_before_its_end_marker(tmp_path, mode):
     rough = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)).resize((400, 400))
     path = saved(tmp_path, rough.convert(mode), "x.jpg")
-    assert not read(path).notes
+    assert not any("missing" in note for note in read(path).notes)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] + b"\xff\xd9")
     assert "last rows plain gray, as where data are missing" in read(path).notes
 
@@ -767,14 +767,14 @@ def test_a_thin_coloured_contour_on_a_gray_film_is_noted(tmp_path, name, colour)
 def test_a_progressive_jpeg_that_is_cut_off_within_its_last_scan_is_noted(tmp_path, mode):
     rough = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)).resize((400, 400))
     path = saved(tmp_path, rough.convert(mode), "a.jpg", progressive=True)
-    assert not read(path).notes
+    assert not any("cut off" in note for note in read(path).notes)
     content = path.read_bytes()
     start = content.rfind(b"\xff\xda")
     for share in (0.02, 0.5, 0.98):
         path.write_bytes(content[: start + 10 + int(share * (len(content) - start - 12))] + b"\xff\xd9")
         assert "the last scan of a progressive JPEG is cut off, and fine detail with it" in read(path).notes
     path.write_bytes(content + b"what follows the end is no part of the image")
-    assert not read(path).notes
+    assert not any("cut off" in note for note in read(path).notes)
 
 
 def test_a_progressive_jpeg_of_which_scans_are_missing_is_noted(tmp_path):

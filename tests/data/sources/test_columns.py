@@ -245,7 +245,7 @@ def test_a_flag_that_tells_the_split_is_used(tmp_path, name, split):
         ("phase", [0, 0, 1]),
         ("fold_type", [1, 0, 1, 1]),
         ("train_val", [1, 1, 0]),
-        ("Train/Test", ["Tr", "Te"]),
+        ("Train/Test", ["T", "Te"]),
         ("mode", ["fit", "eval"]),
         ("external_test", [0, 0, 1]),
     ],
@@ -485,11 +485,11 @@ def test_a_word_in_a_column_of_crosses_is_an_error(tmp_path):
 def test_words_of_splits_that_are_not_known_are_listed(tmp_path):
     root = make(tmp_path, *(f"{i}.png" for i in range(12)))
     text = "image,label,split\n" + "".join(
-        f"{i}.png,{'ab'[i % 2]},{['trainval', 'external'][i // 6]}\n" for i in range(12)
+        f"{i}.png,{'ab'[i % 2]},{['trainval', 'unseen'][i // 6]}\n" for i in range(12)
     )
     found = message(DataError, root, labels=table(root, text))
-    assert "'external' in 6 rows; images of an external or held-out split are test" in found
-    data = opened(root, labels=table(root, text.replace("external", "holdout")))
+    assert "'unseen' in 6 rows; images of an external or held-out split are test" in found
+    data = opened(root, labels=table(root, text.replace("unseen", "holdout")))
     assert splits(data)["11.png"] == "test" and set(splits(data).values()) == {"train", "valid", "test"}
 
 

@@ -40,6 +40,7 @@ def test_folders_tell_the_split_where_they_tell_of_train_and_another():
     [
         *(("development", "test"), ("dev_set", "hold-out"), ("Internal", "External"), ("derivation", "validation")),
         *(("Derivation_set", "validation_set"), ("derivation_cohort", "test_cohort"), ("derivation", "hold-out")),
+        *(("tr", "te"), ("TR", "ts_images"), ("discovery", "replication"), ("train", "external"), ("train", "te")),
     ],
 )
 def test_folders_of_development_and_internal_images_are_train_beside_others(tmp_path, train, test):
@@ -162,4 +163,51 @@ def test_a_folder_of_an_external_test_is_a_split(tmp_path):
     root = make(tmp_path, *names)
     assert splits(opened(root))["external_test/a/aexternal_test0.png"] == "test"
     (root / "external_test").rename(root / "external")
-    assert "Those of splits are called train, valid and test" in message(DataError, root)
+    data = opened(root)
+    assert splits(data)["external/a/aexternal_test0.png"] == "test" and noted(data, "'external' is test")
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("derivation", "validation", "external"), ("train", "valid", "external_validation"), ("tr", "va", "te"),
+        ("development", "internal_validation", "external_validation"), ("training", "tuning", "test"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("layout", ["{s}/{c}/{i}.png", "{c}/{s}/{i}.png", "{s}/site{k}/{c}/{i}.png"])
+def test_words_that_mean_a_split_beside_others(tmp_path, folders, layout):
+    files = (layout.format(s=s, c=c, i=f"{c}{i}{s}", k=i % 2) for s in folders for c in "ab" for i in range(6))
+    make(tmp_path, *files)
+    data = opened(tmp_path)
+    assert data.labels == ("a", "b") and noted(data, "Splits from the folders")
+    expected = dict(zip(folders, ("train", "valid", "test"), strict=True))
+    assert {name: expected[next(f for f in folders if f"/{f}/" in f"/{name}")] for name in splits(data)} == splits(data)
+
+
+def test_a_second_test_folder_is_not_joined_with_the_first(tmp_path):
+    folders = ("train", "test", "external")
+    make(tmp_path, *(f"{s}/{c}/{c}{i}{s}.png" for s in folders for c in "ab" for i in range(6)))
+    assert "class folders in class folders, such as a in external" in message(DataError, tmp_path)
+
+
+def test_a_class_called_like_a_short_word_for_a_split_is_a_class(tmp_path):
+    classes(tmp_path, te=6, tb=6)
+    assert opened(tmp_path).labels == ("tb", "te")
+
+
+@pytest.mark.parametrize("files", ["masks/{c}/{c}{i}.png", "{c}/masks/{c}{i}.png", "{c}/{c}{i}_mask.png"])
+def test_images_that_are_all_called_masks_are_noted(tmp_path, files):
+    make(tmp_path, *(files.format(c=c, i=i) for c in "ab" for i in range(6)))
+    root = tmp_path / "masks" if files.startswith("masks") else tmp_path
+    data = opened(root)
+    assert len(data) == 12 and noted(data, "All images are called as masks, overlays, maps or thumbnails are", "a")
+    assert not noted(opened(root, keep_masks=True), "All images")
+
+
+def test_a_table_of_masks_alone_is_noted(tmp_path):
+    tmp_path /= "set"
+    make(tmp_path, *(f"{folder}/{i}.png" for folder in ("masks", "images") for i in range(10)))
+    file = table(tmp_path, lines("image,label", "masks/{i}.png,{ab}"))
+    assert noted(opened(tmp_path, labels=file), "All images are called as masks", "masks/0.png")
+    file = table(tmp_path, lines("image,label", "images/{i}.png,{ab}"))
+    assert not noted(opened(tmp_path, labels=file), "All images")

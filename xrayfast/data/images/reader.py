@@ -20,7 +20,7 @@ from xrayfast.errors import ReadError
 
 __all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "filled_area", "fit_square", "is_image", "read"]
 
-READER_VERSION = 8
+READER_VERSION = 9
 """Increased when any image or its notes may come out differently: images cached by another version are not used."""
 
 _FORMAT_BY_SUFFIX = {
@@ -77,8 +77,9 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
 
     Colour DICOM and all other formats have no window.
 
-    The notes say what was done, and where little can be seen: one shade, nearly black or white, noise, a black half,
-    two images in one, or an inverted one.
+    The notes say what was done, where little can be seen (one shade, nearly black or white, noise, a black or white
+    half), where an image looks damaged (lost lines, rows alike, few gray levels, salt and pepper) or is no plain
+    radiograph (two images in one, one repeated, an inverted one, an edge map).
 
     Raises:
         ReadError: no regular file that can be opened, or one that is empty, truncated, damaged, over a limit of

@@ -9,7 +9,7 @@ from itertools import chain
 
 from xrayfast.config import DataConfig
 from xrayfast.data.foreign_words import stem_of_split
-from xrayfast.data.images.names import AUGMENTED, DERIVED, find_derived, split_words
+from xrayfast.data.images.names import AUGMENTED, DERIVED, find_derived, is_derived, split_words
 from xrayfast.data.sources.class_folders.layout import detect_layout
 from xrayfast.data.sources.class_folders.read import read_class_folders
 from xrayfast.data.sources.file_matching import absolute
@@ -17,7 +17,7 @@ from xrayfast.data.sources.identifiers import note_shared_numbers
 from xrayfast.data.sources.label_table import read_label_table
 from xrayfast.data.sources.patients import find_patients
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folder, splits_from_folders
+from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folders, splits_from_folders
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files import require_utf8
@@ -57,6 +57,13 @@ def read_source(
         records.notes[:0] = notes
     if not config.keep_masks:
         records = records.leave_out(dict.fromkeys(find_derived(records.names), DERIVED))
+        folder = "".join(split_words(root.name))
+        if all(is_derived(f"{folder}/{name}") for name in records.names):
+            records.notes.append(
+                "All images are called as masks, overlays, maps or thumbnails are, by their names or folders: "
+                f"{shorten(records.names, 3)}. They are taken for radiographs; if they are none, name the folder or "
+                "the column of the radiographs."
+            )
     if derived := [name for reason, names in records.left_out if reason == DERIVED for name in names]:
         records.notes.append(
             f"Left out, {plural(len(derived), 'image')} ({DERIVED}): {shorten(derived)}. --keep-masks takes them for "
@@ -70,7 +77,7 @@ def read_source(
     _find_splits(records, config)
     find_patients(records, config)
     if layout.table is None and records.patients:
-        records.notes += note_shared_numbers([_folders_above(name) for name in records.names], records.patients)
+        records.notes += note_shared_numbers(_folders_above(records.names), records.patients)
     _note_views(records)
     _note_augmented(records)
     return records, config
@@ -105,9 +112,11 @@ def _note_augmented(records: ImageRecords) -> None:
         )
 
 
-def _folders_above(name: str) -> str:
-    """The folders above that of an image's class, without those of splits."""
-    return "/".join(part for part in name.split("/")[:-2] if not parse_split_folder(part))
+def _folders_above(names: Sequence[str]) -> list[str]:
+    """The folders above those of the images' classes, without those of splits."""
+    above = [name.split("/")[:-2] for name in names]
+    splits = parse_split_folders(chain.from_iterable(above))
+    return ["/".join(part for part in parts if part not in splits) for parts in above]
 
 
 def _split_in_name(name: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from xrayfast.data.images.names import IMAGE_WORD, split_words
 from xrayfast.data.splits.stratify import Split, parse_split, parse_split_words
 
 _BESIDE = re.compile(
-    r"x|rays?|data(sets?)?|sets?|splits?|stage|v|version|chest|jeu|ensemble|conjunto|insieme|de|di|d|daten|external|cohorts?"
+    r"x|rays?|data(sets?)?|sets?|splits?|stage|v|version|chest|jeu|ensemble|conjunto|insieme|de|di|d|daten|external"
 )
 """Words that may stand beside that of a split in the name of a folder; so may those of `IMAGE_WORD`."""
 
@@ -27,10 +27,17 @@ def parse_split_folder(name: str) -> Split | None:
     return parse_split(words[0]) if len(words) == 1 else None
 
 
+def parse_split_folders(names: Iterable[str]) -> dict[str, Split]:
+    """The splits that folders beside each other mean, by their names; without those that mean none."""
+    return parse_split_words(list(dict.fromkeys(names)), parse_split_folder)
+
+
 def describe_nested_splits(names: Sequence[str]) -> str:
     """An error on folders of one split below a folder of another, by images' names, paths with '/'; "" for none."""
-    for folder in sorted({name.rpartition("/")[0] for name in names}):
-        told = {split: part for part in folder.split("/") if (split := parse_split_folder(part))}
+    folders = sorted({name.rpartition("/")[0] for name in names})
+    meaning = parse_split_folders(part for folder in folders for part in folder.split("/"))
+    for folder in folders:
+        told = {meaning[part]: part for part in folder.split("/") if part in meaning}
         if len(told) > 1:
             found = " and ".join(f"{part} ({split})" for split, part in told.items())
             return (
@@ -52,7 +59,7 @@ def splits_from_folders(names: Sequence[str]) -> tuple[list[Split | None] | None
     """
     of_folder: dict[str, tuple[str, Split] | None] = {}
     folders = {name.rpartition("/")[0] for name in names}
-    meaning = parse_split_words({part for folder in folders for part in folder.split("/")}, parse_split_folder)
+    meaning = parse_split_folders(sorted({part for folder in folders for part in folder.split("/")}))
     for folder in folders:
         told = [(part, meaning[part]) for part in folder.split("/") if part in meaning]
         of_folder[folder] = told[0] if told else None

@@ -47,11 +47,13 @@ def parse_split(text: str) -> Split | None:
     return next((split for split, words in _WORDS.items() if word in words or foreign_meaning(word) == split), None)
 
 
-_SPLITS_IN_TWO = (
-    re.compile(r"(dev(elopment)?|derivation|discovery|internal|inhouse)(set|data|cohort)*"),
-    re.compile(r"(external|outside)(set|data|cohort|test|testing|val|valid|validation)*"),
-)
-"""Of a word: that it means train, and test, where none means train: "development" is validation beside "train"."""
+_BESIDE_OTHERS: Mapping[Split, re.Pattern[str]] = {
+    "train": re.compile(r"(dev(elopment)?|derivation|discovery|internal|inhouse)(set|data|cohort)*|tr"),
+    "valid": re.compile(r"internal(val|valid|validation)|tun(e|ing)(set|data)?|va|vl"),
+    "test": re.compile(r"(external|outside)(set|data|cohort|test|testing|val|valid|validation)*|replication|te|ts"),
+}
+"""Of a word: that it means a split beside those of others, where no other word means that split: "development" is
+training without "train", and validation beside it."""
 
 
 def parse_split_words(texts: Collection[str], parse: Callable[[str], Split | None] = parse_split) -> dict[str, Split]:
@@ -59,16 +61,17 @@ def parse_split_words(texts: Collection[str], parse: Callable[[str], Split | Non
 
     >>> parse_split_words(["development", "test"]), parse_split_words(["train", "development"])
     ({'development': 'train', 'test': 'test'}, {'train': 'train', 'development': 'valid'})
+    >>> parse_split_words(["tr", "te"]), parse_split_words(["te", "normal"])
+    ({'tr': 'train', 'te': 'test'}, {})
     """
     found = {text: split for text in texts if (split := parse(text))}
-    train, test = (
-        [text for text in texts if pattern.fullmatch(re.sub(r"[\W_\d]+", "", text).lower())]
-        for pattern in _SPLITS_IN_TWO
-    )
-    if any(split == "train" and text not in train for text, split in found.items()):
-        return found
-    more: dict[str, Split] = {**dict.fromkeys(test, "test"), **dict.fromkeys(train, "train")}
-    return {**found, **more} if train and len({*found, *more}) > len(train) else found
+    letters = {text: re.sub(r"[\W_\d]+|images?$", "", text.lower()) for text in texts}
+    beside = {
+        text: split for split, pattern in _BESIDE_OTHERS.items() for text in texts if pattern.fullmatch(letters[text])
+    }
+    certain = {split for text, split in found.items() if text not in beside}
+    joined = found | {text: split for text, split in beside.items() if split not in certain}
+    return joined if "train" in joined.values() and len({*joined.values()}) > 1 else found
 
 
 def note_split_words(cells: Iterable[str]) -> list[str]:

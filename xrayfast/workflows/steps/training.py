@@ -143,6 +143,7 @@ def plan_facts(
     train: TrainConfig,
     groups: Sequence[LayerGroup],
     *,
+    batches: int,
     leaks: bool,
     uneven: bool = True,
     cuda: bool = False,
@@ -156,6 +157,7 @@ def plan_facts(
     cached = any(s.cached_groups for s in scheduled)
     return PlanFacts(
         epochs=sum(phase.epochs for phase in phases),
+        batches=batches,
         stoppable=of_last_size - (1 if best_before else 2),
         sizes=frozenset(size for s in scheduled if not s.cached_groups for size in s.sizes),
         frozen=any(phase.frozen_groups for phase in phases),

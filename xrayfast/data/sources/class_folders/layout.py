@@ -17,7 +17,7 @@ from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.file_matching import absolute, top_level, walk
 from xrayfast.data.sources.tables import is_table, read_column_names
-from xrayfast.data.splits.folders import parse_split_folder
+from xrayfast.data.splits.folders import parse_split_folders
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, shorten
 
@@ -75,7 +75,7 @@ def detect_layout(config: DataConfig) -> Layout:
         reason = f", as {listed} hold images, not classes" if len(with_images) > 1 else ""
         others = tuple(name for name in recognised if name != table)
         return Layout(source, source / table, f"Labels from {table} in {source}{reason}.", others)
-    in_splits = any(parse_split_folder(folder.name) for folder in with_images)
+    in_splits = bool(parse_split_folders(folder.name for folder in with_images))
     if len(with_images) > 1 and not in_splits and choose_class_level(root, config)[0] == 1:
         found = f"found {listed}, which look like folders of images and not like classes, and no table of labels"
         raise no_layout(f"{source}: {found}", source)
@@ -89,7 +89,8 @@ def _are_image_folders(folders: Sequence[Path], numbered: bool) -> bool:
     train_images, png), as a public data set names them (patient00001, p10) or, beside its table, by numbers.
     Splits are no classes where they hold images, or folders of such names, and no classes.
     """
-    splits = [folder for folder in folders if parse_split_folder(folder.name)]
+    meaning = parse_split_folders(folder.name for folder in folders)
+    splits = [folder for folder in folders if folder.name in meaning]
     if not splits:
         return len(folders) <= 1 or all(_is_image_folder(folder.name, numbered) for folder in folders)
     contents = [(split, *top_level(split)) for split in splits]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
@@ -13,7 +13,7 @@ from xrayfast.data.images.names import IMAGE_WORD, find_derived, split_words
 from xrayfast.data.images.reader import is_image
 from xrayfast.data.labels.names import is_no_finding, normalize_label
 from xrayfast.data.sources.file_matching import top_level
-from xrayfast.data.splits.folders import parse_split_folder
+from xrayfast.data.splits.folders import parse_split_folders
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import ConfigError, DataError, shorten
 
@@ -73,7 +73,7 @@ def choose_class_level(root: Path, config: DataConfig) -> tuple[int, list[str]]:
         return 1, _note_joined([path[-1] for path in chain(*levels)])
     names = [list(dict.fromkeys(path[-1] for path in level)) for level in levels]
     chosen = _choose(levels, names, config.source)
-    start = "[^/]+/" * any(parse_split_folder(folder.name) for folder in top_level(root)[0])
+    start = "[^/]+/" * bool(parse_split_folders(folder.name for folder in top_level(root)[0]))
     if chosen > 1:
         outer = list(dict.fromkeys("/".join(path[:-1]) for path in levels[chosen - 1]))
         note = f"Classes are the folders {shorten(names[chosen - 1])} below {shorten(outer)}"
@@ -100,7 +100,8 @@ def _require_no_split_in_name(names: Sequence[str], source: Path) -> None:
     """
     ends = {name: (split_words(name) or [""]) for name in names}
     split_of = {name: parse_split(words[0]) or parse_split(words[-1]) for name, words in ends.items()}
-    told = [name for name in names if split_of.get(name) and not parse_split_folder(name)]
+    splits = parse_split_folders(names)
+    told = [name for name in names if split_of.get(name) and name not in splits]
     if "train" in map(split_of.get, told) and len({split_of[name] for name in told}) > 1:
         raise DataError(
             f"{source}: found the folders {shorten(told)}, whose names tell a split and a class; expected folders of "
@@ -130,13 +131,13 @@ def _note_joined(names: Sequence[str]) -> list[str]:
     return []
 
 
-def group_of(name: str, level: int) -> str:
+def group_of(name: str, level: int, splits: Collection[str]) -> str:
     """The folders of an image above its class, without those of splits; "" where there are none.
 
-    >>> group_of("train/hospital A/normal/1.png", 2)
+    >>> group_of("train/hospital A/normal/1.png", 2, {"train"})
     'hospital A'
     """
-    return "/".join([part for part in name.split("/")[:-1] if not parse_split_folder(part)][: level - 1])
+    return "/".join([part for part in name.split("/")[:-1] if part not in splits][: level - 1])
 
 
 def _choose(levels: Sequence[Sequence[tuple[str, ...]]], names: Sequence[Sequence[str]], source: Path) -> int:
@@ -215,13 +216,14 @@ def _tree(folder: Path, depth: int, keep_masks: bool) -> _Tree | None:
     derived = set() if keep_masks else find_derived([f"{inner.name}/" for inner in folders])
     tree: dict[str, _Tree] = {}
     holds_images = any(is_image(str(folder / name)) for name in loose)
+    splits = parse_split_folders(inner.name for inner in folders)
     for inner in folders:
         if f"{inner.name}/" in derived:
             continue
         inside = _tree(inner, depth - 1, keep_masks) if depth and len(folders) <= _MOST_FOLDERS else {}
         if inside is not None:
             holds_images = True
-            _merge(tree, inside if parse_split_folder(inner.name) else {inner.name: inside})
+            _merge(tree, inside if inner.name in splits else {inner.name: inside})
     return tree if holds_images else None
 
 

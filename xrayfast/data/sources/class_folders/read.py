@@ -21,8 +21,8 @@ from xrayfast.data.sources.class_folders.levels import choose_class_level, group
 from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import top_level, walk
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folder
-from xrayfast.data.splits.stratify import SPLITS, Split, note_split_words, parse_split_words
+from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folders
+from xrayfast.data.splits.stratify import SPLITS, Split, note_split_words
 from xrayfast.errors import ConfigError, DataError, plural, shorten
 
 _LAYOUTS = """Expected one of
@@ -78,7 +78,7 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
     level, notes = choose_class_level(root, config)
     known = {*known, *names_in_map(config.label_map)}
     top = _class_like(top_level(root)[0], found, config)
-    if any(parse_split_folder(folder.name) for folder in top):
+    if parse_split_folders(folder.name for folder in top):
         top = _leave_out_unlabeled(top, SPLITS, known, found)
     splits = _split_folders(config.source, top)
     notes += note_split_words(folder.name for folder in splits.values())
@@ -138,7 +138,9 @@ def read_folder_groups(root: Path, config: DataConfig) -> dict[str, str]:
         DataError, ConfigError: see `read_class_folders`.
     """
     level, _ = choose_class_level(root, config)
-    return {name: group_of(name, level) for name in read_class_folders(root, config).names}
+    names = read_class_folders(root, config).names
+    splits = parse_split_folders(part for name in names for part in name.split("/")[:-1])
+    return {name: group_of(name, level, splits) for name in names}
 
 
 def _class_parents(
@@ -150,7 +152,8 @@ def _class_parents(
     """
     folders, loose = top_level(folder)
     folders = _class_like(folders, found, config)
-    splits = [inner for inner in folders if parse_split_folder(inner.name)]
+    meaning = parse_split_folders(inner.name for inner in folders)
+    splits = [inner for inner in folders if inner.name in meaning]
     others = [inner for inner in folders if inner not in splits]
     for inner in splits:
         yield from _class_parents(inner, level, found, config)
@@ -209,8 +212,7 @@ def _require_no_table_options(config: DataConfig) -> None:
 def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
     """The folders that are splits; none in a flat layout."""
     found: dict[Split, Path] = {}
-    names = [folder.name for folder in folders if parse_split_folder(folder.name)]
-    meaning = parse_split_words(names, parse_split_folder)
+    meaning = parse_split_folders(folder.name for folder in folders)
     for folder in folders:
         split = meaning.get(folder.name)
         if split in found:
