@@ -106,7 +106,7 @@ def _in_all(found: dict[str, Any]) -> tuple[float, str]:
 def _seconds(key: str) -> Callable[[dict[str, Any]], tuple[float, str]]:
     def value(found: dict[str, Any]) -> tuple[float, str]:
         result = found["ours"]["result"]
-        return result[key], f"device {result.get('device', '')}".strip()
+        return result[key], f"on {result['device']}" if "device" in result else ""
 
     return value
 
