@@ -19,6 +19,7 @@ EXPLANATIONS: dict[str, str] = {
     "median of two epochs after a first one, ours of four; above 1 is noise.",
     "interpret": "The second call in a process: the first imports.",
     "help": "The median of seven.",
+    "start": "Commands in turn with `import torch`; the median of five ratios.",
     "vgg16_bn": "Random weights, time only: ImageNet's were not on the machine.",
     "densenet121": "Random weights, time only: ImageNet's were not on the machine.",
     "linear": "The fixed start by a profile (`py-spy record -r 100 -t -f raw -- xrayfast fit`, 24 training images, 10 "

@@ -20,7 +20,7 @@ class Job:
 
     Attributes:
         contestant: "xrayfast", "fastai", "torchvision", "timm", "limit".
-        task: "fit", "loader", "predict", "interpret", "help", "distributed".
+        task: "fit", "loader", "predict", "interpret", "help", "start", "distributed".
         settings: JSON values only.
         seed: also the index of the round.
     """

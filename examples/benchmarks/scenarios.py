@@ -202,6 +202,13 @@ def start(given: Options) -> Jobs:
     return [Job("xrayfast", "help", {"times": 7}, 0)]
 
 
+def starts(given: Options) -> Jobs:
+    of = ["phantoms", 60 if given.quick else 390, 64, 0.2]
+    model = protocol(given, of, epochs=1, weights="none", size=64) | {"precision": "fp32"}
+    times = 1 if given.quick else 5
+    return [Job("xrayfast", "start", {"images": of, "model": model, "threads": given.threads, "times": times}, 0)]
+
+
 def vgg16_bn(given: Options) -> Jobs:
     settings = protocol(given, image_set(given, 40), arch="vgg16_bn", weights="none", batch_size=8)
     return beside_fastai(settings, given, 1)
@@ -326,6 +333,7 @@ SCENARIOS = {
     "predict": Scenario("prediction on originals", predict),
     "interpret": Scenario("the report on 1,000 validation images", interpret),
     "help": Scenario("xrayfast --help", start),
+    "start": Scenario("short commands beside the import of torch", starts),
     "vgg16_bn": Scenario("frozen10 with vgg16_bn, random weights", vgg16_bn),
     "densenet121": Scenario("frozen10 with densenet121, random weights", densenet121),
     "16bit": Scenario("3 frozen epochs from 2048 px 16-bit phantoms", sixteen_bit),
@@ -353,6 +361,8 @@ def expected(job: Job) -> float:
         return 5.0
     if job.task == "interpret":
         return 35.0
+    if job.task == "start":
+        return 25.0 * (settings["times"] + 1)
     image_set = ImageSet(*settings["images"])
     images, scale = image_set.images, (settings["size"] / 224) ** 2
     if job.task == "loader":

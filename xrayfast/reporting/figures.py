@@ -176,7 +176,7 @@ def png_bytes(figure: Figure, transparent: bool = False) -> bytes:
 
     Args:
         figure: what to draw.
-        transparent: without a background, and hardly compressed: pixels to make other images of.
+        transparent: without a background, and not compressed: pixels to make other images of.
     """
     buffer = io.BytesIO()
     figure.savefig(
@@ -187,7 +187,7 @@ def png_bytes(figure: Figure, transparent: bool = False) -> bytes:
         pad_inches=MARGIN,
         transparent=transparent,
         metadata={"Software": None},
-        pil_kwargs={"compress_level": 1} if transparent else {},
+        pil_kwargs={"compress_level": 0} if transparent else {},
     )
     return buffer.getvalue()
 

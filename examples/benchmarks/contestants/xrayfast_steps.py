@@ -1,9 +1,12 @@
 """xrayfast through its Python API: the loader, prediction, the report, and the start of the command line."""
 
+import os
+import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from benchmarks.contestants.common import Orders, answer, read_orders
 
@@ -13,7 +16,7 @@ BEGAN = time.perf_counter()
 def main() -> None:
     orders = read_orders()
     tasks = {"loader": loader, "predict": predict, "interpret": interpret, "help": show_help}
-    tasks |= {"first_batch": first_batch, "predict_one": predict_one}
+    tasks |= {"first_batch": first_batch, "predict_one": predict_one, "start": start}
     tasks[orders.task](orders)
 
 
@@ -101,6 +104,39 @@ def show_help(orders: Orders) -> None:
         subprocess.run([sys.executable, "-m", "xrayfast", "--help"], check=True, stdout=subprocess.DEVNULL)
         took.append(time.perf_counter() - began)
     answer(help_seconds=statistics.median(took[1:]), lowest=min(took[1:]), highest=max(took[1:]))
+
+
+def start(orders: Orders) -> None:
+    """Seconds of whole commands over those of `import torch` just before: the median of their ratios, also of the
+    seconds of CPU. A first round, with which the images are cached, does not count.
+    """
+    image, runs = orders.subset("valid")[0][0], Path(orders.scratch)
+    fit = f"--split-file {orders.split_file} --weights none --size 64 --epochs 1 --runs {runs}"
+    commands = {
+        "predict": ["predict", orders.model, image, "-o", str(runs / "predictions.csv")],
+        "interpret": ["interpret", orders.model],
+        "fit": ["fit", orders.folder, *fit.split()],
+    }
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for _ in range(orders.settings["times"] + 1):
+        for name, words in commands.items():
+            torch, ours = time_process(["-c", "import torch"]), time_process(["-m", "xrayfast", *words])
+            found[name].append((ours[0] / torch[0], ours[1] / torch[1]))
+    ratios = {name: [statistics.median(each) for each in zip(*of[1:], strict=True)] for name, of in found.items()}
+    answer(
+        load=os.getloadavg()[0],
+        torch_seconds=torch[0],
+        **{f"{name}_ratio": wall for name, (wall, _) in ratios.items()},
+        **{f"{name}_cpu_ratio": cpu for name, (_, cpu) in ratios.items()},
+    )
+
+
+def time_process(words: list[str]) -> tuple[float, float]:
+    """Seconds of a Python process, and its seconds of CPU."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 if __name__ == "__main__":
