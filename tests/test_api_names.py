@@ -33,6 +33,7 @@ NOT_SETTINGS = {
     "learn": "fastai's Learner",
     "images": "decoded images; how many to synthesize; those to compare an export on",
     "format": "of an exported file",
+    "with_script": "whether to write one beside an exported file",
     "sources": "images to predict, more than one `source`",
     "files": "images to explain",
     "label": "one label of the run; `labels` is a table",

@@ -178,6 +178,7 @@ NOT_CALLED = {
     ("demo", "as_json"): "test_the_demo_ends_by_naming_its_report",
     ("evaluate", "batch_size"): "how much is computed at once: the results are the same but for rounding",
     ("predict", "batch_size"): "likewise",
+    ("export", "with_script"): "test_the_script_predicts_without_torch",
     ("cross-validate", "jobs"): "test_folds_trained_at_once_give_the_same_bytes",
 }
 """Options that are not called here, and why."""

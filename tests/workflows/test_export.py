@@ -21,7 +21,7 @@ from tests.conftest import SMALL, UNCHECKED
 from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.cli import app
 from xrayfast.data.images.reader import read
-from xrayfast.errors import ConfigError, RunError
+from xrayfast.errors import ConfigError, RunError, WriteError
 from xrayfast.exported.onnx_model import OnnxGraph
 from xrayfast.learning.exporting.classifier import Classifier, capture
 from xrayfast.learning.exporting.onnx_files import to_onnx
@@ -260,3 +260,33 @@ def test_smaller_weights_tell_what_they_cost(exported, data_dir, tmp_path):
         xf.export(run, tmp_path / "model.pt2", format="torch-export", precision="int8")
     done = CliRunner().invoke(app, ["export", str(run.path), "-o", str(tmp_path / "x.onnx"), "--precision", "fp16"])
     assert "AUROC (mean) minus the run's, 14 images not trained on" in done.stdout
+
+
+def test_the_script_predicts_without_torch(exported, tiny_multi_run, data_dir, other_images, tmp_path):
+    """In a virtual environment of its own; the numbers, labels and columns of `predict`, for several kinds of runs."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = next(tmp_path.glob("venv/*/python"))
+    needed = ["numpy", "pillow", "onnxruntime", "pydicom"]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *needed], check=True)
+    assert subprocess.run([python, "-c", "import torch"], capture_output=True).returncode
+    pixels = np.asarray(Image.open(next(data_dir.glob("normal/*.png")))).astype(np.uint16) * 16
+    (other_images / "d.dcm").write_bytes(dicom_bytes(pixels, bits=12, WindowCenter="2000", WindowWidth="3000"))
+    both = xf.ensemble([exported[0], shutil.copytree(exported[0].path, tmp_path / "twin")], folder=tmp_path)
+    for run in (exported[0], tiny_multi_run, both):
+        xf.export(run, tmp_path / "model.onnx", with_script=True, progress=False)
+        words = ["onnx_predict.py", "model.onnx", other_images, data_dir, "-o", "found.csv"]
+        subprocess.run([python, *words], cwd=tmp_path, check=True)
+        found = pd.read_csv(tmp_path / "found.csv", keep_default_na=False)
+        done = CliRunner().invoke(
+            app, ["predict", *map(str, (run.path, other_images, data_dir, "-o", tmp_path / "x.csv"))]
+        )
+        assert done.exit_code == 1  # b.png is no image
+        expected = pd.read_csv(tmp_path / "x.csv", keep_default_na=False)
+        assert list(found) == list(expected)
+        assert found[["file", "predicted"]].equals(expected[["file", "predicted"]])
+        assert ((found["error"] != "") == (expected["error"] != "")).all() and (found["error"] != "").sum() == 1
+        read_rows = found["error"] == ""
+        np.testing.assert_allclose(numbers(found[read_rows]), numbers(expected[read_rows]), atol=1e-5)
+    (tmp_path / "onnx_predict.py").write_text("mine")
+    with pytest.raises(WriteError, match="exists already, and is another one"):
+        xf.export(exported[0], tmp_path / "model.onnx", with_script=True, progress=False)

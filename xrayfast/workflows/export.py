@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from xrayfast import exported
 from xrayfast._version import __version__
 from xrayfast.config import DEFAULT_METRIC
 from xrayfast.data.images.reader import Radiograph, fit_square, read
@@ -20,7 +21,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.exported.metadata import TOLERANCE, AurocDifference, ModelMetadata, Parity, Precision
 from xrayfast.exported.onnx_model import SUFFIX, OnnxGraph, Outputs
-from xrayfast.files import file_digest, replace_atomically
+from xrayfast.files import file_digest, replace_atomically, write_text
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.metrics.operating_points.decision import Probabilities
@@ -34,6 +35,8 @@ Format = Literal["onnx", "torch-export"]
 Item = TypeVar("Item")
 
 SUFFIXES: dict[Format, str] = {"onnx": SUFFIX, "torch-export": ".pt2"}
+
+SCRIPT = "onnx_predict.py"
 
 MAX_COMPARED = 200
 """Images on which an export is compared with its run."""
@@ -78,6 +81,7 @@ def export(
     format: Format = "onnx",
     precision: Precision = "fp32",
     images: Sequence[Path | str] | Path | str = (),
+    with_script: bool = False,
     arch: Callable[..., Any] | None = None,
     progress: bool | StageProgress | None = None,
     note: Callable[[str], None] = warn,
@@ -96,6 +100,8 @@ def export(
         precision: of the weights of an ONNX file: "fp32"; "fp16", half the size, computed with in float32; or "int8", a
             quarter, with ranges taken from training images. For the last two the AUROC is compared with the run's.
         images: files, folders and patterns to compare on in place of the run's data, such as where these are gone.
+        with_script: write `onnx_predict.py` beside an ONNX file, which writes the table of `predict` with numpy,
+            Pillow, onnxruntime and pydicom alone.
         arch: that of the run, where it is code of your own.
         progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
             stage, its images done and in all.
@@ -115,6 +121,8 @@ def export(
     path = _output_path(output, format)
     if format != "onnx" and precision != "fp32":
         raise ConfigError(f"precision is {precision}, which is for ONNX files. Leave it out, or --format torch-export.")
+    if with_script and format != "onnx":
+        raise ConfigError("with_script is true, and the script is for ONNX files. Leave it out, or --format onnx.")
     run = Run.of(run)
     # Torch takes seconds to import.
     from xrayfast.learning.exporting.classifier import Classifier, capture
@@ -179,6 +187,8 @@ def export(
             content = _save_program(program, metadata)
         with replace_atomically(path) as temporary:
             temporary.write_bytes(content)
+        if with_script:
+            _write_script(path.parent / SCRIPT)
         _record(run, path, format, metadata, note)
     return Export(path, metadata, path.stat().st_size)
 
@@ -324,6 +334,14 @@ def _program_runner(program: Any) -> Callable[[Sequence[NDArray[np.uint8]]], Out
             return Outputs(*(one.numpy() for one in module(torch.from_numpy(np.stack(images)))))
 
     return run
+
+
+def _write_script(path: Path) -> None:
+    """Write the script; one that was changed stays, and is an error."""
+    text = Path(exported.__file__).with_name(SCRIPT).read_text(encoding="utf-8")
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+        raise WriteError(f"{path}: exists already, and is another one. Move it, or write the model to another folder.")
+    write_text(path, text)
 
 
 def _save_program(program: Any, metadata: ModelMetadata) -> bytes:

@@ -43,6 +43,12 @@ def export(
             help="Files, folders or patterns to compare on, in place of the run's data. May be repeated.",
         ),
     ] = None,
+    with_script: Annotated[
+        bool,
+        typer.Option(
+            "--with-script", help="Write onnx_predict.py beside it, which predicts without xrayfast and torch."
+        ),
+    ] = False,
     as_json: o.Json = False,
 ) -> None:
     """Export a run as one file that predicts alone, and compare its probabilities with the run's.
@@ -63,7 +69,12 @@ def export(
     out = Output(as_json)
     if output is not None:
         require_output(output)
-    options: dict[str, Any] = {"format": format, "precision": precision, "images": images or ()}
+    options: dict[str, Any] = {
+        "format": format,
+        "precision": precision,
+        "images": images or (),
+        "with_script": with_script,
+    }
     with reporting(out) as reporter:
         found = work(Run(run), output, progress=reporter.preparing, note=out.note, **options)
     show_export(out, found)
