@@ -198,10 +198,10 @@ def test_a_run_without_a_finished_epoch_starts_again_and_says_so(data, tmp_path)
 def test_killed_while_an_epoch_is_saved_a_run_resumes_to_the_same_numbers(data, whole, tmp_path, monkeypatch, moment):
     """After the checkpoint of the last epoch was written and before the run's own files; between the two renames."""
 
-    def killed(run, history):
-        if moment == "publish" and len(history.rows) == 3:
+    def killed(run, rows):
+        if moment == "publish" and len(rows) == 3:
             raise KeyboardInterrupt
-        real(run, history)
+        real(run, rows)
 
     real = training.publish_epochs
     stop = StopAfter(11 if moment == "rename" else 99)
