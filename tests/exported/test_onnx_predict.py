@@ -7,6 +7,7 @@ from PIL import Image
 from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.data.images.reader import read
 from xrayfast.exported import onnx_predict
+from xrayfast.files import quote_cell
 
 ROWS, COLUMNS = np.mgrid[:90, :120]
 SHARES = (np.sin(COLUMNS / 17) + np.cos(ROWS / 11) + 2) / 4
@@ -74,6 +75,11 @@ def test_what_is_read_otherwise_is_refused(tmp_path):
     for path in tmp_path.iterdir():
         with pytest.raises(ValueError, match=r"32-bit|colour|not square|SIGMOID|another sign"):
             onnx_predict.read_image(path, "auto")
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "'=1", "@a", "-1.png", "a=1", "'a'", "\uff1d1", "normal.png"])
+def test_cells_that_a_spreadsheet_would_compute_are_quoted_as_elsewhere(cell):
+    assert onnx_predict.FORMULA.sub("'", cell) == quote_cell(cell)
 
 
 def test_the_script_is_short():

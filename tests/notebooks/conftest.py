@@ -12,7 +12,7 @@ SECONDS = 300
 
 QUICKLY = f"""
 import os, pytest, sys
-sys.path.append({str(Path(__file__).resolve().parents[2])!r})
+sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})  # before a package "tests" of others
 from tests.conftest import add_tiny_resnet, draw_one_pixel
 add_tiny_resnet()
 draw_one_pixel(pytest.MonkeyPatch())

@@ -9,6 +9,7 @@ several frames, with lookup tables or pixels that are not square. For research a
 import argparse
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+FORMULA = re.compile("^(?='*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")  # cells that spreadsheets would compute
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"}
 
 
@@ -86,9 +88,8 @@ def read_dicom(path: Path, window: str) -> Any:
             ends = own
     shown = np.clip((values - ends[0]) / max(ends[1] - ends[0], np.finfo(float).tiny), 0, 1)
     shapes, shape = {"INVERSE": True, "IDENTITY": False}, str(file.get("PresentationLUTShape") or "").upper()
-    return np.where(padding, 0, _to_uint8(1 - shown if shapes.get(shape, gray == "MONOCHROME1") else shown)).astype(
-        np.uint8
-    )
+    shown = 1 - shown if shapes.get(shape, gray == "MONOCHROME1") else shown
+    return np.where(padding, np.uint8(0), _to_uint8(shown))
 
 
 def _to_uint8(shares: Any) -> Any:
@@ -128,21 +129,20 @@ def main() -> None:
     for path in options.images:
         inside = sorted(map(str, path.rglob("*")))
         files += [file for file in inside if Path(file).suffix.lower() in SUFFIXES] if path.is_dir() else [str(path)]
+    lines = [["file", "predicted", *["above_threshold"] * one_vs_rest, *numbers, "notes", "error"]]
+    for file in files:
+        try:
+            pixels = read_image(Path(file), metadata["window"])
+        except Exception as error:  # decoders raise nearly any type on damaged files
+            lines.append([file, *[""] * (2 + one_vs_rest + len(numbers)), f"{file}: {error}. xrayfast may read it."])
+            continue
+        found = dict(zip(names, session.run(None, {"images": pixels[None]}), strict=True))
+        values = [v for name in ("probabilities", "spread") if name in found for v in found[name][0]]
+        rows = [found["decisions"][0] == 1, *([found["probabilities"][0] >= rates] if one_vs_rest else [])]
+        predicted = ["|".join(np.array(labels)[row]) for row in rows]
+        lines.append([file, *predicted, *(f"{value:.9g}" for value in values), "", ""])
     with Path(options.output).open("w", newline="", encoding="utf-8") as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(["file", "predicted", *["above_threshold"] * one_vs_rest, *numbers, "notes", "error"])
-        for file in files:
-            try:
-                pixels = read_image(Path(file), metadata["window"])
-            except Exception as error:  # decoders raise nearly any type on damaged files
-                blank = [""] * (2 + one_vs_rest + len(numbers))
-                table.writerow([file, *blank, f"{file}: can't be read ({error}). xrayfast predict may read it."])
-                continue
-            found = dict(zip(names, session.run(None, {"images": pixels[None]}), strict=True))
-            values = [v for name in ("probabilities", "spread") if name in found for v in found[name][0]]
-            rows = [found["decisions"][0] == 1, *([found["probabilities"][0] >= rates] if one_vs_rest else [])]
-            predicted = ["|".join(np.array(labels)[row]) for row in rows]
-            table.writerow([file, *predicted, *(f"{value:.9g}" for value in values), "", ""])
+        csv.writer(stream, lineterminator="\n").writerows([FORMULA.sub("'", cell) for cell in line] for line in lines)
 
 
 if __name__ == "__main__":
