@@ -104,8 +104,10 @@ class Run(HasOverview):
         self.new_batches_path, self.checkpoint = self.path / BATCHES_FILE, self.path / CHECKPOINT
         require_utf8([self.path], RunError)
         if not self.path.is_dir():
+            exported = " An exported model is for 'xrayfast predict' alone." if self.path.suffix == ".onnx" else ""
+            found = "is a file, and no run" if self.path.is_file() else "no such run"
             raise RunError(
-                f"{self.path}: no such run. Runs are folders such as runs/resnet18-1, made by 'xrayfast fit'."
+                f"{self.path}: {found}. Runs are folders such as runs/resnet18-1, made by 'xrayfast fit'.{exported}"
             )
         if not (self.path / INFO_FILE).is_file():
             raise RunError(

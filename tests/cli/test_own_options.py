@@ -124,7 +124,7 @@ ACTS = {
     ("export", "output"): (EXPORT, "-o other.onnx"),
     ("export", "format"): (EXPORT, "--format torch-export"),
     ("export", "precision"): (EXPORT, "--precision fp16"),
-    ("export", "images"): (EXPORT, "--images other"),
+    ("export", "images"): (EXPORT, "--images other/normal"),
     ("export", "as_json"): (EXPORT, JSON),
     ("review", "cv"): (REVIEW, "review runs/other-cv"),
     ("review", "output"): (REVIEW, "-o labels"),
