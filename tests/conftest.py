@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import signal
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -45,6 +46,17 @@ class StopAfter:
     def __call__(self):
         self.left -= 1
         return self.left < 0
+
+
+def record_writers(monkeypatch):
+    """A list to which the names of the threads that write checkpoints are added, in order."""
+    from xrayfast.workflows.steps import training
+
+    wrote, real = [], training.save_checkpoint
+    monkeypatch.setattr(
+        training, "save_checkpoint", lambda *a: wrote.append(threading.current_thread().name) or real(*a)
+    )
+    return wrote
 
 
 class Payload:

@@ -5,14 +5,13 @@ pytest -m cuda
 
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
 import torch
 
 import xrayfast as xf
-from tests.conftest import SMALL
+from tests.conftest import SMALL, StopAfter, record_writers
 from xrayfast.errors import Interrupted
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.randomness import isolated_rng
@@ -127,17 +126,9 @@ def close(found, expected):
 
 
 def test_it_resumes_and_a_thread_has_written_the_epochs(data, run, tmp_path, monkeypatch):
-    batches, wrote, real = [], [], training.save_checkpoint
-    monkeypatch.setattr(
-        training, "save_checkpoint", lambda *a: wrote.append(threading.current_thread().name) or real(*a)
-    )
-
-    def stop():
-        batches.append(None)
-        return len(batches) == 14
-
+    wrote = record_writers(monkeypatch)
     with pytest.raises(Interrupted):
-        xf.fit(data, runs=tmp_path, name="r", interrupted=stop, **OPTIONS)
+        xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(13), **OPTIONS)
     finished = len(xf.Run(tmp_path / "r").history)
     assert 0 < finished < 5
     close(xf.resume(tmp_path / "r"), run)

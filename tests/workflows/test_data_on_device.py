@@ -1,12 +1,10 @@
 """Runs whose images and frozen features lie on the device: the numbers of those that read them batch by batch."""
 
-import threading
-
 import pytest
 import torch
 
 import xrayfast as xf
-from tests.conftest import SMALL
+from tests.conftest import SMALL, StopAfter, record_writers
 from xrayfast.errors import Interrupted, WriteError
 from xrayfast.learning import device_data
 from xrayfast.learning.training import frozen_features
@@ -51,32 +49,17 @@ def test_a_run_has_the_numbers_of_one_that_reads_its_images_batch_by_batch(data,
 
 
 def test_it_resumes_to_the_same_numbers(data, usual, tmp_path):
-    batches = []
-
-    def stop():
-        batches.append(None)
-        return len(batches) == 14  # in the fourth epoch, the first that is not frozen
-
-    with pytest.raises(Interrupted):
-        xf.fit(data, runs=tmp_path, name="r", data_on_device="on", interrupted=stop, **OPTIONS)
+    with pytest.raises(Interrupted):  # in the fourth epoch, the first that is not frozen
+        xf.fit(data, runs=tmp_path, name="r", data_on_device="on", interrupted=StopAfter(13), **OPTIONS)
     assert 0 < len(xf.Run(tmp_path / "r").history) < 5
     assert numbers(xf.resume(tmp_path / "r")) == numbers(usual)
 
 
 def test_checkpoints_that_a_thread_writes_are_those_of_a_run_that_waits(data, usual, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "writes_in_thread", lambda device: True)
-    wrote, batches = [], []
-    real = training.save_checkpoint
-    monkeypatch.setattr(
-        training, "save_checkpoint", lambda *a: wrote.append(threading.current_thread().name) or real(*a)
-    )
-
-    def stop():
-        batches.append(None)
-        return len(batches) == 14
-
+    wrote = record_writers(monkeypatch)
     with pytest.raises(Interrupted):
-        xf.fit(data, runs=tmp_path, name="r", interrupted=stop, **OPTIONS)
+        xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(13), **OPTIONS)
     assert len(wrote) == len(xf.Run(tmp_path / "r").history)
     run = xf.resume(tmp_path / "r")
     assert numbers(run) == numbers(usual)
