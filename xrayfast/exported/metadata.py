@@ -140,6 +140,8 @@ class ModelMetadata(BaseModel):
         """Calibration and thresholds.
 
         Raises:
-            ValueError: they are of another form, or of other labels.
+            ValueError: they are of another form, or of other labels or of these in another order.
         """
+        if tuple(self.thresholds) != self.labels:
+            raise ValueError("metadata thresholds are of other labels, or in another order, than the labels")
         return Decision.from_json(self.decision, self.task, self.labels)
