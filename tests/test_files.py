@@ -260,7 +260,7 @@ def test_text_that_is_not_unicode_is_an_error_that_shows_it(tmp_path):
     with pytest.raises(WriteError, match=r"a\.json: can't be written \('.*b\\xffc.*' is not Unicode\)"):
         write_json(tmp_path / "a.json", {"name": "b\udcffc"})
     with pytest.raises(WriteError, match="is not Unicode"):
-        write_csv(tmp_path / "a.csv", pd.DataFrame({"name": ["b\udcffc"]}))
+        write_csv(tmp_path / "a.csv", pd.DataFrame({"name": ["b\udcffc"]}, dtype=object))
     assert not list(tmp_path.iterdir())
 
 

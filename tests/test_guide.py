@@ -173,7 +173,8 @@ def test_the_changelog_begins_with_this_version():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     versions = re.findall(r"^## \[([\d.]+)\]", text, flags=re.M)
     assert versions[0] == xf.__version__
-    assert versions == sorted(set(versions), reverse=True)
+    by_number = sorted(set(versions), key=lambda version: [int(part) for part in version.split(".")], reverse=True)
+    assert versions == by_number
 
 
 def test_ci_runs_the_readme_s_test_command_and_the_linters():

@@ -55,7 +55,7 @@ def test_code_augments_training_alone_in_its_order(data, plain):
     torch.testing.assert_close(batches(data, flip)[0], plain[0].flip(3))
 
 
-@pytest.mark.parametrize("transform", [Brightness(0.4, p=1.0), RandomErasing(p=1.0), Rotate(30, p=1.0)])
+@pytest.mark.parametrize("transform", [Brightness(0.4, p=1.0), RandomErasing(p=1.0, sl=0.2), Rotate(30, p=1.0)])
 def test_a_transform_of_fastai_s_is_taken(data, plain, transform):
     train, valid = batches(data, [transform])
     assert train.shape == plain[0].shape
