@@ -38,6 +38,7 @@ NOT_SETTINGS = {
     "files": "images to explain",
     "label": "one label of the run; `labels` is a table",
     "split": "train, valid or test; how `synth` writes them",
+    "shards": "which share of a cache to build",
     "by": "columns of subgroups",
     "order": "of the rows",
     "reference": "the run that others are compared with",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from xrayfast.run import Run as Run
     from xrayfast.synthetic import phantom as phantom
     from xrayfast.synthetic import write_dataset as synth
+    from xrayfast.workflows.build_cache import build_cache as build_cache
     from xrayfast.workflows.check import check as check
     from xrayfast.workflows.compare import compare as compare
     from xrayfast.workflows.cross_validate import cross_validate as cross_validate
@@ -59,6 +60,7 @@ _HOMES = {
     "RadiographInterpretation": "xrayfast.learning.interpretation:RadiographInterpretation",
     "Run": "xrayfast.run:Run",
     "XrayfastError": "xrayfast.errors:XrayfastError",
+    "build_cache": "xrayfast.workflows.build_cache:build_cache",
     "check": "xrayfast.workflows.check:check",
     "compare": "xrayfast.workflows.compare:compare",
     "cross_validate": "xrayfast.workflows.cross_validate:cross_validate",
@@ -95,6 +97,7 @@ __all__ = [
     "Run",
     "XrayfastError",
     "__version__",
+    "build_cache",
     "check",
     "compare",
     "cross_validate",

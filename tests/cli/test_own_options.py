@@ -31,6 +31,7 @@ TEST, VALID = "runs/a/predictions/test.csv", "runs/a/predictions/valid.csv"
 REPORT = f"report {TEST} --resamples 0"
 REVIEW = "review runs/whole"
 EXPORT = "export runs/a"
+BUILD = f"cache build {DATA}"
 JSON = "--json"
 
 ACTS = {
@@ -141,6 +142,10 @@ ACTS = {
     ("synth", "multi_label"): ("synth new --images 6 --size 32", "--multi-label"),
     ("synth", "split"): ("synth new --images 6 --size 32", "--split"),
     ("synth", "as_json"): ("synth new --images 6 --size 32", JSON),
+    ("cache build", "size"): (BUILD, "--size 64"),
+    ("cache build", "shards"): (BUILD, "--shards 1/2"),
+    ("cache build", "config"): (BUILD, "--config other.yaml"),
+    ("cache build", "as_json"): (BUILD, JSON),
     ("cache info", "cache_dir"): ("cache info", "--cache-dir cached"),
     ("cache info", "as_json"): ("cache info", JSON),
     ("cache clear", "cache_dir"): ("cache clear", "--cache-dir cached"),

@@ -91,7 +91,8 @@ class _Group(TyperGroup):
 
     def _with_flags(self, message: str, command: str | None) -> str:
         """A message about options with their flags in place of their names in Python."""
-        params = getattr(self.commands[command], "params", ()) if command in SUMMARIES else ()
+        named: Any = self.commands[command] if command in SUMMARIES else None
+        params = [param for one in getattr(named, "commands", {"": named}).values() for param in one.params if named]
         flags = {param.name: max(param.opts, key=len) for param in params if param.opts[0].startswith("-")}
 
         def flag(match: re.Match[str]) -> str:

@@ -29,7 +29,7 @@ SUMMARIES = {
     "export": "Export a run as one file that predicts alone, and compare its probabilities with the run's.",
     "compare": "Compare runs: one table with intervals, and paired differences and tests on the same images.",
     "models": "List the networks, with their blocks and numbers of parameters, or the layers of one of them.",
-    "cache": "Show or remove the decoded images that are cached on disk.",
+    "cache": "Build, show or remove the decoded images that are cached on disk.",
 }
 """What each command does, in the order of the list: the first paragraph of its own help, as a test checks."""
 

@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from xrayfast.cli.options import Json, takes
+from xrayfast.cli.common import read_settings
+from xrayfast.cli.options import ConfigFile, Json, takes
 from xrayfast.cli.output import Output
 from xrayfast.cli.single_values import Command
+from xrayfast.progress.terminal import reporting
 
-app = typer.Typer(no_args_is_help=True, help="Show or remove the decoded images that are cached on disk.")
+app = typer.Typer(no_args_is_help=True, help="Build, show or remove the decoded images that are cached on disk.")
+
+
+@app.command(cls=Command)
+@takes("data", "size", without=("cache",))
+def build(
+    given: dict[str, Any],
+    shards: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Decode share I of N only: N machines that share --cache-dir build it together, in any order.",
+        ),
+    ] = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Decode all images of a data set into the cache, so that fit with the same options decodes none.
+
+    Started again, it goes on. Decoded images depend on --size and --window; other options say which there are.
+    """
+    from xrayfast.data.cache.image_cache import require_readable
+    from xrayfast.data.cache.shares import as_ranges
+    from xrayfast.errors import plural
+    from xrayfast.workflows.build_cache import build_cache
+
+    out = Output(as_json)
+    settings = read_settings(config, given)
+    with reporting(out) as reporter:
+        built = build_cache(config=settings, shards=shards, progress=reporter.preparing)
+    for note in built.notes:
+        out.line(note)
+    if built.to_do:
+        out.line(f"Still to build: share {as_ranges(built.to_do)} of {built.shares}.")
+    elif built.shares > 1:
+        out.line(f"All {built.shares} shares of {plural(built.total, 'image')} are built and joined.")
+    out.done(plural(built.images - len(built.unreadable), "image"), built.folder)
+    out.json({**asdict(built), "folder": str(built.folder)})
+    if settings.data.unreadable == "error":
+        require_readable(list(built.unreadable.values()), built.images)
 
 
 @app.command(cls=Command)

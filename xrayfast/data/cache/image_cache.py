@@ -16,9 +16,11 @@ from xrayfast.config import DataConfig
 from xrayfast.cpus import cpu_count
 from xrayfast.data.cache.decode_pool import LockChunk, decode_all
 from xrayfast.data.cache.decode_worker import SHARD_BYTES, Job, Outcome, decode_info, key_or_none
-from xrayfast.data.cache.folders import cache_root, image_folder, remove_abandoned, shard_names
+from xrayfast.data.cache.folders import cache_root, image_folder, remove_abandoned
+from xrayfast.data.cache.index import FolderIndex, as_words
 from xrayfast.data.cache.locks import ChunkLocks
-from xrayfast.data.cache.shards import DamagedError, ImageInfo, Shard
+from xrayfast.data.cache.shards import KEY_BYTES, DamagedError, ImageInfo, Shard
+from xrayfast.data.cache.shares import Share
 from xrayfast.data.images.reader import Pixels, fit_square, read
 from xrayfast.errors import DataError, WriteError
 
@@ -28,6 +30,7 @@ DecodingProgress = Callable[[int, int], None]
 _CHUNKS = 64  # per build, where that makes chunks of 8 to 512 images
 _IMAGES_PER_WORKER = 50  # fewer are not worth another process, which takes half a second to start
 _PROBLEMS = 20  # listed in an error
+_NO_KEY = bytes(KEY_BYTES)  # of a file that is not there; no file has it
 
 
 def open_images(config: DataConfig, side: int) -> DecodedImages:
@@ -77,6 +80,7 @@ class DecodedImages(ABC):
         wanted = sorted({str(path) for path in paths})
         missing = set(self._find_missing(wanted))
         if not missing:
+            self._finish_build()
             return {}
         chunks = [chunk for chunk in _chunks(wanted, self.side) if not missing.isdisjoint(chunk)]
         problems: dict[str, str] = {}
@@ -84,11 +88,12 @@ class DecodedImages(ABC):
             job = Job(self.side, self.window, folder)
             outcomes = decode_all(job, chunks, _n_workers(workers, len(missing)), lock_chunk)
             with contextlib.closing(outcomes):
-                for outcome in _report_progress(outcomes, set(wanted) - missing, len(wanted), progress):
+                for outcome in _report_progress(outcomes, missing, len(wanted), progress):
                     if outcome.problem:
                         problems[outcome.path] = outcome.problem
                     else:
                         self._remember(outcome)
+        self._finish_build()
         return dict(sorted(problems.items()))
 
     def image(self, path: str | Path) -> Pixels:
@@ -137,6 +142,9 @@ class DecodedImages(ABC):
     def _remember(self, outcome: Outcome) -> None:  # noqa: B027 - a hook that need not do anything
         """Called for each file decoded."""
 
+    def _finish_build(self) -> None:  # noqa: B027 - likewise
+        """Called when all files are decoded that can be."""
+
 
 class UncachedImages(DecodedImages):
     """Images that are decoded each time they are asked for; a build keeps their infos in memory."""
@@ -175,8 +183,7 @@ class ImageCache(DecodedImages):
         super().__init__(side, window)
         self._root = cache_root(root)
         self.folder = image_folder(self._root, side, window)
-        self._shards: dict[str, Shard] | None = None
-        self._places: dict[bytes, tuple[Shard, int]] = {}
+        self._index: FolderIndex | None = None
 
     def __reduce__(self) -> tuple[type[ImageCache], tuple[int, str, Path]]:
         """The process that unpickles it reads the index from disk."""
@@ -189,7 +196,7 @@ class ImageCache(DecodedImages):
             try:
                 return shard.square(row)
             except DamagedError:
-                self._discard(shard)
+                self._opened().discard(shard)
             except OSError:  # removed meanwhile, or the disk fails: the file itself is still there
                 pass
         return super().image(path)
@@ -214,50 +221,61 @@ class ImageCache(DecodedImages):
         for index in remaining:
             squares[index] = self.image(paths[index])
 
+    def build_share(
+        self, paths: Sequence[str], share: Share, progress: DecodingProgress | None = None
+    ) -> tuple[dict[str, str], list[int]]:
+        """Build the images of one share of all paths; where it is the last one, write the index of all.
+
+        Args:
+            paths: of all images, the same on all machines.
+            share: which of them to build.
+            progress: as of `build`.
+
+        Returns:
+            What `build` gives, and the numbers of the shares that are not done yet.
+
+        Raises:
+            ConfigError: invalid window.
+            WriteError: as `build`.
+        """
+        problems = self.build(share.of_paths(paths), progress)
+        try:
+            self._make_folder()
+            share.record(self.folder, paths)
+        except OSError as error:
+            raise WriteError(f"{self.folder}: can't be made ({error.strerror}).") from error
+        to_do = share.others_to_do(self.folder, paths)
+        if not to_do:
+            self._opened().refresh()
+            self._opened().save(unlisted=0)
+        return problems, to_do
+
     def _known_info(self, path: str | Path) -> ImageInfo | None:
         place = self._find(path)
         return place[0].info(place[1]) if place else None
 
     def _find(self, path: str | Path) -> tuple[Shard, int] | None:
         """The shard and row of a file in its present state."""
-        if self._shards is None:
-            self._scan()
-        key = key_or_none(path)
-        return self._places.get(key) if key else None
+        index, key = self._opened(), key_or_none(path)
+        return index.find(key) if key else None
 
     def _find_missing(self, paths: Iterable[str]) -> list[str]:
-        self._scan()
-        return [path for path in paths if not self._find(path)]
+        paths, index = list(paths), self._opened()
+        index.refresh()
+        absent = index.missing(as_words([key_or_none(path) or _NO_KEY for path in paths]))
+        return [paths[i] for i in np.flatnonzero(absent).tolist()]
 
-    def _scan(self) -> None:
-        """Update the index from the folder: shards added or removed since; damaged ones are deleted."""
-        if self._shards is None:
-            self._shards = {}
+    def _opened(self) -> FolderIndex:
+        if self._index is None:
+            self._index = FolderIndex(self.folder, self.side)
+            self._index.refresh()
             with contextlib.suppress(OSError):
                 os.utime(self.folder)  # the time of last use, for `cache_info`
-        names = shard_names(self.folder)
-        if gone := self._shards.keys() - names:
-            for name in gone:
-                del self._shards[name]
-            self._places = {key: place for key, place in self._places.items() if place[0].path.name not in gone}
-        for name in sorted(names - self._shards.keys()):
-            path = self.folder / name
-            try:
-                shard = Shard(path, self.side)
-            except DamagedError:
-                _unlink(path)
-                continue
-            except OSError:  # removed meanwhile, or no permission
-                continue
-            self._shards[name] = shard
-            self._places.update((key, (shard, row)) for row, key in enumerate(shard.keys()))
+        return self._index
 
-    def _discard(self, shard: Shard) -> None:
-        """Remove a damaged shard, from the index and from disk."""
-        _unlink(shard.path)
-        if self._shards:
-            self._shards.pop(shard.path.name, None)
-        self._places = {key: place for key, place in self._places.items() if place[0] is not shard}
+    def _make_folder(self) -> None:
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)  # images of patients
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
     def _prepare_build(self, n_missing: int) -> Iterator[tuple[str, LockChunk]]:
@@ -266,8 +284,7 @@ class ImageCache(DecodedImages):
             "Name another folder with --cache-dir, or keep no images with --no-cache."
         )
         try:
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)  # images of patients
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
             free = shutil.disk_usage(self.folder).free
         except OSError as error:
             raise WriteError(f"{self.folder}: can't be made ({error.strerror}). {hint}") from error
@@ -280,7 +297,11 @@ class ImageCache(DecodedImages):
             yield str(self.folder), ChunkLocks(self.folder, self._find_missing).lock
         except WriteError as error:
             raise WriteError(f"{error} {hint} What was written is kept.") from error
-        self._scan()
+        self._opened().refresh()
+
+    def _finish_build(self) -> None:
+        with contextlib.suppress(WriteError):  # the file saves time only: in a folder without it, shards are opened
+            self._opened().save()
 
 
 def _chunks(paths: Sequence[str], side: int) -> list[Sequence[str]]:
@@ -296,16 +317,16 @@ def _n_workers(requested: int | None, n_missing: int) -> int:
 
 
 def _report_progress(
-    outcomes: Iterable[Outcome | None], done: set[str], total: int, progress: DecodingProgress | None
+    outcomes: Iterable[Outcome | None], missing: set[str], total: int, progress: DecodingProgress | None
 ) -> Iterator[Outcome]:
-    """The outcomes; calls `progress` at most ten times a second."""
+    """The outcomes; takes their files from `missing`, and calls `progress` at most ten times a second."""
     reported = 0.0
     for outcome in outcomes:
         if outcome:
-            done.add(outcome.path)
+            missing.discard(outcome.path)
             yield outcome
-        if progress and (len(done) == total or time.monotonic() - reported > 0.1):
-            progress(len(done), total)
+        if progress and (not missing or time.monotonic() - reported > 0.1):
+            progress(total - len(missing), total)
             reported = time.monotonic()
 
 

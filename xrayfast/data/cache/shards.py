@@ -94,6 +94,14 @@ class Shard:
         keys = self._records["key"].tobytes()
         return [keys[i : i + KEY_BYTES] for i in range(0, len(keys), KEY_BYTES)]
 
+    def words(self) -> npt.NDArray[np.uint64]:
+        """(N, 2) the same keys, each as two words of 8 bytes."""
+        return np.frombuffer(self._records["key"].tobytes(), "<u8").reshape(-1, 2)
+
+    def holds(self, key: bytes, row: int) -> bool:
+        """Whether the image of that key is in that row."""
+        return row < len(self._records) and self._records["key"][row].tobytes() == key
+
     def info(self, row: int) -> ImageInfo:
         """The info of the image in that row."""
         record = self._records[row]

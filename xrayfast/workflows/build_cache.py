@@ -1,0 +1,84 @@
+"""Decode a data set's images into the cache before anything is trained, on one machine or in shares on many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from xrayfast.config import Config, field_types
+from xrayfast.data.cache.image_cache import ImageCache
+from xrayfast.data.cache.shares import Share
+from xrayfast.data.manifest import Manifest
+from xrayfast.errors import ConfigError
+from xrayfast.errors.arguments import check_arguments
+from xrayfast.progress import StageProgress, show_progress
+from xrayfast.workflows.data import opened, unused_data_settings
+
+
+@dataclass(frozen=True)
+class BuiltCache:
+    """What a build has done.
+
+    Attributes:
+        folder: of the decoded images.
+        images: of the share, or of the data set.
+        total: images of the data set.
+        shares: into how many it is divided.
+        unreadable: what is wrong with each image of the share that can't be read, by path.
+        to_do: numbers of the shares that are not done yet.
+        notes: on the data set.
+    """
+
+    folder: Path
+    images: int
+    total: int
+    shares: int
+    unreadable: Mapping[str, str]
+    to_do: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+@check_arguments(field_types)
+def build_cache(
+    data: Manifest | Path | str | None = None,
+    *,
+    config: Config | None = None,
+    size: int | None = None,
+    shards: str | None = None,
+    progress: bool | StageProgress | None = None,
+) -> BuiltCache:
+    """Decode the images that are not in the cache yet; whatever stopped it, started again it goes on.
+
+    Args:
+        data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
+        config: settings of the data set.
+        size: side of the decoded images in pixels; default the config's.
+        shards: "I/N" decodes share I of N, so that N machines divide the work; in any order, all with the same data,
+            size and N, and one `cache_dir` that all can write to. The last one joins them: it writes the file by which
+            the cache opens without reading every shard. By default the whole data set.
+        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with the
+            stage, its images done and in all.
+
+    Returns:
+        The BuiltCache: `.to_do`, `.unreadable`.
+
+    Raises:
+        DataError: the data can't be used.
+        ConfigError: `shards` is not I/N, or the data set is not to be cached.
+        WriteError: the cache can't be written, or there is too little room; what was written is kept.
+    """
+    share = Share.parse(shards or "1/1")
+    config = config or Config()
+    idle = unused_data_settings(data, config)
+    data = opened(data, config)
+    notes = (*data.notes, *idle)
+    if not data.config.cache:
+        raise ConfigError("cache is off for this data set, and it is what is to be built. Leave out that setting.")
+    images = ImageCache(size or config.model.size, data.config.window, data.config.cache_dir)
+    paths = sorted(set(data.table["path"].tolist()))
+    with show_progress(progress) as reporter:
+        unreadable, to_do = images.build_share(paths, share, partial(reporter.preparing, "decoding"))
+    own = len(share.of_paths(paths))
+    return BuiltCache(images.folder, own, len(paths), share.of, unreadable, tuple(to_do), notes)
