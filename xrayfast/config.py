@@ -33,6 +33,7 @@ from xrayfast.errors.advice import describe_option
 from xrayfast.errors.arguments import as_python, check_arguments, expectation, join_alternatives, show, words_of
 from xrayfast.errors.escapes import escape_hidden, is_utf8
 from xrayfast.files import dump_yaml, read_yaml
+from xrayfast.files.virtual.paths import holds_credentials, to_path
 from xrayfast.own_code import OWN, OWN_SETTINGS, is_own, names_of_code
 
 Task = Literal["single", "multi"]
@@ -266,8 +267,10 @@ class _Section(BaseModel):
             raise PydanticCustomError("text", "some text")
         if isinstance(value, str) and "\0" in value:
             raise PydanticCustomError("text", "text without NUL characters")
-        if isinstance(value, str) and cls.model_fields[str(field.field_name)].annotation in (Path, Path | None):
-            return Path(value)
+        if isinstance(value, (str, Path)) and cls.model_fields[str(field.field_name)].annotation in (Path, Path | None):
+            if holds_credentials(value):
+                raise PydanticCustomError("text", "an address without a password or a query, as runs keep it")
+            return to_path(value)
         return tuple(value) if isinstance(value, list) else value
 
     @field_validator("*")

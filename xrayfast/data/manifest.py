@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,6 +46,7 @@ from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.display.overview import HasOverview
 from xrayfast.errors import ConfigError, DataError, did_you_mean, plural, shorten, truncate
 from xrayfast.errors.escapes import escape_hidden
+from xrayfast.files.virtual.access import state_of
 from xrayfast.option_effects import DataFacts, check_effects
 
 _REDRAWN = "Split redrawn to keep each patient and all duplicates in one split"
@@ -214,7 +214,7 @@ class Manifest(HasOverview):
         columns = ("image", "labels", "split", "path")
         for image, labels, split, path in zip(*(self.table[name].tolist() for name in columns), strict=True):
             try:
-                size = os.stat(path).st_size  # noqa: PTH116 - a Path for each of 400,000 files takes seconds
+                size = state_of(path).size
             except OSError as error:
                 raise DataError(f"{path}: can't be read ({error.strerror}); it was there when opened.") from error
             digest.update(repr((image, labels, split, size)).encode())

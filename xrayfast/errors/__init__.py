@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Iterable
 
 from xrayfast.errors.advice import advise
+from xrayfast.errors.credentials import hide_credentials
 from xrayfast.errors.escapes import escape_hidden
 
 LONGEST_MESSAGE, LONGEST_NAME = 4000, 200
@@ -21,7 +22,7 @@ class XrayfastError(Exception):
     """Base of all errors that a user can fix; the arguments are the lines of the message."""
 
     def __str__(self) -> str:
-        return truncate("\n".join(escape_hidden(advise(str(line))) for line in self.args))
+        return truncate("\n".join(escape_hidden(hide_credentials(advise(str(line)))) for line in self.args))
 
     def _render_traceback_(self) -> list[str]:
         """What IPython displays: the message, which says what to do, without the frames of this package."""
@@ -42,6 +43,10 @@ class DataError(XrayfastError, ValueError):
 
 class ReadError(DataError):
     """One image file that can't be read."""
+
+
+class RemoteError(DataError):
+    """Remote storage that can't be reached, or refuses: what it holds may be whole."""
 
 
 class WeightsError(XrayfastError, ValueError):

@@ -84,6 +84,8 @@ def require_regular_file(
     except FileNotFoundError as problem:
         found = "a link to nothing" if path.is_symlink() else "no such file"
         raise error(f"{path}: found {found}; expected {expected}. Check the path.") from problem
+    except XrayfastError:  # of an archive or a remote object, which says more
+        raise
     except (OSError, ValueError) as problem:
         raise error(f"{path}: can't be read ({problem}). Check the path and its permissions.") from problem
     if stat.S_ISDIR(status.st_mode):

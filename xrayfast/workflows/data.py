@@ -21,7 +21,7 @@ from xrayfast.config import (
     field_types,
     require_loss_of,
 )
-from xrayfast.data.cache.folders import cache_root, holds_cache
+from xrayfast.data.cache.folders import holds_cache
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.decoding import decode_manifest
@@ -31,6 +31,7 @@ from xrayfast.errors import ConfigError, DataError, ReadError, RunError, Weights
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files import read_csv
+from xrayfast.files.cache_folder import cache_root
 from xrayfast.option_effects import check_settings
 from xrayfast.progress import StageProgress, no_progress
 from xrayfast.run import Run

@@ -9,7 +9,8 @@ import pytest
 
 from tests.data.cache.image_files import write_images
 from xrayfast.data.cache import folders
-from xrayfast.data.cache.folders import CacheFolder, cache_info, cache_root, clear_cache
+from xrayfast.data.cache.folders import CacheFolder, cache_info, clear_cache
+from xrayfast.files.cache_folder import VARIABLE, cache_root
 from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.errors import WriteError
 
@@ -115,10 +116,10 @@ def test_two_may_clear_at_once(root, monkeypatch):
 
 
 def test_the_root_is_the_one_given_or_the_variables_or_the_users(tmp_path, monkeypatch):
-    monkeypatch.setenv(folders.VARIABLE, str(tmp_path / "variable"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "variable"))
     assert cache_root(tmp_path) == tmp_path
     assert cache_root() == tmp_path / "variable"
-    monkeypatch.setenv(folders.VARIABLE, "")
+    monkeypatch.setenv(VARIABLE, "")
     assert cache_root() == Path(platformdirs.user_cache_dir("xrayfast", appauthor=False))
     assert cache_root().name == "xrayfast"
 

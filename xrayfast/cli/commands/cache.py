@@ -61,7 +61,8 @@ def info(given: dict[str, Any], as_json: Json = False) -> None:
     """Show where decoded images are cached, and how much disk space they take."""
     from datetime import datetime
 
-    from xrayfast.data.cache.folders import cache_info, cache_root
+    from xrayfast.data.cache.folders import cache_info
+    from xrayfast.files.cache_folder import cache_root
 
     out, cache_dir = Output(as_json), given.get("cache_dir")
     folders = cache_info(cache_dir)
@@ -81,7 +82,8 @@ def info(given: dict[str, Any], as_json: Json = False) -> None:
 @takes("cache_dir")
 def clear(given: dict[str, Any], as_json: Json = False) -> None:
     """Remove all decoded images; they are decoded again when needed."""
-    from xrayfast.data.cache.folders import cache_root, clear_cache
+    from xrayfast.data.cache.folders import clear_cache
+    from xrayfast.files.cache_folder import cache_root
 
     out, cache_dir = Output(as_json), given.get("cache_dir")
     freed = clear_cache(cache_dir)

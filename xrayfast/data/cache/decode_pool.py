@@ -23,7 +23,8 @@ from dataclasses import astuple
 from typing import Any, TypeAlias
 
 from xrayfast.data.cache.decode_worker import READY, Job, Outcome, decode_chunk, unpack_outcome
-from xrayfast.errors import ConfigError, DataError, WriteError
+from xrayfast.errors import ConfigError, DataError, RemoteError, WriteError
+from xrayfast.files.virtual.access import known_states
 
 LockChunk: TypeAlias = Callable[[Sequence[str]], AbstractContextManager[Sequence[str] | None]]
 """Locks a chunk as `ChunkLocks.lock` does."""
@@ -36,7 +37,7 @@ time, for PNGs of 1024 px and of 2048."""
 _MAX_DEATHS = 100  # of processes; with more, the files are not at fault
 _SHUTDOWN = 5.0  # seconds for a stopped process to write what it has decoded
 _RETRY = 0.2  # seconds until a chunk that another run has locked is tried again
-_FAILURES = {"ConfigError": ConfigError, "WriteError": WriteError}
+_FAILURES = {"ConfigError": ConfigError, "RemoteError": RemoteError, "WriteError": WriteError}
 
 
 def decode_all(
@@ -57,8 +58,9 @@ def decode_all(
         The outcome for each file, in any order, for some twice; None after half a second without any.
 
     Raises:
-        ConfigError: invalid window.
+        ConfigError: invalid window, or a package that remote storage needs is missing.
         WriteError: a shard can't be written.
+        RemoteError: remote storage can't be read; what was decoded before is written.
         DataError: the processes keep dying.
     """
     suspects: list[str] = []
@@ -223,7 +225,7 @@ class _WorkerProcess(_Worker):
 
     def decode(self, paths: Sequence[str]) -> Generator[Outcome, None, None]:
         """The outcomes, in the order of the paths; _DiedError at the file where the process died."""
-        self._send(list(paths))
+        self._send([list(paths), known_states(paths)])
         for path in paths:
             yield unpack_outcome(path, *self._receive())
         self._receive()

@@ -15,8 +15,11 @@ from typing import Any
 
 from xrayfast.data.cache.shards import KEY_BYTES, Entry, ImageInfo, write_shard
 from xrayfast.data.images.reader import Pixels, fit_square, read
-from xrayfast.errors import ConfigError, ReadError, WriteError
+from xrayfast.errors import ConfigError, ReadError, RemoteError, WriteError
 from xrayfast.errors.signals import leave_signals_to_parent
+from xrayfast.files.virtual.access import outer_file, state_of
+from xrayfast.files.virtual.paths import identity
+from xrayfast.files.virtual.remote import remember_states
 
 SHARD_BYTES = 64 * 2**20
 """A shard is written when its squares reach this size, which a process holds in memory until then."""
@@ -58,10 +61,8 @@ def file_key(path: str | Path) -> bytes:
         OSError: there is no such file, or its folder can't be entered.
         ValueError: no valid path.
     """
-    status = os.stat(path)  # noqa: PTH116, as a Path takes three times as long, for each image of each epoch
-    absolute = os.path.abspath(path)  # noqa: PTH100, as Path.absolute leaves ".." in
-    stamp = f"\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-    return hashlib.blake2b(os.fsencode(absolute) + stamp.encode(), digest_size=KEY_BYTES).digest()
+    stamp = state_of(path).stamp
+    return hashlib.blake2b(os.fsencode(identity(path)) + f"\0{stamp}".encode(), digest_size=KEY_BYTES).digest()
 
 
 def key_or_none(path: str | Path) -> bytes | None:
@@ -103,7 +104,8 @@ def decode_chunk(job: Job, paths: Sequence[str]) -> Generator[Outcome, None, Non
     """Decode files and write shards; however the generator ends, what it decoded is written.
 
     Raises:
-        ConfigError: invalid window.
+        ConfigError: invalid window, or a package that remote storage needs is missing.
+        RemoteError: remote storage can't be read.
         WriteError: a shard can't be written.
     """
     entries: list[Entry] = []
@@ -128,8 +130,8 @@ def decode_chunk(job: Job, paths: Sequence[str]) -> Generator[Outcome, None, Non
 def serve() -> None:
     """Decode chunks for another process; JSON lines, requests on standard input, replies on standard output.
 
-    In: the job, then one list of paths per chunk. Out: READY, then per chunk one "done" per path and "end"; "failed"
-    for an error that is no file's fault. Ends when either pipe is closed.
+    In: the job, then per chunk a list of paths and what is known of the remote ones. Out: READY, then per chunk one
+    "done" per path and "end"; "failed" for an error that is no file's fault. Ends when either pipe is closed.
     """
     leave_signals_to_parent()
     out = os.fdopen(os.dup(1), "w", encoding="ascii")
@@ -145,10 +147,12 @@ def serve() -> None:
         out.flush()
         for line in sys.stdin:
             try:
-                with contextlib.closing(decode_chunk(job, json.loads(line))) as outcomes:
+                paths, states = json.loads(line)
+                remember_states(states)
+                with contextlib.closing(decode_chunk(job, paths)) as outcomes:
                     for outcome in outcomes:
                         reply("done", *_pack(outcome))
-            except (ConfigError, WriteError) as error:
+            except (ConfigError, RemoteError, WriteError) as error:
                 reply("failed", type(error).__name__, str(error))
                 return
             reply("end")
@@ -172,7 +176,7 @@ def _try_decode(job: Job, path: str) -> Entry | str:
         return decode_entry(path, job.side, job.window)
     except ReadError as error:
         return str(error)
-    except ConfigError:
+    except (ConfigError, RemoteError):  # no file's fault
         raise
     except Exception as error:  # One file must not stop all. Its message may quote the file, so only the type is given.
         return f"{path}: can't be decoded ({type(error).__name__}). Check or convert the file."
@@ -199,7 +203,9 @@ def _wait_for_tick(path: str | Path) -> None:
 
     Linux ticks every 4 or 10 ms. Where the last stamp is a whole second, ticks of two seconds are assumed, as on FAT.
     """
-    status = Path(path).stat()
+    if not (file := outer_file(os.fspath(path))):  # remote objects have versions
+        return
+    status = Path(file).stat()
     last = max(status.st_mtime_ns, status.st_ctime_ns)
     tick = _COARSE_TICK if last % 1_000_000_000 == 0 else _TICK
     age = time.time_ns() - last

@@ -24,9 +24,8 @@ from pathlib import Path
 from xrayfast.data.cache.shards import FORMAT, SHARD_SUFFIX, count_images
 from xrayfast.data.images.reader import READER_VERSION
 from xrayfast.errors import WriteError
-
-VARIABLE = "XRAYFAST_CACHE"
-"""The environment variable that names the cache's root."""
+from xrayfast.files.cache_folder import cache_root
+from xrayfast.files.virtual.indexes import clear_indexes
 
 LOCK_SUFFIX = ".lock"
 
@@ -52,17 +51,6 @@ class CacheFolder:
     images: int  # how many it holds
     bytes: int  # of its files
     used: float  # when a run last used it, in seconds since 1970
-
-
-def cache_root(root: Path | None = None) -> Path:
-    """The cache's root: the one given, else $XRAYFAST_CACHE, else the user's cache folder of this system."""
-    if root is not None:
-        return Path(root).absolute()
-    if named := os.environ.get(VARIABLE):
-        return Path(named).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("xrayfast", appauthor=False))
 
 
 def image_folder(root: Path | None, side: int, window: str) -> Path:
@@ -91,7 +79,8 @@ def cache_info(root: Path | None = None) -> list[CacheFolder]:
 
 
 def clear_cache(root: Path | None = None) -> int:
-    """Remove all cached images and nothing else: no file by another name, nothing behind a link.
+    """Remove all cached images and indexes of archives and nothing else: no file by another name, nothing behind a
+    link.
 
     Runs that use them then decode the files. Folders stay, and temporary files changed within the last minute: a run
     may be writing to them.
@@ -102,7 +91,7 @@ def clear_cache(root: Path | None = None) -> int:
     Raises:
         WriteError: a file can't be removed.
     """
-    freed = 0
+    freed = clear_indexes() if root is None else 0
     for folder in _folders(root):
         for path, size, changed in _files(folder):
             if path.suffix == ".tmp" and time.time() - changed < _BEING_WRITTEN:

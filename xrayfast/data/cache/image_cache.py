@@ -16,13 +16,15 @@ from xrayfast.config import DataConfig
 from xrayfast.cpus import cpu_count
 from xrayfast.data.cache.decode_pool import LockChunk, decode_all
 from xrayfast.data.cache.decode_worker import SHARD_BYTES, Job, Outcome, decode_info, key_or_none
-from xrayfast.data.cache.folders import cache_root, image_folder, remove_abandoned
+from xrayfast.data.cache.folders import image_folder, remove_abandoned
 from xrayfast.data.cache.index import FolderIndex, as_words
 from xrayfast.data.cache.locks import ChunkLocks
 from xrayfast.data.cache.shards import KEY_BYTES, DamagedError, ImageInfo, Shard
 from xrayfast.data.cache.shares import Share
 from xrayfast.data.images.reader import Pixels, fit_square, read
 from xrayfast.errors import DataError, WriteError
+from xrayfast.files.cache_folder import cache_root
+from xrayfast.files.virtual.access import read_order
 
 DecodingProgress = Callable[[int, int], None]
 """Called with how many files are done and how many there are."""
@@ -77,7 +79,7 @@ class DecodedImages(ABC):
             ConfigError: invalid window.
             WriteError: the cache can't be written, or there is too little room; what was written is kept.
         """
-        wanted = sorted({str(path) for path in paths})
+        wanted = sorted({str(path) for path in paths}, key=read_order)
         missing = set(self._find_missing(wanted))
         if not missing:
             self._finish_build()

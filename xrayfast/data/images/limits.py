@@ -6,6 +6,7 @@ from pathlib import Path
 
 from xrayfast.errors import ReadError
 from xrayfast.files import require_regular_file
+from xrayfast.files.virtual.paths import is_web_address
 
 MAX_BYTES = 2**30
 """Largest file read: an uncompressed image of MAX_PIXELS in 16-bit colour nearly fills it."""
@@ -30,7 +31,10 @@ def require_image_file(path: Path) -> None:
 
     Raises:
         ReadError: no file, a folder, a pipe, an empty file, one of more than MAX_BYTES, or a name that is not UTF-8.
+        RemoteError: remote storage can't be read.
     """
+    if is_web_address(str(path)):  # nothing is known of it before it is read
+        return
     if require_regular_file(path, "an image file", MAX_BYTES, ReadError).st_size == 0:
         raise ReadError(f"{path}: found an empty file; expected an image. Fetch the file again.")
 

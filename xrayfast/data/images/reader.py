@@ -17,6 +17,8 @@ from xrayfast.data.images.notes import describe_contents
 from xrayfast.data.images.pillow import decode_with_pillow
 from xrayfast.data.images.radiograph import Pixels, Radiograph
 from xrayfast.errors import ReadError
+from xrayfast.files.virtual.access import open_binary
+from xrayfast.files.virtual.paths import to_path
 
 __all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "filled_area", "fit_square", "is_image", "read"]
 
@@ -84,13 +86,14 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
     Raises:
         ReadError: no regular file that can be opened, or one that is empty, truncated, damaged, over a limit of
             `limits`, no image, of several frames (DICOM), or of an encoding that is not read.
-        ConfigError: `window` is none of the above.
+        RemoteError: remote storage can't be read.
+        ConfigError: `window` is none of the above, or a package that remote storage needs is missing.
     """
-    path = Path(path)
+    path = to_path(path)
     choice = parse_window(window)
     require_image_file(path)
     try:
-        with open(path, "rb") as stream:  # noqa: PTH123 - Path.open takes 3 us longer, 2 % of a small image
+        with open_binary(path) as stream:
             head = stream.read(HEAD_BYTES)
             stream.seek(0)
             if is_dicom(head):
@@ -109,8 +112,8 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
 def is_image(path_text: str) -> bool:
     """Whether a file counts as an image: by its suffix or, where that is unknown, by DICOM's first bytes.
 
-    With a known suffix the file is not opened. DICOM files often have none, or are named by their UID, whose last
-    number then looks like one.
+    With a known suffix the file is not opened; a remote one never is, and counts by its suffix alone. DICOM files often
+    have none, or are named by their UID, whose last number then looks like one.
     """
     suffix = os.path.splitext(path_text)[1].lower()  # noqa: PTH122 (called for each file of large trees)
     if suffix in IMAGE_SUFFIXES:

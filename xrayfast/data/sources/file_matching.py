@@ -15,11 +15,22 @@ from xrayfast.data.images.names import find_derived, is_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, shorten, truncate
+from xrayfast.files.virtual.access import Entry, is_folder, list_folder
+from xrayfast.files.virtual.paths import (
+    canonical,
+    is_absolute,
+    is_remote,
+    is_web_address,
+    name_of_address,
+    normalize,
+    split_archive,
+    to_path,
+)
 
 
 def absolute(path: Path) -> Path:
     """Absolute and without '..', but with symbolic links kept: names are as the user sees them."""
-    return Path(os.path.normpath(path.absolute()))
+    return to_path(normalize(str(path.absolute())))
 
 
 def top_level(folder: Path) -> tuple[list[Path], list[str]]:
@@ -29,21 +40,22 @@ def top_level(folder: Path) -> tuple[list[Path], list[str]]:
         DataError: the folder can't be read.
     """
     entries = _visible_entries(folder)
-    folders = [Path(entry.path) for entry in entries if _is_folder(entry)]
+    folders = [to_path(entry.path) for entry in entries if _is_folder(entry)]
     return folders, [entry.name for entry in entries if not _is_folder(entry)]
 
 
-def walk(folder: Path | str, around: tuple[str, ...] = ()) -> Iterator[os.DirEntry[str]]:
+def walk(folder: Path | str, around: tuple[str, ...] = (), *, archives: bool = False) -> Iterator[Entry]:
     """All entries of a tree that are neither folders nor hidden, folder by folder, by name; links are followed.
 
-    `around` are the real paths of the folder and of those around it, if known.
+    `around` are the real paths of the folder and of those around it, if known. Archives in the tree are files, or
+    folders where that is asked for.
 
     Raises:
         DataError: a folder can't be read, or a link leads back to a folder around it.
     """
     around = around or (os.path.realpath(folder),)
     for entry in _visible_entries(folder):
-        if not _is_folder(entry):
+        if not (_is_folder(entry) or (archives and split_archive(entry.name))):
             yield entry
             continue
         # No Path is made in these loops: over 200,000 folders that takes most of the time.
@@ -51,29 +63,28 @@ def walk(folder: Path | str, around: tuple[str, ...] = ()) -> Iterator[os.DirEnt
         real = os.path.realpath(entry.path) if entry.is_symlink() else beside
         if real in around:
             raise DataError(f"{entry.path}: can't be followed (it leads back to a folder around it). Remove the link.")
-        yield from walk(entry.path, (*around, real))
+        yield from walk(entry.path, (*around, real), archives=archives)
 
 
-def _visible_entries(folder: Path | str) -> list[os.DirEntry[str]]:
+def _visible_entries(folder: Path | str) -> list[Entry]:
     return [entry for entry in _entries(folder) if not (entry.name.startswith(".") or entry.name in _HIDDEN)]
 
 
-def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+def _entries(folder: Path | str) -> list[Entry]:
     try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+        return list_folder(folder)
     except OSError as error:
         raise DataError(f"{folder}: can't be read ({error.strerror}). Check its permissions.") from error
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: Entry) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
         raise DataError(f"{entry.path}: can't be followed ({error.strerror}). Remove the link.") from error
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _is_file(entry: Entry) -> bool:
     try:
         return entry.is_file()
     except OSError:  # a link to itself
@@ -155,7 +166,7 @@ def drop_shared_folders(
 
 
 def clean_path(cell: str) -> str:
-    """A cell as a path with '/', without '.' and '..' inside it.
+    """A cell as a path with '/', without '.' and '..' inside it; see `virtual.paths.canonical` for other addresses.
 
     Raises:
         DataError: it is longer than the path of any file.
@@ -164,7 +175,9 @@ def clean_path(cell: str) -> str:
         raise DataError(
             f"found a path of {len(cell):,} characters, '{truncate(cell, 60)}'; expected at most {MAX_PATH:,}."
         )
-    path = cell.strip().replace("\\", "/")
+    path = canonical(cell.strip().replace("\\", "/"))
+    if is_remote(path):
+        return path if is_web_address(path) else normalize(path)
     return posixpath.normpath(path) if "./" in path or "//" in path else path
 
 
@@ -211,13 +224,16 @@ class Finder:
     the table's. Where the folder that is written does not exist, the whole path may lie deeper in the tree, and a
     leading part that the paths of all rows share may be missing. A file's name in another folder than the one written
     is never taken. Cells may have backslashes, and another image suffix or none; `min_parts` components at the ends of
-    paths must agree. A file's name is its path from the root, with '/'.
+    paths must agree. A file's name is its path from the root, with '/', or its address where it is in no folder of the
+    root's bucket. Archives that a path names are folders, others only where `archives` says so.
     """
 
-    def __init__(self, root: Path, base: Path, min_parts: int = 1) -> None:
+    def __init__(self, root: Path, base: Path, min_parts: int = 1, *, archives: bool = False) -> None:
         self._root = root
         self._start = f"{str(root).rstrip(os.sep)}{os.sep}"
         self._least = min_parts
+        self._archives = archives
+        self._addresses: dict[str, str] = {}
         bases = list(dict.fromkeys((root, base)))
         self._bases = [(folder, {normalize_name(entry.name) for entry in _entries(folder)}) for folder in bases]
         self._folders: dict[str, list[_FolderFiles]] = {}
@@ -232,12 +248,15 @@ class Finder:
         All cells of a table are given at once. Those of one written folder are in one folder: that under the root,
         unless the one beside the table holds more of them.
         """
-        paths, dropped = drop_shared_folders([clean_path(cell) for cell in cells], self._is_there, self._least)
+        paths = [clean_path(cell) for cell in cells]
+        found: list[list[str]] = [self._find_address(path) for path in paths]
+        paths = ["" if files else path for path, files in zip(paths, found, strict=True)]
+        paths, dropped = drop_shared_folders(paths, self._is_there, self._least)
         notes = [f"All paths begin with {dropped}, which is not in {self._root}: read without it."] if dropped else []
         rows_of: dict[str, list[int]] = {}
         for row, path in enumerate(paths):
-            rows_of.setdefault(posixpath.dirname(path), []).append(row)
-        found: list[list[str]] = [[] for _ in paths]
+            if not found[row]:
+                rows_of.setdefault(posixpath.dirname(path), []).append(row)
         deeper = list[int]()
         for folder, rows in rows_of.items():
             names = [posixpath.basename(paths[row]) for row in rows]
@@ -256,6 +275,10 @@ class Finder:
             cell, file = changed[0]
             notes.append(f"{len(changed)} files have another suffix than is written, such as {file} for {cell}.")
         return found, notes
+
+    def archives(self) -> list[str]:
+        """The names of the archives in the tree."""
+        return [name for name in self._all_names() if split_archive(name) == (name, "")]
 
     def same_names(self, cell: str) -> list[str]:
         """The names of the files that have the last component of a cell, in whatever folder."""
@@ -301,8 +324,28 @@ class Finder:
 
     def path(self, name: str) -> str:
         """The absolute path of a file with this name."""
+        if name in self._addresses:
+            return self._addresses[name]
+        if is_absolute(name):
+            return name
         path = self._start + name
         return os.path.normpath(path) if name.startswith("..") else path
+
+    def _find_address(self, path: str) -> list[str]:
+        """The name of a file on the web, which is there when it is read; none of any other file."""
+        if not is_web_address(path):
+            return []
+        name = name_of_address(path)
+        self._addresses[name] = path
+        return [name]
+
+    def _relative(self, path: str) -> str:
+        """The name of an absolute path."""
+        if path.startswith(self._start):
+            return path[len(self._start) :].replace(os.sep, "/")
+        if is_remote(path) or is_remote(self._start):
+            return path
+        return os.path.relpath(path, self._root).replace(os.sep, "/")
 
     def _is_there(self, path: str) -> bool:
         """Whether the folder exists as written, or the whole path is somewhere in the tree."""
@@ -347,7 +390,8 @@ class Finder:
         """All files of the tree that are not hidden nor masks by name; listed once, when first needed."""
         if self._names is None:
             start = len(self._start)
-            self._names = [entry.path[start:].replace(os.sep, "/") for entry in walk(self._root) if entry.is_file()]
+            tree = walk(self._root, archives=self._archives)
+            self._names = [entry.path[start:].replace(os.sep, "/") for entry in tree if entry.is_file()]
             derived = find_derived(self._names)
             self._names = [name for name in self._names if name not in derived]
             self._index = PathIndex(self._names)
@@ -365,14 +409,14 @@ class Finder:
     def _list_exact(self, folder: str) -> Iterator[_FolderFiles]:
         first = normalize_name(folder.partition("/")[0])
         for base, names in self._bases:
-            if not (first in names or first in ("", ".", "..") or os.path.isabs(folder)):  # noqa: PTH117 - see walk
+            if not (first in names or first in ("", ".", "..") or is_absolute(folder)):
                 continue
             for form in dict.fromkeys(unicodedata.normalize(form, folder) for form in ("NFC", "NFD")):
-                path = os.path.normpath(os.path.join(base, form))  # noqa: PTH118
-                if os.path.isdir(path):  # noqa: PTH112
-                    prefix = "" if path == str(self._root) else os.path.relpath(path, self._root) + "/"
+                path = normalize(form if is_absolute(form) else os.path.join(base, form))  # noqa: PTH118
+                if is_folder(path):
+                    prefix = "" if path == str(self._root) else f"{self._relative(path)}/"
                     files = (entry.name for entry in _entries(path) if _is_file(entry))
-                    yield _FolderFiles(prefix.replace(os.sep, "/"), files)
+                    yield _FolderFiles(prefix, files)
 
 
 def _added(name: str, path: str) -> str:

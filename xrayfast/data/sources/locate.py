@@ -66,6 +66,10 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
     texts = _path_texts(table, columns)
     advice = f"column{'s' if len(columns.path) > 1 else ''} {quote(columns.path)}"
     files, notes = ([finder.inside(text) for text in texts], []) if columns.is_folder else finder.find(texts)
+    if not (columns.is_folder or all(files)) and (archives := finder.archives()):
+        files, inside = _look_into_archives(files, texts, root, table, spec)
+        if inside:
+            notes = [*notes, f"{plural(inside, 'image')} in archives ({shorten(archives, 3)}), read from there."]
     row_of, names, absent = list[int](), list[str](), list[int]()
     for row, found in enumerate(files):
         if not found:
@@ -109,6 +113,15 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
         [texts[row] for row in absent],
         notes,
     )
+
+
+def _look_into_archives(
+    files: Sequence[list[str]], texts: Sequence[str], root: Path, table: Table, spec: DatasetSpec
+) -> tuple[list[list[str]], int]:
+    """The files of each row, of those without one from archives in the tree, and how many of these there are."""
+    inside, _ = Finder(root, absolute(table.file.parent), spec.min_path_parts, archives=True).find(texts)
+    found = [known or packed for known, packed in zip(files, inside, strict=True)]
+    return found, sum(map(bool, found)) - sum(map(bool, files))
 
 
 def _describe_merging(table: Table, columns: Columns) -> str:

@@ -21,6 +21,7 @@ from xrayfast.data.splits.folders import describe_nested_splits, parse_split_fol
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files import require_utf8
+from xrayfast.files.virtual.remote import forget
 
 _FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?|cv)[-_ ]?\d+", re.IGNORECASE)
 """Names of the folder of one fold of a cross-validation."""
@@ -38,6 +39,8 @@ def read_source(
         DataError: the images or labels can't be used; the message says where and what to do.
         ConfigError: options that contradict the layout.
     """
+    if leave_out is None:  # else it was listed a moment ago
+        forget(str(config.source))
     layout = detect_layout(config)
     config = config.model_copy(update={"source": layout.source, "labels": layout.table})
     root = absolute(layout.source)

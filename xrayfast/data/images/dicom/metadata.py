@@ -11,6 +11,8 @@ from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
 from xrayfast.data.images.dicom.parse import FIRST_PIXEL_TAG, HEAD_BYTES, is_dicom, open_dicom
 from xrayfast.data.images.limits import require_image_file
 from xrayfast.errors import ConfigError, ReadError, did_you_mean
+from xrayfast.files.virtual.access import open_binary
+from xrayfast.files.virtual.paths import to_path
 
 _KEYWORDS = ("StudyInstanceUID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "ViewPosition")
 _FIRST_TAG = 0x00080000
@@ -36,13 +38,14 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
 
     Raises:
         ReadError: the file can't be opened, or its header is damaged; the message quotes nothing of it.
+        RemoteError: remote storage can't be read.
         ConfigError: no such keyword, or not that of a text or number element.
     """
-    path = Path(path)
+    path = to_path(path)
     _require_identifier(patient_keyword)
     require_image_file(path)
     try:
-        with path.open("rb") as stream, silence_pydicom():
+        with open_binary(path) as stream, silence_pydicom():
             if not is_dicom(stream.read(HEAD_BYTES)):
                 return None
             elements = open_dicom(path, stream, [*_KEYWORDS, patient_keyword], to_pixels=False).elements

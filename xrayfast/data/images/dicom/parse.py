@@ -18,6 +18,8 @@ import numpy as np
 
 from xrayfast.data.images.dicom.elements import Elements
 from xrayfast.errors import ReadError
+from xrayfast.files.virtual.access import is_file, open_binary
+from xrayfast.files.virtual.paths import is_remote
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -54,11 +56,13 @@ _OTHER_STARTS = (b"\x89P", b"\xff\xd8")
 
 
 def is_dicom_file(path: str) -> bool:
-    """Whether a file begins as DICOM does; False where it can't be read."""
+    """Whether a file begins as DICOM does; False where it can't be read. A remote one counts by its suffix."""
+    if is_remote(path):
+        return path.lower().endswith((".dcm", ".dicom"))
     try:
-        if not Path(path).is_file():
+        if not is_file(path):
             return False
-        with Path(path).open("rb") as stream:
+        with open_binary(path) as stream:
             return is_dicom(stream.read(HEAD_BYTES))
     except (OSError, ValueError):
         return False

@@ -15,6 +15,7 @@ from xrayfast.data.sources.class_folders.read import no_layout
 from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
+from xrayfast.data.sources.datasets.webdataset import is_shards
 from xrayfast.data.sources.file_matching import absolute, top_level, walk
 from xrayfast.data.sources.tables import is_table, read_column_names
 from xrayfast.data.splits.folders import parse_split_folders
@@ -43,8 +44,11 @@ def detect_layout(config: DataConfig) -> Layout:
 
     Raises:
         DataError: nothing that can be read, or several tables.
+        RemoteError: remote storage can't be read.
     """
     source, labels = config.source, config.labels
+    if labels is None and is_shards(source):
+        source, labels = source.parent, source
     if labels is None and is_table(source.name) and not source.is_dir():
         source, labels = source.parent, source
     if not source.exists():

@@ -24,6 +24,7 @@ from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folders
 from xrayfast.data.splits.stratify import SPLITS, Split, note_split_words
 from xrayfast.errors import ConfigError, DataError, plural, shorten
+from xrayfast.files.virtual.access import open_binary, state_of
 
 _LAYOUTS = """Expected one of
     {0}/CLASS/*.png                                        class folders
@@ -322,10 +323,13 @@ def _group_by_content(files: Sequence[_File]) -> Iterable[list[_File]]:
     """Files grouped by their bytes; only those that share their size with another are read."""
     by_size: dict[int, list[_File]] = {}
     for file in files:
-        by_size.setdefault(Path(file[0]).stat().st_size, []).append(file)
+        by_size.setdefault(state_of(file[0]).size, []).append(file)
     by_bytes: dict[tuple[int, str], list[_File]] = {}
     for size, same_size in by_size.items():
         for file in same_size:
-            digest = hashlib.sha256(Path(file[0]).read_bytes()).hexdigest() if len(same_size) > 1 else ""
+            digest = ""
+            if len(same_size) > 1:
+                with open_binary(file[0]) as stream:
+                    digest = hashlib.sha256(stream.read()).hexdigest()
             by_bytes.setdefault((size, digest), []).append(file)
     return by_bytes.values()

@@ -16,6 +16,7 @@ from xrayfast.data.sources.datasets import (
     vindr,
 )
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
+from xrayfast.data.sources.datasets.webdataset import is_shards, read_shards
 from xrayfast.data.sources.tables import HeaderlessFormat, Table, read_table
 
 SPECS: tuple[DatasetSpec, ...] = (
@@ -43,7 +44,7 @@ def match_spec(columns: Collection[str]) -> DatasetSpec:
 
 
 def read_dataset_table(file: Path) -> tuple[Table, DatasetSpec]:
-    """Read a table and recognise its data set; see `read_table`."""
-    table = read_table(file, headerless_formats())
+    """Read a table, or the samples of shards, and recognise its data set; see `read_table` and `read_shards`."""
+    table = read_shards(file) if is_shards(file) else read_table(file, headerless_formats())
     spec = match_spec(table.columns)
     return spec.complete_table(table), spec

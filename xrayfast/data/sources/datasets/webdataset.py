@@ -1,0 +1,162 @@
+"""WebDataset's shards: tar files of samples, each an image and a `.cls` or `.json` file of the same name.
+
+https://github.com/webdataset/webdataset: a sample's name ends at the first dot of a file's name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from xrayfast.data.images.reader import IMAGE_SUFFIXES
+from xrayfast.data.sources.tables import MAX_COLUMNS, Table
+from xrayfast.errors import DataError, shorten
+from xrayfast.files.virtual.archives import Archive, open_archive
+from xrayfast.files.virtual.indexes import SIDECARS
+from xrayfast.files.virtual.paths import split_archive, to_path
+
+MAX_SHARDS = 100_000
+"""Most shards of a data set: of a gigabyte each, more than any collection of radiographs has."""
+
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_IMAGE, _LABEL, _CLASS = "image", "label", "cls"
+
+
+@dataclass
+class _Sample:
+    """The members of one sample, by suffix."""
+
+    images: list[str] = field(default_factory=list)
+    sidecars: dict[str, str] = field(default_factory=dict)
+
+
+def is_shards(source: Path) -> bool:
+    """Whether a path is that of shards: a pattern such as `data-{000000..000009}.tar`, or one archive of samples.
+
+    Raises:
+        ReadError, RemoteError: the archive can't be read.
+    """
+    if split_archive(str(source)) != (str(source), ""):
+        return False
+    if _BRACES.search(source.name):
+        return True
+    if not source.is_dir() or not source.is_file():
+        return False
+    samples, _ = _samples(open_archive(str(source.absolute())))
+    return any(sample.images and sample.sidecars for sample in samples.values())
+
+
+def read_shards(pattern: Path) -> Table:
+    """The samples of all shards as a table: a row per image, a column per key of the `.json` files, `.cls` as label.
+
+    Raises:
+        DataError: a shard is missing or damaged, a `.json` is none, or there is no image or no label.
+        RemoteError: remote storage can't be read.
+    """
+    columns: dict[str, list[str]] = {_IMAGE: []}
+    where: list[str] = []
+    unused = dict[str, None]()
+    for shard in expand_shards(pattern):
+        try:
+            archive = open_archive(str(shard.absolute()))
+        except OSError as error:
+            raise DataError(f"{shard}: found no such shard; expected all that {pattern.name} names.") from error
+        samples, others = _samples(archive)
+        unused.update(dict.fromkeys(others))
+        for sample in samples.values():
+            cells = _read_sidecars(archive, sample, unused)
+            for image in sample.images:
+                for name in cells.keys() - columns.keys():
+                    columns[name] = [""] * len(where)
+                for name, column in columns.items():
+                    column.append(f"{shard.name}/{image}" if name == _IMAGE else cells.get(name, ""))
+                where.append(f"{shard.name}/{image}")
+        if len(columns) > MAX_COLUMNS:
+            raise DataError(f"{shard}: found more than {MAX_COLUMNS:,} keys in its .json files; expected fewer.")
+    if not where or len(columns) == 1:
+        found = "no labels" if where else "no images"
+        raise DataError(f"{pattern}: found {found}; expected samples of an image and a .cls or .json file.")
+    notes = (f"Not used of the shards: {shorten(unused)}.",) if unused else ()
+    return Table(pattern, columns, lambda i: where[i], notes=notes)
+
+
+def expand_shards(pattern: Path) -> Iterator[Path]:
+    """The paths of the shards, in order.
+
+    >>> [path.name for path in expand_shards(Path("data-{08..10}.tar"))]
+    ['data-08.tar', 'data-09.tar', 'data-10.tar']
+
+    Raises:
+        DataError: there are more than `MAX_SHARDS`, or none.
+    """
+    names = list(islice(_expand(pattern.name), MAX_SHARDS + 1))
+    if not 0 < len(names) <= MAX_SHARDS:
+        found = f"more than {MAX_SHARDS:,}" if names else "no"
+        raise DataError(f"{pattern}: names {found} shards; expected braces such as {{000000..000099}}.")
+    return (to_path(pattern.parent / name) for name in names)
+
+
+def _expand(name: str) -> Iterator[str]:
+    if (braces := _BRACES.search(name)) is None:
+        yield name
+        return
+    first, last = braces.groups()
+    for number in range(int(first), int(last) + 1):
+        yield from _expand(f"{name[: braces.start()]}{number:0{len(first)}d}{name[braces.end() :]}")
+
+
+def _samples(archive: Archive) -> tuple[dict[str, _Sample], Sequence[str]]:
+    """The samples by name, and the suffixes of files that are neither image nor label."""
+    samples: dict[str, _Sample] = {}
+    others = dict[str, None]()
+    for member in archive.members:
+        folder, _, file = member.rpartition("/")
+        name, dot, suffix = file.partition(".")
+        sample, suffix = samples.setdefault(f"{folder}/{name}", _Sample()), (dot + suffix).lower()
+        if suffix in IMAGE_SUFFIXES:
+            sample.images.append(member)
+        elif suffix in SIDECARS:
+            sample.sidecars[suffix] = member
+        elif name:
+            others[f"files that end in {suffix}" if suffix else member] = None
+    return samples, list(others)
+
+
+def _read_sidecars(archive: Archive, sample: _Sample, unused: dict[str, None]) -> dict[str, str]:
+    """What the files beside an image tell, by name, as the cells of a table."""
+    cells: dict[str, str] = {}
+    for suffix, member in sorted(sample.sidecars.items(), reverse=True):
+        where, text = f"{archive.path}/{member}", archive.read(member).decode("utf-8-sig", "replace")
+        if suffix == ".cls":
+            cells[_CLASS if _LABEL in cells else _LABEL] = text.strip()
+            continue
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: is no JSON; expected an object of names and values.") from error
+        if not isinstance(content, dict):
+            raise DataError(f"{where}: found {type(content).__name__}; expected an object of names and values.")
+        for name, value in content.items():
+            if isinstance(value, dict) or name == _IMAGE:
+                unused[f"'{name}' of the .json files"] = None
+            else:
+                cells[name] = _cell(value)
+    return cells
+
+
+def _cell(value: Any) -> str:
+    """A value of JSON as the cell of a table, a list as such cells have it.
+
+    >>> _cell(["Mass", "Edema"]), _cell(True), _cell(None), _cell(1.5)
+    ("['Mass', 'Edema']", '1', '', '1.5')
+    """
+    if isinstance(value, list):
+        return str(list(map(_cell, value)))
+    if isinstance(value, bool):
+        return str(int(value))
+    return "" if value is None else str(value)

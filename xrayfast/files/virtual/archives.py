@@ -1,0 +1,153 @@
+"""The members of zip and tar archives, also packed by gzip, bzip2 or xz, local or remote.
+
+Nothing is unpacked to the disk. Members are read by their place in the archive; in a packed tar that place is found by
+unpacking all that is before it, so these are read best in order, and a worker goes through one once.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+from xrayfast.errors import ReadError
+from xrayfast.files.virtual import remote
+from xrayfast.files.virtual.indexes import Member, build_index, is_zip, open_unpacked, unpacks
+from xrayfast.files.virtual.paths import is_remote
+from xrayfast.files.virtual.remote import State
+
+MAX_MEMBER = 2**30
+"""Largest member read, as the largest image file."""
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_SLACK = 1024  # bytes by which names and extra fields of a zip's member may be longer than in its directory
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive in one state, and its members by their paths."""
+
+    path: str
+    state: State
+    members: Mapping[str, Member]
+    texts: Mapping[str, str]
+
+    @cached_property
+    def names(self) -> Mapping[str, State]:
+        """The states of the members, by their paths."""
+        stamp = self.state.stamp
+        return {
+            name: State(member.size, f"{stamp} {member.offset} {member.size}") for name, member in self.members.items()
+        }
+
+    def read(self, name: str) -> bytes:
+        """The content of a member.
+
+        Raises:
+            ReadError: it is too large, damaged, or packed in another way than by deflate.
+            RemoteError: the remote storage can't be read.
+        """
+        if name in self.texts:
+            return self.texts[name].encode()
+        member, where = self.members[name], f"{self.path}/{name}"
+        if member.size > MAX_MEMBER:
+            raise ReadError(f"{where}: found {member.size:,} bytes; expected at most {MAX_MEMBER:,}. Leave it out.")
+        if unpacks(self.path):
+            content = _cursor.read(self, member)
+        elif is_zip(self.path):
+            content = self._unzip(member, where)
+        else:
+            content = self._read(member.offset, member.size)
+        if len(content) != member.size:
+            found = f"{len(content):,} bytes; expected {member.size:,}"
+            raise ReadError(f"{where}: found {found}. The archive is cut off or has changed: fetch it again.")
+        return content
+
+    def _read(self, start: int, count: int) -> bytes:
+        if is_remote(self.path):
+            return remote.read(self.path, start, start + count)
+        with Path(self.path).open("rb") as file:
+            file.seek(start)
+            return file.read(count)
+
+    def _unzip(self, member: Member, where: str) -> bytes:
+        """The member of a zip: behind a header of its own, whose length only that header tells."""
+        about = _LOCAL_HEADER.size + member.packed + _SLACK
+        raw = self._read(member.offset, about)
+        if len(raw) < _LOCAL_HEADER.size or raw[:4] != b"PK\x03\x04":
+            raise ReadError(f"{where}: found no member of a zip where its directory says. Fetch the archive again.")
+        _, name, extra = _LOCAL_HEADER.unpack_from(raw)
+        start = _LOCAL_HEADER.size + name + extra
+        if start + member.packed > about:
+            raw = self._read(member.offset, start + member.packed)
+        packed = raw[start : start + member.packed]
+        try:
+            content = packed if member.method == 0 else zlib.decompressobj(-15).decompress(packed, member.size + 1)
+        except zlib.error as error:
+            raise ReadError(f"{where}: found damaged data in the zip. Fetch the archive again.") from error
+        if zlib.crc32(content) != member.crc:
+            raise ReadError(f"{where}: found data that differ from their checksum. Fetch the archive again.")
+        return content
+
+
+_archives: dict[str, Archive] = {}
+
+
+def open_archive(path: str) -> Archive:
+    """The archive at a path, in its present state; its members are listed once for each state.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ReadError: it is damaged, or hostile: see `indexes.build_index`.
+        RemoteError: the remote storage can't be read.
+    """
+    state = archive_state(path)
+    known = _archives.get(path)
+    if known is None or known.state != state:
+        known = _archives[path] = Archive(path, state, *build_index(path, state, lambda: _open_stream(path)))
+    return known
+
+
+def archive_state(path: str) -> State:
+    """The state of an archive as a file; raises as `open_archive` does."""
+    if is_remote(path):
+        return remote.state_of(path)
+    status = os.stat(path)  # noqa: PTH116 - called for each image of each epoch
+    return State(status.st_size, f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}")
+
+
+def _open_stream(path: str) -> BinaryIO:
+    return remote.open_stream(path) if is_remote(path) else Path(path).open("rb")
+
+
+class _Cursor(threading.local):
+    """The stream of the packed tar that a thread reads, which goes on where it was."""
+
+    def __init__(self) -> None:
+        self._of: tuple[Archive, int] | None = None
+        self._packed: BinaryIO | None = None
+        self._stream: BinaryIO | None = None
+
+    def read(self, archive: Archive, member: Member) -> bytes:
+        of = (archive, os.getpid())  # a fork would share the place in the file
+        try:
+            if self._stream is None or self._of is None or self._of[0] is not archive or self._of[1] != of[1]:
+                if self._packed is not None:
+                    self._packed.close()
+                self._packed = _open_stream(archive.path)
+                self._stream, self._of = open_unpacked(archive.path, self._packed), of
+            self._stream.seek(member.offset)
+            return self._stream.read(member.size)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            self._of = None
+            raise ReadError(f"{archive.path}: found damaged data ({type(error).__name__}). Fetch it again.") from error
+
+
+_cursor = _Cursor()

@@ -1,0 +1,275 @@
+"""The members of an archive by name: read from its headers, checked, and kept in the cache's folder."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import posixpath
+import re
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+from xrayfast.errors import ReadError, XrayfastError
+from xrayfast.files import replace_atomically
+from xrayfast.files.cache_folder import cache_root
+from xrayfast.files.virtual.paths import is_remote
+from xrayfast.files.virtual.remote import State
+
+_FOLDER, _NAME = "archives", re.compile(r"[0-9a-f]{32}\.json")
+"""Below the cache's root: the folder of the indexes, and their names."""
+
+MAX_MEMBERS = 2_000_000
+"""Most members of an archive: NIH ChestX-ray14 has 112,120 in 12 archives."""
+
+MAX_HEADER = 2**28
+"""Most bytes of a header or directory: that of a zip has about 100 for each member."""
+
+MAX_RATIO, MIN_UNPACKED = 200, 2**30
+"""How many times its packed size a tar may have, once it has a gigabyte; radiographs are packed already, and a file of
+zeros becomes a thousand times smaller."""
+
+SIDECARS, MAX_SIDECAR = (".cls", ".json"), 2**16
+"""Suffixes of the labels beside the images of WebDataset's shards, and the most bytes of one: those of a remote tar are
+kept with its index, as asking for each costs more than reading the tar once."""
+
+_FORMAT = 1
+_DEFLATED = 8
+
+
+class Member(NamedTuple):
+    """Where a file lies in an archive: of a zip its own header, of a packed tar the place once unpacked."""
+
+    offset: int
+    size: int
+    packed: int = 0  # bytes in a zip
+    method: int = 0  # of packing in a zip
+    crc: int = 0
+
+
+class Index(NamedTuple):
+    """The members of an archive by their paths, and the texts of those that labels are kept in, if it is remote."""
+
+    members: dict[str, Member]
+    texts: dict[str, str]
+
+
+def is_zip(path: str) -> bool:
+    """Whether an archive is a zip, by its suffix; it is a tar otherwise."""
+    return path.lower().endswith(".zip")
+
+
+def unpacks(path: str) -> str:
+    """How a tar is packed, by its suffix; "" where it is not."""
+    suffix = path.lower().rpartition(".")[2]
+    return {"gz": "gzip", "tgz": "gzip", "bz2": "bzip2", "tbz": "bzip2", "tbz2": "bzip2", "xz": "xz", "txz": "xz"}.get(
+        suffix, ""
+    )
+
+
+def open_unpacked(path: str, packed: BinaryIO) -> BinaryIO:
+    """The unpacked stream of a packed tar; to go back in it, it begins anew."""
+    kind = unpacks(path)
+    if kind == "gzip":
+        return cast(BinaryIO, gzip.GzipFile(fileobj=packed))
+    return cast(BinaryIO, bz2.BZ2File(packed) if kind == "bzip2" else lzma.LZMAFile(packed))
+
+
+def build_index(path: str, state: State, open_stream: Callable[[], BinaryIO]) -> Index:
+    """The index of an archive, from the cache's folder or else from the archive.
+
+    Raises:
+        ReadError: the archive is damaged or cut off, or has a member that is a link or device, is encrypted or packed
+            in a way that is not read, lies outside of the archive by its name, or has the name of another; or too many
+            members, or far more bytes than it should.
+    """
+    kept = _place(path, state)
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        content = json.loads(kept.read_text(encoding="utf-8"))
+        members = {name: Member(*numbers) for name, *numbers in content["members"]}
+        return Index(members, dict(content["texts"]))
+    index = _read_index(path, state, open_stream)
+    with contextlib.suppress(XrayfastError, OSError):  # a folder that can't be written costs the time again, no more
+        kept.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept.parent.mkdir(mode=0o700, exist_ok=True)  # names of patients' files
+        with replace_atomically(kept) as temporary:
+            rows = [[name, *member] for name, member in index.members.items()]
+            content = {"members": rows, "texts": index.texts}
+            temporary.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+    return index
+
+
+def clear_indexes() -> int:
+    """Remove the indexes that are kept, which are made again when they are needed; the bytes freed."""
+    freed = 0
+    for place in (cache_root() / _FOLDER).glob("*.json"):
+        with contextlib.suppress(OSError):
+            if _NAME.fullmatch(place.name) and not place.is_symlink():
+                size = place.stat().st_size
+                place.unlink()
+                freed += size
+    return freed
+
+
+def _place(path: str, state: State) -> Path:
+    name = hashlib.blake2b(f"{_FORMAT}\0{path}\0{state.stamp}".encode(errors="surrogateescape"), digest_size=16)
+    return cache_root() / _FOLDER / f"{name.hexdigest()}.json"
+
+
+def _read_index(path: str, state: State, open_stream: Callable[[], BinaryIO]) -> Index:
+    members: dict[str, Member] = {}
+    texts: dict[str, str] = {}
+    try:
+        with open_stream() as stream:
+            found = _zip_members(path, stream) if is_zip(path) else _tar_members(path, stream, state, texts)
+            for name, member in found:
+                if name in members:
+                    raise ReadError(f"{path}: found two members called {name}; expected one. Pack the archive again.")
+                if len(members) >= MAX_MEMBERS:
+                    raise _too_many(path)
+                members[name] = member
+    except XrayfastError:
+        raise
+    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+        raise _damaged(path, error) from error
+    except (ValueError, OverflowError, RecursionError, NotImplementedError, struct.error) as error:
+        raise _damaged(path, error) from error
+    _require_no_file_as_folder(path, members)
+    return Index(members, texts)
+
+
+def _too_many(path: str) -> ReadError:
+    return ReadError(f"{path}: found more than {MAX_MEMBERS:,} members. Divide the archive.")
+
+
+def _damaged(path: str, error: Exception) -> ReadError:
+    return ReadError(
+        f"{path}: found no whole archive ({type(error).__name__}); expected what its suffix says. Fetch it again."
+    )
+
+
+def _zip_members(path: str, stream: BinaryIO) -> Iterator[tuple[str, Member]]:
+    with zipfile.ZipFile(cast(BinaryIO, _Bounded(path, stream, None))) as archive:
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            name = _require_inside(path, info.filename)
+            if (info.external_attr >> 16) & 0o170000 == 0o120000:
+                raise _link(path, name)
+            if info.flag_bits & 1:
+                raise ReadError(f"{path}: {name} is encrypted; expected none that is. Pack it without a password.")
+            if info.compress_type not in (zipfile.ZIP_STORED, _DEFLATED):
+                raise ReadError(
+                    f"{path}: {name} is packed by method {info.compress_type}; expected stored or deflated. Pack it "
+                    "with zip."
+                )
+            yield (
+                name,
+                Member(info.header_offset, info.file_size, info.compress_size, info.compress_type, info.CRC),
+            )
+
+
+def _tar_members(path: str, stream: BinaryIO, state: State, texts: dict[str, str]) -> Iterator[tuple[str, Member]]:
+    """The members as they come; the texts of sidecars are added to `texts` where the tar is remote."""
+    unpacked, limit = stream, None
+    if unpacks(path):
+        unpacked, limit = open_unpacked(path, stream), max(MIN_UNPACKED, MAX_RATIO * state.size)
+    bounded = _Bounded(path, unpacked, limit)
+    end = 0
+    with tarfile.open(fileobj=cast(BinaryIO, bounded), mode="r:") as archive:
+        for number, info in enumerate(archive):
+            archive.members = []  # type: ignore[attr-defined]  # it would keep them all, at a kilobyte each
+            if number >= MAX_MEMBERS:
+                raise _too_many(path)
+            if info.size < 0 or info.offset < end:
+                raise ReadError(f"{path}: found members that overlap. Do not trust it.")
+            end = info.offset_data + (-(-info.size // 512) * 512 if info.isreg() else 0)
+            if info.isdir():
+                continue
+            name = _require_inside(path, info.name)
+            if info.issym() or info.islnk():
+                raise _link(path, name)
+            if not info.isreg() or info.issparse():
+                raise ReadError(f"{path}: {name} is no plain file; expected images and tables. Pack the archive again.")
+            if is_remote(path) and name.lower().endswith(SIDECARS) and info.size <= MAX_SIDECAR:
+                bounded.seek(info.offset_data)
+                texts[name] = bounded.read(info.size).decode("utf-8-sig", "replace")
+            yield name, Member(info.offset_data, info.size)
+    # `tarfile` takes a damaged header for the end.
+    bounded.seek(end)
+    if bounded.read(512).strip(b"\0") or bounded.tell() < end + 512:
+        raise ReadError(f"{path}: ends without a tar's end, or has a damaged header in it. Fetch it again.")
+
+
+def _link(path: str, name: str) -> ReadError:
+    return ReadError(f"{path}: {name} is a link; expected files. Pack the archive with what it leads to (tar -h).")
+
+
+def _require_inside(path: str, written: str) -> str:
+    """A member's path with '/', refused where it leads out of the archive."""
+    name = written.replace("\\", "/")
+    if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/") or "\0" in name or not name:
+        raise ReadError(
+            f"{path}: found a member called '{written}', which leads out of the archive; expected paths inside. Do not "
+            "trust it."
+        )
+    return posixpath.normpath(name)
+
+
+def _require_no_file_as_folder(path: str, members: Iterable[str]) -> None:
+    names = set(members)
+    for folder in {name.rpartition("/")[0] for name in names}:
+        while folder:
+            if folder in names:
+                raise ReadError(f"{path}: found {folder} as a file and as a folder. Pack the archive again.")
+            folder = folder.rpartition("/")[0]
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that refuses to give a header that would fill the memory, or to go on for ever."""
+
+    def __init__(self, path: str, stream: BinaryIO, limit: int | None) -> None:
+        super().__init__()
+        self._path, self._stream, self._limit = path, stream, limit
+
+    def read(self, size: int = -1) -> bytes:
+        if size > MAX_HEADER:
+            raise ReadError(f"{self._path}: found a header of {size:,} bytes; expected at most {MAX_HEADER:,}.")
+        content = self._stream.read(size if size >= 0 else MAX_HEADER)
+        self._check()
+        return content
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if self._limit is not None and whence == io.SEEK_SET and offset > self._limit:
+            raise self._too_large()
+        place = self._stream.seek(offset, whence)
+        self._check()
+        return place
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def _check(self) -> None:
+        if self._limit is not None and self._stream.tell() > self._limit:
+            raise self._too_large()
+
+    def _too_large(self) -> ReadError:
+        return ReadError(
+            f"{self._path}: found more than {self._limit:,} bytes, unpacked; expected at most {MAX_RATIO} times its "
+            "size. Do not trust it; where it is right, unpack it."
+        )

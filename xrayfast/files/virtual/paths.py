@@ -1,0 +1,198 @@
+"""The texts of paths into archives and remote buckets, and the `Path` that works there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+_REMOTE = re.compile(r"(s3a?|gs|gcs|az|abfss?|https?):/+(?=[^/])", re.IGNORECASE)
+"""How a remote address begins, also after `Path` has made one slash of two."""
+
+_ARCHIVE = re.compile(r"(.*?\.(?:zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz)))(?:/+(.*))?", re.IGNORECASE | re.DOTALL)
+"""A path to or into an archive: the archive, and the path inside."""
+
+_CHAINED = re.compile(r"(?:zip|tar):/+(.*?)::(.+)", re.DOTALL)
+"""fsspec's way to write a member: zip://MEMBER::ARCHIVE."""
+
+_SIGNED = re.compile(
+    r"https?:/+[^/@]*@|s3a?:/+[^/@]*:[^/@]*@|[a-z\d]+:/+[^/@]*:[^/@]*@|https?:/+[^?]*\?", re.IGNORECASE
+)
+"""How an address begins that holds a password, or a query, which may be a signature."""
+
+_SIGNATURE = re.compile(
+    r"(x-(amz|goog)-[\w-]+|awsaccesskeyid|googleaccessid|key-pair-id|policy|signature|sig|token|expires"
+    r"|s[eprvt]|srt?|ss|spr|sk[a-z]{1,3})=",
+    re.IGNORECASE,
+)
+"""Of a query's parts: those that sign an address, in the buckets of Amazon, Google and Azure."""
+
+
+def canonical(path: str | Path) -> str:
+    """The text by which a path is known: remote ones with two slashes, members of archives behind the archive's path.
+
+    >>> canonical("zip://normal/1.png::images.zip"), canonical("images.tar::1.png")
+    ('images.zip/normal/1.png', 'images.tar/1.png')
+    >>> canonical("s3:/bucket/1.png"), canonical("tar://1.png::s3://bucket/a.tar"), canonical("file:///data/1.png")
+    ('s3://bucket/1.png', 's3://bucket/a.tar/1.png', '/data/1.png')
+    """
+    text = os.fspath(path)
+    if "::" in text:
+        if chained := _CHAINED.fullmatch(text):
+            text = f"{chained[2].rstrip('/')}/{chained[1].lstrip('/')}"
+        else:
+            archive, _, inner = text.partition("::")
+            text = f"{archive}/{inner.lstrip('/')}" if split_archive(archive) == (archive, "") else text
+    if text.startswith("file:/"):
+        return f"/{text[5:].lstrip('/')}"
+    if scheme := _REMOTE.match(text):
+        return f"{scheme[1].lower()}://{text[scheme.end() :]}"
+    return text
+
+
+def identity(path: str | Path) -> str:
+    """The absolute path by which a file's image is cached: the same, however it is written.
+
+    Of an address on the web what signs it does not count, and changes with each signature.
+    """
+    text = canonical(path)
+    if not is_remote(text):
+        return os.path.abspath(text)  # noqa: PTH100 - Path.absolute leaves ".." in
+    address, mark, query = text.partition("?") if text[:4] == "http" else (text, "", "")
+    kept = "&".join(part for part in query.split("&") if not _SIGNATURE.match(part))
+    return f"{address}{mark if kept else ''}{kept}"
+
+
+def name_of_address(address: str) -> str:
+    """What a file on the web is called, without what signs its address.
+
+    >>> name_of_address("https://host/1.png?X-Amz-Signature=ab"), name_of_address("https://host/get?id=1")
+    ('https://host/1.png', 'https://host/get?d9fc91d4')
+    """
+    address, mark, query = identity(address).partition("?")
+    return address + mark + hashlib.sha256(query.encode()).hexdigest()[:8] * bool(mark)
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether a path is the address of a remote object, or leads into a remote archive."""
+    return _REMOTE.match(os.fspath(path)) is not None
+
+
+def is_web_address(text: str) -> bool:
+    """Whether it is the address of one file on the web, where folders can't be listed."""
+    return text[:4].lower() == "http" and is_remote(text) and split_archive(text) is None
+
+
+def split_archive(path: str) -> tuple[str, str] | None:
+    """The archive, by its suffix, that a path leads to or into, and the path inside; None where there is none.
+
+    >>> split_archive("a/b.tar.gz/c/1.png"), split_archive("b.zip"), split_archive("a/1.png")
+    (('a/b.tar.gz', 'c/1.png'), ('b.zip', ''), None)
+    """
+    found = _ARCHIVE.fullmatch(path)
+    return (found[1], (found[2] or "").rstrip("/")) if found else None
+
+
+def holds_credentials(path: str | Path) -> bool:
+    """Whether an address holds a password, or a query, which may be a signature.
+
+    >>> holds_credentials("https://me:secret@host/a.zip"), holds_credentials("https://host/a.zip?sig=x")
+    (True, True)
+    >>> holds_credentials("abfs://container@account/a.zip"), holds_credentials("s3://bucket/what?.png")
+    (False, False)
+    """
+    return _SIGNED.match(os.fspath(path)) is not None
+
+
+def normalize(path: str) -> str:
+    """`os.path.normpath` that leaves remote addresses whole."""
+    path = canonical(path)
+    if scheme := _REMOTE.match(path):
+        return path[: scheme.end()] + os.path.normpath(path[scheme.end() :])
+    return os.path.normpath(path)
+
+
+def is_absolute(path: str) -> bool:
+    """Whether a path stands for itself, wherever it is looked up from."""
+    return os.path.isabs(path) or is_remote(path)  # noqa: PTH117 - called for each folder of a table
+
+
+def to_path(path: str | Path) -> Path:
+    """A path of any kind: a `VirtualPath` where it is remote, or leads to or into an archive by name."""
+    if isinstance(path, VirtualPath):
+        return path
+    text = canonical(path)
+    return VirtualPath(text) if is_remote(text) or split_archive(text) else Path(text)
+
+
+class VirtualPath(type(Path())):  # type: ignore[misc]
+    """A path to or into an archive, or to a remote object: it is written, listed and opened as what it is.
+
+    Where it turns out to be that of a plain file or folder, it is one.
+    """
+
+    def __str__(self) -> str:
+        return canonical(super().__str__())
+
+    def __fspath__(self) -> str:
+        return str(self)
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Mode and size; the other values are 0 for what is no plain file.
+
+        Raises:
+            OSError: there is no such file.
+            DataError: the archive or the remote storage can't be read.
+        """
+        from xrayfast.files.virtual.access import stat_path
+
+        return stat_path(str(self))
+
+    def open(self, mode: str = "r", *args: Any, **options: Any) -> Any:
+        """Raises as `stat` does."""
+        from xrayfast.files.virtual.access import open_binary
+
+        if set(mode) - set("rbt"):
+            raise OSError(f"{self}: can't be written to")
+        stream = open_binary(str(self))
+        return stream if "b" in mode else TextIOWrapper(stream, *args[1:], **options)
+
+    def exists(self, **options: Any) -> bool:
+        """Raises DataError: the archive or the remote storage can't be read."""
+        return self.is_dir() or self.is_file()
+
+    def is_dir(self, **options: Any) -> bool:
+        """Whether it can be listed; an archive can. Raises DataError: it can't be read."""
+        from xrayfast.files.virtual.access import is_folder
+
+        return is_folder(str(self))
+
+    def is_file(self, **options: Any) -> bool:
+        """Raises DataError: the archive or the remote storage can't be read."""
+        from xrayfast.files.virtual.access import is_file
+
+        return is_file(str(self))
+
+    def read_bytes(self) -> bytes:
+        """Raises as `stat` does."""
+        with self.open("rb") as stream:
+            return bytes(stream.read())
+
+    def iterdir(self) -> Iterator[Path]:
+        """Raises DataError: it can't be listed."""
+        from xrayfast.files.virtual.access import list_folder
+
+        return (to_path(entry.path) for entry in list_folder(str(self)))
+
+    def is_absolute(self) -> bool:  # noqa: D102 - as of Path, as are the next two
+        return is_absolute(str(self))
+
+    def absolute(self) -> Path:  # noqa: D102
+        return self if self.is_absolute() else type(self)(Path.cwd() / self)
+
+    def resolve(self, strict: bool = False) -> Path:  # noqa: D102
+        return self.absolute() if is_remote(self) else type(self)(os.path.realpath(self))

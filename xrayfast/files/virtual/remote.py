@@ -1,0 +1,268 @@
+"""Objects in remote buckets, through fsspec: their state, content and folders.
+
+Errors that may pass are tried again. What a server or its package says of an error is never quoted, as it may hold a
+signed address or a header; its kind and number are.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
+
+from xrayfast.errors import ConfigError, ReadError, RemoteError, XrayfastError
+from xrayfast.files.virtual.paths import is_web_address
+
+T = TypeVar("T")
+
+_EXTRAS = {"s3": "s3", "gs": "gcs", "gc": "gcs", "az": "azure", "ab": "azure", "ht": "http"}
+"""By the first letters of the scheme: the extra that installs what fsspec needs for it."""
+
+_WAITS = (0.5, 2.0, 8.0)
+"""Seconds between one try and the next."""
+
+_VERSIONS = ("ETag", "etag", "generation", "md5Hash", "content_md5", "Content-MD5")
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
+"""Of what a server tells of an object: what changes with its content; the time counts where there is no version."""
+
+_PASSING = frozenset({408, 425, 429})
+"""Of the HTTP statuses from 400 to 499: those that another try may not meet."""
+
+_LASTING = re.compile(r"(No|Partial)Credentials|ParamValidation|ProfileNotFound|DefaultCredentials|InvalidURL")
+"""In the name of an error: that another try gives the same."""
+
+
+class State(NamedTuple):
+    """Bytes of a file, -1 where its address does not tell; what changes when its content does; whether a folder."""
+
+    size: int
+    stamp: str
+    folder: bool = False
+
+
+_states: dict[str, State] = {}
+_folders: dict[str, dict[str, State]] = {}
+
+
+def state_of(url: str) -> State:
+    """The state of an object, asked for once in a process. An address on the web is taken for unchanging, unread.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RemoteError: the remote storage can't be read.
+    """
+    if is_web_address(url):
+        return State(-1, "")
+    if url not in _states:
+        info = attempt(url, lambda: _open(url, lambda fs, path: fs.info(path)))
+        _states[url] = _state(info)
+    return _states[url]
+
+
+def read(url: str, start: int, stop: int) -> bytes:
+    """The bytes of an object from one place to another, fewer where it ends there.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RemoteError: the remote storage can't be read.
+    """
+    return bytes(attempt(url, lambda: _open(url, lambda fs, path: fs.cat_file(path, start=start, end=stop))))
+
+
+def read_whole(url: str, limit: int) -> bytes:
+    """The content of an object.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ReadError: it has more bytes than the limit, or others than a moment ago.
+        RemoteError: the remote storage can't be read.
+    """
+    expected = state_of(url).size
+    if expected > limit:
+        raise ReadError(f"{url}: found {expected:,} bytes; expected at most {limit:,}. Leave it out.")
+    content = bytes(attempt(url, lambda: _open(url, lambda fs, path: _read_stream(fs, path, expected, limit))))
+    if len(content) > limit:
+        raise ReadError(f"{url}: found more than {limit:,} bytes; expected at most that. Leave it out.")
+    if expected not in (-1, len(content)):
+        forget(url)
+        raise ReadError(f"{url}: found {len(content):,} bytes; expected {expected:,}. It has changed: run again.")
+    return content
+
+
+def _read_stream(fs: Any, path: str, expected: int, limit: int) -> bytes:
+    if expected >= 0:
+        return bytes(fs.cat_file(path))
+    with fs.open(path, "rb", block_size=0) as stream:  # nothing tells how much is to come
+        return bytes(stream.read(limit + 1))
+
+
+def list_files(url: str) -> tuple[str, Mapping[str, State]]:
+    """The objects below an address, or below one that it is in, which is given too, by their paths from it.
+
+    They are listed once in a process, until `forget`.
+
+    Raises:
+        RemoteError: the remote storage can't be listed, as the web can't.
+    """
+    for folder, listed in _folders.items():
+        if url == folder or url.startswith(f"{folder}/"):
+            return folder, listed
+    if is_web_address(url):
+        raise RemoteError(
+            f"{url}: the web has no folders that can be listed; expected an archive, or a table of addresses."
+        )
+
+    def find(fs: Any, path: str) -> dict[str, State]:
+        fs.invalidate_cache(path)
+        start = len(path.rstrip("/")) + 1
+        found = fs.find(path, detail=True)
+        files = {key[start:]: _state(info) for key, info in found.items() if info.get("type") == "file"}
+        return {name: state for name, state in files.items() if name and not name.endswith("/")}
+
+    try:
+        found = attempt(url, lambda: _open(url, find))
+    except FileNotFoundError:
+        found = {}
+    _folders[url] = found
+    _states.update((f"{url}/{name}", state) for name, state in found.items())
+    return url, found
+
+
+def forget(url: str) -> None:
+    """Ask the server anew, the next time, for what is at or below an address."""
+    for known in (_states, _folders):
+        for other in [other for other in known if other == url or other.startswith(f"{url}/")]:
+            del known[other]
+
+
+def known_states(urls: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """What is known of the objects, for another process, which then need not ask for it: see `remember_states`."""
+    return {url: (_states[url].size, _states[url].stamp) for url in urls if url in _states}
+
+
+def remember_states(states: Mapping[str, tuple[int, str]]) -> None:
+    """Take over what another process knew."""
+    _states.update((url, State(*state)) for url, state in states.items())
+
+
+def open_stream(url: str) -> BinaryIO:
+    """A seekable stream of an object, read ahead in blocks.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RemoteError: the remote storage can't be read; later reads raise it too.
+    """
+    stream = attempt(url, lambda: _open(url, lambda fs, path: fs.open(path, "rb")))
+    return cast(BinaryIO, io.BufferedReader(_Retried(url, stream), 2**16))
+
+
+class _Retried(io.RawIOBase):
+    """A stream whose reads are tried again."""
+
+    def __init__(self, url: str, stream: Any) -> None:
+        super().__init__()
+        self._url, self._stream, self._at = url, stream, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._stream.size}[whence] + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        def read() -> bytes:
+            self._stream.seek(self._at)
+            return bytes(self._stream.read(len(buffer)))
+
+        content = attempt(self._url, read)
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+        super().close()
+
+
+def attempt(url: str, act: Callable[[], T]) -> T:
+    """The result of an action on an object, tried again where its error may pass.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        RemoteError: all tries failed, or another can't help.
+    """
+    for tries, wait in enumerate((*_WAITS, None), 1):
+        try:
+            return act()
+        except FileNotFoundError:
+            raise FileNotFoundError(2, "no such object", url) from None  # its own text may quote anything
+        except XrayfastError:
+            raise
+        except Exception as error:
+            if wait is None or not _may_pass(error):
+                raise _remote_error(url, error, tries) from None
+        time.sleep(wait * random.uniform(1, 1.5))  # so that many ranks do not come back at once
+    raise AssertionError
+
+
+def _open(url: str, act: Callable[[Any, str], T]) -> T:
+    """The result of an action on fsspec's file system and path of an address."""
+    from fsspec.core import url_to_fs
+
+    try:
+        fs, path = url_to_fs(url)
+    except ImportError:
+        extra = _EXTRAS.get(url[:2], "http")
+        raise ConfigError(
+            f"{url}: needs a package that is not installed. Install it: pip install 'xrayfast[{extra}]'."
+        ) from None
+    return act(fs, path)
+
+
+def _state(info: Mapping[str, Any]) -> State:
+    if info.get("type") == "directory":
+        return State(0, "", True)
+    versions = [str(info[key]).strip('"') for key in (*_VERSIONS, *_TIMES) if info.get(key)]
+    return State(int(info.get("size") or 0), versions[0] if versions else "")
+
+
+def _status(error: Exception) -> int:
+    """The HTTP status that an error tells; 0 for none."""
+    response = getattr(error, "response", None)
+    in_response = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    for status in (getattr(error, "status", None), getattr(error, "code", None), in_response.get("HTTPStatusCode")):
+        if isinstance(status, int) and 100 <= status < 600:
+            return status
+    return 0
+
+
+def _may_pass(error: Exception) -> bool:
+    status = _status(error)
+    if isinstance(error, (PermissionError, NotImplementedError, TypeError, ValueError)):
+        return False
+    return not _LASTING.search(type(error).__name__) and (status not in range(400, 500) or status in _PASSING)
+
+
+def _remote_error(url: str, error: Exception, tries: int) -> RemoteError:
+    status, number = _status(error), getattr(error, "errno", None)
+    told = f", status {status}" if status else f", {os.strerror(number)}" if isinstance(number, int) else ""
+    found = f"{type(error).__name__}{told}{f', after {tries} tries' if tries > 1 else ''}"
+    refused = isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__
+    advice = (
+        "Give the credentials in the environment or in the files that the bucket's package reads; none are options."
+        if refused
+        else "Check the address and the network, then run again: what was cached is kept."
+    )
+    return RemoteError(f"{url}: can't be read ({found}). {advice}")
