@@ -8,11 +8,10 @@ import platformdirs
 import pytest
 
 from tests.data.cache.image_files import write_images
-from xrayfast.data.cache import folders
 from xrayfast.data.cache.folders import CacheFolder, cache_info, clear_cache
-from xrayfast.files.cache_folder import VARIABLE, cache_root
 from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.errors import WriteError
+from xrayfast.files.cache_folder import VARIABLE, cache_root
 
 
 @pytest.fixture
