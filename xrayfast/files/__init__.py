@@ -412,7 +412,21 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_csv(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
-    """Write a table without its index, with Unix line ends, whole or not at all; texts as `quote_cell` gives them."""
+    """Write a table as `format_csv` gives it, whole or not at all."""
+    table, options = _in_csv_form(table, float_format)
+    with replace_atomically(path) as temporary:
+        table.to_csv(temporary, **options)
+
+
+def format_csv(table: pd.DataFrame, float_format: str | None = None) -> str:
+    """A table as CSV without its index, with Unix line ends; texts as `quote_cell` gives them."""
+    table, options = _in_csv_form(table, float_format)
+    text: str = table.to_csv(None, **options)
+    return text
+
+
+def _in_csv_form(table: pd.DataFrame, float_format: str | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table with its texts quoted, and arguments of its method `to_csv`."""
     import pandas as pd
 
     table = table.set_axis([_quoted(name) for name in table.columns], axis=1)
@@ -423,9 +437,8 @@ def write_csv(path: Path, table: pd.DataFrame, float_format: str | None = None) 
         texts += cells
     # pandas leaves a lone carriage return without quotes, and reads it as the end of a line.
     returns = any(isinstance(text, str) and "\r" in text for text in texts)
-    quoting: Any = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
-    with replace_atomically(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n", float_format=float_format, quoting=quoting)
+    quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+    return table, {"index": False, "lineterminator": "\n", "float_format": float_format, "quoting": quoting}
 
 
 def read_csv(path: Path, columns: Sequence[str] = (), **options: Any) -> pd.DataFrame:

@@ -110,20 +110,14 @@ def predict(
             if not exported:
                 contents.begin()  # the import of torch takes seconds
                 predictor = _open_networks(members, device, arch)
-            for sentence in _check_abstention(predictor.decision, abstain_below):
+            for sentence in check_abstention(predictor.decision, abstain_below):
                 note(sentence)
             tables: list[pd.DataFrame] = []
             notes: list[tuple[str, ...]] = []
             reporter.preparing("predicting", 0, len(files))
             for start in range(0, len(files), CHUNK):
                 chunk = contents[start : start + CHUNK]
-                images = [content.pixels for content in chunk if isinstance(content, Radiograph)]
-                found, spread = predictor.probabilities_and_spread(images, tta=tta, batch_size=batch_size)
-                answers = _decide(found.calibrated, predictor.decision, abstain_below)
-                if spread is not None:
-                    columns = [f"{SPREAD_PREFIX}{label}" for label in predictor.decision.labels]
-                    answers[columns] = spread
-                tables.append(_with_files(answers, files[start : start + CHUNK], chunk))
+                tables.append(tabulate(predictor, files[start : start + CHUNK], chunk, abstain_below, tta, batch_size))
                 notes += [content.notes if isinstance(content, Radiograph) else () for content in chunk]
                 reporter.preparing("predicting", min(start + CHUNK, len(files)), len(files))
         for sentence in describe_notes(files, notes):
@@ -218,14 +212,44 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
 def _try_read(file: str, window: str, size: int) -> Radiograph | str:
     """The image in its square, with its notes, or why it can't be read."""
     try:
-        radiograph = read(file, window)
-        notes = radiograph.notes + (DERIVED,) * is_derived("/".join(Path(file).absolute().parts[-2:]))
-        return replace(radiograph, pixels=fit_square(radiograph.pixels, size), notes=notes)
+        return in_square(read(file, window), size, "/".join(Path(file).absolute().parts[-2:]))
     except ReadError as error:
         return str(error)
 
 
-def _check_abstention(decision: Decision, abstain_below: float | None) -> list[str]:
+def in_square(radiograph: Radiograph, size: int, name: str) -> Radiograph:
+    """The image in the network's square, with a note where the file's name, or its folder's, says it is derived."""
+    notes = radiograph.notes + (DERIVED,) * is_derived(name)
+    return replace(radiograph, pixels=fit_square(radiograph.pixels, size), notes=notes)
+
+
+def tabulate(
+    predictor: Any,
+    files: Sequence[str],
+    contents: Sequence[Radiograph | str],
+    abstain_below: float | None = None,
+    tta: bool | None = None,
+    batch_size: int = 32,
+) -> pd.DataFrame:
+    """The table that `predict` returns, of files that were read.
+
+    Args:
+        predictor: a Predictor, an EnsemblePredictor or an OnnxModel.
+        files: their names.
+        contents: of each its image, or why it can't be read.
+        abstain_below: as of `predict`.
+        tta: as of `predict`.
+        batch_size: images per batch.
+    """
+    images = [content.pixels for content in contents if isinstance(content, Radiograph)]
+    found, spread = predictor.probabilities_and_spread(images, tta=tta, batch_size=batch_size)
+    answers = _decide(found.calibrated, predictor.decision, abstain_below)
+    if spread is not None:
+        answers[[f"{SPREAD_PREFIX}{label}" for label in predictor.decision.labels]] = spread
+    return _with_files(answers, files, contents)
+
+
+def check_abstention(decision: Decision, abstain_below: float | None) -> list[str]:
     """A note where predictions that a threshold makes are abstained on."""
     low = [
         f"{label} ({point.threshold:.3g})"

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import colormaps
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 
 from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.data.images import limits
 from xrayfast.data.images.radiograph import apply_lut
-from xrayfast.data.images.reader import fit_square, is_image, read
+from xrayfast.data.images.reader import fit_square, is_image, read, read_bytes
 from xrayfast.errors import ConfigError, ReadError
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.synthetic import phantom
@@ -791,3 +791,36 @@ def test_resolutions_of_pixels_that_are_not_square_are_noted(tmp_path):
     for dpi, noted in (((100, 200), True), ((72, 72), False)):
         Image.fromarray(np.mgrid[:64, :64].sum(0).astype(np.uint8)).save(tmp_path / "a.jpg", dpi=dpi)
         assert any("not square" in note for note in read(tmp_path / "a.jpg").notes) == noted
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "progressive.jpg", "a.tif", "a.bmp", "a.webp", "a.dcm", "text.png"])
+def test_content_is_read_as_its_file_is(tmp_path, name):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60), dtype=np.uint8)
+    path, chunks = tmp_path / name, PngImagePlugin.PngInfo()
+    chunks.add(b"anYc", b"\xff\xc2\0\2")  # which begins a frame of a progressive JPEG
+    if name == "a.dcm":
+        path.write_bytes(dicom_bytes(noise))
+    elif name == "text.png":
+        path.write_text("no image")
+    else:
+        options = {"pnginfo": chunks} if name == "a.png" else {"progressive": name == "progressive.jpg"}
+        Image.fromarray(noise).save(path, **options)
+
+    def found(reading):
+        try:
+            radiograph = reading()
+            return radiograph.pixels.tobytes(), radiograph.notes, radiograph.format, radiograph.mode, radiograph.bits
+        except ReadError as error:
+            return str(error).replace(str(path), name)
+
+    of_file = found(lambda: read(path))
+    path.rename(tmp_path / "moved")
+    assert found(lambda: read_bytes(name, (tmp_path / "moved").read_bytes())) == of_file
+
+
+def test_content_is_limited_as_a_file_is(monkeypatch):
+    with pytest.raises(ReadError, match=r"a\.png: found an empty file"):
+        read_bytes("a.png", b"")
+    monkeypatch.setattr(limits, "MAX_BYTES", 3)
+    with pytest.raises(ReadError, match="found 4 bytes; expected at most 3"):
+        read_bytes("a.png", b"1234")

@@ -35,8 +35,19 @@ def require_image_file(path: Path) -> None:
     """
     if is_web_address(str(path)):  # nothing is known of it before it is read
         return
-    if require_regular_file(path, "an image file", MAX_BYTES, ReadError).st_size == 0:
+    require_image_bytes(path, require_regular_file(path, "an image file", MAX_BYTES, ReadError).st_size)
+
+
+def require_image_bytes(path: Path, size: int) -> None:
+    """Refuse an image by its size in bytes.
+
+    Raises:
+        ReadError: none at all, or more than MAX_BYTES.
+    """
+    if size == 0:
         raise ReadError(f"{path}: found an empty file; expected an image. Fetch the file again.")
+    if size > MAX_BYTES:
+        raise ReadError(f"{path}: found {size:,} bytes; expected at most {MAX_BYTES:,}. Scale the image down.")
 
 
 def require_sensible_size(path: Path, width: int, height: int) -> None:

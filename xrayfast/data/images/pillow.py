@@ -49,18 +49,18 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            stream = _require_few_scans(path, stream)
-            with Image.open(stream, formats=_FORMATS) as image:
+            jpeg = _read_jpeg(path, stream)
+            with Image.open(jpeg or stream, formats=_FORMATS) as image:
                 require_sensible_size(path, *image.size)
                 # Pillow calls a JPEG with embedded previews MPO.
                 file_format, mode, bits = (image.format or "").replace("MPO", "JPEG"), image.mode, _bits(image)
-                if isinstance(stream, io.BytesIO):
-                    require_enough_data(path, stream.getvalue(), *image.size)
+                if jpeg:
+                    require_enough_data(path, jpeg.getvalue(), *image.size)
                     # Read in small steps, the end of what was read is that of the last row that is claimed.
-                    image.decodermaxblock = max(_LEAST_STEP, len(stream.getbuffer()) // _STEPS)
+                    image.decodermaxblock = max(_LEAST_STEP, len(jpeg.getbuffer()) // _STEPS)
                 pixels = _to_gray(image, bits, notes)
-                if isinstance(stream, io.BytesIO):
-                    notes += note_wrong_length(stream)
+                if jpeg:
+                    notes += note_wrong_length(jpeg)
     except ReadError:
         raise
     except UnidentifiedImageError as error:
@@ -82,14 +82,15 @@ def gray_pixels(image: Image.Image) -> Pixels:
     return _to_gray(image, _bits(image), [])
 
 
-def _require_few_scans(path: Path, stream: BinaryIO) -> BinaryIO:
-    """The same content, once it is no JPEG of too many scans."""
+def _read_jpeg(path: Path, stream: BinaryIO) -> io.BytesIO | None:
+    """The content of a JPEG, once it has not too many scans; None of another format, whose stream is at its start."""
     is_jpeg = stream.read(2) == b"\xff\xd8"
     stream.seek(0)
-    if is_jpeg:
-        stream = io.BytesIO(stream.read())
-        require_few_scans(path, stream.getvalue())
-    return stream
+    if not is_jpeg:
+        return None
+    jpeg = io.BytesIO(stream.read())
+    require_few_scans(path, jpeg.getvalue())
+    return jpeg
 
 
 def _bits(image: Image.Image) -> int:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from xrayfast.data.images.dicom.parse import HEAD_BYTES, is_dicom, is_dicom_file
 from xrayfast.data.images.dicom.render import decode_dicom
-from xrayfast.data.images.dicom.windowing import parse_window
-from xrayfast.data.images.limits import require_image_file
+from xrayfast.data.images.dicom.windowing import WindowChoice, parse_window
+from xrayfast.data.images.limits import require_image_bytes, require_image_file
 from xrayfast.data.images.notes import describe_contents
 from xrayfast.data.images.pillow import decode_with_pillow
 from xrayfast.data.images.radiograph import Pixels, Radiograph
@@ -20,7 +22,10 @@ from xrayfast.errors import ReadError
 from xrayfast.files.virtual.access import open_binary
 from xrayfast.files.virtual.paths import to_path
 
-__all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "filled_area", "fit_square", "is_image", "read"]
+__all__ = [
+    "IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "filled_area", "fit_square", "is_image", "read",
+    "read_bytes",
+]  # fmt: skip
 
 READER_VERSION = 9
 """Increased when any image or its notes may come out differently: images cached by another version are not used."""
@@ -94,15 +99,37 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
     require_image_file(path)
     try:
         with open_binary(path) as stream:
-            head = stream.read(HEAD_BYTES)
-            stream.seek(0)
-            if is_dicom(head):
-                radiograph = decode_dicom(path, stream, choice)
-            else:
-                _require_image_signature(path, head)
-                radiograph = decode_with_pillow(path, stream)
+            return _decode(path, stream, choice)
     except OSError as error:
         raise ReadError(f"{path}: can't be read ({error.strerror or error}). Check the file.") from error
+
+
+def read_bytes(name: str, content: bytes, window: str = "auto") -> Radiograph:
+    """Read the content of a file as `read` does; no file is opened or written.
+
+    Args:
+        name: of the file, for its suffix and for messages.
+        content: all of it.
+        window: as of `read`.
+
+    Raises:
+        ReadError: as `read`.
+        ConfigError: `window` is none of those of `read`.
+    """
+    path, choice = Path(name), parse_window(window)
+    require_image_bytes(path, len(content))
+    return _decode(path, io.BytesIO(content), choice)
+
+
+def _decode(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiograph:
+    """Decode an open file of any format, with all notes."""
+    head = stream.read(HEAD_BYTES)
+    stream.seek(0)
+    if is_dicom(head):
+        radiograph = decode_dicom(path, stream, choice)
+    else:
+        _require_image_signature(path, head)
+        radiograph = decode_with_pillow(path, stream)
     notes = describe_contents(radiograph.pixels)
     if _FORMAT_BY_SUFFIX.get(path.suffix.lower(), radiograph.format) != radiograph.format:
         notes.append(f"{radiograph.format} in a file named {path.suffix}")
