@@ -134,7 +134,7 @@ def test_pages_are_short(page):
     assert len(page.read_text(encoding="utf-8").splitlines()) <= longest
 
 
-@pytest.mark.parametrize("name", ["report.png", "terminal.png", "notebook_training.png"])
+@pytest.mark.parametrize("name", ["report.png", "terminal.png", "notebook_training.png", "serve.png"])
 def test_pictures_are_there_and_small(name):
     picture = ROOT / "examples" / "images" / name
     assert picture.stat().st_size < 200_000

@@ -16,6 +16,7 @@ PACKAGE = Path(xrayfast.__file__).parent
 # Each may import those to its right, and its own kind.
 LAYERS = [
     ["cli"],
+    ["serving"],
     ["workflows"],
     ["learning"],
     ["reporting"],

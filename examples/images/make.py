@@ -1,12 +1,14 @@
-"""Make README's screenshots, report.png and terminal.png, from a run of `xrayfast demo`.
+"""Make README's screenshots, report.png, terminal.png and serve.png, from a run of `xrayfast demo`.
 
     python examples/images/make.py
 
-It needs Linux or macOS and a Chromium on the PATH (Debian: apt-get install chromium fonts-dejavu), which the dev extra
-does not install. The benchmarks' chart is made by `python examples/benchmarks --write-only`.
+It needs Linux or macOS and a Chromium with its driver on the PATH (Debian: apt-get install chromium chromium-driver
+fonts-dejavu), which the dev extra does not install. The benchmarks' chart is made by `python examples/benchmarks
+--write-only`.
 """
 
 import io
+import json
 import os
 import pty
 import re
@@ -21,6 +23,8 @@ from rich.console import Console
 from rich.text import Text
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+LABELS = ("normal", "pneumonia", "covid-19")
 COLUMNS = 120
 
 
@@ -31,6 +35,7 @@ def main() -> None:
         lines = run_in_terminal([sys.executable, "-m", "xrayfast", "demo"], work)
         terminal(browser, lines, work)
         report(browser, next(work.glob("demo/runs/*/report.html")), work)
+        serve(next(work.glob("demo/runs/*/run.json")).parent, work)
 
 
 def find_browser() -> str:
@@ -38,12 +43,15 @@ def find_browser() -> str:
     return browser or sys.exit("No Chromium on the PATH; on Debian: apt-get install chromium fonts-dejavu")
 
 
+def with_root() -> dict[str, str]:
+    """The environment, in which this checkout is imported."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+
+
 def run_in_terminal(words: list[str], folder: Path) -> list[str]:
     """The lines that are in a terminal at the command's end, with their colours as ANSI codes."""
     leader, follower = pty.openpty()
-    environment = os.environ | {"COLUMNS": str(COLUMNS), "LINES": "50", "TERM": "xterm-256color"}
-    root = str(HERE.parents[1])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    environment = with_root() | {"COLUMNS": str(COLUMNS), "LINES": "50", "TERM": "xterm-256color"}
     process = subprocess.Popen(words, cwd=folder, env=environment, stdin=follower, stdout=follower, stderr=follower)
     os.close(follower)
     read = bytearray()
@@ -99,6 +107,29 @@ def report(browser: str, page: Path, work: Path) -> None:
     shutil.copy(page, work / "report.html")
     first = screenshot(browser, work / "report.html", 1440, 890)
     first.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(HERE / "report.png", optimize=True)
+
+
+def serve(run: Path, work: Path) -> None:
+    """The first screen of the page of `xrayfast serve`, with answers."""
+    sys.path.insert(0, str(ROOT))
+    from tests.serving.browser import browsing
+
+    line = [sys.executable, "-m", "xrayfast", "serve", str(run), "--port", "0", "--json"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, env=with_root(), text=True) as process:
+        try:
+            url = json.loads(process.stdout.readline())["url"]
+            with browsing(work / "profile") as page:
+                page.size(1440, 960)
+                page.open(url)
+                images = [sorted(run.parents[1].glob(f"data/{label}/*.png"))[7] for label in LABELS]
+                page.type("#files", "\n".join(map(str, images)))
+                page.wait_for("return document.querySelectorAll('#list li img').length === 3")
+                page.run("document.getElementById('files').blur(); scrollTo(0, 0)")
+                page.screenshot(work / "serve.png")
+        finally:
+            process.terminate()
+    image = Image.open(work / "serve.png").convert("RGB")
+    image.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(HERE / "serve.png", optimize=True)
 
 
 def screenshot(browser: str, page: Path, width: int, height: int) -> Image.Image:

@@ -21,7 +21,7 @@ GUIDE = HERE.parent / "guide"
 NOTEBOOKS = ("from_a_folder_to_a_report", "with_fastais_own_hands")
 HEAD = """# Gallery
 
-[README](../../README.md) · before: [other tools](other_tools.md) · next: [speed](speed.md)
+[README](../../README.md) · before: [a page to try it on](serve.md) · next: [speed](speed.md)
 
 What the cells of the two notebooks in [`examples/notebooks`](../notebooks) show, as
 `python examples/images/make_gallery.py` made it on synthetic images of 64 px. The first in JupyterLab, once it has run:

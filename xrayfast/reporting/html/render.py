@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,30 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
         name: of the template.
         context: its variables; names and sentences are plain text and are escaped here.
     """
-    style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("report.css", "report.js"))
-    shell = {"policy": _policy(style, script), "style": Markup(style), "script": Markup(script)}
+    style, script = _read(["report.css"]), _read(["report.js"])
+    return _render_page(name, context, style, script, _policy(style, script))
+
+
+def render_served(name: str, context: Mapping[str, Any], style: str, script: str) -> tuple[str, str]:
+    """A page that asks the server which it came from, and the policy that it has, for the server's header.
+
+    Args:
+        name: of the template.
+        context: as of `render_template`.
+        style: a style sheet to follow that of all pages.
+        script: a script to follow that of all pages.
+    """
+    styles, scripts = _read(["report.css", style]), _read(["report.js", script])
+    policy = f"{_policy(styles, scripts)}; connect-src 'self'"
+    return _render_page(name, context, styles, scripts, policy), policy
+
+
+def _read(names: Sequence[str]) -> str:
+    return "\n".join((TEMPLATES / name).read_text("utf-8") for name in names)
+
+
+def _render_page(name: str, context: Mapping[str, Any], style: str, script: str, policy: str) -> str:
+    shell = {"policy": policy, "style": Markup(style), "script": Markup(script)}
     return _environment().get_template(name).render({**context, **shell})
 
 

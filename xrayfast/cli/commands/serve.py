@@ -1,0 +1,110 @@
+"""`xrayfast serve`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from xrayfast.cli import options as o
+from xrayfast.cli.common import choose_run
+from xrayfast.cli.output import Output
+from xrayfast.config import Device
+
+PASSWORD_VARIABLE, SHORTEST_PASSWORD = "XRAYFAST_PASSWORD", 8
+"""A password on the command line would be in the list of processes."""
+
+
+@o.takes("device")
+def serve(
+    given: dict[str, Any],
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN]",
+            show_default="the newest under runs/",
+            help="The folder of a run, ensemble or cross-validation; or an ONNX file.",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; others than this machine's own reach it.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="0 takes any free one.")] = 8000,
+    password: Annotated[
+        bool | None,
+        typer.Option(
+            "--password/--no-password",
+            show_default="no-password on this machine alone",
+            help=f"Ask for the password in {PASSWORD_VARIABLE}, or that is typed at the start.",
+        ),
+    ] = None,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(
+            "--abstain-below",
+            metavar="P",
+            min=0,
+            max=1,
+            help="Abstain where the calibrated probability of the answer is below this, such as 0.8.",
+        ),
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Serve a page that answers for images dropped on it, and a JSON endpoint that does the same.
+
+    Nothing that is sent is kept. Needs pip install 'xrayfast[serve]'. Ctrl-C ends it.
+    """
+    o.check_choice(given.get("device"), get_args(Device), "--device")
+    from xrayfast.errors import ConfigError
+    from xrayfast.exported.onnx_model import is_model_file
+    from xrayfast.serving.server import address_of, open_socket, require_libraries
+
+    require_libraries()
+    from xrayfast.serving.access import Access, is_loopback
+
+    out = Output(as_json)
+    if password is None and not is_loopback(host):
+        raise ConfigError(
+            f"host is '{host}', which other machines can reach. Expected --password, which then all have to give, or "
+            "--no-password, with which anyone who reaches it can use it."
+        )
+    access = Access.of(host, _read_password() if password else "")
+    source = run if run is not None and is_model_file(run) else choose_run(run, None)
+    with open_socket(host, port) as listening:
+        from xrayfast.serving.app import make_app
+        from xrayfast.serving.classifier import Classifier
+        from xrayfast.serving.server import serve as work
+
+        classifier = Classifier(source, abstain_below, given.get("device", "auto"), out.note)
+        app = make_app(classifier, access, out.note)
+        if not is_loopback(host):
+            out.note("The connection is not encrypted: on a network that others use, put a TLS proxy before it.")
+
+        def ready() -> None:
+            out.done(f"{classifier.name} (Ctrl-C ends it)", address_of(listening))
+            out.json({"url": address_of(listening), "model": classifier.name})
+
+        work(app, listening, ready)
+
+
+def _read_password() -> str:
+    """From the environment, or else typed at the terminal, where it is not shown.
+
+    Raises:
+        ConfigError: there is none, or it is too short.
+    """
+    from xrayfast.errors import ConfigError
+
+    given = os.environ.get(PASSWORD_VARIABLE, "")
+    if not given and sys.stdin.isatty():
+        given = str(typer.prompt("Password", hide_input=True, err=True, default="", show_default=False))
+    if len(given) < SHORTEST_PASSWORD:
+        found = f"{len(given)} characters" if given else "none"
+        raise ConfigError(
+            f"--password found {found} in {PASSWORD_VARIABLE}; expected {SHORTEST_PASSWORD} characters or more, "
+            "there or typed at a terminal."
+        )
+    return given

@@ -1,0 +1,1 @@
+"""`xrayfast serve`: a page and a JSON endpoint that answer for images as `predict` does."""

@@ -1,0 +1,121 @@
+"""The application: the page, the JSON endpoint, and its description."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from xrayfast.errors import LONGEST_NAME, ConfigError, XrayfastError, truncate
+from xrayfast.errors.escapes import escape_hidden
+from xrayfast.learning.memory import return_freed_memory
+from xrayfast.serving.access import Access, Guard, refuse
+from xrayfast.serving.answers import Answer, Health
+from xrayfast.serving.classifier import Classifier
+from xrayfast.serving.description import describe_api
+from xrayfast.serving.page import render_page
+from xrayfast.serving.uploads import Uploads
+from xrayfast.serving.worker import Busy, Worker
+
+OPTIONS = ("image", "saliency")
+"""Of the JSON endpoint's query."""
+
+
+def make_app(classifier: Classifier, access: Access, note: Callable[[str], None]) -> ASGIApp:
+    """The application of a classifier, for any ASGI server; `server.serve` runs it.
+
+    Args:
+        classifier: what answers.
+        access: whose requests are answered.
+        note: called with what fails and should not, in a sentence.
+    """
+    worker, uploads = Worker(), Uploads()
+    html, policy = render_page(classifier)
+    description = describe_api(classifier.name, bool(access.password))
+
+    async def page(request: Request) -> Response:
+        return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(description)
+
+    async def health(request: Request) -> Response:
+        return _json(Health(model=classifier.name, waiting=worker.waiting))
+
+    async def answer(request: Request) -> Answer:
+        options = _read_options(request)
+        async with uploads.reading(request) as files:
+            return await worker.run(partial(classifier.answer, files, **options))
+
+    async def predict(request: Request) -> Response:
+        try:
+            return _json(await answer(request))
+        finally:  # nothing refers to the files any more
+            return_freed_memory()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        worker.close()
+
+    def unexpected(request: Request, error: Exception) -> Response:
+        message = f"Unexpected {type(error).__name__}: {error}. This is a defect of xrayfast."
+        note(escape_hidden(message))
+        return refuse(500, message)
+
+    app = Starlette(
+        routes=[
+            Route("/", page),
+            Route("/api/predict", predict, methods=["POST"]),
+            Route("/api/health", health),
+            Route("/api/openapi.json", openapi),
+        ],
+        exception_handlers={
+            HTTPException: _http_problem,
+            XrayfastError: _problem,
+            Busy: _busy,
+            Exception: unexpected,
+        },
+        lifespan=lifespan,
+    )
+    return Guard(app, access)
+
+
+def _json(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _read_options(request: Request) -> dict[str, bool]:
+    """The options of the query, false by default."""
+    options = dict.fromkeys(OPTIONS, False)
+    for name, value in request.query_params.multi_items():
+        shown = truncate(escape_hidden(f"{name}={value}"), LONGEST_NAME)
+        if name not in OPTIONS or value not in ("true", "false"):
+            raise HTTPException(400, f"found {shown}; expected {' or '.join(OPTIONS)}, each true or false.")
+        options[name] = value == "true"
+    return options
+
+
+def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code in (404, 405):
+        asked = truncate(escape_hidden(f"{request.method} {request.url.path}"), LONGEST_NAME)
+        error.detail = f"found {asked}; expected POST /api/predict, or GET /, /api/health or /api/openapi.json."
+    return refuse(error.status_code, error.detail, dict(error.headers or {}))
+
+
+def _problem(request: Request, error: Exception) -> Response:
+    """An option that does not fit this model is the client's error; a network that fails is not."""
+    return refuse(400 if isinstance(error, ConfigError) else 500, str(error))
+
+
+def _busy(request: Request, error: Exception) -> Response:
+    return refuse(503, "Too many requests wait for an answer. Send yours again later.", {"Retry-After": "5"})

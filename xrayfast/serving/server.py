@@ -1,0 +1,124 @@
+"""The server: its socket, which is taken before anything is loaded, and its end by a signal."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from xrayfast.errors import ConfigError
+from xrayfast.errors.signals import handling_signals, raise_stopped
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+GRACE_SECONDS = 3
+"""For answers that are under way when a signal ends the server."""
+
+MAX_CONNECTIONS = 512
+"""Further ones are answered with 503."""
+
+
+def require_libraries() -> None:
+    """Refuse where what the page is served with is missing.
+
+    Raises:
+        ConfigError: it is.
+    """
+    try:
+        import python_multipart  # noqa: F401 - starlette asks for it when the first file arrives
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"serve needs {error.name}, which can't be imported ({error}). Install it: pip install 'xrayfast[serve]'."
+        ) from error
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Args:
+        host: an address or name of this machine.
+        port: 0 for any that is free.
+
+    Raises:
+        ConfigError: it is no address of this machine, or the port is taken or not allowed.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address[:2], family=family, backlog=128)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            message = f"port is {port}, where another program listens; expected a free one. --port 0 takes any."
+        elif error.errno == errno.EACCES:
+            message = f"port is {port}, which this user may not take; expected one of 1024 or more."
+        else:
+            # `create_server` adds to the text what it tried; errors of names have numbers of their own.
+            reason = os.strerror(error.errno) if error.errno and error.errno in errno.errorcode else error.strerror
+            message = f"host is '{host}' ({reason}); expected an address of this machine, such as 127.0.0.1."
+        raise ConfigError(message) from None
+    except UnicodeError:
+        raise ConfigError(f"host is '{host}'; expected an address of this machine, such as 127.0.0.1.") from None
+
+
+def address_of(listening: socket.socket) -> str:
+    """Where the page is."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def serve(app: ASGIApp, listening: socket.socket, ready: Callable[[], None]) -> None:
+    """Answer until a signal comes, and raise what it raises: KeyboardInterrupt for Ctrl-C, else Stopped.
+
+    Args:
+        app: the application.
+        listening: the socket, which is closed at the end.
+        ready: called once it answers.
+    """
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Ends by the signals that end every command, and says when it has begun."""
+
+        signals: list[int]
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            self.signals = []
+            with handling_signals(self._end):
+                yield
+
+        def _end(self, number: int, frame: Any) -> None:
+            if self.signals:
+                self.force_exit = True
+            self.signals.append(number)
+            self.should_exit = True
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            ready()
+
+    # All is chosen here: what else is installed would choose other loops and parsers.
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    server = Server(config)
+    server.run(sockets=[listening])
+    if server.signals:
+        raise_stopped(server.signals[0], None)

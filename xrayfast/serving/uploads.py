@@ -1,0 +1,136 @@
+"""Files that are sent: read into memory, never into a file, within limits."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from xrayfast.errors import LONGEST_NAME, truncate
+from xrayfast.errors.escapes import escape_hidden
+from xrayfast.serving.classifier import Upload
+
+FIELD = "files"
+
+MAX_FILES = 32
+"""Files per request; the page sends each by itself."""
+
+MAX_REQUEST_BYTES = 2**29
+"""Of all files of a request: the largest image that is decoded, in 16-bit gray, nearly fills it."""
+
+MAX_HELD_BYTES = 2**30
+"""Of all requests that are in memory together."""
+
+MAX_SECONDS = 600
+"""For a request to arrive: one that never does would hold its memory."""
+
+
+class _MultiPartParser(MultiPartParser):
+    """Keeps files in memory; starlette's own writes those of more than 1 MB to the disk."""
+
+    spool_max_size = 0  # of tempfile.SpooledTemporaryFile: no size is too large for memory
+
+
+class Uploads:
+    """The files of all requests that are in memory.
+
+    Attributes:
+        held: their bytes.
+    """
+
+    def __init__(self) -> None:
+        self.held = 0
+
+    @asynccontextmanager
+    async def reading(self, request: Request) -> AsyncIterator[list[Upload]]:
+        """The files of a request, counted as held until the end of the block.
+
+        Raises:
+            HTTPException: none or too many, too large, no multipart/form-data, one that is damaged or too slow, or no
+                memory left for it.
+        """
+        taken = 0
+
+        async def stream() -> AsyncGenerator[bytes, None]:
+            nonlocal taken
+            async for chunk in request.stream():
+                taken, self.held = taken + len(chunk), self.held + len(chunk)
+                _require_room(taken, self.held)
+                yield chunk
+
+        _require_multipart(request)
+        _require_room(_announced(request), self.held + _announced(request))
+        try:
+            uploads = await asyncio.wait_for(_parse(request, stream()), MAX_SECONDS)
+            yield uploads
+        except asyncio.TimeoutError:
+            raise HTTPException(
+                408, f"The files had not arrived after {MAX_SECONDS} seconds. Send fewer of them."
+            ) from None
+        finally:
+            self.held -= taken
+
+
+def _require_multipart(request: Request) -> None:
+    content_type = request.headers.get("content-type", "")
+    if not re.match(r"multipart/form-data\s*;.*boundary=", content_type, re.IGNORECASE):
+        raise HTTPException(
+            415,
+            f"The Content-Type is '{truncate(escape_hidden(content_type), LONGEST_NAME)}'; expected "
+            f"multipart/form-data with files in the field '{FIELD}', as 'curl -F {FIELD}=@image.png' sends it.",
+        )
+
+
+def _announced(request: Request) -> int:
+    """The length that the request's header gives, 0 where it gives none."""
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+
+
+def _require_room(size: int, held: int) -> None:
+    if size > MAX_REQUEST_BYTES:
+        raise HTTPException(
+            413, f"The files have more than {MAX_REQUEST_BYTES // 2**20} MB. Send fewer of them, or smaller images."
+        )
+    if held > MAX_HELD_BYTES:
+        raise HTTPException(
+            503,
+            f"Files of {MAX_HELD_BYTES // 2**20} MB wait for an answer already. Send yours again later.",
+            {"Retry-After": "5"},
+        )
+
+
+async def _parse(request: Request, stream: AsyncGenerator[bytes, None]) -> list[Upload]:
+    parser = _MultiPartParser(request.headers, stream, max_files=MAX_FILES, max_fields=0)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(
+            400,
+            f"The form can't be read ({error.message.rstrip('.')}); expected 1 to {MAX_FILES} files in the field "
+            f"'{FIELD}' and no other field.",
+        ) from None
+    except ClientDisconnect:
+        raise HTTPException(400, "The connection ended before the files had arrived. Send them again.") from None
+    uploads = []
+    for name, file in form.multi_items():
+        if name != FIELD:
+            found = truncate(escape_hidden(name), LONGEST_NAME)
+            raise HTTPException(400, f"found files in the field '{found}'; expected them in '{FIELD}'.")
+        assert isinstance(file, UploadFile)  # of other fields the parser allows none
+        uploads.append(Upload(_clean_name(file.filename), await file.read()))
+        await file.close()
+    if not uploads:
+        raise HTTPException(400, f"found no file; expected 1 to {MAX_FILES} in the field '{FIELD}'.")
+    return uploads
+
+
+def _clean_name(name: str | None) -> str:
+    """A name for messages and tables, of a length and characters that can be shown."""
+    return truncate(escape_hidden(name), LONGEST_NAME) if name else "unnamed"
