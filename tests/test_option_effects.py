@@ -74,6 +74,7 @@ BY_SETTINGS = [
     ("gamma_neg", {"gamma_neg": 3, "loss": "asl"}, {"gamma_neg": 3}, "takes none. Use loss='asl'"),
     ("gamma_pos", {"gamma_pos": 1, "loss": "asl"}, {"gamma_pos": 1, "loss": "bce"}, "takes none. Use loss='asl'"),
     ("margin", {"margin": 0.1, "loss": "asl"}, {"margin": 0.1, "loss": "focal"}, "takes none. Use loss='asl'"),
+    ("unit_join", {"unit_join": "max", "unit": "study"}, {"unit_join": "max"}, "each image counts for itself"),
     ("alpha", {"alpha": 0.3, "loss": "focal"}, {"alpha": 0.3, "loss": "bce"}, "takes none. Use loss='focal'"),
     (
         "reuse_frozen",
@@ -379,8 +380,9 @@ def test_a_run_says_which_options_changed_nothing(tiny_run, tmp_path):
     run = xf.fit(data, runs=tmp_path, epochs=1, **{**SMALL, "weights": weights}, **options)
     idle = {remark.split()[0] for remark in run.info["remarks"] if "has no effect" in remark}
     assert idle == set(options)
+    found = {split: run.predictions(split) for split in run.predicted_splits}
     with pytest.warns(UserWarning, match=r"thresholds \(half\) has no effect: exactly one class applies"):
-        refit_decision(run, {"thresholds": "half", "resamples": 0})
+        refit_decision(run, {"thresholds": "half", "resamples": 0}, found)
     (said,) = [remark for remark in run.info["remarks"] if "the head starts anew" in remark]
     assert "Not used: 1." in said
 
@@ -428,6 +430,7 @@ ON_DATA = {
     "imply": ({}, {"imply": "a=b"}),
     "task": ({}, {"task": "multi"}),
     "patient_col": ({"labels": "table.csv"}, {"patient_col": "none"}),
+    "study_col": ({"labels": "table.csv", "patient_col": "none"}, {"study_col": "patient_id"}),
     "folds": ({"folds": 3}, {"folds": 2}),
     "fold": ({"folds": 3}, {"fold": 2}),
     "cache": ({}, {"cache": False}),

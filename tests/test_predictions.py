@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xrayfast.errors import RunError
+from xrayfast.errors import DataError, RunError
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import Predictions, image_attributes
@@ -125,3 +125,56 @@ def test_the_population_counts_sex_and_age_by_patient_and_views_by_image():
     assert bare.population() == {"patients": False}
     assert population_text({"population": bare.population()}) == "Not known: sex, age, view."
     assert population_text({}) == ""
+
+
+def test_units_have_the_name_of_an_image_and_what_their_images_have(tmp_path):
+    studies = np.array(["S1", "S2", "S1", "", "S2", ""], object)
+    found = dataclasses.replace(example(), studies=studies, truth=np.zeros((6, 3), int))
+    units = found.by_unit("study", "mean", "multi")
+    assert units.images.tolist() == ["f0.png", "f1.png", "f3.png", "f5.png"]
+    assert units.patients.tolist() == ["P00002", "", "P00002", "P00003"]
+    assert units.counts.tolist() == [2, 2, 1, 1]
+    assert units.attributes["sex"].tolist() == ["F", "M", "F", "F"]
+    assert units.attributes["view"].tolist() == ["PA", "NA+PA", "AP", "PA"]
+    assert units.attributes["age"].tolist() == [65, 71, 3, 55]
+    np.testing.assert_allclose(units.loss, [found.loss[[0, 2]].mean(), found.loss[[1, 4]].mean(), *found.loss[[3, 5]]])
+    named = found.by_unit("study", "mean", "multi", named_by={"f2.png", "f4.png"})
+    assert named.images.tolist() == ["f2.png", "f4.png", "f3.png", "f5.png"]
+    units.write(tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_text().startswith("image,patient,study,images_of_study,truth,")
+    again = Predictions.read(tmp_path / "p.csv", LABELS)
+    assert (again.unit, again.n_images, again.counts.tolist()) == ("study", 6, [2, 2, 1, 1])
+    assert again.studies.tolist() == ["S1", "S2", "", ""]
+    assert repr(again) == "Predictions(4 studies, 3 labels)"
+    assert again.select(np.array([0, 2])).n_images == 3
+    assert found.by_unit("image", "mean", "multi") is found
+
+
+@pytest.mark.parametrize("unit", ["study", "patient"])
+def test_units_that_are_not_known_are_refused_by_name(unit):
+    found = dataclasses.replace(example(), patients=np.full(6, "", object))
+    with pytest.raises(DataError, match=f"unit is {unit}, and no image's {unit} is known.*{unit}_col= names a column"):
+        found.by_unit(unit, "mean", "multi")
+
+
+def test_a_unit_of_several_classes_is_refused_by_name_unless_one_is_the_positive_one():
+    studies = np.array(["S1", "S1", "S2", "S2", "S3", "S4"], object)
+    one_hot = np.eye(3, dtype=int)[[0, 0, 1, 2, 2, 2]]
+    found = dataclasses.replace(example(), studies=studies, truth=one_hot)
+    with pytest.raises(DataError, match=r"images of 1 study are of several classes: that of 'f2.png' are b,c and d e"):
+        found.by_unit("study", "mean", "single")
+    two = dataclasses.replace(found, labels=("normal", "sick"), **{
+        name: getattr(found, name)[:, 1:] for name in ("probability", "raw")
+    }, truth=np.eye(2, dtype=int)[[0, 0, 0, 1, 1, 0]])  # fmt: skip
+    assert two.by_unit("study", "max", "single", "sick").truth.argmax(1).tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("cell", ["two", "1e99", "99999999999999999999"])
+def test_a_count_of_images_that_is_none_is_an_error(tmp_path, cell):
+    found = dataclasses.replace(example(), studies=np.array(["S1"] * 6, object), truth=np.zeros((6, 3), int))
+    found.by_unit("study", "mean", "multi").write(tmp_path / "p.csv")
+    table = pd.read_csv(tmp_path / "p.csv", dtype=str, keep_default_na=False)
+    table["images_of_study"] = cell
+    table.to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises(RunError, match="can't be read as predictions"):
+        Predictions.read(tmp_path / "p.csv", LABELS)

@@ -58,6 +58,9 @@ DataOnDevice = Literal["auto", "on", "off"]
 Problems = Literal["error", "skip"]
 TrainMetrics = Literal["running", "final"]
 Thresholds = Literal["auto", "f1", "youden", "half"]
+Views = Literal["frontal", "lateral", "all"]
+Unit = Literal["image", "study", "patient"]
+UnitJoin = Literal["mean", "max", "noisy-or"]
 Monitor = Literal[
     "auto",
     "valid_loss",
@@ -345,6 +348,17 @@ class DataConfig(_Section):
         "name:REGEX, such as 'name:(person[0-9]+)', whose first group is the patient; or none. Inferred where not "
         "given.",
         metavar="COLUMN",
+    )
+    study_col: str | None = option(
+        None,
+        "Column of studies in the table; or dicom:StudyInstanceUID, or name:REGEX, as for --patient-col; or none. "
+        "Inferred where not given. --unit study evaluates by it.",
+        metavar="COLUMN",
+    )
+    views: Views = option(
+        "all",
+        "Images to use, by the view that a column, DICOM header or name tells: frontal leaves lateral and other views "
+        "out, and keeps images of unknown view; lateral keeps lateral views alone.",
     )
     split_col: str | None = option(
         None, "Column of train, valid and test in the table, or of 1 and 0 such as is_test.", metavar="COLUMN"
@@ -758,6 +772,16 @@ class ResultsConfig(_Section):
         "called normal or the like, else the last by name.",
         metavar="LABEL",
     )
+    unit: Unit = option(
+        "image",
+        "What metrics, intervals and thresholds count: each image, or each study or patient, whose images' "
+        "probabilities are joined. The best epoch is chosen by it too.",
+    )
+    unit_join: UnitJoin = option(
+        "mean",
+        "How probabilities of a study's or patient's images become one, with --unit: their mean, the largest, or "
+        "noisy-or, 1 minus the product of 1 - p (multi-label).",
+    )
     calibrate: bool = option(
         True,
         "Calibrate probabilities on validation: slope and bias of each label's logit, or of the positive class of two; "
@@ -795,6 +819,8 @@ class ResultsOptions(TypedDict, total=False):
     target_specificity: float | None
     target_confidence: float | None
     positive: str | None
+    unit: Unit
+    unit_join: UnitJoin
     calibrate: bool
     prevalence: str | Sequence[str]
     resamples: int

@@ -25,7 +25,8 @@ from xrayfast.own_code import is_own, show_setting
 NOT_IN_RANGE_TEST = (
     "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "ema", "precise_bn", "early_stop",
     "monitor", "train_metrics", "tta", "allow_leaks", "progressive", "reuse_frozen", "frozen_views", "thresholds",
-    "target_sensitivity", "target_specificity", "target_confidence", "positive", "calibrate", "prevalence", "resamples",
+    "target_sensitivity", "target_specificity", "target_confidence", "positive", "unit", "unit_join", "calibrate",
+    "prevalence", "resamples",
 )  # fmt: skip
 """Options without effect in `find_lr`."""
 
@@ -400,6 +401,13 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             facts=DecisionFacts,
         ),
     ),
+    "unit_join": (
+        Effect(
+            lambda results, facts: results.unit != "image",
+            "each image counts for itself",
+            "Use --unit study or patient",
+        ),
+    ),
     "alpha": (
         Effect(
             lambda train, facts: train.alpha is None or _takes("alpha")(train, facts),
@@ -421,13 +429,13 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
 }
 """The options that act in some combinations only; one is mentioned where one of its effects does not act."""
 
-SELF_REPORTED = frozenset({"uncertain", "blank", "label_map", "corrections"})
-"""Options whose note says on how many cells or labels they acted, none included."""
+SELF_REPORTED = frozenset({"uncertain", "blank", "label_map", "corrections", "views", "unit"})
+"""Options whose note, or result, says on how many cells, labels or images they acted, none included."""
 
 ALWAYS = frozenset({
-    "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "folds", "fold", "cache", "arch",
-    "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers", "gradual_unfreeze",
-    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "ema", "clip_grad", "dropout",
+    "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "study_col", "folds", "fold", "cache",
+    "arch", "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers",
+    "gradual_unfreeze", "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "ema", "clip_grad", "dropout",
     "seed", "loss", "device", "precision", "mixup", "cutmix", "batch_size", "data_on_device",
     "target_sensitivity", "target_specificity", "calibrate", "prevalence", "resamples", "augment",
 })  # fmt: skip

@@ -1,25 +1,27 @@
-"""Truth and predicted probabilities of a set of images: the table in `predictions/*.csv`."""
+"""Truth and predicted probabilities of a set of images, or of studies or patients: the table in `predictions/*.csv`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from xrayfast.config import Task, Unit, UnitJoin
 from xrayfast.data.labels.names import LABEL_JOIN
-from xrayfast.errors import RunError, plural, shorten
+from xrayfast.errors import DataError, RunError, plural, shorten
 from xrayfast.files import read_csv, write_csv
 from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.operating_points.units import join_probabilities, join_truth
 
 PROBABILITY_PREFIX, RAW_PREFIX = "prob_", "raw_"
 """Of the columns of calibrated probabilities and of the network's own: no label can be called like another column."""
 
-PREDICTION_COLUMNS = ("image", "patient", "truth", "masked", "loss")
+PREDICTION_COLUMNS = ("image", "patient", "study", "images_of_study", "images_of_patient", "truth", "masked", "loss")
 """The other columns, besides attributes."""
 
 ATTRIBUTES: dict[str, type] = {"sex": object, "age": np.float64, "view": object}
@@ -28,7 +30,7 @@ ATTRIBUTES: dict[str, type] = {"sex": object, "age": np.float64, "view": object}
 MAX_AGE = 90.0
 """Higher ages are written as this one: with the year of the image they could identify a patient."""
 
-_PER_IMAGE = ("images", "patients", "truth", "probability", "loss", "raw")
+_PER_IMAGE = ("images", "patients", "truth", "probability", "loss", "raw", "studies", "counts")
 
 
 def join_row_labels(row: NDArray[np.integer], labels: Sequence[str], between: str = LABEL_JOIN) -> str:
@@ -42,11 +44,11 @@ def join_row_labels(row: NDArray[np.integer], labels: Sequence[str], between: st
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
-    """Truth and probabilities of N images and L labels.
+    """Truth and probabilities of N images, or of N units of several images, and L labels.
 
     Attributes:
         labels: the L names.
-        images: (N,) image ids, as in the manifest.
+        images: (N,) image ids, as in the manifest; of other units each of one of its images.
         patients: (N,) pseudonyms, "" where unknown.
         truth: (N, L) int64 of 1, 0, and -1 where masked.
         probability: (N, L) float64 in [0, 1], calibrated.
@@ -55,6 +57,9 @@ class Predictions:
         attributes: (N,) columns: those by which an evaluation forms subgroups, and those of `ATTRIBUTES` that are
             known: `sex` ("F", "M" or ""), `age` (float years, at most `MAX_AGE`, NaN where unknown) and `view` (""
             where unknown).
+        studies: (N,) pseudonyms, "" where unknown; None where they are not recorded.
+        unit: what a row is of; see `by_unit`.
+        counts: (N,) images of each row; None where each row is an image.
     """
 
     labels: tuple[str, ...]
@@ -65,13 +70,21 @@ class Predictions:
     loss: NDArray[np.float64]
     raw: NDArray[np.float64]
     attributes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    studies: NDArray[np.object_] | None = None
+    unit: Unit = "image"
+    counts: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        """The number of images."""
+        """The number of images, or of other units."""
         return len(self.images)
 
     def __repr__(self) -> str:
-        return f"Predictions({plural(len(self), 'image')}, {plural(len(self.labels), 'label')})"
+        return f"Predictions({plural(len(self), self.unit)}, {plural(len(self.labels), 'label')})"
+
+    @property
+    def n_images(self) -> int:
+        """The number of images, also of other units."""
+        return len(self) if self.counts is None else int(self.counts.sum())
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
@@ -112,12 +125,85 @@ class Predictions:
         Args:
             rows: (N,) bool, or (K,) row numbers.
         """
-        columns = {name: getattr(self, name)[rows] for name in _PER_IMAGE}
+        columns = {name: values[rows] for name in _PER_IMAGE if (values := getattr(self, name)) is not None}
         return replace(self, **columns, attributes={name: values[rows] for name, values in self.attributes.items()})
+
+    def by_unit(
+        self,
+        unit: Unit,
+        how: UnitJoin,
+        task: Task,
+        positive: str | None = None,
+        named_by: Collection[str] = (),
+    ) -> Predictions:
+        """The predictions of studies or patients, whose images' labels and probabilities are joined as in
+        `metrics.operating_points.units`; themselves for images.
+
+        An image whose study or patient is unknown is a unit of its own. A unit stands where its first image stood, and
+        has the name and patient of the first image by name. Its loss is the mean of its images'; its age likewise, as
+        far as known; of other attributes its values are joined by "+", as in "LATERAL+PA".
+
+        Args:
+            unit: "image", "study" or "patient".
+            how: "mean", "max" or "noisy-or".
+            task: "single" or "multi".
+            positive: the positive class of a single-label task with two classes.
+            named_by: images by which units are named where they have one of them, so that units of other predictions
+                have the same name.
+
+        Raises:
+            DataError: no study, or no patient, is known, or images of one are of several classes.
+        """
+        if unit == "image":
+            return self
+        ids = self.patients if unit == "patient" else self.studies
+        if ids is None or not (ids != "").any():
+            keyword = "StudyInstanceUID" if unit == "study" else "PatientID"
+            raise DataError(
+                f"unit is {unit}, and no image's {unit} is known; expected the {unit} of some. --{unit}-col names a "
+                f"column of them, a DICOM element as in dicom:{keyword}, or a pattern of file names as in "
+                f"'name:({unit}[0-9]+)'. Or leave out --unit."
+            )
+        order = np.argsort(self.images, kind="stable")
+        if named_by:
+            order = order[np.argsort([image not in named_by for image in self.images[order]], kind="stable")]
+        keys = np.where(ids != "", ids, [f" {row}" for row in range(len(ids))])  # no pseudonym begins with a space
+        units = pd.factorize(keys)[0][order]
+        truth = join_truth(self.truth[order], units, task, None if positive is None else self.labels.index(positive))
+        first = order[np.unique(units, return_index=True)[1]]
+        if task == "single" and (several := (truth == 1).sum(axis=1) > 1).any():
+            row = int(np.argmax(several))
+            classes = [label for label, cell in zip(self.labels, truth[row], strict=True) if cell == 1]
+            kind = plural(int(several.sum()), unit)
+            raise DataError(
+                f"unit is {unit}, and images of {kind} are of several classes: that of '{self.images[first[row]]}' are "
+                f"{' and '.join(classes)}; expected one class. Correct the labels, use --task multi, or leave out "
+                "--unit."
+            )
+        counts = np.bincount(units)
+        return replace(
+            self,
+            images=self.images[first],
+            patients=self.patients[first],
+            truth=truth,
+            probability=join_probabilities(self.probability[order], units, how, task),
+            raw=join_probabilities(self.raw[order], units, how, task),
+            loss=_mean_by_unit(self.loss[order], units, counts),
+            attributes={
+                name: _mean_by_unit(values[order], units, counts)
+                if name == "age"
+                else _joined_texts(values[order], units)
+                for name, values in self.attributes.items()
+            },
+            studies=None if self.studies is None else self.studies[first],
+            unit=unit,
+            counts=counts.astype(np.int64),
+        )
 
     def table(self) -> pd.DataFrame:
         """The columns of the CSV: image, patient, truth, loss, a calibrated and a raw probability per label, and the
-        attributes.
+        attributes. Where studies are recorded, `study` follows, and of other units than images the number of images,
+        such as `images_of_study`.
 
         Where cells of the truth are masked, a column `masked` names their labels.
         """
@@ -126,6 +212,8 @@ class Predictions:
             {
                 "image": self.images,
                 "patient": self.patients,
+                **({} if self.studies is None else {"study": self.studies}),
+                **({} if self.counts is None else {f"images_of_{self.unit}": self.counts}),
                 "truth": [join_row_labels(row, self.labels) for row in self.truth],
                 **({"masked": [join_row_labels(row, self.labels) for row in masked]} if masked.any() else {}),
                 "loss": self.loss,
@@ -162,14 +250,16 @@ class Predictions:
             probability = table[columns].to_numpy(dtype=np.float64)
             raw = table[own].to_numpy(dtype=np.float64) if set(own) <= set(table) else probability
             loss = table["loss"].to_numpy(dtype=np.float64)
-            further = [name for name in table if name not in {*expected, *own, "masked"}]
+            further = [name for name in table if name not in {*PREDICTION_COLUMNS, *expected, *own}]
             attributes = {name: table[name].to_numpy(dtype=ATTRIBUTES.get(name, object)) for name in further}
+            units: list[Unit] = [unit for unit in get_args(Unit) if f"images_of_{unit}" in table]
+            counts = table[f"images_of_{units[0]}"].to_numpy(dtype=np.int64) if units else None
             for values in (probability, raw):
                 if not ((values >= 0) & (values <= 1)).all():
                     raise ValueError("a probability is not a number from 0 to 1")
             if np.isinf(loss).any() or np.isinf(attributes.get("age", loss)).any():
                 raise ValueError("a loss or an age is infinite")
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise RunError(f"{path}: can't be read as predictions ({error}).") from error
         foreign = sorted(set().union(*positive, *masked) - set(labels))
         if foreign:
@@ -187,7 +277,37 @@ class Predictions:
             loss=loss,
             raw=raw,
             attributes=attributes,
+            studies=table["study"].to_numpy(dtype=object) if "study" in table else None,
+            unit=units[0] if units else "image",
+            counts=counts,
         )
+
+
+def _mean_by_unit(
+    values: NDArray[np.float64], units: NDArray[np.intp], counts: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """The mean of the values of each unit that are not NaN; NaN where all are."""
+    known = ~np.isnan(values)
+    totals, ns = (
+        np.bincount(units, np.where(known, values, 0.0), len(counts)),
+        np.bincount(units[known], minlength=len(counts)),
+    )
+    with np.errstate(invalid="ignore"):
+        means: NDArray[np.float64] = totals / ns
+    return means
+
+
+def _joined_texts(values: NDArray[Any], units: NDArray[np.intp]) -> NDArray[np.object_]:
+    """The different texts of each unit that are not "", joined by "+"."""
+    found: list[set[str]] = [set() for _ in range(int(units.max()) + 1)]
+    for unit, value in zip(units.tolist(), values.tolist(), strict=True):
+        found[unit].add(value)
+    return np.array(["+".join(sorted(texts - {""})) for texts in found], dtype=object)
+
+
+def image_studies(table: pd.DataFrame) -> NDArray[np.object_] | None:
+    """The studies of a manifest's table, "" where unknown; None where all are."""
+    return table["study"].fillna("").to_numpy(object) if "study" in table else None
 
 
 def image_attributes(table: pd.DataFrame) -> dict[str, NDArray[Any]]:

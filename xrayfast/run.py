@@ -134,7 +134,9 @@ class Run(HasOverview):
         """
         if self.info.chosen_inside:
             return "the inner validation predictions"
-        return "the out-of-fold predictions" if self.has_folds else VALIDATION_IMAGES
+        if self.has_folds:
+            return "the out-of-fold predictions"
+        return VALIDATION_IMAGES if self.config.results.unit == "image" else "the validation split"
 
     @classmethod
     def of(cls, run: Run | Path | str) -> Run:

@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from xrayfast.cli.output import Output
 from xrayfast.config import DEFAULT_METRIC, Task
-from xrayfast.errors import format_cell, format_interval, plural
+from xrayfast.errors import format_cell, format_interval, plural, plural_noun
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
-from xrayfast.reporting.wording import gap_test, images_of_patients, interval_of, label_rows, of_positive
+from xrayfast.reporting.wording import (
+    gap_test,
+    images_of_patients,
+    interval_of,
+    joining_text,
+    label_rows,
+    of_positive,
+    unit_of,
+)
 
 if TYPE_CHECKING:
     from xrayfast.cross_validation import CrossValidation
@@ -52,13 +60,15 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
         ["metric", "value"],
         [_headline_row(result, name) for name in headline_metrics(task)],
     )
+    if text := joining_text(result).split(". ")[0]:
+        out.line(f"{text}.")
     rows = [row for row in label_rows(result) if row["label"] not in set(without)]
     by_label = intervals.get("per_label", {})
     metrics = label_columns("wide" if out.console.width >= WIDE else "narrow")
     threshold = ["threshold"] if (task == "multi" or "positive" in result) and out.console.width >= WIDE else []
     out.table(
         "By label",
-        ["label", "images", *map(_title, metrics), *threshold],
+        ["label", plural_noun(unit_of(result)), *map(_title, metrics), *threshold],
         [
             (
                 row["label"],
@@ -110,7 +120,7 @@ def show_cross_validation(out: Output, cv: CrossValidation) -> None:
     empty = ("",) * (len(rows[0]) - len(names) - 1)
     for title in ("mean", "sd"):
         rows.append((title, *empty, *(metrics["spread"][name][title] for name in names)))
-    columns = ["fold", "images", "best epoch", *map(metric_title, names)]
+    columns = ["fold", plural_noun(unit_of(metrics["valid"])), "best epoch", *map(metric_title, names)]
     out.table("By fold", ["repeat", *columns] if several else columns, rows)
     if beside := metrics.get("by_patient"):
         pairs = [(name, metrics["valid"]["overall"].get(name), beside["overall"].get(name)) for name in names]
@@ -181,7 +191,7 @@ def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task) -> None
     out.table(
         f"By {grouping['by']}",
         [
-            *(grouping["by"], "images", "patients", *labels),
+            *(grouping["by"], plural_noun(unit_of(grouping["groups"][0])), "patients", *labels),
             *(of_positive(grouping["groups"][0], name)[0] for name in names),
         ],
         [
@@ -229,7 +239,7 @@ def show_results(out: Output, found: Interpretation, top: int) -> None:
         out.table("Confusion by label", ["label", "true neg.", "false pos.", "false neg.", "true pos."], cells)
     confused = found.most_confused()[:MOST_CONFUSED]
     if confused:
-        out.table("Most confused", ["actual", "predicted", "images"], confused, text_columns=2)
+        out.table("Most confused", ["actual", "predicted", plural_noun(unit_of(summary))], confused, text_columns=2)
     rows = [
         (case["image"], case["actual"] or "none", case["predicted"] or "none", format_cell(float(case["loss"])))
         for case in found.top_losses_table(top).to_dict("records")

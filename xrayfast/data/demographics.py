@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +13,11 @@ _YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 _AGE = re.compile(r"(\d+(?:\.\d+)?) *([YMWD]?)", re.IGNORECASE)
 _SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M"}
 _LATERAL = {"L", "LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT"}
+_FRONTAL = {"FRONTAL", "PA", "AP", "POSTEROANTERIOR", "ANTEROPOSTERIOR", "POSTERO", "ANTERO"}
+_NO_VIEW = {"UNKNOWN", "UNK"}
+
+ViewKind = Literal["frontal", "lateral", "other", ""]
+"""What a view is; "" where it is not known."""
 
 
 def parse_sexes(cells: Sequence[str]) -> tuple[list[str | None], list[str]]:
@@ -63,3 +69,17 @@ def parse_views(*columns: Sequence[str]) -> list[str | None]:
         view_of = {cell: "LATERAL" if view in _LATERAL else view or None for cell, view in capitals.items()}
         views = [view or view_of[cell] for view, cell in zip(views, cells, strict=True)]
     return views
+
+
+def kind_of_view(view: str | None) -> ViewKind:
+    """The kind of a view, as `parse_views` gives it.
+
+    >>> kind_of_view("PA"), kind_of_view("AP_HORIZONTAL"), kind_of_view("XTABLE LATERAL"), kind_of_view("LAO")
+    ('frontal', 'frontal', 'lateral', 'other')
+    """
+    words = set(re.findall("[A-Z]+", view or ""))
+    if words & _LATERAL:
+        return "lateral"
+    if words & _FRONTAL:
+        return "frontal"
+    return "other" if view and not (words and words <= _NO_VIEW) else ""

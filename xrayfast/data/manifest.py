@@ -31,7 +31,7 @@ from xrayfast.data.sources.patients import (
     studies_everywhere,
     studies_without_patient,
 )
-from xrayfast.data.sources.read import read_source
+from xrayfast.data.sources.read import OTHER_VIEWS, read_source
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.split_files import read_split_file
 from xrayfast.data.splits.assign import (
@@ -267,7 +267,11 @@ def open_manifest(
     given = records.splits or [None] * len(truth)
     if config.split_file:
         complete = not to_train or leave_out is not None
-        given, split_notes = read_split_file(config.split_file, records.names, complete=complete)
+        reason = OTHER_VIEWS.format(config.views)
+        other_views = [name for why, names in records.left_out if why == reason for name in names]
+        given, split_notes = read_split_file(
+            config.split_file, records.names, complete=complete, other_views=other_views
+        )
         notes += split_notes + (["The data set has a split of its own, which is not used."] if records.splits else [])
     if to_train:
         notes += [] if config.split_file else _check_patients(records)

@@ -144,9 +144,18 @@ def plural(count: int, noun: str) -> str:
     >>> plural(1, "patient"), plural(1200, "image"), plural(2, "study"), plural(3, "class")
     ('1 patient', '1,200 images', '2 studies', '3 classes')
     """
+    return f"{count:,} {noun if count == 1 else plural_noun(noun)}"
+
+
+def plural_noun(noun: str) -> str:
+    """The plural of a noun.
+
+    >>> plural_noun("study"), plural_noun("class"), plural_noun("image")
+    ('studies', 'classes', 'images')
+    """
     if noun.endswith("y") and noun[-2] not in "aeou":
-        return f"{count:,} {noun if count == 1 else f'{noun[:-1]}ies'}"
-    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun[-1] == 's' else 's'}"
+        return f"{noun[:-1]}ies"
+    return f"{noun}{'es' if noun[-1] == 's' else 's'}"
 
 
 def format_value(value: float, form: str = ".3f") -> str:

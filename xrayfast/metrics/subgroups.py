@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xrayfast.config import Task
-from xrayfast.errors import plural, shorten
+from xrayfast.config import Task, Unit
+from xrayfast.errors import plural, plural_noun, shorten
 from xrayfast.metrics.claims.gap_test import permutation_p, permuted_metrics
 from xrayfast.metrics.claims.headline import FEW_PATIENTS
 from xrayfast.metrics.classification import Floats, nan_to_none
@@ -35,7 +35,7 @@ NEEDS_BOTH = ("auroc", "balanced_accuracy")
 """What a subgroup has no value of, by label and overall, where fewer than `FEW_PATIENTS` patients have the label, or
 are without it."""
 
-_KEPT = ("positive", "images", "patients", "scored", "overall", "per_label", "intervals", "notes")
+_KEPT = ("positive", "unit", "images", "patients", "scored", "overall", "per_label", "intervals", "notes")
 
 
 def age_bands(age: ArrayLike) -> NDArray[np.str_]:
@@ -62,6 +62,7 @@ def subgroups(
     resamples: int = 0,
     seed: int = 0,
     positive: str | None = None,
+    unit: Unit = "image",
 ) -> list[dict[str, Any]]:
     """What `summary.summarise` gives, for each subgroup by itself, and the largest gaps between two of them.
 
@@ -85,7 +86,7 @@ def subgroups(
         of_rows = truth[rows], probability[rows], labels, task
         patients = None if groups is None else groups[rows]
         options: dict[str, Any] = {"prevalence": prevalence, "resamples": resamples, "seed": seed}
-        options["positive"] = positive
+        options |= {"positive": positive, "unit": unit}
         found = summarise(*of_rows, threshold=threshold, groups=patients, **options)
         few: Bools = np.min(count_patients(truth[rows], split.unit[rows]), axis=1) < FEW_PATIENTS
         if few.any():
@@ -101,7 +102,7 @@ def subgroups(
         gaps, notes = _gaps(split, labels, members, resamples, seed, positive) if len(members) > 1 else ([], [])
         missing = int((column == "").sum())
         if missing:
-            notes.insert(0, f"{missing} images whose {by} is unknown are in none of these groups.")
+            notes.insert(0, f"{missing} {plural_noun(unit)} whose {by} is unknown are in none of these groups.")
         summaries = [{"value": name, **summary(rows)} for name, rows in members.items()]
         notes += _missing_intervals(summaries, task)
         found.append({"by": by, "missing": missing, "groups": summaries, "gaps": gaps, "notes": notes})

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xrayfast.config import Task
+from xrayfast.config import Task, Unit
+from xrayfast.errors import plural_noun
 from xrayfast.metrics.classification import binary_counts, confusion_matrix, cooccurrence, nan_to_none
 from xrayfast.metrics.inputs import LEVEL
 from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, intervals
@@ -59,6 +60,7 @@ def summarise(
     seed: int = 0,
     raw: NDArray[Any] | None = None,
     positive: str | None = None,
+    unit: Unit = "image",
 ) -> dict[str, Any]:
     """Summarise the predictions of one split, ready for JSON: undefined values are None.
 
@@ -75,6 +77,7 @@ def summarise(
         seed: of the draws.
         raw: (N, L) in [0, 1], the probabilities before calibration, for the reliability diagram.
         positive: the positive class of a single-label task with two classes.
+        unit: what a row is of. "Images" stands for them below.
 
     Returns:
         `images`; `patients`, or None; `scored`, the images with an unmasked label; `masked`, the images left out per
@@ -83,7 +86,7 @@ def summarise(
         `negatives` without) with the keys of `registry.overall_metrics` and `label_metrics`; `intervals`; `prevalence`
         of each label for which one was stated; `reliability`, the bins of `reliability.reliability` by label, and of
         the most likely class (single), or of the positive one alone; `confusion` (single), or `confusion_per_label` and
-        `cooccurrence` (multi); `most_confused`; `notes`.
+        `cooccurrence` (multi); `most_confused`; `notes`; `unit` with its `name`, if that is not "image".
     """
     predicted = decide(probability, task, threshold)
     split = ResampledMetrics(truth, probability, task, groups, threshold, prevalence)
@@ -92,7 +95,7 @@ def summarise(
     shares = {} if split.prevalence is None else dict(zip(labels, split.prevalence.tolist(), strict=True))
     stated = {label: share for label, share in shares.items() if not math.isnan(share)}
     shown = [i for i, label in enumerate(labels) if positive in (None, label)]
-    notes = _notes(truth[:, shown], [labels[i] for i in shown], stated)
+    notes = _notes(truth[:, shown], [labels[i] for i in shown], stated, unit)
     summary: dict[str, Any] = {
         **({} if positive is None else {"positive": positive}),
         "images": len(truth),
@@ -121,9 +124,11 @@ def summarise(
         summary["prevalence"] = stated
     if found is not None:
         summary["intervals"] = {**_intervals_json(found, labels), "delong": _delong(truth, probability, labels, groups)}
+        if groups is None:
+            summary["intervals"]["by"] = unit
         without = 0 if groups is None else int((groups < 0).sum())
         if without:
-            notes.append(f"{without} images whose patient is unknown are drawn as patients of their own.")
+            notes.append(f"{without} {plural_noun(unit)} whose patient is unknown are drawn as patients of their own.")
         notes += found.notes(labels, positive)
     if task == "single":
         unmasked = (truth >= 0).any(axis=1)
@@ -134,6 +139,8 @@ def summarise(
         counts = binary_counts(truth, predicted)
         summary["confusion_per_label"] = {label: counts[i].tolist() for i, label in enumerate(labels)}
         summary["cooccurrence"] = cooccurrence(truth, predicted).tolist()
+    if unit != "image":
+        summary["unit"] = {"name": unit}
     return summary
 
 
@@ -192,7 +199,7 @@ def most_confused(truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence
     return sorted(pairs, key=lambda pair: -pair["count"])
 
 
-def _notes(truth: NDArray[Any], labels: Sequence[str], stated: Mapping[str, float]) -> list[str]:
+def _notes(truth: NDArray[Any], labels: Sequence[str], stated: Mapping[str, float], unit: Unit) -> list[str]:
     """Notes on labels that are absent or masked, and on the stated prevalence."""
     notes = []
     absent, masked = labels_lacking(1, truth, labels), _count_masked(truth, labels)
@@ -200,17 +207,18 @@ def _notes(truth: NDArray[Any], labels: Sequence[str], stated: Mapping[str, floa
     if absent:
         others = f", and macro means are over the other {len(labels) - len(absent)} of {len(labels)} labels"
         notes.append(
-            f"No image of this split carries {', '.join(absent)}: AUROC, average precision, recall and F1 have no "
+            f"No {unit} of this split carries {', '.join(absent)}: AUROC, average precision, recall and F1 have no "
             f"value there{others * (len(labels) > 1)}."
         )
     if no_negatives:
         notes.append(
-            f"Every unmasked image of this split carries {', '.join(no_negatives)}: AUROC, average precision and "
+            f"Every unmasked {unit} of this split carries {', '.join(no_negatives)}: AUROC, average precision and "
             "specificity have no value there."
         )
     if masked:
         left_out = ", ".join(f"{label} {n}" for label, n in masked.items())
-        notes.append(f"Images left out per label, because the label is masked: {left_out}.")
+        units = plural_noun(unit).capitalize()
+        notes.append(f"{units} left out per label, because the label is masked: {left_out}.")
     if stated:
         by_label = ", ".join(f"{label} {share:g}" for label, share in stated.items())
         shares = set(stated.values())

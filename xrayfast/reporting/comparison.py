@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from xrayfast.config import PredictedSplit, Task
+from xrayfast.config import PredictedSplit, Task, Unit, UnitJoin
 from xrayfast.display.overview import HasOverview
-from xrayfast.errors import shorten
+from xrayfast.errors import plural_noun, shorten
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.metrics.registry import overall_metrics
@@ -43,6 +43,8 @@ class Comparison(HasOverview):
         subgroups: rows as in `differences`, over all labels and without tests, of each subgroup that was asked for,
             named by the columns `by` and `value`; None where none was.
         out_of_fold: whether all runs are cross-validations, whose split "valid" are the out-of-fold predictions.
+        unit: what was compared; the counts `images` are of it.
+        unit_join: how the probabilities of a study's or patient's images were joined.
     """
 
     table: pd.DataFrame
@@ -59,6 +61,13 @@ class Comparison(HasOverview):
     population: Mapping[str, Any] | None = None
     subgroups: pd.DataFrame | None = None
     out_of_fold: bool = False
+    unit: Unit = "image"
+    unit_join: UnitJoin = "mean"
+
+    @property
+    def units(self) -> str:
+        """What was compared, in the plural."""
+        return plural_noun(self.unit)
 
     @property
     def split_title(self) -> str:
@@ -82,6 +91,7 @@ class Comparison(HasOverview):
             "task": self.task,
             "split": self.split,
             "order": self.order,
+            **({} if self.unit == "image" else {"unit": self.unit, "unit_join": self.unit_join}),
             "reference": self.reference,
             "runs": runs,
             "differences": records(self.differences),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xrayfast.config import ModelConfig, hidden_units
-from xrayfast.errors import format_cell, format_interval, format_value, plural, shorten
+from xrayfast.errors import format_cell, format_interval, format_value, plural, plural_noun, shorten
 from xrayfast.metrics.intervals.formulas import METHODS
 from xrayfast.metrics.registry import metric_title
 
@@ -67,15 +67,50 @@ def percent(count: float, total: float = 1.0) -> str:
     return f"{100 * count / total:.1f}%"
 
 
-def split_images(split: str, count: int) -> str:
-    """As in "1,024 validation images"."""
-    return plural(count, "image" if split == "table" else f"{SPLIT_TITLES[split].lower()} image")
+def unit_of(summary: Mapping[str, Any]) -> str:
+    """What a summary counts: "image", "study" or "patient"."""
+    name: str = summary.get("unit", {}).get("name", "image")
+    return name
+
+
+def units_of(summary: Mapping[str, Any]) -> str:
+    """The same as a heading: "Images"."""
+    return plural_noun(unit_of(summary)).capitalize()
+
+
+def split_images(split: str, summary: Mapping[str, Any], count: int | None = None) -> str:
+    """All images of a split, or some of them, as in "1,024 validation images"; or its studies or patients."""
+    unit = unit_of(summary)
+    return plural(
+        summary["images"] if count is None else count,
+        unit if split == "table" else f"{SPLIT_TITLES[split].lower()} {unit}",
+    )
+
+
+JOINED = {"mean": "the mean", "max": "the largest", "noisy-or": "the noisy-or"}
+"""What a unit's probability is of those of its images, by `--unit-join`."""
+
+
+def joining_text(summary: Mapping[str, Any]) -> str:
+    """What studies or patients are evaluated, and how their images were joined; "" for images."""
+    found = summary.get("unit", {})
+    if "join" not in found:
+        return ""
+    unit = found["name"]
+    return (
+        f"By {unit}: the probability of each is {JOINED[found['join']]} of those of its images, "
+        f"{plural(found['images'], 'image')} in all; {plural(found['of_one_image'], unit)} of one image. Labels are "
+        f"positive where an image's is. A radiograph that is shown stands for its {unit}."
+    )
 
 
 def images_of_patients(summary: Mapping[str, Any]) -> str:
     """As in "1,024 images of 312 patients"."""
-    patients = summary.get("patients")
-    return plural(summary["images"], "image") + (f" of {plural(patients, 'patient')}" if patients else "")
+    patients, unit = summary.get("patients"), summary.get("unit", {})
+    counted = plural(summary["images"], unit_of(summary))
+    if "images" in unit:
+        counted += f" ({plural(unit['images'], 'image')})"
+    return counted + (f" of {plural(patients, 'patient')}" if patients and unit_of(summary) != "patient" else "")
 
 
 def population_text(summary: Mapping[str, Any]) -> str:
@@ -89,7 +124,7 @@ def population_text(summary: Mapping[str, Any]) -> str:
         unknown = f" (not known of {ages['unknown']:,})" if ages["unknown"] else ""
         told["age"] = f"median age {ages['median']:.0f}, quartiles {ages['q1']:.0f} and {ages['q3']:.0f}{unknown}"
     people = ", ".join(filter(None, [told["sex"], told["age"]]))
-    whose = "Patients" if found["patients"] else "Images"
+    whose = "Patients" if found["patients"] else units_of(summary)
     sentences = [f"{whose}: {people}." if people else "", f"Views: {told['view']}." if told["view"] else ""]
     if lacking := [name for name, text in told.items() if not text]:
         sentences.append(f"Not known: {', '.join(lacking)}.")
@@ -111,7 +146,7 @@ def resampled_units(summary: Mapping[str, Any]) -> str:
     alone = intervals["units"] - patients if intervals["by"] == "patient" and patients is not None else 0
     if alone <= 0:
         return plural(intervals["units"], intervals["by"])
-    return f"{plural(patients or 0, 'patient')} and {plural(alone, 'image')} of unknown patients"
+    return f"{plural(patients or 0, 'patient')} and {plural(alone, unit_of(summary))} of unknown patients"
 
 
 def external_tables(metrics: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:

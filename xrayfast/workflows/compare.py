@@ -11,8 +11,18 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, MAX_RESAMPLES, PredictedSplit, Task, field_types, hidden_units
-from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
+from xrayfast.config import (
+    DEFAULT_LOSS,
+    DEFAULT_METRIC,
+    MAX_RESAMPLES,
+    PredictedSplit,
+    Task,
+    Unit,
+    UnitJoin,
+    field_types,
+    hidden_units,
+)
+from xrayfast.errors import ConfigError, RunError, did_you_mean, plural_noun, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import INFO_FILE, read_csv, require_output_file, write_text
 from xrayfast.metrics.claims.headline import optimism
@@ -26,6 +36,7 @@ from xrayfast.reporting.comparison import Comparison
 from xrayfast.reporting.html.pages.comparison_page import render_comparison_page
 from xrayfast.reporting.wording import warning_sentences
 from xrayfast.run import SPLIT_FILE, Run, now
+from xrayfast.workflows.steps.own_predictions import RunByUnit, add_own_columns
 from xrayfast.workflows.steps.paired import (
     LEVEL,
     RunPredictions,
@@ -34,7 +45,7 @@ from xrayfast.workflows.steps.paired import (
     compare_subgroups,
     correct_p_values,
 )
-from xrayfast.workflows.steps.subgroup_columns import add_own_columns
+from xrayfast.workflows.steps.results import joined_by
 
 
 @check_arguments(field_types)
@@ -47,6 +58,8 @@ def compare(
     by: Sequence[str] | str = (),
     resamples: Annotated[int, Field(ge=1, le=MAX_RESAMPLES)] = 1000,
     seed: int = 0,
+    unit: Unit | None = None,
+    unit_join: UnitJoin | None = None,
     page: Path | str | None = None,
     progress: bool | StageProgress | None = None,
 ) -> Comparison:
@@ -68,6 +81,9 @@ def compare(
         resamples: how often patients are drawn for the differences, and for the intervals of runs whose
             `metrics.json` has none.
         seed: of the draws.
+        unit: "image", or "study" or "patient", whose images' probabilities are joined; default the setting that all
+            runs have. Thresholds of a run are chosen again where they were chosen for another unit.
+        unit_join: "mean", "max" or "noisy-or"; likewise.
         page: a file to write the comparison to as one HTML page.
         progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
             stage, its images done and in all.
@@ -90,32 +106,38 @@ def compare(
         raise ConfigError(f"order is '{order}'; expected one of {', '.join(known)}.{did_you_mean(order, known)}")
     reference_name = None if reference is None else _reference_name(reference, found)
     chosen, split_warnings = _choose_split(found, split)
-    predictions = {name: _read_predictions(run, chosen) for name, run in found.items()}
+    unit, chosen_join = _common_unit(found, unit, unit_join)
+    asked = unit_join if unit == "image" else chosen_join  # images have none, and one that is given is refused
+    by_unit = {name: RunByUnit.of(run, unit, asked) for name, run in found.items()}
+    images = {name: _read_predictions(own, chosen) for name, own in by_unit.items()}
+    notes += [f"{name}: {note}" for name, own in by_unit.items() for note in own.notes]
+    shared = set[str]() if unit == "image" else set.intersection(*(set(one.images) for one in images.values()))
+    predictions = {name: own.join(images[name], shared) for name, own in by_unit.items()}
     total, done = 2 * sum(map(len, predictions.values())), 0
     rows, pairs, remarks = [], [], {}
     with show_progress(progress) as reporter:
-        for name, run in found.items():
-            rows.append(_run_row(name, run, chosen, predictions[name], resamples, seed))
+        for name, own in by_unit.items():
+            rows.append(_run_row(name, own, chosen, predictions[name], resamples, seed))
             done += len(predictions[name])
             reporter.preparing("computing metrics", done, total)
         table = pd.DataFrame(rows).sort_values(
             order, ascending=not known[order].higher_is_better, na_position="last", kind="stable", ignore_index=True
         )
         reference_name = reference_name or str(table["run"][0])
-        own = add_own_columns(found[reference_name], predictions[reference_name], groups)
-        predictions[reference_name] = own
+        of_reference = add_own_columns(found[reference_name], images[reference_name], groups)
+        predictions[reference_name] = by_unit[reference_name].join(of_reference, shared)
         metrics = tuple(dict.fromkeys([*epoch_metrics(task), order]))
         for name in table["run"]:
             if name != reference_name:
-                one, other = (_run_predictions(found[side], predictions[side]) for side in (name, reference_name))
+                one, other = (_run_predictions(by_unit[side], predictions[side]) for side in (name, reference_name))
                 compared, lines = compare_pair(one, other, metrics, resamples, seed)
-                if chosen == "valid":
+                if chosen == "valid" and not (by_unit[name].is_changed or by_unit[reference_name].is_changed):
                     lines += compare_folds(found[name], found[reference_name], compared)
                 remarks[name] = [line.replace("{reference}", reference_name) for line in lines]
                 pairs += [{"run": name, "reference": reference_name, **row} for row in compared]
             done += len(predictions[name])
             reporter.preparing("comparing", done, total)
-        sides = {name: _run_predictions(run, predictions[name]) for name, run in found.items()}
+        sides = {name: _run_predictions(own, predictions[name]) for name, own in by_unit.items()}
         grouped = compare_subgroups(sides, reference_name, table["run"], groups, metrics, resamples, seed)
     chosen_from = len(found) if reference is None else 2
     difference_table, tests = correct_p_values(pairs, chosen_from)
@@ -136,11 +158,14 @@ def compare(
         predictions[reference_name].population(),
         pd.DataFrame(grouped) if grouped else None,
         out_of_fold=chosen == "valid" and all(run.has_folds for run in found.values()),
+        unit=unit,
+        unit_join=chosen_join,
     )
     if compared_runs.page is not None:
         options = ["--split", chosen, "--order", order]
         options += [] if reference is None else ["--reference", str(found[reference_name].path)]
         options += ["--by", ",".join(groups)] if groups else []
+        options += [] if unit == "image" else ["--unit", unit, "--unit-join", chosen_join]
         options += ["--resamples", str(resamples), "--seed", str(seed), "--page", str(page)]
         command = shlex.join(["xrayfast", "compare", *(str(run.path) for run in found.values()), *options])
         created = now()[:16].replace("T", " ") + " UTC"
@@ -221,8 +246,29 @@ def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[
     return chosen, notes
 
 
-def _read_predictions(run: Run, split: PredictedSplit) -> Predictions:
-    predictions = run.predictions(split)
+def _common_unit(found: Mapping[str, Run], unit: Unit | None, unit_join: UnitJoin | None) -> tuple[Unit, UnitJoin]:
+    """The unit that is asked for, and how its images are joined; by default those of all runs.
+
+    Raises:
+        ConfigError: the runs have different ones.
+    """
+    every = [run.config.results for run in found.values()]
+    units: set[Unit] = {settings.unit for settings in every} if unit is None else {unit}
+    if len(units) > 1:
+        listed = shorten([f"{name} by {run.config.results.unit}" for name, run in found.items()])
+        raise ConfigError(f"found results of different units: {listed}; expected one. Name it with --unit.")
+    [chosen] = units
+    joins: set[UnitJoin] = {joined_by(settings) for settings in every if settings.unit == chosen} or {"mean"}
+    if unit_join is None and len(joins) > 1:
+        raise ConfigError(
+            f"found {plural_noun(chosen)} joined by {' and '.join(sorted(joins))}; expected one. Name it with "
+            "--unit-join."
+        )
+    return chosen, unit_join or joins.pop()
+
+
+def _read_predictions(own: RunByUnit, split: PredictedSplit) -> Predictions:
+    run, predictions = own.run, own.images(split)
     if not len(predictions):
         raise RunError(f"{run.path}: its predictions of split '{split}' are empty. Leave the run out.")
     images = pd.Index(predictions.images)
@@ -234,13 +280,13 @@ def _read_predictions(run: Run, split: PredictedSplit) -> Predictions:
     return predictions
 
 
-def _run_predictions(run: Run, predictions: Predictions) -> RunPredictions:
-    hashes: dict[str, str] = {}
+def _run_predictions(own: RunByUnit, predictions: Predictions) -> RunPredictions:
+    run, hashes = own.run, dict[str, str]()
     if (run.path / SPLIT_FILE).exists():
         table = read_csv(run.split_path, ("image",), dtype=str, keep_default_na=False)
         if "digest" in table:  # older runs lack them
             hashes = dict(zip(table["image"], table["digest"], strict=True))
-    return RunPredictions(predictions, run.decision, hashes, run.config.data.window)
+    return RunPredictions(predictions, own.decision, hashes, run.config.data.window)
 
 
 def _reference_name(reference: Run | Path | str, found: dict[str, Run]) -> str:
@@ -261,9 +307,10 @@ def _reference_name(reference: Run | Path | str, found: dict[str, Run]) -> str:
 
 
 def _run_row(
-    name: str, run: Run, split: PredictedSplit, predictions: Predictions, resamples: int, seed: int
+    name: str, own: RunByUnit, split: PredictedSplit, predictions: Predictions, resamples: int, seed: int
 ) -> dict[str, Any]:
     """One row of the table: how a run was trained, and its metrics with their intervals."""
+    run = own.run
     info, config = run.info, run.config
     groups = predictions.groups
     row: dict[str, Any] = {
@@ -285,9 +332,9 @@ def _run_row(
         "path": str(run.path),
     }
     names = list(dict.fromkeys([*epoch_metrics(run.task), *overall_metrics(run.task)]))
-    values = _read_metrics(run, split, names)
+    values = None if own.is_changed else _read_metrics(run, split, names)
     if values is None:
-        table = ResampledMetrics(predictions.truth, predictions.probability, run.task, groups, run.decision.thresholds)
+        table = ResampledMetrics(predictions.truth, predictions.probability, run.task, groups, own.decision.thresholds)
         values = intervals(table, resamples, seed=seed).overall
     for metric in names:
         interval = values[metric]

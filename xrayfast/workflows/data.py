@@ -9,15 +9,19 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.config import (
     FIELD_SECTIONS,
     NAMED_WEIGHTS,
+    PREDICTED_SPLITS,
     Config,
     DataConfig,
     Problems,
     TaskChoice,
+    Views,
     field_types,
     require_loss_of,
 )
@@ -26,13 +30,16 @@ from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.images.notes import describe_notes
+from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import ConfigError, DataError, ReadError, RunError, WeightsError, did_you_mean, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files import read_csv
 from xrayfast.files.cache_folder import cache_root
 from xrayfast.option_effects import check_settings
+from xrayfast.predictions import Predictions, image_studies
 from xrayfast.progress import StageProgress, no_progress
 from xrayfast.run import Run
 from xrayfast.workflows.steps.results import check_results, require_enough_images, resolve_monitor
@@ -56,6 +63,8 @@ def open_data(
     imply: str | Sequence[str] = (),
     task: TaskChoice = "auto",
     patient_col: str | None = None,
+    study_col: str | None = None,
+    views: Views = "all",
     split_col: str | None = None,
     split_file: Path | str | None = None,
     valid_fraction: float = 0.2,
@@ -95,6 +104,10 @@ def open_data(
         patient_col: column of patients, who are never divided between splits; or "dicom:PatientID" (a DICOM header),
             "name" (file names), "name:REGEX" (likewise, by the first group of a regular expression that is searched
             for in each image's path) or "none". By default recognised.
+        study_col: column of studies, by which `unit="study"` evaluates; or "dicom:StudyInstanceUID", "name:REGEX" or
+            "none". By default recognised.
+        views: "frontal" leaves lateral and other views out, "lateral" all but the lateral ones, by a column, DICOM
+            headers or names; images of unknown view stay with "frontal" alone.
         split_col: column of train, valid and test, or of 1 and 0 such as `is_test`. By default recognised.
         split_file: a `split.csv` to replay, or a list of images that is named for its split, such as `test_list.txt`.
             Images that a `split.csv` lacks join the split of their patient, or are assigned by `split_seed` in the
@@ -162,9 +175,10 @@ def require_settings_of_data(data: Manifest, config: Config) -> None:
 
     Raises:
         ConfigError: one of them.
+        DataError: results are asked for by study or patient, and images can't be joined to them.
         WeightsError: the file or run to start from is not there.
     """
-    weights, valid = config.model.weights, data.subset("valid")
+    weights = config.model.weights
     if weights not in NAMED_WEIGHTS and not Path(weights).exists():
         raise WeightsError(
             f"{weights}: found no such file or folder; expected imagenet, none, a file of weights, or a run's folder, "
@@ -173,8 +187,32 @@ def require_settings_of_data(data: Manifest, config: Config) -> None:
     require_loss_of(data.task, config.train.loss)
     resolve_monitor(config.train, data.task)
     check_results(config.results, data.task, data.labels)
-    patients = valid.table["patient"].fillna("").tolist()
-    require_enough_images(config.results, data.task, data.labels, valid.truth, patients)
+    images, settings = truth_of(data), config.results
+    split = data.table["split"].to_numpy()
+    require_enough_images(settings, data.task, images.select(split == "valid"))
+    every = data.config.folds is not None or config.train.train_metrics == "final"
+    positive = positive_class(data.task, data.labels, settings.positive)
+    for name in SPLITS if every else PREDICTED_SPLITS:
+        if (split == name).any():
+            images.select(split == name).by_unit(settings.unit, settings.unit_join, data.task, positive)
+
+
+def truth_of(
+    data: Manifest, labels: tuple[str, ...] | None = None, truth: npt.NDArray[np.int64] | None = None
+) -> Predictions:
+    """The labels of a data set, or others of its images, as predictions whose probabilities are 0."""
+    truth = data.truth.astype(np.int64) if truth is None else truth
+    nothing = np.zeros(truth.shape)
+    return Predictions(
+        labels or data.labels,
+        data.table["image"].to_numpy(object),
+        data.table["patient"].fillna("").to_numpy(object),
+        truth,
+        probability=nothing,
+        loss=nothing[:, 0],
+        raw=nothing,
+        studies=image_studies(data.table),
+    )
 
 
 def opened(data: Manifest | Path | str | None, config: Config) -> Manifest:

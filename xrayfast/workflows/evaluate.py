@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from xrayfast._version import __version__
-from xrayfast.config import MAX_BATCH_SIZE, Config, Device, field_types
+from xrayfast.config import MAX_BATCH_SIZE, Config, Device, PredictedSplit, Unit, UnitJoin, field_types
 from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.images.notes import describe_notes
@@ -32,13 +32,14 @@ from xrayfast.metrics.claims.headline import HeadlineWarning
 from xrayfast.metrics.scoring import mean_log_loss
 from xrayfast.option_effects import EvaluationFacts, check_effects, check_tta
 from xrayfast.own_code import names_of_code, require_code
-from xrayfast.predictions import Predictions, image_attributes
+from xrayfast.predictions import Predictions, image_attributes, image_studies
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.figures import Case
 from xrayfast.run import Run, now
-from xrayfast.workflows.data import unused_data_settings
+from xrayfast.workflows.data import truth_of, unused_data_settings
 from xrayfast.workflows.steps.evaluation_files import shown_cases, write_page, write_tables
 from xrayfast.workflows.steps.label_match import match_labels
+from xrayfast.workflows.steps.own_predictions import RunByUnit, with_columns
 from xrayfast.workflows.steps.results import (
     DECISION_SPLIT,
     compute_metrics,
@@ -47,7 +48,6 @@ from xrayfast.workflows.steps.results import (
     write_cards,
 )
 from xrayfast.workflows.steps.seen import exclude_seen
-from xrayfast.workflows.steps.subgroup_columns import add_own_columns, with_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +86,8 @@ def evaluate(
     correct_prior: bool = False,
     prevalence: Sequence[str] | str | None = None,
     resamples: int | None = None,
+    unit: Unit | None = None,
+    unit_join: UnitJoin | None = None,
     arch: Callable[..., Any] | None = None,
     device: Device = "auto",
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = 32,
@@ -113,6 +115,9 @@ def evaluate(
             2002); whether or not, `metrics.json` has what it would do.
         prevalence: at which predictive values are given, as "0.05" or "Edema=0.02"; default the run's settings.
         resamples: number of bootstrap resamples, 0 for no intervals; default the run's settings.
+        unit: "image", or "study" or "patient", whose images' probabilities are joined; default the run's settings. The
+            run's thresholds are chosen again where they were chosen for another unit.
+        unit_join: "mean", "max" or "noisy-or"; likewise.
         arch: that of the run, where it is code of your own.
         device: where to compute.
         batch_size: images per batch.
@@ -131,7 +136,8 @@ def evaluate(
     """
     run = Run.of(run)
     began, started = time.perf_counter(), now()
-    settings = run.config.results
+    own = RunByUnit.of(run, unit, unit_join)
+    settings, decision = own.settings, own.decision
     items = (prevalence,) if isinstance(prevalence, str) else settings.prevalence if prevalence is None else prevalence
     shares = parse_prevalences(items, run.labels)
     resamples = settings.resamples if resamples is None else resamples
@@ -147,10 +153,10 @@ def evaluate(
     beside: dict[str, Any] = {}
     with show_progress(progress) as reporter:
         if external is None:
-            evaluated = _read_own(run, split, by)
+            evaluated = _read_own(own, split, by)
         else:
             evaluated = _predict_external(
-                run,
+                own,
                 external,
                 split,
                 by,
@@ -161,19 +167,19 @@ def evaluate(
                 progress=reporter.preparing,
             )
             if DECISION_SPLIT in run.predicted_splits:
-                beside["prevalence"] = _compare_prevalence(run, evaluated.predictions)
+                beside["prevalence"] = _compare_prevalence(own, evaluated.predictions)
             else:
                 text = f"Prevalence is not compared with validation's: {run.path} has no predictions of it."
                 evaluated = replace(evaluated, notes=(*evaluated.notes, text))
         if correct_prior:
-            evaluated = _correct_prior(run, evaluated)
+            evaluated = _correct_prior(own, evaluated)
         predictions = evaluated.predictions
         reporter.preparing("computing metrics", 0, len(predictions))
         result = compute_metrics(
-            predictions, run.decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
+            predictions, decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
         )
         if external is not None and evaluated.own_test == 0:
-            beside["internal"] = _compare_with_internal(run, evaluated, result)
+            beside["internal"] = _compare_with_internal(own, evaluated, result)
         result["warnings"] = warn_of_run(
             run,
             result,
@@ -186,7 +192,7 @@ def evaluate(
             ],
         )
         reporter.preparing("computing metrics", len(predictions), len(predictions))
-    metrics = _describe(run, external, own_split or split, evaluated) | beside | {"result": result}
+    metrics = _describe(own, external, own_split or split, evaluated) | beside | {"result": result}
 
     def write(evaluation: Evaluation) -> None:
         evaluation.write_predictions(predictions)
@@ -201,7 +207,7 @@ def evaluate(
             }
         )
         write_tables(evaluation, result)
-        write_page(run, evaluation, metrics, started, command, evaluated.cases)
+        write_page(run, decision, evaluation, metrics, started, command, evaluated.cases)
         evaluation.write_metrics(metrics)
 
     evaluation = run.create_evaluation(name, stem, write)
@@ -225,9 +231,9 @@ def _require_no_network_options(
         raise ConfigError(f"found {given} without data; the run's own predictions are saved, and need no network.")
 
 
-def _compare_prevalence(run: Run, predictions: Predictions) -> list[dict[str, Any]]:
+def _compare_prevalence(own: RunByUnit, predictions: Predictions) -> list[dict[str, Any]]:
     """Per label the prevalence in the data beside that in validation."""
-    validation = run.predictions(DECISION_SPLIT)
+    run, validation = own.run, own.join(own.images(DECISION_SPLIT))
     return compare_prevalence(
         run.labels,
         (validation.truth, validation.groups),
@@ -238,17 +244,20 @@ def _compare_prevalence(run: Run, predictions: Predictions) -> list[dict[str, An
     )
 
 
-def _compare_with_internal(run: Run, evaluated: _EvaluatedData, result: dict[str, Any]) -> dict[str, Any]:
+def _compare_with_internal(own: RunByUnit, evaluated: _EvaluatedData, result: dict[str, Any]) -> dict[str, Any]:
     """The metrics of the data beside those of the run's own test split, or validation's."""
-    own = "test" if "test" in run.metrics else DECISION_SPLIT
+    run = own.run
+    split: PredictedSplit = "test" if "test" in run.metrics else DECISION_SPLIT
     same = set(evaluated.labels["used"]) == set(run.labels)
-    return {"split": own, "rows": compare_with_internal(run.metrics[own], result, run.task, same)}
+    return {"split": split, "rows": compare_with_internal(own.metrics(split), result, run.task, same)}
 
 
-def _describe(run: Run, external: Manifest | None, split: Split | None, evaluated: _EvaluatedData) -> dict[str, Any]:
+def _describe(
+    own: RunByUnit, external: Manifest | None, split: Split | None, evaluated: _EvaluatedData
+) -> dict[str, Any]:
     """What was evaluated, as in `metrics.json`."""
-    source = run.config.data if external is None else external.config
-    found = len(evaluated.predictions)
+    source = own.run.config.data if external is None else external.config
+    found = evaluated.predictions.n_images
     return {
         "source": str(source.source),
         "table": source.labels and source.labels.name,
@@ -261,15 +270,15 @@ def _describe(run: Run, external: Manifest | None, split: Split | None, evaluate
             "own_test": evaluated.own_test,
         },
         "labels": evaluated.labels,
-        "notes": list(evaluated.notes),
-        "decision": run.decision.to_json(),
+        "notes": [*evaluated.notes, *own.notes],
+        "decision": own.decision.to_json(),
     }
 
 
-def _correct_prior(run: Run, evaluated: _EvaluatedData) -> _EvaluatedData:
+def _correct_prior(own: RunByUnit, evaluated: _EvaluatedData) -> _EvaluatedData:
     """With probabilities for the prevalence of the data, as they tell it themselves."""
-    predictions = evaluated.predictions
-    rows = run.metrics[DECISION_SPLIT]["per_label"]
+    predictions, run = evaluated.predictions, own.run
+    rows = own.metrics(DECISION_SPLIT)["per_label"]
     prior = np.array([row["support"] / max(1, row["support"] + row["negatives"]) for row in rows])
     shares, probability = corrected_labels(predictions.probability, prior, run.task)
     found = shorten([f"{label} {share:.3f}" for label, share in zip(run.labels, shares.tolist(), strict=True)])
@@ -277,9 +286,9 @@ def _correct_prior(run: Run, evaluated: _EvaluatedData) -> _EvaluatedData:
     return replace(evaluated, predictions=replace(predictions, probability=probability), notes=(*evaluated.notes, note))
 
 
-def _read_own(run: Run, split: Split | None, by: Sequence[str]) -> _EvaluatedData:
+def _read_own(own: RunByUnit, split: Split | None, by: Sequence[str]) -> _EvaluatedData:
     """The saved predictions of the run on one of its own splits."""
-    chosen = split or "test"
+    run, chosen = own.run, split or "test"
     if chosen == "train":
         raise ConfigError(
             "split is train; expected test or valid: a network's results on what it has learned say little."
@@ -292,11 +301,11 @@ def _read_own(run: Run, split: Split | None, by: Sequence[str]) -> _EvaluatedDat
             f"{run.path}: has no predictions of a {chosen} split. Training with --test-fraction 0.15 makes one, "
             f"'xrayfast evaluate {run.path} DATA' tests on other data, and {other}."
         )
-    predictions = add_own_columns(run, run.predictions(chosen), by)
+    predictions = own.join(own.images(chosen, by))
     return _EvaluatedData(
         predictions,
         left_out=(),
-        own_test=len(predictions) if chosen == "test" else 0,
+        own_test=predictions.n_images if chosen == "test" else 0,
         labels={"used": list(run.labels), "unknown": [], "lacking": []},
         warnings=(),
         notes=(),
@@ -311,7 +320,10 @@ def _open_external(
     config = config or Config()
     settings, unused = data.config if isinstance(data, Manifest) else config.data, unused_data_settings(data, config)
     changed: dict[str, Any] = {"window": run.config.data.window if settings.window == "auto" else settings.window}
+    if "views" not in settings.model_fields_set:
+        changed["views"] = run.config.data.views
     if isinstance(data, Manifest):
+        changed.pop("views", None)  # it was opened with its own
         return replace(data, config=settings.model_copy(update=changed), notes=(*data.notes, *unused))
     if data is not None:
         changed["source"] = Path(data)
@@ -328,7 +340,7 @@ def _open_external(
 
 
 def _predict_external(
-    run: Run,
+    own: RunByUnit,
     data: Manifest,
     split: Split | None,
     by: Sequence[str],
@@ -344,12 +356,15 @@ def _predict_external(
     from xrayfast.learning.inference.predictor import predictor_of_run
     from xrayfast.learning.inference.reading import CHUNK, reading
 
+    run = own.run
     if split is not None:
         data = _subset(data, split)
     known = with_columns(
         by, image_attributes(data.table), data.config, data.table["image"].tolist(), str(data.config.source)
     )
     matched = match_labels(data, run.labels, run.task, run.config.data.imply)
+    # Before images are decoded: raises where their studies or patients are not known.
+    own.join(truth_of(data, run.labels, matched.truth))
     images = open_images(data.config, run.config.model.size)
     unseen = exclude_seen(run, data, matched, images, progress)
     rows = unseen.rows
@@ -373,9 +388,11 @@ def _predict_external(
         loss=mean_log_loss(truth, raw, run.task == "single"),
         raw=raw,
         attributes={name: values[rows] for name, values in known.items()},
-    ).calibrated(run.decision)
+        studies=None if (studies := image_studies(data.table)) is None else studies[rows],
+    ).calibrated(own.decision)
+    joined = own.join(predictions)
     return _EvaluatedData(
-        predictions,
+        joined,
         left_out=unseen.left_out,
         own_test=unseen.own_test,
         labels={
@@ -396,7 +413,7 @@ def _predict_external(
             "data_notes": list(data.notes),
             "unreadable": unseen.unreadable,
         },
-        cases=shown_cases(run, predictions, dict(zip(predictions.images.tolist(), paths, strict=True)), images),
+        cases=shown_cases(own.decision, joined, dict(zip(predictions.images.tolist(), paths, strict=True)), images),
     )
 
 

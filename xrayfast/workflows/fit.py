@@ -54,7 +54,7 @@ from xrayfast.learning.training.learner import (
     training_loss,
 )
 from xrayfast.learning.training.loaders import as_read_error, dataloaders
-from xrayfast.learning.training.metrics import build_epoch_metrics
+from xrayfast.learning.training.metrics import ValidationUnits, build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.optional.sampling import sampling_weights
 from xrayfast.learning.training.phases import plan_phases
@@ -76,6 +76,7 @@ from xrayfast.workflows.data import (
     require_settings_of_data,
     resolve_inputs,
     split_table,
+    truth_of,
 )
 from xrayfast.workflows.recipes import Recipe, with_recipe
 from xrayfast.workflows.steps.leaks import ComparedImages, compare_all_images, require_leak_free
@@ -542,6 +543,10 @@ def prepare(
         images=images,
     )
     learn = learner_from_config(dls, config.model, train, code)
+    if config.results.unit != "image":
+        positive = positive_class(manifest.task, manifest.labels, config.results.positive)
+        validation = truth_of(manifest.subset("valid"))
+        learn.validation_units = ValidationUnits(validation, config.results, manifest.task, positive)
     free_later(learn)
     return learn
 

@@ -11,9 +11,10 @@ import pandas as pd
 from pydantic import Field
 from typing_extensions import Unpack
 
-from xrayfast.config import PredictedSplit, ResultsOptions
+from xrayfast.config import PredictedSplit, ResultsOptions, Unit
 from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.cache.image_cache import open_images
+from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import RunError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import write_csv, write_text
@@ -31,14 +32,15 @@ from xrayfast.reporting.overlays import SaliencyCase, overlays_figure
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.evaluation_files import operating_rows
+from xrayfast.workflows.steps.own_predictions import add_own_columns, add_studies
 from xrayfast.workflows.steps.results import (
     DECISION_SPLIT,
+    by_unit,
     complete_metrics,
     refit_decision,
     update_results,
     write_cards,
 )
-from xrayfast.workflows.steps.subgroup_columns import add_own_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,7 +83,8 @@ def interpret(
 
     Raises:
         ConfigError: an option is wrong, or a column is not there or has too many values.
-        DataError: the data set's table can't be read.
+        DataError: the data set's table can't be read, or results are asked for by study or patient and no image's is
+            known, or images of one are of several classes.
         RunError: the run is not complete, or lacks a file, or another process writes to it.
         WriteError: the folder can't be written to.
     """
@@ -114,11 +117,13 @@ def write_report(
     if cv is not None and (by or options or not _has_current_metrics(cv)):
         _join_again(cv, options, columns)
     elif by or options or not _has_current_metrics(run):
-        splits = run.require_predictions()
-        found = {split: add_own_columns(run, run.predictions(split), columns) for split in splits if columns}
-        for predicted, predictions in found.items():
-            run.write_predictions(predicted, predictions)
-        refit_decision(run, options)
+        predicted_splits = run.require_predictions()
+        splits: list[Split] = list(dict.fromkeys([DECISION_SPLIT, *predicted_splits]))
+        splits += ["train"] if run.has_train_predictions else []
+        found = add_studies(run, {split: run.predictions(split) for split in splits}, _unit(run, options))
+        for predicted in predicted_splits if columns else ():
+            found[predicted] = add_own_columns(run, found[predicted], columns)
+        refit_decision(run, options, found)
     complete_metrics(run)
     interpretations = read_interpretations(run)
     chosen = split or list(interpretations)[0 if cv else -1]
@@ -157,13 +162,24 @@ def _join_again(cv: CrossValidation, options: ResultsOptions, by: Sequence[str])
     """Compute the results of a cross-validation again from the predictions of its folds, which get the columns."""
     if not cv.is_finished:
         cv.require_predictions()
-    for fold in cv.runs if by else ():
-        for split in fold.predicted_splits:
-            fold.write_predictions(split, add_own_columns(fold, fold.predictions(split), by))
     from xrayfast.workflows.steps.folds import join
 
-    config = update_results(cv, options, cv.predictions(DECISION_SPLIT))
+    unit = _unit(cv, options)
+    found = {(fold, split): fold.predictions(split) for fold in cv.runs for split in fold.predicted_splits}
+    changed = {
+        (fold, split): add_own_columns(fold, predictions, by)
+        for (fold, split), predictions in (add_studies(cv, found, unit).items() if by or unit == "study" else ())
+    }
+    [chosen_on] = add_studies(cv, {DECISION_SPLIT: cv.predictions(DECISION_SPLIT)}, unit).values()
+    config = update_results(cv, options, chosen_on)
+    for (fold, split), predictions in changed.items():
+        fold.write_predictions(split, predictions)
     join(cv, config.results)
+
+
+def _unit(run: Run, options: ResultsOptions) -> Unit:
+    """What results are of: as asked for, else as the run has it."""
+    return options.get("unit", run.config.results.unit)
 
 
 def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
@@ -173,7 +189,7 @@ def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
         RunError: there is none, because the run is not complete.
     """
     splits = run.require_predictions()
-    metrics, decision = run.metrics, run.decision
+    metrics, decision, settings = run.metrics, run.decision, run.config.results
     # Images come only from the run's own data: names in a foreign predictions file could point anywhere.
     data = find_data(run)
     paths = {} if data is None else dict(zip(data.table["image"], map(Path, data.table["path"]), strict=True))
@@ -181,7 +197,12 @@ def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
     images = open_images(run.config.data, side) if side >= IMAGE_SIZE // 2 else None
     return {
         split: Interpretation(
-            run.predictions(split), run.task, paths, images=images, decision=decision, summary=metrics.get(split)
+            by_unit(run.predictions(split), settings, decision),
+            run.task,
+            paths,
+            images=images,
+            decision=decision,
+            summary=metrics.get(split),
         )
         for split in splits
     }
@@ -283,6 +304,11 @@ def _write_tables(run: Run, interpretation: Interpretation, top: int) -> None:
     }
     for name, table in tables.items():
         write_csv(run.table_path(name), table, "%.6g")
+    units = run.table_path("units")
+    if interpretation.predictions.unit == "image":
+        units.unlink(missing_ok=True)  # of an earlier report
+    else:
+        interpretation.predictions.write(units)
 
 
 def _split_report(

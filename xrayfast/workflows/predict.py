@@ -18,7 +18,7 @@ from xrayfast.config import MAX_BATCH_SIZE, Device, field_types
 from xrayfast.data.images.names import DERIVED, is_derived
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
-from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
+from xrayfast.errors import ConfigError, DataError, ReadError, plural, plural_noun, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.exported.onnx_model import OnnxModel, is_model_file
@@ -110,7 +110,10 @@ def predict(
             if not exported:
                 contents.begin()  # the import of torch takes seconds
                 predictor = _open_networks(members, device, arch)
-            for sentence in check_abstention(predictor.decision, abstain_below):
+            for sentence in (
+                *check_abstention(predictor.decision, abstain_below),
+                *_check_unit(predictor.decision),
+            ):
                 note(sentence)
             tables: list[pd.DataFrame] = []
             notes: list[tuple[str, ...]] = []
@@ -147,6 +150,16 @@ def _open_networks(members: Sequence[Run], device: Device, arch: Callable[..., A
     first = members[0]
     decision = choose_decision(average_splits(members)["valid"], first.task, first.config.results)
     return EnsemblePredictor([Predictor.from_run(member, device, arch) for member in members], decision)
+
+
+def _check_unit(decision: Decision) -> list[str]:
+    """A note where thresholds that decide on single images were chosen for studies or patients."""
+    if decision.unit == "image" or decision.rule is None:
+        return []
+    return [
+        f"Thresholds were chosen for {plural_noun(decision.unit)}, whose images' probabilities were joined by "
+        f"{decision.unit_join}; here they decide on each image. 'xrayfast interpret RUN --unit image' chooses others."
+    ]
 
 
 def open_exported(

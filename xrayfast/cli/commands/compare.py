@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from xrayfast.cli.common import require_output
 from xrayfast.cli.options import DrawSeed, Json, check_choice, out_option, split_columns
 from xrayfast.cli.output import Output
-from xrayfast.config import DEFAULT_METRIC, MAX_RESAMPLES, PREDICTED_SPLITS
+from xrayfast.config import DEFAULT_METRIC, MAX_RESAMPLES, PREDICTED_SPLITS, Unit, UnitJoin
 from xrayfast.errors import format_cell, format_interval, format_value
 from xrayfast.progress.terminal import reporting
 
@@ -64,10 +64,24 @@ def compare(
         ),
     ] = 1000,
     seed: DrawSeed = 0,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(get_args(Unit)),
+            show_default="the runs'",
+            help="Compare on images, or on studies or patients, whose images' probabilities are joined.",
+        ),
+    ] = None,
+    unit_join: Annotated[
+        str | None,
+        typer.Option(metavar="|".join(get_args(UnitJoin)), show_default="the runs'", help="How they are joined."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare runs: one table with intervals, and paired differences and tests on the same images."""
     check_choice(split, PREDICTED_SPLITS, "--split")
+    check_choice(unit, get_args(Unit), "--unit")
+    check_choice(unit_join, get_args(UnitJoin), "--unit-join")
     from xrayfast.files import write_csv
     from xrayfast.workflows.compare import compare as work
 
@@ -83,6 +97,8 @@ def compare(
             by=split_columns(by),
             resamples=resamples,
             seed=seed,
+            unit=unit,  # type: ignore[arg-type]
+            unit_join=unit_join,  # type: ignore[arg-type]
             page=page,
             progress=reporter.preparing,
         )
@@ -111,9 +127,11 @@ def show_comparison(out: Output, found: Comparison) -> None:
         text, _, advice = warning.partition(". ")
         out.finding("warning", text.rstrip("."), advice)
     titles = {name: metric_title(name) for name in found.metrics}
+    joined = "" if found.unit == "image" else f" (joined by {found.unit_join})"
     table = _records(found.table)
     out.table(
-        f"On {_split_images(found, found.table)} images, with 95 % intervals; ordered by {titles[found.order]}",
+        f"On {_split_images(found, found.table)} {found.units}{joined}, with 95 % intervals; ordered by "
+        f"{titles[found.order]}",
         ["run", *titles.values()],
         [(row["run"], *(_estimate(row, name) for name in titles)) for row in table],
     )
@@ -140,8 +158,8 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
         if not row["label"]:
             by_run.setdefault(row["run"], {})[row["metric"]] = _difference(row)
     out.table(
-        f"Difference from {found.reference} on the {_split_images(found, found.differences)} images in common, with "
-        "95 % intervals",
+        f"Difference from {found.reference} on the {_split_images(found, found.differences)} {found.units} in common, "
+        "with 95 % intervals",
         ["run", *titles.values()],
         [(run, *(cells[name] for name in titles)) for run, cells in by_run.items()],
     )

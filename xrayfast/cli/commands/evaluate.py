@@ -11,7 +11,7 @@ import typer
 from xrayfast.cli import options as o
 from xrayfast.cli.common import choose_run, command_line, read_settings
 from xrayfast.cli.output import Output
-from xrayfast.config import PREDICTED_SPLITS, Device
+from xrayfast.config import PREDICTED_SPLITS, Device, Unit, UnitJoin
 from xrayfast.progress.terminal import reporting
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ SPLITS = ("train", *PREDICTED_SPLITS)
 
 # DATA is an argument of its own, and nothing is trained for which splits would be drawn.
 _WITHOUT = ("source", "valid_fraction", "test_fraction", "folds", "fold", "split_seed", "unreadable")
-_OWN = ("prevalence", "resamples")
+_OWN = ("prevalence", "resamples", "unit", "unit_join")
 _PREDICTION = ("tta", "batch_size", "device")
 
 
-@o.takes("data", *_OWN, *_PREDICTION, without=_WITHOUT, of_run=(*_OWN, "tta", "window"))
+@o.takes("data", *_OWN, *_PREDICTION, without=_WITHOUT, of_run=(*_OWN, "tta", "window", "views"))
 def evaluate(
     given: dict[str, Any],
     run: o.RunFolder = None,
@@ -76,6 +76,8 @@ def evaluate(
     out = Output(as_json)
     o.check_choice(split, SPLITS, "--split")
     o.check_choice(given.get("device"), get_args(Device), "--device")
+    o.check_choice(given.get("unit"), get_args(Unit), "--unit")
+    o.check_choice(given.get("unit_join"), get_args(UnitJoin), "--unit-join")
     results = {key: given.pop(key) for key in _OWN if key in given}
     if data is None:
         wrong = [*given, *(["correct_prior"] if correct_prior else []), *(["config"] if config is not None else [])]

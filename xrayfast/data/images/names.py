@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 IMAGE_WORD = re.compile(
     r"(image|img|film|picture|photo|radiograph|xray|cxr|png|jpe?g|tiff?|bmp|dicom|dcm|file|fold|batch|chunk)s?"
@@ -22,6 +24,8 @@ _MADE_FROM = re.compile(
     re.IGNORECASE,
 )
 """Of a file's name without its suffix: that it is a smaller copy or a map of the image called like the first group."""
+
+_VIEW = re.compile("front|lat|pa|ap", re.IGNORECASE)
 
 AUGMENTED = re.compile(r"aug(mented|mentations?)?|synthetic|generated|gans?|flipped|mirrored|rotated|noisy")
 """Words in the name of a folder of augmented or generated images."""
@@ -67,3 +71,21 @@ def find_derived(paths: Sequence[str]) -> set[str]:
         stems = {path.rpartition(".")[0] for path in paths}
         found |= {path for path, stem in made.items() if stem in stems}
     return found if len(found) < len(set(paths)) else set()
+
+
+def view_in_name(path: str) -> Literal["frontal", "lateral", ""]:
+    """The kind of view that a word in a path, with '/', tells; "" for none. "pa", "ap" and "lat" count alone as a
+    folder or at the end of the file's name: elsewhere they may be anything.
+
+    >>> view_in_name("patient1/study1/view1_frontal.jpg"), view_in_name("lateral/1.png"), view_in_name("pat_12.png")
+    ('frontal', 'lateral', '')
+    """
+    if not _VIEW.search(path):  # of most
+        return ""
+    *folders, file = path.split("/")
+    *above, words = [split_words(part) for part in (*folders, os.path.splitext(file)[0])]  # noqa: PTH122 - a Path is slow
+    alone = {word for folder in above if len(folder) == 1 for word in folder} | {*words[-1:]}
+    told = {"frontal", "lateral"} & {*words}.union(*above) | {"pa", "ap", "lat"} & alone
+    if told & {"lateral", "lat"}:
+        return "lateral"
+    return "frontal" if told else ""

@@ -102,6 +102,8 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: 
     patient, study, sex, age = (tuple(usual[role][:1]) for role in ("patient", "study", "sex", "age"))
     if config.patient_col:
         patient = (require_column(table, config.patient_col),) if is_column_name(config.patient_col) else ()
+    if config.study_col:
+        study = (require_column(table, config.study_col),) if is_column_name(config.study_col) else ()
     if not age and all(name in table.columns for name in spec.age_columns):
         age = spec.age_columns
     view = tuple(usual["view"])
@@ -110,10 +112,9 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: 
     free = [name for name in table.columns if name not in taken and name not in usual["labels"]]
     if config.patient_col is None:
         patient = patient or tuple(key_columns(table.columns, free, "patient")[:1])
-    found = (
-        name for name in key_columns(table.columns, free, "study") if patient or not starts_again(table.columns[name])
-    )
-    study = study or tuple(found)[:1]
+    if config.study_col is None:
+        keys = key_columns(table.columns, free, "study")
+        study = study or tuple(name for name in keys if patient or not starts_again(table.columns[name]))[:1]
     taken |= {*patient, *study}
     split, notes = _split_columns(table, config, [name for name in table.columns if name not in taken])
     if not sex:
@@ -199,9 +200,9 @@ def _are_exclusive(columns: Sequence[Sequence[str]]) -> bool:
     )
 
 
-def is_column_name(patient_col: str) -> bool:
-    """Whether the option names a column, and not another way to tell patients apart."""
-    return patient_col not in ("none", "name") and not patient_col.startswith(("dicom:", "name:"))
+def is_column_name(chosen: str) -> bool:
+    """Whether `patient_col` or `study_col` names a column, and not another way to tell patients or studies apart."""
+    return chosen not in ("none", "name") and not chosen.startswith(("dicom:", "name:"))
 
 
 def quote(names: Iterable[str]) -> str:

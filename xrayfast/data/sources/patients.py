@@ -1,4 +1,4 @@
-"""The patient of each image, from columns, file names or DICOM headers; and pseudonyms for them."""
+"""The patient and the study of each image, from columns, file names or DICOM headers; and pseudonyms for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -60,15 +60,25 @@ _NUMBERED_COPY = re.compile(r" ?\(\d+\)$")
 
 
 def find_patients(records: ImageRecords, config: DataConfig) -> None:
-    """Fill in patients that no column holds: from file names, else from DICOM headers.
+    """Fill in patients that no column holds: from file names, else from DICOM headers. Then studies, where
+    `study_col` names a way to tell them.
 
     Headers, once read, also fill in study, sex, age and view. As reading one takes milliseconds, that is not done for
-    those alone.
+    those alone, but for views where `views` chooses by them.
 
     Raises:
-        DataError: names or headers were asked for and hold no patient.
+        DataError: names or headers were asked for and hold no patient, or no study.
         ConfigError: the header's keyword is not one of DICOM, or a pattern for names is wrong.
     """
+    _find_patients(records, config)
+    if config.views != "all" and records.views is None:
+        headers = _headers(records, "PatientID")
+        records.views = parse_views([header.view if header else "" for header in headers]) if headers else None
+    _find_studies(records, config.study_col)
+    _complete_by_study(records)
+
+
+def _find_patients(records: ImageRecords, config: DataConfig) -> None:
     chosen = config.patient_col
     if chosen == "none":
         records.notes.append("Patients are not looked for, as patient_col is none.")
@@ -76,7 +86,7 @@ def find_patients(records: ImageRecords, config: DataConfig) -> None:
     way, _, rest = (chosen or "").partition(":")
     keyword = rest if way == "dicom" else None
     if way == "name" and rest:
-        _read_pattern(records, rest)
+        records.patients = _match_names(records, rest, "patient")
     elif records.patients is None and keyword is None:
         _read_names(records)
     if records.patients is None and way != "name":
@@ -85,13 +95,38 @@ def find_patients(records: ImageRecords, config: DataConfig) -> None:
         if records.patients:
             records.patients, notes = step(records.patients)
             records.notes += notes
-    _complete_by_study(records)
     if records.patients is None and (chosen == "name" or keyword):
         examples = ", ".join(f"{spec.path_example} ({spec.name})" for spec in registry.SPECS if spec.path_example)
         found = (
             f"headers; expected DICOM files that have {keyword}" if keyword else f"names; expected some as {examples}"
         )
         raise DataError(f"found no patients in the images' {found}. Leave out --patient-col, or name a column.")
+
+
+def _find_studies(records: ImageRecords, chosen: str | None) -> None:
+    """Fill in the studies that `study_col` tells, unless it names a column, which was read with the table.
+
+    Raises:
+        DataError: it tells none.
+        ConfigError: the header's keyword is not one of DICOM, or the pattern for names is wrong.
+    """
+    way, _, rest = (chosen or "").partition(":")
+    if chosen == "none":
+        records.studies = None
+        records.notes.append("Studies are not used, as study_col is none.")
+    elif way == "name":
+        records.studies = _match_names(records, rest, "study")
+    elif way == "dicom":
+        records.studies = [header.patient if header else "" for header in _headers(records, rest)]
+        if not any(records.studies):
+            raise DataError(
+                f"found no studies in the images' headers; expected DICOM files that have {rest}. Leave out "
+                "--study-col, or name a column."
+            )
+        records.notes.append(
+            f"Studies from the DICOM headers ({rest}): {len(set(filter(None, records.studies)))} on "
+            f"{sum(map(bool, records.studies))} of {plural(len(records.names), 'image')}."
+        )
 
 
 def _complete_by_study(records: ImageRecords) -> None:
@@ -119,29 +154,42 @@ def _complete_by_study(records: ImageRecords) -> None:
         )
 
 
-def _read_pattern(records: ImageRecords, pattern: str) -> None:
-    """Patients by the first group of a regular expression, searched for in each image's name."""
+def _match_names(records: ImageRecords, pattern: str, what: Literal["patient", "study"]) -> list[str]:
+    """The patient or study of each image by the first group of a regular expression, searched for in its name; "" where
+    it is not found.
+
+    Raises:
+        ConfigError: the pattern is wrong.
+        DataError: it is in no name.
+    """
+    option = f"{what}_col"
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"patient_col: '{pattern}' is no regular expression ({error}).") from error
+        raise ConfigError(f"{option}: '{pattern}' is no regular expression ({error}).") from error
     if not compiled.groups:
-        raise ConfigError(f"patient_col: '{pattern}' has no group; expected one around the patient, as in '(p[0-9]+)'.")
-    records.patients = _search(pattern, records.names)
-    unmatched = [name for name, patient in zip(records.names, records.patients, strict=True) if not patient]
+        raise ConfigError(
+            f"{option}: '{pattern}' has no group; expected one around the {what}, as in '({what[0]}[0-9]+)'."
+        )
+    found = _search(pattern, records.names, option)
+    if what == "study" and records.patients:  # the number of a study may start again for each patient
+        found = [study and f"{owner} {study}" for owner, study in zip(records.patients, found, strict=True)]
+    unmatched = [name for name, identifier in zip(records.names, found, strict=True) if not identifier]
     if len(unmatched) == len(records.names):
         raise DataError(
-            f"patient_col: found no match of '{pattern}' in the images' names; expected one in names such as "
+            f"{option}: found no match of '{pattern}' in the images' names; expected one in names such as "
             f"{shorten(unmatched, 2)}."
         )
+    kinds = {"patient": "Patients", "study": "Studies"}[what]
     records.notes.append(
-        f"Patients from file names by '{pattern}': {len(set(filter(None, records.patients)))} on "
+        f"{kinds} from file names by '{pattern}': {len(set(filter(None, found)))} on "
         f"{len(records.names) - len(unmatched)} of {len(records.names)} images"
         + (f"; none in {shorten(unmatched, 3)}." if unmatched else ".")
     )
+    return found
 
 
-def _search(pattern: str, names: Sequence[str]) -> list[str]:
+def _search(pattern: str, names: Sequence[str], option: str) -> list[str]:
     """The first group of a regular expression in each name, "" where it is not found; in a process that can be ended.
 
     Raises:
@@ -156,7 +204,7 @@ def _search(pattern: str, names: Sequence[str]) -> list[str]:
         )
     except subprocess.TimeoutExpired:
         raise ConfigError(
-            f"patient_col: '{pattern}' takes more than {limit:.0f} s on {plural(len(names), 'name')}; expected one "
+            f"{option}: '{pattern}' takes more than {limit:.0f} s on {plural(len(names), 'name')}; expected one "
             "without a repeat within a repeat, such as (a+)+, or several .* one after the other."
         ) from None
     found: list[str] = json.loads(done.stdout)

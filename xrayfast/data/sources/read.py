@@ -6,10 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
+from typing import Literal
 
 from xrayfast.config import DataConfig
+from xrayfast.data.demographics import ViewKind, kind_of_view
 from xrayfast.data.foreign_words import stem_of_split
-from xrayfast.data.images.names import AUGMENTED, DERIVED, find_derived, is_derived, split_words
+from xrayfast.data.images.names import AUGMENTED, DERIVED, find_derived, is_derived, split_words, view_in_name
 from xrayfast.data.sources.class_folders.layout import detect_layout
 from xrayfast.data.sources.class_folders.read import read_class_folders
 from xrayfast.data.sources.file_matching import absolute
@@ -25,6 +27,9 @@ from xrayfast.files.virtual.remote import forget
 
 _FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?|cv)[-_ ]?\d+", re.IGNORECASE)
 """Names of the folder of one fold of a cross-validation."""
+
+OTHER_VIEWS = "view other than {} (--views)"
+"""Why images of another view are left out."""
 
 
 def read_source(
@@ -72,7 +77,8 @@ def read_source(
             f"Left out, {plural(len(derived), 'image')} ({DERIVED}): {shorten(derived)}. --keep-masks takes them for "
             "radiographs."
         )
-    for reason in dict.fromkeys((leave_out or {}).values()):
+    of_views = OTHER_VIEWS.format(config.views)  # which are chosen below, after patients are known, as they were
+    for reason in dict.fromkeys(reason for reason in (leave_out or {}).values() if reason != of_views):
         if names := [name for name in records.names if (leave_out or {}).get(name) == reason]:
             records = records.leave_out(dict.fromkeys(names, reason))
             records.notes.append(f"Left out, {plural(len(names), 'image')} ({reason}): {shorten(names)}.")
@@ -81,9 +87,48 @@ def read_source(
     find_patients(records, config)
     if layout.table is None and records.patients:
         records.notes += note_shared_numbers(_folders_above(records.names), records.patients)
-    _note_views(records)
+    if config.views == "all":
+        _note_views(records)
+    else:
+        records = _choose_views(records, config.views)
     _note_augmented(records)
     return records, config
+
+
+def _choose_views(records: ImageRecords, views: Literal["frontal", "lateral"]) -> ImageRecords:
+    """The frontal images and those of unknown view, or the lateral ones.
+
+    Raises:
+        DataError: no image tells its view, or there is no such view.
+    """
+    kind_of = {view: kind_of_view(view) for view in set(records.views or ())}
+    pairs = zip(records.views or [None] * len(records.names), records.names, strict=True)
+    kinds = [kind_of.get(view, "") or view_in_name(name) for view, name in pairs]
+    counts = Counter(kinds)
+    if counts.keys() <= {""}:
+        raise DataError(
+            f"views is {views}, and no image tells its view; expected a column such as view or ViewPosition, "
+            "ViewPosition in DICOM headers, or names such as view1_frontal.jpg and 12_lateral.png. Leave out --views."
+        )
+    wanted = {views, ""} if views == "frontal" else {views}
+    out = {
+        name: OTHER_VIEWS.format(views) for name, kind in zip(records.names, kinds, strict=True) if kind not in wanted
+    }
+    words: dict[ViewKind, str] = {
+        "frontal": "frontal",
+        "lateral": "lateral",
+        "other": "another view",
+        "": "of unknown view",
+    }
+    found = ", ".join(f"{counts[kind]} {text}" for kind, text in words.items() if counts[kind])
+    if len(out) == len(records.names):
+        raise DataError(f"views is {views}, and no image has that view: {found}. Leave out --views.")
+    unknown = counts[""] and f", and {'kept' if views == 'frontal' else 'left out'} where it is unknown"
+    records.notes.append(
+        f"Views: {found}. By --views {views} {plural(len(out), 'image')} left out{unknown or ''}"
+        + (f": {shorten(out)}." if out else ".")
+    )
+    return records.leave_out(out)
 
 
 def _note_views(records: ImageRecords) -> None:
@@ -96,7 +141,7 @@ def _note_views(records: ImageRecords) -> None:
     if 0 < sum(lateral) < len(lateral):
         records.notes.append(
             f"{plural(sum(lateral), 'lateral view')}, used as the others are: leave them out of the table or folders "
-            "where they should not be."
+            "where they should not be, or choose by --views frontal."
         )
 
 

@@ -22,10 +22,13 @@ _BY_NAME: dict[frozenset[Split], tuple[Split | None, Split | None]] = {
 """By the splits in a list's name, the split of its images and that of the others; None where it is drawn."""
 
 
-def read_split_file(file: Path, names: Sequence[str], *, complete: bool = True) -> tuple[list[Split | None], list[str]]:
+def read_split_file(
+    file: Path, names: Sequence[str], *, complete: bool = True, other_views: Sequence[str] = ()
+) -> tuple[list[Split | None], list[str]]:
     """The splits that a file gives to images.
 
-    A table has a column of images and one of splits, and names no image that the data lack. It must name each image of
+    A table has a column of images and one of splits, and names no image that the data lack, but for those of
+    `other_views`, which were left out. It must name each image of
     the data where it is to be `complete`, or names no image of train or none of valid. A text file is a list of images;
     its name says which split they are, as test_list.txt does, and the others are drawn. Where it names two splits, as
     train_val_list.txt does, the others are the third.
@@ -39,7 +42,7 @@ def read_split_file(file: Path, names: Sequence[str], *, complete: bool = True) 
     """
     if is_split_list(file):
         return _read_list(file, names)
-    return _read_split_table(read_table(file), names, complete)
+    return _read_split_table(read_table(file), names, complete, other_views)
 
 
 def splits_in_name(name: str) -> set[Split]:
@@ -51,7 +54,10 @@ def splits_in_name(name: str) -> set[Split]:
     return {split for word in re.split(r"[\W_]+", name) if (split := parse_split(word))}
 
 
-def _read_split_table(table: Table, names: Sequence[str], complete: bool) -> tuple[list[Split | None], list[str]]:
+def _read_split_table(
+    table: Table, used: Sequence[str], complete: bool, other_views: Sequence[str]
+) -> tuple[list[Split | None], list[str]]:
+    names = [*used, *other_views]
     images, split_columns = (usual_columns(table.columns, role) for role in ("path", "split"))
     if not images or not split_columns:
         raise DataError(
@@ -71,7 +77,8 @@ def _read_split_table(table: Table, names: Sequence[str], complete: bool) -> tup
             raise DataError(f"{table.where(row)}: image '{image}' has another row already; expected one. Remove one.")
         else:
             splits[i] = split
-    missing = [name for name, split in zip(names, splits, strict=True) if split is None]
+    splits = splits[: len(used)]
+    missing = [name for name, split in zip(used, splits, strict=True) if split is None]
     if not complete and {"train", "valid"} <= set(splits):
         missing = []
     for what, listed in (("images that are not in the data", unknown), ("no split for images of the data", missing)):

@@ -27,7 +27,7 @@ from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.metrics.operating_points.decision import Decision, Probabilities
-from xrayfast.predictions import Predictions, image_attributes
+from xrayfast.predictions import Predictions, image_attributes, image_studies
 from xrayfast.run import Run
 
 if TYPE_CHECKING:
@@ -244,6 +244,7 @@ def predict_split(learn: Learner, split: Split, *, tta: bool = False) -> Predict
         loss=_losses(learn, raw, data.targets),
         raw=probability,
         attributes=image_attributes(data.table),
+        studies=image_studies(data.table),
     )
 
 

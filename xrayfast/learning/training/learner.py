@@ -69,7 +69,13 @@ from xrayfast.learning.training.loaders import (
     replace_augmentation,
     transform_names,
 )
-from xrayfast.learning.training.metrics import EpochMetric, EpochRecorder, build_epoch_metrics, try_metrics
+from xrayfast.learning.training.metrics import (
+    EpochMetric,
+    EpochRecorder,
+    ValidationUnits,
+    build_epoch_metrics,
+    try_metrics,
+)
 from xrayfast.learning.training.mixed_precision import set_precision
 from xrayfast.learning.training.optional.averaging import AverageWeights
 from xrayfast.learning.training.optional.batch_norm import PreciseBatchNorm
@@ -92,6 +98,7 @@ class RadiographLearner(Learner):
         made_with: its `loss_func` and `opt_func` as `learner` made them.
         precision: the float type that it trains in; None as long as "auto" is undecided, see `training_precision`.
         average: the average of the weights, where they are averaged.
+        validation_units: the validation split, where its metrics are of studies or patients; see `fit`.
         own_cbs: callbacks that the user gave.
         own_code: the names of callbacks ("cbs"), "metrics" and the transforms of "dls" that are the user's own, or
             those of the run.
@@ -115,6 +122,7 @@ class RadiographLearner(Learner):
         self.start = start
         self.precision: Precision | None = None
         self.average: AverageWeights | None = None
+        self.validation_units: ValidationUnits | None = None
         self.own_cbs: list[Callback] = []
         self.own_code: dict[str, str] = {}
         self.run_path: Path | None = None
@@ -142,7 +150,8 @@ class RadiographLearner(Learner):
                     f"cbs: {type(cb).__name__} would replace learn.{cb.name}, since fastai adds a callback to the "
                     "learner by the name of its class. Rename the class."
                 )
-        self.metrics = build_epoch_metrics(self.dls.manifest.task, len(self.dls.manifest.labels), metrics)
+        task, labels = self.dls.manifest.task, self.dls.manifest.labels
+        self.metrics = build_epoch_metrics(task, len(labels), metrics, self.validation_units)
         if L(metrics):
             target = torch.as_tensor(self.dls.manifest.subset("valid").targets, device=self.dls.device)
             try_metrics(self.metrics, self.dls.manifest.task, target, self.to_detach)

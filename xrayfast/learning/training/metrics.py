@@ -10,6 +10,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from xrayfast.config import Task
+from xrayfast.config import ResultsConfig, Task
 from xrayfast.data.labels.targets import to_truth
 from xrayfast.errors import ConfigError, TrainingError
 from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Callback, L, Metric, Metrics, Recorder, mk_metric, noop
@@ -26,6 +27,40 @@ from xrayfast.learning.model.losses import batch_weight
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.metrics import registry
 from xrayfast.metrics.summary import compute_epoch_metrics
+from xrayfast.predictions import Predictions
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationUnits:
+    """Joins the validation split's outputs by study or patient, as its results are.
+
+    Attributes:
+        images: labels, studies and patients of its images, in the order in which they are predicted.
+        settings: of the results.
+        task: "single" or "multi".
+        positive: the positive class of a single-label task with two classes.
+    """
+
+    images: Predictions
+    settings: ResultsConfig
+    task: Task
+    positive: str | None
+
+    def join(self, truth: NDArray[Any], probability: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Truth and probabilities of the units: (U, L) each.
+
+        Raises:
+            TrainingError: the images were not predicted once each, in order.
+        """
+        if not np.array_equal(truth, self.images.truth):
+            raise TrainingError(
+                f"Metrics are by {self.settings.unit}, and {len(truth)} images were predicted; expected the "
+                f"{len(self.images)} of the validation split, once each and in order. Leave out the callback that "
+                "skips or reorders them, or --unit."
+            )
+        found = replace(self.images, probability=probability, raw=probability)
+        units = found.by_unit(self.settings.unit, self.settings.unit_join, self.task, self.positive)
+        return units.truth, units.probability
 
 
 class _Outputs:
@@ -35,11 +70,18 @@ class _Outputs:
         task: "single" or "multi".
         n_labels: number of labels.
         metrics: those to compute of them.
+        validation: the split, where its metrics are of studies or patients.
     """
 
-    def __init__(self, task: Task, n_labels: int, metrics: Mapping[str, registry.Metric]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        n_labels: int,
+        metrics: Mapping[str, registry.Metric],
+        validation: ValidationUnits | None = None,
+    ) -> None:
         self.task: Task = task
-        self.n_labels, self.metrics = n_labels, metrics
+        self.n_labels, self.metrics, self.validation = n_labels, metrics, validation
         self.clear()
 
     def clear(self) -> None:
@@ -69,7 +111,7 @@ class _Outputs:
             return None
         probability = (logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()).numpy()
         truth = np.eye(self.n_labels, dtype=np.int64)[target] if self.task == "single" else to_truth(target)
-        return truth, probability
+        return (truth, probability) if self.validation is None else self.validation.join(truth, probability)
 
     def _compute(self) -> dict[str, float | None]:
         arrays = self.arrays()
@@ -355,15 +397,19 @@ class TrainRecorder(Callback):
         return {"loss": loss, **metrics}
 
 
-def build_epoch_metrics(task: Task, n_labels: int, further: Metrics = ()) -> list[Metric]:
+def build_epoch_metrics(
+    task: Task, n_labels: int, further: Metrics = (), validation: ValidationUnits | None = None
+) -> list[Metric]:
     """The metrics to report of the validation split after each epoch: those of xrayfast, then further ones.
+
+    Those of xrayfast, and functions of `sklearn.metrics`, are of studies or patients where `validation` says so.
 
     Raises:
         ConfigError: a further one has no name, or that of another, or is a scorer of scikit-learn, or one of fastai's
             for the other task.
     """
     metrics = registry.history_metrics(task)
-    outputs = _Outputs(task, n_labels, metrics)
+    outputs = _Outputs(task, n_labels, metrics, validation)
     found: list[Metric] = [EpochMetric(name, outputs, first=i == 0) for i, name in enumerate(metrics)]
     for given in L(further):
         function = getattr(given, "func", given)  # of a functools.partial

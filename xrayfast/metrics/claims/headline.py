@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from xrayfast.config import Task
-from xrayfast.errors import format_interval, plural, shorten
+from xrayfast.errors import format_interval, plural, plural_noun, shorten
 from xrayfast.metrics.registry import EXACT_MATCH
 
 FEW_PATIENTS = 10
@@ -190,7 +190,7 @@ def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
 def _of_numbers(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     """Few images, few patients of a class, blank images."""
     summary = facts.summary
-    units, by = summary["images"], "image"
+    units, by = summary["images"], summary.get("unit", {}).get("name", "image")
     if found := summary.get("intervals"):
         units, by = found["units"], found["by"]
     if units < FEW_UNITS:
@@ -204,7 +204,8 @@ def _of_numbers(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
         if n < FEW_PATIENTS
     ]
     if few:
-        what = "images" if summary.get("patients") is None else "patients"
+        unit = summary.get("unit", {}).get("name", "image")
+        what = plural_noun(unit) if summary.get("patients") is None else "patients"
         yield HeadlineWarning(
             "few patients",
             f"Fewer than {FEW_PATIENTS} {what}: {shorten(few)}.",

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeVar, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xrayfast.config import Task
-from xrayfast.errors import plural, shorten
+from xrayfast.config import Task, Unit, UnitJoin
+from xrayfast.errors import plural, plural_noun, shorten
 from xrayfast.metrics.classification import Floats, nan_to_none
 from xrayfast.metrics.operating_points.calibration import (
     Scaling,
@@ -77,6 +77,8 @@ class Decision:
         target: the sensitivity or specificity to reach; None for other rules.
         confidence: with which new images are to reach it; None where only the validation images were to.
         positive: the positive class of a single-label task with two classes; None for other tasks.
+        unit: what thresholds were chosen on, and decide about.
+        unit_join: how probabilities of a study's or patient's images were joined for that.
     """
 
     task: Task
@@ -87,6 +89,8 @@ class Decision:
     target: float | None = None
     confidence: float | None = None
     positive: str | None = None
+    unit: Unit = "image"
+    unit_join: UnitJoin = "mean"
 
     @property
     def thresholds(self) -> Floats:
@@ -130,8 +134,10 @@ class Decision:
         """What thresholds were chosen for, in words; "" where none were."""
         if self.rule is None:
             return ""
-        sure = f" on new images, with {self.confidence:.0%} confidence" if self.confidence is not None else ""
-        return RULES[self.rule].format(self.target) + sure
+        of_units = "" if self.unit == "image" else f" of {plural_noun(self.unit)}"
+        new = f" on new {plural_noun(self.unit)}"
+        sure = f"{new}, with {self.confidence:.0%} confidence" if self.confidence is not None else ""
+        return RULES[self.rule].format(self.target) + (sure or of_units)
 
     @property
     def shortfall(self) -> str:
@@ -147,16 +153,17 @@ class Decision:
             counts = (point.positives, point.positive_patients)
             images, patients = counts if self.rule == "sensitivity" else (point.negatives, point.negative_patients)
             if expected := point.expected(self.rule, self.target):
-                units = plural(images, "image") + ("" if patients is None else f" of {plural(patients, 'patient')}")
+                units = plural(images, self.unit) + ("" if patients is None else f" of {plural(patients, 'patient')}")
                 found.append(f"{label} {expected[0]:.3f}, lower in {expected[1]:.0%} of such choices ({units})")
         if not found:
             return start.strip()
-        text = f"{start}The {self.rule} of {self.target:g} to expect on new images, on average: {shorten(found, 5)}."
+        text = f"{start}The {self.rule} of {self.target:g} to expect on new {plural_noun(self.unit)}, on average: "
+        text += f"{shorten(found, 5)}."
         if self.confidence is not None or self.target == 1:
             return text
         return (
             f"{text} --target-confidence 0.95 chooses thresholds for which it is lower in 5%, and needs "
-            f"{images_needed(self.target, 0.95)} patients (or images) for each."
+            f"{images_needed(self.target, 0.95)} patients (or {plural_noun(self.unit)}) for each."
         )
 
     def calibrated(self, raw: ArrayLike) -> Floats:
@@ -204,6 +211,8 @@ class Decision:
     def to_json(self) -> dict[str, Any]:
         """Its part of `labels.json`, beside labels and task; undefined values are None."""
         positive = {} if self.positive is None else {"positive": self.positive}
+        if self.unit != "image":
+            positive |= {"unit": self.unit, "unit_join": self.unit_join}
         return {**positive, "calibration": self._calibration_json(), "operating_points": self._points_json()}
 
     def _calibration_json(self) -> dict[str, Any] | None:
@@ -251,6 +260,9 @@ class Decision:
         positive, confidence = content.get("positive"), (points or {}).get("confidence")
         if positive is not None and (task != "single" or len(labels) != 2 or positive not in labels):
             raise ValueError(f"positive is {str(positive)[:40]!r}; expected one of two classes")
+        unit, unit_join = content.get("unit", "image"), content.get("unit_join", "mean")
+        if unit not in get_args(Unit) or unit_join not in get_args(UnitJoin):
+            raise ValueError(f"unit is {str(unit)[:40]!r}, joined by {str(unit_join)[:40]!r}")
         if points is not None and positive is not None and len(points.get("labels") or ()) == 1:
             rows = _of_labels(points, [positive])
         else:
@@ -264,6 +276,8 @@ class Decision:
             None if target is None else _read_number({"target": target}, "target"),
             None if confidence is None else _read_number({"confidence": confidence}, "confidence"),
             positive,
+            unit,
+            unit_join,
         )
 
 
@@ -280,35 +294,84 @@ def fit_decision(
     groups: ArrayLike | None = None,
     calibrate: bool = True,
 ) -> Decision:
-    """Fit the calibration, then choose thresholds on what it gives, both on the same validation images.
+    """Fit the calibration, then choose thresholds on what it gives, both on the same validation images: by
+    `fit_calibration` and `with_thresholds`, which explain the arguments.
+
+    Raises:
+        ValueError: As in `calibration` and `thresholds`.
+    """
+    decision = fit_calibration(truth, raw, labels, task, positive=positive, groups=groups, calibrate=calibrate)
+    return with_thresholds(decision, truth, decision.calibrated(raw), rule, target, confidence, groups=groups)
+
+
+def fit_calibration(
+    truth: ArrayLike,
+    raw: ArrayLike,
+    labels: Sequence[str],
+    task: Task,
+    *,
+    positive: str | None = None,
+    groups: ArrayLike | None = None,
+    calibrate: bool = True,
+) -> Decision:
+    """A decision without thresholds.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
         raw: (N, L) in [0, 1], the network's own probabilities.
         labels: the L names.
         task: "single" or "multi".
-        rule: by which thresholds are chosen; None for none.
-        target: of the rules "sensitivity" and "specificity".
-        confidence: with which new images are to reach the target; None for none.
-        positive: the positive class of a single-label task with two classes, whose scaling and threshold alone are
-            fitted.
+        positive: the positive class of a single-label task with two classes, whose scaling alone is fitted.
         groups: (N,) patient numbers, or None where none are known.
         calibrate: whether to fit a calibration.
 
     Raises:
-        ValueError: As in `calibration` and `thresholds`.
+        ValueError: As in `calibration`.
     """
     columns = slice(None) if positive is None else [list(labels).index(positive)]
-    cells = np.asarray(truth)[:, columns]
     calibration: Calibration = None
     if calibrate and positive is not None:
+        cells = np.asarray(truth)[:, columns]
         calibration = tuple(fit_scalings(cells, share_of_two(raw, list(labels).index(positive)), groups))
     elif calibrate:
         calibration = fit_temperature(truth, raw) if task == "single" else tuple(fit_scalings(truth, raw, groups))
-    decision = Decision(task, tuple(labels), calibration, positive=positive)
+    return Decision(task, tuple(labels), calibration, positive=positive)
+
+
+def with_thresholds(
+    decision: Decision,
+    truth: ArrayLike,
+    probability: NDArray[Any],
+    rule: Rule | None,
+    target: float | None = None,
+    confidence: float | None = None,
+    *,
+    groups: ArrayLike | None = None,
+    unit: Unit = "image",
+    unit_join: UnitJoin = "mean",
+) -> Decision:
+    """A decision with the same calibration, and thresholds chosen on these probabilities.
+
+    Args:
+        decision: with a calibration.
+        truth: (N, L) of 1, 0, and -1 where masked.
+        probability: (N, L) in [0, 1], calibrated; of studies or patients also joined.
+        rule: by which thresholds are chosen; None for none.
+        target: of the rules "sensitivity" and "specificity".
+        confidence: with which new images are to reach the target; None for none.
+        groups: (N,) patient numbers, or None where none are known.
+        unit: what the rows are of.
+        unit_join: how their images' probabilities were joined.
+
+    Raises:
+        ValueError: As in `thresholds`.
+    """
+    decision = replace(decision, points=(), rule=None, target=None, confidence=None, unit=unit, unit_join=unit_join)
     if rule is None:
         return decision
-    points = choose_thresholds(cells, decision.calibrated(raw)[:, columns], rule, target, confidence, groups)
+    columns = slice(None) if decision.positive is None else [decision.labels.index(decision.positive)]
+    cells = np.asarray(truth)[:, columns]
+    points = choose_thresholds(cells, probability[:, columns], rule, target, confidence, groups)
     return replace(decision, points=tuple(points), rule=rule, target=target, confidence=confidence)
 
 

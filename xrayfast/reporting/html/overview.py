@@ -327,7 +327,7 @@ def _(found: Comparison) -> Overview:
     pairs = records(found.differences)
     tested = sorted(pairs, key=lambda row: (row["p"] is None, row["p"] or 0.0))[:TESTS_SHOWN]
     shown = f", the {TESTS_SHOWN} with the lowest p of {len(pairs)}" if len(pairs) > TESTS_SHOWN else ""
-    caption = f"Paired differences from {found.reference}, on the same images{shown}"
+    caption = f"Paired differences from {found.reference}, on the same {found.units}{shown}"
     return Overview(
         "Comparison",
         "",

@@ -16,7 +16,7 @@ from PIL import Image
 
 from xrayfast.batches import batches_figure
 from xrayfast.config import Task
-from xrayfast.errors import plural
+from xrayfast.errors import plural, plural_noun
 from xrayfast.files import write_bytes
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.metrics.summary import MOST_LIKELY
@@ -37,7 +37,7 @@ from xrayfast.reporting.html.results_tables import binary_table, reliability_tab
 from xrayfast.reporting.html.tables import Matrix, Table
 from xrayfast.reporting.matrices import binary_figure, confusion_figure, cooccurrence_figure, merge_rare
 from xrayfast.reporting.probabilities import histogram_figure
-from xrayfast.reporting.wording import label_rows, of_positive, split_images
+from xrayfast.reporting.wording import label_rows, of_positive, split_images, unit_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ def headline_plot(split: str, summary: Mapping[str, Any], task: Task, prediction
         if task == "single"
         else "AUROC and average precision of each label with intervals, and calibration of all labels together"
     )
-    alt = f"{what}, of {split_images(split, summary['images'])}; the numbers are in the tables below."
+    alt = f"{what}, of {split_images(split, summary)}; the numbers are in the tables below."
     return plot(headline_figure(summary, task, predictions), "headline", "Result in a figure", alt)
 
 
@@ -198,7 +198,7 @@ def _drawn_labels(summary: Mapping[str, Any]) -> tuple[list[str], str]:
 
 def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> list[FigureBlock]:
     """ROC alone; precision and recall, probabilities and net benefit. Of many labels all are folded."""
-    kind = split_images(split, summary["images"])
+    kind, unit = split_images(split, summary), unit_of(summary)
     drawn, said = _drawn_labels(summary)
     roc, precision_recall = label_curves(summary, task, predictions, drawn)
     dots = " A dot is at the threshold." if any(curve.mark for curve in roc) else ""
@@ -219,10 +219,10 @@ def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, prediction
         FigureBlock(
             "Precision, probabilities, net benefit",
             "Precision by recall: guessing gives the dotted line, how common the label is here. Probabilities: of the "
-            "images with the label and without. Net benefit: what deciding at a threshold is worth, in true positives "
-            "per image, where a false positive at a threshold of p counts p / (1 - p) of a true one (Vickers and Elkin "
-            "2006); where another line is higher, the network is of no use. Its band is the 95% interval by patient at "
-            f"each threshold.{dots}{said}",
+            f"{plural_noun(unit)} with the label and without. Net benefit: what deciding at a threshold is worth, in "
+            f"true positives per {unit}, where a false positive at a threshold of p counts p / (1 - p) of a true one "
+            "(Vickers and Elkin 2006); where another line is higher, the network is of no use. Its band is the 95% "
+            f"interval by patient at each threshold.{dots}{said}",
             (first, second, *third),
             folded=not shown,
         ),
@@ -255,16 +255,16 @@ def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
         for one in (bins.get("before"), bins["after"])
     )
     compared = " Squares are the network's own probabilities, dots the calibrated ones." if before else ""
-    images = split_images(split, summary["images"])
+    images, units = split_images(split, summary), plural_noun(unit_of(summary))
     alt = f"Reliability diagrams of {images}, {len(after)} panels; the numbers are in the table below."
     return FigureBlock(
         "Calibration",
-        "Of the images that are given a probability near 0.7, seven in ten should have the label: the closer a dot is "
-        f"to the diagonal, the more a probability means what it says.{compared} A larger dot stands for more images, "
-        "its line is Wilson's 95% interval, and the bars below count the images in each bin. Small rings are bins of "
-        f"fewer than {FEW_IMAGES} images, which say little.{said}",
+        f"Of the {units} that are given a probability near 0.7, seven in ten should have the label: the closer a dot "
+        f"is to the diagonal, the more a probability means what it says.{compared} A larger dot stands for more "
+        f"{units}, its line is Wilson's 95% interval, and the bars below count the {units} in each bin. Small rings "
+        f"are bins of fewer than {FEW_IMAGES} {units}, which say little.{said}",
         (plot(reliability_figure(after, before), "reliability", "Reliability diagrams", alt),),
-        reliability_table(split, bins),
+        reliability_table(split, bins, unit_of(summary)),
         folded=True,
     )
 
@@ -273,10 +273,11 @@ def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[st
     """Single-label: the confusion matrix."""
     matrix, names = merge_rare(summary["confusion"], labels, PANELS)
     right = sum(summary["confusion"][i][i] for i in range(len(labels)))
-    rest = f" Classes with fewer images are one together; metrics.json has all {len(labels)}." * (
-        len(names) < len(labels)
+    rest = (
+        f" Classes with fewer {plural_noun(unit_of(summary))} are one together; metrics.json has all {len(labels)}."
+        * (len(names) < len(labels))
     )
-    kind = split_images(split, int(matrix.sum()))
+    kind = split_images(split, summary, int(matrix.sum()))
     alt = f"Confusion matrix of {kind} and {len(labels)} classes; {right} on the diagonal."
     return FigureBlock(
         "Confusion matrix",
@@ -290,8 +291,9 @@ def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[st
 def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> list[FigureBlock]:
     """Multi-label: one matrix per label, and which labels are predicted together."""
     counts, together = summary["confusion_per_label"], summary["cooccurrence"]
-    below = f"of {split_images(split, summary['images'])}; the numbers are in the table below."
-    drawn, said = _drawn_labels(summary)
+    below = f"of {split_images(split, summary)}; the numbers are in the table below."
+    (drawn, said), unit = _drawn_labels(summary), unit_of(summary)
+    units = plural_noun(unit)
     alt = f"{len(drawn)} two-by-two matrices, one per label, {below}"
     shown = {label: counts[label] for label in drawn}
     by_label = plot(binary_figure(shown), "confusion", "One matrix per label", alt)
@@ -302,16 +304,17 @@ def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str])
     return [
         FigureBlock(
             "Right and wrong by label",
-            "For each label the images that carry it (yes) and those that don't (no), by what was predicted "
+            f"For each label the {units} that carry it (yes) and those that don't (no), by what was predicted "
             f"at its threshold. Per cent and shade are shares of the row.{said}",
             (by_label,),
-            binary_table(split, counts),
+            binary_table(split, counts, unit),
             folded=True,
         ),
         FigureBlock(
             "Which labels are predicted together",
-            "How often the label of the column was predicted on images that carry the label of the row. An "
-            f"image may carry several labels, so a cell beside the diagonal is not always a mistake.{said}",
+            f"How often the label of the column was predicted on {units} that carry the label of the row. "
+            f"{'An' if unit == 'image' else 'A'} {unit} may carry several labels, so a cell beside the diagonal is not "
+            f"always a mistake.{said}",
             (predicted,),
             Matrix(f"{split}-cooccurrence", "Actual label (rows) by predicted label (columns)", drawn, matrix),
             folded=True,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xrayfast.config import Task
+from xrayfast.errors import plural_noun
 from xrayfast.metrics.intervals.formulas import METHODS
 from xrayfast.metrics.operating_points import calibration_metrics, fixed_rates
 from xrayfast.metrics.operating_points.decision import Decision
@@ -19,11 +20,11 @@ from xrayfast.metrics.registry import (
     overall_metrics,
 )
 from xrayfast.reporting.html.tables import Cell, Column, Table, metric_cell, number_cell
-from xrayfast.reporting.wording import interval_of, label_rows, of_positive, percent, split_images
+from xrayfast.reporting.wording import interval_of, label_rows, of_positive, percent, split_images, unit_of, units_of
 
 CONFUSED_ROWS = 10
 
-TITLES = {"support": "Images", "negatives": "Images without", "threshold": "Threshold"}
+TITLES = {"support": "{}", "negatives": "{} without", "threshold": "Threshold"}
 MOST_USED = ("support", "threshold", *label_columns("page"))
 """The columns of a table by label that is no wider than a printed page."""
 
@@ -55,7 +56,7 @@ def all_metrics_table(split: str, summary: Mapping[str, Any], task: Task) -> Tab
 
 def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Table]]:
     """The metrics by label: a table of the most used, no wider than a printed page, and tables of all others."""
-    kind = split_images(split, summary["images"])
+    kind = split_images(split, summary)
     first = label_table(f"{split}-by-label", f"By label, {kind}; a header sorts the table", summary)
     others = [metric for name, metric in label_metrics(prevalence=True).items() if name not in MOST_USED]
     decided = ["negatives", *(metric.name for metric in others if metric.depends_on != "probability")]
@@ -93,7 +94,7 @@ def fixed_rates_table(split: str, summary: Mapping[str, Any]) -> Table | None:
     titles = fixed_rates.TITLES
     rows = [[Cell(row["label"]), *_operating_cells(row, titles)] for row in summary["fixed_rates"]]
     columns = [Column("Label", text=True), *map(Column, titles.values())]
-    caption = f"By label, {split_images(split, summary['images'])}: read off the ROC curve, whatever the threshold; "
+    caption = f"By label, {split_images(split, summary)}: read off the ROC curve, whatever the threshold; "
     caption += "no interval where too few patients (or images) lie beyond the fixed rate"
     return Table(f"{split}-fixed-rates", caption, columns, rows, sortable=True)
 
@@ -150,11 +151,11 @@ def confused_table(split: str, summary: Mapping[str, Any]) -> Table:
         rows.append([Cell(cell["actual"]), Cell(cell["predicted"]), images])
     shown = f", the first {CONFUSED_ROWS} of {len(cells)} pairs" if len(cells) > CONFUSED_ROWS else ""
     caption = f"Mistakes by pair of classes, with their share of the actual class{shown}"
-    columns = (Column("Actual", text=True), Column("Predicted", text=True), Column("Images"))
+    columns = (Column("Actual", text=True), Column("Predicted", text=True), Column(units_of(summary)))
     return Table(f"{split}-confused", caption, columns, rows, sortable=True)
 
 
-def binary_table(split: str, counts_by_label: Mapping[str, Sequence[Sequence[int]]]) -> Table:
+def binary_table(split: str, counts_by_label: Mapping[str, Sequence[Sequence[int]]], unit: str = "image") -> Table:
     """The four cells of each label's 2x2 matrix, [[tn, fp], [fn, tp]]."""
     names = ("True negative", "False positive", "False negative", "True positive")
     rows = [
@@ -162,7 +163,7 @@ def binary_table(split: str, counts_by_label: Mapping[str, Sequence[Sequence[int
         for label, counts in counts_by_label.items()
     ]
     columns = (Column("Label", text=True), *map(Column, names))
-    return Table(f"{split}-binary", "Images by label", columns, rows, sortable=True)
+    return Table(f"{split}-binary", f"{plural_noun(unit).capitalize()} by label", columns, rows, sortable=True)
 
 
 def fold_table(metrics: Mapping[str, Any], task: Task, id: str) -> Table:
@@ -186,7 +187,7 @@ def fold_table(metrics: Mapping[str, Any], task: Task, id: str) -> Table:
         for title, key in {"Mean": "mean", "Standard deviation": "sd", "Lowest": "lowest", "Highest": "highest"}.items()
     ]
     columns = [Column("Repeat and fold" if several else "Fold", text=True), Column("Run", text=True)]
-    columns += map(Column, ("Images", "Patients", "Best epoch", *map(metric_title, names)))
+    columns += map(Column, (units_of(metrics["valid"]), "Patients", "Best epoch", *map(metric_title, names)))
     caption = "By fold, with the calibration and thresholds of the whole; the standard deviation is between folds"
     return Table(id, caption, columns, rows, totals, sortable=True)
 
@@ -206,10 +207,12 @@ def by_patient_table(metrics: Mapping[str, Any], task: Task) -> Table | None:
     return Table("by-patient", "The same settings with folds by image and by patient, out of fold", columns, rows)
 
 
-def reliability_table(split: str, reliability: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Table:
+def reliability_table(
+    split: str, reliability: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], unit: str = "image"
+) -> Table:
     """One row per bin, of each label before and after calibration; empty bins are left out."""
     columns = [Column(name, text=True) for name in ("Label", "Calibration", "Bin")]
-    columns += map(Column, ("Images", "Mean probability", "Share with the label"))
+    columns += map(Column, (plural_noun(unit).capitalize(), "Mean probability", "Share with the label"))
     rows = [
         [
             Cell(label),
@@ -224,7 +227,7 @@ def reliability_table(split: str, reliability: Mapping[str, Mapping[str, Sequenc
         for one in bins
         if one["count"]
     ]
-    return Table(f"{split}-reliability", "Bins with at least one image", columns, rows, sortable=True)
+    return Table(f"{split}-reliability", f"Bins with at least one {unit}", columns, rows, sortable=True)
 
 
 def thresholds_table(decision: Decision) -> Table:
@@ -239,8 +242,9 @@ def thresholds_table(decision: Decision) -> Table:
         counts = (number_cell(point.positives, ",d"), number_cell(point.negatives, ",d"))
         rows.append([Cell(label), threshold, *cells, *counts, Cell(point.reason or "chosen")])
     columns = [Column("Label", text=True), Column("Threshold"), Column("Sensitivity"), Column("Specificity")]
-    columns += [Column("Images with"), Column("Images without"), Column("Choice", text=True)]
-    return Table("thresholds", "Operating points, on the validation images", columns, rows, sortable=True)
+    units = plural_noun(decision.unit)
+    columns += [Column(f"{units.capitalize()} {has}") for has in ("with", "without")] + [Column("Choice", text=True)]
+    return Table("thresholds", f"Operating points, on the validation {units}", columns, rows, sortable=True)
 
 
 def scalings_table(decision: Decision) -> Table | None:
@@ -259,7 +263,8 @@ def label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Iter
     """The metrics by label of a summary, as far as it has them."""
     rows = label_rows(summary)
     there = [name for name in metrics if rows and name in rows[0]]
-    columns = [Column("Label", text=True), *(Column(column_title(name)) for name in there)]
+    unit = unit_of(summary)
+    columns = [Column("Label", text=True), *(Column(column_title(name, unit)) for name in there)]
     cells = [
         [Cell(row["label"]), *(metric_cell(summary, name, row, FORMS.get(name, ".3f")) for name in there)]
         for row in rows
@@ -278,9 +283,9 @@ def _methods_note(summary: Mapping[str, Any], names: Iterable[str]) -> str:
     return f". Intervals, {text}" if text else ""
 
 
-def column_title(name: str) -> str:
-    """What people read above a column of a table by label."""
-    return TITLES.get(name) or metric_title(name)
+def column_title(name: str, unit: str = "image") -> str:
+    """The title of a column of a table by label, which counts images, studies or patients."""
+    return TITLES.get(name, "").format(plural_noun(unit).capitalize()) or metric_title(name)
 
 
 def _method(interval: Mapping[str, Any] | None) -> str | None:

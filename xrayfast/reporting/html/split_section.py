@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from xrayfast.config import Task
-from xrayfast.errors import plural
+from xrayfast.errors import plural, plural_noun
 from xrayfast.metrics.claims.headline import FEW_PATIENTS
 from xrayfast.metrics.registry import AT_THRESHOLD, metric_title
 from xrayfast.predictions import Predictions
@@ -25,11 +25,13 @@ from xrayfast.reporting.wording import (
     images_of_patients,
     interval_methods,
     interval_of,
+    joining_text,
     label_rows,
     percent,
     population_text,
     resampled_units,
     split_images,
+    unit_of,
 )
 
 SplitName: TypeAlias = Literal["valid", "test", "external", "folds", "table"]
@@ -107,7 +109,7 @@ def split_section(split: SplitReport, task: Task, is_headline: bool = True) -> d
         "title": SPLIT_TITLES[name],
         "images_text": images_of_patients(summary),
         "population": population_text(summary),
-        "predictions_note": split.predictions_note,
+        "predictions_note": " ".join(filter(None, [split.predictions_note, joining_text(summary)])),
         "warnings": [(one["text"], one["advice"]) for one in summary.get("warnings", ())],
         "intervals_text": intervals_text(summary),
         "words": _words(split, task),
@@ -144,16 +146,23 @@ def intervals_text(summary: Mapping[str, Any]) -> str:
         f"{found['level']:.0%} intervals ({interval_methods(summary)}) from {resampled_units(summary)}, those of a "
         f"bootstrap from {found['resamples']:,} resamples."
     )
-    return text if found["by"] == "patient" else f"{text} No patients are known, so images were drawn."
+    return (
+        text
+        if found["by"] == "patient"
+        else f"{text} No patients are known, so {plural_noun(unit_of(summary))} were drawn."
+    )
 
 
 def _words(split: SplitReport, task: Task) -> str:
     """How good the network is, on whom, with intervals, and what guessing would give: two sentences."""
     summary, n = split.summary, int(split.summary["scored"])
     if n == 0:
-        return "All labels of this split's images are masked." if summary["images"] else "This split holds no images."
-    whom = split_images(split.name, n)
-    if summary.get("patients"):
+        units = plural_noun(unit_of(summary))
+        return (
+            f"All labels of this split's {units} are masked." if summary["images"] else f"This split holds no {units}."
+        )
+    whom = split_images(split.name, summary, n)
+    if summary.get("patients") and unit_of(summary) != "patient":
         whom += f" of {plural(summary['patients'], 'patient')}"
     if task == "multi":
         return f"On {whom}, {_of_all_labels(summary)}"
@@ -165,7 +174,7 @@ def _words(split: SplitReport, task: Task) -> str:
         [row] = label_rows(summary)
         auroc = f"is {_value(summary, 'auroc', row)}, where guessing gives 0.5"
         if row["auroc"] is None:
-            auroc = f"is not defined, since {'no' if row['support'] == 0 else 'every'} image has the label"
+            auroc = f"is not defined, since {'no' if row['support'] == 0 else 'every'} {unit_of(summary)} has the label"
         return (
             f"On {whom}, AUROC for {row['label']} {auroc}. "
             f"{_at_threshold(summary, row)}{shown} were given the right class; {constant}."
@@ -194,7 +203,9 @@ def _of_all_labels(summary: Mapping[str, Any]) -> str:
     if len(often) > 1:
         best, worst = (choose(often, key=lambda row: row["auroc"]) for choose in (max, min))
         ends = f" {best['label']} is ranked best ({best['auroc']:.3f}), {worst['label']} worst ({worst['auroc']:.3f})"
-        rest = f", of those with {FEW_PATIENTS} images or more" if len(often) < len(rows) else ""
+        rest = (
+            f", of those with {FEW_PATIENTS} {plural_noun(unit_of(summary))} or more" if len(often) < len(rows) else ""
+        )
         ends += f"{rest}."
     return (
         f"AUROC, averaged over {plural(len(rows), 'label')}, is {_value(summary, 'auroc_macro')}, where guessing gives "

@@ -10,7 +10,7 @@ from xrayfast.metrics.registry import headline_metrics, metric_title
 from xrayfast.metrics.subgroups import GAP_METRICS
 from xrayfast.reporting.html.plots import subgroup_plot
 from xrayfast.reporting.html.tables import Cell, Column, Table, metric_cell, number_cell
-from xrayfast.reporting.wording import ALPHA, gap_test, label_rows, of_positive
+from xrayfast.reporting.wording import ALPHA, gap_test, label_rows, of_positive, units_of
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
 
@@ -52,7 +52,7 @@ def _overall(id: str, attribute: Mapping[str, Any], task: Task) -> Table:
     ]
     by = attribute["by"]
     titles = [of_positive(attribute["groups"][0], name)[0] for name in names]
-    columns = [Column(by[:1].upper() + by[1:], text=True), Column("Images"), Column("Patients")]
+    columns = [Column(by[:1].upper() + by[1:], text=True), Column(units_of(attribute["groups"][0])), Column("Patients")]
     columns += [*(Column("Labels with AUROC") for _ in counts), *map(Column, titles)]
     return Table(id, f"By {by}; a header sorts the table", columns, rows, sortable=True)
 

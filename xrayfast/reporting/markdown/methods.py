@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from xrayfast.cross_validation import CrossValidation
-from xrayfast.errors import plural
+from xrayfast.errors import plural, plural_noun
 from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.reporting.markdown import descriptions as say
 from xrayfast.reporting.markdown.metric_blocks import interval_note
 from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts, read_run_facts
-from xrayfast.reporting.wording import SPLIT_TITLES
+from xrayfast.reporting.wording import SPLIT_TITLES, joining_text, unit_of
 from xrayfast.run import Run
 
 
@@ -137,4 +137,8 @@ def _metrics(facts: RunFacts) -> list[str]:
         return []
     split, summary = facts.main_split
     names = [metric.title for key, metric in headline_metrics(facts.task).items() if key in summary["overall"]]
-    return [f"Main metrics on the {SPLIT_TITLES[split].lower()} images: {'; '.join(names)}.", interval_note(summary)]
+    return [
+        f"Main metrics on the {SPLIT_TITLES[split].lower()} {plural_noun(unit_of(summary))}: {'; '.join(names)}.",
+        *filter(None, [joining_text(summary).rpartition(" A radiograph that is shown")[0]]),
+        interval_note(summary),
+    ]

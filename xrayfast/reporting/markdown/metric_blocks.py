@@ -10,7 +10,16 @@ from xrayfast.config import Task
 from xrayfast.errors import format_interval, format_value, plural
 from xrayfast.metrics.registry import AT_THRESHOLD, headline_metrics, label_columns, metric_title, prevalence_metrics
 from xrayfast.reporting.markdown.markup import DASH, Markdown, markdown_table
-from xrayfast.reporting.wording import gap_test, interval_methods, interval_of, label_rows, of_positive, resampled_units
+from xrayfast.reporting.wording import (
+    gap_test,
+    interval_methods,
+    interval_of,
+    label_rows,
+    of_positive,
+    resampled_units,
+    unit_of,
+    units_of,
+)
 
 
 def format_number(value: Any, form: str = ".3f") -> str:
@@ -59,7 +68,8 @@ def labels_markdown(summary: Mapping[str, Any]) -> Markdown:
     names = (*label_columns("full"), *prevalence_metrics())
     of_labels = label_rows(summary)
     keys = [key for key in names if any(key in row for row in of_labels)]
-    counts = {"support": "Images with", "negatives": "Images without"}
+    units = units_of(summary)
+    counts = {"support": f"{units} with", "negatives": f"{units} without"}
     counts = {key: words for key, words in counts.items() if any(key in row for row in of_labels)}
     rows = []
     for row in of_labels:
@@ -90,10 +100,10 @@ def subgroup_blocks(summary: Mapping[str, Any], task: Task) -> list[str]:
         for group in by["groups"]:
             counts = (format_number(group.get(count), ",d") for count in ("images", "patients"))
             rows.append((group["value"], *counts, *(estimate(group, *of_positive(group, key)[1:]) for key in keys)))
-        missing = f" (unknown of {plural(by['missing'], 'image')})" if by.get("missing") else ""
+        missing = f" (unknown of {plural(by['missing'], unit_of(by['groups'][0]))})" if by.get("missing") else ""
         blocks.append(f"By {by['by']}{missing}:")
         titles = [of_positive(by["groups"][0], key)[0] for key in keys]
-        blocks.append(markdown_table((by["by"].capitalize(), "Images", "Patients", *titles), rows))
+        blocks.append(markdown_table((by["by"].capitalize(), units_of(by["groups"][0]), "Patients", *titles), rows))
         blocks += [_gap(gap) for gap in (by.get("gaps") or ())[:3]]
         blocks += [str(note) for note in by.get("notes") or ()]
     return blocks

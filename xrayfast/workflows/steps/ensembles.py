@@ -89,16 +89,25 @@ def average_by_image(found: Sequence[Predictions]) -> tuple[Predictions, NDArray
     np.add.at(raw, rows, every.raw)
     np.add.at(loss, rows, every.loss)
     raw /= counts[:, None]
-    return replace(first, raw=raw, probability=raw, loss=loss / counts), counts
+    studies = None
+    if every.studies is not None:  # some may have none recorded
+        known = every.studies != ""
+        studies = np.full(len(first), "", dtype=object)
+        studies[rows[known][::-1]] = every.studies[known][::-1]  # the first one stays
+    return replace(first, raw=raw, probability=raw, loss=loss / counts, studies=studies), counts
 
 
 def concatenate(found: Sequence[Predictions]) -> Predictions:
-    """Predictions one after the other, with the attributes that all have."""
+    """Predictions one after the other, with the attributes that all have, and the studies that some have."""
     first, *_ = found
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(one, name) for one in found])
         for name in ("images", "patients", "truth", "probability", "loss", "raw")
     }
+    if any(one.studies is not None for one in found):
+        unknown = (np.full(len(one), "", dtype=object) for one in found)
+        pairs = zip(found, unknown, strict=True)
+        columns["studies"] = np.concatenate([none if one.studies is None else one.studies for one, none in pairs])
     shared = [name for name in first.attributes if all(name in one.attributes for one in found)]
     attributes = {name: np.concatenate([one.attributes[name] for one in found]) for name in shared}
     return replace(first, **columns, attributes=attributes)

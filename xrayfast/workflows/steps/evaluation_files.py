@@ -11,6 +11,7 @@ import pandas as pd
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.evaluation import Evaluation
 from xrayfast.files import write_csv, write_text
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import Predictions
 from xrayfast.reporting.figures import Case
 from xrayfast.reporting.html.pages.evaluation_page import EvaluationData, render_evaluation_page
@@ -24,25 +25,26 @@ _WORST = 12  # images with the largest losses are shown
 
 
 def shown_cases(
-    run: Run, predictions: Predictions, paths: Mapping[str, str], images: DecodedImages
+    decision: Decision, predictions: Predictions, paths: Mapping[str, str], images: DecodedImages
 ) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     """The images of other data with the largest losses, and some that were predicted right.
 
     Args:
-        run: that was evaluated.
-        predictions: of the images.
+        decision: on the predictions.
+        predictions: of the images, or of studies or patients.
         paths: of their files, by name.
         images: decoded for the network; the files are read again where these are too small to look at.
     """
     files = {image: Path(path) for image, path in paths.items()}
     shown = images if images.side >= IMAGE_SIZE // 2 else None
     no_metrics: dict[str, Any] = {"per_label": []}  # `cases` needs none
-    found = Interpretation(predictions, run.task, files, images=shown, decision=run.decision, summary=no_metrics)
+    found = Interpretation(predictions, decision.task, files, images=shown, decision=decision, summary=no_metrics)
     return found.cases(_WORST), found.right_cases(RIGHT_SHOWN)
 
 
 def write_page(
     run: Run,
+    decision: Decision,
     evaluation: Evaluation,
     metrics: Mapping[str, Any],
     created: str,
@@ -53,6 +55,7 @@ def write_page(
 
     Args:
         run: that was evaluated.
+        decision: on its predictions.
         evaluation: with its predictions written.
         metrics: the content of `metrics.json`.
         created: the time, from `run.now`.
@@ -70,7 +73,7 @@ def write_page(
     split = SplitReport(name, metrics["result"], cases[0], note, evaluation.predictions, right=cases[1])
     created = created[:16].replace("T", " ") + " UTC"
     page = EvaluationData(
-        run.path.name, created, command, run.task, run.labels, metrics, split, run.decision, run.chosen_on
+        run.path.name, created, command, run.task, run.labels, metrics, split, decision, run.chosen_on
     )
     write_text(evaluation.report_path, render_evaluation_page(page))
 

@@ -38,7 +38,7 @@ from xrayfast.workflows.data import image_infos, split_table
 from xrayfast.workflows.interpret import read_interpretations
 from xrayfast.workflows.steps.ensembles import average_by_image, concatenate
 from xrayfast.workflows.steps.leaks import ComparedImages
-from xrayfast.workflows.steps.results import DECISION_SPLIT, choose_decision, finalize_results, resolve_monitor
+from xrayfast.workflows.steps.results import DECISION_SPLIT, by_unit, choose_decision, finalize_results, resolve_monitor
 
 _OF_FIRST_FOLD = (
     "versions", "platform", "device", "device_name", "precision", "threads", "arch", "parameters", "loss",
@@ -290,7 +290,7 @@ def join(cv: CrossValidation, settings: ResultsConfig | None = None) -> None:
     cv.write_out_of_fold(list(zip(numbers.T, calibrated, strict=True)))
     rows: list[FoldRecord] = []
     for place, (run, predictions) in enumerate(zip(runs, by_fold, strict=True)):
-        summary = _summarise(predictions.calibrated(decision), decision)
+        summary = _summarise(by_unit(predictions.calibrated(decision), settings, decision), decision)
         rows.append(
             {
                 "fold": place % folds + 1,
@@ -305,7 +305,7 @@ def join(cv: CrossValidation, settings: ResultsConfig | None = None) -> None:
         )
     further: dict[str, Any] = {
         "folds": rows,
-        "repeats": [_summarise(one, decision)["overall"] for one in calibrated],
+        "repeats": [_summarise(by_unit(one, settings, decision), decision)["overall"] for one in calibrated],
         "spread": spread([row["overall"] for row in rows]),
     }
     if grouped := find_grouped(cv):

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.cross_validation import CrossValidation
-from xrayfast.errors import shorten
+from xrayfast.errors import plural_noun, shorten
 from xrayfast.metrics.intervals.bootstrap import Interval, paired_differences
 from xrayfast.metrics.intervals.comparison import holm, mcnemar, resampled_t_test
 from xrayfast.metrics.intervals.delong import delong_test
@@ -74,8 +74,8 @@ def compare_pair(
     notes = []
     if len(rows_a) < max(len(a), len(b)):
         notes.append(
-            f"compared with {{reference}} on the {len(rows_a)} images that both have, of {len(a)} and {len(b)}; the "
-            "table's values are over all images of each."
+            f"compared with {{reference}} on the {len(rows_a)} {plural_noun(a.unit)} that both have, of {len(a)} and "
+            f"{len(b)}; the table's values are over all {plural_noun(a.unit)} of each."
         )
     a, b = a.select(rows_a), b.select(rows_b)
     groups = a.groups if b.groups is None else b.groups
@@ -246,7 +246,7 @@ def _few_patients_note(predictions: Predictions, groups: NDArray[np.int64] | Non
         fewest = min(len(np.unique(units[truth == value])) for value in (0, 1))
         if fewest < FEW:
             found.append(f"{label} ({fewest})")
-    kind = "images" if groups is None else "patients"
+    kind = plural_noun(predictions.unit) if groups is None else "patients"
     text = f"fewer than {FEW} {kind} with, or without, {shorten(found, 20)}: DeLong's p is approximate there."
     return [text] if found else []
 

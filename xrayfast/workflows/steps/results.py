@@ -1,25 +1,38 @@
-"""From a run's predictions to its results: calibration and thresholds from validation, then metrics of each split."""
+"""From a run's predictions to its results: calibration and thresholds from validation, then metrics of each split.
+
+Predictions are of images and are calibrated as such. `by_unit` joins those of a study or patient: thresholds, metrics
+and reports are of what it gives.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xrayfast.config import DEFAULT_METRIC, Config, PredictedSplit, ResultsConfig, Task, TrainConfig
+from xrayfast.config import (
+    DEFAULT_METRIC,
+    Config,
+    PredictedSplit,
+    ResultsConfig,
+    Task,
+    TrainConfig,
+    UnitJoin,
+)
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.splits.stratify import Split
-from xrayfast.errors import ConfigError, did_you_mean, plural, shorten
+from xrayfast.errors import ConfigError, did_you_mean, plural, plural_noun, shorten
 from xrayfast.errors.escapes import warn
 from xrayfast.files import write_text
 from xrayfast.metrics.claims.headline import HeadlineFacts, HeadlineWarning, headline_warnings
 from xrayfast.metrics.claims.optimism import f1_optimism
 from xrayfast.metrics.inputs import count_patients
 from xrayfast.metrics.operating_points.calibration_metrics import calibration_rows
-from xrayfast.metrics.operating_points.decision import Decision, fit_decision
+from xrayfast.metrics.operating_points.decision import Decision, fit_calibration, with_thresholds
 from xrayfast.metrics.operating_points.decision_curve import net_benefits
 from xrayfast.metrics.operating_points.fixed_rates import fixed_rate_rows
 from xrayfast.metrics.operating_points.thresholds import Rule, images_needed, threshold_array
@@ -47,21 +60,23 @@ def finalize_results(
 
     Args:
         run: whose history and `run.json` are written already.
-        predictions: by split, "valid" among them; only their raw probabilities count. "train" gets no intervals:
-            the network has seen these images.
+        predictions: of images by split, "valid" among them; only their raw probabilities count. "train" gets no
+            intervals: the network has seen these images.
         settings: which thresholds to choose, and how to compute metrics.
         seed: of the bootstrap.
         decision: that was chosen before; None to choose it.
 
     Raises:
         ConfigError: a prevalence is no share, or is of an unknown label.
+        DataError: as in `Predictions.by_unit`.
     """
     rule, _ = threshold_rule(settings, run.task)
     decision = decision or choose_decision(predictions[DECISION_SPLIT], run.task, settings)
     prevalence = parse_prevalences(settings.prevalence, run.labels)
     calibrated = {split: raw.calibrated(decision) for split, raw in predictions.items()}
     metrics: dict[str, Any] = {}
-    for split, found in calibrated.items():
+    for split, of_images in calibrated.items():
+        found = by_unit(of_images, settings, decision)
         resamples = 0 if split == "train" else settings.resamples
         metrics[split] = compute_metrics(found, decision, prevalence=prevalence, resamples=resamples, seed=seed)
         if split != "train":
@@ -72,25 +87,62 @@ def finalize_results(
         metrics["loss"] = {split: float(np.nanmean(found.loss)) for split, found in calibrated.items()}
     run.write_decision(decision)
     for split, found in calibrated.items():
-        run.write_predictions(split, found)
+        run.write_predictions(split, found if settings.unit == "study" else replace(found, studies=None))
     run.write_metrics({**metrics, "decision": decision.to_json(), **run_context(run)})
 
 
 def choose_decision(chosen_on: Predictions, task: Task, settings: ResultsConfig) -> Decision:
-    """Calibration and thresholds, chosen on predictions of which only the raw probabilities count."""
-    rule, target = threshold_rule(settings, task)
-    return fit_decision(
+    """Calibration, chosen on predictions of images of which only the raw probabilities count, and thresholds, chosen on
+    what `by_unit` makes of them.
+    """
+    decision = fit_calibration(
         chosen_on.truth,
         chosen_on.raw,
         chosen_on.labels,
         task,
-        rule=rule,
-        target=target,
-        confidence=settings.target_confidence,
         positive=positive_class(task, chosen_on.labels, settings.positive),
         groups=chosen_on.groups,
         calibrate=settings.calibrate,
     )
+    rule, target = threshold_rule(settings, task)
+    return choose_thresholds(decision, chosen_on, settings, rule, target, settings.target_confidence)
+
+
+def choose_thresholds(
+    decision: Decision,
+    chosen_on: Predictions,
+    settings: ResultsConfig,
+    rule: Rule | None,
+    target: float | None,
+    confidence: float | None,
+) -> Decision:
+    """A decision with the same calibration, and thresholds chosen on predictions of images, joined by the settings."""
+    found = by_unit(chosen_on.calibrated(decision), settings, decision)
+    return with_thresholds(
+        decision,
+        found.truth,
+        found.probability,
+        rule,
+        target,
+        confidence,
+        groups=found.groups,
+        unit=settings.unit,
+        unit_join=joined_by(settings),
+    )
+
+
+def joined_by(settings: ResultsConfig) -> UnitJoin:
+    """How images are joined; "mean" where they are not."""
+    return settings.unit_join if settings.unit != "image" else "mean"
+
+
+def by_unit(
+    predictions: Predictions, settings: ResultsConfig, decision: Decision, named_by: Collection[str] = ()
+) -> Predictions:
+    """Calibrated predictions of images as those of the studies or patients of which the settings want results; see
+    `Predictions.by_unit`.
+    """
+    return predictions.by_unit(settings.unit, settings.unit_join, decision.task, decision.positive, named_by)
 
 
 def update_results(run: Run, options: Mapping[str, Any], chosen_on: Predictions) -> Config:
@@ -99,13 +151,14 @@ def update_results(run: Run, options: Mapping[str, Any], chosen_on: Predictions)
     Args:
         run: a completed run.
         options: fields of ResultsConfig, over the run's settings; a rule for thresholds replaces the run's own.
-        chosen_on: the predictions on which thresholds are chosen.
+        chosen_on: the predictions of images on which thresholds are chosen.
 
     Returns:
         The settings, with that number.
 
     Raises:
         ConfigError: an option is wrong.
+        DataError: as in `Predictions.by_unit`.
     """
     config = run.config
     rules = {"thresholds": "auto", "target_sensitivity": None, "target_specificity": None}
@@ -116,28 +169,25 @@ def update_results(run: Run, options: Mapping[str, Any], chosen_on: Predictions)
     notes = check_effects(config.results) + check_results(config.results, run.task, run.labels, most_likely)
     for note in notes if options.keys() & {"thresholds", "target_confidence", "positive"} else ():
         warn(note)
-    require_enough_images(config.results, run.task, run.labels, chosen_on.truth, chosen_on.patients.tolist())
+    require_enough_images(config.results, run.task, chosen_on)
     run.write_config(config.updated({"resamples": run.config.results.resamples}))
     return config
 
 
-def refit_decision(run: Run, options: Mapping[str, Any]) -> None:
-    """Choose calibration and thresholds and compute metrics again from a run's saved predictions.
+def refit_decision(run: Run, options: Mapping[str, Any], found: Mapping[Split, Predictions]) -> None:
+    """Choose calibration and thresholds and compute metrics again from a run's saved predictions, and write them.
 
     Without options the calibration and thresholds of the run stay, also where this version would choose others.
 
     Args:
         run: a completed run.
         options: as of `update_results`.
+        found: its predictions of images, of all splits that it predicted.
 
     Raises:
         ConfigError: an option is wrong.
-        RunError: the run has no predictions.
+        DataError: as in `Predictions.by_unit`.
     """
-    splits: list[Split] = list(dict.fromkeys([DECISION_SPLIT, *run.predicted_splits]))
-    if run.has_train_predictions:
-        splits.append("train")
-    found = {split: run.predictions(split) for split in splits}
     config = update_results(run, options, found[DECISION_SPLIT])
     before, positive = run.decision, positive_class(run.task, run.labels, config.results.positive)
     keeps = not options and before.calibration is not None and before.positive == positive
@@ -155,7 +205,9 @@ def compute_metrics(
 ) -> dict[str, Any]:
     """The metrics of predictions as `metrics.summary.summarise` gives them, with those of `subgroups`.
 
-    Also what `operating_results` gives and, where `Decision.is_one_vs_rest`, `at_thresholds` by `one_vs_rest`.
+    Of studies or patients `unit` tells how their images' probabilities were joined, the number of `images`, and how
+    many are `of_one_image`. Also what `operating_results` gives and, where `Decision.is_one_vs_rest`, `at_thresholds`
+    by `one_vs_rest`.
 
     Args:
         predictions: calibrated by the decision.
@@ -168,11 +220,18 @@ def compute_metrics(
     arrays = predictions.truth, predictions.probability, predictions.labels
     bootstrap: dict[str, Any] = {"groups": predictions.groups, "resamples": resamples, "seed": seed}
     options: dict[str, Any] = {"threshold": decision.thresholds, "prevalence": prevalence, **bootstrap}
+    options["unit"] = predictions.unit
     summary = summarise(*arrays, decision.task, raw=predictions.raw, positive=decision.positive, **options)
     if decision.is_one_vs_rest:
         summary["at_thresholds"] = one_vs_rest(*arrays, threshold_array(decision.points), **bootstrap)
     summary |= operating_results(predictions, decision, resamples=resamples, seed=seed)
     summary["population"] = predictions.population()
+    if (counts := predictions.counts) is not None:
+        summary["unit"] |= {
+            "join": decision.unit_join,
+            "images": predictions.n_images,
+            "of_one_image": int((counts == 1).sum()),
+        }
     values = subgroup_values(predictions, by)
     if values:
         summary["subgroups"] = subgroups(*arrays, decision.task, values, positive=decision.positive, **options)
@@ -221,9 +280,10 @@ def _f1_notes(predictions: Predictions, decision: Decision, seed: int) -> list[s
     if not flattered:
         return []
     most = sorted(flattered.items(), key=lambda item: -item[1][0])
-    listed = shorten([f"{label} {by:.2f} ({plural(n, 'image')} with it)" for label, (by, n) in most], 10)
+    listed = shorten([f"{label} {by:.2f} ({plural(n, predictions.unit)} with it)" for label, (by, n) in most], 10)
     return [
-        f"F1 here is that of thresholds chosen for it here; on new images it is lower, on average by about: {listed} "
+        f"F1 here is that of thresholds chosen for it here; on new {plural_noun(predictions.unit)} it is lower, on "
+        f"average by about: {listed} "
         "(leave-one-out bootstrap of patients)."
     ]
 
@@ -333,32 +393,35 @@ def check_results(
         ConfigError: a setting is wrong for them.
     """
     parse_prevalences(settings.prevalence, labels)
+    if task == "single" and settings.unit != "image" and settings.unit_join == "noisy-or":
+        raise ConfigError(
+            "unit_join is noisy-or, which is for labels that apply independently, and of this data exactly one class "
+            "applies. Use --unit-join mean or max."
+        )
     binary = positive_class(task, labels, settings.positive) is not None
     return check_effects(settings, DecisionFacts(task == "single" if most_likely is None else most_likely, binary))
 
 
-def require_enough_images(
-    settings: ResultsConfig, task: Task, labels: Sequence[str], truth: NDArray[Any], patients: Sequence[str]
-) -> None:
-    """Raise an error where validation has too few images for the confidence in a target, of every label.
+def require_enough_images(settings: ResultsConfig, task: Task, images: Predictions) -> None:
+    """Raise an error where validation has too few images, or units, for the confidence in a target, of every label, or
+    they can't be joined to units.
 
     Args:
         settings: the settings.
         task: "single" or "multi".
-        labels: the L names.
-        truth: (N, L) of 1, 0, and -1 where masked, of the validation split.
-        patients: (N,) names, "" where unknown.
+        images: of the validation split; only truth, patients and studies count.
 
     Raises:
         ConfigError: it has.
+        DataError: as in `Predictions.by_unit`.
     """
+    positive = positive_class(task, images.labels, settings.positive)
+    validation = images.by_unit(settings.unit, settings.unit_join, task, positive)
+    labels, truth = validation.labels, validation.truth
     rule, target = threshold_rule(settings, task)
     if settings.target_confidence is None or target is None:
         return
-    names = np.asarray(patients, dtype=object)
-    known = names != ""
-    units, kind = (np.where(known, names, np.arange(len(names))), "patient") if known.any() else (None, "image")
-    positive = positive_class(task, labels, settings.positive)
+    units, kind = validation.groups, validation.unit if validation.groups is None else "patient"
     cells = truth == (1 if rule == "sensitivity" else 0)
     found = {
         label: int(column.sum()) if units is None else len(set(units[column]))

@@ -203,8 +203,9 @@ def _leave_out_unlabeled(
 
 def _require_no_table_options(config: DataConfig) -> None:
     named = [name for name in _TABLE_OPTIONS if getattr(config, name)]
-    if config.patient_col and is_column_name(config.patient_col):
-        named.append("patient_col")
+    named += [
+        name for name in ("patient_col", "study_col") if (chosen := getattr(config, name)) and is_column_name(chosen)
+    ]
     if named:
         about = f"{named[0]} is about cells" if named[0] in ("uncertain", "blank") else f"{named[0]} names a column"
         raise ConfigError(f"{about}, but there is no table of labels; expected --labels FILE.csv.")

@@ -68,11 +68,13 @@ def answer(found: Comparison) -> list[str]:
     pairs = records(found.differences)
     known = [row for row in pairs if row["metric"] == found.order and not row["label"] and row["low"] is not None]
     if not pairs:
-        return [*told, f"No other run could be compared with {found.reference} on the same images."]
+        return [*told, f"No other run could be compared with {found.reference} on the same {found.units}."]
     apart = [row for row in known if row["low"] > 0 or row["high"] < 0]
     described = shorten((f"{row['run']} ({_difference_text(row)})" for row in apart), 5)
     beyond = f"{len(apart) or 'none'} of {plural(len(known), 'run')}" + (f": {described}" if apart else "")
-    told.append(f"On the same images, the interval of the difference from {found.reference} excludes 0 for {beyond}.")
+    told.append(
+        f"On the same {found.units}, the interval of the difference from {found.reference} excludes 0 for {beyond}."
+    )
     if found.tests:
         titled = [(row, metric_title(row["metric"]) + (f" of {row['label']}" if row["label"] else "")) for row in pairs]
         clear = [f"{row['run']} ({title})" for row, title in titled if row["significant"] is True]
@@ -106,11 +108,12 @@ def _difference_text(row: Mapping[str, Any]) -> str:
 
 def _facts(found: Comparison) -> list[tuple[str, str]]:
     """What was compared on which images."""
-    shared = found.differences if len(found.differences) else found.table
+    shared, units = found.differences if len(found.differences) else found.table, found.units.capitalize()
     facts = [
         ("Split", found.split_title),
-        ("Images in common" if len(found.differences) else "Images", _span(shared["images"])),
+        (f"{units} in common" if len(found.differences) else units, _span(shared["images"])),
         ("Patients", _span(shared["patients"])),
+        ("Joined by", "" if found.unit == "image" else found.unit_join),
         ("Order", f"{metric_title(found.order)}, best first"),
         ("Compared with", found.reference),
         ("Data", shorten(dict.fromkeys(found.table["data"]), 3)),
@@ -138,7 +141,7 @@ def runs_table(found: Comparison, metrics: Any) -> Table:
         ]
         for row in records(found.table)
     ]
-    columns = [RUN, Column("Images"), *(Column(metric_title(name)) for name in names)]
+    columns = [RUN, Column(found.units.capitalize()), *(Column(metric_title(name)) for name in names)]
     id = "runs" if tuple(metrics) == found.metrics else "all-metrics"
     return Table(id, f"Ordered by {metric_title(found.order)}, with 95 % intervals", columns, rows, sortable=True)
 
@@ -174,8 +177,12 @@ def differences_table(found: Comparison) -> Table:
         ]
         for run, cells in by_run.items()
     ]
-    columns = [RUN, Column("Images in common"), *(Column(metric_title(name)) for name in found.metrics)]
-    caption = f"Run minus {found.reference}, on the images that both have, with 95 % intervals"
+    columns = [
+        RUN,
+        Column(f"{found.units.capitalize()} in common"),
+        *(Column(metric_title(name)) for name in found.metrics),
+    ]
+    caption = f"Run minus {found.reference}, on the {found.units} that both have, with 95 % intervals"
     return Table("differences", caption, columns, rows)
 
 
@@ -184,7 +191,11 @@ def subgroup_tables(found: Comparison) -> list[Table]:
     tables: dict[str, dict[tuple[str, str], dict[str, Mapping[str, Any]]]] = {}
     for row in [] if found.subgroups is None else records(found.subgroups):
         tables.setdefault(row["by"], {}).setdefault((row["value"], row["run"]), {})[row["metric"]] = row
-    titles = [RUN, Column("Images in common"), *(Column(metric_title(name)) for name in found.metrics)]
+    titles = [
+        RUN,
+        Column(f"{found.units.capitalize()} in common"),
+        *(Column(metric_title(name)) for name in found.metrics),
+    ]
     return [
         Table(
             f"by-{i}",

@@ -1,0 +1,218 @@
+"""A run's own predictions as results need them: with columns of its table that form subgroups, and by study."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrayfast.config import SECTIONS, DataConfig, PredictedSplit, ResultsConfig, Unit, UnitJoin
+from xrayfast.data.labels.names import normalize_label
+from xrayfast.data.sources.class_folders.read import read_folder_groups
+from xrayfast.data.sources.file_matching import absolute
+from xrayfast.data.sources.label_table import read_further_columns
+from xrayfast.errors import ConfigError, RunError, plural_noun, shorten
+from xrayfast.errors.escapes import warn
+from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.option_effects import check_effects
+from xrayfast.predictions import (
+    ATTRIBUTES,
+    PREDICTION_COLUMNS,
+    PROBABILITY_PREFIX,
+    RAW_PREFIX,
+    Predictions,
+    image_studies,
+)
+from xrayfast.run import Run
+from xrayfast.workflows.data import find_data
+from xrayfast.workflows.steps.results import (
+    DECISION_SPLIT,
+    by_unit,
+    check_results,
+    choose_thresholds,
+    compute_metrics,
+    joined_by,
+)
+
+FOLDER = "folder"
+"""The attribute that the folders above class folders are, such as hospitals."""
+
+MAX_GROUPS = 20
+"""Values of a column that forms subgroups; one with more is a number or names patients."""
+
+
+def with_columns(
+    by: Sequence[str], known: Mapping[str, NDArray[Any]], config: DataConfig, images: Sequence[str], where: str
+) -> dict[str, NDArray[Any]]:
+    """The known attributes of images, and those of `by` that are columns of the data set's table, or `FOLDER`.
+
+    Raises:
+        ConfigError: there is no table, or no folder above those of classes, or a column has too many values or
+            another's name; `where` says of what.
+        DataError: the table can't be read, or lacks a column.
+    """
+    further = [name for name in by if name not in known]
+    if not further:
+        return dict(known)
+    there = shorten(known) or f"none of {', '.join(ATTRIBUTES)}"
+    groups = read_folder_groups(absolute(config.source), config) if config.labels is None and FOLDER in further else {}
+    if config.labels is None and (further != [FOLDER] or not any(groups.values())):
+        raise ConfigError(
+            f"by: {where} do not give {' and '.join(further)}; they give {there}. Add such a column to a table of "
+            "labels; DICOM headers give sex, age and view too."
+        )
+    columns = {FOLDER: groups}
+    if config.labels is not None:
+        columns = read_further_columns(config.labels, absolute(config.source), config, further)
+    found, origin = dict(known), (config.labels or config.source).name
+    for name in further:
+        if name in PREDICTION_COLUMNS or name.startswith((PROBABILITY_PREFIX, RAW_PREFIX)):
+            raise ConfigError(f"by: '{name}' is a column of predictions already. Rename that of {origin}.")
+        found[name] = read_groups(name, [columns[name].get(image, "") for image in images], origin)
+    return found
+
+
+def read_groups(name: str, cells: Sequence[str], origin: str) -> NDArray[np.object_]:
+    """The values of a column that forms subgroups, of which spellings of one group are joined, with a warning.
+
+    Raises:
+        ConfigError: there are none, or too many.
+    """
+    values = _join_spellings(name, cells)
+    distinct = set(values.tolist()) - {""}
+    if not 1 <= len(distinct) <= MAX_GROUPS:
+        raise ConfigError(
+            f"by: '{name}' of {origin} has {len(distinct)} values on these images; expected 1 to {MAX_GROUPS} groups, "
+            "such as hospitals or devices."
+        )
+    return values
+
+
+def _join_spellings(name: str, cells: Sequence[str]) -> NDArray[np.object_]:
+    """The values of a column, of which spellings of one group are joined, with a warning."""
+    counts = Counter(filter(None, cells))
+    spellings: dict[str, list[str]] = {}
+    for value, _ in counts.most_common():
+        spellings.setdefault(normalize_label(value), []).append(value)
+    if joined := [f"'{first}' (also {shorten(map(repr, others))})" for first, *others in spellings.values() if others]:
+        warn(f"by: spellings of one group of '{name}' are joined: {shorten(joined)}. Write them alike to be sure.")
+    first_of = {value: listed[0] for listed in spellings.values() for value in listed}
+    return np.array([first_of.get(cell, "") for cell in cells], dtype=object)
+
+
+def add_own_columns(run: Run, predictions: Predictions, by: Sequence[str]) -> Predictions:
+    """A run's own predictions, with columns of its table."""
+    images, where = predictions.images.tolist(), f"{run.path}: the saved predictions"
+    return replace(predictions, attributes=with_columns(by, predictions.attributes, run.config.data, images, where))
+
+
+Key = TypeVar("Key")
+
+
+def add_studies(run: Run, found: Mapping[Key, Predictions], unit: Unit) -> dict[Key, Predictions]:
+    """A run's own predictions of images, with the studies of its data where results are by study and none are recorded.
+
+    Raises:
+        RunError: the data are gone or have changed.
+    """
+    if unit != "study" or all(one.studies is not None for one in found.values()):
+        return dict(found)
+    data = find_data(run)
+    if data is None:
+        raise RunError(
+            f"{run.path}: its predictions do not say which images are of one study, and its data in "
+            f"{run.config.data.source}, which may, are gone or have changed. Put them back, or leave out --unit."
+        )
+    known = image_studies(data.table)
+    study_of = {} if known is None else dict(zip(data.table["image"].tolist(), known.tolist(), strict=True))
+    return {
+        key: replace(one, studies=np.array([study_of.get(image, "") for image in one.images.tolist()], dtype=object))
+        for key, one in found.items()
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class RunByUnit:
+    """A run whose results are of images, studies or patients, whichever is asked for.
+
+    Attributes:
+        run: a completed run.
+        settings: its own, but for `unit` and `unit_join`.
+        decision: its own; for another unit the same calibration, and thresholds that are chosen again.
+        notes: sentences on these thresholds.
+    """
+
+    run: Run
+    settings: ResultsConfig
+    decision: Decision
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, run: Run, unit: Unit | None, unit_join: UnitJoin | None) -> RunByUnit:
+        """The run by a unit, by default its own.
+
+        Raises:
+            ConfigError: the two options contradict each other or the run's task.
+            DataError: the unit of no image is known, or images of one are of several classes.
+            RunError: a file is damaged, or studies are not recorded and the run's data are gone.
+        """
+        given = {name: value for name, value in (("unit", unit), ("unit_join", unit_join)) if value is not None}
+        back = {"unit_join": "mean"} if unit == "image" and unit_join is None else {}
+        nothing: dict[str, set[str]] = {name: set() for name in SECTIONS}
+        settings = run.config.updated(back).with_given(nothing).updated(given).results
+        if given:
+            check_effects(settings)
+            check_results(settings, run.task, run.labels)
+        own = run.decision
+        other = replace(own, unit=settings.unit, unit_join=joined_by(settings))
+        if own == other or own.rule is None:
+            return cls(run, settings, other)
+        there = f"those of the run are for {plural_noun(own.unit)}"
+        there += f" (joined by {own.unit_join})" if own.unit != "image" else ""
+        if DECISION_SPLIT not in run.predicted_splits:
+            note = f"Thresholds are the run's: {there}, and it has no predictions of validation to choose others on."
+            return cls(run, settings, other, (note,))
+        [chosen_on] = add_studies(run, {DECISION_SPLIT: run.predictions(DECISION_SPLIT)}, settings.unit).values()
+        decision = choose_thresholds(own, chosen_on, settings, own.rule, own.target, own.confidence)
+        units = plural_noun(settings.unit)
+        return cls(run, settings, decision, (f"Thresholds were chosen again on the validation {units}: {there}.",))
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether results are of another unit than the run's own are."""
+        own = self.run.config.results
+        return (own.unit, own.unit_join) != (self.settings.unit, self.settings.unit_join)
+
+    def images(self, split: str, by: Sequence[str] = ()) -> Predictions:
+        """The saved predictions of the images of a split, with columns of the run's table.
+
+        Raises:
+            ConfigError: as in `with_columns`, like the next one.
+            DataError: likewise.
+            RunError: the run has none, or studies are not recorded and its data are gone.
+        """
+        [found] = add_studies(self.run, {split: self.run.predictions(split)}, self.settings.unit).values()
+        return add_own_columns(self.run, found, by)
+
+    def join(self, images: Predictions, named_by: Collection[str] = ()) -> Predictions:
+        """Calibrated predictions of images by the unit, as in `Predictions.by_unit`.
+
+        Raises:
+            DataError: the unit of no image is known, or images of one are of several classes.
+        """
+        return by_unit(images, self.settings, self.decision, named_by)
+
+    def metrics(self, split: PredictedSplit) -> Mapping[str, Any]:
+        """The summary of a split: that in `metrics.json`, or computed for another unit.
+
+        Raises:
+            RunError: a file is damaged.
+        """
+        if not self.is_changed:
+            return self.run.metrics[split]
+        images, seed = self.images(split), self.run.config.train.seed
+        return compute_metrics(self.join(images), self.decision, resamples=self.settings.resamples, seed=seed, by=())
