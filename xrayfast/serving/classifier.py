@@ -27,7 +27,7 @@ from xrayfast.metrics.operating_points.thresholds import threshold_array
 from xrayfast.predictions import PROBABILITY_PREFIX
 from xrayfast.run import Run
 from xrayfast.serving.answers import Answer, Csv, FileAnswer, LabelAnswer, SaliencyAnswer
-from xrayfast.workflows.predict import SPREAD_PREFIX, check_abstention, in_square, open_exported, tabulate
+from xrayfast.workflows.predict import SPREAD_PREFIX, check_abstention, check_unit, in_square, open_exported, tabulate
 
 OVERLAY_SIDE = 224
 """Least side of an overlay in pixels: on a smaller image its colours would be a few squares."""
@@ -89,7 +89,7 @@ class Classifier:
             self._window = self.run.config.data.window
         self.decision: Decision = self._predictor.decision
         self.size: int = self._predictor.size
-        for sentence in check_abstention(self.decision, abstain_below):
+        for sentence in (*check_abstention(self.decision, abstain_below), *check_unit(self.decision)):
             note(sentence)
         if self.run is not None:
             self.no_saliency = self._try_saliency()

@@ -112,7 +112,7 @@ def predict(
                 predictor = _open_networks(members, device, arch)
             for sentence in (
                 *check_abstention(predictor.decision, abstain_below),
-                *_check_unit(predictor.decision),
+                *check_unit(predictor.decision),
             ):
                 note(sentence)
             tables: list[pd.DataFrame] = []
@@ -152,7 +152,7 @@ def _open_networks(members: Sequence[Run], device: Device, arch: Callable[..., A
     return EnsemblePredictor([Predictor.from_run(member, device, arch) for member in members], decision)
 
 
-def _check_unit(decision: Decision) -> list[str]:
+def check_unit(decision: Decision) -> list[str]:
     """A note where thresholds that decide on single images were chosen for studies or patients."""
     if decision.unit == "image" or decision.rule is None:
         return []
