@@ -12,7 +12,7 @@ from PIL import Image
 
 from xrayfast.config import DataConfig
 from xrayfast.data.cache.shards import ImageInfo
-from xrayfast.data.images.notes import describe_contents
+from xrayfast.data.images.contents import describe_contents
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.labels.targets import join_labels
 from xrayfast.data.manifest import Manifest

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from xrayfast.data.images.contents import describe_contents
 from xrayfast.data.images.jpeg import CUT_SCAN
 from xrayfast.data.images.notes import (
     COLOURED_MARKS,
     PLAIN_AREAS,
     TOO_SMOOTH,
-    describe_contents,
     describe_notes,
     group_notes,
     needs_attention,
@@ -70,14 +70,15 @@ def test_notes_that_differ_in_numbers_are_one_kind():
 
 
 def draw_film(height=200, width=180):
-    """A dark background, a body, two lungs darker than it, and a bright middle; with some texture."""
+    """A dark background, a body, two lungs darker than it, a bright middle and a heart; with some texture."""
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     film = np.full((height, width), 15.0)
     film[(rows / 1.1) ** 2 + (columns / 0.85) ** 2 < 1] = 140
     for side in (-1, 1):
         film[(rows / 0.6) ** 2 + ((columns - side * 0.42) / 0.28) ** 2 < 1] = 60
     film[abs(columns) < 0.12] = 210
-    return (film + 10 * np.sin(rows * 40) * np.cos(columns * 30)).clip(0, 255).astype(np.uint8)
+    film[(rows / 0.4) ** 2 + ((columns - 0.2) / 0.3) ** 2 < 1] = 190
+    return (film + 12 * rows + 10 * np.sin(rows * 40) * np.cos(columns * 30)).clip(0, 255).astype(np.uint8)
 
 
 FILM = draw_film()
@@ -220,15 +221,81 @@ def damaged(pixels):
 
 @pytest.mark.parametrize("side", [128, 320])
 def test_damage_repetition_and_edge_maps_are_noted(side):
-    # With the noise of a detector, as a phantom has less of it than any radiograph.
-    film = phantom("normal", patient=1, image=0, size=side) + np.random.default_rng(1).normal(0, 2, (side, side))
-    film = film.clip(0, 255).astype(np.uint8)
+    film = textured_film(side)
     assert describe_contents(film) == []
     for note, images in damaged(film).items():
         for i, pixels in enumerate(images):
             found = describe_contents(pixels)
             assert any(note in one for one in found) and all(map(needs_attention, found)), (note, i, found)
             assert len(found) == 1 or "half" in note, found
+
+
+def textured_film(side, patient=1):
+    """With the noise of a detector, as a phantom has less of it than any radiograph."""
+    film = phantom("normal", patient=patient, image=0, size=side) + np.random.default_rng(patient).normal(
+        0, 2, (side,) * 2
+    )
+    return film.clip(0, 255).astype(np.uint8)
+
+
+def resized(pixels, width, height):
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def ball(side, noise):
+    """A shaded disc beside the middle, as a phantom of wax."""
+    y, x = np.mgrid[:side, :side]
+    height = 1 - ((y - 0.53 * side) ** 2 + (x - 0.47 * side) ** 2) / (0.3 * side) ** 2
+    draw = np.random.default_rng(side).normal(0, noise, (side, side))
+    return (np.where(height > 0, 40 + 200 * np.sqrt(height.clip(0)), 5) + draw).clip(0, 255).astype(np.uint8)
+
+
+def with_grid(pixels, every, value):
+    pixels = pixels.copy()
+    pixels[every // 2 :: every] = pixels[:, every // 2 :: every] = value
+    return pixels
+
+
+def composed(side):
+    """By the note that each should have, images that are made of others, or of none."""
+    film, other, third = (textured_film(side, patient) for patient in (1, 2, 3))
+    clean = phantom("normal", patient=1, image=0, size=side)
+    half, block, inner = side // 2, side // 8, np.s_[:, side // 6 : -side // 6]
+    shifted = np.vstack(
+        [np.roll(film[i : i + block], i // block % 2 * side // 8, axis=1) for i in range(0, side, block)]
+    )
+    return {
+        "as of swapped halves or images side by side": [
+            np.roll(film, half, axis=0), np.roll(film, (half, half), (0, 1)),
+            np.roll(film[inner], film[inner].shape[1] // 2, axis=1),
+            resized(np.hstack([film[inner], other[inner] // 2 + 90]), side, side),
+            as_jpeg(resized(np.block([[film, other], [third, film]]), side, side)),
+        ],
+        "left and right halves mirrored": [
+            np.hstack([film[:, :half], film[:, :half][:, ::-1]]),
+            as_jpeg(np.hstack([film[:, half:][:, ::-1], film[:, half:]])),
+        ],
+        "upper and lower halves mirrored": [np.vstack([film[:half], film[:half][::-1]])],
+        "pixels, as of several images in one": [np.hstack([film, other, third]), np.vstack([film, other, third, film])],
+        "steps along the thirds": [
+            np.hstack([resized(one[inner], side // 3, side) for one in (film // 3 + 150, other, third // 3 + 120)])
+        ],
+        "steps at regular distances|lost, shifted or drawn": [
+            shifted, as_jpeg(shifted), with_grid(film, 48, 255), as_jpeg(with_grid(film, 40, 200)),
+        ],
+        "as by a wrong width": [np.resize(clean, (side, side + more)) for more in (1, 2, 5, -1, -3, 12)],
+        "as where values overflow": [(2 * film.astype(int) % 256).astype(np.uint8)],
+        "groups, as where bits are lost": [as_jpeg(film // 16 * 17), as_jpeg(film // 20 * 20)],
+        "as test objects are": [ball(side, 4), 255 - as_jpeg(ball(side, 3))],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("side", [128, 320])
+def test_images_put_together_or_of_no_body_are_noted(side):
+    for note, images in composed(side).items():
+        for i, pixels in enumerate(images):
+            found = describe_contents(np.ascontiguousarray(pixels))
+            assert any(re.search(note, one) for one in found) and all(map(needs_attention, found)), (note, i, found)
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -258,7 +325,8 @@ def test_no_real_radiograph_looks_like_a_mask_or_a_map(shared):
             unreadable += 1
     odd = {TOO_SMOOTH, PLAIN_AREAS, COLOURED_MARKS, CUT_SCAN}
     damage = re.compile(
-        "salt and pepper|lines are lost|bits are lost|data are missing|edge maps|image repeated|half white|in a part of"
+        "salt and pepper|lines are lost|bits are lost|data are missing|edge maps|image repeated|half white|"
+        "in a part of|mirrored|a step along|steps|wrong width|overflow|test objects|several images"
     )
     print(f"{len(read_notes)} radiographs")
     assert len(read_notes) > 7800 and unreadable < 3

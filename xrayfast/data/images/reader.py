@@ -11,11 +11,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from xrayfast.data.images.contents import describe_contents
 from xrayfast.data.images.dicom.parse import HEAD_BYTES, is_dicom, is_dicom_file
 from xrayfast.data.images.dicom.render import decode_dicom
 from xrayfast.data.images.dicom.windowing import WindowChoice, parse_window
 from xrayfast.data.images.limits import require_image_bytes, require_image_file
-from xrayfast.data.images.notes import describe_contents
 from xrayfast.data.images.pillow import decode_with_pillow
 from xrayfast.data.images.radiograph import Pixels, Radiograph
 from xrayfast.errors import ReadError
@@ -27,7 +27,7 @@ __all__ = [
     "read_bytes",
 ]  # fmt: skip
 
-READER_VERSION = 9
+READER_VERSION = 10
 """Increased when any image or its notes may come out differently: images cached by another version are not used."""
 
 _FORMAT_BY_SUFFIX = {
@@ -85,8 +85,9 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
     Colour DICOM and all other formats have no window.
 
     The notes say what was done, where little can be seen (one shade, nearly black or white, noise, a black or white
-    half), where an image looks damaged (lost lines, rows alike, few gray levels, salt and pepper) or is no plain
-    radiograph (two images in one, one repeated, an inverted one, an edge map).
+    half), where an image looks damaged (lost or shifted lines, a wrong width, rows alike, few gray levels, values that
+    overflow, salt and pepper) or is no plain radiograph (several images in one, halves swapped, repeated or mirrored,
+    an inverted one, an edge map, a drawn grid, a test object).
 
     Raises:
         ReadError: no regular file that can be opened, or one that is empty, truncated, damaged, over a limit of

@@ -1,0 +1,196 @@
+"""What an image shows: notes on one in which little can be seen, or that is no plain radiograph."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+from operator import sub
+
+import numpy as np
+
+from xrayfast.data.images.damage import LEAST_SIDE, describe_damage
+from xrayfast.data.images.notes import FEW_SHADES, PLAIN_AREAS, TOO_SMOOTH, TWO_SHADES
+from xrayfast.data.images.radiograph import Pixels
+
+_SAMPLED = 64  # rows and columns
+_RUN = 16  # neighbouring pixels
+_CONSTANT, _FLAT, _DARK, _BRIGHT = 2.55, 64, 64, 191  # gray levels of 0..255
+_NOISE = 0.8
+_FEW_SHADES = 8
+_SHADE = 8  # gray levels that one shade may differ by
+_AT_SHADE, _OF_SHADES = (
+    0.7,
+    0.95,
+)  # shares of a shade's pixels that are nearly equal, and of all pixels that are of shades
+_LEAST_PIXELS = 16  # of a shade
+
+_BLACK, _BLACK_SHARE = 12, 0.95  # gray level, and share of the pixels of a black half
+_BRIGHT_BORDER, _BRIGHTER = 140, 10  # gray levels, the latter of the lungs over the middle of an inverted image
+
+_SMOOTH, _PARTLY_SMOOTH, _EDGED = 0.18, 0.4, 0.9
+_STILL, _STILL_BESIDE_EDGES, _OF_TWO_PEAKS = 0.5, 0.35, 0.8
+"""Bends over steps, shares of equal neighbours, and of pixels at the two commonest levels: see `_describe_texture`."""
+
+
+def describe_contents(pixels: Pixels) -> list[str]:
+    """Notes on an image (H, W) in which little or nothing can be seen, judged by some thousands of its pixels.
+
+    Most images are settled by fewer than a hundred, in 0.005 ms: small ones are read in 0.2 ms.
+    """
+    height, width = pixels.shape
+    # One step of this length along all rows meets columns evenly.
+    few = sorted(pixels.reshape(-1)[:: height // _SAMPLED * width + (width * 3) // 8 + 1].tobytes())
+    low, high = few[len(few) // 20], few[-1 - len(few) // 20]
+    if high - low < 1.25 * _FLAT or 2 * len(set(few)) <= len(few):
+        sample = pixels[:: -(-height // _SAMPLED), :: -(-width // _SAMPLED)]
+        # Before contrast: the values of label maps may be 0, 1 and 2.
+        if _count_shades(sample) and (shades := _count_shades(pixels)) > 1:
+            return [TWO_SHADES if shades == 2 else FEW_SHADES.replace("#", str(shades))]
+        counted = np.bincount(sample.ravel()).cumsum()
+        low, high = counted.searchsorted((0.05 * sample.size, 0.95 * sample.size)).tolist()
+        if high - low < _FLAT:
+            return _describe_flat(pixels, sample, low, high)
+    if _is_noise(pixels, high - low):
+        return ["neighbouring pixels differ as in noise"]
+    return _describe_texture(pixels) or describe_damage(pixels) + _describe_areas(pixels, few)
+
+
+def _describe_texture(pixels: Pixels) -> list[str]:
+    """A note on an image without the texture of a radiograph, at a scale of 64 pixels for the shorter side.
+
+    There a step from pixel to pixel bends by so much of its size on average: 0.48 to 0.81 in 7,800 radiographs of two
+    public collections, 0.34 and more where they were scaled down to 64 pixels; below 0.16 in gradients, heat maps and
+    distance maps, where rounding is no bend, and 0.9 and more in label maps.
+    """
+    side = min(pixels.shape)
+    if side < LEAST_SIDE:
+        return []
+    every = max(1, round(side / _SAMPLED))
+    sample = pixels[every // 2 :: every, every // 2 :: every]
+    line = sample[len(sample) // 2].tobytes()
+    steps = list(map(sub, line, line[1:]))
+    bent, stepped = sum(abs(a - b) for a, b in pairwise(steps)), 2 * sum(map(abs, steps))
+    few_still = steps.count(0) < _STILL_BESIDE_EDGES * len(line)
+    if few_still and 1.25 * _PARTLY_SMOOTH * stepped < bent < 0.9 * _EDGED * stepped:
+        return []  # mostly
+    bend = _bend([sample, sample.T])
+    still = float((sample[:, 1:] == sample[:, :-1]).mean())
+    if bend > _EDGED and still > _STILL_BESIDE_EDGES:
+        return [PLAIN_AREAS]
+    counts = np.bincount(sample.ravel(), minlength=256 + 2)
+    near = counts[:-2] + counts[1:-1] + counts[2:]
+    peak = int(near.argmax())
+    others = np.concatenate([near[: max(0, peak - _SHADE)], near[peak + _SHADE :]])
+    of_two = int(near[peak] + others.max(initial=0)) > _OF_TWO_PEAKS * sample.size
+    if bend < _SMOOTH or (bend < _PARTLY_SMOOTH and still > _STILL) or of_two:
+        return [TOO_SMOOTH]
+    return []
+
+
+def _bend(lines: Sequence[Pixels]) -> float:
+    """How much steps along rows bend, less what rounding makes, over the size of the steps; 0.5 without any step."""
+    bent = stepped = 0
+    for rows in lines:
+        steps = np.diff(rows.astype(np.int16), axis=1)
+        bent += int(np.maximum(np.abs(np.diff(steps, axis=1)) - 1, 0).sum())
+        stepped += int(np.abs(steps[:, 1:]).sum() + np.abs(steps[:, :-1]).sum())
+    return bent / stepped if stepped else 0.5
+
+
+def _describe_areas(pixels: Pixels, few: Sequence[int]) -> list[str]:
+    """Notes on an image half of which is black or white, or that looks inverted.
+
+    `few` are some of its pixels, sorted. Of 7,800 radiographs of two public collections one is half black, none half
+    white, and 9 look inverted, which lie on their side or are overexposed; of the same
+    radiographs inverted, a third to a half have that note.
+    """
+    height, width = pixels.shape
+    if min(height, width) < LEAST_SIDE:
+        return []
+    notes = []
+    if _is_inverted(pixels):
+        notes.append("may be inverted: white around the body, and the lungs brighter than the middle")
+    if bisect_right(few, _BLACK) > 0.4 * len(few):
+        notes += _describe_halves(pixels, "black")
+    if bisect_left(few, 255 - _BLACK) < 0.6 * len(few):
+        notes += _describe_halves(255 - pixels, "white")
+    return notes
+
+
+def _describe_halves(pixels: Pixels, shade: str) -> list[str]:
+    height, width = pixels.shape
+    halves = {
+        ("left", "right"): (pixels[:, : width // 2], pixels[:, width // 2 :]),
+        ("upper", "lower"): (pixels[: height // 2], pixels[height // 2 :]),
+    }
+    notes = []
+    for sides, two in halves.items():
+        shares = [float((half[::4, ::4] <= _BLACK).mean()) for half in two]
+        if max(shares) > _BLACK_SHARE and min(shares) < 0.5:
+            notes.append(f"{sides[shares[0] < shares[1]]} half {shade}")
+    return notes
+
+
+def _is_inverted(pixels: Pixels) -> bool:
+    """Whether most of the border is bright, and the lungs, at the left and right, are brighter than the middle."""
+    height, width = pixels.shape
+    columns = [int(share * width) for share in (0.26, 0.5, 0.73, 0.01, 0.99)]
+    sums = [sum(pixels.item(height * row // 10, column) for row in (3, 4, 5, 6)) for column in columns]
+    if sums[0] + sums[2] <= 2 * sums[1] or max(sums[3:]) <= 2 * _BRIGHT_BORDER:
+        return False  # the usual case
+    places = (np.linspace(0, side - 1, _SAMPLED).round().astype(np.intp) for side in pixels.shape)
+    sample = pixels[np.ix_(*places)].astype(np.float64)
+    lungs = (sample[16:44, 10:24].mean() + sample[16:44, 40:54].mean()) / 2
+    border = np.median(np.hstack((sample[:, :3], sample[:, -3:])))
+    return bool(border > _BRIGHT_BORDER and lungs > sample[16:48, 28:36].mean() + _BRIGHTER)
+
+
+def _count_shades(pixels: Pixels) -> int:
+    """How many shades the pixels are of, as in masks and label maps; 0 where these are more than a few.
+
+    Scaling and JPEG make a few others of each, most of them close to it, and some between.
+    """
+    counts = np.bincount(pixels.ravel(), minlength=256)
+    shades = int(np.count_nonzero(counts))
+    if shades <= _FEW_SHADES:
+        return shades if np.count_nonzero(counts >= _LEAST_PIXELS) > 1 else 1
+    left = pixels.size
+    for shade in range(1, _FEW_SHADES + 1):
+        level = int(counts.argmax())
+        near = counts[max(0, level - _SHADE) : level + _SHADE + 1]
+        own = near.sum()
+        if counts[max(0, level - 1) : level + 2].sum() < _AT_SHADE * own:
+            return 0
+        near[:] = 0
+        left -= own
+        if left < (1 - _OF_SHADES) * pixels.size:
+            return shade
+    return 0
+
+
+def _describe_flat(pixels: Pixels, sample: Pixels, low: int, high: int) -> list[str]:
+    """Notes on an image of little contrast; `low` and `high` are the 5 and 95 percentiles of a sample."""
+    if sample.std() < _CONSTANT:
+        return ["of one shade" if pixels.min() == pixels.max() else "nearly of one shade"]
+    notes = ["nearly black"] if high < _DARK else ["nearly white"] if low > _BRIGHT else []
+    return [*notes, "nearly without contrast"]
+
+
+def _is_noise(pixels: Pixels, spread: int) -> bool:
+    """Whether neighbours in rows, or in columns, differ as much as any two pixels do.
+
+    Of two independent pixels the mean squared difference is twice the variance.
+    """
+    height, width = pixels.shape
+    run = pixels[height // 2, width // 2 : width // 2 + _RUN].tobytes()
+    down = pixels[height // 2 : height // 2 + _RUN, width // 2].tobytes()
+    if 2 * max(max(run) - min(run), max(down) - min(down)) < spread:
+        return False  # the usual case: 16 pixels of noise have nearly the whole spread
+    if 5 * max(sum(map(abs, map(sub, run, run[1:]))), sum(map(abs, map(sub, down, down[1:])))) < _RUN * spread:
+        return False  # the usual case: in noise these steps are a third of the spread
+    rows, columns = pixels[:: -(-height // _SAMPLED)], pixels[:, :: -(-width // _SAMPLED)]
+    return min(height, width) >= _RUN and any(
+        float(np.square(np.diff(values.astype(np.float32), axis=axis)).mean()) > 2 * _NOISE * rows.var()
+        for values, axis in ((rows, 1), (columns, 0))
+    )
