@@ -9,12 +9,12 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
+from tests.learning.archs import ARCHS
 from xrayfast.data.images.reader import fit_square
 from xrayfast.errors import ConfigError
 from xrayfast.learning.inference import saliency
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.saliency import central_thorax, grad_cam, grad_cam_images, share_outside
-from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.metrics.operating_points.decision import Decision
@@ -113,7 +113,7 @@ def reference(network, image, label):
     return heat / heat.max() if heat.max() > 0 else heat
 
 
-@pytest.mark.parametrize("arch", BACKBONES)
+@pytest.mark.parametrize("arch", ARCHS)
 def test_every_arch_agrees_with_an_independent_derivation(arch):
     network = make_predictor(arch).network
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))

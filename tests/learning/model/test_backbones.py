@@ -7,6 +7,7 @@ from torch import nn
 from torchvision import models
 
 from tests.conftest import SMALL, Payload
+from tests.learning.archs import ARCHS
 from xrayfast.errors import ConfigError, WeightsError
 from xrayfast.learning.model import backbones
 from xrayfast.learning.model.backbones import BACKBONES, describe_backbones, find_backbone
@@ -23,7 +24,7 @@ def classify(net, features):
     return classifier(features if isinstance(net, models.ConvNeXt) else features.flatten(1))
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", ARCHS)
 def test_the_blocks_in_order_compute_what_torchvision_computes(name):
     torch.manual_seed(0)
     net = BACKBONES[name].build(weights=None).eval()

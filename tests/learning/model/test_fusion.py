@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from xrayfast.learning.model.backbones import BACKBONES
+from tests.learning.archs import ARCHS
 from xrayfast.learning.model.fusion import fuse_batch_norm
 from xrayfast.learning.model.weights import load_backbone
 
 
-@pytest.mark.parametrize("arch", list(BACKBONES))
+@pytest.mark.parametrize("arch", ARCHS)
 def test_folding_leaves_every_network_s_output_as_it_is_and_the_network_too(arch):
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -8,6 +8,7 @@ import torch
 from fastai.vision.learner import create_vision_model
 from torch import nn
 
+from tests.learning.archs import ARCHS
 from xrayfast.config import ModelConfig
 from xrayfast.errors import ConfigError, RunError, WeightsError
 from xrayfast.learning.model.backbones import BACKBONES
@@ -19,7 +20,7 @@ from xrayfast.learning.randomness import isolated_rng
 @pytest.mark.parametrize(
     ("arch", "head_width"),
     [
-        *(pytest.param(arch, (), marks=[pytest.mark.slow] * (arch == "vgg16")) for arch in BACKBONES),
+        *(pytest.param(*arch.values, (), marks=arch.marks) for arch in ARCHS),
         ("resnet18", 20),
         ("resnet18", (20, 10)),
     ],
@@ -50,7 +51,7 @@ def test_under_a_seed_a_network_is_fastai_s_to_the_bit(arch, head_width):
             assert torch.equal(trained, theirs.train()(x))
 
 
-@pytest.mark.parametrize("arch", list(BACKBONES))
+@pytest.mark.parametrize("arch", ARCHS)
 def test_a_network_is_built_without_computing_weights_on_the_meta_device(arch):
     with torch.device("meta"):
         network = build_network(arch, 2)
