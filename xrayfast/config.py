@@ -34,6 +34,7 @@ from xrayfast.errors.arguments import as_python, check_arguments, expectation, j
 from xrayfast.errors.escapes import escape_hidden, is_utf8
 from xrayfast.files import dump_yaml, read_yaml
 from xrayfast.files.virtual.paths import holds_credentials, to_path
+from xrayfast.files.xrv_weights import xrv_file
 from xrayfast.own_code import OWN, OWN_SETTINGS, is_own, names_of_code
 
 Task = Literal["single", "multi"]
@@ -185,6 +186,15 @@ def _as_tuple(value: Any) -> Any:
 def _as_text(value: Any) -> Any:
     """A path, or a run, stands for its text."""
     return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _as_weights(value: Any) -> Any:
+    """As text, with "xrv:NAME" for the file that it names."""
+    text = _as_text(value)
+    try:
+        return xrv_file(text) if isinstance(text, str) else text
+    except ConfigError as error:
+        raise PydanticCustomError("rules", "{reason}", {"reason": str(error).rstrip(".")}) from error
 
 
 def _as_word(value: Any) -> Any:
@@ -414,11 +424,12 @@ class ModelConfig(_Section):
         "Network; 'xrayfast models' lists them. timm:NAME is one of timm (pip install 'xrayfast[timm]').",
         metavar="NAME",
     )
-    weights: Annotated[str, BeforeValidator(_as_text)] = option(
+    weights: Annotated[str, BeforeValidator(_as_weights)] = option(
         "imagenet",
         "Weights to start from. RUN, another run's folder, gives its backbone and, for labels that both have, its "
-        "head; FILE the backbone alone.",
-        metavar="imagenet|none|RUN|FILE",
+        "head; FILE the backbone alone; xrv:NAME that of torchxrayvision's densenet121, such as "
+        "xrv:densenet121-res224-all.",
+        metavar="imagenet|none|RUN|FILE|xrv:NAME",
     )
     head: HeadName = option(
         "fastai",

@@ -38,6 +38,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files import read_csv
 from xrayfast.files.cache_folder import cache_root
+from xrayfast.files.xrv_weights import how_to_make
 from xrayfast.option_effects import check_settings
 from xrayfast.predictions import Predictions, image_studies
 from xrayfast.progress import StageProgress, no_progress
@@ -182,7 +183,7 @@ def require_settings_of_data(data: Manifest, config: Config) -> None:
     if weights not in NAMED_WEIGHTS and not Path(weights).exists():
         raise WeightsError(
             f"{weights}: found no such file or folder; expected imagenet, none, a file of weights, or a run's folder, "
-            f"such as runs/resnet18-1. Check the path.{did_you_mean(weights, NAMED_WEIGHTS[:2])}"
+            f"such as runs/resnet18-1. Check the path.{did_you_mean(weights, NAMED_WEIGHTS[:2])}{how_to_make(weights)}"
         )
     require_loss_of(data.task, config.train.loss)
     resolve_monitor(config.train, data.task)

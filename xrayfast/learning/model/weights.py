@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from xrayfast.errors import WeightsError, WriteError, shorten
 from xrayfast.files import find_run_folder, replace_atomically, require_intact, require_regular_file
+from xrayfast.files.xrv_weights import how_to_make
 from xrayfast.learning.model.backbones import Backbone, Blocks, find_backbone
+from xrayfast.learning.model.pretrained.xrv_networks import as_torchvision
 
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 """Names that torchvision gave before 0.4, such as `denselayer1.norm.1.weight`."""
@@ -65,8 +67,8 @@ def load_backbone(
         arch: a name in `BACKBONES`, or "timm:NAME".
         weights: "imagenet", "none" (random, from torch's global generator), or the path of a state dict (`.pth`, read
             with `weights_only=True`) or safetensors file: of the whole torchvision network, of its backbone, or of a
-            run of xrayfast with the same arch, with or without the prefixes of wrappers; any float type. A head in it
-            is not used.
+            run of xrayfast with the same arch, with or without the prefixes of wrappers; any float type; or of a
+            DenseNet of torchxrayvision. A head in it is not used.
         with_classifier: keep the hidden layers of its own classifier as the last block.
         size: side of the images in pixels, on which networks of timm may depend.
 
@@ -82,7 +84,7 @@ def load_backbone(
     if weights == "imagenet" and not own_loader:
         network.load_state_dict(_imagenet(row))
     elif weights not in ("none", "imagenet"):
-        unused = copy_weights(network, blocks, read_weights(Path(weights)), weights, arch)
+        unused = copy_weights(network, blocks, as_torchvision(read_weights(Path(weights))), weights, arch)
     return LoadedBackbone(blocks, row.pooled_side, None if with_classifier else row.features, unused)
 
 
@@ -93,7 +95,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         WeightsError: no such file, another format, pickled objects other than tensors, or a file of a run that has
             changed since it was written.
     """
-    size = require_regular_file(path, "weights (.pth state dict or .safetensors)", MAX_BYTES, WeightsError).st_size
+    expected = f"weights (.pth state dict or .safetensors).{how_to_make(str(path))}".removesuffix(".")
+    size = require_regular_file(path, expected, MAX_BYTES, WeightsError).st_size
     if find_run_folder(path.parent):
         require_intact(path, WeightsError)
     if is_zipfile(path) and (unpacked := _unpacked_size(path)) > 2 * size:

@@ -35,6 +35,7 @@ from xrayfast.errors import ConfigError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files import file_digest
+from xrayfast.files.xrv_weights import xrv_file
 from xrayfast.learning.fastai_api import (
     Callback,
     Callbacks,
@@ -320,8 +321,8 @@ def learner(
             `torchvision.models.regnet_y_400mf`, which get a head unless they give one output per label: see
             `xrayfast.learning.model.own_network`.
         weights: "imagenet", "none", a run or its folder, which gives its backbone and, for labels that both have, its
-            head; or a file of weights, which gives the backbone. A constructor without the argument `weights` or
-            `pretrained` and a module start from what they bring.
+            head; a file of weights, or "xrv:NAME" for one of torchxrayvision's, which gives the backbone. A
+            constructor without the argument `weights` or `pretrained` and a module start from what they bring.
         head: "fastai", "linear", "mlp", or "classifier", which keeps the network's own classifier but for its last
             layer; "none": `arch` has to be a whole network.
         head_width: hidden units of each hidden layer of the head; () for one of 512, of a classifier for none.
@@ -365,7 +366,7 @@ def learner(
         WeightsError: weights that can't be had or don't fit.
     """
     given = {name: value for name, value in locals().items() if name in _SETTINGS}
-    given |= {"weights": os.fspath(weights), "ema": as_decay(ema)}
+    given |= {"weights": xrv_file(os.fspath(weights)), "ema": as_decay(ema)}
     settings, code = separate_code(given)
     check_settings(Config().updated({name: value for name, value in settings.items() if value != _SETTINGS[name]}))
     dls = adopt_dataloaders(dls)
