@@ -133,7 +133,9 @@ def test_units_have_the_name_of_an_image_and_what_their_images_have(tmp_path):
     units = found.by_unit("study", "mean", "multi")
     assert units.images.tolist() == ["f0.png", "f1.png", "f3.png", "f5.png"]
     assert units.patients.tolist() == ["P00002", "", "P00002", "P00003"]
-    assert units.counts.tolist() == [2, 2, 1, 1]
+    assert units.counts.tolist() == [2, 2, 1, 1] and not units.differ.any()
+    truth = np.eye(6, 3, dtype=int)
+    assert dataclasses.replace(found, truth=truth).by_unit("study", "max", "multi").differ.tolist() == [1, 1, 0, 0]
     assert units.attributes["sex"].tolist() == ["F", "M", "F", "F"]
     assert units.attributes["view"].tolist() == ["PA", "NA+PA", "AP", "PA"]
     assert units.attributes["age"].tolist() == [65, 71, 3, 55]

@@ -30,7 +30,7 @@ ATTRIBUTES: dict[str, type] = {"sex": object, "age": np.float64, "view": object}
 MAX_AGE = 90.0
 """Higher ages are written as this one: with the year of the image they could identify a patient."""
 
-_PER_IMAGE = ("images", "patients", "truth", "probability", "loss", "raw", "studies", "counts")
+_PER_IMAGE = ("images", "patients", "truth", "probability", "loss", "raw", "studies", "counts", "differ")
 
 
 def join_row_labels(row: NDArray[np.integer], labels: Sequence[str], between: str = LABEL_JOIN) -> str:
@@ -60,6 +60,7 @@ class Predictions:
         studies: (N,) pseudonyms, "" where unknown; None where they are not recorded.
         unit: what a row is of; see `by_unit`.
         counts: (N,) images of each row; None where each row is an image.
+        differ: (N,) bool, whether the images of a row have different labels; None where that is not known.
     """
 
     labels: tuple[str, ...]
@@ -73,6 +74,7 @@ class Predictions:
     studies: NDArray[np.object_] | None = None
     unit: Unit = "image"
     counts: NDArray[np.int64] | None = None
+    differ: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """The number of images, or of other units."""
@@ -181,6 +183,7 @@ class Predictions:
                 "--unit."
             )
         counts = np.bincount(units)
+        differ = np.bincount(units, (self.truth[order] != self.truth[first][units]).any(axis=1)) > 0
         return replace(
             self,
             images=self.images[first],
@@ -198,6 +201,7 @@ class Predictions:
             studies=None if self.studies is None else self.studies[first],
             unit=unit,
             counts=counts.astype(np.int64),
+            differ=differ,
         )
 
     def table(self) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from pydantic import (
 )
 from typing_extensions import NotRequired, Self, TypedDict
 
-from xrayfast.config import MAX_LABELS, DataLoadersOrigin, Task
+from xrayfast.config import MAX_LABELS, DataLoadersOrigin, Task, Unit, UnitJoin
 from xrayfast.errors import RunError
 from xrayfast.errors.escapes import is_utf8
 from xrayfast.files import read_text, require_intact
@@ -370,12 +370,23 @@ class Gap(_Record):
     p_corrected: NotRequired[float]
 
 
+class UnitRecord(_Record):
+    """What a summary counts where that is not images, and how their probabilities were joined."""
+
+    name: Unit
+    join: NotRequired[UnitJoin]
+    images: NotRequired[int]
+    of_one_image: NotRequired[int]
+    of_different_labels: NotRequired[int]
+
+
 class Subgroup(_Record):
     """A subgroup's own summary."""
 
     value: str
     images: int
     patients: NotRequired[int | None]
+    unit: NotRequired[UnitRecord]
     overall: dict[str, FloatOrNone]
     per_label: list[LabelRow]
     intervals: NotRequired[IntervalsRecord]
@@ -404,6 +415,7 @@ class SplitSummary(_Record):
     """The metrics of one split, as `metrics.summary.summarise` gives them."""
 
     images: int
+    unit: NotRequired[UnitRecord]
     positive: NotRequired[str]
     patients: NotRequired[int | None]
     scored: NotRequired[int]

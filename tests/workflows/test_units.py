@@ -10,6 +10,7 @@ import sklearn.metrics as skm
 from PIL import Image
 
 import xrayfast as xf
+from tests.cli.test_cli import call
 from tests.conftest import SMALL, add_tiny_resnet
 from xrayfast.errors import ConfigError, DataError, RunError, TrainingError
 from xrayfast.learning.training.metrics import ValidationUnits
@@ -69,8 +70,9 @@ def test_a_fit_by_study_has_metrics_thresholds_and_files_of_studies(runs):
     assert run.config.results.unit == "study"
     truth, probability = joined(run, "test")
     summary = run.metrics["test"]
-    assert summary["unit"] == {"name": "study", "join": "mean", "images": len(run.predictions("test")),
-                               "of_one_image": summary["unit"]["of_one_image"]}  # fmt: skip
+    unit = summary["unit"]
+    assert (unit["name"], unit["join"], unit["images"]) == ("study", "mean", len(run.predictions("test")))
+    assert 0 < unit["of_one_image"] < len(truth) and unit["of_different_labels"] == 0
     assert summary["images"] == len(truth) < len(run.predictions("test"))
     valid_truth, valid = joined(run, "valid")
     for i, row in enumerate(summary["per_label"]):
@@ -237,3 +239,23 @@ def test_classes_that_differ_within_a_study_are_found_before_training(studies, t
     data = xf.open_data(studies, labels=tmp_path / "labels.csv", path_col="Path", study_col="name:(study[12])")
     with pytest.raises(DataError, match=r"unit is study, and images of \d+ studies are of several classes: that of"):
         xf.fit(data, runs=tmp_path / "runs", unit="study", **OPTIONS)
+
+
+def test_the_command_line(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    run = tmp_path / "run"
+    shutil.copytree(runs["image"].path, run)
+    done = call("evaluate", run, "--unit", "study", "--unit-join", "max", "--resamples", 0)
+    n, images = runs["study"].metrics["test"]["images"], len(runs["image"].predictions("test"))
+    assert f"{n} studies ({images} images) of" in done.stdout
+    assert "By study: the probability of each is the largest of those of its images" in done.stdout
+    assert "Thresholds were chosen on validation for the highest F1 of studies." in done.stdout
+    done = call("compare", run, runs["study"].path, "--unit", "study", "--resamples", 20)
+    assert f"On {n} test studies (joined by mean)" in done.stdout
+    done = call("interpret", run, "--unit", "patient", "--resamples", 0)
+    assert f"{n // 2} patients ({images} images)" in done.stdout
+    assert len(pd.read_csv(run / "tables" / "units.csv")) == n // 2
+    done = call("evaluate", run, "--unit", "person", code=2)
+    assert "'person'" in done.stderr and "patient" in done.stderr
+    done = call("evaluate", run, "--unit", "image", "--unit-join", "max", code=2)
+    assert "--unit-join is max, which has no effect" in done.stderr

@@ -60,8 +60,8 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
         ["metric", "value"],
         [_headline_row(result, name) for name in headline_metrics(task)],
     )
-    if text := joining_text(result).split(". ")[0]:
-        out.line(f"{text}.")
+    if text := joining_text(result).rpartition(" A radiograph that is shown")[0]:
+        out.line(text)
     rows = [row for row in label_rows(result) if row["label"] not in set(without)]
     by_label = intervals.get("per_label", {})
     metrics = label_columns("wide" if out.console.width >= WIDE else "narrow")

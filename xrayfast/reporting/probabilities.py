@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from xrayfast.display.figure_style import SERIES, SMALL
+from xrayfast.errors import plural_noun
 from xrayfast.reporting.curves import GUESSING, Curve, say
 from xrayfast.reporting.panels import Panels
 
@@ -20,8 +21,10 @@ _WITH: dict[str, Any] = {"color": SERIES[1], "linewidth": 1.6}
 _WITHOUT: dict[str, Any] = {"color": SERIES[0], "linewidth": 1.4, "linestyle": (0, (5, 1.5))}
 
 
-def histogram_figure(curves: Sequence[Curve]) -> Figure:
-    """The share of the images with a label, and of those without, by their probability; one panel per label."""
+def histogram_figure(curves: Sequence[Curve], unit: str = "image") -> Figure:
+    """The share of the images, or of another unit, with a label, and of those without, by their probability; one panel
+    per label.
+    """
     panels = Panels(len(curves), {1: 3.6, 2: 3.0, 3: 2.5}.get(len(curves), 1.75))
     edges = np.linspace(0, 1, BINS + 1)
     for index, curve in enumerate(curves):
@@ -40,6 +43,6 @@ def histogram_figure(curves: Sequence[Curve]) -> Figure:
         axes.tick_params(axis="y", pad=1, labelsize=SMALL - 1)  # small panels leave little room between them
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter("{x:g}")
-        say(axes, "" if top else "masked on all images")
+        say(axes, "" if top else f"masked on all {plural_noun(unit)}")
     handles = [Line2D([], [], **style) for style in (_WITH, _WITHOUT)]
-    return panels.done("Probability", "Share of images", handles, ["with the label", "without it"])
+    return panels.done("Probability", f"Share of {plural_noun(unit)}", handles, ["with the label", "without it"])

@@ -94,14 +94,16 @@ JOINED = {"mean": "the mean", "max": "the largest", "noisy-or": "the noisy-or"}
 def joining_text(summary: Mapping[str, Any]) -> str:
     """What studies or patients are evaluated, and how their images were joined; "" for images."""
     found = summary.get("unit", {})
-    if "join" not in found:
+    if not {"join", "images", "of_one_image"} <= found.keys():
         return ""
-    unit = found["name"]
-    return (
+    unit, differ = found["name"], found.get("of_different_labels", 0)
+    sentences = [
         f"By {unit}: the probability of each is {JOINED[found['join']]} of those of its images, "
-        f"{plural(found['images'], 'image')} in all; {plural(found['of_one_image'], unit)} of one image. Labels are "
-        f"positive where an image's is. A radiograph that is shown stands for its {unit}."
-    )
+        f"{plural(found['images'], 'image')} in all; {plural(found['of_one_image'], unit)} of one image.",
+        f"{plural(differ, unit)} with images of different labels: positive where one is." if differ else "",
+        f"A radiograph that is shown stands for its {unit}.",
+    ]
+    return " ".join(filter(None, sentences))
 
 
 def images_of_patients(summary: Mapping[str, Any]) -> str:

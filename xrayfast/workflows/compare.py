@@ -45,7 +45,7 @@ from xrayfast.workflows.steps.paired import (
     compare_subgroups,
     correct_p_values,
 )
-from xrayfast.workflows.steps.results import joined_by
+from xrayfast.workflows.steps.results import joined_by, warn_of_run
 
 
 @check_arguments(field_types)
@@ -142,7 +142,7 @@ def compare(
     chosen_from = len(found) if reference is None else 2
     difference_table, tests = correct_p_values(pairs, chosen_from)
     notes += _merge_lines(remarks, "Every other run") + _test_notes(tests, chosen_from, reference is None, order)
-    warnings, warning_notes = _headline_warnings(found, chosen)
+    warnings, warning_notes = _headline_warnings(by_unit, predictions, chosen)
     compared_runs = Comparison(
         table,
         difference_table,
@@ -365,11 +365,15 @@ def _read_metrics(run: Run, split: PredictedSplit, names: Sequence[str]) -> dict
 # Notes.
 
 
-def _headline_warnings(found: dict[str, Run], split: PredictedSplit) -> tuple[list[str], list[str]]:
+def _headline_warnings(
+    by_unit: Mapping[str, RunByUnit], predictions: Mapping[str, Predictions], split: PredictedSplit
+) -> tuple[list[str], list[str]]:
     """The warnings beside the headlines of the runs, as sentences, and a note on runs that have no list of them."""
     lines, without = {}, []
-    for name, run in found.items():
-        summary = _read_summary(run, split)
+    for name, own in by_unit.items():
+        summary = own.metrics(split) if own.is_changed else _read_summary(own.run, split)
+        if own.is_changed:
+            summary = {**summary, "warnings": warn_of_run(own.run, summary, predictions[name], split)}
         if "warnings" not in summary:  # of an older version
             without.append(name)
         others = [one for one in summary.get("warnings", ()) if one["code"] != "chosen here"]  # said of all runs

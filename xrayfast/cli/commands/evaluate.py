@@ -117,6 +117,7 @@ def evaluate(
 def show_evaluation(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
     """Print which images were evaluated, the results, the subgroups with their gaps, and the notes."""
     from xrayfast.cli.results import show_decision, show_metrics, show_subgroups
+    from xrayfast.metrics.operating_points.decision import Decision
     from xrayfast.reporting.wording import external_tables
 
     result, task = metrics["result"], run.task
@@ -125,7 +126,7 @@ def show_evaluation(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
     for title, columns, rows in external_tables(metrics):
         out.table(title, columns, rows)
     out.line()
-    show_decision(out, run.decision)
+    show_decision(out, Decision.from_json(metrics["decision"], task, run.labels))
     for grouping in result.get("subgroups", []):
         show_subgroups(out, grouping, task)
     out.line()

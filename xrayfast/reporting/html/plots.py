@@ -212,7 +212,7 @@ def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, prediction
     alt = f"{name} of {kind}. {precisions}."
     first = plot(precision_recall_figure(precision_recall), "precision_recall", name, alt)
     alt = f"Probabilities of {kind}, with the label and without it, {plural(len(roc), 'panel')}."
-    second = plot(histogram_figure(roc), "probabilities", "Probabilities by class", alt)
+    second = plot(histogram_figure(roc, unit), "probabilities", "Probabilities by class", alt)
     third = _decision_curve_plot(kind, summary, {curve.label for curve in roc})
     roc_plot = plot(roc_figure(roc), "roc", "ROC curves", f"ROC curves of {kind}. {areas}.")
     return [

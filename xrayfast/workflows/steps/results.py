@@ -205,9 +205,9 @@ def compute_metrics(
 ) -> dict[str, Any]:
     """The metrics of predictions as `metrics.summary.summarise` gives them, with those of `subgroups`.
 
-    Of studies or patients `unit` tells how their images' probabilities were joined, the number of `images`, and how
-    many are `of_one_image`. Also what `operating_results` gives and, where `Decision.is_one_vs_rest`, `at_thresholds`
-    by `one_vs_rest`.
+    Of studies or patients `unit` tells how their images' probabilities were joined, the number of `images`, how many
+    are `of_one_image` and, as far as known, of images `of_different_labels`. Also what `operating_results` gives and,
+    where `Decision.is_one_vs_rest`, `at_thresholds` by `one_vs_rest`.
 
     Args:
         predictions: calibrated by the decision.
@@ -231,6 +231,7 @@ def compute_metrics(
             "join": decision.unit_join,
             "images": predictions.n_images,
             "of_one_image": int((counts == 1).sum()),
+            **({} if predictions.differ is None else {"of_different_labels": int(predictions.differ.sum())}),
         }
     values = subgroup_values(predictions, by)
     if values:
