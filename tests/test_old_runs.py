@@ -59,6 +59,18 @@ def test_old_runs_load_and_predict(old, name, data_dir):
 
 
 @pytest.mark.parametrize("name", ["single", "multi"])
+def test_old_runs_are_served(old, name, data_dir):
+    from xrayfast.serving.classifier import Classifier, Upload
+    from xrayfast.serving.page import render_page
+
+    classifier = Classifier(old[name], None, "cpu", pytest.fail)
+    file = next(data_dir.rglob("*.png"))
+    answer = classifier.answer([Upload(file.name, file.read_bytes())], image=True, saliency=True)
+    assert [one.label for one in answer.files[0].labels] == list(old[name].labels)
+    assert f"{old[name].metrics['test']['overall']['auroc_macro']:.3f}" in render_page(classifier)[0]
+
+
+@pytest.mark.parametrize("name", ["single", "multi"])
 def test_old_runs_are_interpreted_with_the_numbers_that_they_hold(old, name, quick):
     run = old[name]
     before = json.loads((run.path / "metrics.json").read_text())

@@ -124,7 +124,7 @@ def serve(run: Path, work: Path) -> None:
                 images = [sorted(run.parents[1].glob(f"data/{label}/*.png"))[7] for label in LABELS]
                 page.type("#files", "\n".join(map(str, images)))
                 page.wait_for("return document.querySelectorAll('#list li img').length === 3")
-                page.run("document.getElementById('files').blur(); scrollTo(0, 0)")
+                page.run("document.documentElement.style.scrollbarWidth = 'none'; scrollTo(0, 0)")
                 page.screenshot(work / "serve.png")
         finally:
             process.terminate()

@@ -183,6 +183,10 @@ def browser(tmp_path_factory):
 
 STATUS = "document.getElementById('status').textContent"
 ANSWERED = f"return /answered|Predicted|can't/.test({STATUS}) && {STATUS}"
+DROP = (
+    "const files = new DataTransfer(); for (const name of arguments[0]) files.items.add(new File(['text'], name));"
+    "document.body.dispatchEvent(new DragEvent('drop', {dataTransfer: files, bubbles: true}))"
+)
 WIDE = "return document.documentElement.scrollWidth > innerWidth"
 
 
@@ -190,6 +194,9 @@ def test_a_person_tries_the_page(browser, served_run, images, tmp_path, monkeypa
     names = ["a.png", "b.dcm", "c.png", "d.png", "<img src=x onerror=alert(1)>.png"]
     with serving(served_run, "--device", "cpu") as (process, url):
         browser.open(url)
+        browser.run(
+            "self.refused = []; addEventListener('securitypolicyviolation', one => refused.push(one.blockedURI))"
+        )
         browser.type("#files", "\n".join(str(images / name) for name in names))
         assert browser.wait_for(ANSWERED).startswith("4 files answered, 1 file can't be read. The last: <img")
         titles = browser.run("return [...document.querySelectorAll('#list h3')].map(one => one.textContent)")
@@ -229,7 +236,7 @@ def test_a_person_tries_the_page(browser, served_run, images, tmp_path, monkeypa
         monkeypatch.chdir(images)
         each = [xf.predict(served_run, name, device="cpu", note=lambda text: None) for name in names]
         assert download(browser, tmp_path) == format_csv(pd.concat(each), "%.9g")
-        for width in (1440, 390):
+        for width in (1440, 768, 390):
             browser.size(width, 844)
             for dark in (False, True):
                 browser.dark(dark)
@@ -238,17 +245,16 @@ def test_a_person_tries_the_page(browser, served_run, images, tmp_path, monkeypa
         # Removing all, by keyboard, returns to the start.
         browser.run("document.getElementById('clear').focus()")
         browser.press("\ue007")
-        assert browser.run("return [document.querySelectorAll('#list li').length, document.activeElement.id]") == [
-            0,
-            "files",
-        ]
-        # The server ends: the page says so.
+        left = browser.run("return [document.querySelectorAll('#list li').length, document.activeElement.id]")
+        assert left == [0, "files"]
+        # Two files are dropped; the server ends; a third is dropped, and the page says why there is no answer.
+        browser.run(DROP, ["x.txt", "y.txt"])
+        assert browser.wait_for(ANSWERED).startswith("0 files answered, 2 files can't be read.")
         process.send_signal(signal.SIGTERM)
         process.wait(20)
-        browser.type("#files", str(images / "a.png"))
-        assert "the server has ended" in browser.wait_for(ANSWERED)
-        problems = browser.call("POST", f"{browser.session}/se/log", type="browser")
-        assert not [one for one in problems if "Content Security Policy" in one["message"]]
+        browser.run(DROP, ["z.txt"])
+        assert "the server has ended" in browser.wait_for(f"return {STATUS}.includes('z.txt: ') && {STATUS}")
+        assert browser.run("return refused") == []
 
 
 def download(browser, folder):

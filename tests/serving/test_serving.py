@@ -167,6 +167,30 @@ def test_what_is_too_much_or_no_form_is_named(client, monkeypatch, name):
     assert client.post("/api/predict", files=[("files", ("a", b"a"))]).status_code == 200
 
 
+def test_files_that_never_arrive_hold_no_memory(classifier, monkeypatch):
+    monkeypatch.setattr(uploads_module, "MAX_SECONDS", 0.05)
+    monkeypatch.setattr(uploads_module, "MAX_HELD_BYTES", 1500)
+    app, kind = make_app(classifier, OPEN, pytest.fail), b"multipart/form-data; boundary=a"
+    scope = {"type": "http", "method": "POST", "path": "/api/predict", "query_string": b""}
+    scope["headers"] = [(b"host", b"127.0.0.1"), (b"content-type", kind)]
+
+    async def send_a_thousand_bytes():
+        answers, chunks = [], [b"--a\r\n" + b"x" * 1000]
+
+        async def receive():
+            if not chunks:
+                await asyncio.sleep(60)
+            return {"type": "http.request", "body": chunks.pop(), "more_body": True}
+
+        async def send(message):
+            answers.append(message)
+
+        await app(scope, receive, send)
+        return answers[0]["status"]
+
+    assert [asyncio.run(send_a_thousand_bytes()) for _ in range(3)] == [408] * 3
+
+
 @pytest.mark.parametrize("query", ["image=1", "x=true", "saliency=", "image=true&saliency=no"])
 def test_options_that_do_not_exist_are_named(client, query):
     answer = client.post(f"/api/predict?{query}", files=[("files", ("a", b"a"))])
