@@ -187,6 +187,12 @@ DROP = (
     "const files = new DataTransfer(); for (const name of arguments[0]) files.items.add(new File(['text'], name));"
     "document.body.dispatchEvent(new DragEvent('drop', {dataTransfer: files, bubbles: true}))"
 )
+MANY_LABELS = (
+    "const image = document.querySelector('#list img').src, name = 'Enlarged Cardiomediastinum ';"
+    "const label = (_, i) => ({label: name.repeat(1 + i % 3), probability: i / 13, threshold: 0.5, spread: 0.01,"
+    " predicted: i > 6, abstained: i == 6});"
+    "list.append(card({file: 'a_long_name_'.repeat(16), image, notes: [], labels: Array.from({length: 14}, label)}))"
+)
 WIDE = "return document.documentElement.scrollWidth > innerWidth"
 
 
@@ -236,6 +242,7 @@ def test_a_person_tries_the_page(browser, served_run, images, tmp_path, monkeypa
         monkeypatch.chdir(images)
         each = [xf.predict(served_run, name, device="cpu", note=lambda text: None) for name in names]
         assert download(browser, tmp_path) == format_csv(pd.concat(each), "%.9g")
+        browser.run(MANY_LABELS)
         for width in (1440, 768, 390):
             browser.size(width, 844)
             for dark in (False, True):
@@ -245,7 +252,7 @@ def test_a_person_tries_the_page(browser, served_run, images, tmp_path, monkeypa
         # Removing all, by keyboard, returns to the start.
         browser.run("document.getElementById('clear').focus()")
         browser.press("\ue007")
-        left = browser.run("return [document.querySelectorAll('#list li').length, document.activeElement.id]")
+        left = browser.run("return [document.querySelectorAll('#list > li').length, document.activeElement.id]")
         assert left == [0, "files"]
         # Two files are dropped; the server ends; a third is dropped, and the page says why there is no answer.
         browser.run(DROP, ["x.txt", "y.txt"])
@@ -281,6 +288,7 @@ def test_every_control_has_a_name_and_the_page_is_ordered(browser, exported, ima
         controls = {"button", "link", "switch", "checkbox", "textbox", "image", "region", "table", "heading"}
         assert not [role for role, name in nodes if role in controls and not name]
         assert "status" in [role for role, _ in nodes]
+        assert [name for _, name in nodes if name.startswith("Choose images, or drop them here")]
         assert ("image", "a.png as the network sees it") in nodes
         assert not [name for role, name in nodes if role == "switch"]  # an ONNX file has no Grad-CAM
         levels = browser.run("return [...document.querySelectorAll('h1, h2, h3')].map(one => Number(one.tagName[1]))")
