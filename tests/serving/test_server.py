@@ -163,7 +163,7 @@ def test_twenty_connections_at_once_are_answered(exported, images):
 def test_a_password_of_the_environment(exported):
     with serving(exported, "--host", "0.0.0.0", "--password", XRAYFAST_PASSWORD="long enough") as (process, url):
         assert "long enough" not in " ".join(psutil.Process(process.pid).cmdline())
-        address = url.replace("0.0.0.0", "127.0.0.1")
+        address = f"http://127.0.0.1:{url.rpartition(':')[2]}"  # its own is this machine's name
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(address, timeout=30)
         manager = urllib.request.HTTPPasswordMgrWithDefaultRealm()

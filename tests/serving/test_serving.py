@@ -367,6 +367,8 @@ def test_a_network_without_a_feature_map_has_no_saliency(classifier, client, mon
 
 
 def test_a_socket_that_cannot_be_taken_is_named():
+    with open_socket("0.0.0.0", 0) as everywhere:
+        assert address_of(everywhere) == f"http://{socket.gethostname()}:{everywhere.getsockname()[1]}/"
     with open_socket("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         assert address_of(taken) == f"http://127.0.0.1:{port}/"

@@ -27,13 +27,18 @@ from xrayfast.metrics.operating_points.thresholds import threshold_array
 from xrayfast.predictions import PROBABILITY_PREFIX
 from xrayfast.run import Run
 from xrayfast.serving.answers import Answer, Csv, FileAnswer, LabelAnswer, SaliencyAnswer
-from xrayfast.workflows.predict import SPREAD_PREFIX, check_abstention, check_unit, in_square, open_exported, tabulate
+from xrayfast.workflows.predict import (
+    CSV_NUMBERS,
+    SPREAD_PREFIX,
+    check_abstention,
+    check_unit,
+    in_square,
+    open_exported,
+    tabulate,
+)
 
 OVERLAY_SIDE = 224
 """Least side of an overlay in pixels: on a smaller image its colours would be a few squares."""
-
-CSV_NUMBERS = "%.9g"
-"""The form of numbers in the CSV, as that of `xrayfast predict`."""
 
 NO_SALIENCY = "Grad-CAM needs the run: an ONNX file holds no gradients."
 
@@ -70,8 +75,6 @@ class Classifier:
     def __init__(
         self, source: Run | Path | str, abstain_below: float | None, device: Device, note: Callable[[str], None]
     ) -> None:
-        if abstain_below is not None and not 0 <= abstain_below <= 1:
-            raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
         self.abstain_below = abstain_below
         self.run: Run | None = None
         self.metadata: ModelMetadata | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -67,8 +68,9 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 def address_of(listening: socket.socket) -> str:
-    """Where the page is."""
+    """Where the page is; of a socket that listens on all addresses, by this machine's name."""
     host, port = listening.getsockname()[:2]
+    host = socket.gethostname() if ipaddress.ip_address(host.partition("%")[0]).is_unspecified else host
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 

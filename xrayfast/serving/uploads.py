@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -22,7 +23,7 @@ MAX_FILES = 32
 """Files per request; the page sends each by itself."""
 
 MAX_REQUEST_BYTES = 2**29
-"""Of all files of a request: the largest image that is decoded, in 16-bit gray, nearly fills it."""
+"""Of all files of a request: the largest image that is decoded has 300 MB in 16-bit gray, uncompressed."""
 
 MAX_HELD_BYTES = 2**30
 """Of all requests that are in memory together."""
@@ -67,14 +68,17 @@ class Uploads:
         _require_multipart(request)
         _require_room(_announced(request), self.held + _announced(request))
         try:
-            uploads = await asyncio.wait_for(_parse(request, stream()), MAX_SECONDS)
-            yield uploads
-        except asyncio.TimeoutError:
-            raise HTTPException(
-                408, f"The files had not arrived after {MAX_SECONDS} seconds. Send fewer of them."
-            ) from None
+            yield await _in_time(_parse(request, stream()))
         finally:
             self.held -= taken
+
+
+async def _in_time(uploads: Coroutine[Any, Any, list[Upload]]) -> list[Upload]:
+    try:
+        return await asyncio.wait_for(uploads, MAX_SECONDS)
+    except asyncio.TimeoutError:
+        text = f"The files had not arrived after {MAX_SECONDS} seconds. Send fewer of them."
+        raise HTTPException(408, text) from None
 
 
 def _require_multipart(request: Request) -> None:

@@ -38,6 +38,9 @@ VIEWS_LEFT_OUT = (
 )
 """On a model of a run with test-time augmentation."""
 
+CSV_NUMBERS = "%.9g"
+"""The form of numbers where the table is written: all digits of float32."""
+
 SPREAD_PREFIX = "spread_"
 """Of the columns of the standard deviation among an ensemble's networks."""
 

@@ -58,6 +58,7 @@ def predict(
     while sources and (Path(sources[0]) / INFO_FILE).is_file():
         chosen.append(Run(sources.pop(0)))
     require_output(output)
+    from xrayfast.workflows.predict import CSV_NUMBERS
     from xrayfast.workflows.predict import predict as work
 
     table = work(
@@ -68,7 +69,7 @@ def predict(
         note=out.note,
         **given,
     )
-    write_csv(output, table, "%.9g")
+    write_csv(output, table, CSV_NUMBERS)
     failed = table[table["error"] != ""]
     read = table[table["error"] == ""]
     answers = read["predicted"]
