@@ -113,7 +113,7 @@ def duplicates_compared_once():
 def default_signal_handlers():
     """Whatever the tests were started with: nohup has SIGHUP ignored, and a shell's background jobs SIGINT."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
+    for name in {"SIGTERM", "SIGHUP", "SIGUSR1"} & set(dir(signal)):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 

@@ -211,8 +211,9 @@ def test_the_limit_is_compared_by_unfrozen_epochs_from_the_second_on(tmp_path):
 
 def test_two_processes_are_compared_by_their_losses(tmp_path):
     found, given = Results(tmp_path / "results.jsonl"), scenarios.Options()
-    one, two, *_, all_layers, more_threads = scenarios.distributed(given)
+    one, two, all_one, all_two, *seeds, by_default = scenarios.distributed(given)
     assert (one.settings["batch_size"], two.settings["batch_size"]) == (16, 8)
+    assert [job.seed for job in seeds] == [1, 2] and by_default.settings["options"] == ""
     found.add(one, fit_row(5.0))
     other = fit_row(5.0)
     other["result"]["epochs"][1]["valid_loss"] += 2e-4
@@ -221,13 +222,13 @@ def test_two_processes_are_compared_by_their_losses(tmp_path):
     assert outcome.values == pytest.approx([2e-4])
     assert not target("distributed").met(outcome)
     assert target("distributed-all").measure(found, given) is None
-    for job, loss in ((scenarios.distributed(given)[2], 0.0), (all_layers, 0.5), (more_threads, 0.25)):
+    for job, loss in ((all_one, 0.0), (all_two, 0.1), (seeds[0], 0.5), (seeds[1], 0.25), (by_default, 0.3)):
         row = fit_row(5.0)
         row["result"]["epochs"][0]["train_loss"] += loss
         found.add(job, row)
     outcome = target("distributed-all").measure(found, given)
-    assert outcome.values == pytest.approx([0.5])
-    assert outcome.text == "one process with one and with two threads: 2.5e-01"
+    assert outcome.values == pytest.approx([0.2]) and target("distributed-all").met(outcome)
+    assert outcome.text.startswith("Two processes and one: 1.0e-01; seeds of one process: up to 5.0e-01; two processes")
 
 
 def test_the_store_must_change_no_loss(tmp_path):

@@ -100,6 +100,7 @@ def test_lr_find_takes_the_fields_that_have_an_effect_in_a_range_test():
         "lr_div",
         "schedule",
         "precise_bn",
+        "sync_bn",
         "early_stop",
         "monitor",
         "train_metrics",

@@ -13,6 +13,7 @@ import torch
 import xrayfast as xf
 from tests.conftest import SMALL, StopAfter, record_writers
 from xrayfast.errors import Interrupted
+from xrayfast.learning.distributed.rows import split_rows
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.workflows.steps import training
@@ -60,7 +61,7 @@ def test_what_is_copied_without_waiting_is_whole(data):
     work, paths = torch.randn(4096, 4096, device="cuda"), data.subset("train").table["path"].tolist()
     for _ in range(3):
         order, kept = np.random.default_rng(0).permutation(len(paths)).tolist(), []
-        for pixels, *_ in dls.train.feed.batches(order, 4, False):
+        for pixels, *_ in dls.train.feed.batches(split_rows(order, 4, None)):
             for _ in range(20):
                 work = (work @ work).clamp(-1, 1)
             kept.append(pixels.as_subclass(torch.Tensor).clone())
@@ -144,12 +145,25 @@ def test_predictions_are_those_of_the_cpu(data, run):
 
 NCCL = """
 import sys, torch, torch.distributed as dist, xrayfast as xf
-from xrayfast.learning.training.distributed import World, _all_reduce, join_process_group, train_as_rank
+from torch import nn
+from xrayfast.learning.distributed.world import World, all_reduce, join_process_group
+from xrayfast.learning.training.distributed import synchronize_batch_norms, train_as_rank
 dist.init_process_group("cpu:gloo,cuda:nccl", init_method="file://" + sys.argv[2], rank=0, world_size=1)
 with join_process_group("cuda") as world:
     assert (world.rank, world.world_size) == (0, 1)
-    assert _all_reduce(torch.ones(3, device="cuda")).tolist() == [1, 1, 1]
+    assert all_reduce(torch.ones(3, device="cuda")).tolist() == [1, 1, 1]
+    own = world.own_rows(3)
+    assert own.gather(torch.arange(3, dtype=torch.uint8, device="cuda")).tolist() == [0, 1, 2]
     world.barrier()
+    # Of one rank, by all that several do.
+    learn = xf.learner(xf.dataloaders(xf.open_data(sys.argv[1]), size=64, batch_size=8, device="cuda"),
+                       arch="resnet18", weights="none", precision="fp16")
+    learn.unfreeze()
+    for sync in (True, False):
+        with train_as_rank(learn, World(0, 1, world.group), sync, always=True), learn.no_bar(), learn.no_logging():
+            learn.fit(1)
+        assert all(torch.tensor(row[:2]).isfinite().all() for row in learn.recorder.values)
+    assert type(synchronize_batch_norms(learn.model).popitem()[0]) is nn.SyncBatchNorm
 run = xf.fit(sys.argv[1], runs=sys.argv[3], arch="resnet18", weights="none", size=64, batch_size=8, device="cuda",
              epochs=1, unfreeze=True, freeze_epochs=0, resamples=0)
 dist.destroy_process_group()

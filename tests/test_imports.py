@@ -30,7 +30,7 @@ LAYERS = [
     ["metrics", "data"],
     ["option_effects"],
     ["config", "synthetic"],
-    ["files", "cpus", "own_code", "display"],
+    ["files", "cpus", "own_code", "display", "launch"],
     ["errors", "_version"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -168,6 +168,7 @@ PLAN = PlanFacts(
     norms=True,
     uneven=True,
     cuda=True,
+    world_size=2,
 )
 """A run in which every option acts."""
 
@@ -202,6 +203,7 @@ BY_FACTS = [
     ("monitor", "accuracy", {"epochs": 1}),
     ("allow_leaks", True, {"leaks": False}),
     ("precise_bn", False, {"norms": False}),
+    ("sync_bn", True, {"world_size": 1}),
     ("progressive", (32, 224), {"sizes": frozenset()}),
     ("progressive", (32, 224), {"sizes": frozenset({224})}),
     ("reuse_frozen", "on", {"frozen": False}),

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP as Ctrl-C."""
+"""SIGTERM, SIGHUP and SIGUSR1 as Ctrl-C."""
 
 import os
 import signal
@@ -22,12 +22,12 @@ def _restore_handlers():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 143)])
 def test_they_pass_wherever_ctrl_c_does_and_leave_the_handlers_as_they_were(number, code):
     with pytest.raises(KeyboardInterrupt) as caught, handling_signals():
         os.kill(os.getpid(), number)
     assert (str(caught.value), caught.value.exit_code) == (f"Stopped by {number.name}.", code)
-    assert [signal.getsignal(n) for n in STOP_SIGNALS] == [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
+    assert [signal.getsignal(n) for n in STOP_SIGNALS] == [signal.default_int_handler, *[signal.SIG_DFL] * 3]
 
 
 def test_what_nobody_catches_ends_python_with_the_code_and_without_a_traceback():

@@ -666,6 +666,12 @@ class TrainConfig(_Section):
         "tolerates it, fp16 on CUDA without them, and else fp32. Predictions are always fp32.",
         panel=MACHINE,
     )
+    sync_bn: bool = option(
+        False,
+        "Normalise by the images of all ranks' batches, rather than of each rank's own, in distributed training; for "
+        "small batches.",
+        panel=MACHINE,
+    )
     batch_size: int = option(32, "Images per batch.", panel=MACHINE, short="-b", ge=2, le=MAX_BATCH_SIZE)
     workers: int | None = option(
         None,
@@ -863,6 +869,7 @@ class Options(ResultsOptions, total=False):
     wd: float
     ema: float | bool | None
     precise_bn: bool
+    sync_bn: bool
     clip_grad: float | None
     accumulate: int
     balanced_sampling: bool

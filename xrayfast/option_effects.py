@@ -23,10 +23,10 @@ from xrayfast.errors import ConfigError
 from xrayfast.own_code import is_own, show_setting
 
 NOT_IN_RANGE_TEST = (
-    "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "ema", "precise_bn", "early_stop",
-    "monitor", "train_metrics", "tta", "allow_leaks", "progressive", "reuse_frozen", "frozen_views", "thresholds",
-    "target_sensitivity", "target_specificity", "target_confidence", "positive", "unit", "unit_join", "calibrate",
-    "prevalence", "resamples",
+    "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "ema", "precise_bn", "sync_bn",
+    "early_stop", "monitor", "train_metrics", "tta", "allow_leaks", "progressive", "reuse_frozen", "frozen_views",
+    "thresholds", "target_sensitivity", "target_specificity", "target_confidence", "positive", "unit", "unit_join",
+    "calibrate", "prevalence", "resamples",
 )  # fmt: skip
 """Options without effect in `find_lr`."""
 
@@ -95,6 +95,7 @@ class PlanFacts:
         norms: whether a batch norm of the backbone is trained.
         uneven: whether classes or labels of the training split are of different frequency.
         cuda: whether the device is CUDA.
+        world_size: number of ranks.
     """
 
     epochs: int
@@ -109,6 +110,7 @@ class PlanFacts:
     norms: bool
     uneven: bool
     cuda: bool
+    world_size: int
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,11 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
         ),
     ),
     "precise_bn": (_plan_note(lambda train, facts: facts.norms, "the backbone trains no batch norm"),),
+    "sync_bn": (
+        _plan_note(
+            lambda train, facts: not train.sync_bn or facts.world_size > 1, "one process trains the whole batch"
+        ),
+    ),
     "early_stop": (
         Effect(
             lambda train, facts: train.early_stop is None or train.early_stop < train.epochs,

@@ -292,20 +292,31 @@ def cuda_frozen(given: Options) -> Jobs:
     return beside_fastai(cuda_settings(given) | {"unfreeze": "none", "freeze_epochs": 0}, given, 1)
 
 
-def distributed_job(given: Options, processes: int, trained: str, threads: int = 1) -> Job:
+SAME_BATCH_NORM = "--sync-bn --dropout 0"
+"""What makes distributed training that of one process: by default batch norm and dropout are of each rank."""
+
+
+def distributed_job(given: Options, processes: int, trained: str, seed: int = 0, options: str = SAME_BATCH_NORM) -> Job:
     settings = protocol(
         given, ["phantoms", given.images or (30 if given.quick else 160), 64, 0.2], unfreeze=trained, size=64,
-        epochs=given.epochs(3), batch_size=16 // processes, processes=processes, threads=threads,
+        epochs=given.epochs(3), batch_size=16 // processes, processes=processes, threads=1,
     )  # fmt: skip
-    return Job("xrayfast", "distributed", settings | {"precision": "fp32", "options": given.xrayfast}, 0)
+    words = " ".join(word for word in (options, given.xrayfast) if word)
+    return Job("xrayfast", "distributed", settings | {"precision": "fp32", "options": words}, seed)
 
 
 def distributed(given: Options) -> Jobs:
-    """The head alone; and all layers, with a run of one process and two threads that shows how far rounding grows."""
+    """The head alone; and all layers, with other seeds, and in two processes by default."""
     return [
         *(distributed_job(given, processes, trained) for trained in ("none", "all") for processes in (1, 2)),
-        distributed_job(given, 1, "all", threads=2),
+        *(distributed_job(given, 1, "all", seed) for seed in given.seeds(3)[1:]),
+        distributed_job(given, 2, "all", options=""),
     ]
+
+
+def rank_reads(given: Options) -> Jobs:
+    settings = {"images": ["phantoms", given.count(1000), 64, 0.2], "size": 64, "batch_size": 32, "ranks": [1, 2, 4, 8]}
+    return [Job("xrayfast", "rank_reads", settings, 0)]
 
 
 @dataclass(frozen=True)
@@ -344,6 +355,7 @@ SCENARIOS = {
     "cuda": Scenario("unfrozen on a GPU", cuda, gpu=True),
     "cuda-frozen": Scenario("5 epochs with a frozen backbone on a GPU", cuda_frozen, gpu=True),
     "distributed": Scenario("two processes against one with twice the batch", distributed),
+    "rank-reads": Scenario("images that each rank reads", rank_reads),
 }
 
 
@@ -367,6 +379,8 @@ def expected(job: Job) -> float:
     images, scale = image_set.images, (settings["size"] / 224) ** 2
     if job.task == "loader":
         return 10 + images * (0.08 if name == "fastai" else 0.02)
+    if job.task == "rank_reads":
+        return 15 + images * 0.01
     if job.task == "predict":
         return 8 + images * 0.055
     scale *= ARCH.get(settings["arch"], 1.0)

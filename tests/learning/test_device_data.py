@@ -78,15 +78,15 @@ def test_reading_ahead_reads_no_more_than_a_few_batches_and_ends_with_the_epoch(
     fed, asked = loaders(xf.open_data(data_dir), "read ahead", batch_size=2), []
 
     class Pool(device_data.ThreadPoolExecutor):
-        def submit(self, function, start):
-            asked.append(start)
-            return super().submit(function, start)
+        def submit(self, function, batch):
+            asked.append(len(batch))
+            return super().submit(function, batch)
 
     monkeypatch.setattr(device_data, "_threads", lambda: 1)
     monkeypatch.setattr(device_data, "ThreadPoolExecutor", Pool)
     batches = iter(fed.train)
     next(batches)
-    assert asked == [0, 2, 4, 6]  # the batch that was taken and three more
+    assert asked == [2, 2, 2, 2]  # the batch that was taken and three more
     batches.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
 

@@ -69,7 +69,7 @@ class Interrupted(XrayfastError):
     """Training that the user or a signal stopped; the message says how to resume.
 
     Attributes:
-        exit_code: for the process: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+        exit_code: for the process: 130 after Ctrl-C, 143 after SIGTERM and SIGUSR1, 129 after SIGHUP.
     """
 
     def __init__(self, message: str, exit_code: int = 130) -> None:

@@ -1,4 +1,4 @@
-"""Signals that ask a process to end: SIGTERM and SIGHUP are handled as Ctrl-C is."""
+"""Signals that ask a process to end: SIGTERM, SIGHUP and SIGUSR1 are handled as Ctrl-C is."""
 
 from __future__ import annotations
 
@@ -15,16 +15,24 @@ from typing import TypedDict
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 
-STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Windows has no SIGHUP."""
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+)
+"""Windows has no SIGHUP and no SIGUSR1. SLURM sends the latter before a time limit, with --signal=USR1@SECONDS."""
+
+
+def exit_code_of(number: int) -> int:
+    """The exit code of a process that a signal ended: 143 for SIGTERM, and for SIGUSR1, which announces it."""
+    announced = number == getattr(signal, "SIGUSR1", None)
+    return 128 + (signal.SIGTERM if announced else number)
 
 
 class Stopped(KeyboardInterrupt, SystemExit):
-    """SIGTERM or SIGHUP. What catches Ctrl-C catches it, and where nothing does, Python exits with `exit_code`."""
+    """SIGTERM, SIGHUP or SIGUSR1. What catches Ctrl-C catches it; where nothing does, Python exits with `exit_code`."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"Stopped by {signal.Signals(number).name}.")
-        self.exit_code = self.code = 128 + number
+        self.exit_code = self.code = exit_code_of(number)
         self._number, self._block = number, _BLOCKS[-1] if _BLOCKS else None
 
     def __del__(self) -> None:
@@ -119,7 +127,7 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise_stopped(number, frame)
-        self.asked, self.exit_code = True, 128 + number
+        self.asked, self.exit_code = True, exit_code_of(number)
 
     def listening(self) -> AbstractContextManager[None]:
         """Within the block the first signal is remembered only, the second interrupts at once."""
@@ -130,7 +138,7 @@ class StopRequest:
         """Within the block a signal interrupts at once; one that was swallowed interrupts at the end."""
 
         def handle(number: int, frame: FrameType | None) -> None:
-            self.asked, self.exit_code = True, 128 + number
+            self.asked, self.exit_code = True, exit_code_of(number)
             raise_stopped(number, frame)
 
         with handling_signals(handle):

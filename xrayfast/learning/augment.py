@@ -40,8 +40,13 @@ def augment(images: Tensor, draws: Tensor | None = None, ranges: Augmentation = 
         ranges: how far.
     """
     if draws is None:
-        draws = torch.rand(AFFINE_DRAWS + LIGHTING_DRAWS, len(images))
+        draws = random_draws(len(images))
     return jitter_lighting(random_affine(images, draws[:AFFINE_DRAWS], ranges), draws[AFFINE_DRAWS:], ranges)
+
+
+def random_draws(count: int) -> Tensor:
+    """Draws for `augment` of so many images, from torch's global generator."""
+    return torch.rand(AFFINE_DRAWS + LIGHTING_DRAWS, count)
 
 
 def draws_of_view(images: Tensor, seed: int, view: int) -> Tensor:

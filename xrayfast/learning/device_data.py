@@ -20,6 +20,7 @@ from xrayfast.cpus import cpu_count
 from xrayfast.data.cache.image_cache import DecodedImages, ImageCache
 from xrayfast.errors import ConfigError
 from xrayfast.learning.device import free_memory, send
+from xrayfast.learning.distributed.rows import OwnRows, split_rows
 from xrayfast.learning.fastai_api import TensorImageBW
 
 DEVICE_SHARE = 0.4
@@ -114,57 +115,58 @@ class DeviceFeed:
         self.targets = None if targets is None else send(targets, device)
         self._pixels: Tensor | None = None
 
-    def batches(self, order: Sequence[int], size: int, drop_last: bool) -> Iterator[tuple[Any, ...]]:
+    def batches(self, numbers: Sequence[Sequence[int]], own: OwnRows | None = None) -> Iterator[tuple[Any, ...]]:
         """Batches of (N, 1, side, side) uint8 images and their targets.
 
         Args:
-            order: numbers of the images.
-            size: images per batch.
-            drop_last: whether a last batch of fewer images is left out.
+            numbers: of the images of each batch.
+            own: of this rank where several read; each then reads a part of what is resident, for all.
 
         Raises:
             ReadError: an image can't be read.
         """
-        if drop_last:
-            order = order[: len(order) // size * size]
-        chunks = send(torch.as_tensor(order, dtype=torch.long), self.device).split(size) if len(order) else ()
+        flat = send(torch.as_tensor([n for batch in numbers for n in batch], dtype=torch.long), self.device)
+        chunks = flat.split([len(batch) for batch in numbers])
         if self.resident:
-            pixels = self._load()
+            pixels = self._load(own)
             squares: Iterable[Tensor] = (pixels[rows] for rows in chunks)
         else:
-            squares = self._read_ahead(order, size)
+            squares = self._read_ahead(numbers)
         for rows, batch in zip(chunks, squares, strict=True):
             image = TensorImageBW(batch)
             yield (image,) if self.targets is None else (image, self.targets[rows])
 
-    def _load(self) -> Tensor:
+    def _load(self, own: OwnRows | None) -> Tensor:
         """All images, (N, 1, side, side), put on the device at the first call."""
         if self._pixels is None:
             count, side, start = len(self.paths), self.images.side, 0
             pixels = torch.empty((count, 1, side, side), dtype=torch.uint8, device=self.device)
-            for batch in self._read_ahead(range(count), 256):
-                pixels[start : start + len(batch)] = batch
-                start += len(batch)
+            rows = OwnRows(0, 1) if own is None else OwnRows(own.rank, own.world_size)
+            size = 256 * rows.world_size
+            for batch in self._read_ahead(split_rows(range(count), size, own)):
+                rows.total = min(size, count - start)
+                pixels[start : start + rows.total] = batch if own is None else rows.gather(batch)
+                start += rows.total
             self._pixels = pixels
         return self._pixels
 
-    def _read_ahead(self, order: Sequence[int], size: int) -> Iterator[Tensor]:
+    def _read_ahead(self, numbers: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Batches in their order, read by threads from the cache and copied beside what the device computes."""
-        if not len(order):
+        if not numbers:
             return
-        self.images.image(self.paths[order[0]])  # reads the cache's index, before threads do
-        starts, waiting = iter(range(0, len(order), size)), deque[Future[tuple[Tensor, Any]]]()
-        reader = _Reader(self, order, size)
+        self.images.image(self.paths[numbers[0][0]])  # reads the cache's index, before threads do
+        left, waiting = iter(numbers), deque[Future[tuple[Tensor, Any]]]()
+        reader = _Reader(self, max(map(len, numbers)))
         with ThreadPoolExecutor(_threads(), thread_name_prefix="read-ahead") as pool:
             try:
-                waiting.extend(pool.submit(reader.read, start) for start in islice(starts, _threads() + 2))
+                waiting.extend(pool.submit(reader.read, batch) for batch in islice(left, _threads() + 2))
                 while waiting:
                     batch, copied = waiting.popleft().result()
                     if copied is not None:  # the computation waits for the copy; this thread does not
                         stream = torch.cuda.current_stream(self.device)
                         stream.wait_event(copied)
                         batch.record_stream(stream)
-                    waiting.extend(pool.submit(reader.read, start) for start in islice(starts, 1))
+                    waiting.extend(pool.submit(reader.read, batch) for batch in islice(left, 1))
                     yield batch
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -173,16 +175,15 @@ class DeviceFeed:
 class _Reader:
     """Reads batches in threads, each of which has a buffer of its own: pinned, on CUDA, and used again."""
 
-    def __init__(self, feed: DeviceFeed, order: Sequence[int], size: int) -> None:
-        self.feed, self.order, self.size = feed, order, size
+    def __init__(self, feed: DeviceFeed, size: int) -> None:
+        self.feed, self.size = feed, size
         self.cuda = feed.device.type == "cuda"
         self.stream = torch.cuda.Stream(feed.device) if self.cuda else None
         self.of_thread = threading.local()
 
-    def read(self, start: int) -> tuple[Tensor, Any]:
-        """The batch that begins at that place, on the device, and the event of its copy, None where it is made."""
-        feed, rows = self.feed, self.order[start : start + self.size]
-        side = feed.images.side
+    def read(self, rows: Sequence[int]) -> tuple[Tensor, Any]:
+        """The batch of these images, on the device, and the event of its copy, None where it is made."""
+        feed, side = self.feed, self.feed.images.side
         if not hasattr(self.of_thread, "buffer"):
             self.of_thread.buffer = torch.empty((self.size, 1, side, side), dtype=torch.uint8, pin_memory=self.cuda)
         buffer = self.of_thread.buffer[: len(rows)]

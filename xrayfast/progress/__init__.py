@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -13,6 +12,7 @@ from xrayfast.display.overview import notebook_shell
 from xrayfast.errors import ConfigError, Interrupted
 from xrayfast.errors.advice import advise
 from xrayfast.errors.escapes import passing_warnings, warn
+from xrayfast.launch import is_rank_zero
 
 StageProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with the stage, the images done and the total."""
@@ -196,9 +196,8 @@ def show_progress(progress: bool | StageProgress | None = None, reporter: Report
         return
     notebook, terminal = in_notebook(), sys.stdout is not None and sys.stdout.isatty()
     shown = notebook or terminal if progress is None else progress is True
-    if not shown or os.environ.get("RANK", "0") != "0":
-        is_rank_zero = os.environ.get("RANK", "0") == "0"
-        yield NullReporter(progress if callable(progress) else None, warn if is_rank_zero else None)
+    if not shown or not is_rank_zero():
+        yield NullReporter(progress if callable(progress) else None, warn if is_rank_zero() else None)
         return
     with _notebook_display() if notebook else _text_display() as display:
         forgiving = ForgivingReporter(display)

@@ -27,9 +27,10 @@ from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, Interrupted, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.signals import StopRequest, ending_with_parent, handling_signals
+from xrayfast.launch import require_alone
+from xrayfast.learning.distributed.world import World
 from xrayfast.learning.fastai_api import Callbacks, Metrics
 from xrayfast.learning.threads import FreeThreads
-from xrayfast.learning.training.distributed import join_process_group
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, separate_code
 from xrayfast.progress import DisplaysFolds, FoldReporter, Reporter, show_progress
@@ -128,11 +129,10 @@ def cross_validate(
         ConfigError: among others, a data set whose validation split is given.
         Interrupted: training was stopped; the message says how to resume.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "cross_validate trains a fold in one process; found WORLD_SIZE, as torchrun sets it. Start a process per "
-            "fold with --fold, and join them with 'xrayfast cross-validate --join CV'."
-        )
+    require_alone(
+        "cross_validate trains a fold in one process, several with --fold in each, which 'xrayfast cross-validate "
+        "--join CV' joins"
+    )
     count = folds or (data.config if isinstance(data, Manifest) else (config or Config()).data).folds or DEFAULT_FOLDS
     if fold is not None and not 1 <= fold <= count:
         raise ConfigError(f"fold is {fold}; expected one from 1 to {count}, the number of folds.")
@@ -452,14 +452,14 @@ def _train_fold(work: _Work, dealt: DealtImages, repeat: int, fold: int, path: P
         config = config.model_copy(update={"train": config.train.model_copy(update={"allow_leaks": True})})
     metrics = copy.deepcopy(work.metrics)
     cbs, _ = require_own(data.task, data.labels, config, copy.deepcopy(work.cbs), metrics)
-    with join_process_group(config.train.device) as world, FreeThreads() as threads:
+    with FreeThreads() as threads:
         train_new(
             data,
             config,
             dealt.images,
             dealt.compared,
             replace(work, cbs=cbs, metrics=metrics),
-            world=world,
+            world=World(),
             threads=threads,
             shown_notes=data.notes,
             idle=(),

@@ -14,6 +14,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
+from xrayfast.launch import require_alone
 from xrayfast.learning.callback_rules import check_callbacks
 from xrayfast.learning.fastai_api import Callbacks
 from xrayfast.learning.own_failures import name_own_code
@@ -63,6 +64,7 @@ def find_lr(
     Raises:
         XrayfastError: settings, data or weights that can't be used.
     """
+    require_alone("find_lr trains in one process")
     settings, code = separate_code(options)
     # A range test can do without a run's callbacks and metrics.
     Run.require_code_of((config or Config()).updated(settings), code | {"cbs": cbs, "metrics": ()})

@@ -28,9 +28,10 @@ from xrayfast.errors import ConfigError, Interrupted, ReadError, RunError, plura
 from xrayfast.errors.advice import quoted
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.errors.signals import StopRequest, handling_signals
+from xrayfast.errors.signals import INTERRUPTED, StopRequest, handling_signals
 from xrayfast.learning.callback_rules import check_callbacks
 from xrayfast.learning.device import torch_device, without_values
+from xrayfast.learning.distributed.world import World, join_process_group
 from xrayfast.learning.fastai_api import Callback, Callbacks, L, Metrics
 from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.memory import free_earlier_learners, free_later
@@ -45,7 +46,7 @@ from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callbacks import History
 from xrayfast.learning.training.checkpoint import BEST, MODEL, Checkpoint, find_checkpoint, replace_damaged
-from xrayfast.learning.training.distributed import World, join_process_group, train_as_rank
+from xrayfast.learning.training.distributed import train_as_rank
 from xrayfast.learning.training.learner import (
     RadiographLearner,
     build_layers,
@@ -177,6 +178,7 @@ def fit(
     shown = show_progress(progress, reporter)
     with join_process_group(config.train.device) as world, FreeThreads() as threads, shown as reporter:
         reporter = reporter if world.is_rank_zero else NullReporter()
+        world.require_alike(f"begins {name or 'a new run'}")
         shown_notes = data.notes if isinstance(data, Manifest) else ()
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
         world.barrier()  # another machine may have more to decode
@@ -236,7 +238,7 @@ def train_new(
         if note not in shown_notes:
             reporter.note(note)
     global_batch = config.train.batch_size * world.world_size
-    learn = prepare(manifest, config, images, global_batch, request.code)
+    learn = prepare(manifest, config, images, global_batch, request.code, world)
     learn.add_own(request.cbs, request.metrics)
     config = config.model_copy(update={"model": config.model.model_copy(update=learn.network_settings)})
     phases = plan_phases(config.train, len(learn.groups), 1.0, pretrained=config.model.weights != "none")
@@ -254,7 +256,16 @@ def train_new(
     weights = sampling_weights(manifest.subset("train").truth)
     uneven = bool(weights.min() < weights.max())
     cuda, batches = learn.dls.device.type == "cuda", len(learn.dls.train)
-    facts = plan_facts(scheduled, config.train, learn.groups, batches=batches, leaks=leaks, uneven=uneven, cuda=cuda)
+    facts = plan_facts(
+        scheduled,
+        config.train,
+        learn.groups,
+        batches=batches,
+        leaks=leaks,
+        uneven=uneven,
+        cuda=cuda,
+        world_size=world.world_size,
+    )
     remarks += [*idle, *check_effects(config.train, facts)]
     remarks += check_results(config.results, manifest.task, manifest.labels)
     for remark in remarks:
@@ -327,6 +338,7 @@ def resume(
     joined, shown = join_process_group(config.train.device), show_progress(progress, reporter)
     note = warn if reporter is None else reporter.note
     with joined as world, FreeThreads() as threads, shown as reporter, _resuming(run, world, note) as folder:
+        world.require_alike(f"resumes {run.path.name}")
         copy = Run(folder)
         if not world.is_rank_zero:
             reporter = NullReporter()
@@ -351,7 +363,7 @@ def resume(
         keep = checkpoint is None or config.model.weights == OWN_WEIGHTS
         start = config if keep else config.updated({"weights": "none"})
         # The global batch stays, whatever the world size is now.
-        learn = prepare(manifest, start, images, copy.global_batch, code)
+        learn = prepare(manifest, start, images, copy.global_batch, code, world)
         learn.add_own(cbs, metrics)
         if learn.start and copy.info.weights_sha256 not in ("", learn.start.sha256):
             raise RunError(
@@ -517,6 +529,7 @@ def prepare(
     images: DecodedImages | None = None,
     batch_size: int | None = None,
     code: Mapping[str, Any] = MappingProxyType({}),
+    world: World = World(),  # noqa: B008 - immutable
 ) -> RadiographLearner:
     """The learner of a configuration, on its data.
 
@@ -526,6 +539,10 @@ def prepare(
         images: decoded images of the data set; by default they are decoded now unless they are cached.
         batch_size: over all ranks; by default the setting's, which is per rank.
         code: the user's own, by setting.
+        world: the ranks that train it. A last training batch in which a rank has less than two images is dropped.
+
+    Raises:
+        ConfigError: a rank has less than two images of each batch.
     """
     free_earlier_learners()
     train = config.train
@@ -542,6 +559,14 @@ def prepare(
         seed=train.seed,
         images=images,
     )
+    if world.world_size > 1:
+        count, least = len(dls.train_ds), 2 * world.world_size
+        if min(count, dls.train.bs) < least:
+            raise ConfigError(
+                f"{world.world_size} ranks share batches of {min(count, dls.train.bs)} training images; expected two "
+                "or more images for each. Start fewer processes, or a new run with a larger --batch-size."
+            )
+        dls.train.drop_last = count % dls.train.bs < least
     learn = learner_from_config(dls, config.model, train, code)
     if config.results.unit != "image":
         positive = positive_class(manifest.task, manifest.labels, config.results.positive)
@@ -555,22 +580,29 @@ def _train(training: Training) -> None:
     """Train, finish the run on rank zero, and record how it ended."""
     run, learn, config, history = training.run, training.learn, training.config, training.history
     world, interrupted, stop = training.world, training.interrupted, StopRequest()
-    training = replace(training, interrupted=world.any(lambda: interrupted() or stop()))
+
+    def asked_to_stop() -> bool:
+        """Whether any rank was; all then exit with its code."""
+        code = world.highest(stop.exit_code if stop() else INTERRUPTED if interrupted() else 0)
+        stop.exit_code = code or stop.exit_code
+        return bool(code)
+
+    training = replace(training, interrupted=asked_to_stop)
     began = time.perf_counter()
     run.update_info(status="running")
     try:
         rng = isolated_rng(config.train.seed, "fit")
-        with stop.listening(), learn.no_bar(), learn.no_logging(), train_as_rank(learn, world), rng:
+        as_rank = train_as_rank(learn, world, config.train.sync_bn)
+        with stop.listening(), learn.no_bar(), learn.no_logging(), as_rank, rng:
             training.run_phases()
-        if world.any(stop)():
+        if world.highest(stop()):
             raise KeyboardInterrupt
-        if world.is_rank_zero:
-            if remark := _instability(history):
-                _add_remark(run, remark, training.reporter.note)
-            seconds = time.perf_counter() - began
-            with stop.interrupting():
-                finish(run, learn, history, config, seconds=seconds, reporter=training.reporter)
-        world.barrier()
+        if remark := _instability(history):
+            _add_remark(run, remark, training.reporter.note)
+        seconds = time.perf_counter() - began
+        with stop.interrupting():
+            finish(run, learn, history, config, seconds=seconds, reporter=training.reporter, world=world)
+            world.barrier()
     except (KeyboardInterrupt, Exception) as error:
         # Signals may have reached the processes that read images, or closed the terminal, before training stopped.
         if isinstance(error, KeyboardInterrupt) or stop():
@@ -630,10 +662,16 @@ def finish(
     *,
     seconds: float,
     reporter: Reporter,
+    world: World = World(),  # noqa: B008 - immutable
 ) -> None:
-    """Predict with the weights of the best epoch, compute metrics, and complete the run."""
+    """Predict with the weights of the best epoch, each rank a part of the images; rank zero computes metrics, and
+    completes the run.
+    """
     began = time.perf_counter()
-    load_weights(learn.model, run.model_path)
+    if world.is_rank_zero:
+        load_weights(learn.model, run.model_path)
+    world.broadcast_tensors(learn.model.state_dict().values())
+    own = world.own_rows() if world.world_size > 1 else None
     train, predictions = config.train, dict[Split, Predictions]()
     splits: list[Split] = [*PREDICTED_SPLITS[: len(learn.dls.loaders) - 1]]
     if train.train_metrics == "final":
@@ -641,7 +679,9 @@ def finish(
     total = int(learn.dls.manifest.table["split"].isin(splits).sum())
     for split in splits:
         reporter.preparing("predicting", sum(map(len, predictions.values())), total)
-        predictions[split] = predict_split(learn, split, tta=train.tta and split != "train")
+        predictions[split] = predict_split(learn, split, tta=train.tta and split != "train", own=own)
+    if not world.is_rank_zero:
+        return
     reporter.preparing("predicting", total, total)
     if changed := changed_images(run, learn.dls.manifest, learn.dls.images):
         _add_remark(

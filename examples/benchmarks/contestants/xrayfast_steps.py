@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.contestants.common import Orders, answer, read_orders
 
@@ -16,7 +17,7 @@ BEGAN = time.perf_counter()
 def main() -> None:
     orders = read_orders()
     tasks = {"loader": loader, "predict": predict, "interpret": interpret, "help": show_help}
-    tasks |= {"first_batch": first_batch, "predict_one": predict_one, "start": start}
+    tasks |= {"first_batch": first_batch, "predict_one": predict_one, "start": start, "rank_reads": rank_reads}
     tasks[orders.task](orders)
 
 
@@ -34,6 +35,37 @@ def loader(orders: Orders) -> None:
         passes.append({"seconds": time.perf_counter() - began, "images": images})
         began = time.perf_counter()
     answer(passes=passes)
+
+
+def rank_reads(orders: Orders) -> None:
+    """Images that the busiest rank reads in an epoch of training and validation, by the number of ranks."""
+    import xrayfast as xf
+    from xrayfast.data.cache.image_cache import ImageCache
+    from xrayfast.learning.distributed.rows import OwnRows
+    from xrayfast.learning.training.loaders import share_rows
+
+    read, batch = 0, ImageCache.batch
+
+    def counting(cache: ImageCache, paths: Any) -> Any:
+        nonlocal read
+        read += len(paths)
+        return batch(cache, paths)
+
+    ImageCache.batch = counting  # type: ignore[method-assign]
+    data = xf.open_data(orders.folder, split_file=orders.split_file, cache_dir=orders.scratch)
+    most: dict[str, int] = {}
+    for ranks in orders.settings["ranks"]:
+        counts = []
+        for rank in range(ranks):
+            size = orders.settings["batch_size"] * ranks
+            dls = xf.dataloaders(data, size=orders.settings["size"], batch_size=size, device="cpu")
+            share_rows(dls, OwnRows(rank, ranks))
+            read = 0
+            for _ in (*dls.train, *dls.valid):
+                pass
+            counts.append(read)
+        most[f"most_read_of_{ranks}"] = max(counts)
+    answer(**most)
 
 
 def predict(orders: Orders) -> None:

@@ -1,71 +1,40 @@
-"""Two processes train as one with twice the batch."""
+"""Several ranks train as one process does with batches that are as many times larger."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fastai.callback.training import GradientClip
-from sklearn import metrics as skm
 from torch import nn
 
 import xrayfast as xf
 from tests.conftest import SMALL, add_tiny_resnet
+from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.errors import ConfigError, Interrupted, TrainingError
+from xrayfast.learning.distributed import world as world_module
+from xrayfast.learning.distributed.rows import OwnRows, split_rows
+from xrayfast.learning.distributed.world import World, join_process_group
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training import distributed
-from xrayfast.learning.training.distributed import World, _OwnRows, _use_whole_batch, join_process_group, train_as_rank
+from xrayfast.learning.training.callbacks import EpochSeeds
+from xrayfast.learning.training.distributed import synchronize_batch_norms, train_as_rank
 
 ROOT = Path(__file__).resolve().parents[2]
-WORLD_SIZE = 2
-SETTINGS = SMALL | {"unfreeze": True, "epochs": 2, "seed": 7, "batch_size": 16, "lr": 5e-6}
-"""One frozen and two unfrozen epochs; of the batches of 16 images the last one has 13, 7 and 6 for the ranks.
-
-With smaller batches, or rates that one would train with, rounding alone, such as that of another convolution kernel in
-one process, moves the losses of so small a network by 0.01 within three epochs.
-"""
-
-SINGLE = {"balanced_sampling": True, "accumulate": 2, "clip_grad": 1.0, "ema": 0.9, "dropout": 0.3}
-
-
-def mean_logit(outputs, targets):
-    """A metric that every batch is weighted in by its images."""
-    return outputs.mean()
-
-
-class Norms(Callback):
-    """The norms of the gradient that GradientClip gets, of all ranks' images."""
-
-    order = 9.75  # after SplitBatches
-
-    def __init__(self):
-        self.norms = []
-
-    def before_step(self):
-        self.norms.append(
-            float(torch.cat([p.grad.flatten() for p in self.model.parameters() if p.requires_grad]).norm())
-        )
-
-
-MULTI = {
-    "mixup": 0.4,
-    "cutmix": 1.0,
-    "loss": "focal",
-    "class_weights": "auto",
-    "epochs": 1,
-    "metrics": [mean_logit, partial(skm.f1_score, average="macro", zero_division=0)],
-}
+BATCH = 16
+SETTINGS = SMALL | {"unfreeze": True, "epochs": 1, "seed": 7, "resamples": 0, "augment": "strong"}
+ADDED = {"accumulate": 2, "clip_grad": 1.0, "ema": 0.9, "balanced_sampling": True, "sync_bn": True, "dropout": 0.3}
+MIXED = {"mixup": 0.4, "cutmix": 1.0, "loss": "focal", "class_weights": "auto", "monitor": "valid_loss"}
 
 
 def partly_masked(folder):
-    """Multi-label data with masked cells."""
+    """Multi-label data with masked cells; of one image, and so of some rank's rows, all are."""
     data = xf.open_data(folder)
     targets = data.targets.copy()
     targets[::5, 0] = np.nan
@@ -76,12 +45,12 @@ def partly_masked(folder):
 class StopLast:
     """Asks the last rank alone to stop after a number of batches."""
 
-    def __init__(self, rank, batches):
-        self.rank, self.left = rank, batches
+    def __init__(self, world, batches):
+        self.last, self.left = world.rank == world.world_size - 1, batches
 
     def __call__(self):
         self.left -= 1
-        return self.rank == WORLD_SIZE - 1 and self.left < 0
+        return self.last and self.left < 0
 
 
 class EndLast(StopLast):
@@ -93,181 +62,188 @@ class EndLast(StopLast):
         return False
 
 
-def run_two(*arguments):
-    """This file, in two world, as torchrun would start them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(WORLD_SIZE)}
-    shared |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    command = [sys.executable, "-m", "tests.learning.training.test_distributed", *map(str, arguments)]
-    started = [
-        subprocess.Popen(
-            command, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(WORLD_SIZE)
-    ]
-    said = [process.communicate(timeout=300)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * WORLD_SIZE, said
-
-
-def in_one_of_two(data_dir, multi_dir, out):
-    """What each of the two ranks does."""
-    small = SETTINGS | {"batch_size": SETTINGS["batch_size"] // WORLD_SIZE}
-    rank = int(os.environ["RANK"])
-    with join_process_group("cpu") as world:
-        assert (world.rank, world.world_size) == (rank, WORLD_SIZE)
-        np.savez(out / f"norm{rank}.npz", **by_two(world))
-        np.save(out / f"double{rank}.npy", in_float64(data_dir, world))
-        with pytest.raises(Interrupted):
-            xf.fit(data_dir, runs=out, name="single", interrupted=StopLast(rank, batches=4), **small | SINGLE)
-        run = xf.resume(out / "single")
-        assert run.path == out / "single"
-        assert run.info["status"] == "completed"
-        norms = Norms()
-        xf.fit(partly_masked(multi_dir), runs=out, name="multi", cbs=[norms, GradientClip(1e-3)], **small | MULTI)
-        np.save(out / f"norms{rank}.npy", norms.norms)
-        with pytest.raises(TrainingError, match=r"Rank 0 of 2 lost the others.*Its own message says why"):
-            xf.fit(data_dir, runs=out, name="lost", interrupted=EndLast(rank, batches=2), **small)
-        assert xf.Run(out / "lost").info["status"] == "failed"
-
-
 class InDouble(Callback):
     """Images in float64."""
+
+    order = -25
 
     def before_batch(self):
         self.learn.xb = tuple(torch.Tensor(x).double() for x in self.xb)
 
 
-def in_float64(data_dir, world):
-    """The losses of three unfrozen epochs at a rate that one would train with, in a type whose rounding is too small to
-    grow into any difference within them.
+def train_in_float64(folder, world):
+    """Losses and metrics of two epochs at a rate that one would train with, in a type whose rounding is too small to
+    grow into any difference within them; and the images that were read. Batches of 16, the last of 13; of the
+    validation split one of 7.
     """
-    dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=SETTINGS["batch_size"], device="cpu", seed=7)
-    learn = xf.learner(dls, arch=SMALL["arch"], weights="none", precision="fp32", seed=7)
+    data, reads = partly_masked(folder), []
+    dls = xf.dataloaders(data, size=32, batch_size=BATCH, device="cpu", seed=7)
+    settings = {"accumulate": 2, "clip_grad": 1.0, "ema": 0.9, "loss": "focal", "class_weights": "auto", "dropout": 0}
+    learn = xf.learner(dls, arch=SMALL["arch"], weights="none", precision="fp32", seed=7, **settings)
     learn.model.double()
     learn.unfreeze()
-    learn.add_cb(InDouble())
-    with isolated_rng(7, "fit"), train_as_rank(learn, world), learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(3, 2e-3)
-    return np.array([row[:2] for row in learn.recorder.values], dtype=float)
+    learn.add_cbs([InDouble(), EpochSeeds(7, 0)])
+    with pytest.MonkeyPatch.context() as patch:
+        batch = ImageCache.batch
+        patch.setattr(ImageCache, "batch", lambda cache, paths: reads.append(len(paths)) or batch(cache, paths))
+        with isolated_rng(7, "fit"), train_as_rank(learn, world, True), learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(2, 2e-3)
+    kinds = {type(m) for m in learn.model.modules()}
+    assert {nn.BatchNorm2d, nn.BatchNorm1d} <= kinds  # the layers are again what they were
+    losses = np.array([row[:2] for row in learn.recorder.values], dtype=float)
+    return {"losses": losses, "norm": learn.model[1][2].running_var.numpy(), "read": np.array(reads).sum()}
 
 
-def layers():
-    """A small network of all layers that mix or draw by batch, and a batch of 7 for it."""
-    torch.manual_seed(1)
-    net = nn.Sequential(
-        nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.LazyLinear(6),
-        nn.BatchNorm1d(6),
-    )  # fmt: skip
-    x = torch.randn(7, 3, 6, 6) * 3 + 10
-    net(x[:2])
-    return net, x, torch.randn(7, 6)
+def in_a_rank(out, data_dir, multi_dir):
+    """What each rank does."""
+    with join_process_group("cpu") as world:
+        rank = world.rank
+        np.savez(out / f"double{rank}.npz", **train_in_float64(multi_dir, world))
+        own = SETTINGS | {"batch_size": BATCH // world.world_size}
+        given = own | ADDED
+        with pytest.raises(Interrupted) as caught:
+            xf.fit(data_dir, runs=out, name="stopped", interrupted=StopLast(world, batches=3), **given)
+        np.save(out / f"stopped{rank}.npy", len(xf.Run(out / "stopped").history))
+        assert caught.value.exit_code == 130
+        xf.resume(out / "stopped")
+        xf.fit(data_dir, runs=out, name="whole", data_on_device="on", **given)
+        xf.fit(partly_masked(multi_dir), runs=out, name="mixed", **own | MIXED)
+        with pytest.raises(TrainingError, match=r"Rank \d of \d lost the others.*Its own message says why"):
+            xf.fit(data_dir, runs=out, name="lost", interrupted=EndLast(world, batches=2), **own)
 
 
-def trained(net, x, weights, rows):
-    """Two passes: outputs, gradients of weights and inputs, running statistics."""
-    x = x[rows].requires_grad_()
-    torch.manual_seed(2)
-    for _ in range(2):
-        out = net(x)
-    (out * weights[rows]).sum().backward()
-    found = {name: p.grad for name, p in net.named_parameters()} | {"out": out, "x": x.grad} | dict(net.named_buffers())
-    return {name: tensor.detach().numpy() for name, tensor in found.items()}
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
-def by_two(world):
-    """`trained` on this rank's rows."""
-    net, x, weights = layers()
-    keys = list(net.state_dict())
-    own = _OwnRows(world)
-    own.total = len(x)
-    replaced = _use_whole_batch(net, own)
-    assert len(replaced) == 3
-    assert list(net.state_dict()) == keys
-    return trained(net, x, weights, world.rows(len(x)))
+def start_ranks(words, count, **environ):
+    """Processes as srun would start them."""
+    of_step = {"SLURM_STEP_ID": "0", "SLURM_JOB_ID": "1", "SLURM_NTASKS": str(count), "OMP_NUM_THREADS": "1"}
+    of_step |= {"SLURM_JOB_NODELIST": "127.0.0.[1-2]", "MASTER_PORT": free_port()}
+    of_step |= {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **environ}
+    return [
+        subprocess.Popen(
+            [sys.executable, *map(str, words)],
+            env=os.environ | of_step | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+
+
+def wait(ranks):
+    """Exit codes and what each printed."""
+    said = [rank.communicate(timeout=300) for rank in ranks]
+    return [rank.returncode for rank in ranks], said
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+def trained(request, data_dir, multi_dir, tmp_path_factory):
+    """The number of ranks, and the folder of what they wrote."""
+    out = tmp_path_factory.mktemp("ranks")
+    words = ["-m", "tests.learning.training.test_distributed", out, data_dir, multi_dir]
+    codes, said = wait(start_ranks(words, request.param))
+    assert codes == [0] * request.param, said[0][1][-3000:] + said[-1][1][-3000:]
+    return request.param, out
 
 
 @pytest.fixture(scope="module")
-def two(data_dir, multi_dir, tmp_path_factory):
-    out = tmp_path_factory.mktemp("two")
-    run_two(data_dir, multi_dir, out)
-    return out
+def alone(multi_dir):
+    return train_in_float64(multi_dir, World())
 
 
-def assert_same_curve(run, reference, within=1e-4):
-    mine, other = run.history, reference.history
-    columns = [name for name in other.columns if name != "seconds"]
-    assert list(mine.columns) == list(other.columns)
-    for name in columns:
-        if name == "phase":
-            assert list(mine[name]) == list(other[name])
-        else:
-            assert np.nanmax(np.abs(mine[name] - other[name])) < within, (name, mine[name], other[name])
-    assert np.abs(run.batches - reference.batches).to_numpy().max() < within
-    assert run.info["best_epoch"] == reference.info["best_epoch"]
+def test_in_float64_with_sync_bn_ranks_and_one_process_train_the_same(trained, alone):
+    """Augmented, with masked cells, class weights, accumulated and clipped gradients, the average of the weights and
+    statistics of batch norm that are computed anew.
+    """
+    count, out = trained
+    for rank in range(count):
+        found = np.load(out / f"double{rank}.npz")
+        np.testing.assert_allclose(found["losses"], alone["losses"], atol=1e-9)
+        np.testing.assert_allclose(found["norm"], alone["norm"], rtol=1e-9)
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(two, multi_dir, tmp_path):
-    norms = Norms()
-    cbs = [norms, GradientClip(1e-3)]
-    reference = xf.fit(partly_masked(multi_dir), runs=tmp_path, cbs=cbs, **SETTINGS | MULTI)
-    for rank in range(WORLD_SIZE):
-        np.testing.assert_allclose(np.load(two / f"norms{rank}.npy"), norms.norms, rtol=0.02)
-    assert_same_curve(xf.Run(two / "multi"), reference)
-    assert reference.history[["valid_mean_logit", "valid_f1_score"]].notna().all(axis=None)
-    mine, other = (run.predictions("valid").raw for run in (xf.Run(two / "multi"), reference))
-    assert np.abs(mine - other).max() < 1e-4
+def test_each_rank_reads_its_share_of_the_images(trained, alone):
+    count, out = trained
+    reads = [int(np.load(out / f"double{rank}.npz")["read"]) for rank in range(count)]
+    total = int(alone["read"])
+    assert total == 2 * 36
+    assert sum(reads) == total + 2 * max(0, count - 7)  # each image once; a rank without any row reads one
+    assert max(reads) <= 1.2 * total / count
 
 
-def test_stopped_in_one_of_two_they_resume_to_the_numbers_of_one_that_was_not(two, data_dir, tmp_path):
-    assert_same_curve(xf.Run(two / "single"), xf.fit(data_dir, runs=tmp_path, **SETTINGS | SINGLE))
+def test_stopped_in_the_last_rank_all_stop_after_the_batch_and_resume_to_the_bit(trained):
+    count, out = trained
+    stopped, whole = xf.Run(out / "stopped"), xf.Run(out / "whole")
+    assert np.load(out / "stopped0.npy") == 1
+    columns = [name for name in whole.history.columns if name != "seconds"]
+    assert whole.history[columns].equals(stopped.history[columns]) and whole.batches.equals(stopped.batches)
+    for split in ("valid",):
+        assert np.array_equal(whole.predictions(split).raw, stopped.predictions(split).raw)
+    assert whole.info["world_size"] == count and whole.global_batch == BATCH
+    assert f"| Batch size | {BATCH} |" in whole.model_card_path.read_text()
 
 
-def test_at_any_rate_they_differ_from_one_by_rounding_alone(two, data_dir):
-    """In float32 rounding grows, as it does between one process of one thread and one of two."""
-    with join_process_group("cpu") as alone:
-        expected = in_float64(data_dir, alone)
-    assert expected.shape == (3, 2)
-    for rank in range(WORLD_SIZE):
-        np.testing.assert_allclose(np.load(two / f"double{rank}.npy"), expected, atol=1e-6)
+def test_predictions_are_of_every_image_once_and_those_of_the_run(trained, data_dir):
+    _, out = trained
+    run = xf.Run(out / "whole")
+    found = run.predictions("valid")
+    data = xf.open_data(data_dir).subset("valid")
+    assert list(found.images) == data.table["image"].tolist()
+    again = xf.predict(run, data.table["path"].tolist(), device="cpu")
+    np.testing.assert_allclose(
+        again[[f"prob_{name}" for name in found.labels]].to_numpy(), found.probability, atol=1e-5
+    )
 
 
-def test_the_run_records_the_world_size_and_is_written_once(two):
-    arrays = ["double0.npy", "double1.npy", "norm0.npz", "norm1.npz", "norms0.npy", "norms1.npy"]
-    assert sorted(path.name for path in two.iterdir()) == sorted([*arrays, "lost", "multi", "single"])
-    run = xf.Run(two / "single")
-    assert run.info["world_size"] == WORLD_SIZE
-    assert run.global_batch == SETTINGS["batch_size"]
-    assert f"| Batch size | {SETTINGS['batch_size']} |" in run.model_card_path.read_text()
-    assert run.config.train.batch_size == SETTINGS["batch_size"] // WORLD_SIZE
-    assert {path.name for path in run.path.iterdir()} == {
+def test_mixed_images_and_masked_cells_train(trained):
+    run = xf.Run(trained[1] / "mixed")
+    assert run.info["status"] == "completed" and run.history["valid_loss"].notna().all()
+
+
+def test_one_run_is_written_by_one_rank(trained):
+    count, out = trained
+    arrays = {f"{name}{rank}" for rank in range(count) for name in ("double", "stopped")}
+    assert {path.stem for path in out.iterdir()} == {*arrays, "stopped", "whole", "mixed", "lost"}
+    assert xf.Run(out / "lost").info["status"] == "failed"
+    assert {path.name for path in (out / "whole").iterdir()} == {
         "config.yaml", "run.json", "labels.json", "model.safetensors", "split.csv", "history.csv",
         "batches.csv", "metrics.json", "checksums.txt", "training_images.json",
         "predictions", "model_card.md", "claim.md",
     }  # fmt: skip
 
 
-def test_batch_norm_and_dropout_are_those_of_the_whole_batch(two):
-    net, x, weights = layers()
-    whole = trained(net, x, weights, slice(None))
-    parts = [np.load(two / f"norm{rank}.npz") for rank in range(WORLD_SIZE)]
-    for name, value in whole.items():
-        if name in ("out", "x"):
-            found = np.concatenate([part[name] for part in parts])
-        elif name in dict(net.named_buffers()):
-            assert np.array_equal(parts[0][name], parts[1][name])
-            found = parts[0][name]
-        else:
-            found = sum(part[name] for part in parts)
-        assert np.abs(found - value).max() < 2e-5 * max(np.abs(value).max(), 1), name
-
-
 def test_every_row_is_of_one_rank():
     for total in (0, 1, 2, 5, 8):
-        rows = [np.arange(total)[World(rank, 3).rows(total)] for rank in range(3)]
+        rows = [np.arange(total)[OwnRows(0, 3).of_rank(rank, total)] for rank in range(3)]
         assert np.array_equal(np.concatenate(rows), np.arange(total))
         assert max(map(len, rows)) - min(map(len, rows)) <= 1
+    assert split_rows(range(7), 4, OwnRows(1, 2)) == [range(2, 4), range(6, 7)]
+    assert split_rows([5, 6, 7], 2, OwnRows(1, 2)) == [[6], [7]]  # it has none of the last batch
+    assert split_rows([5, 6, 7], 2, None, drop_last=True) == [[5, 6]]
+
+
+def test_a_rank_needs_two_images_of_each_training_batch(data_dir):
+    from xrayfast.workflows.fit import prepare
+
+    data = xf.open_data(data_dir)
+    config = xf.Config().updated(SMALL)
+    learn = prepare(data, config, None, 24, {}, World(0, 4))
+    assert len(learn.dls.train_ds) == 29 and learn.dls.train.drop_last  # 5 images are left, for 4 ranks
+    with pytest.raises(ConfigError, match="4 ranks share batches of 6 training images; expected two or more"):
+        prepare(data, config, None, 6, {}, World(0, 4))
+
+
+def test_batch_norm_with_code_of_its_own_is_not_synchronised():
+    class Own(nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(ConfigError, match="sync_bn is on, and the network has Own"):
+        synchronize_batch_norms(nn.Sequential(nn.Conv2d(1, 2, 1), Own(2)))
 
 
 def test_a_single_process_is_left_as_it_is(monkeypatch):
@@ -275,7 +251,7 @@ def test_a_single_process_is_left_as_it_is(monkeypatch):
     with join_process_group("cpu") as world:
         assert (world.is_rank_zero, world.world_size) == (True, 1)
         assert world.broadcast_number(0.5) == 0.5
-        assert world.any(bool) is bool
+        assert world.highest(3) == 3
         world.barrier()
 
 
@@ -287,29 +263,33 @@ def test_devices_on_which_ranks_cannot_train_are_refused(monkeypatch, kind, mess
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setattr(distributed, "torch_device", lambda name: torch.device(kind))
+    monkeypatch.setenv("MASTER_PORT", "1")
+    monkeypatch.setattr(world_module, "torch_device", lambda name: torch.device(kind))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match=message), join_process_group("auto"):
         pass
 
 
+def test_where_the_others_do_not_come_the_error_says_so(monkeypatch):
+    from datetime import timedelta
+
+    monkeypatch.setattr(world_module, "JOIN_TIMEOUT", timedelta(milliseconds=200))
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
+        monkeypatch.setenv(name, value)
+    message = "Rank 1 of the 2 that torchrun started could not join the others at 127"
+    with pytest.raises(ConfigError, match=message), join_process_group("cpu"):
+        pass
+
+
+FIT = ["--weights", "none", "--size", "32", "--batch-size", "4", "--device", "cpu", "--resamples", "0"]
+
+
 @pytest.mark.slow
 def test_torchrun_trains_one_run_and_says_once_what_is_wrong(data_dir, tmp_path):
-    options = ["--weights", "none", "--size", "32", "--batch-size", "4", "--device", "cpu", "--resamples", "0"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "xrayfast", "fit"]
-    command += [
-        str(data_dir),
-        *options,
-        "--lr",
-        "auto",
-        "--epochs",
-        "1",
-        "--runs",
-        str(tmp_path / "runs"),
-        "--name",
-        "a",
-    ]
+    command += [data_dir, *FIT, "--lr", "auto", "--epochs", "1", "--runs", tmp_path / "runs", "--name", "a"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = list(map(str, command))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1 (head)") == 1
@@ -320,7 +300,28 @@ def test_torchrun_trains_one_run_and_says_once_what_is_wrong(data_dir, tmp_path)
     assert again.stderr.count("exists already, and a run never overwrites. Choose another --name.") == 1
 
 
+@pytest.mark.slow
+def test_a_job_that_is_warned_of_its_time_limit_and_queued_again_goes_on(data_dir, tmp_path):
+    words = ["-m", "xrayfast", "fit", data_dir, *FIT, "--unfreeze", "--epochs", "3", "--reuse-frozen", "off"]
+    words += ["--runs", tmp_path, "--name", "a", "--resume", "auto"]
+    ranks = start_ranks(words, 2)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "a" / "history.csv").is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    ranks[1].send_signal(signal.SIGUSR1)
+    codes, said = wait(ranks)
+    assert codes == [143, 143], said
+    assert "finished epoch" in said[0][1] and "--resume" in said[0][1]
+    assert xf.Run(tmp_path / "a").info["status"] == "interrupted"
+    codes, said = wait(start_ranks(words, 2))
+    assert codes == [0, 0], said
+    run = xf.Run(tmp_path / "a")
+    assert run.is_finished and len(run.history) == 4
+    codes, said = wait(start_ranks(words, 2))
+    assert codes == [0, 0] and "is complete: there is nothing to resume" in said[0][1], said
+
+
 if __name__ == "__main__":
     add_tiny_resnet()
-    in_one_of_two(*map(Path, sys.argv[1:]))
+    in_a_rank(*map(Path, sys.argv[1:]))
     os._exit(0)  # to take torch apart takes 3 s

@@ -14,14 +14,18 @@ import typer
 
 from xrayfast.cli import options as o
 from xrayfast.cli.common import RUNS, command_line, open_and_show, read_settings, show_run
-from xrayfast.cli.output import Output
+from xrayfast.cli.output import Output, message
 from xrayfast.errors import Interrupted, XrayfastError
 from xrayfast.errors.signals import INTERRUPTED
+from xrayfast.launch import is_rank_zero
 from xrayfast.progress.terminal import reporting
 
 if TYPE_CHECKING:
     from xrayfast.config import Config
     from xrayfast.data.manifest import Manifest
+
+AUTO = "auto"
+"""The RUN of --resume that is that of --name; a folder of this name is ./auto."""
 
 GRACE = 2.0
 """Seconds that a rank waits after it failed, for rank zero to fail too."""
@@ -36,7 +40,11 @@ def fit(
     name: Annotated[str | None, o.new_name("the run")] = None,
     resume: Annotated[
         Path | None,
-        o.out_option("--resume", metavar="RUN", help="Resume a run that was interrupted, with its own settings."),
+        o.out_option(
+            "--resume",
+            metavar="RUN|auto",
+            help="Resume a run that was interrupted, with its own settings. auto: the one of --name, or begin it.",
+        ),
     ] = None,
     as_json: o.Json = False,
 ) -> None:
@@ -44,7 +52,10 @@ def fit(
 
     Without --unfreeze only the head is trained, on a frozen backbone.
     """
-    if resume is not None and (given or recipe or config or name or runs):
+    automatic = resume is not None and str(resume) == AUTO
+    if automatic and name is None:
+        raise typer.BadParameter("auto goes on with the run of --name; give that too.", param_hint="--resume")
+    if resume is not None and not automatic and (given or recipe or config or name or runs):
         raise typer.BadParameter("A resumed run keeps its own settings; give --resume alone.", param_hint="--resume")
     with rank_zero_output():
         _fit(given, recipe, config, runs or RUNS, name, resume, Output(as_json))
@@ -59,6 +70,15 @@ def _fit(
     resume: Path | None,
     out: Output,
 ) -> None:
+    if resume is not None and name is not None:
+        from xrayfast.workflows.begun import find_begun
+
+        begun = find_begun(runs, name, read_settings(config, given, recipe))
+        if begun is not None and begun.is_finished:
+            message(f"{begun.path} is complete: there is nothing to resume.")
+            show_run(out, begun)
+            return
+        resume = None if begun is None else begun.path
     if resume is not None:
         from xrayfast.workflows.fit import resume as work_on
 
@@ -122,14 +142,14 @@ def _check(manifest: Manifest, settings: Config, problems: list[XrayfastError]) 
 @contextmanager
 def rank_zero_output() -> Iterator[None]:
     """Let only rank zero of a distributed run print; another rank reports an error only where rank zero has none."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_rank_zero():
         yield
         return
     try:
         with Path(os.devnull).open("w") as null, redirect_stdout(null), redirect_stderr(null):
             yield
     except (Exception, KeyboardInterrupt) as error:
-        # torchrun kills all ranks once one has exited: where rank zero fails too, it needs time to report why.
+        # torchrun and srun kill all ranks once one has exited: where rank zero fails too, it needs time to report why.
         time.sleep(GRACE)
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
             raise typer.Exit(getattr(error, "exit_code", INTERRUPTED)) from None

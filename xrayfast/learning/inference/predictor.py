@@ -18,6 +18,7 @@ from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError
 from xrayfast.learning.augment import DEFAULT, augment, draws_of_view, normalize
 from xrayfast.learning.device import give_memory, torch_device
+from xrayfast.learning.distributed.rows import OwnRows
 from xrayfast.learning.inference.reading import reading
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
@@ -219,10 +220,14 @@ def predictor_of_run(
     return EnsemblePredictor([Predictor.from_run(member, device, arch) for member in members], run.decision)
 
 
-def predict_split(learn: Learner, split: Split, *, tta: bool = False) -> Predictions:
+def predict_split(learn: Learner, split: Split, *, tta: bool = False, own: OwnRows | None = None) -> Predictions:
     """Predictions and losses of one split of the data of a learner on `xrayfast.dataloaders`, not calibrated.
 
-    `tta` averages over augmented views.
+    Args:
+        learn: the learner.
+        split: of its data.
+        tta: average over augmented views.
+        own: of this rank, where each predicts a part; all get all predictions.
     """
     data, dls = learn.dls.manifest.subset(split), learn.dls
     if not dls.reads_files:
@@ -231,10 +236,13 @@ def predict_split(learn: Learner, split: Split, *, tta: bool = False) -> Predict
         single = data.task == "single"
         raw = probability = (outputs.softmax(dim=-1) if single else outputs.sigmoid()).float().numpy()
     else:
-        with reading(data.table["path"].tolist(), dls.images.image) as images:
-            raw, probability = Predictor.from_learner(learn).probabilities(
-                images, tta=tta, batch_size=dls[SPLITS.index(split)].bs
-            )
+        paths, batch_size = data.table["path"].tolist(), dls[SPLITS.index(split)].bs
+        if own is not None:
+            own.total, paths, batch_size = len(paths), own.take(paths), -(-batch_size // own.world_size)
+        with reading(paths, dls.images.image) as images:
+            raw, probability = Predictor.from_learner(learn).probabilities(images, tta=tta, batch_size=batch_size)
+        if own is not None:
+            raw, probability = (own.gather(torch.from_numpy(part)).numpy() for part in (raw, probability))
     return Predictions(
         labels=data.labels,
         images=data.table["image"].to_numpy(dtype=object),

@@ -9,17 +9,17 @@ CALLBACK_ORDER: dict[str, float] = {
     "UseFrozenFeatures": -40,  # replaces images by cached features
     "ProgressiveSizes": -30,
     "RepeatChannel": -20,
-    "MixImages": -15,  # images as the network gets them, all ranks' together
+    "TrainAsRank": -19,  # before what draws for the rank's own rows; outputs are of all ranks before anyone sees them
+    "MixImages": -15,  # images as the network gets them
     "TrainEvalCallback": -10,  # fastai's: sets the mode of the whole network
     "FrozenInference": -9,  # then that of frozen layer groups
     "AverageWeights": -8,  # averages what those modes let train
     "CastToTensor": 9,  # fastai's
-    "PreciseBatchNorm": 9.2,  # keeps the batch as the network gets it, but whole
-    "AccumulateGradients": 9.25,  # before ranks sum gradients, which is for steps alone
-    "SplitBatches": 9.5,  # after whatever else makes a batch; before fp16 steps, for which gradients must be summed
+    "PreciseBatchNorm": 9.2,
+    "AccumulateGradients": 9.25,  # before fp16 steps
     "Autocast": 10,
     "Float16": 10,
-    "GradientClip": 11,  # fastai's; by then gradients are those of all ranks, and not scaled
+    "GradientClip": 11,  # fastai's; by then gradients are not scaled
     "EpochRecorder": 50,
     "TrainRecorder": 50.5,  # before what may end training within the epoch
     "EpochCheckpoint": 52,  # it may end training

@@ -162,7 +162,7 @@ class BatchProgress(Callback):
 
     def after_batch(self) -> None:
         """Count images; report ten times per second at most, as reading the loss makes the CPU wait for the device."""
-        self.images += len(self.xb[0])
+        self.images += len(self.yb[0])  # of all ranks
         now = time.perf_counter()
         due = now - self.reported >= SECONDS_BETWEEN_REPORTS or self.iter + 1 == self.n_iter
         if due and self.learn.recorder.smooth_loss.count:  # without one all batches were skipped so far

@@ -230,12 +230,14 @@ class FeatureLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.loader.randomize()
-        order = torch.tensor(self.loader.get_idxs())
+        order, own = torch.tensor(self.loader.get_idxs()), self.loader.own
         n_views, device = len(self.features), self.loader.device
         for rows in order.split(self.loader.bs):
             if self.loader.drop_last and len(rows) < self.loader.bs:
                 return
             views = torch.randint(n_views, (len(rows),)) if n_views > 1 else torch.zeros(len(rows), dtype=torch.long)
+            if own is not None:
+                own.total, views, rows = len(rows), own.take(views), own.take(rows)
             of_view, of_image = send(torch.stack([views, rows]), self.features.device)
             features, targets = self.features[of_view, of_image], self.targets[of_image]
             yield send(features, device).float(), send(targets, device)
@@ -366,10 +368,12 @@ def _compute_features(
                 with torch.no_grad(), autocast(learn):
                     chunks = [frozen(chunk) for chunk in x.as_subclass(Tensor).split(_CHUNK_SIZE)]
                     batch = torch.cat([torch.cat([v.float().flatten(1) for v in chunk], 1) for chunk in chunks])
-                batch = batch.clamp(-_FLOAT16_MAX, _FLOAT16_MAX)
+                batch, y = batch.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).to(features), y.as_subclass(Tensor)
+                if loader.own is not None:
+                    batch, y = loader.own.gather(batch), loader.own.gather(y)
                 computed = rows[start : start + len(batch)]
-                features[view, computed] = batch.to(features)
-                targets.update(zip(computed, y.as_subclass(Tensor).cpu(), strict=True))
+                features[view, computed] = batch
+                targets.update(zip(computed, y.cpu(), strict=True))
                 start += len(batch)
                 after_batch(len(batch))
         new = [row for row in rows[: len(rows) - count % _CHUNK_SIZE] if images[row] not in known] if shared else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from textwrap import fill
@@ -38,10 +39,11 @@ from xrayfast.errors import ConfigError, ReadError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import STOP_SIGNALS, leave_signals_to_parent
-from xrayfast.learning.augment import DEFAULT, denormalize, draws_of_view, normalize
+from xrayfast.learning.augment import DEFAULT, denormalize, draws_of_view, normalize, random_draws
 from xrayfast.learning.augment import augment as vary
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.device_data import DEVICE_SHARE, DeviceFeed, Placement, contains_files, place_images
+from xrayfast.learning.distributed.rows import OwnRows, split_rows
 from xrayfast.learning.fastai_api import (
     CategoryBlock,
     DataBlock,
@@ -127,11 +129,14 @@ class ChestAugmentation(Transform):
         setting: that it is made from.
         ranges: how far images are varied.
         view: gives seed and number of the view to make of each image; None for a random one, as in training.
+        own: the rows of the batch that the images are, of which all ranks draw the numbers: an image is varied alike
+            whatever the world size is.
     """
 
     order = 30
     split_idx = 0  # training only
     view: Callable[[], tuple[int, int]] | None = None
+    own: OwnRows | None = None
 
     def __init__(self, setting: str = "default", ranges: Augmentation = DEFAULT) -> None:
         super().__init__()
@@ -141,6 +146,8 @@ class ChestAugmentation(Transform):
         """(N, 1, H, W) in [0, 1] to the same."""
         batch = images.as_subclass(Tensor)
         draws = None if self.view is None else draws_of_view(batch, *self.view())
+        if draws is None and self.own is not None:
+            draws = self.own.take(random_draws(self.own.total).T).T
         return TensorImageBW(vary(batch, draws, self.ranges))
 
 
@@ -151,10 +158,12 @@ class OwnAugmentation(Transform):
 
     Attributes:
         setting: that it is made from.
+        own: the rows of a rank, which draws for them alone.
     """
 
     order = 30
     split_idx = 0  # training only
+    own: OwnRows | None = None
 
     def __init__(self, setting: str, functions: Sequence[Callable[..., Any]]) -> None:
         super().__init__()
@@ -166,6 +175,10 @@ class OwnAugmentation(Transform):
         Raises:
             ConfigError: a function fails, or gives something of another shape or type.
         """
+        with nullcontext() if self.own is None else self.own.drawing():
+            return self._vary(images)
+
+    def _vary(self, images: TensorImageBW) -> TensorImageBW:
         for function in self.functions:
             if isinstance(function, nn.Module):
                 function.to(images.device)
@@ -226,8 +239,10 @@ class RadiographDL(TfmdDL):
         sampling_weights: by which images are drawn where they are shuffled; None for each once.
         rows: the images of the last epoch in their order, by their place in the dataset.
         feed: gives the same batches on the device; None where this loader reads them.
+        own: the rows of each batch that a rank reads; None for all.
     """
 
+    own: OwnRows | None = None
     sampling_weights: NDArray[np.float64] | None = None
     rows: Sequence[int] = ()
     feed: DeviceFeed | None = None
@@ -241,20 +256,27 @@ class RadiographDL(TfmdDL):
         """fastai's, which draws alike from the same images."""
         found = super().new(dataset, cls, **options)
         if found.dataset is self.dataset:
-            found.sampling_weights, found.feed = self.sampling_weights, self.feed
+            found.sampling_weights, found.feed, found.own = self.sampling_weights, self.feed, self.own
         return found
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches of an epoch on the device, after the batch transforms."""
-        if self.feed is None or self._table is None:
-            yield from super().__iter__()
-            return
+        """The batches of an epoch on the device, after the batch transforms; of a rank its own rows."""
+        batches = super().__iter__() if self.feed is None or self._table is None else self._fed()
+        if self.own is not None:
+            for start in range(0, len(self) * self.bs, self.bs):
+                self.own.total = min(self.bs, self.n - start)
+                yield next(batches)
+        yield from batches
+
+    def _fed(self) -> Iterator[Any]:
+        """The batches that `feed` gives."""
+        assert self.feed is not None
         self.randomize()
         self.before_iter()
         order = self.get_idxs()
         # As torch's own DataLoader draws one: with the same seed images are then augmented alike.
         torch.empty((), dtype=torch.int64).random_()
-        for batch in self.feed.batches(order, self.bs, self.drop_last):
+        for batch in self.feed.batches(split_rows(order, self.bs, self.own, self.drop_last), self.own):
             yield self.after_batch(batch)
         self.after_iter()
 
@@ -285,7 +307,8 @@ class RadiographDL(TfmdDL):
             return
         images, target = self.dataset.tls[0].tfms[-1].images, _targets(self.dataset, rows)
         paths = rows["path"].to_numpy(dtype=object)
-        for chunk in chunked(samps, self.bs, self.drop_last):
+        for whole in chunked(samps, self.bs, self.drop_last):
+            chunk = whole if self.own is None else self.own.take(whole)
             batch = TensorImageBW(torch.from_numpy(_read_batch(images, paths[chunk])).unsqueeze(1))
             yield (batch,) if target is None else (batch, target[chunk])
 
@@ -596,6 +619,15 @@ def _splits(items: ImageItems) -> list[NDArray[np.int64]]:
     """Row numbers of train, valid and, if any, test."""
     splits = [np.flatnonzero(items.table["split"].to_numpy() == name) for name in SPLIT_INDEX]
     return splits if len(splits[-1]) else splits[:-1]
+
+
+def share_rows(dls: DataLoaders, own: OwnRows | None) -> None:
+    """Let the DataLoaders of the training and the validation split read a rank's own rows of each batch; None: all."""
+    for dl in dls.loaders[:2]:
+        dl.own = own
+        for transform in dl.after_batch.fs:
+            if isinstance(transform, _AUGMENTATIONS):
+                transform.own = own
 
 
 def adopt_dataloaders(dls: DataLoaders) -> RadiographDataLoaders:

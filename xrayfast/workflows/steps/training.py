@@ -15,6 +15,7 @@ from xrayfast.errors import ConfigError, RunError, TrainingError, shorten
 from xrayfast.files import known_digests, link_or_copy, replace_atomically
 from xrayfast.files.cache_folder import cache_root
 from xrayfast.learning.callback_rules import names_using_images
+from xrayfast.learning.distributed.world import World
 from xrayfast.learning.model.layers import LayerGroup
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callbacks import (
@@ -34,7 +35,6 @@ from xrayfast.learning.training.checkpoint import (
     save_checkpoint,
     writes_in_thread,
 )
-from xrayfast.learning.training.distributed import World
 from xrayfast.learning.training.frozen_features import (
     MEMORY_BYTES,
     FrozenFeatures,
@@ -147,8 +147,9 @@ def plan_facts(
     leaks: bool,
     uneven: bool = True,
     cuda: bool = False,
+    world_size: int = 1,
 ) -> PlanFacts:
-    """What options depend on, of a run whose phases are scheduled so; the last three are as in PlanFacts."""
+    """What options depend on, of a run whose phases are scheduled so; the last four are as in PlanFacts."""
     phases = [s.phase for s in scheduled]
     *before, last = [s.sizes for s in scheduled]
     of_last_size = sum(size == last[-1] for size in last)
@@ -168,6 +169,7 @@ def plan_facts(
         norms=bool(backbone_norms(groups[min(phase.frozen_groups for phase in phases) :])),
         uneven=uneven,
         cuda=cuda,
+        world_size=world_size,
     )
 
 

@@ -40,7 +40,7 @@ def test_statistics_are_averages_over_batches_and_nothing_else_changes():
     batches = [torch.rand(n, 3, 9, 9) for n in (8, 8, 4)]
     expected = statistics_by_hand(network, ("1", "4"), batches)
     before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
-    estimate_statistics(network, batch_norms(network), [(batch,) for batch in batches])
+    estimate_statistics(network, batch_norms(network), [((batch,), len(batch)) for batch in batches])
     for name, (mean, variance) in expected.items():
         norm = network.get_submodule(name)
         np.testing.assert_allclose(norm.running_mean, mean, rtol=1e-5, atol=1e-6)
@@ -77,7 +77,7 @@ def fitted(dls, monkeypatch, frozen=0, arch="resnet18", epochs=2, **options):
     def watched(model, norms, batches):
         batches = list(batches)
         names = [name for name, module in model.named_modules() if module in set(norms)]
-        given.append((copy.deepcopy(model), names, [batch for (batch,) in batches]))
+        given.append((copy.deepcopy(model), names, [batch for (batch,), _ in batches]))
         estimate(model, norms, batches)
 
     monkeypatch.setattr(batch_norm, "estimate_statistics", watched)

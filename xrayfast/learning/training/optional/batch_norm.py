@@ -35,7 +35,7 @@ class PreciseBatchNorm(Callback):
 
     order = CALLBACK_ORDER["PreciseBatchNorm"]
     norms: list[_BatchNorm]
-    batches: deque[tuple[Any, ...]]
+    batches: deque[tuple[tuple[Any, ...], int]]
 
     def __init__(self, groups: Sequence[LayerGroup]) -> None:
         self.groups = groups
@@ -47,11 +47,11 @@ class PreciseBatchNorm(Callback):
         if not hasattr(self.learn, "lr_finder") and any(norm.training for norm in backbone_norms(self.groups)):
             self.norms = [norm for norm in batch_norms(self.model) if norm.training]
 
-    def before_batch(self) -> None:
-        """Keep the last batches that have `IMAGES` images together."""
+    def after_loss(self) -> None:
+        """Keep the last batches that have `IMAGES` images together, over all ranks."""
         if self.training and self.norms:
-            self.batches.append(self.xb)
-            while sum(len(batch[0]) for batch in self.batches) - len(self.batches[0][0]) >= IMAGES:
+            self.batches.append((self.xb, len(self.yb[0])))
+            while sum(images for _, images in self.batches) - self.batches[0][1] >= IMAGES:
                 self.batches.popleft()
 
     def after_train(self) -> None:
@@ -76,7 +76,9 @@ def backbone_norms(groups: Sequence[LayerGroup]) -> list[_BatchNorm]:
     return [norm for group in groups[:-1] for module in group.modules for norm in batch_norms(module)]
 
 
-def estimate_statistics(model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[tuple[Any, ...]]) -> None:
+def estimate_statistics(
+    model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[tuple[tuple[Any, ...], int]]
+) -> None:
     """Set the running statistics of batch norms to the averages over batches of the mean and the unbiased variance,
     weighted by size, where each batch is normalised by its own.
 
@@ -85,25 +87,22 @@ def estimate_statistics(model: nn.Module, norms: Sequence[_BatchNorm], batches: 
     Args:
         model: the network.
         norms: those of its modules whose statistics are computed.
-        batches: arguments of the network, the first of them images (N, ...). In distributed training every rank
-            computes with whole batches, and all get the same.
+        batches: arguments of the network, of a rank those of its own rows, and the number of all ranks' images.
     """
-    modes, images = {module: module.training for module in model.modules()}, 0
-    kept = [(norm.momentum, vars(norm).pop("forward", None)) for norm in norms]
+    modes, total = {module: module.training for module in model.modules()}, 0
+    momenta = [norm.momentum for norm in norms]
     try:
         model.eval()
         for norm in norms:
             norm.train()
-        for batch in batches:
-            images += len(batch[0])
+        for batch, images in batches:
+            total += images
             for norm in norms:
-                norm.momentum = len(batch[0]) / images
+                norm.momentum = images / total
             with torch.no_grad():
                 model(*batch)
     finally:
         for module, mode in modes.items():
             module.training = mode
-        for norm, (momentum, forward) in zip(norms, kept, strict=True):
+        for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-            if forward is not None:  # of distributed training, which divides batches among ranks
-                norm.forward = forward  # type: ignore[method-assign]

@@ -1,0 +1,152 @@
+"""How this process was started: alone, or as one of several ranks of one training, by torchrun or SLURM's srun."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from xrayfast.errors import ConfigError
+
+_MPI = {
+    "OMPI_COMM_WORLD_SIZE": "Open MPI's mpirun",
+    "MV2_COMM_WORLD_SIZE": "MVAPICH's mpirun",
+    "JSM_NAMESPACE_SIZE": "jsrun",
+    "PMI_SIZE": "mpiexec",
+}
+"""Launchers that are not joined, by the variable in which they tell how many they started. srun sets PMI_SIZE too."""
+
+_NO_TASKS = 0xFFFF_FFF0
+"""SLURM's numbers of steps from here on are of no srun: the batch script, and the shell that salloc opens."""
+
+FIRST_PORT, PORTS = 12_000, 20_000
+"""Ports for ranks to meet at: below those that systems give to programs by themselves."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One process among those of its launch.
+
+    Attributes:
+        rank: of this process, from 0.
+        world_size: number of ranks; 1 where the process was started alone.
+        local_rank: among the ranks on this machine.
+        url: where ranks find each other, for `torch.distributed.rendezvous`.
+        launcher: "torchrun" or "srun"; "" for neither.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    url: str = ""
+    launcher: str = ""
+
+
+def find_launch(environ: Mapping[str, str] = os.environ) -> Launch:
+    """The launch that the environment describes.
+
+    torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. Of srun the variables of its step are read: a process
+    of a batch script or of salloc's shell has the job's SLURM_NTASKS, and is alone nevertheless. MASTER_ADDR and
+    MASTER_PORT, where they are set, go before the step's first host and a port by the numbers of job and step.
+
+    Raises:
+        ConfigError: several were started that can't join each other; each would train a network of its own.
+    """
+    step = _step(environ)
+    of_mpi = next((name for name in _MPI if _number(environ, name) > 1 and not (name == "PMI_SIZE" and step)), None)
+    world_size = _number(environ, "WORLD_SIZE")
+    if world_size > 1 and ("RANK" in environ or step != world_size):
+        return _of_torchrun(environ, world_size)
+    if of_mpi:
+        raise ConfigError(
+            f"{_MPI[of_mpi]} started {environ[of_mpi]} processes ({of_mpi}), and each would train a network of its "
+            "own. Start them with torchrun or srun, or set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT."
+        )
+    if step and world_size == 1:
+        raise ConfigError(
+            f"srun started {step} processes, and WORLD_SIZE is 1 in each: each would train a network of its own. Start "
+            "torchrun with --nnodes and --rdzv-endpoint, once per node; or xrayfast by srun alone."
+        )
+    return _of_srun(environ, step) if step else Launch()
+
+
+def require_alone(what: str) -> None:
+    """Raise an error where this is one of several ranks, for what one process does.
+
+    Raises:
+        ConfigError: it is.
+    """
+    launch = find_launch()
+    if launch.world_size > 1:
+        raise ConfigError(
+            f"{what}; found {launch.world_size} processes, started by {launch.launcher}. Start one, without it, or set "
+            "CUDA_VISIBLE_DEVICES for each of several."
+        )
+
+
+def is_rank_zero() -> bool:
+    """Whether this process speaks for its launch; each does where they can't be joined."""
+    try:
+        return find_launch().rank == 0
+    except ConfigError:
+        return True
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a list as SLURM writes it.
+
+    >>> [first_host(nodes) for nodes in ("node[01-03,07],login", "a1,b2", "rack[2,5]-n[10-12]", "")]
+    ['node01', 'a1', 'rack2-n10', '']
+    """
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0]) if first else ""
+
+
+def _step(environ: Mapping[str, str]) -> int:
+    """How many tasks srun's step has; 0 for one alone, or none."""
+    if not environ.get("SLURM_STEP_ID", "").isdigit() or int(environ["SLURM_STEP_ID"]) >= _NO_TASKS:
+        return 0
+    count = _number(environ, "SLURM_STEP_NUM_TASKS") or _number(environ, "SLURM_NTASKS")
+    return count if count > 1 else 0
+
+
+def _of_torchrun(environ: Mapping[str, str], world_size: int) -> Launch:
+    needed = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+    if missing := [name for name in needed if not environ.get(name)]:
+        raise ConfigError(
+            f"WORLD_SIZE is {world_size}, and {', '.join(missing)} not set, so that ranks can't find each other. Start "
+            "them with torchrun or srun; for one process leave WORLD_SIZE out."
+        )
+    rank, local_rank = _number(environ, "RANK"), _number(environ, "LOCAL_RANK")
+    _require_rank(rank, world_size, "RANK", "WORLD_SIZE")
+    return Launch(rank, world_size, local_rank, "env://", "torchrun")
+
+
+def _of_srun(environ: Mapping[str, str], world_size: int) -> Launch:
+    lists = (environ.get(name, "") for name in ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"))
+    host = environ.get("MASTER_ADDR") or first_host(next(filter(None, lists), ""))
+    if not host or "SLURM_PROCID" not in environ:
+        found = "SLURM_PROCID" if host else "SLURM_STEP_NODELIST or SLURM_JOB_NODELIST"
+        raise ConfigError(
+            f"srun started {world_size} processes, and {found} is not set, so that ranks can't find each other. Start "
+            "them with torchrun, or set it."
+        )
+    rank, local_rank = _number(environ, "SLURM_PROCID"), _number(environ, "SLURM_LOCALID")
+    _require_rank(rank, world_size, "SLURM_PROCID", "SLURM_NTASKS")
+    step = 31 * _number(environ, "SLURM_JOB_ID") + _number(environ, "SLURM_STEP_ID")
+    port = environ.get("MASTER_PORT") or FIRST_PORT + step % PORTS
+    return Launch(rank, world_size, local_rank, f"tcp://{host}:{port}", "srun")
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    """A variable's number, 0 where it is not set."""
+    text = environ.get(name, "0")
+    if not text.isdigit():
+        raise ConfigError(f"The environment variable {name} is {text!r}; expected a number. Unset it, or set it right.")
+    return int(text)
+
+
+def _require_rank(rank: int, world_size: int, name: str, of: str) -> None:
+    if rank >= world_size:
+        raise ConfigError(f"{name} is {rank}, and {of} {world_size}; expected ranks from 0 to {world_size - 1}.")

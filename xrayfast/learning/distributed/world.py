@@ -1,0 +1,233 @@
+"""The ranks that train together, and how this process joins them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from xrayfast.config import Device
+from xrayfast.errors import ConfigError, TrainingError, truncate
+from xrayfast.launch import Launch, find_launch
+from xrayfast.learning.device import torch_device
+from xrayfast.learning.distributed.rows import LostRankError, OwnRows, naming_lost_ranks
+
+JOIN_TIMEOUT = timedelta(minutes=10)
+"""How long a rank waits for the others to be started."""
+
+STEP_TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for the others between two batches, writing a checkpoint included."""
+
+SOLO_TIMEOUT = timedelta(days=7)
+"""How long the other ranks wait for what rank zero does alone, such as computing metrics. Where it fails, torchrun and
+srun end the others.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """The ranks that train together, as seen from one of them.
+
+    Attributes:
+        rank: of this process, from 0.
+        world_size: number of ranks.
+        group: the process group in which the other ranks wait for rank zero; None for a single process.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    group: Any = None
+
+    @property
+    def is_rank_zero(self) -> bool:
+        """Whether this process writes the run and reports progress."""
+        return self.rank == 0
+
+    def own_rows(self, total: int = 0) -> OwnRows:
+        """This rank's rows of `total`, or of batches whose numbers of rows are set later."""
+        own = OwnRows(self.rank, self.world_size)
+        own.total = total
+        return own
+
+    def highest(self, number: int) -> int:
+        """The highest number of all ranks; to be called by all ranks equally often."""
+        if self.world_size == 1:
+            return number
+        found = torch.tensor([number])
+        with naming_lost_ranks():
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
+    def broadcast_number(self, number: float) -> float:
+        """Rank zero's number, on all ranks."""
+        if self.world_size == 1:
+            return number
+        return float(all_reduce(torch.tensor([number if self.is_rank_zero else 0.0], dtype=torch.float64)))
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+        if self.world_size > 1:
+            with naming_lost_ranks():
+                dist.barrier(group=self.group)
+
+    def broadcast_text(self, text: str) -> str:
+        """Rank zero's text, on all ranks."""
+        if self.world_size == 1:
+            return text
+        content = text.encode() if self.is_rank_zero else b""
+        with naming_lost_ranks():
+            size = torch.tensor([len(content)])
+            dist.broadcast(size, 0, group=self.group)
+            received = torch.tensor(list(content)) if self.is_rank_zero else torch.zeros(int(size), dtype=torch.int64)
+            dist.broadcast(received, 0, group=self.group)
+        return bytes(received.tolist()).decode()
+
+    def require_alike(self, task: str) -> None:
+        """Raise an error on all ranks where this is not the task of each, in words.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        first = self.broadcast_text(task)
+        if self.highest(task != first):
+            raise ConfigError(
+                f"Rank zero {first}, and rank {self.rank} {task}, or another one does something else; expected one "
+                "command for all ranks, and one folder of runs that all of them see."
+            )
+
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Rank zero's values, in these tensors of all ranks."""
+        if self.world_size > 1:
+            with naming_lost_ranks():
+                for tensor in tensors:
+                    dist.broadcast(tensor, 0)
+
+    @contextmanager
+    def output_folder(self, path: Path) -> Iterator[Path]:
+        """Where this process writes: `path` for rank zero, a temporary folder for the others."""
+        if self.is_rank_zero:
+            yield path
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+
+    @contextmanager
+    def working_copy(self, path: Path) -> Iterator[Path]:
+        """An existing folder to continue in: itself for rank zero, a temporary copy for the others."""
+        with self.output_folder(path) as folder:
+            if not self.is_rank_zero:
+                shutil.copytree(path, folder, dirs_exist_ok=True)
+            self.barrier()  # rank zero changes nothing until all have copied it
+            yield folder
+
+
+def all_reduce(tensor: Tensor) -> Tensor:
+    """The sum over all ranks, in place; equal to the bit on all of them."""
+    with naming_lost_ranks():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+@contextmanager
+def join_process_group(device: Device) -> Iterator[World]:
+    """Join the processes that torchrun or srun started with this one; without them, a world of one process.
+
+    Within, "cuda" is the GPU of this rank.
+
+    Args:
+        device: where the network is trained.
+
+    Raises:
+        ConfigError: no such device, or none for this rank; or the others can't be joined.
+        TrainingError: another rank has ended.
+    """
+    started = dist.is_available() and dist.is_initialized()
+    launch = Launch() if started else find_launch()
+    if not started and launch.world_size == 1:
+        yield World()
+        return
+    if not started:
+        _join(launch, _backend(device, launch))
+    group = dist.new_group(backend="gloo", timeout=SOLO_TIMEOUT)
+    # fastai reads these by itself: on all ranks but zero, `Learner.save` and with it the range test would silently
+    # write nothing, and `Learner.load` would wait for the others.
+    hidden = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE") if name in os.environ}
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    try:
+        yield World(rank, world_size, group)
+    except (LostRankError, RuntimeError) as error:
+        if not _tells_of_lost_rank(error):
+            raise
+        raise TrainingError(
+            f"Rank {rank} of {world_size} lost the others: one has ended, or did not answer in "
+            f"{STEP_TIMEOUT.seconds // 60} minutes. Its own message says why; 'xrayfast fit --resume' continues from "
+            "the last epoch."
+        ) from error
+    finally:
+        os.environ.update(hidden)
+    # Not after an error, of which the others do not know: NCCL would wait for them.
+    if not started:
+        dist.destroy_process_group()
+
+
+def _tells_of_lost_rank(error: BaseException) -> bool:
+    """Whether it is such an error, also one of the backward pass, in which DistributedDataParallel calls the backends:
+    NCCL's has a type of its own, gloo's the path of its source.
+    """
+    backend = getattr(dist, "DistBackendError", ())
+    return isinstance(error, (LostRankError, backend)) or (type(error) is RuntimeError and "gloo" in str(error))
+
+
+def _join(launch: Launch, backend: str) -> None:
+    """Join the others.
+
+    Raises:
+        ConfigError: they don't come.
+    """
+    try:
+        # init_process_group has one timeout, for this and for all that follows.
+        meeting = rendezvous(launch.url, launch.rank, launch.world_size, timeout=JOIN_TIMEOUT)
+        store, rank, world_size = next(meeting)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
+    except (RuntimeError, ValueError, OSError) as error:
+        place = launch.url.removeprefix("tcp://")
+        if launch.url == "env://":
+            place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise ConfigError(
+            f"Rank {launch.rank} of the {launch.world_size} that {launch.launcher} started could not join the others "
+            f"at {place} in {JOIN_TIMEOUT.seconds // 60} minutes: {truncate(str(error), 300)} MASTER_ADDR and "
+            "MASTER_PORT name another host of this job and another port."
+        ) from error
+
+
+def _backend(device: Device, launch: Launch) -> str:
+    target = torch_device(device)
+    if target.type == "cpu":
+        return "gloo"
+    if target.type != "cuda":
+        raise ConfigError(
+            f"device is {target.type}, and distributed training is for CPUs or CUDA devices. Use --device cpu, or "
+            f"start one process, without {launch.launcher}."
+        )
+    local_rank, devices = launch.local_rank, torch.cuda.device_count()
+    if launch.launcher == "srun" and devices == 1:
+        local_rank = 0  # with --gpus-per-task each sees its own alone
+    if local_rank >= devices:
+        needed = os.environ.get("LOCAL_WORLD_SIZE", f"at least {local_rank + 1}")
+        raise ConfigError(
+            f"Found {devices} CUDA devices for {needed} processes. Start {devices} per machine (torchrun "
+            f"--nproc-per-node {devices}, srun --ntasks-per-node {devices}), or use --device cpu."
+        )
+    torch.cuda.set_device(local_rank)
+    return "cpu:gloo,cuda:nccl"
