@@ -39,6 +39,7 @@ from xrayfast.errors.escapes import warn
 from xrayfast.files import read_csv
 from xrayfast.files.cache_folder import cache_root
 from xrayfast.files.xrv_weights import how_to_make
+from xrayfast.files.virtual.paths import is_remote, to_path
 from xrayfast.option_effects import check_settings
 from xrayfast.predictions import Predictions, image_studies
 from xrayfast.progress import StageProgress, no_progress
@@ -233,7 +234,7 @@ def unused_data_settings(data: Manifest | Path | str | None, config: Config) -> 
     if data is None:
         return []
     mine, default = with_absolute_paths(config.data), with_absolute_paths(DataConfig())
-    used: dict[str, Any] = {"source": Path(str(data)).absolute()}
+    used: dict[str, Any] = {"source": to_path(str(data)).absolute()}
     if isinstance(data, Manifest):
         used = dict(with_absolute_paths(data.config))
     unused = [name for name in used if getattr(mine, name) not in (getattr(default, name), used[name])]
@@ -343,6 +344,9 @@ def find_data(run: Run) -> Manifest | None:
 
 def _reopen(run: Run) -> Manifest:
     fingerprint, config = run.info.fingerprint, run.config.data
+    # Whoever made the run could have us ask any server.
+    if remote := [path for path in (config.source, config.labels, config.label_map) if path and is_remote(path)]:
+        warn(f"{run.path}: its config.yaml names {shorten(remote)}, which is read over the network.")
     # Masks are left out where the run left them out: those of older versions did not.
     replayed = {"split_file": run.split_path, "split_col": None, "ignore_split": False, "keep_masks": True}
     replayed |= {"folds": None, "fold": None}

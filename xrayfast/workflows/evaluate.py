@@ -326,7 +326,7 @@ def _open_external(
         changed.pop("views", None)  # it was opened with its own
         return replace(data, config=settings.model_copy(update=changed), notes=(*data.notes, *unused))
     if data is not None:
-        changed["source"] = Path(data)
+        changed["source"] = Config().updated({"source": data}).data.source
     if settings.task == "auto":
         # `match_labels` decides what the labels mean; a table of a few images may look single-label.
         changed["task"] = "multi"

@@ -18,11 +18,13 @@ from xrayfast.config import MAX_BATCH_SIZE, Device, field_types
 from xrayfast.data.images.names import DERIVED, is_derived
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
+from xrayfast.data.sources.file_matching import walk
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, plural_noun, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.exported.onnx_model import OnnxModel, is_model_file
 from xrayfast.files import require_utf8
+from xrayfast.files.virtual.paths import VirtualPath, identity, is_web_address, name_of_address, to_path
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import threshold_array
@@ -63,7 +65,7 @@ def predict(
     Args:
         run: the run or its folder; of several the probabilities are averaged, and calibrated as `ensemble` does. Or an
             ONNX file of `export`, which onnxruntime runs: torch is not imported.
-        sources: files, folders (searched for images) and glob patterns.
+        sources: files, folders (searched for images), archives, addresses of remote ones, and glob patterns.
         abstain_below: abstain where the calibrated probability of the answer is below this: on single labels
             (multi-label) or on the image's class (single-label).
         tta: average over augmented views, which depend on the run's seed and the image alone; by default as the run's
@@ -126,7 +128,7 @@ def predict(
                 tables.append(tabulate(predictor, files[start : start + CHUNK], chunk, abstain_below, tta, batch_size))
                 notes += [content.notes if isinstance(content, Radiograph) else () for content in chunk]
                 reporter.preparing("predicting", min(start + CHUNK, len(files)), len(files))
-        for sentence in describe_notes(files, notes):
+        for sentence in describe_notes(_shown(files), notes):
             note(sentence)
     return pd.concat(tables, ignore_index=True)
 
@@ -196,16 +198,16 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
     """
     found, left_out, repeated = dict[str, str](), dict[str, None](), dict[str, None]()
     for source in map(str, sources):
-        path = Path(source)
+        path = to_path(source)
         if path.is_dir():
-            files = sorted(str(p) for p in path.rglob("*") if not p.name.startswith(".") and not p.is_dir())
+            files = _files_in(path)
             inside = [file for file in files if is_image(file)]
             left_out.update(dict.fromkeys(file for file in files if not is_image(file)))
             if not inside:
                 suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
                 raise DataError(f"{source}: holds no images; expected files that end in {suffixes}.")
         elif path.exists() or path.is_symlink():
-            inside = [source]
+            inside = [str(path) if isinstance(path, VirtualPath) else source]
         else:
             inside = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
             if not inside:
@@ -214,15 +216,27 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
                 )
                 raise DataError(f"{source}: no such file, folder or pattern with matches.{hint}")
         for file in inside:
-            key = os.path.abspath(file)  # noqa: PTH100 - a Path for each of many files takes seconds
+            key = identity(file)
             if key in found:
                 repeated[file] = None
             found.setdefault(key, file)
     require_utf8(found.values())
     if not found:
         raise DataError("No files to predict on: expected image files, folders or patterns.")
-    others = [file for file in left_out if os.path.abspath(file) not in found]  # noqa: PTH100
+    others = [file for file in left_out if identity(file) not in found]
     return list(found.values()), others, list(repeated)
+
+
+def _files_in(folder: Path) -> list[str]:
+    """The files of a folder, an archive or a bucket, at any depth, by name."""
+    if isinstance(folder, VirtualPath):
+        return [entry.path for entry in walk(folder)]
+    return sorted(str(path) for path in folder.rglob("*") if not path.name.startswith(".") and not path.is_dir())
+
+
+def _shown(files: Sequence[str]) -> list[str]:
+    """The names of files, without what signs their addresses."""
+    return [name_of_address(file) if is_web_address(file) else file for file in files]
 
 
 def _try_read(file: str, window: str, size: int) -> Radiograph | str:
@@ -304,7 +318,7 @@ def _with_files(answers: pd.DataFrame, files: Sequence[str], contents: Sequence[
     """The answers with the columns "file", "notes" and "error", and empty rows for files that can't be read."""
     read = [i for i, content in enumerate(contents) if isinstance(content, Radiograph)]
     table: pd.DataFrame = answers.set_axis(read).reindex(range(len(files)))
-    table.insert(0, "file", list(files))
+    table.insert(0, "file", _shown(files))
     table["notes"] = ["; ".join(content.notes) if isinstance(content, Radiograph) else "" for content in contents]
     table["error"] = [content if isinstance(content, str) else "" for content in contents]
     return table

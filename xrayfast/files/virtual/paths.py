@@ -68,12 +68,13 @@ def identity(path: str | Path) -> str:
 
 
 def name_of_address(address: str) -> str:
-    """What a file on the web is called, without what signs its address.
+    """What a file on the web is called, without password and what signs its address.
 
     >>> name_of_address("https://host/1.png?X-Amz-Signature=ab"), name_of_address("https://host/get?id=1")
     ('https://host/1.png', 'https://host/get?d9fc91d4')
     """
     address, mark, query = identity(address).partition("?")
+    address = re.sub(r"(?<=://)[^/@]*@", "", address)
     return address + mark + hashlib.sha256(query.encode()).hexdigest()[:8] * bool(mark)
 
 
