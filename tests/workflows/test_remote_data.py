@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from xrayfast.synthetic import make_dataset
+from xrayfast.synthetic import write_dataset
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def bucket(server, tmp_path_factory):
     import boto3
 
     folder = tmp_path_factory.mktemp("s3")
-    make_dataset(folder / "data", images=48, size=64)
+    write_dataset(folder / "data", images=48, size=64)
     shutil.make_archive(str(folder / "images"), "zip", folder / "data")
     address, _ = server
     keys = {"aws_access_key_id": "key", "aws_secret_access_key": SECRET, "region_name": "us-east-1"}

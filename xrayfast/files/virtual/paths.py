@@ -41,6 +41,8 @@ def canonical(path: str | Path) -> str:
     ('s3://bucket/1.png', 's3://bucket/a.tar/1.png', '/data/1.png')
     """
     text = os.fspath(path)
+    if ":" not in text:  # called for each image of each epoch
+        return text
     if "::" in text:
         if chained := _CHAINED.fullmatch(text):
             text = f"{chained[2].rstrip('/')}/{chained[1].lstrip('/')}"
@@ -60,7 +62,7 @@ def identity(path: str | Path) -> str:
     Of an address on the web what signs it does not count, and changes with each signature.
     """
     text = canonical(path)
-    if not is_remote(text):
+    if ":" not in text or not is_remote(text):
         return os.path.abspath(text)  # noqa: PTH100 - Path.absolute leaves ".." in
     address, mark, query = text.partition("?") if text[:4] == "http" else (text, "", "")
     kept = "&".join(part for part in query.split("&") if not _SIGNATURE.match(part))
@@ -80,7 +82,8 @@ def name_of_address(address: str) -> str:
 
 def is_remote(path: str | Path) -> bool:
     """Whether a path is the address of a remote object, or leads into a remote archive."""
-    return _REMOTE.match(os.fspath(path)) is not None
+    text = os.fspath(path)
+    return ":" in text and _REMOTE.match(text) is not None
 
 
 def is_web_address(text: str) -> bool:
