@@ -46,6 +46,7 @@ from xrayfast.files import (
     write_text,
 )
 from xrayfast.files.run_lock import lock_run
+from xrayfast.files.virtual.paths import canonical, is_remote
 from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, history_column
@@ -714,6 +715,8 @@ def _temporary_folder(root: Path) -> Iterator[Path]:
 def _require_free(root: Path, name: str | None, kind: str) -> None:
     """Raise an error where the name is not that of a new folder in `root`."""
     require_utf8([root, name or ""], RunError)
+    if is_remote(root):
+        raise RunError(f"{canonical(root)}: is remote; expected a folder of this machine, with --runs.")
     if name is not None and (not name or name != Path(name).name or name.startswith(".")):
         raise RunError(f"{kind} name '{name}': expected a plain folder name such as 'baseline'.")
     if name is not None and (root / name).exists():

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from xrayfast.errors import LONGEST_NAME, DataError, RunError, WriteError, XrayfastError, shorten, truncate
 from xrayfast.errors.escapes import is_hidden, is_utf8, warn
+from xrayfast.files.virtual.paths import canonical, is_remote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +46,8 @@ _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\.|$)", re.IGNORECASE)
 """What Windows takes for a device, whatever the suffix."""
+
+_COPY = "Copy it to the bucket afterwards."
 
 MAX_TABLE_BYTES = 2**29
 """Largest table read, also unpacked: the published ones have at most 100 MB."""
@@ -215,8 +218,10 @@ def require_output_file(path: Path) -> None:
     """Refuse to replace what is no file.
 
     Raises:
-        WriteError: the path is a folder, pipe, socket or device.
+        WriteError: the path is a folder, pipe, socket or device, or remote.
     """
+    if is_remote(path):
+        raise WriteError(f"{canonical(path)}: is remote; expected a file of this machine to write. {_COPY}")
     if path.exists() and not path.is_file():
         raise WriteError(
             f"{path}: found a folder, pipe or device; expected the name of a file to write. Choose another."
@@ -510,8 +515,10 @@ def make_output_folder(path: Path) -> Path:
     """Make the folder that a caller named for what a command writes, unless it is there.
 
     Raises:
-        WriteError: it can't be made.
+        WriteError: it can't be made, or is remote.
     """
+    if is_remote(path):
+        raise WriteError(f"{canonical(path)}: is remote; expected a folder of this machine to write to. {_COPY}")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -38,8 +38,8 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files import read_csv
 from xrayfast.files.cache_folder import cache_root
-from xrayfast.files.xrv_weights import how_to_make
 from xrayfast.files.virtual.paths import is_remote, to_path
+from xrayfast.files.xrv_weights import how_to_make
 from xrayfast.option_effects import check_settings
 from xrayfast.predictions import Predictions, image_studies
 from xrayfast.progress import StageProgress, no_progress

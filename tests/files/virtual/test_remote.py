@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fsspec.registry import _registry
 
+import xrayfast as xf
 from tests.data.builders import opened, rows, table
 from tests.data.cache.image_files import write_images
 from tests.data.sources.test_webdataset import png, shards
@@ -15,7 +16,7 @@ from tests.files.virtual.fake_s3 import FakeS3
 from xrayfast.config import Config
 from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.data.images.reader import read
-from xrayfast.errors import ConfigError, DataError, ReadError, RemoteError
+from xrayfast.errors import ConfigError, DataError, ReadError, RemoteError, RunError, WriteError
 from xrayfast.errors.credentials import hide_credentials
 from xrayfast.files.virtual import access, archives, remote
 from xrayfast.files.virtual.paths import identity, name_of_address, to_path
@@ -235,6 +236,19 @@ def test_no_address_with_credentials_becomes_a_setting(address):
         assert "SECRET" not in str(error.value) and "password" in str(error.value)
     assert "SECRET" not in hide_credentials(f"{address}: can't be read")
     assert "SECRET" not in name_of_address(address)
+
+
+def test_nothing_is_written_to_a_bucket(s3, plain, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    s3.upload(plain, "bucket")
+    data = opened("s3://bucket")
+    with pytest.raises(ConfigError, match="a folder of this machine"):
+        Config().updated({"cache_dir": "s3://bucket/cache"})
+    with pytest.raises(WriteError, match="s3://bucket/check: is remote"):
+        xf.check(data, output="s3://bucket/check")
+    with pytest.raises(RunError, match="s3://bucket/runs: is remote"):
+        xf.fit(data, runs="s3://bucket/runs")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_package_and_folders_of_the_web_are_named(monkeypatch):

@@ -25,6 +25,7 @@ from xrayfast.data.splits.folders import describe_nested_splits, parse_split_fol
 from xrayfast.data.splits.stratify import SPLITS, Split, note_split_words
 from xrayfast.errors import ConfigError, DataError, plural, shorten
 from xrayfast.files.virtual.access import open_binary, state_of
+from xrayfast.files.virtual.paths import split_archive
 
 _LAYOUTS = """Expected one of
     {0}/CLASS/*.png                                        class folders
@@ -248,7 +249,9 @@ def _add_classes(
     if not classes:
         loose = [name for name in beside if is_image(str(folder / name))]
         what = f"{len(loose)} images outside of class folders; expected one per class" if loose else "no class folders"
-        raise no_layout(f"{folder}: found {what}", config.source)
+        archives = [name for name in beside if split_archive(name)]
+        hint = f" beside the archive {archives[0]}, which can be DATA itself" if archives else ""
+        raise no_layout(f"{folder}: found {what}{hint}", config.source)
     _leave_out_loose(found, folder, beside)
     inside = [other.name for other in top_level(classes[0])[0]] if len(classes) == 1 else []
     if len(inside) > 1 and not may_be_one and not config.class_level:

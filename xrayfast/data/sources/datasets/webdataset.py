@@ -17,7 +17,7 @@ from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.tables import MAX_COLUMNS, Table
 from xrayfast.errors import DataError, shorten
 from xrayfast.files.virtual.archives import Archive, open_archive
-from xrayfast.files.virtual.indexes import SIDECARS
+from xrayfast.files.virtual.indexes import SIDECARS, is_zip
 from xrayfast.files.virtual.paths import split_archive, to_path
 
 MAX_SHARDS = 100_000
@@ -36,12 +36,12 @@ class _Sample:
 
 
 def is_shards(source: Path) -> bool:
-    """Whether a path is that of shards: a pattern such as `data-{000000..000009}.tar`, or one archive of samples.
+    """Whether a path is that of shards: a pattern such as `data-{000000..000009}.tar`, or one tar of samples.
 
     Raises:
         ReadError, RemoteError: the archive can't be read.
     """
-    if split_archive(str(source)) != (str(source), ""):
+    if split_archive(str(source)) != (str(source), "") or is_zip(str(source)):
         return False
     if _BRACES.search(source.name):
         return True
