@@ -110,8 +110,8 @@ def test_a_packed_tar_is_gone_through_once_by_a_build(plain, tmp_path, monkeypat
     monkeypatch.setattr(
         archives, "open_unpacked", lambda path, packed: begun.append(path) or indexes.open_unpacked(path, packed)
     )
-    back = []
-    monkeypatch.setattr(gzip.GzipFile, "rewind", lambda self: back.append(1))
+    back, rewind = [], gzip._GzipReader._rewind
+    monkeypatch.setattr(gzip._GzipReader, "_rewind", lambda self: back.append(1) or rewind(self))
     assert ImageCache(24).build(paths, workers=0) == {}
     assert (len(begun), len(back)) == (1, 0)
 
@@ -278,6 +278,16 @@ def test_a_zip_whose_member_is_longer_than_it_says_or_differs_from_its_checksum_
     path.write_bytes(bytes(content))
     with pytest.raises(ReadError, match=r"checksum|expected 10"):
         open_binary(f"{path}/a.png")
+
+
+def test_a_byte_that_changed_in_a_zip_is_noticed(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("a.png", b"x" * 1000)
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[content.index(b"xxx")] ^= 1
+    (tmp_path / "a.zip").write_bytes(bytes(content))
+    with pytest.raises(ReadError, match="differ from their checksum"):
+        open_binary(f"{tmp_path}/a.zip/a.png")
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".zip"])
