@@ -96,6 +96,8 @@ def test_a_run_on_a_bucket_equals_one_on_the_files_and_reads_nothing_twice(serve
             pd.testing.assert_frame_equal(ours[columns], files[columns])
     for file in filter(Path.is_file, (folder / "runs").rglob("*")):
         assert SECRET.encode() not in file.read_bytes()
+    shown = xrayfast(bucket, "interpret", f"runs/first-{name}")
+    assert shown.returncode == 0 and f"names s3://hospital/{place}, which is read" in " ".join(shown.stderr.split())
     asked.clear()
     assert xrayfast(bucket, "evaluate", f"runs/first-{name}", f"s3://hospital/{place}").returncode == 0
     assert xrayfast(bucket, "check", f"s3://hospital/{place}", "--size", "64").returncode in (0, 1)

@@ -26,6 +26,7 @@ from xrayfast.data.sources.identifiers import blank_placeholders, join_spellings
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
+from xrayfast.files.virtual.paths import is_remote, suffix_of
 
 if TYPE_CHECKING:
     from xrayfast.data.images.dicom.metadata import Header
@@ -235,7 +236,7 @@ def _read_names(records: ImageRecords) -> None:
     if len(set(filter(None, patients))) == 1 and n > 1:
         records.notes.append("File names look as if all images were of one patient, which is not used.")
         return
-    repeated = Counter(os.path.basename(name) for name in records.names)  # noqa: PTH119 - see _headers
+    repeated = Counter(os.path.basename(name) for name in records.names)  # noqa: PTH119 - a Path for each of 400,000 files takes seconds
     if counts["Kermany"] and any(repeated[os.path.basename(name)] > 1 for name in records.names):  # noqa: PTH119
         records.notes.append("File names do not tell patients apart, as some are in several folders.")
         return
@@ -311,10 +312,13 @@ def _read_headers(records: ImageRecords, keyword: str) -> None:
 
 
 def _headers(records: ImageRecords, keyword: str) -> list[Header | None]:
-    """Each image's DICOM header; None where there is none. Files with another image's suffix are not opened."""
-    # A Path for each of 400,000 files takes seconds.
-    suffixes = [os.path.splitext(path)[1].lower() for path in records.paths]  # noqa: PTH122
-    may_be = [suffix in (".dcm", ".dicom") or suffix not in IMAGE_SUFFIXES for suffix in suffixes]
+    """Each image's DICOM header; None where there is none. Files with another image's suffix are not opened, nor remote
+    ones without DICOM's.
+    """
+    may_be = [
+        (suffix := suffix_of(path)) in (".dcm", ".dicom") or not (suffix in IMAGE_SUFFIXES or is_remote(path))
+        for path in records.paths
+    ]
     if not any(may_be):
         return []
     from xrayfast.data.images.dicom.metadata import read_header  # pydicom loads slowly, and few data sets need it

@@ -80,6 +80,16 @@ def name_of_address(address: str) -> str:
     return address + mark + hashlib.sha256(query.encode()).hexdigest()[:8] * bool(mark)
 
 
+def suffix_of(path: str) -> str:
+    """The suffix of a file's name, in lower case, without a query behind it.
+
+    >>> suffix_of("https://host/1.PNG?sig=ab.c"), suffix_of("a/1.dcm"), suffix_of("a.b/1")
+    ('.png', '.dcm', '')
+    """
+    address = path.partition("?")[0] if is_web_address(path) else path
+    return os.path.splitext(address)[1].lower()  # noqa: PTH122 - called for each file of large trees
+
+
 def is_remote(path: str | Path) -> bool:
     """Whether a path is the address of a remote object, or leads into a remote archive."""
     text = os.fspath(path)

@@ -157,6 +157,8 @@ def open_stream(url: str) -> BinaryIO:
         RemoteError: the remote storage can't be read; later reads raise it too.
     """
     stream = attempt(url, lambda: _open(url, lambda fs, path: fs.open(path, "rb")))
+    if not isinstance(getattr(stream, "size", None), int):
+        raise RemoteError(f"{url}: its server gives no parts of it, and no size; expected both. Download it.")
     return cast(BinaryIO, io.BufferedReader(_Retried(url, stream), 2**16))
 
 
@@ -263,6 +265,8 @@ def _remote_error(url: str, error: Exception, tries: int) -> RemoteError:
     advice = (
         "Give the credentials in the environment or in the files that the bucket's package reads; none are options."
         if refused
+        else "Its server may give no parts of a file, as archives need: download it."
+        if isinstance(error, ValueError)
         else "Check the address and the network, then run again: what was cached is kept."
     )
     return RemoteError(f"{url}: can't be read ({found}). {advice}")

@@ -19,7 +19,7 @@ import numpy as np
 from xrayfast.data.images.dicom.elements import Elements
 from xrayfast.errors import ReadError
 from xrayfast.files.virtual.access import is_file, open_binary
-from xrayfast.files.virtual.paths import is_remote
+from xrayfast.files.virtual.paths import is_remote, suffix_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -58,7 +58,7 @@ _OTHER_STARTS = (b"\x89P", b"\xff\xd8")
 def is_dicom_file(path: str) -> bool:
     """Whether a file begins as DICOM does; False where it can't be read. A remote one counts by its suffix."""
     if is_remote(path):
-        return path.lower().endswith((".dcm", ".dicom"))
+        return suffix_of(path) in (".dcm", ".dicom")
     try:
         if not is_file(path):
             return False
