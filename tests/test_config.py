@@ -106,6 +106,7 @@ def test_lr_find_takes_the_fields_that_have_an_effect_in_a_range_test():
         "train_metrics",
         "tta",
         "allow_leaks",
+        "track",
         "progressive",
         "reuse_frozen",
         "frozen_views",

@@ -19,6 +19,7 @@ LAYERS = [
     ["serving"],
     ["workflows"],
     ["learning"],
+    ["tracking"],
     ["reporting"],
     ["cross_validation"],
     ["run"],

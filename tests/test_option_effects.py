@@ -478,6 +478,7 @@ BASES = {"gradual_unfreeze": {"unfreeze_blocks": 2}}
 
 SAME_RESULTS = {
     "data_on_device": "where images lie; batches are equal to the bit",
+    "track": "who else is told; tests/tracking compares the histories to the bit",
     "device": "where is computed; another gives an error here",
 }
 """Options that act on how a run is made, and not on what comes out."""

@@ -54,6 +54,7 @@ AugmentationName = Literal["mild", "default", "strong", "off"]
 DataLoadersOrigin = Literal["xrayfast", "own", "own transforms"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 ReuseFrozen = Literal["auto", "on", "off"]
 DataOnDevice = Literal["auto", "on", "off"]
 Problems = Literal["error", "skip"]
@@ -172,7 +173,7 @@ MAX_EPOCHS, MAX_BATCH_SIZE, MAX_RESAMPLES, MAX_FOLDS = 100_000, 65_536, 1_000_00
 MAX_WIDTH, MAX_LAYERS, MAX_LABELS, MAX_IMPLICATIONS = 65_536, 1000, 5000, 200
 """Bounds far above what anyone trains with, so that a slip of the keyboard is an error and not a run without end."""
 
-LOSS, MACHINE = "Loss", "Machine"
+LOSS, MACHINE, OUTPUT = "Loss", "Machine", "Output"
 """Panels of the help besides those of the sections."""
 
 
@@ -224,6 +225,7 @@ Alpha = Annotated[float, Field(gt=0, le=1000)]
 Widths = Annotated[
     tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...], Field(max_length=16), BeforeValidator(_as_tuple)
 ]
+Trackers = Annotated[tuple[TrackerName, ...], Field(max_length=4), BeforeValidator(_as_tuple)]
 Sizes = Annotated[tuple[Annotated[int, Field(ge=32, le=2048)], ...], BeforeValidator(_as_tuple)]
 
 
@@ -701,6 +703,14 @@ class TrainConfig(_Section):
         le=0.9,
     )
 
+    track: Trackers = option(
+        (),
+        "Tell a tracker of settings, epochs, final metrics and figures; names of files and patients are not told.",
+        panel=OUTPUT,
+        metavar="|".join(get_args(TrackerName)),
+        repeated=True,
+    )
+
     @property
     def mixes_images(self) -> bool:
         """Whether training images are mixed with others."""
@@ -888,6 +898,7 @@ class Options(ResultsOptions, total=False):
     workers: int | None
     data_on_device: DataOnDevice
     device_share: float
+    track: TrackerName | Sequence[TrackerName]
     batch_size: int
     seed: int
     early_stop: int | None

@@ -26,7 +26,7 @@ NOT_IN_RANGE_TEST = (
     "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "ema", "precise_bn", "sync_bn",
     "early_stop", "monitor", "train_metrics", "tta", "allow_leaks", "progressive", "reuse_frozen", "frozen_views",
     "thresholds", "target_sensitivity", "target_specificity", "target_confidence", "positive", "unit", "unit_join",
-    "calibrate", "prevalence", "resamples",
+    "calibrate", "prevalence", "resamples", "track",
 )  # fmt: skip
 """Options without effect in `find_lr`."""
 
@@ -444,7 +444,7 @@ ALWAYS = frozenset({
     "arch", "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers",
     "gradual_unfreeze", "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "ema", "clip_grad", "dropout",
     "seed", "loss", "device", "precision", "mixup", "cutmix", "batch_size", "data_on_device",
-    "target_sensitivity", "target_specificity", "calibrate", "prevalence", "resamples", "augment",
+    "target_sensitivity", "target_specificity", "calibrate", "prevalence", "resamples", "augment", "track",
 })  # fmt: skip
 """Options that act in every combination that is no error."""
 

@@ -105,7 +105,7 @@ class Run(HasOverview):
         self.new_batches_path, self.checkpoint = self.path / BATCHES_FILE, self.path / CHECKPOINT
         require_utf8([self.path], RunError)
         if not self.path.is_dir():
-            exported = " An exported model is for 'xrayfast predict' alone." if self.path.suffix == ".onnx" else ""
+            exported = " An exported model is for 'predict' and 'evaluate'." if self.path.suffix == ".onnx" else ""
             found = "is a file, and no run" if self.path.is_file() else "no such run"
             raise RunError(
                 f"{self.path}: {found}. Runs are folders such as runs/resnet18-1, made by 'xrayfast fit'.{exported}"
@@ -162,7 +162,7 @@ class Run(HasOverview):
             RunError: the name is taken or not a plain name, or the folder can't be written.
         """
         try:
-            _require_free(root, name, "run")
+            require_free(root, name, "run")
             root.mkdir(parents=True, exist_ok=True)
             with _temporary_folder(root) as temporary:
                 start_checksums(temporary)
@@ -195,7 +195,7 @@ class Run(HasOverview):
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
         """
-        _require_free(root, name, "run")
+        require_free(root, name, "run")
         there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
         problem = "it is a file" if not there.is_dir() else "" if os.access(there, os.W_OK) else "permission denied"
         if problem:
@@ -583,37 +583,29 @@ class Run(HasOverview):
         folders = sorted((self.path / EVALUATIONS).glob("[!.]*"))
         return [Evaluation(folder, self.labels) for folder in folders if Evaluation.is_finished(folder)]
 
-    def require_new_evaluation(self, name: str | None) -> None:
+    def require_new_evaluation(self, name: str | None, output: Path | None = None) -> None:
         """Raise those errors of `create_evaluation` that can be told beforehand; nothing is written.
 
         Raises:
             RunError: the name is taken or not a plain name, or another process trains the run.
+            ConfigError: `output` is given, which is for exported files.
         """
+        if output is not None:
+            raise ConfigError(
+                f"output is {output}, and an evaluation of a run is in the run's folder. Leave it out; --name names it."
+            )
         with self.lock():  # while it is trained, its weights are not those of the end
-            _require_free(self.path / EVALUATIONS, name, "evaluation")
+            require_free(self.path / EVALUATIONS, name, "evaluation")
 
-    def create_evaluation(self, name: str | None, stem: str, write: Callable[[Evaluation], None]) -> Evaluation:
-        """Make a new folder, `evaluations/NAME` or the first free of `evaluations/STEM`, `STEM-2`, ...
-
-        It appears with all the files that `write` writes, or not at all.
+    def create_evaluation(
+        self, name: str | None, stem: str, write: Callable[[Evaluation], None], output: Path | None = None
+    ) -> Evaluation:
+        """`create_evaluation` in `evaluations/` of its folder.
 
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
         """
-        stem, root = portable_name(stem), self.path / EVALUATIONS
-        try:
-            _require_free(root, name, "evaluation")  # before the folder of all is made
-            with _temporary_folder(ensure_folder(root)) as temporary:
-                start_checksums(temporary)
-                write(Evaluation(temporary, self.labels))
-                candidates = chain([stem], (f"{stem}-{number}" for number in count(2)))
-                folder = _make_folder(root, name, candidates, "evaluation", make=temporary.rename)
-        except OSError as error:
-            raise RunError(f"{error.filename or root}: can't be written ({error.strerror or error}).") from error
-        finally:
-            with contextlib.suppress(OSError):  # there are others
-                root.rmdir()
-        return Evaluation(folder, self.labels)
+        return create_evaluation(self.path / EVALUATIONS, self.labels, name, stem, write)
 
     def figure_path(self, name: str, kind: str = "png") -> Path:
         """`figures/NAME.KIND`, in a folder that exists."""
@@ -661,6 +653,33 @@ class Run(HasOverview):
         return path
 
 
+def create_evaluation(
+    root: Path, labels: Sequence[str], name: str | None, stem: str, write: Callable[[Evaluation], None]
+) -> Evaluation:
+    """Make a new folder, `root/NAME` or the first free of `root/STEM`, `STEM-2`, ...
+
+    It appears with all the files that `write` writes, or not at all.
+
+    Raises:
+        RunError: the name is taken or not a plain name, or the folder can't be written.
+    """
+    stem = portable_name(stem)
+    try:
+        require_free(root, name, "evaluation")  # before the folder of all is made
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary_folder(ensure_folder(root)) as temporary:
+            start_checksums(temporary)
+            write(Evaluation(temporary, labels))
+            candidates = chain([stem], (f"{stem}-{number}" for number in count(2)))
+            folder = _make_folder(root, name, candidates, "evaluation", make=temporary.rename)
+    except OSError as error:
+        raise RunError(f"{error.filename or root}: can't be written ({error.strerror or error}).") from error
+    finally:
+        with contextlib.suppress(OSError):  # there are others
+            root.rmdir()
+    return Evaluation(folder, labels)
+
+
 def now() -> str:
     """The time in UTC, to the microsecond, in ISO 8601: sorts as text."""
     return datetime.now(timezone.utc).isoformat(timespec="microseconds")
@@ -676,7 +695,7 @@ def _make_folder(
         RunError: the name is taken, or is not a plain folder name.
         OSError: the folder can't be made.
     """
-    _require_free(root, name, kind)
+    require_free(root, name, kind)
     root.mkdir(parents=True, exist_ok=True)
     taken = {path.name.casefold() for path in root.iterdir()}
     for candidate in (c for c in candidates if c.casefold() not in taken) if name is None else [name]:
@@ -712,8 +731,12 @@ def _temporary_folder(root: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _require_free(root: Path, name: str | None, kind: str) -> None:
-    """Raise an error where the name is not that of a new folder in `root`."""
+def require_free(root: Path, name: str | None, kind: str) -> None:
+    """Raise an error where the name is not that of a new folder in `root`.
+
+    Raises:
+        RunError: it is taken, or not a plain name.
+    """
     require_utf8([root, name or ""], RunError)
     if is_remote(root):
         raise RunError(f"{canonical(root)}: is remote; expected a folder of this machine, with --runs.")

@@ -140,7 +140,7 @@ ERRORS = {
     "no runs": (["interpret"], 1, ["runs: holds no runs", "xrayfast fit"]),
     "no such run": (["interpret", "runs/x"], 1, ["runs/x: no such run"]),
     "a file": (["interpret", __file__], 1, ["is a file, and no run", "runs/resnet18-1"]),
-    "an exported model": (["evaluate", "model.onnx", "data"], 1, ["no such run", "for 'xrayfast predict' alone"]),
+    "an exported model": (["evaluate", "model.onnx", "data"], 1, ["model.onnx: found no such file"]),
     "not a run": (["predict", "empty", "x.png"], 1, ["empty: is not a run's folder", "run.json"]),
     "empty folder": (["fit", "empty", *TINY], 1, ["empty", "Expected one of", "xrayfast synth"]),
     "one class": (["fit", "one", *TINY], 1, ["one", "normal"]),

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from xrayfast.config import FIELD_SECTIONS, MAX_SEED, SECTIONS
+from xrayfast.config import FIELD_SECTIONS, MAX_SEED, OUTPUT, SECTIONS
 from xrayfast.workflows.recipes import RECIPES
 
 PANELS = {"data": "Data", "model": "Network", "train": "Training", "results": "Results"}
 """Heading of each section's options in the help."""
 
-OUT = "Output"
+OUT = OUTPUT
 FIELDS = {name: SECTIONS[section].model_fields[name] for name, section in FIELD_SECTIONS.items()}
 
 

@@ -71,6 +71,7 @@ class ModelMetadata(BaseModel):
         decision: calibration and operating points, as `Decision.to_json` gives them.
         size: side in pixels of the square that images are fitted into.
         window: of DICOM images, as `data.images.reader.read` takes it.
+        imply: labels that follow from others, as the run was trained; none in files of versions before 0.10.
         arch: of its networks.
         networks: whose probabilities are averaged.
         precision: of its weights.
@@ -95,6 +96,7 @@ class ModelMetadata(BaseModel):
     decision: dict[str, Any]
     size: Annotated[int, Field(ge=1, le=4096)]
     window: str
+    imply: tuple[str, ...] = ()
     arch: str = ""
     networks: PositiveInt = 1
     precision: Precision = "fp32"

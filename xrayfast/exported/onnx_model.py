@@ -22,6 +22,12 @@ SUFFIX = ".onnx"
 
 _EXPECTED = "an ONNX file that 'xrayfast export' made"
 
+VIEWS_LEFT_OUT = (
+    "The exported model predicts without augmented views, which depend on a hash of each image that a graph can't "
+    "compute. Its calibration and thresholds were fitted on predictions of the run that were averaged over such views."
+)
+"""On a model of a run with test-time augmentation."""
+
 MAX_FILE_BYTES = 2**31 - 2**20
 """Protocol buffers, which ONNX files are, end at 2 GiB."""
 
@@ -115,7 +121,6 @@ class OnnxModel:
 
     Args:
         path: the file.
-        device: where to compute; the CPU, or "auto".
 
     Attributes:
         metadata: what the file says of itself.
@@ -126,15 +131,11 @@ class OnnxModel:
     Raises:
         RunError: there is no such file, or it is damaged, not exported by xrayfast, or holds what is not run: other
             files, operators that are not ONNX's own, loops.
-        ConfigError: another device, or onnxruntime is missing.
+        ConfigError: onnxruntime is missing.
     """
 
-    def __init__(self, path: Path | str, device: Device = "auto") -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        if device not in ("auto", "cpu"):
-            raise ConfigError(
-                f"device is {device}, and onnxruntime runs an exported model on the CPU. Leave it out, or name the run."
-            )
         require_regular_file(self.path, _EXPECTED, MAX_FILE_BYTES)
         try:
             content = self.path.read_bytes()
@@ -157,14 +158,43 @@ class OnnxModel:
             ConfigError: `tta` is asked for.
             RunError: the file's graph fails, or gives something else.
         """
-        if tta:
-            raise ConfigError(
-                "tta is true, and an exported model makes no augmented views. Leave it out, or name the run."
-            )
+        require_no_views(tta)
         # The graph would fit them by itself, but only those of one shape in a batch, and slower.
         found = self._graph.run([fit_square(image, self.size) for image in images], batch_size)
         spread = None if found.spread is None else found.spread.astype(np.float64)
         return Probabilities(found.raw_probabilities, found.probabilities.astype(np.float64)), spread
+
+
+def require_cpu(device: Device) -> None:
+    """Raise an error where another device is named.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if device not in ("auto", "cpu"):
+        raise ConfigError(
+            f"device is {device}, and onnxruntime runs an exported model on the CPU. Leave it out, or name the run."
+        )
+
+
+def require_no_arch(arch: object) -> None:
+    """Raise an error where a network is given.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if arch is not None:
+        raise ConfigError("arch is given, and an exported model holds its network. Leave it out.")
+
+
+def require_no_views(tta: bool | None) -> None:
+    """Raise an error where augmented views are asked for.
+
+    Raises:
+        ConfigError: they are.
+    """
+    if tta:
+        raise ConfigError("tta is true, and an exported model makes no augmented views. Leave it out, or name the run.")
 
 
 def damaged(path: Path, why: object) -> RunError:

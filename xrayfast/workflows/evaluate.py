@@ -1,4 +1,4 @@
-"""Evaluate a run on the test split of its own data, or on other data."""
+"""Evaluate a run on the test split of its own data, or a run or an exported file on other data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +22,8 @@ from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.evaluation import Evaluation
+from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, require_cpu, require_no_arch, require_no_views
+from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.claims.external import (
     compare_prevalence,
     compare_with_internal,
@@ -37,7 +39,8 @@ from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.figures import Case
 from xrayfast.run import Run, now
 from xrayfast.workflows.data import truth_of, unused_data_settings
-from xrayfast.workflows.steps.evaluation_files import shown_cases, write_page, write_tables
+from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, ExportedRun, open_evaluated
+from xrayfast.workflows.steps.evaluation.files import shown_cases, write_page, write_tables
 from xrayfast.workflows.steps.label_match import match_labels
 from xrayfast.workflows.steps.own_predictions import RunByUnit, with_columns
 from xrayfast.workflows.steps.results import (
@@ -75,13 +78,14 @@ class _EvaluatedData:
 
 @check_arguments(field_types)
 def evaluate(
-    run: Run | Path | str,
+    run: EvaluatedRun | Path | str,
     data: Manifest | Path | str | None = None,
     *,
     config: Config | None = None,
     by: Sequence[str] | str = (),
     split: Split | None = None,
     name: str | None = None,
+    output: Path | str | None = None,
     tta: bool | None = None,
     correct_prior: bool = False,
     prevalence: Sequence[str] | str | None = None,
@@ -97,10 +101,11 @@ def evaluate(
     """Metrics of a run on the test split of its own data, or on another data set, with its calibration and thresholds.
 
     Of other data, images that the run was trained or selected on are left out, as in `seen.exclude_seen`; labels are
-    matched by name as in `label_match.match_labels`.
+    matched by name as in `label_match.match_labels`. An exported file does not hold which images it was trained on.
 
     Args:
-        run: the run or its folder.
+        run: the run or its folder; or an ONNX file of `export`, which onnxruntime runs on other `data`: torch is not
+            imported.
         data: a Manifest, or the folder or table of a data set of one image or more; where neither it nor `config` is
             given, the run's own saved predictions are evaluated, without running the network.
         config: settings of the data set; its `source` is the data where `data` is not given. The window "auto" is that
@@ -109,6 +114,7 @@ def evaluate(
             20 values, such as hospital.
         split: of the run's own data "test" (default) or "valid"; of other data one of its splits, default all images.
         name: of the evaluation's folder; default that of the data.
+        output: of an exported file, the folder of its evaluations; default NAME-evaluations beside NAME.onnx.
         tta: average over augmented views, which depend on the run's seed and the image alone; by default as the run's
             own predictions were made, for which its calibration and thresholds were fitted.
         correct_prior: correct the probabilities on other data for its prevalence, estimated without its labels (Saerens
@@ -126,17 +132,21 @@ def evaluate(
             stage, its images done and in all.
 
     Returns:
-        The Evaluation, a new folder in the run's: `.metrics`, `.predictions`, `.path`.
+        The Evaluation, a new folder in the run's or in `output`: `.metrics`, `.predictions`, `.path`.
 
     Raises:
         DataError: the data can't be used, share no label with the run, or no image of them can be evaluated.
         ConfigError: a wrong option, or a subgroup that the data do not give.
-        RunError: the run is not complete, has no such split, or another process trains it; or the name is taken.
+        RunError: the run is not complete, has no such split, or another process trains it; the file is damaged or not
+            one of `export`; or the name is taken.
         WeightsError: the weights are not those of the network that the folder describes.
     """
-    run = Run.of(run)
+    run = open_evaluated(run)
     began, started = time.perf_counter(), now()
-    own = RunByUnit.of(run, unit, unit_join)
+    output = None if output is None else Path(output)
+    if isinstance(run, ExportedRun):
+        _require_options_of_file(run, data is not None or config is not None, tta, correct_prior, arch, device)
+    own = RunByUnit.of(cast("Run", run), unit, unit_join)  # what that reads of a run, a file has too
     settings, decision = own.settings, own.decision
     items = (prevalence,) if isinstance(prevalence, str) else settings.prevalence if prevalence is None else prevalence
     shares = parse_prevalences(items, run.labels)
@@ -145,11 +155,11 @@ def evaluate(
     external = None if data is None and config is None else _open_external(run, data, config, split)
     if external is None:
         _require_no_network_options(tta, correct_prior, arch, device, batch_size)
-    elif arch is None:  # before images are decoded
+    elif arch is None and isinstance(run, Run):  # before images are decoded
         require_code(names_of_code({"arch": run.config.model.arch}), {}, str(run.path))
     own_split = (split or "test") if external is None else None
     stem = (own_split if external is None else external.config.source.absolute().name) or "data"
-    run.require_new_evaluation(name)
+    run.require_new_evaluation(name, output)
     beside: dict[str, Any] = {}
     with show_progress(progress) as reporter:
         if external is None:
@@ -166,7 +176,7 @@ def evaluate(
                 batch_size=batch_size,
                 progress=reporter.preparing,
             )
-            if DECISION_SPLIT in run.predicted_splits:
+            if isinstance(run, Run) and DECISION_SPLIT in run.predicted_splits:
                 beside["prevalence"] = _compare_prevalence(own, evaluated.predictions)
             else:
                 text = f"Prevalence is not compared with validation's: {run.path} has no predictions of it."
@@ -178,7 +188,7 @@ def evaluate(
         result = compute_metrics(
             predictions, decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
         )
-        if external is not None and evaluated.own_test == 0:
+        if external is not None and evaluated.own_test == 0 and isinstance(run, Run):
             beside["internal"] = _compare_with_internal(own, evaluated, result)
         result["warnings"] = warn_of_run(
             run,
@@ -210,9 +220,26 @@ def evaluate(
         write_page(run, decision, evaluation, metrics, started, command, evaluated.cases)
         evaluation.write_metrics(metrics)
 
-    evaluation = run.create_evaluation(name, stem, write)
-    write_cards(run)
+    evaluation = run.create_evaluation(name, stem, write, output)
+    if isinstance(run, Run):
+        write_cards(run)
     return evaluation
+
+
+def _require_options_of_file(
+    run: ExportedRun, has_data: bool, tta: bool | None, correct_prior: bool, arch: object, device: Device
+) -> None:
+    """Raise a ConfigError where an exported file can't do what is asked for, before images are decoded."""
+    if not has_data:
+        raise ConfigError(f"{run.path}: an exported file has no images of its own to be evaluated on: name DATA too.")
+    require_no_arch(arch)
+    require_cpu(device)
+    require_no_views(tta)
+    if correct_prior:
+        raise ConfigError(
+            f"correct_prior is true, and {run.path} does not hold the prevalence of validation. Leave it out, or name "
+            "the run."
+        )
 
 
 def _require_no_network_options(
@@ -314,7 +341,7 @@ def _read_own(own: RunByUnit, split: Split | None, by: Sequence[str]) -> _Evalua
 
 
 def _open_external(
-    run: Run, data: Manifest | Path | str | None, config: Config | None, split: Split | None
+    run: EvaluatedRun, data: Manifest | Path | str | None, config: Config | None, split: Split | None
 ) -> Manifest:
     """The data set for evaluation alone: no split is drawn, and one image is enough."""
     config = config or Config()
@@ -352,10 +379,6 @@ def _predict_external(
     progress: StageProgress,
 ) -> _EvaluatedData:
     """Decode the images, leave out those that can't be evaluated, and predict on the others."""
-    # Torch takes seconds to import, and saved predictions do not need it.
-    from xrayfast.learning.inference.predictor import predictor_of_run
-    from xrayfast.learning.inference.reading import CHUNK, reading
-
     run = own.run
     if split is not None:
         data = _subset(data, split)
@@ -366,15 +389,15 @@ def _predict_external(
     # Before images are decoded: raises where their studies or patients are not known.
     own.join(truth_of(data, run.labels, matched.truth))
     images = open_images(data.config, run.config.model.size)
-    unseen = exclude_seen(run, data, matched, images, progress)
+    unseen = exclude_seen(run if isinstance(run, Run) else None, data, matched, images, progress)
     rows = unseen.rows
     paths = data.table["path"].to_numpy()[rows].tolist()
-    predictor = predictor_of_run(run, device, arch)
+    predictor, used = _open_predictor(run, tta, arch, device)
     chunks = []
     with reading(paths, images.image) as lazy:
         for start in range(0, len(paths), CHUNK):
             chunk = lazy[start : start + CHUNK]
-            chunks.append(predictor.probabilities(chunk, tta=tta, batch_size=batch_size).raw)
+            chunks.append(predictor.probabilities_and_spread(chunk, tta=tta, batch_size=batch_size)[0].raw)
             progress("predicting", min(start + CHUNK, len(paths)), len(paths))
     raw = np.concatenate(chunks).astype(np.float64)
     read_notes = [images.info(path).notes for path in paths]
@@ -404,17 +427,31 @@ def _predict_external(
         notes=(
             *matched.notes,
             *unseen.looked,
+            *([VIEWS_LEFT_OUT] if isinstance(run, ExportedRun) and run.model.metadata.averaged_views else []),
             *check_tta(tta, run.config.train),
             *describe_notes(predictions.images.tolist(), read_notes),
         ),
         info={
-            "tta": predictor.tta if tta is None else tta,
-            "device": predictor.device.type,
+            **used,
             "data_notes": list(data.notes),
             "unreadable": unseen.unreadable,
         },
         cases=shown_cases(own.decision, joined, dict(zip(predictions.images.tolist(), paths, strict=True)), images),
     )
+
+
+def _open_predictor(
+    run: EvaluatedRun, tta: bool | None, arch: Callable[..., Any] | None, device: Device
+) -> tuple[Any, dict[str, Any]]:
+    """What predicts, and how it does, as in `evaluation.json`."""
+    if isinstance(run, ExportedRun):
+        known = run.model.metadata.model_dump(include={"run", "fingerprint", "created", "precision"})
+        return run.model, {"tta": False, "device": "cpu", "exported": known}
+    # Torch takes seconds to import, and neither saved predictions nor exported files need it.
+    from xrayfast.learning.inference.predictor import predictor_of_run
+
+    predictor = predictor_of_run(run, device, arch)
+    return predictor, {"tta": predictor.tta if tta is None else tta, "device": predictor.device.type}
 
 
 def _subset(data: Manifest, split: Split) -> Manifest:

@@ -20,7 +20,7 @@ from xrayfast.errors import ConfigError, ReadError, RunError, WriteError, plural
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.exported.metadata import TOLERANCE, AurocDifference, ModelMetadata, Parity, Precision
-from xrayfast.exported.onnx_model import SUFFIX, OnnxGraph, Outputs
+from xrayfast.exported.onnx_model import SUFFIX, VIEWS_LEFT_OUT, OnnxGraph, Outputs
 from xrayfast.files import file_digest, replace_atomically, write_text
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.classification import nan_to_none
@@ -28,7 +28,7 @@ from xrayfast.metrics.operating_points.decision import Probabilities
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.run import Run, now
 from xrayfast.workflows.data import find_data
-from xrayfast.workflows.predict import VIEWS_LEFT_OUT, find_images
+from xrayfast.workflows.predict import find_images
 
 Format = Literal["onnx", "torch-export"]
 
@@ -368,6 +368,7 @@ def _describe(run: Run, parity: Parity, **known: Any) -> ModelMetadata:
         decision=decision.to_json(),
         size=model.size,
         window=run.config.data.window,
+        imply=run.config.data.imply,
         arch=model.arch,
         run=run.path.absolute().name,
         fingerprint=run.info.fingerprint,

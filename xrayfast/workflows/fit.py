@@ -68,6 +68,8 @@ from xrayfast.predictions import Predictions, join_row_labels
 from xrayfast.progress import FoldReporter, NullReporter, Reporter, show_progress
 from xrayfast.reporting.html.render import image_view
 from xrayfast.run import CONFIG_FILE, Run, now
+from xrayfast.tracking.session import tracked
+from xrayfast.tracking.trackers import require_trackers
 from xrayfast.workflows.data import (
     changed_images,
     decode,
@@ -485,6 +487,7 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
         ConfigError: one of them.
     """
     require_code(config.own_code, code)
+    require_trackers(config.train.track)
     require_settings_of_data(data, config)
     model, train = config.model, config.train
     grouping: Grouping = "blocks" if train.unfreeze_layers is None else "layers"
@@ -577,7 +580,13 @@ def prepare(
 
 
 def _train(training: Training) -> None:
-    """Train, finish the run on rank zero, and record how it ended."""
+    """Train, finish the run on rank zero, and record how it ended; trackers are told of it."""
+    names = training.config.train.track if training.world.is_rank_zero else ()
+    with tracked(names, training.run, training.config, training.history.rows, training.reporter) as reporter:
+        _train_and_record(replace(training, reporter=reporter))
+
+
+def _train_and_record(training: Training) -> None:
     run, learn, config, history = training.run, training.learn, training.config, training.history
     world, interrupted, stop = training.world, training.interrupted, StopRequest()
 

@@ -31,7 +31,7 @@ from xrayfast.reporting.overfitting import of_final_metrics, of_history
 from xrayfast.reporting.overlays import SaliencyCase, overlays_figure
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
-from xrayfast.workflows.steps.evaluation_files import operating_rows
+from xrayfast.workflows.steps.evaluation.files import operating_rows
 from xrayfast.workflows.steps.own_predictions import add_own_columns, add_studies
 from xrayfast.workflows.steps.results import (
     DECISION_SPLIT,

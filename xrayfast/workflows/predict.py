@@ -22,7 +22,7 @@ from xrayfast.data.sources.file_matching import walk
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, plural_noun, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.exported.onnx_model import OnnxModel, is_model_file
+from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, OnnxModel, is_model_file, require_cpu, require_no_arch
 from xrayfast.files import require_utf8
 from xrayfast.files.virtual.paths import VirtualPath, identity, is_web_address, name_of_address, to_path
 from xrayfast.learning.inference.reading import CHUNK, reading
@@ -33,12 +33,6 @@ from xrayfast.predictions import PROBABILITY_PREFIX, join_row_labels
 from xrayfast.progress import show_progress
 from xrayfast.run import Run
 from xrayfast.workflows.steps.ensembles import average_splits, require_alike
-
-VIEWS_LEFT_OUT = (
-    "The exported model predicts without augmented views, which depend on a hash of each image that a graph can't "
-    "compute. Its calibration and thresholds were fitted on predictions of the run that were averaged over such views."
-)
-"""On a model of a run with test-time augmentation."""
 
 CSV_NUMBERS = "%.9g"
 """The form of numbers where the table is written: all digits of float32."""
@@ -176,9 +170,9 @@ def open_exported(
         ConfigError: `arch` is given, the device is another than the CPU, or onnxruntime is missing.
         RunError: the file is damaged, or not one of `export`.
     """
-    if arch is not None:
-        raise ConfigError("arch is given, and an exported model holds its network. Leave it out.")
-    model = OnnxModel(os.fspath(file), device)
+    require_no_arch(arch)
+    require_cpu(device)
+    model = OnnxModel(os.fspath(file))
     if model.metadata.averaged_views:
         note(VIEWS_LEFT_OUT)
     return model

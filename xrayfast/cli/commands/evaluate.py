@@ -15,7 +15,7 @@ from xrayfast.config import PREDICTED_SPLITS, Device, Unit, UnitJoin
 from xrayfast.progress.terminal import reporting
 
 if TYPE_CHECKING:
-    from xrayfast.run import Run
+    from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun
 
 SPLITS = ("train", *PREDICTED_SPLITS)
 
@@ -28,7 +28,12 @@ _PREDICTION = ("tta", "batch_size", "device")
 @o.takes("data", *_OWN, *_PREDICTION, without=_WITHOUT, of_run=(*_OWN, "tta", "window", "views"))
 def evaluate(
     given: dict[str, Any],
-    run: o.RunFolder = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN", show_default="the newest under runs/", help="A run's folder, or an ONNX file of export."
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Argument(
@@ -57,6 +62,16 @@ def evaluate(
         str | None,
         o.out_option(metavar="NAME", show_default="that of the data", help="Name of the evaluation's folder."),
     ] = None,
+    output: Annotated[
+        Path | None,
+        o.out_option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            show_default="NAME-evaluations beside NAME.onnx",
+            help="Of an ONNX file, the folder of its evaluations; those of a run are in the run's.",
+        ),
+    ] = None,
     correct_prior: Annotated[
         bool,
         typer.Option(
@@ -72,6 +87,8 @@ def evaluate(
 
     Images of DATA that the run was trained or validated on are left out. They are found by their pixels, and while the
     run's own data are there, also as near duplicates and by patient. --label-map merges synonyms of labels.
+
+    An ONNX file of export is tested on DATA without torch; it does not hold which images it was trained on.
     """
     out = Output(as_json)
     o.check_choice(split, SPLITS, "--split")
@@ -87,7 +104,10 @@ def evaluate(
                 param_hint=f"--{wrong[0].replace('_', '-')}",
             )
     prediction = {key: given.pop(key) for key in _PREDICTION if key in given}
-    chosen = choose_run(run, runs)
+    from xrayfast.exported.onnx_model import is_model_file
+    from xrayfast.workflows.steps.evaluation.exported_run import ExportedRun
+
+    chosen = ExportedRun(run) if run is not None and is_model_file(run) else choose_run(run, runs)
     from xrayfast.workflows.evaluate import evaluate as work
 
     with reporting(out) as reporter:
@@ -98,6 +118,7 @@ def evaluate(
             correct_prior=correct_prior,
             split=split,  # type: ignore[arg-type]
             name=name,
+            output=output,
             command=command_line(),
             progress=reporter.preparing,
             **results,
@@ -114,7 +135,7 @@ def evaluate(
     out.json({"run": str(chosen.path), "evaluation": str(found.path), **metrics})
 
 
-def show_evaluation(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
+def show_evaluation(out: Output, run: EvaluatedRun, metrics: Mapping[str, Any]) -> None:
     """Print which images were evaluated, the results, the subgroups with their gaps, and the notes."""
     from xrayfast.cli.results import show_decision, show_metrics, show_subgroups
     from xrayfast.metrics.operating_points.decision import Decision
@@ -134,7 +155,7 @@ def show_evaluation(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
         out.note(note)
 
 
-def _show_images(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
+def _show_images(out: Output, run: EvaluatedRun, metrics: Mapping[str, Any]) -> None:
     images, labels = metrics["images"], metrics["labels"]
     split = f", split {metrics['split']}" if metrics["split"] else ""
     out.table(

@@ -44,6 +44,7 @@ from xrayfast.predictions import Predictions
 from xrayfast.reporting.markdown.claim import render_claim
 from xrayfast.reporting.markdown.model_card import render_model_card
 from xrayfast.run import Run
+from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun
 
 DECISION_SPLIT: PredictedSplit = "valid"
 """The split on which calibration and thresholds are chosen."""
@@ -319,7 +320,7 @@ def complete_metrics(run: Run) -> None:
 
 
 def warn_of_run(
-    run: Run,
+    run: EvaluatedRun,
     summary: Mapping[str, Any],
     predictions: Predictions,
     split: Split | None,

@@ -47,6 +47,11 @@ NOT_FOUND = (
     "that were re-encoded, scaled or cropped, and no patients."
 )
 
+NOT_IN_FILE = (
+    "An exported file does not hold which images its network was trained on: whether some of these are among them "
+    "could not be checked. 'xrayfast evaluate RUN DATA' with the run itself leaves them out."
+)
+
 PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; images were compared."
 
 
@@ -71,12 +76,13 @@ class UnseenImages:
 
 
 def exclude_seen(
-    run: Run, data: Manifest, matched: LabelMatch, images: DecodedImages, progress: StageProgress = no_progress
+    run: Run | None, data: Manifest, matched: LabelMatch, images: DecodedImages, progress: StageProgress = no_progress
 ) -> UnseenImages:
     """Leave out images without a label known to the run, unreadable ones, those that are no radiographs, and those seen
     in training or validation: by their pixels, as near duplicates, by patient, and by study.
 
-    The images are decoded here; `progress` is called during that stage.
+    The images are decoded here; `progress` is called during that stage. Without a run, as of an exported file, those
+    seen can't be looked for, which is warned of.
 
     Raises:
         DataError: no image is left; the message says why.
@@ -96,9 +102,11 @@ def exclude_seen(
     rows = np.array([row for row in rows if names[row] not in {*unreadable, *others}], np.intp)
     left_out += [(why, len(images)) for why, images in data.left_out]
     left_out += Counter(others.values()).items()
-    own_test, looked = 0, [PATIENTS_UNKNOWN]
-    splits = find_run_splits(run, [images.info(paths[row]).digest for row in rows])
-    if splits is None:
+    own_test, looked = 0, list[str]()
+    if run is None:
+        warnings.append(NOT_IN_FILE)
+    elif (splits := find_run_splits(run, [images.info(paths[row]).digest for row in rows])) is None:
+        looked = [PATIENTS_UNKNOWN]
         warnings.append(
             "The run is of an older version that recorded no digests of its images: whether it was trained on some of "
             "these images could not be checked."
@@ -118,7 +126,7 @@ def exclude_seen(
         unseen = "Evaluate on images that the network was neither trained nor selected on."
         raise DataError(
             f"{data.config.source}: none of {len(data)} images is left to evaluate on: {reasons}. "
-            f"{unseen if is_seen else 'Use other images.'}{_name_labels(run, matched)}"
+            f"{unseen if is_seen else 'Use other images.'}{_name_labels(matched)}"
             + (f" {NUMBERED_ALIKE}" if any(why.endswith(WAYS[2:]) for why, _ in left_out) else "")
         )
     if own_test:
@@ -169,12 +177,13 @@ def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: Sta
     return [text if text.startswith(SEEN_BEFORE) else f"{run.path}: {text}" for text in warnings]
 
 
-def _name_labels(run: Run, matched: LabelMatch) -> str:
+def _name_labels(matched: LabelMatch) -> str:
     """The labels of the data that the network does not know, beside those that it does; "" where it knows all."""
     if not matched.unknown:
         return ""
     unknown = shorten(name for name, _ in matched.unknown)
-    return f" The network does not know {unknown}; it knows {shorten(run.labels)}: --label-map joins names."
+    known = shorten([*matched.used, *matched.lacking])
+    return f" The network does not know {unknown}; it knows {known}: --label-map joins names."
 
 
 def _find_in_run(

@@ -23,7 +23,7 @@ class EvaluationData:
     """Everything that the page shows.
 
     Attributes:
-        run_name: of the evaluated run.
+        run_name: of the evaluated run or exported file.
         created: date and time, for people.
         command: the command line or call.
         task: "single" or "multi".
@@ -32,6 +32,7 @@ class EvaluationData:
         split: the results, named "external" or "test".
         decision: the run's calibration and thresholds.
         chosen_on: on what these were chosen, in words.
+        seen_left_out: whether images of the run's own training were looked for, which an exported file does not hold.
     """
 
     run_name: str
@@ -43,6 +44,7 @@ class EvaluationData:
     split: SplitReport
     decision: Decision
     chosen_on: str = VALIDATION_IMAGES
+    seen_left_out: bool = True
 
 
 def _text_table(id: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -90,6 +92,7 @@ def render_evaluation_page(data: EvaluationData) -> str:
         "decision": decision_section(data.decision, data.chosen_on),
         "splits": [result],
         "external": data.split.name == "external",
+        "seen_left_out": data.seen_left_out,
         "has_patients": bool(data.split.summary.get("patients")),
         "has_intervals": bool(result["intervals_text"]),
     }

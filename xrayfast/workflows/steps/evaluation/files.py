@@ -18,7 +18,7 @@ from xrayfast.reporting.html.pages.evaluation_page import EvaluationData, render
 from xrayfast.reporting.html.split_section import SplitName, SplitReport
 from xrayfast.reporting.interpretation import IMAGE_SIZE, RIGHT_SHOWN, Interpretation
 from xrayfast.reporting.wording import interval_of
-from xrayfast.run import Run
+from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, ExportedRun
 
 _COUNTS = ("label", "support", "negatives", "threshold")
 _WORST = 12  # images with the largest losses are shown
@@ -43,7 +43,7 @@ def shown_cases(
 
 
 def write_page(
-    run: Run,
+    run: EvaluatedRun,
     decision: Decision,
     evaluation: Evaluation,
     metrics: Mapping[str, Any],
@@ -73,7 +73,16 @@ def write_page(
     split = SplitReport(name, metrics["result"], cases[0], note, evaluation.predictions, right=cases[1])
     created = created[:16].replace("T", " ") + " UTC"
     page = EvaluationData(
-        run.path.name, created, command, run.task, run.labels, metrics, split, decision, run.chosen_on
+        run.path.name,
+        created,
+        command,
+        run.task,
+        run.labels,
+        metrics,
+        split,
+        decision,
+        run.chosen_on,
+        seen_left_out=not isinstance(run, ExportedRun),
     )
     write_text(evaluation.report_path, render_evaluation_page(page))
 

@@ -1,0 +1,177 @@
+"""What is told of a run to its trackers: settings, each epoch, final metrics with intervals, figures.
+
+No image, no name of a file or of a patient is told, and of paths the last part alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from xrayfast._version import __version__
+from xrayfast.config import Config, TrackerName
+from xrayfast.cross_validation import CrossValidation
+from xrayfast.errors import Interrupted
+from xrayfast.progress import Reporter
+from xrayfast.reporting import curves, figures, matrices
+from xrayfast.reporting.wording import interval_of
+from xrayfast.run import Run
+from xrayfast.tracking.trackers import Settings, TrackedRun, make_tracker
+from xrayfast.tracking.worker import FINISH_SECONDS, TrackerThread
+
+BY_LABEL = "auroc"
+"""The metric that is told of each label; all others are means over the labels."""
+
+INTERRUPTED_SECONDS = 5.0
+"""For which trackers are waited where training was interrupted or failed."""
+
+
+class TrackedReporter:
+    """Passes all on to a Reporter, and each epoch to the trackers too."""
+
+    def __init__(self, reporter: Reporter, threads: Sequence[TrackerThread]) -> None:
+        self.note, self.preparing = reporter.note, reporter.preparing
+        self.phase, self.batch = reporter.phase, reporter.batch
+        self._reporter, self._threads = reporter, threads
+
+    def epoch(self, row: Mapping[str, Any], best: bool) -> None:
+        """An epoch is done."""
+        self._reporter.epoch(row, best)
+        for thread in self._threads:
+            thread.call("log", epoch_values(row), row["epoch"])
+
+
+@contextmanager
+def tracked(
+    names: Sequence[TrackerName], run: Run, config: Config, rows: Sequence[Mapping[str, Any]], reporter: Reporter
+) -> Iterator[Reporter]:
+    """Tell trackers of what is trained within the block, and of its results where that ends without an error.
+
+    Args:
+        names: of the trackers.
+        run: whose folder is made.
+        config: its settings.
+        rows: epochs that were finished before an interruption.
+        reporter: receives progress, and a note where a tracker fails.
+    """
+    if not names:
+        yield reporter
+        return
+    threads = [TrackerThread(name, partial(make_tracker, name), reporter.note) for name in dict.fromkeys(names)]
+    told = TrackedRun(_run_name(run), run.path, settings_of(config), {"xrayfast": __version__, "arch": run.info.arch})
+    for thread in threads:
+        thread.start(told)
+        for row in rows:
+            thread.call("log", epoch_values(row), row["epoch"])
+    status = "failed"
+    try:
+        yield TrackedReporter(reporter, threads)
+        status = "completed"
+    except (KeyboardInterrupt, Interrupted):
+        status = "interrupted"
+        raise
+    finally:
+        if status == "completed":
+            try:
+                _tell_results(run, threads)
+            except Exception as error:  # the run is complete, whatever can't be drawn of it
+                reporter.note(f"The results could not be told to {', '.join(names)}: {type(error).__name__}: {error}")
+        for thread in threads:
+            thread.finish(status, FINISH_SECONDS if status == "completed" else INTERRUPTED_SECONDS)
+
+
+def _run_name(run: Run) -> str:
+    """The run's name; of a fold after that of the cross-validation."""
+    path = run.path.absolute()
+    return f"{path.parent.name} {path.name}" if CrossValidation.is_there(path.parent) else path.name
+
+
+def settings_of(config: Config) -> Settings:
+    """The settings by section and name, paths without their folders."""
+    return {
+        f"{section}.{name}": _plain_setting(value)
+        for section, fields in config
+        for name, value in fields
+        if not name.startswith("_")
+    }
+
+
+def _plain_setting(value: Any) -> str | int | float | bool | None:
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, str) and Path(value).is_absolute():  # weights may be a file or a run
+        return Path(value).name
+    return value if value is None or isinstance(value, (str, int, float, bool)) else ", ".join(map(str, value))
+
+
+def epoch_values(row: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a row of `history.csv`: "train_loss" as "train/loss", "lr" as "lr"."""
+    values = {}
+    for name, value in row.items():
+        if name != "epoch" and isinstance(value, (int, float)) and math.isfinite(value):
+            split, _, metric = name.partition("_")
+            values[f"{split}/{metric}" if split in ("train", "valid") else name] = float(value)
+    return values
+
+
+def result_values(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of the best epoch's weights as "final/valid/accuracy", the ends of its interval as ".../low" and
+    ".../high"; of each label the AUROC, as "final/valid/auroc/LABEL".
+
+    Args:
+        metrics: the content of `metrics.json`.
+    """
+    found: dict[str, float] = {}
+    for split in ("valid", "test"):
+        summary = metrics.get(split)
+        if summary is None:
+            continue
+        entries = [(name, value, interval_of(summary, name)) for name, value in summary["overall"].items()]
+        entries += [
+            (f"{BY_LABEL}/{row['label']}", row.get(BY_LABEL), interval_of(summary, BY_LABEL, row["label"]))
+            for row in summary["per_label"]
+        ]
+        for name, value, interval in entries:
+            values = {"": value, **{f"/{end}": interval[end] for end in ("low", "high") if interval}}
+            found |= {
+                f"final/{split}/{name}{end}": float(one)
+                for end, one in values.items()
+                if one is not None and math.isfinite(one)
+            }
+    return found
+
+
+def _tell_results(run: Run, threads: Sequence[TrackerThread]) -> None:
+    """Final metrics and figures, which are drawn once for all trackers."""
+    history, metrics = run.history, run.metrics
+    step = len(history)
+    drawn = {name: figures.png_bytes(figure) for name, figure in _figures(run).items()}
+    for thread in threads:
+        thread.call("log", result_values(metrics), step)
+        for name, png in drawn.items():
+            thread.call("figure", name, png, step)
+
+
+def _figures(run: Run) -> dict[str, Any]:
+    """The curves of training; ROC curves, confusion matrix and calibration of test or, without one, of valid."""
+    split, metrics = run.predicted_splits[-1], run.metrics
+    summary, predictions = metrics[split], run.predictions(split)
+    shown = [row["label"] for row in summary["per_label"]]
+    roc, recall = curves.label_curves(summary, run.task, predictions, shown)
+    reliability = summary["reliability"]
+    confusion = (
+        matrices.confusion_figure(summary["confusion"], run.labels)
+        if run.task == "single"
+        else matrices.binary_figure(summary["confusion_per_label"])
+    )
+    return {
+        "training": figures.loss_and_metric_curves(run.history, run.info.best_epoch),
+        f"{split}/roc": curves.roc_figure(roc),
+        f"{split}/precision_recall": curves.precision_recall_figure(recall),
+        f"{split}/calibration": curves.reliability_figure(reliability["after"], reliability.get("before")),
+        f"{split}/confusion": confusion,
+    }

@@ -1,0 +1,81 @@
+"""A thread that talks to one tracker: whatever that raises, and however long it takes, training goes on."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any
+
+from xrayfast.errors import truncate
+from xrayfast.tracking.trackers import TrackedRun, Tracker
+
+START_SECONDS = 30.0
+"""For which a tracker's answer at the beginning is waited."""
+
+FINISH_SECONDS = 60.0
+"""For which a tracker may take in what it was told, at the end."""
+
+
+class TrackerThread:
+    """Passes calls on to a tracker, in order, in a thread of its own. After the first that fails it gets no more.
+
+    Args:
+        name: of the tracker, for notes.
+        make: makes it; may fail like all else.
+        note: called with a sentence, in the thread of the caller, where the tracker failed.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Tracker], note: Callable[[str], None]) -> None:
+        self.name, self._make, self._note = name, make, note
+        self._calls: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._answered, self._problem, self._noted = threading.Event(), "", False
+        # It must not keep the process from ending.
+        self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
+
+    def start(self, run: TrackedRun) -> None:
+        """Begin, and wait for the tracker for up to `START_SECONDS`."""
+        self._calls.put(("start", (run,)))
+        with redirect_stdout(sys.stderr):  # some greet, and what a command prints may be JSON
+            self._thread.start()
+            if not self._answered.wait(START_SECONDS):
+                self._note(f"{self.name} has not answered for {START_SECONDS:.0f} s: training begins meanwhile.")
+        self._note_problem()
+
+    def call(self, method: str, *arguments: Any) -> None:
+        """Pass a call on, and go on at once."""
+        self._note_problem()
+        self._calls.put((method, arguments))
+
+    def finish(self, status: str, seconds: float = FINISH_SECONDS) -> None:
+        """Let the tracker take in what it was told, for up to so many seconds."""
+        self._calls.put(("finish", (status,)))
+        self._calls.put(None)
+        with redirect_stdout(sys.stderr):
+            self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._note(
+                f"{self.name} has not taken in all within {seconds:.0f} s at the end; some may be missing there."
+            )
+        self._note_problem()
+
+    def _work(self) -> None:
+        tracker = None
+        while (call := self._calls.get()) is not None:
+            method, arguments = call
+            try:
+                if not self._problem:
+                    tracker = tracker or self._make()
+                    getattr(tracker, method)(*arguments)
+            except BaseException as error:  # a SystemExit in a thread would be silent
+                self._problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self._answered.set()
+
+    def _note_problem(self) -> None:
+        """Say once what failed."""
+        if self._problem and not self._noted:
+            self._noted = True
+            found = truncate(" ".join(self._problem.split()), 300)
+            self._note(f"{self.name} failed and is told nothing more of this run; training goes on. It said: {found}.")

@@ -1,0 +1,109 @@
+"""An exported classifier in the place of the run that is evaluated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from xrayfast.config import Config, PredictedSplit
+from xrayfast.errors import ConfigError, RunError
+from xrayfast.errors.arguments import check_arguments
+from xrayfast.evaluation import Evaluation
+from xrayfast.exported.onnx_model import OnnxModel, damaged, is_model_file
+from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
+from xrayfast.run import Run, create_evaluation, require_free
+from xrayfast.run_files import RunInfo
+
+
+class ExportedRun:
+    """An ONNX file of `export` with what an evaluation needs of a run.
+
+    What the file does not hold has the defaults of a new run: the settings of intervals, the seed.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        path: the file.
+        model: which predicts.
+        labels: of its outputs, in order.
+        task: "single" or "multi".
+        decision: calibration and thresholds.
+        config: size, window and implications are those of the file.
+        info: version and fingerprint of the training data; the rest is unknown.
+
+    Raises:
+        RunError: there is no such file, or it is damaged or not one of `export`.
+        ConfigError: onnxruntime is missing.
+    """
+
+    has_folds = False
+    """The file does not say whether its networks are those of folds."""
+
+    predicted_splits: tuple[PredictedSplit, ...] = ()
+    """It holds no predictions."""
+
+    chosen_on = VALIDATION_IMAGES
+    """On what calibration and thresholds were chosen, in words."""
+
+    @check_arguments()
+    def __init__(self, path: Path | str) -> None:
+        self.path, self.model = Path(path), OnnxModel(path)
+        known = self.model.metadata
+        self.labels, self.task, self.decision = known.labels, known.task, self.model.decision
+        unit = {"unit": self.decision.unit} | (
+            {} if self.decision.unit == "image" else {"unit_join": self.decision.unit_join}
+        )
+        read: dict[str, Any] = {"size": known.size, "window": known.window, "imply": known.imply, **unit}
+        try:
+            self.config = Config().updated(read)
+        except ConfigError as error:
+            raise damaged(self.path, f"its metadata: {error}") from error
+        self.info = RunInfo(xrayfast=known.xrayfast, fingerprint=known.fingerprint)
+
+    def evaluations_folder(self, output: Path | None) -> Path:
+        """Where its evaluations are: a folder beside the file, or another one."""
+        return output.resolve() if output else self.path.with_name(f"{self.path.stem}-evaluations")
+
+    def require_new_evaluation(self, name: str | None, output: Path | None = None) -> None:
+        """Raise those errors of `create_evaluation` that can be told beforehand; nothing is written.
+
+        Raises:
+            RunError: the name is taken or not a plain name, or the folder can't be written.
+        """
+        root = self.evaluations_folder(output)
+        require_free(root, name, "evaluation")
+        there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            problem = "permission denied" if there.is_dir() else "it is a file"
+            raise RunError(
+                f"{there}: can't be written ({problem}), and the evaluation goes there. --output names another folder."
+            )
+
+    def create_evaluation(
+        self, name: str | None, stem: str, write: Callable[[Evaluation], None], output: Path | None = None
+    ) -> Evaluation:
+        """Make a new folder, as `Run.create_evaluation` does.
+
+        Raises:
+            RunError: the name is taken or not a plain name, or the folder can't be written.
+        """
+        return create_evaluation(self.evaluations_folder(output), self.labels, name, stem, write)
+
+
+EvaluatedRun = Run | ExportedRun
+"""What `evaluate` takes."""
+
+
+def open_evaluated(run: EvaluatedRun | Path | str) -> EvaluatedRun:
+    """The run itself, the run in a folder, or the classifier in an ONNX file.
+
+    Raises:
+        RunError: it is none of them.
+        ConfigError: onnxruntime is missing.
+    """
+    if isinstance(run, ExportedRun):
+        return run
+    return ExportedRun(run) if not isinstance(run, Run) and is_model_file(run) else Run.of(run)
