@@ -115,18 +115,19 @@ def test_what_a_folder_holds_besides_images_is_counted_and_named(tiny_run, data_
     (tmp_path / "1.gif").write_bytes(b"GIF89a")
     notes = []
     assert len(xf.predict(tiny_run, tmp_path, note=notes.append)) == 1
-    assert notes == [f"1 file left out, being no image by name or content: {tmp_path / '1.gif'}."]
+    assert notes == [f"1 file left out, hidden or no image: {tmp_path / '1.gif'}."]
 
 
 def test_sources(tmp_path):
-    for name in ("b/2.png", "b/1.PNG", "b/c/3.jpg", "b/.hidden.png", "b/notes.txt", "a.weird"):
+    for name in ("b/2.png", "b/1.PNG", "b/c/3.jpg", "b/.hidden.png", "b/notes.txt", "a.weird", "b/.Trash/7.png"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8)).save(path, format="PNG")
-    for name in ("b/4.jfif", "b/5.JPE", "b/6.gif"):
+    for name in ("b/4.jfif", "b/5.JPE", "b/6.gif", "b/.DS_Store", "b/._2.png"):
         (tmp_path / name).touch()
     found, left_out, repeated = find_images([tmp_path / "a.weird", tmp_path / "b", tmp_path / "b" / "2.png"])
-    assert left_out == [f"{tmp_path}/b/6.gif", f"{tmp_path}/b/notes.txt"]
+    others = ("6.gif", "notes.txt", ".Trash/7.png", ".hidden.png")
+    assert left_out == [f"{tmp_path}/b/{name}" for name in others]
     assert [os.path.relpath(path, tmp_path) for path in found] == [
         "a.weird", "b/1.PNG", "b/2.png", "b/4.jfif", "b/5.JPE", "b/c/3.jpg"
     ]  # fmt: skip

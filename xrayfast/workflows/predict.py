@@ -18,7 +18,7 @@ from xrayfast.config import MAX_BATCH_SIZE, Device, field_types
 from xrayfast.data.images.names import DERIVED, is_derived
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
-from xrayfast.data.sources.file_matching import walk
+from xrayfast.data.sources.file_matching import hidden_images, is_hidden, walk
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, plural_noun, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
@@ -96,7 +96,7 @@ def predict(
         if repeated:
             note(f"{plural(len(repeated), 'file')} given more than once, with one row each: {shorten(repeated)}.")
         if left_out:
-            note(f"{plural(len(left_out), 'file')} left out, being no image by name or content: {shorten(left_out)}.")
+            note(f"{plural(len(left_out), 'file')} left out, hidden or no image: {shorten(left_out)}.")
         for sentence in [] if exported else check_tta(tta, members[0].config.train):
             note(sentence)
         predictor: Any
@@ -184,8 +184,8 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
     A file given by name is taken whatever its suffix, of a folder those that `is_image` takes for one.
 
     Returns:
-        The files; the other files of folders, which are left out; and files given again, by the same path or another
-        spelling of it.
+        The files; those of folders that are left out, being hidden images or no images; and files given again, by the
+        same path or another spelling of it.
 
     Raises:
         DataError: a source matches nothing, or a name is not UTF-8.
@@ -194,9 +194,10 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
     for source in map(str, sources):
         path = to_path(source)
         if path.is_dir():
-            files = _files_in(path)
+            files, hidden = _files_in(path)
             inside = [file for file in files if is_image(file)]
             left_out.update(dict.fromkeys(file for file in files if not is_image(file)))
+            left_out.update(dict.fromkeys(hidden_images(hidden)))
             if not inside:
                 suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
                 raise DataError(f"{source}: holds no images; expected files that end in {suffixes}.")
@@ -221,11 +222,16 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
     return list(found.values()), others, list(repeated)
 
 
-def _files_in(folder: Path) -> list[str]:
-    """The files of a folder, an archive or a bucket, at any depth, by name."""
+def _files_in(folder: Path) -> tuple[list[str], list[str]]:
+    """The files of a folder, an archive or a bucket, at any depth, by name; and those that are hidden there, or folders
+    of such.
+    """
     if isinstance(folder, VirtualPath):
-        return [entry.path for entry in walk(folder)]
-    return sorted(str(path) for path in folder.rglob("*") if not path.name.startswith(".") and not path.is_dir())
+        hidden: list[str] = []
+        return [entry.path for entry in walk(folder, hidden=hidden)], hidden
+    files = sorted(str(path) for path in folder.rglob("*") if not path.is_dir())
+    shown = [file for file in files if not any(map(is_hidden, Path(file).relative_to(folder).parts))]
+    return shown, sorted({*files} - {*shown})
 
 
 def _shown(files: Sequence[str]) -> list[str]:

@@ -33,28 +33,30 @@ def absolute(path: Path) -> Path:
     return to_path(normalize(str(path.absolute())))
 
 
-def top_level(folder: Path) -> tuple[list[Path], list[str]]:
-    """The folders in a folder, and the names of all other entries.
+def top_level(folder: Path, hidden: list[str] | None = None) -> tuple[list[Path], list[str]]:
+    """The folders in a folder, and the names of all other entries; the paths of hidden ones are added to `hidden`.
 
     Raises:
         DataError: the folder can't be read.
     """
-    entries = _visible_entries(folder)
+    entries = _visible_entries(folder, hidden)
     folders = [to_path(entry.path) for entry in entries if _is_folder(entry)]
     return folders, [entry.name for entry in entries if not _is_folder(entry)]
 
 
-def walk(folder: Path | str, around: tuple[str, ...] = (), *, archives: bool = False) -> Iterator[Entry]:
+def walk(
+    folder: Path | str, around: tuple[str, ...] = (), *, archives: bool = False, hidden: list[str] | None = None
+) -> Iterator[Entry]:
     """All entries of a tree that are neither folders nor hidden, folder by folder, by name; links are followed.
 
     `around` are the real paths of the folder and of those around it, if known. Archives in the tree are files, or
-    folders where that is asked for.
+    folders where that is asked for. The paths of hidden entries are added to `hidden`.
 
     Raises:
         DataError: a folder can't be read, or a link leads back to a folder around it.
     """
     around = around or (os.path.realpath(folder),)
-    for entry in _visible_entries(folder):
+    for entry in _visible_entries(folder, hidden):
         if not (_is_folder(entry) or (archives and split_archive(entry.name))):
             yield entry
             continue
@@ -63,11 +65,30 @@ def walk(folder: Path | str, around: tuple[str, ...] = (), *, archives: bool = F
         real = os.path.realpath(entry.path) if entry.is_symlink() else beside
         if real in around:
             raise DataError(f"{entry.path}: can't be followed (it leads back to a folder around it). Remove the link.")
-        yield from walk(entry.path, (*around, real), archives=archives)
+        yield from walk(entry.path, (*around, real), archives=archives, hidden=hidden)
 
 
-def _visible_entries(folder: Path | str) -> list[Entry]:
-    return [entry for entry in _entries(folder) if not (entry.name.startswith(".") or entry.name in _HIDDEN)]
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden by its name, or one that unpacking and file servers make."""
+    return name.startswith(".") or name in _HIDDEN
+
+
+def hidden_images(paths: Iterable[str]) -> list[str]:
+    """The images among hidden files and in hidden folders, but for the resource forks of macOS."""
+    found: list[str] = []
+    for path in paths:
+        if is_folder(path):
+            found += [entry.path for entry in walk(path) if is_image(entry.path)]
+        elif not posixpath.basename(path).startswith("._") and is_image(path):
+            found.append(path)
+    return found
+
+
+def _visible_entries(folder: Path | str, hidden: list[str] | None = None) -> list[Entry]:
+    entries = _entries(folder)
+    if hidden is not None:
+        hidden += [entry.path for entry in entries if is_hidden(entry.name)]
+    return [entry for entry in entries if not is_hidden(entry.name)]
 
 
 def _entries(folder: Path | str) -> list[Entry]:

@@ -19,7 +19,7 @@ from xrayfast.data.labels.targets import RawLabels, encode_labels
 from xrayfast.data.labels.words import find_unlabeled, may_be_no_class
 from xrayfast.data.sources.class_folders.levels import choose_class_level, group_of
 from xrayfast.data.sources.columns import is_column_name
-from xrayfast.data.sources.file_matching import top_level, walk
+from xrayfast.data.sources.file_matching import hidden_images, top_level, walk
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folders
 from xrayfast.data.splits.stratify import SPLITS, Split, note_split_words
@@ -49,6 +49,10 @@ UNLABELED = "folder of images without a label by name"
 """Why the images of folders such as `unlabeled` are left out."""
 
 
+HIDDEN = "hidden, or in a hidden folder"
+"""Why images are left out that are hidden by their name or a folder's, see `file_matching.is_hidden`."""
+
+
 @dataclass
 class _ClassFiles:
     """Images of class folders, and notes on them.
@@ -56,6 +60,7 @@ class _ClassFiles:
     Attributes:
         copies: files that are the same as one in another class.
         same_name: names, from the class folder, of different files in several classes.
+        hidden: paths of hidden files and folders.
     """
 
     files: list[_File] = field(default_factory=list)
@@ -63,6 +68,7 @@ class _ClassFiles:
     left_out: list[tuple[str, list[str]]] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)
     same_name: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
 
 
 def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = ()) -> ImageRecords:
@@ -79,7 +85,7 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
     found, given = _ClassFiles(), list[Split | None]()
     level, notes = choose_class_level(root, config)
     known = {*known, *names_in_map(config.label_map)}
-    top = _class_like(top_level(root)[0], found, config)
+    top = _class_like(top_level(root, found.hidden)[0], found, config)
     if parse_split_folders(folder.name for folder in top):
         top = _leave_out_unlabeled(top, SPLITS, known, found)
     splits = _split_folders(config.source, top)
@@ -99,6 +105,10 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
             "another class: one image with the labels of both."
         )
         found.left_out.append(("copies of a file in another class", found.copies))
+    if hidden := hidden_images(dict.fromkeys(found.hidden)):
+        found.left_out.append((HIDDEN, hidden))
+        names = [path[len(str(root)) + 1 :] for path in hidden]
+        found.notes.append(f"Left out, {plural(len(hidden), 'image')} ({HIDDEN}): {shorten(names)}.")
     if same_name := list(dict.fromkeys(found.same_name)):
         found.notes.append(
             f"{plural(len(same_name), 'file name')} in several classes with different content "
@@ -152,7 +162,7 @@ def _class_parents(
 
     Images above that level are left out and noted.
     """
-    folders, loose = top_level(folder)
+    folders, loose = top_level(folder, found.hidden)
     folders = _class_like(folders, found, config)
     meaning = parse_split_folders(inner.name for inner in folders)
     splits = [inner for inner in folders if inner.name in meaning]
@@ -289,7 +299,7 @@ def _require_own_folders(classes: Sequence[Path]) -> None:
 def _class_files(folder: Path, found: _ClassFiles) -> list[str]:
     """The paths of a class's images, at any depth; other files are noted."""
     paths, ignored, special = [], [], []
-    for entry in walk(folder):
+    for entry in walk(folder, hidden=found.hidden):
         if entry.is_file() and is_image(entry.path):
             paths.append(entry.path)
         elif not entry.is_file():
