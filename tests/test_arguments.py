@@ -98,7 +98,7 @@ def passes(check, arguments):
         (lambda g: xf.learner(g["dls"], arch="resnet81"), "Did you mean 'resnet18'"),
         (lambda g: xf.learner(g["dls"], groups="blcoks"), "Did you mean 'blocks'"),
         (lambda g: xf.learner(g["dls"], gamma=3.0), "gamma is 3.0, which has no effect"),
-        (lambda g: xf.learner(g["dls"], loss="focal", alpha="x"), "alpha is 'x'; expected a number or a list of them"),
+        (lambda g: xf.learner(g["dls"], loss="focal", alpha="x"), "alpha is 'x'; expected a number or a list"),
         (lambda g: xf.fit("data", loss="focal", alpha="x"), "alpha is 'x'; expected a number or a list of them"),
         (lambda g: xf.learner(g["dls"], beta2=0.9, optimizer="sgd"), "beta2 is 0.9, which has no effect"),
         (lambda g: xf.learner(object()), r"dls is an object; expected a DataLoaders \(from xrayfast\.dataloaders\)\."),

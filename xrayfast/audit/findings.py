@@ -103,6 +103,12 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "that look put together, shifted or drawn on",
         "Save each image as a file of its own, and read those with shifted parts or lines from their source again.",
     ),
+    "compressed": (
+        "strongly compressed",
+        "note",
+        "strongly compressed as JPEG",
+        "Fine detail is lost in blocks of 8 x 8 pixels: fetch them in better quality.",
+    ),
     "test_object": ("test objects are", "note", "as symmetrical as test objects are", _DOUBTFUL),
     "half_white": ("half white", "note", "half of which is white", "Look whether they were read right, or cut off."),
     "dark": ("nearly black", "note", "nearly black", "Look whether they were read right."),

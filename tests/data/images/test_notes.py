@@ -290,6 +290,12 @@ def composed(side):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("quality", "noted"), [(3, True), (20, True), (40, False), (90, False)])
+def test_a_strongly_compressed_jpeg_is_noted(tmp_path, quality, noted):
+    Image.fromarray(textured_film(128)).save(tmp_path / "1.jpg", quality=quality)
+    assert ("strongly compressed JPEG, of quality 25 or less" in read(tmp_path / "1.jpg").notes) == noted
+
+
 @pytest.mark.parametrize("side", [128, 320])
 def test_images_put_together_or_of_no_body_are_noted(side):
     for note, images in composed(side).items():
