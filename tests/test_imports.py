@@ -25,7 +25,7 @@ LAYERS = [
     ["run"],
     ["evaluation"],
     ["predictions", "run_files", "batches"],
-    ["exported"],
+    ["exported", "hub"],
     ["audit"],
     ["progress"],
     ["metrics", "data"],

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from xrayfast.workflows.load import load as load
     from xrayfast.workflows.load import save as save
     from xrayfast.workflows.predict import predict as predict
+    from xrayfast.workflows.push import push as push
     from xrayfast.workflows.report import report as report
     from xrayfast.workflows.review import review as review
     from xrayfast.workflows.split import split as split
@@ -78,6 +79,7 @@ _HOMES = {
     "open_data": "xrayfast.workflows.data:open_data",
     "phantom": "xrayfast.synthetic:phantom",
     "predict": "xrayfast.workflows.predict:predict",
+    "push": "xrayfast.workflows.push:push",
     "report": "xrayfast.workflows.report:report",
     "resume": "xrayfast.workflows.fit:resume",
     "resume_cross_validation": "xrayfast.workflows.cross_validate:resume_cross_validation",
@@ -115,6 +117,7 @@ __all__ = [
     "open_data",
     "phantom",
     "predict",
+    "push",
     "report",
     "resume",
     "resume_cross_validation",

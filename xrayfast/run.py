@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import secrets
 import shutil
 import time
@@ -47,6 +48,7 @@ from xrayfast.files import (
 )
 from xrayfast.files.run_lock import lock_run
 from xrayfast.files.virtual.paths import canonical, is_remote
+from xrayfast.hub.download import PREFIX, download, is_hub_name
 from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, history_column
@@ -82,10 +84,11 @@ class Run(HasOverview):
     """A run: reads and writes the files of its folder.
 
     Args:
-        path: an existing run's folder.
+        path: an existing run's folder; or `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`, which is downloaded from the Hub.
 
     Attributes:
         path: the folder.
+        downloaded: from where and which commit; None of a folder. Such a run is only read.
         report_path: `report.html`; written by `interpret`.
         model_card_path: `model_card.md`.
         claim_path: `claim.md`.
@@ -94,12 +97,16 @@ class Run(HasOverview):
         checkpoint: the folder that `--resume` reads; it may not exist.
 
     Raises:
-        RunError: the folder does not exist or is not a run's.
+        RunError: the folder does not exist or is not a run's; or the Hub has no such run, or can't be reached.
+        ConfigError: the name on the Hub is none, or huggingface_hub is missing.
     """
 
     @check_arguments()
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self.downloaded = download(path) if is_hub_name(path) else None
+        if self.downloaded and not self.downloaded.is_pinned:
+            warn(f"{PREFIX}{self.downloaded.repository}: revision {self.downloaded.asked} is {self.downloaded}.")
+        self.path = self.downloaded.path if self.downloaded else Path(path)
         self.report_path, self.claim_path = self.path / "report.html", self.path / "claim.md"
         self.model_card_path, self.new_model_path = self.path / "model_card.md", self.path / MODEL_FILE
         self.new_batches_path, self.checkpoint = self.path / BATCHES_FILE, self.path / CHECKPOINT
@@ -116,7 +123,12 @@ class Run(HasOverview):
             )
 
     def __repr__(self) -> str:
-        return f"Run('{escape_hidden(str(self.path))}')"
+        return f"Run('{escape_hidden(str(self.downloaded or self.path))}')"
+
+    @property
+    def name(self) -> str:
+        """That of its folder; of a downloaded run repository and commit."""
+        return str(self.downloaded) if self.downloaded else self.path.absolute().name
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -186,6 +198,11 @@ class Run(HasOverview):
             RunError: another process writes to it; the message names it.
             WriteError: the folder can't be written to.
         """
+        if self.downloaded:
+            raise RunError(
+                f"{self.downloaded}: was downloaded and is only read, and this writes to a run. Copy {self.path} to a "
+                "folder, and name that."
+            )
         return lock_run(self.path, note)
 
     @staticmethod
@@ -285,9 +302,12 @@ class Run(HasOverview):
         """The runs whose probabilities are averaged; empty where the run has a network of its own.
 
         Raises:
-            RunError: `run.json` is damaged, or one is gone.
+            RunError: `run.json` is damaged, or one is gone; or a downloaded run names others than its own.
         """
-        return [Run(self.path / member) for member in self.info.members]
+        members = self.info.members
+        if self.downloaded and not all(re.fullmatch(r"member-\d+", member) for member in members):
+            raise RunError(f"{self.downloaded}: names runs outside of it: {shorten(map(repr, members))}.")
+        return [Run(self.path / member) for member in members]
 
     def require_network(self, advice: str = "Name one of them.") -> None:
         """Raise an error where the run has members, and no network of its own.
@@ -590,6 +610,9 @@ class Run(HasOverview):
             RunError: the name is taken or not a plain name, or another process trains the run.
             ConfigError: `output` is given, which is for exported files.
         """
+        if self.downloaded:
+            require_free(self._evaluations_folder(output), name, "evaluation")
+            return
         if output is not None:
             raise ConfigError(
                 f"output is {output}, and an evaluation of a run is in the run's folder. Leave it out; --name names it."
@@ -605,7 +628,13 @@ class Run(HasOverview):
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
         """
-        return create_evaluation(self.path / EVALUATIONS, self.labels, name, stem, write)
+        return create_evaluation(self._evaluations_folder(output), self.labels, name, stem, write)
+
+    def _evaluations_folder(self, output: Path | None) -> Path:
+        """Of a downloaded run, a folder where the command runs."""
+        if not self.downloaded:
+            return self.path / EVALUATIONS
+        return output.resolve() if output else Path(f"{self.downloaded.repository.partition('/')[2]}-evaluations")
 
     def figure_path(self, name: str, kind: str = "png") -> Path:
         """`figures/NAME.KIND`, in a folder that exists."""

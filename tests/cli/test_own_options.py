@@ -185,6 +185,13 @@ NOT_CALLED = {
     ("evaluate", "batch_size"): "how much is computed at once: the results are the same but for rounding",
     ("evaluate", "output"): "test_the_command_needs_no_torch_and_names_the_folder",
     ("predict", "batch_size"): "likewise",
+    ("push", "run"): "tests/hub",
+    ("push", "repository"): "tests/hub",
+    ("push", "public"): "test_the_command_lists_what_it_uploads",
+    ("push", "with_predictions"): "tests/hub",
+    ("push", "with_split"): "tests/hub",
+    ("push", "dry_run"): "test_the_command_lists_what_it_uploads",
+    ("push", "as_json"): "test_the_command_lists_what_it_uploads",
     ("export", "with_script"): "test_the_script_predicts_without_torch",
     ("cross-validate", "jobs"): "test_folds_trained_at_once_give_the_same_bytes",
 }

@@ -27,6 +27,7 @@ SUMMARIES = {
     "review": "Rank labels that a cross-validation's networks contradict, for a reader: a page and a CSV of proposals.",
     "predict": "Predict on new images: a CSV with one row per file, in input order.",
     "serve": "Serve a page that answers for images dropped on it, and a JSON endpoint that does the same.",
+    "push": "Publish a run on the Hugging Face Hub, without names of files and patients.",
     "export": "Export a run as one file that predicts alone, and compare its probabilities with the run's.",
     "compare": "Compare runs: one table with intervals, and paired differences and tests on the same images.",
     "models": "List the networks, with their blocks and numbers of parameters, or the layers of one of them.",

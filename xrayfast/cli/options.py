@@ -174,6 +174,9 @@ Json = Annotated[
     bool, out_option("--json", help="Print one JSON object to standard output, all else to standard error.")
 ]
 RunFolder = Annotated[
-    Path | None, typer.Argument(metavar="RUN", show_default="the newest under runs/", help="A run's folder.")
+    Path | None,
+    typer.Argument(
+        metavar="RUN", show_default="the newest under runs/", help="A run's folder, or hf:ORG/NAME[@REVISION]."
+    ),
 ]
 DrawSeed = Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Seed of the draws.")]

@@ -334,8 +334,8 @@ def find_data(run: Run) -> Manifest | None:
     Raises:
         RunError: the run's folder is incomplete, or its labels are not those of the data.
     """
-    if run.info.dataloaders != "xrayfast":
-        return None
+    if run.downloaded or run.info.dataloaders != "xrayfast":
+        return None  # the folders that a stranger's run names are not looked into
     try:
         return _reopen(run)
     except DataError:

@@ -39,7 +39,7 @@ from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.figures import Case
 from xrayfast.run import Run, now
 from xrayfast.workflows.data import truth_of, unused_data_settings
-from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, ExportedRun, open_evaluated
+from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, ExportedRun, knows_images, open_evaluated
 from xrayfast.workflows.steps.evaluation.files import shown_cases, write_page, write_tables
 from xrayfast.workflows.steps.label_match import match_labels
 from xrayfast.workflows.steps.own_predictions import RunByUnit, with_columns
@@ -208,7 +208,7 @@ def evaluate(
         evaluation.write_predictions(predictions)
         evaluation.write_info(
             {
-                "run": run.path.name,
+                "run": run.name,
                 "command": command,
                 "xrayfast": __version__,
                 "started": started,
@@ -221,7 +221,7 @@ def evaluate(
         evaluation.write_metrics(metrics)
 
     evaluation = run.create_evaluation(name, stem, write, output)
-    if isinstance(run, Run):
+    if isinstance(run, Run) and not run.downloaded:
         write_cards(run)
     return evaluation
 
@@ -389,7 +389,7 @@ def _predict_external(
     # Before images are decoded: raises where their studies or patients are not known.
     own.join(truth_of(data, run.labels, matched.truth))
     images = open_images(data.config, run.config.model.size)
-    unseen = exclude_seen(run if isinstance(run, Run) else None, data, matched, images, progress)
+    unseen = exclude_seen(run if knows_images(run) else None, data, matched, images, progress)
     rows = unseen.rows
     paths = data.table["path"].to_numpy()[rows].tolist()
     predictor, used = _open_predictor(run, tta, arch, device)

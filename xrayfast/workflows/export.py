@@ -370,7 +370,7 @@ def _describe(run: Run, parity: Parity, **known: Any) -> ModelMetadata:
         window=run.config.data.window,
         imply=run.config.data.imply,
         arch=model.arch,
-        run=run.path.absolute().name,
+        run=run.name,
         fingerprint=run.info.fingerprint,
         parity=parity,
         **known,
@@ -378,7 +378,7 @@ def _describe(run: Run, parity: Parity, **known: Any) -> ModelMetadata:
 
 
 def _record(run: Run, path: Path, format: Format, metadata: ModelMetadata, note: Callable[[str], None]) -> None:
-    """Add the file to the run's `run.json`."""
+    """Add the file to the run's `run.json`, but where it is only read."""
     record = {
         "file": path.name,
         "format": format,
@@ -388,6 +388,8 @@ def _record(run: Run, path: Path, format: Format, metadata: ModelMetadata, note:
         "sha256": file_digest(path),
         "parity": metadata.parity.model_dump(),
     }
+    if run.downloaded:
+        return
     try:
         with run.lock(note):
             run.update_info(exports=[*run.info.exports, record])

@@ -57,8 +57,9 @@ def predict(
     """Predicted labels and calibrated probabilities of new images, by the thresholds chosen on the validation split.
 
     Args:
-        run: the run or its folder; of several the probabilities are averaged, and calibrated as `ensemble` does. Or an
-            ONNX file of `export`, which onnxruntime runs: torch is not imported.
+        run: the run, its folder, or `hf:ORG/NAME@REVISION`, which is downloaded; of several the probabilities are
+            averaged, and calibrated as `ensemble` does. Or an ONNX file of `export`, which onnxruntime runs: torch is
+            not imported.
         sources: files, folders (searched for images), archives, addresses of remote ones, and glob patterns.
         abstain_below: abstain where the calibrated probability of the answer is below this: on single labels
             (multi-label) or on the image's class (single-label).
@@ -77,7 +78,7 @@ def predict(
         thresholds, `above_threshold` (each class against the rest); one column `prob_LABEL` per label; of an ensemble
         `spread_LABEL`, the standard deviation of its networks' own probabilities among them; `notes`, what
         was done or noted on reading, joined by "; "; and `error`, "" or why the file can't be read: such a row has no
-        prediction.
+        prediction. Of a downloaded run also `run`, its repository and commit.
 
     Raises:
         DataError: a source does not exist, or no images are found.
@@ -89,7 +90,8 @@ def predict(
         raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
     given = [run] if isinstance(run, (Run, Path, str)) else list(run)
     exported = len(given) == 1 and is_model_file(given[0])
-    members = [] if exported else _members(given)
+    runs = [] if exported else _open_runs(given)
+    members = [] if exported else _members(runs)
     files, left_out, repeated = find_images([sources] if isinstance(sources, (str, Path)) else sources)
     stages = (lambda stage, done, total: progress(done, total)) if callable(progress) else progress
     with show_progress(stages) as reporter:
@@ -124,15 +126,22 @@ def predict(
                 reporter.preparing("predicting", min(start + CHUNK, len(files)), len(files))
         for sentence in describe_notes(_shown(files), notes):
             note(sentence)
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    if origins := [str(run.downloaded) for run in runs if run.downloaded]:
+        table["run"] = " ".join(origins)
+    return table
 
 
-def _members(given: Sequence[Run | Path | str]) -> list[Run]:
-    """The runs to predict with, of several those whose probabilities are averaged."""
+def _open_runs(given: Sequence[Run | Path | str]) -> list[Run]:
     if files := [str(one) for one in given if is_model_file(one)]:
         raise ConfigError(f"found {shorten(files)} among several runs; an exported model predicts alone.")
-    members = [inner for one in map(Run.of, given) for inner in (one.members if len(given) > 1 else ()) or [one]]
-    if len(given) != 1:
+    return list(map(Run.of, given))
+
+
+def _members(runs: Sequence[Run]) -> list[Run]:
+    """The runs to predict with, of several those whose probabilities are averaged."""
+    members = [inner for one in runs for inner in (one.members if len(runs) > 1 else ()) or [one]]
+    if len(runs) != 1:
         require_alike(members)
     return members
 

@@ -31,7 +31,9 @@ def evaluate(
     run: Annotated[
         Path | None,
         typer.Argument(
-            metavar="RUN", show_default="the newest under runs/", help="A run's folder, or an ONNX file of export."
+            metavar="RUN",
+            show_default="the newest under runs/",
+            help="A run's folder, an ONNX file of export, or hf:ORG/NAME[@REVISION].",
         ),
     ] = None,
     data: Annotated[
@@ -132,7 +134,7 @@ def evaluate(
     out.done("Evaluation", found.path)
     if found.report_path.is_file():
         out.done("Report", found.report_path)
-    out.json({"run": str(chosen.path), "evaluation": str(found.path), **metrics})
+    out.json({"run": str(getattr(chosen, "downloaded", None) or chosen.path), "evaluation": str(found.path), **metrics})
 
 
 def show_evaluation(out: Output, run: EvaluatedRun, metrics: Mapping[str, Any]) -> None:
@@ -159,7 +161,7 @@ def _show_images(out: Output, run: EvaluatedRun, metrics: Mapping[str, Any]) -> 
     images, labels = metrics["images"], metrics["labels"]
     split = f", split {metrics['split']}" if metrics["split"] else ""
     out.table(
-        f"{run.path.name} on {metrics['source']}{split}",
+        f"{run.name} on {metrics['source']}{split}",
         ["", "images"],
         [
             ("found", images["found"]),

@@ -17,7 +17,11 @@ from xrayfast.config import Device
 def predict(
     given: dict[str, Any],
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="The folder of a run, ensemble or cross-validation; or an ONNX file.")
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="The folder of a run, ensemble or cross-validation; an ONNX file; or hf:ORG/NAME[@REVISION].",
+        ),
     ],
     sources: Annotated[
         list[str],
@@ -51,11 +55,12 @@ def predict(
     from xrayfast.cli.results import show_uncalibrated
     from xrayfast.exported.onnx_model import is_model_file
     from xrayfast.files import INFO_FILE, write_csv
+    from xrayfast.hub.download import is_hub_name
     from xrayfast.run import Run
 
     out = Output(as_json)
     chosen: list[Any] = [run if is_model_file(run) else Run(run)]
-    while sources and (Path(sources[0]) / INFO_FILE).is_file():
+    while sources and (is_hub_name(sources[0]) or (Path(sources[0]) / INFO_FILE).is_file()):
         chosen.append(Run(sources.pop(0)))
     require_output(output)
     from xrayfast.workflows.predict import CSV_NUMBERS

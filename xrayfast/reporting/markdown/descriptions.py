@@ -18,7 +18,7 @@ from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS
 from xrayfast.metrics.registry import metric_title
 from xrayfast.own_code import is_own, show_setting
-from xrayfast.reporting.markdown.markup import DASH, UNRECORDED, Markdown, markdown_table
+from xrayfast.reporting.markdown.markup import DASH, UNRECORDED, Markdown, escape, markdown_table
 from xrayfast.reporting.markdown.metric_blocks import (
     format_number,
     headline_markdown,
@@ -319,7 +319,7 @@ def limitations(facts: RunFacts) -> list[str]:
 def result_blocks(facts: RunFacts, summary: Mapping[str, Any]) -> list[str]:
     """Metrics overall, by label and by subgroup."""
     return [
-        *(f"> **Warning.** {text}" for text in warning_sentences(summary)),
+        *(Markdown(f"> **Warning.** {escape(text)}") for text in warning_sentences(summary)),
         f"{images_of_patients(summary).capitalize()}. {population_text(summary)} {interval_note(summary)}",
         headline_markdown(summary, facts.task),
         labels_markdown(summary),

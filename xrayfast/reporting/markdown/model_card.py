@@ -49,6 +49,12 @@ def render_cross_validation_card(cv: CrossValidation) -> str:
     return render_markdown("model_card.md.j2", _context(facts) | own)
 
 
+def render_published_card(facts: RunFacts, repository: str) -> str:
+    """The model card of a run that is published, "ORG/NAME", of what may be published of it."""
+    own = {"code": Markdown(json.dumps(f"hf:{repository}")), "published": True}
+    return render_markdown("model_card.md.j2", _context(facts) | own)
+
+
 def _context(facts: RunFacts) -> dict[str, Any]:
     """The variables of the template."""
     info = facts.info
@@ -56,6 +62,7 @@ def _context(facts: RunFacts) -> dict[str, Any]:
         "metadata": Markdown(yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=1000).rstrip()),
         "name": facts.name,
         "members": info.members,
+        "published": False,
         "purpose": PURPOSE,
         "gap": GAP,
         "kind": "one of" if facts.task == "single" else "any of",

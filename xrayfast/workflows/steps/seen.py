@@ -48,8 +48,8 @@ NOT_FOUND = (
 )
 
 NOT_IN_FILE = (
-    "An exported file does not hold which images its network was trained on: whether some of these are among them "
-    "could not be checked. 'xrayfast evaluate RUN DATA' with the run itself leaves them out."
+    "Neither an exported file nor a downloaded run holds which images its network was trained on: whether some of "
+    "these are among them could not be checked. 'xrayfast evaluate RUN DATA' with the run's own folder leaves them out."
 )
 
 PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; images were compared."

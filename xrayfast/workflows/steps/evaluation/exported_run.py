@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from xrayfast.config import Config, PredictedSplit
 from xrayfast.errors import ConfigError, RunError
@@ -13,7 +13,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.evaluation import Evaluation
 from xrayfast.exported.onnx_model import OnnxModel, damaged, is_model_file
 from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
-from xrayfast.run import Run, create_evaluation, require_free
+from xrayfast.run import SPLIT_FILE, Run, create_evaluation, require_free
 from xrayfast.run_files import RunInfo
 
 
@@ -47,6 +47,11 @@ class ExportedRun:
 
     chosen_on = VALIDATION_IMAGES
     """On what calibration and thresholds were chosen, in words."""
+
+    @property
+    def name(self) -> str:
+        """That of the file."""
+        return self.path.name
 
     @check_arguments()
     def __init__(self, path: Path | str) -> None:
@@ -95,6 +100,11 @@ class ExportedRun:
 
 EvaluatedRun = Run | ExportedRun
 """What `evaluate` takes."""
+
+
+def knows_images(run: EvaluatedRun) -> TypeGuard[Run]:
+    """Whether it tells which images it was trained on: neither a file nor, as a rule, a downloaded run does."""
+    return isinstance(run, Run) and (not run.downloaded or (run.path / SPLIT_FILE).is_file())
 
 
 def open_evaluated(run: EvaluatedRun | Path | str) -> EvaluatedRun:

@@ -18,7 +18,7 @@ from xrayfast.reporting.html.pages.evaluation_page import EvaluationData, render
 from xrayfast.reporting.html.split_section import SplitName, SplitReport
 from xrayfast.reporting.interpretation import IMAGE_SIZE, RIGHT_SHOWN, Interpretation
 from xrayfast.reporting.wording import interval_of
-from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, ExportedRun
+from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, knows_images
 
 _COUNTS = ("label", "support", "negatives", "threshold")
 _WORST = 12  # images with the largest losses are shown
@@ -73,7 +73,7 @@ def write_page(
     split = SplitReport(name, metrics["result"], cases[0], note, evaluation.predictions, right=cases[1])
     created = created[:16].replace("T", " ") + " UTC"
     page = EvaluationData(
-        run.path.name,
+        run.name,
         created,
         command,
         run.task,
@@ -82,7 +82,7 @@ def write_page(
         split,
         decision,
         run.chosen_on,
-        seen_left_out=not isinstance(run, ExportedRun),
+        seen_left_out=knows_images(run),
     )
     write_text(evaluation.report_path, render_evaluation_page(page))
 

@@ -1,0 +1,45 @@
+"""What names files, patients or folders is found in texts, and other texts are left alone."""
+
+import getpass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xrayfast.hub.identifying import Identifiers
+
+KNOWN = Identifiers(["normal/p0001_1.png", "b c.png", "7"], ["p0001", "12", "Doe^Jane"], ["/home/anna/films"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Blank: normal/p0001_1.png.",
+        "see P0001_1.PNG, and others",
+        "'b c.png' is white",
+        "patient p0001 is in both",
+        "(Doe^Jane)",
+        "read /home/anna/films/labels.csv",
+    ],
+)
+def test_names_are_found(text):
+    assert KNOWN.find(text) and not KNOWN.is_clean(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["12 images of 7 patients", "normal 0.83", "p00012 is another", "--test-fraction 0.15"]
+)
+def test_other_texts_are_left(text):
+    assert KNOWN.find(text.replace("7", "8")) is None and KNOWN.is_clean(text.replace("7", "8"))
+
+
+@pytest.mark.parametrize("text", ["/srv/x is full", "C:\\films\\a", "~/films", f"made by {getpass.getuser()}."])
+def test_paths_and_users_are_no_clean_text(text):
+    assert KNOWN.find(text) is None and not KNOWN.is_clean(text)
+
+
+@given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=4, max_size=12))
+def test_every_patient_is_found_wherever_it_is_named(name):
+    known = Identifiers([], [name], [])
+    for text in (name, f"In {name}.", f"'{name}', x", f"a ({name})", f"scans/{name}"):
+        assert known.find(text)

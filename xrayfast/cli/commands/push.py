@@ -1,0 +1,58 @@
+"""`xrayfast push`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xrayfast.cli import options as o
+from xrayfast.cli.output import Output
+
+
+def push(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, ensemble or cross-validation.")],
+    repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository, which is made if need be.")],
+    public: Annotated[bool, typer.Option("--public", help="Show it to everybody; otherwise it is private.")] = False,
+    with_predictions: Annotated[
+        bool,
+        typer.Option("--with-predictions", help="Upload predictions too: names of images, pseudonyms, sex and age."),
+    ] = False,
+    with_split: Annotated[
+        bool, typer.Option("--with-split", help="Upload split.csv too: names of images, pseudonyms and labels.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be uploaded.")] = False,
+    as_json: o.Json = False,
+) -> None:
+    """Publish a run on the Hugging Face Hub, without names of files and patients.
+
+    'xrayfast predict hf:ORG/NAME FILES' takes it from there. Needs pip install 'xrayfast[hub]' and a login ('hf auth
+    login', or HF_TOKEN).
+    """
+    out = Output(as_json)
+    from xrayfast.workflows.push import push as work
+
+    pushed = work(
+        run,
+        repository,
+        public=public,
+        with_predictions=with_predictions,
+        with_split=with_split,
+        dry_run=dry_run,
+        note=out.note,
+    )
+    title = "Would be uploaded" if dry_run else "Uploaded"
+    rows = [(name, f"{size / 1000:,.1f}") for name, size in pushed.files.items()]
+    out.table(f"{title} to {repository}, {'private' if pushed.private else 'public'}", ["file", "kB"], rows)
+    if not dry_run:
+        out.done(f"Published for research and teaching, as {pushed.name}", pushed.url)
+    out.json(
+        {
+            "repository": repository,
+            "files": dict(pushed.files),
+            "commit": pushed.commit,
+            "url": pushed.url,
+            "private": pushed.private,
+        }
+    )

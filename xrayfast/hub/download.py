@@ -1,0 +1,231 @@
+"""A run of the Hub as a local folder: allow-listed files of one commit, from huggingface_hub's own cache.
+
+Whoever made the repository may have put anything there. What is not of a run is not downloaded; what is, is read with
+the checks of any other run of a stranger: nothing in it can run code.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from xrayfast._version import __version__
+from xrayfast.errors import ConfigError, RunError, shorten, truncate
+from xrayfast.errors.escapes import escape_hidden
+from xrayfast.files import INFO_FILE, MAX_RUN_BYTES
+
+PREFIX = "hf:"
+
+CARD = "README.md"
+"""The model card, as the Hub calls it; a run's folder does not need it."""
+
+_IN_RUN = (
+    "checksums.txt", "config.yaml", "history.csv", "labels.json", "metrics.json", "model.safetensors", INFO_FILE,
+    "split.csv", "predictions/checksums.txt", "predictions/test.csv", "predictions/valid.csv",
+)  # fmt: skip
+
+ALLOWED = (*_IN_RUN, *(f"member-*/{name}" for name in _IN_RUN))
+"""The files that are downloaded; all others stay there, pickles among them."""
+
+_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A run that was downloaded.
+
+    Attributes:
+        repository: "ORG/NAME".
+        commit: 40 hexadecimal digits.
+        path: of its folder in the cache, which is only read.
+        asked: what was asked for, a branch, tag or commit.
+    """
+
+    repository: str
+    commit: str
+    path: Path
+    asked: str
+
+    def __str__(self) -> str:
+        """The name that always gives this commit."""
+        return f"{PREFIX}{self.repository}@{self.commit}"
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether this very commit was asked for."""
+        return self.asked == self.commit
+
+
+def is_hub_name(run: object) -> bool:
+    """Whether a path is no path, but names a repository of the Hub; `hf://` is the address of a file there."""
+    return isinstance(run, (str, Path)) and str(run).startswith(PREFIX) and not str(run).startswith(f"{PREFIX}/")
+
+
+def require_hub() -> Any:
+    """The package huggingface_hub.
+
+    Raises:
+        ConfigError: it is missing.
+    """
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ConfigError(
+            f"huggingface_hub can't be imported ({error}). Install it: pip install 'xrayfast[hub]'."
+        ) from error
+    return huggingface_hub
+
+
+def download(name: Path | str) -> Downloaded:
+    """The run of a name such as `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`, where REVISION is a branch, tag or commit.
+
+    Without a network, the files that were downloaded before are taken.
+
+    Raises:
+        ConfigError: it is no such name, or huggingface_hub is missing.
+        RunError: there is no such repository or revision, it needs a login, it holds no run, or the network fails.
+    """
+    text = str(name).replace("\\", "/")  # a Path on Windows
+    match = _NAME.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"{escape_hidden(text)}: expected hf:ORG/NAME or hf:ORG/NAME@REVISION, such as hf:my-group/chest-1@main."
+        )
+    repository, asked = match[1], match[2] or "main"
+    hub = require_hub()
+    with named_errors(f"{PREFIX}{repository}", asked):
+        try:
+            commit, files = _list_files(hub, repository, asked)
+        except Exception as error:
+            # A server that answered is not asked again in its cache: the repository may be gone or private now.
+            if getattr(error, "response", None) is not None or not _is_network_error(error):
+                raise
+            return _from_cache(hub, repository, asked, error)
+        path = _snapshot(hub, repository, asked, files)
+    if path.name != commit:
+        raise RunError(f"{PREFIX}{repository}: revision {asked} has just moved to {path.name}. Try again.")
+    return Downloaded(repository, commit, path, asked)
+
+
+def _snapshot(hub: Any, repository: str, asked: str, files: Sequence[str], **options: Any) -> Path:
+    """The folder of huggingface_hub's cache with these files, or patterns, of a revision; named for its commit."""
+    from huggingface_hub.utils import tqdm
+
+    class Quiet(tqdm):  # type: ignore[misc]
+        """A bar for terminals alone."""
+
+        def __init__(self, *arguments: Any, **given: Any) -> None:
+            super().__init__(*arguments, **given | ({} if sys.stderr.isatty() else {"disable": True}))
+
+    known = {"library_name": "xrayfast", "library_version": __version__, "tqdm_class": Quiet}
+    return Path(hub.snapshot_download(repository, revision=asked, allow_patterns=list(files), **known, **options))
+
+
+def _list_files(hub: Any, repository: str, asked: str) -> tuple[str, list[str]]:
+    """The commit of a revision, and those of its files that are a run's.
+
+    Raises:
+        RunError: it holds no run, or too much.
+    """
+    info = hub.HfApi(library_name="xrayfast", library_version=__version__).model_info(
+        repository, revision=asked, files_metadata=True
+    )
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    files = [file for file in sizes if any(fnmatch(file, pattern) for pattern in ALLOWED) and ".." not in file]
+    if INFO_FILE not in files or not _COMMIT.fullmatch(info.sha or ""):
+        found = shorten(sorted(sizes), 5) or "no files"
+        raise RunError(
+            f"{PREFIX}{repository}: holds no run of xrayfast: found {escape_hidden(found)}; expected {INFO_FILE}, "
+            "model.safetensors and others, as 'xrayfast push' writes them."
+        )
+    if (total := sum(sizes[file] for file in files)) > MAX_RUN_BYTES:
+        raise RunError(
+            f"{PREFIX}{repository}: its files have {total:,} bytes; expected at most {MAX_RUN_BYTES:,}. Nothing was "
+            "downloaded."
+        )
+    return info.sha, files
+
+
+def _from_cache(hub: Any, repository: str, asked: str, why: Exception) -> Downloaded:
+    """What was downloaded before.
+
+    Raises:
+        RunError: nothing was.
+    """
+    try:
+        path = _snapshot(hub, repository, asked, ALLOWED, local_files_only=True)
+    except Exception as error:  # its errors have no common class
+        raise RunError(
+            f"{PREFIX}{repository}: can't be reached ({_reason(why)}), and revision {asked} was not downloaded before. "
+            "Check the network."
+        ) from error
+    if not (path / INFO_FILE).is_file():
+        raise RunError(f"{PREFIX}{repository}: what was downloaded before is no run of xrayfast, and {_reason(why)}.")
+    return Downloaded(repository, path.name, path, asked)
+
+
+def _is_network_error(error: BaseException) -> bool:
+    """Whether no server answered: huggingface_hub's versions use several libraries, each with errors of its own."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(
+        names & {"ConnectionError", "ConnectError", "TransportError", "TimeoutException", "Timeout", "TimeoutError"}
+    )
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return escape_hidden(truncate(text, 200)).rstrip(".")
+
+
+@contextmanager
+def named_errors(name: str, asked: str) -> Iterator[None]:
+    """Turn huggingface_hub's errors into ours.
+
+    Raises:
+        RunError: the repository or revision is not there or not open to this login, or the server or network fails.
+    """
+    require_hub()
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise RunError(f"{name}: its owner gives access on request, and this login has none.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise RunError(
+            f"{name}: no such repository, or it is private and this login has no access. Check the name; 'hf auth "
+            "login' or HF_TOKEN logs in."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise RunError(f"{name}: has no revision '{asked}'; expected a branch, tag or commit.") from error
+    except errors.HfHubHTTPError as error:
+        raise RunError(f"{name}: the server refuses ({_reason(error)}).") from error
+    except Exception as error:
+        if isinstance(error, (RunError, ConfigError)):
+            raise
+        if isinstance(error, OSError) or _is_network_error(error) or type(error).__module__.startswith(_CLIENTS):
+            raise RunError(f"{name}: the transfer failed ({_reason(error)}). Try again.") from error
+        raise
+
+
+_CLIENTS = ("huggingface_hub", "httpx", "requests", "hf_xet")
+
+
+def require_token() -> None:
+    """Raise an error where there is no login.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not require_hub().get_token():
+        raise ConfigError(
+            "no login to the Hub was found. Log in: hf auth login, or set HF_TOKEN to a token that writes."
+        )

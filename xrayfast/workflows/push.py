@@ -1,0 +1,306 @@
+"""Publish a run on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from xrayfast._version import __version__
+from xrayfast.config import NAMED_WEIGHTS, Config, DataConfig
+from xrayfast.cross_validation import CrossValidation
+from xrayfast.errors import ConfigError, RunError, plural
+from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.escapes import warn
+from xrayfast.files import known_digests, link_or_copy, read_csv, replace_atomically, write_csv, write_text
+from xrayfast.hub.download import ALLOWED, CARD, PREFIX, named_errors, require_hub, require_token
+from xrayfast.hub.identifying import Identifiers
+from xrayfast.predictions import ATTRIBUTES
+from xrayfast.reporting.markdown.model_card import render_published_card
+from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts, read_run_facts
+from xrayfast.run import HISTORY_FILE, SPLIT_FILE, Run
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+_DATA_SETTINGS = (
+    "uncertain", "blank", "exact_labels", "keep_no_finding", "imply", "task", "valid_fraction", "test_fraction",
+    "split_seed", "views", "window",
+)  # fmt: skip
+"""Settings of the data that are published: they say how images and labels are read, and not what they are called."""
+
+_INFO = (
+    "status", "started", "finished", "xrayfast", "versions", "device", "device_name", "precision", "threads", "arch",
+    "weights_sha256", "parameters", "loss", "counts", "fingerprint", "shortcuts", "global_batch", "world_size",
+    "frozen_feature_groups", "frozen_feature_views", "lr", "phases", "ended_phases", "own_code", "dataloaders",
+    "chosen_inside", "seconds", "best_epoch",
+)  # fmt: skip
+"""Fields of `run.json` that are published as they are; its sentences only where they name nothing."""
+
+_SUMMARY = (
+    "images", "positive", "patients", "scored", "masked", "overall", "per_label", "reliability", "most_confused",
+    "prevalence", "intervals", "confusion", "most_common", "confusion_per_label", "cooccurrence", "at_thresholds",
+    "calibration", "fixed_rates", "net_benefit", "population", "subgroups", "notes", "warnings",
+    "unit",
+)  # fmt: skip
+"""Fields of a split's metrics that are published."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A run that was published.
+
+    Attributes:
+        repository: "ORG/NAME".
+        files: what was uploaded: names and bytes.
+        commit: of the repository; "" of a dry run, which uploads nothing.
+        url: of the repository; likewise.
+        private: whether it is shown to those alone who have access.
+    """
+
+    repository: str
+    files: Mapping[str, int]
+    commit: str = ""
+    url: str = ""
+    private: bool = True
+
+    @property
+    def name(self) -> str:
+        """What `predict` takes for this very commit."""
+        return f"{PREFIX}{self.repository}@{self.commit}"
+
+
+@check_arguments()
+def push(
+    run: Run | Path | str,
+    repository: str,
+    *,
+    public: bool = False,
+    with_predictions: bool = False,
+    with_split: bool = False,
+    dry_run: bool = False,
+    note: Callable[[str], None] = warn,
+) -> Pushed:
+    """Publish a run, an ensemble or a cross-validation in a repository of the Hub, from where `predict("hf:ORG/NAME")`
+    takes it. Needs `pip install 'xrayfast[hub]'` and a login.
+
+    Uploaded are weights (safetensors), settings, labels with calibration and thresholds, history, metrics and a model
+    card. Names of files, pseudonyms of patients, paths, images and command lines are left out, and so are sentences
+    that hold one; before anything is sent, all texts are searched for them.
+
+    Args:
+        run: the run or its folder.
+        repository: "ORG/NAME"; made where there is none.
+        public: show it to everybody; otherwise the repository is private.
+        with_predictions: upload the predictions too, which have names of images, pseudonyms, sex and age.
+        with_split: upload `split.csv` too, which has names of images, pseudonyms and labels.
+        dry_run: only find out what would be uploaded.
+        note: called with what is left out, in a sentence.
+
+    Returns:
+        What was uploaded, and the commit.
+
+    Raises:
+        ConfigError: the name is none of a repository, huggingface_hub is missing, or there is no login.
+        RunError: the run is not complete, or the server refuses; or the repository is public and `public` was not asked
+            for.
+    """
+    if not _REPOSITORY.fullmatch(repository):
+        raise ConfigError(f"repository is '{repository}'; expected ORG/NAME, such as my-group/chest-1.")
+    run = Run.of(run)
+    run.require_known_transforms("it can't predict elsewhere")
+    if run.info.status != "completed":
+        raise RunError(f"{run.path}: its status is '{run.info.status}'; expected a complete run.")
+    hub = require_hub()
+    if not dry_run:
+        require_token()
+    with tempfile.TemporaryDirectory(prefix="xrayfast-") as folder:
+        staged = _stage(run, Path(folder), repository, with_predictions, with_split, note)
+        files = {
+            path.relative_to(staged).as_posix(): path.stat().st_size
+            for path in sorted(staged.rglob("*"))
+            if path.is_file()
+        }
+        if dry_run:
+            return Pushed(repository, files, private=not public)
+        api = hub.HfApi(library_name="xrayfast", library_version=__version__)
+        with named_errors(f"{PREFIX}{repository}", "main"):
+            url = api.create_repo(repository, private=not public, exist_ok=True)
+            if not public and not api.model_info(repository).private:
+                raise RunError(
+                    f"{PREFIX}{repository}: is there and public, and --public was not given. Nothing was uploaded. "
+                    "Give it, or another name."
+                )
+            done = api.upload_folder(
+                repo_id=repository,
+                folder_path=staged,
+                commit_message=f"xrayfast {__version__}: {run.path.absolute().name}",
+                delete_patterns=[*ALLOWED],  # of an earlier push
+            )
+    return Pushed(repository, files, done.oid, str(url), not public)
+
+
+def _stage(
+    run: Run, folder: Path, repository: str, with_predictions: bool, with_split: bool, note: Callable[[str], None]
+) -> Path:
+    """Write what is uploaded into a new folder.
+
+    Raises:
+        RunError: a file of the run is damaged, or what is to be published holds a name that must not be there.
+    """
+    members = run.members
+    identifiers = _identifiers([run, *members])
+    left_out = list[str]()
+    name = repository.partition("/")[2]
+    staged = _copy(run, folder, name, identifiers, left_out, with_predictions, with_split, len(members))
+    for i, member in enumerate(members, 1):
+        _copy(member, staged, f"member-{i}", identifiers, left_out, with_predictions, with_split, 0)
+    write_text(staged / CARD, render_published_card(_facts(run, identifiers, left_out), repository))
+    if left_out := list(dict.fromkeys(left_out)):
+        note(f"{plural(len(left_out), 'sentence')} that may name files or patients left out of what is published.")
+    _require_clean(staged, identifiers)
+    return staged
+
+
+def _identifiers(runs: Sequence[Run]) -> Identifiers:
+    """The names of all images and patients of some runs, and the folders that they name."""
+    images, patients, folders = set[str](), set[str](), set[Path | str]({Path.home()})
+    for run in runs:
+        if (run.path / SPLIT_FILE).is_file():
+            table = read_csv(run.split_path, ["image"], dtype=str, keep_default_na=False)
+            images |= set(table["image"])
+            patients |= set(table["patient"]) if "patient" in table else set()
+        for split in run.predicted_splits:
+            predictions = run.predictions(split)
+            images |= set(predictions.images)
+            patients |= set(predictions.patients)
+            patients |= set() if predictions.studies is None else set(predictions.studies)
+        images |= run.read_left_out().keys()
+        data, above = run.config.data, run.path.absolute().parent
+        folders |= {above, *(value for value in dict(data).values() if isinstance(value, Path) and value.is_absolute())}
+    return Identifiers(images, patients - {""}, folders)
+
+
+def _copy(
+    run: Run,
+    root: Path,
+    name: str,
+    identifiers: Identifiers,
+    left_out: list[str],
+    with_predictions: bool,
+    with_split: bool,
+    members: int,
+) -> Path:
+    """A copy of a run's folder, of which only what may be published is there."""
+    is_clean = partial(_keep, identifiers, left_out)
+    info = {field: getattr(run.info, field) for field in _INFO}
+    info["phases"] = None if run.info.phases is None else [phase.model_dump() for phase in run.info.phases]
+    info |= {
+        field: [text for text in getattr(run.info, field) if is_clean(text)]
+        for field in ("audit", "data_notes", "remarks")
+    }
+    info["flow"] = [list(step) for step in run.info.flow if is_clean(step[0])]
+    info["starting_weights"] = run.info.starting_weights if is_clean(run.info.starting_weights) else ""
+    info["members"] = [f"member-{i}" for i in range(1, members + 1)]
+
+    def write(copy: Run) -> None:
+        copy.write_decision(run.decision)
+        copy.write_metrics(_publishable(run.metrics, is_clean))
+        if not members:
+            write_csv(copy.path / HISTORY_FILE, run.history)
+            with replace_atomically(copy.new_model_path, *known_digests(run.model_path)[-1:]) as temporary:
+                link_or_copy(run.model_path, temporary)
+        if with_split:
+            write_csv(copy.path / SPLIT_FILE, read_csv(run.split_path, dtype=str, keep_default_na=False))
+        for split in run.predicted_splits if with_predictions else ():
+            copy.write_predictions(split, run.predictions(split))
+
+    return Run.create(root, name, name, _public_settings(run.config), info, write).path
+
+
+def _keep(identifiers: Identifiers, left_out: list[str], text: str) -> bool:
+    """Whether a sentence may be published; where not, it is added to those left out."""
+    clean = identifiers.is_clean(text)
+    if not clean:
+        left_out.append(text)
+    return clean
+
+
+def _public_settings(config: Config) -> Config:
+    """The settings without those that name files, folders or columns."""
+    data = DataConfig().model_copy(update={name: getattr(config.data, name) for name in _DATA_SETTINGS})
+    weights = config.model.weights
+    model = config.model.model_copy(update={"weights": weights if weights in NAMED_WEIGHTS else Path(weights).name})
+    train = config.train.model_copy(update={"track": ()})
+    return config.model_copy(update={"data": data, "model": model, "train": train})
+
+
+def _publishable(metrics: Mapping[str, Any], is_clean: Callable[[str], bool]) -> dict[str, Any]:
+    """The content of `metrics.json` without single images, and without sentences and subgroups that may name any."""
+    found: dict[str, Any] = {name: metrics[name] for name in ("loss", "decision") if name in metrics}
+    for split in ("train", "valid", "test"):
+        if split not in metrics:
+            continue
+        summary = {name: metrics[split][name] for name in _SUMMARY if name in metrics[split]}
+        if "notes" in summary:
+            summary["notes"] = [text for text in summary["notes"] if is_clean(text)]
+        if "warnings" in summary:
+            summary["warnings"] = [one for one in summary["warnings"] if is_clean(one["text"])]
+        if "subgroups" in summary:  # those of any other column may be of hospitals
+            summary["subgroups"] = [one for one in summary["subgroups"] if one["by"] in ATTRIBUTES]
+        found[split] = summary
+    return found
+
+
+def _facts(run: Run, identifiers: Identifiers, left_out: list[str]) -> RunFacts:
+    """What the model card says: as the run's own, without what names files, and without evaluations on other data."""
+    is_cv = CrossValidation.is_there(run.path)
+    facts = read_cross_validation_facts(CrossValidation(run.path)) if is_cv else read_run_facts(run)
+    is_clean = partial(_keep, identifiers, left_out)
+    info = facts.info.model_copy(
+        update={
+            "audit": [text for text in facts.info.audit if is_clean(text)],
+            "data_notes": [text for text in facts.info.data_notes if is_clean(text)],
+            "remarks": [text for text in facts.info.remarks if is_clean(text)],
+            "flow": [step for step in facts.info.flow if is_clean(step[0])],
+            "starting_weights": facts.info.starting_weights if is_clean(facts.info.starting_weights) else "",
+            "platform": "",
+            "command": "",
+        }
+    )
+    results = {split: _publishable({"valid": summary}, is_clean)["valid"] for split, summary in facts.results.items()}
+    return RunFacts(
+        **vars(facts)
+        | {
+            "name": run.path.absolute().name,
+            "config": _public_settings(facts.config),
+            "info": info,
+            "results": results,
+            "saliency": None,
+            "evaluations": (),
+            "damaged": (),
+        }
+    )
+
+
+def _texts(folder: Path) -> Iterator[tuple[Path, str]]:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".json", ".yaml", ".md") or path.name == "history.csv":
+            yield path, path.read_text(encoding="utf-8")
+
+
+def _require_clean(folder: Path, identifiers: Identifiers) -> None:
+    """Search all texts once more before they are sent.
+
+    Raises:
+        RunError: one holds the name of an image, a patient or a folder.
+    """
+    for path, text in _texts(folder):
+        if found := identifiers.find(text):
+            raise RunError(
+                f"{path.relative_to(folder)}: holds '{found}', which is the name of an image, a patient or a folder of "
+                "this machine. Nothing was uploaded. Rename the label or run that is called so."
+            )
