@@ -21,9 +21,8 @@ from xrayfast import files
 from xrayfast.config import Config
 from xrayfast.data.images.reader import read
 from xrayfast.data.labels.label_map import read_label_map
-from xrayfast.data.sources import tables
 from xrayfast.data.sources.split_files import read_split_file
-from xrayfast.data.sources.tables import read_column_names, read_table
+from xrayfast.data.sources.tables import delimited, read_column_names, read_table
 from xrayfast.errors import ConfigFileError, DataError, RunError, WriteError, XrayfastError
 from xrayfast.files import (
     ensure_folder,
@@ -250,7 +249,7 @@ def test_what_is_too_large_is_never_read(reader, tmp_path):
 
 
 def test_a_table_is_not_larger_unpacked_than_it_may_be(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 100_000)
+    monkeypatch.setattr(delimited, "MAX_TABLE_BYTES", 100_000)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"image,label\n" + b"x" * 10_000_000))
     with pytest.raises(DataError, match=r"a\.csv\.gz: found more than .*, unpacked"):
         read_table(tmp_path / "a.csv.gz")
@@ -389,7 +388,7 @@ def test_every_table_is_written_here():
     }
     assert writers == {"files/__init__.py", "synthetic.py", "exported/onnx_predict.py"}
     readers = {name for name, text in files.items() if re.search(r"pd\.read_csv\(|csv\.reader", text)}
-    assert readers == {"files/__init__.py", "data/sources/tables.py"}
+    assert readers == {"files/__init__.py", "data/sources/tables/delimited.py"}
 
 
 def test_checksums_are_not_made_of_what_is_no_file_of_a_run(tmp_path):

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 import xrayfast as xf
 
@@ -34,6 +36,8 @@ def project(data_dir, tiny_run, tmp_path, monkeypatch):
     xf.synth(tmp_path / "other_data", images=12, size=64, seed=99)
     for name in ("resnet18-1", "resnet18-2"):
         shutil.copytree(tiny_run.path, tmp_path / "runs" / name)
+    picture = {"bytes": next(data_dir.glob("normal/*.png")).read_bytes(), "path": "1.png"}
+    parquet.write_table(pyarrow.table({"image": [picture] * 8, "label": ["a", "b"] * 4}), tmp_path / "images.parquet")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -305,8 +305,10 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Which images, which labels, which split."""
 
-    source: Path = option(Path("data"), "Folder of images in class folders, or a CSV file.", metavar="DATA")
-    labels: Path | None = option(None, "Table (CSV) of image paths and labels.", metavar="FILE")
+    source: Path = option(Path("data"), "Folder of images in class folders, or a table.", metavar="DATA")
+    labels: Path | None = option(
+        None, "Table of image paths and labels: CSV, TSV, Parquet or Arrow, or the folder of its parts.", metavar="FILE"
+    )
     path_col: str | None = option(
         None, "Column of image paths in the table; inferred where not given.", metavar="COLUMN"
     )

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from xrayfast.data.text_column import TextColumn
+
 _OLDEST = 120
 _YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 _AGE = re.compile(r"(\d+(?:\.\d+)?) *([YMWD]?)", re.IGNORECASE)
@@ -22,9 +24,9 @@ ViewKind = Literal["frontal", "lateral", "other", ""]
 
 def parse_sexes(cells: Sequence[str]) -> tuple[list[str | None], list[str]]:
     """F, M or, for all else, None; and notes on cells that are neither and not blank."""
-    sex_of = {cell: _SEXES.get(cell.strip().upper()) for cell in set(cells)}
-    sexes = [sex_of[cell] for cell in cells]
-    unknown = sum(sex is None and bool(cell.strip()) for cell, sex in zip(cells, sexes, strict=True))
+    column = TextColumn.of(cells)
+    sexes = column.map(lambda cell: _SEXES.get(cell.strip().upper()))
+    unknown = sum(n for cell, n in column.counts().items() if cell.strip() and cell.strip().upper() not in _SEXES)
     note = f"{unknown} images have a sex that is neither F nor M: taken as unknown."
     return sexes, [note] if unknown else []
 
@@ -35,18 +37,18 @@ def sex_in_name(column: str) -> str | None:
     return _SEXES[(match[1] or match[2]).upper()] if match else None
 
 
-def sexes_from_flags(cells: Sequence[str], sex: str) -> list[str]:
+def sexes_from_flags(cells: Sequence[str], sex: str) -> TextColumn:
     """The sex as text, from a column of 1 where it is `sex` and 0 where it is the other; other cells stay."""
     other = {"F": "M", "M": "F"}[sex]
     meaning = {"1": sex, "1.0": sex, "true": sex, "0": other, "0.0": other, "false": other}
-    return [meaning.get(cell.strip().lower(), cell) for cell in cells]
+    return TextColumn.of(cells).replace(lambda cell: meaning.get(cell.strip().lower(), cell))
 
 
 def parse_ages(cells: Sequence[str]) -> tuple[list[float], list[str]]:
     """Years from texts such as "58", "058Y" or "11M", NaN for blank, odd and impossible ones; and notes on these."""
-    age_of = {cell: _years(cell) for cell in set(cells)}
-    ages = [age_of[cell] for cell in cells]
-    unknown = sum(age != age and bool(cell.strip()) for cell, age in zip(cells, ages, strict=True))
+    column = TextColumn.of(cells)
+    ages = column.map(_years)
+    unknown = sum(n for cell, n in column.counts().items() if cell.strip() and np.isnan(_years(cell)))
     note = f"{unknown} images have an age that is no number up to {_OLDEST}: taken as unknown."
     return ages, [note] if unknown else []
 
@@ -65,9 +67,8 @@ def parse_views(*columns: Sequence[str]) -> list[str | None]:
     """PA, AP, LATERAL or another text in capitals: of several columns the first that is not blank."""
     views: list[str | None] = [None] * len(columns[0])
     for cells in columns:
-        capitals = {cell: cell.strip().upper() for cell in set(cells)}
-        view_of = {cell: "LATERAL" if view in _LATERAL else view or None for cell, view in capitals.items()}
-        views = [view or view_of[cell] for view, cell in zip(views, cells, strict=True)]
+        found = TextColumn.of(cells).map(_view)
+        views = [view or other for view, other in zip(views, found, strict=True)]
     return views
 
 
@@ -83,3 +84,8 @@ def kind_of_view(view: str | None) -> ViewKind:
     if words & _FRONTAL:
         return "frontal"
     return "other" if view and not (words and words <= _NO_VIEW) else ""
+
+
+def _view(cell: str) -> str | None:
+    view = cell.strip().upper()
+    return "LATERAL" if view in _LATERAL else view or None

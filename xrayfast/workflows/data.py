@@ -87,7 +87,8 @@ def open_data(
 
     Args:
         source: the folder of images.
-        labels: a CSV or TSV file; image paths are looked up under `source`, then beside the file.
+        labels: a CSV, TSV, Parquet or Arrow file, or a folder of its parts; image paths are looked up under `source`,
+            then beside the file.
         path_col: column of image paths; by default recognised by its name.
         label_col: column of label names, or several columns of 0 and 1.
         label_delim: what separates labels in one cell; "auto" infers it from the cells.

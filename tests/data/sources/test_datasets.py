@@ -13,7 +13,9 @@ from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.datasets.chexpert import CHEXPERT_LABELS
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
-from xrayfast.data.sources.tables import HeaderlessFormat, build_table, read_table
+from xrayfast.data.sources.tables import read_table
+from xrayfast.data.sources.tables.delimited import build_table
+from xrayfast.data.sources.tables.table import HeaderlessFormat
 from xrayfast.errors import ConfigError, DataError
 
 NIH_HEADER = (

@@ -4,6 +4,7 @@ import pytest
 
 from tests.data.builders import classes, lines, make, message, noted, opened, splits, table
 from xrayfast.data.splits.folders import parse_split_folder, splits_from_folders
+from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ConfigError, DataError
 
 
@@ -28,11 +29,11 @@ def test_a_folder_s_split(name, split):
 
 
 def test_folders_tell_the_split_where_they_tell_of_train_and_another():
-    found, note = splits_from_folders(["train/1.png", "x/test/2.png", "x/3.png"])
+    found, note = splits_from_folders(TextColumn.of(["train", "x/test", "x"]))
     assert found == ["train", "test", None] and "test (1), train (1)" in note and "1 images are in none of them" in note
-    assert splits_from_folders(["train/1.png", "train/2.png"]) == (None, "")
-    assert splits_from_folders(["valid/1.png", "test/2.png"]) == (None, "")
-    assert splits_from_folders(["train.png", "test.png"]) == (None, "")
+    assert splits_from_folders(TextColumn.of(["train", "train"])) == (None, "")
+    assert splits_from_folders(TextColumn.of(["valid", "test"])) == (None, "")
+    assert splits_from_folders(TextColumn.of(["", ""])) == (None, "")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def evaluate(
         typer.Argument(
             metavar="DATA",
             show_default="the run's own test split",
-            help="Other data to test on: class folders, or a CSV file.",
+            help="Other data to test on: class folders, or a table.",
         ),
     ] = None,
     by: Annotated[

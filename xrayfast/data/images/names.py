@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Literal
+
+from xrayfast.data.text_column import TextColumn
 
 IMAGE_WORD = re.compile(
     r"(image|img|film|picture|photo|radiograph|xray|cxr|png|jpe?g|tiff?|bmp|dicom|dcm|file|fold|batch|chunk)s?"
@@ -19,6 +22,12 @@ _NOT_RADIOGRAPHS = re.compile(
 )
 """Of a word: what is made from a radiograph, and has its name, label and folder, but shows something else."""
 
+_PART_OF_DERIVED = re.compile(
+    "msk|mask|seg|overlay|thumb|heatmap|cam|saliency|labelmap|contour|gt|groundtruth|annotat|bbox|label|preview|icon",
+    re.IGNORECASE,
+)
+"""A part of each of them, which few names have: of ten million names, to look for words takes minutes."""
+
 _MADE_FROM = re.compile(
     r"(.+?)[-_. ]+(small(er)?|tiny|mini|icon|preview|low[-_ ]?res|resized|scaled|downscaled|lbl|anno|depth|edges?)$",
     re.IGNORECASE,
@@ -26,6 +35,9 @@ _MADE_FROM = re.compile(
 """Of a file's name without its suffix: that it is a smaller copy or a map of the image called like the first group."""
 
 _VIEW = re.compile("front|lat|pa|ap", re.IGNORECASE)
+
+_ENDS_OF_MADE = ("all", "ler", "iny", "ini", "con", "iew", "res", "zed", "led", "lbl", "nno", "pth", "dge", "ges")
+"""The last letters of those words, which few names have: the pattern takes minutes for ten million names."""
 
 AUGMENTED = re.compile(r"aug(mented|mentations?)?|synthetic|generated|gans?|flipped|mirrored|rotated|noisy")
 """Words in the name of a folder of augmented or generated images."""
@@ -54,11 +66,24 @@ def is_derived(path: str) -> bool:
     >>> is_derived("COVID/masks/1.png"), is_derived("1_mask.png"), is_derived("masked-pneumonia/1.png")
     (True, True, False)
     """
-    *folders, name = path.split("/")
+    folders, _, name = path.rpartition("/")
+    if _are_derived(folders):
+        return True
+    if not _PART_OF_DERIVED.search(name):
+        return False
     ends = split_words(name.rpartition(".")[0])
-    words = [word for folder in folders for word in (*split_words(folder), "".join(split_words(folder)))]
-    words += ends[:1] + ends[-1:]
+    return any(map(_NOT_RADIOGRAPHS.fullmatch, ends[:1] + ends[-1:]))
+
+
+@lru_cache(maxsize=1 << 12)
+def _are_derived(folders: str) -> bool:
+    words = [word for folder in folders.split("/") for word in (*split_words(folder), "".join(split_words(folder)))]
     return any(map(_NOT_RADIOGRAPHS.fullmatch, words))
+
+
+def folders_of(names: Iterable[str]) -> TextColumn:
+    """The folders that images are in, by their names, paths with '/'; of which there are far fewer."""
+    return TextColumn.of(name.rpartition("/")[0] for name in names)
 
 
 def find_derived(paths: Sequence[str]) -> set[str]:
@@ -67,9 +92,11 @@ def find_derived(paths: Sequence[str]) -> set[str]:
     None where all are, as then their names tell nothing.
     """
     found = set(filter(is_derived, paths))
-    if made := {path: match[1] for path in paths if (match := _MADE_FROM.match(path.rpartition(".")[0]))}:
-        stems = {path.rpartition(".")[0] for path in paths}
-        found |= {path for path, stem in made.items() if stem in stems}
+    stems = ((path, path.rpartition(".")[0]) for path in paths)
+    likely = ((path, stem) for path, stem in stems if stem[-4:].lower().endswith(_ENDS_OF_MADE))
+    if made := {path: match[1] for path, stem in likely if (match := _MADE_FROM.match(stem))}:
+        known = {path.rpartition(".")[0] for path in paths}
+        found |= {path for path, stem in made.items() if stem in known}
     return found if len(found) < len(set(paths)) else set()
 
 

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from xrayfast.data.foreign_words import foreign_meaning
 from xrayfast.data.labels.names import (
@@ -27,6 +26,7 @@ from xrayfast.data.labels.names import (
 )
 from xrayfast.data.labels.targets import UNCERTAIN, Targets, Where, encode_labels, require_few_labels
 from xrayfast.data.labels.words import is_missing, uncertain_label
+from xrayfast.data.text_column import TextColumn, distinct
 from xrayfast.errors import LONGEST_NAME, DataError, plural, shorten, truncate
 
 LIST = "[...]"
@@ -164,9 +164,9 @@ def parse_label_cells(
     Raises:
         DataError: a missing cell, an empty label or one with '|'; the message begins with `where(i)`.
     """
-    codes, distinct = pd.factorize(np.array(cells, dtype=object))
-    sets: list[LabelSet] = []
-    for code, cell in enumerate(distinct):
+    column, sets = TextColumn.of(cells), list[LabelSet]()
+    texts, codes = column.texts, column.codes
+    for code, cell in enumerate(texts):
         try:
             sets.append(_parse_cell(cell, delim, known))
         except DataError as error:
@@ -176,10 +176,10 @@ def parse_label_cells(
             ) from error
     blank = [code for code, labels in enumerate(sets) if not labels]
     if blank and not blank_allowed:
-        cell = str(distinct[blank[0]]).strip()
+        cell = texts[blank[0]].strip()
         what = f"'{cell}', which is no label" if is_missing(cell) and cell else "a blank label"
         rows = int(np.isin(codes, blank).sum())
-        words = shorten(f"'{distinct[code]}'" for code in blank)
+        words = shorten(f"'{texts[code]}'" for code in blank)
         others = f", and {plural(rows - 1, 'more row')} like it ({words})" if rows > 1 else ""
         raise DataError(
             f"{where(_first(codes, blank[0]))}: found {what}{others}; expected at least one. Write '{NO_FINDING}' for "
@@ -244,7 +244,7 @@ def note_missing(
     listed = [
         f"'{word.strip()}' {count} times in '{name}'"
         for name, cells in columns.items()
-        for word, count in Counter(cells).most_common()
+        for word, count in sorted(TextColumn.of(cells).counts().items(), key=lambda pair: -pair[1])
         if word.strip() and is_missing(word, known) and not (are_flags and parse_flag(word) == UNCERTAIN)
     ]
     return [f"Read as blank cells: {shorten(listed, 20)}."] if listed else []
@@ -307,7 +307,7 @@ def are_fractions(cells: Sequence[str], known: Collection[str] = ()) -> bool:
     and 100, one is no whole number, or they are too many and too far apart for numbers of classes.
     """
     values = list[float]()
-    for cell in set(cells):
+    for cell in distinct(cells):
         if is_missing(cell):
             continue
         try:
@@ -321,7 +321,7 @@ def are_fractions(cells: Sequence[str], known: Collection[str] = ()) -> bool:
     low, high, whole = min(values, default=-1), max(values, default=0), all(value == int(value) for value in values)
     if low < 0 or high > 100:
         return not whole and low < 0 and len(values) >= _MANY_SCORES
-    if any("%" in cell for cell in {*cells}):
+    if any("%" in cell for cell in distinct(cells)):
         return True
     if 1 < high < _HIGH_SCORE:
         return False
@@ -333,7 +333,7 @@ _GRADE = re.compile(r"\d|10|i{1,3}|iv|v|\+{2,4}|trace|minimal|mild|moderate|mark
 
 def are_grades(cells: Iterable[str]) -> bool:
     """Whether the cells that are not missing, nor -1, are grades or codes: a few numbers or words, not only 1 and 0."""
-    values = {normalize_label(cell) for cell in set(cells) if not is_missing(cell)} - {"-1"}
+    values = {normalize_label(cell) for cell in distinct(cells) if not is_missing(cell)} - {"-1"}
     return len(values) > 1 and not values <= {"0", "1"} and all(map(_GRADE.fullmatch, values))
 
 
@@ -357,22 +357,20 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
     require_few_labels(columns)
     matrix = np.zeros((len(next(iter(columns.values()))), len(columns)), np.float32)
     for j, (name, cells) in enumerate(columns.items()):
-        codes, distinct = pd.factorize(np.array(cells, dtype=object))
-        values = [parse_flag(cell) for cell in distinct]
+        column = TextColumn.of(cells)
+        values = [parse_flag(cell) for cell in column.texts]
         if None in values:
             code = values.index(None)
-            cell = truncate(distinct[code], LONGEST_NAME)
+            cell = truncate(column.texts[code], LONGEST_NAME)
             advice = "Fix the cell or remove the row, or name the right columns with --label-col."
             if are_fractions([cell]):
                 advice = SOFT_LABELS
-            elif are_grades(distinct):
-                advice = (
-                    f"It looks like a grade, by its values {shorten(sort_labels(distinct))}: {describe_grades(name)}"
-                )
-            raise DataError(
-                f"{where(_first(codes, code))}: {name} is '{cell}'; expected 1, 0, -1 (uncertain) or blank. {advice}"
-            )
-        matrix[:, j] = np.array(values, np.float32)[codes]
+            elif are_grades(column.texts):
+                values_found = shorten(sort_labels(column.texts))
+                advice = f"It looks like a grade, by its values {values_found}: {describe_grades(name)}"
+            row = where(_first(column.codes, code))
+            raise DataError(f"{row}: {name} is '{cell}'; expected 1, 0, -1 (uncertain) or blank. {advice}")
+        matrix[:, j] = np.array(values, np.float32)[column.codes]
     return matrix
 
 
@@ -386,7 +384,7 @@ def parse_flag(cell: str) -> float | None:
 
 def are_flags(cells: Iterable[str]) -> bool:
     """Whether all cells that are not missing are 1, 0 or -1, in numbers, and there is one."""
-    filled = [cell for cell in set(cells) if not is_missing(cell)]
+    filled = [cell for cell in distinct(cells) if not is_missing(cell)]
     return bool(filled) and all(normalize_label(cell) in _FLAGS for cell in filled)
 
 
@@ -398,12 +396,12 @@ def looks_like_flags(
     With `words`, True and False, yes and no count too. Numbers may have a decimal comma where all cells are numbers.
     `known` are labels, and so not missing.
     """
-    counts = Counter(cell.strip() for cell in cells)
+    counts = TextColumn.of(cells).counts()
     filled = {cell: count for cell, count in counts.items() if not is_missing(cell, known)}
     value = {cell: parse_flag(cell) if words else _FLAGS.get(normalize_label(cell)) for cell in filled}
     flags = sum(count for cell, count in filled.items() if value[cell] is not None)
     return flags >= share * sum(filled.values()) and any(found in (1, UNCERTAIN) for found in value.values())
 
 
-def _first(codes: npt.NDArray[np.intp], code: int) -> int:
+def _first(codes: npt.NDArray[np.integer], code: int) -> int:
     return int(np.argmax(codes == code))

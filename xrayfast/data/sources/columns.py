@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+import numpy as np
+
 from xrayfast.config import DataConfig
 from xrayfast.data.demographics import sex_in_name
 from xrayfast.data.labels.cells import (
@@ -34,7 +36,7 @@ from xrayfast.data.sources.column_words import (
 )
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.identifiers import key_columns, starts_again
-from xrayfast.data.sources.tables import Table
+from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.splits.stratify import (
     SPLITS,
     Split,
@@ -43,6 +45,7 @@ from xrayfast.data.splits.stratify import (
     parse_split_words,
     split_without_flag,
 )
+from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
 from xrayfast.errors.advice import quoted
 
@@ -140,7 +143,7 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
     usual = usual_columns(free, "split")[:1]
     words, mixed, flags, bare = list[str](), list[str](), list[str](), list[str]()
     for name in free:
-        cells = set(table.columns[name])
+        cells = table.columns[name].texts
         in_two = parse_split_words(cells) if name in usual or may_tell_split(name) else {}
         splits = {in_two.get(cell) or parse_split(cell) for cell in cells}
         if name in usual and splits - {None}:
@@ -159,8 +162,8 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
         elif (
             tells_split(name)
             or parse_split_flag(name)
-            or sound_like_splits(set(table.columns[name]))
-            or (may_tell_split(name) and any(map(sounds_like_split, set(table.columns[name]))))
+            or sound_like_splits(table.columns[name].texts)
+            or (may_tell_split(name) and any(map(sounds_like_split, table.columns[name].texts)))
         ):
             mixed.append(name)
     if not flags and "train" in map(parse_split, bare) and _are_exclusive([table.columns[name] for name in bare]):
@@ -178,7 +181,7 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
     notes += [
         f"{quote([name])} may tell the split too and is not used: --split-col {quoted(name)} takes it"
         + (
-            f", once train, valid and test stand for {shorten(sorted(set(table.columns[name])), 3)}."
+            f", once train, valid and test stand for {shorten(sorted(table.columns[name].texts), 3)}."
             if name in mixed
             else "."
         )
@@ -192,12 +195,10 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
     return tuple(found), notes
 
 
-def _are_exclusive(columns: Sequence[Sequence[str]]) -> bool:
+def _are_exclusive(columns: Sequence[TextColumn]) -> bool:
     """Whether there are several columns of 1 and 0, and no row has more than one 1."""
-    rows = zip(*columns, strict=True)
-    return len(columns) > 1 and all(
-        sum(cell.strip().lower() in ("1", "1.0", "true") for cell in row) < 2 for row in rows
-    )
+    ones = [column.map_array(lambda cell: cell.strip().lower() in ("1", "1.0", "true"), np.bool_) for column in columns]
+    return len(columns) > 1 and bool((np.sum(ones, axis=0) < 2).all())
 
 
 def is_column_name(chosen: str) -> bool:
@@ -224,6 +225,8 @@ def _path_columns(table: Table, spec: DatasetSpec, chosen: str | None) -> tuple[
         return (usual[0],), "", False
     if spec.study_folder:
         return in_study_folder, spec.study_folder, True
+    if unread := usual_columns(table.unread, "path"):
+        raise _cannot_be_read(table, unread[0])
     raise DataError(
         f"{table.file}: found the columns {', '.join(table.columns)}, none of which is known to hold image "
         "paths; expected one like 'image' or 'file'. Name it with --path-col."
@@ -293,6 +296,8 @@ def _label_columns(
             f"No labels, by the names of the columns: {shorten(left_out, 20)}. --label-col takes what it names."
         )
     if not chosen:
+        if unread := usual_columns(table.unread, "labels"):
+            raise _cannot_be_read(table, unread[0])
         raise DataError(
             f"{table.file}: found the columns {', '.join(table.columns)}, none of which is known to hold "
             "labels; expected one like 'labels', or columns of 0 and 1. Name it or them with --label-col.",
@@ -316,6 +321,8 @@ def require_column(table: Table, name: str) -> str:
     """
     if found := find_spelling(name, table.columns):
         return found
+    if unread := find_spelling(name, table.unread):
+        raise _cannot_be_read(table, unread)
     if "," in name and all(find_spelling(part.strip(), table.columns) for part in name.split(",")):
         raise DataError(
             f"{table.file}: found no column '{name}', but one of each name in it; expected a list of columns: "
@@ -324,4 +331,13 @@ def require_column(table: Table, name: str) -> str:
     raise DataError(
         f"{table.file}: found no column '{name}'; expected one of {', '.join(table.columns)}."
         f"{did_you_mean(name, table.columns)}"
+    )
+
+
+def _cannot_be_read(table: Table, name: str) -> DataError:
+    """The error of a column that is needed and holds no texts."""
+    return DataError(
+        f"{table.file}: found {table.unread[name]} in '{name}'; expected texts or numbers. Write images to files, and "
+        "their paths into the table; labels as texts, lists of texts, or columns of 1 and 0. The guide's page on "
+        "tables has the lines for it."
     )

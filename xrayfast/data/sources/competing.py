@@ -13,7 +13,7 @@ from xrayfast.data.images.names import split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.labels.cells import are_flags, parse_flags, parse_label_cells, resolve_delimiter
 from xrayfast.data.labels.names import clean_label, normalize_label, sort_labels
-from xrayfast.data.labels.targets import Targets, Where
+from xrayfast.data.labels.targets import Targets
 from xrayfast.data.sources.column_words import (
     USUAL_NAMES,
     is_first_choice,
@@ -26,7 +26,9 @@ from xrayfast.data.sources.columns import Columns, quote
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.file_matching import clean_path
 from xrayfast.data.sources.locate import RowFiles, locate_files
-from xrayfast.data.sources.tables import Table
+from xrayfast.data.sources.records import ImageRecords
+from xrayfast.data.sources.tables.table import Table
+from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, plural, shorten
 
 _MOST_LABELS = 200  # of a column of texts that may be labels
@@ -55,7 +57,7 @@ def note_other_labels(
         if rows is not None and rows.any():
             differing[name] = rows
         elif rows is None and other and _is_called_label(name) and not _are_one_to_one(raw, other[1]):
-            apart.append(f"'{name}' ({shorten(sort_labels(table.columns[name]), 3)})")
+            apart.append(f"'{name}' ({shorten(sort_labels(table.columns[name].texts), 3)})")
     first = columns.labels[0]
     if tied := [name for name in differing if name in usual and is_first_choice(name) == is_first_choice(first)]:
         rows, name = differing[tied[0]], tied[0]
@@ -82,20 +84,17 @@ def note_other_labels(
     return notes
 
 
-def note_other_folders(images: Sequence[str], names: Sequence[str], raw: Targets, where: Where) -> list[str]:
-    """A note on images whose folder, or file, is called like another label than theirs, by their N names."""
-    of_key = {normalize_label(name): name for name in names}
-    inner = [image.rpartition("/")[0].rpartition("/")[2] for image in images]
-    label_of = {folder: of_key.get(normalize_label(folder)) for folder in set(inner)}
-    folders = [label_of[folder] for folder in inner]
-    if not any(folders) and any(_label_in_name(image, of_key) for image in images[:_LOOKED_AT]):
-        folders = [_label_in_name(image, of_key) for image in images]
-    listed = sort_labels(filter(None, folders))
+def note_other_folders(records: ImageRecords, names: Sequence[str]) -> list[str]:
+    """A note on images whose folder, or file, is called like another label than theirs; by the L names as written."""
+    of_key, images, where = {normalize_label(name): name for name in names}, records.names, records.where
+    found = records.folders.replace(lambda folder: of_key.get(normalize_label(folder.rpartition("/")[2]), ""))
+    if not any(found.texts) and any(_label_in_name(image, of_key) for image in images[:_LOOKED_AT]):
+        found = TextColumn.of(_label_in_name(image, of_key) for image in images)
+    listed = sort_labels(filter(None, found.texts))
     if len(listed) < 2:
         return []
-    matrix = np.array([[folder == name for name in listed] for folder in folders], np.float32)
-    matrix[[folder is None for folder in folders]] = np.nan
-    rows = _differing_rows(names, raw, listed, matrix)
+    each = np.array([[text == name if text else np.nan for name in listed] for text in found.texts], np.float32)
+    rows = _differing_rows(names, records.labels.matrix, listed, each[found.codes])
     if rows is None or not rows.any():
         return []
     i = int(rows.argmax())
@@ -105,10 +104,10 @@ def note_other_folders(images: Sequence[str], names: Sequence[str], raw: Targets
     ]
 
 
-def _label_in_name(image: str, of_key: Mapping[str, str]) -> str | None:
-    """The label that is a word of a file's name, where it is one alone."""
+def _label_in_name(image: str, of_key: Mapping[str, str]) -> str:
+    """The label that is a word of a file's name, where it is one alone; else ""."""
     found = {of_key[word] for word in split_words(PurePosixPath(image).stem) if word in of_key}
-    return found.pop() if len(found) == 1 else None
+    return found.pop() if len(found) == 1 else ""
 
 
 def note_other_files(
@@ -124,10 +123,11 @@ def note_other_files(
     taken = columns.path[0]
     usual, notes = usual_columns(table.columns, "path"), list[str]()
     others = [name for name in columns.unused if name in usual or _are_file_names(table.columns[name][:_LOOKED_AT])]
-    used = _stems(table.columns[taken]) if others else []
+    used = table.columns[taken].replace(_file_stem) if others else TextColumn.of([])
     for name in others:
         cells = table.columns[name]
-        differ = [i for i, (one, other) in enumerate(zip(used, _stems(cells), strict=True)) if other and one != other]
+        pairs = zip(used, cells.replace(_file_stem), strict=True)
+        differ = [i for i, (one, other) in enumerate(pairs) if other and one != other]
         is_identifier = len(differ) == len(used) and not _are_file_names(cells[:_LOOKED_AT])
         if not differ or is_identifier:
             continue
@@ -161,13 +161,10 @@ def _are_file_names(cells: Sequence[str]) -> bool:
     return sum(Path(cell.strip()).suffix.lower() in IMAGE_SUFFIXES for cell in cells) >= _SHARE * len(cells)
 
 
-def _stems(cells: Sequence[str]) -> list[str]:
-    """The file names of paths without folders and image suffixes, in lower case."""
-    stem_of = dict[str, str]()
-    for cell in set(cells):
-        path = PurePosixPath(clean_path(cell))
-        stem_of[cell] = (path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name).lower()
-    return [stem_of[cell] for cell in cells]
+def _file_stem(cell: str) -> str:
+    """The file name of a path without folders and an image suffix, in lower case."""
+    path = PurePosixPath(clean_path(cell))
+    return (path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name).lower()
 
 
 def _parse(table: Table, name: str) -> tuple[list[str], Targets] | None:
@@ -176,9 +173,9 @@ def _parse(table: Table, name: str) -> tuple[list[str], Targets] | None:
     try:
         if are_flags(cells):
             return [clean_label(name)], parse_flags({name: cells}, table.where)
-        if len(set(cells)) > _MOST_LABELS:
+        if len(cells.texts) > _MOST_LABELS:
             return None
-        return parse_label_cells(cells, resolve_delimiter(set(cells), "auto"), table.where, blank_allowed=True)
+        return parse_label_cells(cells, resolve_delimiter(cells.texts, "auto"), table.where, blank_allowed=True)
     except DataError:
         return None
 

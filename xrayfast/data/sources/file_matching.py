@@ -6,14 +6,21 @@ import os
 import posixpath
 import re
 import unicodedata
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
 
 from xrayfast.data.images.names import find_derived, is_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.splits.stratify import parse_split
+from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, shorten, truncate
 from xrayfast.files.virtual.access import Entry, is_folder, list_folder
 from xrayfast.files.virtual.paths import (
@@ -213,6 +220,43 @@ def _stem(path: str) -> str:
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else path
 
 
+class Matches(Sequence[list[str]]):
+    """The files that each of N texts may mean, in one list: a list for each of ten million takes a gigabyte.
+
+    Attributes:
+        names: of the files, text by text.
+        counts: (N,) how many each text may mean.
+    """
+
+    def __init__(self, names: list[str], counts: npt.NDArray[np.intp]) -> None:
+        self.names, self.counts = names, counts
+        self.starts = np.cumsum(counts) - counts
+
+    @classmethod
+    def of(cls, found: Iterable[list[str]]) -> Matches:
+        """The same of a list for each text."""
+        names, counts = list[str](), array("q")
+        for several in found:
+            names += several
+            counts.append(len(several))
+        return cls(names, np.array(counts, np.intp))
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == other
+
+    @overload
+    def __getitem__(self, i: int) -> list[str]: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[list[str]]: ...
+    def __getitem__(self, i: int | slice) -> list[str] | list[list[str]]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        return self.names[self.starts[i] : self.starts[i] + self.counts[i]]
+
+
 class _FolderFiles:
     """The files of one folder: found as written, else in another Unicode form, else without an image suffix.
 
@@ -221,17 +265,29 @@ class _FolderFiles:
 
     def __init__(self, prefix: str, files: Iterable[str]) -> None:
         self.prefix = prefix
-        self._files = frozenset(files)
+        self.files = frozenset(files)
         self._others: dict[str, list[str]] = {}
 
-    def names(self) -> list[str]:
-        return [self.prefix + file for file in self._files]
+    def find_all(self, paths: Sequence[str]) -> list[str | list[str]]:
+        """What `find` gives for the last components of paths in one folder; the one name alone where there is one."""
+        start = paths[0].rpartition("/")[0]
+        written = self.prefix == (f"{start}/" if start else "")
+        found = list[str | list[str]]()
+        for path in paths:
+            name = path.rpartition("/")[2]
+            if name in self.files:
+                # The text itself where it is the name: a copy of ten million of them takes a gigabyte.
+                found.append(path if written else self.prefix + name)
+            else:
+                several = self.find(name)
+                found.append(several[0] if len(several) == 1 else several)
+        return found
 
     def find(self, name: str) -> list[str]:
-        if name in self._files:
+        if name in self.files:
             return [self.prefix + name]
         if not self._others:
-            for file in sorted(self._files):
+            for file in sorted(self.files):
                 for form in {normalize_name(file), _stem(normalize_name(file))}:
                     self._others.setdefault(form, []).append(file)
         name = normalize_name(name)
@@ -258,44 +314,57 @@ class Finder:
         bases = list(dict.fromkeys((root, base)))
         self._bases = [(folder, {normalize_name(entry.name) for entry in _entries(folder)}) for folder in bases]
         self._folders: dict[str, list[_FolderFiles]] = {}
+        self._left: dict[str, frozenset[str]] = {}
         self._names: list[str] | None = None
         self._index = PathIndex([])
         self._nearly: dict[Callable[[str], str], dict[str, list[str]]] = {}
         self._images: dict[tuple[str, ...], dict[str, list[str]]] = {}
 
-    def find(self, cells: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    def find(self, cells: Sequence[str]) -> tuple[Matches, list[str]]:
         """The names of the files that each cell may mean, more than one where it is ambiguous; and notes.
 
         All cells of a table are given at once. Those of one written folder are in one folder: that under the root,
         unless the one beside the table holds more of them.
         """
         paths = [clean_path(cell) for cell in cells]
-        found: list[list[str]] = [self._find_address(path) for path in paths]
+        found: list[str | list[str]] = [self._find_address(path) or [] for path in paths]
         paths = ["" if files else path for path, files in zip(paths, found, strict=True)]
         paths, dropped = drop_shared_folders(paths, self._is_there, self._least)
         notes = [f"All paths begin with {dropped}, which is not in {self._root}: read without it."] if dropped else []
-        rows_of: dict[str, list[int]] = {}
-        for row, path in enumerate(paths):
-            if not found[row]:
-                rows_of.setdefault(posixpath.dirname(path), []).append(row)
+        folders = TextColumn.of(map(_folder, paths))
+        # A stable order, so that the rows of a folder stay in theirs.
+        order = np.argsort(folders.codes, kind="stable")
+        ends = np.cumsum(np.bincount(folders.codes, minlength=len(folders.texts)))
+        split = zip(folders.texts, np.split(order, ends[:-1]), strict=True)
+        # Not of all ten million rows at a time, of which a list takes half a gigabyte.
+        rows_of = {folder: rows for folder, rows in split if not all(found[row] for row in rows)}
         deeper = list[int]()
         for folder, rows in rows_of.items():
-            names = [posixpath.basename(paths[row]) for row in rows]
-            listed = [[files.find(name) for name in names] for files in self._listed(folder)]
-            most = max(listed, key=lambda files: sum(map(bool, files)), default=[])
+            places = [row for row in rows.tolist() if not found[row]]
+            written = [paths[row] for row in places]
+            listed = [(files, files.find_all(written)) for files in self._listed(folder)]
+            _, most = max(listed, key=lambda pair: sum(map(bool, pair[1])), default=(None, []))
             if any(most):
-                for row, files in zip(rows, most, strict=True):
-                    found[row] = files
+                for row, names in zip(places, most, strict=True):
+                    found[row] = names
             elif not listed or not (folder or len(rows_of) > 1):  # a name without a folder is of any where all are
-                deeper += rows
+                deeper += places
+            self._keep_unlisted(folder, [files for files, _ in listed], most)
         if deeper:
             notes += self._find_deeper(paths, deeper, found)
-        if changed := [
-            (cell, files[0]) for cell, files in zip(paths, found, strict=True) if _has_other_suffix(cell, files)
-        ]:
+        if changed := [(paths[row], name) for row, name in enumerate(found) if _has_other_suffix(paths[row], name)]:
             cell, file = changed[0]
             notes.append(f"{len(changed)} files have another suffix than is written, such as {file} for {cell}.")
-        return found, notes
+        return Matches.of([name] if isinstance(name, str) else name for name in found), notes
+
+    def _keep_unlisted(self, folder: str, listed: Sequence[_FolderFiles], found: Sequence[str | list[str]]) -> None:
+        """Of the files in a folder keep only those that no row names: all of ten million take gigabytes."""
+        names = frozenset(name for one in found for name in ([one] if isinstance(one, str) else one))
+        for files in listed:
+            start = len(files.prefix)
+            here = {name[start:] for name in names if name.startswith(files.prefix)}
+            self._left[files.prefix] = self._left.get(files.prefix, files.files) - here
+        self._folders.pop(folder, None)
 
     def archives(self) -> list[str]:
         """The names of the archives in the tree."""
@@ -338,9 +407,12 @@ class Finder:
     def others(self, found: Collection[str]) -> list[str]:
         """The names of images that are not among those found, in folders of the latter."""
         folders = {posixpath.dirname(name) for name in found}
-        listed = [name for all_listed in self._folders.values() for files in all_listed for name in files.names()]
-        names = {name for name in listed + (self._names or []) if posixpath.dirname(name) in folders}
-        images = (name for name in names - {*found} if _stem(name) != name and not is_derived(name))
+        names = {prefix + file for prefix, files in self._left.items() for file in files}
+        if self._names:
+            names |= {name for name in self._names if posixpath.dirname(name) in folders}
+            names -= {*found}
+        names = {name for name in names if posixpath.dirname(name) in folders}
+        images = (name for name in names if _stem(name) != name and not is_derived(name))
         return sorted(name for name in images if not posixpath.basename(name).startswith("."))
 
     def path(self, name: str) -> str:
@@ -352,13 +424,13 @@ class Finder:
         path = self._start + name
         return os.path.normpath(path) if name.startswith("..") else path
 
-    def _find_address(self, path: str) -> list[str]:
-        """The name of a file on the web, which is there when it is read; none of any other file."""
+    def _find_address(self, path: str) -> str:
+        """The name of a file on the web, which is there when it is read; "" of any other file."""
         if not is_web_address(path):
-            return []
+            return ""
         name = name_of_address(path)
         self._addresses[name] = path
-        return [name]
+        return name
 
     def _relative(self, path: str) -> str:
         """The name of an absolute path."""
@@ -377,7 +449,7 @@ class Finder:
         self._all_names()
         return bool(self._index.find(path))
 
-    def _find_deeper(self, paths: Sequence[str], rows: Sequence[int], found: list[list[str]]) -> list[str]:
+    def _find_deeper(self, paths: Sequence[str], rows: Sequence[int], found: list[str | list[str]]) -> list[str]:
         """Fill in the files of rows whose whole paths end names of the tree; notes on where they are.
 
         They may be in several folders that differ in numbers or splits (images_001, images_002). Of others, a folder
@@ -385,9 +457,11 @@ class Finder:
         """
         names, folders, kinds = self._all_names(), Counter[str](), Counter[str]()
         for row in rows:
-            found[row] = [names[i] for i in self._index.find(paths[row])]
-            if len(found[row]) == 1:
-                folder = _added(found[row][0], paths[row])
+            several = [names[i] for i in self._index.find(paths[row])]
+            found[row] = several
+            if len(several) == 1:
+                found[row] = several[0]
+                folder = _added(several[0], paths[row])
                 folders[folder] += 1
                 kinds[_kind(folder)] += 1
         if not kinds:
@@ -401,8 +475,9 @@ class Finder:
             for kind, count in kinds.items()
             if count < _LEAST_SHARE * most or count < _LEAST_LISTED * share * inside[kind]
         }
-        for row in rows:
-            if len(found[row]) == 1 and _kind(_added(found[row][0], paths[row])) in foreign:
+        for row in rows if foreign else ():
+            name = found[row]
+            if isinstance(name, str) and _kind(_added(name, paths[row])) in foreign:
                 found[row] = []
         where = [f"{folder} ({n})" for folder, n in sorted(folders.items()) if _kind(folder) not in foreign]
         return [f"Folders in which images were found by their names: {shorten(where, 20)}."]
@@ -445,11 +520,18 @@ def _added(name: str, path: str) -> str:
     return "/".join([*name.split("/")[: name.count("/") - path.count("/")], ""])
 
 
+@lru_cache(maxsize=1 << 12)
 def _kind(folder: str) -> str:
     """The folder's path without what tells folders of one data set apart: numbers and splits."""
     return "/".join("" if parse_split(part) else re.sub(r"\d+", "", part) for part in folder.split("/"))
 
 
-def _has_other_suffix(path: str, names: Sequence[str]) -> bool:
-    suffix = path.rpartition(".")[2]
-    return len(names) == 1 and _stem(path) != path and not names[0].endswith(suffix)
+def _folder(path: str) -> str:
+    """As `posixpath.dirname`, of a clean path, in a third of the time."""
+    return path.rpartition("/")[0] or ("/" if path.startswith("/") else "")
+
+
+def _has_other_suffix(path: str, name: str | list[str]) -> bool:
+    if not isinstance(name, str) or name is path:
+        return False
+    return _stem(path) != path and not name.endswith(path.rpartition(".")[2])

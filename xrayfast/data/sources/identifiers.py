@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
+import numpy as np
+
 from xrayfast.data.labels.cells import looks_like_flags
 from xrayfast.data.labels.names import drop_invisible
 from xrayfast.data.labels.words import is_missing
 from xrayfast.data.sources.column_words import key_role, may_be_key, may_be_origin
+from xrayfast.data.text_column import TextColumn, distinct
 from xrayfast.errors import plural, shorten
 from xrayfast.errors.advice import quoted
 
@@ -103,7 +106,8 @@ def key_columns(columns: Mapping[str, Sequence[str]], free: Sequence[str], role:
 
 def starts_again(cells: Sequence[str]) -> bool:
     """Whether the cells are small numbers, as of the visits of each patient."""
-    return all(cell.strip().isdecimal() and len(cell.strip()) < 3 for cell in cells if not is_missing(cell))
+    texts = distinct(cells)
+    return all(cell.strip().isdecimal() and len(cell.strip()) < 3 for cell in texts if not is_missing(cell))
 
 
 def note_origins(columns: Mapping[str, Sequence[str]], free: Sequence[str], patients: Sequence[str]) -> list[str]:
@@ -161,23 +165,32 @@ def note_keys(columns: Mapping[str, Sequence[str]], unused: Sequence[str], toget
     ]
     if not found:
         return []
-    named = [f"'{name}' ({len(set(columns[name]))} values on {len(columns[name])} rows)" for name in found]
+    named = [f"'{name}' ({len(distinct(columns[name]))} values on {len(columns[name])} rows)" for name in found]
     return [
         f"Not used, but repeating as identifiers of patients or studies do: {shorten(named, 3)}. If images of one "
         f"value belong together, --patient-col {quoted(found[0])} keeps them in one split."
     ]
 
 
+def _count_values(cells: Sequence[str]) -> Counter[str]:
+    """How many cells have each value, without missing ones."""
+    counts = Counter[str]()
+    for cell, n in TextColumn.of(cells).counts().items():
+        if not is_missing(cell):
+            counts[cell.strip()] += n
+    return counts
+
+
 def _groups_rows(cells: Sequence[str]) -> bool:
     """Whether there are three values or more, some are on several rows, and on average they are on few."""
-    values = [cell.strip() for cell in cells if not is_missing(cell)]
-    distinct = len(set(values))
-    return 2 < distinct < len(values) <= _MOST_PER_KEY * distinct and not looks_like_flags(cells, words=True)
+    counts = _count_values(cells)
+    total = counts.total()
+    return 2 < len(counts) < total <= _MOST_PER_KEY * len(counts) and not looks_like_flags(cells, words=True)
 
 
 def _looks_like_key(cells: Sequence[str]) -> bool:
     """Whether values repeat as those of a key do, and are no numbers, dates or sentences."""
-    counts = Counter(cell.strip() for cell in cells if not is_missing(cell))
+    counts = _count_values(cells)
     total = counts.total()
     return (
         len(counts) >= _LEAST_KEYS
@@ -191,7 +204,10 @@ def _looks_like_key(cells: Sequence[str]) -> bool:
 
 def _is_divided(cells: Sequence[str], together: Sequence[str]) -> bool:
     """Whether rows of one value are in several groups, or in none."""
-    groups: dict[str, set[str]] = {}
-    for row, (cell, group) in enumerate(zip(cells, together, strict=True)):
-        groups.setdefault(cell.strip(), set()).add(group or f"row {row}")
-    return any(len(found) > 1 for cell, found in groups.items() if not is_missing(cell))
+    values = TextColumn.of(cells).replace(str.strip)
+    owners = TextColumn.of(together)
+    alone = owners.map_array(lambda owner: not owner, np.bool_)
+    groups = np.where(alone, len(owners.texts) + np.arange(len(alone)), owners.codes)
+    missing = values.map_array(is_missing, np.bool_)
+    pairs = np.unique(np.stack([values.codes[~missing].astype(np.int64), groups[~missing]]), axis=1)
+    return bool((np.bincount(pairs[0]) > 1).any())

@@ -36,7 +36,7 @@ from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.identifiers import note_keys, note_origins
 from xrayfast.data.sources.locate import locate_files
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
-from xrayfast.data.sources.tables import Table
+from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.splits.stratify import (
     Split,
     note_split_words,
@@ -45,6 +45,7 @@ from xrayfast.data.splits.stratify import (
     parse_split_flags,
     parse_splits,
 )
+from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.errors.advice import quoted
 
@@ -91,7 +92,7 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
             records.notes += note_other_labels(table, columns, raw.names, raw.matrix, may_choose=of_run)
         if not config.path_col:
             records.notes += note_other_files(table, columns, files, spec, root, may_choose=of_run)
-        records.notes += note_other_folders(files.names, raw.names, records.labels.matrix, records.where)
+        records.notes += note_other_folders(records, raw.names)
     if files.missing:
         records.notes.append(
             f"{plural(len(files.missing), 'row')} of {file.name} without an image file left out: "
@@ -132,8 +133,8 @@ def read_further_columns(file: Path, root: Path, config: DataConfig, names: Sequ
     files = locate_files(table, resolve_columns(table, spec, config, table.columns), spec, root, "skip")
     pairs = list(zip(files.names, files.first.tolist(), strict=True))
     return {
-        name: {image: "" if is_missing(column[row]) else column[row].strip() for image, row in pairs}
-        for name, column in cells.items()
+        name: {image: texts[row] for image, row in pairs}
+        for name, texts in ((name, column.replace(_strip)) for name, column in cells.items())
     }
 
 
@@ -156,7 +157,7 @@ def _parse_labels(
     cells = table.columns[column]
     if not of_run and are_fractions(cells, known):
         raise DataError(f"{table.file}: found scores, such as fractions between 0 and 1, in '{column}'. {SOFT_LABELS}")
-    delim = resolve_delimiter(set(cells), config.label_delim)
+    delim = resolve_delimiter(cells.texts, config.label_delim)
     names, certain = parse_label_cells(cells, delim, table.where, blank_allowed=bool(config.blank), known=known)
     names, matrix, uncertain = mark_uncertain(names, certain, known)
     if uncertain and not (of_run or config.uncertain or config.task == "multi" or len(not_single_label(certain))):
@@ -174,9 +175,9 @@ def _parse_labels(
     notes = note_missing({column: cells}, known)
     if config.label_delim == "auto" and delim != LABEL_JOIN:
         notes.append(f"Labels in '{column}' are {'lists' if delim == LIST else f'separated by {delim!r}'}.")
-    elif config.label_delim != "auto" and not any(delim in cell for cell in set(cells)):
+    elif config.label_delim != "auto" and not any(delim in cell for cell in cells.texts):
         notes.append(f"label_delim ({delim}) has no effect: no cell of '{column}' has it.")
-    if delim != LIST and (lists := sum(map(is_list, cells))):
+    if delim != LIST and (lists := int(cells.map_array(is_list, np.bool_).sum())):
         notes.append(f"{plural(lists, 'cell')} of '{column}' hold lists of labels.")
     if uncertain:
         listed = shorten((f"{name!r} ({rows})" for name, rows in uncertain.items()), 20)
@@ -190,22 +191,20 @@ def _add_metadata(
 ) -> None:
     """Add split, patient, study, sex, age and view from the first row of each image."""
 
-    def cells(names: Sequence[str]) -> list[list[str]]:
-        found = [table.columns[name] for name in names]
-        return found if len(rows) == len(table) else [[column[row] for row in rows] for column in found]
+    def cells(names: Sequence[str]) -> list[TextColumn]:
+        return _of_images(table, names, rows)
 
-    def identifiers(names: Sequence[str]) -> list[list[str]]:
+    def identifiers(names: Sequence[str]) -> list[TextColumn]:
         """The same, stripped, with "" for words such as "nan": they are no patient whose images belong together."""
         found = cells(names)
         records.notes += note_missing(dict(zip(names, found, strict=True)))
-        meaning = [{cell: "" if is_missing(cell) else cell.strip() for cell in set(column)} for column in found]
-        return [[texts[cell] for cell in column] for texts, column in zip(meaning, found, strict=True)]
+        return [column.replace(_strip) for column in found]
 
     if split := cells(columns.split):
         records.splits = _parse_split_columns(dict(zip(columns.split, split, strict=True)), records.where)
-        records.notes += note_split_words(split[0])
+        records.notes += note_split_words(split[0].texts)
     for column in identifiers(columns.patient):
-        records.patients = column if any(column) else None
+        records.patients = list(column) if any(column.texts) else None
     for column in identifiers(columns.study):
         # Study numbers may start again for each patient; UIDs and accession numbers do not.
         is_global = re.search("uid|accession", columns.study[0], re.IGNORECASE)
@@ -224,7 +223,7 @@ def _add_metadata(
 
 def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: npt.NDArray[np.intp]) -> list[str]:
     """A note on unused columns that repeat as keys do, where a value is on images of several patients or splits."""
-    cells = {name: [table.columns[name][row] for row in rows] for name in columns.unused}
+    cells = dict(zip(columns.unused, _of_images(table, columns.unused, rows), strict=True))
     together = list(records.patients or records.studies or [""] * len(rows))
     origins = note_origins(cells, columns.unused, records.patients or [""] * len(rows))
     if records.splits:
@@ -232,7 +231,18 @@ def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: npt.
     return origins + note_keys(cells, columns.unused, together)
 
 
-def _parse_split_columns(columns: Mapping[str, Sequence[str]], where: Where) -> Sequence[Split | None]:
+def _of_images(table: Table, names: Sequence[str], rows: npt.NDArray[np.intp]) -> list[TextColumn]:
+    """The cells of some columns in the first rows of images."""
+    found = [table.columns[name] for name in names]
+    return found if len(rows) == len(table) else [column.take(rows) for column in found]
+
+
+def _strip(cell: str) -> str:
+    """The cell without spaces around it; "" where it is a word for a missing one."""
+    return "" if is_missing(cell) else cell.strip()
+
+
+def _parse_split_columns(columns: Mapping[str, TextColumn], where: Where) -> Sequence[Split | None]:
     """The splits by one column of words, or by columns of 1 and 0 whose names tell them."""
     flag_of = {parse_split_flag(name) or parse_split(name): name for name in columns}
     if any(not looks_like_flags(cells, words=True) for cells in columns.values()) or None in flag_of:
@@ -240,6 +250,6 @@ def _parse_split_columns(columns: Mapping[str, Sequence[str]], where: Where) -> 
         return parse_splits(cells, name, where)
     matrix = parse_flags(columns, where)
     # In a column without a 0 all cells but 1 are, as a cross that was not made; a word such as "unknown" is not.
-    filled = np.array([[bool(cell.strip()) for cell in cells] for cells in columns.values()]).T
+    filled = np.column_stack([cells.map_array(lambda cell: bool(cell.strip()), np.bool_) for cells in columns.values()])
     matrix[~(matrix == 0).any(0) & (matrix != 1) & ~(np.isnan(matrix) & filled)] = 0
     return parse_split_flags({split: matrix[:, j] for j, split in enumerate(flag_of) if split}, where)

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from xrayfast.config import Problems
 from xrayfast.data.labels.targets import Targets
 from xrayfast.data.sources.column_words import is_of_box
 from xrayfast.data.sources.columns import Columns, quote
 from xrayfast.data.sources.datasets.spec import DatasetSpec
-from xrayfast.data.sources.file_matching import Finder, absolute
+from xrayfast.data.sources.file_matching import Finder, Matches, absolute
 from xrayfast.data.sources.identifiers import plain_numbers, plain_signs
-from xrayfast.data.sources.tables import Table
+from xrayfast.data.sources.tables.table import Table
+from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, plural, shorten
 
 _NEARLY = {
@@ -43,13 +43,15 @@ class RowFiles:
     names: list[str]
     paths: list[str]
     rows: npt.NDArray[np.intp]
-    images: npt.NDArray[np.intp]
+    images: npt.NDArray[np.integer]
     first: npt.NDArray[np.intp]
     missing: list[str]
     notes: list[str]
 
     def merge_rows(self, raw: Targets) -> Targets:
         """(M, L) labels of images from (N, L) labels of rows: the largest value of its rows."""
+        if len(self.names) == len(self.rows) == len(raw):
+            return raw
         by_image = raw[self.first]
         if len(self.names) < len(self.rows):
             np.maximum.at(by_image, self.images, raw[self.rows])
@@ -65,63 +67,64 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
     finder = Finder(root, absolute(table.file.parent), spec.min_path_parts)
     texts = _path_texts(table, columns)
     advice = f"column{'s' if len(columns.path) > 1 else ''} {quote(columns.path)}"
-    files, notes = ([finder.inside(text) for text in texts], []) if columns.is_folder else finder.find(texts)
-    if not (columns.is_folder or all(files)) and (archives := finder.archives()):
-        files, inside = _look_into_archives(files, texts, root, table, spec)
+    found, notes = (Matches.of(map(finder.inside, texts.texts)), []) if columns.is_folder else finder.find(texts.texts)
+    if not (columns.is_folder or found.counts.all()) and (archives := finder.archives()):
+        found, inside = _look_into_archives(found, texts, root, table, spec)
         if inside:
             notes = [*notes, f"{plural(inside, 'image')} in archives ({shorten(archives, 3)}), read from there."]
-    row_of, names, absent = list[int](), list[str](), list[int]()
-    for row, found in enumerate(files):
-        if not found:
-            absent.append(row)
-        elif len(found) > 1 and not columns.is_folder:
-            raise DataError(
-                f"{table.where(row)}: image '{texts[row]}' could be {shorten(found)}; expected one file. Write the "
-                f"path from {root} into the {advice}."
-            )
-        row_of += [row] * len(found)
-        names += found
-    if absent and (missing == "error" or not names):
+    counts = found.counts[texts.codes]
+    if not columns.is_folder and (counts > 1).any():
+        row = int((counts > 1).argmax())
         raise DataError(
-            f"{table.where(absent[0])}: image{'s in' if columns.is_folder else ''} '{texts[absent[0]]}' not found "
-            f"under {root}; {len(absent)} of {len(table)} rows have no file."
-            f"{'' if columns.is_folder else _describe_elsewhere(finder, [texts[row] for row in absent])} Check the "
-            f"{advice}, or give the images' folder" + ("; --missing skip leaves those rows out." if names else ".")
+            f"{table.where(row)}: image '{texts[row]}' could be {shorten(found[texts.codes[row]])}; expected one file. "
+            f"Write the path from {root} into the {advice}."
         )
-    if others := finder.others(set(names)):
+    absent = np.flatnonzero(counts == 0)
+    if len(absent) and (missing == "error" or not found.names):
+        row = int(absent[0])
+        raise DataError(
+            f"{table.where(row)}: image{'s in' if columns.is_folder else ''} '{texts[row]}' not found "
+            f"under {root}; {len(absent)} of {len(table)} rows have no file."
+            f"{'' if columns.is_folder else _describe_elsewhere(finder, list(texts.take(absent)))} Check the "
+            f"{advice}, or give the images' folder"
+            + ("; --missing skip leaves those rows out." if found.names else ".")
+        )
+    if others := finder.others(found.names):
         notes.append(
             f"{plural(len(others), 'image')} beside those of {table.file.name}, in no row of it, not used: "
             f"{shorten(others, 3)}."
         )
-    rows = np.array(row_of, np.intp)
-    images, distinct = pd.factorize(np.array(names, dtype=object))
-    first = rows[np.unique(images, return_index=True)[1]]
-    repeats = np.flatnonzero(rows != first[images])
+    rows = np.repeat(np.arange(len(table)), counts)
+    places = np.arange(len(rows)) + np.repeat(found.starts[texts.codes] - np.cumsum(counts) + counts, counts)
+    images = TextColumn.merged(found.names, places)
+    first = images.first_rows()
+    repeats = np.flatnonzero(rows != rows[first][images.codes])
     if len(repeats) and not spec.has_repeated_images:
-        row, earlier = int(rows[repeats[0]]), int(first[images[repeats[0]]])
+        row, earlier = int(rows[repeats[0]]), int(rows[first[images.codes[repeats[0]]]])
         other = "" if texts[row] == texts[earlier] else f" as '{texts[earlier]}'"
         raise DataError(
             f"{table.where(row)}: image '{texts[row]}' is already in {table.where(earlier)}{other}; "
             f"expected one row per image. {_describe_merging(table, columns)}"
         )
     return RowFiles(
-        list(distinct),
-        [finder.path(name) for name in distinct],
+        images.texts,
+        [finder.path(name) for name in images.texts],
         rows,
-        images,
-        first,
-        [texts[row] for row in absent],
+        images.codes,
+        rows[first],
+        list(texts.take(absent)),
         notes,
     )
 
 
 def _look_into_archives(
-    files: Sequence[list[str]], texts: Sequence[str], root: Path, table: Table, spec: DatasetSpec
-) -> tuple[list[list[str]], int]:
-    """The files of each row, of those without one from archives in the tree, and how many of these there are."""
-    inside, _ = Finder(root, absolute(table.file.parent), spec.min_path_parts, archives=True).find(texts)
-    found = [known or packed for known, packed in zip(files, inside, strict=True)]
-    return found, sum(map(bool, found)) - sum(map(bool, files))
+    found: Matches, texts: TextColumn, root: Path, table: Table, spec: DatasetSpec
+) -> tuple[Matches, int]:
+    """The files of each text, of those without one from archives in the tree, and how many of these there are."""
+    finder = Finder(root, absolute(table.file.parent), spec.min_path_parts, archives=True)
+    inside, _ = finder.find(texts.texts)
+    both = Matches.of(known or packed for known, packed in zip(found, inside, strict=True))
+    return both, int((both.counts > 0).sum() - (found.counts > 0).sum())
 
 
 def _describe_merging(table: Table, columns: Columns) -> str:
@@ -147,10 +150,11 @@ def _describe_elsewhere(finder: Finder, texts: Sequence[str]) -> str:
     return ""
 
 
-def _path_texts(table: Table, columns: Columns) -> list[str]:
+def _path_texts(table: Table, columns: Columns) -> TextColumn:
     """The path of each row as it is written, or as the template makes it."""
     cells = [table.columns[name] for name in columns.path]
     if columns.path_template in ("", f"{{{columns.path[0]}}}"):
         return cells[0]
     rows = zip(*(map(str.strip, column) for column in cells), strict=True)
-    return [columns.path_template.format_map(dict(zip(columns.path, row, strict=True))) for row in rows]
+    template = columns.path_template
+    return TextColumn.of(template.format_map(dict(zip(columns.path, row, strict=True))) for row in rows)

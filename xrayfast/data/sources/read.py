@@ -31,6 +31,10 @@ _FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?|cv)[-_ ]?\d+", re.
 OTHER_VIEWS = "view other than {} (--views)"
 """Why images of another view are left out."""
 
+_LAT = re.compile("lat", re.IGNORECASE)
+
+_FIRST_WORD = re.compile(r"[^\W\d_]*")
+
 
 def read_source(
     config: DataConfig, known: Collection[str] = (), leave_out: Mapping[str, str] | None = None
@@ -135,24 +139,22 @@ def _note_views(records: ImageRecords) -> None:
     """A note on lateral views beside others, told by a column, headers or names."""
     views = records.views or [None] * len(records.names)
     lateral = [
-        view == "LATERAL" if view else "lat" in name.lower() and not {"lateral", "lat"}.isdisjoint(split_words(name))
+        view == "LATERAL" if view else _LAT.search(name) and not {"lateral", "lat"}.isdisjoint(split_words(name))
         for name, view in zip(records.names, views, strict=True)
     ]
-    if 0 < sum(lateral) < len(lateral):
+    if 0 < (count := sum(map(bool, lateral))) < len(lateral):
         records.notes.append(
-            f"{plural(sum(lateral), 'lateral view')}, used as the others are: leave them out of the table or folders "
+            f"{plural(count, 'lateral view')}, used as the others are: leave them out of the table or folders "
             "where they should not be, or choose by --views frontal."
         )
 
 
 def _note_augmented(records: ImageRecords) -> None:
     """A note on images in folders that are called for augmented or synthetic ones."""
-    called = {
-        folder: any(map(AUGMENTED.fullmatch, split_words(folder.replace("/", " "))))
-        for folder in {name.rpartition("/")[0] for name in records.names}
-    }
-    if count := sum(called[name.rpartition("/")[0]] for name in records.names):
-        listed = shorten(sorted(filter(called.get, called)))
+    counts = records.folders.counts()
+    called = [folder for folder in counts if any(map(AUGMENTED.fullmatch, split_words(folder.replace("/", " "))))]
+    if count := sum(map(counts.__getitem__, called)):
+        listed = shorten(sorted(called))
         records.notes.append(
             f"{plural(count, 'image')} in folders of augmented or synthetic images ({listed}): a copy of an image in "
             "another split makes results optimistic. Those that are called like their image stay with it; else leave "
@@ -167,18 +169,29 @@ def _folders_above(names: Sequence[str]) -> list[str]:
     return ["/".join(part for part in parts if part not in splits) for parts in above]
 
 
-def _split_in_name(name: str) -> str:
-    """The split of whose words one is in an image's folders, else which its file's name begins with; "" for none."""
-    *folders, file = name.split("/")
-    return next(filter(None, map(stem_of_split, folders)), parse_split(re.split(r"[\W_\d]", file)[0]) or "")
+def _count_splits(records: ImageRecords) -> Counter[str]:
+    """Images by the split of whose words one is in their folders, else which their file's name begins with; "" for
+    none.
+    """
+    by_folder = records.folders.map(lambda folder: next(filter(None, map(stem_of_split, folder.split("/"))), ""))
+    starts = (_FIRST_WORD.match(name, name.rfind("/") + 1) for name in records.names)
+    pairs = Counter(
+        (split, "" if split or not start else start[0]) for split, start in zip(by_folder, starts, strict=True)
+    )
+    counts = Counter[str]()
+    for (split, word), n in pairs.items():
+        counts[split or parse_split(word) or ""] += n
+    return counts
 
 
-def _note_folds(names: Sequence[str]) -> list[str]:
+def _note_folds(records: ImageRecords) -> list[str]:
     """A note on folders of folds, most of whose files are in another fold under the same name too."""
     folders: dict[str, set[str]] = {}
-    for name in names:
-        if folds := [part for part in name.split("/")[:-1] if _FOLD.fullmatch(part)]:
-            folders.setdefault(name.rpartition("/")[2], set()).add(folds[0])
+    fold_of = {folder: next(filter(_FOLD.fullmatch, folder.split("/")), None) for folder in records.folders.texts}
+    if any(fold_of.values()):
+        for name, folder in zip(records.names, records.folders, strict=True):
+            if fold := fold_of[folder]:
+                folders.setdefault(name.rpartition("/")[2], set()).add(fold)
     listed = sorted(set().union(*folders.values()))
     if 2 * sum(len(found) > 1 for found in folders.values()) <= len(folders) or len(listed) < 2:
         return []
@@ -194,15 +207,15 @@ def _find_splits(records: ImageRecords, config: DataConfig) -> None:
     Raises:
         DataError: they tell of two splits of one image.
     """
-    (by_folder, note), nested = splits_from_folders(records.names), describe_nested_splits(records.names)
-    named = Counter(map(_split_in_name, records.names))
+    (by_folder, note), nested = splits_from_folders(records.folders), describe_nested_splits(records.folders)
+    named = _count_splits(records)
     if records.splits is None and by_folder is None and "train" in named and len({*named} - {""}) > 1:
         counts = ", ".join(f"{split} {n}" for split, n in sorted(named.items()) if split)
         records.notes.append(
             f"Names of files or folders may tell splits ({counts}), which are not used: folders called train, valid "
             "and test are, a column, or --split-file."
         )
-    records.notes += _note_folds(records.names)
+    records.notes += _note_folds(records)
     records.own_split = records.splits is not None or by_folder is not None or bool(nested)
     if config.ignore_split:
         records.notes += ["The data set's own split is left out, as ignore_split is set."] * records.own_split

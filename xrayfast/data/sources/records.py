@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeVar
 
+from xrayfast.data.images.names import folders_of
 from xrayfast.data.labels.targets import RawLabels, Where
 from xrayfast.data.splits.stratify import Split
+from xrayfast.data.text_column import TextColumn
 
 T = TypeVar("T")
 
@@ -50,6 +53,11 @@ class ImageRecords:
     left_out: list[tuple[str, list[str]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     patient_shown: str = ""
+
+    @cached_property
+    def folders(self) -> TextColumn:
+        """The folder of each name."""
+        return folders_of(self.names)
 
     def select(self, rows: Sequence[int]) -> ImageRecords:
         """The images of some positions, in the order given."""

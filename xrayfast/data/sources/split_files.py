@@ -8,7 +8,8 @@ from pathlib import Path
 
 from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.file_matching import PathIndex, clean_path, drop_shared_folders
-from xrayfast.data.sources.tables import Table, read_table
+from xrayfast.data.sources.tables import read_table
+from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.splits.assign import is_split_list
 from xrayfast.data.splits.stratify import Split, note_split_words, parse_split, parse_splits
 from xrayfast.errors import ConfigError, DataError, shorten

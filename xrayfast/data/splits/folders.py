@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from xrayfast.data.images.names import IMAGE_WORD, split_words
 from xrayfast.data.splits.stratify import Split, parse_split, parse_split_words
+from xrayfast.data.text_column import TextColumn
 
 _BESIDE = re.compile(
     r"x|rays?|data(sets?)?|sets?|splits?|stage|v|version|chest|jeu|ensemble|conjunto|insieme|de|di|d|daten|external"
@@ -32,9 +33,9 @@ def parse_split_folders(names: Iterable[str]) -> dict[str, Split]:
     return parse_split_words(list(dict.fromkeys(names)), parse_split_folder)
 
 
-def describe_nested_splits(names: Sequence[str]) -> str:
-    """An error on folders of one split below a folder of another, by images' names, paths with '/'; "" for none."""
-    folders = sorted({name.rpartition("/")[0] for name in names})
+def describe_nested_splits(folders_of_images: TextColumn) -> str:
+    """An error on folders of one split below a folder of another, by those of images, with '/'; "" for none."""
+    folders = sorted(folders_of_images.texts)
     meaning = parse_split_folders(part for folder in folders for part in folder.split("/"))
     for folder in folders:
         told = {meaning[part]: part for part in folder.split("/") if part in meaning}
@@ -47,27 +48,29 @@ def describe_nested_splits(names: Sequence[str]) -> str:
     return ""
 
 
-def splits_from_folders(names: Sequence[str]) -> tuple[list[Split | None] | None, str]:
+def splits_from_folders(folders: TextColumn) -> tuple[list[Split | None] | None, str]:
     """The splits of images by their folders, where they tell of train and another split.
 
     Args:
-        names: of the N images, paths with '/'.
+        folders: of the N images, with '/'.
 
     Returns:
         The split by the outermost folder that tells one, None for an image without such a folder; None for all where
         the folders tell of no split or of one alone. And a note.
     """
     of_folder: dict[str, tuple[str, Split] | None] = {}
-    folders = {name.rpartition("/")[0] for name in names}
-    meaning = parse_split_folders(sorted({part for folder in folders for part in folder.split("/")}))
-    for folder in folders:
+    meaning = parse_split_folders(sorted({part for folder in folders.texts for part in folder.split("/")}))
+    for folder in folders.texts:
         told = [(part, meaning[part]) for part in folder.split("/") if part in meaning]
         of_folder[folder] = told[0] if told else None
-    found = [of_folder[name.rpartition("/")[0]] for name in names]
-    splits = [split and split[1] for split in found]
-    if "train" not in splits or len({*splits} - {None}) < 2:
+    told_splits = {split for _, split in filter(None, of_folder.values())}
+    if "train" not in told_splits or len(told_splits) < 2:
         return None, ""
-    counts = Counter(part for part, _ in filter(None, found))
+    counts = Counter[str]()
+    for folder, n in folders.counts().items():
+        if one := of_folder[folder]:
+            counts[one[0]] += n
+    splits = folders.map(lambda folder: (one := of_folder[folder]) and one[1])
     unusual = {part: f", {split}" for part, split in meaning.items() if parse_split_folder(part) != split}
     listed = ", ".join(f"{part} ({n}{unusual.get(part, '')})" for part, n in sorted(counts.items()))
     rest = splits.count(None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, TypeAlias
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.data.foreign_words import foreign_meaning
+from xrayfast.data.text_column import TextColumn, distinct
 from xrayfast.errors import ConfigError, DataError, shorten
 
 Split: TypeAlias = Literal["train", "valid", "test"]
@@ -76,7 +76,7 @@ def parse_split_words(texts: Collection[str], parse: Callable[[str], Split | Non
 
 def note_split_words(cells: Iterable[str]) -> list[str]:
     """A note on cells that mean another split, or none, in other data: see `parse_split_words`."""
-    found = parse_split_words(list(dict.fromkeys(cells)))
+    found = parse_split_words(distinct(cells))
     unusual = [f"'{text}' is {split}" for text, split in found.items() if parse_split(text) != split]
     return [f"Splits: {shorten(unusual)}; --ignore-split leaves them out."] if unusual else []
 
@@ -87,17 +87,17 @@ def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str])
     Raises:
         DataError: a cell means none; the message begins with `where(i)`.
     """
-    split_of = parse_split_words(list(dict.fromkeys(cells)))
-    splits = [split for cell in cells if (split := split_of.get(cell))]
-    if len(splits) < len(cells):
-        unknown = Counter(cell for cell in cells if cell not in split_of)
-        i, cell = next((i, cell) for i, cell in enumerate(cells) if cell not in split_of)
+    texts = TextColumn.of(cells)
+    split_of = parse_split_words(texts.texts)
+    if unknown := {cell: n for cell, n in texts.counts().items() if cell not in split_of}:
+        cell = next(iter(unknown))
+        i = int((texts.codes == texts.texts.index(cell)).argmax())
         raise DataError(
             f"{where(i)}: {column} is '{cell}'; expected train, valid or test. Write one of them for "
             f"{shorten(f'{word!r} in {n} rows' for word, n in unknown.items())}; images of an external or held-out "
             "split are test. Or draw the splits anew with --ignore-split."
         )
-    return splits
+    return texts.map(split_of.__getitem__)
 
 
 def parse_split_flag(name: str) -> Split | None:

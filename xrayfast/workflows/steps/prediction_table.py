@@ -17,7 +17,9 @@ from xrayfast.data.demographics import parse_ages, parse_sexes, parse_views
 from xrayfast.data.labels.names import LABEL_JOIN, find_spelling
 from xrayfast.data.labels.words import is_normal
 from xrayfast.data.sources.column_words import key_role, simplify_column_name, usual_columns
-from xrayfast.data.sources.tables import Table, read_table
+from xrayfast.data.sources.tables import read_table
+from xrayfast.data.sources.tables.table import Table
+from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, did_you_mean, plural, shorten
 from xrayfast.metrics.scoring import mean_log_loss
 from xrayfast.predictions import MAX_AGE, Predictions
@@ -124,7 +126,9 @@ def _from_frame(frame: pd.DataFrame) -> Table:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataError(f"the DataFrame has the column '{twice}' twice; expected each once. Rename one.")
     cells = {
-        str(name): ["" if missing else str(cell) for cell, missing in zip(column, column.isna(), strict=True)]
+        str(name): TextColumn.of(
+            "" if missing else str(cell) for cell, missing in zip(column, column.isna(), strict=True)
+        )
         for name, column in frame.items()
     }
     if not len(frame) or not cells:

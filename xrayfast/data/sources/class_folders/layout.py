@@ -18,6 +18,7 @@ from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.datasets.webdataset import is_shards
 from xrayfast.data.sources.file_matching import absolute, top_level, walk
 from xrayfast.data.sources.tables import is_table, read_column_names
+from xrayfast.data.sources.tables.columnar import is_columnar, is_saved_dataset
 from xrayfast.data.splits.folders import parse_split_folders
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, shorten
@@ -47,19 +48,22 @@ def detect_layout(config: DataConfig) -> Layout:
         RemoteError: remote storage can't be read.
     """
     source, labels = config.source, config.labels
-    if labels is None and is_shards(source):
-        source, labels = source.parent, source
-    if labels is None and is_table(source.name) and not source.is_dir():
+    if labels is None and is_saved_dataset(source):
+        labels = source
+    elif labels is None and (
+        is_shards(source) or (is_table(source.name) and (is_columnar(source) or not source.is_dir()))
+    ):
         source, labels = source.parent, source
     if not source.exists():
         raise no_layout(f"{source}: found no such folder", source)
     if not source.is_dir():
-        raise no_layout(f"{source}: found a file; expected a folder or a .csv file", source.parent)
+        raise no_layout(f"{source}: found a file; expected a folder or a table, such as a .csv file", source.parent)
     if labels is not None:
         return Layout(source, labels)
     root = absolute(source)
     folders, loose = top_level(root)
     formats = registry.headerless_formats()
+    loose += [folder.name for folder in folders if is_columnar(folder)]
     names_of = {name: read_column_names(root / name, formats) for name in loose if is_table(name)}
     spec_of = {name: registry.match_spec(names) for name, names in names_of.items()}
     recognised = [name for name, spec in spec_of.items() if spec is not GENERIC]
@@ -77,7 +81,7 @@ def detect_layout(config: DataConfig) -> Layout:
     listed = shorten(folder.name for folder in with_images)
     if table is not None:
         reason = f", as {listed} hold images, not classes" if len(with_images) > 1 else ""
-        others = tuple(name for name in recognised if name != table)
+        others = tuple(name for name in names_of if name != table and (name in recognised or _is_called_labels(name)))
         return Layout(source, source / table, f"Labels from {table} in {source}{reason}.", others)
     in_splits = bool(parse_split_folders(folder.name for folder in with_images))
     if len(with_images) > 1 and not in_splits and choose_class_level(root, config)[0] == 1:
@@ -118,15 +122,27 @@ def _is_image_folder(name: str, numbered: bool) -> bool:
 
 
 def _choose_table(source: Path, names_of: dict[str, list[str]], spec_of: dict[str, DatasetSpec]) -> str | None:
-    """labels.csv, else a data set's main table, else its only table, else the only one with a column of paths."""
+    """labels.csv, or that in another format, else a data set's main table, else its only table, else the only one with
+    a column of paths.
+    """
     if TABLE in spec_of:
         return TABLE
+    called = list(filter(_is_called_labels, names_of))
     recognised = {name: spec for name, spec in spec_of.items() if spec is not GENERIC}
     main = [name for name, spec in recognised.items() if spec.main_table and re.fullmatch(spec.main_table, name)]
     with_paths = [name for name, columns in names_of.items() if usual_columns(columns, "path")]
-    for names in (main, list(recognised), with_paths):
+    unreadable = [name for name, columns in names_of.items() if is_columnar(Path(name)) and not columns]
+    for names in (called, main, list(recognised), with_paths, unreadable):
         if len(names) == 1:
             return names[0]
         if names:
-            raise DataError(f"{source}: found the tables {shorten(names)}; expected one. Name it with --labels.")
+            raise DataError(
+                f"{source}: found the tables {shorten(names)}; expected one. Name it with --labels; the folder, where "
+                "files are the parts of one table."
+            )
     return None
+
+
+def _is_called_labels(name: str) -> bool:
+    """Whether a columnar table is called as `TABLE` is."""
+    return is_columnar(Path(name)) and Path(name).stem == Path(TABLE).stem

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from xrayfast.config import DataConfig
-from xrayfast.data.images.names import DERIVED, find_derived
+from xrayfast.data.images.names import DERIVED, find_derived, folders_of
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.labels.cells import note_delimiters
 from xrayfast.data.labels.label_map import names_in_map
@@ -124,7 +124,11 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
         return path[start:].replace("\\", "/")
 
     names = [name(path) for path in paths]
-    if splits and not (config.ignore_split or config.split_file) and (nested := describe_nested_splits(names)):
+    if (
+        splits
+        and not (config.ignore_split or config.split_file)
+        and (nested := describe_nested_splits(folders_of(names)))
+    ):
         raise DataError(nested)
     labels = sort_labels(label for row in sets for label in row)
     found.notes += note_delimiters(labels, "+", "class folder")

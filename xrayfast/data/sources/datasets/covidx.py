@@ -6,9 +6,14 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from xrayfast.data.sources.datasets.spec import DatasetSpec
-from xrayfast.data.sources.tables import HeaderlessFormat, Table, build_table, read_table
+from xrayfast.data.sources.tables import read_table
+from xrayfast.data.sources.tables.delimited import build_table
+from xrayfast.data.sources.tables.table import HeaderlessFormat, Table
 from xrayfast.data.splits.stratify import parse_split
+from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError
 
 _COLUMNS = ("patientid", "filename", "class", "source")
@@ -30,7 +35,7 @@ def parse_lines(file: Path, lines: Iterable[str]) -> Table:
             rows.append([cell or "" for cell in match.groups()])
     table = build_table(file, _COLUMNS, rows, numbers)
     if split := next(filter(None, map(parse_split, re.split(r"[\W_]+", file.name))), None):
-        table.columns["split"] = [split] * len(rows)
+        table.columns["split"] = TextColumn([split], np.zeros(len(rows), np.int64))
     return table
 
 
@@ -39,7 +44,7 @@ _FORMAT = HeaderlessFormat(_LINE, _COLUMNS, parse_lines)
 
 def append_other_splits(table: Table) -> Table:
     """The images of train.txt with those of val.txt and test.txt beside it."""
-    if not {*_COLUMNS, "split"} <= table.columns.keys() or set(table.columns["split"]) != {"train"}:
+    if not {*_COLUMNS, "split"} <= table.columns.keys() or table.columns["split"].texts != ["train"]:
         return table
     for split in ("val", "test"):
         other = table.file.with_name(re.sub("train", split, table.file.name, count=1, flags=re.IGNORECASE))

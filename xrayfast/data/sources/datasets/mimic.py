@@ -9,7 +9,8 @@ from xrayfast.data.demographics import parse_views
 from xrayfast.data.sources.datasets.chexpert import CHEXPERT_LABELS
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.data.sources.tables import Table, read_table
+from xrayfast.data.sources.tables import read_table
+from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.splits.stratify import parse_splits
 from xrayfast.errors import DataError
 

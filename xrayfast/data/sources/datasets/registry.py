@@ -17,7 +17,8 @@ from xrayfast.data.sources.datasets import (
 )
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.datasets.webdataset import is_shards, read_shards
-from xrayfast.data.sources.tables import HeaderlessFormat, Table, read_table
+from xrayfast.data.sources.tables import read_table
+from xrayfast.data.sources.tables.table import HeaderlessFormat, Table
 
 SPECS: tuple[DatasetSpec, ...] = (
     nih.SPEC,

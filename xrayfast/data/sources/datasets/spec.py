@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xrayfast.data.labels.names import NO_FINDING
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.data.sources.tables import HeaderlessFormat, Table
+from xrayfast.data.sources.tables.table import HeaderlessFormat, Table
 
 
 @dataclass(frozen=True)

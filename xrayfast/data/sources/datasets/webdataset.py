@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
-from xrayfast.data.sources.tables import MAX_COLUMNS, Table
+from xrayfast.data.sources.tables.table import MAX_COLUMNS, Table
+from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, shorten
 from xrayfast.files.virtual.archives import Archive, open_archive
 from xrayfast.files.virtual.indexes import SIDECARS, is_zip
@@ -82,7 +83,8 @@ def read_shards(pattern: Path) -> Table:
         found = "no labels" if where else "no images"
         raise DataError(f"{pattern}: found {found}; expected samples of an image and a .cls or .json file.")
     notes = (f"Not used of the shards: {shorten(unused)}.",) if unused else ()
-    return Table(pattern, columns, lambda i: where[i], notes=notes)
+    texts = {name: TextColumn.of(cells) for name, cells in columns.items()}
+    return Table(pattern, texts, lambda i: where[i], notes=notes)
 
 
 def expand_shards(pattern: Path) -> Iterator[Path]:

@@ -1,32 +1,39 @@
-"""A CSV or TSV file as columns of cells."""
+"""A CSV or TSV file as a table."""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import gzip
-import html
 import io
 import re
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from array import array
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from xrayfast.data.labels.targets import Where
 from xrayfast.data.sources.column_words import usual_columns
+from xrayfast.data.sources.tables.table import (
+    HeaderlessFormat,
+    Table,
+    clean_names,
+    clean_text,
+    no_rows,
+    require_columns,
+)
+from xrayfast.data.text_column import TextCollector
 from xrayfast.errors import DataError, shorten
-from xrayfast.files import MAX_TABLE_BYTES, require_regular_file, unquote_cell
+from xrayfast.files import MAX_TABLE_BYTES, require_regular_file
 
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_COLUMNAR = {b"PAR1": "a Parquet", b"ARRO": "an Arrow"}
+"""The first bytes of other tables, which may have a wrong name."""
+
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*\r?(?:\n|\Z)', re.IGNORECASE)
 """The first line by which Excel is told the separator."""
-
-MAX_COLUMNS = 10_000
-"""Most columns of a table: twice as many as a network has labels."""
 
 _SAMPLE = 1 << 16
 _MOST_ABOVE = 100  # lines above the header
@@ -34,61 +41,7 @@ _SIGNS = ",;\t|"
 _BATCH = 1000
 
 
-@dataclass(frozen=True)
-class Table:
-    """The N cells of each column of a file; `where` names the i-th row with its number as a spreadsheet shows it.
-
-    `companions` are the names of files beside it whose rows follow its own, `notes` what was done to read it.
-    """
-
-    file: Path
-    columns: dict[str, list[str]]
-    where: Where
-    companions: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
-
-    def select(self, rows: Sequence[int]) -> Table:
-        """Some of the rows, in the order given."""
-        columns = {name: [cells[row] for row in rows] for name, cells in self.columns.items()}
-        return replace(self, columns=columns, where=lambda i: self.where(rows[i]))
-
-    def append_companion(self, other: Table, note: str) -> Table:
-        """This table's rows and then those of one beside it with the same columns."""
-        n = len(self)
-        return replace(
-            self,
-            columns={name: cells + other.columns[name] for name, cells in self.columns.items()},
-            where=lambda i: self.where(i) if i < n else other.where(i - n),
-            companions=(*self.companions, other.file.name),
-            notes=(*self.notes, note),
-        )
-
-
-@dataclass(frozen=True)
-class HeaderlessFormat:
-    """A published format of text files without a header: a pattern of the first line, stripped, and the columns' names.
-
-    `parse` makes the table from a file's path and its lines; see `build_table`.
-    """
-
-    first_line: re.Pattern[str]
-    columns: tuple[str, ...]
-    parse: Callable[[Path, Iterable[str]], Table]
-
-
-def is_table(name: str) -> bool:
-    """Whether a file's name is that of a table of labels."""
-    return name.lower().endswith((".csv", ".csv.gz", ".tsv", ".txt"))
-
-
-_ENTITY = re.compile(r"&(?:#\d+|#x[\da-f]+|[a-z]+\d*);", re.IGNORECASE)
-"""An HTML entity; `html.unescape` alone takes "Mass&notch" for one too."""
-
-
-def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table:
+def read_delimited(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table:
     """Read all cells as text; blank rows are left out, but keep their numbers.
 
     The encoding is UTF-8, UTF-16 or UTF-32 where a byte order mark says so, or else Windows-1252, with a note; the
@@ -121,7 +74,7 @@ def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table
         raise DataError(f"{file}: found a damaged CSV file ({error}). Save the table as CSV again.") from error
 
 
-def read_column_names(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> list[str]:
+def read_delimited_names(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> list[str]:
     """The names of a table's columns, stripped; empty where the file can't be read as one."""
     try:
         with _open(file, _encoding(file)) as stream:
@@ -129,8 +82,7 @@ def read_column_names(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -
         if text_format := _match_headerless(sample, headerless):
             return list(text_format.columns)
         separator, start = _separator(sample)
-        names = next(_records(io.StringIO(sample[start:], newline=""), separator), [])
-        return [unquote_cell(name.strip()) for name in names]
+        return clean_names(next(_records(io.StringIO(sample[start:], newline=""), separator), []))
     except (DataError, OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error):
         return []
 
@@ -138,6 +90,10 @@ def read_column_names(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -
 def _encoding(file: Path) -> str:
     with _bytes(file) as stream:
         start = stream.read(4)
+    if found := next((name for mark, name in _COLUMNAR.items() if start.startswith(mark)), ""):
+        raise DataError(
+            f"{file}: found {found} file; expected a table of text, by its name. Call it .parquet or .arrow, as it is."
+        )
     return next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8-sig")
 
 
@@ -171,12 +127,9 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
         separator, start = _separator(sample)
         notes = _note_above(file, stream.read(start))
         records = _records(stream, separator)
-        header = [unquote_cell(name.strip()) for name in next(records, [])]
-        if len(header) > MAX_COLUMNS:
-            raise DataError(f"{file}: found {len(header):,} columns; expected at most {MAX_COLUMNS:,}. Leave some out.")
-        if twice := [name for name, count in Counter(filter(None, header)).items() if count > 1]:
-            raise DataError(f"{file}: found the column '{twice[0]}' twice; expected each once. Rename one.")
-        numbers: list[int] = []
+        header = clean_names(next(records, []))
+        require_columns(file, header)
+        numbers = array("q")
         table = build_table(
             file,
             header,
@@ -184,7 +137,7 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
             numbers,
         )
     if not numbers:
-        raise DataError(f"{file}: found no rows; expected a header and a row for each image.")
+        raise no_rows(file)
     if not any(header):
         raise DataError(f"{file}: found no names of columns in the first row; expected a header.")
     return replace(table, notes=notes)
@@ -195,21 +148,12 @@ def build_table(file: Path, names: Sequence[str], rows: Iterable[Sequence[str]],
 
     `numbers` are those of the N rows as an editor shows them, and may be filled as the rows are read.
     """
-    columns: list[list[str]] = [[] for _ in names]
-    # Equal cells of a column are one object, or 400,000 rows would not fit in memory.
-    seen: list[dict[str, str]] = [{} for _ in names]
+    columns = [TextCollector() for _ in names]
     remaining = iter(rows)
     while batch := list(islice(remaining, _BATCH)):
-        for column, known, cells in zip(columns, seen, zip(*batch, strict=True), strict=True):
-            column.extend(map(known.setdefault, cells, cells))
-    for column, known in zip(columns, seen, strict=True):
-        # An HTML entity's semicolon, as in "Mass &amp; Edema", would part labels.
-        changed = (cell for cell in known if cell[:1] == "'" or "&" in cell)
-        if written := {
-            cell: _ENTITY.sub(lambda found: html.unescape(found[0]), unquote_cell(cell)) for cell in changed
-        }:
-            column[:] = [written.get(cell, cell) for cell in column]
-    named = {name: column for name, column in zip(names, columns, strict=True) if name}
+        for column, cells in zip(columns, zip(*batch, strict=True), strict=True):
+            column.extend(cells)
+    named = {name: column.collect().replace(clean_text) for name, column in zip(names, columns, strict=True) if name}
     return Table(file, named, lambda i: f"{file.name} row {numbers[i]}")
 
 
@@ -284,7 +228,12 @@ def _note_above(file: Path, text: str) -> tuple[str, ...]:
 
 
 def _pad_rows(
-    records: Iterator[list[str]], header: Sequence[str], numbers: list[int], file: Path, separator: str, first: int
+    records: Iterator[list[str]],
+    header: Sequence[str],
+    numbers: MutableSequence[int],
+    file: Path,
+    separator: str,
+    first: int,
 ) -> Iterator[list[str]]:
     """The rows that are not blank, padded to the length of the header; their numbers, from `first`, are added to
     `numbers`.

@@ -1,0 +1,29 @@
+"""Tables of labels: text files, and columnar files and folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from xrayfast.data.sources.tables.columnar import is_columnar, read_columnar, read_columnar_names
+from xrayfast.data.sources.tables.delimited import read_delimited, read_delimited_names
+from xrayfast.data.sources.tables.table import HeaderlessFormat, Table
+
+
+def is_table(name: str) -> bool:
+    """Whether a file's name is that of a table of labels."""
+    return is_columnar(Path(name)) or name.lower().endswith((".csv", ".csv.gz", ".tsv", ".txt"))
+
+
+def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table:
+    """The table of a text file, or of a columnar file or folder, by its name: see `read_delimited`, `read_columnar`.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    return read_columnar(file) if is_columnar(file) or file.is_dir() else read_delimited(file, headerless)
+
+
+def read_column_names(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> list[str]:
+    """The names of a table's columns; empty where a file can't be read as one."""
+    return read_columnar_names(file) if is_columnar(file) else read_delimited_names(file, headerless)
