@@ -95,13 +95,14 @@ def apply_policies(
     Raises:
         ConfigError: a policy names a label that the data does not have.
     """
-    matrix, notes = raw.copy(), []
+    matrix, notes = raw, list[str]()
     for policy in policies:
         values = _targets_by_column(policy, labels, mapped)
         cells = np.isnan(raw) if policy.option == "blank" else raw == UNCERTAIN
         notes += _describe(policy, cells.sum(0), values, labels)
         notes += _note_no_negatives(policy, raw, cells, values, labels)
-        matrix = np.where(cells, values, matrix)
+        if cells.any():
+            matrix = np.where(cells, values, matrix)
     return matrix, notes
 
 

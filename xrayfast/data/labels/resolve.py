@@ -85,7 +85,9 @@ def resolve_labels(
         absent = shorten(sort_labels(set(labels).difference(present)))
         notes.append(f"Labels without a single 1 are left out: {absent}.")
     names = sort_labels(present)
-    targets = np.ascontiguousarray(matrix[:, [labels.index(label) for label in names]])
+    order = [labels.index(label) for label in names]
+    # A copy of ten million rows takes half a gigabyte.
+    targets = np.ascontiguousarray(matrix if order == list(range(len(labels))) else matrix[:, order])
     return ResolvedLabels(names, targets, task, notes)
 
 
@@ -95,11 +97,12 @@ def _agree(raw: RawLabels, where: Where, known: Collection[str], is_replayed: bo
     Raises:
         DataError: they contradict each other, in data of which no run was made yet.
     """
-    matrix: Targets = raw.matrix.copy()
     groups: dict[tuple[str | None, str], list[int]] = {}
     for j, (name, key) in enumerate(zip(raw.names, spelling_keys(raw.names), strict=True)):
         groups.setdefault((find_spelling(name, known), key), []).append(j)
-    for columns in groups.values():
+    several = [columns for columns in groups.values() if len(columns) > 1]
+    matrix: Targets = raw.matrix.copy() if several else raw.matrix
+    for columns in several:
         cells = raw.matrix[:, columns]
         low, high = np.fmin.reduce(cells, axis=1), np.fmax.reduce(cells, axis=1)
         differ = low < high

@@ -80,7 +80,10 @@ def encode_labels(label_sets: Sequence[LabelSet], labels: Sequence[str]) -> Targ
 
 def to_truth(targets: Targets) -> npt.NDArray[np.int8]:
     """(N, L) int8: 1, 0, or -1 where masked, because the cell is ignored or smoothed."""
-    return np.where(targets == 1, 1, np.where(targets == 0, 0, -1)).astype(np.int8)
+    truth = np.full(targets.shape, -1, np.int8)
+    truth[targets == 1] = 1
+    truth[targets == 0] = 0
+    return truth
 
 
 def join_labels(present: npt.NDArray[np.bool_], labels: Sequence[str]) -> list[str]:

@@ -27,6 +27,8 @@ _LONGEST_KEY = 40
 
 _NUMBER_OR_DATE = re.compile(r"[-+]?[\d.,]+([eE][-+]?\d+)?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T][\d:.]+)?")
 
+_LETTERS_AND_NUMBER = re.compile("([A-Za-z]*)([0-9]+)")
+
 _ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 
 _PLACEHOLDER_WORD = re.compile(
@@ -45,6 +47,8 @@ def normalize_identifier(text: str) -> str:
     >>> normalize_identifier("0012") == normalize_identifier("12.0"), normalize_identifier(" P-0001 ")
     (True, 'p1')
     """
+    if plain := _LETTERS_AND_NUMBER.fullmatch(text):  # as most are, of which there may be millions
+        return plain[1].lower() + (plain[2].lstrip("0") or "0")
     key = re.sub(
         r"(?<=[^\W\d_])[\s_-]+(?=\d)|(?<=\d)[\s_-]+(?=[^\W\d_])", "", " ".join(drop_invisible(text).split()).casefold()
     )

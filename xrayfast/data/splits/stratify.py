@@ -195,7 +195,8 @@ def stratified_split(
         place[group_of] = [names.index(split) if split else -1 for split in given]
     filled = np.stack([counts[place == split].sum(0) for split in range(len(names))], axis=1)
     free = place < 0
-    place[free] = _assign_groups(counts[free], np.array(list(shares.values())), range(len(names)), seed, filled)
+    waiting = counts if free.all() else counts[free]
+    place[free] = _assign_groups(waiting, np.array(list(shares.values())), range(len(names)), seed, filled)
     return np.array(names).take(place[group_of])
 
 
@@ -235,16 +236,16 @@ def _grouped(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
     """Images of each label by group, (G, L + 1), the last column all images; and each image's group, (N,)."""
     matrix = np.asarray(targets)
-    if not ((matrix == 0) | (matrix == 1)).all():
+    if ((matrix != 0) & (matrix != 1)).any():
         raise DataError("found a target that is neither 0 nor 1; expected 1 where an image has the label, else 0.")
     if groups is not None and len(groups) != len(matrix):
         raise DataError(f"found {len(groups)} groups for {len(matrix)} images; expected one for each.")
-    rows = np.hstack([matrix, np.ones((len(matrix), 1))])
-    if groups is None or not len(rows):
-        return rows, np.arange(len(rows))
+    if groups is None or not len(matrix):
+        return np.hstack([matrix, np.ones((len(matrix), 1))]), np.arange(len(matrix))
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = np.argsort(group_of, kind="stable")
-    return np.add.reduceat(rows[order], np.cumsum(sizes) - sizes), group_of
+    # Label by label: all labels of ten million rows as float64 take more than a gigabyte.
+    columns = [np.bincount(group_of, label, len(sizes)) for label in matrix.T]
+    return np.column_stack([*columns, sizes.astype(np.float64)]), group_of
 
 
 def _assign_groups(
@@ -342,7 +343,8 @@ class _Moves:
         self.counts, self.has = counts, counts > 0
         self.place: npt.NDArray[np.int64] = place.copy()
         there = (place[:, None] == np.arange(len(shares))).astype(float)
-        self.filled, self.held = before + counts.T @ there, (before > 0) + self.has.T.astype(float) @ there
+        groups = [self.has[place == split].sum(0) for split in range(len(shares))]
+        self.filled, self.held = before + counts.T @ there, (before > 0) + np.stack(groups, axis=1).astype(float)
         self.due = np.maximum(counts.sum(0) + before.sum(1), 1)[:, None] * shares
         self.own = counts**2 @ (1 / self.due)
 
