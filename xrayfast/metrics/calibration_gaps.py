@@ -48,17 +48,17 @@ def top_label_gaps(resamples: Resamples, binning: Binning) -> Floats:
 
 
 def _sum_label_gaps(split: ResampledMetrics, binning: Binning) -> GroupedSums:
-    truth, probability, unmasked = split.truth, split.probability, split.truth >= 0
-    rows, labels = np.nonzero(unmasked)
-    edges = [
-        inner_edges(column[cells], binning=binning) for column, cells in zip(probability.T, unmasked.T, strict=True)
-    ]
-    which = np.zeros_like(labels)
-    for i, ends in enumerate(edges):
-        which[labels == i] = np.searchsorted(ends, probability[rows[labels == i], i])
+    rows_of = [np.flatnonzero(column >= 0) for column in split.truth.T]
+    edges = [inner_edges(split.probability[rows, i], binning=binning) for i, rows in enumerate(rows_of)]
     n_bins = max(map(len, edges)) + 1
-    gaps = truth[rows, labels] - probability[rows, labels]
-    return GroupedSums(split.n_units, (truth.shape[1], n_bins), labels * n_bins + which, split.unit[rows], gaps)
+
+    def sums(label: int) -> GroupedSums:
+        rows = rows_of[label]
+        probability = split.probability[rows, label]
+        gaps = split.truth[rows, label] - probability
+        return GroupedSums(split.n_units, (n_bins,), np.searchsorted(edges[label], probability), split.unit[rows], gaps)
+
+    return GroupedSums.stack(map(sums, range(len(edges))))
 
 
 def _sum_top_label_gaps(split: ResampledMetrics, binning: Binning) -> GroupedSums:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -33,3 +34,14 @@ class GroupedSums:
         """(B, *shape) the sums of B resamples, by (B, n_units) how often each patient (or image) is drawn."""
         sums: Floats = (self._matrix @ counts.T).T.reshape(-1, *self._shape)
         return sums
+
+    @classmethod
+    def stack(cls, arrays: Iterable[GroupedSums]) -> GroupedSums:
+        """The sums of K arrays of one shape, (K, *shape): made one after the other, they need less memory."""
+        from scipy.sparse import vstack
+
+        first, *others = arrays
+        stacked = cls.__new__(cls)
+        stacked._shape = (1 + len(others), *first._shape)
+        stacked._matrix = vstack([array._matrix for array in (first, *others)], format="csr")
+        return stacked

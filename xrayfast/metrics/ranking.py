@@ -21,9 +21,10 @@ class Ranking:
     """
 
     def __init__(self, positive: Bools, score: Floats, unit: Indices) -> None:
-        order = np.argsort(-score, kind="stable")
-        positive, falling, unit = positive[order], -score[order], unit[order]
-        self._positives, self._negatives = unit[positive], unit[~positive]
+        falling = -score
+        order = np.argsort(falling, kind="stable")
+        positive, falling, drawn_with = positive[order], falling[order], unit.astype(np.int32)[order]
+        self._positives, self._negatives = drawn_with[positive], drawn_with[~positive]
         steps, self._first = np.unique(falling[positive], return_index=True)
         self._before = np.searchsorted(falling[~positive], steps, side="left")
         self._through = np.searchsorted(falling[~positive], steps, side="right")

@@ -166,17 +166,17 @@ def _calibration_error(gaps: Callable[[Resamples, Binning], Floats], binning: Bi
     return AbsoluteSum(lambda resamples: gaps(resamples, binning))
 
 
-def _exact_match(truth: NDArray[np.int8], probability: Floats, predicted: NDArray[np.int64]) -> NDArray[Any]:
+def _exact_match(truth: NDArray[np.int8], probability: Floats, predicted: NDArray[np.int8]) -> NDArray[Any]:
     exact: NDArray[np.bool_] = ((predicted == truth) | (truth < 0)).all(axis=1)
     return exact
 
 
-def _class_squared_errors(truth: NDArray[np.int8], probability: Floats, predicted: NDArray[np.int64]) -> NDArray[Any]:
+def _class_squared_errors(truth: NDArray[np.int8], probability: Floats, predicted: NDArray[np.int8]) -> NDArray[Any]:
     total: Floats = squared_errors(truth, probability).sum(axis=1)
     return total
 
 
-def _class_log_losses(truth: NDArray[np.int8], probability: Floats, predicted: NDArray[np.int64]) -> NDArray[Any]:
+def _class_log_losses(truth: NDArray[np.int8], probability: Floats, predicted: NDArray[np.int8]) -> NDArray[Any]:
     return np.take_along_axis(log_losses(truth, probability), truth.argmax(axis=1)[:, None], axis=1)[:, 0]
 
 

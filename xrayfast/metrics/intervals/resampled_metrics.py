@@ -22,7 +22,7 @@ from xrayfast.metrics.scoring import one_class
 
 ScoreFunction: TypeAlias = Callable[[NDArray[np.int8], Floats], float]
 CellFunction: TypeAlias = Callable[[NDArray[np.int8], Floats], Floats]
-ImageFunction: TypeAlias = Callable[[NDArray[np.int8], Floats, NDArray[np.int64]], NDArray[Any]]
+ImageFunction: TypeAlias = Callable[[NDArray[np.int8], Floats, NDArray[np.int8]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ResampledMetrics:
         truth: (N, L) int8.
         probability: (N, L), clipped to [0, 1].
         thresholds: (L,); likewise `prevalence`, or None.
-        predicted: (N, L) of 0 and 1.
+        predicted: (N, L) int8 of 0 and 1.
         unit: (N,) the patient (or image) that is drawn, `n_units` how many there are.
         by: which of the two, "patient" or "image".
         overall_metrics: the rows of the registry that are computed over all labels, by name; likewise `label_metrics`.
@@ -80,7 +80,7 @@ class ResampledMetrics:
         self.by = "image" if groups is None else "patient"
         n_labels = self.truth.shape[1]
         self.thresholds = _per_label(threshold, n_labels, "threshold")
-        self.predicted = decide(self.probability, task, self.thresholds)
+        self.predicted = decide(self.probability, task, self.thresholds).astype(np.int8)
         self.prevalence = None if prevalence is None else _per_label(prevalence, n_labels, "prevalence")
         if self.prevalence is not None and ((self.prevalence < 0) | (self.prevalence > 1)).any():
             raise ValueError(f"prevalence is {prevalence!r}; expected shares between 0 and 1")
@@ -280,16 +280,23 @@ class _Pooled(Resamples):
 
 
 def _sum_cells(split: ResampledMetrics) -> GroupedSums:
-    rows, labels = np.nonzero(split.truth >= 0)
-    # The cells of a label's 2x2 matrix are true negative, false positive, false negative, true positive.
-    cell = 4 * labels + 2 * split.truth[rows, labels] + split.predicted[rows, labels]
-    return GroupedSums(split.n_units, (split.truth.shape[1], 2, 2), cell, split.unit[rows])
+    def sums(label: int) -> GroupedSums:
+        rows = np.flatnonzero(split.truth[:, label] >= 0)
+        # The cells of a label's 2x2 matrix are true negative, false positive, false negative, true positive.
+        cell = 2 * split.truth[rows, label].astype(np.int64) + split.predicted[rows, label]
+        return GroupedSums(split.n_units, (2, 2), cell, split.unit[rows])
+
+    return GroupedSums.stack(map(sums, range(split.truth.shape[1])))
 
 
 def _sum_cell_values(split: ResampledMetrics, function: CellFunction) -> GroupedSums:
-    rows, labels = np.nonzero(split.truth >= 0)
-    values = function(split.truth, split.probability)[rows, labels]
-    return GroupedSums(split.n_units, (split.truth.shape[1],), labels, split.unit[rows], values)
+    def sums(label: int) -> GroupedSums:
+        column = slice(label, label + 1)
+        rows = np.flatnonzero(split.truth[:, label] >= 0)
+        values = function(split.truth[rows, column], split.probability[rows, column])[:, 0]
+        return GroupedSums(split.n_units, (), np.zeros_like(rows), split.unit[rows], values)
+
+    return GroupedSums.stack(map(sums, range(split.truth.shape[1])))
 
 
 def _sum_confusion(split: ResampledMetrics) -> GroupedSums:
