@@ -17,8 +17,8 @@ _VALUES: dict[str, Collection[str]] = {"by": ["folder"], "split": ["train", "val
 _SWITCHES = {"correct_prior", "random_folds"}
 """Of options: the values that are words, and those that take none. `xrayfast.config` adds those of its fields."""
 
-_NOT_OURS = {"nnodes", "nproc-per-node", "ntasks-per-node", "rdzv-endpoint"}
-"""Flags of torchrun and srun."""
+_NOT_OURS = {"nproc-per-node"}
+"""Flags of torchrun."""
 
 _FUNCTIONS = {
     "check": "check",

@@ -66,7 +66,7 @@ def find_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     if step and world_size == 1:
         raise ConfigError(
             f"srun started {step} processes, and WORLD_SIZE is 1 in each: each would train a network of its own. Start "
-            "torchrun with --nnodes and --rdzv-endpoint, once per node; or xrayfast by srun alone."
+            "torchrun once per node, with one rendezvous for all nodes; or xrayfast by srun alone."
         )
     return _of_srun(environ, step) if step else Launch()
 

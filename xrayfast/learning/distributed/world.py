@@ -226,8 +226,8 @@ def _backend(device: Device, launch: Launch) -> str:
     if local_rank >= devices:
         needed = os.environ.get("LOCAL_WORLD_SIZE", f"at least {local_rank + 1}")
         raise ConfigError(
-            f"Found {devices} CUDA devices for {needed} processes. Start {devices} per machine (torchrun "
-            f"--nproc-per-node {devices}, srun --ntasks-per-node {devices}), or use --device cpu."
+            f"Found {devices} CUDA devices for {needed} processes. Use --nproc-per-node {devices}, as many tasks "
+            "per node of srun, or --device cpu."
         )
     torch.cuda.set_device(local_rank)
     return "cpu:gloo,cuda:nccl"
