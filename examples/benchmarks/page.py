@@ -336,5 +336,5 @@ def _step_details(rows: list[Row]) -> str:
     return table(lines)
 
 
-def _plain(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.2f}"
+def _plain(value: float | str) -> str:
+    return str(value) if isinstance(value, int | str) else f"{value:.2f}"

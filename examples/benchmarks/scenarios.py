@@ -260,6 +260,21 @@ def cache(given: Options) -> Jobs:
     return [xrayfast(settings, n, given, words) for n in given.seeds(3) for words in ("", "--no-cache")]
 
 
+def cache_scale(given: Options) -> Jobs:
+    """The index of caches of 1 and 10 million images, and the rate at which one process builds a cache."""
+    counts = (1000, 10_000) if given.quick else (1_000_000, 10_000_000)
+    of = {"images": image_set(given, 500), "size": given.size, "threads": 1}
+    return [
+        *(Job("xrayfast", "index", {"count": n, "threads": 1}, 0) for n in counts),
+        Job("xrayfast", "build", of, 0),
+    ]
+
+
+def duplicates(given: Options) -> Jobs:
+    counts = (2500,) if given.quick else (10_000, 100_000, 1_000_000)
+    return [Job("xrayfast", "duplicates", {"count": n, "threads": given.threads}, 0) for n in counts]
+
+
 PRECISIONS = ("auto", "fp32")
 
 
@@ -351,6 +366,8 @@ SCENARIOS = {
     "linear": Scenario("1x, 4x and 16x phantoms at 64 px, from scratch", linear),
     "reuse": Scenario("results with and without the frozen-feature cache", reuse),
     "cache": Scenario("results with and without the image cache", cache),
+    "cache-scale": Scenario("the index of large caches, and the rate of building one", cache_scale),
+    "duplicates": Scenario("near duplicates among made-up thumbnails, 2,000 of them phantoms and copies", duplicates),
     "precision": Scenario("results in precision auto and fp32", precision),
     "cuda": Scenario("unfrozen on a GPU", cuda, gpu=True),
     "cuda-frozen": Scenario("5 epochs with a frozen backbone on a GPU", cuda_frozen, gpu=True),
@@ -369,6 +386,8 @@ START = {"xrayfast": 8, "fastai": 8, "torchvision": 5, "timm": 8, "limit": 9}
 def expected(job: Job) -> float:
     """Seconds that a job is expected to take."""
     settings, name = job.settings, job.contestant
+    if job.task in ("index", "duplicates"):
+        return 10 + settings["count"] * (1e-5 if job.task == "index" else 1e-3)
     if job.task == "help":
         return 5.0
     if job.task == "interpret":
@@ -377,6 +396,8 @@ def expected(job: Job) -> float:
         return 25.0 * (settings["times"] + 1)
     image_set = ImageSet(*settings["images"])
     images, scale = image_set.images, (settings["size"] / 224) ** 2
+    if job.task == "build":
+        return 5 + images * 0.03
     if job.task == "loader":
         return 10 + images * (0.08 if name == "fastai" else 0.02)
     if job.task == "rank_reads":

@@ -53,7 +53,7 @@ def find_duplicates(
     firsts = np.array([places[0] for places in distinct], np.int64)
     patients = group_patients(data.table["patient"].tolist())
     own = None if patients is None else patients[features.rows[firsts]]
-    pairs, alike = near_pairs(features.thumbs[firsts], own, progress)
+    pairs, alike = near_pairs(features.thumbs, firsts, own, progress)
     linked = _connected_members(len(firsts), pairs, alike)
     near = [_group(features, [distinct[member] for member in members], "near", least) for members, least in linked]
     return tuple(group for groups in (exact, near) for group in sorted(groups, key=lambda group: group.rows[0]))
@@ -67,28 +67,30 @@ def distinct_groups(duplicates: Sequence[Duplicates]) -> list[Duplicates]:
 
 def near_pairs(
     thumbs: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.integer],
     patients: npt.NDArray[np.integer] | None = None,
     progress: StageProgress = no_progress,
 ) -> tuple[Pairs, npt.NDArray[np.float32]]:
     """Pairs of thumbnails of nearly equal images.
 
     Args:
-        thumbs: (N, n, n), without exact copies.
+        thumbs: (M, n, n).
+        rows: (N,) which of them, without exact copies.
         patients: (N,) equal for those of one patient; None where none is known.
         progress: called at the stage "comparing".
 
     Returns:
-        (P, 2) indices and (P,) similarities.
+        (P, 2) indices of `rows` and (P,) similarities.
     """
-    count = len(thumbs)
+    count = len(rows)
 
     def report(share: float) -> None:
         progress("comparing", round(share * count), count)
 
-    pairs = candidates(thumbs, report=lambda share: report(share / 3))
+    pairs = candidates(thumbs, rows, report=lambda share: report(share / 3))
     alike = np.zeros(len(pairs), np.float32)
     for start in range(0, len(pairs), _CHUNK):
-        chunk = pairs[start : start + _CHUNK]
+        chunk = rows[pairs[start : start + _CHUNK]]
         alike[start : start + _CHUNK] = aligned_correlation(thumbs[chunk[:, 0]], thumbs[chunk[:, 1]])
         report(1 / 3 + 2 / 3 * min(1, (start + _CHUNK) / len(pairs)))
     same_patient = patients is not None and patients[pairs[:, 0]] == patients[pairs[:, 1]]

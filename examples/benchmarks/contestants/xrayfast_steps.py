@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contestants import scale
 from benchmarks.contestants.common import Orders, answer, read_orders
 
 BEGAN = time.perf_counter()
@@ -18,6 +19,7 @@ def main() -> None:
     orders = read_orders()
     tasks = {"loader": loader, "predict": predict, "interpret": interpret, "help": show_help}
     tasks |= {"first_batch": first_batch, "predict_one": predict_one, "start": start, "rank_reads": rank_reads}
+    tasks |= {"index": scale.index, "build": scale.build, "duplicates": scale.duplicates}
     tasks[orders.task](orders)
 
 

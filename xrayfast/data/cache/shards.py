@@ -18,6 +18,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,7 +50,7 @@ class DamagedError(Exception):
     """A shard that doesn't hold what was written; its images must be decoded again."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageInfo:
     """What is kept of an original image beside its square; `bits`, `mode`, `format` and `notes` as in `Radiograph`."""
 
@@ -105,9 +106,9 @@ class Shard:
     def info(self, row: int) -> ImageInfo:
         """The info of the image in that row."""
         record = self._records[row]
-        file_format, mode, notes = json.loads(self._kinds.split(b"\n")[record["kind"]])
+        file_format, mode, notes = _parse_kind(self._kinds.split(b"\n")[record["kind"]])
         width, height, bits = int(record["width"]), int(record["height"]), int(record["bits"])
-        return ImageInfo(width, height, bits, mode, file_format, record["digest"].tobytes().hex(), tuple(notes))
+        return ImageInfo(width, height, bits, mode, file_format, record["digest"].tobytes().hex(), notes)
 
     def square(self, row: int) -> Pixels:
         """The image in that row: (side, side) uint8, writeable; raises as `fill`."""
@@ -128,6 +129,13 @@ class Shard:
                 size = file.readinto(square.data)
                 if size != square.nbytes or zlib.crc32(square.data) != self._records["crc"][row]:
                     raise DamagedError(f"{self.path}: row {row} is damaged")
+
+
+@lru_cache(maxsize=1024)
+def _parse_kind(line: bytes) -> tuple[str, str, tuple[str, ...]]:
+    """Format, mode and notes, which a million infos share."""
+    file_format, mode, notes = json.loads(line)
+    return file_format, mode, tuple(notes)
 
 
 def count_images(path: Path) -> int:

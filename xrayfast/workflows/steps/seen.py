@@ -223,7 +223,8 @@ def _find_alike(
     if images.side < LEAST_SIDE:
         images = open_images(data.config, LEAST_SIDE)
     thumbs, places = _distinct_thumbs(data.table["path"].tolist(), rows, images, progress)
-    pairs, _ = near_pairs(np.concatenate([own_thumbs, thumbs]), progress=progress)
+    both = np.concatenate([own_thumbs, thumbs])
+    pairs, _ = near_pairs(both, np.arange(len(both)), progress=progress)
     own_split = own_splits[own_rows]
     # Of several splits, that which biases the evaluation more is written last.
     for split in ("test", "valid", "train"):
