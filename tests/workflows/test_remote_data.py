@@ -82,6 +82,7 @@ FAST = ("--arch", "resnet18", "--weights", "none", "--epochs", "1", "--size", "6
 def test_a_run_on_a_bucket_equals_one_on_the_files_and_reads_nothing_twice(server, bucket, place):
     folder, asked = bucket[1], server[1]
     name = place.partition(".")[0]
+    tables = 4 if place == "images.zip" else 0  # the table, which each run reads, is in the zip too
     local = xrayfast(bucket, "fit", "data" if place == "data" else place, *FAST, "--name", f"local-{name}")
     assert local.returncode == 0, local.stderr
     for run in (f"first-{name}", f"second-{name}"):
@@ -89,7 +90,7 @@ def test_a_run_on_a_bucket_equals_one_on_the_files_and_reads_nothing_twice(serve
         done = xrayfast(bucket, "fit", f"s3://hospital/{place}", *FAST, "--name", run)
         assert done.returncode == 0, done.stderr
         images = asked["GET", ".png"] + asked["GET", ".zip"]
-        assert images >= 48 if run.startswith("first") else images == 0, asked  # the table is read by each run
+        assert images >= 48 if run.startswith("first") else images <= tables, asked
         for file in ("split.csv", "history.csv", "predictions/valid.csv"):
             ours, files = (pd.read_csv(folder / "runs" / one / file) for one in (run, f"local-{name}"))
             columns = [column for column in ours if column not in ("seconds", "time")]
@@ -102,7 +103,7 @@ def test_a_run_on_a_bucket_equals_one_on_the_files_and_reads_nothing_twice(serve
     seen = xrayfast(bucket, "evaluate", f"runs/first-{name}", f"s3://hospital/{place}")
     assert seen.returncode == 1 and "seen in training" in seen.stderr  # the very images, found by what they show
     assert xrayfast(bucket, "check", f"s3://hospital/{place}", "--size", "64").returncode in (0, 1)
-    assert asked["GET", ".png"] + asked["GET", ".zip"] == 0, asked
+    assert asked["GET", ".png"] + asked["GET", ".zip"] <= 2 * tables, asked
     # Compares images at 224 pixels, which are decoded from the bucket once more.
     assert xrayfast(bucket, "split", f"s3://hospital/{place}").returncode == 0
 
