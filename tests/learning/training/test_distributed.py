@@ -25,6 +25,7 @@ from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks import EpochSeeds
 from xrayfast.learning.training.distributed import synchronize_batch_norms, train_as_rank
+from xrayfast.learning.training.loaders import share_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 16
@@ -227,6 +228,23 @@ def test_every_row_is_of_one_rank():
     assert split_rows(range(7), 4, OwnRows(1, 2)) == [range(2, 4), range(6, 7)]
     assert split_rows([5, 6, 7], 2, OwnRows(1, 2)) == [[6], [7]]  # it has none of the last batch
     assert split_rows([5, 6, 7], 2, None, drop_last=True) == [[5, 6]]
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_images_of_ranks_are_those_of_one_process_augmented_alike(data_dir, workers):
+    data = xf.open_data(data_dir)
+
+    def epoch(own):
+        dls = xf.dataloaders(data, size=32, batch_size=8, device="cpu", seed=3, workers=workers)
+        share_rows(dls, own)
+        with isolated_rng(1):
+            return [x.as_subclass(torch.Tensor) for dl in (dls.train, dls.valid) for x, _ in dl]
+
+    ranks = [OwnRows(rank, 3) for rank in range(3)]
+    parts = [epoch(own) for own in ranks]
+    for i, whole in enumerate(epoch(None)):
+        rows = [own.of_rank(own.rank, len(whole)) for own in ranks]
+        assert all(torch.equal(part[i], whole[own]) for part, own in zip(parts, rows, strict=True))
 
 
 def test_a_rank_needs_two_images_of_each_training_batch(data_dir):
