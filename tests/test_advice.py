@@ -17,8 +17,8 @@ from xrayfast.errors.advice import advising_flags, name_arguments, quoted
 
 PACKAGE = Path(xf.__file__).parent
 
-NOT_IN_MESSAGES = ("cli/", "config.py", "errors/advice.py", "reporting/markdown/")
-"""The command line's own, the help, what translates, and what is written into files."""
+NOT_IN_MESSAGES = ("cli/", "config.py", "errors/advice.py", "reporting/markdown/", "serving/")
+"""The command line's own, the help, what translates, what is written into files, and a command without a function."""
 
 IN_SHELL_ALONE = ("'xrayfast models", "xrayfast models", "--nproc-per-node")
 

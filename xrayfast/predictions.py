@@ -160,9 +160,9 @@ class Predictions:
             return self
         ids = self.patients if unit == "patient" else self.studies
         if ids is None or not (ids != "").any():
-            keyword = "StudyInstanceUID" if unit == "study" else "PatientID"
+            option, keyword = ("--study-col", "StudyInstanceUID") if unit == "study" else ("--patient-col", "PatientID")
             raise DataError(
-                f"unit is {unit}, and no image's {unit} is known; expected the {unit} of some. --{unit}-col names a "
+                f"unit is {unit}, and no image's {unit} is known; expected the {unit} of some. {option} names a "
                 f"column of them, a DICOM element as in dicom:{keyword}, or a pattern of file names as in "
                 f"'name:({unit}[0-9]+)'. Or leave out --unit."
             )

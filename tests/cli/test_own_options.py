@@ -93,6 +93,8 @@ ACTS = {
     ("interpret", "calibrate"): ("interpret runs/a", "--no-calibrate"),
     ("interpret", "prevalence"): ("interpret runs/a", "--prevalence 0.1"),
     ("interpret", "resamples"): ("interpret runs/a", "--resamples 30"),
+    ("interpret", "unit"): ("interpret runs/a", "--unit patient"),
+    ("interpret", "unit_join"): ("interpret runs/a --unit patient", "--unit-join max"),
     ("predict", "run"): (PREDICT, "predict runs/b other"),
     ("predict", "sources"): (PREDICT, "predict runs/a data"),
     ("predict", "output"): (PREDICT, "-o answers.csv"),
@@ -105,6 +107,8 @@ ACTS = {
     ("compare", "order"): (COMPARE, "--order brier"),
     ("compare", "reference"): (f"{COMPARE} --reference a", f"{COMPARE} --reference b"),
     ("compare", "by"): (COMPARE, "--by sex"),
+    ("compare", "unit"): (COMPARE, "--unit patient"),
+    ("compare", "unit_join"): (f"{COMPARE} --unit patient", "--unit-join max"),
     ("compare", "csv"): (COMPARE, "--csv table.csv"),
     ("compare", "page"): (COMPARE, "--page page.html"),
     ("compare", "resamples"): (COMPARE, COMPARE.replace("10", "20")),
@@ -192,6 +196,10 @@ NOT_CALLED = {
     ("push", "with_split"): "tests/hub",
     ("push", "dry_run"): "test_the_command_lists_what_it_uploads",
     ("push", "as_json"): "test_the_command_lists_what_it_uploads",
+    **{
+        ("serve", name): "tests/serving: it goes on until it is ended"
+        for name in ("run", "host", "port", "password", "abstain_below", "device", "as_json")
+    },
     ("export", "with_script"): "test_the_script_predicts_without_torch",
     ("cross-validate", "jobs"): "test_folds_trained_at_once_give_the_same_bytes",
 }

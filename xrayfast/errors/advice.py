@@ -33,6 +33,7 @@ _FUNCTIONS = {
     "interpret": "interpret",
     "lr-find": "find_lr",
     "predict": "predict",
+    "push": "push",
     "review": "review",
     "split": "split",
     "synth": "synth",
