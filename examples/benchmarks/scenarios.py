@@ -334,6 +334,17 @@ def rank_reads(given: Options) -> Jobs:
     return [Job("xrayfast", "rank_reads", settings, 0)]
 
 
+def table_job(rows: int, kind: str) -> Job:
+    return Job("xrayfast", "table", {"rows": rows, "options": kind, "threads": 1}, 0)
+
+
+TABLE_ROWS = (100_000, 400_000, 1_000_000)
+
+
+def tables(given: Options) -> Jobs:
+    return [table_job(rows // 100 if given.quick else rows, kind) for kind in ("csv", "parquet") for rows in TABLE_ROWS]
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A named list of jobs.
@@ -371,6 +382,7 @@ SCENARIOS = {
     "precision": Scenario("results in precision auto and fp32", precision),
     "cuda": Scenario("unfrozen on a GPU", cuda, gpu=True),
     "cuda-frozen": Scenario("5 epochs with a frozen backbone on a GPU", cuda_frozen, gpu=True),
+    "tables": Scenario("a table of 14 labels opened as a data set, by rows", tables),
     "distributed": Scenario("two processes against one with twice the batch", distributed),
     "rank-reads": Scenario("images that each rank reads", rank_reads),
 }
@@ -390,6 +402,8 @@ def expected(job: Job) -> float:
         return 10 + settings["count"] * (1e-5 if job.task == "index" else 1e-3)
     if job.task == "help":
         return 5.0
+    if job.task == "table":
+        return 3.0 + settings["rows"] * 5e-5
     if job.task == "interpret":
         return 35.0
     if job.task == "start":

@@ -315,6 +315,17 @@ def rank_reads(results: Results, given: Options) -> Outcome | None:
     return Outcome([4 * read[4] / read[1]], f"Of {read[1]} images of training and validation: {text}")
 
 
+def table_memory(results: Results, given: Options) -> Outcome | None:
+    """Bytes that a further row takes, by the two largest Parquet tables, and what each table took."""
+    rows = results.of([job for job in scenarios.tables(given) if job.settings["options"] == "parquet"])
+    if len(rows) < len(scenarios.TABLE_ROWS):
+        return None
+    found = [row["result"] for row in rows]
+    more = found[-1]["open_mb"] - found[-2]["open_mb"]
+    text = "; ".join(f"{one['rows']:,} rows: {one['open_mb']:.0f} MB, {one['open_seconds']:.1f} s" for one in found)
+    return Outcome([more * 2**20 / (found[-1]["rows"] - found[-2]["rows"])], text)
+
+
 RATIO = "fastai's time / ours"
 TARGETS = (
     Target("frozen10", "frozen10", "10 epochs with a frozen backbone, resnet18, 224 px, from 1024 px originals, "
@@ -355,6 +366,8 @@ TARGETS = (
            "line after the fixed start", 15, False, linear, "1", " %"),
     Target("cache", "cache", "from the image cache and with `--no-cache`: largest difference of loss curves", 0, False,
            cache, "e"),
+    Target("tables", "tables", "a Parquet table of 14 labels opened as a data set: memory of a further row", 600, False,
+           table_memory, "0", " bytes"),
     Target("distributed", "distributed", "two processes (torchrun, gloo) with `--sync-bn --dropout 0` and one with "
            "twice the batch: largest difference of loss curves, head trained", 1e-4, False, distributed, "e"),
     Target("distributed-all", "distributed", "the same, all layers trained from the first step, over the largest "

@@ -19,7 +19,7 @@ def main() -> None:
     orders = read_orders()
     tasks = {"loader": loader, "predict": predict, "interpret": interpret, "help": show_help}
     tasks |= {"first_batch": first_batch, "predict_one": predict_one, "start": start, "rank_reads": rank_reads}
-    tasks |= {"index": scale.index, "build": scale.build, "duplicates": scale.duplicates}
+    tasks |= {"index": scale.index, "build": scale.build, "duplicates": scale.duplicates, "table": open_table}
     tasks[orders.task](orders)
 
 
@@ -68,6 +68,53 @@ def rank_reads(orders: Orders) -> None:
             counts.append(read)
         most[f"most_read_of_{ranks}"] = max(counts)
     answer(**most)
+
+
+def open_table(orders: Orders) -> None:
+    """Seconds and peak memory of `xrayfast.open_data` on a table of 14 columns of 1 and 0, patients, sex, age and view.
+
+    The files of the images are there, as links to one of each 10,000: what is opened is their folders.
+    """
+    import xrayfast as xf
+
+    rows, kind = orders.settings["rows"], orders.settings["options"]
+    # By another process, whose memory does not count.
+    make = (
+        f"import benchmarks.contestants.xrayfast_steps as steps; steps.make_table({orders.scratch!r}, {rows}, {kind!r})"
+    )
+    subprocess.run([sys.executable, "-c", make], check=True)
+    before, began, cpu = peak_memory(), time.perf_counter(), time.process_time()
+    data = xf.open_data(orders.scratch, labels=Path(orders.scratch) / f"labels.{kind}")
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    answer(rows=len(data), open_seconds=seconds, cpu_seconds=cpu, start_mb=before, open_mb=peak_memory())
+
+
+def peak_memory() -> float:
+    """The most memory that this process has had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def make_table(folder: str, rows: int, kind: str) -> None:
+    """Links to images in folders of 10,000, and their table; three of ten rows are another patient's."""
+    import numpy as np
+    import pandas as pd
+
+    names = [f"images/{i // 10_000:04d}/{i:08d}.png" for i in range(rows)]
+    for start in range(0, rows, 10_000):
+        first = Path(folder) / names[start]
+        first.parent.mkdir(parents=True)
+        first.touch()
+        for name in names[start + 1 : start + 10_000]:
+            os.link(first, f"{folder}/{name}")
+    rng = np.random.default_rng(0)
+    patients = np.sort(rng.integers(0, rows * 3 // 10 + 1, rows))
+    table = pd.DataFrame({"image": names, "patient_id": [f"p{patient:08d}" for patient in patients.tolist()]})
+    table["age"] = rng.integers(1, 95, rows)
+    table["sex"], table["view"] = rng.choice(["F", "M"], rows), rng.choice(["PA", "AP"], rows)
+    for i, share in enumerate(np.geomspace(0.2, 0.002, 14)):
+        table[f"Finding {chr(65 + i)}"] = (rng.random(rows) < share).astype(np.int8)
+    file = f"{folder}/labels.{kind}"
+    table.to_csv(file, index=False) if kind == "csv" else table.to_parquet(file, index=False)
 
 
 def predict(orders: Orders) -> None:
