@@ -290,6 +290,7 @@ def open_manifest(
     if leave_out is None:
         notes += idle + check_effects(config, _facts(records, labels, splits, given, config, to_train))
     studies = studies_everywhere(records.patients, records.studies)
+    identities = np.column_stack([hash_identifiers(ids, len(truth)) for ids in (records.patients, studies)])
     return Manifest(
         _build_table(records, splits.names, join_labels(truth == 1, labels.names)),
         tuple(labels.names),
@@ -300,7 +301,7 @@ def open_manifest(
         splits.drawn,
         tuple((why, tuple(names)) for why, names in records.left_out),
         tuple(corrections),
-        np.column_stack([hash_identifiers(ids, len(truth)) for ids in (records.patients, studies)]),
+        identities,
     )
 
 
@@ -412,9 +413,11 @@ def _require_splits(
 
 
 def _build_table(records: ImageRecords, splits: Sequence[Split], labels: Sequence[str]) -> pd.DataFrame:
-    """The manifest's table, without columns of which nothing is known, except `patient`."""
+    """The manifest's table, without columns of which nothing is known, except `patient`; the records lose their paths."""
     n = len(records.names)
-    table: pd.DataFrame = pd.DataFrame({"image": records.names, "path": records.paths})
+    table: pd.DataFrame = pd.DataFrame({"path": records.paths})
+    records.paths = []  # of ten million images they take a gigabyte, beside the table's own
+    table.insert(0, "image", records.names)
     table["patient"] = _texts(pseudonymize(records.patients, "P") or [None] * n)
     table["split"], table["labels"] = splits, labels
     if records.sexes and any(records.sexes):
