@@ -413,7 +413,7 @@ def _require_splits(
 
 
 def _build_table(records: ImageRecords, splits: Sequence[Split], labels: Sequence[str]) -> pd.DataFrame:
-    """The manifest's table, without columns of which nothing is known, except `patient`; the records lose their paths."""
+    """The manifest's table, without columns of which nothing is known, except `patient`; takes the records' paths."""
     n = len(records.names)
     table: pd.DataFrame = pd.DataFrame({"path": records.paths})
     records.paths = []  # of ten million images they take a gigabyte, beside the table's own
