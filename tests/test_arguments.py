@@ -33,6 +33,7 @@ def good(data_dir, tiny_run, tmp_path_factory):
     cv = shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("cv") / "cv")
     (cv / "cross_validation.json").write_text('{"folds": 2}')
     return {
+        "build_cache": {"data": data},
         "check": {"data": data},
         "compare": {"runs": [tiny_run, tiny_run]},
         "cross_validate": {"data": data, "runs": tmp_path_factory.mktemp("runs"), **SMALL},
@@ -50,6 +51,7 @@ def good(data_dir, tiny_run, tmp_path_factory):
         "open_data": {"source": data_dir},
         "phantom": {"condition": "normal", "patient": 0},
         "predict": {"run": tiny_run, "sources": image},
+        "push": {"run": tiny_run, "repository": "org/name"},
         "RadiographBlock": {},
         "report": {"predictions": tiny_run.path / "predictions" / "valid.csv"},
         "resume": {"run": tiny_run},

@@ -560,7 +560,8 @@ NUMERIC_OPTIONS = [
 def arguments_of(words, run, data):
     """Words for the arguments of a command that must be there."""
     own = {"predict": [run, data], "evaluate": [run, data], "interpret": [run], "compare": [run, run], "synth": ["new"],
-           "review": [run], "export": [run], "report": [run / "predictions" / "valid.csv"]}  # fmt: skip
+           "review": [run], "export": [run], "push": [run, "org/name"],
+           "report": [run / "predictions" / "valid.csv"]}  # fmt: skip
     return own.get(
         words, [data] if words in ("fit", "lr-find", "check", "split", "cross-validate", "cache build") else []
     )

@@ -46,7 +46,9 @@ def test_a_stage_that_ends_before_the_first_line_is_due_is_a_line(capsys):
 
 
 def test_only_rank_zero_shows_progress(capsys, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
+    launch = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in launch.items():
+        monkeypatch.setenv(name, value)
     with pytest.warns(UserWarning) as warned:
         report(True)
     assert [str(w.message) for w in warned] == ["a warning of lr=0.1"]

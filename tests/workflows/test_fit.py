@@ -24,6 +24,7 @@ from xrayfast.learning.training.mixed_precision import leave_autocast
 from xrayfast.metrics.registry import overall_metrics
 from xrayfast.workflows.compare import _run_row
 from xrayfast.workflows.fit import require_settings
+from xrayfast.workflows.steps.own_predictions import RunByUnit
 
 SAME = ["train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_f1_macro", "valid_auroc_macro", "lr"]
 
@@ -148,7 +149,7 @@ def test_a_run_of_the_last_layers_says_so_everywhere(last_layers):
     assert [(p["frozen_groups"], len(p["lrs"])) for p in run.info["phases"]] == [(17, 18), (14, 18)]
     assert run.history["lr_lowest"].iloc[-1] == run.history["lr"].iloc[-1], "a network from scratch has one rate"
     assert "last 3 layers: 3 epochs" in (run.path / "model_card.md").read_text()
-    row = _run_row("r", run, "valid", run.predictions("valid"), resamples=0, seed=0)
+    row = _run_row("r", RunByUnit.of(run, None, None), "valid", run.predictions("valid"), resamples=0, seed=0)
     assert row["trained"] == "last 3 layers"
     learn = xf.load(run)
     assert len(learn.groups) == 18 and learn.groups[-4].name == "layer4.0.conv2"

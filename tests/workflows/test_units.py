@@ -182,6 +182,7 @@ def test_compare_a_run_of_frontal_views_with_one_of_all(studies, runs, tmp_path)
     assert set(found.differences["images"]) == {n} and run.metrics["test"]["unit"]["of_one_image"] == n
 
 
+@pytest.mark.slow
 def test_a_cross_validation_and_an_ensemble_by_study(studies, runs, tmp_path):
     data = xf.open_data(studies)
     cv = xf.cross_validate(data, folds=2, runs=tmp_path, name="cv", unit="study", unit_join="max", **OPTIONS)
