@@ -61,7 +61,6 @@ def require_private(files, run):
     assert not [name for name in names if name.encode() in header[: int.from_bytes(header[:8], "little") + 8]]
 
 
-@pytest.mark.slow
 def test_a_published_run_holds_no_name_and_predicts_the_same(run, hub, data_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     notes = []
