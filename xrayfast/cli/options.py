@@ -173,6 +173,16 @@ Runs = Annotated[Path | None, out_option("--runs", show_default="runs", metavar=
 Json = Annotated[
     bool, out_option("--json", help="Print one JSON object to standard output, all else to standard error.")
 ]
+AbstainBelow = Annotated[
+    float | None,
+    typer.Option(
+        "--abstain-below",
+        metavar="P",
+        min=0,
+        max=1,
+        help="Abstain where the calibrated probability of the answer is below this, such as 0.8.",
+    ),
+]
 RunFolder = Annotated[
     Path | None,
     typer.Argument(

@@ -33,16 +33,7 @@ def predict(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="CSV file to write.")] = Path(
         "predictions.csv"
     ),
-    abstain_below: Annotated[
-        float | None,
-        typer.Option(
-            "--abstain-below",
-            metavar="P",
-            min=0,
-            max=1,
-            help="Abstain where the calibrated probability of the answer is below this, such as 0.8.",
-        ),
-    ] = None,
+    abstain_below: o.AbstainBelow = None,
     as_json: o.Json = False,
 ) -> None:
     """Predict on new images: a CSV with one row per file, in input order.

@@ -41,16 +41,7 @@ def serve(
             help=f"Ask for the password in {PASSWORD_VARIABLE}, or that is typed at the start.",
         ),
     ] = None,
-    abstain_below: Annotated[
-        float | None,
-        typer.Option(
-            "--abstain-below",
-            metavar="P",
-            min=0,
-            max=1,
-            help="Abstain where the calibrated probability of the answer is below this, such as 0.8.",
-        ),
-    ] = None,
+    abstain_below: o.AbstainBelow = None,
     as_json: o.Json = False,
 ) -> None:
     """Serve a page that answers for images dropped on it, and a JSON endpoint that does the same.
