@@ -66,7 +66,7 @@ def is_columnar(file: Path) -> bool:
 
 def is_saved_dataset(folder: Path) -> bool:
     """Whether a folder holds what `datasets` writes by `save_to_disk`."""
-    return (folder / STATE).is_file() or (folder / SPLITS_FILE).is_file()
+    return folder.is_dir() and ((folder / STATE).is_file() or (folder / SPLITS_FILE).is_file())
 
 
 def read_columnar(file: Path) -> Table:
