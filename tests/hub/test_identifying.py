@@ -38,6 +38,27 @@ def test_paths_and_users_are_no_clean_text(text):
     assert KNOWN.find(text) is None and not KNOWN.is_clean(text)
 
 
+@pytest.mark.parametrize("text", ["beside it: a/9_1.jpg, b.dcm and 3 more", "x.PNG", "'f.nii.gz'"])
+def test_image_files_that_are_not_the_run_s_are_found_too(text):
+    assert KNOWN.find(text) and not KNOWN.is_clean(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Columns of clinic.csv: a from 'b'.",
+        "read x.parquet",
+        "Columns of site 9: 'pat'.",
+        "not used: images/IM0001 and 3 more.",
+    ],
+)
+def test_sentences_that_name_files_and_tables_are_no_clean_text(text):
+    known = Identifiers([], [], [], ["site 9"])
+    assert known.find(text) is None and not known.is_clean(text)
+    assert known.is_clean("Labels of 0/1, PA/AP, AUROC 0.65.")
+    assert known.is_clean("--split-file with the split.csv of this split keeps it.")
+
+
 @given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=4, max_size=12))
 def test_every_patient_is_found_wherever_it_is_named(name):
     known = Identifiers([], [name], [])

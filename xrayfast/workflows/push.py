@@ -168,6 +168,7 @@ def _stage(
 def _identifiers(runs: Sequence[Run]) -> Identifiers:
     """The names of all images and patients of some runs, and the folders that they name."""
     images, patients, folders = set[str](), set[str](), set[Path | str]({Path.home()})
+    tables = {path.name for run in runs for path in (run.config.data.labels, run.config.data.label_map) if path}
     for run in runs:
         if (run.path / SPLIT_FILE).is_file():
             table = read_csv(run.split_path, ["image"], dtype=str, keep_default_na=False)
@@ -181,7 +182,7 @@ def _identifiers(runs: Sequence[Run]) -> Identifiers:
         images |= run.read_left_out().keys()
         data, above = run.config.data, run.path.absolute().parent
         folders |= {above, *(value for value in dict(data).values() if isinstance(value, Path) and value.is_absolute())}
-    return Identifiers(images, patients - {""}, folders)
+    return Identifiers(images, patients - {""}, folders, tables)
 
 
 def _copy(
