@@ -12,8 +12,7 @@ MAX_BYTES = 2**30
 """Largest file read: an uncompressed image of MAX_PIXELS in 16-bit colour nearly fills it."""
 
 MAX_PIXELS = 150_000_000
-"""Most pixels decoded: five times the largest detectors in use, and below the limit at which Pillow itself refuses, so
-that the limit and its message are ours."""
+"""Most pixels decoded: five times the largest detectors in use, and below the limit at which Pillow itself refuses."""
 
 MAX_ASPECT = 20
 """Highest aspect ratio decoded. Whole spines and legs stay below 8; a longer strip is no radiograph, and nothing of it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xrayfast.data.images.bits import find_surround, has_other_sign
 from xrayfast.data.images.jpeg import MISSING_ROWS, lacks_last_rows, note_wrong_length
-from xrayfast.data.images.limits import require_enough_data, require_few_scans, require_sensible_size
+from xrayfast.data.images.limits import MAX_PIXELS, require_enough_data, require_few_scans, require_sensible_size
 from xrayfast.data.images.notes import COLOURED_MARKS, describe_colours, has_coloured_marks
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
@@ -70,7 +71,11 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
         formats = "DICOM, PNG, JPEG, TIFF, BMP or WebP"
         raise ReadError(f"{path}: found no image that can be read; expected {formats}. Convert it.") from error
     except Image.DecompressionBombError as error:
-        raise ReadError(f"{path}: found an image of far too many pixels ({error}). Scale it down.") from error
+        counted = re.search(r"\d+", str(error))  # Pillow refuses before the size can be read, with a limit of its own
+        found = f"{int(counted[0]):,} pixels" if counted else "far more pixels"
+        raise ReadError(
+            f"{path}: found {found}; expected at most {MAX_PIXELS // 10**6} million. Scale the image down."
+        ) from error
     except Exception as error:  # Pillow's decoders raise nearly any type on damaged files.
         found = f"a damaged or truncated image ({error})"
         raise ReadError(f"{path}: found {found}; expected a whole one. Fetch it again.") from error
