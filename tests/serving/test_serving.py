@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import logging
 import re
 import shutil
 import socket
@@ -162,6 +163,7 @@ def test_what_is_too_much_or_no_form_is_named(client, monkeypatch, name):
         monkeypatch.setattr(uploads_module, limit, value)
     answer = client.post("/api/predict", **request())
     assert (answer.status_code, text in answer.json()["error"]) == (status, True), answer.text
+    assert logging.getLogger("python_multipart").handlers, "its warnings would be written to the terminal"
     monkeypatch.undo()
     # What was refused holds no memory.
     monkeypatch.setattr(uploads_module, "MAX_HELD_BYTES", 10_000)

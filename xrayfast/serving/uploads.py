@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -30,6 +31,10 @@ MAX_HELD_BYTES = 2**30
 
 MAX_SECONDS = 600
 """For a request to arrive: one that never does would hold its memory."""
+
+
+# What is wrong with a form is in the answer; the parser's own warnings would let a stranger fill the terminal.
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
 
 class _MultiPartParser(MultiPartParser):
