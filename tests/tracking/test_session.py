@@ -6,9 +6,11 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import xrayfast as xf
 from tests.conftest import SMALL, add_tiny_resnet
+from xrayfast.cli import app
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError, Interrupted
 from xrayfast.progress import NullReporter
@@ -189,6 +191,14 @@ def test_a_missing_package_is_named_before_anything_is_made(data_dir, tmp_path, 
     assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="expected 'tensorboard', 'wandb', 'mlflow' or 'trackio'"):
         train(data_dir, tmp_path, track="comet")
+
+
+def test_the_command_names_a_missing_package_before_it_opens_data(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    words = ["fit", str(tmp_path / "none"), "--track", "tensorboard", "--runs", str(tmp_path)]
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 2 and isinstance(found.exception, SystemExit), found.output
+    assert "pip install 'xrayfast[tensorboard]'" in " ".join(found.output.split())
 
 
 def test_settings_have_no_folders_and_epochs_no_undefined_numbers():

@@ -118,11 +118,13 @@ def cross_validate(
         _show(out, cv)
         return
     from xrayfast.run import Run
+    from xrayfast.tracking.trackers import require_trackers
 
     dealt: dict[str, Any] = {} if folds is None else {"folds": folds}
     settings = read_settings(config, given | dealt, recipe)
     settings = settings.updated({"folds": settings.data.folds or DEFAULT_FOLDS, "fold": None})
     Run.require_code_of(settings, {})
+    require_trackers(settings.train.track)
     if fold is None:
         Run.require_creatable(runs or RUNS, name)
     manifest = open_and_show(out, settings)

@@ -86,10 +86,12 @@ def _fit(
             run = work_on(resume, reporter=reporter)
     else:
         from xrayfast.run import Run
+        from xrayfast.tracking.trackers import require_trackers
 
         settings = read_settings(config, given, recipe)
         Run.require_code_of(settings, {})
         Run.require_creatable(runs, name)
+        require_trackers(settings.train.track)
         manifest = open_and_show(out, settings)
         with reporting(out) as reporter:
             with checking_settings(manifest, settings) as raise_problem:
