@@ -5,8 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import xrayfast as xf
 from tests.conftest import SMALL, add_tiny_resnet
 from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.errors import ConfigError, Interrupted, TrainingError
+from xrayfast.errors.signals import Stopped, handling_signals
 from xrayfast.learning.distributed import world as world_module
 from xrayfast.learning.distributed.rows import OwnRows, split_rows
 from xrayfast.learning.distributed.world import World, join_process_group
@@ -291,14 +294,23 @@ def test_devices_on_which_ranks_cannot_train_are_refused(monkeypatch, kind, mess
 
 
 def test_where_the_others_do_not_come_the_error_says_so(monkeypatch):
-    from datetime import timedelta
-
     monkeypatch.setattr(world_module, "JOIN_TIMEOUT", timedelta(milliseconds=200))
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
         monkeypatch.setenv(name, value)
     message = "Rank 1 of the 2 that torchrun started could not join the others at 127"
     with pytest.raises(ConfigError, match=message), join_process_group("cpu"):
         pass
+
+
+def test_a_signal_ends_the_wait_for_the_others(monkeypatch):
+    monkeypatch.setattr(world_module, "JOIN_TIMEOUT", timedelta(seconds=8))
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
+        monkeypatch.setenv(name, value)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    start = time.monotonic()
+    with pytest.raises(Stopped), handling_signals(), join_process_group("cpu"):
+        pass
+    assert time.monotonic() - start < 4
 
 
 FIT = ["--weights", "none", "--size", "32", "--batch-size", "4", "--device", "cpu", "--resamples", "0"]

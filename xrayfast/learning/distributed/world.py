@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from xrayfast.errors import ConfigError, TrainingError, truncate
 from xrayfast.launch import Launch, find_launch
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.distributed.rows import LostRankError, OwnRows, naming_lost_ranks
+
+T = TypeVar("T")
 
 JOIN_TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others to be started."""
@@ -198,7 +201,7 @@ def _join(launch: Launch, backend: str) -> None:
     try:
         # init_process_group has one timeout, for this and for all that follows.
         meeting = rendezvous(launch.url, launch.rank, launch.world_size, timeout=JOIN_TIMEOUT)
-        store, rank, world_size = next(meeting)
+        store, rank, world_size = _interruptible(lambda: next(meeting))
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
     except (RuntimeError, ValueError, OSError) as error:
         place = launch.url.removeprefix("tcp://")
@@ -209,6 +212,26 @@ def _join(launch: Launch, backend: str) -> None:
             f"at {place} in {JOIN_TIMEOUT.seconds // 60} minutes: {truncate(str(error), 300)} MASTER_ADDR and "
             "MASTER_PORT name another host of this job and another port."
         ) from error
+
+
+def _interruptible(wait: Callable[[], T]) -> T:
+    """What `wait` gives, or raises. It waits in a thread: while torch looks for the others no signal is handled."""
+    found: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(wait())
+        except BaseException as error:
+            failed.append(error)
+
+    waiting = threading.Thread(target=run, name="join-ranks", daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(0.1)
+    if failed:
+        raise failed[0]
+    return found[0]
 
 
 def _backend(device: Device, launch: Launch) -> str:
