@@ -105,7 +105,9 @@ class Run(HasOverview):
     def __init__(self, path: Path | str) -> None:
         self.downloaded = download(path) if is_hub_name(path) else None
         if self.downloaded and not self.downloaded.is_pinned:
-            warn(f"{PREFIX}{self.downloaded.repository}: revision {self.downloaded.asked} is {self.downloaded}.")
+            why, name = self.downloaded.unreachable, f"{PREFIX}{self.downloaded.repository}"
+            before = f", as it was downloaded before: the server can't be reached now ({why})" if why else ""
+            warn(f"{name}: revision {self.downloaded.asked} is {self.downloaded}{before}.")
         self.path = self.downloaded.path if self.downloaded else Path(path)
         self.report_path, self.claim_path = self.path / "report.html", self.path / "claim.md"
         self.model_card_path, self.new_model_path = self.path / "model_card.md", self.path / MODEL_FILE

@@ -139,6 +139,10 @@ def test_offline_what_was_downloaded_is_taken(run, hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     hub.requests.clear()
     assert Run(pushed.name).path == first.path and download("hf:group/chest").commit == pushed.commit
+    with pytest.warns(
+        UserWarning, match=rf"{pushed.commit}, as it was downloaded before: the server can't be reached now"
+    ):
+        Run("hf:group/chest")
     assert hub.requests == []
     with pytest.raises(RunError, match=r"can't be reached .*revision main was not downloaded before"):
         download("hf:group/other")

@@ -47,12 +47,15 @@ class Downloaded:
         commit: 40 hexadecimal digits.
         path: of its folder in the cache, which is only read.
         asked: what was asked for, a branch, tag or commit.
+        unreachable: why the server could not be asked, so that the revision is as it was downloaded before; "" where it
+            was asked.
     """
 
     repository: str
     commit: str
     path: Path
     asked: str
+    unreachable: str = ""
 
     def __str__(self) -> str:
         """The name that always gives this commit."""
@@ -169,7 +172,7 @@ def _from_cache(hub: Any, repository: str, asked: str, why: Exception) -> Downlo
         ) from error
     if not (path / INFO_FILE).is_file():
         raise RunError(f"{PREFIX}{repository}: what was downloaded before is no run of xrayfast, and {_reason(why)}.")
-    return Downloaded(repository, path.name, path, asked)
+    return Downloaded(repository, path.name, path, asked, _reason(why))
 
 
 def _is_network_error(error: BaseException) -> bool:
