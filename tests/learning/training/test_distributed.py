@@ -313,6 +313,17 @@ def test_a_signal_ends_the_wait_for_the_others(monkeypatch):
     assert time.monotonic() - start < 4
 
 
+@pytest.mark.parametrize(
+    ("rank", "task", "said"),
+    [(0, "begins a", "another rank does something else;"), (1, "begins b", "rank 1 begins b;")],
+)
+def test_ranks_with_different_commands_say_so(monkeypatch, rank, task, said):
+    monkeypatch.setattr(World, "broadcast_text", lambda *_: "begins a")
+    monkeypatch.setattr(World, "highest", lambda *_: 1)
+    with pytest.raises(ConfigError, match=f"Rank zero begins a, and {said} expected one command"):
+        World(rank, 2).require_alike(task)
+
+
 FIT = ["--weights", "none", "--size", "32", "--batch-size", "4", "--device", "cpu", "--resamples", "0"]
 
 

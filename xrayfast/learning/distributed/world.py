@@ -104,9 +104,10 @@ class World:
         """
         first = self.broadcast_text(task)
         if self.highest(task != first):
+            other = f"rank {self.rank} {task}" if task != first else "another rank does something else"
             raise ConfigError(
-                f"Rank zero {first}, and rank {self.rank} {task}, or another one does something else; expected one "
-                "command for all ranks, and one folder of runs that all of them see."
+                f"Rank zero {first}, and {other}; expected one command for all ranks, and one folder of runs that all "
+                "of them see."
             )
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
@@ -209,8 +210,8 @@ def _join(launch: Launch, backend: str) -> None:
             place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise ConfigError(
             f"Rank {launch.rank} of the {launch.world_size} that {launch.launcher} started could not join the others "
-            f"at {place} in {JOIN_TIMEOUT.seconds // 60} minutes: {truncate(str(error), 300)} MASTER_ADDR and "
-            "MASTER_PORT name another host of this job and another port."
+            f"at {place}, waiting for up to {JOIN_TIMEOUT.seconds // 60} minutes: {truncate(str(error), 300)}. "
+            "MASTER_ADDR and MASTER_PORT name another host of this job and another port."
         ) from error
 
 
