@@ -38,7 +38,7 @@ def test_paths_and_users_are_no_clean_text(text):
     assert KNOWN.find(text) is None and not KNOWN.is_clean(text)
 
 
-@pytest.mark.parametrize("text", ["beside it: a/9_1.jpg, b.dcm and 3 more", "x.PNG", "'f.nii.gz'"])
+@pytest.mark.parametrize("text", ["beside it: a/9_1.jpg, b.dcm and 3 more", "x.PNG", "y.jfif", "'f.nii.gz'"])
 def test_image_files_that_are_not_the_run_s_are_found_too(text):
     assert KNOWN.find(text) and not KNOWN.is_clean(text)
 

@@ -14,7 +14,7 @@ LEAST_CHARACTERS = 4
 
 _TOKEN = re.compile(r"[^\s'\"`|,;:()\[\]<>*]+")
 
-_IMAGE_FILE = re.compile(r"\S+\.(png|jpe?g|jpe|tiff?|bmp|webp|dcm|dicom|dic|gif|jp2|nii|gz)")
+_IMAGE_FILE = re.compile(r"\S+\.(png|jpe?g|jpe|jfif|tiff?|bmp|webp|dcm|dicom|dic|gif|jp2|nii|gz)")
 """Also of images that are not the run's, such as those in no row of its table."""
 
 _FILE = re.compile(r"\S+\.[a-z][a-z0-9]{1,8}")
