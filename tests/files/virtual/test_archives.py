@@ -144,6 +144,18 @@ def test_tables_name_members_in_any_way(plain, tmp_path):
         opened(tmp_path, labels=labels)
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_packed_table_in_an_archive(plain, tmp_path, suffix):
+    text = "image,label\n" + "".join(f"normal/000{i}.png,{'ab'[i % 2]}\n" for i in range(4))
+    (plain / "labels.csv.gz").write_bytes(gzip.compress(text.encode()))
+    archive = pack(plain, tmp_path / f"a{suffix}")
+    found = opened(archive, labels=archive / "labels.csv.gz")
+    assert rows(found) == rows(opened(plain, labels=plain / "labels.csv.gz")) and len(found) == 4
+    (plain / "labels.csv.gz").write_bytes(gzip.compress(text.encode())[:-20])
+    with pytest.raises(DataError, match="found a damaged gzip file"):
+        opened(pack(plain, tmp_path / f"cut{suffix}"), labels=tmp_path / f"cut{suffix}" / "labels.csv.gz")
+
+
 def test_archives_as_nih_publishes_them_are_read_in_place(tmp_path):
     for part in (1, 2):
         write_images(tmp_path / f"part{part}", 4, seed=part)

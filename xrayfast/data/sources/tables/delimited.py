@@ -98,7 +98,15 @@ def _encoding(file: Path) -> str:
 
 
 class _Unpacked(gzip.GzipFile):
-    """A gzip file that refuses to become larger than a table may be."""
+    """A gzip file, also of an archive or on another machine, that refuses to become larger than a table may be."""
+
+    def __init__(self, file: Path) -> None:
+        self._packed = file.open("rb")
+        super().__init__(str(file), "rb", fileobj=self._packed)
+
+    def close(self) -> None:
+        super().close()
+        self._packed.close()
 
     def read1(self, size: int = -1) -> bytes:
         content = super().read1(size)
@@ -109,7 +117,7 @@ class _Unpacked(gzip.GzipFile):
 
 def _bytes(file: Path) -> gzip.GzipFile | io.BufferedReader:
     require_regular_file(file, "a table (CSV or TSV)", MAX_TABLE_BYTES, DataError)
-    return _Unpacked(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb")
+    return _Unpacked(file) if file.suffix.lower() == ".gz" else file.open("rb")
 
 
 def _open(file: Path, encoding: str) -> TextIO:
