@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import shutil
 import stat
 import struct
 import tarfile
@@ -146,6 +147,7 @@ def test_tables_name_members_in_any_way(plain, tmp_path):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_packed_table_in_an_archive(plain, tmp_path, suffix):
+    plain = shutil.copytree(plain, tmp_path / "plain")
     text = "image,label\n" + "".join(f"normal/000{i}.png,{'ab'[i % 2]}\n" for i in range(4))
     (plain / "labels.csv.gz").write_bytes(gzip.compress(text.encode()))
     archive = pack(plain, tmp_path / f"a{suffix}")
