@@ -475,6 +475,24 @@ def test_fit_refuses_leaks_unless_they_are_allowed(leaky):
     assert "Trained with leaks allowed" in json.loads(Path("runs/tiny_resnet-1/run.json").read_text())["remarks"][0]
 
 
+def test_no_table_is_written_over_the_data_that_it_is_made_from(at, data_dir, tiny_run):
+    shutil.copytree(data_dir, "films")
+    table, image = Path("films/labels.csv"), min(Path("films").rglob("*.png"))
+    archive = Path(shutil.make_archive("films", "zip", "films"))
+    before = [file.read_bytes() for file in (archive, table, image)]
+    for arguments in (
+        ("predict", tiny_run.path, archive, "-o", archive),
+        ("predict", tiny_run.path, image, "-o", image),
+        ("split", table, "--size", 64, "-o", table),
+        ("split", archive, "--size", 64, "-o", archive),
+        ("split", "films", "--labels", table, "--size", 64, "-o", at / "films/../films/labels.csv"),
+    ):
+        assert "Choose another" in call(*arguments, code=1).output.replace("\n", " ")
+    assert [file.read_bytes() for file in (archive, table, image)] == before
+    Path("old.csv").write_text("an older file\n")
+    call("predict", tiny_run.path, image, "-o", "old.csv")
+
+
 def test_split_writes_what_fit_replays(at, data_dir):
     done = call("split", data_dir, "-o", "split.csv", "--test-fraction", 0.2, "--size", 64)
     assert re.search(r"label +train", done.stdout)

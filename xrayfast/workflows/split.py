@@ -12,7 +12,7 @@ from xrayfast.config import Config
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import write_csv
+from xrayfast.files import require_table_file, write_csv
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.workflows.data import decode, opened, unused_data_settings
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
@@ -40,13 +40,15 @@ def split(
 
     Raises:
         DataError: the data can't be used, images can't be read, or a given split has leaks.
-        WriteError: the file can't be written.
+        WriteError: the file can't be written, or is an image, an archive or the table that is read.
     """
     config = config or Config()
     if output is not None and not Path(output).absolute().parent.is_dir():
         raise DataError(f"{output}: there is no folder {Path(output).absolute().parent} to write it to.")
     idle = unused_data_settings(data, config)
     data = opened(data, config)
+    if output is not None:
+        require_table_file(Path(output), data.config.source, data.config.labels)
     data = replace(data, notes=(*data.notes, *idle))
     with show_progress(progress) as reporter:
         data, images = decode(data, config.model.size, reporter.preparing)
