@@ -483,6 +483,8 @@ def test_no_table_is_written_over_the_data_that_it_is_made_from(at, data_dir, ti
     for arguments in (
         ("predict", tiny_run.path, archive, "-o", archive),
         ("predict", tiny_run.path, image, "-o", image),
+        ("compare", tiny_run.path, tiny_run.path, "--csv", archive),
+        ("compare", tiny_run.path, tiny_run.path, "--page", image),
         ("split", table, "--size", 64, "-o", table),
         ("split", archive, "--size", 64, "-o", archive),
         ("split", "films", "--labels", table, "--size", 64, "-o", at / "films/../films/labels.csv"),

@@ -228,8 +228,8 @@ def require_output_file(path: Path) -> None:
         )
 
 
-def require_table_file(path: Path, *read: Path | None) -> None:
-    """Refuse to write a table over an image, an archive or another file that is no text, or over what it is made from.
+def require_text_file(path: Path, *read: Path | None) -> None:
+    """Refuse to write a table or page over a file that is no text, such as an image, or over what it is made from.
 
     Raises:
         WriteError: as said, or as by `require_output_file`.
@@ -241,8 +241,8 @@ def require_table_file(path: Path, *read: Path | None) -> None:
         is_text = b"\0" not in stream.read(4096)
     if not is_text:
         raise WriteError(
-            f"{path}: found a file that is no text, such as an image or an archive; expected the name of a CSV file to "
-            "write. Choose another."
+            f"{path}: found a file that is no text, such as an image or an archive; expected the name of a file "
+            "to write. Choose another."
         )
     if any(file is not None and os.path.realpath(file) == os.path.realpath(path) for file in read):
         raise WriteError(

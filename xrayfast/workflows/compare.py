@@ -24,7 +24,7 @@ from xrayfast.config import (
 )
 from xrayfast.errors import ConfigError, RunError, did_you_mean, plural_noun, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import INFO_FILE, read_csv, require_output_file, write_text
+from xrayfast.files import INFO_FILE, read_csv, require_text_file, write_text
 from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
@@ -97,7 +97,7 @@ def compare(
         WriteError: the page can't be written.
     """
     if page is not None:
-        require_output_file(Path(page))
+        require_text_file(Path(page))
     groups = (by,) if isinstance(by, str) else tuple(by)
     found, notes = _collect_runs(runs)
     task = _common_task(found)

@@ -12,7 +12,7 @@ from xrayfast.config import Config
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import require_table_file, write_csv
+from xrayfast.files import require_text_file, write_csv
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.workflows.data import decode, opened, unused_data_settings
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
@@ -48,7 +48,7 @@ def split(
     idle = unused_data_settings(data, config)
     data = opened(data, config)
     if output is not None:
-        require_table_file(Path(output), data.config.source, data.config.labels)
+        require_text_file(Path(output), data.config.source, data.config.labels)
     data = replace(data, notes=(*data.notes, *idle))
     with show_progress(progress) as reporter:
         data, images = decode(data, config.model.size, reporter.preparing)

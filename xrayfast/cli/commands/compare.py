@@ -82,14 +82,14 @@ def compare(
     check_choice(split, PREDICTED_SPLITS, "--split")
     check_choice(unit, get_args(Unit), "--unit")
     check_choice(unit_join, get_args(UnitJoin), "--unit-join")
-    from xrayfast.files import require_table_file, write_csv
+    from xrayfast.files import require_text_file, write_csv
     from xrayfast.workflows.compare import compare as work
 
     out = Output(as_json)
     for path in filter(None, (csv, page)):
         require_output(path)
     if csv:
-        require_table_file(csv)
+        require_text_file(csv)
     with reporting(out) as reporter:
         found = work(
             runs,

@@ -45,7 +45,7 @@ def predict(
     o.check_choice(given.get("device"), get_args(Device), "--device")
     from xrayfast.cli.results import show_uncalibrated
     from xrayfast.exported.onnx_model import is_model_file
-    from xrayfast.files import INFO_FILE, require_table_file, write_csv
+    from xrayfast.files import INFO_FILE, require_text_file, write_csv
     from xrayfast.hub.download import is_hub_name
     from xrayfast.run import Run
 
@@ -54,7 +54,7 @@ def predict(
     while sources and (is_hub_name(sources[0]) or (Path(sources[0]) / INFO_FILE).is_file()):
         chosen.append(Run(sources.pop(0)))
     require_output(output)
-    require_table_file(output)
+    require_text_file(output)
     from xrayfast.workflows.predict import CSV_NUMBERS
     from xrayfast.workflows.predict import predict as work
 
