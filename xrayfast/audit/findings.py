@@ -355,7 +355,7 @@ def _properties(group: str, shortcuts: Shortcuts) -> str:
 
 def image_findings(data: Manifest, features: Features) -> list[Finding]:
     """Odd images: tiny, long, and those that were read with a note that needs attention."""
-    names = [data.table["image"].tolist()[row] for row in features.rows.tolist()]
+    names = data.table["image"].to_numpy()[features.rows].tolist()
     width, height = (np.array([getattr(info, side) for info in features.image_infos]) for side in ("width", "height"))
     odd = {
         "tiny": (
