@@ -55,6 +55,8 @@ _FEW_PATIENTS = 5  # too few to divide
 
 _MANY = 20  # images that few patients have
 
+_CHUNK = 1 << 16  # paths that are there as texts of Python at a time
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Manifest(HasOverview):
@@ -413,11 +415,11 @@ def _require_splits(
 
 
 def _build_table(records: ImageRecords, splits: Sequence[Split], labels: Sequence[str]) -> pd.DataFrame:
-    """The manifest's table, without columns of which nothing is known, except `patient`; takes the records' paths."""
+    """The manifest's table, without columns of which nothing is known, except `patient`."""
     n = len(records.names)
-    table: pd.DataFrame = pd.DataFrame({"path": records.paths})
-    records.paths = []  # of ten million images they take a gigabyte, beside the table's own
-    table.insert(0, "image", records.names)
+    chunks = range(0, n, _CHUNK) or [0]
+    path = pd.concat([pd.Series([*records.paths[start : start + _CHUNK]]) for start in chunks], ignore_index=True)
+    table: pd.DataFrame = pd.DataFrame({"image": records.names, "path": path})
     table["patient"] = _texts(pseudonymize(records.patients, "P") or [None] * n)
     table["split"], table["labels"] = splits, labels
     if records.sexes and any(records.sexes):

@@ -122,6 +122,9 @@ def _is_file(entry: Entry) -> bool:
 _HIDDEN = frozenset({"__MACOSX", "@eaDir"})
 """Folders that unpacking and file servers make: of resource forks and thumbnails."""
 
+_MAYBE_ELSEWHERE = ("", "/", "\\", ".")
+"""First characters of names that may not be below the root."""
+
 MAX_PATH = 4096
 """Most characters of a path, as on Linux."""
 
@@ -406,17 +409,19 @@ class Finder:
 
     def others(self, found: Collection[str]) -> list[str]:
         """The names of images that are not among those found, in folders of the latter."""
-        folders = {posixpath.dirname(name) for name in found}
+        folders = {*map(_folder, found)}
         names = {prefix + file for prefix, files in self._left.items() for file in files}
         if self._names:
-            names |= {name for name in self._names if posixpath.dirname(name) in folders}
+            names |= {name for name in self._names if _folder(name) in folders}
             names -= {*found}
-        names = {name for name in names if posixpath.dirname(name) in folders}
+        names = {name for name in names if _folder(name) in folders}
         images = (name for name in names if _stem(name) != name and not is_derived(name))
         return sorted(name for name in images if not posixpath.basename(name).startswith("."))
 
     def path(self, name: str) -> str:
         """The absolute path of a file with this name."""
+        if name[:1] not in _MAYBE_ELSEWHERE and ":" not in name and not self._addresses:  # of most, and of millions
+            return self._start + name
         if name in self._addresses:
             return self._addresses[name]
         if is_absolute(name):

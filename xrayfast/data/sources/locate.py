@@ -16,6 +16,7 @@ from xrayfast.data.sources.columns import Columns, quote
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.file_matching import Finder, Matches, absolute
 from xrayfast.data.sources.identifiers import plain_numbers, plain_signs
+from xrayfast.data.sources.records import FilePaths
 from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, plural, shorten
@@ -41,7 +42,7 @@ class RowFiles:
     """
 
     names: list[str]
-    paths: list[str]
+    paths: FilePaths
     rows: npt.NDArray[np.intp]
     images: npt.NDArray[np.integer]
     first: npt.NDArray[np.intp]
@@ -108,7 +109,7 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
         )
     return RowFiles(
         images.texts,
-        [finder.path(name) for name in images.texts],
+        FilePaths(images.texts, finder.path),
         rows,
         images.codes,
         rows[first],

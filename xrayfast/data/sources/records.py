@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from xrayfast.data.images.names import folders_of
 from xrayfast.data.labels.targets import RawLabels, Where
@@ -16,6 +16,30 @@ T = TypeVar("T")
 
 NO_FILE = "listed without a file"
 """Why rows of a table are left out whose image is not there."""
+
+
+class FilePaths(Sequence[str]):
+    """The absolute paths of N names, each made when it is asked for: as texts those of ten million take a gigabyte."""
+
+    def __init__(self, names: Sequence[str], path_of: Callable[[str], str] = str) -> None:
+        self.names, self._path_of = names, path_of
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._path_of, self.names)
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> FilePaths: ...
+    def __getitem__(self, i: int | slice) -> str | FilePaths:
+        return self.of(self.names[i]) if isinstance(i, slice) else self._path_of(self.names[i])
+
+    def of(self, names: Sequence[str]) -> FilePaths:
+        """Those of other names."""
+        return FilePaths(names, self._path_of)
 
 
 @dataclass
@@ -39,7 +63,7 @@ class ImageRecords:
     """
 
     names: list[str]
-    paths: list[str]
+    paths: FilePaths
     labels: RawLabels
     where: Where
     splits: Sequence[Split | None] | None = None
@@ -68,7 +92,7 @@ class ImageRecords:
         return replace(
             self,
             names=[self.names[i] for i in rows],
-            paths=[self.paths[i] for i in rows],
+            paths=self.paths.of([self.paths.names[i] for i in rows]),
             labels=replace(self.labels, matrix=self.labels.matrix[list(rows)]),
             where=lambda i: self.where(rows[i]),
             splits=chosen(self.splits),

@@ -20,7 +20,7 @@ from xrayfast.data.labels.words import find_unlabeled, may_be_no_class
 from xrayfast.data.sources.class_folders.levels import choose_class_level, group_of
 from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import hidden_images, top_level, walk
-from xrayfast.data.sources.records import ImageRecords
+from xrayfast.data.sources.records import FilePaths, ImageRecords
 from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folders
 from xrayfast.data.splits.stratify import SPLITS, Split, note_split_words
 from xrayfast.errors import ConfigError, DataError, plural, shorten
@@ -138,7 +138,7 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
         )
     return ImageRecords(
         names,
-        paths,
+        FilePaths(paths),
         RawLabels(labels, encode_labels(sets, labels), keep_no_finding=True),
         where=lambda i: names[i],
         splits=given or None,
