@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xrayfast.metrics.classification import Floats, ratio
-from xrayfast.metrics.grouped_sums import GroupedSums
-from xrayfast.metrics.reliability import Binning, inner_edges, top_label
+from xrayfast.metrics.grouped_sums import Summands
+from xrayfast.metrics.reliability import Binning, top_label
 
 if TYPE_CHECKING:
     from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
@@ -47,22 +47,18 @@ def top_label_gaps(resamples: Resamples, binning: Binning) -> Floats:
     return ratio(resamples.sums(_sum_top_label_gaps, binning), resamples.images[:, None])
 
 
-def _sum_label_gaps(split: ResampledMetrics, binning: Binning) -> GroupedSums:
-    rows_of = [np.flatnonzero(column >= 0) for column in split.truth.T]
-    edges = [inner_edges(split.probability[rows, i], binning=binning) for i, rows in enumerate(rows_of)]
+def _sum_label_gaps(split: ResampledMetrics, rows: slice, binning: Binning) -> Summands:
+    edges, truth, probability = split.edges(binning), split.truth[rows], split.probability[rows]
     n_bins = max(map(len, edges)) + 1
-
-    def sums(label: int) -> GroupedSums:
-        rows = rows_of[label]
-        probability = split.probability[rows, label]
-        gaps = split.truth[rows, label] - probability
-        return GroupedSums(split.n_units, (n_bins,), np.searchsorted(edges[label], probability), split.unit[rows], gaps)
-
-    return GroupedSums.stack(map(sums, range(len(edges))))
+    bins = np.column_stack([np.searchsorted(ends, values) for ends, values in zip(edges, probability.T, strict=True)])
+    gaps = np.where(truth >= 0, truth - probability, 0.0)
+    return Summands((len(edges), n_bins), n_bins * np.arange(len(edges)) + bins, gaps)
 
 
-def _sum_top_label_gaps(split: ResampledMetrics, binning: Binning) -> GroupedSums:
-    right, confidence, rows = top_label(split.truth, split.probability)
-    ends = inner_edges(confidence, binning=binning)
-    which = np.searchsorted(ends, confidence)
-    return GroupedSums(split.n_units, (len(ends) + 1,), which, split.unit[rows], right - confidence)
+def _sum_top_label_gaps(split: ResampledMetrics, rows: slice, binning: Binning) -> Summands:
+    (edges,) = split.edges(binning, top=True)
+    right, confidence, known = top_label(split.truth[rows], split.probability[rows])
+    gaps = np.zeros(len(split.truth[rows]))
+    bins = np.zeros(gaps.shape, np.int64)
+    gaps[known], bins[known] = right - confidence, np.searchsorted(edges, confidence)
+    return Summands((len(edges) + 1,), bins[:, None], gaps[:, None])

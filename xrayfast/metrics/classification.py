@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 T = TypeVar("T")
 
+_ROWS = 2**16
+
 
 def auroc(truth: ArrayLike, score: ArrayLike) -> float:
     """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
@@ -139,8 +141,16 @@ def cooccurrence(truth: ArrayLike, predicted: ArrayLike) -> Counts:
         several labels.
     """
     truth = np.asarray(truth)
-    carried = (truth == 1).astype(np.int64)
-    counts: Counts = carried.T @ (np.asarray(predicted, dtype=np.int64) * (truth >= 0))
+    return count_pairs(truth == 1, np.asarray(predicted, dtype=bool) & (truth >= 0))
+
+
+def count_pairs(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Counts:
+    """(L, M) on how many of N rows a column of (N, L) and one of (N, M) are both true."""
+    counts: Counts = np.zeros((first.shape[1], second.shape[1]), np.int64)
+    for start in range(0, len(first), _ROWS):
+        rows = slice(start, start + _ROWS)
+        # A product of integers is many times slower, and single precision counts so few exactly.
+        counts += (first[rows].astype(np.float32).T @ second[rows].astype(np.float32)).astype(np.int64)
     return counts
 
 

@@ -11,6 +11,8 @@ from xrayfast.metrics.classification import Floats
 
 Indices = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+DrawnCounts = NDArray[np.int16]
+"""How often patients (or images) are drawn. None of so many that int16 could not count it is ever drawn that often."""
 
 ROUNDING = 1e-6
 """How far outside [0, 1] a probability may lie, for rounding in single precision."""

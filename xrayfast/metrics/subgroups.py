@@ -16,7 +16,7 @@ from xrayfast.errors import plural, plural_noun, shorten
 from xrayfast.metrics.claims.gap_test import permutation_p, permuted_metrics
 from xrayfast.metrics.claims.headline import FEW_PATIENTS
 from xrayfast.metrics.classification import Floats, nan_to_none
-from xrayfast.metrics.inputs import Bools, Indices, count_patients
+from xrayfast.metrics.inputs import Bools, DrawnCounts, Indices, count_patients
 from xrayfast.metrics.intervals.bootstrap import MAX_UNDEFINED, MIN_FOR_MEAN_PRECISION, MIN_UNITS
 from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.confidence_limits import bca
@@ -181,7 +181,7 @@ def _gaps(
     names, samples = list(members), [split.select(rows) for rows in members.values()]
     # The patients of the whole split are drawn, so that one who is in two subgroups is drawn for both at once.
     own = [np.unique(split.unit[rows]) for rows in members.values()]
-    values = _compute(samples, own, iter([np.ones((1, split.n_units))]))
+    values = _compute(samples, own, iter([np.ones((1, split.n_units), np.int16)]))
     enough = _enough(split, list(members.values()))
     if positive is not None:  # the gaps of the other class are the same
         for name in GAP_METRICS:
@@ -226,7 +226,7 @@ def _largest_gaps(values: Floats, enough: Bools, one: _Contrast) -> Floats:
 
 
 def _compute(
-    samples: Sequence[ResampledMetrics], own: Sequence[Indices], counts: Iterator[Floats]
+    samples: Sequence[ResampledMetrics], own: Sequence[Indices], counts: Iterator[DrawnCounts]
 ) -> dict[str, Floats]:
     """(G, B, L) by the names of `GAP_METRICS`, and the share of images with everything right as (G, B, 1)."""
     task = samples[0].task

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from xrayfast.config import Task, Unit
 from xrayfast.errors import plural_noun
-from xrayfast.metrics.classification import binary_counts, confusion_matrix, cooccurrence, nan_to_none
+from xrayfast.metrics.classification import (
+    binary_counts,
+    confusion_matrix,
+    cooccurrence,
+    count_pairs,
+    nan_to_none,
+)
 from xrayfast.metrics.inputs import LEVEL
 from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, intervals
 from xrayfast.metrics.intervals.delong import delong
@@ -189,9 +195,7 @@ def most_confused(truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence
         Pairs as actual, predicted and count: the images on which `actual` is a false negative and `predicted` a false
         positive. For single-label tasks these are the cells off the diagonal of the confusion matrix.
     """
-    missed = ((truth == 1) & (predicted == 0)).astype(np.int64)
-    false = ((truth == 0) & (predicted == 1)).astype(np.int64)
-    counts = missed.T @ false
+    counts = count_pairs((truth == 1) & (predicted == 0), (truth == 0) & (predicted == 1))
     pairs = [
         {"actual": labels[i], "predicted": labels[j], "count": int(counts[i, j])}
         for i, j in zip(*np.nonzero(counts), strict=True)

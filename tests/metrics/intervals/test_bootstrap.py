@@ -10,7 +10,8 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from tests.metrics.cases import many_labels, one_class
-from xrayfast.metrics.intervals import resampling
+from xrayfast.metrics import ranking
+from xrayfast.metrics.intervals import estimates, resampled_metrics, resampling
 from xrayfast.metrics.intervals.bootstrap import MIN_FOR_MEAN_PRECISION, intervals, paired_differences
 from xrayfast.metrics.intervals.formulas import METHODS, newcombe_auroc
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
@@ -58,6 +59,24 @@ def test_the_seed_decides_and_the_memory_does_not(monkeypatch):
     before = np.random.get_state()[1].copy()
     intervals(ResampledMetrics(truth, probability, "multi"), resamples=5)
     assert (np.random.get_state()[1] == before).all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_work_in_parts_gives_the_same(task, monkeypatch):
+    truth, probability = TASKS[task](n=90)
+    truth[::7] = -1
+    groups = np.arange(90) // 2
+    whole = intervals(ResampledMetrics(truth, probability, task, groups, prevalence=0.1), resamples=40)
+    for module, name, size in (
+        (resampled_metrics, "_ROWS", 7),
+        (ranking, "_AT_ONCE", 200),
+        (ranking, "_PIECE", 5),
+        (estimates, "_MANY_CELLS", 0),
+    ):
+        monkeypatch.setattr(module, name, size)
+    parts = intervals(ResampledMetrics(truth, probability, task, groups, prevalence=0.1), resamples=40)
+    for (name, one), (_, other) in zip(every(whole), every(parts), strict=True):
+        assert (one.low, one.value, one.high) == pytest.approx((other.low, other.value, other.high), abs=1e-12), name
 
 
 def test_patients_are_left_out_once_each():

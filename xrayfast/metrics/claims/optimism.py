@@ -48,7 +48,7 @@ def f1_optimism(truth: NDArray[np.integer], score: Floats, unit: NDArray[np.inte
     apparent = float((2 * hits / (called + total[:, None])).max())
     found = np.zeros(3)
     for counts in draws(int(of_image.max()) + 1, RESAMPLES, seed, max(1, _BLOCK // len(ranked))):
-        weights = counts[:, of_image]
+        weights = counts[:, of_image].astype(np.float64)
         hits, called, total = sums(weights)
         best = (2 * hits / np.maximum(called + total[:, None], 1)).argmax(axis=1)
         drawn = np.arange(len(best))[total > 0]

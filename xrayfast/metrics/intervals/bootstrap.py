@@ -15,7 +15,7 @@ from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.intervals.confidence_limits import bca, norm_limits
 from xrayfast.metrics.intervals.estimates import SplitEstimates
 from xrayfast.metrics.intervals.formulas import FEW_FOR_BOOTSTRAP, Estimate, difference_of
-from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import block_size, compute_blocks, difference, draws, left_out
 from xrayfast.metrics.registry import AbsoluteSum, Metric, metric_title
 
@@ -161,22 +161,15 @@ def intervals(split: ResampledMetrics, resamples: int = 1000, seed: int = 0) -> 
     Efron 1979 and 1987; of clusters Field and Welsh 2007.
     """
     estimates = SplitEstimates(split)
-    found = _bca([split], estimates, resamples, seed)
+    found, drawn = _bca([split], estimates, resamples, seed)
     if split.n_units < MIN_UNITS:
         return found
-    metrics = [*split.overall_metrics.values(), *split.label_metrics.values()]
-    sums = [metric.compute for metric in metrics if isinstance(metric.compute, AbsoluteSum)]
-    blocks = [
-        [total.terms(block) for total in sums]
-        for block in (Resamples(split, counts) for counts in draws(split.n_units, resamples, seed, block_size(split)))
-    ]
-    drawn = {total: np.concatenate(terms) for total, terms in zip(sums, zip(*blocks, strict=True), strict=True)}
     rare = any(0 < count < MIN_FOR_MEAN_PRECISION for count in estimates.positive)
 
     def chosen(interval: Interval, metric: Metric, estimate: Estimate | None, label: int | None = None) -> Interval:
         if isinstance(metric.compute, AbsoluteSum):
             cell = (...,) if label is None else (..., label, slice(None))
-            low, high = norm_limits(metric.compute.terms(split.whole)[0][cell], drawn[metric.compute][cell])
+            low, high = norm_limits(split.whole.values.terms[metric.compute][0][cell], drawn[metric.compute][cell])
             return replace(interval, low=low, high=high, method="inversion", fixed=False)
         if metric.name == "ap_macro" and rare and not math.isnan(interval.value):
             return replace(interval, low=math.nan, high=math.nan, undefined=0.0, fixed=False, biased=True)
@@ -217,7 +210,7 @@ def paired_differences(a: ResampledMetrics, b: ResampledMetrics, resamples: int 
         ValueError: As `intervals`.
     """
     sides = [SplitEstimates(split) for split in (a, b)]
-    found = _bca([a, b], sides[0], resamples, seed)
+    found, _ = _bca([a, b], sides[0], resamples, seed)
     if a.n_units < MIN_UNITS:
         return found
 
@@ -239,8 +232,12 @@ def paired_differences(a: ResampledMetrics, b: ResampledMetrics, resamples: int 
     return replace(found, overall=overall, per_label=per_label)
 
 
-def _bca(splits: Sequence[ResampledMetrics], estimates: SplitEstimates, resamples: int, seed: int) -> Intervals:
-    """Every metric of one split, or of the first minus the second of two, with its BCa interval; none of zero width."""
+def _bca(
+    splits: Sequence[ResampledMetrics], estimates: SplitEstimates, resamples: int, seed: int
+) -> tuple[Intervals, Mapping[AbsoluteSum, Floats]]:
+    """Every metric of one split, or of the first minus the second of two, with its BCa interval; none of zero width.
+    And the terms of one split's metrics in the resamples, see `MetricValues`.
+    """
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; expected at least 1")
     values, n_units, resampled = difference([split.whole.values for split in splits]), splits[0].n_units, []
@@ -273,7 +270,8 @@ def _bca(splits: Sequence[ResampledMetrics], estimates: SplitEstimates, resample
         )
         for name, row in values.per_label.items()
     }
-    return Intervals(overall, per_label, n_units, splits[0].by, resamples, seed, estimates.rarer)
+    found = Intervals(overall, per_label, n_units, splits[0].by, resamples, seed, estimates.rarer)
+    return found, resampled[0].terms if resampled else {}
 
 
 def _by_formula(found: Interval, estimate: Estimate | None) -> Interval:

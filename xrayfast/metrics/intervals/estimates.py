@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import Bools, Indices, count_patients
 from xrayfast.metrics.intervals.formulas import (
     Estimate,
+    are_few,
     estimate_auroc,
     estimate_average_precision,
     estimate_proportion,
+    estimate_proportion_of_sums,
     mean_of,
 )
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
-from xrayfast.metrics.registry import EXACT_MATCH, Metric
+from xrayfast.metrics.registry import EXACT_MATCH, Denominator, Metric
 
 _MEANS = {
     "auroc_macro": ("auroc",),
@@ -27,6 +31,19 @@ _MEANS = {
     "balanced_accuracy_macro": ("recall", "specificity"),
 }
 """Metrics over all labels that are means of metrics by label, each over the labels that have all of them."""
+
+_DENOMINATORS: Mapping[Denominator, Callable[[NDArray[np.int8], NDArray[np.int8]], Bools]] = {
+    "unmasked": lambda truth, predicted: truth >= 0,
+    "positive": lambda truth, predicted: truth == 1,
+    "negative": lambda truth, predicted: truth == 0,
+    "predicted positive": lambda truth, predicted: (truth >= 0) & (predicted == 1),
+    "predicted negative": lambda truth, predicted: (truth >= 0) & (predicted == 0),
+}
+"""Which of (N,) cells of a label a proportion is counted over."""
+
+_MANY_CELLS = 2**24
+"""From so many on the AUROC of all labels together has no estimate where its interval is a bootstrap's anyway: it takes
+a hundred bytes per cell."""
 
 
 class SplitEstimates:
@@ -49,19 +66,19 @@ class SplitEstimates:
 
     def overall(self, metric: Metric) -> Estimate | None:
         """A metric over all labels, likewise."""
-        split, cells = self._split, self._split.truth >= 0
+        split, n_labels = self._split, self._split.truth.shape[1]
         if metric.name in EXACT_MATCH.values():
-            rows = cells.any(axis=1)
-            right = ((split.predicted == split.truth) | ~cells).all(axis=1)
-            return self._proportion(right[rows], split.unit[rows])
+            rows = (split.truth >= 0).any(axis=1)
+            right = ((split.predicted == split.truth) | (split.truth < 0)).all(axis=1)
+            return _defined(estimate_proportion(right[rows], split.unit[rows], split.n_units))
         if metric.denominator is not None:
-            return self._estimate_proportion(metric, np.ones(cells.shape[1], dtype=bool))
+            return self._estimate_proportion(metric, range(n_labels))
         if metric.name == "auroc_micro":
-            return self._auroc(cells)
+            return self._estimate_pooled_auroc()
         if metric.name not in _MEANS:
             return None
         names = _MEANS[metric.name]
-        defined = [i for i in range(cells.shape[1]) if not any(math.isnan(split.per_label[name][i]) for name in names)]
+        defined = [i for i in range(n_labels) if not any(math.isnan(split.per_label[name][i]) for name in names)]
         found = [self.label(split.label_metrics[name], i) for i in defined for name in names]
         there = [one for one in found if one is not None]
         return mean_of(there) if there and len(there) == len(found) else None
@@ -82,11 +99,10 @@ class SplitEstimates:
 
     def _estimate_label(self, metric: Metric, label: int) -> Estimate | None:
         split = self._split
-        only = np.arange(split.truth.shape[1]) == label
         if metric.denominator is not None:
-            return self._estimate_proportion(metric, only)
+            return self._estimate_proportion(metric, [label])
         if metric.name == "auroc":
-            return self._auroc(split.label_cells(label))
+            return self._auroc(*split.cells_of(label))
         if metric.name == "balanced_accuracy":
             parts = [self.label(split.label_metrics[name], label) for name in ("recall", "specificity")]
             there = [one for one in parts if one is not None]
@@ -96,24 +112,25 @@ class SplitEstimates:
             return _defined(estimate_average_precision(value, self.positive[label], split.n_units))
         return None
 
-    def _estimate_proportion(self, metric: Metric, labels: Bools) -> Estimate | None:
-        split, unmasked = self._split, self._split.truth >= 0
-        assert metric.denominator is not None  # the callers asked
-        cells = {
-            "unmasked": unmasked,
-            "positive": split.truth == 1,
-            "negative": split.truth == 0,
-            "predicted positive": unmasked & (split.predicted == 1),
-            "predicted negative": unmasked & (split.predicted == 0),
-        }[metric.denominator] & labels
-        unit = np.broadcast_to(split.unit[:, None], cells.shape)[cells]
-        return self._proportion((split.predicted == split.truth)[cells], unit)
+    def _estimate_proportion(self, metric: Metric, labels: Iterable[int]) -> Estimate | None:
+        split = self._split
+        images, right = np.zeros((2, split.n_units), np.int64)
+        for label in labels:
+            truth, predicted = split.truth[:, label], split.predicted[:, label]
+            counted = _DENOMINATORS[metric.denominator or "unmasked"](truth, predicted)
+            images += np.bincount(split.unit[counted], minlength=split.n_units)
+            right += np.bincount(split.unit[counted & (predicted == truth)], minlength=split.n_units)
+        return _defined(estimate_proportion_of_sums(images, right))
 
-    def _proportion(self, success: Bools, unit: Indices) -> Estimate | None:
-        return _defined(estimate_proportion(success, unit, self._split.n_units))
+    def _estimate_pooled_auroc(self) -> Estimate | None:
+        split = self._split
+        if split.truth.size > _MANY_CELLS:
+            fewest = min(len(np.unique(split.unit[(split.truth == cell).any(axis=1)])) for cell in (0, 1))
+            if not are_few(fewest, split.overall["auroc_micro"]):
+                return None
+        return self._auroc(*map(np.concatenate, zip(*map(split.cells_of, range(split.truth.shape[1])), strict=True)))
 
-    def _auroc(self, cells: Bools) -> Estimate | None:
-        truth, probability, unit = self._split.take(cells)
+    def _auroc(self, truth: NDArray[np.int8], probability: Floats, unit: Indices) -> Estimate | None:
         return _defined(estimate_auroc(truth == 1, probability, unit, self._split.n_units))
 
 

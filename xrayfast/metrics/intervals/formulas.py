@@ -87,12 +87,16 @@ def estimate_proportion(success: Bools, unit: Indices, n_units: int, level: floa
     Wilson 1927; on effective images Franco, Little, Louis and Slud 2019 (Journal of Survey Statistics and Methodology
     7:334), who find Wilson's the best of eight there, and all too narrow with the plain estimate of the design effect.
     """
-    n = len(success)
-    if not n:
-        return Estimate(math.nan, math.nan, math.nan, np.zeros(n_units), "wilson")
     images = np.bincount(unit, minlength=n_units)
-    right: Floats = np.bincount(unit, weights=success, minlength=n_units).astype(np.float64)
-    patients, value = int((images > 0).sum()), float(success.mean())
+    return estimate_proportion_of_sums(images, np.bincount(unit[success], minlength=n_units), level)
+
+
+def estimate_proportion_of_sums(images: Indices, right: Indices, level: float = LEVEL) -> Estimate:
+    """The same from (U,) each patient's images in the denominator and (U,) those of them in the numerator."""
+    n = int(images.sum())
+    if not n:
+        return Estimate(math.nan, math.nan, math.nan, np.zeros(len(images)), "wilson")
+    patients, value = int((images > 0).sum()), float(right.sum() / n)
     influence = (right - value * images) / n
     size, method = float(n), "wilson"
     if patients < n:
@@ -127,9 +131,12 @@ def estimate_auroc(positive: Bools, score: Floats, unit: Indices, n_units: int) 
     else:
         m, n = float(patients[0]), float(patients[1])
     low, high = newcombe_auroc(found.value, m, n)
-    errors = min(patients) * min(found.value, 1 - found.value)
-    few = min(patients) < FEW_FOR_BOOTSTRAP or errors < FEW_ERRORS
-    return Estimate(found.value, low, high, found.influence, "newcombe", few)
+    return Estimate(found.value, low, high, found.influence, "newcombe", are_few(min(patients), found.value))
+
+
+def are_few(patients: int, auroc: float) -> bool:
+    """Whether patients of the rarer class, or the errors on them, are too few for the bootstrap of an AUROC."""
+    return patients < FEW_FOR_BOOTSTRAP or patients * min(auroc, 1 - auroc) < FEW_ERRORS
 
 
 def newcombe_auroc(auroc: float, positives: float, negatives: float, level: float = LEVEL) -> tuple[float, float]:
@@ -251,7 +258,7 @@ def _add_one(correlation: float, p: float, q: float, n: float) -> float:
     return min(max((both - p * q) / math.sqrt(p * (1 - p) * q * (1 - q)), -1.0), 1.0)
 
 
-def _proportion_design_effect(influence: Floats, value: float, images: Indices, right: Floats) -> float:
+def _proportion_design_effect(influence: Floats, value: float, images: Indices, right: Indices) -> float:
     n, patients = float(images.sum()), int((images > 0).sum())
     alike = float((images**2).sum()) / n
     rarer = int(min((right > 0).sum(), (right < images).sum()))

@@ -13,24 +13,34 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
 from xrayfast.metrics.classification import Floats, auroc, average_precision, ratio
-from xrayfast.metrics.grouped_sums import GroupedSums
-from xrayfast.metrics.inputs import Bools, Indices, sampling_units, table
+from xrayfast.metrics.grouped_sums import Summands
+from xrayfast.metrics.inputs import Bools, DrawnCounts, Indices, sampling_units, table
 from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.ranking import Ranking
-from xrayfast.metrics.registry import label_metrics, overall_metrics
+from xrayfast.metrics.registry import AbsoluteSum, label_metrics, overall_metrics
+from xrayfast.metrics.reliability import Binning, inner_edges, top_label
 from xrayfast.metrics.scoring import one_class
 
 ScoreFunction: TypeAlias = Callable[[NDArray[np.int8], Floats], float]
 CellFunction: TypeAlias = Callable[[NDArray[np.int8], Floats], Floats]
 ImageFunction: TypeAlias = Callable[[NDArray[np.int8], Floats, NDArray[np.int8]], NDArray[Any]]
+Prepare: TypeAlias = "Callable[..., Summands]"
+"""From a ResampledMetrics, some of its rows and further arguments to what these rows add to sums."""
+
+_ROWS = 2**14
+"""Images whose sums are taken at a time: what is prepared of ten million would not fit into memory. It is always as
+many, so that rounding does not depend on the memory."""
 
 
 @dataclass(frozen=True)
 class MetricValues:
-    """Metrics of B resamples: (B,) each overall, and (B, L) by label, by the names of the registry."""
+    """Metrics of B resamples: (B,) each overall, and (B, L) by label, by the names of the registry; and the (B, K) or
+    (B, L, K) terms of those that are sums of absolute values.
+    """
 
     overall: dict[str, Floats]
     per_label: dict[str, Floats]
+    terms: dict[AbsoluteSum, Floats]
 
 
 class ResampledMetrics:
@@ -86,7 +96,7 @@ class ResampledMetrics:
             raise ValueError(f"prevalence is {prevalence!r}; expected shares between 0 and 1")
         self.overall_metrics = overall_metrics(task)
         self.label_metrics = label_metrics(prevalence=prevalence is not None)
-        self._sums: dict[tuple[Any, ...], GroupedSums] = {}
+        self._edges: dict[tuple[Binning, bool], list[Floats]] = {}
 
     @property
     def overall(self) -> dict[str, float]:
@@ -103,41 +113,37 @@ class ResampledMetrics:
         arrays = self.truth[rows], self.probability[rows], self.task, self.unit[rows]
         return ResampledMetrics(*arrays, self.thresholds, self.prevalence)
 
-    def sums(self, prepare: Callable[..., GroupedSums], *args: Any) -> GroupedSums:
-        """`prepare(self, *args)`, computed once."""
-        key = (prepare, *args)
-        if key not in self._sums:
-            self._sums[key] = prepare(self, *args)
-        return self._sums[key]
+    def edges(self, binning: Binning, *, top: bool = False) -> list[Floats]:
+        """The edges of each label's bins, those of `reliability.inner_edges`; or of the most likely class alone."""
+        if (binning, top) not in self._edges:
+            columns = (self.cells_of(i)[1] for i in range(self.truth.shape[1]))
+            shown = [top_label(self.truth, self.probability)[1]] if top else columns
+            self._edges[binning, top] = [inner_edges(probability, binning=binning) for probability in shown]
+        return self._edges[binning, top]
 
-    def label_cells(self, label: int) -> Bools:
-        """(N, L) the cells of one label that are not masked."""
-        cells: Bools = (self.truth >= 0) & (np.arange(self.truth.shape[1]) == label)
-        return cells
-
-    def take(self, cells: Bools) -> tuple[NDArray[np.int8], Floats, Indices]:
-        """(K,) truth, probability and unit of the K cells chosen by an (N, L) mask."""
-        unit = np.broadcast_to(self.unit[:, None], cells.shape)[cells]
-        return self.truth[cells], self.probability[cells], unit
+    def cells_of(self, label: int) -> tuple[NDArray[np.int8], Floats, Indices]:
+        """(K,) truth, probability and unit of the K cells of one label that are not masked."""
+        rows = np.flatnonzero(self.truth[:, label] >= 0)
+        return self.truth[rows, label], self.probability[rows, label], self.unit[rows]
 
     @cached_property
     def rankings(self) -> list[Ranking]:
         """The order of each label's scores."""
-        return [self._ranking(self.label_cells(i)) for i in range(self.truth.shape[1])]
+        return [Ranking(self._ranked(i)) for i in range(self.truth.shape[1])]
 
     @cached_property
     def pooled_ranking(self) -> Ranking:
         """The order of the scores of all labels together."""
-        return self._ranking(self.truth >= 0)
+        return Ranking(*map(self._ranked, range(self.truth.shape[1])))
 
     @cached_property
     def whole(self) -> Resamples:
         """The split itself: B = 1, with each image drawn once."""
-        return Resamples(self, np.ones((1, self.n_units)))
+        return Resamples(self, np.ones((1, self.n_units), np.int16))
 
-    def _ranking(self, cells: Bools) -> Ranking:
-        truth, probability, unit = self.take(cells)
-        return Ranking(truth == 1, probability, unit)
+    def _ranked(self, label: int) -> tuple[Bools, Floats, Indices]:
+        truth, probability, unit = self.cells_of(label)
+        return truth == 1, probability, unit
 
 
 class Resamples:
@@ -146,24 +152,31 @@ class Resamples:
     `counts` are (B, n_units): how often each patient (or image) of the split is drawn.
     """
 
-    def __init__(self, split: ResampledMetrics, counts: Floats) -> None:
-        self.split, self.counts = split, counts
+    def __init__(self, split: ResampledMetrics, counts: DrawnCounts) -> None:
+        self.split, self.counts = split, counts.astype(np.int16, copy=False)
         self._sums: dict[tuple[Any, ...], Floats] = {}
         self._labels: dict[str, Floats] = {}
 
     @cached_property
     def values(self) -> MetricValues:
         """All metrics."""
+        metrics = [*self.split.overall_metrics.values(), *self.split.label_metrics.values()]
         return MetricValues(
             {name: metric.compute(self) for name, metric in self.split.overall_metrics.items()},
             {name: self.label(name) for name in self.split.label_metrics},
+            {each.compute: each.compute.terms(self) for each in metrics if isinstance(each.compute, AbsoluteSum)},
         )
 
-    def sums(self, prepare: Callable[..., GroupedSums], *args: Any) -> Floats:
-        """(B, ...) the sums that `prepare(split, *args)` describes."""
+    def sums(self, prepare: Prepare, *args: Any) -> Floats:
+        """(B, ...) the sums that `prepare(split, rows, *args)` describes, over all rows."""
         key = (prepare, *args)
         if key not in self._sums:
-            self._sums[key] = self.split.sums(prepare, *args).under(self.counts)
+            total: Any = 0.0
+            for start in range(0, max(len(self.split.unit), 1), _ROWS):
+                rows = slice(start, start + _ROWS)
+                drawn = self.counts.take(self.split.unit[rows], axis=1).T.astype(np.float64, order="C")
+                total = total + prepare(self.split, rows, *args).under(drawn)
+            self._sums[key] = total
         return self._sums[key]
 
     @property
@@ -209,12 +222,11 @@ class Resamples:
 
     def scores(self, function: ScoreFunction) -> Floats:
         """(B, L) a function of a label's (K,) truth and (K,) probabilities, computed for each resample and label."""
-        return np.stack([self._score(function, self.split.label_cells(i)) for i in range(self.cells.shape[1])], axis=1)
+        return np.stack([self._score(function, *self.split.cells_of(i)) for i in range(self.cells.shape[1])], axis=1)
 
-    def _score(self, function: ScoreFunction, cells: Bools) -> Floats:
-        truth, probability, unit = self.split.take(cells)
-        times = self.counts[:, unit].astype(np.int64)
-        return np.array([function(np.repeat(truth, n), np.repeat(probability, n)) for n in times])
+    def _score(self, function: ScoreFunction, truth: NDArray[np.int8], probability: Floats, unit: Indices) -> Floats:
+        drawn = (counts[unit] for counts in self.counts)
+        return np.array([function(np.repeat(truth, times), np.repeat(probability, times)) for times in drawn])
 
     def label(self, name: str) -> Floats:
         """(B, L) a metric of each label, by its name in `registry.label_metrics`."""
@@ -240,7 +252,7 @@ class SingleSample(Resamples):
     """A split as it is, once: without the sorted rankings that pay off only over many resamples."""
 
     def __init__(self, split: ResampledMetrics) -> None:
-        super().__init__(split, np.ones((1, split.n_units)))
+        super().__init__(split, np.ones((1, split.n_units), np.int16))
 
     @cached_property
     def ranked(self) -> tuple[Floats, Floats]:
@@ -273,47 +285,43 @@ class _Pooled(Resamples):
         return total
 
     def scores(self, function: ScoreFunction) -> Floats:
-        return self._score(function, self.split.truth >= 0)[:, None]
+        columns = zip(*map(self.split.cells_of, range(self.split.truth.shape[1])), strict=True)
+        return self._score(function, *map(np.concatenate, columns))[:, None]
 
 
-# What is summed over images, by patient.
+# What is summed over images.
 
 
-def _sum_cells(split: ResampledMetrics) -> GroupedSums:
-    def sums(label: int) -> GroupedSums:
-        rows = np.flatnonzero(split.truth[:, label] >= 0)
-        # The cells of a label's 2x2 matrix are true negative, false positive, false negative, true positive.
-        cell = 2 * split.truth[rows, label].astype(np.int64) + split.predicted[rows, label]
-        return GroupedSums(split.n_units, (2, 2), cell, split.unit[rows])
-
-    return GroupedSums.stack(map(sums, range(split.truth.shape[1])))
+def _sum_cells(split: ResampledMetrics, rows: slice) -> Summands:
+    truth = split.truth[rows]
+    n_labels = truth.shape[1]
+    # The cells of a label's 2x2 matrix are true negative, false positive, false negative, true positive.
+    index = 4 * np.arange(n_labels) + 2 * (truth == 1) + split.predicted[rows]
+    return Summands((n_labels, 2, 2), index, truth >= 0)
 
 
-def _sum_cell_values(split: ResampledMetrics, function: CellFunction) -> GroupedSums:
-    def sums(label: int) -> GroupedSums:
-        column = slice(label, label + 1)
-        rows = np.flatnonzero(split.truth[:, label] >= 0)
-        values = function(split.truth[rows, column], split.probability[rows, column])[:, 0]
-        return GroupedSums(split.n_units, (), np.zeros_like(rows), split.unit[rows], values)
-
-    return GroupedSums.stack(map(sums, range(split.truth.shape[1])))
+def _sum_cell_values(split: ResampledMetrics, rows: slice, function: CellFunction) -> Summands:
+    truth = split.truth[rows]
+    values = np.where(truth >= 0, function(truth, split.probability[rows]), 0.0)
+    n_labels = truth.shape[1]
+    return Summands((n_labels,), np.broadcast_to(np.arange(n_labels), truth.shape), values)
 
 
-def _sum_confusion(split: ResampledMetrics) -> GroupedSums:
-    n_labels = split.truth.shape[1]
-    rows = np.flatnonzero((split.truth >= 0).any(axis=1))
-    actual, predicted = split.truth[rows].argmax(axis=1), split.predicted[rows].argmax(axis=1)
-    return GroupedSums(split.n_units, (n_labels, n_labels), actual * n_labels + predicted, split.unit[rows])
+def _sum_confusion(split: ResampledMetrics, rows: slice) -> Summands:
+    truth = split.truth[rows]
+    n_labels = truth.shape[1]
+    index = truth.argmax(axis=1) * n_labels + split.predicted[rows].argmax(axis=1)
+    unmasked: Bools = np.asarray((truth >= 0).any(axis=1))
+    return Summands((n_labels, n_labels), index[:, None], unmasked[:, None])
 
 
-def _sum_image_values(split: ResampledMetrics, function: ImageFunction | None = None) -> GroupedSums:
-    rows = np.flatnonzero((split.truth >= 0).any(axis=1))
-    values = None
+def _sum_image_values(split: ResampledMetrics, rows: slice, function: ImageFunction | None = None) -> Summands:
+    truth = split.truth[rows]
+    unmasked: Bools = np.asarray((truth >= 0).any(axis=1))
+    values = unmasked.astype(np.float64)
     if function is not None:
-        values = np.asarray(
-            function(split.truth[rows], split.probability[rows], split.predicted[rows]), dtype=np.float64
-        )
-    return GroupedSums(split.n_units, (), np.zeros_like(rows), split.unit[rows], values)
+        values[unmasked] = function(truth[unmasked], split.probability[rows][unmasked], split.predicted[rows][unmasked])
+    return Summands((), np.zeros((len(truth), 1), np.int64), values[:, None])
 
 
 def _per_label(value: ArrayLike, n_labels: int, name: str) -> Floats:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.inputs import DrawnCounts
 from xrayfast.metrics.intervals.resampled_metrics import MetricValues, ResampledMetrics, Resamples
 
 SHARES = 200
 """Groups of a grouped jackknife: at most a fifth of the cost of a thousand resamples, however many patients."""
 
-_CELLS = 2**22
-"""Values per array while resampling (32 MB): the size of a block is chosen for it."""
+_CELLS = 2**26
+"""Counts of a block of resamples (128 MB)."""
+
+_MOST_IN_BLOCK = 256
 
 
-def draws(n_units: int, resamples: int, seed: int, block: int) -> Iterator[Floats]:
+def draws(n_units: int, resamples: int, seed: int, block: int) -> Iterator[DrawnCounts]:
     """Counts of bootstrap resamples, a block at a time; the draws do not depend on the size of the block.
 
     Of `n_units` patients (or images) as many are drawn, with replacement, in each resample.
@@ -26,12 +30,13 @@ def draws(n_units: int, resamples: int, seed: int, block: int) -> Iterator[Float
     """
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, block):
-        n = min(block, resamples - start)
-        counts = [np.bincount(rng.integers(n_units, size=n_units), minlength=n_units) for _ in range(n)]
-        yield np.stack(counts).astype(np.float64)
+        counts = np.empty((min(block, resamples - start), n_units), np.int16)
+        for one in counts:
+            one[:] = np.bincount(rng.integers(n_units, size=n_units), minlength=n_units)
+        yield counts
 
 
-def left_out(n_units: int, seed: int, block: int) -> Iterator[Floats]:
+def left_out(n_units: int, seed: int, block: int) -> Iterator[DrawnCounts]:
     """Counts of jackknife resamples: without one patient each, or, of many, without one of equal shares of them.
 
     The seed assigns patients (or images) to shares.
@@ -42,15 +47,15 @@ def left_out(n_units: int, seed: int, block: int) -> Iterator[Floats]:
     shares = min(n_units, SHARES)
     share_of = np.random.default_rng((seed, 1)).permutation(n_units) % shares
     for start in range(0, shares, block):
-        yield (share_of != np.arange(start, min(start + block, shares))[:, None]).astype(np.float64)
+        yield (share_of != np.arange(start, min(start + block, shares))[:, None]).astype(np.int16)
 
 
 def block_size(split: ResampledMetrics) -> int:
     """How many resamples to compute at a time."""
-    return max(4, _CELLS // max(split.truth.size, 1))
+    return max(1, min(_CELLS // max(split.n_units, 1), _MOST_IN_BLOCK))
 
 
-def compute_blocks(splits: Sequence[ResampledMetrics], blocks: Iterator[Floats]) -> MetricValues:
+def compute_blocks(splits: Sequence[ResampledMetrics], blocks: Iterator[DrawnCounts]) -> MetricValues:
     """The metrics of one split, or of the first minus the second of two, in all resamples.
 
     Args:
@@ -65,12 +70,15 @@ def compute_blocks(splits: Sequence[ResampledMetrics], blocks: Iterator[Floats])
 
 
 def difference(values: Sequence[MetricValues]) -> MetricValues:
-    """The values of one, or of the first minus the second of two."""
-    return values[0] if len(values) == 1 else _combined(values, lambda pair: pair[0] - pair[1])
+    """The values of one, or of the first minus the second of two, without their terms: the bins are of each alone."""
+    if len(values) == 1:
+        return values[0]
+    return _combined([replace(one, terms={}) for one in values], lambda pair: pair[0] - pair[1])
 
 
 def _combined(several: Sequence[MetricValues], combine: Callable[[list[Floats]], Floats]) -> MetricValues:
     return MetricValues(
         {name: combine([values.overall[name] for values in several]) for name in several[0].overall},
         {name: combine([values.per_label[name] for values in several]) for name in several[0].per_label},
+        {total: combine([values.terms[total] for values in several]) for total in several[0].terms},
     )

@@ -87,7 +87,7 @@ def net_benefit_limits(
         counts = np.zeros((n_units, len(limits) + 1))
         np.add.at(counts, (place[side], reached[side]), 1.0)
         sums.append(counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:])
-    benefit, images = sums[0] - sums[1] * limits / (1 - limits), np.bincount(place, minlength=n_units)
+    benefit, images = sums[0] - sums[1] * limits / (1 - limits), np.bincount(place, minlength=n_units).astype(float)
     blocks = draws(n_units, resamples, seed, max(4, _BLOCK // max(1, n_units)))
     with np.errstate(invalid="ignore"):
         drawn = np.concatenate([(counts @ benefit) / (counts @ images)[:, None] for counts in blocks])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from xrayfast.metrics.classification import Floats, nan_to_none
-from xrayfast.metrics.inputs import Bools, Indices, column, sampling_units, table
+from xrayfast.metrics.inputs import Bools, DrawnCounts, Indices, column, sampling_units, table
 from xrayfast.metrics.intervals.resampling import draws
 from xrayfast.metrics.proportions import wilson
 
@@ -71,7 +71,7 @@ def fixed_rate_rows(
             both = _Side(positive, known, unit[place]), _Side(~positive, -known, unit[place])
             rates = ((side, rate) for side in both for rate in RATES)
             sides |= {(i, name): pair for name, pair in zip(TITLES, rates, strict=True)}
-    whole = np.ones((1, n_units))
+    whole = np.ones((1, n_units), np.int16)
     for (i, name), (side, rate) in sides.items():
         rows[i][name] = float(side.highest(whole, rate)[0])
     if resamples and n_units:
@@ -99,7 +99,7 @@ class _Side:
         steps = np.append(np.diff(falling[positive]) > 0, True)
         self._ends = np.flatnonzero(steps)
 
-    def highest(self, counts: Floats, rate: float) -> Floats:
+    def highest(self, counts: DrawnCounts, rate: float) -> Floats:
         """(B,) the highest share in B resamples, by (B, units) counts; NaN where a class is not drawn."""
         own = np.cumsum(counts[:, self.own], axis=1)
         others = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts[:, self.others], axis=1)], axis=1)
