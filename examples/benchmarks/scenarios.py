@@ -271,6 +271,7 @@ def cache_scale(given: Options) -> Jobs:
 
 
 def duplicates(given: Options) -> Jobs:
+    """`xrayfast.check` of images that are decoded already."""
     counts = (2500,) if given.quick else (10_000, 100_000, 1_000_000)
     return [Job("xrayfast", "duplicates", {"count": n, "threads": given.threads}, 0) for n in counts]
 
@@ -345,6 +346,19 @@ def tables(given: Options) -> Jobs:
     return [table_job(rows // 100 if given.quick else rows, kind) for kind in ("csv", "parquet") for rows in TABLE_ROWS]
 
 
+INTERVALS = {100_000: 1000, 1_000_000: 1000, 10_000_000: 5}
+"""Images, and resamples of them: memory does not depend on the latter."""
+
+
+def intervals(given: Options) -> Jobs:
+    """Metrics with their intervals of made-up tables of 14 labels."""
+    counts = {rows // 100: 5 for rows in INTERVALS} if given.quick else INTERVALS
+    return [
+        Job("xrayfast", "intervals", {"rows": rows, "resamples": resamples, "threads": 1}, 0)
+        for rows, resamples in counts.items()
+    ]
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A named list of jobs.
@@ -378,11 +392,12 @@ SCENARIOS = {
     "reuse": Scenario("results with and without the frozen-feature cache", reuse),
     "cache": Scenario("results with and without the image cache", cache),
     "cache-scale": Scenario("the index of large caches, and the rate of building one", cache_scale),
-    "duplicates": Scenario("near duplicates among made-up thumbnails, 2,000 of them phantoms and copies", duplicates),
+    "duplicates": Scenario("xrayfast check of made-up decoded images, 2,000 of them phantoms and copies", duplicates),
     "precision": Scenario("results in precision auto and fp32", precision),
     "cuda": Scenario("unfrozen on a GPU", cuda, gpu=True),
     "cuda-frozen": Scenario("5 epochs with a frozen backbone on a GPU", cuda_frozen, gpu=True),
     "tables": Scenario("a table of 14 labels opened as a data set, by rows", tables),
+    "intervals": Scenario("metrics and intervals of 14 labels, by images", intervals),
     "distributed": Scenario("two processes against one with twice the batch", distributed),
     "rank-reads": Scenario("images that each rank reads", rank_reads),
 }
@@ -402,6 +417,8 @@ def expected(job: Job) -> float:
         return 10 + settings["count"] * (1e-5 if job.task == "index" else 1e-3)
     if job.task == "help":
         return 5.0
+    if job.task == "intervals":
+        return 5.0 + settings["rows"] * (settings["resamples"] * 3e-7 + 2e-5)
     if job.task == "table":
         return 3.0 + settings["rows"] * 5e-5
     if job.task == "interpret":

@@ -326,6 +326,52 @@ def table_memory(results: Results, given: Options) -> Outcome | None:
     return Outcome([more * 2**20 / (found[-1]["rows"] - found[-2]["rows"])], text)
 
 
+def cache_index(results: Results, given: Options) -> Outcome | None:
+    """Seconds in which the index of the largest cache opens, and what builds took."""
+    *indexes, build = (results.get(job) for job in scenarios.cache_scale(given))
+    if build is None or not all(indexes):
+        return None
+    found = [row["result"] for row in indexes if row]
+    texts = [
+        f"{one['images']:,} images: {one['seconds_with_its_file']:.2f} s, without its file "
+        f"{one['seconds_without_its_file']:.1f} s, file {one['index_mb']:.0f} MB"
+        for one in found
+    ]
+    rates = build["result"]
+    texts.append(f"one process decodes {rates['decoded_per_second']:.0f} images per second, wall time")
+    return Outcome([found[-1]["seconds_with_its_file"]], "; ".join(texts))
+
+
+def duplicates(number: str) -> Any:
+    """Returns a function that takes a number of the largest set, and says what was found in each."""
+
+    def measure(results: Results, given: Options) -> Outcome | None:
+        rows = results.of(scenarios.duplicates(given))
+        if len(rows) < len(scenarios.duplicates(given)):
+            return None
+        texts = [
+            f"{one['images']:,} images: {one['seconds_of_cpu']:.0f} s of CPU, {one['open_mb']:.0f} MB, "
+            f"{one['copies_found']:.1%} of the copies found"
+            for one in (row["result"] for row in rows)
+        ]
+        return Outcome([rows[-1]["result"][number]], "; ".join([*texts, rows[-1]["result"]["search"]]))
+
+    return measure
+
+
+def intervals_memory(results: Results, given: Options) -> Outcome | None:
+    """The most memory of the largest table, over that of its labels and probabilities."""
+    rows = [row["result"] for row in results.of(scenarios.intervals(given))]
+    if len(rows) < len(scenarios.INTERVALS):
+        return None
+    texts = [
+        f"{one['images']:,} images, {one['resamples']:,} resamples: {one['cpu_seconds']:.0f} s of CPU, "
+        f"{one['peak_mb']:.0f} MB with {one['input_mb']:.0f} MB of input"
+        for one in rows
+    ]
+    return Outcome([(rows[-1]["peak_mb"] - rows[-1]["start_mb"]) / rows[-1]["input_mb"] + 1], "; ".join(texts))
+
+
 RATIO = "fastai's time / ours"
 TARGETS = (
     Target("frozen10", "frozen10", "10 epochs with a frozen backbone, resnet18, 224 px, from 1024 px originals, "
@@ -368,6 +414,13 @@ TARGETS = (
            cache, "e"),
     Target("tables", "tables", "a Parquet table of 14 labels opened as a data set: memory of a further row", 600, False,
            table_memory, "0", " bytes"),
+    Target("cache-index", "cache-scale", "the index of a cache of 10,000,000 images opens in", 2, False, cache_index,
+           "2", " s"),
+    Target("duplicates", "duplicates", "`check` of 1,000,000 decoded images, near duplicates and the page included: "
+           "CPU seconds", 3600, False, duplicates("seconds_of_cpu"), "0", " s"),
+    Target("duplicates-memory", "duplicates", "the same: peak memory", 4096, False, duplicates("open_mb"), "0", " MB"),
+    Target("intervals", "intervals", "metrics and intervals of 10,000,000 images of 14 labels: peak memory / that of "
+           "labels and probabilities", 5, False, intervals_memory),
     Target("distributed", "distributed", "two processes (torchrun, gloo) with `--sync-bn --dropout 0` and one with "
            "twice the batch: largest difference of loss curves, head trained", 1e-4, False, distributed, "e"),
     Target("distributed-all", "distributed", "the same, all layers trained from the first step, over the largest "

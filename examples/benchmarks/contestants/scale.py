@@ -1,9 +1,13 @@
 """How the image cache and the search for duplicates grow: their work on data made up here, without image files."""
 
+import io
+import resource
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +16,10 @@ from PIL import Image
 from benchmarks.contestants.common import Orders, answer
 
 SIDE, ROWS = 224, 512  # of a shard as a build writes it
+CHECKED_SIDE = 64  # the least of images that are compared
 BASES, COPIES = 300, 1000
-BLOCK = 4096
+
+Squares: TypeAlias = npt.NDArray[np.uint8]
 
 
 def index(orders: Orders) -> None:
@@ -66,62 +72,124 @@ def build(orders: Orders) -> None:
 
 
 def duplicates(orders: Orders) -> None:
-    """CPU seconds of finding the near duplicates among so many images, and the share of planted copies found.
+    """CPU seconds and memory of `xrayfast.check` on so many images, and the share of planted copies that it found.
 
     1,000 phantoms and a copy of each (cropped by up to 5 % per side, another gamma, JPEG) are hidden among blends of
-    other phantoms; what is measured begins with the thumbnails.
+    other phantoms. Their files are links to empty ones, and what was decoded of them is in the cache, as after `fit`.
     """
-    from xrayfast.audit.duplicates import near_pairs
+    import xrayfast as xf
 
-    count, rng = orders.settings["count"], np.random.default_rng(0)
-    thumbs = np.empty((count, 40, 40), np.uint8)
-    thumbs[: 2 * COPIES] = planted(rng)
-    write_blends(thumbs[2 * COPIES :], rng)
+    count, folder = orders.settings["count"], Path(orders.scratch)
+    # By another process, whose memory and time do not count.
+    make = f"import benchmarks.contestants.scale as scale; scale.make_decoded({orders.scratch!r}, {count})"
+    subprocess.run([sys.executable, "-c", make], check=True)
+    stages: dict[str, float] = {}
     began, wall = time.process_time(), time.perf_counter()
+
+    def at(stage: str, done: int, total: int) -> None:
+        stages[f"cpu_at_end_of_{stage}"] = time.process_time() - began
+
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        pairs, _ = near_pairs(thumbs, np.arange(count))
-    found: dict[str, Any] = {"seconds_of_cpu": time.process_time() - began, "seconds": time.perf_counter() - wall}
-    first, second = pairs.T
-    right = int(((second == first + COPIES) & (first < COPIES)).sum())
-    found |= {"copies_found": right / COPIES, "other_pairs": len(pairs) - right}
-    answer(images=count, **found, search=str(said[0].message) if said else "exact")
+        data = xf.open_data(folder, labels=folder / "labels.parquet", cache_dir=folder / "cache")
+        stages["cpu_at_end_of_opening"] = time.process_time() - began
+        found = xf.check(data, size=CHECKED_SIDE, output=folder / "found", progress=at)
+    used = {"seconds_of_cpu": time.process_time() - began, "seconds": time.perf_counter() - wall, **stages}
+    near = [group.rows for group in found.duplicates if group.kind == "near"]
+    right = sum(any({row, row + COPIES} <= {*rows} for row in rows if row < COPIES) for rows in near)
+    used |= {"open_mb": peak_mb(), "groups": len(near)}
+    used["page_mb"] = (folder / "found" / "check.html").stat().st_size / 1e6
+    search = [str(one.message) for one in said if "Near duplicates" in str(one.message)]
+    answer(images=count, copies_found=right / COPIES, search=search[0] if search else "exact", **used)
 
 
-def planted(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """(2,000, 40, 40) thumbnails of 1,000 phantoms, then of their copies."""
-    import io
+def intervals(orders: Orders) -> None:
+    """CPU seconds and peak memory of `metrics.summary.summarise` on labels of 20 % to 0.2 % of the images, three images
+    a patient or two.
+    """
+    from xrayfast.metrics.summary import summarise
 
-    from xrayfast.audit.features import thumbnail
+    rows, resamples, rng = orders.settings["rows"], orders.settings["resamples"], np.random.default_rng(0)
+    truth, probability = np.empty((rows, 14), np.int8), np.empty((rows, 14))
+    for i, share in enumerate(np.geomspace(0.2, 0.002, 14)):
+        truth[:, i] = rng.random(rows) < share
+        probability[:, i] = 1 / (1 + np.exp(3 - rng.normal(size=rows) - 2 * truth[:, i]))
+    groups, labels = np.sort(rng.integers(0, rows * 2 // 5, rows)), [f"Finding {chr(65 + i)}" for i in range(14)]
+    start, began = peak_mb(), time.process_time()
+    found = summarise(truth, probability, labels, "multi", threshold=0.2, groups=groups, resamples=resamples)
+    cpu, least = time.process_time() - began, found["intervals"]["overall"]["auroc_macro"]["low"]
+    megabytes = (truth.nbytes + probability.nbytes) / 2**20
+    sizes = {"start_mb": start, "peak_mb": peak_mb(), "input_mb": megabytes}
+    answer(images=rows, resamples=resamples, cpu_seconds=cpu, auroc_low=least, **sizes)
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def make_decoded(folder: str, count: int) -> None:
+    """A table of links to empty files, and a cache with squares of them."""
+    from benchmarks.contestants.xrayfast_steps import make_table
+    from xrayfast.data.cache.decode_worker import SHARD_BYTES, file_key
+    from xrayfast.data.cache.image_cache import ImageCache
+    from xrayfast.data.cache.shards import Entry, ImageInfo, write_shard
+
+    make_table(folder, count, "parquet")
+    cache, rng = ImageCache(CHECKED_SIDE, root=Path(folder) / "cache"), np.random.default_rng(0)
+    rows = min(ROWS, SHARD_BYTES // CHECKED_SIDE**2)
+    copies, bases = planted(rng), blend_bases()
+    for start in range(0, count, rows):
+        squares = np.empty((min(rows, count - start), CHECKED_SIDE, CHECKED_SIDE), np.uint8)
+        known = copies[start : start + rows]
+        squares[: len(known)] = known
+        squares[len(known) :] = blends(bases, len(squares) - len(known), rng)
+        entries = []
+        for row, square in enumerate(squares, start):
+            key = file_key(f"{folder}/images/{row // 10_000:04d}/{row:08d}.png")
+            info = ImageInfo(CHECKED_SIDE, CHECKED_SIDE, 8, "L", "PNG", rng.bytes(16).hex(), ())
+            entries.append(Entry(key, info, square))
+        write_shard(cache.folder, CHECKED_SIDE, entries)
+
+
+def planted(rng: np.random.Generator) -> Squares:
+    """(2,000, 64, 64): 1,000 phantoms, then their copies."""
     from xrayfast.synthetic import CONDITIONS, phantom
 
     originals, copies = [], []
     for patient in range(COPIES):
         image = phantom(CONDITIONS[patient % len(CONDITIONS)], patient=patient, size=160)
-        originals.append(thumbnail(image))
+        originals.append(shrink(Image.fromarray(image)))
         top, bottom, left, right = (round(edge) for edge in rng.uniform(0, 0.05 * len(image), 4))
         cropped = image[top : len(image) - bottom, left : len(image) - right] / 255
         buffer = io.BytesIO()
         Image.fromarray((255 * cropped ** rng.uniform(0.8, 1.25)).astype(np.uint8)).save(buffer, "JPEG", quality=60)
-        copies.append(thumbnail(np.asarray(Image.open(buffer))))
+        copies.append(shrink(Image.open(buffer)))
     return np.stack([*originals, *copies])
 
 
-def write_blends(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
-    """Fill thumbnails with phantoms laid over each other, stretched and moved: as alike as radiographs are."""
-    from xrayfast.audit.alignment import warp
-    from xrayfast.audit.features import thumbnail
+def shrink(image: Image.Image) -> Squares:
+    """(64, 64)."""
+    return np.asarray(image.resize((CHECKED_SIDE, CHECKED_SIDE), Image.Resampling.BILINEAR))
+
+
+def blend_bases() -> npt.NDArray[np.float32]:
+    """(300, 64, 64) phantoms of patients who are not among those planted."""
     from xrayfast.synthetic import CONDITIONS, phantom
 
     patients = range(COPIES, COPIES + BASES)
-    bases = np.stack([thumbnail(phantom(CONDITIONS[p % len(CONDITIONS)], patient=p, size=128)) for p in patients])
-    for start in range(0, len(thumbs), BLOCK):
-        block = thumbs[start : start + BLOCK]
+    images = (phantom(CONDITIONS[p % len(CONDITIONS)], patient=p, size=128) for p in patients)
+    return np.stack([shrink(Image.fromarray(image)) for image in images]).astype(np.float32)
 
-        def layer(size: int) -> npt.NDArray[np.float32]:
-            place = rng.uniform(-0.12, 0.12, (size, 4)) - np.array([0.1, 0, 0.1, 0])
-            return warp(bases[rng.integers(0, BASES, size)].astype(np.float32), place.astype(np.float32))
 
-        share = rng.uniform(0.4, 0.8, (len(block), 1, 1))
-        noise = rng.normal(0, 3, block.shape)
-        block[:] = (share * layer(len(block)) + (1 - share) * layer(len(block)) + noise).clip(0, 255)
+def blends(bases: npt.NDArray[np.float32], count: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """(N, 64, 64) of two phantoms laid over each other, stretched and moved: as alike as radiographs are."""
+    from xrayfast.audit.alignment import warp
+
+    def layer() -> npt.NDArray[np.float32]:
+        place = rng.uniform(-0.12, 0.12, (count, 4)) - np.array([0.1, 0, 0.1, 0])
+        return warp(bases[rng.integers(0, BASES, count)], place.astype(np.float32))
+
+    share = rng.uniform(0.4, 0.8, (count, 1, 1)).astype(np.float32)
+    noise = 3 * rng.standard_normal((count, CHECKED_SIDE, CHECKED_SIDE), np.float32)
+    return (share * layer() + (1 - share) * layer() + noise).clip(0, 255)

@@ -20,6 +20,7 @@ def main() -> None:
     tasks = {"loader": loader, "predict": predict, "interpret": interpret, "help": show_help}
     tasks |= {"first_batch": first_batch, "predict_one": predict_one, "start": start, "rank_reads": rank_reads}
     tasks |= {"index": scale.index, "build": scale.build, "duplicates": scale.duplicates, "table": open_table}
+    tasks |= {"intervals": scale.intervals}
     tasks[orders.task](orders)
 
 
@@ -83,15 +84,10 @@ def open_table(orders: Orders) -> None:
         f"import benchmarks.contestants.xrayfast_steps as steps; steps.make_table({orders.scratch!r}, {rows}, {kind!r})"
     )
     subprocess.run([sys.executable, "-c", make], check=True)
-    before, began, cpu = peak_memory(), time.perf_counter(), time.process_time()
+    before, began, cpu = scale.peak_mb(), time.perf_counter(), time.process_time()
     data = xf.open_data(orders.scratch, labels=Path(orders.scratch) / f"labels.{kind}")
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    answer(rows=len(data), open_seconds=seconds, cpu_seconds=cpu, start_mb=before, open_mb=peak_memory())
-
-
-def peak_memory() -> float:
-    """The most memory that this process has had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    answer(rows=len(data), open_seconds=seconds, cpu_seconds=cpu, start_mb=before, open_mb=scale.peak_mb())
 
 
 def make_table(folder: str, rows: int, kind: str) -> None:
