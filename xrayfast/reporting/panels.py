@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator
 
 from xrayfast.display.figure_style import GRID, INK, MUTED, SMALL, TEXT, style_axes
 from xrayfast.display.notebook_figure import NotebookFigure
@@ -82,7 +83,8 @@ def style_square(axes: Axes, ticks: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 
     style_axes(axes)
     _style_x(axes, ticks)
     axes.set_ylim(-0.02, 1.02)
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(color=GRID, linewidth=0.8)
 
 
@@ -99,7 +101,8 @@ def name_lines(owner: Figure | Axes, handles: Sequence[Line2D], names: Sequence[
 
 def _style_x(axes: Axes, ticks: Sequence[float]) -> None:
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter("{x:g}")
 
 
 def _write(axes: Axes, above: float, text: str, size: float, colour: str) -> None:

@@ -592,7 +592,8 @@ def _train_and_record(training: Training) -> None:
 
     def asked_to_stop() -> bool:
         """Whether any rank was; all then exit with its code."""
-        code = world.highest(stop.exit_code if stop() else INTERRUPTED if interrupted() else 0)
+        asked = interrupted()  # first: it may be what takes the time in which a signal comes
+        code = world.highest(stop.exit_code if stop() else INTERRUPTED if asked else 0)
         stop.exit_code = code or stop.exit_code
         return bool(code)
 
