@@ -196,7 +196,7 @@ def add_tiny_resnet():
     """Add the backbone of `SMALL`."""
     from xrayfast.learning.model.backbones import BACKBONES, Backbone
 
-    BACKBONES["tiny_resnet"] = Backbone("tiny_resnet", tiny_resnet, None, BACKBONES["resnet18"].blocks)
+    BACKBONES["tiny_resnet"] = Backbone("tiny_resnet", tiny_resnet, None, BACKBONES["resnet18"].blocks, features=64)
 
 
 def tiny_resnet(weights=None):
@@ -248,7 +248,7 @@ def add_tiny_vgg(monkeypatch):
             return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
     vgg16 = backbones.BACKBONES["vgg16"]
-    row = backbones.Backbone("tiny_vgg", TinyVgg, None, vgg16.blocks, vgg16.pooled_side, vgg16.classifier)
+    row = backbones.Backbone("tiny_vgg", TinyVgg, None, vgg16.blocks, vgg16.pooled_side, vgg16.classifier, 2)
     monkeypatch.setitem(backbones.BACKBONES, "tiny_vgg", row)
     return "tiny_vgg"
 

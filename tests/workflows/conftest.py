@@ -3,6 +3,7 @@
 import pytest
 
 from tests.conftest import add_tiny_vgg, draw_one_pixel
+from xrayfast.workflows import interpret
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -17,3 +18,10 @@ def tiny_vgg_arch():
     """See `add_tiny_vgg`."""
     with pytest.MonkeyPatch.context() as patch:
         yield add_tiny_vgg(patch)
+
+
+@pytest.fixture
+def no_page(monkeypatch):
+    """Where `interpret` is called for what it computes: its page costs more than all else."""
+    monkeypatch.setattr(interpret, "figure_blocks", lambda *_: [])
+    monkeypatch.setattr(interpret, "render_run_page", lambda *_: "")

@@ -121,7 +121,7 @@ def test_it_is_evaluated_and_compared_like_a_run(pair, tmp_path):
     first, _, both = pair
     own = xf.evaluate(both)
     assert own.metrics["result"]["overall"] == pytest.approx(both.metrics["test"]["overall"])
-    members = [xf.evaluate(run).predictions for run in pair[:2]]
+    members = [run.predictions("test") for run in pair[:2]]
     held_back, labels = own.predictions, list(range(len(both.labels)))
     truth = held_back.truth.argmax(1)
     assert log_loss(truth, held_back.raw, labels=labels) < np.mean(

@@ -108,7 +108,7 @@ def test_results_by_image_are_as_they_were(runs):
 
 def test_interpret_makes_the_unit_that_of_the_run(runs, tmp_path):
     shutil.copytree(runs["image"].path, tmp_path / "run")
-    xf.interpret(tmp_path / "run", unit="study", figure_format="svg")
+    xf.interpret(tmp_path / "run", unit="study")
     again, fitted = Run(tmp_path / "run"), runs["study"]
     assert again.config.results.unit == "study"
     assert (again.decision.unit, again.decision.rule) == ("study", fitted.decision.rule)

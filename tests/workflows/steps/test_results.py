@@ -58,6 +58,7 @@ def test_metrics_hold_the_context_of_the_run_too(tiny_run):
     assert any("near duplicates" in sentence for sentence in metrics["data"]["audit"])
 
 
+@pytest.mark.usefixtures("no_page")
 def test_thresholds_can_be_chosen_anew_without_training(multi):
     before = multi.decision
     xf.interpret(multi, target_sensitivity=0.9)
@@ -78,6 +79,7 @@ def test_thresholds_can_be_chosen_anew_without_training(multi):
     assert multi.metrics["valid"]["intervals"]["resamples"] == 20
 
 
+@pytest.mark.usefixtures("no_page")
 def test_calibration_can_be_left_out(run):
     xf.interpret(run, calibrate=False)
     told = run.predictions("valid")
@@ -101,6 +103,7 @@ def test_metrics_of_an_older_run_are_computed_when_it_is_first_reported(run):
     assert "intervals" in run.metrics["test"]
 
 
+@pytest.mark.usefixtures("no_page")
 def test_a_single_label_run_flags_each_class_at_its_threshold(run, data_dir):
     files = sorted(data_dir.rglob("*.png"))[:8]
     assert "above_threshold" not in xf.predict(run, files)
@@ -162,6 +165,7 @@ def test_prevalences():
             parse_prevalences([wrong], ["a", "b"])
 
 
+@pytest.mark.usefixtures("no_page")
 def test_a_stated_prevalence_gives_predictive_values(run):
     xf.interpret(run, prevalence=["0.05"])
     row = run.metrics["test"]["per_label"][0]
@@ -197,12 +201,14 @@ def test_the_stated_prevalence_is_noted(run):
     assert f"Predictive values at a stated prevalence are for: {run.labels[0]} 0.2, " in " ".join(summary["notes"])
 
 
+@pytest.mark.usefixtures("no_page")
 def test_the_number_of_resamples_holds_for_once(run):
     xf.interpret(run, resamples=0)
     assert "intervals" not in run.metrics["test"]
     assert run.config.results.resamples == 100
 
 
+@pytest.mark.usefixtures("no_page")
 def test_the_report_s_failures_stand_in_the_metrics(run):
     found = xf.interpret(run, top=3)
     kept = run.metrics["failures"]["test"]
@@ -210,6 +216,7 @@ def test_the_report_s_failures_stand_in_the_metrics(run):
     assert kept[0]["loss"] == pytest.approx(found.predictions.loss.max())
 
 
+@pytest.mark.usefixtures("no_page")
 def test_cards_leave_out_a_damaged_evaluation_and_mention_other_thresholds(multi):
     xf.evaluate(multi, split="valid", name="first")
     assert "other thresholds" not in multi.model_card_path.read_text()
@@ -319,6 +326,7 @@ def test_an_older_run_of_two_classes_gets_what_is_lacking_and_keeps_its_numbers(
         assert set(new) <= summary.keys()
 
 
+@pytest.mark.usefixtures("no_page")
 def test_of_two_classes_the_other_can_be_the_positive_one(binary):
     before = binary.metrics["test"]["overall"]
     xf.interpret(binary, positive="normal")
@@ -328,6 +336,7 @@ def test_of_two_classes_the_other_can_be_the_positive_one(binary):
         xf.interpret(binary, positive="covid")
 
 
+@pytest.mark.usefixtures("no_page")
 def test_of_two_classes_the_target_is_that_of_the_positive_one_and_decides(binary):
     xf.interpret(binary, target_sensitivity=1.0, resamples=0)
     [point] = binary.decision.points
