@@ -250,9 +250,27 @@ def test_what_is_too_large_is_never_read(reader, tmp_path):
 
 def test_a_table_is_not_larger_unpacked_than_it_may_be(tmp_path, monkeypatch):
     monkeypatch.setattr(delimited, "MAX_TABLE_BYTES", 100_000)
+    monkeypatch.setattr(delimited, "_free_memory", lambda: 400_000)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"image,label\n" + b"x" * 10_000_000))
     with pytest.raises(DataError, match=r"a\.csv\.gz: found more than .*, unpacked"):
         read_table(tmp_path / "a.csv.gz")
+
+
+def test_a_table_may_be_as_large_as_there_is_memory_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(delimited, "MAX_TABLE_BYTES", 1000)
+    monkeypatch.setattr(delimited, "_free_memory", lambda: 100_000)
+    rows = [f"{i:04d}.png,{i % 2}\n" for i in range(1000)]
+    (tmp_path / "a.csv").write_text("image,label\n" + "".join(rows[:700]))  # 7 kB, 702 different cells
+    with pytest.raises(DataError, match=r"a\.csv: found more than 625 different cells, which do not fit into memory"):
+        read_table(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("image,label\n" + "".join(rows[:600]))
+    assert len(read_table(tmp_path / "a.csv")) == 600
+    monkeypatch.setattr(delimited, "_free_memory", lambda: 2**40)
+    (tmp_path / "a.csv").write_text("image,label\n" + "".join(rows))
+    assert len(read_table(tmp_path / "a.csv")) == 1000
+    monkeypatch.setattr(delimited, "_MOST_BYTES", 11_000)
+    with pytest.raises(DataError, match="expected a table"):
+        read_table(tmp_path / "a.csv")
 
 
 def test_text_that_is_not_unicode_is_an_error_that_shows_it(tmp_path):

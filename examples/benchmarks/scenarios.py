@@ -339,7 +339,7 @@ def table_job(rows: int, kind: str) -> Job:
     return Job("xrayfast", "table", {"rows": rows, "options": kind, "threads": 1}, 0)
 
 
-TABLE_ROWS = (100_000, 400_000, 1_000_000)
+TABLE_ROWS = (100_000, 1_000_000, 10_000_000)
 
 
 def tables(given: Options) -> Jobs:
@@ -420,7 +420,7 @@ def expected(job: Job) -> float:
     if job.task == "intervals":
         return 5.0 + settings["rows"] * (settings["resamples"] * 3e-7 + 2e-5)
     if job.task == "table":
-        return 3.0 + settings["rows"] * 5e-5
+        return 3.0 + settings["rows"] * 3e-5
     if job.task == "interpret":
         return 35.0
     if job.task == "start":

@@ -317,13 +317,31 @@ def rank_reads(results: Results, given: Options) -> Outcome | None:
 
 def table_memory(results: Results, given: Options) -> Outcome | None:
     """Bytes that a further row takes, by the two largest Parquet tables, and what each table took."""
-    rows = results.of([job for job in scenarios.tables(given) if job.settings["options"] == "parquet"])
-    if len(rows) < len(scenarios.TABLE_ROWS):
+    found = tables_of("parquet", results, given)
+    if not found:
         return None
-    found = [row["result"] for row in rows]
     more = found[-1]["open_mb"] - found[-2]["open_mb"]
-    text = "; ".join(f"{one['rows']:,} rows: {one['open_mb']:.0f} MB, {one['open_seconds']:.1f} s" for one in found)
+    text = "; ".join(f"{one['rows']:,} rows: {one['open_mb']:.0f} MB" for one in found)
     return Outcome([more * 2**20 / (found[-1]["rows"] - found[-2]["rows"])], text)
+
+
+def table_time(results: Results, given: Options) -> Outcome | None:
+    """CPU seconds of the largest Parquet table, and those of the others."""
+    found = {kind: tables_of(kind, results, given) for kind in ("parquet", "csv")}
+    if not found["parquet"]:
+        return None
+    texts = [
+        f"{kind} of {one['rows']:,} rows: {one['cpu_seconds']:.0f} s, {one['open_mb']:.0f} MB"
+        for kind, of in found.items()
+        for one in of
+    ]
+    return Outcome([found["parquet"][-1]["cpu_seconds"]], "; ".join(texts))
+
+
+def tables_of(kind: str, results: Results, given: Options) -> list[Row]:
+    """What was found of all tables of a kind, by rows; nothing where one is missing."""
+    rows = results.of([job for job in scenarios.tables(given) if job.settings["options"] == kind])
+    return [row["result"] for row in rows] if len(rows) == len(scenarios.TABLE_ROWS) else []
 
 
 def cache_index(results: Results, given: Options) -> Outcome | None:
@@ -414,6 +432,8 @@ TARGETS = (
            cache, "e"),
     Target("tables", "tables", "a Parquet table of 14 labels opened as a data set: memory of a further row", 600, False,
            table_memory, "0", " bytes"),
+    Target("tables-time", "tables", "a Parquet table of 10,000,000 rows and 14 labels opened: CPU seconds", 180, False,
+           table_time, "0", " s"),
     Target("cache-index", "cache-scale", "the index of a cache of 10,000,000 images opens in", 2, False, cache_index,
            "2", " s"),
     Target("duplicates", "duplicates", "`check` of 1,000,000 decoded images, near duplicates and the page included: "

@@ -118,6 +118,10 @@ class TextCollector:
     def __init__(self) -> None:
         self._known, self._codes = _Codes(), array("i")
 
+    def __len__(self) -> int:
+        """How many different cells there are so far."""
+        return len(self._known)
+
     def extend(self, cells: Iterable[str]) -> None:
         """Add cells."""
         self._codes.extend(map(self._known.__getitem__, cells))

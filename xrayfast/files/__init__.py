@@ -50,7 +50,7 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\.|$)"
 _COPY = "Copy it to the bucket afterwards."
 
 MAX_TABLE_BYTES = 2**29
-"""Largest table read, also unpacked: the published ones have at most 100 MB."""
+"""Largest table read, also unpacked, whatever the memory: the published ones have at most 100 MB."""
 
 MAX_RUN_BYTES = 2**32
 """Largest file of a run: the state of an optimizer of vgg16 with the largest head has 3 GB."""

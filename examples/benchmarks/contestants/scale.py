@@ -75,7 +75,7 @@ def duplicates(orders: Orders) -> None:
     """CPU seconds and memory of `xrayfast.check` on so many images, and the share of planted copies that it found.
 
     1,000 phantoms and a copy of each (cropped by up to 5 % per side, another gamma, JPEG) are hidden among blends of
-    other phantoms. Their files are links to empty ones, and what was decoded of them is in the cache, as after `fit`.
+    other phantoms. Their files are empty, and what was decoded of them is in the cache, as after `fit`.
     """
     import xrayfast as xf
 
@@ -129,8 +129,8 @@ def peak_mb() -> float:
 
 
 def make_decoded(folder: str, count: int) -> None:
-    """A table of links to empty files, and a cache with squares of them."""
-    from benchmarks.contestants.xrayfast_steps import make_table
+    """A table of empty files, and a cache with squares of them."""
+    from benchmarks.contestants.xrayfast_steps import image_name, make_table
     from xrayfast.data.cache.decode_worker import SHARD_BYTES, file_key
     from xrayfast.data.cache.image_cache import ImageCache
     from xrayfast.data.cache.shards import Entry, ImageInfo, write_shard
@@ -146,7 +146,7 @@ def make_decoded(folder: str, count: int) -> None:
         squares[len(known) :] = blends(bases, len(squares) - len(known), rng)
         entries = []
         for row, square in enumerate(squares, start):
-            key = file_key(f"{folder}/images/{row // 10_000:04d}/{row:08d}.png")
+            key = file_key(f"{folder}/{image_name(row)}")
             info = ImageInfo(CHECKED_SIDE, CHECKED_SIDE, 8, "L", "PNG", rng.bytes(16).hex(), ())
             entries.append(Entry(key, info, square))
         write_shard(cache.folder, CHECKED_SIDE, entries)

@@ -74,7 +74,7 @@ def rank_reads(orders: Orders) -> None:
 def open_table(orders: Orders) -> None:
     """Seconds and peak memory of `xrayfast.open_data` on a table of 14 columns of 1 and 0, patients, sex, age and view.
 
-    The files of the images are there, as links to one of each 10,000: what is opened is their folders.
+    What is listed are folders of 10,000 files, which are links to one.
     """
     import xrayfast as xf
 
@@ -90,18 +90,22 @@ def open_table(orders: Orders) -> None:
     answer(rows=len(data), open_seconds=seconds, cpu_seconds=cpu, start_mb=before, open_mb=scale.peak_mb())
 
 
+def image_name(i: int) -> str:
+    """The path of an image of the table."""
+    return f"images/{i // 10_000:04d}/{i % 10_000:08d}.png"
+
+
 def make_table(folder: str, rows: int, kind: str) -> None:
-    """Links to images in folders of 10,000, and their table; three of ten rows are another patient's."""
+    """A table of images in folders of 10,000, which are links to one; three of ten rows are another patient's."""
     import numpy as np
     import pandas as pd
 
-    names = [f"images/{i // 10_000:04d}/{i:08d}.png" for i in range(rows)]
-    for start in range(0, rows, 10_000):
-        first = Path(folder) / names[start]
-        first.parent.mkdir(parents=True)
-        first.touch()
-        for name in names[start + 1 : start + 10_000]:
-            os.link(first, f"{folder}/{name}")
+    names = [image_name(i) for i in range(rows)]
+    (Path(folder) / names[0]).parent.mkdir(parents=True)
+    for name in names[:10_000]:
+        (Path(folder) / name).touch()
+    for name in names[10_000::10_000]:
+        (Path(folder) / name).parent.symlink_to("0000", target_is_directory=True)
     rng = np.random.default_rng(0)
     patients = np.sort(rng.integers(0, rows * 3 // 10 + 1, rows))
     table = pd.DataFrame({"image": names, "patient_id": [f"p{patient:08d}" for patient in patients.tolist()]})

@@ -35,6 +35,11 @@ _COLUMNAR = {b"PAR1": "a Parquet", b"ARRO": "an Arrow"}
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*\r?(?:\n|\Z)', re.IGNORECASE)
 """The first line by which Excel is told the separator."""
 
+_MOST_BYTES = 2**32
+_MEMORY_PER_BYTE, _MEMORY_PER_TEXT = 8, 160
+"""Memory that is free for each byte of a large file, of which ten million rows of 14 labels take seven, and for each
+different cell of a column: the shorter cells are, the more of them a file can hold."""
+
 _SAMPLE = 1 << 16
 _MOST_ABOVE = 100  # lines above the header
 _SIGNS = ",;\t|"
@@ -101,7 +106,7 @@ class _Unpacked(gzip.GzipFile):
     """A gzip file, also of an archive or on another machine, that refuses to become larger than a table may be."""
 
     def __init__(self, file: Path) -> None:
-        self._packed = file.open("rb")
+        self._packed, self._most = file.open("rb"), _most_bytes()
         super().__init__(str(file), "rb", fileobj=self._packed)
 
     def close(self) -> None:
@@ -110,13 +115,24 @@ class _Unpacked(gzip.GzipFile):
 
     def read1(self, size: int = -1) -> bytes:
         content = super().read1(size)
-        if self.tell() > MAX_TABLE_BYTES:
-            raise DataError(f"{self.name}: found more than {MAX_TABLE_BYTES >> 20} MB, unpacked; expected a table.")
+        if self.tell() > self._most:
+            raise DataError(f"{self.name}: found more than {self._most >> 20} MB, unpacked; expected a table.")
         return content
 
 
+def _free_memory() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def _most_bytes() -> int:
+    """Most bytes of a file, also unpacked; more than `MAX_TABLE_BYTES` where there is memory for them."""
+    return max(MAX_TABLE_BYTES, min(_free_memory() // _MEMORY_PER_BYTE, _MOST_BYTES))
+
+
 def _bytes(file: Path) -> gzip.GzipFile | io.BufferedReader:
-    require_regular_file(file, "a table (CSV or TSV)", MAX_TABLE_BYTES, DataError)
+    require_regular_file(file, "a table (CSV or TSV)", _most_bytes(), DataError)
     return _Unpacked(file) if file.suffix.lower() == ".gz" else file.open("rb")
 
 
@@ -155,12 +171,20 @@ def build_table(file: Path, names: Sequence[str], rows: Iterable[Sequence[str]],
     """A table from N rows of as many cells as there are names of columns; those without a name are dropped.
 
     `numbers` are those of the N rows as an editor shows them, and may be filled as the rows are read.
+
+    Raises:
+        DataError: there are more different cells than fit into memory.
     """
-    columns = [TextCollector() for _ in names]
+    columns, most = [TextCollector() for _ in names], _free_memory() // _MEMORY_PER_TEXT
     remaining = iter(rows)
     while batch := list(islice(remaining, _BATCH)):
         for column, cells in zip(columns, zip(*batch, strict=True), strict=True):
             column.extend(cells)
+        if sum(map(len, columns)) > most:
+            raise DataError(
+                f"{file}: found more than {most:,} different cells, which do not fit into memory; expected a table of "
+                "labels. Leave out columns of texts and numbers that are no labels."
+            )
     named = {name: column.collect().replace(clean_text) for name, column in zip(names, columns, strict=True) if name}
     return Table(file, named, lambda i: f"{file.name} row {numbers[i]}")
 
