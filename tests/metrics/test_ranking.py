@@ -21,7 +21,7 @@ drawn = st.integers(1, 25).flatmap(
 @given(drawn)
 def test_a_resample_has_the_metrics_of_its_repeated_rows(case):
     positive, score, unit, counts = case
-    areas, precisions = Ranking((positive, score, unit)).compute(counts)
+    areas, precisions = Ranking([(positive, score, unit)]).compute(counts)
     for i, times in enumerate(counts):
         rows = np.repeat(np.arange(len(unit)), times[unit])
         expected = auroc(positive[rows], score[rows]), average_precision(positive[rows], score[rows])
@@ -32,16 +32,16 @@ def test_a_resample_has_the_metrics_of_its_repeated_rows(case):
 def test_only_the_order_of_scores_counts(case):
     positive, score, unit, counts = case
     for found, expected in zip(
-        Ranking((positive, np.exp(3 * score), unit)).compute(counts),
-        Ranking((positive, score, unit)).compute(counts),
+        Ranking([(positive, np.exp(3 * score), unit)]).compute(counts),
+        Ranking([(positive, score, unit)]).compute(counts),
         strict=True,
     ):
         np.testing.assert_array_equal(found, expected)
 
 
 def test_of_nothing_there_is_no_ranking():
-    empty = Ranking((np.zeros(0, dtype=bool), np.zeros(0), np.zeros(0, dtype=int)))
+    empty = Ranking([(np.zeros(0, dtype=bool), np.zeros(0), np.zeros(0, dtype=int))])
     assert np.isnan(empty.compute(np.ones((2, 3), np.int16))).all()
-    no_negative = Ranking((np.ones(2, dtype=bool), np.array([0.1, 0.2]), np.arange(2)))
+    no_negative = Ranking([(np.ones(2, dtype=bool), np.array([0.1, 0.2]), np.arange(2))])
     area, precision = no_negative.compute(np.ones((1, 2), np.int16))
     assert np.isnan([area[0], precision[0]]).all()

@@ -95,7 +95,14 @@ def sampling_units(groups: ArrayLike | None, n: int) -> tuple[Indices, int]:
 
 def count_patients(truth: NDArray[Any], unit: NDArray[Any]) -> NDArray[np.int64]:
     """(L, 2) the number of different units, patients or images, with and without each label of (N, L) truth."""
-    columns = [[len(np.unique(unit[column == cell])) for cell in (1, 0)] for column in truth.T]
+    names, place = np.unique(unit, return_inverse=True)
+
+    def different(rows: Bools) -> int:
+        found = np.zeros(len(names), np.bool_)
+        found[place[rows]] = True
+        return int(found.sum())
+
+    columns = [[different(column == cell) for cell in (1, 0)] for column in truth.T]
     return np.array(columns, dtype=np.int64).reshape(-1, 2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ _AT_ONCE = 2**24
 
 _PIECE = 2**18  # indices that are made as long as a pointer at a time
 
+_Column: TypeAlias = tuple[Floats, NDArray[np.int32]]
+"""Scores, negated, and units."""
+
 
 class Ranking:
     """One label's scores, sorted once, so that a resample costs two cumulative sums.
@@ -23,20 +27,20 @@ class Ranking:
     it and those tied with it are counted. What stays in memory is four bytes per image, and more per positive.
 
     Args:
-        columns: of one label, or of several whose cells are taken for those of one: (K,) whether an image has the
+        columns: that of one label, or of several whose cells are taken for those of one: (K,) whether an image has the
             label, (K,) scores, finite, of which only the order counts, and (K,) the patient (or image) that is drawn
             with it.
     """
 
-    def __init__(self, *columns: tuple[Bools, Floats, Indices]) -> None:
-        falling, self._positives = _by_falling_score(
-            (score[positive], unit[positive]) for positive, score, unit in columns
-        )
+    def __init__(self, columns: Iterable[tuple[Bools, Floats, Indices]]) -> None:
+        positives, negatives = list[_Column](), list[_Column]()
+        for positive, score, unit in columns:
+            for side, chosen in ((positives, positive), (negatives, ~positive)):
+                side.append((-score[chosen], unit[chosen].astype(np.int32)))
+        falling, self._positives = _by_falling_score(positives)
         self._first = np.flatnonzero(np.append(True, falling[1:] != falling[:-1])) if len(falling) else np.zeros(0, int)
         steps = falling[self._first]
-        falling, self._negatives = _by_falling_score(
-            (score[~positive], unit[~positive]) for positive, score, unit in columns
-        )
+        falling, self._negatives = _by_falling_score(negatives)
         self._before = np.searchsorted(falling, steps, side="left")
         self._through = np.searchsorted(falling, steps, side="right")
 
@@ -51,22 +55,29 @@ class Ranking:
             repeated rows; NaN where a resample lacks positives or negatives.
         """
         areas, precisions = np.full((2, len(counts)), np.nan)
-        size = max(1, _AT_ONCE // max(len(self._positives), len(self._negatives), 1))
+        size = max(1, min(_AT_ONCE // max(len(self._positives), len(self._negatives), 1), len(counts)))
+        # Made once: to take gigabytes from the system anew costs as much as to fill them.
+        positives, negatives = (np.empty((size, len(units)), np.int16) for units in (self._positives, self._negatives))
+        most = len(self._negatives) * int(counts.max(initial=0))
+        passed = np.zeros(len(self._negatives) + 1, np.int32 if most < 2**31 else np.int64)
         for start in range(0, len(counts), size):
             block = counts[start : start + size]
-            positives, negatives = _take(block, self._positives), _take(block, self._negatives)
-            for i, (own, others) in enumerate(zip(positives, negatives, strict=True), start):
-                if own.any() and others.any():
-                    areas[i], precisions[i] = self._measure(own, others)
+            _take(block, self._positives, positives)
+            _take(block, self._negatives, negatives)
+            for i in range(len(block)):
+                if positives[i].any() and negatives[i].any():
+                    areas[start + i], precisions[start + i] = self._measure(positives[i], negatives[i], passed)
         return areas, precisions
 
-    def _measure(self, positives: DrawnCounts, negatives: DrawnCounts) -> tuple[float, float]:
-        """Of one resample, by how often each positive and each negative is drawn, both by falling score."""
+    def _measure(
+        self, positives: DrawnCounts, negatives: DrawnCounts, passed: NDArray[np.integer]
+    ) -> tuple[float, float]:
+        """Of one resample, by how often each positive and each negative is drawn, both by falling score; `passed` takes
+        the sums of the latter.
+        """
         here = np.add.reduceat(positives, self._first, dtype=np.float64)
-        most = 2 * len(negatives) * int(negatives.max())
-        passed = np.zeros(len(negatives) + 1, np.int32 if most < 2**31 else np.int64)
         np.cumsum(negatives, dtype=passed.dtype, out=passed[1:])
-        before, through = passed[self._before], passed[self._through]
+        before, through = passed[self._before].astype(np.float64), passed[self._through]
         true = np.cumsum(here)
         area = 1 - here @ (before + through) / (2 * true[-1] * float(passed[-1]))
         # Before the first drawn positive, precision is 0, or 0 / 0 without a drawn negative.
@@ -74,21 +85,20 @@ class Ranking:
         return float(area), float(here @ precision / true[-1])
 
 
-def _by_falling_score(columns: Iterable[tuple[Floats, Indices]]) -> tuple[Floats, NDArray[np.int32]]:
-    """The scores of several columns in one, negated and sorted, and the units in that order."""
-    scores, units = zip(*((-score, unit.astype(np.int32)) for score, unit in columns), strict=True)
-    falling = scores[0] if len(scores) == 1 else np.concatenate(scores)
-    del scores  # of all labels of ten million images a gigabyte
+def _by_falling_score(columns: list[_Column]) -> tuple[Floats, NDArray[np.int32]]:
+    """The scores of several columns in one, sorted, and the units in that order; empties the list, whose columns take a
+    gigabyte and a half of all labels of ten million images.
+    """
+    falling, units = (np.concatenate(side) for side in zip(*columns, strict=True))
+    columns.clear()
     order = np.argsort(falling)
-    in_order: NDArray[np.int32] = np.concatenate(units)[order]
-    del order
+    in_order: NDArray[np.int32] = units[order]
+    del order, units
     falling.sort()
     return falling, in_order
 
 
-def _take(counts: DrawnCounts, units: NDArray[np.int32]) -> DrawnCounts:
-    """(B, K) the counts of some units."""
-    taken = np.empty((len(counts), len(units)), counts.dtype)
+def _take(counts: DrawnCounts, units: NDArray[np.int32], out: DrawnCounts) -> None:
+    """Fill (B, K) or more rows with the counts of some units."""
     for start in range(0, len(units), _PIECE):
-        taken[:, start : start + _PIECE] = counts.take(units[start : start + _PIECE], axis=1)
-    return taken
+        out[: len(counts), start : start + _PIECE] = counts.take(units[start : start + _PIECE], axis=1)

@@ -104,12 +104,14 @@ def duplicates(orders: Orders) -> None:
 
 
 def intervals(orders: Orders) -> None:
-    """CPU seconds and peak memory of `metrics.summary.summarise` on labels of 20 % to 0.2 % of the images, three images
-    a patient or two.
+    """CPU seconds and peak memory of `metrics.summary.summarise` on labels of 20 % to 0.2 % of the images, two or three
+    images a patient. The jackknife has as many shares as there are resamples, where these are few.
     """
+    from xrayfast.metrics.intervals import resampling
     from xrayfast.metrics.summary import summarise
 
     rows, resamples, rng = orders.settings["rows"], orders.settings["resamples"], np.random.default_rng(0)
+    resampling.SHARES = min(resampling.SHARES, resamples)
     truth, probability = np.empty((rows, 14), np.int8), np.empty((rows, 14))
     for i, share in enumerate(np.geomspace(0.2, 0.002, 14)):
         truth[:, i] = rng.random(rows) < share

@@ -42,8 +42,8 @@ _DENOMINATORS: Mapping[Denominator, Callable[[NDArray[np.int8], NDArray[np.int8]
 """Which of (N,) cells of a label a proportion is counted over."""
 
 _MANY_CELLS = 2**24
-"""From so many on the AUROC of all labels together has no estimate where its interval is a bootstrap's anyway: it takes
-a hundred bytes per cell."""
+"""From so many on an AUROC has no estimate where its interval is a bootstrap's anyway: it takes a hundred bytes per
+cell, and as long as several resamples."""
 
 
 class SplitEstimates:
@@ -102,7 +102,7 @@ class SplitEstimates:
         if metric.denominator is not None:
             return self._estimate_proportion(metric, [label])
         if metric.name == "auroc":
-            return self._auroc(*split.cells_of(label))
+            return None if self._aurocs_are_many else self._auroc(*split.cells_of(label))
         if metric.name == "balanced_accuracy":
             parts = [self.label(split.label_metrics[name], label) for name in ("recall", "specificity")]
             there = [one for one in parts if one is not None]
@@ -125,10 +125,19 @@ class SplitEstimates:
     def _estimate_pooled_auroc(self) -> Estimate | None:
         split = self._split
         if split.truth.size > _MANY_CELLS:
-            fewest = min(len(np.unique(split.unit[(split.truth == cell).any(axis=1)])) for cell in (0, 1))
+            either = np.stack([(split.truth == cell).any(axis=1) for cell in (1, 0)], axis=1)
+            fewest = int(count_patients(either, split.unit)[:, 0].min())
             if not are_few(fewest, split.overall["auroc_micro"]):
                 return None
         return self._auroc(*map(np.concatenate, zip(*map(split.cells_of, range(split.truth.shape[1])), strict=True)))
+
+    @cached_property
+    def _aurocs_are_many(self) -> bool:
+        """Whether the AUROC of no label, nor their mean, has any other interval than a bootstrap's."""
+        aurocs = self._split.per_label["auroc"].tolist()
+        pairs = zip(self.rarer, aurocs, strict=True)
+        few = any(are_few(patients, value) for patients, value in pairs if not math.isnan(value))
+        return self._split.truth.size > _MANY_CELLS and not few
 
     def _auroc(self, truth: NDArray[np.int8], probability: Floats, unit: Indices) -> Estimate | None:
         return _defined(estimate_auroc(truth == 1, probability, unit, self._split.n_units))

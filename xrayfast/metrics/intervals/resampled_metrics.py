@@ -129,12 +129,12 @@ class ResampledMetrics:
     @cached_property
     def rankings(self) -> list[Ranking]:
         """The order of each label's scores."""
-        return [Ranking(self._ranked(i)) for i in range(self.truth.shape[1])]
+        return [Ranking([self._ranked(i)]) for i in range(self.truth.shape[1])]
 
     @cached_property
     def pooled_ranking(self) -> Ranking:
         """The order of the scores of all labels together."""
-        return Ranking(*map(self._ranked, range(self.truth.shape[1])))
+        return Ranking(map(self._ranked, range(self.truth.shape[1])))
 
     @cached_property
     def whole(self) -> Resamples:

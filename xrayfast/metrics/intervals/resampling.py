@@ -14,8 +14,8 @@ from xrayfast.metrics.intervals.resampled_metrics import MetricValues, Resampled
 SHARES = 200
 """Groups of a grouped jackknife: at most a fifth of the cost of a thousand resamples, however many patients."""
 
-_CELLS = 2**26
-"""Counts of a block of resamples (128 MB)."""
+_CELLS = 2**27
+"""Counts of a block of resamples (256 MB)."""
 
 _MOST_IN_BLOCK = 256
 
