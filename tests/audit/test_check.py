@@ -145,7 +145,7 @@ def test_odd_images(sound):
         "inverted": (7, "MONOCHROME1 inverted"),
         "turned": (8, "EXIF orientation applied"),
         "saturated": (9, "saturates 13% of the pixels"),
-        "may_be_inverted": (14, "may be inverted: white around the body, and the lungs brighter than the middle"),
+        "may_be_inverted": (14, "may be inverted: the lungs brighter than the body around them"),
         "half_black": (15, "left half black"),
     }
     facts = {row: {"notes": (note,)} for row, note in notes.values()}
@@ -168,7 +168,7 @@ def test_odd_images(sound):
         "MONOCHROME# inverted": 1,
         "EXIF orientation applied": 1,
         "saturates #% of the pixels": 1,
-        "may be inverted: white around the body, and the lungs brighter than the middle": 1,
+        "may be inverted: the lungs brighter than the body around them": 1,
         "left half black": 1,
         "of one shade": 1,
         "nearly without contrast": 3,

@@ -125,8 +125,15 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "may be inverted",
         "note",
         "that may be inverted",
-        "White is around the body, and they were left as they are: invert those that are, or take them out.",
+        "They were left as they are: invert those that are, or take them out.",
     ),
+    "may_be_turned": (
+        "may be upside down|may lie on its side",
+        "note",
+        "that may be upside down or on their side",
+        "They were left as they are: turn those that are, or take them out.",
+    ),
+    "circle": ("blank around a circle", "note", "cut out as a circle", "Use the whole images, where there are such."),
     "half_black": ("half black", "note", "half of which is black", "Look whether they were read right, or cut off."),
     "two_in_one": (
         "(two|several) images in one",

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from tests.data.images.orientation_fit import TURNED
 from xrayfast.data.images.contents import describe_contents
 from xrayfast.data.images.jpeg import CUT_SCAN
 from xrayfast.data.images.notes import (
@@ -18,6 +19,7 @@ from xrayfast.data.images.notes import (
     group_notes,
     needs_attention,
 )
+from xrayfast.data.images.orientation import ON_ITS_SIDE
 from xrayfast.data.images.reader import read
 from xrayfast.errors import ReadError
 from xrayfast.synthetic import phantom
@@ -35,13 +37,14 @@ ATTENTION = [
     "VOI LUT 1 ignored, as it saturates 99% of the image", "window of no width ignored", "nearly black", "nearly white",
     "unknown VOI LUT function taken as LINEAR", "values of 14 bits, where the header says 12", "fully transparent",
     "bits above the 12 stored ignored", "MONOCHROME2 inverted, by its Presentation LUT Shape INVERSE",
-    "transparency laid on black", "EXIF orientation applied", "first of several frames", "JPEG in a file named .png",
+    "transparency laid on black", "may be upside down", "may lie on its side",
+    "EXIF orientation applied", "first of several frames", "JPEG in a file named .png",
     "values above 4095 made white, up to 65535", "last rows plain gray, as where data are missing",
     "values evidently signed, against the header", "neighbouring pixels differ as in noise",
     "400 x 200 pixels, as of two images in one", "left half black", "16 gray levels alone, as where bits are lost",
     "50% of the rows alike, as where data are missing",
     "single pixels unlike all of their neighbours, as salt and pepper",
-    "may be inverted: white around the body, and the lungs brighter than the middle",
+    "may be inverted: the lungs brighter than the body around them",
     "Pillow: Corrupt EXIF data", "of 3 shades", "colour-coded", "colour on 31% of the area converted to gray",
 ]  # fmt: skip
 
@@ -86,10 +89,8 @@ BLACK = np.zeros_like(FILM)
 
 
 @pytest.mark.parametrize("film", [FILM, draw_film(64, 64), draw_film(300, 200)])
-def test_a_film_has_no_note_and_its_inverse_has(film):
+def test_a_film_has_no_note(film):
     assert describe_contents(film) == []
-    (note,) = describe_contents(255 - film)
-    assert note.startswith("may be inverted")
     assert describe_contents(FILM[20:-20, 20:-20]) == []
 
 
@@ -250,6 +251,11 @@ def ball(side, noise):
     return (np.where(height > 0, 40 + 200 * np.sqrt(height.clip(0)), 5) + draw).clip(0, 255).astype(np.uint8)
 
 
+def round_cut(pixels, shade, share, up=0):
+    y, x = np.mgrid[-1 : 1 : pixels.shape[0] * 1j, -1 : 1 : pixels.shape[1] * 1j]
+    return np.where(np.hypot(y + up, x) > share, shade, pixels).astype(np.uint8)
+
+
 def with_grid(pixels, every, value):
     pixels = pixels.copy()
     pixels[every // 2 :: every] = pixels[:, every // 2 :: every] = value
@@ -286,6 +292,9 @@ def composed(side):
         "as by a wrong width": [np.resize(clean, (side, side + more)) for more in (1, 2, 5, -1, -3, 12)],
         "as where values overflow": [(2 * film.astype(int) % 256).astype(np.uint8)],
         "groups, as where bits are lost": [as_jpeg(film // 16 * 17), as_jpeg(film // 20 * 20)],
+        "blank around a circle": [
+            round_cut(film, 0, 1), round_cut(film, 255, 0.9), as_jpeg(round_cut(film, 0, 0.8, 0.1)),
+        ],
         "as test objects are": [ball(side, 4), 255 - as_jpeg(ball(side, 3))],
     }  # fmt: skip
 
@@ -315,9 +324,7 @@ def test_an_image_that_is_framed_padded_noisy_or_sharpened_is_not_damaged(side):
         np.asarray(Image.fromarray(film).rotate(7)),
     ):  # fmt: skip
         seen = np.ascontiguousarray(np.clip(changed, 0, 255).astype(np.uint8))
-        assert all("inverted" in note or note == TOO_SMOOTH for note in describe_contents(seen)), describe_contents(
-            seen
-        )
+        assert {*describe_contents(seen)} <= {TOO_SMOOTH, ON_ITS_SIDE}, describe_contents(seen)
 
 
 @pytest.mark.slow
@@ -336,7 +343,8 @@ def test_no_real_radiograph_looks_like_a_mask_or_a_map(shared):
     )
     print(f"{len(read_notes)} radiographs")
     assert len(read_notes) > 7800 and unreadable < 3
-    assert not {file.name: notes for file, notes in read_notes.items() if odd & {*notes} or damage.search(str(notes))}
+    noted = {file for file, notes in read_notes.items() if odd & {*notes} or damage.search(str(notes))}
+    assert {file.stem for file in noted} <= TURNED | {"Fake_MONOHR1"}  # one with a wrong Photometric Interpretation
 
 
 def test_few_real_radiographs_have_these_notes(shared):

@@ -26,7 +26,6 @@ _AT_SHADE, _OF_SHADES = (
 _LEAST_PIXELS = 16  # of a shade
 
 _BLACK, _BLACK_SHARE = 12, 0.95  # gray level, and share of the pixels of a black half
-_BRIGHT_BORDER, _BRIGHTER = 140, 10  # gray levels, the latter of the lungs over the middle of an inverted image
 
 _SMOOTH, _PARTLY_SMOOTH, _EDGED = 0.18, 0.4, 0.9
 _STILL, _STILL_BESIDE_EDGES, _OF_TWO_PEAKS = 0.5, 0.35, 0.8
@@ -99,18 +98,14 @@ def _bend(lines: Sequence[Pixels]) -> float:
 
 
 def _describe_areas(pixels: Pixels, few: Sequence[int]) -> list[str]:
-    """Notes on an image half of which is black or white, or that looks inverted.
+    """Notes on an image half of which is black or white.
 
-    `few` are some of its pixels, sorted. Of 7,800 radiographs of two public collections one is half black, none half
-    white, and 9 look inverted, which lie on their side or are overexposed; of the same
-    radiographs inverted, a third to a half have that note.
+    `few` are some of its pixels, sorted. Of 7,800 radiographs of two public collections one is half black, none white.
     """
     height, width = pixels.shape
     if min(height, width) < LEAST_SIDE:
         return []
     notes = []
-    if _is_inverted(pixels):
-        notes.append("may be inverted: white around the body, and the lungs brighter than the middle")
     if bisect_right(few, _BLACK) > 0.4 * len(few):
         notes += _describe_halves(pixels, "black")
     if bisect_left(few, 255 - _BLACK) < 0.6 * len(few):
@@ -130,20 +125,6 @@ def _describe_halves(pixels: Pixels, shade: str) -> list[str]:
         if max(shares) > _BLACK_SHARE and min(shares) < 0.5:
             notes.append(f"{sides[shares[0] < shares[1]]} half {shade}")
     return notes
-
-
-def _is_inverted(pixels: Pixels) -> bool:
-    """Whether most of the border is bright, and the lungs, at the left and right, are brighter than the middle."""
-    height, width = pixels.shape
-    columns = [int(share * width) for share in (0.26, 0.5, 0.73, 0.01, 0.99)]
-    sums = [sum(pixels.item(height * row // 10, column) for row in (3, 4, 5, 6)) for column in columns]
-    if sums[0] + sums[2] <= 2 * sums[1] or max(sums[3:]) <= 2 * _BRIGHT_BORDER:
-        return False  # the usual case
-    places = (np.linspace(0, side - 1, _SAMPLED).round().astype(np.intp) for side in pixels.shape)
-    sample = pixels[np.ix_(*places)].astype(np.float64)
-    lungs = (sample[16:44, 10:24].mean() + sample[16:44, 40:54].mean()) / 2
-    border = np.median(np.hstack((sample[:, :3], sample[:, -3:])))
-    return bool(border > _BRIGHT_BORDER and lungs > sample[16:48, 28:36].mean() + _BRIGHTER)
 
 
 def _count_shades(pixels: Pixels) -> int:

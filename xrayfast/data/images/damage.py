@@ -14,12 +14,14 @@ from operator import eq, sub
 import numpy as np
 import numpy.typing as npt
 
+from xrayfast.data.images.orientation import describe_orientation
 from xrayfast.data.images.radiograph import Pixels
 
 LEAST_SIDE = 48
 """Pixels of the shorter side of an image in which areas and lines are looked at."""
 
 _Steps = npt.NDArray[np.float32]
+_Mask = npt.NDArray[np.bool_]
 
 _SAMPLED, _COLUMNS = 64, 32  # rows and columns; columns by which rows are compared
 _BLACK = 12  # gray level
@@ -39,6 +41,7 @@ _AROUND, _PLAIN_LINE = 3, 0.5  # lines on each side of a step that it is compare
 _REGULAR, _LEAST_REGULAR, _IN_PLACE, _LEAST_PERIOD = 2.5, 3, 0.75, 8
 _HALVED, _HALVED_TWICE, _ROLLED, _IN_THIRDS, _CONTENT = 3.5, 2.0, 2.5, 2.2, 150
 _CORNERS, _OBJECT, _SYMMETRICAL = 24, 0.25, 0.9
+_UNLIKE_CORNER, _ROUND, _RIM, _NARROW = 16, 0.85, (0.85, 0.97, 1.04), 0.35
 
 _EQUAL = np.full(_SAMPLED**2, 1 / _SAMPLED**2, np.float32)
 """Weights of a mean as a product, which takes a quarter of the time."""
@@ -56,6 +59,19 @@ class _Sample:
         self.centre, self.beside = values[0], values[1:]
         self.steps = np.abs(self.beside - self.centre)  # to above, below, left and right
         self.means = (self.steps.reshape(4, -1).astype(np.float32) @ _EQUAL).tolist()
+
+    @cached_property
+    def values(self) -> _Steps:
+        """(64 * 64,) of the pixels."""
+        return self.centre.ravel().astype(np.float32)
+
+    @cached_property
+    def variances(self) -> tuple[float, float]:
+        """Of the pixels, and of the means of 4 x 4 of them."""
+        blocks = (_BLOCKS @ self.values.reshape(_SAMPLED, _SAMPLED) @ _BLOCKS.T).ravel()
+        square = float(self.values @ _EQUAL) ** 2
+        between = float(blocks @ blocks) / blocks.size - square
+        return float(self.values @ self.values) / self.values.size - square, max(between, 0.0)
 
     @cached_property
     def profiles(self) -> tuple[_Steps, _Steps]:
@@ -206,10 +222,8 @@ def _find_edge_map(sample: _Sample) -> str:
     """0.3 of the variance, radiographs from 0.56, is between blocks of 4 x 4 of the pixels; on black or white 0.62,
     radiographs from 0.69.
     """
-    values = sample.centre.astype(np.float32)
-    blocks, flat = (_BLOCKS @ values @ _BLOCKS.T).ravel(), values.ravel()
-    square = float(flat @ _EQUAL) ** 2
-    between = (float(blocks @ blocks) / blocks.size - square) / max(float(flat @ flat) / flat.size - square, 1)
+    variance, between = sample.variances
+    between /= max(variance, 1)
     if between >= _FINE_ON_PLAIN:
         return ""  # the usual case
     found = between < _FINE or not _PLAIN[0] < np.median(sample.centre) < _PLAIN[1]
@@ -412,5 +426,35 @@ def _find_symmetry(sample: _Sample) -> str:
     return "the same from left to right and top to bottom, as test objects are" if alike else ""
 
 
-_OF_WHOLE = (_find_few_levels, _find_regular_steps, _find_composed, _find_symmetry)
+def _find_circle(sample: _Sample) -> str:
+    """Outside an ellipse within its frame 85 % of the pixels are as a corner is, and so many inside its four corners
+    are not; radiographs to 76 %.
+    """
+    corners = [sample.centre.item(row, column) for row in (0, -1) for column in (0, -1)]
+    if max(corners) - min(corners) > _UNLIKE_CORNER:
+        return ""  # the usual case
+    inside = np.abs(sample.centre - corners[0]) > _UNLIKE_CORNER
+    sides = [np.flatnonzero(np.count_nonzero(inside, axis=axis) > 1) for axis in (1, 0)]
+    if min(map(len, sides)) < _SAMPLED // 3:
+        return ""
+    framed = inside[np.ix_(*(np.linspace(side[0], side[-1], _SAMPLED).round().astype(np.intp) for side in sides))]
+    outside, rims = _ellipse()
+    found = min(1 - float(framed[outside].mean()), *(float(framed[rim].mean()) for rim in rims)) > _ROUND
+    return "blank around a circle, as where one was cut out" if found else ""
+
+
+@lru_cache(maxsize=1)
+def _ellipse() -> tuple[_Mask, tuple[_Mask, ...]]:
+    """(64, 64) places outside the ellipse in a frame, and those just inside it towards each of the four corners."""
+    y, x = np.mgrid[-1 : 1 : _SAMPLED * 1j, -1 : 1 : _SAMPLED * 1j]
+    radius = np.hypot(y, x)
+    rim = (radius > _RIM[0]) & (radius < _RIM[1]) & (np.abs(np.abs(x) - np.abs(y)) < _NARROW)
+    return radius > _RIM[2], tuple(rim & (a * y > 0) & (b * x > 0) for a in (1, -1) for b in (1, -1))
+
+
+def _find_orientation(sample: _Sample) -> str:
+    return describe_orientation(sample.centre, sample.values, sample.variances[1] ** 0.5)
+
+
+_OF_WHOLE = (_find_few_levels, _find_regular_steps, _find_composed, _find_symmetry, _find_circle, _find_orientation)
 """Looked for in images without any other of these notes; of which the first is given."""

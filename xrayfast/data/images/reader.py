@@ -27,7 +27,7 @@ __all__ = [
     "read_bytes",
 ]  # fmt: skip
 
-READER_VERSION = 10
+READER_VERSION = 11
 """Increased when any image or its notes may come out differently: images cached by another version are not used."""
 
 _FORMAT_BY_SUFFIX = {
@@ -87,7 +87,7 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
     The notes say what was done, where little can be seen (one shade, nearly black or white, noise, a black or white
     half), where an image looks damaged (lost or shifted lines, a wrong width, rows alike, few gray levels, values that
     overflow, salt and pepper) or is no plain radiograph (several images in one, halves swapped, repeated or mirrored,
-    an inverted one, an edge map, a drawn grid, a test object).
+    upside down, on its side, inverted, cut out as a circle, an edge map, a drawn grid, a test object).
 
     Raises:
         ReadError: no regular file that can be opened, or one that is empty, truncated, damaged, over a limit of
