@@ -55,15 +55,28 @@ class _Sample:
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
-        values = pixels.ravel().take(_places(*pixels.shape)).astype(np.int16)
-        self.centre, self.beside = values[0], values[1:]
-        self.steps = np.abs(self.beside - self.centre)  # to above, below, left and right
-        self.means = (self.steps.reshape(4, -1).astype(np.float32) @ _EQUAL).tolist()
+        self.bytes = pixels.ravel().take(_places(*pixels.shape))
+        centre, up, down, left, right = self.bytes
+        differences = np.empty((6, *centre.shape), np.uint8)
+        for other, found in zip((up, down, left, right), differences[:4], strict=True):
+            _differ(centre, other, found)
+        _differ(up, down, differences[4])
+        _differ(left, right, differences[5])
+        self.steps = differences[:4]  # to above, below, left and right
+        # of these, and from above to below, from left to right; exact, as 64 x 64 is a power of 2
+        self.means = (differences.reshape(6, -1).astype(np.float32) @ _EQUAL).tolist()
+        self.centre = centre.astype(np.int16)
+
+    @cached_property
+    def beside(self) -> npt.NDArray[np.int16]:
+        """(4, 64, 64) pixels above, below, left and right."""
+        return self.bytes[1:].astype(np.int16)
 
     @cached_property
     def values(self) -> _Steps:
         """(64 * 64,) of the pixels."""
-        return self.centre.ravel().astype(np.float32)
+        values: _Steps = self.centre.ravel().astype(np.float32)
+        return values
 
     @cached_property
     def variances(self) -> tuple[float, float]:
@@ -98,11 +111,17 @@ def _places(height: int, width: int) -> npt.NDArray[np.intp]:
 
 
 def _line_steps(pixels: Pixels) -> _Steps:
-    """By 32 to 63 columns. The difference of bytes is taken without widening them, in half the time."""
+    """By 32 to 63 columns."""
     lines = np.ascontiguousarray(pixels[:, :: max(1, pixels.shape[1] // _COLUMNS)])
-    steps = (np.maximum(lines[1:], lines[:-1]) - np.minimum(lines[1:], lines[:-1])).astype(np.float32)
+    steps = _differ(lines[1:], lines[:-1]).astype(np.float32)
     mean: _Steps = steps @ np.full(steps.shape[1], 1 / steps.shape[1], np.float32)
     return mean
+
+
+def _differ(one: Pixels, other: Pixels, out: Pixels | None = None) -> Pixels:
+    """Absolute differences of bytes, which are not widened for it, in half the time."""
+    larger = np.maximum(one, other, out=out)
+    return np.subtract(larger, np.minimum(one, other), out=larger)
 
 
 def describe_damage(pixels: Pixels) -> list[str]:
@@ -179,11 +198,10 @@ def _find_odd_lines(sample: _Sample) -> str:
     """Two lines side by side differ 1.25 times as much as the next but one, radiographs to 0.84; or 4 lines in 128,
     radiographs to 1, are unlike both beside them.
     """
-    up, down, left, right = sample.beside[:, ::2]
-    above, below, before, after = sample.means
+    above, below, before, after, over_row, over_column = sample.means
     found = (
-        above + below > 2 * _OUT_OF_LINE * max(float(np.abs(up - down).mean()), 0.5)
-        or before + after > 2 * _OUT_OF_LINE * max(float(np.abs(left - right).mean()), 0.5)
+        above + below > 2 * _OUT_OF_LINE * max(over_row, 0.5)
+        or before + after > 2 * _OUT_OF_LINE * max(over_column, 0.5)
         or _has_lines(sample.pixels, sample.profiles[0])
         or _has_lines(sample.pixels.T, sample.profiles[1])
     )
@@ -430,8 +448,8 @@ def _find_circle(sample: _Sample) -> str:
     """Outside an ellipse within its frame 85 % of the pixels are as a corner is, and so many inside its four corners
     are not; radiographs to 76 %.
     """
-    corners = [sample.centre.item(row, column) for row in (0, -1) for column in (0, -1)]
-    if max(corners) - min(corners) > _UNLIKE_CORNER:
+    corners = [sample.centre.item(row, column) for row in (0, 6, -7, -1) for column in (row, -1 - row)]
+    if max(corners) - min(corners) > 2 * _UNLIKE_CORNER:
         return ""  # the usual case
     inside = np.abs(sample.centre - corners[0]) > _UNLIKE_CORNER
     sides = [np.flatnonzero(np.count_nonzero(inside, axis=axis) > 1) for axis in (1, 0)]

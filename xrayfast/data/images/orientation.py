@@ -32,7 +32,8 @@ def _weights() -> npt.NDArray[np.float32]:
         upper = np.hstack([quarter, np.fliplr(quarter)])
         means = np.vstack([upper, below * np.flipud(upper)])
         found.append(np.kron(means, np.full((8, 8), 1 / 64 / 1000)).ravel())
-    return np.array(found, np.float32).T.copy()
+    weights: npt.NDArray[np.float32] = np.array(found, np.float32).T.copy()
+    return weights
 
 
 _WEIGHTS = _weights()
