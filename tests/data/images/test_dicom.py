@@ -24,6 +24,7 @@ from xrayfast.data.images.dicom import decoders, sandbox
 from xrayfast.data.images.dicom.decoders import DECODERS
 from xrayfast.data.images.dicom.metadata import read_header
 from xrayfast.data.images.dicom.parse import is_dicom
+from xrayfast.data.images.notes import needs_attention
 from xrayfast.data.images.reader import read
 from xrayfast.errors import ReadError
 
@@ -447,6 +448,15 @@ def test_padding_is_black_and_does_not_count(roundtrip, photometric, padding, li
     assert (image.pixels[:, :40] == 0).all()
     assert np.abs(image.pixels[:, 40:] - expected).max() <= 0.5 + 1e-9
     assert {"pixel padding made black", "left half black"} <= {*image.notes}
+
+
+@pytest.mark.parametrize(("limit", "note"), [(63, "pixel padding made black"), (64, "65 values that the header calls")])
+def test_a_range_of_padding_that_holds_some_of_the_image_is_noted(roundtrip, limit, note):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    (found,) = [
+        note for note in roundtrip(values, PixelPaddingValue=0, PixelPaddingRangeLimit=limit).notes if "padding" in note
+    ]
+    assert found.startswith(note) and needs_attention(found) == (limit > 63)
 
 
 def test_nothing_but_padding_is_black(roundtrip):
@@ -897,6 +907,13 @@ def test_real_radiographs(shared):
         ({"BodyPartExamined": "TORAX"}, None),
         ({"PresentationIntentType": "FOR PROCESSING"}, "values for processing, not for presentation"),
         ({"PresentationIntentType": "FOR PRESENTATION"}, None),
+        ({"PatientOrientation": ["L", "F"]}, None),
+        ({"PatientOrientation": ["A", "F"]}, None),
+        ({"PatientOrientation": ""}, None),
+        ({"PatientOrientation": ["R", "F"]}, "mirrored as stored, by its Patient Orientation, and left so"),
+        ({"PatientOrientation": ["RP", "FP"]}, "mirrored as stored, by its Patient Orientation, and left so"),
+        ({"PatientOrientation": ["R", "H"]}, "upside down as stored, by its Patient Orientation, and left so"),
+        ({"PatientOrientation": ["F", "R"]}, "on its side as stored, by its Patient Orientation, and left so"),
         ({"Modality": None}, None),
     ],
 )

@@ -42,7 +42,7 @@ _KEYWORDS = (
     *LAYOUT_KEYWORDS, "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "VOILUTSequence", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape",
     "PresentationLUTSequence", "SeriesDescription", "ImageType", "DocumentTitle", *_SPACINGS, "Modality",
-    "BodyPartExamined", "PresentationIntentType",
+    "BodyPartExamined", "PresentationIntentType", "PatientOrientation",
     *(keyword + suffix for keyword in _PALETTE_KEYWORDS for suffix in ("Descriptor", "Data")),
 )  # fmt: skip
 
@@ -65,6 +65,11 @@ _NO_IMAGES = frozenset(
     {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "SR", "PR", "KO", "DOC", "REG", "FID", "PLAN", "M3D"}
 )
 """Values of Modality of what is made from images, or written of them."""
+
+_TURNED = {r"[HF][A-Z]*\\": "on its side", r"[A-Z]+\\H": "upside down", r"R[A-Z]*\\F": "mirrored"}
+"""What is not usual, by Patient Orientation: where in the patient rows and columns lead (PS3.3 C.7.6.1.1.1)."""
+
+_PADDINGS = 64  # most values that are padding; a range that holds more is likely to hold some of the image
 
 _SHOWN = 16  # letters of a value; the standard allows no more
 
@@ -111,6 +116,9 @@ def _describe_header(elements: Elements) -> list[str]:
         notes.append("a report or a screenshot, by its description")
     if elements.text("PresentationIntentType").upper() == "FOR PROCESSING":
         notes.append("values for processing, not for presentation")
+    orientation = elements.text("PatientOrientation").upper()
+    if found := next((way for pattern, way in _TURNED.items() if re.match(pattern, orientation)), ""):
+        notes.append(f"{found} as stored, by its Patient Orientation, and left so")
     return notes
 
 
@@ -171,8 +179,9 @@ def _render_gray(
     notes += [*modality_notes, *voi_notes, *window_notes, *polarity_notes]
     if elements.items("PresentationLUTSequence"):
         notes.append("Presentation LUT ignored")
-    if counts[padding].any() and elements.integer("PixelPaddingValue") is not None:
-        notes.append("pixel padding made black")
+    if (n_padding := np.count_nonzero(counts[padding])) and elements.integer("PixelPaddingValue") is not None:
+        many = f"{n_padding} values that the header calls padding made black"
+        notes.append("pixel padding made black" if n_padding <= _PADDINGS else many)
     levels[padding] = 0
     return apply_lut(levels, codes), notes
 
