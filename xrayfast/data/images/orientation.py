@@ -17,7 +17,7 @@ _UPRIGHT = ((-15, -50, -54, -42), (29, 29, -50, -42), (36, 23, -43, -44), (20, 8
 _STANDING = ((0, -8, -14, 82), (8, 0, -46, 72), (14, 46, 0, 154), (-82, -72, -154, 0))
 """Thousandths, of the upper left quarter: the same at the right; below, with the other sign in `_UPRIGHT` alone."""
 
-_LEAST = -0.6
+_LEAST, _FRONTAL = -0.6, 0.2  # the latter of the second sum, which other objects brighter above than below lack
 _SPREAD = 5  # gray levels, added to the spread of images without contrast
 _MARGIN, _INSIDE = (12, 243), 0.25  # gray levels between which pixels are; share of them in lines that are no margin
 
@@ -57,11 +57,13 @@ def describe_orientation(sample: npt.NDArray[np.int16], values: npt.NDArray[np.f
         return ""
     if up > _LEAST:
         return ON_ITS_SIDE
-    return MAY_BE_INVERTED if standing < _LEAST / 2 else UPSIDE_DOWN
+    if standing < _LEAST / 2:
+        return MAY_BE_INVERTED
+    return UPSIDE_DOWN if standing > _FRONTAL else ""
 
 
 def _without_margins(sample: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """The sample (64, 64) of the part between black or white margins, such as a film's on a larger one."""
+    """The sample (64, 64) of the part between black or white margins."""
     is_inside = (sample > _MARGIN[0]) & (sample < _MARGIN[1])
     places = []
     for axis in (1, 0):
