@@ -63,7 +63,7 @@ def describe_orientation(sample: npt.NDArray[np.int16], values: npt.NDArray[np.f
 
 
 def _without_margins(sample: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """The sample (64, 64) of the part between black or white margins."""
+    """The sample (64, 64) without black or white margins."""
     is_inside = (sample > _MARGIN[0]) & (sample < _MARGIN[1])
     places = []
     for axis in (1, 0):
