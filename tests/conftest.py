@@ -1,7 +1,6 @@
 """Shared fixtures: one tiny synthetic data set and one tiny run for the whole session."""
 
 import gc
-import io
 import os
 import shutil
 import signal
@@ -261,11 +260,9 @@ def quick(monkeypatch):
 
 def draw_one_pixel(monkeypatch):
     """See `quick`."""
-    buffer = io.BytesIO()
-    Image.new("L", (1, 1)).save(buffer, "PNG")
 
     def one_pixel(figure, transparent=False):
-        return buffer.getvalue()
+        return Image.new("RGBA", (1, 1))
 
     for module in ("figures", "html.plots"):
-        monkeypatch.setattr(f"xrayfast.reporting.{module}.png_bytes", one_pixel)
+        monkeypatch.setattr(f"xrayfast.reporting.{module}.rasterize", one_pixel)

@@ -114,8 +114,9 @@ def batches_figure(table: pd.DataFrame, epoch: int | None = None) -> Figure:
     from xrayfast.display.figure_style import MUTED, SERIES, TEXT, style_axes
     from xrayfast.display.notebook_figure import NotebookFigure
 
-    figure = NotebookFigure(figsize=(8.6, 4.4), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    figure = NotebookFigure(figsize=(8.6, 4.4))
+    places = {"left": 0.08, "right": 0.99, "bottom": 0.11, "top": 0.9, "hspace": 0.1}
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1), gridspec_kw=places)
     draw_losses(above, table, epoch)
     above.set_xlabel("")
     rows, x, name = _of_epoch(table, epoch)

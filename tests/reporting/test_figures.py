@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image, ImageOps
 
 from tests.reporting.samples import lines, shows_all, texts
 from xrayfast.errors import ConfigError, WriteError
@@ -151,13 +152,25 @@ def test_a_figure_is_drawn_once_and_cut_to_what_is_drawn(monkeypatch):
     monkeypatch.setattr(Figure, "draw", lambda self, *args, real=Figure.draw: drawn.append(real(self, *args)))
     pixels = np.zeros((30, 20), np.uint8)
     figure = figures.top_losses_figure([Case("a" * 200, "normal", "covid-19", 0.93, 2.5, pixels)])
-    found = figures.png_bytes(figure)
+    found = Image.open(io.BytesIO(figures.png_bytes(figure)))
     assert len(drawn) == 1 and figure.dpi == Figure().dpi
     buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format="png", dpi=figures.DPI, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None}
-    )
-    assert buffer.getvalue() == found
+    figure.savefig(buffer, format="png", dpi=figures.DPI)
+    whole = Image.open(buffer).convert("RGB")
+    box, margin = ImageOps.invert(whole).getbbox(), round(figures.MARGIN * figures.DPI)
+    expected = ImageOps.expand(whole.crop(box), margin, "white")
+    np.testing.assert_allclose(np.asarray(found).astype(int), np.asarray(expected).astype(int), atol=2)
+
+
+def test_what_is_beside_a_figure_is_drawn_too():
+    figure = Figure(figsize=(1, 1))
+    figure.text(0.5, 0.5, "within")
+    assert max(figures.rasterize(figure).size) < figures.DPI
+    figure.text(0.5, 0.5, "to the right " * 8 + "\n" * 24 + "below", va="top")
+    width, height = figures.rasterize(figure).size
+    assert 5 * figures.DPI < width < 8 * figures.DPI and 3 * figures.DPI < height < 5 * figures.DPI
+    figure.clear()
+    assert figures.rasterize(figure).getextrema()[-1] == (0, 0)
 
 
 def test_save_replaces_the_file_and_leaves_nothing_else(tmp_path):

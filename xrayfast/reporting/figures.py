@@ -13,18 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 from xrayfast.display.figure_style import (
     BOUNDARY,
@@ -47,6 +48,8 @@ from xrayfast.metrics.registry import further_columns, history_column, history_m
 DPI = 160
 MARGIN = 0.12
 """Around what is drawn, in inches."""
+PNG_LEVEL = 3
+"""Of zlib: a radiograph takes half the time of the usual 6, and an eighth more bytes."""
 LABEL_CHARACTERS = 30
 
 FORMATS = ("png", "svg", "pdf")
@@ -84,8 +87,10 @@ def loss_and_metric_curves(history: pd.DataFrame, best_epoch: int | None = None)
             be NaN.
         best_epoch: the epoch whose weights were kept, or None.
     """
-    figure = NotebookFigure(figsize=(10, 4.1), layout="constrained")
-    losses, metrics = figure.subplots(1, 2)
+    figure = NotebookFigure(figsize=(10, 4.1))
+    # By hand, as matplotlib's own layout takes as long as drawing: room for two rows of a legend.
+    places = {"left": 0.06, "right": 0.99, "bottom": 0.11, "top": 0.8, "wspace": 0.18}
+    losses, metrics = figure.subplots(1, 2, gridspec_kw=places)
     draw_loss_curves(losses, history, best_epoch)
     draw_metric_curves(metrics, history, best_epoch)
     return figure
@@ -171,25 +176,41 @@ def draw_range_test(axes: Axes, lrs: ArrayLike, losses: ArrayLike, suggestions: 
     legend_above(axes, columns=2)
 
 
-def png_bytes(figure: Figure, transparent: bool = False) -> bytes:
-    """The figure as a PNG of 160 dots per inch, cut to what is drawn; the same figure gives the same bytes.
+def rasterize(figure: Figure, transparent: bool = False) -> Image.Image:
+    """The figure as RGBA pixels, 160 per inch, without a background, cut to what is drawn and a margin.
+
+    `savefig` would draw it once more to find where to cut, and encode it. What begins more than an inch outside of the
+    figure is not seen.
 
     Args:
         figure: what to draw.
-        transparent: without a background, and not compressed: pixels to make other images of.
+        transparent: without the background of its axes too.
     """
-    buffer = io.BytesIO()
-    figure.savefig(
-        buffer,
-        format="png",
-        dpi=DPI,
-        bbox_inches=_drawn_box(figure),
-        pad_inches=MARGIN,
-        transparent=transparent,
-        metadata={"Software": None},
-        pil_kwargs={"compress_level": 0} if transparent else {},
-    )
+    background: dict[str, Any] = {"transparent": True} if transparent else {"facecolor": "none"}
+    for around in (1, 4, 16):  # inches: some legends are outside of their figure
+        width, height = (round(side * DPI) + 2 * around * DPI for side in figure.get_size_inches())
+        # Half a pixel more, since matplotlib rounds down.
+        box, buffer = Bbox.from_bounds(-around, -around, (width + 0.5) / DPI, (height + 0.5) / DPI), io.BytesIO()
+        figure.savefig(buffer, format="rgba", dpi=DPI, bbox_inches=box, **background)
+        image = Image.frombuffer("RGBA", (width, height), buffer.getbuffer(), "raw", "RGBA", 0, 1)
+        left, top, right, bottom = image.getbbox() or (1, 1, 1, 1)
+        if left > 0 and top > 0 and right < width and bottom < height:
+            break
+    margin = round(MARGIN * DPI)
+    return image.crop((left - margin, top - margin, right + margin, bottom + margin))
+
+
+def png_on_white(image: Image.Image) -> bytes:
+    """Pixels of `rasterize` as a PNG on white."""
+    white, buffer = Image.new("RGB", image.size, "white"), io.BytesIO()
+    white.paste(image, mask=image)
+    white.save(buffer, "PNG", dpi=(DPI, DPI), compress_level=PNG_LEVEL)
     return buffer.getvalue()
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG of 160 dots per inch, cut to what is drawn; the same figure gives the same bytes."""
+    return png_on_white(rasterize(figure))
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -217,26 +238,12 @@ def parse_formats(found: Sequence[str] | str) -> tuple[str, ...]:
     return chosen
 
 
-def _drawn_box(figure: Figure) -> Bbox | Literal["tight"]:
-    """What is drawn and a margin, in inches, for `Figure.savefig`, which draws a figure twice to find its "tight" box;
-    only so a layout engine places the axes, and a figure that has one is drawn twice.
-    """
-    if figure.get_layout_engine() is not None:
-        return "tight"
-    dpi, figure.dpi = figure.dpi, DPI
-    try:
-        renderer = RendererAgg(1, 1, DPI)  # type: ignore[no-untyped-call]
-        return figure.get_tightbbox(renderer).padded(MARGIN)
-    finally:
-        figure.dpi = dpi
-
-
 def _vector_bytes(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
     # Else ids in the file would differ from one time to the next.
     with rc_context({"svg.hashsalt": "xrayfast"}):
-        figure.savefig(buffer, format=kind, bbox_inches=_drawn_box(figure), pad_inches=MARGIN, metadata=date)
+        figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=MARGIN, metadata=date)
     return buffer.getvalue()
 
 
@@ -366,19 +373,16 @@ def message_figure(text: str) -> Figure:
 
 def draw_image(axes: Axes, case: Case) -> None:
     """Draw the pixels in a black square, whatever their aspect."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
+    axes.set_axis_off()
     if case.pixels is None:
-        axes.set_facecolor(GRID)
+        axes.add_patch(Rectangle((0, 0), 1, 1, color=GRID))
         axes.text(0.5, 0.5, "can no longer\nbe read", ha="center", va="center", fontsize=TEXT, color=MUTED)
         return
-    axes.set_facecolor("black")
-    axes.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
-    height, width = case.pixels.shape
-    half = max(height, width) / 2
-    axes.set_xlim((width - 1) / 2 - half, (width - 1) / 2 + half)
-    axes.set_ylim((height - 1) / 2 + half, (height - 1) / 2 - half)
+    sides = case.pixels.shape
+    square = np.zeros((max(sides), max(sides)), np.uint8)
+    top, left = ((max(sides) - side) // 2 for side in sides)
+    square[top : top + sides[0], left : left + sides[1]] = case.pixels
+    axes.imshow(square, cmap="gray", vmin=0, vmax=255)
 
 
 def _caption_lines(case: Case) -> list[str]:

@@ -30,7 +30,7 @@ from xrayfast.reporting.curves import (
     reliability_figure,
     roc_figure,
 )
-from xrayfast.reporting.figures import DPI, loss_and_metric_curves, png_bytes, save
+from xrayfast.reporting.figures import DPI, loss_and_metric_curves, png_on_white, rasterize, save
 from xrayfast.reporting.forest import forest_figure, group_forest
 from xrayfast.reporting.headline_figure import headline_figure
 from xrayfast.reporting.html.results_tables import binary_table, reliability_table
@@ -89,10 +89,7 @@ class Plot:
         if path.suffix != ".png":
             save(self.figure, path)
             return
-        white = Image.new("RGBA", self.image.size, "white")
-        buffer = io.BytesIO()
-        Image.alpha_composite(white, self.image).convert("RGB").save(buffer, "PNG", dpi=(DPI, DPI))
-        write_bytes(path, buffer.getvalue())
+        write_bytes(path, png_on_white(self.image))
 
 
 @dataclass(frozen=True)
@@ -115,8 +112,7 @@ class FigureBlock:
 
 def plot(figure: Figure, name: str, title: str, alt: str) -> Plot:
     """Draw the figure without a background, so that it suits a dark page as well."""
-    image = Image.open(io.BytesIO(png_bytes(figure, transparent=True))).convert("RGBA")
-    return Plot(name, title, alt, figure, image)
+    return Plot(name, title, alt, figure, rasterize(figure, transparent=True))
 
 
 def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
