@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections import namedtuple
@@ -81,3 +82,28 @@ def test_a_system_that_can_not_tell_has_no_load(monkeypatch, error):
 
     monkeypatch.setattr(cpus.psutil, "cpu_times", fail)
     assert CpuMeter().others() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({}, math.inf),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
+    ],
+)
+def test_the_quota_of_a_container_is_read(files, quota, tmp_path):
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cpus._quota(tmp_path) == quota
+
+
+def test_cpus_are_those_that_loky_counts(monkeypatch):
+    joblib = pytest.importorskip("joblib")
+    monkeypatch.delenv("LOKY_MAX_CPU_COUNT", raising=False)
+    assert cpus.cpu_count() == joblib.cpu_count()
+    monkeypatch.setattr(cpus, "_quota", lambda: 0.5)
+    assert cpus.cpu_count() == 1

@@ -184,7 +184,7 @@ def test_what_runs_no_network_loads_no_torch():
 
 LIBRARIES = (
     "pandas", "torch", "torchvision", "torch._dynamo", "sympy", "fastai", "fastai.text", "fastai.vision.augment",
-    "fasthtml", "timm", "sklearn", "scipy", "scipy.stats", "scipy.ndimage", "scipy.sparse.csgraph", "matplotlib",
+    "fasthtml", "timm", "requests", "joblib", "sklearn", "scipy", "scipy.stats", "scipy.optimize", "scipy.ndimage", "scipy.sparse.csgraph", "matplotlib",
     "matplotlib.pyplot", "jinja2", "IPython", "spacy", "captum",
 )  # fmt: skip
 LOADS = [

@@ -62,7 +62,7 @@ def test_what_only_posix_has_is_guarded(path):
 SCRIPT = """
 import multiprocessing, os, pkgutil, signal, sys
 # Other people's guards are theirs.
-import fastai.vision.all, filelock, gdcm, joblib, matplotlib.pyplot, plotext, rich.console, sklearn.linear_model, typer
+import fastai.vision.all, filelock, gdcm, matplotlib.pyplot, plotext, rich.console, sklearn.linear_model, typer
 
 for module, names in {names}.items():
     for name in names:

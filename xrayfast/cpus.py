@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -16,9 +20,7 @@ _NOT_BUSY = ("idle", "iowait", "guest", "guest_nice", "interrupt", "dpc")
 
 def cpu_count() -> int:
     """The CPUs that this process may use, by its affinity and its container's quota."""
-    import joblib
-
-    return int(joblib.cpu_count())
+    return max(1, math.ceil(min(len(_usable()) or os.cpu_count() or 1, _quota())))
 
 
 class CpuMeter:
@@ -59,6 +61,15 @@ def _usable() -> list[int]:
     """Numbers of the CPUs that this process may run on; none where the system can't tell."""
     process = psutil.Process()
     return list(process.cpu_affinity() or []) if hasattr(process, "cpu_affinity") else []  # not on macOS
+
+
+def _quota(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """CPUs that a Linux container may use, by its files of either version of cgroups; infinity without a limit."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with suppress(OSError, ValueError):  # no such file; "max" for no limit
+            quota, period = (int(word) for file in files for word in (root / file).read_text("ascii").split())
+            return quota / period if quota > 0 and period > 0 else math.inf  # -1 for no limit
+    return math.inf
 
 
 def _busy_seconds() -> float:

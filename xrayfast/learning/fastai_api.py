@@ -16,6 +16,7 @@ from xrayfast.learning.deferred import deferring
 
 _DEFERRED = {
     "fastprogress.fastprogress": ["format_time", "master_bar", "progress_bar"],
+    "requests": [],
     "scipy.ndimage": [],
     "scipy.stats": [],
     "sklearn": [],

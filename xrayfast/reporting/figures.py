@@ -192,7 +192,7 @@ def rasterize(figure: Figure, transparent: bool = False) -> Image.Image:
         # Half a pixel more, since matplotlib rounds down.
         box, buffer = Bbox.from_bounds(-around, -around, (width + 0.5) / DPI, (height + 0.5) / DPI), io.BytesIO()
         figure.savefig(buffer, format="rgba", dpi=DPI, bbox_inches=box, **background)
-        image = Image.frombuffer("RGBA", (width, height), buffer.getbuffer(), "raw", "RGBA", 0, 1)
+        image = Image.fromarray(np.frombuffer(buffer.getbuffer(), np.uint8).reshape(height, width, 4))
         left, top, right, bottom = image.getbbox() or (1, 1, 1, 1)
         if left > 0 and top > 0 and right < width and bottom < height:
             break

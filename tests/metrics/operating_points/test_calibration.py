@@ -252,3 +252,14 @@ def test_with_fewer_than_ten_images_a_bias_alone_has_less_log_loss_on_new_images
             )
         alone, both = np.mean(losses, axis=0)
         assert alone < both, positives
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 30.0, 300.0])
+def test_slope_and_bias_have_the_least_log_loss_however_far_logits_are_apart(spread):
+    rng = np.random.default_rng(0)
+    z = rng.normal(2.0, spread, 60)
+    truth = rng.random(60) < expit(0.5 * (z - 2) / spread)
+    model = LogisticRegression(C=np.inf, tol=1e-12, solver="newton-cholesky").fit((z[:, None] - 2) / spread, truth)
+    slope, bias, ended = fit_slope_and_bias(z, truth.astype(float))
+    assert ended and slope * spread == pytest.approx(model.coef_[0, 0], rel=1e-6)
+    assert bias + 2 * slope == pytest.approx(model.intercept_[0], rel=1e-6)

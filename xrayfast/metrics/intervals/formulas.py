@@ -14,6 +14,7 @@ import numpy as np
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import LEVEL, Bools, Indices, check_level
 from xrayfast.metrics.intervals.delong import auroc_components
+from xrayfast.metrics.intervals.roots import find_root
 from xrayfast.metrics.proportions import clopper_pearson, wilson
 
 FEW_FOR_BOOTSTRAP = 20
@@ -150,8 +151,6 @@ def newcombe_auroc(auroc: float, positives: float, negatives: float, level: floa
 
     Newcombe 2006 (Statistics in Medicine 25:559); Hanley and McNeil 1982.
     """
-    from scipy.optimize import brentq
-
     check_level(level)
     z2, others = _NORMAL.inv_cdf(0.5 + level / 2) ** 2, (positives + negatives) / 2 - 1
 
@@ -160,8 +159,8 @@ def newcombe_auroc(auroc: float, positives: float, negatives: float, level: floa
         return (auroc - true) ** 2 - z2 * true * (1 - true) * shape / (positives * negatives)
 
     tiny = 1e-12
-    low = 0.0 if auroc <= tiny else float(brentq(excess, 0.0, min(auroc, 1 - tiny)))
-    high = 1.0 if auroc >= 1 - tiny else float(brentq(excess, max(auroc, tiny), 1.0))
+    low = 0.0 if auroc <= tiny else find_root(excess, 0.0, min(auroc, 1 - tiny))
+    high = 1.0 if auroc >= 1 - tiny else find_root(excess, max(auroc, tiny), 1.0)
     return low, high
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from xrayfast.metrics.classification import Floats, auroc
 from xrayfast.metrics.inputs import column, sampling_units, table
+from xrayfast.metrics.intervals.roots import find_root
 from xrayfast.metrics.scoring import one_class
 
 FLOOR = 1e-12
@@ -77,8 +79,6 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
 
     Guo et al. 2017. The log loss is convex in 1 / temperature: its only minimum is where the derivative is 0.
     """
-    from scipy.optimize import brentq
-
     actual, values = table(truth, probability)
     rows = one_class(actual)
     if not rows.any():
@@ -98,7 +98,7 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
         return Temperature(1.0, "all probabilities are equal" if equal else "all images are right by a margin")
     if slope(hottest) >= 0:
         return Temperature(TEMPERATURES[1], "the probabilities say little or nothing of the class, or favour a class")
-    return Temperature(float(np.exp(-brentq(slope, hottest, coldest, xtol=1e-12))))
+    return Temperature(math.exp(-find_root(slope, hottest, coldest)))
 
 
 def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
@@ -190,7 +190,6 @@ def fit_slope_and_bias(logits: Floats, targets: Floats) -> tuple[float, float, b
 
     The logits are not all equal.
     """
-    from scipy.optimize import minimize
     from scipy.special import expit
 
     centre, spread = float(logits.mean()), float(logits.std())
@@ -201,24 +200,29 @@ def fit_slope_and_bias(logits: Floats, targets: Floats) -> tuple[float, float, b
         gradient = design @ (expit(scaled) - targets) / len(targets)
         return float((np.logaddexp(0, scaled) - targets * scaled).mean()), gradient
 
-    def curvature(weights: Floats) -> Floats:
+    # Newton's steps, halved until the loss does not grow; scipy.optimize takes half a second to import.
+    weights = np.zeros(2)
+    value, gradient = loss(weights)
+    for _ in range(100):
         share = expit(weights @ design)
-        matrix: Floats = (design * (share * (1 - share))) @ design.T / len(targets)
-        return matrix
-
-    fit = minimize(loss, np.array([spread, centre]), jac=True, hess=curvature, method="trust-exact", tol=1e-12)
-    slope = float(fit.x[0]) / spread
-    return slope, float(fit.x[1]) - slope * centre, bool((np.abs(loss(fit.x)[1]) < 1e-8).all())
+        step = np.linalg.lstsq((design * (share * (1 - share))) @ design.T / len(targets), gradient)[0]
+        while loss(weights - step)[0] > value * (1 + 1e-14) and np.abs(step).max() > 1e-12:
+            step /= 2
+        weights -= step
+        value, gradient = loss(weights)
+        if np.abs(gradient).max() < 1e-12:
+            break
+    slope = float(weights[0]) / spread
+    return slope, float(weights[1]) - slope * centre, bool((np.abs(gradient) < 1e-8).all())
 
 
 def fit_bias(logits: Floats, share: float) -> float:
     """What is added to (N,) logits for their mean probability to be a share in (0, 1): that of least log loss."""
-    from scipy.optimize import brentq
     from scipy.special import expit
 
     middle = float(np.log(share / (1 - share)))
     ends = middle - float(logits.max()) - 1, middle - float(logits.min()) + 1
-    return float(brentq(lambda bias: expit(logits + bias).mean() - share, *ends, xtol=1e-12))
+    return find_root(lambda bias: float(expit(logits + bias).mean()) - share, *ends)
 
 
 def _with_bias(logits: Floats, share: float, slope: float, reason: str) -> Scaling:
