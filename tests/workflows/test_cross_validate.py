@@ -232,6 +232,8 @@ def test_folds_trained_one_by_one_are_joined_to_the_same_bytes(data, crossed, tm
     for fold in (2, 1):
         with pytest.raises(ConfigError, match="Give name="):
             xf.cross_validate(data, fold=fold, **options | {"name": None})
+        with pytest.raises(Interrupted, match=rf"Resume with: .* and fold={fold}"):
+            xf.cross_validate(data, fold=fold, interrupted=StopAfter(0), **options)
         cv = xf.cross_validate(data, fold=fold, **options)
         if fold == 2:
             assert [run.path.name for run in cv.runs] == ["fold2"]

@@ -11,21 +11,19 @@ from typer.testing import CliRunner
 import xrayfast as xf
 from tests.conftest import SMALL, UNCHECKED
 from xrayfast.cli import app
-from xrayfast.errors import DataError, RunError
+from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.workflows.data import find_data
 
 
-def as_cross_validation(run, path, probability=None):
+def as_cross_validation(run, path, probability=None, change=lambda table: table):
     """A copy of a run that stands for a cross-validation, its validation split for all images."""
     shutil.copytree(run.path, path, ignore=UNCHECKED)
     (path / "cross_validation.json").write_text('{"folds": 2}')
     cv = xf.CrossValidation(path)
-    if probability is not None:
-        found = cv.predictions("valid")
-        columns = {
-            f"{kind}_{label}": probability[:, i] for i, label in enumerate(cv.labels) for kind in ("prob", "raw")
-        }
-        pd.DataFrame(found.table()).assign(**columns).to_csv(path / "predictions" / "valid.csv", index=False)
+    found = cv.predictions("valid")
+    p = found.probability if probability is None else probability
+    columns = {f"{kind}_{label}": p[:, i] for i, label in enumerate(cv.labels) for kind in ("prob", "raw")}
+    change(found.table().assign(**columns)).to_csv(path / "predictions" / "valid.csv", index=False)
     return cv
 
 
@@ -69,9 +67,87 @@ def test_the_command_prints_and_writes_them(crossed, tmp_path):
     assert "Shown are 0 of 1" in (tmp_path / "out" / "review.html").read_text()
 
 
-def test_a_run_that_is_no_cross_validation_is_refused(tiny_run):
+def test_several_cross_validations_are_averaged_by_image(crossed, tiny_run, tmp_path):
+    """One is sure that the first label is wrong, the other that the second is; it has its images in another order."""
+    p = crossed.out_of_fold.probability.copy()
+    p[0] = np.where(crossed.out_of_fold.truth[0] == 1, 0.6, 0.4 / (p.shape[1] - 1))
+    p[1] = np.roll(p[1], 1)
+    other = as_cross_validation(tiny_run, tmp_path / "other", p, lambda table: table[::-1])
+    found = xf.review([crossed, other.path], tmp_path / "review")
+    of_image = found.ranked.set_index("image")
+    mean = (crossed.out_of_fold.probability + p) / 2
+    images, truth = crossed.out_of_fold.images, crossed.out_of_fold.truth
+    assert found.ranked["quality"].is_monotonic_increasing
+    np.testing.assert_allclose(of_image.loc[images, "quality"], (mean * truth).sum(axis=1))
+    np.testing.assert_allclose(of_image.loc[images, "probability"], mean.max(axis=1))
+    np.testing.assert_allclose(of_image.loc[images, "probability_other"], p[np.arange(len(p)), mean.argmax(axis=1)])
+    table = pd.read_csv(tmp_path / "review" / "corrections.csv")
+    assert table.columns.tolist()[-3:] == ["probability", "probability_cv", "probability_other"]
+    assert "the mean of those of cv, other; single ones" in found.path.read_text()
+
+
+def leave_one_out(table):
+    return table[1:]
+
+
+def relabel(table):
+    return table.assign(truth=[table["truth"][table["truth"] != table["truth"][0]].iloc[0], *table["truth"][1:]])
+
+
+def repeat_a_row(table):
+    return pd.concat([table, table[:1]])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (leave_one_out, "1 image only in one of them: {image}"),
+        (relabel, "1 of the {n} images of the same name have different labels, '{image}'"),
+        (repeat_a_row, "'{image}' is in its predictions of split 'valid' more than once"),
+    ],
+)
+def test_cross_validations_that_differ_are_refused_by_name(change, said, crossed, tiny_run, tmp_path):
+    other, found = as_cross_validation(tiny_run, tmp_path / "other", change=change), crossed.out_of_fold
+    with pytest.raises(RunError, match=re.escape(said.format(image=found.images[0], n=len(found)))) as raised:
+        xf.review([crossed, other], tmp_path / "review")
+    assert str(other.path) in str(raised.value)
+    assert not (tmp_path / "review").exists()
+
+
+def test_a_cell_that_one_cross_validation_masks_is_refused(tiny_multi_run, tmp_path):
+    one, other = (as_cross_validation(tiny_multi_run, tmp_path / name) for name in ("one", "other"))
+    assert len(xf.review([one, other]).ranked) == len(xf.review(one).ranked)
+    label = one.labels[0]
+    file = other.path / "predictions" / "valid.csv"
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    row = table.index[[label not in cell.split("|") for cell in table["truth"]]][0]
+    table.loc[row, "masked"] = label
+    table.fillna("").to_csv(file, index=False)
+    with pytest.raises(RunError, match=r"other: can't be averaged .* cells that only one of the two masks"):
+        xf.review([one, other])
+
+
+def test_cross_validations_of_the_same_name_are_told_apart_by_path(crossed, tiny_run, tmp_path):
+    other = as_cross_validation(tiny_run, tmp_path / "cv")
+    assert {f"probability_{one.path}" for one in (crossed, other)} <= set(xf.review([crossed, other]).ranked)
+    with pytest.raises(ConfigError, match=r"found .*cv twice; expected one or more"):
+        xf.review([crossed, crossed.path])
+    with pytest.raises(ConfigError, match="found none"):
+        xf.review([])
+
+
+def test_labels_of_images_are_reviewed_where_results_are_of_patients(crossed, tmp_path):
+    cv = shutil.copytree(crossed.path, tmp_path / "cv")
+    settings = (cv / "config.yaml").read_text()
+    assert "unit: image" in settings
+    (cv / "config.yaml").write_text(settings.replace("unit: image", "unit: patient"))
+    assert xf.review(cv).ranked["image"].tolist() == xf.review(crossed).ranked["image"].tolist()
+
+
+def test_a_run_that_is_no_cross_validation_is_refused_and_nothing_written(tiny_run, tmp_path):
     with pytest.raises(RunError, match="is not a cross-validation's folder"):
-        xf.review(tiny_run.path)
+        xf.review(tiny_run.path, tmp_path / "review")
+    assert not (tmp_path / "review").exists()
 
 
 def test_labels_of_a_multi_label_task_are_reviewed_without_masked_ones(tiny_multi_run, tmp_path):
@@ -127,3 +203,7 @@ def test_what_a_reader_corrected_is_not_proposed_again(corrected, crossed, tmp_p
     (cv / "config.yaml").write_text(settings.replace("corrections: null", f"corrections: {file}"))
     found = xf.review(cv)
     assert found.proposals["accept"].tolist() == ["yes"] and not found.ranked["is_proposed"].any()
+    copy = shutil.copytree(cv, tmp_path / "copy")
+    assert xf.review([cv, copy]).proposals["accept"].tolist() == ["yes"]
+    with pytest.raises(RunError, match="trained with other corrections"):
+        xf.review([cv, crossed])

@@ -24,7 +24,7 @@ from xrayfast.config import (
 )
 from xrayfast.errors import ConfigError, RunError, did_you_mean, plural_noun, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import INFO_FILE, read_csv, require_text_file, write_text
+from xrayfast.files import INFO_FILE, require_text_file, write_text
 from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
@@ -35,7 +35,7 @@ from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.comparison import Comparison
 from xrayfast.reporting.html.pages.comparison_page import render_comparison_page
 from xrayfast.reporting.wording import warning_sentences
-from xrayfast.run import SPLIT_FILE, Run, now
+from xrayfast.run import Run, now
 from xrayfast.workflows.steps.own_predictions import RunByUnit, add_own_columns
 from xrayfast.workflows.steps.paired import (
     LEVEL,
@@ -44,6 +44,7 @@ from xrayfast.workflows.steps.paired import (
     compare_pair,
     compare_subgroups,
     correct_p_values,
+    read_distinct,
 )
 from xrayfast.workflows.steps.results import joined_by, warn_of_run
 
@@ -109,7 +110,7 @@ def compare(
     unit, chosen_join = _common_unit(found, unit, unit_join)
     asked = unit_join if unit == "image" else chosen_join  # images have none, and one that is given is refused
     by_unit = {name: RunByUnit.of(run, unit, asked) for name, run in found.items()}
-    images = {name: _read_predictions(own, chosen) for name, own in by_unit.items()}
+    images = {name: read_distinct(own, chosen) for name, own in by_unit.items()}
     notes += [f"{name}: {note}" for name, own in by_unit.items() for note in own.notes]
     shared = set[str]() if unit == "image" else set.intersection(*(set(one.images) for one in images.values()))
     predictions = {name: own.join(images[name], shared) for name, own in by_unit.items()}
@@ -129,7 +130,7 @@ def compare(
         metrics = tuple(dict.fromkeys([*epoch_metrics(task), order]))
         for name in table["run"]:
             if name != reference_name:
-                one, other = (_run_predictions(by_unit[side], predictions[side]) for side in (name, reference_name))
+                one, other = (RunPredictions.of(by_unit[side], predictions[side]) for side in (name, reference_name))
                 compared, lines = compare_pair(one, other, metrics, resamples, seed)
                 if chosen == "valid" and not (by_unit[name].is_changed or by_unit[reference_name].is_changed):
                     lines += compare_folds(found[name], found[reference_name], compared)
@@ -137,7 +138,7 @@ def compare(
                 pairs += [{"run": name, "reference": reference_name, **row} for row in compared]
             done += len(predictions[name])
             reporter.preparing("comparing", done, total)
-        sides = {name: _run_predictions(own, predictions[name]) for name, own in by_unit.items()}
+        sides = {name: RunPredictions.of(own, predictions[name]) for name, own in by_unit.items()}
         grouped = compare_subgroups(sides, reference_name, table["run"], groups, metrics, resamples, seed)
     chosen_from = len(found) if reference is None else 2
     difference_table, tests = correct_p_values(pairs, chosen_from)
@@ -265,28 +266,6 @@ def _common_unit(found: Mapping[str, Run], unit: Unit | None, unit_join: UnitJoi
             "--unit-join."
         )
     return chosen, unit_join or joins.pop()
-
-
-def _read_predictions(own: RunByUnit, split: PredictedSplit) -> Predictions:
-    run, predictions = own.run, own.images(split)
-    if not len(predictions):
-        raise RunError(f"{run.path}: its predictions of split '{split}' are empty. Leave the run out.")
-    images = pd.Index(predictions.images)
-    if images.has_duplicates:
-        raise RunError(
-            f"{run.path}: '{images[images.duplicated()][0]}' is in its predictions of split '{split}' more than "
-            "once; expected one row per image. Leave the run out, or train it again."
-        )
-    return predictions
-
-
-def _run_predictions(own: RunByUnit, predictions: Predictions) -> RunPredictions:
-    run, hashes = own.run, dict[str, str]()
-    if (run.path / SPLIT_FILE).exists():
-        table = read_csv(run.split_path, ("image",), dtype=str, keep_default_na=False)
-        if "digest" in table:  # older runs lack them
-            hashes = dict(zip(table["image"], table["digest"], strict=True))
-    return RunPredictions(predictions, own.decision, hashes, run.config.data.window)
 
 
 def _reference_name(reference: Run | Path | str, found: dict[str, Run]) -> str:

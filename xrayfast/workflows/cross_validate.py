@@ -482,7 +482,7 @@ def _stopping(cv: CrossValidation, only: int | None) -> Iterator[None]:
         if not stopped:
             raise
         done, path = sum(is_complete(run.path) for run in cv.runs), str(cv.path)
-        again = f"xrayfast cross-validate --resume {shlex.quote(path)}"
+        again = f"xrayfast cross-validate --resume {shlex.quote(path)}" + (f" and --fold {only}" if only else "")
         if names := cv.config.own_code | cv.info.own_code:  # a command line can't carry code
             again = f"xf.resume_cross_validation({path!r}, {', '.join(f'{name}=...' for name in names)})"
         raise Interrupted(

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
 from xrayfast.audit.label_issues import rank_labels
 from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.corrections import COLUMNS, read_corrections
-from xrayfast.errors import RunError, plural
+from xrayfast.errors import ConfigError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import make_output_folder, write_csv, write_text
+from xrayfast.predictions import Predictions
 from xrayfast.reporting.html.pages.review_page import render_review_page
 from xrayfast.run import now
 from xrayfast.workflows.interpret import read_interpretations
+from xrayfast.workflows.steps.own_predictions import RunByUnit
+from xrayfast.workflows.steps.paired import RunPredictions, align, read_distinct
 
 CORRECTIONS, PAGE = "corrections.csv", "review.html"
 
@@ -30,7 +35,8 @@ class LabelReview:
     Attributes:
         proposals: the rows of `corrections.csv`: `image`, `label` ("" of a single-label task), `given` and `proposed`
             (classes, or "1" and "0"), `accept` ("yes" for those that the cross-validation was trained with, else "" for
-            a reader to fill in), `quality` and `probability` (of what is proposed); the least credible label first.
+            a reader to fill in), `quality` and `probability` (of what is proposed), of several cross-validations also
+            `probability_NAME` of each; the least credible label first.
         ranked: all labels that are not masked, with the same columns but for `accept`, and `is_proposed`.
         path: of the page; None where none was written.
     """
@@ -46,7 +52,7 @@ class LabelReview:
 
 @check_arguments()
 def review(
-    cv: CrossValidation | Path | str,
+    cv: Sequence[CrossValidation | Path | str] | CrossValidation | Path | str,
     output: Path | str | None = None,
     *,
     top: Annotated[int, Field(ge=0, le=1000)] = 60,
@@ -54,11 +60,14 @@ def review(
     """Rank the labels of a cross-validation's images by how much its networks contradict them, each image judged by
     networks that were not trained on it. Needs cleanlab: `pip install 'xrayfast[review]'`.
 
+    Of several cross-validations of the same images and labels, such as of other architectures, the calibrated
+    probabilities are averaged, which ranks better than one.
+
     Proposals need a reader. Those that one accepts are applied by `open_data(corrections=)`; labels corrected by an
     earlier file are not proposed again, and are in the new one.
 
     Args:
-        cv: the cross-validation or its folder, complete.
+        cv: the cross-validation or its folder, complete; or several.
         output: a new folder, or one without them, to write `corrections.csv` and `review.html` to.
         top: proposals that the page shows with their images.
 
@@ -66,24 +75,30 @@ def review(
         The LabelReview: `.proposals`, `.ranked`, `.path`.
 
     Raises:
-        ConfigError: cleanlab is not installed.
-        RunError: it is not complete, or the folder holds a review.
+        ConfigError: cleanlab is not installed, or no cross-validation is named, or one twice.
+        RunError: one is not complete, or the folder holds a review; or several differ in images, labels, what is given,
+            or corrections.
         WriteError: the output can't be written.
     """
-    folder = None if output is None else make_output_folder(Path(output))
-    cv = cv if isinstance(cv, CrossValidation) else CrossValidation(cv)
-    for name in (CORRECTIONS, PAGE) if folder else ():
-        if folder and (folder / name).exists():
+    folder = None if output is None else Path(output)
+    for file in () if folder is None else (folder / CORRECTIONS, folder / PAGE):
+        if file.exists():
             raise RunError(
-                f"{folder / name}: exists already, and may hold a reader's answers. Choose another folder with "
+                f"{file}: exists already, and may hold a reader's answers. Choose another folder with "
                 "--output, or remove it."
             )
-    interpretation = read_interpretations(cv)["valid"]
-    predictions, labels, single = interpretation.predictions, cv.labels, cv.task == "single"
-    found = rank_labels(predictions.truth, predictions.probability, cv.task)
+    cvs = _open(cv)
+    first, *_ = cvs.values()
+    every, predictions = _average(cvs)
+    labels, single = first.labels, first.task == "single"
+    found = rank_labels(predictions.truth, predictions.probability, first.task)
     rows, columns = found["row"].to_numpy(int), found["column"].to_numpy(int)
     given, proposed = found["given"].to_numpy(int), found["proposed"].to_numpy(int)
-    p = predictions.probability[rows, proposed if single else columns]
+
+    def of_proposed(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+        p: NDArray[np.float64] = probability[rows, proposed if single else columns]
+        return p if single else np.where(proposed == 1, p, 1 - p)
+
     ranked = pd.DataFrame(
         {
             "image": predictions.images[rows],
@@ -91,21 +106,74 @@ def review(
             "given": [labels[value] if single else str(value) for value in given],
             "proposed": [labels[value] if single else str(value) for value in proposed],
             "quality": found["quality"].to_numpy(float),
-            "probability": p if single else [q if value else 1 - q for q, value in zip(p, proposed, strict=True)],
+            "probability": of_proposed(predictions.probability),
+            **{f"probability_{name}": of_proposed(one) for name, one in every.items()},
             "is_proposed": found["is_issue"].to_numpy(bool),
         }
     )
-    corrections = [] if cv.corrections_path is None else read_corrections(cv.corrections_path)[0]
-    decided = {(one.image, one.label) for one in corrections}
+    corrections = _corrections(first)
+    decided = {(one["image"], one["label"]) for one in corrections}
     cells = zip(ranked["image"], ranked["label"], strict=True)
     ranked["is_proposed"] &= np.array([cell not in decided for cell in cells], np.bool_)
-    proposals = ranked[ranked["is_proposed"]].assign(accept="")[[*COLUMNS, "quality", "probability"]]
-    accepted = pd.DataFrame([one.row() for one in corrections], columns=list(proposals.columns))
+    proposals = ranked[ranked["is_proposed"]].assign(accept="").drop(columns="is_proposed")
+    proposals = proposals[[*COLUMNS, *proposals.columns.drop([*COLUMNS])]]
+    accepted = pd.DataFrame(corrections, columns=list(proposals.columns))
     table = pd.concat([accepted, proposals], ignore_index=True) if len(accepted) else proposals
     if folder is not None:
+        make_output_folder(folder)
+        interpretation = read_interpretations(first)["valid"]
         write_csv(folder / CORRECTIONS, table, "%.6g")
         images = {image: interpretation.image(image) for image in proposals["image"].head(top)}
         created = now()[:16].replace("T", " ") + " UTC"
-        page = render_review_page(cv, predictions, proposals, images, top, len(accepted), created)
+        page = render_review_page(cvs, predictions, proposals, images, top, len(accepted), created)
         write_text(folder / PAGE, page)
     return LabelReview(table.reset_index(drop=True), ranked, None if folder is None else folder / PAGE)
+
+
+def _open(given: Sequence[CrossValidation | Path | str] | CrossValidation | Path | str) -> dict[str, CrossValidation]:
+    """The cross-validations by name; by path where two have the same."""
+    items = [given] if isinstance(given, (CrossValidation, Path, str)) else given
+    cvs = [one if isinstance(one, CrossValidation) else CrossValidation(one) for one in items]
+    paths = [one.path.resolve() for one in cvs]
+    twice = [f"{path} twice" for path in dict.fromkeys(paths) if paths.count(path) > 1]
+    if twice or not cvs:
+        raise ConfigError(f"cv: found {', '.join(twice) or 'none'}; expected one or more, each once.")
+    names = [one.name for one in cvs]
+    return {one.name if names.count(one.name) == 1 else str(one.path): one for one in cvs}
+
+
+def _average(cvs: Mapping[str, CrossValidation]) -> tuple[dict[str, NDArray[np.float64]], Predictions]:
+    """The (N, L) calibrated probabilities of each of several cross-validations, none of one, and their mean.
+
+    Raises:
+        RunError: one is not complete, or differs from the first in task, images, labels, what is given, or corrections.
+    """
+    by_image = [RunByUnit.of(cv, "image", None) for cv in cvs.values()]  # labels are of images
+    first, *others = (RunPredictions.of(own, read_distinct(own, "valid")) for own in by_image)
+    predictions, found = first.predictions, [first.predictions.probability]
+    reference, *rest = cvs.values()
+    for cv, other in zip(rest, others, strict=True):
+        aligned = align(first, other)
+        if cv.task != reference.task:
+            aligned = f"its task is {cv.task}-label, not {reference.task}-label"
+        elif _corrections(cv) != _corrections(reference):
+            aligned = "they were trained with other corrections"
+        elif not isinstance(aligned, str):
+            rows, columns = aligned[1:]
+            if not len(rows) == len(predictions) == len(other.predictions):
+                only = sorted(set(predictions.images) ^ set(other.predictions.images))
+                aligned = f"{plural(len(only), 'image')} only in one of them: {shorten(only)}"
+        if isinstance(aligned, str):
+            raise RunError(
+                f"{cv.path}: can't be averaged with {reference.path}: {aligned}. Expected the same images, labels and "
+                "corrections. Review it alone."
+            )
+        found.append(other.predictions.probability[rows][:, columns])
+    if not others:
+        return {}, predictions
+    return dict(zip(cvs, found, strict=True)), replace(predictions, probability=np.mean(found, axis=0))
+
+
+def _corrections(cv: CrossValidation) -> list[dict[str, str]]:
+    """The rows of those that it was trained with."""
+    return [] if cv.corrections_path is None else [one.row() for one in read_corrections(cv.corrections_path)[0]]

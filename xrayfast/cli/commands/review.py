@@ -14,7 +14,9 @@ _LISTED = 10
 
 
 def review(
-    cv: Annotated[Path, typer.Argument(metavar="CV", help="A cross-validation's folder.")],
+    cv: Annotated[
+        list[Path], typer.Argument(metavar="CV...", help="A cross-validation's folder; or several, to be averaged.")
+    ],
     output: Annotated[
         Path,
         typer.Option(

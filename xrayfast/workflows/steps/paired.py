@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from xrayfast.config import PredictedSplit
 from xrayfast.cross_validation import CrossValidation
-from xrayfast.errors import plural_noun, shorten
+from xrayfast.errors import RunError, plural_noun, shorten
+from xrayfast.files import read_csv
 from xrayfast.metrics.intervals.bootstrap import Interval, paired_differences
 from xrayfast.metrics.intervals.comparison import holm, mcnemar, resampled_t_test
 from xrayfast.metrics.intervals.delong import delong_test
@@ -21,7 +23,8 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import EXACT_MATCH
 from xrayfast.metrics.subgroups import NEEDS_BOTH
 from xrayfast.predictions import Predictions
-from xrayfast.run import Run
+from xrayfast.run import SPLIT_FILE, Run
+from xrayfast.workflows.steps.own_predictions import RunByUnit
 from xrayfast.workflows.steps.results import patients_by_label, subgroup_values
 
 LEVEL = 0.05
@@ -49,6 +52,38 @@ class RunPredictions:
     hashes: Mapping[str, str] = field(default_factory=dict)
     window: str = "auto"
 
+    @classmethod
+    def of(cls, own: RunByUnit, predictions: Predictions) -> RunPredictions:
+        """Predictions of a run with what its folder says of their images.
+
+        Raises:
+            RunError: `split.csv` is damaged.
+        """
+        run, hashes = own.run, dict[str, str]()
+        if (run.path / SPLIT_FILE).exists():
+            table = read_csv(run.split_path, ("image",), dtype=str, keep_default_na=False)
+            if "digest" in table:  # older runs lack them
+                hashes = dict(zip(table["image"], table["digest"], strict=True))
+        return cls(predictions, own.decision, hashes, run.config.data.window)
+
+
+def read_distinct(own: RunByUnit, split: PredictedSplit) -> Predictions:
+    """A run's saved predictions of the images of a split, which are matched by name.
+
+    Raises:
+        RunError: there are none, or an image is there twice; or as in `RunByUnit.images`.
+    """
+    run, predictions = own.run, own.images(split)
+    if not len(predictions):
+        raise RunError(f"{run.path}: its predictions of split '{split}' are empty. Leave the run out.")
+    images = pd.Index(predictions.images)
+    if images.has_duplicates:
+        raise RunError(
+            f"{run.path}: '{images[images.duplicated()][0]}' is in its predictions of split '{split}' more than "
+            "once; expected one row per image. Leave the run out, or train it again."
+        )
+    return predictions
+
 
 def compare_pair(
     one: RunPredictions, other: RunPredictions, metrics: Sequence[str], resamples: int, seed: int
@@ -67,7 +102,7 @@ def compare_pair(
         and notes, as ends of sentences in which "{reference}" is the name of the reference.
     """
     a, b, decision_a, decision_b = one.predictions, other.predictions, one.decision, other.decision
-    aligned = _align(one, other)
+    aligned = align(one, other)
     if isinstance(aligned, str):
         return [], [f"not compared with {{reference}}: {aligned}."]
     rows_a, rows_b, columns = aligned
@@ -207,7 +242,7 @@ def correct_p_values(rows: Sequence[Mapping[str, Any]], chosen_from: int = 2) ->
     return table, tests
 
 
-def _align(one: RunPredictions, other: RunPredictions) -> tuple[_Rows, _Rows, _Rows] | str:
+def align(one: RunPredictions, other: RunPredictions) -> tuple[_Rows, _Rows, _Rows] | str:
     """The rows of the shared images in each, and the columns of the other's labels in the order of the first's; or why
     there is no comparison.
     """

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.cross_validation import CrossValidation
+from xrayfast.errors import plural
 from xrayfast.predictions import Predictions
 from xrayfast.reporting.html.render import image_view, render_template
 from xrayfast.reporting.html.tables import Cell, Column, Table, number_cell
@@ -20,7 +21,7 @@ SHOWN_SIDE = 224
 
 
 def render_review_page(
-    cv: CrossValidation,
+    cvs: Mapping[str, CrossValidation],
     predictions: Predictions,
     proposals: pd.DataFrame,
     images: Mapping[str, NDArray[np.uint8] | None],
@@ -31,21 +32,23 @@ def render_review_page(
     """The whole page as one HTML document that needs no other file.
 
     Args:
-        cv: whose networks contradict the labels; names are plain text and are escaped here.
-        predictions: out of fold.
+        cvs: by name, those whose networks contradict the labels; names are plain text and are escaped here.
+        predictions: out of fold, averaged over them.
         proposals: `workflows.review.LabelReview.proposals`, without those that a reader accepted earlier.
         images: (H, W) uint8 of the first `top` proposals, None where a file can't be read.
         top: how many proposals to show with their image.
         accepted: corrections that the cross-validation was trained with.
         created: date and time, for people.
     """
+    cv, *_ = cvs.values()
     single, labels = cv.task == "single", int((predictions.truth >= 0).sum())
     labels = len(predictions) if single else labels
     patients = dict(zip(predictions.images, predictions.patients, strict=True))
     return render_template(
         "review.html.j2",
         {
-            "name": cv.path.name,
+            "name": cv.name if len(cvs) == 1 else plural(len(cvs), "cross-validation"),
+            "averaged": ", ".join(cvs) if len(cvs) > 1 else "",
             "created": created,
             "source": str(cv.config.data.source),
             "single": single,
@@ -66,6 +69,7 @@ def render_review_page(
                     "given": _words(row["label"], row["given"]),
                     "proposed": _words(row["label"], row["proposed"]),
                     "probability": f"{row['probability']:.2f}",
+                    "each": ", ".join(f"{row[f'probability_{name}']:.2f}" for name in cvs if len(cvs) > 1),
                     **image_view(images[row["image"]], SHOWN_SIDE),
                 }
                 for rank, row in enumerate(proposals.head(top).to_dict("records"), 1)
