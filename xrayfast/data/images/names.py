@@ -23,10 +23,11 @@ _NOT_RADIOGRAPHS = re.compile(
 """Of a word: what is made from a radiograph, and has its name, label and folder, but shows something else."""
 
 _PART_OF_DERIVED = re.compile(
-    "msk|mask|seg|overlay|thumb|heatmap|cam|saliency|labelmap|contour|gt|groundtruth|annotat|bbox|label|preview|icon",
-    re.IGNORECASE,
+    "msk|mask|seg|overlay|thumb|heatmap|cam|saliency|labelmap|contour|gt|groundtruth|annotat|bbox|label|preview|icon"
 )
-"""A part of each of them, which few names have: of ten million names, to look for words takes minutes."""
+"""A part of each of them in lower case, which few names have: of ten million names, to look for words takes minutes,
+and for letters of either case one.
+"""
 
 _MADE_FROM = re.compile(
     r"(.+?)[-_. ]+(small(er)?|tiny|mini|icon|preview|low[-_ ]?res|resized|scaled|downscaled|lbl|anno|depth|edges?)$",
@@ -34,7 +35,8 @@ _MADE_FROM = re.compile(
 )
 """Of a file's name without its suffix: that it is a smaller copy or a map of the image called like the first group."""
 
-_VIEW = re.compile("front|lat|pa|ap", re.IGNORECASE)
+_VIEW = re.compile("front|lat|pa|ap")
+"""A part of each word for a view, in lower case, likewise."""
 
 _ENDS_OF_MADE = ("all", "ler", "iny", "ini", "con", "iew", "res", "zed", "led", "lbl", "nno", "pth", "dge", "ges")
 """The last letters of those words, which few names have: the pattern takes minutes for ten million names."""
@@ -69,7 +71,7 @@ def is_derived(path: str) -> bool:
     folders, _, name = path.rpartition("/")
     if _are_derived(folders):
         return True
-    if not _PART_OF_DERIVED.search(name):
+    if not _PART_OF_DERIVED.search(name.lower()):
         return False
     ends = split_words(name.rpartition(".")[0])
     return any(map(_NOT_RADIOGRAPHS.fullmatch, ends[:1] + ends[-1:]))
@@ -107,7 +109,7 @@ def view_in_name(path: str) -> Literal["frontal", "lateral", ""]:
     >>> view_in_name("patient1/study1/view1_frontal.jpg"), view_in_name("lateral/1.png"), view_in_name("pat_12.png")
     ('frontal', 'lateral', '')
     """
-    if not _VIEW.search(path):  # of most
+    if not _VIEW.search(path.lower()):
         return ""
     *folders, file = path.split("/")
     *above, words = [split_words(part) for part in (*folders, os.path.splitext(file)[0])]  # noqa: PTH122 - a Path is slow

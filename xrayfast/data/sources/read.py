@@ -31,8 +31,6 @@ _FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?|cv)[-_ ]?\d+", re.
 OTHER_VIEWS = "view other than {} (--views)"
 """Why images of another view are left out."""
 
-_LAT = re.compile("lat", re.IGNORECASE)
-
 _FIRST_WORD = re.compile(r"[^\W\d_]*")
 
 
@@ -139,7 +137,7 @@ def _note_views(records: ImageRecords) -> None:
     """A note on lateral views beside others, told by a column, headers or names."""
     views = records.views or [None] * len(records.names)
     lateral = [
-        view == "LATERAL" if view else _LAT.search(name) and not {"lateral", "lat"}.isdisjoint(split_words(name))
+        view == "LATERAL" if view else "lat" in name.lower() and not {"lateral", "lat"}.isdisjoint(split_words(name))
         for name, view in zip(records.names, views, strict=True)
     ]
     if 0 < (count := sum(map(bool, lateral))) < len(lateral):
