@@ -237,7 +237,7 @@ def test_a_table_called_labels_is_read_where_it_lies_in_the_folder(data_dir):
     frame.assign(label="abcdefghij"[0]).to_csv(data_dir / "labels.csv", index=False)
     frame.assign(label=["c", "d"] * 5).to_csv(data_dir / "labels.csv", index=False)
     data = opened(data_dir)
-    assert data.labels == ("c", "d") and noted(data, "labels.parquet beside it is not read")
+    assert data.labels == ("c", "d") and noted(data, "labels.parquet, other.parquet beside it are not read")
 
 
 def test_rows_of_nothing_and_an_unnamed_index_are_left_out(data_dir):

@@ -63,7 +63,8 @@ def read_source(
         records = read_label_table(layout.table, root, config, known)
         notes = [layout.reason] if layout.reason else []
         if unread := [name for name in layout.other_tables if name not in records.companions]:
-            notes.append(f"{shorten(unread)} beside it is not read; --labels reads another table.")
+            verb = "is" if len(unread) == 1 else "are"
+            notes.append(f"{shorten(unread)} beside it {verb} not read; --labels reads another table.")
         records.notes[:0] = notes
     if not config.keep_masks:
         records = records.leave_out(dict.fromkeys(find_derived(records.names), DERIVED))

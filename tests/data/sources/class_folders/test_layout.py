@@ -118,6 +118,14 @@ def test_the_one_table_of_a_known_form(tmp_path):
     assert noted(data, "labels_of_mine.csv beside it is not read")
 
 
+def test_a_table_of_labels_beside_labels_csv_is_named(tmp_path):
+    make(tmp_path, *ten("images"))
+    for name in ("labels.csv", "labels_old.csv"):
+        table(tmp_path, lines("image,label", "{i}.png,{ab}"), name)
+    table(tmp_path, lines("image,age", "{i}.png,{i}"), "ages.csv")
+    assert noted(opened(tmp_path), "labels_old.csv beside it is not read")
+
+
 def test_several_tables(tmp_path):
     files = ten("images_001", "images_002")
     make(tmp_path, *files)

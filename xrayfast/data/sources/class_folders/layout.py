@@ -81,7 +81,8 @@ def detect_layout(config: DataConfig) -> Layout:
     listed = shorten(folder.name for folder in with_images)
     if table is not None:
         reason = f", as {listed} hold images, not classes" if len(with_images) > 1 else ""
-        others = tuple(name for name in names_of if name != table and (name in recognised or _is_called_labels(name)))
+        alike = recognised if table in recognised else [n for n, names in names_of.items() if _has_labels(names)]
+        others = tuple(name for name in names_of if name != table and (name in alike or _is_called_labels(name)))
         return Layout(source, source / table, f"Labels from {table} in {source}{reason}.", others)
     in_splits = bool(parse_split_folders(folder.name for folder in with_images))
     if len(with_images) > 1 and not in_splits and choose_class_level(root, config)[0] == 1:
@@ -141,6 +142,10 @@ def _choose_table(source: Path, names_of: dict[str, list[str]], spec_of: dict[st
                 "files are the parts of one table."
             )
     return None
+
+
+def _has_labels(columns: Sequence[str]) -> bool:
+    return bool(usual_columns(columns, "path") and usual_columns(columns, "labels"))
 
 
 def _is_called_labels(name: str) -> bool:
