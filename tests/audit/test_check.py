@@ -147,6 +147,9 @@ def test_odd_images(sound):
         "saturated": (9, "saturates 13% of the pixels"),
         "may_be_inverted": (14, "may be inverted: the lungs brighter than the body around them"),
         "half_black": (15, "left half black"),
+        "may_be_turned": (16, "may be upside down"),
+        "circle": (17, "blank around a circle, as where one was cut out"),
+        "box": (18, "a plain box on 8% of the area, as where one is drawn"),
     }
     facts = {row: {"notes": (note,)} for row, note in notes.values()}
     other = "values of 14 bits, where the header says 12"
@@ -170,6 +173,9 @@ def test_odd_images(sound):
         "saturates #% of the pixels": 1,
         "may be inverted: the lungs brighter than the body around them": 1,
         "left half black": 1,
+        "may be upside down": 1,
+        "blank around a circle, as where one was cut out": 1,
+        "a plain box on #% of the area, as where one is drawn": 1,
         "of one shade": 1,
         "nearly without contrast": 3,
         "nearly black": 1,

@@ -292,6 +292,9 @@ def composed(side):
         "as by a wrong width": [np.resize(clean, (side, side + more)) for more in (1, 2, 5, -1, -3, 12)],
         "as where values overflow": [(2 * film.astype(int) % 256).astype(np.uint8)],
         "groups, as where bits are lost": [as_jpeg(film // 16 * 17), as_jpeg(film // 20 * 20)],
+        r"plain box on \d% of the area": [
+            put(film, np.s_[side // 3 : side // 2, side // 4 : 3 * side // 4], shade) for shade in (0, 128, 255)
+        ],
         "blank around a circle": [
             round_cut(film, 0, 1), round_cut(film, 255, 0.9), as_jpeg(round_cut(film, 0, 0.8, 0.1)),
         ],

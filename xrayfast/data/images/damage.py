@@ -27,7 +27,8 @@ _SAMPLED, _COLUMNS = 64, 32  # rows and columns; columns by which rows are compa
 _BLACK = 12  # gray level
 
 _STEEP, _OF_NOISE, _LEAST_SPREAD = 6, 0.85, 30  # gray levels; share of the difference of unrelated pixels; variance
-_WRAP, _FLATTER, _WRAPPED = 160, 40, 2  # gray levels of a jump, of the steps beside it, and jumps in 1,000
+_WRAPS, _FLATTER = {160: 2.0, 216: 1.2}, 40  # jumps in 1,000 by their gray levels; gray levels of the steps beside them
+_LEAST_WRAPS = 8  # of 8,192 steps
 _SINGLE, _STANDS_OUT = 0.006, 40  # share of the pixels, gray levels
 _OUT_OF_LINE, _LINES, _DRAWN = 1.25, 4, 20  # ratio of differences, lines in 128, gray levels
 _SHEARED, _STEEPER = 1.02, 2.6  # ratios of differences between rows
@@ -36,6 +37,7 @@ _FINE, _FINE_ON_PLAIN, _PLAIN = 0.3, 0.62, (48, 207)  # shares of the variance, 
 _DOUBLE = (1.6, 2.7)  # longer to shorter side of two chest radiographs in one image; above, of more
 _BANDS, _MARGIN = 10, 0.25  # of rows alike: least number of bands, share of a plain margin
 _REPEATED = 0.985  # correlation
+_COVERED, _FILLED = 0.03, 0.8  # shares of the middle that are plain, and of the box that they fill
 _FEW_LEVELS, _BUNCHED, _LEVELS_LOST, _PERIODS, _WAVES = 40, 0.12, (8, 33), 5, 512
 _AROUND, _PLAIN_LINE = 3, 0.5  # lines on each side of a step that it is compared with; gray levels between plain lines
 _REGULAR, _LEAST_REGULAR, _IN_PLACE, _LEAST_PERIOD = 2.5, 3, 0.75, 8
@@ -165,22 +167,25 @@ def _has_noisy_strip(centre: Pixels, up: Pixels, left: Pixels) -> bool:
 
 
 def _find_wrapped(sample: _Sample) -> str:
-    """Of 1,000 steps 2, radiographs to 1.1, jump from black to white or back against the slope on both sides of them.
+    """Of 1,000 steps 2 of 160 gray levels, radiographs to 1.1, or 1.2 of 216, radiographs to 0.8, jump from black to
+    white or back against the slope on both sides of them.
 
     So do values above 255 of which 256 is taken; those of letters have none or the same slope there.
     """
-    jumps = sample.steps[1::2]
-    if jumps.max() <= _WRAP or np.count_nonzero(jumps > _WRAP) < 16:
+    if np.count_nonzero(sample.steps[1::2] > min(_WRAPS)) < _LEAST_WRAPS:
         return ""  # the usual case
-    share = 0.0
+    shares = dict.fromkeys(_WRAPS, 0.0)
     for lines in (sample.pixels, sample.pixels.T):
-        rows = np.linspace(0, len(lines) - 1, _SAMPLED).round().astype(np.intp)
+        rows = np.linspace(0, len(lines) - 1, 2 * _SAMPLED).round().astype(np.intp)
         steps = np.diff(lines[rows].astype(np.int16), axis=1)
         way = np.sign(steps[:, 1:-1])
         before, after = -way * steps[:, :-2], -way * steps[:, 2:]
         against = (before > 1) & (before < _FLATTER) & (after > 1) & (after < _FLATTER)
-        share += float((against & (np.abs(steps[:, 1:-1]) > _WRAP)).mean()) / 2
-    return "jumps from white to black, as where values overflow" if 1000 * share > _WRAPPED else ""
+        jumps = np.abs(steps[:, 1:-1])[against]
+        for levels in shares:
+            shares[levels] += 500 * np.count_nonzero(jumps > levels) / against.size
+    found = any(shares[levels] > least for levels, least in _WRAPS.items())
+    return "jumps from white to black, as where values overflow" if found else ""
 
 
 def _find_single_pixels(sample: _Sample) -> str:
@@ -327,7 +332,27 @@ def _find_strip(sample: _Sample) -> str:
     return f"{width} x {height} pixels, as of {'two' if longer < _DOUBLE[1] else 'several'} images in one"
 
 
-_OF_AREAS = (_find_lines_alike, _find_halves_alike, _find_strip)
+def _find_box(sample: _Sample) -> str:
+    """3 % of the middle are of one gray level and fill four fifths of a box within the image; radiographs to 1 %."""
+    inner = np.s_[_SAMPLED // 5 : -_SAMPLED // 5]
+    still = sample.steps.max(axis=0) == 0
+    counts = np.bincount(sample.centre[inner, inner][still[inner, inner]], minlength=1)
+    if counts.max() < _COVERED * (3 * _SAMPLED // 5) ** 2:
+        return ""  # the usual case
+    of_level = still & (sample.centre == counts.argmax())
+    rows, columns = (np.flatnonzero(of_level.any(axis=axis)) for axis in (1, 0))
+    sides = [(side[0], side[-1] + 1) for side in (rows, columns)]
+    if any(start == 0 or end == _SAMPLED for start, end in sides):
+        return ""
+    box = of_level[slice(*sides[0]), slice(*sides[1])]
+    return (
+        f"a plain box on {box.size / _SAMPLED**2:.0%} of the area, as where one is drawn"
+        if box.mean() > _FILLED
+        else ""
+    )
+
+
+_OF_AREAS = (_find_lines_alike, _find_halves_alike, _find_strip, _find_box)
 
 
 # Of the whole image

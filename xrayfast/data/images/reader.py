@@ -87,7 +87,7 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
     The notes say what was done, where little can be seen (one shade, nearly black or white, noise, a black or white
     half), where an image looks damaged (lost or shifted lines, a wrong width, rows alike, few gray levels, values that
     overflow, salt and pepper) or is no plain radiograph (several images in one, halves swapped, repeated or mirrored,
-    upside down, on its side, inverted, cut out as a circle, an edge map, a drawn grid, a test object).
+    upside down, on its side, inverted, cut out as a circle, an edge map, a drawn grid or box, a test object).
 
     Raises:
         ReadError: no regular file that can be opened, or one that is empty, truncated, damaged, over a limit of
