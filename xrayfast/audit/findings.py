@@ -98,7 +98,7 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "Save one half, or take them out.",
     ),
     "composed": (
-        "images side by side|three images in one|drawn grid",
+        "side by side|three images in one|drawn grid",
         "note",
         "that look put together, shifted or drawn on",
         "Save each image as a file of its own, and read those with shifted parts or lines from their source again.",

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from tests.data.images.orientation_fit import TURNED
+from tests.data.images.thumbnail_fit import TURNED
 from xrayfast.data.images.contents import describe_contents
 from xrayfast.data.images.jpeg import CUT_SCAN
 from xrayfast.data.images.notes import (
@@ -19,8 +19,8 @@ from xrayfast.data.images.notes import (
     group_notes,
     needs_attention,
 )
-from xrayfast.data.images.orientation import ON_ITS_SIDE
 from xrayfast.data.images.reader import read
+from xrayfast.data.images.thumbnail import ON_ITS_SIDE
 from xrayfast.errors import ReadError
 from xrayfast.synthetic import phantom
 

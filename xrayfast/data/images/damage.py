@@ -14,8 +14,8 @@ from operator import eq, sub
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.data.images.orientation import describe_orientation
 from xrayfast.data.images.radiograph import Pixels
+from xrayfast.data.images.thumbnail import describe_thumbnail
 
 LEAST_SIDE = 48
 """Pixels of the shorter side of an image in which areas and lines are looked at."""
@@ -495,9 +495,9 @@ def _ellipse() -> tuple[_Mask, tuple[_Mask, ...]]:
     return radius > _RIM[2], tuple(rim & (a * y > 0) & (b * x > 0) for a in (1, -1) for b in (1, -1))
 
 
-def _find_orientation(sample: _Sample) -> str:
-    return describe_orientation(sample.centre, sample.values, sample.variances[1] ** 0.5)
+def _find_thumbnail(sample: _Sample) -> str:
+    return describe_thumbnail(sample.centre, sample.values, sample.variances[1] ** 0.5)
 
 
-_OF_WHOLE = (_find_few_levels, _find_regular_steps, _find_composed, _find_symmetry, _find_circle, _find_orientation)
+_OF_WHOLE = (_find_few_levels, _find_regular_steps, _find_composed, _find_symmetry, _find_circle, _find_thumbnail)
 """Looked for in images without any other of these notes; of which the first is given."""

@@ -1,6 +1,6 @@
-"""Where the weights of `xrayfast.data.images.orientation` come from: derived from upright radiographs.
+"""Where the weights of `xrayfast.data.images.thumbnail` come from: derived from upright radiographs.
 
-    python -m tests.data.images.orientation_fit ../shared/data
+    python -m tests.data.images.thumbnail_fit ../shared/data
 
 prints them, and what those of each collection alone find in the other.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xrayfast.data.images import orientation
+from xrayfast.data.images import thumbnail
 from xrayfast.data.images.reader import read
 
 TURNED = {
@@ -49,9 +49,39 @@ def fit(samples, weights):
     return found
 
 
+def compose(samples, count):
+    """Each (64, 64) sample beside others, as where their images are side by side and scaled to the width of one."""
+    order, columns = (
+        np.random.default_rng(0).permutation(len(samples)),
+        np.linspace(0, 63, 64 // count).round().astype(int),
+    )
+    found = np.concatenate([samples[np.roll(order, i)][:, :, columns] for i in range(count)], axis=2)
+    return np.pad(found, ((0, 0), (0, 0), (0, 64 - found.shape[2])), mode="edge")
+
+
+def columns_of(samples):
+    """(N, 16) of each: its two halves, upper and lower, in 8 columns from the sides to the middle."""
+    spread = samples.reshape(-1, 16, 4, 16, 4).mean(axis=(2, 4)).std(axis=(1, 2)) + 5
+    means = samples.reshape(-1, 2, 32, 16, 4).mean(axis=(2, 4))
+    means = (means - means.mean(axis=(1, 2), keepdims=True)) / spread[:, None, None]
+    return ((means + means[:, :, ::-1]) / 2)[:, :, :8].reshape(-1, 16)
+
+
+def discriminate(samples, of_many, count):
+    """Weights and offset of a linear discriminant: 1 of one radiograph, -1 of several, of either collection as much."""
+    groups = [samples[of] for of in (of_many, ~of_many) if of.any()]
+    pairs = [(columns_of(group), columns_of(compose(group, count))) for group in groups]
+    one, several = (np.mean([pair[i].mean(axis=0) for pair in pairs], axis=0) for i in (0, 1))
+    within = np.mean([np.cov(x.T) + np.cov(y.T) for x, y in pairs], axis=0) / 2
+    within += RIDGE * np.trace(within) / len(within) * np.eye(len(within))
+    weights = np.linalg.solve(within, one - several)
+    scale = (one - several) @ weights / 2
+    return weights / scale, -(one + several) @ weights / 2 / scale
+
+
 def sums(samples, fitted):
     """(N, 2), the larger of those with and without margins, as the note is given by."""
-    inside = np.stack([orientation._without_margins(one) for one in samples])
+    inside = np.stack([thumbnail._without_margins(one) for one in samples])
     found = [np.stack([x @ w for x, w in zip(differences(some), fitted, strict=True)]) for some in (samples, inside)]
     return np.maximum(*found).T
 
@@ -70,14 +100,25 @@ def weigh(of_many):
 
 def main(folder):
     samples, of_many = load(folder)
-    inside = np.stack([orientation._without_margins(one) for one in samples])
+    inside = np.stack([thumbnail._without_margins(one) for one in samples])
     for name, learned in (("many hospitals", of_many), ("one", ~of_many)):
         found = sums(samples[~learned], fit(inside[learned], weigh(of_many[learned])))
-        turned = (found > -orientation._LEAST).mean(axis=0)
+        turned = (found > -thumbnail._LEAST).mean(axis=0)
         print(f"{learned.sum()} of {name}: the lowest of {len(found)} others", np.sort(found, axis=0)[:3].T.round(2))
         print("   shares over 0.6, which are noted where they are turned:", turned.round(3))
+    for count in (2, 3):
+        for learned in (of_many, ~of_many):
+            weights, offset = discriminate(samples[learned], of_many[learned], count)
+            alone, several = (
+                columns_of(some) @ weights + offset for some in (samples[~learned], compose(samples[~learned], count))
+            )
+            print(f"{count} side by side: the lowest of {len(alone)} others", np.sort(alone)[:3].round(2))
+            print("   share of those put together under -0.6:", (several < thumbnail._LEAST).mean().round(3))
     for weights in fit(inside, weigh(of_many)):
         print(np.round(1000 * weights).astype(int).tolist())
+    for count in (2, 3):
+        weights, offset = discriminate(samples, of_many, count)
+        print(np.round(100 * weights).astype(int).tolist(), round(float(offset), 2))
 
 
 if __name__ == "__main__":
