@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from xrayfast._version import __version__
+from xrayfast._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from xrayfast.config import Config as Config
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from xrayfast.learning.training.loaders import dataloaders as dataloaders
     from xrayfast.run import Run as Run
     from xrayfast.synthetic import phantom as phantom
-    from xrayfast.synthetic import write_dataset as synth
+    from xrayfast.synthetic import write_dataset
     from xrayfast.workflows.build_cache import build_cache as build_cache
     from xrayfast.workflows.check import check as check
     from xrayfast.workflows.compare import compare as compare
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from xrayfast.workflows.report import report as report
     from xrayfast.workflows.review import review as review
     from xrayfast.workflows.split import split as split
+
+    synth = write_dataset
 
 _HOMES = {
     "Config": "xrayfast.config:Config",
@@ -89,43 +91,7 @@ _HOMES = {
     "synth": "xrayfast.synthetic:write_dataset",
 }
 
-__all__ = [
-    "Config",
-    "CrossValidation",
-    "FocalLoss",
-    "Manifest",
-    "RadiographBlock",
-    "RadiographInterpretation",
-    "Run",
-    "XrayfastError",
-    "__version__",
-    "build_cache",
-    "check",
-    "compare",
-    "cross_validate",
-    "dataloaders",
-    "ensemble",
-    "evaluate",
-    "explain",
-    "export",
-    "find_lr",
-    "fit",
-    "interpret",
-    "join_folds",
-    "learner",
-    "load",
-    "open_data",
-    "phantom",
-    "predict",
-    "push",
-    "report",
-    "resume",
-    "resume_cross_validation",
-    "review",
-    "save",
-    "split",
-    "synth",
-]
+__all__ = sorted(["__version__", *_HOMES])
 
 
 def __getattr__(name: str) -> Any:
