@@ -77,11 +77,6 @@ def describe_code(names: Mapping[str, str]) -> str:
 def require_code(names: Mapping[str, str], given: Mapping[str, Any], where: str = "config.yaml") -> None:
     """Raise an error where code that settings name was not given.
 
-    Args:
-        names: by setting, as `names_of_code` gives them.
-        given: the code by setting.
-        where: the file that names it.
-
     Raises:
         ConfigError: it lists what is missing.
     """

@@ -193,9 +193,6 @@ class Run(HasOverview):
     def lock(self, note: Callable[[str], None] = warn) -> AbstractContextManager[None]:
         """Be the one process that writes to the run within a block; see `xrayfast.files.run_lock`.
 
-        Args:
-            note: called where the lock of a process that has ended is taken over.
-
         Raises:
             RunError: another process writes to it; the message names it.
             WriteError: the folder can't be written to.

@@ -360,9 +360,6 @@ class DatasetSummary:
     """What `write_dataset` wrote.
 
     Attributes:
-        folder: of the data set.
-        images: number of images.
-        patients: number of patients.
         counts: images by class folder, relative with forward slashes, as in ``"train/normal"``.
     """
 

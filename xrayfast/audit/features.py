@@ -64,12 +64,6 @@ def compute_features(
 ) -> Features:
     """Compute the features of images, each of which is loaded once.
 
-    Args:
-        paths: of all the manifest's images.
-        rows: (N,) which of them.
-        images: decoded, with a side of at least `LEAST_SIDE`.
-        progress: called at the stage "looking".
-
     Raises:
         ReadError: one can't be read.
     """

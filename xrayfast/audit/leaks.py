@@ -85,13 +85,7 @@ class Leaks:
 def compare_images(
     data: Manifest, images: DecodedImages, progress: StageProgress = no_progress
 ) -> tuple[Features, Leaks]:
-    """The features of all images, and the patients and duplicates in more than one split.
-
-    Args:
-        data: the images of all splits.
-        images: decoded where they are not yet; those that can't be read are left out.
-        progress: called at the stages "decoding", "looking" and "comparing".
-    """
+    """The features of all images, and the patients and duplicates in more than one split."""
     paths = data.table["path"].tolist()
     unreadable = images.build(paths, partial(progress, "decoding"))
     rows = np.array([row for row, path in enumerate(paths) if path not in unreadable], np.intp)

@@ -26,11 +26,7 @@ _GLUE = "\ue000"
 
 
 class Output(TextOutput):
-    """Prints what a command reports.
-
-    Args:
-        as_json: whether standard output gets one JSON object, and the text goes to standard error.
-    """
+    """Prints what a command reports."""
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json

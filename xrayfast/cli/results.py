@@ -44,14 +44,7 @@ def format_estimate(value: float | None, interval: Mapping[str, Any] | None) -> 
 
 
 def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: Iterable[str] = ()) -> None:
-    """Print the warnings of a result, the headline metrics and those by label, with their intervals.
-
-    Args:
-        out: prints them.
-        result: as `metrics.summary.summarise` gives it.
-        task: "single" or "multi".
-        without: labels to leave out.
-    """
+    """Print the warnings of a result, the headline metrics and those by label, with their intervals."""
     for warning in result.get("warnings", ()):
         out.finding("warning", warning["text"].rstrip("."), warning["advice"])
     intervals = result.get("intervals", {})
@@ -178,13 +171,7 @@ def show_uncalibrated(out: Output, decision: Decision) -> None:
 
 
 def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task) -> None:
-    """Print a table of subgroups, and their three largest gaps in words.
-
-    Args:
-        out: prints them.
-        grouping: as `metrics.subgroups.subgroups` gives it.
-        task: "single" or "multi".
-    """
+    """Print a table of subgroups, and their three largest gaps in words."""
     names = list(headline_metrics(task))
     names = names[:3] if out.console.width >= WIDE else list(dict.fromkeys((names[0], DEFAULT_METRIC, *names)))[:2]
     labels = ["labels"] if task == "multi" else []  # those that have an AUROC, of which the macro mean is made

@@ -46,11 +46,8 @@ class Correction:
 
 
 def read_corrections(file: Path, sha256: str | None = None) -> tuple[list[Correction], str]:
-    """The accepted rows of a file with the columns image, label, given, proposed and accept, and the file's SHA-256.
-
-    Args:
-        file: CSV.
-        sha256: that it had before; None for any.
+    """The accepted rows of a file with the columns image, label, given, proposed and accept, and the file's SHA-256,
+    which is compared with `sha256` where that is given.
 
     Raises:
         DataError: the file can't be read, is another, or no row is accepted.

@@ -61,25 +61,17 @@ class ModelMetadata(BaseModel):
 
     Attributes:
         format: of the metadata.
-        xrayfast: the version that exported it.
         created: ISO 8601, UTC.
-        intended_use: in a sentence.
-        input: what it takes, in a sentence.
-        labels: of the outputs, in order.
-        task: "single" or "multi".
         thresholds: by label, on calibrated probabilities, as they decide.
         decision: calibration and operating points, as `Decision.to_json` gives them.
         size: side in pixels of the square that images are fitted into.
         window: of DICOM images, as `data.images.reader.read` takes it.
         imply: labels that follow from others, as the run was trained; none in files of versions before 0.10.
-        arch: of its networks.
-        networks: whose probabilities are averaged.
         precision: of its weights.
         averaged_views: whether calibration and thresholds were fitted on probabilities averaged over augmented views,
             which it does not make.
         run: name of the run's folder.
         fingerprint: of the training data; "" where members of an ensemble had different ones.
-        parity: with the run.
         auroc: beside the run's, of weights that are not in float32.
     """
 

@@ -59,11 +59,6 @@ def is_model_file(path: object) -> bool:
 class OnnxGraph:
     """The graph of a classifier in onnxruntime.
 
-    Args:
-        content: of an ONNX file.
-        labels: how many it has.
-        path: of the file, for errors.
-
     Raises:
         RunError: onnxruntime can't run it, or it takes something else than images.
         ConfigError: onnxruntime is missing.
@@ -118,15 +113,6 @@ class OnnxGraph:
 
 class OnnxModel:
     """An exported classifier; it predicts as a `Predictor` does.
-
-    Args:
-        path: the file.
-
-    Attributes:
-        metadata: what the file says of itself.
-        decision: labels, task, calibration and thresholds.
-        size: side in pixels of the square that images are fitted into.
-        window: of DICOM images.
 
     Raises:
         RunError: there is no such file, or it is damaged, not exported by xrayfast, or holds what is not run: other

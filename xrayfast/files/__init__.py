@@ -71,12 +71,6 @@ def require_regular_file(
 ) -> os.stat_result:
     """Refuse a file that would hang on opening (a FIFO), never end (a device), or fill the memory.
 
-    Args:
-        path: the file.
-        expected: what it should be, such as "a table of labels".
-        limit: the most bytes.
-        error: the class of the error.
-
     Raises:
         XrayfastError: of that class: no file, a folder, a pipe, socket or device, a file that is too large, or a name
             that is not UTF-8.
@@ -106,12 +100,6 @@ def require_regular_file(
 def read_text(path: Path, expected: str, limit: int = MAX_TEXT_BYTES, error: type[XrayfastError] = RunError) -> str:
     """Read a file of UTF-8 text, with or without a byte order mark.
 
-    Args:
-        path: the file.
-        expected: what it should be, such as "a JSON file".
-        limit: the most bytes.
-        error: the class of the error.
-
     Raises:
         XrayfastError: of that class: see `require_regular_file`; or it can't be read, or is no such text.
     """
@@ -130,11 +118,6 @@ def read_yaml(path: Path, expected: str, error: type[XrayfastError]) -> Any:
 
     Whatever could build an object, name a value that stands elsewhere (so that few bytes become gigabytes), or hide one
     value behind another of the same key is refused before any value is built, as is what is too large.
-
-    Args:
-        path: the file.
-        expected: what it should be, such as "a file of settings".
-        error: the class of the error.
 
     Raises:
         XrayfastError: of that class, which names file and line.
@@ -257,10 +240,6 @@ def replace_atomically(path: Path, digest: str | None = None) -> Iterator[Path]:
     Where the block fails or is interrupted, the old file stays and the temporary one is removed. A symbolic link at
     `path` is replaced, and what it leads to stays as it is. The checksum is recorded where the folder has some.
 
-    Args:
-        path: the file.
-        digest: its checksum, where that is known already.
-
     Raises:
         WriteError: the file can't be written: no permission, no folder, no space; see also `require_output_file`.
     """
@@ -322,10 +301,6 @@ def known_digests(path: Path) -> list[str]:
 def require_intact(path: Path, error: type[XrayfastError] = RunError) -> None:
     """Check that a file is as it was written. One whose folder has no checksums, as in runs before 0.4, is not checked;
     where the run is of a later version, that is warned of.
-
-    Args:
-        path: the file.
-        error: the class of the error.
 
     Raises:
         XrayfastError: of that class: it has changed, can't be read or is too large.

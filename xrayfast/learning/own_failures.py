@@ -23,10 +23,6 @@ def name_own_code(error: Exception, learn: Any) -> Exception:
     """The error to raise in place of one that ended training: a TrainingError with the name and line of the user's own
     code, callbacks of fastai that the user gave included; for a device without memory, one that says what takes less;
     the same one where other code failed.
-
-    Args:
-        error: was raised.
-        learn: the RadiographLearner that was trained.
     """
     texts = [_OF_FASTAI.sub("", text) if isinstance(text, str) else text for text in error.args]
     if isinstance(error, XrayfastError):

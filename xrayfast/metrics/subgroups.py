@@ -112,15 +112,7 @@ def subgroups(
 def _leave_out_uncertain(
     summary: dict[str, Any], split: ResampledMetrics, few: Bools, resamples: int, seed: int
 ) -> None:
-    """Take `NEEDS_BOTH` of labels with few patients out of a subgroup's summary, and out of its means.
-
-    Args:
-        summary: of the subgroup, which is changed.
-        split: of the subgroup.
-        few: (L,) the labels.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-    """
+    """Take `NEEDS_BOTH` of labels with few patients out of a subgroup's summary, and out of its means."""
     ends = summary.get("intervals", {"overall": {}, "per_label": {}})
     nothing = {"low": None, "high": None, "undefined": 0.0}
     for row, is_few in zip(summary["per_label"], few.tolist(), strict=True):
@@ -147,11 +139,8 @@ class _Contrast:
     """Two subgroups and the difference of a metric between them, averaged over some labels.
 
     Attributes:
-        metric: of `GAP_METRICS`, or the exact match.
         labels: their indices; (0,) for the exact match.
         high: index of the subgroup with the higher value.
-        low: of the other.
-        difference: at least 0.
         pairs: of subgroups that were compared; this is the one with the largest difference.
     """
 

@@ -30,14 +30,7 @@ Series = Mapping[str, Sequence[tuple[int, float]]]
 
 @dataclass(frozen=True)
 class Bar:
-    """How far the work is.
-
-    Attributes:
-        title: of what is done now.
-        done: of `total`.
-        total: of whatever is counted.
-        text: further facts.
-    """
+    """How far the work is."""
 
     title: str
     done: int
@@ -138,14 +131,7 @@ def render_table(head: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]]
 
 
 def render_page(title: str, bar: Bar | None, table: EpochTable, notes: Sequence[str]) -> str:
-    """The whole output of the cell.
-
-    Args:
-        title: what is done, above all else.
-        bar: how far it is.
-        table: of the epochs.
-        notes: sentences.
-    """
+    """The whole output of the cell."""
     noted = "".join(f"<li>{_text(note)}</li>" for note in notes)
     return (
         '<div style="font-size:13px;line-height:1.5;color:inherit">'

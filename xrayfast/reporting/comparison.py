@@ -31,10 +31,8 @@ class Comparison(HasOverview):
             (see `compare`) and `significant` (p_corrected below 0.05, and 0 outside the interval; None
             without a test).
         notes: on what was compared and how, as sentences.
-        task: "single" or "multi".
         split: compared on, "valid" or "test".
         order: the metric that orders the table.
-        reference: the run that the others are compared with.
         metrics: those shown first: of an epoch, and `order`.
         tests: how many p-values were corrected together.
         warnings: those beside the headlines of the runs, and what makes the values of this split misleading.

@@ -89,16 +89,7 @@ def forest_height(rows: int) -> float:
 def draw_forest(
     figure: Figure, rows: Sequence[ForestRow], titles: Sequence[str], left: float, top: float, width: float
 ) -> None:
-    """Draw rows of estimates, one panel per metric, with the numbers beside each.
-
-    Args:
-        figure: where to draw.
-        rows: from top to bottom.
-        titles: of the metrics that the estimates are of.
-        left: of the names, in inches, as are `top` and `width`.
-        top: of the titles.
-        width: of all.
-    """
+    """Draw rows of estimates, one panel per metric, with the numbers beside each."""
     room = (width - NAMES) / len(titles)
     height = len(rows) * ROW
     bottom = top - ABOVE - height

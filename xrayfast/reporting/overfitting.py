@@ -20,9 +20,7 @@ class TrainAndValid:
     """The loss and the metrics of `registry.train_metrics` on the training and on the validation split.
 
     Attributes:
-        task: "single" or "multi".
         values: pairs of training and validation, by "loss" or the metric's name; None where not defined.
-        epoch: the epoch of both.
         final: whether the epoch's finished network has predicted the training images, without augmentation; else the
             training values are of the predictions made while the epoch trained.
         tta: whether the validation values are of test-time augmentation.

@@ -23,13 +23,7 @@ LEFT, ACROSS, ABOVE, BELOW = 0.6, 0.32, 0.46, 0.34
 
 
 class Panels:
-    """A figure of equal panels, laid out by hand: matplotlib's own layout takes seconds for so many.
-
-    Args:
-        n: how many panels.
-        side: of one, in inches.
-        strip: height in inches of a second, flat panel below each; 0 for none.
-    """
+    """A figure of equal panels, laid out by hand: matplotlib's own layout takes seconds for so many."""
 
     def __init__(self, n: int, side: float, strip: float = 0.0) -> None:
         self._columns = max(1, min(COLUMNS, n))

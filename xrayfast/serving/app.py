@@ -30,13 +30,7 @@ OPTIONS = ("image", "saliency")
 
 
 def make_app(classifier: Classifier, access: Access, note: Callable[[str], None]) -> ASGIApp:
-    """The application of a classifier, for any ASGI server; `server.serve` runs it.
-
-    Args:
-        classifier: what answers.
-        access: whose requests are answered.
-        note: called with what fails and should not, in a sentence.
-    """
+    """The application of a classifier, for any ASGI server; `server.serve` runs it."""
     worker, uploads = Worker(), Uploads()
     html, policy = render_page(classifier)
     description = describe_api(classifier.name, bool(access.password))

@@ -61,10 +61,6 @@ class Classifier:
         note: called with what differs from the run, in a sentence.
 
     Attributes:
-        run: the run; None of an exported model.
-        name: of the run or file.
-        decision: labels, task, calibration and thresholds.
-        size: side of the network's square in pixels.
         metadata: of an exported model; None of a run.
         no_saliency: why there is no Grad-CAM; "" where there is.
 
@@ -99,11 +95,6 @@ class Classifier:
 
     def answer(self, uploads: Sequence[Upload], *, image: bool, saliency: bool) -> Answer:
         """Answer for files, each with its labels or its error.
-
-        Args:
-            uploads: the files.
-            image: whether to add each image as the network sees it.
-            saliency: whether to add Grad-CAM, of a run.
 
         Raises:
             ConfigError: `saliency` where there is none.

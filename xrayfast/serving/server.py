@@ -42,10 +42,6 @@ def require_libraries() -> None:
 def open_socket(host: str, port: int) -> socket.socket:
     """A listening socket.
 
-    Args:
-        host: an address or name of this machine.
-        port: 0 for any that is free.
-
     Raises:
         ConfigError: it is no address of this machine, or the port is taken or not allowed.
     """
@@ -75,13 +71,7 @@ def address_of(listening: socket.socket) -> str:
 
 
 def serve(app: ASGIApp, listening: socket.socket, ready: Callable[[], None]) -> None:
-    """Answer until a signal comes, and raise what it raises: KeyboardInterrupt for Ctrl-C, else Stopped.
-
-    Args:
-        app: the application.
-        listening: the socket, which is closed at the end.
-        ready: called once it answers.
-    """
+    """Answer until a signal comes, and raise what it raises: KeyboardInterrupt for Ctrl-C, else Stopped."""
     import uvicorn
 
     class Server(uvicorn.Server):

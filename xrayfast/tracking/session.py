@@ -49,15 +49,7 @@ class TrackedReporter:
 def tracked(
     names: Sequence[TrackerName], run: Run, config: Config, rows: Sequence[Mapping[str, Any]], reporter: Reporter
 ) -> Iterator[Reporter]:
-    """Tell trackers of what is trained within the block, and of its results where that ends without an error.
-
-    Args:
-        names: of the trackers.
-        run: whose folder is made.
-        config: its settings.
-        rows: epochs that were finished before an interruption.
-        reporter: receives progress, and a note where a tracker fails.
-    """
+    """Tell trackers of what is trained within the block, and of its results where that ends without an error."""
     if not names:
         yield reporter
         return
@@ -121,9 +113,6 @@ def epoch_values(row: Mapping[str, Any]) -> dict[str, float]:
 def result_values(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of the best epoch's weights as "final/valid/accuracy", the ends of its interval as ".../low" and
     ".../high"; of each label the AUROC, as "final/valid/auroc/LABEL".
-
-    Args:
-        metrics: the content of `metrics.json`.
     """
     found: dict[str, float] = {}
     for split in ("valid", "test"):

@@ -42,9 +42,7 @@ class TrackedRun:
 
     Attributes:
         name: of the run; of a fold with that of the cross-validation before it.
-        path: the run's folder.
         settings: by section and name, as "train.lr".
-        tags: such as the version.
     """
 
     name: str

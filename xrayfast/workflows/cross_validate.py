@@ -53,13 +53,7 @@ from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
 
 @dataclass(frozen=True, eq=False)
 class _Work(Request):
-    """What trains the folds of a cross-validation that are not complete.
-
-    Attributes:
-        cv: its folder.
-        config: its settings.
-        dealt: gives its images; called where a fold has not begun.
-    """
+    """What trains the folds of a cross-validation that are not complete."""
 
     reporter: FoldReporter
     cv: CrossValidation

@@ -175,14 +175,6 @@ def explain_cases(
 ) -> tuple[tuple[overlays.SaliencyCase, ...], tuple[str, ...]]:
     """Explanations of the cases of a report, and notes on them.
 
-    Args:
-        run: the run or its folder.
-        cases: what to explain; images that can no longer be read are left out.
-        paths: the file of each image, by its name.
-        label: to explain; default each image's most probable label.
-        arch: that of the run, where it is code of your own.
-        device: where to compute.
-
     Returns:
         The explained cases in the same order, and sentences: how many images were left out, how much of the heat lies
         outside the central thorax, and whether the maps depend on the trained weights.

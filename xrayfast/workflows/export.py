@@ -53,13 +53,7 @@ _DICOM = ("", ".dcm", ".dicom")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Export:
-    """An exported classifier.
-
-    Attributes:
-        path: the file.
-        metadata: what it says of itself.
-        bytes: its size.
-    """
+    """An exported classifier."""
 
     path: Path
     metadata: ModelMetadata

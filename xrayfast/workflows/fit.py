@@ -102,16 +102,7 @@ def never() -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What `fit` or `cross_validate` was given beside data, settings and the name of the folder.
-
-    Attributes:
-        reporter: receives progress.
-        interrupted: called after each batch.
-        command: the command line.
-        code: the user's own, by setting.
-        cbs: the user's callbacks.
-        metrics: the user's metrics.
-    """
+    """What `fit` or `cross_validate` was given beside data, settings and the name of the folder."""
 
     reporter: Reporter
     interrupted: Callable[[], bool]
@@ -215,20 +206,8 @@ def train_new(
     name: str | None,
     runs: Path,
 ) -> Run:
-    """Train a network on decoded images, which were compared with each other, in a new run's folder.
-
-    Args:
-        manifest: the data set.
-        config: the settings, checked by `require_settings`.
-        images: decoded.
-        compared: of the images.
-        request: with callbacks as `require_own` makes them.
-        world: of the ranks.
-        threads: of torch, within their block.
-        shown_notes: notes of the data set that are displayed already.
-        idle: notes on options without effect.
-        name: as in `fit`.
-        runs: likewise.
+    """Train a network on decoded images, which were compared with each other, in a new run's folder; settings and
+    callbacks are those that `require_settings` and `require_own` have passed.
 
     Raises:
         XrayfastError: as in `fit`.
@@ -477,11 +456,6 @@ def all_own(code: Mapping[str, Any], cbs: Callbacks, metrics: Metrics) -> dict[s
 
 def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Raise the errors of settings that contradict each other or the data, before images are decoded.
-
-    Args:
-        data: the data set.
-        config: the settings.
-        code: the user's own, by setting.
 
     Raises:
         ConfigError: one of them.

@@ -270,16 +270,7 @@ def tabulate(
     tta: bool | None = None,
     batch_size: int = 32,
 ) -> pd.DataFrame:
-    """The table that `predict` returns, of files that were read.
-
-    Args:
-        predictor: a Predictor, an EnsemblePredictor or an OnnxModel.
-        files: their names.
-        contents: of each its image, or why it can't be read.
-        abstain_below: as of `predict`.
-        tta: as of `predict`.
-        batch_size: images per batch.
-    """
+    """The table that `predict` returns, of files that were read."""
     images = [content.pixels for content in contents if isinstance(content, Radiograph)]
     found, spread = predictor.probabilities_and_spread(images, tta=tta, batch_size=batch_size)
     answers = _decide(found.calibrated, predictor.decision, abstain_below)

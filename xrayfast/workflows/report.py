@@ -37,8 +37,6 @@ class PredictionReport:
     """Metrics of predictions, and how others differ from them.
 
     Attributes:
-        task: "single" or "multi".
-        predictions: as they were read.
         metrics: as `metrics.summary.summarise` gives them, with "warnings" and, where asked for, "subgroups".
         notes: what was inferred of the table, as sentences.
         differences: of further tables from the first, as `Comparison.differences`; None with one table.

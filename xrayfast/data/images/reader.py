@@ -156,10 +156,6 @@ def fit_square(pixels: Pixels, size: int) -> Pixels:
 
     Bilinear, with Pillow's antialiasing when it shrinks.
 
-    Args:
-        pixels: (H, W) uint8.
-        size: the side of the square in pixels.
-
     Returns:
         (size, size) uint8; the same array where it already has that shape.
     """

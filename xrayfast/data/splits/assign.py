@@ -89,15 +89,8 @@ def assign_folds(
 ) -> npt.NDArray[np.int64]:
     """Deal all images that are not test into folds, so that each is in one of them: (N, R), from 1, and 0 for test.
 
-    The first of R repeats has the folds that `assign_splits` gives one by one; each later one has the next seed.
-
-    Args:
-        given: as in `assign_splits`, like the next two.
-        positives: likewise.
-        groups: likewise.
-        config: the number of folds, the fraction of the test split, and split_seed.
-        repeats: how often they are dealt.
-        by_image: leave the groups out for the folds; the test split keeps each in or out.
+    The first of R repeats has the folds that `assign_splits` gives one by one; each later one has the next seed. With
+    `by_image` the folds divide groups, and the test split still does not.
 
     Raises:
         ConfigError: the validation split is given.

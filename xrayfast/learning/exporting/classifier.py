@@ -24,9 +24,6 @@ class FitSquare(nn.Module):
     """`data.images.reader.fit_square` as two products with matrices, in Pillow's own arithmetic: weights of 22 bits,
     columns before rows, each product rounded to 8 bits. Float64 holds all its whole numbers, so that the pixels are the
     same. Images more than twice as high as wide, whose rows Pillow resizes first, differ by a gray level in places.
-
-    Args:
-        size: side of the square in pixels.
     """
 
     def __init__(self, size: int) -> None:

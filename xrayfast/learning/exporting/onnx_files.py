@@ -41,11 +41,6 @@ def require_onnx() -> Any:
 def to_onnx(program: torch.export.ExportedProgram, outputs: Sequence[str], name: str) -> Any:
     """The program as an ONNX model, with the input "images" and the named outputs.
 
-    Args:
-        program: from `capture`.
-        outputs: names, in order.
-        name: of its network, for errors.
-
     Raises:
         ConfigError: an operation has no counterpart in ONNX, the model is larger than ONNX files can be, or a package
             is missing.

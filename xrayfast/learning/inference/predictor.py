@@ -174,17 +174,7 @@ class Predictor:
 
 
 class EnsemblePredictor:
-    """Several networks whose probabilities are averaged, as a `Predictor` for other images.
-
-    Args:
-        members: of the same labels and size.
-        decision: calibration and thresholds of the average.
-
-    Attributes:
-        size: side of the square in pixels.
-        device: the networks'.
-        tta: whether the members average over views.
-    """
+    """Several networks whose probabilities are averaged, as a `Predictor` for other images."""
 
     def __init__(self, members: Sequence[Predictor], decision: Decision) -> None:
         self.members, self.decision = members, decision

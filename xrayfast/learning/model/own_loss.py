@@ -28,8 +28,6 @@ class OwnLoss(Loss):
         loss: the callable, such as a loss of fastai or torch; a class is called without arguments first.
 
     Attributes:
-        loss: the callable.
-        name: of it.
         per_image: whether it can give the loss of each image; known once `try_on` has been called.
     """
 

@@ -24,11 +24,6 @@ def split_network(
 
     What has neither weights nor random numbers is never a reason to stop: where the whole backbone is frozen, the
     head's pooling is in the first, and its outputs are fifty times smaller.
-
-    Args:
-        model: the network.
-        groups: its layer groups, the last of which is the head.
-        n_frozen: how many of the first groups are frozen.
     """
     leaves = [module for group in groups[:-1] for module in group.modules]
     if n_frozen == len(groups) - 1:

@@ -40,14 +40,7 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
 
 
 def render_served(name: str, context: Mapping[str, Any], style: str, script: str) -> tuple[str, str]:
-    """A page that asks the server which it came from, and the policy that it has, for the server's header.
-
-    Args:
-        name: of the template.
-        context: as of `render_template`.
-        style: a style sheet to follow that of all pages.
-        script: a script to follow that of all pages.
-    """
+    """A page that asks the server which it came from, and the policy that it has, for the server's header."""
     styles, scripts = _read(["report.css", style]), _read(["report.js", script])
     policy = f"{_policy(styles, scripts)}; connect-src 'self'"
     return _render_page(name, context, styles, scripts, policy), policy
@@ -63,13 +56,7 @@ def _render_page(name: str, context: Mapping[str, Any], style: str, script: str,
 
 
 def render_fragment(name: str, style: str, context: Mapping[str, Any]) -> str:
-    """A piece of HTML with a style sheet of its own, such as a notebook shows; arguments as of `render_template`.
-
-    Args:
-        name: of the template.
-        style: name of the style sheet.
-        context: its variables.
-    """
+    """A piece of HTML with a style sheet of its own, such as a notebook shows; arguments as of `render_template`."""
     sheet = Markup((TEMPLATES / style).read_text("utf-8"))
     return _environment().get_template(name).render({**context, "style": sheet})
 
@@ -108,12 +95,7 @@ def image_view(pixels: NDArray[np.uint8] | None, side: int = IMAGE_SIDE) -> dict
 
 
 def outlined(pixels: NDArray[np.uint8], box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
-    """The image with a thin white frame drawn on it.
-
-    Args:
-        pixels: (H, W, 3) uint8.
-        box: top, left, bottom and right edge as fractions of the image.
-    """
+    """The image with a thin white frame drawn on it."""
     height, width = pixels.shape[:2]
     top, left, bottom, right = box
     image = Image.fromarray(pixels)

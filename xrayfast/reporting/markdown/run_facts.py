@@ -24,15 +24,10 @@ class RunFacts:
     """The content of a run's folder.
 
     Attributes:
-        name: of the run.
-        task: "single" or "multi".
         labels: the names of the network's outputs, in order.
-        config: all settings.
-        info: `run.json`.
         results: the summary of each evaluated split, valid before test.
         decision: calibration and operating points.
         epochs: rows of the history.
-        sizes: of the images in training, in px, in order.
         global_batch: images per training batch over all ranks.
         saliency: the images that were explained, their split, and notes; None where none was.
         split: image, patient and split of each image, all text; None where there is no `split.csv`.

@@ -150,15 +150,6 @@ def compare_subgroups(
 ) -> list[dict[str, Any]]:
     """`compare_pair` of each run with the reference in each subgroup of the reference's images, over all labels.
 
-    Args:
-        sides: the runs by name.
-        reference: one of them, whose predictions have the columns `by`.
-        names: the order of the runs.
-        by: columns of `Predictions.attributes`.
-        metrics: as for `compare_pair`.
-        resamples: likewise.
-        seed: likewise.
-
     Returns:
         A row for each column, subgroup, run and metric: `by`, `value`, `run`, `reference` and the columns of
         `compare_pair` without a test. Metrics that begin like one of `NEEDS_BOTH` are NaN where fewer than `FEW`

@@ -65,12 +65,6 @@ def read_prediction_table(
     names the labels of the image joined by '|', or `truth_LABEL` for each label with 1, 0, or nothing where masked.
     Those of `predictions/` in a run's folder are such tables. Sex, age and view are read where columns are called so.
 
-    Args:
-        source: a CSV file, or a DataFrame.
-        task: by default inferred.
-        patient_col: the column of patients.
-        by: columns that form subgroups.
-
     Raises:
         DataError: a column is missing, or a cell is not what it should be.
     """

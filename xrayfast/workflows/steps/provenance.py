@@ -25,14 +25,7 @@ _LIBRARIES = ("torch", "torchvision", "fastai", "numpy", "pandas", "pillow")
 def collect_provenance(
     learn: RadiographLearner, command: str, remarks: Sequence[str], audit: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The first content of `run.json`.
-
-    Args:
-        learn: the learner, on its data.
-        command: the command line, or "".
-        remarks: warnings for a reader of the results.
-        audit: findings on duplicates and leaks.
-    """
+    """The first content of `run.json`."""
     data = learn.dls.manifest
     device = learn.dls.device
     libraries = (*_LIBRARIES, *(["timm"] if is_timm(learn.arch) else []))
@@ -80,12 +73,7 @@ def describe_replay(config: Config, learn: RadiographLearner) -> list[str]:
 
 
 def describe_threads(info: RunInfo, what: str) -> str:
-    """A note where a run on a CPU computed with another number of threads than this process, else "".
-
-    Args:
-        info: of the run; earlier versions recorded no threads.
-        what: was computed with that number, as in "the run began".
-    """
+    """A note where a run on a CPU computed with another number of threads than this process, else ""."""
     threads = torch.get_num_threads()
     if info.threads in (None, threads) or not info.device.startswith("cpu"):
         return ""

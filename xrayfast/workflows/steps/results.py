@@ -209,14 +209,6 @@ def compute_metrics(
     Of studies or patients `unit` tells how their images' probabilities were joined, the number of `images`, how many
     are `of_one_image` and, as far as known, of images `of_different_labels`. Also what `operating_results` gives and,
     where `Decision.is_one_vs_rest`, `at_thresholds` by `one_vs_rest`.
-
-    Args:
-        predictions: calibrated by the decision.
-        decision: gives task and thresholds.
-        prevalence: (L,) at which predictive values are computed, NaN for labels without; or None.
-        resamples: of the bootstrap; 0 for no intervals.
-        seed: of the bootstrap.
-        by: the columns of `predictions.attributes` that form subgroups; all of them where None.
     """
     arrays = predictions.truth, predictions.probability, predictions.labels
     bootstrap: dict[str, Any] = {"groups": predictions.groups, "resamples": resamples, "seed": seed}
@@ -244,12 +236,6 @@ def operating_results(
     predictions: Predictions, decision: Decision, *, resamples: int = 0, seed: int = 0
 ) -> dict[str, Any]:
     """What thresholds and probabilities are worth, of each label or of the positive class alone.
-
-    Args:
-        predictions: calibrated by the decision.
-        decision: tells the positive class, and whether there is a calibration.
-        resamples: of the bootstrap; 0 for no intervals.
-        seed: of the bootstrap.
 
     Returns:
         `calibration`, `calibration_metrics.calibration_rows` "after" the calibration and, where there is one,
@@ -384,12 +370,6 @@ def check_results(
     settings: ResultsConfig, task: Task, labels: Sequence[str], most_likely: bool | None = None
 ) -> list[str]:
     """Notes on settings that change nothing for such labels.
-
-    Args:
-        settings: the settings.
-        task: "single" or "multi".
-        labels: the names.
-        most_likely: whether the most likely class is predicted without these settings; by default for single-label.
 
     Raises:
         ConfigError: a setting is wrong for them.

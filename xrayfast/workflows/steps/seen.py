@@ -141,12 +141,6 @@ def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: Sta
     """Warnings where a run, whose weights start another one, was trained on images or patients of the new validation or
     test split, or selected on those of the new test split: results on these splits are then optimistic.
 
-    Args:
-        run: whose weights are used.
-        data: the new data set, with its splits.
-        images: its decoded images.
-        progress: called during the search.
-
     Raises:
         RunError: the run's folder is incomplete.
     """

@@ -178,9 +178,6 @@ class Training:
     """The training of one run, on one rank.
 
     Attributes:
-        run: its folder.
-        learn: its learner.
-        config: its settings.
         history: of the epochs so far; grows.
         reporter: receives progress.
         interrupted: called after each batch; training stops with a KeyboardInterrupt if it returns True.

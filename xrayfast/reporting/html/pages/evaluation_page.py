@@ -23,11 +23,6 @@ class EvaluationData:
     """Everything that the page shows.
 
     Attributes:
-        run_name: of the evaluated run or exported file.
-        created: date and time, for people.
-        command: the command line or call.
-        task: "single" or "multi".
-        labels: the network's labels, in order.
         metrics: the content of the evaluation's `metrics.json`.
         split: the results, named "external" or "test".
         decision: the run's calibration and thresholds.

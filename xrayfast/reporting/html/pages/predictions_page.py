@@ -26,17 +26,7 @@ def render_predictions_page(
     notes: Sequence[str],
     differences: pd.DataFrame | None,
 ) -> str:
-    """The whole page as one HTML document that needs no other file.
-
-    Args:
-        source: name of the table of predictions.
-        created: date and time, for people.
-        command: the command line, or "".
-        split: the results.
-        decision: how labels are predicted.
-        notes: what was inferred of the table.
-        differences: of further tables from this one, as in `Comparison.differences`.
-    """
+    """The whole page as one HTML document that needs no other file."""
     result = split_section(split, decision.task)
     titles = [("glance", "Result at a glance"), (f"results-{split.name}", "Results")]
     titles += [("differences", "Differences")] if differences is not None else []

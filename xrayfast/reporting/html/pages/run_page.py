@@ -30,11 +30,9 @@ class ReportData:
         run_name: the run's name, the page's title.
         info: the content of `run.json`.
         model_facts: on model and training, by the names that people read.
-        task: "single" or "multi".
         labels: the names, in the order of the network's outputs.
         counts: images by label (rows, in the order of `labels`, then "images" and, where known, "patients")
             and by split (columns among train, valid and test).
-        history: one row per epoch, as `figures.loss_and_metric_curves` takes it.
         splits: the evaluated splits, valid before test; the last is that of the headline.
         decision: calibration and thresholds.
         source: of the data; "" where unknown.

@@ -22,15 +22,7 @@ class ExportedRun:
 
     What the file does not hold has the defaults of a new run: the settings of intervals, the seed.
 
-    Args:
-        path: the file.
-
     Attributes:
-        path: the file.
-        model: which predicts.
-        labels: of its outputs, in order.
-        task: "single" or "multi".
-        decision: calibration and thresholds.
         config: size, window and implications are those of the file.
         info: version and fingerprint of the training data; the rest is unknown.
 

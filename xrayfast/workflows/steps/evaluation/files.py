@@ -53,15 +53,6 @@ def write_page(
 ) -> None:
     """Write `evaluation.html`.
 
-    Args:
-        run: that was evaluated.
-        decision: on its predictions.
-        evaluation: with its predictions written.
-        metrics: the content of `metrics.json`.
-        created: the time, from `run.now`.
-        command: the command line.
-        cases: of an external test, see `shown_cases`; those of the run's own data are in its report.
-
     Raises:
         WriteError: the folder can't be written to.
     """
