@@ -184,33 +184,23 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, (int, float, str)) else value
 
 
-def _as_text(value: Any) -> Any:
-    """A path, or a run, stands for its text."""
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
 def _as_weights(value: Any) -> Any:
-    """As text, with "xrv:NAME" for the file that it names."""
-    text = _as_text(value)
+    """A path, or a run, stands for its text, and "xrv:NAME" for the file that it names."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
     try:
         return xrv_file(text) if isinstance(text, str) else text
     except ConfigError as error:
         raise PydanticCustomError("rules", "{reason}", {"reason": str(error).rstrip(".")}) from error
 
 
-def _as_word(value: Any) -> Any:
-    """YAML reads on and off as true and false."""
-    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-
-
-def _as_augmentation(value: Any) -> Any:
-    """False means none, which YAML also reads for off."""
-    return {True: "default", False: "off"}.get(value, value) if isinstance(value, bool) else value
+def _or_switch(on: Any, off: Any) -> BeforeValidator:
+    """True and false, as which YAML reads on and off, stand for values."""
+    return BeforeValidator(lambda value: (on if value else off) if isinstance(value, bool) else value)
 
 
 def as_decay(value: Any) -> Any:
     """True means the default decay, and False none."""
-    return {True: EMA_DECAY, False: None}.get(value, value) if isinstance(value, bool) else value
+    return (EMA_DECAY if value else None) if isinstance(value, bool) else value
 
 
 def _or_own_code(value: Any, validate: Callable[[Any], Any]) -> Any:
@@ -575,7 +565,7 @@ class TrainConfig(_Section):
         "Metrics on the training split: running takes the predictions made while each epoch trained; final also "
         "predicts the split once, without augmentation, with the weights of the best epoch.",
     )
-    augment: Annotated[AugmentationName, BeforeValidator(_as_augmentation), OrOwnCode] = option(
+    augment: Annotated[AugmentationName, _or_switch("default", "off"), OrOwnCode] = option(
         "default",
         "How much training images are rotated (by up to 3, 5 or 10 degrees), scaled down (to 0.95, 0.9 or 0.8) and "
         "varied in brightness and contrast (by up to 10, 20 or 30 %); never flipped. off: not at all.",
@@ -612,7 +602,7 @@ class TrainConfig(_Section):
         "don't.",
         metavar="SIZE[,...]",
     )
-    reuse_frozen: Annotated[ReuseFrozen, BeforeValidator(_as_word)] = option(
+    reuse_frozen: Annotated[ReuseFrozen, _or_switch("on", "off")] = option(
         "auto",
         "Compute the features of frozen layers once, not every epoch. auto does so where a phase has more epochs than "
         "there are views, or another phase caches them, and where the disk has room.",
@@ -689,7 +679,7 @@ class TrainConfig(_Section):
         ge=0,
         le=1024,
     )
-    data_on_device: Annotated[DataOnDevice, BeforeValidator(_as_word)] = option(
+    data_on_device: Annotated[DataOnDevice, _or_switch("on", "off")] = option(
         "auto",
         "Keep all decoded images in the memory of the device, where they are shuffled and augmented. auto does so on "
         "CUDA where they fit and --workers is not given; more images are read ahead by threads.",

@@ -249,7 +249,9 @@ def replace_atomically(path: Path, digest: str | None = None) -> Iterator[Path]:
         yield temporary
         if not temporary.stat().st_mode & 0o077:  # safetensors makes files that others can't read, whatever the umask
             with contextlib.suppress(OSError):  # not every file system has permissions
-                temporary.chmod(0o666 & ~_umask())
+                mask = os.umask(0o077)  # it can only be read by setting it
+                os.umask(mask)
+                temporary.chmod(0o666 & ~mask)
         if path.suffix in _CHECKED and (path.parent / CHECKSUMS).is_file():
             _append(path.parent / CHECKSUMS, f"{digest or file_digest(temporary)}  {path.name}\n")
         temporary.replace(path)
@@ -543,10 +545,3 @@ def ensure_folder(path: Path) -> Path:
 
 def _quoted(cell: Any) -> Any:
     return quote_cell(cell) if isinstance(cell, str) else cell
-
-
-def _umask() -> int:
-    """The permissions that new files lack; it can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -18,6 +18,8 @@ from xrayfast.own_code import is_own, show_setting
 _OF_FASTAI = re.compile(r"^Exception occured in `\w+` when calling event `\w+`:\n\t")
 """What fastai writes before the message of whatever a callback raises."""
 
+_PACKAGE = Path(__file__).parents[1]
+
 
 def name_own_code(error: Exception, learn: Any) -> Exception:
     """The error to raise in place of one that ended training: a TrainingError with the name and line of the user's own
@@ -33,8 +35,10 @@ def name_own_code(error: Exception, learn: Any) -> Exception:
     owner, place = "", ""
     for frame, line in chain(*(walk_tb(one.__traceback__) for one in dict.fromkeys((error, cause)))):
         owner = owner or _owner(frame, learn)
-        if owner and _is_users(frame.f_code.co_filename):
-            place = f" ({_describe_file(frame.f_code.co_filename)}, line {line}, in {frame.f_code.co_name})"
+        file = Path(frame.f_code.co_filename)
+        if owner and "site-packages" not in str(file) and not file.is_relative_to(_PACKAGE):
+            shown = "a cell" if "ipykernel" in str(file) else file.name
+            place = f" ({shown}, line {line}, in {frame.f_code.co_name})"
     if isinstance(error, torch.OutOfMemoryError):
         return TrainingError(_out_of_memory(learn, str(texts[0]) if texts else ""))
     if not owner:
@@ -62,11 +66,3 @@ def _owner(frame: FrameType, learn: Any) -> str:
     if learn.is_own and isinstance(one, nn.Module) and any(one is module for module in learn.model.modules()):
         return f"The network {show_setting(learn.arch)}"
     return ""
-
-
-def _is_users(file: str) -> bool:
-    return "site-packages" not in file and not Path(file).is_relative_to(Path(__file__).parents[1])
-
-
-def _describe_file(file: str) -> str:
-    return "a cell" if "ipykernel" in file else Path(file).name

@@ -106,8 +106,10 @@ def count_patients(truth: NDArray[Any], unit: NDArray[Any]) -> NDArray[np.int64]
     return np.array(columns, dtype=np.int64).reshape(-1, 2)
 
 
-LEVEL = 0.95
-"""Confidence level of the intervals that are shown."""
+LEVEL, ALPHA = 0.95, 0.05
+"""Confidence level of the intervals that are shown; below which a corrected p is called significant, and how often a
+warning of a difference may arise where there is none.
+"""
 
 
 def check_level(level: float) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from xrayfast.config import ModelConfig, hidden_units
 from xrayfast.errors import format_cell, format_interval, format_value, plural, plural_noun, shorten
+from xrayfast.metrics.inputs import ALPHA
 from xrayfast.metrics.intervals.formulas import METHODS
 from xrayfast.metrics.registry import metric_title
 
@@ -23,9 +24,6 @@ table of predictions."""
 
 FEW_LABELS = 6
 """Most rows of a table by label that is open on a page; longer ones that are not needed first are folded."""
-
-ALPHA = 0.05
-"""Below which a corrected p is called clear."""
 
 ALONE_DECIDES = ", so it may be chance (the interval is of this gap alone)"
 """Stands after the p of a gap whose interval excludes 0, though p, corrected for the number of gaps, is not small."""

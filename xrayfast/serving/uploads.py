@@ -133,13 +133,9 @@ async def _parse(request: Request, stream: AsyncGenerator[bytes, None]) -> list[
             found = truncate(escape_hidden(name), LONGEST_NAME)
             raise HTTPException(400, f"found files in the field '{found}'; expected them in '{FIELD}'.")
         assert isinstance(file, UploadFile)  # of other fields the parser allows none
-        uploads.append(Upload(_clean_name(file.filename), await file.read()))
+        name = truncate(escape_hidden(file.filename or "unnamed"), LONGEST_NAME)
+        uploads.append(Upload(name, await file.read()))
         await file.close()
     if not uploads:
         raise HTTPException(400, f"found no file; expected 1 to {MAX_FILES} in the field '{FIELD}'.")
     return uploads
-
-
-def _clean_name(name: str | None) -> str:
-    """A name for messages and tables, of a length and characters that can be shown."""
-    return truncate(escape_hidden(name), LONGEST_NAME) if name else "unnamed"

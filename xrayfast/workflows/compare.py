@@ -26,6 +26,7 @@ from xrayfast.errors import ConfigError, RunError, did_you_mean, plural_noun, sh
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import INFO_FILE, require_text_file, write_text
 from xrayfast.metrics.claims.headline import optimism
+from xrayfast.metrics.inputs import ALPHA
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
@@ -38,7 +39,6 @@ from xrayfast.reporting.wording import warning_sentences
 from xrayfast.run import Run, now
 from xrayfast.workflows.steps.own_predictions import RunByUnit, add_own_columns
 from xrayfast.workflows.steps.paired import (
-    LEVEL,
     RunPredictions,
     compare_folds,
     compare_pair,
@@ -378,7 +378,7 @@ def _test_notes(tests: int, chosen_from: int, chosen: bool, order: str) -> list[
         how = "those of every pair of runs, corrected together by Bonferroni's method, since the reference was chosen"
     notes = [
         f"{tests} tests, {how}. A difference is significant where its corrected p is "
-        f"below {LEVEL} and its interval excludes 0; one that is not may still exist, and its interval says how "
+        f"below {ALPHA} and its interval excludes 0; one that is not may still exist, and its interval says how "
         "large it may be. Intervals are not corrected."
     ]
     if chosen:

@@ -29,7 +29,6 @@ from xrayfast.data.cache.folders import holds_cache
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.decoding import decode_manifest
-from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.data.splits.stratify import SPLITS
@@ -258,11 +257,6 @@ def decode(
 def image_infos(data: Manifest, images: DecodedImages) -> list[ImageInfo]:
     """What is known of each file of a data set, whose images are decoded."""
     return [images.info(path) for path in data.table["path"].tolist()]
-
-
-def describe_reading(data: Manifest, infos: Sequence[ImageInfo]) -> list[str]:
-    """What the reader noted of the data set's images, by kind of note, where it needs attention."""
-    return describe_notes(data.table["image"].tolist(), [info.notes for info in infos])
 
 
 def split_table(data: Manifest, infos: Sequence[ImageInfo]) -> pd.DataFrame:

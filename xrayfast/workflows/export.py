@@ -24,7 +24,6 @@ from xrayfast.exported.onnx_model import SUFFIX, VIEWS_LEFT_OUT, OnnxGraph, Outp
 from xrayfast.files import file_digest, replace_atomically, write_text
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.classification import nan_to_none
-from xrayfast.metrics.operating_points.decision import Probabilities
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.run import Run, now
 from xrayfast.workflows.data import find_data
@@ -248,7 +247,8 @@ def _compare(
             if not images:
                 answers.append(compute([fit_square(one, predictor.size) for one in pixels]))
             for answer in answers:
-                largest = max(largest, _largest_difference(answer, expected))
+                raw, calibrated = answer.raw_probabilities - expected.raw, answer.probabilities - expected.calibrated
+                largest = max(largest, float(np.abs(raw).max()), float(np.abs(calibrated).max()))
             wanted = predictor.decision.decide(expected.calibrated)
             decisions += int((answers[0].decisions != wanted).any(axis=1).sum())
             images += len(found)
@@ -305,11 +305,6 @@ def _compare_auroc(
     )
     numbers = {name: nan_to_none(compared[0][name]) for name in ("difference", "low", "high")}
     return AurocDifference(images=len(rows), **numbers)
-
-
-def _largest_difference(found: Outputs, expected: Probabilities) -> float:
-    differences = (found.raw_probabilities - expected.raw, found.probabilities - expected.calibrated)
-    return max(float(np.abs(one).max()) for one in differences)
 
 
 def join_outputs(found: Sequence[Outputs]) -> Outputs:

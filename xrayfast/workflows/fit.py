@@ -20,6 +20,7 @@ from xrayfast._version import __version__
 from xrayfast.config import DEFAULT_LOSS, OWN_WEIGHTS, PREDICTED_SPLITS, Config, Options, Precision, Task, field_types
 from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.positive_class import describe_positive_class, positive_class
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.assign import NO_PATIENTS
@@ -73,7 +74,6 @@ from xrayfast.tracking.trackers import require_trackers
 from xrayfast.workflows.data import (
     changed_images,
     decode,
-    describe_reading,
     image_infos,
     reopen_data,
     require_settings_of_data,
@@ -227,7 +227,8 @@ def train_new(
     scheduled = schedule_phases(phases, config.train, config.model.size, group_counts)
     learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
     infos = image_infos(manifest, images)
-    remarks += [*describe_reading(manifest, infos), *_remarks(config, learn)]
+    remarks += describe_notes(manifest.table["image"].tolist(), [info.notes for info in infos])
+    remarks += _remarks(config, learn)
     remarks += filter(None, [no_space, threads.note])
     for text in (*describe_replay(config, learn), *learn.dls.notes):
         reporter.note(text)

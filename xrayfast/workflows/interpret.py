@@ -13,7 +13,6 @@ from typing_extensions import Unpack
 
 from xrayfast.config import PredictedSplit, ResultsOptions, Unit
 from xrayfast.cross_validation import CrossValidation
-from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import RunError
 from xrayfast.errors.arguments import check_arguments
@@ -25,17 +24,16 @@ from xrayfast.reporting.headline_figure import headline_figure
 from xrayfast.reporting.html.pages.run_page import ReportData, render_run_page, training_facts
 from xrayfast.reporting.html.plots import Plot, batches_plot, figure_blocks, history_plot
 from xrayfast.reporting.html.split_section import SplitReport
-from xrayfast.reporting.interpretation import IMAGE_SIZE, RIGHT_SHOWN, Interpretation
+from xrayfast.reporting.interpretation import RIGHT_SHOWN, Interpretation
 from xrayfast.reporting.markdown.methods import describe_methods
 from xrayfast.reporting.overfitting import of_final_metrics, of_history
 from xrayfast.reporting.overlays import SaliencyCase, overlays_figure
 from xrayfast.run import Run
-from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.evaluation.files import operating_rows
-from xrayfast.workflows.steps.own_predictions import add_own_columns, add_studies
+from xrayfast.workflows.steps.folds import join, write_page_and_card
+from xrayfast.workflows.steps.own_predictions import add_own_columns, add_studies, read_interpretations
 from xrayfast.workflows.steps.results import (
     DECISION_SPLIT,
-    by_unit,
     complete_metrics,
     refit_decision,
     update_results,
@@ -151,8 +149,6 @@ def write_report(
         write_text(run.report_path, render_run_page(report))
         write_cards(run)
     else:
-        from xrayfast.workflows.steps.folds import write_page_and_card
-
         write_page_and_card(cv)
     progress("writing the report", images, images)
     return interpretations[chosen]
@@ -162,8 +158,6 @@ def _join_again(cv: CrossValidation, options: ResultsOptions, by: Sequence[str])
     """Compute the results of a cross-validation again from the predictions of its folds, which get the columns."""
     if not cv.is_finished:
         cv.require_predictions()
-    from xrayfast.workflows.steps.folds import join
-
     unit = _unit(cv, options)
     found = {(fold, split): fold.predictions(split) for fold in cv.runs for split in fold.predicted_splits}
     changed = {
@@ -180,32 +174,6 @@ def _join_again(cv: CrossValidation, options: ResultsOptions, by: Sequence[str])
 def _unit(run: Run, options: ResultsOptions) -> Unit:
     """What results are of: as asked for, else as the run has it."""
     return options.get("unit", run.config.results.unit)
-
-
-def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
-    """An interpretation of each split that was predicted, valid before test.
-
-    Raises:
-        RunError: there is none, because the run is not complete.
-    """
-    splits = run.require_predictions()
-    metrics, decision, settings = run.metrics, run.decision, run.config.results
-    # Images come only from the run's own data: names in a foreign predictions file could point anywhere.
-    data = find_data(run)
-    paths = {} if data is None else dict(zip(data.table["image"], map(Path, data.table["path"]), strict=True))
-    side = run.config.model.size
-    images = open_images(run.config.data, side) if side >= IMAGE_SIZE // 2 else None
-    return {
-        split: Interpretation(
-            by_unit(run.predictions(split), settings, decision),
-            run.task,
-            paths,
-            images=images,
-            decision=decision,
-            summary=metrics.get(split),
-        )
-        for split in splits
-    }
 
 
 _SHOWN = {

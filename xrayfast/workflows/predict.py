@@ -90,7 +90,9 @@ def predict(
         raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
     given = [run] if isinstance(run, (Run, Path, str)) else list(run)
     exported = len(given) == 1 and is_model_file(given[0])
-    runs = [] if exported else _open_runs(given)
+    if not exported and (models := [str(one) for one in given if is_model_file(one)]):
+        raise ConfigError(f"found {shorten(models)} among several runs; an exported model predicts alone.")
+    runs = [] if exported else list(map(Run.of, given))
     members = [] if exported else _members(runs)
     files, left_out, repeated = find_images([sources] if isinstance(sources, (str, Path)) else sources)
     stages = (lambda stage, done, total: progress(done, total)) if callable(progress) else progress
@@ -130,12 +132,6 @@ def predict(
     if origins := [str(run.downloaded) for run in runs if run.downloaded]:
         table["run"] = " ".join(origins)
     return table
-
-
-def _open_runs(given: Sequence[Run | Path | str]) -> list[Run]:
-    if files := [str(one) for one in given if is_model_file(one)]:
-        raise ConfigError(f"found {shorten(files)} among several runs; an exported model predicts alone.")
-    return list(map(Run.of, given))
 
 
 def _members(runs: Sequence[Run]) -> list[Run]:

@@ -21,8 +21,7 @@ from xrayfast.files import make_output_folder, write_csv, write_text
 from xrayfast.predictions import Predictions
 from xrayfast.reporting.html.pages.review_page import render_review_page
 from xrayfast.run import now
-from xrayfast.workflows.interpret import read_interpretations
-from xrayfast.workflows.steps.own_predictions import RunByUnit
+from xrayfast.workflows.steps.own_predictions import RunByUnit, read_interpretations
 from xrayfast.workflows.steps.paired import RunPredictions, align, read_distinct
 
 CORRECTIONS, PAGE = "corrections.csv", "review.html"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -124,13 +123,14 @@ def _beside(csv: Path, what: str) -> Path:
 def show_comparison(out: Output, found: Comparison) -> None:
     """Print the runs, best first; how they were trained; the differences and tests; the notes."""
     from xrayfast.metrics.registry import metric_title
+    from xrayfast.reporting.comparison import records
 
     for warning in found.warnings:
         text, _, advice = warning.partition(". ")
         out.finding("warning", text.rstrip("."), advice)
     titles = {name: metric_title(name) for name in found.metrics}
     joined = "" if found.unit == "image" else f" (joined by {found.unit_join})"
-    table = _records(found.table)
+    table = records(found.table)
     out.table(
         f"On {_split_images(found, found.table)} {found.units}{joined}, with 95 % intervals; ordered by "
         f"{titles[found.order]}",
@@ -145,7 +145,7 @@ def show_comparison(out: Output, found: Comparison) -> None:
         [(*(row[word] for word in words), *_sizes(row)) for row in table],
         text_columns=len(words),
     )
-    rows = _records(found.differences)
+    rows = records(found.differences)
     if rows:
         _show_differences(out, found, rows, titles)
         _show_subgroups(out, found, titles)
@@ -189,7 +189,9 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
 
 def _show_subgroups(out: Output, found: Comparison, titles: dict[str, str]) -> None:
     rows: dict[str, dict[tuple[str, str, int], dict[str, str]]] = {}
-    for row in [] if found.subgroups is None else _records(found.subgroups):
+    from xrayfast.reporting.comparison import records
+
+    for row in [] if found.subgroups is None else records(found.subgroups):
         group = row["value"], row["run"], row["images"]
         rows.setdefault(row["by"], {}).setdefault(group, {})[row["metric"]] = _difference(row)
     for by, groups in rows.items():
@@ -208,23 +210,18 @@ def _split_images(found: Comparison, table: pd.DataFrame) -> str:
     return f"{' to '.join(f'{count:,}' for count in dict.fromkeys((counts[0], counts[-1])))} {split}"
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]
-
-
 def _estimate(row: dict[str, Any], name: str) -> str:
     from xrayfast.cli.results import format_estimate
 
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return format_estimate(row[name], None if math.isnan(low) else {"low": low, "high": high})
+    return format_estimate(row[name], {"low": row[f"{name}_low"], "high": row[f"{name}_high"]})
 
 
 def _difference(row: dict[str, Any]) -> str:
     """Format as `+0.012 (−0.003 to +0.027)`."""
-    if math.isnan(row["difference"]):
+    if row["difference"] is None:
         return format_cell(None)
     value = format_value(row["difference"], "+.3f")
-    return value if math.isnan(row["low"]) else f"{value} ({format_interval(row['low'], row['high'], '+.3f')})"
+    return value if row["low"] is None else f"{value} ({format_interval(row['low'], row['high'], '+.3f')})"
 
 
 def _sizes(row: dict[str, Any]) -> tuple[str, int, str | None, str | None]:
@@ -232,13 +229,9 @@ def _sizes(row: dict[str, Any]) -> tuple[str, int, str | None, str | None]:
     return (
         str(row["size"]),
         row["epochs"],
-        None if _missing(parameters) else f"{parameters / 1e6:.1f} M",
-        None if _missing(seconds) else f"{seconds:.0f}",
+        None if parameters is None else f"{parameters / 1e6:.1f} M",
+        None if seconds is None else f"{seconds:.0f}",
     )
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value != value
 
 
 def _p(value: float) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -166,17 +165,17 @@ def find_backbone(name: str, size: int = 224) -> Backbone:
     """
     if is_timm(name):
         form = inspect_timm(name, size)
-        build = partial(_build_timm, name, size)
-        return Backbone(name, build, None, lambda net: OrderedDict(timm=TimmBackbone(net, form)))
+        return Backbone(
+            name,
+            lambda weights: build_timm(name, size, pretrained=weights is not None),
+            None,
+            lambda net: OrderedDict(timm=TimmBackbone(net, form)),
+        )
     try:
         return BACKBONES[name]
     except KeyError:
         hint = did_you_mean(name, BACKBONES)
         raise ConfigError(f"arch is '{name}'.{hint} Expected one of: {', '.join(BACKBONES)}; or timm:NAME.") from None
-
-
-def _build_timm(name: str, size: int, weights: str | None) -> nn.Module:
-    return build_timm(name, size, pretrained=weights is not None)
 
 
 def describe_backbones() -> list[dict[str, Any]]:

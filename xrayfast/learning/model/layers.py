@@ -106,7 +106,7 @@ def divide_into_layers(blocks: Blocks) -> list[LayerGroup]:
         if node.op not in ("call_module", "call_function", "call_method"):
             continue
         module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if _starts_layer(node, module):
+        if isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and _block(node) == CLASSIFIER):
             layer = reader_of.setdefault(node.all_input_nodes[0], len(layers))
             layer_of[node] = layer
             if layer == len(layers):
@@ -123,10 +123,6 @@ def divide_into_layers(blocks: Blocks) -> list[LayerGroup]:
     first = {layer: node for node, layer in reversed(layer_of.items())}
     names = _names([str(first[layer].target) for layer in range(len(layers))])
     return [_group(name, nodes, network) for name, nodes in zip(names, layers, strict=True)]
-
-
-def _starts_layer(node: fx.Node, module: nn.Module | None) -> bool:
-    return isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and _block(node) == CLASSIFIER)
 
 
 def _source(norm: fx.Node, network: nn.Module) -> fx.Node:

@@ -13,6 +13,7 @@ from xrayfast.config import Task
 from xrayfast.errors import format_interval, shorten
 from xrayfast.metrics.claims.headline import HeadlineWarning
 from xrayfast.metrics.classification import Floats, nan_to_none
+from xrayfast.metrics.inputs import ALPHA
 from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.formulas import Estimate, estimate_proportion
 from xrayfast.metrics.registry import EXACT_MATCH, metric_title
@@ -20,9 +21,6 @@ from xrayfast.metrics.scoring import log_losses
 
 COMPARED = ("auroc", "recall", "specificity")
 """The metrics by label that are compared with those of the run's own data."""
-
-ALPHA = 0.05
-"""How often each of the warnings may arise where nothing differs."""
 
 AT_END = 0.001
 """A prevalence that is estimated nearer to 0 or 1 is no estimate: it makes each image's probability 0 or 1."""

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xrayfast.config import Task
+from xrayfast.metrics.inputs import ALPHA
 from xrayfast.metrics.registry import headline_metrics, metric_title
 from xrayfast.metrics.subgroups import GAP_METRICS
 from xrayfast.reporting.html.plots import subgroup_plot
 from xrayfast.reporting.html.tables import Cell, Column, Table, metric_cell, number_cell
-from xrayfast.reporting.wording import ALPHA, gap_test, label_rows, of_positive, units_of
+from xrayfast.reporting.wording import gap_test, label_rows, of_positive, units_of
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
 

@@ -35,9 +35,9 @@ from xrayfast.reporting.markdown.model_card import render_cross_validation_card
 from xrayfast.run import HISTORY_FILE, Run
 from xrayfast.run_files import FoldRecord, SpreadRecord
 from xrayfast.workflows.data import image_infos, split_table
-from xrayfast.workflows.interpret import read_interpretations
 from xrayfast.workflows.steps.ensembles import average_by_image, concatenate
 from xrayfast.workflows.steps.leaks import ComparedImages
+from xrayfast.workflows.steps.own_predictions import read_interpretations
 from xrayfast.workflows.steps.results import DECISION_SPLIT, by_unit, choose_decision, finalize_results, resolve_monitor
 
 _OF_FIRST_FOLD = (

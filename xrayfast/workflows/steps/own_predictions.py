@@ -1,16 +1,20 @@
-"""A run's own predictions as results need them: with columns of its table that form subgroups, and by study."""
+"""A run's own predictions as results need them: with columns of its table that form subgroups, by study or patient,
+and interpreted.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import SECTIONS, DataConfig, PredictedSplit, ResultsConfig, Unit, UnitJoin
+from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.labels.names import normalize_label
 from xrayfast.data.sources.class_folders.read import read_folder_groups
 from xrayfast.data.sources.file_matching import absolute
@@ -27,6 +31,7 @@ from xrayfast.predictions import (
     Predictions,
     image_studies,
 )
+from xrayfast.reporting.interpretation import IMAGE_SIZE, Interpretation
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.results import (
@@ -102,6 +107,32 @@ def _join_spellings(name: str, cells: Sequence[str]) -> NDArray[np.object_]:
         warn(f"by: spellings of one group of '{name}' are joined: {shorten(joined)}. Write them alike to be sure.")
     first_of = {value: listed[0] for listed in spellings.values() for value in listed}
     return np.array([first_of.get(cell, "") for cell in cells], dtype=object)
+
+
+def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
+    """An interpretation of each split that was predicted, valid before test.
+
+    Raises:
+        RunError: there is none, because the run is not complete.
+    """
+    splits = run.require_predictions()
+    metrics, decision, settings = run.metrics, run.decision, run.config.results
+    # Images come only from the run's own data: names in a foreign predictions file could point anywhere.
+    data = find_data(run)
+    paths = {} if data is None else dict(zip(data.table["image"], map(Path, data.table["path"]), strict=True))
+    side = run.config.model.size
+    images = open_images(run.config.data, side) if side >= IMAGE_SIZE // 2 else None
+    return {
+        split: Interpretation(
+            by_unit(run.predictions(split), settings, decision),
+            run.task,
+            paths,
+            images=images,
+            decision=decision,
+            summary=metrics.get(split),
+        )
+        for split in splits
+    }
 
 
 def add_own_columns(run: Run, predictions: Predictions, by: Sequence[str]) -> Predictions:

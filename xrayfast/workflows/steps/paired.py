@@ -15,6 +15,7 @@ from xrayfast.config import PredictedSplit
 from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import RunError, plural_noun, shorten
 from xrayfast.files import read_csv
+from xrayfast.metrics.inputs import ALPHA
 from xrayfast.metrics.intervals.bootstrap import Interval, paired_differences
 from xrayfast.metrics.intervals.comparison import holm, mcnemar, resampled_t_test
 from xrayfast.metrics.intervals.delong import delong_test
@@ -26,9 +27,6 @@ from xrayfast.predictions import Predictions
 from xrayfast.run import SPLIT_FILE, Run
 from xrayfast.workflows.steps.own_predictions import RunByUnit
 from xrayfast.workflows.steps.results import patients_by_label, subgroup_values
-
-LEVEL = 0.05
-"""A difference is significant where its corrected p-value is below and its 95 % interval excludes 0."""
 
 FEW = 10
 """With fewer patients (or images) with, or without, a label DeLong's p-value is approximate."""
@@ -228,7 +226,7 @@ def correct_p_values(rows: Sequence[Mapping[str, Any]], chosen_from: int = 2) ->
     else:
         p = holm(p)
     table["p_corrected"] = p
-    significant = (p < LEVEL) & ((table["low"] > 0) | (table["high"] < 0))
+    significant = (p < ALPHA) & ((table["low"] > 0) | (table["high"] < 0))
     table["significant"] = significant.astype(object).where(~np.isnan(p), None)
     return table, tests
 

@@ -70,7 +70,11 @@ def answer(found: Comparison) -> list[str]:
     if not pairs:
         return [*told, f"No other run could be compared with {found.reference} on the same {found.units}."]
     apart = [row for row in known if row["low"] > 0 or row["high"] < 0]
-    described = shorten((f"{row['run']} ({_difference_text(row)})" for row in apart), 5)
+    differences = (
+        f"{row['run']} ({format_value(row['difference'], '+.3f')}; {format_interval(row['low'], row['high'], '+.3f')})"
+        for row in apart
+    )
+    described = shorten(differences, 5)
     beyond = f"{len(apart) or 'none'} of {plural(len(known), 'run')}" + (f": {described}" if apart else "")
     told.append(
         f"On the same {found.units}, the interval of the difference from {found.reference} excludes 0 for {beyond}."
@@ -100,10 +104,6 @@ def forest_plot(found: Comparison) -> Plot:
         for row in records(found.table)
     ]
     return plot(forest_figure(rows, titles, 12.6), "runs", title, f"{title}; the numbers are in the table below.")
-
-
-def _difference_text(row: Mapping[str, Any]) -> str:
-    return f"{format_value(row['difference'], '+.3f')}; {format_interval(row['low'], row['high'], '+.3f')}"
 
 
 def _facts(found: Comparison) -> list[tuple[str, str]]:
