@@ -178,11 +178,6 @@ class Manifest(HasOverview):
     ) -> npt.NDArray[np.int64]:
         """The fold of each image, as `assign_folds` deals them by the seed, fractions and folds of the config.
 
-        Args:
-            groups: (N,) integers, equal for images that must stay together; None for no groups.
-            repeats: how often.
-            by_image: leave the groups out for the folds.
-
         Returns:
             (N, R) int64, from 1; 0 for test images.
         """

@@ -24,8 +24,6 @@ class Parity(BaseModel):
     """How an exported classifier's probabilities differ from those of its run, on the same images.
 
     Attributes:
-        images: how many were compared.
-        dicom: how many of them are DICOM files.
         largest: difference of a probability, raw or calibrated.
         decisions: images on which another label is predicted.
     """

@@ -10,7 +10,7 @@ from typing import Any
 
 from xrayfast.errors import format_cell
 from xrayfast.errors.escapes import escape_hidden
-from xrayfast.progress.wording import format_duration, metric_columns
+from xrayfast.progress.wording import LOSSES, format_duration, metric_columns
 
 MOST_ROWS = 50
 """Epochs in the table; of longer runs the last ones, and the best."""
@@ -48,13 +48,7 @@ class Bar:
 
 @dataclass
 class EpochTable:
-    """The epochs so far, as a table and a plot that are rendered once per epoch.
-
-    Attributes:
-        rows: as in `history.csv`.
-        best_epoch: number of the best one.
-        html: the table and the plot.
-    """
+    """The epochs so far, as a table and a plot that are rendered once per epoch."""
 
     rows: list[Mapping[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
@@ -108,9 +102,6 @@ class EpochTable:
         values = ((row["epoch"], row.get(name)) for row in self.rows)
         return [(epoch, float(value)) for epoch, value in values if value is not None and math.isfinite(value)]
 
-
-LOSSES = {"train_loss": "train loss", "valid_loss": "valid loss"}
-"""Columns of the history, and their titles."""
 
 _CELL = "padding:2px 10px 2px 0;text-align:right;background:none;"
 

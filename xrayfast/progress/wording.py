@@ -8,6 +8,9 @@ from typing import Any
 from xrayfast.errors import format_cell, plural
 from xrayfast.progress import DisplayedPhase, FoldProgress
 
+LOSSES = {"train_loss": "train loss", "valid_loss": "valid loss"}
+"""Columns of the history, and their titles."""
+
 
 def format_epoch(row: Mapping[str, Any], best: bool) -> str:
     """Format an epoch's row of the history as one line.
@@ -34,8 +37,7 @@ def format_epoch(row: Mapping[str, Any], best: bool) -> str:
 def fold_table(folds: Sequence[FoldProgress]) -> list[list[str]]:
     """The table of folds that are trained at once: its head, and a row per fold, of the last finished epoch."""
     monitor = folds[0].monitor
-    columns = {"train_loss": "train loss", "valid_loss": "valid loss"}
-    columns |= metric_columns(dict.fromkeys({monitor} - set(columns)))
+    columns = LOSSES | metric_columns(dict.fromkeys({monitor} - set(LOSSES)))
     table = [["fold", "epoch", *columns.values(), "best", "status"]]
     for fold in folds:
         last = fold.rows[-1] if fold.rows else {}

@@ -37,11 +37,7 @@ class SaliencyCase:
     """One image with the saliency map of a label.
 
     Attributes:
-        image: file name or path, as the person knows it.
-        label: the label that is explained.
         probability: of that label, in [0, 1].
-        actual: the label or labels that the data set gives, joined for reading; "" for none, None where unknown.
-        predicted: the predicted label or labels, joined for reading; "" for none.
         pixels: (S, S) uint8, the whole image padded with black as the network sees it, at any size.
         heat: (h, w) in [0, 1] over that square.
         outside: the share of the heat outside the central thorax; NaN where there is no heat.

@@ -156,10 +156,6 @@ BACKBONES: dict[str, Backbone] = {
 def find_backbone(name: str, size: int = 224) -> Backbone:
     """The row of that name; one is made for a network of timm.
 
-    Args:
-        name: in `BACKBONES`, or "timm:NAME".
-        size: side of the images in pixels, on which networks of timm may depend.
-
     Raises:
         ConfigError: there is none; the message suggests and lists the names.
     """

@@ -460,12 +460,6 @@ def build_layers(
 ) -> LayeredNetwork:
     """The network of settings, or of the user's own code, divided into layer groups.
 
-    Args:
-        options: the fields of ModelConfig.
-        labels: in the order of its outputs.
-        grouping: one layer group per block or per layer.
-        code: the user's own, by setting.
-
     Raises:
         ConfigError: there is no such network, or options do not go with it.
         WeightsError: weights that can't be had or don't fit.

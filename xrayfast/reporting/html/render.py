@@ -29,12 +29,7 @@ IMAGE_SIDE = 160
 
 
 def render_template(name: str, context: Mapping[str, Any]) -> str:
-    """A page as one HTML document that needs no other file.
-
-    Args:
-        name: of the template.
-        context: its variables; names and sentences are plain text and are escaped here.
-    """
+    """A page as one HTML document that needs no other file; names and sentences in its context are escaped."""
     style, script = _read(["report.css"]), _read(["report.js"])
     return _render_page(name, context, style, script, _policy(style, script))
 

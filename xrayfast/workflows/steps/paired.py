@@ -88,13 +88,6 @@ def compare_pair(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The metrics of one run minus those of another, on the images that both have.
 
-    Args:
-        one: the run.
-        other: the reference.
-        metrics: names of `registry.overall_metrics`; of each label the AUROC is compared too.
-        resamples: how often patients are drawn.
-        seed: of the draws.
-
     Returns:
         One row per difference, as in `Comparison.differences` without corrections, none if the two can't be compared;
         and notes, as ends of sentences in which "{reference}" is the name of the reference.

@@ -180,11 +180,6 @@ def refit_decision(run: Run, options: Mapping[str, Any], found: Mapping[Split, P
 
     Without options the calibration and thresholds of the run stay, also where this version would choose others.
 
-    Args:
-        run: a completed run.
-        options: as of `update_results`.
-        found: its predictions of images, of all splits that it predicted.
-
     Raises:
         ConfigError: an option is wrong.
         DataError: as in `Predictions.by_unit`.
@@ -387,11 +382,6 @@ def check_results(
 def require_enough_images(settings: ResultsConfig, task: Task, images: Predictions) -> None:
     """Raise an error where validation has too few images, or units, for the confidence in a target, of every label, or
     they can't be joined to units.
-
-    Args:
-        settings: the settings.
-        task: "single" or "multi".
-        images: of the validation split; only truth, patients and studies count.
 
     Raises:
         ConfigError: it has.

@@ -39,11 +39,6 @@ def require_same_network(run: Run, options: Mapping[str, Any], labels: Sequence[
     """Raise an error where a run's weights don't fit a network: another arch or head, or other labels of a whole
     network of the user's own, whose outputs can't be told apart.
 
-    Args:
-        run: whose weights are to be used.
-        options: the fields of ModelConfig.
-        labels: of the new network.
-
     Raises:
         WeightsError: it names both networks.
     """
@@ -79,12 +74,6 @@ def copy_run_weights(
 
     Where they share a label, the head's hidden layers are copied too, and of its last layer the rows of shared labels;
     other rows stay as they were drawn. Where they share none, the whole head does.
-
-    Args:
-        run: whose weights are used.
-        network: to copy into, on the CPU.
-        settings: the fields of ModelConfig that it was built from.
-        labels: of the network, in the order of its outputs.
 
     Returns:
         The network, with notes on what was copied.

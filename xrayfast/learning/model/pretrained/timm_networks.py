@@ -85,10 +85,6 @@ def _create(arch: str, size: int, **options: Any) -> Any:
 def inspect_timm(arch: str, size: int) -> TimmForm:
     """Build a network on the meta device, which takes neither memory nor random numbers, and run it.
 
-    Args:
-        arch: "timm:NAME".
-        size: side of the images in pixels.
-
     Raises:
         ConfigError: there is no such network, it takes no images of that size, or gives no map of features.
     """
@@ -179,10 +175,6 @@ def _download(arch: str) -> Path:
 class TimmBackbone(nn.Module):
     """A network of timm up to its last feature map: (N, 3, size, size) normalised by ImageNet's statistics, as all of
     xrayfast is, to (N, C, h, w). Inside, images are normalised by those that its weights were trained with.
-
-    Args:
-        net: from `build_timm`.
-        form: of it.
     """
 
     def __init__(self, net: nn.Module, form: TimmForm) -> None:

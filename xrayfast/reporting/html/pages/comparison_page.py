@@ -20,13 +20,7 @@ RUN = Column("Run", text=True)
 
 
 def render_comparison_page(found: Comparison, created: str, command: str) -> str:
-    """The whole page as one HTML document that needs no other file.
-
-    Args:
-        found: what to show; names and sentences are plain text and are escaped here.
-        created: date and time, for people.
-        command: the command line that makes the page.
-    """
+    """The whole page as one HTML document that needs no other file."""
     runs, pairs = records(found.table), records(found.differences)
     by_label = [row for row in pairs if row["label"]]
     return render_template(

@@ -23,13 +23,7 @@ from xrayfast.run_files import MetricsFile
 
 
 def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitReport], methods: str) -> str:
-    """The whole page as one HTML document that needs no other file.
-
-    Args:
-        cv: what to show, complete; names and sentences are plain text and are escaped here.
-        splits: the results "folds", and of a test split.
-        methods: a paragraph for a paper.
-    """
+    """The whole page as one HTML document that needs no other file."""
     info, metrics, task, folds = cv.info, cv.metrics, cv.task, cv.folds
     sections = [split_section(split, task, is_headline=split is splits[0]) for split in splits]
     counts = pd.DataFrame({"folds" if split == "valid" else split: column for split, column in info.counts.items()})

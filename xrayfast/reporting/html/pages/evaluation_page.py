@@ -47,11 +47,7 @@ def _text_table(id: str, title: str, columns: Sequence[str], rows: Sequence[Sequ
 
 
 def render_evaluation_page(data: EvaluationData) -> str:
-    """The whole page as one HTML document that needs no other file.
-
-    Args:
-        data: what to show; names and sentences are plain text and are escaped here.
-    """
+    """The whole page as one HTML document that needs no other file."""
     result = split_section(data.split, data.task)
     metrics, images, labels = data.metrics, data.metrics["images"], data.metrics["labels"]
     flow = [

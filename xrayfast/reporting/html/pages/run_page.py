@@ -61,11 +61,7 @@ class ReportData:
 
 
 def render_run_page(data: ReportData) -> str:
-    """The whole page as one HTML document that needs no other file.
-
-    Args:
-        data: what to show; names and sentences are plain text and are escaped here.
-    """
+    """The whole page as one HTML document that needs no other file."""
     info = data.info
     splits = [split_section(split, data.task, split is data.splits[-1]) for split in data.splits]
     totals = data.counts.iloc[len(data.labels) :]  # by place: a label may be called "patients"
