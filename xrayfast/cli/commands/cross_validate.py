@@ -84,15 +84,11 @@ def cross_validate(
     name: Annotated[str | None, o.new_name("the folder")] = None,
     resume: Annotated[
         Path | None,
-        o.out_option(
-            "--resume", metavar="CV", help="Go on with a cross-validation that was interrupted, with its own settings."
-        ),
+        o.out_option(metavar="CV", help="Go on with a cross-validation that was interrupted, with its own settings."),
     ] = None,
     join: Annotated[
         Path | None,
-        o.out_option(
-            "--join", metavar="CV", help="Compute the results of folds that were trained one by one, with --fold."
-        ),
+        o.out_option(metavar="CV", help="Compute the results of folds that were trained one by one, with --fold."),
     ] = None,
     as_json: o.Json = False,
 ) -> None:

@@ -47,7 +47,6 @@ def evaluate(
     by: Annotated[
         str | None,
         typer.Option(
-            "--by",
             metavar="COLUMN[,...]",
             help="Tables by subgroup, and the largest gaps: by sex, age, view, or any column of the table of labels.",
         ),

@@ -24,13 +24,10 @@ def export(
             help="File to write; model.pt2 of torch.export.",
         ),
     ] = None,
-    format: Annotated[
-        str, typer.Option("--format", metavar="onnx|torch-export", help="ONNX, or torch.export's program.")
-    ] = "onnx",
+    format: Annotated[str, typer.Option(metavar="onnx|torch-export", help="ONNX, or torch.export's program.")] = "onnx",
     precision: Annotated[
         str,
         typer.Option(
-            "--precision",
             metavar="fp32|fp16|int8",
             help="Of an ONNX file's weights; for the last two the AUROC is compared with the run's.",
         ),
@@ -38,7 +35,6 @@ def export(
     images: Annotated[
         list[str] | None,
         typer.Option(
-            "--images",
             metavar="FILES",
             help="Files, folders or patterns to compare on, in place of the run's data. May be repeated.",
         ),

@@ -41,7 +41,6 @@ def fit(
     resume: Annotated[
         Path | None,
         o.out_option(
-            "--resume",
             metavar="RUN|auto",
             help="Resume a run that was interrupted, with its own settings. auto: the one of --name, or begin it.",
         ),

@@ -30,7 +30,6 @@ def interpret(
     saliency: Annotated[
         int,
         typer.Option(
-            "--saliency",
             metavar="N",
             min=0,
             max=100,
@@ -41,24 +40,18 @@ def interpret(
     explain: Annotated[
         list[Path] | None,
         typer.Option(
-            "--explain",
-            metavar="FILE",
-            help="Show where the network looks on a file of your choice, in figures/. May be repeated.",
+            metavar="FILE", help="Show where the network looks on a file of your choice, in figures/. May be repeated."
         ),
     ] = None,
     by: Annotated[
         str | None,
         typer.Option(
-            "--by",
             metavar="COLUMN[,...]",
             help="Tables by subgroup, of columns of the table of labels with at most 20 values; saved with the run.",
         ),
     ] = None,
     figure_format: Annotated[
-        str,
-        typer.Option(
-            "--figure-format", metavar="png,svg,pdf", help="Formats of the files in figures/, joined by commas."
-        ),
+        str, typer.Option(metavar="png,svg,pdf", help="Formats of the files in figures/, joined by commas.")
     ] = "png",
     runs: o.Runs = None,
     as_json: o.Json = False,

@@ -11,13 +11,10 @@ from xrayfast.cli.output import Output
 
 
 def models(
-    layers: Annotated[
-        str | None, typer.Option("--layers", metavar="ARCH", help="List the layers of this network instead.")
-    ] = None,
+    layers: Annotated[str | None, typer.Option(metavar="ARCH", help="List the layers of this network instead.")] = None,
     size: Annotated[
         int | None,
         typer.Option(
-            "--size",
             metavar="PIXELS",
             min=32,
             max=2048,
@@ -28,9 +25,7 @@ def models(
     head: Annotated[
         str | None,
         typer.Option(
-            "--head",
-            metavar="classifier",
-            help="With --layers: list the hidden layers of the network's own classifier too.",
+            metavar="classifier", help="With --layers: list the hidden layers of the network's own classifier too."
         ),
     ] = None,
     as_json: Json = False,

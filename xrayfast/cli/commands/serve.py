@@ -30,9 +30,9 @@ def serve(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; others than this machine's own reach it.")
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; others than this machine's own reach it.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="0 takes any free one.")] = 8000,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes any free one.")] = 8000,
     password: Annotated[
         bool | None,
         typer.Option(
