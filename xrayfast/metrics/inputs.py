@@ -93,6 +93,11 @@ def sampling_units(groups: ArrayLike | None, n: int) -> tuple[Indices, int]:
     return unit.astype(np.int64), len(names)
 
 
+def count_known(groups: NDArray[Any] | None) -> int | None:
+    """The number of different patients, of whom those that are not known have a number below 0; None for no groups."""
+    return None if groups is None else len(np.unique(groups[groups >= 0]))
+
+
 def count_patients(truth: NDArray[Any], unit: NDArray[Any]) -> NDArray[np.int64]:
     """(L, 2) the number of different units, patients or images, with and without each label of (N, L) truth."""
     names, place = np.unique(unit, return_inverse=True)

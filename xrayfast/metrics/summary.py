@@ -19,7 +19,7 @@ from xrayfast.metrics.classification import (
     count_pairs,
     nan_to_none,
 )
-from xrayfast.metrics.inputs import LEVEL
+from xrayfast.metrics.inputs import LEVEL, count_known
 from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, intervals
 from xrayfast.metrics.intervals.delong import delong
 from xrayfast.metrics.intervals.formulas import logit_limits
@@ -105,7 +105,7 @@ def summarise(
     summary: dict[str, Any] = {
         **({} if positive is None else {"positive": positive}),
         "images": len(truth),
-        "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
+        "patients": count_known(groups),
         "scored": int((truth >= 0).any(axis=1).sum()),
         "masked": _count_masked(truth, labels),
         "overall": {name: nan_to_none(value) for name, value in split.overall.items()},

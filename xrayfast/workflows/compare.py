@@ -26,7 +26,7 @@ from xrayfast.errors import ConfigError, RunError, did_you_mean, plural_noun, sh
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import INFO_FILE, require_text_file, write_text
 from xrayfast.metrics.claims.headline import optimism
-from xrayfast.metrics.inputs import ALPHA
+from xrayfast.metrics.inputs import ALPHA, count_known
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
@@ -306,7 +306,7 @@ def _run_row(
         "parameters": info.parameters,
         "seconds": info.seconds,
         "images": len(predictions),
-        "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
+        "patients": count_known(groups),
         "data": config.data.shown,
         "path": str(run.path),
     }

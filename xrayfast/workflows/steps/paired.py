@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from xrayfast.config import PredictedSplit
 from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import RunError, plural_noun, shorten
 from xrayfast.files import read_csv
-from xrayfast.metrics.inputs import ALPHA
+from xrayfast.metrics.inputs import ALPHA, count_known, sampling_units
 from xrayfast.metrics.intervals.bootstrap import Interval, paired_differences
 from xrayfast.metrics.intervals.comparison import holm, mcnemar, resampled_t_test
 from xrayfast.metrics.intervals.delong import delong_test
@@ -112,7 +112,7 @@ def compare_pair(
         resamples,
         seed=seed,
     )
-    size = {"images": len(a), "patients": None if groups is None else len(np.unique(groups[groups >= 0]))}
+    size = {"images": len(a), "patients": count_known(groups)}
     rows = []
     for name in metrics:
         test: dict[str, Any] = {"test": "", "p": math.nan}
@@ -120,7 +120,9 @@ def compare_pair(
             predicted = decision_a.decide(a.probability), decision_b.decide(b.probability)[:, columns]
             test = {"test": "McNemar", "p": _mcnemar(a.truth, *predicted, groups)}
         rows.append({**size, "metric": name, "label": "", **_interval_columns(found.overall[name]), **test})
-    for i, label in _distinct_labels(a.labels, decision_a):
+    for i, label in enumerate(a.labels):
+        if decision_a.positive not in (None, label):  # two classes, whose probabilities sum to one, share an AUROC
+            continue
         p = delong_test(a.truth[:, i], probability[0][:, i], probability[1][:, i], groups).p
         numbers = _interval_columns(found.per_label["auroc"][i])
         rows.append({**size, "metric": "auroc", "label": label, **numbers, "test": "DeLong", "p": p})
@@ -257,7 +259,7 @@ def align(one: RunPredictions, other: RunPredictions) -> tuple[_Rows, _Rows, _Ro
 
 def _few_patients_note(predictions: Predictions, groups: NDArray[np.int64] | None) -> list[str]:
     """A note on labels that few patients have, or lack."""
-    units = np.arange(len(predictions)) if groups is None else groups
+    units, _ = sampling_units(groups, len(predictions))
     found = []
     for label, truth in zip(predictions.labels, predictions.truth.T, strict=True):
         fewest = min(len(np.unique(units[truth == value])) for value in (0, 1))
@@ -266,11 +268,6 @@ def _few_patients_note(predictions: Predictions, groups: NDArray[np.int64] | Non
     kind = plural_noun(predictions.unit) if groups is None else "patients"
     text = f"fewer than {FEW} {kind} with, or without, {shorten(found, 20)}: DeLong's p is approximate there."
     return [text] if found else []
-
-
-def _distinct_labels(labels: Sequence[str], decision: Decision) -> Iterator[tuple[int, str]]:
-    """The labels with an AUROC of their own: two classes, whose probabilities sum to one, share it."""
-    yield from ((i, label) for i, label in enumerate(labels) if decision.positive in (None, label))
 
 
 def _mcnemar(

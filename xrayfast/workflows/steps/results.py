@@ -30,7 +30,7 @@ from xrayfast.errors.escapes import warn
 from xrayfast.files import write_text
 from xrayfast.metrics.claims.headline import HeadlineFacts, HeadlineWarning, headline_warnings
 from xrayfast.metrics.claims.optimism import f1_optimism
-from xrayfast.metrics.inputs import count_patients
+from xrayfast.metrics.inputs import count_patients, sampling_units
 from xrayfast.metrics.operating_points.calibration_metrics import calibration_rows
 from xrayfast.metrics.operating_points.decision import Decision, fit_calibration, with_thresholds
 from xrayfast.metrics.operating_points.decision_curve import net_benefits
@@ -253,7 +253,7 @@ def operating_results(
 
 def _f1_notes(predictions: Predictions, decision: Decision, seed: int) -> list[str]:
     """How much F1 is flattered by thresholds that were chosen for it on these predictions, the most first."""
-    unit = np.arange(len(predictions)) if predictions.groups is None else predictions.groups
+    unit, _ = sampling_units(predictions.groups, len(predictions))
     flattered: dict[str, tuple[float, int]] = {}
     for label in decision.point_of:
         i = predictions.labels.index(label)
@@ -336,7 +336,7 @@ def warn_of_run(
 
 def patients_by_label(predictions: Predictions) -> dict[str, tuple[int, int]]:
     """Patients, or images where none are known, with and without each label."""
-    unit = np.arange(len(predictions)) if predictions.groups is None else predictions.groups
+    unit, _ = sampling_units(predictions.groups, len(predictions))
     counts = count_patients(predictions.truth, unit).tolist()
     return {label: (positive, negative) for label, (positive, negative) in zip(predictions.labels, counts, strict=True)}
 
