@@ -212,8 +212,7 @@ class Run(HasOverview):
             RunError: the name is taken or not a plain name, or the folder can't be written.
         """
         require_free(root, name, "run")
-        there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
-        problem = "it is a file" if not there.is_dir() else "" if os.access(there, os.W_OK) else "permission denied"
+        there, problem = why_unwritable(root)
         if problem:
             raise RunError(f"{there}: can't be written ({problem}). Choose another folder with --runs.")
 
@@ -679,6 +678,12 @@ class Run(HasOverview):
             raise RunError(f"{self.path}: lacks {name}. {why}".strip() + f" The run's status is '{status}'.")
         require_intact(path)
         return path
+
+
+def why_unwritable(folder: Path) -> tuple[Path, str]:
+    """The folder, or the nearest above it that exists, and why nothing can be made there; "" where it can."""
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    return there, "it is a file" if not there.is_dir() else "" if os.access(there, os.W_OK) else "permission denied"
 
 
 def create_evaluation(

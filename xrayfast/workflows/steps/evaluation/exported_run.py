@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -13,7 +12,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.evaluation import Evaluation
 from xrayfast.exported.onnx_model import OnnxModel, damaged, is_model_file
 from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
-from xrayfast.run import SPLIT_FILE, Run, create_evaluation, require_free
+from xrayfast.run import SPLIT_FILE, Run, create_evaluation, require_free, why_unwritable
 from xrayfast.run_files import RunInfo
 
 
@@ -72,9 +71,8 @@ class ExportedRun:
         """
         root = self.evaluations_folder(output)
         require_free(root, name, "evaluation")
-        there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            problem = "permission denied" if there.is_dir() else "it is a file"
+        there, problem = why_unwritable(root)
+        if problem:
             raise RunError(
                 f"{there}: can't be written ({problem}), and the evaluation goes there. --output names another folder."
             )
