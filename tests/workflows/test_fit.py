@@ -259,11 +259,7 @@ def test_a_frozen_feature_cache_that_needs_too_much_disk_is_not_made_with_a_note
     monkeypatch.setattr(training, "cache_features", None)
     notes = []
 
-    class Notes(NullReporter):
-        def note(self, text):
-            notes.append(text)
-
-    run = xf.fit(data, runs=tmp_path, epochs=3, reporter=Notes(), **SMALL)
+    run = xf.fit(data, runs=tmp_path, epochs=3, reporter=NullReporter(note=notes.append), **SMALL)
     assert len(run.history) == 3
     assert any("frozen layers run in each epoch" in note for note in notes)
     assert any("frozen layers run in each epoch" in remark for remark in run.info["remarks"])
@@ -574,12 +570,9 @@ def test_training_that_diverges_is_a_named_error(data, tmp_path, lr):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"arch": "resnet81"}, "Did you mean 'resnet18'"),
         ({"epoch": 3}, "Did you mean 'epochs'"),
         ({"monitor": "subset_accuracy"}, "monitor is"),
-        ({"loss": "bce"}, "bce is for multi-label data"),
         ({"alpha": (0.5, 0.5), "loss": "focal"}, "one for each of: covid-19, normal, pneumonia"),
-        ({"unfreeze_blocks": 9}, "has 5 blocks"),
         ({"precision": "fp16"}, "needs a CUDA device"),
         ({"progressive": (16, 32)}, "progressive"),
         ({"progressive": (48, 32)}, "growing sizes"),
@@ -597,12 +590,6 @@ def test_wrong_settings_are_refused_before_a_folder_is_made(options, words, data
     with pytest.raises(ConfigError, match=words):
         xf.fit(data, runs=tmp_path / "runs", **(SMALL | options))
     assert not (tmp_path / "runs").exists()
-
-
-def test_a_folder_that_cannot_be_written_is_a_named_error(data, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="can't be written"):
-        xf.fit(data, runs=tmp_path / "file", epochs=1, **SMALL)
 
 
 def test_worker_processes_give_the_same_numbers(data, tmp_path):
@@ -626,7 +613,7 @@ def test_an_unreadable_image_is_named(data_dir, tmp_path, workers):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"arch": "resnet81"}, ConfigError, "resnet18"),
+        ({"arch": "resnet81"}, ConfigError, "Did you mean 'resnet18'"),
         ({"unfreeze": True, "unfreeze_blocks": 1}, ConfigError, "use one of the three"),
         ({"unfreeze_blocks": 9}, ConfigError, "has 5 blocks"),
         ({"monitor": "ap_macro"}, ConfigError, "monitor is 'ap_macro'"),
@@ -669,11 +656,15 @@ def test_a_class_absent_from_validation_leaves_empty_cells_and_training_goes_on(
     shutil.rmtree(tmp_path / "data" / "valid" / "pneumonia")
     notes = []
 
-    class Notes(NullReporter):
-        def note(self, text):
-            notes.append(text)
-
-    run = xf.fit(tmp_path / "data", runs=tmp_path, epochs=2, early_stop=1, allow_leaks=True, reporter=Notes(), **SMALL)
+    run = xf.fit(
+        tmp_path / "data",
+        runs=tmp_path,
+        epochs=2,
+        early_stop=1,
+        allow_leaks=True,
+        reporter=NullReporter(note=notes.append),
+        **SMALL,
+    )
     assert run.history["valid_auroc_macro"].isna().all()
     assert run.history["valid_accuracy"].notna().all()
     assert run.info["best_epoch"] == run.history["valid_loss"].argmin() + 1

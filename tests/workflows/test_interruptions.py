@@ -30,16 +30,6 @@ BATCHES = 5
 """Of an epoch: four to train on, one to validate on."""
 
 
-class Notes(NullReporter):
-    """Keeps notes."""
-
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-
 class CallAfter(StopAfter):
     """Calls a function after a number of batches, and never asks to stop."""
 
@@ -167,9 +157,9 @@ def test_two_processes_never_write_to_one_run(data, whole, tmp_path, monkeypatch
 def test_the_lock_of_a_killed_process_is_taken_over_with_a_note(stopped, whole):
     holder = {"host": os.uname().nodename, "pid": 2147483646, "start": 1e9, "since": "2026", "command": "xrayfast fit"}
     (stopped.path / "run.lock").write_text(json.dumps(holder))
-    reporter = Notes()
-    assert_same_numbers(whole, xf.resume(stopped, reporter=reporter))
-    assert "ended before it was done (process 2147483646" in reporter.notes[0]
+    notes = []
+    assert_same_numbers(whole, xf.resume(stopped, reporter=NullReporter(note=notes.append)))
+    assert "ended before it was done (process 2147483646" in notes[0]
 
 
 @pytest.mark.parametrize("at", ["write_cards", pytest.param("finalize_results", marks=pytest.mark.slow)])
@@ -191,9 +181,9 @@ def test_resuming_a_complete_run_does_what_a_kill_left_undone(tiny_run, tmp_path
     being_written.parent.mkdir(parents=True)
     being_written.touch()
     run.claim_path.unlink()
-    reporter = Notes()
-    xf.resume(run, reporter=reporter)
-    assert reporter.notes == [
+    notes = []
+    xf.resume(run, reporter=NullReporter(note=notes.append))
+    assert notes == [
         f"{run.path} was complete but for its end: removed checkpoint.old, removed predictions/.test.csv.01234567.tmp, "
         "wrote model_card.md and claim.md."
     ]
@@ -224,7 +214,7 @@ def paths_of(data, split):
 
 @pytest.mark.parametrize("cache", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_images_replaced_while_training_are_named_in_the_results(uncompressed, tmp_path, cache):
-    data, reporter = xf.open_data(uncompressed.config.source, cache=cache), Notes()
+    data, notes = xf.open_data(uncompressed.config.source, cache=cache), []
     changed = [paths_of(data, "valid")[0], paths_of(data, "train")[3]]
 
     def replace():
@@ -232,11 +222,17 @@ def test_images_replaced_while_training_are_named_in_the_results(uncompressed, t
             other_pixels(path)
         os.utime(paths_of(data, "train")[1])  # the same pixels
 
-    run = xf.fit(data, runs=tmp_path, reporter=reporter, interrupted=CallAfter(2, replace), **OPTIONS | {"epochs": 1})
+    run = xf.fit(
+        data,
+        runs=tmp_path,
+        reporter=NullReporter(note=notes.append),
+        interrupted=CallAfter(2, replace),
+        **OPTIONS | {"epochs": 1},
+    )
     (remark,) = (remark for remark in run.info.remarks if "changed while" in remark)
     names = sorted(data.table["image"][data.table["path"].isin(changed)])
     assert remark.startswith("2 images changed while the network was trained: ") and all(n in remark for n in names)
-    assert remark in reporter.notes
+    assert remark in notes
     assert "changed while the network was trained" in run.model_card_path.read_text()
 
 
@@ -250,11 +246,11 @@ def test_a_run_whose_images_changed_is_not_resumed(uncompressed, tmp_path, monke
     with pytest.raises(RunError, match=rf"1 image of .* changed since the run began: {name}; expected the same pixels"):
         xf.resume(tmp_path / "r")
     Path(path).write_bytes(before)
-    reporter = Notes()
+    notes = []
     xf.Run(tmp_path / "r").update_info(threads=torch.get_num_threads() + 1)
-    xf.resume(tmp_path / "r", reporter=reporter)
+    xf.resume(tmp_path / "r", reporter=NullReporter(note=notes.append))
     threads = torch.get_num_threads()
-    assert reporter.notes == [
+    assert notes == [
         f"This process computes with {threads} thread{'s' * (threads != 1)}, and the run began with {threads + 1}: "
         f"sums are rounded otherwise, so results will differ. OMP_NUM_THREADS={threads + 1} sets the number."
     ]
@@ -264,10 +260,10 @@ def test_images_of_a_run_of_another_version_may_have_been_decoded_otherwise(stop
     table = pd.read_csv(stopped.split_path, dtype=str)
     stopped.write_split(table.assign(digest="0" * 32))
     stopped.update_info(xrayfast="0.3.0")
-    reporter = Notes()
-    xf.resume(stopped, reporter=reporter)
-    assert reporter.notes[0].startswith("36 images of ")
-    assert ", or xrayfast 0.3.0 decoded them otherwise: results will differ." in reporter.notes[0]
+    notes = []
+    xf.resume(stopped, reporter=NullReporter(note=notes.append))
+    assert notes[0].startswith("36 images of ")
+    assert ", or xrayfast 0.3.0 decoded them otherwise: results will differ." in notes[0]
 
 
 def test_the_number_of_threads_is_recorded_and_noted_on_replay(whole, tmp_path):

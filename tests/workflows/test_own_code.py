@@ -216,13 +216,8 @@ class Branching(Whole):
 def test_a_network_that_can_t_be_traced_runs_in_each_epoch(data, tmp_path):
     notes = []
     options = {**SETTINGS, "unfreeze": False, "freeze_epochs": 0, "epochs": 3}
-
-    class Notes(NullReporter):
-        def note(self, text):
-            notes.append(text)
-
     options.pop("freeze_epochs")
-    run = xf.fit(data, arch=Branching, runs=tmp_path, reporter=Notes(), **options)
+    run = xf.fit(data, arch=Branching, runs=tmp_path, reporter=NullReporter(note=notes.append), **options)
     assert run.info.frozen_feature_groups == [0]
     assert any("features of Branching (own code) can't be cached: torch.fx can't trace it" in note for note in notes)
     with pytest.raises(ConfigError, match=r"reuse_frozen is on\. The features of Branching \(own code\) can't be"):

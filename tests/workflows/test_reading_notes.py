@@ -31,24 +31,16 @@ def odd_dir(data_dir, tmp_path_factory):
     return folder
 
 
-class Recorder(NullReporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-
 @pytest.fixture(scope="module", params=[True, False], ids=["cached", "not cached"])
 def fitted(odd_dir, tmp_path_factory, request):
-    folder, reporter = tmp_path_factory.mktemp("runs"), Recorder()
+    folder, notes = tmp_path_factory.mktemp("runs"), []
     where = {"cache": True, "cache_dir": folder / "cache"} if request.param else {"cache": False}
     data = xf.open_data(odd_dir, test_fraction=0.2, **where)
     if request.param:
         from xrayfast.workflows.data import decode
 
         decode(data, SMALL["size"])  # so that fit finds all images cached
-    return xf.fit(data, runs=folder, epochs=1, reporter=reporter, **SMALL), reporter.notes
+    return xf.fit(data, runs=folder, epochs=1, reporter=NullReporter(note=notes.append), **SMALL), notes
 
 
 def test_fit_passes_notes_on_to_the_console_and_the_run(fitted):
