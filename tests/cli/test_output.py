@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from xrayfast.cli.output import Output
-from xrayfast.cli.results import format_estimate, show_metrics
-from xrayfast.errors import format_cell
+from xrayfast.cli.results import show_metrics
+from xrayfast.errors import format_cell, format_estimate
 from xrayfast.metrics.summary import summarise
 
 ROWS = [("images/00001601_012.jpg", "0.953 (0.930 to 0.971)", "−0.012 (−0.031 to +0.008)", 1200)]

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from xrayfast.cli.output import Output
 from xrayfast.config import DEFAULT_METRIC, Task
-from xrayfast.errors import format_cell, format_interval, plural, plural_noun
+from xrayfast.errors import format_cell, format_estimate, format_interval, plural, plural_noun
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
 from xrayfast.reporting.wording import (
     gap_test,
+    gap_title,
     images_of_patients,
     interval_of,
     joining_text,
@@ -30,17 +31,6 @@ MOST_CONFUSED = 10
 
 WIDE = 100
 """Columns of a terminal that has room for all metrics."""
-
-
-def format_estimate(value: float | None, interval: Mapping[str, Any] | None) -> str:
-    """Format a value with its interval; a narrow terminal breaks it in two lines.
-
-    >>> format_estimate(0.953, {"low": 0.93, "high": 0.971})
-    '0.953 (0.930 to 0.971)'
-    """
-    if value is None or interval is None or interval["low"] is None:
-        return format_cell(value)
-    return f"{format_cell(value)} ({format_interval(interval['low'], interval['high'])})"
 
 
 def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: Iterable[str] = ()) -> None:
@@ -193,11 +183,10 @@ def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task) -> None
         ],
     )
     for gap in grouping["gaps"][:3]:
-        of = f" of {gap['label']}" if gap["label"] else f" over {gap['labels']} labels" if "labels" in gap else ""
         test = f"; {gap_test(gap)}" if gap_test(gap) else ""
         between = "" if gap["low"] is None else f" ({format_interval(gap['low'], gap['high'])})"
         out.line(
-            f"Gap: {metric_title(gap['metric'])}{of} is {gap['highest_value']:.3f} for {gap['highest']} and "
+            f"Gap: {gap_title(gap)} is {gap['highest_value']:.3f} for {gap['highest']} and "
             f"{gap['lowest_value']:.3f} for {gap['lowest']}, a difference of {gap['difference']:.3f}{between}{test}."
         )
     if not grouping["gaps"] and len(grouping["groups"]) > 1:
@@ -242,7 +231,7 @@ def show_export(out: Output, found: Export) -> None:
     parity = metadata.parity
     auroc: list[tuple[str, str]] = []
     if (difference := metadata.auroc) is not None:
-        value = format_estimate(difference.difference, {"low": difference.low, "high": difference.high})
+        value = format_estimate(difference.difference, dict(difference))
         auroc = [(f"AUROC (mean) minus the run's, {plural(difference.images, 'image')} not trained on", value)]
     of_dicom = f", {parity.dicom:,} of them DICOM" if parity.dicom else ""
     out.table(

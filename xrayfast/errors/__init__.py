@@ -8,7 +8,9 @@ the names of options, and exits with 1; with 2 where an option is wrong (`Config
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from xrayfast.errors.advice import advise
 from xrayfast.errors.credentials import hide_credentials
@@ -171,6 +173,20 @@ def format_value(value: float, form: str = ".3f") -> str:
 def format_interval(low: float, high: float, form: str = ".3f") -> str:
     """Both ends of an interval, such as "0.653 to 0.788"."""
     return f"{format_value(low, form)} to {format_value(high, form)}"
+
+
+def format_estimate(value: float | None, interval: Mapping[str, Any] | None, form: str = ".3f") -> str:
+    """A value with the interval that has the ends `low` and `high`, if any; one that is not defined as a dash.
+
+    >>> format_estimate(0.953, {"low": 0.93, "high": 0.971}), format_estimate(-0.02, None, "+.3f")
+    ('0.953 (0.930 to 0.971)', '−0.020')
+    """
+    if value is None or not math.isfinite(value):
+        return format_cell(None)
+    text = format_value(value, form)
+    if not interval or interval.get("low") is None or interval.get("high") is None:
+        return text
+    return f"{text} ({format_interval(interval['low'], interval['high'], form)})"
 
 
 def format_cell(cell: object) -> str:

@@ -105,3 +105,8 @@ class Comparison(HasOverview):
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain Python values, None where there is none."""
     return [{str(name): nan_to_none(value) for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def interval_columns(row: Mapping[str, Any], metric: str) -> dict[str, float | None]:
+    """The interval of a metric in a row of `Comparison.table`: `low` and `high`."""
+    return {end: row[f"{metric}_{end}"] for end in ("low", "high")}

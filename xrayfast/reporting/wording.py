@@ -190,6 +190,12 @@ def external_tables(metrics: Mapping[str, Any]) -> list[tuple[str, list[str], li
     return found
 
 
+def gap_title(gap: Mapping[str, Any]) -> str:
+    """What differs between two subgroups: "AUROC of Edema", or a mean with the number of its labels."""
+    of = f" of {gap['label']}" if gap["label"] else f" over {gap['labels']} labels" if "labels" in gap else ""
+    return f"{metric_title(gap['metric'])}{of}"
+
+
 def gap_test(gap: Mapping[str, Any]) -> str:
     """The test of a gap between subgroups, such as "p 0.03, the largest of 10 pairs"; "" where there was none."""
     if gap.get("p_corrected") is None:

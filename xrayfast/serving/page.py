@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xrayfast.cross_validation import CrossValidation
-from xrayfast.errors import RunError, format_interval, format_value
+from xrayfast.errors import RunError, format_estimate
 from xrayfast.exported.metadata import INTENDED_USE, ModelMetadata
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS
 from xrayfast.reporting.html.decision_section import decision_section
@@ -81,6 +81,5 @@ def _facts(metadata: ModelMetadata) -> list[tuple[str, str]]:
         ("Images decided otherwise", f"{parity.decisions:,}"),
     ]
     if auroc is not None and auroc.difference is not None:
-        between = "" if auroc.low is None or auroc.high is None else f" ({format_interval(auroc.low, auroc.high)})"
-        facts.append(("Mean AUROC less the run's", f"{format_value(auroc.difference)}{between}"))
+        facts.append(("Mean AUROC less the run's", format_estimate(auroc.difference, dict(auroc))))
     return facts

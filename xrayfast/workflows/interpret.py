@@ -30,7 +30,6 @@ from xrayfast.reporting.overfitting import of_final_metrics, of_history
 from xrayfast.reporting.overlays import SaliencyCase, overlays_figure
 from xrayfast.run import Run
 from xrayfast.workflows.steps.evaluation.files import operating_rows
-from xrayfast.workflows.steps.folds import join, write_page_and_card
 from xrayfast.workflows.steps.own_predictions import add_own_columns, add_studies, read_interpretations
 from xrayfast.workflows.steps.results import (
     DECISION_SPLIT,
@@ -149,6 +148,8 @@ def write_report(
         write_text(run.report_path, render_run_page(report))
         write_cards(run)
     else:
+        from xrayfast.workflows.steps.folds import write_page_and_card  # it imports torch
+
         write_page_and_card(cv)
     progress("writing the report", images, images)
     return interpretations[chosen]
@@ -158,6 +159,8 @@ def _join_again(cv: CrossValidation, options: ResultsOptions, by: Sequence[str])
     """Compute the results of a cross-validation again from the predictions of its folds, which get the columns."""
     if not cv.is_finished:
         cv.require_predictions()
+    from xrayfast.workflows.steps.folds import join
+
     unit = _unit(cv, options)
     found = {(fold, split): fold.predictions(split) for fold in cv.runs for split in fold.predicted_splits}
     changed = {

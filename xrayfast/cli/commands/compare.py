@@ -11,7 +11,7 @@ from xrayfast.cli.common import require_output
 from xrayfast.cli.options import DrawSeed, Json, check_choice, out_option, split_columns
 from xrayfast.cli.output import Output
 from xrayfast.config import DEFAULT_METRIC, MAX_RESAMPLES, PREDICTED_SPLITS, Unit, UnitJoin
-from xrayfast.errors import format_cell, format_interval, format_value
+from xrayfast.errors import format_cell, format_estimate
 from xrayfast.progress.terminal import reporting
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _beside(csv: Path, what: str) -> Path:
 def show_comparison(out: Output, found: Comparison) -> None:
     """Print the runs, best first; how they were trained; the differences and tests; the notes."""
     from xrayfast.metrics.registry import metric_title
-    from xrayfast.reporting.comparison import records
+    from xrayfast.reporting.comparison import interval_columns, records
 
     for warning in found.warnings:
         text, _, advice = warning.partition(". ")
@@ -135,7 +135,13 @@ def show_comparison(out: Output, found: Comparison) -> None:
         f"On {_split_images(found, found.table)} {found.units}{joined}, with 95 % intervals; ordered by "
         f"{titles[found.order]}",
         ["run", *titles.values()],
-        [(row["run"], *(_estimate(row, name) for name in titles)) for row in table],
+        [
+            (
+                row["run"],
+                *(format_estimate(row[name], interval_columns(row, name)) for name in titles),
+            )
+            for row in table
+        ],
     )
     head = ["head"] if len({row["head"] for row in table}) > 1 else []
     words = ["run", "arch", *head, "trained", "loss"]
@@ -210,18 +216,8 @@ def _split_images(found: Comparison, table: pd.DataFrame) -> str:
     return f"{' to '.join(f'{count:,}' for count in dict.fromkeys((counts[0], counts[-1])))} {split}"
 
 
-def _estimate(row: dict[str, Any], name: str) -> str:
-    from xrayfast.cli.results import format_estimate
-
-    return format_estimate(row[name], {"low": row[f"{name}_low"], "high": row[f"{name}_high"]})
-
-
 def _difference(row: dict[str, Any]) -> str:
-    """Format as `+0.012 (−0.003 to +0.027)`."""
-    if row["difference"] is None:
-        return format_cell(None)
-    value = format_value(row["difference"], "+.3f")
-    return value if row["low"] is None else f"{value} ({format_interval(row['low'], row['high'], '+.3f')})"
+    return format_estimate(row["difference"], row, "+.3f")
 
 
 def _sizes(row: dict[str, Any]) -> tuple[str, int, str | None, str | None]:

@@ -11,7 +11,7 @@ from xrayfast.cli.common import command_line
 from xrayfast.cli.options import DrawSeed, Json, check_choice, out_option, split_columns
 from xrayfast.cli.output import Output
 from xrayfast.config import MAX_RESAMPLES
-from xrayfast.errors import format_cell, format_interval
+from xrayfast.errors import format_cell, format_estimate
 
 TASKS = ("single", "multi")
 
@@ -61,8 +61,8 @@ def report(
     out = Output(as_json)
     check_choice(task, TASKS, "--task")
     from xrayfast.cli.results import show_metrics, show_subgroups
-    from xrayfast.metrics.classification import nan_to_none
     from xrayfast.metrics.registry import metric_title
+    from xrayfast.reporting.comparison import records
     from xrayfast.workflows.report import DIFFERENCES
     from xrayfast.workflows.report import report as work
 
@@ -82,7 +82,7 @@ def report(
     show_metrics(out, found.metrics, found.task)
     for grouping in found.metrics.get("subgroups", []):
         show_subgroups(out, grouping, found.task)
-    rows = [] if found.differences is None else found.differences.to_dict("records")
+    rows = [] if found.differences is None else records(found.differences)
     if rows:
         out.table(
             "Differences from the first, on the same images",
@@ -91,7 +91,7 @@ def report(
                 (
                     row["run"],
                     metric_title(row["metric"]) + (f" of {row['label']}" if row["label"] else ""),
-                    f"{row['difference']:+.3f} ({format_interval(row['low'], row['high'], '+.3f')})",
+                    format_estimate(row["difference"], row, "+.3f"),
                     format_cell(row["p_corrected"]),
                 )
                 for row in rows
@@ -104,4 +104,4 @@ def report(
         out.done("Differences", output / DIFFERENCES)
     out.done("Report", output / "report.html")
     out.json({"report": str(found.path), "task": found.task, "notes": found.notes, "metrics": found.metrics,
-              "differences": [{name: nan_to_none(value) for name, value in row.items()} for row in rows]})  # fmt: skip
+              "differences": rows})  # fmt: skip

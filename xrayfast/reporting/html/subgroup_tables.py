@@ -11,7 +11,7 @@ from xrayfast.metrics.registry import headline_metrics, metric_title
 from xrayfast.metrics.subgroups import GAP_METRICS
 from xrayfast.reporting.html.plots import subgroup_plot
 from xrayfast.reporting.html.tables import Cell, Column, Table, metric_cell, number_cell
-from xrayfast.reporting.wording import gap_test, label_rows, of_positive, units_of
+from xrayfast.reporting.wording import gap_test, gap_title, label_rows, of_positive, units_of
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
 
@@ -77,7 +77,7 @@ def _gaps(id: str, attribute: Mapping[str, Any]) -> Table | None:
         return None
     rows = [
         [
-            Cell(_metric(gap)),
+            Cell(gap_title(gap)),
             number_cell(gap["highest_value"], aside=str(gap["highest"])),
             number_cell(gap["lowest_value"], aside=str(gap["lowest"])),
             number_cell(gap["difference"], interval=gap),
@@ -104,7 +104,7 @@ def _gaps_text(attribute: Mapping[str, Any]) -> str:
         between = f", interval {cell.interval.text}" if cell.interval else ""
         test = f"; {gap_test(gap)}" if gap_test(gap) else ""
         sentences.append(
-            f"{_metric(gap)} is {gap['highest_value']:.3f} for {gap['highest']} and {gap['lowest_value']:.3f} "
+            f"{gap_title(gap)} is {gap['highest_value']:.3f} for {gap['highest']} and {gap['lowest_value']:.3f} "
             f"for {gap['lowest']} (difference {cell.text}{between}{test})"
         )
     start = "The largest gap: " if len(sentences) == 1 else "The largest gaps: "
@@ -112,10 +112,3 @@ def _gaps_text(attribute: Mapping[str, Any]) -> str:
     clear = sum(p < ALPHA for p in tested)
     many = f" With p below {ALPHA:g}, corrected for their number: {clear} of {len(tested)} gaps." if tested else ""
     return f"{start}{'; '.join(sentences)}.{many}"
-
-
-def _metric(gap: Mapping[str, Any]) -> str:
-    if gap["label"] is not None:
-        return f"{metric_title(gap['metric'])} of {gap['label']}"
-    over = f" over {gap['labels']} labels" if "labels" in gap else ""
-    return f"{metric_title(gap['metric'])}{over}"

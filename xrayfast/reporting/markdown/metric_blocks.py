@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xrayfast.config import Task
-from xrayfast.errors import format_interval, format_value, plural
+from xrayfast.errors import format_estimate, format_value, plural
 from xrayfast.metrics.registry import AT_THRESHOLD, headline_metrics, label_columns, metric_title, prevalence_metrics
 from xrayfast.reporting.markdown.markup import DASH, Markdown, markdown_table
 from xrayfast.reporting.wording import (
@@ -31,19 +31,11 @@ def format_number(value: Any, form: str = ".3f") -> str:
     return DASH if value is None or not math.isfinite(value) else format_value(value, form)
 
 
-def with_interval(value: float | None, interval: Mapping[str, Any] | None) -> str:
-    """A value with its interval, such as "0.941 (0.905 to 0.967)"."""
-    text = format_number(value)
-    if value is None or not interval or interval.get("low") is None or interval.get("high") is None:
-        return text
-    return f"{text} ({format_interval(interval['low'], interval['high'])})"
-
-
 def estimate(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | None = None) -> str:
     """A metric of a summary with its interval; of a label where its row of `per_label` is given."""
     if row is None:
-        return with_interval(summary["overall"].get(name), interval_of(summary, name))
-    return with_interval(row.get(name), interval_of(summary, name, row["label"]))
+        return format_estimate(summary["overall"].get(name), interval_of(summary, name))
+    return format_estimate(row.get(name), interval_of(summary, name, row["label"]))
 
 
 def interval_note(summary: Mapping[str, Any]) -> str:
@@ -86,7 +78,7 @@ def threshold_blocks(summary: Mapping[str, Any]) -> list[Markdown]:
     columns = ("Class against the rest, at its threshold", "Threshold", *map(metric_title, AT_THRESHOLD))
     rows = []
     for row in found:
-        rates = (with_interval(row[name], row["intervals"].get(name)) for name in AT_THRESHOLD)
+        rates = (format_estimate(row[name], row["intervals"].get(name)) for name in AT_THRESHOLD)
         rows.append((row["label"], format_number(row["threshold"], ".4g"), *rates))
     return [markdown_table(columns, rows)]
 
@@ -115,5 +107,5 @@ def _gap(gap: Mapping[str, Any]) -> str:
     test = f"; {gap_test(gap)}" if gap_test(gap) else ""
     return (
         f"Gap in {metric_title(gap['metric'])}{of}: highest for {gap['highest']}, lowest for {gap['lowest']}, "
-        f"difference {with_interval(gap['difference'], gap)}{test}."
+        f"difference {format_estimate(gap['difference'], gap)}{test}."
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from xrayfast.errors import format_interval, format_value, plural, shorten
+from xrayfast.errors import format_estimate, format_interval, format_value, plural, shorten
 from xrayfast.metrics.registry import metric_title, overall_metrics
-from xrayfast.reporting.comparison import Comparison, records
+from xrayfast.reporting.comparison import Comparison, interval_columns, records
 from xrayfast.reporting.forest import GUESS, Estimate, ForestRow, forest_figure
 from xrayfast.reporting.html.plots import Plot, plot
 from xrayfast.reporting.html.render import render_template
@@ -55,9 +55,7 @@ def answer(found: Comparison) -> list[str]:
     best, title = records(found.table)[0], metric_title(found.order)
     if best[found.order] is None:
         return [f"{title} is defined for no run."]
-    value = format_value(best[found.order])
-    if (low := best[f"{found.order}_low"]) is not None:
-        value += f" ({format_interval(low, best[f'{found.order}_high'])})"
+    value = format_estimate(best[found.order], interval_columns(best, found.order))
     told = [f"{best['run']} comes first of {plural(len(found.table), 'run')} by {title}: {value}."]
     pairs = records(found.differences)
     known = [row for row in pairs if row["metric"] == found.order and not row["label"] and row["low"] is not None]
@@ -128,10 +126,7 @@ def runs_table(found: Comparison, metrics: Any) -> Table:
         [
             Cell(row["run"], aside="reference" if row["run"] == found.reference else ""),
             number_cell(row["images"], ",d"),
-            *(
-                number_cell(row[name], interval={end: row[f"{name}_{end}"] for end in ("low", "high")})
-                for name in names
-            ),
+            *(number_cell(row[name], interval=interval_columns(row, name)) for name in names),
         ]
         for row in records(found.table)
     ]
