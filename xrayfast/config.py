@@ -408,8 +408,10 @@ class DataConfig(_Section):
 
     @property
     def shown(self) -> str:
-        """The source as people read it, with the table of labels."""
-        return str(self.source) + (f", table {self.labels.name}" if self.labels else "")
+        """The source as people read it, or the table of labels; of one elsewhere both."""
+        if self.labels is None:
+            return str(self.source)
+        return str(self.labels) if self.labels.parent == self.source else f"{self.source}, table {self.labels}"
 
 
 class ModelConfig(_Section):
@@ -422,8 +424,8 @@ class ModelConfig(_Section):
     )
     weights: Annotated[str, BeforeValidator(_as_weights)] = option(
         "imagenet",
-        "Weights to start from. RUN, another run's folder, gives its backbone and, for labels that both have, its "
-        "head; FILE the backbone alone; xrv:NAME that of torchxrayvision's densenet121, such as "
+        "Weights to start from. RUN, another run's folder or hf:ORG/NAME, gives its backbone and, for labels that both "
+        "have, its head; FILE the backbone alone; xrv:NAME that of torchxrayvision's densenet121, such as "
         "xrv:densenet121-res224-all.",
         metavar="imagenet|none|RUN|FILE|xrv:NAME",
     )

@@ -130,6 +130,12 @@ class Predictions:
         columns = {name: values[rows] for name in _PER_IMAGE if (values := getattr(self, name)) is not None}
         return replace(self, **columns, attributes={name: values[rows] for name, values in self.attributes.items()})
 
+    def of_labels(self, labels: Sequence[str]) -> Predictions:
+        """A copy with some of the labels, in the order given."""
+        columns = [self.labels.index(label) for label in labels]
+        cells = {name: getattr(self, name)[:, columns] for name in ("truth", "probability", "raw")}
+        return replace(self, labels=tuple(labels), **cells)
+
     def by_unit(
         self,
         unit: Unit,

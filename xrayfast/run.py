@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import cache
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,12 @@ OLD_HISTORY_COLUMNS = {name: history_column("valid", name) for name in epoch_met
 
 _HISTORY_COLUMNS = ["epoch", "phase", "train_loss", "valid_loss"]
 """The columns of every history."""
+
+
+@cache
+def published_run(name: str) -> Run:
+    """The run of a name on the Hub, downloaded once in a process; raises as `Run` does."""
+    return Run(name)
 
 
 class Run(HasOverview):

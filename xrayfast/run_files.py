@@ -106,6 +106,8 @@ class RunInfo(_File):
             of its own.
         exports: the files that `export` made: name, format, precision, time, SHA-256, and how probabilities differ.
         seconds: wall-clock time of training.
+        history_unit: what the metrics of validation in `history.csv` are of, whatever results are of since; None in
+            runs of older versions, where it is most likely that of the results.
         best_epoch: whose weights were kept, from 1; None where no epoch was chosen.
     """
 
@@ -147,6 +149,7 @@ class RunInfo(_File):
     members: list[str] = []
     exports: list[dict[str, Any]] = []
     seconds: _NonNegativeFloat | None = None
+    history_unit: Unit | None = None
     best_epoch: _Count | None = None
 
 

@@ -25,6 +25,7 @@ CROSS = f"cross-validate {DATA} {NET} --folds 2 --epochs 1 --resamples 0"
 LR = f"lr-find {DATA} {NET} --steps 20"
 OWN, OTHER = "evaluate runs/a", "evaluate runs/a other --resamples 0"
 PREDICT = "predict runs/a other"
+BY_NAME = "--patient-col name:([0-9]+)"
 COMPARE = "compare runs/a runs/b --resamples 10"
 LAYERS = "models --layers tiny_vgg"
 TEST, VALID = "runs/a/predictions/test.csv", "runs/a/predictions/valid.csv"
@@ -102,6 +103,10 @@ ACTS = {
     ("predict", "as_json"): (PREDICT, JSON),
     ("predict", "tta"): (PREDICT, "--tta"),
     ("predict", "device"): (PREDICT, "--device mps"),
+    ("predict", "unit"): (PREDICT, f"--unit patient {BY_NAME}"),
+    ("predict", "unit_join"): (f"{PREDICT} --unit patient {BY_NAME}", "--unit-join max"),
+    ("predict", "patient_col"): (f"{PREDICT} --unit patient {BY_NAME}", "--patient-col name:([0-9])[.]"),
+    ("predict", "study_col"): (f"{PREDICT} --unit study --study-col name:([a-z]+)", "--study-col name:([0-9])[.]"),
     ("compare", "runs"): (COMPARE, "compare runs/b elsewhere/c --resamples 10"),
     ("compare", "split"): (COMPARE, "--split valid"),
     ("compare", "order"): (COMPARE, "--order brier"),

@@ -14,9 +14,11 @@ import yaml
 from typer.testing import CliRunner
 
 import xrayfast as xf
+from tests.conftest import SMALL
 from tests.hub.server import Repository
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError, XrayfastError
+from xrayfast.files import file_digest
 from xrayfast.hub import download as download_module
 from xrayfast.hub.download import ALLOWED, download, is_hub_name
 from xrayfast.run import Run
@@ -233,3 +235,15 @@ def test_addresses_of_files_are_no_runs():
 def test_only_a_run_s_files_are_allowed():
     assert not [name for name in ALLOWED if name.endswith((".py", ".pkl", ".bin", ".pt", "/", "*"))]
     assert os.sep not in "".join(FILES)
+
+
+def test_training_starts_from_a_run_of_the_hub(run, hub, data_dir, tmp_path):
+    pushed = xf.push(run, "group/chest", note=lambda _: None)
+    with pytest.warns(UserWarning, match="revision main"):
+        options = SMALL | {"epochs": 1, "weights": "hf:group/chest", "arch": run.config.model.arch}
+        found = xf.fit(xf.open_data(data_dir), runs=tmp_path, name="from-hub", **options)
+    assert found.config.model.weights == pushed.name and pushed.name in found.info.starting_weights
+    assert found.info.weights_sha256 == file_digest(run.model_path)
+    assert any("does not hold which images its network was trained on" in remark for remark in found.info.remarks)
+    with pytest.raises(RunError, match="no such repository"):
+        xf.fit(xf.open_data(data_dir), runs=tmp_path, **options | {"weights": "hf:group/none"})

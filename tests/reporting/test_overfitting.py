@@ -54,3 +54,16 @@ def test_final_values_are_those_of_the_metrics():
     assert "without augmentation. Both are at the thresholds" in found.method_sentences()
     averaged = of_final_metrics(metrics, 3, "multi", tta=True).method_sentences()
     assert "without augmentation, those of validation averages over augmented views." in averaged
+
+
+@pytest.mark.parametrize(
+    ("final", "unit", "start"),
+    [
+        (False, "study", "Training accuracy 0.980 by image, validation 0.910 by study: a gap"),
+        (True, "patient", "Training accuracy 0.980 by patient, validation 0.910 by patient: a gap"),
+    ],
+)
+def test_what_each_value_is_of_is_said_where_it_is_not_images(final, unit, start):
+    found = TrainAndValid("single", {"accuracy": (0.98, 0.91)}, 2, final, unit=unit)
+    assert found.gap_sentences().startswith(start)
+    assert (f"and gives them by {unit}, as validation is" in found.method_sentences()) is not final

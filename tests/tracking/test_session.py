@@ -94,6 +94,7 @@ def test_mlflow_reads_settings_epochs_results_and_figures(data_dir, tmp_path, pl
     files = {one.path for one in client.list_artifacts(found.info.run_id, "figures")}
     figures = ("training", "test_roc", "test_precision_recall", "test_calibration", "test_confusion")
     assert files == {f"figures/{name}.png" for name in figures}
+    assert len(list((tmp_path / "mlruns").rglob("*.png"))) == len(figures)  # as the guide says
 
 
 class Told:

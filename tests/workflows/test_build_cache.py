@@ -61,7 +61,7 @@ def decoded(monkeypatch):
 
 def test_shares_in_any_order_are_one_cache_of_which_fit_decodes_nothing(place, decoded, tiny_vgg):
     assert build("--shards 3/3")["to_do"] == [1, 2]
-    assert "Still to build: share 2 of 3." in run(f"cache build {DATA} --shards 1/3").output
+    assert "Still to build: 1 of 3 shares (2)." in run(f"cache build {DATA} --shards 1/3").output
     assert build("--shards 3/3")["to_do"] == [2]
     [folder] = cache_info(place / "cache")
     assert folder.images == 16 and not (folder.path / INDEX_NAME).exists()

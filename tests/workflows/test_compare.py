@@ -488,3 +488,23 @@ def test_the_same_draws_give_the_same_intervals(three):
 def test_a_comparison_needs_draws(three):
     with pytest.raises(ConfigError, match="resamples is 0; expected at least 1"):
         xf.compare(three, resamples=0)
+
+
+def test_runs_of_which_one_has_a_rare_label_are_compared_on_the_others(tmp_path):
+    truth, probability = many_labels(n=60)
+    worse = better(probability, 1 - truth, 0.3)
+    order = [2, 0]  # without labels 1 and 3, and in another order
+    kept(tmp_path, "all", "multi", thresholds=[0.2, 0.4, 0.6, 0.5], valid=told(truth, probability))
+    few = told(truth[:, order], worse[:, order], [LABELS[i] for i in order])
+    kept(tmp_path, "few", "multi", thresholds=[0.3, 0.7], valid=few)
+    found = xf.compare(tmp_path, reference="all", resamples=50)
+    assert set(found.differences["label"]) == {"", LABELS[0], LABELS[2]}
+    for i in order:
+        difference = sk.roc_auc_score(truth[:, i], worse[:, i]) - sk.roc_auc_score(truth[:, i], probability[:, i])
+        assert pick(found, "few", "auroc", LABELS[i])["difference"] == pytest.approx(difference)
+    predicted = {"few": worse[:, order] >= [0.3, 0.7], "all": probability[:, order] >= [0.6, 0.2]}
+    right = {name: (one == (truth[:, order] == 1)).all(axis=1) for name, one in predicted.items()}
+    expected = right["few"].mean() - right["all"].mean()
+    assert pick(found, "few", "subset_accuracy")["difference"] == pytest.approx(expected)
+    text = "few: compared with all on the 2 labels that both have, without normal, tumour; the table's values are over"
+    assert any(text in note for note in found.notes)

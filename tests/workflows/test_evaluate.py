@@ -384,8 +384,23 @@ def test_files_that_can_t_be_read_are_left_out_by_name(run, others, tmp_path):
     shutil.rmtree(copy / "covid-19")
     for path in copy.rglob("*.png"):
         path.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"none of 17 images is left to evaluate on: 17 unreadable"):
+    text = r"copy: none of 17 images is left to evaluate on: 17 unreadable. The first that can't be read: .*\.png"
+    with pytest.raises(DataError, match=text):
         evaluate(run, copy, **FEW)
+
+
+def test_where_nothing_is_left_the_table_is_named_with_what_to_do(run, tmp_path, monkeypatch):
+    source = run.config.data.source
+    split = pd.read_csv(run.split_path)
+    seen = split["image"][split["split"] != "test"]
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{source / image},{image.split('/')[0]}\n" for image in seen)
+    (tmp_path / "table.csv").write_text("image,label\n" + rows)
+    text = (
+        rf"^table.csv: none of {len(seen)} images is left to evaluate on: .* seen in training; .* seen in validation. "
+    )
+    with pytest.raises(DataError, match=text + r".* nor selected on; without DATA, xf.evaluate"):
+        evaluate(run, "table.csv", **FEW)
 
 
 def test_labels_of_another_name_are_joined_by_a_map(run, others, tmp_path):

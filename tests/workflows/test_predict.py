@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 import warnings
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -137,6 +138,12 @@ def test_sources(tmp_path):
         find_images([tmp_path / "nothing*"])
     with pytest.raises(DataError, match="No files"):
         find_images([])
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as packed:
+        packed.write(tmp_path / "b" / "2.png", "in/8.png")
+    both = [str(tmp_path / "b" / "c" / "3.jpg"), str(tmp_path / "c.zip" / "in/8.png")]
+    assert find_images([tmp_path / "**" / "c*"]) == (both, [], [])  # a folder and an archive
+    with pytest.raises(DataError, match="Patterns are of files on the disk: name an archive"):
+        find_images([tmp_path / "c.zip" / "in" / "*.png"])
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="holds no images"):
         find_images([tmp_path / "none"])

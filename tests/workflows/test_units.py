@@ -160,6 +160,68 @@ def test_evaluate_on_other_data(runs, tmp_path):
         xf.evaluate(runs["study"], other)
 
 
+@pytest.mark.parametrize(("unit", "how"), [("study", "mean"), ("study", "noisy-or"), ("patient", "max")])
+def test_predict_by_unit_joins_as_evaluate_does(runs, studies, unit, how):
+    run, notes = runs["image"], []
+    files = sorted(studies.rglob("patient0000[0-5]/**/*.jpg"))
+    images = xf.predict(run, files)
+    found = xf.predict(run, files, unit=unit, unit_join=how, note=notes.append, abstain_below=0.6)
+    images["key"] = images["file"].str.extract(r"(patient\d+)" if unit == "patient" else r"(patient\d+/study\d)")
+    columns = [f"prob_{label}" for label in run.labels]
+    expected = images.groupby("key")[columns].agg(lambda p: 1 - (1 - p).prod() if how == "noisy-or" else p.agg(how))
+    np.testing.assert_allclose(found[columns], expected, rtol=1e-9)
+    assert found[f"images_of_{unit}"].tolist() == images.groupby("key").size().tolist()
+    assert found["files"].tolist() == images.groupby("key")["file"].agg("|".join).tolist()
+    assert found["file"].tolist() == images.groupby("key")["file"].min().tolist()
+    evaluated = xf.evaluate(run, unit=unit, unit_join=how, name=f"thresholds-{unit}-{how}")
+    points = evaluated.metrics["decision"]["operating_points"]["labels"]
+    certain = xf.predict(run, files, unit=unit, unit_join=how, note=notes.append)["predicted"]
+    for row, text in zip(expected.to_numpy(), certain, strict=True):
+        assert text == "|".join(point["label"] for point, p in zip(points, row, strict=True) if p >= point["threshold"])
+    assert any(f"Thresholds were chosen again on the validation {unit[:4]}" in note for note in notes)
+    assert list(found.columns)[2:4] == ["predicted", "abstained"]
+
+
+def test_predict_by_unit_keeps_what_can_t_be_read_and_refuses_what_can_t_act(runs, studies, tmp_path):
+    folder = shutil.copytree(studies / "patient00001", tmp_path / "patient00001")
+    bad, (alone, *_) = folder / "study1" / "view2_lateral.jpg", sorted((studies / "patient00003").rglob("*.jpg"))
+    bad.write_bytes(b"no image")
+    (folder / "study2" / "view1_frontal.jpg").write_bytes(b"no image")
+    (folder / "study2" / "view2_lateral.jpg").unlink()
+    shutil.copy(alone, tmp_path / "unnamed.jpg")
+    notes = []
+    found = xf.predict(runs["study"], [folder, tmp_path / "unnamed.jpg"], unit="study", note=notes.append)
+    assert found["images_of_study"].tolist() == [1, 0, 1] and found["predicted"].isna().tolist() == [False, True, False]
+    assert str(bad) in found["error"][0] and found["error"][2] == ""
+    assert "1 file of unknown study, taken for one of its own." in " ".join(notes)
+    assert not any("Thresholds" in note for note in notes)
+    single = xf.predict(runs["study"], folder / "study1" / "view1_frontal.jpg", unit="study")
+    np.testing.assert_allclose(single.filter(like="prob_"), found.filter(like="prob_")[:1], atol=1e-6)
+    with pytest.raises(DataError, match="unit is study, and no file's study is known"):
+        xf.predict(runs["study"], tmp_path / "unnamed.jpg", unit="study")
+    with pytest.raises(ConfigError, match="study_col is 'study', a column, and files have no table"):
+        xf.predict(runs["study"], folder, unit="study", study_col="study")
+    for options in ({"unit_join": "max"}, {"study_col": "name:(a)"}, {"patient_col": "none"}):
+        with pytest.raises(ConfigError, match=f"{next(iter(options))} is .*, which has no effect"):
+            xf.predict(runs["study"], folder, **options)
+
+
+def test_a_loaded_run_by_study_validates_by_study(runs, studies, tmp_path):
+    learn = xf.load(runs["study"])
+    values = dict(zip([m.name for m in learn.metrics], learn.validate()[1:], strict=True))
+    truth, _ = joined(runs["study"], "valid")
+    raw = pd.read_csv(runs["study"].path / "predictions" / "valid.csv")
+    raw["key"] = raw["image"].str.rpartition("/")[0]
+    network = raw.groupby("key")[[f"raw_{label}" for label in runs["study"].labels]].mean()
+    assert values["auroc_macro"] == pytest.approx(skm.roc_auc_score(truth, network), abs=1e-6)
+    saved = xf.save(learn, runs=tmp_path, name="saved")
+    assert (saved.config.results.unit, saved.info.history_unit) == ("study", "study")
+    assert saved.metrics["valid"]["unit"]["name"] == "study" and runs["image"].info.history_unit == "image"
+    without = xf.open_data(studies, study_col="none", patient_col="none")
+    with pytest.warns(UserWarning, match="has results by study; the learner's metrics of validation are by image, as"):
+        assert xf.load(runs["study"], without).validation_units is None
+
+
 def test_compare_by_study(runs, tmp_path):
     with pytest.raises(ConfigError, match=r"different units: image by image, study by study"):
         xf.compare([runs["image"], runs["study"]])

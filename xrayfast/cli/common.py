@@ -11,9 +11,7 @@ import typer
 
 from xrayfast.cli.options import check_choice
 from xrayfast.cli.output import Output
-from xrayfast.errors import DataError
 from xrayfast.errors.escapes import escape_hidden
-from xrayfast.files import require_output_file
 
 if TYPE_CHECKING:
     from xrayfast.config import Config
@@ -53,14 +51,6 @@ def choose_run(run: Path | None, runs: Path | None) -> Run:
     return Run(run)
 
 
-def require_output(output: Path) -> None:
-    """Raise an error where a file can't be written, before the work begins."""
-    require_output_file(output)
-    folder = output.absolute().parent
-    if not folder.is_dir():
-        raise DataError(f"{output}: there is no folder {folder} to write it to.")
-
-
 def open_and_show(out: Output, settings: Config) -> Manifest:
     """Open the data set and print what was found and inferred, unless settings don't fit it."""
     from xrayfast.data.manifest import open_manifest
@@ -68,7 +58,7 @@ def open_and_show(out: Output, settings: Config) -> Manifest:
 
     manifest = open_manifest(settings.data)
     kind = "single-label" if manifest.task == "single" else "multi-label"
-    show_counts(out, f"{manifest.config.source}: {kind}", manifest)
+    show_counts(out, f"{manifest.config.shown}: {kind}", manifest)
     for note in manifest.notes:
         out.line(note)
     out.line()

@@ -79,8 +79,10 @@ def require_regular_file(
     try:
         status = path.stat()
     except FileNotFoundError as problem:
+        from xrayfast.files.virtual.access import near_names  # here, as it imports this module
+
         found = "a link to nothing" if path.is_symlink() else "no such file"
-        raise error(f"{path}: found {found}; expected {expected}. Check the path.") from problem
+        raise error(f"{path}: found {found}; expected {expected}. Check the path.{near_names(path)}") from problem
     except XrayfastError:  # of an archive or a remote object, which says more
         raise
     except (OSError, ValueError) as problem:
@@ -198,10 +200,10 @@ def _require_plain(events: Iterable[Any]) -> None:
 
 
 def require_output_file(path: Path) -> None:
-    """Refuse to replace what is no file.
+    """Refuse to replace what is no file, or to write where there is no folder.
 
     Raises:
-        WriteError: the path is a folder, pipe, socket or device, or remote.
+        WriteError: the path is a folder, pipe, socket or device, or remote, or its folder does not exist.
     """
     if is_remote(path):
         raise WriteError(f"{canonical(path)}: is remote; expected a file of this machine to write. {_COPY}")
@@ -209,6 +211,8 @@ def require_output_file(path: Path) -> None:
         raise WriteError(
             f"{path}: found a folder, pipe or device; expected the name of a file to write. Choose another."
         )
+    if not (folder := path.absolute().parent).is_dir():
+        raise WriteError(f"{path}: there is no folder {folder} to write it to. Make it, or choose another.")
 
 
 def require_text_file(path: Path, *read: Path | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from xrayfast.config import Task
+from xrayfast.config import Task, Unit
 from xrayfast.metrics.registry import EXACT_MATCH, history_column, overall_metrics, train_metrics
 
 SMALL_GAP = 0.02
@@ -24,6 +24,7 @@ class TrainAndValid:
         final: whether the epoch's finished network has predicted the training images, without augmentation; else the
             training values are of the predictions made while the epoch trained.
         tta: whether the validation values are of test-time augmentation.
+        unit: what the validation metrics are of, and where `final` the training ones; else these are of images.
     """
 
     task: Task
@@ -31,6 +32,7 @@ class TrainAndValid:
     epoch: int
     final: bool
     tta: bool = False
+    unit: Unit = "image"
 
     @property
     def title(self) -> str:
@@ -47,7 +49,9 @@ class TrainAndValid:
         train, valid = self.values[key]
         if train is None or valid is None:
             return ""
-        numbers = f"Training {self.name(key).lower()} {train:.3f}, validation {valid:.3f}: "
+        by = "" if self.unit == "image" else f" by {self.unit}"
+        of_train = by if self.final or not by else " by image"
+        numbers = f"Training {self.name(key).lower()} {train:.3f}{of_train}, validation {valid:.3f}{by}: "
         gap = train - valid
         if gap > SMALL_GAP:
             return (
@@ -73,12 +77,15 @@ class TrainAndValid:
         return (
             "Training values are of the predictions made while the epoch trained: on augmented images, with dropout, "
             "and with weights that changed after each batch. Its finished weights usually do better on the training "
-            "images, so the gap may be larger; 'xrayfast fit --train-metrics final' predicts them with these weights."
+            "images, so the gap may be larger; 'xrayfast fit --train-metrics final' predicts them with these weights"
+            f"{'' if self.unit == 'image' else f', and gives them by {self.unit}, as validation is'}."
         )
 
 
-def of_history(history: pd.DataFrame, epoch: int | None, task: Task) -> TrainAndValid | None:
-    """Both splits in one epoch; None where there is none, or the run has no metrics of the training split."""
+def of_history(history: pd.DataFrame, epoch: int | None, task: Task, unit: Unit = "image") -> TrainAndValid | None:
+    """Both splits in one epoch; None where there is none, or the run has no metrics of the training split. `unit` is
+    that of validation.
+    """
     names = ["loss", *train_metrics(task)]
     columns = [history_column("train", name) for name in names] + [history_column("valid", name) for name in names]
     rows = history[history["epoch"] == epoch]
@@ -86,12 +93,14 @@ def of_history(history: pd.DataFrame, epoch: int | None, task: Task) -> TrainAnd
         return None
     found = rows.iloc[0].astype(object).where(rows.iloc[0].notna(), None)
     pairs = {name: (found[history_column("train", name)], found[history_column("valid", name)]) for name in names}
-    return TrainAndValid(task, pairs, epoch, final=False)
+    return TrainAndValid(task, pairs, epoch, final=False, unit=unit)
 
 
-def of_final_metrics(metrics: Mapping[str, Any], epoch: int, task: Task, tta: bool = False) -> TrainAndValid:
+def of_final_metrics(
+    metrics: Mapping[str, Any], epoch: int, task: Task, tta: bool = False, unit: Unit = "image"
+) -> TrainAndValid:
     """Both splits by the weights that the run kept, from a `metrics.json` that has the training split."""
     train, valid = metrics["train"]["overall"], metrics["valid"]["overall"]
     losses = metrics["loss"]
     pairs = {name: (train[name], valid[name]) for name in train_metrics(task)}
-    return TrainAndValid(task, {"loss": (losses["train"], losses["valid"]), **pairs}, epoch, True, tta)
+    return TrainAndValid(task, {"loss": (losses["train"], losses["valid"]), **pairs}, epoch, True, tta, unit)

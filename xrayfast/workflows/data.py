@@ -39,10 +39,11 @@ from xrayfast.files import read_csv
 from xrayfast.files.cache_folder import cache_root
 from xrayfast.files.virtual.paths import is_remote, to_path
 from xrayfast.files.xrv_weights import how_to_make
+from xrayfast.hub.download import is_hub_name
 from xrayfast.option_effects import check_settings
 from xrayfast.predictions import Predictions, image_studies
 from xrayfast.progress import StageProgress, no_progress
-from xrayfast.run import Run
+from xrayfast.run import Run, published_run
 from xrayfast.workflows.steps.results import check_results, require_enough_images, resolve_monitor
 
 
@@ -166,7 +167,9 @@ def resolve_inputs(
     notes += unused_data_settings(data, config)
     data = opened(data, config)
     model = config.model
-    if model.weights not in NAMED_WEIGHTS:
+    if is_hub_name(model.weights):  # with its commit, which a branch leaves
+        model = model.model_copy(update={"weights": published_run(model.weights).name})
+    elif model.weights not in NAMED_WEIGHTS:
         model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
     return data, config.model_copy(update={"data": with_absolute_paths(data.config), "model": model}), notes
 
@@ -181,10 +184,11 @@ def require_settings_of_data(data: Manifest, config: Config) -> None:
         WeightsError: the file or run to start from is not there.
     """
     weights = config.model.weights
-    if weights not in NAMED_WEIGHTS and not Path(weights).exists():
+    if not (weights in NAMED_WEIGHTS or is_hub_name(weights) or Path(weights).exists()):
         raise WeightsError(
-            f"{weights}: found no such file or folder; expected imagenet, none, a file of weights, or a run's folder, "
-            f"such as runs/resnet18-1. Check the path.{did_you_mean(weights, NAMED_WEIGHTS[:2])}{how_to_make(weights)}"
+            f"{weights}: found no such file or folder; expected imagenet, none, a file of weights, a run's folder, "
+            "such as runs/resnet18-1, or hf:ORG/NAME. Check the "
+            f"path.{did_you_mean(weights, NAMED_WEIGHTS[:2])}{how_to_make(weights)}"
         )
     require_loss_of(data.task, config.train.loss)
     resolve_monitor(config.train, data.task)

@@ -458,6 +458,6 @@ def _subset(data: Manifest, split: Split) -> Manifest:
     there = [name for name in SPLITS if (data.table["split"] == name).any()]
     if split not in there:
         raise DataError(
-            f"{data.config.source}: has no {split} split; found {shorten(there)}. Leave out --split to use all."
+            f"{data.config.shown}: has no {split} split; found {shorten(there)}. Leave out --split to use all."
         )
     return data.subset(split)

@@ -17,7 +17,17 @@ import torch
 from typing_extensions import Unpack
 
 from xrayfast._version import __version__
-from xrayfast.config import DEFAULT_LOSS, OWN_WEIGHTS, PREDICTED_SPLITS, Config, Options, Precision, Task, field_types
+from xrayfast.config import (
+    DEFAULT_LOSS,
+    OWN_WEIGHTS,
+    PREDICTED_SPLITS,
+    Config,
+    Options,
+    Precision,
+    ResultsConfig,
+    Task,
+    field_types,
+)
 from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.images.notes import describe_notes
@@ -410,7 +420,7 @@ def require_same_images(run: Run, data: Manifest, images: DecodedImages, note: C
     changed = changed_images(run, data, images)
     if not changed:
         return
-    found = f"{plural(len(changed), 'image')} of {data.config.source} changed since the run began: {shorten(changed)}"
+    found = f"{plural(len(changed), 'image')} of {data.config.shown} changed since the run began: {shorten(changed)}"
     if run.info.xrayfast != __version__:
         note(f"{found}, or xrayfast {run.info.xrayfast or '0.1'} decoded them otherwise: results will differ.")
         return
@@ -546,12 +556,23 @@ def prepare(
             )
         dls.train.drop_last = count % dls.train.bs < least
     learn = learner_from_config(dls, config.model, train, code)
-    if config.results.unit != "image":
-        positive = positive_class(manifest.task, manifest.labels, config.results.positive)
-        validation = truth_of(manifest.subset("valid"))
-        learn.validation_units = ValidationUnits(validation, config.results, manifest.task, positive)
+    validate_by_unit(learn, config.results)
     free_later(learn)
     return learn
+
+
+def validate_by_unit(learn: RadiographLearner, settings: ResultsConfig) -> None:
+    """Let the learner's metrics of validation be of what results are of.
+
+    Raises:
+        DataError: no image's study, or patient, is known, or images of one are of several classes.
+    """
+    if settings.unit == "image":
+        return
+    data = learn.dls.manifest
+    validation, positive = truth_of(data.subset("valid")), positive_class(data.task, data.labels, settings.positive)
+    validation.by_unit(settings.unit, settings.unit_join, data.task, positive)
+    learn.validate_by(ValidationUnits(validation, settings, data.task, positive))
 
 
 def _train(training: Training) -> None:

@@ -300,7 +300,7 @@ def _split_report(
 
 
 def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
-    history, info = run.history, run.info
+    history, info, unit = run.history, run.info, run.config.results.unit
     return ReportData(
         run_name=run.path.name,
         info=info,
@@ -317,8 +317,8 @@ def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
         methods=describe_methods(run),
         training_images=run.training_images,
         overfitting=(
-            of_final_metrics(run.metrics, info.best_epoch, run.task, run.config.train.tta)
+            of_final_metrics(run.metrics, info.best_epoch, run.task, run.config.train.tta, unit)
             if run.has_train_predictions and info.best_epoch is not None
-            else of_history(history, info.best_epoch, run.task)
+            else of_history(history, info.best_epoch, run.task, info.history_unit or unit)
         ),
     )

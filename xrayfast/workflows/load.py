@@ -50,7 +50,7 @@ from xrayfast.own_code import OWN, describe_code, separate_code
 from xrayfast.progress import NullReporter
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data, image_infos, split_table, with_absolute_paths
-from xrayfast.workflows.fit import finish, own_code_remarks, prepare
+from xrayfast.workflows.fit import finish, own_code_remarks, prepare, validate_by_unit
 from xrayfast.workflows.steps.provenance import collect_provenance
 
 
@@ -66,6 +66,8 @@ def load(
     device: Device = "auto",
 ) -> RadiographLearner:
     """A working fastai Learner with the weights of a run's best epoch, its backbone frozen.
+
+    Metrics of validation are by what the run's results are of, such as studies, where the data tell them.
 
     Its recorder holds the run's epochs and batches, as if they had been one fit of fastai, for `plot_loss` and others.
 
@@ -139,10 +141,17 @@ def load(
             "learn.add_own(cbs, metrics) adds them."
         )
     images = UncachedImages(config.model.size) if _is_placeholder(data) else None
+    results = config.results
     if dls is not None:
         learn = learner_from_config(dls, config.model, config.train, code)
     else:
-        learn = prepare(data, config, images, code=code)
+        by_image = config.model_copy(update={"results": results.model_copy(update={"unit": "image"})})
+        learn = prepare(data, by_image, images, code=code)
+    try:
+        if images is None:
+            validate_by_unit(learn, results)
+    except DataError as error:
+        warn(f"{run.path} has results by {results.unit}; the learner's metrics of validation are by image, as {error}")
     restore_precision(learn, run.info.precision)
     load_weights(learn.model, run.model_path)
     learn.settings |= {"weights": str(run.model_path.absolute())}
@@ -201,6 +210,8 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     present = {"size": learn.dls.size, "batch_size": learn.dls.train.bs, "augment": learn.dls.augment}
     present["balanced_sampling"] = learn.dls.balanced_sampling
     config = Config().updated(learn.settings | present)
+    if units := learn.validation_units:
+        config = config.updated({"unit": units.settings.unit, "unit_join": units.settings.unit_join})
     config = config.model_copy(update={"data": with_absolute_paths(manifest.config)})
     _require_own_network(learn, config.model)
     history, remarks = _recorded_history(learn)

@@ -7,35 +7,43 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from xrayfast.config import MAX_BATCH_SIZE, Device, field_types
+from xrayfast.config import MAX_BATCH_SIZE, Device, Unit, UnitJoin, field_types
 from xrayfast.data.images.names import DERIVED, is_derived
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
+from xrayfast.data.sources.datasets.webdataset import expand_shards, is_shard_pattern
 from xrayfast.data.sources.file_matching import hidden_images, is_hidden, walk
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, plural_noun, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, OnnxModel, is_model_file, require_cpu, require_no_arch
 from xrayfast.files import require_utf8
-from xrayfast.files.virtual.paths import VirtualPath, identity, is_web_address, name_of_address, to_path
+from xrayfast.files.virtual.access import near_names
+from xrayfast.files.virtual.paths import VirtualPath, identity, is_web_address, name_of_address, split_archive, to_path
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import threshold_array
+from xrayfast.metrics.operating_points.units import join_probabilities
 from xrayfast.option_effects import check_tta
 from xrayfast.predictions import PROBABILITY_PREFIX, join_row_labels
 from xrayfast.progress import show_progress
 from xrayfast.run import Run
 from xrayfast.workflows.steps.ensembles import average_splits, require_alike
 
+if TYPE_CHECKING:
+    from xrayfast.workflows.steps.units_of_files import UnitsOfFiles
+
 CSV_NUMBERS = "%.9g"
 """The form of numbers where the table is written: all digits of float32."""
+
+_NOT_IN_ARCHIVES = " Patterns are of files on the disk: name an archive, or a folder or file in it."
 
 SPREAD_PREFIX = "spread_"
 """Of the columns of the standard deviation among an ensemble's networks."""
@@ -48,6 +56,10 @@ def predict(
     *,
     abstain_below: float | None = None,
     tta: bool | None = None,
+    unit: Unit = "image",
+    unit_join: UnitJoin | None = None,
+    patient_col: str | None = None,
+    study_col: str | None = None,
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = 32,
     arch: Callable[..., Any] | None = None,
     device: Device = "auto",
@@ -60,11 +72,17 @@ def predict(
         run: the run, its folder, or `hf:ORG/NAME@REVISION`, which is downloaded; of several the probabilities are
             averaged, and calibrated as `ensemble` does. Or an ONNX file of `export`, which onnxruntime runs: torch is
             not imported.
-        sources: files, folders (searched for images), archives, addresses of remote ones, and glob patterns.
+        sources: files, folders (searched for images), archives, shards by braces (`data-{000000..000009}.tar`),
+            addresses of remote ones, and glob patterns.
         abstain_below: abstain where the calibrated probability of the answer is below this: on single labels
             (multi-label) or on the image's class (single-label).
         tta: average over augmented views, which depend on the run's seed and the image alone; by default as the run's
             own predictions were made, for which its calibration and thresholds were fitted.
+        unit: "image"; or "study" or "patient", whose images' probabilities are joined, and decided on by thresholds
+            for such units, which are chosen again on validation where the run's are for others.
+        unit_join: "mean", "max" or "noisy-or"; default the run's.
+        patient_col: how names or DICOM headers tell patients, as of `open_data`; default the run's way, else inferred.
+        study_col: likewise studies.
         batch_size: images per batch.
         arch: that of the run, where it is code of your own.
         device: where to compute.
@@ -80,14 +98,26 @@ def predict(
         was done or noted on reading, joined by "; "; and `error`, "" or why the file can't be read: such a row has no
         prediction. Of a downloaded run also `run`, its repository and commit.
 
+        Of studies or patients one row each, in the order of their first files: `file`, the first by name; the number of
+        images that were read, `images_of_study` or `images_of_patient`; the same columns but `spread_LABEL`; and
+        `files`, all of them, joined by "|". Their `error` names what could not be read, and the prediction is of the
+        others.
+
     Raises:
-        DataError: a source does not exist, or no images are found.
-        ConfigError: `abstain_below` is no probability, or several runs differ in labels, task, size or window.
+        DataError: a source does not exist, no images are found, or no file's study or patient is known.
+        ConfigError: `abstain_below` is no probability, several runs differ in labels, task, size or window, or an
+            option of studies and patients has no effect or names a column.
         RunError: the folder is not a whole run, or the file is damaged or not one of `export`.
         WeightsError: the weights are not those of the network that the folder describes.
     """
     if abstain_below is not None and not 0 <= abstain_below <= 1:
         raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
+    of_units = {"unit_join": unit_join, "patient_col": patient_col, "study_col": study_col}
+    if unit == "image" and (idle := [name for name, value in of_units.items() if value is not None]):
+        raise ConfigError(
+            f"{idle[0]} is {of_units[idle[0]]}, which has no effect: each image counts for itself. Leave it out, or "
+            "--unit study."
+        )
     given = [run] if isinstance(run, (Run, Path, str)) else list(run)
     exported = len(given) == 1 and is_model_file(given[0])
     if not exported and (models := [str(one) for one in given if is_model_file(one)]):
@@ -109,13 +139,23 @@ def predict(
             window, size = predictor.window, predictor.size
         else:
             window, size = members[0].config.data.window, members[0].config.model.size
+        units = None
+        if unit != "image":
+            # Not above: an exported model alone starts in half of the time without these.
+            from xrayfast.workflows.steps.evaluation.exported_run import ExportedRun
+            from xrayfast.workflows.steps.units_of_files import find_units
+
+            owners = ExportedRun(os.fspath(cast(str, given[0]))) if exported else members
+            units = find_units(files, _shown(files), owners, unit, unit_join, patient_col, study_col)
+            for sentence in units.notes:
+                note(sentence)
         with reading(files, lambda file: _try_read(file, window, size)) as contents:
             if not exported:
                 contents.begin()  # the import of torch takes seconds
                 predictor = _open_networks(members, device, arch)
             for sentence in (
-                *check_abstention(predictor.decision, abstain_below),
-                *check_unit(predictor.decision),
+                *check_abstention(units.decision if units else predictor.decision, abstain_below),
+                *([] if units else check_unit(predictor.decision)),
             ):
                 note(sentence)
             tables: list[pd.DataFrame] = []
@@ -129,6 +169,8 @@ def predict(
         for sentence in describe_notes(_shown(files), notes):
             note(sentence)
     table = pd.concat(tables, ignore_index=True)
+    if units:
+        table = _join(table, units, abstain_below)
     if origins := [str(run.downloaded) for run in runs if run.downloaded]:
         table["run"] = " ".join(origins)
     return table
@@ -162,7 +204,8 @@ def check_unit(decision: Decision) -> list[str]:
         return []
     return [
         f"Thresholds were chosen for {plural_noun(decision.unit)}, whose images' probabilities were joined by "
-        f"{decision.unit_join}; here they decide on each image. 'xrayfast interpret RUN --unit image' chooses others."
+        f"{decision.unit_join}; here they decide on each image. --unit {decision.unit} joins images, and 'xrayfast "
+        "interpret RUN --unit image' chooses other thresholds."
     ]
 
 
@@ -186,7 +229,8 @@ def open_exported(
 def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], list[str]]:
     """The files of the sources in input order, without duplicates; those of a folder or pattern sorted by name.
 
-    A file given by name is taken whatever its suffix, of a folder those that `is_image` takes for one.
+    A file given by name or pattern is taken whatever its suffix, of a folder or archive those that `is_image` takes for
+    one.
 
     Returns:
         The files; those of folders that are left out, being hidden images or no images; and files given again, by the
@@ -197,26 +241,19 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
     """
     found, left_out, repeated = dict[str, str](), dict[str, None](), dict[str, None]()
     for source in map(str, sources):
-        path = to_path(source)
-        if path.is_dir():
-            files, hidden = _files_in(path)
-            inside = [file for file in files if is_image(file)]
-            left_out.update(dict.fromkeys(file for file in files if not is_image(file)))
-            left_out.update(dict.fromkeys(hidden_images(hidden)))
-            if not inside:
-                suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-                raise DataError(f"{source}: holds no images; expected files that end in {suffixes}.")
-        elif path.exists() or path.is_symlink():
-            inside = [str(path) if isinstance(path, VirtualPath) else source]
-        else:
-            inside = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
-            if not inside:
-                hint = (
-                    "" if path.suffix or set("*?[") & set(source) else " Nor is it a run, whose folder holds run.json."
-                )
-                raise DataError(f"{source}: no such file, folder or pattern with matches.{hint}")
-        for file in inside:
-            key = identity(file)
+        inside = dict[str, str]()
+        for text in _expand(source):
+            if (path := to_path(text)).is_dir():
+                files, hidden = _files_in(path)
+                inside |= {identity(file): file for file in files if is_image(file)}
+                left_out.update(dict.fromkeys(file for file in files if not is_image(file)))
+                left_out.update(dict.fromkeys(hidden_images(hidden)))
+            else:
+                inside.setdefault(identity(text), text)
+        if not inside:
+            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise DataError(f"{source}: holds no images; expected files that end in {suffixes}.")
+        for key, file in inside.items():
             if key in found:
                 repeated[file] = None
             found.setdefault(key, file)
@@ -225,6 +262,24 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
         raise DataError("No files to predict on: expected image files, folders or patterns.")
     others = [file for file in left_out if identity(file) not in found]
     return list(found.values()), others, list(repeated)
+
+
+def _expand(source: str) -> list[str]:
+    """The files, folders and archives that a source names: itself, shards by braces, or the matches of a pattern.
+
+    Raises:
+        DataError: there is none, or not every shard.
+    """
+    paths = list(expand_shards(Path(source))) if is_shard_pattern(source) else [to_path(source)]
+    missing = [path for path in paths if not (path.exists() or path.is_symlink())]
+    if not missing:
+        return [str(path) if isinstance(path, VirtualPath) else source for path in paths]
+    is_pattern = bool(set("*?[") & set(source))
+    if matches := sorted(glob.glob(source, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute patterns
+        return matches
+    hint = near_names(missing[0]) if not is_pattern else _NOT_IN_ARCHIVES if split_archive(source) else ""
+    hint += "" if missing[0].suffix or hint else " Nor is it a run, whose folder holds run.json."
+    raise DataError(f"{missing[0]}: no such file, folder or pattern with matches.{hint}")
 
 
 def _files_in(folder: Path) -> tuple[list[str], list[str]]:
@@ -285,9 +340,9 @@ def check_abstention(decision: Decision, abstain_below: float | None) -> list[st
     if not low:
         return []
     return [
-        f"abstain_below is {abstain_below:g}, above the threshold of {shorten(low, 5)}: an image whose probability "
-        "lies between both has the label by its threshold and gets no answer on it. Lower abstain_below where it "
-        "should have one."
+        f"abstain_below is {abstain_below:g}, above the threshold of {shorten(low, 5)}: where a probability lies "
+        "between both, the label applies by its threshold and there is no answer on it. Lower abstain_below where "
+        "there should be one."
     ]
 
 
@@ -318,3 +373,19 @@ def _with_files(answers: pd.DataFrame, files: Sequence[str], contents: Sequence[
     table["notes"] = ["; ".join(content.notes) if isinstance(content, Radiograph) else "" for content in contents]
     table["error"] = [content if isinstance(content, str) else "" for content in contents]
     return table
+
+
+def _join(table: pd.DataFrame, units: UnitsOfFiles, abstain_below: float | None) -> pd.DataFrame:
+    """The rows of files as those of studies or patients."""
+    decision, read = units.decision, (table["error"] == "").to_numpy()
+    columns = [PROBABILITY_PREFIX + label for label in decision.labels]
+    there, numbers = np.unique(units.numbers[read], return_inverse=True)
+    probability = join_probabilities(table.loc[read, columns].to_numpy(float), numbers, units.how, decision.task)
+    of_unit = table.groupby(units.numbers)
+    joined: pd.DataFrame = _decide(probability, decision, abstain_below).set_axis(there).reindex(range(len(of_unit)))
+    joined.insert(0, "file", of_unit["file"].min())
+    joined.insert(1, f"images_of_{units.unit}", np.bincount(units.numbers, read, len(of_unit)).astype(int))
+    for name in ("notes", "error"):
+        joined[name] = of_unit[name].agg(lambda cells: "; ".join(dict.fromkeys(filter(None, cells))))
+    joined["files"] = of_unit["file"].agg("|".join)
+    return joined

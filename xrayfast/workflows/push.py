@@ -36,7 +36,7 @@ _INFO = (
     "status", "started", "finished", "xrayfast", "versions", "device", "device_name", "precision", "threads", "arch",
     "weights_sha256", "parameters", "loss", "counts", "fingerprint", "shortcuts", "global_batch", "world_size",
     "frozen_feature_groups", "frozen_feature_views", "lr", "phases", "ended_phases", "own_code", "dataloaders",
-    "chosen_inside", "seconds", "best_epoch",
+    "chosen_inside", "seconds", "history_unit", "best_epoch",
 )  # fmt: skip
 """Fields of `run.json` that are published as they are; its sentences only where they name nothing."""
 

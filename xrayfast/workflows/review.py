@@ -152,13 +152,14 @@ def _average(cvs: Mapping[str, CrossValidation]) -> tuple[dict[str, NDArray[np.f
     predictions, found = first.predictions, [first.predictions.probability]
     reference, *rest = cvs.values()
     for cv, other in zip(rest, others, strict=True):
-        aligned = align(first, other)
+        labels = first.predictions.labels
+        aligned = align(first, other, labels if {*labels} == {*other.predictions.labels} else ())
         if cv.task != reference.task:
             aligned = f"its task is {cv.task}-label, not {reference.task}-label"
         elif _corrections(cv) != _corrections(reference):
             aligned = "they were trained with other corrections"
         elif not isinstance(aligned, str):
-            rows, columns = aligned[1:]
+            rows = aligned[1]
             if not len(rows) == len(predictions) == len(other.predictions):
                 only = sorted(set(predictions.images) ^ set(other.predictions.images))
                 aligned = f"{plural(len(only), 'image')} only in one of them: {shorten(only)}"
@@ -167,7 +168,7 @@ def _average(cvs: Mapping[str, CrossValidation]) -> tuple[dict[str, NDArray[np.f
                 f"{cv.path}: can't be averaged with {reference.path}: {aligned}. Expected the same images, labels and "
                 "corrections. Review it alone."
             )
-        found.append(other.predictions.probability[rows][:, columns])
+        found.append(other.predictions.of_labels(labels).probability[rows])
     if not others:
         return {}, predictions
     return dict(zip(cvs, found, strict=True)), replace(predictions, probability=np.mean(found, axis=0))

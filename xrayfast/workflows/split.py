@@ -10,7 +10,6 @@ import pandas as pd
 
 from xrayfast.config import Config
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import DataError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import require_text_file, write_csv
 from xrayfast.progress import StageProgress, show_progress
@@ -43,8 +42,6 @@ def split(
         WriteError: the file can't be written, or is an image, an archive or the table that is read.
     """
     config = config or Config()
-    if output is not None and not Path(output).absolute().parent.is_dir():
-        raise DataError(f"{output}: there is no folder {Path(output).absolute().parent} to write it to.")
     idle = unused_data_settings(data, config)
     data = opened(data, config)
     if output is not None:

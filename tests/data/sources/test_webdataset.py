@@ -13,6 +13,7 @@ from xrayfast.data.images.reader import read
 from xrayfast.data.sources.datasets.webdataset import MAX_SHARDS, expand_shards, is_shards
 from xrayfast.errors import DataError
 from xrayfast.files.virtual.paths import to_path
+from xrayfast.workflows.predict import find_images
 
 
 def png(seed):
@@ -98,3 +99,27 @@ def test_missing_shards_and_shards_without_labels_are_named(tmp_path):
         opened(tmp_path / "data-{9..1}.tar")
     with pytest.raises(DataError, match=f"more than {MAX_SHARDS:,}"):
         expand_shards(tmp_path / "data-{0..9}{000000000..999999999}.tar")
+
+
+def test_a_shard_that_is_missing_is_named_with_those_that_are_there(tmp_path):
+    shards(tmp_path, lambda i: {"png": png(i), "cls": b"mass"}, count=2)
+    with pytest.raises(
+        DataError, match=rf"data-000002.tar: found no such shard; .* {tmp_path} holds data-00000[01].tar, "
+    ):
+        opened(tmp_path / "data-{000000..000002}.tar")
+
+
+def test_shards_and_a_table_are_one_too_many(tmp_path):
+    pattern = shards(tmp_path, lambda i: {"png": png(i), "cls": b"mass"}, count=1)
+    (tmp_path / "labels.csv").write_text("image,label\n000000.png,a\n")
+    with pytest.raises(DataError, match=r"names shards, which hold their labels, and .*labels.csv is a table"):
+        opened(pattern, labels=tmp_path / "labels.csv")
+
+
+def test_predict_takes_shards_by_braces(tmp_path):
+    pattern = shards(tmp_path, lambda i: {"png": png(i), "cls": b"mass"})
+    files, left_out, _ = find_images([pattern, tmp_path / "data-{000000..000000}.tar"])
+    assert files == [f"{tmp_path}/data-{i // 4:06d}.tar/{i:06d}.png" for i in range(12)]
+    assert {to_path(file).suffix for file in left_out} == {".cls"}
+    with pytest.raises(DataError, match=r"data-000003.tar: no such file, folder or pattern .* holds data-"):
+        find_images([tmp_path / "data-{000000..000003}.tar"])

@@ -368,3 +368,48 @@ def test_an_image_is_noted_by_its_member_s_name_in_errors(tmp_path):
     with pytest.raises(ReadError) as error:
         read(f"{path}/a/x.png")
     assert str(error.value).startswith(f"{path}/a/x.png")
+
+
+MISSING = {
+    "film.zip": "expected an archive, a folder in one, or shards .* Check the path. {folder} holds films.zip.$",
+    "films.zip/nomal": "Check the path. {folder}/films.zip holds normal, pneumonia.$",
+    "films.zip/elsewhere/deep": "Check the path. {folder}/films.zip holds normal, pneumonia.$",
+    "data-{1,2}.tar": "shards such as data-{{000000..000099}}.tar. Check the path. {folder} holds data-1.tar.$",
+    "dir": "dir: found no such folder. {folder} holds dirs. Expected one of",
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_what_is_missing_is_named_with_what_is_there(plain, tmp_path, name):
+    pack(plain, tmp_path / "films.zip")
+    (tmp_path / "dirs").mkdir()
+    (tmp_path / "data-1.tar").touch()
+    with pytest.raises(DataError, match=MISSING[name].format(folder=tmp_path)) as error:
+        opened(to_path(tmp_path / name))
+    assert ("synth" in str(error.value)) is (name == "dir")
+
+
+def test_a_broken_archive_stops_nothing_that_does_not_need_it(plain, tmp_path):
+    """An archive in another archive is a file of it, broken or not."""
+    data = tmp_path / "data"
+    names = sorted(path.name for path in (plain / "normal").iterdir())
+    shutil.copytree(plain / "normal", data / "films")
+    for name in names[:4]:
+        (data / "films" / name).unlink()
+    (data / "other").mkdir()
+    broken = data / "other" / "a.zip"
+    broken.write_bytes(b"PK no archive")
+    csv = table(data, "image,label\n" + "".join(f"{name},{'xy'[i % 2]}\n" for i, name in enumerate(names)))
+    with pytest.raises(
+        DataError, match=rf"4 of 8 rows have no file. Not looked into: {broken}: found no whole archive"
+    ):
+        opened(csv)
+    found = opened(csv, missing="skip")
+    assert len(found) == 4 and any(f"Not looked into: {broken}: found" in note for note in found.notes)
+    with zipfile.ZipFile(data / "rest.zip", "w") as packed:
+        for name in names[:4]:
+            packed.write(plain / "normal" / name, name)
+        packed.writestr("inner.zip", b"no archive")
+    found = opened(csv)
+    assert len(found) == 8 and any(f"Not looked into: {broken}: found" in note for note in found.notes)
+    assert any("4 images in archives (other/a.zip, rest.zip), read from there" in note for note in found.notes)

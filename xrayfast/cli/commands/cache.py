@@ -46,7 +46,7 @@ def build(
     for note in built.notes:
         out.line(note)
     if built.to_do:
-        out.line(f"Still to build: share {as_ranges(built.to_do)} of {built.shares}.")
+        out.line(f"Still to build: {len(built.to_do)} of {built.shares} shares ({as_ranges(built.to_do)}).")
     elif built.shares > 1:
         out.line(f"All {built.shares} shares of {plural(built.total, 'image')} are built and joined.")
     out.done(plural(built.images - len(built.unreadable), "image"), built.folder)

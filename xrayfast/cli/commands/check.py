@@ -50,7 +50,7 @@ def _show(out: Output, found: Audit) -> None:
     data = found.data
     for note in data.notes:
         out.line(note)
-    show_counts(out, f"{data.config.source}: {plural(len(data), 'image')}", data)
+    show_counts(out, f"{data.config.shown}: {plural(len(data), 'image')}", data)
     probed = found.shortcuts.auroc
     groups = [group for group, values in probed.items() if any(value is not None for value in values.values())]
     if groups:

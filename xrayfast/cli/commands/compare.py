@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from xrayfast.cli.common import require_output
 from xrayfast.cli.options import DrawSeed, Json, check_choice, out_option, split_columns
 from xrayfast.cli.output import Output
 from xrayfast.config import DEFAULT_METRIC, MAX_RESAMPLES, PREDICTED_SPLITS, Unit, UnitJoin
@@ -85,10 +84,9 @@ def compare(
     from xrayfast.workflows.compare import compare as work
 
     out = Output(as_json)
-    for path in filter(None, (csv, page)):
-        require_output(path)
     if csv:
-        require_text_file(csv)
+        for path in (csv, *(_beside(csv, what) for what in ("differences", "subgroups"))):
+            require_text_file(path)
     with reporting(out) as reporter:
         found = work(
             runs,

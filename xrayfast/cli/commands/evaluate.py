@@ -158,9 +158,9 @@ def show_evaluation(out: Output, run: EvaluatedRun, metrics: Mapping[str, Any]) 
 
 def _show_images(out: Output, run: EvaluatedRun, metrics: Mapping[str, Any]) -> None:
     images, labels = metrics["images"], metrics["labels"]
-    split = f", split {metrics['split']}" if metrics["split"] else ""
+    where = [metrics["source"], *(f"{name} {metrics[name]}" for name in ("table", "split") if metrics[name])]
     out.table(
-        f"{run.name} on {metrics['source']}{split}",
+        f"{run.name} on {', '.join(where)}",
         ["", "images"],
         [
             ("found", images["found"]),

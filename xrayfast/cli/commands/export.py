@@ -8,8 +8,8 @@ from typing import Annotated, Any, get_args
 import typer
 
 from xrayfast.cli import options as o
-from xrayfast.cli.common import require_output
 from xrayfast.cli.output import Output
+from xrayfast.files import require_output_file
 
 
 def export(
@@ -64,7 +64,7 @@ def export(
 
     out = Output(as_json)
     if output is not None:
-        require_output(output)
+        require_output_file(output)
     options: dict[str, Any] = {
         "format": format,
         "precision": precision,

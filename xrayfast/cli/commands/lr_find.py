@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from xrayfast.cli import options as o
-from xrayfast.cli.common import open_and_show, read_settings, require_output
+from xrayfast.cli.common import open_and_show, read_settings
 from xrayfast.cli.output import Output
 from xrayfast.config import MAX_EPOCHS
+from xrayfast.files import require_output_file, require_text_file
 from xrayfast.option_effects import NOT_IN_RANGE_TEST
 from xrayfast.progress.terminal import reporting
 
@@ -30,7 +31,9 @@ def lr_find(
 ) -> None:
     """Find a learning rate: train some steps while it grows, and see where the loss falls fastest."""
     out = Output(as_json)
-    require_output(output)
+    image, table = output.with_name(output.name + ".png"), output.with_name(output.name + ".csv")
+    require_output_file(image)
+    require_text_file(table)
     settings = read_settings(config, given)
     manifest = open_and_show(out, settings)
     from xrayfast.cli.terminal_plot import draw_curve
@@ -39,7 +42,6 @@ def lr_find(
 
     with reporting(out) as reporter:
         found = find_lr(manifest, config=settings, steps=steps, progress=reporter.preparing, note=reporter.note)
-    image, table = output.with_name(output.name + ".png"), output.with_name(output.name + ".csv")
     save(found.plot(), image)
     found.to_csv(table)
     for row in draw_curve(found.lrs, found.losses).split("\n"):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
 from xrayfast.cli import options as o
-from xrayfast.cli.common import require_output
 from xrayfast.cli.output import Output
-from xrayfast.config import Device
+from xrayfast.config import Device, Unit, UnitJoin
+from xrayfast.errors import plural_noun
+
+_UNITS = ("unit_join", "patient_col", "study_col")
 
 
-@o.takes("tta", "batch_size", "device", of_run=("tta",))
+@o.takes("tta", "batch_size", "device", "unit", *_UNITS, of_run=("tta", *_UNITS))
 def predict(
     given: dict[str, Any],
     run: Annotated[
@@ -38,12 +41,17 @@ def predict(
 ) -> None:
     """Predict on new images: a CSV with one row per file, in input order.
 
-    Probabilities are calibrated, and labels decided by thresholds, as chosen on validation.
+    Probabilities are calibrated, and labels decided by thresholds, as chosen on validation. With --unit a row is a
+    study or patient, whose images' probabilities are joined.
 
     A file that can't be read gets a row with its error; the others are predicted, and the exit code is 1.
     """
     o.check_choice(given.get("device"), get_args(Device), "--device")
+    o.check_choice(given.get("unit"), get_args(Unit), "--unit")
+    o.check_choice(given.get("unit_join"), get_args(UnitJoin), "--unit-join")
+    unit = given.get("unit", "image")
     from xrayfast.cli.results import show_uncalibrated
+    from xrayfast.data.labels.names import LABEL_JOIN
     from xrayfast.exported.onnx_model import is_model_file
     from xrayfast.files import INFO_FILE, require_text_file, write_csv
     from xrayfast.hub.download import is_hub_name
@@ -53,7 +61,6 @@ def predict(
     chosen: list[Any] = [run if is_model_file(run) else Run(run)]
     while sources and (is_hub_name(sources[0]) or (Path(sources[0]) / INFO_FILE).is_file()):
         chosen.append(Run(sources.pop(0)))
-    require_output(output)
     require_text_file(output)
     from xrayfast.workflows.predict import CSV_NUMBERS
     from xrayfast.workflows.predict import predict as work
@@ -68,24 +75,29 @@ def predict(
     )
     write_csv(output, table, CSV_NUMBERS)
     failed = table[table["error"] != ""]
-    read = table[table["error"] == ""]
+    read = table[table["predicted"].notna()]
     answers = read["predicted"]
     if abstain_below is not None:
         abstained = read["abstained"] != ""
         answers = answers.where(~abstained | (answers != ""), "no answer")
-    counts = answers.value_counts()
+    counts = Counter(label for text in answers for label in text.split(LABEL_JOIN))
     if len(read):
-        out.table("Predicted", ["label", "images"], [(label or "none", int(count)) for label, count in counts.items()])
+        out.table(
+            "Predicted",
+            ["label", plural_noun(unit)],
+            [(label or "none", count) for label, count in counts.most_common()],
+        )
     if abstain_below is not None and len(read):
         out.line(
-            f"{int(abstained.sum()):,} of {len(read):,} images have no answer on one label or more, "
+            f"{int(abstained.sum()):,} of {len(read):,} {plural_noun(unit)} have no answer on one label or more, "
             f"below {abstain_below}."
         )
     if len(chosen) == 1 and isinstance(chosen[0], Run):
         show_uncalibrated(out, chosen[0].decision)
     for error in failed["error"]:
         out.note(error)
-    out.done(f"{len(table) - len(failed):,} of {len(table):,} files predicted", output)
-    out.json({"predictions": str(output), "files": len(table), "failed": failed["file"].tolist()})
+    of = "files" if unit == "image" else plural_noun(unit)
+    out.done(f"{len(read):,} of {len(table):,} {of} predicted", output)
+    out.json({"predictions": str(output), of: len(table), "failed": failed["file"].tolist()})
     if len(failed):
         raise typer.Exit(1)

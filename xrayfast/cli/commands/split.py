@@ -35,7 +35,7 @@ def split(
         out.line(note)
     table = balance(manifest)
     out.table(
-        f"{manifest.config.source}: images per label, and their share of the split",
+        f"{manifest.config.shown}: images per label, and their share of the split",
         ["label", *(name.replace("_share", " share") for name in table.columns)],
         [
             (row, *(cell if str(name).endswith("_share") else int(cell) for name, cell in cells.items()))

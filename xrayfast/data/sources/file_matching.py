@@ -21,7 +21,7 @@ from xrayfast.data.images.names import find_derived, is_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.data.text_column import TextColumn
-from xrayfast.errors import DataError, shorten, truncate
+from xrayfast.errors import DataError, ReadError, shorten, truncate
 from xrayfast.files.virtual.access import Entry, is_folder, list_folder
 from xrayfast.files.virtual.paths import (
     canonical,
@@ -52,19 +52,24 @@ def top_level(folder: Path, hidden: list[str] | None = None) -> tuple[list[Path]
 
 
 def walk(
-    folder: Path | str, around: tuple[str, ...] = (), *, archives: bool = False, hidden: list[str] | None = None
+    folder: Path | str,
+    around: tuple[str, ...] = (),
+    *,
+    broken: list[str] | None = None,
+    hidden: list[str] | None = None,
 ) -> Iterator[Entry]:
     """All entries of a tree that are neither folders nor hidden, folder by folder, by name; links are followed.
 
-    `around` are the real paths of the folder and of those around it, if known. Archives in the tree are files, or
-    folders where that is asked for. The paths of hidden entries are added to `hidden`.
+    `around` are the real paths of the folder and of those around it, if known. Archives in the tree are files; or
+    folders where there is a list `broken`, to which is added what is wrong with those that can't be read. The paths of
+    hidden entries are added to `hidden`.
 
     Raises:
         DataError: a folder can't be read, or a link leads back to a folder around it.
     """
     around = around or (os.path.realpath(folder),)
     for entry in _visible_entries(folder, hidden):
-        if not (_is_folder(entry) or (archives and split_archive(entry.name))):
+        if not (_is_folder(entry) or (broken is not None and _is_whole_archive(entry, broken))):
             yield entry
             continue
         # No Path is made in these loops: over 200,000 folders that takes most of the time.
@@ -72,7 +77,7 @@ def walk(
         real = os.path.realpath(entry.path) if entry.is_symlink() else beside
         if real in around:
             raise DataError(f"{entry.path}: can't be followed (it leads back to a folder around it). Remove the link.")
-        yield from walk(entry.path, (*around, real), archives=archives, hidden=hidden)
+        yield from walk(entry.path, (*around, real), broken=broken, hidden=hidden)
 
 
 def is_hidden(name: str) -> bool:
@@ -110,6 +115,15 @@ def _is_folder(entry: Entry) -> bool:
         return entry.is_dir()
     except OSError as error:
         raise DataError(f"{entry.path}: can't be followed ({error.strerror}). Remove the link.") from error
+
+
+def _is_whole_archive(entry: Entry, broken: list[str]) -> bool:
+    """Whether an entry is an archive; one in another archive is a file."""
+    try:
+        return split_archive(entry.name) is not None and is_folder(entry.path)
+    except ReadError as error:
+        broken.append(str(error))
+        return False
 
 
 def _is_file(entry: Entry) -> bool:
@@ -305,14 +319,15 @@ class Finder:
     leading part that the paths of all rows share may be missing. A file's name in another folder than the one written
     is never taken. Cells may have backslashes, and another image suffix or none; `min_parts` components at the ends of
     paths must agree. A file's name is its path from the root, with '/', or its address where it is in no folder of the
-    root's bucket. Archives that a path names are folders, others only where `archives` says so.
+    root's bucket. Archives that a path names are folders, others only where `archives` says so; what is wrong with
+    those that can't be read is then in `broken`.
     """
 
     def __init__(self, root: Path, base: Path, min_parts: int = 1, *, archives: bool = False) -> None:
         self._root = root
         self._start = f"{str(root).rstrip(os.sep)}{os.sep}"
         self._least = min_parts
-        self._archives = archives
+        self._archives, self.broken = archives, list[str]()
         self._addresses: dict[str, str] = {}
         bases = list(dict.fromkeys((root, base)))
         self._bases = [(folder, {normalize_name(entry.name) for entry in _entries(folder)}) for folder in bases]
@@ -491,7 +506,7 @@ class Finder:
         """All files of the tree that are not hidden nor masks by name; listed once, when first needed."""
         if self._names is None:
             start = len(self._start)
-            tree = walk(self._root, archives=self._archives)
+            tree = walk(self._root, broken=self.broken if self._archives else None)
             self._names = [entry.path[start:].replace(os.sep, "/") for entry in tree if entry.is_file()]
             derived = find_derived(self._names)
             self._names = [name for name in self._names if name not in derived]

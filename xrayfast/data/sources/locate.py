@@ -69,8 +69,9 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
     texts = _path_texts(table, columns)
     advice = f"column{'s' if len(columns.path) > 1 else ''} {quote(columns.path)}"
     found, notes = (Matches.of(map(finder.inside, texts.texts)), []) if columns.is_folder else finder.find(texts.texts)
+    broken: list[str] = []
     if not (columns.is_folder or found.counts.all()) and (archives := finder.archives()):
-        found, inside = _look_into_archives(found, texts, root, table, spec)
+        found, inside, broken = _look_into_archives(found, texts, root, table, spec)
         if inside:
             notes = [*notes, f"{plural(inside, 'image')} in archives ({shorten(archives, 3)}), read from there."]
     counts = found.counts[texts.codes]
@@ -86,10 +87,13 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
         raise DataError(
             f"{table.where(row)}: image{'s in' if columns.is_folder else ''} '{texts[row]}' not found "
             f"under {root}; {len(absent)} of {len(table)} rows have no file."
-            f"{'' if columns.is_folder else _describe_elsewhere(finder, list(texts.take(absent)))} Check the "
+            f"{'' if columns.is_folder else _describe_elsewhere(finder, list(texts.take(absent)))}"
+            f"{f' Not looked into: {shorten(broken, 2)}' if broken else ''} Check the "
             f"{advice}, or give the images' folder"
             + ("; --missing skip leaves those rows out." if found.names else ".")
         )
+    if broken:
+        notes.append(f"Not looked into: {shorten(broken, 2)}")
     if others := finder.others(found.names):
         notes.append(
             f"{plural(len(others), 'image')} beside those of {table.file.name}, in no row of it, not used: "
@@ -120,12 +124,14 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
 
 def _look_into_archives(
     found: Matches, texts: TextColumn, root: Path, table: Table, spec: DatasetSpec
-) -> tuple[Matches, int]:
-    """The files of each text, of those without one from archives in the tree, and how many of these there are."""
+) -> tuple[Matches, int, list[str]]:
+    """The files of each text, of those without one from archives in the tree; how many of these there are; and what is
+    wrong with archives that can't be read.
+    """
     finder = Finder(root, absolute(table.file.parent), spec.min_path_parts, archives=True)
     inside, _ = finder.find(texts.texts)
     both = Matches.of(known or packed for known, packed in zip(found, inside, strict=True))
-    return both, int((both.counts > 0).sum() - (found.counts > 0).sum())
+    return both, int((both.counts > 0).sum() - (found.counts > 0).sum()), finder.broken
 
 
 def _describe_merging(table: Table, columns: Columns) -> str:

@@ -60,18 +60,19 @@ _NUMBERED_COPY = re.compile(r" ?\(\d+\)$")
 """What file managers add to the name of a copy; names of different images end so too, where none is without it."""
 
 
-def find_patients(records: ImageRecords, config: DataConfig) -> None:
+def find_patients(records: ImageRecords, config: DataConfig, *, to_split: bool = True) -> None:
     """Fill in patients that no column holds: from file names, else from DICOM headers. Then studies, where
     `study_col` names a way to tell them.
 
     Headers, once read, also fill in study, sex, age and view. As reading one takes milliseconds, that is not done for
-    those alone, but for views where `views` chooses by them.
+    those alone, but for views where `views` chooses by them. All images may be of one patient where they
+    are not `to_split`.
 
     Raises:
         DataError: names or headers were asked for and hold no patient, or no study.
         ConfigError: the header's keyword is not one of DICOM, or a pattern for names is wrong.
     """
-    _find_patients(records, config)
+    _find_patients(records, config, to_split)
     if config.views != "all" and records.views is None:
         headers = _headers(records, "PatientID")
         records.views = parse_views([header.view if header else "" for header in headers]) if headers else None
@@ -79,7 +80,7 @@ def find_patients(records: ImageRecords, config: DataConfig) -> None:
     _complete_by_study(records)
 
 
-def _find_patients(records: ImageRecords, config: DataConfig) -> None:
+def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) -> None:
     chosen = config.patient_col
     if chosen == "none":
         records.notes.append("Patients are not looked for, as patient_col is none.")
@@ -89,7 +90,7 @@ def _find_patients(records: ImageRecords, config: DataConfig) -> None:
     if way == "name" and rest:
         records.patients = _match_names(records, rest, "patient")
     elif records.patients is None and keyword is None:
-        _read_names(records)
+        _read_names(records, to_split)
     if records.patients is None and way != "name":
         _read_headers(records, keyword or "PatientID")
     for step in (partial(blank_placeholders, what="patient"), join_spellings):
@@ -212,7 +213,7 @@ def _search(pattern: str, names: Sequence[str], option: str) -> list[str]:
     return found
 
 
-def _read_names(records: ImageRecords) -> None:
+def _read_names(records: ImageRecords, to_split: bool) -> None:
     """Patients and studies from file names as public data sets have them."""
     n = len(records.names)
     patterns = {spec.name: spec.patient_in_path for spec in registry.SPECS if spec.patient_in_path}
@@ -233,7 +234,7 @@ def _read_names(records: ImageRecords) -> None:
                 f"'name:{_TELLS_PATIENT.pattern}' finds {len(set(told))} on {len(told)} of {n} images."
             )
         return
-    if len(set(filter(None, patients))) == 1 and n > 1:
+    if to_split and len(set(filter(None, patients))) == 1 and n > 1:
         records.notes.append("File names look as if all images were of one patient, which is not used.")
         return
     repeated = Counter(os.path.basename(name) for name in records.names)  # noqa: PTH119 - a Path for each of 400,000 files takes seconds

@@ -135,6 +135,11 @@ class RadiographLearner(Learner):
     def _parameters_by_group(self, model: nn.Module) -> list[list[nn.Parameter]]:
         return [group.parameters for group in self.groups]
 
+    def validate_by(self, units: ValidationUnits) -> None:
+        """Let the metrics of validation be of studies or patients; call it before `add_own`."""
+        self.validation_units = units
+        self.metrics = build_epoch_metrics(units.task, len(units.images.labels), (), units)
+
     @check_arguments()
     def add_own(self, cbs: Callbacks, metrics: Metrics) -> None:
         """Add callbacks and metrics of the user's own.

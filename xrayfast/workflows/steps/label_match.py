@@ -64,7 +64,7 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
     if not used:
         example = _MAP.format(known=labels[0], other=data.labels[0] if data.labels else "OTHER NAME")
         raise DataError(
-            f"{data.config.source}: no label is known to both. The network knows {shorten(labels, 20)}; the data have "
+            f"{data.config.shown}: no label is known to both. The network knows {shorten(labels, 20)}; the data have "
             f"{shorten(data.labels, 20) or 'no labels'}. {example}."
         )
     notes += _hints(unknown, lacking) + _name_classes(unknown, lacking) * (task == "single")

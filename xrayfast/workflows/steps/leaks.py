@@ -81,7 +81,7 @@ def require_leak_free(data: Manifest, compared: ComparedImages, *, allow_leaks: 
             else "Remove copies, fix the split, or leave it out with --ignore-split, which draws one"
         )
         raise DataError(
-            f"{data.config.source}: training would see images that it is evaluated on. {found} {advice}; 'xrayfast "
+            f"{data.config.shown}: training would see images that it is evaluated on. {found} {advice}; 'xrayfast "
             "check' lists all and shows the images, and 'xrayfast fit --allow-leaks' trains all the same."
         )
     return CheckedData(data, [f"{LEAKS_ALLOWED}: results are optimistic. {found}", *warnings], looked, shortcuts)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xrayfast.config import PredictedSplit
 from xrayfast.cross_validation import CrossValidation
-from xrayfast.errors import RunError, plural_noun, shorten
+from xrayfast.errors import RunError, plural, plural_noun, shorten
 from xrayfast.files import read_csv
 from xrayfast.metrics.inputs import ALPHA, count_known, sampling_units
 from xrayfast.metrics.intervals.bootstrap import Interval, paired_differences
@@ -21,6 +21,7 @@ from xrayfast.metrics.intervals.comparison import holm, mcnemar, resampled_t_tes
 from xrayfast.metrics.intervals.delong import delong_test
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.registry import EXACT_MATCH
 from xrayfast.metrics.subgroups import NEEDS_BOTH
 from xrayfast.predictions import Predictions
@@ -64,6 +65,17 @@ class RunPredictions:
                 hashes = dict(zip(table["image"], table["digest"], strict=True))
         return cls(predictions, own.decision, hashes, run.config.data.window)
 
+    def shared_labels(self, other: RunPredictions) -> list[str]:
+        """The labels that both have; of a single-label task nothing but all of them is a common question."""
+        mine, theirs = self.predictions.labels, other.predictions.labels
+        shared = [label for label in mine if label in theirs]
+        return shared if self.decision.task == "multi" or len(shared) == len(mine) == len(theirs) else []
+
+    def decided(self, labels: Sequence[str]) -> tuple[Predictions, NDArray[np.float64]]:
+        """The predictions of some of the labels, and their thresholds."""
+        columns = [self.predictions.labels.index(label) for label in labels]
+        return self.predictions.of_labels(labels), self.decision.thresholds[columns]
+
 
 def read_distinct(own: RunByUnit, split: PredictedSplit) -> Predictions:
     """A run's saved predictions of the images of a split, which are matched by name.
@@ -86,29 +98,33 @@ def read_distinct(own: RunByUnit, split: PredictedSplit) -> Predictions:
 def compare_pair(
     one: RunPredictions, other: RunPredictions, metrics: Sequence[str], resamples: int, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The metrics of one run minus those of another, on the images that both have.
+    """The metrics of one run minus those of another, on the images and, multi-label, the labels that both have.
 
     Returns:
         One row per difference, as in `Comparison.differences` without corrections, none if the two can't be compared;
         and notes, as ends of sentences in which "{reference}" is the name of the reference.
     """
-    a, b, decision_a, decision_b = one.predictions, other.predictions, one.decision, other.decision
-    aligned = align(one, other)
+    labels, task = one.shared_labels(other), one.decision.task
+    aligned = align(one, other, labels)
     if isinstance(aligned, str):
         return [], [f"not compared with {{reference}}: {aligned}."]
-    rows_a, rows_b, columns = aligned
+    (a, thresholds_a), (b, thresholds_b) = one.decided(labels), other.decided(labels)
     notes = []
-    if len(rows_a) < max(len(a), len(b)):
+    if len(aligned[0]) < max(len(a), len(b)):
         notes.append(
-            f"compared with {{reference}} on the {len(rows_a)} {plural_noun(a.unit)} that both have, of {len(a)} and "
-            f"{len(b)}; the table's values are over all {plural_noun(a.unit)} of each."
+            f"compared with {{reference}} on the {len(aligned[0])} {plural_noun(a.unit)} that both have, of {len(a)} "
+            f"and {len(b)}; the table's values are over all {plural_noun(a.unit)} of each."
         )
-    a, b = a.select(rows_a), b.select(rows_b)
+    if alone := sorted({*one.predictions.labels, *other.predictions.labels} - {*labels}):
+        notes.append(
+            f"compared with {{reference}} on the {plural(len(labels), 'label')} that both have, without "
+            f"{shorten(alone, 20)}; the table's values are over all labels of each."
+        )
+    a, b = a.select(aligned[0]), b.select(aligned[1])
     groups = a.groups if b.groups is None else b.groups
-    probability = a.probability, b.probability[:, columns]
     found = paired_differences(
-        ResampledMetrics(a.truth, probability[0], decision_a.task, groups, decision_a.thresholds),
-        ResampledMetrics(a.truth, probability[1], decision_a.task, groups, decision_b.thresholds[columns]),
+        ResampledMetrics(a.truth, a.probability, task, groups, thresholds_a),
+        ResampledMetrics(a.truth, b.probability, task, groups, thresholds_b),
         resamples,
         seed=seed,
     )
@@ -117,18 +133,18 @@ def compare_pair(
     for name in metrics:
         test: dict[str, Any] = {"test": "", "p": math.nan}
         if name in EXACT_MATCH.values():  # counts images that are right
-            predicted = decision_a.decide(a.probability), decision_b.decide(b.probability)[:, columns]
+            predicted = decide(a.probability, task, thresholds_a), decide(b.probability, task, thresholds_b)
             test = {"test": "McNemar", "p": _mcnemar(a.truth, *predicted, groups)}
         rows.append({**size, "metric": name, "label": "", **_interval_columns(found.overall[name]), **test})
-    for i, label in enumerate(a.labels):
-        if decision_a.positive not in (None, label):  # two classes, whose probabilities sum to one, share an AUROC
+    for i, label in enumerate(labels):
+        if one.decision.positive not in (None, label):  # two classes, whose probabilities sum to one, share an AUROC
             continue
-        p = delong_test(a.truth[:, i], probability[0][:, i], probability[1][:, i], groups).p
+        p = delong_test(a.truth[:, i], a.probability[:, i], b.probability[:, i], groups).p
         numbers = _interval_columns(found.per_label["auroc"][i])
         rows.append({**size, "metric": "auroc", "label": label, **numbers, "test": "DeLong", "p": p})
     overall = {name: found.overall[name] for name in metrics}
     shown = replace(found, overall=overall, per_label={"auroc": found.per_label["auroc"]})
-    remarks = shown.notes(a.labels) + _few_patients_note(a, groups)
+    remarks = shown.notes(labels) + _few_patients_note(a, groups)
     return rows, notes + [f"difference from {{reference}}: {remark}" for remark in remarks]
 
 
@@ -153,10 +169,11 @@ def compare_subgroups(
     for column, values in subgroup_values(own, by).items():
         for value in sorted(set(values.tolist()) - {""}):
             of_group = replace(sides[reference], predictions=own.select(values == value))
-            few = min(map(min, patients_by_label(of_group.predictions).values())) < FEW
+            patients = patients_by_label(of_group.predictions)
             for name in names:
                 if name == reference:
                     continue
+                few = any(min(patients[label]) < FEW for label in of_group.shared_labels(sides[name]))
                 for row in compare_pair(sides[name], of_group, metrics, resamples, seed)[0]:
                     if row["label"]:
                         continue
@@ -183,6 +200,8 @@ def compare_folds(one: Run, other: Run, rows: Sequence[dict[str, Any]]) -> list[
     """
     if not (CrossValidation.is_there(one.path) and CrossValidation.is_there(other.path)):
         return []
+    if {*one.labels} != {*other.labels}:
+        return ["has other labels than {reference}: no test over folds was made."]
     pair = CrossValidation(one.path), CrossValidation(other.path)
     (images, numbers), (others, other_numbers) = (cv.images_in_folds() for cv in pair)
     if images != others or not np.array_equal(numbers, other_numbers):
@@ -226,20 +245,17 @@ def correct_p_values(rows: Sequence[Mapping[str, Any]], chosen_from: int = 2) ->
     return table, tests
 
 
-def align(one: RunPredictions, other: RunPredictions) -> tuple[_Rows, _Rows, _Rows] | str:
-    """The rows of the shared images in each, and the columns of the other's labels in the order of the first's; or why
-    there is no comparison.
-    """
+def align(one: RunPredictions, other: RunPredictions, labels: Sequence[str]) -> tuple[_Rows, _Rows] | str:
+    """The rows of the shared images in each; or why there is no comparison of these labels."""
     a, b = one.predictions, other.predictions
-    if set(a.labels) != set(b.labels):
+    if not labels:
         return f"its labels differ ({shorten(a.labels)}, not {shorten(b.labels)})"
-    columns = np.array([b.labels.index(label) for label in a.labels], dtype=np.intp)
     place = pd.Index(b.images).get_indexer(pd.Index(a.images))
     rows_a = np.flatnonzero(place >= 0)
     rows_b, images = place[rows_a], a.images[rows_a]
     if not len(images):
         return "they have no image in common"
-    cells_a, cells_b = a.truth[rows_a], b.truth[rows_b][:, columns]
+    cells_a, cells_b = a.of_labels(labels).truth[rows_a], b.of_labels(labels).truth[rows_b]
     differs = (cells_a != cells_b).any(axis=1)
     count = f"of the {len(images)} images of the same name"
     if differs.any() and ((cells_a == cells_b) | (np.minimum(cells_a, cells_b) < 0)).all():
@@ -254,7 +270,7 @@ def align(one: RunPredictions, other: RunPredictions) -> tuple[_Rows, _Rows, _Ro
         different = [image for image, hash_a, hash_b in hashes if hash_a and hash_b and hash_a != hash_b]
         if different:
             return f"{len(different)} {count} are other images: {shorten(different)}"
-    return rows_a, rows_b, columns
+    return rows_a, rows_b
 
 
 def _few_patients_note(predictions: Predictions, groups: NDArray[np.int64] | None) -> list[str]:

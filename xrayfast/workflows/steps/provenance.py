@@ -53,6 +53,7 @@ def collect_provenance(
         "remarks": list(remarks),
         "own_code": learn.own_code,
         "dataloaders": learn.dls.origin,
+        "history_unit": learn.validation_units.settings.unit if learn.validation_units else "image",
     }
 
 

@@ -24,7 +24,7 @@ from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files import read_csv
 from xrayfast.metrics.claims.headline import SEEN_BEFORE
 from xrayfast.progress import StageProgress, no_progress
-from xrayfast.run import Run
+from xrayfast.run import SPLIT_FILE, Run
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.label_match import LabelMatch
 
@@ -121,14 +121,7 @@ def exclude_seen(
             split_of[new] = found[new]
         rows, own_test = rows[split_of == ""], int((np.array(ways[:2]) == "test").any(0)[split_of == ""].sum())
     if not len(rows):
-        reasons = "; ".join(f"{n} {why}" for why, n in left_out)
-        is_seen = any(why.startswith(tuple(REASONS.values())) for why, _ in left_out)
-        unseen = "Evaluate on images that the network was neither trained nor selected on."
-        raise DataError(
-            f"{data.config.source}: none of {len(data)} images is left to evaluate on: {reasons}. "
-            f"{unseen if is_seen else 'Use other images.'}{_name_labels(matched)}"
-            + (f" {NUMBERED_ALIKE}" if any(why.endswith(WAYS[2:]) for why, _ in left_out) else "")
-        )
+        raise DataError(_nothing_left(data, matched, left_out, unreadable))
     if own_test:
         warnings.append(
             f"{plural(own_test, 'image')} of {len(rows)} are in the run's own test split: on them this is no external "
@@ -144,6 +137,11 @@ def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: Sta
     Raises:
         RunError: the run's folder is incomplete.
     """
+    if run.downloaded and not (run.path / SPLIT_FILE).is_file():
+        return [
+            f"{run.downloaded}: does not hold which images its network was trained on: whether some of the validation "
+            "or test split are among them could not be checked."
+        ]
     splits = data.table["split"].to_numpy()
     rows = np.flatnonzero(np.isin(splits, ("valid", "test")))
     paths = data.table["path"].tolist()
@@ -171,13 +169,34 @@ def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: Sta
     return [text if text.startswith(SEEN_BEFORE) else f"{run.path}: {text}" for text in warnings]
 
 
+def _nothing_left(
+    data: Manifest, matched: LabelMatch, left_out: Sequence[tuple[str, int]], unreadable: Mapping[str, str]
+) -> str:
+    """Why no image is left to evaluate on, and what to do."""
+    reasons, total = "; ".join(f"{n} {why}" for why, n in left_out), sum(n for _, n in left_out)
+    advice = []
+    if any(why.startswith(tuple(REASONS.values())) for why, _ in left_out):
+        advice.append(
+            "Evaluate on images that the network was neither trained nor selected on; without DATA, 'xrayfast evaluate "
+            "RUN' does so on the run's own test split, where it has one."
+        )
+    if unreadable:
+        advice.append(f"The first that can't be read: {next(iter(unreadable.values()))}")
+    if any(why.endswith(WAYS[2:]) for why, _ in left_out):
+        advice.append(NUMBERED_ALIKE)
+    if labels := _name_labels(matched):
+        advice.append(labels)
+    text = f"{data.config.shown}: none of {plural(total, 'image')} is left to evaluate on: {reasons}."
+    return " ".join([text, *(advice or ["Use other images."])])
+
+
 def _name_labels(matched: LabelMatch) -> str:
     """The labels of the data that the network does not know, beside those that it does; "" where it knows all."""
     if not matched.unknown:
         return ""
     unknown = shorten(name for name, _ in matched.unknown)
     known = shorten([*matched.used, *matched.lacking])
-    return f" The network does not know {unknown}; it knows {known}: --label-map joins names."
+    return f"The network does not know {unknown}; it knows {known}: --label-map joins names."
 
 
 def _find_in_run(

@@ -15,13 +15,15 @@ from xrayfast.data.sources.class_folders.read import no_layout
 from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
-from xrayfast.data.sources.datasets.webdataset import is_shards
+from xrayfast.data.sources.datasets.webdataset import is_shard_pattern, is_shards
 from xrayfast.data.sources.file_matching import absolute, top_level, walk
 from xrayfast.data.sources.tables import is_table, read_column_names
 from xrayfast.data.sources.tables.columnar import is_columnar, is_saved_dataset
 from xrayfast.data.splits.folders import parse_split_folders
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, shorten
+from xrayfast.files.virtual.access import near_names
+from xrayfast.files.virtual.paths import split_archive
 
 TABLE = "labels.csv"
 """The table that is read where it lies in the source folder, unless there are class folders beside it."""
@@ -54,8 +56,18 @@ def detect_layout(config: DataConfig) -> Layout:
         is_shards(source) or (is_table(source.name) and (is_columnar(source) or not source.is_dir()))
     ):
         source, labels = source.parent, source
+    if labels is not None and is_shard_pattern(source):
+        raise DataError(
+            f"{source}: names shards, which hold their labels, and {labels} is a table of them too; expected one. "
+            f"Leave out --labels, or name {source.parent} as DATA: the table's images are looked for in its archives."
+        )
     if not source.exists():
-        raise no_layout(f"{source}: found no such folder", source)
+        if "{" in source.name or split_archive(str(source)):
+            raise DataError(
+                f"{source}: found no such file or folder; expected an archive, a folder in one, or shards such as "
+                f"data-{{000000..000099}}.tar. Check the path.{near_names(source)}"
+            )
+        raise no_layout(f"{source}: found no such folder.{near_names(source)}".removesuffix("."), source)
     if not source.is_dir():
         raise no_layout(f"{source}: found a file; expected a folder or a table, such as a .csv file", source.parent)
     if labels is not None:

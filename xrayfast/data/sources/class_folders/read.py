@@ -25,13 +25,14 @@ from xrayfast.data.splits.folders import describe_nested_splits, parse_split_fol
 from xrayfast.data.splits.stratify import SPLITS, Split, note_split_words
 from xrayfast.errors import ConfigError, DataError, plural, shorten
 from xrayfast.files.virtual.access import open_binary, state_of
-from xrayfast.files.virtual.paths import split_archive
+from xrayfast.files.virtual.paths import is_remote, split_archive
 
 _LAYOUTS = """Expected one of
     {0}/CLASS/*.png                                        class folders
     {0}/train/CLASS/*.png, {0}/valid/..., {0}/test/...   the same, already split
-    {0}/labels.csv                                         a column of image paths and one of labels
-'xrayfast synth {0}' makes a small synthetic set to try things on."""
+    {0}/labels.csv                                         a column of image paths and one of labels"""
+
+_SYNTHETIC = "'xrayfast synth {0}' makes a small synthetic set to try things on."
 
 _TABLE_OPTIONS = ("path_col", "label_col", "split_col", "uncertain", "blank")
 
@@ -40,8 +41,13 @@ _File: TypeAlias = tuple[str, LabelSet]
 
 
 def no_layout(found: str, source: Path) -> DataError:
-    """The error that says what was found, and lists the layouts that a source may have."""
-    first, *others = (line.format(source) for line in _LAYOUTS.splitlines())
+    """The error that says what was found, and lists the layouts that a source may have; where nothing is there, how
+    to make one.
+    """
+    is_free = split_archive(str(source)) is None and not is_remote(source)
+    is_free = is_free and not (source.exists() and any(source.iterdir()))
+    lines = [*_LAYOUTS.splitlines(), *[_SYNTHETIC] * is_free]
+    first, *others = (line.format(source) for line in lines)
     return DataError(f"{found}. {first}", *others)
 
 
@@ -264,7 +270,8 @@ def _add_classes(
         loose = [name for name in beside if is_image(str(folder / name))]
         what = f"{len(loose)} images outside of class folders; expected one per class" if loose else "no class folders"
         archives = [name for name in beside if split_archive(name)]
-        hint = f" beside the archive {archives[0]}, which can be DATA itself" if archives else ""
+        hint = f" beside {shorten(archives, 2)}: an archive can be DATA itself" if archives else ""
+        hint += ", as can shards by braces, as in data-{000000..000099}.tar" if len(archives) > 1 else ""
         raise no_layout(f"{folder}: found {what}{hint}", config.source)
     _leave_out_loose(found, folder, beside)
     inside = [other.name for other in top_level(classes[0])[0]] if len(classes) == 1 else []

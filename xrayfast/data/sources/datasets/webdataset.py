@@ -17,6 +17,7 @@ from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.tables.table import MAX_COLUMNS, Table
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, shorten
+from xrayfast.files.virtual.access import near_names
 from xrayfast.files.virtual.archives import Archive, open_archive
 from xrayfast.files.virtual.indexes import SIDECARS, is_zip
 from xrayfast.files.virtual.paths import split_archive, to_path
@@ -36,16 +37,26 @@ class _Sample:
     sidecars: dict[str, str] = field(default_factory=dict)
 
 
+def is_shard_pattern(source: str | Path) -> bool:
+    """Whether a path has braces that stand for the numbers of shards, see `expand_shards`.
+
+    >>> is_shard_pattern("a/data-{000000..000009}.tar"), is_shard_pattern("a/data-{0..9}.png")
+    (True, False)
+    """
+    text = str(source)
+    return split_archive(text) == (text, "") and not is_zip(text) and bool(_BRACES.search(Path(text).name))
+
+
 def is_shards(source: Path) -> bool:
     """Whether a path is that of shards: a pattern such as `data-{000000..000009}.tar`, or one tar of samples.
 
     Raises:
         ReadError, RemoteError: the archive can't be read.
     """
+    if is_shard_pattern(source):
+        return True
     if split_archive(str(source)) != (str(source), "") or is_zip(str(source)):
         return False
-    if _BRACES.search(source.name):
-        return True
     if not source.is_dir() or not source.is_file():
         return False
     samples, _ = _samples(open_archive(str(source.absolute())))
@@ -66,7 +77,9 @@ def read_shards(pattern: Path) -> Table:
         try:
             archive = open_archive(str(shard.absolute()))
         except OSError as error:
-            raise DataError(f"{shard}: found no such shard; expected all that {pattern.name} names.") from error
+            raise DataError(
+                f"{shard}: found no such shard; expected all that {pattern.name} names.{near_names(shard)}"
+            ) from error
         samples, others = _samples(archive)
         unused.update(dict.fromkeys(others))
         for sample in samples.values():

@@ -13,22 +13,24 @@ from xrayfast.data.labels.names import find_spelling
 from xrayfast.errors import RunError, WeightsError, shorten
 from xrayfast.errors.advice import quoted
 from xrayfast.files import file_digest
+from xrayfast.hub.download import is_hub_name
 from xrayfast.learning.model.network import LayeredNetwork, StartingWeights
 from xrayfast.learning.model.weights import copy_weights, read_weights
 from xrayfast.own_code import OWN, show_setting
-from xrayfast.run import Run
+from xrayfast.run import Run, published_run
 
 
 def find_starting_run(weights: str) -> Run | None:
-    """The run whose folder the setting `weights` names; None where it names none.
+    """The run whose folder, or name on the Hub, is the setting `weights`; None where it names none.
 
     Raises:
-        WeightsError: it is a folder, but of no run, or of one without weights.
+        WeightsError: it is a folder, but of no run, or a run without weights; or the Hub has no such run.
+        ConfigError: huggingface_hub is missing.
     """
-    if weights in NAMED_WEIGHTS or not Path(weights).is_dir():
+    if weights in NAMED_WEIGHTS or not (is_hub_name(weights) or Path(weights).is_dir()):
         return None
     try:
-        run = Run(weights)
+        run = published_run(weights) if is_hub_name(weights) else Run(weights)
         _ = run.model_path
     except RunError as error:
         raise WeightsError(f"weights: {error}") from error
@@ -105,11 +107,11 @@ def copy_run_weights(
         text = f"the head too, with its outputs of {shorten(shared, 20)}"
         text += f"; those of {shorten(new, 20)} start anew" if new else ""
         text += f"; not used are those of {shorten(unused, 20)}" if unused else ""
-    notes = [f"The backbone starts from the run {run.path}; {text}."]
+    notes = [f"The backbone starts from the run {run.downloaded or run.path}; {text}."]
     notes += [f"'{known}' of that run is taken for '{label}'." for label, known in shared.items() if label != known]
     kinds = {"single": "single-label", "multi": "multi-label"}
     start = StartingWeights(
-        f"The backbone started from the run {run.path.name}, a {kinds[run.task]} network that was trained on "
+        f"The backbone started from the run {run.name}, a {kinds[run.task]} network that was trained on "
         f"{run.config.data.source.name}; {text.replace('starts anew', 'from random weights')}.",
         file_digest(run.model_path),
     )
