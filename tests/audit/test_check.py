@@ -149,6 +149,7 @@ def test_odd_images(sound):
         "half_black": (15, "left half black"),
         "may_be_turned": (16, "may be upside down"),
         "circle": (17, "blank around a circle, as where one was cut out"),
+        "panel": (19, "a plain area with text or signs at a side, as of a viewer's window"),
         "box": (18, "a plain box on 8% of the area, as where one is drawn"),
     }
     facts = {row: {"notes": (note,)} for row, note in notes.values()}
@@ -174,6 +175,7 @@ def test_odd_images(sound):
         "may be inverted: the lungs brighter than the body around them": 1,
         "left half black": 1,
         "may be upside down": 1,
+        "a plain area with text or signs at a side, as of a viewer's window": 1,
         "blank around a circle, as where one was cut out": 1,
         "a plain box on #% of the area, as where one is drawn": 1,
         "of one shade": 1,

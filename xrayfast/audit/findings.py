@@ -133,6 +133,7 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "that may be upside down or on their side",
         "They were left as they are: turn those that are, or take them out.",
     ),
+    "panel": ("viewer's window", "note", "with a panel at a side", "Save the radiograph alone, without its window."),
     "box": ("plain box", "note", "with a plain box", "Something is covered or lost: use the images without it."),
     "circle": ("blank around a circle", "note", "cut out as a circle", "Use the whole images, where there are such."),
     "half_black": ("half black", "note", "half of which is black", "Look whether they were read right, or cut off."),

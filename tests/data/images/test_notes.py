@@ -256,6 +256,13 @@ def round_cut(pixels, shade, share, up=0):
     return np.where(np.hypot(y + up, x) > share, shade, pixels).astype(np.uint8)
 
 
+def with_panel(pixels, shade, transpose=False):
+    """An image below a toolbar of a tenth of the height, with signs in it."""
+    bar = np.full((len(pixels) // 10, pixels.shape[1]), shade, np.uint8)
+    bar[len(bar) // 3 : -len(bar) // 3, 5::9] = 255 - shade
+    return np.vstack([bar, pixels]).T if transpose else np.vstack([bar, pixels])
+
+
 def with_grid(pixels, every, value):
     pixels = pixels.copy()
     pixels[every // 2 :: every] = pixels[:, every // 2 :: every] = value
@@ -294,6 +301,9 @@ def composed(side):
         "groups, as where bits are lost": [as_jpeg(film // 16 * 17), as_jpeg(film // 20 * 20)],
         r"plain box on \d% of the area": [
             put(film, np.s_[side // 3 : side // 2, side // 4 : 3 * side // 4], shade) for shade in (0, 128, 255)
+        ],
+        "plain area with text or signs at a side": [
+            with_panel(film, 45), with_panel(film, 240)[::-1], with_panel(film.T, 60, transpose=True),
         ],
         "blank around a circle": [
             round_cut(film, 0, 1), round_cut(film, 255, 0.9), as_jpeg(round_cut(film, 0, 0.8, 0.1)),

@@ -104,7 +104,10 @@ def test_headers_are_read_for_views_and_studies_alone_where_asked_for(tmp_path, 
 def test_studies_from_a_column_and_names(tmp_path):
     make(tmp_path, *(f"i{i}.png" for i in range(10)))
     table(tmp_path, lines("image,label,patient,follow", "i{i}.png,{ab},{p},{ab}"))
-    data = opened(tmp_path, study_col="follow")
+    table(tmp_path, lines("image,label,patient,follow", "i{i}.png,{ab},{p},"), "blank.csv")
+    data = opened(tmp_path, labels=tmp_path / "blank.csv", study_col="follow")
+    assert noted(data, "No studies are known: 'follow' is blank in all rows.")
+    data = opened(tmp_path, labels=tmp_path / "labels.csv", study_col="follow")
     # The numbers start again for each patient.
     assert data.table["study"].nunique() == 10
     assert opened(tmp_path, study_col="patient").table["study"].nunique() == 5

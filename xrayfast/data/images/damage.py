@@ -38,6 +38,7 @@ _DOUBLE = (1.6, 2.7)  # longer to shorter side of two chest radiographs in one i
 _BANDS, _MARGIN = 10, 0.25  # of rows alike: least number of bands, share of a plain margin
 _REPEATED = 0.985  # correlation
 _COVERED, _FILLED = 0.03, 0.8  # shares of the middle that are plain, and of the box that they fill
+_PANEL, _SHADED, _ALL_PLAIN = 3, (28, 243), 0.99  # lines, gray levels, share of the pixels
 _FEW_LEVELS, _BUNCHED, _LEVELS_LOST, _PERIODS, _WAVES = 40, 0.12, (8, 33), 5, 512
 _AROUND, _PLAIN_LINE = 3, 0.5  # lines on each side of a step that it is compared with; gray levels between plain lines
 _REGULAR, _LEAST_REGULAR, _IN_PLACE, _LEAST_PERIOD = 2.5, 3, 0.75, 8
@@ -388,6 +389,22 @@ def _find_period(counts: npt.NDArray[np.intp]) -> int:
     return round((low + best) * 255 / _WAVES) + 1 if (last - first) * (low + best) > _PERIODS * _WAVES else 0
 
 
+def _find_panel(sample: _Sample) -> str:
+    """At a side 3 of the 64 lines are at least half of one gray level, and not all, as panels with text are; in
+    radiographs such a level is black, white, or 23 at most.
+    """
+    for steps, pixels in ((sample.steps[2], sample.centre), (sample.steps[0].T, sample.centre.T)):
+        for way in (1, -1):
+            if np.count_nonzero(steps[way]) > _SAMPLED // 2:
+                continue  # the usual case
+            lines = pixels[::way][:_PANEL]
+            level = int(np.bincount(lines[1]).argmax())
+            shares = (lines == level).mean(axis=1)
+            if _SHADED[0] < level < _SHADED[1] and shares.min() >= 0.5 and shares.mean() < _ALL_PLAIN:
+                return "a plain area with text or signs at a side, as of a viewer's window"
+    return ""
+
+
 def _find_regular_steps(sample: _Sample) -> str:
     """3 rows or columns at equal distances differ 2.5 times as much from the next as those around do.
 
@@ -499,5 +516,7 @@ def _find_thumbnail(sample: _Sample) -> str:
     return describe_thumbnail(sample.centre, sample.values, sample.variances[1] ** 0.5)
 
 
-_OF_WHOLE = (_find_few_levels, _find_regular_steps, _find_composed, _find_symmetry, _find_circle, _find_thumbnail)
+_OF_WHOLE = (
+    _find_few_levels, _find_panel, _find_regular_steps, _find_composed, _find_symmetry, _find_circle, _find_thumbnail,
+)  # fmt: skip
 """Looked for in images without any other of these notes; of which the first is given."""

@@ -129,6 +129,8 @@ def _find_studies(records: ImageRecords, chosen: str | None) -> None:
             f"Studies from the DICOM headers ({rest}): {len(set(filter(None, records.studies)))} on "
             f"{sum(map(bool, records.studies))} of {plural(len(records.names), 'image')}."
         )
+    elif chosen and not any(records.studies or ()):
+        records.notes.append(f"No studies are known: '{chosen}' is blank in all rows.")
 
 
 def _complete_by_study(records: ImageRecords) -> None:
