@@ -326,10 +326,9 @@ def test_the_global_generators_are_left_alone(data, tmp_path):
     assert torch.equal(torch.get_rng_state(), state[2])
 
 
-QUICK_TO_TRAIN = ["resnet18"]
-
-
-@pytest.mark.parametrize("arch", QUICK_TO_TRAIN)
+@pytest.mark.parametrize(
+    "arch", ["resnet18", *(pytest.param(arch, marks=pytest.mark.slow) for arch in sorted({*BACKBONES} - {"resnet18"}))]
+)
 def test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, data_dir, tmp_path):
     # One epoch from scratch leaves some channels nearly constant: precise statistics would magnify rounding.
     small = SMALL | {"arch": arch, "batch_size": 16, "precise_bn": False}
@@ -340,12 +339,6 @@ def test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, data_di
     assert np.abs(table.filter(like="prob_").to_numpy(dtype=float) - valid.probability).max() < 1e-6
     learn = xf.load(run)
     assert np.abs(learn.get_preds()[0].numpy() - valid.raw).max() < 1e-6
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arch", sorted(set(BACKBONES) - set(QUICK_TO_TRAIN)))
-def test_the_large_archs_too(arch, data, data_dir, tmp_path):
-    test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, data_dir, tmp_path)
 
 
 @pytest.mark.parametrize(
