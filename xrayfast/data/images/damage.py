@@ -348,11 +348,9 @@ def _find_box(sample: _Sample) -> str:
     if any(start == 0 or end == _SAMPLED for start, end in sides):
         return ""
     box = of_level[slice(*sides[0]), slice(*sides[1])]
-    return (
-        f"a plain box on {box.size / _SAMPLED**2:.0%} of the area, as where one is drawn"
-        if box.mean() > _FILLED
-        else ""
-    )
+    if box.mean() <= _FILLED:
+        return ""
+    return f"a plain box on {box.size / _SAMPLED**2:.0%} of the area, as where one is drawn"
 
 
 _OF_AREAS = (_find_lines_alike, _find_halves_alike, _find_strip, _find_box)
