@@ -182,6 +182,8 @@ def options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("recipes.jsonl"))
     parser.add_argument("--scratch", type=Path, help="folder for the runs, which are removed once measured")
     args = parser.parse_args(words)
+    if args.scratch:
+        args.scratch.mkdir(parents=True, exist_ok=True)
     unknown = set(args.recipes) - {*RECIPES, FASTAI}
     if unknown:
         parser.error(f"no such recipe: {', '.join(sorted(unknown))}")
