@@ -41,7 +41,7 @@ _DENOMINATORS: Mapping[Denominator, Callable[[NDArray[np.int8], NDArray[np.int8]
 }
 """Which of (N,) cells of a label a proportion is counted over."""
 
-_MANY_CELLS = 2**24
+_MANY_CELLS = 2**22
 """From so many on an AUROC has no estimate where its interval is a bootstrap's anyway: it takes a hundred bytes per
 cell, and as long as several resamples."""
 
