@@ -193,7 +193,7 @@ LIBRARIES = (
     "matplotlib.pyplot", "jinja2", "IPython", "spacy", "captum",
 )  # fmt: skip
 LOADS = [
-    {"fit": ["pandas", "torch", "torchvision", "fastai", "scipy", "matplotlib", "matplotlib.pyplot", "jinja2"]},
+    {"fit": ["pandas", "torch", "torchvision", "fastai", "scipy", "jinja2"]},
     {
         "predict": ["pandas", "torch", "torchvision"],
         "evaluate": ["scipy", "matplotlib", "jinja2"],

@@ -18,6 +18,7 @@ def toy(tmp_path, monkeypatch):
     (folder / "__init__.py").write_text("import sys\nsys.toy_log.append('toy')\nfrom toy.other import five\n")
     (folder / "inner.py").write_text(
         "import sys\nsys.toy_log.append('inner')\ndef double(x, *, times=2): return times * x\nanswer = 42\n"
+        "class Pair(tuple):\n    def first(self): return self[0]\n"
     )
     (folder / "other.py").write_text("import sys\nsys.toy_log.append('other')\nfive = 5\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -38,6 +39,16 @@ def test_a_function_imports_its_module_when_it_is_called(toy):
     assert toy == ["toy", "other", "inner"], "once"
 
 
+def test_a_method_of_a_class_may_be_taken_without_its_module(toy):
+    with deferring({**DEFERRED, "toy.inner": ["Pair.first"]}):
+        import toy.inner as module
+
+        first = module.Pair.first
+    assert not toy
+    assert first((6, 7)) == 6 and module.Pair((8, 9)).first() == 8
+    assert isinstance(module.Pair, type)
+
+
 def test_what_is_not_named_is_imported_within_the_block(toy):
     with deferring(DEFERRED):
         from toy.inner import answer, double
@@ -49,7 +60,7 @@ def test_who_imports_the_module_later_gets_the_module(toy):
     with deferring(DEFERRED):
         import toy.inner as stand_in
     module = importlib.import_module("toy.inner")
-    assert module is not stand_in and stand_in.double is not module.double
+    assert module is not stand_in and stand_in.double is module.double
     assert stand_in.answer == module.answer
     assert sys.modules["toy"].inner is module
 

@@ -38,7 +38,7 @@ def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[
         def adapter(name: str) -> TypeAdapter[Any]:
             annotation = parameters[name].annotation
             if isinstance(annotation, str):
-                annotation = eval(annotation, function.__globals__)
+                annotation = eval(annotation, function.__globals__, _Drawing())
             return TypeAdapter(_by_instance(annotation), config=ConfigDict(arbitrary_types_allowed=True, strict=True))
 
         @cache
@@ -123,6 +123,17 @@ def _checked(name: str, value: Any, kinds: Iterable[TypeAdapter[Any]], default: 
     if any("\0" in str(text) for text in texts):
         raise ConfigError(f"{name} is {show(value)}; found a NUL character, which no file's name has.")
     return value
+
+
+class _Drawing(dict[str, Any]):
+    """matplotlib's Axes by its name, which modules that seldom draw import for their types alone."""
+
+    def __missing__(self, name: str) -> Any:
+        if name != "Axes":
+            raise KeyError(name)
+        from matplotlib.axes import Axes
+
+        return Axes
 
 
 _MAKERS = {

@@ -6,7 +6,8 @@ import importlib
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
+from operator import attrgetter
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 
@@ -19,7 +20,8 @@ def deferring(modules: Mapping[str, Collection[str]]) -> Iterator[None]:
     gets them, as does a thread that uses a stand-in within the block.
 
     Args:
-        modules: names of modules, parents before the modules in them; and of each some of its functions.
+        modules: names of modules, parents before the modules in them; and of each some of its functions, or methods of
+            its classes, as in "Axes.imshow".
     """
     stand_ins = {name: _StandIn(name, functions) for name, functions in modules.items() if name not in sys.modules}
     for name, stand_in in stand_ins.items():
@@ -30,8 +32,10 @@ def deferring(modules: Mapping[str, Collection[str]]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in stand_ins:
+        for name, stand_in in stand_ins.items():
             _remove(name)
+            for function in modules[name]:  # from now on they are looked up in the module itself
+                delattr(stand_in, function.partition(".")[0])
 
 
 class _StandIn(ModuleType):
@@ -43,7 +47,9 @@ class _StandIn(ModuleType):
     def __init__(self, name: str, functions: Collection[str]) -> None:
         super().__init__(name)
         for function in functions:
-            setattr(self, function, _deferred(name, function))
+            owner, _, method = function.rpartition(".")
+            call = _deferred(name, function)
+            setattr(self, owner or function, SimpleNamespace(**{method: call}) if owner else call)
 
     def __getattr__(self, attribute: str) -> Any:
         return getattr(_import(self.__name__), attribute)
@@ -51,7 +57,7 @@ class _StandIn(ModuleType):
 
 def _deferred(module: str, name: str) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
-        return getattr(_import(module), name)(*args, **options)
+        return attrgetter(name)(_import(module))(*args, **options)
 
     call.__name__ = call.__qualname__ = name
     call.__module__ = module

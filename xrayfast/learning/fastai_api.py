@@ -16,6 +16,10 @@ from xrayfast.learning.deferred import deferring
 
 _DEFERRED = {
     "fastprogress.fastprogress": ["format_time", "master_bar", "progress_bar"],
+    "matplotlib": [],
+    "matplotlib.patches": [],
+    "matplotlib.patheffects": [],
+    "matplotlib.pyplot": ["Axes.imshow", "Figure", "subplots"],
     "requests": [],
     "scipy.ndimage": [],
     "scipy.stats": [],
@@ -32,7 +36,8 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=SyntaxWarning)
     with suppress(ImportError), deferring(_DEFERRED):  # a fastai that imports more of these gets them below
         import fastai.basics
-        import fastai.callback.training  # noqa: F401
+        import fastai.callback.training
+        import fastai.vision.core  # noqa: F401
     from fastai.basics import defaults as defaults
     from fastai.callback.core import Callback as Callback
     from fastai.callback.core import CancelBatchException as CancelBatchException

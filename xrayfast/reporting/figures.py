@@ -10,7 +10,6 @@ import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,7 @@ from xrayfast.errors import ConfigError
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files import write_bytes
 from xrayfast.metrics.registry import further_columns, history_column, history_metrics
+from xrayfast.reporting.interpretation import Case as Case
 
 DPI = 160
 MARGIN = 0.12
@@ -54,27 +54,6 @@ LABEL_CHARACTERS = 30
 
 FORMATS = ("png", "svg", "pdf")
 """In which figures can be written to files."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One image with its prediction, as shown among the top losses.
-
-    Attributes:
-        image: file name or path, as the person knows it.
-        actual: the label or labels that the data set gives, joined for reading; "" for none.
-        predicted: the predicted label or labels, joined for reading; "" for none.
-        probability: of the predicted class, in [0, 1]; NaN for multi-label.
-        loss: the image's loss.
-        pixels: (height, width) uint8, or None where the file can no longer be read.
-    """
-
-    image: str
-    actual: str
-    predicted: str
-    probability: float
-    loss: float
-    pixels: NDArray[np.uint8] | None
 
 
 def loss_and_metric_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:

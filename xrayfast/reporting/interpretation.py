@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pydantic import Field
 
 from xrayfast.config import Task
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.data.labels.positive_class import positive_class
-from xrayfast.display.notebook_figure import display_after_cell
 from xrayfast.display.overview import HasOverview
 from xrayfast.errors import ConfigError, ReadError, did_you_mean, plural, shorten
 from xrayfast.errors.arguments import check_arguments
@@ -24,8 +22,11 @@ from xrayfast.metrics.classification import cooccurrence
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import PROBABILITY_PREFIX, Predictions, join_row_labels
-from xrayfast.reporting import curves, figures, matrices
 from xrayfast.reporting.wording import label_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 IMAGE_SIZE = 256
 """Side in pixels of the images of single cases."""
@@ -41,6 +42,27 @@ RIGHT_SHOWN = 8
 
 RESAMPLES = 1000
 """Of the bootstrap for predictions without a run; for those of a run its settings say."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with its prediction, as shown among the top losses.
+
+    Attributes:
+        image: file name or path, as the person knows it.
+        actual: the label or labels that the data set gives, joined for reading; "" for none.
+        predicted: the predicted label or labels, joined for reading; "" for none.
+        probability: of the predicted class, in [0, 1]; NaN for multi-label.
+        loss: the image's loss.
+        pixels: (height, width) uint8, or None where the file can no longer be read.
+    """
+
+    image: str
+    actual: str
+    predicted: str
+    probability: float
+    loss: float
+    pixels: NDArray[np.uint8] | None
 
 
 class LabelTable(HasOverview, pd.DataFrame):
@@ -61,7 +83,8 @@ class Interpretation(HasOverview):
     give them back; with `figsize`, in inches, the figure is zoomed to fit in, its texts too. `labels` are those to
     draw, one or several, by default all.
 
-    Needs neither the network nor torch; `learning.interpretation` makes fastai's interpretation of it.
+    Needs neither the network nor torch, and matplotlib only to draw; `learning.interpretation` makes fastai's
+    interpretation of it.
 
     Args:
         predictions: truth, probabilities and losses of N images.
@@ -132,6 +155,8 @@ class Interpretation(HasOverview):
         Raises:
             ConfigError: an unknown label, labels of a single-label task, or more than one for `ax`.
         """
+        from xrayfast.reporting import matrices
+
         if self.task == "single":
             if labels is not None:
                 raise ConfigError("found labels; a single-label task has one matrix of all classes. Leave labels out.")
@@ -184,6 +209,8 @@ class Interpretation(HasOverview):
         Raises:
             ConfigError: an unknown label, or more than one for `ax`.
         """
+        from xrayfast.reporting import curves
+
         before, after = (self.summary["reliability"].get(when) for when in ("before", "after"))
         chosen = _choose(labels, after, 1 if ax else None)
         if ax is None:
@@ -195,10 +222,14 @@ class Interpretation(HasOverview):
 
     def plot_cooccurrence(self) -> Figure:
         """The co-occurrence matrix as a Figure."""
+        from xrayfast.reporting import matrices
+
         return _displayed(matrices.cooccurrence_figure(self.cooccurrence(), self.vocab))
 
     def _plot_curves(self, kind: int, labels: Labels, figsize: FigureSize, ax: Axes | None) -> Figure | Axes:
         """The curves of `curves.label_curves`, of its first or second kind."""
+        from xrayfast.reporting import curves
+
         if labels is None:
             labels = [row["label"] for row in label_rows(self.summary)]
         chosen = _choose(labels, self.vocab, curves.TOGETHER if ax else None)
@@ -239,11 +270,11 @@ class Interpretation(HasOverview):
         table: pd.DataFrame = pd.DataFrame(columns)
         return table
 
-    def cases(self, k: int) -> tuple[figures.Case, ...]:
+    def cases(self, k: int) -> tuple[Case, ...]:
         """The k images with the largest losses, with their images where the files can still be read."""
         return tuple(self._case(int(i)) for i in self.ranked(k))
 
-    def right_cases(self, k: int) -> tuple[figures.Case, ...]:
+    def right_cases(self, k: int) -> tuple[Case, ...]:
         """Images whose labels were all predicted right, at most k: the smallest losses of each class in turn, or of
         multi-label those with a label before those with none.
         """
@@ -275,6 +306,8 @@ class Interpretation(HasOverview):
         Raises:
             ConfigError: a place that the order does not have.
         """
+        from xrayfast.reporting import figures
+
         order = self.ranked(None, largest)
         places = range(min(k, len(order))) if isinstance(k, int) else k
         if wrong := [place for place in places if not 0 <= place < len(order)]:
@@ -282,7 +315,7 @@ class Interpretation(HasOverview):
         chosen = order[list(places)]
         return _displayed(figures.top_losses_figure([self._case(i) for i in chosen.tolist()], ncols), figsize)
 
-    def _case(self, i: int) -> figures.Case:
+    def _case(self, i: int) -> Case:
         image, probability = str(self.predictions.images[i]), self.predictions.probability[i]
         single = self.task == "single"
 
@@ -291,7 +324,7 @@ class Interpretation(HasOverview):
                 return join_row_labels(row, self.vocab, ", ")
             return ", ".join(f"{self.vocab[j]} {probability[j]:.2f}" for j in np.flatnonzero(row == 1))
 
-        return figures.Case(
+        return Case(
             image=image,
             actual=names(self.predictions.truth[i]),
             predicted=names(self.predicted[i]),
@@ -310,7 +343,10 @@ class Interpretation(HasOverview):
 
 
 def _displayed(figure: Figure, figsize: FigureSize = None) -> Figure:
-    return display_after_cell(figures.zoom(figure, figsize))
+    from xrayfast.display.notebook_figure import display_after_cell
+    from xrayfast.reporting.figures import zoom
+
+    return display_after_cell(zoom(figure, figsize))
 
 
 def _choose(labels: Labels, known: Iterable[str], most: int | None) -> list[str]:

@@ -17,7 +17,6 @@ from xrayfast.config import Config, TrackerName
 from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import Interrupted
 from xrayfast.progress import Reporter
-from xrayfast.reporting import curves, figures, matrices
 from xrayfast.reporting.wording import interval_of
 from xrayfast.run import Run
 from xrayfast.tracking.trackers import Settings, TrackedRun, make_tracker
@@ -136,9 +135,11 @@ def result_values(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def _tell_results(run: Run, threads: Sequence[TrackerThread]) -> None:
     """Final metrics and figures, which are drawn once for all trackers."""
+    from xrayfast.reporting.figures import png_bytes
+
     history, metrics = run.history, run.metrics
     step = len(history)
-    drawn = {name: figures.png_bytes(figure) for name, figure in _figures(run).items()}
+    drawn = {name: png_bytes(figure) for name, figure in _figures(run).items()}
     for thread in threads:
         thread.call("log", result_values(metrics), step)
         for name, png in drawn.items():
@@ -147,6 +148,8 @@ def _tell_results(run: Run, threads: Sequence[TrackerThread]) -> None:
 
 def _figures(run: Run) -> dict[str, Any]:
     """The curves of training; ROC curves, confusion matrix and calibration of test or, without one, of valid."""
+    from xrayfast.reporting import curves, figures, matrices
+
     split, metrics = run.predicted_splits[-1], run.metrics
     summary, predictions = metrics[split], run.predictions(split)
     shown = [row["label"] for row in summary["per_label"]]

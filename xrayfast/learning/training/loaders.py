@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -332,6 +331,8 @@ class RadiographDL(TfmdDL):
 def _leave_space(drawn: bool) -> None:
     # Not by rc_context: where a notebook's first figure is made in it, later ones are not shown.
     if drawn:
+        from matplotlib import pyplot as plt
+
         plt.gcf().set_layout_engine("constrained")
 
 
