@@ -165,8 +165,19 @@ def rasterize(figure: Figure, transparent: bool = False) -> Image.Image:
         figure: what to draw.
         transparent: without the background of its axes too.
     """
+    return _cut(_draw(figure, transparent)[0])
+
+
+def rasterize_parts(figure: Figure, foot: float) -> tuple[Image.Image, Image.Image]:
+    """As `rasterize`, without any background and drawn once: the figure without so many inches at its foot, and all."""
+    image, around = _draw(figure, transparent=True)
+    return _cut(image.crop((0, 0, image.width, image.height - round((around + foot) * DPI)))), _cut(image)
+
+
+def _draw(figure: Figure, transparent: bool) -> tuple[Image.Image, int]:
+    """The pixels of a figure and of some inches around it, and how many inches."""
     background: dict[str, Any] = {"transparent": True} if transparent else {"facecolor": "none"}
-    for around in (1, 4, 16):  # inches: some legends are outside of their figure
+    for around in (1, 4, 16):  # some legends are outside of their figure
         width, height = (round(side * DPI) + 2 * around * DPI for side in figure.get_size_inches())
         # Half a pixel more, since matplotlib rounds down.
         box, buffer = Bbox.from_bounds(-around, -around, (width + 0.5) / DPI, (height + 0.5) / DPI), io.BytesIO()
@@ -175,7 +186,12 @@ def rasterize(figure: Figure, transparent: bool = False) -> Image.Image:
         left, top, right, bottom = image.getbbox() or (1, 1, 1, 1)
         if left > 0 and top > 0 and right < width and bottom < height:
             break
-    margin = round(MARGIN * DPI)
+    return image, around
+
+
+def _cut(image: Image.Image) -> Image.Image:
+    """What is not transparent, and a margin."""
+    margin, (left, top, right, bottom) = round(MARGIN * DPI), image.getbbox() or (1, 1, 1, 1)
     return image.crop((left - margin, top - margin, right + margin, bottom + margin))
 
 

@@ -49,7 +49,7 @@ def headline_figure(
     panels = _ABOVE + _SIDE + _BELOW
     height = panels if task == "single" else max(panels, forest_height(len(rows)))
     side = WIDTH / EXAMPLES - 0.1
-    foot = side + 0.6 if examples else 0.0
+    foot = foot_height(examples)
     figure: Figure = NotebookFigure(figsize=(WIDTH, height + foot))
     top = height + foot
     places = [(_LEFT + i * WIDTH / 3, top - _ABOVE - _SIDE, _SIDE, _SIDE) for i in range(3)]
@@ -73,10 +73,15 @@ def headline_figure(
         axes = axes_at(figure, i * WIDTH / EXAMPLES, foot - 0.05 - side, side, side)
         draw_image(axes, case)
         text = (
-            f"Actual: {fitting(case.actual or 'no label', 22)}\nPredicted: {fitting(case.predicted or 'no label', 19)}"
+            f"Actual: {fitting(case.actual or 'no label', 18)}\nPredicted: {fitting(case.predicted or 'no label', 15)}"
         )
         axes.text(0, -0.05, text, transform=axes.transAxes, va="top", fontsize=SMALL - 1, color=INK, parse_math=False)
     return figure
+
+
+def foot_height(examples: Sequence[Case]) -> float:
+    """Inches of the row of images at the foot of `headline_figure`."""
+    return WIDTH / EXAMPLES + 0.5 if examples else 0.0
 
 
 def _draw_ranking(axes: Axes, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> None:

@@ -20,9 +20,8 @@ from xrayfast.files import write_csv, write_text
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting import figures
-from xrayfast.reporting.headline_figure import headline_figure
 from xrayfast.reporting.html.pages.run_page import ReportData, render_run_page, training_facts
-from xrayfast.reporting.html.plots import Plot, batches_plot, figure_blocks, history_plot
+from xrayfast.reporting.html.plots import Plot, batches_plot, figure_blocks, headline_plot, history_plot
 from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.reporting.interpretation import RIGHT_SHOWN, Interpretation
 from xrayfast.reporting.markdown.methods import describe_methods
@@ -141,7 +140,8 @@ def write_report(
     }
     _write_cases(run, chosen, explained, notes, {split: report.cases for split, report in reports.items()})
     _write_tables(run, interpretations[chosen], top)
-    reports[chosen] = replace(reports[chosen], saliency=explained, saliency_notes=notes)
+    headline = _headline(reports[chosen], run)
+    reports[chosen] = replace(reports[chosen], saliency=explained, saliency_notes=notes, headline=headline)
     report = _report_data(run, tuple(reports.values()))
     _write_figures(run, report, reports[chosen], formats)
     if cv is None:
@@ -246,8 +246,8 @@ def _write_figures(run: Run, report: ReportData, shown: SplitReport, formats: Se
     }
     if report.curves is None and not report.info.members:
         drawn["curves"] = figures.loss_and_metric_curves(report.history)
-    if shown.predictions is not None and shown.summary["scored"]:
-        drawn["headline"] = headline_figure(shown.summary, report.task, shown.predictions, shown.examples)
+    if shown.headline is not None:
+        drawn["headline"] = shown.headline
     drawn["top_losses"] = figures.top_losses_figure(shown.cases)
     if shown.saliency:
         drawn["saliency"] = overlays_figure(shown.saliency)
@@ -297,6 +297,13 @@ def _split_report(
         blocks=figure_blocks(split, interpretation.summary, run.task, interpretation.predictions),
         right=interpretation.right_cases(min(top, RIGHT_SHOWN)) if shows_right else (),
     )
+
+
+def _headline(report: SplitReport, run: Run) -> Plot | None:
+    """The figure beside the headline, None where nothing can be drawn."""
+    if report.predictions is None or not report.summary["scored"]:
+        return None
+    return headline_plot(report.name, report.summary, run.task, report.predictions, report.examples)
 
 
 def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:

@@ -30,11 +30,12 @@ from xrayfast.reporting.curves import (
     reliability_figure,
     roc_figure,
 )
-from xrayfast.reporting.figures import DPI, loss_and_metric_curves, png_on_white, rasterize, save
+from xrayfast.reporting.figures import DPI, loss_and_metric_curves, png_on_white, rasterize, rasterize_parts, save
 from xrayfast.reporting.forest import forest_figure, group_forest
-from xrayfast.reporting.headline_figure import headline_figure
+from xrayfast.reporting.headline_figure import foot_height, headline_figure
 from xrayfast.reporting.html.results_tables import binary_table, reliability_table
 from xrayfast.reporting.html.tables import Matrix, Table
+from xrayfast.reporting.interpretation import Case
 from xrayfast.reporting.matrices import binary_figure, confusion_figure, cooccurrence_figure, merge_rare
 from xrayfast.reporting.probabilities import histogram_figure
 from xrayfast.reporting.wording import label_rows, of_positive, split_images, unit_of
@@ -50,6 +51,7 @@ class Plot:
         alt: what it shows, in words.
         figure: it.
         image: the pixels at `figures.DPI`, RGBA, without a background.
+        whole: the same for the file, where the page shows some of it elsewhere; None where they are the same.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Plot:
     alt: str
     figure: Figure
     image: Image.Image
+    whole: Image.Image | None = None
 
     @cached_property
     def data(self) -> str:
@@ -89,7 +92,7 @@ class Plot:
         if path.suffix != ".png":
             save(self.figure, path)
             return
-        write_bytes(path, png_on_white(self.image))
+        write_bytes(path, png_on_white(self.whole or self.image))
 
 
 @dataclass(frozen=True)
@@ -133,15 +136,18 @@ def batches_plot(table: pd.DataFrame) -> Plot:
     return plot(batches_figure(table), "batches", "Training loss by batch", alt)
 
 
-def headline_plot(split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> Plot:
-    """The figure beside the headline of a split."""
+def headline_plot(
+    split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions, examples: Sequence[Case] = ()
+) -> Plot:
+    """The figure beside the headline of a split; examples are in its file alone."""
     what = (
         "ROC curve with its confidence band, confusion matrix and calibration"
         if task == "single"
         else "AUROC and average precision of each label with intervals, and calibration of all labels together"
     )
     alt = f"{what}, of {split_images(split, summary)}; the numbers are in the tables below."
-    return plot(headline_figure(summary, task, predictions), "headline", "Result in a figure", alt)
+    figure = headline_figure(summary, task, predictions, examples)
+    return Plot("headline", "Result in a figure", alt, figure, *rasterize_parts(figure, foot_height(examples)))
 
 
 def subgroup_plot(name: str, attribute: Mapping[str, Any], task: Task) -> Plot:
