@@ -188,9 +188,8 @@ def test_what_runs_no_network_loads_no_torch():
 
 LIBRARIES = (
     "pandas", "torch", "torchvision", "torch._dynamo", "sympy", "fastai", "fastai.text", "fastai.vision.augment",
-    "fasthtml", "timm", "requests", "joblib", "sklearn", "scipy", "scipy.stats", "scipy.optimize",
-    "scipy.ndimage", "scipy.sparse.csgraph", "matplotlib",
-    "matplotlib.pyplot", "jinja2", "IPython", "spacy", "captum",
+    "fasthtml", "timm", "requests", "joblib", "sklearn", "scipy", "scipy.stats", "scipy.optimize", "scipy.ndimage",
+    "scipy.sparse.csgraph", "matplotlib", "matplotlib.pyplot", "jinja2", "IPython", "spacy", "captum",
 )  # fmt: skip
 LOADS = [
     {"fit": ["pandas", "torch", "torchvision", "fastai", "scipy", "jinja2"]},
