@@ -266,4 +266,4 @@ def draw_one_pixel(monkeypatch):
 
     for module in ("figures", "html.plots"):
         monkeypatch.setattr(f"xrayfast.reporting.{module}.rasterize", one_pixel)
-    monkeypatch.setattr("xrayfast.reporting.html.plots.rasterize_parts", lambda *_: (one_pixel(None),) * 2)
+    monkeypatch.setattr("xrayfast.reporting.html.plots.rasterize_without_foot", lambda *_: (one_pixel(None),) * 2)

@@ -168,7 +168,7 @@ def rasterize(figure: Figure, transparent: bool = False) -> Image.Image:
     return _cut(_draw(figure, transparent)[0])
 
 
-def rasterize_parts(figure: Figure, foot: float) -> tuple[Image.Image, Image.Image]:
+def rasterize_without_foot(figure: Figure, foot: float) -> tuple[Image.Image, Image.Image]:
     """As `rasterize`, without any background and drawn once: the figure without so many inches at its foot, and all."""
     image, around = _draw(figure, transparent=True)
     return _cut(image.crop((0, 0, image.width, image.height - round((around + foot) * DPI)))), _cut(image)

@@ -30,7 +30,14 @@ from xrayfast.reporting.curves import (
     reliability_figure,
     roc_figure,
 )
-from xrayfast.reporting.figures import DPI, loss_and_metric_curves, png_on_white, rasterize, rasterize_parts, save
+from xrayfast.reporting.figures import (
+    DPI,
+    loss_and_metric_curves,
+    png_on_white,
+    rasterize,
+    rasterize_without_foot,
+    save,
+)
 from xrayfast.reporting.forest import forest_figure, group_forest
 from xrayfast.reporting.headline_figure import foot_height, headline_figure
 from xrayfast.reporting.html.results_tables import binary_table, reliability_table
@@ -147,7 +154,7 @@ def headline_plot(
     )
     alt = f"{what}, of {split_images(split, summary)}; the numbers are in the tables below."
     figure = headline_figure(summary, task, predictions, examples)
-    return Plot("headline", "Result in a figure", alt, figure, *rasterize_parts(figure, foot_height(examples)))
+    return Plot("headline", "Result in a figure", alt, figure, *rasterize_without_foot(figure, foot_height(examples)))
 
 
 def subgroup_plot(name: str, attribute: Mapping[str, Any], task: Task) -> Plot:
