@@ -41,6 +41,22 @@ def call(*words, code=0):
     return done
 
 
+def test_commands_of_one_process_are_refused_in_several_ranks(at, monkeypatch):
+    """But neither in the batch script nor as the only task of a step, which see what the job asked for too."""
+    job = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_JOB_NODELIST": "n1", "SLURM_PROCID": "2"}
+    for name, value in (job | {"SLURM_ARRAY_TASK_ID": "3"}).items():
+        monkeypatch.setenv(name, value)
+    call("predict", "--help")
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    for command in set(Commands()) - {"fit", "cross-validate", "lr-find", "cache", "models"}:
+        said = " ".join(call(command, "x", code=2).stderr.split())
+        assert f"{command} runs in one process; found 4 processes, started by srun. Start one, without it" in said
+    call("fit", "--help")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    call("predict", "--help")
+    assert not list(at.iterdir())
+
+
 def test_the_main_job_as_written(at):
     """synth, lr-find, fit, interpret and predict with the defaults for DATA and RUN."""
     made = call("synth", "data", "--images", 36, "--size", 64)

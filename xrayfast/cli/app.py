@@ -23,8 +23,14 @@ from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastE
 from xrayfast.errors.advice import advising_flags
 from xrayfast.errors.escapes import escape_hidden, escape_lines, passing_warnings
 from xrayfast.errors.signals import INTERRUPTED, handling_signals
+from xrayfast.launch import require_alone
 
 FAILED, USAGE = 1, 2
+
+_FOR_RANKS = ("fit", "cross-validate", "lr-find", "cache", "models")
+"""Commands that several ranks may start: they share the work, write nothing, or refuse with advice of their own. Of the
+others each rank would do all of the work, and write the same files.
+"""
 
 GC_THRESHOLDS = (100_000, 20, 20)
 """For `gc.set_threshold`. With Python's own, garbage collection is a tenth of the time of importing torch and fastai,
@@ -47,6 +53,8 @@ class _Group(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
+        if name in SUMMARIES and name not in _FOR_RANKS:
+            require_alone(f"{name} runs in one process")
         return name, name and command and self.commands[name], rest
 
     def make_context(self, *args: Any, **options: Any) -> Any:
@@ -91,8 +99,10 @@ class _Group(TyperGroup):
 
     def _with_flags(self, message: str, command: str | None) -> str:
         """A message about options with their flags in place of their names in Python."""
-        named: Any = self.commands[command] if command in SUMMARIES else None
-        params = [param for one in getattr(named, "commands", {"": named}).values() for param in one.params if named]
+        if command not in SUMMARIES:
+            return message
+        named: Any = self.commands[command]
+        params = [param for one in getattr(named, "commands", {"": named}).values() for param in one.params]
         flags = {param.name: max(param.opts, key=len) for param in params if param.opts[0].startswith("-")}
 
         def flag(match: re.Match[str]) -> str:
