@@ -243,14 +243,20 @@ class CheckpointState(_File):
     """`checkpoint/state.json`: the finished epochs, and what else training needs to go on.
 
     Attributes:
-        rows: of `history.csv`, at least one.
-        best_epoch: whose weights are the best so far, from 1.
+        rows: of `history.csv`.
+        best_epoch: whose weights are the best so far, from 1; None where no epoch is finished.
+        batches: of the epoch after those, that are done.
+        epoch_seconds: for which that was trained.
+        scaler: of fp16's gradients, as torch has it.
         averaged_steps: of the phase, where weights are averaged.
         optimizer: for each parameter the values of its state that are no tensors.
     """
 
-    rows: list[Annotated[dict[str, Any], AfterValidator(_epoch_row)]] = Field(min_length=1)
-    best_epoch: PositiveInt
+    rows: list[Annotated[dict[str, Any], AfterValidator(_epoch_row)]]
+    best_epoch: PositiveInt | None
+    batches: NonNegativeInt = 0
+    epoch_seconds: _NonNegativeFloat = 0.0
+    scaler: dict[str, int | FiniteFloat] = {}
     averaged_steps: Annotated[int, Field(ge=0)] | None = None
     optimizer: list[dict[str, bool | int | FiniteFloat]]
 
@@ -258,7 +264,11 @@ class CheckpointState(_File):
     def _check_epochs(self) -> Self:
         if [row["epoch"] for row in self.rows] != list(range(1, len(self.rows) + 1)):
             raise ValueError("expected the epochs 1, 2, 3, ... in rows")
-        if self.best_epoch > len(self.rows):
+        if not self.rows and not self.batches:
+            raise ValueError("rows is empty, and no batch is done")
+        if (self.best_epoch is None) != (not self.rows):
+            raise ValueError(f"best_epoch is {self.best_epoch} after {len(self.rows)} epochs")
+        if self.best_epoch is not None and self.best_epoch > len(self.rows):
             raise ValueError(f"expected a best_epoch of at most {len(self.rows)}, the number of epochs")
         return self
 

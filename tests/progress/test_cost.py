@@ -40,7 +40,7 @@ class Clock:
 
 def progress_of(reporter):
     """The callback that reports batches, in an epoch without anything else."""
-    callback = BatchProgress(reporter, 0, lambda: False, alone=True)
+    callback = BatchProgress(reporter, 0, alone=True)
     recorder = SimpleNamespace(smooth_loss=SimpleNamespace(count=1, value=0.5))
     callback.learn = SimpleNamespace(recorder=recorder, yb=(range(32),), training=True, epoch=0, n_iter=BATCHES, iter=0)
     callback.before_train()

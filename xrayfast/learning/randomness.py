@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 @contextmanager
@@ -35,3 +37,36 @@ def reseed(*seed: int | str) -> None:
     random.seed(hashed)
     np.random.seed(hashed)
     torch.manual_seed(hashed)
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of the global generators as tensors, from which `restore_generators` sets them: torch's, that of a
+    CUDA device, Python's and NumPy's.
+    """
+    _, python, gauss = random.getstate()
+    _, key, *rest = np.random.get_state()
+    states = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor([*python, math.nan if gauss is None else gauss], dtype=torch.float64),
+        "numpy": torch.tensor([*key.tolist(), *rest], dtype=torch.float64),  # 32-bit integers, and the next normal
+    }
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def restore_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Set the global generators.
+
+    Args:
+        states: from `generator_states`; one of another device than `device` is left out.
+        device: where the network is.
+
+    Raises:
+        KeyError, TypeError, ValueError, RuntimeError: they are no such states.
+    """
+    *python, gauss = states["python"].tolist()
+    random.setstate((3, tuple(map(int, python)), None if math.isnan(gauss) else gauss))
+    *key, position, has_gauss, cached = states["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(key, dtype=np.uint32), int(position), int(has_gauss), cached))
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -209,7 +209,7 @@ def resume_cross_validation(
 ) -> CrossValidation:
     """Go on with a cross-validation, with the same results as without the interruption.
 
-    Finished folds are kept, the one that was being trained goes on after its last finished epoch.
+    Finished folds are kept, the one that was being trained goes on where it was stopped.
 
     Args:
         cv: the cross-validation or its folder.

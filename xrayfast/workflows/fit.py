@@ -35,7 +35,7 @@ from xrayfast.data.labels.positive_class import describe_positive_class, positiv
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.assign import NO_PATIENTS
 from xrayfast.data.splits.stratify import Split
-from xrayfast.errors import ConfigError, Interrupted, ReadError, RunError, plural, shorten
+from xrayfast.errors import ConfigError, Interrupted, ReadError, RunError, WriteError, plural, shorten
 from xrayfast.errors.advice import quoted
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
@@ -70,6 +70,7 @@ from xrayfast.learning.training.metrics import ValidationUnits, build_epoch_metr
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.optional.sampling import sampling_weights
 from xrayfast.learning.training.phases import plan_phases
+from xrayfast.learning.training.position import StoppedInEpoch
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, PATIENTS_UNKNOWN, optimism
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
@@ -301,7 +302,8 @@ def resume(
     reporter: Reporter | None = None,
     interrupted: Callable[[], bool] = never,
 ) -> Run:
-    """Resume an interrupted run after its last finished epoch, with the same results as without the interruption.
+    """Resume an interrupted run where it was stopped, with the same results as without the interruption: after the last
+    batch or, where it was killed or has callbacks of your own, from the last checkpoint.
 
     Signals stop it as they stop `fit`. Of a run that is complete but for its end, which a kill may have prevented, what
     is missing is written and what was left is removed.
@@ -370,8 +372,9 @@ def resume(
             reporter.note(f"This device trains in {precision}; the run began in {recorded}: its results will differ.")
         history = History()
         if checkpoint is not None:
-            best = checkpoint.path / BEST  # of versions before 0.4 it is the run's alone
-            load_weights(learn.model, best if best.is_file() else copy.model_path)
+            if checkpoint.state.rows:
+                best = checkpoint.path / BEST  # of versions before 0.4 it is the run's alone
+                load_weights(learn.model, best if best.is_file() else copy.model_path)
             history = checkpoint.read_history(config.model.size)
             checkpoint = replace_damaged(copy.checkpoint, checkpoint)
             publish_epochs(copy, history.rows)
@@ -428,24 +431,26 @@ def require_same_images(run: Run, data: Manifest, images: DecodedImages, note: C
 
 
 def _read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None:
-    """The checkpoint to resume from, with a note where it is not that of the last epoch; None before the first epoch.
+    """The checkpoint to resume from, with a note where it is not the last one; None where there is none before the
+    first epoch's end.
 
     Raises:
         RunError: epochs were finished, and no whole checkpoint is left.
     """
     checkpoint, problem = find_checkpoint(run.checkpoint, checksums=run.has_checksums)
     if checkpoint is None:
+        if run.has_epochs and problem:
+            raise RunError(f"{problem} There is no whole checkpoint before it. Start a new run.")
         if run.has_epochs:
             raise RunError(
                 f"{run.path}: epochs were finished, but {run.checkpoint.name} is missing, without which training would "
                 "start at epoch 1. Put it back, or start a new run: xrayfast fit --config "
                 f"{quoted(run.path / CONFIG_FILE)}"
             )
-        note("No epoch was finished: training starts at epoch 1.")
+        note(f"{problem} No epoch was finished: training starts at epoch 1.".lstrip())
     elif problem:
-        epochs = len(checkpoint.state.rows)
         note(
-            f"{problem} Training goes on from {checkpoint.path.name}: epoch {epochs + 1} is lost, and is trained again."
+            f"{problem} Training goes on from {checkpoint.path.name}: {checkpoint.place} is lost, and is trained again."
         )
     return checkpoint
 
@@ -619,8 +624,13 @@ def _train_and_record(training: Training) -> None:
             if names := config.own_code | learn.own_code:  # a command line can't carry code
                 again = f"xf.resume({path!r}, {', '.join(f'{name}=...' for name in names)}) in Python, with "
                 again += describe_code(names)
+            done = plural(len(history.rows), "finished epoch")
+            if isinstance(error, StoppedInEpoch):
+                done += str(error).rstrip(".")
+            elif isinstance(error, WriteError):
+                done += f"; the checkpoint can't be saved: {error}".rstrip(".")
             raise Interrupted(
-                f"Stopped after {plural(len(history.rows), 'finished epoch')}. Resume with: {again}",
+                f"Stopped after {done}. Resume with: {again}",
                 getattr(error, "exit_code", stop.exit_code),
             ) from None
         run.update_info(status="failed")

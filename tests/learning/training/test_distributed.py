@@ -33,7 +33,7 @@ from xrayfast.learning.training.loaders import share_rows
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 16
 SETTINGS = SMALL | {"unfreeze": True, "epochs": 1, "seed": 7, "resamples": 0, "augment": "strong"}
-ADDED = {"accumulate": 2, "clip_grad": 1.0, "ema": 0.9, "balanced_sampling": True, "dropout": 0.3}
+ADDED = {"clip_grad": 1.0, "ema": 0.9, "balanced_sampling": True, "dropout": 0.3}
 MIXED = {"mixup": 0.4, "cutmix": 1.0, "loss": "focal", "class_weights": "auto", "monitor": "valid_loss"}
 
 
@@ -105,10 +105,12 @@ def in_a_rank(out, data_dir, multi_dir):
         np.savez(out / f"double{rank}.npz", **train_in_float64(multi_dir, world))
         own = SETTINGS | {"batch_size": BATCH // world.world_size}
         given = own | ADDED
-        with pytest.raises(Interrupted) as caught:
+        with pytest.raises(Interrupted, match="1 finished epoch and 1 of 2 batches of epoch 2") as caught:
             xf.fit(data_dir, runs=out, name="stopped", interrupted=StopLast(world, batches=3), **given)
         np.save(out / f"stopped{rank}.npy", len(xf.Run(out / "stopped").history))
         assert caught.value.exit_code == 130
+        with pytest.raises(Interrupted, match="1 finished epoch and 2 of 2 batches of epoch 2"):
+            xf.resume(out / "stopped", interrupted=StopLast(world, batches=0))
         xf.resume(out / "stopped")
         xf.fit(data_dir, runs=out, name="whole", data_on_device="on", **given)
         xf.fit(partly_masked(multi_dir), runs=out, name="mixed", **own | MIXED)

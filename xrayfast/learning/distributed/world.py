@@ -176,7 +176,7 @@ def join_process_group(device: Device) -> Iterator[World]:
         raise TrainingError(
             f"Rank {rank} of {world_size} lost the others: one has ended, or did not answer in "
             f"{STEP_TIMEOUT.seconds // 60} minutes. Its own message says why; 'xrayfast fit --resume' continues from "
-            "the last epoch."
+            "the last checkpoint."
         ) from error
     finally:
         os.environ.update(hidden)

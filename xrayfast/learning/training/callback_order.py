@@ -23,7 +23,8 @@ CALLBACK_ORDER: dict[str, float] = {
     "EpochRecorder": 50,
     "TrainRecorder": 50.5,  # before what may end training within the epoch
     "EpochCheckpoint": 52,  # it may end training
-    "BatchProgress": 52.5,  # stops training after an epoch once that is saved
+    "EpochPosition": 52.2,  # stops training after an epoch once that is saved
+    "BatchProgress": 52.5,
     "InterruptRangeTest": 53,
     "ParamScheduler": 60,  # fastai's
     "ProgressCallback": 60,  # fastai's

@@ -138,20 +138,18 @@ class AdaptThreads(Callback):
 
 
 class BatchProgress(Callback):
-    """Reports batches to a Reporter, and stops training between two batches when `interrupted` returns True.
+    """Reports batches to a Reporter.
 
     Args:
         reporter: receives the batches.
         first_epoch: number of epochs before the phase.
-        interrupted: called after each batch.
         alone: whether no other rank trains: then training also stops where the reported loss is not finite.
     """
 
     order = CALLBACK_ORDER["BatchProgress"]
 
-    def __init__(self, reporter: Reporter, first_epoch: int, interrupted: Callable[[], bool], alone: bool) -> None:
-        self.reporter, self.first_epoch, self.interrupted, self.alone = reporter, first_epoch, interrupted, alone
-        self.stop = False
+    def __init__(self, reporter: Reporter, first_epoch: int, alone: bool) -> None:
+        self.reporter, self.first_epoch, self.alone = reporter, first_epoch, alone
 
     def before_train(self) -> None:
         """Start the clock of the split."""
@@ -179,14 +177,6 @@ class BatchProgress(Callback):
             )
             if self.training and self.alone and not math.isfinite(loss):
                 raise CancelFitException  # EpochCheckpoint finds the batch; other ranks would wait for this one
-        self.stop = self.interrupted()
-        if self.stop and (self.training or self.iter + 1 < self.n_iter):
-            raise KeyboardInterrupt
-
-    def after_epoch(self) -> None:
-        """Where training was to stop after the last batch of all, the epoch is saved by now."""
-        if self.stop:
-            raise KeyboardInterrupt
 
 
 class EpochCheckpoint(Callback):

@@ -1,6 +1,7 @@
 """The checkpoint from which `--resume` continues: weights, optimizer, history and batches; no pickle.
 
-It is the folder `checkpoint` of a run, and `checkpoint.old` the one of the epoch before, for when that is damaged.
+It is of the end of an epoch, or of a batch within one, where training was stopped. It is the folder `checkpoint` of a
+run, and `checkpoint.old` the one before, for when that is damaged.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ from xrayfast.files import (
 from xrayfast.learning.model.weights import load_weights, save_tensors
 from xrayfast.learning.training.callbacks import History
 from xrayfast.learning.training.learner import RadiographLearner
+from xrayfast.learning.training.position import Position
 from xrayfast.run import OLD_HISTORY_COLUMNS
 from xrayfast.run_files import CheckpointState, read_typed
 
 MODEL, BEST, OPTIMIZER = "model.safetensors", "best.safetensors", "optimizer.safetensors"
-AVERAGE = "average.safetensors"
+AVERAGE, POSITION = "average.safetensors", "position.safetensors"
 STATE, BATCHES = "state.json", "batches.csv"
 
 _FLAGS = frozenset({"do_wd", "force_train"})
@@ -53,11 +55,17 @@ class Checkpoint:
 
     Attributes:
         path: its folder.
-        state: the finished epochs.
+        state: the finished epochs, and how many batches of the next one are done.
     """
 
     path: Path
     state: CheckpointState
+
+    @property
+    def place(self) -> str:
+        """Where training goes on, in words."""
+        epoch = f"epoch {len(self.state.rows) + 1}"
+        return f"{epoch} after its batch {self.state.batches}" if self.state.batches else epoch
 
     @classmethod
     def read(cls, path: Path, *, checksums: bool) -> Checkpoint:
@@ -70,17 +78,14 @@ class Checkpoint:
         Raises:
             RunError: a file is missing or damaged; the message names it.
         """
-        needed = [STATE, MODEL, OPTIMIZER]
-        if checksums or (path / CHECKSUMS).is_file():
-            needed += [CHECKSUMS, BATCHES, BEST]
-        if missing := [name for name in needed if not (path / name).is_file()]:
-            raise RunError(f"{path}: lacks {', '.join(missing)}; the checkpoint is damaged.")
-        for name in (STATE, MODEL, OPTIMIZER, BATCHES, BEST, AVERAGE):
+        checksums = checksums or (path / CHECKSUMS).is_file()
+        _require_files(path, [STATE, MODEL, OPTIMIZER, *([CHECKSUMS, BATCHES] if checksums else [])])
+        for name in (STATE, MODEL, OPTIMIZER, BATCHES, BEST, AVERAGE, POSITION):
             if (path / name).is_file():
                 require_intact(path / name)
         state = read_typed(path / STATE, CheckpointState)
-        if state.averaged_steps is not None and not (path / AVERAGE).is_file():
-            raise RunError(f"{path}: lacks {AVERAGE}; the checkpoint is damaged.")
+        further = {BEST: checksums and state.rows, AVERAGE: state.averaged_steps is not None, POSITION: state.batches}
+        _require_files(path, [name for name, needed in further.items() if needed])
         return cls(path, state)
 
     def read_history(self, size: int) -> History:
@@ -101,8 +106,24 @@ class Checkpoint:
             read_batches(batches) if batches.is_file() else None,
         )
 
+    def read_position(self, device: torch.device) -> Position | None:
+        """Where within an epoch training goes on; None for its beginning.
+
+        Raises:
+            RunError: the file holds something else.
+        """
+        if not self.state.batches:
+            return None
+        path = self.path / POSITION
+        try:
+            position = Position(self.state.batches, self.state.epoch_seconds, safetensors.torch.load_file(path))
+            position.check(device)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RunError(f"{path}: can't be read as the state of an epoch ({error}). Start a new run.") from error
+        return position
+
     def restore_weights(self, learn: RadiographLearner) -> None:
-        """Load the weights of the last finished epoch, or their average where they are averaged.
+        """Load the weights that it is of, or their average where they are averaged.
 
         Raises:
             WeightsError: they are of another network.
@@ -149,17 +170,28 @@ class Snapshot:
     copied: Any
 
     @classmethod
-    def of(cls, learn: RadiographLearner, history: History, *, copy: bool) -> Snapshot:
-        """The state of training; a copy on its device where training is to go on before it is written."""
+    def of(
+        cls, learn: RadiographLearner, history: History, position: Position | None = None, *, copy: bool
+    ) -> Snapshot:
+        """The state of training, at the end of an epoch or within one; a copy on its device where training is to go on
+        before it is written.
+        """
         average, scalars, optimizer = learn.average, list[dict[str, Any]](), dict[str, Tensor]()
         for i, entry in enumerate(learn.opt.state_dict()["state"]):
             scalars.append({key: value for key, value in entry.items() if not isinstance(value, Tensor)})
             optimizer.update({f"{i}.{key}": value for key, value in entry.items() if isinstance(value, Tensor)})
-        tensors = {MODEL if average is None else AVERAGE: learn.model.state_dict(), OPTIMIZER: optimizer}
-        state = {"rows": [*history.rows], "best_epoch": history.best_epoch, "optimizer": scalars}
-        if average is not None:
-            tensors[MODEL] = average.weights()
+        tensors = {OPTIMIZER: optimizer}
+        state: dict[str, Any] = {"rows": [*history.rows], "best_epoch": history.best_epoch, "optimizer": scalars}
+        if average is None:
+            tensors[MODEL] = learn.model.state_dict()
+        else:
+            tensors[MODEL], tensors[AVERAGE] = average.state_dicts()
             state["averaged_steps"] = average.steps
+        if scaler := vars(learn).get("scaler"):  # within a fit in fp16
+            state["scaler"] = scaler.state_dict()
+        if position is not None:
+            tensors[POSITION] = dict(position.tensors)
+            state |= {"batches": position.batches, "epoch_seconds": position.seconds}
         copied = None
         if copy:
             tensors = {file: {name: t.detach().clone() for name, t in of.items()} for file, of in tensors.items()}
@@ -227,7 +259,8 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None
     Args:
         folder: of the checkpoint.
         snapshot: what it is written from.
-        best: the file of the best weights; None where they are those of the last epoch.
+        best: the file of the best weights; None where they are those of the last epoch. Before the first one's end
+            there are none.
 
     Raises:
         RunError: the folder can't be made.
@@ -243,11 +276,13 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None
             save_tensors({key: tensor.detach() for key, tensor in tensors.items()}, fresh / name)
         write_batches(fresh / BATCHES, snapshot.batches)
         write_json(fresh / STATE, snapshot.state)
-        link_or_copy(best or fresh / shown, fresh / BEST)
-        if best is None:
-            digests = dict.fromkeys((shown, BEST), file_digest(fresh / shown))
-        else:
-            digests = dict(zip([BEST], known_digests(best)[-1:], strict=False))
+        digests: dict[str, str] = {}
+        if snapshot.state["rows"]:
+            link_or_copy(best or fresh / shown, fresh / BEST)
+            if best is None:
+                digests = dict.fromkeys((shown, BEST), file_digest(fresh / shown))
+            else:
+                digests = dict(zip([BEST], known_digests(best)[-1:], strict=False))
         write_checksums(fresh, digests)
         if folder.exists():
             folder.rename(old)
@@ -260,14 +295,11 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None
 
 
 def find_checkpoint(folder: Path, *, checksums: bool) -> tuple[Checkpoint | None, str]:
-    """The newest checkpoint that is whole, and why a newer one is not; None where no epoch was finished.
+    """The newest checkpoint that is whole, or None, and why newer ones are not, or "".
 
     Args:
         folder: of the checkpoint.
         checksums: as in `Checkpoint.read`.
-
-    Raises:
-        RunError: there are checkpoints, but none is whole.
     """
     problems: list[str] = []
     for path in (folder, _before(folder)):
@@ -275,13 +307,11 @@ def find_checkpoint(folder: Path, *, checksums: bool) -> tuple[Checkpoint | None
             return Checkpoint.read(path, checksums=checksums), " ".join(problems)
         except RunError as error:
             problems.append(str(error))
-    if folder.exists() or _before(folder).exists():
-        raise RunError(f"{problems[0]} There is no whole checkpoint of the epoch before. Start a new run.")
-    return None, ""
+    return None, problems[0] if folder.exists() or _before(folder).exists() else ""
 
 
 def replace_damaged(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """Put the checkpoint of the epoch before in the place of one that is damaged or gone.
+    """Put the checkpoint before in the place of one that is damaged or gone.
 
     Raises:
         WriteError: the folder can't be written to.
@@ -293,6 +323,11 @@ def replace_damaged(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
         except OSError as error:
             raise WriteError(f"{folder}: can't be written ({error.strerror}).") from error
     return Checkpoint(folder, checkpoint.state)
+
+
+def _require_files(path: Path, names: Sequence[str]) -> None:
+    if missing := [name for name in names if not (path / name).is_file()]:
+        raise RunError(f"{path}: lacks {', '.join(missing)}; the checkpoint is damaged.")
 
 
 def _before(folder: Path) -> Path:

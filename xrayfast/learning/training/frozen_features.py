@@ -228,9 +228,17 @@ class FeatureLoader:
     def __len__(self) -> int:
         return len(self.loader)
 
+    @property
+    def n_done(self) -> int:
+        """As of its loader."""
+        done: int = self.loader.n_done
+        return done
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.loader.randomize()
         order, own = torch.tensor(self.loader.get_idxs()), self.loader.own
+        if self.loader.going_on is not None:
+            self.loader.going_on.restore()
         n_views, device = len(self.features), self.loader.device
         for rows in order.split(self.loader.bs):
             if self.loader.drop_last and len(rows) < self.loader.bs:

@@ -179,6 +179,13 @@ class RadiographLearner(Learner):
             if self.average is not None:
                 self.average.finish()
 
+    def all_batches(self) -> None:
+        """fastai's; of an epoch that goes on, batches have the numbers that they have in the whole epoch."""
+        self.n_iter: int = len(self.dl)
+        done: int = getattr(self.dl, "n_done", 0)
+        for number, batch in enumerate(self.dl if done < self.n_iter else (), done):
+            self.one_batch(number, batch)
+
     def validation_context(self, cbs: Any = None, inner: bool = False) -> ContextManagers:
         """fastai's, in which `validate` and `get_preds` run; the recorder keeps what the last fit recorded."""
         return ContextManagers([_keep_records(self.recorder), super().validation_context(cbs, inner)])

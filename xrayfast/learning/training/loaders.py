@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from textwrap import fill
@@ -67,8 +68,8 @@ from xrayfast.learning.fastai_api import (
 )
 from xrayfast.learning.own_dataloaders import describe_dataloaders, image_shape
 from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.training.optional.progressive import Shrink
 from xrayfast.learning.training.optional.sampling import draw_balanced, sampling_weights
-from xrayfast.learning.training.progressive import Shrink
 from xrayfast.own_code import OWN, name_of, separate_code
 from xrayfast.progress import show_progress
 
@@ -228,6 +229,19 @@ class _OpenPipeline(Pipeline):
         super().add([t if isinstance(t, Transform) else Transform(t) for t in L(ts)], items, train_setup)
 
 
+@dataclass(frozen=True, eq=False)
+class GoingOn:
+    """Where an epoch goes on that was stopped: its first batches are not read.
+
+    Attributes:
+        batches: how many are done.
+        restore: sets the generators to what they were after those.
+    """
+
+    batches: int
+    restore: Callable[[], None]
+
+
 class RadiographDL(TfmdDL):
     """A DataLoader that reads the images of a manifest a batch at a time, without a transform per image.
 
@@ -239,9 +253,11 @@ class RadiographDL(TfmdDL):
         rows: the images of the last epoch in their order, by their place in the dataset.
         feed: gives the same batches on the device; None where this loader reads them.
         own: the rows of each batch that a rank reads; None for all.
+        going_on: where the epoch goes on; None for its beginning.
     """
 
     own: OwnRows | None = None
+    going_on: GoingOn | None = None
     sampling_weights: NDArray[np.float64] | None = None
     rows: Sequence[int] = ()
     feed: DeviceFeed | None = None
@@ -261,10 +277,28 @@ class RadiographDL(TfmdDL):
     def __iter__(self) -> Iterator[Any]:
         """The batches of an epoch on the device, after the batch transforms; of a rank its own rows."""
         batches = super().__iter__() if self.feed is None or self._table is None else self._fed()
+        if self.going_on is not None:
+            batches = self._go_on(batches, self.going_on.restore)
         if self.own is not None:
-            for start in range(0, len(self) * self.bs, self.bs):
+            for start in range(self.n_done * self.bs, len(self) * self.bs, self.bs):
                 self.own.total = min(self.bs, self.n - start)
                 yield next(batches)
+        yield from batches
+
+    @property
+    def n_done(self) -> int:
+        """Batches of the epoch that are done before it goes on."""
+        return self.going_on.batches if self.going_on else 0
+
+    def _go_on(self, batches: Iterator[Any], restore: Callable[[], None]) -> Iterator[Any]:
+        """The batches; `restore` is called between reading the first one, before which loaders draw, and varying it."""
+        transforms, self.after_batch.fs = self.after_batch.fs, L()
+        try:
+            first = next(batches)
+        finally:
+            self.after_batch.fs = transforms
+        restore()
+        yield self.after_batch(first)
         yield from batches
 
     def _fed(self) -> Iterator[Any]:
@@ -295,9 +329,9 @@ class RadiographDL(TfmdDL):
         return draw_balanced(self.sampling_weights, self.rng)
 
     def get_idxs(self) -> Any:
-        """fastai's, which are kept."""
+        """fastai's, which are kept, from the batch on where the epoch goes on."""
         self.rows = super().get_idxs()
-        return self.rows
+        return self.rows[self.n_done * self.bs :] if self.going_on else self.rows
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[Any, ...]]:
         """Batches of (N, 1, side, side) uint8 images and their targets."""

@@ -384,6 +384,26 @@ class TrainRecorder(Callback):
         self.lrs.append(float(self.opt.hypers[-1]["lr"]))
         self.lowest_lrs.append(float(self.opt.hypers[self.frozen_groups]["lr"]))
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """What is kept of the epoch's batches so far."""
+        rates = {"lrs": self.lrs, "lowest_lrs": self.lowest_lrs}
+        found = {name: torch.tensor(values, dtype=torch.float64) for name, values in rates.items()}
+        found["losses"] = torch.stack(self.losses)
+        found |= {"total": torch.as_tensor(self.total), "weight": torch.as_tensor(self.weight)}
+        if self.outputs.outputs:
+            found |= {"outputs": torch.cat(self.outputs.outputs), "targets": torch.cat(self.outputs.targets)}
+        return {name: tensor.as_subclass(torch.Tensor) for name, tensor in found.items()}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on after the batches whose `state` this is; no callback has skipped one."""
+        on_device = {name: tensor.to(self.dls.device) for name, tensor in state.items()}
+        self.losses, self.lrs = [*on_device["losses"]], state["lrs"].tolist()
+        self.lowest_lrs, self.places = state["lowest_lrs"].tolist(), [*range(len(self.lrs))]
+        self.total, self.weight = on_device["total"], on_device["weight"]
+        if "outputs" in state:
+            self.outputs.outputs = [*on_device["outputs"].split(self.dls.train.bs)]
+            self.outputs.targets = [*on_device["targets"].split(self.dls.train.bs)]
+
     def read_losses(self) -> list[float]:
         """The losses of the epoch's batches so far, read from the device at once."""
         losses: list[float] = torch.stack(self.losses).tolist() if self.losses else []

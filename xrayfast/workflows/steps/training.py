@@ -1,4 +1,4 @@
-"""The phases of a run, one after the other, each epoch saved as it ends."""
+"""The phases of a run, one after the other, each epoch saved as it ends, or where it is stopped."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.lr_find import range_test
 from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.optional.batch_norm import backbone_norms
+from xrayfast.learning.training.optional.progressive import resize_progressively, sizes_by_epoch
 from xrayfast.learning.training.phases import Phase, plan_phases, run_phase, unfreeze_phase
-from xrayfast.learning.training.progressive import resize_progressively, sizes_by_epoch
+from xrayfast.learning.training.position import EpochPosition, Position
 from xrayfast.option_effects import PlanFacts
 from xrayfast.own_code import show_setting
 from xrayfast.progress import Reporter
@@ -183,7 +184,7 @@ class Training:
         interrupted: called after each batch; training stops with a KeyboardInterrupt if it returns True.
         world: the ranks; rank zero saves the epochs.
         threads: of torch, chosen anew for each epoch.
-        checkpoint: of the last epoch in `history`; None before the first.
+        checkpoint: of the last epoch in `history`, or within the one after it; None before the first.
     """
 
     run: Run
@@ -243,21 +244,31 @@ class Training:
             stopped = start > 0 and patience is not None and history.stale_epochs(first_epoch, sizes[-1]) >= patience
             if start < epochs and not stopped:
                 unfreeze_phase(learn, phase)
-                if start and self.checkpoint:
-                    self.checkpoint.restore_phase(learn)
+                position, scaler = None, dict[str, float]()
+                if (checkpoint := self.checkpoint) and first_epoch <= done and (start or checkpoint.state.batches):
+                    checkpoint.restore_phase(learn)
+                    position, scaler = checkpoint.read_position(learn.dls.device), checkpoint.state.scaler
                 if features and not (n_cached and features.key == cache_key(learn, n_cached, scheduled.views)):
                     features = None  # frees its memory before the next cache is filled
                 if n_cached and features is None:
                     features = self._cache_features(scheduled)
                 self.reporter.phase(phase)
                 recorder = TrainRecorder(phase.frozen_groups, data.task, len(data.labels))
-                save = partial(self._save_epoch, writer)
+                save = partial(self._save, writer)
                 epoch_checkpoint = EpochCheckpoint(
                     history, phase, first_epoch, monitor, patience, save, self.reporter, sizes, recorder
                 )
-                progress = BatchProgress(self.reporter, first_epoch, self.interrupted, alone=self.world.world_size == 1)
-                threads = AdaptThreads(self.threads, self._note_threads)
-                callbacks = [threads, EpochSeeds(settings.seed, first_epoch), recorder, progress, epoch_checkpoint]
+                within = None if learn.own_cbs else partial(self._save, writer, False)
+                callbacks = [
+                    AdaptThreads(self.threads, self._note_threads),
+                    EpochSeeds(settings.seed, first_epoch),
+                    recorder,
+                    BatchProgress(self.reporter, first_epoch, alone=self.world.world_size == 1),
+                    epoch_checkpoint,
+                    EpochPosition(
+                        epoch_checkpoint, self.interrupted, within, self.world.is_rank_zero, position, scaler
+                    ),
+                ]
                 on_features = training_on_features(learn, features) if features else nullcontext()
                 with on_features, resize_progressively(learn, sizes):
                     run_phase(
@@ -323,11 +334,11 @@ class Training:
             f"weights of its best epoch, {self.history.best_epoch}, not calibrated. Resumed, it would diverge again."
         )
 
-    def _save_epoch(self, writer: CheckpointWriter, improved: bool) -> None:
+    def _save(self, writer: CheckpointWriter, improved: bool, position: Position | None = None) -> None:
         """Save the checkpoint, and then what the run has of it; on rank zero only."""
         if not self.world.is_rank_zero:
             return
-        snapshot = Snapshot.of(self.learn, self.history, copy=writer.in_thread)
+        snapshot = Snapshot.of(self.learn, self.history, position, copy=writer.in_thread)
 
         def write() -> None:
             save_checkpoint(self.run.checkpoint, snapshot, None if improved else self.run.new_model_path)
@@ -337,11 +348,14 @@ class Training:
 
 
 def publish_epochs(run: Run, rows: list[Row]) -> None:
-    """Write `history.csv`, `batches.csv` and `model.safetensors` of a run as its checkpoint has them.
+    """Write `history.csv`, `batches.csv` and `model.safetensors` of a run as its checkpoint has them, if an epoch is
+    finished.
 
     Raises:
         WriteError: the folder can't be written to.
     """
+    if not rows:
+        return
     run.write_history(rows)
     for name, path in ((BATCHES, run.new_batches_path), (BEST, run.new_model_path)):
         saved = run.checkpoint / name

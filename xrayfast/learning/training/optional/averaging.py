@@ -89,9 +89,11 @@ class AverageWeights(Callback):
 
     after_cancel_fit = after_train  # before callbacks such as LRFinder restore weights
 
-    def weights(self) -> dict[str, Tensor]:
-        """The state dict of the network with its weights, where it has the average."""
-        return {**self.model.state_dict(), **(self.others if self.swapped else {})}
+    def state_dicts(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The network's with its weights, and with their average."""
+        own: dict[str, Tensor] = self.model.state_dict()
+        other = {**own, **self.others}
+        return (other, own) if self.swapped else (own, other)
 
     def _swap(self) -> None:
         """Exchange the network's values with those in `others`."""

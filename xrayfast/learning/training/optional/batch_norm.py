@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from xrayfast.learning.distributed.rows import OwnRows
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.model.layers import LayerGroup
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
@@ -53,6 +54,25 @@ class PreciseBatchNorm(Callback):
             self.batches.append((self.xb, len(self.yb[0])))
             while sum(images for _, images in self.batches) - self.batches[0][1] >= IMAGES:
                 self.batches.popleft()
+
+    def state(self, left: int, own: OwnRows | None) -> list[Tensor]:
+        """The kept batches, of all ranks' images, where the epoch has too few images left to do without them.
+
+        Args:
+            left: images of the epoch that are still to come.
+            own: this rank's rows; all ranks call then.
+        """
+        found = []
+        for (images,), total in self.batches if left < IMAGES else ():
+            if own is not None:
+                own.total = total
+            plain = images.as_subclass(Tensor)
+            found.append(plain if own is None else own.gather(plain))
+        return found
+
+    def restore(self, batches: Iterable[Tensor], own: OwnRows | None) -> None:
+        """Keep batches of which `state` gave the images."""
+        self.batches.extend(((batch if own is None else own.take(batch),), len(batch)) for batch in batches)
 
     def after_train(self) -> None:
         """Compute the statistics."""

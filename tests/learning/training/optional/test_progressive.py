@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import xrayfast as xf
 from xrayfast.learning.fastai_api import Callback
-from xrayfast.learning.training.progressive import resize_progressively, sizes_by_epoch
+from xrayfast.learning.training.optional.progressive import resize_progressively, sizes_by_epoch
 
 SIZES = st.lists(st.integers(32, 300), min_size=1, max_size=5, unique=True).map(lambda found: tuple(sorted(found)))
 
