@@ -28,10 +28,10 @@ BATCHES, VALID = 4, 1
 """Of an epoch: of 8 images, the last of 5."""
 
 OPTIONS = {
-    "head and layers": {"freeze_epochs": 1, "epochs": 1, "reuse_frozen": "off", "ema": None, "test_fraction": 0.2},
+    "head and layers": {"freeze_epochs": 1, "epochs": 1, "reuse_frozen": "off", "ema": None},
     "cached features": {"freeze_epochs": 2, "epochs": 1, "reuse_frozen": "on", "balanced_sampling": True},
     "steps of three batches": {"accumulate": 3, "clip_grad": 0.5, "loss": "focal", "class_weights": "auto"},
-    "mixed images": {"mixup": 0.3, "cutmix": 0.5, "progressive": (24, 32)},
+    "mixed images": {"mixup": 0.3, "cutmix": 0.5, "size": 48, "progressive": (32, 48)},
     "workers": {"workers": 2, "epochs": 1},
     "on the device": {"data_on_device": "on", "epochs": 1, "optimizer": "sgd", "lr": 0.01},
     "bf16": {"precision": "bf16", "epochs": 1, "schedule": "flat-cos", "precise_bn": False},

@@ -112,6 +112,7 @@ def test_weights_that_have_changed_before_the_first_epoch_are_refused(tiny_run, 
     copy = shutil.copytree(tiny_run.path, tmp_path / "copy", ignore=shutil.ignore_patterns("checksums.txt"))
     with pytest.raises(Interrupted):
         xf.fit(data_dir, runs=tmp_path, name="r", epochs=2, interrupted=StopAfter(1), **SMALL | {"weights": copy})
+    shutil.rmtree(tmp_path / "r/checkpoint")
     state = read_weights(copy / "model.safetensors")
     xf.learning.model.weights.save_tensors(state | {"1.8.weight": state["1.8.weight"] + 1}, copy / "model.safetensors")
     with pytest.raises(RunError, match=r"the weights that it started from, .*copy, have changed since"):

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ def generator_states(device: torch.device) -> dict[str, Tensor]:
     CUDA device, Python's and NumPy's.
     """
     _, python, gauss = random.getstate()
-    _, key, *rest = np.random.get_state()
+    _, key, *rest = cast("tuple[Any, ...]", np.random.get_state())
     states = {
         "torch": torch.get_rng_state(),
         "python": torch.tensor([*python, math.nan if gauss is None else gauss], dtype=torch.float64),

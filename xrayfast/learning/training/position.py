@@ -77,7 +77,7 @@ class EpochPosition(Callback):
         interrupted: called after each batch; training stops when it returns True.
         save: writes a checkpoint there; None where callbacks of the user's own train too, whose state nobody knows.
         main: whether this rank writes it.
-        kept: where the first epoch of the fit goes on; None for its beginning.
+        position: where the first epoch of the fit goes on; None for its beginning.
         scale: of fp16's gradients, at the beginning of the fit.
     """
 
@@ -89,33 +89,33 @@ class EpochPosition(Callback):
         interrupted: Callable[[], bool],
         save: Callable[[Position], None] | None,
         main: bool,
-        kept: Position | None,
+        position: Position | None,
         scale: Mapping[str, float],
     ) -> None:
         self.of_epoch, self.interrupted, self.save, self.main = epoch, interrupted, save, main
-        self.kept, self.scale, self.stop = kept, scale, False
+        self.position, self.scale, self.stop = position, scale, False
 
     def before_train(self) -> None:
         """Go on where the first epoch is, after all that begins epochs anew."""
         self.saved = time.perf_counter()
-        kept, self.kept = self.kept, None
+        position, self.position = self.position, None
         scale, self.scale = self.scale, {}
         scaler = vars(self.learn).get("scaler")
         if scaler is not None and scaler.state_dict().keys() == scale.keys() != set():
             scaler.load_state_dict(scale)
-        if kept is None:
+        if position is None:
             return
-        self.of_epoch.began -= kept.seconds
-        self.of_epoch.train_batches.restore(kept.group("batches"))
+        self.of_epoch.began -= position.seconds
+        self.of_epoch.train_batches.restore(position.group("batches"))
         for loss in self.of_epoch.train_batches.losses:
             self.recorder.smooth_loss.accumulate(SimpleNamespace(loss=loss))
         for cb in self._of_class(PreciseBatchNorm):
-            images = kept.group("images")
+            images = position.group("images")
             cb.restore((images[str(i)].to(self.dls.device) for i in range(len(images))), self.dls.train.own)
-        for _ in range(kept.batches):  # rounded as in the whole epoch
+        for _ in range(position.batches):  # rounded as in the whole epoch
             self.learn.pct_train += 1.0 / (len(self.dls.train) * self.n_epoch)
-        restore = partial(restore_generators, kept.group("generators"), self.dls.device)
-        self.dls.train.going_on = GoingOn(kept.batches, restore)
+        restore = partial(restore_generators, position.group("generators"), self.dls.device)
+        self.dls.train.going_on = GoingOn(position.batches, restore)
 
     def after_train(self) -> None:
         """The next epoch begins at its first batch."""
