@@ -219,6 +219,15 @@ def dicoms(root, *who):
     return make(root, *(f"{label}/{label}_{name}_{i}.dcm" for label in "ab" for i, name in enumerate(who)))
 
 
+def test_copies_by_name_do_not_hide_the_studies_of_headers(tmp_path, headers):
+    dicoms(tmp_path, "x", "x", "y")
+    make(tmp_path, "a/1.png", "a/1_flip.png")
+    data = opened(tmp_path)
+    studies = data.table.set_index("image")["study"]
+    assert studies["a/a_x_0.dcm"] == studies["a/a_x_1.dcm"] != studies["a/a_y_2.dcm"] and studies["a/a_y_2.dcm"]
+    assert studies["a/1.png"] == studies["a/1_flip.png"] not in (None, studies["a/a_x_0.dcm"])
+
+
 def test_headers_tell_patients_and_more(tmp_path, headers):
     dicoms(tmp_path, "secret", "secret", "other", "unknown", "nobody")
     make(tmp_path, "a/plain.png")

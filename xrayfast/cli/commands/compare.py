@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -185,7 +187,11 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
                 _p(row["p_corrected"]),
                 None if row["significant"] is None else "yes" if row["significant"] else "no",
             )
-            for row in (sorted(tested, key=lambda row: row["p"])[:MOST_TESTS] if too_many else tested)
+            for row in (
+                sorted(tested, key=lambda row: 1.0 if row["p"] is None else row["p"])[:MOST_TESTS]
+                if too_many
+                else tested
+            )
         ],
         text_columns=2,
     )
@@ -228,10 +234,15 @@ def _sizes(row: dict[str, Any]) -> tuple[str, int, str | None, str | None]:
     )
 
 
-def _p(value: float) -> str:
-    """Format a p-value with three digits, or as below 0.001.
+def _smallest_p(row: Mapping[str, Any]) -> float:
+    """The key by which tests are sorted; one whose p is not defined comes last."""
+    return math.inf if row["p"] is None else float(row["p"])
 
-    >>> _p(0.0004), _p(0.0312)
-    ('<0.001', '0.031')
+
+def _p(value: float | None) -> str:
+    """Format a p-value with three digits, or as below 0.001; a dash where it is not defined.
+
+    >>> _p(0.0004), _p(0.0312), _p(None)
+    ('<0.001', '0.031', '–')
     """
-    return "<0.001" if value < 0.001 else format_cell(value)
+    return "<0.001" if value is not None and value < 0.001 else format_cell(value)

@@ -307,7 +307,8 @@ def _read_headers(records: ImageRecords, keyword: str) -> None:
         records.notes.append(f"Patients from the DICOM headers ({keyword}): {people} on {on} of {len(found)} files.")
     if not found:
         return
-    records.studies = records.studies or [header.study if header else "" for header in headers]
+    grouped = records.studies or [""] * len(headers)  # by names, as copies are
+    records.studies = [(header and header.study) or group for header, group in zip(headers, grouped, strict=True)]
     records.sexes = records.sexes or parse_sexes([header.sex if header else "" for header in headers])[0]
     records.views = records.views or parse_views([header.view if header else "" for header in headers])
     if records.ages is None:
