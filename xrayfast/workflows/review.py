@@ -15,7 +15,7 @@ from pydantic import Field
 from xrayfast.audit.label_issues import rank_labels
 from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.corrections import COLUMNS, read_corrections
-from xrayfast.errors import ConfigError, RunError, plural, shorten
+from xrayfast.errors import ConfigError, RunError, WriteError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import make_output_folder, write_csv, write_text
 from xrayfast.predictions import Predictions
@@ -80,6 +80,8 @@ def review(
         WriteError: the output can't be written.
     """
     folder = None if output is None else Path(output)
+    if folder and folder.exists() and not folder.is_dir():
+        raise WriteError(f"{folder}: is not a folder; expected one, or a new name. Choose another with --output.")
     for file in () if folder is None else (folder / CORRECTIONS, folder / PAGE):
         if file.exists():
             raise RunError(
