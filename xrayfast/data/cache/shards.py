@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.data.images.reader import Pixels
+from xrayfast.errors import WriteError
 from xrayfast.files import replace_atomically
 
 SHARD_SUFFIX = ".pictures"
@@ -156,8 +157,11 @@ def write_shard(folder: Path, side: int, entries: Sequence[Entry]) -> Path:
     """
     path = folder / (secrets.token_hex(8) + SHARD_SUFFIX)
     head = _make_head(side, entries)
-    with replace_atomically(path) as temporary:
+    try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{folder}: can't be made ({error.strerror}), and decoded images go there.") from error
+    with replace_atomically(path) as temporary:
         _write(temporary, head, entries)
     return path
 
