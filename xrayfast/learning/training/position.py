@@ -75,7 +75,7 @@ class EpochPosition(Callback):
     Args:
         epoch: has the clock of the epoch.
         interrupted: called after each batch; training stops when it returns True.
-        save: writes a checkpoint there; None where callbacks of the user's own train too, whose state is not known.
+        save: writes a checkpoint there; None where callbacks of the user's own train too, whose state is not saved.
         main: whether this rank writes it.
         position: where the first epoch of the fit goes on; None for its beginning.
         scale: of fp16's gradients, at the beginning of the fit.
