@@ -11,6 +11,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
+from xrayfast.errors import signals
 from xrayfast.errors.signals import STOP_SIGNALS, Stopped, StopRequest, handling_signals, raise_stopped
 
 
@@ -59,8 +60,24 @@ def test_the_first_asks_and_the_second_interrupts():
             os.kill(os.getpid(), signal.SIGINT)
     assert type(caught.value) is KeyboardInterrupt
     with pytest.raises(Stopped), handling_signals(), StopRequest().listening():  # within the handlers of a command
+        os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGHUP)
-        os.kill(os.getpid(), signal.SIGHUP)
+
+
+def test_a_signal_that_is_sent_on_to_a_process_that_has_it_is_one(monkeypatch):
+    """torchrun's does, and timeout's; Ctrl-C twice is meant twice."""
+    stop = StopRequest()
+    with stop.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop() and stop.exit_code == 143
+        monkeypatch.setattr(signals, "SENT_TWICE", 0.0)
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+    monkeypatch.undo()
+    with pytest.raises(KeyboardInterrupt), StopRequest().listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

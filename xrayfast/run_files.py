@@ -239,6 +239,14 @@ def _epoch_row(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+ROWS, ROWS_BEFORE = "rows", "rows_before"
+"""The finished epochs in a checkpoint of an epoch's end, and in one within the epoch after them.
+
+Versions before 0.11 ignore what else the latter has, and would train the whole epoch anew from weights within it:
+without `rows` they refuse it.
+"""
+
+
 class CheckpointState(_File):
     """`checkpoint/state.json`: the finished epochs, and what else training needs to go on.
 
@@ -252,7 +260,9 @@ class CheckpointState(_File):
         optimizer: for each parameter the values of its state that are no tensors.
     """
 
-    rows: list[Annotated[dict[str, Any], AfterValidator(_epoch_row)]]
+    rows: list[Annotated[dict[str, Any], AfterValidator(_epoch_row)]] = Field(
+        validation_alias=AliasChoices(ROWS, ROWS_BEFORE)
+    )
     best_epoch: PositiveInt | None
     batches: NonNegativeInt = 0
     epoch_seconds: _NonNegativeFloat = 0.0

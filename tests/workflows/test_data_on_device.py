@@ -71,7 +71,7 @@ def test_a_checkpoint_that_a_thread_cannot_write_ends_training(data, tmp_path, m
     epochs = []
 
     def full(folder, snapshot, best):
-        epochs.append(len(snapshot.state["rows"]))
+        epochs.append(len(snapshot.rows))
         raise WriteError(f"{folder}: can't be written (no space).")
 
     monkeypatch.setattr(training, "save_checkpoint", full)
@@ -95,7 +95,7 @@ def test_a_snapshot_stays_as_it_was_while_training_goes_on(data):
                 tensor.add_(1)
             for entry in learn.opt.state_dict()["state"]:
                 [value.add_(1) for value in entry.values() if isinstance(value, torch.Tensor)]
-    assert taken[True].state["rows"] == [{"epoch": 1}]
+    assert taken[True].rows == [{"epoch": 1}]
     for file, tensors in before.items():
         assert tensors and all(torch.equal(taken[True].tensors[file][name], t) for name, t in tensors.items())
         assert not any(torch.equal(taken[False].tensors[file][name], t) for name, t in tensors.items()), file

@@ -118,7 +118,9 @@ def test_what_fails_because_of_a_signal_is_no_failure(data, tmp_path):
         send(signal.SIGTERM)()
         raise OSError(5, "Input/output error")
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(
+        Interrupted, match=r"0 finished epochs; what followed begins again.*Input/output error\. Resume"
+    ):
         xf.fit(data, runs=tmp_path, name="r", interrupted=CallAfter(2, fail), **OPTIONS)
     assert xf.Run(tmp_path / "r").info.status == "interrupted"
 

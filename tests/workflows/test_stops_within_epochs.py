@@ -2,8 +2,12 @@
 
 import contextlib
 import json
+import multiprocessing
+import os
 import shutil
 import signal
+import subprocess
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -202,3 +206,30 @@ def test_wherever_it_is_stopped_a_run_ends_with_the_same_bytes(data, tmp_path, o
                 warnings.simplefilter("ignore")
                 xf.resume(run)
         assert_same(Run(run), whole)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="tells who sent a signal")
+def test_a_signal_to_the_whole_job_leaves_the_workers_to_the_batch(data, tmp_path):
+    """As SLURM, systemd and `kill -- -GROUP` send it."""
+
+    def stop():
+        workers = [str(child.pid) for child in multiprocessing.active_children()]
+        subprocess.run(["kill", "-TERM", str(os.getpid()), *workers], check=True)
+        time.sleep(0.3)
+        counts.extend([len(workers), len(multiprocessing.active_children())])
+
+    counts, options = [], SETTINGS | {"workers": 2, "batch_size": 3}
+    with pytest.raises(Interrupted, match="0 finished epochs and 2 of 10 batches of epoch 1") as caught:
+        xf.fit(data, runs=tmp_path, name="r", interrupted=CallAfter(2, stop), **options)
+    assert caught.value.exit_code == 143
+    assert counts == [2, 2]
+    assert not multiprocessing.active_children()
+
+
+def test_versions_that_know_no_place_within_an_epoch_refuse_it(stopped):
+    """They read `rows`, and would train the epoch from its beginning with weights from its middle."""
+    of_whole, within = (
+        json.loads((stopped.path / name / "state.json").read_text()) for name in ("checkpoint.old", "checkpoint")
+    )
+    assert "rows" in of_whole and "batches" not in of_whole
+    assert "rows" not in within and within["rows_before"] == of_whole["rows"] and within["batches"] == 1

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
@@ -89,6 +90,22 @@ def leave_signals_to_parent(numbers: tuple[int, ...] = STOP_SIGNALS) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def end_by_parent_alone() -> None:
+    """Let SIGTERM end this process where its parent sends it, and ignore what reaches the whole job: the parent may
+    need it until it stops. Where the system can't tell the two, as macOS and Windows, either ends it.
+    """
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_obey_parent, daemon=True).start()
+
+
+def _obey_parent() -> None:
+    if hasattr(signal, "sigwaitinfo"):
+        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+
 class _StartArguments(TypedDict, total=False):
     preexec_fn: Callable[[], None]
 
@@ -110,6 +127,12 @@ def ending_with_parent() -> _StartArguments:
     return {"preexec_fn": ask_for_signal}
 
 
+SENT_TWICE = 1.0
+"""Seconds in which a signal that comes again is the same one: what stops the whole job reaches torchrun and timeout
+too, which send it on.
+"""
+
+
 class StopRequest:
     """Whether a signal asked to stop, also where what it raised was swallowed or turned into another exception.
 
@@ -119,18 +142,24 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.asked, self.exit_code = False, INTERRUPTED
+        self._number, self._came = 0, 0.0
 
     def __call__(self) -> bool:
         """Whether one came."""
         return self.asked
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        again = number == self._number != signal.SIGINT and time.monotonic() - self._came < SENT_TWICE
+        if self.asked and not again:
             raise_stopped(number, frame)
-        self.asked, self.exit_code = True, exit_code_of(number)
+        if not self.asked:
+            self.asked, self.exit_code = True, exit_code_of(number)
+            self._number, self._came = number, time.monotonic()
 
     def listening(self) -> AbstractContextManager[None]:
-        """Within the block the first signal is remembered only, the second interrupts at once."""
+        """Within the block the first signal is remembered only, a second one interrupts at once unless it is the
+        first, sent twice.
+        """
         return handling_signals(self._handle)
 
     @contextmanager

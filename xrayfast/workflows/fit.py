@@ -35,7 +35,7 @@ from xrayfast.data.labels.positive_class import describe_positive_class, positiv
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.assign import NO_PATIENTS
 from xrayfast.data.splits.stratify import Split
-from xrayfast.errors import ConfigError, Interrupted, ReadError, RunError, WriteError, plural, shorten
+from xrayfast.errors import ConfigError, Interrupted, ReadError, RunError, WriteError, plural, shorten, truncate
 from xrayfast.errors.advice import quoted
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
@@ -629,6 +629,9 @@ def _train_and_record(training: Training) -> None:
                 done += str(error).rstrip(".")
             elif isinstance(error, WriteError):
                 done += f"; the checkpoint can't be saved: {error}".rstrip(".")
+            elif not isinstance(error, KeyboardInterrupt):
+                failure = truncate(" ".join(str(error).split()), 300).rstrip(".")
+                done += f"; what followed begins again, as it failed: {failure}"
             raise Interrupted(
                 f"Stopped after {done}. Resume with: {again}",
                 getattr(error, "exit_code", stop.exit_code),

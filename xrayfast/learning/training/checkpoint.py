@@ -35,11 +35,11 @@ from xrayfast.files import (
     write_json,
 )
 from xrayfast.learning.model.weights import load_weights, save_tensors
-from xrayfast.learning.training.callbacks import History
+from xrayfast.learning.training.callbacks import History, Row
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.position import Position
 from xrayfast.run import OLD_HISTORY_COLUMNS
-from xrayfast.run_files import CheckpointState, read_typed
+from xrayfast.run_files import ROWS, ROWS_BEFORE, CheckpointState, read_typed
 
 MODEL, BEST, OPTIMIZER = "model.safetensors", "best.safetensors", "optimizer.safetensors"
 AVERAGE, POSITION = "average.safetensors", "position.safetensors"
@@ -159,12 +159,14 @@ class Snapshot:
 
     Attributes:
         tensors: of each file but the best weights'.
+        rows: of the finished epochs.
         state: of `state.json`.
         batches: of the finished epochs.
         copied: of tensors that were copied on CUDA, the event after which they are complete; else None.
     """
 
     tensors: dict[str, dict[str, Tensor]]
+    rows: list[Row]
     state: dict[str, Any]
     batches: pd.DataFrame
     copied: Any
@@ -180,8 +182,9 @@ class Snapshot:
         for i, entry in enumerate(learn.opt.state_dict()["state"]):
             scalars.append({key: value for key, value in entry.items() if not isinstance(value, Tensor)})
             optimizer.update({f"{i}.{key}": value for key, value in entry.items() if isinstance(value, Tensor)})
-        tensors = {OPTIMIZER: optimizer}
-        state: dict[str, Any] = {"rows": [*history.rows], "best_epoch": history.best_epoch, "optimizer": scalars}
+        tensors, rows = {OPTIMIZER: optimizer}, [*history.rows]
+        state = dict[str, Any]({ROWS if position is None else ROWS_BEFORE: rows, "best_epoch": history.best_epoch})
+        state["optimizer"] = scalars
         if average is None:
             tensors[MODEL] = learn.model.state_dict()
         else:
@@ -197,7 +200,7 @@ class Snapshot:
             tensors = {file: {name: t.detach().clone() for name, t in of.items()} for file, of in tensors.items()}
             if learn.dls.device.type == "cuda":
                 copied = torch.cuda.current_stream(learn.dls.device).record_event()
-        return cls(tensors, state, history.batches, copied)
+        return cls(tensors, rows, state, history.batches, copied)
 
     def on_cpu(self) -> dict[str, dict[str, Tensor]]:
         """The tensors on the CPU; copies are fetched beside what the device computes."""
@@ -277,7 +280,7 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None
         write_batches(fresh / BATCHES, snapshot.batches)
         write_json(fresh / STATE, snapshot.state)
         digests: dict[str, str] = {}
-        if snapshot.state["rows"]:
+        if snapshot.rows:
             link_or_copy(best or fresh / shown, fresh / BEST)
             if best is None:
                 digests = dict.fromkeys((shown, BEST), file_digest(fresh / shown))

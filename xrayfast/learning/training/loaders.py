@@ -38,7 +38,7 @@ from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import ConfigError, ReadError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.errors.signals import STOP_SIGNALS, leave_signals_to_parent
+from xrayfast.errors.signals import STOP_SIGNALS, end_by_parent_alone, leave_signals_to_parent
 from xrayfast.learning.augment import DEFAULT, denormalize, draws_of_view, normalize, random_draws
 from xrayfast.learning.augment import augment as vary
 from xrayfast.learning.device import torch_device
@@ -637,8 +637,9 @@ def _workers(workers: int | None, device: torch.device) -> int:
 
 
 def _init_worker() -> None:
-    """Only SIGTERM ends a worker, by a handler of torch's own."""
+    """Only SIGTERM of the main process ends a worker: it needs the batch that others stop it after."""
     leave_signals_to_parent(tuple(number for number in STOP_SIGNALS if number != signal.SIGTERM))
+    end_by_parent_alone()
 
 
 def _path(row: pd.Series | str | Path | np.ndarray | Image.Image) -> Any:

@@ -342,7 +342,7 @@ class Training:
 
         def write() -> None:
             save_checkpoint(self.run.checkpoint, snapshot, None if improved else self.run.new_model_path)
-            publish_epochs(self.run, snapshot.state["rows"])
+            publish_epochs(self.run, snapshot.rows)
 
         writer.write(write)
 
