@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 from sklearn.metrics import average_precision_score
 
 from tests.metrics.cases import many_labels, one_class
@@ -77,6 +77,20 @@ def test_work_in_parts_gives_the_same(task, monkeypatch):
     parts = intervals(ResampledMetrics(truth, probability, task, groups, prevalence=0.1), resamples=40)
     for (name, one), (_, other) in zip(every(whole), every(parts), strict=True):
         assert (one.low, one.value, one.high) == pytest.approx((other.low, other.value, other.high), abs=1e-12), name
+
+
+@pytest.mark.parametrize("few_errors", [0, 1])
+def test_differences_of_many_cells_are_those_of_few(few_errors, monkeypatch):
+    draw = np.random.default_rng(0)
+    truth = (draw.random((600, 3)) < 0.3).astype(int)
+    noise = draw.normal(size=truth.shape)
+    models = [special.expit(by * (truth - 0.5) + noise) for by in (1.5, 6)]
+    a, b = (ResampledMetrics(truth, models[i], "multi") for i in (few_errors, 1 - few_errors))
+    found = paired_differences(a, b, resamples=20)
+    assert {each.method for each in found.per_label["auroc"]} == {"paired"}
+    monkeypatch.setattr(estimates, "_MANY_CELLS", 0)
+    a, b = (ResampledMetrics(truth, models[i], "multi") for i in (few_errors, 1 - few_errors))
+    assert repr(paired_differences(a, b, resamples=20)) == repr(found)
 
 
 def test_patients_are_left_out_once_each():

@@ -209,7 +209,7 @@ def paired_differences(a: ResampledMetrics, b: ResampledMetrics, resamples: int 
     Raises:
         ValueError: As `intervals`.
     """
-    sides = [SplitEstimates(split) for split in (a, b)]
+    sides = [SplitEstimates(a, [b]), SplitEstimates(b, [a])]
     found, _ = _bca([a, b], sides[0], resamples, seed)
     if a.n_units < MIN_UNITS:
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -51,10 +51,11 @@ class SplitEstimates:
 
     Args:
         split: of which.
+        others: of other models on the same images, with whose estimates these are compared.
     """
 
-    def __init__(self, split: ResampledMetrics) -> None:
-        self._split = split
+    def __init__(self, split: ResampledMetrics, others: Sequence[ResampledMetrics] = ()) -> None:
+        self._split, self._all = split, (split, *others)
         self._labels: dict[tuple[str, int], Estimate | None] = {}
 
     def label(self, metric: Metric, label: int) -> Estimate | None:
@@ -127,15 +128,16 @@ class SplitEstimates:
         if split.truth.size > _MANY_CELLS:
             either = np.stack([(split.truth == cell).any(axis=1) for cell in (1, 0)], axis=1)
             fewest = int(count_patients(either, split.unit)[:, 0].min())
-            if not are_few(fewest, split.overall["auroc_micro"]):
+            if not any(are_few(fewest, each.overall["auroc_micro"]) for each in self._all):
                 return None
         return self._auroc(*map(np.concatenate, zip(*map(split.cells_of, range(split.truth.shape[1])), strict=True)))
 
     @cached_property
     def _aurocs_are_many(self) -> bool:
-        """Whether the AUROC of no label, nor their mean, has any other interval than a bootstrap's."""
-        aurocs = self._split.per_label["auroc"].tolist()
-        pairs = zip(self.rarer, aurocs, strict=True)
+        """Whether the AUROC of no label, nor their mean, has any other interval than a bootstrap's, nor has a
+        difference from the others'.
+        """
+        pairs = (pair for each in self._all for pair in zip(self.rarer, each.per_label["auroc"].tolist(), strict=True))
         few = any(are_few(patients, value) for patients, value in pairs if not math.isnan(value))
         return self._split.truth.size > _MANY_CELLS and not few
 
