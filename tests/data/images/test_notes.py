@@ -368,3 +368,40 @@ def test_few_real_radiographs_have_these_notes(shared):
     files = random.Random(0).sample(files, 300)
     noted = [file for file in files for note in read(file).notes if "half black" in note or "inverted" in note]
     assert len(noted) < 3
+
+
+def framed(pixels, shade=0, share=0.2, turned=0.0):
+    """An image of which a frame of one shade covers a share of each side, as of a collimator that may be turned."""
+    y, x = np.mgrid[-1 : 1 : pixels.shape[0] * 1j, -1 : 1 : pixels.shape[1] * 1j]
+    across, down = x * np.cos(turned) + y * np.sin(turned), y * np.cos(turned) - x * np.sin(turned)
+    return np.where(np.maximum(np.abs(across), np.abs(down)) > 1 - 2 * share, shade, pixels).astype(np.uint8)
+
+
+def covered(film):
+    """With black boxes over text, from and to rows that are sampled."""
+    rows = np.linspace(1, len(film) - 2, 64).round().astype(int)
+    return put(put(film, np.s_[rows[2] : rows[8], 6:-6], 0), np.s_[rows[-8] : rows[-2], 6:-6], 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    {
+        "a wide frame": lambda film: framed(film * 0.75 + film[:, ::-1] * 0.25),  # as symmetrical as films may be
+        "a gray frame that is turned": lambda film: framed(film, 40, 0.05, 0.1),
+        "a wide screen": lambda film: np.pad(film, ((0, 0), (len(film) * 2 // 5,) * 2)),
+        "text covered above and below": lambda film: covered(ndimage.gaussian_filter(film, 0.8)),
+        "text covered in the corners": lambda film: put(put(film, np.s_[4:20, 4:70], 0), np.s_[-20:-4, -70:-4], 255),
+    }.values(),
+)
+def test_what_is_around_or_on_a_radiograph_is_no_damage(change):
+    for patient in range(12):
+        film = phantom("normal", patient=patient, image=0, size=320)
+        assert describe_contents(np.ascontiguousarray(change(film))) == [], patient
+
+
+def test_two_in_a_frame_are_noted():
+    film, other = (phantom("normal", patient=patient, image=0, size=200) for patient in (1, 2))
+    two = np.pad(np.hstack([film, other]), ((20, 20), (60, 60)))
+    assert describe_contents(two) == ["520 x 240 pixels, as of two images in one"]
+    mirrored = np.pad(np.hstack([film[:, :100], film[:, :100][:, ::-1]]), ((30, 30), (50, 50)))
+    assert "left and right halves mirrored" in describe_contents(mirrored)[0]

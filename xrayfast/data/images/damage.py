@@ -85,6 +85,16 @@ class _Sample:
         return float(self.values @ self.values) / self.values.size - square, max(between, 0.0)
 
     @cached_property
+    def margins(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """The shares of the height above and below that are plain, and of the width left and right."""
+        found = []
+        for axis in (1, 0):
+            lines = np.flatnonzero(np.ptp(self.centre, axis=axis) > _BLACK)
+            first, last = (int(lines[0]), int(lines[-1])) if len(lines) else (0, _SAMPLED - 1)
+            found.append((first / _SAMPLED, 1 - (last + 1) / _SAMPLED))
+        return found[0], found[1]
+
+    @cached_property
     def profiles(self) -> tuple[_Steps, _Steps]:
         """The mean difference of each row from the next (H - 1,), and of each column (W - 1,)."""
         return _line_steps(self.pixels), _line_steps(self.pixels.T)
@@ -229,16 +239,19 @@ def _has_lines(pixels: Pixels, steps: _Steps) -> bool:
 
 def _find_wrong_width(sample: _Sample) -> str:
     """Each row fits the next better where it is shifted by a pixel, 1.02 times, radiographs to 0.97; or differs from
-    it 2.6 times as much as its pixels from the next, radiographs to 2.
+    it 2.6 times as much as its pixels from the next, radiographs to 2. Most rows do: a few are at the edges of boxes.
     """
     if sample.means[0] < 1.1 * sample.means[2]:
         return ""  # the usual case
+    to_row, to_column = (float(np.median(sample.steps[way].mean(axis=1))) for way in (0, 2))
+    if to_row < 1.1 * to_column:
+        return ""
     height, width = sample.pixels.shape
     rows, every = np.linspace(0, height - 2, 16).astype(np.intp), max(1, width // _SAMPLED)
     one, next_one = sample.pixels[rows].astype(np.int16), sample.pixels[rows + 1, 1:-1:every].astype(np.int16)
     before, same, after = (int(np.abs(next_one - one[:, k : width - 2 + k : every]).sum()) for k in (0, 1, 2))
     shifted = same + 500 > _SHEARED * (min(before, after) + 500)
-    steep = sample.means[0] + 0.5 > _STEEPER * (sample.means[2] + 0.5)
+    steep = to_row + 0.5 > _STEEPER * (to_column + 0.5)
     if steep and not shifted:  # but for a ramp
         steep = abs(float((sample.beside[0] - sample.centre).mean())) < 0.5 * sample.means[0]
     return "rows shifted one against the next, as by a wrong width" if shifted or steep else ""
@@ -293,15 +306,27 @@ def _alike_share(pixels: Pixels) -> float:
 def _find_halves_alike(sample: _Sample) -> str:
     """Two halves, or one and the reflected other, correlate by 0.985, radiographs to 0.96 and 0.97."""
     found: dict[int, list[str]] = {1: [], -1: []}
-    for name, lines in (("left and right", sample.pixels), ("upper and lower", sample.pixels.T)):
+    for axis, name, lines in ((0, "left and right", sample.pixels), (1, "upper and lower", sample.pixels.T)):
         two_rows = [lines[len(lines) * share // 8].tobytes() for share in (4, 3)]
         for way in (1, -1):
-            if all(_is_half_alike(row, way) for row in two_rows) and _are_halves_alike(lines, way):
+            if not all(_is_half_alike(row, way) for row in two_rows):
+                continue
+            if _are_halves_alike(lines if way == 1 else _without_margins(lines, sample.margins[:: 1 - 2 * axis]), way):
                 found[way].append(name)
     if same := " and ".join(found[1]):
         return f"{same} halves the same, as of one image repeated"
     mirrored = " and ".join(found[-1])
     return f"{mirrored} halves mirrored, as of one half and its reflection" if mirrored else ""
+
+
+def _without_margins(pixels: Pixels, margins: Sequence[tuple[float, float]]) -> Pixels:
+    """The image without the narrower of the margins above and below, on both sides, and so left and right: what is
+    symmetrical stays so, and that margins are does not count.
+    """
+    cut = [int(min(margin) * side) for margin, side in zip(margins, pixels.shape, strict=True)]
+    inside = [slice(each, side - each) for each, side in zip(cut, pixels.shape, strict=True)]
+    found = pixels[inside[0], inside[1]]
+    return found if min(found.shape) >= LEAST_SIDE // 2 else pixels
 
 
 def _is_half_alike(row: bytes, way: int) -> bool:
@@ -327,10 +352,15 @@ def _are_halves_alike(pixels: Pixels, way: int) -> bool:
 
 
 def _find_strip(sample: _Sample) -> str:
-    """One side is 1.6 times as long as the other, as in one radiograph of 7,818."""
+    """One side is 1.6 times as long as the other, as in one radiograph of 7,818; without plain margins too, as beside
+    one on a wide screen.
+    """
     height, width = sample.pixels.shape
     longer = max(height, width) / min(height, width)
     if longer <= _DOUBLE[0]:
+        return ""
+    high, wide = (side * (1 - sum(margin)) for side, margin in zip((height, width), sample.margins, strict=True))
+    if 1 / _DOUBLE[0] <= wide / high <= _DOUBLE[0]:
         return ""
     return f"{width} x {height} pixels, as of {'two' if longer < _DOUBLE[1] else 'several'} images in one"
 
@@ -391,7 +421,8 @@ def _find_period(counts: npt.NDArray[np.intp]) -> int:
 
 def _find_panel(sample: _Sample) -> str:
     """At a side 3 of the 64 lines are at least half of one gray level, and not all, as panels with text are; in
-    radiographs such a level is black, white, or 23 at most.
+    radiographs such a level is black, white, or 23 at most. Nor is it that of all four corners, as around one that is
+    turned, or whose collimator was.
     """
     for steps, pixels in ((sample.steps[2], sample.centre), (sample.steps[0].T, sample.centre.T)):
         for way in (1, -1):
@@ -399,7 +430,7 @@ def _find_panel(sample: _Sample) -> str:
                 continue  # the usual case
             lines = pixels[::way][:_PANEL]
             level = int(np.bincount(lines[1]).argmax())
-            if not _SHADED[0] < level < _SHADED[1]:
+            if not _SHADED[0] < level < _SHADED[1] or np.all(sample.centre[:: _SAMPLED - 1, :: _SAMPLED - 1] == level):
                 continue
             shares = (lines == level).mean(axis=1)
             if shares.min() >= 0.5 and shares.mean() < _ALL_PLAIN:
