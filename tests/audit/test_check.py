@@ -150,7 +150,7 @@ def test_odd_images(sound):
         "may_be_turned": (16, "may be upside down"),
         "circle": (17, "blank around a circle, as where one was cut out"),
         "panel": (19, "a plain area with text or signs at a side, as of a viewer's window"),
-        "box": (18, "a plain box on 8% of the area, as where one is drawn"),
+        "box": (18, "a plain box on 8% of the area, as where one is drawn or covers text"),
     }
     facts = {row: {"notes": (note,)} for row, note in notes.values()}
     other = "values of 14 bits, where the header says 12"
@@ -177,7 +177,7 @@ def test_odd_images(sound):
         "may be upside down": 1,
         "a plain area with text or signs at a side, as of a viewer's window": 1,
         "blank around a circle, as where one was cut out": 1,
-        "a plain box on #% of the area, as where one is drawn": 1,
+        "a plain box on #% of the area, as where one is drawn or covers text": 1,
         "of one shade": 1,
         "nearly without contrast": 3,
         "nearly black": 1,

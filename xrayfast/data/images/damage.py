@@ -380,7 +380,7 @@ def _find_box(sample: _Sample) -> str:
     box = of_level[slice(*sides[0]), slice(*sides[1])]
     if box.mean() <= _FILLED:
         return ""
-    return f"a plain box on {box.size / _SAMPLED**2:.0%} of the area, as where one is drawn"
+    return f"a plain box on {box.size / _SAMPLED**2:.0%} of the area, as where one is drawn or covers text"
 
 
 _OF_AREAS = (_find_lines_alike, _find_halves_alike, _find_strip, _find_box)
