@@ -421,6 +421,11 @@ def test_help_of_every_command():
         assert "Usage: xrayfast " + name in call(name, "--help").stdout
 
 
+def test_help_shows_the_square_brackets_of_an_extra():
+    assert "'xrayfast[review]'" in call("review", "--help").stdout
+    assert "'xrayfast[timm]'" in call("fit", "--help").stdout  # of an option
+
+
 def test_the_live_display_shows_phase_epoch_losses_metrics_and_rate(monkeypatch):
     import io
 

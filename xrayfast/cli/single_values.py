@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,17 @@ class Command(TyperCommand):
             if times > 1 and isinstance(option, TyperOption) and not option.multiple and not option.count:
                 raise typer.BadParameter(f"found {times} times; expected once.", ctx=ctx, param=option)
         return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help with its square brackets: Rich would take those of 'xrayfast[timm]' for markup."""
+        from rich.markup import escape  # takes time to import, and only --help needs it
+
+        shown = copy(self)
+        shown.help = escape(self.help or "")
+        shown.params = [copy(param) for param in self.params]
+        for param in shown.params:
+            param.help = escape(getattr(param, "help", None) or "")  # type: ignore[attr-defined]
+        super(Command, shown).format_help(ctx, formatter)
 
     def _with_bare_values(self, ctx: Any, args: Sequence[str]) -> Iterator[str]:
         """The words of the command line, with the number that an option stands for where none follows it."""

@@ -124,7 +124,7 @@ def cross_validate(
         Interrupted: training was stopped; the message says how to resume.
     """
     require_alone(
-        "cross_validate trains a fold in one process, several with --fold in each, which 'xrayfast cross-validate "
+        "cross-validate trains a fold in one process, several with --fold in each, which 'xrayfast cross-validate "
         "--join CV' joins"
     )
     count = folds or (data.config if isinstance(data, Manifest) else (config or Config()).data).folds or DEFAULT_FOLDS

@@ -64,7 +64,7 @@ def find_lr(
     Raises:
         XrayfastError: settings, data or weights that can't be used.
     """
-    require_alone("find_lr trains in one process")
+    require_alone("lr-find trains in one process")
     settings, code = separate_code(options)
     # A range test can do without a run's callbacks and metrics.
     Run.require_code_of((config or Config()).updated(settings), code | {"cbs": cbs, "metrics": ()})

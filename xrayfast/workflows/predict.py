@@ -116,7 +116,7 @@ def predict(
     if unit == "image" and (idle := [name for name, value in of_units.items() if value is not None]):
         raise ConfigError(
             f"{idle[0]} is {of_units[idle[0]]}, which has no effect: each image counts for itself. Leave it out, or "
-            "--unit study."
+            f"--unit {'patient' if idle[0] == 'patient_col' else 'study'}."
         )
     given = [run] if isinstance(run, (Run, Path, str)) else list(run)
     exported = len(given) == 1 and is_model_file(given[0])
@@ -385,7 +385,9 @@ def _join(table: pd.DataFrame, units: UnitsOfFiles, abstain_below: float | None)
     joined: pd.DataFrame = _decide(probability, decision, abstain_below).set_axis(there).reindex(range(len(of_unit)))
     joined.insert(0, "file", of_unit["file"].min())
     joined.insert(1, f"images_of_{units.unit}", np.bincount(units.numbers, read, len(of_unit)).astype(int))
-    for name in ("notes", "error"):
-        joined[name] = of_unit[name].agg(lambda cells: "; ".join(dict.fromkeys(filter(None, cells))))
+    joined["notes"] = of_unit["notes"].agg(
+        lambda cells: "; ".join(dict.fromkeys(filter(None, "; ".join(cells).split("; "))))
+    )
+    joined["error"] = of_unit["error"].agg(lambda cells: "; ".join(dict.fromkeys(filter(None, cells))))
     joined["files"] = of_unit["file"].agg("|".join)
     return joined

@@ -80,8 +80,8 @@ def find_units(
     given = {"patient_col": patient_col, "study_col": study_col}
     if columns := [name for name, way in given.items() if way is not None and is_column_name(way)]:
         raise ConfigError(
-            f"{columns[0]} is '{given[columns[0]]}', a column, and files have no table; expected dicom:KEYWORD or "
-            "name:REGEX."
+            f"{columns[0]} is '{given[columns[0]]}', a column, and predict reads files, and of a table their "
+            "names alone; expected dicom:KEYWORD or name:REGEX."
         )
     numbers, found = _identify(files, names, unit, first.config.data, given)
     return UnitsOfFiles(unit, joined_by(own.settings), decision, numbers, (*notes, *found))
