@@ -201,7 +201,7 @@ def test_predict_by_unit_keeps_what_can_t_be_read_and_refuses_what_can_t_act(run
         xf.predict(runs["study"], tmp_path / "unnamed.jpg", unit="study")
     with pytest.raises(ConfigError, match="study_col is 'study', a column, and predict reads files, and of a table"):
         xf.predict(runs["study"], folder, unit="study", study_col="study")
-    with pytest.raises(ConfigError, match=r"patient_col is none, which has no effect.*--unit patient\."):
+    with pytest.raises(ConfigError, match=r"patient_col is none, which has no effect.*unit='patient'"):
         xf.predict(runs["study"], folder, unit="image", patient_col="none")
     for options in ({"unit_join": "max"}, {"study_col": "name:(a)"}, {"patient_col": "none"}):
         with pytest.raises(ConfigError, match=f"{next(iter(options))} is .*, which has no effect"):
