@@ -174,7 +174,7 @@ def test_the_report_shows_both_splits_of_the_best_epoch(single, tmp_path):
 
 def test_a_checkpoint_of_an_earlier_version_resumes_to_the_present_columns(data_dir, tmp_path):
     with pytest.raises(Interrupted):
-        xf.fit(xf.open_data(data_dir), runs=tmp_path, name="r", interrupted=StopAfter(12), **OPTIONS)
+        xf.fit(xf.open_data(data_dir), runs=tmp_path, name="r", interrupted=StopAfter(7), **OPTIONS)
     checkpoint = tmp_path / "r" / "checkpoint"
     state = json.loads((checkpoint / "state.json").read_text())
     [row] = state["rows"]
