@@ -20,7 +20,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import make_output_folder, write_csv, write_text
 from xrayfast.predictions import Predictions
 from xrayfast.reporting.html.pages.review_page import render_review_page
-from xrayfast.run import now
+from xrayfast.run import now, why_unwritable
 from xrayfast.workflows.steps.own_predictions import RunByUnit, read_interpretations
 from xrayfast.workflows.steps.paired import RunPredictions, align, read_distinct
 
@@ -80,8 +80,9 @@ def review(
         WriteError: the output can't be written.
     """
     folder = None if output is None else Path(output)
-    if folder and folder.exists() and not folder.is_dir():
-        raise WriteError(f"{folder}: is not a folder; expected one, or a new name. Choose another with --output.")
+    there, problem = why_unwritable(folder) if folder else (None, "")
+    if problem:
+        raise WriteError(f"{there}: can't be written ({problem}). Choose another folder with --output.")
     for file in () if folder is None else (folder / CORRECTIONS, folder / PAGE):
         if file.exists():
             raise RunError(
