@@ -26,11 +26,13 @@ class InferenceBatchNorm(Callback):
                 module.eval()
 
 
+BEST = dict(recipes.RECIPES["best"])
+
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     # Those of `--recipe`.
     "fast": dict(recipes.RECIPES["fast"]),
-    "best": dict(recipes.RECIPES["best"]),
+    "best": BEST,
     # Before version 0.7.
     "0.6": {"precise_bn": False, "lr_div": 100.0},
     # Why accuracy fell in the first unfrozen epoch.
@@ -53,6 +55,20 @@ RECIPES: dict[str, dict[str, Any]] = {
     "linear head": {"head": "linear"},
     "wd 0.1": {"wd": 0.1},
     "tta": {"tta": True},
+    # One change of `best`.
+    "best less ema": BEST | {"ema": None},
+    "best less label smoothing": BEST | {"label_smoothing": 0.0},
+    "best less tta": BEST | {"tta": False},
+    "best + mixup": BEST | {"mixup": 0.2},
+    "best + cutmix": BEST | {"cutmix": 1.0},
+    "best + strong augmentation": BEST | {"augment": "strong"},
+    "best, batch 16": BEST | {"batch_size": 16},
+    "best, 24 epochs": BEST | {"epochs": 24},
+    "best, lr 1e-3": BEST | {"lr": 1e-3},
+    "best, lr_div 3": BEST | {"lr_div": 3.0},
+    "best, wd 0.1": BEST | {"wd": 0.1},
+    "best, linear head": BEST | {"head": "linear"},
+    "best, 320 px": BEST | {"size": 320},
 }
 
 

@@ -10,9 +10,12 @@ also tested on images that are in no fold. Choose on some folds, report on other
 
 import argparse
 import json
+import multiprocessing
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +31,43 @@ import xrayfast as xf
 def main(words: list[str] | None = None) -> None:
     args = options(words)
     done = {key(line) for line in read(args.out)}
-    for seed in args.seed:
-        for name in args.recipes:
-            for fold in args.fold:
-                job = {"recipe": name, "data": args.data.name, "split": split_name(args), "fold": fold, "seed": seed}
-                job |= {"size": args.size, "batch_size": args.batch_size, "epochs": args.epochs}
-                if key(job) in done:
-                    continue
-                began = time.perf_counter()
-                row = job | (fit_fastai if name == FASTAI else fit)(args, open_fold(args, fold), name, seed)
-                row["seconds"] = round(time.perf_counter() - began)
-                with args.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                after, head = row["first_unfrozen"], row["last_head"]
-                print(f"{name}, fold {fold}, seed {seed}: {show(row['valid'])}, {row['seconds']} s; accuracy after the "
-                      f"head {head}, after unfreezing {after}", flush=True)  # fmt: skip
+    jobs = [
+        (args, job)
+        for seed in args.seed
+        for name in args.recipes
+        for fold in args.fold
+        if key(job := job_of(args, name, fold, seed)) not in done
+    ]
+    if args.processes == 1:
+        keep(map(train, jobs), args.out)
+        return
+    with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as pool:
+        keep((task.result() for task in as_completed([pool.submit(train, job) for job in jobs])), args.out)
+
+
+def job_of(args: argparse.Namespace, name: str, fold: int, seed: int) -> dict[str, Any]:
+    """What names a run."""
+    job = {"recipe": name, "data": args.data.name, "split": split_name(args), "fold": fold, "seed": seed}
+    return job | {"size": args.size, "batch_size": args.batch_size, "epochs": args.epochs}
+
+
+def train(job: tuple[argparse.Namespace, dict[str, Any]]) -> dict[str, Any]:
+    """Train one recipe on one fold."""
+    args, row = job
+    began = time.perf_counter()
+    way = fit_fastai if row["recipe"] == FASTAI else fit
+    row = row | way(args, open_fold(args, row["fold"]), row["recipe"], row["seed"])
+    return row | {"seconds": round(time.perf_counter() - began)}
+
+
+def keep(rows: Iterable[dict[str, Any]], out: Path) -> None:
+    """Write and say each as it comes."""
+    for row in rows:
+        with out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        after, head = row["first_unfrozen"], row["last_head"]
+        print(f"{row['recipe']}, fold {row['fold']}, seed {row['seed']}: {show(row['valid'])}, {row['seconds']} s; "
+              f"accuracy after the head {head}, after unfreezing {after}", flush=True)  # fmt: skip
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -179,6 +204,7 @@ def options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="of recipes that set none, after one of the head")
     parser.add_argument("--weights", default="imagenet", help="imagenet or none")
     parser.add_argument("--device", help="cpu or cuda")
+    parser.add_argument("--processes", type=int, default=1, help="that train at a time, such as on one GPU (1)")
     parser.add_argument("--out", type=Path, default=Path("recipes.jsonl"))
     parser.add_argument("--scratch", type=Path, help="folder for the runs, which are removed once measured")
     args = parser.parse_args(words)
