@@ -18,7 +18,6 @@ from xrayfast._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from xrayfast.config import Config as Config
-    from xrayfast.cross_validation import CrossValidation as CrossValidation
     from xrayfast.data.manifest import Manifest as Manifest
     from xrayfast.errors import XrayfastError as XrayfastError
     from xrayfast.learning.interpretation import RadiographInterpretation as RadiographInterpretation
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
     from xrayfast.learning.training.learner import learner as learner
     from xrayfast.learning.training.loaders import RadiographBlock as RadiographBlock
     from xrayfast.learning.training.loaders import dataloaders as dataloaders
-    from xrayfast.run import Run as Run
+    from xrayfast.runs.cross_validation import CrossValidation as CrossValidation
+    from xrayfast.runs.run import Run as Run
     from xrayfast.synthetic import phantom as phantom
     from xrayfast.synthetic import write_dataset
     from xrayfast.workflows.build_cache import build_cache as build_cache
@@ -56,12 +56,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Config": "xrayfast.config:Config",
-    "CrossValidation": "xrayfast.cross_validation:CrossValidation",
+    "CrossValidation": "xrayfast.runs.cross_validation:CrossValidation",
     "FocalLoss": "xrayfast.learning.model.losses:FocalLoss",
     "Manifest": "xrayfast.data.manifest:Manifest",
     "RadiographBlock": "xrayfast.learning.training.loaders:RadiographBlock",
     "RadiographInterpretation": "xrayfast.learning.interpretation:RadiographInterpretation",
-    "Run": "xrayfast.run:Run",
+    "Run": "xrayfast.runs.run:Run",
     "XrayfastError": "xrayfast.errors:XrayfastError",
     "build_cache": "xrayfast.workflows.build_cache:build_cache",
     "check": "xrayfast.workflows.check:check",

@@ -22,7 +22,7 @@ from xrayfast.cli.loading import Commands
 from xrayfast.config import EMA_DECAY, Config, DataConfig
 from xrayfast.data.manifest import open_manifest
 from xrayfast.errors import ConfigError
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 
 TINY = ["--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 SMALL = ["--arch", "tiny_resnet", *TINY]

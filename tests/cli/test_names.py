@@ -16,7 +16,7 @@ from xrayfast.config import DataConfig
 from xrayfast.data.manifest import open_manifest
 from xrayfast.errors.escapes import is_hidden
 from xrayfast.files import read_csv
-from xrayfast.predictions import Predictions
+from xrayfast.runs.predictions import Predictions
 from xrayfast.synthetic import write_dataset
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows refuses such names")

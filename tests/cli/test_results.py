@@ -14,7 +14,7 @@ import pytest
 from tests.cli.test_cli import call
 from xrayfast.errors.advice import name_arguments
 from xrayfast.metrics.operating_points.calibration import Scaling
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 
 COMMAND = [sys.executable, "-m", "xrayfast"]
 FIT = ["--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu", "--precision", "fp32"]

@@ -13,7 +13,7 @@ from tests.data.images.dicom_files import dicom_bytes, report_bytes
 from xrayfast.config import Config
 from xrayfast.errors import DataError
 from xrayfast.errors.advice import name_arguments
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 from xrayfast.synthetic import write_dataset
 from xrayfast.workflows.data import decode, reopen_data
 

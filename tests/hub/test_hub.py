@@ -21,7 +21,7 @@ from xrayfast.errors import ConfigError, RunError, XrayfastError
 from xrayfast.files import file_digest
 from xrayfast.hub import download as download_module
 from xrayfast.hub.download import ALLOWED, download, is_hub_name
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 
 FILES = {
     "README.md", "checksums.txt", "config.yaml", "history.csv", "labels.json", "metrics.json", "model.safetensors",

@@ -8,8 +8,8 @@ import xrayfast as xf
 from xrayfast.errors import DataError
 from xrayfast.learning.fastai_api import ClassificationInterpretation, Learner
 from xrayfast.learning.interpretation import RadiographInterpretation
-from xrayfast.predictions import Predictions
 from xrayfast.reporting.interpretation import Interpretation
+from xrayfast.runs.predictions import Predictions
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import SMALL
 from tests.notebooks.conftest import QUICKLY
 from xrayfast.errors import plural
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xrayfast.predictions import Predictions
 from xrayfast.reporting.interpretation import Interpretation
+from xrayfast.runs.predictions import Predictions
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 
 from tests.reporting.samples import LABELS, MANY, explained, split_report
 from tests.reporting.test_figures import history
-from xrayfast.batches import batches_figure, empty_batches
 from xrayfast.errors import ConfigError
 from xrayfast.reporting import figures
 from xrayfast.reporting.interpretation import Interpretation
 from xrayfast.reporting.overlays import overlays_figure
+from xrayfast.runs.batches import batches_figure, empty_batches
 
 
 def interpretation(task, labels=None):

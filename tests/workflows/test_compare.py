@@ -23,8 +23,8 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import OperatingPoint
 from xrayfast.metrics.registry import overall_metrics
 from xrayfast.metrics.summary import summarise
-from xrayfast.predictions import Predictions
-from xrayfast.run import Run
+from xrayfast.runs.predictions import Predictions
+from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.paired import correct_p_values
 
 LABELS = ("covid-19", "normal", "pneumonia", "tumour")

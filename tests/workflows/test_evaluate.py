@@ -15,7 +15,7 @@ from xrayfast.config import Config
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.metrics.claims.headline import optimism
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 from xrayfast.synthetic import write_dataset
 from xrayfast.workflows import evaluate as module
 from xrayfast.workflows.evaluate import evaluate

@@ -19,7 +19,7 @@ from tests.conftest import SMALL, TINY, UNCHECKED, StopAfter
 from xrayfast.errors import Interrupted, RunError, WeightsError, XrayfastError
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.training.checkpoint import Checkpoint, find_checkpoint
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 from xrayfast.workflows import fit
 from xrayfast.workflows.steps import training
 

@@ -23,8 +23,8 @@ from xrayfast.errors import Interrupted, RunError, WriteError
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.training import loaders, position
 from xrayfast.learning.training.checkpoint import find_checkpoint
-from xrayfast.run import Run
-from xrayfast.run_files import CheckpointState
+from xrayfast.runs.run import Run
+from xrayfast.runs.typed_files import CheckpointState
 from xrayfast.workflows.steps import training
 
 SETTINGS = SMALL | {"unfreeze": True, "freeze_epochs": 0, "epochs": 2, "seed": 4, "ema": 0.9, "head_width": 8}

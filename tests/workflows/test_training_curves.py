@@ -15,11 +15,11 @@ import torch
 
 import xrayfast as xf
 from tests.conftest import SMALL, StopAfter
-from xrayfast.batches import add_epoch, thin_batches, write_batches
 from xrayfast.errors import Interrupted, RunError, TrainingError
 from xrayfast.files import write_csv
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.training import callbacks
+from xrayfast.runs.batches import add_epoch, thin_batches, write_batches
 from xrayfast.workflows import fit
 
 OPTIONS = SMALL | {"batch_size": 4, "seed": 5, "unfreeze": True, "epochs": 2, "lr_div": 10.0}

@@ -14,7 +14,7 @@ from tests.cli.test_cli import call
 from tests.conftest import SMALL, add_tiny_resnet
 from xrayfast.errors import ConfigError, DataError, RunError, TrainingError
 from xrayfast.learning.training.metrics import ValidationUnits
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 
 OPTIONS = SMALL | {"epochs": 1, "resamples": 20}
 

@@ -16,7 +16,7 @@ from xrayfast.errors.escapes import escape_hidden
 if TYPE_CHECKING:
     from xrayfast.config import Config
     from xrayfast.data.manifest import Manifest
-    from xrayfast.run import Run
+    from xrayfast.runs.run import Run
     from xrayfast.workflows.recipes import Recipe
 
 RUNS = Path("runs")
@@ -42,7 +42,7 @@ def read_settings(config: Path | None, given: dict[str, object], recipe: str | N
 
 def choose_run(run: Path | None, runs: Path | None) -> Run:
     """The run that is named, or the newest of a folder of runs."""
-    from xrayfast.run import Run
+    from xrayfast.runs.run import Run
 
     if run is None:
         return Run.newest(runs or RUNS)

@@ -22,8 +22,8 @@ from xrayfast.reporting.wording import (
 )
 
 if TYPE_CHECKING:
-    from xrayfast.cross_validation import CrossValidation
     from xrayfast.reporting.interpretation import Interpretation
+    from xrayfast.runs.cross_validation import CrossValidation
     from xrayfast.workflows.export import Export
 
 MOST_CONFUSED = 10

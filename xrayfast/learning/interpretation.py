@@ -20,8 +20,8 @@ from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, metric_title
-from xrayfast.predictions import Predictions
 from xrayfast.reporting.interpretation import Interpretation
+from xrayfast.runs.predictions import Predictions
 
 
 class RadiographInterpretation(Interpretation, ClassificationInterpretation):

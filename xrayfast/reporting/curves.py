@@ -25,10 +25,10 @@ from xrayfast.errors import format_interval, format_value
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import column
 from xrayfast.metrics.intervals.roc_band import FALSE_RATES, roc_band
-from xrayfast.predictions import Predictions
 from xrayfast.reporting.figures import fitting
 from xrayfast.reporting.panels import Panels, name_lines, style_square
 from xrayfast.reporting.wording import interval_of, label_rows
+from xrayfast.runs.predictions import Predictions
 
 TOGETHER = 5
 """Most labels that share a panel."""

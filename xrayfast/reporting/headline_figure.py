@@ -16,11 +16,11 @@ from xrayfast.display.notebook_figure import NotebookFigure
 from xrayfast.metrics.registry import metric_title
 from xrayfast.metrics.reliability import reliability
 from xrayfast.metrics.summary import MOST_LIKELY
-from xrayfast.predictions import Predictions
 from xrayfast.reporting import curves
 from xrayfast.reporting.figures import Case, axes_at, draw_image, fitting
 from xrayfast.reporting.forest import draw_forest, forest_height, label_forest
 from xrayfast.reporting.matrices import draw_confusion, merge_rare
+from xrayfast.runs.predictions import Predictions
 
 WIDTH = 9.3
 LABELS_SHOWN, CLASSES_SHOWN, EXAMPLES = 20, 10, 6

@@ -21,8 +21,8 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.metrics.classification import cooccurrence
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
-from xrayfast.predictions import PROBABILITY_PREFIX, Predictions, join_row_labels
 from xrayfast.reporting.wording import label_rows
+from xrayfast.runs.predictions import PROBABILITY_PREFIX, Predictions, join_row_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,8 +24,8 @@ from xrayfast.exported.onnx_model import is_model_file
 from xrayfast.files import format_csv
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import threshold_array
-from xrayfast.predictions import PROBABILITY_PREFIX
-from xrayfast.run import Run
+from xrayfast.runs.predictions import PROBABILITY_PREFIX
+from xrayfast.runs.run import Run
 from xrayfast.serving.answers import Answer, Csv, FileAnswer, LabelAnswer, SaliencyAnswer
 from xrayfast.workflows.predict import (
     CSV_NUMBERS,

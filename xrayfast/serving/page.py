@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import RunError, format_estimate
 from xrayfast.exported.metadata import INTENDED_USE, ModelMetadata
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS
@@ -12,7 +11,8 @@ from xrayfast.reporting.html.decision_section import decision_section
 from xrayfast.reporting.html.pages.run_page import task_text
 from xrayfast.reporting.html.render import render_served
 from xrayfast.reporting.html.split_section import SplitName, SplitReport, split_section
-from xrayfast.run import Run
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.run import Run
 from xrayfast.serving.classifier import Classifier
 from xrayfast.serving.uploads import MAX_REQUEST_BYTES
 

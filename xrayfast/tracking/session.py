@@ -14,11 +14,11 @@ from typing import Any
 
 from xrayfast._version import __version__
 from xrayfast.config import Config, TrackerName
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import Interrupted
 from xrayfast.progress import Reporter
 from xrayfast.reporting.wording import interval_of
-from xrayfast.run import Run
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.run import Run
 from xrayfast.tracking.trackers import Settings, TrackedRun, make_tracker
 from xrayfast.tracking.worker import FINISH_SECONDS, TrackerThread
 

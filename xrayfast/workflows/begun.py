@@ -8,7 +8,7 @@ from typing import Any
 
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 
 
 def find_begun(runs: Path, name: str, settings: Config) -> Run | None:

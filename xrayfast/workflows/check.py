@@ -16,7 +16,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import make_output_folder, write_json, write_text
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.html.pages.check_page import render_check_page, shown_groups, shown_rows
-from xrayfast.run import now
+from xrayfast.runs.run import now
 from xrayfast.workflows.data import opened, unused_data_settings
 
 JSON, PAGE = "check.json", "check.html"

@@ -31,12 +31,12 @@ from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
 from xrayfast.own_code import show_setting
-from xrayfast.predictions import Predictions
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.comparison import Comparison
 from xrayfast.reporting.html.pages.comparison_page import render_comparison_page
 from xrayfast.reporting.wording import warning_sentences
-from xrayfast.run import Run, now
+from xrayfast.runs.predictions import Predictions
+from xrayfast.runs.run import Run, now
 from xrayfast.workflows.steps.own_predictions import RunByUnit, add_own_columns
 from xrayfast.workflows.steps.paired import (
     RunPredictions,

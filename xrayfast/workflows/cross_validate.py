@@ -22,7 +22,6 @@ from typing_extensions import Unpack
 from xrayfast._version import __version__
 from xrayfast.config import DEFAULT_FOLDS, MAX_FOLDS, Config, DataConfig, Options, field_types
 from xrayfast.cpus import cpu_count
-from xrayfast.cross_validation import CrossValidation, fold_name
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, Interrupted, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
@@ -34,7 +33,8 @@ from xrayfast.learning.threads import FreeThreads
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, separate_code
 from xrayfast.progress import DisplaysFolds, FoldReporter, Reporter, show_progress
-from xrayfast.run import SPLIT_FILE, Run, now
+from xrayfast.runs.cross_validation import CrossValidation, fold_name
+from xrayfast.runs.run import SPLIT_FILE, Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs
 from xrayfast.workflows.fit import (
     Request,

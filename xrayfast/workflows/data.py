@@ -41,9 +41,9 @@ from xrayfast.files.virtual.paths import is_remote, to_path
 from xrayfast.files.xrv_weights import how_to_make
 from xrayfast.hub.download import is_hub_name
 from xrayfast.option_effects import check_settings
-from xrayfast.predictions import Predictions, image_studies
 from xrayfast.progress import StageProgress, no_progress
-from xrayfast.run import Run, published_run
+from xrayfast.runs.predictions import Predictions, image_studies
+from xrayfast.runs.run import Run, published_run
 from xrayfast.workflows.steps.results import check_results, require_enough_images, resolve_monitor
 
 

@@ -15,7 +15,7 @@ from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import read_csv
 from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.run import Run, now
+from xrayfast.runs.run import Run, now
 from xrayfast.workflows.steps.ensembles import average_splits, require_alike
 from xrayfast.workflows.steps.results import finalize_results
 

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from xrayfast._version import __version__
 from xrayfast.config import MAX_BATCH_SIZE, Config, Device, PredictedSplit, Unit, UnitJoin, field_types
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.names import is_no_finding
@@ -21,7 +20,6 @@ from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.evaluation import Evaluation
 from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, require_cpu, require_no_arch, require_no_views
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.claims.external import (
@@ -34,10 +32,12 @@ from xrayfast.metrics.claims.headline import HeadlineWarning
 from xrayfast.metrics.scoring import mean_log_loss
 from xrayfast.option_effects import EvaluationFacts, check_effects, check_tta
 from xrayfast.own_code import names_of_code, require_code
-from xrayfast.predictions import Predictions, image_attributes, image_studies
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.figures import Case
-from xrayfast.run import Run, now
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.evaluation import Evaluation
+from xrayfast.runs.predictions import Predictions, image_attributes, image_studies
+from xrayfast.runs.run import Run, now
 from xrayfast.workflows.data import truth_of, unused_data_settings
 from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, ExportedRun, knows_images, open_evaluated
 from xrayfast.workflows.steps.evaluation.files import shown_cases, write_page, write_tables

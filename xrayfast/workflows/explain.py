@@ -18,10 +18,10 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.learning.inference import saliency
 from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor, predictor_of_run
-from xrayfast.predictions import join_row_labels
 from xrayfast.reporting import figures, overlays
 from xrayfast.reporting.interpretation import IMAGE_SIZE
-from xrayfast.run import Run
+from xrayfast.runs.predictions import join_row_labels
+from xrayfast.runs.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -25,7 +25,7 @@ from xrayfast.files import file_digest, replace_atomically, write_text
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.progress import StageProgress, show_progress
-from xrayfast.run import Run, now
+from xrayfast.runs.run import Run, now
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.predict import find_images
 
@@ -269,7 +269,7 @@ def _compare_auroc(
     run: Run, predictor: Any, compute: Callable[..., Outputs], data: Manifest, progress: StageProgress
 ) -> AurocDifference:
     """The AUROC of the converted graph beside that of the run's Predictor, on images that were not trained on."""
-    from xrayfast.predictions import Predictions
+    from xrayfast.runs.predictions import Predictions
     from xrayfast.workflows.steps.paired import RunPredictions, compare_pair
 
     unseen = np.flatnonzero((data.table["split"] != "train").to_numpy())

@@ -27,7 +27,7 @@ from xrayfast.metrics.registry import history_metrics
 from xrayfast.option_effects import check_range_test
 from xrayfast.own_code import separate_code
 from xrayfast.progress import StageProgress, show_progress
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 from xrayfast.workflows.data import decode, resolve_inputs
 from xrayfast.workflows.fit import prepare, require_settings
 

@@ -28,7 +28,6 @@ from xrayfast.config import (
     Task,
     field_types,
 )
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.positive_class import describe_positive_class, positive_class
@@ -76,10 +75,11 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
 from xrayfast.option_effects import check_effects
 from xrayfast.own_code import OWN, describe_code, names_of_code, require_code, separate_code
-from xrayfast.predictions import Predictions, join_row_labels
 from xrayfast.progress import FoldReporter, NullReporter, Reporter, show_progress
 from xrayfast.reporting.html.render import image_view
-from xrayfast.run import CONFIG_FILE, Run, now
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.predictions import Predictions, join_row_labels
+from xrayfast.runs.run import CONFIG_FILE, Run, now
 from xrayfast.tracking.session import tracked
 from xrayfast.tracking.trackers import require_trackers
 from xrayfast.workflows.data import (

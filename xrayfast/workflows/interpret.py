@@ -12,7 +12,6 @@ from pydantic import Field
 from typing_extensions import Unpack
 
 from xrayfast.config import PredictedSplit, ResultsOptions, Unit
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import RunError
 from xrayfast.errors.arguments import check_arguments
@@ -27,7 +26,8 @@ from xrayfast.reporting.interpretation import RIGHT_SHOWN, Interpretation
 from xrayfast.reporting.markdown.methods import describe_methods
 from xrayfast.reporting.overfitting import of_final_metrics, of_history
 from xrayfast.reporting.overlays import SaliencyCase, overlays_figure
-from xrayfast.run import Run
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.evaluation.files import operating_rows
 from xrayfast.workflows.steps.own_predictions import add_own_columns, add_studies, read_interpretations
 from xrayfast.workflows.steps.results import (

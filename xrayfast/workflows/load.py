@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xrayfast.batches import write_batches
 from xrayfast.config import (
     FIELD_SECTIONS,
     OWN_WEIGHTS,
@@ -48,7 +47,8 @@ from xrayfast.metrics.claims.headline import PATIENTS_UNKNOWN
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, describe_code, separate_code
 from xrayfast.progress import NullReporter
-from xrayfast.run import Run
+from xrayfast.runs.batches import write_batches
+from xrayfast.runs.run import Run
 from xrayfast.workflows.data import find_data, image_infos, split_table, with_absolute_paths
 from xrayfast.workflows.fit import finish, own_code_remarks, prepare, validate_by_unit
 from xrayfast.workflows.steps.provenance import collect_provenance

@@ -32,9 +32,9 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import threshold_array
 from xrayfast.metrics.operating_points.units import join_probabilities
 from xrayfast.option_effects import check_tta
-from xrayfast.predictions import PROBABILITY_PREFIX, join_row_labels
 from xrayfast.progress import show_progress
-from xrayfast.run import Run
+from xrayfast.runs.predictions import PROBABILITY_PREFIX, join_row_labels
+from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.ensembles import average_splits, require_alike
 
 if TYPE_CHECKING:

@@ -12,17 +12,17 @@ from typing import Any
 
 from xrayfast._version import __version__
 from xrayfast.config import NAMED_WEIGHTS, Config, DataConfig
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import ConfigError, RunError, plural
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files import known_digests, link_or_copy, read_csv, replace_atomically, write_csv, write_text
 from xrayfast.hub.download import ALLOWED, CARD, PREFIX, named_errors, require_hub, require_token
 from xrayfast.hub.identifying import Identifiers
-from xrayfast.predictions import ATTRIBUTES
 from xrayfast.reporting.markdown.model_card import render_published_card
 from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts, read_run_facts
-from xrayfast.run import HISTORY_FILE, SPLIT_FILE, Run
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.predictions import ATTRIBUTES
+from xrayfast.runs.run import HISTORY_FILE, SPLIT_FILE, Run
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 

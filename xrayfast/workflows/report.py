@@ -21,10 +21,10 @@ from xrayfast.metrics.claims.headline import HeadlineFacts, headline_warnings
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import OperatingPoint
 from xrayfast.metrics.registry import epoch_metrics
-from xrayfast.predictions import Predictions
 from xrayfast.reporting.html.pages.predictions_page import render_predictions_page
 from xrayfast.reporting.html.split_section import SplitReport
-from xrayfast.run import now
+from xrayfast.runs.predictions import Predictions
+from xrayfast.runs.run import now
 from xrayfast.workflows.steps.paired import RunPredictions, compare_pair, correct_p_values
 from xrayfast.workflows.steps.prediction_table import read_prediction_table
 from xrayfast.workflows.steps.results import compute_metrics, parse_prevalences, patients_by_label

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from xrayfast.audit.label_issues import rank_labels
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.data.corrections import COLUMNS, read_corrections
 from xrayfast.errors import ConfigError, RunError, WriteError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import make_output_folder, write_csv, write_text
-from xrayfast.predictions import Predictions
 from xrayfast.reporting.html.pages.review_page import render_review_page
-from xrayfast.run import now, why_unwritable
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.predictions import Predictions
+from xrayfast.runs.run import now, why_unwritable
 from xrayfast.workflows.steps.own_predictions import RunByUnit, read_interpretations
 from xrayfast.workflows.steps.paired import RunPredictions, align, read_distinct
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from xrayfast.metrics.operating_points.units import join_probabilities, join_truth
 from xrayfast.metrics.summary import summarise
-from xrayfast.predictions import Predictions
+from xrayfast.runs.predictions import Predictions
 
 REFERENCE = {
     "mean": lambda groups: groups.mean(),

@@ -17,7 +17,6 @@ from xrayfast.audit.findings import Finding
 from xrayfast.config import DataConfig
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors.escapes import is_hidden
-from xrayfast.evaluation import Evaluation
 from xrayfast.reporting.comparison import Comparison
 from xrayfast.reporting.html import overview
 from xrayfast.reporting.html.overview import (
@@ -26,7 +25,8 @@ from xrayfast.reporting.html.overview import (
     render_overview,
 )
 from xrayfast.reporting.interpretation import Interpretation
-from xrayfast.run import Run
+from xrayfast.runs.evaluation import Evaluation
+from xrayfast.runs.run import Run
 
 BAD = "\u202egpj<script>&{{ 7*7 }}"
 """A name of a file, a folder and a label."""

@@ -19,7 +19,7 @@ from tests.reporting.markdown.test_model_card import (
 from xrayfast.errors import RunError
 from xrayfast.reporting.markdown.claim import ITEMS, render_claim
 from xrayfast.reporting.markdown.markup import DASH, PURPOSE
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.results import write_cards
 
 SECTIONS = {

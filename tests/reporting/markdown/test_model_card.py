@@ -17,11 +17,11 @@ from xrayfast.errors.escapes import escape_hidden
 from xrayfast.metrics.operating_points.decision import fit_decision
 from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarise
-from xrayfast.predictions import Predictions
 from xrayfast.reporting.markdown.markup import DASH, GAP, PURPOSE, escape, markdown_table
 from xrayfast.reporting.markdown.model_card import render_model_card
 from xrayfast.reporting.wording import interval_methods
-from xrayfast.run import Run
+from xrayfast.runs.predictions import Predictions
+from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.results import write_cards
 
 markdown_it = pytest.importorskip("markdown_it")  # comes with rich

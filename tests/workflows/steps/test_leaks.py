@@ -9,7 +9,7 @@ from PIL import Image
 import xrayfast as xf
 from tests.conftest import SMALL
 from xrayfast.errors import DataError
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 from xrayfast.workflows.data import decode
 from xrayfast.workflows.split import balance
 from xrayfast.workflows.split import split as write_split

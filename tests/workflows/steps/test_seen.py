@@ -5,7 +5,7 @@ import pytest
 
 from xrayfast.config import Config
 from xrayfast.errors import RunError
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.seen import find_run_splits
 
 

@@ -14,7 +14,7 @@ from xrayfast.config import DEFAULT_FOLDS, MAX_FOLDS
 from xrayfast.progress.terminal import reporting
 
 if TYPE_CHECKING:
-    from xrayfast.cross_validation import CrossValidation
+    from xrayfast.runs.cross_validation import CrossValidation
 
 
 def _option(flag: str, help: str, **shown: Any) -> Any:
@@ -113,7 +113,7 @@ def cross_validate(
                 cv = resume_cross_validation(resume, fold=fold, jobs=jobs or 1, reporter=reporter)
         _show(out, cv)
         return
-    from xrayfast.run import Run
+    from xrayfast.runs.run import Run
     from xrayfast.tracking.trackers import require_trackers
 
     dealt: dict[str, Any] = {} if folds is None else {"folds": folds}

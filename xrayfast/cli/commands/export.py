@@ -59,7 +59,7 @@ def export(
     o.check_choice(precision, get_args(Precision), "--precision")
     from xrayfast.cli.results import show_export
     from xrayfast.progress.terminal import reporting
-    from xrayfast.run import Run
+    from xrayfast.runs.run import Run
     from xrayfast.workflows.export import export as work
 
     out = Output(as_json)

@@ -84,7 +84,7 @@ def _fit(
         with reporting(out) as reporter:
             run = work_on(resume, reporter=reporter)
     else:
-        from xrayfast.run import Run
+        from xrayfast.runs.run import Run
         from xrayfast.tracking.trackers import require_trackers
 
         settings = read_settings(config, given, recipe)

@@ -13,7 +13,7 @@ from xrayfast.cli.output import Output
 from xrayfast.config import PREDICTED_SPLITS, ResultsConfig
 
 if TYPE_CHECKING:
-    from xrayfast.run import Run
+    from xrayfast.runs.run import Run
 
 
 @o.takes("results", of_run=ResultsConfig.model_fields)

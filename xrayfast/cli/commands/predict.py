@@ -55,7 +55,7 @@ def predict(
     from xrayfast.exported.onnx_model import is_model_file
     from xrayfast.files import INFO_FILE, require_text_file, write_csv
     from xrayfast.hub.download import is_hub_name
-    from xrayfast.run import Run
+    from xrayfast.runs.run import Run
 
     out = Output(as_json)
     chosen: list[Any] = [run if is_model_file(run) else Run(run)]

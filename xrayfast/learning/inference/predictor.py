@@ -28,8 +28,8 @@ from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.metrics.operating_points.decision import Decision, Probabilities
-from xrayfast.predictions import Predictions, image_attributes, image_studies
-from xrayfast.run import Run
+from xrayfast.runs.predictions import Predictions, image_attributes, image_studies
+from xrayfast.runs.run import Run
 
 if TYPE_CHECKING:
     from xrayfast.learning.fastai_api import Learner

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Beta
 
-from xrayfast.batches import add_epoch, empty_batches
 from xrayfast.errors import TrainingError, XrayfastError, shorten
 from xrayfast.learning.augment import cutmix, mixup
 from xrayfast.learning.device import send
@@ -28,6 +27,7 @@ from xrayfast.metrics.registry import history_column
 from xrayfast.own_code import describe_code, names_of_code
 from xrayfast.progress import NullReporter as NullReporter
 from xrayfast.progress import Reporter
+from xrayfast.runs.batches import add_epoch, empty_batches
 
 Row = dict[str, Any]
 
@@ -344,7 +344,7 @@ class History:
     Attributes:
         rows: one per finished epoch.
         best_epoch: 1-based number of the best one, or None before the first.
-        batches: the table of `xrayfast.batches`.
+        batches: the table of `xrayfast.runs.batches`.
     """
 
     def __init__(

@@ -22,7 +22,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 from typing_extensions import Self
 
-from xrayfast.batches import read_batches, write_batches
 from xrayfast.errors import RunError, WriteError
 from xrayfast.files import (
     CHECKSUMS,
@@ -38,8 +37,9 @@ from xrayfast.learning.model.weights import load_weights, save_tensors
 from xrayfast.learning.training.callbacks import History, Row
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.position import Position
-from xrayfast.run import OLD_HISTORY_COLUMNS
-from xrayfast.run_files import ROWS, ROWS_BEFORE, CheckpointState, read_typed
+from xrayfast.runs.batches import read_batches, write_batches
+from xrayfast.runs.run import OLD_HISTORY_COLUMNS
+from xrayfast.runs.typed_files import ROWS, ROWS_BEFORE, CheckpointState, read_typed
 
 MODEL, BEST, OPTIMIZER = "model.safetensors", "best.safetensors", "optimizer.safetensors"
 AVERAGE, POSITION = "average.safetensors", "position.safetensors"

@@ -27,7 +27,7 @@ from xrayfast.learning.model.losses import batch_weight
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.metrics import registry
 from xrayfast.metrics.summary import compute_epoch_metrics
-from xrayfast.predictions import Predictions
+from xrayfast.runs.predictions import Predictions
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,13 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.audit.check import Audit
 from xrayfast.config import Task
-from xrayfast.cross_validation import OUT_OF_FOLD, CrossValidation
 from xrayfast.data.cache.image_cache import UncachedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, ReadError, RunError, plural
 from xrayfast.errors.advice import name_arguments
-from xrayfast.evaluation import METRICS_FILE as EVALUATION_METRICS
-from xrayfast.evaluation import PREDICTIONS_FILE, Evaluation
 from xrayfast.reporting.comparison import Comparison, records
 from xrayfast.reporting.figures import lr_figure
 from xrayfast.reporting.html.pages.check_page import SEVERITY_NAMES
@@ -45,7 +42,10 @@ from xrayfast.reporting.wording import (
     percent,
     warning_sentences,
 )
-from xrayfast.run import CONFIG_FILE, FOLDS_FILE, HISTORY_FILE, METRICS_FILE, SPLIT_FILE, Run
+from xrayfast.runs.cross_validation import OUT_OF_FOLD, CrossValidation
+from xrayfast.runs.evaluation import METRICS_FILE as EVALUATION_METRICS
+from xrayfast.runs.evaluation import PREDICTIONS_FILE, Evaluation
+from xrayfast.runs.run import CONFIG_FILE, FOLDS_FILE, HISTORY_FILE, METRICS_FILE, SPLIT_FILE, Run
 
 T = TypeVar("T")
 

@@ -14,13 +14,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from xrayfast.batches import batches_figure
 from xrayfast.config import Task
 from xrayfast.errors import plural, plural_noun
 from xrayfast.files import write_bytes
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.metrics.summary import MOST_LIKELY
-from xrayfast.predictions import Predictions
 from xrayfast.reporting.curves import (
     FEW_IMAGES,
     TOGETHER,
@@ -46,6 +44,8 @@ from xrayfast.reporting.interpretation import Case
 from xrayfast.reporting.matrices import binary_figure, confusion_figure, cooccurrence_figure, merge_rare
 from xrayfast.reporting.probabilities import histogram_figure
 from xrayfast.reporting.wording import label_rows, of_positive, split_images, unit_of
+from xrayfast.runs.batches import batches_figure
+from xrayfast.runs.predictions import Predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
 
 
 def batches_plot(table: pd.DataFrame) -> Plot:
-    """Losses and learning rates by batch, of a table of `xrayfast.batches`."""
+    """Losses and learning rates by batch, of a table of `xrayfast.runs.batches`."""
     batches, width = len(table), 1 if table.empty else table["batches"].iloc[0]
     rows = "each batch" if width == 1 else f"the lowest and the highest of each {width} batches"
     alt = f"Training loss of {rows}, {plural(batches, 'row')} of batches.csv, with its mean and the learning rates."

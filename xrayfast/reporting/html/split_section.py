@@ -11,7 +11,6 @@ from xrayfast.config import Task
 from xrayfast.errors import plural, plural_noun
 from xrayfast.metrics.claims.headline import FEW_PATIENTS
 from xrayfast.metrics.registry import AT_THRESHOLD, metric_title
-from xrayfast.predictions import Predictions
 from xrayfast.reporting.figures import Case
 from xrayfast.reporting.headline_figure import EXAMPLES
 from xrayfast.reporting.html import results_tables
@@ -33,6 +32,7 @@ from xrayfast.reporting.wording import (
     split_images,
     unit_of,
 )
+from xrayfast.runs.predictions import Predictions
 
 SplitName: TypeAlias = Literal["valid", "test", "external", "folds", "table"]
 

@@ -23,7 +23,7 @@ from xrayfast.reporting.markdown.metric_blocks import (
 )
 from xrayfast.reporting.markdown.run_facts import RunFacts, read_run_facts
 from xrayfast.reporting.wording import SPLIT_TITLES, images_of_patients, population_text
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 
 _MISTAKES = 5
 """Pairs of labels that are listed as most confused."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from xrayfast.config import DEFAULT_METRIC, OWN_WEIGHTS
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import plural, shorten
 from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.operating_points.calibration import Temperature
@@ -39,7 +38,8 @@ from xrayfast.reporting.wording import (
     population_text,
     warning_sentences,
 )
-from xrayfast.run_files import EvaluationMetrics
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.typed_files import EvaluationMetrics
 
 
 def arch(facts: RunFacts) -> str:

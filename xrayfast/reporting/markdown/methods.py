@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import plural, plural_noun
 from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.operating_points.calibration import Temperature
@@ -14,7 +13,8 @@ from xrayfast.reporting.markdown import descriptions as say
 from xrayfast.reporting.markdown.metric_blocks import interval_note
 from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts, read_run_facts
 from xrayfast.reporting.wording import SPLIT_TITLES, joining_text, unit_of
-from xrayfast.run import Run
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.run import Run
 
 
 def describe_methods(run: Run) -> str:

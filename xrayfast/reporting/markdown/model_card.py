@@ -12,14 +12,14 @@ from typing import Any
 import yaml
 
 from xrayfast.config import DEFAULT_METRIC
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.metrics.registry import EXACT_MATCH, metric_title, overall_metrics
 from xrayfast.reporting.markdown import descriptions as say
 from xrayfast.reporting.markdown.markup import GAP, PURPOSE, UNRECORDED, Markdown, markdown_table, render_markdown
 from xrayfast.reporting.markdown.metric_blocks import estimate, interval_note
 from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts, read_run_facts
 from xrayfast.reporting.wording import SPLIT_TITLES, images_of_patients, warning_sentences
-from xrayfast.run import Run
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.run import Run
 
 _HUB_SPLITS = {"valid": "validation", "test": "test"}
 _TAGS = ("xrayfast", "fastai", "image-classification", "medical-imaging", "chest-x-ray")

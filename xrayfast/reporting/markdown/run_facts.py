@@ -10,13 +10,13 @@ from itertools import groupby
 import pandas as pd
 
 from xrayfast.config import PREDICTED_SPLITS, Config, Task
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import RunError
 from xrayfast.files import read_csv
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import headline_metrics
-from xrayfast.run import Run
-from xrayfast.run_files import EvaluationMetrics, MetricsFile, RunInfo, Saliency, SplitSummary
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.run import Run
+from xrayfast.runs.typed_files import EvaluationMetrics, MetricsFile, RunInfo, Saliency, SplitSummary
 
 
 @dataclass(frozen=True)

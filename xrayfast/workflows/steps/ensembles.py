@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from xrayfast.config import PREDICTED_SPLITS
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import ConfigError, RunError, plural, shorten
-from xrayfast.predictions import Predictions
-from xrayfast.run import Run
+from xrayfast.runs.predictions import Predictions
+from xrayfast.runs.run import Run
 
 
 def require_alike(members: Sequence[Run]) -> None:

@@ -15,7 +15,6 @@ import pandas as pd
 
 from xrayfast.audit.leaks import group_linked_images, leaks_between_splits
 from xrayfast.config import ResultsConfig
-from xrayfast.cross_validation import CrossValidation, fold_columns, fold_name
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import Split, stratified_split
@@ -25,15 +24,16 @@ from xrayfast.learning.training.callbacks import History
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
-from xrayfast.predictions import Predictions
 from xrayfast.progress import FoldProgress
 from xrayfast.reporting.html.pages.cross_validation_page import render_cross_validation_page
 from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.reporting.interpretation import RIGHT_SHOWN
 from xrayfast.reporting.markdown.methods import describe_cross_validation
 from xrayfast.reporting.markdown.model_card import render_cross_validation_card
-from xrayfast.run import HISTORY_FILE, Run
-from xrayfast.run_files import FoldRecord, SpreadRecord
+from xrayfast.runs.cross_validation import CrossValidation, fold_columns, fold_name
+from xrayfast.runs.predictions import Predictions
+from xrayfast.runs.run import HISTORY_FILE, Run
+from xrayfast.runs.typed_files import FoldRecord, SpreadRecord
 from xrayfast.workflows.data import image_infos, split_table
 from xrayfast.workflows.steps.ensembles import average_by_image, concatenate
 from xrayfast.workflows.steps.leaks import ComparedImages

@@ -23,7 +23,8 @@ from xrayfast.errors import ConfigError, RunError, plural_noun, shorten
 from xrayfast.errors.escapes import warn
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.option_effects import check_effects
-from xrayfast.predictions import (
+from xrayfast.reporting.interpretation import IMAGE_SIZE, Interpretation
+from xrayfast.runs.predictions import (
     ATTRIBUTES,
     PREDICTION_COLUMNS,
     PROBABILITY_PREFIX,
@@ -31,8 +32,7 @@ from xrayfast.predictions import (
     Predictions,
     image_studies,
 )
-from xrayfast.reporting.interpretation import IMAGE_SIZE, Interpretation
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.results import (
     DECISION_SPLIT,

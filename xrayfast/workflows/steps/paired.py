@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.config import PredictedSplit
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import RunError, plural, plural_noun, shorten
 from xrayfast.files import read_csv
 from xrayfast.metrics.inputs import ALPHA, count_known, sampling_units
@@ -24,8 +23,9 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.registry import EXACT_MATCH
 from xrayfast.metrics.subgroups import NEEDS_BOTH
-from xrayfast.predictions import Predictions
-from xrayfast.run import SPLIT_FILE, Run
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.predictions import Predictions
+from xrayfast.runs.run import SPLIT_FILE, Run
 from xrayfast.workflows.steps.own_predictions import RunByUnit
 from xrayfast.workflows.steps.results import patients_by_label, subgroup_values
 

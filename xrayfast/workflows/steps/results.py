@@ -40,10 +40,10 @@ from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.metrics.subgroups import age_bands, subgroups
 from xrayfast.metrics.summary import one_vs_rest, summarise
 from xrayfast.option_effects import DecisionFacts, check_effects
-from xrayfast.predictions import Predictions
 from xrayfast.reporting.markdown.claim import render_claim
 from xrayfast.reporting.markdown.model_card import render_model_card
-from xrayfast.run import Run
+from xrayfast.runs.predictions import Predictions
+from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun
 
 DECISION_SPLIT: PredictedSplit = "valid"

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from xrayfast.config import Config, TrainConfig
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import ConfigError, RunError, TrainingError, shorten
 from xrayfast.files import known_digests, link_or_copy, replace_atomically
 from xrayfast.files.cache_folder import cache_root
@@ -57,7 +56,8 @@ from xrayfast.learning.training.position import EpochPosition, Position
 from xrayfast.option_effects import PlanFacts
 from xrayfast.own_code import show_setting
 from xrayfast.progress import Reporter
-from xrayfast.run import Run
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.results import resolve_monitor
 
 DISK_FRACTION = 0.25

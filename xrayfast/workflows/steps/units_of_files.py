@@ -17,7 +17,7 @@ from xrayfast.data.sources.patients import find_patients
 from xrayfast.data.sources.records import FilePaths, ImageRecords
 from xrayfast.errors import ConfigError, DataError, plural, plural_noun
 from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.ensembles import average_splits
 from xrayfast.workflows.steps.evaluation.exported_run import ExportedRun
 from xrayfast.workflows.steps.own_predictions import RunByUnit, add_studies

@@ -17,7 +17,7 @@ from xrayfast.hub.download import is_hub_name
 from xrayfast.learning.model.network import LayeredNetwork, StartingWeights
 from xrayfast.learning.model.weights import copy_weights, read_weights
 from xrayfast.own_code import OWN, show_setting
-from xrayfast.run import Run, published_run
+from xrayfast.runs.run import Run, published_run
 
 
 def find_starting_run(weights: str) -> Run | None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import pandas as pd
 
 from xrayfast.config import DEFAULT_METRIC
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import format_cell
 from xrayfast.metrics.registry import metric_title
 from xrayfast.reporting.forest import GUESS, Estimate, ForestRow, forest_figure
@@ -19,7 +18,8 @@ from xrayfast.reporting.html.results_tables import by_patient_table, fold_table
 from xrayfast.reporting.html.split_section import SplitReport, split_section
 from xrayfast.reporting.html.tables import counts_table, flow_steps
 from xrayfast.reporting.wording import SPLIT_TITLES, interval_of, other_remarks, percent
-from xrayfast.run_files import MetricsFile
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.typed_files import MetricsFile
 
 
 def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitReport], methods: str) -> str:

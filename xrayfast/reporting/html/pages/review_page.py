@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import plural
-from xrayfast.predictions import Predictions
 from xrayfast.reporting.html.render import image_view, render_template
 from xrayfast.reporting.html.tables import Cell, Column, Table, number_cell
 from xrayfast.reporting.wording import percent
+from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.predictions import Predictions
 
 SHOWN_SIDE = 224
 """Of the images, in pixels."""

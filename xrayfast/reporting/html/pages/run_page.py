@@ -18,8 +18,8 @@ from xrayfast.reporting.html.split_section import SplitReport, split_section
 from xrayfast.reporting.html.tables import counts_table, epochs_table, flow_steps, train_and_valid_table
 from xrayfast.reporting.overfitting import TrainAndValid
 from xrayfast.reporting.wording import SPLIT_TITLES, hidden_layers, other_remarks
-from xrayfast.run import Run
-from xrayfast.run_files import RunInfo, ShownImage
+from xrayfast.runs.run import Run
+from xrayfast.runs.typed_files import RunInfo, ShownImage
 
 
 @dataclass(frozen=True, eq=False)

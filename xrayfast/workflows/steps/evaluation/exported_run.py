@@ -9,11 +9,11 @@ from typing import Any, TypeGuard
 from xrayfast.config import Config, PredictedSplit
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.evaluation import Evaluation
 from xrayfast.exported.onnx_model import OnnxModel, damaged, is_model_file
 from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
-from xrayfast.run import SPLIT_FILE, Run, create_evaluation, require_free, why_unwritable
-from xrayfast.run_files import RunInfo
+from xrayfast.runs.evaluation import Evaluation
+from xrayfast.runs.run import SPLIT_FILE, Run, create_evaluation, require_free, why_unwritable
+from xrayfast.runs.typed_files import RunInfo
 
 
 class ExportedRun:

@@ -9,15 +9,15 @@ from typing import Any
 import pandas as pd
 
 from xrayfast.data.cache.image_cache import DecodedImages
-from xrayfast.evaluation import Evaluation
 from xrayfast.files import write_csv, write_text
 from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.predictions import Predictions
 from xrayfast.reporting.figures import Case
 from xrayfast.reporting.html.pages.evaluation_page import EvaluationData, render_evaluation_page
 from xrayfast.reporting.html.split_section import SplitName, SplitReport
 from xrayfast.reporting.interpretation import IMAGE_SIZE, RIGHT_SHOWN, Interpretation
 from xrayfast.reporting.wording import interval_of
+from xrayfast.runs.evaluation import Evaluation
+from xrayfast.runs.predictions import Predictions
 from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, knows_images
 
 _COUNTS = ("label", "support", "negatives", "threshold")

@@ -9,8 +9,8 @@ import pytest
 from xrayfast.errors import DataError, RunError
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.predictions import Predictions, image_attributes
 from xrayfast.reporting.wording import population_text
+from xrayfast.runs.predictions import Predictions, image_attributes
 
 LABELS = ("a", "b,|c".replace("|", ""), "d e")
 

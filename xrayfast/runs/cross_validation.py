@@ -18,9 +18,9 @@ import pandas as pd
 from xrayfast.errors import RunError, plural
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files import INFO_FILE, read_csv, write_csv, write_json
-from xrayfast.predictions import Predictions
-from xrayfast.run import FOLDS_FILE, Run
-from xrayfast.run_files import CrossValidationInfo, read_typed
+from xrayfast.runs.predictions import Predictions
+from xrayfast.runs.run import FOLDS_FILE, Run
+from xrayfast.runs.typed_files import CrossValidationInfo, read_typed
 
 OUT_OF_FOLD = "out_of_fold.csv"
 

@@ -21,7 +21,7 @@ from xrayfast.errors import ConfigError, RunError, WeightsError
 from xrayfast.learning.training.checkpoint import save_checkpoint
 from xrayfast.metrics.registry import history_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
-from xrayfast.run import Run
+from xrayfast.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from xrayfast.batches import batches_figure, draw_losses, read_batches
 from xrayfast.config import PREDICTED_SPLITS, Config, PredictedSplit, Task
 from xrayfast.data.corrections import Correction
 from xrayfast.data.labels.positive_class import positive_class
@@ -33,7 +32,6 @@ from xrayfast.display.overview import HasOverview, report_module
 from xrayfast.errors import ConfigError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden, warn
-from xrayfast.evaluation import Evaluation
 from xrayfast.files import (
     CHECKSUMS,
     INFO_FILE,
@@ -54,8 +52,18 @@ from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.own_code import require_code
-from xrayfast.predictions import Predictions
-from xrayfast.run_files import LabelsFile, MetricsFile, RunInfo, ShownImage, TrainingImages, read_json, read_typed
+from xrayfast.runs.batches import batches_figure, draw_losses, read_batches
+from xrayfast.runs.evaluation import Evaluation
+from xrayfast.runs.predictions import Predictions
+from xrayfast.runs.typed_files import (
+    LabelsFile,
+    MetricsFile,
+    RunInfo,
+    ShownImage,
+    TrainingImages,
+    read_json,
+    read_typed,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -457,7 +465,7 @@ class Run(HasOverview):
 
     @property
     def batches(self) -> pd.DataFrame:
-        """One row per training batch of the finished epochs, or fewer in a long run: see `xrayfast.batches`.
+        """One row per training batch of the finished epochs, or fewer in a long run: see `xrayfast.runs.batches`.
 
         Raises:
             RunError: the file is missing, as in runs of earlier versions and of `save`, or damaged.

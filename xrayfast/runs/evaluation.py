@@ -9,8 +9,8 @@ from typing import Any
 from xrayfast.display.overview import HasOverview
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files import ensure_folder, write_json
-from xrayfast.predictions import Predictions
-from xrayfast.run_files import EvaluationInfo, EvaluationMetrics, read_typed
+from xrayfast.runs.predictions import Predictions
+from xrayfast.runs.typed_files import EvaluationInfo, EvaluationMetrics, read_typed
 
 EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE = "evaluation.json", "metrics.json", "predictions.csv"
 

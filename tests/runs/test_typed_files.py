@@ -10,8 +10,8 @@ from xrayfast.errors import RunError
 from xrayfast.reporting.html.pages import run_page
 from xrayfast.reporting.markdown import descriptions
 from xrayfast.reporting.markdown.model_card import render_model_card
-from xrayfast.run import Run
-from xrayfast.run_files import EvaluationMetrics, LabelsFile, MetricsFile, RunInfo, read_typed
+from xrayfast.runs.run import Run
+from xrayfast.runs.typed_files import EvaluationMetrics, LabelsFile, MetricsFile, RunInfo, read_typed
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xrayfast.batches import add_epoch, batches_figure, empty_batches, read_batches, smoothed_losses, thin_batches
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.files import write_csv
+from xrayfast.runs.batches import add_epoch, batches_figure, empty_batches, read_batches, smoothed_losses, thin_batches
 
 LOSSES = st.lists(
     st.lists(st.floats(0, 10, width=32), min_size=1, max_size=60), min_size=1, max_size=8
