@@ -32,8 +32,9 @@ from xrayfast.errors import ConfigError, ConfigFileError, did_you_mean
 from xrayfast.errors.advice import describe_option
 from xrayfast.errors.arguments import as_python, check_arguments, expectation, join_alternatives, show, words_of
 from xrayfast.errors.escapes import escape_hidden, is_utf8
-from xrayfast.files import dump_yaml, read_yaml
-from xrayfast.files.virtual.paths import holds_credentials, is_remote, to_path
+from xrayfast.files.plain_yaml import dump_yaml, read_yaml
+from xrayfast.files.virtual.addresses import holds_credentials, is_remote
+from xrayfast.files.virtual.paths import to_path
 from xrayfast.files.xrv_weights import xrv_file
 from xrayfast.own_code import OWN, OWN_SETTINGS, is_own, names_of_code
 

@@ -15,7 +15,7 @@ from tests.test_escapes import NASTY
 from xrayfast.config import DataConfig
 from xrayfast.data.manifest import open_manifest
 from xrayfast.errors.escapes import is_hidden
-from xrayfast.files import read_csv
+from xrayfast.files.csv_tables import read_csv
 from xrayfast.runs.predictions import Predictions
 from xrayfast.synthetic import write_dataset
 

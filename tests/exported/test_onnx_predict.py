@@ -7,7 +7,7 @@ from PIL import Image
 from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.data.images.reader import read
 from xrayfast.exported import onnx_predict
-from xrayfast.files import quote_cell
+from xrayfast.files.csv_tables import quote_cell
 
 ROWS, COLUMNS = np.mgrid[:90, :120]
 SHARES = (np.sin(COLUMNS / 17) + np.cos(ROWS / 11) + 2) / 4

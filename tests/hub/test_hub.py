@@ -18,7 +18,7 @@ from tests.conftest import SMALL
 from tests.hub.server import Repository
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError, XrayfastError
-from xrayfast.files import file_digest
+from xrayfast.files.checksums import file_digest
 from xrayfast.hub import download as download_module
 from xrayfast.hub.download import ALLOWED, download, is_hub_name
 from xrayfast.runs.run import Run

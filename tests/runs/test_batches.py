@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xrayfast.errors import ConfigError, RunError
-from xrayfast.files import write_csv
+from xrayfast.files.csv_tables import write_csv
 from xrayfast.runs.batches import add_epoch, batches_figure, empty_batches, read_batches, smoothed_losses, thin_batches
 
 LOSSES = st.lists(

@@ -23,7 +23,7 @@ from PIL import Image
 import xrayfast as xf
 from tests.data.images.dicom_files import dicom_bytes
 from tests.serving.browser import CHROMIUM, DRIVER, browsing
-from xrayfast.files import format_csv
+from xrayfast.files.csv_tables import format_csv
 from xrayfast.serving.access import Access
 from xrayfast.serving.app import make_app
 from xrayfast.serving.classifier import Classifier

@@ -16,7 +16,7 @@ import torch
 import xrayfast as xf
 from tests.conftest import SMALL, StopAfter
 from xrayfast.errors import Interrupted, RunError, TrainingError
-from xrayfast.files import write_csv
+from xrayfast.files.csv_tables import write_csv
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.training import callbacks
 from xrayfast.runs.batches import add_epoch, thin_batches, write_batches

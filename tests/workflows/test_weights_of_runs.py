@@ -10,7 +10,7 @@ import xrayfast as xf
 from tests.conftest import SMALL, StopAfter
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.errors import ConfigError, Interrupted, RunError, WeightsError
-from xrayfast.files import file_digest
+from xrayfast.files.checksums import file_digest
 from xrayfast.learning.model.weights import read_weights
 from xrayfast.metrics.claims.headline import SEEN_BEFORE
 from xrayfast.workflows.steps.seen import describe_seen

@@ -14,7 +14,7 @@ from xrayfast.data.labels.resolve import ResolvedLabels
 from xrayfast.data.labels.targets import Targets, to_truth
 from xrayfast.data.sources.tables import read_table
 from xrayfast.errors import DataError, did_you_mean, plural, shorten
-from xrayfast.files import file_digest
+from xrayfast.files.checksums import file_digest
 
 COLUMNS = ("image", "label", "given", "proposed", "accept")
 

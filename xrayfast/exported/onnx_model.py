@@ -15,7 +15,7 @@ from xrayfast.data.images.reader import fit_square
 from xrayfast.errors import ConfigError, RunError, truncate
 from xrayfast.exported.inspection import read_properties
 from xrayfast.exported.metadata import ModelMetadata
-from xrayfast.files import require_regular_file
+from xrayfast.files.regular_files import require_regular_file
 from xrayfast.metrics.operating_points.decision import Probabilities
 
 SUFFIX = ".onnx"

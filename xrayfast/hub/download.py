@@ -18,7 +18,8 @@ from typing import Any
 from xrayfast._version import __version__
 from xrayfast.errors import ConfigError, RunError, shorten, truncate
 from xrayfast.errors.escapes import escape_hidden
-from xrayfast.files import INFO_FILE, MAX_RUN_BYTES
+from xrayfast.files.intact import INFO_FILE
+from xrayfast.files.regular_files import MAX_RUN_BYTES
 
 PREFIX = "hf:"
 

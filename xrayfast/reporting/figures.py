@@ -41,7 +41,7 @@ from xrayfast.display.figure_style import (
 from xrayfast.display.notebook_figure import NotebookFigure
 from xrayfast.errors import ConfigError
 from xrayfast.errors.escapes import escape_hidden
-from xrayfast.files import write_bytes
+from xrayfast.files.atomic import write_bytes
 from xrayfast.metrics.registry import further_columns, history_column, history_metrics
 from xrayfast.reporting.interpretation import Case as Case
 

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from xrayfast.errors import ConfigError, RunError
-from xrayfast.files import read_csv, write_text
+from xrayfast.files.atomic import write_text
+from xrayfast.files.csv_tables import read_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,9 @@ import pandas as pd
 
 from xrayfast.errors import RunError, plural
 from xrayfast.errors.escapes import escape_hidden
-from xrayfast.files import INFO_FILE, read_csv, write_csv, write_json
+from xrayfast.files.atomic import write_json
+from xrayfast.files.csv_tables import read_csv, write_csv
+from xrayfast.files.intact import INFO_FILE
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import FOLDS_FILE, Run
 from xrayfast.runs.typed_files import CrossValidationInfo, read_typed

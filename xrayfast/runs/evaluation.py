@@ -8,7 +8,8 @@ from typing import Any
 
 from xrayfast.display.overview import HasOverview
 from xrayfast.errors.escapes import escape_hidden
-from xrayfast.files import ensure_folder, write_json
+from xrayfast.files.atomic import write_json
+from xrayfast.files.writable import ensure_folder
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.typed_files import EvaluationInfo, EvaluationMetrics, read_typed
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xrayfast.config import Task, Unit, UnitJoin
 from xrayfast.data.labels.names import LABEL_JOIN
 from xrayfast.errors import DataError, RunError, plural, shorten
-from xrayfast.files import read_csv, write_csv
+from xrayfast.files.csv_tables import read_csv, write_csv
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.units import join_probabilities, join_truth
 

@@ -32,21 +32,14 @@ from xrayfast.display.overview import HasOverview, report_module
 from xrayfast.errors import ConfigError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden, warn
-from xrayfast.files import (
-    CHECKSUMS,
-    INFO_FILE,
-    ensure_folder,
-    portable_name,
-    read_csv,
-    require_intact,
-    require_utf8,
-    start_checksums,
-    write_csv,
-    write_json,
-    write_text,
-)
+from xrayfast.files.atomic import write_json, write_text
+from xrayfast.files.checksums import CHECKSUMS, start_checksums
+from xrayfast.files.csv_tables import read_csv, write_csv
+from xrayfast.files.file_names import portable_name, require_utf8
+from xrayfast.files.intact import INFO_FILE, require_intact
 from xrayfast.files.run_lock import lock_run
-from xrayfast.files.virtual.paths import canonical, is_remote
+from xrayfast.files.virtual.addresses import canonical, is_remote
+from xrayfast.files.writable import ensure_folder
 from xrayfast.hub.download import PREFIX, download, is_hub_name
 from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
 from xrayfast.metrics.operating_points.decision import Decision

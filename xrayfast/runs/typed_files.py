@@ -30,7 +30,8 @@ from typing_extensions import NotRequired, Self, TypedDict
 from xrayfast.config import MAX_LABELS, DataLoadersOrigin, Task, Unit, UnitJoin
 from xrayfast.errors import RunError
 from xrayfast.errors.escapes import is_utf8
-from xrayfast.files import read_text, require_intact
+from xrayfast.files.intact import require_intact
+from xrayfast.files.regular_files import read_text
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from xrayfast.data.labels.names import LABEL_JOIN
 from xrayfast.errors import ConfigError, ReadError
 from xrayfast.exported.metadata import INTENDED_USE, ModelMetadata
 from xrayfast.exported.onnx_model import is_model_file
-from xrayfast.files import format_csv
+from xrayfast.files.csv_tables import format_csv
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import threshold_array
 from xrayfast.runs.predictions import PROBABILITY_PREFIX

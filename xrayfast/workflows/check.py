@@ -13,7 +13,8 @@ from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import make_output_folder, write_json, write_text
+from xrayfast.files.atomic import write_json, write_text
+from xrayfast.files.writable import make_output_folder
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.html.pages.check_page import render_check_page, shown_groups, shown_rows
 from xrayfast.runs.run import now

@@ -24,7 +24,9 @@ from xrayfast.config import (
 )
 from xrayfast.errors import ConfigError, RunError, did_you_mean, plural_noun, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import INFO_FILE, require_text_file, write_text
+from xrayfast.files.atomic import write_text
+from xrayfast.files.intact import INFO_FILE
+from xrayfast.files.writable import require_text_file
 from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.inputs import ALPHA, count_known
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals

@@ -35,9 +35,10 @@ from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import ConfigError, DataError, ReadError, RunError, WeightsError, did_you_mean, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.files import read_csv
 from xrayfast.files.cache_folder import cache_root
-from xrayfast.files.virtual.paths import is_remote, to_path
+from xrayfast.files.csv_tables import read_csv
+from xrayfast.files.virtual.addresses import is_remote
+from xrayfast.files.virtual.paths import to_path
 from xrayfast.files.xrv_weights import how_to_make
 from xrayfast.hub.download import is_hub_name
 from xrayfast.option_effects import check_settings

@@ -13,7 +13,7 @@ from xrayfast._version import __version__
 from xrayfast.data.corrections import read_corrections
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import read_csv
+from xrayfast.files.csv_tables import read_csv
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.runs.run import Run, now
 from xrayfast.workflows.steps.ensembles import average_splits, require_alike

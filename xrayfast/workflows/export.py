@@ -21,7 +21,8 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.exported.metadata import TOLERANCE, AurocDifference, ModelMetadata, Parity, Precision
 from xrayfast.exported.onnx_model import SUFFIX, VIEWS_LEFT_OUT, OnnxGraph, Outputs
-from xrayfast.files import file_digest, replace_atomically, write_text
+from xrayfast.files.atomic import replace_atomically, write_text
+from xrayfast.files.checksums import file_digest
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.progress import StageProgress, show_progress

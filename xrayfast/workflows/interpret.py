@@ -15,7 +15,8 @@ from xrayfast.config import PredictedSplit, ResultsOptions, Unit
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import RunError
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import write_csv, write_text
+from xrayfast.files.atomic import write_text
+from xrayfast.files.csv_tables import write_csv
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting import figures

@@ -24,9 +24,10 @@ from xrayfast.errors import ConfigError, DataError, ReadError, plural, plural_no
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, OnnxModel, is_model_file, require_cpu, require_no_arch
-from xrayfast.files import require_utf8
-from xrayfast.files.virtual.access import near_names
-from xrayfast.files.virtual.paths import VirtualPath, identity, is_web_address, name_of_address, split_archive, to_path
+from xrayfast.files.file_names import require_utf8
+from xrayfast.files.virtual.addresses import identity, is_web_address, name_of_address, split_archive
+from xrayfast.files.virtual.near_names import near_names
+from xrayfast.files.virtual.paths import VirtualPath, to_path
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import threshold_array

@@ -15,7 +15,9 @@ from xrayfast.config import NAMED_WEIGHTS, Config, DataConfig
 from xrayfast.errors import ConfigError, RunError, plural
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.files import known_digests, link_or_copy, read_csv, replace_atomically, write_csv, write_text
+from xrayfast.files.atomic import link_or_copy, replace_atomically, write_text
+from xrayfast.files.csv_tables import read_csv, write_csv
+from xrayfast.files.intact import known_digests
 from xrayfast.hub.download import ALLOWED, CARD, PREFIX, named_errors, require_hub, require_token
 from xrayfast.hub.identifying import Identifiers
 from xrayfast.reporting.markdown.model_card import render_published_card

@@ -16,7 +16,9 @@ from xrayfast.data.labels.positive_class import describe_positive_class, positiv
 from xrayfast.errors import ConfigError, DataError
 from xrayfast.errors.advice import advise
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import make_output_folder, write_csv, write_json, write_text
+from xrayfast.files.atomic import write_json, write_text
+from xrayfast.files.csv_tables import write_csv
+from xrayfast.files.writable import make_output_folder
 from xrayfast.metrics.claims.headline import HeadlineFacts, headline_warnings
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import OperatingPoint

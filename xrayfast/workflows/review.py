@@ -16,7 +16,9 @@ from xrayfast.audit.label_issues import rank_labels
 from xrayfast.data.corrections import COLUMNS, read_corrections
 from xrayfast.errors import ConfigError, RunError, WriteError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import make_output_folder, write_csv, write_text
+from xrayfast.files.atomic import write_text
+from xrayfast.files.csv_tables import write_csv
+from xrayfast.files.writable import make_output_folder
 from xrayfast.reporting.html.pages.review_page import render_review_page
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.predictions import Predictions

@@ -11,7 +11,8 @@ import pandas as pd
 from xrayfast.config import Config
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import require_text_file, write_csv
+from xrayfast.files.csv_tables import write_csv
+from xrayfast.files.writable import require_text_file
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.workflows.data import decode, opened, unused_data_settings
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free

@@ -19,7 +19,8 @@ from xrayfast.data.images.reader import read
 from xrayfast.errors import ConfigError, DataError, ReadError, RemoteError, RunError, WriteError
 from xrayfast.errors.credentials import hide_credentials
 from xrayfast.files.virtual import access, archives, remote
-from xrayfast.files.virtual.paths import identity, name_of_address, to_path
+from xrayfast.files.virtual.addresses import identity, name_of_address
+from xrayfast.files.virtual.paths import to_path
 from xrayfast.workflows.predict import find_images
 
 

@@ -82,7 +82,8 @@ def compare(
     check_choice(split, PREDICTED_SPLITS, "--split")
     check_choice(unit, get_args(Unit), "--unit")
     check_choice(unit_join, get_args(UnitJoin), "--unit-join")
-    from xrayfast.files import require_text_file, write_csv
+    from xrayfast.files.csv_tables import write_csv
+    from xrayfast.files.writable import require_text_file
     from xrayfast.workflows.compare import compare as work
 
     out = Output(as_json)

@@ -9,7 +9,7 @@ import typer
 
 from xrayfast.cli import options as o
 from xrayfast.cli.output import Output
-from xrayfast.files import require_output_file
+from xrayfast.files.writable import require_output_file
 
 
 def export(

@@ -12,7 +12,7 @@ from xrayfast.cli import options as o
 from xrayfast.cli.common import open_and_show, read_settings
 from xrayfast.cli.output import Output
 from xrayfast.config import MAX_EPOCHS
-from xrayfast.files import require_output_file, require_text_file
+from xrayfast.files.writable import require_output_file, require_text_file
 from xrayfast.option_effects import NOT_IN_RANGE_TEST
 from xrayfast.progress.terminal import reporting
 

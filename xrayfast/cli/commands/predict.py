@@ -53,7 +53,9 @@ def predict(
     from xrayfast.cli.results import show_uncalibrated
     from xrayfast.data.labels.names import LABEL_JOIN
     from xrayfast.exported.onnx_model import is_model_file
-    from xrayfast.files import INFO_FILE, require_text_file, write_csv
+    from xrayfast.files.csv_tables import write_csv
+    from xrayfast.files.intact import INFO_FILE
+    from xrayfast.files.writable import require_text_file
     from xrayfast.hub.download import is_hub_name
     from xrayfast.runs.run import Run
 

@@ -18,7 +18,7 @@ from xrayfast.data.images.reader import Pixels, fit_square, read
 from xrayfast.errors import ConfigError, ReadError, RemoteError, WriteError
 from xrayfast.errors.signals import leave_signals_to_parent
 from xrayfast.files.virtual.access import outer_file, state_of
-from xrayfast.files.virtual.paths import identity
+from xrayfast.files.virtual.addresses import identity
 from xrayfast.files.virtual.remote import remember_states
 
 SHARD_BYTES = 64 * 2**20

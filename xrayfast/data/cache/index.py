@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from xrayfast.data.cache.folders import INDEX_NAME, shard_names
 from xrayfast.data.cache.shards import SHARD_SUFFIX, DamagedError, Shard
-from xrayfast.files import replace_atomically
+from xrayfast.files.atomic import replace_atomically
 
 Words: TypeAlias = npt.NDArray[np.uint64]
 """(N, 2) keys, each in two words."""

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from xrayfast.data.images.reader import Pixels
 from xrayfast.errors import WriteError
-from xrayfast.files import replace_atomically
+from xrayfast.files.atomic import replace_atomically
 
 SHARD_SUFFIX = ".pictures"
 """An older word for images: like the magic bytes it stays, so that existing caches remain valid."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from xrayfast.data.cache.folders import DONE_SUFFIX
 from xrayfast.errors import ConfigError
-from xrayfast.files import write_text
+from xrayfast.files.atomic import write_text
 
 MAX_SHARES = 100_000
 

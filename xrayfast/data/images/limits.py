@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from xrayfast.errors import ReadError
-from xrayfast.files import require_regular_file
-from xrayfast.files.virtual.paths import is_web_address
+from xrayfast.files.regular_files import require_regular_file
+from xrayfast.files.virtual.addresses import is_web_address
 
 MAX_BYTES = 2**30
 """Largest file read: an uncompressed image of MAX_PIXELS in 16-bit colour nearly fills it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xrayfast.data.labels.names import clean_label, find_spelling, normalize_label
 from xrayfast.errors import ConfigFileError, DataError, shorten, truncate
-from xrayfast.files import MAX_SMALL_BYTES, read_text
+from xrayfast.files.regular_files import MAX_SMALL_BYTES, read_text
 
 
 @dataclass(frozen=True)

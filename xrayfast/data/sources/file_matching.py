@@ -23,7 +23,7 @@ from xrayfast.data.splits.stratify import parse_split
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, ReadError, shorten, truncate
 from xrayfast.files.virtual.access import Entry, is_folder, list_folder
-from xrayfast.files.virtual.paths import (
+from xrayfast.files.virtual.addresses import (
     canonical,
     is_absolute,
     is_remote,
@@ -31,8 +31,8 @@ from xrayfast.files.virtual.paths import (
     name_of_address,
     normalize,
     split_archive,
-    to_path,
 )
+from xrayfast.files.virtual.paths import to_path
 
 
 def absolute(path: Path) -> Path:

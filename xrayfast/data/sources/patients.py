@@ -26,7 +26,7 @@ from xrayfast.data.sources.identifiers import blank_placeholders, join_spellings
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
-from xrayfast.files.virtual.paths import is_remote, suffix_of
+from xrayfast.files.virtual.addresses import is_remote, suffix_of
 
 if TYPE_CHECKING:
     from xrayfast.data.images.dicom.metadata import Header

@@ -22,7 +22,7 @@ from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folders, splits_from_folders
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, plural, shorten
-from xrayfast.files import require_utf8
+from xrayfast.files.file_names import require_utf8
 from xrayfast.files.virtual.remote import forget
 
 _FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?|cv)[-_ ]?\d+", re.IGNORECASE)

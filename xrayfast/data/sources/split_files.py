@@ -13,7 +13,7 @@ from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.splits.assign import is_split_list
 from xrayfast.data.splits.stratify import Split, note_split_words, parse_split, parse_splits
 from xrayfast.errors import ConfigError, DataError, shorten
-from xrayfast.files import MAX_TABLE_BYTES, read_text
+from xrayfast.files.regular_files import MAX_TABLE_BYTES, read_text
 
 _BY_NAME: dict[frozenset[Split], tuple[Split | None, Split | None]] = {
     frozenset({"test"}): ("test", None),

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import io
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from xrayfast.errors import LONGEST_NAME, XrayfastError, shorten
+from xrayfast.errors import XrayfastError
 from xrayfast.files.virtual import remote
+from xrayfast.files.virtual.addresses import canonical, is_remote, is_web_address, split_archive
 from xrayfast.files.virtual.archives import MAX_MEMBER, archive_state, open_archive
 from xrayfast.files.virtual.indexes import unpacks
-from xrayfast.files.virtual.paths import canonical, is_remote, is_web_address, split_archive, to_path
 from xrayfast.files.virtual.remote import State
 
 
@@ -44,8 +42,6 @@ Entry: TypeAlias = "os.DirEntry[str] | VirtualEntry"
 _Tree: TypeAlias = Mapping[str, Sequence[VirtualEntry]]
 """The entries of each folder, by its path from the root; that of the root is ""."""
 
-_LOOKED_AT = 10_000
-"""Names of a folder that may be proposed in place of one that is not there: comparing them takes 10 us each."""
 
 _trees: dict[str, tuple[Mapping[str, State], _Tree]] = {}
 
@@ -157,28 +153,6 @@ def _remote_folder(url: str) -> Sequence[VirtualEntry] | None:
     """The entries of a folder of a bucket, None where no object is in it."""
     root, files = remote.list_files(url)
     return _tree_of(root, files).get(url[len(root) + 1 :]) if files else None
-
-
-def near_names(path: str | Path) -> str:
-    """What a file or folder that is not there may have been meant for, as a sentence that follows others: the most
-    alike names where it was looked for; of an archive the others too. "" where there are none, or a bucket would have
-    to be listed.
-
-    Raises:
-        ReadError, RemoteError: see `state_of`.
-    """
-    missing = to_path(canonical(path))
-    while not is_remote(missing.parent) and missing.parent != missing and not missing.parent.is_dir():
-        missing = missing.parent
-    folder, in_archive = missing.parent, split_archive(str(missing.parent)) is not None
-    if (is_remote(folder) and not in_archive) or not folder.is_dir():
-        return ""
-    with contextlib.suppress(OSError):
-        names = [entry.name for entry in islice(list_folder(folder), _LOOKED_AT) if not entry.name.startswith(".")]
-        near = difflib.get_close_matches(missing.name[:LONGEST_NAME], names, cutoff=0.7)
-        if found := dict.fromkeys([*near, *names] if in_archive else near):
-            return f" {folder if folder.name else folder.absolute()} holds {shorten(found)}."
-    return ""
 
 
 def open_binary(path: str | Path, limit: int = MAX_MEMBER) -> BinaryIO:

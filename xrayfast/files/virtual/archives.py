@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 from xrayfast.errors import ReadError
 from xrayfast.files.virtual import remote
+from xrayfast.files.virtual.addresses import is_remote
 from xrayfast.files.virtual.indexes import Member, build_index, is_zip, open_unpacked, unpacks
-from xrayfast.files.virtual.paths import is_remote
 from xrayfast.files.virtual.remote import State
 
 MAX_MEMBER = 2**30

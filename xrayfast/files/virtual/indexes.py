@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from xrayfast.errors import ReadError, XrayfastError
-from xrayfast.files import replace_atomically
+from xrayfast.files.atomic import replace_atomically
 from xrayfast.files.cache_folder import cache_root
-from xrayfast.files.virtual.paths import is_remote
+from xrayfast.files.virtual.addresses import is_remote
 from xrayfast.files.virtual.remote import State
 
 _FOLDER, _NAME = "archives", re.compile(r"[0-9a-f]{32}\.json")

@@ -1,138 +1,15 @@
-"""The texts of paths into archives and remote buckets, and the `Path` that works there."""
+"""The `Path` that works into archives and remote buckets."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-_REMOTE = re.compile(r"(s3a?|gs|gcs|az|abfss?|https?):/+(?=[^/])", re.IGNORECASE)
-"""How a remote address begins, also after `Path` has made one slash of two."""
-
-_ARCHIVE = re.compile(r"(.*?\.(?:zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz)))(?:/+(.*))?", re.IGNORECASE | re.DOTALL)
-"""A path to or into an archive: the archive, and the path inside."""
-
-_CHAINED = re.compile(r"(?:zip|tar):/+(.*?)::(.+)", re.DOTALL)
-"""fsspec's way to write a member: zip://MEMBER::ARCHIVE."""
-
-_SIGNED = re.compile(
-    r"https?:/+[^/@]*@|s3a?:/+[^/@]*:[^/@]*@|[a-z\d]+:/+[^/@]*:[^/@]*@|https?:/+[^?]*\?", re.IGNORECASE
-)
-"""How an address begins that holds a password, or a query, which may be a signature."""
-
-_SIGNATURE = re.compile(
-    r"(x-(amz|goog)-[\w-]+|awsaccesskeyid|googleaccessid|key-pair-id|policy|signature|sig|token|expires"
-    r"|s[eprvt]|srt?|ss|spr|sk[a-z]{1,3})=",
-    re.IGNORECASE,
-)
-"""Of a query's parts: those that sign an address, in the buckets of Amazon, Google and Azure."""
-
-
-def canonical(path: str | Path) -> str:
-    """The text by which a path is known: remote ones with two slashes, members of archives behind the archive's path.
-
-    >>> canonical("zip://normal/1.png::images.zip"), canonical("images.tar::1.png")
-    ('images.zip/normal/1.png', 'images.tar/1.png')
-    >>> canonical("s3:/bucket/1.png"), canonical("tar://1.png::s3://bucket/a.tar"), canonical("file:///data/1.png")
-    ('s3://bucket/1.png', 's3://bucket/a.tar/1.png', '/data/1.png')
-    """
-    text = os.fspath(path)
-    if ":" not in text:  # called for each image of each epoch
-        return text
-    if "::" in text:
-        if chained := _CHAINED.fullmatch(text):
-            text = f"{chained[2].rstrip('/')}/{chained[1].lstrip('/')}"
-        else:
-            archive, _, inner = text.partition("::")
-            text = f"{archive}/{inner.lstrip('/')}" if split_archive(archive) == (archive, "") else text
-    if text.startswith("file:/"):
-        return f"/{text[5:].lstrip('/')}"
-    if scheme := _REMOTE.match(text):
-        return f"{scheme[1].lower()}://{text[scheme.end() :]}"
-    return text
-
-
-def identity(path: str | Path) -> str:
-    """The absolute path by which a file's image is cached: the same, however it is written.
-
-    Of an address on the web what signs it does not count, and changes with each signature.
-    """
-    text = canonical(path)
-    if ":" not in text or not is_remote(text):
-        return os.path.abspath(text)  # noqa: PTH100 - Path.absolute leaves ".." in
-    address, mark, query = text.partition("?") if text[:4] == "http" else (text, "", "")
-    kept = "&".join(part for part in query.split("&") if not _SIGNATURE.match(part))
-    return f"{address}{mark if kept else ''}{kept}"
-
-
-def name_of_address(address: str) -> str:
-    """What a file on the web is called, without password and what signs its address.
-
-    >>> name_of_address("https://host/1.png?X-Amz-Signature=ab"), name_of_address("https://host/get?id=1")
-    ('https://host/1.png', 'https://host/get?d9fc91d4')
-    """
-    address, mark, query = identity(address).partition("?")
-    address = re.sub(r"(?<=://)[^/@]*@", "", address)
-    return address + mark + hashlib.sha256(query.encode()).hexdigest()[:8] * bool(mark)
-
-
-def suffix_of(path: str) -> str:
-    """The suffix of a file's name, in lower case, without a query behind it.
-
-    >>> suffix_of("https://host/1.PNG?sig=ab.c"), suffix_of("a/1.dcm"), suffix_of("a.b/1")
-    ('.png', '.dcm', '')
-    """
-    address = path.partition("?")[0] if is_web_address(path) else path
-    return os.path.splitext(address)[1].lower()  # noqa: PTH122 - called for each file of large trees
-
-
-def is_remote(path: str | Path) -> bool:
-    """Whether a path is the address of a remote object, or leads into a remote archive."""
-    text = os.fspath(path)
-    return ":" in text and _REMOTE.match(text) is not None
-
-
-def is_web_address(text: str) -> bool:
-    """Whether it is the address of one file on the web, where folders can't be listed."""
-    return text[:4].lower() == "http" and is_remote(text) and split_archive(text) is None
-
-
-def split_archive(path: str) -> tuple[str, str] | None:
-    """The archive, by its suffix, that a path leads to or into, and the path inside; None where there is none.
-
-    >>> split_archive("a/b.tar.gz/c/1.png"), split_archive("b.zip"), split_archive("a/1.png")
-    (('a/b.tar.gz', 'c/1.png'), ('b.zip', ''), None)
-    """
-    found = _ARCHIVE.fullmatch(path)
-    return (found[1], (found[2] or "").rstrip("/")) if found else None
-
-
-def holds_credentials(path: str | Path) -> bool:
-    """Whether an address holds a password, or a query, which may be a signature.
-
-    >>> holds_credentials("https://me:secret@host/a.zip"), holds_credentials("https://host/a.zip?sig=x")
-    (True, True)
-    >>> holds_credentials("abfs://container@account/a.zip"), holds_credentials("s3://bucket/what?.png")
-    (False, False)
-    """
-    return _SIGNED.match(os.fspath(path)) is not None
-
-
-def normalize(path: str) -> str:
-    """`os.path.normpath` that leaves remote addresses whole."""
-    path = canonical(path)
-    if scheme := _REMOTE.match(path):
-        return path[: scheme.end()] + os.path.normpath(path[scheme.end() :])
-    return os.path.normpath(path)
-
-
-def is_absolute(path: str) -> bool:
-    """Whether a path stands for itself, wherever it is looked up from."""
-    return os.path.isabs(path) or is_remote(path)  # noqa: PTH117 - called for each folder of a table
+from xrayfast.files.virtual import access
+from xrayfast.files.virtual.addresses import canonical, is_absolute, is_remote, split_archive
 
 
 def to_path(path: str | Path) -> Path:
@@ -162,17 +39,13 @@ class VirtualPath(type(Path())):  # type: ignore[misc]
             OSError: there is no such file.
             DataError: the archive or the remote storage can't be read.
         """
-        from xrayfast.files.virtual.access import stat_path
-
-        return stat_path(str(self))
+        return access.stat_path(str(self))
 
     def open(self, mode: str = "r", *args: Any, **options: Any) -> Any:
         """Raises as `stat` does."""
-        from xrayfast.files.virtual.access import open_binary
-
         if set(mode) - set("rbt"):
             raise OSError(f"{self}: can't be written to")
-        stream = open_binary(str(self))
+        stream = access.open_binary(str(self))
         return stream if "b" in mode else TextIOWrapper(stream, *args[1:], **options)
 
     def exists(self, **options: Any) -> bool:
@@ -181,15 +54,11 @@ class VirtualPath(type(Path())):  # type: ignore[misc]
 
     def is_dir(self, **options: Any) -> bool:
         """Whether it can be listed; an archive can. Raises DataError: it can't be read."""
-        from xrayfast.files.virtual.access import is_folder
-
-        return is_folder(str(self))
+        return access.is_folder(str(self))
 
     def is_file(self, **options: Any) -> bool:
         """Raises DataError: the archive or the remote storage can't be read."""
-        from xrayfast.files.virtual.access import is_file
-
-        return is_file(str(self))
+        return access.is_file(str(self))
 
     def read_bytes(self) -> bytes:
         """Raises as `stat` does."""
@@ -198,9 +67,7 @@ class VirtualPath(type(Path())):  # type: ignore[misc]
 
     def iterdir(self) -> Iterator[Path]:
         """Raises DataError: it can't be listed."""
-        from xrayfast.files.virtual.access import list_folder
-
-        return (to_path(entry.path) for entry in list_folder(str(self)))
+        return (to_path(entry.path) for entry in access.list_folder(str(self)))
 
     def is_absolute(self) -> bool:  # noqa: D102 - as of Path, as are the next two
         return is_absolute(str(self))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from xrayfast.errors import ConfigError, ReadError, RemoteError, XrayfastError
-from xrayfast.files.virtual.paths import is_web_address
+from xrayfast.files.virtual.addresses import is_web_address
 
 T = TypeVar("T")
 

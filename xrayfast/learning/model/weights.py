@@ -17,7 +17,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from xrayfast.errors import WeightsError, WriteError, shorten
-from xrayfast.files import find_run_folder, replace_atomically, require_intact, require_regular_file
+from xrayfast.files.atomic import replace_atomically
+from xrayfast.files.intact import find_run_folder, require_intact
+from xrayfast.files.regular_files import require_regular_file
 from xrayfast.files.xrv_weights import how_to_make
 from xrayfast.learning.model.backbones import Backbone, Blocks, find_backbone
 from xrayfast.learning.model.pretrained.xrv_networks import as_torchvision

@@ -23,16 +23,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from xrayfast.errors import RunError, WriteError
-from xrayfast.files import (
-    CHECKSUMS,
-    ensure_folder,
-    file_digest,
-    known_digests,
-    link_or_copy,
-    require_intact,
-    write_checksums,
-    write_json,
-)
+from xrayfast.files.atomic import link_or_copy, write_json
+from xrayfast.files.checksums import CHECKSUMS, file_digest, write_checksums
+from xrayfast.files.intact import known_digests, require_intact
+from xrayfast.files.writable import ensure_folder
 from xrayfast.learning.model.weights import load_weights, save_tensors
 from xrayfast.learning.training.callbacks import History, Row
 from xrayfast.learning.training.learner import RadiographLearner

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from xrayfast._version import __version__
 from xrayfast.config import ReuseFrozen, TrainConfig
 from xrayfast.errors import WriteError, truncate
-from xrayfast.files import ensure_folder, replace_atomically
+from xrayfast.files.atomic import replace_atomically
+from xrayfast.files.writable import ensure_folder
 from xrayfast.learning.augment import normalize
 from xrayfast.learning.device import send
 from xrayfast.learning.fastai_api import Callback

@@ -34,7 +34,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.files import file_digest
+from xrayfast.files.checksums import file_digest
 from xrayfast.files.xrv_weights import xrv_file
 from xrayfast.learning.fastai_api import (
     Callback,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from xrayfast.config import Task
 from xrayfast.errors import plural, plural_noun
-from xrayfast.files import write_bytes
+from xrayfast.files.atomic import write_bytes
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.metrics.summary import MOST_LIKELY
 from xrayfast.reporting.curves import (

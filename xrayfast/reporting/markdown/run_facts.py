@@ -11,7 +11,7 @@ import pandas as pd
 
 from xrayfast.config import PREDICTED_SPLITS, Config, Task
 from xrayfast.errors import RunError
-from xrayfast.files import read_csv
+from xrayfast.files.csv_tables import read_csv
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.runs.cross_validation import CrossValidation

@@ -19,7 +19,8 @@ from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import Split, stratified_split
 from xrayfast.errors import RunError, XrayfastError, plural, shorten
-from xrayfast.files import INFO_FILE, write_text
+from xrayfast.files.atomic import write_text
+from xrayfast.files.intact import INFO_FILE
 from xrayfast.learning.training.callbacks import History
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
 from xrayfast.metrics.operating_points.decision import Decision

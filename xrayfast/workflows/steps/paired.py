@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xrayfast.config import PredictedSplit
 from xrayfast.errors import RunError, plural, plural_noun, shorten
-from xrayfast.files import read_csv
+from xrayfast.files.csv_tables import read_csv
 from xrayfast.metrics.inputs import ALPHA, count_known, sampling_units
 from xrayfast.metrics.intervals.bootstrap import Interval, paired_differences
 from xrayfast.metrics.intervals.comparison import holm, mcnemar, resampled_t_test

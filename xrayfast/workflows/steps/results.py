@@ -27,7 +27,7 @@ from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import ConfigError, did_you_mean, plural, plural_noun, shorten
 from xrayfast.errors.escapes import warn
-from xrayfast.files import write_text
+from xrayfast.files.atomic import write_text
 from xrayfast.metrics.claims.headline import HeadlineFacts, HeadlineWarning, headline_warnings
 from xrayfast.metrics.claims.optimism import f1_optimism
 from xrayfast.metrics.inputs import count_patients, sampling_units

@@ -21,7 +21,7 @@ from xrayfast.data.images.notes import find_other_images
 from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, plural, shorten
-from xrayfast.files import read_csv
+from xrayfast.files.csv_tables import read_csv
 from xrayfast.metrics.claims.headline import SEEN_BEFORE
 from xrayfast.progress import StageProgress, no_progress
 from xrayfast.runs.run import SPLIT_FILE, Run

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from xrayfast.config import Config, TrainConfig
 from xrayfast.errors import ConfigError, RunError, TrainingError, shorten
-from xrayfast.files import known_digests, link_or_copy, replace_atomically
+from xrayfast.files.atomic import link_or_copy, replace_atomically
 from xrayfast.files.cache_folder import cache_root
+from xrayfast.files.intact import known_digests
 from xrayfast.learning.callback_rules import names_using_images
 from xrayfast.learning.distributed.world import World
 from xrayfast.learning.model.layers import LayerGroup

@@ -11,7 +11,7 @@ import xrayfast as xf
 from tests.conftest import UNCHECKED
 from xrayfast.config import ModelConfig
 from xrayfast.errors import WeightsError
-from xrayfast.files import file_digest
+from xrayfast.files.checksums import file_digest
 from xrayfast.learning.model.weights import read_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.learner import build_layers

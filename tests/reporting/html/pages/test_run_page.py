@@ -20,7 +20,7 @@ from tests.reporting.samples import (
     with_info,
 )
 from xrayfast.errors import WriteError
-from xrayfast.files import write_text
+from xrayfast.files.atomic import write_text
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
 from xrayfast.reporting.headline_figure import headline_figure

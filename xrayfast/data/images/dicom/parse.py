@@ -19,7 +19,7 @@ import numpy as np
 from xrayfast.data.images.dicom.elements import Elements
 from xrayfast.errors import ReadError
 from xrayfast.files.virtual.access import is_file, open_binary
-from xrayfast.files.virtual.paths import is_remote, suffix_of
+from xrayfast.files.virtual.addresses import is_remote, suffix_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -22,8 +22,8 @@ from xrayfast.data.sources.tables.columnar import is_columnar, is_saved_dataset
 from xrayfast.data.splits.folders import parse_split_folders
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, shorten
-from xrayfast.files.virtual.access import near_names
-from xrayfast.files.virtual.paths import split_archive
+from xrayfast.files.virtual.addresses import split_archive
+from xrayfast.files.virtual.near_names import near_names
 
 TABLE = "labels.csv"
 """The table that is read where it lies in the source folder, unless there are class folders beside it."""

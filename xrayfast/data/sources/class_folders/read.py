@@ -25,7 +25,7 @@ from xrayfast.data.splits.folders import describe_nested_splits, parse_split_fol
 from xrayfast.data.splits.stratify import SPLITS, Split, note_split_words
 from xrayfast.errors import ConfigError, DataError, plural, shorten
 from xrayfast.files.virtual.access import open_binary, state_of
-from xrayfast.files.virtual.paths import is_remote, split_archive
+from xrayfast.files.virtual.addresses import is_remote, split_archive
 
 _LAYOUTS = """Expected one of
     {0}/CLASS/*.png                                        class folders

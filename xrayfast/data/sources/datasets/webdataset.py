@@ -17,10 +17,11 @@ from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.tables.table import MAX_COLUMNS, Table
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, shorten
-from xrayfast.files.virtual.access import near_names
+from xrayfast.files.virtual.addresses import split_archive
 from xrayfast.files.virtual.archives import Archive, open_archive
 from xrayfast.files.virtual.indexes import SIDECARS, is_zip
-from xrayfast.files.virtual.paths import split_archive, to_path
+from xrayfast.files.virtual.near_names import near_names
+from xrayfast.files.virtual.paths import to_path
 
 MAX_SHARDS = 100_000
 """Most shards of a data set: of a gigabyte each, more than any collection of radiographs has."""

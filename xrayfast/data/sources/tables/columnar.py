@@ -22,7 +22,7 @@ from xrayfast.data.sources.tables.arrow_text import describe_unread, to_column
 from xrayfast.data.sources.tables.table import Table, clean_names, clean_text, no_rows, require_columns
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, XrayfastError, shorten, truncate
-from xrayfast.files import read_text, require_regular_file
+from xrayfast.files.regular_files import read_text, require_regular_file
 
 PARQUET, ARROW = (".parquet", ".pq"), (".arrow", ".feather", ".ipc")
 

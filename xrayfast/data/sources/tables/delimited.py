@@ -26,7 +26,7 @@ from xrayfast.data.sources.tables.table import (
 )
 from xrayfast.data.text_column import TextCollector
 from xrayfast.errors import DataError, shorten
-from xrayfast.files import MAX_TABLE_BYTES, require_regular_file
+from xrayfast.files.regular_files import MAX_TABLE_BYTES, require_regular_file
 
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _COLUMNAR = {b"PAR1": "a Parquet", b"ARRO": "an Arrow"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from xrayfast.data.labels.targets import Where
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError
-from xrayfast.files import unquote_cell
+from xrayfast.files.csv_tables import unquote_cell
 
 MAX_COLUMNS = 10_000
 """Most columns of a table: twice as many as a network has labels."""

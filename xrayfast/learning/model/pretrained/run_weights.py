@@ -12,7 +12,7 @@ from xrayfast.config import NAMED_WEIGHTS, hidden_units
 from xrayfast.data.labels.names import find_spelling
 from xrayfast.errors import RunError, WeightsError, shorten
 from xrayfast.errors.advice import quoted
-from xrayfast.files import file_digest
+from xrayfast.files.checksums import file_digest
 from xrayfast.hub.download import is_hub_name
 from xrayfast.learning.model.network import LayeredNetwork, StartingWeights
 from xrayfast.learning.model.weights import copy_weights, read_weights

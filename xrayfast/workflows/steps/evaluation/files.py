@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from xrayfast.data.cache.image_cache import DecodedImages
-from xrayfast.files import write_csv, write_text
+from xrayfast.files.atomic import write_text
+from xrayfast.files.csv_tables import write_csv
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.reporting.figures import Case
 from xrayfast.reporting.html.pages.evaluation_page import EvaluationData, render_evaluation_page

@@ -1,0 +1,82 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xrayfast.errors import WriteError
+from xrayfast.files.checksums import record_checksum
+from xrayfast.files.writable import require_output_file
+
+
+@contextlib.contextmanager
+def replace_atomically(path: Path, digest: str | None = None) -> Iterator[Path]:
+    """Give a temporary path to write to, which replaces `path` at the end of the block.
+
+    Where the block fails or is interrupted, the old file stays and the temporary one is removed. A symbolic link at
+    `path` is replaced, and what it leads to stays as it is. The checksum is recorded where the folder has some.
+
+    Raises:
+        WriteError: the file can't be written: no permission, no folder, no space; see also `require_output_file`.
+    """
+    require_output_file(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        if not temporary.stat().st_mode & 0o077:  # safetensors makes files that others can't read, whatever the umask
+            with contextlib.suppress(OSError):  # not every file system has permissions
+                mask = os.umask(0o077)  # it can only be read by setting it
+                os.umask(mask)
+                temporary.chmod(0o666 & ~mask)
+        record_checksum(path, temporary, digest)
+        temporary.replace(path)
+    except UnicodeEncodeError as error:
+        near = error.object[max(error.start - 30, 0) : error.start + 30]
+        raise WriteError(f"{path}: can't be written ('{near}' is not Unicode). Rename what is called so.") from error
+    except OSError as error:
+        raise WriteError(
+            f"{path}: can't be written ({error.strerror or error}). Check that its folder exists, is writable "
+            "and not full."
+        ) from error
+    finally:
+        # After the move there is nothing to remove; where the folder is missing or closed, neither.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, or a copy where the file system has no hard links.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes, whole or not at all."""
+    with replace_atomically(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with Unix line ends, whole or not at all."""
+    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write strict JSON (no NaN), indented, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

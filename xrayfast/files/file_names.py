@@ -1,0 +1,34 @@
+"""Names of files that every system and every table can hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from xrayfast.errors import LONGEST_NAME, DataError, XrayfastError
+from xrayfast.errors.escapes import is_hidden, is_utf8
+
+_DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\.|$)", re.IGNORECASE)
+"""What Windows takes for a device, whatever the suffix."""
+
+
+def portable_name(text: str) -> str:
+    """A name for a file or folder, made of a text, that Linux, macOS and Windows allow; not hidden, never empty.
+
+    >>> portable_name("timm:a/b?"), portable_name("Con.a"), portable_name(".x. ")
+    ('timm_a_b_', '_Con.a', 'x')
+    """
+    name = "".join("_" if c in '<>:"/\\|?*' or is_hidden(c) else c for c in text)[:LONGEST_NAME].strip(". ")
+    return f"_{name}" if _DEVICE.match(name) else name or "unnamed"
+
+
+def require_utf8(names: Iterable[Path | str], error: type[XrayfastError] = DataError) -> None:
+    """Refuse names of files that are not UTF-8, as Linux allows: no table, JSON file or page could hold them.
+
+    Raises:
+        XrayfastError: of the type that is given; it names the first.
+    """
+    for name in map(str, names):
+        if not is_utf8(name):
+            raise error(f"{name}: found a name that is not UTF-8; expected one that is. Rename it.")

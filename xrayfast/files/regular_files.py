@@ -1,0 +1,70 @@
+"""Files of a user or a stranger, checked before they are opened: there, regular, and not too large."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from xrayfast.errors import RunError, XrayfastError
+from xrayfast.files.file_names import require_utf8
+from xrayfast.files.virtual.near_names import near_names
+
+MAX_TABLE_BYTES = 2**29
+"""Largest table read, also unpacked, whatever the memory: the published ones have at most 100 MB."""
+
+MAX_RUN_BYTES = 2**32
+"""Largest file of a run: the state of an optimizer of vgg16 with the largest head has 3 GB."""
+
+MAX_TEXT_BYTES = 2**25
+"""Largest other file of text or JSON read: `metrics.json` has about 2 MB for 100 labels."""
+
+MAX_SMALL_BYTES = 2**20
+"""Largest file of settings or label synonyms read: a `config.yaml` has 3 kB."""
+
+
+def require_regular_file(
+    path: Path, expected: str, limit: int = MAX_TEXT_BYTES, error: type[XrayfastError] = RunError
+) -> os.stat_result:
+    """Refuse a file that would hang on opening (a FIFO), never end (a device), or fill the memory.
+
+    Raises:
+        XrayfastError: of that class: no file, a folder, a pipe, socket or device, a file that is too large, or a name
+            that is not UTF-8.
+    """
+    require_utf8([path], error)
+    try:
+        status = path.stat()
+    except FileNotFoundError as problem:
+        found = "a link to nothing" if path.is_symlink() else "no such file"
+        raise error(f"{path}: found {found}; expected {expected}. Check the path.{near_names(path)}") from problem
+    except XrayfastError:  # of an archive or a remote object, which says more
+        raise
+    except (OSError, ValueError) as problem:
+        raise error(f"{path}: can't be read ({problem}). Check the path and its permissions.") from problem
+    if stat.S_ISDIR(status.st_mode):
+        raise error(f"{path}: found a folder; expected {expected}. Name a file.")
+    if not stat.S_ISREG(status.st_mode):
+        raise error(f"{path}: found a pipe, socket or device; expected {expected}. Name a regular file.")
+    if status.st_size > limit:
+        raise error(
+            f"{path}: found a file of {status.st_size:,} bytes; expected {expected} of at most {limit:,}. Check that "
+            "it is the right one."
+        )
+    return status
+
+
+def read_text(path: Path, expected: str, limit: int = MAX_TEXT_BYTES, error: type[XrayfastError] = RunError) -> str:
+    """Read a file of UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        XrayfastError: of that class: see `require_regular_file`; or it can't be read, or is no such text.
+    """
+    require_regular_file(path, expected, limit, error)
+    try:
+        with path.open("rb") as file:
+            return file.read(limit).decode("utf-8-sig")
+    except OSError as problem:
+        raise error(f"{path}: can't be read ({problem.strerror}); expected {expected}.") from problem
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: found text that is not UTF-8; expected {expected}. Save it in UTF-8.") from problem

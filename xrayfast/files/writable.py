@@ -1,0 +1,82 @@
+"""Where a command or a run may write, checked before it does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from xrayfast.errors import RunError, WriteError
+from xrayfast.files.virtual.addresses import canonical, is_remote
+
+_COPY = "Copy it to the bucket afterwards."
+
+
+def require_output_file(path: Path) -> None:
+    """Refuse to replace what is no file, or to write where there is no folder.
+
+    Raises:
+        WriteError: the path is a folder, pipe, socket or device, or remote, or its folder does not exist.
+    """
+    if is_remote(path):
+        raise WriteError(f"{canonical(path)}: is remote; expected a file of this machine to write. {_COPY}")
+    if path.exists() and not path.is_file():
+        raise WriteError(
+            f"{path}: found a folder, pipe or device; expected the name of a file to write. Choose another."
+        )
+    if not (folder := path.absolute().parent).is_dir():
+        raise WriteError(f"{path}: there is no folder {folder} to write it to. Make it, or choose another.")
+
+
+def require_text_file(path: Path, *read: Path | None) -> None:
+    """Refuse to write a table or page over a file that is no text, such as an image, or over what it is made from.
+
+    Raises:
+        WriteError: as said, or as by `require_output_file`.
+    """
+    require_output_file(path)
+    if not path.is_file():
+        return
+    with path.open("rb") as stream:
+        is_text = b"\0" not in stream.read(4096)
+    if not is_text:
+        raise WriteError(
+            f"{path}: found a file that is no text, such as an image or an archive; expected the name of a file "
+            "to write. Choose another."
+        )
+    if any(file is not None and os.path.realpath(file) == os.path.realpath(path) for file in read):
+        raise WriteError(
+            f"{path}: is read here, and would be lost; expected the name of a file to write. Choose another."
+        )
+
+
+def make_output_folder(path: Path) -> Path:
+    """Make the folder that a caller named for what a command writes, unless it is there.
+
+    Raises:
+        WriteError: it can't be made, or is remote.
+    """
+    if is_remote(path):
+        raise WriteError(f"{canonical(path)}: is remote; expected a folder of this machine to write to. {_COPY}")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{path}: can't be made ({error.strerror}). Choose another folder with --output.") from error
+    return path
+
+
+def ensure_folder(path: Path) -> Path:
+    """Make a folder within a run's unless it exists, and return it.
+
+    Raises:
+        RunError: it can't be made, or leads out of the run: whoever made the run could have us write anywhere.
+    """
+    if path.is_symlink():
+        raise RunError(
+            f"{path}: is a symbolic link, to {path.readlink()}; expected a folder within {path.parent}. Nothing was "
+            "written through it. Remove the link, or move the folder here."
+        )
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path}: can't be made ({error.strerror}).") from error
+    return path
