@@ -1,9 +1,12 @@
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from xrayfast.metrics import ranking
 from xrayfast.metrics.classification import auroc, average_precision
 from xrayfast.metrics.ranking import Ranking
 
@@ -37,6 +40,15 @@ def test_only_the_order_of_scores_counts(case):
         strict=True,
     ):
         np.testing.assert_array_equal(found, expected)
+
+
+@given(drawn, st.integers(1, 30), st.integers(0, 25))
+def test_of_several_labels_it_is_that_of_their_cells_whatever_the_pieces(case, at_once, cut):
+    positive, score, unit, counts = case
+    columns = [tuple(array[rows] for array in (positive, score, unit)) for rows in (slice(cut), slice(cut, None))]
+    with patch.object(ranking, "_AT_ONCE", at_once):
+        found = Ranking(iter(columns)).compute(counts)
+    np.testing.assert_array_equal(found, Ranking([(positive, score, unit)]).compute(counts))
 
 
 def test_of_nothing_there_is_no_ranking():

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -25,6 +24,7 @@ from xrayfast.data.labels.spellings import join_spellings
 from xrayfast.data.labels.targets import UNCERTAIN, Targets, join_labels, to_truth
 from xrayfast.data.sources.identifiers import describe_rounding
 from xrayfast.data.sources.patients import (
+    count_shared,
     group_images,
     hash_identifiers,
     pseudonymize,
@@ -43,6 +43,7 @@ from xrayfast.data.splits.assign import (
     keep_given_splits,
 )
 from xrayfast.data.splits.stratify import SPLITS, Split
+from xrayfast.data.text_column import TextColumn, distinct
 from xrayfast.display.overview import HasOverview
 from xrayfast.errors import ConfigError, DataError, did_you_mean, plural, shorten, truncate
 from xrayfast.errors.escapes import escape_hidden
@@ -350,7 +351,7 @@ def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task:
 
 def _check_patients(records: ImageRecords) -> list[str]:
     """Refuse one identifier on all images, as anonymised files have; a note where one is on most."""
-    counts = Counter(records.patients or ())
+    counts = TextColumn.of(records.patients or ()).counts()
     most = max([n for patient, n in counts.items() if patient], default=0)
     if most < len(records.names) or most < 2:
         if most < _MANY or most <= len(records.names) / 2:
@@ -370,7 +371,7 @@ def _check_patients(records: ImageRecords) -> list[str]:
 
 def _describe_few(records: ImageRecords) -> list[str]:
     """Why a split may lack images: few patients, each of whom stays in one."""
-    few = len(set(filter(None, records.patients or ())))
+    few = len(set(filter(None, distinct(records.patients or ()))))
     if not 0 < few <= _FEW_PATIENTS:
         return []
     return [
@@ -379,24 +380,20 @@ def _describe_few(records: ImageRecords) -> list[str]:
     ]
 
 
-def _note_shared(what: str, identifiers: Sequence[str | None] | None, splits: Sequence[Split]) -> list[str]:
+def _note_shared(what: str, identifiers: Sequence[str | None] | None, splits: Sequence[str]) -> list[str]:
     """A note where a patient or study is in two given splits, which are kept as they are."""
-    pairs = {(one, split) for one, split in zip(identifiers or (), splits, strict=False) if one}
-    counts = Counter(one for one, _ in pairs)
-    shared = sum(count > 1 for count in counts.values())
-    note = f"{shared} of {len(counts)} {what} are in more than one given split: "
+    shared, known = count_shared(identifiers, splits)
+    note = f"{shared} of {known} {what} are in more than one given split: "
     return [note + "results on valid and test will be optimistic."] if shared else []
 
 
-def _require_splits(
-    truth: npt.NDArray[np.int8], labels: Sequence[str], splits: Sequence[Split], task: Task
-) -> list[str]:
+def _require_splits(truth: npt.NDArray[np.int8], labels: Sequence[str], splits: Sequence[str], task: Task) -> list[str]:
     """Notes on labels that train or valid lacks; an error where one is empty, or train lacks a single-label class."""
-    notes, column = [], np.array(splits)
+    notes, column = [], TextColumn.of(splits)
     for split in ("train", "valid"):
-        if split not in splits:
+        if split not in column.texts:
             raise DataError(f"no images in the {split} split; expected some in both train and valid. Add images.")
-        present = (truth[column == split] == 1).any(0)
+        present = (truth[column.map_array(split.__eq__, np.bool_)] == 1).any(0)
         absent = [label for label, has_images in zip(labels, present, strict=True) if not has_images]
         if absent and split == "train" and task == "single":
             others = set(labels).difference(absent)
@@ -409,26 +406,27 @@ def _require_splits(
     return notes
 
 
-def _build_table(records: ImageRecords, splits: Sequence[Split], labels: Sequence[str]) -> pd.DataFrame:
+def _build_table(records: ImageRecords, splits: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
     """The manifest's table, without columns of which nothing is known, except `patient`."""
     n = len(records.names)
     chunks = range(0, n, _CHUNK) or [0]
     path = pd.concat([pd.Series([*records.paths[start : start + _CHUNK]]) for start in chunks], ignore_index=True)
     table: pd.DataFrame = pd.DataFrame({"image": records.names, "path": path})
-    table["patient"] = _texts(pseudonymize(records.patients, "P") or [None] * n)
-    table["split"], table["labels"] = splits, labels
+    patients = pseudonymize(records.patients, "P")
+    table["patient"] = _texts([None] * n if patients is None else patients)
+    table["split"], table["labels"] = list(splits), labels
     if records.sexes and any(records.sexes):
         table["sex"] = _texts(records.sexes)
     if records.ages and not np.isnan(records.ages).all():
         table["age"] = np.array(records.ages, np.float64)
     if records.views and any(records.views):
         table["view"] = _texts(records.views)
-    if studies := pseudonymize(records.studies, "S"):
+    if (studies := pseudonymize(records.studies, "S")) is not None:
         table["study"] = _texts(studies)
     return table
 
 
-def _texts(values: Sequence[str | None]) -> pd.Series[Any]:
+def _texts(values: Sequence[str | None] | npt.NDArray[np.object_]) -> pd.Series[Any]:
     """A column in which None stays None: pandas would make it NaN."""
     column: pd.Series[Any] = pd.Series(cast(Any, values), dtype=object)
     return column

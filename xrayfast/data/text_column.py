@@ -38,17 +38,22 @@ class TextColumn(Sequence[str]):
     @classmethod
     def merged(cls, texts: Sequence[str], codes: npt.NDArray[np.integer]) -> TextColumn:
         """The column of (N,) positions in texts that may be equal, or on no row."""
-        known = _Codes()
-        joined = np.fromiter(map(known.__getitem__, texts), np.int64, len(texts))
-        codes = codes if len(known) == len(texts) else joined[codes]
-        used, first = _first_rows(codes, len(known))
-        if len(used) == len(known) and (np.diff(first) > 0).all():
-            return cls(list(known), codes)
+        distinct = list(dict.fromkeys(texts))
+        if len(distinct) < len(texts):
+            place = dict(zip(distinct, range(len(distinct)), strict=True))
+            codes = np.fromiter(map(place.__getitem__, texts), np.int64, len(texts))[codes]
+        return cls._in_order(distinct, codes)
+
+    @classmethod
+    def _in_order(cls, texts: list[str], codes: npt.NDArray[np.integer]) -> TextColumn:
+        """The column of (N,) positions in distinct texts that may be on no row, or in another order."""
+        used, first = _first_rows(codes, len(texts))
+        if len(used) == len(texts) and (np.diff(first) > 0).all():
+            return cls(texts, codes)
         order = used[np.argsort(first)]
-        place = np.zeros(len(known), np.int64)
+        place = np.zeros(len(texts), np.int64)
         place[order] = np.arange(len(order))
-        distinct = list(known)
-        return cls([distinct[code] for code in order.tolist()], place[codes])
+        return cls([texts[code] for code in order.tolist()], place[codes])
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -63,7 +68,7 @@ class TextColumn(Sequence[str]):
     def __getitem__(self, rows: slice) -> TextColumn: ...
     def __getitem__(self, rows: int | slice) -> str | TextColumn:
         if isinstance(rows, slice):
-            return TextColumn.merged(self.texts, self.codes[rows])
+            return TextColumn._in_order(self.texts, self.codes[rows])
         return self.texts[int(self.codes[rows])]
 
     def __eq__(self, other: object) -> bool:
@@ -89,7 +94,7 @@ class TextColumn(Sequence[str]):
 
     def take(self, rows: npt.ArrayLike) -> TextColumn:
         """The cells of some rows, in the order given."""
-        return TextColumn.merged(self.texts, self.codes[np.asarray(rows, np.intp)])
+        return TextColumn._in_order(self.texts, self.codes[np.asarray(rows, np.intp)])
 
     def append(self, other: TextColumn) -> TextColumn:
         """These cells and then those of another column."""

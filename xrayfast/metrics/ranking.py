@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -14,10 +14,12 @@ from xrayfast.metrics.inputs import Bools, DrawnCounts, Indices
 _AT_ONCE = 2**24
 """Most counts that are put in order at a time (32 MB), of one or several resamples."""
 
+_SAMPLED = 2**16  # scores of a column by which columns are divided into pieces
+
 _PIECE = 2**18  # indices that are made as long as a pointer at a time
 
 _Column: TypeAlias = tuple[Floats, NDArray[np.int32]]
-"""Scores, negated, and units."""
+"""Scores, negated, and their units, sorted by the former."""
 
 
 class Ranking:
@@ -36,13 +38,16 @@ class Ranking:
         positives, negatives = list[_Column](), list[_Column]()
         for positive, score, unit in columns:
             for side, chosen in ((positives, positive), (negatives, ~positive)):
-                side.append((-score[chosen], unit[chosen].astype(np.int32)))
-        falling, self._positives = _by_falling_score(positives)
+                side.append(_by_falling_score(-score[chosen], unit[chosen].astype(np.int32)))
+        falling, self._positives = map(np.concatenate, zip(*_merge(positives), strict=True))
         self._first = np.flatnonzero(np.append(True, falling[1:] != falling[:-1])) if len(falling) else np.zeros(0, int)
         steps = falling[self._first]
-        falling, self._negatives = _by_falling_score(negatives)
-        self._before = np.searchsorted(falling, steps, side="left")
-        self._through = np.searchsorted(falling, steps, side="right")
+        self._negatives, start = np.empty(sum(len(units) for _, units in negatives), np.int32), 0
+        self._before, self._through = np.zeros((2, len(steps)), np.intp)
+        for falling, units in _merge(negatives):
+            self._negatives[start : (start := start + len(units))] = units
+            self._before += np.searchsorted(falling, steps, side="left")
+            self._through += np.searchsorted(falling, steps, side="right")
 
     def compute(self, counts: DrawnCounts) -> tuple[Floats, Floats]:
         """AUROC and average precision of B resamples.
@@ -85,17 +90,29 @@ class Ranking:
         return float(area), float(here @ precision / true[-1])
 
 
-def _by_falling_score(columns: list[_Column]) -> tuple[Floats, NDArray[np.int32]]:
-    """The scores of several columns in one, sorted, and the units in that order; empties the list, whose columns take a
-    gigabyte and a half of all labels of ten million images.
-    """
-    falling, units = (np.concatenate(side) for side in zip(*columns, strict=True))
-    columns.clear()
+def _by_falling_score(falling: Floats, units: NDArray[np.int32]) -> _Column:
     order = np.argsort(falling)
-    in_order: NDArray[np.int32] = units[order]
-    del order, units
-    falling.sort()
-    return falling, in_order
+    return falling[order], units[order]
+
+
+def _merge(columns: list[_Column]) -> Iterator[_Column]:
+    """Sorted columns as one, in pieces of about `_AT_ONCE` that follow each other: of all labels of ten million images
+    at once it takes gigabytes.
+    """
+    if len(columns) == 1:
+        yield columns[0]
+        return
+    count = sum(len(units) for _, units in columns) // _AT_ONCE
+    sample = np.sort(np.concatenate([falling[:: 1 + len(falling) // _SAMPLED] for falling, _ in columns]))
+    edges = sample[np.arange(1, count + 1) * len(sample) // (count + 1)]
+    cuts = [[0, *np.searchsorted(falling, edges), len(falling)] for falling, _ in columns]
+    for piece in range(count + 1):
+        own = [slice(*ends[piece : piece + 2]) for ends in cuts]
+        falling, units = (
+            np.concatenate([part[here] for part, here in zip(side, own, strict=True)])
+            for side in zip(*columns, strict=True)
+        )
+        yield _by_falling_score(falling, units)
 
 
 def _take(counts: DrawnCounts, units: NDArray[np.int32], out: DrawnCounts) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -22,12 +22,11 @@ _NOT_RADIOGRAPHS = re.compile(
 )
 """Of a word: what is made from a radiograph, and has its name, label and folder, but shows something else."""
 
-_PART_OF_DERIVED = re.compile(
-    "msk|mask|seg|overlay|thumb|heatmap|cam|saliency|labelmap|contour|gt|groundtruth|annotat|bbox|label|preview|icon"
-)
-"""A part of each of them in lower case, which few names have: of ten million names, to look for words takes minutes,
-and for letters of either case one.
-"""
+_PARTS_OF_DERIVED = (
+    "msk", "mask", "seg", "overlay", "thumb", "heatmap", "cam", "saliency", "contour", "gt", "groundtruth",
+    "annotat", "bbox", "label", "preview", "icon",
+)  # fmt: skip
+"""A part of each of them in lower case, which few names have."""
 
 _MADE_FROM = re.compile(
     r"(.+?)[-_. ]+(small(er)?|tiny|mini|icon|preview|low[-_ ]?res|resized|scaled|downscaled|lbl|anno|depth|edges?)$",
@@ -38,8 +37,12 @@ _MADE_FROM = re.compile(
 _VIEW = re.compile("front|lat|pa|ap")
 """A part of each word for a view, in lower case, likewise."""
 
-_ENDS_OF_MADE = ("all", "ler", "iny", "ini", "con", "iew", "res", "zed", "led", "lbl", "nno", "pth", "dge", "ges")
-"""The last letters of those words, which few names have: the pattern takes minutes for ten million names."""
+_PARTS_OF_MADE = ("small", "tiny", "mini", "icon", "preview", "res", "scaled", "lbl", "anno", "depth", "edge")
+"""A part of each of those words, likewise."""
+
+_CHUNK = 1 << 12  # names that are looked at together for such parts: of ten million one by one takes minutes
+
+_NO_LETTERS = bytes(set(range(256)) - {*b"abcdefghijklmnopqrstuvwxyz/\n"})
 
 AUGMENTED = re.compile(r"aug(mented|mentations?)?|synthetic|generated|gans?|flipped|mirrored|rotated|noisy")
 """Words in the name of a folder of augmented or generated images."""
@@ -71,7 +74,8 @@ def is_derived(path: str) -> bool:
     folders, _, name = path.rpartition("/")
     if _are_derived(folders):
         return True
-    if not _PART_OF_DERIVED.search(name.lower()):
+    lower = name.lower()
+    if not any(part in lower for part in _PARTS_OF_DERIVED):
         return False
     ends = split_words(name.rpartition(".")[0])
     return any(map(_NOT_RADIOGRAPHS.fullmatch, ends[:1] + ends[-1:]))
@@ -93,13 +97,24 @@ def find_derived(paths: Sequence[str]) -> set[str]:
 
     None where all are, as then their names tell nothing.
     """
-    found = set(filter(is_derived, paths))
-    stems = ((path, path.rpartition(".")[0]) for path in paths)
-    likely = ((path, stem) for path, stem in stems if stem[-4:].lower().endswith(_ENDS_OF_MADE))
-    if made := {path: match[1] for path, stem in likely if (match := _MADE_FROM.match(stem))}:
+    likely = list(_likely_derived(paths))
+    found = set(filter(is_derived, likely))
+    if made := {path: match[1] for path in likely if (match := _MADE_FROM.match(path.rpartition(".")[0]))}:
         known = {path.rpartition(".")[0] for path in paths}
         found |= {path for path, stem in made.items() if stem in known}
-    return found if len(found) < len(set(paths)) else set()
+    return found if found and len(found) < len(set(paths)) else set()
+
+
+def _likely_derived(paths: Sequence[str]) -> Iterator[str]:
+    """The paths in parts of the list where some letters, side by side but for other signs, are a part of such words."""
+    parts = [part.encode() for part in (*_PARTS_OF_DERIVED, *_PARTS_OF_MADE)]
+    for start in range(0, len(paths), _CHUNK):
+        some = paths[start : start + _CHUNK]
+        # Without numbers most names are alike.
+        letters = {*"\n".join(some).lower().encode(errors="replace").translate(None, _NO_LETTERS).split(b"\n")}
+        text = b"\n".join(letters)
+        if any(part in text for part in parts):
+            yield from some
 
 
 def view_in_name(path: str) -> Literal["frontal", "lateral", ""]:

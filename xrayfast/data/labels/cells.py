@@ -241,12 +241,19 @@ def note_missing(
     columns: Mapping[str, Sequence[str]], known: Collection[str] = (), *, are_flags: bool = False
 ) -> list[str]:
     """A note on words such as "nan" that are read as blank cells, by column; flags if `parse_flags` reads them."""
-    listed = [
-        f"'{word.strip()}' {count} times in '{name}'"
-        for name, cells in columns.items()
-        for word, count in sorted(TextColumn.of(cells).counts().items(), key=lambda pair: -pair[1])
-        if word.strip() and is_missing(word, known) and not (are_flags and parse_flag(word) == UNCERTAIN)
-    ]
+    listed = list[str]()
+    for name, cells in columns.items():
+        column = TextColumn.of(cells)
+        words = [
+            word
+            for word in column.texts
+            if word.strip() and is_missing(word, known) and not (are_flags and parse_flag(word) == UNCERTAIN)
+        ]
+        counts = column.counts() if words else {}
+        listed += (
+            f"'{word.strip()}' {counts[word]} times in '{name}'"
+            for word in sorted(words, key=lambda word: -counts[word])
+        )
     return [f"Read as blank cells: {shorten(listed, 20)}."] if listed else []
 
 
@@ -396,11 +403,19 @@ def looks_like_flags(
     With `words`, True and False, yes and no count too. Numbers may have a decimal comma where all cells are numbers.
     `known` are labels, and so not missing.
     """
-    counts = TextColumn.of(cells).counts()
-    filled = {cell: count for cell, count in counts.items() if not is_missing(cell, known)}
-    value = {cell: parse_flag(cell) if words else _FLAGS.get(normalize_label(cell)) for cell in filled}
-    flags = sum(count for cell, count in filled.items() if value[cell] is not None)
-    return flags >= share * sum(filled.values()) and any(found in (1, UNCERTAIN) for found in value.values())
+    column, values = TextColumn.of(cells), set[float | None]()
+    flags = filled = 0
+    counts = np.bincount(column.codes, minlength=len(column.texts))
+    for cell, count in zip(column.texts, counts, strict=True):
+        if is_missing(cell, known):
+            continue
+        value = parse_flag(cell) if words else _FLAGS.get(normalize_label(cell))
+        values.add(value)
+        filled += count
+        flags += 0 if value is None else count
+        if filled - flags > (1 - share) * len(column) + 1:  # of identifiers there may be millions
+            return False
+    return bool(flags >= share * filled) and not values.isdisjoint((1, UNCERTAIN))
 
 
 def _first(codes: npt.NDArray[np.integer], code: int) -> int:

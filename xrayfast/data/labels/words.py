@@ -14,6 +14,8 @@ from xrayfast.data.labels.names import normalize_label
 
 _LONGEST_WORD = 24  # of the words here
 
+_TWO_DIGITS = re.compile(r"\d\d")
+
 _UNLABELED = re.compile(
     r"un(label(l?ed)|known|sure|certain|clear|classified|annotated|reported|determined|specified|assigned|reviewed|rated)|"
     r"(not|no|never)(label(l?ed)?s?|annotated|reported|specified|available|applicable|known|sure|assessed|determined|done)|"
@@ -91,9 +93,6 @@ _NORMAL = re.compile(
 
 @lru_cache(maxsize=1 << 14)
 def _is_empty_word(text: str) -> bool:
-    # A cell of two digits is a number or an identifier, of which a table may have 400,000.
-    if len(text) > _LONGEST_WORD or (re.search(r"\d\d", text) and not text.lower().startswith("err:")):
-        return False
     key = normalize_label(text)
     return bool(_EMPTY.fullmatch(key) or _UNLABELED.fullmatch(key)) or foreign_meaning(text) == "missing"
 
@@ -101,6 +100,9 @@ def _is_empty_word(text: str) -> bool:
 def is_missing(cell: str, known: Collection[str] = ()) -> bool:
     """Whether a cell holds no label: it is blank, or a word for that, such as "nan", and spells no known label."""
     text = cell.strip()
+    # A cell of two digits is a number or an identifier, of which a table may have millions.
+    if len(text) > _LONGEST_WORD or (_TWO_DIGITS.search(text) and not text.lower().startswith("err:")):
+        return False
     return not text or (_is_empty_word(text) and not _is_known(text, known))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from xrayfast.data.images.names import split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
@@ -203,6 +204,15 @@ def _by_key(names: Sequence[str], raw: Targets) -> Mapping[str, npt.NDArray[np.f
 
 def _are_one_to_one(one: Targets, other: Targets) -> bool:
     """Whether rows have equal labels in one raw matrix where they have in the other."""
-    codes = [np.unique(np.nan_to_num(raw, nan=-9), axis=0, return_inverse=True)[1].ravel() for raw in (one, other)]
-    both = len({*zip(*(column.tolist() for column in codes), strict=True)})
-    return all(both == len(np.unique(column)) for column in codes)
+    codes = [_number_rows(raw) for raw in (one, other)]
+    both = len(pd.unique(codes[0] * (codes[1].max(initial=0) + 1) + codes[1]))
+    return all(both == column.max(initial=-1) + 1 for column in codes)
+
+
+def _number_rows(raw: Targets) -> npt.NDArray[np.intp]:
+    """(N,) integers, equal where rows of an (N, L) raw matrix are; by column, as it takes minutes to sort many rows."""
+    codes = np.zeros(len(raw), np.intp)
+    for column in raw.T:
+        values = pd.factorize(column)[0] + 1
+        codes = pd.factorize(codes * (values.max(initial=0) + 1) + values)[0]
+    return codes

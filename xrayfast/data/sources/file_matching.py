@@ -199,11 +199,13 @@ def drop_shared_folders(
     Returns:
         The paths, each of `min_parts` components or more where any were dropped; those folders, with a last '/'.
     """
+    if any(map(is_found, filter(None, paths))):
+        return list(paths), ""
     written = [path for path in paths if path]
     first, last = min(written, default="").split("/")[:-1], max(written, default="").split("/")[:-1]
     shared = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]
     fewest = min((path.count("/") + 1 for path in written), default=0)
-    for count in range(max(min(len(shared), fewest - min_parts), 0) + 1):
+    for count in range(1, max(min(len(shared), fewest - min_parts), 0) + 1):
         start = len("/".join([*shared[:count], ""]))
         if any(is_found(path[start:]) for path in written):
             return [path[start:] for path in paths], written[0][:start]
@@ -380,7 +382,8 @@ class Finder:
         names = frozenset(name for one in found for name in ([one] if isinstance(one, str) else one))
         for files in listed:
             start = len(files.prefix)
-            here = {name[start:] for name in names if name.startswith(files.prefix)}
+            are_all = len(listed) == 1 and len(names) == len(files.files)
+            here = files.files if are_all else {name[start:] for name in names if name.startswith(files.prefix)}
             self._left[files.prefix] = self._left.get(files.prefix, files.files) - here
         self._folders.pop(folder, None)
 

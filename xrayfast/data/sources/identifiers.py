@@ -73,34 +73,35 @@ def plain_signs(text: str) -> str:
     return re.sub(r"[\s_-]+", "", unquote(text))
 
 
-def join_spellings(identifiers: Sequence[str]) -> tuple[list[str], list[str]]:
+def join_spellings(identifiers: Sequence[str]) -> tuple[TextColumn, list[str]]:
     """Identifiers with one spelling each, the first; a note where there were several, or a spreadsheet rounded some."""
-    first: dict[str, str] = {}
-    spelling = {text: first.setdefault(normalize_identifier(text), text) for text in dict.fromkeys(identifiers)}
+    first, column = dict[str, str](), TextColumn.of(identifiers)
+    spelling = {text: first.setdefault(normalize_identifier(text), text) for text in column.texts}
     notes = list[str]()
     if joined := sum(text != kept for text, kept in spelling.items()):
         notes.append(
             f"{plural(joined, 'identifier')} of patients joined with another that differs only in case, spaces, zeros "
             "before a number, .0 behind it, '-' and '_' beside it, or what can't be seen."
         )
-    notes += filter(None, [describe_rounding(list(spelling))])
-    return [spelling[text] for text in identifiers], notes
+    notes += filter(None, [describe_rounding(column)])
+    return column.replace(spelling.__getitem__), notes
 
 
-def blank_placeholders(identifiers: Sequence[str], what: str) -> tuple[list[str], list[str]]:
+def blank_placeholders(identifiers: Sequence[str], what: str) -> tuple[TextColumn, list[str]]:
     """Identifiers with "" for words such as "unknown", whose images are not one patient's; and a note on them.
 
     Where there is no other, they stay: such data are refused as anonymised.
     """
-    counts = Counter(filter(None, identifiers))
+    column = TextColumn.of(identifiers)
+    counts = {text: count for text, count in column.counts().items() if text}
     words = {text for text, count in counts.items() if count > 1 and _PLACEHOLDER_WORD.fullmatch(text)}
     others = max((count for text, count in counts.items() if not _PLACEHOLDER_NUMBER.fullmatch(text)), default=0)
     words |= {text for text, count in counts.items() if _PLACEHOLDER_NUMBER.fullmatch(text) and count > max(others, 1)}
     if not words or words == counts.keys():
-        return list(identifiers), []
+        return column, []
     listed = shorten(f"'{text}' ({counts[text]})" for text in sorted(words))
     note = f"Read as no {what}, as these words and numbers stand for unknown ones: {listed}."
-    return ["" if text in words else text for text in identifiers], [note]
+    return column.replace(lambda text: "" if text in words else text), [note]
 
 
 def key_columns(columns: Mapping[str, Sequence[str]], free: Sequence[str], role: str) -> list[str]:
@@ -143,7 +144,7 @@ def note_shared_numbers(origins: Sequence[str], patients: Sequence[str], what: s
 
 def describe_rounding(identifiers: Sequence[str]) -> str:
     """Why identifiers of patients may be wrong that a spreadsheet rounded, or ""."""
-    rounded = sum(map(bool, map(_ROUNDED.fullmatch, dict.fromkeys(identifiers))))
+    rounded = sum(map(bool, map(_ROUNDED.fullmatch, distinct(identifiers))))
     text = (
         f"{plural(rounded, 'identifier')} of patients written as 1.0E+05 is, as spreadsheets round long numbers: "
         "different patients may have become one, and one may be two. Export the table as text."

@@ -204,7 +204,7 @@ def _add_metadata(
         records.splits = _parse_split_columns(dict(zip(columns.split, split, strict=True)), records.where)
         records.notes += note_split_words(split[0].texts)
     for column in identifiers(columns.patient):
-        records.patients = list(column) if any(column.texts) else None
+        records.patients = column if any(column.texts) else None
     for column in identifiers(columns.study):
         # Study numbers may start again for each patient; UIDs and accession numbers do not.
         is_global = re.search("uid|accession", columns.study[0], re.IGNORECASE)
@@ -224,7 +224,7 @@ def _add_metadata(
 def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: npt.NDArray[np.intp]) -> list[str]:
     """A note on unused columns that repeat as keys do, where a value is on images of several patients or splits."""
     cells = dict(zip(columns.unused, _of_images(table, columns.unused, rows), strict=True))
-    together = list(records.patients or records.studies or [""] * len(rows))
+    together: Sequence[str] = records.patients or records.studies or [""] * len(rows)
     origins = note_origins(cells, columns.unused, records.patients or [""] * len(rows))
     if records.splits:
         together = [owner or split or "" for owner, split in zip(together, records.splits, strict=True)]

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from xrayfast.config import DataConfig
 from xrayfast.data.demographics import parse_sexes, parse_views, plausible_age
@@ -25,6 +24,7 @@ from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.identifiers import blank_placeholders, join_spellings, normalize_identifier
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.stratify import parse_split
+from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
 from xrayfast.files.virtual.addresses import is_remote, suffix_of
 
@@ -346,6 +346,8 @@ def group_images(
     patients: Sequence[str | None] | None, studies: Sequence[str | None] | None
 ) -> npt.NDArray[np.intp] | None:
     """(N,) an integer per patient, else per study, else per image; None where none of either is known."""
+    if not studies:
+        return group_patients(patients)
     alone = studies_without_patient(patients, studies)
     owners = patients or [None] * len(alone)
     return group_patients([owner or (study and f"study {study}") for owner, study in zip(owners, alone, strict=True)])
@@ -358,8 +360,9 @@ def studies_without_patient(
 
     A study of more than `_MOST_IN_STUDY` images of unknown patients is none: its numbers start again for each patient.
     """
-    n = len(patients or studies or ())
-    pairs = zip(patients or [None] * n, studies or [None] * n, strict=True)
+    if not studies:
+        return [None] * len(patients or ())
+    pairs = zip(patients or [None] * len(studies), studies, strict=True)
     found = [study or None if not owner else None for owner, study in pairs]
     sizes = Counter(found)
     return [study if sizes[study] <= _MOST_IN_STUDY else None for study in found]
@@ -381,27 +384,45 @@ def hash_identifiers(identifiers: Sequence[str] | None, n: int) -> npt.NDArray[n
 
     Spellings are compared as in `normalize_identifier`.
     """
-    hashes = {"": 0}
-    for text in set(identifiers or ()) - {""}:
-        key = normalize_identifier(text)
-        hashes[text] = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
-    return np.array([hashes[text] for text in identifiers or [""] * n], np.uint64)
+
+    def hash_one(text: str) -> int:
+        key = normalize_identifier(text).encode()
+        return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") if text else 0
+
+    return TextColumn.of(identifiers).map_array(hash_one, np.uint64) if identifiers else np.zeros(n, np.uint64)
 
 
 def group_patients(patients: Sequence[str | None] | None) -> npt.NDArray[np.intp] | None:
     """(N,) an integer per patient, and one per image whose patient is unknown; None where all are."""
-    if patients is None or not any(patients):
+    codes, known = _number(patients)
+    if not known:
         return None
-    codes, distinct = pd.factorize(np.array([patient or None for patient in patients], dtype=object))
     unknown = codes < 0
-    codes[unknown] = len(distinct) + np.arange(unknown.sum())
+    codes[unknown] = known + np.arange(unknown.sum())
     return codes
 
 
-def pseudonymize(identifiers: Sequence[str] | None, letter: str) -> list[str | None] | None:
-    """Names such as P00001, P00002, ... in order of first appearance, None where blank; None where all are."""
-    if identifiers is None or not any(identifiers):
-        return None
-    codes, distinct = pd.factorize(np.array([identifier or None for identifier in identifiers], dtype=object))
-    names = [*(f"{letter}{i:05d}" for i in range(1, len(distinct) + 1)), None]
-    return [names[code] for code in codes.tolist()]  # -1, for blank, is the last
+def pseudonymize(identifiers: Sequence[str] | None, letter: str) -> npt.NDArray[np.object_] | None:
+    """(N,) names such as P00001, P00002, ... in order of first appearance, None where blank; None where all are."""
+    codes, known = _number(identifiers)
+    names = np.array([*(f"{letter}{i:05d}" for i in range(1, known + 1)), None], dtype=object)
+    return names[codes] if known else None  # -1, for blank, is the last
+
+
+def count_shared(identifiers: Sequence[str | None] | None, splits: Sequence[str]) -> tuple[int, int]:
+    """How many identifiers are on images of several splits, and how many there are."""
+    codes, known = _number(identifiers)
+    if not known:
+        return 0, 0
+    of_split = TextColumn.of(splits)
+    there = np.zeros((known + 1, len(of_split.texts)), np.bool_)
+    there[codes, of_split.codes] = True  # -1, for blank, is the last
+    return int((there[:known].sum(1) > 1).sum()), known
+
+
+def _number(identifiers: Sequence[str | None] | None) -> tuple[npt.NDArray[np.intp], int]:
+    """(N,) the number of each identifier by first appearance, -1 where blank; and how many there are."""
+    cells = identifiers if isinstance(identifiers, TextColumn) else (one or "" for one in identifiers or ())
+    column = TextColumn.of(cells)
+    known = np.array([text != "" for text in column.texts], np.bool_)
+    return np.where(known, known.cumsum() - 1, -1)[column.codes], int(known.sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar, overload
+from typing import TypeVar, cast, overload
 
 from xrayfast.data.images.names import folders_of
 from xrayfast.data.labels.targets import RawLabels, Where
@@ -86,7 +86,9 @@ class ImageRecords:
     def select(self, rows: Sequence[int]) -> ImageRecords:
         """The images of some positions, in the order given."""
 
-        def chosen(values: Sequence[T] | None) -> list[T] | None:
+        def chosen(values: Sequence[T] | None) -> Sequence[T] | None:
+            if isinstance(values, TextColumn):
+                return cast("Sequence[T]", values.take(rows))
             return None if values is None else [values[i] for i in rows]
 
         return replace(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from xrayfast.config import DataConfig
 from xrayfast.data.splits.stratify import SPLITS, Split, k_folds, stratified_split
+from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ConfigError, plural
 
 NO_PATIENTS = (
@@ -28,7 +29,7 @@ DRAWN = "Split drawn with seed"
 class SplitAssignment:
     """The split of each of N images, whether it was drawn, (N,) bool, and notes on what was drawn."""
 
-    names: list[Split]
+    names: TextColumn
     drawn: npt.NDArray[np.bool_]
     notes: list[str]
 
@@ -63,7 +64,9 @@ def assign_splits(
         return _extend_splits(given, positives, groups, test, config, unit)
     drawn = np.array([split in (None, "train") for split in given], np.bool_)
     if not (test or valid):
-        return SplitAssignment([split or "train" for split in given], np.zeros(len(drawn), np.bool_), notes)
+        return SplitAssignment(
+            TextColumn.of(split or "train" for split in given), np.zeros(len(drawn), np.bool_), notes
+        )
     pool = np.flatnonzero(drawn)
     names = np.array([split or "train" for split in given], "<U5")
     names[pool] = draw_splits(positives[pool], None if groups is None else groups[pool], valid, test, config)
@@ -75,7 +78,7 @@ def assign_splits(
     ]
     later = "" if config.folds else " When images are added, --split-file with the split.csv of this split keeps it."
     notes.append(f"{DRAWN} {config.split_seed}: {' and '.join(shares)}, {by}.{later}")
-    return SplitAssignment(names.tolist(), drawn, notes)
+    return SplitAssignment(_to_column(names), drawn, notes)
 
 
 def assign_folds(
@@ -96,8 +99,8 @@ def assign_folds(
         ConfigError: the validation split is given.
         DataError: fewer groups than folds.
     """
-    names = np.array(assign_splits(given, positives, groups, config).names)
-    rest = np.flatnonzero(names != "test")
+    names = assign_splits(given, positives, groups, config).names
+    rest = np.flatnonzero(names.map_array(lambda split: split != "test", np.bool_))
     folds = np.zeros((len(names), repeats), np.int64)
     own = None if by_image or groups is None else groups[rest]
     for repeat in range(repeats):
@@ -150,12 +153,17 @@ def _extend_splits(
         f"with seed {config.split_seed} ({dealt}) so that all images come nearest to {aim}, stratified by label, "
         f"{_by(groups, unit)}. Without --split-file all are drawn anew."
     )
-    return SplitAssignment(names.tolist(), drawn, [note])
+    return SplitAssignment(_to_column(names), drawn, [note])
 
 
 def keep_given_splits(given: Sequence[Split | None]) -> SplitAssignment:
     """The given splits, and test for images without one: for data that is only tested on."""
-    return SplitAssignment([split or "test" for split in given], np.zeros(len(given), np.bool_), [])
+    return SplitAssignment(TextColumn.of(split or "test" for split in given), np.zeros(len(given), np.bool_), [])
+
+
+def _to_column(names: npt.NDArray[np.str_]) -> TextColumn:
+    """The splits as a column; as texts of Python, one for each image, those of ten million take half a gigabyte."""
+    return TextColumn.merged(SPLITS, np.select([names == split for split in SPLITS], range(len(SPLITS))))
 
 
 def _require_consistent(config: DataConfig, held_out: set[Split | None], valid: float, test: float) -> None:

@@ -312,10 +312,14 @@ def _assign_in_order(
     for end, half, chance in zip(ends, halves, chances, strict=True):
         own = cells[start:end]
         start = end
-        fits = [
-            ((sum([counted[column] * weight for column, _, weight in own]) + half) / share, chance[p], p)
-            for p, (counted, share) in splits
-        ]
+        if len(own) == 1:  # most have no label
+            column, _, weight = own[0]
+            fits = [((counted[column] * weight + half) / share, chance[p], p) for p, (counted, share) in splits]
+        else:
+            fits = [
+                ((sum([counted[column] * weight for column, _, weight in own]) + half) / share, chance[p], p)
+                for p, (counted, share) in splits
+            ]
         places.append(min(fits)[2])
         for column, count, _ in own:
             filled[places[-1]][column] += count

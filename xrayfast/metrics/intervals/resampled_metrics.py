@@ -90,7 +90,7 @@ class ResampledMetrics:
         self.by = "image" if groups is None else "patient"
         n_labels = self.truth.shape[1]
         self.thresholds = _per_label(threshold, n_labels, "threshold")
-        self.predicted = decide(self.probability, task, self.thresholds).astype(np.int8)
+        self.predicted = decide(self.probability, task, self.thresholds)
         self.prevalence = None if prevalence is None else _per_label(prevalence, n_labels, "prevalence")
         if self.prevalence is not None and ((self.prevalence < 0) | (self.prevalence > 1)).any():
             raise ValueError(f"prevalence is {prevalence!r}; expected shares between 0 and 1")

@@ -191,7 +191,7 @@ class Decision:
                 found.setdefault(scaling.reason, []).append(label)
         return found
 
-    def decide(self, probability: NDArray[Any]) -> NDArray[np.int64]:
+    def decide(self, probability: NDArray[Any]) -> NDArray[np.int8]:
         """The labels of (N, L) calibrated probabilities as 0 and 1, by `thresholds.decide`."""
         return decide(probability, self.task, self.thresholds)
 

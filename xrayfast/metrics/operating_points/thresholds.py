@@ -194,7 +194,7 @@ def threshold_array(points: Sequence[OperatingPoint]) -> Floats:
     return np.array([0.5 if point.threshold is None else point.threshold for point in points])
 
 
-def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any] = 0.5) -> NDArray[np.int64]:
+def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any] = 0.5) -> NDArray[np.int8]:
     """Predicted labels: the most likely class (single), or each label at or above the threshold (multi).
 
     Args:
@@ -206,8 +206,8 @@ def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any
         (N, L) of 0 and 1.
     """
     if task == "multi":
-        return (probability >= threshold).astype(np.int64)
-    chosen = np.zeros(probability.shape, dtype=np.int64)
+        return (probability >= threshold).astype(np.int8)
+    chosen = np.zeros(probability.shape, dtype=np.int8)
     above = probability if np.ptp(threshold) == 0 else probability - threshold
     chosen[np.arange(len(probability)), above.argmax(axis=1)] = 1
     return chosen

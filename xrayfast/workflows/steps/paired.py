@@ -288,8 +288,8 @@ def _few_patients_note(predictions: Predictions, groups: NDArray[np.int64] | Non
 
 def _mcnemar(
     truth: NDArray[np.int64],
-    predicted_a: NDArray[np.int64],
-    predicted_b: NDArray[np.int64],
+    predicted_a: NDArray[np.int8],
+    predicted_b: NDArray[np.int8],
     groups: NDArray[np.int64] | None,
 ) -> float:
     """The p-value of which run has more images with all unmasked labels right."""

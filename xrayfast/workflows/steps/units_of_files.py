@@ -98,7 +98,7 @@ def _identify(
     slashed = [name.replace("\\", "/") for name in names]
     records = ImageRecords(slashed, FilePaths(files), nothing, where=lambda i: names[i])
     find_patients(records, Config().updated(given).data, to_split=False)
-    ids = np.array((records.patients if unit == "patient" else records.studies) or [""] * len(files), object)
+    ids = np.array([*((records.patients if unit == "patient" else records.studies) or [""] * len(files))], object)
     if not (ids != "").any():
         option, keyword = ("--study-col", "StudyInstanceUID") if unit == "study" else ("--patient-col", "PatientID")
         raise DataError(
