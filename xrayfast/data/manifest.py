@@ -371,7 +371,7 @@ def _check_patients(records: ImageRecords) -> list[str]:
 
 def _describe_few(records: ImageRecords) -> list[str]:
     """Why a split may lack images: few patients, each of whom stays in one."""
-    few = len(set(filter(None, distinct(records.patients or ()))))
+    few = sum(map(bool, distinct(records.patients or ())))
     if not 0 < few <= _FEW_PATIENTS:
         return []
     return [

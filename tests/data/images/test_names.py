@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.data.builders import classes, lines, make, message, noted, opened, rows, splits, table
+from xrayfast.data.images import names
 from xrayfast.data.images.names import find_derived, is_derived
 from xrayfast.errors import DataError
 
@@ -42,6 +47,22 @@ def test_masks_and_the_like_are_told_by_folder_and_suffix(path, derived):
 def test_where_all_are_masks_by_name_none_is_left_out():
     assert find_derived(["masks/1.png", "masks/2.png"]) == set()
     assert find_derived(["masks/1.png", "images/2.png"]) == {"masks/1.png"}
+
+
+PIECES = ["mask", "ma", "sk", "Ma", "SK", "low", "res", "small", "x", "1", "_", "-", "/", ".", "é", "seg", "icon"]
+
+
+@given(st.lists(st.lists(st.sampled_from(PIECES), min_size=1).map("".join), max_size=5))
+def test_among_many_names_none_that_is_derived_is_missed(paths):
+    with patch.object(names, "_CHUNK", 2):
+        found = find_derived(["images/100.png", *paths])
+    made = {
+        path
+        for path in paths
+        if (match := names._MADE_FROM.match(path.rpartition(".")[0]))
+        and match[1] in {other.rpartition(".")[0] for other in ["images/100.png", *paths]}
+    }
+    assert found == {path for path in paths if is_derived(path)} | made
 
 
 def test_masks_in_class_folders_are_left_out_counted_and_can_be_kept(tmp_path):

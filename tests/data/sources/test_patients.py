@@ -54,7 +54,7 @@ def test_views():
 
 
 def test_pseudonyms_and_groups():
-    assert pseudonymize(["x", "", "y", "x"], "P") == ["P00001", None, "P00002", "P00001"]
+    assert pseudonymize(["x", "", "y", "x"], "P").tolist() == ["P00001", None, "P00002", "P00001"]
     assert pseudonymize(["", ""], "P") is None and pseudonymize(None, "P") is None
     assert group_patients(["x", "", "y", "x", None]).tolist() == [0, 2, 1, 0, 3]
     assert group_patients(["", ""]) is None and group_patients(None) is None

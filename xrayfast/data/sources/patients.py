@@ -150,7 +150,7 @@ def _complete_by_study(records: ImageRecords) -> None:
         records.notes.append(
             f"{plural(count, 'image')} without a patient: that of the other images of the study taken."
         )
-    records.patients = completed
+    records.patients = TextColumn.of(completed)
     if several := sum(len(found) > 1 for found in known.values()):
         records.notes.append(
             f"{plural(several, 'study')} with images of more than one patient: an identifier is wrong, and such a "
