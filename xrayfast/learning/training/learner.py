@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xrayfast.config import (
     FIELD_SECTIONS,
@@ -80,6 +80,7 @@ from xrayfast.learning.training.metrics import (
 from xrayfast.learning.training.mixed_precision import set_precision
 from xrayfast.learning.training.optional.averaging import AverageWeights
 from xrayfast.learning.training.optional.batch_norm import PreciseBatchNorm
+from xrayfast.learning.training.optional.cuda_graphs import GraphedPasses, Pass
 from xrayfast.learning.training.optional.gradients import AccumulateGradients
 from xrayfast.option_effects import check_settings
 from xrayfast.own_code import is_own, name_of, separate_code
@@ -104,6 +105,8 @@ class RadiographLearner(Learner):
         own_code: the names of callbacks ("cbs"), "metrics" and the transforms of "dls" that are the user's own, or
             those of the run.
         run_path: the folder of the run that it was loaded from, or None; `run` is a name of fastai's callbacks.
+        graphs: of the network's passes, within `fit` on CUDA.
+        fitting: whether `fit` runs.
     """
 
     dls: RadiographDataLoaders
@@ -127,6 +130,7 @@ class RadiographLearner(Learner):
         self.own_cbs: list[Callback] = []
         self.own_code: dict[str, str] = {}
         self.run_path: Path | None = None
+        self.graphs, self.fitting = GraphedPasses(), False
         super().__init__(dls, model, splitter=self._parameters_by_group, **options)
         self.made_with = {name: getattr(self, name) for name in ("loss_func", "opt_func")}
         self.remove_cbs(Recorder)
@@ -173,11 +177,40 @@ class RadiographLearner(Learner):
 
     def fit(self, n_epoch: int, *arguments: Any, **options: Any) -> None:
         """fastai's, after which the network has the average of its weights, where they are averaged."""
+        self.fitting = True
         try:
             super().fit(n_epoch, *arguments, **options)
         finally:
+            self.fitting = False
+            self.graphs.clear()
             if self.average is not None:
                 self.average.finish()
+
+    def _do_one_batch(self) -> None:
+        """fastai's, with the network's pass as a CUDA graph where there is one."""
+        network: nn.Module = self.model
+        graph = self.find_graph(*self.xb)
+        if graph is None:
+            super()._do_one_batch()
+            return
+
+        def compute(images: Tensor) -> Tensor:
+            self.model: Any = network  # for callbacks
+            return graph(images)
+
+        self.model = compute
+        try:
+            super()._do_one_batch()
+        finally:
+            self.model = network
+
+    def find_graph(self, images: Tensor, *others: Any) -> Pass | None:
+        """The graph of the network's pass over a batch as it is now, or None. Layers of other networks may compute
+        differently from batch to batch.
+        """
+        if others or not (self.fitting and self.is_torchvision) or getattr(self.dl, "own", None) is not None:
+            return None
+        return self.graphs.find(self.model, images)
 
     def all_batches(self) -> None:
         """fastai's; of an epoch that goes on, batches have the numbers that they have in the whole epoch."""

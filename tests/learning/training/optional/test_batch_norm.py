@@ -74,11 +74,11 @@ def fitted(dls, monkeypatch, frozen=0, arch="resnet18", epochs=2, **options):
     learn = xf.learner(dls, arch=arch, weights="none", precision="fp32", **options)
     given, estimate = [], batch_norm.estimate_statistics
 
-    def watched(model, norms, batches):
+    def watched(model, norms, batches, find_graph):
         batches = list(batches)
         names = [name for name, module in model.named_modules() if module in set(norms)]
         given.append((copy.deepcopy(model), names, [batch for (batch,), _ in batches]))
-        estimate(model, norms, batches)
+        estimate(model, norms, batches, find_graph)
 
     monkeypatch.setattr(batch_norm, "estimate_statistics", watched)
     learn.freeze_to(frozen)
