@@ -312,7 +312,7 @@ def test_the_rows_of_a_gpu_are_measured_without_one_too(tmp_path):
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in (tmp_path / "gpu" / "quick" / "gpu.md").read_text().splitlines() if line.startswith("| ")]
-    assert len(lines) == 7 and not [line for line in lines if "failed" in line or "–" in line], lines
+    assert len(lines) == 8 and not [line for line in lines if "failed" in line or "–" in line], lines
 
 
 def test_the_rows_of_a_gpu_are_those_of_the_issue_and_others_wait_for_time(tmp_path, monkeypatch):
@@ -320,7 +320,8 @@ def test_the_rows_of_a_gpu_are_those_of_the_issue_and_others_wait_for_time(tmp_p
     assert [name.split(":")[0] for name in names[:4]] == [
         f"unfrozen epoch, {images} images, batch {batch}" for images in (1000, 10_000) for batch in (64, 256)
     ]
-    assert names[4].startswith("10 frozen epochs") and names[-1] == "predict 10000 files, s"
+    assert names[4].startswith("10 frozen epochs") and names[5].startswith("5 epochs of all layers")
+    assert names[-1] == "predict 10000 files, s"
     monkeypatch.setattr(gpu, "_tests", lambda page: True)
     monkeypatch.setattr(gpu, "SECONDS", 0)
     monkeypatch.setattr(gpu, "run", lambda job, workspace: pytest.fail("measured"))
