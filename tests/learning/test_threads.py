@@ -9,7 +9,7 @@ import xrayfast as xf
 from tests.conftest import SMALL
 from xrayfast.learning import threads
 from xrayfast.learning.threads import SET_BY_USER, FreeThreads
-from xrayfast.learning.training.callbacks import NullReporter
+from xrayfast.progress import NullReporter
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tests.test_escapes import Terminal
-from xrayfast.learning.training import callbacks
-from xrayfast.learning.training.callbacks import BatchProgress
+from xrayfast.learning.training.callbacks import progress as batch_progress
+from xrayfast.learning.training.callbacks.progress import BatchProgress
 from xrayfast.learning.training.phases import Phase
 from xrayfast.progress import NullReporter, notebook
 from xrayfast.progress.notebook import NotebookReporter
@@ -70,7 +70,7 @@ def cost(function):
 
 def test_batches_are_reported_ten_times_and_displayed_twice_per_second(monkeypatch):
     clock, (reporter, updates), reports = Clock(), notebook_of(), []
-    for module in (callbacks, notebook):
+    for module in (batch_progress, notebook):
         monkeypatch.setattr(module, "time", clock)
     reporter.updated = clock.now
     display = reporter.batch
@@ -88,7 +88,7 @@ def test_batches_are_reported_ten_times_and_displayed_twice_per_second(monkeypat
 
 def test_it_costs_less_than_a_hundredth(monkeypatch):
     silent = progress_of(NullReporter())
-    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_REPORTS", 1e9)
+    monkeypatch.setattr(batch_progress, "SECONDS_BETWEEN_REPORTS", 1e9)
     per_batch = cost(silent.after_batch) / BATCH
     reporter, updates = notebook_of()
 

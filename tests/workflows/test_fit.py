@@ -19,9 +19,10 @@ from xrayfast.data.images.reader import read
 from xrayfast.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.model.backbones import BACKBONES
-from xrayfast.learning.training.callbacks import History, NullReporter
+from xrayfast.learning.training.history import History
 from xrayfast.learning.training.mixed_precision import leave_autocast
 from xrayfast.metrics.registry import overall_metrics
+from xrayfast.progress import NullReporter
 from xrayfast.workflows.compare import _run_row
 from xrayfast.workflows.fit import require_settings
 from xrayfast.workflows.steps.own_predictions import RunByUnit

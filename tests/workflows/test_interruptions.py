@@ -21,7 +21,7 @@ from xrayfast.errors import Interrupted, RunError
 from xrayfast.errors.signals import STOP_SIGNALS, Stopped
 from xrayfast.files import run_lock
 from xrayfast.learning.model.network import StartingWeights
-from xrayfast.learning.training.callbacks import NullReporter
+from xrayfast.progress import NullReporter
 from xrayfast.workflows import fit as fit_module
 from xrayfast.workflows.steps.provenance import describe_replay
 

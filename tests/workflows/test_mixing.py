@@ -12,7 +12,7 @@ import xrayfast as xf
 from tests.conftest import SMALL, StopAfter
 from xrayfast.errors import ConfigError, Interrupted
 from xrayfast.learning.augment import mixup
-from xrayfast.learning.training.callbacks import MixImages
+from xrayfast.learning.training.optional.mixing import MixImages
 
 SETTINGS = SMALL | {
     "unfreeze_blocks": 1,

@@ -17,8 +17,8 @@ from xrayfast.errors import ConfigError, Interrupted, WeightsError
 from xrayfast.learning.augment import augment
 from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import read_weights
-from xrayfast.learning.training.callbacks import NullReporter
 from xrayfast.learning.training.frozen_features import caching_problem
+from xrayfast.progress import NullReporter
 
 
 def as_default(images):

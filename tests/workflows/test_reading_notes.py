@@ -14,7 +14,7 @@ from tests.conftest import SMALL
 from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.cli.app import app
 from xrayfast.config import Config
-from xrayfast.learning.training.callbacks import NullReporter
+from xrayfast.progress import NullReporter
 
 BLACK = '1 image read with the note "of one shade": normal/black.png.'
 WINDOW = "window 100/50 LINEAR ignored, as it saturates 100% of the image"

@@ -18,7 +18,8 @@ from tests.conftest import SMALL, StopAfter
 from xrayfast.errors import Interrupted, RunError, TrainingError
 from xrayfast.files.csv_tables import write_csv
 from xrayfast.learning.fastai_api import Callback
-from xrayfast.learning.training import callbacks
+from xrayfast.learning.training.callbacks import progress as batch_progress
+from xrayfast.learning.training.history import History
 from xrayfast.runs.batches import add_epoch, thin_batches, write_batches
 from xrayfast.workflows import fit
 
@@ -210,10 +211,10 @@ def test_no_batch_waits_for_the_device(data_dir, tmp_path, monkeypatch):
 
     for name in ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__", "__index__"):
         monkeypatch.setattr(torch.Tensor, name, counting(getattr(torch.Tensor, name)))
-    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_REPORTS", float("inf"))
+    monkeypatch.setattr(batch_progress, "SECONDS_BETWEEN_REPORTS", float("inf"))
     xf.fit(xf.open_data(data_dir), runs=tmp_path, **OPTIONS)
     # Progress reads the loss for the last batch of each split of each of three epochs, for display.
-    assert read == {callbacks.__file__: 6}
+    assert read == {batch_progress.__file__: 6}
 
 
 @pytest.mark.parametrize(("most_rows", "width"), [pytest.param(20_000, 1, marks=pytest.mark.slow), (12, 4)])
@@ -322,7 +323,7 @@ def test_the_images_are_those_whose_outputs_are_not_finite_or_those_before(singl
 def test_a_loss_that_is_not_finite_is_named_and_the_epochs_before_are_saved(
     single, data_dir, tmp_path, monkeypatch, seconds, trained
 ):
-    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_REPORTS", seconds)
+    monkeypatch.setattr(batch_progress, "SECONDS_BETWEEN_REPORTS", seconds)
     diverging, whole = Diverging(10), single[0]
     with training_with(diverging), pytest.raises(TrainingError) as caught:
         xf.fit(xf.open_data(data_dir), runs=tmp_path, name="r", **OPTIONS)
@@ -365,10 +366,8 @@ def test_a_validation_loss_that_is_not_finite_is_named(data_dir, tmp_path):
 
 def test_a_loss_that_grows_tenfold_is_a_remark():
     rows = [{"epoch": n, "train_loss": loss, "lr": 0.01} for n, loss in ((1, 2.0), (2, 9.0), (3, 3.0))]
-    history = callbacks.History(
-        rows, batches=add_epoch(callbacks.History().batches, 1, [0.9, 3.0], [0.1] * 2, [0.1] * 2)
-    )
+    history = History(rows, batches=add_epoch(History().batches, 1, [0.9, 3.0], [0.1] * 2, [0.1] * 2))
     assert fit._instability(history) is None
     history.rows[1]["train_loss"] = 9.1
     assert "mean training loss of epoch 2 is 9.1, that of the first batch was 0.9" in fit._instability(history)
-    assert fit._instability(callbacks.History()) is None
+    assert fit._instability(History()) is None

@@ -54,9 +54,9 @@ from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.own_failures import name_own_code
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
-from xrayfast.learning.training.callbacks import History
 from xrayfast.learning.training.checkpoint import BEST, MODEL, Checkpoint, find_checkpoint, replace_damaged
 from xrayfast.learning.training.distributed import train_as_rank
+from xrayfast.learning.training.history import History
 from xrayfast.learning.training.learner import (
     RadiographLearner,
     build_layers,
@@ -156,7 +156,7 @@ def fit(
         interrupted: called after each batch; training stops if it returns True.
         command: the command line, for `run.json`.
         cbs: further fastai callbacks, used in all phases; `fit` itself saves the epochs. Their order relative to ours
-            is in `xrayfast/learning/training/callback_order.py`. One that ends training ends its phase. Those that may
+            is in `xrayfast/learning/training/callbacks/order.py`. One that ends training ends its phase. Those that may
             use images switch the frozen-feature cache off, unless `reuse_frozen` is "on".
         metrics: further metrics of the validation split, as in `xrayfast.learner`; `history.csv` has each as
             "valid_NAME". They do not choose the best epoch: `monitor` is a metric of xrayfast.

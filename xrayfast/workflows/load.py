@@ -32,7 +32,7 @@ from xrayfast.learning.fastai_api import DataLoaders, Learner
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import load_weights, save_weights
-from xrayfast.learning.training.callbacks import History, valid_column
+from xrayfast.learning.training.history import History, valid_column
 from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
 from xrayfast.learning.training.loaders import (
     KNOWN_TRANSFORMS,

@@ -26,7 +26,7 @@ from xrayfast.learning.distributed.rows import OwnRows, split_rows
 from xrayfast.learning.distributed.world import World, join_process_group
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.callbacks import EpochSeeds
+from xrayfast.learning.training.callbacks.preparation import EpochSeeds
 from xrayfast.learning.training.distributed import synchronize_batch_norms, train_as_rank
 from xrayfast.learning.training.loaders import share_rows
 

@@ -11,10 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import xrayfast as xf
 from xrayfast.learning import augment, device_data
 from xrayfast.learning.fastai_api import Callback, CancelFitException
-from xrayfast.learning.training import callbacks, frozen_features
-from xrayfast.learning.training.callbacks import EpochSeeds
+from xrayfast.learning.training import frozen_features
+from xrayfast.learning.training.callbacks.preparation import EpochSeeds
 from xrayfast.learning.training.frozen_features import FrozenFeatures, training_on_features
 from xrayfast.learning.training.metrics import EpochRecorder, TrainRecorder
+from xrayfast.learning.training.optional import mixing
 
 META = torch.device("meta")
 
@@ -34,7 +35,7 @@ class Copies(TorchDispatchMode):
             finally:
                 self.sending = False
 
-        for module in (augment, device_data, callbacks, frozen_features):
+        for module in (augment, device_data, mixing, frozen_features):
             monkeypatch.setattr(module, "send", send)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

@@ -10,7 +10,7 @@ from tests.conftest import SMALL
 from xrayfast.config import TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Callback
-from xrayfast.learning.training.callbacks import FrozenInference
+from xrayfast.learning.training.callbacks.preparation import FrozenInference
 from xrayfast.learning.training.phases import plan_phases, run_phase, unfreeze_phase
 
 NET = {k: SMALL[k] for k in ("arch", "weights")}

@@ -28,7 +28,7 @@ from xrayfast.files.checksums import CHECKSUMS, file_digest, write_checksums
 from xrayfast.files.intact import known_digests, require_intact
 from xrayfast.files.writable import ensure_folder
 from xrayfast.learning.model.weights import load_weights, save_tensors
-from xrayfast.learning.training.callbacks import History, Row
+from xrayfast.learning.training.history import History, Row
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.position import Position
 from xrayfast.runs.batches import read_batches, write_batches

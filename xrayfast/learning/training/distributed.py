@@ -24,7 +24,7 @@ from xrayfast.errors import ConfigError, shorten
 from xrayfast.learning.distributed.rows import OwnRows
 from xrayfast.learning.distributed.world import World, all_reduce
 from xrayfast.learning.fastai_api import Callback, Learner
-from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 from xrayfast.learning.training.loaders import share_rows
 
 _KNOWN = signature(DistributedDataParallel).parameters

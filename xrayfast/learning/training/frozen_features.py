@@ -30,7 +30,7 @@ from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
 from xrayfast.learning.model.subnetworks import split_network
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.mixed_precision import autocast, training_precision
 from xrayfast.learning.training.phases import Phase

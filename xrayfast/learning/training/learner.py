@@ -61,7 +61,7 @@ from xrayfast.learning.model.pretrained.run_weights import copy_run_weights, fin
 from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.callbacks import FrozenInference, MixImages, RepeatChannel
+from xrayfast.learning.training.callbacks.preparation import FrozenInference, RepeatChannel
 from xrayfast.learning.training.loaders import (
     Augment,
     ChestAugmentation,
@@ -82,6 +82,7 @@ from xrayfast.learning.training.optional.averaging import AverageWeights
 from xrayfast.learning.training.optional.batch_norm import PreciseBatchNorm
 from xrayfast.learning.training.optional.cuda_graphs import GraphedPasses, Pass
 from xrayfast.learning.training.optional.gradients import AccumulateGradients
+from xrayfast.learning.training.optional.mixing import MixImages
 from xrayfast.option_effects import check_settings
 from xrayfast.own_code import is_own, name_of, separate_code
 from xrayfast.progress import show_progress
@@ -404,7 +405,7 @@ def learner(
         metrics: further metrics, which follow those of xrayfast: fastai's, functions of a batch's outputs (logits) and
             targets, or functions of `sklearn.metrics`, which get decisions or probabilities of the whole split, see
             `xrayfast.learning.training.metrics.SklearnMetric`. The target of a masked cell is NaN.
-        cbs: further fastai callbacks. The order of all is in `xrayfast/learning/training/callback_order.py`.
+        cbs: further fastai callbacks. The order of all is in `xrayfast/learning/training/callbacks/order.py`.
 
     Raises:
         ConfigError: unknown names, or options that do not fit together or the data.

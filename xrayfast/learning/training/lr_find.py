@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xrayfast.errors import TrainingError, plural
 from xrayfast.files.csv_tables import write_csv
 from xrayfast.learning.fastai_api import Callback, Learner, SuggestionMethod
-from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 from xrayfast.learning.training.mixed_precision import leave_autocast
 from xrayfast.progress import StageProgress
 

@@ -24,7 +24,7 @@ from xrayfast.data.labels.targets import to_truth
 from xrayfast.errors import ConfigError, TrainingError
 from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Callback, L, Metric, Metrics, Recorder, mk_metric, noop
 from xrayfast.learning.model.losses import batch_weight
-from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 from xrayfast.metrics import registry
 from xrayfast.metrics.summary import compute_epoch_metrics
 from xrayfast.runs.predictions import Predictions

@@ -16,7 +16,7 @@ from xrayfast.config import Precision
 from xrayfast.learning.fastai_api import Callback, Learner, MixedPrecision
 from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 from xrayfast.learning.training.loaders import ImageItems
 
 TOLERANCE = 0.1

@@ -15,8 +15,8 @@ from torch import Tensor
 from xrayfast.errors import XrayfastError
 from xrayfast.learning.fastai_api import Callback, CancelFitException
 from xrayfast.learning.randomness import generator_states, isolated_rng, restore_generators
-from xrayfast.learning.training.callback_order import CALLBACK_ORDER
-from xrayfast.learning.training.callbacks import EpochCheckpoint
+from xrayfast.learning.training.callbacks.epoch_checkpoint import EpochCheckpoint
+from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 from xrayfast.learning.training.loaders import GoingOn
 from xrayfast.learning.training.optional.batch_norm import IMAGES, PreciseBatchNorm
 from xrayfast.learning.training.optional.gradients import AccumulateGradients

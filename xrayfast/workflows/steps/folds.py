@@ -21,7 +21,7 @@ from xrayfast.data.splits.stratify import Split, stratified_split
 from xrayfast.errors import RunError, XrayfastError, plural, shorten
 from xrayfast.files.atomic import write_text
 from xrayfast.files.intact import INFO_FILE
-from xrayfast.learning.training.callbacks import History
+from xrayfast.learning.training.history import History
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise

@@ -18,14 +18,9 @@ from xrayfast.learning.callback_rules import names_using_images
 from xrayfast.learning.distributed.world import World
 from xrayfast.learning.model.layers import LayerGroup
 from xrayfast.learning.threads import FreeThreads
-from xrayfast.learning.training.callbacks import (
-    AdaptThreads,
-    BatchProgress,
-    EpochCheckpoint,
-    EpochSeeds,
-    History,
-    Row,
-)
+from xrayfast.learning.training.callbacks.epoch_checkpoint import EpochCheckpoint
+from xrayfast.learning.training.callbacks.preparation import AdaptThreads, EpochSeeds
+from xrayfast.learning.training.callbacks.progress import BatchProgress
 from xrayfast.learning.training.checkpoint import (
     BATCHES,
     BEST,
@@ -47,6 +42,7 @@ from xrayfast.learning.training.frozen_features import (
     training_on_features,
     view_count,
 )
+from xrayfast.learning.training.history import History, Row
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.lr_find import range_test
 from xrayfast.learning.training.metrics import TrainRecorder

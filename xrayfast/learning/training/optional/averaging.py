@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xrayfast.learning.fastai_api import Callback
-from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 
 
 class AverageWeights(Callback):

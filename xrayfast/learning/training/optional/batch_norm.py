@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from xrayfast.learning.distributed.rows import OwnRows
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.model.layers import LayerGroup
-from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 from xrayfast.learning.training.mixed_precision import autocast
 
 IMAGES = 256

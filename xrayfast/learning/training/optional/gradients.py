@@ -7,7 +7,7 @@ from torch import Tensor
 
 from xrayfast.learning.fastai_api import Callback, CancelBatchException
 from xrayfast.learning.model.losses import Loss, batch_weight
-from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 
 
 class AccumulateGradients(Callback):

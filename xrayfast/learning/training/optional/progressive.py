@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xrayfast.learning.augment import shrink
 from xrayfast.learning.fastai_api import Callback, Learner, TensorImageBW, Transform
-from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 
 
 class Shrink(Transform):

@@ -1,0 +1,178 @@
+"""What each epoch leaves behind: its row, its checkpoint, or why training can't go on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from xrayfast.errors import TrainingError, XrayfastError, shorten
+from xrayfast.learning.fastai_api import Callback, CancelFitException, L
+from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
+from xrayfast.learning.training.history import History, Row, valid_column
+from xrayfast.learning.training.metrics import TrainRecorder, finite
+from xrayfast.learning.training.phases import Phase
+from xrayfast.metrics.registry import history_column
+from xrayfast.own_code import describe_code, names_of_code
+from xrayfast.progress import Reporter
+from xrayfast.runs.batches import add_epoch
+
+
+class EpochCheckpoint(Callback):
+    """After each epoch: adds its row to the history, saves, and stops training early or if it diverged.
+
+    Args:
+        history: of the epochs so far.
+        phase: the phase that is trained.
+        first_epoch: number of epochs before it.
+        monitor: the column that decides which epoch is best.
+        patience: epochs without improvement after which training stops, or None.
+        save: called when the history is up to date, with whether the epoch is the best so far.
+        reporter: receives the row.
+        sizes: the side of the images in each epoch of the phase.
+        train: has recorded the epoch's training batches.
+
+    Attributes:
+        failure: why training can't go on, to be raised when `fit` returns; or None.
+        stopped_early: whether `patience` ended training.
+    """
+
+    order = CALLBACK_ORDER["EpochCheckpoint"]
+
+    def __init__(
+        self,
+        history: History,
+        phase: Phase,
+        first_epoch: int,
+        monitor: str,
+        patience: int | None,
+        save: Callable[[bool], None],
+        reporter: Reporter,
+        sizes: Sequence[int],
+        train: TrainRecorder,
+    ) -> None:
+        self.history, self.phase, self.first_epoch, self.monitor = history, phase, first_epoch, monitor
+        self.patience, self.save, self.reporter, self.sizes = patience, save, reporter, sizes
+        self.train_batches = train
+        self.failure: XrayfastError | None = None
+        self.stopped_early = self.saved = False
+
+    def before_train(self) -> None:
+        """Start the epoch's clock."""
+        self.began = time.perf_counter()
+        self.trained = True
+
+    def before_epoch(self) -> None:
+        """An epoch that is skipped on resuming leaves no row."""
+        self.trained, self.saved = False, False
+
+    def after_epoch(self) -> None:
+        """Add the row, save, and decide whether to go on."""
+        if not self.trained:
+            # What the epoch had shown, for callbacks that follow a metric.
+            shown = self.history.rows[self.first_epoch + self.epoch]
+            names = [self.recorder.metric_names[1], *map(valid_column, self.recorder.metric_names[2:-1])]
+            self.recorder.values[-1] = L(math.nan if shown.get(name) is None else shown[name] for name in names)
+            return
+        batches, losses = self.train_batches, self.train_batches.read_losses()
+        names = self.recorder.metric_names[2:-1]  # "epoch", the smoothed training loss; last is "time"
+        if not losses or len(self.recorder.values[-1]) <= len(names):
+            self.failure = self._cut_short()
+            raise CancelFitException
+        valid = {valid_column(n): self._number(n, v) for n, v in zip(names, self.recorder.values[-1][1:], strict=True)}
+        # Not raised here: fastai replaces the message of an exception that a callback raises.
+        self.failure = self.failure or self._divergence(losses, valid["valid_loss"])
+        if self.failure is not None:
+            raise CancelFitException
+        row: Row = {
+            "epoch": len(self.history.rows) + 1,
+            "phase": self.phase.name,
+            "size": self.sizes[self.epoch],
+            **{history_column("train", name): value for name, value in batches.read_metrics().items()},
+            **{name: value if name == "valid_loss" else finite(value) for name, value in valid.items()},
+            "lr": batches.lrs[-1],
+            "lr_lowest": batches.lowest_lrs[-1],
+            "seconds": round(time.perf_counter() - self.began, 3),
+        }
+        improved = self.history.add(row, self.monitor)
+        self.history.batches = add_epoch(self.history.batches, row["epoch"], losses, batches.lrs, batches.lowest_lrs)
+        try:
+            self.save(improved)
+        except XrayfastError as error:
+            self.failure = error
+            raise CancelFitException from error
+        self.saved = True
+        self.reporter.epoch(row, improved)
+        if self.patience is not None and self.history.stale_epochs(self.first_epoch, self.sizes[-1]) >= self.patience:
+            self.stopped_early = True
+            raise CancelFitException
+
+    def after_cancel_fit(self) -> None:
+        """Where training ended within an epoch, say why."""
+        if self.failure is None and not self.saved:
+            if self.training and self.recorder.has_loss:  # another callback ended the batch
+                self.train_batches.add_batch()
+            self.failure = self._divergence(self.train_batches.read_losses()) or self._cut_short()
+
+    def _cut_short(self) -> TrainingError:
+        """The error of an epoch that was not finished."""
+        return TrainingError(
+            f"A callback ended epoch {len(self.history.rows) + 1} before it was trained and validated, and fit records "
+            f"whole epochs. Let it raise CancelFitException in after_epoch, with an order above {self.order}."
+        )
+
+    def _number(self, name: str, value: Any) -> float:
+        """A metric's value as a float; where it is no number, NaN, and `failure` says so."""
+        try:
+            return math.nan if value is None else float(value)
+        except (TypeError, ValueError):
+            found = f"an array of shape {tuple(value.shape)}" if hasattr(value, "shape") else f"{value!r:.80}"
+            self.failure = TrainingError(f"The metric {name} gave {found}; expected one number.")
+            return math.nan
+
+    def _divergence(self, losses: Sequence[float], valid_loss: float | None = None) -> TrainingError | None:
+        """The first loss of the epoch that is not finite, as an error; None where all are."""
+        where, images = f"epoch {len(self.history.rows) + 1}", ""
+        batch = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        if batch is not None:
+            lr = self.train_batches.lrs[batch]
+            found = f"training loss is {losses[batch]} in {where}, batch {batch + 1} of {len(self.dls.train)}, at a "
+            found += f"learning rate of {lr:.3g}"
+            images = self._name_images(batch)
+        elif valid_loss is not None and not math.isfinite(valid_loss):
+            found = f"validation loss is {valid_loss} after {where}, which ended at a learning rate of "
+            found += f"{self.train_batches.lrs[-1]:.3g}"
+        else:
+            return None
+        own = describe_code(names_of_code(self.learn.settings) | self.learn.own_code)
+        first = batch == 0 and not self.history.rows
+        cause = "It is the very first batch" if first else "A gradient that is not finite has the same effect"
+        hint = f" {cause}, so the reason may be code of the user's own: {own}." if own else ""
+        clip = "" if self.learn.settings["clip_grad"] else " --clip-grad 1 limits what one batch can do."
+        return TrainingError(
+            f"The {found}: training diverged. Use a lower --lr (the head's peak is {self.phase.lrs[-1]:g}); "
+            f"'xrayfast lr-find' suggests one.{clip}{images}{hint}"
+        )
+
+    def _name_images(self, batch: int) -> str:
+        """What is known of the images of the first batch whose loss is not finite, in a sentence."""
+        outputs, files = self.train_batches.outputs.outputs, self._files(batch)
+        if batch >= len(outputs):  # of mixed images none are kept
+            return f" Its images: {shorten(files)}."
+        finite = outputs[batch].isfinite().flatten(1).all(dim=1).tolist()
+        bad = [file for file, ok in zip(files, finite, strict=False) if not ok]
+        if bad and any(finite):
+            return f" Of its {len(files)} images, the network's outputs are not finite for: {shorten(bad)}."
+        if bad and batch:
+            return (
+                f" The outputs for all of its images are not finite, so the weights were not before it; the batch "
+                f"before has: {shorten(self._files(batch - 1))}."
+            )
+        return f" Its images: {shorten(files)}."
+
+    def _files(self, batch: int) -> list[str]:
+        """The images of a training batch."""
+        loader, place = self.dls.train, self.train_batches.places[batch]
+        paths = loader.dataset.items.table["path"]
+        return [str(paths.iloc[row]) for row in loader.rows[place * loader.bs : (place + 1) * loader.bs]]
