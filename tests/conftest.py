@@ -264,6 +264,6 @@ def draw_one_pixel(monkeypatch):
     def one_pixel(figure, transparent=False):
         return Image.new("RGBA", (1, 1))
 
-    for module in ("figures", "html.plots"):
+    for module in ("figures.encoding", "html.plots"):
         monkeypatch.setattr(f"xrayfast.reporting.{module}.rasterize", one_pixel)
     monkeypatch.setattr("xrayfast.reporting.html.plots.rasterize_without_foot", lambda *_: (one_pixel(None),) * 2)

@@ -32,10 +32,11 @@ LAYERS = [
     ["errors", "_version"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-# The same for the rooms inside three of them; what is not named is used by all.
+# The same for the rooms inside four of them; what is not named is used by all.
 ROOMS = {
     "data": [["decoding"], ["manifest"], ["corrections"], ["sources"], ["labels", "splits"], ["cache"], ["images"]],
     "learning": [["interpretation", "exporting"], ["training", "inference"], ["model"]],
+    "reporting": [["html", "markdown"], ["interpretation"], ["figures"]],
     "runs": [["cross_validation"], ["run"], ["evaluation"], ["predictions", "typed_files", "batches"]],
 }
 MOST_MODULES = 12

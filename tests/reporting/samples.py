@@ -17,13 +17,13 @@ from xrayfast.metrics.operating_points.decision_curve import net_benefits
 from xrayfast.metrics.registry import train_metrics
 from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarise
-from xrayfast.reporting.figures import Case
+from xrayfast.reporting.case import Case
+from xrayfast.reporting.figures.overlays import SaliencyCase
 from xrayfast.reporting.html.pages.evaluation_page import EvaluationData
 from xrayfast.reporting.html.pages.run_page import ReportData
 from xrayfast.reporting.html.plots import history_plot
 from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.reporting.overfitting import of_history
-from xrayfast.reporting.overlays import SaliencyCase
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.typed_files import RunInfo
 

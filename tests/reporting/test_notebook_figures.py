@@ -6,12 +6,12 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tests.reporting.figures.test_training_curves import history
 from tests.reporting.samples import LABELS, MANY, explained, split_report
-from tests.reporting.test_figures import history
 from xrayfast.errors import ConfigError
-from xrayfast.reporting import figures
+from xrayfast.reporting.figures import top_losses, training_curves
+from xrayfast.reporting.figures.overlays import overlays_figure
 from xrayfast.reporting.interpretation import Interpretation
-from xrayfast.reporting.overlays import overlays_figure
 from xrayfast.runs.batches import batches_figure, empty_batches
 
 
@@ -39,9 +39,9 @@ def drawn(single, multi):
         "roc": single.plot_roc(),
         "pr": multi.plot_pr("Effusion"),
         "calibration": single.plot_calibration(),
-        "history": figures.loss_and_metric_curves(history(), 2),
-        "range test": figures.lr_figure([1e-4, 1e-3], [2.0, 1.0], {"valley": 1e-3}),
-        "nothing": figures.top_losses_figure([]),
+        "history": training_curves.loss_and_metric_curves(history(), 2),
+        "range test": training_curves.lr_figure([1e-4, 1e-3], [2.0, 1.0], {"valley": 1e-3}),
+        "nothing": top_losses.top_losses_figure([]),
         "explanation": overlays_figure(explained(1, ("a",))),
         "batches": batches_figure(empty_batches()),
     }

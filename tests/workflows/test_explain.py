@@ -16,7 +16,7 @@ from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.saliency import grad_cam
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.reporting.figures import Case
+from xrayfast.reporting.case import Case
 from xrayfast.workflows import explain as explaining
 from xrayfast.workflows.explain import explain_cases
 

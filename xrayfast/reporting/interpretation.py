@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
@@ -21,6 +20,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.metrics.classification import cooccurrence
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
+from xrayfast.reporting.case import Case
 from xrayfast.reporting.wording import label_rows
 from xrayfast.runs.predictions import PROBABILITY_PREFIX, Predictions, join_row_labels
 
@@ -42,27 +42,6 @@ RIGHT_SHOWN = 8
 
 RESAMPLES = 1000
 """Of the bootstrap for predictions without a run; for those of a run its settings say."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One image with its prediction, as shown among the top losses.
-
-    Attributes:
-        image: file name or path, as the person knows it.
-        actual: the label or labels that the data set gives, joined for reading; "" for none.
-        predicted: the predicted label or labels, joined for reading; "" for none.
-        probability: of the predicted class, in [0, 1]; NaN for multi-label.
-        loss: the image's loss.
-        pixels: (height, width) uint8, or None where the file can no longer be read.
-    """
-
-    image: str
-    actual: str
-    predicted: str
-    probability: float
-    loss: float
-    pixels: NDArray[np.uint8] | None
 
 
 class LabelTable(HasOverview, pd.DataFrame):
@@ -155,7 +134,7 @@ class Interpretation(HasOverview):
         Raises:
             ConfigError: an unknown label, labels of a single-label task, or more than one for `ax`.
         """
-        from xrayfast.reporting import matrices
+        from xrayfast.reporting.figures import matrices
 
         if self.task == "single":
             if labels is not None:
@@ -209,7 +188,7 @@ class Interpretation(HasOverview):
         Raises:
             ConfigError: an unknown label, or more than one for `ax`.
         """
-        from xrayfast.reporting import curves
+        from xrayfast.reporting.figures import curves
 
         before, after = (self.summary["reliability"].get(when) for when in ("before", "after"))
         chosen = _choose(labels, after, 1 if ax else None)
@@ -222,13 +201,13 @@ class Interpretation(HasOverview):
 
     def plot_cooccurrence(self) -> Figure:
         """The co-occurrence matrix as a Figure."""
-        from xrayfast.reporting import matrices
+        from xrayfast.reporting.figures import matrices
 
         return _displayed(matrices.cooccurrence_figure(self.cooccurrence(), self.vocab))
 
     def _plot_curves(self, kind: int, labels: Labels, figsize: FigureSize, ax: Axes | None) -> Figure | Axes:
         """The curves of `curves.label_curves`, of its first or second kind."""
-        from xrayfast.reporting import curves
+        from xrayfast.reporting.figures import curves
 
         if labels is None:
             labels = [row["label"] for row in label_rows(self.summary)]
@@ -306,14 +285,14 @@ class Interpretation(HasOverview):
         Raises:
             ConfigError: a place that the order does not have.
         """
-        from xrayfast.reporting import figures
+        from xrayfast.reporting.figures import top_losses
 
         order = self.ranked(None, largest)
         places = range(min(k, len(order))) if isinstance(k, int) else k
         if wrong := [place for place in places if not 0 <= place < len(order)]:
             raise ConfigError(f"k has the place {wrong[0]}; expected 0 to {len(order) - 1}, or how many to draw.")
         chosen = order[list(places)]
-        return _displayed(figures.top_losses_figure([self._case(i) for i in chosen.tolist()], ncols), figsize)
+        return _displayed(top_losses.top_losses_figure([self._case(i) for i in chosen.tolist()], ncols), figsize)
 
     def _case(self, i: int) -> Case:
         image, probability = str(self.predictions.images[i]), self.predictions.probability[i]
@@ -344,7 +323,7 @@ class Interpretation(HasOverview):
 
 def _displayed(figure: Figure, figsize: FigureSize = None) -> Figure:
     from xrayfast.display.notebook_figure import display_after_cell
-    from xrayfast.reporting.figures import zoom
+    from xrayfast.reporting.figures.layout import zoom
 
     return display_after_cell(zoom(figure, figsize))
 

@@ -509,15 +509,15 @@ class Run(HasOverview):
         """
         from xrayfast.display.notebook_figure import display_after_cell, require_axes
 
-        figures, drawn = report_module("figures"), (self.history, self.info.best_epoch)
+        curves, drawn = report_module("figures.training_curves"), (self.history, self.info.best_epoch)
         if ax is None:
-            return display_after_cell(figures.loss_and_metric_curves(*drawn))
+            return display_after_cell(curves.loss_and_metric_curves(*drawn))
         axes = list(ax) if isinstance(ax, Iterable) else [ax]
         if not 1 <= len(axes) <= 2:
             raise ConfigError(f"ax is of {len(axes)} axes; expected one, or two for losses and metrics.")
         for one in axes:
             require_axes(one)
-        for draw, one in zip((figures.draw_loss_curves, figures.draw_metric_curves), axes, strict=False):
+        for draw, one in zip((curves.draw_loss_curves, curves.draw_metric_curves), axes, strict=False):
             draw(one, *drawn)
         return ax
 

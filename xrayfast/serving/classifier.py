@@ -176,7 +176,7 @@ class Classifier:
     ) -> list[SaliencyAnswer]:
         """Grad-CAM of the label of each square that is a target."""
         from xrayfast.learning.inference.saliency import central_thorax, coarse_note, grad_cam_images, share_outside
-        from xrayfast.reporting.overlays import overlay
+        from xrayfast.reporting.figures.overlays import overlay
 
         maps = grad_cam_images(self._predictor, squares, targets)
         found = []

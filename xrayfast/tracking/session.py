@@ -135,7 +135,7 @@ def result_values(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def _tell_results(run: Run, threads: Sequence[TrackerThread]) -> None:
     """Final metrics and figures, which are drawn once for all trackers."""
-    from xrayfast.reporting.figures import png_bytes
+    from xrayfast.reporting.figures.encoding import png_bytes
 
     history, metrics = run.history, run.metrics
     step = len(history)
@@ -148,7 +148,7 @@ def _tell_results(run: Run, threads: Sequence[TrackerThread]) -> None:
 
 def _figures(run: Run) -> dict[str, Any]:
     """The curves of training; ROC curves, confusion matrix and calibration of test or, without one, of valid."""
-    from xrayfast.reporting import curves, figures, matrices
+    from xrayfast.reporting.figures import curves, matrices, training_curves
 
     split, metrics = run.predicted_splits[-1], run.metrics
     summary, predictions = metrics[split], run.predictions(split)
@@ -161,7 +161,7 @@ def _figures(run: Run) -> dict[str, Any]:
         else matrices.binary_figure(summary["confusion_per_label"])
     )
     return {
-        "training": figures.loss_and_metric_curves(run.history, run.info.best_epoch),
+        "training": training_curves.loss_and_metric_curves(run.history, run.info.best_epoch),
         f"{split}/roc": curves.roc_figure(roc),
         f"{split}/precision_recall": curves.precision_recall_figure(recall),
         f"{split}/calibration": curves.reliability_figure(reliability["after"], reliability.get("before")),

@@ -33,7 +33,7 @@ from xrayfast.metrics.scoring import mean_log_loss
 from xrayfast.option_effects import EvaluationFacts, check_effects, check_tta
 from xrayfast.own_code import names_of_code, require_code
 from xrayfast.progress import StageProgress, show_progress
-from xrayfast.reporting.figures import Case
+from xrayfast.reporting.case import Case
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.evaluation import Evaluation
 from xrayfast.runs.predictions import Predictions, image_attributes, image_studies

@@ -18,7 +18,8 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.learning.inference import saliency
 from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor, predictor_of_run
-from xrayfast.reporting import figures, overlays
+from xrayfast.reporting.case import Case
+from xrayfast.reporting.figures import encoding, overlays
 from xrayfast.reporting.interpretation import IMAGE_SIZE
 from xrayfast.runs.predictions import join_row_labels
 from xrayfast.runs.run import Run
@@ -65,7 +66,7 @@ class Explanation:
         """The image with its map in colour, (S, S, 3) uint8."""
         return overlays.overlay(self.pixels, self.heat)
 
-    def case(self, reported: figures.Case | None = None) -> overlays.SaliencyCase:
+    def case(self, reported: Case | None = None) -> overlays.SaliencyCase:
         """The explanation as a case of a report, with name, actual and predicted labels as reported there."""
         return overlays.SaliencyCase(
             image=reported.image if reported else self.file,
@@ -108,7 +109,7 @@ class Explanation:
         Raises:
             WriteError: the file can't be written.
         """
-        figures.save(overlays.overlays_figure([self.case()]), Path(path))
+        encoding.save(overlays.overlays_figure([self.case()]), Path(path))
 
 
 # A str is a Sequence[str] too, and means one file.
@@ -166,7 +167,7 @@ def explain(
 
 def explain_cases(
     run: Run | Path | str,
-    cases: Sequence[figures.Case],
+    cases: Sequence[Case],
     paths: Mapping[str, Path],
     *,
     label: str | None = None,

@@ -19,14 +19,15 @@ from xrayfast.files.atomic import write_text
 from xrayfast.files.csv_tables import write_csv
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.progress import StageProgress, show_progress
-from xrayfast.reporting import figures
+from xrayfast.reporting.case import Case
+from xrayfast.reporting.figures import encoding, top_losses, training_curves
+from xrayfast.reporting.figures.overlays import SaliencyCase, overlays_figure
 from xrayfast.reporting.html.pages.run_page import ReportData, render_run_page, training_facts
 from xrayfast.reporting.html.plots import Plot, batches_plot, figure_blocks, headline_plot, history_plot
 from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.reporting.interpretation import RIGHT_SHOWN, Interpretation
 from xrayfast.reporting.markdown.methods import describe_methods
 from xrayfast.reporting.overfitting import of_final_metrics, of_history
-from xrayfast.reporting.overlays import SaliencyCase, overlays_figure
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.evaluation.files import operating_rows
@@ -108,7 +109,7 @@ def write_report(
 
     Arguments and errors are those of `interpret`, but for the lock, which the caller holds.
     """
-    formats = figures.parse_formats(figure_format)
+    formats = encoding.parse_formats(figure_format)
     cv = CrossValidation(run.path) if CrossValidation.is_there(run.path) else None
     columns = [by] if isinstance(by, str) else by
     if cv is not None and (by or options or not _has_current_metrics(cv)):
@@ -219,7 +220,7 @@ def _write_cases(
     split: PredictedSplit,
     explained: tuple[SaliencyCase, ...],
     notes: tuple[str, ...],
-    failures: Mapping[str, tuple[figures.Case, ...]],
+    failures: Mapping[str, tuple[Case, ...]],
 ) -> None:
     """Write the single images of the report into `metrics.json` too."""
     before: Mapping[str, Any] = run.metrics
@@ -246,21 +247,21 @@ def _write_figures(run: Run, report: ReportData, shown: SplitReport, formats: Se
         plot.name: plot for plot in filter(None, [*plots, report.curves, report.batches])
     }
     if report.curves is None and not report.info.members:
-        drawn["curves"] = figures.loss_and_metric_curves(report.history)
+        drawn["curves"] = training_curves.loss_and_metric_curves(report.history)
     if shown.headline is not None:
         drawn["headline"] = shown.headline
-    drawn["top_losses"] = figures.top_losses_figure(shown.cases)
+    drawn["top_losses"] = top_losses.top_losses_figure(shown.cases)
     if shown.saliency:
         drawn["saliency"] = overlays_figure(shown.saliency)
     for name, one in drawn.items():
-        for kind in figures.FORMATS:
+        for kind in encoding.FORMATS:
             path = run.figure_path(name, kind)
             if kind not in formats:
                 path.unlink(missing_ok=True)
             elif isinstance(one, Plot):
                 one.save(path)
             else:
-                figures.save(one, path)
+                encoding.save(one, path)
 
 
 def _write_tables(run: Run, interpretation: Interpretation, top: int) -> None:

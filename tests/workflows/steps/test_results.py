@@ -18,7 +18,7 @@ from xrayfast.metrics.operating_points.fixed_rates import TITLES as FIXED
 from xrayfast.metrics.operating_points.fixed_rates import fixed_rate_rows
 from xrayfast.metrics.operating_points.thresholds import threshold_array
 from xrayfast.progress import NullReporter
-from xrayfast.reporting.curves import label_curves
+from xrayfast.reporting.figures.curves import label_curves
 from xrayfast.reporting.html.results_tables import delong_table, label_tables
 from xrayfast.workflows.steps.results import parse_prevalences, resolve_monitor, threshold_rule
 

@@ -37,7 +37,7 @@ def lr_find(
     settings = read_settings(config, given)
     manifest = open_and_show(out, settings)
     from xrayfast.cli.terminal_plot import draw_curve
-    from xrayfast.reporting.figures import save
+    from xrayfast.reporting.figures.encoding import save
     from xrayfast.workflows.find_lr import find_lr
 
     with reporting(out) as reporter:

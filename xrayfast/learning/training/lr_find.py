@@ -82,7 +82,7 @@ class LRCurve:
             ConfigError: `ax` is something else.
         """
         from xrayfast.display.notebook_figure import draw_or_display
-        from xrayfast.reporting.figures import draw_range_test, lr_figure
+        from xrayfast.reporting.figures.training_curves import draw_range_test, lr_figure
 
         return draw_or_display(ax, draw_range_test, lr_figure, self.lrs, self.losses, self.suggestions)
 

@@ -23,7 +23,8 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, ReadError, RunError, plural
 from xrayfast.errors.advice import name_arguments
 from xrayfast.reporting.comparison import Comparison, records
-from xrayfast.reporting.figures import lr_figure
+from xrayfast.reporting.figures.overlays import SaliencyCase, overlay
+from xrayfast.reporting.figures.training_curves import lr_figure
 from xrayfast.reporting.html.pages.check_page import SEVERITY_NAMES
 from xrayfast.reporting.html.pages.comparison_page import answer, runs_table, tests_table, trained_table
 from xrayfast.reporting.html.pages.run_page import task_text, training_facts
@@ -33,7 +34,6 @@ from xrayfast.reporting.html.results_tables import FORMS, column_title, fold_tab
 from xrayfast.reporting.html.split_section import intervals_text
 from xrayfast.reporting.html.tables import Cell, Column, Table, counts_table, number_cell
 from xrayfast.reporting.interpretation import Interpretation, LabelTable
-from xrayfast.reporting.overlays import SaliencyCase, overlay
 from xrayfast.reporting.wording import (
     SPLIT_TITLES,
     images_of_patients,
@@ -345,7 +345,7 @@ def _(found: Comparison) -> Overview:
 
 
 def range_test_overview(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float | None]) -> Overview:
-    """The curve of a learning-rate range test with its suggestions; arguments as of `figures.draw_range_test`."""
+    """The curve of a learning-rate range test with its suggestions; arguments as of `draw_range_test`."""
     count = len(np.asarray(lrs))
     alt = f"Training loss by learning rate over {plural(count, 'step')}, with the suggestions marked."
     return Overview(

@@ -19,7 +19,8 @@ from xrayfast.errors import plural, plural_noun
 from xrayfast.files.atomic import write_bytes
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.metrics.summary import MOST_LIKELY
-from xrayfast.reporting.curves import (
+from xrayfast.reporting.case import Case
+from xrayfast.reporting.figures.curves import (
     FEW_IMAGES,
     TOGETHER,
     decision_curve_figure,
@@ -28,21 +29,14 @@ from xrayfast.reporting.curves import (
     reliability_figure,
     roc_figure,
 )
-from xrayfast.reporting.figures import (
-    DPI,
-    loss_and_metric_curves,
-    png_on_white,
-    rasterize,
-    rasterize_without_foot,
-    save,
-)
-from xrayfast.reporting.forest import forest_figure, group_forest
-from xrayfast.reporting.headline_figure import foot_height, headline_figure
+from xrayfast.reporting.figures.encoding import DPI, png_on_white, rasterize, rasterize_without_foot, save
+from xrayfast.reporting.figures.forest import forest_figure, group_forest
+from xrayfast.reporting.figures.headline import foot_height, headline_figure
+from xrayfast.reporting.figures.matrices import binary_figure, confusion_figure, cooccurrence_figure, merge_rare
+from xrayfast.reporting.figures.probabilities import histogram_figure
+from xrayfast.reporting.figures.training_curves import loss_and_metric_curves
 from xrayfast.reporting.html.results_tables import binary_table, reliability_table
 from xrayfast.reporting.html.tables import Matrix, Table
-from xrayfast.reporting.interpretation import Case
-from xrayfast.reporting.matrices import binary_figure, confusion_figure, cooccurrence_figure, merge_rare
-from xrayfast.reporting.probabilities import histogram_figure
 from xrayfast.reporting.wording import label_rows, of_positive, split_images, unit_of
 from xrayfast.runs.batches import batches_figure
 from xrayfast.runs.predictions import Predictions
@@ -57,7 +51,7 @@ class Plot:
         title: what it is.
         alt: what it shows, in words.
         figure: it.
-        image: the pixels at `figures.DPI`, RGBA, without a background.
+        image: the pixels at `figures.encoding.DPI`, RGBA, without a background.
         whole: the same for the file, where the page shows some of it elsewhere; None where they are the same.
     """
 
@@ -91,7 +85,7 @@ class Plot:
         return self.width > 600
 
     def save(self, path: Path) -> None:
-        """Write it, whole or not at all: as a PNG on white, or as `figures.save` writes it.
+        """Write it, whole or not at all: as a PNG on white, or as `figures.encoding.save` writes it.
 
         Raises:
             WriteError: the file can't be written.

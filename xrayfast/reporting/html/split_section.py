@@ -11,14 +11,14 @@ from xrayfast.config import Task
 from xrayfast.errors import plural, plural_noun
 from xrayfast.metrics.claims.headline import FEW_PATIENTS
 from xrayfast.metrics.registry import AT_THRESHOLD, metric_title
-from xrayfast.reporting.figures import Case
-from xrayfast.reporting.headline_figure import EXAMPLES
+from xrayfast.reporting.case import Case
+from xrayfast.reporting.figures.headline import EXAMPLES
+from xrayfast.reporting.figures.overlays import SaliencyCase, overlay
 from xrayfast.reporting.html import results_tables
 from xrayfast.reporting.html.plots import FigureBlock, Plot, figure_blocks, headline_plot
 from xrayfast.reporting.html.render import image_view, outlined
 from xrayfast.reporting.html.subgroup_tables import subgroup_sections
 from xrayfast.reporting.html.tables import Cell, metric_cell, number_cell
-from xrayfast.reporting.overlays import SaliencyCase, overlay
 from xrayfast.reporting.wording import (
     SPLIT_TITLES,
     images_of_patients,

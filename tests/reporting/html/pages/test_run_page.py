@@ -23,7 +23,7 @@ from xrayfast.errors import WriteError
 from xrayfast.files.atomic import write_text
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
-from xrayfast.reporting.headline_figure import headline_figure
+from xrayfast.reporting.figures.headline import headline_figure
 from xrayfast.reporting.html.pages.evaluation_page import render_evaluation_page
 from xrayfast.reporting.html.pages.run_page import render_run_page
 from xrayfast.reporting.html.plots import figure_blocks

@@ -8,7 +8,7 @@ from typing import Any
 from xrayfast.errors import format_estimate, format_interval, format_value, plural, shorten
 from xrayfast.metrics.registry import metric_title, overall_metrics
 from xrayfast.reporting.comparison import Comparison, interval_columns, records
-from xrayfast.reporting.forest import GUESS, Estimate, ForestRow, forest_figure
+from xrayfast.reporting.figures.forest import GUESS, Estimate, ForestRow, forest_figure
 from xrayfast.reporting.html.plots import Plot, plot
 from xrayfast.reporting.html.render import render_template
 from xrayfast.reporting.html.tables import Cell, Column, Table, number_cell

@@ -9,7 +9,7 @@ import pandas as pd
 from xrayfast.config import DEFAULT_METRIC
 from xrayfast.errors import format_cell
 from xrayfast.metrics.registry import metric_title
-from xrayfast.reporting.forest import GUESS, Estimate, ForestRow, forest_figure
+from xrayfast.reporting.figures.forest import GUESS, Estimate, ForestRow, forest_figure
 from xrayfast.reporting.html.decision_section import decision_section
 from xrayfast.reporting.html.pages.run_page import task_text, training_facts
 from xrayfast.reporting.html.plots import Plot, plot

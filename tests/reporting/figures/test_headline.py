@@ -3,8 +3,9 @@ import pytest
 
 from tests.reporting.samples import MANY, noise, predictions, shows_all
 from xrayfast.metrics.summary import summarise
-from xrayfast.reporting.figures import Case, png_bytes
-from xrayfast.reporting.headline_figure import headline_figure
+from xrayfast.reporting.case import Case
+from xrayfast.reporting.figures.encoding import png_bytes
+from xrayfast.reporting.figures.headline import headline_figure
 
 BAD = r"_$\frac{$ ^" + "\u202e"
 

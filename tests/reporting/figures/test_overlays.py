@@ -3,9 +3,9 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from tests.reporting.samples import shows_all, texts
-from xrayfast.reporting import overlays
-from xrayfast.reporting.figures import png_bytes
-from xrayfast.reporting.overlays import SaliencyCase, overlay, overlays_figure
+from xrayfast.reporting.figures import overlays
+from xrayfast.reporting.figures.encoding import png_bytes
+from xrayfast.reporting.figures.overlays import SaliencyCase, overlay, overlays_figure
 
 FILM = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
 

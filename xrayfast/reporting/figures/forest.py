@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from xrayfast.display.figure_style import BOUNDARY, GRID, INK, MUTED, SERIES, SMALL, TEXT, style_axes
 from xrayfast.display.notebook_figure import NotebookFigure
 from xrayfast.errors import format_interval, format_value
-from xrayfast.reporting.figures import axes_at, fitting
+from xrayfast.reporting.figures.layout import axes_at, fitting
 from xrayfast.reporting.wording import interval_of, label_rows, of_positive
 
 ROW, ABOVE, BELOW = 0.235, 0.36, 0.32

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests.reporting.samples import shows_all, texts
-from xrayfast.reporting import matrices
-from xrayfast.reporting.figures import LABEL_CHARACTERS, png_bytes
+from xrayfast.reporting.figures import matrices
+from xrayfast.reporting.figures.encoding import png_bytes
+from xrayfast.reporting.figures.layout import LABEL_CHARACTERS
 
 
 def test_confusion_shows_counts_with_the_share_of_the_row():

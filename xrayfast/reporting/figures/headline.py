@@ -16,10 +16,12 @@ from xrayfast.display.notebook_figure import NotebookFigure
 from xrayfast.metrics.registry import metric_title
 from xrayfast.metrics.reliability import reliability
 from xrayfast.metrics.summary import MOST_LIKELY
-from xrayfast.reporting import curves
-from xrayfast.reporting.figures import Case, axes_at, draw_image, fitting
-from xrayfast.reporting.forest import draw_forest, forest_height, label_forest
-from xrayfast.reporting.matrices import draw_confusion, merge_rare
+from xrayfast.reporting.case import Case
+from xrayfast.reporting.figures import curves
+from xrayfast.reporting.figures.forest import draw_forest, forest_height, label_forest
+from xrayfast.reporting.figures.layout import axes_at, fitting
+from xrayfast.reporting.figures.matrices import draw_confusion, merge_rare
+from xrayfast.reporting.figures.top_losses import draw_image
 from xrayfast.runs.predictions import Predictions
 
 WIDTH = 9.3

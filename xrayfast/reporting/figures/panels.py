@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator
 
 from xrayfast.display.figure_style import GRID, INK, MUTED, SMALL, TEXT, style_axes
 from xrayfast.display.notebook_figure import NotebookFigure
-from xrayfast.reporting.figures import axes_at, fitting
+from xrayfast.reporting.figures.layout import axes_at, fitting
 
 COLUMNS = 5
 TITLE_CHARACTERS, REMARK_CHARACTERS = 26, 40

@@ -25,8 +25,8 @@ from xrayfast.errors import format_interval, format_value
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import column
 from xrayfast.metrics.intervals.roc_band import FALSE_RATES, roc_band
-from xrayfast.reporting.figures import fitting
-from xrayfast.reporting.panels import Panels, name_lines, style_square
+from xrayfast.reporting.figures.layout import fitting
+from xrayfast.reporting.figures.panels import Panels, name_lines, style_square
 from xrayfast.reporting.wording import interval_of, label_rows
 from xrayfast.runs.predictions import Predictions
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.display.figure_style import INK, MUTED, SMALL, TEXT
 from xrayfast.display.notebook_figure import NotebookFigure
-from xrayfast.reporting.figures import axes_at, fitting
+from xrayfast.reporting.figures.layout import axes_at, fitting
 
 SHADES = LinearSegmentedColormap.from_list("xrayfast", ["#f3f6f9", "#9cc3e0", "#2f7fb5", "#0b3c5d"])
 # White text reaches a higher contrast than INK from this shade on.

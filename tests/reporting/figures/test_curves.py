@@ -5,7 +5,7 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 from tests.reporting.samples import MANY, lines, predictions, shows_all
 from xrayfast.metrics.operating_points.decision_curve import net_benefits
 from xrayfast.metrics.reliability import reliability
-from xrayfast.reporting.curves import (
+from xrayfast.reporting.figures.curves import (
     TOGETHER,
     Curve,
     decision_curve_figure,
@@ -15,7 +15,7 @@ from xrayfast.reporting.curves import (
     roc_figure,
     roc_points,
 )
-from xrayfast.reporting.figures import png_bytes
+from xrayfast.reporting.figures.encoding import png_bytes
 from xrayfast.reporting.html.plots import _drawn_labels
 
 

@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from xrayfast.display.figure_style import SERIES, SMALL
 from xrayfast.errors import plural_noun
-from xrayfast.reporting.curves import GUESSING, Curve, say
-from xrayfast.reporting.panels import Panels
+from xrayfast.reporting.figures.curves import GUESSING, Curve, say
+from xrayfast.reporting.figures.panels import Panels
 
 BINS = 20
 

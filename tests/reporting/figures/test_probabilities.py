@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from xrayfast.reporting.curves import Curve
-from xrayfast.reporting.probabilities import BINS, histogram_figure
+from xrayfast.reporting.figures.curves import Curve
+from xrayfast.reporting.figures.probabilities import BINS, histogram_figure
 
 
 def test_the_histogram_has_the_shares_of_both_classes_and_leaves_masked_cells_out():

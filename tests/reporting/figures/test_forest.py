@@ -3,8 +3,8 @@ import pytest
 
 from tests.reporting.samples import MANY, lines, predictions, shows_all
 from xrayfast.metrics.summary import summarise
-from xrayfast.reporting.figures import png_bytes
-from xrayfast.reporting.forest import Estimate, ForestRow, forest_figure, group_forest, label_forest
+from xrayfast.reporting.figures.encoding import png_bytes
+from xrayfast.reporting.figures.forest import Estimate, ForestRow, forest_figure, group_forest, label_forest
 
 
 def texts(figure):

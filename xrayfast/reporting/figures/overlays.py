@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xrayfast.display.figure_style import INK, MUTED, SMALL
-from xrayfast.reporting import figures
+from xrayfast.reporting.figures import layout
 
 COLOURS = ListedColormap(colormaps["inferno"](np.linspace(0.2, 0.85, 256)))
 """From purple to orange: perceptually uniform, and in gray print still from dark to bright. Without inferno's ends,
@@ -79,8 +79,8 @@ def overlays_figure(cases: Sequence[SaliencyCase]) -> Figure:
     outside.
     """
     if not cases:
-        return figures.message_figure("No images to explain")
-    figure, places = figures.grid_figure(len(cases), 2, 2 * SIDE + 2 * GAP, SIDE + CAPTION, GAP, LEGEND)
+        return layout.message_figure("No images to explain")
+    figure, places = layout.grid_figure(len(cases), 2, 2 * SIDE + 2 * GAP, SIDE + CAPTION, GAP, LEGEND)
     for case, (left, top) in zip(cases, places, strict=True):
         _pair(figure, case, left, top)
     _legend(figure)
@@ -89,10 +89,10 @@ def overlays_figure(cases: Sequence[SaliencyCase]) -> Figure:
 
 def _pair(figure: Figure, case: SaliencyCase, left: float, top: float) -> None:
     """A radiograph and its overlay with the caption below, from the given place in inches."""
-    plain, heated = (figures.axes_at(figure, left + x, top - SIDE, SIDE, SIDE) for x in (0.0, SIDE + 0.06))
+    plain, heated = (layout.axes_at(figure, left + x, top - SIDE, SIDE, SIDE) for x in (0.0, SIDE + 0.06))
     plain.set_axis_off()
     plain.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
-    figures.write_caption(plain, _caption_lines(case))
+    layout.write_caption(plain, _caption_lines(case))
     draw_overlay(heated, case)
 
 
@@ -113,12 +113,12 @@ def _caption_lines(case: SaliencyCase) -> list[str]:
     """File name; what is explained; actual and predicted labels; the share outside. A line each, some two."""
     actual = ""
     if case.actual is not None:
-        actual = f"Actual: {figures.wrap_names('', case.actual or 'no label', '', 40, 1)[0]}. "
+        actual = f"Actual: {layout.wrap_names('', case.actual or 'no label', '', 40, 1)[0]}. "
     outside = "no heat" if math.isnan(case.outside) else f"{case.outside:.0%}"
     return [
-        figures.fitting(case.image, 64),
-        f"Explained: {figures.fitting(case.label, 56)} ({case.probability:.2f})",
-        *figures.wrap_names(f"{actual}Predicted: ", case.predicted or "no label", "", 76, 2),
+        layout.fitting(case.image, 64),
+        f"Explained: {layout.fitting(case.label, 56)} ({case.probability:.2f})",
+        *layout.wrap_names(f"{actual}Predicted: ", case.predicted or "no label", "", 76, 2),
         f"Heat outside the central thorax: {outside}",
     ]
 
@@ -126,7 +126,7 @@ def _caption_lines(case: SaliencyCase) -> list[str]:
 def _legend(figure: Figure) -> None:
     """What the colours and the dashed line mean, at the foot."""
     width, height = figure.get_size_inches()
-    bar = figures.axes_at(figure, GAP, 0.24, 1.3, 0.09)
+    bar = layout.axes_at(figure, GAP, 0.24, 1.3, 0.09)
     scale = figure.colorbar(ScalarMappable(cmap=COLOURS), cax=bar, orientation="horizontal", ticks=[0, 1])
     scale.outline.set_visible(False)
     scale.ax.tick_params(length=0, labelsize=SMALL - 1, labelcolor=INK, pad=2)
