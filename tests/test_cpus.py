@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections import namedtuple
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -84,26 +85,42 @@ def test_a_system_that_can_not_tell_has_no_load(monkeypatch, error):
     assert CpuMeter().others() == 0.0
 
 
+V1 = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+JOB = "0::/system.slice/job_7/step_0\n"
+OF_V1 = "9:cpuset:/other\n4:cpu,cpuacct:/slurm/job_7\n0::/unified\n"
+
+
 @pytest.mark.parametrize(
-    ("files", "quota"),
+    ("own", "files", "quota"),
     [
-        ({}, math.inf),
-        ({"cpu.max": "max 100000\n"}, math.inf),
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
-        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
+        ("", {}, math.inf),
+        ("", {"cpu.max": "max 100000\n"}, math.inf),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("", {f"cpu/{V1[0]}": "-1\n", f"cpu/{V1[1]}": "100000\n"}, math.inf),
+        ("", {f"cpu/{V1[0]}": "400000\n", f"cpu/{V1[1]}": "100000\n"}, 4.0),
+        (JOB, {"system.slice/job_7/cpu.max": "300000 100000", "system.slice/job_7/step_0/cpu.max": "max 100000"}, 3.0),
+        (JOB, {"system.slice/cpu.max": "200000 100000", "system.slice/job_7/step_0/cpu.max": "300000 100000"}, 2.0),
+        (JOB, {"system.slice/other/cpu.max": "200000 100000", "job_7/cpu.max": "100000 100000"}, math.inf),
+        (OF_V1, {f"cpu/slurm/job_7/{V1[0]}": "250000", f"cpu/slurm/job_7/{V1[1]}": "100000"}, 2.5),
+        (OF_V1, {f"cpu/{name}": "100000" for name in V1} | {f"cpu/slurm/{V1[0]}": "-1"}, 1.0),
+        ("0::/docker/of the host\n", {"cpu.max": "50000 100000"}, 0.5),
+        ("0::/../beside\n", {"cpu.max": "50000 0"}, math.inf),
+        ("a line of another form", {"cpu.max": "no number"}, math.inf),
     ],
 )
-def test_the_quota_of_a_container_is_read(files, quota, tmp_path):
-    (tmp_path / "cpu").mkdir()
+def test_the_least_quota_of_the_control_groups_around_this_process_is_read(own, files, quota, tmp_path):
+    (tmp_path / "cgroup").write_text(own)
     for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    assert cpus._quota(tmp_path) == quota
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(text)
+    assert cpus._quota(tmp_path / "fs", tmp_path / "cgroup") == quota
 
 
 def test_cpus_are_those_that_loky_counts(monkeypatch):
     joblib = pytest.importorskip("joblib")
     monkeypatch.delenv("LOKY_MAX_CPU_COUNT", raising=False)
-    assert cpus.cpu_count() == joblib.cpu_count()
+    with monkeypatch.context() as patch:  # it looks at one group alone
+        patch.setattr(cpus, "_quota", lambda read=cpus._quota: read(own=Path("/none")))
+        assert cpus.cpu_count() == joblib.cpu_count()
     monkeypatch.setattr(cpus, "_quota", lambda: 0.5)
     assert cpus.cpu_count() == 1

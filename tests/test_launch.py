@@ -71,3 +71,20 @@ def test_one_of_several_is_refused_where_one_is_expected_and_rank_zero_alone_spe
         require_alone("a range test is of one process")
     monkeypatch.delenv("MASTER_ADDR")
     assert is_rank_zero()  # so that each says what is wrong
+    with pytest.raises(ConfigError, match="found 8 processes, started by torchrun"):
+        require_alone("predict runs in one process")
+
+
+@pytest.mark.parametrize(
+    ("environ", "launcher"),
+    [
+        ({k: v for k, v in STEP.items() if "NODELIST" not in k}, "srun"),
+        (STEP | {"WORLD_SIZE": "1"}, "srun"),
+        ({"OMPI_COMM_WORLD_SIZE": "8"}, "Open MPI's mpirun"),
+    ],
+)
+def test_where_one_is_expected_several_are_refused_before_it_is_asked_how_they_join(monkeypatch, environ, launcher):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"one process; found 8 processes, started by {launcher}"):
+        require_alone("predict runs in one process")

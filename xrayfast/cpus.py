@@ -7,7 +7,8 @@ import os
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
 
 import psutil
 
@@ -63,13 +64,24 @@ def _usable() -> list[int]:
     return list(process.cpu_affinity() or []) if hasattr(process, "cpu_affinity") else []  # not on macOS
 
 
-def _quota(root: Path = Path("/sys/fs/cgroup")) -> float:
-    """CPUs that a Linux container may use, by its files of either version of cgroups; infinity without a limit."""
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        with suppress(OSError, ValueError):  # no such file; "max" for no limit
-            quota, period = (int(word) for file in files for word in (root / file).read_text("ascii").split())
-            return quota / period if quota > 0 and period > 0 else math.inf  # -1 for no limit
-    return math.inf
+def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """CPUs that this process may use by the quotas of its control group and of those around it, of either version, as
+    Linux containers, systemd and SLURM set them; infinity without a limit.
+    """
+    groups = {"": "", "cpu": ""}  # by controller; version 2 has one group for all
+    with suppress(OSError, ValueError):  # not on Linux
+        for line in own.read_text("utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            groups |= dict.fromkeys(controllers.split(","), path)
+    least = math.inf
+    for controller, files in (("", ("cpu.max",)), ("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us"))):
+        group, parts = root / controller, PurePosixPath(groups[controller]).parts[1:]
+        # A container may be shown paths of its host, which are not there.
+        for folder in accumulate(parts, Path.joinpath, initial=group):
+            with suppress(OSError, ValueError):  # no such file; "max" for no limit
+                quota, period = (int(word) for file in files for word in (folder / file).read_text("ascii").split())
+                least = min(least, quota / period) if quota > 0 and period > 0 else least  # -1 for no limit
+    return least
 
 
 def _busy_seconds() -> float:

@@ -188,7 +188,8 @@ def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_p
     whole = bytes_of(crossed)
     stop = StopAfter(5)  # of two batches of training and two of validation per fold, so within the second one
     options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1}
-    with pytest.raises(Interrupted, match=r"1 finished fold of 2\. Resume with: xf\.resume_cross_validation\("):
+    said = "1 finished fold of 2; fold2 after 0 finished epochs and 1 of 2 batches of epoch 1. Resume with: xf.resume_"
+    with pytest.raises(Interrupted, match=re.escape(said)):
         xf.cross_validate(data, interrupted=stop, **options, **SMALL)
     cv = xf.CrossValidation(tmp_path / "whole")
     assert cv.info.status == "interrupted" and [run.info.status for run in cv.runs] == ["completed", "interrupted"]

@@ -98,10 +98,28 @@ def test_a_signal_stops_what_comes_before_and_after_training_at_once(data, tmp_p
     assert not list(tmp_path.iterdir())
     with monkeypatch.context() as patch:
         patch.setattr(fit_module, "predict_split", lambda *_, **__: send(signal.SIGTERM)())
-        with pytest.raises(Interrupted, match="after 1 finished epoch") as caught:
+        said = r"after 1 finished epoch; the computation of the results begins again\. Resume"
+        with pytest.raises(Interrupted, match=said) as caught:
             xf.fit(data, runs=tmp_path, name="r", **OPTIONS | {"epochs": 1})
     assert caught.value.exit_code == 143
     assert xf.resume(tmp_path / "r").info.status == "completed"
+
+
+def test_a_second_signal_says_what_is_lost_and_frozen_features_begin_again(data, tmp_path):
+    def twice():
+        send(signal.SIGINT)()
+        send(signal.SIGINT)()
+
+    said = (
+        r"0 finished epochs, at once: what followed the last checkpoint is lost, and training goes on with epoch 1\. R"
+    )
+    with pytest.raises(Interrupted, match=said):
+        xf.fit(data, runs=tmp_path, name="twice", interrupted=CallAfter(2, twice), **OPTIONS)
+    said = r"0 finished epochs; the computation of frozen features begins again\. Resume"
+    with pytest.raises(Interrupted, match=said):
+        xf.fit(data, runs=tmp_path, name="features", interrupted=StopAfter(0), **OPTIONS | {"reuse_frozen": "on"})
+    stopped = xf.Run(tmp_path / "features").info.stopped
+    assert stopped == "0 finished epochs; the computation of frozen features begins again"
 
 
 def test_stopped_while_its_checkpoint_is_removed_a_run_stays_complete(data, tmp_path, monkeypatch):

@@ -82,7 +82,7 @@ def test_stopped_again_and_again_a_run_has_the_same_numbers_and_reads_no_batch_t
 
 def test_stopped_while_it_is_validated_a_run_validates_anew(data, tmp_path, read):
     options = SETTINGS | {"epochs": 1, "batch_size": 3}  # ten batches, and two to validate on
-    with pytest.raises(Interrupted, match="10 of 10 batches of epoch 1"):
+    with pytest.raises(Interrupted, match=r"10 of 10 batches of epoch 1; its validation begins again\. Resume"):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(10), **options)
     before = len(read)
     run = xf.resume(tmp_path / "r")

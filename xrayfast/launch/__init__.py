@@ -53,22 +53,20 @@ def find_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     Raises:
         ConfigError: several were started that can't join each other; each would train a network of its own.
     """
-    step = _step(environ)
-    of_mpi = next((name for name in _MPI if _number(environ, name) > 1 and not (name == "PMI_SIZE" and step)), None)
-    world_size = _number(environ, "WORLD_SIZE")
-    if world_size > 1 and ("RANK" in environ or step != world_size):
-        return _of_torchrun(environ, world_size)
-    if of_mpi:
+    count, launcher, variable = _started(environ)
+    if launcher == "torchrun":
+        return _of_torchrun(environ, count)
+    if variable in _MPI:
         raise ConfigError(
-            f"{_MPI[of_mpi]} started {environ[of_mpi]} processes ({of_mpi}), and each would train a network of its "
-            "own. Start them with torchrun or srun, or set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT."
+            f"{launcher} started {count} processes ({variable}), and each would train a network of its own. Start them "
+            "with torchrun or srun, or set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT."
         )
-    if step and world_size == 1:
+    if count > 1 and _number(environ, "WORLD_SIZE") == 1:
         raise ConfigError(
-            f"srun started {step} processes, and WORLD_SIZE is 1 in each: each would train a network of its own. Start "
-            "torchrun once per node, with one rendezvous for all nodes; or xrayfast by srun alone."
+            f"srun started {count} processes, and WORLD_SIZE is 1 in each: each would train a network of its own. "
+            "Start torchrun once per node, with one rendezvous for all nodes; or xrayfast by srun alone."
         )
-    return _of_srun(environ, step) if step else Launch()
+    return _of_srun(environ, count) if count > 1 else Launch()
 
 
 def require_alone(what: str) -> None:
@@ -77,10 +75,10 @@ def require_alone(what: str) -> None:
     Raises:
         ConfigError: it is.
     """
-    launch = find_launch()
-    if launch.world_size > 1:
+    count, launcher, _ = _started(os.environ)
+    if count > 1:
         raise ConfigError(
-            f"{what}; found {launch.world_size} processes, started by {launch.launcher}. Start one, without it, or set "
+            f"{what}; found {count} processes, started by {launcher}. Start one, without it, or set "
             "CUDA_VISIBLE_DEVICES for each of several."
         )
 
@@ -101,6 +99,19 @@ def first_host(nodes: str) -> str:
     """
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0]) if first else ""
+
+
+def _started(environ: Mapping[str, str]) -> tuple[int, str, str]:
+    """How many processes were started, whether or not they can join each other, by what, and the variable that says so;
+    1, "" and "" for one alone.
+    """
+    step, world_size = _step(environ), _number(environ, "WORLD_SIZE")
+    if world_size > 1 and ("RANK" in environ or step != world_size):
+        return world_size, "torchrun", "WORLD_SIZE"
+    for name, launcher in _MPI.items():
+        if (count := _number(environ, name)) > 1 and not (name == "PMI_SIZE" and step):
+            return count, launcher, name
+    return (step, "srun", "SLURM_STEP_NUM_TASKS") if step else (1, "", "")
 
 
 def _step(environ: Mapping[str, str]) -> int:

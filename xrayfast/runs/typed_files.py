@@ -107,6 +107,7 @@ class RunInfo(_File):
             of its own.
         exports: the files that `export` made: name, format, precision, time, SHA-256, and how probabilities differ.
         seconds: wall-clock time of training.
+        stopped: after what it was interrupted, as in "2 finished epochs and 1 of 4 batches of epoch 3"; else "".
         history_unit: what the metrics of validation in `history.csv` are of, whatever results are of since; None in
             runs of older versions, where it is most likely that of the results.
         best_epoch: whose weights were kept, from 1; None where no epoch was chosen.
@@ -150,6 +151,7 @@ class RunInfo(_File):
     members: list[str] = []
     exports: list[dict[str, Any]] = []
     seconds: _NonNegativeFloat | None = None
+    stopped: str = ""
     history_unit: Unit | None = None
     best_epoch: _Count | None = None
 

@@ -476,10 +476,11 @@ def _stopping(cv: CrossValidation, only: int | None) -> Iterator[None]:
         if not stopped:
             raise
         done, path = sum(is_complete(run.path) for run in cv.runs), str(cv.path)
+        begun = "".join(f"; {run.path.name} after {run.info.stopped}" for run in cv.runs if run.info.stopped)
         again = f"xrayfast cross-validate --resume {shlex.quote(path)}" + (f" and --fold {only}" if only else "")
         if names := cv.config.own_code | cv.info.own_code:  # a command line can't carry code
             again = f"xf.resume_cross_validation({path!r}, {', '.join(f'{name}=...' for name in names)})"
         raise Interrupted(
-            f"Stopped after {plural(done, 'finished fold')} of {len(cv.info.members)}. Resume with: {again}",
+            f"Stopped after {plural(done, 'finished fold')} of {len(cv.info.members)}{begun}. Resume with: {again}",
             getattr(error, "exit_code", stop.exit_code),
         ) from None

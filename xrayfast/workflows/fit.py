@@ -69,7 +69,7 @@ from xrayfast.learning.training.metrics import ValidationUnits, build_epoch_metr
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.optional.sampling import sampling_weights
 from xrayfast.learning.training.phases import plan_phases
-from xrayfast.learning.training.position import StoppedInEpoch
+from xrayfast.learning.training.position import StoppedTraining, beginning_again
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, PATIENTS_UNKNOWN, optimism
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
@@ -600,7 +600,7 @@ def _train_and_record(training: Training) -> None:
 
     training = replace(training, interrupted=asked_to_stop)
     began = time.perf_counter()
-    run.update_info(status="running")
+    run.update_info(status="running", stopped="")
     try:
         rng = isolated_rng(config.train.seed, "fit")
         as_rank = train_as_rank(learn, world, config.train.sync_bn)
@@ -611,27 +611,28 @@ def _train_and_record(training: Training) -> None:
         if remark := _instability(history):
             _add_remark(run, remark, training.reporter.note)
         seconds = time.perf_counter() - began
-        with stop.interrupting():
+        with stop.interrupting(), beginning_again("the computation of the results"):
             finish(run, learn, history, config, seconds=seconds, reporter=training.reporter, world=world)
             world.barrier()
     except (KeyboardInterrupt, Exception) as error:
         # Signals may have reached the processes that read images, or closed the terminal, before training stopped.
         if isinstance(error, KeyboardInterrupt) or stop():
-            if run.info.status != "completed":  # then only leftovers are to be removed
-                run.update_info(status="interrupted", seconds=run.total_seconds(time.perf_counter() - began))
             path = str(run.path)
             again = f"xrayfast fit --resume {shlex.quote(path)}"
             if names := config.own_code | learn.own_code:  # a command line can't carry code
                 again = f"xf.resume({path!r}, {', '.join(f'{name}=...' for name in names)}) in Python, with "
                 again += describe_code(names)
             done = plural(len(history.rows), "finished epoch")
-            if isinstance(error, StoppedInEpoch):
+            if isinstance(error, StoppedTraining):
                 done += str(error).rstrip(".")
             elif isinstance(error, WriteError):
                 done += f"; the checkpoint can't be saved: {error}".rstrip(".")
             elif not isinstance(error, KeyboardInterrupt):
                 failure = truncate(" ".join(str(error).split()), 300).rstrip(".")
                 done += f"; what followed begins again, as it failed: {failure}"
+            if run.info.status != "completed":  # then only leftovers are to be removed
+                seconds = run.total_seconds(time.perf_counter() - began)
+                run.update_info(status="interrupted", stopped=done, seconds=seconds)
             raise Interrupted(
                 f"Stopped after {done}. Resume with: {again}",
                 getattr(error, "exit_code", stop.exit_code),

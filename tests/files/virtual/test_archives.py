@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import shutil
 import stat
 import struct
@@ -413,3 +414,18 @@ def test_a_broken_archive_stops_nothing_that_does_not_need_it(plain, tmp_path):
     found = opened(csv)
     assert len(found) == 8 and any(f"Not looked into: {broken}: found" in note for note in found.notes)
     assert any("4 images in archives (other/a.zip, rest.zip), read from there" in note for note in found.notes)
+
+
+def test_an_archive_with_few_of_a_table_s_images_is_named_where_they_are_missing(plain, tmp_path):
+    """It may be another data set's."""
+    data = tmp_path / "data"
+    names = sorted(path.name for path in (plain / "normal").iterdir())
+    shutil.copytree(plain / "normal", data / "films")
+    zip_of(data / "few.zip", (names[0], (data / "films" / names[0]).read_bytes()))
+    (data / "films" / names[0]).unlink()
+    csv = table(data, "image,label\n" + "".join(f"{name},{'xy'[i % 2]}\n" for i, name in enumerate(names)))
+    said = rf"few\.zip/{names[0]} has the name of a missing image, and is in another folder or archive"
+    with pytest.raises(DataError, match=rf"1 of 8 rows have no file\. {said}"):
+        opened(csv)
+    found = opened(csv, missing="skip")
+    assert len(found) == 7 and any(re.match(said, note) for note in found.notes)

@@ -69,9 +69,10 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
     texts = _path_texts(table, columns)
     advice = f"column{'s' if len(columns.path) > 1 else ''} {quote(columns.path)}"
     found, notes = (Matches.of(map(finder.inside, texts.texts)), []) if columns.is_folder else finder.find(texts.texts)
-    broken: list[str] = []
+    packed: Finder | None = None
     if not (columns.is_folder or found.counts.all()) and (archives := finder.archives()):
-        found, inside, broken = _look_into_archives(found, texts, root, table, spec)
+        packed = Finder(root, absolute(table.file.parent), spec.min_path_parts, archives=True)
+        found, inside = _look_into_archives(found, texts, packed)
         if inside:
             notes = [*notes, f"{plural(inside, 'image')} in archives ({shorten(archives, 3)}), read from there."]
     counts = found.counts[texts.codes]
@@ -81,17 +82,19 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
             f"{table.where(row)}: image '{texts[row]}' could be {shorten(found[texts.codes[row]])}; expected one file. "
             f"Write the path from {root} into the {advice}."
         )
-    absent = np.flatnonzero(counts == 0)
+    absent, broken = np.flatnonzero(counts == 0), packed.broken if packed else ()
     if len(absent) and (missing == "error" or not found.names):
         row = int(absent[0])
         raise DataError(
             f"{table.where(row)}: image{'s in' if columns.is_folder else ''} '{texts[row]}' not found "
             f"under {root}; {len(absent)} of {len(table)} rows have no file."
-            f"{'' if columns.is_folder else _describe_elsewhere(finder, list(texts.take(absent)))}"
+            f"{'' if columns.is_folder else _describe_elsewhere(packed or finder, list(texts.take(absent)))}"
             f"{f' Not looked into: {shorten(broken, 2)}' if broken else ''} Check the "
             f"{advice}, or give the images' folder"
             + ("; --missing skip leaves those rows out." if found.names else ".")
         )
+    if packed and (elsewhere := _describe_same_names(packed, list(texts.take(absent)))):
+        notes.append(elsewhere)
     if broken:
         notes.append(f"Not looked into: {shorten(broken, 2)}")
     if others := finder.others(found.names):
@@ -122,16 +125,11 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
     )
 
 
-def _look_into_archives(
-    found: Matches, texts: TextColumn, root: Path, table: Table, spec: DatasetSpec
-) -> tuple[Matches, int, list[str]]:
-    """The files of each text, of those without one from archives in the tree; how many of these there are; and what is
-    wrong with archives that can't be read.
-    """
-    finder = Finder(root, absolute(table.file.parent), spec.min_path_parts, archives=True)
+def _look_into_archives(found: Matches, texts: TextColumn, finder: Finder) -> tuple[Matches, int]:
+    """The files of each text, of those without one from archives in the tree; and how many of these there are."""
     inside, _ = finder.find(texts.texts)
     both = Matches.of(known or packed for known, packed in zip(found, inside, strict=True))
-    return both, int((both.counts > 0).sum() - (found.counts > 0).sum()), finder.broken
+    return both, int((both.counts > 0).sum() - (found.counts > 0).sum())
 
 
 def _describe_merging(table: Table, columns: Columns) -> str:
@@ -146,14 +144,23 @@ def _describe_merging(table: Table, columns: Columns) -> str:
 def _describe_elsewhere(finder: Finder, texts: Sequence[str]) -> str:
     """Where files of such names are, which may be other images."""
     for key, (what, advice) in _NEARLY.items():
-        if pairs := [(text, found[0]) for text in texts if (found := finder.nearly_called(text, key))]:
+        near = {text: [name for name in finder.nearly_called(text, key) if not name.endswith(text)] for text in texts}
+        if pairs := [(text, found[0]) for text, found in near.items() if found]:
             return (
                 f" {plural(len(pairs), 'name')} differ from a file's only in {what}, as {pairs[0][0]} from "
                 f"{pairs[0][1]}: {advice}"
             )
+    elsewhere = _describe_same_names(finder, texts)
+    return f" {elsewhere}" if elsewhere else ""
+
+
+def _describe_same_names(finder: Finder, texts: Sequence[str]) -> str:
     for text in texts[:_LOOKED_UP]:
         if found := finder.same_names(text):
-            return f" {shorten(found, 3)} is in another folder than written, so it may be another image."
+            return (
+                f"{shorten(found, 3)} has the name of a missing image, and is in another folder or archive than is "
+                "written, or than most images are, so it may be another image."
+            )
     return ""
 
 

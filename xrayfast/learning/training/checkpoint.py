@@ -307,6 +307,14 @@ def find_checkpoint(folder: Path, *, checksums: bool) -> tuple[Checkpoint | None
     return None, problems[0] if folder.exists() or _before(folder).exists() else ""
 
 
+def saved_place(folder: Path) -> str:
+    """Where training goes on, in words, by the newest checkpoint, whose weights are not looked at."""
+    for path in (folder, _before(folder)):
+        with contextlib.suppress(RunError):
+            return Checkpoint(path, read_typed(path / STATE, CheckpointState)).place
+    return "epoch 1"
+
+
 def replace_damaged(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
     """Put the checkpoint before in the place of one that is damaged or gone.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -61,8 +62,19 @@ class Position:
             raise ValueError(f"found {shapes} of {self.batches} batches")
 
 
-class StoppedInEpoch(KeyboardInterrupt):
-    """Training was stopped before the end of an epoch; the message says what of it is saved."""
+class StoppedTraining(KeyboardInterrupt):
+    """Training was stopped; the message says what beside finished epochs is saved, and what begins again."""
+
+
+@contextmanager
+def beginning_again(what: str) -> Iterator[None]:
+    """Within the block a stop says what begins again, such as "the range test"."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if isinstance(error, StoppedTraining):
+            raise
+        raise StoppedTraining(f"; {what} begins again") from error
 
 
 class EpochPosition(Callback):
@@ -127,8 +139,10 @@ class EpochPosition(Callback):
         adding = self.training and self.save and any(cb.count for cb in self._of_class(AccumulateGradients))
         if self.iter + 1 == self.n_iter or adding:
             return
-        if self.stop:
-            self._stop(self.iter + 1 if self.training else len(self.dls.train))
+        if self.stop and self.training:
+            self._stop(self.iter + 1)
+        elif self.stop:
+            self._stop(len(self.dls.train), "; its validation begins again")
         elif self.training and self.main and time.perf_counter() - self.saved >= SECONDS_BETWEEN_CHECKPOINTS:
             self._save_now_and_then(self.iter + 1)
 
@@ -140,27 +154,27 @@ class EpochPosition(Callback):
     def after_epoch(self) -> None:
         """Where training was to stop after the last batch of all, the epoch is saved by now."""
         if self.stop:
-            raise KeyboardInterrupt
+            raise StoppedTraining
 
-    def _stop(self, batches: int) -> None:
-        """Save the position, and stop.
+    def _stop(self, batches: int, lost: str = "") -> None:
+        """Save the position, and stop; what is lost ends the message.
 
         Raises:
-            StoppedInEpoch: it is saved, or can't be.
+            StoppedTraining: it is saved, or can't be.
         """
         epoch = f"epoch {len(self.of_epoch.history.rows) + 1}"
         if self.save is None:
-            raise StoppedInEpoch(
+            raise StoppedTraining(
                 f"; {epoch} begins again, as callbacks of the user's own can't go on within one: "
                 f"{name_of(self.learn.own_cbs)}"
             )
         if not self._is_finite():
-            raise StoppedInEpoch(f"; {epoch} begins again, as weights are not finite")
+            raise StoppedTraining(f"; {epoch} begins again, as weights are not finite")
         try:
             self.save(self._position(batches))
         except XrayfastError as error:
-            raise StoppedInEpoch(f"; {epoch} begins again, as its batches can't be saved: {error}") from error
-        raise StoppedInEpoch(f" and {batches} of {len(self.dls.train)} batches of {epoch}")
+            raise StoppedTraining(f"; {epoch} begins again, as its batches can't be saved: {error}") from error
+        raise StoppedTraining(f" and {batches} of {len(self.dls.train)} batches of {epoch}{lost}")
 
     def _save_now_and_then(self, batches: int) -> None:
         """Save the position, but where the epoch ends soon, for which all ranks would have to."""

@@ -28,6 +28,7 @@ from xrayfast.learning.training.checkpoint import (
     CheckpointWriter,
     Snapshot,
     save_checkpoint,
+    saved_place,
     writes_in_thread,
 )
 from xrayfast.learning.training.frozen_features import (
@@ -49,7 +50,7 @@ from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.optional.batch_norm import backbone_norms
 from xrayfast.learning.training.optional.progressive import resize_progressively, sizes_by_epoch
 from xrayfast.learning.training.phases import Phase, plan_phases, run_phase, unfreeze_phase
-from xrayfast.learning.training.position import EpochPosition, Position
+from xrayfast.learning.training.position import EpochPosition, Position, StoppedTraining, beginning_again
 from xrayfast.option_effects import PlanFacts
 from xrayfast.own_code import show_setting
 from xrayfast.progress import Reporter
@@ -178,7 +179,7 @@ class Training:
     Attributes:
         history: of the epochs so far; grows.
         reporter: receives progress.
-        interrupted: called after each batch; training stops with a KeyboardInterrupt if it returns True.
+        interrupted: called after each batch; training stops if it returns True.
         world: the ranks; rank zero saves the epochs.
         threads: of torch, chosen anew for each epoch.
         checkpoint: of the last epoch in `history`, or within the one after it; None before the first.
@@ -201,10 +202,18 @@ class Training:
             RunError: `run.json` is not of these phases.
             TrainingError: training diverged.
             WriteError: an epoch can't be saved.
-            KeyboardInterrupt: `interrupted` returned True.
+            StoppedTraining: `interrupted` returned True, or a signal stopped it at once.
         """
-        with CheckpointWriter(writes_in_thread(self.learn.dls.device)) as writer:
-            self._run_phases(writer)
+        try:
+            with CheckpointWriter(writes_in_thread(self.learn.dls.device)) as writer:
+                self._run_phases(writer)
+        except StoppedTraining:
+            raise
+        except KeyboardInterrupt as error:  # such as a second signal's
+            raise StoppedTraining(
+                ", at once: what followed the last checkpoint is lost, and training goes on with "
+                f"{saved_place(self.run.checkpoint)}"
+            ) from error
 
     def _run_phases(self, writer: CheckpointWriter) -> None:
         run, learn, history, settings = self.run, self.learn, self.history, self.config.train
@@ -296,7 +305,8 @@ class Training:
             return self.run.info.lr
         self.reporter.note("Range test for the learning rate, as in 'xrayfast lr-find'.")
         unfreeze_phase(self.learn, first_phase)
-        return range_test(self.learn, interrupted=self.interrupted, progress=self.reporter.preparing).best
+        with beginning_again("the range test"):
+            return range_test(self.learn, interrupted=self.interrupted, progress=self.reporter.preparing).best
 
     def _cache_features(self, scheduled: ScheduledPhase) -> FrozenFeatures:
         above, n_frozen = self.run.path.absolute().parent, scheduled.cached_groups
@@ -304,15 +314,16 @@ class Training:
         if self.world.world_size == 1 and CrossValidation.is_there(above) and not CrossValidation(above).is_finished:
             fits = cache_bytes(self.learn, n_frozen, 1) <= min(MEMORY_BYTES, free_disk_bytes(above) * DISK_FRACTION)
             shared = CrossValidation(above).features_folder if fits else None
-        return cache_features(
-            self.learn,
-            n_frozen,
-            scheduled.views,
-            progress=partial(self.reporter.preparing, "frozen layers"),
-            interrupted=self.interrupted,
-            folder=_cache_folder(self.config),
-            shared=shared,
-        )
+        with beginning_again("the computation of frozen features"):
+            return cache_features(
+                self.learn,
+                n_frozen,
+                scheduled.views,
+                progress=partial(self.reporter.preparing, "frozen layers"),
+                interrupted=self.interrupted,
+                folder=_cache_folder(self.config),
+                shared=shared,
+            )
 
     def _note_threads(self, text: str) -> None:
         """Report a change of the number of threads, and record the first one: the results depend on it."""
