@@ -147,6 +147,11 @@ def test_sources(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="holds no images"):
         find_images([tmp_path / "none"])
+    csv = tmp_path / "labels.csv"
+    csv.touch()
+    assert find_images([csv, tmp_path / "a.weird"]) == ([str(tmp_path / "a.weird")], [str(csv)], [])
+    with pytest.raises(DataError, match=rf"^{csv}: is a table .* 'xrayfast evaluate RUN DATA --labels {csv}' predicts"):
+        find_images([csv])
 
 
 def test_large_inputs_go_in_chunks(tiny_run, data_dir, tmp_path, monkeypatch):

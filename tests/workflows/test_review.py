@@ -130,7 +130,7 @@ def test_a_cell_that_one_cross_validation_masks_is_refused(tiny_multi_run, tmp_p
 def test_cross_validations_of_the_same_name_are_told_apart_by_path(crossed, tiny_run, tmp_path):
     other = as_cross_validation(tiny_run, tmp_path / "cv")
     assert {f"probability_{one.path}" for one in (crossed, other)} <= set(xf.review([crossed, other]).ranked)
-    with pytest.raises(ConfigError, match=r"found .*cv twice; expected one or more"):
+    with pytest.raises(ConfigError, match=r"^Found /.*cv twice; expected one or more cross-v"):
         xf.review([crossed, crossed.path])
     with pytest.raises(ConfigError, match="found none"):
         xf.review([])

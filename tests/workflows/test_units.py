@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 
 import numpy as np
 import pandas as pd
@@ -193,19 +194,39 @@ def test_predict_by_unit_keeps_what_can_t_be_read_and_refuses_what_can_t_act(run
     found = xf.predict(runs["study"], [folder, tmp_path / "unnamed.jpg"], unit="study", note=notes.append)
     assert found["images_of_study"].tolist() == [1, 0, 1] and found["predicted"].isna().tolist() == [False, True, False]
     assert str(bad) in found["error"][0] and found["error"][2] == ""
+    said = call("predict", runs["study"].path, folder, "--unit", "study", "-o", tmp_path / "out.csv", code=1).output
+    assert "1 of 2 studies predicted, 1 of them without files that can't be read" in " ".join(said.split())
     assert "1 file of unknown study, taken for one of its own." in " ".join(notes)
     assert not any("Thresholds" in note for note in notes)
     single = xf.predict(runs["study"], folder / "study1" / "view1_frontal.jpg", unit="study")
     np.testing.assert_allclose(single.filter(like="prob_"), found.filter(like="prob_")[:1], atol=1e-6)
     with pytest.raises(DataError, match="unit is study, and no file's study is known"):
         xf.predict(runs["study"], tmp_path / "unnamed.jpg", unit="study")
-    with pytest.raises(ConfigError, match="study_col is 'study', a column, and predict reads files, and of a table"):
+    with pytest.raises(ConfigError, match=r"study_col is 'study', a column, .* no table, .* there are none"):
         xf.predict(runs["study"], folder, unit="study", study_col="study")
     with pytest.raises(ConfigError, match=r"patient_col is none, which has no effect.*unit='patient'"):
         xf.predict(runs["study"], folder, unit="image", patient_col="none")
     for options in ({"unit_join": "max"}, {"study_col": "name:(a)"}, {"patient_col": "none"}):
         with pytest.raises(ConfigError, match=f"{next(iter(options))} is .*, which has no effect"):
             xf.predict(runs["study"], folder, **options)
+
+
+def test_predict_by_unit_takes_what_the_json_files_in_shards_tell(runs, studies, tmp_path):
+    """Names that tell nothing; studies are numbered anew for each patient."""
+    files = sorted((studies / "patient00001").rglob("*.jpg")) + sorted((studies / "patient00002").rglob("*.jpg"))
+    with tarfile.open(tmp_path / "data-0.tar", "w") as shard:
+        for i, file in enumerate(files):
+            shard.add(file, f"x{i}.jpg")
+            told = {"patient_id": file.parts[-3], "visit": int(file.parts[-2][-1])}
+            (tmp_path / "told.json").write_text(json.dumps(told))
+            shard.add(tmp_path / "told.json", f"x{i}.json")
+    for unit, options in (("study", {"study_col": "visit"}), ("patient", {})):
+        expected = xf.predict(runs["study"], files, unit=unit, note=lambda _: None)
+        found = xf.predict(runs["study"], tmp_path / "data-0.tar", unit=unit, note=lambda _: None, **options)
+        assert len(found) == (4 if unit == "study" else 2)
+        pd.testing.assert_frame_equal(found.filter(like="_"), expected.filter(like="_"))
+    with pytest.raises(ConfigError, match=r"a column, .* in shards, patient_id, visit; expected dicom:KEYWORD"):
+        xf.predict(runs["study"], tmp_path / "data-0.tar", unit="study", study_col="study")
 
 
 def test_a_loaded_run_by_study_validates_by_study(runs, studies, tmp_path):

@@ -34,7 +34,7 @@ class Identifiers:
 
     Args:
         images: names of images, relative paths.
-        patients: their names or pseudonyms.
+        patients: their names or pseudonyms; those that are too short to be searched for are counted in `short`.
         folders: absolute paths.
         tables: names of the files, or folders of parts, that labels came from; of no sentence, since it names columns
             too. In other texts they may be plain words.
@@ -49,7 +49,9 @@ class Identifiers:
     ) -> None:
         images = set(images)
         names = images | {PurePosixPath(image).name for image in images}
-        patients = {name for name in patients if len(name) >= LEAST_CHARACTERS}
+        every = {*filter(None, patients)}
+        patients = {name for name in every if len(name) >= LEAST_CHARACTERS}
+        self.short = len(every - patients)
         self._names = {name.casefold() for name in names | patients if name}
         # Those that a token of a text can't be.
         self._phrases = [name for name in self._names if not _TOKEN.fullmatch(name)]

@@ -20,7 +20,9 @@ from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
 from xrayfast.data.sources.datasets.webdataset import expand_shards, is_shard_pattern
 from xrayfast.data.sources.file_matching import hidden_images, is_hidden, walk
+from xrayfast.data.sources.tables import is_table
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, plural_noun, shorten
+from xrayfast.errors.advice import quoted
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, OnnxModel, is_model_file, require_cpu, require_no_arch
@@ -230,8 +232,8 @@ def open_exported(
 def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], list[str]]:
     """The files of the sources in input order, without duplicates; those of a folder or pattern sorted by name.
 
-    A file given by name or pattern is taken whatever its suffix, of a folder or archive those that `is_image` takes for
-    one.
+    A file given by name or pattern is taken whatever its suffix but that of a table, of a folder or archive those that
+    `is_image` takes for one.
 
     Returns:
         The files; those of folders that are left out, being hidden images or no images; and files given again, by the
@@ -240,7 +242,7 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
     Raises:
         DataError: a source matches nothing, or a name is not UTF-8.
     """
-    found, left_out, repeated = dict[str, str](), dict[str, None](), dict[str, None]()
+    found, left_out, repeated, tables = dict[str, str](), dict[str, None](), dict[str, None](), dict[str, None]()
     for source in map(str, sources):
         inside = dict[str, str]()
         for text in _expand(source):
@@ -249,9 +251,11 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
                 inside |= {identity(file): file for file in files if is_image(file)}
                 left_out.update(dict.fromkeys(file for file in files if not is_image(file)))
                 left_out.update(dict.fromkeys(hidden_images(hidden)))
+            elif is_table(text) and not is_image(text):
+                tables[text] = None
             else:
                 inside.setdefault(identity(text), text)
-        if not inside:
+        if not inside and not tables:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
             raise DataError(f"{source}: holds no images; expected files that end in {suffixes}.")
         for key, file in inside.items():
@@ -259,6 +263,13 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
                 repeated[file] = None
             found.setdefault(key, file)
     require_utf8(found.values())
+    if tables and not found:
+        table, *_ = tables
+        raise DataError(
+            f"{table}: is a table by its name; expected images, or folders of them. 'xrayfast evaluate RUN DATA "
+            f"--labels {quoted(table)}' predicts the images that a table of labels lists."
+        )
+    left_out.update(tables)
     if not found:
         raise DataError("No files to predict on: expected image files, folders or patterns.")
     others = [file for file in left_out if identity(file) not in found]

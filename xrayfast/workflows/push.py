@@ -19,7 +19,7 @@ from xrayfast.files.atomic import link_or_copy, replace_atomically, write_text
 from xrayfast.files.csv_tables import read_csv, write_csv
 from xrayfast.files.intact import known_digests
 from xrayfast.hub.download import ALLOWED, CARD, PREFIX, named_errors, require_hub, require_token
-from xrayfast.hub.identifying import Identifiers
+from xrayfast.hub.identifying import LEAST_CHARACTERS, Identifiers
 from xrayfast.reporting.markdown.model_card import render_published_card
 from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts, read_run_facts
 from xrayfast.runs.cross_validation import CrossValidation
@@ -91,7 +91,8 @@ def push(
 
     Uploaded are weights (safetensors), settings, labels with calibration and thresholds, history, metrics and a model
     card. Names of files, pseudonyms of patients, paths, images and command lines are left out, and so are sentences
-    that hold one; before anything is sent, all texts are searched for them.
+    that hold one; before anything is sent, all texts are searched for them. Patients' own numbers are in no file of a
+    run, unless names of images hold them.
 
     Args:
         run: the run or its folder.
@@ -163,6 +164,11 @@ def _stage(
     write_text(staged / CARD, render_published_card(_facts(run, identifiers, left_out), repository))
     if left_out := list(dict.fromkeys(left_out)):
         note(f"{plural(len(left_out), 'sentence')} that may name files or patients left out of what is published.")
+    if identifiers.short:
+        note(
+            f"Not searched for, being in any text: {plural(identifiers.short, 'name')} of patients of fewer than "
+            f"{LEAST_CHARACTERS} characters."
+        )
     _require_clean(staged, identifiers)
     return staged
 

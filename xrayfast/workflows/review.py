@@ -141,7 +141,8 @@ def _open(given: Sequence[CrossValidation | Path | str] | CrossValidation | Path
     paths = [one.path.resolve() for one in cvs]
     twice = [f"{path} twice" for path in dict.fromkeys(paths) if paths.count(path) > 1]
     if twice or not cvs:
-        raise ConfigError(f"cv: found {', '.join(twice) or 'none'}; expected one or more, each once.")
+        found = ", ".join(twice) or "no cross-validation"
+        raise ConfigError(f"Found {found}; expected one or more cross-validations, each once.")
     names = [one.name for one in cvs]
     return {one.name if names.count(one.name) == 1 else str(one.path): one for one in cvs}
 

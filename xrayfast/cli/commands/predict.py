@@ -99,7 +99,9 @@ def predict(
     for error in failed["error"]:
         out.note(error)
     of = "files" if unit == "image" else plural_noun(unit)
-    out.done(f"{len(read):,} of {len(table):,} {of} predicted", output)
+    partly = int((read["error"] != "").sum())  # of studies and patients alone
+    lacking = f", {partly:,} of them without files that can't be read" if partly else ""
+    out.done(f"{len(read):,} of {len(table):,} {of} predicted{lacking}", output)
     out.json({"predictions": str(output), of: len(table), "failed": failed["file"].tolist()})
     if len(failed):
         raise typer.Exit(1)

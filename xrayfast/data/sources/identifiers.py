@@ -104,6 +104,14 @@ def blank_placeholders(identifiers: Sequence[str], what: str) -> tuple[TextColum
     return column.replace(lambda text: "" if text in words else text), [note]
 
 
+def name_studies(column: str, cells: Sequence[str], patients: Sequence[str] | None) -> list[str]:
+    """The studies of N images by the cells of a column of that name. Numbers may start again for each patient, whose
+    name then goes before them; UIDs and accession numbers do not.
+    """
+    owners = None if re.search("uid|accession", column, re.IGNORECASE) else patients
+    return [cell and f"{owner} {cell}" for owner, cell in zip(owners or [""] * len(cells), cells, strict=True)]
+
+
 def key_columns(columns: Mapping[str, Sequence[str]], free: Sequence[str], role: str) -> list[str]:
     """Of the free columns, those that are called for patients or studies, and group rows as these do."""
     return [name for name in free if key_role(name) == role and _groups_rows(columns[name])]

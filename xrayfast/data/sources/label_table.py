@@ -33,7 +33,7 @@ from xrayfast.data.sources.columns import Columns, require_column, resolve_colum
 from xrayfast.data.sources.competing import note_other_files, note_other_folders, note_other_labels
 from xrayfast.data.sources.datasets.registry import read_dataset_table
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
-from xrayfast.data.sources.identifiers import note_keys, note_origins
+from xrayfast.data.sources.identifiers import name_studies, note_keys, note_origins
 from xrayfast.data.sources.locate import locate_files
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.tables.table import Table
@@ -206,10 +206,7 @@ def _add_metadata(
     for column in identifiers(columns.patient):
         records.patients = column if any(column.texts) else None
     for column in identifiers(columns.study):
-        # Study numbers may start again for each patient; UIDs and accession numbers do not.
-        is_global = re.search("uid|accession", columns.study[0], re.IGNORECASE)
-        owners = [""] * len(column) if is_global else records.patients or [""] * len(column)
-        records.studies = [cell and f"{patient} {cell}" for patient, cell in zip(owners, column, strict=True)]
+        records.studies = name_studies(columns.study[0], column, records.patients)
     for column in cells(columns.sex):
         sex = sex_in_name(columns.sex[0])
         records.sexes, notes = parse_sexes(sexes_from_flags(column, sex) if sex else column)

@@ -17,7 +17,7 @@ def find_root(function: Callable[[float], float], low: float, high: float, toler
         tolerance: how far from the root the result may be, beside rounding.
 
     Raises:
-        ValueError: the function has one sign at both places.
+        ValueError: the function has one sign at both places, or is not a number somewhere.
 
     Inverse quadratic interpolation where it can be trusted, else bisection (Chandrupatla 1997, doi
     10.1016/S0965-9978(96)00051-8).
@@ -27,16 +27,21 @@ def find_root(function: Callable[[float], float], low: float, high: float, toler
     """
     new, old = low, high
     at_new, at_old = function(new), function(old)
-    if at_new * at_old > 0:
+    # Not by their product, which is 0 of two small values.
+    if not (at_new <= 0 <= at_old or at_old <= 0 <= at_new):
         raise ValueError(f"the function is {at_new:.3g} at {low:.6g} and {at_old:.3g} at {high:.6g}: no change of sign")
     share = 0.5
     while True:
         best = new if abs(at_new) < abs(at_old) else old
+        if not at_new or not at_old:
+            return best
         least = (2 * sys.float_info.epsilon * abs(best) + tolerance / 2) / abs(old - new)
-        if least > 0.5 or not at_new or not at_old:
+        if least > 0.5:
             return best
         step = new + min(1 - least, max(least, share)) * (old - new)
         at_step = function(step)
+        if math.isnan(at_step):
+            raise ValueError(f"the function is not a number at {step:.6g}")
         if (at_step > 0) == (at_new > 0):
             third, at_third = new, at_new
         else:

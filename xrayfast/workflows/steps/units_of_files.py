@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,11 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.config import Config, DataConfig, Unit, UnitJoin
+from xrayfast.data.labels.names import find_spelling
 from xrayfast.data.labels.targets import RawLabels
+from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.columns import is_column_name
+from xrayfast.data.sources.datasets.webdataset import read_keys
+from xrayfast.data.sources.identifiers import name_studies
 from xrayfast.data.sources.patients import find_patients
 from xrayfast.data.sources.records import FilePaths, ImageRecords
-from xrayfast.errors import ConfigError, DataError, plural, plural_noun
+from xrayfast.errors import ConfigError, DataError, plural, plural_noun, shorten
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.ensembles import average_splits
@@ -52,7 +56,8 @@ def find_units(
     patient_col: str | None,
     study_col: str | None,
 ) -> UnitsOfFiles:
-    """The studies or patients of files, by their names or DICOM headers, and the thresholds of the runs for these.
+    """The studies or patients of files, by the `.json` files beside those in shards, names or DICOM headers, and the
+    thresholds of the runs for these.
 
     A file whose study or patient is unknown is a unit of its own.
 
@@ -62,12 +67,13 @@ def find_units(
         runs: that predict together, or an exported file.
         unit: "study" or "patient".
         unit_join: how probabilities are joined; None for the run's way.
-        patient_col: as of `open_data`, but for columns; None for the run's way, else what names and headers tell.
+        patient_col: as of `open_data`, where a column is a key of `.json` files; None for the run's way, else what
+            those, names and headers tell.
         study_col: likewise.
 
     Raises:
-        ConfigError: an option names a column, or joins as the task does not allow.
-        DataError: the unit of no file is known.
+        ConfigError: an option names a column that is no key, or joins as the task does not allow.
+        DataError: the unit of no file is known, or a `.json` file can't be read.
         RunError: a file of a run is damaged, or its studies are not recorded and its data are gone.
     """
     first = runs if isinstance(runs, ExportedRun) else runs[0]
@@ -78,11 +84,6 @@ def find_units(
         [chosen_on] = add_studies(runs[0], together, unit).values()
         decision, notes = choose_decision(chosen_on, own.run.task, own.settings), ()
     given = {"patient_col": patient_col, "study_col": study_col}
-    if columns := [name for name, way in given.items() if way is not None and is_column_name(way)]:
-        raise ConfigError(
-            f"{columns[0]} is '{given[columns[0]]}', a column, and predict reads files, and of a table their "
-            "names alone; expected dicom:KEYWORD or name:REGEX."
-        )
     numbers, found = _identify(files, names, unit, first.config.data, given)
     return UnitsOfFiles(unit, joined_by(own.settings), decision, numbers, (*notes, *found))
 
@@ -91,13 +92,17 @@ def _identify(
     files: Sequence[str], names: Sequence[str], unit: Unit, of_run: DataConfig, given: dict[str, str | None]
 ) -> tuple[NDArray[np.intp], list[str]]:
     """The number of each file's unit, and notes."""
-    for name, way in given.items():
-        known = getattr(of_run, name)
-        given = given | {name: known if way is None and known and not is_column_name(known) else way}
+    told = read_keys(files)
+    ways = {name: getattr(of_run, name) if way is None else way for name, way in given.items()}
+    keys = {name: _find_key(told, name, way, named=given[name] is not None) for name, way in ways.items()}
     nothing = RawLabels([], np.zeros((len(files), 0), np.float32))
     slashed = [name.replace("\\", "/") for name in names]
     records = ImageRecords(slashed, FilePaths(files), nothing, where=lambda i: names[i])
-    find_patients(records, Config().updated(given).data, to_split=False)
+    records.patients = told.get(keys["patient_col"])
+    if (key := keys["study_col"]) in told:
+        records.studies = name_studies(key, told[key], records.patients)
+    others = {name: None if way and is_column_name(way) else way for name, way in ways.items()}
+    find_patients(records, Config().updated(others).data, to_split=False)
     ids = np.array([*((records.patients if unit == "patient" else records.studies) or [""] * len(files))], object)
     if not (ids != "").any():
         option, keyword = ("--study-col", "StudyInstanceUID") if unit == "study" else ("--patient-col", "PatientID")
@@ -106,10 +111,28 @@ def _identify(
             f"{option} dicom:{keyword} reads a header, and {option} 'name:({unit}[0-9]+)' a pattern of names. Or leave "
             "out --unit."
         )
-    keys = np.where(ids != "", ids, [f" {row}" for row in range(len(ids))])  # no identifier begins with a space
-    numbers = pd.factorize(keys)[0].astype(np.intp)
+    owners = np.where(ids != "", ids, [f" {row}" for row in range(len(ids))])  # no identifier begins with a space
+    numbers = pd.factorize(owners)[0].astype(np.intp)
     if alone := int((ids == "").sum()):
         each = "each taken" if alone > 1 else "taken"
         records.notes.append(f"{plural(alone, 'file')} of unknown {unit}, {each} for one of its own.")
     kinds = f"{plural(len(files), 'file')} of {plural(int(numbers.max()) + 1, unit)}"
     return numbers, [*records.notes, f"{kinds}: one row for each of the {plural_noun(unit)}."]
+
+
+def _find_key(told: Mapping[str, Sequence[str]], option: str, way: str | None, *, named: bool) -> str:
+    """The key of `.json` files that tells patients or studies, as chosen or by its usual name; "" for another way.
+
+    Raises:
+        ConfigError: one that the caller named is not there.
+    """
+    if way and not is_column_name(way):
+        return ""
+    key = find_spelling(way, told) if way else None
+    if named and not key:
+        raise ConfigError(
+            f"{option} is '{way}', a column, and predict reads no table, only the keys of .json files in shards, "
+            f"{shorten(told) if told else 'of which there are none'}; expected dicom:KEYWORD or name:REGEX."
+        )
+    filled = {name: cells for name, cells in told.items() if any(cells)}
+    return key or next(iter(usual_columns(filled, option.removesuffix("_col"))), "")

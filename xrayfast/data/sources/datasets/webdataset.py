@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -91,14 +91,42 @@ def read_shards(pattern: Path) -> Table:
                 for name, column in columns.items():
                     column.append(f"{shard.name}/{image}" if name == _IMAGE else cells.get(name, ""))
                 where.append(f"{shard.name}/{image}")
-        if len(columns) > MAX_COLUMNS:
-            raise DataError(f"{shard}: found more than {MAX_COLUMNS:,} keys in its .json files; expected fewer.")
+        _require_few(shard, columns)
     if not where or len(columns) == 1:
         found = "no labels" if where else "no images"
         raise DataError(f"{pattern}: found {found}; expected samples of an image and a .cls or .json file.")
     notes = (f"Not used of the shards: {shorten(unused)}.",) if unused else ()
     texts = {name: TextColumn.of(cells) for name, cells in columns.items()}
     return Table(pattern, texts, lambda i: where[i], notes=notes)
+
+
+def read_keys(files: Sequence[str]) -> dict[str, list[str]]:
+    """What the `.json` files beside images in tar archives tell of N files: by key (N,) cells, "" where there is none.
+
+    Raises:
+        DataError: a `.json` is none, or there are too many keys.
+    """
+    keys: dict[str, list[str]] = {}
+    rows_of: dict[str, dict[str, int]] = {}
+    for row, file in enumerate(files):
+        path, member = split_archive(file) or ("", "")
+        if member and not is_zip(path):
+            rows_of.setdefault(str(to_path(path).absolute()), {})[member] = row
+    for path, rows in rows_of.items():
+        archive = open_archive(path)
+        for sample in _samples(archive)[0].values():
+            here = [rows[image] for image in sample.images if image in rows]
+            for name, cell in (_read_sidecars(archive, sample, {}) if here else {}).items():
+                cells = keys.setdefault(name, [""] * len(files))
+                for row in here:
+                    cells[row] = cell
+            _require_few(path, keys)
+    return keys
+
+
+def _require_few(shard: Path | str, keys: Collection[str]) -> None:
+    if len(keys) > MAX_COLUMNS:
+        raise DataError(f"{shard}: found more than {MAX_COLUMNS:,} keys in its .json files; expected fewer.")
 
 
 def expand_shards(pattern: Path) -> Iterator[Path]:
