@@ -186,7 +186,7 @@ def test_it_is_interpreted_from_its_out_of_fold_predictions(crossed, tmp_path):
 
 def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_path):
     whole = bytes_of(crossed)
-    stop = StopAfter(5)  # of two batches of training and two of validation per fold, so within the second one
+    stop = StopAfter(3)  # of two batches of training and one of validation per fold, so within the second one
     options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1}
     said = "1 finished fold of 2; fold2 after 0 finished epochs and 1 of 2 batches of epoch 1. Resume with: xf.resume_"
     with pytest.raises(Interrupted, match=re.escape(said)):
