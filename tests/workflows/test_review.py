@@ -132,7 +132,7 @@ def test_cross_validations_of_the_same_name_are_told_apart_by_path(crossed, tiny
     assert {f"probability_{one.path}" for one in (crossed, other)} <= set(xf.review([crossed, other]).ranked)
     with pytest.raises(ConfigError, match=r"^Found /.*cv twice; expected one or more cross-v"):
         xf.review([crossed, crossed.path])
-    with pytest.raises(ConfigError, match="^Found no cross-validation; expected one"):
+    with pytest.raises(ConfigError, match=r"^Found no cross-validation; expected one"):
         xf.review([])
 
 
