@@ -102,7 +102,7 @@ def first_host(nodes: str) -> str:
 
 
 def _started(environ: Mapping[str, str]) -> tuple[int, str, str]:
-    """How many processes were started, whether or not they can join each other, by what, and the variable that says so;
+    """How many were started together, whether or not they can join each other, by what, and the variable that says so;
     1, "" and "" for one alone.
     """
     step, world_size = _step(environ), _number(environ, "WORLD_SIZE")
