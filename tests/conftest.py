@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -24,13 +25,22 @@ settings.load_profile("no deadline")
 
 
 def pytest_collection_finish(session):
-    """Let `SMALL` name a backbone in modules that have it, and take the half a million objects that imports made out of
-    garbage collection, which `fit` begins with.
-    """
+    """Let `SMALL` name a backbone in modules that have it."""
     if any(hasattr(getattr(item, "module", None), "SMALL") for item in session.items):
         add_tiny_resnet()
-    gc.collect()
-    gc.freeze()
+
+
+FROZEN_MODULES = set()
+
+
+def pytest_runtest_setup(item):
+    """Take the half a million objects that imports made out of garbage collection, which `fit` begins with; again when
+    a test has imported many more, as fastai is.
+    """
+    if len(sys.modules) > len(FROZEN_MODULES) + 100:
+        FROZEN_MODULES.update(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -106,6 +116,19 @@ def duplicates_compared_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates, "aligned_correlation", correlation)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def decoding_in_this_process():
+    """As where no process can be started: a new one takes a quarter of a second, many times over, for a few images.
+    tests/data/cache starts them, by the function that this returns.
+    """
+    from xrayfast.data.cache.decode_pool import _Pool
+
+    start_process = _Pool._start_process
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Pool, "_start_process", lambda pool: None)
+        yield start_process
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -267,3 +290,21 @@ def draw_one_pixel(monkeypatch):
     for module in ("figures.encoding", "html.plots"):
         monkeypatch.setattr(f"xrayfast.reporting.{module}.rasterize", one_pixel)
     monkeypatch.setattr("xrayfast.reporting.html.plots.rasterize_without_foot", lambda *_: (one_pixel(None),) * 2)
+
+
+def draw_nothing(monkeypatch):
+    """As `draw_one_pixel`, and figures of pages are empty: to build them takes longer than the page."""
+    from matplotlib.figure import Figure
+
+    from xrayfast.reporting.html import plots
+
+    draw_one_pixel(monkeypatch)
+    for name in dir(plots):
+        if name.endswith("_figure") or name == "loss_and_metric_curves":
+            monkeypatch.setattr(plots, name, lambda *_, **__: Figure())
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """See `draw_nothing`."""
+    draw_nothing(monkeypatch)

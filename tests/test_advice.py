@@ -1,6 +1,7 @@
 """Messages advise what the caller can use: flags on the command line, arguments in Python."""
 
 import ast
+import functools
 import inspect
 import re
 from pathlib import Path
@@ -23,8 +24,10 @@ NOT_IN_MESSAGES = ("cli/", "config.py", "errors/advice.py", "reporting/markdown/
 IN_SHELL_ALONE = ("'xrayfast models", "xrayfast models", "--nproc-per-node")
 
 
+@functools.cache
 def literals():
     """Each text of the package that names a flag or command, but docstrings, with "filled" for what is filled in."""
+    found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()
         if name.startswith(NOT_IN_MESSAGES):
@@ -40,15 +43,13 @@ def literals():
             else:
                 text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
             if re.search(r"--[a-z]|'xrayfast ", text):
-                yield f"{name}:{node.lineno}", text
+                found.append((f"{name}:{node.lineno}", text))
+    return found
 
 
 def _filled(node):
     """What stands for a value: in quotes where they are put there."""
     return "'filled'" if re.search(r"quoted\(|_in_shell\(", ast.unparse(node)) else "filled"
-
-
-MESSAGES = list(literals())
 
 
 def arguments():
@@ -64,8 +65,8 @@ def arguments():
 
 def test_each_flag_that_a_message_names_is_an_argument_too_and_each_command_is_there():
     known, unknown = arguments(), []
-    assert len(MESSAGES) > 150
-    for where, text in MESSAGES:
+    assert len(literals()) > 150
+    for where, text in literals():
         for flag in re.findall(r"(?<![\w-])--(?:no-)?([a-z][a-z0-9-]*)", text):
             if flag.replace("-", "_") not in known | {"resume", "join", "nproc_per_node", "layers", "config", "filled"}:
                 unknown.append((where, flag))
@@ -75,7 +76,7 @@ def test_each_flag_that_a_message_names_is_an_argument_too_and_each_command_is_t
 
 def test_in_python_no_message_has_a_flag_or_a_command():
     wrong = []
-    for where, text in MESSAGES:
+    for where, text in literals():
         shown = name_arguments(text)
         rest = re.sub("|".join(map(re.escape, IN_SHELL_ALONE)) + r"(?: --layers ARCH)?", "", shown)
         if re.search(r"(?<![\w-])--[a-z]|'xrayfast ", rest):

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pandas as pd
 import pytest
 
 import xrayfast as xf
+from tests import forking
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "examples" / "guide" / "contributing.md"
@@ -28,9 +28,11 @@ TESTS = (
     "tests/test_guide.py::test_the_pages_list_every_backbone_loss_and_dataset",
 )
 
-# One process for all: it first imports torch.
 SCRIPT = """
-import contextlib, json, os, sys
+import json, os, sys
+# What is here before, where the process is a copy of this one: see forking.py.
+for name in [name for name in sys.modules if name.partition(".")[0] in ("xrayfast", "tests")]:
+    del sys.modules[name]
 import pytest
 import torch
 from torch.nn import functional as F
@@ -117,8 +119,7 @@ def changed(tmp_path_factory):
     flags = {"Eff": [1, None, 0] * 4, "Cardio": [0, 1] * 6}
     pd.DataFrame({"ScanID": scans, **flags}).to_csv(root / "lakeside" / "lakeside.csv", index=False)
     words = [sys.executable, "-c", SCRIPT, json.dumps(COMMANDS), *TESTS]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    done = forking.run(words, cwd=root, env=os.environ | {"PYTHONPATH": str(root)})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return root, done.stdout, done.stderr
 

@@ -213,25 +213,37 @@ def test_a_command_loads_the_libraries_that_it_uses(data_dir, tmp_path):
         "model": ", ".join(f"xrayfast.learning.model.{name}" for name in modules),
         "interpret": [run, "--saliency", "1"],
     }
-    assert [loaded_by_steps(fit), loaded_by_steps(others)] == LOADS
+    assert loaded_by_steps(fit, others) == LOADS
 
 
-def loaded_by_steps(lines):
-    """Of commands with their arguments and imports, one after the other in one process."""
-    plain = {name: line if isinstance(line, str) else [*map(str, line)] for name, line in lines.items()}
+def loaded_by_steps(*processes):
+    """Of commands with their arguments and imports, one after the other in one process, of each such process; all are
+    copies of one that has imported torch.
+    """
+    plain = [
+        {step: line if isinstance(line, str) else [*map(str, line)] for step, line in lines.items()}
+        for lines in processes
+    ]
     script = (
-        "import json, sys\n"
+        "import json, os, sys\n"
+        "import torch\n"
         "from xrayfast.cli import app\n"
-        "before, loads = set(), {}\n"
-        f"for step, line in {plain!r}.items():\n"
-        "    if isinstance(line, str): exec(f'import {line}')\n"
-        "    else:\n"
-        "        try: app([step, *line], prog_name='xrayfast')\n"
-        "        except SystemExit as end: assert not end.code, step\n"
-        f"    loads[step] = [m for m in {LIBRARIES!r} if m in sys.modules and m not in before]\n"
-        "    before |= set(loads[step])\n"
-        "print('LOADS', json.dumps(loads))\n"
+        f"for lines in {plain!r}:\n"
+        "    if os.fork():\n"
+        "        assert not os.wait()[1]\n"
+        "        continue\n"
+        "    before, loads = set(), {}\n"
+        "    for step, line in lines.items():\n"
+        "        if isinstance(line, str): exec(f'import {line}')\n"
+        "        else:\n"
+        "            try: app([step, *line], prog_name='xrayfast')\n"
+        "            except SystemExit as end: assert not end.code, step\n"
+        f"        loads[step] = [m for m in {LIBRARIES!r} if m in sys.modules and m not in before]\n"
+        "        before |= set(loads[step])\n"
+        "    print('LOADS', json.dumps(loads), flush=True)\n"
+        "    os._exit(0)\n"  # to take torch apart takes 3 s
+        "os._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.split("LOADS ")[-1])
+    return [json.loads(line) for line in re.findall("LOADS (.*)", done.stdout)]

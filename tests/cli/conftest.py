@@ -1,13 +1,19 @@
-"""Runs are reported here many times over; how figures look is tested in tests/reporting."""
+"""Runs are reported here many times over; figures are tested in tests/reporting, and those of any run in tests/workflows."""
 
 import pytest
 
+from tests.conftest import draw_nothing, draw_one_pixel
+
+DRAWN = {
+    "test_the_main_job_as_written": lambda monkeypatch: None,  # as a person goes it
+    "test_figures_are_written_in_the_formats_asked_for_alone": draw_one_pixel,
+}
+
 
 @pytest.fixture(autouse=True)
-def _figures_of_one_pixel(request):
-    """But for the one test of the whole way, as a person goes it."""
-    if request.function.__name__ != "test_the_main_job_as_written":
-        request.getfixturevalue("quick")
+def _figures(request, monkeypatch):
+    """Empty ones, but for tests that are about them."""
+    DRAWN.get(request.function.__name__, draw_nothing)(monkeypatch)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from tests import forking
 from tests.test_config import NUMBERS, numeric_kind
 from xrayfast.cli import app
 from xrayfast.cli.commands.fit import checking_settings
@@ -331,11 +332,7 @@ def test_a_traceback_is_shown_only_with_debug(at):
 def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, data_dir):
     """In a process of its own, as a person would press it."""
     command = [sys.executable, "-m", "xrayfast", "fit", str(data_dir), *TINY, "--epochs", "40", "--name", "r"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # A shell lets its background jobs ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    process = forking.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     history = at / "runs" / "r" / "history.csv"
     deadline = time.monotonic() + 120
     while not history.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -403,14 +400,14 @@ def test_the_demo_ends_by_naming_its_report(at, monkeypatch):
     from xrayfast.config import ModelConfig, TrainConfig
 
     tiny = synthetic.DEMO.model_copy(
-        update={"model": ModelConfig(weights="none", size=32), "train": TrainConfig(epochs=1)}
+        update={"model": ModelConfig(arch="tiny_resnet", weights="none", size=32), "train": TrainConfig(epochs=1)}
     )
     monkeypatch.setattr(synthetic, "DEMO", tiny)
     monkeypatch.setattr(synthetic, "DEMO_IMAGES", 36)
     for number in (1, 2):  # the second time the data is there
         done = call("demo")
-        assert done.stdout.rstrip().endswith(f"Report: demo/runs/resnet18-{number}/report.html")
-    assert Path(f"demo/runs/resnet18-{number}/report.html").is_file()
+        assert done.stdout.rstrip().endswith(f"Report: demo/runs/tiny_resnet-{number}/report.html")
+    assert Path(f"demo/runs/tiny_resnet-{number}/report.html").is_file()
 
 
 def test_help_of_every_command():

@@ -1,26 +1,40 @@
-"""A real kernel, as Jupyter starts one; its first import of fastai takes seconds, so that a module shares it."""
+"""A real kernel, begun as tests/forking.py says."""
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
+
+from tests.forking import popen
 
 SECONDS = 300
 """That a cell may take: a busy machine is no failure."""
 
 
 QUICKLY = f"""
+%matplotlib inline
 import os, pytest, sys
+import fastai.callback.progress, fastprogress.fastprogress as bars
+fastai.callback.progress.master_bar, fastai.callback.progress.progress_bar = bars.NBMasterBar, bars.NBProgressBar
 sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})  # before a package "tests" of others
 from tests.conftest import add_tiny_resnet, draw_one_pixel
 add_tiny_resnet()
 draw_one_pixel(pytest.MonkeyPatch())
 os.fsync = lambda descriptor: None
 """
-"""A cell before all others, after which "tiny_resnet" is a backbone, figures of files are of one pixel, and no file
-waits for the disk.
+"""A cell before all others: matplotlib and fastprogress, where they were imported before the kernel began, show what
+they do in one; "tiny_resnet" is a backbone, figures of files are of one pixel, and no file waits for the disk.
 """
+
+
+@contextlib.contextmanager
+def forked_kernels():
+    """Kernels that Jupyter starts meanwhile are copies of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jupyter_client.launcher.Popen", popen)
+        yield
 
 
 def environment(folder):
@@ -75,5 +89,5 @@ def kernel(tmp_path_factory):
     client = NotebookClient(
         new_notebook(), timeout=SECONDS, allow_errors=True, resources={"metadata": {"path": str(folder)}}
     )
-    with client.setup_kernel(env=environment(folder)):
+    with forked_kernels(), client.setup_kernel(env=environment(folder)):
         yield Kernel(client, folder)

@@ -1,5 +1,6 @@
-"""The notebooks of examples/ run in a fresh kernel, and each cell shows what a reader expects of it."""
+"""The notebooks of examples/ run, as stored in a fresh kernel, and each cell shows what a reader expects of it."""
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import xrayfast as xf
-from tests.notebooks.conftest import QUICKLY, SECONDS, environment
+from tests.notebooks.conftest import QUICKLY, SECONDS, environment, forked_kernels
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "notebooks"
 NAMES = ("from_a_folder_to_a_report", "with_fastais_own_hands")
@@ -87,7 +88,8 @@ def executed(request, tmp_path_factory):
     if quicker:
         book.cells.insert(0, nbformat.v4.new_code_cell(QUICKLY))
     client = nbclient.NotebookClient(book, timeout=SECONDS, resources={"metadata": {"path": str(folder)}})
-    client.execute(env=environment(folder))
+    with forked_kernels() if quicker else contextlib.nullcontext():
+        client.execute(env=environment(folder))
     return name, code, folder
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import xrayfast as xf
+from tests import forking
 from tests.conftest import SMALL, add_tiny_resnet
 from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.errors import ConfigError, Interrupted, TrainingError
@@ -130,7 +131,7 @@ def start_ranks(words, count, **environ):
     of_step |= {"SLURM_JOB_NODELIST": "127.0.0.[1-2]", "MASTER_PORT": free_port()}
     of_step |= {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **environ}
     return [
-        subprocess.Popen(
+        forking.popen(
             [sys.executable, *map(str, words)],
             env=os.environ | of_step | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
             stdout=subprocess.PIPE,

@@ -52,7 +52,7 @@ def tables(page):
 
 
 @pytest.mark.parametrize("kind", ["report", "evaluation"])
-def test_every_number_of_the_results_stands_in_the_metrics(quick, task, kind):
+def test_every_number_of_the_results_stands_in_the_metrics(undrawn, task, kind):
     if kind == "report":
         data = report(task, splits=("valid", "test"), n=60)
         page, splits = render_run_page(data), data.splits

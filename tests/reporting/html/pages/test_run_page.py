@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from tests.conftest import draw_nothing
 from tests.reporting.samples import (
     HOSTILE,
     LABELS,
@@ -45,7 +46,12 @@ def kind(request):
 
 @pytest.fixture(scope="module")
 def page(task, kind):
-    return render_run_page(report(task)) if kind == "report" else render_evaluation_page(evaluation(task))
+    """With its figures; those of an evaluation are the same."""
+    if kind == "report":
+        return render_run_page(report(task))
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        return render_evaluation_page(evaluation(task))
 
 
 def test_the_page_has_exactly_its_sections(page, kind):
@@ -55,7 +61,7 @@ def test_the_page_has_exactly_its_sections(page, kind):
     assert [link["href"] for link in outline.of("a")][1:] == [f"#{id}" for id in sections]
 
 
-def test_a_test_split_has_its_own_section_and_takes_back_the_limit(quick):
+def test_a_test_split_has_its_own_section_and_takes_back_the_limit(undrawn):
     text = render_run_page(report(splits=("valid", "test")))
     assert Outline(text).sections == ["glance", "results-test", *SECTIONS[2:4], "results-valid", *SECTIONS[4:]]
     assert "No test split" not in text
@@ -89,7 +95,7 @@ def test_the_first_screen_has_the_answer_the_warnings_and_one_figure_in_this_ord
     assert not any(alt.startswith(("Confusion", "Reliability", "ROC curves of")) for alt in plots)
 
 
-def test_of_two_classes_the_first_screen_names_the_positive_one_alone(quick):
+def test_of_two_classes_the_first_screen_names_the_positive_one_alone(undrawn):
     split, decision = split_report("single", ("covid", "normal"), "test")
     truth, probability = split.predictions.truth, split.predictions.probability
     summary = summarise(truth, probability, ("covid", "normal"), "single", resamples=50, positive="covid")
@@ -102,7 +108,7 @@ def test_of_two_classes_the_first_screen_names_the_positive_one_alone(quick):
     assert f"{row['specificity']:.3f}" in visible(glance)
 
 
-def test_of_many_saliency_maps_three_of_each_kind_are_open(quick):
+def test_of_many_saliency_maps_three_of_each_kind_are_open(undrawn):
     data = report(saliency=5)
     page = render_run_page(data)
     maps = re.search('(?s)<section id="saliency".*?</section>', page)[0]
@@ -110,7 +116,7 @@ def test_of_many_saliency_maps_three_of_each_kind_are_open(quick):
     assert "<summary>2 more</summary>" in maps
 
 
-def test_the_first_screen_says_for_whom_the_result_holds(quick):
+def test_the_first_screen_says_for_whom_the_result_holds(undrawn):
     data = report()
     split = data.splits[0]
     population = {"patients": True, "sex": {"F": 3, "M": 1}, "age": {"q1": 30, "median": 40, "q3": 50, "unknown": 0}}
@@ -124,7 +130,7 @@ def test_the_first_screen_says_for_whom_the_result_holds(quick):
     assert "Data: lung.csv ." in " ".join(visible(re.search("(?s)<header>.*?</header>", page)[0]).split())
 
 
-def test_a_confusion_matrix_of_very_many_classes_is_capped(quick):
+def test_a_confusion_matrix_of_very_many_classes_is_capped(undrawn):
     names = tuple(f"class {i:02d}" for i in range(40))
     split, _ = split_report("single", names, "test", n=200, divided=False, resamples=2)
     [block] = [b for b in figure_blocks("test", split.summary, "single", None) if b.title == "Confusion matrix"]
@@ -134,7 +140,7 @@ def test_a_confusion_matrix_of_very_many_classes_is_capped(quick):
     assert [text.get_text() for text in figure.axes[1].get_yticklabels()][-1] == "31 others"
 
 
-def test_images_that_were_predicted_right_are_shown_beside_the_wrong_ones(quick):
+def test_images_that_were_predicted_right_are_shown_beside_the_wrong_ones(undrawn):
     data = report(saliency=2)
     right = dataclasses.replace(data.splits[0].cases[0], image="right.png", actual="a", predicted="a")
     split = dataclasses.replace(data.splits[0], right=(right,))
@@ -224,7 +230,7 @@ def test_the_result_is_said_in_words_with_the_number_of_images(page, task, kind)
     assert "The file can no longer be read" in words and "gone.png" in words
 
 
-def test_counts_keep_labels_and_totals_apart_even_where_a_label_is_named_images(quick):
+def test_counts_keep_labels_and_totals_apart_even_where_a_label_is_named_images(undrawn):
     table = re.search(r'(?s)<caption id="counts">.*?</table>', render_run_page(report("multi")))[0]
     body, foot = table.split("<tfoot>")
     assert body.count('scope="row"') == 4 and foot.count('scope="row"') == 2
@@ -232,7 +238,7 @@ def test_counts_keep_labels_and_totals_apart_even_where_a_label_is_named_images(
     assert "100.0%" in body and "%" not in foot
 
 
-def test_unknown_patients_are_named_among_the_limits(quick):
+def test_unknown_patients_are_named_among_the_limits(undrawn):
     assert "which images are of one patient" in render_run_page(report(patients=False))
     assert "which images are of one patient" not in render_run_page(report())
 
@@ -244,7 +250,7 @@ def test_without_epochs_and_splits_the_page_says_so():
     assert "Remarks on training" not in words
 
 
-def test_warnings_stand_before_the_headline_and_are_no_remark_again(quick):
+def test_warnings_stand_before_the_headline_and_are_no_remark_again(undrawn):
     data = report()
     warning = {"code": "patients unknown", "text": "Patients are not known.", "advice": "Name <them>."}
     summary = {**data.splits[0].summary, "warnings": [warning]}
@@ -273,7 +279,7 @@ def test_a_thousand_images_of_fourteen_labels_stay_small():
     assert max(int(image[side]) for image in images for side in ("width", "height")) == 224
 
 
-def test_the_page_is_the_same_twice_and_survives_names_that_are_no_unicode(tmp_path, quick):
+def test_the_page_is_the_same_twice_and_survives_names_that_are_no_unicode(tmp_path, undrawn):
     data = dataclasses.replace(report(cases=0), run_name="bad \udcff\x00\n\x1b[31m\u202e name")
     assert render_run_page(data) == render_run_page(data)
     write_text(tmp_path / "report.html", render_run_page(data))
@@ -286,7 +292,7 @@ def test_the_page_is_the_same_twice_and_survives_names_that_are_no_unicode(tmp_p
         write_text(tmp_path / "nowhere" / "report.html", render_run_page(data))
 
 
-def test_without_what_older_runs_lack_there_is_a_page_too(quick, task):
+def test_without_what_older_runs_lack_there_is_a_page_too(undrawn, task):
     """No intervals, no curves, no subgroups, no decision, no flow: as `summarise` gives it by itself."""
     data = report(task)
     split = data.splits[0]
@@ -302,7 +308,7 @@ def test_without_what_older_runs_lack_there_is_a_page_too(quick, task):
     assert not re.search(r"\b(nan|NaN|None|inf)\b", words)
 
 
-def test_the_limits_say_what_was_chosen_on_validation(quick):
+def test_the_limits_say_what_was_chosen_on_validation(undrawn):
     words = " ".join(visible(render_run_page(report("multi"))).split())
     assert "Chosen on the validation images: the best epoch, the calibration, the thresholds." in words
     assert "point estimates" not in words and "threshold of 0.5" not in words
@@ -311,14 +317,14 @@ def test_the_limits_say_what_was_chosen_on_validation(quick):
     assert "Chosen on the validation images" not in words
 
 
-def test_the_flow_goes_from_the_files_to_the_splits(quick):
+def test_the_flow_goes_from_the_files_to_the_splits(undrawn):
     chart = re.search(r'(?s)<ol class="flow">.*?</ol>', render_run_page(report()))[0]
     assert re.findall(r'<li class="(\w+)">', chart) == ["step", "out", "step", "split", "split"]
     words = " ".join(visible(chart).split())
     assert words.endswith("57 Images used 17 Training 10 patients 40 Validation 40 patients")
 
 
-def test_an_evaluation_names_labels_and_what_was_left_out(quick):
+def test_an_evaluation_names_labels_and_what_was_left_out(undrawn):
     words = " ".join(visible(render_evaluation_page(evaluation("multi"))).split())
     assert "50 Images found 7 Left out: seen in training 3 Left out: " in words
     assert "Fracture 1,200 images" in words
@@ -328,7 +334,7 @@ def test_an_evaluation_names_labels_and_what_was_left_out(quick):
     assert "These images come from the data set that the network was trained on" in own
 
 
-def test_images_and_maps_say_what_they_show(quick):
+def test_images_and_maps_say_what_they_show(undrawn):
     text = render_run_page(report(saliency=2))
     maps = re.search(r'(?s)<ol class="saliency">.*?</ol>', text)[0]
     images = Outline(maps).of("img")
@@ -338,7 +344,7 @@ def test_images_and_maps_say_what_they_show(quick):
     assert "Actual not known" in words and "Outside no heat" in words and "Outside 1.0% of the heat" in words
 
 
-def test_the_best_and_worst_label_are_those_with_images_enough(quick):
+def test_the_best_and_worst_label_are_those_with_images_enough(undrawn):
     data = report("multi", labels=MANY, n=60)
     split = data.splits[0]
     rows = [{**row, "support": 10 if row["label"] in ("Mass", "Edema") else 9} for row in split.summary["per_label"]]
