@@ -1,4 +1,4 @@
-"""Runs are reported here many times over; figures are tested in tests/reporting, and those of any run in tests/workflows."""
+"""Runs are reported here many times over; figures are tested in tests/reporting, those of runs in tests/workflows."""
 
 import pytest
 

@@ -58,10 +58,10 @@ def notebook(name):
 
 QUICKER = {
     "from_a_folder_to_a_report": {
-        "images=180": "images=90", "steps=50": "steps=20", "epochs=5": "epochs=1", '"resnet18"': '"tiny_resnet"',
+        "images=180": "images=48", "steps=50": "steps=20", "epochs=5": "epochs=1", '"resnet18"': '"tiny_resnet"',
     },
     "with_fastais_own_hands": {
-        "images=150": "images=90", "fit_one_cycle(12,": "fit_one_cycle(2,", '"epochs": 12': '"epochs": 2',
+        "images=150": "images=48", "fit_one_cycle(12,": "fit_one_cycle(2,", '"epochs": 12': '"epochs": 2',
     },
 }  # fmt: skip
 """Fewer images, steps, epochs and channels, which no cell shows less with."""

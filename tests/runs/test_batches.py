@@ -11,7 +11,7 @@ from xrayfast.files.csv_tables import write_csv
 from xrayfast.runs.batches import add_epoch, batches_figure, empty_batches, read_batches, smoothed_losses, thin_batches
 
 LOSSES = st.lists(
-    st.lists(st.floats(0, 10, width=32), min_size=1, max_size=60), min_size=1, max_size=8
+    st.lists(st.floats(0, 10, width=32), min_size=1, max_size=60), min_size=1, max_size=5
 )  # by epoch, of any number of batches
 
 

@@ -200,7 +200,7 @@ def children(tmp_path, first, count, timeout):
 
 def test_damaged_files_are_read_or_refused(tmp_path):
     """For many more see tests/faults."""
-    children(tmp_path, first=0, count=800, timeout=120)
+    children(tmp_path, first=0, count=500, timeout=120)
 
 
 def test_what_is_damaged_was_whole():

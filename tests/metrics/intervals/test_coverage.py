@@ -112,11 +112,11 @@ def test_the_known_truths_are_those_of_many_images():
 
 
 def test_intervals_by_patient_hold_the_truth_and_those_by_image_fall_short():
-    found = coverage(studies=40, patients=100, most_images=6, resamples=100)
+    found = coverage(studies=24, patients=100, most_images=6, resamples=100)
     by_patient = np.array([patient for patient, _ in found.values()])
     by_image = np.array([image for _, image in found.values()])
-    # Forty studies tell 95 % from 80 %, not from 93 %: the slow test does.
-    assert by_patient.min() >= 0.85
+    # So few studies tell 95 % from 75 %, not from 93 %: the slow test does.
+    assert by_patient.min() >= 0.8
     assert by_patient.mean() >= 0.92
     assert by_image.mean() <= 0.85
 
