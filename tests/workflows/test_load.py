@@ -155,7 +155,7 @@ class Count(Callback):
 
 def test_further_metrics_and_callbacks_are_used_and_kept(tiny_run, tmp_path):
     dls, count = xf.load(tiny_run).dls, Count()
-    learn = quiet(xf.learner(dls, weights="none", metrics=error_rate, cbs=[count]))
+    learn = quiet(xf.learner(dls, arch="tiny_resnet", weights="none", metrics=error_rate, cbs=[count]))
     learn.fit(1, 0.0)
     assert count.batches == len(dls.train)
     run = xf.save(learn, runs=tmp_path)

@@ -9,6 +9,7 @@ import torch
 from torchvision.ops import StochasticDepth
 
 import xrayfast as xf
+from tests.conftest import SMALL
 from xrayfast.errors import WriteError
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.model.backbones import BACKBONES
@@ -28,7 +29,7 @@ def data(data_dir):
     return xf.open_data(data_dir)
 
 
-def learner(data, *, arch="resnet18", size=32, precision="fp32", seed=0, head="fastai"):
+def learner(data, *, arch=SMALL["arch"], size=32, precision="fp32", seed=0, head="fastai"):
     dls = xf.dataloaders(data, size=size, batch_size=8, device="cpu")
     return xf.learner(dls, arch=arch, weights="none", precision=precision, seed=seed, head=head)
 

@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import xrayfast as xf
+from tests.conftest import SMALL
 from xrayfast.learning import augment, device_data
 from xrayfast.learning.fastai_api import Callback, CancelFitException
 from xrayfast.learning.training import frozen_features
@@ -80,7 +81,7 @@ def test_no_batch_waits_for_the_device(folder, options, cached, request, monkeyp
     options, augmentation = {**options}, options.get("augment", "default")
     options.pop("augment", None)
     dls = xf.dataloaders(data, size=32, batch_size=4, device="cpu", data_on_device="on", augment=augmentation)
-    learn = xf.learner(dls, arch="resnet18", weights="none", precision="fp32", precise_bn=False, **options)
+    learn = xf.learner(dls, arch=SMALL["arch"], weights="none", precision="fp32", precise_bn=False, **options)
     learn.model.to(META)
     learn.loss_func.to(META)
     learn.dls.device = META
@@ -93,9 +94,9 @@ def test_no_batch_waits_for_the_device(folder, options, cached, request, monkeyp
     monkeypatch.setattr(EpochRecorder, "after_fit", lambda self: None)
     learn.freeze_to(-1) if cached else learn.unfreeze()
     copies = Copies(monkeypatch)
-    values = torch.empty((2, len(dls.train.dataset), 1024), dtype=torch.float16, device=META)
+    values = torch.empty((2, len(dls.train.dataset), 128), dtype=torch.float16, device=META)
     targets = dls.train.feed.targets, dls.valid.feed.targets
-    features = FrozenFeatures(len(learn.groups) - 1, (torch.Size([1024]),), values, values[0], targets, "")
+    features = FrozenFeatures(len(learn.groups) - 1, (torch.Size([128]),), values, values[0], targets, "")
     learn.create_opt()
     with learn.no_bar(), learn.no_logging(), learn.added_cbs([ended, recorder, EpochSeeds(0, 0)]):
         for _ in range(2):  # what the first batch of all makes once is there in the second epoch

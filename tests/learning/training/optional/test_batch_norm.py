@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import xrayfast as xf
+from tests.conftest import SMALL
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.optional import batch_norm
@@ -69,7 +70,7 @@ class EndAfter(Callback):
             raise KeyboardInterrupt
 
 
-def fitted(dls, monkeypatch, frozen=0, arch="resnet18", epochs=2, **options):
+def fitted(dls, monkeypatch, frozen=0, arch=SMALL["arch"], epochs=2, **options):
     """A learner after epochs, and what `estimate_statistics` was given in each of them."""
     learn = xf.learner(dls, arch=arch, weights="none", precision="fp32", **options)
     given, estimate = [], batch_norm.estimate_statistics
@@ -105,7 +106,7 @@ def test_a_learner_has_the_statistics_of_its_last_images(dls, monkeypatch):
     assert not torch.equal(learn.model[1][2].running_mean, running.model[1][2].running_mean)
 
 
-@pytest.mark.parametrize(("frozen", "arch"), [(-1, "resnet18"), pytest.param(0, "vgg16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("frozen", "arch"), [(-1, SMALL["arch"]), pytest.param(0, "vgg16", marks=pytest.mark.slow)])
 def test_where_the_backbone_trains_no_batch_norm_nothing_changes(dls, monkeypatch, frozen, arch):
     learn, given = fitted(dls, monkeypatch, frozen, arch=arch)
     running, _ = fitted(dls, monkeypatch, frozen, arch=arch, precise_bn=False)
@@ -116,7 +117,7 @@ def test_where_the_backbone_trains_no_batch_norm_nothing_changes(dls, monkeypatc
 
 def test_frozen_blocks_keep_their_statistics(dls, monkeypatch):
     learn, given = fitted(dls, monkeypatch, frozen=-2)
-    start = xf.learner(dls, arch="resnet18", weights="none", precision="fp32")
+    start = xf.learner(dls, arch=SMALL["arch"], weights="none", precision="fp32")
     now = learn.model.state_dict()
     changed = {name for name, value in start.model.state_dict().items() if not torch.equal(now[name], value)}
     assert {name.rpartition(".")[0] for name in changed if "running" in name} == set(given[-1][1])

@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.class_weight import compute_sample_weight
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import SMALL
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError
 from xrayfast.learning.training.frozen_features import FeatureLoader
@@ -75,7 +75,7 @@ def test_images_and_cached_features_are_drawn_alike(uneven):
 
 
 def test_it_is_recorded_and_refused_beside_class_weights(uneven, data_dir, tmp_path):
-    options = TINY | {"arch": "resnet18", "epochs": 1, "balanced_sampling": True, "resamples": 0}
+    options = SMALL | {"epochs": 1, "balanced_sampling": True, "resamples": 0}
     run = xf.fit(uneven, runs=tmp_path, **options)
     assert "| Sampling | balanced |" in run.model_card_path.read_text()
     assert not [remark for remark in run.info.remarks if remark.startswith("balanced_sampling")]
