@@ -16,9 +16,11 @@ SECONDS = 300
 QUICKLY = f"""
 %matplotlib inline
 import os, pytest, sys
-import fastai.callback.progress, fastprogress.fastprogress as bars
-fastai.callback.progress.master_bar, fastai.callback.progress.progress_bar = bars.NBMasterBar, bars.NBProgressBar
 sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})  # before a package "tests" of others
+import xrayfast.learning.fastai_api
+from fastai.callback import progress
+from fastprogress.fastprogress import NBMasterBar, NBProgressBar
+progress.master_bar, progress.progress_bar = NBMasterBar, NBProgressBar
 from tests.conftest import add_tiny_resnet, draw_one_pixel
 add_tiny_resnet()
 draw_one_pixel(pytest.MonkeyPatch())
@@ -31,7 +33,9 @@ they do in one; "tiny_resnet" is a backbone, figures of files are of one pixel, 
 
 @contextlib.contextmanager
 def forked_kernels():
-    """Kernels that Jupyter starts meanwhile are copies of this process."""
+    """Kernels that Jupyter starts meanwhile are copies of this process, which has imported fastai."""
+    import xrayfast.learning.fastai_api  # noqa: F401
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jupyter_client.launcher.Popen", popen)
         yield
