@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from xrayfast.metrics.classification import Floats, ratio
-from xrayfast.metrics.grouped_sums import Summands
 from xrayfast.metrics.reliability import Binning, top_label
-
-if TYPE_CHECKING:
-    from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
+from xrayfast.metrics.resamples import Resamples, Split, Summands
 
 
 def label_gaps(resamples: Resamples, binning: Binning) -> Floats:
@@ -47,7 +42,7 @@ def top_label_gaps(resamples: Resamples, binning: Binning) -> Floats:
     return ratio(resamples.sums(_sum_top_label_gaps, binning), resamples.images[:, None])
 
 
-def _sum_label_gaps(split: ResampledMetrics, rows: slice, binning: Binning) -> Summands:
+def _sum_label_gaps(split: Split, rows: slice, binning: Binning) -> Summands:
     edges, truth, probability = split.edges(binning), split.truth[rows], split.probability[rows]
     n_bins = max(map(len, edges)) + 1
     bins = np.column_stack([np.searchsorted(ends, values) for ends, values in zip(edges, probability.T, strict=True)])
@@ -55,7 +50,7 @@ def _sum_label_gaps(split: ResampledMetrics, rows: slice, binning: Binning) -> S
     return Summands((len(edges), n_bins), n_bins * np.arange(len(edges)) + bins, gaps)
 
 
-def _sum_top_label_gaps(split: ResampledMetrics, rows: slice, binning: Binning) -> Summands:
+def _sum_top_label_gaps(split: Split, rows: slice, binning: Binning) -> Summands:
     (edges,) = split.edges(binning, top=True)
     right, confidence, known = top_label(split.truth[rows], split.probability[rows])
     gaps = np.zeros(len(split.truth[rows]))

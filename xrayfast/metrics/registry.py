@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,8 @@ from xrayfast.metrics import agreement, classification
 from xrayfast.metrics.calibration_gaps import label_gaps, macro_gaps, top_label_gaps
 from xrayfast.metrics.classification import Floats, ratio
 from xrayfast.metrics.reliability import Binning
+from xrayfast.metrics.resamples import CellFunction, Compute, ImageFunction, Resamples, ScoreFunction
 from xrayfast.metrics.scoring import log_losses, squared_errors
-
-if TYPE_CHECKING:
-    from xrayfast.metrics.intervals.resampled_metrics import CellFunction, ImageFunction, Resamples, ScoreFunction
-
-Compute: TypeAlias = "Callable[[Resamples], Floats]"
-"""From B resamples to (B,) values over all labels, or to (B, L) values by label."""
 
 Scope = Literal["overall", "label", "prevalence"]
 """Over all labels, of each label against the rest, or of each label at a prevalence that is stated."""
@@ -134,7 +129,7 @@ def mean_over_images(function: ImageFunction) -> Compute:
 
 def macro(name: str) -> Compute:
     """Overall: the mean over the labels of a metric by label."""
-    return lambda resamples: resamples.mean(name)
+    return lambda resamples: resamples.mean(_by_label(name))
 
 
 @dataclass(frozen=True)
@@ -156,10 +151,10 @@ def _average(metric: Metric, average: Average) -> Compute:
         terms = metric.compute.terms
         return AbsoluteSum(lambda resamples: macro_gaps(resamples, terms(resamples)))
     if average == "macro":
-        return macro(metric.name)
+        return lambda resamples: resamples.mean(metric.compute)
     if average == "micro":
         return lambda resamples: metric.compute(resamples.pooled)[:, 0]
-    return lambda resamples: resamples.mean(metric.name, resamples.cells[..., 1, :].sum(axis=-1))
+    return lambda resamples: resamples.mean(metric.compute, resamples.cells[..., 1, :].sum(axis=-1))
 
 
 def _calibration_error(gaps: Callable[[Resamples, Binning], Floats], binning: Binning) -> Compute:
@@ -183,7 +178,12 @@ def _class_log_losses(truth: NDArray[np.int8], probability: Floats, predicted: N
 def _at_prevalence(resamples: Resamples) -> tuple[Floats, Floats]:
     prevalence = resamples.split.prevalence
     assert prevalence is not None  # these rows are only there where one is stated
-    return agreement.predictive_values(resamples.label("recall"), resamples.label("specificity"), prevalence)
+    recall, specificity = (resamples.of_labels(_by_label(name)) for name in ("recall", "specificity"))
+    return agreement.predictive_values(recall, specificity, prevalence)
+
+
+def _by_label(name: str) -> Compute:
+    return label_metrics()[name].compute
 
 
 _quadratic_kappa = partial(agreement.kappa, weights="quadratic")

@@ -20,9 +20,10 @@ from xrayfast.metrics.inputs import Bools, DrawnCounts, Indices, count_patients
 from xrayfast.metrics.intervals.bootstrap import MAX_UNDEFINED, MIN_FOR_MEAN_PRECISION, MIN_UNITS
 from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.confidence_limits import bca
-from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import block_size, draws, left_out
-from xrayfast.metrics.registry import EXACT_MATCH, headline_metrics, overall_metrics
+from xrayfast.metrics.registry import EXACT_MATCH, headline_metrics, label_metrics, overall_metrics
+from xrayfast.metrics.resamples import Resamples
 from xrayfast.metrics.summary import summarise
 
 AGES = {"0-17": 0.0, "18-39": 18.0, "40-59": 40.0, "60-79": 60.0, "80+": 80.0}
@@ -219,12 +220,12 @@ def _compute(
 ) -> dict[str, Floats]:
     """(G, B, L) by the names of `GAP_METRICS`, and the share of images with everything right as (G, B, 1)."""
     task = samples[0].task
-    exact = overall_metrics(task)[EXACT_MATCH[task]]
+    exact, by_label = overall_metrics(task)[EXACT_MATCH[task]], label_metrics()
     found: dict[str, list[Floats]] = {name: [] for name in (*GAP_METRICS, exact.name)}
     for block in counts:
         groups = [Resamples(sample, block[:, columns]) for sample, columns in zip(samples, own, strict=True)]
         for name in GAP_METRICS:
-            found[name].append(np.stack([group.label(name) for group in groups]))
+            found[name].append(np.stack([group.of_labels(by_label[name].compute) for group in groups]))
         found[exact.name].append(np.stack([exact.compute(group)[:, None] for group in groups]))
     return {name: np.concatenate(blocks, axis=1) for name, blocks in found.items()}
 

@@ -23,10 +23,11 @@ from xrayfast.metrics.inputs import LEVEL, count_known
 from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, intervals
 from xrayfast.metrics.intervals.delong import delong
 from xrayfast.metrics.intervals.formulas import logit_limits
-from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, SingleSample
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.registry import AT_THRESHOLD, Metric, history_metrics
 from xrayfast.metrics.reliability import reliability, top_label
+from xrayfast.metrics.resamples import SingleSample, Split
 
 MOST_LIKELY = "most likely class"
 """The key of the reliability of the most likely class, beside those of the classes."""
@@ -43,7 +44,7 @@ def compute_epoch_metrics(
         task: "single" or "multi".
         metrics: of `registry`; by default those of `history_metrics`.
     """
-    sample = SingleSample(ResampledMetrics(truth, probability, task))
+    sample = SingleSample(Split(truth, probability, task))
     chosen = history_metrics(task) if metrics is None else metrics
     return {name: float(metric.compute(sample)[0]) for name, metric in chosen.items()}
 

@@ -9,10 +9,11 @@ from hypothesis.extra import numpy as hnp
 
 from tests.metrics.cases import calibration_error, many_labels, one_class
 from xrayfast.metrics.agreement import predictive_values
-from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples, SingleSample
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.registry import epoch_metrics, history_metrics, label_metrics, overall_metrics, prevalence_metrics
 from xrayfast.metrics.reliability import top_label
+from xrayfast.metrics.resamples import SingleSample
 from xrayfast.metrics.summary import compute_epoch_metrics
 
 TASKS = {"single": one_class, "multi": many_labels}
@@ -137,8 +138,8 @@ def test_names_are_those_of_the_registry_and_a_single_sample_has_the_same_values
     epoch = compute_epoch_metrics(truth, probability, task)
     assert {name: found.overall[name] for name in history_metrics(task)} == pytest.approx(epoch)
     sample = SingleSample(found)
-    for name in label_metrics():
-        np.testing.assert_allclose(found.per_label[name], sample.label(name)[0], atol=1e-12)
+    for name, metric in label_metrics().items():
+        np.testing.assert_allclose(found.per_label[name], sample.of_labels(metric.compute)[0], atol=1e-12)
 
 
 def test_predictive_values_are_there_when_asked_for():
@@ -182,7 +183,7 @@ def test_resamples_have_the_metrics_of_their_repeated_rows(task):
     groups = np.random.default_rng(4).integers(10, 35, 60)
     sample = ResampledMetrics(truth, probability, task, groups, prevalence=0.1)
     counts = np.random.default_rng(5).integers(0, 3, (4, sample.n_units)).astype(float)
-    found = Resamples(sample, counts).values
+    found = sample.resampled(counts)
     for i, times in enumerate(counts):
         rows = np.repeat(np.arange(60), times[sample.unit].astype(int))
         again = ResampledMetrics(truth[rows], probability[rows], task, prevalence=0.1)
@@ -201,7 +202,7 @@ def test_a_resample_that_lacks_a_class_has_no_mean_over_the_others():
     sample = ResampledMetrics(truth, probability, "multi")
     counts = np.ones((2, 40))
     counts[0, 7] = 0
-    found = Resamples(sample, counts).values
+    found = sample.resampled(counts)
     for name in ("auroc_macro", "f1_macro", "recall_macro"):
         assert np.isnan(found.overall[name][0])
         assert found.overall[name][1] == sample.overall[name]

@@ -169,7 +169,7 @@ def intervals(split: ResampledMetrics, resamples: int = 1000, seed: int = 0) -> 
     def chosen(interval: Interval, metric: Metric, estimate: Estimate | None, label: int | None = None) -> Interval:
         if isinstance(metric.compute, AbsoluteSum):
             cell = (...,) if label is None else (..., label, slice(None))
-            low, high = norm_limits(split.whole.values.terms[metric.compute][0][cell], drawn[metric.compute][cell])
+            low, high = norm_limits(split.values.terms[metric.compute][0][cell], drawn[metric.compute][cell])
             return replace(interval, low=low, high=high, method="inversion", fixed=False)
         if metric.name == "ap_macro" and rare and not math.isnan(interval.value):
             return replace(interval, low=math.nan, high=math.nan, undefined=0.0, fixed=False, biased=True)
@@ -240,7 +240,7 @@ def _bca(
     """
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; expected at least 1")
-    values, n_units, resampled = difference([split.whole.values for split in splits]), splits[0].n_units, []
+    values, n_units, resampled = difference([split.values for split in splits]), splits[0].n_units, []
     if n_units >= MIN_UNITS:
         block = block_size(splits[0])
         counts = draws(n_units, resamples, seed, block), left_out(n_units, seed, block)

@@ -1,35 +1,14 @@
-"""A split prepared once, so that all metrics of many resamples of its patients are cheap."""
+"""All metrics of the registry, of one split and of resamples of its patients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
-from weakref import proxy
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from xrayfast.config import Task
-from xrayfast.metrics.classification import Floats, auroc, average_precision, ratio
-from xrayfast.metrics.grouped_sums import Summands
-from xrayfast.metrics.inputs import Bools, DrawnCounts, Indices, sampling_units, table
-from xrayfast.metrics.operating_points.thresholds import decide
-from xrayfast.metrics.ranking import Ranking
-from xrayfast.metrics.registry import AbsoluteSum, label_metrics, overall_metrics
-from xrayfast.metrics.reliability import Binning, inner_edges, top_label
-from xrayfast.metrics.scoring import one_class
-
-ScoreFunction: TypeAlias = Callable[[NDArray[np.int8], Floats], float]
-CellFunction: TypeAlias = Callable[[NDArray[np.int8], Floats], Floats]
-ImageFunction: TypeAlias = Callable[[NDArray[np.int8], Floats, NDArray[np.int8]], NDArray[Any]]
-Prepare: TypeAlias = "Callable[..., Summands]"
-"""From a ResampledMetrics, some of its rows and further arguments to what these rows add to sums."""
-
-_ROWS = 2**14
-"""Images whose sums are taken at a time: what is prepared of ten million would not fit into memory. It is always as
-many, so that rounding does not depend on the memory."""
+from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.inputs import Bools, DrawnCounts
+from xrayfast.metrics.registry import AbsoluteSum, Metric, label_metrics, overall_metrics
+from xrayfast.metrics.resamples import Resamples, Split
 
 
 @dataclass(frozen=True)
@@ -43,289 +22,54 @@ class MetricValues:
     terms: dict[AbsoluteSum, Floats]
 
 
-class ResampledMetrics:
+class ResampledMetrics(Split):
     """The metrics of one split, as it is and in many resamples.
 
     A metric without a value (a class is absent, a denominator is zero) is NaN. A macro or weighted mean is over the
     labels for which the metric has a value in the split itself; a resample in which one of these has none has no mean
     either, because a mean over other labels would be another metric.
 
-    Args:
-        truth: (N, L) of 1, 0, and -1 where masked. "single": rows that are one-hot, or -1 throughout.
-        probability: (N, L) in [0, 1].
-        task: "single" or "multi".
-        groups: (N,) patient numbers, or None where images are drawn.
-        threshold: a label is predicted at or above it ("multi"), one number or (L,).
-        prevalence: for the metrics at a stated prevalence, one number or (L,), NaN for labels without; None for none.
-
-    Attributes:
-        truth: (N, L) int8.
-        probability: (N, L), clipped to [0, 1].
-        thresholds: (L,); likewise `prevalence`, or None.
-        predicted: (N, L) int8 of 0 and 1.
-        unit: (N,) the patient (or image) that is drawn, `n_units` how many there are.
-        by: which of the two, "patient" or "image".
-        overall_metrics: the rows of the registry that are computed over all labels, by name; likewise `label_metrics`.
-
-    Raises:
-        ValueError: As in `metrics.inputs.table` and `sampling_units`; a row without exactly one class ("single");
-            thresholds or prevalences of another shape than () or (L,), or out of range.
+    Made, and refused, as `Split` is.
     """
 
-    def __init__(
-        self,
-        truth: ArrayLike,
-        probability: ArrayLike,
-        task: Task,
-        groups: ArrayLike | None = None,
-        threshold: ArrayLike = 0.5,
-        prevalence: ArrayLike | None = None,
-    ) -> None:
-        self.truth, self.probability = table(truth, probability)
-        self.task = task
-        invalid = ~one_class(self.truth) & (self.truth >= 0).any(axis=1)
-        if task == "single" and invalid.any():
-            raise ValueError(f"truth row {np.argmax(invalid)} is {self.truth[invalid][0].tolist()}; expected one class")
-        self.unit, self.n_units = sampling_units(groups, len(self.truth))
-        self.by = "image" if groups is None else "patient"
-        n_labels = self.truth.shape[1]
-        self.thresholds = _per_label(threshold, n_labels, "threshold")
-        self.predicted = decide(self.probability, task, self.thresholds)
-        self.prevalence = None if prevalence is None else _per_label(prevalence, n_labels, "prevalence")
-        if self.prevalence is not None and ((self.prevalence < 0) | (self.prevalence > 1)).any():
-            raise ValueError(f"prevalence is {prevalence!r}; expected shares between 0 and 1")
-        self.overall_metrics = overall_metrics(task)
-        self.label_metrics = label_metrics(prevalence=prevalence is not None)
-        self._edges: dict[tuple[Binning, bool], list[Floats]] = {}
+    @cached_property
+    def overall_metrics(self) -> dict[str, Metric]:
+        """The rows of the registry that are computed over all labels, by name."""
+        return overall_metrics(self.task)
+
+    @cached_property
+    def label_metrics(self) -> dict[str, Metric]:
+        """Those that are computed by label."""
+        return label_metrics(prevalence=self.prevalence is not None)
+
+    @cached_property
+    def values(self) -> MetricValues:
+        """All metrics of the split itself, B = 1."""
+        return self._values_in(self.whole)
+
+    def resampled(self, counts: DrawnCounts) -> MetricValues:
+        """All metrics of B resamples, by (B, n_units) how often each patient (or image) is drawn."""
+        return self._values_in(Resamples(self, counts))
+
+    def _values_in(self, resamples: Resamples) -> MetricValues:
+        metrics = [*self.overall_metrics.values(), *self.label_metrics.values()]
+        return MetricValues(
+            {name: metric.compute(resamples) for name, metric in self.overall_metrics.items()},
+            {name: resamples.of_labels(metric.compute) for name, metric in self.label_metrics.items()},
+            {each.compute: each.compute.terms(resamples) for each in metrics if isinstance(each.compute, AbsoluteSum)},
+        )
 
     @property
     def overall(self) -> dict[str, float]:
         """The metrics of the split itself, by the names of `registry.overall_metrics`."""
-        return {name: float(values[0]) for name, values in self.whole.values.overall.items()}
+        return {name: float(values[0]) for name, values in self.values.overall.items()}
 
     @property
     def per_label(self) -> dict[str, Floats]:
         """(L,) metrics of the split itself, by the names of `registry.label_metrics`."""
-        return {name: values[0] for name, values in self.whole.values.per_label.items()}
+        return {name: values[0] for name, values in self.values.per_label.items()}
 
     def select(self, rows: Bools) -> ResampledMetrics:
         """The split of some rows, chosen by an (N,) mask, drawn by patient (or image) as here."""
         arrays = self.truth[rows], self.probability[rows], self.task, self.unit[rows]
         return ResampledMetrics(*arrays, self.thresholds, self.prevalence)
-
-    def edges(self, binning: Binning, *, top: bool = False) -> list[Floats]:
-        """The edges of each label's bins, those of `reliability.inner_edges`; or of the most likely class alone."""
-        if (binning, top) not in self._edges:
-            columns = (self.cells_of(i)[1] for i in range(self.truth.shape[1]))
-            shown = [top_label(self.truth, self.probability)[1]] if top else columns
-            self._edges[binning, top] = [inner_edges(probability, binning=binning) for probability in shown]
-        return self._edges[binning, top]
-
-    def cells_of(self, label: int) -> tuple[NDArray[np.int8], Floats, Indices]:
-        """(K,) truth, probability and unit of the K cells of one label that are not masked."""
-        rows = np.flatnonzero(self.truth[:, label] >= 0)
-        return self.truth[rows, label], self.probability[rows, label], self.unit[rows]
-
-    @cached_property
-    def rankings(self) -> list[Ranking]:
-        """The order of each label's scores."""
-        return [Ranking([self._ranked(i)]) for i in range(self.truth.shape[1])]
-
-    @cached_property
-    def pooled_ranking(self) -> Ranking:
-        """The order of the scores of all labels together."""
-        return Ranking(map(self._ranked, range(self.truth.shape[1])))
-
-    @cached_property
-    def whole(self) -> Resamples:
-        """The split itself: B = 1, with each image drawn once."""
-        return Resamples(self, np.ones((1, self.n_units), np.int16))
-
-    def _ranked(self, label: int) -> tuple[Bools, Floats, Indices]:
-        truth, probability, unit = self.cells_of(label)
-        return truth == 1, probability, unit
-
-
-class Resamples:
-    """B resamples of a split: the quantities that metrics are computed from, each computed when first asked for.
-
-    `counts` are (B, n_units): how often each patient (or image) of the split is drawn.
-    """
-
-    def __init__(self, split: ResampledMetrics, counts: DrawnCounts) -> None:
-        self.split, self.counts = split, counts.astype(np.int16, copy=False)
-        self._sums: dict[tuple[Any, ...], Floats] = {}
-        self._labels: dict[str, Floats] = {}
-
-    @cached_property
-    def values(self) -> MetricValues:
-        """All metrics."""
-        metrics = [*self.split.overall_metrics.values(), *self.split.label_metrics.values()]
-        return MetricValues(
-            {name: metric.compute(self) for name, metric in self.split.overall_metrics.items()},
-            {name: self.label(name) for name in self.split.label_metrics},
-            {each.compute: each.compute.terms(self) for each in metrics if isinstance(each.compute, AbsoluteSum)},
-        )
-
-    def sums(self, prepare: Prepare, *args: Any) -> Floats:
-        """(B, ...) the sums that `prepare(split, rows, *args)` describes, over all rows."""
-        key = (prepare, *args)
-        if key not in self._sums:
-            total: Any = 0.0
-            for start in range(0, max(len(self.split.unit), 1), _ROWS):
-                rows = slice(start, start + _ROWS)
-                drawn = self.counts.take(self.split.unit[rows], axis=1).T.astype(np.float64, order="C")
-                total = total + prepare(self.split, rows, *args).under(drawn)
-            self._sums[key] = total
-        return self._sums[key]
-
-    @property
-    def cells(self) -> Floats:
-        """(B, L, 2, 2) the confusion matrix of each label: rows actual, columns predicted negative, positive."""
-        return self.sums(_sum_cells)
-
-    @cached_property
-    def unmasked(self) -> Floats:
-        """(B, L) images of which the label is not masked."""
-        unmasked: Floats = self.cells.sum(axis=(-2, -1))
-        return unmasked
-
-    @property
-    def confusion(self) -> Floats:
-        """(B, C, C) actual by predicted class ("single")."""
-        return self.sums(_sum_confusion)
-
-    @property
-    def images(self) -> Floats:
-        """(B,) images of which some label is not masked."""
-        return self.sums(_sum_image_values)
-
-    def cell_sum(self, function: CellFunction) -> Floats:
-        """(B, L) the sum over unmasked cells of an (N, L) function of truth and probability."""
-        return self.sums(_sum_cell_values, function)
-
-    def image_sum(self, function: ImageFunction) -> Floats:
-        """(B,) the sum over unmasked images of an (N,) function of (N, L) truth, probability and predicted labels."""
-        return self.sums(_sum_image_values, function)
-
-    @cached_property
-    def ranked(self) -> tuple[Floats, Floats]:
-        """(B, L) AUROC and (B, L) average precision."""
-        areas, precisions = zip(*(ranking.compute(self.counts) for ranking in self.split.rankings), strict=True)
-        return np.stack(areas, axis=1), np.stack(precisions, axis=1)
-
-    @cached_property
-    def pooled(self) -> Resamples:
-        """The same resamples with the cells of all labels taken for those of one label: for micro averages."""
-        # No strong reference back: a cycle would keep the arrays of each block until the garbage is collected.
-        return _Pooled(proxy(self))
-
-    def scores(self, function: ScoreFunction) -> Floats:
-        """(B, L) a function of a label's (K,) truth and (K,) probabilities, computed for each resample and label."""
-        return np.stack([self._score(function, *self.split.cells_of(i)) for i in range(self.cells.shape[1])], axis=1)
-
-    def _score(self, function: ScoreFunction, truth: NDArray[np.int8], probability: Floats, unit: Indices) -> Floats:
-        drawn = (counts[unit] for counts in self.counts)
-        return np.array([function(np.repeat(truth, times), np.repeat(probability, times)) for times in drawn])
-
-    def label(self, name: str) -> Floats:
-        """(B, L) a metric of each label, by its name in `registry.label_metrics`."""
-        if name not in self._labels:
-            self._labels[name] = label_metrics(prevalence=True)[name].compute(self)
-        return self._labels[name]
-
-    def defined(self, name: str) -> Bools:
-        """(L,) for which labels a metric has a value in the split itself."""
-        defined: Bools = ~np.isnan(self.split.whole.label(name)[0])
-        return defined
-
-    def mean(self, name: str, weights: Floats | None = None) -> Floats:
-        """(B,) the mean of a metric over the labels for which it has a value in the split itself, by (B, L) weights."""
-        values, defined = self.label(name), self.defined(name)
-        share = (np.ones_like(values) if weights is None else weights)[:, defined]
-        # A label that weighs nothing in a resample (no image carries it) needs no value there.
-        counted = np.where(share > 0, share * values[:, defined], 0.0)
-        return ratio(counted.sum(axis=1), share.sum(axis=1))
-
-
-class SingleSample(Resamples):
-    """A split as it is, once: without the sorted rankings that pay off only over many resamples."""
-
-    def __init__(self, split: ResampledMetrics) -> None:
-        super().__init__(split, np.ones((1, split.n_units), np.int16))
-
-    @cached_property
-    def ranked(self) -> tuple[Floats, Floats]:
-        """(1, L) AUROC and (1, L) average precision."""
-        return self.scores(auroc), self.scores(average_precision)
-
-    def defined(self, name: str) -> Bools:
-        """(L,) for which labels a metric has a value."""
-        defined: Bools = ~np.isnan(self.label(name)[0])
-        return defined
-
-
-class _Pooled(Resamples):
-    def __init__(self, resamples: Resamples) -> None:
-        super().__init__(resamples.split, resamples.counts)
-        self._resamples = resamples
-
-    @property
-    def cells(self) -> Floats:
-        cells: Floats = self._resamples.cells.sum(axis=1, keepdims=True)
-        return cells
-
-    @cached_property
-    def ranked(self) -> tuple[Floats, Floats]:
-        area, precision = self.split.pooled_ranking.compute(self.counts)
-        return area[:, None], precision[:, None]
-
-    def cell_sum(self, function: CellFunction) -> Floats:
-        total: Floats = self._resamples.cell_sum(function).sum(axis=1, keepdims=True)
-        return total
-
-    def scores(self, function: ScoreFunction) -> Floats:
-        columns = zip(*map(self.split.cells_of, range(self.split.truth.shape[1])), strict=True)
-        return self._score(function, *map(np.concatenate, columns))[:, None]
-
-
-# What is summed over images.
-
-
-def _sum_cells(split: ResampledMetrics, rows: slice) -> Summands:
-    truth = split.truth[rows]
-    n_labels = truth.shape[1]
-    # The cells of a label's 2x2 matrix are true negative, false positive, false negative, true positive.
-    index = 4 * np.arange(n_labels) + 2 * (truth == 1) + split.predicted[rows]
-    return Summands((n_labels, 2, 2), index, truth >= 0)
-
-
-def _sum_cell_values(split: ResampledMetrics, rows: slice, function: CellFunction) -> Summands:
-    truth = split.truth[rows]
-    values = np.where(truth >= 0, function(truth, split.probability[rows]), 0.0)
-    n_labels = truth.shape[1]
-    return Summands((n_labels,), np.broadcast_to(np.arange(n_labels), truth.shape), values)
-
-
-def _sum_confusion(split: ResampledMetrics, rows: slice) -> Summands:
-    truth = split.truth[rows]
-    n_labels = truth.shape[1]
-    index = truth.argmax(axis=1) * n_labels + split.predicted[rows].argmax(axis=1)
-    unmasked: Bools = np.asarray((truth >= 0).any(axis=1))
-    return Summands((n_labels, n_labels), index[:, None], unmasked[:, None])
-
-
-def _sum_image_values(split: ResampledMetrics, rows: slice, function: ImageFunction | None = None) -> Summands:
-    truth = split.truth[rows]
-    unmasked: Bools = np.asarray((truth >= 0).any(axis=1))
-    values = unmasked.astype(np.float64)
-    if function is not None:
-        values[unmasked] = function(truth[unmasked], split.probability[rows][unmasked], split.predicted[rows][unmasked])
-    return Summands((), np.zeros((len(truth), 1), np.int64), values[:, None])
-
-
-def _per_label(value: ArrayLike, n_labels: int, name: str) -> Floats:
-    numbers = np.asarray(value, dtype=np.float64)
-    if numbers.shape not in ((), (n_labels,)) or (name == "threshold" and np.isnan(numbers).any()):
-        raise ValueError(f"{name} is {value!r}; expected one number or {n_labels}, one for each label")
-    return np.broadcast_to(numbers, (n_labels,))

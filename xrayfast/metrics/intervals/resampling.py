@@ -9,7 +9,7 @@ import numpy as np
 
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import DrawnCounts
-from xrayfast.metrics.intervals.resampled_metrics import MetricValues, ResampledMetrics, Resamples
+from xrayfast.metrics.intervals.resampled_metrics import MetricValues, ResampledMetrics
 
 SHARES = 200
 """Groups of a grouped jackknife: at most a fifth of the cost of a thousand resamples, however many patients."""
@@ -65,7 +65,7 @@ def compute_blocks(splits: Sequence[ResampledMetrics], blocks: Iterator[DrawnCou
     Returns:
         (R,) and (R, L) arrays, R the resamples of all blocks.
     """
-    values = [difference([Resamples(split, counts).values for split in splits]) for counts in blocks]
+    values = [difference([split.resampled(counts) for split in splits]) for counts in blocks]
     return _combined(values, np.concatenate)
 
 
