@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,19 @@ def test_no_room_imports_one_that_uses_it(top):
             if target[0] == top:
                 assert here, f"{name} is used by all rooms, and imports {target[1]}"
                 assert here[1] == target[1] or here[2] < target[2], f"{name} imports {target[1]}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Not within functions either, nor for their types alone: what two modules share is in a third below them."""
+    files = {}
+    for path in PACKAGE.rglob("*.py"):
+        files[".".join(("xrayfast", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")] = path
+    del files["xrayfast"]  # it names all that is public
+    modules = {
+        name: {full if full in files else full.rpartition(".")[0] for full in imported(path)} & files.keys()
+        for name, path in files.items()
+    }
+    TopologicalSorter(modules).prepare()
 
 
 def test_modules_are_imported_by_name_in_these_places_only():

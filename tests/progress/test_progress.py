@@ -12,7 +12,8 @@ import xrayfast as xf
 from xrayfast.errors import ConfigError, Interrupted
 from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import Stopped
-from xrayfast.progress import FoldProgress, FoldReporter, ForgivingReporter, NullReporter, in_notebook, show_progress
+from xrayfast.progress import FoldReporter, ForgivingReporter, NullReporter, in_notebook, show_progress
+from xrayfast.progress.displayed import FoldProgress
 from xrayfast.progress.notebook import NotebookReporter
 
 ROW = {"epoch": 1, "phase": "head", "train_loss": 0.5, "valid_loss": 0.25, "valid_accuracy": 0.75, "seconds": 3.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from xrayfast.display.overview import notebook_shell
@@ -13,6 +13,7 @@ from xrayfast.errors import ConfigError, Interrupted
 from xrayfast.errors.advice import advise
 from xrayfast.errors.escapes import passing_warnings, warn
 from xrayfast.launch import is_rank_zero
+from xrayfast.progress.displayed import DisplayedPhase, FoldProgress
 
 StageProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with the stage, the images done and the total."""
@@ -20,47 +21,6 @@ StageProgress: TypeAlias = Callable[[str, int, int], None]
 
 def no_progress(stage: str, done: int, total: int) -> None:
     """A StageProgress that does nothing."""
-
-
-class DisplayedPhase(Protocol):
-    """A phase of training, `learning.training.phases.Phase`, as a display sees it."""
-
-    @property
-    def name(self) -> str:
-        """Of what is trained."""
-
-    @property
-    def epochs(self) -> int:
-        """Number of epochs."""
-
-    @property
-    def frozen_groups(self) -> int:
-        """Number of frozen layer groups."""
-
-    @property
-    def lrs(self) -> tuple[float, ...]:
-        """The peak learning rate of each layer group."""
-
-
-@dataclass(frozen=True)
-class FoldProgress:
-    """How far the training of a fold in a process of its own is.
-
-    Attributes:
-        name: such as "fold 2".
-        status: "waiting", "starting", "training" or "done".
-        epochs: number of epochs of all phases; 0 where it is not known yet.
-        rows: of `history.csv`, one per finished epoch.
-        best_epoch: number of the best one; None before the first.
-        monitor: the column that decides which is best.
-    """
-
-    name: str
-    status: str
-    epochs: int
-    rows: Sequence[Mapping[str, Any]]
-    best_epoch: int | None
-    monitor: str
 
 
 @runtime_checkable

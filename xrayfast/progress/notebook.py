@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xrayfast.progress import DisplayedPhase, FoldProgress
+from xrayfast.progress.displayed import DisplayedPhase, FoldProgress
 from xrayfast.progress.html import Bar, EpochTable, render_page, render_table
 from xrayfast.progress.wording import fold_table, format_duration, format_phase, format_rate, time_left
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xrayfast.errors.escapes import escape_hidden
-from xrayfast.progress import DisplayedPhase, FoldProgress
+from xrayfast.progress.displayed import DisplayedPhase, FoldProgress
 from xrayfast.progress.wording import fold_table, format_duration, format_epoch, format_phase, format_rate, time_left
 
 if TYPE_CHECKING:

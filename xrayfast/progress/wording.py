@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xrayfast.errors import format_cell, plural
-from xrayfast.progress import DisplayedPhase, FoldProgress
+from xrayfast.progress.displayed import DisplayedPhase, FoldProgress
 
 LOSSES = {"train_loss": "train loss", "valid_loss": "valid loss"}
 """Columns of the history, and their titles."""

@@ -25,7 +25,7 @@ from xrayfast.learning.training.history import History
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
-from xrayfast.progress import FoldProgress
+from xrayfast.progress.displayed import FoldProgress
 from xrayfast.reporting.html.pages.cross_validation_page import render_cross_validation_page
 from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.reporting.interpretation import RIGHT_SHOWN
