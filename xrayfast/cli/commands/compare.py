@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -233,11 +231,6 @@ def _sizes(row: dict[str, Any]) -> tuple[str, int, str | None, str | None]:
         None if parameters is None else f"{parameters / 1e6:.1f} M",
         None if seconds is None else f"{seconds:.0f}",
     )
-
-
-def _smallest_p(row: Mapping[str, Any]) -> float:
-    """The key by which tests are sorted; one whose p is not defined comes last."""
-    return math.inf if row["p"] is None else float(row["p"])
 
 
 def _p(value: float | None) -> str:

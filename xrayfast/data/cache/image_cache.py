@@ -339,8 +339,3 @@ def _format_bytes(size: int) -> str:
     ('6.6 GB', '0.0 MB')
     """
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-
-
-def _unlink(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
