@@ -155,12 +155,12 @@ def _remote_folder(url: str) -> Sequence[VirtualEntry] | None:
     return _tree_of(root, files).get(url[len(root) + 1 :]) if files else None
 
 
-def open_binary(path: str | Path, limit: int = MAX_MEMBER) -> BinaryIO:
+def open_binary(path: str | Path) -> BinaryIO:
     """A file's content as a stream; that of what is no plain file is in memory.
 
     Raises:
         OSError: there is none, or it can't be read.
-        ReadError: it is larger than the limit, or damaged; see also `state_of`.
+        ReadError: it is larger than `MAX_MEMBER`, or damaged; see also `state_of`.
         RemoteError: the remote storage can't be read.
     """
     text = os.fspath(path)
@@ -178,7 +178,7 @@ def open_binary(path: str | Path, limit: int = MAX_MEMBER) -> BinaryIO:
         return io.BytesIO(opened.read(name))
     if not is_remote(text):
         raise NotADirectoryError(20, "a part of the path is a file", text)
-    return io.BytesIO(remote.read_whole(text, limit))
+    return io.BytesIO(remote.read_whole(text, MAX_MEMBER))
 
 
 def outer_file(path: str) -> str:

@@ -281,29 +281,6 @@ class Decision:
         )
 
 
-def fit_decision(
-    truth: ArrayLike,
-    raw: ArrayLike,
-    labels: Sequence[str],
-    task: Task,
-    *,
-    rule: Rule | None,
-    target: float | None = None,
-    confidence: float | None = None,
-    positive: str | None = None,
-    groups: ArrayLike | None = None,
-    calibrate: bool = True,
-) -> Decision:
-    """Fit the calibration, then choose thresholds on what it gives, both on the same validation images: by
-    `fit_calibration` and `with_thresholds`, which explain the arguments.
-
-    Raises:
-        ValueError: As in `calibration` and `thresholds`.
-    """
-    decision = fit_calibration(truth, raw, labels, task, positive=positive, groups=groups, calibrate=calibrate)
-    return with_thresholds(decision, truth, decision.calibrated(raw), rule, target, confidence, groups=groups)
-
-
 def fit_calibration(
     truth: ArrayLike,
     raw: ArrayLike,
