@@ -38,7 +38,13 @@ ROOMS = {
     "data": [["decoding"], ["manifest"], ["corrections"], ["sources"], ["labels", "splits"], ["cache"], ["images"]],
     "learning": [["interpretation", "exporting"], ["training", "inference"], ["model"]],
     "reporting": [["html", "markdown"], ["interpretation"], ["figures"]],
-    "runs": [["cross_validation"], ["run"], ["evaluation"], ["predictions", "typed_files", "batches"]],
+    "runs": [
+        ["cross_validation"],
+        ["run"],
+        ["new_folders"],
+        ["evaluation"],
+        ["names", "predictions", "typed_files", "batches"],
+    ],
 }
 MOST_MODULES = 12
 LONG_LISTS = {"cli/commands": "one module per command", "workflows": "one module per use case"}

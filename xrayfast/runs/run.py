@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import re
-import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cache
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +35,6 @@ from xrayfast.files.csv_tables import read_csv, write_csv
 from xrayfast.files.file_names import portable_name, require_utf8
 from xrayfast.files.intact import INFO_FILE, require_intact
 from xrayfast.files.run_lock import lock_run
-from xrayfast.files.virtual.addresses import canonical, is_remote
 from xrayfast.files.writable import ensure_folder
 from xrayfast.hub.download import PREFIX, download, is_hub_name
 from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
@@ -47,6 +43,22 @@ from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.own_code import require_code
 from xrayfast.runs.batches import batches_figure, draw_losses, read_batches
 from xrayfast.runs.evaluation import Evaluation
+from xrayfast.runs.names import (
+    BATCHES_FILE,
+    CHECKPOINT,
+    CONFIG_FILE,
+    CORRECTIONS,
+    EVALUATIONS,
+    FOLDS_FILE,
+    HISTORY_FILE,
+    LABELS_FILE,
+    LEFT_OUT,
+    METRICS_FILE,
+    MODEL_FILE,
+    SPLIT_FILE,
+    TRAINING_IMAGES_FILE,
+)
+from xrayfast.runs.new_folders import create_evaluation, make_folder, require_free, temporary_folder, why_unwritable
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.typed_files import (
     LabelsFile,
@@ -61,19 +73,6 @@ from xrayfast.runs.typed_files import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CONFIG_FILE = "config.yaml"
-LABELS_FILE = "labels.json"
-MODEL_FILE = "model.safetensors"
-SPLIT_FILE = "split.csv"
-LEFT_OUT = "left_out.csv"
-CORRECTIONS = "corrections.csv"
-HISTORY_FILE = "history.csv"
-BATCHES_FILE = "batches.csv"
-METRICS_FILE = "metrics.json"
-TRAINING_IMAGES_FILE = "training_images.json"
-CHECKPOINT = "checkpoint"
-EVALUATIONS = "evaluations"
-FOLDS_FILE = "cross_validation.json"
 
 OLD_HISTORY_COLUMNS = {name: history_column("valid", name) for name in epoch_metrics()}
 """Columns that versions before 0.3 called by another name."""
@@ -186,13 +185,13 @@ class Run(HasOverview):
         try:
             require_free(root, name, "run")
             root.mkdir(parents=True, exist_ok=True)
-            with _temporary_folder(root) as temporary:
+            with temporary_folder(root) as temporary:
                 start_checksums(temporary)
                 write_text(temporary / CONFIG_FILE, config.to_yaml())
                 write_json(temporary / INFO_FILE, dict(info))
                 write(cls(temporary))
                 stems = (f"{portable_name(stem)}-{number}" for number in count(1))
-                return cls(_make_folder(root, name, stems, "run", make=temporary.rename))
+                return cls(make_folder(root, name, stems, "run", make=temporary.rename))
         except OSError as error:
             raise RunError(
                 f"{error.filename or root}: can't be written ({error.strerror}). Choose another folder with --runs."
@@ -688,113 +687,6 @@ class Run(HasOverview):
         return path
 
 
-def why_unwritable(folder: Path) -> tuple[Path, str]:
-    """The folder, or the nearest above it that exists, and why nothing can be made there; "" where it can."""
-    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-    return there, "it is a file" if not there.is_dir() else "" if os.access(there, os.W_OK) else "permission denied"
-
-
-def create_evaluation(
-    root: Path, labels: Sequence[str], name: str | None, stem: str, write: Callable[[Evaluation], None]
-) -> Evaluation:
-    """Make a new folder, `root/NAME` or the first free of `root/STEM`, `STEM-2`, ...
-
-    It appears with all the files that `write` writes, or not at all.
-
-    Raises:
-        RunError: the name is taken or not a plain name, or the folder can't be written.
-    """
-    stem = portable_name(stem)
-    try:
-        require_free(root, name, "evaluation")  # before the folder of all is made
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary_folder(ensure_folder(root)) as temporary:
-            start_checksums(temporary)
-            write(Evaluation(temporary, labels))
-            candidates = chain([stem], (f"{stem}-{number}" for number in count(2)))
-            folder = _make_folder(root, name, candidates, "evaluation", make=temporary.rename)
-    except OSError as error:
-        raise RunError(f"{error.filename or root}: can't be written ({error.strerror or error}).") from error
-    finally:
-        with contextlib.suppress(OSError):  # there are others
-            root.rmdir()
-    return Evaluation(folder, labels)
-
-
 def now() -> str:
     """The time in UTC, to the microsecond, in ISO 8601: sorts as text."""
     return datetime.now(timezone.utc).isoformat(timespec="microseconds")
-
-
-def _make_folder(
-    root: Path, name: str | None, candidates: Iterable[str], kind: str, make: Callable[[Path], object]
-) -> Path:
-    """Make `root/name`, or the first of the candidates that is free, also where case makes no difference, as on macOS
-    and Windows; `make` fails where another process was faster.
-
-    Raises:
-        RunError: the name is taken, or is not a plain folder name.
-        OSError: the folder can't be made.
-    """
-    require_free(root, name, kind)
-    root.mkdir(parents=True, exist_ok=True)
-    taken = {path.name.casefold() for path in root.iterdir()}
-    for candidate in (c for c in candidates if c.casefold() not in taken) if name is None else [name]:
-        try:
-            make(root / candidate)
-            return root / candidate
-        except OSError:
-            if not (root / candidate).exists():
-                raise
-    raise _taken(root / str(name))
-
-
-_ABANDONED = 3600.0  # seconds after which a temporary folder has no owner any more; it lives for seconds
-
-
-@contextlib.contextmanager
-def _temporary_folder(root: Path) -> Iterator[Path]:
-    """A folder for the first files of a run or those of an evaluation, removed at the end unless it was moved; so are
-    those of killed processes.
-
-    Raises:
-        OSError: it can't be made.
-    """
-    for path in root.glob(f".run.{'[0-9a-f]' * 8}.tmp"):
-        with contextlib.suppress(OSError):  # another process may remove it too
-            if time.time() - path.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(path)
-    path = root / f".run.{secrets.token_hex(4)}.tmp"
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def require_free(root: Path, name: str | None, kind: str) -> None:
-    """Raise an error where the name is not that of a new folder in `root`.
-
-    Raises:
-        RunError: it is taken, or not a plain name.
-    """
-    require_utf8([root, name or ""], RunError)
-    if is_remote(root):
-        raise RunError(f"{canonical(root)}: is remote; expected a folder of this machine, with --runs.")
-    if name is not None and (not name or name != Path(name).name or name.startswith(".")):
-        raise RunError(f"{kind} name '{name}': expected a plain folder name such as 'baseline'.")
-    if name is not None and (root / name).exists():
-        raise _taken(root / name)
-
-
-def _taken(folder: Path) -> RunError:
-    text = f"{folder}: exists already, and a run never overwrites. Choose another --name."
-    if (folder / INFO_FILE).is_file() and not (folder / SPLIT_FILE).is_file():
-        text += " It is of a run that ended before it was trained; where it holds nothing of yours, remove it."
-    elif (folder / INFO_FILE).is_file():
-        with contextlib.suppress(RunError):  # `run.json` is damaged
-            if read_typed(folder / INFO_FILE, RunInfo).status != "completed":
-                text += f" It holds a run that is not complete: 'xrayfast fit --resume {folder}' goes on with it."
-    elif folder.parent.name == EVALUATIONS and not Evaluation.is_finished(folder):
-        text += " It holds no finished evaluation, as after a kill in versions before 0.5: remove it."
-    return RunError(text)

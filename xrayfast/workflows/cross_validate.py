@@ -34,7 +34,8 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, separate_code
 from xrayfast.progress import DisplaysFolds, FoldReporter, Reporter, show_progress
 from xrayfast.runs.cross_validation import CrossValidation, fold_name
-from xrayfast.runs.run import SPLIT_FILE, Run, now
+from xrayfast.runs.names import SPLIT_FILE
+from xrayfast.runs.run import Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs
 from xrayfast.workflows.fit import (
     Request,

@@ -78,8 +78,9 @@ from xrayfast.own_code import OWN, describe_code, names_of_code, require_code, s
 from xrayfast.progress import FoldReporter, NullReporter, Reporter, show_progress
 from xrayfast.reporting.html.render import image_view
 from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.names import CONFIG_FILE
 from xrayfast.runs.predictions import Predictions, join_row_labels
-from xrayfast.runs.run import CONFIG_FILE, Run, now
+from xrayfast.runs.run import Run, now
 from xrayfast.tracking.session import tracked
 from xrayfast.tracking.trackers import require_trackers
 from xrayfast.workflows.data import (

@@ -23,8 +23,9 @@ from xrayfast.hub.identifying import LEAST_CHARACTERS, Identifiers
 from xrayfast.reporting.markdown.model_card import render_published_card
 from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts, read_run_facts
 from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.names import HISTORY_FILE, SPLIT_FILE
 from xrayfast.runs.predictions import ATTRIBUTES
-from xrayfast.runs.run import HISTORY_FILE, SPLIT_FILE, Run
+from xrayfast.runs.run import Run
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 

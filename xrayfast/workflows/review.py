@@ -21,8 +21,9 @@ from xrayfast.files.csv_tables import write_csv
 from xrayfast.files.writable import make_output_folder
 from xrayfast.reporting.html.pages.review_page import render_review_page
 from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.new_folders import why_unwritable
 from xrayfast.runs.predictions import Predictions
-from xrayfast.runs.run import now, why_unwritable
+from xrayfast.runs.run import now
 from xrayfast.workflows.steps.own_predictions import RunByUnit, read_interpretations
 from xrayfast.workflows.steps.paired import RunPredictions, align, read_distinct
 

@@ -32,8 +32,9 @@ from xrayfast.reporting.interpretation import RIGHT_SHOWN
 from xrayfast.reporting.markdown.methods import describe_cross_validation
 from xrayfast.reporting.markdown.model_card import render_cross_validation_card
 from xrayfast.runs.cross_validation import CrossValidation, fold_columns, fold_name
+from xrayfast.runs.names import HISTORY_FILE
 from xrayfast.runs.predictions import Predictions
-from xrayfast.runs.run import HISTORY_FILE, Run
+from xrayfast.runs.run import Run
 from xrayfast.runs.typed_files import FoldRecord, SpreadRecord
 from xrayfast.workflows.data import image_infos, split_table
 from xrayfast.workflows.steps.ensembles import average_by_image, concatenate

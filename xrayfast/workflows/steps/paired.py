@@ -24,8 +24,9 @@ from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.registry import EXACT_MATCH
 from xrayfast.metrics.subgroups import NEEDS_BOTH
 from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.names import SPLIT_FILE
 from xrayfast.runs.predictions import Predictions
-from xrayfast.runs.run import SPLIT_FILE, Run
+from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.own_predictions import RunByUnit
 from xrayfast.workflows.steps.results import patients_by_label, subgroup_values
 

@@ -24,7 +24,8 @@ from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files.csv_tables import read_csv
 from xrayfast.metrics.claims.headline import SEEN_BEFORE
 from xrayfast.progress import StageProgress, no_progress
-from xrayfast.runs.run import SPLIT_FILE, Run
+from xrayfast.runs.names import SPLIT_FILE
+from xrayfast.runs.run import Run
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.label_match import LabelMatch
 

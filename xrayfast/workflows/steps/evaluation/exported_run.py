@@ -12,7 +12,9 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.exported.onnx_model import OnnxModel, damaged, is_model_file
 from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
 from xrayfast.runs.evaluation import Evaluation
-from xrayfast.runs.run import SPLIT_FILE, Run, create_evaluation, require_free, why_unwritable
+from xrayfast.runs.names import SPLIT_FILE
+from xrayfast.runs.new_folders import create_evaluation, require_free, why_unwritable
+from xrayfast.runs.run import Run
 from xrayfast.runs.typed_files import RunInfo
 
 

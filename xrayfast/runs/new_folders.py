@@ -1,0 +1,129 @@
+"""New folders of runs and evaluations: whole or not there, and never one that exists."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, count
+from pathlib import Path
+
+from xrayfast.errors import RunError
+from xrayfast.files.checksums import start_checksums
+from xrayfast.files.file_names import portable_name, require_utf8
+from xrayfast.files.intact import INFO_FILE
+from xrayfast.files.virtual.addresses import canonical, is_remote
+from xrayfast.files.writable import ensure_folder
+from xrayfast.runs.evaluation import Evaluation
+from xrayfast.runs.names import EVALUATIONS, SPLIT_FILE
+from xrayfast.runs.typed_files import RunInfo, read_typed
+
+
+def why_unwritable(folder: Path) -> tuple[Path, str]:
+    """The folder, or the nearest above it that exists, and why nothing can be made there; "" where it can."""
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    return there, "it is a file" if not there.is_dir() else "" if os.access(there, os.W_OK) else "permission denied"
+
+
+def create_evaluation(
+    root: Path, labels: Sequence[str], name: str | None, stem: str, write: Callable[[Evaluation], None]
+) -> Evaluation:
+    """Make a new folder, `root/NAME` or the first free of `root/STEM`, `STEM-2`, ...
+
+    It appears with all the files that `write` writes, or not at all.
+
+    Raises:
+        RunError: the name is taken or not a plain name, or the folder can't be written.
+    """
+    stem = portable_name(stem)
+    try:
+        require_free(root, name, "evaluation")  # before the folder of all is made
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(ensure_folder(root)) as temporary:
+            start_checksums(temporary)
+            write(Evaluation(temporary, labels))
+            candidates = chain([stem], (f"{stem}-{number}" for number in count(2)))
+            folder = make_folder(root, name, candidates, "evaluation", make=temporary.rename)
+    except OSError as error:
+        raise RunError(f"{error.filename or root}: can't be written ({error.strerror or error}).") from error
+    finally:
+        with contextlib.suppress(OSError):  # there are others
+            root.rmdir()
+    return Evaluation(folder, labels)
+
+
+def make_folder(
+    root: Path, name: str | None, candidates: Iterable[str], kind: str, make: Callable[[Path], object]
+) -> Path:
+    """Make `root/name`, or the first of the candidates that is free, also where case makes no difference, as on macOS
+    and Windows; `make` fails where another process was faster.
+
+    Raises:
+        RunError: the name is taken, or is not a plain folder name.
+        OSError: the folder can't be made.
+    """
+    require_free(root, name, kind)
+    root.mkdir(parents=True, exist_ok=True)
+    taken = {path.name.casefold() for path in root.iterdir()}
+    for candidate in (c for c in candidates if c.casefold() not in taken) if name is None else [name]:
+        try:
+            make(root / candidate)
+            return root / candidate
+        except OSError:
+            if not (root / candidate).exists():
+                raise
+    raise _taken(root / str(name))
+
+
+_ABANDONED = 3600.0  # seconds after which a temporary folder has no owner any more; it lives for seconds
+
+
+@contextlib.contextmanager
+def temporary_folder(root: Path) -> Iterator[Path]:
+    """A folder for the first files of a run or those of an evaluation, removed at the end unless it was moved; so are
+    those of killed processes.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    for path in root.glob(f".run.{'[0-9a-f]' * 8}.tmp"):
+        with contextlib.suppress(OSError):  # another process may remove it too
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(path)
+    path = root / f".run.{secrets.token_hex(4)}.tmp"
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def require_free(root: Path, name: str | None, kind: str) -> None:
+    """Raise an error where the name is not that of a new folder in `root`.
+
+    Raises:
+        RunError: it is taken, or not a plain name.
+    """
+    require_utf8([root, name or ""], RunError)
+    if is_remote(root):
+        raise RunError(f"{canonical(root)}: is remote; expected a folder of this machine, with --runs.")
+    if name is not None and (not name or name != Path(name).name or name.startswith(".")):
+        raise RunError(f"{kind} name '{name}': expected a plain folder name such as 'baseline'.")
+    if name is not None and (root / name).exists():
+        raise _taken(root / name)
+
+
+def _taken(folder: Path) -> RunError:
+    text = f"{folder}: exists already, and a run never overwrites. Choose another --name."
+    if (folder / INFO_FILE).is_file() and not (folder / SPLIT_FILE).is_file():
+        text += " It is of a run that ended before it was trained; where it holds nothing of yours, remove it."
+    elif (folder / INFO_FILE).is_file():
+        with contextlib.suppress(RunError):  # `run.json` is damaged
+            if read_typed(folder / INFO_FILE, RunInfo).status != "completed":
+                text += f" It holds a run that is not complete: 'xrayfast fit --resume {folder}' goes on with it."
+    elif folder.parent.name == EVALUATIONS and not Evaluation.is_finished(folder):
+        text += " It holds no finished evaluation, as after a kill in versions before 0.5: remove it."
+    return RunError(text)
