@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.text import Text
 
+from tests.decisions import fit_decision
 from xrayfast.errors.escapes import is_hidden
-from xrayfast.metrics.operating_points.decision import Decision, fit_decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.decision_curve import net_benefits
 from xrayfast.metrics.registry import train_metrics
 from xrayfast.metrics.subgroups import subgroups

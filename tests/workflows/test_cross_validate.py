@@ -12,9 +12,9 @@ from sklearn.metrics import roc_auc_score
 import xrayfast as xf
 from tests.conftest import SMALL, TINY, UNCHECKED, StopAfter
 from tests.data.builders import table as write_table
+from tests.decisions import fit_decision
 from xrayfast.errors import ConfigError, Interrupted, RunError
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, optimism
-from xrayfast.metrics.operating_points.decision import fit_decision
 from xrayfast.progress import NullReporter
 from xrayfast.reporting.markdown.methods import describe_cross_validation
 from xrayfast.workflows.steps.ensembles import average_by_image

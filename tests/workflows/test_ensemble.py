@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import xrayfast as xf
 from tests.conftest import SMALL
+from tests.decisions import fit_decision
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError
-from xrayfast.metrics.operating_points.decision import fit_decision
 from xrayfast.reporting.markdown.methods import describe_methods
 from xrayfast.workflows.steps.ensembles import average_by_image
 

@@ -8,6 +8,7 @@ from scipy.special import expit, softmax
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
+from tests.decisions import fit_decision
 from xrayfast.metrics.operating_points.calibration import (
     LEAST_SLOPE,
     Scaling,
@@ -15,16 +16,10 @@ from xrayfast.metrics.operating_points.calibration import (
     fit_scalings,
     fit_temperature,
 )
-from xrayfast.metrics.operating_points.decision import Decision, fit_calibration, with_thresholds
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import choose_thresholds, decide
 
 LABELS = ("a", "b", "c")
-
-
-def fit_decision(truth, raw, labels, task, *, rule, target=None, confidence=None, positive=None, calibrate=True):
-    """Calibration and thresholds fitted on the same images."""
-    decision = fit_calibration(truth, raw, labels, task, positive=positive, calibrate=calibrate)
-    return with_thresholds(decision, truth, decision.calibrated(raw), rule, target, confidence)
 
 
 def drawn(task, n=600, sharp=3.0):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
+from tests.decisions import fit_decision
 from tests.reporting.samples import LABELS, evaluation, numbers, report, split_report, visible
-from xrayfast.metrics.operating_points.decision import Decision, fit_decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.reporting.html.decision_section import decision_section
 from xrayfast.reporting.html.pages.evaluation_page import render_evaluation_page
 from xrayfast.reporting.html.pages.run_page import render_run_page

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import UNCHECKED
+from tests.decisions import fit_decision
 from xrayfast.config import Config
 from xrayfast.errors import RunError
 from xrayfast.errors.escapes import escape_hidden
-from xrayfast.metrics.operating_points.decision import fit_decision
 from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarise
 from xrayfast.reporting.markdown.markup import DASH, GAP, PURPOSE, escape, markdown_table

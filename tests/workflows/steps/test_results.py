@@ -9,11 +9,11 @@ import pytest
 
 import xrayfast as xf
 from tests.conftest import SMALL
+from tests.decisions import fit_decision
 from xrayfast.config import ResultsConfig, TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.metrics.operating_points.calibration_metrics import TITLES as CALIBRATION
 from xrayfast.metrics.operating_points.calibration_metrics import calibration_rows
-from xrayfast.metrics.operating_points.decision import fit_decision
 from xrayfast.metrics.operating_points.fixed_rates import TITLES as FIXED
 from xrayfast.metrics.operating_points.fixed_rates import fixed_rate_rows
 from xrayfast.metrics.operating_points.thresholds import threshold_array
