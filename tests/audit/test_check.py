@@ -333,7 +333,7 @@ def test_many_images_are_looked_at_in_linear_time():
     """For each of them the names of all were listed anew: hours for a million."""
     count = 20_000
     infos = (ImageInfo(500, 500, 8, "L", "PNG", "0" * 32, ()),) * count
-    blank = [np.zeros((count, n), np.float32) for n in (8, 7, 16)]
+    blank = [np.zeros((count, n), np.float32) for n in (8, 7, 16, 4)]
     features = Features(np.arange(count), infos, np.zeros((count, 1, 1), np.uint8), *blank)
     data = SimpleNamespace(table=pd.DataFrame({"image": [f"{i}.png" for i in range(count)]}))
     began = time.process_time()

@@ -20,14 +20,15 @@ def features(count=COUNT, seed=0, **columns):
         "bits": rng.choice([8, 12], count).tolist(),
         "mode": rng.choice(["L", "RGB"], count).tolist(),
         "format": rng.choice(["PNG", "JPEG"], count).tolist(),
+        "notes": [("nearly black",) * (number < 0.5) for number in rng.random(count)],
     }
     chance.update({name: list(values) for name, values in columns.items() if name in chance})
     facts = tuple(
-        ImageInfo(digest=str(i), notes=(), **{name: values[i] for name, values in chance.items()}) for i in range(count)
+        ImageInfo(digest=str(i), **{name: values[i] for name, values in chance.items()}) for i in range(count)
     )
     arrays = {
         name: np.asarray(columns.get(name, rng.random((count, width))), np.float32)
-        for name, width in (("border", 8), ("brightness", 7), ("histogram", 16))
+        for name, width in (("border", 8), ("brightness", 7), ("histogram", 16), ("texture", 4))
     }
     return Features(np.arange(count), facts, np.zeros((count, 40, 40), np.uint8), **arrays)
 
@@ -53,6 +54,8 @@ def coin(count=COUNT, labels=1, seed=1, share=0.5):
         ("border", lambda y: {"border": np.column_stack([y, np.zeros((COUNT, 7))])}),
         ("brightness", lambda y: {"brightness": np.column_stack([y + 0.1, np.zeros((COUNT, 6))])}),
         ("histogram", lambda y: {"histogram": np.column_stack([y, np.zeros((COUNT, 15))])}),
+        ("texture", lambda y: {"texture": np.column_stack([y, np.zeros((COUNT, 3))])}),
+        ("notes", lambda y: {"notes": [("may lie on its side", "12 bits stored")[not one :] for one in y]}),
     ],
 )
 def test_a_planted_shortcut_is_found_where_it_is(group, plant):

@@ -1,4 +1,4 @@
-"""What the audit computes of each image: thumbnail, border, brightness and histogram."""
+"""What the audit computes of each image: thumbnail, border, brightness, histogram and texture."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class Features:
     )
     brightness: Floats32  # (N, 7) mean, standard deviation and the percentiles 5, 25, 50, 75 and 95, in [0, 1]
     histogram: Floats32  # (N, 16) shares that add up to 1
+    texture: Floats32  # (N, 4) along rows and columns: steps over those of twice the length, and share of no step
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,8 +70,8 @@ def compute_features(
     """
     count = len(rows)
     thumbs = np.zeros((count, THUMB, THUMB), np.uint8)
-    border, brightness, histogram = (
-        np.zeros((count, n), np.float32) for n in (8, 2 + len(_PERCENTILES), HISTOGRAM_BINS)
+    border, brightness, histogram, texture = (
+        np.zeros((count, n), np.float32) for n in (8, 2 + len(_PERCENTILES), HISTOGRAM_BINS, 4)
     )
     infos: list[ImageInfo] = []
     for i, row in enumerate(rows.tolist()):
@@ -79,10 +80,11 @@ def compute_features(
         thumbs[i] = thumbnail(image)
         border[i] = _border(image)
         brightness[i], histogram[i] = _brightness(image)
+        texture[i] = _texture(image)
         infos.append(info)
         if (i + 1) % _EVERY == 0 or i + 1 == count:
             progress("looking", i + 1, count)
-    return Features(rows, tuple(infos), thumbs, border, brightness, histogram)
+    return Features(rows, tuple(infos), thumbs, border, brightness, histogram, texture)
 
 
 def thumbnail(image: Pixels) -> Pixels:
@@ -96,6 +98,16 @@ def _border(image: Pixels) -> Floats32:
     strips = image[:deep], image[:, -wide:], image[-deep:], image[:, :wide]
     values = [(x.sum(dtype=np.int64) / (255 * x.size), np.count_nonzero(x < NEAR_BLACK) / x.size) for x in strips]
     return np.array(values, np.float32).ravel()
+
+
+def _texture(image: Pixels) -> Floats32:
+    """How fine the texture is, which noise, compression, scaling and gamma change; by every fourth line."""
+    values = []
+    for lines in (image[::4], image[:, ::4].T):
+        levels = lines.astype(np.int16)
+        step, two = levels[:, 1:] - levels[:, :-1], levels[:, 2:] - levels[:, :-2]
+        values += [(np.abs(step).mean() + 0.1) / (np.abs(two).mean() + 0.1), np.count_nonzero(step == 0) / step.size]
+    return np.array(values, np.float32)
 
 
 def _brightness(image: Pixels) -> tuple[Floats32, Floats32]:

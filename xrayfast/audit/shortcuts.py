@@ -1,8 +1,9 @@
 """The shortcut probe: how well is each label predicted by properties that have nothing to do with the lungs?
 
 A network that learns the hospital instead of the disease validates as well as one that doesn't, and fails an external
-test. So a linear model is fitted first, to the size of an image, its coding, border, brightness and view, each and all
-of them, and its AUROC is reported by label. Folds are by patient, and duplicates stay together.
+test. So a linear model is fitted first, to the size of an image, its coding, border, brightness, texture, view and the
+notes on reading it, each and all of them, and its AUROC is reported by label. Folds are by patient, and duplicates stay
+together.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.audit.features import Features
+from xrayfast.data.images.notes import generalize_note, needs_attention
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import k_folds
 from xrayfast.metrics.classification import auroc
@@ -137,6 +139,8 @@ def _blocks(data: Manifest, features: Features, chosen: npt.NDArray[np.intp]) ->
         "border": [*map(_ranked, features.border[chosen].T)],
         "brightness": [*map(_ranked, features.brightness[chosen].T)],
         "histogram": [*map(_ranked, features.histogram[chosen].T)],
+        "texture": [*map(_ranked, features.texture[chosen].T)],
+        "notes": [_noted([info.notes for info in infos])],
         "view": [_coded([views[row] or "" for row in features.rows[chosen].tolist()])],
     }
     weighed = {name: _weighed(np.hstack(columns)) for name, columns in blocks.items()}
@@ -155,6 +159,13 @@ def _coded(values: Sequence[object]) -> Floats:
     """(N, K) one column of 0 and 1 per value."""
     codes, distinct = pd.factorize(np.array([str(value) for value in values], object), sort=True)
     return np.eye(len(distinct))[codes]
+
+
+def _noted(notes: Sequence[Sequence[str]]) -> Floats:
+    """(N, K) one column of 0 and 1 per kind of note on reading that needs attention."""
+    kinds = [set(map(generalize_note, filter(needs_attention, own))) for own in notes]
+    distinct = sorted(set().union(*kinds))
+    return np.array([[kind in own for kind in distinct] for own in kinds], np.float64).reshape(len(kinds), -1)
 
 
 def _weighed(columns: Floats) -> Floats:

@@ -30,9 +30,11 @@ from xrayfast.errors import ReadError
 
 Y, X = np.mgrid[:32, :40]
 PATTERN = (X * 7 + Y * 5) % 97 / 96  # 0 to 1, both reached
-RAMP = np.arange(4096, dtype=np.uint16).reshape(16, 4, 64)[:, [0, 2, 1, 3]].reshape(64, 64)
-RAMP = RAMP[:, np.random.default_rng(0).permutation(64)]
-"""All values of 12 bits, nearly from top to bottom: with the texture of a radiograph, without which there is a note."""
+RAMP = np.round(4095 * np.linspace(0, 1, 4096) ** 1.15).astype(np.uint16)
+RAMP = RAMP.reshape(16, 4, 64)[:, [0, 2, 1, 3]].reshape(64, 64)[:, np.random.default_rng(0).permutation(64)]
+"""From 0 to 4095, nearly from top to bottom: with the texture of a radiograph, and of not all values the same number,
+without which there is a note.
+"""
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 
@@ -78,6 +80,20 @@ def test_lossless_encodings_give_the_stored_values(roundtrip, syntax, bits, sign
 def test_lossy_encodings_give_nearly_the_stored_values(roundtrip, syntax, bits):
     smooth = np.round((X + Y) / 70 * (2**bits - 1)).astype("u1" if bits == 8 else "u2")
     assert np.abs(roundtrip(smooth, syntax, bits=bits).pixels - smooth * (255 / (2**bits - 1))).mean() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("told", "note"), [("60", "60:1"), (["5", "48.2"], "48:1"), ("8", ""), ("", ""), ("nan", ""), ("1e99", "9999:1")]
+)
+def test_strong_compression_by_the_header_is_noted(roundtrip, told, note):
+    notes = roundtrip(pattern(12), bits=12, LossyImageCompressionRatio=told).notes
+    assert [one.split()[2] for one in notes if one.startswith("strongly compressed")] == [f"{note},"] * bool(note)
+
+
+def test_a_compression_in_words_is_no_damage(tmp_path):
+    content = files.dicom_bytes(pattern(12), bits=12, LossyImageCompressionRatio="12345.67")
+    (tmp_path / "1.dcm").write_bytes(content.replace(b"12345.67", b"JPEG 9:1"))
+    assert not any("strongly" in note for note in read(tmp_path / "1.dcm").notes)
 
 
 @pytest.mark.parametrize("bits", [10, 12])
@@ -244,7 +260,7 @@ def test_a_window_that_the_file_lacks(roundtrip):
 
 def test_a_window_that_saturates_most_of_the_image_is_noted(roundtrip):
     image = roundtrip(RAMP, bits=12, WindowCenter=700, WindowWidth=1000)
-    assert "saturates 76% of the pixels" in image.notes
+    assert "saturates 73% of the pixels" in image.notes
 
 
 FILM = (1500 + 900 * np.sin(X[:1] / 9).T @ np.cos(X[:1] / 7)).astype(np.uint16)  # (40, 40), 600 to 2400

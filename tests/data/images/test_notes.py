@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from tests.data.images.thumbnail_fit import TURNED
@@ -256,10 +256,10 @@ def round_cut(pixels, shade, share, up=0):
     return np.where(np.hypot(y + up, x) > share, shade, pixels).astype(np.uint8)
 
 
-def with_panel(pixels, shade, transpose=False):
+def with_panel(pixels, shade, transpose=False, every=9):
     """An image below a toolbar of a tenth of the height, with signs in it."""
     bar = np.full((len(pixels) // 10, pixels.shape[1]), shade, np.uint8)
-    bar[len(bar) // 3 : -len(bar) // 3, 5::9] = 255 - shade
+    bar[len(bar) // 3 : -len(bar) // 3, 5::every] = 255 - shade
     return np.vstack([bar, pixels]).T if transpose else np.vstack([bar, pixels])
 
 
@@ -267,6 +267,37 @@ def with_grid(pixels, every, value):
     pixels = pixels.copy()
     pixels[every // 2 :: every] = pixels[:, every // 2 :: every] = value
     return pixels
+
+
+def equalized(pixels):
+    return (255 * np.bincount(pixels.ravel(), minlength=256).cumsum() / pixels.size).astype(np.uint8)[pixels]
+
+
+def spectrum(pixels):
+    found = ndimage.gaussian_filter(np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(pixels)))), 1)
+    low, high = np.quantile(found, (0.01, 0.99))
+    return (150 * (found - low) / (high - low)).clip(0, 255).astype(np.uint8)
+
+
+def with_text(pixels, shade):
+    image = Image.fromarray(pixels)
+    for row in (0.1, 0.3, 0.5, 0.7):
+        place, font = (0.05 * len(pixels), row * len(pixels)), ImageFont.load_default(0.08 * len(pixels))
+        ImageDraw.Draw(image).text(place, "PATIENT NAME 1950", fill=shade, font=font)
+    return np.asarray(image)
+
+
+def rotated(pixels, angle):
+    return np.asarray(Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR))
+
+
+def sheared(pixels, share):
+    shear = (1, share, -share * len(pixels) / 2, 0, 1, 0)
+    return np.asarray(Image.fromarray(pixels).transform(pixels.shape, Image.Transform.AFFINE, shear))
+
+
+def with_gamma(pixels, gamma):
+    return (255 * (pixels / 255) ** gamma).astype(np.uint8)
 
 
 def composed(side):
@@ -304,11 +335,28 @@ def composed(side):
         ],
         "plain area with text or signs at a side": [
             with_panel(film, 45), with_panel(film, 240)[::-1], with_panel(film.T, 60, transpose=True),
+            as_jpeg(with_panel(film, 60, every=40)), resized(with_panel(film, 60), side - 20, side),
         ],
         "blank around a circle": [
             round_cut(film, 0, 1), round_cut(film, 255, 0.9), as_jpeg(round_cut(film, 0, 0.8, 0.1)),
         ],
         "as test objects are": [ball(side, 4), 255 - as_jpeg(ball(side, 3))],
+        "all gray levels equally frequent": [equalized(film), as_jpeg(equalized(film))],
+        "as Fourier spectra are|as test objects are": [spectrum(film), as_jpeg(spectrum(other))],
+        r"black within, on \d+% of the area": [film * (lungs(side) == 0), as_jpeg(film * (lungs(side) == 0))],
+        "plain gray area in the middle": [np.where(lungs(side) > 0, 128, film)],
+        "edges of black that slant": [
+            rotated(film + 13, 20), as_jpeg(rotated(film + 13, -12)), sheared(film + 13, 0.3), sheared(film + 13, -0.2),
+        ],
+        "three quarters dark": [with_gamma(0.6 * film + 80, 4)],
+        "three quarters bright": [with_gamma(0.7 * film + 40, 0.25)],
+        r"shown on 1\d% of the area, the rest black": [
+            np.pad(film, side), as_jpeg(np.pad(film, ((side, side // 2), (0, 2 * side)))),
+        ],
+        "far from square, as of a part": [resized(film, 2 * side, side), resized(film, side, 2 * side)],
+        "text is burned in|lost, shifted or drawn": [
+            with_text(film, 255), as_jpeg(with_text((0.6 * film + 80).astype(np.uint8), 0)),
+        ],
     }  # fmt: skip
 
 
@@ -316,6 +364,16 @@ def composed(side):
 def test_a_strongly_compressed_jpeg_is_noted(tmp_path, quality, noted):
     Image.fromarray(textured_film(128)).save(tmp_path / "1.jpg", quality=quality)
     assert ("strongly compressed JPEG, of quality 25 or less" in read(tmp_path / "1.jpg").notes) == noted
+
+
+@pytest.mark.parametrize(("format", "options"), [("WEBP", {"quality": 30}), ("JPEG", {"quality": 15})])
+def test_what_is_compressed_with_loss_to_a_fortieth_is_noted(tmp_path, format, options):
+    film = Image.fromarray(textured_film(128)).resize((640, 640), Image.Resampling.BICUBIC)
+    file = tmp_path / f"1.{format.lower()}"
+    film.save(file, format, **options)
+    assert [note for note in read(file).notes if re.match(r"strongly compressed, [4-9]\d:1", note)]
+    Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (400, 2))).save(file, format, lossless=True, quality=95)
+    assert not any("strongly" in note for note in read(file).notes)
 
 
 @pytest.mark.parametrize("side", [128, 320])

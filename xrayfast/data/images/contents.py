@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
 from operator import sub
 
 import numpy as np
@@ -26,6 +25,8 @@ _AT_SHADE, _OF_SHADES = (
 _LEAST_PIXELS = 16  # of a shade
 
 _BLACK, _BLACK_SHARE = 12, 0.95  # gray level, and share of the pixels of a black half
+_SMALL = 0.3  # share of the area that a radiograph on black fills
+_MOSTLY_DARK, _MOSTLY_BRIGHT, _NEAR, _SURROUND = 80, 192, 20, 0.45  # gray levels; share of a black surround
 
 _SMOOTH, _PARTLY_SMOOTH, _EDGED = 0.18, 0.4, 0.9
 _STILL, _STILL_BESIDE_EDGES, _OF_TWO_PEAKS = 0.5, 0.35, 0.8
@@ -40,6 +41,9 @@ def describe_contents(pixels: Pixels) -> list[str]:
     height, width = pixels.shape
     # One step of this length along all rows meets columns evenly.
     few = sorted(pixels.reshape(-1)[:: height // _SAMPLED * width + (width * 3) // 8 + 1].tobytes())
+    if few[len(few) // 2] <= _BLACK and (inside := _cut_black(pixels)) is not None:
+        share = inside.size / pixels.size
+        return [f"shown on {share:.0%} of the area, the rest black", *describe_contents(inside)]
     low, high = few[len(few) // 20], few[-1 - len(few) // 20]
     if high - low < 1.25 * _FLAT or 2 * len(set(few)) <= len(few):
         sample = pixels[:: -(-height // _SAMPLED), :: -(-width // _SAMPLED)]
@@ -52,7 +56,37 @@ def describe_contents(pixels: Pixels) -> list[str]:
             return _describe_flat(pixels, sample, low, high)
     if _is_noise(pixels, high - low):
         return ["neighbouring pixels differ as in noise"]
-    return _describe_texture(pixels) or describe_damage(pixels) + _describe_areas(pixels, few)
+    if notes := _describe_texture(pixels):
+        return notes
+    return describe_damage(pixels) + _describe_areas(pixels, few) or _describe_brightness(pixels, few)
+
+
+def _cut_black(pixels: Pixels) -> Pixels | None:
+    """What a black surround leaves of an image, where this is small; else None."""
+    is_shown = pixels[:: -(-pixels.shape[0] // _SAMPLED), :: -(-pixels.shape[1] // _SAMPLED)] > _BLACK
+    places = []
+    for axis, side in ((1, pixels.shape[0]), (0, pixels.shape[1])):
+        lines = np.flatnonzero(np.count_nonzero(is_shown, axis=axis) > 1)
+        if not len(lines):
+            return None
+        every = -(-side // _SAMPLED)
+        places.append(slice(max(0, int(lines[0] - 1) * every), int(lines[-1] + 2) * every))
+    inside = pixels[places[0], places[1]]
+    is_small = inside.size < _SMALL * pixels.size and min(inside.shape) >= LEAST_SIDE
+    return np.ascontiguousarray(inside) if is_small else None
+
+
+def _describe_brightness(pixels: Pixels, few: Sequence[int]) -> list[str]:
+    """A note on an image of which three quarters are darker than 80, radiographs from 85, but not black, or brighter
+    than 192, radiographs to 187.
+    """
+    if few[len(few) * 3 // 4] > _MOSTLY_DARK + _NEAR and few[len(few) // 4] < _MOSTLY_BRIGHT - _NEAR:
+        return []  # the usual case
+    counted = np.bincount(pixels.ravel(), minlength=256).cumsum()
+    lower, upper = counted.searchsorted((0.25 * pixels.size, 0.75 * pixels.size)).tolist()
+    is_dark = upper < _MOSTLY_DARK and counted[_BLACK] < _SURROUND * pixels.size
+    way = "dark" if is_dark else "bright" if lower > _MOSTLY_BRIGHT else ""
+    return [f"three quarters {way}, as after a wrong gamma or window"] if way else []
 
 
 def _describe_texture(pixels: Pixels) -> list[str]:
@@ -67,10 +101,10 @@ def _describe_texture(pixels: Pixels) -> list[str]:
         return []
     every = max(1, round(side / _SAMPLED))
     sample = pixels[every // 2 :: every, every // 2 :: every]
-    line = sample[len(sample) // 2].tobytes()
-    steps = list(map(sub, line, line[1:]))
-    bent, stepped = sum(abs(a - b) for a, b in pairwise(steps)), 2 * sum(map(abs, steps))
-    few_still = steps.count(0) < _STILL_BESIDE_EDGES * len(line)
+    rows = sample[len(sample) // 8 :: len(sample) // 4].astype(np.int16)
+    steps = rows[:, 1:] - rows[:, :-1]
+    bent, stepped = int(np.abs(steps[:, 1:] - steps[:, :-1]).sum()), 2 * int(np.abs(steps).sum())
+    few_still = rows.size - np.count_nonzero(steps) < _STILL_BESIDE_EDGES * rows.size
     if few_still and 1.25 * _PARTLY_SMOOTH * stepped < bent < 0.9 * _EDGED * stepped:
         return []  # mostly
     bend = _bend([sample, sample.T])

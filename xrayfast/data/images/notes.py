@@ -35,6 +35,8 @@ TOO_SMOOTH, PLAIN_AREAS = "smooth, as blurred masks and maps are", "of plain are
 COLOURED_MARKS = "coloured lines or marks converted to gray"
 """The note on gray images with a little colour, as a contour or text has."""
 
+_STRONG = 40  # ratio of pixels' bytes to encoded ones; the Canadian Association of Radiologists allows 30 (2011)
+
 _REASONS = {
     NO_RADIOGRAPH: "DICOM objects that are no radiographs, by their header",
     TWO_SHADES: f"{TWO_SHADES}, as masks are",
@@ -63,6 +65,11 @@ def describe_colours(rgb: bytes) -> list[str]:
     if share > 0.5 and abs((hues / np.abs(hues)).mean()) < _ONE_HUE:
         return [COLOUR_CODED]
     return [f"colour on {share:.0%} of the area converted to gray"]
+
+
+def describe_compression(ratio: float) -> list[str]:
+    """A note on an image that a lossy encoding made so many times smaller; that of 7,801 radiographs is 11 at most."""
+    return [f"strongly compressed, {min(ratio, 9999):.0f}:1, so that fine detail is lost"] if ratio >= _STRONG else []
 
 
 def has_coloured_marks(rgb: bytes, width: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import warnings
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from xrayfast.data.images.bits import find_surround, has_other_sign
 from xrayfast.data.images.jpeg import MISSING_ROWS, lacks_last_rows, note_wrong_length
 from xrayfast.data.images.limits import MAX_PIXELS, require_enough_data, require_few_scans, require_sensible_size
-from xrayfast.data.images.notes import COLOURED_MARKS, describe_colours, has_coloured_marks
+from xrayfast.data.images.notes import COLOURED_MARKS, describe_colours, describe_compression, has_coloured_marks
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
@@ -36,6 +37,8 @@ _LEAST_STEP, _STEPS = 256, 256  # bytes of a JPEG that are decoded at once, and 
 
 _COARSE = 7400
 """The sum of the 64 steps that a JPEG rounds luminance by, at quality 25; in 7,801 radiographs it is 736 at most."""
+
+_LOSSLESS_WEBP, _WEBP_HEAD = b"VP8L", 64  # name of the chunk, and the bytes in which it is
 
 _SQUARE = 0.02  # share by which the resolutions of square pixels differ at most
 
@@ -65,6 +68,7 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
                 pixels = _to_gray(image, bits, notes)
                 if jpeg:
                     notes += note_wrong_length(jpeg)
+                notes += describe_compression(pixels.size / _lossy_bytes(jpeg or stream, file_format))
     except ReadError:
         raise
     except UnidentifiedImageError as error:
@@ -83,6 +87,15 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
     messages = {str(w.message) for w in caught if not issubclass(w.category, Image.DecompressionBombWarning)}
     notes += [f"Pillow: {message}" for message in sorted(messages)]
     return Radiograph(pixels, tuple(notes), file_format, mode, bits)
+
+
+def _lossy_bytes(stream: BinaryIO, file_format: str) -> float:
+    """The length of an image that is compressed with loss; infinity for others."""
+    if file_format not in ("JPEG", "WEBP"):
+        return float("inf")
+    stream.seek(0)
+    is_lossless = _LOSSLESS_WEBP in stream.read(_WEBP_HEAD) and file_format == "WEBP"
+    return float("inf") if is_lossless else stream.seek(0, os.SEEK_END)
 
 
 def gray_pixels(image: Image.Image) -> Pixels:

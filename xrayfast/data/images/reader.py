@@ -27,7 +27,7 @@ __all__ = [
     "read_bytes",
 ]  # fmt: skip
 
-READER_VERSION = 11
+READER_VERSION = 12
 """Increased when any image or its notes may come out differently: images cached by another version are not used."""
 
 _FORMAT_BY_SUFFIX = {
@@ -85,9 +85,11 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
     Colour DICOM and all other formats have no window.
 
     The notes say what was done, where little can be seen (one shade, nearly black or white, noise, a black or white
-    half), where an image looks damaged (lost or shifted lines, a wrong width, rows alike, few gray levels, values that
-    overflow, salt and pepper) or is no plain radiograph (several images in one, halves swapped, repeated or mirrored,
-    upside down, on its side, inverted, cut out as a circle, an edge map, a drawn grid or box, a test object).
+    half, three quarters dark or bright, a small part of a black image), where an image looks damaged (lost or shifted
+    lines, a wrong width, rows alike, few gray levels, values that overflow, salt and pepper, strong compression) or is
+    no plain radiograph (several images in one, halves swapped, repeated or mirrored, upside down, on its side, turned,
+    sheared, inverted, cut out as a circle, blacked out within, an edge map, a Fourier spectrum, a drawn grid, box or
+    text, equalized gray levels, a test object).
 
     Raises:
         ReadError: no regular file that can be opened, or one that is empty, truncated, damaged, over a limit of

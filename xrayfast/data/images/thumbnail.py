@@ -26,6 +26,7 @@ _OFFSETS = np.array([0, 0, 0.05, 0.41], np.float32)
 """Hundredths, of the left half in eight columns, above and below: the same at the right; and what is added."""
 
 _LEAST, _FRONTAL = -0.6, 0.2  # the latter of the second sum, which other objects brighter above than below lack
+_ONE_WIDE, _ONE_HIGH = 0.2, 0.85
 _SPREAD = 5  # gray levels, added to the spread of images without contrast
 _MARGIN, _INSIDE = (12, 243), 0.25  # gray levels between which pixels are; share of them in lines that are no margin
 
@@ -72,6 +73,16 @@ def describe_thumbnail(sample: npt.NDArray[np.int16], values: npt.NDArray[np.flo
     if min(one_of_two, one_of_three) < _LEAST:
         return SIDE_BY_SIDE.format("two" if one_of_two < one_of_three else "three")
     return ON_ITS_SIDE if standing < _LEAST else ""
+
+
+def is_one_strip(values: npt.NDArray[np.float32], spread: float, *, is_wide: bool) -> bool:
+    """Whether an image that is far from square looks like one radiograph, or a part of it, and not several in a row.
+
+    The arguments are those of `describe_thumbnail`. Of 400 radiographs stretched to twice their width all are one, of
+    400 pairs one is; of those stretched to twice their height 70 % are, of pairs one above the other 4 %.
+    """
+    sums = values @ _WEIGHTS / (spread + _SPREAD) + _OFFSETS
+    return bool(sums[2] > _ONE_WIDE if is_wide else sums[0] > _ONE_HIGH)
 
 
 def _without_margins(sample: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:

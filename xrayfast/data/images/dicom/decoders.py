@@ -29,6 +29,7 @@ _LOSSLESS_FRAME, _BASELINE_FRAMES = 0xC3, frozenset({0xC0, 0xC1, 0xC2})
 _END_OF_CODESTREAM = b"\xff\xd9"
 _MAX_PADDING = 64  # bytes after the end of a codestream
 _START_OF_JPEG_2000 = b"\xff\x4f\xff\x51"
+_JPEG_LS_NEAR_LOSSLESS = "1.2.840.10008.1.2.4.81"
 
 
 class StoredPixels(NamedTuple):
@@ -247,8 +248,13 @@ DECODERS: Mapping[str, Decoder] = {
     "1.2.840.10008.1.2.4.57": partial(decode_in_sandbox, codec="lossless"),  # JPEG Lossless
     "1.2.840.10008.1.2.4.70": partial(decode_in_sandbox, codec="lossless"),  # JPEG Lossless, first-order prediction
     "1.2.840.10008.1.2.4.80": partial(decode_in_sandbox, codec="jpeg-ls"),  # JPEG-LS Lossless
-    "1.2.840.10008.1.2.4.81": partial(decode_in_sandbox, codec="jpeg-ls"),  # JPEG-LS Near-Lossless
+    _JPEG_LS_NEAR_LOSSLESS: partial(decode_in_sandbox, codec="jpeg-ls"),
     "1.2.840.10008.1.2.4.90": decode_jpeg_2000,  # JPEG 2000 Lossless
     "1.2.840.10008.1.2.4.91": decode_jpeg_2000,  # JPEG 2000
 }
 """Transfer syntax UID to decoder: a file of any other syntax is refused by name."""
+
+LOSSY = frozenset(
+    {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", _JPEG_LS_NEAR_LOSSLESS, "1.2.840.10008.1.2.4.91"}
+)
+"""Those that are, or may be, compressed with loss."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from xrayfast.data.images.bits import Codes, find_surround, has_other_sign
-from xrayfast.data.images.dicom.decoders import StoredPixels, require_decoder
+from xrayfast.data.images.dicom.decoders import LOSSY, StoredPixels, require_decoder
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
 from xrayfast.data.images.dicom.layout import (
     COLOUR,
@@ -30,7 +30,7 @@ from xrayfast.data.images.dicom.lut import Values, read_lut
 from xrayfast.data.images.dicom.parse import open_dicom
 from xrayfast.data.images.dicom.windowing import WindowChoice, apply_window, read_voi_transforms
 from xrayfast.data.images.limits import require_sensible_size
-from xrayfast.data.images.notes import NO_RADIOGRAPH, describe_colours
+from xrayfast.data.images.notes import NO_RADIOGRAPH, describe_colours, describe_compression
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
@@ -42,7 +42,7 @@ _KEYWORDS = (
     *LAYOUT_KEYWORDS, "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "VOILUTSequence", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape",
     "PresentationLUTSequence", "SeriesDescription", "ImageType", "DocumentTitle", *_SPACINGS, "Modality",
-    "BodyPartExamined", "PresentationIntentType", "PatientOrientation",
+    "BodyPartExamined", "PresentationIntentType", "PatientOrientation", "LossyImageCompressionRatio",
     *(keyword + suffix for keyword in _PALETTE_KEYWORDS for suffix in ("Descriptor", "Data")),
 )  # fmt: skip
 
@@ -86,12 +86,16 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
             require_one_frame(file)
             decode = require_decoder(path, file.syntax)
             layout = read_layout(file)
-            stored = decode(file.pixel_data(layout.uncompressed_bytes, of_bytes=layout.allocated == 8), layout)
+            data = file.pixel_data(layout.uncompressed_bytes, of_bytes=layout.allocated == 8)
+            stored = decode(data, layout)
             if layout.photometric in COLOUR:
                 pixels, notes = _render_colour(stored, layout)
             else:
                 pixels, notes = _render_gray(file.elements, stored, layout, choice)
-            pixels, notes = _make_square(file.elements, pixels, [*notes, *_describe_header(file.elements)])
+            ratio = layout.uncompressed_bytes * layout.stored / layout.allocated / len(data)
+            ratios = [*_read_ratios(file.elements), *[ratio] * (file.syntax in LOSSY)]
+            notes += [*describe_compression(max(ratios, default=1)), *_describe_header(file.elements)]
+            pixels, notes = _make_square(file.elements, pixels, notes)
         except ReadError:
             raise
         except Exception as error:  # Decoders raise nearly any type on damaged files, and quote them.
@@ -100,6 +104,14 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
     if n_warnings := sum(warning.category is UserWarning for warning in caught):
         notes.append(f"pydicom: {n_warnings} warning{'s' if n_warnings > 1 else ''} on header values")
     return Radiograph(pixels, tuple(notes), "DICOM", layout.photometric, layout.stored)
+
+
+def _read_ratios(elements: Elements) -> list[float]:
+    """By how much the header says that the image was compressed; what it says in words is not needed to show it."""
+    try:
+        return elements.numbers("LossyImageCompressionRatio")
+    except ReadError:
+        return []
 
 
 def _describe_header(elements: Elements) -> list[str]:

@@ -28,6 +28,8 @@ GROUP_NAMES = {
     "border": "Border",
     "brightness": "Brightness",
     "histogram": "Histogram",
+    "texture": "Texture",
+    "notes": "Notes on reading",
     "view": "View",
     ALL: "All together",
 }
