@@ -20,7 +20,7 @@ def features(count=COUNT, seed=0, **columns):
         "bits": rng.choice([8, 12], count).tolist(),
         "mode": rng.choice(["L", "RGB"], count).tolist(),
         "format": rng.choice(["PNG", "JPEG"], count).tolist(),
-        "notes": [("nearly black",) * (number < 0.5) for number in rng.random(count)],
+        "notes": [("nearly black",) * int(number < 0.5) for number in rng.random(count)],
     }
     chance.update({name: list(values) for name, values in columns.items() if name in chance})
     facts = tuple(
@@ -55,7 +55,7 @@ def coin(count=COUNT, labels=1, seed=1, share=0.5):
         ("brightness", lambda y: {"brightness": np.column_stack([y + 0.1, np.zeros((COUNT, 6))])}),
         ("histogram", lambda y: {"histogram": np.column_stack([y, np.zeros((COUNT, 15))])}),
         ("texture", lambda y: {"texture": np.column_stack([y, np.zeros((COUNT, 3))])}),
-        ("notes", lambda y: {"notes": [("may lie on its side", "12 bits stored")[not one :] for one in y]}),
+        ("notes", lambda y: {"notes": [("may lie on its side", "12 bits stored")[int(not one) :] for one in y]}),
     ],
 )
 def test_a_planted_shortcut_is_found_where_it_is(group, plant):

@@ -165,7 +165,9 @@ def _noted(notes: Sequence[Sequence[str]]) -> Floats:
     """(N, K) one column of 0 and 1 per kind of note on reading that needs attention."""
     kinds = [set(map(generalize_note, filter(needs_attention, own))) for own in notes]
     distinct = sorted(set().union(*kinds))
-    return np.array([[kind in own for kind in distinct] for own in kinds], np.float64).reshape(len(kinds), -1)
+    return np.array([[kind in own for kind in distinct] for own in kinds], np.float64).reshape(
+        len(kinds), len(distinct)
+    )
 
 
 def _weighed(columns: Floats) -> Floats:

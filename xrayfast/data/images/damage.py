@@ -93,6 +93,15 @@ class _Sample:
         return steepest
 
     @cached_property
+    def plain_middle(self) -> tuple[int, float]:
+        """The commonest gray level of pixels in the middle that equal those beside them, and its share; 0 if few do."""
+        still = self.steepest[_MIDDLE] == 0
+        if np.count_nonzero(still) < _COVERED * still.size:
+            return 0, 0.0  # the usual case
+        counts = np.bincount(self.centre[_MIDDLE][still])
+        return int(counts.argmax()), float(counts.max()) / still.size
+
+    @cached_property
     def counts(self) -> npt.NDArray[np.intp]:
         """(256,) of the pixels by gray level."""
         return np.bincount(self.bytes[0].ravel(), minlength=256)
@@ -395,27 +404,18 @@ def _find_strip(sample: _Sample) -> str:
 
 
 def _find_box(sample: _Sample) -> str:
-    """3 % of the middle are of one gray level and fill four fifths of a box within the image, radiographs to 1 %; or a
-    tenth of it is, neither black nor white, radiographs to 6 %.
-    """
-    still = sample.steepest == 0
-    least = _COVERED * (3 * _SAMPLED // 5) ** 2
-    if np.count_nonzero(still[_MIDDLE]) < least:
+    """3 % of the middle are of one gray level and fill four fifths of a box within the image; radiographs to 1 %."""
+    level, share = sample.plain_middle
+    if share < _COVERED:
         return ""  # the usual case
-    counts = np.bincount(sample.centre[_MIDDLE][still[_MIDDLE]], minlength=1)
-    level, level_count = int(counts.argmax()), int(counts.max())
-    if level_count < least:
-        return ""
-    is_gray = _SHADED[0] < level < _SHADED[1] and level_count > _PLAIN_MIDDLE * still[_MIDDLE].size
-    otherwise = "a plain gray area in the middle, as where something is covered" if is_gray else ""
-    of_level = still & (sample.centre == level)
+    of_level = (sample.steepest == 0) & (sample.centre == level)
     rows, columns = (np.flatnonzero(of_level.any(axis=axis)) for axis in (1, 0))
     sides = [(side[0], side[-1] + 1) for side in (rows, columns)]
     if any(start == 0 or end == _SAMPLED for start, end in sides):
-        return otherwise
+        return ""
     box = of_level[slice(*sides[0]), slice(*sides[1])]
     if box.mean() <= _FILLED:
-        return otherwise
+        return ""
     return f"a plain box on {box.size / _SAMPLED**2:.0%} of the area, as where one is drawn or covers text"
 
 
@@ -617,6 +617,13 @@ def _ellipse() -> tuple[_Mask, tuple[_Mask, ...]]:
     return radius > _RIM[2], tuple(rim & (a * y > 0) & (b * x > 0) for a in (1, -1) for b in (1, -1))
 
 
+def _find_covered(sample: _Sample) -> str:
+    """A tenth of the middle is of one gray level, neither black nor white; radiographs to 6 %."""
+    level, share = sample.plain_middle
+    found = share > _PLAIN_MIDDLE and _SHADED[0] < level < _SHADED[1]
+    return "a plain gray area in the middle, as where something is covered" if found else ""
+
+
 def _find_text(sample: _Sample) -> str:
     """0.4 % of the pixels in the middle, radiographs to 0.13 %, are white beside far darker ones; or 3.5 %, radiographs
     to 2.5 %, black beside far brighter ones.
@@ -636,6 +643,6 @@ def _find_thumbnail(sample: _Sample) -> str:
 
 _OF_WHOLE = (
     _find_few_levels, _find_equalized, _find_panel, _find_regular_steps, _find_composed, _find_symmetry, _find_spectrum,
-    _find_circle, _find_outline, _find_text, _find_thumbnail,
+    _find_circle, _find_outline, _find_covered, _find_text, _find_thumbnail,
 )  # fmt: skip
 """Looked for in images without any other of these notes; of which the first is given."""

@@ -66,9 +66,8 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
                     # Read in small steps, the end of what was read is that of the last row that is claimed.
                     image.decodermaxblock = max(_LEAST_STEP, len(jpeg.getbuffer()) // _STEPS)
                 pixels = _to_gray(image, bits, notes)
-                if jpeg:
-                    notes += note_wrong_length(jpeg)
-                notes += describe_compression(pixels.size / _lossy_bytes(jpeg or stream, file_format))
+                wrong_length = note_wrong_length(jpeg) if jpeg else []
+                notes += wrong_length or describe_compression(pixels.size / _lossy_bytes(jpeg or stream, file_format))
     except ReadError:
         raise
     except UnidentifiedImageError as error:
