@@ -21,7 +21,7 @@ TURNS = {
     "rotated by 270": (lambda film: np.rot90(film, 3), [ON_ITS_SIDE]),
     "transposed": (np.transpose, [ON_ITS_SIDE]),
     "inverted": (lambda film: 255 - film, [MAY_BE_INVERTED]),
-    "darker": (lambda film: film // 2, []),
+    "darker": (lambda film: (0.7 * film).astype(np.uint8), []),
     "framed": (lambda film: np.pad(film, ((0, len(film) // 3), (0, 0))), []),
     "framed and flipped": (lambda film: np.pad(film[::-1], ((0, len(film) // 3), (0, 0))), [UPSIDE_DOWN]),
     "half of it": (lambda film: film * np.uint8(np.arange(len(film))[:, None] < len(film) // 2), ["lower half black"]),
