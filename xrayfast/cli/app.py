@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
@@ -32,9 +33,9 @@ _FOR_RANKS = ("fit", "cross-validate", "lr-find", "cache", "models")
 others each rank would do all of the work, and write the same files.
 """
 
-GC_THRESHOLDS = (100_000, 20, 20)
-"""For `gc.set_threshold`. With Python's own, garbage collection is a tenth of the time of importing torch and fastai,
-whose nearly a million objects live as long as the process.
+START_GC, GC_THRESHOLDS = (500_000, 20, 20), (100_000, 20, 20)
+"""For `gc.set_threshold`: until the first collection, and after it. With Python's own, garbage collection is a tenth of
+the time of importing torch and fastai, whose nearly a million objects live as long as the process.
 """
 
 
@@ -172,7 +173,11 @@ def _root(
 
 def main() -> None:
     """The entry point of `xrayfast` and `python -m xrayfast`."""
-    gc.set_threshold(*GC_THRESHOLDS)
+    gc.set_threshold(*START_GC)
+    gc.callbacks.append(_collect_from_now_on)
+    # matplotlib imports axes of three dimensions, in which nothing here is drawn, and does without where they are not.
+    sys.modules["mpl_toolkits.mplot3d"] = None  # type: ignore[assignment]
+    warnings.filterwarnings("ignore", "Unable to import Axes3D")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a pipe on Windows has 256 characters
     exit_codes: list[int] = []
@@ -183,6 +188,11 @@ def main() -> None:
         if isinstance(end.code, int):
             exit_codes.append(end.code)
         raise
+
+
+def _collect_from_now_on(phase: str, info: dict[str, int]) -> None:
+    gc.callbacks.remove(_collect_from_now_on)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _exit_at_once(exit_codes: list[int]) -> None:

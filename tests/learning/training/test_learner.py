@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 import re
+from functools import partial
 
 import pytest
 
@@ -34,6 +35,24 @@ def test_learner_and_dataloaders_are_typed_subclasses_of_fastai_s(learn):
     assert (learn.dls.size, learn.dls.bs, len(learn.dls.manifest)) == (32, 8, 36)
     assert type(learn.recorder) is EpochRecorder
     assert [type(callback).__name__ for callback in learn.cbs].count("Recorder") == 0
+
+
+class EveryEvent(Callback):
+    def __init__(self):
+        self.events = []
+
+    def __call__(self, event_name):
+        self.events.append(event_name)
+
+
+def test_an_event_reaches_a_callback_with_a_method_of_its_class_of_itself_or_for_all_events(learn):
+    called, own, quiet, every = [], Callback(), Callback(), EveryEvent()
+    own.after_step, quiet.run = partial(called.append, "own"), False
+    with learn.added_cbs([own, quiet, every]):
+        learn("after_step")
+        learn(["before_step", "after_fit"])
+    assert called == ["own"] and every.events == ["after_step", "before_step", "after_fit"]
+    assert quiet.run, "fastai lets it run again in the next fit"
 
 
 def test_a_head_of_a_weight_file_that_is_not_used_is_named(learn, tmp_path):

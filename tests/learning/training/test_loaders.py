@@ -1,6 +1,7 @@
 """The DataLoaders: right pixels, right targets, whole lungs, plain fastai."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,15 @@ from PIL import Image
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError
-from xrayfast.learning.fastai_api import CategoryBlock, DataBlock, DataLoaders, PILImageBW, TensorImageBW, TfmdDL
+from xrayfast.learning.fastai_api import (
+    CategoryBlock,
+    DataBlock,
+    DataLoaders,
+    PILImageBW,
+    TensorCategory,
+    TensorImageBW,
+    TfmdDL,
+)
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training import loaders
 from xrayfast.learning.training.loaders import ChestAugmentation, RadiographDL, target_table, torch_device
@@ -127,6 +136,20 @@ def augmented(images, seed):
         pipeline = Pipeline([ChestAugmentation()])
         pipeline.split_idx = 0
         return torch.Tensor(pipeline(images))
+
+
+def test_our_batch_transforms_give_what_fastai_s_pipeline_of_them_gives(dls):
+    pixels = torch.randint(0, 256, (4, 1, 48, 48), dtype=torch.uint8)
+    batch = (TensorImageBW(pixels), TensorCategory(torch.arange(4) % 2))
+    for loader in (dls.train, dls.valid):
+        results = []
+        for call in (loader.after_batch, partial(Pipeline.__call__, loader.after_batch)):
+            with isolated_rng(0, "pipeline"):
+                results.append(call(batch))
+        for found, expected in zip(*results, strict=True):
+            assert type(found) is type(expected)
+            assert torch.equal(found, expected)
+    assert not torch.equal(dls.train.after_batch(batch)[0], results[0][0]), "only training is augmented"
 
 
 def test_augmentation_never_flips_and_cuts_nothing_off():

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from xrayfast.errors import ConfigError, WriteError
 from xrayfast.reporting.case import Case
 from xrayfast.reporting.figures import encoding, top_losses
+from xrayfast.reporting.figures.layout import message_figure
 from xrayfast.reporting.figures.matrices import confusion_figure
 
 
@@ -45,6 +46,14 @@ def test_what_is_beside_a_figure_is_drawn_too():
     assert 5 * encoding.DPI < width < 8 * encoding.DPI and 3 * encoding.DPI < height < 5 * encoding.DPI
     figure.clear()
     assert encoding.rasterize(figure).getextrema()[-1] == (0, 0)
+
+
+def test_a_figure_that_was_drawn_keeps_no_pixels_and_is_drawn_alike_again():
+    figure = message_figure("No images")
+    canvas, first = figure.canvas, encoding.rasterize(figure)
+    assert figure.canvas is canvas
+    assert figure.texts[0]._renderer.width == 1, "as large as the drawing"
+    assert encoding.rasterize(figure) == first
 
 
 def test_save_replaces_the_file_and_leaves_nothing_else(tmp_path):

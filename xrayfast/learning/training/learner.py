@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from inspect import signature
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -212,6 +213,17 @@ class RadiographLearner(Learner):
         if others or not (self.fitting and self.is_torchvision) or getattr(self.dl, "own", None) is not None:
             return None
         return self.graphs.find(self.model, images)
+
+    def __call__(self, event_name: str | Iterable[str]) -> None:
+        """fastai's, for the callbacks that have a method for the event: it looks for one in all of them, then in the
+        learner and in the network, which takes longer in each batch than what the callbacks do.
+        """
+        for event in [event_name] if isinstance(event_name, str) else event_name:
+            for callback in sorted(self.cbs, key=attrgetter("order")):
+                kind = type(callback)
+                has_method = hasattr(kind, event) or event in vars(callback) or kind.__call__ is not Callback.__call__
+                if has_method or event == "after_fit":  # after which each callback runs again
+                    callback(event)
 
     def all_batches(self) -> None:
         """fastai's; of an epoch that goes on, batches have the numbers that they have in the whole epoch."""

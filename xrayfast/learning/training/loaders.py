@@ -39,7 +39,7 @@ from xrayfast.errors import ConfigError, ReadError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import STOP_SIGNALS, end_by_parent_alone, leave_signals_to_parent
-from xrayfast.learning.augment import DEFAULT, denormalize, draws_of_view, normalize, random_draws
+from xrayfast.learning.augment import DEFAULT, denormalize, draws_of_view, normalize, random_draws, shrink
 from xrayfast.learning.augment import augment as vary
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.device_data import DEVICE_SHARE, DeviceFeed, Placement, contains_files, place_images
@@ -144,11 +144,14 @@ class ChestAugmentation(Transform):
 
     def encodes(self, images: TensorImageBW) -> TensorImageBW:
         """(N, 1, H, W) in [0, 1] to the same."""
-        batch = images.as_subclass(Tensor)
-        draws = None if self.view is None else draws_of_view(batch, *self.view())
+        return TensorImageBW(self.vary(images.as_subclass(Tensor)))
+
+    def vary(self, images: Tensor) -> Tensor:
+        """The same of a plain tensor."""
+        draws = None if self.view is None else draws_of_view(images, *self.view())
         if draws is None and self.own is not None:
             draws = self.own.take(random_draws(self.own.total).T).T
-        return TensorImageBW(vary(batch, draws, self.ranges))
+        return vary(images, draws, self.ranges)
 
 
 class OwnAugmentation(Transform):
@@ -221,8 +224,31 @@ KNOWN_TRANSFORMS = (ToTensor, ChestAugmentation, OwnAugmentation, *BATCH_TRANSFO
 """All transforms of `dataloaders`; others are the user's own."""
 
 
+_OF_TENSORS: dict[type[Transform], Callable[[Any, Tensor], Tensor]] = {
+    IntToFloatTensor: lambda transform, images: images.float().div_(transform.div),
+    Shrink: lambda transform, images: shrink(images, transform.side),
+    ChestAugmentation: ChestAugmentation.vary,
+    Normalization: lambda transform, images: normalize(images),
+}
+"""What our batch transforms compute, of plain tensors."""
+
+
 class _OpenPipeline(Pipeline):
     """fastai's, to which functions can be added too."""
+
+    def __call__(self, batch: Any) -> Any:
+        """Fastai's. For each transform that looks for a method by the types in the batch, which takes as long as
+        augmentation on a GPU; where all are ours, images are plain tensors from the first to the last.
+        """
+        functions = [_OF_TENSORS.get(type(transform)) for transform in self.fs]
+        ours = bool(functions) and None not in functions and type(self.fs[-1]) is Normalization
+        if not (ours and type(batch) is tuple and type(batch[0]) is TensorImageBW):
+            return super().__call__(batch)
+        images = batch[0].as_subclass(Tensor)
+        for transform, function in zip(self.fs, functions, strict=True):
+            if function is not None and transform.split_idx in (None, self.split_idx):
+                images = function(transform, images)
+        return (images.as_subclass(TensorImage), *batch[1:])
 
     def add(self, ts: Any, items: Any = None, train_setup: bool = False) -> None:
         """Add transforms, or functions as such."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
@@ -50,6 +51,7 @@ def rasterize_without_foot(figure: Figure, foot: float) -> tuple[Image.Image, Im
 def _draw(figure: Figure, transparent: bool) -> tuple[Image.Image, int]:
     """The pixels of a figure and of some inches around it, and how many inches."""
     background: dict[str, Any] = {"transparent": True} if transparent else {"facecolor": "none"}
+    shown_on, canvas = figure.canvas, FigureCanvasAgg(figure)
     for around in (1, 4, 16):  # some legends are outside of their figure
         width, height = (round(side * DPI) + 2 * around * DPI for side in figure.get_size_inches())
         # Half a pixel more, since matplotlib rounds down.
@@ -59,6 +61,9 @@ def _draw(figure: Figure, transparent: bool) -> tuple[Image.Image, int]:
         left, top, right, bottom = image.getbbox() or (1, 1, 1, 1)
         if left > 0 and top > 0 and right < width and bottom < height:
             break
+    figure.set_canvas(shown_on)
+    # The texts of a figure keep what they were last drawn with, and that keeps all pixels.
+    canvas.renderer.__init__(1, 1, DPI)
     return image, around
 
 
