@@ -142,6 +142,7 @@ def test_our_batch_transforms_give_what_fastai_s_pipeline_of_them_gives(dls):
     pixels = torch.randint(0, 256, (4, 1, 48, 48), dtype=torch.uint8)
     batch = (TensorImageBW(pixels), TensorCategory(torch.arange(4) % 2))
     for loader in (dls.train, dls.valid):
+        loader.before_iter()  # tells them of which split images are
         results = []
         for call in (loader.after_batch, partial(Pipeline.__call__, loader.after_batch)):
             with isolated_rng(0, "pipeline"):
