@@ -8,6 +8,9 @@ SEED = int(os.environ.get("XRAYFAST_FAULTS_SEED", "0"))
 SECONDS = float(os.environ.get("XRAYFAST_FAULTS_SECONDS", "600"))
 """Of each part; 0 for no limit."""
 
+HANG = 3600.0
+"""Seconds after which a command hangs. What is to be quick is measured in CPU time, which load leaves as it is."""
+
 COUNTS: list[str] = []
 """What the parts that are done have to say, for the line at the end."""
 

@@ -8,7 +8,7 @@ import pytest
 
 import xrayfast as xf
 from tests.data.images.test_hostile import children
-from tests.faults.campaign import SEED, conclude, rounds, size_of
+from tests.faults.campaign import HANG, SEED, conclude, rounds, size_of
 from xrayfast.errors import XrayfastError
 
 TABLES, IMAGES = size_of("tables", 1000), size_of("images", 30_000)
@@ -96,7 +96,7 @@ def test_a_damaged_image_is_read_or_refused(tmp_path):
     for batch in rounds(-(-IMAGES // BATCH)):
         count = min(BATCH, IMAGES - done)
         try:
-            children(tmp_path, first=10_000_000 * (SEED + 1) + batch * BATCH, count=count, timeout=600)
+            children(tmp_path, first=10_000_000 * (SEED + 1) + batch * BATCH, count=count, timeout=HANG)
         except AssertionError as error:
             wrong.append(str(error))
         done += count

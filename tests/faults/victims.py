@@ -1,5 +1,6 @@
 """Commands in processes that tests kill, forked from a server that has imported everything: each starts at once."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -11,6 +12,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
+
+from tests.faults.campaign import HANG
 
 
 class Victims:
@@ -40,22 +43,21 @@ class Victims:
         process.start()
         return process
 
-    def run(self, name: str, *words: object, seconds: float = 120) -> tuple[int, str]:
+    def run(self, name: str, *words: object) -> tuple[int, str]:
         """Exit code (negative: the signal) and output of a command that is left alone."""
-        process = self.start(name, *words)
-        return self.end(process, name, seconds)
+        return self.end(self.start(name, *words), name)
 
     def strike(
         self, name: str, number: int, after: float, *words: object, children: bool = False
     ) -> tuple[int, str, bool]:
-        """Send a signal to a command, or to its child processes too, after some seconds; its exit code, its output, and
-        whether it still ran then.
+        """Send a signal to a command, or its child processes too, after some seconds of CPU time, the same on a busy
+        machine; its exit code, its output, and whether it still ran then.
         """
         (self.folder / f"{name}.txt").unlink(missing_ok=True)
         process = self.start(name, *words)
         while not (self.folder / f"{name}.txt").exists():
             time.sleep(0.005)
-        process.join(after)
+        cpu_seconds(process, after)
         running = process.is_alive()
         struck = psutil.Process(process.pid).children(recursive=True) if children and running else []
         for pid in [process.pid or 0, *(child.pid for child in struck)]:
@@ -63,15 +65,25 @@ class Victims:
                 os.kill(pid, number)
         return *self.end(process, name), running
 
-    def end(self, process: BaseProcess, name: str, seconds: float = 120) -> tuple[int, str]:
-        """Wait for a process; one that takes too long is killed, and its exit code is that of the alarm."""
-        process.join(seconds)
+    def end(self, process: BaseProcess, name: str) -> tuple[int, str]:
+        """Wait for a process; one that hangs is killed, and its exit code is that of the alarm."""
+        process.join(HANG)
         hangs = process.is_alive()
         if hangs:
             process.kill()
             process.join()
         output = (self.folder / f"{name}.txt").read_text(errors="replace")
         return -signal.SIGALRM if hangs else process.exitcode or 0, output
+
+
+def cpu_seconds(process: BaseProcess, limit: float = math.inf) -> float:
+    """Wait until a process ends, hangs, or has used that much CPU time with its child processes; what it had used."""
+    used, victim, end = 0.0, psutil.Process(process.pid), time.monotonic() + HANG
+    while process.is_alive() and used < limit and time.monotonic() < end:
+        with suppress(psutil.NoSuchProcess):  # one that ends just now
+            used = sum(sum(one.cpu_times()[:4]) for one in [victim, *victim.children(recursive=True)])
+        process.join(0.01)
+    return used
 
 
 def _run(folder: str, name: str, words: list[str], prepare: Callable[[], None] | None) -> None:
@@ -91,8 +103,9 @@ def _run(folder: str, name: str, words: list[str], prepare: Callable[[], None] |
 
 
 def timed(victims: Victims, name: str, *words: object) -> float:
-    """Seconds that a command takes which must succeed."""
-    start = time.monotonic()
-    code, output = victims.run(name, *words)
+    """Seconds of CPU time of a command which must succeed."""
+    process = victims.start(name, *words)
+    seconds = cpu_seconds(process)
+    code, output = victims.end(process, name)
     assert code == 0, output
-    return time.monotonic() - start
+    return seconds
