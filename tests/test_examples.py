@@ -82,16 +82,16 @@ def test_the_grid_trains_what_is_not_there_resumes_what_was_killed_and_keeps_the
         """After the second run's first epoch, and without a word to run.json, as kill -9 does it."""
         if name == DENSE:
             return fit(*arguments, name=name, **options)
-        from xrayfast.workflows.steps.training import Training
+        from xrayfast.workflows.steps import training
 
-        save_epoch = Training._save_epoch
+        publish = training.publish_epochs
 
-        def save_and_die(training, improved):
-            save_epoch(training, improved)
+        def publish_and_die(run, rows):
+            publish(run, rows)
             raise SystemExit("killed")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Training, "_save_epoch", save_and_die)
+            patch.setattr(training, "publish_epochs", publish_and_die)
             return fit(*arguments, name=name, **options)
 
     with monkeypatch.context() as patch:

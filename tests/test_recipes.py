@@ -37,10 +37,10 @@ def test_two_recipes_are_trained_once(script, data_dir, tmp_path, monkeypatch, c
         "none",
     ]
     words += ["--device", "cpu", "--batch-size", "8", "--out", str(out), "--scratch", str(tmp_path)]
-    run([*words, "--recipes", "bn inference,fastai"])
+    run([*words, "--recipes", "0.6 + bn inference,fastai"])
     first = out.read_text()
     ours, theirs = map(json.loads, first.splitlines())
-    assert [ours["recipe"], theirs["recipe"]] == ["bn inference", "fastai"]
+    assert [ours["recipe"], theirs["recipe"]] == ["0.6 + bn inference", "fastai"]
     assert len(ours["valid"]["right"]) == len(theirs["valid"]["right"]) == 7  # of the same fold
     for row in (ours, theirs):
         phases, accuracies = ([epoch[name] for epoch in row["history"]] for name in ("phase", "accuracy"))
@@ -55,10 +55,10 @@ def test_two_recipes_are_trained_once(script, data_dir, tmp_path, monkeypatch, c
         assert row["valid"]["auroc"] == pytest.approx(kept["auroc"], abs=1e-4)
     assert not [path for path in tmp_path.iterdir() if path != out]  # runs are removed
     capsys.readouterr()
-    run([*words, "--recipes", "bn inference,fastai"])
+    run([*words, "--recipes", "0.6 + bn inference,fastai"])
     assert (out.read_text(), capsys.readouterr().out) == (first, "")
     script("table")["main"]([str(out), "--reference", "fastai"])
-    assert "| bn inference | 1 |" in capsys.readouterr().out
+    assert "| 0.6 + bn inference | 1 |" in capsys.readouterr().out
 
 
 def row(recipe, fold, seed, right, fall=0.0):
