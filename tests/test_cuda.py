@@ -16,6 +16,7 @@ from xrayfast.errors import Interrupted
 from xrayfast.learning.distributed.rows import split_rows
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.training.checkpoint import TensorCopies
 from xrayfast.workflows.steps import training
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -67,6 +68,26 @@ def test_what_is_copied_without_waiting_is_whole(data):
             kept.append(pixels.as_subclass(torch.Tensor).clone())
         found = torch.cat(kept)[:, 0].cpu().numpy()
         assert (found == dls.images.batch([paths[i] for i in order])).all()
+
+
+def test_copies_for_a_checkpoint_wait_for_nothing_and_are_of_their_moment():
+    """They are taken behind much work on the device, and the tensors change at once."""
+    copies, work = TensorCopies(torch.device("cuda")), torch.randn(4096, 4096, device="cuda")
+    of = [torch.zeros(n, 3, 4, 4, device="cuda").to(memory_format=torch.channels_last) for n in range(1, 200)]
+    of += [torch.zeros((), dtype=torch.long, device="cuda") for _ in range(20)]
+    copies.take(of)  # buffers are made once
+    for round_ in range(1, 4):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(20):
+                work = (work @ work).clamp(-1, 1)
+            torch._foreach_add_(of, 1)
+            copies.take(of)
+            torch._foreach_mul_(of, -1)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert all((t == round_).all() and t.device.type == "cpu" for t in copies.fetch())
+        torch._foreach_mul_(of, -1)
 
 
 class RefuseToWait(Callback):

@@ -7,8 +7,8 @@ import xrayfast as xf
 from tests.conftest import SMALL, StopAfter, record_writers
 from xrayfast.errors import Interrupted, WriteError
 from xrayfast.learning import device_data
-from xrayfast.learning.training import frozen_features
-from xrayfast.learning.training.checkpoint import Snapshot
+from xrayfast.learning.training import checkpoint, frozen_features
+from xrayfast.learning.training.checkpoint import Snapshot, TensorCopies
 from xrayfast.learning.training.history import History
 from xrayfast.workflows.steps import training
 
@@ -56,7 +56,7 @@ def test_it_resumes_to_the_same_numbers(data, usual, tmp_path):
 
 
 def test_checkpoints_that_a_thread_writes_are_those_of_a_run_that_waits(data, usual, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "writes_in_thread", lambda device: True)
+    monkeypatch.setattr(checkpoint, "writes_in_thread", lambda device: True)
     wrote = record_writers(monkeypatch)
     with pytest.raises(Interrupted):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(13), **OPTIONS)
@@ -67,7 +67,7 @@ def test_checkpoints_that_a_thread_writes_are_those_of_a_run_that_waits(data, us
 
 
 def test_a_checkpoint_that_a_thread_cannot_write_ends_training(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "writes_in_thread", lambda device: True)
+    monkeypatch.setattr(checkpoint, "writes_in_thread", lambda device: True)
     epochs = []
 
     def full(folder, snapshot, best):
@@ -87,7 +87,8 @@ def test_a_snapshot_stays_as_it_was_while_training_goes_on(data):
         learn.fit(1)
         learn.average.others = {name: t.detach().clone() for name, t in learn.model.named_parameters()}
         history = History([{"epoch": 1}], 1)
-        taken = {copy: Snapshot.of(learn, history, copy=copy) for copy in (True, False)}
+        ways = {True: TensorCopies(torch.device("cpu")), False: None}
+        taken = {copy: Snapshot.of(learn, history, copies=copies) for copy, copies in ways.items()}
         before = {f: {k: t.clone() for k, t in of.items()} for f, of in taken[False].tensors.items()}
         history.rows.append({"epoch": 2})
         with torch.no_grad():
@@ -96,8 +97,9 @@ def test_a_snapshot_stays_as_it_was_while_training_goes_on(data):
             for entry in learn.opt.state_dict()["state"]:
                 [value.add_(1) for value in entry.values() if isinstance(value, torch.Tensor)]
     assert taken[True].rows == [{"epoch": 1}]
+    copied = taken[True].on_cpu()
     for file, tensors in before.items():
-        assert tensors and all(torch.equal(taken[True].tensors[file][name], t) for name, t in tensors.items())
+        assert tensors and all(torch.equal(copied[file][name], t) for name, t in tensors.items())
         assert not any(torch.equal(taken[False].tensors[file][name], t) for name, t in tensors.items()), file
 
 

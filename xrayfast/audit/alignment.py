@@ -12,11 +12,14 @@ either image is black or white nothing is left to compare, and those places are 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from xrayfast.cpus import cpu_count
 
 Floats32: TypeAlias = npt.NDArray[np.float32]
 
@@ -27,7 +30,8 @@ _BLACK, _WHITE = 4.0, 251.0  # values beyond are clipped
 _LEAST_AREA = 0.25  # of the image must be left to compare
 _HOPELESS, _HOPELESS_FINE = 0.86, 0.8  # pairs below these after a step are dropped: more steps never lift them to 0.96
 _SIGMA_ALIGN, _SIGMA_FINE = 1.25, 1.875  # of the neighbourhoods, in pixels
-_BLOCK = 64  # pairs at a time, which stay in the processor's cache
+_BLOCK = 64  # pairs or images at a time, which stay in the processor's cache
+_THREADS = 8  # at most; each takes 10 MB
 
 
 def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Floats32:
@@ -48,12 +52,25 @@ def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uin
 
 
 def _in_blocks(align: Callable[..., tuple[Floats32, Floats32]], *pairs: npt.NDArray[Any]) -> tuple[Floats32, Floats32]:
-    """Align all pairs, some at a time: correlations (P,) and places (P, 4)."""
-    correlation, place = np.zeros(len(pairs[0]), np.float32), np.zeros((len(pairs[0]), 4), np.float32)
-    for start in range(0, len(pairs[0]), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        correlation[block], place[block] = align(*(values[block].astype(np.float32) for values in pairs))
-    return correlation, place
+    """Align all pairs: correlations (P,) and places (P, 4)."""
+    found = in_blocks(
+        lambda *block: np.column_stack(align(*(values.astype(np.float32) for values in block))), 5, *pairs
+    )
+    return found[:, 0], found[:, 1:]
+
+
+def in_blocks(function: Callable[..., Floats32], columns: int, *arrays: npt.NDArray[Any]) -> Floats32:
+    """What a function computes of (N, ...) arrays, (N, columns), some rows at a time in several threads: numpy holds
+    Python's lock for a small part of the time.
+    """
+    result = np.empty((len(arrays[0]), columns), np.float32)
+
+    def fill(start: int) -> None:
+        result[start : start + _BLOCK] = function(*(array[start : start + _BLOCK] for array in arrays))
+
+    with ThreadPoolExecutor(min(cpu_count(), _THREADS), thread_name_prefix="thumbnails") as pool:
+        list(pool.map(fill, range(0, len(result), _BLOCK)))
+    return result
 
 
 def _align_coarse(a: Floats32, b: Floats32) -> tuple[Floats32, Floats32]:
@@ -185,8 +202,12 @@ def _sampling(place: Floats32, side: int) -> tuple[Floats32, Floats32, Floats32,
     """(P, n, n) weights that interpolate along y and x; (P, n) where each row and column is taken from, in pixels."""
     stretch, shift = 1 + place[:, ::2, None], place[:, 1::2, None]
     at: Floats32 = (stretch * _grid(side) + shift + 1) * (side / 2) - 0.5
-    inside = np.clip(at, 0, side - 1)[:, :, :, None]
-    along: Floats32 = np.maximum(0, 1 - np.abs(inside - np.arange(side, dtype=np.float32)))
+    inside = np.clip(at, 0, side - 1)
+    before = np.minimum(inside.astype(np.intp), side - 2)[:, :, :, None]  # two weights of each row are not 0
+    along: Floats32 = np.zeros((*at.shape, side), np.float32)
+    ahead = inside[:, :, :, None] - before.astype(np.float32)
+    np.put_along_axis(along, before, 1 - ahead, -1)
+    np.put_along_axis(along, before + 1, ahead, -1)
     return along[:, 1], along[:, 0], at[:, 1], at[:, 0]
 
 

@@ -112,7 +112,7 @@ def _texture(image: Pixels) -> Floats32:
 
 def _brightness(image: Pixels) -> tuple[Floats32, Floats32]:
     """Mean, standard deviation and percentiles; and the histogram. Both from counts of the 256 values."""
-    shares = np.bincount(image.ravel(), minlength=256) / image.size
+    shares = np.array(Image.fromarray(np.ascontiguousarray(image)).histogram()) / image.size
     mean = float(shares @ _LEVELS)
     deviation = float(shares @ (_LEVELS - mean) ** 2) ** 0.5
     percentiles = _LEVELS[np.searchsorted(shares.cumsum(), _PERCENTILES)]

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.audit.alignment import Floats32, halve, normalize_contrast, warp
+from xrayfast.audit.alignment import Floats32, halve, in_blocks, normalize_contrast, warp
 from xrayfast.audit.nearest import nearest_neighbours
 
 Pairs: TypeAlias = npt.NDArray[np.int64]
@@ -63,7 +63,7 @@ def candidates(
 def _projection(thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.integer], rng: np.random.Generator) -> Floats32:
     """(features, dimensions): the directions of most variance between images, relative to that between crops."""
     sample = thumbs[rows[rng.permutation(len(rows))[:_SAMPLE]]]
-    crops = [_flatten(_crop(sample, rng)) - _flatten(_crop(sample, rng)) for _ in range(-(-_CROPPED // len(sample)))]
+    crops = [_crop(sample, rng) - _crop(sample, rng) for _ in range(-(-_CROPPED // len(sample)))]
     changes = np.concatenate(crops).astype(np.float64)
     within = changes.T @ changes / (2 * len(changes))
     within += np.eye(len(within)) * (_RIDGE * np.trace(within) / len(within) + 1e-9)
@@ -86,7 +86,8 @@ def _flatten(thumbs: npt.NDArray[np.uint8] | Floats32) -> Floats32:
 
 
 def _crop(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats32:
-    """Each without a random margin of up to 5 % at each edge."""
+    """`_flatten` of each without a random margin of up to 5 % at each edge."""
     left, right, top, bottom = rng.uniform(0, _CROP, (4, len(thumbs))).astype(np.float32)
     place = np.stack([-(left + right), left - right, -(top + bottom), top - bottom], 1)
-    return warp(thumbs.astype(np.float32), place)
+    columns = thumbs.shape[1] * thumbs.shape[2] // 4
+    return in_blocks(lambda x, at: _flatten(warp(x.astype(np.float32), at)), columns, thumbs, place)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ STATE, BATCHES = "state.json", "batches.csv"
 
 _FLAGS = frozenset({"do_wd", "force_train"})
 """What fastai's optimizers keep per parameter besides the state that their steps change."""
+
+_ALIGNMENT = 64  # bytes, a multiple of each type's size
 
 
 @dataclass(frozen=True)
@@ -152,25 +154,30 @@ class Snapshot:
     """What a checkpoint is written from.
 
     Attributes:
-        tensors: of each file but the best weights'.
+        tensors: of each file but the best weights'; those of training, or copies of them.
         rows: of the finished epochs.
         state: of `state.json`.
         batches: of the finished epochs.
-        copied: of tensors that were copied on CUDA, the event after which they are complete; else None.
+        copies: where the tensors are copies, what fetches them; else None.
     """
 
     tensors: dict[str, dict[str, Tensor]]
     rows: list[Row]
     state: dict[str, Any]
     batches: pd.DataFrame
-    copied: Any
+    copies: TensorCopies | None
 
     @classmethod
     def of(
-        cls, learn: RadiographLearner, history: History, position: Position | None = None, *, copy: bool
+        cls,
+        learn: RadiographLearner,
+        history: History,
+        position: Position | None = None,
+        *,
+        copies: TensorCopies | None = None,
     ) -> Snapshot:
-        """The state of training, at the end of an epoch or within one; a copy on its device where training is to go on
-        before it is written.
+        """The state of training, at the end of an epoch or within one; copied where training is to go on before it is
+        written.
         """
         average, scalars, optimizer = learn.average, list[dict[str, Any]](), dict[str, Tensor]()
         for i, entry in enumerate(learn.opt.state_dict()["state"]):
@@ -189,22 +196,79 @@ class Snapshot:
         if position is not None:
             tensors[POSITION] = dict(position.tensors)
             state |= {"batches": position.batches, "epoch_seconds": position.seconds}
-        copied = None
-        if copy:
-            tensors = {file: {name: t.detach().clone() for name, t in of.items()} for file, of in tensors.items()}
-            if learn.dls.device.type == "cuda":
-                copied = torch.cuda.current_stream(learn.dls.device).record_event()
-        return cls(tensors, rows, state, history.batches, copied)
+        if copies is not None:
+            tensors = _renewed(tensors, copies.take([t for of in tensors.values() for t in of.values()]))
+        return cls(tensors, rows, state, history.batches, copies)
 
     def on_cpu(self) -> dict[str, dict[str, Tensor]]:
         """The tensors on the CPU; copies are fetched beside what the device computes."""
-        if self.copied is None:
+        if self.copies is None:
             return self.tensors  # each is fetched as it is written
-        device = next(iter(self.tensors[OPTIMIZER].values()), next(iter(self.tensors[MODEL].values()))).device
-        stream = torch.cuda.Stream(device)
-        stream.wait_event(self.copied)
+        return _renewed(self.tensors, self.copies.fetch())
+
+
+def _renewed(files: dict[str, dict[str, Tensor]], tensors: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Other tensors under the same names."""
+    following = iter(tensors)
+    return {file: {name: next(following) for name in of} for file, of in files.items()}
+
+
+class TensorCopies:
+    """Copies of tensors, taken on the device in a few launches and fetched from it with one wait.
+
+    All lie in one piece of its memory, and are fetched into one of the CPU's. Both are kept: taking copies overwrites
+    those taken before.
+
+    Args:
+        device: of the copies.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self._layout = device, list[tuple[torch.dtype, torch.Size, tuple[int, ...]]]()
+        self._pieces, self._copies, self._fetched = list[Tensor](), list[Tensor](), list[Tensor]()
+        self._taken: Any = None  # on CUDA, the event after which the copies are complete
+
+    def take(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Copies of these tensors, in the order of their values in memory, without waiting for the device."""
+        layout = [(t.dtype, t.shape, t.stride()) for t in tensors]
+        if layout != self._layout:
+            self._allocate(tensors)
+            self._layout = layout
+        of_kind: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
+        for copy, tensor in zip(self._copies, tensors, strict=True):
+            into, origins = of_kind.setdefault((tensor.device, tensor.dtype), ([], []))
+            into.append(copy)
+            origins.append(tensor.detach())
+        for into, origins in of_kind.values():  # those of several types would be copied one by one
+            torch._foreach_copy_(into, origins)
+        if self.device.type == "cuda":
+            self._taken = torch.cuda.current_stream(self.device).record_event()
+        return self._copies
+
+    def fetch(self) -> list[Tensor]:
+        """The copies on the CPU, valid until others are fetched. Only the calling thread waits."""
+        there, here = self._pieces
+        if self._taken is None:
+            here.copy_(there)
+            return self._fetched
+        stream, fetched = torch.cuda.Stream(self.device), torch.cuda.Event(blocking=True)
+        stream.wait_event(self._taken)
         with torch.cuda.stream(stream):
-            return {file: {name: t.cpu() for name, t in of.items()} for file, of in self.tensors.items()}
+            here.copy_(there, non_blocking=True)
+            fetched.record(stream)
+        fetched.synchronize()
+        return self._fetched
+
+    def _allocate(self, tensors: Sequence[Tensor]) -> None:
+        self._pieces, self._copies, self._fetched = [], [], []  # frees those before, first
+        sizes = [-(-t.numel() * t.element_size() // _ALIGNMENT) * _ALIGNMENT for t in tensors]
+        there = torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
+        here = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        for tensor, *parts in zip(tensors, there.split(sizes), here.split(sizes), strict=True):
+            strides = torch.empty_like(tensor, device="meta").stride()
+            for part, views in zip(parts, (self._copies, self._fetched), strict=True):
+                views.append(part.view(tensor.dtype).as_strided(tensor.shape, strides))
+        self._pieces = [there, here]
 
 
 class CheckpointWriter:
@@ -213,18 +277,21 @@ class CheckpointWriter:
     As a context manager it waits for the last one at the end. What fails in the thread is raised by the next call.
 
     Args:
-        in_thread: whether in a thread.
+        device: of the network.
+
+    Attributes:
+        copies: what checkpoints are written from in a thread, free again after `finish`; None without a thread.
     """
 
-    def __init__(self, in_thread: bool) -> None:
-        self.in_thread = in_thread
+    def __init__(self, device: torch.device) -> None:
+        self.copies = TensorCopies(device) if writes_in_thread(device) else None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
     def write(self, function: Callable[[], None]) -> None:
         """Call a function that writes one, after the one before."""
         self.finish()
-        if self.in_thread:
+        if self.copies is not None:
             self._writing = self._pool.submit(function)
         else:
             function()

@@ -29,7 +29,6 @@ from xrayfast.learning.training.checkpoint import (
     Snapshot,
     save_checkpoint,
     saved_place,
-    writes_in_thread,
 )
 from xrayfast.learning.training.frozen_features import (
     MEMORY_BYTES,
@@ -205,7 +204,7 @@ class Training:
             StoppedTraining: `interrupted` returned True, or a signal stopped it at once.
         """
         try:
-            with CheckpointWriter(writes_in_thread(self.learn.dls.device)) as writer:
+            with CheckpointWriter(self.learn.dls.device) as writer:
                 self._run_phases(writer)
         except StoppedTraining:
             raise
@@ -346,7 +345,8 @@ class Training:
         """Save the checkpoint, and then what the run has of it; on rank zero only."""
         if not self.world.is_rank_zero:
             return
-        snapshot = Snapshot.of(self.learn, self.history, position, copy=writer.in_thread)
+        writer.finish()
+        snapshot = Snapshot.of(self.learn, self.history, position, copies=writer.copies)
 
         def write() -> None:
             save_checkpoint(self.run.checkpoint, snapshot, None if improved else self.run.new_model_path)

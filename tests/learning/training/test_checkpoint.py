@@ -1,0 +1,45 @@
+"""What checkpoints are written from."""
+
+import torch
+
+from xrayfast.learning.training.checkpoint import TensorCopies
+
+
+def tensors(seed):
+    """Of each type, layout and size that the state of training has, and of some that it has not."""
+    random = torch.Generator().manual_seed(seed)
+    image = torch.rand((3, 4, 5, 6), generator=random)
+    return [
+        image.contiguous(memory_format=torch.channels_last),
+        torch.randint(0, 9, (), generator=random),
+        torch.rand((7,), generator=random).bfloat16(),
+        torch.nn.Parameter(torch.tensor([torch.nan, -0.0, torch.inf, 1e-45])),
+        torch.rand((0, 3), generator=random),
+        torch.rand((3,), generator=random, dtype=torch.float64) > 0.5,
+        torch.rand((5,), generator=random, dtype=torch.float64),
+        image[:, :, 1:3, ::2],
+        image[:1, :1].expand(2, 3, 5, 6),
+        torch.randint(0, 255, (5,), generator=random).byte(),
+    ]
+
+
+def raw(some):
+    return [(t.dtype, t.shape, t.detach().contiguous().reshape(-1).view(torch.uint8).tolist()) for t in some]
+
+
+def test_copies_have_the_bits_of_their_tensors_and_stay_in_their_place():
+    copies, places = TensorCopies(torch.device("cpu")), []
+    for seed in range(2):
+        now = tensors(seed)
+        expected = raw(now)
+        copies.take(now)
+        with torch.no_grad():
+            for tensor in now[:4]:
+                tensor.fill_(1)
+        fetched = copies.fetch()
+        assert raw(fetched) == expected
+        assert fetched[0].is_contiguous(memory_format=torch.channels_last)
+        places.append([t.data_ptr() for t in fetched if t.numel()])
+    assert places[0] == places[1] and len({*places[0]}) == 9
+    copies.take(now[:3])  # of another phase
+    assert raw(copies.fetch()) == raw(now[:3])
