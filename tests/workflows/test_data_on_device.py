@@ -7,7 +7,7 @@ import xrayfast as xf
 from tests.conftest import SMALL, StopAfter, record_writers
 from xrayfast.errors import Interrupted, WriteError
 from xrayfast.learning import device_data
-from xrayfast.learning.training import checkpoint, frozen_features
+from xrayfast.learning.training import frozen_features
 from xrayfast.learning.training.checkpoint import Snapshot, TensorCopies
 from xrayfast.learning.training.history import History
 from xrayfast.workflows.steps import training
@@ -56,7 +56,7 @@ def test_it_resumes_to_the_same_numbers(data, usual, tmp_path):
 
 
 def test_checkpoints_that_a_thread_writes_are_those_of_a_run_that_waits(data, usual, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "writes_in_thread", lambda device: True)
+    monkeypatch.setattr(training, "writes_in_thread", lambda device: True)
     wrote = record_writers(monkeypatch)
     with pytest.raises(Interrupted):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(13), **OPTIONS)
@@ -67,7 +67,7 @@ def test_checkpoints_that_a_thread_writes_are_those_of_a_run_that_waits(data, us
 
 
 def test_a_checkpoint_that_a_thread_cannot_write_ends_training(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "writes_in_thread", lambda device: True)
+    monkeypatch.setattr(training, "writes_in_thread", lambda device: True)
     epochs = []
 
     def full(folder, snapshot, best):

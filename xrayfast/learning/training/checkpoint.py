@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -277,14 +277,11 @@ class CheckpointWriter:
     As a context manager it waits for the last one at the end. What fails in the thread is raised by the next call.
 
     Args:
-        device: of the network.
-
-    Attributes:
-        copies: what checkpoints are written from in a thread, free again after `finish`; None without a thread.
+        copies: what checkpoints are written from in a thread, free again after `finish`; None to write them at once.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.copies = TensorCopies(device) if writes_in_thread(device) else None
+    def __init__(self, copies: TensorCopies | None) -> None:
+        self.copies = copies
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
@@ -298,8 +295,9 @@ class CheckpointWriter:
 
     def finish(self) -> None:
         """Wait for the last one."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
+        if (writing := self._writing) is not None:
+            wait([writing])  # where that is interrupted, its copies are still in use
+            self._writing = None
             writing.result()
 
     def __enter__(self) -> Self:

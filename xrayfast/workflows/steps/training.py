@@ -27,8 +27,10 @@ from xrayfast.learning.training.checkpoint import (
     Checkpoint,
     CheckpointWriter,
     Snapshot,
+    TensorCopies,
     save_checkpoint,
     saved_place,
+    writes_in_thread,
 )
 from xrayfast.learning.training.frozen_features import (
     MEMORY_BYTES,
@@ -203,8 +205,9 @@ class Training:
             WriteError: an epoch can't be saved.
             StoppedTraining: `interrupted` returned True, or a signal stopped it at once.
         """
+        device = self.learn.dls.device
         try:
-            with CheckpointWriter(self.learn.dls.device) as writer:
+            with CheckpointWriter(TensorCopies(device) if writes_in_thread(device) else None) as writer:
                 self._run_phases(writer)
         except StoppedTraining:
             raise
