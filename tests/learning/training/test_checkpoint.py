@@ -1,8 +1,12 @@
 """What checkpoints are written from."""
 
+import threading
+
+import pytest
 import torch
 
-from xrayfast.learning.training.checkpoint import TensorCopies
+from xrayfast.learning.training import checkpoint
+from xrayfast.learning.training.checkpoint import CheckpointWriter, TensorCopies
 
 
 def tensors(seed):
@@ -43,3 +47,15 @@ def test_copies_have_the_bits_of_their_tensors_and_stay_in_their_place():
     assert places[0] == places[1] and len({*places[0]}) == 9
     copies.take(now[:3])  # of another phase
     assert raw(copies.fetch()) == raw(now[:3])
+
+
+def test_copies_are_in_use_until_they_are_written_although_the_wait_is_interrupted(monkeypatch):
+    released, written = threading.Event(), []
+    with CheckpointWriter(TensorCopies(torch.device("cpu"))) as writer:
+        writer.write(lambda: written.append(released.wait(10)))
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(checkpoint, "wait", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
+            writer.finish()
+        threading.Timer(0.02, released.set).start()
+        writer.finish()
+        assert written == [True]
