@@ -931,11 +931,29 @@ def test_real_radiographs(shared):
         ({"PatientOrientation": ["R", "H"]}, "upside down as stored, by its Patient Orientation, and left so"),
         ({"PatientOrientation": ["F", "R"]}, "on its side as stored, by its Patient Orientation, and left so"),
         ({"Modality": None}, None),
+        ({"SeriesDescription": "Chest PA bone suppressed"}, "processed, or no plain radiograph, by its description"),
+        ({"SeriesDescription": "scout"}, "processed, or no plain radiograph, by its description"),
+        ({"SeriesDescription": "Chest PA cadaver"}, None),
+        ({"BurnedInAnnotation": "YES"}, "text burned in, by its header"),
+        ({"BurnedInAnnotation": "NO"}, None),
+        ({"QualityControlImage": "YES"}, "an image for quality control, by its header"),
+        ({"ImageComments": "Rejected: motion"}, "rejected, by its comments"),
+        ({"PatientSpeciesDescription": "Canine"}, "of an animal, by its header"),
+        ({"PatientSpeciesDescription": "Homo sapiens"}, None),
+        ({"ShutterShape": "RECTANGULAR"}, "display shutter ignored"),
     ],
 )
 def test_what_is_no_chest_radiograph_by_its_header_is_noted(roundtrip, elements, note):
     notes = roundtrip(RAMP, **elements).notes
     assert notes[2:] == ((note,) if note else ()), notes
+
+
+def test_padding_that_is_scattered_within_the_image_is_noted(roundtrip):
+    note = "single pixels within the image made black, as the header calls their value padding"
+    assert note in roundtrip(RAMP, bits=12, PixelPaddingValue=int(RAMP[40, 7])).notes
+    framed = np.pad(RAMP // 2, 16, constant_values=4000)
+    assert note not in roundtrip(framed, bits=12, PixelPaddingValue=4000).notes
+    assert note not in roundtrip(RAMP, bits=12, PixelPaddingValue=0).notes
 
 
 def _in_surround(value, dtype=np.uint16):

@@ -53,7 +53,20 @@ def test_folders_without_labels():
     assert find_unlabeled(["00_unlabeled", "unlabeled images", "to review", "1"]) == [
         *("00_unlabeled", "unlabeled images", "to review"),
     ]
-    doubtful = ["backup", "misc", "New folder", "temp", "?", "nan", "bad", "99_old", "bad_quality", "__pycache__"]
+    doubtful = [
+        "backup",
+        "misc",
+        "New folder",
+        "temp",
+        "?",
+        "nan",
+        "bad",
+        "99_old",
+        "bad_quality",
+        "__pycache__",
+        "to_check",
+        "todo",
+    ]
     assert list(filter(may_be_no_class, [*doubtful, "normal", "01_normal", "other"])) == doubtful
 
 

@@ -83,6 +83,9 @@ def test_such_columns_are_no_labels_unless_asked_for(data_dir, name):
 def test_columns_that_are_not_used_are_named(data_dir):
     data = with_column(data_dir, "hospital", "abcdefghij")
     assert noted(data, "Columns of labels.csv", "not used: 'hospital'")
+    told = "may tell which images are not to be used, and is not used"
+    assert noted(with_column(data_dir, "exclude", ["", "yes"] * 5), f"'exclude' {told}")
+    assert noted(with_column(data_dir, "Quality", ["good", "bad"] * 5), f"'Quality' {told}")
     data = with_column(data_dir, "phase", ["train"] * 6 + ["eval"] * 4)
     assert (
         noted(data, "'phase' may tell the split too and is not used: --split-col 'phase'") and counts(data)["test"] == 0

@@ -462,6 +462,14 @@ def test_what_cannot_be_seen_makes_no_other_patient():
     assert join_spellings(["p1", "p\u200b1", "p2"])[0] == ["p1", "p1", "p2"]
 
 
+def test_patients_that_are_called_like_the_images_are_noted(tmp_path):
+    note = "Patients are called like the images, one each"
+    root = make(tmp_path, *(f"{i}.png" for i in range(10)))
+    text = lines("image,label,patient_id", "{i}.png,{ab},{i}")
+    assert noted(opened(root, labels=table(root, text)), note)
+    assert not noted(opened(root, labels=table(root, text.replace("4.png,a,4", "4.png,a,5"))), note)
+
+
 def test_copies_of_roboflow_have_any_hash(tmp_path):
     names = [f"{c}/{c}{i}_jpg.rf.{h}{i}.jpg" for c in "ab" for i in range(5) for h in ("abc12", "Zq9")]
     data = opened(make(tmp_path, *names))

@@ -39,7 +39,7 @@ _LEFT_OUT = re.compile(
 _DOUBTFUL = re.compile(
     r"misc(ellaneous)?|back-?ups?|old|new(folder)?|te?mp|temporary|samples?|examples?|inbox|downloads?|archived?|bad|"
     r"duplicates?|copies|blurry|corrupt(ed)?|broken|(low|poor|bad)-?quality|small|montages?|figures?|plots?|results?|"
-    r"reports?|pycache|rois?|crops?|patch(es)?|tiles?"
+    r"reports?|pycache|rois?|crops?|patch(es)?|tiles?|(to|re)?-?(check|review)|to-?do|pending"
 )
 """Folders whose images may be of any class."""
 

@@ -161,6 +161,13 @@ _DOUBTFUL = re.compile(
 """Of a word in the name of a column: it may hold a patient's sex, history or outcome, images' origin, one opinion."""
 
 
+_LEFT_OUT = re.compile(
+    r"(is)?(to)?(exclude[ds]?|exclusion|drop(ped)?|removed?|discard(ed)?|reject(ed)?|bad|unusable|usable|corrupt(ed)?)|"
+    "(image|film)?quality|(bad|poor)quality"
+)
+"""A simplified name of a column that tells which images are not to be used."""
+
+
 def simplify_column_name(name: str) -> str:
     """The letters and digits of a name in lower case, as `USUAL_NAMES` has them."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
@@ -204,6 +211,15 @@ def tells_split(name: str) -> bool:
 def may_tell_split(name: str) -> bool:
     """Whether a column holds splits by its name, or something else: "cohort", "Stage", "fold_type"."""
     return tells_split(name) or bool(_MAY_TELL_SPLIT.fullmatch(simplify_column_name(name)))
+
+
+def may_tell_left_out(name: str) -> bool:
+    """Whether a column is called as one that tells which images are not to be used.
+
+    >>> may_tell_left_out("is_excluded"), may_tell_left_out("Image quality"), may_tell_left_out("Effusion")
+    (True, True, False)
+    """
+    return bool(_LEFT_OUT.fullmatch(simplify_column_name(name)))
 
 
 def sounds_like_split(cell: str) -> bool:

@@ -28,6 +28,7 @@ from xrayfast.data.sources.column_words import (
     may_be_grade,
     may_be_no_label,
     may_tell_folds,
+    may_tell_left_out,
     may_tell_split,
     sound_like_splits,
     sounds_like_split,
@@ -130,6 +131,11 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: 
     )
     taken |= set(labels)
     unused = tuple(name for name in table.columns if name not in taken)
+    notes += [
+        f"{quote([name])} may tell which images are not to be used, and is not used: leave out their rows."
+        for name in filter(may_tell_left_out, unused)
+        if len(table.columns[name].texts) > 1
+    ]
     return Columns(path, template, is_folder, labels, are_flags, *further, unused, (*notes, *label_notes))
 
 

@@ -97,12 +97,22 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
         if records.patients:
             records.patients, notes = step(records.patients)
             records.notes += notes
+    if records.patients and len(records.names) > 1 and all(map(_is_name_of, records.names, records.patients)):
+        records.notes.append(
+            "Patients are called like the images, one each: images of one patient are not kept together."
+        )
     if records.patients is None and (chosen == "name" or keyword):
         examples = ", ".join(f"{spec.path_example} ({spec.name})" for spec in registry.SPECS if spec.path_example)
         found = (
             f"headers; expected DICOM files that have {keyword}" if keyword else f"names; expected some as {examples}"
         )
         raise DataError(f"found no patients in the images' {found}. Leave out --patient-col, or name a column.")
+
+
+def _is_name_of(name: str, patient: str | None) -> bool:
+    """Whether a patient is called like an image, with its suffix or without."""
+    base = name.rpartition("/")[2]
+    return patient in (name, base, base.rpartition(".")[0])
 
 
 def _find_studies(records: ImageRecords, chosen: str | None) -> None:

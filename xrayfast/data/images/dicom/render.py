@@ -43,6 +43,7 @@ _KEYWORDS = (
     "VOILUTSequence", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape",
     "PresentationLUTSequence", "SeriesDescription", "ImageType", "DocumentTitle", *_SPACINGS, "Modality",
     "BodyPartExamined", "PresentationIntentType", "PatientOrientation", "LossyImageCompressionRatio",
+    "BurnedInAnnotation", "QualityControlImage", "ShutterShape", "ImageComments", "PatientSpeciesDescription",
     *(keyword + suffix for keyword in _PALETTE_KEYWORDS for suffix in ("Descriptor", "Data")),
 )  # fmt: skip
 
@@ -55,6 +56,11 @@ _CHEST = ("CHEST", "THORA", "LUNG", "TORAX", "RIB", "HEART", "TRUNK")
 _SQUARE, _LONGEST_PIXEL = 0.01, 4  # ratio of height to width: how far from 1 a square's may be, and what is an error
 
 _REPORT = re.compile(r"report|dose|screen.?(save|shot)|summary|document|worksheet|befund|informe", re.IGNORECASE)
+
+_PROCESSED = re.compile(
+    r"suppress|subtract|dual.?energy|soft.?tissue|scout|topogram|locali[sz]er|\bCAD\b", re.IGNORECASE
+)
+"""Words of a series' description of what is no plain radiograph, or made from one."""
 
 _DERIVED = re.compile(
     r"(?<!face.)(?<!oxygen.)(?<!with.)mask|segment(ation|ed)|overlay|label.?map|heat.?map|saliency", re.IGNORECASE
@@ -70,6 +76,8 @@ _TURNED = {r"[HF][A-Z]*\\": "on its side", r"[A-Z]+\\H": "upside down", r"R[A-Z]
 """What is not usual, by Patient Orientation: where in the patient rows and columns lead (PS3.3 C.7.6.1.1.1)."""
 
 _PADDINGS = 64  # most values that are padding; a range that holds more is likely to hold some of the image
+
+_VISIBLE, _SCATTERED = 16, 0.5  # gray level of padding that would be seen, share of it that is beside what is none
 
 _SHOWN = 16  # letters of a value; the standard allows no more
 
@@ -128,6 +136,18 @@ def _describe_header(elements: Elements) -> list[str]:
         notes.append("a report or a screenshot, by its description")
     if elements.text("PresentationIntentType").upper() == "FOR PROCESSING":
         notes.append("values for processing, not for presentation")
+    if _PROCESSED.search(elements.text("SeriesDescription")):
+        notes.append("processed, or no plain radiograph, by its description")
+    if elements.text("BurnedInAnnotation").upper() == "YES":
+        notes.append("text burned in, by its header")
+    if elements.text("QualityControlImage").upper() == "YES":
+        notes.append("an image for quality control, by its header")
+    if re.search("reject", elements.text("ImageComments"), re.IGNORECASE):
+        notes.append("rejected, by its comments")
+    if not re.fullmatch("|human.*|homo.*", elements.text("PatientSpeciesDescription"), re.IGNORECASE):
+        notes.append("of an animal, by its header")
+    if elements.text("ShutterShape"):
+        notes.append("display shutter ignored")
     orientation = elements.text("PatientOrientation").upper()
     if found := next((way for pattern, way in _TURNED.items() if re.match(pattern, orientation)), ""):
         notes.append(f"{found} as stored, by its Patient Orientation, and left so")
@@ -194,6 +214,8 @@ def _render_gray(
     if (n_padding := np.count_nonzero(counts[padding])) and elements.integer("PixelPaddingValue") is not None:
         many = f"{n_padding} values that the header calls padding made black"
         notes.append("pixel padding made black" if n_padding <= _PADDINGS else many)
+        if levels[padding].max() > _VISIBLE and _is_scattered(padding[codes]):
+            notes.append("single pixels within the image made black, as the header calls their value padding")
     levels[padding] = 0
     return apply_lut(levels, codes), notes
 
@@ -232,6 +254,12 @@ def _is_padding(elements: Elements, stored: Values, layout: PixelLayout) -> npt.
     lowest = -n_values // 2 if layout.signed else 0
     low, high = sorted((end - lowest) % n_values + lowest for end in (value, value if limit is None else limit))
     return (stored >= low) & (stored <= high)
+
+
+def _is_scattered(is_padding: npt.NDArray[np.bool_]) -> bool:
+    """Whether pixels (H, W) of padding are no areas: most have another beside them that is none."""
+    alone = is_padding[:, 1:] & ~is_padding[:, :-1]
+    return np.count_nonzero(alone) > _SCATTERED * np.count_nonzero(is_padding[:, 1:])
 
 
 def _apply_modality(elements: Elements, stored: Values, layout: PixelLayout) -> tuple[Values, list[str]]:
