@@ -85,7 +85,7 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "Rows or columns are plain gray or repeat one: fetch them again.",
     ),
     "damaged": (
-        "salt and pepper|lines are lost|bits are lost|values overflow|wrong width",
+        "salt and pepper|lines are lost|columns repeated|bits are lost|values overflow|wrong width",
         "warning",
         "that look damaged",
         "Pixels, lines or bits seem to be lost: read them from their source again, or take them out.",

@@ -354,6 +354,9 @@ def composed(side):
             np.pad(film, side), as_jpeg(np.pad(film, ((side, side // 2), (0, 2 * side)))),
         ],
         "far from square, as of a part": [resized(film, 2 * side, side), resized(film, side, 2 * side)],
+        "rows or columns repeated": [
+            np.repeat(film[::2], 2, axis=0), np.repeat(np.repeat(film[::3, ::3], 3, axis=0), 3, axis=1),
+        ],
         "text is burned in|lost, shifted or drawn": [
             with_text(film, 255), as_jpeg(with_text((0.6 * film + 80).astype(np.uint8), 0)),
         ],
