@@ -259,7 +259,7 @@ def _is_padding(elements: Elements, stored: Values, layout: PixelLayout) -> npt.
 def _is_scattered(is_padding: npt.NDArray[np.bool_]) -> bool:
     """Whether pixels (H, W) of padding are no areas: most have another beside them that is none."""
     alone = is_padding[:, 1:] & ~is_padding[:, :-1]
-    return np.count_nonzero(alone) > _SCATTERED * np.count_nonzero(is_padding[:, 1:])
+    return bool(np.count_nonzero(alone) > _SCATTERED * np.count_nonzero(is_padding[:, 1:]))
 
 
 def _apply_modality(elements: Elements, stored: Values, layout: PixelLayout) -> tuple[Values, list[str]]:
