@@ -177,6 +177,14 @@ def test_phantoms_scaled_coded_and_of_little_contrast_have_no_such_note(side):
         assert not {TOO_SMOOTH, PLAIN_AREAS} & {*describe_contents(seen)}
 
 
+@pytest.mark.parametrize("shape", ["box", "disc"])
+def test_a_small_mask_on_black_is_a_mask(shape):
+    y, x = np.mgrid[:320, :320]
+    inside = (x > 90) & (x < 200) & (y > 120) & (y < 220) if shape == "box" else np.hypot(x - 150, y - 160) < 60
+    for mask in (inside * np.uint8(255), as_jpeg(inside * np.uint8(255))):
+        assert describe_contents(mask) == ["of two shades"]
+
+
 def put(pixels, place, values):
     found = pixels.copy()
     found[place] = values

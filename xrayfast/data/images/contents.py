@@ -62,7 +62,7 @@ def describe_contents(pixels: Pixels) -> list[str]:
 
 
 def _cut_black(pixels: Pixels) -> Pixels | None:
-    """What a black surround leaves of an image, where this is small; else None."""
+    """What a black surround leaves of an image that is no mask, where this is small; else None."""
     is_shown = pixels[:: -(-pixels.shape[0] // _SAMPLED), :: -(-pixels.shape[1] // _SAMPLED)] > _BLACK
     places = []
     for axis, side in ((1, pixels.shape[0]), (0, pixels.shape[1])):
@@ -73,7 +73,7 @@ def _cut_black(pixels: Pixels) -> Pixels | None:
         places.append(slice(max(0, int(lines[0] - 1) * every), int(lines[-1] + 2) * every))
     inside = pixels[places[0], places[1]]
     is_small = inside.size < _SMALL * pixels.size and min(inside.shape) >= LEAST_SIDE
-    return np.ascontiguousarray(inside) if is_small else None
+    return np.ascontiguousarray(inside) if is_small and not _count_shades(pixels) else None
 
 
 def _describe_brightness(pixels: Pixels, few: Sequence[int]) -> list[str]:
