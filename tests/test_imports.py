@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -63,14 +64,18 @@ def modules():
             yield pytest.param(path, parts[0], id=".".join(parts))
 
 
+@cache
 def imported(path):
+    """The names that a file imports, in functions and for types too."""
+    found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "absolute imports only"
             assert "*" not in [alias.name for alias in node.names]
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
+    return found
 
 
 @pytest.mark.parametrize(("path", "package"), list(modules()))

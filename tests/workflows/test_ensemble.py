@@ -15,7 +15,7 @@ from tests.decisions import fit_decision
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.reporting.markdown.methods import describe_methods
-from xrayfast.workflows.steps.ensembles import average_by_image
+from xrayfast.workflows.steps.predictions.ensembles import average_by_image
 
 
 @pytest.fixture(scope="module")

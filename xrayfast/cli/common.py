@@ -84,7 +84,7 @@ def command_line() -> str:
 def show_run(out: Output, run: Run) -> None:
     """Print the results and the folder of a finished run."""
     from xrayfast.cli.results import show_results
-    from xrayfast.workflows.steps.own_predictions import read_interpretations
+    from xrayfast.workflows.steps.predictions.own import read_interpretations
 
     split, found = list(read_interpretations(run).items())[-1]
     show_results(out, found, top=3)

@@ -39,7 +39,6 @@ from xrayfast.reporting.html.pages.comparison_page import render_comparison_page
 from xrayfast.reporting.wording import warning_sentences
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run, now
-from xrayfast.workflows.steps.own_predictions import RunByUnit, add_own_columns
 from xrayfast.workflows.steps.paired import (
     RunPredictions,
     compare_folds,
@@ -48,6 +47,7 @@ from xrayfast.workflows.steps.paired import (
     correct_p_values,
     read_distinct,
 )
+from xrayfast.workflows.steps.predictions.own import RunByUnit, add_own_columns
 from xrayfast.workflows.steps.results import joined_by, warn_of_run
 
 

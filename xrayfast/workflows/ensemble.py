@@ -16,7 +16,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.csv_tables import read_csv
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.runs.run import Run, now
-from xrayfast.workflows.steps.ensembles import average_splits, require_alike
+from xrayfast.workflows.steps.predictions.ensembles import average_splits, require_alike
 from xrayfast.workflows.steps.results import finalize_results
 
 

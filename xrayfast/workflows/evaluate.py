@@ -42,7 +42,7 @@ from xrayfast.workflows.data import truth_of, unused_data_settings
 from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, ExportedRun, knows_images, open_evaluated
 from xrayfast.workflows.steps.evaluation.files import shown_cases, write_page, write_tables
 from xrayfast.workflows.steps.label_match import match_labels
-from xrayfast.workflows.steps.own_predictions import RunByUnit, with_columns
+from xrayfast.workflows.steps.predictions.own import RunByUnit, with_columns
 from xrayfast.workflows.steps.results import (
     DECISION_SPLIT,
     compute_metrics,

@@ -31,7 +31,7 @@ from xrayfast.reporting.overfitting import of_final_metrics, of_history
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.evaluation.files import operating_rows
-from xrayfast.workflows.steps.own_predictions import add_own_columns, add_studies, read_interpretations
+from xrayfast.workflows.steps.predictions.own import add_own_columns, add_studies, read_interpretations
 from xrayfast.workflows.steps.results import (
     DECISION_SPLIT,
     complete_metrics,

@@ -38,10 +38,10 @@ from xrayfast.option_effects import check_tta
 from xrayfast.progress import show_progress
 from xrayfast.runs.predictions import PROBABILITY_PREFIX, join_row_labels
 from xrayfast.runs.run import Run
-from xrayfast.workflows.steps.ensembles import average_splits, require_alike
+from xrayfast.workflows.steps.predictions.ensembles import average_splits, require_alike
 
 if TYPE_CHECKING:
-    from xrayfast.workflows.steps.units_of_files import UnitsOfFiles
+    from xrayfast.workflows.steps.predictions.units_of_files import UnitsOfFiles
 
 CSV_NUMBERS = "%.9g"
 """The form of numbers where the table is written: all digits of float32."""
@@ -146,7 +146,7 @@ def predict(
         if unit != "image":
             # Not above: an exported model alone starts in half of the time without these.
             from xrayfast.workflows.steps.evaluation.exported_run import ExportedRun
-            from xrayfast.workflows.steps.units_of_files import find_units
+            from xrayfast.workflows.steps.predictions.units_of_files import find_units
 
             owners = ExportedRun(os.fspath(cast(str, given[0]))) if exported else members
             units = find_units(files, _shown(files), owners, unit, unit_join, patient_col, study_col)

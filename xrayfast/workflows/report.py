@@ -28,7 +28,7 @@ from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import now
 from xrayfast.workflows.steps.paired import RunPredictions, compare_pair, correct_p_values
-from xrayfast.workflows.steps.prediction_table import read_prediction_table
+from xrayfast.workflows.steps.predictions.tables import read_prediction_table
 from xrayfast.workflows.steps.results import compute_metrics, parse_prevalences, patients_by_label
 
 PAGE, METRICS, DIFFERENCES = "report.html", "metrics.json", "differences.csv"
@@ -78,7 +78,7 @@ def report(
 
     Args:
         predictions: a CSV file or a DataFrame with columns for image, patient, truth and probabilities, see
-            `steps.prediction_table.read_prediction_table`; of several, each is compared with the first on the images
+            `steps.predictions.tables.read_prediction_table`; of several, each is compared with the first on the images
             that both have.
         output: a folder to write `report.html`, `metrics.json` and, of several, `differences.csv` to.
         task: "single" or "multi"; by default inferred.

@@ -24,8 +24,8 @@ from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.new_folders import why_unwritable
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import now
-from xrayfast.workflows.steps.own_predictions import RunByUnit, read_interpretations
 from xrayfast.workflows.steps.paired import RunPredictions, align, read_distinct
+from xrayfast.workflows.steps.predictions.own import RunByUnit, read_interpretations
 
 CORRECTIONS, PAGE = "corrections.csv", "review.html"
 

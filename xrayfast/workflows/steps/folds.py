@@ -37,9 +37,9 @@ from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
 from xrayfast.runs.typed_files import FoldRecord, SpreadRecord
 from xrayfast.workflows.data import image_infos, split_table
-from xrayfast.workflows.steps.ensembles import average_by_image, concatenate
 from xrayfast.workflows.steps.leaks import ComparedImages
-from xrayfast.workflows.steps.own_predictions import read_interpretations
+from xrayfast.workflows.steps.predictions.ensembles import average_by_image, concatenate
+from xrayfast.workflows.steps.predictions.own import read_interpretations
 from xrayfast.workflows.steps.results import DECISION_SPLIT, by_unit, choose_decision, finalize_results, resolve_monitor
 
 _OF_FIRST_FOLD = (

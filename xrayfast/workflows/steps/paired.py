@@ -27,7 +27,7 @@ from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.names import SPLIT_FILE
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
-from xrayfast.workflows.steps.own_predictions import RunByUnit
+from xrayfast.workflows.steps.predictions.own import RunByUnit
 from xrayfast.workflows.steps.results import patients_by_label, subgroup_values
 
 FEW = 10

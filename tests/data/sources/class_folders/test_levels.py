@@ -6,7 +6,7 @@ import pytest
 
 from tests.data.builders import column, make, message, noted, opened, rows, splits
 from xrayfast.errors import ConfigError, DataError
-from xrayfast.workflows.steps.own_predictions import with_columns
+from xrayfast.workflows.steps.predictions.own import with_columns
 
 
 def tree(root, *folders, count=4):

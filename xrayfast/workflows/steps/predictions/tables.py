@@ -23,7 +23,7 @@ from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, did_you_mean, plural, shorten
 from xrayfast.metrics.scoring import mean_log_loss
 from xrayfast.runs.predictions import MAX_AGE, Predictions
-from xrayfast.workflows.steps.own_predictions import read_groups
+from xrayfast.workflows.steps.predictions.own import read_groups
 
 PROBABILITY_PREFIXES = ("prob_", "probability_", "proba_", "p_", "score_", "pred_")
 """How the columns of probabilities begin, before the label; the first that occurs is taken."""

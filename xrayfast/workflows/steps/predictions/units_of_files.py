@@ -22,9 +22,9 @@ from xrayfast.data.sources.records import FilePaths, ImageRecords
 from xrayfast.errors import ConfigError, DataError, plural, plural_noun, shorten
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.runs.run import Run
-from xrayfast.workflows.steps.ensembles import average_splits
 from xrayfast.workflows.steps.evaluation.exported_run import ExportedRun
-from xrayfast.workflows.steps.own_predictions import RunByUnit, add_studies
+from xrayfast.workflows.steps.predictions.ensembles import average_splits
+from xrayfast.workflows.steps.predictions.own import RunByUnit, add_studies
 from xrayfast.workflows.steps.results import DECISION_SPLIT, choose_decision, joined_by
 
 
