@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from xrayfast.errors import RunError
-from xrayfast.files.writable import ensure_folder
+from xrayfast.errors import RunError, WriteError
+from xrayfast.files.writable import ensure_folder, require_text_file
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs permissions and symbolic links")
@@ -16,3 +16,11 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path, target):
     with pytest.raises(RunError, match=rf"figures: is a symbolic link, to .*{target}; expected a folder within"):
         ensure_folder(tmp_path / "figures")
     assert ensure_folder(tmp_path / "tables").is_dir() and ensure_folder(tmp_path / "tables")
+
+
+@pytest.mark.parametrize("name", ["p.xlsx", "p.csv.gz", "p.PNG", "p.parquet"])
+def test_a_table_is_not_written_under_the_name_of_another_format(tmp_path, name):
+    with pytest.raises(WriteError, match=rf"{name}: its name ends in \.\w+, and what is written is text"):
+        require_text_file(tmp_path / name)
+    for other in ("p.csv", "p", "p.txt", "p.html", "1.5"):
+        require_text_file(tmp_path / other)

@@ -125,7 +125,7 @@ def test_a_second_signal_says_what_is_lost_and_frozen_features_begin_again(data,
 def test_stopped_while_its_checkpoint_is_removed_a_run_stays_complete(data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(xf.Run, "remove_leftovers", lambda run: shutil.rmtree(run.checkpoint) or send(signal.SIGTERM)())
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted, match=r"1 finished epoch and all results\. Resume"):
             xf.fit(data, runs=tmp_path, name="r", **OPTIONS | {"epochs": 1})
     assert xf.Run(tmp_path / "r").info.status == "completed"
 

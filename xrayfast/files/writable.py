@@ -27,13 +27,26 @@ def require_output_file(path: Path) -> None:
         raise WriteError(f"{path}: there is no folder {folder} to write it to. Make it, or choose another.")
 
 
+_NO_TEXT = frozenset({
+    ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".pdf",
+    ".png", ".jpg", ".jpeg", ".dcm", ".json",
+})  # fmt: skip
+"""Suffixes of what no table or page is."""
+
+
 def require_text_file(path: Path, *read: Path | None) -> None:
-    """Refuse to write a table or page over a file that is no text, such as an image, or over what it is made from.
+    """Refuse to write a table or page over a file that is no text, such as an image, or over what it is made from; or
+    under the name of another format, by which other programs could not open it.
 
     Raises:
         WriteError: as said, or as by `require_output_file`.
     """
     require_output_file(path)
+    if path.suffix.lower() in _NO_TEXT:
+        raise WriteError(
+            f"{path}: its name ends in {path.suffix}, and what is written is text; expected a name of such a file, as "
+            "with .csv for a table or .html for a page. Choose another."
+        )
     if not path.is_file():
         return
     with path.open("rb") as stream:

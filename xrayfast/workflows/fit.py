@@ -623,15 +623,17 @@ def _train_and_record(training: Training) -> None:
             if names := config.own_code | learn.own_code:  # a command line can't carry code
                 again = f"xf.resume({path!r}, {', '.join(f'{name}=...' for name in names)}) in Python, with "
                 again += describe_code(names)
-            done = plural(len(history.rows), "finished epoch")
-            if isinstance(error, StoppedTraining):
+            done, complete = plural(len(history.rows), "finished epoch"), run.info.status == "completed"
+            if complete:
+                done += " and all results"  # leftovers alone are to be removed
+            elif isinstance(error, StoppedTraining):
                 done += str(error).rstrip(".")
             elif isinstance(error, WriteError):
                 done += f"; the checkpoint can't be saved: {error}".rstrip(".")
             elif not isinstance(error, KeyboardInterrupt):
                 failure = truncate(" ".join(str(error).split()), 300).rstrip(".")
                 done += f"; what followed begins again, as it failed: {failure}"
-            if run.info.status != "completed":  # then only leftovers are to be removed
+            if not complete:
                 seconds = run.total_seconds(time.perf_counter() - began)
                 run.update_info(status="interrupted", stopped=done, seconds=seconds)
             raise Interrupted(
