@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from xrayfast.data.sources.datasets.webdataset import expand_shards, is_shard_pa
 from xrayfast.data.sources.file_matching import hidden_images, is_hidden, walk
 from xrayfast.data.sources.tables import is_table
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, plural_noun, shorten
+from xrayfast.errors.advice import quoted
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, OnnxModel, is_model_file, require_cpu, require_no_arch
@@ -267,7 +267,7 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
         table, *_ = tables
         raise DataError(
             f"{table}: is a table by its name; expected images, or folders of them. 'xrayfast evaluate RUN DATA "
-            f"--labels {shlex.quote(table)}' predicts the images that a table of labels lists."
+            f"--labels {quoted(table)}' predicts the images that a table of labels lists."
         )
     left_out.update(tables)
     if not found:
