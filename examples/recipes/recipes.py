@@ -69,6 +69,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "best, wd 0.1": BEST | {"wd": 0.1},
     "best, linear head": BEST | {"head": "linear"},
     "best, 320 px": BEST | {"size": 320},
+    "best, 320 px, 24 epochs": BEST | {"size": 320, "epochs": 24},
 }
 
 
