@@ -323,11 +323,11 @@ def test_the_rows_of_a_gpu_are_those_of_the_issue_and_others_wait_for_time(tmp_p
     ]
     assert names[4].startswith("10 frozen epochs") and names[5].startswith("5 epochs of all layers")
     assert names[-1] == "predict 10000 files, s"
-    monkeypatch.setattr(gpu, "_tests", lambda page: True)
+    monkeypatch.setattr(gpu, "_tests", lambda: True)
     monkeypatch.setattr(gpu, "SECONDS", 0)
     monkeypatch.setattr(gpu, "run", lambda job, workspace: pytest.fail("measured"))
     assert gpu.main(scenarios.Options(), measure.Workspace(tmp_path, None, 2), again=False) == 0
-    assert (tmp_path / "gpu.md").read_text().count("not measured: 0 s are over") == len(names)
+    assert (tmp_path / "gpu.md").read_text().count("not measured") == len(names)
     row = gpu.rows(scenarios.Options())[0]
     measured = fit_row(10.0), fit_row(8.0)
     measured[1]["result"]["how"] = "eager"

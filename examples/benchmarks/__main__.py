@@ -32,8 +32,7 @@ def main(words: list[str] | None = None) -> int:
     results = Results(args.results)
     if args.list:
         for name, scenario in SCENARIOS.items():
-            note = ", only on a GPU or where asked for" if scenario.gpu else ""
-            print(f"{name:12} {minutes(scenario.jobs(given)):5.1f} min  {scenario.about}{note}")
+            print(f"{name:12} {minutes(scenario.jobs(given)):5.1f} min  {scenario.about}")
         return 0
     if args.gpu:
         workspace = Workspace(args.work.resolve() / "gpu" / ("quick" * args.quick), None, given.threads)
@@ -46,8 +45,7 @@ def main(words: list[str] | None = None) -> int:
 
 def measure(args: argparse.Namespace, given: Options, results: Results) -> int:
     """Run the chosen scenarios; the number of measurements that failed."""
-    gpu = machine()["GPU"] != "none"
-    chosen = args.only or [name for name, scenario in SCENARIOS.items() if gpu or not scenario.gpu]
+    chosen = args.only or list(SCENARIOS)
     jobs = {
         name: [job for job in SCENARIOS[name].jobs(given) if job.contestant != "timm" or installed("timm")]
         for name in chosen

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.machine import ROOT, commit, machine, versions
+from benchmarks.machine import ROOT
 from benchmarks.measure import Failure, Workspace, run
 from benchmarks.results import Job, Results
 from benchmarks.scenarios import Options, protocol
@@ -56,7 +56,10 @@ def rows(given: Options) -> list[Row]:
             found.append(Row(what, jobs, _of_limit, "at least 0.9"))
     frozen = _frozen(given)
     both = _unfrozen(given, *((60, 8) if given.quick else (1000, 64))) | {"freeze_epochs": 1, "epochs": given.epochs(5)}
-    for settings, epochs, aim in ((frozen, "frozen", 6), (both, "epochs of all layers after one of the head", 5)):
+    for settings, epochs, aim in (
+        (frozen, "frozen epochs", 6),
+        (both, "epochs of all layers after one of the head", 5),
+    ):
         jobs = {
             "ours": Job("xrayfast", "fit", {**settings, "options": "--resamples 0"}),
             "fastai": Job("fastai", "fit", settings),
@@ -118,44 +121,53 @@ def main(given: Options, workspace: Workspace, again: bool) -> int:
     """Run the tests and measure all rows that time is left for; the number that failed."""
     began, work = time.perf_counter(), workspace.work
     work.mkdir(parents=True, exist_ok=True)
-    results, page = Results(work / "gpu.jsonl"), [f"{machine()}", f"{versions()}, commit {commit()}", ""]
-    failed = not _tests(page)
-    page += ["", "| what | value | aim | from |", "|---|---|---|---|"]
+    results = Results(work / "gpu.jsonl")
+    failed = 0 if _tests() else 1
     for row in rows(given):
-        found, problem = {}, ""
-        for name, job in row.jobs.items():
-            measured = None if again else results.get(job)
-            if measured is None and not given.quick and time.perf_counter() - began > SECONDS:
-                problem = f"not measured: {SECONDS} s are over"
-            elif measured is None:
-                try:
-                    measured = run(job, workspace)
-                    results.add(job, measured)
-                except Failure as error:
-                    problem = f"failed: {str(error).splitlines()[-1]}"
-            if problem:
+        for job in row.jobs.values():
+            if results.get(job) is not None and not again:
+                continue
+            if not given.quick and time.perf_counter() - began > SECONDS:
                 break
-            found[name] = measured
-        failed += problem.startswith("failed")
-        value, how = (None, problem) if problem else row.value(found)
-        page.append(f"| {row.what} | {'–' if value is None else f'{value:.2f}'} | {row.aim} | {how} |")
-        print(page[-1], f"({time.perf_counter() - began:.0f} s)", flush=True)
-        (work / "gpu.md").write_text("\n".join(page) + "\n", encoding="utf-8")
-    print(f"Written: {work / 'gpu.md'}")
+            try:
+                results.add(job, run(job, workspace))
+            except Failure as error:
+                results.add(job, {"error": str(error)})
+                failed += 1
+                break
+        print(_line(row, results), f"({time.perf_counter() - began:.0f} s)", flush=True)
+        (work / "gpu.md").write_text(section(results, given) + "\n", encoding="utf-8")
+    print(f"Written: {work / 'gpu.md'} and gpu.jsonl, which examples/benchmarks/gpu.jsonl holds for the page")
     return failed
 
 
-def _tests(page: list[str]) -> bool:
+def section(results: Results, given: Options) -> str:
+    """The part of the page on a GPU: the machine, and a table."""
+    about = {f"{row['machine']}, {row['versions']}, commit {row['commit']}": None for row in results.rows.values()}
+    head = ["| what | value | aim | from |", "|---|---|---|---|"]
+    return "\n".join([*about, "", *head, *(_line(row, results) for row in rows(given))])
+
+
+def _line(row: Row, results: Results) -> str:
+    """A row of the table, from what is measured."""
+    found = {name: result for name, job in row.jobs.items() if (result := results.get(job)) is not None}
+    failed = [error for job in row.jobs.values() if (error := results.failed.get(job.key))]
+    value, how = "–", f"failed: {failed[0].splitlines()[-1]}" if failed else "not measured"
+    if len(found) == len(row.jobs):
+        number, how = row.value(found)
+        value = f"{number:.2f}"
+    return f"| {row.what} | {value} | {row.aim} | {how} |"
+
+
+def _tests() -> bool:
     """Run the tests that need CUDA; whether none failed."""
     words = [sys.executable, "-m", "pytest", "-m", "cuda", "--disable-warnings", "tests/test_cuda.py"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     try:
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=TEST_SECONDS)
     except subprocess.TimeoutExpired:
-        page.append(f"pytest -m cuda: not done after {TEST_SECONDS} s")
+        print(f"pytest -m cuda: not done after {TEST_SECONDS} s", flush=True)
         return False
     said = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR")) or " in " in line]
-    lines = [f"pytest -m cuda: {line}" for line in said[-20:]]
-    page += lines
-    print(*lines, sep="\n", flush=True)
+    print(*(f"pytest -m cuda: {line}" for line in said[-20:]), sep="\n", flush=True)
     return done.returncode in (0, 5)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import scenarios
+from benchmarks import gpu, scenarios
 from benchmarks.chart import bars
 from benchmarks.explanations import EXPLANATIONS, OLDER_DATA
 from benchmarks.results import Results
@@ -24,6 +24,10 @@ CHART = """![Seconds of fastai and xrayfast for eight jobs](examples/images/benc
 Seconds from the start of the process to its end, imports, decoding and validation included, with an empty cache;
 `predict` is timed after its imports. Bars are medians over rounds, lines go from the lowest to the highest, and the
 ratio of the medians is in brackets."""
+
+GPU = """Measured by `python examples/benchmarks --gpu`: phantoms, resnet18, 224 px, random weights, one image in five
+to validate on. An epoch is the median of those after the first, with its validation; the limit is the faster of eager
+steps and CUDA graphs."""
 
 METHOD = """Each measurement is a process of its own, in turn with the others on the same machine: from its start to its
 end, imports, decoding and validation of every epoch included, with an empty cache. The seed of a round is its index.
@@ -60,7 +64,12 @@ def page(results: Results) -> str:
     if not results.rows:
         parts.append("Nothing is measured yet.")
     parts += ["## The ten rows that matter first", _targets(results, TARGETS[:FIRST]), _summary(results), CHART]
-    parts += ["## Further rows", _targets(results, TARGETS[FIRST:]), "## How it was measured", METHOD]
+    parts += ["## Further rows", _targets(results, TARGETS[FIRST:]), "## One GPU", GPU]
+    parts += [
+        gpu.section(Results(Path(gpu.__file__).with_suffix(".jsonl")), Options()),
+        "## How it was measured",
+        METHOD,
+    ]
     parts += [*_where(results), "## Remarks on the rows", *_remarks(results), "## All measurements", DETAILS]
     for name, scenario in SCENARIOS.items():
         text = _details(results, name)
@@ -112,7 +121,7 @@ def _targets(results: Results, targets: Sequence[Target]) -> str:
     lines = [["what", "measured", "target", "met", "remarks under"]]
     for target in targets:
         outcome, met = _outcome(results, target)
-        measured = _missing(results, target) if outcome is None else shown(target, outcome)
+        measured = "not measured" if outcome is None else shown(target, outcome)
         lines.append(
             [target.what, measured, _bound(target), {None: "–", True: "yes", False: "**no**"}[met], target.key]
         )
@@ -132,11 +141,6 @@ def _summary(results: Results) -> str:
     count = sum(reached is not None for reached in met.values())
     text = f"Of {count} measured targets on this page {count - len(missed)} are met"
     return f"{text}; not met: {', '.join(missed)}." if missed else f"{text}."
-
-
-def _missing(results: Results, target: Target) -> str:
-    lacks_gpu = all(row["machine"]["GPU"] == "none" for row in results.rows.values())
-    return "not measured: no GPU" if lacks_gpu and target.scenario.startswith("cuda") else "not measured"
 
 
 def _bound(target: Target) -> str:

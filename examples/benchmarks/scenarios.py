@@ -294,20 +294,6 @@ def precision(given: Options) -> Jobs:
     ]
 
 
-def cuda_settings(given: Options) -> dict[str, Any]:
-    of = image_set(given, 1000)
-    return protocol(given, of, unfreeze="all", freeze_epochs=1, epochs=given.epochs(5), batch_size=64, device="cuda")
-
-
-def cuda(given: Options) -> Jobs:
-    settings = cuda_settings(given)
-    return with_limit(settings, given, 2)
-
-
-def cuda_frozen(given: Options) -> Jobs:
-    return beside_fastai(cuda_settings(given) | {"unfreeze": "none", "freeze_epochs": 0}, given, 1)
-
-
 SAME_BATCH_NORM = "--sync-bn --dropout 0"
 """What makes distributed training that of one process: by default batch norm and dropout are of each rank."""
 
@@ -366,12 +352,10 @@ class Scenario:
     Attributes:
         about: in a line.
         jobs: made from the options.
-        gpu: run only where `--only` names it, or a GPU is here.
     """
 
     about: str
     jobs: Callable[[Options], Jobs]
-    gpu: bool = False
 
 
 SCENARIOS = {
@@ -394,8 +378,6 @@ SCENARIOS = {
     "cache-scale": Scenario("the index of large caches, and the rate of building one", cache_scale),
     "duplicates": Scenario("xrayfast check of made-up decoded images, 2,000 of them phantoms and copies", duplicates),
     "precision": Scenario("results in precision auto and fp32", precision),
-    "cuda": Scenario("unfrozen on a GPU", cuda, gpu=True),
-    "cuda-frozen": Scenario("5 epochs with a frozen backbone on a GPU", cuda_frozen, gpu=True),
     "tables": Scenario("a table of 14 labels opened as a data set, by rows", tables),
     "intervals": Scenario("metrics and intervals of 14 labels, by images", intervals),
     "distributed": Scenario("two processes against one with twice the batch", distributed),

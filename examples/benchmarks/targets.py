@@ -269,12 +269,6 @@ def cache(results: Results, given: Options) -> Outcome | None:
     return Outcome(values, holds=len(values) == len(gaps) and not any(values)) if values else None
 
 
-def cuda_rate(results: Results, given: Options) -> Outcome | None:
-    """The unfrozen epochs' time, fastai's over ours."""
-    values = ratio(results, scenarios.cuda(given), lambda row: statistics.median(epoch_seconds(row)))
-    return Outcome(values) if values else None
-
-
 def gap(results: Results, first: Job, second: Job) -> float | None:
     """The largest difference of two loss curves, of training and validation."""
     rows = results.of([first, second])
@@ -447,10 +441,5 @@ TARGETS = (
            "difference between three seeds", 1, False, distributed_all),
     Target("rank-reads", "rank-reads", "loader work per rank: images that the busiest of N = 4 ranks reads in an "
            "epoch, over images / N", 1.2, False, rank_reads, "3"),
-    Target("cuda-limit", "cuda", "one CUDA GPU, an unfrozen epoch, resnet18, 224 px: compute-only limit / ours", 0.9,
-           True, against_limit(scenarios.cuda)),
-    Target("cuda", "cuda", f"one CUDA GPU, an unfrozen epoch: {RATIO}", 4, True, cuda_rate),
-    Target("cuda-frozen", "cuda-frozen", f"one CUDA GPU, 5 epochs with a frozen backbone, everything counted: {RATIO}",
-           None, True, times(scenarios.cuda_frozen)),
 )  # fmt: skip
 """The first ten are what a user notices first: time, memory, and what the defaults cost in accuracy."""
