@@ -127,7 +127,7 @@ def test_training_on_features_is_training_without_a_cache(data):
     """In the same order, the same losses and weights, to float16's rounding."""
 
     def trained(fast):
-        learn = learner(data)
+        learn = learner(data, arch="resnet18")  # of few channels rounding is seen in the losses
         without_augmentation(learn)
         unfreeze_phase(learn, phase(learn))
         order = Order()
