@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.futures import Future, collect_all
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -86,6 +88,9 @@ class TrainAsRank(Callback):
         if self.sync_bn:
             self.norms = synchronize_batch_norms(self.model)
         self.parallel = DistributedDataParallel(self.model, **_OWN_BUFFERS)
+        if self.parallel.device.type == "cpu":
+            # By a lambda: torch compares the annotations of a hook, which here are strings, with types.
+            self.parallel.register_comm_hook(None, lambda _, bucket: average_each_gradient(bucket))
         self.checked = False
 
     def after_fit(self) -> None:
@@ -153,6 +158,19 @@ class TrainAsRank(Callback):
             flat = all_reduce(torch.cat([buffer.reshape(-1) for buffer in kept])) / self.own.world_size
             for buffer, mean in zip(kept, flat.split([buffer.numel() for buffer in kept]), strict=True):
                 buffer.copy_(mean.view_as(buffer))
+
+
+def average_each_gradient(bucket: dist.GradBucket) -> Future[Tensor]:
+    """Average the gradients of a bucket over the ranks, one by one.
+
+    From three ranks on, where a number lies in what is reduced decides in which order it is summed, and so how it is
+    rounded. DistributedDataParallel orders its buckets anew after the first batch, which in an epoch that is resumed is
+    another one.
+    """
+    flat = bucket.buffer().div_(dist.get_world_size())
+    parts = flat.split([gradient.numel() for gradient in bucket.gradients()])
+    works = [dist.all_reduce(part, async_op=True).get_future() for part in parts]
+    return collect_all(works).then(lambda _: flat)
 
 
 def synchronize_batch_norms(model: nn.Module) -> dict[_BatchNorm, type[_BatchNorm]]:
