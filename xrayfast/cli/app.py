@@ -33,7 +33,7 @@ _FOR_RANKS = ("fit", "cross-validate", "lr-find", "cache", "models")
 others each rank would do all of the work, and write the same files.
 """
 
-START_GC, GC_THRESHOLDS = (500_000, 20, 20), (100_000, 20, 20)
+START_GC, GC_THRESHOLDS = (1_000_000, 20, 20), (100_000, 20, 20)
 """For `gc.set_threshold`: until the first collection, and after it. With Python's own, garbage collection is a tenth of
 the time of importing torch and fastai, whose nearly a million objects live as long as the process.
 """
