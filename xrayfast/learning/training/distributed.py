@@ -160,7 +160,7 @@ class TrainAsRank(Callback):
                 buffer.copy_(mean.view_as(buffer))
 
 
-def average_each_gradient(bucket: dist.GradBucket) -> Future[Tensor]:
+def average_each_gradient(bucket: Any) -> Future[Tensor]:
     """Average the gradients of a bucket over the ranks, one by one.
 
     From three ranks on, where a number lies in what is reduced decides in which order it is summed, and so how it is
