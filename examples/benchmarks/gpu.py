@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import ROOT
@@ -82,7 +83,7 @@ def _images(count: int, given: Options) -> list[Any]:
 
 
 def _unfrozen(given: Options, images: int, batch: int) -> dict[str, Any]:
-    settings = protocol(given, _images(images, given), unfreeze="all", epochs=given.epochs(6), batch_size=batch)
+    settings = protocol(given, _images(images, given), unfreeze="all", epochs=given.epochs(3), batch_size=batch)
     # Random weights take the same time as others, and no network to fetch them.
     return settings | {"precision": "auto", "weights": "none"}
 
@@ -143,9 +144,23 @@ def main(given: Options, workspace: Workspace, again: bool) -> int:
 
 def section(results: Results, given: Options) -> str:
     """The part of the page on a GPU: the machine, and a table."""
-    about = {f"{row['machine']}, {row['versions']}, commit {row['commit']}": None for row in results.rows.values()}
     head = ["| what | value | aim | from |", "|---|---|---|---|"]
-    return "\n".join([*about, "", *head, *(_line(row, results) for row in rows(given))])
+    return "\n".join(
+        [*dict.fromkeys(map(_about, results.rows.values())), "", *head, *(_line(row, results) for row in rows(given))]
+    )
+
+
+def published() -> str:
+    """The same of the results that are kept beside this module."""
+    results = Results(Path(__file__).with_suffix(".jsonl"))
+    threads = [row["settings"]["threads"] for row in results.rows.values() if "threads" in row["settings"]]
+    return section(results, Options(threads=threads[0]) if threads else Options())
+
+
+def _about(row: dict[str, Any]) -> str:
+    """Where and with what a row was measured."""
+    named = [f"{name} {value}" for of in (row["machine"], row["versions"]) for name, value in of.items()]
+    return f"{', '.join(named)}; commit {row['commit']}, {row['when'][:10]}."
 
 
 def _line(row: Row, results: Results) -> str:

@@ -20,7 +20,6 @@ from xrayfast.errors import ConfigError, DataError, Interrupted, RunError, Train
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.learning.training.history import History
-from xrayfast.learning.training.mixed_precision import leave_autocast
 from xrayfast.metrics.registry import overall_metrics
 from xrayfast.progress import NullReporter
 from xrayfast.workflows.compare import _run_row
@@ -298,7 +297,6 @@ def test_ctrl_c_within_the_first_convolution_leaves_no_cast_weights_behind(data,
     with pytest.raises(KeyboardInterrupt), learn.no_bar(), learn.no_logging():
         learn.fit(1)
     monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
-    leave_autocast(learn)
     assert not torch.is_autocast_enabled("cpu")
     # How many contexts are open: the last one to be left forgets the weights that were cast.
     assert torch.autocast_increment_nesting() == 1

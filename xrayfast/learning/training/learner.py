@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from xrayfast.config import (
     FIELD_SECTIONS,
@@ -78,10 +78,9 @@ from xrayfast.learning.training.metrics import (
     build_epoch_metrics,
     try_metrics,
 )
-from xrayfast.learning.training.mixed_precision import set_precision
+from xrayfast.learning.training.mixed_precision import leave_autocast, set_precision
 from xrayfast.learning.training.optional.averaging import AverageWeights
 from xrayfast.learning.training.optional.batch_norm import PreciseBatchNorm
-from xrayfast.learning.training.optional.cuda_graphs import GraphedPasses, Pass
 from xrayfast.learning.training.optional.gradients import AccumulateGradients
 from xrayfast.learning.training.optional.mixing import MixImages
 from xrayfast.option_effects import check_settings
@@ -107,8 +106,6 @@ class RadiographLearner(Learner):
         own_code: the names of callbacks ("cbs"), "metrics" and the transforms of "dls" that are the user's own, or
             those of the run.
         run_path: the folder of the run that it was loaded from, or None; `run` is a name of fastai's callbacks.
-        graphs: of the network's passes, within `fit` on CUDA.
-        fitting: whether `fit` runs.
     """
 
     dls: RadiographDataLoaders
@@ -132,7 +129,6 @@ class RadiographLearner(Learner):
         self.own_cbs: list[Callback] = []
         self.own_code: dict[str, str] = {}
         self.run_path: Path | None = None
-        self.graphs, self.fitting = GraphedPasses(), False
         super().__init__(dls, model, splitter=self._parameters_by_group, **options)
         self.made_with = {name: getattr(self, name) for name in ("loss_func", "opt_func")}
         self.remove_cbs(Recorder)
@@ -178,41 +174,15 @@ class RadiographLearner(Learner):
             )
 
     def fit(self, n_epoch: int, *arguments: Any, **options: Any) -> None:
-        """fastai's, after which the network has the average of its weights, where they are averaged."""
-        self.fitting = True
+        """fastai's, after which the network has the average of its weights, where they are averaged; what an error or
+        Ctrl-C within a batch left open is closed.
+        """
         try:
             super().fit(n_epoch, *arguments, **options)
         finally:
-            self.fitting = False
-            self.graphs.clear()
+            leave_autocast(self)
             if self.average is not None:
                 self.average.finish()
-
-    def _do_one_batch(self) -> None:
-        """fastai's, with the network's pass as a CUDA graph where there is one."""
-        network: nn.Module = self.model
-        graph = self.find_graph(*self.xb)
-        if graph is None:
-            super()._do_one_batch()
-            return
-
-        def compute(images: Tensor) -> Tensor:
-            self.model: Any = network  # for callbacks
-            return graph(images)
-
-        self.model = compute
-        try:
-            super()._do_one_batch()
-        finally:
-            self.model = network
-
-    def find_graph(self, images: Tensor, *others: Any) -> Pass | None:
-        """The graph of the network's pass over a batch as it is now, or None. Layers of other networks may compute
-        differently from batch to batch.
-        """
-        if others or not (self.fitting and self.is_torchvision) or getattr(self.dl, "own", None) is not None:
-            return None
-        return self.graphs.find(self.model, images)
 
     def __call__(self, event_name: str | Iterable[str]) -> None:
         """fastai's, for the callbacks that have a method for the event: it looks for one in all of them, then in the

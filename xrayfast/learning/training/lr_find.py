@@ -18,7 +18,6 @@ from xrayfast.errors import TrainingError, plural
 from xrayfast.files.csv_tables import write_csv
 from xrayfast.learning.fastai_api import Callback, Learner, SuggestionMethod
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
-from xrayfast.learning.training.mixed_precision import leave_autocast
 from xrayfast.progress import StageProgress
 
 if TYPE_CHECKING:
@@ -123,7 +122,6 @@ def range_test(
             with learn.added_cbs(InterruptRangeTest(steps, interrupted, progress)):
                 learn.lr_find(num_it=steps, show_plot=False, suggest_funcs=None)
         finally:
-            leave_autocast(learn)
             learn.path = path
             learn.opt.clear_state()
     lrs = torch.tensor(learn.recorder.lrs, dtype=torch.float64)

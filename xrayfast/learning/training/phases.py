@@ -12,7 +12,6 @@ import pandas as pd
 from xrayfast.config import Schedule, TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Learner, ParamScheduler, combined_cos
-from xrayfast.learning.training.mixed_precision import leave_autocast
 
 LR_DIV = 10.0
 """Default `lr_div` with pretrained weights; 100 before version 0.8."""
@@ -106,10 +105,7 @@ def run_phase(
     """
     learn.opt.set_hyper("lr", list(phase.lrs))
     schedulers = [ParamScheduler(scheds)] if (scheds := _schedulers(schedule, np.array(phase.lrs), momentum)) else []
-    try:
-        learn.fit(phase.epochs, lr=list(phase.lrs), cbs=[*schedulers, *callbacks], start_epoch=start_epoch)
-    finally:
-        leave_autocast(learn)
+    learn.fit(phase.epochs, lr=list(phase.lrs), cbs=[*schedulers, *callbacks], start_epoch=start_epoch)
 
 
 def unfreeze_phase(learn: Learner, phase: Phase) -> None:

@@ -75,11 +75,11 @@ def fitted(dls, monkeypatch, frozen=0, arch=SMALL["arch"], epochs=2, **options):
     learn = xf.learner(dls, arch=arch, weights="none", precision="fp32", **options)
     given, estimate = [], batch_norm.estimate_statistics
 
-    def watched(model, norms, batches, find_graph):
+    def watched(model, norms, batches):
         batches = list(batches)
         names = [name for name, module in model.named_modules() if module in set(norms)]
         given.append((copy.deepcopy(model), names, [batch for (batch,), _ in batches]))
-        estimate(model, norms, batches, find_graph)
+        estimate(model, norms, batches)
 
     monkeypatch.setattr(batch_norm, "estimate_statistics", watched)
     learn.freeze_to(frozen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -78,7 +78,7 @@ class PreciseBatchNorm(Callback):
         """Compute the statistics."""
         if self.batches:
             with autocast(self.learn):
-                estimate_statistics(self.model, self.norms, self.batches, self.learn.find_graph)
+                estimate_statistics(self.model, self.norms, self.batches)
         self.clear()
 
     def clear(self) -> None:
@@ -97,10 +97,7 @@ def backbone_norms(groups: Sequence[LayerGroup]) -> list[_BatchNorm]:
 
 
 def estimate_statistics(
-    model: nn.Module,
-    norms: Sequence[_BatchNorm],
-    batches: Iterable[tuple[tuple[Any, ...], int]],
-    find_graph: Callable[..., Callable[..., Tensor] | None] = lambda *_: None,
+    model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[tuple[tuple[Any, ...], int]]
 ) -> None:
     """Set the running statistics of batch norms to the averages over batches of the mean and the unbiased variance,
     weighted by size, where each batch is normalised by its own.
@@ -111,25 +108,19 @@ def estimate_statistics(
         model: the network.
         norms: those of its modules whose statistics are computed.
         batches: arguments of the network, of a rank those of its own rows, and the number of all ranks' images.
-        find_graph: gives what computes the network's pass over such arguments in its place, or None.
     """
     modes, total = {module: module.training for module in model.modules()}, 0
     momenta = [norm.momentum for norm in norms]
-    statistics = [tensor for norm in norms for tensor in (norm.running_mean, norm.running_var) if tensor is not None]
     try:
         model.eval()
         for norm in norms:
             norm.train()
-            norm.momentum = 1.0  # the running statistics are those of the last batch
         for batch, images in batches:
             total += images
+            for norm in norms:
+                norm.momentum = images / total
             with torch.no_grad():
-                (find_graph(*batch) or model)(*batch)
-                if images == total:
-                    averages = [tensor.clone() for tensor in statistics]
-                torch._foreach_lerp_(averages, statistics, images / total)
-        for tensor, average in zip(statistics, averages if total else statistics, strict=True):
-            tensor.copy_(average)
+                model(*batch)
     finally:
         for module, mode in modes.items():
             module.training = mode
