@@ -1,6 +1,6 @@
 """The table of recipes from the lines of `run.py`, with differences paired by fold and seed.
 
-    python examples/recipes/table.py recipes.jsonl --reference default --fold 1,2,3
+    python examples/recipes/table.py recipes.jsonl --reference default --fold 1,2,3 --only size=224 --only batch_size=32
 
 Means are over runs. An interval is of 95 % and by image: images are drawn with replacement, and the same ones for both
 recipes; where a recipe has several seeds, an image counts by the mean over them. It holds for these training runs: what
@@ -23,7 +23,7 @@ def main(words: list[str] | None = None) -> None:
     rows: dict[str, Rows] = defaultdict(list)
     for line in args.results.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        if (not args.fold or row["fold"] in args.fold) and (not args.size or row["size"] == args.size):
+        if (not args.fold or row["fold"] in args.fold) and all(str(row[key]) == value for key, value in args.only):
             rows[row["recipe"]].append(row)
     if args.reference not in rows:
         raise SystemExit(f"{args.results} has no runs of {args.reference}; it has {', '.join(rows) or 'none'}.")
@@ -76,7 +76,10 @@ def options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("results", type=Path, nargs="?", default=Path("recipes.jsonl"), metavar="FILE")
     parser.add_argument("--reference", default="default", help="recipe that the others are compared with (default)")
     parser.add_argument("--fold", type=lambda text: [int(fold) for fold in text.split(",")], help="of these folds only")
-    parser.add_argument("--size", type=int, help="of this size only")
+    parser.add_argument(
+        "--only", type=lambda text: text.split("=", 1), action="append", default=[], metavar="KEY=VALUE",
+        help="runs that have this, such as data=darkcovid",
+    )  # fmt: skip
     parser.add_argument("--split", choices=["valid", "test"], default="valid")
     return parser.parse_args(words)
 
