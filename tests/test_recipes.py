@@ -85,8 +85,27 @@ def test_the_table_pairs_runs_by_fold_and_seed(script, tmp_path, capsys):
     out.write_text(json.dumps(rows[0] | {"first_unfrozen": None}))  # of a head alone
     main([str(out)])
     assert capsys.readouterr().out.splitlines()[2].startswith("| default | 1 | 0.500 | 0.500 | 0.900 |  |  |")
-    with pytest.raises(SystemExit, match="no runs of b; it has default"):
+    with pytest.raises(SystemExit, match="no such runs of b; it has default"):
         main([str(out), "--reference", "b"])
+    with pytest.raises(SystemExit, match="no such file"):
+        main([str(tmp_path / "absent.jsonl")])
+
+
+def test_the_table_is_of_one_size_and_split(script, tmp_path, capsys):
+    rows = [row("default", 1, 0, [1, 0]) | {"size": size, "split": split} for size in (64, 128) for split in "ab"]
+    out = tmp_path / "recipes.jsonl"
+    out.write_text("".join(json.dumps(line) + "\n" for line in rows))
+    main = script("table")["main"]
+    with pytest.raises(SystemExit, match=r"differ in split; .* add --only 'split=a' or --only 'split=b'"):
+        main([str(out)])
+    with pytest.raises(SystemExit, match="differ in size"):
+        main([str(out), "--only", "split=a"])
+    main([str(out), "--only", "split=a", "--only", "size=64"])
+    assert "| default | 1 |" in capsys.readouterr().out
+    for wrong in ("size", "colour=1"):
+        with pytest.raises(SystemExit):
+            main([str(out), "--only", wrong])
+        assert "expected one of data, split, size" in capsys.readouterr().err
 
 
 def test_metrics_are_scikit_learn_s(script):

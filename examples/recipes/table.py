@@ -4,7 +4,8 @@
 
 Means are over runs. An interval is of 95 % and by image: images are drawn with replacement, and the same ones for both
 recipes; where a recipe has several seeds, an image counts by the mean over them. It holds for these training runs: what
-another seed would give is in the spread of the runs, not in the interval.
+another seed would give is in the spread of the runs, not in the interval. All runs of a table are of one data set,
+split, size, batch size and number of epochs.
 """
 
 import argparse
@@ -17,16 +18,26 @@ import numpy as np
 
 Rows = list[dict[str, Any]]
 
+ALIKE = ("data", "split", "size", "batch_size", "epochs")
+"""What all runs of a table have in common, so that fold 1 is the same images in each of them."""
+
 
 def main(words: list[str] | None = None) -> None:
     args = options(words)
+    if not args.results.is_file():
+        raise SystemExit(f"{args.results}: no such file; expected the lines that run.py writes.")
+    lines = [json.loads(line) for line in args.results.read_text(encoding="utf-8").splitlines()]
+    lines = [row for row in lines if not args.fold or row["fold"] in args.fold]
+    lines = [row for row in lines if all(str(row.get(key)) == value for key, value in args.only)]
+    for key in ALIKE:
+        if len(found := sorted({str(row.get(key)) for row in lines})) > 1:
+            chosen = " or ".join(f"--only '{key}={value}'" for value in found)
+            raise SystemExit(f"{args.results} has runs that differ in {key}; expected one table's: add {chosen}.")
     rows: dict[str, Rows] = defaultdict(list)
-    for line in args.results.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if (not args.fold or row["fold"] in args.fold) and all(str(row[key]) == value for key, value in args.only):
-            rows[row["recipe"]].append(row)
+    for row in lines:
+        rows[row["recipe"]].append(row)
     if args.reference not in rows:
-        raise SystemExit(f"{args.results} has no runs of {args.reference}; it has {', '.join(rows) or 'none'}.")
+        raise SystemExit(f"{args.results} has no such runs of {args.reference}; it has {', '.join(rows) or 'none'}.")
     print(table(rows, args.reference, args.split))
 
 
@@ -77,11 +88,18 @@ def options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--reference", default="default", help="recipe that the others are compared with (default)")
     parser.add_argument("--fold", type=lambda text: [int(fold) for fold in text.split(",")], help="of these folds only")
     parser.add_argument(
-        "--only", type=lambda text: text.split("=", 1), action="append", default=[], metavar="KEY=VALUE",
-        help="runs that have this, such as data=darkcovid",
+        "--only", type=pair, action="append", default=[], metavar="KEY=VALUE",
+        help=f"runs that have this, such as size=224; of: {', '.join(ALIKE)}",
     )  # fmt: skip
     parser.add_argument("--split", choices=["valid", "test"], default="valid")
     return parser.parse_args(words)
+
+
+def pair(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    if key not in ALIKE or not value:
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected one of {', '.join(ALIKE)}, '=' and its value")
+    return key, value
 
 
 if __name__ == "__main__":
