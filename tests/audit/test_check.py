@@ -271,6 +271,20 @@ def test_a_shortcut_names_the_properties_that_reached_it_and_none_that_did_not_v
     )
 
 
+def test_what_is_measured_on_the_whole_image_is_not_said_to_be_without_the_lungs():
+    data = SimpleNamespace(labels=("a", "b"))
+    aurocs = {"texture": {"a": 0.82, "b": 0.72}, "view": {"a": 0.6, "b": 0.71}, "all": {"a": 0.75, "b": 0.79}}
+    chance = {"texture": {"a": 0.61, "b": 0.6}, "view": {"b": 0.6}, "all": {"a": 0.64, "b": 0.63}}
+    whole, mixed = shortcut_findings(data, Shortcuts(100, aurocs, chance))
+    assert whole.title == "'a' can be predicted from brightness and texture of the whole image"
+    assert "so that disease on much of it counts as well" in whole.text
+    assert mixed.title == "'b' can be predicted without the lungs"
+    assert "disease on much of it" not in mixed.text
+    del aurocs["texture"]
+    (together,) = shortcut_findings(data, Shortcuts(100, aurocs, {"all": {"b": 0.6}}))
+    assert together.title == "'b' can be predicted without the lungs"
+
+
 def test_groups_of_equal_images_are_counted_as_groups_and_shortened_within(sound):
     copies = {row: sound[1][0].copy() for row in (2, 4, 6, 8)}
     found = kinds(looked(sound, copies | {11: sound[1][9].copy()}))["duplicates_exact"]

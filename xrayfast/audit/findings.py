@@ -124,8 +124,8 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
     "slanted": (
         "black that slant",
         "note",
-        "that look turned by some degrees, or sheared",
-        "They may be augmented: use the images before that.",
+        "with black edges that slant",
+        "They were turned or sheared, or the collimator was: where it is augmentation, use the images before that.",
     ),
     "covered": (
         "black within|plain gray area",
@@ -136,8 +136,8 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
     "text": (
         "text is burned in",
         "note",
-        "with text in the middle",
-        "It is part of what is learned, and may name the patient: use the images without it.",
+        "with white or black lines in the middle",
+        "Wires and metal have such. Text is part of what is learned, and may name the patient: use images without it.",
     ),
     "spectrum": ("Fourier spectra are", "note", "the same turned by 180 degrees, as Fourier spectra are", _DOUBTFUL),
     "on_black": (
@@ -198,6 +198,11 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
 """By kind of finding: regular expression of the note on reading, severity, and the finding's title and advice. Other
 notes that need attention are findings as they stand."""
 
+
+_OF_PIXELS = {"brightness", "histogram", "texture"}
+_OF_ALL_PIXELS = (
+    "Brightness, histogram and texture are of the whole image, so that disease on much of it counts as well. "
+)
 
 _STOPS = "Training stops at such a file: fetch it again, or take it out."
 
@@ -377,17 +382,20 @@ def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
         notable = shortcuts.notable(label)
         if not notable:
             continue
+        own = notable.keys() - {ALL}
+        caution = _OF_ALL_PIXELS if own and own <= _OF_PIXELS else ""
         (best, value), *others = notable.items()
         compared = [f"{_properties(group, shortcuts)} {auroc:.2f}" for group, auroc in others[:3]]
         text = f"'{label}' can be predicted from {_properties(best, shortcuts)} with an AUROC of {value:.2f}"
         text += f" ({'; '.join([f'by chance {shortcuts.chance[best][label]:.2f} at most', *compared])}). "
-        title = f"'{label}' can be predicted without the lungs"
+        how = "from brightness and texture of the whole image" if caution else "without the lungs"
+        title = f"'{label}' can be predicted {how}"
         if value >= RIVAL:
             text += "That rivals a network, whose results may then show how and where an image was taken and not the "
-            text += "disease. Balance the classes for it, and run an external test."
+            text += f"disease. {caution}Balance the classes for it, and run an external test."
             found.append(Finding("shortcut", "warning", title, text, 1))
         else:
-            text += "Compare a network's AUROC with that, not with 0.5."
+            text += f"{caution}Compare a network's AUROC with that, not with 0.5."
             found.append(Finding("weak_shortcut", "note", title, text, 1))
     return found
 

@@ -459,6 +459,11 @@ def covered(film):
         "a gray frame that is turned": lambda film: framed(film, 40, 0.05, 0.1),
         "a wide screen": lambda film: np.pad(film, ((0, 0), (len(film) * 2 // 5,) * 2)),
         "text covered above and below": lambda film: covered(ndimage.gaussian_filter(film, 0.8)),
+        "a frame around a black margin": lambda film: np.pad(put(film, np.s_[:90], 0), 4, constant_values=255),
+        "a frame around a black surround": lambda film: np.pad(np.pad(film, 50), 12, constant_values=255),
+        "bars beside a black margin": lambda film: np.pad(
+            put(film, np.s_[:90], 0), ((0, 0), (40, 40)), constant_values=255
+        ),
         "text covered in the corners": lambda film: put(put(film, np.s_[4:20, 4:70], 0), np.s_[-20:-4, -70:-4], 255),
     }.values(),
 )
@@ -466,6 +471,15 @@ def test_what_is_around_or_on_a_radiograph_is_no_damage(change):
     for patient in range(12):
         film = phantom("normal", patient=patient, image=0, size=320)
         assert describe_contents(np.ascontiguousarray(change(film))) == [], patient
+
+
+def test_a_collimator_that_was_turned_or_is_narrow_is_neither_steps_nor_text():
+    for patient in range(8):
+        film = 0.5 * ndimage.gaussian_filter(phantom("normal", patient=patient, image=0, size=128), 1) + 120
+        turned = [framed(film, 0, 0.08, angle) for angle in (0.05, 0.14)]
+        narrow = put(put(film.astype(np.uint8), np.s_[:, :42], 0), np.s_[:, -42:], 0)
+        found = [note for pixels in (*turned, narrow) for note in describe_contents(pixels)]
+        assert not any(re.search("steps|text", note) for note in found), (patient, found)
 
 
 def test_two_in_a_frame_are_noted():

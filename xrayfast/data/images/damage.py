@@ -36,9 +36,10 @@ _SHEARED, _STEEPER = 1.02, 2.6  # ratios of differences between rows
 _FINE, _FINE_ON_PLAIN, _PLAIN = 0.3, 0.62, (48, 207)  # shares of the variance, gray levels
 
 _DOUBLE = (1.6, 2.7)  # longer to shorter side of two chest radiographs in one image; above, of more
-_BANDS, _MARGIN = 10, 0.25  # of rows alike: least number of bands, share of a plain margin
+_BANDS, _MARGIN, _FRAME = 10, 0.25, 0.06  # of rows alike: least number of bands, shares of a plain margin, its frame
 _REPEATED = 0.985  # correlation
 _COVERED, _FILLED, _PLAIN_MIDDLE = 0.03, 0.8, 0.1  # shares of the middle that are plain, of the box that they fill
+_ALONG, _NEAR = 0.7, 0.2  # shares of the side
 _MIDDLE, _QUARTER = ((slice(_SAMPLED // n, -(_SAMPLED // n)),) * 2 for n in (5, 4))
 _CLEAR_CUT, _INK, _WHITE_TEXT, _BLACK_TEXT = 60, 8, 0.004, 0.035  # gray levels; shares of the pixels in the middle
 _PANEL, _SHADED, _ALL_PLAIN = 3, (28, 243), 0.99  # lines, gray levels, share of the pixels
@@ -141,11 +142,13 @@ class _Sample:
     @cached_property
     def jumps(self) -> tuple[_Steps, _Steps]:
         """The same over that of the lines around, of those with as many lines on both sides; see `_AROUND`."""
-        found = []
-        for steps in self.profiles:
-            around = np.maximum(steps[: -2 * _AROUND], steps[2 * _AROUND :])
-            found.append(steps[_AROUND:-_AROUND] / (around + 1))
-        return found[0], found[1]
+        return _jumps(self.profiles[0]), _jumps(self.profiles[1])
+
+    @cached_property
+    def all_profiles(self) -> tuple[_Steps, _Steps]:
+        """The profiles by all pixels: in those by some, an edge that slants has steps at regular distances."""
+        down, across = (_differ(lines[1:], lines[:-1]) for lines in (self.pixels, self.pixels.T))
+        return _means(down), _means(across)
 
 
 @lru_cache(maxsize=64)
@@ -155,6 +158,13 @@ def _places(height: int, width: int) -> npt.NDArray[np.intp]:
     beside = np.array([0, -width, width, -1, 1], np.intp)
     places: npt.NDArray[np.intp] = rows[:, None] * width + columns + beside[:, None, None]
     return places
+
+
+def _jumps(steps: _Steps) -> _Steps:
+    """Steps over those of the lines around, of those with as many lines on both sides; see `_AROUND`."""
+    around = np.maximum(steps[: -2 * _AROUND], steps[2 * _AROUND :])
+    jumps: _Steps = steps[_AROUND:-_AROUND] / (around + 1)
+    return jumps
 
 
 def _means(steps: Pixels) -> _Steps:
@@ -199,6 +209,7 @@ def _find_noisy_part(sample: _Sample) -> str:
     if sample.means[0] <= _STEEP:
         return ""
     centre, up, left = sample.centre, sample.beside[0], sample.beside[2]
+    centre, up, left = (values[2:-2, 2:-2] for values in (centre, up, left))  # without the edge of a frame
     noisy = _has_noisy_strip(centre, up, left) or _has_noisy_strip(centre.T, left.T, up.T)
     return "neighbouring pixels differ as in noise, in a part of the image" if noisy else ""
 
@@ -347,8 +358,9 @@ def _alike_share(pixels: Pixels) -> float:
         return found  # the usual case
     for band in re.finditer(rb"(.)\1{%d,}" % (height // _BANDS), column, re.DOTALL):
         rows, share = pixels[slice(*band.span())], len(band[0]) / height
-        low, high = int(rows[0].min()), int(rows[0].max())
-        is_margin = low == high and (band.start() == 0 or band.end() == height)
+        inside = rows[0, width // 4 : -(width // 4)]  # within a frame, and between bars
+        low, high = int(inside.min()), int(inside.max())
+        is_margin = low == high and min(band.start(), height - band.end()) <= _FRAME * height
         if high > _BLACK and low < 255 - _BLACK and (rows == rows[0]).all() and share > _MARGIN * is_margin:
             found = max(found, share)
     return found
@@ -426,12 +438,22 @@ def _find_box(sample: _Sample) -> str:
     of_level = (sample.steepest == 0) & (sample.centre == level)
     rows, columns = (np.flatnonzero(of_level.any(axis=axis)) for axis in (1, 0))
     sides = [(side[0], side[-1] + 1) for side in (rows, columns)]
-    if any(start == 0 or end == _SAMPLED for start, end in sides):
+    if any(start == 0 or end == _SAMPLED for start, end in sides) or (
+        not _SHADED[0] < level < _SHADED[1] and _is_band(sides)
+    ):
         return ""
     box = of_level[slice(*sides[0]), slice(*sides[1])]
     if box.mean() <= _FILLED:
         return ""
     return f"a plain box on {box.size / _SAMPLED**2:.0%} of the area, as where one is drawn or covers text"
+
+
+def _is_band(sides: Sequence[tuple[int, int]]) -> bool:
+    """Whether a box lies along most of a border and near it, as a margin does that a frame was put around."""
+    return any(
+        wide[1] - wide[0] > _ALONG * _SAMPLED and min(high[0], _SAMPLED - high[1]) < _NEAR * _SAMPLED
+        for high, wide in (sides, sides[::-1])
+    )
 
 
 _OF_AREAS = (_find_lines_alike, _find_halves_alike, _find_strip, _find_box)
@@ -513,11 +535,15 @@ def _find_regular_steps(sample: _Sample) -> str:
 
     No radiograph has such; at 2 times, 4 have.
     """
-    for jumps in sample.jumps:
-        found = (jumps > _REGULAR).nonzero()[0]
-        if len(found) >= _LEAST_REGULAR and _are_regular(found, len(jumps)):
+    for axis, jumps in enumerate(sample.jumps):
+        if _has_regular(jumps) and _has_regular(_jumps(sample.all_profiles[axis])):
             return "steps at regular distances, as of shifted blocks, tiles or a drawn grid"
     return ""
+
+
+def _has_regular(jumps: _Steps) -> bool:
+    found = (jumps > _REGULAR).nonzero()[0]
+    return len(found) >= _LEAST_REGULAR and _are_regular(found, len(jumps))
 
 
 def _are_regular(found: npt.NDArray[np.intp], length: int) -> bool:
@@ -541,25 +567,29 @@ def _find_composed(sample: _Sample) -> str:
     times, radiographs to 1.3; one 2.5 times, where the opposite borders fit together; or both at a third 2.2 times,
     radiographs to 1.8.
     """
-    halves = [_step_at(sample, axis, 1 / 2) for axis in (0, 1)]
+    note = _describe_steps(sample, sample.profiles)
+    return note and _describe_steps(sample, sample.all_profiles)
+
+
+def _describe_steps(sample: _Sample, profiles: tuple[_Steps, _Steps]) -> str:
+    halves = [_step_at(steps, 1 / 2) for steps in profiles]
     rolled = (
         step > _ROLLED and _do_borders_fit(lines)
         for step, lines in zip(halves, (sample.pixels, sample.pixels.T), strict=True)
     )
     if max(halves) > _HALVED or min(halves) > _HALVED_TWICE or any(rolled):
         return "a step along the middle, as of swapped halves or images side by side"
-    if any(min(_step_at(sample, axis, 1 / 3), _step_at(sample, axis, 2 / 3)) > _IN_THIRDS for axis in (0, 1)):
+    if any(min(_step_at(steps, 1 / 3), _step_at(steps, 2 / 3)) > _IN_THIRDS for steps in profiles):
         return "steps along the thirds, as of three images in one"
     return ""
 
 
-def _step_at(sample: _Sample, axis: int, share: float) -> float:
+def _step_at(steps: _Steps, share: float) -> float:
     """The largest of three jumps at a share of the lines; 0 beside plain ones."""
-    jumps, steps = sample.jumps[axis], sample.profiles[axis]
-    place = round((len(steps) + 1) * share) - 1 - _AROUND
-    if min(steps.item(place - 1), steps.item(place + 1 + 2 * _AROUND)) < _PLAIN_LINE:
+    place = round((len(steps) + 1) * share) - 1
+    if min(steps.item(place - 1 - _AROUND), steps.item(place + 1 + _AROUND)) < _PLAIN_LINE:
         return 0
-    return max(jumps.item(place - 1), jumps.item(place), jumps.item(place + 1))
+    return float(_jumps(steps[place - 1 - _AROUND : place + 2 + _AROUND]).max())
 
 
 def _do_borders_fit(pixels: Pixels) -> bool:
@@ -646,10 +676,21 @@ def _find_text(sample: _Sample) -> str:
     steep = sample.steepest[_QUARTER] > _CLEAR_CUT
     if np.count_nonzero(steep) <= _WHITE_TEXT * steep.size:
         return ""  # the usual case
+    steep &= _is_within(sample.margins)[_QUARTER]
     levels = sample.centre[_QUARTER][steep]
     is_white = np.count_nonzero(levels >= 256 - _INK) > _WHITE_TEXT * steep.size
     found = is_white or np.count_nonzero(levels <= _INK) > _BLACK_TEXT * steep.size
-    return "white or black lines in the middle, as where text is burned in" if found else ""
+    return "white or black lines in the middle, as where text is burned in or metal lies" if found else ""
+
+
+def _is_within(margins: Sequence[tuple[float, float]]) -> _Mask:
+    """(64, 64) whether a place is inside plain margins and not at their edge."""
+    above, left = (
+        (np.arange(_SAMPLED) > first * _SAMPLED) & (np.arange(_SAMPLED) < (1 - last) * _SAMPLED - 1)
+        for first, last in margins
+    )
+    within: _Mask = above[:, None] & left
+    return within
 
 
 def _find_thumbnail(sample: _Sample) -> str:

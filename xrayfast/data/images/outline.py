@@ -9,6 +9,7 @@ from xrayfast.data.images.radiograph import Pixels
 
 _BLACK = 12  # gray level
 _HOLES = 0.22  # share of the area that is black between what is shown, in rows and columns; radiographs to 0.197
+_SIDE = 64
 _CORNERS = 0.03  # share of the area that is black where edges slant
 _SHORT, _LONG = 12, 26  # of 64 rows or columns along which an edge is straight, on both axes or one
 _OFF_LINE, _PARALLEL, _FURTHEST = 0.8, 0.07, 45  # pixels; difference of slopes; pixels from the border
@@ -32,12 +33,23 @@ def describe_outline(sample: Pixels) -> str:
     may_slant = (upper[0] and lower[1]) or (upper[1] and lower[0])
     if n_black < _CORNERS * shown.size or (n_black < least and not may_slant):
         return ""  # the usual case
-    if n_black >= least and (share := _holes(shown)) > _HOLES:
+    if n_black >= least and (share := _holes(_without_frame(sample, shown))) > _HOLES:
         return f"black within, on {share:.0%} of the area, as where lungs are blacked out"
     if not may_slant:
         return ""
     is_turned = all(upper + lower) and _are_aslant(shown, _SHORT) and _are_aslant(shown.T, _SHORT)
     return SLANTED if is_turned or _are_aslant(shown, _LONG) or _are_aslant(shown.T, _LONG) else ""
+
+
+def _without_frame(sample: Pixels, shown: _Outline) -> _Outline:
+    """What is shown without a plain frame around it, in which all black would be within."""
+    inside = []
+    for axis in (1, 0):
+        lines = np.flatnonzero(np.ptp(sample, axis=axis) > _BLACK)
+        first, last = (lines.item(0), lines.item(-1)) if len(lines) else (0, len(sample) - 1)
+        # One more, which is partly of the frame where the image was scaled.
+        inside.append(slice(first + (first > 0), last + (last == len(sample) - 1)))
+    return shown[inside[0], inside[1]]
 
 
 def _holes(shown: _Outline) -> float:
@@ -47,7 +59,7 @@ def _holes(shown: _Outline) -> float:
         places = np.arange(way.shape[1])
         last = np.where(way.any(axis=1), len(places) - 1 - way[:, ::-1].argmax(axis=1), -1)
         found &= (places > way.argmax(axis=1)[:, None]) & (places < last[:, None])
-    return np.count_nonzero(within) / within.size
+    return np.count_nonzero(within) / _SIDE**2
 
 
 def _are_aslant(shown: _Outline, length: int) -> bool:

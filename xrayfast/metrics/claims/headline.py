@@ -181,8 +181,8 @@ def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     if reached:
         yield HeadlineWarning(
             "shortcut",
-            "Size, coding, border and brightness of the image, which have nothing to do with the lungs, reach the "
-            f"network's AUROC: {shorten(reached)}.",
+            "Size, coding, border, brightness, texture, view and notes on reading, in which no lungs are seen, reach "
+            f"the network's AUROC: {shorten(reached)}.",
             "'xrayfast check' shows which of them; test on images of another place (xrayfast evaluate RUN DATA).",
         )
 

@@ -101,7 +101,7 @@ def _describe_search(data: Manifest, leaks: Leaks, shortcuts: Mapping[str, float
         f"{plural(len(data), 'image')} compared: {exact} of equal images, {near} of near duplicates.",
         *(leaks.sentences() or ["No image is in more than one split."]),
         *([] if leaks.patients else [patients]),
-        "Size, coding, border and brightness of an image predict "
+        "Size, coding, border, brightness, texture, view and notes on reading of an image predict "
         + (
             f"better than by chance (AUROC): {shorten(f'{label} {value:.2f}' for label, value in shortcuts.items())}. "
             "'xrayfast check' shows which of them."
