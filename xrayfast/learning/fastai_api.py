@@ -43,6 +43,7 @@ with warnings.catch_warnings():
     from fastai.callback.core import CancelBatchException as CancelBatchException
     from fastai.callback.core import CancelFitException as CancelFitException
     from fastai.callback.core import TrainEvalCallback as TrainEvalCallback
+    from fastai.callback.core import event as event
     from fastai.callback.fp16 import MixedPrecision as MixedPrecision
     from fastai.callback.progress import ProgressCallback as ProgressCallback
     from fastai.callback.schedule import ParamScheduler as ParamScheduler

@@ -10,10 +10,12 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import distributed as dist
 from torch import nn
 
 import xrayfast as xf
@@ -28,7 +30,7 @@ from xrayfast.learning.distributed.world import World, join_process_group
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks.preparation import EpochSeeds
-from xrayfast.learning.training.distributed import synchronize_batch_norms, train_as_rank
+from xrayfast.learning.training.distributed import average_each_gradient, synchronize_batch_norms, train_as_rank
 from xrayfast.learning.training.loaders import share_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -251,6 +253,17 @@ def test_the_images_of_ranks_are_those_of_one_process_augmented_alike(data_dir, 
     for i, whole in enumerate(epoch(None)):
         rows = [own.of_rank(own.rank, len(whole)) for own in ranks]
         assert all(torch.equal(part[i], whole[own]) for part, own in zip(parts, rows, strict=True))
+
+
+def test_a_gradient_that_can_not_be_averaged_is_an_error(monkeypatch):
+    lost = torch.futures.Future()
+    lost.set_exception(RuntimeError("Connection closed by peer"))
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda *_, **__: SimpleNamespace(get_future=lambda: lost))
+    parts = [torch.ones(2), torch.ones(1)]
+    bucket = SimpleNamespace(buffer=lambda: torch.ones(3), gradients=lambda: parts)
+    with pytest.raises(RuntimeError, match="Connection closed"):
+        average_each_gradient(bucket).wait()
 
 
 def test_a_rank_needs_two_images_of_each_training_batch(data_dir):

@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,6 +54,40 @@ def test_an_event_reaches_a_callback_with_a_method_of_its_class_of_itself_or_for
         learn(["before_step", "after_fit"])
     assert called == ["own"] and every.events == ["after_step", "before_step", "after_fit"]
     assert quiet.run, "fastai lets it run again in the next fit"
+
+
+class StandsFor(Callback):
+    _default = "other"
+
+    def __init__(self, other):
+        self.other = other
+
+
+class StandsForOne(Callback):
+    def __init__(self, other):
+        self.other, self._default = other, "other"
+
+
+class AnswersAll(Callback):
+    def __init__(self, other):
+        self.other = other
+
+    def __getattr__(self, name):
+        return getattr(self.__dict__["other"], name) if "other" in self.__dict__ else super().__getattr__(name)
+
+
+@pytest.mark.parametrize("kind", [StandsFor, StandsForOne, AnswersAll])
+def test_an_event_reaches_a_callback_that_stands_for_something_with_the_method(learn, kind):
+    called = []
+    with learn.added_cbs([kind(SimpleNamespace(after_step=partial(called.append, "other")))]):
+        learn("after_step")
+        learn("before_step")
+    assert called == ["other"]
+
+
+def test_an_event_that_does_not_exist_is_an_error_as_in_fastai(learn):
+    with pytest.raises(Exception, match="missing after_stop"):
+        learn(["before_step", "after_stop"])
 
 
 def test_a_head_of_a_weight_file_that_is_not_used_is_named(learn, tmp_path):

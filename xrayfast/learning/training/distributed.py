@@ -170,7 +170,7 @@ def average_each_gradient(bucket: Any) -> Future[Tensor]:
     flat = bucket.buffer().div_(dist.get_world_size())
     parts = flat.split([gradient.numel() for gradient in bucket.gradients()])
     works = [dist.all_reduce(part, async_op=True).get_future() for part in parts]
-    return collect_all(works).then(lambda _: flat)
+    return collect_all(works).then(lambda done: (done.value(), flat)[1])  # the value of what failed is its error
 
 
 def synchronize_batch_norms(model: nn.Module) -> dict[_BatchNorm, type[_BatchNorm]]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from inspect import signature
 from operator import attrgetter
 from pathlib import Path
@@ -48,6 +49,7 @@ from xrayfast.learning.fastai_api import (
     Metric,
     Metrics,
     Recorder,
+    event,
 )
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import to_channels_last
@@ -188,12 +190,15 @@ class RadiographLearner(Learner):
         """fastai's, for the callbacks that have a method for the event: it looks for one in all of them, then in the
         learner and in the network, which takes longer in each batch than what the callbacks do.
         """
-        for event in [event_name] if isinstance(event_name, str) else event_name:
+        for name in [event_name] if isinstance(event_name, str) else event_name:
+            if not hasattr(event, name):
+                super().__call__(name)  # says so
             for callback in sorted(self.cbs, key=attrgetter("order")):
-                kind = type(callback)
-                has_method = hasattr(kind, event) or event in vars(callback) or kind.__call__ is not Callback.__call__
-                if has_method or event == "after_fit":  # after which each callback runs again
-                    callback(event)
+                kind: Any = type(callback)
+                has_method = hasattr(kind, name) or name in vars(callback) or _looks_elsewhere(kind)
+                # After a fit each callback runs again.
+                if has_method or name == "after_fit" or callback._default != Callback._default:
+                    callback(name)
 
     def all_batches(self) -> None:
         """fastai's; of an epoch that goes on, batches have the numbers that they have in the whole epoch."""
@@ -281,6 +286,15 @@ def own_names(cbs: Sequence[Callback], metrics: Iterable[Metric]) -> dict[str, s
     """The names of the user's callbacks ("cbs"), and of those "metrics" that are not ours; without what is empty."""
     found = {"cbs": name_of(cbs), "metrics": ", ".join(m.name for m in metrics if not isinstance(m, EpochMetric))}
     return {kind: names for kind, names in found.items() if names}
+
+
+@lru_cache
+def _looks_elsewhere(kind: type) -> bool:
+    """Whether callbacks of a class may answer events by methods that neither it nor they have, such as those of an
+    object that they stand for.
+    """
+    names = ("__call__", "__getattr__", "__getattribute__")
+    return any(getattr(kind, name) is not getattr(Callback, name) for name in names)
 
 
 @contextmanager
