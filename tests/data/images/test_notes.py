@@ -15,6 +15,7 @@ from xrayfast.data.images.notes import (
     COLOURED_MARKS,
     PLAIN_AREAS,
     TOO_SMOOTH,
+    describe_compression,
     describe_notes,
     group_notes,
     needs_attention,
@@ -382,9 +383,15 @@ def test_what_is_compressed_with_loss_to_a_fortieth_is_noted(tmp_path, format, o
     film = Image.fromarray(textured_film(128)).resize((640, 640), Image.Resampling.BICUBIC)
     file = tmp_path / f"1.{format.lower()}"
     film.save(file, format, **options)
-    assert [note for note in read(file).notes if re.match(r"strongly compressed, [4-9]\d:1", note)]
+    assert [note for note in read(file).notes if re.match(r"strongly compressed, \d+:1", note)]
     Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (400, 2))).save(file, format, lossless=True, quality=95)
     assert not any("strongly" in note for note in read(file).notes)
+
+
+@pytest.mark.parametrize(("ratio", "noted"), [(39, False), (41, True), (58, True), (61, True)])
+def test_webp_is_noted_where_jpeg_of_that_quality_would_be(ratio, noted):
+    assert bool(describe_compression(ratio)) == noted
+    assert bool(describe_compression(ratio, webp=True)) == (ratio == 61)
 
 
 @pytest.mark.parametrize("side", [128, 320])

@@ -67,7 +67,8 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
                     image.decodermaxblock = max(_LEAST_STEP, len(jpeg.getbuffer()) // _STEPS)
                 pixels = _to_gray(image, bits, notes)
                 wrong_length = note_wrong_length(jpeg) if jpeg else []
-                notes += wrong_length or describe_compression(pixels.size / _lossy_bytes(jpeg or stream, file_format))
+                ratio = pixels.size / _lossy_bytes(jpeg or stream, file_format)
+                notes += wrong_length or describe_compression(ratio, webp=file_format == "WEBP")
     except ReadError:
         raise
     except UnidentifiedImageError as error:
