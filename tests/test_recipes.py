@@ -127,3 +127,6 @@ def test_an_unknown_recipe_is_a_usage_error(script, capsys):
         script("run")["main"](["data", "--recipes", "default,bset"])
     assert caught.value.code == 2
     assert "no such recipe: bset" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script("run")["main"](["data", "--processes", "0"])
+    assert "--processes is 0; expected 1 or more" in capsys.readouterr().err

@@ -31,6 +31,7 @@ import xrayfast as xf
 def main(words: list[str] | None = None) -> None:
     args = options(words)
     done = {key(line) for line in read(args.out)}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     jobs = [
         (args, job)
         for seed in args.seed
@@ -210,6 +211,8 @@ def options(words: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(words)
     if args.scratch:
         args.scratch.mkdir(parents=True, exist_ok=True)
+    if args.processes < 1:
+        parser.error(f"--processes is {args.processes}; expected 1 or more")
     unknown = set(args.recipes) - {*RECIPES, FASTAI}
     if unknown:
         parser.error(f"no such recipe: {', '.join(sorted(unknown))}")
@@ -225,4 +228,7 @@ def numbers(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except xf.XrayfastError as error:
+        raise SystemExit(f"Error: {error}") from None

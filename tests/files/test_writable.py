@@ -18,9 +18,17 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path, target):
     assert ensure_folder(tmp_path / "tables").is_dir() and ensure_folder(tmp_path / "tables")
 
 
-@pytest.mark.parametrize("name", ["p.xlsx", "p.csv.gz", "p.PNG", "p.parquet"])
+@pytest.mark.parametrize("name", ["p.xlsx", "p.csv.gz", "p.PNG", "p.parquet", "p.tsv", "p.html"])
 def test_a_table_is_not_written_under_the_name_of_another_format(tmp_path, name):
-    with pytest.raises(WriteError, match=rf"{name}: its name ends in \.\w+, and what is written is text"):
+    with pytest.raises(
+        WriteError, match=rf"{name}: its name ends in .*, and what is written is a CSV table; .* p\.csv"
+    ):
         require_text_file(tmp_path / name)
-    for other in ("p.csv", "p", "p.txt", "p.html", "1.5"):
+    for other in ("p.csv", "p", "p.txt", "1.5"):
         require_text_file(tmp_path / other)
+
+
+def test_a_page_is_no_csv(tmp_path):
+    with pytest.raises(WriteError, match=r"its name ends in .csv, and what is written is a page; .* p\.html\."):
+        require_text_file(tmp_path / "p.csv", is_page=True)
+    require_text_file(tmp_path / "p.html", is_page=True)

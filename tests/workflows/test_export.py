@@ -99,6 +99,8 @@ def test_options_that_can_t_be_right_are_named(exported, data_dir, tmp_path):
     run, found = exported
     with pytest.raises(ConfigError, match=r"model\.bin; expected a name that ends in \.onnx"):
         xf.export(run, tmp_path / "model.bin")
+    with pytest.raises(ConfigError, match=r"ends in \.onnx.*\. format='torch-export' writes \.pt2"):
+        xf.export(run, tmp_path / "model.pt2")
     with pytest.raises(ConfigError, match="makes no augmented views"):
         xf.predict(found.path, data_dir, tta=True)
     with pytest.raises(ConfigError, match="onnxruntime runs an exported model on the CPU"):

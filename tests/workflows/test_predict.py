@@ -150,8 +150,10 @@ def test_sources(tmp_path):
     csv = tmp_path / "labels.csv"
     csv.touch()
     assert find_images([csv, tmp_path / "a.weird"]) == ([str(tmp_path / "a.weird")], [str(csv)], [])
-    with pytest.raises(DataError, match=rf"^{csv}: is a table .* xf.evaluate.RUN, DATA, labels='{csv}'. predicts"):
+    with pytest.raises(DataError, match=rf"^{csv}: is a table .* xf.evaluate.RUN, DATA, labels=TABLE. predicts"):
         find_images([csv])
+    with pytest.raises(DataError, match="none: holds no images"):  # after a table too
+        find_images([csv, tmp_path / "none", tmp_path / "a.weird"])
 
 
 def test_large_inputs_go_in_chunks(tiny_run, data_dir, tmp_path, monkeypatch):

@@ -220,10 +220,12 @@ def test_predict_by_unit_takes_what_the_json_files_in_shards_tell(runs, studies,
             told = {"patient_id": file.parts[-3], "visit": int(file.parts[-2][-1])}
             (tmp_path / "told.json").write_text(json.dumps(told))
             shard.add(tmp_path / "told.json", f"x{i}.json")
+        shard.add(tmp_path / "told.json", "alone.json")
     for unit, options in (("study", {"study_col": "visit"}), ("patient", {})):
-        expected = xf.predict(runs["study"], files, unit=unit, note=lambda _: None)
-        found = xf.predict(runs["study"], tmp_path / "data-0.tar", unit=unit, note=lambda _: None, **options)
+        expected, notes = xf.predict(runs["study"], files, unit=unit, note=lambda _: None), list[str]()
+        found = xf.predict(runs["study"], tmp_path / "data-0.tar", unit=unit, note=notes.append, **options)
         assert len(found) == (4 if unit == "study" else 2)
+        assert notes[0] == f"1 file left out, hidden or no image: {tmp_path / 'data-0.tar' / 'alone.json'}."
         pd.testing.assert_frame_equal(found.filter(like="_"), expected.filter(like="_"))
     with pytest.raises(ConfigError, match=r"a column, .* in shards, patient_id, visit; expected dicom:KEYWORD"):
         xf.predict(runs["study"], tmp_path / "data-0.tar", unit="study", study_col="study")

@@ -29,23 +29,24 @@ def require_output_file(path: Path) -> None:
 
 _NO_TEXT = frozenset({
     ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".pdf",
-    ".png", ".jpg", ".jpeg", ".dcm", ".json",
+    ".png", ".jpg", ".jpeg", ".dcm", ".json", ".tsv",
 })  # fmt: skip
-"""Suffixes of what no table or page is."""
+"""Suffixes of what no CSV table or page is."""
 
 
-def require_text_file(path: Path, *read: Path | None) -> None:
-    """Refuse to write a table or page over a file that is no text, such as an image, or over what it is made from; or
-    under the name of another format, by which other programs could not open it.
+def require_text_file(path: Path, *read: Path | None, is_page: bool = False) -> None:
+    """Refuse to write a CSV table or a page over a file that is no text, such as an image, or over what it is made
+    from; or under the name of another format, by which other programs could not open it.
 
     Raises:
         WriteError: as said, or as by `require_output_file`.
     """
     require_output_file(path)
-    if path.suffix.lower() in _NO_TEXT:
+    if path.suffix.lower() in _NO_TEXT | ({".csv"} if is_page else {".html", ".htm"}):
+        what, suffix = ("a page", ".html") if is_page else ("a CSV table", ".csv")
         raise WriteError(
-            f"{path}: its name ends in {path.suffix}, and what is written is text; expected a name of such a file, as "
-            "with .csv for a table or .html for a page. Choose another."
+            f"{path}: its name ends in {path.suffix}, and what is written is {what}; expected a name of such a file, "
+            f"such as {path.name.partition('.')[0]}{suffix}. Choose another."
         )
     if not path.is_file():
         return

@@ -100,7 +100,7 @@ def compare(
         WriteError: the page can't be written.
     """
     if page is not None:
-        require_text_file(Path(page))
+        require_text_file(Path(page), is_page=True)
     groups = (by,) if isinstance(by, str) else tuple(by)
     found, notes = _collect_runs(runs)
     task = _common_task(found)

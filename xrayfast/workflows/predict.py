@@ -18,11 +18,10 @@ from xrayfast.config import MAX_BATCH_SIZE, Device, Unit, UnitJoin, field_types
 from xrayfast.data.images.names import DERIVED, is_derived
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
-from xrayfast.data.sources.datasets.webdataset import expand_shards, is_shard_pattern
+from xrayfast.data.sources.datasets.webdataset import expand_shards, is_shard_pattern, keep_unread
 from xrayfast.data.sources.file_matching import hidden_images, is_hidden, walk
 from xrayfast.data.sources.tables import is_table
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, plural_noun, shorten
-from xrayfast.errors.advice import quoted
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, OnnxModel, is_model_file, require_cpu, require_no_arch
@@ -132,6 +131,8 @@ def predict(
     with show_progress(stages) as reporter:
         if repeated:
             note(f"{plural(len(repeated), 'file')} given more than once, with one row each: {shorten(repeated)}.")
+        if unit != "image":
+            left_out = keep_unread(left_out, files)
         if left_out:
             note(f"{plural(len(left_out), 'file')} left out, hidden or no image: {shorten(left_out)}.")
         for sentence in [] if exported else check_tta(tta, members[0].config.train):
@@ -244,7 +245,7 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
     """
     found, left_out, repeated, tables = dict[str, str](), dict[str, None](), dict[str, None](), dict[str, None]()
     for source in map(str, sources):
-        inside = dict[str, str]()
+        inside, listed = dict[str, str](), len(tables)
         for text in _expand(source):
             if (path := to_path(text)).is_dir():
                 files, hidden = _files_in(path)
@@ -255,7 +256,7 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
                 tables[text] = None
             else:
                 inside.setdefault(identity(text), text)
-        if not inside and not tables:
+        if not inside and len(tables) == listed:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
             raise DataError(f"{source}: holds no images; expected files that end in {suffixes}.")
         for key, file in inside.items():
@@ -267,7 +268,7 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
         table, *_ = tables
         raise DataError(
             f"{table}: is a table by its name; expected images, or folders of them. 'xrayfast evaluate RUN DATA "
-            f"--labels {quoted(table)}' predicts the images that a table of labels lists."
+            "--labels TABLE' predicts the images that a table of labels lists."
         )
     left_out.update(tables)
     if not found:

@@ -124,6 +124,25 @@ def read_keys(files: Sequence[str]) -> dict[str, list[str]]:
     return keys
 
 
+def keep_unread(files: Sequence[str], images: Sequence[str]) -> list[str]:
+    """The files of a list but those in tar archives that `read_keys` reads for some images."""
+    samples = {_sample_and_suffix(image)[0] for image in images}
+
+    def is_read(file: str) -> bool:
+        sample, suffix = _sample_and_suffix(file)
+        archive = split_archive(file) if suffix == ".json" and sample in samples else None
+        return archive is not None and not is_zip(archive[0])
+
+    return [file for file in files if not is_read(file)]
+
+
+def _sample_and_suffix(member: str) -> tuple[str, str]:
+    """A sample's name, up to the first dot behind its folder, and the rest in lower case."""
+    folder, _, file = member.rpartition("/")
+    name, dot, suffix = file.partition(".")
+    return f"{folder}/{name}", (dot + suffix).lower()
+
+
 def _require_few(shard: Path | str, keys: Collection[str]) -> None:
     if len(keys) > MAX_COLUMNS:
         raise DataError(f"{shard}: found more than {MAX_COLUMNS:,} keys in its .json files; expected fewer.")
@@ -159,14 +178,13 @@ def _samples(archive: Archive) -> tuple[dict[str, _Sample], Sequence[str]]:
     samples: dict[str, _Sample] = {}
     others = dict[str, None]()
     for member in archive.members:
-        folder, _, file = member.rpartition("/")
-        name, dot, suffix = file.partition(".")
-        sample, suffix = samples.setdefault(f"{folder}/{name}", _Sample()), (dot + suffix).lower()
+        name, suffix = _sample_and_suffix(member)
+        sample = samples.setdefault(name, _Sample())
         if suffix in IMAGE_SUFFIXES:
             sample.images.append(member)
         elif suffix in SIDECARS:
             sample.sidecars[suffix] = member
-        elif name:
+        elif not name.endswith("/"):
             others[f"files that end in {suffix}" if suffix else member] = None
     return samples, list(others)
 
