@@ -45,7 +45,7 @@ def require_text_file(path: Path, *read: Path | None, is_page: bool = False) -> 
     if path.suffix.lower() in _NO_TEXT | ({".csv"} if is_page else {".html", ".htm"}):
         what, suffix = ("a page", ".html") if is_page else ("a CSV table", ".csv")
         raise WriteError(
-            f"{path}: its name ends in {path.suffix}, and what is written is {what}; expected a name of such a file, "
+            f"{path}: its name ends in {path.suffix}, and what is written is {what}; expected the name of one, "
             f"such as {path.name.partition('.')[0]}{suffix}. Choose another."
         )
     if not path.is_file():
