@@ -10,8 +10,8 @@ from scipy import special, stats
 from sklearn.metrics import average_precision_score
 
 from tests.metrics.cases import many_labels, one_class
-from xrayfast.metrics import ranking
-from xrayfast.metrics.intervals import estimates, resampled_metrics, resampling
+from xrayfast.metrics import ranking, resamples
+from xrayfast.metrics.intervals import estimates, resampling
 from xrayfast.metrics.intervals.bootstrap import MIN_FOR_MEAN_PRECISION, intervals, paired_differences
 from xrayfast.metrics.intervals.formulas import METHODS, newcombe_auroc
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
@@ -68,7 +68,7 @@ def test_work_in_parts_gives_the_same(task, monkeypatch):
     groups = np.arange(90) // 2
     whole = intervals(ResampledMetrics(truth, probability, task, groups, prevalence=0.1), resamples=40)
     for module, name, size in (
-        (resampled_metrics, "_ROWS", 7),
+        (resamples, "_ROWS", 7),
         (ranking, "_AT_ONCE", 200),
         (ranking, "_PIECE", 5),
         (estimates, "_MANY_CELLS", 0),
