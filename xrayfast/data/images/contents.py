@@ -10,7 +10,7 @@ import numpy as np
 
 from xrayfast.data.images.damage import LEAST_SIDE, describe_damage
 from xrayfast.data.images.notes import FEW_SHADES, PLAIN_AREAS, TOO_SMOOTH, TWO_SHADES
-from xrayfast.data.images.radiograph import Pixels
+from xrayfast.data.images.radiograph import BLACK, Pixels
 
 _SAMPLED = 64  # rows and columns
 _RUN = 16  # neighbouring pixels
@@ -24,7 +24,7 @@ _AT_SHADE, _OF_SHADES = (
 )  # shares of a shade's pixels that are nearly equal, and of all pixels that are of shades
 _LEAST_PIXELS = 16  # of a shade
 
-_BLACK, _BLACK_SHARE = 12, 0.95  # gray level, and share of the pixels of a black half
+_BLACK_SHARE = 0.95  # of the pixels of a black half
 _SMALL = 0.3  # share of the area that a radiograph on black fills
 _MOSTLY_DARK, _MOSTLY_BRIGHT, _NEAR, _SURROUND = 80, 192, 20, 0.45  # gray levels; share of a black surround
 
@@ -41,7 +41,7 @@ def describe_contents(pixels: Pixels) -> list[str]:
     height, width = pixels.shape
     # One step of this length along all rows meets columns evenly.
     few = sorted(pixels.reshape(-1)[:: height // _SAMPLED * width + (width * 3) // 8 + 1].tobytes())
-    if few[len(few) // 2] <= _BLACK and (inside := _cut_black(pixels)) is not None:
+    if few[len(few) // 2] <= BLACK and (inside := _cut_black(pixels)) is not None:
         share = inside.size / pixels.size
         return [f"shown on {share:.0%} of the area, the rest black", *describe_contents(inside)]
     low, high = few[len(few) // 20], few[-1 - len(few) // 20]
@@ -63,7 +63,7 @@ def describe_contents(pixels: Pixels) -> list[str]:
 
 def _cut_black(pixels: Pixels) -> Pixels | None:
     """What a black surround leaves of an image that is no mask, where this is small; else None."""
-    is_shown = pixels[:: -(-pixels.shape[0] // _SAMPLED), :: -(-pixels.shape[1] // _SAMPLED)] > _BLACK
+    is_shown = pixels[:: -(-pixels.shape[0] // _SAMPLED), :: -(-pixels.shape[1] // _SAMPLED)] > BLACK
     places = []
     for axis, side in ((1, pixels.shape[0]), (0, pixels.shape[1])):
         lines = np.flatnonzero(np.count_nonzero(is_shown, axis=axis) > 1)
@@ -84,7 +84,7 @@ def _describe_brightness(pixels: Pixels, few: Sequence[int]) -> list[str]:
         return []  # the usual case
     counted = np.bincount(pixels.ravel(), minlength=256).cumsum()
     lower, upper = counted.searchsorted((0.25 * pixels.size, 0.75 * pixels.size)).tolist()
-    is_dark = upper < _MOSTLY_DARK and counted[_BLACK] < _SURROUND * pixels.size
+    is_dark = upper < _MOSTLY_DARK and counted[BLACK] < _SURROUND * pixels.size
     way = "dark" if is_dark else "bright" if lower > _MOSTLY_BRIGHT else ""
     return [f"three quarters {way}, as after a wrong gamma or window"] if way else []
 
@@ -140,9 +140,9 @@ def _describe_areas(pixels: Pixels, few: Sequence[int]) -> list[str]:
     if min(height, width) < LEAST_SIDE:
         return []
     notes = []
-    if bisect_right(few, _BLACK) > 0.4 * len(few):
+    if bisect_right(few, BLACK) > 0.4 * len(few):
         notes += _describe_halves(pixels, "black")
-    if bisect_left(few, 255 - _BLACK) < 0.6 * len(few):
+    if bisect_left(few, 255 - BLACK) < 0.6 * len(few):
         notes += _describe_halves(255 - pixels, "white")
     return notes
 
@@ -155,7 +155,7 @@ def _describe_halves(pixels: Pixels, shade: str) -> list[str]:
     }
     notes = []
     for sides, two in halves.items():
-        shares = [float((half[::4, ::4] <= _BLACK).mean()) for half in two]
+        shares = [float((half[::4, ::4] <= BLACK).mean()) for half in two]
         if max(shares) > _BLACK_SHARE and min(shares) < 0.5:
             notes.append(f"{sides[shares[0] < shares[1]]} half {shade}")
     return notes

@@ -14,8 +14,8 @@ from operator import eq, sub
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.data.images.outline import describe_outline
-from xrayfast.data.images.radiograph import Pixels
+from xrayfast.data.images.outline import describe_outline, varied_lines
+from xrayfast.data.images.radiograph import BLACK, Pixels
 from xrayfast.data.images.thumbnail import describe_thumbnail, is_one_strip
 
 LEAST_SIDE = 48
@@ -25,7 +25,6 @@ _Steps = npt.NDArray[np.float32]
 _Mask = npt.NDArray[np.bool_]
 
 _SAMPLED, _COLUMNS = 64, 32  # rows and columns; columns by which rows are compared
-_BLACK = 12  # gray level
 
 _STEEP, _OF_NOISE, _LEAST_SPREAD = 6, 0.85, 30  # gray levels; share of the difference of unrelated pixels; variance
 _WRAPS, _FLATTER = {160: 2.0, 216: 1.2}, 40  # jumps in 1,000 by their gray levels; gray levels of the steps beside them
@@ -124,12 +123,8 @@ class _Sample:
     @cached_property
     def margins(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """The shares of the height above and below that are plain, and of the width left and right."""
-        found = []
-        for axis in (1, 0):
-            lines = np.flatnonzero(np.ptp(self.centre, axis=axis) > _BLACK)
-            first, last = (int(lines[0]), int(lines[-1])) if len(lines) else (0, _SAMPLED - 1)
-            found.append((first / _SAMPLED, 1 - (last + 1) / _SAMPLED))
-        return found[0], found[1]
+        rows, columns = varied_lines(self.centre)
+        return _shares_outside(*rows), _shares_outside(*columns)
 
     @cached_property
     def profiles(self) -> tuple[_Steps, _Steps]:
@@ -158,6 +153,11 @@ def _places(height: int, width: int) -> npt.NDArray[np.intp]:
     beside = np.array([0, -width, width, -1, 1], np.intp)
     places: npt.NDArray[np.intp] = rows[:, None] * width + columns + beside[:, None, None]
     return places
+
+
+def _shares_outside(first: int, last: int) -> tuple[float, float]:
+    """Of the side, before the first line and behind the last one."""
+    return first / _SAMPLED, 1 - (last + 1) / _SAMPLED
 
 
 def _jumps(steps: _Steps) -> _Steps:
@@ -361,7 +361,7 @@ def _alike_share(pixels: Pixels) -> float:
         inside = rows[0, width // 4 : -(width // 4)]  # within a frame, and between bars
         low, high = int(inside.min()), int(inside.max())
         is_margin = low == high and min(band.start(), height - band.end()) <= _FRAME * height
-        if high > _BLACK and low < 255 - _BLACK and (rows == rows[0]).all() and share > _MARGIN * is_margin:
+        if high > BLACK and low < 255 - BLACK and (rows == rows[0]).all() and share > _MARGIN * is_margin:
             found = max(found, share)
     return found
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.data.images.radiograph import Pixels
+from xrayfast.data.images.radiograph import BLACK, Pixels
 
-_BLACK = 12  # gray level
 _HOLES = 0.22  # share of the area that is black between what is shown, in rows and columns; radiographs to 0.197
 _SIDE = 64
 _CORNERS = 0.03  # share of the area that is black where edges slant
@@ -27,7 +26,7 @@ def describe_outline(sample: Pixels) -> str:
     Where it is turned or sheared, opposite edges of black run parallel and aslant, and opposite corners are black. Of
     7,818 radiographs, those of one that was turned do, and those of a lateral view.
     """
-    shown = sample > _BLACK
+    shown = sample > BLACK
     n_black, least = shown.size - int(np.count_nonzero(shown)), _HOLES * shown.size
     upper, lower = ((not row.item(0), not row.item(-1)) for row in (shown[0], shown[-1]))
     may_slant = (upper[0] and lower[1]) or (upper[1] and lower[0])
@@ -41,15 +40,22 @@ def describe_outline(sample: Pixels) -> str:
     return SLANTED if is_turned or _are_aslant(shown, _LONG) or _are_aslant(shown.T, _LONG) else ""
 
 
+def varied_lines(sample: Pixels) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The first and the last row of (n, n) pixels that is not plain, and column; where all are, those at the edges."""
+    found = []
+    for axis in (1, 0):
+        lines = np.flatnonzero(np.ptp(sample, axis=axis) > BLACK)
+        found.append((int(lines[0]), int(lines[-1])) if len(lines) else (0, len(sample) - 1))
+    return found[0], found[1]
+
+
 def _without_frame(sample: Pixels, shown: _Outline) -> _Outline:
     """What is shown without a plain frame around it, in which all black would be within."""
-    inside = []
-    for axis in (1, 0):
-        lines = np.flatnonzero(np.ptp(sample, axis=axis) > _BLACK)
-        first, last = (lines.item(0), lines.item(-1)) if len(lines) else (0, len(sample) - 1)
-        # One more, which is partly of the frame where the image was scaled.
-        inside.append(slice(first + (first > 0), last + (last == len(sample) - 1)))
-    return shown[inside[0], inside[1]]
+    # One line more, which is partly of the frame where the image was scaled.
+    rows, columns = (
+        slice(first + (first > 0), last + (last == len(sample) - 1)) for first, last in varied_lines(sample)
+    )
+    return shown[rows, columns]
 
 
 def _holes(shown: _Outline) -> float:

@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
+BLACK = 12
+"""The highest gray level that notes on images take for black."""
+
 _BLOCK = 2**15  # pixels
 
 
