@@ -290,12 +290,13 @@ def test_after_training_was_aborted_in_a_batch_the_process_computes_in_float32(d
     assert not torch.is_autocast_enabled("cpu")
 
 
-def test_ctrl_c_within_the_first_convolution_leaves_no_cast_weights_behind(data, monkeypatch):
+@pytest.mark.parametrize("call", [lambda learn: learn.fit(1), lambda learn: learn.validate()], ids=["fit", "validate"])
+def test_ctrl_c_within_the_first_convolution_leaves_no_cast_weights_behind(data, monkeypatch, call):
     learn = xf.learner(xf.dataloaders(data, size=32, batch_size=8, device="cpu"), weights="none", precision="bf16")
     forward = torch.nn.Conv2d.forward
     monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt), learn.no_bar(), learn.no_logging():
-        learn.fit(1)
+        call(learn)
     monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
     assert not torch.is_autocast_enabled("cpu")
     # How many contexts are open: the last one to be left forgets the weights that were cast.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from inspect import signature
@@ -208,8 +208,12 @@ class RadiographLearner(Learner):
             self.one_batch(number, batch)
 
     def validation_context(self, cbs: Any = None, inner: bool = False) -> ContextManagers:
-        """fastai's, in which `validate` and `get_preds` run; the recorder keeps what the last fit recorded."""
-        return ContextManagers([_keep_records(self.recorder), super().validation_context(cbs, inner)])
+        """fastai's, in which `validate` and `get_preds` run; the recorder keeps what the last fit recorded, and what an
+        error or Ctrl-C within a batch left open is closed.
+        """
+        closing = ExitStack()
+        closing.callback(leave_autocast, self)
+        return ContextManagers([closing, _keep_records(self.recorder), super().validation_context(cbs, inner)])
 
     def tta(self, ds_idx: int = 1, dl: Any = None, **options: Any) -> Any:
         """fastai's, with the views of `xrayfast.predict`: they depend on the seed and on each image alone.
