@@ -19,6 +19,11 @@ def script(monkeypatch):
     return lambda name: runpy.run_path(str(RECIPES / f"{name}.py"))
 
 
+def test_each_recipe_can_be_named_on_the_command_line(script):
+    names = list(script("recipes")["RECIPES"])
+    assert script("run")["options"](["DATA", "--recipes", ",".join(names)]).recipes == names
+
+
 @pytest.mark.slow
 def test_two_recipes_are_trained_once(script, data_dir, tmp_path, monkeypatch, capsys):
     run = script("run")["main"]

@@ -62,14 +62,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "best + mixup": BEST | {"mixup": 0.2},
     "best + cutmix": BEST | {"cutmix": 1.0},
     "best + strong augmentation": BEST | {"augment": "strong"},
-    "best, batch 16": BEST | {"batch_size": 16},
-    "best, 24 epochs": BEST | {"epochs": 24},
-    "best, lr 1e-3": BEST | {"lr": 1e-3},
-    "best, lr_div 3": BEST | {"lr_div": 3.0},
-    "best, wd 0.1": BEST | {"wd": 0.1},
-    "best, linear head": BEST | {"head": "linear"},
-    "best, 320 px": BEST | {"size": 320},
-    "best, 320 px, 24 epochs": BEST | {"size": 320, "epochs": 24},
+    "best + batch 16": BEST | {"batch_size": 16},
+    "best + 24 epochs": BEST | {"epochs": 24},
+    "best + lr 1e-3": BEST | {"lr": 1e-3},
+    "best + lr_div 3": BEST | {"lr_div": 3.0},
+    "best + wd 0.1": BEST | {"wd": 0.1},
+    "best + linear head": BEST | {"head": "linear"},
+    "best + 320 px": BEST | {"size": 320},
+    "best + 320 px + 24 epochs": BEST | {"size": 320, "epochs": 24},
 }
 
 
