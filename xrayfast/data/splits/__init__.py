@@ -1,1 +1,1 @@
-"""Which image is in which split: assignment and stratified, grouped drawing."""
+"""Assignment of images to splits: given splits, and stratified drawing that keeps groups together."""

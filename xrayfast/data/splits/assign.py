@@ -27,7 +27,13 @@ DRAWN = "Split drawn with seed"
 
 @dataclass(frozen=True)
 class SplitAssignment:
-    """The split of each of N images, whether it was drawn, (N,) bool, and notes on what was drawn."""
+    """The splits of N images.
+
+    Attributes:
+        names: the split of each image.
+        drawn: (N,) whether each image's split was drawn.
+        notes: how the splits were drawn.
+    """
 
     names: TextColumn
     drawn: npt.NDArray[np.bool_]
@@ -41,19 +47,21 @@ def assign_splits(
     config: DataConfig,
     unit: str = "patient",
 ) -> SplitAssignment:
-    """Keep the given splits, and draw valid and test, where they are wanted and not given, from the other images.
+    """Keep a given valid or test split, and draw the one that is missing from the remaining images.
 
-    Where a table as split file gives train and valid, images of train are kept too: see `_extend_splits`.
+    If the split file is a table that gives train and valid but lacks some images, its train images stay in train too:
+    see `_extend_splits`.
 
     Args:
-        given: N splits; images without one, and those of train, are drawn from.
+        given: N splits, None for images without one. Splits are drawn from the images with None or train.
         positives: (N, L) 1 where the image has the label.
         groups: (N,) integers, equal for images that must stay together; None for no groups.
         config: fractions, folds and split_seed.
         unit: what a group is, for the note.
 
     Raises:
-        ConfigError: fractions that leave nothing to train on, or folds of a data set whose validation split is given.
+        ConfigError: the fractions leave nothing to train on, `fold` is set without `folds` or exceeds it, or there are
+            folds although the validation split is given.
     """
     notes: list[str] = []
     held_out: set[Split | None] = set(given) - {None, "train"}
@@ -90,10 +98,10 @@ def assign_folds(
     *,
     by_image: bool = False,
 ) -> npt.NDArray[np.int64]:
-    """Deal all images that are not test into folds, so that each is in one of them: (N, R), from 1, and 0 for test.
+    """Return the fold of each image in each of R repeats, (N, R): from 1, and 0 for images of the test split.
 
-    The first of R repeats has the folds that `assign_splits` gives one by one; each later one has the next seed. With
-    `by_image` the folds divide groups, and the test split still does not.
+    The first repeat has the folds that `assign_splits` draws for `fold` 1, 2 and so on; each later one uses the next
+    seed. With `by_image`, folds may divide groups, but the test split never does.
 
     Raises:
         ConfigError: the validation split is given.
@@ -113,7 +121,7 @@ def _by(groups: npt.NDArray[np.integer] | None, unit: str) -> str:
 
 
 def is_split_list(file: Path) -> bool:
-    """Whether a split file is a list of images named for its split, and not a table of images and splits."""
+    """Whether a split file is a list of the images of one split, and not a table of images and splits."""
     return file.suffix.lower() == ".txt"
 
 
@@ -125,10 +133,11 @@ def _extend_splits(
     config: DataConfig,
     unit: str,
 ) -> SplitAssignment:
-    """Keep all given splits; an image without one joins its group's, or is assigned by `stratified_split`.
+    """Keep all given splits; an image without one joins the split of its group, or else is assigned to one.
 
-    The fractions are the shares of the given splits, beside the fraction `test` of a test split that is not given.
-    A group with several given splits is joined in the first of train, valid and test: no further image is evaluated.
+    `stratified_split` assigns with the shares of the given splits as fractions, reduced to make room for `test`, the
+    fraction of a test split that is not given. If a group has several given splits, its images without one join the
+    first of train, valid and test, so that none is added to valid or test while others are in train.
     """
     own = np.arange(len(given)) if groups is None else groups
     split_of: dict[int, Split] = {}
@@ -139,7 +148,7 @@ def _extend_splits(
     fractions = {split: (1 - test) * n / counts.total() for split, n in counts.items()}
     fractions |= {"test": test} if test else {}
     free = np.array([split is None for split in known], np.bool_)
-    # Given images one by one: the file may divide a patient.
+    # Each image whose split is known is a group of its own, because the file may divide a patient.
     names = stratified_split(
         positives, np.where(free, own, -1 - np.arange(len(own))), fractions, config.split_seed, known
     )
@@ -157,12 +166,12 @@ def _extend_splits(
 
 
 def keep_given_splits(given: Sequence[Split | None]) -> SplitAssignment:
-    """The given splits, and test for images without one: for data that is only tested on."""
+    """Return the given splits, with test for images without one: for data that is used only for testing."""
     return SplitAssignment(TextColumn.of(split or "test" for split in given), np.zeros(len(given), np.bool_), [])
 
 
 def _to_column(names: npt.NDArray[np.str_]) -> TextColumn:
-    """The splits as a column; as texts of Python, one for each image, those of ten million take half a gigabyte."""
+    """Return the splits as a text column: as Python strings, one per image, ten million take half a gigabyte."""
     return TextColumn.merged(SPLITS, np.select([names == split for split in SPLITS], range(len(SPLITS))))
 
 
@@ -189,9 +198,10 @@ def draw_splits(
     test: float,
     config: DataConfig,
 ) -> npt.NDArray[np.str_]:
-    """Draw (N,) names of splits, stratified and by group; the test images are the same for each fold.
+    """Draw the splits (N,), stratified by label, without dividing groups; every fold has the same test split.
 
-    `positives` and `groups` are those of `assign_splits`, `valid` and `test` fractions; with folds `valid` is not used.
+    `positives` and `groups` are as in `assign_splits`; `valid` and `test` are fractions. With folds, `valid` is not
+    used.
     """
     if config.folds is None:
         fractions = {"train": 1 - valid - test, "valid": valid, "test": test}
@@ -206,9 +216,9 @@ def draw_splits(
 
 
 def connect_groups(*groupings: npt.NDArray[np.integer] | None) -> npt.NDArray[np.intp] | None:
-    """Merge groupings: images are together that share a group in any of them, directly or through others.
+    """Merge groupings: images that share a group in any of them, directly or through other images, form one group.
 
-    Each grouping is (N,) integers, or None for no groups, and so is what they are merged to.
+    Each grouping is (N,) integers, or None for no groups. Returns (N,) integers, or None if there are no groups at all.
 
     >>> connect_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
     [0, 0, 0, 3]

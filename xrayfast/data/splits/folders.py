@@ -1,4 +1,4 @@
-"""Splits from the folders that images are in."""
+"""Splits read from the names of the folders that images are in."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from xrayfast.data.text_column import TextColumn
 _BESIDE = re.compile(
     r"x|rays?|data(sets?)?|sets?|splits?|stage|v|version|chest|jeu|ensemble|conjunto|insieme|de|di|d|daten|external"
 )
-"""Words that may stand beside that of a split in the name of a folder; so may those of `IMAGE_WORD`."""
+"""Words that a folder name may have besides that of its split, in addition to those of `IMAGE_WORD`."""
 
 
 def parse_split_folder(name: str) -> Split | None:
-    """The split that a folder's name means, beside words that say that it holds images; None where it means none.
+    """Return the split that a folder name stands for, ignoring words such as "images"; None if it stands for none.
 
     >>> parse_split_folder("stage_2_train_images"), parse_split_folder("Test"), parse_split_folder("test-positive")
     ('train', 'test', None)
@@ -29,12 +29,15 @@ def parse_split_folder(name: str) -> Split | None:
 
 
 def parse_split_folders(names: Iterable[str]) -> dict[str, Split]:
-    """The splits that folders beside each other mean, by their names; without those that mean none."""
+    """Return the splits that folders of one data set stand for, keyed by folder name; leave out the other folders."""
     return parse_split_words(list(dict.fromkeys(names)), parse_split_folder)
 
 
 def describe_nested_splits(folders_of_images: TextColumn) -> str:
-    """An error on folders of one split below a folder of another, by those of images, with '/'; "" for none."""
+    """Return an error message if a folder of one split is inside a folder of another; else "".
+
+    `folders_of_images` has the paths of the images' folders, with '/'.
+    """
     folders = sorted(folders_of_images.texts)
     meaning = parse_split_folders(part for folder in folders for part in folder.split("/"))
     for folder in folders:
@@ -49,14 +52,14 @@ def describe_nested_splits(folders_of_images: TextColumn) -> str:
 
 
 def splits_from_folders(folders: TextColumn) -> tuple[list[Split | None] | None, str]:
-    """The splits of images by their folders, where they tell of train and another split.
+    """Return the splits of images according to their folders, if the folders name train and another split.
 
     Args:
-        folders: of the N images, with '/'.
+        folders: paths of the N images' folders, with '/'.
 
     Returns:
-        The split by the outermost folder that tells one, None for an image without such a folder; None for all where
-        the folders tell of no split or of one alone. And a note.
+        Per image, the split that its outermost folder with a split's name stands for, None if it has no such folder;
+        None instead of a list if the folders do not name train and another split. And a note.
     """
     of_folder: dict[str, tuple[str, Split] | None] = {}
     meaning = parse_split_folders(sorted({part for folder in folders.texts for part in folder.split("/")}))

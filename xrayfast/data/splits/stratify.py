@@ -1,4 +1,4 @@
-"""Splits and folds: seeded, stratified by label, and never one patient in two of them."""
+"""Drawing of splits and folds: seeded, stratified by label, with all images of a patient in the same one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ Split: TypeAlias = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 _MOVES = 100
-"""Most moves and swaps after dealing; 6676 NIH images took 10 for three splits, 23 for twenty folds."""
+"""Maximum number of moves and swaps after the assignment; 6676 NIH images took 10 for three splits, 23 for twenty
+folds."""
 
 _TRIED = 20
-"""Groups of each split that are tried for a swap with each other split."""
+"""Number of groups of each split that are tried for a swap with each other split."""
 
 _GAIN = 1e-5
-"""Least gain in chi-squared for a move; less than that of one image too many where 100,000 are due."""
+"""Smallest decrease in chi-squared for which groups are moved: what one image too many adds where 100,000 are due."""
 
 _WORDS: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "training", "trn", "trainval", "trainvalid", "trainvalidation", "traindev", "derivation"),
@@ -35,9 +36,9 @@ _WORDS: Mapping[Split, tuple[str, ...]] = {
 
 
 def parse_split(text: str) -> Split | None:
-    """The split that a folder's name or a cell means, in any case; None where it means none.
+    """Return the split that a folder name or a cell stands for, ignoring case; None if it stands for none.
 
-    Validation is drawn from images of train where none is given, and so from those of "trainval".
+    "trainval" is train: if no validation split is given, it is drawn from train.
 
     >>> parse_split("Validation"), parse_split("test_set"), parse_split("Val 2"), parse_split("covid-19")
     ('valid', 'test', 'valid', None)
@@ -52,12 +53,14 @@ _BESIDE_OTHERS: Mapping[Split, re.Pattern[str]] = {
     "valid": re.compile(r"internal(val|valid|validation)|tun(e|ing)(set|data)?|va|vl"),
     "test": re.compile(r"(external|outside)(set|data|cohort|test|testing|val|valid|validation)*|replication|te|ts"),
 }
-"""Of a word: that it means a split beside those of others, where no other word means that split: "development" is
-training without "train", and validation beside it."""
+"""Patterns of words that stand for a split only beside words for other splits, and only if no other word stands for
+that split: "development" is train if there is no "train", else valid."""
 
 
 def parse_split_words(texts: Collection[str], parse: Callable[[str], Split | None] = parse_split) -> dict[str, Split]:
-    """The splits that cells of one column, or folders beside each other, mean; without those that mean none.
+    """Return the splits that the cells of a column, or the folders of a data set, stand for.
+
+    The keys are the texts; those that stand for no split are left out.
 
     >>> parse_split_words(["development", "test"]), parse_split_words(["train", "development"])
     ({'development': 'train', 'test': 'test'}, {'train': 'train', 'development': 'valid'})
@@ -75,17 +78,17 @@ def parse_split_words(texts: Collection[str], parse: Callable[[str], Split | Non
 
 
 def note_split_words(cells: Iterable[str]) -> list[str]:
-    """A note on cells that mean another split, or none, in other data: see `parse_split_words`."""
+    """Return a note on cells that stand for their split only because of the other cells: see `parse_split_words`."""
     found = parse_split_words(distinct(cells))
     unusual = [f"'{text}' is {split}" for text, split in found.items() if parse_split(text) != split]
     return [f"Splits: {shorten(unusual)}; --ignore-split leaves them out."] if unusual else []
 
 
 def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str]) -> list[Split]:
-    """The splits of a column's cells.
+    """Return the splits that a column's cells stand for.
 
     Raises:
-        DataError: a cell means none; the message begins with `where(i)`.
+        DataError: a cell stands for none; the message begins with `where(i)`.
     """
     texts = TextColumn.of(cells)
     split_of = parse_split_words(texts.texts)
@@ -101,9 +104,9 @@ def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str])
 
 
 def parse_split_flag(name: str) -> Split | None:
-    """The split that a column of 1 and 0 tells by its name, such as "is_valid"; None where it tells none.
+    """Return the split that the name of a column of 1 and 0, such as "is_valid", stands for; None if there is none.
 
-    A bare word tells none: "test" may be a patient's, and "valid" mean usable.
+    A bare "test" or "valid" does not count: the test may be a patient's, and "valid" may mean usable.
 
     >>> parse_split_flag("is_test"), parse_split_flag("TrainSet"), parse_split_flag("test")
     ('test', 'train', None)
@@ -117,18 +120,18 @@ def parse_split_flag(name: str) -> Split | None:
 
 
 def split_without_flag(flags: Collection[Split]) -> Split:
-    """The split of images with 0 in the columns of some splits: train where it has none, else test, else valid."""
+    """Return the split of images with 0 in all columns of splits: train if it has no column, else test, else valid."""
     return next((split for split in ("train", "test") if split not in flags), "valid")
 
 
 def parse_split_flags(flags: Mapping[Split, npt.NDArray[np.floating]], where: Callable[[int], str]) -> list[Split]:
-    """The splits of N images by (N,) columns of 1, 0 and NaN, one for each of some splits.
+    """Return the splits of N images from columns (N,) of 1, 0 and NaN, one column per split.
 
-    Images without a 1 are of the split of `split_without_flag`.
+    Images without a 1 get the split of `split_without_flag`.
 
     Raises:
-        DataError: an image has 1 in two columns, 0 in those of all three splits, or no 1 and a cell that is neither 1
-            nor 0; the message begins with `where(i)`.
+        DataError: an image has 1 in several columns, 0 in the columns of all three splits, or no 1 and a cell that is
+            neither 1 nor 0; the message begins with `where(i)`.
     """
     rest = split_without_flag(flags)
     table = np.column_stack(list(flags.values()))
@@ -160,16 +163,17 @@ def stratified_split(
     """Assign images to splits so that each label has nearly the same share in all of them.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, ECML PKDD) of groups instead of images. The label
-    left in fewest groups goes first; its groups, larger ones first and otherwise in random order, each go to the split
-    where they fit best, ties at random. "Any image" counts as a label, so that the sizes of splits are kept too. Then
-    each split that lacks a label gets a group of it, train first, then valid, then test, unless that takes a label's
-    last group out of an earlier split. Finally groups move or are swapped as long as that improves the overall fit and
-    takes no label's last group out of a split.
+    with the fewest unassigned groups goes first. Its groups are taken in descending order of size, and in random order
+    where sizes are equal; each goes to the split that it fits best, with ties broken at random. "Any image" counts as a
+    label, so that the splits get the right sizes too. Then each split that lacks a label gets a group with that label,
+    first train, then valid, then test, unless this takes the last group with some label out of an earlier split.
+    Finally, groups are moved or swapped as long as this improves the overall fit and takes no split's last group with
+    some label.
 
-    The fit is the chi-squared distance between each label's counts and its shares, summed over the group's labels. The
-    paper's rule, the split that lacks most images of the one label, gives the larger split all large groups: on 6676
-    NIH images train then had 4.0 images per patient, valid 2.2 and test 1.6; here they have 2.9 to 3.1, the sizes are
-    exact, and each label is within 1.1 images of its share.
+    The fit is the chi-squared distance between the number of images with each label and the number due, summed over the
+    group's labels. The paper instead chooses the split that lacks the most images with the current label, which gives
+    all large groups to the largest split: on 6676 NIH images, train then had 4.0 images per patient, valid 2.2 and test
+    1.6. Here they have 2.9 to 3.1, the sizes are exact, and each label is within 1.1 images of its share.
 
     Args:
         targets: (N, L) of 0 and 1 in any numeric type, 1 where the image has the label.
@@ -177,8 +181,8 @@ def stratified_split(
         fractions: the fraction of each split; they add up to 1. Names other than train, valid and test rank after
             these, alphabetically.
         seed: the same seed gives the same splits.
-        given: N splits of `fractions` that images keep, equal within a group, and None for images to assign: given and
-            assigned images together then come nearest to the fractions. By default all are assigned.
+        given: N splits that images keep, equal within a group, and None for images to assign; given and assigned images
+            together then come as close to the fractions as possible. By default all images are assigned.
 
     Returns:
         (N,) names of splits.
@@ -201,9 +205,10 @@ def stratified_split(
 
 
 def k_folds(targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, k: int, seed: int) -> npt.NDArray[np.int64]:
-    """Deal images into k folds of equal size, as `stratified_split` deals them into splits.
+    """Assign images to k folds of equal size with the method of `stratified_split`.
 
-    A fold that lacks a label gets a group of it, unless that takes a label's last group out of another.
+    A fold that lacks a label gets a group with that label, unless this takes the last group with some label out of
+    another fold.
 
     Returns:
         (N,) int64 folds, 0 to k - 1; none is empty.
@@ -224,7 +229,7 @@ def k_folds(targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, k: i
 
 
 def _shares(fractions: Mapping[str, float]) -> dict[str, float]:
-    """The splits of more than 0: train, valid, test, then others by name."""
+    """Return the fractions above 0: those of train, valid and test, then the others sorted by name."""
     if min(fractions.values(), default=0) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
         raise ConfigError(f"found the fractions {dict(fractions)}; expected none below 0 and a sum of 1.")
     names = [*SPLITS, *sorted(set(fractions).difference(SPLITS))]
@@ -234,7 +239,10 @@ def _shares(fractions: Mapping[str, float]) -> dict[str, float]:
 def _grouped(
     targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
-    """Images of each label by group, (G, L + 1), the last column all images; and each image's group, (N,)."""
+    """Return the number of images per group and label, (G, L + 1), and each image's group, (N,).
+
+    The last column counts all images of the group.
+    """
     matrix = np.asarray(targets)
     if ((matrix != 0) & (matrix != 1)).any():
         raise DataError("found a target that is neither 0 nor 1; expected 1 where an image has the label, else 0.")
@@ -243,7 +251,7 @@ def _grouped(
     if groups is None or not len(matrix):
         return np.hstack([matrix, np.ones((len(matrix), 1))]), np.arange(len(matrix))
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    # Label by label: all labels of ten million rows as float64 take more than a gigabyte.
+    # One label at a time: all labels of ten million rows as float64 take more than a gigabyte.
     columns = [np.bincount(group_of, label, len(sizes)) for label in matrix.T]
     return np.column_stack([*columns, sizes.astype(np.float64)]), group_of
 
@@ -255,11 +263,17 @@ def _assign_groups(
     seed: int,
     filled: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.int64]:
-    """The split of each group, (G,): assigned, moved where a split lacks a label, and balanced.
+    """Assign each group to a split, move groups to splits that lack a label, and balance.
 
-    `counts` is (G, L), the images of each label in each group, the last label being "any image"; `shares` the fraction
-    of each of P splits; `kept`, for each of them, the number of first splits from which it never takes a label's last
-    group; `filled` (L, P), the images that each split has of each label beside those of the groups.
+    Args:
+        counts: (G, L) number of images per group and label, the last label being "any image".
+        shares: (P,) fraction of each split.
+        kept: (P,) how many of the first splits keep their last group with a label when this split lacks the label.
+        seed: of the random order.
+        filled: (L, P) number of images per label that each split already has, without those of the groups.
+
+    Returns:
+        (G,) the split of each group.
     """
     moves = _Moves(counts, shares, _assign_by_label(counts, shares, np.random.default_rng(seed), filled), filled)
     for split, first in enumerate(kept):
@@ -274,9 +288,9 @@ def _assign_by_label(
     rng: np.random.Generator,
     before: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.int64]:
-    """The split of each group, (G,), assigned label by label, the rarest first."""
+    """Return the split of each group, (G,), assigned label by label, the rarest label first."""
     place = np.full(len(counts), -1, np.int64)
-    # Lists, not arrays: this is a loop over single numbers, four times faster on lists.
+    # Lists, not arrays: a loop over single numbers is four times faster on lists.
     filled = before.T.tolist()
     totals, has = counts.sum(0) + before.sum(1), counts > 0
     left = has.sum(0)
@@ -296,9 +310,9 @@ def _assign_in_order(
     shares: npt.NDArray[np.float64],
     rng: np.random.Generator,
 ) -> list[int]:
-    """The split of each group, where it adds least to chi-squared, the sum of (count - due)^2 / due over labels.
+    """Return for each group the split where it adds least to chi-squared, the sum of (count - due)^2 / due over labels.
 
-    Adding c to a count of f adds 2 (f + c / 2) c / due, less a term that is equal for all splits. `filled` is updated.
+    Adding c to a count f adds 2 (f + c / 2) c / due, minus a term that is the same for all splits. Updates `filled`.
     """
     rows, columns = np.nonzero(counts)
     images = counts[rows, columns]
@@ -312,7 +326,7 @@ def _assign_in_order(
     for end, half, chance in zip(ends, halves, chances, strict=True):
         own = cells[start:end]
         start = end
-        if len(own) == 1:  # most have no label
+        if len(own) == 1:  # most groups have no label
             column, _, weight = own[0]
             fits = [((counted[column] * weight + half) / share, chance[p], p) for p, (counted, share) in splits]
         else:
@@ -327,14 +341,14 @@ def _assign_in_order(
 
 
 class _Moves:
-    """Groups that move between splits after the deal.
+    """Groups that are moved between splits after the assignment.
 
     Attributes:
         place: (G,) the split of each group.
-        due: (L, P) images that each split should have of each label.
-        filled: (L, P) images that it has.
-        held: (L, P) groups that it has, those before counted as one.
-        own: (G, P) what a group alone adds to chi-squared.
+        due: (L, P) number of images per label that each split should have.
+        filled: (L, P) number of images per label that each split has.
+        held: (L, P) number of groups per label that each split has, all given images counted as one group.
+        own: (G, P) sum of count^2 / due over the labels of each group, for each split.
     """
 
     def __init__(
@@ -353,10 +367,10 @@ class _Moves:
         self.own = counts**2 @ (1 / self.due)
 
     def bring_missing_labels(self, split: int, kept: int) -> None:
-        """Move a group of each label that a split lacks into it, but never a label's last group out of the first `kept`
-        splits.
+        """Move a group of each label that a split lacks into it.
 
-        Chosen is the group that is the last one of the fewest labels in its split; among equals, the best fit.
+        The group that is the last with the fewest labels in its split is chosen; among equals, the one that fits best.
+        The first `kept` splits never lose their last group with a label.
         """
         for label in np.argsort(self.held.sum(1), kind="stable"):
             if self.held[label, split] or self.held[label].sum() < 2:
@@ -369,7 +383,10 @@ class _Moves:
                 self._move(holders[free[0]], split)
 
     def even_out(self) -> None:
-        """Move or swap groups while that lowers chi-squared, the best first; no label's last group leaves a split."""
+        """Move or swap groups while this lowers chi-squared, the best move first.
+
+        No split loses its last group with a label.
+        """
         groups = np.arange(len(self.place))
         for _ in range(_MOVES if len(groups) else 0):
             change = np.where(self._lost(groups)[:, None] == 0, self._change(groups), np.inf)
@@ -380,7 +397,10 @@ class _Moves:
                 return
 
     def _swap(self, change: npt.NDArray[np.float64]) -> bool:
-        """Swap the two groups whose swap lowers chi-squared most, if any does; only the best to move are tried."""
+        """Swap the two groups whose swap lowers chi-squared most, and return whether any does.
+
+        Only the groups that are best to move are tried.
+        """
         best, pair = -_GAIN, None
         for a, b in combinations(range(change.shape[1]), 2):
             x, y = self._best_to_move(change, a, b), self._best_to_move(change, b, a)
@@ -395,7 +415,7 @@ class _Moves:
         return pair is not None
 
     def _best_to_move(self, change: npt.NDArray[np.float64], split: int, to: int) -> npt.NDArray[np.intp]:
-        """The groups of a split that are best to move to another, the best first."""
+        """Return the groups of `split` that are best to move to the split `to`, the best first."""
         groups = np.flatnonzero(self.place == split)
         return groups[np.argsort(change[groups, to], kind="stable")[:_TRIED]]
 
@@ -406,7 +426,7 @@ class _Moves:
         self.place[group] = split
 
     def _change(self, groups: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-        """What the move of each group to each split adds to chi-squared, (len(groups), P); 0 for its own split."""
+        """Return what moving each group to each split adds to chi-squared, (len(groups), P); 0 for its own split."""
         level, own = self.counts[groups] @ (2 * self.filled / self.due), self.own[groups]
         here = np.arange(len(groups)), self.place[groups]
         # Rounded, so that equal moves are equal whatever the order of the additions in a matrix product.
@@ -415,7 +435,7 @@ class _Moves:
         return change
 
     def _lost(self, groups: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
-        """The number of labels that each group is the last of in its split, (len(groups),)."""
+        """Return for how many labels each group is the last one in its split, (len(groups),)."""
         last = self.held == 1
         labels = np.flatnonzero(last.any(1))
         lost: npt.NDArray[np.int64] = (self.has[np.ix_(groups, labels)] & last.T[self.place[groups]][:, labels]).sum(1)
