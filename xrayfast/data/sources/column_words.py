@@ -1,4 +1,4 @@
-"""What the name of a column tells of its cells: the words for files, labels, splits, patients, and what is no label."""
+"""What a column's name says about its cells: words for files, labels, splits, patients and non-label columns."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "age": ("age", "patientage"),
     "view": ("view", "projection", "viewposition", "appa", "viewpositiondicom", "frontallateral"),
 }
-"""By what a column holds, its names, without letter case and all characters but letters and digits; preferred first."""
+"""The usual column names per role, preferred first, in lower case and reduced to letters and digits."""
 
 _FOLDS = re.compile(r"(cv|k)?folds?(id|no|nr|number|idx|index)?")
 
 
 _NUMBERED = r"(identifier|u?u?id|no|nr|num|number|key|code|hash|index|idx|instance|unique|anon(ymi[sz]ed)?|new|old"
-"""The start of a group of words that stand beside those of an identifier."""
+"""Start of a regular expression for words that appear next to the word for an identifier, such as "id" or "number"."""
 
 _KEYS = {
     "patient": re.compile(
@@ -60,9 +60,9 @@ _KEYS = {
         rf"scan){_NUMBERED})*"
     ),
 }
-"""Simplified names of columns of identifiers, by what these are of; see `USUAL_NAMES` too."""
+"""Simplified names of identifier columns, by what they identify; see also `USUAL_NAMES`."""
 
-_MOST_SPLITS = 8  # different cells of a column of splits
+_MOST_SPLITS = 8  # distinct values in a column of splits
 
 _TELLS_SPLIT = re.compile(r"splits?|splitting|partitions?|subsets?|holdout|heldout|tvt|ttv")
 _SPLIT_CELL = re.compile(
@@ -76,12 +76,13 @@ _MAY_TELL_SPLIT = re.compile(
 
 @dataclass(frozen=True)
 class _Words:
-    """Words of names of columns that hold something else than labels.
+    """Words in the names of columns that hold something other than labels.
 
     Attributes:
-        what: it is.
-        words: regular expression of one of the words.
-        beside: of the other words. With "" any may be beside them, as the first or last word of the name.
+        what: what such a column holds.
+        words: regular expression for one of the words.
+        beside: regular expression for the other words of the name. If "", any other words are allowed, but the first
+            or last word of the name must match `words`.
     """
 
     what: str
@@ -127,17 +128,17 @@ _NOT_LABELS = (
         r"masks?|bbox(es)?|box(es)?|seg|segmentations?|contours?|uncertain(ty)?|votes?|agreement|correct|errors?|weights?",
     ),
 )
-"""Columns of 1 and 0 so called are no labels unless they are named."""
+"""0/1 columns with these names are not used as labels unless the user names them."""
 
 _MEASURED = re.compile(
     r"weight|height|size|width|length|area|distance|spacing|x|y|w|h|x?m(in|ax)|kvp?|mas|exposure|dose|sid|temp(erature)?|"
     r"spo2|sao2|pao2|bp|hr|pulse|rate|time|days?|weeks?|months?|years?|dates?|hours?|visits?|count|number|level|index|"
     r"score|lat(itude)?|lon(gitude)?|rows?|columns?|bits?|pixels?|mean|std|sd|ratio|percentile"
 )
-"""Of a word in the name of a column of numbers: that these are measured, and no scores of a label."""
+"""Words in the name of a numeric column that mean its numbers are measurements, not scores of a label."""
 
 _GRADED = re.compile(r"severity|grad(e|ing)|scores?|level|stag(e|ing)|likert|rale|brixia")
-"""Of a word in the name of a column of few whole numbers: that these are grades."""
+"""Words in the name of a column with few distinct integers that mean they are grades."""
 
 _BOX = re.compile(
     r"(bbox|box)?([xy](min|max|[0-4]|center)?|(min|max|center)[xy]|w|h|width|height|left|top|right|bottom)|bbox|boxes"
@@ -158,23 +159,23 @@ _DOUBTFUL = re.compile(
     r"priority|urgent|bmi|age|weekend|batch|source|dataset|cohort|group|obese|overweight|"
     r"adult|child|p(a)?ediatric|elderly|" + _READER.pattern
 )
-"""Of a word in the name of a column: it may hold a patient's sex, history or outcome, images' origin, one opinion."""
+"""Words in a column name that may stand for a patient's sex, history or outcome, the images' origin, or one reader."""
 
 
 _LEFT_OUT = re.compile(
     r"(is)?(to)?(exclude[ds]?|exclusion|drop(ped)?|removed?|discard(ed)?|reject(ed)?|bad|unusable|usable|corrupt(ed)?)|"
     "(image|film)?quality|(bad|poor)quality"
 )
-"""A simplified name of a column that tells which images are not to be used."""
+"""Simplified name of a column that says which images not to use."""
 
 
 def simplify_column_name(name: str) -> str:
-    """The letters and digits of a name in lower case, as `USUAL_NAMES` has them."""
+    """Return the letters and digits of a name in lower case, as in `USUAL_NAMES`."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def split_column_name(name: str) -> list[str]:
-    """The words of a name in lower case, parted by other characters than letters and digits and by changes of case.
+    """Return the words of a name in lower case, split at non-alphanumeric characters and at changes of case.
 
     >>> split_column_name("isValid_image2"), split_column_name("MASS (prob)")
     (['is', 'valid', 'image2'], ['mass', 'prob'])
@@ -183,7 +184,7 @@ def split_column_name(name: str) -> list[str]:
 
 
 def usual_columns(columns: Iterable[str], role: str) -> list[str]:
-    """The columns that have one of a role's usual names, the preferred first.
+    """Return the columns that have one of a role's usual names, preferred first.
 
     >>> usual_columns(["AP/PA", "Patient ID", "Frontal/Lateral"], "view")
     ['AP/PA', 'Frontal/Lateral']
@@ -193,28 +194,28 @@ def usual_columns(columns: Iterable[str], role: str) -> list[str]:
 
 
 def is_first_choice(name: str) -> bool:
-    """Whether a usual column of labels is called for them, and goes before others such as "diagnosis"."""
+    """Whether a label column's name is unambiguous, so that it takes precedence over names such as "diagnosis"."""
     return simplify_column_name(name) in ("labels", "label", "findinglabels")
 
 
 def may_tell_folds(name: str) -> bool:
-    """Whether a column may hold folds of cross-validation, by its name."""
+    """Whether a column's name suggests that it holds cross-validation folds."""
     return bool(_FOLDS.fullmatch(simplify_column_name(name)))
 
 
 def tells_split(name: str) -> bool:
-    """Whether a column holds splits by its name, in whatever words: "data_split", "tvt", "train/test"."""
+    """Whether a column's name says that it holds splits, in any wording: "data_split", "tvt", "train/test"."""
     words = split_column_name(name)
     return any(map(_TELLS_SPLIT.fullmatch, words)) or sum(map(bool, map(parse_split, words))) > 1
 
 
 def may_tell_split(name: str) -> bool:
-    """Whether a column holds splits by its name, or something else: "cohort", "Stage", "fold_type"."""
+    """Whether a column's name says that it holds splits, or is ambiguous: "cohort", "Stage", "fold_type"."""
     return tells_split(name) or bool(_MAY_TELL_SPLIT.fullmatch(simplify_column_name(name)))
 
 
 def may_tell_left_out(name: str) -> bool:
-    """Whether a column is called as one that tells which images are not to be used.
+    """Whether a column's name suggests that it says which images not to use.
 
     >>> may_tell_left_out("is_excluded"), may_tell_left_out("Image quality"), may_tell_left_out("Effusion")
     (True, True, False)
@@ -223,18 +224,20 @@ def may_tell_left_out(name: str) -> bool:
 
 
 def sounds_like_split(cell: str) -> bool:
-    """Whether a cell of a column that may tell the split tells one, in whatever words."""
+    """Whether a cell of a column that may hold splits names a split, in any wording."""
     return bool(parse_split(cell) or stem_of_split(cell) or _SPLIT_CELL.fullmatch(cell.strip().lower()))
 
 
 def sound_like_splits(cells: Collection[str]) -> bool:
-    """Whether few different cells have words of train and of another split in them: "jeu de test", "uczący zbiór"."""
+    """Whether there are few distinct cells and their words include train and another split: "jeu de test", "uczący
+    zbiór".
+    """
     stems = set(map(stem_of_split, cells)) if len(cells) <= _MOST_SPLITS else set()
     return "train" in stems and len(stems - {""}) > 1
 
 
 def key_role(name: str) -> str:
-    """What a column identifies by its name: "patient", "study" or, for nothing, "".
+    """Return what a column identifies according to its name: "patient", "study", or "" for neither.
 
     >>> key_role("Case"), key_role("pat_no"), key_role("PatientName"), key_role("visit_id"), key_role("patient_age")
     ('patient', 'patient', 'patient', 'study', '')
@@ -244,13 +247,13 @@ def key_role(name: str) -> str:
 
 
 def may_be_key(name: str) -> bool:
-    """Whether a column may identify something that several images are of, by its name."""
+    """Whether a column's name suggests an identifier that several images may share."""
     last = split_column_name(name)[-1:]
     return bool(key_role(name) or (last and re.fullmatch(r"\w*(id|uid|uuid|identifier|key|no|nr)", last[0])))
 
 
 def describe_no_label(name: str) -> str:
-    """What a column of 1 and 0 holds by its name, if no label: "the sex", "a prediction" and so on; else ""."""
+    """Return what a 0/1 column holds if its name says it is not a label ("the sex", "a prediction", ...); else ""."""
     if parse_split(name) or parse_split_flag(name) or may_tell_split(name):
         return "the split"
     if sex_in_name(name):
@@ -259,31 +262,31 @@ def describe_no_label(name: str) -> str:
 
 
 def may_be_origin(name: str) -> bool:
-    """Whether a column may hold where images are from, by its name."""
+    """Whether a column's name suggests that it holds the origin of images."""
     return any(map(_ORIGIN.fullmatch, split_column_name(name)))
 
 
 def is_measured(name: str, no_label: str = "") -> bool:
-    """Whether a column of numbers holds something else than scores of a label, by its name."""
+    """Whether the name of a numeric column suggests that it holds something other than scores of a label."""
     return bool(no_label) or may_be_no_label(name) or any(map(_MEASURED.fullmatch, split_column_name(name)))
 
 
 def may_be_grade(name: str, no_label: str = "") -> bool:
-    """Whether a column of few whole numbers may hold grades of a label, by its name."""
+    """Whether the name of a column with few distinct integers suggests that it holds grades of a label."""
     words = split_column_name(name)
     return any(map(_GRADED.fullmatch, words)) or not is_measured(name, no_label)
 
 
 def is_of_box(name: str) -> bool:
-    """Whether a column holds an edge, or the size, of a box on an image, by its name."""
+    """Whether a column's name suggests that it holds an edge or the size of a box on an image."""
     return bool(_BOX.fullmatch(simplify_column_name(name)))
 
 
 def is_of_reader(name: str) -> bool:
-    """Whether a column holds what one reader found, by its name."""
+    """Whether a column's name says that it holds the labels of one reader."""
     return any(map(_READER.fullmatch, split_column_name(name)))
 
 
 def may_be_no_label(name: str) -> bool:
-    """Whether a column of 1 and 0 may hold something else than a label, by its name, such as "smoker"."""
+    """Whether the name of a 0/1 column, such as "smoker", suggests that it may not hold a label."""
     return any(map(_DOUBTFUL.fullmatch, split_column_name(name)))

@@ -1,4 +1,4 @@
-"""Which column of a table holds what, resolved once."""
+"""Decide, once per table, which column holds what."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
 from xrayfast.errors.advice import quoted
 
 _FLAG_SHARE = 0.5
-"""A column is taken for a label where this share of its cells that are not blank is 1, 0 or -1; the rest are errors."""
+"""A column is read as a label if at least this share of its non-blank cells is 1, 0 or -1; other cells are errors."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table by what they hold; an empty tuple where none holds it.
+    """The columns of a table by what they hold; an empty tuple if no column holds it.
 
     Attributes:
-        path_template: an image's path with the `path` columns in braces; "" where it is the cell of one column.
-        is_folder: whether the path is that of a folder of images, which share the row.
-        are_flags: whether `labels` are a column of 1, 0, -1 and blank per label, and not one of label names.
-        split: one column of train, valid and test, or up to three of 1 and 0: see `parse_split_flag`.
-        sex: one column; where its name tells the sex (see `sex_in_name`), of 1 and 0.
+        path_template: an image's path with the `path` columns in braces; "" if it is the cell of one column.
+        is_folder: whether the path is that of a folder of images that share the row.
+        are_flags: True if there is one column of 1, 0, -1 and blank per label, False if one column holds label names.
+        split: one column of train, valid and test, or up to three 0/1 columns: see `parse_split_flag`.
+        sex: one column; a 0/1 column if its name says which sex 1 stands for (see `sex_in_name`).
         age: one column, or the spec's `age_columns`.
-        view: the preferred first.
-        unused: the others that have a name.
-        notes: on columns that look as if they held something that they are not used for.
+        view: columns of views, preferred first.
+        unused: all other columns that have a name.
+        notes: on columns that look as if they hold something that they are not used for.
     """
 
     path: tuple[str, ...]
@@ -93,9 +93,9 @@ class Columns:
 
 
 def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: Collection[str] = ()) -> Columns:
-    """The columns that the config names, else those of the spec, else those with usual names or contents.
+    """Choose the columns that the config names, else the spec's, else those with usual names or contents.
 
-    Columns that are called like one of the `known` labels, those of a run, are labels.
+    Columns named like one of the `known` labels, the labels of a run, are labels.
 
     Raises:
         DataError: a named column is missing, or none is known to hold image paths or labels.
@@ -140,9 +140,9 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: 
 
 
 def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The column of splits, or the columns of 1 and 0 that tell them; and notes on others that may tell them too.
+    """Return the column of splits, or the 0/1 columns of splits, and notes on other columns that may hold splits.
 
-    Of columns that are not named for it, one is taken whose cells all are splits and some train.
+    If no column has a usual name for splits, a column is used only if each of its cells is a split and some are train.
     """
     if config.split_col:
         return (require_column(table, config.split_col),), []
@@ -202,23 +202,23 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
 
 
 def _are_exclusive(columns: Sequence[TextColumn]) -> bool:
-    """Whether there are several columns of 1 and 0, and no row has more than one 1."""
+    """Whether there are several 0/1 columns and no row has a 1 in more than one of them."""
     ones = [column.map_array(lambda cell: cell.strip().lower() in ("1", "1.0", "true"), np.bool_) for column in columns]
     return len(columns) > 1 and bool((np.sum(ones, axis=0) < 2).all())
 
 
 def is_column_name(chosen: str) -> bool:
-    """Whether `patient_col` or `study_col` names a column, and not another way to tell patients or studies apart."""
+    """Whether `patient_col` or `study_col` is a column name, not another way to identify patients or studies."""
     return chosen not in ("none", "name") and not chosen.startswith(("dicom:", "name:"))
 
 
 def quote(names: Iterable[str]) -> str:
-    """Names in quotes, comma separated."""
+    """Return names in quotes, separated by commas."""
     return shorten((f"'{name}'" for name in names), 20)
 
 
 def _path_columns(table: Table, spec: DatasetSpec, chosen: str | None) -> tuple[tuple[str, ...], str, bool]:
-    """The columns of an image's path, its template, and whether it is that of a folder."""
+    """Return the columns of an image's path, the path's template, and whether the path is that of a folder."""
     if chosen:
         return (require_column(table, chosen),), "", False
     in_image_path, in_study_folder = (
@@ -242,12 +242,13 @@ def _path_columns(table: Table, spec: DatasetSpec, chosen: str | None) -> tuple[
 def _label_columns(
     table: Table, spec: DatasetSpec, config: DataConfig, free: Sequence[str], known: Collection[str]
 ) -> tuple[tuple[str, ...], bool, list[str]]:
-    """The columns of labels, and whether they are columns of 1, 0, -1 and blank; guessed from those that are free.
+    """Return the label columns, either from the config and spec or guessed among the `free` columns.
 
-    A column whose name tells of something else is no guess (see `describe_no_label`), unless it is a known label.
+    A column whose name says that it holds something else (see `describe_no_label`) is only used if it is a known label.
 
     Returns:
-        The columns, whether they are such, and notes on those that were or were not taken by their names.
+        The columns; whether they are columns of 1, 0, -1 and blank; and notes on columns whose names decided on their
+        use.
     """
     chosen = [require_column(table, name) for name in config.label_col]
     if twice := next((name for name in chosen if chosen.count(name) > 1), None):
@@ -269,7 +270,7 @@ def _label_columns(
     for words in (False, True):
         flags = [name for name in free if looks_like_flags(table.columns[name], _FLAG_SHARE, words=words)]
         chosen = chosen or [name for name in flags if not no_label[name]]
-    if not known:  # columns without a 1 that are spellings of those: they may contradict them, or fill blank cells
+    if not known:  # other spellings without a 1: they may contradict these or fill their blank cells
         keys = dict(zip(free, spelling_keys(free), strict=True))
         others = [
             name for name in free if keys[name] in {keys[one] for one in chosen} and are_flags(table.columns[name])
@@ -320,7 +321,7 @@ def _label_columns(
 
 
 def require_column(table: Table, name: str) -> str:
-    """The column of that name, or of another spelling of it.
+    """Return the column with this name, or with another spelling of it.
 
     Raises:
         DataError: there is none.
@@ -341,7 +342,7 @@ def require_column(table: Table, name: str) -> str:
 
 
 def _cannot_be_read(table: Table, name: str) -> DataError:
-    """The error of a column that is needed and holds no texts."""
+    """Return the error for a needed column whose cells can't be read as text."""
     return DataError(
         f"{table.file}: found {table.unread[name]} in '{name}'; expected texts or numbers. Write images to files, and "
         "their paths into the table; labels as texts, lists of texts, or columns of 1 and 0. The guide's page on "

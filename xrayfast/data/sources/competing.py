@@ -1,4 +1,4 @@
-"""Columns and folders that tell of labels and images too, where they differ from the columns that are used."""
+"""Report unused columns and folders whose labels or images differ from those of the columns in use."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, plural, shorten
 
-_MOST_LABELS = 200  # of a column of texts that may be labels
+_MOST_LABELS = 200  # distinct texts in a column that may hold labels
 
-_LOOKED_AT = 100  # cells of a column that may be file names
+_LOOKED_AT = 100  # cells examined to see whether a column holds file names
 
-_SHARE = 0.5  # of a column's labels that are those of the data, or of its cells that are file names
+_SHARE = 0.5  # of a column's labels that must be labels of the data, or of its cells that must be file names
 
 
 def note_other_labels(
     table: Table, columns: Columns, names: Sequence[str], raw: Targets, *, may_choose: bool
 ) -> list[str]:
-    """Notes on columns that are not used and give the labels of the N rows otherwise than the (N, L) raw matrix.
+    """Return notes on unused columns whose labels differ from the (N, L) raw matrix of the N rows.
 
     Raises:
         DataError: it is a toss-up which of two columns of label names is meant, and `may_choose` is False.
@@ -51,7 +51,7 @@ def note_other_labels(
     differing, apart = dict[str, npt.NDArray[np.bool_]](), list[str]()
     for name in columns.unused:
         other = _parse(table, name)
-        # Sites, arms and splits are called A and B as often as labels are.
+        # Columns of sites, study arms and splits hold A and B as often as columns of labels do.
         if other and max(map(len, other[0]), default=0) == 1 and not (_is_called_label(name) or is_of_reader(name)):
             continue
         rows = _differing_rows(names, raw, *other) if other else None
@@ -86,7 +86,7 @@ def note_other_labels(
 
 
 def note_other_folders(records: ImageRecords, names: Sequence[str]) -> list[str]:
-    """A note on images whose folder, or file, is called like another label than theirs; by the L names as written."""
+    """Return a note on images whose folder or file is named for another of the L labels (`names`) than their own."""
     of_key, images, where = {normalize_label(name): name for name in names}, records.names, records.where
     found = records.folders.replace(lambda folder: of_key.get(normalize_label(folder.rpartition("/")[2]), ""))
     if not any(found.texts) and any(_label_in_name(image, of_key) for image in images[:_LOOKED_AT]):
@@ -106,7 +106,7 @@ def note_other_folders(records: ImageRecords, names: Sequence[str]) -> list[str]
 
 
 def _label_in_name(image: str, of_key: Mapping[str, str]) -> str:
-    """The label that is a word of a file's name, where it is one alone; else ""."""
+    """Return the label that is a word of a file's name if there is exactly one; else ""."""
     found = {of_key[word] for word in split_words(PurePosixPath(image).stem) if word in of_key}
     return found.pop() if len(found) == 1 else ""
 
@@ -114,7 +114,7 @@ def _label_in_name(image: str, of_key: Mapping[str, str]) -> str:
 def note_other_files(
     table: Table, columns: Columns, files: RowFiles, spec: DatasetSpec, root: Path, *, may_choose: bool
 ) -> list[str]:
-    """Notes on columns of other file names than those that are used.
+    """Return notes on unused columns whose file names differ from those in use.
 
     Raises:
         DataError: both have usual names and both files are there, and `may_choose` is False.
@@ -163,13 +163,13 @@ def _are_file_names(cells: Sequence[str]) -> bool:
 
 
 def _file_stem(cell: str) -> str:
-    """The file name of a path without folders and an image suffix, in lower case."""
+    """Return the file name of a path without folders and image suffix, in lower case."""
     path = PurePosixPath(clean_path(cell))
     return (path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name).lower()
 
 
 def _parse(table: Table, name: str) -> tuple[list[str], Targets] | None:
-    """The labels of a column and their raw matrix, by its 1 and 0 or its texts; None where it has no such cells."""
+    """Return the labels and raw matrix of a column of 1 and 0 or of label names; None if its cells are neither."""
     cells = table.columns[name]
     try:
         if are_flags(cells):
@@ -184,7 +184,7 @@ def _parse(table: Table, name: str) -> tuple[list[str], Targets] | None:
 def _differing_rows(
     names: Sequence[str], raw: Targets, others: Sequence[str], other: Targets
 ) -> npt.NDArray[np.bool_] | None:
-    """(N,) whether one raw matrix has 1 and another 0 for a label of both; None where they have few in common."""
+    """Return (N,) whether one raw matrix has 1 and the other 0 for a shared label; None if too few are shared."""
     one, two = _by_key(names, raw), _by_key(others, other)
     common = [key for key in two if key in one]
     if not common or len(common) < _SHARE * len(two):
@@ -203,14 +203,17 @@ def _by_key(names: Sequence[str], raw: Targets) -> Mapping[str, npt.NDArray[np.f
 
 
 def _are_one_to_one(one: Targets, other: Targets) -> bool:
-    """Whether rows have equal labels in one raw matrix where they have in the other."""
+    """Whether rows have equal labels in one raw matrix exactly if they do in the other."""
     codes = [_number_rows(raw) for raw in (one, other)]
     both = len(pd.unique(codes[0] * (codes[1].max(initial=0) + 1) + codes[1]))
     return all(both == column.max(initial=-1) + 1 for column in codes)
 
 
 def _number_rows(raw: Targets) -> npt.NDArray[np.intp]:
-    """(N,) integers, equal where rows of an (N, L) raw matrix are; by column, as it takes minutes to sort many rows."""
+    """Return (N,) integers that are equal for equal rows of an (N, L) raw matrix.
+
+    Goes column by column, because sorting the rows of a large matrix takes minutes.
+    """
     codes = np.zeros(len(raw), np.intp)
     for column in raw.T:
         values = pd.factorize(column)[0] + 1

@@ -1,4 +1,4 @@
-"""Identifiers of patients and studies: their spellings, words for unknown ones, and columns that look like them."""
+"""Patient and study identifiers: spellings, placeholders such as "unknown", and columns that look like identifiers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from xrayfast.errors import plural, shorten
 from xrayfast.errors.advice import quoted
 
 _MOST_PER_KEY = 50
-"""Most images that a patient or the like has on average."""
+"""Largest average number of images per patient or other identifier."""
 
 _LEAST_KEYS = 8
-"""Least number of values of a column that is taken for a key by its cells alone."""
+"""Least number of distinct values for a column to be seen as an identifier from its cells alone."""
 
 _LONGEST_KEY = 40
 
@@ -38,16 +38,17 @@ _PLACEHOLDER_WORD = re.compile(
     re.IGNORECASE,
 )
 _PLACEHOLDER_NUMBER = re.compile(r"0+(\.0+)?|-1|-9+|9{3,}")
-"""Identifiers that are no patient's where they are on more images than any other."""
+"""Numbers that are placeholders if they are on more images than any other identifier."""
 
 
 def normalize_identifier(text: str) -> str:
-    """The key by which two spellings of an identifier are equal: tables lose zeros, and make floats of numbers.
+    """Return a key that is equal for two spellings of an identifier: spreadsheets drop zeros and turn integers into
+    floats.
 
     >>> normalize_identifier("0012") == normalize_identifier("12.0"), normalize_identifier(" P-0001 ")
     (True, 'p1')
     """
-    if plain := _LETTERS_AND_NUMBER.fullmatch(text):  # as most are, of which there may be millions
+    if plain := _LETTERS_AND_NUMBER.fullmatch(text):  # the usual case, made fast because there may be millions
         return plain[1].lower() + (plain[2].lstrip("0") or "0")
     key = re.sub(
         r"(?<=[^\W\d_])[\s_-]+(?=\d)|(?<=\d)[\s_-]+(?=[^\W\d_])", "", " ".join(drop_invisible(text).split()).casefold()
@@ -56,7 +57,7 @@ def normalize_identifier(text: str) -> str:
 
 
 def plain_numbers(text: str) -> str:
-    """The text without zeros before numbers, and without those behind the point of one that is all of it.
+    """Return the text without leading zeros of numbers; if it is one number, also without ".0" at its end.
 
     >>> plain_numbers("00012"), plain_numbers("12.0"), plain_numbers("p007_01")
     ('12', '12', 'p7_1')
@@ -65,7 +66,7 @@ def plain_numbers(text: str) -> str:
 
 
 def plain_signs(text: str) -> str:
-    """The text without spaces, '_' and '-', and with the characters that an address has codes for.
+    """Return the text without spaces, '_' and '-', and with percent-encoded characters decoded.
 
     >>> plain_signs("my%20image_1"), plain_signs("my image-1")
     ('myimage1', 'myimage1')
@@ -74,7 +75,7 @@ def plain_signs(text: str) -> str:
 
 
 def join_spellings(identifiers: Sequence[str]) -> tuple[TextColumn, list[str]]:
-    """Identifiers with one spelling each, the first; a note where there were several, or a spreadsheet rounded some."""
+    """Give each identifier its first spelling; return notes if there were several or a spreadsheet rounded some."""
     first, column = dict[str, str](), TextColumn.of(identifiers)
     spelling = {text: first.setdefault(normalize_identifier(text), text) for text in column.texts}
     notes = list[str]()
@@ -88,9 +89,9 @@ def join_spellings(identifiers: Sequence[str]) -> tuple[TextColumn, list[str]]:
 
 
 def blank_placeholders(identifiers: Sequence[str], what: str) -> tuple[TextColumn, list[str]]:
-    """Identifiers with "" for words such as "unknown", whose images are not one patient's; and a note on them.
+    """Replace placeholders such as "unknown", whose images are not all of one patient, with ""; return a note on them.
 
-    Where there is no other, they stay: such data are refused as anonymised.
+    If there are no other identifiers, nothing is replaced: such data are rejected as anonymized.
     """
     column = TextColumn.of(identifiers)
     counts = {text: count for text, count in column.counts().items() if text}
@@ -105,32 +106,33 @@ def blank_placeholders(identifiers: Sequence[str], what: str) -> tuple[TextColum
 
 
 def name_studies(column: str, cells: Sequence[str], patients: Sequence[str] | None) -> list[str]:
-    """The studies of N images by the cells of a column of that name. Numbers may start again for each patient, whose
-    name then goes before them; UIDs and accession numbers do not.
+    """Return the studies of N images from the cells of a column with that name.
+
+    Study numbers may restart for each patient, so the patient goes in front of them; UIDs and accession numbers don't.
     """
     owners = None if re.search("uid|accession", column, re.IGNORECASE) else patients
     return [cell and f"{owner} {cell}" for owner, cell in zip(owners or [""] * len(cells), cells, strict=True)]
 
 
 def key_columns(columns: Mapping[str, Sequence[str]], free: Sequence[str], role: str) -> list[str]:
-    """Of the free columns, those that are called for patients or studies, and group rows as these do."""
+    """Return the free columns that are named for patients or studies and whose values group rows."""
     return [name for name in free if key_role(name) == role and _groups_rows(columns[name])]
 
 
 def starts_again(cells: Sequence[str]) -> bool:
-    """Whether the cells are small numbers, as of the visits of each patient."""
+    """Whether all cells are small numbers, as if visits were numbered per patient."""
     texts = distinct(cells)
     return all(cell.strip().isdecimal() and len(cell.strip()) < 3 for cell in texts if not is_missing(cell))
 
 
 def note_origins(columns: Mapping[str, Sequence[str]], free: Sequence[str], patients: Sequence[str]) -> list[str]:
-    """A note on identifiers of patients that occur with several values of a column of origins, such as sites.
+    """Return a note on patient identifiers that occur with several values of a column of origins, such as sites.
 
-    Numbers that start again in each make one patient of two.
+    If identifiers restart at each site, two patients become one.
 
     Args:
         columns: N cells by name.
-        free: names of columns that may be such.
+        free: names of columns that may hold origins.
         patients: N identifiers, "" where unknown.
     """
     found = (note_shared_numbers(columns[name], patients, f"'{name}'") for name in filter(may_be_origin, free))
@@ -138,7 +140,7 @@ def note_origins(columns: Mapping[str, Sequence[str]], free: Sequence[str], pati
 
 
 def note_shared_numbers(origins: Sequence[str], patients: Sequence[str], what: str = "the folder") -> list[str]:
-    """The same for one origin of each image, by default the folders above that of its class."""
+    """Return a note on patient identifiers with several `origins`, by default the folders above the class folders."""
     pairs = {(owner, cell.strip()) for owner, cell in zip(patients, origins, strict=True) if owner}
     counts = Counter(owner for owner, cell in pairs if not is_missing(cell))
     if not (shared := sum(count > 1 for count in counts.values())):
@@ -151,7 +153,7 @@ def note_shared_numbers(origins: Sequence[str], patients: Sequence[str], what: s
 
 
 def describe_rounding(identifiers: Sequence[str]) -> str:
-    """Why identifiers of patients may be wrong that a spreadsheet rounded, or ""."""
+    """Return a warning that a spreadsheet rounded patient identifiers, or ""."""
     rounded = sum(map(bool, map(_ROUNDED.fullmatch, distinct(identifiers))))
     text = (
         f"{plural(rounded, 'identifier')} of patients written as 1.0E+05 is, as spreadsheets round long numbers: "
@@ -161,12 +163,12 @@ def describe_rounding(identifiers: Sequence[str]) -> str:
 
 
 def note_keys(columns: Mapping[str, Sequence[str]], unused: Sequence[str], together: Sequence[str]) -> list[str]:
-    """A note on unused columns whose values repeat as those of a key do, and occur in different groups.
+    """Return a note on unused columns whose values repeat like identifiers and are spread over several groups.
 
     Args:
         columns: cells by name.
-        unused: names of those that are not used.
-        together: the group of each row that stays in one split, "" where it has none.
+        unused: names of the columns that are not used.
+        together: the group of each row, which stays in one split; "" for a row without a group.
     """
     known = sum(map(bool, together)) > len(together) / 2
     found = [
@@ -186,7 +188,7 @@ def note_keys(columns: Mapping[str, Sequence[str]], unused: Sequence[str], toget
 
 
 def _count_values(cells: Sequence[str]) -> Counter[str]:
-    """How many cells have each value, without missing ones."""
+    """Count the cells per value, without missing ones."""
     counts = Counter[str]()
     for cell, n in TextColumn.of(cells).counts().items():
         if not is_missing(cell):
@@ -195,14 +197,14 @@ def _count_values(cells: Sequence[str]) -> Counter[str]:
 
 
 def _groups_rows(cells: Sequence[str]) -> bool:
-    """Whether there are three values or more, some are on several rows, and on average they are on few."""
+    """Whether there are at least three values, some of them on several rows, and few rows per value on average."""
     counts = _count_values(cells)
     total = counts.total()
     return 2 < len(counts) < total <= _MOST_PER_KEY * len(counts) and not looks_like_flags(cells, words=True)
 
 
 def _looks_like_key(cells: Sequence[str]) -> bool:
-    """Whether values repeat as those of a key do, and are no numbers, dates or sentences."""
+    """Whether values repeat like identifiers and none is a number, a date or a sentence."""
     counts = _count_values(cells)
     total = counts.total()
     return (
@@ -216,7 +218,7 @@ def _looks_like_key(cells: Sequence[str]) -> bool:
 
 
 def _is_divided(cells: Sequence[str], together: Sequence[str]) -> bool:
-    """Whether rows of one value are in several groups, or in none."""
+    """Whether some value is on rows of several groups; each row without a group counts as a group of its own."""
     values = TextColumn.of(cells).replace(str.strip)
     owners = TextColumn.of(together)
     alone = owners.map_array(lambda owner: not owner, np.bool_)
