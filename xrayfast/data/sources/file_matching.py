@@ -1,4 +1,4 @@
-"""The files of a folder tree, and the one that a text means."""
+"""List the files of a folder tree, and find the file that a table cell means."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from xrayfast.files.virtual.paths import to_path
 
 
 def absolute(path: Path) -> Path:
-    """Absolute and without '..', but with symbolic links kept: names are as the user sees them."""
+    """Return the absolute path without '..', keeping symbolic links so that names are as the user sees them."""
     return to_path(normalize(str(path.absolute())))
 
 
 def top_level(folder: Path, hidden: list[str] | None = None) -> tuple[list[Path], list[str]]:
-    """The folders in a folder, and the names of all other entries; the paths of hidden ones are added to `hidden`.
+    """Return the folders in a folder and the names of all other entries; add the paths of hidden entries to `hidden`.
 
     Raises:
         DataError: the folder can't be read.
@@ -58,11 +58,14 @@ def walk(
     broken: list[str] | None = None,
     hidden: list[str] | None = None,
 ) -> Iterator[Entry]:
-    """All entries of a tree that are neither folders nor hidden, folder by folder, by name; links are followed.
+    """Yield all visible files and other non-folder entries of a tree, folder by folder, sorted by name; follow links.
 
-    `around` are the real paths of the folder and of those around it, if known. Archives in the tree are files; or
-    folders where there is a list `broken`, to which is added what is wrong with those that can't be read. The paths of
-    hidden entries are added to `hidden`.
+    Args:
+        folder: the root of the tree.
+        around: the real paths of the folder and of the folders around it, if known.
+        broken: if given, archives are walked like folders, and what is wrong with unreadable archives is added to this
+            list; if None, archives are files.
+        hidden: the paths of hidden entries are added to this list.
 
     Raises:
         DataError: a folder can't be read, or a link leads back to a folder around it.
@@ -72,7 +75,7 @@ def walk(
         if not (_is_folder(entry) or (broken is not None and _is_whole_archive(entry, broken))):
             yield entry
             continue
-        # No Path is made in these loops: over 200,000 folders that takes most of the time.
+        # No Path objects in these loops: for 200,000 folders, creating them takes most of the time.
         beside = f"{around[-1].rstrip(os.sep)}{os.sep}{entry.name}"
         real = os.path.realpath(entry.path) if entry.is_symlink() else beside
         if real in around:
@@ -81,12 +84,12 @@ def walk(
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden by its name, or one that unpacking and file servers make."""
+    """Whether a name is that of a hidden file or folder, or of a folder made by unpacking tools and file servers."""
     return name.startswith(".") or name in _HIDDEN
 
 
 def hidden_images(paths: Iterable[str]) -> list[str]:
-    """The images among hidden files and in hidden folders, but for the resource forks of macOS."""
+    """Return the images among hidden files and inside hidden folders, except macOS resource forks."""
     found: list[str] = []
     for path in paths:
         if is_folder(path):
@@ -118,7 +121,7 @@ def _is_folder(entry: Entry) -> bool:
 
 
 def _is_whole_archive(entry: Entry, broken: list[str]) -> bool:
-    """Whether an entry is an archive; one in another archive is a file."""
+    """Whether an entry is a readable archive; an archive inside another archive counts as a plain file."""
     try:
         return split_archive(entry.name) is not None and is_folder(entry.path)
     except ReadError as error:
@@ -134,32 +137,32 @@ def _is_file(entry: Entry) -> bool:
 
 
 _HIDDEN = frozenset({"__MACOSX", "@eaDir"})
-"""Folders that unpacking and file servers make: of resource forks and thumbnails."""
+"""Folders that unpacking tools and file servers make for resource forks and thumbnails."""
 
 _MAYBE_ELSEWHERE = ("", "/", "\\", ".")
-"""First characters of names that may not be below the root."""
+"""First characters of names that may not be paths below the root."""
 
 MAX_PATH = 4096
-"""Most characters of a path, as on Linux."""
+"""Maximum length of a path in characters, as on Linux."""
 
 _LEAST_SHARE = 0.2
-"""Least number of listed images in folders of one kind, as a share of those in the kind that holds most of them."""
+"""Least number of listed images in a kind of folder, relative to the kind with the most listed images."""
 
 _LEAST_LISTED = 0.5
-"""Least share of their images that are listed, by that share in the kind that holds most."""
+"""Least fraction of a folder kind's images that are listed, relative to that fraction in the kind with the most."""
 
 
 class PathIndex:
-    """Finds relative paths, with '/', by their ends. Names in Unicode's composed and decomposed form are the same."""
+    """An index of relative paths, with '/', by their last components; ignores differences in Unicode composition."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
         self._ends: dict[tuple[int, bool], dict[str, int | list[int]]] = {}
 
     def find(self, text: str) -> list[int]:
-        """The positions of the paths that end in the whole text, the one that equals it before longer ones.
+        """Return the positions of the paths that end in the whole text; only those that equal it if there are any.
 
-        Image suffixes are ignored where no path has the whole name. There are several where the text is ambiguous.
+        Image suffixes are ignored if no path ends in the whole text. Several positions mean that the text is ambiguous.
         """
         depth, text = text.count("/") + 1, normalize_name(text)
         for stems in (False, True):
@@ -171,7 +174,7 @@ class PathIndex:
         return []
 
     def _of_depth(self, depth: int, stems: bool) -> dict[str, int | list[int]]:
-        """Positions by the last components of the paths; built when first needed, as few are."""
+        """Return positions by the last `depth` components of the paths; built on first use, for few depths."""
         ends = self._ends.get((depth, stems))
         if ends is None:
             ends = self._ends[depth, stems] = {}
@@ -181,7 +184,7 @@ class PathIndex:
                     continue
                 end = normalize_name(path[len(pieces[0]) + 1 :] if len(pieces) > depth else path)
                 known = ends.setdefault(_stem(end) if stems else end, i)
-                # A list only where it needs one: 400,000 of them cost more than all else here.
+                # Use a list only if an end is ambiguous: 400,000 lists would cost more than everything else here.
                 if isinstance(known, list):
                     known.append(i)
                 elif known != i:
@@ -192,12 +195,13 @@ class PathIndex:
 def drop_shared_folders(
     paths: Sequence[str], is_found: Callable[[str], bool], min_parts: int = 1
 ) -> tuple[list[str], str]:
-    """Drop the fewest leading folders that all paths share and without which one of them is found.
+    """Drop the fewest leading folders that are shared by all paths and without which at least one path is found.
 
-    A part that only some paths have is never dropped: what is left could be the name of another patient's image.
+    A folder that only some paths have is never dropped: the rest could be the name of another patient's image.
 
     Returns:
-        The paths, each of `min_parts` components or more where any were dropped; those folders, with a last '/'.
+        The paths, each with at least `min_parts` components if any folder was dropped; and the dropped folders, with a
+        trailing '/'.
     """
     if any(map(is_found, filter(None, paths))):
         return list(paths), ""
@@ -213,10 +217,10 @@ def drop_shared_folders(
 
 
 def clean_path(cell: str) -> str:
-    """A cell as a path with '/', without '.' and '..' inside it; see `virtual.paths.canonical` for other addresses.
+    """Return a cell as a path with '/', without '.' and '..' in it; for addresses, see `virtual.addresses.canonical`.
 
     Raises:
-        DataError: it is longer than the path of any file.
+        DataError: it is longer than any file's path can be.
     """
     if len(cell) > MAX_PATH:
         raise DataError(
@@ -229,22 +233,22 @@ def clean_path(cell: str) -> str:
 
 
 def normalize_name(name: str) -> str:
-    """The name in Unicode's composed form: macOS writes decomposed ones, which look the same."""
+    """Return the name in Unicode's composed form: macOS writes decomposed names, which look the same."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _stem(path: str) -> str:
-    """The path without an image suffix."""
+    """Return the path without its image suffix, if it has one."""
     stem, dot, suffix = path.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else path
 
 
 class Matches(Sequence[list[str]]):
-    """The files that each of N texts may mean, in one list: a list for each of ten million takes a gigabyte.
+    """The candidate files of each of N texts, in one flat list: ten million lists would take a gigabyte.
 
     Attributes:
-        names: of the files, text by text.
-        counts: (N,) how many each text may mean.
+        names: of the files, grouped by text.
+        counts: (N,) number of candidates per text.
     """
 
     def __init__(self, names: list[str], counts: npt.NDArray[np.intp]) -> None:
@@ -253,7 +257,7 @@ class Matches(Sequence[list[str]]):
 
     @classmethod
     def of(cls, found: Iterable[list[str]]) -> Matches:
-        """The same of a list for each text."""
+        """Build it from one list per text."""
         names, counts = list[str](), array("q")
         for several in found:
             names += several
@@ -277,9 +281,9 @@ class Matches(Sequence[list[str]]):
 
 
 class _FolderFiles:
-    """The files of one folder: found as written, else in another Unicode form, else without an image suffix.
+    """The files of one folder, found by exact name, else in another Unicode form, else ignoring the image suffix.
 
-    `prefix` makes their names from those in the folder.
+    `prefix` is put in front of a file's name in the folder.
     """
 
     def __init__(self, prefix: str, files: Iterable[str]) -> None:
@@ -288,14 +292,14 @@ class _FolderFiles:
         self._others: dict[str, list[str]] = {}
 
     def find_all(self, paths: Sequence[str]) -> list[str | list[str]]:
-        """What `find` gives for the last components of paths in one folder; the one name alone where there is one."""
+        """Call `find` on the last component of each path, all in one folder; return a single match as a string."""
         start = paths[0].rpartition("/")[0]
         written = self.prefix == (f"{start}/" if start else "")
         found = list[str | list[str]]()
         for path in paths:
             name = path.rpartition("/")[2]
             if name in self.files:
-                # The text itself where it is the name: a copy of ten million of them takes a gigabyte.
+                # Reuse the given string if it is the name: copies of ten million strings would take a gigabyte.
                 found.append(path if written else self.prefix + name)
             else:
                 several = self.find(name)
@@ -316,13 +320,15 @@ class _FolderFiles:
 class Finder:
     """Finds the files that the cells of a table mean.
 
-    A path is looked up as it is written, relative to the absolute paths `root`, of the source folder, and `base`, of
-    the table's. Where the folder that is written does not exist, the whole path may lie deeper in the tree, and a
-    leading part that the paths of all rows share may be missing. A file's name in another folder than the one written
-    is never taken. Cells may have backslashes, and another image suffix or none; `min_parts` components at the ends of
-    paths must agree. A file's name is its path from the root, with '/', or its address where it is in no folder of the
-    root's bucket. Archives that a path names are folders, others only where `archives` says so; what is wrong with
-    those that can't be read is then in `broken`.
+    A path is looked up as written, relative to the absolute paths `root` (the source folder) and `base` (the table's
+    folder). If the written folder does not exist, the path may be deeper in the tree, and leading folders that the
+    paths of all rows share may be missing. A file of the same name in another folder than the one written is never
+    used. Cells may have backslashes, and a different image suffix or none. The last `min_parts` components of paths
+    must agree.
+
+    A file's name is its path from the root, with '/', or its address if it is not in a folder of the root's bucket.
+    Archives that a path names are treated as folders; other archives only if `archives` is true, and `broken` then says
+    what is wrong with unreadable archives.
     """
 
     def __init__(self, root: Path, base: Path, min_parts: int = 1, *, archives: bool = False) -> None:
@@ -341,19 +347,19 @@ class Finder:
         self._images: dict[tuple[str, ...], dict[str, list[str]]] = {}
 
     def find(self, cells: Sequence[str]) -> tuple[Matches, list[str]]:
-        """The names of the files that each cell may mean, more than one where it is ambiguous; and notes.
+        """Return the names of the files that each cell may mean, several if it is ambiguous; and notes.
 
-        All cells of a table are given at once. Those of one written folder are in one folder: that under the root,
-        unless the one beside the table holds more of them.
+        All cells of a table must be passed at once. Cells with the same written folder are looked up in the same
+        folder: the one under the root, unless the one beside the table holds more of the files.
         """
         paths = [clean_path(cell) for cell in cells]
-        nothing: list[str] = []  # one for all: ten million lists take half a gigabyte
+        nothing: list[str] = []  # shared by all rows: ten million empty lists take half a gigabyte
         found: list[str | list[str]] = [self._find_address(path) or nothing for path in paths]
         paths = ["" if files else path for path, files in zip(paths, found, strict=True)]
         paths, dropped = drop_shared_folders(paths, self._is_there, self._least)
         notes = [f"All paths begin with {dropped}, which is not in {self._root}: read without it."] if dropped else []
         folders = TextColumn.of(map(_folder, paths))
-        # A stable order, so that the rows of a folder stay in theirs.
+        # A stable sort keeps the rows of a folder in their order.
         order = np.argsort(folders.codes, kind="stable")
         ends = np.cumsum(np.bincount(folders.codes, minlength=len(folders.texts)))
         split = zip(folders.texts, np.split(order, ends[:-1]), strict=True)
@@ -367,7 +373,7 @@ class Finder:
             if any(most):
                 for row, names in zip(places, most, strict=True):
                     found[row] = names
-            elif not listed or not (folder or len(rows_of) > 1):  # a name without a folder is of any where all are
+            elif not listed or not (folder or len(rows_of) > 1):  # a bare name means any folder if all are bare
                 deeper += places
             self._keep_unlisted(folder, [files for files, _ in listed], most)
         if deeper:
@@ -378,7 +384,7 @@ class Finder:
         return Matches.of([name] if isinstance(name, str) else name for name in found), notes
 
     def _keep_unlisted(self, folder: str, listed: Sequence[_FolderFiles], found: Sequence[str | list[str]]) -> None:
-        """Of the files in a folder keep only those that no row names: all of ten million take gigabytes."""
+        """Keep only the files in a folder that no row names: keeping ten million files takes gigabytes."""
         names = frozenset(name for one in found for name in ([one] if isinstance(one, str) else one))
         for files in listed:
             start = len(files.prefix)
@@ -388,16 +394,16 @@ class Finder:
         self._folders.pop(folder, None)
 
     def archives(self) -> list[str]:
-        """The names of the archives in the tree."""
+        """Return the names of the archives in the tree."""
         return [name for name in self._all_names() if split_archive(name) == (name, "")]
 
     def same_names(self, cell: str) -> list[str]:
-        """The names of the files that have the last component of a cell, in whatever folder."""
+        """Return the names of the files whose last component equals that of a cell, in any folder."""
         names = self._all_names()
         return [names[i] for i in self._index.find(clean_path(cell).rpartition("/")[2])]
 
     def nearly_called(self, cell: str, key: Callable[[str], str]) -> list[str]:
-        """The names of the files that a cell means where both are compared by a key, such as `str.casefold`."""
+        """Return the names of the files that a cell means if both are compared by a key, such as `str.casefold`."""
         if key not in self._nearly:
             ends = self._nearly[key] = {}
             for name in self._all_names():
@@ -411,10 +417,10 @@ class Finder:
         ]
 
     def inside(self, path: str) -> list[str]:
-        """The names of the images in a folder, which is found by the last two components of its path.
+        """Return the names of the images in the folder that has the same last two path components.
 
         Raises:
-            DataError: there are several such folders.
+            DataError: several folders match.
         """
         if not self._images:
             for name in self._all_names():
@@ -426,7 +432,7 @@ class Finder:
         return [name for names in found.values() for name in names if is_image(self.path(name))]
 
     def others(self, found: Collection[str]) -> list[str]:
-        """The names of images that are not among those found, in folders of the latter."""
+        """Return the names of images that are not among those found, in the folders of those found."""
         folders = {*map(_folder, found)}
         names = {prefix + file for prefix, files in self._left.items() for file in files}
         if self._names:
@@ -437,8 +443,8 @@ class Finder:
         return sorted(name for name in images if not posixpath.basename(name).startswith("."))
 
     def path(self, name: str) -> str:
-        """The absolute path of a file with this name."""
-        if name[:1] not in _MAYBE_ELSEWHERE and ":" not in name and not self._addresses:  # of most, and of millions
+        """Return the absolute path of the file with this name."""
+        if name[:1] not in _MAYBE_ELSEWHERE and ":" not in name and not self._addresses:  # fast usual case
             return self._start + name
         if name in self._addresses:
             return self._addresses[name]
@@ -448,7 +454,7 @@ class Finder:
         return os.path.normpath(path) if name.startswith("..") else path
 
     def _find_address(self, path: str) -> str:
-        """The name of a file on the web, which is there when it is read; "" of any other file."""
+        """Return the name of a file on the web, which is only checked when it is read; "" for any other file."""
         if not is_web_address(path):
             return ""
         name = name_of_address(path)
@@ -456,7 +462,7 @@ class Finder:
         return name
 
     def _relative(self, path: str) -> str:
-        """The name of an absolute path."""
+        """Return the name of the file at an absolute path."""
         if path.startswith(self._start):
             return path[len(self._start) :].replace(os.sep, "/")
         if is_remote(path) or is_remote(self._start):
@@ -464,7 +470,7 @@ class Finder:
         return os.path.relpath(path, self._root).replace(os.sep, "/")
 
     def _is_there(self, path: str) -> bool:
-        """Whether the folder exists as written, or the whole path is somewhere in the tree."""
+        """Whether the folder exists as written, or a path in the tree ends in the whole path."""
         folder, name = posixpath.split(path)
         listed = self._listed(folder)
         if (folder and listed) or any(files.find(name) for files in listed):
@@ -473,10 +479,11 @@ class Finder:
         return bool(self._index.find(path))
 
     def _find_deeper(self, paths: Sequence[str], rows: Sequence[int], found: list[str | list[str]]) -> list[str]:
-        """Fill in the files of rows whose whole paths end names of the tree; notes on where they are.
+        """Fill in the files of rows whose whole paths are the ends of names in the tree; return notes on their folders.
 
-        They may be in several folders that differ in numbers or splits (images_001, images_002). Of others, a folder
-        that holds few of them, or mostly other images, is taken for a different data set, whose images are not theirs.
+        The files may be in several folders whose names differ in numbers or splits (images_001, images_002). A folder
+        of another kind that holds few of the files, or mostly unlisted images, is taken for a different data set and
+        ignored.
         """
         names, folders, kinds = self._all_names(), Counter[str](), Counter[str]()
         for row in rows:
@@ -506,7 +513,7 @@ class Finder:
         return [f"Folders in which images were found by their names: {shorten(where, 20)}."]
 
     def _all_names(self) -> list[str]:
-        """All files of the tree that are not hidden nor masks by name; listed once, when first needed."""
+        """Return all files of the tree except hidden files and those named as masks; listed once, on first use."""
         if self._names is None:
             start = len(self._start)
             tree = walk(self._root, broken=self.broken if self._archives else None)
@@ -517,9 +524,9 @@ class Finder:
         return self._names
 
     def _listed(self, folder: str) -> list[_FolderFiles]:
-        """The folder as written, under each base where it exists.
+        """Return the folder as written, once for each base in which it exists.
 
-        It may be hidden, or outside the root. Each is listed once, as 400,000 checks of single files are slow.
+        It may be hidden or outside the root. Folders are listed once, because 400,000 checks of single files are slow.
         """
         if folder not in self._folders:
             self._folders[folder] = list(self._list_exact(folder))
@@ -539,18 +546,18 @@ class Finder:
 
 
 def _added(name: str, path: str) -> str:
-    """The folders of a name before the path that it ends in."""
+    """Return the folders of a name that precede the path in which it ends."""
     return "/".join([*name.split("/")[: name.count("/") - path.count("/")], ""])
 
 
 @lru_cache(maxsize=1 << 12)
 def _kind(folder: str) -> str:
-    """The folder's path without what tells folders of one data set apart: numbers and splits."""
+    """Return the folder's path without numbers and splits, which tell folders of one data set apart."""
     return "/".join("" if parse_split(part) else re.sub(r"\d+", "", part) for part in folder.split("/"))
 
 
 def _folder(path: str) -> str:
-    """As `posixpath.dirname`, of a clean path, in a third of the time."""
+    """Return `posixpath.dirname` of a clean path, in a third of the time."""
     return path.rpartition("/")[0] or ("/" if path.startswith("/") else "")
 
 

@@ -42,8 +42,9 @@ _PLACEHOLDER_NUMBER = re.compile(r"0+(\.0+)?|-1|-9+|9{3,}")
 
 
 def normalize_identifier(text: str) -> str:
-    """Return a key that is equal for two spellings of an identifier: spreadsheets drop zeros and turn integers into
-    floats.
+    """Return a key that is equal for all spellings of an identifier.
+
+    Spreadsheets drop leading zeros and turn integers into floats.
 
     >>> normalize_identifier("0012") == normalize_identifier("12.0"), normalize_identifier(" P-0001 ")
     (True, 'p1')

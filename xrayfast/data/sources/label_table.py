@@ -1,4 +1,4 @@
-"""The images that a table of labels lists."""
+"""Read the images that a label table lists."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from xrayfast.errors import DataError, plural, shorten
 from xrayfast.errors.advice import quoted
 
 _VALUES_IN_NAME = re.compile(r"\s*[(\[]([01\s/|,;:=-]|yes|no|y/n|binary|flag)+[)\]]$", re.IGNORECASE)
-"""Of the name of a column of 1 and 0: what says so, as in "Effusion (0/1)"."""
+"""The suffix of a 0/1 column's name that says which values it holds, as in "Effusion (0/1)"."""
 
 _QUOTED = re.compile(r"(['\"\[])([^'\"\[\]]+)['\"\]]")
 """A name in quotes or brackets."""
@@ -59,8 +59,8 @@ _QUOTED = re.compile(r"(['\"\[])([^'\"\[\]]+)['\"\]]")
 def read_label_table(file: Path, root: Path, config: DataConfig, known: Collection[str] = ()) -> ImageRecords:
     """Read the table, resolve its columns, locate the files, parse the labels, and build the records.
 
-    Files are looked up first under `root`, the source folder's absolute path. Cells that are one of the `known` labels,
-    those of a run, are that label.
+    Files are looked up first under `root`, the source folder's absolute path. A cell that equals one of the `known`
+    labels, the labels of a run, is that label.
 
     Raises:
         DataError: the file can't be read as a table, a column is missing, a cell can't be parsed, or an image is not
@@ -120,16 +120,16 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
 
 
 def read_further_columns(file: Path, root: Path, config: DataConfig, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The cells of columns of the table, stripped and "" where missing: by column, then by the image's name.
+    """Read further columns of the table as cells by column and then by image name, stripped and "" if missing.
 
-    Of an image with several rows, the first counts.
+    If an image has several rows, its first row counts.
 
     Raises:
         DataError: the table can't be read, or lacks a column.
     """
     table, spec = read_dataset_table(file)
     cells = {name: table.columns[require_column(table, name)] for name in names}
-    # Of the columns only those of paths matter, so that none is refused as a label.
+    # All columns count as known labels, so that none is rejected as a label; only the path columns matter here.
     files = locate_files(table, resolve_columns(table, spec, config, table.columns), spec, root, "skip")
     pairs = list(zip(files.names, files.first.tolist(), strict=True))
     return {
@@ -141,7 +141,7 @@ def read_further_columns(file: Path, root: Path, config: DataConfig, names: Sequ
 def _parse_labels(
     table: Table, columns: Columns, spec: DatasetSpec, config: DataConfig, known: Collection[str], of_run: bool
 ) -> tuple[RawLabels, list[str]]:
-    """The labels of rows, and notes; those of a run may be among the known."""
+    """Parse the labels of the rows, and return notes; `of_run` says whether `known` includes the labels of a run."""
     if columns.are_flags:
         plain = {
             name: clean_label(_QUOTED.sub(r"\2", _VALUES_IN_NAME.sub("", name)) or name) for name in columns.labels
@@ -189,13 +189,13 @@ def _parse_labels(
 def _add_metadata(
     records: ImageRecords, table: Table, columns: Columns, spec: DatasetSpec, rows: npt.NDArray[np.intp]
 ) -> None:
-    """Add split, patient, study, sex, age and view from the first row of each image."""
+    """Add split, patient, study, sex, age and view from each image's first row."""
 
     def cells(names: Sequence[str]) -> list[TextColumn]:
         return _of_images(table, names, rows)
 
     def identifiers(names: Sequence[str]) -> list[TextColumn]:
-        """The same, stripped, with "" for words such as "nan": they are no patient whose images belong together."""
+        """Return the columns stripped, with "" for words such as "nan", which must not group images."""
         found = cells(names)
         records.notes += note_missing(dict(zip(names, found, strict=True)))
         return [column.replace(_strip) for column in found]
@@ -219,7 +219,7 @@ def _add_metadata(
 
 
 def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: npt.NDArray[np.intp]) -> list[str]:
-    """A note on unused columns that repeat as keys do, where a value is on images of several patients or splits."""
+    """Return notes on unused identifier-like columns with values that are on images of several patients or splits."""
     cells = dict(zip(columns.unused, _of_images(table, columns.unused, rows), strict=True))
     together: Sequence[str] = records.patients or records.studies or [""] * len(rows)
     origins = note_origins(cells, columns.unused, records.patients or [""] * len(rows))
@@ -229,24 +229,24 @@ def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: npt.
 
 
 def _of_images(table: Table, names: Sequence[str], rows: npt.NDArray[np.intp]) -> list[TextColumn]:
-    """The cells of some columns in the first rows of images."""
+    """Return the cells of some columns in the images' first rows."""
     found = [table.columns[name] for name in names]
     return found if len(rows) == len(table) else [column.take(rows) for column in found]
 
 
 def _strip(cell: str) -> str:
-    """The cell without spaces around it; "" where it is a word for a missing one."""
+    """Return the cell without surrounding spaces; "" if it is a word for a missing value."""
     return "" if is_missing(cell) else cell.strip()
 
 
 def _parse_split_columns(columns: Mapping[str, TextColumn], where: Where) -> Sequence[Split | None]:
-    """The splits by one column of words, or by columns of 1 and 0 whose names tell them."""
+    """Parse splits from one column of words, or from 0/1 columns that are named for splits."""
     flag_of = {parse_split_flag(name) or parse_split(name): name for name in columns}
     if any(not looks_like_flags(cells, words=True) for cells in columns.values()) or None in flag_of:
         name, cells = next(iter(columns.items()))
         return parse_splits(cells, name, where)
     matrix = parse_flags(columns, where)
-    # In a column without a 0 all cells but 1 are, as a cross that was not made; a word such as "unknown" is not.
+    # In a column without a 0, every cell but a 1 counts as 0, like an unchecked box; a word such as "unknown" does not.
     filled = np.column_stack([cells.map_array(lambda cell: bool(cell.strip()), np.bool_) for cells in columns.values()])
     matrix[~(matrix == 0).any(0) & (matrix != 1) & ~(np.isnan(matrix) & filled)] = 0
     return parse_split_flags({split: matrix[:, j] for j, split in enumerate(flag_of) if split}, where)

@@ -29,16 +29,22 @@ _NEARLY = {
     ),
     plain_signs: ("spaces, '_', '-' and codes such as %20", "write them as the files are called."),
 }
-"""By what names are compared of files that are missing: what they differ in, and what to do."""
+"""Ways to compare the names of missing files with existing ones: what they then differ in, and what to do about it."""
 
-_LOOKED_UP = 20  # missing files whose names are looked for in other folders
+_LOOKED_UP = 20  # missing files whose names are searched for in other folders
 
 
 @dataclass(frozen=True)
 class RowFiles:
-    """Names and absolute paths of M images, (M,) first row of each, and (K,) row and image of each pair of the two.
+    """The M images that the rows of a table name. A row may have several images, and an image several rows.
 
-    A row may have several images, and an image several rows. `missing` are the paths of rows without a file.
+    Attributes:
+        names: of the images.
+        paths: absolute.
+        rows: (K,) the row of each of K pairs of row and image.
+        images: (K,) the image of each pair.
+        first: (M,) the first row of each image.
+        missing: the paths of rows without a file.
     """
 
     names: list[str]
@@ -50,7 +56,7 @@ class RowFiles:
     notes: list[str]
 
     def merge_rows(self, raw: Targets) -> Targets:
-        """(M, L) labels of images from (N, L) labels of rows: the largest value of its rows."""
+        """Return (M, L) labels of images from (N, L) labels of rows: the largest value among an image's rows."""
         if len(self.names) == len(self.rows) == len(raw):
             return raw
         by_image = raw[self.first]
@@ -63,7 +69,7 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
     """Find the file of each row under `root`, an absolute path, or beside the table: see `Finder`.
 
     Raises:
-        DataError: a file is not there, unless those rows are skipped; it could be one of several, or has two rows.
+        DataError: an image has no file (unless such rows are skipped), could be one of several files, or has two rows.
     """
     finder = Finder(root, absolute(table.file.parent), spec.min_path_parts)
     texts = _path_texts(table, columns)
@@ -126,14 +132,14 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
 
 
 def _look_into_archives(found: Matches, texts: TextColumn, finder: Finder) -> tuple[Matches, int]:
-    """The files of each text, of those without one from archives in the tree; and how many of these there are."""
+    """Look up texts without a file in archives of the tree; return the files of all texts, and how many were added."""
     inside, _ = finder.find(texts.texts)
     both = Matches.of(known or packed for known, packed in zip(found, inside, strict=True))
     return both, int((both.counts > 0).sum() - (found.counts > 0).sum())
 
 
 def _describe_merging(table: Table, columns: Columns) -> str:
-    """How rows of one image become one, as those of boxes or readers are."""
+    """Return advice on how to merge the rows of one image, for example rows of boxes or readers."""
     boxes = list(filter(is_of_box, table.columns))
     image, labels = columns.path[0], list(columns.labels)
     merge = ".max()" if columns.are_flags else ".agg(lambda x: '|'.join(sorted(set(x))))"
@@ -142,7 +148,7 @@ def _describe_merging(table: Table, columns: Columns) -> str:
 
 
 def _describe_elsewhere(finder: Finder, texts: Sequence[str]) -> str:
-    """Where files of such names are, which may be other images."""
+    """Return a sentence on files with similar or equal names in other places, which may be other images."""
     for key, (what, advice) in _NEARLY.items():
         near = {text: [name for name in finder.nearly_called(text, key) if not name.endswith(text)] for text in texts}
         if pairs := [(text, found[0]) for text, found in near.items() if found]:
@@ -165,7 +171,7 @@ def _describe_same_names(finder: Finder, texts: Sequence[str]) -> str:
 
 
 def _path_texts(table: Table, columns: Columns) -> TextColumn:
-    """The path of each row as it is written, or as the template makes it."""
+    """Return the path of each row as written in its cell, or as built from the template."""
     cells = [table.columns[name] for name in columns.path]
     if columns.path_template in ("", f"{{{columns.path[0]}}}"):
         return cells[0]

@@ -15,11 +15,11 @@ from xrayfast.data.text_column import TextColumn
 T = TypeVar("T")
 
 NO_FILE = "listed without a file"
-"""Why rows of a table are left out whose image is not there."""
+"""Why rows are left out if their image does not exist."""
 
 
 class FilePaths(Sequence[str]):
-    """The absolute paths of N names, each made when it is asked for: as texts those of ten million take a gigabyte."""
+    """The absolute paths of N names, built on access: as strings, the paths of ten million names take a gigabyte."""
 
     def __init__(self, names: Sequence[str], path_of: Callable[[str], str] = str) -> None:
         self.names, self._path_of = names, path_of
@@ -38,28 +38,28 @@ class FilePaths(Sequence[str]):
         return self.of(self.names[i]) if isinstance(i, slice) else self._path_of(self.names[i])
 
     def of(self, names: Sequence[str]) -> FilePaths:
-        """Those of other names."""
+        """Return the paths of other names."""
         return FilePaths(names, self._path_of)
 
 
 @dataclass
 class ImageRecords:
-    """N images; sequences are aligned. Raw identifiers of patients and studies go no further than this.
+    """Records of N images, as aligned sequences. Raw identifiers of patients and studies go no further than these records.
 
     Attributes:
-        names: unique: the path from the source folder, with '/'.
+        names: unique paths from the source folder, with '/'.
         paths: absolute.
-        where: names an image in a message.
-        splits: None where an image has none.
+        where: returns how a message refers to the i-th image.
+        splits: None for an image without a split.
         patients, studies: identifiers, "" where unknown.
-        patient_shown: where all have one patient, how a message may name it: " 'ANON'", or "".
+        patient_shown: if all images are of one patient, how a message may name the patient: " 'ANON'", or "".
         sexes: "F" or "M"; None where unknown.
         ages: in years; NaN where unknown.
         views: such as "PA" or "LATERAL"; None where unknown.
-        own_split: whether the source gives splits, left out or not.
-        companions: names of tables beside the labels that were read too.
-        left_out: why images were left out, and their names.
-        notes: what was inferred or ignored, in sentences.
+        own_split: whether the source gives splits, used or not.
+        companions: names of tables beside the label table that were read too.
+        left_out: pairs of a reason and the names of the images left out for it.
+        notes: sentences on what was inferred or ignored.
     """
 
     names: list[str]
@@ -80,11 +80,11 @@ class ImageRecords:
 
     @cached_property
     def folders(self) -> TextColumn:
-        """The folder of each name."""
+        """The folder of each image."""
         return folders_of(self.names)
 
     def select(self, rows: Sequence[int]) -> ImageRecords:
-        """The images of some positions, in the order given."""
+        """Return the images at some positions, in the given order."""
 
         def chosen(values: Sequence[T] | None) -> Sequence[T] | None:
             if isinstance(values, TextColumn):
@@ -106,7 +106,7 @@ class ImageRecords:
         )
 
     def leave_out(self, reasons: Mapping[str, str]) -> ImageRecords:
-        """The images without those of some names, each left out for a reason."""
+        """Return the images without those named in `reasons`, which gives the reason to leave out each."""
         if not reasons:
             return self
         others = self.select([i for i, name in enumerate(self.names) if name not in reasons])

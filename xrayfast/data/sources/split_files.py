@@ -1,4 +1,4 @@
-"""Splits from a file: a table such as a run's split.csv, or a list of images that is named for its split."""
+"""Read splits from a file: a table such as a run's split.csv, or a list of images whose file name says its split."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ _BY_NAME: dict[frozenset[Split], tuple[Split | None, Split | None]] = {
     frozenset({"valid"}): ("valid", None),
     frozenset({"train", "valid"}): (None, "test"),
 }
-"""By the splits in a list's name, the split of its images and that of the others; None where it is drawn."""
+"""Split of a list's images, and split of the other images (None if drawn), by the splits in the list's name."""
 
 
 def read_split_file(
     file: Path, names: Sequence[str], *, complete: bool = True, other_views: Sequence[str] = ()
 ) -> tuple[list[Split | None], list[str]]:
-    """The splits that a file gives to images.
+    """Read the splits that a file gives to images.
 
-    A table has a column of images and one of splits, and names no image that the data lack, but for those of
-    `other_views`, which were left out. It must name each image of
-    the data where it is to be `complete`, or names no image of train or none of valid. A text file is a list of images;
-    its name says which split they are, as test_list.txt does, and the others are drawn. Where it names two splits, as
-    train_val_list.txt does, the others are the third.
+    A table has a column of images and a column of splits. All images in it must be in the data, or among `other_views`,
+    the images left out for their view. It must list each image of the data if `complete`, or if it lacks images of
+    train or of valid.
+
+    A text file is a list of images whose name says their split, as in test_list.txt; the other images are drawn. If the
+    name has two splits, as in train_val_list.txt, the other images are the third split.
 
     Returns:
-        The split of each of the N names of images, None where it is drawn; and notes.
+        The split of each of the N image names, None if it is to be drawn; and notes.
 
     Raises:
         DataError: the file can't be read, or does not fit the images.
@@ -47,7 +48,7 @@ def read_split_file(
 
 
 def splits_in_name(name: str) -> set[Split]:
-    """The splits in the name of a list.
+    """Return the splits in the name of a list.
 
     >>> sorted(splits_in_name("train_val_list.txt"))
     ['train', 'valid']
@@ -120,13 +121,13 @@ def _read_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], li
 
 
 def _drop_folders(index: PathIndex, cells: Sequence[str]) -> tuple[list[str], str]:
-    """Paths as the data's images have them, and what was dropped, in a sentence."""
+    """Return the paths as the data's images have them, and a sentence on the folders that were dropped."""
     paths, dropped = drop_shared_folders(list(map(clean_path, cells)), lambda path: bool(index.find(path)))
     return paths, f" Its paths are read without {dropped}, with which all begin." if dropped else ""
 
 
 def _find_image(index: PathIndex, names: Sequence[str], text: str, where: str) -> int | None:
-    """The image that a text names; None where there is none."""
+    """Return the position of the image that a text names; None if there is none."""
     found = index.find(text)
     if len(found) > 1:
         candidates = shorten(names[i] for i in found)
