@@ -1,4 +1,4 @@
-"""The patient and the study of each image, from columns, file names or DICOM headers; and pseudonyms for them."""
+"""Find the patient and study of each image from columns, file names or DICOM headers, and give them pseudonyms."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from xrayfast.data.images.dicom.metadata import Header
 
 _UNIQUE = re.compile(r"\d{6}|\d\.\d+\.\d")
-"""In an identifier of a study: a long number, or three of a UID, which no other study has."""
+"""Matches study identifiers that are unique across data sets: a long number, or three components of a UID."""
 
-_MOST_IN_STUDY = 20  # images of a study of chest radiographs; most have 1 to 3
+_MOST_IN_STUDY = 20  # maximum number of images in a study of chest radiographs; most studies have 1 to 3
 
 _TELLS_PATIENT = re.compile(r"((?:[Pp]atient|[Pp]erson|[Ss]ubject|[Pp]articipant|sub|pat|PAT|pt)[-_ ]?[0-9]+)")
 
@@ -54,21 +54,21 @@ _COPY = re.compile(
     r"|[-_. ]+(frontal|lateral|pa|ap|lat)|_(jpe?g|png)\.rf\.\w+)$",
     re.IGNORECASE,
 )
-"""What the names of augmented copies, of crops and of views end in; the last is Roboflow's."""
+"""Endings of the names of augmented copies, crops and views; the last alternative is Roboflow's."""
 
 _NUMBERED_COPY = re.compile(r" ?\(\d+\)$")
-"""What file managers add to the name of a copy; names of different images end so too, where none is without it."""
+"""The suffix that file managers add to copies. Without an unnumbered original, such files are different images."""
 
 
 def find_patients(records: ImageRecords, config: DataConfig, *, to_split: bool = True) -> None:
-    """Fill in patients that no column holds: from file names, else from DICOM headers. Then studies, where
-    `study_col` names a way to tell them.
+    """Fill in patients that no column holds, from file names, else from DICOM headers; then the studies of `study_col`.
 
-    Headers, once read, also fill in study, sex, age and view. As reading one takes milliseconds, that is not done for
-    those alone, but for views where `views` chooses by them. All images may be of one patient where they
-    are not `to_split`.
+    Headers that are read also fill in study, sex, age and view. Reading one takes milliseconds, so headers are not read
+    for these alone, except for the view if `views` selects by it. Unless images are `to_split`, all may be of one
+    patient.
 
     Raises:
+        DataError: names or headers were asked for and hold no patient, or no study.
         DataError: names or headers were asked for and hold no patient, or no study.
         ConfigError: the header's keyword is not one of DICOM, or a pattern for names is wrong.
     """
@@ -110,16 +110,16 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
 
 
 def _is_name_of(name: str, patient: str | None) -> bool:
-    """Whether a patient is called like an image, with its suffix or without."""
+    """Whether a patient's identifier equals an image's name, with or without suffix."""
     base = name.rpartition("/")[2]
     return patient in (name, base, base.rpartition(".")[0])
 
 
 def _find_studies(records: ImageRecords, chosen: str | None) -> None:
-    """Fill in the studies that `study_col` tells, unless it names a column, which was read with the table.
+    """Fill in the studies according to `study_col`, unless it names a column, which was read with the table.
 
     Raises:
-        DataError: it tells none.
+        DataError: no study is found.
         ConfigError: the header's keyword is not one of DICOM, or the pattern for names is wrong.
     """
     way, _, rest = (chosen or "").partition(":")
@@ -144,7 +144,7 @@ def _find_studies(records: ImageRecords, chosen: str | None) -> None:
 
 
 def _complete_by_study(records: ImageRecords) -> None:
-    """Give an image without a patient that of the others of its study; a note on studies of more than one patient."""
+    """Give images without a patient the patient of their study; add a note on studies with more than one patient."""
     if not records.patients or not records.studies:
         return
     owners: dict[str, set[str]] = {}
@@ -169,12 +169,11 @@ def _complete_by_study(records: ImageRecords) -> None:
 
 
 def _match_names(records: ImageRecords, pattern: str, what: Literal["patient", "study"]) -> list[str]:
-    """The patient or study of each image by the first group of a regular expression, searched for in its name; "" where
-    it is not found.
+    """Return the first group of a regular expression in each image's name: its patient or study; "" without a match.
 
     Raises:
-        ConfigError: the pattern is wrong.
-        DataError: it is in no name.
+        ConfigError: the pattern is invalid.
+        DataError: it matches no name.
     """
     option = f"{what}_col"
     try:
@@ -204,11 +203,12 @@ def _match_names(records: ImageRecords, pattern: str, what: Literal["patient", "
 
 
 def _search(pattern: str, names: Sequence[str], option: str) -> list[str]:
-    """The first group of a regular expression in each name, "" where it is not found; in a process that can be ended.
+    """Return the first group of a regular expression in each name, "" without a match; runs in a killable process.
 
     Raises:
-        ConfigError: it takes more than `_SEARCH_SECONDS`, and a second per 10,000 names: a repeat within a repeat can
-            take longer than the age of the universe.
+        ConfigError: the search takes more than `_SEARCH_SECONDS` plus a second per 10,000 names. Nested repeats can
+            take
+            longer than the age of the universe.
     """
     limit = _SEARCH_SECONDS + len(names) / 10_000
     command = [sys.executable, "-I", "-c", _SEARCH]
@@ -226,7 +226,7 @@ def _search(pattern: str, names: Sequence[str], option: str) -> list[str]:
 
 
 def _read_names(records: ImageRecords, to_split: bool) -> None:
-    """Patients and studies from file names as public data sets have them."""
+    """Fill in patients and studies from file names that follow the patterns of public data sets."""
     n = len(records.names)
     patterns = {spec.name: spec.patient_in_path for spec in registry.SPECS if spec.patient_in_path}
     patients, studies, counts = [""] * n, [""] * n, Counter[str]()
@@ -264,11 +264,11 @@ def _read_names(records: ImageRecords, to_split: bool) -> None:
 
 
 def _group_copies(records: ImageRecords) -> None:
-    """Copies and views of one image, by their names, are of one study, where none is known."""
+    """Group copies and views of one image, recognized by name, as a study if no patients or studies are known."""
     if records.patients or records.studies:
         return
     stems = [os.path.splitext(name)[0].rpartition("/")[::2] for name in records.names]  # noqa: PTH122
-    # Copies may be in folders of different splits, or of their own.
+    # Copies may be in folders of different splits, or in folders of their own.
     plain = {
         folder: "/".join(part for part in folder.split("/") if not (parse_split(part) or _is_of_copies(part)))
         for folder, _ in set(stems)
@@ -300,24 +300,24 @@ def _group_copies(records: ImageRecords) -> None:
 
 
 def _is_of_copies(folder: str) -> bool:
-    """Whether a folder is that of augmented copies, or of their originals."""
+    """Whether a folder's name says that it holds augmented copies or their originals."""
     words = split_words(folder)
     return bool(words) and (any(map(AUGMENTED.fullmatch, words)) or all(map(ORIGINAL.fullmatch, words)))
 
 
 def _read_headers(records: ImageRecords, keyword: str) -> None:
-    """Patients, and whatever else is still unknown, from DICOM headers."""
+    """Fill in patients, and other metadata that is still missing, from DICOM headers."""
     headers = _headers(records, keyword)
     found = [header for header in headers if header is not None]
     if any(header.patient for header in found):
         records.patients = [header.patient if header else "" for header in headers]
         on, people = sum(map(bool, records.patients)), len(set(filter(None, records.patients)))
-        # One identifier on all files identifies none of them.
+        # An identifier that is on all files identifies no patient.
         records.patient_shown = f" '{records.patients[0]}' ({keyword} of their DICOM headers)" if people == 1 else ""
         records.notes.append(f"Patients from the DICOM headers ({keyword}): {people} on {on} of {len(found)} files.")
     if not found:
         return
-    grouped = records.studies or [""] * len(headers)  # by names, as copies are
+    grouped = records.studies or [""] * len(headers)  # by name, as for copies
     records.studies = [(header and header.study) or group for header, group in zip(headers, grouped, strict=True)]
     records.sexes = records.sexes or parse_sexes([header.sex if header else "" for header in headers])[0]
     records.views = records.views or parse_views([header.view if header else "" for header in headers])
@@ -326,8 +326,9 @@ def _read_headers(records: ImageRecords, keyword: str) -> None:
 
 
 def _headers(records: ImageRecords, keyword: str) -> list[Header | None]:
-    """Each image's DICOM header; None where there is none. Files with another image's suffix are not opened, nor remote
-    ones without DICOM's.
+    """Return each image's DICOM header; None if it has none.
+
+    Files with the suffix of another image format are not opened, and remote files only if they have a DICOM suffix.
     """
     may_be = [
         (suffix := suffix_of(path)) in (".dcm", ".dicom") or not (suffix in IMAGE_SUFFIXES or is_remote(path))
@@ -355,7 +356,7 @@ def _headers(records: ImageRecords, keyword: str) -> list[Header | None]:
 def group_images(
     patients: Sequence[str | None] | None, studies: Sequence[str | None] | None
 ) -> npt.NDArray[np.intp] | None:
-    """(N,) an integer per patient, else per study, else per image; None where none of either is known."""
+    """Return (N,) one integer per patient, else per study, else per image; None if no patient or study is known."""
     if not studies:
         return group_patients(patients)
     alone = studies_without_patient(patients, studies)
@@ -366,9 +367,10 @@ def group_images(
 def studies_without_patient(
     patients: Sequence[str | None] | None, studies: Sequence[str | None] | None
 ) -> list[str | None]:
-    """(N,) the study of each image whose patient is unknown, else None.
+    """Return (N,) the study of each image whose patient is unknown; None for the other images.
 
-    A study of more than `_MOST_IN_STUDY` images of unknown patients is none: its numbers start again for each patient.
+    More than `_MOST_IN_STUDY` images of unknown patients under one study number don't count as a study: the number was
+    probably reused for different patients.
     """
     if not studies:
         return [None] * len(patients or ())
@@ -379,7 +381,7 @@ def studies_without_patient(
 
 
 def studies_everywhere(patients: Sequence[str | None] | None, studies: Sequence[str | None] | None) -> list[str]:
-    """(N,) the study of each image where no other data set has one so called, as of UIDs and long numbers; else ""."""
+    """Return (N,) the study of each image if its identifier is unique across data sets, such as a UID; else ""."""
     if not studies:
         return []
     pairs = zip(patients or [None] * len(studies), studies, strict=True)
@@ -390,9 +392,9 @@ def studies_everywhere(patients: Sequence[str | None] | None, studies: Sequence[
 
 
 def hash_identifiers(identifiers: Sequence[str] | None, n: int) -> npt.NDArray[np.uint64]:
-    """(N,) a hash of each of N identifiers, by which those of two data sets are compared; 0 where unknown.
+    """Return (N,) a hash of each of N identifiers, used to compare two data sets; 0 where unknown.
 
-    Spellings are compared as in `normalize_identifier`.
+    Different spellings have equal hashes, as in `normalize_identifier`.
     """
 
     def hash_one(text: str) -> int:
@@ -403,7 +405,7 @@ def hash_identifiers(identifiers: Sequence[str] | None, n: int) -> npt.NDArray[n
 
 
 def group_patients(patients: Sequence[str | None] | None) -> npt.NDArray[np.intp] | None:
-    """(N,) an integer per patient, and one per image whose patient is unknown; None where all are."""
+    """Return (N,) one integer per patient, and one per image of unknown patient; None if all patients are unknown."""
     codes, known = _number(patients)
     if not known:
         return None
@@ -413,25 +415,27 @@ def group_patients(patients: Sequence[str | None] | None) -> npt.NDArray[np.intp
 
 
 def pseudonymize(identifiers: Sequence[str] | None, letter: str) -> npt.NDArray[np.object_] | None:
-    """(N,) names such as P00001, P00002, ... in order of first appearance, None where blank; None where all are."""
+    """Return (N,) names such as P00001, P00002, ... in order of first appearance, None where blank; None if all are
+    blank.
+    """
     codes, known = _number(identifiers)
     names = np.array([*(f"{letter}{i:05d}" for i in range(1, known + 1)), None], dtype=object)
-    return names[codes] if known else None  # -1, for blank, is the last
+    return names[codes] if known else None  # -1, for blank, selects the last name
 
 
 def count_shared(identifiers: Sequence[str | None] | None, splits: Sequence[str]) -> tuple[int, int]:
-    """How many identifiers are on images of several splits, and how many there are."""
+    """Return how many identifiers are on images of several splits, and how many identifiers there are."""
     codes, known = _number(identifiers)
     if not known:
         return 0, 0
     of_split = TextColumn.of(splits)
     there = np.zeros((known + 1, len(of_split.texts)), np.bool_)
-    there[codes, of_split.codes] = True  # -1, for blank, is the last
+    there[codes, of_split.codes] = True  # -1, for blank, selects the last row
     return int((there[:known].sum(1) > 1).sum()), known
 
 
 def _number(identifiers: Sequence[str | None] | None) -> tuple[npt.NDArray[np.intp], int]:
-    """(N,) the number of each identifier by first appearance, -1 where blank; and how many there are."""
+    """Return (N,) the number of each identifier in order of first appearance, -1 where blank; and their count."""
     cells = identifiers if isinstance(identifiers, TextColumn) else (one or "" for one in identifiers or ())
     column = TextColumn.of(cells)
     known = np.array([text != "" for text in column.texts], np.bool_)

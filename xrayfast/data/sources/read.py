@@ -1,4 +1,4 @@
-"""Read a data set's images and labels, however they are laid out."""
+"""Read a data set's images and labels, whatever its layout."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from xrayfast.files.file_names import require_utf8
 from xrayfast.files.virtual.remote import forget
 
 _FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?|cv)[-_ ]?\d+", re.IGNORECASE)
-"""Names of the folder of one fold of a cross-validation."""
+"""The name of a folder with one fold of a cross-validation."""
 
 OTHER_VIEWS = "view other than {} (--views)"
-"""Why images of another view are left out."""
+"""Why images of other views are left out."""
 
 _FIRST_WORD = re.compile(r"[^\W\d_]*")
 
@@ -37,16 +37,18 @@ _FIRST_WORD = re.compile(r"[^\W\d_]*")
 def read_source(
     config: DataConfig, known: Collection[str] = (), leave_out: Mapping[str, str] | None = None
 ) -> tuple[ImageRecords, DataConfig]:
-    """The images of a data set, and the config with the folder and the table that were found.
+    """Read the images of a data set; return them and the config with the folder and table that were found.
 
-    `known` are the labels of a run, which are labels as they are written; `leave_out` the reasons to leave images out,
-    by their names.
+    Args:
+        config: what to read, and how.
+        known: the labels of a run, which are labels exactly as written.
+        leave_out: reasons to leave images out, by image name.
 
     Raises:
         DataError: the images or labels can't be used; the message says where and what to do.
-        ConfigError: options that contradict the layout.
+        ConfigError: options contradict the layout.
     """
-    if leave_out is None:  # else it was listed a moment ago
+    if leave_out is None:  # otherwise it was listed a moment ago
         forget(str(config.source))
     layout = detect_layout(config)
     config = config.model_copy(update={"source": layout.source, "labels": layout.table})
@@ -80,7 +82,7 @@ def read_source(
             f"Left out, {plural(len(derived), 'image')} ({DERIVED}): {shorten(derived)}. --keep-masks takes them for "
             "radiographs."
         )
-    of_views = OTHER_VIEWS.format(config.views)  # which are chosen below, after patients are known, as they were
+    of_views = OTHER_VIEWS.format(config.views)  # views are selected below, once patients are known, as in the run
     for reason in dict.fromkeys(reason for reason in (leave_out or {}).values() if reason != of_views):
         if names := [name for name in records.names if (leave_out or {}).get(name) == reason]:
             records = records.leave_out(dict.fromkeys(names, reason))
@@ -99,10 +101,10 @@ def read_source(
 
 
 def _choose_views(records: ImageRecords, views: Literal["frontal", "lateral"]) -> ImageRecords:
-    """The frontal images and those of unknown view, or the lateral ones.
+    """Keep the frontal images and those of unknown view, or only the lateral images.
 
     Raises:
-        DataError: no image tells its view, or there is no such view.
+        DataError: no image has a known view, or none has the wanted view.
     """
     kind_of = {view: kind_of_view(view) for view in set(records.views or ())}
     pairs = zip(records.views or [None] * len(records.names), records.names, strict=True)
@@ -135,7 +137,7 @@ def _choose_views(records: ImageRecords, views: Literal["frontal", "lateral"]) -
 
 
 def _note_views(records: ImageRecords) -> None:
-    """A note on lateral views beside others, told by a column, headers or names."""
+    """Add a note on lateral views among other views, recognized from a column, headers or names."""
     views = records.views or [None] * len(records.names)
     lateral = [
         view == "LATERAL" if view else "lat" in name.lower() and not {"lateral", "lat"}.isdisjoint(split_words(name))
@@ -149,7 +151,7 @@ def _note_views(records: ImageRecords) -> None:
 
 
 def _note_augmented(records: ImageRecords) -> None:
-    """A note on images in folders that are called for augmented or synthetic ones."""
+    """Add a note on images in folders that are named for augmented or synthetic images."""
     counts = records.folders.counts()
     called = [folder for folder in counts if any(map(AUGMENTED.fullmatch, split_words(folder.replace("/", " "))))]
     if count := sum(map(counts.__getitem__, called)):
@@ -162,16 +164,14 @@ def _note_augmented(records: ImageRecords) -> None:
 
 
 def _folders_above(names: Sequence[str]) -> list[str]:
-    """The folders above those of the images' classes, without those of splits."""
+    """Return the folders above each image's class folder, without split folders."""
     above = [name.split("/")[:-2] for name in names]
     splits = parse_split_folders(chain.from_iterable(above))
     return ["/".join(part for part in parts if part not in splits) for parts in above]
 
 
 def _count_splits(records: ImageRecords) -> Counter[str]:
-    """Images by the split of whose words one is in their folders, else which their file's name begins with; "" for
-    none.
-    """
+    """Count images per split named by their folders, else by the first word of their file names; "" for none."""
     by_folder = records.folders.map(lambda folder: next(filter(None, map(stem_of_split, folder.split("/"))), ""))
     starts = (_FIRST_WORD.match(name, name.rfind("/") + 1) for name in records.names)
     pairs = Counter(
@@ -184,7 +184,7 @@ def _count_splits(records: ImageRecords) -> Counter[str]:
 
 
 def _note_folds(records: ImageRecords) -> list[str]:
-    """A note on folders of folds, most of whose files are in another fold under the same name too."""
+    """Return a note on folders that look like folds, if most of their file names are in several folds."""
     folders: dict[str, set[str]] = {}
     fold_of = {folder: next(filter(_FOLD.fullmatch, folder.split("/")), None) for folder in records.folders.texts}
     if any(fold_of.values()):
@@ -201,10 +201,10 @@ def _note_folds(records: ImageRecords) -> list[str]:
 
 
 def _find_splits(records: ImageRecords, config: DataConfig) -> None:
-    """Leave out the split that the data set gives where that is asked for; else fill it in from folders' names.
+    """Set splits from folder names if there are none, or remove the data set's own splits if `ignore_split` is set.
 
     Raises:
-        DataError: they tell of two splits of one image.
+        DataError: folder names give an image two splits.
     """
     (by_folder, note), nested = splits_from_folders(records.folders), describe_nested_splits(records.folders)
     named = _count_splits(records)

@@ -44,7 +44,7 @@ class FilePaths(Sequence[str]):
 
 @dataclass
 class ImageRecords:
-    """Records of N images, as aligned sequences. Raw identifiers of patients and studies go no further than these records.
+    """Records of N images, as aligned sequences. Raw patient and study identifiers go no further than this.
 
     Attributes:
         names: unique paths from the source folder, with '/'.

@@ -1,1 +1,1 @@
-"""Images in folders that are called for their classes."""
+"""Images in folders that are named for their classes."""

@@ -1,4 +1,4 @@
-"""Whether a source folder holds class folders, or a table of labels beside folders of images."""
+"""Decide whether a source folder holds class folders, or a table of labels next to folders of images."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ from xrayfast.files.virtual.addresses import split_archive
 from xrayfast.files.virtual.near_names import near_names
 
 TABLE = "labels.csv"
-"""The table that is read where it lies in the source folder, unless there are class folders beside it."""
+"""The table that is read if it is in the source folder, unless there are class folders next to it."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The folder of images, as the user wrote it, and the table of labels; None for class folders.
+    """The folder of images, as the user wrote it, and the table of labels, or None for class folders.
 
-    `reason` says why this table is read where the user named none; `other_tables` in the folder hold labels too.
+    Attributes:
+        reason: why this table was chosen, if the user named none.
+        other_tables: other tables in the folder that hold labels.
     """
 
     source: Path
@@ -43,10 +45,10 @@ class Layout:
 
 
 def detect_layout(config: DataConfig) -> Layout:
-    """Decide what to read from a folder, or a table whose folder is the source, and the table that the user named.
+    """Decide what to read from the config's source, a folder or a table in one, and its label table if it names one.
 
     Raises:
-        DataError: nothing that can be read, or several tables.
+        DataError: nothing can be read, or there are several tables.
         RemoteError: remote storage can't be read.
     """
     source, labels = config.source, config.labels
@@ -104,11 +106,11 @@ def detect_layout(config: DataConfig) -> Layout:
 
 
 def _are_image_folders(folders: Sequence[Path], numbered: bool) -> bool:
-    """Whether folders that hold images are no classes, by their names and contents.
+    """Whether folders with images are folders of images rather than classes, judging from their names and contents.
 
-    A single folder is no class, unless it is a split. Several are none where all are named for images (images_001,
-    train_images, png), as a public data set names them (patient00001, p10) or, beside its table, by numbers.
-    Splits are no classes where they hold images, or folders of such names, and no classes.
+    A single folder is not a class, unless it is a split. Several folders are not classes if all have a name that stands
+    for images (images_001, train_images, png), a name as in a public data set (patient00001, p10) or, next to such a
+    data set's table, a number. Split folders hold no classes if they hold images, or only folders with such names.
     """
     meaning = parse_split_folders(folder.name for folder in folders)
     splits = [folder for folder in folders if folder.name in meaning]
@@ -135,8 +137,8 @@ def _is_image_folder(name: str, numbered: bool) -> bool:
 
 
 def _choose_table(source: Path, names_of: dict[str, list[str]], spec_of: dict[str, DatasetSpec]) -> str | None:
-    """labels.csv, or that in another format, else a data set's main table, else its only table, else the only one with
-    a column of paths.
+    """Choose a table: labels.csv, else labels in another format, else a data set's main table, else its only table,
+    else the only one with a column of paths.
     """
     if TABLE in spec_of:
         return TABLE
@@ -161,5 +163,5 @@ def _has_labels(columns: Sequence[str]) -> bool:
 
 
 def _is_called_labels(name: str) -> bool:
-    """Whether a columnar table is called as `TABLE` is."""
+    """Whether a columnar table has the same name as `TABLE`, apart from its suffix."""
     return is_columnar(Path(name)) and Path(name).stem == Path(TABLE).stem

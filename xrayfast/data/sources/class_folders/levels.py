@@ -1,4 +1,4 @@
-"""The level of a tree of folders whose names are the classes: the outermost, unless those only group the images."""
+"""Choose the folder level whose names are the classes: the outermost, unless it only groups the images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CLASSES = re.compile(
     r"infiltration|mass|nodule|pneumothorax|fracture|thickening|opacity|lesion|enlarged|cardiomediastinum|"
     r"infiltrate|ards|silicosis|asthma|copd"
 )
-"""Words of which one at least is in the name of a folder that is a class, beside those of `_BESIDE_CLASS`."""
+"""A class folder's name has at least one of these words; its other words are in `_BESIDE_CLASS`."""
 
 _BESIDE_CLASS = re.compile(
     r"no|non|not|and|with|other|lung|pleural|viral|virus|bacterial|bacteria|fungal|mild|moderate|severe|acute|"
@@ -39,25 +39,28 @@ _GROUPS = re.compile(
     r"f|left|right|adult|adults|child|children|pediatric|paediatric|inpatient|outpatient|year|device|scanner|"
     r"vendor|p|s|v|x"
 )
-"""Words of names that group images in some other way than by class, as those of `IMAGE_WORD` do."""
+"""Words in the names of folders that group images other than by class, in addition to those of `IMAGE_WORD`."""
 
 _DEEPEST, _MOST_FOLDERS = 6, 300
-"""Levels that are looked at, and folders in one folder; more are those of patients."""
+"""Levels that are examined, and maximum number of folders in a folder; more than that are folders of patients."""
 
 _Tree: TypeAlias = Mapping[str, "_Tree"]
-"""Folders by name, with what they hold."""
+"""Folders by name, each with its subfolders."""
 
 
 def choose_class_level(root: Path, config: DataConfig) -> tuple[int, list[str]]:
-    """The level of the folders that are classes, from 1 below `root`, where folders of splits do not count; and notes.
+    """Choose the level of the folders that are classes, from 1 just below `root`, not counting split folders.
 
-    It is `class_level` where that is given, and 1 where there is but one level or the names there are those of classes.
-    Else it is the first deeper level whose names are those of classes, or occur again below several folders, or which
-    is the first whose names do not tell of hospitals, years, patients, views or the like.
+    The level is `class_level` if that is set, and 1 if there is only one level or if the names at level 1 look like
+    classes. Otherwise it is the first deeper level whose names look like classes, or recur in several folders; or else
+    the first whose names do not look like hospitals, years, patients, views or the like.
+
+    Returns:
+        The level, and notes.
 
     Raises:
         DataError: the tree can be read in several ways.
-        ConfigError: there is no such level.
+        ConfigError: `class_level` is deeper than the folders.
     """
     levels = list(_levels(_tree(root, _DEEPEST, config.keep_masks)))
     if config.class_level:
@@ -93,10 +96,10 @@ def choose_class_level(root: Path, config: DataConfig) -> tuple[int, list[str]]:
 
 
 def _require_no_split_in_name(names: Sequence[str], source: Path) -> None:
-    """Refuse folders such as train_normal and test_normal, each of which would be a class.
+    """Raise an error for folders such as train_normal and test_normal, each of which would be a class.
 
     Raises:
-        DataError: there are such, of train and of another split.
+        DataError: there are such folders of train and of another split.
     """
     ends = {name: (split_words(name) or [""]) for name in names}
     split_of = {name: parse_split(words[0]) or parse_split(words[-1]) for name, words in ends.items()}
@@ -110,7 +113,7 @@ def _require_no_split_in_name(names: Sequence[str], source: Path) -> None:
 
 
 def _note_joined(names: Sequence[str]) -> list[str]:
-    """A note on class folders that are called as identifiers are, or for a group and a class, each with each."""
+    """Return a note on class folders named like identifiers, or for all combinations of a group and a class."""
     if names and all(re.search(r"\d{3}", name) and _is_group(name) for name in names):
         return [
             f"Class folders are called as identifiers or years are: {shorten(names, 3)}. If they are no classes, a "
@@ -132,7 +135,7 @@ def _note_joined(names: Sequence[str]) -> list[str]:
 
 
 def group_of(name: str, level: int, splits: Collection[str]) -> str:
-    """The folders of an image above its class, without those of splits; "" where there are none.
+    """Return the folders of an image above its class folder, without split folders; "" if there are none.
 
     >>> group_of("train/hospital A/normal/1.png", 2, {"train"})
     'hospital A'
@@ -144,7 +147,7 @@ def _choose(levels: Sequence[Sequence[tuple[str, ...]]], names: Sequence[Sequenc
     named = [2 * sum(map(_is_class, listed)) >= len(listed) for listed in names]
     groups = [all(map(_is_group, listed)) for listed in names]
     whole = [{path[:-1] for path in level} == set(above) for level, above in zip(levels[1:], levels[:-1], strict=True)]
-    reached = [all(whole[:depth]) for depth in range(len(levels))]  # by each folder of level 1
+    reached = [all(whole[:depth]) for depth in range(len(levels))]  # by every folder of level 1
     repeat = [_repeats(level) and not group for level, group in zip(levels, groups, strict=True)]
     beside = {normalize_label(name) for name in names[0]}
     same = [
@@ -176,7 +179,7 @@ def _choose(levels: Sequence[Sequence[tuple[str, ...]]], names: Sequence[Sequenc
 
 
 def _repeats(level: Sequence[tuple[str, ...]]) -> bool:
-    """Whether half of the names of a level or more, of two at least, are each in several folders of the level above."""
+    """Whether a level has several names, at least half of which are in several folders of the level above."""
     parents: dict[str, set[tuple[str, ...]]] = {}
     for path in level:
         parents.setdefault(normalize_label(path[-1]), set()).add(path[:-1])
@@ -184,7 +187,7 @@ def _repeats(level: Sequence[tuple[str, ...]]) -> bool:
 
 
 def _are_flags(level: Sequence[tuple[str, ...]]) -> bool:
-    """Whether the names of a level are 0 and 1, or 0 to a number below 10, in each of several folders."""
+    """Whether each of several folders holds the same names, consecutive digits from 0 (at least 0 and 1)."""
     inside: dict[tuple[str, ...], set[str]] = {}
     for path in level:
         inside.setdefault(path[:-1], set()).add(path[-1])
@@ -201,16 +204,16 @@ def _is_class(name: str) -> bool:
 
 
 def _is_group(name: str) -> bool:
-    """Whether a name tells of another group than a class: by its words, or by being a number or an identifier."""
+    """Whether a name stands for a group other than a class: by its words, or because it has a long number."""
     words = split_words(name)
     known = all(_GROUPS.fullmatch(word) or IMAGE_WORD.fullmatch(word) for word in words)
     return known or re.search(r"\d{3}", name) is not None
 
 
 def _tree(folder: Path, depth: int, keep_masks: bool) -> _Tree | None:
-    """The folders that hold images, by name, without masks and with those of splits replaced by what they hold.
+    """Return the folders that hold images, by name; None if there is no image.
 
-    None where there is no image.
+    Mask folders are left out, and split folders are replaced by their contents.
     """
     folders, loose = top_level(folder)
     derived = set() if keep_masks else find_derived([f"{inner.name}/" for inner in folders])
@@ -235,7 +238,7 @@ def _merge(tree: dict[str, _Tree], other: _Tree) -> None:
 
 
 def _levels(tree: _Tree | None) -> Iterator[list[tuple[str, ...]]]:
-    """The paths of the folders of each level, the outermost first."""
+    """Yield the folder paths of each level, outermost level first."""
     level: list[tuple[tuple[str, ...], _Tree]] = [((name,), inside) for name, inside in (tree or {}).items()]
     while level:
         yield [path for path, _ in level]

@@ -1,4 +1,4 @@
-"""Class folders, flat or in folders of splits."""
+"""Read class folders, flat or inside split folders."""
 
 from __future__ import annotations
 
@@ -37,13 +37,11 @@ _SYNTHETIC = "'xrayfast synth {0}' makes a small synthetic set to try things on.
 _TABLE_OPTIONS = ("path_col", "label_col", "split_col", "uncertain", "blank")
 
 _File: TypeAlias = tuple[str, LabelSet]
-"""A path, and the labels of the class folder that it lies in."""
+"""A path, and the labels of the class folder that contains it."""
 
 
 def no_layout(found: str, source: Path) -> DataError:
-    """The error that says what was found, and lists the layouts that a source may have; where nothing is there, how
-    to make one.
-    """
+    """Return an error with what was found and the valid layouts; for an empty folder, also with how to make data."""
     is_free = split_archive(str(source)) is None and not is_remote(source)
     is_free = is_free and not (source.exists() and any(source.iterdir()))
     lines = [*_LAYOUTS.splitlines(), *[_SYNTHETIC] * is_free]
@@ -52,11 +50,11 @@ def no_layout(found: str, source: Path) -> DataError:
 
 
 UNLABELED = "folder of images without a label by name"
-"""Why the images of folders such as `unlabeled` are left out."""
+"""Why images in folders such as `unlabeled` are left out."""
 
 
 HIDDEN = "hidden, or in a hidden folder"
-"""Why images are left out that are hidden by their name or a folder's, see `file_matching.is_hidden`."""
+"""Why images are left out if they or a folder around them are hidden, see `file_matching.is_hidden`."""
 
 
 @dataclass
@@ -64,8 +62,10 @@ class _ClassFiles:
     """Images of class folders, and notes on them.
 
     Attributes:
-        copies: files that are the same as one in another class.
-        same_name: names, from the class folder, of different files in several classes.
+        files: path and labels of each image.
+        left_out: pairs of a reason and the paths left out for it.
+        copies: files that are identical to one in another class.
+        same_name: names, relative to the class folder, of files that differ in content between classes.
         hidden: paths of hidden files and folders.
     """
 
@@ -78,12 +78,14 @@ class _ClassFiles:
 
 
 def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = ()) -> ImageRecords:
-    """The images of class folders under `root`, an absolute path, with splits where the folders above them are splits.
+    """Read the images of class folders under `root`, an absolute path, with splits if the outer folders are splits.
 
-    `known` are the labels of a run, which are classes whatever their names say.
+    `known` are the labels of a run, which are classes even if their names do not look like it.
 
     Raises:
-        DataError: folders that are neither classes nor splits, a folder of a split below another split's, a class
+        DataError: a folder is neither a class nor a split, a split folder is inside another split, a class has no
+            images,
+            or one file is in two classes of a single-label task.
             without images, or one file in two classes of a single-label task.
         ConfigError: an option names a column.
     """
@@ -154,7 +156,7 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
 
 
 def read_folder_groups(root: Path, config: DataConfig) -> dict[str, str]:
-    """The folders above an image's class folder, without those of splits, by the image's name; "" for none.
+    """Return the folders above each image's class folder, without split folders, by image name; "" if there are none.
 
     Raises:
         DataError, ConfigError: see `read_class_folders`.
@@ -168,9 +170,9 @@ def read_folder_groups(root: Path, config: DataConfig) -> dict[str, str]:
 def _class_parents(
     folder: Path, level: int, found: _ClassFiles, config: DataConfig
 ) -> Iterator[tuple[Path, list[Path], list[str]]]:
-    """The folders whose own folders are the classes of that level below one, with these and the names of their files.
+    """Yield the folders whose subfolders are the classes, with these class folders and the names of their loose files.
 
-    Images above that level are left out and noted.
+    `level` is the level of the classes below `folder`. Images above that level are left out and noted.
     """
     folders, loose = top_level(folder, found.hidden)
     folders = _class_like(folders, found, config)
@@ -194,13 +196,13 @@ def _leave_out_loose(found: _ClassFiles, folder: Path, names: Sequence[str]) -> 
 
 
 def _class_like(folders: Sequence[Path], found: _ClassFiles, config: DataConfig) -> list[Path]:
-    """The folders without those named for masks and the like, whose images are noted."""
+    """Return the folders without those named for masks and the like, and list the images of the latter as left out."""
     derived = set() if config.keep_masks else find_derived([f"{folder.name}/" for folder in folders])
     return _leave_out(folders, [name.rstrip("/") for name in derived], DERIVED, found)
 
 
 def _leave_out(folders: Sequence[Path], names: Collection[str], why: str, found: _ClassFiles) -> list[Path]:
-    """The folders without those of some names, whose images are listed as left out."""
+    """Return the folders without those in `names`, and list the images of the latter as left out."""
     files = [entry.path for folder in folders if folder.name in names for entry in walk(folder) if is_image(entry.path)]
     listed = dict(found.left_out).get(why, [])
     if new := [path for path in files if path not in listed]:
@@ -211,7 +213,7 @@ def _leave_out(folders: Sequence[Path], names: Collection[str], why: str, found:
 def _leave_out_unlabeled(
     folders: Sequence[Path], classes: Collection[str], known: Collection[str], found: _ClassFiles
 ) -> list[Path]:
-    """The folders without those whose names say that their images have no label, where two classes are left."""
+    """Leave out folders whose names say that their images have no label, if at least two classes remain."""
     unlabeled = find_unlabeled([folder.name for folder in folders], known)
     if not unlabeled or len({*classes} - {*find_unlabeled(classes, known)}) < 2:
         return list(folders)
@@ -233,7 +235,7 @@ def _require_no_table_options(config: DataConfig) -> None:
 
 
 def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
-    """The folders that are splits; none in a flat layout."""
+    """Return the folders that are splits; none in a flat layout."""
     found: dict[Split, Path] = {}
     meaning = parse_split_folders(folder.name for folder in folders)
     for folder in folders:
@@ -265,7 +267,7 @@ def _add_classes(
     *,
     may_be_one: bool,
 ) -> None:
-    """Add the images of the class folders in one folder."""
+    """Add the images of the class folders in `folder`."""
     if not classes:
         loose = [name for name in beside if is_image(str(folder / name))]
         what = f"{len(loose)} images outside of class folders; expected one per class" if loose else "no class folders"
@@ -295,7 +297,7 @@ def _add_classes(
 
 
 def _require_own_folders(classes: Sequence[Path]) -> None:
-    """Refuse a class folder that is a link to that of another class."""
+    """Raise an error if a class folder is a link to that of another class."""
     real: dict[Path, Path] = {}
     for folder in classes:
         other = real.setdefault(folder.resolve(), folder)
@@ -308,7 +310,7 @@ def _require_own_folders(classes: Sequence[Path]) -> None:
 
 
 def _class_files(folder: Path, found: _ClassFiles) -> list[str]:
-    """The paths of a class's images, at any depth; other files are noted."""
+    """Return the paths of a class's images at any depth; note other files."""
     paths, ignored, special = [], [], []
     for entry in walk(folder, hidden=found.hidden):
         if entry.is_file() and is_image(entry.path):
@@ -330,7 +332,7 @@ def _class_files(folder: Path, found: _ClassFiles) -> list[str]:
 
 
 def _merge_copies(same_name: Sequence[_File], config: DataConfig) -> Iterator[_File]:
-    """One image per distinct content among files of one name, with the labels of all its copies."""
+    """Yield one image per distinct content among files of the same name, with the labels of all its copies."""
     if len(same_name) == 1:
         yield from same_name
         return
@@ -345,7 +347,7 @@ def _merge_copies(same_name: Sequence[_File], config: DataConfig) -> Iterator[_F
 
 
 def _group_by_content(files: Sequence[_File]) -> Iterable[list[_File]]:
-    """Files grouped by their bytes; only those that share their size with another are read."""
+    """Group files by their bytes; only files that share their size with another file are read."""
     by_size: dict[int, list[_File]] = {}
     for file in files:
         by_size.setdefault(state_of(file[0]).size, []).append(file)
