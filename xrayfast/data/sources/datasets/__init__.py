@@ -1,1 +1,1 @@
-"""The public data sets that are recognised: a module each, listed in `registry`; `spec` is what a module can say."""
+"""The public data sets that are recognized: one module each, listed in `registry`; `spec` defines a module's fields."""

@@ -17,11 +17,11 @@ from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError
 
 _COLUMNS = ("patientid", "filename", "class", "source")
-_LINE = re.compile(r"(\S+) +(\S.*\.(?:png|jpe?g|bmp|tiff?|dcm)) +(\S+)(?: +(\S+))?", re.IGNORECASE)  # source may lack
+_LINE = re.compile(r"(\S+) +(\S.*\.(?:png|jpe?g|bmp|tiff?|dcm)) +(\S+)(?: +(\S+))?", re.IGNORECASE)  # source: optional
 
 
 def parse_lines(file: Path, lines: Iterable[str]) -> Table:
-    """A table of lines such as "22 COVID (10).PNG COVID-19 sirm"; the file's name says which split they are."""
+    """Return a table of lines such as "22 COVID (10).PNG COVID-19 sirm"; their split follows from the file's name."""
     numbers, rows = [], []
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -43,7 +43,7 @@ _FORMAT = HeaderlessFormat(_LINE, _COLUMNS, parse_lines)
 
 
 def append_other_splits(table: Table) -> Table:
-    """The images of train.txt with those of val.txt and test.txt beside it."""
+    """Append the images of val.txt and test.txt to those of train.txt in the same folder."""
     if not {*_COLUMNS, "split"} <= table.columns.keys() or table.columns["split"].texts != ["train"]:
         return table
     for split in ("val", "test"):

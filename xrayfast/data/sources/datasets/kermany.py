@@ -1,4 +1,4 @@
-"""Kermany et al. 2018 (Cell), "chest X-ray pneumonia": class folders; patients in file names, and no table."""
+"""Kermany et al. 2018 (Cell), "chest X-ray pneumonia": class folders without a table; patients in file names."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""MIMIC-CXR (Johnson et al. 2019, Sci Data): a row of labels per study; splits and views in tables beside it."""
+"""MIMIC-CXR (Johnson et al. 2019, Sci Data): one row of labels per study; splits and views in separate tables."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _STUDY_FOLDER = "files/p{subject_id:.2}/p{subject_id}/s{study_id}"
 
 
 def add_splits_and_views(records: ImageRecords, file: Path) -> None:
-    """Fill in splits and views from the tables that are published beside the labels, if they are there.
+    """Fill in splits and views from the tables published with the labels, if they are in the same folder.
 
     Raises:
-        DataError: such a file can't be read, or has other columns.
+        DataError: such a table can't be read or lacks columns.
     """
     ids = [PurePosixPath(name).stem for name in records.names]
     if records.splits is None and (table := _read_beside(file, "split", ("dicom_id", "split"))):
@@ -38,7 +38,7 @@ def add_splits_and_views(records: ImageRecords, file: Path) -> None:
 
 
 def _read_beside(file: Path, kind: str, columns: tuple[str, ...]) -> Table | None:
-    """The table mimic-cxr-VERSION-KIND.csv, packed or not, beside another."""
+    """Read the table mimic-cxr-VERSION-KIND.csv, gzipped or not, in the folder of `file`; None if there is none."""
     pattern = re.compile(rf"mimic-cxr-.*-{kind}\.csv(\.gz)?")
     found = sorted(path for path in file.absolute().parent.iterdir() if pattern.fullmatch(path.name))
     if not found:

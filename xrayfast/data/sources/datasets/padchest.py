@@ -1,4 +1,4 @@
-"""PadChest (Bustos et al. 2020, Med Image Anal): one table; labels are lists, ages follow from two dates."""
+"""PadChest (Bustos et al. 2020, Med Image Anal): one table with lists of labels; ages are computed from two dates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xrayfast.data.sources.datasets.spec import DatasetSpec
 
 
 def ages_at_study(births: Sequence[str], dates: Sequence[str]) -> list[str]:
-    """Years between a year of birth ("1930" or "1930.0") and a date (YYYYMMDD); "" where unknown."""
+    """Return the years between a year of birth ("1930" or "1930.0") and a date (YYYYMMDD); "" where unknown."""
     return [
         str(int(date[:4]) - int(birth[:4])) if birth[:4].isdecimal() and date[:4].isdecimal() else ""
         for birth, date in zip(births, dates, strict=True)

@@ -1,4 +1,4 @@
-"""The public data sets that are recognised. To add one, write its module here and add its spec to `SPECS`."""
+"""The public data sets that are recognized. To add one, write its module here and add its spec to `SPECS`."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ SPECS: tuple[DatasetSpec, ...] = (
 
 
 def headerless_formats() -> list[HeaderlessFormat]:
-    """The formats of tables without a header."""
+    """Return the formats of tables without a header."""
     return [spec.headerless for spec in SPECS if spec.headerless]
 
 
 def match_spec(columns: Collection[str]) -> DatasetSpec:
-    """The first data set one of whose sets of columns is among these; `GENERIC` where none is."""
+    """Return the first data set that has one of its groups of columns among `columns`; `GENERIC` if there is none."""
     return next((spec for spec in SPECS if any(needed <= set(columns) for needed in spec.columns)), GENERIC)
 
 
 def read_dataset_table(file: Path) -> tuple[Table, DatasetSpec]:
-    """Read a table, or the samples of shards, and recognise its data set; see `read_table` and `read_shards`."""
+    """Read a table, or the samples of shards, and recognize its data set; see `read_table` and `read_shards`."""
     table = read_shards(file) if is_shards(file) else read_table(file, headerless_formats())
     spec = match_spec(table.columns)
     return spec.complete_table(table), spec

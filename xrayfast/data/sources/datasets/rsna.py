@@ -1,4 +1,4 @@
-"""RSNA Pneumonia Detection Challenge (2018): a table of boxes, one row per box, and one of classes."""
+"""RSNA Pneumonia Detection Challenge (2018): a table with one row per box, and a table of classes."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""How one published data set writes its table and names its files."""
+"""How a published data set writes its table and names its files."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from xrayfast.data.sources.tables.table import HeaderlessFormat, Table
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What a data set's table and files look like. Defaults are those of any table.
+    """The form of a data set's table and files. The defaults suit any table.
 
     Attributes:
-        columns: groups of columns; a table that has all of one group is of this data set.
-        headerless: the format of its text files, where they have no header.
-        main_table: regular expression of the file name of the table to read where several are of this data set.
-        image_folder: regular expression of names, in lower case, of folders that hold images and are no classes.
-        image_path: an image's path, with columns in braces; a usual column where empty, or where the table lacks one.
-        study_folder: the folder whose images share a row, likewise, where the table has no column of paths either.
+        columns: groups of columns; a table that has all columns of one group is of this data set.
+        headerless: the format of its text files, if they have no header.
+        main_table: regular expression for the file name of the table to read if several are of this data set.
+        image_folder: regular expression for the names, in lower case, of folders that hold images and are not classes.
+        image_path: an image's path, with columns in braces; if empty, or if the table lacks a column, a usual column.
+        study_folder: the folder whose images share a row, with columns in braces; used if the table has no path column.
         min_path_parts: how many components at the end of a path tell files apart.
         has_repeated_images: whether several rows may be about one image.
         label_column: column of label names.
-        flag_columns: label by column of 1, 0, -1 and blank; those that the table lacks are left out.
+        flag_columns: label by column of 1, 0, -1 and blank; columns that the table lacks are ignored.
         no_finding: its name for "No Finding".
-        multi_label: whether the task is multi-label whatever the rows at hand show.
+        multi_label: whether the task is multi-label even if each row at hand has one label.
         blank: the policy on blank cells.
         patient_in_path: matches an image's path; the first group is the patient, the second, if any, the study.
-        path_example: a path that it matches.
-        age_columns: columns that give the age where no column holds it.
-        ages_of: ages as texts from the cells of `age_columns`.
+        path_example: a path that `patient_in_path` matches.
+        age_columns: columns from which the age is computed if no column holds it.
+        ages_of: returns ages as texts from the cells of `age_columns`.
         test_list: name of a file beside the table that lists the data set's own test split.
         note: what a user must know.
-        complete_table: adds what the table's file alone does not hold.
-        complete_records: fills in what tables beside the table, given by its path, hold.
+        complete_table: adds data from other files to the table.
+        complete_records: fills in records from tables in the folder of the table, whose path it is given.
     """
 
     name: str
@@ -65,4 +65,4 @@ class DatasetSpec:
 
 
 GENERIC = DatasetSpec("generic")
-"""A table of no known data set."""
+"""The spec of a table of no known data set."""

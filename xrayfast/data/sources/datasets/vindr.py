@@ -1,4 +1,4 @@
-"""VinDr-CXR (Nguyen et al. 2022, Sci Data): a row per box and reader, or one of 0 and 1 per label and reader."""
+"""VinDr-CXR (Nguyen et al. 2022, Sci Data): one row per box and reader, or per image and reader with 0/1 labels."""
 
 from dataclasses import replace
 

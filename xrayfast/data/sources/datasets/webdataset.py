@@ -1,6 +1,6 @@
-"""WebDataset's shards: tar files of samples, each an image and a `.cls` or `.json` file of the same name.
+"""WebDataset shards: tar files of samples, each an image and a `.cls` or `.json` file of the same name.
 
-https://github.com/webdataset/webdataset: a sample's name ends at the first dot of a file's name.
+See https://github.com/webdataset/webdataset. A sample's name ends at the first dot of the file name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from xrayfast.files.virtual.near_names import near_names
 from xrayfast.files.virtual.paths import to_path
 
 MAX_SHARDS = 100_000
-"""Most shards of a data set: of a gigabyte each, more than any collection of radiographs has."""
+"""Maximum number of shards: at one gigabyte each, more than any collection of radiographs has."""
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _IMAGE, _LABEL, _CLASS = "image", "label", "cls"
@@ -39,7 +39,7 @@ class _Sample:
 
 
 def is_shard_pattern(source: str | Path) -> bool:
-    """Whether a path has braces that stand for the numbers of shards, see `expand_shards`.
+    """Whether a path has braces that stand for shard numbers, see `expand_shards`.
 
     >>> is_shard_pattern("a/data-{000000..000009}.tar"), is_shard_pattern("a/data-{0..9}.png")
     (True, False)
@@ -49,7 +49,7 @@ def is_shard_pattern(source: str | Path) -> bool:
 
 
 def is_shards(source: Path) -> bool:
-    """Whether a path is that of shards: a pattern such as `data-{000000..000009}.tar`, or one tar of samples.
+    """Whether a path is one of shards: a pattern such as `data-{000000..000009}.tar`, or one tar file of samples.
 
     Raises:
         ReadError, RemoteError: the archive can't be read.
@@ -65,10 +65,10 @@ def is_shards(source: Path) -> bool:
 
 
 def read_shards(pattern: Path) -> Table:
-    """The samples of all shards as a table: a row per image, a column per key of the `.json` files, `.cls` as label.
+    """Read all shards as a table: one row per image, one column per key of the `.json` files, and `.cls` as the label.
 
     Raises:
-        DataError: a shard is missing or damaged, a `.json` is none, or there is no image or no label.
+        DataError: a shard is missing or damaged, a `.json` file is not valid JSON, or there is no image or no label.
         RemoteError: remote storage can't be read.
     """
     columns: dict[str, list[str]] = {_IMAGE: []}
@@ -101,10 +101,10 @@ def read_shards(pattern: Path) -> Table:
 
 
 def read_keys(files: Sequence[str]) -> dict[str, list[str]]:
-    """What the `.json` files beside images in tar archives tell of N files: by key (N,) cells, "" where there is none.
+    """Read the `.json` files next to images in tar archives, as (N,) cells of the N files by key; "" where missing.
 
     Raises:
-        DataError: a `.json` is none, or there are too many keys.
+        DataError: a `.json` file is not valid JSON, or there are too many keys.
     """
     keys: dict[str, list[str]] = {}
     rows_of: dict[str, dict[str, int]] = {}
@@ -125,7 +125,7 @@ def read_keys(files: Sequence[str]) -> dict[str, list[str]]:
 
 
 def keep_unread(files: Sequence[str], images: Sequence[str]) -> list[str]:
-    """The files of a list but those in tar archives that `read_keys` reads for some images."""
+    """Return the files without those in tar archives that `read_keys` reads for the given images."""
     samples = {_sample_and_suffix(image)[0] for image in images}
 
     def is_read(file: str) -> bool:
@@ -137,7 +137,7 @@ def keep_unread(files: Sequence[str], images: Sequence[str]) -> list[str]:
 
 
 def _sample_and_suffix(member: str) -> tuple[str, str]:
-    """A sample's name, up to the first dot behind its folder, and the rest in lower case."""
+    """Return a sample's name, up to the first dot after its folder, and the rest in lower case."""
     folder, _, file = member.rpartition("/")
     name, dot, suffix = file.partition(".")
     return f"{folder}/{name}", (dot + suffix).lower()
@@ -149,7 +149,7 @@ def _require_few(shard: Path | str, keys: Collection[str]) -> None:
 
 
 def expand_shards(pattern: Path) -> Iterator[Path]:
-    """The paths of the shards, in order.
+    """Return the paths of the shards, in order.
 
     >>> [path.name for path in expand_shards(Path("data-{08..10}.tar"))]
     ['data-08.tar', 'data-09.tar', 'data-10.tar']
@@ -174,7 +174,7 @@ def _expand(name: str) -> Iterator[str]:
 
 
 def _samples(archive: Archive) -> tuple[dict[str, _Sample], Sequence[str]]:
-    """The samples by name, and the suffixes of files that are neither image nor label."""
+    """Return the samples by name, and descriptions of the files that are neither image nor label."""
     samples: dict[str, _Sample] = {}
     others = dict[str, None]()
     for member in archive.members:
@@ -190,7 +190,7 @@ def _samples(archive: Archive) -> tuple[dict[str, _Sample], Sequence[str]]:
 
 
 def _read_sidecars(archive: Archive, sample: _Sample, unused: dict[str, None]) -> dict[str, str]:
-    """What the files beside an image tell, by name, as the cells of a table."""
+    """Return the content of the files next to an image as table cells by column name."""
     cells: dict[str, str] = {}
     for suffix, member in sorted(sample.sidecars.items(), reverse=True):
         where, text = f"{archive.path}/{member}", archive.read(member).decode("utf-8-sig", "replace")
@@ -212,7 +212,7 @@ def _read_sidecars(archive: Archive, sample: _Sample, unused: dict[str, None]) -
 
 
 def _cell(value: Any) -> str:
-    """A value of JSON as the cell of a table, a list as such cells have it.
+    """Return a JSON value as a table cell.
 
     >>> _cell(["Mass", "Edema"]), _cell(True), _cell(None), _cell(1.5)
     ("['Mass', 'Edema']", '1', '', '1.5')

@@ -11,12 +11,12 @@ from xrayfast.data.sources.tables.table import HeaderlessFormat, Table
 
 
 def is_table(name: str) -> bool:
-    """Whether a file's name is that of a table of labels."""
+    """Whether a file name is that of a table."""
     return is_columnar(Path(name)) or name.lower().endswith((".csv", ".csv.gz", ".tsv", ".txt"))
 
 
 def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table:
-    """The table of a text file, or of a columnar file or folder, by its name: see `read_delimited`, `read_columnar`.
+    """Read a text file, or a columnar file or folder, depending on its name: see `read_delimited`, `read_columnar`.
 
     Raises:
         DataError: it can't be read.
@@ -25,5 +25,5 @@ def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table
 
 
 def read_column_names(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> list[str]:
-    """The names of a table's columns; empty where a file can't be read as one."""
+    """Return the column names of a table; empty if the file can't be read as a table."""
     return read_columnar_names(file) if is_columnar(file) else read_delimited_names(file, headerless)

@@ -1,4 +1,4 @@
-"""Arrow's columns as texts, written as pandas writes them to CSV."""
+"""Convert Arrow columns to text, formatted as pandas writes CSV."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from xrayfast.errors import DataError
 _CHUNK = 1 << 16
 
 _FRACTION = re.compile(r"\.?0*(?=Z?$)")
-"""Zeros at the end of a time with a fraction of a second."""
+"""Trailing zeros of a time with fractional seconds."""
 
 _MIDNIGHT = " 00:00:00"
 
 
 def describe_unread(kind: Any) -> str:
-    """Why a column of a type can't be read as texts; "" where it can."""
+    """Return why a column of this type can't be read as text; "" if it can."""
     from pyarrow import types
 
     if types.is_dictionary(kind):
@@ -40,10 +40,10 @@ def describe_unread(kind: Any) -> str:
 
 
 def to_column(cells: Any, class_names: Sequence[str] | None = None) -> TextColumn:
-    """An Arrow array in chunks as texts; numbers of classes as the names that are given, -1 as "".
+    """Convert a chunked Arrow array to text; class numbers become the given names, and -1 becomes "".
 
     Raises:
-        DataError: a number is that of no class.
+        DataError: a class number has no name.
     """
     if _is_list(cells.type):
         return _lists_to_column(cells, class_names)
@@ -85,7 +85,7 @@ def _is_plain(kind: Any) -> bool:
 
 
 def _texts(values: Any, class_names: Sequence[str] | None) -> list[str]:
-    """The texts of distinct values, "" for missing ones."""
+    """Return the texts of distinct values, "" for missing ones."""
     from pyarrow import compute, string, types
 
     kind = values.type
@@ -98,7 +98,7 @@ def _texts(values: Any, class_names: Sequence[str] | None) -> list[str]:
 
 
 def _times(texts: list[str]) -> list[str]:
-    """Dates and times without what all lack: a fraction of a second, and a time of day."""
+    """Strip trailing zeros of fractional seconds, and the time of day if it is midnight in all texts."""
     short = [_FRACTION.sub("", text) if "." in text else text for text in texts]
     if all(text.endswith(_MIDNIGHT) for text in short if text):
         return [text.removesuffix(_MIDNIGHT) for text in short]
@@ -120,7 +120,7 @@ def _number_or_name(class_names: Sequence[str] | None) -> Callable[[int], str]:
 
 
 def _lists_to_column(cells: Any, class_names: Sequence[str] | None) -> TextColumn:
-    """Cells such as "['Effusion', 'Mass']", as `labels.cells.parse_label_list` reads them; numbers without quotes."""
+    """Format lists as "['Effusion', 'Mass']", which `labels.cells.parse_label_list` reads; numbers without quotes."""
     from pyarrow import types
 
     inner = cells.type.value_type

@@ -1,7 +1,7 @@
-"""Parquet files, Arrow files and folders of them as a table; through pyarrow, one column at a time.
+"""Read Parquet files, Arrow files and folders of them as a table, using pyarrow, one column at a time.
 
-A folder holds the parts of one table: Parquet files, as Spark, Dask and Polars write them, or a data set that Hugging
-Face's `datasets` saved by `save_to_disk`, which is read without that package.
+A folder holds the files of one table: Parquet files, as written by Spark, Dask and Polars, or a data set that Hugging
+Face's `datasets` wrote with `save_to_disk`, which is read without that package.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from xrayfast.files.regular_files import read_text, require_regular_file
 PARQUET, ARROW = (".parquet", ".pq"), (".arrow", ".feather", ".ipc")
 
 STATE, SPLITS_FILE = "state.json", "dataset_dict.json"
-"""What `save_to_disk` writes into the folder of a data set, and into that of several splits of one."""
+"""Files that `save_to_disk` writes to the folder of a data set, and to the folder of a data set with several splits."""
 
 MAX_ROWS = 100_000_000
-"""Most rows: a file of a few bytes can claim any number of equal ones."""
+"""Maximum number of rows: a file of a few bytes can claim any number of equal rows."""
 
-_ANY_SIZE = 2**62  # only columns of texts and numbers are read of a file that may hold images too
+_ANY_SIZE = 2**62  # no limit, because only text and numeric columns are read from a file that may also hold images
 
 _SPARK_KEY = "__HIVE_DEFAULT_PARTITION__"
-"""A folder's value for rows without one."""
+"""The folder value that stands for rows without a value."""
 
 _INDEX = "__index_level_"
-"""How the name of a column begins that holds a pandas index without a name."""
+"""How the column name of an unnamed pandas index begins."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A file of a table; `constants` are the columns that the names of its folders give."""
+    """A file of a table; `constants` are the columns given by the names of its folders."""
 
     file: Path
     constants: Mapping[str, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Content:
-    """What a file holds: its rows, its columns' types by name, and how to read one of them."""
+    """The content of a file: number of rows, column types by name, and a function that reads a column."""
 
     rows: int
     types: dict[str, Any]
@@ -60,25 +60,24 @@ class _Content:
 
 
 def is_columnar(file: Path) -> bool:
-    """Whether a path is that of a columnar file or folder, by its name."""
+    """Whether a path's suffix is that of a columnar file or folder."""
     return file.suffix.lower() in PARQUET + ARROW
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Whether a folder holds what `datasets` writes by `save_to_disk`."""
+    """Whether a folder is a data set written by `save_to_disk` of `datasets`."""
     return folder.is_dir() and ((folder / STATE).is_file() or (folder / SPLITS_FILE).is_file())
 
 
 def read_columnar(file: Path) -> Table:
-    """The columns of a file or folder as texts, such as a CSV file of the same table has.
+    """Read the columns of a file or folder as text, as if read from a CSV file of the same table.
 
-    Of a column of lists, cells are as in "['Effusion', 'Mass']"; numbers of classes are the names that `datasets` keeps
-    of them; a missing value is "". Rows of nothing else are left out. Columns of bytes, of structures and the like are
-    not read, with a note.
+    Lists become cells such as "['Effusion', 'Mass']"; class numbers become the names that `datasets` stores for them;
+    missing values become "". Blank rows are left out. Columns of bytes, structs and the like are not read, with a note.
 
     Raises:
-        DataError: pyarrow is missing; or the file can't be read, is encrypted, or has no rows or no columns of texts or
-            numbers; parts differ in their columns.
+        DataError: pyarrow is missing; the file can't be read, is encrypted, or has no rows or no columns of texts or
+            numbers; or the files of a folder differ in their columns.
     """
     parts, notes = _find_parts(file)
     contents = [_open(part.file) for part in parts]
@@ -126,7 +125,7 @@ def read_columnar(file: Path) -> Table:
 
 
 def read_columnar_names(file: Path) -> list[str]:
-    """The names of a table's columns, stripped; empty where it can't be read as one."""
+    """Return the column names of a table, stripped; empty if it can't be read as a table."""
     try:
         parts, _ = _find_parts(file)
         return clean_names([*_open(parts[0].file).types, *parts[0].constants])
@@ -138,10 +137,10 @@ def read_columnar_names(file: Path) -> list[str]:
 
 
 def _find_parts(path: Path) -> tuple[list[_Part], list[str]]:
-    """The files of a table in their order, and notes.
+    """Return the files of a table in order, and notes.
 
     Raises:
-        DataError: there are none, or what names them can't be read.
+        DataError: there are none, or the file that lists them can't be read.
     """
     if not path.is_dir():
         return [_Part(path)], []
@@ -168,13 +167,13 @@ def _find_parts(path: Path) -> tuple[list[_Part], list[str]]:
 
 
 def _folder_keys(path: Path) -> dict[str, str]:
-    """The columns that folders called KEY=VALUE give."""
+    """Return the columns given by folders named KEY=VALUE."""
     pairs = (part.partition("=") for part in path.parts[:-1])
     return {unquote(key): "" if value == _SPARK_KEY else unquote(value) for key, sign, value in pairs if sign and key}
 
 
 def _saved_parts(folder: Path) -> list[Path]:
-    """The files of a data set that was saved by `save_to_disk`, in their order."""
+    """Return the files of a data set written by `save_to_disk`, in order."""
     state = _read_json(folder / STATE)
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise DataError(
@@ -189,7 +188,7 @@ def _saved_parts(folder: Path) -> list[Path]:
 
 
 def _is_name(text: object) -> bool:
-    """Whether a text is the name of a file in the same folder."""
+    """Whether a value is the name of a file in the same folder."""
     return isinstance(text, str) and text not in ("", ".", "..") and not {"/", "\\", "\0"} & set(text)
 
 
@@ -230,7 +229,7 @@ def _import_pyarrow(file: Path) -> Any:
 
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """What pyarrow raises on damaged and odd files, as an error that names the file."""
+    """Turn the errors that pyarrow raises on damaged and odd files into a DataError that names the file."""
     pyarrow = _import_pyarrow(file)
     try:
         yield
@@ -251,7 +250,7 @@ def _encrypted(file: Path) -> DataError:
 
 
 def _open(file: Path) -> _Content:
-    """Open a file by its first bytes."""
+    """Open a file in the format that its first bytes indicate."""
     require_regular_file(file, "a table (Parquet or Arrow)", _ANY_SIZE, DataError)
     with _reading(file):
         with file.open("rb") as stream:
@@ -276,7 +275,7 @@ def _open_parquet(file: Path) -> _Content:
     with file.open("rb") as source, parquet.ParquetFile(source) as opened:
         schema, rows = opened.schema_arrow, opened.metadata.num_rows
     kinds = _types(file, schema)
-    # Kept as numbers of distinct texts, as in the file, a column of ten million cells takes little memory.
+    # Read as codes into distinct texts, as in the file, a column of ten million cells takes little memory.
     texts = [name for name, kind in kinds.items() if types.is_string(kind) or types.is_large_string(kind)]
 
     def read(name: str) -> Any:
@@ -291,7 +290,7 @@ def _open_arrow(file: Path, stream: bool) -> _Content:
     import pyarrow
 
     def table() -> Any:
-        # A file in an archive or on another machine has a path of its own kind, which only `open` knows.
+        # Only the path's own `open` can read a file in an archive or on another machine.
         is_plain = os.path.isfile(str(file))  # noqa: PTH113
         source = pyarrow.memory_map(str(file)) if is_plain else pyarrow.PythonFile(file.open("rb"), mode="r")
         return (pyarrow.ipc.open_stream if stream else pyarrow.ipc.open_file)(source).read_all()
@@ -311,7 +310,7 @@ def _types(file: Path, schema: Any) -> dict[str, Any]:
 
 
 def _class_names(schema: Any) -> dict[str, list[str]]:
-    """The names of classes by column, as `datasets` keeps them beside numbers."""
+    """Return the class names by column, as `datasets` stores them in the schema."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         found = {
@@ -339,7 +338,7 @@ def _read_column(part: _Part, content: _Content, name: str) -> TextColumn:
 
 
 def _join(columns: Iterator[TextColumn]) -> TextColumn:
-    """One column after the other as one; of few parts mostly one."""
+    """Concatenate columns; often there is only one."""
     first, *others = columns
     if not others:
         return first
@@ -350,7 +349,7 @@ def _join(columns: Iterator[TextColumn]) -> TextColumn:
 
 
 def _without_blank_rows(table: Table) -> Table:
-    """The table without the rows that have no cell with a text, as in a text file."""
+    """Return the table without rows in which all cells are blank, as for a text file."""
     blank = np.ones(len(table), np.bool_)
     for column in table.columns.values():
         blank &= np.array([not text.strip() for text in column.texts], np.bool_)[column.codes]

@@ -1,4 +1,4 @@
-"""A CSV or TSV file as a table."""
+"""Read a CSV or TSV file as a table."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ from xrayfast.files.regular_files import MAX_TABLE_BYTES, require_regular_file
 
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _COLUMNAR = {b"PAR1": "a Parquet", b"ARRO": "an Arrow"}
-"""The first bytes of other tables, which may have a wrong name."""
+"""The first bytes of other table formats, whose files may have a wrong name."""
 
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*\r?(?:\n|\Z)', re.IGNORECASE)
-"""The first line by which Excel is told the separator."""
+"""A first line that tells Excel the separator."""
 
 _MOST_BYTES = 2**32
 _MEMORY_PER_BYTE, _MEMORY_PER_TEXT = 8, 160
-"""Memory that is free for each byte of a large file, of which ten million rows of 14 labels take seven, and for each
-different cell of a column: the shorter cells are, the more of them a file can hold."""
+"""Bytes of free memory required per byte of a large file (ten million rows of 14 labels take seven), and per distinct
+cell of a column: the shorter the cells, the more of them a file can hold."""
 
 _SAMPLE = 1 << 16
-_MOST_ABOVE = 100  # lines above the header
+_MOST_ABOVE = 100  # maximum number of lines above the header
 _SIGNS = ",;\t|"
 _BATCH = 1000
 
 
 def read_delimited(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table:
-    """Read all cells as text; blank rows are left out, but keep their numbers.
+    """Read all cells as text; blank rows are left out but count in row numbers.
 
-    The encoding is UTF-8, UTF-16 or UTF-32 where a byte order mark says so, or else Windows-1252, with a note; the
-    separator is that of Excel's first line, "sep=;", or else the one of ',', ';', tab and '|' that divides the first
-    rows alike; blank lines, comments and titles above the header are skipped, the latter with a note; line ends may be
-    any, also in quotes. The file may be packed
-    with gzip, or in one of the formats without a header. The apostrophe before what a spreadsheet would take for a
-    formula is no part of a cell: see `files.quote_cell`. HTML entities are the characters that they stand for.
+    The encoding is UTF-8, UTF-16 or UTF-32 if a byte order mark says so, or else Windows-1252, with a note. The
+    separator is the one in Excel's first line, "sep=;", or else the one of ',', ';', tab and '|' that gives the first
+    rows equally many cells. Blank lines, comments and titles above the header are skipped; a note quotes comments and
+    titles. Any line ends are allowed, also in quotes. The file may be gzipped, or in one of the formats without a
+    header. The apostrophe with which `files.csv_tables.quote_cell` protects cells from being read as formulas is
+    removed, and HTML entities are decoded.
 
     Raises:
-        DataError: not a file of text, no rows, a column twice, or rows longer or shorter than the header.
+        DataError: not a text file, no rows, a duplicate column, or rows longer or shorter than the header.
     """
     try:
         encoding = _encoding(file)
@@ -80,7 +80,7 @@ def read_delimited(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> T
 
 
 def read_delimited_names(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> list[str]:
-    """The names of a table's columns, stripped; empty where the file can't be read as one."""
+    """Return the column names of a table, stripped; empty if the file can't be read as a table."""
     try:
         with _open(file, _encoding(file)) as stream:
             sample = stream.read(_SAMPLE)
@@ -103,7 +103,9 @@ def _encoding(file: Path) -> str:
 
 
 class _Unpacked(gzip.GzipFile):
-    """A gzip file, also of an archive or on another machine, that refuses to become larger than a table may be."""
+    """A gzip file, possibly in an archive or on another machine, that raises an error if it unpacks to more than the
+    limit.
+    """
 
     def __init__(self, file: Path) -> None:
         self._packed, self._most = file.open("rb"), _most_bytes()
@@ -127,7 +129,7 @@ def _free_memory() -> int:
 
 
 def _most_bytes() -> int:
-    """Most bytes of a file, also unpacked; more than `MAX_TABLE_BYTES` where there is memory for them."""
+    """Return the maximum size of a file, also unpacked; above `MAX_TABLE_BYTES` if there is enough free memory."""
     return max(MAX_TABLE_BYTES, min(_free_memory() // _MEMORY_PER_BYTE, _MOST_BYTES))
 
 
@@ -168,11 +170,12 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
 
 
 def build_table(file: Path, names: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int]) -> Table:
-    """A table from N rows of as many cells as there are names of columns; those without a name are dropped.
+    """Build a table from N rows with as many cells as there are column names; columns without a name are dropped.
 
-    `numbers` are those of the N rows as an editor shows them, and may be filled as the rows are read.
+    `numbers` are the N row numbers as an editor shows them, and may be filled while the rows are read.
 
     Raises:
+        DataError: there are more distinct cells than fit into memory.
         DataError: there are more different cells than fit into memory.
     """
     columns, most = [TextCollector() for _ in names], _free_memory() // _MEMORY_PER_TEXT
@@ -195,7 +198,7 @@ def _match_headerless(sample: str, headerless: Sequence[HeaderlessFormat]) -> He
 
 
 def _records(stream: Iterable[str], separator: str) -> Iterator[list[str]]:
-    # Not strict, a quote that is never closed silently swallows the rest of the file.
+    # If not strict, an unclosed quote silently swallows the rest of the file.
     return csv.reader(stream, delimiter=separator, strict=True)
 
 
@@ -204,11 +207,11 @@ def _count_lines(text: str) -> int:
 
 
 def _separator(sample: str) -> tuple[str, int]:
-    """The separator, and how many characters are before the header: see `_find_header`, and a line that names the
-    separator.
+    """Return the separator, and the position of the header: see `_find_header`, and a line that names the separator.
 
-    Where no line does, it is the one that divides most rows of the sample as it divides the header; of several, into
-    most cells. One that leaves something between a closing quote and itself is taken only where all do.
+    If no line names it, choose the one that gives most rows of the sample as many cells as the header; among equals,
+    the one that gives most cells. A separator that leaves text between a closing quote and itself is only chosen if all
+    do.
     """
     start = _find_header(sample)
     if (line := _SEPARATOR_LINE.match(sample, start)) and line[1] in sample[line.end() :].partition("\n")[0]:
@@ -222,10 +225,10 @@ def _separator(sample: str) -> tuple[str, int]:
         try:
             records.extend(islice(_records(io.StringIO(sample[start:], newline=""), separator), 100))
         except csv.Error:
-            # In the quotes of a cell, another separator can divide the rows alike too.
+            # Inside the quotes of a cell, another separator can also give all rows equally many cells.
             quotes_close = cut
         if cut:
-            records = records[:-1] or records  # the last may be cut
+            records = records[:-1] or records  # the last record may be incomplete
         width = len(records[0]) if records else 0
         if width < 2:
             return False, 0, 0
@@ -236,8 +239,10 @@ def _separator(sample: str) -> tuple[str, int]:
 
 
 def _find_header(sample: str) -> int:
-    """Where the first line begins that is not blank, no comment, which begins with '#', and no title, which is without
-    a separator above one with a separator; of a header that is a comment, behind its '#'.
+    """Return the start of the header in the sample.
+
+    That is the first line that is not blank, a comment (which begins with '#') or a title (a line without separators
+    above a line with some). If the header itself is a comment, its start is after the '#'.
     """
     first = None
     for line in islice(re.finditer(r"([ \t]*)([^\r\n]*)(?:\r\n|\r|\n|\Z)", sample), _MOST_ABOVE):
@@ -254,7 +259,7 @@ def _find_header(sample: str) -> int:
 
 
 def _note_above(file: Path, text: str) -> tuple[str, ...]:
-    """A note on what is above the header, besides the line that names the separator."""
+    """Return a note on the lines above the header, except the line that names the separator."""
     lines = [line.strip() for line in text.splitlines() if line.strip("# \t") and not _SEPARATOR_LINE.match(line)]
     return (f"{file.name}: skipped above the header: {shorten(map(repr, lines), 3)}.",) if lines else ()
 
@@ -267,8 +272,9 @@ def _pad_rows(
     separator: str,
     first: int,
 ) -> Iterator[list[str]]:
-    """The rows that are not blank, padded to the length of the header; their numbers, from `first`, are added to
-    `numbers`.
+    """Yield the rows that are not blank, padded to the header's length; append their numbers to `numbers`.
+
+    Numbers start at `first`.
     """
     width = len(header)
     for number, row in enumerate(records, start=first):

@@ -1,4 +1,4 @@
-"""A table as columns of texts, whatever its file."""
+"""A table as columns of text, independent of its file format."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from xrayfast.errors import DataError
 from xrayfast.files.csv_tables import unquote_cell
 
 MAX_COLUMNS = 10_000
-"""Most columns of a table: twice as many as a network has labels."""
+"""Maximum number of columns: twice as many as a network may have labels."""
 
 _ENTITY = re.compile(r"&(?:#\d+|#x[\da-f]+|[a-z]+\d*);", re.IGNORECASE)
-"""An HTML entity; `html.unescape` alone takes "Mass&notch" for one too."""
+"""An HTML entity with its semicolon; `html.unescape` alone would also decode the start of "Mass&notch"."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The N cells of each column of a file; `where` names the i-th row with its number.
+    """The N cells of each column of a file.
 
     Attributes:
-        file: the table's, or the folder of its parts.
+        file: the table's file, or the folder of its files.
         columns: by name.
-        where: in a text file the number is that which a spreadsheet shows.
-        companions: the names of files beside it whose rows follow its own.
-        notes: what was done to read it.
-        unread: why columns can't be read as texts, by name.
+        where: returns how a message refers to the i-th row; in a text file, with the number that a spreadsheet shows.
+        companions: names of files next to it whose rows were appended.
+        notes: on how it was read.
+        unread: why columns can't be read as text, by column name.
     """
 
     file: Path
@@ -45,12 +45,12 @@ class Table:
         return len(next(iter(self.columns.values())))
 
     def select(self, rows: Sequence[int]) -> Table:
-        """Some of the rows, in the order given."""
+        """Return some of the rows, in the given order."""
         columns = {name: cells.take(rows) for name, cells in self.columns.items()}
         return replace(self, columns=columns, where=lambda i: self.where(int(rows[i])))
 
     def append_companion(self, other: Table, note: str) -> Table:
-        """This table's rows and then those of one beside it with the same columns."""
+        """Return this table's rows followed by those of a table next to it with the same columns."""
         n = len(self)
         return replace(
             self,
@@ -63,9 +63,12 @@ class Table:
 
 @dataclass(frozen=True)
 class HeaderlessFormat:
-    """A published format of text files without a header: a pattern of the first line, stripped, and the columns' names.
+    """A published text format without a header.
 
-    `parse` makes the table from a file's path and its lines; see `delimited.build_table`.
+    Attributes:
+        first_line: pattern of the first line, stripped.
+        columns: the columns' names.
+        parse: makes the table from a file's path and its lines; see `delimited.build_table`.
     """
 
     first_line: re.Pattern[str]
@@ -74,14 +77,14 @@ class HeaderlessFormat:
 
 
 def clean_names(names: Iterable[str]) -> list[str]:
-    """The names of columns as they are compared."""
+    """Return column names stripped and unquoted."""
     return [unquote_cell(name.strip()) for name in names]
 
 
 def clean_text(text: str) -> str:
-    """A cell without the apostrophe of `files.quote_cell`, and with the characters that HTML entities stand for.
+    """Return a cell without the apostrophe of `files.csv_tables.quote_cell` and with HTML entities decoded.
 
-    An entity's semicolon, as in "Mass &amp; Edema", would part labels.
+    The semicolon of an entity, as in "Mass &amp; Edema", would separate labels.
     """
     if text[:1] != "'" and "&" not in text:
         return text
@@ -89,10 +92,10 @@ def clean_text(text: str) -> str:
 
 
 def require_columns(file: Path, header: Sequence[str]) -> None:
-    """Refuse a table by the names of its columns.
+    """Raise an error if the column names rule out a table of labels.
 
     Raises:
-        DataError: there are too many, one is there twice, or none has a name.
+        DataError: there are too many columns, or two of the same name.
     """
     if len(header) > MAX_COLUMNS:
         raise DataError(f"{file}: found {len(header):,} columns; expected at most {MAX_COLUMNS:,}. Leave some out.")
@@ -101,5 +104,5 @@ def require_columns(file: Path, header: Sequence[str]) -> None:
 
 
 def no_rows(file: Path) -> DataError:
-    """The error of a table without rows."""
+    """Return the error for a table without rows."""
     return DataError(f"{file}: found no rows; expected a header and a row for each image.")
