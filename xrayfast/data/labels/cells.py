@@ -1,4 +1,4 @@
-"""The text of label cells to a raw matrix, (N, L) float32: 1, 0, `UNCERTAIN` for -1, NaN for blank.
+"""Parsing of label cells into a raw matrix, (N, L) float32: 1, 0, `UNCERTAIN` for -1, NaN for blank.
 
 `policies.apply_policies` then turns uncertain and blank cells into targets.
 """
@@ -30,7 +30,7 @@ from xrayfast.data.text_column import TextColumn, distinct
 from xrayfast.errors import LONGEST_NAME, DataError, plural, shorten, truncate
 
 LIST = "[...]"
-"""Stands for the delimiter where cells are lists, as in "['effusion', 'mass']"."""
+"""Used as the delimiter if cells are lists, as in "['effusion', 'mass']"."""
 
 _LIST_ITEM = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^'",]*[^'",\s]))\s*(?:,|$)""")
 
@@ -39,7 +39,7 @@ _BRACKETS = ("[]", "()", "{}")
 _FLAGS = {"0": 0.0, "1": 1.0, "1,000": 1.0, "-1": UNCERTAIN, "-1,000": UNCERTAIN}
 
 _DECIMAL = re.compile(r"[-+]?\d+(,\d+)*")
-"""A whole number, or one with commas: decimal ones, or between thousands, or between numbers that are labels."""
+"""A whole number, or numbers with commas: decimal commas, thousands separators, or separators between labels."""
 
 _FLAG_WORDS = {
     **dict.fromkeys(("true", "t", "yes", "y", "si", "positive", "pos", "present"), 1.0),
@@ -56,25 +56,27 @@ _DELIMITERS = tuple(
         *("(?:[<>](?!=?\\s*\\d)|[\u00bb\u2022\u00b7\u3001\u3002\uff0c\uff1b\u060c\u061b])+", "-", "_", " +"),
     )
 )
-"""What may separate labels in a cell, besides '|'."""
+"""Patterns of what may separate labels in a cell, besides '|'."""
 
 _CODED = re.compile(r"\d+\s*[:=-]\s*[^\W\d]")
-"""How a label begins whose number is given too, as in "0: normal"."""
+"""The beginning of a label that includes its class number, as in "0: normal"."""
 
 _LISTS, _IN_NAMES = _DELIMITERS[:2], _DELIMITERS[-3:]
-"""Of these, what joint labels are seen by whatever they hold, and what many a label holds that is not joint."""
+"""The delimiters that always mean several labels, and those that many a single label has in its name."""
 
 
 # One column of label names
 
 
 def resolve_delimiter(cells: Iterable[str], chosen: str) -> str:
-    """What separates the labels of a cell, where `chosen` is "auto".
+    """Return what separates the labels in a cell: `chosen`, or if that is "auto", the first of these that fits.
 
-    It is '|' where that occurs; `LIST` where most cells are lists; ';' where that occurs; ',' where labels recur in
-    other cells, so that there are no more distinct labels than cells, and numbers are cells of their own too; '|'
-    otherwise. Where both ';' and ',' occur,
-    it is the one that divides more cells into labels that all recur.
+    - '|' if a cell has it.
+    - `LIST` if most distinct cells are lists.
+    - '|' if all cells are numbers and some number between commas is not a cell of its own.
+    - ';' if a cell has it, unless ',' fits too and divides more cells into labels that all recur in other cells.
+    - ',' if a cell has it and labels recur, so that there are no more distinct labels than distinct cells.
+    - '|' otherwise.
     """
     if chosen != "auto":
         return chosen
@@ -94,16 +96,16 @@ def resolve_delimiter(cells: Iterable[str], chosen: str) -> str:
 
 
 def _count_recurring(cells: Iterable[str], delim: str) -> int:
-    """How many cells a delimiter divides into labels that are all in other cells too."""
+    """Return how many cells a delimiter divides into labels that are all in other cells too."""
     divided = [{part.strip() for part in cell.split(delim)} for cell in cells]
     counts = Counter(part for parts in divided for part in parts)
     return sum(len(parts) > 1 and all(counts[part] > 1 for part in parts) for parts in divided)
 
 
 def note_delimiters(labels: Iterable[str], delim: str, what: str = "label") -> list[str]:
-    """A note for each delimiter that labels hold, as `delim` is what separated them; see `find_joint_labels`.
+    """Return a note for each delimiter, other than `delim`, that seems to separate labels: see `find_joint_labels`.
 
-    `what` holds the labels: "label", of cells, "class folder" or "column".
+    `what` is what the names are of: "label" (in cells), "class folder" or "column".
     """
     advice = {"class folder": "A folder of two labels is called A+B.", "column": "A column holds one label."}
     return [
@@ -116,10 +118,10 @@ def note_delimiters(labels: Iterable[str], delim: str, what: str = "label") -> l
 
 
 def find_joint_labels(labels: Iterable[str]) -> dict[str, list[str]]:
-    """The labels that seem to be several, by what separates those.
+    """Return the labels that seem to be several labels in one, keyed by the delimiter that separates these.
 
-    These are all with ';' or ','; with '-', '_' or a space those of which each piece is a label too; with others those
-    of which one piece is a label, or each piece is in another joint one too.
+    With ';' or ',', every label does. With '-', '_' or a space, each piece must be a label too. With another delimiter,
+    one piece must be a label, or each piece must also be in another label with that delimiter.
     """
     names = [name for name in labels if not (is_number(name) or _CODED.match(name))]
     known = {normalize_label(name) for name in names}
@@ -152,17 +154,18 @@ def _in_shell(sign: str) -> str:
 def parse_label_cells(
     cells: Sequence[str], delim: str, where: Where, blank_allowed: bool = False, known: Collection[str] = ()
 ) -> tuple[list[str], Targets]:
-    """The labels in each of N cells of a column of label names.
+    """Parse the N cells of a column of label names.
 
-    `delim` is what `resolve_delimiter` gives; cells that are lists are read as such whatever it is, and those that are
-    one of the `known` labels are not divided. A missing cell (see `names.is_missing`) is a row of blanks, where that is
-    allowed.
+    `delim` is the result of `resolve_delimiter`. Cells that are lists are always read as lists, and cells that are one
+    of the `known` labels are not divided. With `blank_allowed`, a missing cell (see `words.is_missing`) becomes a row
+    of blanks.
 
     Returns:
         The labels, sorted; (N, L) raw matrix of 1, 0 and, in blank rows, NaN.
 
     Raises:
-        DataError: a missing cell, an empty label or one with '|'; the message begins with `where(i)`.
+        DataError: a missing cell that is not allowed, an empty label or one with '|'; the message begins with
+            `where(i)`.
     """
     column, sets = TextColumn.of(cells), list[LabelSet]()
     texts, codes = column.texts, column.codes
@@ -193,7 +196,7 @@ def parse_label_cells(
 
 
 def _parse_cell(cell: str, delim: str, known: Collection[str]) -> LabelSet:
-    """The labels of a cell; none where it is missing."""
+    """Return the labels of a cell; none if it is missing."""
     if is_missing(cell, known):
         return ()
     if cell.strip() in known:
@@ -212,15 +215,17 @@ def _parse_cell(cell: str, delim: str, known: Collection[str]) -> LabelSet:
 def mark_uncertain(
     names: Sequence[str], raw: Targets, known: Collection[str] = ()
 ) -> tuple[list[str], Targets, dict[str, int]]:
-    """Make 1 of labels such as "pneumonia?" `UNCERTAIN` for the label that they name, where another row has it.
+    """Merge uncertain labels such as "pneumonia?" into the label that they name, if that is among the labels.
+
+    Their 1 becomes `UNCERTAIN` in the column of the label, unless the row has 1 there too.
 
     Args:
         names: the L labels.
         raw: (N, L) raw matrix.
-        known: labels that are labels as they are.
+        known: labels that are kept as they are.
 
     Returns:
-        The labels without those, their raw matrix, and how many rows had which of those.
+        The remaining labels, their raw matrix, and the number of rows per merged label.
     """
     names, raw = list(names), raw.copy()
     certain = {normalize_label(name): name for name in names if name in known or not uncertain_label(name)}
@@ -240,7 +245,10 @@ def mark_uncertain(
 def note_missing(
     columns: Mapping[str, Sequence[str]], known: Collection[str] = (), *, are_flags: bool = False
 ) -> list[str]:
-    """A note on words such as "nan" that are read as blank cells, by column; flags if `parse_flags` reads them."""
+    """Return a note on words such as "nan" in columns, which are read as blank cells.
+
+    With `are_flags`, for columns that `parse_flags` reads, words for uncertain cells do not count.
+    """
     listed = list[str]()
     for name, cells in columns.items():
         column = TextColumn.of(cells)
@@ -258,7 +266,7 @@ def note_missing(
 
 
 def is_list(cell: str) -> bool:
-    """Whether a cell is a list in brackets, of quoted texts unless these are square; or has one of the two alone."""
+    """Whether a cell is a list: it is in square brackets, in other brackets and quotes, or one bracket is missing."""
     text = cell.strip()
     if re.fullmatch(r"[\[{][^\]}]+|[^\[{]+[\]}]", text):
         return True
@@ -266,10 +274,10 @@ def is_list(cell: str) -> bool:
 
 
 def parse_label_list(text: str) -> LabelSet:
-    """The distinct labels of a list in a text, in its order; empty ones are left out.
+    """Return the distinct labels of a list in text form, in the list's order, without empty ones.
 
     Raises:
-        DataError: it is no list of texts, it holds several numbers, or see `clean_label`.
+        DataError: the text is no list of names, has several numbers, or has a label that `clean_label` refuses.
 
     >>> parse_label_list("['pleural effusion', ' mass', '']")
     ('pleural effusion', 'mass')
@@ -286,7 +294,7 @@ def parse_label_list(text: str) -> LabelSet:
 
 
 def _describe_mapping(inner: str) -> str:
-    """What to do with cells such as {"Mass": 1}, of which this is what is inside the brackets; "" for others."""
+    """Return advice on cells such as {"Mass": 1}, given the text inside the brackets; "" for other cells."""
     if not re.search(r"""['"]\s*:""", inner):
         return ""
     return (
@@ -297,21 +305,25 @@ def _describe_mapping(inner: str) -> str:
 
 # A column per label
 
-_HIGH_SCORE, _MANY_SCORES = 50, 6  # what scores in per cent reach, and different ones of them
+_HIGH_SCORE, _MANY_SCORES = 50, 6  # the least maximum of scores in percent; the least number of distinct scores
 
 SOFT_LABELS = (
     "Labels are hard, 1 or 0: make them from soft ones by a threshold, such as 1 where a cell is at least 0.5 (50 of "
     "100), in a column of their own."
 )
-"""What to do with fractions."""
+"""Advice on labels that are fractions."""
 
 
 def are_fractions(cells: Sequence[str], known: Collection[str] = ()) -> bool:
     """Whether the cells that are not missing are scores, and none is a known label.
 
-    Scores are logits, which are many numbers with decimals and some negative, or numbers from 0 to 1, one between them,
-    or from 0 to 100, in per cent, or of 50 and more where these are 0
-    and 100, one is no whole number, or they are too many and too far apart for numbers of classes.
+    Distinct numbers are scores if they are
+
+    - logits: 6 or more, with decimals, some of them negative;
+    - from 0 to 100, at least one of them written with "%";
+    - from 0 to 1, at least one of them between 0 and 1;
+    - from 0 to 100 with a maximum of 50 or more, and either 0 and 100 alone, at least one of them with decimals, or 6
+      or more that are too far apart to be class numbers.
     """
     values = list[float]()
     for cell in distinct(cells):
@@ -339,13 +351,13 @@ _GRADE = re.compile(r"\d|10|i{1,3}|iv|v|\+{2,4}|trace|minimal|mild|moderate|mark
 
 
 def are_grades(cells: Iterable[str]) -> bool:
-    """Whether the cells that are not missing, nor -1, are grades or codes: a few numbers or words, not only 1 and 0."""
+    """Whether the cells, apart from missing ones and -1, are grades: small numbers or words, and not only 1 and 0."""
     values = {normalize_label(cell) for cell in distinct(cells) if not is_missing(cell)} - {"-1"}
     return len(values) > 1 and not values <= {"0", "1"} and all(map(_GRADE.fullmatch, values))
 
 
 def describe_grades(column: str) -> str:
-    """What to do with a column of grades."""
+    """Return advice on a column of grades."""
     quoted = shlex.quote(column)
     return (
         f"make it a column of 1 and 0 by a threshold, such as 1 from 2 on, or --label-col {quoted} alone makes a class "
@@ -354,9 +366,9 @@ def describe_grades(column: str) -> str:
 
 
 def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
-    """The (N, L) raw matrix of columns of 1, 0, -1 (uncertain) and missing cells: N texts by label.
+    """Return the (N, L) raw matrix of columns, N texts per label, of 1, 0, -1 (uncertain) and missing cells.
 
-    Words such as True and no are 1 and 0; numbers may have zeros behind a point or comma, and exponents.
+    Words such as True and no are read as 1 and 0; numbers may have zeros after a point or comma, and exponents.
 
     Raises:
         DataError: a cell holds something else; the message begins with `where(i)`.
@@ -382,7 +394,7 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
 
 
 def parse_flag(cell: str) -> float | None:
-    """The value of a cell, NaN where it is missing; None where it is none of those."""
+    """Return the value of a cell: 1, 0, `UNCERTAIN`, NaN if it is missing, or None if it is anything else."""
     text = normalize_label(cell)
     if (value := _FLAGS.get(text, _FLAG_WORDS.get(text))) is not None:
         return value
@@ -390,7 +402,7 @@ def parse_flag(cell: str) -> float | None:
 
 
 def are_flags(cells: Iterable[str]) -> bool:
-    """Whether all cells that are not missing are 1, 0 or -1, in numbers, and there is one."""
+    """Whether all cells that are not missing are the numbers 1, 0 or -1, and there is at least one such cell."""
     filled = [cell for cell in distinct(cells) if not is_missing(cell)]
     return bool(filled) and all(normalize_label(cell) in _FLAGS for cell in filled)
 
@@ -398,10 +410,9 @@ def are_flags(cells: Iterable[str]) -> bool:
 def looks_like_flags(
     cells: Sequence[str], share: float = 1.0, *, words: bool = False, known: Collection[str] = ()
 ) -> bool:
-    """Whether at least one cell is 1 or -1, and this share of those that are not missing is 1, 0 or -1.
+    """Whether at least one cell is 1 or -1, and at least `share` of the cells that are not missing are 1, 0 or -1.
 
-    With `words`, True and False, yes and no count too. Numbers may have a decimal comma where all cells are numbers.
-    `known` are labels, and so not missing.
+    With `words`, words such as True, False, yes and no count too. `known` labels never count as missing.
     """
     column, values = TextColumn.of(cells), set[float | None]()
     flags = filled = 0
@@ -413,7 +424,7 @@ def looks_like_flags(
         values.add(value)
         filled += count
         flags += 0 if value is None else count
-        if filled - flags > (1 - share) * len(column) + 1:  # of identifiers there may be millions
+        if filled - flags > (1 - share) * len(column) + 1:  # stops early in a column of millions of identifiers
             return False
     return bool(flags >= share * filled) and not values.isdisjoint((1, UNCERTAIN))
 

@@ -13,12 +13,12 @@ from xrayfast.errors import ConfigError, DataError, did_you_mean
 
 
 def parse_implications(rules: Iterable[str], labels: Iterable[str] = ()) -> dict[str, frozenset[str]]:
-    """The labels that each label implies, directly and through others, by rules such as "covid-19=pneumonia+opacity".
+    """Return the labels that each label implies, directly or indirectly, by rules such as "covid-19=pneumonia+opacity".
 
-    Names that spell one of `labels`, or a name of an earlier rule, are that label.
+    A name that is a spelling of one of `labels`, or of a name in an earlier rule, means that label.
 
     Raises:
-        ConfigError: a rule has no '=' or an empty side, or rules form a cycle, which is named.
+        ConfigError: a rule has no '=' or an empty side, or rules form a cycle, which the message names.
 
     >>> sorted(parse_implications(["a=b", "b=c"])["a"])
     ['b', 'c']
@@ -46,7 +46,7 @@ def parse_implications(rules: Iterable[str], labels: Iterable[str] = ()) -> dict
 def _add_implied(
     label: str, direct: Mapping[str, Sequence[str]], trail: tuple[str, ...], closure: dict[str, frozenset[str]]
 ) -> None:
-    """Add all that a label implies to the closure; the labels on the way to it, `trail`, find cycles."""
+    """Add all labels that `label` implies to the closure; `trail` has the labels on the way to it, to find cycles."""
     found: set[str] = set()
     for right in direct.get(label, ()):
         if right in trail:
@@ -79,10 +79,10 @@ def apply_implications(
 ) -> tuple[list[str], Targets]:
     """Set implied labels to 1 in (N, L) targets wherever a label that implies them is 1.
 
-    A label that only the rules name becomes a new column, merged from those that imply it: see `merge_labels`.
+    A label that only the rules name becomes a new column, merged from the labels that imply it: see `merge_labels`.
 
     Returns:
-        The labels, new ones last; their targets.
+        The labels, new ones last, and their targets.
     """
     names, targets = list(labels), matrix.copy()
     for right in sort_labels(right for rights in closure.values() for right in rights):

@@ -1,4 +1,4 @@
-"""A user's file of synonyms, so that data sets with different names for one label fit together."""
+"""Label maps: a user's file of synonyms, for data sets that name the same label differently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from xrayfast.files.regular_files import MAX_SMALL_BYTES, read_text
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The name of a file, for messages, and the labels by their synonyms, as written."""
+    """A label map.
+
+    Attributes:
+        name: of the file, for messages.
+        synonyms: the label of each synonym, both as written.
+    """
 
     name: str
     synonyms: Mapping[str, str]
@@ -26,10 +31,10 @@ class LabelMap:
         return names | {normalize_label(synonym): label for synonym, label in self.synonyms.items()}
 
     def require_direction(self, known: Collection[str]) -> None:
-        """Refuse a map of synonyms to labels that a run does not have, of which the synonym is one of its labels.
+        """Refuse a map that renames one of the `known` labels of a run to a name that is not among them.
 
         Raises:
-            ConfigFileError: there is one; the message turns it round.
+            ConfigFileError: the map does so; the message shows the line the right way round.
         """
         for synonym, label in self.synonyms.items():
             if find_spelling(synonym, known) and not find_spelling(label, known):
@@ -39,11 +44,11 @@ class LabelMap:
                 )
 
     def rename(self, labels: Sequence[str]) -> list[str]:
-        """The labels by their names in the map, in any spelling; labels that it lacks keep theirs."""
+        """Return the labels renamed by the map, whatever their spelling; labels that it lacks keep their name."""
         return [self._names.get(normalize_label(label), label) for label in labels]
 
     def notes(self, labels: Sequence[str]) -> list[str]:
-        """Which labels of a data set the map renames and which it lacks, and which of its synonyms the data lacks."""
+        """Return notes on the labels that the map renames, the labels that it lacks, and its synonyms without use."""
         renamed = dict(zip(labels, self.rename(labels), strict=True))
         changes = [f"'{label}' is '{name}'" for label, name in renamed.items() if label != name]
         present = {normalize_label(label) for label in labels}
@@ -58,7 +63,7 @@ class LabelMap:
 
 
 def names_in_map(path: Path | None) -> set[str]:
-    """All names of a label map, which are labels whatever they look like; none where there is no map.
+    """Return all names in a label map, which are labels whatever they look like; none if there is no map.
 
     Raises:
         ConfigFileError: see `read_label_map`.
@@ -70,7 +75,8 @@ def names_in_map(path: Path | None) -> set[str]:
 def read_label_map(path: Path) -> LabelMap:
     """Read a file with one line per label, such as "Cardiomegaly = Enlarged heart, Enlarged cardiac silhouette".
 
-    Blank lines are skipped, and what follows a '#' that begins a line, or that a space is before and no digit behind.
+    Blank lines and comments are skipped. A comment starts with '#' at the beginning of a line, or with '#' after a
+    space and not before a digit.
 
     Raises:
         ConfigFileError: the file can't be read, a line has another form, or a name means two labels; the message names

@@ -1,4 +1,4 @@
-"""Names of labels: what is allowed, which are equal, and their order."""
+"""Label names: which are allowed, which are equal, and their order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
 def clean_label(text: str) -> str:
-    """The label without surrounding spaces.
+    """Return the label without surrounding spaces.
 
     Raises:
         DataError: it is empty, longer than `LONGEST_NAME`, or contains '|', which joins labels in the tables of a run.
@@ -46,17 +46,18 @@ def clean_label(text: str) -> str:
 
 
 def drop_invisible(text: str) -> str:
-    """The text without surrounding spaces and characters that can't be seen, such as soft hyphens."""
+    """Return the text without surrounding spaces and invisible characters, such as soft hyphens."""
     return _INVISIBLE.sub("", text).strip()
 
 
 def normalize_label(name: str) -> str:
-    """The key by which two spellings of a label are equal, wherever labels are read or compared.
+    """Return the key of a label; all of its spellings have the same key, wherever labels are read or compared.
 
-    It has no case, wrong encoding, Unicode form, invisible characters, surrounding quotes or brackets, and no last full
-    stop; no spaces, underscores and hyphens, except a hyphen that is not between letters or digits ("covid-", "-1") and
-    one between two digits ("1-2" is not "12"); and in names no zeros before numbers or as all their decimals. A number
-    is compared by value, with a point or comma, unless its commas may part thousands.
+    The key does not depend on case, wrong encoding, Unicode form, invisible characters, surrounding quotes or brackets,
+    and punctuation at the end. It has no spaces, underscores and hyphens, except a hyphen that is not between letters
+    or digits ("covid-", "-1") and one between two digits ("1-2" is not "12"). Numbers within a name lose leading zeros
+    and decimals that are all zero. A name that is a number is compared by value, with a decimal point or comma, unless
+    its commas may separate thousands.
 
     >>> normalize_label("Pleural_Thickening") == normalize_label("['pleural-thickening']")
     True
@@ -80,7 +81,7 @@ def normalize_label(name: str) -> str:
 
 
 def repair_encoding(text: str) -> str:
-    r"""The text that was written in UTF-8, where it was read in another encoding: once or twice.
+    r"""Return the original text if it was written in UTF-8 and read in another encoding, once or twice.
 
     >>> repair_encoding("Neumon\xc3\xada"), repair_encoding("p\xe9n\xe9tration")
     ('Neumon\xeda', 'p\xe9n\xe9tration')
@@ -94,18 +95,18 @@ def repair_encoding(text: str) -> str:
 
 
 def is_number(name: str) -> bool:
-    """Whether a label is a number, which is compared by value."""
+    """Whether a label is a number; numbers are compared by value."""
     return bool(_NUMBER.fullmatch(name.strip()))
 
 
 def may_be_thousands(name: str) -> bool:
-    """Whether a number may have commas between thousands, or be a decimal: "1,000" is 1000 or 1."""
+    """Whether the commas of a number may separate thousands or be a decimal comma: "1,000" is 1000 or 1."""
     return bool(_THOUSANDS.fullmatch(name.strip()))
 
 
 def plain_spelling(name: str) -> str:
-    r"""The name without wrong encoding, quotes or brackets around it and what can't be seen, in composed characters and
-    plain spaces.
+    r"""Return the name in NFKC, with its encoding repaired, without surrounding quotes or brackets and invisible
+    characters.
 
     >>> plain_spelling("'pleural\xa0effusion'")
     'pleural effusion'
@@ -114,14 +115,14 @@ def plain_spelling(name: str) -> str:
 
 
 def _unwrap(text: str) -> str:
-    """The text without a pair of quotes or brackets around all of it."""
+    """Return the text without a pair of quotes or brackets around all of it."""
     if text[:1] + text[-1:] in _PAIRS and len(text) > 2 and not {text[0], text[-1]} & set(text[1:-1]):
         return text[1:-1].strip()
     return text
 
 
 def find_spelling(name: str, known: Iterable[str]) -> str | None:
-    """The known label that a name spells; None where there is none, or more than one."""
+    """Return the known label of which a name is a spelling; None if there is none, or more than one."""
     listed = list(known)
     if name in listed:
         return name
@@ -136,7 +137,7 @@ def is_no_finding(label: str) -> bool:
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
-    """Distinct labels by name, ignoring case, numbers by value: the order of labels everywhere.
+    """Return the distinct labels sorted by name, ignoring case, numbers by value: the order of labels everywhere.
 
     >>> sort_labels(["grade 10", "Grade 2", "normal"])
     ['Grade 2', 'grade 10', 'normal']
@@ -146,12 +147,12 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
 
 def _natural(label: str) -> tuple[list[tuple[int, int, str]], str]:
     pieces = filter(None, re.split(r"([0-9]+)", label.casefold()))
-    numbers = [(piece, piece.lstrip("0")) for piece in pieces]  # Python makes no int of more than 4,300 digits
+    numbers = [(piece, piece.lstrip("0")) for piece in pieces]  # not int(piece): at most 4,300 digits
     return [(0, len(n), n) if piece.isdecimal() else (1, 0, piece) for piece, n in numbers], label
 
 
 def parse_delimited(text: str, delim: str) -> LabelSet:
-    """The distinct labels of a delimited text, in its order.
+    """Return the distinct labels of a delimited text, in its order.
 
     Raises:
         DataError: see `clean_label`.
@@ -160,7 +161,7 @@ def parse_delimited(text: str, delim: str) -> LabelSet:
 
 
 def parse_folder_name(name: str) -> LabelSet:
-    """The labels that a class folder's name joins with '+'.
+    """Return the labels in the name of a class folder, which joins them with '+'.
 
     Raises:
         DataError: one of them is empty or contains '|'.

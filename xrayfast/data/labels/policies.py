@@ -22,17 +22,17 @@ _CELLS: dict[Option, str] = {"uncertain": "uncertain cells (-1)", "blank": "blan
 
 @dataclass(frozen=True)
 class Policy:
-    """The targets of one kind of cell, by label and for all others; NaN where they are ignored."""
+    """The targets for one kind of cell: per label, and a default for other labels; NaN if the cells are ignored."""
 
     option: Option
     default: float
     by_label: Mapping[str, float]
     is_explicit: bool
-    """Whether the user gave any of it."""
+    """Whether the user set any of these targets."""
 
 
 def parse_policy(option: Option, items: Iterable[str], default: str = "ignore") -> Policy:
-    """Read texts such as "zeros", "smooth:0.6" or "Edema=ones,Mass=ignore"; `default` is the policy on other labels.
+    """Parse texts such as "zeros", "smooth:0.6" or "Edema=ones,Mass=ignore"; `default` is the policy on other labels.
 
     Raises:
         ConfigError: an unknown policy, a value out of bounds, or two policies for one label.
@@ -72,7 +72,7 @@ def _value(option: Option, text: str) -> float:
 
 
 def fill_no_finding_rows(raw: Targets, labels: Sequence[str]) -> tuple[Targets, list[str]]:
-    """The (N, L) raw matrix with 0 in blank cells of rows where 'No Finding' is 1, whatever the policy; and notes."""
+    """Set blank cells to 0 in rows where 'No Finding' is 1, whatever the policy; return the raw matrix and notes."""
     columns = [j for j, label in enumerate(labels) if is_no_finding(label)]
     cleared = np.isnan(raw) & (raw[:, columns] == 1).any(1, keepdims=True)
     if not cleared.any():
@@ -85,9 +85,9 @@ def fill_no_finding_rows(raw: Targets, labels: Sequence[str]) -> tuple[Targets, 
 def apply_policies(
     raw: Targets, labels: Sequence[str], policies: Sequence[Policy], mapped: Sequence[str] = ()
 ) -> tuple[Targets, list[str]]:
-    """Turn an (N, L) raw matrix into targets, by one policy for each kind of cell.
+    """Turn an (N, L) raw matrix into targets, with one policy per kind of cell.
 
-    `mapped` are the L labels as a label map names them; policies may use either name.
+    `mapped` has the names that a label map gives the L labels; policies may use either name.
 
     Returns:
         (N, L) targets; notes on how many cells became what.
@@ -109,7 +109,7 @@ def apply_policies(
 def _note_no_negatives(
     policy: Policy, raw: Targets, cells: npt.NDArray[np.bool_], values: npt.NDArray[np.float32], labels: Sequence[str]
 ) -> list[str]:
-    """A note on labels of 1 and (N, L) cells of a policy without a 0, in which those cells may be the negatives."""
+    """Return a note on labels with 1 but without 0, where the `cells` (N, L) of the policy may be the negatives."""
     alike = (raw == 1).any(0) & cells.any(0) & ~(raw == 0).any(0) & (values != 0)
     if not alike.any():
         return []
@@ -134,7 +134,7 @@ def _targets_by_column(policy: Policy, labels: Sequence[str], mapped: Sequence[s
 def _describe(
     policy: Policy, counts: npt.NDArray[np.int64], values: npt.NDArray[np.float32], labels: Sequence[str]
 ) -> list[str]:
-    """A note on how many cells became what, by label."""
+    """Return a note on how many cells became what, per label."""
     cells = _CELLS[policy.option]
     if not counts.any():
         return [f"There are no {cells}."] if policy.is_explicit else []

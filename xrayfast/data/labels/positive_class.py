@@ -1,4 +1,4 @@
-"""Which of two classes is the positive one."""
+"""Choice of the positive class of a single-label task with two classes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from xrayfast.errors import ConfigError, did_you_mean
 
 
 def positive_class(task: Task, labels: Sequence[str], chosen: str | None = None) -> str | None:
-    """The positive class of a single-label task with two classes; None for other tasks.
+    """Return the positive class of a single-label task with two classes; None for other tasks.
 
-    It is the chosen one; else the one that does not say that there is nothing ("normal", "no finding", "0", "no mass"
-    beside "mass"); else the last by name.
+    It is the chosen class; else the only class that is not a negative ("normal", "no finding", "0", or "no mass" beside
+    "mass"); else the last by name.
 
     Raises:
-        ConfigError: the chosen one is none of the labels.
+        ConfigError: the chosen class is not one of the labels.
 
     >>> positive_class("single", ["covid", "normal"]), positive_class("single", ["bacteria", "virus"])
     ('covid', 'virus')
@@ -36,7 +36,7 @@ def positive_class(task: Task, labels: Sequence[str], chosen: str | None = None)
 
 
 def describe_positive_class(labels: Sequence[str], positive: str, chosen: str | None) -> str:
-    """A note on which class is the positive one, and how to change that."""
+    """Return a note on which class is the positive one, and on how to change that."""
     if chosen is not None:
         return f"The positive class is {positive}, as chosen."
     [other] = (label for label in labels if label != positive)
@@ -47,6 +47,6 @@ def describe_positive_class(labels: Sequence[str], positive: str, chosen: str | 
 
 
 def _is_negative(label: str, labels: Sequence[str]) -> bool:
-    """Whether a class says that there is nothing, or nothing of the other class."""
+    """Whether the name of a class says that there is nothing, or that the other class is absent."""
     others = [normalize_label(other) for other in labels if other != label]
     return is_normal(label) or parse_flag(label) == 0 or any(denies(normalize_label(label), key) for key in others)

@@ -1,4 +1,4 @@
-"""From raw labels to sorted labels, their targets and the task."""
+"""`resolve_labels`, which turns raw labels into sorted labels, their targets and the task."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ from xrayfast.errors import ConfigError, DataError, did_you_mean, plural, shorte
 
 @dataclass(frozen=True)
 class ResolvedLabels:
-    """L labels to train on, sorted, their (N, L) targets, the task, and what was inferred, in sentences."""
+    """The labels to train on.
+
+    Attributes:
+        names: the L labels, sorted.
+        targets: (N, L) targets.
+        task: as in the config, or inferred.
+        notes: sentences on what was inferred.
+    """
 
     names: list[str]
     targets: Targets
@@ -40,12 +47,13 @@ def resolve_labels(
 ) -> ResolvedLabels:
     """Apply the policies on cells, the label map and implications, join spellings, and infer the task.
 
-    Labels that no image has are left out; with `keep_absent` only those that no image is known to lack either.
-    `known` labels keep their spelling.
+    Labels without a single 1 are left out; with `keep_absent`, only labels without a single 1 or 0 are. `known` labels
+    keep their spelling.
 
     Raises:
-        DataError: labels that do not fit the task.
-        ConfigError: a policy, a label map or an implication that can't be used.
+        DataError: the labels do not fit the task, columns for one label contradict each other, or no image has the
+            label of an implication.
+        ConfigError: a policy, a label map or an implication can't be used.
     """
     if raw.flags and not config.exact_labels:
         raw = replace(raw, matrix=_agree(raw, where, known, is_replayed=bool(known) and not keep_absent))
@@ -92,10 +100,10 @@ def resolve_labels(
 
 
 def _agree(raw: RawLabels, where: Where, known: Collection[str], is_replayed: bool) -> Targets:
-    """The raw matrix, in which columns that are spellings of one label have the same cells, blank ones being filled.
+    """Return the raw matrix, with blank cells filled from other columns that are spellings of the same label.
 
     Raises:
-        DataError: they contradict each other, in data of which no run was made yet.
+        DataError: such columns contradict each other, unless `is_replayed`: a run was already made with this data.
     """
     groups: dict[tuple[str | None, str], list[int]] = {}
     for j, (name, key) in enumerate(zip(raw.names, spelling_keys(raw.names), strict=True)):
@@ -122,7 +130,7 @@ def _agree(raw: RawLabels, where: Where, known: Collection[str], is_replayed: bo
 
 
 def _note_differing(raw: RawLabels, mapped: Sequence[str]) -> list[str]:
-    """A note on images with 1 and 0 in columns that a label map joins."""
+    """Return notes on images with both 1 and 0 in columns that a label map joins."""
     notes = []
     for label in dict.fromkeys(mapped):
         cells = raw.matrix[:, [name == label for name in mapped]]
@@ -133,7 +141,7 @@ def _note_differing(raw: RawLabels, mapped: Sequence[str]) -> list[str]:
 
 
 def _note_contradictions(labels: Sequence[str], matrix: Targets, where: Where) -> list[str]:
-    """Notes on images that have a label and another that denies it, as "normal" and "no mass" do."""
+    """Return notes on images that have a label and also one that denies it, such as "normal" or "no mass"."""
     keys, notes = list(map(normalize_label, labels)), []
     for j, label in enumerate(labels):
         denied = [denies(keys[j], key) for key in keys]
@@ -172,7 +180,7 @@ def _resolve_task(
 
 
 def _drop_no_finding(labels: list[str], matrix: Targets) -> tuple[list[str], Targets, list[str]]:
-    """Drop 'No Finding', which means in a multi-label table that no label applies."""
+    """Drop 'No Finding', which in a multi-label table means that no label applies."""
     none = np.array([is_no_finding(label) for label in labels], np.bool_)
     if not none.any():
         return labels, matrix, []

@@ -1,4 +1,4 @@
-"""Spellings of one label under one name, and notes on labels that may be errors."""
+"""Joining of the spellings of one label, and notes on labels that may be errors."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from xrayfast.data.labels.names import (
 from xrayfast.data.labels.words import copied_label, is_normal, is_undecided, plain_label, uncertain_label
 from xrayfast.errors import shorten
 
-_LEAST_COMPARED, _LONGEST_COMPARED = 5, 60  # letters of labels that may be typing errors
-_MOST_COMPARED = 500  # labels, each with each
+_LEAST_COMPARED, _LONGEST_COMPARED = 5, 60  # letters of labels that are checked for typing errors
+_MOST_COMPARED = 500  # labels, all pairs of which are compared
 
-_LEAST_MIXED = 2  # labels that are numbers, and that are none, where both are noted
+_LEAST_MIXED = 2  # fewest labels that are numbers, and fewest that are not, for a note on both
 
-_LEAST_JOINED = 3  # letters of labels that may be joined to one word
+_LEAST_JOINED = 3  # letters of labels that may form one word together
 
 _ONE_HOT = re.compile(r"[01]([ ;,/]?[01])+")
 
-_LONGEST_SHORT = 4  # consonants that stand for a word
+_LONGEST_SHORT = 4  # letters of an abbreviation of a word such as "ptx"
 
 _ENDING = re.compile(r"(?<=[^\W\d_]{4})(ies|es|s|y|is|ic|ar|a|um|us|ae|e|ion|ation|ated|ate|ive|ed|al|ing|ous)$")
-"""Of a word: what its plural, adjective and the like differ in."""
+"""Endings in which a word differs from its plural, adjective and other forms."""
 
 _SYNONYMS = (
     {"tb", "tbc", "ptb", "tuberculosis", "kochs"},
@@ -46,17 +46,17 @@ _SYNONYMS = (
     {"pneumothorax", "ptx", "collapsedlung"},
     {"effusion", "pleuralfluid", "hydrothorax"},
 )
-"""Names of one label, as `normalize_label` makes them, that no rule on letters tells."""
+"""Groups of synonyms, as keys of `normalize_label`, that no rule on spelling finds."""
 
 _NUMERALS = {
     **dict(zip(("zero", "one", "two", "three", "four", "five"), "012345", strict=True)),
     **dict(zip(("i", "ii", "iii", "iv", "v", "vi"), "123456", strict=True)),
 }
 _NUMERAL = re.compile(rf"(?<![^\W_])({'|'.join(_NUMERALS)})(?=[abc]?(?![^\W_]))")
-"""A word of a label that is a number, in Roman numerals too, as in "stage IIa"."""
+"""A number in a label, as a word or a Roman numeral, as in "stage IIa"."""
 
 _LOOKS_LIKE = str.maketrans("015", "ols")
-"""Digits that are typed for letters."""
+"""Digits that are typed instead of letters."""
 
 _DATE = re.compile(
     r"\d{1,2}[-./ ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*([-./ ]\d{2,4})?|"
@@ -67,7 +67,10 @@ _DATE = re.compile(
 
 
 def spelling_keys(names: Sequence[str]) -> list[str]:
-    """The keys by which names are spellings of one label: see `normalize_label`; a copy has that of its label.
+    """Return the key of each name; names with the same key are spellings of one label.
+
+    A key is that of `normalize_label`. If `plain_label` finds a name's label among the names, as for a copy, the name
+    gets the key of that label.
 
     >>> spelling_keys(["normal", "Normal - Copy", "mass (1)"])
     ['normal', 'normal', 'mass(1)']
@@ -80,15 +83,14 @@ def spelling_keys(names: Sequence[str]) -> list[str]:
 def join_spellings(
     names: Sequence[str], images: npt.NDArray[np.bool_], known: Collection[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """Give all spellings of a label one name: the most frequent that is plain, the first of those equally frequent.
+    """Give all spellings of a label one name: the most frequent plain spelling; of equally frequent ones, the first.
 
-    A copy is not plain, nor is a name in quotes or with other characters than `unicodedata` composes. What can't be
-    seen in a name is dropped.
+    Copies, names in quotes, and names that are not in NFKC are not plain. Invisible characters are dropped.
 
     Args:
-        names: the L as they are written.
-        images: (N, L) which images have which.
-        known: labels of a run, which stay as they are, and name the spellings of theirs.
+        names: the L names as written.
+        images: (N, L) whether an image has a name.
+        known: labels of a run, which stay as they are; their spellings get their name.
 
     Returns:
         The name of each label; notes on what was joined.
@@ -111,7 +113,7 @@ def join_spellings(
         for j in columns:
             joined[j] = first
         if others:
-            # Those that look the same are shown with escapes.
+            # Names that look the same are shown with escapes.
             alike = [plain_spelling(other) == plain_spelling(first) for other in others]
             shown = (ascii(other) if same else repr(other) for other, same in zip(others, alike, strict=True))
             kept = f"'{first}'" if plain_spelling(first) == first else ascii(first)
@@ -122,7 +124,7 @@ def join_spellings(
 
 
 def note_odd_names(names: Iterable[str]) -> list[str]:
-    """Notes on labels that by their names may be none, and on pairs that differ in one letter, as typing errors do."""
+    """Return notes on names that may not be labels, and on pairs of names that may be one label."""
     listed, notes = list(names), []
     doubtful = {
         "say that they are uncertain": [name for name in listed if uncertain_label(name) or is_undecided(name)],
@@ -165,7 +167,9 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
 
 
 def find_alike(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of labels that may be one: by a letter, an ending, their meaning, or as one is short for the other.
+    """Return pairs of labels that may be one.
+
+    They differ by a letter or an ending, have the same meaning, or one is short for the other.
 
     >>> find_alike(["pos", "positive", "TB", "tuberculosis", "opacity", "opacities", "mass"])
     [('pos', 'positive'), ('TB', 'tuberculosis'), ('opacity', 'opacities')]
@@ -187,8 +191,10 @@ def find_alike(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _meanings(name: str) -> set[object]:
-    """What a label may stand for: its words without endings, a number before them, 1 or 0, normal, or a synonym; and
-    itself with its numerals as digits.
+    """Return what a label may stand for, as pairs of a kind and a value.
+
+    The kinds are its words without endings, the flag that it means, the number before its words, its name with digits
+    for numerals, its meaning in another language, normal, and its group of synonyms.
     """
     key, stem = normalize_label(name), re.sub(r"(?<=[^\W\d])\.", "", name.casefold())
     while (shorter := _ENDING.sub("", stem)) != stem:
@@ -206,7 +212,7 @@ def _meanings(name: str) -> set[object]:
 
 
 def _is_short_for(key: str, words: Sequence[str]) -> bool:
-    """Whether a key is the start of a word, its first letter and further consonants, or the initials of several."""
+    """Whether a key is the start of a word, its first letter and further consonants, or the initials of words."""
     whole = "".join(words)
     if not key.isalpha() or len(whole) < len(key) + 2 or {*whole} <= {*"ivx"}:
         return False
@@ -219,21 +225,24 @@ def _is_short_for(key: str, words: Sequence[str]) -> bool:
 
 
 def _missing_codes(names: Sequence[str]) -> list[str]:
-    """Labels such as 99 and -9 among numbers below 9."""
+    """Return labels such as 99 and -9, which may stand for missing ones, if all others are numbers below 9."""
     keys = {name: normalize_label(name) for name in names}
     found = [name for name, key in keys.items() if re.fullmatch(r"-(7|8|9)|-?9{2,4}|-?8{2,4}|-?7{2,4}", key)]
     return found if all(re.fullmatch(r"-?[0-8]", key) for name, key in keys.items() if name not in found) else []
 
 
 def _one_hot_codes(names: Sequence[str]) -> list[str]:
-    """The labels, where all are as many of 0 and 1, and one begins with 0."""
+    """Return the labels if all are rows of 0 and 1 with the same length, and one begins with 0; else none."""
     codes = [re.sub(r"[ ;,/]", "", name) for name in names if _ONE_HOT.fullmatch(name)]
     alike = len(codes) == len(names) and len({*map(len, codes)}) == 1 and any(code[0] == "0" for code in codes)
     return list(names) if alike else []
 
 
 def _longer_names(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Labels that have all words of another and further ones or signs, or are two others in one word; and the other."""
+    """Yield the labels that contain another label, each with that other label.
+
+    They have all of its words and further words or signs, or are one word that joins it and another label.
+    """
     words = {
         name: frozenset(re.findall(r"[^\W\d_]+|\d[^\W_]*", unicodedata.normalize("NFKC", name).casefold()))
         for name in names[:_MOST_COMPARED]
@@ -254,11 +263,14 @@ def _longer_names(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _differ_by_a_letter(one: str, other: str) -> bool:
-    """Whether two keys of five letters or more differ by a letter that is added, changed, or swapped with the next."""
+    """Whether two keys of five letters or more differ by one letter, or only by digits that look like letters.
+
+    The letter is added, changed, or swapped with the next one.
+    """
     if len(one) >= _LEAST_COMPARED and one.translate(_LOOKS_LIKE) == other.translate(_LOOKS_LIKE):
         return True
     short, long = sorted((one, other), key=len)
-    if len(short) < _LEAST_COMPARED or len(long) - len(short) > 1 or long == f"a{short}":  # "atypical" denies it
+    if len(short) < _LEAST_COMPARED or len(long) - len(short) > 1 or long == f"a{short}":  # "atypical" is no typo
         return False
     start = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
     rest, other_rest = short[start:], long[start:]

@@ -1,7 +1,7 @@
 """Labels as matrices.
 
-Targets are (N, L) float32 from 0 to 1: NaN where a cell is ignored, strictly between 0 and 1 where an uncertain one is
-smoothed. In a raw matrix `UNCERTAIN` and NaN mark uncertain and blank cells; `labels.policies` makes them targets.
+Targets are (N, L) float32 from 0 to 1: NaN where a cell is ignored, strictly between 0 and 1 where an uncertain cell is
+smoothed. In a raw matrix, `UNCERTAIN` and NaN mark uncertain and blank cells; `labels.policies` makes targets of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from xrayfast.errors import DataError, did_you_mean, shorten
 
 Targets: TypeAlias = npt.NDArray[np.float32]
 Where: TypeAlias = Callable[[int], str]
-"""Names the i-th image in a message: "labels.csv row 3"."""
+"""Returns the name of the i-th image for a message, such as "labels.csv row 3"."""
 
 UNCERTAIN = -1.0
 """A cell of -1 in a raw matrix. A blank cell is NaN there."""
@@ -27,12 +27,14 @@ UNCERTAIN = -1.0
 
 @dataclass(frozen=True)
 class RawLabels:
-    """L labels of N images as a source has them, and their (N, L) raw matrix.
+    """The labels of N images as read from a source.
 
     Attributes:
+        names: the L labels.
+        matrix: (N, L) raw matrix.
         multi_label: whether the task is multi-label whatever the matrix shows.
         keep_no_finding: whether "No Finding" is a label like any other.
-        blank: the policy on blank cells where the config has none.
+        blank: the policy on blank cells if the config has none.
         flags: whether each label was a column of 0 and 1.
     """
 
@@ -45,7 +47,7 @@ class RawLabels:
 
 
 def require_few_labels(labels: Collection[str]) -> None:
-    """Refuse labels that would fill the memory, as those of a column of file names do.
+    """Refuse so many labels that they would fill the memory, as for a column of file names.
 
     Raises:
         DataError: more than MAX_LABELS.
@@ -79,7 +81,7 @@ def encode_labels(label_sets: Sequence[LabelSet], labels: Sequence[str]) -> Targ
 
 
 def to_truth(targets: Targets) -> npt.NDArray[np.int8]:
-    """(N, L) int8: 1, 0, or -1 where masked, because the cell is ignored or smoothed."""
+    """Return (N, L) int8: 1, 0, or -1 where the label is masked, because the cell is ignored or smoothed."""
     truth = np.full(targets.shape, -1, np.int8)
     truth[targets == 1] = 1
     truth[targets == 0] = 0
@@ -87,18 +89,20 @@ def to_truth(targets: Targets) -> npt.NDArray[np.int8]:
 
 
 def join_labels(present: npt.NDArray[np.bool_], labels: Sequence[str]) -> list[str]:
-    """The labels of each row joined by '|', "" for none; `present` is (N, L), whether the row has the label."""
+    """Return the labels of each row joined with '|', "" for none; `present` (N, L) is whether the row has the label."""
     if not present.size:
         return [""] * len(present)
     bits = np.ascontiguousarray(np.packbits(present, axis=1))
-    # Rows as single values: there are far fewer patterns than rows.
+    # Each row as one value, because there are far fewer distinct rows than rows.
     _, first, codes = np.unique(bits.view(f"V{bits.shape[1]}")[:, 0], return_index=True, return_inverse=True)
     texts = [LABEL_JOIN.join(label for label, has in zip(labels, present[i], strict=True) if has) for i in first]
     return [texts[code] for code in codes.tolist()]
 
 
 def merge_labels(matrix: Targets, names: Sequence[str]) -> tuple[list[str], Targets]:
-    """Merge columns of (N, L) targets that have one name: 1 where any is 1, else NaN where any is, else the largest.
+    """Merge columns of (N, L) targets that have the same name.
+
+    A merged cell is 1 if any cell is 1, else NaN if any is NaN, else the maximum.
 
     Returns:
         The distinct names in order of appearance, and (N, number of names) targets.
@@ -111,16 +115,16 @@ def merge_labels(matrix: Targets, names: Sequence[str]) -> tuple[list[str], Targ
 
 
 def merge_columns(columns: Targets) -> Targets:
-    """(N, K) targets of one label as its (N,) targets; see `merge_labels`."""
+    """Merge (N, K) targets of one label into (N,) targets: see `merge_labels`."""
     merged: Targets = np.where((columns == 1).any(1), np.float32(1), columns.max(1))  # max of NaN and anything is NaN
     return merged
 
 
 def infer_task(targets: Targets) -> Task:
-    """Single-label where each image has exactly one label and no cell is masked, else multi-label."""
+    """Return "single" if each image has exactly one label and no cell is masked, else "multi"."""
     return "single" if not len(not_single_label(targets)) else "multi"
 
 
 def not_single_label(targets: Targets) -> npt.NDArray[np.intp]:
-    """The rows that have no or several labels, or a masked cell."""
+    """Return the rows that have no label, several labels or a masked cell."""
     return np.flatnonzero(((targets == 1).sum(1) != 1) | ((targets != 0) & (targets != 1)).any(1))

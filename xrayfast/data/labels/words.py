@@ -1,6 +1,6 @@
-"""Words in cells and in names of folders that are no labels: for missing and uncertain ones, without findings, copies.
+"""Words in cells and folder names that mean a missing or an uncertain label, no findings, or a copy.
 
-All are compared by `names.normalize_label`.
+The patterns match keys of `names.normalize_label`, except those for uncertain labels, copies and columns.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 from xrayfast.data.foreign_words import foreign_meaning
 from xrayfast.data.labels.names import normalize_label
 
-_LONGEST_WORD = 24  # of the words here
+_LONGEST_WORD = 24  # letters of a word for a missing label
 
 _TWO_DIGITS = re.compile(r"\d\d")
 
@@ -29,7 +29,7 @@ _EMPTY = re.compile(
     r"#?(ref|value|div/0|name|null|num|spill|calc|field|blocked|unknown|connect|busy|error|n/a|na|gettingdata)[!?]|"
     r"#n/a|#na|#gettingdata|err:\d{3}|n/a\(.*\)|x{2,}|[-\u2010-\u2015\u2212._~*?/\\\u2026]+"
 )
-"""Cells that stand for an empty one, as pandas.read_csv, spreadsheets and people write it."""
+"""Texts that stand for an empty cell in pandas.read_csv, in spreadsheets and in people's tables."""
 
 _LEFT_OUT = re.compile(
     r"(to)?(exclude[d]?|discard(ed)?|delete[d]?|reject(ed)?|ignore[d]?|skip(ped)?|trash)|junk|unsorted"
@@ -79,7 +79,7 @@ _OF_COLUMNS = (
     re.compile(r"(?:has|is|y|label)[\s_-]+(?P<label>.+)", re.IGNORECASE),
     re.compile(r"(?P<label>.+?)[\s_-]+(?:present|label|flag|yn|binary|gt|truth|true)", re.IGNORECASE),
 )
-"""Names of columns that are a label and a word that says nothing more, such as "has_mass" and "mass_gt"."""
+"""Names of columns that consist of a label and a word that adds nothing, such as "has_mass" and "mass_gt"."""
 
 _NORMAL = re.compile(
     r"(looks|appears|within)?(normal|healthy|clear|unremarkable)(limits?|study|exam(ination)?|film|image|scan|appearance|"
@@ -98,9 +98,9 @@ def _is_empty_word(text: str) -> bool:
 
 
 def is_missing(cell: str, known: Collection[str] = ()) -> bool:
-    """Whether a cell holds no label: it is blank, or a word for that, such as "nan", and spells no known label."""
+    """Whether a cell has no label: it is blank, or a word such as "nan" that is no spelling of a known label."""
     text = cell.strip()
-    # A cell of two digits is a number or an identifier, of which a table may have millions.
+    # Decided early: a cell with two digits in a row is a number or an identifier, and a table may have millions.
     if len(text) > _LONGEST_WORD or (_TWO_DIGITS.search(text) and not text.lower().startswith("err:")):
         return False
     return not text or (_is_empty_word(text) and not _is_known(text, known))
@@ -111,7 +111,7 @@ def _is_known(name: str, known: Collection[str]) -> bool:
 
 
 def find_unlabeled(folders: Iterable[str], known: Collection[str] = ()) -> list[str]:
-    """The names of folders that say that their images have no label or are not to be used, and spell no known label."""
+    """Return the folder names that mean images without a label or not to be used, except spellings of known labels."""
 
     def says_so(name: str) -> bool:
         key = _class_key(name)
@@ -122,18 +122,18 @@ def find_unlabeled(folders: Iterable[str], known: Collection[str] = ()) -> list[
 
 
 def may_be_no_class(folder: str) -> bool:
-    """Whether the name of a folder says that it holds copies, images of any class, or those without a label."""
+    """Whether the name of a folder says that it has copies, images of any class, or images without a label."""
     return is_missing(folder) or bool(_DOUBTFUL.fullmatch(_class_key(folder)))
 
 
 def _class_key(folder: str) -> str:
-    """The key of a folder's name without a number before it and words for images behind it."""
+    """Return the key of a folder's name without a leading number and trailing words for images."""
     about = r"^[\d\W_]+(?=\w)|[\s_-]+(images?|imgs?|data|files|cases|folder)$"
     return normalize_label(re.sub(about, "", folder.lower()))
 
 
 def uncertain_label(name: str) -> str:
-    """The label that a name says is not certain, as "pneumonia" of "r/o pneumonia"; "" where it says no such thing.
+    """Return the label that a name calls uncertain, such as "pneumonia" for "r/o pneumonia"; "" if there is none.
 
     >>> uncertain_label("pneumonia?"), uncertain_label("Possible_Mass"), uncertain_label("unlikely mass")
     ('pneumonia', 'Mass', '')
@@ -155,7 +155,7 @@ def is_undecided(name: str) -> bool:
 
 
 def copied_label(name: str) -> str:
-    """The name of which another says that it is a copy, such as "normal" of "normal - Copy (2)"; "" where it does not.
+    """Return the name that `name` is a copy of, such as "normal" for "normal - Copy (2)"; "" if it is no copy.
 
     >>> copied_label("Copy of normal"), copied_label("normal (1)"), copied_label("stage 1.2")
     ('normal', 'normal', '')
@@ -165,7 +165,7 @@ def copied_label(name: str) -> str:
 
 
 def plain_label(name: str) -> str:
-    """The label of whose name another is that of a copy, or of a column: see `copied_label`; "" where it is neither.
+    """Return the label in the name of a copy or of a column, such as "has_mass"; "" if `name` is neither.
 
     >>> plain_label("has_mass"), plain_label("Mass_gt"), plain_label("Mass - Copy")
     ('mass', 'Mass', 'Mass')
@@ -175,7 +175,7 @@ def plain_label(name: str) -> str:
 
 
 def denies(key: str, other: str) -> bool:
-    """Whether a label says that another is not there, as "no mass" does of "mass"; both as `names.normalize_label`."""
+    """Whether a label says that another is absent, as "no mass" does of "mass"; both are keys of `normalize_label`."""
     return key in (f"no{other}", f"non{other}", f"not{other}")
 
 
