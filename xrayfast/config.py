@@ -296,116 +296,163 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Which images, which labels, which split."""
 
-    source: Path = option(Path("data"), "Folder of images in class folders, or a table.", metavar="DATA")
+    source: Path = option(
+        Path("data"),
+        "Folder of images with one subfolder per class, or a table of image paths and labels. With --labels, the "
+        "folder of the images.",
+        metavar="DATA",
+    )
     labels: Path | None = option(
-        None, "Table of image paths and labels: CSV, TSV, Parquet or Arrow, or the folder of its parts.", metavar="FILE"
+        None,
+        "Table of image paths and labels: a CSV, TSV, Parquet or Arrow file, or a folder of such files. By default "
+        "a table found in DATA, or the names of the class folders.",
+        metavar="FILE",
     )
     path_col: str | None = option(
-        None, "Column of image paths in the table; inferred where not given.", metavar="COLUMN"
+        None, "Column of the table with the image paths. Inferred by default.", metavar="COLUMN"
     )
     label_col: Texts = option(
-        (), "Column of labels in the table, or several columns of 0 and 1.", metavar="COLUMN[,...]"
+        (),
+        "Column of the table with the labels, or several columns of 0 and 1, one per label. Inferred by default.",
+        metavar="COLUMN[,...]",
     )
-    label_delim: str = option("auto", "Separator between the labels in a cell.", metavar="TEXT", min_length=1)
+    label_delim: str = option(
+        "auto", "Separator between the labels in one cell. auto: infer it from the cells.", metavar="TEXT", min_length=1
+    )
     label_map: Path | None = option(
         None,
-        "Lines such as 'Cardiomegaly = Enlarged heart', which merge synonyms; 'unknown = unknown' makes a label of a "
-        "word.",
+        "File of lines such as 'Cardiomegaly = Enlarged heart', each of which merges synonyms into one label. "
+        "'unknown = unknown' makes a label of a word that otherwise counts as a blank cell.",
         metavar="FILE",
     )
     corrections: Path | None = option(
         None,
-        "Labels to correct: CSV of image, label, given, proposed and accept, as 'xrayfast review' writes it, of which "
-        "accepted rows are applied.",
+        "CSV of label corrections with the columns image, label, given, proposed and accept, as 'xrayfast review' "
+        "writes it. Only accepted rows are applied.",
         metavar="FILE",
     )
     corrections_sha256: str | None = option(
-        None, "SHA-256 of that file; another is an error.", metavar="HASH", python_only=True
+        None,
+        "SHA-256 of the file of corrections. It is an error if the file has another one.",
+        metavar="HASH",
+        python_only=True,
     )
     exact_labels: bool = option(
-        False, "Keep labels apart that differ only in case, spaces, '_', '-', quotes or the format of a number."
+        False,
+        "Keep labels apart that differ only in case, spaces, '_', '-', quotes or the format of a number. By default "
+        "they are merged.",
     )
     uncertain: Texts = option(
         (),
-        "Cells of -1 or such as 'mass?': ignore (masked; where not given), zeros, ones, or smooth:0.7; LABEL=POLICY "
-        "for one label.",
+        "How to treat uncertain cells, which are -1 or such as 'mass?': ignore (masked, the default), zeros, ones, "
+        "or smooth:0.7 for a target of 0.7. LABEL=POLICY sets it for one label.",
         metavar="POLICY",
         repeated=True,
     )
     blank: Texts = option(
         (),
-        "Blank cells, and such as 'unknown': ignore (masked) or zeros; LABEL=POLICY for one label. Where not given, "
-        "zeros for CheXpert and MIMIC-CXR, else ignore.",
+        "How to treat blank cells and cells such as 'unknown': ignore (masked) or zeros. LABEL=POLICY sets it for "
+        "one label. By default zeros for CheXpert and MIMIC-CXR, otherwise ignore.",
         metavar="POLICY",
         repeated=True,
     )
     keep_no_finding: bool = option(
-        False, "Make 'No Finding' a label of its own; otherwise it means none of the labels."
+        False, "Make 'No Finding' a label of its own. By default it means that none of the labels applies."
     )
     imply: Rules = option(
         (),
-        "Images of A are also labelled B, such as covid-19=pneumonia.",
+        "Also give the label B to images with the label A, such as covid-19=pneumonia.",
         metavar="A=B",
         repeated=True,
     )
-    task: TaskChoice = option("auto", "Single-label or multi-label; auto infers it from the labels.")
+    task: TaskChoice = option(
+        "auto",
+        "Single-label (exactly one class per image) or multi-label (any number of labels per image). auto: infer it "
+        "from the labels.",
+    )
     patient_col: str | None = option(
         None,
-        "Column of patients in the table, none of whom is in two splits; or dicom:PatientID, name (in the file names), "
-        "name:REGEX, such as 'name:(person[0-9]+)', whose first group is the patient; or none. Inferred where not "
-        "given.",
+        "How to find each image's patient, for splits, intervals and --unit patient: a column of the table; "
+        "dicom:PatientID; name (file names of known data sets); name:REGEX, such as 'name:(person[0-9]+)', whose "
+        "first group is the patient; or none. Inferred by default.",
         metavar="COLUMN",
     )
     study_col: str | None = option(
         None,
-        "Column of studies in the table; or dicom:StudyInstanceUID, or name:REGEX, as for --patient-col; or none. "
-        "Inferred where not given. --unit study evaluates by it.",
+        "How to find each image's study, for --unit study: a column of the table, dicom:StudyInstanceUID, "
+        "name:REGEX as for --patient-col, or none. Inferred by default.",
         metavar="COLUMN",
     )
     views: Views = option(
         "all",
-        "Images to use, by the view that a column, DICOM header or name tells: frontal leaves lateral and other views "
-        "out, and keeps images of unknown view; lateral keeps lateral views alone.",
+        "Views to use, as told by a column, DICOM header or file name. frontal: leave out lateral and other views, "
+        "but keep images of unknown view; lateral: use only lateral views.",
     )
     split_col: str | None = option(
-        None, "Column of train, valid and test in the table, or of 1 and 0 such as is_test.", metavar="COLUMN"
+        None,
+        "Column of the table with the split: train, valid or test, or 1 and 0 in a column such as is_test. Inferred "
+        "by default.",
+        metavar="COLUMN",
     )
     split_file: Path | None = option(
         None,
-        "A split.csv to replay; images added since join their patient's split, or are assigned where the patient is "
-        "new. Or a list of images named for its split, such as test_list.txt.",
+        "Reuse the split in this split.csv. Images that it lacks join their patient's split, and those of new "
+        "patients are assigned to the splits. A list of images named for its split, such as test_list.txt, works "
+        "too.",
         metavar="FILE",
     )
-    valid_fraction: float = option(0.2, "Fraction to validate on, where the data set has no split.", gt=0, lt=1)
-    test_fraction: float = option(0.0, "Fraction to test on, where the data set has no split.", ge=0, lt=1)
-    folds: int | None = option(
-        None, "Validate on one of K folds of the images that are not test.", metavar="K", ge=2, le=MAX_FOLDS
+    valid_fraction: float = option(
+        0.2, "Fraction of the images to validate on, unless the data set gives a validation split.", gt=0, lt=1
     )
-    fold: int | None = option(None, "Which fold, from 1; the first where not given.", metavar="I", ge=1, le=MAX_FOLDS)
-    split_seed: int = option(0, "Seed of the split.", ge=0, le=MAX_SEED)
-    ignore_split: bool = option(False, "Leave out the split that the data set's folders or table give, and draw one.")
+    test_fraction: float = option(
+        0.0, "Fraction of the images to hold out for testing, unless the data set gives a test split.", ge=0, lt=1
+    )
+    folds: int | None = option(
+        None,
+        "Divide all images outside the test split into K folds, and validate on one of them (--fold), instead of on "
+        "--valid-fraction.",
+        metavar="K",
+        ge=2,
+        le=MAX_FOLDS,
+    )
+    fold: int | None = option(
+        None, "Fold to validate on, from 1 to K of --folds. By default the first.", metavar="I", ge=1, le=MAX_FOLDS
+    )
+    split_seed: int = option(0, "Seed of the randomly drawn split.", ge=0, le=MAX_SEED)
+    ignore_split: bool = option(
+        False, "Ignore the split that the data set's folders or table give, and draw a new one."
+    )
     class_level: int | None = option(
         None,
-        "Level of the folders that are classes, from 1 for those in DATA; folders of splits do not count. By default "
-        "the first that does not only group the images, as hospitals do.",
+        "Level of the folders that are classes: 1 for the folders in DATA, not counting folders of splits. By "
+        "default the first level that does more than group the images, as hospitals do.",
         metavar="N",
         ge=1,
         le=9,
     )
     keep_masks: bool = option(
-        False, "Take for radiographs what is masks, overlays, maps or thumbnails by name or folder, or of two shades."
+        False,
+        "Use files as radiographs even if their name, folder or content is that of masks, overlays, maps or "
+        "thumbnails. By default they are left out.",
     )
     missing: Problems = option(
-        "error", "Rows of the table whose image is not there: an error, or left out, counted and listed in the run."
+        "error",
+        "What to do with rows of the table whose image does not exist. error: stop; skip: leave them out and list "
+        "them in the run.",
     )
-    unreadable: Problems = option("error", "Files that can't be read: an error, or left out likewise.")
+    unreadable: Problems = option(
+        "error", "What to do with files that can't be read. error: stop; skip: leave them out and list them in the run."
+    )
     window: str = option(
         "auto",
-        "DICOM: auto takes a file's first window; or its number, percentile, full, or CENTER/WIDTH.",
+        "Window of DICOM images: auto (the file's first), the number of one of the file's windows, percentile, "
+        "full, or CENTER/WIDTH.",
         metavar="WINDOW",
     )
-    cache: bool = option(True, "Keep decoded images on disk for the next time.")
-    cache_dir: Path | None = option(None, "Folder of the cache; by default in the user's cache folder.", metavar="DIR")
+    cache: bool = option(True, "Cache decoded images on disk, so that the next command need not decode them.")
+    cache_dir: Path | None = option(
+        None, "Folder of the cache of decoded images. By default it is in the user's cache folder.", metavar="DIR"
+    )
 
     @property
     def shown(self) -> str:
@@ -420,39 +467,43 @@ class ModelConfig(_Section):
 
     arch: str = option(
         "resnet18",
-        "Network; 'xrayfast models' lists them. timm:NAME is one of timm (pip install 'xrayfast[timm]').",
+        "Network; 'xrayfast models' lists them. timm:NAME is a network of timm (pip install 'xrayfast[timm]').",
         metavar="NAME",
     )
     weights: Annotated[str, BeforeValidator(_as_weights)] = option(
         "imagenet",
-        "Weights to start from. RUN, another run's folder or hf:ORG/NAME, gives its backbone and, for labels that both "
-        "have, its head; FILE the backbone alone; xrv:NAME that of torchxrayvision's densenet121, such as "
-        "xrv:densenet121-res224-all.",
+        "Weights to start from. RUN, which is another run's folder or hf:ORG/NAME: its backbone, and its head for "
+        "labels that both have. FILE: the backbone. xrv:NAME: torchxrayvision's densenet121, such as "
+        "xrv:densenet121-res224-all. none: random weights.",
         metavar="imagenet|none|RUN|FILE|xrv:NAME",
     )
     head: HeadName = option(
         "fastai",
-        "fastai's; linear: one layer on the network's own average pooling; mlp: hidden layers on that pooling; "
-        "classifier: the hidden layers of the network's own classifier, with their weights, and a new last layer; "
-        "'xrayfast models' lists which networks have them; none: a whole network of your own, in Python.",
+        "Layers after the backbone. fastai: fastai's head; linear: one layer on the network's own average pooling; "
+        "mlp: hidden layers on that pooling; classifier: the hidden layers of the network's own classifier, with "
+        "their weights, and a new last layer ('xrayfast models' lists the networks that have them); none: a whole "
+        "network of your own, in Python.",
     )
     head_width: Widths = option(
         (),
-        "Hidden units of the head; where not given 512 for fastai and mlp, none for classifier.",
+        "Units of each hidden layer of the head. By default one layer of 512 for fastai and mlp, and no new one for "
+        "classifier.",
         metavar="N[,M]",
     )
     dropout: float | None = option(
         None,
-        "Dropout before the head's last layer, half as much before hidden ones.",
+        "Dropout probability before the head's last layer; before its hidden layers half as much.",
         metavar="P",
-        shown="0.5 where the head has dropout: fastai, classifier",
+        shown="0.5 for fastai and classifier, else none",
         ge=0,
         lt=1,
     )
     splitter: str | None = option(
-        None, "Divides a network of one's own into layer groups.", python_only=True, pattern=f"^{OWN}"
+        None, "Function that divides a network of your own into layer groups.", python_only=True, pattern=f"^{OWN}"
     )
-    size: int = option(224, "Side of the square that each image is fitted into.", metavar="PIXELS", ge=32, le=2048)
+    size: int = option(
+        224, "Side in pixels of the square that each image is fitted into.", metavar="PIXELS", ge=32, le=2048
+    )
 
     @model_validator(mode="after")
     def _check_head_width(self) -> Self:
@@ -484,57 +535,69 @@ def hidden_units(head: HeadName, head_width: int | Sequence[int] = ()) -> tuple[
 class TrainConfig(_Section):
     """How the network is trained."""
 
-    unfreeze: bool = option(False, "Train all layers after the head.")
+    unfreeze: bool = option(False, "Train the head first, then all layers. By default only the head is trained.")
     unfreeze_blocks: int | None = option(
-        None, "Train the last N blocks after the head.", metavar="N", ge=1, le=MAX_LAYERS
-    )
-    unfreeze_layers: int | None = option(
         None,
-        "Train the last N layers after the head; 'xrayfast models --layers' lists them.",
+        "Train the head first, then the last N blocks too; 'xrayfast models' lists them.",
         metavar="N",
         ge=1,
         le=MAX_LAYERS,
     )
-    freeze_epochs: int = option(1, "Epochs on the head alone, before layers are unfrozen.", ge=0, le=MAX_EPOCHS)
+    unfreeze_layers: int | None = option(
+        None,
+        "Train the head first, then the last N layers too; 'xrayfast models --layers ARCH' lists them.",
+        metavar="N",
+        ge=1,
+        le=MAX_LAYERS,
+    )
+    freeze_epochs: int = option(
+        1, "Epochs that train only the head, before other layers are unfrozen.", ge=0, le=MAX_EPOCHS
+    )
     gradual_unfreeze: int | None = option(
         None,
-        "Unfreeze one block more every K epochs, from the last to the first; one layer more with --unfreeze-layers.",
+        "Unfreeze one more block every K epochs, starting with the last; with --unfreeze-layers, one more layer. By "
+        "default all are unfrozen at once.",
         metavar="K",
         ge=1,
         le=MAX_EPOCHS,
     )
     epochs: int = option(
         6,
-        "Epochs of the last phase, after those of --freeze-epochs and --gradual-unfreeze.",
+        "Epochs to train; with unfreezing, those of the last phase, after --freeze-epochs and --gradual-unfreeze.",
         short="-e",
         ge=1,
         le=MAX_EPOCHS,
     )
     lr: Annotated[float, Field(gt=0, le=1000)] | Literal["auto"] = option(
         2e-3,
-        "Peak learning rate of the head; auto runs the range test first. Halved once layers are unfrozen.",
+        "Peak learning rate of the head, which is halved once layers are unfrozen. auto: run the range test first "
+        "and use its suggestion.",
         metavar="RATE|auto",
     )
     lr_div: float | None = option(
         None,
-        "The first layers train at 1/X of the head's rate.",
+        "Learning rate of the head divided by that of the first layers; layers in between get rates in between.",
         metavar="X",
         shown="10, or 1 without pretrained weights",
         ge=1,
         le=1e6,
     )
-    schedule: Schedule = option("one-cycle", "Learning rate schedule.")
+    schedule: Schedule = option(
+        "one-cycle",
+        "Learning rate schedule of each phase. one-cycle: rise for a quarter of it, then fall; flat-cos: constant "
+        "for three quarters, then fall; constant: no change.",
+    )
     optimizer: OptimizerName = option("adam", "Optimizer.")
     momentum: float = option(
-        0.9, "Momentum of sgd, or adam's first beta; one-cycle moves it by 0.05 either way.", ge=0, lt=1
+        0.9, "Momentum of SGD, or Adam's first beta. The one-cycle schedule varies it by 0.05 either way.", ge=0, lt=1
     )
     beta2: float | None = option(None, "Adam's second beta.", shown="0.99", ge=0, lt=1)
-    eps: float | None = option(None, "Added to the denominator of adam's step.", shown="1e-5", gt=0, le=1)
-    wd: float = option(0.01, "Weight decay, decoupled.", ge=0, le=1000)
+    eps: float | None = option(None, "Epsilon in the denominator of Adam's step.", shown="1e-5", gt=0, le=1)
+    wd: float = option(0.01, "Decoupled weight decay.", ge=0, le=1000)
     ema: Annotated[float | None, BeforeValidator(as_decay)] = option(
         None,
-        f"Validate, keep and predict with the moving average of the weights, whose decay grows to this; {EMA_DECAY} "
-        "where none is given.",
+        f"Validate, save and predict with a moving average of the weights, whose decay grows to DECAY ({EMA_DECAY} "
+        "if no value is given). Off by default.",
         metavar="[DECAY]",
         bare=EMA_DECAY,
         gt=0,
@@ -542,111 +605,144 @@ class TrainConfig(_Section):
     )
     precise_bn: bool = option(
         True,
-        "Compute the statistics of unfrozen batch norm anew after each epoch, from its last 256 images; the running "
-        "ones lag behind the weights.",
+        "After each epoch, compute the statistics of unfrozen batch norm again from the epoch's last 256 images, "
+        "because running statistics lag behind the weights.",
     )
     clip_grad: float | None = option(
         None,
-        "Scale gradients down to this norm, of all of them together, where it is larger.",
+        "Scale all gradients of a step down together if their norm is larger than NORM. By default they are not "
+        "clipped.",
         metavar="NORM",
         gt=0,
         le=1e6,
     )
     accumulate: int = option(
-        1, "Make one step for N batches, as for one N times as large, but for batch norm.", metavar="N", ge=1, le=10_000
+        1,
+        "Accumulate the gradients of N batches for each optimizer step. Except for batch norm, this equals batches "
+        "N times as large.",
+        metavar="N",
+        ge=1,
+        le=10_000,
     )
     early_stop: int | None = option(
-        None, "Stop the last phase after N epochs without improvement.", metavar="N", ge=1, le=MAX_EPOCHS
+        None,
+        "Stop the last phase after N epochs without improvement of --monitor. By default it runs to its end.",
+        metavar="N",
+        ge=1,
+        le=MAX_EPOCHS,
     )
     monitor: Monitor = option(
         "auto",
-        f"Metric that decides which epoch is best; auto: {DEFAULT_METRIC}, which jumps less than accuracy.",
+        f"Metric that chooses the best epoch, whose weights are saved. auto: {DEFAULT_METRIC}, which varies less "
+        "between epochs than accuracy.",
         metavar="METRIC",
     )
     train_metrics: TrainMetrics = option(
         "running",
-        "Metrics on the training split: running takes the predictions made while each epoch trained; final also "
-        "predicts the split once, without augmentation, with the weights of the best epoch.",
+        "Metrics of the training split. running: from the predictions made while each epoch trains; final: also "
+        "predict the split once at the end, without augmentation, with the weights of the best epoch.",
     )
     augment: Annotated[AugmentationName, _or_switch("default", "off"), OrOwnCode] = option(
         "default",
-        "How much training images are rotated (by up to 3, 5 or 10 degrees), scaled down (to 0.95, 0.9 or 0.8) and "
-        "varied in brightness and contrast (by up to 10, 20 or 30 %); never flipped. off: not at all.",
+        "Augmentation of training images: mild, default or strong rotates them (by up to 3, 5 or 10 degrees), "
+        "scales them down (to 0.95, 0.9 or 0.8) and changes brightness and contrast (by up to 10, 20 or 30 %). They "
+        "are never flipped. off: no augmentation.",
     )
     mixup: float = option(
         0.0,
-        "Average each training image with another one, and their losses; the shares are drawn from Beta(A, A), such as "
-        "of A 0.2; 0: not at all. Frozen features are not cached then, nor metrics of training computed.",
+        "MixUp: average each training image with another one, and their losses, with shares drawn from Beta(A, A), "
+        "such as A 0.2. 0 is off. Frozen features are not cached then, and training metrics not computed.",
         metavar="A",
         ge=0,
         le=100,
     )
     cutmix: float = option(
         0.0,
-        "Replace a box of each training image by another one's, likewise; with --mixup, one of the two per batch.",
+        "CutMix: paste a box of another image into each training image, with its area drawn from Beta(A, A). 0 is "
+        "off. It has the other effects of --mixup; with both, each batch gets one of the two.",
         metavar="A",
         ge=0,
         le=100,
     )
     balanced_sampling: bool = option(
         False,
-        "Draw training images of rare classes more often, each by the inverse frequency of its class or of its rarest "
-        "label; an epoch has as many images as without.",
+        "Draw training images of rare classes more often, by the inverse frequency of the image's class, or of its "
+        "rarest label. The number of images per epoch stays the same.",
     )
     tta: bool = option(
-        False, "Average final predictions over augmented views, which depend on the seed and the image alone."
+        False,
+        "Test-time augmentation: average final predictions over augmented views of each image, which depend only on "
+        "the image and the seed.",
     )
     allow_leaks: bool = option(
-        False, "Train although patients or duplicates are in more than one split; the report says so."
+        False,
+        "Train even if patients or duplicate images are in more than one split, which the report then says. By "
+        "default this is an error.",
     )
     progressive: Sizes = option(
         (),
-        "Train on smaller images first, such as 128,176,224; the last is --size. Phases that reuse frozen features "
-        "don't.",
+        "Train on smaller images first, such as 128,176,224; the last size is that of --size. Phases on cached "
+        "frozen features use only the last size.",
         metavar="SIZE[,...]",
     )
     reuse_frozen: Annotated[ReuseFrozen, _or_switch("on", "off")] = option(
         "auto",
-        "Compute the features of frozen layers once, not every epoch. auto does so where a phase has more epochs than "
-        "there are views, or another phase caches them, and where the disk has room.",
+        "Compute the features of frozen layers once and cache them, instead of in every epoch. auto: only if a "
+        "phase has more epochs than cached views, or another phase caches them, and the disk has room.",
     )
     frozen_views: int = option(
         2,
-        "Views of each training image in the frozen-feature cache, the image itself and V - 1 augmented ones; with "
-        "auto at least one for every ten epochs.",
+        "Views of each training image in the frozen-feature cache: the image itself and V - 1 augmented ones. With "
+        "--reuse-frozen auto there is at least one per ten epochs.",
         metavar="V",
         ge=1,
         le=1000,
     )
-    seed: int = option(0, "Seed of weights, order and augmentation.", ge=0, le=MAX_SEED)
+    seed: int = option(0, "Seed of initial weights, order of images and augmentation.", ge=0, le=MAX_SEED)
     loss: Annotated[LossName, OrOwnCode] = option(
-        "auto", f"auto: {DEFAULT_LOSS['single']} for single-label, {DEFAULT_LOSS['multi']} for multi-label.", panel=LOSS
+        "auto",
+        f"Loss: cross entropy (ce), binary cross entropy (bce), asymmetric (asl) or focal. auto: "
+        f"{DEFAULT_LOSS['single']} for single-label, {DEFAULT_LOSS['multi']} for multi-label.",
+        panel=LOSS,
     )
     gamma: float = option(
-        2.0, f"Focusing strength ({losses_with('gamma')}): how little easy images count.", panel=LOSS, ge=0, le=100
+        2.0,
+        f"Focusing strength ({losses_with('gamma')}): the larger it is, the less easy images count.",
+        panel=LOSS,
+        ge=0,
+        le=100,
     )
     alpha: Alpha | tuple[Alpha, ...] | None = option(
         None,
-        f"Balance of the classes ({losses_with('alpha')}), one number or one per label.",
+        f"Weight of each class, or of positives if multi-label ({losses_with('alpha')}); one number, or "
+        "one per label. None by default.",
         panel=LOSS,
         metavar="A[,...]",
     )
     gamma_neg: float = option(
-        4.0, f"Focusing strength of negatives ({losses_with('gamma_neg')}).", panel=LOSS, ge=0, le=100
+        4.0,
+        f"Focusing strength of negatives ({losses_with('gamma_neg')}): the larger it is, the less easy ones count.",
+        panel=LOSS,
+        ge=0,
+        le=100,
     )
     gamma_pos: float = option(
-        0.0, f"Focusing strength of positives ({losses_with('gamma_pos')}).", panel=LOSS, ge=0, le=100
+        0.0,
+        f"Focusing strength of positives ({losses_with('gamma_pos')}): the larger it is, the less easy ones count.",
+        panel=LOSS,
+        ge=0,
+        le=100,
     )
     margin: float = option(
         0.05,
-        f"Probability up to which a negative has no loss ({losses_with('margin')}).",
+        f"A negative with a probability of at most this has no loss ({losses_with('margin')}).",
         panel=LOSS,
         ge=0,
         lt=1,
     )
     label_smoothing: float = option(
         0.0,
-        f"Share of each target that is spread over all classes, or over 1 and 0, such as 0.1 "
+        f"Share of each target that is spread evenly over all classes, or over 1 and 0 if multi-label, such as 0.1 "
         f"({losses_with('label_smoothing')}).",
         panel=LOSS,
         ge=0,
@@ -654,27 +750,29 @@ class TrainConfig(_Section):
     )
     class_weights: ClassWeights = option(
         "none",
-        "auto weighs labels by inverse frequency, effective by inverse effective numbers of images (beta 0.999), which "
-        "differ less between rare and common ones.",
+        "Weight labels in the loss. auto: by inverse frequency; effective: by the inverse effective number of "
+        "images (beta 0.999), which differs less between rare and common labels.",
         panel=LOSS,
     )
-    device: Device = option("auto", "Where to compute.", panel=MACHINE)
+    device: Device = option(
+        "auto", "Device to compute on. auto: CUDA if available, else MPS, else the CPU.", panel=MACHINE
+    )
     precision: Precision = option(
         "auto",
-        "Precision of training. auto uses bf16 where the device has units for it (CUDA, CPUs with AMX) and the network "
-        "tolerates it, fp16 on CUDA without them, and else fp32. Predictions are always fp32.",
+        "Precision of training. auto: bf16 if the device has units for it (CUDA, CPUs with AMX) and the network "
+        "tolerates it, fp16 on CUDA without such units, otherwise fp32. Predictions are always fp32.",
         panel=MACHINE,
     )
     sync_bn: bool = option(
         False,
-        "Normalise by the images of all ranks' batches, rather than of each rank's own, in distributed training; for "
-        "small batches.",
+        "In distributed training, normalize over the batches of all ranks instead of each rank's own. Use it if "
+        "batches per rank are small.",
         panel=MACHINE,
     )
     batch_size: int = option(32, "Images per batch.", panel=MACHINE, short="-b", ge=2, le=MAX_BATCH_SIZE)
     workers: int | None = option(
         None,
-        "Processes that read images.",
+        "Worker processes that read images.",
         panel=MACHINE,
         metavar="N",
         shown="0 on a CPU, else up to 8",
@@ -684,14 +782,14 @@ class TrainConfig(_Section):
     )
     data_on_device: Annotated[DataOnDevice, _or_switch("on", "off")] = option(
         "auto",
-        "Keep all decoded images in the memory of the device, where they are shuffled and augmented. auto does so on "
-        "CUDA where they fit and --workers is not given; more images are read ahead by threads.",
+        "Keep all decoded images in the device's memory, and shuffle and augment them there. auto: on CUDA, if they "
+        "fit and --workers is not given; if they don't fit, threads read them ahead.",
         panel=MACHINE,
     )
     device_share: float = option(
         0.4,
-        "Share of the device's free memory that images, and likewise frozen features, take with --data-on-device auto, "
-        "at most.",
+        "Largest share of the device's free memory that images take with --data-on-device auto. The limit also "
+        "holds for frozen features.",
         panel=MACHINE,
         metavar="X",
         gt=0,
@@ -700,7 +798,8 @@ class TrainConfig(_Section):
 
     track: Trackers = option(
         (),
-        "Tell a tracker of settings, epochs, final metrics and figures; names of files and patients are not told.",
+        "Send settings, epochs, final metrics and figures to an experiment tracker, without names of files and "
+        "patients. By default none is used.",
         panel=OUTPUT,
         metavar="|".join(get_args(TrackerName)),
         repeated=True,
@@ -772,51 +871,62 @@ class ResultsConfig(_Section):
 
     thresholds: Thresholds = option(
         "auto",
-        "Rule that chooses each label's threshold on validation; half: always 0.5. auto: f1 for multi-label; for "
-        "single-label, the most likely class is predicted.",
+        "How each label's threshold is chosen on the validation split. f1: highest F1; youden: highest sum of "
+        "sensitivity and specificity; half: always 0.5. auto: f1 for multi-label; for single-label, the most likely "
+        "class is predicted.",
     )
     target_sensitivity: float | None = option(
         None,
-        "Choose each label's threshold to reach this sensitivity on validation, such as 0.95.",
+        "Choose each label's threshold to reach this sensitivity on the validation split, such as 0.95.",
         metavar="RATE",
         gt=0,
         le=1,
     )
-    target_specificity: float | None = option(None, "The same for specificity.", metavar="RATE", gt=0, le=1)
+    target_specificity: float | None = option(
+        None,
+        "Choose each label's threshold to reach this specificity on the validation split, such as 0.9.",
+        metavar="RATE",
+        gt=0,
+        le=1,
+    )
     target_confidence: float | None = option(
         None,
-        "Choose the threshold so that the target is reached on new images with this confidence, such as 0.95.",
+        "Choose the threshold so that the target sensitivity or specificity is reached on new images with this "
+        "confidence, such as 0.95.",
         metavar="RATE",
         gt=0,
         lt=1,
     )
     positive: str | None = option(
         None,
-        "The positive class of two, whose curves, rates and threshold are reported; by default the one that is not "
-        "called normal or the like, else the last by name.",
+        "Positive class of a task of two classes, whose curves, rates and threshold are reported. By default the "
+        "class that is not named normal or the like, or else the last by name.",
         metavar="LABEL",
     )
     unit: Unit = option(
         "image",
-        "What metrics, intervals and thresholds count: each image, or each study or patient, whose images' "
-        "probabilities are joined. The best epoch is chosen by it too.",
+        "Unit of predictions, metrics, intervals, thresholds and the choice of the best epoch: image, or study or "
+        "patient, whose images' probabilities are joined into one.",
     )
     unit_join: UnitJoin = option(
         "mean",
-        "How probabilities of a study's or patient's images become one, with --unit: their mean, the largest, or "
-        "noisy-or, 1 minus the product of 1 - p (multi-label).",
+        "How --unit joins the probabilities of the images of a study or patient: their mean, their maximum, or "
+        "noisy-or (multi-label only), which is 1 minus the product of 1 - p.",
     )
     calibrate: bool = option(
         True,
-        "Calibrate probabilities on validation: slope and bias of each label's logit, or of the positive class of two; "
-        "for more classes one temperature.",
+        "Calibrate probabilities on the validation split: slope and bias of each label's logit, or of the positive "
+        "class of two; for more classes, one temperature.",
     )
     prevalence: Texts = option(
-        (), "Give predictive values at this prevalence; LABEL=RATE for one label.", metavar="RATE", repeated=True
+        (),
+        "Also report predictive values at this prevalence, such as 0.05. LABEL=RATE sets it for one label.",
+        metavar="RATE",
+        repeated=True,
     )
     resamples: int = option(
         1000,
-        "How often patients are drawn for the 95 % intervals; 0 leaves intervals out.",
+        "Number of bootstrap resamples of patients for the 95 % intervals. 0: no intervals.",
         metavar="N",
         ge=0,
         le=MAX_RESAMPLES,

@@ -146,7 +146,7 @@ def out_option(*flags: str, **shown: Any) -> Any:
 
 def new_name(of: str) -> Any:
     """`--name` of a command that makes a folder under `--runs`."""
-    return out_option("--name", metavar="NAME", help=f"Name of {of}; default the arch and a number.")
+    return out_option("--name", metavar="NAME", help=f"Name of {of}. By default the network and a number.")
 
 
 ConfigFile = Annotated[
@@ -155,7 +155,7 @@ ConfigFile = Annotated[
         "--config",
         "-c",
         metavar="FILE",
-        help="YAML file of settings, such as a run's config.yaml; options override it.",
+        help="YAML file of settings, such as a run's config.yaml. Options override it.",
     ),
 ]
 RecipeName = Annotated[
@@ -165,13 +165,15 @@ RecipeName = Annotated[
         rich_help_panel=PANELS["train"],
         metavar="|".join(RECIPES),
         show_default="default",
-        help="Settings that go together: fast, for a first look; default, those below; best, all layers for longer. "
-        "Options override them.",
+        help="Preset of several options. fast: the head only, on small images, for a first look; default: the defaults "
+        "shown here; best: all layers, for more epochs. Options that are given override it.",
     ),
 ]
-Runs = Annotated[Path | None, out_option("--runs", show_default="runs", metavar="DIR", help="Folder of the runs.")]
+Runs = Annotated[
+    Path | None, out_option("--runs", show_default="runs", metavar="DIR", help="Folder that contains the runs.")
+]
 Json = Annotated[
-    bool, out_option("--json", help="Print one JSON object to standard output, all else to standard error.")
+    bool, out_option("--json", help="Print one JSON object to standard output, and all other output to standard error.")
 ]
 AbstainBelow = Annotated[
     float | None,
@@ -180,13 +182,13 @@ AbstainBelow = Annotated[
         metavar="P",
         min=0,
         max=1,
-        help="Abstain where the calibrated probability of the answer is below this, such as 0.8.",
+        help="Give no answer if its calibrated probability is below this, such as 0.8. By default always answer.",
     ),
 ]
 RunFolder = Annotated[
     Path | None,
     typer.Argument(
-        metavar="RUN", show_default="the newest under runs/", help="A run's folder, or hf:ORG/NAME[@REVISION]."
+        metavar="RUN", show_default="the newest under runs/", help="Folder of a run, or hf:ORG/NAME[@REVISION]."
     ),
 ]
-DrawSeed = Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Seed of the draws.")]
+DrawSeed = Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Seed of the bootstrap resamples.")]

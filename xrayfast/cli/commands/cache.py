@@ -13,7 +13,7 @@ from xrayfast.cli.output import Output
 from xrayfast.cli.single_values import Command
 from xrayfast.progress.terminal import reporting
 
-app = typer.Typer(no_args_is_help=True, help="Build, show or remove the decoded images that are cached on disk.")
+app = typer.Typer(no_args_is_help=True, help="Build, show or remove the cache of decoded images on disk.")
 
 
 @app.command(cls=Command)
@@ -24,15 +24,16 @@ def build(
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Decode share I of N only: N machines that share --cache-dir build it together, in any order.",
+            help="Decode only share I of N, so that N machines with the same --cache-dir build the cache together.",
         ),
     ] = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Decode all images of a data set into the cache, so that fit with the same options decodes none.
+    """Decode all images of a data set into the cache, so that fit with the same options need not.
 
-    Started again, it goes on. Decoded images depend on --size and --window; other options say which there are.
+    An interrupted build goes on when it is started again. Decoded images depend only on --size and --window; the other
+    options determine which images there are.
     """
     from xrayfast.data.cache.image_cache import require_readable
     from xrayfast.data.cache.shares import as_ranges
@@ -58,7 +59,7 @@ def build(
 @app.command(cls=Command)
 @takes("cache_dir")
 def info(given: dict[str, Any], as_json: Json = False) -> None:
-    """Show where decoded images are cached, and how much disk space they take."""
+    """Show where decoded images are cached and how much disk space they take."""
     from datetime import datetime
 
     from xrayfast.data.cache.folders import cache_info
@@ -81,7 +82,7 @@ def info(given: dict[str, Any], as_json: Json = False) -> None:
 @app.command(cls=Command)
 @takes("cache_dir")
 def clear(given: dict[str, Any], as_json: Json = False) -> None:
-    """Remove all decoded images; they are decoded again when needed."""
+    """Remove all decoded images from the cache. They are decoded again when they are needed."""
     from xrayfast.data.cache.folders import clear_cache
     from xrayfast.files.cache_folder import cache_root
 

@@ -22,13 +22,13 @@ def check(
     given: dict[str, Any],
     config: o.ConfigFile = None,
     output: Annotated[
-        Path, o.out_option("--output", "-o", metavar="DIR", help="Folder for check.json and check.html.")
+        Path, o.out_option("--output", "-o", metavar="DIR", help="Folder to write check.json and check.html to.")
     ] = Path("check"),
     as_json: o.Json = False,
 ) -> None:
     """Check a data set before training: odd files, duplicates, leaks, rare classes, shortcuts.
 
-    The exit code is 1 where a patient or an image is in more than one split.
+    The exit code is 1 if a patient or an image is in more than one split.
     """
     out = Output(as_json)
     settings = read_settings(config, given)

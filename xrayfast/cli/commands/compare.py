@@ -23,42 +23,50 @@ MOST_TESTS = 20
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs' folders, or folders of runs.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or folders that contain them.")
+    ],
     split: Annotated[
         str | None,
         typer.Option(
             metavar="|".join(PREDICTED_SPLITS),
-            show_default="test, where every run has one",
+            show_default="test, if every run has one",
             help="Split to compare on.",
         ),
     ] = None,
     order: Annotated[
-        str, typer.Option(metavar="METRIC", help="Best first by this metric, such as accuracy, f1_macro or brier.")
+        str,
+        typer.Option(
+            metavar="METRIC", help="Metric to sort the runs by, best first, such as accuracy, f1_macro or brier."
+        ),
     ] = DEFAULT_METRIC,
     reference: Annotated[
         str | None,
-        typer.Option(metavar="RUN", show_default="the best", help="The run that the others are compared with."),
+        typer.Option(metavar="RUN", show_default="the best", help="Run that the others are compared with."),
     ] = None,
     by: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN[,...]",
-            help="Differences by subgroup too: by sex, age, view, or any column of the table of labels.",
+            help="Compare by subgroup too: by sex, age, view, or any column of the table of labels.",
         ),
     ] = None,
     csv: Annotated[
         Path | None,
         out_option(
             metavar="FILE",
-            help="Write the table, all metrics included, and the differences beside it: all.csv, all-differences.csv, "
-            "with --by all-subgroups.csv.",
+            help="Write the table, with all metrics, to a CSV file such as all.csv, and the differences beside it: "
+            "all-differences.csv and, with --by, all-subgroups.csv.",
         ),
     ] = None,
     page: Annotated[Path | None, out_option(metavar="FILE", help="Write the comparison as one HTML page.")] = None,
     resamples: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, max=MAX_RESAMPLES, help="How often patients are drawn for the 95 % intervals."
+            metavar="N",
+            min=1,
+            max=MAX_RESAMPLES,
+            help="Number of bootstrap resamples of patients for the 95 % intervals.",
         ),
     ] = 1000,
     seed: DrawSeed = 0,
@@ -67,16 +75,18 @@ def compare(
         typer.Option(
             metavar="|".join(get_args(Unit)),
             show_default="the runs'",
-            help="Compare on images, or on studies or patients, whose images' probabilities are joined.",
+            help="Compare by image, or by study or patient, whose images' probabilities are joined.",
         ),
     ] = None,
     unit_join: Annotated[
         str | None,
-        typer.Option(metavar="|".join(get_args(UnitJoin)), show_default="the runs'", help="How they are joined."),
+        typer.Option(
+            metavar="|".join(get_args(UnitJoin)), show_default="the runs'", help="How probabilities are joined."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs: one table with intervals, and paired differences and tests on the same images."""
+    """Compare runs on the same images: a table with intervals, paired differences and tests."""
     check_choice(split, PREDICTED_SPLITS, "--split")
     check_choice(unit, get_args(Unit), "--unit")
     check_choice(unit_join, get_args(UnitJoin), "--unit-join")

@@ -25,13 +25,14 @@ def _option(flag: str, help: str, **shown: Any) -> Any:
 def cross_validate(
     given: dict[str, Any],
     folds: Annotated[
-        int | None, _option("--folds", "How many.", metavar="K", show_default=f"{DEFAULT_FOLDS}", min=2, max=MAX_FOLDS)
+        int | None,
+        _option("--folds", "Number of folds.", metavar="K", show_default=f"{DEFAULT_FOLDS}", min=2, max=MAX_FOLDS),
     ] = None,
     repeats: Annotated[
         int | None,
         _option(
             "--repeats",
-            "Deal the images into folds so often, each time with the next --split-seed.",
+            "Repeat with R random divisions into folds, from --split-seed on.",
             metavar="R",
             show_default="1",
             min=1,
@@ -42,16 +43,16 @@ def cross_validate(
         bool,
         _option(
             "--random-folds",
-            "Deal images and not patients into folds, as some papers do: results are optimistic, and shown beside "
-            "those by patient where they are under --runs.",
+            "Divide images instead of patients into folds, as some papers do. Results are optimistic, and are shown "
+            "beside those by patient if such a cross-validation is under --runs.",
         ),
     ] = False,
     inner_valid: Annotated[
         float | None,
         _option(
             "--inner-valid",
-            "Choose each network's epoch, calibration and thresholds on this fraction of the images of the other "
-            "folds, and not on the fold that it predicts.",
+            "Choose each network's best epoch, calibration and thresholds on this fraction of its training images, "
+            "instead of on the fold that it predicts.",
             metavar="F",
             min=0,
             max=0.9,
@@ -61,7 +62,7 @@ def cross_validate(
         int | None,
         _option(
             "--fold",
-            "Train this fold alone, from 1, as one job of an array; needs --name. --join follows.",
+            "Train only this fold, from 1, as one job of an array; needs --name. Use --join once all are trained.",
             metavar="I",
             min=1,
             max=MAX_FOLDS,
@@ -71,7 +72,7 @@ def cross_validate(
         int | None,
         _option(
             "--jobs",
-            "Train so many folds at once, each in a process of its own, on several GPUs one each.",
+            "Train N folds at once, each in its own process, and on its own GPU if there are several.",
             metavar="N",
             show_default="1",
             min=1,
@@ -84,17 +85,17 @@ def cross_validate(
     name: Annotated[str | None, o.new_name("the folder")] = None,
     resume: Annotated[
         Path | None,
-        o.out_option(metavar="CV", help="Go on with a cross-validation that was interrupted, with its own settings."),
+        o.out_option(metavar="CV", help="Resume an interrupted cross-validation with its own settings."),
     ] = None,
     join: Annotated[
         Path | None,
-        o.out_option(metavar="CV", help="Compute the results of folds that were trained one by one, with --fold."),
+        o.out_option(metavar="CV", help="Compute the results of folds that were trained one by one with --fold."),
     ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """Train a network per fold, and predict every image by one that was not trained on it.
+    """Train one network per fold, and predict each image with a network that was not trained on it.
 
-    No patient is in two folds. Each fold is a run in the new folder.
+    No patient is in two folds. The new folder has one run per fold.
     """
     others = bool(given or recipe or config or name or runs or folds or repeats or random_folds or inner_valid)
     for flag, folder in (("--resume", resume), ("--join", join)):

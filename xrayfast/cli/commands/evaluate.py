@@ -33,7 +33,7 @@ def evaluate(
         typer.Argument(
             metavar="RUN",
             show_default="the newest under runs/",
-            help="A run's folder, an ONNX file of export, or hf:ORG/NAME[@REVISION].",
+            help="Folder of a run, ONNX file of 'xrayfast export', or hf:ORG/NAME[@REVISION].",
         ),
     ] = None,
     data: Annotated[
@@ -41,27 +41,27 @@ def evaluate(
         typer.Argument(
             metavar="DATA",
             show_default="the run's own test split",
-            help="Other data to test on: class folders, or a table.",
+            help="Other data to test on: a folder of class folders, or a table.",
         ),
     ] = None,
     by: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN[,...]",
-            help="Tables by subgroup, and the largest gaps: by sex, age, view, or any column of the table of labels.",
+            help="Report by subgroup too, with the largest gaps: sex, age, view, or any column of the table of labels.",
         ),
     ] = None,
     split: Annotated[
         str | None,
         typer.Option(
             metavar="|".join(SPLITS),
-            show_default="test of the run's own data, all of DATA",
+            show_default="test of the run's own data; all of DATA",
             help="Split to evaluate on.",
         ),
     ] = None,
     name: Annotated[
         str | None,
-        o.out_option(metavar="NAME", show_default="that of the data", help="Name of the evaluation's folder."),
+        o.out_option(metavar="NAME", show_default="the name of the data", help="Name of the evaluation's folder."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -70,26 +70,26 @@ def evaluate(
             "-o",
             metavar="DIR",
             show_default="NAME-evaluations beside NAME.onnx",
-            help="Of an ONNX file, the folder of its evaluations; those of a run are in the run's.",
+            help="Folder for the evaluations of an ONNX file; those of a run are in the run's folder.",
         ),
     ] = None,
     correct_prior: Annotated[
         bool,
         typer.Option(
             "--correct-prior",
-            help="Correct the probabilities on DATA for its prevalence, estimated without its labels (Saerens 2002).",
+            help="Adapt probabilities to the prevalence in DATA, which is estimated without its labels (Saerens 2002).",
         ),
     ] = False,
     config: o.ConfigFile = None,
     runs: o.Runs = None,
     as_json: o.Json = False,
 ) -> None:
-    """Test a run on its own test split, or on other data, with its own calibration and thresholds.
+    """Test a run on its own test split or on other data, with the run's calibration and thresholds.
 
-    Images of DATA that the run was trained or validated on are left out. They are found by their pixels, and while the
-    run's own data are there, also as near duplicates and by patient. --label-map merges synonyms of labels.
+    Images of DATA that the run was trained or validated on are left out. They are recognized by their pixels and, while
+    the run's own data can be read, also as near duplicates and by patient. --label-map merges synonyms of labels.
 
-    An ONNX file of export is tested on DATA without torch; it does not hold which images it was trained on.
+    An ONNX file is tested on DATA without torch. It does not record which images the network was trained on.
     """
     out = Output(as_json)
     o.check_choice(split, SPLITS, "--split")

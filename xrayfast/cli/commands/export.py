@@ -13,44 +13,47 @@ from xrayfast.files.writable import require_output_file
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, ensemble or cross-validation.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, ensemble or cross-validation.")],
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FILE",
-            show_default="model.onnx",
-            help="File to write; model.pt2 of torch.export.",
+            show_default="model.onnx or model.pt2",
+            help="File to write.",
         ),
     ] = None,
-    format: Annotated[str, typer.Option(metavar="onnx|torch-export", help="ONNX, or torch.export's program.")] = "onnx",
+    format: Annotated[
+        str, typer.Option(metavar="onnx|torch-export", help="Format: ONNX, or a program of torch.export.")
+    ] = "onnx",
     precision: Annotated[
         str,
         typer.Option(
             metavar="fp32|fp16|int8",
-            help="Of an ONNX file's weights; for the last two the AUROC is compared with the run's.",
+            help="Precision of the weights in an ONNX file. With fp16 and int8 the AUROC is compared with the run's.",
         ),
     ] = "fp32",
     images: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FILES",
-            help="Files, folders or patterns to compare on, in place of the run's data. May be repeated.",
+            help="Files, folders or patterns to compare on, instead of the run's data. May be repeated.",
         ),
     ] = None,
     with_script: Annotated[
         bool,
         typer.Option(
-            "--with-script", help="Write onnx_predict.py beside it, which predicts without xrayfast and torch."
+            "--with-script",
+            help="Also write onnx_predict.py beside it, a script that predicts without xrayfast and torch.",
         ),
     ] = False,
     as_json: o.Json = False,
 ) -> None:
-    """Export a run as one file that predicts alone, and compare its probabilities with the run's.
+    """Export a run as one self-contained file, and compare its probabilities with the run's.
 
-    The file takes gray images of any size; fitting, normalisation, calibration and thresholds are inside.
-    xrayfast predict FILE.onnx runs it without torch. Needs pip install 'xrayfast[onnx]'.
+    The file takes gray images of any size, and includes resizing, normalization, calibration and thresholds. 'xrayfast
+    predict FILE.onnx' runs it without torch. Needs pip install 'xrayfast[onnx]'.
     """
     from xrayfast.exported.metadata import Precision
     from xrayfast.workflows.export import Format

@@ -42,14 +42,14 @@ def fit(
         Path | None,
         o.out_option(
             metavar="RUN|auto",
-            help="Resume a run that was interrupted, with its own settings. auto: the one of --name, or begin it.",
+            help="Resume an interrupted run with its own settings. auto: resume the run of --name, or start it.",
         ),
     ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """Train a network on a data set, and write everything into a new run folder.
+    """Train a network on a data set, and save weights, metrics and predictions in a new run folder.
 
-    Without --unfreeze only the head is trained, on a frozen backbone.
+    By default only the head is trained, on a frozen backbone; --unfreeze trains all layers.
     """
     automatic = resume is not None and str(resume) == AUTO
     if automatic and name is None:

@@ -23,43 +23,45 @@ def interpret(
     split: Annotated[
         str | None,
         typer.Option(
-            metavar="|".join(PREDICTED_SPLITS), show_default="test, where there is one", help="Split to report on."
+            metavar="|".join(PREDICTED_SPLITS), show_default="test, if there is one", help="Split to report on."
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, max=100, help="Images with the largest losses to show.")] = 12,
+    top: Annotated[
+        int, typer.Option(min=1, max=100, help="Number of images to show, those with the largest losses.")
+    ] = 12,
     saliency: Annotated[
         int,
         typer.Option(
             metavar="N",
             min=0,
             max=100,
-            help="Show where the network looks on N images, half of them predicted right (Grad-CAM); without it the "
-            "report has none.",
+            help="Show where the network looks (Grad-CAM) on N images, half of them predicted correctly. 0: none.",
         ),
     ] = 0,
     explain: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", help="Show where the network looks on a file of your choice, in figures/. May be repeated."
+            metavar="FILE",
+            help="Write a figure of where the network looks in this image file to figures/. May be repeated.",
         ),
     ] = None,
     by: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN[,...]",
-            help="Tables by subgroup, of columns of the table of labels with at most 20 values; saved with the run.",
+            help="Report by subgroup too: columns of the table of labels with at most 20 values. Saved with the run.",
         ),
     ] = None,
     figure_format: Annotated[
-        str, typer.Option(metavar="png,svg,pdf", help="Formats of the files in figures/, joined by commas.")
+        str, typer.Option(metavar="png,svg,pdf", help="Formats of the files in figures/, separated by commas.")
     ] = "png",
     runs: o.Runs = None,
     as_json: o.Json = False,
 ) -> None:
-    """Report on a run: tables, figures, model card and report.html, from its saved predictions.
+    """Report on a run from its saved predictions: tables, figures, model card and report.html.
 
-    Any option under Results chooses thresholds and calibration on validation again, saves them in the run, and computes
-    the metrics of all splits again.
+    If an option under Results is given, calibration and thresholds are chosen again on the validation split and saved
+    in the run, and the metrics of all splits are computed again.
     """
     o.check_choice(split, PREDICTED_SPLITS, "--split")
     from xrayfast.errors import RunError

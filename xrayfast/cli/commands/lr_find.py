@@ -22,14 +22,16 @@ def lr_find(
     given: dict[str, Any],
     config: o.ConfigFile = None,
     steps: Annotated[
-        int, typer.Option(min=20, max=MAX_EPOCHS, rich_help_panel=o.PANELS["train"], help="Batches to train on.")
+        int,
+        typer.Option(min=20, max=MAX_EPOCHS, rich_help_panel=o.PANELS["train"], help="Number of batches to train on."),
     ] = 100,
     output: Annotated[
-        Path, o.out_option("--output", "-o", metavar="STEM", help="Writes STEM.png and STEM.csv.")
+        Path,
+        o.out_option("--output", "-o", metavar="STEM", help="Write the plot to STEM.png and the curve to STEM.csv."),
     ] = Path("lr-find"),
     as_json: o.Json = False,
 ) -> None:
-    """Find a learning rate: train some steps while it grows, and see where the loss falls fastest."""
+    """Find a learning rate: train some steps at a growing rate, and see where the loss falls fastest."""
     out = Output(as_json)
     image, table = output.with_name(output.name + ".png"), output.with_name(output.name + ".csv")
     require_output_file(image)

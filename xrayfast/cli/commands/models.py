@@ -11,7 +11,7 @@ from xrayfast.cli.output import Output
 
 
 def models(
-    layers: Annotated[str | None, typer.Option(metavar="ARCH", help="List the layers of this network instead.")] = None,
+    layers: Annotated[str | None, typer.Option(metavar="ARCH", help="List the layers of this network.")] = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -19,18 +19,18 @@ def models(
             min=32,
             max=2048,
             show_default=str(FIELDS["size"].default),
-            help="With --layers: side of the images, on which the outputs' shapes depend.",
+            help="With --layers: side of the images in pixels, which determines the shapes of the outputs.",
         ),
     ] = None,
     head: Annotated[
         str | None,
         typer.Option(
-            metavar="classifier", help="With --layers: list the hidden layers of the network's own classifier too."
+            metavar="classifier", help="With --layers: also list the hidden layers of the network's own classifier."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the networks, with their blocks and numbers of parameters, or the layers of one of them."""
+    """List the networks with their blocks and numbers of parameters, or the layers of one network."""
     out = Output(as_json)
     check_choice(head, ["classifier"], "--head")
     if layers is not None:

@@ -23,14 +23,14 @@ def predict(
         Path,
         typer.Argument(
             metavar="RUN",
-            help="The folder of a run, ensemble or cross-validation; an ONNX file; or hf:ORG/NAME[@REVISION].",
+            help="Folder of a run, ensemble or cross-validation, ONNX file, or hf:ORG/NAME[@REVISION].",
         ),
     ],
     sources: Annotated[
         list[str],
         typer.Argument(
             metavar="[RUN...] FILES...",
-            help="Further runs, whose probabilities are averaged; image files, folders and patterns.",
+            help="Image files, folders or patterns. Probabilities are averaged over all runs given before them.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="CSV file to write.")] = Path(
@@ -39,12 +39,12 @@ def predict(
     abstain_below: o.AbstainBelow = None,
     as_json: o.Json = False,
 ) -> None:
-    """Predict on new images: a CSV with one row per file, in input order.
+    """Predict on new images, and write a CSV with one row per file, in input order.
 
-    Probabilities are calibrated, and labels decided by thresholds, as chosen on validation. With --unit a row is a
-    study or patient, whose images' probabilities are joined.
+    The run's calibration and thresholds, chosen on its validation split, are applied. With --unit each row is a study
+    or patient, whose images' probabilities are joined.
 
-    A file that can't be read gets a row with its error; the others are predicted, and the exit code is 1.
+    The row of a file that can't be read has the error instead; all other files are predicted, and the exit code is 1.
     """
     o.check_choice(given.get("device"), get_args(Device), "--device")
     o.check_choice(given.get("unit"), get_args(Unit), "--unit")

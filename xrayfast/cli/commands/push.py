@@ -12,23 +12,32 @@ from xrayfast.cli.output import Output
 
 
 def push(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, ensemble or cross-validation.")],
-    repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository, which is made if need be.")],
-    public: Annotated[bool, typer.Option("--public", help="Show it to everybody; otherwise it is private.")] = False,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, ensemble or cross-validation.")],
+    repository: Annotated[
+        str, typer.Argument(metavar="ORG/NAME", help="Repository on the Hub; created if it does not exist.")
+    ],
+    public: Annotated[
+        bool, typer.Option("--public", help="Make the repository public. By default it is private.")
+    ] = False,
     with_predictions: Annotated[
         bool,
-        typer.Option("--with-predictions", help="Upload predictions too: names of images, pseudonyms, sex and age."),
+        typer.Option(
+            "--with-predictions", help="Also upload predictions, with image names, patient pseudonyms, sex and age."
+        ),
     ] = False,
     with_split: Annotated[
-        bool, typer.Option("--with-split", help="Upload split.csv too: names of images, pseudonyms and labels.")
+        bool,
+        typer.Option("--with-split", help="Also upload split.csv, with image names, patient pseudonyms and labels."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be uploaded.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be uploaded, and upload nothing.")
+    ] = False,
     as_json: o.Json = False,
 ) -> None:
-    """Publish a run on the Hugging Face Hub, without names of files and patients.
+    """Publish a run on the Hugging Face Hub, without the names of files and patients.
 
-    'xrayfast predict hf:ORG/NAME FILES' takes it from there. Needs pip install 'xrayfast[hub]' and a login ('hf auth
-    login', or HF_TOKEN).
+    'xrayfast predict hf:ORG/NAME FILES' predicts with the published run. Needs pip install 'xrayfast[hub]' and a login
+    ('hf auth login', or HF_TOKEN).
     """
     out = Output(as_json)
     from xrayfast.workflows.push import push as work

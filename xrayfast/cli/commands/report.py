@@ -18,45 +18,64 @@ TASKS = ("single", "multi")
 
 def report(
     predictions: Annotated[
-        list[Path], typer.Argument(metavar="CSV...", help="Predictions; further files are compared with the first.")
+        list[Path],
+        typer.Argument(
+            metavar="CSV...", help="CSV files of predictions. The second and later ones are compared with the first."
+        ),
     ],
     output: Annotated[
-        Path, out_option("--output", "-o", metavar="DIR", help="Folder for report.html and metrics.json.")
+        Path, out_option("--output", "-o", metavar="DIR", help="Folder to write report.html and metrics.json to.")
     ] = Path("report"),
     task: Annotated[
         str | None,
         typer.Option(
-            metavar="|".join(TASKS), show_default="inferred", help="One class per image, or any number of labels."
+            metavar="|".join(TASKS),
+            show_default="inferred",
+            help="Exactly one class per image (single), or any number of labels (multi).",
         ),
     ] = None,
     positive: Annotated[
-        str | None, typer.Option(metavar="LABEL", show_default="not the normal one", help="Positive class of two.")
+        str | None,
+        typer.Option(
+            metavar="LABEL", show_default="not the normal one", help="Positive class, if there are two classes."
+        ),
     ] = None,
     threshold: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="[LABEL=]P", show_default="0.5", help="Predict a label, or the positive class, from it on."
+            metavar="[LABEL=]P",
+            show_default="0.5",
+            help="Predict a label, or the positive class, if its probability is at least this. May be repeated.",
         ),
     ] = None,
     patient_col: Annotated[
-        str | None, typer.Option(metavar="COLUMN", show_default="by its name", help="Column of patients.")
+        str | None, typer.Option(metavar="COLUMN", show_default="inferred from its name", help="Column of patients.")
     ] = None,
     by: Annotated[
-        str | None, typer.Option(metavar="COLUMN[,...]", help="Tables by subgroup, of columns of the file.")
+        str | None, typer.Option(metavar="COLUMN[,...]", help="Report by subgroup too: columns of the file.")
     ] = None,
     prevalence: Annotated[
-        list[str] | None, typer.Option(metavar="[LABEL=]SHARE", help="Give predictive values at it. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="[LABEL=]SHARE", help="Also report predictive values at this prevalence. May be repeated."
+        ),
     ] = None,
     resamples: Annotated[
-        int, typer.Option(metavar="N", min=0, max=MAX_RESAMPLES, help="How often patients are drawn for intervals.")
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=MAX_RESAMPLES,
+            help="Number of bootstrap resamples of patients for the intervals. 0: no intervals.",
+        ),
     ] = 1000,
     seed: DrawSeed = 0,
     as_json: Json = False,
 ) -> None:
-    """Report on predictions of any tool: metrics with intervals, figures and a page, from a CSV file.
+    """Report on predictions of any tool from a CSV file: metrics with intervals, figures and a page.
 
-    Columns: image, patient (if known), prob_LABEL for each label, and truth, which names the labels of the image joined
-    by '|', or truth_LABEL with 1 and 0.
+    The columns are image; patient, if known; prob_LABEL for each label; and either truth, with the image's labels
+    separated by '|', or truth_LABEL for each label, with 1 and 0.
     """
     out = Output(as_json)
     check_choice(task, TASKS, "--task")

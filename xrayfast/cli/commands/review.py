@@ -15,20 +15,27 @@ _LISTED = 10
 
 def review(
     cv: Annotated[
-        list[Path], typer.Argument(metavar="CV...", help="A cross-validation's folder; or several, to be averaged.")
+        list[Path], typer.Argument(metavar="CV...", help="Folder of a cross-validation; several are averaged.")
     ],
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="DIR", rich_help_panel=OUT, help="Folder for corrections.csv and review.html."
+            "--output",
+            "-o",
+            metavar="DIR",
+            rich_help_panel=OUT,
+            help="Folder to write corrections.csv and review.html to.",
         ),
     ] = Path("review"),
-    top: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Proposals to show with their image.")] = 60,
+    top: Annotated[
+        int, typer.Option(metavar="N", min=0, max=1000, help="Number of proposals to show with their image.")
+    ] = 60,
     as_json: Json = False,
 ) -> None:
-    """Rank labels that a cross-validation's networks contradict, for a reader: a page and a CSV of proposals.
+    """Find labels that a cross-validation's networks contradict, and propose corrections for review.
 
-    Rows that a reader accepts in corrections.csv are applied by --corrections. Needs pip install 'xrayfast[review]'.
+    Accept proposals in corrections.csv, and apply them with 'xrayfast fit --corrections'. Needs pip install
+    'xrayfast[review]'.
     """
     out = Output(as_json)
     from xrayfast.errors import plural

@@ -26,27 +26,29 @@ def serve(
         typer.Argument(
             metavar="[RUN]",
             show_default="the newest under runs/",
-            help="The folder of a run, ensemble or cross-validation; or an ONNX file.",
+            help="Folder of a run, ensemble or cross-validation, or ONNX file.",
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where to listen; others than this machine's own reach it.")
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on. By default only this machine can connect.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes any free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen on. 0: any free port.")
+    ] = 8000,
     password: Annotated[
         bool | None,
         typer.Option(
             "--password/--no-password",
-            show_default="no-password on this machine alone",
-            help=f"Ask for the password in {PASSWORD_VARIABLE}, or that is typed at the start.",
+            show_default="no-password, on this machine only",
+            help=f"Require a password: that of the variable {PASSWORD_VARIABLE}, or one typed at the start.",
         ),
     ] = None,
     abstain_below: o.AbstainBelow = None,
     as_json: o.Json = False,
 ) -> None:
-    """Serve a page that answers for images dropped on it, and a JSON endpoint that does the same.
+    """Serve a web page and a JSON endpoint that predict on the images sent to them.
 
-    Nothing that is sent is kept. Needs pip install 'xrayfast[serve]'. Ctrl-C ends it.
+    Nothing that is sent is saved. Ctrl-C stops the server. Needs pip install 'xrayfast[serve]'.
     """
     o.check_choice(given.get("device"), get_args(Device), "--device")
     from xrayfast.errors import ConfigError

@@ -20,9 +20,9 @@ def split(
     ),
     as_json: o.Json = False,
 ) -> None:
-    """Split a data set as fit would, and write the split of each image; --split-file replays it.
+    """Split a data set into train, valid and test as fit does, and save the split to a file.
 
-    No patient is in two splits, and no image and its duplicate are, for which all images are decoded.
+    Give the file to fit as --split-file. All images are decoded, because duplicates stay in one split, as patients do.
     """
     out = Output(as_json)
     settings = read_settings(config, given)

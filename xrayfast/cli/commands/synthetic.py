@@ -25,19 +25,21 @@ DEMO = Config(
 
 
 def synth(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder to write to.")],
-    images: Annotated[int, typer.Option(min=6, max=1_000_000, help="Images in all.")] = 450,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create.")],
+    images: Annotated[int, typer.Option(min=6, max=1_000_000, help="Number of images.")] = 450,
     size: Annotated[int, typer.Option(min=32, max=2048, help="Side of each image in pixels.")] = 256,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of patients, opacities and noise.")] = 0,
     multi_label: Annotated[
-        bool, typer.Option("--multi-label", help="Label covid-19 images as pneumonia too: a folder covid-19+pneumonia.")
+        bool, typer.Option("--multi-label", help="Label covid-19 images pneumonia too, in a folder covid-19+pneumonia.")
     ] = False,
-    split: Annotated[bool, typer.Option("--split", help="Write train and valid folders, split by patient.")] = False,
+    split: Annotated[
+        bool, typer.Option("--split", help="Divide the images by patient into the folders train and valid.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a small data set of synthetic chest radiographs to try things on.
 
-    Class folders normal, pneumonia and covid-19, and labels.csv with the patients.
+    It has the class folders normal, pneumonia and covid-19, and labels.csv with each image's patient.
     """
     from xrayfast.synthetic import write_dataset
 
