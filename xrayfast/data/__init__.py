@@ -1,10 +1,11 @@
-"""From files on disk to a table of images with labels and splits: numpy, pandas, Pillow and pydicom, no torch.
+"""Turn files on disk into a table of images with labels and splits, using numpy, pandas, Pillow and pydicom but not
+torch.
 
-- `images`: one file to one array.
-- `cache`: each image decoded once and cached on disk.
-- `sources`: class folders, label tables and public data sets to image records.
-- `labels`: label cells to targets; policies for uncertain labels; label maps.
-- `demographics`: sex, age and view from cells and headers.
-- `splits`: stratified splits and folds by patient.
-- `manifest`: the table that all of these make.
+- `images`: decode a file to an array.
+- `cache`: decode each image once and cache it on disk.
+- `sources`: read class folders, label tables and public data sets into image records.
+- `labels`: parse label cells into targets; policies for uncertain labels; label maps.
+- `demographics`: parse sex, age and view from cells and headers.
+- `splits`: draw stratified splits and folds by patient.
+- `manifest`: build the final table from all of these.
 """

@@ -1,4 +1,4 @@
-"""Corrections of labels, as `review` proposes them and a reader accepts them."""
+"""Label corrections that `review` proposes and a reader accepts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _CELLS = {1: "1", 0: "0", -1: "masked"}
 
 @dataclass(frozen=True)
 class Correction:
-    """A label of an image that a reader corrected.
+    """A correction of one label of an image, accepted by a reader.
 
     Attributes:
         image: as in the manifest.
-        label: of a multi-label task; "" where exactly one class applies.
-        given: the class, or "1" or "0", that the data have.
-        proposed: what it is corrected to.
-        where: names it in a message.
+        label: in a multi-label task, the label; in a single-label task, "".
+        given: the class, or "1" or "0", in the data.
+        proposed: the value that replaces it.
+        where: how a message refers to it.
     """
 
     image: str
@@ -40,17 +40,23 @@ class Correction:
     where: str = ""
 
     def row(self) -> dict[str, str]:
-        """Its row of a file, accepted."""
+        """Return the row of a corrections file for this correction, marked as accepted."""
         cells = asdict(self) | {"accept": "yes"}
         return {name: cells[name] for name in COLUMNS}
 
 
 def read_corrections(file: Path, sha256: str | None = None) -> tuple[list[Correction], str]:
-    """The accepted rows of a file with the columns image, label, given, proposed and accept, and the file's SHA-256,
-    which is compared with `sha256` where that is given.
+    """Read the accepted rows of a file with the columns image, label, given, proposed and accept.
+
+    Args:
+        file: the corrections file.
+        sha256: the file's expected SHA-256, if given.
+
+    Returns:
+        The corrections, and the file's SHA-256.
 
     Raises:
-        DataError: the file can't be read, is another, or no row is accepted.
+        DataError: the file can't be read, its SHA-256 is not the expected one, or no row is accepted.
     """
     table = read_table(file)
     if missing := [name for name in COLUMNS if name not in table.columns]:
@@ -92,17 +98,19 @@ def apply_corrections(
     left_out: Collection[str] = (),
     imply: Sequence[str] = (),
 ) -> tuple[ResolvedLabels, list[Correction]]:
-    """The labels with their targets corrected, and the corrections but for those of images that are left out.
+    """Correct the targets; return the labels, and the corrections without those of images that are left out.
 
     Args:
         labels: of N images.
-        names: (N,) of the images.
+        names: (N,) image names.
         corrections: to apply.
-        left_out: names of images that are no rows.
-        imply: rules between labels, which the corrected targets have to keep.
+        left_out: names of images that were left out.
+        imply: rules between labels, which the corrected targets must satisfy.
 
     Raises:
-        DataError: an image is not there, a label unknown, or a cell another than the correction says.
+        DataError: an image is missing, a label does not exist, a cell differs from the correction's `given`, or a rule
+            of
+            `imply` is violated.
     """
     rows = {name: i for i, name in enumerate(names)}
     columns = {label: j for j, label in enumerate(labels.names)}
@@ -133,7 +141,7 @@ def apply_corrections(
 
 
 def describe_corrections(file: Path, sha256: str, applied: Sequence[Correction], accepted: int) -> list[str]:
-    """What was corrected, in sentences."""
+    """Describe the corrections that were applied, as sentences."""
     images = len({one.image for one in applied})
     notes = [
         f"{file.name} (SHA-256 {sha256[:12]}) corrects {plural(len(applied), 'label')} of {plural(images, 'image')}. "
@@ -152,7 +160,7 @@ def _require_label(one: Correction, label: str, known: Mapping[str, int]) -> Non
 
 
 def _require_given(one: Correction, found: str, known: Mapping[str, int]) -> None:
-    """Raise an error where the data have another value than the correction says, or already the proposed one."""
+    """Raise an error if the data differ from the correction's `given`, or already have the proposed value."""
     _require_label(one, one.proposed, known)
     if one.given != found:
         raise DataError(
@@ -170,7 +178,7 @@ def _require_implied(
     rows: Mapping[str, int],
     imply: Sequence[str],
 ) -> None:
-    """Raise an error where a correction contradicts a rule such as covid-19=pneumonia."""
+    """Raise an error if a correction contradicts a rule such as covid-19=pneumonia."""
     closure = parse_implications(imply, names)
     _, implied = apply_implications(targets, names, closure)
     for one in corrections:

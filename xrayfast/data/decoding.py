@@ -1,4 +1,4 @@
-"""The decoded images of a data set."""
+"""Decode the images of a data set."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.option_effects import DecodedFacts, check_effects
 
 UNREADABLE = "unreadable"
-"""Why images are left out whose files can't be read."""
+"""Why images are left out if their files can't be read."""
 
 
 def decode_manifest(
     data: Manifest, side: int, progress: DecodingProgress | None = None, *, may_leave_out: bool = True
 ) -> tuple[Manifest, DecodedImages]:
-    """A data set's images, each fitted into a square of `side` pixels, decoded unless they are cached.
+    """Decode a data set's images, each fitted into a square of `side` pixels, unless they are cached.
 
     Returns:
-        The data set and the images. Left out, as if they were not there, so that what was drawn of the split is drawn
-        again: unreadable files where the config says to skip them, and those of `find_other_images` unless it keeps
-        masks. None are where they may not be, as where a run is resumed.
+        The data set and the images. Images are left out, and drawn splits drawn again without them, if their files are
+        unreadable and the config says to skip such files, or if `find_other_images` finds them and the config doesn't
+        keep masks. With `may_leave_out=False`, for example on resume, none are left out.
 
     Raises:
-        DataError: files that can't be read, and the config says so; or what is left can't be used.
-        WriteError: no disk space for the cache.
+        DataError: files can't be read and may not be skipped, or the remaining images can't be used.
+        WriteError: there is no disk space for the cache.
     """
     config, names, paths = data.config, data.table["image"].tolist(), data.table["path"].tolist()
     images = open_images(config, side)

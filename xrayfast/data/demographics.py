@@ -1,4 +1,4 @@
-"""Sex, age and view from the text of cells and DICOM headers."""
+"""Parse sex, age and view from the text of cells and DICOM headers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _FRONTAL = {"FRONTAL", "PA", "AP", "POSTEROANTERIOR", "ANTEROPOSTERIOR", "POSTER
 _NO_VIEW = {"UNKNOWN", "UNK"}
 
 ViewKind = Literal["frontal", "lateral", "other", ""]
-"""What a view is; "" where it is not known."""
+"""The kind of a view; "" if it is not known."""
 
 
 def parse_sexes(cells: Sequence[str]) -> tuple[list[str | None], list[str]]:
-    """F, M or, for all else, None; and notes on cells that are neither and not blank."""
+    """Return F, M, or None for anything else; and notes on non-blank cells that are neither."""
     column = TextColumn.of(cells)
     sexes = column.map(lambda cell: _SEXES.get(cell.strip().upper()))
     unknown = sum(n for cell, n in column.counts().items() if cell.strip() and cell.strip().upper() not in _SEXES)
@@ -32,20 +32,22 @@ def parse_sexes(cells: Sequence[str]) -> tuple[list[str | None], list[str]]:
 
 
 def sex_in_name(column: str) -> str | None:
-    """The sex that a column of 1 and 0 tells by its name, such as "male" or "sex_F"; None where it tells none."""
+    """Return the sex for which 1 stands in a 0/1 column with this name, such as "male" or "sex_F"; else None."""
     match = re.fullmatch(r"(?:is|sex|gender)?(male|female)|(?:sex|gender)([mf])", re.sub(r"[\W_]+", "", column).lower())
     return _SEXES[(match[1] or match[2]).upper()] if match else None
 
 
 def sexes_from_flags(cells: Sequence[str], sex: str) -> TextColumn:
-    """The sex as text, from a column of 1 where it is `sex` and 0 where it is the other; other cells stay."""
+    """Convert a column to sexes as text: 1 becomes `sex`, 0 the other sex, and other cells stay as they are."""
     other = {"F": "M", "M": "F"}[sex]
     meaning = {"1": sex, "1.0": sex, "true": sex, "0": other, "0.0": other, "false": other}
     return TextColumn.of(cells).replace(lambda cell: meaning.get(cell.strip().lower(), cell))
 
 
 def parse_ages(cells: Sequence[str]) -> tuple[list[float], list[str]]:
-    """Years from texts such as "58", "058Y" or "11M", NaN for blank, odd and impossible ones; and notes on these."""
+    """Return years from texts such as "58", "058Y" or "11M", NaN for blank and implausible texts; and notes on the
+    latter.
+    """
     column = TextColumn.of(cells)
     ages = column.map(_years)
     unknown = sum(n for cell, n in column.counts().items() if cell.strip() and np.isnan(_years(cell)))
@@ -59,12 +61,12 @@ def _years(cell: str) -> float:
 
 
 def plausible_age(years: float | None) -> float:
-    """The age; NaN where unknown or above 120."""
+    """Return the age; NaN if it is None or above 120."""
     return years if years is not None and years <= _OLDEST else np.nan
 
 
 def parse_views(*columns: Sequence[str]) -> list[str | None]:
-    """PA, AP, LATERAL or another text in capitals: of several columns the first that is not blank."""
+    """Return PA, AP, LATERAL or another text in capitals, from the first column that is not blank; else None."""
     views: list[str | None] = [None] * len(columns[0])
     for cells in columns:
         found = TextColumn.of(cells).map(_view)
@@ -73,7 +75,7 @@ def parse_views(*columns: Sequence[str]) -> list[str | None]:
 
 
 def kind_of_view(view: str | None) -> ViewKind:
-    """The kind of a view, as `parse_views` gives it.
+    """Return the kind of a view as returned by `parse_views`.
 
     >>> kind_of_view("PA"), kind_of_view("AP_HORIZONTAL"), kind_of_view("XTABLE LATERAL"), kind_of_view("LAO")
     ('frontal', 'frontal', 'lateral', 'other')

@@ -1,5 +1,6 @@
-"""Words of other languages than English in cells and names of folders: for missing, normal, yes and no, splits, and
-labels, of which the English word is here too.
+"""Words in languages other than English in cells and folder names.
+
+They stand for missing, normal, yes, no, splits and labels; for labels, the English words are included.
 """
 
 from __future__ import annotations
@@ -61,11 +62,11 @@ SPLIT_STEMS: Mapping[str, str] = {
     "valid": "valid verifica walida dogrulama валид проверо 验证 驗證 検証 검증",
     "test": "test prueba pruf holdout heldout тест 测试 測試 テスト 테스트 시험",
 }
-"""By split, how longer words of it begin, or what is in them, in several languages."""
+"""Beginnings or fragments of longer words for each split, in several languages."""
 
 
 def fold_letters(text: str) -> str:
-    """The letters and digits of a text without case and accents.
+    """Return the letters and digits of a text without case and accents.
 
     >>> fold_letters("Non renseigné-e")
     'nonrenseignee'
@@ -79,11 +80,11 @@ _STEMS = {split: tuple(map(fold_letters, words.split())) for split, words in SPL
 
 
 def foreign_meaning(text: str) -> str:
-    """What a word of another language means: a key of the table, such as "missing" or "train"; "" for others."""
+    """Return the meaning of a word in another language: a key of `_WORDS`, such as "missing" or "train"; else ""."""
     return _MEANING.get(fold_letters(text), "") if len(text) <= 40 else ""
 
 
 def stem_of_split(text: str) -> str:
-    """The split of whose words one is in a text, as in "jeu de test" and "conjunto-de-treino"; else ""."""
+    """Return the split named by a word in the text, as in "jeu de test" and "conjunto-de-treino"; else ""."""
     folded = fold_letters(text)
     return next((split for split, stems in _STEMS.items() if any(stem in folded for stem in stems)), "")

@@ -1,7 +1,7 @@
-"""The table of images: file, patient, split and labels of each.
+"""The table of a data set's images, with the file, patient, split and labels of each.
 
-`open_manifest` reads a source (`sources.read`), resolves its labels (`labels.resolve`), draws the splits that it lacks
-(`splits.assign`), and replaces patients by pseudonyms.
+`open_manifest` reads a source (`sources.read`), resolves its labels (`labels.resolve`), draws missing splits
+(`splits.assign`), and replaces patients with pseudonyms.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ from xrayfast.option_effects import DataFacts, check_effects
 
 _REDRAWN = "Split redrawn to keep each patient and all duplicates in one split"
 
-_FEW_PATIENTS = 5  # too few to divide
+_FEW_PATIENTS = 5  # at most this many patients are named as the likely cause of an empty split
 
-_MANY = 20  # images that few patients have
+_MANY = 20  # fewest images of one patient that a note mentions
 
-_CHUNK = 1 << 16  # paths that are there as texts of Python at a time
+_CHUNK = 1 << 16  # paths held as Python strings at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,18 +65,18 @@ class Manifest(HasOverview):
 
     Attributes:
         table: one row per image: `image` (unique name: the path from the source folder, with '/'), `path` (absolute),
-            `patient` (a pseudonym, None where unknown), `split` (train, valid or test), `labels` (those that are 1,
-            joined by '|', "" for none); and, where any are known, `sex` ("F", "M" or None), `age` (years or NaN),
+            `patient` (a pseudonym, None where unknown), `split` (train, valid or test), `labels` (the labels that are
+            1, joined by '|', "" for none); and, if known for any image, `sex` ("F", "M" or None), `age` (years or NaN),
             `view` ("PA", "AP", "LATERAL", another text or None) and `study` (a pseudonym or None).
         labels: the L labels, sorted.
         targets: (N, L) float32 from 0 to 1, rows as in the table: NaN where the cell is ignored, and strictly between
             0 and 1 where an uncertain cell is smoothed. Exactly one 1 and no NaN per row of a single-label task.
-        task: "single" where each image has exactly one label, else "multi".
-        config: the settings that it was opened with.
-        notes: what was inferred, drawn or ignored, in sentences.
-        drawn: (N,) bool, whether the split of an image was drawn, and not given.
-        left_out: why images of the source are no rows, and their names.
-        corrections: those of a reader, applied to the targets.
+        task: "single" if each image has exactly one label, else "multi".
+        config: the settings with which it was opened.
+        notes: sentences on what was inferred, drawn or ignored.
+        drawn: (N,) bool, True if the image's split was drawn, False if it was given.
+        left_out: pairs of a reason and the names of the source's images left out for it.
+        corrections: a reader's corrections, which have been applied to the targets.
         identities: (N, 2) hashes of patient and study (see `hash_identifiers`, `studies_everywhere`); never written.
     """
 
@@ -106,15 +106,17 @@ class Manifest(HasOverview):
 
     @property
     def groups(self) -> npt.NDArray[np.intp] | None:
-        """(N,) integers, equal for images of one patient, or of one study where the patient is unknown; else None."""
+        """(N,) integers, equal for images of one patient, or of one study if the patient is unknown; None if none is
+        known.
+        """
         studies = self.table["study"].tolist() if "study" in self.table else None
         return group_images(self.table["patient"].tolist(), studies)
 
     def subset(self, split: Split) -> Manifest:
-        """The images of one split.
+        """Return the images of one split.
 
         Raises:
-            ConfigError: no such split.
+            ConfigError: there is no such split.
         """
         if split not in SPLITS:
             raise ConfigError(f"found the split '{split}'; expected train, valid or test.{did_you_mean(split, SPLITS)}")
@@ -124,7 +126,7 @@ class Manifest(HasOverview):
         return replace(self, table=table, targets=self.targets[rows], drawn=self.drawn[rows], identities=identities)
 
     def counts(self) -> pd.DataFrame:
-        """Images per label (rows) and split (columns); then rows of all "images" and, where known, all "patients"."""
+        """Count images per label (rows) and split (columns), with rows for all "images" and, if known, "patients"."""
         split = self.table["split"].to_numpy()
         known = self.table["patient"].notna().any()
         counts: dict[str, list[int]] = {}
@@ -138,7 +140,7 @@ class Manifest(HasOverview):
         return table
 
     def flow(self) -> list[tuple[str, int]]:
-        """Descriptions and counts of images: those in the source, those left out, those used, and each split."""
+        """Return descriptions and counts of images: in the source, left out, used, and in each split."""
         found = len(self) + sum(len(names) for _, names in self.left_out)
         left_out = [(f"Left out: {why}", len(names)) for why, names in self.left_out]
         splits = [(f"Split {name}", int((self.table["split"] == name).sum())) for name in SPLITS]
@@ -146,17 +148,14 @@ class Manifest(HasOverview):
         return [(first, found), *left_out, ("Images used", len(self)), *(split for split in splits if split[1])]
 
     def split_table(self) -> pd.DataFrame:
-        """Image, patient, split and labels: a run's `split.csv`, which `split_file` replays."""
+        """Return image, patient, split and labels: a run's `split.csv`, which can be reused as `split_file`."""
         table: pd.DataFrame = self.table[["image", "patient", "split", "labels"]]
         return table
 
     def redraw_splits(self, groups: npt.NDArray[np.integer]) -> Manifest:
-        """Draw the drawn splits again, so that images of one of the (N,) groups, or of one patient, are in one split.
+        """Draw the drawn splits again, so that the images of one of the (N,) groups, or of one patient, share a split.
 
         Given splits stay as they are; the seed, fractions and folds are those of the config.
-
-        Raises:
-            DataError: a split would be left without images, or a class without images to train on.
         """
         if not self.drawn.any():
             return self
@@ -177,20 +176,20 @@ class Manifest(HasOverview):
     def deal_folds(
         self, groups: npt.NDArray[np.integer] | None, repeats: int = 1, *, by_image: bool = False
     ) -> npt.NDArray[np.int64]:
-        """The fold of each image, as `assign_folds` deals them by the seed, fractions and folds of the config.
+        """Assign images to folds with `assign_folds`, using the seed, fractions and folds of the config.
 
         Returns:
-            (N, R) int64, from 1; 0 for test images.
+            (N, R) int64 fold numbers from 1; 0 for test images.
         """
         positives = (self.targets == 1).astype(np.uint8)
         return assign_folds(self._given_splits(), positives, groups, self.config, repeats, by_image=by_image)
 
     def with_splits(self, splits: Sequence[Split], note: str) -> Manifest:
-        """The same images in other splits, given and not drawn.
+        """Return the same images in other splits, which count as given.
 
         Args:
-            splits: N of them.
-            note: takes the place of that on the drawn split.
+            splits: N splits.
+            note: replaces the note on the drawn split.
 
         Raises:
             DataError: a class has no images to train on.
@@ -203,10 +202,11 @@ class Manifest(HasOverview):
         return replace(self, table=self.table.assign(split=splits), drawn=drawn, notes=tuple(notes))
 
     def fingerprint(self) -> str:
-        """SHA-256 over each image's name, labels, masked cells, split and file size: the same on any machine.
+        """Return the SHA-256 over each image's name, labels, masked cells, split and file size: the same on any
+        machine.
 
         Raises:
-            DataError: a file is gone.
+            DataError: a file no longer exists.
         """
         digest = hashlib.sha256(repr(self.labels).encode())
         columns = ("image", "labels", "split", "path")
@@ -219,7 +219,7 @@ class Manifest(HasOverview):
         masked = self.truth < 0
         if masked.any():
             digest.update(np.packbits(masked).tobytes())
-            # NaN has many bit patterns.
+            # normalize NaN, which has many bit patterns
             digest.update(np.nan_to_num(self.targets[masked], nan=-1).astype("<f4").tobytes())
         return digest.hexdigest()
 
@@ -231,17 +231,20 @@ def open_manifest(
     known_labels: Collection[str] = (),
     leave_out: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Read a data set: class folders, or a table where one is named or found.
+    """Read a data set: class folders, or a table if one is named or found.
 
-    It must be fit for training unless `to_train` is False. To test on it, one image of one class suffices, labels that
-    no image has are kept if some images are known to lack them, given splits are kept, and other images are test.
-    `known_labels` are those of a run: where the data has them, they are labels as they are written.
-    `leave_out` are the reasons to leave images out, by their names, of a run whose data are opened again: there is
-    nothing to say on its options.
+    Args:
+        config: what to read, and how.
+        to_train: whether the data set must be fit for training. If False, for testing, one image of one class suffices,
+            labels without images are kept if some images are known to lack them, given splits are kept, and all other
+            images are test.
+        known_labels: the labels of a run: where they occur in the data, they are labels exactly as written.
+        leave_out: reasons to leave images out, by image name, if the data of a run are opened again; options without
+            effect are then not reported.
 
     Raises:
         DataError: the images, labels, corrections or splits can't be used; the message says where and what to do.
-        ConfigError: options that contradict each other or the layout.
+        ConfigError: options contradict each other or the layout.
     """
     if config.split_file and config.split_col:
         raise ConfigError("found both split_file and split_col; expected one. Leave out one of the two.")
@@ -311,7 +314,7 @@ def _facts(
     config: DataConfig,
     to_train: bool,
 ) -> DataFacts:
-    """What the options depend on; to test on the data no split is drawn, so that none is missed."""
+    """Return the facts that decide which options have an effect; when testing, no drawn split is expected."""
     raw = records.labels
     return DataFacts(
         table=config.labels is not None,
@@ -327,9 +330,10 @@ def _facts(
 
 
 def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task: Task, raw: Targets) -> None:
-    """A label that some images have and others lack, and two images per class of a single-label task.
+    """Raise an error unless a label is present on some images and absent on others, and each class has two images.
 
-    Where there is none, uncertain and blank cells of the raw matrix may be why.
+    The minimum of two images is for single-label tasks. The error's advice considers that uncertain and blank cells of
+    the raw matrix may be the cause.
     """
     totals = (truth == 1).sum(0)
     if not ((totals > 0) & (truth == 0).any(0)).any():
@@ -350,7 +354,7 @@ def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task:
 
 
 def _check_patients(records: ImageRecords) -> list[str]:
-    """Refuse one identifier on all images, as anonymised files have; a note where one is on most."""
+    """Raise an error if one identifier is on all images, as in anonymized files; return a note if it is on most."""
     counts = TextColumn.of(records.patients or ()).counts()
     most = max([n for patient, n in counts.items() if patient], default=0)
     if most < len(records.names) or most < 2:
@@ -370,7 +374,7 @@ def _check_patients(records: ImageRecords) -> list[str]:
 
 
 def _describe_few(records: ImageRecords) -> list[str]:
-    """Why a split may lack images: few patients, each of whom stays in one."""
+    """Explain a lack of images in a split by few patients, each of whom stays in one split."""
     few = sum(map(bool, distinct(records.patients or ())))
     if not 0 < few <= _FEW_PATIENTS:
         return []
@@ -381,14 +385,18 @@ def _describe_few(records: ImageRecords) -> list[str]:
 
 
 def _note_shared(what: str, identifiers: Sequence[str | None] | None, splits: Sequence[str]) -> list[str]:
-    """A note where a patient or study is in two given splits, which are kept as they are."""
+    """Return a note if a patient or study is in two given splits, which are kept as they are."""
     shared, known = count_shared(identifiers, splits)
     note = f"{shared} of {known} {what} are in more than one given split: "
     return [note + "results on valid and test will be optimistic."] if shared else []
 
 
 def _require_splits(truth: npt.NDArray[np.int8], labels: Sequence[str], splits: Sequence[str], task: Task) -> list[str]:
-    """Notes on labels that train or valid lacks; an error where one is empty, or train lacks a single-label class."""
+    """Return notes on labels without images in train or valid.
+
+    Raises:
+        DataError: one of these splits is empty, or train lacks a class of a single-label task.
+    """
     notes, column = [], TextColumn.of(splits)
     for split in ("train", "valid"):
         if split not in column.texts:
@@ -407,7 +415,7 @@ def _require_splits(truth: npt.NDArray[np.int8], labels: Sequence[str], splits: 
 
 
 def _build_table(records: ImageRecords, splits: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
-    """The manifest's table, without columns of which nothing is known, except `patient`."""
+    """Build the manifest's table, without columns of which nothing is known, except `patient`."""
     n = len(records.names)
     chunks = range(0, n, _CHUNK) or [0]
     path = pd.concat([pd.Series([*records.paths[start : start + _CHUNK]]) for start in chunks], ignore_index=True)
@@ -427,6 +435,6 @@ def _build_table(records: ImageRecords, splits: Sequence[str], labels: Sequence[
 
 
 def _texts(values: Sequence[str | None] | npt.NDArray[np.object_]) -> pd.Series[Any]:
-    """A column in which None stays None: pandas would make it NaN."""
+    """Return a column in which None stays None; pandas would turn it into NaN."""
     column: pd.Series[Any] = pd.Series(cast(Any, values), dtype=object)
     return column

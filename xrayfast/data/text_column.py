@@ -1,4 +1,4 @@
-"""A column of texts that holds each distinct one once."""
+"""A column of texts that stores each distinct text once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class TextColumn(Sequence[str]):
     """N texts, such as the cells of a table's column: ten million cells of 0 and 1 take 10 MB.
 
     Attributes:
-        texts: the D distinct ones, in order of first appearance.
-        codes: (N,) unsigned integers, the position of each one's text; of the smallest type that holds them.
+        texts: the D distinct texts, in order of first appearance.
+        codes: (N,) each cell's position in `texts`, as the smallest unsigned integer type that fits.
     """
 
     def __init__(self, texts: list[str], codes: npt.NDArray[np.integer]) -> None:
@@ -28,7 +28,7 @@ class TextColumn(Sequence[str]):
 
     @classmethod
     def of(cls, cells: Iterable[str]) -> TextColumn:
-        """The column of some cells; itself where it is one."""
+        """Return the column of these cells; the argument itself if it already is a column."""
         if isinstance(cells, TextColumn):
             return cells
         column = TextCollector()
@@ -37,7 +37,7 @@ class TextColumn(Sequence[str]):
 
     @classmethod
     def merged(cls, texts: Sequence[str], codes: npt.NDArray[np.integer]) -> TextColumn:
-        """The column of (N,) positions in texts that may be equal, or on no row."""
+        """Return the column given by (N,) positions in texts, which may contain equal or unused texts."""
         distinct = list(dict.fromkeys(texts))
         if len(distinct) < len(texts):
             place = dict(zip(distinct, range(len(distinct)), strict=True))
@@ -46,7 +46,7 @@ class TextColumn(Sequence[str]):
 
     @classmethod
     def _in_order(cls, texts: list[str], codes: npt.NDArray[np.integer]) -> TextColumn:
-        """The column of (N,) positions in distinct texts that may be on no row, or in another order."""
+        """Return the column given by (N,) positions in distinct texts, which may be unused or in another order."""
         used, first = _first_rows(codes, len(texts))
         if len(used) == len(texts) and (np.diff(first) > 0).all():
             return cls(texts, codes)
@@ -74,70 +74,70 @@ class TextColumn(Sequence[str]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
 
-    __hash__ = None  # type: ignore[assignment]  # as a list's
+    __hash__ = None  # like a list's
 
     def __repr__(self) -> str:
         return f"TextColumn({list(self[:5])}{'...' if len(self) > 5 else ''})"
 
     def first_rows(self) -> npt.NDArray[np.intp]:
-        """(D,) the first row of each text."""
+        """Return (D,) the first row of each text."""
         return _first_rows(self.codes, len(self.texts))[1]
 
     def counts(self) -> dict[str, int]:
-        """How many cells have each text."""
+        """Return the number of cells per text."""
         return dict(zip(self.texts, np.bincount(self.codes, minlength=len(self.texts)).tolist(), strict=True))
 
     def replace(self, change: Callable[[str], str]) -> TextColumn:
-        """The column with each text changed; the function is called once for each distinct one."""
+        """Return the column with each text changed; the function is called once per distinct text."""
         texts = list(map(change, self.texts))
         return self if texts == self.texts else TextColumn.merged(texts, self.codes)
 
     def take(self, rows: npt.ArrayLike) -> TextColumn:
-        """The cells of some rows, in the order given."""
+        """Return the cells of some rows, in the given order."""
         return TextColumn._in_order(self.texts, self.codes[np.asarray(rows, np.intp)])
 
     def append(self, other: TextColumn) -> TextColumn:
-        """These cells and then those of another column."""
+        """Return these cells followed by those of another column."""
         codes = np.concatenate([self.codes.astype(np.int64), other.codes.astype(np.int64) + len(self.texts)])
         return TextColumn.merged([*self.texts, *other.texts], codes)
 
     def map(self, function: Callable[[str], T]) -> list[T]:
-        """N values of a function, which is called once for each distinct text."""
+        """Return N values of a function, which is called once per distinct text."""
         values = list(map(function, self.texts))
         return list(map(values.__getitem__, self.codes.tolist()))
 
     def map_array(self, function: Callable[[str], Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """The same as an (N,) array."""
+        """Return N values of a function, which is called once per distinct text, as an array."""
         values = np.fromiter(map(function, self.texts), dtype, len(self.texts))
         return values[self.codes] if len(values) else np.zeros(len(self.codes), dtype)
 
 
 def distinct(cells: Iterable[str]) -> Collection[str]:
-    """The distinct ones of some cells."""
+    """Return the distinct cells."""
     return cells.texts if isinstance(cells, TextColumn) else dict.fromkeys(cells)
 
 
 class TextCollector:
-    """Makes a column of texts that are read one after the other."""
+    """Builds a `TextColumn` from cells that are added in batches."""
 
     def __init__(self) -> None:
         self._known, self._codes = _Codes(), array("i")
 
     def __len__(self) -> int:
-        """How many different cells there are so far."""
+        """The number of distinct cells so far."""
         return len(self._known)
 
     def extend(self, cells: Iterable[str]) -> None:
-        """Add cells."""
+        """Append cells."""
         self._codes.extend(map(self._known.__getitem__, cells))
 
     def collect(self) -> TextColumn:
-        """The column of all that was added."""
+        """Return the column of all cells that were added."""
         return TextColumn(list(self._known), np.frombuffer(self._codes, np.int32))
 
 
 class _Codes(dict[str, int]):
-    """Numbers of texts by their order; a new one gets the next."""
+    """Numbers of texts in order of appearance; a new text gets the next number."""
 
     def __missing__(self, text: str) -> int:
         code = self[text] = len(self)
@@ -145,9 +145,9 @@ class _Codes(dict[str, int]):
 
 
 def _first_rows(codes: npt.NDArray[np.integer], n: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The codes below n that are there, and the first row of each."""
+    """Return the codes below n that occur, and the first row of each."""
     first = np.full(n, len(codes), np.intp)
-    # Backwards, so that the first row of a code is the last that is written.
+    # In reverse, so that a code's first row is written last.
     first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
     used = np.flatnonzero(first < len(codes))
     return used, first[used]
