@@ -74,7 +74,7 @@ class TextColumn(Sequence[str]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
 
-    __hash__ = None  # like a list's
+    __hash__ = None  # type: ignore[assignment]  # like a list's
 
     def __repr__(self) -> str:
         return f"TextColumn({list(self[:5])}{'...' if len(self) > 5 else ''})"

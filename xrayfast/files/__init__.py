@@ -1,6 +1,8 @@
-"""Files of users and of runs: checked before they are read, written whole or not at all.
+"""Read and write the files of users and runs: inputs are checked first, outputs are written completely or not at all.
 
-Read: `regular_files` before anything is opened, `plain_yaml`, `csv_tables`; `intact` whether it is as it was written.
-Written: `writable` whether it may be, `atomic`, `checksums` of it, `run_lock` by one process at a time.
-`virtual/` has what is no plain file.
+- Reading: `regular_files` checks files before they are opened, `plain_yaml` and `csv_tables` parse them, and `intact`
+  compares a run's files with their recorded checksums.
+- Writing: `writable` checks where files may be written, `atomic` writes them, `checksums` records their checksums, and
+  `run_lock` lets only one process at a time write to a run.
+- `virtual/`: files in archives and remote buckets.
 """

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Write files completely or not at all."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from xrayfast.files.writable import require_output_file
 
 @contextlib.contextmanager
 def replace_atomically(path: Path, digest: str | None = None) -> Iterator[Path]:
-    """Give a temporary path to write to, which replaces `path` at the end of the block.
+    """Yield a temporary path to write to, which replaces `path` at the end of the block.
 
-    Where the block fails or is interrupted, the old file stays and the temporary one is removed. A symbolic link at
-    `path` is replaced, and what it leads to stays as it is. The checksum is recorded where the folder has some.
+    If the block fails or is interrupted, the old file stays and the temporary file is removed. A symbolic link at
+    `path` is replaced, and its target stays as it is. The checksum is recorded if the folder has checksums.
 
     Raises:
         WriteError: the file can't be written: no permission, no folder, no space; see also `require_output_file`.
@@ -32,7 +32,7 @@ def replace_atomically(path: Path, digest: str | None = None) -> Iterator[Path]:
         yield temporary
         if not temporary.stat().st_mode & 0o077:  # safetensors makes files that others can't read, whatever the umask
             with contextlib.suppress(OSError):  # not every file system has permissions
-                mask = os.umask(0o077)  # it can only be read by setting it
+                mask = os.umask(0o077)  # the umask can only be read by setting it
                 os.umask(mask)
                 temporary.chmod(0o666 & ~mask)
         record_checksum(path, temporary, digest)
@@ -46,13 +46,13 @@ def replace_atomically(path: Path, digest: str | None = None) -> Iterator[Path]:
             "and not full."
         ) from error
     finally:
-        # After the move there is nothing to remove; where the folder is missing or closed, neither.
+        # After the move, or if the folder is missing or inaccessible, there is nothing to remove.
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, or a copy where the file system has no hard links.
+    """Make `target` the same file as `source`, or a copy if the file system has no hard links.
 
     Raises:
         OSError: it can't be made.
@@ -64,13 +64,13 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes, whole or not at all."""
+    """Write bytes, completely or not at all."""
     with replace_atomically(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with Unix line ends, whole or not at all."""
+    """Write UTF-8 text with Unix line ends, completely or not at all."""
     with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
@@ -78,5 +78,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write strict JSON (no NaN), indented, whole or not at all."""
+    """Write strict JSON (no NaN), indented, completely or not at all."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""Where what is kept between runs lies."""
+"""Locate the folder of everything that is cached between runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VARIABLE = "XRAYFAST_CACHE"
 
 
 def cache_root(root: Path | None = None) -> Path:
-    """The cache's root: the one given, else $XRAYFAST_CACHE, else the user's cache folder of this system."""
+    """Return the cache's root: `root` if given, else $XRAYFAST_CACHE, else the system's cache folder of the user."""
     if root is not None:
         return Path(root).absolute()
     if named := os.environ.get(VARIABLE):

@@ -1,8 +1,8 @@
-"""The checksums of a folder's files, as they are written.
+"""Record the checksums of a folder's files when they are written.
 
-A folder with a `checksums.txt` has a line for each version of its files that was written, in the form of sha256sum. It
-is written before the file takes its name, so that after a kill either version is known; lines are only ever appended,
-so that processes that write at the same time lose none.
+In a folder with a `checksums.txt`, that file has one line, in the format of sha256sum, per version of each file. The
+line is written before the file is moved to its final name, so that after a kill both versions are known. Lines are only
+appended, so that processes writing at the same time lose none.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 CHECKSUMS = "checksums.txt"
 
 _CHECKED = frozenset({".csv", ".json", ".safetensors", ".yaml"})
-"""The files that commands read; reports, cards and figures are a user's to edit."""
+"""Suffixes of the files that commands read; users may edit reports, cards and figures."""
 
 
 def start_checksums(folder: Path) -> None:
-    """Record checksums of the CSV, JSON, YAML and safetensors files of a folder from now on.
+    """Record the checksums of a folder's CSV, JSON, YAML and safetensors files from now on.
 
     Raises:
         OSError: `checksums.txt` can't be written.
@@ -28,7 +28,7 @@ def start_checksums(folder: Path) -> None:
 
 
 def record_checksum(path: Path, new: Path, digest: str | None) -> None:
-    """Record the checksum of a new version of a file, where its folder has some; `digest` if it is known already.
+    """Record the checksum of a file's new version if its folder has checksums; `digest` is the checksum, if known.
 
     Raises:
         OSError: the version can't be read, or `checksums.txt` can't be written.
@@ -38,7 +38,7 @@ def record_checksum(path: Path, new: Path, digest: str | None) -> None:
 
 
 def write_checksums(folder: Path, digests: Mapping[str, str]) -> None:
-    """Record the checksums of all files of a folder; those in `digests` are known already.
+    """Record the checksums of all files in a folder; `digests` are the checksums already known, by file name.
 
     Raises:
         OSError: a file can't be read, or `checksums.txt` can't be written.
@@ -49,7 +49,9 @@ def write_checksums(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal: of hashlib's the fastest, as processors have instructions for it.
+    """Return the SHA-256 of a file's content in hexadecimal.
+
+    SHA-256 is the fastest digest in hashlib, because CPUs have instructions for it.
 
     Raises:
         OSError: it can't be read.
@@ -62,7 +64,7 @@ def file_digest(path: Path) -> str:
 
 
 def _append(path: Path, text: str) -> None:
-    """Append text in one write, and wait until the disk has it; never through a link, which may lead anywhere."""
+    """Append text in one write and sync it to disk; never through a symbolic link, which may lead anywhere."""
     if path.is_symlink():
         raise OSError(f"{path.name} is a symbolic link")
     with path.open("ab", buffering=0) as file:

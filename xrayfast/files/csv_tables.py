@@ -1,4 +1,4 @@
-"""CSV tables of a run: written so that no spreadsheet takes a text for a formula, see `quote_cell`, and read back."""
+"""Write and read a run's CSV tables; spreadsheets never read their texts as formulas, see `quote_cell`."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""How a cell begins that a spreadsheet may run, or one that was quoted; the last four are full-width = + - @."""
+"""Start of a cell that a spreadsheet may run, or that was quoted; the last four characters are full-width = + - @."""
 
 
 def write_csv(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
-    """Write a table as `format_csv` gives it, whole or not at all."""
+    """Write a table in the form of `format_csv`, completely or not at all."""
     table, options = _in_csv_form(table, float_format)
     with replace_atomically(path) as temporary:
         table.to_csv(temporary, **options)
 
 
 def format_csv(table: pd.DataFrame, float_format: str | None = None) -> str:
-    """A table as CSV without its index, with Unix line ends; texts as `quote_cell` gives them."""
+    """Return a table as CSV without its index, with Unix line ends, and with texts quoted by `quote_cell`."""
     table, options = _in_csv_form(table, float_format)
     text: str = table.to_csv(None, **options)
     return text
 
 
 def _in_csv_form(table: pd.DataFrame, float_format: str | None) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table with its texts quoted, and arguments of its method `to_csv`."""
+    """Return the table with its texts quoted, and the arguments of its `to_csv` method."""
     import pandas as pd
 
     table = table.set_axis([_quoted(name) for name in table.columns], axis=1)
@@ -44,14 +44,14 @@ def _in_csv_form(table: pd.DataFrame, float_format: str | None) -> tuple[pd.Data
         cells = table.iloc[:, i].tolist()
         table.isetitem(i, pd.Series([_quoted(cell) for cell in cells], table.index, dtype=object))
         texts += cells
-    # pandas leaves a lone carriage return without quotes, and reads it as the end of a line.
+    # pandas does not quote a lone carriage return, but reads it as a line end.
     returns = any(isinstance(text, str) and "\r" in text for text in texts)
     quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
     return table, {"index": False, "lineterminator": "\n", "float_format": float_format, "quoting": quoting}
 
 
 def read_csv(path: Path, columns: Sequence[str] = (), **options: Any) -> pd.DataFrame:
-    """Read a run's table by `pandas.read_csv` with the options; texts as they were before `quote_cell`.
+    """Read a run's table with `pandas.read_csv` and the options; the quotes of `quote_cell` are removed.
 
     Raises:
         RunError: it can't be read, has changed, or lacks some of the columns.
@@ -74,10 +74,10 @@ def read_csv(path: Path, columns: Sequence[str] = (), **options: Any) -> pd.Data
 
 
 def quote_cell(text: str) -> str:
-    """A cell's text as it is written: with an apostrophe before it where a spreadsheet might run it.
+    """Return a cell's text as it is written: after an apostrophe if a spreadsheet might run it.
 
-    That is where it begins with = + - @ (full-width ones too), a tab or a line break, or with apostrophes and then one
-    of these: https://owasp.org/www-community/attacks/CSV_Injection. Numbers are not texts, and are written as they are.
+    That is, if it begins with = + - @ (also full-width), a tab or a line break, or with apostrophes and then one of
+    these: see https://owasp.org/www-community/attacks/CSV_Injection. Numbers are not texts and are written unchanged.
 
     >>> quote_cell("=1+1"), quote_cell("a=1"), quote_cell("'a'"), quote_cell("'=1")
     ("'=1+1", 'a=1', "'a'", "''=1")
@@ -86,7 +86,7 @@ def quote_cell(text: str) -> str:
 
 
 def unquote_cell(text: str) -> str:
-    """The text before `quote_cell`.
+    """Undo `quote_cell`.
 
     >>> unquote_cell("'=1+1"), unquote_cell("'a'"), unquote_cell("''=1")
     ('=1+1', "'a'", "'=1")

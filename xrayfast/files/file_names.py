@@ -1,4 +1,4 @@
-"""Names of files that every system and every table can hold."""
+"""File names that every operating system and every table format can represent."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from xrayfast.errors import LONGEST_NAME, DataError, XrayfastError
 from xrayfast.errors.escapes import is_hidden, is_utf8
 
 _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\.|$)", re.IGNORECASE)
-"""What Windows takes for a device, whatever the suffix."""
+"""Names that Windows reserves for devices, whatever their suffix."""
 
 
 def portable_name(text: str) -> str:
-    """A name for a file or folder, made of a text, that Linux, macOS and Windows allow; not hidden, never empty.
+    """Turn a text into a file or folder name that Linux, macOS and Windows allow; never hidden, never empty.
 
     >>> portable_name("timm:a/b?"), portable_name("Con.a"), portable_name(".x. ")
     ('timm_a_b_', '_Con.a', 'x')
@@ -24,10 +24,10 @@ def portable_name(text: str) -> str:
 
 
 def require_utf8(names: Iterable[Path | str], error: type[XrayfastError] = DataError) -> None:
-    """Refuse names of files that are not UTF-8, as Linux allows: no table, JSON file or page could hold them.
+    """Raise an error for file names that are not UTF-8, which Linux allows but no table, JSON file or page can hold.
 
     Raises:
-        XrayfastError: of the type that is given; it names the first.
+        XrayfastError: the given type, naming the first such file.
     """
     for name in map(str, names):
         if not is_utf8(name):

@@ -1,4 +1,4 @@
-"""Whether a file of a run is as it was written: what `checksums` recorded, compared with what is there."""
+"""Check that a run's files are as they were written, by comparing their checksums with those in `checksums.txt`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 def known_digests(path: Path) -> list[str]:
-    """The checksums of the versions of a file that were written, the present one last; none where none are recorded.
+    """Return the recorded checksums of a file's versions, the present version last; [] if none are recorded.
 
     Raises:
         RunError: `checksums.txt` can't be read.
@@ -34,17 +34,18 @@ def known_digests(path: Path) -> list[str]:
 
 
 def require_intact(path: Path, error: type[XrayfastError] = RunError) -> None:
-    """Check that a file is as it was written. One whose folder has no checksums, as in runs before 0.4, is not checked;
-    where the run is of a later version, that is warned of.
+    """Raise an error unless a file is as it was written.
+
+    Files in folders without checksums, as in runs before 0.4, are not checked; for later runs, that causes a warning.
 
     Raises:
-        XrayfastError: of that class: it has changed, can't be read or is too large.
+        XrayfastError: the given class: the file has changed, can't be read or is too large.
     """
     checksums = path.parent / CHECKSUMS
     if not checksums.is_file():
         _warn_unchecked(path.parent)
         return
-    status = require_regular_file(path, "a file of a run", MAX_RUN_BYTES, error)  # a checksum reads it whole
+    status = require_regular_file(path, "a file of a run", MAX_RUN_BYTES, error)  # the checksum reads the whole file
     try:
         known = known_digests(path)
         if _file_digest_once(path, status) in known:
@@ -59,15 +60,15 @@ def require_intact(path: Path, error: type[XrayfastError] = RunError) -> None:
 
 
 def find_run_folder(folder: Path) -> Path | None:
-    """The run's folder that this is, or is in as `checkpoint` and `evaluations/NAME` are; None where it is in none."""
+    """Return the run folder that this folder is, or is in as `checkpoint` or `evaluations/NAME`; else None."""
     return next((root for root in (folder, *folder.absolute().parents[:2]) if (root / INFO_FILE).is_file()), None)
 
 
 @cache
 def _warn_unchecked(folder: Path) -> None:
-    """Warn, once per process, where a run's folder or one in it should have checksums and has none."""
+    """Warn, once per process, if a run folder or a folder in it should have checksums but has none."""
     run = find_run_folder(folder)
-    with contextlib.suppress(RunError):  # a damaged `run.json` is named where it is read
+    with contextlib.suppress(RunError):  # a damaged `run.json` is reported where it is read
         info = read_text(run / INFO_FILE, "a JSON object") if run else ""
         version = re.search(r'"xrayfast":\s*"(\d+)\.(\d+)[^"]*"', info)
         if version and (int(version[1]), int(version[2])) >= _WITH_CHECKSUMS:
@@ -81,11 +82,11 @@ def _warn_unchecked(folder: Path) -> None:
 _digests: dict[tuple[int, ...], str] = {}
 
 _SETTLED = 2.0
-"""Seconds after which another change gives a file another time, on any file system."""
+"""Seconds after which any further change gives a file a different time, on any file system."""
 
 
 def _file_digest_once(path: Path, status: os.stat_result) -> str:
-    """`file_digest`, without reading a file again that has not been written to since: weights are asked for often."""
+    """Return `file_digest`, cached until the file changes, because weights are checked often."""
     state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     if state in _digests:
         return _digests[state]

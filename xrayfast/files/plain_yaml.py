@@ -1,4 +1,4 @@
-"""YAML that holds mappings, lists and plain values, and nothing that could run or grow."""
+"""Read and write YAML of mappings, lists and plain values, which can neither run code nor expand in memory."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from xrayfast.errors import LONGEST_NAME, XrayfastError, truncate
 from xrayfast.files.regular_files import MAX_SMALL_BYTES, read_text
 
 MAX_YAML_NODES, MAX_YAML_DEPTH, MAX_YAML_SCALAR = 20_000, 20, 5000
-"""Most values of a YAML file, most levels of nesting, and most characters of a value: a `config.yaml` has 200 values,
-and the parser takes 0.1 ms for each."""
+"""Maximum number of values in a YAML file, of nesting levels, and of characters per value. A `config.yaml` has 200
+values, and parsing takes 0.1 ms per value."""
 
 
 def read_yaml(path: Path, expected: str, error: type[XrayfastError]) -> Any:
     """Read a YAML file of mappings, lists and plain values.
 
-    Whatever could build an object, name a value that stands elsewhere (so that few bytes become gigabytes), or hide one
-    value behind another of the same key is refused before any value is built, as is what is too large.
+    Before any value is built, the file is rejected if it exceeds the limits or has a tag (could build an object), an
+    anchor or alias (could turn a few bytes into gigabytes) or a duplicate key (could hide a value).
 
     Raises:
-        XrayfastError: of that class, which names file and line.
+        XrayfastError: the given class, naming file and line.
     """
-    import yaml  # here, as `--help` needs none
+    import yaml  # imported here because `--help` does not need it
 
     text = read_text(path, expected, MAX_SMALL_BYTES, error)
     loader = _with_numbers(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
         _require_plain(yaml.parse(text, Loader=loader))
         return yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, ValueError) as problem:  # a ValueError is a date that there is not
+    except (yaml.YAMLError, ValueError) as problem:  # a ValueError is an invalid date
         mark = getattr(problem, "problem_mark", None)
         what = getattr(problem, "problem", None) or str(problem).partition("\n")[0]
         where = f"line {mark.line + 1}: " if mark else ""
@@ -42,7 +42,7 @@ def read_yaml(path: Path, expected: str, error: type[XrayfastError]) -> Any:
 
 
 def dump_yaml(content: Any) -> str:
-    """Text that `read_yaml` reads as the same content."""
+    """Return text that `read_yaml` reads as the same content."""
     import yaml
 
     return yaml.dump(content, Dumper=_with_numbers(yaml.SafeDumper), sort_keys=False, allow_unicode=True)
@@ -50,7 +50,7 @@ def dump_yaml(content: Any) -> str:
 
 @cache
 def _with_numbers(base: Any) -> Any:
-    """A loader or dumper to which 1e-3 is a number, as in YAML 1.2 and everywhere else; to PyYAML it is a text."""
+    """Return a loader or dumper that treats 1e-3 as a number, as in YAML 1.2; to PyYAML it is a string."""
     kind: Any = type(base.__name__, (base,), {})
     number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
     kind.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
@@ -58,11 +58,11 @@ def _with_numbers(base: Any) -> Any:
 
 
 def _require_plain(events: Iterable[Any]) -> None:
-    """Raise an error of YAML where a document has anything but mappings, lists and plain values within the limits."""
+    """Raise a YAML error if a document exceeds the limits or has more than mappings, lists and plain values."""
     import yaml
 
     keys: list[set[str] | None] = []  # of each open mapping; None for a list
-    inside: list[int] = []  # how many nodes each has so far
+    inside: list[int] = []  # number of nodes in each open collection so far
     count = 0
 
     def refuse(found: str, event: Any) -> None:
@@ -76,11 +76,11 @@ def _require_plain(events: Iterable[Any]) -> None:
         count += 1
         if count > MAX_YAML_NODES:
             refuse(f"more than {MAX_YAML_NODES:,} values", event)
-        if event.anchor is not None:  # an alias has one too
+        if event.anchor is not None:  # aliases have anchors too
             refuse("an anchor or alias", event)
         if getattr(event, "tag", None) is not None:
             refuse("a tag", event)
-        text: str | None = getattr(event, "value", None)  # of a scalar
+        text: str | None = getattr(event, "value", None)  # set for scalars
         if text is not None and len(text) > MAX_YAML_SCALAR:
             refuse(f"a value of {len(text):,} characters", event)
         if keys:

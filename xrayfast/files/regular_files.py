@@ -1,4 +1,4 @@
-"""Files of a user or a stranger, checked before they are opened: there, regular, and not too large."""
+"""Check files of users and strangers before they are opened: they must exist, be regular files and not be too large."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from xrayfast.files.file_names import require_utf8
 from xrayfast.files.virtual.near_names import near_names
 
 MAX_TABLE_BYTES = 2**29
-"""Largest table read, also unpacked, whatever the memory: the published ones have at most 100 MB."""
+"""Maximum size of a table, also unpacked, that is read whatever the memory: published tables have at most 100 MB."""
 
 MAX_RUN_BYTES = 2**32
-"""Largest file of a run: the state of an optimizer of vgg16 with the largest head has 3 GB."""
+"""Maximum size of a run's file: the optimizer state of vgg16 with the largest head has 3 GB."""
 
 MAX_TEXT_BYTES = 2**25
-"""Largest other file of text or JSON read: `metrics.json` has about 2 MB for 100 labels."""
+"""Maximum size of other text or JSON files: `metrics.json` has about 2 MB for 100 labels."""
 
 MAX_SMALL_BYTES = 2**20
-"""Largest file of settings or label synonyms read: a `config.yaml` has 3 kB."""
+"""Maximum size of files of settings or label synonyms: a `config.yaml` has 3 kB."""
 
 
 def require_regular_file(
     path: Path, expected: str, limit: int = MAX_TEXT_BYTES, error: type[XrayfastError] = RunError
 ) -> os.stat_result:
-    """Refuse a file that would hang on opening (a FIFO), never end (a device), or fill the memory.
+    """Raise an error for a path that would hang on opening (a FIFO), never end (a device), or fill the memory.
 
     Raises:
-        XrayfastError: of that class: no file, a folder, a pipe, socket or device, a file that is too large, or a name
-            that is not UTF-8.
+        XrayfastError: the given class: no such file, a folder, a pipe, socket or device, a file that is too large, or a
+            name that is not UTF-8.
     """
     require_utf8([path], error)
     try:
@@ -38,7 +38,7 @@ def require_regular_file(
     except FileNotFoundError as problem:
         found = "a link to nothing" if path.is_symlink() else "no such file"
         raise error(f"{path}: found {found}; expected {expected}. Check the path.{near_names(path)}") from problem
-    except XrayfastError:  # of an archive or a remote object, which says more
+    except XrayfastError:  # from an archive or a remote object, with a better message
         raise
     except (OSError, ValueError) as problem:
         raise error(f"{path}: can't be read ({problem}). Check the path and its permissions.") from problem
@@ -55,10 +55,10 @@ def require_regular_file(
 
 
 def read_text(path: Path, expected: str, limit: int = MAX_TEXT_BYTES, error: type[XrayfastError] = RunError) -> str:
-    """Read a file of UTF-8 text, with or without a byte order mark.
+    """Read a UTF-8 text file, with or without a byte order mark.
 
     Raises:
-        XrayfastError: of that class: see `require_regular_file`; or it can't be read, or is no such text.
+        XrayfastError: the given class: see `require_regular_file`; or the file can't be read, or is not UTF-8.
     """
     require_regular_file(path, expected, limit, error)
     try:

@@ -1,8 +1,8 @@
-"""The lock of a run's folder: one process at a time writes to it.
+"""Lock a run's folder, so that only one process at a time writes to it.
 
-`run.lock` names the process that writes, and the operating system locks that file where it can. The lock of a process
-that was killed is then known to be free; without such locks, the process is looked for by its number and start. On
-another host neither is possible.
+`run.lock` names the process that writes, and that process also holds the operating system's lock on the file where
+possible. A killed process's lock is then known to be free. Without such locks, the process is identified by its ID and
+start time. On another host, neither is possible.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from xrayfast.errors.escapes import escape_hidden
 LOCK_FILE = "run.lock"
 
 PATIENCE = 1.0
-"""Seconds to wait for a lock: some are held for a moment only."""
+"""Seconds to wait for a lock: some locks are held only for a moment."""
 
 _LONGEST = 4096  # bytes of the file that are read
-_SAME = 5.0  # seconds by which two readings of a process's start may differ, as clocks are set
-_LOCKED_BYTE = 2**30  # Windows lets no other process read what is locked: a byte that the file does not have
+_SAME = 5.0  # seconds by which two readings of a process's start time may differ, because clocks are adjusted
+_LOCKED_BYTE = 2**30  # on Windows, locked bytes can't be read by others, so a byte beyond the content is locked
 _BUSY = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK)
 
 
@@ -43,15 +43,15 @@ def _import(name: str) -> Any:
         return None
 
 
-fcntl, msvcrt = _import("fcntl"), _import("msvcrt")  # of POSIX and of Windows; some systems have neither
+fcntl, msvcrt = _import("fcntl"), _import("msvcrt")  # for POSIX and Windows; some systems have neither
 
 
 class _Holder(BaseModel):
-    """A process, as `run.lock` names it."""
+    """A process, as described in `run.lock`."""
 
     host: str
     pid: int
-    start: float  # in seconds since 1970: tells it from a later process of the same number
+    start: float  # seconds since 1970; distinguishes it from a later process with the same ID
     since: str
     command: str
 
@@ -68,7 +68,7 @@ class _Holder(BaseModel):
         return f"process {self.pid} on {self.host} since {self.since}: {self.command}"
 
     def is_alive(self) -> bool:
-        """Whether the process, of this host, still runs."""
+        """Whether the process, which must be on this host, is still running."""
         import psutil
 
         try:
@@ -76,20 +76,20 @@ class _Holder(BaseModel):
             return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - self.start) < _SAME
         except psutil.NoSuchProcess:
             return False
-        except psutil.AccessDenied:  # it is another user's
+        except psutil.AccessDenied:  # the process is another user's
             return True
 
 
 @contextlib.contextmanager
 def lock_run(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
-    """Be the one process that writes to a run within the block.
+    """Hold the lock of a run's folder within the block.
 
     Args:
         folder: of the run.
-        note: called where the lock of a process that has ended is taken over.
+        note: called if the lock of a process that has ended is taken over.
 
     Raises:
-        RunError: another process writes to it; the message names it.
+        RunError: another process writes to the run; the message names it.
         WriteError: the folder can't be written to.
     """
     path, owner = folder / LOCK_FILE, os.getpid()
@@ -109,7 +109,7 @@ _HELD: set[int] = set()
 
 
 def _close_held() -> None:
-    """A forked process, such as a loader's worker, would hold the lock after the death of its parent."""
+    """Close the lock files in a forked process, such as a loader's worker, which may outlive the parent."""
     while _HELD:
         os.close(_HELD.pop())
 
@@ -119,10 +119,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def _try_to_lock(path: Path, note: Callable[[str], None], *, last: bool) -> int | None:
-    """The open lock file, with this process in it; None where it can't be had, unless this is the `last` try.
+    """Return the open lock file, now naming this process; None if the run is locked and this is not the `last` try.
 
     Raises:
-        RunError: it is the last.
+        RunError: the run is locked and this is the last try.
         WriteError: the folder can't be written to.
     """
     with contextlib.ExitStack() as undo:
@@ -160,7 +160,7 @@ def _try_to_lock(path: Path, note: Callable[[str], None], *, last: bool) -> int 
 
 
 def _open(path: Path) -> tuple[int, bool]:
-    """The open file, and whether it is new."""
+    """Return the open file, and whether it is new."""
     flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
@@ -169,7 +169,7 @@ def _open(path: Path) -> tuple[int, bool]:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Lock an open file: False where another process has it locked, None where the system has no locks for it."""
+    """Lock an open file; return False if another process holds the lock, None if the system has no file locks."""
     try:
         if fcntl:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -192,7 +192,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _parse(content: bytes) -> _Holder | None:
-    """The process that the file names, if any."""
+    """Return the process that the file names, or None."""
     try:
         return _Holder.model_validate_json(content)
     except ValidationError:
@@ -200,7 +200,7 @@ def _parse(content: bytes) -> _Holder | None:
 
 
 def _problem(path: Path, holder: _Holder | None, *, is_new: bool, locked: bool | None) -> str:
-    """Why the run may not be written to, or "": the process that the file names may still write to it."""
+    """Return why the run may not be written to, or "" if the process that the lock file names can't be writing."""
     folder = path.parent
     elsewhere = holder is not None and holder.host != platform.node()
     if locked is False or (locked is None and holder and not elsewhere and holder.is_alive()):
@@ -217,7 +217,10 @@ def _problem(path: Path, holder: _Holder | None, *, is_new: bool, locked: bool |
 
 
 def _remove(path: Path, holder: _Holder | None) -> None:
-    """Remove what that process left behind; of several processes that find it, one does, and never the next lock."""
+    """Remove the lock file that `holder` left behind.
+
+    If several processes that find it try to, only one removes it, and never a newer lock.
+    """
     guard = path.with_name(f".{LOCK_FILE}.tmp")
     with contextlib.suppress(FileExistsError):
         guard.touch(exist_ok=False)
@@ -230,7 +233,7 @@ def _remove(path: Path, holder: _Holder | None) -> None:
 
 def _release(path: Path, descriptor: int) -> None:
     if _is_at(descriptor, path):
-        with contextlib.suppress(OSError):  # Windows removes no open file
+        with contextlib.suppress(OSError):  # Windows can't remove open files
             path.unlink()
     os.close(descriptor)
     if os.name != "posix":

@@ -1,4 +1,4 @@
-"""Where a command or a run may write, checked before it does."""
+"""Check where a command or a run writes before it does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COPY = "Copy it to the bucket afterwards."
 
 
 def require_output_file(path: Path) -> None:
-    """Refuse to replace what is no file, or to write where there is no folder.
+    """Raise an error for an output path that is not a file, or whose folder does not exist.
 
     Raises:
         WriteError: the path is a folder, pipe, socket or device, or remote, or its folder does not exist.
@@ -31,15 +31,16 @@ _NO_TEXT = frozenset({
     ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".pdf",
     ".png", ".jpg", ".jpeg", ".dcm", ".json", ".tsv",
 })  # fmt: skip
-"""Suffixes of what no CSV table or page is."""
+"""Suffixes that a CSV table or a page can't have."""
 
 
 def require_text_file(path: Path, *read: Path | None, is_page: bool = False) -> None:
-    """Refuse to write a CSV table or a page over a file that is no text, such as an image, or over what it is made
-    from; or under the name of another format, by which other programs could not open it.
+    """Raise an error if a CSV table or a page should not be written to a path.
 
     Raises:
-        WriteError: as said, or as by `require_output_file`.
+        WriteError: the path has the suffix of another format, which other programs could not open; it is an existing
+            file that is not text, such as an image, or that is one of the inputs `read`; see also
+            `require_output_file`.
     """
     require_output_file(path)
     if path.suffix.lower() in _NO_TEXT | ({".csv"} if is_page else {".html", ".htm"}):
@@ -64,7 +65,7 @@ def require_text_file(path: Path, *read: Path | None, is_page: bool = False) -> 
 
 
 def make_output_folder(path: Path) -> Path:
-    """Make the folder that a caller named for what a command writes, unless it is there.
+    """Make the folder that the caller named for a command's output, unless it exists.
 
     Raises:
         WriteError: it can't be made, or is remote.
@@ -79,10 +80,10 @@ def make_output_folder(path: Path) -> Path:
 
 
 def ensure_folder(path: Path) -> Path:
-    """Make a folder within a run's unless it exists, and return it.
+    """Make a folder in a run's folder unless it exists, and return it.
 
     Raises:
-        RunError: it can't be made, or leads out of the run: whoever made the run could have us write anywhere.
+        RunError: it can't be made, or is a symbolic link, through which a run's author could have us write anywhere.
     """
     if path.is_symlink():
         raise RunError(

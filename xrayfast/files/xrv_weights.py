@@ -1,6 +1,6 @@
-"""Weights of torchxrayvision's DenseNets (Cohen et al. 2022) by the names that it gives them.
+"""Locate weights of torchxrayvision's DenseNets (Cohen et al. 2022) by the names that it gives them.
 
-Its own files are pickles, which can run code and are never read. torchxrayvision makes state dicts of them.
+torchxrayvision's own files are pickles, which can run code and are never read; it can convert them to state dicts.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from pathlib import Path
 from xrayfast.errors import ConfigError, did_you_mean
 
 XRV = "xrv:"
-"""Begins the `weights` that name one of them."""
+"""Prefix of `weights` that name one of these DenseNets."""
 
 _NAMES = [f"densenet121-res224-{data}" for data in ("all", "nih", "pc", "chex", "rsna", "mimic_nb", "mimic_ch")]
 
 
 def xrv_file(weights: str) -> str:
-    """The file of the state dict that "xrv:NAME" stands for, whether or not it is there; other weights as given.
+    """Return the path of the state dict for "xrv:NAME", whether or not it exists; return other weights unchanged.
 
     Raises:
         ConfigError: there is no such DenseNet.
@@ -31,7 +31,7 @@ def xrv_file(weights: str) -> str:
 
 
 def how_to_make(weights: str) -> str:
-    """How such a file is made, as a sentence; "" for other files."""
+    """Return a sentence on how to make such a state dict; "" for other files."""
     path = Path(weights)
     if path.suffix != ".pth" or path.stem not in _NAMES:
         return ""

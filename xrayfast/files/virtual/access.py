@@ -1,4 +1,4 @@
-"""State, content and folders of files of any kind by their paths: plain, in an archive, or remote."""
+"""Return state, content and folders of files of any kind by path: plain, in an archive, or remote."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from xrayfast.files.virtual.remote import State
 
 @dataclass(frozen=True)
 class VirtualEntry:
-    """One of a folder's entries, as `os.DirEntry` is."""
+    """An entry of a folder, with the interface of `os.DirEntry`."""
 
     path: str
     name: str
     folder: bool
 
-    def is_dir(self) -> bool:  # noqa: D102 - as of os.DirEntry, as are the next two
+    def is_dir(self) -> bool:  # noqa: D102 - as in os.DirEntry; also the next two
         return self.folder
 
     def is_file(self) -> bool:  # noqa: D102
@@ -40,25 +40,25 @@ class VirtualEntry:
 Entry: TypeAlias = "os.DirEntry[str] | VirtualEntry"
 
 _Tree: TypeAlias = Mapping[str, Sequence[VirtualEntry]]
-"""The entries of each folder, by its path from the root; that of the root is ""."""
+"""The entries of each folder, by its path from the root, whose own path is ""."""
 
 
 _trees: dict[str, tuple[Mapping[str, State], _Tree]] = {}
 
 
 def state_of(path: str | Path) -> State:
-    """The state of a file or folder.
+    """Return the state of a file or folder.
 
     Raises:
-        OSError: there is none, or it can't be reached.
-        ReadError: the archive that it is in is damaged or hostile.
+        OSError: it does not exist, or can't be reached.
+        ReadError: the archive that contains it is damaged or hostile.
         RemoteError: the remote storage can't be read.
     """
     text = os.fspath(path)
     if not is_remote(text):
         try:
-            status = os.stat(text)  # noqa: PTH116 - a Path takes three times as long, for each image of each epoch
-        except NotADirectoryError:  # a part of the path is a file: an archive?
+            status = os.stat(text)  # noqa: PTH116 - a Path takes 3 times as long, for each image of each epoch
+        except NotADirectoryError:  # a component of the path is a file: an archive?
             pass
         else:
             stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
@@ -80,7 +80,7 @@ def state_of(path: str | Path) -> State:
 
 
 def stat_path(path: str) -> os.stat_result:
-    """The state of a file as `os.stat` gives it, times of 0 if it is no plain file. Raises as `state_of` does."""
+    """Return the state of a file as from `os.stat`, with times of 0 unless it is a plain file. Raises as `state_of`."""
     if not is_remote(path):
         try:
             return os.stat(path)  # noqa: PTH116
@@ -92,7 +92,7 @@ def stat_path(path: str) -> os.stat_result:
 
 
 def is_folder(path: str) -> bool:
-    """Whether a path can be listed: a folder, an archive, or what objects have before a '/' in their names.
+    """Whether a path can be listed: a folder, an archive, or a prefix of object names that ends at a '/'.
 
     Raises:
         ReadError, RemoteError: see `state_of`.
@@ -113,20 +113,20 @@ def is_folder(path: str) -> bool:
 
 
 def is_file(path: str) -> bool:
-    """Whether a path is that of a file. Raises as `is_folder` does."""
+    """Whether a path is that of a file. Raises as `is_folder`."""
     try:
         return stat.S_ISREG(stat_path(path).st_mode)
     except XrayfastError:
         raise
-    except (OSError, ValueError):  # there is none, or no path is written so
+    except (OSError, ValueError):  # there is none, or the path is invalid
         return False
 
 
 def list_folder(folder: str | Path) -> list[Entry]:
-    """The entries of what `is_folder`, by name.
+    """Return the entries of anything that is a folder by `is_folder`, sorted by name.
 
     Raises:
-        OSError: there is none, or it can't be read.
+        OSError: it does not exist, or can't be read.
         ReadError, RemoteError: see `state_of`.
     """
     text = os.fspath(folder)
@@ -150,16 +150,16 @@ def list_folder(folder: str | Path) -> list[Entry]:
 
 
 def _remote_folder(url: str) -> Sequence[VirtualEntry] | None:
-    """The entries of a folder of a bucket, None where no object is in it."""
+    """Return the entries of a folder of a bucket; None if it contains no objects."""
     root, files = remote.list_files(url)
     return _tree_of(root, files).get(url[len(root) + 1 :]) if files else None
 
 
 def open_binary(path: str | Path) -> BinaryIO:
-    """A file's content as a stream; that of what is no plain file is in memory.
+    """Return a stream of a file's content, which is in memory unless the file is plain.
 
     Raises:
-        OSError: there is none, or it can't be read.
+        OSError: it does not exist, or can't be read.
         ReadError: it is larger than `MAX_MEMBER`, or damaged; see also `state_of`.
         RemoteError: the remote storage can't be read.
     """
@@ -182,7 +182,7 @@ def open_binary(path: str | Path) -> BinaryIO:
 
 
 def outer_file(path: str) -> str:
-    """The plain file that holds a file: the archive, or itself; "" for what is remote."""
+    """Return the plain file that holds a file: its archive, or itself; "" for remote files."""
     if is_remote(path):
         return ""
     inside = _find_archive(canonical(path)) if split_archive(canonical(path)) else None
@@ -190,26 +190,26 @@ def outer_file(path: str) -> str:
 
 
 def read_order(path: str) -> tuple[str, int]:
-    """By what paths are sorted so that each packed archive is gone through once; plain ones by their names."""
+    """Return a sort key by which each compressed tar is read once from start to end; plain files are sorted by name."""
     if ".t" in path and (inside := split_archive(path)) and unpacks(inside[0]):
         try:
             found = _find_archive(canonical(path))
             if found:
                 return found[0], open_archive(found[0]).members[found[1]].offset
-        except (OSError, ValueError, KeyError):  # the reader says what is wrong
+        except (OSError, ValueError, KeyError):  # the reader reports what is wrong
             pass
     return path, 0
 
 
 def known_states(paths: Iterable[str]) -> dict[str, tuple[int, str]]:
-    """What another process need not ask servers for: the states of remote files, and of the archives they are in."""
+    """Return the states of remote files and their archives, so that another process need not ask servers for them."""
     remotes = [canonical(path) for path in paths if is_remote(path)]
     archives = {inside[0] for inside in map(split_archive, remotes) if inside}
     return remote.known_states(chain(remotes, archives))
 
 
 def _find_archive(text: str) -> tuple[str, str] | None:
-    """The outermost archive that a path leads to or into, and the path inside; folders with such names are none."""
+    """Return the outermost archive in a path and the path inside; else None. Folders with its suffix don't count."""
     start = 0
     while inside := split_archive(text[start:]):
         archive = text[: start + len(inside[0])]
@@ -222,7 +222,7 @@ def _find_archive(text: str) -> tuple[str, str] | None:
 
 
 def _tree_of(root: str, files: Mapping[str, State]) -> _Tree:
-    """The folders of an archive or bucket, made once for each of its states."""
+    """Return the folders of an archive or bucket, computed once per state."""
     known = _trees.get(root)
     if known is None or known[0] is not files:
         known = _trees[root] = (files, _build_tree(root, files))

@@ -1,4 +1,4 @@
-"""The texts of paths into archives and remote buckets."""
+"""Parse the text of paths into archives and remote buckets."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import re
 from pathlib import Path
 
 _REMOTE = re.compile(r"(s3a?|gs|gcs|az|abfss?|https?):/+(?=[^/])", re.IGNORECASE)
-"""How a remote address begins, also after `Path` has made one slash of two."""
+"""Start of a remote address, also after `Path` has reduced two slashes to one."""
 
 _ARCHIVE = re.compile(r"(.*?\.(?:zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz)))(?:/+(.*))?", re.IGNORECASE | re.DOTALL)
-"""A path to or into an archive: the archive, and the path inside."""
+"""A path to an archive or into one: groups are the archive, and the path inside."""
 
 _CHAINED = re.compile(r"(?:zip|tar):/+(.*?)::(.+)", re.DOTALL)
-"""fsspec's way to write a member: zip://MEMBER::ARCHIVE."""
+"""fsspec's notation for a member: zip://MEMBER::ARCHIVE."""
 
 _SIGNED = re.compile(
     r"https?:/+[^/@]*@|s3a?:/+[^/@]*:[^/@]*@|[a-z\d]+:/+[^/@]*:[^/@]*@|https?:/+[^?]*\?", re.IGNORECASE
 )
-"""How an address begins that holds a password, or a query, which may be a signature."""
+"""Start of an address that holds a password, or a query, which may be a signature."""
 
 _SIGNATURE = re.compile(
     r"(x-(amz|goog)-[\w-]+|awsaccesskeyid|googleaccessid|key-pair-id|policy|signature|sig|token|expires"
     r"|s[eprvt]|srt?|ss|spr|sk[a-z]{1,3})=",
     re.IGNORECASE,
 )
-"""Of a query's parts: those that sign an address, in the buckets of Amazon, Google and Azure."""
+"""Query parameters that sign an address in the buckets of Amazon, Google and Azure."""
 
 
 def canonical(path: str | Path) -> str:
-    """The text by which a path is known: remote ones with two slashes, members of archives behind the archive's path.
+    """Return a path's canonical text: two slashes in remote addresses, archive members appended to the archive's path.
 
     >>> canonical("zip://normal/1.png::images.zip"), canonical("images.tar::1.png")
     ('images.zip/normal/1.png', 'images.tar/1.png')
@@ -38,7 +38,7 @@ def canonical(path: str | Path) -> str:
     ('s3://bucket/1.png', 's3://bucket/a.tar/1.png', '/data/1.png')
     """
     text = os.fspath(path)
-    if ":" not in text:  # called for each image of each epoch
+    if ":" not in text:  # fast, because called for each image of each epoch
         return text
     if "::" in text:
         if chained := _CHAINED.fullmatch(text):
@@ -54,9 +54,9 @@ def canonical(path: str | Path) -> str:
 
 
 def identity(path: str | Path) -> str:
-    """The absolute path by which a file's image is cached: the same, however it is written.
+    """Return the absolute path under which a file's image is cached, which is the same for all notations.
 
-    Of an address on the web what signs it does not count, and changes with each signature.
+    The parameters that sign a web address are dropped, because they change with each signature.
     """
     text = canonical(path)
     if ":" not in text or not is_remote(text):
@@ -67,7 +67,7 @@ def identity(path: str | Path) -> str:
 
 
 def name_of_address(address: str) -> str:
-    """What a file on the web is called, without password and what signs its address.
+    """Return the name of a file on the web: its address without password and signature.
 
     >>> name_of_address("https://host/1.png?X-Amz-Signature=ab"), name_of_address("https://host/get?id=1")
     ('https://host/1.png', 'https://host/get?d9fc91d4')
@@ -78,7 +78,7 @@ def name_of_address(address: str) -> str:
 
 
 def suffix_of(path: str) -> str:
-    """The suffix of a file's name, in lower case, without a query behind it.
+    """Return the suffix of a file's name in lower case, ignoring a query after it.
 
     >>> suffix_of("https://host/1.PNG?sig=ab.c"), suffix_of("a/1.dcm"), suffix_of("a.b/1")
     ('.png', '.dcm', '')
@@ -94,12 +94,12 @@ def is_remote(path: str | Path) -> bool:
 
 
 def is_web_address(text: str) -> bool:
-    """Whether it is the address of one file on the web, where folders can't be listed."""
+    """Whether a text is the address of a single file on the web, where folders can't be listed."""
     return text[:4].lower() == "http" and is_remote(text) and split_archive(text) is None
 
 
 def split_archive(path: str) -> tuple[str, str] | None:
-    """The archive, by its suffix, that a path leads to or into, and the path inside; None where there is none.
+    """Return the archive in a path, recognized by its suffix, and the path inside; None if there is none.
 
     >>> split_archive("a/b.tar.gz/c/1.png"), split_archive("b.zip"), split_archive("a/1.png")
     (('a/b.tar.gz', 'c/1.png'), ('b.zip', ''), None)
@@ -120,7 +120,7 @@ def holds_credentials(path: str | Path) -> bool:
 
 
 def normalize(path: str) -> str:
-    """`os.path.normpath` that leaves remote addresses whole."""
+    """Return `os.path.normpath` of a path, leaving the scheme of remote addresses intact."""
     path = canonical(path)
     if scheme := _REMOTE.match(path):
         return path[: scheme.end()] + os.path.normpath(path[scheme.end() :])
@@ -128,5 +128,5 @@ def normalize(path: str) -> str:
 
 
 def is_absolute(path: str) -> bool:
-    """Whether a path stands for itself, wherever it is looked up from."""
+    """Whether a path means the same file wherever it is looked up from."""
     return os.path.isabs(path) or is_remote(path)  # noqa: PTH117 - called for each folder of a table

@@ -1,7 +1,7 @@
-"""The members of zip and tar archives, also packed by gzip, bzip2 or xz, local or remote.
+"""Read the members of zip and tar archives, also compressed with gzip, bzip2 or xz, local or remote.
 
-Nothing is unpacked to the disk. Members are read by their place in the archive; in a packed tar that place is found by
-unpacking all that is before it, so these are read best in order, and a worker goes through one once.
+Nothing is unpacked to disk. Members are read by their offset in the archive. In a compressed tar, reaching an offset
+means decompressing everything before it, so its members are best read in order, and each worker decompresses it once.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from xrayfast.files.virtual.indexes import Member, build_index, is_zip, open_unp
 from xrayfast.files.virtual.remote import State
 
 MAX_MEMBER = 2**30
-"""Largest member read, as the largest image file."""
+"""Maximum size of a member that is read, the same as for an image file."""
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_SLACK = 1024  # bytes by which names and extra fields of a zip's member may be longer than in its directory
+_SLACK = 1024  # bytes by which a zip member's name and extra fields may be longer than in the directory
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive in one state, and its members by their paths."""
+    """An archive in one state, and its members by path."""
 
     path: str
     state: State
@@ -41,17 +41,17 @@ class Archive:
 
     @cached_property
     def names(self) -> Mapping[str, State]:
-        """The states of the members, by their paths."""
+        """The states of the members, by path."""
         stamp = self.state.stamp
         return {
             name: State(member.size, f"{stamp} {member.offset} {member.size}") for name, member in self.members.items()
         }
 
     def read(self, name: str) -> bytes:
-        """The content of a member.
+        """Return the content of a member.
 
         Raises:
-            ReadError: it is too large, damaged, or packed in another way than by deflate.
+            ReadError: it is too large, damaged, or not compressed with deflate.
             RemoteError: the remote storage can't be read.
         """
         if name in self.texts:
@@ -78,7 +78,7 @@ class Archive:
             return file.read(count)
 
     def _unzip(self, member: Member, where: str) -> bytes:
-        """The member of a zip: behind a header of its own, whose length only that header tells."""
+        """Return the content of a zip's member, which follows its own header, whose length only that header tells."""
         about = _LOCAL_HEADER.size + member.packed + _SLACK
         raw = self._read(member.offset, about)
         if len(raw) < _LOCAL_HEADER.size or raw[:4] != b"PK\x03\x04":
@@ -101,11 +101,11 @@ _archives: dict[str, Archive] = {}
 
 
 def open_archive(path: str) -> Archive:
-    """The archive at a path, in its present state; its members are listed once for each state.
+    """Return the archive at a path in its present state; its members are listed once per state.
 
     Raises:
         FileNotFoundError: there is none.
-        ReadError: it is damaged, or hostile: see `indexes.build_index`.
+        ReadError: it is damaged or hostile: see `indexes.build_index`.
         RemoteError: the remote storage can't be read.
     """
     state = archive_state(path)
@@ -116,7 +116,7 @@ def open_archive(path: str) -> Archive:
 
 
 def archive_state(path: str) -> State:
-    """The state of an archive as a file; raises as `open_archive` does."""
+    """Return the state of an archive as a file. Raises as `open_archive`."""
     if is_remote(path):
         return remote.state_of(path)
     status = os.stat(path)  # noqa: PTH116 - called for each image of each epoch
@@ -128,7 +128,7 @@ def _open_stream(path: str) -> BinaryIO:
 
 
 class _Cursor(threading.local):
-    """The stream of the packed tar that a thread reads, which goes on where it was."""
+    """The stream of the compressed tar that a thread is reading, which continues at its last position."""
 
     def __init__(self) -> None:
         self._of: tuple[Archive, int] | None = None
@@ -136,7 +136,7 @@ class _Cursor(threading.local):
         self._stream: BinaryIO | None = None
 
     def read(self, archive: Archive, member: Member) -> bytes:
-        of = (archive, os.getpid())  # a fork would share the place in the file
+        of = (archive, os.getpid())  # forked processes would share the file position
         try:
             if self._stream is None or self._of is None or self._of[0] is not archive or self._of[1] != of[1]:
                 if self._packed is not None:

@@ -1,4 +1,4 @@
-"""The members of an archive by name: read from its headers, checked, and kept in the cache's folder."""
+"""List the members of an archive by name: read from its headers, checked, and cached."""
 
 from __future__ import annotations
 
@@ -26,50 +26,50 @@ from xrayfast.files.virtual.addresses import is_remote
 from xrayfast.files.virtual.remote import State
 
 _FOLDER, _NAME = "archives", re.compile(r"[0-9a-f]{32}\.json")
-"""Below the cache's root: the folder of the indexes, and their names."""
+"""Folder of the indexes below the cache's root, and pattern of their names."""
 
 MAX_MEMBERS = 2_000_000
-"""Most members of an archive: NIH ChestX-ray14 has 112,120 in 12 archives."""
+"""Maximum number of members of an archive: NIH ChestX-ray14 has 112,120 in 12 archives."""
 
 MAX_HEADER = 2**28
-"""Most bytes of a header or directory: that of a zip has about 100 for each member."""
+"""Maximum size of a header or directory in bytes: a zip's directory has about 100 bytes per member."""
 
 MAX_RATIO, MIN_UNPACKED = 200, 2**30
-"""How many times its packed size a tar may have, once it has a gigabyte; radiographs are packed already, and a file of
-zeros becomes a thousand times smaller."""
+"""Maximum ratio of a tar's decompressed to compressed size, checked from 1 GiB on. Radiographs are compressed already;
+a file of zeros expands a thousandfold."""
 
 SIDECARS, MAX_SIDECAR = (".cls", ".json"), 2**16
-"""Suffixes of the labels beside the images of WebDataset's shards, and the most bytes of one: those of a remote tar are
-kept with its index, as asking for each costs more than reading the tar once."""
+"""Suffixes of the labels next to images in WebDataset shards, and the maximum size of one in bytes. For a remote tar,
+these files are cached with its index, because requesting each costs more than reading the tar once."""
 
 _FORMAT = 1
 _DEFLATED = 8
 
 
 class Member(NamedTuple):
-    """Where a file lies in an archive: of a zip its own header, of a packed tar the place once unpacked."""
+    """The position of a file in an archive: of its header in a zip, of its content in the (decompressed) tar."""
 
     offset: int
     size: int
-    packed: int = 0  # bytes in a zip
-    method: int = 0  # of packing in a zip
+    packed: int = 0  # compressed size in a zip
+    method: int = 0  # compression method in a zip
     crc: int = 0
 
 
 class Index(NamedTuple):
-    """The members of an archive by their paths, and the texts of those that labels are kept in, if it is remote."""
+    """The members of an archive by path; if it is remote, also the content of its label files (see `SIDECARS`)."""
 
     members: dict[str, Member]
     texts: dict[str, str]
 
 
 def is_zip(path: str) -> bool:
-    """Whether an archive is a zip, by its suffix; it is a tar otherwise."""
+    """Whether an archive is a zip rather than a tar, judging from its suffix."""
     return path.lower().endswith(".zip")
 
 
 def unpacks(path: str) -> str:
-    """How a tar is packed, by its suffix; "" where it is not."""
+    """Return the compression of a tar according to its suffix; "" if it is not compressed."""
     suffix = path.lower().rpartition(".")[2]
     return {"gz": "gzip", "tgz": "gzip", "bz2": "bzip2", "tbz": "bzip2", "tbz2": "bzip2", "xz": "xz", "txz": "xz"}.get(
         suffix, ""
@@ -77,7 +77,7 @@ def unpacks(path: str) -> str:
 
 
 def open_unpacked(path: str, packed: BinaryIO) -> BinaryIO:
-    """The unpacked stream of a packed tar; to go back in it, it begins anew."""
+    """Return the decompressed stream of a compressed tar; seeking backward in it starts from the beginning."""
     kind = unpacks(path)
     if kind == "gzip":
         return cast(BinaryIO, gzip.GzipFile(fileobj=packed))
@@ -85,12 +85,12 @@ def open_unpacked(path: str, packed: BinaryIO) -> BinaryIO:
 
 
 def build_index(path: str, state: State, open_stream: Callable[[], BinaryIO]) -> Index:
-    """The index of an archive, from the cache's folder or else from the archive.
+    """Return the index of an archive, from the cache if it is there, else from the archive.
 
     Raises:
-        ReadError: the archive is damaged or cut off, or has a member that is a link or device, is encrypted or packed
-            in a way that is not read, lies outside of the archive by its name, or has the name of another; or too many
-            members, or far more bytes than it should.
+        ReadError: the archive is damaged or cut off, has too many members, or expands far too much; or a member is a
+            link or device, is encrypted or compressed with an unsupported method, has a path outside of the archive, or
+            has the same name as another.
     """
     kept = _place(path, state)
     with contextlib.suppress(OSError, ValueError, TypeError):
@@ -98,9 +98,9 @@ def build_index(path: str, state: State, open_stream: Callable[[], BinaryIO]) ->
         members = {name: Member(*numbers) for name, *numbers in content["members"]}
         return Index(members, dict(content["texts"]))
     index = _read_index(path, state, open_stream)
-    with contextlib.suppress(XrayfastError, OSError):  # a folder that can't be written costs the time again, no more
+    with contextlib.suppress(XrayfastError, OSError):  # without a writable folder, it is read again
         kept.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept.parent.mkdir(mode=0o700, exist_ok=True)  # names of patients' files
+        kept.parent.mkdir(mode=0o700, exist_ok=True)  # private, because file names may identify patients
         with replace_atomically(kept) as temporary:
             rows = [[name, *member] for name, member in index.members.items()]
             content = {"members": rows, "texts": index.texts}
@@ -109,7 +109,7 @@ def build_index(path: str, state: State, open_stream: Callable[[], BinaryIO]) ->
 
 
 def clear_indexes() -> int:
-    """Remove the indexes that are kept, which are made again when they are needed; the bytes freed."""
+    """Remove all cached indexes, which are rebuilt when needed; return the bytes freed."""
     freed = 0
     for place in (cache_root() / _FOLDER).glob("*.json"):
         with contextlib.suppress(OSError):
@@ -179,7 +179,7 @@ def _zip_members(path: str, stream: BinaryIO) -> Iterator[tuple[str, Member]]:
 
 
 def _tar_members(path: str, stream: BinaryIO, state: State, texts: dict[str, str]) -> Iterator[tuple[str, Member]]:
-    """The members as they come; the texts of sidecars are added to `texts` where the tar is remote."""
+    """Yield the members in order; if the tar is remote, add the content of its label files to `texts`."""
     unpacked, limit = stream, None
     if unpacks(path):
         unpacked, limit = open_unpacked(path, stream), max(MIN_UNPACKED, MAX_RATIO * state.size)
@@ -187,7 +187,7 @@ def _tar_members(path: str, stream: BinaryIO, state: State, texts: dict[str, str
     end = 0
     with tarfile.open(fileobj=cast(BinaryIO, bounded), mode="r:") as archive:
         for number, info in enumerate(archive):
-            archive.members = []  # type: ignore[attr-defined]  # it would keep them all, at a kilobyte each
+            archive.members = []  # type: ignore[attr-defined]  # or it would keep all, at a kilobyte each
             if number >= MAX_MEMBERS:
                 raise _too_many(path)
             if info.size < 0 or info.offset < end:
@@ -204,7 +204,7 @@ def _tar_members(path: str, stream: BinaryIO, state: State, texts: dict[str, str
                 bounded.seek(info.offset_data)
                 texts[name] = bounded.read(info.size).decode("utf-8-sig", "replace")
             yield name, Member(info.offset_data, info.size)
-    # `tarfile` takes a damaged header for the end.
+    # `tarfile` mistakes a damaged header for the end.
     bounded.seek(end)
     if bounded.read(512).strip(b"\0") or bounded.tell() < end + 512:
         raise ReadError(f"{path}: ends without a tar's end, or has a damaged header in it. Fetch it again.")
@@ -215,7 +215,7 @@ def _link(path: str, name: str) -> ReadError:
 
 
 def _require_inside(path: str, written: str) -> str:
-    """A member's path with '/', refused where it leads out of the archive."""
+    """Return a member's path with '/'; raise an error if it leads out of the archive."""
     name = written.replace("\\", "/")
     if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/") or "\0" in name or not name:
         raise ReadError(
@@ -235,7 +235,7 @@ def _require_no_file_as_folder(path: str, members: Iterable[str]) -> None:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that refuses to give a header that would fill the memory, or to go on for ever."""
+    """A stream that raises an error for a header that would fill the memory, or for content that would never end."""
 
     def __init__(self, path: str, stream: BinaryIO, limit: int | None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a path that leads to nothing may have been meant for."""
+"""Suggest existing names for a path that does not exist."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from xrayfast.files.virtual.addresses import canonical, is_remote, split_archive
 from xrayfast.files.virtual.paths import to_path
 
 _LOOKED_AT = 10_000
-"""Names of a folder that may be proposed in place of one that is not there: comparing them takes 10 us each."""
+"""Maximum number of names in a folder that are compared: each takes 10 us."""
 
 
 def near_names(path: str | Path) -> str:
-    """What a file or folder that is not there may have been meant for, as a sentence that follows others: the most
-    alike names where it was looked for; of an archive the others too. "" where there are none, or a bucket would have
-    to be listed.
+    """Return a sentence, to append to others, with the existing names most similar to a missing file or folder.
+
+    In an archive, the other names follow. Returns "" if there are none, or if a bucket would have to be listed.
 
     Raises:
         ReadError, RemoteError: see `state_of`.

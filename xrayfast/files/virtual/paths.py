@@ -1,4 +1,4 @@
-"""The `Path` that works into archives and remote buckets."""
+"""A `Path` that works in archives and remote buckets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xrayfast.files.virtual.addresses import canonical, is_absolute, is_remote, 
 
 
 def to_path(path: str | Path) -> Path:
-    """A path of any kind: a `VirtualPath` where it is remote, or leads to or into an archive by name."""
+    """Return a path of any kind: a `VirtualPath` if it is remote, or if its text has the suffix of an archive."""
     if isinstance(path, VirtualPath):
         return path
     text = canonical(path)
@@ -21,9 +21,9 @@ def to_path(path: str | Path) -> Path:
 
 
 class VirtualPath(type(Path())):  # type: ignore[misc]
-    """A path to or into an archive, or to a remote object: it is written, listed and opened as what it is.
+    """A path to an archive, into one, or to a remote object, with the usual methods.
 
-    Where it turns out to be that of a plain file or folder, it is one.
+    If it turns out to be the path of a plain file or folder, it works like one.
     """
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class VirtualPath(type(Path())):  # type: ignore[misc]
         return str(self)
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """Mode and size; the other values are 0 for what is no plain file.
+        """Return mode and size; other values are 0 unless it is a plain file.
 
         Raises:
             OSError: there is no such file.
@@ -42,34 +42,34 @@ class VirtualPath(type(Path())):  # type: ignore[misc]
         return access.stat_path(str(self))
 
     def open(self, mode: str = "r", *args: Any, **options: Any) -> Any:
-        """Raises as `stat` does."""
+        """Open it for reading. Raises as `stat`."""
         if set(mode) - set("rbt"):
             raise OSError(f"{self}: can't be written to")
         stream = access.open_binary(str(self))
         return stream if "b" in mode else TextIOWrapper(stream, *args[1:], **options)
 
     def exists(self, **options: Any) -> bool:
-        """Raises DataError: the archive or the remote storage can't be read."""
+        """Whether it exists. Raises DataError if the archive or the remote storage can't be read."""
         return self.is_dir() or self.is_file()
 
     def is_dir(self, **options: Any) -> bool:
-        """Whether it can be listed; an archive can. Raises DataError: it can't be read."""
+        """Whether it can be listed, as an archive can. Raises DataError if archive or storage can't be read."""
         return access.is_folder(str(self))
 
     def is_file(self, **options: Any) -> bool:
-        """Raises DataError: the archive or the remote storage can't be read."""
+        """Whether it is a file. Raises DataError if the archive or the remote storage can't be read."""
         return access.is_file(str(self))
 
     def read_bytes(self) -> bytes:
-        """Raises as `stat` does."""
+        """Read its content. Raises as `stat`."""
         with self.open("rb") as stream:
             return bytes(stream.read())
 
     def iterdir(self) -> Iterator[Path]:
-        """Raises DataError: it can't be listed."""
+        """Yield its entries. Raises DataError if it can't be listed."""
         return (to_path(entry.path) for entry in access.list_folder(str(self)))
 
-    def is_absolute(self) -> bool:  # noqa: D102 - as of Path, as are the next two
+    def is_absolute(self) -> bool:  # noqa: D102 - as in Path; also the next two
         return is_absolute(str(self))
 
     def absolute(self) -> Path:  # noqa: D102

@@ -1,7 +1,7 @@
-"""Objects in remote buckets, through fsspec: their state, content and folders.
+"""Access objects in remote buckets through fsspec: their state, content and folders.
 
-Errors that may pass are tried again. What a server or its package says of an error is never quoted, as it may hold a
-signed address or a header; its kind and number are.
+Transient errors are retried. Messages never quote what a server or its package says about an error, because that may
+contain a signed address or a header; they give only the kind and number of the error.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from xrayfast.files.virtual.addresses import is_web_address
 T = TypeVar("T")
 
 _EXTRAS = {"s3": "s3", "gs": "gcs", "gc": "gcs", "az": "azure", "ab": "azure", "ht": "http"}
-"""By the first letters of the scheme: the extra that installs what fsspec needs for it."""
+"""The extra that installs what fsspec needs, by the first letters of the scheme."""
 
 _WAITS = (0.5, 2.0, 8.0)
-"""Seconds between one try and the next."""
+"""Seconds to wait between tries."""
 
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "content_md5", "Content-MD5")
 _TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
-"""Of what a server tells of an object: what changes with its content; the time counts where there is no version."""
+"""Keys of an object's server metadata that change with its content; times are used if there is no version."""
 
 _PASSING = frozenset({408, 425, 429})
-"""Of the HTTP statuses from 400 to 499: those that another try may not meet."""
+"""HTTP statuses from 400 to 499 that another try may not get."""
 
 _LASTING = re.compile(r"(No|Partial)Credentials|ParamValidation|ProfileNotFound|DefaultCredentials|InvalidURL")
-"""In the name of an error: that another try gives the same."""
+"""Names of errors that another try would raise again."""
 
 
 class State(NamedTuple):
-    """Bytes of a file, -1 where its address does not tell; what changes when its content does; whether a folder."""
+    """Bytes of a file, or -1 if unknown; a stamp that changes when its content does; whether it is a folder."""
 
     size: int
     stamp: str
@@ -49,7 +49,7 @@ _folders: dict[str, dict[str, State]] = {}
 
 
 def state_of(url: str) -> State:
-    """The state of an object, asked for once in a process. An address on the web is taken for unchanging, unread.
+    """Return the state of an object, requested once per process. A file on the web is assumed not to change.
 
     Raises:
         FileNotFoundError: there is none.
@@ -64,7 +64,7 @@ def state_of(url: str) -> State:
 
 
 def read(url: str, start: int, stop: int) -> bytes:
-    """The bytes of an object from one place to another, fewer where it ends there.
+    """Return the bytes of an object from `start` to `stop`, or to its end if that is earlier.
 
     Raises:
         FileNotFoundError: there is none.
@@ -74,11 +74,11 @@ def read(url: str, start: int, stop: int) -> bytes:
 
 
 def read_whole(url: str, limit: int) -> bytes:
-    """The content of an object.
+    """Return the content of an object.
 
     Raises:
         FileNotFoundError: there is none.
-        ReadError: it has more bytes than the limit, or others than a moment ago.
+        ReadError: it has more bytes than the limit, or its size has changed.
         RemoteError: the remote storage can't be read.
     """
     expected = state_of(url).size
@@ -94,19 +94,19 @@ def read_whole(url: str, limit: int) -> bytes:
 
 
 def _read_stream(fs: Any, path: str, expected: int, limit: int) -> bytes:
-    if expected >= 0:  # a range, as s3fs asks for the size of whole objects; one byte more tells of one that has grown
+    if expected >= 0:  # a range, because s3fs requests the size of whole objects; one more byte reveals growth
         return bytes(fs.cat_file(path, start=0, end=expected + 1)) if expected else b""
-    with fs.open(path, "rb", block_size=0) as stream:  # nothing tells how much is to come
+    with fs.open(path, "rb", block_size=0) as stream:  # the size is unknown
         return bytes(stream.read(limit + 1))
 
 
 def list_files(url: str) -> tuple[str, Mapping[str, State]]:
-    """The objects below an address, or below one that it is in, which is given too, by their paths from it.
+    """Return the address of a listed folder that is `url` or contains it, and the folder's objects by relative path.
 
-    They are listed once in a process, until `forget`.
+    A folder is listed once per process, until `forget`.
 
     Raises:
-        RemoteError: the remote storage can't be listed, as the web can't.
+        RemoteError: the remote storage can't be listed; the web never can.
     """
     for folder, listed in _folders.items():
         if url == folder or url.startswith(f"{folder}/"):
@@ -133,24 +133,24 @@ def list_files(url: str) -> tuple[str, Mapping[str, State]]:
 
 
 def forget(url: str) -> None:
-    """Ask the server anew, the next time, for what is at or below an address."""
+    """Discard what is known about objects at or below an address, so that the server is asked again."""
     for known in (_states, _folders):
         for other in [other for other in known if other == url or other.startswith(f"{url}/")]:
             del known[other]
 
 
 def known_states(urls: Iterable[str]) -> dict[str, tuple[int, str]]:
-    """What is known of the objects, for another process, which then need not ask for it: see `remember_states`."""
+    """Return the known states of objects for another process, which need not request them: see `remember_states`."""
     return {url: (_states[url].size, _states[url].stamp) for url in urls if url in _states}
 
 
 def remember_states(states: Mapping[str, tuple[int, str]]) -> None:
-    """Take over what another process knew."""
+    """Adopt states known to another process."""
     _states.update((url, State(*state)) for url, state in states.items())
 
 
 def open_stream(url: str) -> BinaryIO:
-    """A seekable stream of an object, read ahead in blocks.
+    """Return a seekable stream of an object, read ahead in blocks.
 
     Raises:
         FileNotFoundError: there is none.
@@ -163,7 +163,7 @@ def open_stream(url: str) -> BinaryIO:
 
 
 class _Retried(io.RawIOBase):
-    """A stream whose reads are tried again."""
+    """A stream that retries failed reads."""
 
     def __init__(self, url: str, stream: Any) -> None:
         super().__init__()
@@ -199,28 +199,28 @@ class _Retried(io.RawIOBase):
 
 
 def attempt(url: str, act: Callable[[], T]) -> T:
-    """The result of an action on an object, tried again where its error may pass.
+    """Return the result of an action on an object; retry if its error may be transient.
 
     Raises:
         FileNotFoundError: there is no such object.
-        RemoteError: all tries failed, or another can't help.
+        RemoteError: all tries failed, or a retry can't help.
     """
     for tries, wait in enumerate((*_WAITS, None), 1):
         try:
             return act()
         except FileNotFoundError:
-            raise FileNotFoundError(2, "no such object", url) from None  # its own text may quote anything
+            raise FileNotFoundError(2, "no such object", url) from None  # the original message may contain anything
         except XrayfastError:
             raise
         except Exception as error:
             if wait is None or not _may_pass(error):
                 raise _remote_error(url, error, tries) from None
-        time.sleep(wait * random.uniform(1, 1.5))  # so that many ranks do not come back at once
+        time.sleep(wait * random.uniform(1, 1.5))  # spreads out the retries of many ranks
     raise AssertionError
 
 
 def _open(url: str, act: Callable[[Any, str], T]) -> T:
-    """The result of an action on fsspec's file system and path of an address."""
+    """Return the result of an action on the fsspec file system and path of an address."""
     from fsspec.core import url_to_fs
 
     try:
@@ -241,7 +241,7 @@ def _state(info: Mapping[str, Any]) -> State:
 
 
 def _status(error: Exception) -> int:
-    """The HTTP status that an error tells; 0 for none."""
+    """Return the HTTP status that an error contains; 0 for none."""
     response = getattr(error, "response", None)
     in_response = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
     for status in (getattr(error, "status", None), getattr(error, "code", None), in_response.get("HTTPStatusCode")):
