@@ -1,8 +1,8 @@
-"""A pool of processes that decode chunks of files, and survives the death of any of them.
+"""A pool of processes that decode chunks of files; it survives the death of any of them.
 
 Each process is a fresh interpreter that runs `decode_worker.serve`, with pipes to this one. Unlike a fork, it inherits
-no lock that another thread holds; unlike multiprocessing's "spawn", it doesn't run the user's script again, which
-therefore needs no `__main__` guard; and where it dies, the file at fault is known.
+no lock that another thread holds. Unlike multiprocessing's "spawn", it doesn't run the user's script again, which
+therefore needs no `__main__` guard. And if it dies, the file at fault is known.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ LockChunk: TypeAlias = Callable[[Sequence[str]], AbstractContextManager[Sequence
 
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from xrayfast.data.cache.decode_worker import serve; serve()"
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
-"""Makes glibc reuse the memory of one image for the next: returning it and asking the system anew takes 8 % of the
-time, for PNGs of 1024 px and of 2048."""
+"""Makes glibc reuse the memory of one image for the next: returning it to the system and requesting it again takes 8 %
+of the time to decode PNGs of 1024 or 2048 px."""
 
-_MAX_DEATHS = 100  # of processes; with more, the files are not at fault
+_MAX_DEATHS = 100  # of processes; if more die, the files are not at fault
 _SHUTDOWN = 5.0  # seconds for a stopped process to write what it has decoded
 _RETRY = 0.2  # seconds until a chunk that another run has locked is tried again
 _FAILURES = {"ConfigError": ConfigError, "RemoteError": RemoteError, "WriteError": WriteError}
@@ -46,16 +46,16 @@ def decode_all(
     """Decode chunks of files in several processes; close the generator, or interrupt it, to stop them.
 
     A stopped process finishes its file and writes what it has decoded. A file at which a process died is tried once
-    more, alone, before it is given up. Where no process can be started, threads of this one decode.
+    more, alone, before it is given up. If no process can be started, threads of this process decode.
 
     Args:
         job: how files are decoded.
         chunks: of paths; a process takes one at a time.
-        workers: processes; 0 decodes in a thread of this one.
+        workers: how many processes; 0 to decode in a thread of this process.
         lock_chunk: entered for each chunk.
 
     Yields:
-        The outcome for each file, in any order, for some twice; None after half a second without any.
+        The outcome for each file, in any order, for some files twice; None after half a second without an outcome.
 
     Raises:
         ConfigError: invalid window, or a package that remote storage needs is missing.
@@ -72,7 +72,7 @@ def decode_all(
 
 
 class _Pool:
-    """Threads with a process each; they hand out the chunks and queue the outcomes."""
+    """Threads with one process each; they hand out the chunks and queue the outcomes."""
 
     def __init__(
         self, job: Job, chunks: Iterable[Sequence[str]], lock_chunk: LockChunk, on_death: Callable[[str, str], None]
@@ -85,7 +85,7 @@ class _Pool:
         self._deaths = 0
 
     def run(self, workers: int) -> Iterator[Outcome | None]:
-        """Start, and yield outcomes until all chunks are done; at the end, stop what still runs."""
+        """Start the threads and yield outcomes until all chunks are done; then stop whatever still runs."""
         if not self._chunks:
             return
         threads = [threading.Thread(target=self._work, args=(workers > 0,), daemon=True) for _ in range(workers or 1)]
@@ -129,7 +129,7 @@ class _Pool:
             while self._chunks and not self._stop.is_set():
                 with contextlib.suppress(IndexError):  # another thread may have taken the last
                     worker = self._process_chunk(self._chunks.popleft(), worker, in_process)
-        except Exception as error:  # The main thread raises it.
+        except Exception as error:  # raised again in the main thread
             self._queue.put(error)
         finally:
             if worker:
@@ -137,7 +137,7 @@ class _Pool:
             self._queue.put(None)
 
     def _process_chunk(self, chunk: Sequence[str], worker: _Worker | None, in_process: bool) -> _Worker | None:
-        """Decode one chunk; returns the worker for the next, None where it died."""
+        """Decode one chunk; return the worker for the next chunk, None if it died."""
         with self._lock_chunk(chunk) as missing:
             if missing is None:
                 self._chunks.append(chunk)
@@ -159,7 +159,7 @@ class _Pool:
         return process
 
     def _survives(self, worker: _Worker, paths: Sequence[str]) -> bool:
-        """Decode; False where the worker died. Then one file is at fault, and the others are done again."""
+        """Decode files, and return False if the worker died: one file is at fault, and the others are decoded again."""
         n_done = 0
         try:
             with contextlib.closing(worker.decode(paths)) as outcomes:
@@ -187,7 +187,7 @@ class _Pool:
 
 
 class _Worker:
-    """Decodes in the calling thread."""
+    """A worker that decodes in the calling thread."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -200,12 +200,12 @@ class _Worker:
 
 
 class _WorkerProcess(_Worker):
-    """An interpreter that runs `decode_worker.serve`."""
+    """A worker that decodes in another interpreter, which runs `decode_worker.serve`."""
 
     def __init__(self, job: Job) -> None:
-        """Start it, and wait until it is ready; raises OSError or _DiedError."""
+        """Start the process and wait until it is ready; raises OSError or _DiedError."""
         super().__init__(job)
-        # One thread each: together they use all cores, and thread pools of each for every core would waste memory.
+        # One thread per process: together they use all cores, and a thread pool in each process would waste memory.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **_MALLOC}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _CODE, *(entry for entry in sys.path if isinstance(entry, str))],
@@ -224,14 +224,14 @@ class _WorkerProcess(_Worker):
             raise _DiedError(_describe_exit(self._process.wait()))
 
     def decode(self, paths: Sequence[str]) -> Generator[Outcome, None, None]:
-        """The outcomes, in the order of the paths; _DiedError at the file where the process died."""
+        """Yield the outcomes in the order of the paths; raises _DiedError at the file where the process died."""
         self._send([list(paths), known_states(paths)])
         for path in paths:
             yield unpack_outcome(path, *self._receive())
         self._receive()
 
     def end(self) -> None:
-        """Let it write what it has and exit; kill it where that takes long. A second call does nothing."""
+        """Let the process write what it has and exit; kill it if that takes long. A second call does nothing."""
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 if pipe:
@@ -268,7 +268,7 @@ class _DiedError(Exception):
 
 
 def _describe_exit(code: int) -> str:
-    """How a process ended, by its exit code.
+    """Return how a process ended, according to its exit code.
 
     >>> _describe_exit(-9), _describe_exit(3)
     ('SIGKILL', 'exit code 3')

@@ -22,28 +22,28 @@ from xrayfast.files.virtual.addresses import identity
 from xrayfast.files.virtual.remote import remember_states
 
 SHARD_BYTES = 64 * 2**20
-"""A shard is written when its squares reach this size, which a process holds in memory until then."""
+"""A shard is written when its squares reach this size; until then, the process holds them in memory."""
 
 READY = "ready to decode\n"
-"""What `serve` sends first."""
+"""The first line that `serve` sends."""
 
-_SHARD_SECONDS = 15.0  # at most this much work is lost where a process is killed
+_SHARD_SECONDS = 15.0  # at most this much work is lost if a process is killed
 _TRIES = 3  # for a file that changes while it is read
 _TICK, _COARSE_TICK = 20_000_000, 2_000_000_000  # ns: upper limits of the resolution of file times
 
 
 @dataclass(frozen=True)
 class Job:
-    """How files are decoded."""
+    """Settings for decoding files."""
 
     side: int  # of the squares, in pixels
     window: str  # for `reader.read`
-    folder: str | None  # where shards are written; None for the image infos alone
+    folder: str | None  # where shards are written; None to return the image infos alone
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for one file: an error message, or key and info of the image."""
+    """The result for one file: an error message, or the key and info of the image."""
 
     path: str
     problem: str | None = None
@@ -52,21 +52,21 @@ class Outcome:
 
 
 def file_key(path: str | Path) -> bytes:
-    """The 16-byte key of a file in its present state: it changes with path, size and times.
+    """Return the 16-byte key of a file in its present state; the key changes with path, size and times.
 
     The times are those of the content, which a copying program may set back, and of the inode, which it can't: two
-    files that swap names get new keys even where size and modification time are equal.
+    files that swap names get new keys even if size and modification time are equal.
 
     Raises:
         OSError: there is no such file, or its folder can't be entered.
-        ValueError: no valid path.
+        ValueError: the path is not valid.
     """
     stamp = state_of(path).stamp
     return hashlib.blake2b(os.fsencode(identity(path)) + f"\0{stamp}".encode(), digest_size=KEY_BYTES).digest()
 
 
 def key_or_none(path: str | Path) -> bytes | None:
-    """`file_key`; None where there is no such file, which the reader reports."""
+    """Return `file_key`, or None if there is no such file, which the reader reports."""
     try:
         return file_key(path)
     except (OSError, ValueError):
@@ -74,19 +74,19 @@ def key_or_none(path: str | Path) -> bytes | None:
 
 
 def decode_info(path: str | Path, window: str) -> ImageInfo:
-    """Decode a file for its info alone.
+    """Decode a file and return its info alone.
 
     Raises:
-        ReadError: it can't be read.
+        ReadError: the file can't be read.
     """
     return _read(path, window)[1]
 
 
 def decode_entry(path: str | Path, side: int, window: str) -> Entry:
-    """Decode a file to a square, under the key that the file had both before and after.
+    """Decode a file to a square, with the key that the file had both before and after decoding.
 
     Raises:
-        ReadError: it can't be read, or keeps changing.
+        ReadError: the file can't be read, or keeps changing.
         ConfigError: invalid window.
     """
     for _ in range(_TRIES):
@@ -128,10 +128,11 @@ def decode_chunk(job: Job, paths: Sequence[str]) -> Generator[Outcome, None, Non
 
 
 def serve() -> None:
-    """Decode chunks for another process; JSON lines, requests on standard input, replies on standard output.
+    """Decode chunks for another process, which sends requests to standard input and gets replies from standard output.
 
-    In: the job, then per chunk a list of paths and what is known of the remote ones. Out: READY, then per chunk one
-    "done" per path and "end"; "failed" for an error that is no file's fault. Ends when either pipe is closed.
+    All are lines of JSON, except READY. Requests: the job, then per chunk a list of paths and the known states of the
+    remote ones. Replies: READY, then per chunk one "done" per path and one "end"; "failed" for an error that is no
+    file's fault. Ends when either pipe is closed.
     """
     leave_signals_to_parent()
     out = os.fdopen(os.dup(1), "w", encoding="ascii")
@@ -142,7 +143,7 @@ def serve() -> None:
         out.flush()
 
     job = Job(*json.loads(sys.stdin.readline()))
-    with contextlib.suppress(OSError):  # nobody reads any more
+    with contextlib.suppress(OSError):  # the other process is gone
         out.write(READY)
         out.flush()
         for line in sys.stdin:
@@ -164,21 +165,21 @@ def _pack(outcome: Outcome) -> tuple[Any, ...]:
 
 
 def unpack_outcome(path: str, problem: str | None, key: str, info: dict[str, Any]) -> Outcome:
-    """An outcome as `serve` sends it."""
+    """Return the outcome for a path from what `serve` sends."""
     if problem is not None:
         return Outcome(path, problem)
     return Outcome(path, None, bytes.fromhex(key), ImageInfo(**{**info, "notes": tuple(info["notes"])}))
 
 
 def _try_decode(job: Job, path: str) -> Entry | str:
-    """The decoded image, or what is wrong with the file."""
+    """Return the decoded image, or a message that says what is wrong with the file."""
     try:
         return decode_entry(path, job.side, job.window)
     except ReadError as error:
         return str(error)
     except (ConfigError, RemoteError):  # no file's fault
         raise
-    except Exception as error:  # One file must not stop all. Its message may quote the file, so only the type is given.
+    except Exception as error:  # One file must not stop the rest. Only the type, as the message may quote the file.
         return f"{path}: can't be decoded ({type(error).__name__}). Check or convert the file."
 
 
@@ -199,9 +200,9 @@ def _read(path: str | Path, window: str) -> tuple[Pixels, ImageInfo]:
 
 
 def _wait_for_tick(path: str | Path) -> None:
-    """Wait until any later change must get a new time stamp: file systems stamp by a clock that ticks.
+    """Wait until any later change must get a new time stamp: file systems take the time from a clock that ticks.
 
-    Linux ticks every 4 or 10 ms. Where the last stamp is a whole second, ticks of two seconds are assumed, as on FAT.
+    Linux ticks every 4 or 10 ms. If the last stamp is a whole second, ticks of two seconds are assumed, as on FAT.
     """
     if not (file := outer_file(os.fspath(path))):  # remote objects have versions
         return

@@ -2,9 +2,9 @@
 
     <root>/pictures/v1-256px-0123abcd/    one per side, window and reader version
         <16 hex>.pictures                 shards
-        index                             of the shards, where they are many
-        <16 hex>-3-of-8.done              of shares that machines have built
-        <16 hex>.lock, .*.tmp             of runs that build
+        index                             of the shards, if there are many
+        <16 hex>-3-of-8.done              one per share that a machine has built
+        <16 hex>.lock, .*.tmp             of runs that are building
 
 Images of files that have changed or are gone stay until `clear_cache`.
 """
@@ -33,12 +33,12 @@ INDEX_NAME = "index"
 
 DONE_SUFFIX = ".done"
 
-_IMAGES_FOLDER = "pictures"  # an older word: it stays, so that existing caches remain valid
+_IMAGES_FOLDER = "pictures"  # an older word for images, kept so that existing caches remain valid
 _FOLDER = re.compile(r"v\d+-\d+px-[0-9a-f]{8}")
 _SHARD = re.compile(rf"[0-9a-f]{{16}}{re.escape(SHARD_SUFFIX)}")
 _PASSING = re.compile(rf"[0-9a-f]{{16}}{re.escape(LOCK_SUFFIX)}|\..+\.tmp")
 _LASTING = re.compile(rf"{re.escape(INDEX_NAME)}|[0-9a-f]{{16}}-\d+-of-\d+{re.escape(DONE_SUFFIX)}")
-_ABANDONED = 3600.0  # seconds after which a temporary file or lock has no owner any more; they live for seconds
+_ABANDONED = 3600.0  # seconds after which a temporary file or lock is abandoned; runs need them for seconds
 _BEING_WRITTEN = 60.0  # seconds since the last change of a temporary file during which a run may still be writing it
 
 
@@ -54,7 +54,7 @@ class CacheFolder:
 
 
 def image_folder(root: Path | None, side: int, window: str) -> Path:
-    """The folder of the images of one side and window, by this version of the reader."""
+    """Return the folder of the images with one side and window, as this version of the reader decodes them."""
     settings = hashlib.blake2b(f"{READER_VERSION} {window}".encode(), digest_size=4).hexdigest()
     return cache_root(root) / _IMAGES_FOLDER / f"v{FORMAT}-{side}px-{settings}"
 
@@ -65,7 +65,7 @@ def holds_cache(root: Path) -> bool:
 
 
 def cache_info(root: Path | None = None) -> list[CacheFolder]:
-    """The cache's folders that hold files, the most recently used first."""
+    """Return the cache's folders that have files, the most recently used first."""
     found = []
     for folder in _folders(root):
         if not (files := list(_files(folder))):
@@ -79,14 +79,13 @@ def cache_info(root: Path | None = None) -> list[CacheFolder]:
 
 
 def clear_cache(root: Path | None = None) -> int:
-    """Remove all cached images and indexes of archives and nothing else: no file by another name, nothing behind a
-    link.
+    """Remove all cached images, but no file with another name and nothing behind a link.
 
-    Runs that use them then decode the files. Folders stay, and temporary files changed within the last minute: a run
-    may be writing to them.
+    If `root` is None, the indexes of archives are removed too. Runs that use the images then decode the files. Folders
+    stay, and so do temporary files changed within the last minute, because a run may be writing to them.
 
     Returns:
-        The bytes freed.
+        The number of bytes freed.
 
     Raises:
         WriteError: a file can't be removed.
@@ -108,8 +107,10 @@ def clear_cache(root: Path | None = None) -> int:
 
 
 def shard_names(folder: Path) -> set[str]:
-    """The names of the shards in a folder, as the folder lists them: asking for the size and times of each would take
-    seconds on a network folder of ten million images.
+    """Return the names of the shards in a folder.
+
+    They come from the folder's listing alone: asking for the size and times of each shard would take seconds on a
+    network folder of ten million images.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         return {e.name for e in entries if _SHARD.fullmatch(e.name) and e.is_file(follow_symlinks=False)}
@@ -125,14 +126,14 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _folders(root: Path | None) -> list[Path]:
-    """Folders of cached images, of any version; no links."""
+    """Return the folders of cached images, of any version; no links."""
     with contextlib.suppress(OSError), os.scandir(cache_root(root) / _IMAGES_FOLDER) as entries:
         return [Path(e.path) for e in entries if _FOLDER.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
     return []
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, int, float]]:
-    """Path, bytes and modification time of the cache's own files in a folder; no links."""
+    """Yield path, size in bytes and modification time of the cache's own files in a folder; no links."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if not any(kind.fullmatch(entry.name) for kind in (_SHARD, _PASSING, _LASTING)):

@@ -27,24 +27,24 @@ from xrayfast.files.cache_folder import cache_root
 from xrayfast.files.virtual.access import read_order
 
 DecodingProgress = Callable[[int, int], None]
-"""Called with how many files are done and how many there are."""
+"""Called with the number of files that are done and the number of all files."""
 
-_CHUNKS = 64  # per build, where that makes chunks of 8 to 512 images
+_CHUNKS = 64  # per build, if chunks then have 8 to 512 images
 _IMAGES_PER_WORKER = 50  # fewer are not worth another process, which takes half a second to start
 _PROBLEMS = 20  # listed in an error
-_NO_KEY = bytes(KEY_BYTES)  # of a file that is not there; no file has it
+_NO_KEY = bytes(KEY_BYTES)  # stands for the key of a file that is not there; no file has this key
 
 
 def open_images(config: DataConfig, side: int) -> DecodedImages:
-    """The images of that side, cached on disk or not as the config says; nothing is decoded yet."""
+    """Return the images with one side, cached on disk or not as the config says; nothing is decoded yet."""
     return ImageCache(side, config.window, config.cache_dir) if config.cache else UncachedImages(side, config.window)
 
 
 def require_readable(problems: Sequence[str], total: int) -> None:
-    """Refuse files that can't be read, of so many; `problems` are what `DecodedImages.build` found.
+    """Raise DataError if any of `total` files can't be read; `problems` are the messages of `DecodedImages.build`.
 
     Raises:
-        DataError: there are any; the message lists the first of them.
+        DataError: there are problems; the message lists the first of them.
     """
     if problems:
         shown, more = problems[:_PROBLEMS], len(problems) - _PROBLEMS
@@ -70,14 +70,14 @@ class DecodedImages(ABC):
         Args:
             paths: of the images.
             progress: called at least twice a second, if anything has to be decoded.
-            workers: processes; None for as many as CPUs, or fewer for few files; 0 for this process.
+            workers: how many processes; None for one per CPU, or fewer for few files; 0 to decode in this process.
 
         Returns:
-            For each file that can't be read, what is wrong with it.
+            For each file that can't be read, a message that says what is wrong with it.
 
         Raises:
             ConfigError: invalid window.
-            WriteError: the cache can't be written, or there is too little room; what was written is kept.
+            WriteError: the cache can't be written, or there is too little space; what was written is kept.
         """
         wanted = sorted({str(path) for path in paths}, key=read_order)
         missing = set(self._find_missing(wanted))
@@ -99,53 +99,53 @@ class DecodedImages(ABC):
         return dict(sorted(problems.items()))
 
     def image(self, path: str | Path) -> Pixels:
-        """`fit_square(read(path, window).pixels, side)`: (side, side) uint8, writeable.
+        """Return `fit_square(read(path, window).pixels, side)`: (side, side) uint8, writeable.
 
         Raises:
-            ReadError: it isn't cached and can't be read.
+            ReadError: the image isn't cached and can't be read.
         """
         return fit_square(read(path, self.window).pixels, self.side)
 
     def batch(self, paths: Sequence[str | Path]) -> Pixels:
-        """`image` of N paths: (N, side, side) uint8, writeable.
+        """Return `image` of N paths: (N, side, side) uint8, writeable.
 
         Raises:
-            ReadError: one isn't cached and can't be read.
+            ReadError: an image isn't cached and can't be read.
         """
         squares: Pixels = np.empty((len(paths), self.side, self.side), np.uint8)
         self.fill(squares, paths)
         return squares
 
     def fill(self, squares: Pixels, paths: Sequence[str | Path]) -> None:
-        """Read the images into an array as `batch` gives it; raises as it does."""
+        """Read the images of N paths into `squares`, (N, side, side) uint8; raises the same errors as `batch`."""
         for place, path in enumerate(paths):
             squares[place] = self.image(path)
 
     def info(self, path: str | Path) -> ImageInfo:
-        """Size, depth, format, digest and notes of the original.
+        """Return the size, bit depth, format, digest and notes of the original image.
 
         Raises:
-            ReadError: it wasn't built and can't be read.
+            ReadError: the image hasn't been decoded before and can't be read.
         """
         return self._known_info(path) or decode_info(path, self.window)
 
     @abstractmethod
     def _known_info(self, path: str | Path) -> ImageInfo | None:
-        """The info of a file that has been decoded in its present state."""
+        """Return the info of a file; None if it has not been decoded in its present state."""
 
     @abstractmethod
     def _find_missing(self, paths: Iterable[str]) -> list[str]:
-        """The files that have not been decoded in their present state."""
+        """Return the files that have not been decoded in their present state."""
 
     @abstractmethod
     def _prepare_build(self, n_missing: int) -> contextlib.AbstractContextManager[tuple[str | None, LockChunk]]:
-        """Around a build; gives the folder for shards and the lock of a chunk."""
+        """Return the context of a build, which yields the folder for shards and the function that locks a chunk."""
 
     def _remember(self, outcome: Outcome) -> None:  # noqa: B027 - a hook that need not do anything
-        """Called for each file decoded."""
+        """Called for each file that was decoded."""
 
-    def _finish_build(self) -> None:  # noqa: B027 - likewise
-        """Called when all files are decoded that can be."""
+    def _finish_build(self) -> None:  # noqa: B027 - a hook that need not do anything
+        """Called when all files that can be decoded are decoded."""
 
 
 class UncachedImages(DecodedImages):
@@ -174,10 +174,10 @@ class UncachedImages(DecodedImages):
 class ImageCache(DecodedImages):
     """Images cached on disk.
 
-    An image is found by its file's path, size and times: after any change it is decoded again. Damage on disk is
-    detected and dropped. A build that was stopped or killed continues where it was; several processes may read and
-    build the same cache, and builds at the same time share the work. It can be pickled and used after a fork: no file
-    stays open.
+    An image is found by its file's path, size and times: after any change it is decoded again. Damaged shards are
+    detected and removed. A build that was stopped or killed continues where it was. Several processes may read and
+    build the same cache, and simultaneous builds share the work. A cache can be pickled and used after a fork, because
+    no file stays open.
     """
 
     def __init__(self, side: int, window: str = "auto", root: Path | None = None) -> None:
@@ -188,24 +188,25 @@ class ImageCache(DecodedImages):
         self._index: FolderIndex | None = None
 
     def __reduce__(self) -> tuple[type[ImageCache], tuple[int, str, Path]]:
-        """The process that unpickles it reads the index from disk."""
+        """Pickle the settings alone; the process that unpickles the cache reads the index from disk."""
         return ImageCache, (self.side, self.window, self._root)
 
     def image(self, path: str | Path) -> Pixels:
-        """`DecodedImages.image`, from disk where it is cached."""
+        """Return the image as `DecodedImages.image` does, but from disk if it is cached."""
         if place := self._find(path):
             shard, row = place
             try:
                 return shard.square(row)
             except DamagedError:
                 self._opened().discard(shard)
-            except OSError:  # removed meanwhile, or the disk fails: the file itself is still there
+            except OSError:  # the shard was removed, or the disk fails: the image file is still there
                 pass
         return super().image(path)
 
     def fill(self, squares: Pixels, paths: Sequence[str | Path]) -> None:
-        """As of `DecodedImages`. Opens each shard once. That each file is unchanged is checked every time, for a tenth
-        of the time.
+        """Read the images as `DecodedImages.fill` does, but open each shard once.
+
+        Each file is checked for changes every time, which takes a tenth of the time.
         """
         by_shard: dict[Shard, list[tuple[int, int]]] = {}
         remaining = []
@@ -218,7 +219,7 @@ class ImageCache(DecodedImages):
             rows, indices = zip(*sorted(pairs), strict=True)
             try:
                 shard.fill([squares[index] for index in indices], rows)
-            except (DamagedError, OSError):  # `image` handles it for each
+            except (DamagedError, OSError):  # `image` handles the error for each of them
                 remaining += indices
         for index in remaining:
             squares[index] = self.image(paths[index])
@@ -226,19 +227,19 @@ class ImageCache(DecodedImages):
     def build_share(
         self, paths: Sequence[str], share: Share, progress: DecodingProgress | None = None
     ) -> tuple[dict[str, str], list[int]]:
-        """Build the images of one share of all paths; where it is the last one, write the index of all.
+        """Build the images of one share; if all other shares are done, write the index of all images.
 
         Args:
             paths: of all images, the same on all machines.
             share: which of them to build.
-            progress: as of `build`.
+            progress: as in `build`.
 
         Returns:
-            What `build` gives, and the numbers of the shares that are not done yet.
+            The result of `build`, and the numbers of the shares that are not done yet.
 
         Raises:
             ConfigError: invalid window.
-            WriteError: as `build`.
+            WriteError: as in `build`.
         """
         problems = self.build(share.of_paths(paths), progress)
         try:
@@ -257,7 +258,7 @@ class ImageCache(DecodedImages):
         return place[0].info(place[1]) if place else None
 
     def _find(self, path: str | Path) -> tuple[Shard, int] | None:
-        """The shard and row of a file in its present state."""
+        """Return the shard and row of a file in its present state; None if it is not cached."""
         index, key = self._opened(), key_or_none(path)
         return index.find(key) if key else None
 
@@ -302,12 +303,12 @@ class ImageCache(DecodedImages):
         self._opened().refresh()
 
     def _finish_build(self) -> None:
-        with contextlib.suppress(WriteError):  # the file saves time only: in a folder without it, shards are opened
+        with contextlib.suppress(WriteError):  # the index only saves time: without it, shards are opened
             self._opened().save()
 
 
 def _chunks(paths: Sequence[str], side: int) -> list[Sequence[str]]:
-    """The paths in chunks, the same for all runs that build the same paths and side."""
+    """Return the paths in chunks, which are the same for all runs that build the same paths and side."""
     size = min(512, max(8, len(paths) // _CHUNKS), max(1, SHARD_BYTES // side**2))
     return [paths[i : i + size] for i in range(0, len(paths), size)]
 
@@ -321,7 +322,7 @@ def _n_workers(requested: int | None, n_missing: int) -> int:
 def _report_progress(
     outcomes: Iterable[Outcome | None], missing: set[str], total: int, progress: DecodingProgress | None
 ) -> Iterator[Outcome]:
-    """The outcomes; takes their files from `missing`, and calls `progress` at most ten times a second."""
+    """Yield the outcomes, remove their files from `missing`, and call `progress` at most ten times per second."""
     reported = 0.0
     for outcome in outcomes:
         if outcome:
@@ -333,7 +334,7 @@ def _report_progress(
 
 
 def _format_bytes(size: int) -> str:
-    """A number of bytes for a message.
+    """Return a number of bytes as text for a message.
 
     >>> _format_bytes(6_553_600_000), _format_bytes(400)
     ('6.6 GB', '0.0 MB')

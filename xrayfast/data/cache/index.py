@@ -1,13 +1,13 @@
-"""Where the image of a key lies in a folder of shards: 22 bytes per image in memory, and one file that holds them all.
+"""The index of a folder of shards, which finds images by key: 22 bytes per image in memory, and one file.
 
     header    magic; numbers of images and of shards; CRC-32 of what follows
     shards    8 bytes each: their names
     keys      two columns of 8 bytes per image, the first in ascending order
     places    4 bytes per image for the shard, 2 for the row in it
 
-The file saves opening every shard, which takes half a minute for ten million images on a local disk. It is nothing but
-a copy of what the shards say: of the shards that it doesn't list the keys are read from themselves, those that are gone
-are left out, and any process may replace it at any time by one that lists others.
+The file saves opening every shard, which takes half a minute for ten million images on a local disk. It only repeats
+what the shards say: the keys of shards that it doesn't list are read from these shards, listed shards that are gone are
+ignored, and any process may replace the file at any time with one that lists other shards.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from xrayfast.data.cache.shards import SHARD_SUFFIX, DamagedError, Shard
 from xrayfast.files.atomic import replace_atomically
 
 Words: TypeAlias = npt.NDArray[np.uint64]
-"""(N, 2) keys, each in two words."""
+"""(N, 2) keys, each as two words of 8 bytes."""
 
 _MAGIC = b"xrayidx1"
 _HEADER = struct.Struct("<8sQQI")
@@ -38,31 +38,31 @@ _COLUMNS = {"high": "<u8", "low": "<u8", "shard": "<u4", "row": "<u2"}
 _BLOCK = 2**20  # bytes that are read and checked at a time
 
 _SHARDS_UNLISTED = 256
-"""A build renews the file where it lacks more shards than this, or than a tenth of those that it lists: they are
-opened in 20 ms, and a small cache needs no file."""
+"""A build renews the file if it lacks more shards than this and more than a tenth of those that it lists: this many
+shards are opened in 20 ms, and a small cache needs no file."""
 
 
 def as_words(keys: Sequence[bytes]) -> Words:
-    """Keys of 16 bytes as (N, 2) words."""
+    """Return keys of 16 bytes as (N, 2) words."""
     return np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2)
 
 
 class FolderIndex:
-    """The images in a folder of shards, as it was at the last `refresh`; shards are opened when they are needed."""
+    """The images in a folder of shards as of the last `refresh`; shards are opened when they are needed."""
 
     def __init__(self, folder: Path, side: int) -> None:
         """Nothing is read yet; the squares have `side` pixels."""
         self.folder, self.side = folder, side
         self._tables: list[_Table] = []  # each at least `_RATIO` times as long as the next
-        self._shards: dict[str, Shard] = {}  # those opened
-        self._listed: set[str] = set()  # in the file
+        self._shards: dict[str, Shard] = {}  # the opened ones
+        self._listed: set[str] = set()  # shards in the file
 
     def __len__(self) -> int:
-        """How many images there are, each counted as often as it is there."""
+        """Return the number of images; an image that is in several shards is counted several times."""
         return sum(len(table.row) for table in self._tables)
 
     def refresh(self) -> None:
-        """Update from the folder: shards added or removed since; damaged ones are deleted."""
+        """Add the shards that are new in the folder, drop those that are gone, and delete damaged ones."""
         names = shard_names(self.folder)
         if not self._tables and (table := _read_table(self.folder / INDEX_NAME)):
             self._tables, self._listed = [table], set(table.names)
@@ -77,7 +77,7 @@ class FolderIndex:
             self._add(_Table.of(added))
 
     def find(self, key: bytes) -> tuple[Shard, int] | None:
-        """The shard and row of a key."""
+        """Return the shard and row of a key; None if it is in no shard."""
         high, low = (int.from_bytes(word, "little") for word in (key[:8], key[8:]))
         for table in reversed(self._tables):
             if place := table.find(high, low):
@@ -88,7 +88,10 @@ class FolderIndex:
         return None
 
     def missing(self, words: Words) -> npt.NDArray[np.bool_]:
-        """(N,) whether each key is in no shard; opens the shards that hold the others, so that damage is noticed."""
+        """Return (N,) whether each key is in no shard.
+
+        The shards that hold the other keys are opened, so that damage is noticed.
+        """
         while True:
             absent, needed = np.ones(len(words), bool), set[str]()
             for table in self._tables:
@@ -101,14 +104,14 @@ class FolderIndex:
             self._drop(closed)
 
     def discard(self, shard: Shard) -> None:
-        """Remove a damaged shard, from the index and from disk."""
+        """Remove a damaged shard from the index and from disk."""
         self._remove(shard.path)
 
     def save(self, unlisted: int | None = None) -> None:
-        """Renew the file where it lacks more than so many shards, by default those of `_SHARDS_UNLISTED`.
+        """Renew the file if it lacks more than `unlisted` shards, by default as described at `_SHARDS_UNLISTED`.
 
         Raises:
-            WriteError: it can't be written; the old one stays.
+            WriteError: the file can't be written; the old one stays.
         """
         names = self._names()
         most = max(_SHARDS_UNLISTED, len(self._listed) // 10) if unlisted is None else unlisted
@@ -121,7 +124,7 @@ class FolderIndex:
         return {name for table in self._tables for name in table.names}
 
     def _open(self, name: str) -> Shard | None:
-        """A shard; None where it is damaged, and then removed, or can't be read: removed meanwhile, no permission."""
+        """Open a shard. A damaged one is removed; return None for it, and for one that is gone or can't be read."""
         path = self.folder / name
         try:
             self._shards[name] = shard = Shard(path, self.side)
@@ -133,7 +136,7 @@ class FolderIndex:
         return shard
 
     def _add(self, table: _Table) -> None:
-        """Add a table; merge those that are not much longer than the next, so that there are few."""
+        """Add a table, and merge tables that are not much longer than the next one, so that there are few."""
         self._tables.append(table)
         while len(self._tables) > 1 and len(self._tables[-2].row) < _RATIO * len(self._tables[-1].row):
             self._tables[-2:] = [_Table.merged(self._tables[-2:])]
@@ -154,7 +157,7 @@ _RATIO = 4
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """The places of N keys in some shards."""
+    """The shards and rows of N keys."""
 
     names: tuple[str, ...]
     high: npt.NDArray[np.uint64]  # (N,) ascending
@@ -164,7 +167,7 @@ class _Table:
 
     @classmethod
     def of(cls, shards: Sequence[tuple[str, Words]]) -> _Table:
-        """From the names of shards and their keys, in the order of the rows."""
+        """Make a table from the names of shards and their keys in the order of the rows."""
         names, words = zip(*shards, strict=True)
         keys, counts = np.concatenate(words), [len(one) for one in words]
         shard = np.repeat(np.arange(len(names), dtype=np.uint32), counts)
@@ -173,7 +176,7 @@ class _Table:
 
     @classmethod
     def merged(cls, tables: Sequence[_Table]) -> _Table:
-        """All rows of some."""
+        """Return one table with the rows of all."""
         if len(tables) == 1:
             return tables[0]
         offsets = np.cumsum([0, *(len(table.names) for table in tables)]).astype(np.uint32)
@@ -187,7 +190,7 @@ class _Table:
         return cls(tuple(names), high[order], *(column[order] for column in others))  # type: ignore[arg-type]
 
     def find(self, high: int, low: int) -> tuple[str, int] | None:
-        """Shard and row of a key."""
+        """Return the shard's name and the row of a key; None if the key is not in the table."""
         at = int(self.high.searchsorted(np.uint64(high)))
         while at < len(self.high) and self.high[at] == high:
             if self.low[at] == low:
@@ -196,12 +199,12 @@ class _Table:
         return None
 
     def find_all(self, words: Words) -> npt.NDArray[np.intp]:
-        """(N,) where each of (N, 2) keys is in the columns, -1 where it isn't."""
+        """Return (N,) positions of (N, 2) keys in the columns, -1 for keys that are not in the table."""
         result = np.full(len(words), -1, np.intp)
         if not len(self.high):
             return result
         at, waiting = self.high.searchsorted(words[:, 0]), np.arange(len(words))
-        while len(waiting):  # once, but for two different keys with one first word
+        while len(waiting):  # once, unless different keys have the same first word
             at, waiting = at[at < len(self.high)], waiting[at < len(self.high)]
             same = self.high[at] == words[waiting, 0]
             at, waiting = at[same], waiting[same]
@@ -211,7 +214,7 @@ class _Table:
         return result
 
     def without(self, names: Collection[str]) -> _Table:
-        """All rows but those of some shards."""
+        """Return the table without the rows of some shards."""
         kept = np.array([name not in names for name in self.names], bool)
         if kept.all():
             return self
@@ -235,13 +238,13 @@ def _write_table(path: Path, table: _Table) -> None:
 
 
 def _read_table(path: Path) -> _Table | None:
-    """The content of the file; None where there is none, or it is damaged or can't be read: the shards are."""
+    """Return the table in the file; None if there is no file, or it is damaged or unreadable: then shards are read."""
     try:
         with path.open("rb", buffering=0) as file:
             magic, count, shards, crc = _HEADER.unpack(file.read(_HEADER.size))
             sizes = {"names": (shards, "<u8")} | {name: (count, kind) for name, kind in _COLUMNS.items()}
             expected = _HEADER.size + sum(n * np.dtype(kind).itemsize for n, kind in sizes.values())
-            # Checked before as much memory is taken as the header says.
+            # Checked before as much memory is allocated as the header says.
             if magic != _MAGIC or os.fstat(file.fileno()).st_size != expected:
                 return None
             columns, found = {}, 0
@@ -257,7 +260,7 @@ def _read_table(path: Path) -> _Table | None:
 
 
 def _read_into(file: FileIO, column: npt.NDArray[np.generic], crc: int) -> int:
-    """Fill a column from a file, block by block while it is in the processor's cache; the CRC-32 so far."""
+    """Fill a column from a file; return the CRC-32 so far, computed while each block is in the processor's cache."""
     view = column.data.cast("B") if column.size else memoryview(b"")
     while view:
         size = file.readinto(view[:_BLOCK])

@@ -1,4 +1,4 @@
-"""File locks by which runs that build one cache at the same time share the work."""
+"""File locks, with which runs that build the same cache at the same time share the work."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class ChunkLocks:
     """One lock per chunk of files: a run skips the chunks that another run is decoding."""
 
     def __init__(self, folder: Path, find_missing: Callable[[Sequence[str]], Sequence[str]]) -> None:
-        """Nothing is locked yet; `find_missing`, called by one thread at a time, gives the files not decoded yet."""
+        """Nothing is locked yet; `find_missing`, called by one thread at a time, returns the files not decoded yet."""
         self._folder, self._find_missing = folder, find_missing
         self._serial = threading.Lock()
         self._first_tried: dict[Path, float] = {}
 
     @contextlib.contextmanager
     def lock(self, chunk: Sequence[str]) -> Iterator[Sequence[str] | None]:
-        """Lock a chunk: gives its files still to be decoded, or None where another run has the lock."""
+        """Lock a chunk; yield its files that are not decoded yet, or None if another run has the lock."""
         from filelock import FileLock, Timeout
 
         name = hashlib.blake2b("\0".join(chunk).encode(errors="surrogateescape"), digest_size=8).hexdigest()

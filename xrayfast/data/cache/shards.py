@@ -1,4 +1,4 @@
-"""Shards: files of many decoded images of one size, written once and atomically, every byte under a checksum.
+"""Shards: files of many decoded images of one size, written once and atomically, with checksums over every byte.
 
     header    magic, side, number of images, bytes of `kinds`; CRC-32 of header, records and kinds
     records   one per image: key, digest, size of the original, bits, kind, CRC-32 of the square
@@ -6,7 +6,7 @@
     squares   side * side bytes per image, in the records' order
 
 Squares are read by offset and not memory-mapped: a mapped page counts as resident memory, and a file that another
-process truncates would end this one (SIGBUS).
+process truncates would kill this one (SIGBUS).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from xrayfast.errors import WriteError
 from xrayfast.files.atomic import replace_atomically
 
 SHARD_SUFFIX = ".pictures"
-"""An older word for images: like the magic bytes it stays, so that existing caches remain valid."""
+"""An older word for images, kept like the magic bytes so that existing caches remain valid."""
 
 KEY_BYTES = 16
 
@@ -48,12 +48,12 @@ _RECORD = np.dtype(
 
 
 class DamagedError(Exception):
-    """A shard that doesn't hold what was written; its images must be decoded again."""
+    """A shard is damaged; its images must be decoded again."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What is kept of an original image beside its square; `bits`, `mode`, `format` and `notes` as in `Radiograph`."""
+    """What is cached of an image besides its square; `bits`, `mode`, `format` and `notes` are as in `Radiograph`."""
 
     width: int  # as displayed, in pixels
     height: int
@@ -74,14 +74,14 @@ class Entry:
 
 
 class Shard:
-    """The index of a shard: 48 bytes per image in memory, and no open file."""
+    """A shard whose index is in memory, with 48 bytes per image; no file stays open."""
 
     def __init__(self, path: Path, side: int) -> None:
         """Read and check the index of a shard with squares of `side` pixels.
 
         Raises:
-            DamagedError: no whole shard of that side.
-            OSError: it can't be read.
+            DamagedError: the file is no whole shard of that side.
+            OSError: the file can't be read.
         """
         self.path, self.side = path, side
         with path.open("rb") as file:
@@ -92,37 +92,37 @@ class Shard:
         self._squares = len(head)
 
     def keys(self) -> list[bytes]:
-        """The images' keys, in the order of their rows."""
+        """Return the images' keys in the order of their rows."""
         keys = self._records["key"].tobytes()
         return [keys[i : i + KEY_BYTES] for i in range(0, len(keys), KEY_BYTES)]
 
     def words(self) -> npt.NDArray[np.uint64]:
-        """(N, 2) the same keys, each as two words of 8 bytes."""
+        """Return the images' keys as (N, 2) words of 8 bytes."""
         return np.frombuffer(self._records["key"].tobytes(), "<u8").reshape(-1, 2)
 
     def holds(self, key: bytes, row: int) -> bool:
-        """Whether the image of that key is in that row."""
+        """Whether `row` has the image with this key."""
         return row < len(self._records) and self._records["key"][row].tobytes() == key
 
     def info(self, row: int) -> ImageInfo:
-        """The info of the image in that row."""
+        """Return the info of the image in a row."""
         record = self._records[row]
         file_format, mode, notes = _parse_kind(self._kinds.split(b"\n")[record["kind"]])
         width, height, bits = int(record["width"]), int(record["height"]), int(record["bits"])
         return ImageInfo(width, height, bits, mode, file_format, record["digest"].tobytes().hex(), notes)
 
     def square(self, row: int) -> Pixels:
-        """The image in that row: (side, side) uint8, writeable; raises as `fill`."""
+        """Return the image in a row: (side, side) uint8, writeable; raises the same errors as `fill`."""
         square: Pixels = np.empty((self.side, self.side), np.uint8)
         self.fill([square], [row])
         return square
 
     def fill(self, squares: Sequence[Pixels], rows: Sequence[int]) -> None:
-        """Read the images in those rows into arrays, each (side, side) uint8 and contiguous; opens the file once.
+        """Read the images in `rows` into arrays, each (side, side) uint8 and contiguous; the file is opened once.
 
         Raises:
-            DamagedError: wrong checksum of one.
-            OSError: one can't be read.
+            DamagedError: an image has a wrong checksum.
+            OSError: the file can't be read.
         """
         with self.path.open("rb", buffering=0) as file:
             for square, row in zip(squares, rows, strict=True):
@@ -134,13 +134,13 @@ class Shard:
 
 @lru_cache(maxsize=1024)
 def _parse_kind(line: bytes) -> tuple[str, str, tuple[str, ...]]:
-    """Format, mode and notes, which a million infos share."""
+    """Return format, mode and notes, which up to millions of infos then share."""
     file_format, mode, notes = json.loads(line)
     return file_format, mode, tuple(notes)
 
 
 def count_images(path: Path) -> int:
-    """How many images a shard has by its header; 0 where it has no valid one."""
+    """Return how many images a shard has according to its header; 0 if the header is not valid."""
     try:
         with path.open("rb") as file:
             magic, _, count, _, _ = _HEADER.unpack(file.read(_HEADER.size))
@@ -153,7 +153,7 @@ def write_shard(folder: Path, side: int, entries: Sequence[Entry]) -> Path:
     """Write a new shard of 1 to 65535 images, atomically.
 
     Raises:
-        WriteError: it can't be written; nothing is left of it.
+        WriteError: the shard can't be written; nothing is left of it.
     """
     path = folder / (secrets.token_hex(8) + SHARD_SUFFIX)
     head = _make_head(side, entries)
@@ -176,7 +176,7 @@ def _write(path: Path, head: bytes, entries: Sequence[Entry]) -> None:
 
 
 def _make_head(side: int, entries: Sequence[Entry]) -> bytes:
-    """Header, records and kinds."""
+    """Return header, records and kinds as bytes."""
     kinds: dict[tuple[str, str, tuple[str, ...]], int] = {}
     records: npt.NDArray[np.void] = np.zeros(len(entries), _RECORD)
     for row, entry in enumerate(entries):
@@ -191,14 +191,14 @@ def _make_head(side: int, entries: Sequence[Entry]) -> bytes:
 
 
 def _read_head(file: BinaryIO, side: int) -> tuple[int, bytes]:
-    """The number of images, and header, records and kinds of an open shard, checked."""
+    """Read and check the header, records and kinds of an open shard; return the number of images, and these bytes."""
     size = os.fstat(file.fileno()).st_size
     header = file.read(_HEADER.size)
     if len(header) < _HEADER.size:
         raise DamagedError(f"{file.name}: found {size} bytes; expected a header")
     magic, found_side, count, text_bytes, crc = _HEADER.unpack(header)
     index_bytes = count * _RECORD.itemsize + text_bytes
-    # Checked before reading as many bytes as the header says, which a flipped bit may have set.
+    # Checked before reading as many bytes as the header says, because a flipped bit may have changed the number.
     if magic != _MAGIC or found_side != side or size != len(header) + index_bytes + count * side * side:
         raise DamagedError(f"{file.name}: found another kind of file, side or length")
     index = file.read(index_bytes)

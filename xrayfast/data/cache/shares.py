@@ -1,4 +1,4 @@
-"""One cache built in shares, on many machines: which images are whose, and which shares are done."""
+"""A cache built in shares on many machines: which share has which images, and which shares are done."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _DONE = re.compile(rf"([0-9a-f]{{16}})-([0-9]+)-of-([0-9]+){re.escape(DONE_SUFFI
 
 @dataclass(frozen=True)
 class Share:
-    """Share number I of N, from 1."""
+    """Share I of N, where I is `number`, from 1, and N is `of`."""
 
     number: int
     of: int
 
     @classmethod
     def parse(cls, text: str) -> Share:
-        """From a text such as "3/8".
+        """Parse a text such as "3/8".
 
         Raises:
-            ConfigError: it is none.
+            ConfigError: the text is no such share.
         """
         match = _SHARE.fullmatch(text)
         share = cls(*map(int, match.groups())) if match else cls(0, 0)
@@ -45,19 +45,19 @@ class Share:
         return share
 
     def of_paths(self, paths: Sequence[str]) -> Sequence[str]:
-        """Its paths of all: neighbours, and as many as any other share has, but for one."""
+        """Return the paths of this share, which are consecutive; the sizes of shares differ by at most one."""
         return paths[(self.number - 1) * len(paths) // self.of : self.number * len(paths) // self.of]
 
     def record(self, folder: Path, paths: Sequence[str]) -> None:
-        """Record in the cache's folder that this share of all these paths is done.
+        """Record in the cache's folder that this share of `paths` is done.
 
         Raises:
-            WriteError: it can't be written.
+            WriteError: the record can't be written.
         """
         write_text(folder / f"{_name(paths)}-{self.number}-of-{self.of}{DONE_SUFFIX}", "")
 
     def others_to_do(self, folder: Path, paths: Sequence[str]) -> list[int]:
-        """The numbers of the shares of all these paths that no machine has recorded as done."""
+        """Return the numbers of the shares of `paths` that no machine has recorded as done."""
         done, name = set[int](), _name(paths)
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for match in filter(None, (_DONE.fullmatch(entry.name) for entry in entries)):
@@ -67,7 +67,7 @@ class Share:
 
 
 def as_ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers as ranges, as SLURM's `--array` takes them.
+    """Return ascending numbers as ranges, in the form of SLURM's `--array`.
 
     >>> as_ranges([1, 2, 3, 5, 7, 8])
     '1-3,5,7-8'
@@ -77,7 +77,7 @@ def as_ranges(numbers: Sequence[int]) -> str:
 
 
 def _name(paths: Sequence[str]) -> str:
-    """16 hexadecimal digits, other ones for other paths."""
+    """Return 16 hexadecimal digits that identify the paths."""
     digest = hashlib.blake2b(digest_size=8)
     for path in paths:
         digest.update(os.fsencode(path) + b"\0")
