@@ -1,1 +1,1 @@
-"""What is wrong with a data set before anything is trained on it: odd files, duplicates, leaks, shortcuts."""
+"""Find problems of a data set before anything is trained on it: odd files, duplicates, leaks, shortcuts."""

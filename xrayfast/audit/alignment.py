@@ -1,12 +1,12 @@
-"""The correlation of two thumbnails after aligning one with the other.
+"""Correlate two thumbnails after aligning one with the other.
 
-Two images of one chest, taken minutes apart, correlate as an image and its cropped copy do, unless the two are aligned
-first: a copy then fits everywhere, another image nowhere exactly. So the second thumbnail is shifted and scaled by
-Gauss-Newton steps that maximise the correlation (Evangelidis and Psarakis 2008, doi 10.1109/TPAMI.2008.113, with
-axis-parallel affine maps), from coarse to fine, and what counts is the correlation of the fine structure.
+Unless aligned first, two images of one chest taken minutes apart correlate as strongly as an image and its cropped
+copy. After alignment, a copy fits everywhere, but another image nowhere exactly. So the second thumbnail is shifted and
+scaled by Gauss-Newton steps that maximize the correlation (Evangelidis and Psarakis 2008, doi 10.1109/TPAMI.2008.113,
+with axis-parallel affine maps), from coarse to fine, and the result is the correlation of the fine structure.
 
-Brightness, contrast and gamma change a thumbnail's local mean and local contrast, which are divided out; where
-either image is black or white nothing is left to compare, and those places are left out.
+Brightness, contrast and gamma change a thumbnail's local mean and local contrast, which are therefore normalized. Areas
+that are black or white in either image are ignored, because nothing is left there to compare.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from xrayfast.cpus import cpu_count
 
 Floats32: TypeAlias = npt.NDArray[np.float32]
 
-_REACH = 0.14  # by how much an image may be stretched or moved, in halves of its side: crops of 7 % on one side
-_FAINT = 4.0  # local contrast, in gray levels, below which structure fades out as noise
-_FLAT = 0.02  # structure of an image in which there is none; a film's is about 0.6
-_BLACK, _WHITE = 4.0, 251.0  # values beyond are clipped
-_LEAST_AREA = 0.25  # of the image must be left to compare
-_HOPELESS, _HOPELESS_FINE = 0.86, 0.8  # pairs below these after a step are dropped: more steps never lift them to 0.96
-_SIGMA_ALIGN, _SIGMA_FINE = 1.25, 1.875  # of the neighbourhoods, in pixels
-_BLOCK = 64  # pairs or images at a time, which stay in the processor's cache
-_THREADS = 8  # at most; each takes 10 MB
+_REACH = 0.14  # maximum stretch or shift of an image, in half side lengths: crops of 7 % on one side
+_FAINT = 4.0  # local contrast, in gray levels, below which structure counts as noise
+_FLAT = 0.02  # contrast assumed for an image without structure; a radiograph's is about 0.6
+_BLACK, _WHITE = 4.0, 251.0  # values beyond count as clipped
+_LEAST_AREA = 0.25  # least fraction of the image that must be left to compare
+_HOPELESS, _HOPELESS_FINE = 0.86, 0.8  # pairs that correlate less after a step are dropped: more steps never reach 0.96
+_SIGMA_ALIGN, _SIGMA_FINE = 1.25, 1.875  # of the Gaussian neighborhoods, in pixels
+_BLOCK = 64  # pairs or images at a time, so that they stay in the CPU's cache
+_THREADS = 8  # maximum; each takes 10 MB
 
 
 def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Floats32:
-    """The correlation of aligned pairs of thumbnails, (P, n, n) each with an even n.
+    """Return the correlation of aligned pairs of thumbnails, (P, n, n) each with an even n.
 
     Returns:
-        (P,) correlation in [-1, 1]; -1 where the coarse scale already ruled the pair out, or too little is left to
+        (P,) correlation in [-1, 1]; -1 if the coarse scale already rules the pair out, or if too little is left to
         compare. Nearly symmetric.
     """
     result = np.full(len(first), -1, np.float32)
@@ -52,7 +52,7 @@ def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uin
 
 
 def _in_blocks(align: Callable[..., tuple[Floats32, Floats32]], *pairs: npt.NDArray[Any]) -> tuple[Floats32, Floats32]:
-    """Align all pairs: correlations (P,) and places (P, 4)."""
+    """Align all pairs; return correlations (P,) and places (P, 4)."""
     found = in_blocks(
         lambda *block: np.column_stack(align(*(values.astype(np.float32) for values in block))), 5, *pairs
     )
@@ -60,8 +60,9 @@ def _in_blocks(align: Callable[..., tuple[Floats32, Floats32]], *pairs: npt.NDAr
 
 
 def in_blocks(function: Callable[..., Floats32], columns: int, *arrays: npt.NDArray[Any]) -> Floats32:
-    """What a function computes of (N, ...) arrays, (N, columns), some rows at a time in several threads: numpy holds
-    Python's lock for a small part of the time.
+    """Apply a function to (N, ...) arrays, block by block in several threads; return its results, (N, columns).
+
+    Threads help because numpy holds the GIL only for a small fraction of the time.
     """
     result = np.empty((len(arrays[0]), columns), np.float32)
 
@@ -78,7 +79,7 @@ def _align_coarse(a: Floats32, b: Floats32) -> tuple[Floats32, Floats32]:
 
 
 def halve(x: Floats32) -> Floats32:
-    """(P, n, n) at half the size: the mean of each four pixels."""
+    """Return (P, n, n) at half the size: the mean of every 2 x 2 pixels."""
     even, odd = x[:, ::2], x[:, 1::2]
     # Four sums, because `mean` over two axes of a reshaped array takes ten times as long.
     total: Floats32 = even[:, :, ::2] + even[:, :, 1::2] + odd[:, :, ::2] + odd[:, :, 1::2]
@@ -87,12 +88,12 @@ def halve(x: Floats32) -> Floats32:
 
 
 def normalize_contrast(x: Floats32, sigma: float, where: Floats32 | None = None) -> Floats32:
-    """Values less their local mean, over their local standard deviation.
+    """Return values minus their local mean, divided by their local standard deviation.
 
     Args:
         x: (P, n, n) gray levels.
-        sigma: of the Gaussian neighbourhood, in pixels.
-        where: (P, n, n) 1 where values count, 0 elsewhere; None for everywhere.
+        sigma: of the Gaussian neighborhood, in pixels.
+        where: (P, n, n) 1 where values count, 0 where they do not; None if all count.
     """
     blur = _blur(x.shape[-1], sigma)
     if where is None:
@@ -107,11 +108,11 @@ def normalize_contrast(x: Floats32, sigma: float, where: Floats32 | None = None)
 
 
 def warp(x: Floats32, place: Floats32) -> Floats32:
-    """Images stretched and moved, by linear interpolation; beyond the edge the edge goes on.
+    """Stretch and shift images with linear interpolation; beyond the edges, edge pixels are repeated.
 
     Args:
         x: (P, n, n).
-        place: (P, 4) stretch and shift along x, then along y, where the image reaches from -1 to 1: the value
+        place: (P, 4) stretch and shift along x, then along y, in coordinates from -1 to 1 across the image: the value
             at u is that of the given image at u + stretch u + shift.
     """
     along_y, along_x, _, _ = _sampling(place, x.shape[-1])
@@ -120,7 +121,7 @@ def warp(x: Floats32, place: Floats32) -> Floats32:
 
 
 def _align(a: Floats32, b: Floats32, place: Floats32, steps: int) -> tuple[Floats32, Floats32]:
-    """The best correlation found, (P,), and where b must be put for it, (P, 4)."""
+    """Return the best correlation found, (P,), and the place of `b` at which it occurs, (P, 4)."""
     target, source = normalize_contrast(a, _SIGMA_ALIGN), normalize_contrast(b, _SIGMA_ALIGN)
     open_a, open_b = _unclipped(a), _unclipped(b)
     slopes, inverse = _slopes(target)
@@ -128,7 +129,7 @@ def _align(a: Floats32, b: Floats32, place: Floats32, steps: int) -> tuple[Float
     for step in range(steps + 1):
         along_y, along_x, at_y, at_x = _sampling(place, a.shape[-1])
         image, unclipped = (along_y @ x @ along_x.transpose(0, 2, 1) for x in (source, open_b))
-        # The outermost pixels are left out: their neighbourhood is not the other's.
+        # The outermost pixels are ignored, because their neighborhoods differ between the two images.
         where = _overlap(at_x, at_y, margin=1) * open_a * (unclipped > 0.99)
         correlation, residual, scale = _correlation(target, image, where)
         better = correlation > best
@@ -141,7 +142,7 @@ def _align(a: Floats32, b: Floats32, place: Floats32, steps: int) -> tuple[Float
 
 
 def _slopes(x: Floats32) -> tuple[Floats32, Floats32]:
-    """How each pixel changes with the four numbers of a place, (P, 4, n n), and the inverse of their products."""
+    """Return each pixel's derivatives by the four values of a place, (P, 4, n n), and the inverse of their products."""
     side = x.shape[-1]
     grid = _grid(side)
     slope_y, slope_x = np.gradient(x * np.float32(side / 2), axis=(1, 2))
@@ -153,23 +154,21 @@ def _slopes(x: Floats32) -> tuple[Floats32, Floats32]:
 
 
 def _align_fine(a: Floats32, b: Floats32, place: Floats32, steps: int) -> tuple[Floats32, Floats32]:
-    """The correlation, after some more steps, of structure normalized over the area that both images share, and the
-    place.
-    """
+    """Return the correlation of structure, normalized over the images' overlap, and the place, after further steps."""
     if steps:
         _, place = _align(a, b, place, steps)
     along_y, along_x, at_y, at_x = _sampling(place, a.shape[-1])
     image = along_y @ b @ along_x.transpose(0, 2, 1)
-    # Half a pixel inwards: a bright frame that only one of the two has must not count.
+    # Half a pixel inward, so that a bright frame around only one of the two does not count.
     where = _overlap(at_x, at_y, margin=0.5) * _unclipped(a) * _unclipped(image)
     a, image = normalize_contrast(a, _SIGMA_FINE, where), normalize_contrast(image, _SIGMA_FINE, where)
     return _correlation(a, image, where)[0], place
 
 
 def _correlation(a: Floats32, b: Floats32, where: Floats32) -> tuple[Floats32, Floats32, Floats32]:
-    """Correlation over `where`; the difference there of the two, both standardised, (P, n, n); and its scale.
+    """Return the correlation over `where`, the standardized images' difference there (P, n, n), and its scale.
 
-    Times that scale, the difference is what a linear fit of `a` to `b` over the whole image would see.
+    Multiplied by the scale, the difference is the residual of a linear fit of `a` to `b` over the whole image.
     """
     count = np.einsum("pij->p", where) + np.float32(1e-3)
     mean_a, mean_b = (np.einsum("pij,pij->p", x, where) / count for x in (a, b))
@@ -186,7 +185,7 @@ def _unclipped(x: Floats32) -> Floats32:
 
 
 def _overlap(at_x: Floats32, at_y: Floats32, margin: float) -> Floats32:
-    """(P, n, n) 1 where both images reach, at least `margin` pixels from the edges of both."""
+    """Return (P, n, n) 1 where both images reach, at least `margin` pixels from the edges of both; else 0."""
     side = at_x.shape[-1]
 
     def inner(at: Floats32) -> npt.NDArray[np.bool_]:
@@ -199,11 +198,11 @@ def _overlap(at_x: Floats32, at_y: Floats32, margin: float) -> Floats32:
 
 
 def _sampling(place: Floats32, side: int) -> tuple[Floats32, Floats32, Floats32, Floats32]:
-    """(P, n, n) weights that interpolate along y and x; (P, n) where each row and column is taken from, in pixels."""
+    """Return (P, n, n) interpolation weights along y and x, and (P, n) source rows and columns, in pixels."""
     stretch, shift = 1 + place[:, ::2, None], place[:, 1::2, None]
     at: Floats32 = (stretch * _grid(side) + shift + 1) * (side / 2) - 0.5
     inside = np.clip(at, 0, side - 1)
-    before = np.minimum(inside.astype(np.intp), side - 2)[:, :, :, None]  # two weights of each row are not 0
+    before = np.minimum(inside.astype(np.intp), side - 2)[:, :, :, None]  # each row has two nonzero weights
     along: Floats32 = np.zeros((*at.shape, side), np.float32)
     ahead = inside[:, :, :, None] - before.astype(np.float32)
     np.put_along_axis(along, before, 1 - ahead, -1)
@@ -213,7 +212,7 @@ def _sampling(place: Floats32, side: int) -> tuple[Floats32, Floats32, Floats32,
 
 @lru_cache(maxsize=4)
 def _grid(side: int) -> Floats32:
-    """The centres of n pixels between -1 and 1."""
+    """Return the centers of n pixels between -1 and 1."""
     centres: Floats32 = ((np.arange(side) + 0.5) * 2 / side - 1).astype(np.float32)
     centres.flags.writeable = False  # shared between calls
     return centres
@@ -221,10 +220,10 @@ def _grid(side: int) -> Floats32:
 
 @lru_cache(maxsize=8)
 def _blur(side: int, sigma: float) -> Floats32:
-    """(n, n): the Gaussian mean along one axis, of what lies inside."""
+    """Return the (n, n) matrix of a Gaussian mean along one axis, over the pixels inside the image."""
     offset = np.arange(side)[:, None] - np.arange(side)
     kernel = np.exp(-0.5 * (offset / sigma) ** 2)
-    kernel[kernel < 1e-4] = 0  # the tails are denormal numbers in float32, which cost ten times the time
+    kernel[kernel < 1e-4] = 0  # the tails are denormal in float32, which takes ten times as long
     rows: Floats32 = (kernel / kernel.sum(1, keepdims=True)).astype(np.float32)
     rows.flags.writeable = False
     return rows

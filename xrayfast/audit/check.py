@@ -1,4 +1,4 @@
-"""Audit a data set: leaks, duplicates, shortcuts and odd files in one result."""
+"""Audit a data set: find leaks, duplicates, shortcuts and odd files."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Audit(HasOverview):
 
     Attributes:
         data: the audited data set, with its final splits.
-        findings: the most severe first.
+        findings: most severe first.
         shared: patients and images in more than one split.
-        duplicates: in all splits.
+        duplicates: groups of duplicates within and between splits.
         classes: properties of each class's files.
-        shortcuts: how well labels are predicted without the lungs.
-        reading_notes: number of images by what was done on reading, numbers replaced by "#".
+        shortcuts: how well labels can be predicted without the lungs.
+        reading_notes: number of images by reading note, with numbers replaced by "#".
         unreadable: what is wrong with each image that can't be read.
     """
 
@@ -58,26 +58,27 @@ class Audit(HasOverview):
         return bool(self.shared)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain JSON values; missing values are null.
+        """Return the audit as plain JSON values; missing values are null.
 
         Patients are pseudonyms.
 
         Returns:
-            - `images`, `patients` (null where none is known), `task`, `labels`
+            - `images`, `patients` (null if none is known), `task`, `labels`
             - `leaks`: whether anything is shared between splits
             - `splits`: by split, `images` and `patients`
             - `notes`: how the data set was opened: what was inferred, drawn or ignored
-            - `findings`: the most severe first: `kind`, `severity` ("leak", "warning", "note"), `title`, `text`,
-              `count`, `images`
-            - `shared_patients`: `patient`, `images` by split; `shared_studies`: `study`, likewise
+            - `findings`: most severe first: `kind`, `severity` ("leak", "warning", "note"), `title`, `text`, `count`,
+              `images`
+            - `shared_patients`: `patient`, `images` by split
+            - `shared_studies`: `study`, `images` by split
             - `duplicates`: `kind` ("exact", "near"), `similarity` (0.97 to 1), `images`: a list of `image`,
               `split`, `labels`, `patient`
             - `classes`: `label` (null for images without any), `images`, `splits`, `width`, `height` and `aspect`
               (`least`, `median`, `most`, `commonest`; null without images), `bits`, `formats`, `modes`
-            - `images_per_patient`: `mean`, `median`, `most`, `patients` (by number of images); null where no patient is
+            - `images_per_patient`: `mean`, `median`, `most`, `patients` (by number of images); null if no patient is
               known
             - `shortcuts`: `images`, `auroc` and `chance` by group of properties and label, `too_few` by label
-            - `reading_notes`: images by note
+            - `reading_notes`: number of images by note
             - `unreadable`: `image`, `problem`
         """
         own = rows_by_patient(self.data)
@@ -117,11 +118,11 @@ class Audit(HasOverview):
 def audit(data: Manifest, images: DecodedImages, progress: StageProgress = no_progress, seed: int = 0) -> Audit:
     """Audit a data set.
 
-    Drawn splits are those that `fit` would use, with duplicates kept together.
+    Drawn splits are those that `fit` would use, with duplicates in one split.
 
     Args:
-        data: the images of all splits. Those that can't be read are reported and otherwise left out.
-        images: decoded where they are not yet, with a side of at least `features.LEAST_SIDE`.
+        data: the images of all splits. Unreadable images are reported and otherwise ignored.
+        images: decoded as needed, with a side of at least `features.LEAST_SIDE`.
         progress: called at the stages "decoding", "looking", "comparing" and "probing".
         seed: of the shortcut probe's folds and shuffles.
     """
@@ -150,7 +151,7 @@ def _images_per_patient(counts: list[int]) -> dict[str, Any] | None:
 
 
 def _rounded(value: Any) -> Any:
-    """The value with all floats in it rounded to four digits."""
+    """Return the value with all floats in it rounded to four digits."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     return round(value, 4) if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""Properties of each class's files: a difference is a first sign of different sources."""
+"""Properties of each class's files: a difference is a first sign that classes have different sources."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from xrayfast.data.splits.stratify import SPLITS, Split
 
 @dataclass(frozen=True)
 class Spread:
-    """A summary of some values."""
+    """A summary of a list of values."""
 
     least: float
     median: float
     most: float
-    commonest: float  # the smallest of several
+    commonest: float  # the smallest if several are equally common
 
 
 @dataclass(frozen=True)
 class ClassFacts:
-    """The readable images of one label; an image with several labels counts for each."""
+    """The readable images of one label; an image with several labels counts for each of them."""
 
     label: str | None  # None for the images without any label
     images: int  # their number
-    splits: dict[Split, int]  # their number in train, valid and test
-    width: Spread | None  # in pixels, of the originals; None where there are no images
+    splits: dict[Split, int]  # their number in each of train, valid and test
+    width: Spread | None  # in pixels, of the original files; None if there are no images
     height: Spread | None
-    aspect: Spread | None  # width by height
-    bits: dict[str, int]  # images by bits stored per sample, as texts; the most frequent first, as in the next two
+    aspect: Spread | None  # width divided by height
+    bits: dict[str, int]  # images by bits stored per sample, as text; most frequent first, like `formats` and `modes`
     formats: dict[str, int]  # images by format
     modes: dict[str, int]  # images by Pillow's mode or DICOM's photometric interpretation
 
 
 def class_facts(data: Manifest, features: Features) -> tuple[ClassFacts, ...]:
-    """One per label, in their order, and one for images without any label if there are such.
+    """Return the facts of each label, in order, and then of images without any label if there are such images.
 
-    An image whose cells are all masked is not known to be without.
+    An image is only without any label if some of its cells are not masked.
     """
     truth = data.truth[features.rows]
     split = data.table["split"].to_numpy()[features.rows]

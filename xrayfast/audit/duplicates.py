@@ -1,4 +1,4 @@
-"""Groups of duplicate images: equal pixel by pixel, or nearly equal."""
+"""Find groups of duplicate images: equal pixel by pixel, or nearly equal."""
 
 from __future__ import annotations
 
@@ -21,33 +21,38 @@ Kind: TypeAlias = Literal["exact", "near"]
 Groups: TypeAlias = npt.NDArray[np.integer]
 
 ALIKE, SAME_PATIENT_ALIKE = 0.97, 0.98
-"""From this correlation two images are duplicates; of one patient only from the second, as images of one chest are
-similar, and share a split anyway. In NIH at 128 px the highest of 25,816 pairs of one patient is 0.9648, and 0.895 of
-different patients, except for one pair whose files are equal; 99 % of copies cropped by up to 5 % per side exceed the
-first. In phantoms, whose patients differ less, it is 0.952 between patients."""
+"""Two images are duplicates from the first correlation on, but two of one patient only from the second on, because
+images of one chest are similar, and share a split anyway. In NIH at 128 px, the highest correlation of 25,816 pairs of
+one patient is 0.9648, and that of different patients 0.895, except for one pair whose files are equal; 99 % of copies
+cropped by up to 5 % per side exceed the first. In phantoms, whose patients differ less, it is 0.952 between patients.
+"""
 
-_CHUNK = 4096  # pairs between two reports of progress
+_CHUNK = 4096  # pairs between two progress reports
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Duplicates of one image: "exact" where all decode to equal pixels; "near" where at least two differ, but only by
-    coding, scale, a small crop or brightness. Exact copies of members of a near group are in both.
+    """A group of duplicates.
+
+    The kind is "exact" if all images decode to equal pixels, and "near" if at least two differ, but only by coding,
+    scale, a small crop or brightness. Exact copies of members of a near group are in both groups.
     """
 
     rows: tuple[int, ...]  # two or more rows of the manifest, ascending
     kind: Kind
-    similarity: float  # the lowest correlation of two linked images; 1 for "exact"
+    similarity: float  # the lowest correlation of two linked images; 1 if "exact"
 
 
 def find_duplicates(
     data: Manifest, features: Features, progress: StageProgress = no_progress
 ) -> tuple[Duplicates, ...]:
-    """All groups of duplicates: exact, then near, by their first row; whatever the order of the images.
+    """Find all groups of duplicates: first exact, then near, each sorted by first row.
 
-    `features` are of those images that can be read; `progress` is called at the stage "comparing".
+    The groups do not depend on the order of the images.
+
+    `features` are those of the readable images; `progress` is called at the stage "comparing".
     """
-    # Sorted by content, so that random choices do not depend on the order of the table.
+    # sorted by content, so that random choices do not depend on the order of the table
     distinct = [places for _, places in sorted(features.copies().items())]
     exact = [_group(features, [places], "exact", 1.0) for places in distinct if len(places) > 1]
     firsts = np.array([places[0] for places in distinct], np.int64)
@@ -60,7 +65,7 @@ def find_duplicates(
 
 
 def distinct_groups(duplicates: Sequence[Duplicates]) -> list[Duplicates]:
-    """The groups without those of exact copies that are in a near group too, so that each image counts once."""
+    """Return the groups except those of exact copies that are also in a near group, so that each image counts once."""
     in_near = {row for group in duplicates if group.kind == "near" for row in group.rows}
     return [group for group in duplicates if group.kind == "near" or group.rows[0] not in in_near]
 
@@ -71,12 +76,12 @@ def near_pairs(
     patients: npt.NDArray[np.integer] | None = None,
     progress: StageProgress = no_progress,
 ) -> tuple[Pairs, npt.NDArray[np.float32]]:
-    """Pairs of thumbnails of nearly equal images.
+    """Find pairs of thumbnails of nearly equal images.
 
     Args:
         thumbs: (M, n, n).
-        rows: (N,) which of them, without exact copies.
-        patients: (N,) equal for those of one patient; None where none is known.
+        rows: (N,) indices of the thumbnails to compare, without exact copies.
+        patients: (N,) integers, equal for images of one patient; None if no patient is known.
         progress: called at the stage "comparing".
 
     Returns:
@@ -99,7 +104,7 @@ def near_pairs(
 
 
 def components(count: int, pairs: Pairs) -> Groups:
-    """(count,) the least member of what pairs connect, directly or through others."""
+    """Return (count,) the smallest index to which each index is connected by pairs, directly or through others."""
     numbers: Groups = np.arange(count)
     while True:
         while (numbers != (least := numbers[numbers])).any():
@@ -112,7 +117,7 @@ def components(count: int, pairs: Pairs) -> Groups:
 
 
 def _connected_members(count: int, pairs: Pairs, alike: npt.NDArray[np.float32]) -> list[tuple[list[int], float]]:
-    """The members of each component of two or more, and the least similarity in it."""
+    """Return the members of each component of at least two, and the lowest similarity in it."""
     numbers, members = components(count, pairs), np.unique(pairs)
     groups = pd.Series(members).groupby(numbers[members]).agg(list)
     least = pd.Series(alike.astype(np.float64)).groupby(numbers[pairs[:, 0]]).min().clip(upper=1)

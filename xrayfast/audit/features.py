@@ -1,4 +1,4 @@
-"""What the audit computes of each image: thumbnail, border, brightness, histogram and texture."""
+"""Compute the features of each image that the audit uses: thumbnail, border, brightness, histogram and texture."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from xrayfast.data.images.reader import Pixels, filled_area
 from xrayfast.progress import StageProgress, no_progress
 
 THUMB = 40
-"""The side of a thumbnail. 40, 48 and 64 separate pairs of one patient's images from re-encoded, scaled and cropped
-copies equally well, 32 worse; 100,000 thumbnails of 40 are 160 MB."""
+"""Side of a thumbnail. Sides of 40, 48 and 64 separate pairs of one patient's images from re-encoded, scaled and
+cropped copies equally well, 32 worse; 100,000 thumbnails with a side of 40 are 160 MB."""
 
 LEAST_SIDE = 64
-"""Of the images that are compared: in smaller ones, different chests look alike."""
+"""Least side of the images that are compared: in smaller images, different chests look alike."""
 
 HISTOGRAM_BINS = 16
-"""Bins of the histogram."""
+"""Number of bins of the histogram."""
 
 NEAR_BLACK = 20
-"""Values below are black, or what JPEG makes of black beside letters."""
+"""Values below this are black, or what JPEG makes of black next to letters."""
 
-_BORDER = 0.05  # of the height or width is the border
-_EVERY = 200  # images between two reports of progress
+_BORDER = 0.05  # width of the border, as a fraction of the height or width
+_EVERY = 200  # images between two progress reports
 _PERCENTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 _LEVELS = np.arange(256) / 255
 _BIN_STARTS = np.arange(0, 256, 256 // HISTOGRAM_BINS)
@@ -39,21 +39,19 @@ _BIN_STARTS = np.arange(0, 256, 256 // HISTOGRAM_BINS)
 class Features:
     """Features of N images."""
 
-    rows: npt.NDArray[np.intp]  # (N,) their rows in the manifest, ascending
-    image_infos: tuple[ImageInfo, ...]  # of each original file
+    rows: npt.NDArray[np.intp]  # (N,) rows of the images in the manifest, ascending
+    image_infos: tuple[ImageInfo, ...]  # properties of each original file
     thumbs: Pixels  # (N, 40, 40) uint8, the image without its padding, stretched to a square
-    border: (
-        Floats32  # (N, 8) mean value and share of near-black pixels along the top, right, bottom and left, in [0, 1]
-    )
+    border: Floats32  # (N, 8) mean value and near-black fraction at the top, right, bottom and left edge, in [0, 1]
     brightness: Floats32  # (N, 7) mean, standard deviation and the percentiles 5, 25, 50, 75 and 95, in [0, 1]
-    histogram: Floats32  # (N, 16) shares that add up to 1
-    texture: Floats32  # (N, 4) along rows and columns: steps over those of twice the length, and share of no step
+    histogram: Floats32  # (N, 16) fractions that add up to 1
+    texture: Floats32  # (N, 4) along rows and columns: one-pixel over two-pixel steps, and fraction of zero steps
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def copies(self) -> dict[str, list[int]]:
-        """The places of the images that decode to equal pixels, by their digest."""
+        """Return the positions of images that decode to equal pixels, by the digest of the pixels."""
         found: dict[str, list[int]] = {}
         for place, info in enumerate(self.image_infos):
             found.setdefault(info.digest, []).append(place)
@@ -63,10 +61,10 @@ class Features:
 def compute_features(
     paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress = no_progress
 ) -> Features:
-    """Compute the features of images, each of which is loaded once.
+    """Compute the features of images, loading each image once.
 
     Raises:
-        ReadError: one can't be read.
+        ReadError: an image can't be read.
     """
     count = len(rows)
     thumbs = np.zeros((count, THUMB, THUMB), np.uint8)
@@ -88,7 +86,7 @@ def compute_features(
 
 
 def thumbnail(image: Pixels) -> Pixels:
-    """(H, W) as (40, 40), without its aspect, which alignment recovers."""
+    """Resize an image (H, W) to (40, 40), ignoring its aspect ratio, which alignment recovers."""
     small = Image.fromarray(np.ascontiguousarray(image)).resize((THUMB, THUMB), Image.Resampling.BILINEAR)
     return np.asarray(small)
 
@@ -101,7 +99,7 @@ def _border(image: Pixels) -> Floats32:
 
 
 def _texture(image: Pixels) -> Floats32:
-    """How fine the texture is, which noise, compression, scaling and gamma change; by every fourth line."""
+    """Return how fine the texture is on every fourth line; noise, compression, scaling and gamma change it."""
     values = []
     for lines in (image[::4], image[:, ::4].T):
         levels = lines.astype(np.int16)
@@ -111,7 +109,7 @@ def _texture(image: Pixels) -> Floats32:
 
 
 def _brightness(image: Pixels) -> tuple[Floats32, Floats32]:
-    """Mean, standard deviation and percentiles; and the histogram. Both from counts of the 256 values."""
+    """Return mean, standard deviation and percentiles, and the histogram, from the counts of the 256 values."""
     shares = np.array(Image.fromarray(np.ascontiguousarray(image)).histogram()) / image.size
     mean = float(shares @ _LEVELS)
     deviation = float(shares @ (_LEVELS - mean) ** 2) ** 0.5

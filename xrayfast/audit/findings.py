@@ -1,4 +1,4 @@
-"""The findings of an audit in words, with their severity."""
+"""Describe the findings of an audit in words, with their severity."""
 
 from __future__ import annotations
 
@@ -31,22 +31,25 @@ from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import plural, shorten
 
 Severity: TypeAlias = Literal["leak", "warning", "note"]
-"""A leak: validation or test is not independent of training. A warning: training may fail, or results may mislead. A
-note: worth knowing."""
+"""How severe a finding is.
+
+- leak: validation or test is not independent of training.
+- warning: training may fail, or results may mislead.
+- note: worth knowing."""
 
 SEVERITIES: tuple[Severity, ...] = ("leak", "warning", "note")
-"""The most severe first."""
+"""All severities, most severe first."""
 
 LEAST_TO_LEARN = 10
-"""Training images of a label; fewer are memorised."""
+"""Least number of training images of a label; fewer are memorized."""
 
 LEAST_TO_EVALUATE = 10
-"""Images with and without a label in a split. With 10 the 95 % interval of an AUROC of 0.8 is already about ±0.15
-(Hanley and McNeil 1982, doi 10.1148/radiology.143.1.7063747)."""
+"""Least number of images with, and without, a label in a split. With 10, the 95 % interval of an AUROC of 0.8 is
+already about ±0.15 (Hanley and McNeil 1982, doi 10.1148/radiology.143.1.7063747)."""
 
 _TINY = 64  # pixels
 _WHITE_BORDER = 0.8  # mean value of each edge, in [0, 1]
-_LONG = 2.0  # times as long as wide, or wide as long; chest radiographs are within 0.7 and 1.4
+_LONG = 2.0  # ratio of the longer to the shorter side; chest radiographs have a width/height between 0.7 and 1.4
 
 _NO_RADIOGRAPH = "Training and evaluation leave them out, unless --keep-masks takes them for radiographs."
 
@@ -195,8 +198,8 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "It was ignored: look whether --window should say another.",
     ),
 }
-"""By kind of finding: regular expression of the note on reading, severity, and the finding's title and advice. Other
-notes that need attention are findings as they stand."""
+"""By kind of finding: regular expression for the reading note, severity, and the finding's title and advice. Any other
+note that needs attention becomes a finding with the text of the note."""
 
 
 _OF_PIXELS = {"brightness", "histogram", "texture"}
@@ -210,25 +213,26 @@ _UNREADABLE: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("unreadable", "warning", "image", "can't be read", _STOPS),
     ("other_objects", "note", "DICOM object", "without an image", _NO_RADIOGRAPH),
 )
-"""Findings on files that can't be read: kind, severity, title and advice; the second on sound ones."""
+"""Findings on files without a readable image: kind, severity, noun and rest of the title, advice. Files with the second
+kind are valid."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or worth knowing."""
+    """A problem of the data set, or something worth knowing."""
 
-    kind: str  # in one word, for programs
+    kind: str  # one word, for programs
     severity: Severity
-    title: str  # in a few words
+    title: str  # a few words
     text: str  # what was found and what to do, in one or two sentences
-    count: int  # of patients, images or labels, as the title says
-    images: tuple[str, ...] = ()  # their names, in the order of the manifest; empty where it is about all
+    count: int  # of patients, images or labels, according to the title
+    images: tuple[str, ...] = ()  # image names, in the order of the manifest; empty if it concerns all images
 
 
 def list_findings(
     data: Manifest, features: Features, leaks: Leaks, unreadable: Mapping[str, str], shortcuts: Shortcuts
 ) -> tuple[Finding, ...]:
-    """All findings, the most severe first; `unreadable` is what is wrong, by image."""
+    """Return all findings, most severe first; `unreadable` is what is wrong with each unreadable image, by name."""
     findings = [
         *leak_findings(leaks),
         *unreadable_findings(unreadable),
@@ -243,12 +247,12 @@ def list_findings(
 
 
 def sort_by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Leaks first, then warnings, then notes; otherwise in the given order."""
+    """Return leaks first, then warnings, then notes; otherwise in the given order."""
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
 def leak_findings(leaks: Leaks) -> list[Finding]:
-    """Patients and images in more than one split."""
+    """Return findings on patients and images in more than one split."""
     advice = "Give each to one split, or draw the split anew with --ignore-split."
     found = []
     for kind, title, shared in leaks.by_kind():
@@ -261,7 +265,7 @@ def leak_findings(leaks: Leaks) -> list[Finding]:
 
 
 def unreadable_findings(unreadable: Mapping[str, str]) -> list[Finding]:
-    """Files that can't be read."""
+    """Return findings on files that can't be read."""
     found = []
     for kind, severity, noun, rest, advice in _UNREADABLE:
         is_other = kind == "other_objects"
@@ -272,7 +276,7 @@ def unreadable_findings(unreadable: Mapping[str, str]) -> list[Finding]:
 
 
 def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list[Finding]:
-    """Contradicting labels and patients of the same image, and duplicates within a split; those across are leaks."""
+    """Return findings on duplicates with contradicting labels or patients, and on duplicates within a split."""
     names, patients, truth = data.table["image"].tolist(), data.table["patient"].tolist(), data.truth
     found = []
 
@@ -303,19 +307,19 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
 
 
 def _joined(names: Sequence[str], sign: str) -> str:
-    """As "a.png = b.png = c.png (and 2 more)"."""
+    """Join names, as in "a.png = b.png = c.png (and 2 more)"."""
     return sign.join(names[:3]) + (f" (and {len(names) - 3} more)" if len(names) > 3 else "")
 
 
 def _contradicting_rows(truth: npt.NDArray[np.int8], group: Duplicates) -> list[int]:
-    """A row of the group with, and one without, the first label on which they differ; [] where they differ on none."""
+    """Return one row with and one row without the first label on which the group disagrees; [] if it agrees on all."""
     present, absent = (truth[list(group.rows)] == value for value in (1, 0))
     labels = np.flatnonzero(present.any(0) & absent.any(0))
     return [group.rows[int(cells[:, labels[0]].argmax())] for cells in (present, absent)] if len(labels) else []
 
 
 def class_findings(data: Manifest) -> list[Finding]:
-    """Labels too rare to be learned, or to be evaluated; and images on which all are masked."""
+    """Return findings on labels too rare to be learned or evaluated, and on images whose labels are all masked."""
     truth, image_splits = data.truth, data.table["split"].to_numpy()
     train = image_splits == "train"
     found = []
@@ -351,7 +355,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 def patient_findings(data: Manifest) -> list[Finding]:
-    """Unknown patients, and patients with images of more than one class."""
+    """Return findings on unknown patients, and on patients with images of more than one class."""
     names, rows = data.table["image"].tolist(), rows_by_patient(data)
     unknown = len(data) - sum(map(len, rows.values()))
     if not rows:
@@ -376,7 +380,7 @@ def patient_findings(data: Manifest) -> list[Finding]:
 
 
 def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
-    """Labels that are predicted without the lungs."""
+    """Return findings on labels that can be predicted without the lungs."""
     found = []
     for label in data.labels:
         notable = shortcuts.notable(label)
@@ -401,7 +405,7 @@ def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
 
 
 def _properties(group: str, shortcuts: Shortcuts) -> str:
-    """A group of properties in words; for all of them, those that were not constant."""
+    """Name a group of properties; for `ALL`, list the groups that were not constant."""
     if group != ALL:
         return f"{group} alone"
     varied = [name for name, aurocs in shortcuts.auroc.items() if name != ALL and any(aurocs.values())]
@@ -409,7 +413,7 @@ def _properties(group: str, shortcuts: Shortcuts) -> str:
 
 
 def image_findings(data: Manifest, features: Features) -> list[Finding]:
-    """Odd images: tiny, long, and those that were read with a note that needs attention."""
+    """Return findings on odd images: tiny, long, or read with a note that needs attention."""
     names = data.table["image"].to_numpy()[features.rows].tolist()
     width, height = (np.array([getattr(info, side) for info in features.image_infos]) for side in ("width", "height"))
     odd = {
@@ -424,7 +428,7 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
             np.maximum(width, height) > _LONG * np.minimum(width, height),
         ),
     }
-    edges = features.border[:, ::2].min(1)  # the darkest of the four
+    edges = features.border[:, ::2].min(1)  # darkest of the four edges
     odd["white_border"] = (
         "with a white border",
         "Around a body, radiographs are black: these may be stored inverted, or framed.",
@@ -452,7 +456,7 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
 
 
 def probe_findings(shortcuts: Shortcuts) -> list[Finding]:
-    """Labels that the shortcut probe left out."""
+    """Return a finding on the labels that the shortcut probe left out."""
     if not shortcuts.too_few:
         return []
     text = "; ".join(f"'{label}': {why}" for label, why in list(shortcuts.too_few.items())[:5])

@@ -1,4 +1,4 @@
-"""Labels that out-of-fold predictions contradict, by confident learning (Northcutt et al. 2021, in cleanlab)."""
+"""Find labels that out-of-fold predictions contradict, with confident learning (Northcutt et al. 2021, in cleanlab)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from xrayfast.config import Task
 from xrayfast.errors import ConfigError
 
 QUALITY = "self_confidence"
-"""By which cells are ranked: the probability of what is given. Where three classes were confused at random, none of
-cleanlab's other scores ranked clearly better (`examples/recipes/label_noise.py`), and the margin ranked worse; where
-there are two, all rank nearly alike.
+"""The score by which cells are ranked: the probability of the given value. With three classes confused at random, none
+of cleanlab's other scores ranked clearly better (`examples/recipes/label_noise.py`), and the margin ranked worse; with
+two classes, all scores rank nearly alike.
 """
 
 
 def rank_labels(truth: npt.NDArray[np.integer], probability: npt.NDArray[np.floating], task: Task) -> pd.DataFrame:
-    """All label cells that are not masked, the least credible first.
+    """Rank all label cells that are not masked, least credible first.
 
-    A class of a single-label task is one cell; each label of a multi-label task is a problem of its own.
+    In a single-label task, an image's class is one cell; in a multi-label task, each label is a problem of its own.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
-        probability: (N, L) in [0, 1], calibrated, by networks that were not trained on the image.
+        probability: (N, L) in [0, 1], calibrated, from networks that were not trained on the image.
         task: "single" or "multi".
 
     Returns:
-        Columns `row` and `column` of the cell, `given` (1 or 0; the class of a single-label task), `proposed`
-        (likewise, the likeliest), `quality` in [0, 1], and `is_issue`, whether confident learning takes the cell for
-        wrong.
+        Columns `row` and `column` of the cell, `given` (1 or 0; the class in a single-label task), `proposed` (the most
+        likely class in a single-label task, else the opposite of `given`), `quality` in [0, 1], and `is_issue`, whether
+        confident learning finds the cell wrong.
 
     Raises:
         ConfigError: cleanlab is not installed.
@@ -45,7 +45,7 @@ def rank_labels(truth: npt.NDArray[np.integer], probability: npt.NDArray[np.floa
         for column in range(truth.shape[1]):
             rows = np.flatnonzero(truth[:, column] >= 0)
             given, p = truth[rows, column], probability[rows, column]
-            if len(np.unique(given)) == 2:  # else there is nothing to contradict it
+            if len(np.unique(given)) == 2:  # otherwise nothing can contradict it
                 found = _rank(given, np.column_stack([1 - p, p]), 1 - given)
                 tables.append(found.assign(row=rows, column=column))
     columns = ["row", "column", "given", "proposed", "quality", "is_issue"]
@@ -55,7 +55,7 @@ def rank_labels(truth: npt.NDArray[np.integer], probability: npt.NDArray[np.floa
 
 
 def _rank(given: npt.NDArray[Any], probability: npt.NDArray[Any], proposed: npt.NDArray[Any]) -> pd.DataFrame:
-    """Given and proposed classes of one problem, and what cleanlab says of them."""
+    """Return given and proposed classes of one problem, with cleanlab's quality score and verdict."""
     try:
         from cleanlab.filter import find_label_issues
         from cleanlab.rank import get_label_quality_scores

@@ -1,4 +1,4 @@
-"""Leaks: patients and duplicate images in more than one split."""
+"""Find leaks: patients and duplicate images in more than one split."""
 
 from __future__ import annotations
 
@@ -23,49 +23,49 @@ from xrayfast.progress import StageProgress, no_progress
 
 @dataclass(frozen=True)
 class SharedPatient:
-    """A patient, or a study of an unknown one, with images in more than one split."""
+    """A patient, or a study of an unknown patient, with images in more than one split."""
 
-    patient: str  # the pseudonym
-    images: Mapping[Split, tuple[str, ...]]  # their names by split, in the order train, valid, test
+    patient: str  # the patient's or study's pseudonym
+    images: Mapping[Split, tuple[str, ...]]  # image names by split, in the order train, valid, test
 
     def __str__(self) -> str:
-        """As "P00012 (3 train, 1 valid)"."""
+        """Return text such as "P00012 (3 train, 1 valid)"."""
         return f"{self.patient} ({', '.join(f'{len(names)} {split}' for split, names in self.images.items())})"
 
     def to_json(self, kind: str) -> dict[str, Any]:
-        """`images` by split, and under the name of the kind who it is."""
+        """Return the pseudonym under the key `kind`, and `images` by split."""
         return {kind: self.patient, "images": {split: list(names) for split, names in self.images.items()}}
 
 
 @dataclass(frozen=True)
 class SharedImage:
-    """An image that is in more than one split."""
+    """A group of duplicate images in more than one split."""
 
     kind: Kind  # "exact" or "near", as in `Duplicates`
     similarity: float  # the lowest correlation of two linked images
-    images: Mapping[Split, tuple[str, ...]]  # their names by split, in the order train, valid, test
+    images: Mapping[Split, tuple[str, ...]]  # image names by split, in the order train, valid, test
 
     def __str__(self) -> str:
-        """As "a.png (train) = b.png (valid)", with ~ for near duplicates."""
+        """Return text such as "a.png (train) = b.png (valid)", with ~ for near duplicates."""
         sign = " = " if self.kind == "exact" else " ~ "
         return sign.join(f"{shorten(names, 2)} ({split})" for split, names in self.images.items())
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """All leaks of a data set; false where there are none."""
+    """All leaks of a data set; false if there are none."""
 
     patients: tuple[SharedPatient, ...] = ()
     studies: tuple[SharedPatient, ...] = ()  # of unknown patients
     images: tuple[SharedImage, ...] = ()
-    duplicates: tuple[Duplicates, ...] = field(default=(), repr=False)  # also within one split
+    duplicates: tuple[Duplicates, ...] = field(default=(), repr=False)  # including those within one split
     unreadable: Mapping[str, str] = field(default_factory=dict, repr=False)  # what is wrong with files, by path
 
     def __bool__(self) -> bool:
         return bool(self.patients or self.studies or self.images)
 
     def by_kind(self) -> list[tuple[str, str, Sequence[SharedPatient | SharedImage]]]:
-        """Kind, title and leaks of each kind that there is: "patients", "studies", "exact" and "near" duplicates."""
+        """Return kind, title and leaks of each kind present: "patients", "studies", "exact" and "near" duplicates."""
         exact, near = (tuple(image for image in self.images if image.kind == kind) for kind in ("exact", "near"))
         kinds: list[tuple[str, str, Sequence[SharedPatient | SharedImage]]] = [
             ("patients", "patient", self.patients), ("studies", "study", self.studies),
@@ -78,14 +78,14 @@ class Leaks:
         ]
 
     def sentences(self, limit: int = 5) -> list[str]:
-        """The leaks by name: one sentence per kind, of at most `limit` names."""
+        """Return one sentence per kind of leak that names at most `limit` leaks."""
         return [f"{title}: {shorten(shared, limit)}." for _, title, shared in self.by_kind()]
 
 
 def compare_images(
     data: Manifest, images: DecodedImages, progress: StageProgress = no_progress
 ) -> tuple[Features, Leaks]:
-    """The features of all images, and the patients and duplicates in more than one split."""
+    """Compute the features of all images, and find patients and duplicates in more than one split."""
     paths = data.table["path"].tolist()
     unreadable = images.build(paths, partial(progress, "decoding"))
     rows = np.array([row for row, path in enumerate(paths) if path not in unreadable], np.intp)
@@ -96,7 +96,7 @@ def compare_images(
 def leaks_between_splits(
     data: Manifest, duplicates: Sequence[Duplicates], unreadable: Mapping[str, str] | None = None
 ) -> Leaks:
-    """The same from duplicates that were found before: after `redraw_splits` no image is compared again."""
+    """Find leaks, given the duplicates: after `redraw_splits`, no image needs to be compared again."""
     image_splits, names = data.table["split"].tolist(), data.table["image"].tolist()
 
     def by_split(rows: Sequence[int]) -> dict[Split, tuple[str, ...]]:
@@ -118,10 +118,10 @@ def leaks_between_splits(
 
 
 def redraw_leaky_splits(data: Manifest, leaks: Leaks) -> tuple[Manifest, Leaks]:
-    """Draw drawn splits again where there are leaks.
+    """Draw drawn splits again if there are leaks.
 
     Returns:
-        The data set, and the leaks that remain: of given splits, or all where a split would be left without images.
+        The data set, and the remaining leaks: those of given splits, or all if a split would be left without images.
     """
     if not leaks or not data.drawn.any():
         return data, leaks
@@ -133,10 +133,10 @@ def redraw_leaky_splits(data: Manifest, leaks: Leaks) -> tuple[Manifest, Leaks]:
 
 
 def group_linked_images(data: Manifest, duplicates: Sequence[Duplicates]) -> npt.NDArray[np.intp]:
-    """Group images that must share a split: those of one patient, and duplicates.
+    """Group images that must share a split: images of one patient, and duplicates.
 
     Returns:
-        (N,) integers, equal for images that belong together, directly or through others: for `Manifest.redraw_splits`.
+        (N,) integers for `Manifest.redraw_splits`, equal for images that are linked directly or through others.
     """
     same: dict[Kind, npt.NDArray[np.intp]] = {kind: np.arange(len(data)) for kind in ("exact", "near")}
     for group in duplicates:
@@ -147,12 +147,12 @@ def group_linked_images(data: Manifest, duplicates: Sequence[Duplicates]) -> npt
 
 
 def rows_by_patient(data: Manifest) -> dict[str, list[int]]:
-    """Rows by patient, in the order of the table; patients that are unknown are left out."""
+    """Return rows by patient, in the order of the table, without images of unknown patients."""
     return _rows_of(data.table["patient"].tolist())
 
 
 def rows_by_study(data: Manifest) -> dict[str, list[int]]:
-    """Rows by study, of images whose patient is unknown, in the order of the table."""
+    """Return rows by study, in the order of the table, for images whose patient is unknown."""
     if "study" not in data.table:
         return {}
     patients, studies = (

@@ -1,8 +1,8 @@
-"""The nearest of N points to each: exactly, and above `EXACT` points with faiss, in less than quadratic time.
+"""Find each point's nearest neighbors: exactly, or above `EXACT` points with faiss, in less than quadratic time.
 
-Faiss (Douze et al. 2024, arXiv 2401.08281) divides the points into cells (`IndexIVFFlat`) and looks in the few that are
-next to a point. How many is not guessed: it grows until, of the nearest that an exact search finds for some points,
-`RECALL` are found.
+Faiss (Douze et al. 2024, arXiv 2401.08281) divides the points into cells (`IndexIVFFlat`) and searches the few cells
+closest to a point. The number of cells searched grows until the search finds a fraction `RECALL` of the neighbors
+that an exact search finds for a sample of points.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ Floats32: TypeAlias = npt.NDArray[np.float32]
 Rows: TypeAlias = npt.NDArray[np.int64]
 
 EXACT = 50_000
-"""Points up to which the search is exact; they take 9 s of one core, and the comparison of the pairs found 11."""
+"""Largest number of points for an exact search. It takes 9 s on one core, and comparing the pairs found 11 s."""
 
 RECALL = 0.95
-"""Of the nearest neighbours, at least as many are found. Of copies, which are nearer than others, it is more: 99.5 % of
-1,000 cropped, darker and noisier ones among 100,000."""
+"""Least fraction of the nearest neighbors that is found. For copies, which are nearer than other images, it is higher:
+99.5 % of 1,000 cropped, darker and noisier copies among 100,000 images."""
 
-_SAMPLE = 500  # points whose neighbours are known exactly: a recall of 0.95 is then known to 0.01
-_BLOCK, _TILE = 1024, 1024  # points at a time, and others: their distances, 4 MB, stay in the processor's cache
-_PER_CENTROID = 64  # points to train a cell with
-_PATIENCE = 120.0  # seconds from which an exact search says how long it takes
+_SAMPLE = 500  # points whose neighbors are known exactly; a recall of 0.95 is then known to within 0.01
+_BLOCK, _TILE = 1024, 1024  # queries and points per step, whose 4 MB of distances stay in the CPU's cache
+_PER_CENTROID = 64  # training points per cell
+_PATIENCE = 120.0  # an exact search that takes longer, in seconds, warns how long it takes
 
 
 def nearest_neighbours(points: Floats32, keep: int, seed: int, report: Callable[[float], None]) -> Rows:
-    """The nearest others of each point, in the Euclidean distance.
+    """Find each point's nearest other points by Euclidean distance.
 
     Args:
         points: (N, D).
-        keep: how many, less than N.
-        seed: of faiss's cells, and of the points by which its recall is known.
+        keep: number of neighbors per point, less than N.
+        seed: of faiss's cells, and of the sample of points that its recall is estimated on.
         report: called with the fraction of the work done.
 
     Returns:
-        (N, keep) rows, unordered; with faiss -1 where it finds fewer.
+        (N, keep) rows, unordered; with faiss, -1 where it finds fewer.
     """
-    points = points - points.mean(0)  # sums of squares would lose digits
+    points = points - points.mean(0)  # centered, because otherwise sums of squares lose digits
     faiss = _import_faiss() if len(points) > EXACT else None
     return _search_all(points, keep, report) if faiss is None else _search_cells(faiss, points, keep, seed, report)
 
@@ -68,15 +68,15 @@ def _search_all(points: Floats32, keep: int, report: Callable[[float], None]) ->
 
 
 def exact_neighbours(points: Floats32, rows: Rows, keep: int) -> Rows:
-    """(R, keep) the nearest others of some points, by their distance to all; for points around 0."""
+    """Return (R, keep) the nearest other points of some points, by exact search; points must be centered at 0."""
     best, near = np.full((len(rows), keep), np.inf, np.float32), np.full((len(rows), keep), -1, np.int64)
     queries = -2 * points[rows]
     for start in range(0, len(points), _TILE):
         others = points[start : start + _TILE]
-        distance = queries @ others.T + (others * others).sum(1)  # less the square of the query, the same in its row
+        distance = queries @ others.T + (others * others).sum(1)  # minus the query's square, the same per row
         own = np.flatnonzero((rows >= start) & (rows < start + _TILE))
         distance[own, rows[own] - start] = np.inf
-        # Soon few have a nearer one in a tile.
+        # After a few tiles, few queries have a nearer point in a tile.
         better = np.flatnonzero(distance.min(1) < best[:, -1])
         among = distance[better]
         places = np.argpartition(among, min(keep, len(others)) - 1, axis=1)[:, :keep]
@@ -117,16 +117,16 @@ def _search_cells(faiss: Any, points: Floats32, keep: int, seed: int, report: Ca
 
 
 def _others(index: Any, points: Floats32, rows: Rows, keep: int) -> Rows:
-    """What the index finds, without the points themselves."""
+    """Return what the index finds, without the query points themselves."""
     found = index.search(points[rows], keep + 1)[1]
     own = found == rows[:, None]
-    own[~own.any(1), -1] = True  # among equal points it may be missing: then the last one goes
+    own[~own.any(1), -1] = True  # with many equal points it may be missing; then drop the last
     others: Rows = found[~own].reshape(len(rows), keep)
     return others
 
 
 def _import_faiss() -> Any:
-    """The module; None where it is not installed."""
+    """Return the faiss module; None if it is not installed."""
     try:
         import faiss
     except ImportError:

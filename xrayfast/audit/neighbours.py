@@ -1,9 +1,9 @@
-"""Candidate pairs of duplicates, without comparing all images with all.
+"""Find candidate pairs of duplicates without comparing all images with all.
 
-Chest radiographs are all similar, so that perceptual hashes collide. Here a thumbnail is projected to the few
-directions in which the images at hand differ most, relative to how much they change when one image is cropped (linear
-discriminant analysis: each image is a class, its random crops are the members). The nearest in that space are the
-candidates.
+Chest radiographs are all similar, so perceptual hashes collide. Instead, thumbnails are projected to the few directions
+in which the given images differ most, relative to how much an image changes when it is cropped (linear discriminant
+analysis in which each image is a class and its random crops are the members). The nearest neighbors in that space are
+the candidates.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from xrayfast.audit.nearest import nearest_neighbours
 Pairs: TypeAlias = npt.NDArray[np.int64]
 
 NEIGHBOURS = 4
-"""Candidates per image: a pair is found where either is among the nearest of the other. Of crops of 5 % on all four
-sides, darker, coarser and re-encoded, 3 neighbours find 99 % among 6,676 NIH images."""
+"""Candidates per image: a pair is found if either image is among the nearest of the other. Of copies cropped by 5 % on
+all four sides, darkened, coarsened and re-encoded, 3 neighbors find 99 % among 6,676 NIH images."""
 
-_FEW = 40  # images, up to which all are compared with all
+_FEW = 40  # up to this number of images, all pairs are candidates
 _DIMENSIONS = 48
-_CROP = 0.05  # of a side, at most
-_SAMPLE = 2000  # images that the projection is fitted to
-_CROPPED = 4000  # pairs of crops; fewer overfit the scatter of 400 numbers
-_RIDGE = 0.01  # of the mean variance, added to it so that no direction seems to be free of change
+_CROP = 0.05  # maximum crop, as a fraction of the side
+_SAMPLE = 2000  # images to which the projection is fitted
+_CROPPED = 4000  # pairs of crops; fewer pairs overfit the scatter matrix of 400 features
+_RIDGE = 0.01  # fraction of the mean variance that is added to each direction, so that none seems free of change
 
 
 def candidates(
@@ -37,17 +37,17 @@ def candidates(
     seed: int = 0,
     report: Callable[[float], None] = lambda share: None,
 ) -> Pairs:
-    """Pairs of images that could be copies of each other.
+    """Return pairs of images that could be copies of each other.
 
     Args:
         thumbs: (M, n, n).
-        rows: (N,) which of them, all different. Another order gives other pairs where it is close.
+        rows: (N,) distinct indices of the thumbnails to use. Their order may decide borderline pairs.
         seed: of the crops and of faiss.
         report: called with the fraction of the work done.
 
     Returns:
-        (P, 2) indices of `rows`, the smaller first, each pair once, in ascending order; at most 20 N pairs for
-        few images, 4 N for many.
+        (P, 2) indices of `rows`, the smaller first, each pair once, in ascending order; at most 20 N pairs for few
+        images, 4 N for many.
     """
     count = len(rows)
     if count <= _FEW:
@@ -61,7 +61,7 @@ def candidates(
 
 
 def _projection(thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.integer], rng: np.random.Generator) -> Floats32:
-    """(features, dimensions): the directions of most variance between images, relative to that between crops."""
+    """Return (features, dimensions): the directions of most variance between images relative to that between crops."""
     sample = thumbs[rows[rng.permutation(len(rows))[:_SAMPLE]]]
     crops = [_crop(sample, rng) - _crop(sample, rng) for _ in range(-(-_CROPPED // len(sample)))]
     changes = np.concatenate(crops).astype(np.float64)
@@ -76,17 +76,17 @@ def _projection(thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.integer], rn
 
 
 def _project(thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.integer], projection: Floats32) -> Floats32:
-    """(N, dimensions), block by block, for the sake of memory."""
+    """Return (N, dimensions), computed in blocks to limit memory."""
     return np.concatenate([_flatten(thumbs[rows[i : i + 2048]]) @ projection for i in range(0, len(rows), 2048)])
 
 
 def _flatten(thumbs: npt.NDArray[np.uint8] | Floats32) -> Floats32:
-    """(N, n n / 4) structure at half the size."""
+    """Return (N, n n / 4) contrast-normalized thumbnails at half the size."""
     return normalize_contrast(halve(thumbs.astype(np.float32)), 1.5).reshape(len(thumbs), -1)
 
 
 def _crop(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats32:
-    """`_flatten` of each without a random margin of up to 5 % at each edge."""
+    """Return `_flatten` of each thumbnail after a random crop of up to 5 % at each edge."""
     left, right, top, bottom = rng.uniform(0, _CROP, (4, len(thumbs))).astype(np.float32)
     place = np.stack([-(left + right), left - right, -(top + bottom), top - bottom], 1)
     columns = thumbs.shape[1] * thumbs.shape[2] // 4

@@ -1,9 +1,9 @@
-"""The shortcut probe: how well is each label predicted by properties that have nothing to do with the lungs?
+"""The shortcut probe: how well can each label be predicted from properties that have nothing to do with the lungs?
 
 A network that learns the hospital instead of the disease validates as well as one that doesn't, and fails an external
-test. So a linear model is fitted first, to the size of an image, its coding, border, brightness, texture, view and the
-notes on reading it, each and all of them, and its AUROC is reported by label. Folds are by patient, and duplicates stay
-together.
+test. So before any training, a linear model is fitted to each of the following groups of properties and to all of them
+together: an image's size, coding, border, brightness, texture, view, and reading notes. Its AUROC is reported per
+label. Folds are by patient, and duplicates stay in one fold.
 """
 
 from __future__ import annotations
@@ -30,53 +30,54 @@ ALL = "all"
 """The name for all groups of properties combined."""
 
 RIVAL = 0.8
-"""An AUROC from here on rivals a network: on the 14 labels of NIH published networks have a mean of 0.75 (Wang et
-al. 2017, doi 10.1109/CVPR.2017.369) to 0.84 (Rajpurkar et al. 2017, arXiv 1711.05225)."""
+"""From this AUROC on, a shortcut rivals a network: on the 14 labels of NIH, published networks have a mean AUROC of
+0.75 (Wang et al. 2017, doi 10.1109/CVPR.2017.369) to 0.84 (Rajpurkar et al. 2017, arXiv 1711.05225)."""
 
 NOTABLE = 0.7
-"""An AUROC from here on is reported, and tested against chance."""
+"""From this value on, an AUROC is tested against chance and reported."""
 
 LEAST_IMAGES = 10
-"""Images with a label, and without it, of at least `FOLDS` patients each, that the probe needs."""
+"""Least number of images with a label, and without it, that the probe needs; of at least `FOLDS` patients each."""
 
 SHUFFLES = 99
-"""Permutations of a label among the patients: an AUROC above all of them is significant at 1 %."""
+"""Number of permutations of a label among the patients: an AUROC above all of them is significant at 1 %."""
 
 FOLDS = 5
 
 Z_ONE_PERCENT = 2.326
-"""Standard deviations above the mean of a normal distribution that 1 % exceeds."""
+"""Number of standard deviations above the mean that 1 % of a normal distribution exceeds."""
 
 HELD_OUT_SPREAD = 1.4
-"""Times as far as those of one fixed model do AUROCs by chance vary that are held out: the folds' models vary too, and
-share images. Measured on 3,000 random labels of 60 to 10,000 images: 1.33 to 1.46."""
+"""Ratio of the spread of chance AUROCs when held out to that of one fixed model. It is larger because the models of the
+folds vary too, and share images. Measured on 3,000 random labels of 60 to 10,000 images: 1.33 to 1.46."""
 
-_MOST_IMAGES = 20_000  # beyond, patients are drawn, which bounds the time; an AUROC is then known to 0.01 and better
+_MOST_IMAGES = 20_000  # with more, a sample of patients bounds the time; it gives an AUROC to within 0.01
 _BINS = 5
-_PENALTY = 0.005  # times the sum of squares of the properties
+_PENALTY = 0.005  # multiplied by the sum of squares of the properties
 
 
 @dataclass(frozen=True)
 class Shortcuts:
-    """The AUROC of each label by group of properties, `ALL` last, held out by patient."""
+    """The held-out AUROC of each label by group of properties, with `ALL` last; folds are by patient."""
 
-    images: int  # how many were used
-    auroc: dict[str, dict[str, float | None]]  # by group and label; None where the group is constant or images too few
-    chance: dict[str, dict[str, float]]  # the highest of 99 shuffles, by group and label, where the AUROC is notable
+    images: int  # number of images used
+    auroc: dict[str, dict[str, float | None]]  # by group and label; None if the group is constant or images are too few
+    chance: dict[str, dict[str, float]]  # the highest of 99 shuffles, by group and label, if the AUROC is notable
     too_few: dict[str, str] = field(default_factory=dict)  # why nothing was computed, by label
 
     def notable(self, label: str) -> dict[str, float]:
-        """The AUROC by group where it is notable and better than any by chance, the highest first."""
+        """Return a label's AUROC by group where it is notable and above all chance AUROCs, highest first."""
         values = ((group, values[label]) for group, values in self.auroc.items())
         found = [(g, value) for g, value in values if value and value > self.chance.get(g, {}).get(label, np.inf)]
         return dict(sorted(found, key=lambda item: -item[1]))
 
 
 def predictable_labels(data: Manifest, features: Features, groups: Groups) -> dict[str, float]:
-    """The AUROC by all properties of the labels that they predict better than by chance, at 1 %.
+    """Return the AUROC of the labels that all properties together predict better than chance, at 1 %.
 
-    Instead of shuffles, which take most of the time of `probe`, the chance AUROC has the standard deviation of the
-    Mann-Whitney test (1947), with patients as trials, times `HELD_OUT_SPREAD`. The arguments are those of `probe`.
+    Instead of shuffles, which take most of the time of `probe`, the chance AUROC is assumed to have the standard
+    deviation of the Mann-Whitney test (1947), with patients as trials, times `HELD_OUT_SPREAD`. The arguments are those
+    of `probe`.
     """
     values = probe(data, features, groups, only_all=True).auroc[ALL]
     truth, own = data.truth[features.rows], groups[features.rows]
@@ -98,10 +99,10 @@ def probe(data: Manifest, features: Features, groups: Groups, seed: int = 0, *, 
 
     Args:
         data: all images.
-        features: of those that can be read.
+        features: of the readable images.
         groups: (N,) equal for images that must stay in one fold, rows as in the manifest.
-        seed: of folds, permutations, and the sample where there are more than 20,000 images.
-        only_all: of the groups of properties fit all combined alone, without the permutations.
+        seed: of folds and permutations, and of the sample if there are more than 20,000 images.
+        only_all: fit only all groups of properties combined, and skip the permutations.
     """
     rng = np.random.default_rng(seed)
     chosen = _sample_rows(groups[features.rows], rng)
@@ -132,7 +133,7 @@ def probe(data: Manifest, features: Features, groups: Groups, seed: int = 0, *, 
 
 
 def _blocks(data: Manifest, features: Features, chosen: npt.NDArray[np.intp]) -> dict[str, Floats]:
-    """Properties by group, (N, columns), standardised and of equal weight, without constant columns."""
+    """Return properties by group, (N, columns), standardized and of equal weight, without constant columns."""
     infos = [features.image_infos[i] for i in chosen.tolist()]
     width, height = (np.array([getattr(info, side) for info in infos], np.float64) for side in ("width", "height"))
     views = data.table["view"].tolist() if "view" in data.table else [None] * len(data)
@@ -153,7 +154,7 @@ def _blocks(data: Manifest, features: Features, chosen: npt.NDArray[np.intp]) ->
 
 
 def _ranked(values: npt.NDArray[np.floating]) -> Floats:
-    """(N, 5) the rank, from 0 to 1, ties counting half, and whether it is in each fifth but the first."""
+    """Return (N, 5): the rank from 0 to 1, averaged over ties, and whether it is in each fifth except the first."""
     _, level, counts = np.unique(values, return_inverse=True, return_counts=True)
     rank = ((counts.cumsum() - counts / 2) / len(values))[level]
     fifth = (rank * _BINS).astype(np.int64)
@@ -161,13 +162,13 @@ def _ranked(values: npt.NDArray[np.floating]) -> Floats:
 
 
 def _coded(values: Sequence[object]) -> Floats:
-    """(N, K) one column of 0 and 1 per value."""
+    """Return (N, K) one 0/1 column per distinct value."""
     codes, distinct = pd.factorize(np.array([str(value) for value in values], object), sort=True)
     return np.eye(len(distinct))[codes]
 
 
 def _noted(notes: Sequence[Sequence[str]]) -> Floats:
-    """(N, K) one column of 0 and 1 per kind of note on reading that needs attention."""
+    """Return (N, K) one 0/1 column per kind of reading note that needs attention."""
     kinds = [set(map(generalize_note, filter(needs_attention, own))) for own in notes]
     distinct = sorted(set().union(*kinds))
     return np.array([[kind in own for kind in distinct] for own in kinds], np.float64).reshape(
@@ -176,7 +177,7 @@ def _noted(notes: Sequence[Sequence[str]]) -> Floats:
 
 
 def _weighed(columns: Floats) -> Floats:
-    """The columns that vary, standardised; their squares add up to 1 per row on average."""
+    """Return the columns that vary, standardized; their squares add up to 1 per row on average."""
     varying = _drop_constant(columns)
     if not varying.shape[1]:
         return varying
@@ -189,23 +190,23 @@ def _drop_constant(columns: Floats) -> Floats:
 
 
 def _held_out_auroc(x: Floats, actual: Floats, folds: Groups) -> list[float]:
-    """The AUROC of each column of `actual`, (N, K), each fold scored by ridge regression on the others."""
+    """Return the AUROC of each column of `actual`, (N, K); each fold is scored by ridge regression on the others."""
     scores = np.zeros_like(actual)
     for fold in np.unique(folds):
         test = folds == fold
         x_mean, mean = x[~test].mean(0), actual[~test].mean(0)
         centred = x[~test] - x_mean
         products = centred.T @ centred
-        # The last term is for what varies in this fold only.
+        # The last term is for columns that vary only in this fold.
         products += np.eye(len(products)) * (_PENALTY * np.trace(products) + 1e-9)
         weights = np.linalg.solve(products, centred.T @ (actual[~test] - mean))
-        # Without the mean, which is low where the fold has many: pooled, it would turn chance into less than 0.5.
+        # Without the mean, which is low if the fold has many positives: a pooled chance AUROC would be below 0.5.
         scores[test] = (x[test] - x_mean) @ weights
     return [auroc(column, score) for column, score in zip(actual.T, scores.T, strict=True)]
 
 
 def _shuffled(actual: Floats, groups: Groups, rng: np.random.Generator) -> Floats:
-    """The values permuted among images, so that those of one patient mostly go to one patient."""
+    """Permute values among images so that those of one patient mostly go to one patient."""
     taken, given = (_by_group(groups, rng) for _ in range(2))
     shuffled = np.empty_like(actual)
     shuffled[given] = actual[taken]
@@ -213,19 +214,19 @@ def _shuffled(actual: Floats, groups: Groups, rng: np.random.Generator) -> Float
 
 
 def _by_group(groups: Groups, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-    """The rows, group by group, the groups in random order."""
+    """Return the rows group by group, with the groups in random order."""
     _, numbers = np.unique(groups, return_inverse=True)
     return np.argsort(rng.permutation(numbers.max(initial=0) + 1)[numbers], kind="stable")
 
 
 def _sample_rows(groups: Groups, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-    """All rows, ascending; if too many, a sample of whole groups."""
+    """Return all rows, ascending; if there are too many, a sample by group, of which the last may be incomplete."""
     rows = np.arange(len(groups))
     return rows if len(rows) <= _MOST_IMAGES else np.sort(_by_group(groups, rng)[:_MOST_IMAGES])
 
 
 def _too_few(truth: npt.NDArray[np.int8], groups: Groups) -> str:
-    """Why a label can't be probed; "" where it can."""
+    """Return why a label can't be probed; "" if it can."""
     for value, state in ((1, "with"), (0, "without")):
         found = truth == value
         if found.sum() < LEAST_IMAGES:
@@ -236,7 +237,7 @@ def _too_few(truth: npt.NDArray[np.int8], groups: Groups) -> str:
 
 
 def _by_mask(truth: npt.NDArray[np.int8], wanted: Sequence[int]) -> list[list[int]]:
-    """Labels grouped by which of their cells are masked: each group is solved at once."""
+    """Group labels by which of their cells are masked, so that each group is solved at once."""
     alike: dict[bytes, list[int]] = {}
     for j in wanted:
         alike.setdefault((truth[:, j] >= 0).tobytes(), []).append(j)
