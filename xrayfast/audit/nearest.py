@@ -20,7 +20,8 @@ Floats32: TypeAlias = npt.NDArray[np.float32]
 Rows: TypeAlias = npt.NDArray[np.int64]
 
 EXACT = 50_000
-"""Largest number of points for an exact search. It takes 9 s on one core, and comparing the pairs found 11 s."""
+"""Largest number of points for an exact search. For so many points, it takes 9 s on one core, and comparing the
+pairs found takes 11 s."""
 
 RECALL = 0.95
 """Least fraction of the nearest neighbors that is found. For copies, which are nearer than other images, it is higher:

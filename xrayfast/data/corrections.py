@@ -109,8 +109,7 @@ def apply_corrections(
 
     Raises:
         DataError: an image is missing, a label does not exist, a cell differs from the correction's `given`, or a rule
-            of
-            `imply` is violated.
+            of `imply` is violated.
     """
     rows = {name: i for i, name in enumerate(names)}
     columns = {label: j for j, label in enumerate(labels.names)}

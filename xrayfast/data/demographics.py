@@ -45,9 +45,7 @@ def sexes_from_flags(cells: Sequence[str], sex: str) -> TextColumn:
 
 
 def parse_ages(cells: Sequence[str]) -> tuple[list[float], list[str]]:
-    """Return years from texts such as "58", "058Y" or "11M", NaN for blank and implausible texts; and notes on the
-    latter.
-    """
+    """Return years from texts such as "58", "058Y" or "11M", else NaN; and notes on implausible texts."""
     column = TextColumn.of(cells)
     ages = column.map(_years)
     unknown = sum(n for cell, n in column.counts().items() if cell.strip() and np.isnan(_years(cell)))

@@ -106,9 +106,7 @@ class Manifest(HasOverview):
 
     @property
     def groups(self) -> npt.NDArray[np.intp] | None:
-        """(N,) integers, equal for images of one patient, or of one study if the patient is unknown; None if none is
-        known.
-        """
+        """(N,) integers, equal for images of one patient, else of one study; None if no patient or study is known."""
         studies = self.table["study"].tolist() if "study" in self.table else None
         return group_images(self.table["patient"].tolist(), studies)
 
@@ -156,6 +154,9 @@ class Manifest(HasOverview):
         """Draw the drawn splits again, so that the images of one of the (N,) groups, or of one patient, share a split.
 
         Given splits stay as they are; the seed, fractions and folds are those of the config.
+
+        Raises:
+            DataError: a split would be left without images, or a class without images to train on.
         """
         if not self.drawn.any():
             return self
@@ -202,8 +203,7 @@ class Manifest(HasOverview):
         return replace(self, table=self.table.assign(split=splits), drawn=drawn, notes=tuple(notes))
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 over each image's name, labels, masked cells, split and file size: the same on any
-        machine.
+        """Return a SHA-256 of all images' names, labels, masked cells, splits and file sizes: the same on any machine.
 
         Raises:
             DataError: a file no longer exists.

@@ -118,7 +118,7 @@ def distinct(cells: Iterable[str]) -> Collection[str]:
 
 
 class TextCollector:
-    """Builds a `TextColumn` from cells that are added in batches."""
+    """A builder of a `TextColumn` from cells that are added in batches."""
 
     def __init__(self) -> None:
         self._known, self._codes = _Codes(), array("i")

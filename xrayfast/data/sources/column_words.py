@@ -229,9 +229,7 @@ def sounds_like_split(cell: str) -> bool:
 
 
 def sound_like_splits(cells: Collection[str]) -> bool:
-    """Whether there are few distinct cells and their words include train and another split: "jeu de test", "uczący
-    zbiór".
-    """
+    """Whether there are few distinct cells whose words name train and another split: "jeu de test", "uczący zbiór"."""
     stems = set(map(stem_of_split, cells)) if len(cells) <= _MOST_SPLITS else set()
     return "train" in stems and len(stems - {""}) > 1
 

@@ -85,7 +85,7 @@ class Columns:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """As "images from 'image'; labels from 'Mass', 'Edema'; patients from 'patient'"."""
+        """Return text such as "images from 'image'; labels from 'Mass', 'Edema'; patients from 'patient'"."""
         known = {"images": self.path, "labels": self.labels, "splits": self.split, "patients": self.patient}
         known |= {"studies": self.study, "sex": self.sex, "age": self.age, "views": self.view}
         used = "; ".join(f"{what} from {quote(names)}" for what, names in known.items() if names)

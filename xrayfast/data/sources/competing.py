@@ -45,7 +45,7 @@ def note_other_labels(
     """Return notes on unused columns whose labels differ from the (N, L) raw matrix of the N rows.
 
     Raises:
-        DataError: it is a toss-up which of two columns of label names is meant, and `may_choose` is False.
+        DataError: it is ambiguous which of two columns of label names is meant, and `may_choose` is False.
     """
     usual = [name for name in columns.unused if simplify_column_name(name) in USUAL_NAMES["labels"]]
     differing, apart = dict[str, npt.NDArray[np.bool_]](), list[str]()
@@ -117,7 +117,7 @@ def note_other_files(
     """Return notes on unused columns whose file names differ from those in use.
 
     Raises:
-        DataError: both have usual names and both files are there, and `may_choose` is False.
+        DataError: both columns have usual names, the files of both exist, and `may_choose` is False.
     """
     if len(columns.path) != 1 or columns.path_template:
         return []

@@ -257,7 +257,7 @@ class Matches(Sequence[list[str]]):
 
     @classmethod
     def of(cls, found: Iterable[list[str]]) -> Matches:
-        """Build it from one list per text."""
+        """Build `Matches` from one list per text."""
         names, counts = list[str](), array("q")
         for several in found:
             names += several
@@ -318,7 +318,7 @@ class _FolderFiles:
 
 
 class Finder:
-    """Finds the files that the cells of a table mean.
+    """An index of a folder tree that finds the files that the cells of a table mean.
 
     A path is looked up as written, relative to the absolute paths `root` (the source folder) and `base` (the table's
     folder). If the written folder does not exist, the path may be deeper in the tree, and leading folders that the

@@ -69,7 +69,6 @@ def find_patients(records: ImageRecords, config: DataConfig, *, to_split: bool =
 
     Raises:
         DataError: names or headers were asked for and hold no patient, or no study.
-        DataError: names or headers were asked for and hold no patient, or no study.
         ConfigError: the header's keyword is not one of DICOM, or a pattern for names is wrong.
     """
     _find_patients(records, config, to_split)
@@ -207,8 +206,7 @@ def _search(pattern: str, names: Sequence[str], option: str) -> list[str]:
 
     Raises:
         ConfigError: the search takes more than `_SEARCH_SECONDS` plus a second per 10,000 names. Nested repeats can
-            take
-            longer than the age of the universe.
+            take longer than the age of the universe.
     """
     limit = _SEARCH_SECONDS + len(names) / 10_000
     command = [sys.executable, "-I", "-c", _SEARCH]
@@ -415,9 +413,7 @@ def group_patients(patients: Sequence[str | None] | None) -> npt.NDArray[np.intp
 
 
 def pseudonymize(identifiers: Sequence[str] | None, letter: str) -> npt.NDArray[np.object_] | None:
-    """Return (N,) names such as P00001, P00002, ... in order of first appearance, None where blank; None if all are
-    blank.
-    """
+    """Return (N,) names such as P00001 in order of first appearance, None where blank; None if all are blank."""
     codes, known = _number(identifiers)
     names = np.array([*(f"{letter}{i:05d}" for i in range(1, known + 1)), None], dtype=object)
     return names[codes] if known else None  # -1, for blank, selects the last name

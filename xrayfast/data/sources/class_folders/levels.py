@@ -42,7 +42,7 @@ _GROUPS = re.compile(
 """Words in the names of folders that group images other than by class, in addition to those of `IMAGE_WORD`."""
 
 _DEEPEST, _MOST_FOLDERS = 6, 300
-"""Levels that are examined, and maximum number of folders in a folder; more than that are folders of patients."""
+"""Number of levels that are examined, and maximum number of class folders in a folder: more are patients' folders."""
 
 _Tree: TypeAlias = Mapping[str, "_Tree"]
 """Folders by name, each with its subfolders."""

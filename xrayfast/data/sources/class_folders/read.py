@@ -84,9 +84,7 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
 
     Raises:
         DataError: a folder is neither a class nor a split, a split folder is inside another split, a class has no
-            images,
-            or one file is in two classes of a single-label task.
-            without images, or one file in two classes of a single-label task.
+            images, or one file is in two classes of a single-label task.
         ConfigError: an option names a column.
     """
     _require_no_table_options(config)

@@ -49,7 +49,7 @@ def is_shard_pattern(source: str | Path) -> bool:
 
 
 def is_shards(source: Path) -> bool:
-    """Whether a path is one of shards: a pattern such as `data-{000000..000009}.tar`, or one tar file of samples.
+    """Whether a path stands for shards: a pattern such as `data-{000000..000009}.tar`, or one tar file of samples.
 
     Raises:
         ReadError, RemoteError: the archive can't be read.

@@ -176,7 +176,6 @@ def build_table(file: Path, names: Sequence[str], rows: Iterable[Sequence[str]],
 
     Raises:
         DataError: there are more distinct cells than fit into memory.
-        DataError: there are more different cells than fit into memory.
     """
     columns, most = [TextCollector() for _ in names], _free_memory() // _MEMORY_PER_TEXT
     remaining = iter(rows)
