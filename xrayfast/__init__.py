@@ -2,7 +2,7 @@
 
 For research and teaching, not for diagnosis.
 
-The public names are imported when they are first used, so that `import xrayfast` and `xrayfast --help` cost nothing.
+Public names are imported when they are first used, so that `import xrayfast` and `xrayfast --help` are fast.
 
     >>> import xrayfast as xf
     >>> run = xf.fit("data/", arch="resnet18", unfreeze=True)  # doctest: +SKIP
@@ -105,5 +105,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names."""
+    """Return the public names."""
     return __all__

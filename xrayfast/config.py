@@ -1,7 +1,7 @@
-"""Every setting of a run, once: name, type, default, bounds, and how the command line shows it.
+"""All settings of a run: the name, type, default, bounds and help text of each.
 
-The command line, the Python API and `config.yaml` all name these fields. The options of the command line are made from
-them, in this order; a test compares the keyword arguments of the Python API with them.
+The command line, the Python API and `config.yaml` use the same fields. The options of the command line are generated
+from them, in this order; a test compares the keyword arguments of the Python API with them.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ Monitor = Literal[
 ]
 
 DEFAULT_LOSS: dict[Task, LossName] = {"single": "ce", "multi": "bce"}
-"""What `--loss auto` stands for."""
+"""The loss that `--loss auto` selects for each task."""
 
 EMA_DECAY = 0.999
-"""What `--ema` stands for."""
+"""Decay of `--ema` without a value."""
 
 LOSS_SETTINGS: dict[LossName, tuple[str, ...]] = {
     "ce": ("label_smoothing",),
@@ -86,7 +86,7 @@ LOSS_SETTINGS: dict[LossName, tuple[str, ...]] = {
     "asl": ("gamma_neg", "gamma_pos", "margin"),
     "focal": ("gamma", "alpha"),
 }
-"""The settings that a loss takes besides class weights; one that is not here takes none."""
+"""The settings of each loss besides class weights; a loss that is not listed has none."""
 
 
 LOSS_TASKS: dict[LossName, tuple[Task, ...]] = {
@@ -95,11 +95,11 @@ LOSS_TASKS: dict[LossName, tuple[Task, ...]] = {
     "asl": ("multi",),
     "focal": ("single", "multi"),
 }
-"""The tasks that a loss fits."""
+"""The tasks that each loss can be used for."""
 
 
 def require_loss_of(task: Task, loss: LossName) -> None:
-    """Raise a ConfigError where a loss, named or "auto", does not fit the task."""
+    """Raise a ConfigError if the loss does not fit the task; "auto" always fits."""
     fitting = [name for name, tasks in LOSS_TASKS.items() if task in tasks]
     if loss == "auto" or loss in fitting or is_own(loss):
         return
@@ -112,7 +112,7 @@ def require_loss_of(task: Task, loss: LossName) -> None:
 
 
 def loss_settings(loss: LossName) -> tuple[str, ...]:
-    """The settings that a loss takes, given its name; of "auto", those that each loss has for which it stands."""
+    """Return the settings that a loss takes; for "auto", the settings that all default losses share."""
     names: tuple[LossName, ...] = tuple(DEFAULT_LOSS.values()) if loss == "auto" else (loss,)
     found = [LOSS_SETTINGS.get(name, ()) for name in names]
     return tuple(setting for setting in found[0] if all(setting in settings for settings in found))
@@ -120,17 +120,18 @@ def loss_settings(loss: LossName) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied. None is flipped, which would mirror the heart, or scaled up, so that nothing of
-    the lungs leaves the frame.
+    """Strengths of the augmentation of training images.
+
+    Images are never flipped, which would mirror the heart, nor scaled up, so that the lungs stay within the frame.
 
     Attributes:
-        rotation: at most so many degrees, either way.
-        zoom: smallest factor by which an image is scaled down, and shifted within the frame.
-        lighting: brightness and contrast vary by up to this fraction.
-        p_affine: probability of a rotation, and of a zoom, each. fastai's default of 0.75 leaves 6 % of the images as
-            sharp as those of validation, which hurts a frozen backbone: accuracy of a head on darkcovid (resnet18, 176
-            px, mean of four splits) 0.76, at 0.25 about 0.78.
-        p_lighting: probability of a change of brightness, and of contrast, each; fastai's default.
+        rotation: largest rotation in degrees, in either direction.
+        zoom: smallest factor by which an image is scaled down; a smaller image is also shifted within the frame.
+        lighting: largest relative change of brightness and of contrast.
+        p_affine: probability of a rotation and, separately, of a zoom. fastai's default of 0.75 leaves only 6 % of the
+            images as sharp as validation images, which hurts a frozen backbone: the accuracy of a head on darkcovid
+            (resnet18, 176 px, mean of four splits) is 0.76 with 0.75, and about 0.78 with 0.25.
+        p_lighting: probability of a change of brightness and, separately, of contrast; fastai's default.
     """
 
     rotation: float
@@ -141,52 +142,53 @@ class Augmentation:
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
-    # Less than patients differ in how they stand: for small sets whose images are alike, or findings of fine texture.
+    # Less variation than between patients' positions: for small data sets of similar images, or labels that show in
+    # fine texture.
     "mild": Augmentation(rotation=3.0, zoom=0.95, lighting=0.1, p_affine=0.25),
     "default": Augmentation(rotation=5.0, zoom=0.9, lighting=0.2, p_affine=0.25),
-    # As of bedside images: a patient turned by 10 degrees, another distance, over- and underexposure.
+    # As much as bedside images vary: a patient rotated by 10 degrees, another distance, over- and underexposure.
     "strong": Augmentation(rotation=10.0, zoom=0.8, lighting=0.3, p_affine=0.5),
 }
-"""By name; "off" is none."""
+"""Augmentations by name, without "off"."""
 
 PredictedSplit = Literal["valid", "test"]
 PREDICTED_SPLITS: tuple[PredictedSplit, ...] = ("valid", "test")
-"""The splits that a run predicts."""
+"""The splits for which a run saves predictions."""
 
 DEFAULT_METRIC = "auroc_macro"
-"""Chooses the best epoch and ranks runs where no other metric is named: it depends on the whole ranking, where accuracy
-jumps with single images.
+"""Metric that chooses the best epoch and ranks runs by default. AUROC depends on the ranking of all images, whereas
+accuracy jumps with single images.
 """
 
 OWN_WEIGHTS = "own"
-"""`weights` of a network of the user's own that brings them."""
+"""Value of `weights` if a user's own network comes with its weights."""
 
 NAMED_WEIGHTS = ("imagenet", "none", OWN_WEIGHTS)
-"""The `weights` that are neither a file nor the folder of a run."""
+"""Values of `weights` that are neither a file nor a run's folder."""
 
 MAX_SEED = 2**63 - 1
-"""The largest seed of torch's generators: 64 bits."""
+"""The largest seed that torch's 64-bit generators accept."""
 
 DEFAULT_FOLDS = 5
-"""Folds of a cross-validation where no number is given."""
+"""Default number of folds of a cross-validation."""
 
 MAX_EPOCHS, MAX_BATCH_SIZE, MAX_RESAMPLES, MAX_FOLDS = 100_000, 65_536, 1_000_000, 1000
 MAX_WIDTH, MAX_LAYERS, MAX_LABELS, MAX_IMPLICATIONS = 65_536, 1000, 5000, 200
-"""Bounds far above what anyone trains with, so that a slip of the keyboard is an error and not a run without end."""
+"""Bounds far above any sensible setting, so that a typing error is reported instead of starting an endless run."""
 
 LOSS, MACHINE, OUTPUT = "Loss", "Machine", "Output"
-"""Panels of the help besides those of the sections."""
+"""Headings in the help besides those of the sections."""
 
 
 def _as_tuple(value: Any) -> Any:
-    """One value stands for a tuple of one; None for an empty one."""
+    """Convert a single value to a tuple of one, and None to an empty tuple."""
     if value is None:
         return ()
     return (value,) if isinstance(value, (int, float, str)) else value
 
 
 def _as_weights(value: Any) -> Any:
-    """A path, or a run, stands for its text, and "xrv:NAME" for the file that it names."""
+    """Convert a path or a run to text, and "xrv:NAME" to the path of the file that it names."""
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     try:
         return xrv_file(text) if isinstance(text, str) else text
@@ -195,17 +197,17 @@ def _as_weights(value: Any) -> Any:
 
 
 def _or_switch(on: Any, off: Any) -> BeforeValidator:
-    """True and false, as which YAML reads on and off, stand for values."""
+    """Convert True to `on` and False to `off`, because YAML reads on and off as booleans."""
     return BeforeValidator(lambda value: (on if value else off) if isinstance(value, bool) else value)
 
 
 def as_decay(value: Any) -> Any:
-    """True means the default decay, and False none."""
+    """Convert True to the default decay, and False to None."""
     return (EMA_DECAY if value else None) if isinstance(value, bool) else value
 
 
 def _or_own_code(value: Any, validate: Callable[[Any], Any]) -> Any:
-    """The name of code of the user's own stands for a value."""
+    """Validate a value, unless it is the name of the user's own code."""
     return value if is_own(value) else validate(value)
 
 
@@ -233,19 +235,21 @@ def option(
     bare: Any = None,
     **bounds: Any,
 ) -> Any:
-    """A field, and the option that `xrayfast.cli.options` makes of it: `--` and the field's name with dashes.
+    """Declare a field and its command-line option, which is `--` and the field's name with dashes.
+
+    `xrayfast.cli.options` makes the options.
 
     Args:
-        default: of the field. The help shows it, except None and the empty tuple.
+        default: default of the field. The help shows it unless it is None or the empty tuple.
         help: one or two sentences.
-        panel: heading in the help; that of the section where None.
-        metavar: placeholder of the value in the help; where None, the words of a Literal or the type's name.
-        shown: shown as the default instead, such as "0 on a CPU, else up to 8".
+        panel: heading in the help; None for the section's heading.
+        metavar: placeholder of the value in the help; None for the values of a Literal or the type's name.
+        shown: text to show instead of the default, such as "0 on a CPU, else up to 8".
         short: one-letter flag, such as "-e".
-        repeated: whether a tuple is given by repeating the option; else its values are separated by commas.
-        python_only: whether the command line has no such option, as of code of the user's own.
-        bare: what the option stands for without a value; None where it needs one.
-        **bounds: pydantic's, such as `ge=1`.
+        repeated: whether the option is repeated to give several values, instead of separating them with commas.
+        python_only: whether the field has no command-line option, as for the user's own code.
+        bare: value of the option if it is given without one; None if it needs a value.
+        **bounds: bounds of pydantic, such as `ge=1`.
     """
     extra = {"panel": panel, "metavar": metavar, "shown": shown, "short": short, "repeated": repeated}
     extra |= {"python_only": python_only, "bare": bare}
@@ -253,7 +257,7 @@ def option(
 
 
 def losses_with(setting: str) -> str:
-    """The losses that take a setting, as they are written on the command line.
+    """Return the losses that take a setting, as an option of the command line.
 
     >>> losses_with("alpha")
     '--loss focal'
@@ -262,13 +266,14 @@ def losses_with(setting: str) -> str:
 
 
 class _Section(BaseModel):
-    # Strict: a text, or true, is no number, and 1.0 no whole one. A file that says so is not what its author believes.
+    # Strict: text and true are not accepted as numbers, nor 1.0 as an integer. A file that contains them does not mean
+    # what its author believes.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True, defer_build=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _require_text(cls, value: Any, field: ValidationInfo) -> Any:
-        """A list stands for a tuple and a text for a path; an empty path would be the working folder."""
+        """Convert lists to tuples and text to paths; refuse empty text, because an empty path is the working folder."""
         if isinstance(value, str) and not value:
             raise PydanticCustomError("text", "some text")
         if isinstance(value, str) and "\0" in value:
@@ -294,7 +299,7 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """Which images, which labels, which split."""
+    """Settings of the images, labels and splits."""
 
     source: Path = option(
         Path("data"),
@@ -456,14 +461,14 @@ class DataConfig(_Section):
 
     @property
     def shown(self) -> str:
-        """The source as people read it, or the table of labels; of one elsewhere both."""
+        """The source or the table of labels, for display; both if the table is not directly in the source."""
         if self.labels is None:
             return str(self.source)
         return str(self.labels) if self.labels.parent == self.source else f"{self.source}, table {self.labels}"
 
 
 class ModelConfig(_Section):
-    """The network, and the size of the images it sees."""
+    """Settings of the network, and the size of its input images."""
 
     arch: str = option(
         "resnet18",
@@ -515,13 +520,13 @@ class ModelConfig(_Section):
 
 
 def hidden_units(head: HeadName, head_width: int | Sequence[int] = ()) -> tuple[int, ...]:
-    """Hidden units of each hidden layer of a head, given its `head_width`.
+    """Return the number of units of each hidden layer of a head, given its `head_width`.
 
     >>> hidden_units("mlp"), hidden_units("mlp", 120), hidden_units("classifier")
     ((512,), (120,), ())
 
     Raises:
-        ConfigError: widths for a head without hidden layers.
+        ConfigError: `head_width` is given for a head without hidden layers.
     """
     given = (head_width,) if isinstance(head_width, int) else tuple(head_width)
     if head in ("linear", "none") and given:
@@ -533,7 +538,7 @@ def hidden_units(head: HeadName, head_width: int | Sequence[int] = ()) -> tuple[
 
 
 class TrainConfig(_Section):
-    """How the network is trained."""
+    """Settings of training."""
 
     unfreeze: bool = option(False, "Train the head first, then all layers. By default only the head is trained.")
     unfreeze_blocks: int | None = option(
@@ -807,21 +812,21 @@ class TrainConfig(_Section):
 
     @property
     def mixes_images(self) -> bool:
-        """Whether training images are mixed with others."""
+        """Whether training images are mixed with each other."""
         return bool(self.mixup or self.cutmix)
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """How images are varied; None for not at all, or by code of the user's own."""
+        """The strengths of augmentation; None if it is off or the user's own code."""
         return AUGMENTATIONS.get(self.augment)
 
     @property
     def views(self) -> int:
-        """Cached views per training image, at least."""
+        """Smallest number of cached views per training image."""
         return 1 if self.augment == "off" else self.frozen_views
 
     def describe_loss(self, title: str) -> str:
-        """A title of the loss, followed by the settings that it takes: "focal, gamma 2"."""
+        """Return the title of the loss followed by its settings, such as "focal, gamma 2"."""
         values = ((name, getattr(self, name)) for name in loss_settings(self.loss))
         given = (
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
@@ -832,7 +837,7 @@ class TrainConfig(_Section):
 
     @property
     def loop_options(self) -> dict[str, str]:
-        """What is added to the training loop, by its name in reports; empty by default."""
+        """The options that change the training loop, keyed by their names in reports; empty by default."""
         found: dict[str, str] = {}
         if self.ema is not None:
             found["Moving average of the weights"] = f"decay {self.ema:g}"
@@ -867,7 +872,7 @@ class TrainConfig(_Section):
 
 
 class ResultsConfig(_Section):
-    """How probabilities become decisions, and how metrics are computed."""
+    """Settings of calibration, thresholds and metrics."""
 
     thresholds: Thresholds = option(
         "auto",
@@ -946,7 +951,7 @@ class ResultsConfig(_Section):
 
 
 class ResultsOptions(TypedDict, total=False):
-    """The fields of ResultsConfig as keyword arguments of `xrayfast.fit` and `xrayfast.interpret`."""
+    """The fields of ResultsConfig, as keyword arguments of `xrayfast.fit` and `xrayfast.interpret`."""
 
     thresholds: Thresholds
     target_sensitivity: float | None
@@ -961,7 +966,7 @@ class ResultsOptions(TypedDict, total=False):
 
 
 class Options(ResultsOptions, total=False):
-    """The fields of all sections but `data`, as keyword arguments of `xrayfast.fit` and `xrayfast.find_lr`."""
+    """The fields of all sections except `data`, as keyword arguments of `xrayfast.fit` and `xrayfast.find_lr`."""
 
     arch: str | Callable[..., Any]
     weights: str | os.PathLike[str]
@@ -1020,7 +1025,7 @@ class Options(ResultsOptions, total=False):
 
 
 class Config(_Section):
-    """All of a run's settings; `config.yaml` in its folder."""
+    """All settings of a run, as saved in its `config.yaml`."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -1033,7 +1038,7 @@ class Config(_Section):
 
     @property
     def folder(self) -> Path | None:
-        """Of the file that it was read from, perhaps a run's; None where it was made in Python."""
+        """The folder of the file that the settings were read from; None if they were made in Python."""
         return self._folder
 
     @model_validator(mode="after")
@@ -1050,14 +1055,14 @@ class Config(_Section):
 
     @property
     def own_code(self) -> dict[str, str]:
-        """The settings that are code of the user's own, with its name; see `xrayfast.own_code`."""
+        """The names of the user's own code, keyed by setting; see `xrayfast.own_code`."""
         return names_of_code({name: value for section in SECTIONS for name, value in getattr(self, section)})
 
     def updated(self, options: Mapping[str, Any]) -> Config:
-        """A copy with some fields replaced, which count as given; a field is named without its section.
+        """Return a copy with some fields replaced, which then count as given. Fields are named without their section.
 
         Raises:
-            ConfigError: one or more names or values are wrong; the message lists them all.
+            ConfigError: one or more names or values are wrong; the message lists all of them.
         """
         sections: dict[str, dict[str, Any]] = {name: dict(getattr(self, name)) for name in Config.model_fields}
         unknown = []
@@ -1072,8 +1077,10 @@ class Config(_Section):
         return _validated(sections)._of(self._folder).with_given(given)
 
     def with_given(self, given: Mapping[str, set[str]]) -> Config:
-        """The same settings, of which some fields of each section count as given, and not as read or left as they were:
-        `model_fields_set` names them, and `option_effects` refuses them where they contradict others.
+        """Return a copy in which the named fields of each section count as given for this run.
+
+        `model_fields_set` then contains exactly these fields. `option_effects` raises an error only for fields that
+        were given, not for those that were read from a file or left at their defaults.
         """
         sections: dict[str, Any] = {
             name: SECTIONS[name].model_construct(names & set(SECTIONS[name].model_fields), **dict(getattr(self, name)))
@@ -1088,11 +1095,13 @@ class Config(_Section):
     @classmethod
     @check_arguments()
     def read(cls, path: Path | str) -> Config:
-        """Read a YAML file of the sections `data`, `model`, `train` and `results`, each optional; none of its values
-        counts as given.
+        """Read a YAML file with the sections `data`, `model`, `train` and `results`, each of them optional.
+
+        None of its values counts as given.
 
         Raises:
-            ConfigFileError: no such file, not plain YAML (see `read_yaml`), unknown keys or wrong values.
+            ConfigFileError: the file does not exist, is not plain YAML (see `read_yaml`), or has unknown keys or wrong
+                values.
         """
         content = read_yaml(Path(path), "settings in the sections data, model, train and results", ConfigFileError)
         folder = Path(path).absolute().parent
@@ -1108,7 +1117,7 @@ class Config(_Section):
             raise ConfigFileError(*(f"{path}: {line}" for line in error.args)) from error
 
     def to_yaml(self) -> str:
-        """The text of `config.yaml`; `read` gives the same settings back."""
+        """Return the text of `config.yaml`, from which `read` restores the same settings."""
         return dump_yaml(self.model_dump(mode="json"))
 
 
@@ -1119,16 +1128,17 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "results": ResultsConfig,
 }
 FIELD_SECTIONS = {name: section for section, model in SECTIONS.items() for name in model.model_fields}
-"""The section of each field; names are unique over all sections."""
+"""The section of each field. Names of fields are unique across sections."""
 
 
 FIELDS_OF_FIRST_VERSION = frozenset({"unfreeze", "freeze_epochs", "epochs", "lr", "lr_div", "schedule", "wd"})
-"""Of the section `train`, some that every version writes into a run's `config.yaml`."""
+"""Some fields of the section `train` that every version has written to a run's `config.yaml`."""
 
 
 def _fill_as_before(content: Any) -> Any:
-    """The content of a file; where it is the `config.yaml` of a run that a version before 0.8 trained, with what the
-    run did and the file does not say, since the defaults were others.
+    """Add the defaults of versions before 0.8 to the content of a file, if it is the `config.yaml` of such a run.
+
+    The file of such a run does not contain them, and the defaults have changed since.
     """
     train = content.get("train") if isinstance(content, dict) else None
     if not isinstance(train, dict) or "precise_bn" in train or not train.keys() >= FIELDS_OF_FIRST_VERSION:
@@ -1142,7 +1152,7 @@ def _fill_as_before(content: Any) -> Any:
 
 
 def _words(annotation: Any) -> set[str]:
-    """The words of the Literals that a type is made of."""
+    """Return the values of all Literals in a type."""
     inner = get_args(annotation)
     return {str(one) for one in inner} if get_origin(annotation) is Literal else set().union(*map(_words, inner))
 
@@ -1155,7 +1165,7 @@ for _section in SECTIONS.values():
 
 @cache
 def field_types() -> dict[str, Any]:
-    """The type of each field with its bounds, for `check_arguments`."""
+    """Return the type of each field with its bounds, for `check_arguments`."""
     fields = [item for model in SECTIONS.values() for item in model.model_fields.items()]
     return {name: field.rebuild_annotation() for name, field in fields}
 
@@ -1171,7 +1181,7 @@ _MOST_PROBLEMS = 100
 
 
 def _messages(error: ValidationError) -> list[str]:
-    """One line per wrong field, of the first `_MOST_PROBLEMS`; a field of a union has one error per type."""
+    """Return one line per wrong field, for the first `_MOST_PROBLEMS` errors; a union has one error per type."""
     found: dict[tuple[str, ...], str] = {}
     expected: dict[tuple[str, ...], dict[str, None]] = {}
     hints: dict[tuple[str, ...], str] = {}
@@ -1193,12 +1203,12 @@ def _messages(error: ValidationError) -> list[str]:
 
 
 def _code(path: tuple[str, ...]) -> str:
-    """What code a field takes, if any."""
+    """Return the kind of code that a field accepts, for a message; "" if it accepts none."""
     return f", or in Python {OWN_SETTINGS[path[-1]]}" if path and path[-1] in OWN_SETTINGS else ""
 
 
 def _place_of(path: tuple[str, ...]) -> str:
-    """Where an unknown key of a file belongs, or what was meant."""
+    """Return a hint on the section of a misplaced key, or on the key that an unknown one may mean."""
     section = FIELD_SECTIONS.get(path[-1])
     if section is not None:
         return f" '{path[-1]}' belongs under '{section}:'."

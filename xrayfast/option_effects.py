@@ -1,11 +1,11 @@
-"""Which options act only in some combinations, and what is said in the others.
+"""Rules that detect options without effect, which are reported as errors or notes.
 
-`check_effects` raises a ConfigError where an option that was given contradicts the others, and returns notes on options
-that merely change nothing. Values of a file, such as an older run's `config.yaml`, are never errors: they were not
-given for this run. A default is never mentioned.
+`check_effects` raises a ConfigError if an option that was given contradicts the others, and returns notes on options
+that merely change nothing. Values read from a file, such as an older run's `config.yaml`, are never errors, because
+they were not given for this run. Defaults are never mentioned.
 
-Options of `ALWAYS` act in every combination that is no error; those of `SELF_REPORTED` say themselves on how much they
-acted. A test goes through all fields of the config.
+Options in `ALWAYS` have an effect in every valid combination. Options in `SELF_REPORTED` report how many cells, labels
+or images they changed. A test checks that every field of the config is in one of the three.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ NOT_IN_RANGE_TEST = (
     "thresholds", "target_sensitivity", "target_specificity", "target_confidence", "positive", "unit", "unit_join",
     "calibrate", "prevalence", "resamples", "track",
 )  # fmt: skip
-"""Options without effect in `find_lr`."""
+"""Options that have no effect in `find_lr`."""
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a data set is like; known once it is open. What takes time is asked for only where it matters.
+    """Facts about a data set, known once it is open. Facts that take time to find are functions.
 
     Attributes:
-        table: labels are in a table, not in class folders.
-        flags: labels are columns of 0 and 1, not words in cells.
-        no_finding: "No Finding" is among the labels of a multi-label task.
-        given: splits that the data set or a file gives, of "valid" and "test".
+        table: whether labels are in a table, not in class folders.
+        flags: whether labels are columns of 0 and 1, not words in cells.
+        no_finding: whether "No Finding" is among the labels of a multi-label task.
+        given: the splits, of "valid" and "test", that the data set or a file gives.
         own_split: whether the data set has a split of its own, used or not.
         drawn: whether a split is drawn.
-        missing: whether rows are left out whose image is not there.
-        spellings: whether labels differ in their spelling alone.
+        missing: whether rows are left out because their image does not exist.
+        spellings: whether some labels differ only in spelling.
         dicom: whether there is a DICOM file.
     """
 
@@ -60,11 +60,11 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class DecodedFacts:
-    """What showed when a data set was decoded.
+    """Facts about a data set that are known once it is decoded.
 
     Attributes:
-        unreadable: whether a file can't be read.
-        others: whether an image is a mask or the like, by name or content.
+        unreadable: whether some file can't be read.
+        others: whether some image is a mask or similar, according to its name or content.
     """
 
     unreadable: bool
@@ -73,27 +73,27 @@ class DecodedFacts:
 
 @dataclass(frozen=True)
 class EvaluationFacts:
-    """What is evaluated of other data: whether it is `one_split`."""
+    """Facts about an external test: `one_split` is whether only one split of the data is evaluated."""
 
     one_split: bool
 
 
 @dataclass(frozen=True)
 class PlanFacts:
-    """How a run will be trained; known once its network is made.
+    """Facts about how a run will be trained, known once its network is made.
 
     Attributes:
-        epochs: of all phases.
-        batches: of an epoch, on each rank.
-        stoppable: the largest `early_stop` by which the last phase can end before its last epoch.
-        sizes: of the images, over the epochs that run the whole network; none where all train on cached features.
+        epochs: number of epochs of all phases.
+        batches: number of batches per epoch on each rank.
+        stoppable: the largest `early_stop` with which the last phase can end before its last epoch.
+        sizes: image sizes of the epochs that run the whole network; empty if all epochs train on cached features.
         frozen: whether a phase has frozen layers.
         cached: whether a phase trains on cached features.
-        cached_by_auto: whether one would, with `reuse_frozen` auto.
-        views: cached views per training image, 0 where none are cached.
+        cached_by_auto: whether a phase would train on cached features with `reuse_frozen` auto.
+        views: cached views per training image; 0 if none are cached.
         leaks: whether there are leaks.
         norms: whether a batch norm of the backbone is trained.
-        uneven: whether classes or labels of the training split are of different frequency.
+        uneven: whether the classes or labels of the training split differ in frequency.
         cuda: whether the device is CUDA.
         world_size: number of ranks.
     """
@@ -115,8 +115,11 @@ class PlanFacts:
 
 @dataclass(frozen=True)
 class DecisionFacts:
-    """How labels are decided: whether the most likely class is, since no thresholds are chosen; whether there are two
-    classes of which exactly one applies.
+    """Facts about how labels are decided.
+
+    Attributes:
+        most_likely: whether the most likely class is predicted, because no thresholds are chosen.
+        binary: whether the task is single-label with two classes.
     """
 
     most_likely: bool
@@ -125,15 +128,15 @@ class DecisionFacts:
 
 @dataclass(frozen=True)
 class Effect:
-    """When an option acts.
+    """A condition for an option to have an effect, and the message if it has none.
 
     Attributes:
-        acts: of its section of the config and the facts.
-        why: it does not, after "which has no effect: ".
-        advice: what to do instead of leaving it out; "" for nothing.
-        verb: what it does in that case.
-        facts: the kind of facts that it depends on; NoneType where the settings suffice.
-        harmless: whether it is a note even where the option was given.
+        acts: function of the option's section of the config and the facts: whether the option has an effect.
+        why: the reason if it has none, which the message gives after "which has no effect: ".
+        advice: what to do instead of leaving the option out; "" for nothing.
+        verb: what the message says that the option does.
+        facts: the kind of facts that `acts` needs; NoneType if the settings suffice.
+        harmless: whether the message is only a note, even if the option was given.
     """
 
     acts: Callable[[Any, Any], bool]
@@ -175,7 +178,7 @@ _OF_ADAM = Effect(lambda train, facts: train.optimizer == "adam", "it belongs to
 _data_note = partial(Effect, facts=DataFacts, harmless=True)
 _image_note = partial(Effect, facts=DecodedFacts, harmless=True)
 _plan_note = partial(Effect, facts=PlanFacts, harmless=True)
-"""Effects that depend on these facts, of which an option that does not act is noted."""
+"""Effects that depend on the named facts and are only noted."""
 
 EFFECTS: dict[str, tuple[Effect, ...]] = {
     "label_delim": (
@@ -434,10 +437,10 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
         ),
     ),
 }
-"""The options that act in some combinations only; one is mentioned where one of its effects does not act."""
+"""Conditions of the options that have an effect only in some combinations. An option is reported if one is not met."""
 
 SELF_REPORTED = frozenset({"uncertain", "blank", "label_map", "corrections", "views", "unit"})
-"""Options whose note, or result, says on how many cells, labels or images they acted, none included."""
+"""Options whose note or result says how many cells, labels or images they changed, even if none."""
 
 ALWAYS = frozenset({
     "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "study_col", "folds", "fold", "cache",
@@ -446,11 +449,11 @@ ALWAYS = frozenset({
     "seed", "loss", "device", "precision", "mixup", "cutmix", "batch_size", "data_on_device",
     "target_sensitivity", "target_specificity", "calibrate", "prevalence", "resamples", "augment", "track",
 })  # fmt: skip
-"""Options that act in every combination that is no error."""
+"""Options that have an effect in every valid combination."""
 
 
 def _total_epochs(train: Any) -> float:
-    """Of all phases; unknown, and so without bound, where layers are unfrozen step by step."""
+    """Return the number of epochs of all phases; infinity with gradual unfreezing, whose number is not yet known."""
     if train.gradual_unfreeze:
         return float("inf")
     return float(train.epochs + (train.freeze_epochs if _unfreezes(train) else 0))
@@ -463,10 +466,10 @@ def _trains_all_at_once(train: Any) -> bool:
 def check_effects(
     section: BaseModel, facts: DataFacts | DecodedFacts | EvaluationFacts | PlanFacts | DecisionFacts | None = None
 ) -> list[str]:
-    """Notes on the options of a section that change nothing, as far as these facts decide it.
+    """Return notes on the options of a section that have no effect, as far as these facts can tell.
 
     Raises:
-        ConfigError: options that were given and contradict others; the message lists them all.
+        ConfigError: options that were given contradict others; the message lists all of them.
     """
     notes, errors = [], []
     for name, field in type(section).model_fields.items():
@@ -488,15 +491,19 @@ def check_effects(
 
 
 def check_settings(config: Config) -> list[str]:
-    """The same for all sections but the data's, before anything else is known: `open_manifest` checks that."""
+    """Check all sections before any facts are known, except `data`, which `open_manifest` checks; return notes."""
     return [note for name in Config.model_fields if name != "data" for note in check_effects(getattr(config, name))]
 
 
 def check_tta(given: bool | None, train: TrainConfig) -> list[str]:
-    """A note where predictions are not made as those were on which a run was calibrated; None means that they are.
+    """Return a note if test-time augmentation differs from that of the predictions on which a run was calibrated.
+
+    Args:
+        given: the option `tta`; None for the run's own setting.
+        train: the run's settings.
 
     Raises:
-        ConfigError: views are asked for, which the run's settings don't describe.
+        ConfigError: `tta` is True, but the run's settings define no augmented views.
     """
     if given and train.augmentation is None:
         raise ConfigError(
@@ -513,6 +520,6 @@ def check_tta(given: bool | None, train: TrainConfig) -> list[str]:
 
 
 def check_range_test(options: Collection[str]) -> list[str]:
-    """A note on options of `find_lr` that a range test does not use, and that are meant for `fit`."""
+    """Return a note on options of `find_lr` that only `fit` uses."""
     idle = [name for name in NOT_IN_RANGE_TEST if name in options]
     return [f"No effect on a range test, which has no phases and no results: {', '.join(idle)}."] if idle else []

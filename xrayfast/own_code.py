@@ -1,6 +1,7 @@
-"""Code of the user's own, such as a network or a loss: settings and a run's files hold its name, nothing is pickled.
+"""The user's own code, such as a network or a loss, in settings and in a run's files.
 
-In a setting "own:NAME" stands for it. Who loads, resumes or replays such a run gives the code again.
+Only its name is saved, as the setting "own:NAME"; nothing is pickled. The code has to be given again to load, resume or
+replay such a run.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ OWN_SETTINGS = {
     "loss": "a function of logits and targets",
     "augment": "False, or a list of functions of a batch",
 }
-"""Settings that take code, and what code of it in Python."""
+"""Settings that accept code in Python, and what code each accepts."""
 
 
 def is_own(value: object) -> bool:
-    """Whether this value of a setting stands for code."""
+    """Whether a setting is the user's own code."""
     return isinstance(value, str) and value.startswith(OWN)
 
 
 def name_of(code: Any) -> str:
-    """The name of a function, of a class, or of the class of an object; of a list those of its items.
+    """Return the name of a function or class, or of the class of an object; for a list, the names of its items.
 
     >>> name_of(len), name_of(partial(is_own, 3)), name_of([{1}, dict])
     ('len', 'is_own', 'set, dict')
@@ -38,7 +39,7 @@ def name_of(code: Any) -> str:
         return ", ".join(map(name_of, code))
     if isinstance(code, partial):
         return name_of(code.func)
-    # fastai's losses take over the name of the torch loss within.
+    # fastai's losses have the `__qualname__` of the torch loss that they wrap.
     own = isinstance(code, type) or type(code).__module__ == "builtins"
     return str(code.__qualname__ if own and hasattr(code, "__qualname__") else type(code).__qualname__).split(
         "<locals>."
@@ -46,13 +47,13 @@ def name_of(code: Any) -> str:
 
 
 def separate_code(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings, with "own:NAME" where they are code; and that code by setting."""
+    """Return the settings with code replaced by "own:NAME", and the code keyed by setting."""
     code = {name: value for name, value in options.items() if name in OWN_SETTINGS and is_code(value)}
     return {**options, **{name: OWN + name_of(value) for name, value in code.items()}}, code
 
 
 def show_setting(value: str) -> str:
-    """A setting as people read it.
+    """Return a setting as text for display.
 
     >>> show_setting("own:MyNet"), show_setting("resnet18")
     ('MyNet (own code)', 'resnet18')
@@ -61,7 +62,7 @@ def show_setting(value: str) -> str:
 
 
 def names_of_code(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Of some settings those that are code, with its name.
+    """Return the names of the code among some settings, keyed by setting.
 
     >>> names_of_code({"arch": "own:MyNet", "loss": "focal"})
     {'arch': 'MyNet'}
@@ -70,15 +71,15 @@ def names_of_code(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def describe_code(names: Mapping[str, str]) -> str:
-    """As in "arch MyNet, loss my_loss"."""
+    """Return a text such as "arch MyNet, loss my_loss"."""
     return ", ".join(f"{name} {code}" for name, code in names.items())
 
 
 def require_code(names: Mapping[str, str], given: Mapping[str, Any], where: str = "config.yaml") -> None:
-    """Raise an error where code that settings name was not given.
+    """Raise an error if code that the settings name was not given.
 
     Raises:
-        ConfigError: it lists what is missing.
+        ConfigError: code is missing; the message lists it.
     """
     missing = {name: code for name, code in names.items() if name not in given}
     if missing:

@@ -1,10 +1,10 @@
 """Synthetic frontal chest radiographs, for demonstrations and tests without patient data.
 
-A film is built as a real one arises: the tissue that a ray crosses is summed in a plane of canonical body coordinates
-(x to the viewer's right, which is the patient's left, y downwards, the unit square is about the film), air is
-subtracted, and the sum goes through a film curve. Anatomy comes from the patient's seed; positioning, breathing,
-exposure and noise from the image's, so that the films of one patient are alike but never equal. They resemble real
-films at a glance and have no diagnostic meaning.
+A film is computed the way a real one is made. The tissue that each ray crosses is summed in a plane of canonical body
+coordinates: x to the viewer's right, which is the patient's left, and y downwards, both about -1 to 1 on the film. Air
+is subtracted, and a film curve is applied to the sum. The patient's seed determines the anatomy. The image's seed
+determines positioning, breathing, exposure and noise, so that the films of one patient are similar but never equal. The
+films resemble real ones at a glance and have no diagnostic meaning.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from xrayfast.errors.arguments import check_arguments
 CONDITIONS = ("normal", "pneumonia", "covid-19")
 
 Field: TypeAlias = npt.NDArray[np.floating[Any]]
-"""float32 (n, n), one value per point of the canonical plane, or (1, n), (n, 1), (n, n / 2) of its parts."""
+"""float32 (n, n), one value per point of the canonical plane; or (1, n), (n, 1) or (n, n / 2) for a part of it."""
 
-_KNOTS = 5  # of the mesh that places and warps the plane on the film, along each edge
-_REACH = 1.12  # the plane reaches beyond the film, so that a turned or shifted film has no empty corners
+_KNOTS = 5  # along each edge of the mesh that places and warps the plane on the film
+_REACH = 1.12  # the plane is larger than the film, so that a rotated or shifted film has no empty corners
 _MIN_SIZE = 128  # smaller films are rendered at this size and downscaled, so that ribs and vessels don't alias
 
 
 @dataclass(frozen=True)
 class _Anatomy:
-    """What all films of a patient share: lengths in canonical units, strengths without unit."""
+    """The anatomy that all films of a patient share: lengths in canonical units, strengths without unit."""
 
     width: float  # half the inner width of the rib cage
     apex: float  # y of the lung tips
     dome: float  # y of the right half of the diaphragm
-    lift: float  # by how much the left half lies lower
+    lift: float  # by how much the left half is lower
     heart: float  # half the width of the heart
-    tilt: float  # of the heart's long axis, in radians
-    spacing: float  # from rib to rib
-    drop: float  # by how much a rib falls from the spine to the chest wall
+    tilt: float  # angle of the heart's long axis, in radians
+    spacing: float  # distance between ribs
+    drop: float  # by how much a rib descends from the spine to the chest wall
     bone: float
-    body: float  # how far the body reaches beyond the rib cage
+    body: float  # how far the body extends beyond the rib cage
     fat: float
-    breast: float  # 0 for most
-    shoulder: float  # height of the shoulders, from the lung tips
+    breast: float  # 0 for about half of the patients
+    shoulder: float  # height of the shoulders relative to the lung tips
     bend: float  # sideways curve of the spine
     vessels: float
     bubble: float  # gas in the stomach
@@ -73,25 +73,25 @@ def _draw_anatomy(rng: np.random.Generator, breath: float) -> _Anatomy:
 
 @lru_cache(maxsize=4)
 def _axes(n: int) -> tuple[Field, Field]:
-    """The coordinates of n x n points: x (1, n) and y (n, 1), which broadcast."""
+    """Return the coordinates of n x n points: x (1, n) and y (n, 1), which broadcast."""
     line = np.linspace(-_REACH, _REACH, n, dtype=np.float32)
     line.flags.writeable = False  # shared between calls
     return line[None, :], line[:, None]
 
 
 def _mirror(half: Field) -> Field:
-    """The whole plane from its right half, at half the cost (a warp makes the sides differ later)."""
+    """Return the whole plane, given its right half, at half the cost; a warp makes the sides differ later."""
     return np.concatenate([half[:, ::-1], half], axis=1)
 
 
 def _cloud(rng: np.random.Generator, cells: int, n: int) -> Field:
-    """Smooth noise of about ``cells`` blots across: float32 (n, n), mean 0, mostly within -1..1."""
+    """Return smooth noise with about ``cells`` blots per side: float32 (n, n), mean 0, mostly within -1..1."""
     coarse = rng.standard_normal((cells, cells), dtype=np.float32) * np.float32(0.6)
     return np.asarray(Image.fromarray(coarse).resize((n, n), Image.Resampling.BICUBIC))
 
 
 def _round(depth: Field) -> Field:
-    """Thickness of a round body at ``depth`` (0 at its edge, 1 at its middle): steep, then flat."""
+    """Return the thickness, 0..1, of a round body at ``depth`` (0 at its edge, 1 at its middle): steep, then flat."""
     z = np.clip(depth, 0, 1)
     thick = 2 - z
     thick *= z
@@ -99,7 +99,7 @@ def _round(depth: Field) -> Field:
 
 
 def _step(z: Field) -> Field:
-    """A soft step from 0 (z < -1) to 1 (z > 1)."""
+    """Return a smooth step from 0 (z < -1) to 1 (z > 1)."""
     z = np.clip(z, -1, 1)
     cubic = z * z
     cubic *= -0.25
@@ -110,12 +110,12 @@ def _step(z: Field) -> Field:
 
 
 def _bump(z: Field) -> Field:
-    """A soft bump: 1 at z = 0, near 0 beyond 2."""
+    """Return a smooth bump: 1 at z = 0, near 0 beyond 2."""
     return np.exp(-z * z)
 
 
 def _cage(a: _Anatomy, y: Field) -> Field:
-    """Half the width of the rib cage at height y: a pointed arch that hardly narrows below."""
+    """Return half the width of the rib cage at height y: a pointed arch that hardly narrows further down."""
     t = np.clip((y - a.apex + 0.1) / (0.95 * (a.dome - a.apex)), 0.02, 1.6)
     arch: Field = np.sqrt(1 - np.abs(1 - np.minimum(t, 1)) ** 2.6)
     half: Field = a.width * arch * (1 - 0.05 * np.maximum(t - 0.9, 0))
@@ -123,7 +123,7 @@ def _cage(a: _Anatomy, y: Field) -> Field:
 
 
 def _body(a: _Anatomy, ax: Field, y: Field) -> Field:
-    """Soft tissue of trunk, shoulders, arms and neck, 0 outside the body: the film stays black there."""
+    """Return the soft tissue of trunk, shoulders, arms and neck; 0 outside the body, where the film stays black."""
     side = a.width + a.body + 0.03 * np.cos(3.5 * (y - 0.1))
     axilla = a.apex + 0.62
     trunk = np.minimum((side - ax) / 0.35, 1 - 0.25 * np.abs(y - 0.1))
@@ -134,13 +134,13 @@ def _body(a: _Anatomy, ax: Field, y: Field) -> Field:
 
 
 def _diaphragm(a: _Anatomy, x: Field) -> Field:
-    """Height of the diaphragm at x: a dome on each side, the left one lower, steep towards the chest wall."""
+    """Return the height of the diaphragm at x: a dome on each side, the left one lower, steep at the chest wall."""
     s = (np.abs(x) - 0.42 * a.width) / (0.62 * a.width)
     return a.dome + a.lift * _step(x / 0.2) + 0.12 * s * s + 0.12 * np.maximum(s, 0) ** 3
 
 
 def _lungs(a: _Anatomy, x: Field, y: Field) -> Field:
-    """Air that a ray crosses in the lungs, 0..1, without heart and vessels."""
+    """Return the air that a ray crosses in the lungs, 0..1, without heart and vessels."""
     ax = np.abs(x[:, x.shape[1] // 2 :])
     wall = _cage(a, y) - ax
     middle = ax - 0.10 - 0.03 * _bump((y - a.dome) / 0.3) - 0.05 * _bump((y - a.apex) / 0.25)
@@ -150,7 +150,7 @@ def _lungs(a: _Anatomy, x: Field, y: Field) -> Field:
 
 
 def _heart(a: _Anatomy, x: Field, y: Field) -> Field:
-    """Heart and great vessels, 0..1: the heart lies to the viewer's right, its tip on the diaphragm."""
+    """Return heart and great vessels, 0..1. The heart is on the viewer's right, with its tip on the diaphragm."""
     cx, cy = 0.30 * a.heart, a.dome - 0.13
     c, s = math.cos(a.tilt), math.sin(a.tilt)
     p, q = (x - cx) * c + (y - cy) * s, (y - cy) * c - (x - cx) * s
@@ -164,7 +164,7 @@ def _heart(a: _Anatomy, x: Field, y: Field) -> Field:
 
 
 def _spine(a: _Anatomy, x: Field, y: Field) -> tuple[Field, Field]:
-    """Vertebrae with their discs, and the air in the windpipe in front of them, both 0..1."""
+    """Return the vertebrae with their discs, and the air in the windpipe in front of them, both 0..1."""
     off = np.abs(x - a.bend * np.sin(2.2 * y))
     disc = 0.5 + 0.5 * np.cos((2 * math.pi / (1.02 * a.spacing)) * y)
     column = _step((0.085 + 0.012 * disc - off) / 0.03) * (0.75 + 0.25 * _step((disc - 0.3) / 0.3))
@@ -174,22 +174,22 @@ def _spine(a: _Anatomy, x: Field, y: Field) -> tuple[Field, Field]:
 
 
 def _band(z: Field, half: float) -> Field:
-    """Cross-section of a bone at distance z from its axis: a soft band with denser rims."""
+    """Return the cross-section of a bone at distance z from its axis: a soft band with denser rims."""
     r = np.abs(z) / half
     return _step((1 - r) / 0.35) * (0.55 + 0.45 * np.minimum(r, 1) ** 3)
 
 
 def _ribs(a: _Anatomy, ax: Field, y: Field) -> Field:
-    """Ribs as tilted half hoops seen from the front.
+    """Return the ribs, which are tilted half hoops seen from the front.
 
-    A hoop leaves the spine almost level and falls to the chest wall (its back part), turns there, and comes
-    back towards the middle still falling (its front part, wider and fainter, ending where cartilage begins).
-    One periodic function of the height above the hoop draws all ribs at once.
+    The back of a hoop leaves the spine almost level and descends to the chest wall. There the hoop turns, and its front
+    comes back towards the middle, still descending; it is wider and fainter, and ends where the cartilage begins. A
+    periodic function of the height above a hoop draws all ribs at once.
     """
     u = ax / (_cage(a, y) + 0.03)
     w = np.sqrt(np.maximum(1 - np.minimum(u, 1) ** 2, 0.003))
     drop = a.drop * np.clip((y - a.apex) / 0.7, 0.25, 1)
-    steep = 1 / np.sqrt(1 + (a.drop * u / (a.width * w)) ** 2)  # keeps a band's width where it turns
+    steep = 1 / np.sqrt(1 + (a.drop * u / (a.width * w)) ** 2)  # keeps the width of the band at the turn
 
     def hoops(fall: Field, half: float) -> Field:
         phase = (y - a.apex - fall) / a.spacing
@@ -197,13 +197,13 @@ def _ribs(a: _Anatomy, ax: Field, y: Field) -> Field:
 
     back = hoops(drop * (1 - w), 0.27) * _step((ax - 0.1) / 0.05)
     front = hoops(drop * (1 + w) - 0.02, 0.33) * _step((u - 0.5) / 0.1)
-    shell = np.minimum(0.3 / w, 0.8)  # the wall is crossed lengthwise at its edge
+    shell = np.minimum(0.3 / w, 0.8)  # at the edge, rays cross the wall lengthwise
     ribs: Field = back * (0.8 + 0.4 * shell) + 0.6 * front + 0.15 * shell
     return ribs * _step((1 - u) / 0.03) * _step((y - a.apex - 0.02) / 0.06)
 
 
 def _girdle(a: _Anatomy, ax: Field, y: Field) -> Field:
-    """Clavicles, shoulder blades and heads of the arm bones, about 0..1."""
+    """Return clavicles, shoulder blades and heads of the arm bones, about 0..1."""
     run = (ax - 0.08) / 0.66
     axis = a.apex + 0.24 - 0.17 * run - 0.035 * np.sin(5.2 * run)
     clavicle = _band(y - axis, 0.034) * _step((ax - 0.07) / 0.025) * _step((0.76 - ax) / 0.05)
@@ -215,7 +215,7 @@ def _girdle(a: _Anatomy, ax: Field, y: Field) -> Field:
 
 
 def _vessels(a: _Anatomy, rng: np.random.Generator, n: int) -> Field:
-    """Vessels branching from each hilum outwards and thinning, 0..1; those of the bases are the longest."""
+    """Return vessels that branch outwards from each hilum and get thinner, 0..1; the longest are in the bases."""
     image = Image.new("L", (n, n))
     pen = ImageDraw.Draw(image)
     stems, steps = 11, 7
@@ -226,7 +226,7 @@ def _vessels(a: _Anatomy, rng: np.random.Generator, n: int) -> Field:
         length = (0.07 + 0.02 * (aim[:, :1] > 0.6)) * rng.uniform(0.7, 1.2, aim.shape)
         path = np.stack([side * length * np.cos(aim), length * np.sin(aim)], axis=-1).cumsum(axis=1)
         path += np.array([side * 0.13, a.dome - 0.47])
-        path[stems:] += (path[:stems, 1] - path[stems:, 0])[:, None]  # branches leave at the second knot
+        path[stems:] += (path[:stems, 1] - path[stems:, 0])[:, None]  # branches start at the second knot
         pixels = (path / _REACH + 1) * (n - 1) / 2
         wide = n / 256 * rng.uniform(2.0, 4.2, 2 * stems)
         for line, width in zip(pixels.reshape(2 * stems, -1).tolist(), wide, strict=True):
@@ -239,7 +239,7 @@ def _vessels(a: _Anatomy, rng: np.random.Generator, n: int) -> Field:
 
 
 def _consolidation(a: _Anatomy, rng: np.random.Generator, x: Field, y: Field) -> Field:
-    """One lobe filled, 0..1: dense in the middle, bounded by a fissure on one edge, ragged elsewhere."""
+    """Return one filled lobe, 0..1: dense in the middle, bounded by a fissure on one edge, ragged elsewhere."""
     side, lobe = -1 if rng.random() < 0.5 else 1, int(rng.choice(3, p=[0.3, 0.25, 0.45]))
     height = a.dome - a.apex
     at, tall, out = ((0.34, 0.26, 0.55), (0.68, 0.2, 0.48), (0.84, 0.24, 0.55))[lobe]  # upper, middle, lower
@@ -253,7 +253,7 @@ def _consolidation(a: _Anatomy, rng: np.random.Generator, x: Field, y: Field) ->
 
 
 def _patches(a: _Anatomy, rng: np.random.Generator, x: Field, y: Field) -> Field:
-    """Ground-glass patches, 0..1: several on both sides, most of them low and near the chest wall."""
+    """Return ground-glass patches, 0..1: several on each side, most of them low and near the chest wall."""
     mass = np.zeros((len(y), x.size), dtype=np.float32)
     for side in (-1, 1):
         for _ in range(int(rng.integers(2, 6))):
@@ -266,17 +266,17 @@ def _patches(a: _Anatomy, rng: np.random.Generator, x: Field, y: Field) -> Field
 
 @check_arguments()
 def phantom(condition: str, *, patient: int, image: int = 0, seed: int = 0, size: int = 256) -> npt.NDArray[np.uint8]:
-    """A synthetic frontal chest radiograph (posteroanterior, heart to the viewer's right).
+    """Return a synthetic frontal chest radiograph (posteroanterior, heart on the viewer's right).
 
     Args:
         condition: one of `CONDITIONS`.
-        patient: number of the patient, 0 or greater; it fixes anatomy and the places of the findings.
-        image: number of the patient's image, 0 or greater; it fixes positioning, breath, exposure and noise.
-        seed: 0 or greater; another seed means other patients.
+        patient: number of the patient, 0 or greater, which determines the anatomy and the places of the findings.
+        image: number of the patient's image, 0 or greater, which determines positioning, breath, exposure and noise.
+        seed: 0 or greater; another seed gives other patients.
         size: side of the square image in pixels, 16 to 4096.
 
     Returns:
-        (size, size) uint8, 0 (black, air) to 255 (white, bone); equal for equal arguments.
+        (size, size) uint8, 0 (black, air) to 255 (white, bone). The same arguments give the same image.
 
     Raises:
         DataError: unknown condition, negative number, or size out of range.
@@ -325,9 +325,9 @@ def _check_ranges(patient: int, image: int, seed: int, size: int) -> None:
 
 
 def _expose(tissue: Field, warp: npt.NDArray[np.float64], image_rng: np.random.Generator, size: int) -> Image.Image:
-    """The film of one exposure: positioning, scatter, film curve and grain; 8-bit gray.
+    """Return the film of one exposure, 8-bit gray, with positioning, scatter, film curve and grain.
 
-    ``warp`` (_KNOTS, _KNOTS, 2) are shifts that make the patient's two sides differ.
+    ``warp`` (_KNOTS, _KNOTS, 2) shifts the knots of the mesh, so that the patient's two sides differ.
     """
     turn, zoom, shift = image_rng.normal(0, 0.03), image_rng.uniform(0.86, 1.01), image_rng.normal(0, 0.025, 2)
     knots = np.linspace(-1, 1, _KNOTS)
@@ -343,7 +343,7 @@ def _expose(tissue: Field, warp: npt.NDArray[np.float64], image_rng: np.random.G
     t = np.asarray(plane.transform((size, size), Image.Transform.MESH, mesh, Image.Resampling.BILINEAR))
     scatter = image_rng.uniform(0.0, 0.2)
     dots = image_rng.integers(0, 256, (size + 1, size + 1), dtype=np.uint8).astype(np.float32)
-    grain = dots[1:, 1:] + dots[:-1, :-1] + dots[1:, :-1] - 382.5  # shared dots: grains touch
+    grain = dots[1:, 1:] + dots[:-1, :-1] + dots[1:, :-1] - 382.5  # neighboring pixels share dots, so that grains touch
     t = (1 - scatter) * t + scatter * 0.5 * float(t.mean()) + image_rng.uniform(4e-5, 15e-5) * grain
     level = image_rng.uniform(1.0, 1.35) * np.linspace(0, 2, 2048) ** image_rng.uniform(0.8, 1.25)
     curve = (255 * level / (1 + level**4) ** 0.25).astype(np.uint8)  # the shoulder of the film curve
@@ -357,10 +357,10 @@ def _expose(tissue: Field, warp: npt.NDArray[np.float64], image_rng: np.random.G
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """What `write_dataset` wrote.
+    """A summary of the data set that `write_dataset` wrote.
 
     Attributes:
-        counts: images by class folder, relative with forward slashes, as in ``"train/normal"``.
+        counts: number of images per class folder, as relative paths with forward slashes: ``"train/normal"``.
     """
 
     folder: Path
@@ -370,12 +370,12 @@ class DatasetSummary:
 
 
 def _draw_patients(images: int, max_images: int, rng: np.random.Generator, split: bool) -> list[tuple[str, str, int]]:
-    """The patients in the order of their numbers: condition, folder of the split ("" without one), number of images."""
+    """Draw the patients in order of number: condition, folder of the split ("" without one), number of images."""
     patients = []
     for at, condition in enumerate(CONDITIONS):
         left, sizes = (images + len(CONDITIONS) - 1 - at) // len(CONDITIONS), list[int]()
         while left:
-            # With a split, the first patient leaves an image to a second one, for the other split.
+            # With a split, the first patient leaves an image for a second patient, who is in the other split.
             limit = max(1, left - 1) if split and not sizes else left
             sizes.append(min(int(rng.integers(1, max_images + 1)), limit))
             left -= sizes[-1]
@@ -401,21 +401,22 @@ def write_dataset(
 
     The files are ``CLASS/pNNNN_II.png`` (patient and image number) and ``labels.csv`` with the columns
     ``image`` (path relative to ``folder``, forward slashes), ``labels`` (joined with ``|``) and ``patient``
-    (``p0001``). Every patient has one condition; the conditions get equally many images to within one. The data set is
-    written to a temporary folder beside ``folder`` and moved at the end: an interrupted call leaves nothing.
+    (``p0001``). Every patient has one condition; the numbers of images per condition differ by at most one. The data
+    set is written to a temporary folder beside ``folder`` and moved at the end, so that an interrupted call leaves
+    nothing behind.
 
     Args:
-        folder: of the data set; may exist if it is empty.
+        folder: folder to write; it may exist if it is empty.
         images: number of images in total, at least one per condition, or two with ``split``.
-        images_per_patient: the most images of one patient; 1 to that many are drawn for each.
+        images_per_patient: largest number of images per patient; each patient gets between 1 and this many.
         size: side of the images in pixels.
         seed: another seed gives other patients and images.
-        multi_label: call the COVID-19 class ``covid-19+pneumonia``, two labels.
+        multi_label: name the COVID-19 class ``covid-19+pneumonia``, which is two labels.
         split: put the class folders into ``train/`` and ``valid/``, about 80 % and 20 % of the patients of
             each condition; no patient is in both.
 
     Returns:
-        What was written.
+        Counts of what was written.
 
     Raises:
         DataError: ``folder`` is a file, is not empty or can't be written, or a number is out of range.
@@ -461,7 +462,7 @@ def _write(into: Path, plan: list[tuple[str, str, int]], size: int, seed: int, m
         for image in range(count):
             name = f"{class_folder}/p{number:04d}_{image:02d}.png"
             film = phantom(condition, patient=number, image=image, seed=seed, size=size)
-            # Run lengths only: grain has no repeats, and searching for them costs time and bytes.
+            # Run lengths only: grain has no repeated patterns, and searching for them costs time and bytes.
             Image.fromarray(film).save(into / name, compress_type=zlib.Z_RLE)
             rows.append((name, "|".join(labels), f"p{number:04d}"))
         counts[class_folder] += count

@@ -1,4 +1,4 @@
-"""The command line. Each command reads its options and calls one workflow; nothing heavy is imported before that."""
+"""The command line. Each command reads its options and calls one workflow, and imports torch or pandas only then."""
 
 from xrayfast.cli.app import app, main
 

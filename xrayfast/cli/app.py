@@ -1,4 +1,4 @@
-"""The application, and the one place where an exception becomes a message and an exit code."""
+"""The Typer application, which turns exceptions into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from xrayfast.launch import require_alone
 FAILED, USAGE = 1, 2
 
 _FOR_RANKS = ("fit", "cross-validate", "lr-find", "cache", "models")
-"""Commands that several ranks may start: they share the work, write nothing, or refuse with advice of their own. Of the
-others each rank would do all of the work, and write the same files.
+"""Commands that may run on several ranks: they share the work, write nothing, or refuse with their own advice. With any
+other command, each rank would do all of the work and write the same files.
 """
 
 START_GC, GC_THRESHOLDS = (1_000_000, 20, 20), (100_000, 20, 20)
-"""For `gc.set_threshold`: until the first collection, and after it. With Python's own, garbage collection is a tenth of
-the time of importing torch and fastai, whose nearly a million objects live as long as the process.
+"""Arguments of `gc.set_threshold` before and after the first collection. With Python's defaults, collection takes a
+tenth of the time of importing torch and fastai, whose nearly one million objects live as long as the process.
 """
 
 
 class _Group(TyperGroup):
-    """Lists the commands without importing them, and turns their exceptions into messages and exit codes."""
+    """A group that lists commands without importing them, and turns exceptions into messages and exit codes."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -68,15 +68,15 @@ class _Group(TyperGroup):
 
     def _invoke(self, ctx: Any) -> Any:
         try:
-            # Before this there is nothing to end.
+            # Signals are handled from here on, because there is nothing to stop before.
             with handling_signals(), _escaped_usage_errors(), passing_warnings(output.warning):
                 return super().invoke(ctx)
         except (Interrupted, KeyboardInterrupt) as error:
-            with suppress(OSError):  # a terminal that was closed
+            with suppress(OSError):  # the terminal was closed
                 output.message(str(error) or "Stopped.")
             raise typer.Exit(getattr(error, "exit_code", INTERRUPTED)) from None
         except BrokenPipeError:
-            # The reader of the pipe has exited, as `head` does. Python would fail again when it flushes on exit.
+            # The reader of the pipe has exited, as `head` does. Python would fail again when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(FAILED) from None
         except ConfigFileError as error:
@@ -93,13 +93,13 @@ class _Group(TyperGroup):
             raise typer.Exit(FAILED) from None
         except Exception as error:
             if type(error).__module__.startswith("typer") or type(error).__module__.startswith("click"):
-                raise  # a usage error, or the end of a command
+                raise  # a usage error or a regular exit
             message = escape_hidden(f"Unexpected {type(error).__name__}: {error}")
             _show(ctx, error, f"{message}\nThis is a defect of xrayfast; 'xrayfast --debug ...' shows where.")
             raise typer.Exit(FAILED) from None
 
     def _with_flags(self, message: str, command: str | None) -> str:
-        """A message about options with their flags in place of their names in Python."""
+        """Replace the Python names of options in a message by their flags."""
         if command not in SUMMARIES:
             return message
         named: Any = self.commands[command]
@@ -110,14 +110,15 @@ class _Group(TyperGroup):
             return str(flags.get(match[0], match[0]))
 
         message = re.sub(r"(?<![\w-])[a-z]+(_[a-z]+)+\b", flag, message)
-        # A name that may be a word, such as size, only where the message says what it is.
+        # A name that is also a word, such as size, is replaced only if the message states its value.
         return re.sub(r"(?m)(^|(?<=, and )|(?<=found ))[a-z]+2?(?= is | ends |: | and )", flag, message)
 
 
 @contextmanager
 def _escaped_usage_errors() -> Iterator[None]:
-    """Print usage errors of Typer as all others, what they quote of the command line escaped and cut: a shell may have
-    put any names for `*`.
+    """Print Typer's usage errors like all other errors, with hidden characters escaped and long text truncated.
+
+    They quote the command line, in which a shell may have replaced `*` by arbitrary file names.
     """
     try:
         yield
@@ -125,7 +126,7 @@ def _escaped_usage_errors() -> Iterator[None]:
         if not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":
             raise
         if isinstance(message := getattr(error, "message", None), str):
-            from xrayfast.errors.arguments import expectation  # it imports pydantic, which --help does without
+            from xrayfast.errors.arguments import expectation  # imports pydantic, which --help does not need
 
             bound = message.removeprefix("Input should be ")
             text = message if bound == message else f"expected {expectation({'msg': message})}."
@@ -175,13 +176,13 @@ def main() -> None:
     """The entry point of `xrayfast` and `python -m xrayfast`."""
     gc.set_threshold(*START_GC)
     gc.callbacks.append(_collect_from_now_on)
-    # matplotlib imports axes of three dimensions, in which nothing here is drawn, and does without where they are not.
+    # matplotlib imports its 3D axes, which are not used here, but works without them.
     sys.modules["mpl_toolkits.mplot3d"] = None  # type: ignore[assignment]
     warnings.filterwarnings("ignore", "Unable to import Axes3D")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a pipe on Windows has 256 characters
+        sys.stdout.reconfigure(errors="backslashreplace")  # a pipe on Windows encodes only 256 characters
     exit_codes: list[int] = []
-    atexit.register(_exit_at_once, exit_codes)  # runs last: handlers run in the reverse order of their registration
+    atexit.register(_exit_at_once, exit_codes)  # runs last: handlers run in reverse order of registration
     try:
         app(prog_name="xrayfast")
     except SystemExit as end:
@@ -196,13 +197,13 @@ def _collect_from_now_on(phase: str, info: dict[str, int]) -> None:
 
 
 def _exit_at_once(exit_codes: list[int]) -> None:
-    """End the process without Python's teardown of all modules, which takes over 2 s with torch and fastai.
+    """End the process without Python's teardown of modules, which takes over 2 s with torch and fastai.
 
     Args:
-        exit_codes: the one exit code; empty where `main` raised something else, which is left to Python.
+        exit_codes: the exit code; empty if `main` raised another exception, which Python then handles.
     """
-    with suppress(OSError, ValueError):  # Python itself reports a stream that can't be flushed
-        for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed
+    with suppress(OSError, ValueError):  # Python reports a stream that can't be flushed
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed stream is None
             stream.flush()
         for code in exit_codes:
             os._exit(code)

@@ -1,4 +1,4 @@
-"""Steps that several commands share: settings, opening the data set, the results of a run."""
+"""Steps that several commands share: reading settings, opening the data set, showing the results of a run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from xrayfast.workflows.recipes import Recipe
 
 RUNS = Path("runs")
-"""Folder of the runs where none is named."""
+"""Default folder of runs."""
 
 
 def read_settings(config: Path | None, given: dict[str, object], recipe: str | None = None) -> Config:
-    """The settings of the config file, overridden by those of a recipe, and all by the options that were given.
+    """Return the settings of the config file, overridden by the recipe and then by the options that were given.
 
     Raises:
-        ConfigError: settings that are wrong, or options that contradict others.
+        ConfigError: a setting is wrong, or an option contradicts others.
     """
     from xrayfast.config import Config
     from xrayfast.option_effects import check_settings
@@ -36,12 +36,12 @@ def read_settings(config: Path | None, given: dict[str, object], recipe: str | N
     check_choice(recipe, RECIPES, "--recipe")
     settings = Config.read(config) if config else Config()
     settings = with_recipe(settings, cast("Recipe", recipe or "default"), given).updated(given)
-    check_settings(settings)  # the workflow gives the notes
+    check_settings(settings)  # the workflow shows the notes
     return settings
 
 
 def choose_run(run: Path | None, runs: Path | None) -> Run:
-    """The run that is named, or the newest of a folder of runs."""
+    """Return the named run, or else the newest run in the folder of runs."""
     from xrayfast.runs.run import Run
 
     if run is None:
@@ -52,7 +52,7 @@ def choose_run(run: Path | None, runs: Path | None) -> Run:
 
 
 def open_and_show(out: Output, settings: Config) -> Manifest:
-    """Open the data set and print what was found and inferred, unless settings don't fit it."""
+    """Open the data set, print what was found and inferred, and check that the settings fit it."""
     from xrayfast.data.manifest import open_manifest
     from xrayfast.workflows.data import require_settings_of_data
 
@@ -77,12 +77,12 @@ def show_counts(out: Output, title: str, manifest: Manifest) -> None:
 
 
 def command_line() -> str:
-    """The command as it was typed, for run.json."""
+    """Return the command as it was typed, for run.json."""
     return escape_hidden(shlex.join(["xrayfast", *sys.argv[1:]]))
 
 
 def show_run(out: Output, run: Run) -> None:
-    """Print the results and the folder of a finished run."""
+    """Print the results of a finished run and its folder."""
     from xrayfast.cli.results import show_results
     from xrayfast.workflows.steps.predictions.own import read_interpretations
 

@@ -1,4 +1,4 @@
-"""The commands, each imported when it is first used: `--help` would take twice as long if it imported them all."""
+"""The commands, each imported when it is first used: importing them all would double the time of `--help`."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ SUMMARIES = {
     "models": "List the networks with their blocks and numbers of parameters, or the layers of one network.",
     "cache": "Build, show or remove the cache of decoded images on disk.",
 }
-"""What each command does, in the order of the list: the first paragraph of its own help, as a test checks."""
+"""Summaries of the commands, in the order of the help. A test checks that each is the first paragraph of its help."""
 
 
 SHARED_MODULES = {"demo": "synthetic", "synth": "synthetic"}
-"""Of the commands that share one."""
+"""Modules of the commands that share one, keyed by command."""
 
 
 class Commands(Mapping[str, Any]):
-    """Typer's command by name, imported when it is first looked up."""
+    """Typer's commands, keyed by name and imported when first looked up."""
 
     def __getitem__(self, name: str) -> Any:
         if name not in SUMMARIES:
@@ -57,17 +57,17 @@ class Commands(Mapping[str, Any]):
 
 @cache
 def _load(name: str) -> Any:
-    """Import the command of `commands/NAME.py`: its function of that name, or its `app` with several."""
+    """Import a command from `commands/NAME.py`: its `app` if it has subcommands, or else its function of that name."""
     word = name.replace("-", "_")
     module = importlib.import_module(f"xrayfast.cli.commands.{SHARED_MODULES.get(name, word)}")
     parent = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
-    parent.callback()(lambda: None)  # without a callback, Typer makes no group of a single command
+    parent.callback()(lambda: None)  # without a callback, Typer makes no group for a single command
     if hasattr(module, "app"):
         parent.add_typer(module.app, name=name)
     else:
         function = getattr(module, word)
         paragraphs = inspect.cleandoc(function.__doc__).split("\n\n")
-        # Rich would keep the line breaks of the source.
+        # Rich would keep the line breaks of the docstring.
         parent.command(name, cls=Command, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(function)
     group: Any = get_command(parent)
     return group.commands[name]

@@ -1,4 +1,4 @@
-"""The options of the commands: those of the config's fields, generated, and those that several commands share."""
+"""Options of the commands: those generated from the config's fields, and those that several commands share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xrayfast.config import FIELD_SECTIONS, MAX_SEED, OUTPUT, SECTIONS
 from xrayfast.workflows.recipes import RECIPES
 
 PANELS = {"data": "Data", "model": "Network", "train": "Training", "results": "Results"}
-"""Heading of each section's options in the help."""
+"""Heading of the options of each section in the help."""
 
 OUT = OUTPUT
 FIELDS = {name: SECTIONS[section].model_fields[name] for name, section in FIELD_SECTIONS.items()}
@@ -25,12 +25,17 @@ FIELDS = {name: SECTIONS[section].model_fields[name] for name, section in FIELD_
 def takes(
     *names: str, without: Collection[str] = (), of_run: Collection[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for each of these fields of the config, a section standing for all of its fields. The
-    fields of a section have its heading in the help; those that are named have none, but for one of their own. Those
-    of `of_run` default to the settings of the run that the command is about.
+    """Give a command an option for each of these fields of the config.
 
-    The command's first parameter gets the options that were given, by field; None stands for "not given", so that a
-    --config file can give it. Typer reads options from a signature, so one is made that has them all.
+    Typer reads options from a signature, so a signature with all of them is made. The command's first parameter is a
+    dict of the options that were given, keyed by field. Options default to None, for "not given", so that a --config
+    file can set them.
+
+    Args:
+        *names: fields, or sections for all of their fields. In the help, the fields of a section are under its heading;
+            fields that are named have no heading unless they define one.
+        without: fields to leave out.
+        of_run: fields that default to the settings of the run that the command works on.
     """
     fields = [field for name in names for field in _fields(name) if field not in without and not _in_python(field)]
 
@@ -60,13 +65,13 @@ def _fields(name: str) -> Iterator[str]:
 
 
 def _in_python(name: str) -> bool:
-    """Whether a field is set in Python alone."""
+    """Whether a field can be set only in Python."""
     shows: Any = FIELDS[name].json_schema_extra
     return "python_only" in shows
 
 
 def _annotation(name: str, takes: Collection[str], of_run: bool) -> Any:
-    """What Typer makes the option of a field from: its type, flags and help."""
+    """Return the annotation from which Typer makes the option of a field: its type, flags and help."""
     field, flag = FIELDS[name], name.replace("_", "-")
     shows: Any = field.json_schema_extra
     types = [kind for kind in get_args(field.annotation) or [field.annotation] if kind is not NoneType]
@@ -96,7 +101,7 @@ def _annotation(name: str, takes: Collection[str], of_run: bool) -> Any:
 
 
 def parse(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a command's options, those that were given, with comma-separated values split, and numbers as such.
+    """Return the options that were given, with comma-separated values split and numbers converted.
 
     >>> parse({"epochs": 3, "lr": None, "head_width": "500,100", "alpha": "0.25", "label_col": "1,2"})
     {'epochs': 3, 'head_width': (500, 100), 'alpha': 0.25, 'label_col': ('1', '2')}
@@ -113,7 +118,7 @@ def parse(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:
-    """The types that a type is made of, of whatever depth."""
+    """Yield all types that a type contains, at any depth."""
     yield get_origin(annotation) or annotation
     for inner in get_args(annotation):
         if not isinstance(inner, (str, FieldInfo)) and inner is not ...:
@@ -121,7 +126,7 @@ def _kinds(annotation: Any) -> Iterator[Any]:
 
 
 def as_number(word: str) -> int | float | str:
-    """The number that a word is; else the word."""
+    """Convert a word to a number; return it unchanged if it is none."""
     for kind in (int, float):
         with suppress(ValueError):
             return kind(word)
@@ -129,23 +134,23 @@ def as_number(word: str) -> int | float | str:
 
 
 def check_choice(value: str | None, choices: Collection[str], option: str) -> None:
-    """Raise a usage error where an option has another value."""
+    """Raise a usage error if an option has a value that is not one of the choices."""
     if value is not None and value not in choices:
         raise typer.BadParameter(f"'{value}' is not one of {', '.join(choices)}.", param_hint=option)
 
 
 def split_columns(value: str | None) -> list[str]:
-    """The columns of an option such as "sex,hospital"."""
+    """Split an option such as "sex,hospital" into columns."""
     return [column.strip() for column in value.split(",")] if value else []
 
 
 def out_option(*flags: str, **shown: Any) -> Any:
-    """An option under the heading Output, of what `typer.Option` takes."""
+    """Return a `typer.Option` under the heading Output."""
     return typer.Option(*flags, rich_help_panel=OUT, **shown)
 
 
 def new_name(of: str) -> Any:
-    """`--name` of a command that makes a folder under `--runs`."""
+    """Return the option `--name` of a command that makes a folder under `--runs`."""
     return out_option("--name", metavar="NAME", help=f"Name of {of}. By default the network and a number.")
 
 

@@ -1,6 +1,6 @@
-"""The one place that writes a command's output to the terminal.
+"""Writes the output of commands to the terminal.
 
-With --json, standard output gets one JSON object and everything else goes to standard error.
+With --json, standard output gets one JSON object, and all other output goes to standard error.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _INTERVAL = re.compile(r"(?<=\d) (?=to [\d+−])|(?<=\d to) (?=[\d+−])")
-"""The spaces within an interval such as 0.653 to 0.788."""
+"""The spaces in an interval such as 0.653 to 0.788."""
 
 _GLUE = "\ue000"
-"""Stands for a space at which no line is broken; of a private use, and one column wide."""
+"""Placeholder for a space at which lines are not broken: a private-use character, one column wide."""
 
 
 class Output(TextOutput):
-    """Prints what a command reports."""
+    """The output of one command."""
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
 
     @property
     def console(self) -> Console:
-        """The console for text: standard output, or standard error with --json."""
+        """The console for text, on standard output or, with --json, on standard error."""
         return open_console(sys.stderr if self.as_json else sys.stdout)
 
     def done(self, what: str, where: object) -> None:
-        """Print what was written and where."""
+        """Print what was written, and where."""
         self.console.print(styled(f"{what}: ", (str(where), "bold green")))
 
     def finding(self, severity: str, title: str, text: str) -> None:
-        """Print a finding of `xrayfast check`, in the colour of its severity."""
+        """Print a finding of `xrayfast check` in the color of its severity."""
         colour = {"leak": "bold red", "warning": "yellow"}.get(severity, "cyan")
         self.console.print(styled((f"{severity.capitalize()}: ", colour), (title, "bold"), f". {text}".rstrip()))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], text_columns: int = 1) -> None:
-        """Print a table of cells as in `format_cell`; columns after the first `text_columns` are aligned right."""
+        """Print a table of cells, see `format_cell`; columns after the first `text_columns` are right-aligned."""
         from rich.segment import Segments
         from rich.table import Table
         from rich.text import Text
@@ -63,28 +63,28 @@ class Output(TextOutput):
 
         console = self.console
         console.soft_wrap = False
-        # A line is broken within an interval only where there is no room for a whole one.
+        # Lines are broken within an interval only if there is no room for a whole interval.
         table: Any = laid_out(lambda cell: _INTERVAL.sub(_GLUE, cell))
         if table.__rich_measure__(console, console.options).minimum > console.width:
             table = laid_out(str)
         segments = (segment._replace(text=segment.text.replace(_GLUE, " ")) for segment in console.render(table))
         console.print()
-        # A table's own title would be wrapped to the width of its columns.
+        # Rich would wrap a table's own title to the width of the columns.
         console.print(styled((title, "bold")))
         console.print(Segments(segments))
 
     def json(self, content: Any) -> None:
-        """Print the JSON object, with --json only."""
+        """Print the JSON object, if --json was given."""
         if self.as_json:
             ascii_only = "utf" not in (sys.stdout.encoding or "utf").lower()
             text = json.dumps(content, ensure_ascii=ascii_only, allow_nan=False, default=str)
-            # An escape of JSON is read back as the character itself, and means nothing to a terminal.
+            # JSON escapes are decoded by any JSON reader, and have no effect on a terminal.
             sys.stdout.write("".join(json.dumps(c)[1:-1] if is_hidden(c) else c for c in text) + "\n")
             sys.stdout.flush()
 
 
 def message(text: str) -> None:
-    """Print a message that is no error to standard error; it may have several lines."""
+    """Print a message that is not an error to standard error. It may have several lines."""
     open_console(sys.stderr).print(*map(styled, text.split("\n")), sep="\n")
 
 
@@ -94,6 +94,6 @@ def warning(text: str) -> None:
 
 
 def error(text: str) -> None:
-    """Print an error message to standard error; it may have several lines."""
+    """Print an error message to standard error. It may have several lines."""
     first, *others = text.split("\n")
     open_console(sys.stderr).print(styled(("Error: ", "bold red"), first), *map(styled, others), sep="\n")

@@ -1,4 +1,4 @@
-"""Results in the terminal, as several commands print them."""
+"""Functions that print results in the terminal, for several commands."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from xrayfast.workflows.export import Export
 
 MOST_CONFUSED = 10
-"""Most pairs of classes in the table."""
+"""Largest number of pairs of classes in the table of confusions."""
 
 WIDE = 100
-"""Columns of a terminal that has room for all metrics."""
+"""Width in columns from which a terminal has room for all metrics."""
 
 
 def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: Iterable[str] = ()) -> None:
-    """Print the warnings of a result, the headline metrics and those by label, with their intervals."""
+    """Print the warnings of a result, its headline metrics and the metrics per label, with intervals."""
     for warning in result.get("warnings", ()):
         out.finding("warning", warning["text"].rstrip("."), warning["advice"])
     intervals = result.get("intervals", {})
@@ -84,7 +84,7 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
 
 
 def show_cross_validation(out: Output, cv: CrossValidation) -> None:
-    """Print the pooled results of a cross-validation, and those of its folds."""
+    """Print the pooled results of a cross-validation and the results per fold."""
     metrics, task = cv.metrics, cv.task
     show_metrics(out, metrics["valid"], task)
     names = [name for name in headline_metrics(task) if name in metrics["spread"]]
@@ -122,7 +122,7 @@ def show_cross_validation(out: Output, cv: CrossValidation) -> None:
 
 
 def _headline_row(result: Mapping[str, Any], name: str) -> tuple[str, str]:
-    """A metric with its interval, as in `wording.of_positive`."""
+    """Return the title of a metric and its value with the interval; see `wording.of_positive`."""
     title, name, row = of_positive(result, name)
     values = result["overall"] if row is None else row
     return title, format_estimate(values[name], interval_of(result, name, row["label"] if row else None))
@@ -137,7 +137,7 @@ def _cells(row: Mapping[str, Any], intervals: Mapping[str, Any], names: Iterable
 
 
 def show_decision(out: Output, decision: Decision, chosen_on: str = "validation") -> None:
-    """Print how probabilities were calibrated and thresholds chosen, and on what."""
+    """Print how probabilities were calibrated and thresholds chosen, and on which predictions."""
     fitted = decision.calibration
     if fitted is None:
         out.line("Probabilities are the network's own.")
@@ -154,17 +154,17 @@ def show_decision(out: Output, decision: Decision, chosen_on: str = "validation"
 
 
 def show_uncalibrated(out: Output, decision: Decision) -> None:
-    """Print a note on the labels whose slope and bias could not both be fitted, and why."""
+    """Print a note on the labels for which slope and bias could not both be fitted, with the reasons."""
     if failed := decision.uncalibrated:
         reasons = "; ".join(f"{', '.join(labels)} ({reason})" for reason, labels in failed.items())
         out.note(f"Labels that could not be calibrated in full: {reasons}.")
 
 
 def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task) -> None:
-    """Print a table of subgroups, and their three largest gaps in words."""
+    """Print a table of subgroups, and a sentence on each of the three largest gaps."""
     names = list(headline_metrics(task))
     names = names[:3] if out.console.width >= WIDE else list(dict.fromkeys((names[0], DEFAULT_METRIC, *names)))[:2]
-    labels = ["labels"] if task == "multi" else []  # those that have an AUROC, of which the macro mean is made
+    labels = ["labels"] if task == "multi" else []  # number of labels with an AUROC, over which the macro mean is taken
     out.table(
         f"By {grouping['by']}",
         [
@@ -226,7 +226,7 @@ def show_results(out: Output, found: Interpretation, top: int) -> None:
 
 
 def show_export(out: Output, found: Export) -> None:
-    """Print what was exported, and how its probabilities differ from the run's."""
+    """Print what was exported, and how its probabilities differ from those of the run."""
     metadata = found.metadata
     parity = metadata.parity
     auroc: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""A command that refuses an empty value, and a repeated option instead of taking the last."""
+"""A command that refuses empty values and repeated options."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typer.core import TyperCommand, TyperOption
 
 
 class Command(TyperCommand):
-    """Typer's command; an option that takes one value is given once, and nothing is given as ""."""
+    """A Typer command that refuses empty values, and options given twice unless they take several values."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the words of the command line, in which Typer itself lets the last value win."""
+        """Parse the command line; Typer itself would use the last value of a repeated option."""
         args = list(self._with_bare_values(ctx, args))
-        if ctx.resilient_parsing:  # completing a line that is not finished
+        if ctx.resilient_parsing:  # shell completion of an unfinished line
             return super().parse_args(ctx, args)
         given, _, order = self.make_parser(ctx).parse_args(args=list(args))
         param: Any
         for param in self.get_params(ctx):
             value = given.get(param.name or "")
-            # An empty path would be the working folder.
+            # An empty path would mean the working folder.
             if value == "" or (isinstance(value, (list, tuple)) and "" in value):
                 raise typer.BadParameter("found an empty text; expected a value.", ctx=ctx, param=param)
         for option, times in Counter(order).items():
@@ -33,8 +33,8 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help with its square brackets: Rich would take those of 'xrayfast[timm]' for markup."""
-        from rich.markup import escape  # takes time to import, and only --help needs it
+        """Print the help with its square brackets escaped: Rich would read those of 'xrayfast[timm]' as markup."""
+        from rich.markup import escape  # slow to import, and needed only for --help
 
         shown = copy(self)
         shown.help = escape(self.help or "")
@@ -44,8 +44,8 @@ class Command(TyperCommand):
         super(Command, shown).format_help(ctx, formatter)
 
     def _with_bare_values(self, ctx: Any, args: Sequence[str]) -> Iterator[str]:
-        """The words of the command line, with the number that an option stands for where none follows it."""
-        from xrayfast.cli.options import FIELDS, as_number  # the command is loaded by now
+        """Yield the words of the command line, adding the value that an option such as --ema has if none follows it."""
+        from xrayfast.cli.options import FIELDS, as_number  # already imported by the command
 
         params = [param for param in self.get_params(ctx) if param.name in FIELDS]
         fields = {flag: FIELDS[param.name] for param in params for flag in param.opts}

@@ -1,4 +1,4 @@
-"""A plot in the terminal."""
+"""Draws a plot in the terminal."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def draw_curve(lrs: Sequence[float] | Any, losses: Sequence[float] | Any) -> str:
-    """Draw the loss over the learning rate (log scale) as text, without colours.
+    """Draw the loss over the learning rate (log scale) as text without colors.
 
-    Losses above twice the first are left out, so that the divergence at the end does not flatten the valley.
+    Losses above twice the first are left out, so that the divergence at the end does not flatten the rest of the curve.
     """
     import plotext as plt
 

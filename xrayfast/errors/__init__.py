@@ -1,8 +1,8 @@
 """The package's exceptions, and the wording that messages and reports share.
 
-Every message says where it happened, what was found, what was expected and what to do next, the last with flags and
-commands: in Python these become arguments and functions (`advice`). The command line prints it, with flags in place of
-the names of options, and exits with 1; with 2 where an option is wrong (`ConfigError`).
+Every message says where the error is, what was found, what was expected and what to do next. It is written with flags
+and commands; in Python these are replaced by arguments and functions (`advice`). The command line prints the message,
+with the names of options replaced by flags, and exits with 1, or with 2 if an option is wrong (`ConfigError`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from xrayfast.errors.credentials import hide_credentials
 from xrayfast.errors.escapes import escape_hidden
 
 LONGEST_MESSAGE, LONGEST_NAME = 4000, 200
-"""Characters of a message, and of one name in a list; what is longer loses its middle."""
+"""Largest number of characters of a message, and of one name in a list. The middle of longer text is left out."""
 
 
 class XrayfastError(Exception):
-    """Base of all errors that a user can fix; the arguments are the lines of the message."""
+    """Base class of all errors that a user can fix. Its arguments are the lines of the message."""
 
     def __str__(self) -> str:
         return truncate("\n".join(escape_hidden(hide_credentials(advise(str(line)))) for line in self.args))
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython displays: the message, which says what to do, without the frames of this package."""
+        """Return what IPython displays: the message alone, without the frames of this package."""
         return [f"{type(self).__name__}: {self}"]
 
 
@@ -48,7 +48,7 @@ class ReadError(DataError):
 
 
 class RemoteError(DataError):
-    """Remote storage that can't be reached, or refuses: what it holds may be whole."""
+    """Remote storage that can't be reached or refuses access. The files in it may be intact."""
 
 
 class WeightsError(XrayfastError, ValueError):
@@ -71,7 +71,7 @@ class Interrupted(XrayfastError):
     """Training that the user or a signal stopped; the message says how to resume.
 
     Attributes:
-        exit_code: for the process: 130 after Ctrl-C, 143 after SIGTERM and SIGUSR1, 129 after SIGHUP.
+        exit_code: exit code of the process: 130 after Ctrl-C, 143 after SIGTERM and SIGUSR1, 129 after SIGHUP.
     """
 
     def __init__(self, message: str, exit_code: int = 130) -> None:
@@ -98,11 +98,11 @@ _NAMES_ELSEWHERE = {
     "valid_pct": "valid_fraction",
     "weight_decay": "wd",
 }
-"""Our names for those of fastai and other tools."""
+"""Names of options in fastai and other tools, and the names here."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt word, or one of another tool: " Did you mean 'x'?", or "" where nothing comes close.
+    """Return a hint for a misspelled word or another tool's name: " Did you mean 'x'?"; "" if no known word is close.
 
     >>> did_you_mean("resnet81", ["resnet18", "vgg16"])
     " Did you mean 'resnet18'?"
@@ -115,7 +115,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def shorten(items: Iterable[object], limit: int = 5) -> str:
-    """The first few items, comma separated, and how many more there are.
+    """Return the first few items, separated by commas, and how many more there are.
 
     >>> shorten("abcdefgh", 3)
     'a, b, c and 5 more'
@@ -128,8 +128,9 @@ def shorten(items: Iterable[object], limit: int = 5) -> str:
 
 
 def truncate(text: str, limit: int = LONGEST_MESSAGE) -> str:
-    """A text without its middle where it is longer than the limit: the start of a message says where, the end what to
-    do.
+    """Leave out the middle of a text that is longer than the limit.
+
+    The start of a message says where the error is, and the end what to do.
 
     >>> truncate("a" * 5000 + "b" * 5000, 6)
     'aaaa [9,994 characters left out] bb'
@@ -141,7 +142,7 @@ def truncate(text: str, limit: int = LONGEST_MESSAGE) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """A count and its noun, in the plural where it is not one.
+    """Return a count and its noun, in the plural unless the count is 1.
 
     >>> plural(1, "patient"), plural(1200, "image"), plural(2, "study"), plural(3, "class")
     ('1 patient', '1,200 images', '2 studies', '3 classes')
@@ -150,7 +151,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def plural_noun(noun: str) -> str:
-    """The plural of a noun.
+    """Return the plural of a noun.
 
     >>> plural_noun("study"), plural_noun("class"), plural_noun("image")
     ('studies', 'classes', 'images')
@@ -161,7 +162,7 @@ def plural_noun(noun: str) -> str:
 
 
 def format_value(value: float, form: str = ".3f") -> str:
-    """A number as text, a negative one with a minus sign.
+    """Format a number; a negative one gets a typographic minus sign.
 
     >>> format_value(-0.0312), format_value(1234, ",d"), format_value(1e-6, ".2g")
     ('−0.031', '1,234', '1e-06')
@@ -171,12 +172,12 @@ def format_value(value: float, form: str = ".3f") -> str:
 
 
 def format_interval(low: float, high: float, form: str = ".3f") -> str:
-    """Both ends of an interval, such as "0.653 to 0.788"."""
+    """Format both ends of an interval, such as "0.653 to 0.788"."""
     return f"{format_value(low, form)} to {format_value(high, form)}"
 
 
 def format_estimate(value: float | None, interval: Mapping[str, Any] | None, form: str = ".3f") -> str:
-    """A value with the interval that has the ends `low` and `high`, if any; one that is not defined as a dash.
+    """Format a value with its interval, a mapping with `low` and `high`, if any; an undefined value is a dash.
 
     >>> format_estimate(0.953, {"low": 0.93, "high": 0.971}), format_estimate(-0.02, None, "+.3f")
     ('0.953 (0.930 to 0.971)', '−0.020')
@@ -190,7 +191,7 @@ def format_estimate(value: float | None, interval: Mapping[str, Any] | None, for
 
 
 def format_cell(cell: object) -> str:
-    """A table's cell as text: floats with three digits, None and NaN as a dash.
+    """Format a cell of a table: floats with three decimals, None and NaN as a dash.
 
     >>> format_cell(-0.8361), format_cell(1200), format_cell(None)
     ('−0.836', '1,200', '–')

@@ -1,6 +1,6 @@
-"""What messages advise to do: flags and commands on the command line, arguments and functions in Python.
+"""Translation of the advice in messages: flags and commands become arguments and functions in Python.
 
-All messages are written with flags and commands, as in "Use --loss focal". Python's users get them translated.
+All messages are written with flags and commands, as in "Use --loss focal", and are translated for users of Python.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 _WORDS = frozenset({"auto", "ignore", "imagenet", "none", "off", "on", "ones", "zeros"})
-"""Values of options that are no other word of a sentence."""
+"""Values of options that are not otherwise words of a message."""
 
 _VALUES: dict[str, Collection[str]] = {"by": ["folder"], "split": ["train", "valid", "test"]}
 _SWITCHES = {"correct_prior", "random_folds"}
-"""Of options: the values that are words, and those that take none. `xrayfast.config` adds those of its fields."""
+"""Values of options that are words, keyed by option, and options without a value. `xrayfast.config` adds its fields."""
 
 _NOT_OURS = {"nproc-per-node"}
 """Flags of torchrun."""
@@ -38,7 +38,7 @@ _FUNCTIONS = {
     "split": "split",
     "synth": "synth",
 }
-"""The commands that messages name, and what does the same in Python, where the guide imports the package as `xf`."""
+"""Commands that messages name, and the functions that do the same in Python; messages write them as `xf.NAME`."""
 
 _TOKEN = r"\$?'[^'\n]*'|\w+(?:\.\w+)*(?:,\w+(?:\.\w+)*)+|[\w/](?:[\w/.:*=-]*\w)?"
 _FLAG = re.compile(
@@ -55,7 +55,7 @@ _advises_flags = False
 
 @contextmanager
 def advising_flags() -> Iterator[None]:
-    """Within the block, which is that of a command, messages stay as they are written."""
+    """Leave messages untranslated within the block, as in a command."""
     global _advises_flags
     before, _advises_flags = _advises_flags, True
     try:
@@ -65,12 +65,12 @@ def advising_flags() -> Iterator[None]:
 
 
 def advise(text: str) -> str:
-    """A message as the caller can use it."""
+    """Translate a message, unless a command is running."""
     return text if _advises_flags else name_arguments(text)
 
 
 def quoted(value: object) -> str:
-    """A value in quotes, for a message in which it follows a flag.
+    """Return a value in quotes, for use after a flag in a message.
 
     >>> quoted("resnet18"), quoted("a b")
     ("'resnet18'", "'a b'")
@@ -80,13 +80,13 @@ def quoted(value: object) -> str:
 
 
 def describe_option(name: str, values: Collection[str], is_switch: bool) -> None:
-    """Let messages about an option be translated, given the values that are words, and whether it needs no value."""
+    """Register an option for translation: its values that are words, and whether it is a switch without a value."""
     _VALUES[name] = values
     _SWITCHES.update([name] if is_switch else [])
 
 
 def name_arguments(text: str) -> str:
-    """A message for users of Python: the flags that it advises as arguments, and commands as functions.
+    """Translate a message for users of Python: flags become arguments, and commands become functions.
 
     >>> name_arguments("--no-tta, --test-fraction 0.15 or --reuse-frozen on; 'xrayfast lr-find --steps 9'")
     "tta=False, test_fraction=0.15 or reuse_frozen='on'; xf.find_lr(steps=9)"
@@ -106,7 +106,7 @@ def name_arguments(text: str) -> str:
 
 
 def _argument(found: re.Match[str]) -> str:
-    """A flag, and what follows it as far as that is its value, or several."""
+    """Translate a flag and the values that follow it to an argument."""
     if found["flag"] in _NOT_OURS:
         return found[0]
     quote, name = found["quote"], found["flag"].replace("-", "_")
@@ -125,7 +125,7 @@ def _argument(found: re.Match[str]) -> str:
 
 
 def _is_value(name: str, token: str) -> bool:
-    """Whether a token after a flag is its value, and not the next word of a sentence."""
+    """Whether a token after a flag is its value, and not the next word of the sentence."""
     if name in _SWITCHES and not token[0].isdigit():
         return False
     return (
@@ -134,7 +134,7 @@ def _is_value(name: str, token: str) -> bool:
 
 
 def _show(name: str, token: str) -> str:
-    """A value as it is written in Python; a placeholder such as FILE stays."""
+    """Return a value as it is written in Python; a placeholder such as FILE stays the same."""
     if name == "config":
         return f"xf.Config.read({_show('', token)})"
     if "," in token and token[0] != "'":
@@ -144,7 +144,7 @@ def _show(name: str, token: str) -> str:
 
 
 def _call(found: re.Match[str]) -> str:
-    """A command line as a call of the function, where there is one."""
+    """Translate a command line to a call of the function; return it unchanged if there is no such function."""
     command, rest = found["command"] or found["bare"], (found["rest"] or found["option"] or "").strip()
     first, _, others = rest.partition(" ")
     if f"{command} {first}" in _FUNCTIONS:

@@ -1,4 +1,4 @@
-"""Checks the arguments of public functions, so that a wrong one is named where it was given and not where it fails."""
+"""Checks of the arguments of public functions, so that a wrong one is reported where it was given."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from xrayfast.errors import ConfigError, did_you_mean, truncate
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LONGEST = 100
-"""Characters of a wrong value in a message."""
+"""Largest number of characters of a wrong value in a message."""
 
 
 def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[F], F]:
-    """Let a function raise a ConfigError where an argument does not have the type of its annotation.
+    """Make a function raise a ConfigError if an argument does not have the type of its annotation.
 
-    Numbers and arrays of numpy are made Python's own. Parameters without an annotation, and further keywords, are the
-    function's own affair.
+    NumPy numbers and arrays are converted to Python's types. Parameters without an annotation, `*args` and `**kwargs`
+    are not checked.
 
     Args:
-        types: gives types with bounds for parameters of these names, unless annotated with bounds of their own.
+        types: function that returns types with bounds, keyed by parameter. They apply unless the parameter's own
+            annotation has bounds.
     """
 
     def decorate(function: F) -> F:
@@ -47,7 +48,7 @@ def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[
             return TypeAdapter(types()[name]) if name in types() and not own else None
 
         def check(*args: Any, **options: Any) -> inspect.BoundArguments:
-            """The arguments as the function gets them."""
+            """Return the checked arguments, as the function will receive them."""
             try:
                 bound = inspect.signature(function).bind(*args, **options)
             except TypeError as error:
@@ -75,7 +76,7 @@ def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[
 def _explain(
     error: TypeError, args: Sequence[Any], options: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
 ) -> str:
-    """Why arguments do not fit the parameters of a function."""
+    """Explain why arguments do not fit the parameters of a function."""
     placed = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     if len(args) > len(placed):
         named = f"{', '.join(one for one in placed if one not in ('self', 'cls'))} and then" if placed else "only"
@@ -85,12 +86,12 @@ def _explain(
 
 
 def is_code(value: Any) -> bool:
-    """Whether a value is a function or the like, or a list of them."""
+    """Whether a value is callable, or a list of callables."""
     return callable(value) or (isinstance(value, (list, tuple)) and bool(value) and all(map(callable, value)))
 
 
 def _by_instance(kind: Any) -> Any:
-    """A type in which objects of our classes are told by their class, and not by what they hold."""
+    """Return a type in which this package's classes are checked with isinstance, instead of by their fields."""
     if get_origin(kind) in (Union, UnionType):
         return Union[tuple(map(_by_instance, get_args(kind)))]  # noqa: UP007 - made of a tuple
     if not isinstance(kind, type) or not kind.__module__.startswith("xrayfast."):
@@ -110,7 +111,7 @@ def _checked(name: str, value: Any, kinds: Iterable[TypeAdapter[Any]], default: 
     try:
         for kind in kinds:
             kind.validate_python(value)
-            if value is None:  # bounds are those of a value that is given
+            if value is None:  # bounds apply only to a value that is given
                 break
     except ValidationError as error:
         expected = dict.fromkeys(map(expectation, error.errors()))
@@ -118,7 +119,7 @@ def _checked(name: str, value: Any, kinds: Iterable[TypeAdapter[Any]], default: 
             f"{name} is {show(value)}; expected {join_alternatives(expected)}.{_hint(value, error)}"
         ) from None
     texts = value if isinstance(value, (list, tuple)) else [value]
-    if any(isinstance(text, str) and not text for text in texts):  # an empty path would be the working folder
+    if any(isinstance(text, str) and not text for text in texts):  # an empty path would mean the working folder
         raise ConfigError(f"{name} is {show(value)}; expected some text.")
     if any("\0" in str(text) for text in texts):
         raise ConfigError(f"{name} is {show(value)}; found a NUL character, which no file's name has.")
@@ -126,7 +127,7 @@ def _checked(name: str, value: Any, kinds: Iterable[TypeAdapter[Any]], default: 
 
 
 class _Drawing(dict[str, Any]):
-    """matplotlib's Axes by its name, which modules that seldom draw import for their types alone."""
+    """A namespace with matplotlib's Axes, which some modules import only for type checking."""
 
     def __missing__(self, name: str) -> Any:
         if name != "Axes":
@@ -144,11 +145,11 @@ _MAKERS = {
     "RadiographLearner": "xrayfast.learner",
     "Run": "xrayfast.fit and xrayfast.save",
 }
-"""The functions that make objects of a class."""
+"""Functions that make objects of each class, for messages."""
 
 
 def expectation(problem: Any) -> str:
-    """What was expected, from one of pydantic's errors.
+    """Return what was expected, from one of pydantic's errors.
 
     >>> expectation({"type": "int", "msg": "Input should be a valid integer, unable to parse string as an integer"})
     'a whole number'
@@ -167,7 +168,7 @@ def expectation(problem: Any) -> str:
 
 
 def join_alternatives(texts: Iterable[str]) -> str:
-    """As in "a, b or c".
+    """Join texts as in "a, b or c".
 
     >>> join_alternatives(["a number", "a list"])
     'a number or a list'
@@ -189,17 +190,17 @@ _WORDS = {
     "String should have at least 1 character": "some text",
     "callable": "code (a function, a class or a module)",
 }
-"""What our messages say in place of pydantic's words."""
+"""Replacements for pydantic's words in messages."""
 
 
 def _hint(value: Any, error: ValidationError) -> str:
-    """The word that a misspelt one may mean."""
+    """Return a hint on the word that a misspelled one may mean."""
     words = [str(p.get("ctx", {}).get("expected", "")) for p in error.errors() if p["type"] == "literal_error"]
     return did_you_mean(str(value), words_of(words[0])) if words else ""
 
 
 def words_of(expected: str) -> list[str]:
-    """The words of pydantic's list of them.
+    """Return the words in pydantic's list of allowed values.
 
     >>> words_of("'auto', 'ce' or 'focal'")
     ['auto', 'ce', 'focal']
@@ -208,8 +209,9 @@ def words_of(expected: str) -> list[str]:
 
 
 def as_python(value: Any) -> Any:
-    """Numbers and arrays of numpy, alone or in a list, as Python's own, and fastai's L as a list; other values as they
-    are.
+    """Convert NumPy numbers and arrays, alone or in a list, to Python's types, and fastai's L to a list.
+
+    Other values are returned unchanged.
     """
     if (type(value).__module__, type(value).__name__) == ("fastcore.foundation", "L"):
         value = list(value)
@@ -221,10 +223,10 @@ def as_python(value: Any) -> Any:
 
 
 def show(value: Any) -> str:
-    """A wrong value for a message, cut where it is long; its class where Python shows an address or a table."""
+    """Return a wrong value as text, truncated if long; its class if its repr is an address or has several lines."""
     try:
         text = repr(value)
-    except ValueError:  # Python writes no longer ones
+    except ValueError:  # Python does not convert longer ones to text
         return "a whole number of more than 4,000 digits"
     if " object at 0x" in text or "\n" in text:
         return f"{'a list of ' if isinstance(value, (list, tuple)) else ''}{_with_article(_class_name(value))}"

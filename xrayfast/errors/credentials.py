@@ -1,4 +1,4 @@
-"""Addresses as they may be shown: without passwords, and without queries, which may be signatures."""
+"""Removes passwords and queries, which may contain signatures, from addresses that are shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _QUERY = re.compile(r"(https?:/+[^\s?'\"]+\?)[^\s'\"]+", re.IGNORECASE)
 
 
 def hide_credentials(text: str) -> str:
-    """The text with the passwords and queries of its addresses left out.
+    """Replace the passwords and queries of addresses in a text by "***".
 
     >>> hide_credentials("https://me:secret@host/a.png?X-Amz-Signature=1f: found no such object")
     'https://***@host/a.png?*** found no such object'

@@ -1,7 +1,7 @@
-"""Text as it may be shown: what can't be seen, or changes how the rest is seen, is written as an escape.
+"""Escapes for characters that are invisible or that change how other text is shown.
 
-Names of files and labels come from strangers. In a terminal an escape sequence can change the screen, a line break can
-imitate a message of ours, and a bidirectional control can show `gpj.exe` as `exe.jpg`.
+Names of files and labels may come from strangers. In a terminal, an escape sequence can change the screen, a line break
+can imitate a message of this program, and a bidirectional control can show `gpj.exe` as `exe.jpg`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ from unicodedata import category
 from xrayfast.errors.advice import advise
 
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
-"""Letters and marks without any ink."""
+"""Letters and marks that are drawn as nothing."""
 
 
 def is_hidden(character: str) -> bool:
-    """Whether a character is a control, a format character (bidirectional, zero-width), a line break, half a surrogate
-    pair, of private use, unassigned, or blank without being a space.
+    """Whether a character is invisible without being a space, or changes how other text is shown.
+
+    These are controls, format characters (bidirectional, zero-width), line breaks, lone surrogates, characters of
+    private use, unassigned characters and blank letters.
     """
     return character in _BLANK or not (character.isprintable() or category(character) == "Zs")
 
 
 def escape_hidden(text: str) -> str:
-    r"""The text with hidden characters as Python escapes, and bytes of a file name that are not UTF-8 as `\xff`.
+    r"""Replace hidden characters by Python escapes, and bytes of a file name that are not UTF-8 by escapes like `\xff`.
 
-    Backslashes stay as they are, as paths of Windows have them: text that was escaped is not changed by it again.
+    Backslashes are not escaped, because Windows paths contain them. So escaping a text twice changes nothing.
 
     >>> print(escape_hidden("a\x1b[31m\u202eb\n\udcff"))
     a\x1b[31m\u202eb\n\xff
@@ -39,19 +41,19 @@ def escape_hidden(text: str) -> str:
 
 
 def escape_lines(text: str) -> str:
-    r"""The same for a text of several lines, whose line breaks stay."""
+    r"""Escape the hidden characters of a text except its line breaks."""
     return "\n".join(map(escape_hidden, text.split("\n")))
 
 
 _NEVER_THE_CALLER = ("xrayfast", "contextlib", "fastai", "fastcore")
-"""Packages whose frames lie between a note and the line of the user's own that led to it."""
+"""Packages whose frames are skipped to find the line of the user's code that led to a warning."""
 
 _RECEIVERS: list[Callable[[str], object]] = []
-"""The receivers of the blocks of `passing_warnings` that are running."""
+"""Receivers of the running blocks of `passing_warnings`, the innermost last."""
 
 
 def warn(text: str) -> None:
-    """Warn where the package was called, which is what its notes do where nothing displays them."""
+    """Pass a note to the current receiver; if there is none or it can't display it, warn at the caller's line."""
     if not _RECEIVERS or _RECEIVERS[-1](text) is False:
         level, frame = 2, sys._getframe(1)
         while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _NEVER_THE_CALLER:
@@ -61,7 +63,7 @@ def warn(text: str) -> None:
 
 @contextmanager
 def passing_warnings(receiver: Callable[[str], object]) -> Iterator[None]:
-    """Within the block `receiver` gets the texts of `warn`, and returns False where it can't display one."""
+    """Pass the texts of `warn` to `receiver` within the block; it returns False if it can't display one."""
     _RECEIVERS.append(receiver)
     try:
         yield
@@ -70,7 +72,7 @@ def passing_warnings(receiver: Callable[[str], object]) -> Iterator[None]:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether the text can be written as UTF-8: not, where it is the name of a file that is not UTF-8 itself."""
+    """Whether a text can be encoded as UTF-8, unlike file names that Python decoded from other bytes."""
     try:
         text.encode()
     except UnicodeEncodeError:

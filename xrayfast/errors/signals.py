@@ -1,4 +1,4 @@
-"""Signals that ask a process to end: SIGTERM, SIGHUP and SIGUSR1 are handled as Ctrl-C is."""
+"""Handling of signals that ask a process to end: SIGTERM, SIGHUP and SIGUSR1 are handled like Ctrl-C."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ INTERRUPTED = 130
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
 )
-"""Windows has no SIGHUP and no SIGUSR1. SLURM sends the latter before a time limit, with --signal=USR1@SECONDS."""
+"""Windows has no SIGHUP and no SIGUSR1. SLURM sends SIGUSR1 before a time limit, with --signal=USR1@SECONDS."""
 
 
 def exit_code_of(number: int) -> int:
-    """The exit code of a process that a signal ended: 143 for SIGTERM, and for SIGUSR1, which announces it."""
+    """Return the exit code after a signal: 143 for SIGTERM, and for SIGUSR1, which announces SIGTERM."""
     announced = number == getattr(signal, "SIGUSR1", None)
     return 128 + (signal.SIGTERM if announced else number)
 
 
 class Stopped(KeyboardInterrupt, SystemExit):
-    """SIGTERM, SIGHUP or SIGUSR1. What catches Ctrl-C catches it; where nothing does, Python exits with `exit_code`."""
+    """Raised for SIGTERM, SIGHUP or SIGUSR1. Code that catches Ctrl-C catches it; otherwise Python exits."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"Stopped by {signal.Signals(number).name}.")
@@ -37,9 +37,9 @@ class Stopped(KeyboardInterrupt, SystemExit):
         self._number, self._block = number, _BLOCKS[-1] if _BLOCKS else None
 
     def __del__(self) -> None:
-        """Send the signal again where the exception was swallowed: many libraries have bare excepts in their imports.
+        """Send the signal again if the exception was swallowed: many libraries have bare excepts in their imports.
 
-        Here it could not be raised, but it can a moment later.
+        An exception can't be raised in `__del__`, so a timer sends the signal a moment later.
         """
         if self._block in _BLOCKS:
             again = threading.Timer(0.02, _send_again, (self._number, self._block))
@@ -48,25 +48,25 @@ class Stopped(KeyboardInterrupt, SystemExit):
 
 
 _BLOCKS: list[object] = []
-"""One object for each block of `handling_signals` that is running."""
+"""One object per running block of `handling_signals`."""
 
 
 def _send_again(number: int, block: object) -> None:
-    if block in _BLOCKS:  # else it has left the block meanwhile
+    if block in _BLOCKS:  # otherwise the block has ended
         signal.raise_signal(number)  # on Windows os.kill would end the process
 
 
 def raise_stopped(number: int, frame: FrameType | None) -> None:
-    """Raise Stopped, or KeyboardInterrupt for Ctrl-C: a signal handler."""
+    """Handle a signal by raising Stopped, or KeyboardInterrupt for Ctrl-C."""
     raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
 
 
 @contextmanager
 def handling_signals(handler: Callable[[int, FrameType | None], None] = raise_stopped) -> Iterator[None]:
-    """Within the block the handler gets the signals that would otherwise end the process.
+    """Pass the signals that would otherwise end the process to `handler` within the block.
 
-    A signal that is ignored, as `nohup` has SIGHUP ignored, or that the program handles itself, stays so. Python allows
-    handlers only in the main thread; in others nothing changes.
+    Signals that are ignored, as SIGHUP is under `nohup`, or that the program already handles, are left alone. Python
+    allows handlers only in the main thread; in other threads nothing changes.
     """
     replaced = (signal.SIG_DFL, signal.default_int_handler, raise_stopped)
     main = threading.current_thread() is threading.main_thread()
@@ -85,14 +85,16 @@ def handling_signals(handler: Callable[[int, FrameType | None], None] = raise_st
 
 
 def leave_signals_to_parent(numbers: tuple[int, ...] = STOP_SIGNALS) -> None:
-    """Ignore them: they reach the whole job or terminal, and the main process ends this one."""
+    """Ignore these signals in a child process: they reach the whole job or terminal, and the parent ends the child."""
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)
 
 
 def end_by_parent_alone() -> None:
-    """Let SIGTERM end this process where its parent sends it, and ignore what reaches the whole job: the parent may
-    need it until it stops. Where the system can't tell the two, as macOS and Windows, either ends it.
+    """Let SIGTERM end this process only if its parent sends it.
+
+    A SIGTERM to the whole job is ignored, because the parent may need this process until it stops itself. On macOS and
+    Windows, which don't tell the sender, any SIGTERM ends the process.
     """
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -111,8 +113,9 @@ class _StartArguments(TypedDict, total=False):
 
 
 def ending_with_parent() -> _StartArguments:
-    """Arguments of `subprocess.Popen` with which the child process gets SIGTERM when this process ends in any way, by
-    SIGKILL too; none where the system has no such signal, as only Linux does.
+    """Return arguments of `subprocess.Popen` that send the child SIGTERM when this process ends, even by SIGKILL.
+
+    Only Linux can do so; on other systems there are no arguments.
     """
     prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
     if prctl is None:
@@ -121,23 +124,24 @@ def ending_with_parent() -> _StartArguments:
 
     def ask_for_signal() -> None:
         prctl(on_death, int(signal.SIGTERM))
-        if os.getppid() != parent:  # it ended before
+        if os.getppid() != parent:  # the parent has already ended
             os._exit(INTERRUPTED)
 
     return {"preexec_fn": ask_for_signal}
 
 
 SENT_TWICE = 1.0
-"""Seconds in which a signal that comes again is the same one: what stops the whole job reaches torchrun and timeout
-too, which send it on.
+"""Seconds within which a repeated signal counts as the same one. A signal to the whole job also reaches torchrun and
+timeout, which send it on.
 """
 
 
 class StopRequest:
-    """Whether a signal asked to stop, also where what it raised was swallowed or turned into another exception.
+    """A record of whether a signal has asked to stop, which lasts even if the exception that it raised was swallowed.
 
     Attributes:
-        exit_code: of the process once it has stopped.
+        asked: whether a signal came.
+        exit_code: exit code of the process once it has stopped.
     """
 
     def __init__(self) -> None:
@@ -145,7 +149,7 @@ class StopRequest:
         self._number, self._came = 0, 0.0
 
     def __call__(self) -> bool:
-        """Whether one came."""
+        """Whether a signal came."""
         return self.asked
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -157,14 +161,12 @@ class StopRequest:
             self._number, self._came = number, time.monotonic()
 
     def listening(self) -> AbstractContextManager[None]:
-        """Within the block the first signal is remembered only, a second one interrupts at once unless it is the
-        first, sent twice.
-        """
+        """Only record the first signal within the block; a second one interrupts at once, unless it is a repetition."""
         return handling_signals(self._handle)
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Within the block a signal interrupts at once; one that was swallowed interrupts at the end."""
+        """Let a signal interrupt the block at once, or at its end if the exception was swallowed."""
 
         def handle(number: int, frame: FrameType | None) -> None:
             self.asked, self.exit_code = True, exit_code_of(number)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xrayfast.reporting.comparison import Comparison
 
 MOST_TESTS = 20
-"""Tests shown at most; --csv and --json have them all."""
+"""Largest number of tests to show; --csv and --json have all of them."""
 
 
 def compare(
@@ -130,7 +130,7 @@ def _beside(csv: Path, what: str) -> Path:
 
 
 def show_comparison(out: Output, found: Comparison) -> None:
-    """Print the runs, best first; how they were trained; the differences and tests; the notes."""
+    """Print a comparison: the runs, best first, how they were trained, differences and tests, and notes."""
     from xrayfast.metrics.registry import metric_title
     from xrayfast.reporting.comparison import interval_columns, records
 
@@ -223,7 +223,7 @@ def _show_subgroups(out: Output, found: Comparison, titles: dict[str, str]) -> N
 
 
 def _split_images(found: Comparison, table: pd.DataFrame) -> str:
-    """How many images of which split a table is about: `60 test`, or `55 to 60 test` where its rows differ."""
+    """Return the number of images in a table and their split: `60 test`, or `55 to 60 test` if the rows differ."""
     counts = sorted(set(table["images"]))
     split = "test" if found.split == "test" else "validation"
     return f"{' to '.join(f'{count:,}' for count in dict.fromkeys((counts[0], counts[-1])))} {split}"
@@ -244,7 +244,7 @@ def _sizes(row: dict[str, Any]) -> tuple[str, int, str | None, str | None]:
 
 
 def _p(value: float | None) -> str:
-    """Format a p-value with three digits, or as below 0.001; a dash where it is not defined.
+    """Format a p-value with three decimals, "<0.001" if it is smaller, or a dash if it is not defined.
 
     >>> _p(0.0004), _p(0.0312), _p(None)
     ('<0.001', '0.031', '–')

@@ -145,7 +145,7 @@ def cross_validate(
 
 
 def _show(out: Output, cv: CrossValidation) -> None:
-    """Print the results, or of single folds how to go on."""
+    """Print the results, or how to continue if some folds are not trained."""
     from xrayfast.cli.results import show_cross_validation
 
     if cv.is_finished:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", *PREDICTED_SPLITS)
 
-# DATA is an argument of its own, and nothing is trained for which splits would be drawn.
+# DATA is a separate argument, and no split is drawn because nothing is trained.
 _WITHOUT = ("source", "valid_fraction", "test_fraction", "folds", "fold", "split_seed", "unreadable")
 _OWN = ("prevalence", "resamples", "unit", "unit_join")
 _PREDICTION = ("tta", "batch_size", "device")
@@ -137,7 +137,7 @@ def evaluate(
 
 
 def show_evaluation(out: Output, run: EvaluatedRun, metrics: Mapping[str, Any]) -> None:
-    """Print which images were evaluated, the results, the subgroups with their gaps, and the notes."""
+    """Print which images were evaluated, the results, the subgroups with their gaps, and notes."""
     from xrayfast.cli.results import show_decision, show_metrics, show_subgroups
     from xrayfast.metrics.operating_points.decision import Decision
     from xrayfast.reporting.wording import external_tables

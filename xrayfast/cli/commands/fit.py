@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from xrayfast.data.manifest import Manifest
 
 AUTO = "auto"
-"""The RUN of --resume that is that of --name; a folder of this name is ./auto."""
+"""Value of --resume that means the run of --name; a folder with this name is given as ./auto."""
 
 GRACE = 2.0
-"""Seconds that a rank waits after it failed, for rank zero to fail too."""
+"""Seconds that a failed rank waits for rank zero to fail too."""
 
 
 @o.takes("data", "model", "train", "results")
@@ -110,11 +110,11 @@ def _fit(
 
 @contextmanager
 def checking_settings(manifest: Manifest, settings: Config) -> Iterator[Callable[[], None]]:
-    """Check the settings in a thread, for which it imports torch and fastai: 10 s of one core, in which the other cores
-    decode images.
+    """Check the settings in a thread while the block decodes images.
 
-    Yields a function that raises what is wrong, as soon as that is known. An error in the block is raised at once; the
-    thread ends with the process.
+    The check imports torch and fastai, which takes 10 s on one core; the other cores decode images meanwhile. Yields a
+    function that raises the error as soon as the thread has found one. An error in the block is raised at once; the
+    thread then ends with the process.
     """
     problems: list[XrayfastError] = []
 
@@ -129,8 +129,8 @@ def checking_settings(manifest: Manifest, settings: Config) -> Iterator[Callable
 
 
 def _check(manifest: Manifest, settings: Config, problems: list[XrayfastError]) -> None:
-    """Append what is wrong with the settings."""
-    # What else fails here, such as an import, fails again where it is used, and is reported there.
+    """Append the error in the settings, if any, to `problems`."""
+    # Other failures, such as that of an import, happen again in the main thread, which reports them.
     with suppress(Exception):
         from xrayfast.workflows.fit import require_settings
 
@@ -142,7 +142,7 @@ def _check(manifest: Manifest, settings: Config, problems: list[XrayfastError]) 
 
 @contextmanager
 def rank_zero_output() -> Iterator[None]:
-    """Let only rank zero of a distributed run print; another rank reports an error only where rank zero has none."""
+    """Let only rank zero of a distributed run print; another rank reports an error only if rank zero has none."""
     if is_rank_zero():
         yield
         return
@@ -150,7 +150,7 @@ def rank_zero_output() -> Iterator[None]:
         with Path(os.devnull).open("w") as null, redirect_stdout(null), redirect_stderr(null):
             yield
     except (Exception, KeyboardInterrupt) as error:
-        # torchrun and srun kill all ranks once one has exited: where rank zero fails too, it needs time to report why.
+        # torchrun and srun kill all ranks once one has exited. If rank zero fails too, it needs time to report it.
         time.sleep(GRACE)
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
             raise typer.Exit(getattr(error, "exit_code", INTERRUPTED)) from None

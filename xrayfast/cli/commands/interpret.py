@@ -91,7 +91,7 @@ def interpret(
 
 
 def _explained(run: Run, files: list[Path]) -> list[Path]:
-    """Write a saliency figure of each file."""
+    """Write a saliency figure for each file, and return the paths."""
     if not files:
         return []
     from xrayfast.workflows.explain import explain

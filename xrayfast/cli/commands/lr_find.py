@@ -62,7 +62,7 @@ def lr_find(
 
 
 def _words_for_fit() -> list[str]:
-    """The words typed after `lr-find`, without the options that `fit` does not have."""
+    """Return the words typed after `lr-find`, without the options that `fit` does not have."""
     import sys
 
     words = sys.argv[sys.argv.index("lr-find") + 1 :] if "lr-find" in sys.argv else []

@@ -99,7 +99,7 @@ def predict(
     for error in failed["error"]:
         out.note(error)
     of = "files" if unit == "image" else plural_noun(unit)
-    partly = int((read["error"] != "").sum())  # of studies and patients alone
+    partly = int((read["error"] != "").sum())  # only for studies and patients
     lacking = f", {partly:,} of them without files that can't be read" if partly else ""
     out.done(f"{len(read):,} of {len(table):,} {of} predicted{lacking}", output)
     out.json({"predictions": str(output), of: len(table), "failed": failed["file"].tolist()})

@@ -45,7 +45,7 @@ def review(
     found = work(cv, output, top=top)
     rows = found.proposals[found.proposals["accept"] == ""]
     columns = ["image", "label", "given", "proposed", "probability"]
-    if not rows["label"].any():  # of a single-label task there is none
+    if not rows["label"].any():  # empty in a single-label task
         columns.remove("label")
     out.table(
         f"{plural(len(rows), 'proposal')} on {plural(len(found.ranked), 'label')}, the least credible label first",

@@ -15,7 +15,7 @@ from xrayfast.cli.output import Output
 from xrayfast.config import Device
 
 PASSWORD_VARIABLE, SHORTEST_PASSWORD = "XRAYFAST_PASSWORD", 8
-"""A password on the command line would be in the list of processes."""
+"""The password is not an option, because other users can see the command lines of running programs."""
 
 
 @o.takes("device")
@@ -84,10 +84,10 @@ def serve(
 
 
 def _read_password() -> str:
-    """From the environment, or else typed at the terminal, where it is not shown.
+    """Read the password from the environment, or else from the terminal without showing it.
 
     Raises:
-        ConfigError: there is none, or it is too short.
+        ConfigError: there is no password, or it is too short.
     """
     from xrayfast.errors import ConfigError
 

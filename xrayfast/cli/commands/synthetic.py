@@ -1,4 +1,4 @@
-"""`xrayfast synth` and `xrayfast demo`, which work on synthetic radiographs."""
+"""`xrayfast synth` and `xrayfast demo`, which use synthetic radiographs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from xrayfast.config import MAX_SEED, Config, DataConfig, ModelConfig, TrainConf
 from xrayfast.progress.terminal import reporting
 
 DEMO_IMAGES, DEMO_SIZE = 600, 128
-"""The number of synthetic radiographs of the demo, and their side in pixels."""
+"""Number of synthetic radiographs in the demo, and their side in pixels."""
 
 DEMO = Config(
     data=DataConfig(test_fraction=0.15),
     model=ModelConfig(arch="resnet18", weights="none", size=64),
     train=TrainConfig(unfreeze=True, freeze_epochs=0, epochs=14),
 )
-"""The settings of the demo: from scratch, small enough for two cores."""
+"""Settings of the demo: training from scratch, small enough for two cores."""
 
 
 def synth(
