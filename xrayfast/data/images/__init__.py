@@ -1,10 +1,13 @@
-"""One image file to one 8-bit gray array.
+"""Reading one image file as one 8-bit gray array.
 
-- `reader`: `read`, the one entry point; recognises files by their content.
+- `reader`: `read`, the only entry point; recognizes files by their content.
 - `pillow`: PNG, JPEG, TIFF, BMP and WebP.
 - `dicom`: DICOM.
-- `radiograph`: what `read` returns; 8-bit scaling.
-- `notes`: what is noted of an image's contents, and which notes need attention.
-- `jpeg`: which data of a JPEG are missing, or go on below its last row.
-- `limits`: what is refused before it is decoded: file size, pixels, aspect ratio, JPEG scans.
+- `radiograph`: `Radiograph`, which `read` returns; 8-bit scaling.
+- `contents`, `damage`, `outline`, `thumbnail`: notes on what an image shows.
+- `notes`: notes on color and compression; which notes need attention.
+- `jpeg`: finds JPEGs with missing data, or with data beyond the last row.
+- `limits`: limits that are checked before decoding: file size, pixels, aspect ratio, JPEG scans.
+- `bits`: finds stored values with other bits or another sign than the file says.
+- `names`: what the names of files and folders say about an image.
 """

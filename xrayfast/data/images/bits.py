@@ -1,4 +1,4 @@
-"""Which bits, and which sign, stored values evidently have, whatever their file says."""
+"""Detection of stored values that evidently have other bits or another sign than their file says."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ Codes: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Integers: TypeAlias = npt.NDArray[np.int32]
 
 _NOISE = 1.2
-"""Mean squared step between neighbours, in units of the variance: 2 in white noise, below 0.7 in radiographs."""
+"""Mean squared step between neighbors, in units of the variance: 2 in white noise, below 0.7 in radiographs."""
 
 _LEVELS_AT_WRAP = 4
-"""An image read with the wrong sign has at least so many different values on each side of the wrap; masks have one."""
+"""Least number of distinct values on each side of the wrap in an image read with the wrong sign; masks have one."""
 
 _SURROUND_SHARE, _FEWEST_LEVELS = 0.05, 16
-"""Smallest share of the pixels that is a surround, and fewest different values of an image that has one."""
+"""Least share of the pixels that is a surround, and least number of distinct values of an image that has one."""
 
 _WRAPS = 10
-"""Where values of the whole range occur, the wrong sign makes so many times as many steps of half the range or more."""
+"""If values of the whole range occur, the wrong sign makes at least this many times as many steps of half the range or
+more."""
 
 
 def has_other_sign(codes: Codes, counts: npt.NDArray[np.int64], bits: int, signed: bool) -> bool:
-    """Whether values (H, W) evidently have the other sign than their file says; `counts` is how many have each code.
+    """Whether an image (H, W) evidently has signed values although its file says unsigned, or the other way round.
 
-    Read with the wrong one, they wrap round within the image: values on both sides of the wrap occur, and none or few
-    between them.
+    Read with the wrong sign, values wrap around within the image: there are values on both sides of the wrap, and none
+    or few between them. `counts` is the number of pixels per code.
     """
     quarter = 1 << max(0, bits - 2)
     lowest, low, high, highest = (counts[i * quarter : (i + 1) * quarter] for i in range(4))
@@ -45,13 +46,16 @@ def has_other_sign(codes: Codes, counts: npt.NDArray[np.int64], bits: int, signe
 
 
 def find_surround(values: npt.NDArray[np.generic], counts: npt.NDArray[np.int64]) -> int | None:
-    """The position of the highest or lowest value, where it is a surround: on many pixels, and far from all others.
+    """Return the position of a surround: the highest or lowest value, if it is on many pixels and far from all others.
 
-    Scaled with it, the image in the surround would be of a few gray levels.
+    Scaled together with its surround, the image would have only a few gray levels.
 
     Args:
-        values: (V,) of the image, ascending or not.
-        counts: (V,) how many pixels have each.
+        values: (V,) values of the image, in any order.
+        counts: (V,) number of pixels with each value.
+
+    Returns:
+        The position in `values`; None if there is no surround.
     """
     occurring = np.flatnonzero(counts)
     occurring = occurring[np.argsort(values[occurring], kind="stable")]
@@ -66,17 +70,18 @@ def find_surround(values: npt.NDArray[np.generic], counts: npt.NDArray[np.int64]
 
 
 def to_integers(codes: Codes, bits: int, signed: bool) -> Integers:
-    """The numbers that codes of `bits` bits stand for, with or without a sign."""
+    """Return the integers that codes of `bits` bits stand for, with or without a sign."""
     sign = 1 << (bits - 1) if signed else 0
     values: Integers = (codes.astype(np.int32) ^ sign) - sign
     return values
 
 
 def is_likelier(values: Integers, other: Integers) -> bool:
-    """Whether, of two readings (H, W) or (H, W, C) of the same codes, the first is the image.
+    """Whether the first of two readings, (H, W) or (H, W, C), of the same codes is the right one.
 
-    Wrong bits wrap round: where the two differ in a step between neighbours, that of the image is the smaller. Of an
-    image with as large steps as the wrap, wrong bits make noise: neighbours differ more, in terms of the variance.
+    With wrong bits, values wrap around: where the two readings have different steps between neighbors, the right one
+    has the smaller steps. If the image itself has steps as large as the wrap, wrong bits turn it into noise, in which
+    neighbors differ more, relative to the variance.
     """
     ours, theirs = (np.concatenate([step.ravel() for step in _sample_steps(x)]) for x in (values, other))
     differ = ours != theirs
@@ -89,6 +94,6 @@ def is_likelier(values: Integers, other: Integers) -> bool:
 
 
 def _sample_steps(values: Integers) -> tuple[Integers, Integers]:
-    """Absolute steps between neighbours, along at most 512 rows and 512 columns."""
+    """Return the absolute steps between neighbors along at most 512 rows and along at most 512 columns."""
     rows, columns = values[:: -(-values.shape[0] // 512)], values[:, :: -(-values.shape[1] // 512)]
     return np.abs(np.diff(rows, axis=1)), np.abs(np.diff(columns, axis=0))

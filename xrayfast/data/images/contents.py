@@ -1,4 +1,4 @@
-"""What an image shows: notes on one in which little can be seen, or that is no plain radiograph."""
+"""Notes on an image in which little can be seen, or that is no plain radiograph."""
 
 from __future__ import annotations
 
@@ -13,33 +13,31 @@ from xrayfast.data.images.notes import FEW_SHADES, PLAIN_AREAS, TOO_SMOOTH, TWO_
 from xrayfast.data.images.radiograph import BLACK, Pixels
 
 _SAMPLED = 64  # rows and columns
-_RUN = 16  # neighbouring pixels
+_RUN = 16  # neighboring pixels
 _CONSTANT, _FLAT, _DARK, _BRIGHT = 2.55, 64, 64, 191  # gray levels of 0..255
 _NOISE = 0.8
 _FEW_SHADES = 8
-_SHADE = 8  # gray levels that one shade may differ by
-_AT_SHADE, _OF_SHADES = (
-    0.7,
-    0.95,
-)  # shares of a shade's pixels that are nearly equal, and of all pixels that are of shades
+_SHADE = 8  # gray levels by which pixels of one shade may differ
+_AT_SHADE, _OF_SHADES = 0.7, 0.95  # least shares: of a shade's pixels within 1 of its level, of all pixels in shades
 _LEAST_PIXELS = 16  # of a shade
 
-_BLACK_SHARE = 0.95  # of the pixels of a black half
-_SMALL = 0.3  # share of the area that a radiograph on black fills
+_BLACK_SHARE = 0.95  # least share of black pixels in a black half
+_SMALL = 0.3  # largest share of the area that a small image on black fills
 _MOSTLY_DARK, _MOSTLY_BRIGHT, _NEAR, _SURROUND = 80, 192, 20, 0.45  # gray levels; share of a black surround
 
 _SMOOTH, _PARTLY_SMOOTH, _EDGED = 0.18, 0.4, 0.9
 _STILL, _STILL_BESIDE_EDGES, _OF_TWO_PEAKS = 0.5, 0.35, 0.8
-"""Bends over steps, shares of equal neighbours, and of pixels at the two commonest levels: see `_describe_texture`."""
+"""Thresholds of `_describe_texture`: bends over steps; shares of equal neighbors, and of pixels at the two commonest
+gray levels."""
 
 
 def describe_contents(pixels: Pixels) -> list[str]:
-    """Notes on an image (H, W) in which little or nothing can be seen, judged by some thousands of its pixels.
+    """Return notes on an image (H, W) in which little can be seen, or that is no plain radiograph.
 
-    Most images are settled by fewer than a hundred, in 0.005 ms: small ones are read in 0.2 ms.
+    The checks look at samples of the pixels, and at all of them only if these are unusual.
     """
     height, width = pixels.shape
-    # One step of this length along all rows meets columns evenly.
+    # With this step through the flattened image, all columns are sampled evenly.
     few = sorted(pixels.reshape(-1)[:: height // _SAMPLED * width + (width * 3) // 8 + 1].tobytes())
     if few[len(few) // 2] <= BLACK and (inside := _cut_black(pixels)) is not None:
         share = inside.size / pixels.size
@@ -47,7 +45,7 @@ def describe_contents(pixels: Pixels) -> list[str]:
     low, high = few[len(few) // 20], few[-1 - len(few) // 20]
     if high - low < 1.25 * _FLAT or 2 * len(set(few)) <= len(few):
         sample = pixels[:: -(-height // _SAMPLED), :: -(-width // _SAMPLED)]
-        # Before contrast: the values of label maps may be 0, 1 and 2.
+        # Checked before contrast, because the values of label maps may be 0, 1 and 2.
         if _count_shades(sample) and (shades := _count_shades(pixels)) > 1:
             return [TWO_SHADES if shades == 2 else FEW_SHADES.replace("#", str(shades))]
         counted = np.bincount(sample.ravel()).cumsum()
@@ -62,7 +60,7 @@ def describe_contents(pixels: Pixels) -> list[str]:
 
 
 def _cut_black(pixels: Pixels) -> Pixels | None:
-    """What a black surround leaves of an image that is no mask, where this is small; else None."""
+    """Return the image inside a black surround, if it is small and the whole is no mask; else None."""
     is_shown = pixels[:: -(-pixels.shape[0] // _SAMPLED), :: -(-pixels.shape[1] // _SAMPLED)] > BLACK
     places = []
     for axis, side in ((1, pixels.shape[0]), (0, pixels.shape[1])):
@@ -77,8 +75,10 @@ def _cut_black(pixels: Pixels) -> Pixels | None:
 
 
 def _describe_brightness(pixels: Pixels, few: Sequence[int]) -> list[str]:
-    """A note on an image of which three quarters are darker than 80, radiographs from 85, but not black, or brighter
-    than 192, radiographs to 187.
+    """Return a note if three quarters of the pixels are dark, but fewer than 45 % black, or three quarters are bright.
+
+    Dark is below 80; radiographs have an upper quartile of 85 or more. Bright is above 192; they have a lower quartile
+    of 187 or less.
     """
     if few[len(few) * 3 // 4] > _MOSTLY_DARK + _NEAR and few[len(few) // 4] < _MOSTLY_BRIGHT - _NEAR:
         return []  # the usual case
@@ -90,11 +90,12 @@ def _describe_brightness(pixels: Pixels, few: Sequence[int]) -> list[str]:
 
 
 def _describe_texture(pixels: Pixels) -> list[str]:
-    """A note on an image without the texture of a radiograph, at a scale of 64 pixels for the shorter side.
+    """Return a note on an image without the texture of a radiograph, at a scale of 64 pixels for the shorter side.
 
-    There a step from pixel to pixel bends by so much of its size on average: 0.48 to 0.81 in 7,800 radiographs of two
-    public collections, 0.34 and more where they were scaled down to 64 pixels; below 0.16 in gradients, heat maps and
-    distance maps, where rounding is no bend, and 0.9 and more in label maps.
+    The texture is measured by the bend: the mean change from one step between pixels to the next, over the mean size of
+    the steps. It is 0.48 to 0.81 in 7,800 radiographs of two public collections, 0.34 or more if these were scaled down
+    to 64 pixels; below 0.16 in gradients, heat maps and distance maps, not counting rounding; 0.9 or more in label
+    maps.
     """
     side = min(pixels.shape)
     if side < LEAST_SIDE:
@@ -106,7 +107,7 @@ def _describe_texture(pixels: Pixels) -> list[str]:
     bent, stepped = int(np.abs(steps[:, 1:] - steps[:, :-1]).sum()), 2 * int(np.abs(steps).sum())
     few_still = rows.size - np.count_nonzero(steps) < _STILL_BESIDE_EDGES * rows.size
     if few_still and 1.25 * _PARTLY_SMOOTH * stepped < bent < 0.9 * _EDGED * stepped:
-        return []  # mostly
+        return []  # the usual case
     bend = _bend([sample, sample.T])
     still = float((sample[:, 1:] == sample[:, :-1]).mean())
     if bend > _EDGED and still > _STILL_BESIDE_EDGES:
@@ -122,7 +123,7 @@ def _describe_texture(pixels: Pixels) -> list[str]:
 
 
 def _bend(lines: Sequence[Pixels]) -> float:
-    """How much steps along rows bend, less what rounding makes, over the size of the steps; 0.5 without any step."""
+    """Return the change from step to step along rows, less rounding, over the size of the steps; 0.5 without steps."""
     bent = stepped = 0
     for rows in lines:
         steps = np.diff(rows.astype(np.int16), axis=1)
@@ -132,9 +133,10 @@ def _bend(lines: Sequence[Pixels]) -> float:
 
 
 def _describe_areas(pixels: Pixels, few: Sequence[int]) -> list[str]:
-    """Notes on an image half of which is black or white.
+    """Return notes on an image with a black or a white half.
 
-    `few` are some of its pixels, sorted. Of 7,800 radiographs of two public collections one is half black, none white.
+    `few` are some of its pixels, sorted. Of 7,800 radiographs of two public collections, one has a black half and none
+    a white one.
     """
     height, width = pixels.shape
     if min(height, width) < LEAST_SIDE:
@@ -162,9 +164,9 @@ def _describe_halves(pixels: Pixels, shade: str) -> list[str]:
 
 
 def _count_shades(pixels: Pixels) -> int:
-    """How many shades the pixels are of, as in masks and label maps; 0 where these are more than a few.
+    """Return the number of shades in an image with few of them, such as a mask or label map; 0 for other images.
 
-    Scaling and JPEG make a few others of each, most of them close to it, and some between.
+    Scaling and JPEG turn a shade into several gray levels: most of them close to it, and some between two shades.
     """
     counts = np.bincount(pixels.ravel(), minlength=256)
     shades = int(np.count_nonzero(counts))
@@ -185,7 +187,7 @@ def _count_shades(pixels: Pixels) -> int:
 
 
 def _describe_flat(pixels: Pixels, sample: Pixels, low: int, high: int) -> list[str]:
-    """Notes on an image of little contrast; `low` and `high` are the 5 and 95 percentiles of a sample."""
+    """Return notes on an image with little contrast; `low` and `high` are the 5th and 95th percentiles of a sample."""
     if sample.std() < _CONSTANT:
         return ["of one shade" if pixels.min() == pixels.max() else "nearly of one shade"]
     notes = ["nearly black"] if high < _DARK else ["nearly white"] if low > _BRIGHT else []
@@ -193,9 +195,9 @@ def _describe_flat(pixels: Pixels, sample: Pixels, low: int, high: int) -> list[
 
 
 def _is_noise(pixels: Pixels, spread: int) -> bool:
-    """Whether neighbours in rows, or in columns, differ as much as any two pixels do.
+    """Whether neighbors in rows, or in columns, differ as much as any two pixels do.
 
-    Of two independent pixels the mean squared difference is twice the variance.
+    The mean squared difference of two independent pixels is twice the variance.
     """
     height, width = pixels.shape
     run = pixels[height // 2, width // 2 : width // 2 + _RUN].tobytes()

@@ -1,4 +1,4 @@
-"""What decoders of JPEG pass over without a word: data that are missing, or go on below the last row."""
+"""Detection of errors in JPEGs that decoders silently ignore: missing data, and data below the last row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 MISSING_ROWS = "last rows plain gray, as where data are missing"
-"""The note on images that `lacks_last_rows`."""
+"""The note on images for which `lacks_last_rows` is true."""
 
 MORE_ROWS = "data go on below the last row that the header claims"
 """The note on JPEGs that are cut off by a wrong header."""
@@ -23,17 +23,17 @@ CUT_SCAN = "the last scan of a progressive JPEG is cut off, and fine detail with
 """The note on progressive JPEGs that are cut off within their last scan."""
 
 _MISSING = 128
-"""What libjpeg gives for the pixels that a cut off JPEG lacks."""
+"""The value that libjpeg gives to pixels whose data are missing."""
 
 _START_OF_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _PROGRESSIVE = (0xC2, 0xCA)
-_INVENTED, _SMOOTHED = 64, 2  # blocks that libjpeg may make of the last bits, and rows of blocks that it smooths below
+_INVENTED, _SMOOTHED = 64, 2  # blocks that libjpeg may decode from the last bits; rows of blocks below that it smooths
 _FURTHER_DATA = bytes(73 * i % 251 for i in range(1024))
-_SEGMENT = re.compile(rb"\xff+([\x01-\xbf\xc0-\xcf\xd8-\xfe])")  # not in a scan's data, but where it ends
+_SEGMENT = re.compile(rb"\xff+([\x01-\xbf\xc0-\xcf\xd8-\xfe])")  # not in a scan's data, only at its end
 
 
 def lacks_last_rows(image: Image.Image) -> bool:
-    """Whether the end of a decoded JPEG's last rows is as libjpeg fills it where the data end too early."""
+    """Whether the last rows of a decoded JPEG end in the gray that libjpeg fills in if the data end too early."""
     if image.format not in ("JPEG", "MPO") or image.mode == "CMYK" or image.height <= 8:
         return False
     return _ends_in_gray(image, 8)
@@ -43,13 +43,16 @@ def _ends_in_gray(image: Image.Image, block: int) -> bool:
     corner = image.getpixel((image.width - 1, image.height - 1))
     if corner not in (_MISSING, (_MISSING,) * 3):  # the usual case
         return False
-    # The block in which the data end may be anything, and those after it are gray.
+    # The block in which the data end may have any values; the blocks after it are gray.
     bottom = image.crop((image.width // 2, (image.height - 1) // block * block, image.width, image.height))
     return all(low == high == _MISSING for low, high in np.reshape(bottom.getextrema(), (-1, 2)))
 
 
 def note_wrong_length(stream: io.BytesIO) -> list[str]:
-    """Notes on a JPEG, of which a decoder read as much as it needed: data go on, or a progressive one lacks some."""
+    """Return notes on a JPEG whose data go on below the last row, or that is progressive and lacks data.
+
+    The position of `stream` is where the decoder stopped reading.
+    """
     content, end = stream.getvalue(), stream.tell()
     segments = list(_segments(content))
     if not any(marker in _PROGRESSIVE for marker, _ in segments):
@@ -63,7 +66,7 @@ def note_wrong_length(stream: io.BytesIO) -> list[str]:
 
 
 def _takes_further_data(content: bytes, end: tuple[int, int]) -> bool:
-    """Whether data behind a JPEG's last ones change the image: a decoder passes over what follows a whole scan."""
+    """Whether data appended to a JPEG's last scan change the image: decoders ignore what follows a complete scan."""
     marker, start = end
     if marker != _END[1]:
         return False
@@ -73,7 +76,7 @@ def _takes_further_data(content: bytes, end: tuple[int, int]) -> bool:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """The markers of a JPEG, and where each begins, up to the one that ends it."""
+    """Yield the markers of a JPEG and their positions, up to the marker that ends the image."""
     place = 2
     while found := _SEGMENT.search(content, place):
         marker, start = found[1][0], found.end() - 2
@@ -84,7 +87,7 @@ def _segments(content: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _first_scan_goes_on(content: bytes, segments: list[tuple[int, int]]) -> bool:
-    """Whether a progressive JPEG's first scan, which is a small image of its own, has further rows of blocks."""
+    """Whether the first scan of a progressive JPEG, a small image of its own, has rows of blocks below the last row."""
     (frame,) = [start for marker, start in segments if marker in _PROGRESSIVE][:1]
     scans = [i for i, (marker, _) in enumerate(segments) if marker == _START_OF_SCAN[1]]
     if len(scans) < 2:
@@ -101,7 +104,7 @@ def _first_scan_goes_on(content: bytes, segments: list[tuple[int, int]]) -> bool
 
 
 def _lacks_scans(content: bytes, segments: list[tuple[int, int]]) -> bool:
-    """Whether the scans of a progressive JPEG leave bits of some coefficient of the first component out."""
+    """Whether the scans of a progressive JPEG lack bits of any coefficient of the first component."""
     missing = np.full(64, True)
     first = None
     for marker, start in segments:

@@ -9,7 +9,7 @@ from xrayfast.files.regular_files import require_regular_file
 from xrayfast.files.virtual.addresses import is_web_address
 
 MAX_BYTES = 2**30
-"""Largest file read: an uncompressed image of MAX_PIXELS in 16-bit colour nearly fills it."""
+"""Largest file read: an uncompressed image of MAX_PIXELS in 16-bit color has nearly this size."""
 
 MAX_PIXELS = 150_000_000
 """Most pixels decoded: five times the largest detectors in use, and below the limit at which Pillow itself refuses."""
@@ -32,7 +32,7 @@ def require_image_file(path: Path) -> None:
         ReadError: no file, a folder, a pipe, an empty file, one of more than MAX_BYTES, or a name that is not UTF-8.
         RemoteError: remote storage can't be read.
     """
-    if is_web_address(str(path)):  # nothing is known of it before it is read
+    if is_web_address(str(path)):  # its size is not known before it is read
         return
     require_image_bytes(path, require_regular_file(path, "an image file", MAX_BYTES, ReadError).st_size)
 
@@ -41,7 +41,7 @@ def require_image_bytes(path: Path, size: int) -> None:
     """Refuse an image by its size in bytes.
 
     Raises:
-        ReadError: none at all, or more than MAX_BYTES.
+        ReadError: 0 bytes, or more than MAX_BYTES.
     """
     if size == 0:
         raise ReadError(f"{path}: found an empty file; expected an image. Fetch the file again.")
@@ -81,12 +81,12 @@ def require_few_scans(path: Path, codestream: bytes) -> None:
 
 
 def require_enough_data(path: Path, codestream: memoryview | bytes, width: int, height: int) -> None:
-    """Refuse a JPEG of fewer bytes than any of its size has: of 8 x 8 pixels each takes a bit or more.
+    """Refuse a JPEG with too few bytes for its size: a block of 8 x 8 pixels takes at least one bit.
 
-    Decoders fill what is missing with gray, without a word.
+    Decoders silently fill missing blocks with gray.
 
     Raises:
-        ReadError: fewer, unless its arithmetic coding needs no whole bit.
+        ReadError: there are fewer bits than blocks, unless the coding is arithmetic, which can take less than a bit.
     """
     blocks = -(-width // 8) * -(-height // 8)
     if 8 * len(codestream) < blocks and not any(marker in bytes(codestream) for marker in _ARITHMETIC_FRAMES):

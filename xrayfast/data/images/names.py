@@ -1,4 +1,4 @@
-"""What the names of files and folders tell of an image, which is not decoded for it."""
+"""What the names of files and folders say about an image, without decoding it."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _NOT_RADIOGRAPHS = re.compile(
     r"|saliencymaps?|labelmaps?|contours?|gts?|groundtruths?|annotat(ed|ions?)|bbox(es)?|labels?png"
     r"|previews?|icons?)"
 )
-"""Of a word: what is made from a radiograph, and has its name, label and folder, but shows something else."""
+"""Words for what is made from a radiograph, and has its name, label and folder, but shows something else."""
 
 _PARTS_OF_DERIVED = (
     "msk", "mask", "seg", "overlay", "thumb", "heatmap", "cam", "saliency", "contour", "gt", "groundtruth",
     "annotat", "bbox", "label", "preview", "icon",
 )  # fmt: skip
-"""A part of each of them in lower case, which few names have."""
+"""Each word of `_NOT_RADIOGRAPHS` has one of these in it; few other names do."""
 
 _MADE_FROM = re.compile(
     r"(.+?)[-_. ]+(small(er)?|tiny|mini|icon|preview|low[-_ ]?res|resized|scaled|downscaled|lbl|anno|depth|edges?)$",
     re.IGNORECASE,
 )
-"""Of a file's name without its suffix: that it is a smaller copy or a map of the image called like the first group."""
+"""The name, without suffix, of a smaller copy or a map of the image whose name is the first group."""
 
 _VIEW = re.compile("front|lat|pa|ap")
-"""A part of each word for a view, in lower case, likewise."""
+"""Each word for a view has one of these in it."""
 
 _PARTS_OF_MADE = ("small", "tiny", "mini", "icon", "preview", "res", "scaled", "lbl", "anno", "depth", "edge")
-"""A part of each of those words, likewise."""
+"""Each name that `_MADE_FROM` matches has one of these in it."""
 
-_CHUNK = 1 << 12  # names that are looked at together for such parts: of ten million one by one takes minutes
+_CHUNK = 1 << 12  # names that are searched together: searching ten million one by one takes minutes
 
 _NO_LETTERS = bytes(set(range(256)) - {*b"abcdefghijklmnopqrstuvwxyz/\n"})
 
@@ -48,14 +48,14 @@ AUGMENTED = re.compile(r"aug(mented|mentations?)?|synthetic|generated|gans?|flip
 """Words in the name of a folder of augmented or generated images."""
 
 ORIGINAL = re.compile(r"originals?|orig|raw")
-"""Of the name of a folder beside one of those."""
+"""Names of a folder of originals beside a folder of augmented images."""
 
 DERIVED = "mask, overlay, map or thumbnail by name"
-"""Why files are left out that are no radiographs: see `is_derived`."""
+"""The reason for leaving out the files that `find_derived` finds."""
 
 
 def split_words(name: str) -> list[str]:
-    """The words of a name in lower case, parted by other characters, changes of case, and digits.
+    """Return the words of a name in lower case; digits, other characters and changes of case separate them.
 
     >>> split_words("leftMask_001"), split_words("MCUCXR-0001.png")
     (['left', 'mask'], ['mcucxr', 'png'])
@@ -64,9 +64,9 @@ def split_words(name: str) -> list[str]:
 
 
 def is_derived(path: str) -> bool:
-    """Whether a path, with '/', is that of a mask, an overlay, a map or a thumbnail and not of a radiograph.
+    """Whether a path, with '/', is that of a mask, overlay, map or thumbnail and not of a radiograph.
 
-    A folder's name counts, and the first or last word of a file's name without its suffix.
+    The names of folders count, and the first and last word of the file's name without its suffix.
 
     >>> is_derived("COVID/masks/1.png"), is_derived("1_mask.png"), is_derived("masked-pneumonia/1.png")
     (True, True, False)
@@ -88,14 +88,14 @@ def _are_derived(folders: str) -> bool:
 
 
 def folders_of(names: Iterable[str]) -> TextColumn:
-    """The folders that images are in, by their names, paths with '/'; of which there are far fewer."""
+    """Return the folders that images are in, as a column; `names` are paths with '/'."""
     return TextColumn.of(name.rpartition("/")[0] for name in names)
 
 
 def find_derived(paths: Sequence[str]) -> set[str]:
-    """Those of the paths that `is_derived`, and smaller copies and maps of an image beside them.
+    """Return the paths for which `is_derived` is true, and those of smaller copies and maps of an image in `paths`.
 
-    None where all are, as then their names tell nothing.
+    If that is all of them, return none, because then their names say nothing.
     """
     likely = list(_likely_derived(paths))
     found = set(filter(is_derived, likely))
@@ -106,11 +106,11 @@ def find_derived(paths: Sequence[str]) -> set[str]:
 
 
 def _likely_derived(paths: Sequence[str]) -> Iterator[str]:
-    """The paths in parts of the list where some letters, side by side but for other signs, are a part of such words."""
+    """Yield the paths in those chunks of the list where a name, without digits and signs, has a part of such words."""
     parts = [part.encode() for part in (*_PARTS_OF_DERIVED, *_PARTS_OF_MADE)]
     for start in range(0, len(paths), _CHUNK):
         some = paths[start : start + _CHUNK]
-        # Without numbers most names are alike.
+        # Without digits, most names are equal.
         letters = {*"\n".join(some).lower().encode(errors="replace").translate(None, _NO_LETTERS).split(b"\n")}
         text = b"\n".join(letters)
         if any(part in text for part in parts):
@@ -118,8 +118,10 @@ def _likely_derived(paths: Sequence[str]) -> Iterator[str]:
 
 
 def view_in_name(path: str) -> Literal["frontal", "lateral", ""]:
-    """The kind of view that a word in a path, with '/', tells; "" for none. "pa", "ap" and "lat" count alone as a
-    folder or at the end of the file's name: elsewhere they may be anything.
+    """Return the kind of view that a path, with '/', names; "" if it names none.
+
+    "frontal" and "lateral" count anywhere; "pa", "ap" and "lat" only as the whole name of a folder or the last word of
+    the file's name, because in other places they may mean anything.
 
     >>> view_in_name("patient1/study1/view1_frontal.jpg"), view_in_name("lateral/1.png"), view_in_name("pat_12.png")
     ('frontal', 'lateral', '')

@@ -1,4 +1,4 @@
-"""Which notes of the reader deserve attention, and which say that an image is no radiograph; notes on colours."""
+"""Which notes of the reader need attention or say that an image is no radiograph; notes on color and compression."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from xrayfast.errors import plural, shorten
 
-_CHROMA = 48  # least difference between the channels of a coloured pixel
+_CHROMA = 48  # least difference between the channels of a colored pixel
 _COLOURED_SHARE = 0.02
-_MARKED_ROWS = 3  # of 32, with a coloured pixel
+_MARKED_ROWS = 3  # least number of rows, of 32, with a colored pixel
 _ONE_HUE = 0.975  # mean resultant length of hues, above which they are a tint
 
 _ROUTINE = re.compile(
@@ -19,23 +19,21 @@ _ROUTINE = re.compile(
     r"MONOCHROME1 inverted|WhiteIsZero inverted|\d+-bit scaled from|16-bit channels|(mode )?\S+( COLOR)? converted to "
     r"gray|pydicom: "
 )
-"""How notes begin on steps that many sound files need; only `xrayfast check` and `predict` give these."""
+"""Beginnings of notes on steps that many sound files need; only `xrayfast check` and `predict` show these notes."""
 
 NO_RADIOGRAPH = "no radiograph, by its header"
 """The note on DICOM images that are masks or the like."""
 
 TWO_SHADES, FEW_SHADES, COLOUR_CODED = "of two shades", "of # shades", "colour-coded"
-"""The notes on images that are black and white alone, on those of 3 to 8 shades (see `generalize_note`), and on those
-that consist of several strong colours.
-"""
+"""The notes on images of only two shades, of 3 to 8 shades (see `generalize_note`), and of several strong colors."""
 
 TOO_SMOOTH, PLAIN_AREAS = "smooth, as blurred masks and maps are", "of plain areas with edges, as label maps are"
-"""The notes on images that may be no radiographs, by their texture."""
+"""The notes on images that may be no radiographs, judged by their texture."""
 
 COLOURED_MARKS = "coloured lines or marks converted to gray"
-"""The note on gray images with a little colour, as a contour or text has."""
+"""The note on gray images with a little color, such as a contour or text."""
 
-_STRONG = 40  # ratio of pixels' bytes to encoded ones; the Canadian Association of Radiologists allows 30 (2011)
+_STRONG = 40  # ratio of decoded to encoded bytes; the Canadian Association of Radiologists allows 30 (2011)
 
 _WEBP_GAIN = 1.5
 
@@ -45,15 +43,15 @@ _REASONS = {
     FEW_SHADES: "of few shades, as label maps are",
     COLOUR_CODED: f"{COLOUR_CODED}, as maps and overlays are",
 }
-"""Why images are left out that are no radiographs, by the note on them."""
+"""The reasons for leaving out images that are no radiographs, keyed by the note on them."""
 
 _OTHER_OBJECT = re.compile(r": found a DICOM object (of another kind|with no pixel data) \((?!of unknown class)")
 
 
 def describe_colours(rgb: bytes) -> list[str]:
-    """Notes on the colours of some of an image's pixels, three bytes each.
+    """Return notes on the color of some of an image's pixels, three bytes each.
 
-    What JPEG makes of gray, and a slight tint, need none.
+    A slight tint, and the color that JPEG adds to gray, get no note.
     """
     red, green, blue = rgb[::3], rgb[1::3], rgb[2::3]
     if red == green == blue:  # the usual case
@@ -70,9 +68,9 @@ def describe_colours(rgb: bytes) -> list[str]:
 
 
 def describe_compression(ratio: float, *, webp: bool = False) -> list[str]:
-    """A note on an image that a lossy encoding made so many times smaller; that of 7,801 radiographs is 11 at most.
+    """Return a note on an image that lossy compression made `ratio` times smaller, if that is too much.
 
-    WebP takes two thirds of JPEG's bytes for the same quality.
+    In 7,801 radiographs, the ratio is at most 11. WebP takes two thirds of JPEG's bytes for the same quality.
     """
     ratio_as_jpeg = ratio / _WEBP_GAIN if webp else ratio
     return (
@@ -83,7 +81,7 @@ def describe_compression(ratio: float, *, webp: bool = False) -> list[str]:
 
 
 def has_coloured_marks(rgb: bytes, width: int) -> bool:
-    """Whether some pixels in several of an image's rows are strongly coloured, as thin lines are; three bytes each."""
+    """Whether several rows have a strongly colored pixel, as with thin lines; `rgb` has three bytes per pixel."""
     if rgb[::3] == rgb[1::3] == rgb[2::3]:
         return False
     channels = np.frombuffer(rgb, np.uint8).reshape(-1, width, 3)
@@ -92,11 +90,13 @@ def has_coloured_marks(rgb: bytes, width: int) -> bool:
 
 
 def find_other_images(notes: Mapping[str, Sequence[str]], problems: Mapping[str, str]) -> dict[str, str]:
-    """The reasons to leave out images that are no radiographs by header or content, by name; none where all are such.
+    """Return the reasons for leaving out images that are no radiographs by header or content, keyed by name.
+
+    If no image would be left, return none.
 
     Args:
-        notes: of the images, by name.
-        problems: why others can't be read, by name; among them are DICOM objects without an image.
+        notes: on the images, keyed by name.
+        problems: why other files can't be read, keyed by name; among them are DICOM objects without an image.
     """
     kinds = {name: map(generalize_note, own) for name, own in notes.items()}
     found = {name: _REASONS[kind] for name, own in kinds.items() for kind in own if kind in _REASONS}
@@ -110,19 +110,19 @@ def is_other_object(problem: str) -> bool:
 
 
 def needs_attention(note: str) -> bool:
-    """Whether a note tells of more than a routine step."""
+    """Whether a note is about more than a routine step."""
     return not _ROUTINE.match(note)
 
 
 def group_notes(names: Sequence[str], notes: Iterable[Sequence[str]]) -> dict[str, list[str]]:
-    """The images with each kind of note that needs attention, the commonest kind first.
+    """Return the images with each kind of note that needs attention, the commonest kind first.
 
     Args:
         names: of N images.
-        notes: of each.
+        notes: on each image.
 
     Returns:
-        Names by the first note of the kind; notes of one kind differ in their numbers.
+        Names keyed by the first note of the kind; notes of one kind differ only in their numbers.
     """
     groups: dict[str, tuple[str, list[str]]] = {}
     for name, own in zip(names, notes, strict=True):
@@ -132,7 +132,7 @@ def group_notes(names: Sequence[str], notes: Iterable[Sequence[str]]) -> dict[st
 
 
 def describe_notes(names: Sequence[str], notes: Iterable[Sequence[str]]) -> list[str]:
-    """`group_notes` as sentences.
+    """Return the groups of `group_notes` as sentences.
 
     >>> describe_notes(["a.png", "b.png"], [["nearly black"], ["nearly black", "12 bits stored"]])
     ['2 images read with the note "nearly black": a.png, b.png.']
@@ -142,5 +142,5 @@ def describe_notes(names: Sequence[str], notes: Iterable[Sequence[str]]) -> list
 
 
 def generalize_note(note: str) -> str:
-    """A note with its numbers replaced by "#", so that it is the same for many images."""
+    """Return a note with its numbers replaced by "#", so that it is the same for many images."""
     return re.sub(r"-?\d+(\.\d+)?", "#", note)

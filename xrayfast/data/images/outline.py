@@ -1,4 +1,4 @@
-"""A note on an image by the outline of what is black in it: an edge that slants, or something blacked out."""
+"""A note on the outline of what is black in an image: slanted edges, or something blacked out."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from xrayfast.data.images.radiograph import BLACK, Pixels
 
-_HOLES = 0.22  # share of the area that is black between what is shown, in rows and columns; radiographs to 0.197
+_HOLES = 0.22  # share of the area that is black and not at the outside (see `_holes`); radiographs to 0.197
 _SIDE = 64
-_CORNERS = 0.03  # share of the area that is black where edges slant
-_SHORT, _LONG = 12, 26  # of 64 rows or columns along which an edge is straight, on both axes or one
+_CORNERS = 0.03  # least share of the area that is black in an image with slanted edges
+_SHORT, _LONG = 12, 26  # rows or columns, of 64, along which edges are straight: on both axes, on one
 _OFF_LINE, _PARALLEL, _FURTHEST = 0.8, 0.07, 45  # pixels; difference of slopes; pixels from the border
 _SLANT, _STEEPEST = 0.15, 0.7  # slopes
 
@@ -21,10 +21,10 @@ _Places = npt.NDArray[np.intp]
 
 
 def describe_outline(sample: Pixels) -> str:
-    """A note on an image, of which `sample` has (64, 64) pixels, or "".
+    """Return a note on an image, of which `sample` has (64, 64) pixels, or "".
 
-    Where it is turned or sheared, opposite edges of black run parallel and aslant, and opposite corners are black. Of
-    7,818 radiographs, those of one that was turned do, and those of a lateral view.
+    In a rotated or sheared image, opposite edges to black are parallel and slanted, and opposite corners are black. Of
+    7,818 radiographs, this is true of one that was rotated and of one lateral view.
     """
     shown = sample > BLACK
     n_black, least = shown.size - int(np.count_nonzero(shown)), _HOLES * shown.size
@@ -41,7 +41,10 @@ def describe_outline(sample: Pixels) -> str:
 
 
 def varied_lines(sample: Pixels) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The first and the last row of (n, n) pixels that is not plain, and column; where all are, those at the edges."""
+    """Return the first and last row, and the first and last column, that are not plain in (n, n) pixels.
+
+    If all are plain, these are the rows or columns at the edges.
+    """
     found = []
     for axis in (1, 0):
         lines = np.flatnonzero(np.ptp(sample, axis=axis) > BLACK)
@@ -50,8 +53,8 @@ def varied_lines(sample: Pixels) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _without_frame(sample: Pixels, shown: _Outline) -> _Outline:
-    """What is shown without a plain frame around it, in which all black would be within."""
-    # One line more, which is partly of the frame where the image was scaled.
+    """Return `shown` without a plain frame around it: inside a frame, all black would count as a hole."""
+    # One more line is removed, which is partly frame if the image was scaled.
     rows, columns = (
         slice(first + (first > 0), last + (last == len(sample) - 1)) for first, last in varied_lines(sample)
     )
@@ -59,7 +62,7 @@ def _without_frame(sample: Pixels, shown: _Outline) -> _Outline:
 
 
 def _holes(shown: _Outline) -> float:
-    """The share of an image that is black between what is shown, in its row and in its column."""
+    """Return the share of an image that is black, with something shown on both sides in its row and in its column."""
     within = ~shown
     for way, found in ((shown, within), (shown.T, within.T)):
         places = np.arange(way.shape[1])
@@ -69,7 +72,7 @@ def _holes(shown: _Outline) -> float:
 
 
 def _are_aslant(shown: _Outline, length: int) -> bool:
-    """Whether the left and right edges of what is shown are straight, aslant and parallel along so many rows each."""
+    """Whether the left and right edges of what is shown are straight, slanted and parallel along `length` rows each."""
     left = _straight_slopes(shown.argmax(axis=1), length)
     if not len(left):
         return False  # the usual case
@@ -78,7 +81,10 @@ def _are_aslant(shown: _Outline, length: int) -> bool:
 
 
 def _straight_slopes(edge: _Places, length: int) -> npt.NDArray[np.float64]:
-    """The slopes of an edge, (64,) pixels from the border in each row, where it is straight and aslant so long."""
+    """Return the slopes of an edge wherever it is straight and slanted along `length` rows.
+
+    `edge` is (64,) the distance of the edge from the border in each row.
+    """
     rise = np.abs(edge[length:] - edge[:-length])
     starts = np.flatnonzero((rise >= _SLANT * length) & (rise < _STEEPEST * length))
     rows = np.arange(length + 1)

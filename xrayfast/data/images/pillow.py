@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF, BMP and WebP, decoded by Pillow."""
+"""Decoding of PNG, JPEG, TIFF, BMP and WebP with Pillow."""
 
 from __future__ import annotations
 
@@ -26,31 +26,32 @@ _BIT_DEPTHS = (8, 10, 12, 14, 15, 16)
 _ORIENTATION_TAG, _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 274, 262, 0
 
 _FEW_LEVELS = 64
-"""A 16-bit colour channel whose high 8 bits have fewer levels than this holds an image of at most 14 bits."""
+"""A 16-bit color channel whose high 8 bits have fewer levels than this holds an image of at most 14 bits."""
 
 _COLOURS, _PROBED = 24, [(x, 7 * x % 16) for x in range(1, 16)]
-"""Rows and columns of pixels whose colours are looked at where a few, in sixteenths of width and height, have any."""
+"""Places, in sixteenths of width and height, that are probed for color; if one has any, this many rows and columns of
+pixels are looked at."""
 
-_ROWS = 32  # which thin coloured lines are looked for in
+_ROWS = 32  # in which thin colored lines are looked for
 
-_LEAST_STEP, _STEPS = 256, 256  # bytes of a JPEG that are decoded at once, and the number of such steps
+_LEAST_STEP, _STEPS = 256, 256  # fewest bytes of a JPEG that are decoded in a step, and the number of steps
 
 _COARSE = 7400
-"""The sum of the 64 steps that a JPEG rounds luminance by, at quality 25; in 7,801 radiographs it is 736 at most."""
+"""The sum of a JPEG's 64 quantization steps for luminance at quality 25; in 7,801 radiographs it is at most 736."""
 
-_LOSSLESS_WEBP, _WEBP_HEAD = b"VP8L", 64  # name of the chunk, and the bytes in which it is
+_LOSSLESS_WEBP, _WEBP_HEAD = b"VP8L", 64  # name of the chunk, and the first bytes of a file, which contain it
 
 _SQUARE = 0.02  # share by which the resolutions of square pixels differ at most
 
 _HELD = 0.995
-"""The share of the pixels that full scale must hold: hot pixels and burned-in markers may exceed it."""
+"""The share of the pixels that full scale must include: hot pixels and burned-in markers may exceed it."""
 
 
 def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
     """Decode an open file as `reader.read` documents.
 
     Raises:
-        ReadError: no image that Pillow reads, damaged, truncated, or over a limit.
+        ReadError: the file is no image that Pillow reads, damaged, truncated, or over a limit.
     """
     notes: list[str] = []
     try:
@@ -63,7 +64,7 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
                 file_format, mode, bits = (image.format or "").replace("MPO", "JPEG"), image.mode, _bits(image)
                 if jpeg:
                     require_enough_data(path, jpeg.getvalue(), *image.size)
-                    # Read in small steps, the end of what was read is that of the last row that is claimed.
+                    # With small steps, reading stops near the end of the last row that the header claims.
                     image.decodermaxblock = max(_LEAST_STEP, len(jpeg.getbuffer()) // _STEPS)
                 pixels = _to_gray(image, bits, notes)
                 wrong_length = note_wrong_length(jpeg) if jpeg else []
@@ -83,14 +84,14 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
     except Exception as error:  # Pillow's decoders raise nearly any type on damaged files.
         found = f"a damaged or truncated image ({error})"
         raise ReadError(f"{path}: found {found}; expected a whole one. Fetch it again.") from error
-    # Not about many pixels, for which `limits` has its own.
+    # Without Pillow's warning about many pixels, for which `limits` has its own limit.
     messages = {str(w.message) for w in caught if not issubclass(w.category, Image.DecompressionBombWarning)}
     notes += [f"Pillow: {message}" for message in sorted(messages)]
     return Radiograph(pixels, tuple(notes), file_format, mode, bits)
 
 
 def _lossy_bytes(stream: BinaryIO, file_format: str) -> float:
-    """The length of an image that is compressed with loss; infinity for others."""
+    """Return the length in bytes of an image with lossy compression; infinity for other images."""
     if file_format not in ("JPEG", "WEBP"):
         return float("inf")
     stream.seek(0)
@@ -99,12 +100,15 @@ def _lossy_bytes(stream: BinaryIO, file_format: str) -> float:
 
 
 def gray_pixels(image: Image.Image) -> Pixels:
-    """(H, W) uint8 of an image in memory, as `reader.read` reads it from a file."""
+    """Return an image in memory as (H, W) uint8, as `reader.read` would read it from a file."""
     return _to_gray(image, _bits(image), [])
 
 
 def _read_jpeg(path: Path, stream: BinaryIO) -> io.BytesIO | None:
-    """The content of a JPEG, once it has not too many scans; None of another format, whose stream is at its start."""
+    """Return the content of a JPEG, and refuse one with too many scans; None for another format.
+
+    The stream of another format is then at its start.
+    """
     is_jpeg = stream.read(2) == b"\xff\xd8"
     stream.seek(0)
     if not is_jpeg:
@@ -115,7 +119,7 @@ def _read_jpeg(path: Path, stream: BinaryIO) -> io.BytesIO | None:
 
 
 def _bits(image: Image.Image) -> int:
-    """Bits stored per sample, by Pillow's mode and the raw mode that its decoder unpacks."""
+    """Return the bits stored per sample, according to Pillow's mode and the raw mode that its decoder unpacks."""
     if image.mode in ("I", "F"):
         return 32
     tiles = getattr(image, "tile", ())
@@ -125,11 +129,11 @@ def _bits(image: Image.Image) -> int:
 
 
 def _to_gray(image: Image.Image, bits: int, notes: list[str]) -> Pixels:
-    """The upright gray image, (H, W) uint8; adds what was done to `notes`."""
+    """Return the upright gray image, (H, W) uint8, and add what was done to `notes`."""
     reduced = bits == 16 and image.mode not in _HIGH_DEPTH_MODES
-    # Before decoding, in which Pillow turns a TIFF upright and drops the tag. For a PNG, this decodes it.
+    # Checked before decoding, in which Pillow turns a TIFF upright and drops the tag. The check decodes a PNG.
     rotated = _is_rotated(image)
-    # Pillow inverts WhiteIsZero TIFFs of up to 8 bits itself, but not those of 16.
+    # Pillow itself inverts WhiteIsZero TIFFs of up to 8 bits, but not of 16 bits.
     tags = getattr(image, "tag_v2", {})
     inverted = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
     image.load()
@@ -137,7 +141,7 @@ def _to_gray(image: Image.Image, bits: int, notes: list[str]) -> Pixels:
         notes.append(MISSING_ROWS)
     upright = (
         ImageOps.exif_transpose(image) if rotated and _is_rotated(image) else image
-    )  # which copies an upright one too
+    )  # exif_transpose would copy an upright image too
     if upright.mode in _HIGH_DEPTH_MODES:
         pixels = _scale_high_depth(upright, notes)
     else:
@@ -167,7 +171,7 @@ def _is_rotated(image: Image.Image) -> bool:
 
 
 def _require_many_levels(image: Image.Image) -> None:
-    """Refuse 16-bit colour where the high 8 bits, which Pillow keeps, hold next to nothing."""
+    """Refuse 16-bit color whose high 8 bits, which are all that Pillow keeps, have only few levels."""
     counts = np.reshape(image.convert("RGB").histogram(), (3, 256)).cumsum(axis=1)
     highest = int(max(np.searchsorted(own, _HELD * own[-1]) for own in counts))
     if highest < _FEW_LEVELS:
@@ -175,7 +179,7 @@ def _require_many_levels(image: Image.Image) -> None:
 
 
 def _convert_8_bit(image: Image.Image, notes: list[str]) -> Pixels:
-    """An image of 1 or 8 bits per channel as (H, W) uint8."""
+    """Return an image of 1 or 8 bits per channel as (H, W) uint8."""
     if image.has_transparency_data and (opacity := image.convert("RGBA").getchannel("A").getextrema()) != (255, 255):
         notes.append("fully transparent" if opacity == (0, 0) else "transparency laid on black")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
@@ -190,7 +194,7 @@ def _convert_8_bit(image: Image.Image, notes: list[str]) -> Pixels:
 
 
 def _describe_colours(image: Image.Image) -> list[str]:
-    """Notes on the colours of an RGB image; of most, which are gray, a few pixels tell."""
+    """Return notes on the colors of an RGB image; for most images, which are gray, a few pixels and rows are enough."""
     pixel, (width, height) = image.load(), image.size
     assert pixel is not None
     for x, y in _PROBED:
@@ -204,7 +208,7 @@ def _describe_colours(image: Image.Image) -> list[str]:
 
 
 def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
-    """An image of more than 8 bits as (H, W) uint8, scaled as `reader.read` documents."""
+    """Return an image of more than 8 bits as (H, W) uint8, scaled as `reader.read` documents."""
     values = np.asarray(image)
     highest = float(values.max())
     if values.dtype == np.uint16 and highest >= 3 << 14 and _is_signed(values):
@@ -230,7 +234,7 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
             values -= low
         highest = float(values.max())
         held = float(np.quantile(values, _HELD, method="higher"))
-        # Floats around 0 are standardised ones, of any scale.
+        # Floats around 0 are standardized values, of any scale.
         full = held if image.mode == "F" and low < 0 < held else _full_scale(held, is_float=image.mode == "F")
         notes.append(f"{_bits(image)}-bit scaled from 0..{full:g}")
         pixels = scale_to_uint8(values, full)
@@ -244,7 +248,7 @@ def _is_signed(values: npt.NDArray[np.uint16]) -> bool:
 
 
 def _full_scale_of_codes(values: npt.NDArray[np.uint16], highest: float) -> float:
-    """The smallest range that holds nearly all values; they are not sorted, which takes ten times as long."""
+    """Return the smallest range that holds nearly all values, without sorting them, which takes ten times as long."""
     full = _full_scale(highest, is_float=False)
     for smaller in [2**bits - 1 for bits in reversed(_BIT_DEPTHS) if 2**bits - 1 < full]:
         if np.count_nonzero(values > smaller) > (1 - _HELD) * values.size:

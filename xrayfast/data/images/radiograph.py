@@ -1,4 +1,4 @@
-"""`Radiograph`, what reading an image file returns, and the scaling to 8 bits that all decoders share."""
+"""`Radiograph`, the result of reading an image file, and the scaling to 8 bits that all decoders share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 BLACK = 12
-"""The highest gray level that notes on images take for black."""
+"""The highest gray level that counts as black in notes on images."""
 
 _BLOCK = 2**15  # pixels
 
@@ -36,10 +36,10 @@ def scale_to_uint8(values: npt.NDArray[np.float64], full: float = 1.0) -> Pixels
 
 
 def apply_lut(lut: Pixels, codes: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> Pixels:
-    """`lut[codes]`, for a lookup table (L,) uint8 and codes of any shape.
+    """Return `lut[codes]` for a lookup table (L,) uint8 and codes of any shape.
 
-    By blocks of rows: NumPy first widens all indices to 8 bytes, and once those leave the CPU's cache it takes twice
-    as long.
+    This is done in blocks of rows, because NumPy first widens all indices to 8 bytes, and takes twice as long if these
+    do not fit into the CPU's cache.
     """
     pixels: Pixels = np.empty(codes.shape, np.uint8)
     rows = max(1, _BLOCK // max(1, codes[:1].size))

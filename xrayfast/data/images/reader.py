@@ -1,4 +1,4 @@
-"""`read`: one image file of any format to one 8-bit gray array."""
+"""`read`, which reads an image file of any format as one 8-bit gray array."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _FORMAT_BY_SUFFIX = {
 }  # fmt: skip
 
 IMAGE_SUFFIXES = frozenset(_FORMAT_BY_SUFFIX)
-"""Suffixes, in lower case, by which a file counts as an image."""
+"""Suffixes, in lower case, of files that count as images."""
 
 _OTHER_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".yaml", ".md", ".html", ".py", ".npy", ".zip", ".gz"})
-"""Suffixes of files that often lie beside images and never are one."""
+"""Suffixes of files that are often beside images and are never images."""
 
 _OTHER_SIGNATURES = {
     b"<": "HTML or XML text (a download may have saved an error page)",
@@ -58,42 +58,43 @@ _OTHER_SIGNATURES = {
 def read(path: Path | str, window: str = "auto") -> Radiograph:
     """Read a DICOM, PNG, JPEG, TIFF, BMP or WebP file as the gray image that a viewer shows.
 
-    The format is found from the content, not the suffix; where they differ the notes say so.
+    The format is recognized from the content, not the suffix; if they differ, a note says so.
 
-    More than 8 bits are scaled: full scale is the smallest of the 8, 10, 12, 14, 15 and 16-bit ranges that holds the
-    image's 99.5 percentile, and a value v becomes `floor(v * 255 / full + 0.5)`, at most 255. So a 12-bit image stored
-    in 16 bits keeps its brightness whether or not it reaches 4095, and whether or not a marker exceeds it. A larger
-    percentile is full scale itself, as is 1 for floating-point images within 0..1; where there are negative values the
-    0.5 percentile becomes 0. A surround, which is one value on many pixels and far from all others, does not count, and
-    becomes black, unless a window of the file says what it is. Of 16-bit colour channels the high 8 bits are kept.
-    Colour becomes luma (ITU-R BT.601), transparency is composited on black, an EXIF orientation is applied, and of
-    several frames the first is taken.
+    Values of more than 8 bits are scaled: a value v becomes `floor(v * 255 / full + 0.5)`, at most 255, where `full` is
+    the smallest of the 8, 10, 12, 14, 15 and 16-bit ranges that holds the image's 99.5th percentile. So a 12-bit image
+    stored in 16 bits keeps its brightness whether or not it reaches 4095, and whether or not a marker exceeds 4095. If
+    no range holds the percentile, `full` is the percentile itself; for floating-point images within 0..1 it is 1. If
+    there are negative values, the 0.5th percentile becomes 0, and `full` of floating-point images is the 99.5th. A
+    surround, which is one value on many pixels and far from all others, does not count and becomes black, unless the
+    file has a window. 16-bit color channels keep their high 8 bits. Color becomes luma (ITU-R BT.601), transparency is
+    composited on black, an EXIF orientation is applied, and only the first of several frames is read.
 
-    DICOM follows the standard (PS3.3 C.11): modality LUT or rescale, then VOI LUT or window, whose range becomes 0..255
-    as above; MONOCHROME1 is inverted unless the Presentation LUT Shape is IDENTITY, MONOCHROME2 where it is INVERSE;
-    pixel padding is black, and pixels that are not square are made so. Values that evidently have more bits than the
-    header says, or another sign, are read with these. `window` is one of
+    DICOM files are rendered according to the standard (PS3.3 C.11): modality LUT or rescale, then VOI LUT or window,
+    whose range becomes 0..255. MONOCHROME1 is inverted unless the Presentation LUT Shape is IDENTITY, MONOCHROME2 only
+    if it is INVERSE. Pixel padding becomes black, and pixels that are not square are made square. Values that evidently
+    have more bits or another sign than the header says are read that way. `window` is one of
 
-    - "auto": the file's first VOI LUT, else its first window; but the full range where that window cuts off a tenth of
-      it or less. Where the file has none, or one that saturates nearly all of the image (95 %), the full range of its
-      stored bits if these are 8 or fewer, or if the image fills at least half of that range between its 0.5 and 99.5
-      percentiles (without padding); else the range between those percentiles.
+    - "auto": the file's first VOI LUT, else its first window, but the full range if that window cuts off a tenth of it
+      or less. If the file has neither, or its choice saturates nearly all of the image (95 %): the full range of the
+      stored bits if these are 8 or fewer, or if the image fills at least half of that range between its 0.5th and
+      99.5th percentiles (without padding); else the range between these percentiles.
     - "1" to "9": the n-th of the file's VOI LUTs and windows, in this order.
-    - "percentile": the percentile range, whatever the file says; "full": the full range of the stored bits.
+    - "percentile": the range between these percentiles, whatever the file says; "full": the full range of the stored
+      bits.
     - "CENTER/WIDTH", such as "2048/4096": this window, after the modality LUT.
 
-    Colour DICOM and all other formats have no window.
+    Color DICOM and all other formats have no window.
 
-    The notes say what was done, where little can be seen (one shade, nearly black or white, noise, a black or white
-    half, three quarters dark or bright, a small part of a black image), where an image looks damaged (lost or shifted
-    lines, a wrong width, rows alike, few gray levels, values that overflow, salt and pepper, strong compression) or is
-    no plain radiograph (several images in one, halves swapped, repeated or mirrored, upside down, on its side, turned,
-    sheared, inverted, cut out as a circle, blacked out within, an edge map, a Fourier spectrum, a drawn grid, box or
-    text, equalized gray levels, a test object).
+    The notes say what was done; whether little can be seen (one shade, nearly black or white, noise, a black or white
+    half, three quarters dark or bright, a small part of a black image); whether the image looks damaged (lost or
+    shifted lines, a wrong width, equal rows, few gray levels, values that overflow, salt and pepper, strong
+    compression); and whether it is no plain radiograph (several images in one, halves swapped, repeated or mirrored,
+    upside down, on its side, rotated, sheared, inverted, cut out as a circle, blacked out within, an edge map, a
+    Fourier spectrum, a drawn grid, box or text, equalized gray levels, a test object).
 
     Raises:
-        ReadError: no regular file that can be opened, or one that is empty, truncated, damaged, over a limit of
-            `limits`, no image, of several frames (DICOM), or of an encoding that is not read.
+        ReadError: the path is no regular file that can be opened, or the file is empty, truncated, damaged, over a
+            limit of `limits`, no image, of several frames (DICOM), or in an encoding that is not supported.
         RemoteError: remote storage can't be read.
         ConfigError: `window` is none of the above, or a package that remote storage needs is missing.
     """
@@ -112,12 +113,12 @@ def read_bytes(name: str, content: bytes, window: str = "auto") -> Radiograph:
 
     Args:
         name: of the file, for its suffix and for messages.
-        content: all of it.
-        window: as of `read`.
+        content: of the whole file.
+        window: as in `read`.
 
     Raises:
-        ReadError: as `read`.
-        ConfigError: `window` is none of those of `read`.
+        ReadError: as in `read`.
+        ConfigError: `window` is none of the values that `read` takes.
     """
     path, choice = Path(name), parse_window(window)
     require_image_bytes(path, len(content))
@@ -140,10 +141,10 @@ def _decode(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiograph:
 
 
 def is_image(path_text: str) -> bool:
-    """Whether a file counts as an image: by its suffix or, where that is unknown, by DICOM's first bytes.
+    """Whether a file counts as an image: it has the suffix of one or, if its suffix is unknown, begins as DICOM does.
 
-    With a known suffix the file is not opened; a remote one never is, and counts by its suffix alone. DICOM files often
-    have none, or are named by their UID, whose last number then looks like one.
+    A file with a known suffix is not opened. A remote file is never opened: its suffix alone counts. DICOM files often
+    have no suffix, or are named after their UID, whose last number then looks like a suffix.
     """
     suffix = os.path.splitext(path_text)[1].lower()  # noqa: PTH122 (called for each file of large trees)
     if suffix in IMAGE_SUFFIXES:
@@ -154,12 +155,12 @@ def is_image(path_text: str) -> bool:
 
 
 def fit_square(pixels: Pixels, size: int) -> Pixels:
-    """Resize the whole image into a square: the longer side becomes `size`, the image is centred, the rest black.
+    """Resize the whole image into a square: the longer side becomes `size`, the image is centered, the rest is black.
 
-    Bilinear, with Pillow's antialiasing when it shrinks.
+    The resizing is bilinear, with Pillow's antialiasing when the image shrinks.
 
     Returns:
-        (size, size) uint8; the same array where it already has that shape.
+        (size, size) uint8; the same array if it already has that shape.
     """
     if pixels.shape == (size, size):
         return pixels
@@ -171,7 +172,7 @@ def fit_square(pixels: Pixels, size: int) -> Pixels:
 
 
 def filled_area(width: int, height: int, size: int) -> tuple[slice, slice]:
-    """The rows and columns of the square that an image of that width and height fills in `fit_square`."""
+    """Return the rows and columns of the square that an image of this width and height fills in `fit_square`."""
     scale = size / max(height, width)
     rows, columns = (max(1, round(side * scale)) for side in (height, width))
     top, left = (size - rows) // 2, (size - columns) // 2
@@ -179,7 +180,7 @@ def filled_area(width: int, height: int, size: int) -> tuple[slice, slice]:
 
 
 def _require_image_signature(path: Path, head: bytes) -> None:
-    """Refuse, by its first bytes, a file that is often mistaken for an image."""
+    """Refuse a file whose first bytes are those of a format that is often mistaken for an image."""
     if head[:2] in (b"\x89P", b"\xff\xd8", b"II", b"MM", b"BM", b"RI"):
         return
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")

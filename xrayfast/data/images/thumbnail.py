@@ -1,13 +1,15 @@
-"""A note on an image that at a glance is no upright frontal chest radiograph, or several of them.
+"""A note on an image that at a glance is not one upright frontal chest radiograph.
 
-Weighted sums of the mean gray levels of a few areas, over their spread: one turns its sign where the image is turned
-upside down, one where rows become columns, both where it is inverted; these are about 1 in upright images. Two others
-are about 1 in one radiograph and -1 in two or three side by side. `_LEAST` is far from all of 7,792 radiographs.
+The note depends on four weighted sums of the mean gray levels of a few areas, each divided by their spread. In one
+upright radiograph, all four are about 1. The first changes its sign if the image is turned upside down, the second if
+rows become columns, and both if it is inverted. The third is about -1 in two radiographs side by side, the fourth in
+three. `_LEAST` is far from the sums of all of 7,792 radiographs.
 
-The weights are a ridge regression of 1 on such differences, and linear discriminants, of 7,668 radiographs of one
-hospital and 124 of many, which weigh the same; `tests/data/images/thumbnail_fit.py` derives them again. Learned from
-the 124 alone, the lowest sums of the 7,668 are -0.33, -0.27, -0.37 and -0.32; of these turned upside down, on their
-side, and put two and three side by side, 96, 77, 91 and 84 % are noted.
+The weights of the first two sums are a ridge regression of 1 on such differences, the others are linear discriminants.
+They were learned from 7,668 radiographs of one hospital and 124 of many hospitals, with equal weight for both groups;
+`tests/data/images/thumbnail_fit.py` derives them again. With weights learned from the 124 alone, the lowest sums of the
+7,668 are -0.33, -0.27, -0.37 and -0.32. If the 7,668 are turned upside down, turned on their side, or put two or three
+side by side, 96, 77, 91 and 84 % of them get a note.
 """
 
 from __future__ import annotations
@@ -18,17 +20,19 @@ import numpy.typing as npt
 _SIDE = 64
 _UPRIGHT = ((-15, -50, -54, -42), (29, 29, -50, -42), (36, 23, -43, -44), (20, 8, -7, -16))
 _STANDING = ((0, -8, -14, 82), (8, 0, -46, 72), (14, 46, 0, 154), (-82, -72, -154, 0))
-"""Thousandths, of the upper left quarter: the same at the right; below, with the other sign in `_UPRIGHT` alone."""
+"""Weights in thousandths for the upper left quarter. The right half mirrors the left; the lower half mirrors the upper
+half, in `_UPRIGHT` with the opposite sign."""
 
 _NOT_TWO = ((-13, 5, 43, -41, -61, 33, 10, 13), (-3, -14, 12, -16, -40, 23, 17, 34))
 _NOT_THREE = ((-8, 57, -36, 14, -12, -57, 21, 23), (-2, 9, -58, -30, 41, 47, 12, -22))
 _OFFSETS = np.array([0, 0, 0.05, 0.41], np.float32)
-"""Hundredths, of the left half in eight columns, above and below: the same at the right; and what is added."""
+"""Weights in hundredths for the upper and lower part of the left half, in eight columns, which the right half mirrors;
+and offsets that are added to the four sums."""
 
-_LEAST, _FRONTAL = -0.6, 0.2  # the latter of the second sum, which other objects brighter above than below lack
+_LEAST, _FRONTAL = -0.6, 0.2  # least sums; the second sum of other objects brighter above than below is lower
 _ONE_WIDE, _ONE_HIGH = 0.2, 0.85
-_SPREAD = 5  # gray levels, added to the spread of images without contrast
-_MARGIN, _INSIDE = (12, 243), 0.25  # gray levels between which pixels are; share of them in lines that are no margin
+_SPREAD = 5  # gray levels, added to the spread because that of an image without contrast is 0
+_MARGIN, _INSIDE = (12, 243), 0.25  # in a line that is no margin, at least this share is between these gray levels
 
 SIDE_BY_SIDE = "as of {} radiographs side by side"
 UPSIDE_DOWN, ON_ITS_SIDE = "may be upside down", "may lie on its side"
@@ -36,7 +40,7 @@ MAY_BE_INVERTED = "may be inverted: the lungs brighter than the body around them
 
 
 def _weights() -> npt.NDArray[np.float32]:
-    """(64 * 64, 4) of all pixels of a sample."""
+    """Return the weights (64 * 64, 4) of all pixels of a sample in the four sums."""
     found = []
     for quarter, below in ((_UPRIGHT, -1), (_STANDING, 1)):
         upper = np.hstack([quarter, np.fliplr(quarter)])
@@ -52,12 +56,12 @@ _WEIGHTS = _weights()
 
 
 def describe_thumbnail(sample: npt.NDArray[np.int16], values: npt.NDArray[np.float32], spread: float) -> str:
-    """A note on an image that is not one upright radiograph, or "".
+    """Return a note on an image that is not one upright radiograph, or "".
 
     Args:
         sample: (64, 64) of its pixels.
-        values: the same, flat.
-        spread: standard deviation of its means over 4 x 4 of these.
+        values: the same pixels, flat.
+        spread: standard deviation of the means of 4 x 4 of these pixels.
     """
     sums = values @ _WEIGHTS / (spread + _SPREAD) + _OFFSETS
     if sums.min() > _LEAST:
@@ -78,15 +82,16 @@ def describe_thumbnail(sample: npt.NDArray[np.int16], values: npt.NDArray[np.flo
 def is_one_strip(values: npt.NDArray[np.float32], spread: float, *, is_wide: bool) -> bool:
     """Whether an image that is far from square looks like one radiograph, or a part of it, and not several in a row.
 
-    The arguments are those of `describe_thumbnail`. Of 400 radiographs stretched to twice their width all are one, of
-    400 pairs one is; of those stretched to twice their height 70 % are, of pairs one above the other 4 %.
+    `values` and `spread` are as in `describe_thumbnail`. This is true of all of 400 radiographs stretched to twice
+    their width, and of one of 400 pairs side by side; of 70 % of radiographs stretched to twice their height, and of
+    4 % of pairs one above the other.
     """
     sums = values @ _WEIGHTS / (spread + _SPREAD) + _OFFSETS
     return bool(sums[2] > _ONE_WIDE if is_wide else sums[0] > _ONE_HIGH)
 
 
 def _without_margins(sample: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """The sample (64, 64) without black or white margins."""
+    """Return the sample (64, 64) without black or white margins, stretched to the same shape."""
     is_inside = (sample > _MARGIN[0]) & (sample < _MARGIN[1])
     places = []
     for axis in (1, 0):
