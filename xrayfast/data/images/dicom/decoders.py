@@ -1,7 +1,8 @@
-"""Pixel Data to stored values: `DECODERS`, at the end, has one decoder per transfer syntax.
+"""Decoding of Pixel Data into stored values: `DECODERS`, at the end, has one decoder per transfer syntax.
 
 To read another transfer syntax, add its row. The decoders are chosen for how they treat damaged files: Pillow for JPEG
-and JPEG 2000, which Pillow keeps up to date; RLE here; lossless JPEG and JPEG-LS in a subprocess (`sandbox`).
+and JPEG 2000, whose libraries Pillow keeps up to date; code in this module for RLE; a subprocess (`sandbox`) for
+lossless JPEG and JPEG-LS.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ class StoredPixels(NamedTuple):
     codes: Codes  # (H, W), or (H, W, 3) in colour: the stored bits, unsigned; two's complement of `bits` if signed
     bits: int  # how many bits of each code count
     is_rgb: bool = False  # whether the decoder has converted YBR to RGB
-    notes: tuple[str, ...] = ()  # where the values contradict the header
+    notes: tuple[str, ...] = ()  # on values that contradict the header
 
 
 Decoder: TypeAlias = Callable[[bytes, PixelLayout], StoredPixels]
-"""From the value of Pixel Data; raises ReadError where it is cut off, damaged, or not the image of the header."""
+"""Decodes the value of Pixel Data; raises ReadError if it is cut off, damaged, or does not match the header."""
 
 
 def require_decoder(path: Path, syntax: str) -> Decoder:
-    """The decoder for a transfer syntax.
+    """Return the decoder for a transfer syntax.
 
     Raises:
-        ReadError: `DECODERS` has none.
+        ReadError: `DECODERS` has none for it.
     """
     if syntax not in DECODERS:
         raise ReadError(f"{path}: found {_syntax_name(syntax)}, which is not read. Convert it, such as with dcmconv.")
@@ -57,7 +58,7 @@ def require_decoder(path: Path, syntax: str) -> Decoder:
 
 
 def _syntax_name(syntax: str) -> str:
-    """The name in PS3.6, where the syntax is a public one, and the UID."""
+    """Return the UID of a transfer syntax, with its name in PS3.6 if it is a public one."""
     from pydicom.uid import UID
 
     name = UID(syntax).name
@@ -65,13 +66,13 @@ def _syntax_name(syntax: str) -> str:
 
 
 def decode_uncompressed(value: bytes, layout: PixelLayout) -> StoredPixels:
-    """Uncompressed values."""
+    """Decode uncompressed values."""
     size, expected = layout.allocated // 8, layout.uncompressed_bytes
     if len(value) < expected:
         raise _damaged(layout, f"{len(value)} of {expected} bytes")
     codes = np.frombuffer(value, f"{'<' if layout.little else '>'}u{size}", expected // size)
     if layout.photometric == "YBR_FULL_422":
-        # Y Y Cb Cr for two pixels; gray needs Y alone, repeated for the shape.
+        # Two pixels are Y Y Cb Cr; gray needs Y alone, repeated to get the shape.
         luma = codes.reshape(-1, 4)[:, :2].reshape(layout.rows, layout.columns)
         return StoredPixels(np.repeat(luma[:, :, None], 3, axis=2), layout.stored)
     pixels = _resolve_bits(_reshape(codes, layout, layout.by_plane), layout.allocated, layout)
@@ -82,7 +83,7 @@ def decode_uncompressed(value: bytes, layout: PixelLayout) -> StoredPixels:
 
 
 def decode_rle(value: bytes, layout: PixelLayout) -> StoredPixels:
-    """RLE Lossless (PS3.5 annex G): one segment per byte of a sample, the high byte first."""
+    """Decode RLE Lossless (PS3.5 annex G), which has one segment per byte of a sample, the high byte first."""
     frame = _frame(value)
     size, plane = layout.allocated // 8, layout.rows * layout.columns
     count, *offsets = struct.unpack("<16L", frame[:64])
@@ -99,7 +100,7 @@ def decode_rle(value: bytes, layout: PixelLayout) -> StoredPixels:
 
 
 def _decode_rle_segment(data: bytes, size: int) -> bytearray:
-    """About `size` bytes; fewer where the segment ends, and at most one run more however long the input."""
+    """Return the first `size` bytes, and at most one run more; fewer if the segment ends before."""
     out = bytearray()
     place, end = 0, len(data)
     while len(out) < size and place < end:
@@ -116,7 +117,7 @@ def _decode_rle_segment(data: bytes, size: int) -> bytearray:
 
 
 def decode_jpeg(value: bytes, layout: PixelLayout) -> StoredPixels:
-    """8-bit JPEG (baseline, extended, progressive), by Pillow; colour comes back as RGB."""
+    """Decode 8-bit JPEG (baseline, extended, progressive) with Pillow; color comes back as RGB."""
     frame = _codestream(value, layout)
     marker, bits = _read_jpeg_header(frame, layout)
     if bits != 8 or marker not in _BASELINE_FRAMES:
@@ -129,14 +130,14 @@ def decode_jpeg(value: bytes, layout: PixelLayout) -> StoredPixels:
     with Image.open(io.BytesIO(frame), formats=("JPEG",)) as image:
         marked = "jfif" in image.info or "adobe_transform" in image.info
         if layout.photometric == "RGB" and image.mode == "RGB" and not marked:
-            # libjpeg takes unmarked colour for YCbCr; asked for YCbCr it returns the stored values.
+            # libjpeg takes unmarked color for YCbCr; asked for YCbCr, it returns the stored values.
             image.draft("YCbCr", image.size)
         pixels = _resolve_bits(np.asarray(image), 8, layout, is_rgb=True)
         return pixels._replace(notes=(*pixels.notes, MISSING_ROWS)) if lacks_last_rows(image) else pixels
 
 
 def decode_in_sandbox(value: bytes, layout: PixelLayout, *, codec: Codec) -> StoredPixels:
-    """Lossless JPEG or JPEG-LS, in a subprocess."""
+    """Decode lossless JPEG or JPEG-LS in a subprocess."""
     frame = _codestream(value, layout)
     marker, bits = _read_jpeg_header(frame, layout)
     if not 2 <= bits <= 16 or (marker == _LOSSLESS_FRAME) != (codec == "lossless"):
@@ -148,7 +149,7 @@ def decode_in_sandbox(value: bytes, layout: PixelLayout, *, codec: Codec) -> Sto
 
 
 def _read_jpeg_header(frame: bytes, layout: PixelLayout) -> tuple[int, int]:
-    """The start-of-frame marker and the bits of a JPEG or JPEG-LS; its shape must be the layout's."""
+    """Return the start-of-frame marker and the bits of a JPEG or JPEG-LS, which must have the layout's shape."""
     place = 2
     while frame[place : place + 1] == b"\xff" and place + 10 <= len(frame):
         marker, length = struct.unpack(">xBH", frame[place : place + 4])
@@ -161,7 +162,7 @@ def _read_jpeg_header(frame: bytes, layout: PixelLayout) -> tuple[int, int]:
 
 
 def decode_jpeg_2000(value: bytes, layout: PixelLayout) -> StoredPixels:
-    """JPEG 2000, by Pillow, which adds half the range to signed values and shifts all to 8 or 16 bits."""
+    """Decode JPEG 2000 with Pillow, which adds half the range to signed values and shifts all to 8 or 16 bits."""
     frame = _codestream(value, layout)
     start = frame.find(_START_OF_JPEG_2000)
     if start < 0 or len(frame) < start + 43:
@@ -179,14 +180,14 @@ def decode_jpeg_2000(value: bytes, layout: PixelLayout) -> StoredPixels:
 
 
 def _frame(value: bytes) -> bytes:
-    """The one frame of encapsulated Pixel Data."""
+    """Return the only frame of encapsulated Pixel Data."""
     from pydicom.encaps import get_frame
 
     return get_frame(value, 0, number_of_frames=1)
 
 
 def _codestream(value: bytes, layout: PixelLayout) -> bytes:
-    """The one frame, a JPEG, JPEG-LS or JPEG 2000 codestream that has its end."""
+    """Return the only frame: a JPEG, JPEG-LS or JPEG 2000 codestream, which must not be cut off."""
     frame = _frame(value)
     if _END_OF_CODESTREAM not in frame[-_MAX_PADDING:]:
         raise _damaged(layout, "its end is missing")
@@ -194,10 +195,10 @@ def _codestream(value: bytes, layout: PixelLayout) -> bytes:
 
 
 def _resolve_bits(codes: Codes, width: int, layout: PixelLayout, is_rgb: bool = False) -> StoredPixels:
-    """Codes of `width` bits, of which the header says that fewer count; or more, where the values evidently do.
+    """Return the bits of codes of `width` bits that count: those that the header says, or more if evidently used.
 
-    Above the bits stored, signed values repeat their sign and old files keep overlays; but some files declare fewer
-    bits than they use, and dropping these makes noise of an image.
+    The bits above those that the header says usually repeat the sign of a signed value, or are overlays in old files.
+    But some files declare fewer bits than they use, and dropping these bits turns the image into noise.
     """
     stored = min(width, layout.stored)
     if width == stored or (not layout.signed and int(codes.max()) < 1 << stored):
@@ -227,7 +228,7 @@ def _reshape(codes: Codes, layout: PixelLayout, by_plane: bool) -> Codes:
 
 
 def _require_shape(layout: PixelLayout, rows: int, columns: int, samples: int) -> None:
-    """Refuse a codestream of another shape than the header's, before anything is allocated for it."""
+    """Refuse a codestream with another shape than the header's before anything is allocated for it."""
     if (rows, columns, samples) != (layout.rows, layout.columns, layout.samples):
         expected = f"{layout.columns} x {layout.rows} x {layout.samples}"
         raise _damaged(layout, f"a codestream of {columns} x {rows} x {samples} instead of {expected}")
@@ -252,9 +253,9 @@ DECODERS: Mapping[str, Decoder] = {
     "1.2.840.10008.1.2.4.90": decode_jpeg_2000,  # JPEG 2000 Lossless
     "1.2.840.10008.1.2.4.91": decode_jpeg_2000,  # JPEG 2000
 }
-"""Transfer syntax UID to decoder: a file of any other syntax is refused by name."""
+"""The decoder of each transfer syntax, by UID; files with any other syntax are refused."""
 
 LOSSY = frozenset(
     {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", _JPEG_LS_NEAR_LOSSLESS, "1.2.840.10008.1.2.4.91"}
 )
-"""Those that are, or may be, compressed with loss."""
+"""Transfer syntaxes whose compression is lossy, or may be."""

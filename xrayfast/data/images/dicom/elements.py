@@ -1,7 +1,7 @@
 """Values of a DICOM header, converted safely.
 
-No value is converted before its size is checked. Headers name patients, and pydicom's warnings and errors quote
-headers: none is passed on, and messages made here hold only standard names and sizes.
+No value is converted before its size is checked. Headers identify patients, and pydicom's warnings and errors quote
+headers: they are not passed on, and messages made here contain only standard names and sizes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _MAX_VALUE_BYTES, _MAX_SEQUENCE_BYTES = 2**18, 2**21
-"""Longest values converted: twice a lookup table of 65536 entries, and eight such tables."""
+"""Longest values that are converted: twice the size of a lookup table of 65536 entries, and 16 such tables."""
 
 _silenced: ContextVar[bool] = ContextVar("silenced", default=False)
 
 
 @contextlib.contextmanager
 def silence_pydicom() -> Iterator[list[warnings.WarningMessage]]:
-    """Drop pydicom's log records and collect its warnings, as both may quote the header."""
+    """Drop pydicom's log records and collect its warnings, because both may quote the header."""
     logger = logging.getLogger("pydicom")
     if _passes not in logger.filters:
         logger.addFilter(_passes)
@@ -58,10 +58,10 @@ class Elements:
         return bool(self.dataset.original_encoding[1])
 
     def get(self, keyword: str) -> Any:
-        """A converted value; None where it is absent or empty.
+        """Return a converted value; None if it is absent or empty.
 
         Raises:
-            ReadError: too long, or can't be converted.
+            ReadError: the value is too long, or can't be converted.
         """
         from pydicom.datadict import tag_for_keyword
 
@@ -79,11 +79,11 @@ class Elements:
         raise ReadError(f"{self.path}: found {size} bytes of {keyword}; expected less. Leave the file out.")
 
     def text(self, keyword: str) -> str:
-        """A value as text, "" where there is none; multiple values joined by backslashes."""
+        """Return a value as text, "" if there is none; several values are joined with backslashes."""
         return "\\".join(str(value).strip(" \0") for value in self._values(keyword))
 
     def numbers(self, keyword: str) -> list[float]:
-        """The numbers of a value; empty where there is none."""
+        """Return the numbers of a value; empty if there is none."""
         values = self._values(keyword)
         try:
             return [float(value) for value in values]
@@ -91,14 +91,14 @@ class Elements:
             raise self.damaged(keyword) from None
 
     def integer(self, keyword: str) -> int | None:
-        """The first number of a value, which must be an integer; None where there is none."""
+        """Return the first number of a value, which must be an integer; None if there is none."""
         numbers = self.numbers(keyword)
         if numbers and not numbers[0].is_integer():
             raise self.damaged(keyword)
         return int(numbers[0]) if numbers else None
 
     def items(self, keyword: str) -> list[Elements]:
-        """The items of a sequence."""
+        """Return the items of a sequence."""
         from pydicom.dataset import Dataset
 
         items = self._values(keyword)
@@ -107,7 +107,7 @@ class Elements:
         return [Elements(self.path, item) for item in items]
 
     def damaged(self, keyword: str) -> ReadError:
-        """The error for an impossible value; it does not quote the value."""
+        """Return the error for an impossible value, which it does not quote."""
         return ReadError(f"{self.path}: found a damaged {keyword} in the DICOM header. Fetch the file again.")
 
     def _values(self, keyword: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What a DICOM header says of the pixels: shape, bits, colour. Checked before anything is decoded."""
+"""What a DICOM header says about the pixels: shape, bits and color, checked before anything is decoded."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LAYOUT_KEYWORDS = (
 )  # fmt: skip
 
 _NO_RADIOGRAPHS = ("Segmentation", "Presentation State", "Parametric Map", "RT ", "SR ", "Encapsulated", "Waveform")
-"""In the names of classes of objects that may have pixels and are no radiographs."""
+"""Words in the names of SOP classes whose objects may have pixels, but are no radiographs."""
 
 
 @dataclass(frozen=True)
 class PixelLayout:
-    """How the pixels are stored; values that are consistent with each other."""
+    """How the pixels are stored; the fields are consistent with each other."""
 
     path: Path  # for messages
     syntax: str  # UID of the transfer syntax
@@ -36,13 +36,13 @@ class PixelLayout:
     allocated: int  # bits per sample, 8 or 16
     stored: int  # bits that count, at most those allocated
     signed: bool  # whether the values are two's complement
-    by_plane: bool  # whether colour is stored plane by plane, not pixel by pixel
+    by_plane: bool  # whether color is stored plane by plane, not pixel by pixel
     photometric: str  # such as "MONOCHROME2"
 
     @property
     def uncompressed_bytes(self) -> int:
-        """Length of uncompressed Pixel Data."""
-        # In YBR_FULL_422 two pixels share their colour.
+        """The length in bytes of uncompressed Pixel Data."""
+        # In YBR_FULL_422, two pixels share their color.
         samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
         return self.rows * self.columns * samples * self.allocated // 8
 
@@ -51,7 +51,7 @@ def read_layout(file: DicomFile) -> PixelLayout:
     """Read the layout from a header with `LAYOUT_KEYWORDS`.
 
     Raises:
-        ReadError: an element is missing, or a size, depth or colour model is not supported.
+        ReadError: an element is missing, or a size, bit depth or color model is not supported.
     """
     path, elements = file.elements.path, file.elements
     rows, columns = _integer(elements, "Rows"), _integer(elements, "Columns")
@@ -76,16 +76,16 @@ def read_layout(file: DicomFile) -> PixelLayout:
 
 
 def require_one_frame(file: DicomFile) -> None:
-    """Refuse objects without an image, or with several.
+    """Refuse objects without an image, or with several images.
 
     Raises:
-        ReadError: no integer Pixel Data, or more than one frame.
+        ReadError: the object is of another kind, has no integer Pixel Data, or has more than one frame.
     """
     from pydicom.uid import UID
 
     path, elements = file.elements.path, file.elements
     sop_class = elements.text("SOPClassUID")
-    # pydicom's name of a UID that it doesn't know is the UID itself, which could be any text.
+    # For a UID that it doesn't know, pydicom returns the UID itself as the name, which could be any text.
     name = UID(sop_class).name if UID(sop_class).name != sop_class else "of unknown class"
     if file.pixels and any(word in name for word in _NO_RADIOGRAPHS):
         raise ReadError(f"{path}: found a DICOM object of another kind ({name}); expected a radiograph. Leave it out.")
@@ -96,12 +96,12 @@ def require_one_frame(file: DicomFile) -> None:
         what = "floating-point pixels" if file.pixels else "no pixel data"
         raise ReadError(f"{path}: found a DICOM object with {what} ({name}); expected a radiograph. Leave it out.")
     frames = _integer(elements, "NumberOfFrames", 1)
-    if frames not in (0, 1):  # some files say 0 for a single one
+    if frames not in (0, 1):  # some files say 0 for a single frame
         raise ReadError(f"{path}: found a DICOM object of {frames} frames; expected one. Export the frame alone.")
 
 
 def _integer(elements: Elements, keyword: str, default: int | None = None) -> int:
-    """An integer element; required where it has no default."""
+    """Return an integer element, which is required if it has no default."""
     number = elements.integer(keyword)
     number = default if number is None else number
     if number is None:

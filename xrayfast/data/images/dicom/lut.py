@@ -15,20 +15,20 @@ Values: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Lut:
-    """A lookup table: values below `first` map to the first entry, those past the end to the last."""
+    """A lookup table: values below `first` map to the first entry, values past the end to the last entry."""
 
     first: int  # the value that maps to the first entry
     entries: Values  # (N,) float64
     top: float  # the largest value that the entries' bits allow
 
     def __call__(self, values: Values) -> Values:
-        """Look up; same shape."""
+        """Look up values; the result has the same shape."""
         indices = np.clip(np.floor(values + 0.5) - self.first, 0, len(self.entries) - 1)
         mapped: Values = self.entries[indices.astype(np.int64)]
         return mapped
 
     def to_unit(self, values: Values) -> Values:
-        """Look up, as a share of `top`."""
+        """Look up values and return them as shares of `top`."""
         return self(values) / self.top
 
 
@@ -41,7 +41,7 @@ def read_lut(elements: Elements, prefix: str, signed: bool) -> Lut:
         signed: whether the values looked up can be negative; the first value has their sign.
 
     Raises:
-        ReadError: a descriptor or data that is missing, short or malformed.
+        ReadError: the descriptor or the data are missing, short or malformed.
     """
     descriptor, data = elements.numbers(f"{prefix}Descriptor"), elements.get(f"{prefix}Data")
     if len(descriptor) != 3 or data is None:

@@ -1,4 +1,4 @@
-"""Patient and study from a DICOM header; no pixel is read."""
+"""Reading of patient and study from a DICOM header, without reading any pixel."""
 
 from __future__ import annotations
 
@@ -24,22 +24,24 @@ _OLDEST = 130.0  # years
 
 @dataclass(frozen=True)
 class Header:
-    """Patient and study of a DICOM file. Identifiers are original: pseudonymise them before storing or showing them."""
+    """Patient and study of a DICOM file. Identifiers are original: pseudonymize them before storing or showing them."""
 
     patient: str = ""  # the identifier; "" where there is none
     study: str = ""  # the Study Instance UID; "" where there is none
     sex: str = ""  # "F", "M" or ""
-    age: float | None = None  # in years; None where neither it nor the dates of birth and study are known
+    age: float | None = None  # in years; None if neither the age nor the dates of birth and study are known
     view: str = ""  # the View Position, such as "PA", "AP" or "LL"; "" where there is none
 
 
 def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header | None:
-    """Read the identifiers of a file, the patient's from the element of that keyword; None where it is not DICOM.
+    """Read patient and study from a file; None if it is not DICOM.
+
+    The patient's identifier is the element with the keyword `patient_keyword`.
 
     Raises:
-        ReadError: the file can't be opened, or its header is damaged; the message quotes nothing of it.
+        ReadError: the file can't be opened, or its header is damaged; the message quotes nothing of the header.
         RemoteError: remote storage can't be read.
-        ConfigError: no such keyword, or not that of a text or number element.
+        ConfigError: there is no such keyword, or it is not that of a text or number element.
     """
     path = to_path(path)
     _require_identifier(patient_keyword)
@@ -61,7 +63,7 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
 
 
 def _require_identifier(keyword: str) -> None:
-    """Refuse a keyword that is not of a text or number element in the header."""
+    """Refuse a keyword that is not that of a text or number element in the header."""
     from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 
     tag = tag_for_keyword(keyword)
@@ -72,13 +74,13 @@ def _require_identifier(keyword: str) -> None:
 
 
 def _valid_text(elements: Elements, keyword: str, pattern: str) -> str:
-    """A value in the standard's form; "" for any other, which could be any text."""
+    """Return a value that has the standard's form; "" for any other value, which could be any text."""
     text = elements.text(keyword).upper()
     return text if re.fullmatch(pattern, text) else ""
 
 
 def _age(elements: Elements) -> float | None:
-    """Age in years: as stated ("045Y", "006M", "002W", "010D"), or from the dates of birth and study."""
+    """Return the age in years: as stated ("045Y", "006M", "002W", "010D"), or from the dates of birth and study."""
     if stated := re.fullmatch(r"(\d{1,3})([YMWD])", elements.text("PatientAge").upper()):
         return int(stated[1]) * _UNITS[stated[2]]
     born, studied = _date(elements, "PatientBirthDate"), _date(elements, "StudyDate")

@@ -1,6 +1,7 @@
-"""Recognise a DICOM file, find its transfer syntax, read header elements and the value of Pixel Data.
+"""Recognize a DICOM file, find its transfer syntax, and read header elements and the value of Pixel Data.
 
-pydicom parses. Against hostile files, nothing is inflated beyond what the header calls for, and reads are limited.
+pydicom does the parsing. As a protection against hostile files, nothing is inflated beyond what the header calls for,
+and the number of reads is limited.
 """
 
 from __future__ import annotations
@@ -41,22 +42,22 @@ FIRST_PIXEL_TAG = min(_FLOAT_PIXELS)
 """The lowest tag that holds pixels."""
 
 _MAX_READS = 100_000
-"""Reads to parse one header: a million empty sequence items take 8 MB of file, a gigabyte of memory and 15 seconds;
-real headers take hundreds of reads."""
+"""Most reads to parse one header: a million empty sequence items take 8 MB of file, a gigabyte of memory and 15
+seconds; real headers take hundreds of reads."""
 
 HEAD_BYTES = 512
-"""How much of a file `is_dicom` needs."""
+"""How many bytes of a file `is_dicom` needs."""
 
 _HEADER_BYTES = 2**22
-"""How much of a deflated file is inflated to read its header."""
+"""How many bytes of a deflated file are inflated to read its header."""
 
 
 _OTHER_STARTS = (b"\x89P", b"\xff\xd8")
-"""Of PNG and JPEG, which are no group of DICOM in either byte order."""
+"""First bytes of PNG and JPEG, which are no group of DICOM in either byte order."""
 
 
 def is_dicom_file(path: str) -> bool:
-    """Whether a file begins as DICOM does; False where it can't be read. A remote one counts by its suffix."""
+    """Whether a file begins as DICOM does; False if it can't be read. For a remote file, only the suffix counts."""
     if is_remote(path):
         return suffix_of(path) in (".dcm", ".dicom")
     try:
@@ -76,7 +77,7 @@ def is_dicom(head: bytes) -> bool:
 
 
 def _starts_with_elements(head: bytes, order: str) -> bool:
-    """Whether the file starts with two elements of ascending tags in likely groups."""
+    """Whether the file starts with two elements whose tags are ascending and in likely groups."""
     place, last_tag = 0, -1
     for groups in (_FIRST_GROUPS, _SECOND_GROUPS):
         if len(head) < place + 12:
@@ -104,20 +105,20 @@ def _is_vr(vr: bytes) -> bool:
 class DicomFile:
     """A parsed header, and access to the pixels."""
 
-    elements: Elements  # those asked for
-    syntax: str  # UID of the transfer syntax; a guess at an uncompressed one where the file doesn't say
-    pixels: str  # "integer", "float", or "" where there are none
+    elements: Elements  # those of the keywords
+    syntax: str  # UID of the transfer syntax; if the file has none, that of a guessed uncompressed one
+    pixels: str  # "integer", "float", or "" if there are none
     at_pixels: Callable[[int], BinaryIO]  # returns the stream at the pixels, with at least as many bytes as asked for
 
     def pixel_data(self, expected: int, of_bytes: bool) -> bytes:
-        """The value of Pixel Data.
+        """Return the value of Pixel Data.
 
         Args:
-            expected: its length where it is uncompressed; a deflated file is inflated no further.
-            of_bytes: whether samples are single bytes, which big-endian words have swapped.
+            expected: its length if it is uncompressed, which limits how much of a deflated file is inflated.
+            of_bytes: whether samples are single bytes, which are swapped in big-endian words.
 
         Raises:
-            ReadError: truncated, or compressed although the transfer syntax says otherwise.
+            ReadError: the value is truncated, or compressed although the transfer syntax says otherwise.
         """
         path, (implicit, little) = self.elements.path, self.elements.dataset.original_encoding
         dataset = _parse_elements(
@@ -138,10 +139,12 @@ class DicomFile:
 
 
 def open_dicom(path: Path, stream: BinaryIO, keywords: Iterable[str], to_pixels: bool = True) -> DicomFile:
-    """Parse the header of a DICOM file up to the pixels, or else to the last of the keywords; keep their elements.
+    """Parse the header of a DICOM file, and keep the elements of the keywords.
+
+    It is parsed up to the pixels, or without `to_pixels` only up to the last of the keywords.
 
     Raises:
-        ReadError: a header that can't be parsed, or of far too many elements.
+        ReadError: the header can't be parsed, or has far too many elements.
     """
     from pydicom.datadict import tag_for_keyword
 
@@ -173,7 +176,10 @@ def open_dicom(path: Path, stream: BinaryIO, keywords: Iterable[str], to_pixels:
 
 
 def _find_syntax(path: Path, stream: BinaryIO) -> str:
-    """The transfer syntax: from the file meta information, which is skipped, or else guessed from the first element."""
+    """Return the transfer syntax in the file meta information, or else guess it from the first element.
+
+    The stream is then behind the file meta information.
+    """
     text = ""
     if _peek(stream, 2) == struct.pack("<H", _META_GROUP):
         meta = _parse_elements(path, stream, False, True, [_TRANSFER_SYNTAX], lambda tag: tag >= _AFTER_META)
@@ -192,7 +198,7 @@ def _find_syntax(path: Path, stream: BinaryIO) -> str:
 def _parse_elements(
     path: Path, stream: BinaryIO, implicit: bool, little: bool, tags: list[int], is_end: Callable[[int], bool]
 ) -> Dataset:
-    """Parse some elements of the data set at the stream's position, up to the first tag that ends it."""
+    """Parse some elements of the data set at the stream's position, up to the first tag for which `is_end` is true."""
     from pydicom.filereader import read_dataset
 
     try:
@@ -223,7 +229,7 @@ class _LimitedStream:
 
 
 def _peek(stream: BinaryIO, size: int) -> bytes:
-    """The next bytes, padded with zeros at the end of the file; the position stays."""
+    """Return the next bytes, padded with zeros at the end of the file, without moving the position."""
     place = stream.tell()
     content = stream.read(size)
     stream.seek(place)
@@ -231,7 +237,7 @@ def _peek(stream: BinaryIO, size: int) -> bytes:
 
 
 def _inflate(path: Path, stream: BinaryIO, start: int, size: int) -> bytes:
-    """The first `size` bytes of a deflated data set, or fewer: a small file can inflate to gigabytes."""
+    """Return at most the first `size` bytes of a deflated data set, because a small file can inflate to gigabytes."""
     stream.seek(start)
     packed, unpacker = stream.read(size), zlib.decompressobj(-zlib.MAX_WBITS)
     try:

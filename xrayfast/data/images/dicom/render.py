@@ -1,7 +1,8 @@
-"""A DICOM file as a viewer shows it, by PS3.3 C.11: decode, modality LUT or rescale, window, MONOCHROME1, padding.
+"""Rendering of a DICOM file as a viewer shows it, according to PS3.3 C.11.
 
-The gray level of a pixel depends on its stored value alone, of at most 16 bits. So it is computed once per possible
-value, as a lookup table, and not per pixel.
+The steps are decoding, modality LUT or rescale, window, inversion of MONOCHROME1, and padding. The gray level of a
+pixel depends only on its stored value of at most 16 bits. So it is computed once per possible value, in a lookup table,
+and not per pixel.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from xrayfast.errors import ReadError
 
 _PALETTE_KEYWORDS = tuple(f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue"))
 _SPACINGS = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")
-"""Height and width of a pixel; the first that a file has counts."""
+"""Keywords of the height and width of a pixel; the first that a file has counts."""
 
 _KEYWORDS = (
     *LAYOUT_KEYWORDS, "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "VOILUTFunction",
@@ -48,45 +49,47 @@ _KEYWORDS = (
 )  # fmt: skip
 
 _RADIOGRAPHS = frozenset({"", "CR", "DX", "RG", "DR", "OT", "SC", "XC"})
-"""Values of Modality that radiographs have; scanned ones have the last three."""
+"""Values of Modality that radiographs have; the last three are those of scanned radiographs."""
 
 _CHEST = ("CHEST", "THORA", "LUNG", "TORAX", "RIB", "HEART", "TRUNK")
-"""Parts of values of Body Part Examined that chest radiographs have."""
+"""Words in the values of Body Part Examined that chest radiographs have."""
 
-_SQUARE, _LONGEST_PIXEL = 0.01, 4  # ratio of height to width: how far from 1 a square's may be, and what is an error
+_SQUARE, _LONGEST_PIXEL = 0.01, 4  # height to width: how far from 1 square pixels may be; a larger ratio is an error
 
 _REPORT = re.compile(r"report|dose|screen.?(save|shot)|summary|document|worksheet|befund|informe", re.IGNORECASE)
 
 _PROCESSED = re.compile(
     r"suppress|subtract|dual.?energy|soft.?tissue|scout|topogram|locali[sz]er|\bCAD\b", re.IGNORECASE
 )
-"""Words of a series' description of what is no plain radiograph, or made from one."""
+"""Words in the description of a series that is no plain radiograph, or was made from one."""
 
 _DERIVED = re.compile(
     r"(?<!face.)(?<!oxygen.)(?<!with.)mask|segment(ation|ed)|overlay|label.?map|heat.?map|saliency", re.IGNORECASE
 )
-"""Words of a series' description or image type that is no radiograph itself, but may be of a patient with a mask."""
+"""Words in the description or image type of a series that is no radiograph; but a patient may wear a face mask."""
 
 _NO_IMAGES = frozenset(
     {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "SR", "PR", "KO", "DOC", "REG", "FID", "PLAN", "M3D"}
 )
-"""Values of Modality of what is made from images, or written of them."""
+"""Values of Modality of objects that are made from images, or written about them."""
 
 _TURNED = {r"[HF][A-Z]*\\": "on its side", r"[A-Z]+\\H": "upside down", r"R[A-Z]*\\F": "mirrored"}
-"""What is not usual, by Patient Orientation: where in the patient rows and columns lead (PS3.3 C.7.6.1.1.1)."""
+"""Unusual orientations, keyed by a pattern of Patient Orientation, which says where in the patient rows and columns
+lead (PS3.3 C.7.6.1.1.1)."""
 
-_PADDINGS = 64  # most values that are padding; a range that holds more is likely to hold some of the image
+_PADDINGS = 64  # most values of ordinary padding; a range with more is likely to include some of the image
 
-_VISIBLE, _SCATTERED = 16, 0.5  # gray level of padding that would be seen, share of it that is beside what is none
+_VISIBLE, _SCATTERED = 16, 0.5  # gray level above which padding is visible; see `_is_scattered`
 
-_SHOWN = 16  # letters of a value; the standard allows no more
+_SHOWN = 16  # letters of a header value in a note; the standard allows no more
 
 
 def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiograph:
     """Decode an open DICOM file as `reader.read` documents.
 
     Raises:
-        ReadError: no image, several frames, an encoding that is not read, truncated, damaged or too large.
+        ReadError: the file has no image, several frames or an encoding that is not supported, or it is truncated,
+            damaged or too large.
     """
     with silence_pydicom() as caught, np.errstate(all="ignore"):
         try:
@@ -115,7 +118,7 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
 
 
 def _read_ratios(elements: Elements) -> list[float]:
-    """By how much the header says that the image was compressed; what it says in words is not needed to show it."""
+    """Return the compression ratios in the header; none if they are no numbers, as the image does not need them."""
     try:
         return elements.numbers("LossyImageCompressionRatio")
     except ReadError:
@@ -123,7 +126,7 @@ def _read_ratios(elements: Elements) -> list[float]:
 
 
 def _describe_header(elements: Elements) -> list[str]:
-    """Notes on what is no radiograph of a chest, or not made to be looked at, as the header says."""
+    """Return notes on an image that, according to its header, is no chest radiograph or not meant for viewing."""
     notes = []
     modality = elements.text("Modality").upper()
     if modality in _NO_IMAGES or any(map(_DERIVED.search, map(elements.text, ("SeriesDescription", "ImageType")))):
@@ -155,7 +158,7 @@ def _describe_header(elements: Elements) -> list[str]:
 
 
 def _make_square(elements: Elements, pixels: Pixels, notes: list[str]) -> tuple[Pixels, list[str]]:
-    """The image (H, W) with square pixels, enlarged along the longer side of pixels that are not; and the notes."""
+    """Enlarge an image (H, W) along the longer side of its pixels if they are not square; return image and notes."""
     sides = next(filter(None, map(elements.numbers, _SPACINGS)), [])
     ratio = sides[0] / sides[1] if len(sides) == 2 and min(sides) > 0 else 1.0
     height, width = pixels.shape
@@ -168,7 +171,7 @@ def _make_square(elements: Elements, pixels: Pixels, notes: list[str]) -> tuple[
 
 
 def _render_colour(stored: StoredPixels, layout: PixelLayout) -> tuple[Pixels, list[str]]:
-    """Colour as luma; it has no window."""
+    """Render color as luma; color has no window."""
     full = 2**stored.bits - 1
     levels = apply_lut(scale_to_uint8(np.arange(full + 1, dtype=np.float64), full), stored.codes)
     notes = [*stored.notes, f"{layout.photometric} converted to gray"]
@@ -181,7 +184,7 @@ def _render_colour(stored: StoredPixels, layout: PixelLayout) -> tuple[Pixels, l
 def _render_gray(
     elements: Elements, pixels: StoredPixels, layout: PixelLayout, choice: WindowChoice
 ) -> tuple[Pixels, list[str]]:
-    """Gray, or a palette's colours as luma."""
+    """Render gray, or the colors of a palette as luma."""
     codes, bits = pixels.codes, pixels.bits
     notes = [f"{bits} bits stored"] if bits != layout.allocated or bits > 8 else []
     notes += pixels.notes
@@ -221,10 +224,11 @@ def _render_gray(
 
 
 def _read_polarity(elements: Elements, layout: PixelLayout) -> tuple[bool, list[str]]:
-    """Whether the lowest value is white, and notes.
+    """Return whether the lowest value is white, and notes.
 
-    Presentation LUT Shape says so; where it is absent, the Photometric Interpretation. PS3.3 C.8.11.3.1.2 wants INVERSE
-    with MONOCHROME1 and IDENTITY with MONOCHROME2; of files that contradict it, DCMTK and dcm4che follow the shape.
+    This is decided by the Presentation LUT Shape or, if it is absent, by the Photometric Interpretation. PS3.3
+    C.8.11.3.1.2 requires INVERSE with MONOCHROME1 and IDENTITY with MONOCHROME2; for files that contradict this, DCMTK
+    and dcm4che follow the shape.
     """
     inverted = layout.photometric == "MONOCHROME1"
     shape = elements.text("PresentationLUTShape").upper()
@@ -237,7 +241,7 @@ def _read_polarity(elements: Elements, layout: PixelLayout) -> tuple[bool, list[
 
 
 def _count_codes(codes: Codes, size: int) -> npt.NDArray[np.int64]:
-    """How many pixels have each code; by blocks of rows, because np.bincount widens them to 8 bytes."""
+    """Return the number of pixels per code, counted in blocks of rows, because np.bincount widens codes to 8 bytes."""
     counts = np.zeros(size, np.int64)
     for rows in np.array_split(codes, 1 + codes.size // 2**22):
         counts += np.bincount(rows.ravel(), minlength=size)
@@ -245,11 +249,11 @@ def _count_codes(codes: Codes, size: int) -> npt.NDArray[np.int64]:
 
 
 def _is_padding(elements: Elements, stored: Values, layout: PixelLayout) -> npt.NDArray[np.bool_]:
-    """Which stored values are pixel padding (PS3.3 C.7.5.1.1.2)."""
+    """Return which stored values are pixel padding (PS3.3 C.7.5.1.1.2)."""
     value, limit = elements.integer("PixelPaddingValue"), elements.integer("PixelPaddingRangeLimit")
     if value is None:
         return np.zeros(stored.shape, np.bool_)
-    # pydicom may have read values of the pixels' type with or without their sign.
+    # pydicom may have read the padding values without the sign that the pixels have, or with a sign that they lack.
     n_values = 1 << layout.allocated
     lowest = -n_values // 2 if layout.signed else 0
     low, high = sorted((end - lowest) % n_values + lowest for end in (value, value if limit is None else limit))
@@ -257,13 +261,13 @@ def _is_padding(elements: Elements, stored: Values, layout: PixelLayout) -> npt.
 
 
 def _is_scattered(is_padding: npt.NDArray[np.bool_]) -> bool:
-    """Whether pixels (H, W) of padding are no areas: most have another beside them that is none."""
+    """Whether the padding pixels (H, W) are scattered: most of them have a left neighbor that is not padding."""
     alone = is_padding[:, 1:] & ~is_padding[:, :-1]
     return bool(np.count_nonzero(alone) > _SCATTERED * np.count_nonzero(is_padding[:, 1:]))
 
 
 def _apply_modality(elements: Elements, stored: Values, layout: PixelLayout) -> tuple[Values, list[str]]:
-    """Stored values after the modality LUT, or else the rescale (PS3.3 C.11.1), and notes."""
+    """Return the stored values after the modality LUT, or else the rescale (PS3.3 C.11.1), and notes."""
     if sequence := elements.items("ModalityLUTSequence"):
         return read_lut(sequence[0], "LUT", layout.signed)(stored), ["modality LUT"]
     slopes, intercepts = elements.numbers("RescaleSlope"), elements.numbers("RescaleIntercept")
@@ -277,7 +281,7 @@ def _apply_modality(elements: Elements, stored: Values, layout: PixelLayout) -> 
 
 
 def _palette_luma(elements: Elements, stored: Values, layout: PixelLayout) -> Pixels:
-    """The luma of each stored value's colour (PS3.3 C.7.6.3.1.5)."""
+    """Return the luma of each stored value's color (PS3.3 C.7.6.3.1.5)."""
     luts = [read_lut(elements, keyword, layout.signed) for keyword in _PALETTE_KEYWORDS]
     colours = np.stack([scale_to_uint8(lut(stored), lut.top) for lut in luts], axis=-1)
     return np.array(Image.fromarray(colours[None]).convert("L")).reshape(-1)

@@ -1,8 +1,8 @@
-"""A subprocess per image for decoders that damaged files can crash or hang: lossless JPEG and JPEG-LS.
+"""One subprocess per image for decoders that damaged files can crash or hang: lossless JPEG and JPEG-LS.
 
 GDCM, the only permissively licensed decoder of lossless JPEG, aborts or crashes on one in a hundred damaged streams,
-and fills missing data with zeros, with no more than a message on standard error; CharLS (JPEG-LS), up to 2.4.2, never
-returns from some truncated streams.
+and fills missing data with zeros without failing, with only a message on standard error. CharLS (JPEG-LS), up to 2.4.2,
+never returns from some truncated streams.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def decode_in_subprocess(path: Path, codec: Codec, frame: bytes, shape: tuple[in
 
 
 def _decode_lossless(frame: bytes, rows: int, columns: int, samples: int, bits: int) -> bytes:
-    """GDCM; samples pixel by pixel."""
+    """Decode with GDCM; return the samples pixel by pixel."""
     import gdcm
 
     fragment = gdcm.Fragment()
@@ -81,7 +81,7 @@ def _decode_lossless(frame: bytes, rows: int, columns: int, samples: int, bits: 
 
 
 def _decode_jpeg_ls(frame: bytes, rows: int, columns: int, samples: int, bits: int) -> bytes:
-    """CharLS; samples pixel by pixel."""
+    """Decode with CharLS; return the samples pixel by pixel."""
     import jpeg_ls  # type: ignore[import-untyped]
     import numpy as np
 
@@ -92,7 +92,7 @@ def _decode_jpeg_ls(frame: bytes, rows: int, columns: int, samples: int, bits: i
 
 
 def decode_stdin() -> None:
-    """Run in the subprocess: a codestream from standard input, its values to standard output."""
+    """Decode a codestream from standard input and write its values to standard output; run in the subprocess."""
     codec, *shape_and_bits = sys.argv[2:]
     with contextlib.suppress(ImportError):  # Windows writes no core files.
         import resource

@@ -25,22 +25,23 @@ _LOW, _HIGH = 0.005, 0.995
 _WELL_FILLED = 0.5
 
 _NEARLY_FULL = 0.1
-"""A window that cuts off at most this share of the full range, at both ends together, was meant for all of it. Such
-round numbers also survive in files whose values were inverted later, and then cut off the bright end, where most of a
-chest radiograph is."""
+"""A window that differs from the full range by at most this share, at both ends together, was meant for all of it. Such
+windows, which are round numbers, also survive in files whose values were inverted later; then they cut off the bright
+end, where most of a chest radiograph is."""
 
 _MOSTLY_SATURATED = 0.5
 
 _NEARLY_ALL = 0.95
-"""A window of the file that makes more than this share of the pixels black or white is not meant for it. Pixels of the
-lowest and of the highest value don't count: windows rightly end there, and a collimator can cover most of an image."""
+"""A window of the file that makes more than this share of the pixels black or white is not meant for the image. Pixels
+with the lowest or the highest value don't count: windows rightly end there, and a collimator can cover most of an
+image."""
 
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
 @dataclass(frozen=True)
 class WindowChoice:
-    """The window asked for; `parse_window` makes it from the option's text."""
+    """The window that the user asks for; `parse_window` makes it from the option's text."""
 
     kind: Literal["auto", "percentile", "full", "file", "given"]
     index: int = 0  # of the file's own windows, for "file"
@@ -54,8 +55,8 @@ class VoiTransform:
 
     name: str  # for the notes
     to_unit: Callable[[Values], Values]  # the function
-    note_saturation: bool = True  # whether it was chosen by someone, so that saturating most pixels is worth a note
-    ends: tuple[float, float] | None = None  # the values that become black and white, where it is a linear window
+    note_saturation: bool = True  # whether the file or the user gives it, so that saturating most pixels needs a note
+    ends: tuple[float, float] | None = None  # the values that become black and white, if it is a linear window
 
 
 def parse_window(text: str) -> WindowChoice:
@@ -65,7 +66,7 @@ def parse_window(text: str) -> WindowChoice:
     WindowChoice(kind='given', index=0, center=2048.0, width=4096.0)
 
     Raises:
-        ConfigError: anything else, or a width below 1.
+        ConfigError: the text is anything else, or the width is below 1.
     """
     if text in ("auto", "percentile", "full"):
         return WindowChoice(text)  # type: ignore[arg-type]
@@ -82,12 +83,12 @@ def parse_window(text: str) -> WindowChoice:
 
 
 def read_voi_transforms(elements: Elements, signed: bool) -> tuple[list[VoiTransform], list[str]]:
-    """The header's VOI LUTs, then its windows, and notes on those that are invalid.
+    """Return the header's VOI LUTs, then its windows, and notes on invalid ones.
 
     `signed` is whether the values after the modality transform can be negative.
 
     Raises:
-        ReadError: a damaged VOI LUT or window.
+        ReadError: a VOI LUT or window is damaged.
     """
     items = enumerate(elements.items("VOILUTSequence"), start=1)
     luts = [VoiTransform(f"VOI LUT {number}", read_lut(item, "LUT", signed).to_unit) for number, item in items]
@@ -103,7 +104,7 @@ def read_voi_transforms(elements: Elements, signed: bool) -> tuple[list[VoiTrans
 
 
 def _window(center: float, width: float, function: str) -> VoiTransform | None:
-    """A window by the standard's LINEAR, LINEAR_EXACT or SIGMOID; None where it is invalid.
+    """Return a window with the standard's LINEAR, LINEAR_EXACT or SIGMOID function; None if it is invalid.
 
     PS3.3 C.11.2.1.2.1 (LINEAR: width at least 1), C.11.2.1.3.1 (SIGMOID), C.11.2.1.3.2 (LINEAR_EXACT: above 0).
     """
@@ -130,21 +131,21 @@ def apply_window(
     *,
     inverted: bool,
 ) -> tuple[Pixels, tuple[str, ...]]:
-    """Choose the window and apply it: the gray level of each stored code, and notes.
+    """Choose the window and apply it to the values of all stored codes.
 
     Args:
-        values: (2**bits,) after the modality transform, by stored code.
-        counts: (2**bits,) how many pixels have each code; 0 for padding.
+        values: (2**bits,) the value of each stored code after the modality transform.
+        counts: (2**bits,) number of pixels with each code; 0 for padding.
         transforms: the file's VOI LUTs, then its windows.
-        choice: which of them, or what instead.
+        choice: which of these, or what else.
         bits: stored per sample.
         inverted: whether the lowest value is white.
 
     Returns:
-        (2**bits,) uint8, and what was done.
+        (2**bits,) uint8, the gray level of each stored code, and notes on what was done.
 
     Raises:
-        LookupError: the file has no VOI LUT or window of the chosen number; the message says how many it has.
+        LookupError: the file has no VOI LUT or window with the chosen number; the message says how many it has.
     """
     notes = []
     transform = _choose(values, counts, transforms, choice, bits)
@@ -163,12 +164,12 @@ def apply_window(
 
 
 def _saturated(unit: Values, counts: npt.NDArray[np.int64]) -> float:
-    """The share of the pixels that becomes black or white."""
+    """Return the share of the pixels that becomes black or white."""
     return float(counts[(unit <= 0) | (unit >= 1)].sum() / max(1, counts.sum()))
 
 
 def _between_extremes(values: Values, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The counts without the pixels of the lowest and the highest value."""
+    """Return the counts without the pixels that have the lowest or the highest value."""
     occurring = values[counts > 0]
     return np.where((values > occurring.min()) & (values < occurring.max()), counts, 0)
 
@@ -211,7 +212,7 @@ def _linear_range(name: str, low: float, high: float) -> VoiTransform:
 
 
 def _percentiles(values: Values, counts: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """The 0.5 and 99.5 percentiles of the pixels; the full range where none is counted."""
+    """Return the 0.5th and 99.5th percentiles of the pixels; the full range if no pixel is counted."""
     if not counts.any():
         return float(values.min()), float(values.max())
     order = np.argsort(values, kind="stable")
