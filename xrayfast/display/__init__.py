@@ -1,1 +1,1 @@
-"""How figures look, and what a notebook shows of a result."""
+"""The style of figures, and the display of results in notebooks."""

@@ -1,4 +1,4 @@
-"""Figures that a notebook displays once, and axes of the user's own."""
+"""Figures that a notebook displays exactly once, and drawing on the user's own axes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from xrayfast.errors.arguments import show
 F = TypeVar("F", bound=Figure)
 
 _pending: list[NotebookFigure] = []
-"""What `display_after_cell` displays at the end of the cell that is running."""
+"""Figures that `display_after_cell` will display at the end of the running cell."""
 
 
 class NotebookFigure(Figure):
-    """A Figure that a notebook displays without pyplot, which alone would print it as text."""
+    """A Figure that a notebook displays as an image without pyplot; a plain Figure would be printed as text."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -30,10 +30,10 @@ class NotebookFigure(Figure):
         return buffer.getvalue()
 
     def _ipython_display_(self) -> None:
-        """Display it in the formats that the notebook has chosen, and no second time after the cell.
+        """Display the figure in the notebook's chosen formats, and prevent a second display after the cell.
 
         Raises:
-            NotImplementedError: there is no notebook; IPython takes another format then.
+            NotImplementedError: this is not a notebook; IPython then uses another format.
         """
         shell = notebook_shell()
         if shell is None:
@@ -41,7 +41,7 @@ class NotebookFigure(Figure):
         if self in _pending:
             _pending.remove(self)
             if pyplot := sys.modules.get("matplotlib.pyplot"):
-                pyplot.close(self)  # which would display it again
+                pyplot.close(self)  # pyplot would display it again
         formatters = shell.display_formatter.formatters
         found = {kind: formatters[kind](self) for kind in formatters if kind.startswith("image/")}
         pairs = {kind: one if isinstance(one, tuple) else (one, {}) for kind, one in found.items() if one is not None}
@@ -50,10 +50,10 @@ class NotebookFigure(Figure):
 
 
 def display_after_cell(figure: F) -> F:
-    """Let a notebook display a figure after the cell that drew it, as pyplot's are, unless the cell does so itself.
+    """Let a notebook display a figure at the end of the cell that drew it, unless the cell displays it itself.
 
-    So each call that draws shows one image, in the middle of a cell and before a semicolon too. Until then it is
-    pyplot's current figure, on which `plt.title` acts.
+    So each call that draws shows one image, even in the middle of a cell or before a semicolon, as with pyplot. Until
+    then the figure is pyplot's current figure, so that `plt.title` changes it.
     """
     shell = notebook_shell()
     if shell is not None and isinstance(figure, NotebookFigure):
@@ -61,7 +61,7 @@ def display_after_cell(figure: F) -> F:
             shell.events.register("post_execute", _display_pending)
         _pending.append(figure)
         pyplot = sys.modules.get("matplotlib.pyplot")
-        if pyplot and matplotlib.__version_info__ >= (3, 11):  # before, it took figures of its own alone
+        if pyplot and matplotlib.__version_info__ >= (3, 11):  # older versions accept only pyplot's own figures
             pyplot.figure(figure)
     return figure
 
@@ -74,19 +74,19 @@ def _display_pending() -> None:
 def draw_or_display(
     ax: Axes | None, draw: Callable[..., object], figure: Callable[..., Figure], *drawn: object
 ) -> Figure | Axes:
-    """Draw on the user's axes, or a figure that a notebook displays where there are none.
+    """Draw on the user's axes or, without any, on a new figure that a notebook displays.
 
     Args:
         ax: the axes, or None.
-        draw: called with the axes and `drawn`.
-        figure: called with `drawn`; gives the figure.
-        drawn: what is drawn.
+        draw: function that draws on axes; called with the axes and `drawn`.
+        figure: function that returns a new figure; called with `drawn`.
+        drawn: data to draw.
 
     Returns:
-        The figure; `ax` where it is given.
+        `ax` if it is given, otherwise the figure.
 
     Raises:
-        ConfigError: `ax` is something else.
+        ConfigError: `ax` is neither Axes nor None.
     """
     require_axes(ax)
     if ax is None:
@@ -96,10 +96,10 @@ def draw_or_display(
 
 
 def require_axes(ax: object) -> None:
-    """Accept matplotlib's axes, or None.
+    """Raise an error unless this is matplotlib's Axes or None.
 
     Raises:
-        ConfigError: it is something else, such as an array of axes.
+        ConfigError: `ax` is something else, such as an array of axes.
     """
     if not isinstance(ax, Axes | None):
         raise ConfigError(f"ax is {show(ax)}; expected one Axes of matplotlib, such as plt.subplots()[1].")

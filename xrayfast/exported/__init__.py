@@ -1,7 +1,7 @@
 """Classifiers that were exported as ONNX files, run without torch.
 
 - `onnx_model`: `OnnxModel`, which predicts.
-- `metadata`: what such a file says of itself.
-- `onnx_predict`: a script that is written beside a file, and imports nothing of xrayfast.
-- `inspection`: what is refused before the runtime sees a file.
+- `metadata`: the metadata of such a file.
+- `onnx_predict`: a script to be written beside such a file; it does not import xrayfast.
+- `inspection`: checks of a file before the runtime reads it.
 """

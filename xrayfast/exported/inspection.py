@@ -1,9 +1,9 @@
-"""What an ONNX file holds, read from its bytes before a runtime sees it.
+"""Checks of an ONNX file's bytes before a runtime reads it.
 
-A stranger's file may name other files to read, operators to load, or loops without end.
+A file from a stranger may name other files to read, operators to load, or contain endless loops.
 
-ONNX files are protocol buffers: a message is a list of fields, each a number, a wire type and a value. The numbers are
-those of onnx.proto, which are fixed.
+ONNX files are protocol buffers: a message is a list of fields, each of which has a number, a wire type and a value. The
+field numbers are defined in onnx.proto and never change.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _LONGEST_VARINT = 10  # bytes
 
 
 def read_properties(content: memoryview) -> dict[str, str]:
-    """The metadata of an ONNX file that holds one graph of standard operators and all of its own weights.
+    """Return the metadata of an ONNX file, which may contain only one graph of standard operators and its weights.
 
     Raises:
-        ValueError: it is no ONNX file, is cut off, or holds anything else; the message says what.
+        ValueError: the file is not an ONNX file, is truncated, or contains anything else; the message says what.
     """
     properties: dict[str, str] = {}
     graphs = 0
@@ -83,7 +83,7 @@ def _message(value: int | memoryview) -> memoryview:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field, a memoryview of those with a length."""
+    """Yield the number and value of each field: an int, or a memoryview if it is not a varint."""
     place, end = 0, len(message)
     while place < end:
         key, place = _varint(message, place)

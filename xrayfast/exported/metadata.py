@@ -1,4 +1,4 @@
-"""What an exported classifier says of itself: the metadata of its file."""
+"""The metadata that the file of an exported classifier contains."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from xrayfast.metrics.operating_points.decision import Decision
 INTENDED_USE = "Research and teaching, not diagnosis. It is no medical device."
 
 TOLERANCE = 1e-4
-"""Largest difference of a probability between an exported classifier in float32 and its run."""
+"""Largest allowed difference between the probabilities of an exported float32 classifier and of its run."""
 
 Precision = Literal["fp32", "fp16", "int8"]
 
 
 class Parity(BaseModel):
-    """How an exported classifier's probabilities differ from those of its run, on the same images.
+    """A comparison of an exported classifier's probabilities with those of its run, on the same images.
 
     Attributes:
-        largest: difference of a probability, raw or calibrated.
-        decisions: images on which another label is predicted.
+        images: number of images.
+        dicom: number of DICOM images among them.
+        largest: largest difference of a probability, raw or calibrated.
+        decisions: number of images for which another label is predicted.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,9 +42,9 @@ class AurocDifference(BaseModel):
     """The mean AUROC over labels of an exported classifier minus that of its run, on the same images.
 
     Attributes:
-        images: how many; of those that were not in the training split.
-        difference: negative where accuracy was lost; None where it is not defined.
-        low: lower end of the 95 % interval, by patient where they are known; None where there is none.
+        images: number of images, none of which was in the training split.
+        difference: negative if accuracy was lost; None if it is not defined.
+        low: lower end of the 95 % interval, which is by patient if patients are known; None if there is no interval.
         high: upper end.
     """
 
@@ -58,19 +60,20 @@ class ModelMetadata(BaseModel):
     """The metadata of an exported classifier.
 
     Attributes:
-        format: of the metadata.
-        created: ISO 8601, UTC.
-        thresholds: by label, on calibrated probabilities, as they decide.
-        decision: calibration and operating points, as `Decision.to_json` gives them.
+        format: name and version of this metadata format.
+        created: time of the export, ISO 8601, UTC.
+        thresholds: thresholds on calibrated probabilities, keyed by label.
+        decision: calibration and operating points, as returned by `Decision.to_json`.
         size: side in pixels of the square that images are fitted into.
-        window: of DICOM images, as `data.images.reader.read` takes it.
-        imply: labels that follow from others, as the run was trained; none in files of versions before 0.10.
-        precision: of its weights.
+        window: window of DICOM images, as an argument of `data.images.reader.read`.
+        imply: implied labels with which the run was trained; empty in files of versions before 0.10.
+        precision: precision of the weights.
         averaged_views: whether calibration and thresholds were fitted on probabilities averaged over augmented views,
-            which it does not make.
+            which the exported classifier does not make.
         run: name of the run's folder.
-        fingerprint: of the training data; "" where members of an ensemble had different ones.
-        auroc: beside the run's, of weights that are not in float32.
+        fingerprint: fingerprint of the training data; "" if the members of an ensemble had different data.
+        parity: comparison with the run.
+        auroc: comparison with the run's AUROC; None if the weights are in float32.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -97,7 +100,7 @@ class ModelMetadata(BaseModel):
     auroc: AurocDifference | None = None
 
     def to_properties(self) -> dict[str, str]:
-        """As ONNX keeps it: texts as they are, all else as JSON."""
+        """Return the metadata as ONNX stores it: text unchanged, everything else as JSON."""
         values = self.model_dump(mode="json")
         return {
             name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -106,10 +109,10 @@ class ModelMetadata(BaseModel):
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str]) -> ModelMetadata:
-        """Read it back; other properties are left out.
+        """Read the metadata from the properties of an ONNX file; other properties are ignored.
 
         Raises:
-            ValueError: it is not that of a classifier of xrayfast, or damaged.
+            ValueError: the metadata is missing or damaged.
         """
         if "format" not in properties:
             raise ValueError(f"found no metadata of xrayfast, but {shorten(properties) or 'none at all'}")
@@ -129,10 +132,10 @@ class ModelMetadata(BaseModel):
             raise ValueError(f"its metadata are no JSON: {error}") from error
 
     def read_decision(self) -> Decision:
-        """Calibration and thresholds.
+        """Return the calibration and the thresholds.
 
         Raises:
-            ValueError: they are of another form, or of other labels or of these in another order.
+            ValueError: they have another format, or their labels or the order of labels differ.
         """
         if tuple(self.thresholds) != self.labels:
             raise ValueError("metadata thresholds are of other labels, or in another order, than the labels")

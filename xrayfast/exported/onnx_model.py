@@ -1,4 +1,4 @@
-"""A classifier in an ONNX file that `xrayfast export` made, run by onnxruntime: torch is not imported."""
+"""Classifiers in ONNX files of `xrayfast export`, run by onnxruntime without importing torch."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ VIEWS_LEFT_OUT = (
     "The exported model predicts without augmented views, which depend on a hash of each image that a graph can't "
     "compute. Its calibration and thresholds were fitted on predictions of the run that were averaged over such views."
 )
-"""On a model of a run with test-time augmentation."""
+"""Note on a model whose run used test-time augmentation."""
 
 MAX_FILE_BYTES = 2**31 - 2**20
-"""Protocol buffers, which ONNX files are, end at 2 GiB."""
+"""Largest size of a file: ONNX files are protocol buffers, which are limited to 2 GiB."""
 
 _SILENT = 4
-"""The runtime's level of messages at which it prints nothing; its errors become ours."""
+"""The runtime's log level at which it prints nothing. Its errors are raised as this package's."""
 
 
 class Outputs(NamedTuple):
-    """What an exported classifier gives for N images and L labels, as arrays or tensors.
+    """The outputs of an exported classifier for N images and L labels, as arrays or tensors.
 
     Attributes:
         probabilities: (N, L) float32, calibrated.
-        raw_probabilities: (N, L) float32, the network's own, or the mean of several networks'.
+        raw_probabilities: (N, L) float32, not calibrated; for an ensemble, the mean over networks.
         decisions: (N, L) uint8, 1 where a label is predicted.
-        spread: (N, L) float32, the standard deviation of several networks' raw probabilities; None of a single one.
+        spread: (N, L) float32, the standard deviation of the networks' raw probabilities; None for a single network.
     """
 
     probabilities: Any
@@ -52,15 +52,15 @@ class Outputs(NamedTuple):
 
 
 def is_model_file(path: object) -> bool:
-    """Whether a path names an exported classifier and no run's folder: by its suffix."""
+    """Whether a path names an exported classifier instead of a run's folder, according to its suffix."""
     return isinstance(path, (str, Path)) and Path(path).suffix.lower() == SUFFIX
 
 
 class OnnxGraph:
-    """The graph of a classifier in onnxruntime.
+    """The graph of a classifier, loaded in onnxruntime.
 
     Raises:
-        RunError: onnxruntime can't run it, or it takes something else than images.
+        RunError: onnxruntime can't load the graph, or its inputs are not images.
         ConfigError: onnxruntime is missing.
     """
 
@@ -75,7 +75,7 @@ class OnnxGraph:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = cpu_count()
         options.log_severity_level = _SILENT
-        # Threads that wait by spinning would take the CPUs from those that read the next images.
+        # Waiting threads that spin would take CPU time from the threads that read the next images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -87,10 +87,10 @@ class OnnxGraph:
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, images: Sequence[NDArray[np.uint8]], batch_size: int = 32) -> Outputs:
-        """Its outputs for N arrays (H, W) uint8, those of a batch of one shape.
+        """Return the outputs for N arrays (H, W) uint8. All arrays of a batch must have the same shape.
 
         Raises:
-            RunError: it fails, or gives something else.
+            RunError: the graph fails, or its outputs have another shape, type or range.
         """
         empty = np.empty((0, self.labels), np.float32)
         batches = [Outputs(empty, empty, empty.astype(np.uint8), empty if "spread" in self._names else None)]
@@ -112,11 +112,11 @@ class OnnxGraph:
 
 
 class OnnxModel:
-    """An exported classifier; it predicts as a `Predictor` does.
+    """An exported classifier, with the interface of a `Predictor`.
 
     Raises:
-        RunError: there is no such file, or it is damaged, not exported by xrayfast, or holds what is not run: other
-            files, operators that are not ONNX's own, loops.
+        RunError: the file does not exist, is damaged, was not exported by xrayfast, or contains what is not allowed:
+            references to other files, operators that are not ONNX's own, loops.
         ConfigError: onnxruntime is missing.
     """
 
@@ -138,24 +138,26 @@ class OnnxModel:
     def probabilities_and_spread(
         self, images: Sequence[NDArray[np.uint8]], *, tta: bool | None = None, batch_size: int = 32
     ) -> tuple[Probabilities, NDArray[np.float64] | None]:
-        """Probabilities of N arrays (H, W) uint8, and (N, L) the standard deviation among several networks.
+        """Return the probabilities for N arrays (H, W) uint8, and their standard deviation (N, L) over the networks.
+
+        The standard deviation is None for a single network.
 
         Raises:
-            ConfigError: `tta` is asked for.
-            RunError: the file's graph fails, or gives something else.
+            ConfigError: `tta` is True.
+            RunError: the file's graph fails, or its outputs are wrong.
         """
         require_no_views(tta)
-        # The graph would fit them by itself, but only those of one shape in a batch, and slower.
+        # The graph could resize the images itself, but only batches of one shape, and more slowly.
         found = self._graph.run([fit_square(image, self.size) for image in images], batch_size)
         spread = None if found.spread is None else found.spread.astype(np.float64)
         return Probabilities(found.raw_probabilities, found.probabilities.astype(np.float64)), spread
 
 
 def require_cpu(device: Device) -> None:
-    """Raise an error where another device is named.
+    """Raise an error if the device is not the CPU.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: another device is named.
     """
     if device not in ("auto", "cpu"):
         raise ConfigError(
@@ -164,25 +166,25 @@ def require_cpu(device: Device) -> None:
 
 
 def require_no_arch(arch: object) -> None:
-    """Raise an error where a network is given.
+    """Raise an error if a network is given.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: `arch` is given.
     """
     if arch is not None:
         raise ConfigError("arch is given, and an exported model holds its network. Leave it out.")
 
 
 def require_no_views(tta: bool | None) -> None:
-    """Raise an error where augmented views are asked for.
+    """Raise an error if augmented views are asked for.
 
     Raises:
-        ConfigError: they are.
+        ConfigError: `tta` is True.
     """
     if tta:
         raise ConfigError("tta is true, and an exported model makes no augmented views. Leave it out, or name the run.")
 
 
 def damaged(path: Path, why: object) -> RunError:
-    """The error of a file that is not what it should be."""
+    """Return the error for a file that is damaged or not an exported classifier."""
     return RunError(f"{path}: {why}. Expected {_EXPECTED}; export it again, or copy it again.")

@@ -2,8 +2,8 @@
 
     python onnx_predict.py model.onnx IMAGES... -o predictions.csv  # pip install numpy pillow onnxruntime pydicom
 
-What it does not read as xrayfast does is an error in the image's row, and no guess: 32-bit values; DICOM in colour, of
-several frames, with lookup tables or pixels that are not square. For research and teaching, not for diagnosis.
+Images that this script can't read as xrayfast does get an error in their row: 32-bit values; DICOM in color, of several
+frames, with lookup tables or pixels that are not square. For research and teaching, not for diagnosis.
 """
 
 import argparse
@@ -17,12 +17,12 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-FORMULA = re.compile("^(?='*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")  # cells that spreadsheets would compute
+FORMULA = re.compile("^(?='*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")  # cells that a spreadsheet would evaluate
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"}
 
 
 def read_image(path: Path, window: str) -> Any:
-    """An image as a viewer shows it: (H, W) uint8."""
+    """Read an image as a viewer shows it: (H, W) uint8."""
     if path.read_bytes()[128:132] == b"DICM":
         return read_dicom(path, window)
     image: Any = Image.open(path)
@@ -40,7 +40,7 @@ def read_image(path: Path, window: str) -> Any:
 
 
 def scale_16_bit(values: Any) -> Any:
-    """Full scale is the smallest range of 8 to 16 bits that holds 99.5 % of the pixels."""
+    """Scale 16-bit values to uint8; full scale is the smallest range of 8 to 16 bits that has 99.5 % of the pixels."""
     require_sign(values.astype(int), 16)
     values = np.where(find_surround(values), 0, values)
     tops = (2**bits - 1 for bits in (8, 10, 12, 14, 15, 16))
@@ -48,7 +48,7 @@ def scale_16_bit(values: Any) -> Any:
 
 
 def read_dicom(path: Path, window: str) -> Any:
-    """By PS3.3 C.11: rescale, window, MONOCHROME1; "auto" is the file's first window where that suits the image."""
+    """Read a DICOM file as (H, W) uint8: rescale, window and MONOCHROME1 according to PS3.3 C.11."""
     import pydicom
 
     file: Any = pydicom.dcmread(path)
@@ -81,7 +81,7 @@ def read_dicom(path: Path, window: str) -> Any:
         own = [windows[0][0] - windows[0][1] / 2, windows[0][0] + windows[0][1] / 2 - 1]
         below, above = own[0] - full[0], full[1] - own[1]
         if (below > 0 or above > 0) and abs(below) + abs(above) <= 0.1 * (full[1] - full[0]):
-            own = full  # the window was meant for all of it
+            own = full  # the window was meant for the full range
         saturated = (inner <= own[0]) | (inner >= own[1])
         between = (inner > inner.min()) & (inner < inner.max())
         if saturated.mean() <= 0.5 or saturated[between].sum() <= 0.95 * max(1, between.sum()):
@@ -97,7 +97,7 @@ def _to_uint8(shares: Any) -> Any:
 
 
 def find_surround(values: Any) -> Any:
-    """Which pixels are of one value that is on many of them and far from all others."""
+    """Return a mask of the pixels that have one frequent value far from all others."""
     found, counts = np.unique(values.astype(float), return_counts=True)
     for end, near, far in ((-1, -2, 0), (0, 1, -1)) if len(found) >= 16 else ():
         if counts[end] >= 0.05 * values.size and abs(found[end] - found[near]) > abs(found[near] - found[far]):
@@ -106,7 +106,7 @@ def find_surround(values: Any) -> Any:
 
 
 def require_sign(codes: Any, bits: int) -> None:
-    """Refuse values beyond the range, or at both its ends and not in its middle, as those of another sign are."""
+    """Raise a ValueError for values outside the range, or only at both its ends, which suggests another sign."""
     quarters = [len(np.unique(codes[codes // 2 ** (bits - 2) == i])) for i in range(4)]
     if sum(quarters[1:3]) == 0 < 4 <= min(quarters[0], quarters[3]) or codes.min() < 0 or codes.max() >= 2**bits:
         raise ValueError("values that may have another sign, or more bits, than the header says")

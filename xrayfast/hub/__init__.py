@@ -1,5 +1,5 @@
-"""Runs on the Hugging Face Hub, or another server of its kind.
+"""Runs on the Hugging Face Hub or a compatible server.
 
-- `download`: `hf:ORG/NAME@REVISION` as a folder of allow-listed files.
-- `identifying`: what in texts could identify patients, files or whoever trained a run.
+- `download`: downloads allow-listed files of `hf:ORG/NAME@REVISION`.
+- `identifying`: finds text that could identify patients, files or the person who trained a run.
 """

@@ -1,7 +1,7 @@
-"""A run of the Hub as a local folder: allow-listed files of one commit, from huggingface_hub's own cache.
+"""Downloads runs from the Hub: allow-listed files of one commit, in huggingface_hub's own cache.
 
-Whoever made the repository may have put anything there. What is not of a run is not downloaded; what is, is read with
-the checks of any other run of a stranger: nothing in it can run code.
+A repository may contain anything. Only the files of a run are downloaded. They are read with the same checks as any run
+from a stranger, and can't run code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from xrayfast.files.regular_files import MAX_RUN_BYTES
 PREFIX = "hf:"
 
 CARD = "README.md"
-"""The model card, as the Hub calls it; a run's folder does not need it."""
+"""Name of the model card on the Hub. It is not needed in a run's folder."""
 
 _IN_RUN = (
     "checksums.txt", "config.yaml", "history.csv", "labels.json", "metrics.json", "model.safetensors", INFO_FILE,
@@ -32,7 +32,7 @@ _IN_RUN = (
 )  # fmt: skip
 
 ALLOWED = (*_IN_RUN, *(f"member-*/{name}" for name in _IN_RUN))
-"""The files that are downloaded; all others stay there, pickles among them."""
+"""Patterns of the files to download. No other files are downloaded, in particular no pickles."""
 
 _NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
@@ -46,10 +46,9 @@ class Downloaded:
     Attributes:
         repository: "ORG/NAME".
         commit: 40 hexadecimal digits.
-        path: of its folder in the cache, which is only read.
-        asked: what was asked for, a branch, tag or commit.
-        unreachable: why the server could not be asked, so that the revision is as it was downloaded before; "" where it
-            was asked.
+        path: the run's folder in the cache, which is read-only.
+        asked: the branch, tag or commit that was asked for.
+        unreachable: why the server could not be reached, so that an earlier download is used; "" if it was reached.
     """
 
     repository: str
@@ -59,25 +58,25 @@ class Downloaded:
     unreachable: str = ""
 
     def __str__(self) -> str:
-        """The name that always gives this commit."""
+        """Return the name that always refers to this commit."""
         return f"{PREFIX}{self.repository}@{self.commit}"
 
     @property
     def is_pinned(self) -> bool:
-        """Whether this very commit was asked for."""
+        """Whether the commit itself was asked for, not a branch or tag."""
         return self.asked == self.commit
 
 
 def is_hub_name(run: object) -> bool:
-    """Whether a path is no path, but names a repository of the Hub; `hf://` is the address of a file there."""
+    """Whether this is the name of a run on the Hub, not a path or the `hf://` address of a file there."""
     return isinstance(run, (str, Path)) and str(run).startswith(PREFIX) and not str(run).startswith(f"{PREFIX}/")
 
 
 def require_hub() -> Any:
-    """The package huggingface_hub.
+    """Import and return the package huggingface_hub.
 
     Raises:
-        ConfigError: it is missing.
+        ConfigError: the package is missing.
     """
     try:
         import huggingface_hub
@@ -89,13 +88,13 @@ def require_hub() -> Any:
 
 
 def download(name: Path | str) -> Downloaded:
-    """The run of a name such as `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`, where REVISION is a branch, tag or commit.
+    """Download the run `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`, where REVISION is a branch, tag or commit.
 
-    Without a network, the files that were downloaded before are taken.
+    Without a network, an earlier download is used.
 
     Raises:
-        ConfigError: it is no such name, or huggingface_hub is missing.
-        RunError: there is no such repository or revision, it needs a login, it holds no run, or the network fails.
+        ConfigError: the name is invalid, or huggingface_hub is missing.
+        RunError: the repository or revision does not exist, needs a login or has no run, or the network fails.
     """
     text = str(name).replace("\\", "/")  # a Path on Windows
     match = _NAME.fullmatch(text)
@@ -109,7 +108,7 @@ def download(name: Path | str) -> Downloaded:
         try:
             commit, files = _list_files(hub, repository, asked)
         except Exception as error:
-            # A server that answered is not asked again in its cache: the repository may be gone or private now.
+            # If the server answered, the cache is not used: the repository may be deleted or private now.
             if getattr(error, "response", None) is not None or not _is_network_error(error):
                 raise
             return _from_cache(hub, repository, asked, error)
@@ -120,11 +119,11 @@ def download(name: Path | str) -> Downloaded:
 
 
 def _snapshot(hub: Any, repository: str, asked: str, files: Sequence[str], **options: Any) -> Path:
-    """The folder of huggingface_hub's cache with these files, or patterns, of a revision; named for its commit."""
+    """Download files or patterns of files of a revision; return their folder in the cache, named for the commit."""
     from huggingface_hub.utils import tqdm
 
     class Quiet(tqdm):  # type: ignore[misc]
-        """A bar for terminals alone."""
+        """A progress bar that is shown only in a terminal."""
 
         def __init__(self, *arguments: Any, **given: Any) -> None:
             super().__init__(*arguments, **given | ({} if sys.stderr.isatty() else {"disable": True}))
@@ -134,10 +133,10 @@ def _snapshot(hub: Any, repository: str, asked: str, files: Sequence[str], **opt
 
 
 def _list_files(hub: Any, repository: str, asked: str) -> tuple[str, list[str]]:
-    """The commit of a revision, and those of its files that are a run's.
+    """Return the commit of a revision, and the files of the run in it.
 
     Raises:
-        RunError: it holds no run, or too much.
+        RunError: the revision has no run, or the files are too large.
     """
     info = hub.HfApi(library_name="xrayfast", library_version=__version__).model_info(
         repository, revision=asked, files_metadata=True
@@ -159,14 +158,14 @@ def _list_files(hub: Any, repository: str, asked: str) -> tuple[str, list[str]]:
 
 
 def _from_cache(hub: Any, repository: str, asked: str, why: Exception) -> Downloaded:
-    """What was downloaded before.
+    """Return the earlier download of a run.
 
     Raises:
-        RunError: nothing was.
+        RunError: there is none.
     """
     try:
         path = _snapshot(hub, repository, asked, ALLOWED, local_files_only=True)
-    except Exception as error:  # its errors have no common class
+    except Exception as error:  # huggingface_hub's errors have no common class
         raise RunError(
             f"{PREFIX}{repository}: can't be reached ({_reason(why)}), and revision {asked} was not downloaded before. "
             "Check the network."
@@ -177,7 +176,7 @@ def _from_cache(hub: Any, repository: str, asked: str, why: Exception) -> Downlo
 
 
 def _is_network_error(error: BaseException) -> bool:
-    """Whether no server answered: huggingface_hub's versions use several libraries, each with errors of its own."""
+    """Whether no server answered. Versions of huggingface_hub use different libraries with their own errors."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(
         names & {"ConnectionError", "ConnectError", "TransportError", "TimeoutException", "Timeout", "TimeoutError"}
@@ -191,10 +190,10 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def named_errors(name: str, asked: str) -> Iterator[None]:
-    """Turn huggingface_hub's errors into ours.
+    """Replace huggingface_hub's errors by this package's.
 
     Raises:
-        RunError: the repository or revision is not there or not open to this login, or the server or network fails.
+        RunError: the repository or revision does not exist or this login has no access, or the server or network fails.
     """
     require_hub()
     from huggingface_hub import errors
@@ -224,10 +223,10 @@ _CLIENTS = ("huggingface_hub", "httpx", "requests", "hf_xet")
 
 
 def require_token() -> None:
-    """Raise an error where there is no login.
+    """Raise an error if there is no login.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no token.
     """
     if not require_hub().get_token():
         raise ConfigError(

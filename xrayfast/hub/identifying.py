@@ -1,4 +1,4 @@
-"""What in texts could identify patients, files or whoever trained a run."""
+"""Finds text that could identify patients, files or the person who trained a run."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 LEAST_CHARACTERS = 4
-"""Of the number of a patient: shorter ones are in every text."""
+"""Shortest patient name to search for; shorter ones occur in any text."""
 
 _TOKEN = re.compile(r"[^\s'\"`|,;:()\[\]<>*]+")
 
 _IMAGE_FILE = re.compile(r"\S+\.(png|jpe?g|jpe|jfif|tiff?|bmp|webp|dcm|dicom|dic|gif|jp2|nii|gz)")
-"""Also of images that are not the run's, such as those in no row of its table."""
+"""Names of image files, including files that are not in the run, such as those in no row of its table."""
 
 _FILE = re.compile(r"\S+\.[a-z][a-z0-9]{1,8}")
 
 _NUMBERED = re.compile(r"(?=.*[a-z])\S+/\S*\d\S*")
-"""A relative path such as images/IM0001, of a file without a suffix."""
+"""A relative path of a file without a suffix, such as images/IM0001."""
 
 _FILES_OF_RUNS = frozenset((
     "config.yaml", "history.csv", "labels.json", "metrics.json", "model.safetensors", "report.html", "run.json",
     "split.csv",
 ))  # fmt: skip
-"""File names that tell nothing of the data."""
+"""Names of files that reveal nothing about the data."""
 
 
 class Identifiers:
-    """Names that must not be in what is published.
+    """Names that must not be published.
 
     Args:
-        images: names of images, relative paths.
-        patients: their names or pseudonyms; those that are too short to be searched for are counted in `short`.
+        images: names of images, as relative paths.
+        patients: names or pseudonyms of patients. Names that are too short to search for are counted in `short`.
         folders: absolute paths.
-        tables: names of the files, or folders of parts, that labels came from; of no sentence, since it names columns
-            too. In other texts they may be plain words.
+        tables: names of the files or folders that labels were read from. Only `is_clean` looks for them, because such a
+            sentence may also name columns; in other text they may be ordinary words.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Identifiers:
         patients = {name for name in every if len(name) >= LEAST_CHARACTERS}
         self.short = len(every - patients)
         self._names = {name.casefold() for name in names | patients if name}
-        # Those that a token of a text can't be.
+        # Names that are not a single token.
         self._phrases = [name for name in self._names if not _TOKEN.fullmatch(name)]
         self._folders = [str(folder).casefold() for folder in folders if len(str(folder)) > 1]
         self._tables = [f" {name.casefold()}" for name in tables if name]
         self._people = {name.casefold() for name in _whoever_runs_this()}
 
     def find(self, text: str) -> str | None:
-        """The first name of an image or patient, or folder, that a text holds; None where it holds none."""
+        """Return the first name of an image, patient or folder in a text; None if there is none."""
         folded: str = text.casefold()
         for folder in self._folders:
             if folder in folded:
@@ -74,7 +74,7 @@ class Identifiers:
         return next((phrase for phrase in self._phrases if phrase in folded), None)
 
     def is_clean(self, text: str) -> bool:
-        """Whether a sentence names no file, patient, folder, user or machine."""
+        """Whether a sentence contains no name of a file, patient, folder, user or machine."""
         tokens = {token.rstrip(".") for token in _TOKEN.findall(text.casefold())}
         is_path = any(token.startswith(("/", "~", "\\")) or re.match(r"[a-z]:[\\/]", token) for token in tokens)
         names_table = any(name in f" {text.casefold()}" for name in self._tables)
@@ -85,8 +85,8 @@ class Identifiers:
 
 
 def _whoever_runs_this() -> Iterable[str]:
-    """Names of the user and of the machine."""
-    with suppress(Exception):  # a container may have no name for its user
+    """Yield the names of the user and the machine."""
+    with suppress(Exception):  # the user may have no name in a container
         yield getpass.getuser()
     yield socket.gethostname()
     with suppress(RuntimeError):

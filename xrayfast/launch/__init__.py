@@ -1,4 +1,4 @@
-"""How this process was started: alone, or as one of several ranks of one training, by torchrun or SLURM's srun."""
+"""Detects whether this process was started alone, or by torchrun or SLURM's srun as one of several ranks."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _MPI = {
     "JSM_NAMESPACE_SIZE": "jsrun",
     "PMI_SIZE": "mpiexec",
 }
-"""Launchers that are not joined, by the variable in which they tell how many they started. srun sets PMI_SIZE too."""
+"""Unsupported launchers, keyed by the variable that says how many were started. srun sets PMI_SIZE too."""
 
 _NO_TASKS = 0xFFFF_FFF0
-"""SLURM's numbers of steps from here on are of no srun: the batch script, and the shell that salloc opens."""
+"""SLURM's step numbers from here on are not of srun: they are of the batch script or of salloc's shell."""
 
 FIRST_PORT, PORTS = 12_000, 20_000
-"""Ports for ranks to meet at: below those that systems give to programs by themselves."""
+"""Range of ports at which ranks meet, below the ports that systems assign automatically."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One process among those of its launch.
+    """How this process was started.
 
     Attributes:
-        rank: of this process, from 0.
-        world_size: number of ranks; 1 where the process was started alone.
-        local_rank: among the ranks on this machine.
-        url: where ranks find each other, for `torch.distributed.rendezvous`.
+        rank: rank of this process, from 0.
+        world_size: number of ranks; 1 if the process was started alone.
+        local_rank: rank among the ranks on this machine.
+        url: URL at which ranks find each other, for `torch.distributed.rendezvous`.
         launcher: "torchrun" or "srun"; "" for neither.
     """
 
@@ -44,14 +44,15 @@ class Launch:
 
 
 def find_launch(environ: Mapping[str, str] = os.environ) -> Launch:
-    """The launch that the environment describes.
+    """Return the launch that the environment variables describe.
 
-    torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. Of srun the variables of its step are read: a process
-    of a batch script or of salloc's shell has the job's SLURM_NTASKS, and is alone nevertheless. MASTER_ADDR and
-    MASTER_PORT, where they are set, go before the step's first host and a port by the numbers of job and step.
+    torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. For srun, the variables of its step
+    are read; SLURM_NTASKS alone means nothing, because a single process of a batch script or of salloc's shell has it
+    too. Ranks of srun meet at the step's first host and a port derived from the numbers of job and step, unless
+    MASTER_ADDR and MASTER_PORT are set.
 
     Raises:
-        ConfigError: several were started that can't join each other; each would train a network of its own.
+        ConfigError: several ranks were started that can't join each other, so that each would train its own network.
     """
     count, launcher, variable = _started(environ)
     if launcher == "torchrun":
@@ -70,10 +71,13 @@ def find_launch(environ: Mapping[str, str] = os.environ) -> Launch:
 
 
 def require_alone(what: str) -> None:
-    """Raise an error where this is one of several ranks, for what one process does.
+    """Raise an error if this is one of several ranks, for work that a single process does.
+
+    Args:
+        what: beginning of the message, such as "check runs in one process".
 
     Raises:
-        ConfigError: it is.
+        ConfigError: this process is one of several ranks.
     """
     count, launcher, _ = _started(os.environ)
     if count > 1:
@@ -84,7 +88,7 @@ def require_alone(what: str) -> None:
 
 
 def is_rank_zero() -> bool:
-    """Whether this process speaks for its launch; each does where they can't be joined."""
+    """Whether this process is rank zero, or one of several that can't join each other."""
     try:
         return find_launch().rank == 0
     except ConfigError:
@@ -92,7 +96,7 @@ def is_rank_zero() -> bool:
 
 
 def first_host(nodes: str) -> str:
-    """The first host of a list as SLURM writes it.
+    """Return the first host in a list in SLURM's format.
 
     >>> [first_host(nodes) for nodes in ("node[01-03,07],login", "a1,b2", "rack[2,5]-n[10-12]", "")]
     ['node01', 'a1', 'rack2-n10', '']
@@ -102,8 +106,9 @@ def first_host(nodes: str) -> str:
 
 
 def _started(environ: Mapping[str, str]) -> tuple[int, str, str]:
-    """How many were started together, whether or not they can join each other, by what, and the variable that says so;
-    1, "" and "" for one alone.
+    """Return how many ranks were started together, by which launcher, and the variable that says so.
+
+    The ranks may not be able to join each other. For a process alone, return 1, "" and "".
     """
     step, world_size = _step(environ), _number(environ, "WORLD_SIZE")
     if world_size > 1 and ("RANK" in environ or step != world_size):
@@ -115,7 +120,7 @@ def _started(environ: Mapping[str, str]) -> tuple[int, str, str]:
 
 
 def _step(environ: Mapping[str, str]) -> int:
-    """How many tasks srun's step has; 0 for one alone, or none."""
+    """Return the number of tasks of srun's step; 0 if there is only one, or no step."""
     if not environ.get("SLURM_STEP_ID", "").isdigit() or int(environ["SLURM_STEP_ID"]) >= _NO_TASKS:
         return 0
     count = _number(environ, "SLURM_STEP_NUM_TASKS") or _number(environ, "SLURM_NTASKS")
@@ -151,7 +156,7 @@ def _of_srun(environ: Mapping[str, str], world_size: int) -> Launch:
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
-    """A variable's number, 0 where it is not set."""
+    """Return the number in an environment variable; 0 if it is not set."""
     text = environ.get(name, "0")
     if not text.isdigit():
         raise ConfigError(f"The environment variable {name} is {text!r}; expected a number. Unset it, or set it right.")

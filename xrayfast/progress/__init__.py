@@ -1,4 +1,4 @@
-"""What is displayed while the package works: HTML in a notebook, a live bar in a terminal, plain lines in a log."""
+"""Displays of progress: HTML in a notebook, a live bar in a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xrayfast.launch import is_rank_zero
 from xrayfast.progress.displayed import DisplayedPhase, FoldProgress
 
 StageProgress: TypeAlias = Callable[[str, int, int], None]
-"""Called with the stage, the images done and the total."""
+"""A function that is called with the stage, the number of images done and the total."""
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
@@ -25,42 +25,50 @@ def no_progress(stage: str, done: int, total: int) -> None:
 
 @runtime_checkable
 class DisplaysFolds(Protocol):
-    """A Reporter that displays folds that are trained at once."""
+    """A Reporter that can display folds that are trained at the same time."""
 
     def folds(self, folds: Sequence[FoldProgress]) -> None:
-        """How far all folds are; called where that of one has changed."""
+        """Display the progress of all folds; called when that of one has changed."""
 
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Receives progress, and displays it."""
+    """A receiver of progress, which displays it."""
 
     def note(self, text: str) -> None:
-        """A sentence to display."""
+        """Display a sentence."""
 
     def preparing(self, stage: str, done: int, total: int) -> None:
-        """Outside of epochs, `done` of `total` images are through a stage such as "decoding"."""
+        """Display that `done` of `total` images have completed a stage before training, such as "decoding"."""
 
     def phase(self, phase: DisplayedPhase) -> None:
-        """A phase begins."""
+        """Display that a phase begins."""
 
     def batch(self, *, split: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
-        """`done` of `total` batches of split "train" or "valid" of the (1-based) epoch are done.
+        """Display that `done` of `total` batches of the split in this epoch are done.
 
-        Called about ten times per second, and for the last batch. `loss` is the smoothed training loss; `images` and
-        `seconds` count this split of this epoch.
+        Called about ten times per second, and for the last batch.
+
+        Args:
+            split: "train" or "valid".
+            done: number of batches done.
+            total: number of batches.
+            epoch: number of the epoch, from 1.
+            loss: smoothed training loss.
+            images: number of images of the split that this epoch has processed.
+            seconds: time that they took.
         """
 
     def epoch(self, row: Mapping[str, Any], best: bool) -> None:
-        """An epoch is done; `row` is its row of `history.csv`, `best` whether it is the best so far."""
+        """Display an epoch that is done, given its row of `history.csv` and whether it is the best so far."""
 
 
 class NullReporter:
     """A Reporter that displays nothing.
 
     Args:
-        progress: called for each report of a stage, all the same.
-        note: called with each note, likewise.
+        progress: function to call for each report of a stage; None for none.
+        note: function to call with each note; None for none.
     """
 
     def __init__(self, progress: StageProgress | None = None, note: Callable[[str], None] | None = None) -> None:
@@ -74,7 +82,7 @@ class NullReporter:
 
 
 class ForgivingReporter(NullReporter):
-    """Passes all on to another Reporter until that fails: a closed terminal or pipe must not end training.
+    """A Reporter that passes everything on to another one until that fails: a closed terminal must not end training.
 
     Each method returns whether it was displayed.
     """
@@ -91,8 +99,8 @@ class ForgivingReporter(NullReporter):
             try:
                 if not self.failed:
                     report(*args, **options)
-            except (Exception, SystemExit) as error:  # rich exits where the reader of a pipe has
-                if isinstance(error, KeyboardInterrupt):  # SIGTERM, which is both
+            except (Exception, SystemExit) as error:  # rich exits if the reader of a pipe has exited
+                if isinstance(error, KeyboardInterrupt):  # `Stopped`, for SIGTERM, is both
                     raise
                 self.failed = True
                 warn(f"Progress can't be displayed any more, and work goes on without it: {error!r}")
@@ -102,10 +110,10 @@ class ForgivingReporter(NullReporter):
 
 
 class FoldReporter(NullReporter):
-    """Passes all on to another Reporter, the phases by names that begin with the fold's, and each note once.
+    """A Reporter that passes everything on to another one, with the fold in the names of phases, and each note once.
 
     Attributes:
-        fold: which one, such as "fold 2 of 5".
+        fold: the current fold, such as "fold 2 of 5".
     """
 
     def __init__(self, reporter: Reporter) -> None:
@@ -125,29 +133,29 @@ class FoldReporter(NullReporter):
 
 
 def _folds_of(reporter: Reporter) -> tuple[str, ...]:
-    """The name of the method that displays folds, where there is one."""
+    """Return the name of the method that displays folds, if the reporter has it."""
     return ("folds",) if isinstance(reporter, DisplaysFolds) else ()
 
 
 def in_notebook() -> bool:
-    """Whether this is the kernel of a notebook, which displays HTML."""
+    """Whether this process is the kernel of a notebook, which displays HTML."""
     return notebook_shell() is not None
 
 
 @contextmanager
 def show_progress(progress: bool | StageProgress | None = None, reporter: Reporter | None = None) -> Iterator[Reporter]:
-    """The Reporter for one call of a public function; notes and warnings within the block are displayed by it.
+    """Yield the Reporter for one call of a public function, which also displays notes and warnings of the block.
 
-    Where nothing is displayed, notes are warnings of Python; ranks other than 0 give none.
+    If nothing is displayed, notes become Python warnings; ranks other than 0 give none.
 
     Args:
-        progress: True displays it; None only in a notebook and where standard output is a terminal; False does not. A
-            callable gets the stages, and nothing is displayed.
-        reporter: of the caller's own, in place of a display.
+        progress: True displays progress; None displays it only in a notebook or if standard output is a terminal; False
+            never does. A callable receives the stages, and nothing is displayed.
+        reporter: the caller's own reporter, used instead of a display.
 
     Raises:
-        ConfigError: both are given.
-        Interrupted: in a notebook, for a KeyboardInterrupt, whose traceback would fill the cell.
+        ConfigError: both arguments are given.
+        Interrupted: in a notebook, instead of a KeyboardInterrupt, whose traceback would fill the cell.
     """
     if reporter is not None:
         if progress is not None:

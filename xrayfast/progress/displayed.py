@@ -1,4 +1,4 @@
-"""What a display is told of phases and folds."""
+"""The data that displays receive about phases and folds."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 
 class DisplayedPhase(Protocol):
-    """A phase of training, `learning.training.phases.Phase`, as a display sees it."""
+    """The interface of a phase of training, which `learning.training.phases.Phase` has."""
 
     @property
     def name(self) -> str:
-        """Of what is trained."""
+        """Name of what is trained."""
 
     @property
     def epochs(self) -> int:
@@ -29,15 +29,15 @@ class DisplayedPhase(Protocol):
 
 @dataclass(frozen=True)
 class FoldProgress:
-    """How far the training of a fold in a process of its own is.
+    """The progress of a fold that is trained in its own process.
 
     Attributes:
-        name: such as "fold 2".
+        name: name of the fold, such as "fold 2".
         status: "waiting", "starting", "training" or "done".
-        epochs: number of epochs of all phases; 0 where it is not known yet.
-        rows: of `history.csv`, one per finished epoch.
-        best_epoch: number of the best one; None before the first.
-        monitor: the column that decides which is best.
+        epochs: number of epochs of all phases; 0 if it is not known yet.
+        rows: rows of `history.csv`, one per finished epoch.
+        best_epoch: number of the best epoch; None before the first.
+        monitor: the column by which the best epoch is chosen.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Progress as HTML: a bar, a table of epochs and a plot; no script, and colours that suit light and dark themes."""
+"""Progress as HTML without scripts: a bar, a table of epochs and a plot, in colors for light and dark themes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from xrayfast.errors.escapes import escape_hidden
 from xrayfast.progress.wording import LOSSES, format_duration, metric_columns
 
 MOST_ROWS = 50
-"""Epochs in the table; of longer runs the last ones, and the best."""
+"""Largest number of epochs in the table. For longer runs it has the last ones and the best."""
 
 COLOURS = ("#2b8cd6", "#dd6b10", "#0ca37a", "#c06aa8", "#b98a00", "#7f7fd5")
-"""Of the plot: as in reports, but with a contrast of 3 or more on white and on near-black."""
+"""Colors of the plot: those of reports, adjusted to a contrast of 3 or more on white and on near-black."""
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 360, 170, 44, 26, 22
-"""Of a panel of the plot and its margins, in pixels."""
+"""Size of a panel of the plot, and its margins, in pixels."""
 
 _LINE = "1px solid rgba(128,128,128,.35)"
 _MUTED = "opacity:.72"
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
-"""The points (epoch, value) of each line, by its name."""
+"""The points (epoch, value) of each line, keyed by name."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """How far the work is."""
+    """A progress bar."""
 
     title: str
     done: int
@@ -38,7 +38,7 @@ class Bar:
     text: str
 
     def render(self) -> str:
-        """As a line of HTML."""
+        """Return the bar as a line of HTML."""
         return (
             f'<div><progress value="{self.done}" max="{max(self.total, 1)}" '
             'style="width:180px;vertical-align:middle;accent-color:#2b8cd6"></progress> '
@@ -48,7 +48,7 @@ class Bar:
 
 @dataclass
 class EpochTable:
-    """The epochs so far, as a table and a plot that are rendered once per epoch."""
+    """The epochs so far, with a table and a plot that are rendered once per epoch."""
 
     rows: list[Mapping[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
@@ -56,16 +56,16 @@ class EpochTable:
 
     @property
     def last_epoch(self) -> int:
-        """Number of the last one, 0 before the first."""
+        """Number of the last epoch; 0 before the first."""
         return self.rows[-1]["epoch"] if self.rows else 0
 
     def seconds_per_epoch(self, first: int) -> float | None:
-        """Mean duration of the epochs after number `first`."""
+        """Return the mean duration of the epochs after number `first`; None if there are none."""
         seconds = [row["seconds"] for row in self.rows if row["epoch"] > first]
         return sum(seconds) / len(seconds) if seconds else None
 
     def add(self, row: Mapping[str, Any], best: bool, rate: float | None) -> None:
-        """Add an epoch, trained at `rate` images per second."""
+        """Add an epoch that was trained at `rate` images per second; None if that is not known."""
         self.rows.append({**row, "rate": rate})
         self.best_epoch = row["epoch"] if best else self.best_epoch
         self.html = self._table() + self._plot()
@@ -107,7 +107,7 @@ _CELL = "padding:2px 10px 2px 0;text-align:right;background:none;"
 
 
 def render_table(head: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]]) -> str:
-    """A table of cells, as HTML; with each row whether it is bold."""
+    """Return a table as HTML. Each row has its cells and whether it is bold."""
     cells = "".join(f'<th style="{_CELL}font-weight:600">{_text(name)}</th>' for name in head)
     body = ""
     for texts, bold in rows:
@@ -122,7 +122,7 @@ def render_table(head: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]]
 
 
 def render_page(title: str, bar: Bar | None, table: EpochTable, notes: Sequence[str]) -> str:
-    """The whole output of the cell."""
+    """Return the whole output of a cell as HTML."""
     noted = "".join(f"<li>{_text(note)}</li>" for note in notes)
     return (
         '<div style="font-size:13px;line-height:1.5;color:inherit">'
@@ -139,7 +139,7 @@ def render_page(title: str, bar: Bar | None, table: EpochTable, notes: Sequence[
 
 
 def _panel(title: str, series: Series, best_epoch: int) -> str:
-    """One set of axes as SVG: a line per name over the epochs, and a dashed line at the best epoch."""
+    """Draw one panel as SVG: a line per series over the epochs, and a dashed line at the best epoch."""
     points = [point for line in series.values() for point in line]
     epochs, values = [point[0] for point in points], [point[1] for point in points]
     low, high = min(values), max(values)

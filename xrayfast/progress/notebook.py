@@ -1,4 +1,4 @@
-"""Progress in a notebook: one HTML output of the cell, updated in place. Needs IPython alone, not ipywidgets."""
+"""Progress in a notebook: one HTML output of the cell, updated in place. Needs only IPython, not ipywidgets."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SECONDS_BETWEEN_UPDATES = 0.5
 
 
 class NotebookReporter:
-    """A bar of what is done now; below it the epochs as a table and a plot, and the notes.
+    """A Reporter that shows a progress bar, and below it the epochs as a table and a plot, and the notes.
 
-    The output of the cell appears with the first thing to display.
+    The output of the cell is created when there is something to display.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class NotebookReporter:
     def batch(self, *, split: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
         """Move the bar."""
         first, last = self.phase_epochs
-        if epoch > self.table.last_epoch + 1:  # the epochs before a resumed run's are not known here
+        if epoch > self.table.last_epoch + 1:  # a resumed run, whose earlier epochs are not known here
             self.phase_epochs = first, last = epoch, epoch
         left = time_left(done, total, seconds)
         pace = left + seconds
@@ -74,17 +74,17 @@ class NotebookReporter:
         self._update()
 
     def folds(self, folds: Sequence[FoldProgress]) -> None:
-        """Show the table of folds that are trained at once, in place of that of epochs."""
+        """Show the table of folds that are trained at the same time, instead of the table of epochs."""
         head, *rows = fold_table(folds)
         self.table.html = render_table(head, [(row, False) for row in rows])
         self._update()
 
     def where(self) -> str:
-        """What it stopped at, for a message."""
+        """Return where the work has stopped, for a message."""
         return f" at {self.bar.title}, {self.bar.done:,} of {self.bar.total:,}" if self.bar else ""
 
     def end(self, how: str) -> None:
-        """Remove the bar; `how` is "" where all is done, else "stopped" or "failed"."""
+        """Remove the bar. `how` is "" if the work is done, otherwise "stopped" or "failed"."""
         self.bar = None
         if self.handle is not None:
             took = f"{how or 'done'} after {format_duration(time.monotonic() - self.began)}"

@@ -1,4 +1,4 @@
-"""Progress in a terminal, as a live display, or in a log, as plain lines; and how text is written to either."""
+"""Progress as a live display in a terminal or as plain lines in a log, and the output of text to both."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDE = 10_000
-"""Columns where there is no terminal, so that a name or path is never broken."""
+"""Width in columns if there is no terminal, so that names and paths are never broken."""
 
 
 class TextOutput:
-    """Writes lines to standard output."""
+    """Output of lines of text to standard output."""
 
     @property
     def console(self) -> Console:
@@ -34,14 +34,14 @@ class TextOutput:
         self.console.print(styled(text))
 
     def note(self, text: str) -> None:
-        """Print a note in colour."""
+        """Print a note in color."""
         self.console.print(styled(("Note: ", "yellow"), text))
 
 
 def styled(*pieces: str | tuple[str, str]) -> Text:
-    """A line for a console, of pieces of text and their styles, in which hidden characters are escaped.
+    """Return a line for a console, made of pieces of text with their styles, with hidden characters escaped.
 
-    A plain string would not do: rich takes `:x:` in it for an emoji.
+    Plain strings are not used, because rich would replace `:x:` in them by an emoji.
     """
     from rich.text import Text
 
@@ -54,7 +54,7 @@ def styled(*pieces: str | tuple[str, str]) -> Text:
 
 
 def open_console(file: TextIO) -> Console:
-    """A console that wraps lines at words in a terminal, and leaves them whole in a file or pipe."""
+    """Return a console that wraps lines at words in a terminal, but not in a file or pipe."""
     from rich.console import Console
 
     console = Console(file=file, highlight=False)
@@ -65,11 +65,11 @@ def open_console(file: TextIO) -> Console:
 
 
 SECONDS_BETWEEN_LINES = 15.0
-"""Of the progress of a long epoch, where there is no terminal."""
+"""Interval between lines on the progress of an epoch, without a terminal."""
 
 
 class PlainReporter:
-    """Prints lines of text; for logs, pipes and --json."""
+    """A Reporter that prints lines of text, for logs, pipes and --json."""
 
     def __init__(self, out: TextOutput) -> None:
         self.out, self.ended, self.printed = out, set[str](), dict[str, int]()
@@ -80,7 +80,7 @@ class PlainReporter:
         self.out.note(text)
 
     def preparing(self, stage: str, done: int, total: int) -> None:
-        """Print how many images of a stage are done, at intervals and, once, at its end."""
+        """Print how many images of a stage are done, at intervals and once at its end."""
         ended = done == total and stage not in self.ended
         if ended or (done < total and time.monotonic() - self.last >= SECONDS_BETWEEN_LINES):
             self.last = time.monotonic()
@@ -89,7 +89,7 @@ class PlainReporter:
             self.ended.add(stage)
 
     def phase(self, phase: DisplayedPhase) -> None:
-        """Print which layers are trained now, and at which learning rates."""
+        """Print which layers are trained, and at which learning rates."""
         self.out.line(format_phase(phase))
 
     def batch(self, *, split: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
@@ -108,7 +108,7 @@ class PlainReporter:
         self.out.line(format_epoch(row, best))
 
     def folds(self, folds: Sequence[FoldProgress]) -> None:
-        """Print the epochs of each fold that have ended since, and once that it is done."""
+        """Print the new epochs of each fold, and once that the fold is done."""
         for fold in folds:
             for row in fold.rows[self.printed.get(fold.name, 0) :]:
                 self.out.line(f"  {fold.name}, {format_epoch(row, row['epoch'] == fold.best_epoch)}")
@@ -119,13 +119,13 @@ class PlainReporter:
 
 
 class LiveReporter(PlainReporter):
-    """Shows a progress bar of the current split, below the lines of the epochs so far."""
+    """A Reporter that shows a live progress bar below the lines of the epochs so far."""
 
     def __init__(self, out: TextOutput) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         class BarBelowFolds(Progress):
-            """Below the table of folds that are trained at once, if there are any."""
+            """A progress bar below a table of the folds that are trained at the same time, if any."""
 
             table: RenderableType | None = None
 
@@ -160,7 +160,7 @@ class LiveReporter(PlainReporter):
             self.task, self.title = None, ""
 
     def phase(self, phase: DisplayedPhase) -> None:
-        """Print which layers are trained now, above the bar."""
+        """Print above the bar which layers are trained."""
         self.progress.console.print(styled((format_phase(phase), "bold")))
         self.name = phase.name
 
@@ -170,7 +170,7 @@ class LiveReporter(PlainReporter):
         self._show(f"{self.name} · epoch {epoch} · {split}", done, total, text)
 
     def _show(self, title: str, done: int, total: int, text: str) -> None:
-        """Move the bar of that title; a new title starts a new bar in place of the last."""
+        """Move the bar with this title; a new title replaces the bar by a new one."""
         if title != self.title:
             if self.task is not None:
                 self.progress.remove_task(self.task)
@@ -182,7 +182,7 @@ class LiveReporter(PlainReporter):
         self.progress.console.print(styled((format_epoch(row, best), "green" if best else "")))
 
     def folds(self, folds: Sequence[FoldProgress]) -> None:
-        """Show the table of the folds above the bar; it stays once all are done."""
+        """Show the table of folds above the bar; it stays after all are done."""
         from rich.table import Table
 
         head, *rows = fold_table(folds)
@@ -200,7 +200,7 @@ class LiveReporter(PlainReporter):
 
 @contextmanager
 def reporting(out: TextOutput) -> Iterator[PlainReporter]:
-    """The live display where the output is a terminal, else plain lines."""
+    """Yield a live display if the output is a terminal; otherwise plain lines."""
     if not out.console.is_terminal:
         yield PlainReporter(out)
         return

@@ -1,4 +1,4 @@
-"""The words of all displays of progress."""
+"""Texts that all displays of progress share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xrayfast.errors import format_cell, plural
 from xrayfast.progress.displayed import DisplayedPhase, FoldProgress
 
 LOSSES = {"train_loss": "train loss", "valid_loss": "valid loss"}
-"""Columns of the history, and their titles."""
+"""Columns of the history with losses, and their titles."""
 
 
 def format_epoch(row: Mapping[str, Any], best: bool) -> str:
@@ -22,7 +22,7 @@ def format_epoch(row: Mapping[str, Any], best: bool) -> str:
     from xrayfast.metrics.registry import EXACT_MATCH, history_column
 
     words = {"train_loss": "train", "valid_loss": "valid"} | metric_columns(row)
-    # One metric of both splits is enough for a line.
+    # A line has room for only one metric of the training split.
     trained = {history_column("valid", name): history_column("train", name) for name in EXACT_MATCH.values()}
     numbers = [
         f"{word} {format_cell(row[name])}"
@@ -35,7 +35,7 @@ def format_epoch(row: Mapping[str, Any], best: bool) -> str:
 
 
 def fold_table(folds: Sequence[FoldProgress]) -> list[list[str]]:
-    """The table of folds that are trained at once: its head, and a row per fold, of the last finished epoch."""
+    """Return a table of folds that are trained at the same time: the head, and a row with each fold's last epoch."""
     monitor = folds[0].monitor
     columns = LOSSES | metric_columns(dict.fromkeys({monitor} - set(LOSSES)))
     table = [["fold", "epoch", *columns.values(), "best", "status"]]
@@ -50,7 +50,7 @@ def fold_table(folds: Sequence[FoldProgress]) -> list[list[str]]:
 
 
 def metric_columns(row: Mapping[str, Any]) -> dict[str, str]:
-    """The columns of the validation metrics in a row of the history, the user's own included, and their titles."""
+    """Return the columns of validation metrics in a row of the history, and their titles; also the user's own."""
     from xrayfast.metrics.registry import epoch_metrics, further_columns, history_column
 
     ours = {history_column("valid", name): metric.short or metric.title for name, metric in epoch_metrics().items()}
@@ -65,7 +65,7 @@ def format_phase(phase: DisplayedPhase) -> str:
 
 
 def format_rate(images: int, seconds: float) -> str:
-    """Images per second, and whether other programs slow them down."""
+    """Format the images per second, and whether other programs use the CPUs."""
     from xrayfast.cpus import METER
 
     others = METER.describe()
@@ -73,12 +73,12 @@ def format_rate(images: int, seconds: float) -> str:
 
 
 def time_left(done: int, total: int, seconds: float) -> float:
-    """Seconds that the rest takes, at the pace of what is done."""
+    """Return the seconds that the rest will take at the pace so far."""
     return seconds / done * (total - done) if done else 0.0
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds for people.
+    """Format a duration in seconds or minutes.
 
     >>> format_duration(89.4), format_duration(90), format_duration(7200)
     ('89 s', '2 min', '120 min')

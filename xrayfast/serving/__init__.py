@@ -1,1 +1,1 @@
-"""`xrayfast serve`: a page and a JSON endpoint that answer for images as `predict` does."""
+"""`xrayfast serve`: a web page and a JSON endpoint that predict on images as `predict` does."""

@@ -1,4 +1,4 @@
-"""Who may ask: the Host and Origin of each request, the password, and the headers of each answer."""
+"""Access control: checks of each request's Host, Origin and password, and security headers of each answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xrayfast.errors.escapes import escape_hidden
 from xrayfast.serving.answers import Problem
 
 NO_CONTENT_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'"
-"""The Content-Security-Policy of answers that are no page."""
+"""The Content-Security-Policy of all answers except the page."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -29,19 +29,19 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Of every answer. There are no CORS headers: no other page may read one."""
+"""Headers of every answer. There are no CORS headers, so other pages can't read answers."""
 
 _HOST = re.compile(r"([^\[\]:]+|\[[^\[\]]+\])(?::\d*)?")
-"""A name or an address, of IPv6 in brackets, and a port."""
+"""A name or an address (IPv6 in brackets), and an optional port."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """Whose requests are answered.
+    """The rules by which requests are answered or refused.
 
     Attributes:
-        password: by HTTP Basic, of any user; "" for none.
-        hosts: names of this machine, beside its addresses and localhost, by which it may be asked without a password.
+        password: password for HTTP Basic, with any user name; "" for none.
+        hosts: names of this machine that a request without a password may use, besides its addresses and localhost.
     """
 
     password: str = field(default="", repr=False)
@@ -49,22 +49,22 @@ class Access:
 
     @classmethod
     def of(cls, host: str, password: str) -> Access:
-        """Of a server that listens on an address or name."""
+        """Return the rules for a server that listens on this address or name."""
         names = {host, *([] if is_loopback(host) else [socket.gethostname(), socket.getfqdn()])}
         return cls(password, frozenset(name.lower() for name in names))
 
     def knows_host(self, name: str) -> bool:
-        """Whether a request may name its host so.
+        """Whether a request may have this Host.
 
-        A page of a stranger whose name leads to this machine's address (DNS rebinding) sends that name. Where there is
-        a password, such a page lacks it.
+        A stranger's page whose name resolves to this machine's address (DNS rebinding) sends that name. With a password
+        any Host is allowed, because such a page does not know the password.
         """
         found = _HOST.fullmatch(name.lower())
         host = found[1].removesuffix(".") if found else ""
         return bool(self.password) or host == "localhost" or host in self.hosts or _is_address(host.strip("[]"))
 
     def knows_password(self, authorization: str) -> bool:
-        """Whether a header has the password, compared in constant time."""
+        """Whether an Authorization header has the password, which is compared in constant time."""
         if not self.password:
             return True
         scheme, _, encoded = authorization.partition(" ")
@@ -76,7 +76,7 @@ class Access:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name is of this machine alone."""
+    """Whether an address or name can be reached only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -92,18 +92,18 @@ def _is_address(host: str) -> bool:
 
 
 class Guard:
-    """Refuses what `Access` does not allow before anything of a request's content is read, and adds the headers.
+    """An ASGI app that refuses requests before their content is read, and adds headers to all answers.
 
     Args:
-        app: answers the rest.
-        access: whose requests are answered.
+        app: app that answers the requests that are not refused.
+        access: the rules.
     """
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app, self.access = app, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, as ASGI has it."""
+        """Handle an ASGI connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -140,5 +140,5 @@ class Guard:
 
 
 def refuse(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    """An answer that says why there is none."""
+    """Return an answer with a status and an error message."""
     return Response(Problem(error=message).model_dump_json(), status, headers, "application/json")

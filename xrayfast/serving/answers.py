@@ -1,4 +1,4 @@
-"""What the JSON endpoint answers, from which its OpenAPI description is made."""
+"""Models of the JSON endpoint's answers, from which its OpenAPI description is made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DataUri = Annotated[str, Field(pattern="^data:image/png;base64,[A-Za-z0-9+/]+=*$
 
 
 class _Answer(BaseModel):
-    # What has a default is in every answer all the same.
+    # Fields with a default are in every answer too.
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_serialization_defaults_required=True)
 
 
@@ -31,7 +31,7 @@ class LabelAnswer(_Answer):
 
 
 class SaliencyAnswer(_Answer):
-    """Grad-CAM of an image's most probable label."""
+    """Grad-CAM for an image's most probable label."""
 
     label: str
     outside: Annotated[Share | None, Field(description="Share of the heat outside the central thorax.")]
@@ -40,7 +40,7 @@ class SaliencyAnswer(_Answer):
 
 
 class FileAnswer(_Answer):
-    """One file: its labels, or an error that says why it can't be read."""
+    """The labels of one file, or an error that says why it can't be read."""
 
     file: str
     predicted: Annotated[str | None, Field(description='As in the CSV: labels joined by "|"; "" for none.')] = None
@@ -52,14 +52,14 @@ class FileAnswer(_Answer):
 
 
 class Csv(_Answer):
-    """The rows that `xrayfast predict` writes of these files."""
+    """The rows that `xrayfast predict` writes for these files."""
 
     header: str
     rows: str
 
 
 class Answer(_Answer):
-    """The answer of /api/predict: files in the order in which they were sent."""
+    """The answer of /api/predict, with the files in the order in which they were sent."""
 
     model: str
     purpose: str
@@ -68,7 +68,7 @@ class Answer(_Answer):
 
 
 class Problem(_Answer):
-    """Why there is no answer: what was found, what was expected, what to do."""
+    """An error message that says what was found, what was expected and what to do."""
 
     error: str
 

@@ -1,4 +1,4 @@
-"""The application: the page, the JSON endpoint, and its description."""
+"""The web application, with the page, the JSON endpoint and its OpenAPI description."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from xrayfast.serving.uploads import Uploads
 from xrayfast.serving.worker import Busy, Worker
 
 OPTIONS = ("image", "saliency")
-"""Of the JSON endpoint's query."""
+"""Options in the query of the JSON endpoint."""
 
 
 def make_app(classifier: Classifier, access: Access, note: Callable[[str], None]) -> ASGIApp:
-    """The application of a classifier, for any ASGI server; `server.serve` runs it."""
+    """Return the ASGI application for a classifier; `server.serve` runs it."""
     worker, uploads = Worker(), Uploads()
     html, policy = render_page(classifier)
     description = describe_api(classifier.name, bool(access.password))
@@ -52,7 +52,7 @@ def make_app(classifier: Classifier, access: Access, note: Callable[[str], None]
     async def predict(request: Request) -> Response:
         try:
             return _json(await answer(request))
-        finally:  # nothing refers to the files any more
+        finally:  # the files are no longer referenced
             return_freed_memory()
 
     @asynccontextmanager
@@ -88,7 +88,7 @@ def _json(answer: BaseModel) -> Response:
 
 
 def _read_options(request: Request) -> dict[str, bool]:
-    """The options of the query, false by default."""
+    """Return the options of the query, which are false by default."""
     options = dict.fromkeys(OPTIONS, False)
     for name, value in request.query_params.multi_items():
         shown = truncate(escape_hidden(f"{name}={value}"), LONGEST_NAME)
@@ -107,7 +107,7 @@ def _http_problem(request: Request, error: Exception) -> Response:
 
 
 def _problem(request: Request, error: Exception) -> Response:
-    """An option that does not fit this model is the client's error; a network that fails is not."""
+    """Answer 400 for an option that does not fit this model, and 500 if the network fails."""
     return refuse(400 if isinstance(error, ConfigError) else 500, str(error))
 
 

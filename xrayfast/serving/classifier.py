@@ -1,4 +1,4 @@
-"""The classifier that is served: files as bytes in, answers out, by the same code as `predict` and `explain`."""
+"""The classifier that is served, which uses the same code as `predict` and `explain`."""
 
 from __future__ import annotations
 
@@ -38,34 +38,35 @@ from xrayfast.workflows.predict import (
 )
 
 OVERLAY_SIDE = 224
-"""Least side of an overlay in pixels: on a smaller image its colours would be a few squares."""
+"""Smallest side of an overlay in pixels; on a smaller image the colors would be a few squares."""
 
 NO_SALIENCY = "Grad-CAM needs the run: an ONNX file holds no gradients."
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that was sent: its name, of which no path is opened, and its content."""
+    """A file that was sent, with its name, which is never opened as a path, and its content."""
 
     name: str
     content: bytes
 
 
 class Classifier:
-    """A run, an ensemble, a cross-validation's networks together, or an exported model, opened once.
+    """A run, an ensemble, a cross-validation or an exported model, opened once.
 
     Args:
-        source: the run, its folder, or an ONNX file, for which torch is not imported.
-        abstain_below: as of `predict`.
-        device: where to compute.
-        note: called with what differs from the run, in a sentence.
+        source: a run, its folder, or an ONNX file, for which torch is not imported.
+        abstain_below: see `predict`.
+        device: device to compute on.
+        note: called with a sentence on each difference from the run's own predictions.
 
     Attributes:
-        metadata: of an exported model; None of a run.
-        no_saliency: why there is no Grad-CAM; "" where there is.
+        run: the run; None for an exported model.
+        metadata: the metadata of an exported model; None for a run.
+        no_saliency: why there is no Grad-CAM; "" if there is.
 
     Raises:
-        XrayfastError: as of `predict`.
+        XrayfastError: see `predict`.
     """
 
     def __init__(
@@ -94,16 +95,16 @@ class Classifier:
             self.no_saliency = self._try_saliency()
 
     def answer(self, uploads: Sequence[Upload], *, image: bool, saliency: bool) -> Answer:
-        """Answer for files, each with its labels or its error.
+        """Return the labels of each file, or its error.
 
         Raises:
-            ConfigError: `saliency` where there is none.
+            ConfigError: `saliency` is True, but this classifier has no Grad-CAM.
             XrayfastError: the network fails.
         """
         if saliency and self.no_saliency:
             raise ConfigError(f"saliency is true. {self.no_saliency}")
         names = [upload.name for upload in uploads]
-        with warnings.catch_warnings():  # pydicom's may quote a header
+        with warnings.catch_warnings():  # pydicom's warnings may quote the header
             warnings.simplefilter("ignore")
             read = [self._read(upload) for upload in uploads]
         contents = [content for content, _ in read]
@@ -137,7 +138,7 @@ class Classifier:
         )
 
     def _read(self, upload: Upload) -> tuple[Radiograph | str, tuple[int, int]]:
-        """The image in its square, or why it can't be read; and its height and width before."""
+        """Return the image fitted into the square, or why it can't be read; and its original height and width."""
         try:
             radiograph = read_bytes(upload.name, upload.content, self._window)
         except ReadError as error:
@@ -146,7 +147,7 @@ class Classifier:
         return in_square(radiograph, self.size, upload.name), (height, width)
 
     def _labels(self, row: Mapping[Any, Any]) -> list[LabelAnswer]:
-        """The labels of a row of the table, in the network's order."""
+        """Return the labels in a row of the table, in the network's order."""
         predicted, abstained = (row.get(name, "").split(LABEL_JOIN) for name in ("predicted", "abstained"))
         return [
             LabelAnswer(
@@ -162,8 +163,10 @@ class Classifier:
 
     @property
     def thresholds(self) -> list[float | None]:
-        """Of each label, as shown: with three classes or more each against the rest, while the most likely one is
-        predicted; None where none were chosen for classes.
+        """The threshold of each label, for display; None for classes if no thresholds were chosen.
+
+        With three or more classes, each threshold is for a class against the rest; still, the most likely class is
+        predicted.
         """
         if self.decision.is_one_vs_rest:
             return [float(threshold) for threshold in threshold_array(self.decision.points)]
@@ -174,7 +177,7 @@ class Classifier:
     def _explain(
         self, squares: list[Pixels], shapes: list[tuple[int, int]], targets: list[int]
     ) -> list[SaliencyAnswer]:
-        """Grad-CAM of the label of each square that is a target."""
+        """Return the Grad-CAM map of each square, for the label with the number in `targets`."""
         from xrayfast.learning.inference.saliency import central_thorax, coarse_note, grad_cam_images, share_outside
         from xrayfast.reporting.figures.overlays import overlay
 
@@ -195,7 +198,7 @@ class Classifier:
         return found
 
     def _try_saliency(self) -> str:
-        """Why there is no Grad-CAM of this network; "" where there is."""
+        """Return why this network has no Grad-CAM; "" if it has."""
         try:
             self._explain([np.zeros((self.size, self.size), np.uint8)], [(1, 1)], [0])
         except ConfigError as error:
@@ -204,7 +207,7 @@ class Classifier:
 
 
 def as_png(pixels: NDArray[np.uint8]) -> str:
-    """(H, W) or (H, W, 3) uint8 as the data URI of a PNG, which loses nothing."""
+    """Encode (H, W) or (H, W, 3) uint8 as the data URI of a PNG, without loss."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -26,7 +26,7 @@ _OF_ALL = (401, 403)
 
 
 def describe_api(model: str, has_password: bool) -> dict[str, Any]:
-    """OpenAPI 3.1, as JSON."""
+    """Return the OpenAPI 3.1 description, for JSON."""
     kinds = [(kind, "serialization") for kind in (Answer, Health, Problem)]
     _, schemas = models_json_schema(kinds, ref_template=_PREFIX + "{model}")  # type: ignore[arg-type]
     components: dict[str, Any] = {"schemas": schemas["$defs"]}

@@ -1,4 +1,4 @@
-"""The page: how to send images, and what the classifier's results were."""
+"""The web page, on which images are sent, with the classifier's results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_METRICS = "An ONNX file has no metrics of its run but those below; 'xrayfast 
 
 
 def render_page(classifier: Classifier) -> tuple[str, str]:
-    """The page as HTML, and its Content-Security-Policy."""
+    """Return the page as HTML, and its Content-Security-Policy."""
     decision = classifier.decision
     split, problem = _measured(classifier.run, decision.task) if classifier.run else (None, "")
     metadata = classifier.metadata
@@ -42,7 +42,7 @@ def render_page(classifier: Classifier) -> tuple[str, str]:
 
 
 def _how(classifier: Classifier) -> str:
-    """What is shown of an image, and how labels are decided, in sentences."""
+    """Describe in sentences how images are shown and labels decided."""
     decision, size = classifier.decision, classifier.size
     sentences = [f"The image is shown as the network sees it, {size} × {size} pixels."]
     if any(threshold is not None for threshold in classifier.thresholds):
@@ -57,7 +57,7 @@ def _how(classifier: Classifier) -> str:
 
 
 def _measured(run: Run, task: Any) -> tuple[dict[str, Any] | None, str]:
-    """The section of the split that a run's report begins with; or why there is none."""
+    """Return the first section of results in the run's report, or None and the reason why there is none."""
     try:
         metrics = run.metrics
     except RunError as error:
@@ -70,7 +70,7 @@ def _measured(run: Run, task: Any) -> tuple[dict[str, Any] | None, str]:
 
 
 def _facts(metadata: ModelMetadata) -> list[tuple[str, str]]:
-    """What an exported model says of how it compares with its run."""
+    """Return titles and values for the comparison of an exported model with its run."""
     parity, auroc = metadata.parity, metadata.auroc
     facts = [
         ("Run", metadata.run or "not known"),

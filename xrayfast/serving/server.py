@@ -1,4 +1,4 @@
-"""The server: its socket, which is taken before anything is loaded, and its end by a signal."""
+"""The server. It opens its socket before anything is loaded, and is ended by a signal."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 GRACE_SECONDS = 3
-"""For answers that are under way when a signal ends the server."""
+"""Seconds that requests in progress get when a signal ends the server."""
 
 MAX_CONNECTIONS = 512
-"""Further ones are answered with 503."""
+"""Largest number of connections; further ones are answered with 503."""
 
 
 def require_libraries() -> None:
-    """Refuse where what the page is served with is missing.
+    """Raise an error if a package that the server needs is missing.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: a package is missing.
     """
     try:
-        import python_multipart  # noqa: F401 - starlette asks for it when the first file arrives
+        import python_multipart  # noqa: F401 - starlette imports it when the first file arrives
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
@@ -40,10 +40,10 @@ def require_libraries() -> None:
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Open a listening socket.
 
     Raises:
-        ConfigError: it is no address of this machine, or the port is taken or not allowed.
+        ConfigError: the host is not an address of this machine, or the port is taken or not allowed.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -55,7 +55,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         elif error.errno == errno.EACCES:
             message = f"port is {port}, which this user may not take; expected one of 1024 or more."
         else:
-            # `create_server` adds to the text what it tried; errors of names have numbers of their own.
+            # `create_server` adds the address to the text; errors of name lookup have their own numbers.
             reason = os.strerror(error.errno) if error.errno and error.errno in errno.errorcode else error.strerror
             message = f"host is '{host}' ({reason}); expected an address of this machine, such as 127.0.0.1."
         raise ConfigError(message) from None
@@ -64,18 +64,18 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 def address_of(listening: socket.socket) -> str:
-    """Where the page is; of a socket that listens on all addresses, by this machine's name."""
+    """Return the URL of the page, with this machine's name if the socket listens on all addresses."""
     host, port = listening.getsockname()[:2]
     host = socket.gethostname() if ipaddress.ip_address(host.partition("%")[0]).is_unspecified else host
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def serve(app: ASGIApp, listening: socket.socket, ready: Callable[[], None]) -> None:
-    """Answer until a signal comes, and raise what it raises: KeyboardInterrupt for Ctrl-C, else Stopped."""
+    """Answer requests until a signal comes, then raise KeyboardInterrupt for Ctrl-C, or else Stopped."""
     import uvicorn
 
     class Server(uvicorn.Server):
-        """Ends by the signals that end every command, and says when it has begun."""
+        """A server that ends on the same signals as every command, and calls `ready` once it listens."""
 
         signals: list[int]
 
@@ -95,7 +95,7 @@ def serve(app: ASGIApp, listening: socket.socket, ready: Callable[[], None]) -> 
             await super().startup(sockets)
             ready()
 
-    # All is chosen here: what else is installed would choose other loops and parsers.
+    # All settings are explicit, because other installed packages would change the loop and the parser.
     config = uvicorn.Config(
         app,
         loop="asyncio",

@@ -1,4 +1,4 @@
-"""Files that are sent: read into memory, never into a file, within limits."""
+"""Reads the files of requests into memory, within limits; nothing is written to disk."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from xrayfast.serving.classifier import Upload
 FIELD = "files"
 
 MAX_FILES = 32
-"""Files per request; the page sends each by itself."""
+"""Largest number of files per request; the page sends each file in its own request."""
 
 MAX_REQUEST_BYTES = 2**29
-"""Of all files of a request: the largest image that is decoded has 300 MB in 16-bit gray, uncompressed."""
+"""Largest size of a request. The largest image that is decoded has 300 MB as uncompressed 16-bit gray."""
 
 MAX_HELD_BYTES = 2**30
-"""Of all requests that are in memory together."""
+"""Largest total size of all requests in memory."""
 
 MAX_SECONDS = 600
-"""For a request to arrive: one that never does would hold its memory."""
+"""Seconds in which a request must arrive, so that an unfinished one does not hold its memory."""
 
 
-# What is wrong with a form is in the answer; the parser's own warnings would let a stranger fill the terminal.
+# Errors in a form are reported in the answer. The parser's own warnings would let a stranger flood the terminal.
 logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
 
 class _MultiPartParser(MultiPartParser):
-    """Keeps files in memory; starlette's own writes those of more than 1 MB to the disk."""
+    """A parser that keeps files in memory; starlette's own writes files of more than 1 MB to disk."""
 
-    spool_max_size = 0  # of tempfile.SpooledTemporaryFile: no size is too large for memory
+    spool_max_size = 0  # for tempfile.SpooledTemporaryFile: never write to disk
 
 
 class Uploads:
     """The files of all requests that are in memory.
 
     Attributes:
-        held: their bytes.
+        held: their total size in bytes.
     """
 
     def __init__(self) -> None:
@@ -55,11 +55,11 @@ class Uploads:
 
     @asynccontextmanager
     async def reading(self, request: Request) -> AsyncIterator[list[Upload]]:
-        """The files of a request, counted as held until the end of the block.
+        """Read the files of a request, which count as held until the end of the block.
 
         Raises:
-            HTTPException: none or too many, too large, no multipart/form-data, one that is damaged or too slow, or no
-                memory left for it.
+            HTTPException: there are no files, too many or too large ones; the request is not multipart/form-data, is
+                damaged or too slow; or too many bytes are held already.
         """
         taken = 0
 
@@ -97,7 +97,7 @@ def _require_multipart(request: Request) -> None:
 
 
 def _announced(request: Request) -> int:
-    """The length that the request's header gives, 0 where it gives none."""
+    """Return the length in the request's header; 0 if it has none."""
     text = request.headers.get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
@@ -132,7 +132,7 @@ async def _parse(request: Request, stream: AsyncGenerator[bytes, None]) -> list[
         if name != FIELD:
             found = truncate(escape_hidden(name), LONGEST_NAME)
             raise HTTPException(400, f"found files in the field '{found}'; expected them in '{FIELD}'.")
-        assert isinstance(file, UploadFile)  # of other fields the parser allows none
+        assert isinstance(file, UploadFile)  # the parser allows no other fields
         name = truncate(escape_hidden(file.filename or "unnamed"), LONGEST_NAME)
         uploads.append(Upload(name, await file.read()))
         await file.close()

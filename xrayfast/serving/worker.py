@@ -1,4 +1,4 @@
-"""One thread that computes requests in the order in which they arrived, and a bounded number that wait for it."""
+"""A single thread that computes requests in order of arrival, with a bounded queue."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 MAX_WAITING = 256
-"""Requests that may wait; `uploads.MAX_HELD_BYTES` bounds their memory."""
+"""Largest number of requests in the queue; `uploads.MAX_HELD_BYTES` bounds their memory."""
 
 
 class Busy(Exception):
-    """As many requests wait as may."""
+    """Raised if the queue is full."""
 
 
 class Worker:
-    """Computes one after the other: a network uses all CPUs, and one large image is decoded at a time.
+    """A worker that computes one request at a time, because a network uses all CPUs, and large images much memory.
 
     Attributes:
-        waiting: how many are computed or wait.
+        waiting: number of requests that wait or are being computed.
     """
 
     def __init__(self) -> None:
@@ -29,10 +29,10 @@ class Worker:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="xrayfast-serve")
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns, called in the thread once those before it have returned.
+        """Call `work` in the thread after all earlier requests, and return its result.
 
         Raises:
-            Busy: too many wait.
+            Busy: the queue is full.
         """
         if self.waiting >= MAX_WAITING:
             raise Busy
@@ -43,5 +43,5 @@ class Worker:
             self.waiting -= 1
 
     def close(self) -> None:
-        """Drop those that wait; what is being computed is not waited for."""
+        """Drop the waiting requests, and don't wait for the one that is being computed."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,6 @@
-"""Runs told to a tracker of experiments while they train, with `--track`.
+"""Reports of runs to experiment trackers during training, with `--track`.
 
-- `session`: what is told of a run, and when.
-- `worker`: the thread that talks to a tracker, so that none can stop or slow training.
-- `trackers`: TensorBoard, Weights & Biases, MLflow and Trackio, each behind one interface.
+- `session`: what is sent about a run, and when.
+- `worker`: the thread that calls a tracker, so that no tracker can stop or slow down training.
+- `trackers`: TensorBoard, Weights & Biases, MLflow and Trackio, behind one interface.
 """

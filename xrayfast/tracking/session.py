@@ -1,6 +1,6 @@
-"""What is told of a run to its trackers: settings, each epoch, final metrics with intervals, figures.
+"""Sends a run's settings, epochs, final metrics with intervals and figures to its trackers.
 
-No image, no name of a file or of a patient is told, and of paths the last part alone.
+Images and the names of image files and patients are never sent. Only the last component of a path is sent.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from xrayfast.tracking.trackers import Settings, TrackedRun, make_tracker
 from xrayfast.tracking.worker import FINISH_SECONDS, TrackerThread
 
 BY_LABEL = "auroc"
-"""The metric that is told of each label; all others are means over the labels."""
+"""The metric that is sent for each label; all others are means over the labels."""
 
 INTERRUPTED_SECONDS = 5.0
-"""For which trackers are waited where training was interrupted or failed."""
+"""Seconds to wait for trackers after training was interrupted or failed."""
 
 
 class TrackedReporter:
-    """Passes all on to a Reporter, and each epoch to the trackers too."""
+    """A Reporter that passes everything on to another one, and each epoch to the trackers too."""
 
     def __init__(self, reporter: Reporter, threads: Sequence[TrackerThread]) -> None:
         self.note, self.preparing = reporter.note, reporter.preparing
@@ -38,7 +38,7 @@ class TrackedReporter:
         self._reporter, self._threads = reporter, threads
 
     def epoch(self, row: Mapping[str, Any], best: bool) -> None:
-        """An epoch is done."""
+        """Pass an epoch on to the reporter and the trackers."""
         self._reporter.epoch(row, best)
         for thread in self._threads:
             thread.call("log", epoch_values(row), row["epoch"])
@@ -48,7 +48,7 @@ class TrackedReporter:
 def tracked(
     names: Sequence[TrackerName], run: Run, config: Config, rows: Sequence[Mapping[str, Any]], reporter: Reporter
 ) -> Iterator[Reporter]:
-    """Tell trackers of what is trained within the block, and of its results where that ends without an error."""
+    """Send the training within the block to the trackers, and its results if the block ends without an error."""
     if not names:
         yield reporter
         return
@@ -69,20 +69,20 @@ def tracked(
         if status == "completed":
             try:
                 _tell_results(run, threads)
-            except Exception as error:  # the run is complete, whatever can't be drawn of it
+            except Exception as error:  # the run is complete, even if its figures can't be drawn
                 reporter.note(f"The results could not be told to {', '.join(names)}: {type(error).__name__}: {error}")
         for thread in threads:
             thread.finish(status, FINISH_SECONDS if status == "completed" else INTERRUPTED_SECONDS)
 
 
 def _run_name(run: Run) -> str:
-    """The run's name; of a fold after that of the cross-validation."""
+    """Return the run's name; for a fold, preceded by the name of the cross-validation."""
     path = run.path.absolute()
     return f"{path.parent.name} {path.name}" if CrossValidation.is_there(path.parent) else path.name
 
 
 def settings_of(config: Config) -> Settings:
-    """The settings by section and name, paths without their folders."""
+    """Return the settings keyed by section and name, such as "train.lr", with paths reduced to their last component."""
     return {
         f"{section}.{name}": _plain_setting(value)
         for section, fields in config
@@ -100,7 +100,7 @@ def _plain_setting(value: Any) -> str | int | float | bool | None:
 
 
 def epoch_values(row: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a row of `history.csv`: "train_loss" as "train/loss", "lr" as "lr"."""
+    """Return the numbers in a row of `history.csv`, with "train_loss" renamed to "train/loss" but "lr" unchanged."""
     values = {}
     for name, value in row.items():
         if name != "epoch" and isinstance(value, (int, float)) and math.isfinite(value):
@@ -110,8 +110,9 @@ def epoch_values(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def result_values(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of the best epoch's weights as "final/valid/accuracy", the ends of its interval as ".../low" and
-    ".../high"; of each label the AUROC, as "final/valid/auroc/LABEL".
+    """Return the metrics of the best epoch's weights, keyed by names such as "final/valid/accuracy".
+
+    The ends of the intervals are ".../low" and ".../high", and the AUROC of each label is "final/valid/auroc/LABEL".
     """
     found: dict[str, float] = {}
     for split in ("valid", "test"):
@@ -134,7 +135,7 @@ def result_values(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _tell_results(run: Run, threads: Sequence[TrackerThread]) -> None:
-    """Final metrics and figures, which are drawn once for all trackers."""
+    """Send final metrics and figures. Figures are drawn once for all trackers."""
     from xrayfast.reporting.figures.encoding import png_bytes
 
     history, metrics = run.history, run.metrics
@@ -147,7 +148,7 @@ def _tell_results(run: Run, threads: Sequence[TrackerThread]) -> None:
 
 
 def _figures(run: Run) -> dict[str, Any]:
-    """The curves of training; ROC curves, confusion matrix and calibration of test or, without one, of valid."""
+    """Draw the training curves, and the ROC, calibration and confusion figures of test or, without it, of valid."""
     from xrayfast.reporting.figures import curves, matrices, training_curves
 
     split, metrics = run.predicted_splits[-1], run.metrics

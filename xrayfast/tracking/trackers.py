@@ -1,7 +1,7 @@
-"""The trackers, each behind one interface.
+"""The trackers, behind one interface.
 
-fastai has callbacks for two of them. They draw batches for their own use, which changes what a seed draws; they log
-images with their predictions, and models as pickles; and they start anew with each phase. So they are not used.
+fastai's callbacks for two of them are not used: they draw batches of their own, which changes the random numbers of a
+seed; they log images with their predictions, and models as pickles; and they start a new run for each phase.
 """
 
 from __future__ import annotations
@@ -25,24 +25,26 @@ from xrayfast.config import TrackerName
 from xrayfast.errors import ConfigError
 
 PROJECT = "xrayfast"
-"""The project or experiment of the runs, where the tracker's own environment variable names no other."""
+"""Name of the project or experiment, unless the tracker's own environment variable names another."""
 
 FOLDER = "tensorboard"
-"""In a run's folder, where TensorBoard's files are."""
+"""Subfolder of a run with TensorBoard's files."""
 
 _FINAL = re.compile(r"final/\w+/\w+")
-"""Final metrics over all labels, beside which TensorBoard shows the settings."""
+"""Names of the final metrics over all labels, which TensorBoard shows next to the settings."""
 
 Settings = Mapping[str, str | int | float | bool | None]
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of a run at its beginning.
+    """The information about a run that a tracker gets at its start.
 
     Attributes:
-        name: of the run; of a fold with that of the cross-validation before it.
-        settings: by section and name, as "train.lr".
+        name: name of the run; for a fold, preceded by the name of the cross-validation.
+        path: the run's folder.
+        settings: settings keyed by section and name, such as "train.lr".
+        tags: further facts about the run, such as its network.
     """
 
     name: str
@@ -52,19 +54,19 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Keeps settings, metrics and figures of a run. All methods are called in one thread; each may raise anything."""
+    """Saves a run's settings, metrics and figures. All methods are called in one thread, and may raise any error."""
 
     def start(self, run: TrackedRun) -> None:
-        """The run begins, or is resumed."""
+        """Begin or resume a run."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Metrics of an epoch, from 1; those of the end have the last one's number."""
+        """Log the metrics of an epoch, counted from 1; final metrics have the number of the last epoch."""
 
     def figure(self, name: str, png: bytes, step: int) -> None:
-        """A figure."""
+        """Log a figure."""
 
     def finish(self, status: str) -> None:
-        """The run is "completed", "interrupted" or "failed"."""
+        """End the run with the status "completed", "interrupted" or "failed"."""
 
 
 class TensorBoard(Tracker):
@@ -76,7 +78,7 @@ class TensorBoard(Tracker):
 
         self._settings = {name: value for name, value in run.settings.items() if value is not None}
         self._final: dict[str, float] = {}
-        # What an interrupted run has written is superseded: its epochs are told again.
+        # Discards what an interrupted run has written, because its epochs are logged again.
         self._writer = SummaryWriter(str(run.path / FOLDER), purge_step=0)
         rows = "\n".join(f"| {name} | {value} |" for name, value in {**run.tags, **run.settings}.items())
         self._writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}")
@@ -96,14 +98,14 @@ class TensorBoard(Tracker):
     def finish(self, status: str) -> None:
         from torch.utils.tensorboard.summary import hparams
 
-        assert self._writer.file_writer is not None  # it is until it is closed
+        assert self._writer.file_writer is not None  # None only after it is closed
         for summary in hparams(self._settings, self._final):
             self._writer.file_writer.add_summary(summary)
         self._writer.close()
 
 
 class MLflow(Tracker):
-    """Tells MLflow's server or database: that of MLFLOW_TRACKING_URI, else MLflow's default, `mlflow.db` here."""
+    """Logs to the MLflow server or database in MLFLOW_TRACKING_URI, or else to MLflow's default, `./mlflow.db`."""
 
     @override
     def start(self, run: TrackedRun) -> None:
@@ -140,12 +142,12 @@ class MLflow(Tracker):
 
 
 def _mlflow_name(name: str) -> str:
-    """With the characters alone that MLflow takes in names, which are those of any server version."""
+    """Replace the characters that some version of MLflow's server does not allow in names."""
     return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_-. /") else "_" for letter in name)
 
 
 class WandB(Tracker):
-    """Tells Weights & Biases; without a login it writes to `wandb/` in the run's folder, for `wandb sync`."""
+    """Logs to Weights & Biases or, without a login, to `wandb/` in the run's folder, for `wandb sync`."""
 
     @override
     def start(self, run: TrackedRun) -> None:
@@ -158,7 +160,7 @@ class WandB(Tracker):
             name=run.name,
             dir=str(run.path),
             config={**run.tags, **run.settings},
-            mode=None if is_known else "offline",  # it would ask for a login and wait
+            mode=None if is_known else "offline",  # otherwise it would wait for a login
             reinit="create_new",
             save_code=False,
             settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_machine_info=True),
@@ -178,7 +180,7 @@ class WandB(Tracker):
 
 
 class Trackio(Tracker):
-    """Tells Trackio, whose database is in the user's cache, or in TRACKIO_DIR."""
+    """Logs to Trackio, whose database is in the user's cache folder or in TRACKIO_DIR."""
 
     @override
     def start(self, run: TrackedRun) -> None:
@@ -208,19 +210,19 @@ _TRACKERS: dict[TrackerName, tuple[type[Tracker], str]] = {
     "mlflow": (MLflow, "mlflow"),
     "trackio": (Trackio, "trackio"),
 }
-"""Each with the package that it needs, which has the name of the extra."""
+"""The class of each tracker, and the package that it needs. The extra has the name of the tracker."""
 
 
 def make_tracker(name: TrackerName) -> Tracker:
-    """The tracker of a name, which has not begun."""
+    """Return a new tracker, which has not been started."""
     return _TRACKERS[name][0]()
 
 
 def require_trackers(names: Sequence[TrackerName]) -> None:
-    """Raise an error where a tracker's package is not there; nothing is imported.
+    """Raise an error if a tracker's package is not installed. No package is imported.
 
     Raises:
-        ConfigError: one is missing; the message says how to install it.
+        ConfigError: a package is missing; the message says how to install it.
     """
     for name in names:
         package = _TRACKERS[name][1]

@@ -1,4 +1,4 @@
-"""A thread that talks to one tracker: whatever that raises, and however long it takes, training goes on."""
+"""A thread that calls one tracker, so that training continues whatever the tracker raises and however long it takes."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from xrayfast.errors import truncate
 from xrayfast.tracking.trackers import TrackedRun, Tracker
 
 START_SECONDS = 30.0
-"""For which a tracker's answer at the beginning is waited."""
+"""Seconds to wait for a tracker to start."""
 
 FINISH_SECONDS = 60.0
-"""For which a tracker may take in what it was told, at the end."""
+"""Seconds that a tracker gets to process the remaining calls at the end."""
 
 
 class TrackerThread:
-    """Passes calls on to a tracker, in order, in a thread of its own. After the first that fails it gets no more.
+    """A thread that passes calls on to a tracker in order. After the first call that fails, it passes on no more.
 
     Args:
-        name: of the tracker, for notes.
-        make: makes it; may fail like all else.
-        note: called with a sentence, in the thread of the caller, where the tracker failed.
+        name: name of the tracker, for notes.
+        make: makes the tracker; may fail like any call.
+        note: called in the caller's thread with a sentence if the tracker fails.
     """
 
     def __init__(self, name: str, make: Callable[[], Tracker], note: Callable[[str], None]) -> None:
         self.name, self._make, self._note = name, make, note
         self._calls: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
         self._answered, self._problem, self._noted = threading.Event(), "", False
-        # It must not keep the process from ending.
+        # A daemon, because it must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
 
     def start(self, run: TrackedRun) -> None:
-        """Begin, and wait for the tracker for up to `START_SECONDS`."""
+        """Start the tracker, and wait for it for up to `START_SECONDS`."""
         self._calls.put(("start", (run,)))
-        with redirect_stdout(sys.stderr):  # some greet, and what a command prints may be JSON
+        with redirect_stdout(sys.stderr):  # some trackers print a greeting, and standard output may be JSON
             self._thread.start()
             if not self._answered.wait(START_SECONDS):
                 self._note(f"{self.name} has not answered for {START_SECONDS:.0f} s: training begins meanwhile.")
         self._note_problem()
 
     def call(self, method: str, *arguments: Any) -> None:
-        """Pass a call on, and go on at once."""
+        """Pass a call on, and return at once."""
         self._note_problem()
         self._calls.put((method, arguments))
 
     def finish(self, status: str, seconds: float = FINISH_SECONDS) -> None:
-        """Let the tracker take in what it was told, for up to so many seconds."""
+        """Give the tracker this many seconds to process the remaining calls."""
         self._calls.put(("finish", (status,)))
         self._calls.put(None)
         with redirect_stdout(sys.stderr):
@@ -69,12 +69,12 @@ class TrackerThread:
                 if not self._problem:
                     tracker = tracker or self._make()
                     getattr(tracker, method)(*arguments)
-            except BaseException as error:  # a SystemExit in a thread would be silent
+            except BaseException as error:  # in a thread, a SystemExit would go unnoticed
                 self._problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             self._answered.set()
 
     def _note_problem(self) -> None:
-        """Say once what failed."""
+        """Report the first failure, once."""
         if self._problem and not self._noted:
             self._noted = True
             found = truncate(" ".join(self._problem.split()), 300)
