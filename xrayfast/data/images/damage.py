@@ -1,7 +1,7 @@
-"""Notes on an image that is damaged, composed of several, or of something else than a body.
+"""Notes on an image that is damaged, composed of several images, or shows something else than a body.
 
-A detector is a function of `_Sample` that returns a note, or "" where it finds nothing. Each has a bound between what
-it detects and all of 7,818 radiographs of three public collections; these stand beside it as "radiographs to N".
+A detector is a function of `_Sample` that returns a note, or "" if it finds nothing. Its threshold is between what it
+detects and the 7,818 radiographs of three public collections; its docstring gives their extreme value too.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ from xrayfast.data.images.radiograph import BLACK, Pixels
 from xrayfast.data.images.thumbnail import describe_thumbnail, is_one_strip
 
 LEAST_SIDE = 48
-"""Pixels of the shorter side of an image in which areas and lines are looked at."""
+"""Least number of pixels of the shorter side of an image whose areas and lines are checked."""
 
 _Steps = npt.NDArray[np.float32]
 _Mask = npt.NDArray[np.bool_]
 
-_SAMPLED, _COLUMNS = 64, 32  # rows and columns; columns by which rows are compared
+_SAMPLED, _COLUMNS = 64, 32  # rows and columns of a sample; fewest columns over which rows are compared
 
 _STEEP, _OF_NOISE, _LEAST_SPREAD = 6, 0.85, 30  # gray levels; share of the difference of unrelated pixels; variance
-_WRAPS, _FLATTER = {160: 2.0, 216: 1.2}, 40  # jumps in 1,000 by their gray levels; gray levels of the steps beside them
+_WRAPS, _FLATTER = {160: 2.0, 216: 1.2}, 40  # jumps per 1,000 steps, keyed by gray levels; levels of steps beside them
 _SINGLE, _STANDS_OUT = 0.006, 40  # share of the pixels, gray levels
 _OUT_OF_LINE, _LINES, _DRAWN = 1.25, 4, 20  # ratio of differences, lines in 128, gray levels
-_SAME_LINES, _CHANGES = 0.45, 0.1  # of lines in the middle half: share of equal ones, and of the ends of such
+_SAME_LINES, _CHANGES = 0.45, 0.1  # shares of lines in the middle half: equal to the next one; changes between these
 _SHEARED, _STEEPER = 1.02, 2.6  # ratios of differences between rows
 _FINE, _FINE_ON_PLAIN, _PLAIN = 0.3, 0.62, (48, 207)  # shares of the variance, gray levels
 
-_DOUBLE = (1.6, 2.7)  # longer to shorter side of two chest radiographs in one image; above, of more
-_BANDS, _MARGIN, _FRAME = 10, 0.25, 0.06  # of rows alike: least number of bands, shares of a plain margin, its frame
+_DOUBLE = (1.6, 2.7)  # ratio of the sides of an image of two radiographs; above that, of more
+_BANDS, _MARGIN, _FRAME = 10, 0.25, 0.06  # a band is 1/10 of the height or more; shares of a plain margin, its frame
 _REPEATED = 0.985  # correlation
-_COVERED, _FILLED, _PLAIN_MIDDLE = 0.03, 0.8, 0.1  # shares of the middle that are plain, of the box that they fill
+_COVERED, _FILLED, _PLAIN_MIDDLE = 0.03, 0.8, 0.1  # plain shares: of a middle with a box, the box, a covered middle
 _ALONG, _NEAR = 0.7, 0.2  # shares of the side
 _MIDDLE, _QUARTER = ((slice(_SAMPLED // n, -(_SAMPLED // n)),) * 2 for n in (5, 4))
 _CLEAR_CUT, _INK, _WHITE_TEXT, _BLACK_TEXT = 60, 8, 0.004, 0.035  # gray levels; shares of the pixels in the middle
 _PANEL, _SHADED, _ALL_PLAIN = 3, (28, 243), 0.99  # lines, gray levels, share of the pixels
-_EVEN_AT_MIDDLE, _EVEN = 0.06, 0.026  # how far from even gray levels are distributed, at the middle one and at most
+_EVEN_AT_MIDDLE, _EVEN = 0.06, 0.026  # deviation of gray levels from an even distribution: at the middle level, maximum
 _POINT_SYMMETRY = 0.92  # correlation
 _FEW_LEVELS, _BUNCHED, _LEVELS_LOST, _PERIODS, _WAVES = 40, 0.12, (8, 33), 5, 512
-_AROUND, _PLAIN_LINE = 3, 0.5  # lines on each side of a step that it is compared with; gray levels between plain lines
+_AROUND, _PLAIN_LINE = 3, 0.5  # lines from a step to those that it is compared with; gray levels between plain lines
 _REGULAR, _LEAST_REGULAR, _IN_PLACE, _LEAST_PERIOD = 2.5, 3, 0.75, 8
 _HALVED, _HALVED_TWICE, _ROLLED, _IN_THIRDS, _CONTENT = 3.5, 2.0, 2.5, 2.2, 150
 _CORNERS, _OBJECT, _SYMMETRICAL = 24, 0.25, 0.9
 _UNLIKE_CORNER, _ROUND, _RIM, _NARROW = 16, 0.85, (0.85, 0.97, 1.04), 0.35
 
 _EQUAL = np.full(_SAMPLED**2, 1 / _SAMPLED**2, np.float32)
-"""Weights of a mean as a product, which takes a quarter of the time; of bytes it is exact."""
+"""Weights of a mean as a matrix product, which takes a quarter of the time and is exact for bytes."""
 
 _BLOCKS = np.repeat(np.eye(_SAMPLED // 4, dtype=np.float32), 4, axis=1) / 4
-"""(16, 64), of the means of 4 pixels."""
+"""(16, 64) weights of the means of 4 pixels."""
 
 
 class _Sample:
-    """64 x 64 pixels of an image, those beside them, and how much its lines differ from the next."""
+    """64 x 64 pixels of an image, the pixels beside them, and how much each line of the image differs from the next."""
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
-        self.bytes = pixels.ravel().take(_places(*pixels.shape), mode="wrap")  # unchecked, in two thirds of the time
+        self.bytes = pixels.ravel().take(_places(*pixels.shape), mode="wrap")  # not checked: two thirds of the time
         centre = self.bytes[0]
-        self.steps = np.empty((4, *centre.shape), np.uint8)  # to above, below, left and right
+        self.steps = np.empty((4, *centre.shape), np.uint8)  # to the pixels above, below, left and right
         for other, found in zip(self.bytes[1:], self.steps, strict=True):
             _differ(centre, other, found)
         self.means = (self.steps.reshape(4, -1).astype(np.float32) @ _EQUAL).tolist()
@@ -73,29 +73,32 @@ class _Sample:
 
     @cached_property
     def beside(self) -> npt.NDArray[np.int16]:
-        """(4, 64, 64) pixels above, below, left and right."""
+        """(4, 64, 64) the pixels above, below, left and right."""
         return self.bytes[1:].astype(np.int16)
 
     @cached_property
     def values(self) -> _Steps:
-        """(64 * 64,) of the pixels."""
+        """(64 * 64,) the values of the pixels."""
         values: _Steps = self.centre.ravel().astype(np.float32)
         return values
 
     @cached_property
     def mean(self) -> float:
-        """Of the pixels."""
+        """The mean of the pixels."""
         return float(self.values @ _EQUAL)
 
     @cached_property
     def steepest(self) -> Pixels:
-        """(64, 64) the largest of the steps of each pixel."""
+        """(64, 64) the largest step from each pixel to those beside it."""
         steepest: Pixels = self.steps.max(axis=0)
         return steepest
 
     @cached_property
     def plain_middle(self) -> tuple[int, float]:
-        """The commonest gray level of pixels in the middle that equal those beside them, and its share; 0 if few do."""
+        """The commonest gray level of pixels in the middle that equal those beside them, and its share.
+
+        Both are 0 if few pixels do.
+        """
         still = self.steepest[_MIDDLE] == 0
         if np.count_nonzero(still) < _COVERED * still.size:
             return 0, 0.0  # the usual case
@@ -104,31 +107,31 @@ class _Sample:
 
     @cached_property
     def counts(self) -> npt.NDArray[np.intp]:
-        """(256,) of the pixels by gray level."""
+        """(256,) the number of pixels per gray level."""
         return np.bincount(self.bytes[0].ravel(), minlength=256)
 
     @cached_property
     def blocks(self) -> _Steps:
-        """(256,) means of 4 x 4 pixels."""
+        """(256,) the means of 4 x 4 pixels."""
         blocks: _Steps = (_BLOCKS @ self.values.reshape(_SAMPLED, _SAMPLED) @ _BLOCKS.T).ravel()
         return blocks
 
     @cached_property
     def variances(self) -> tuple[float, float]:
-        """Of the pixels, and of the means of 4 x 4 of them."""
+        """The variance of the pixels, and that of the means of 4 x 4 pixels."""
         square = self.mean**2
         between = float(self.blocks @ self.blocks) / self.blocks.size - square
         return float(self.values @ self.values) / self.values.size - square, max(between, 0.0)
 
     @cached_property
     def margins(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """The shares of the height above and below that are plain, and of the width left and right."""
+        """The plain shares of the height, above and below, and of the width, left and right."""
         rows, columns = varied_lines(self.centre)
         return _shares_outside(*rows), _shares_outside(*columns)
 
     @cached_property
     def profiles(self) -> tuple[_Steps, _Steps]:
-        """The mean difference of each row from the next (H - 1,), and of each column (W - 1,), by 32 to 63 pixels."""
+        """(H - 1,) mean difference of each row from the next, over 32 to 63 pixels; (W - 1,) that of each column."""
         columns = np.ascontiguousarray(self.pixels[:, :: max(1, self.pixels.shape[1] // _COLUMNS)])
         rows = self.pixels[:: max(1, len(self.pixels) // _COLUMNS)]
         down, across = _differ(columns[1:], columns[:-1]), _differ(rows[:, 1:], rows[:, :-1])
@@ -136,19 +139,19 @@ class _Sample:
 
     @cached_property
     def jumps(self) -> tuple[_Steps, _Steps]:
-        """The same over that of the lines around, of those with as many lines on both sides; see `_AROUND`."""
+        """The jumps of both profiles: see `_jumps`."""
         return _jumps(self.profiles[0]), _jumps(self.profiles[1])
 
     @cached_property
     def all_profiles(self) -> tuple[_Steps, _Steps]:
-        """The profiles by all pixels: in those by some, an edge that slants has steps at regular distances."""
+        """The profiles over all pixels: over some of them, a slanted edge has steps at regular distances."""
         down, across = (_differ(lines[1:], lines[:-1]) for lines in (self.pixels, self.pixels.T))
         return _means(down), _means(across)
 
 
 @lru_cache(maxsize=64)
 def _places(height: int, width: int) -> npt.NDArray[np.intp]:
-    """(5, 64, 64) places in an image's pixels, row by row: of some, of those above, below, left and right of them."""
+    """Return (5, 64, 64) places in an image's flat pixels: of a sample, and above, below, left and right of it."""
     rows, columns = (np.linspace(1, side - 2, _SAMPLED).round().astype(np.intp) for side in (height, width))
     beside = np.array([0, -width, width, -1, 1], np.intp)
     places: npt.NDArray[np.intp] = rows[:, None] * width + columns + beside[:, None, None]
@@ -156,31 +159,31 @@ def _places(height: int, width: int) -> npt.NDArray[np.intp]:
 
 
 def _shares_outside(first: int, last: int) -> tuple[float, float]:
-    """Of the side, before the first line and behind the last one."""
+    """Return the shares of a side before the first line and after the last line."""
     return first / _SAMPLED, 1 - (last + 1) / _SAMPLED
 
 
 def _jumps(steps: _Steps) -> _Steps:
-    """Steps over those of the lines around, of those with as many lines on both sides; see `_AROUND`."""
+    """Return each step over the larger of the steps `_AROUND` lines before and after it, if there are both."""
     around = np.maximum(steps[: -2 * _AROUND], steps[2 * _AROUND :])
     jumps: _Steps = steps[_AROUND:-_AROUND] / (around + 1)
     return jumps
 
 
 def _means(steps: Pixels) -> _Steps:
-    """Of each row, by a product, which takes a quarter of the time."""
+    """Return the mean of each row, as a matrix product, which takes a quarter of the time."""
     means: _Steps = steps.astype(np.float32) @ np.full(steps.shape[1], 1 / steps.shape[1], np.float32)
     return means
 
 
 def _differ(one: Pixels, other: Pixels, out: Pixels | None = None) -> Pixels:
-    """Absolute differences of bytes, which are not widened for it, in half the time."""
+    """Return absolute differences of bytes without widening these, which takes half the time."""
     larger = np.maximum(one, other, out=out)
     return np.subtract(larger, np.minimum(one, other), out=larger)
 
 
 def describe_damage(pixels: Pixels) -> list[str]:
-    """Notes on an image (H, W) by its detectors; none where a side has less than 48 pixels."""
+    """Return the detectors' notes on an image (H, W); none if a side has less than 48 pixels."""
     if min(pixels.shape) < LEAST_SIDE:
         return []
     sample = _Sample(pixels)
@@ -192,19 +195,20 @@ def describe_damage(pixels: Pixels) -> list[str]:
 
 
 def _first(detectors: Sequence[Callable[[_Sample], str]], sample: _Sample) -> list[str]:
-    """The first note that there is."""
+    """Return the first note that a detector gives; none if no detector gives one."""
     for detect in detectors:
         if note := detect(sample):
             return [note]
     return []
 
 
-# Of neighbouring pixels
+# Detectors that compare neighboring pixels
 
 
 def _find_noisy_part(sample: _Sample) -> str:
-    """In a quarter of the rows or columns neighbours differ 0.85 times as much as unrelated pixels do, radiographs to
-    0.18.
+    """Detect noise in a quarter of the rows or columns.
+
+    Neighbors there differ more than 0.85 times as much as unrelated pixels do; at most 0.18 times in radiographs.
     """
     if sample.means[0] <= _STEEP:
         return ""
@@ -221,10 +225,11 @@ def _has_noisy_strip(centre: Pixels, up: Pixels, left: Pixels) -> bool:
 
 
 def _find_wrapped(sample: _Sample) -> str:
-    """Of 1,000 steps 2 of 160 gray levels, radiographs to 1.1, or 1.2 of 216, radiographs to 0.8, jump from black to
-    white or back against the slope on both sides of them.
+    """Detect values that overflow: steps between black and white that go against the slope on both sides.
 
-    So do values above 255 of which 256 is taken; those of letters have none or the same slope there.
+    Of 1,000 steps, more than 2 go so over 160 gray levels (at most 1.1 in radiographs), or more than 1.2 over 216 (at
+    most 0.8). This happens where 256 is subtracted from values above 255. At the edges of letters, there is no slope,
+    or it goes the same way.
     """
     if 2 * np.count_nonzero(sample.steepest > min(_WRAPS)) < 6 * min(_WRAPS.values()):
         return ""  # the usual case
@@ -246,7 +251,10 @@ def _find_wrapped(sample: _Sample) -> str:
 
 
 def _find_single_pixels(sample: _Sample) -> str:
-    """0.6 % of the pixels, radiographs to 0.2 %, are 40 gray levels over or under all of those beside them."""
+    """Detect salt and pepper: single pixels over 40 gray levels above or below all of those beside them.
+
+    They are more than 0.6 % of the pixels; at most 0.2 % in radiographs.
+    """
     least = _SINGLE * sample.centre.size
     if np.count_nonzero(sample.steps.min(axis=0) > _STANDS_OUT) <= least:
         return ""  # the usual case
@@ -257,8 +265,10 @@ def _find_single_pixels(sample: _Sample) -> str:
 
 
 def _find_odd_lines(sample: _Sample) -> str:
-    """Two lines side by side differ 1.25 times as much as the next but one, radiographs to 0.84; or 4 lines in 128,
-    radiographs to 1, are unlike both beside them.
+    """Detect lost, shifted or drawn lines.
+
+    Lines side by side differ more than 1.25 times as much as lines two apart (at most 0.84 times in radiographs), or 4
+    or more of 128 lines are unlike both lines beside them (at most 1 in radiographs).
     """
     above, below, before, after = sample.means
     _, up, down, left, right = sample.bytes
@@ -275,7 +285,7 @@ def _find_odd_lines(sample: _Sample) -> str:
 
 
 def _has_lines(pixels: Pixels, steps: _Steps) -> bool:
-    """Whether some of up to 128 rows in the middle are on average far brighter or darker than both beside them."""
+    """Whether 4 or more of up to 128 rows in the middle are on average far brighter or darker than both beside them."""
     if np.count_nonzero(steps > _DRAWN) <= _LINES:
         return False  # the usual case
     height, width = pixels.shape
@@ -286,8 +296,9 @@ def _has_lines(pixels: Pixels, steps: _Steps) -> bool:
 
 
 def _find_repeated_lines(sample: _Sample) -> str:
-    """Of the rows or columns in the middle half 45 % equal the next one, radiographs to 37 %, which are black; and
-    others are between them.
+    """Detect repeated rows or columns: 45 % or more of those in the middle half equal the next one.
+
+    Other rows or columns must be between them. In radiographs, at most 37 % equal the next one, and are black.
     """
     for steps in sample.profiles:
         middle = steps[len(steps) // 4 : -(len(steps) // 4)] > 0
@@ -299,8 +310,11 @@ def _find_repeated_lines(sample: _Sample) -> str:
 
 
 def _find_wrong_width(sample: _Sample) -> str:
-    """Each row fits the next better where it is shifted by a pixel, 1.02 times, radiographs to 0.97; or differs from
-    it 2.6 times as much as its pixels from the next, radiographs to 2. Most rows do: a few are at the edges of boxes.
+    """Detect a wrong width: rows shifted one against the next.
+
+    Rows fit the next row more than 1.02 times better if they are shifted by a pixel (at most 0.97 times in
+    radiographs), or differ from it more than 2.6 times as much as columns from the next column (at most 2 times). These
+    differences are medians over the rows, because a few rows are at the edges of boxes.
     """
     if sample.means[0] < 1.1 * sample.means[2]:
         return ""  # the usual case
@@ -313,14 +327,15 @@ def _find_wrong_width(sample: _Sample) -> str:
     before, same, after = (int(np.abs(next_one - one[:, k : width - 2 + k : every]).sum()) for k in (0, 1, 2))
     shifted = same + 500 > _SHEARED * (min(before, after) + 500)
     steep = to_row + 0.5 > _STEEPER * (to_column + 0.5)
-    if steep and not shifted:  # but for a ramp
+    if steep and not shifted:  # unless it is a ramp
         steep = abs(float((sample.beside[0] - sample.centre).mean())) < 0.5 * sample.means[0]
     return "rows shifted one against the next, as by a wrong width" if shifted or steep else ""
 
 
 def _find_edge_map(sample: _Sample) -> str:
-    """0.3 of the variance, radiographs from 0.56, is between blocks of 4 x 4 of the pixels; on black or white 0.62,
-    radiographs from 0.69.
+    """Detect an edge map: less than 0.3 of the variance is between blocks of 4 x 4 pixels; 0.56 or more in radiographs.
+
+    If the median pixel is nearly black or white, less than 0.62 is enough; such radiographs have 0.69 or more.
     """
     variance, between = sample.variances
     between /= max(variance, 1)
@@ -334,10 +349,10 @@ _OF_NEIGHBOURS = (
     _find_noisy_part, _find_wrapped, _find_repeated_lines, _find_single_pixels, _find_odd_lines, _find_wrong_width,
     _find_edge_map,
 )  # fmt: skip
-"""Of which the first note is given: one damage is seen by several."""
+"""Only the first note of these is given, because several of them detect the same damage."""
 
 
-# Of areas
+# Detectors of areas
 
 
 def _find_lines_alike(sample: _Sample) -> str:
@@ -348,8 +363,9 @@ def _find_lines_alike(sample: _Sample) -> str:
 
 
 def _alike_share(pixels: Pixels) -> float:
-    """The share of rows in the largest band of equal ones; 0 for less than a tenth, for black and white ones, and for a
-    plain margin of less than a quarter.
+    """Return the share of the rows that are in the largest band of equal rows.
+
+    Bands of less than a tenth, black or white bands, and plain margins of less than a quarter do not count.
     """
     height, width = pixels.shape
     found, column = 0.0, pixels[:, width // 2].tobytes()
@@ -367,7 +383,7 @@ def _alike_share(pixels: Pixels) -> float:
 
 
 def _find_halves_alike(sample: _Sample) -> str:
-    """Two halves, or one and the reflected other, correlate by 0.985, radiographs to 0.96 and 0.97."""
+    """Detect equal or mirrored halves: their correlation is over 0.985; at most 0.96 and 0.97 in radiographs."""
     found: dict[int, list[str]] = {1: [], -1: []}
     for axis, name, lines in ((0, "left and right", sample.pixels), (1, "upper and lower", sample.pixels.T)):
         two_rows = [lines[len(lines) * share // 8].tobytes() for share in (4, 3)]
@@ -383,8 +399,9 @@ def _find_halves_alike(sample: _Sample) -> str:
 
 
 def _without_margins(pixels: Pixels, margins: Sequence[tuple[float, float]]) -> Pixels:
-    """The image without the narrower of the margins above and below, on both sides, and so left and right: what is
-    symmetrical stays so, and that margins are does not count.
+    """Remove the narrower of the upper and lower margins from both sides, and the narrower of the left and right ones.
+
+    A symmetrical image stays symmetrical, but the symmetry of margins does not count.
     """
     cut = [int(min(margin) * side) for margin, side in zip(margins, pixels.shape, strict=True)]
     inside = [slice(each, side - each) for each, side in zip(cut, pixels.shape, strict=True)]
@@ -393,7 +410,10 @@ def _without_margins(pixels: Pixels, margins: Sequence[tuple[float, float]]) -> 
 
 
 def _is_half_alike(row: bytes, way: int) -> bool:
-    """Whether 12 pixels differ by less than 8 gray levels on average, in 1 us: in most images they do not."""
+    """Whether 12 pixels of both halves differ by less than 8 gray levels on average.
+
+    This takes 1 us and excludes most images.
+    """
     half, every = len(row) // 2, max(1, len(row) // 24)
     second = row[-half::every] if way == 1 else row[: -half - 1 : -every]
     unlike: int = sum(map(abs, map(sub, row[:half:every], second)))
@@ -401,8 +421,9 @@ def _is_half_alike(row: bytes, way: int) -> bool:
 
 
 def _are_halves_alike(pixels: Pixels, way: int) -> bool:
-    """Whether the left half is the right one, forwards (1) or backwards (-1), by what differs along rows: a ramp down
-    the image has no such.
+    """Whether the left half equals the right one, forwards (`way` 1) or backwards (-1).
+
+    The mean of each row is subtracted, so that a ramp from top to bottom does not count.
     """
     height, width = pixels.shape
     rows = np.linspace(1, height - 2, LEAST_SIDE).round().astype(np.intp)
@@ -415,8 +436,9 @@ def _are_halves_alike(pixels: Pixels, way: int) -> bool:
 
 
 def _find_strip(sample: _Sample) -> str:
-    """One side is 1.6 times as long as the other, as in one radiograph of 7,818; without plain margins too, as beside
-    one on a wide screen.
+    """Detect an image with one side more than 1.6 times as long as the other, also without plain margins.
+
+    One radiograph of 7,818 is such an image. Plain margins are at the sides of a radiograph on a wide screen.
     """
     height, width = sample.pixels.shape
     longer = max(height, width) / min(height, width)
@@ -431,7 +453,10 @@ def _find_strip(sample: _Sample) -> str:
 
 
 def _find_box(sample: _Sample) -> str:
-    """3 % of the middle are of one gray level and fill four fifths of a box within the image; radiographs to 1 %."""
+    """Detect a plain box: one gray level covers 3 % of the middle and fills four fifths of a box within the image.
+
+    In radiographs, one covers at most 1 %.
+    """
     level, share = sample.plain_middle
     if share < _COVERED:
         return ""  # the usual case
@@ -449,7 +474,7 @@ def _find_box(sample: _Sample) -> str:
 
 
 def _is_band(sides: Sequence[tuple[int, int]]) -> bool:
-    """Whether a box lies along most of a border and near it, as a margin does that a frame was put around."""
+    """Whether a box is near a border and along most of it, like a margin inside a frame."""
     return any(
         wide[1] - wide[0] > _ALONG * _SAMPLED and min(high[0], _SAMPLED - high[1]) < _NEAR * _SAMPLED
         for high, wide in (sides, sides[::-1])
@@ -459,11 +484,14 @@ def _is_band(sides: Sequence[tuple[int, int]]) -> bool:
 _OF_AREAS = (_find_lines_alike, _find_halves_alike, _find_strip, _find_box)
 
 
-# Of the whole image
+# Detectors of properties of the whole image
 
 
 def _find_few_levels(sample: _Sample) -> str:
-    """40 gray levels or fewer, radiographs from 84; or 8 to 32 groups of them, as JPEG makes of as many levels."""
+    """Detect lost bits: 40 gray levels or fewer (84 or more in radiographs), or 8 to 32 groups of gray levels.
+
+    JPEG turns each level into a group.
+    """
     counts = sample.counts
     if np.count_nonzero(counts) <= _FEW_LEVELS:
         levels = int(np.count_nonzero(np.bincount(sample.pixels.ravel())))
@@ -474,10 +502,11 @@ def _find_few_levels(sample: _Sample) -> str:
 
 
 def _find_period(counts: npt.NDArray[np.intp]) -> int:
-    """How many gray levels at equal distances the counts (256,) are gathered around; 0 for none.
+    """Return the number of gray levels at equal distances around which the counts (256,) gather; 0 if there are none.
 
-    Their Fourier transform at that distance exceeds that at others close to it by 0.12 of the pixels, radiographs to
-    0.09. The ends and one level, where surrounds lie, do not count, nor do fewer than 5 groups.
+    The Fourier transform of the counts at this distance exceeds that at similar distances by over 0.12 of the pixels;
+    by at most 0.09 in radiographs. The ends and the commonest level, which may be a surround, do not count, nor do
+    fewer than 5 groups.
     """
     within = counts[6:-6].copy()
     within[within.argmax()] = 0
@@ -493,7 +522,10 @@ def _find_period(counts: npt.NDArray[np.intp]) -> int:
 
 
 def _find_equalized(sample: _Sample) -> str:
-    """Gray levels but the lowest and highest are distributed evenly within 0.026, radiographs from 0.030."""
+    """Detect equalized gray levels: all but the lowest and highest are distributed evenly.
+
+    Their distance from an even distribution is at most 0.026; 0.030 or more in radiographs.
+    """
     if _unevenness(sample.counts, _EVEN_AT_MIDDLE) > 1.5 * _EVEN:
         return ""  # the usual case
     is_even = _unevenness(np.bincount(sample.pixels.ravel(), minlength=256)) <= _EVEN
@@ -501,7 +533,10 @@ def _find_equalized(sample: _Sample) -> str:
 
 
 def _unevenness(counts: npt.NDArray[np.intp], at_middle: float = 1.0) -> float:
-    """The distance of Kolmogorov and Smirnov of levels from an even distribution, or 1 where so far at the middle."""
+    """Return the Kolmogorov-Smirnov distance of levels from an even distribution.
+
+    If the distance at the middle level exceeds `at_middle`, return 1.
+    """
     levels = counts.nonzero()[0]
     if len(levels) < _FEW_LEVELS:
         return 1.0
@@ -512,14 +547,15 @@ def _unevenness(counts: npt.NDArray[np.intp], at_middle: float = 1.0) -> float:
 
 
 def _find_panel(sample: _Sample) -> str:
-    """At a side 3 of the 64 lines or more are at least half of one gray level, and not all, as panels with text are; in
-    radiographs such a level is black, white, or 23 at most. Nor is it that of all four corners, as around one that is
-    turned, or whose collimator was.
+    """Detect a panel with text at a side: at least 3 of 64 lines are more than half, but not wholly, of one gray level.
+
+    In radiographs, such a level is black, white, or at most 23. The level of all four corners does not count: it
+    surrounds a radiograph that was rotated, or whose collimator was.
     """
     for pixels in (sample.bytes[0], sample.bytes[0].T):
         for way in (1, -1):
             some = sorted(pixels[way, ::4].tobytes())
-            level = some[len(some) // 2]  # that of half of them, if there is such
+            level = some[len(some) // 2]  # the level of half of them, if there is one
             if not _SHADED[0] < level < _SHADED[1] or some.count(level) < len(some) // 2:
                 continue  # the usual case
             shares = (pixels[::way] == level).mean(axis=1)
@@ -531,9 +567,9 @@ def _find_panel(sample: _Sample) -> str:
 
 
 def _find_regular_steps(sample: _Sample) -> str:
-    """3 rows or columns at equal distances differ 2.5 times as much from the next as those around do.
+    """Detect 3 or more rows or columns at equal distances that differ much from the next one.
 
-    No radiograph has such; at 2 times, 4 have.
+    They differ more than 2.5 times as much as those around them do. No radiograph has such lines; with 2 times, 4 have.
     """
     for axis, jumps in enumerate(sample.jumps):
         if _has_regular(jumps) and _has_regular(_jumps(sample.all_profiles[axis])):
@@ -547,8 +583,9 @@ def _has_regular(jumps: _Steps) -> bool:
 
 
 def _are_regular(found: npt.NDArray[np.intp], length: int) -> bool:
-    """Whether three quarters of the places, and of those that there would be in the whole length, are a multiple of
-    one distance apart.
+    """Whether the places are at regular distances.
+
+    Three quarters of them must be at multiples of one distance, and be three quarters of all its multiples in `length`.
     """
     found = found[np.diff(found, prepend=-_SAMPLED) > _AROUND]  # a drawn line has two steps
     if len(found) < _LEAST_REGULAR:
@@ -563,9 +600,11 @@ def _are_regular(found: npt.NDArray[np.intp], length: int) -> bool:
 
 
 def _find_composed(sample: _Sample) -> str:
-    """The middle row or column differs 3.5 times as much from the next as those around do, radiographs to 2.6; both 2
-    times, radiographs to 1.3; one 2.5 times, where the opposite borders fit together; or both at a third 2.2 times,
-    radiographs to 1.8.
+    """Detect swapped halves, or several images in one: lines at a half or at the thirds differ much from the next.
+
+    The middle row or column differs more than 3.5 times as much as those around it (at most 2.6 in radiographs), both
+    more than 2 times (at most 1.3), or one more than 2.5 times while the opposite borders fit together; or both lines
+    at the thirds do so more than 2.2 times (at most 1.8).
     """
     note = _describe_steps(sample, sample.profiles)
     return note and _describe_steps(sample, sample.all_profiles)
@@ -585,7 +624,7 @@ def _describe_steps(sample: _Sample, profiles: tuple[_Steps, _Steps]) -> str:
 
 
 def _step_at(steps: _Steps, share: float) -> float:
-    """The largest of three jumps at a share of the lines; 0 beside plain ones."""
+    """Return the largest of three jumps at a share of the lines; 0 if plain lines are beside them."""
     place = round((len(steps) + 1) * share) - 1
     if min(steps.item(place - 1 - _AROUND), steps.item(place + 1 + _AROUND)) < _PLAIN_LINE:
         return 0
@@ -593,15 +632,16 @@ def _step_at(steps: _Steps, share: float) -> float:
 
 
 def _do_borders_fit(pixels: Pixels) -> bool:
-    """Whether the first row continues the last one, where these are not plain."""
+    """Whether the first row continues the last one, and both are not plain."""
     first, last = pixels[0].astype(np.float32), pixels[-1].astype(np.float32)
     content = min(float(first.var()), float(last.var()))
     return content > _CONTENT and float(np.square(first - last).mean()) < 0.2 * content
 
 
 def _find_symmetry(sample: _Sample) -> str:
-    """What differs from four equal corners is the same from left to right and from top to bottom: a correlation of
-    0.9, radiographs to 0.76.
+    """Detect a test object: what differs from four equal corners is symmetrical in both directions.
+
+    Its correlation with its reflections is over 0.9; at most 0.76 in radiographs.
     """
     corners = [sample.centre.item(row, column) for row in (1, -2) for column in (1, -2)]
     if max(corners) - min(corners) > _CORNERS:
@@ -620,8 +660,10 @@ def _find_symmetry(sample: _Sample) -> str:
 
 
 def _find_spectrum(sample: _Sample) -> str:
-    """Turned by 180 degrees it is the same, a correlation of 0.92 of means of 4 x 4 pixels, radiographs to 0.88; and it
-    is brightest in its middle, as radiographs in a frame are not.
+    """Detect a Fourier spectrum: it equals itself turned by 180 degrees, and is brightest in the middle.
+
+    The correlation of the means of 4 x 4 pixels is over 0.92; at most 0.88 in radiographs. Radiographs in a frame are
+    not brightest in the middle.
     """
     brightest = divmod(int(sample.blocks.argmax()), _SAMPLED // 4)
     if not {7, 8}.issuperset(brightest):
@@ -637,8 +679,10 @@ def _find_outline(sample: _Sample) -> str:
 
 
 def _find_circle(sample: _Sample) -> str:
-    """Outside an ellipse within its frame 85 % of the pixels are as a corner is, and so many inside its four corners
-    are not; radiographs to 76 %.
+    """Detect a circle that was cut out: the image is blank outside an ellipse, and not blank just inside it.
+
+    More than 85 % of the pixels outside the ellipse are like a corner of the image, and more than 85 % of those just
+    inside it, towards each of the four corners, are not; at most 76 % in radiographs.
     """
     corners = [sample.centre.item(row, column) for row in (0, 6, -7, -1) for column in (row, -1 - row)]
     if max(corners) - min(corners) > 2 * _UNLIKE_CORNER:
@@ -655,7 +699,7 @@ def _find_circle(sample: _Sample) -> str:
 
 @lru_cache(maxsize=1)
 def _ellipse() -> tuple[_Mask, tuple[_Mask, ...]]:
-    """(64, 64) places outside the ellipse in a frame, and those just inside it towards each of the four corners."""
+    """Return (64, 64) masks: outside an ellipse in a frame, and just inside it, towards each of the four corners."""
     y, x = np.mgrid[-1 : 1 : _SAMPLED * 1j, -1 : 1 : _SAMPLED * 1j]
     radius = np.hypot(y, x)
     rim = (radius > _RIM[0]) & (radius < _RIM[1]) & (np.abs(np.abs(x) - np.abs(y)) < _NARROW)
@@ -663,15 +707,20 @@ def _ellipse() -> tuple[_Mask, tuple[_Mask, ...]]:
 
 
 def _find_covered(sample: _Sample) -> str:
-    """A tenth of the middle is of one gray level, neither black nor white; radiographs to 6 %."""
+    """Detect a covered area: more than a tenth of the middle has one gray level, neither black nor white.
+
+    In radiographs, at most 6 % has.
+    """
     level, share = sample.plain_middle
     found = share > _PLAIN_MIDDLE and _SHADED[0] < level < _SHADED[1]
     return "a plain gray area in the middle, as where something is covered" if found else ""
 
 
 def _find_text(sample: _Sample) -> str:
-    """0.4 % of the pixels in the middle, radiographs to 0.13 %, are white beside far darker ones; or 3.5 %, radiographs
-    to 2.5 %, black beside far brighter ones.
+    """Detect text or metal: white pixels beside far darker ones, or black pixels beside far brighter ones.
+
+    More than 0.4 % of the pixels in the middle are such white ones (at most 0.13 % in radiographs), or more than 3.5 %
+    such black ones (at most 2.5 %).
     """
     steep = sample.steepest[_QUARTER] > _CLEAR_CUT
     if np.count_nonzero(steep) <= _WHITE_TEXT * steep.size:
@@ -684,7 +733,7 @@ def _find_text(sample: _Sample) -> str:
 
 
 def _is_within(margins: Sequence[tuple[float, float]]) -> _Mask:
-    """(64, 64) whether a place is inside plain margins and not at their edge."""
+    """Return (64, 64) whether a place is inside the plain margins and not at their edge."""
     above, left = (
         (np.arange(_SAMPLED) > first * _SAMPLED) & (np.arange(_SAMPLED) < (1 - last) * _SAMPLED - 1)
         for first, last in margins
@@ -701,4 +750,4 @@ _OF_WHOLE = (
     _find_few_levels, _find_equalized, _find_panel, _find_regular_steps, _find_composed, _find_symmetry, _find_spectrum,
     _find_circle, _find_outline, _find_covered, _find_text, _find_thumbnail,
 )  # fmt: skip
-"""Looked for in images without any other of these notes; of which the first is given."""
+"""Used if no other detector gives a note; only the first note of these is given."""

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from xrayfast.data.images.radiograph import BLACK, Pixels
 
-_HOLES = 0.22  # share of the area that is black and not at the outside (see `_holes`); radiographs to 0.197
+_HOLES = 0.22  # share of the area that is black and not at the outside (see `_holes`); at most 0.197 in radiographs
 _SIDE = 64
 _CORNERS = 0.03  # least share of the area that is black in an image with slanted edges
 _SHORT, _LONG = 12, 26  # rows or columns, of 64, along which edges are straight: on both axes, on one
