@@ -1,17 +1,17 @@
 """The published experiments on your own data, as one command.
 
-Student reports train ImageNet networks on sets of chest radiographs that are not public, and vary which layers are
-trained, the head, the optimizer and the loss. This script trains the same grid on DATA, prints the published tables
-with your numbers and their intervals beside the published ones, and writes one page with all curves and matrices:
+The student reports train ImageNet networks on chest radiographs that are not public, and vary which layers are trained,
+the head, the optimizer and the loss. This script trains the same grid on DATA, prints the published tables with your
+results and their intervals next to the published values, and writes one page with all curves and confusion matrices:
 
-    python examples/published_grid.py DATA --two-classes                # normal, and all other classes as infected
+    python examples/published_grid.py DATA --two-classes                # normal against all other classes (infected)
     python examples/published_grid.py DATA --imply covid-19=pneumonia   # three labels
-    python examples/published_grid.py DATA --optimizer all --list       # all experiments, without training
-    python examples/published_grid.py phantom --quick                   # minutes on a CPU; made where missing
+    python examples/published_grid.py DATA --optimizer all --list       # list all experiments, without training
+    python examples/published_grid.py phantom --quick                   # minutes on a CPU; makes the data if missing
     python examples/published_grid.py DATA --cross-validate 5           # each experiment in five folds
 
-It can be stopped, or killed, at any time: started again it leaves what is done, goes on with what was interrupted and
-trains the rest. For research and teaching, not for diagnosis.
+It can be stopped or killed at any time. Run it again to keep what is done, continue what was interrupted, and train the
+rest. For research and teaching, not for diagnosis.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main(words: list[str] | None = None) -> None:
     try:
         if args.quick and not args.data.exists():
             xf.synth(args.data, images=120, size=64, seed=0)
-        if args.quick and (args.data / "labels.csv").exists():  # with the patients
+        if args.quick and (args.data / "labels.csv").exists():  # this table has the patients
             args.labels = args.labels or args.data / "labels.csv"
         data = open_data(args)
         print(data.counts(), *data.notes, sep="\n")
@@ -87,7 +87,7 @@ def open_data(args: argparse.Namespace) -> xf.Manifest:
 
 
 def trained(args: argparse.Namespace, data: xf.Manifest, experiment: Experiment, place: str) -> xf.Run:
-    """The run of an experiment: as it is where it is complete, else trained or resumed."""
+    """Return the run of an experiment: train it, resume it, or take it as it is if complete."""
     settings = experiment.settings | {"arch": experiment.network, "size": args.size}
     settings["weights"] = args.weights.get(experiment.network, args.weights[""])
     if args.epochs:
@@ -102,7 +102,7 @@ def trained(args: argparse.Namespace, data: xf.Manifest, experiment: Experiment,
             return run
         print(f"{place} goes on", flush=True)
         return (xf.resume_cross_validation if args.cross_validate else xf.resume)(run)
-    if folder.exists():  # killed before training began: it holds nothing but these
+    if folder.exists():  # killed before training began: the folder contains only these files
         first = ("checksums.txt", "config.yaml", "run.json", "labels.json")
         for file in (*folder.glob(".*.tmp"), *(folder / known for known in first)):
             file.unlink(missing_ok=True)
@@ -117,7 +117,7 @@ def trained(args: argparse.Namespace, data: xf.Manifest, experiment: Experiment,
 def report(
     args: argparse.Namespace, data: xf.Manifest, runs: dict[Experiment, xf.Run], skipped: dict[str, list[str]]
 ) -> None:
-    """Print the tables, and write them, the page and the test predictions."""
+    """Print the tables; write the tables, the page and the test predictions."""
     results = pd.DataFrame([result(experiment, run) for experiment, run in runs.items()])
     completed = list(runs.values())
     tables = published_tables(results, completed)
@@ -139,7 +139,7 @@ def report_folds(
     runs: dict[Experiment, xf.CrossValidation],
     skipped: dict[str, list[str]],
 ) -> None:
-    """Print and write the table of cross-validations; each has its own page."""
+    """Print and write the table of cross-validations; each of them has its own page."""
     results = pd.DataFrame([fold_result(experiment, cv) for experiment, cv in runs.items()])
     table = cross_validation_table(results, data.task, by_image=args.random_folds)
     text = "\n\n".join([table.markdown(), *notes_of(args, data, skipped)])
@@ -150,7 +150,7 @@ def report_folds(
 
 
 def notes_of(args: argparse.Namespace, data: xf.Manifest, skipped: dict[str, list[str]]) -> list[str]:
-    """The protocols of the published numbers and of one's own, and what was not trained."""
+    """Return notes: the protocols of the published and of the new values, and what was not trained."""
     protocols = PROTOCOLS.get((data.task, len(data.labels)), ())
     notes = [f"[{protocol.mark}] {protocol.text}" for protocol in protocols]
     notes += [PROTOCOL.format(size=args.size), DATA_NOT_THE_SAME]
@@ -188,7 +188,7 @@ def options(words: list[str] | None) -> argparse.Namespace:
     if args.random_folds and not args.cross_validate:
         parser.error("--random-folds is for --cross-validate.")
     args.arch = args.arch or ["resnet18", "vgg16"]
-    # The own classifier has 120 million weights: too many for a quick try.
+    # The network's own classifier has 120 million weights: too many for a quick try.
     args.head = args.head or (["mlp"] if args.quick else sorted({head for _, head in HEADS}, reverse=True))
     args.optimizer = args.optimizer or ["adam"]
     args.optimizer = list(OPTIMIZERS) if "all" in args.optimizer else args.optimizer

@@ -1,1 +1,1 @@
-"""xrayfast timed beside fastai's recipe, torchvision's loop, timm, and the limit of the machine."""
+"""Benchmarks of xrayfast against fastai's recipe, torchvision's loop, timm, and the compute-only limit."""

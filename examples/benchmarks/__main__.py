@@ -1,13 +1,13 @@
-"""Time xrayfast beside fastai, torchvision, timm and the limit of the machine, and write BENCHMARKS.md.
+"""Time xrayfast, fastai, torchvision, timm and the compute-only limit of the machine, and write BENCHMARKS.md.
 
-    python examples/benchmarks                                  # everything; goes on where it stopped
-    python examples/benchmarks --list                           # the scenarios and what each takes
+    python examples/benchmarks                                  # everything; continues where it stopped
+    python examples/benchmarks --list                           # list the scenarios and how long each takes
     python examples/benchmarks --only frozen10 --rounds 2 --images 300
-    python examples/benchmarks --write-only                     # the page again, from the results there are
-    python examples/benchmarks --quick                          # minutes: to see that all of it runs
-    python examples/benchmarks --gpu                            # under nine minutes: a GPU's rows, and its tests
+    python examples/benchmarks --write-only                     # write the page again from the existing results
+    python examples/benchmarks --quick                          # a check that everything runs, in minutes
+    python examples/benchmarks --gpu                            # the rows and tests of a GPU, in under nine minutes
 
-Every measurement is a line of the results file as soon as it is done, and is not made again: --again makes it anew.
+Every measurement is appended to the results file as soon as it is done, and is not repeated unless --again is given.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-# Run as a folder, Python looks for modules inside it; they are named as parts of the package.
+# When the folder is run, Python searches it for modules, but the imports name them as modules of the package.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import gpu, page  # noqa: E402
@@ -44,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def measure(args: argparse.Namespace, given: Options, results: Results) -> int:
-    """Run the chosen scenarios; the number of measurements that failed."""
+    """Run the chosen scenarios, and return the number of failed measurements."""
     chosen = args.only or list(SCENARIOS)
     jobs = {
         name: [job for job in SCENARIOS[name].jobs(given) if job.contestant != "timm" or installed("timm")]
@@ -67,7 +67,7 @@ def measure(args: argparse.Namespace, given: Options, results: Results) -> int:
 
 
 def done(job: Job, workspace: Workspace, results: Results) -> bool:
-    """Run one job and keep its row; whether it ended well."""
+    """Run one job and save its row; return whether it succeeded."""
     name = page.label(vars(job))
     print(f"  {name}, round {job.seed} (about {expected(job):.0f} s) ...", flush=True)
     try:
@@ -90,7 +90,7 @@ def minutes(jobs: list[Job]) -> float:
 
 
 def source(given: Path | None) -> Path | None:
-    """The class folders of images, or None for phantoms."""
+    """Return the folder of class folders, or None for phantoms."""
     if given is not None and not given.is_dir():
         sys.exit(f"--data {given}: no such folder; expected one of class folders.")
     return given

@@ -1,4 +1,4 @@
-"""A bar chart as SVG text: the same input gives the same bytes, and a diff can be read."""
+"""A bar chart as SVG text. Equal input gives equal bytes, and diffs are readable."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ TEXT = "#24292f"
 
 
 def bars(groups: Sequence[tuple[str, Mapping[str, Sequence[float]]]], unit: str) -> str:
-    """Horizontal bars of medians, with a line from the lowest to the highest value.
+    """Return horizontal bars of medians, with a line from the lowest to the highest value.
 
     Args:
-        groups: title and values by contestant; all groups name the same contestants. The last contestant of a group is
-            labelled with the first's median over its own.
+        groups: title and values by contestant; all groups have the same contestants. The label of a group's last
+            contestant has the ratio of the first contestant's median to its own.
         unit: of the values.
     """
     names = list(groups[0][1]) if groups else []

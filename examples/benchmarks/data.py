@@ -1,4 +1,4 @@
-"""The images that all contestants train on, made once, each set with one split for all."""
+"""The images that all contestants train on. Each image set is made once, with one split for all contestants."""
 
 import os
 import random
@@ -18,13 +18,13 @@ from xrayfast.synthetic import CONDITIONS, phantom
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A set of images.
+    """A data set for the benchmarks.
 
     Attributes:
-        kind: "originals" (those of --data, scaled to `px`; phantoms without --data), "phantoms", or
+        kind: "originals" (the images of --data, scaled to `px`; phantoms without --data), "phantoms", or
             "phantoms16" (16 bits).
-        images: training and validation images together.
-        px: their shorter side.
+        images: number of training and validation images together.
+        px: shorter side of the images.
         valid: share of the images to validate on.
     """
 
@@ -45,9 +45,10 @@ class ImageSet:
 
 
 def make(image_set: ImageSet, source: Path | None, work: Path) -> None:
-    """Write the images and their split, where they are not there yet.
+    """Write the images and their split, unless they exist.
 
-    An image is made once and linked into each set that takes it; xrayfast draws the split, by patient, for all.
+    An image is made once and linked into each set that contains it. xrayfast draws the split, by patient, for all
+    contestants.
     """
     folder, split = image_set.folder(work), image_set.split_file(work)
     if split.exists():
@@ -72,11 +73,11 @@ def make(image_set: ImageSet, source: Path | None, work: Path) -> None:
 
 
 def _plan(image_set: ImageSet, source: Path | None) -> dict[str, str | int]:
-    """File names by class folder, and what each is made of: a file, or a phantom's patient."""
+    """Return the file names with their class folders, each with its origin: a file, or the patient of a phantom."""
     if image_set.kind == "originals" and source is not None:
         classes = {folder.name: _shuffled(folder) for folder in sorted(source.iterdir()) if folder.is_dir()}
         classes = {label: files for label, files in classes.items() if files}
-        # In turn, so that classes are as equal as they can be, and a smaller set is part of a larger one.
+        # Classes take turns, so that they are as equal as possible and a smaller set is a subset of a larger one.
         most = max(map(len, classes.values()), default=0)
         turns = (files[k] for k in range(most) for files in classes.values() if k < len(files))
         chosen = [file for _, file in zip(range(image_set.images), turns, strict=False)]
@@ -111,7 +112,7 @@ def _write(task: tuple[str | int, str, ImageSet]) -> None:
 
 def _phantom(patient: int, condition: str, image_set: ImageSet) -> Image.Image:
     pixels = phantom(condition, patient=patient, size=image_set.px)
-    if image_set.kind == "phantoms16":  # 12 bits used, as digital detectors give them
+    if image_set.kind == "phantoms16":  # uses 12 bits, like digital detectors
         grain = np.random.default_rng(patient).integers(0, 16, pixels.shape, dtype=np.uint16)
         return Image.fromarray(pixels.astype(np.uint16) * 16 + grain)
     return Image.fromarray(pixels)

@@ -1,4 +1,4 @@
-"""A sentence or two on a row of the page, by its key: why it falls short, or what to know when reading it."""
+"""Remarks on rows of the page, by key: why a row misses its target, or what to know when reading it."""
 
 AS_GOOD = (
     "As good means: its mean is not below the other's by more than the larger of the two spreads over seeds, and a "
@@ -9,7 +9,7 @@ OLDER_DATA = (
     "1,124 radiographs of [Ozturk et al. 2020](https://doi.org/10.1016/j.compbiomed.2020.103792), which the commands "
     "below took without `--data` at these commits"
 )
-"""The originals of rows that do not name their own."""
+"""The originals of rows that do not name theirs."""
 
 EXPLANATIONS: dict[str, str] = {
     "frozen10": "The fixed cost of a run is under linear; it does not grow with the images, so the ratio does.",

@@ -1,7 +1,8 @@
-"""The rows of a GPU in one command of less than nine minutes: `python examples/benchmarks --gpu`.
+"""Measure the rows of a GPU, in less than nine minutes: `python examples/benchmarks --gpu`.
 
-Unfrozen epochs against the limit, frozen epochs against fastai, the first batch, and prediction, on phantoms; then the
-tests that need CUDA. Rows are printed as they are measured, and stand in `gpu.md` and `gpu.jsonl` of the work folder.
+It first runs the tests that need CUDA. Then it measures, on phantoms, unfrozen epochs against the limit, frozen epochs
+against fastai, the first batch, and prediction. Rows are printed as they are measured, and written to `gpu.md` and
+`gpu.jsonl` in the work folder.
 """
 
 import os
@@ -20,10 +21,10 @@ from benchmarks.results import Job, Results
 from benchmarks.scenarios import Options, protocol
 
 SECONDS = 480
-"""After so many no further measurement is begun, unless all is quick; the tests come first."""
+"""Time after which no further measurement begins, except with --quick. It includes the tests, which run first."""
 
 TEST_SECONDS = 200
-"""Most seconds of the tests."""
+"""Time limit of the tests."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Row:
     """One line of the table.
 
     Attributes:
-        what: is measured.
-        jobs: that it needs, by name.
-        value: of their results, by name: the value and how it came about.
-        aim: as text.
+        what: description of the value.
+        jobs: the jobs that it needs, by name.
+        value: computes the value, and how it came about as text, from the results by name.
+        aim: the target as text.
     """
 
     what: str
@@ -44,7 +45,7 @@ class Row:
 
 
 def rows(given: Options) -> list[Row]:
-    """What is measured, in the order of importance."""
+    """Return the rows to measure, in order of importance."""
     found = []
     for images in (60,) if given.quick else (1000, 10_000):
         for batch in (8,) if given.quick else (64, 256):
@@ -84,7 +85,7 @@ def _images(count: int, given: Options) -> list[Any]:
 
 def _unfrozen(given: Options, images: int, batch: int) -> dict[str, Any]:
     settings = protocol(given, _images(images, given), unfreeze="all", epochs=given.epochs(3), batch_size=batch)
-    # Random weights take the same time as others, and no network to fetch them.
+    # Random weights take the same time as pretrained ones, and need no download.
     return settings | {"precision": "auto", "weights": "none"}
 
 
@@ -94,7 +95,7 @@ def _frozen(given: Options) -> dict[str, Any]:
 
 
 def _epoch(result: dict[str, Any]) -> float:
-    """Median seconds of the epochs after the first."""
+    """Return the median seconds of the epochs after the first."""
     epochs = [row["seconds"] for row in result["epochs"]]
     return statistics.median(epochs[1:] or epochs)
 
@@ -119,7 +120,7 @@ def _seconds(key: str) -> Callable[[dict[str, Any]], tuple[float, str]]:
 
 
 def main(given: Options, workspace: Workspace, again: bool) -> int:
-    """Run the tests and measure all rows that time is left for; the number that failed."""
+    """Run the tests, measure all rows for which there is time, and return the number of failures."""
     began, work = time.perf_counter(), workspace.work
     work.mkdir(parents=True, exist_ok=True)
     results = Results(work / "gpu.jsonl")
@@ -143,7 +144,7 @@ def main(given: Options, workspace: Workspace, again: bool) -> int:
 
 
 def section(results: Results, given: Options) -> str:
-    """The part of the page on a GPU: the machine, and a table."""
+    """Return the page's section on a GPU: the machine, and a table."""
     head = ["| what | value | aim | from |", "|---|---|---|---|"]
     return "\n".join(
         [*dict.fromkeys(map(_about, results.rows.values())), "", *head, *(_line(row, results) for row in rows(given))]
@@ -151,20 +152,20 @@ def section(results: Results, given: Options) -> str:
 
 
 def published() -> str:
-    """The same of the results that are kept beside this module."""
+    """Return the section for the results that are stored next to this module."""
     results = Results(Path(__file__).with_suffix(".jsonl"))
     threads = [row["settings"]["threads"] for row in results.rows.values() if "threads" in row["settings"]]
     return section(results, Options(threads=threads[0]) if threads else Options())
 
 
 def _about(row: dict[str, Any]) -> str:
-    """Where and with what a row was measured."""
+    """Return the machine, versions, commit and date of a row."""
     named = [f"{name} {value}" for of in (row["machine"], row["versions"]) for name, value in of.items()]
     return f"{', '.join(named)}; commit {row['commit']}, {row['when'][:10]}."
 
 
 def _line(row: Row, results: Results) -> str:
-    """A row of the table, from what is measured."""
+    """Return a row of the table, from the existing measurements."""
     found = {name: result for name, job in row.jobs.items() if (result := results.get(job)) is not None}
     failed = [error for job in row.jobs.values() if (error := results.failed.get(job.key))]
     value, how = "–", f"failed: {failed[0].splitlines()[-1]}" if failed else "not measured"
@@ -175,7 +176,7 @@ def _line(row: Row, results: Results) -> str:
 
 
 def _tests() -> bool:
-    """Run the tests that need CUDA; whether none failed."""
+    """Run the tests that need CUDA; return whether none failed."""
     words = [sys.executable, "-m", "pytest", "-m", "cuda", "--disable-warnings", "tests/test_cuda.py"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     try:

@@ -1,4 +1,4 @@
-"""What the numbers were measured on."""
+"""The machine, library versions and commit of a measurement."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ LIBRARIES = ("xrayfast", "torch", "torchvision", "fastai", "timm", "pillow", "nu
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -21,7 +21,7 @@ def cpu_flags() -> set[str]:
 
 
 def machine() -> dict[str, str]:
-    """CPU, cores, memory, GPU, AMX."""
+    """Return CPU, cores, memory, GPU, AMX and system."""
     return {
         "CPU": _cpuinfo("model name") or platform.processor() or platform.machine(),
         "cores": str(cores()),
@@ -33,7 +33,7 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that are installed here."""
+    """Return the versions of the installed libraries."""
     found = {}
     for name in LIBRARIES:
         try:
@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit that is checked out, with "+" where files have changed since; "" outside git."""
+    """Return the checked-out commit, with "+" if files have changed since; "" outside git."""
     head = _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
     changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no", "--", "xrayfast")
     return head + "+" * bool(head and changed)

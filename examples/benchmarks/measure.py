@@ -1,4 +1,4 @@
-"""Run one job as its own process and measure it from outside."""
+"""Run one job in its own process and measure it from outside."""
 
 import json
 import os
@@ -20,17 +20,17 @@ from benchmarks.memory import PeakMemory
 from benchmarks.results import Job
 
 MODULES = {"fastai": "fastai_recipe", "torchvision": "torchvision_loop", "timm": "timm_loop", "limit": "limit"}
-"""The module of each contestant; of xrayfast, `xrayfast fit` itself or `xrayfast_steps`."""
+"""The module of each contestant; for xrayfast it is `xrayfast fit` itself or `xrayfast_steps`."""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where jobs run, and on what.
+    """The folders and threads that jobs use.
 
     Attributes:
         work: folder of image sets, runs and logs.
         source: class folders of images, or None for phantoms.
-        threads: of torch, for all contestants.
+        threads: number of torch threads, for all contestants.
     """
 
     work: Path
@@ -39,19 +39,19 @@ class Workspace:
 
     @property
     def data(self) -> str:
-        """What the originals are, for the page."""
+        """Return a description of the originals for the page."""
         return self.source.name if self.source else "phantoms"
 
 
 class Failure(Exception):
-    """A contestant ended with an error; the message is the end of what it wrote."""
+    """A contestant ended with an error; the message is the end of its output."""
 
 
 def run(job: Job, workspace: Workspace) -> dict[str, Any]:
-    """Make what the job needs, run it, and give its row of the results.
+    """Make what the job needs, run it, and return its row of the results.
 
     Raises:
-        Failure: it did not end well.
+        Failure: the job ended with an error.
     """
     image_set = ImageSet(*job.settings["images"]) if "images" in job.settings else None
     if image_set is not None:
@@ -77,7 +77,7 @@ def run(job: Job, workspace: Workspace) -> dict[str, Any]:
 
 
 def process(words: list[str], environment: dict[str, str], log: Path) -> tuple[dict[str, Any], str]:
-    """Seconds, CPU seconds and peak memory of a command with all its children; and its standard output.
+    """Return seconds, CPU seconds and peak memory of a command with all its children, and its standard output.
 
     Raises:
         Failure: its exit code is not 0.
@@ -109,7 +109,7 @@ def process(words: list[str], environment: dict[str, str], log: Path) -> tuple[d
 
 
 def environment(job: Job, workspace: Workspace) -> dict[str, str]:
-    """Threads, cache and modules, the same for all contestants."""
+    """Return the environment variables for threads, cache and modules, the same for all contestants."""
     threads = job.settings.get("threads", workspace.threads)
     own = os.environ | {"OMP_NUM_THREADS": str(threads), "XRAYFAST_CACHE": str(workspace.work / "cache")}
     own["PYTHONPATH"] = os.pathsep.join([str(ROOT / "examples"), str(ROOT)])
@@ -123,7 +123,7 @@ def _module(job: Job, orders: Orders) -> list[str]:
 
 
 def _answer(output: str) -> dict[str, Any]:
-    """The last line that is JSON; progress bars may stand before it."""
+    """Parse the last line that is JSON; progress bars may precede it."""
     lines = [line for line in output.splitlines() if line.startswith("{")]
     if not lines:
         raise Failure(f"printed no result: {output[-500:]}")
@@ -132,7 +132,7 @@ def _answer(output: str) -> dict[str, Any]:
 
 
 def _model(job: Job, workspace: Workspace) -> str:
-    """A run of xrayfast that the job works on; trained once, not measured. "" where it needs none."""
+    """Return the xrayfast run that the job uses, trained once and not measured; "" if it needs none."""
     if "model" not in job.settings:
         return ""
     settings, image_set = job.settings["model"], ImageSet(*job.settings["model"]["images"])

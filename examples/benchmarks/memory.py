@@ -1,4 +1,4 @@
-"""The memory of a process and all that it started."""
+"""The memory of a process and its descendants."""
 
 import threading
 import time
@@ -9,13 +9,13 @@ PROC = Path("/proc")
 
 
 def descendants(pid: int, proc: Path = PROC) -> list[int]:
-    """The process and all below it that live now."""
+    """Return the process IDs of a process and its living descendants."""
     children = defaultdict(list)
     for stat in proc.glob("[0-9]*/stat"):
         try:
-            # The name is in brackets and may hold anything; the parent is the second field after it.
+            # The name is in parentheses and may contain any character; the parent is the second field after it.
             children[int(stat.read_text().rpartition(")")[2].split()[1])].append(int(stat.parent.name))
-        except (OSError, IndexError):  # it ended meanwhile
+        except (OSError, IndexError):  # the process has ended
             continue
     found, waiting = [], [pid]
     while waiting:
@@ -26,7 +26,7 @@ def descendants(pid: int, proc: Path = PROC) -> list[int]:
 
 
 def pss_mb(pid: int, proc: Path = PROC) -> float:
-    """Memory of a process in MB; what several share counts by each one's share. 0 where it ended."""
+    """Return the memory of a process in MB, with shared pages divided among the processes (PSS); 0 if it has ended."""
     try:
         lines = (proc / str(pid) / "smaps_rollup").read_text().splitlines()
     except OSError:
@@ -35,7 +35,7 @@ def pss_mb(pid: int, proc: Path = PROC) -> float:
 
 
 class PeakMemory(threading.Thread):
-    """Samples the memory of a process tree until stopped, every quarter of a second or less often.
+    """Samples the memory of a process tree, at most every quarter of a second, until stopped.
 
     Attributes:
         peak_mb: the largest sum so far, or None on systems without /proc.
@@ -52,7 +52,7 @@ class PeakMemory(threading.Thread):
         while self.peak_mb is not None and not self._ended.wait(pause):
             began = time.thread_time()
             self.peak_mb = max(self.peak_mb, sum(map(pss_mb, descendants(self.pid))))
-            # The kernel walks all pages, 30 ms a gigabyte: never more than 4 % of one core.
+            # The kernel walks all pages, 30 ms per gigabyte: limit this to 4 % of one core.
             pause = max(self.every, 25 * (time.thread_time() - began))
 
     def stop(self) -> float | None:

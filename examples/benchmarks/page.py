@@ -1,4 +1,4 @@
-"""BENCHMARKS.md and its chart, from the file of results."""
+"""Generate BENCHMARKS.md and its chart from the file of results."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from benchmarks.scenarios import SCENARIOS, Options
 from benchmarks.targets import TARGETS, Outcome, Row, Target, accuracies, epoch_seconds, spread
 
 FIRST = 10
-"""Targets that stand before everything else."""
+"""Number of targets in the first table of the page."""
 
 INTRO = """xrayfast beside fastai's documented recipe, torchvision's training loop, timm and the machine's compute-only
 limit, on the same images, split, network, weights, image size, batch size, epochs, threads and seeds. This page and its
@@ -51,14 +51,14 @@ its workers hold together (sum of PSS, sampled up to four times per second)."""
 
 
 def write(results: Results, path: Path, images: Path) -> None:
-    """Write the page, and its chart into the folder `images`."""
+    """Write the page to `path`, and its chart into the folder `images`."""
     path.write_text(page(results), encoding="utf-8")
     images.mkdir(parents=True, exist_ok=True)
     (images / "benchmarks.svg").write_text(chart(results), encoding="utf-8")
 
 
 def page(results: Results) -> str:
-    """The page, from the results alone: the same on every machine."""
+    """Return the page, which depends only on the results: it is the same on every machine."""
     quick = [QUICK] if any(begun["options"]["quick"] for begun in results.begun.values()) else []
     parts = ["# Benchmarks", *quick, INTRO]
     if not results.rows:
@@ -79,7 +79,7 @@ def page(results: Results) -> str:
 
 
 def table(lines: list[list[str]]) -> str:
-    """A Markdown table; its first line is the head."""
+    """Return a Markdown table; the first line is the header."""
     lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
@@ -109,7 +109,7 @@ def _where(results: Results) -> list[str]:
 
 
 def _each(values: Any) -> list[Any]:
-    """Each value once, in order of appearance."""
+    """Return each distinct value once, in order of appearance."""
     found: list[Any] = []
     for value in values:
         if value not in found:
@@ -129,13 +129,13 @@ def _targets(results: Results, targets: Sequence[Target]) -> str:
 
 
 def _outcome(results: Results, target: Target) -> tuple[Outcome | None, bool | None]:
-    """What was measured, and whether it meets the target; None where there is nothing to meet."""
+    """Return the outcome, and whether it meets the target (None without a bound or an outcome)."""
     outcome = target.measure(results, _given(results, target.scenario))
     return outcome, None if outcome is None else target.met(outcome)
 
 
 def _summary(results: Results) -> str:
-    """How many of all targets are met, and which are not."""
+    """Return a sentence: how many of all targets are met, and which are not."""
     met = {target.key: _outcome(results, target)[1] for target in TARGETS}
     missed = [key for key, reached in met.items() if reached is False]
     count = sum(reached is not None for reached in met.values())
@@ -150,7 +150,7 @@ def _bound(target: Target) -> str:
 
 
 def shown(target: Target, outcome: Outcome) -> str:
-    """Median, lowest and highest, as in "11.2 (10.8 to 11.5, n = 2)"."""
+    """Return median, lowest and highest value, as in "11.2 (10.8 to 11.5, n = 2)"."""
     form = ".1e" if target.digits == "e" else f".{target.digits}f"
     values = sorted(outcome.values)
     text = f"{outcome.median:{form}}{target.unit}"
@@ -162,7 +162,7 @@ def shown(target: Target, outcome: Outcome) -> str:
 
 
 def _remarks(results: Results) -> list[str]:
-    """What else was found, and the explanations."""
+    """Return the remarks on the targets: further results and explanations."""
     lines = []
     for target in TARGETS:
         outcome, _ = _outcome(results, target)
@@ -184,7 +184,7 @@ def _failures(results: Results) -> list[tuple[str, str]]:
 
 
 def label(row: Row) -> str:
-    """The contestant, with the settings that tell it from others of its name."""
+    """Return the contestant's name, with the settings that distinguish it from others of that name."""
     settings = row["settings"]
     words = [row["contestant"], settings.get("options", "")]
     if row["contestant"] == "limit" or settings.get("precision", "auto") != "auto":
@@ -195,7 +195,7 @@ def label(row: Row) -> str:
 
 
 def _details(results: Results, name: str) -> str:
-    """The table of one scenario, "" where nothing is measured."""
+    """Return the table of one scenario; "" if nothing is measured."""
     rows = results.of(list({job.key: job for job in SCENARIOS[name].jobs(_given(results, name))}.values()))
     if not rows:
         return ""
@@ -209,7 +209,7 @@ def _details(results: Results, name: str) -> str:
 
 
 def _common(row: Row) -> Any:
-    """What the rows of one table share."""
+    """Return the settings that the rows of one table share."""
     return {k: v for k, v in row["settings"].items() if k not in ("options", "precision", "processes", "batch_size")}
 
 
@@ -261,7 +261,7 @@ CHARTED = {
 
 
 def chart(results: Results) -> str:
-    """An SVG image: the seconds of fastai and xrayfast in the scenarios of `CHARTED`."""
+    """Return an SVG image of the seconds of fastai and xrayfast in the scenarios of `CHARTED`."""
     groups = []
     for name, title in CHARTED.items():
         jobs = scenarios.progressive_times if name == "progressive" else SCENARIOS[name].jobs
@@ -277,20 +277,20 @@ def _charted(row: Row) -> float:
 
 
 def in_all(row: Row) -> float:
-    """Seconds of the process; of the limit, of its steps."""
+    """Return the seconds of the process; for the limit, those of its steps."""
     if row["contestant"] == "limit":
         return sum(epoch["seconds"] for epoch in row["result"]["epochs"])
     return float(row["seconds"])
 
 
 def an_epoch(row: Row) -> float:
-    """Median seconds per epoch of the last phase, the run's first epoch left out where there are more."""
+    """Return the median seconds per epoch of the last phase, without the run's first epoch if there are more."""
     phase = row["result"]["epochs"][-1]["phase"]
     return statistics.median(epoch_seconds(row, phase) or epoch_seconds(row, phase, skip=0))
 
 
 def span(rows: list[Row], value: Callable[[Row], Any], digits: int = 1) -> str:
-    """Median, lowest and highest."""
+    """Return median, lowest and highest value as text."""
     values = sorted(found for row in rows if (found := value(row)) is not None)
     if not values:
         return "–"
@@ -307,26 +307,26 @@ def accuracy(rows: list[Row], *, last: bool) -> str:
 
 
 def over(rows: list[Row], base: list[Row] | None, value: Callable[[Row], float]) -> str:
-    """The ratio of two medians."""
+    """Return the ratio of two medians as text."""
     if base is None:
         return "–"
     return f"{statistics.median(map(value, rows)) / statistics.median(map(value, base)):.2f}"
 
 
 def measured(rows: list[Row]) -> str:
-    """Time and commits of the measurements."""
+    """Return the time and the commits of the measurements as text."""
     commits = ", ".join(_each(row["commit"] or "none" for row in rows))
     return f"{_span_of_time(sorted(row['when'] for row in rows))}, {commits}"
 
 
 def _span_of_time(times: list[str]) -> str:
-    """From the first to the last, the day named once."""
+    """Return the span from the first to the last of sorted times, with the date only once."""
     first, last = times[0], times[-1]
     return first if first == last else f"{first} to {last.removeprefix(first[:11])}"
 
 
 def _step_details(rows: list[Row]) -> str:
-    """Loader, prediction, report, start: each contestant's values as they are."""
+    """Return the table of a loader, prediction, report or start scenario: each contestant's values."""
     lines = [["contestant", "round", "result", "process, seconds", "peak MB", "measured"]]
     for row in rows:
         result = row["result"]

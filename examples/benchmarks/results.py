@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 RENAMED = {"thawed": "unfrozen", "store": "cache"}
-"""Scenarios of older lines of the file, and what they are called now."""
+"""Names of scenarios in older lines of the file, and their current names."""
 
 RENAMED_SETTINGS = {"films": "images", "thaw": "unfreeze"}
-"""Keys of a job's settings in older lines, and what they are called now; the first images were of the kind "films"."""
+"""Keys of a job's settings in older lines, and their current names; the first images were of the kind "films"."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One measurement: who does what with which seed.
+    """One measurement: contestant, task, settings and seed.
 
-    Equal jobs are measured once, whichever scenarios ask for them.
+    Equal jobs are measured once, even if several scenarios have them.
 
     Attributes:
         contestant: "xrayfast", "fastai", "torchvision", "timm", "limit".
@@ -39,12 +39,12 @@ class Results:
     """Appends measurements to a file and finds them again.
 
     Args:
-        path: of the file, which need not exist.
+        path: the file, which need not exist.
 
     Attributes:
-        rows: measurements by the key of their job, the last one of each.
-        failed: why a job ended badly, where it has not ended well since.
-        begun: by scenario, the options and command line of its last request.
+        rows: the last measurement of each job, by the job's key.
+        failed: the errors of jobs that have not succeeded since, by the job's key.
+        begun: the options and command line of the last request of each scenario.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,7 +54,7 @@ class Results:
         self.begun: dict[str, dict[str, Any]] = {}
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         whole, _, cut = text.rpartition("\n")
-        if cut:  # whatever killed the command cut its last line short
+        if cut:  # the command was killed while writing its last line
             path.write_text(whole + "\n" if whole else "", encoding="utf-8")
         for line in whole.splitlines():
             self._take(json.loads(line))
@@ -63,14 +63,14 @@ class Results:
         self._write({**asdict(job), **row})
 
     def begin(self, scenario: str, options: dict[str, Any], command: str) -> None:
-        """Record the options of a scenario's last request: the page shows the measurements made with them."""
+        """Record the options of a scenario's last request, whose measurements the page shows."""
         self._write({"scenario": scenario, "options": options, "command": command})
 
     def get(self, job: Job) -> dict[str, Any] | None:
         return self.rows.get(job.key)
 
     def of(self, jobs: list[Job]) -> list[dict[str, Any]]:
-        """The rows there are for these jobs, in their order."""
+        """Return the existing rows of these jobs, in the order of the jobs."""
         return [row for job in jobs if (row := self.get(job)) is not None]
 
     def _write(self, row: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What is measured: each scenario is a list of jobs, in the order in which they run (A B A B)."""
+"""The scenarios: each is a list of jobs, in the order in which they run (A B A B)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ Jobs = list[Job]
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line may change.
+    """The options of the command line that change scenarios.
 
     Attributes:
-        quick: 64 px, a few images, one round: to see that everything runs.
-        images: of each set to train on, instead of the scenario's own number.
-        rounds: instead of the scenario's own; the seed of a round is its number.
-        weights: that all start from.
+        quick: whether to use 64 px, a few images and one round, to check that everything runs.
+        images: number of images of each set, instead of the scenario's own.
+        rounds: number of rounds, instead of the scenario's own; the seed of a round is its index.
+        weights: weights that all contestants start from.
         xrayfast: more options of `xrayfast fit`.
-        threads: of torch.
+        threads: number of torch threads.
     """
 
     quick: bool = False
@@ -52,18 +52,18 @@ class Options:
 
 
 def image_set(given: Options, images: int, px: int = 1024, kind: str = "originals", valid: float = 0.2) -> list[Any]:
-    """The fields of an `ImageSet`, as the settings of a job hold them.
+    """Return the fields of an `ImageSet`, as they are in the settings of a job.
 
-    The counts leave whole batches to train on, as fastai drops a last one that is not full.
+    The counts give complete training batches, because fastai drops an incomplete last one.
     """
     return [kind, given.count(images), given.px(px), valid]
 
 
 def protocol(given: Options, of: list[Any], **changes: Any) -> dict[str, Any]:
-    """The settings of a training run that all contestants follow.
+    """Return the settings of a training run, the same for all contestants.
 
-    They are the keys under which results.jsonl holds measurements: "images" is the image set, "unfreeze" what is
-    trained beside the head: "none", "last block" or "all". `results.RENAMED_SETTINGS` has the names in older lines.
+    These settings identify measurements in results.jsonl: "images" is the image set; "unfreeze" is what is trained in
+    addition to the head: "none", "last block" or "all". `results.RENAMED_SETTINGS` has the names in older lines.
     """
     common = {
         "images": of, "arch": "resnet18", "weights": given.weights, "size": given.size, "batch_size": given.batch,
@@ -82,18 +82,18 @@ def limit(settings: dict[str, Any], precision: str, seed: int = 0) -> Job:
 
 
 def others(settings: dict[str, Any], *names: str) -> Jobs:
-    """One round of other tools."""
+    """Return the jobs of one round of other tools."""
     return [Job(name, "fit", settings, 0) for name in names]
 
 
 def beside_fastai(settings: dict[str, Any], given: Options, rounds: int) -> Jobs:
-    """Ours and fastai's in turn."""
+    """Return the jobs of xrayfast and fastai in turn."""
     pairs = [(xrayfast(settings, n, given), Job("fastai", "fit", settings, n)) for n in given.seeds(rounds)]
     return [job for pair in pairs for job in pair]
 
 
 def with_limit(settings: dict[str, Any], given: Options, rounds: int) -> Jobs:
-    """The same with the limit in each round: ours, fastai's, the limit."""
+    """Return the jobs of xrayfast, fastai and the limit in turn."""
     jobs, seeds = beside_fastai(settings, given, rounds), given.seeds(rounds)
     return [job for n in seeds for job in (*jobs[2 * n : 2 * n + 2], limit(settings, "auto", n))]
 
@@ -129,26 +129,26 @@ def unfrozen(given: Options) -> Jobs:
 
 
 def beside_limit(given: Options) -> Jobs:
-    """Ours and the limit in turn, more often than beside fastai: they are close, and machines waver."""
+    """Return the jobs of xrayfast and the limit in turn. They are close and times vary, so there are more rounds."""
     settings = unfrozen_settings(given)
     return [job for n in given.seeds(6) for job in (xrayfast(settings, n, given), limit(settings, "auto", n))]
 
 
 def comparable(given: Options, **changes: Any) -> dict[str, Any]:
-    """Settings for comparing accuracies: more images than times need, at a smaller size, so that three seeds of two
-    variants take minutes.
+    """Return settings for comparing accuracies: more images than for times, at a smaller size, so that three seeds of
+    two variants take minutes.
     """
     return protocol(given, image_set(given, 500), size=64 if given.quick else 128) | changes
 
 
 def plain(given: Options) -> Jobs:
-    """An unfrozen training with the defaults, seed by seed."""
+    """Return unfrozen training with the defaults, one job per seed."""
     settings = comparable(given, unfreeze="all", freeze_epochs=1, epochs=given.epochs(5))
     return [xrayfast(settings, n, given) for n in given.seeds(6)]
 
 
 def progressively(given: Options) -> Jobs:
-    """The same with growing image sizes."""
+    """Return the jobs of `plain` with growing image sizes."""
     steps = "--progressive " + ("32,48,64" if given.quick else "72,100,128")
     return [xrayfast(job.settings, job.seed, given, steps) for job in plain(given)]
 
@@ -255,13 +255,13 @@ def reuse(given: Options) -> Jobs:
 
 
 def cache(given: Options) -> Jobs:
-    """From the cache and, seed by seed, decoded again in each epoch."""
+    """Return pairs of jobs per seed: images from the cache, and decoded in each epoch."""
     settings = comparable(given, images=image_set(given, 120), unfreeze="all", freeze_epochs=1, epochs=given.epochs(2))
     return [xrayfast(settings, n, given, words) for n in given.seeds(3) for words in ("", "--no-cache")]
 
 
 def cache_scale(given: Options) -> Jobs:
-    """The index of caches of 1 and 10 million images, and the rate at which one process builds a cache."""
+    """Return jobs for the index of caches of 1 and 10 million images, and for the rate of building a cache."""
     counts = (1000, 10_000) if given.quick else (1_000_000, 10_000_000)
     of = {"images": image_set(given, 500), "size": given.size, "threads": 1}
     return [
@@ -271,7 +271,7 @@ def cache_scale(given: Options) -> Jobs:
 
 
 def duplicates(given: Options) -> Jobs:
-    """`xrayfast.check` of images that are decoded already."""
+    """Return jobs of `xrayfast.check` on already decoded images."""
     counts = (2500,) if given.quick else (10_000, 100_000, 1_000_000)
     return [Job("xrayfast", "duplicates", {"count": n, "threads": given.threads}, 0) for n in counts]
 
@@ -280,7 +280,7 @@ PRECISIONS = ("auto", "fp32")
 
 
 def precision_settings(given: Options) -> list[dict[str, Any]]:
-    """Small images and many to validate on: the difference to be found is small."""
+    """Return settings with small images and many validation images, because the expected difference is small."""
     frozen = protocol(given, image_set(given, 1100, valid=0.6), size=64 if given.quick else 96)
     return [frozen, frozen | {"unfreeze": "all", "freeze_epochs": 1, "epochs": given.epochs(5)}]
 
@@ -295,7 +295,7 @@ def precision(given: Options) -> Jobs:
 
 
 SAME_BATCH_NORM = "--sync-bn --dropout 0"
-"""What makes distributed training that of one process: by default batch norm and dropout are of each rank."""
+"""Options that make distributed training equal to one process: by default batch norm and dropout are per rank."""
 
 
 def distributed_job(given: Options, processes: int, trained: str, seed: int = 0, options: str = SAME_BATCH_NORM) -> Job:
@@ -308,7 +308,9 @@ def distributed_job(given: Options, processes: int, trained: str, seed: int = 0,
 
 
 def distributed(given: Options) -> Jobs:
-    """The head alone; and all layers, with other seeds, and in two processes by default."""
+    """Return jobs in one and two processes, with the head trained and with all layers; with all layers also for other
+    seeds, and in two processes with default options.
+    """
     return [
         *(distributed_job(given, processes, trained) for trained in ("none", "all") for processes in (1, 2)),
         *(distributed_job(given, 1, "all", seed) for seed in given.seeds(3)[1:]),
@@ -333,11 +335,11 @@ def tables(given: Options) -> Jobs:
 
 
 INTERVALS = {100_000: 1000, 1_000_000: 1000, 10_000_000: 5}
-"""Images, and resamples of them: memory does not depend on the latter."""
+"""Numbers of resamples by number of images; memory does not depend on the resamples."""
 
 
 def intervals(given: Options) -> Jobs:
-    """Metrics with their intervals of made-up tables of 14 labels."""
+    """Return jobs for metrics with intervals on made-up tables of 14 labels."""
     counts = {rows // 100: 5 for rows in INTERVALS} if given.quick else INTERVALS
     return [
         Job("xrayfast", "intervals", {"rows": rows, "resamples": resamples, "threads": 1}, 0)
@@ -350,8 +352,8 @@ class Scenario:
     """A named list of jobs.
 
     Attributes:
-        about: in a line.
-        jobs: made from the options.
+        about: description in one line.
+        jobs: makes the jobs from the options.
     """
 
     about: str
@@ -393,7 +395,7 @@ START = {"xrayfast": 8, "fastai": 8, "torchvision": 5, "timm": 8, "limit": 9}
 
 
 def expected(job: Job) -> float:
-    """Seconds that a job is expected to take."""
+    """Return the expected seconds of a job."""
     settings, name = job.settings, job.contestant
     if job.task in ("index", "duplicates"):
         return 10 + settings["count"] * (1e-5 if job.task == "index" else 1e-3)
@@ -423,7 +425,7 @@ def expected(job: Job) -> float:
         slow = 2.2 if settings["unfreeze"] == "all" else 4.0
     unfrozen_ms = UNFROZEN_MS[name] if settings["unfreeze"] == "all" else IMAGE_MS[name] * 1.2
     head, epochs = settings["freeze_epochs"], settings["epochs"]
-    if name == "limit":  # a few of each phase, and one before
+    if name == "limit":  # a few epochs of each phase, and one before
         head, epochs = 2 * head, min(epochs, 2) + 1
     ms = IMAGE_MS[name] * head
     ms += epochs * (IMAGE_MS[name] if settings["unfreeze"] == "none" else unfrozen_ms)

@@ -1,4 +1,4 @@
-"""The targets: what each row measures, and how its value comes from the results."""
+"""The targets: what each row measures, and how its value is computed from the results."""
 
 import itertools
 import statistics
@@ -21,8 +21,8 @@ class Outcome:
 
     Attributes:
         values: one per round.
-        text: what else was found.
-        holds: whether the conditions beside the target hold.
+        text: further results, as text.
+        holds: whether the conditions other than the bound hold.
     """
 
     values: list[float]
@@ -39,14 +39,14 @@ class Target:
     """A row of the page.
 
     Attributes:
-        key: names it in `explanations.py`.
-        scenario: that measures it.
-        what: for people.
-        bound: the number to reach, or None where there is none.
+        key: its key in `explanations.py`.
+        scenario: the scenario that measures it.
+        what: description for readers.
+        bound: the value to reach, or None.
         least: whether the bound is a lower one.
         measure: the outcome, or None while its measurements are missing.
-        digits: shown after the point; "e" for powers of ten.
-        unit: shown after numbers.
+        digits: number of decimals shown; "e" for powers of ten.
+        unit: unit shown after values.
     """
 
     key: str
@@ -70,14 +70,14 @@ def total(row: Row) -> float:
 
 
 def ratio(results: Results, jobs: list[Job], number: Callable[[Row], float] = total) -> list[float]:
-    """fastai's number over ours, round by round."""
+    """Return fastai's value divided by xrayfast's, per round."""
     ours = {job.seed: row for job in jobs if job.contestant == "xrayfast" and (row := results.get(job))}
     theirs = {job.seed: row for job in jobs if job.contestant == "fastai" and (row := results.get(job))}
     return [number(theirs[seed]) / number(ours[seed]) for seed in sorted(ours.keys() & theirs.keys())]
 
 
 def times(jobs: Callable[[Options], list[Job]], number: Callable[[Row], float] = total) -> Any:
-    """Returns a function that divides fastai's value by ours, round by round."""
+    """Return a function that divides fastai's value by xrayfast's, per round."""
 
     def measure(results: Results, given: Options) -> Outcome | None:
         values = ratio(results, jobs(given), number)
@@ -87,7 +87,7 @@ def times(jobs: Callable[[Options], list[Job]], number: Callable[[Row], float] =
 
 
 def accuracies(rows: list[Row], name: str = "accuracy") -> list[float]:
-    """Of the last epoch, a number a run."""
+    """Return the accuracy, or another metric, of the last epoch of each run."""
     return [row["result"]["epochs"][-1][name] for row in rows if name in row["result"]["epochs"][-1]]
 
 
@@ -105,7 +105,7 @@ def as_good(first: list[float], second: list[float]) -> bool:
 
 
 def progressive(results: Results, given: Options) -> Outcome | None:
-    """Time against fastai; and whether it is as accurate, on more and smaller images, as training without it."""
+    """Compare the time with fastai's, and the accuracy with fastai's and with that of training without growing images."""
     jobs = scenarios.progressive_times(given)
     values = ratio(results, jobs)
     if not values:
@@ -121,19 +121,19 @@ def progressive(results: Results, given: Options) -> Outcome | None:
 
 
 def images(rows: list[Row]) -> str:
-    """What was trained on, in words."""
+    """Describe the training images in words."""
     settings = rows[0]["settings"]
     return f"{settings['images'][1]} images of {settings['size']} px"
 
 
 def whole(results: Results, jobs: list[Job]) -> list[Row]:
-    """The rows of all these jobs, in their order, or none where one is missing."""
+    """Return the rows of all these jobs in order, or no rows if one is missing."""
     rows = results.of(jobs)
     return rows if len(rows) == len(jobs) else []
 
 
 def compared(name: str, first: list[Row], second: list[Row]) -> tuple[list[str], bool]:
-    """The last epochs' metrics of two ways, seed by seed, in words, and whether the first is as good as the second."""
+    """Return the last epochs' metrics of two variants in words, and whether the first is as good as the second."""
     texts, holds = [], True
     for metric in ("accuracy", "auroc_macro"):
         a, b = (accuracies(rows, metric) for rows in (first, second))
@@ -145,12 +145,12 @@ def compared(name: str, first: list[Row], second: list[Row]) -> tuple[list[str],
 
 
 def epoch_seconds(row: Row, phase: str = "all", skip: int = 1) -> list[float]:
-    """Of the epochs of a phase, from the run's second one on."""
+    """Return the seconds of the epochs of a phase, from the run's second epoch on."""
     return [epoch["seconds"] for epoch in row["result"]["epochs"][skip:] if epoch["phase"] == phase]
 
 
 def against_limit(jobs: Callable[[Options], list[Job]]) -> Any:
-    """Returns a function that divides the limit's unfrozen epoch by ours: medians from epoch 2 on, round by round."""
+    """Return a function that divides the limit's unfrozen epoch by xrayfast's: medians from epoch 2 on, per round."""
 
     def measure(results: Results, given: Options) -> Outcome | None:
         of = [job for job in jobs(given) if job.settings.get("precision", "auto") == "auto"]
@@ -183,7 +183,7 @@ def loader(results: Results, given: Options) -> Outcome | None:
 
 
 def single(jobs: Callable[[Options], list[Job]], field: str) -> Any:
-    """Returns a function that reads a value of our own."""
+    """Return a function that reads a value of xrayfast."""
 
     def measure(results: Results, given: Options) -> Outcome | None:
         values = [row["result"][field] for row in results.of(jobs(given))]
@@ -204,7 +204,7 @@ _BESIDE_FASTAI = ("frozen10", "unfrozen", "last-block", "loader", "predict", "vg
 
 
 def memory(results: Results, given: Options) -> Outcome | None:
-    """Ours over fastai's, in the scenario where that is worst."""
+    """Divide xrayfast's peak memory by fastai's, in the scenario where the ratio is highest."""
     found = {}
     for name in _BESIDE_FASTAI:
         jobs = [job for job in SCENARIOS[name].jobs(given) if (row := results.get(job)) and row["peak_mb"]]
@@ -218,7 +218,7 @@ def memory(results: Results, given: Options) -> Outcome | None:
 
 
 def linear(results: Results, given: Options) -> Outcome | None:
-    """How far the middle one is from the line through the others, as a share of its time after the fixed start."""
+    """Return how far the middle size is from the line through the others, in percent of its time after the start."""
     values, texts = [], []
     of = scenarios.linear_settings(given)
     for seed in given.seeds(1):
@@ -236,13 +236,13 @@ _TRAINED = {"none": "frozen backbone", "last block": "last block unfrozen", "all
 
 
 def equality(jobs: Callable[[Options], list[Job]], field: str, ways: tuple[str, str]) -> Any:
-    """Returns a function that compares the accuracies of two variants, seed by seed: their differences, and whether
-    the first is as good as the second, whatever is trained.
+    """Return a function that compares the accuracies of two variants per seed: their differences, and whether the first
+    is as good as the second in every training setting.
 
     Args:
-        jobs: of both variants.
-        field: of their settings, which tells them apart.
-        ways: what that field holds in the first and in the second.
+        jobs: the jobs of both variants.
+        field: the setting that distinguishes the variants.
+        ways: the text that this setting contains in the first and in the second variant.
     """
 
     def measure(results: Results, given: Options) -> Outcome | None:
@@ -262,7 +262,7 @@ def equality(jobs: Callable[[Options], list[Job]], field: str, ways: tuple[str, 
 
 
 def cache(results: Results, given: Options) -> Outcome | None:
-    """The largest difference of loss curves, seed by seed."""
+    """Return the largest difference of loss curves per seed."""
     jobs = scenarios.cache(given)
     gaps = [gap(results, *pair) for pair in zip(jobs[::2], jobs[1::2], strict=True)]
     values = [value for value in gaps if value is not None]
@@ -270,7 +270,7 @@ def cache(results: Results, given: Options) -> Outcome | None:
 
 
 def gap(results: Results, first: Job, second: Job) -> float | None:
-    """The largest difference of two loss curves, of training and validation."""
+    """Return the largest difference between two runs in their training and validation losses."""
     rows = results.of([first, second])
     if len(rows) < 2:
         return None
@@ -280,13 +280,13 @@ def gap(results: Results, first: Job, second: Job) -> float | None:
 
 
 def distributed(results: Results, given: Options) -> Outcome | None:
-    """The difference of the loss curves of two processes and of one, the head trained."""
+    """Return the difference between the loss curves of one and two processes, with the head trained."""
     found = gap(results, *(scenarios.distributed_job(given, processes, "none") for processes in (1, 2)))
     return None if found is None else Outcome([found])
 
 
 def distributed_all(results: Results, given: Options) -> Outcome | None:
-    """The same of all layers, over the difference of seeds."""
+    """Return the difference between one and two processes, with all layers trained, over that of seeds."""
     one, two = (scenarios.distributed_job(given, processes, "all") for processes in (1, 2))
     found, own = gap(results, one, two), gap(results, one, scenarios.distributed_job(given, 2, "all", options=""))
     seeds = [scenarios.distributed_job(given, 1, "all", seed) for seed in given.seeds(3)]
@@ -300,7 +300,7 @@ def distributed_all(results: Results, given: Options) -> Outcome | None:
 
 
 def rank_reads(results: Results, given: Options) -> Outcome | None:
-    """The share of the rank that reads most."""
+    """Return the images read by the busiest of four ranks, divided by a quarter of all images."""
     rows = results.of(scenarios.rank_reads(given))
     if not rows:
         return None
@@ -310,7 +310,7 @@ def rank_reads(results: Results, given: Options) -> Outcome | None:
 
 
 def table_memory(results: Results, given: Options) -> Outcome | None:
-    """Bytes that a further row takes, by the two largest Parquet tables, and what each table took."""
+    """Return the bytes per additional row, from the two largest Parquet tables, and the memory of each table."""
     found = tables_of("parquet", results, given)
     if not found:
         return None
@@ -320,7 +320,7 @@ def table_memory(results: Results, given: Options) -> Outcome | None:
 
 
 def table_time(results: Results, given: Options) -> Outcome | None:
-    """CPU seconds of the largest Parquet table, and those of the others."""
+    """Return the CPU seconds of the largest Parquet table, and those of the others as text."""
     found = {kind: tables_of(kind, results, given) for kind in ("parquet", "csv")}
     if not found["parquet"]:
         return None
@@ -333,13 +333,13 @@ def table_time(results: Results, given: Options) -> Outcome | None:
 
 
 def tables_of(kind: str, results: Results, given: Options) -> list[Row]:
-    """What was found of all tables of a kind, by rows; nothing where one is missing."""
+    """Return the results of all tables of a kind, in order of rows; nothing if one is missing."""
     rows = results.of([job for job in scenarios.tables(given) if job.settings["options"] == kind])
     return [row["result"] for row in rows] if len(rows) == len(scenarios.TABLE_ROWS) else []
 
 
 def cache_index(results: Results, given: Options) -> Outcome | None:
-    """Seconds in which the index of the largest cache opens, and what builds took."""
+    """Return the seconds to open the index of the largest cache, and the rate of builds as text."""
     *indexes, build = (results.get(job) for job in scenarios.cache_scale(given))
     if build is None or not all(indexes):
         return None
@@ -355,7 +355,7 @@ def cache_index(results: Results, given: Options) -> Outcome | None:
 
 
 def duplicates(number: str) -> Any:
-    """Returns a function that takes a number of the largest set, and says what was found in each."""
+    """Return a function that reads a value of the largest set, and describes the results of each."""
 
     def measure(results: Results, given: Options) -> Outcome | None:
         rows = results.of(scenarios.duplicates(given))
@@ -372,7 +372,7 @@ def duplicates(number: str) -> Any:
 
 
 def intervals_memory(results: Results, given: Options) -> Outcome | None:
-    """The most memory of the largest table, over that of its labels and probabilities."""
+    """Return the peak memory of the largest table, divided by that of its labels and probabilities."""
     rows = [row["result"] for row in results.of(scenarios.intervals(given))]
     if len(rows) < len(scenarios.INTERVALS):
         return None
@@ -442,4 +442,4 @@ TARGETS = (
     Target("rank-reads", "rank-reads", "loader work per rank: images that the busiest of N = 4 ranks reads in an "
            "epoch, over images / N", 1.2, False, rank_reads, "3"),
 )  # fmt: skip
-"""The first ten are what a user notices first: time, memory, and what the defaults cost in accuracy."""
+"""The first ten matter most to users: time, memory, and the cost of the defaults in accuracy."""

@@ -1,4 +1,4 @@
-"""Writes commands.md beside this file: every option of every command, from the commands themselves."""
+"""Generate commands.md, which lists every option of every command, from the commands themselves."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ compares it with the commands. In a terminal, `xrayfast COMMAND --help` shows th
 
 
 def page() -> str:
-    """The text of commands.md."""
+    """Return the text of commands.md."""
     root = get_command(app)
     sections = [HEAD, *section("xrayfast", root)]
     for name, command in Commands().items():
@@ -29,7 +29,7 @@ def page() -> str:
 
 
 def section(title: str, command: Any) -> list[str]:
-    """A command's usage, help and tables of arguments and options, one table per panel of the help."""
+    """Return a command's usage, help, and tables of arguments and options, one table per panel of the help."""
     shown = [param for param in command.params if not getattr(param, "hidden", False) and param.name != "help"]
     arguments = [param for param in shown if param.param_type_name == "argument"]
     panels: dict[str, list[Any]] = {"Arguments": arguments, "Options": []} if arguments else {"Options": []}
@@ -45,12 +45,12 @@ def section(title: str, command: Any) -> list[str]:
 
 
 def argument(param: Any) -> str:
-    """An argument in the usage: in brackets where it may be left out."""
+    """Return an argument as the usage shows it: in brackets if it is optional."""
     return param.metavar if param.required else f"[{param.metavar}]"
 
 
 def row(param: Any) -> str:
-    """A parameter's row of the table."""
+    """Return the table row of a parameter."""
     name = param.metavar
     if param.param_type_name == "option":
         flags = " / ".join([", ".join(sorted(param.opts, key=len, reverse=True)), *param.secondary_opts])
@@ -63,8 +63,8 @@ def row(param: Any) -> str:
 
 
 def placeholder(param: Any) -> str:
-    """The value of an option that names none: N for an integer, X for another number."""
-    # An attribute of Typer from 0.20 on, of Click before.
+    """Return the placeholder for an option without a metavar: N for an integer, X for another number."""
+    # Typer has this attribute from 0.20 on; Click has it before.
     kind = param.type_descriptor.annotation.__name__ if hasattr(param, "type_descriptor") else param.type.name
     return "N" if "int" in kind else "X"
 

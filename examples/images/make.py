@@ -2,9 +2,9 @@
 
     python examples/images/make.py
 
-It needs Linux or macOS and a Chromium with its driver on the PATH (Debian: apt-get install chromium chromium-driver
-fonts-dejavu), which the dev extra does not install. The benchmarks' chart is made by `python examples/benchmarks
---write-only`.
+This needs Linux or macOS, and Chromium with its driver on the PATH (Debian: apt-get install chromium chromium-driver
+fonts-dejavu), which the dev extra does not install. `python examples/benchmarks --write-only` makes the benchmarks'
+chart.
 """
 
 import io
@@ -44,12 +44,12 @@ def find_browser() -> str:
 
 
 def with_root() -> dict[str, str]:
-    """The environment, in which this checkout is imported."""
+    """Return the environment with this checkout on PYTHONPATH."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 
 def run_in_terminal(words: list[str], folder: Path) -> list[str]:
-    """The lines that are in a terminal at the command's end, with their colours as ANSI codes."""
+    """Run a command in a terminal; return the lines shown at its end, with colors as ANSI codes."""
     leader, follower = pty.openpty()
     environment = with_root() | {"COLUMNS": str(COLUMNS), "LINES": "50", "TERM": "xterm-256color"}
     process = subprocess.Popen(words, cwd=folder, env=environment, stdin=follower, stdout=follower, stderr=follower)
@@ -58,7 +58,7 @@ def run_in_terminal(words: list[str], folder: Path) -> list[str]:
     while True:
         try:
             chunk = os.read(leader, 65536)
-        except OSError:  # Linux raises at the end
+        except OSError:  # Linux raises this at the end of the output
             chunk = b""
         if not chunk:
             break
@@ -69,7 +69,7 @@ def run_in_terminal(words: list[str], folder: Path) -> list[str]:
 
 
 def screen(output: str) -> list[str]:
-    """Apply what Rich's progress bars use of a terminal: carriage return, line up, erase line."""
+    """Apply the control codes of Rich's progress bars (carriage return, line up, erase line); return the lines."""
     lines, row = [""], 0
     for piece in re.findall(r"\x1b\[\d*A|\x1b\[2K|\x1b\[\?25[hl]|\r|\n|(?:\x1b\[[\d;]*m|[^\x1b\r\n])+", output):
         if piece == "\n":
@@ -85,7 +85,7 @@ def screen(output: str) -> list[str]:
 
 
 def terminal(browser: str, lines: list[str], work: Path) -> None:
-    """The last epochs and the results, as Rich draws a terminal."""
+    """Make the screenshot of the terminal: the last epochs and the results, drawn by Rich."""
     plain = [Text.from_ansi(line).plain for line in lines]
     epochs = [i for i, line in enumerate(plain) if line.startswith("epoch ")]
     end = next(i for i, line in enumerate(plain) if line.startswith("Largest losses"))
@@ -103,14 +103,14 @@ def terminal(browser: str, lines: list[str], work: Path) -> None:
 
 
 def report(browser: str, page: Path, work: Path) -> None:
-    """The first screen of report.html."""
+    """Make the screenshot of the first screen of report.html."""
     shutil.copy(page, work / "report.html")
     first = screenshot(browser, work / "report.html", 1440, 890)
     first.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(HERE / "report.png", optimize=True)
 
 
 def serve(run: Path, work: Path) -> None:
-    """The first screen of the page of `xrayfast serve`, with answers."""
+    """Make the screenshot of the page of `xrayfast serve`, with answers."""
     sys.path.insert(0, str(ROOT))
     from tests.serving.browser import browsing
 

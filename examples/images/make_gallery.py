@@ -1,8 +1,8 @@
-"""Make the guide's gallery from the notebooks: run them, and keep what their cells show as images.
+"""Make the guide's gallery: run the notebooks, and save the output of their cells as images.
 
     python examples/images/make_gallery.py
 
-It needs nbclient and ipykernel, which the dev extra installs, and a Chromium on the PATH, as `make.py` does.
+This needs nbclient and ipykernel, which the dev extra installs, and Chromium on the PATH, like `make.py`.
 """
 
 import base64
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def show(cell: nbformat.NotebookNode, name: str, work: Path, browser: str) -> list[str]:
-    """The outputs of a cell in Markdown; the last of its images or pages is saved."""
+    """Return the outputs of a cell as Markdown, and save the last image or page among them."""
     data = [output.data for output in cell.outputs if "data" in output]
     images = [entry["image/png"] for entry in data if "image/png" in entry]
     pages = [entry["text/html"] for entry in data if re.search(r"<table|<svg|class=\"xf\"", entry.get("text/html", ""))]
@@ -65,7 +65,7 @@ def show(cell: nbformat.NotebookNode, name: str, work: Path, browser: str) -> li
 
 
 def crop(image: Image.Image) -> Image.Image:
-    """Without the empty margin on the right and below."""
+    """Crop the empty margin on the right and at the bottom."""
     _, _, right, bottom = ImageChops.difference(image, Image.new("RGB", image.size, "white")).getbbox()
     return image.crop((0, 0, min(right + 8, image.width), min(bottom + 8, image.height)))
 

@@ -1,1 +1,1 @@
-"""What published_grid.py is made of: the experiments, their tables and their page."""
+"""The modules of published_grid.py: the experiments, their tables and their page."""

@@ -1,4 +1,4 @@
-"""The published experiments: networks, heads, layers trained, optimizers, losses; the numbers with their protocol."""
+"""The published experiments (networks, heads, layers trained, optimizers, losses), their values and protocols."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -40,10 +40,10 @@ OPTIMIZERS = {"adam": ADAM} | {
     for lr, epochs in product(("1e-3", "1e-4"), (10, 20))
 }
 LOSSES = {
-    # Cross entropy with one label per image: of two classes it is the BCE of the difference of the logits.
+    # Cross entropy if each image has one label; with two classes it is the BCE of the difference of the logits.
     "bce": {"loss": "auto"},
-    # (1 - p)^2 times the BCE of each element, p the probability given to the truth, and their mean: the papers' alpha
-    # of 1 is a factor of 1, which is what leaving alpha out gives.
+    # The mean of (1 - p)^2 times the BCE of each element, where p is the probability of the truth. The papers' alpha of
+    # 1 is a factor of 1, the same as no alpha.
     "focal": {"loss": "focal", "gamma": 2.0},
 }
 COMMON = {
@@ -74,7 +74,7 @@ DATA_NOT_THE_SAME = (
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a published number was computed on."""
+    """The data and the method behind a published value."""
 
     mark: str
     text: str
@@ -111,14 +111,14 @@ D = Protocol(
     " the mean of five random folds that are validation folds, with no test split. No intervals are given.",
 )
 PROTOCOLS = {("single", 2): (A, B, D), ("single", 3): (D,), ("multi", 3): (C,)}
-"""Those of a task with so many labels."""
+"""Protocols by task and number of labels."""
 
 ACCURACY = {
     ("resnet18", "dense"): "0.93", ("resnet18", "all"): "0.945",
     ("vgg16", "dense"): "0.9306", ("vgg16", "one layer"): "0.944", ("vgg16", "later half"): "0.9693",
     ("vgg16", "all"): "0.9493",
 }  # fmt: skip
-"""Of report a, by network and layers trained."""
+"""Accuracies of report a, by network and layers trained."""
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,14 @@ class Experiment:
 
     @property
     def settings(self) -> dict[str, object]:
-        """As options of xf.fit."""
+        """Return the experiment as options of xf.fit."""
         kind = (family(self.network), self.head)
         layers = LAYERS[kind][self.layers]
         layers = layers and layers | TOGETHER
         return COMMON | HEADS[kind] | layers | OPTIMIZERS[self.optimizer] | LOSSES[self.loss]
 
     def published(self, task: str, labels: int) -> dict[str, str]:
-        """The published values by metric, each with the mark of its protocol; "–" where there is none."""
+        """Return the published values by metric, each with the mark of its protocol; "–" if there is none."""
         values = dict.fromkeys(("subset_accuracy" if task == "multi" else "accuracy", "f1_macro"), "–")
         if (task, labels) == ("multi", 3):
             return {"subset_accuracy": f"0.935 to 0.957 [{C.mark}]", "f1_macro": f"0.882 to 0.920 [{C.mark}]"}
@@ -155,12 +155,12 @@ class Experiment:
 
 
 def family(network: str) -> str:
-    """Whose layers and heads a network has: those of vgg or of resnet."""
+    """Return the family of a network, "vgg" or "resnet", which decides its layers and heads."""
     return "vgg" if network.startswith("vgg") else "resnet"
 
 
 def experiments(networks, heads, layers, optimizers, losses) -> list[Experiment]:
-    """All combinations that there are; the optimizers one after the other."""
+    """Return all existing combinations, ordered by optimizer."""
     return [
         Experiment(network, head, depth, optimizer, loss)
         for optimizer, network, head in product(optimizers, networks, heads)

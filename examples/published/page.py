@@ -1,4 +1,4 @@
-"""One HTML page of all experiments, which needs no other file."""
+"""The HTML page of all experiments, a single self-contained file."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from published.experiments import Experiment
 from published.tables import Table, interpretation
 
 SHOWN = 8
-"""Test images per run, from the largest loss to the smallest."""
+"""Number of test images shown per run, from the largest loss to the smallest."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 STYLE = """
@@ -32,7 +32,7 @@ details { border-top: 1px solid #e3e7eb; padding: .5em 0 } summary { cursor: poi
 
 
 def page(title: str, tables: list[Table], notes: list[str], runs: dict[Experiment, xf.Run], data: xf.Manifest) -> str:
-    """The page; `runs` are the completed ones."""
+    """Return the page of the completed `runs`."""
     paths = dict(zip(data.table["image"], data.table["path"], strict=True))
     kinds = defaultdict(dict)
     for experiment, run in runs.items():
@@ -56,7 +56,7 @@ def page(title: str, tables: list[Table], notes: list[str], runs: dict[Experimen
 
 
 def losses_figure(runs: dict[str, xf.Run]) -> Figure:
-    """The losses of runs that differ in the layers trained, by batch and by epoch."""
+    """Plot the losses, by batch and by epoch, of runs that differ in the layers trained."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     by_batch, by_epoch = figure.subplots(1, 2)
     highest = 0.0
@@ -75,7 +75,7 @@ def losses_figure(runs: dict[str, xf.Run]) -> Figure:
         axes.set(xlabel="epoch", title=name)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e3e7eb")
-    by_batch.set_ylim(0, highest)  # of the smoothed losses: a single batch may be far above
+    by_batch.set_ylim(0, highest)  # from the smoothed losses, because a single batch may be far above
     by_epoch.set_ylim(0, 1.05 * by_epoch.get_ylim()[1])
     by_batch.legend(frameon=False, fontsize=8, title="layers trained", title_fontsize=8)
     by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,4 +1,4 @@
-"""The published tables with one's own numbers and intervals, as text, Markdown and HTML."""
+"""The published tables with your results and intervals added, as text, Markdown and HTML."""
 
 from dataclasses import dataclass
 from html import escape
@@ -26,7 +26,7 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
-        """As Markdown, its columns aligned so that it reads as plain text too."""
+        """Return Markdown with aligned columns, which is also readable as plain text."""
         lines = [self.header, *self.rows]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         lines.insert(1, ["-" * width for width in widths])
@@ -42,12 +42,12 @@ class Table:
 
 
 def exact_metric(task: str) -> str:
-    """The accuracy of a task: of images of which every label is right."""
+    """Return the name of the metric that counts images with every label right."""
     return "accuracy" if task == "single" else "subset_accuracy"
 
 
 def result(experiment: Experiment, run: xf.Run) -> dict[str, object]:
-    """What is known of an experiment: one row of published.csv."""
+    """Return the row of published.csv for an experiment."""
     exact = exact_metric(run.task)
     kept = run.history.set_index("epoch").loc[run.info.best_epoch]
     row = {"run": run.path.name} | vars(experiment) | {"epoch": run.info.best_epoch, "epochs": len(run.history)}
@@ -68,7 +68,7 @@ def result(experiment: Experiment, run: xf.Run) -> dict[str, object]:
 
 
 def published_tables(results: pd.DataFrame, runs: list[xf.Run]) -> list[Table]:
-    """The tables of training and validation, of the test split, and of the confusion matrices."""
+    """Return the tables of training and validation, of the test split, and of the confusion matrices."""
     task, labels = runs[0].task, runs[0].labels
     exact = exact_metric(task)
     what, rows = HEADINGS[exact], results.to_dict("records")
@@ -104,7 +104,7 @@ def published_tables(results: pd.DataFrame, runs: list[xf.Run]) -> list[Table]:
 
 
 def fold_result(experiment: Experiment, cv: xf.CrossValidation) -> dict[str, object]:
-    """What is known of an experiment in folds: one row of cross_validated.csv."""
+    """Return the row of cross_validated.csv for an experiment."""
     row = {"run": cv.path.name} | vars(experiment) | {"folds": cv.folds.folds}
     found = cv.metrics["valid"]
     row |= {"images": found["images"], "patients": found.get("patients")}
@@ -116,8 +116,8 @@ def fold_result(experiment: Experiment, cv: xf.CrossValidation) -> dict[str, obj
 
 
 def cross_validation_table(results: pd.DataFrame, task: str, *, by_image: bool) -> Table:
-    """Of each experiment the metrics of all images out of fold, mean and standard deviation over folds, and the
-    published number.
+    """Return a table with a row per experiment: out-of-fold metrics over all images, mean and standard deviation over
+    folds, and the published value.
     """
     rows, exact = results.to_dict("records"), exact_metric(task)
     of = ["network", "head", "layers", "optimizer", "loss"]
@@ -145,7 +145,7 @@ def joined(keys: list[list[str]], cells: list[list[str]]) -> list[list[str]]:
 
 
 def matrices_of(run: xf.Run, split: str) -> list[str]:
-    """The confusion matrix of a split in one line, or one per label."""
+    """Return the confusion matrix of a split in one line; in a multi-label task one line per label."""
     found = run.metrics[split]
     if run.task == "single":
         return [in_one_line(found["confusion"])]
@@ -165,7 +165,7 @@ def estimate(row: dict, name: str) -> str:
 
 
 def test_predictions(runs: list[xf.Run]) -> pd.DataFrame:
-    """Every test image by every run: actual and predicted labels, loss and probabilities."""
+    """Return a row per run and test image: actual and predicted labels, loss and probabilities."""
     tables = []
     for run in runs:
         table = interpretation(run, "test").top_losses_table().sort_values("image")
@@ -175,7 +175,7 @@ def test_predictions(runs: list[xf.Run]) -> pd.DataFrame:
 
 
 def interpretation(run: xf.Run, split: str, paths=None) -> xf.RadiographInterpretation:
-    """The saved predictions of a split; with the paths of the files, their images too."""
+    """Return an interpretation of a split's saved predictions; with `paths` it can also show the images."""
     return xf.RadiographInterpretation(
         run.predictions(split), run.task, paths or {}, decision=run.decision, summary=run.metrics[split]
     )

@@ -1,12 +1,14 @@
-"""How many of the labels that `review` ranks first are wrong, where some were made wrong on purpose.
+"""Measure how many of the labels that `review` ranks first are wrong, after making some wrong on purpose.
 
     python examples/recipes/label_noise.py DATA --arch resnet18,vgg16 --weights imagenet,vgg16.pth --seed 0,1,2
 
-Of DATA, whose images have one class each, a share of the labels is replaced by another class, drawn evenly. A
-cross-validation by patient is trained on them for each architecture, and all are reviewed together. Labels that were
-wrong before count as right here, so that the precision is a lower bound. Beside the ranking of `review` stand those of
-single architectures and cleanlab's others, and how many of the first labels that are not wrong the networks call by a
-class of `--alike`: those are no faults of the ranking.
+The images of DATA have one class each. A share of the labels is replaced by another class, drawn with equal
+probability. A cross-validation by patient is trained on them for each architecture, and all are reviewed together.
+Labels that were wrong before count as right, so the precision is a lower bound.
+
+For comparison, the output has the precision of single architectures and of cleanlab's other scores. It also has the
+share of the correct labels ranked first that the networks confuse with another class of `--alike`: these are confusions
+of the networks, not errors of the ranking.
 """
 
 import argparse
@@ -30,7 +32,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, seed: int) -> dict[str, float]:
-    """Flip labels, train, review, and compare."""
+    """Replace labels, train, review, and return the results as one row."""
     data = xf.open_data(args.data, labels=args.labels, patient_col=args.patient_col)
     rng, table = np.random.default_rng(seed), data.table[["image", "patient", "labels"]].copy()
     if args.classes:
@@ -57,14 +59,14 @@ def measure(args: argparse.Namespace, seed: int) -> dict[str, float]:
     first, proposed = math.ceil(args.share * len(table)), found.ranked["is_proposed"]
     predictions = [cv.out_of_fold for cv in cvs]
     images, truth = predictions[0].images, predictions[0].truth.argmax(1)
-    mean = np.mean([one.probability for one in predictions], axis=0)  # of the same folds, so in the same order
+    mean = np.mean([one.probability for one in predictions], axis=0)  # all have the same folds, so the same order
     wrong_there = np.isin(images, table["image"].iloc[wrong])
     others = {}
     for arch, cv in zip(args.arch, cvs, strict=True) if len(cvs) > 1 else ():
         alone = xf.review(cv).ranked["image"][:first]
         others[f"{arch} alone"] = alone.isin(set(table["image"].iloc[wrong])).mean()
     for score, adjust in [(score, adjust) for score in SCORES for adjust in (False, True)]:
-        if not (adjust and score == "confidence_weighted_entropy"):  # cleanlab can't
+        if not (adjust and score == "confidence_weighted_entropy"):  # cleanlab does not support this combination
             p = mean / mean.sum(1, keepdims=True)
             quality = get_label_quality_scores(truth, p, method=score, adjust_pred_probs=adjust)
             order = np.argsort(quality, kind="stable")[:first]
@@ -84,7 +86,7 @@ def measure(args: argparse.Namespace, seed: int) -> dict[str, float]:
 
 
 def names(text: str) -> list[str]:
-    """Those in a list with commas."""
+    """Split a comma-separated list."""
     return text.split(",")
 
 

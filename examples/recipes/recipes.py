@@ -1,4 +1,4 @@
-"""The recipes that are compared: options of `xf.fit` over `BASE`, most of them one change each."""
+"""The recipes to compare: options of `xf.fit` added to `BASE`, most of them with a single change."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +9,14 @@ from torch import nn
 from xrayfast.workflows import recipes
 
 BASE = {"arch": "resnet18", "unfreeze": True, "epochs": 5}
-"""One epoch of the head and five of all layers; all else is the default of this version."""
+"""One epoch of the head and five of all layers, with the defaults of this version."""
 
 FASTAI = "fastai"
-"""fastai's documented recipe: `Resize`, `aug_transforms`, `vision_learner`, `fine_tune`, at its default rate."""
+"""fastai's documented recipe: `Resize`, `aug_transforms`, `vision_learner`, `fine_tune`, at the default rate."""
 
 
 class InferenceBatchNorm(Callback):
-    """Batch norm of the backbone keeps the statistics that its weights came with, in all phases."""
+    """Keeps the backbone's batch norm at its pretrained statistics in all phases."""
 
     order = -8  # after fastai has put the network into training mode
 
@@ -30,10 +30,10 @@ BEST = dict(recipes.RECIPES["best"])
 
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
-    # Those of `--recipe`.
+    # The values of `--recipe`.
     "fast": dict(recipes.RECIPES["fast"]),
     "best": BEST,
-    # Before version 0.7.
+    # The defaults before version 0.7.
     "0.6": {"precise_bn": False, "lr_div": 100.0},
     # Why accuracy fell in the first unfrozen epoch.
     "running bn": {"precise_bn": False},
@@ -42,12 +42,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "0.6 + bn inference": {"precise_bn": False, "lr_div": 100.0, "cbs": InferenceBatchNorm},
     "no head phase": {"freeze_epochs": 0, "epochs": 6},
     "flat-cos": {"schedule": "flat-cos"},
-    # Steps.
+    # Batch size, epochs, weight averaging.
     "batch 16": {"batch_size": 16},
     "10 epochs": {"epochs": 10},
     "ema": {"ema": 0.99},
     "10 epochs + batch 16 + ema": {"epochs": 10, "batch_size": 16, "ema": 0.99},
-    # Regularisation and images.
+    # Regularization and augmentation.
     "strong augmentation": {"augment": "strong"},
     "mild augmentation": {"augment": "mild"},
     "label smoothing": {"label_smoothing": 0.1},
@@ -55,7 +55,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "linear head": {"head": "linear"},
     "wd 0.1": {"wd": 0.1},
     "tta": {"tta": True},
-    # One change of `best`.
+    # `best` with one change.
     "best less ema": BEST | {"ema": None},
     "best less label smoothing": BEST | {"label_smoothing": 0.0},
     "best less tta": BEST | {"tta": False},
@@ -74,6 +74,6 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def settings(name: str) -> tuple[dict[str, Any], Callable[[], Callback] | None]:
-    """Options of `xf.fit` over `BASE`, and what makes the recipe's callback, or None."""
+    """Return the options of `xf.fit` to add to `BASE`, and the recipe's callback factory or None."""
     options = RECIPES[name]
     return {key: value for key, value in options.items() if key != "cbs"}, options.get("cbs")

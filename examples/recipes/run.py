@@ -4,8 +4,8 @@
     python examples/recipes/run.py DATA --patient-col none ...    # folds drawn by image, as most papers do
     python examples/recipes/table.py recipes.jsonl                # the table
 
-Started again it trains what is not in the file yet. Each run validates on one of --folds, or, with --test-fraction, is
-also tested on images that are in no fold. Choose on some folds, report on others.
+Started again, it trains only the runs that are missing in the file. Each run validates on one of --folds; with
+--test-fraction it is also tested on images that are in no fold. Choose recipes on some folds, and report on others.
 """
 
 import argparse
@@ -47,13 +47,13 @@ def main(words: list[str] | None = None) -> None:
 
 
 def job_of(args: argparse.Namespace, name: str, fold: int, seed: int) -> dict[str, Any]:
-    """What names a run."""
+    """Return the fields that identify a run."""
     job = {"recipe": name, "data": args.data.name, "split": split_name(args), "fold": fold, "seed": seed}
     return job | {"size": args.size, "batch_size": args.batch_size, "epochs": args.epochs}
 
 
 def train(job: tuple[argparse.Namespace, dict[str, Any]]) -> dict[str, Any]:
-    """Train one recipe on one fold."""
+    """Train one recipe on one fold, and return its row."""
     args, row = job
     began = time.perf_counter()
     way = fit_fastai if row["recipe"] == FASTAI else fit
@@ -62,7 +62,7 @@ def train(job: tuple[argparse.Namespace, dict[str, Any]]) -> dict[str, Any]:
 
 
 def keep(rows: Iterable[dict[str, Any]], out: Path) -> None:
-    """Write and say each as it comes."""
+    """Append each result to `out` and print it as soon as it is there."""
     for row in rows:
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -101,7 +101,7 @@ def open_fold(args: argparse.Namespace, fold: int) -> xf.Manifest:
 
 
 def fit(args: argparse.Namespace, data: xf.Manifest, name: str, seed: int) -> dict[str, Any]:
-    """Ours: the results of the epoch that the run keeps."""
+    """Train with xrayfast; return the results of the epoch that the run keeps."""
     chosen, callback = settings(name)
     chosen = {"size": args.size, "seed": seed, "weights": args.weights, "allow_leaks": True} | given(args) | chosen
     folder = Path(tempfile.mkdtemp(dir=args.scratch))
@@ -119,7 +119,7 @@ def fit(args: argparse.Namespace, data: xf.Manifest, name: str, seed: int) -> di
 
 
 def fit_fastai(args: argparse.Namespace, data: xf.Manifest, name: str, seed: int) -> dict[str, Any]:
-    """fastai's documentation on the same images: the results of the last epoch, which is what it keeps."""
+    """Train with fastai's documented recipe; return the results of the last epoch, which fastai keeps."""
     fv.set_seed(seed, reproducible=True)
     table, single = data.table, data.task == "single"
     table = table.assign(labels=table["labels"].str.replace("|", "\t")).query("split != 'test'")
@@ -148,7 +148,7 @@ def fit_fastai(args: argparse.Namespace, data: xf.Manifest, name: str, seed: int
 
 
 class Epochs(fv.Callback):
-    """Keeps each epoch's results; after Recorder, which has the metrics."""
+    """Collects the results of each epoch. It runs after Recorder, which has the metrics."""
 
     order = 60
 
@@ -165,9 +165,9 @@ class Epochs(fv.Callback):
 
 
 def metrics(truth: Any, scores: Any, task: str) -> dict[str, Any]:
-    """Accuracy, whether each image is right, and macro AUROC over the labels that have both values."""
+    """Return accuracy, whether each image is right, and macro AUROC over the labels with positives and negatives."""
     truth, scores = np.asarray(truth), np.asarray(scores)
-    if truth.ndim == 1:  # class numbers, of fastai
+    if truth.ndim == 1:  # class indices, from fastai
         truth = np.eye(scores.shape[1], dtype=int)[truth]
     right = scores.argmax(1) == truth.argmax(1) if task == "single" else ((scores > 0.5) == (truth == 1)).all(1)
     labels = [i for i in range(truth.shape[1]) if len(set(truth[truth[:, i] >= 0, i])) == 2]
@@ -177,7 +177,7 @@ def metrics(truth: Any, scores: Any, task: str) -> dict[str, Any]:
 
 
 def epochs(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The history, and accuracy before and after layers are unfrozen."""
+    """Return the history, and the accuracy before and after layers are unfrozen."""
     rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in history]
     head = [row["accuracy"] for row in rounded if row["phase"] == "head"]
     after = [row["accuracy"] for row in rounded if row["phase"] != "head"]
@@ -185,7 +185,7 @@ def epochs(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
-    """What the command line sets for all recipes that do not set it themselves."""
+    """Return the command line's settings, which recipes may override."""
     found = {name: getattr(args, name) for name in ("epochs", "batch_size", "device") if getattr(args, name)}
     return BASE | found
 

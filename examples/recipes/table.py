@@ -1,11 +1,11 @@
-"""The table of recipes from the lines of `run.py`, with differences paired by fold and seed.
+"""Make the table of recipes from the results of `run.py`, with differences paired by fold and seed.
 
     python examples/recipes/table.py recipes.jsonl --reference default --fold 1,2,3 --only size=224 --only batch_size=32
 
-Means are over runs. An interval is of 95 % and by image: images are drawn with replacement, and the same ones for both
-recipes; where a recipe has several seeds, an image counts by the mean over them. It holds for these training runs: what
-another seed would give is in the spread of the runs, not in the interval. All runs of a table are of one data set,
-split, size, batch size and number of epochs.
+Means are over runs. Intervals are 95 % bootstrap intervals over images, with the same resamples for both recipes; if a
+recipe has several seeds, the mean over them counts for each image. An interval describes these training runs only:
+the variation between seeds is in the spread of the runs, not in the interval. All runs of a table have the same data
+set, split, size, batch size and number of epochs.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 Rows = list[dict[str, Any]]
 
 ALIKE = ("data", "split", "size", "batch_size", "epochs")
-"""What all runs of a table have in common, so that fold 1 is the same images in each of them."""
+"""Fields that all runs of a table must share, so that fold 1 has the same images in each of them."""
 
 
 def main(words: list[str] | None = None) -> None:
@@ -42,7 +42,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def table(rows: dict[str, Rows], reference: str, split: str) -> str:
-    """Markdown, the best mean accuracy first."""
+    """Return the table as Markdown, the best mean accuracy first."""
     head = "| recipe | runs | accuracy by fold | mean | AUROC | less {} | after unfreezing less head | seconds |"
     lines = [head.format(reference), "|---|---|---|---|---|---|---|---|"]
     for name in sorted(rows, key=lambda name: -mean(rows[name], split, "accuracy")):
@@ -67,7 +67,7 @@ def mean(rows: Rows, split: str, metric: str) -> float:
 
 
 def difference(rows: Rows, reference: Rows, split: str, resamples: int = 2000) -> str:
-    """Mean difference of accuracy over the folds and seeds that both have, with its interval."""
+    """Return the mean difference of accuracy over the folds and seeds that both have, with its interval, as text."""
     ours, theirs = ({(row["fold"], row["seed"]): row[split]["right"] for row in side} for side in (rows, reference))
     pairs = sorted(ours.keys() & theirs.keys())
     if rows is reference or not pairs:

@@ -1,4 +1,4 @@
-"""What the contestants share: their orders, the split, and the timing of epochs."""
+"""Code that the contestants share: their orders, the split, and the timing of epochs."""
 
 import csv
 import json
@@ -16,11 +16,11 @@ class Orders:
     Attributes:
         task: as in `Job`.
         settings: as in `Job`.
-        seed: of everything random.
-        folder: of the images.
-        split_file: image, split and labels.
+        seed: seed of everything random.
+        folder: folder of the images.
+        split_file: table of image, split and labels.
         scratch: an empty folder.
-        model: a finished run of xrayfast, for tasks that need one.
+        model: a completed xrayfast run, for tasks that need one.
     """
 
     task: str
@@ -32,7 +32,7 @@ class Orders:
     model: str = ""
 
     def subset(self, name: str) -> list[tuple[str, str]]:
-        """Path and label of each image of a split."""
+        """Return the path and label of each image of a split."""
         with Path(self.split_file).open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["split"] == name]
         return [(str(Path(self.folder) / row["image"]), row["labels"]) for row in rows]
@@ -53,7 +53,7 @@ def answer(**found: Any) -> None:
 
 
 class EpochClock:
-    """Collects one row per epoch, in the form of xrayfast's `history.csv`."""
+    """Collects one row per epoch, in the format of xrayfast's `history.csv`."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""fastai as its documentation has it: ImageDataLoaders, Resize, aug_transforms, vision_learner, fine_tune."""
+"""fastai as documented: ImageDataLoaders, Resize, aug_transforms, vision_learner, fine_tune."""
 
 import time
 
@@ -17,7 +17,7 @@ def main() -> None:
 
 
 def dataloaders(orders: Orders) -> fv.DataLoaders:
-    """`from_df` with the documentation's transforms and fastai's own number of workers."""
+    """Return DataLoaders from `from_df`, with the documentation's transforms and fastai's own number of workers."""
     rows = [(path, label, split == "valid") for split in ("train", "valid") for path, label in orders.subset(split)]
     table = pd.DataFrame(rows, columns=["path", "label", "is_valid"])
     return fv.ImageDataLoaders.from_df(
@@ -38,7 +38,7 @@ def fit(orders: Orders) -> None:
         learn.fine_tune(unfrozen, base_lr=lr, freeze_epochs=head)
     else:
         learn.freeze_to(-2)
-        learn.fit_one_cycle(unfrozen, np.array([lr / 100, lr / 100 ** (1 / 5), lr]))  # as xrayfast spreads it
+        learn.fit_one_cycle(unfrozen, np.array([lr / 100, lr / 100 ** (1 / 5), lr]))  # the same spread as xrayfast's
     answer(epochs=clock.rows, train_images=len(learn.dls.train_ds), valid_images=len(learn.dls.valid_ds))
 
 
@@ -52,12 +52,12 @@ def learner(orders: Orders, dls: fv.DataLoaders) -> fv.Learner:
 
 
 def last_block(model):
-    """The layer groups of resnet18 with the last block by itself, where fastai's own splitter joins two."""
+    """Return the layer groups of resnet18 with the last block as its own group; fastai's splitter joins two blocks."""
     return fv.L(model[0][:7], model[0][7:], model[1:]).map(fv.params)
 
 
 class Epochs(fv.Callback):
-    """Times each epoch, validation included; after Recorder, which has the metrics."""
+    """Times each epoch, including validation. It runs after Recorder, which has the metrics."""
 
     order = 60
 
@@ -73,7 +73,7 @@ class Epochs(fv.Callback):
 
 
 def loader(orders: Orders) -> None:
-    """Seconds of each pass over the training batches, augmented."""
+    """Measure the seconds of each pass over the augmented training batches."""
     dls = dataloaders(orders)
     dls.train.after_batch.add(fv.Normalize.from_stats(*fv.imagenet_stats))
     passes = []
@@ -86,7 +86,7 @@ def loader(orders: Orders) -> None:
 
 
 def predict(orders: Orders) -> None:
-    """Seconds of `get_preds` on files."""
+    """Measure the seconds of `get_preds` on files."""
     learn = learner(orders, dataloaders(orders))
     files = [path for split in ("train", "valid") for path, _ in orders.subset(split)]
     began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""The limit of the machine: the same forward, backward and optimizer steps on batches that lie in memory.
+"""The compute-only limit of the machine: the same forward, backward and optimizer steps on batches in memory.
 
-xrayfast's own network, memory order and precision, torch's fused AdamW, no loader, no metrics, no files. A few epochs
-of each phase are timed after a first one that is not, and their median is taken for all.
+It uses xrayfast's network, memory format and precision, and torch's fused AdamW, without loader, metrics or files. In
+each phase, a few epochs after the first one are timed, and their median is used for all.
 """
 
 import statistics
@@ -18,7 +18,7 @@ from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.training.mixed_precision import training_precision
 
 TIMED = 2
-"""Epochs of a phase that are timed, at most."""
+"""Maximum number of timed epochs per phase."""
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def held(loader) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """All batches, as plain tensors on the device, in channels-last order."""
+    """Return all batches as plain tensors on the device, in channels-last format."""
     return [
         (x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last), y.as_subclass(torch.Tensor))
         for x, y in loader
@@ -51,13 +51,13 @@ def held(loader) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def frozen_blocks(network: nn.Module, trained: str) -> int:
-    """How many blocks of the backbone are frozen."""
+    """Return how many blocks of the backbone are frozen."""
     return {"none": len(network[0]), "last block": len(network[0]) - 1, "all": 0}[trained]
 
 
 def timed(learn: Learner, frozen: int, train, valid, epochs: int) -> tuple[float, str]:
-    """Median seconds of an epoch with its validation, and how it was computed: on CUDA as one graph per batch too,
-    which no time to launch kernels goes into; the faster one counts.
+    """Return the median seconds of an epoch with validation, and how it was computed: the faster of eager steps and, on
+    CUDA, one graph per batch, which takes no time to launch kernels.
     """
     took = {"eager": epoch_seconds(learn, frozen, train, valid, epochs, graphs=False)}
     if learn.dls.device.type == "cuda":
@@ -70,7 +70,7 @@ def timed(learn: Learner, frozen: int, train, valid, epochs: int) -> tuple[float
 
 
 def epoch_seconds(learn: Learner, frozen: int, train, valid, epochs: int, graphs: bool) -> float:
-    """Median seconds of an epoch with its validation, computed in one way."""
+    """Return the median seconds of an epoch with validation, either with or without CUDA graphs."""
     network, cuda = learn.model, learn.dls.device.type == "cuda"
     blocks = list(network[0])
     before, after = nn.Sequential(*blocks[:frozen]), nn.Sequential(*blocks[frozen:], network[1])
@@ -124,7 +124,7 @@ def epoch_seconds(learn: Learner, frozen: int, train, valid, epochs: int, graphs
 
 
 def captured(function: Callable[..., None], example) -> Callable[..., None]:
-    """The function as a CUDA graph for batches of the example's shape; others it computes as it is."""
+    """Return the function as a CUDA graph for batches of the example's shape; other batches are computed eagerly."""
     given = [tensor.clone() for tensor in example]
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

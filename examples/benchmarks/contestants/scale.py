@@ -1,4 +1,4 @@
-"""How the image cache and the search for duplicates grow: their work on data made up here, without image files."""
+"""Scaling of the image cache, the search for duplicates and intervals, on made-up data without image files."""
 
 import io
 import resource
@@ -15,15 +15,15 @@ from PIL import Image
 
 from benchmarks.contestants.common import Orders, answer
 
-SIDE, ROWS = 224, 512  # of a shard as a build writes it
-CHECKED_SIDE = 64  # the least of images that are compared
+SIDE, ROWS = 224, 512  # side and rows of a shard as a build writes it
+CHECKED_SIDE = 64  # the smallest side of images that are compared
 BASES, COPIES = 300, 1000
 
 Squares: TypeAlias = npt.NDArray[np.uint8]
 
 
 def index(orders: Orders) -> None:
-    """Seconds in which the index of a cache opens, with its file and without; shards are sparse, without pixels."""
+    """Measure the seconds to open the index of a cache, with and without its file. The shards are sparse."""
     from xrayfast.data.cache.index import FolderIndex
 
     folder, count = Path(orders.scratch), orders.settings["count"]
@@ -40,7 +40,7 @@ def index(orders: Orders) -> None:
 
 
 def write_sparse_shards(folder: Path, count: int) -> None:
-    """Shards with random keys whose squares are holes in the file."""
+    """Write shards with random keys, whose pixels are holes in the file."""
     from xrayfast.data.cache import shards
 
     rng = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def write_sparse_shards(folder: Path, count: int) -> None:
 
 
 def build(orders: Orders) -> None:
-    """Images per second that one process decodes into a new cache, and then computes features of."""
+    """Measure the images per second that one process decodes into a new cache and then computes features of."""
     from xrayfast.audit.features import compute_features
     from xrayfast.data.cache.image_cache import ImageCache
 
@@ -72,15 +72,15 @@ def build(orders: Orders) -> None:
 
 
 def duplicates(orders: Orders) -> None:
-    """CPU seconds and memory of `xrayfast.check` on so many images, and the share of planted copies that it found.
+    """Measure CPU seconds and memory of `xrayfast.check`, and the share of planted copies that it finds.
 
     1,000 phantoms and a copy of each (cropped by up to 5 % per side, another gamma, JPEG) are hidden among blends of
-    other phantoms. Their files are empty, and what was decoded of them is in the cache, as after `fit`.
+    other phantoms. The image files are empty; the decoded images are in the cache, as after `fit`.
     """
     import xrayfast as xf
 
     count, folder = orders.settings["count"], Path(orders.scratch)
-    # By another process, whose memory and time do not count.
+    # In another process, so that memory and time are not counted.
     make = f"import benchmarks.contestants.scale as scale; scale.make_decoded({orders.scratch!r}, {count})"
     subprocess.run([sys.executable, "-c", make], check=True)
     stages: dict[str, float] = {}
@@ -104,8 +104,8 @@ def duplicates(orders: Orders) -> None:
 
 
 def intervals(orders: Orders) -> None:
-    """CPU seconds and peak memory of `metrics.summary.summarise` on labels of 20 % to 0.2 % of the images, two or three
-    images a patient. The jackknife has as many shares as there are resamples, where these are few.
+    """Measure CPU seconds and peak memory of `metrics.summary.summarise` on labels of 20 % to 0.2 % of the images, with
+    two or three images per patient. If there are few resamples, the jackknife has as many shares.
     """
     from xrayfast.metrics.intervals import resampling
     from xrayfast.metrics.summary import summarise
@@ -126,12 +126,12 @@ def intervals(orders: Orders) -> None:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had, in MB."""
+    """Return the peak memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def make_decoded(folder: str, count: int) -> None:
-    """A table of empty files, and a cache with squares of them."""
+    """Make a table of empty files, and a cache with decoded images for them."""
     from benchmarks.contestants.xrayfast_steps import image_name, make_table
     from xrayfast.data.cache.decode_worker import SHARD_BYTES, file_key
     from xrayfast.data.cache.image_cache import ImageCache
@@ -155,7 +155,7 @@ def make_decoded(folder: str, count: int) -> None:
 
 
 def planted(rng: np.random.Generator) -> Squares:
-    """(2,000, 64, 64): 1,000 phantoms, then their copies."""
+    """Return (2,000, 64, 64): 1,000 phantoms, then their copies."""
     from xrayfast.synthetic import CONDITIONS, phantom
 
     originals, copies = [], []
@@ -171,12 +171,12 @@ def planted(rng: np.random.Generator) -> Squares:
 
 
 def shrink(image: Image.Image) -> Squares:
-    """(64, 64)."""
+    """Shrink an image to (64, 64)."""
     return np.asarray(image.resize((CHECKED_SIDE, CHECKED_SIDE), Image.Resampling.BILINEAR))
 
 
 def blend_bases() -> npt.NDArray[np.float32]:
-    """(300, 64, 64) phantoms of patients who are not among those planted."""
+    """Return (300, 64, 64) phantoms of other patients than those of the planted ones."""
     from xrayfast.synthetic import CONDITIONS, phantom
 
     patients = range(COPIES, COPIES + BASES)
@@ -185,7 +185,7 @@ def blend_bases() -> npt.NDArray[np.float32]:
 
 
 def blends(bases: npt.NDArray[np.float32], count: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """(N, 64, 64) of two phantoms laid over each other, stretched and moved: as alike as radiographs are."""
+    """Return (N, 64, 64) blends of two phantoms, stretched and shifted: about as similar as radiographs are."""
     from xrayfast.audit.alignment import warp
 
     def layer() -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""timm: create_model, create_transform, its optimizer and schedule, and a loop as in its train.py."""
+"""timm: create_model, create_transform, timm's optimizer and schedule, and a loop like its train.py."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def build(arch: str, weights: str, labels: int) -> nn.Module:
-    """The network with torchvision's weights, so that all start from the same."""
+    """Return the network with torchvision's weights, so that all contestants start from the same."""
     if weights != "imagenet":
         return timm.create_model(arch, num_classes=labels)
     name = Path(timm.get_pretrained_cfg(f"{arch}.tv_in1k").url or "resnet18-f37072fd.pth").name

@@ -1,4 +1,4 @@
-"""The plain loop of torchvision's reference for classification: PIL, RandomResizedCrop, flip, DataLoader."""
+"""The training loop of torchvision's classification reference: PIL, RandomResizedCrop, flip, DataLoader."""
 
 import os
 import random
@@ -15,7 +15,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Files(torch.utils.data.Dataset):
-    """Files and labels, as ImageFolder reads them."""
+    """A dataset of files and labels that reads images like ImageFolder."""
 
     def __init__(self, rows, labels, transform) -> None:
         self.rows, self.labels, self.transform = rows, labels, transform
@@ -59,7 +59,7 @@ def seed_all(seed: int) -> None:
 
 
 def loaders(orders: Orders):
-    """The reference's transforms, and as many workers as cores."""
+    """Return DataLoaders with the reference's transforms and one worker per core."""
     size = orders.settings["size"]
     last = [transforms.PILToTensor(), transforms.ConvertImageDtype(torch.float), transforms.Normalize(MEAN, STD)]
     crop = [transforms.RandomResizedCrop(size, antialias=True), transforms.RandomHorizontalFlip()]
@@ -68,7 +68,7 @@ def loaders(orders: Orders):
 
 
 def data_loaders(orders: Orders, augmented, plain):
-    """Training and validation batches."""
+    """Return the DataLoaders of training and validation."""
     common = {"batch_size": orders.settings["batch_size"], "num_workers": os.cpu_count() or 1}
     common["pin_memory"] = torch.cuda.is_available()
     train = Files(orders.subset("train"), orders.labels, augmented)
@@ -80,7 +80,7 @@ def data_loaders(orders: Orders, augmented, plain):
 
 
 def build(arch: str, weights: str, labels: int) -> nn.Module:
-    """The network with a new last layer."""
+    """Return the network with a new last layer."""
     network = models.get_model(arch, weights="IMAGENET1K_V1" if weights == "imagenet" else None)
     name, last = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
     place, _, attribute = name.rpartition(".")
@@ -89,10 +89,10 @@ def build(arch: str, weights: str, labels: int) -> nn.Module:
 
 
 def set_trainable(network: nn.Module, head: nn.Module, what: str) -> None:
-    """Unfreeze the head alone ("none"), the last block too ("last block"), or all layers ("all")."""
+    """Unfreeze only the head ("none"), also the last block ("last block"), or all layers ("all")."""
     for parameter in network.parameters():
         parameter.requires_grad = what == "all"
-    unfrozen = [head] + ([list(network.children())[-3]] if what == "last block" else [])  # pooling stands between
+    unfrozen = [head] + ([list(network.children())[-3]] if what == "last block" else [])  # pooling is in between
     for module in unfrozen:
         for parameter in module.parameters():
             parameter.requires_grad = True
@@ -109,7 +109,7 @@ def train_epoch(network, loader, optimizer, device) -> None:
 
 
 def validate(network, loader, device) -> tuple[float, float]:
-    """Accuracy and loss."""
+    """Return accuracy and loss."""
     network.eval()
     right = total = 0.0
     with torch.inference_mode():

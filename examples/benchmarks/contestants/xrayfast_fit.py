@@ -1,4 +1,4 @@
-"""xrayfast as a user runs it: the command, and what it leaves in the run's folder."""
+"""xrayfast as a user runs it: the command, and the results in the run's folder."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from benchmarks.contestants.common import Orders
 
 
 def command(orders: Orders) -> list[str]:
-    """`xrayfast fit` with an empty cache; as two processes where the settings ask for it."""
+    """Return the command line of `xrayfast fit` with an empty cache, in several processes if the settings say so."""
     settings = orders.settings
     start = [sys.executable, "-m", "xrayfast"]
     if settings.get("processes", 1) > 1:
@@ -28,7 +28,7 @@ def command(orders: Orders) -> list[str]:
 
 
 def found(orders: Orders) -> dict[str, Any]:
-    """Seconds and metrics from `run.json` and `history.csv`."""
+    """Return seconds and metrics from `run.json` and `history.csv`."""
     run = Path(orders.scratch) / "run"
     info = json.loads((run / "run.json").read_text(encoding="utf-8"))
     with (run / "history.csv").open(newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""xrayfast through its Python API: the loader, prediction, the report, and the start of the command line."""
+"""Single steps of xrayfast: the loader, prediction, the report, and the start of commands."""
 
 import os
 import resource
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def loader(orders: Orders) -> None:
-    """Seconds of each pass over the training batches, augmented; the first decodes."""
+    """Measure the seconds of each pass over the augmented training batches; the first pass decodes."""
     import xrayfast as xf
 
     passes, began = [], time.perf_counter()
@@ -41,7 +41,7 @@ def loader(orders: Orders) -> None:
 
 
 def rank_reads(orders: Orders) -> None:
-    """Images that the busiest rank reads in an epoch of training and validation, by the number of ranks."""
+    """Count the images that the busiest rank reads in an epoch of training and validation, by number of ranks."""
     import xrayfast as xf
     from xrayfast.data.cache.image_cache import ImageCache
     from xrayfast.learning.distributed.rows import OwnRows
@@ -72,14 +72,14 @@ def rank_reads(orders: Orders) -> None:
 
 
 def open_table(orders: Orders) -> None:
-    """Seconds and peak memory of `xrayfast.open_data` on a table of 14 columns of 1 and 0, patients, sex, age and view.
+    """Measure `xrayfast.open_data` on a table of 14 columns of 1 and 0, patients, sex, age and view.
 
-    What is listed are folders of 10,000 files, which are links to one.
+    The image folders of 10,000 files each are links to a single folder.
     """
     import xrayfast as xf
 
     rows, kind = orders.settings["rows"], orders.settings["options"]
-    # By another process, whose memory does not count.
+    # In another process, so that its memory is not counted.
     make = (
         f"import benchmarks.contestants.xrayfast_steps as steps; steps.make_table({orders.scratch!r}, {rows}, {kind!r})"
     )
@@ -91,12 +91,12 @@ def open_table(orders: Orders) -> None:
 
 
 def image_name(i: int) -> str:
-    """The path of an image of the table."""
+    """Return the path of an image of the table."""
     return f"images/{i // 10_000:04d}/{i % 10_000:08d}.png"
 
 
 def make_table(folder: str, rows: int, kind: str) -> None:
-    """A table of images in folders of 10,000, which are links to one; three of ten rows are another patient's."""
+    """Write a table of images in folders of 10,000, which are links to one; about three patients per ten rows."""
     import numpy as np
     import pandas as pd
 
@@ -118,7 +118,7 @@ def make_table(folder: str, rows: int, kind: str) -> None:
 
 
 def predict(orders: Orders) -> None:
-    """Seconds of `xrayfast.predict` on files, loading the network included."""
+    """Measure the seconds of `xrayfast.predict` on files, including loading the network."""
     import xrayfast as xf
 
     work = xf.predict
@@ -129,8 +129,8 @@ def predict(orders: Orders) -> None:
 
 
 def first_batch(orders: Orders) -> None:
-    """Seconds from the start of this process to the end of the first training batch of `xrayfast.fit`, with an empty
-    cache.
+    """Measure the seconds from the start of this process to the end of the first training batch of `xrayfast.fit`, with
+    an empty cache.
     """
     import torch
 
@@ -154,7 +154,7 @@ def first_batch(orders: Orders) -> None:
 
 
 def predict_one(orders: Orders) -> None:
-    """Median seconds of `xrayfast predict` of one file."""
+    """Measure the median seconds of `xrayfast predict` on one file."""
     (path, _), *_ = orders.subset("valid")
     took = []
     for _ in range(3):
@@ -166,7 +166,7 @@ def predict_one(orders: Orders) -> None:
 
 
 def interpret(orders: Orders) -> None:
-    """Seconds of `xrayfast.interpret`, twice: the first imports what the second has."""
+    """Measure the seconds of `xrayfast.interpret` twice; the first time includes imports."""
     import xrayfast as xf
 
     work, took = xf.interpret, []
@@ -178,7 +178,7 @@ def interpret(orders: Orders) -> None:
 
 
 def show_help(orders: Orders) -> None:
-    """Median seconds of `xrayfast --help`, after a first that fills the disk's cache."""
+    """Measure the median seconds of `xrayfast --help`, after a first call that fills the disk cache."""
     took = []
     for _ in range(orders.settings["times"] + 1):
         began = time.perf_counter()
@@ -188,8 +188,8 @@ def show_help(orders: Orders) -> None:
 
 
 def start(orders: Orders) -> None:
-    """Seconds of whole commands over those of `import torch` just before: the median of their ratios, also of the
-    seconds of CPU. A first round, with which the images are cached, does not count.
+    """Measure the seconds of whole commands, divided by those of `import torch` just before: the median ratios of wall
+    time and CPU time. The first round, which caches the images, does not count.
     """
     image, runs = orders.subset("valid")[0][0], Path(orders.scratch)
     fit = f"--split-file {orders.split_file} --weights none --size 64 --epochs 1 --runs {runs}"
@@ -213,7 +213,7 @@ def start(orders: Orders) -> None:
 
 
 def time_process(words: list[str]) -> tuple[float, float]:
-    """Seconds of a Python process, and its seconds of CPU."""
+    """Return the wall seconds and the CPU seconds of a Python process."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
