@@ -105,7 +105,7 @@ def as_good(first: list[float], second: list[float]) -> bool:
 
 
 def progressive(results: Results, given: Options) -> Outcome | None:
-    """Compare the time with fastai's, and the accuracy with fastai's and with that of training without growing images."""
+    """Compare the time with fastai's, and the accuracy with fastai's and with that without growing images."""
     jobs = scenarios.progressive_times(given)
     values = ratio(results, jobs)
     if not values:
