@@ -1,1 +1,1 @@
-"""Numbers from predictions: pure functions on numpy arrays, no torch."""
+"""Metrics computed from predictions: pure functions of numpy arrays, without torch."""

@@ -1,7 +1,7 @@
-"""Agreement of actual and predicted classes, from confusion matrices.
+"""Metrics of agreement between actual and predicted classes, computed from confusion matrices.
 
-A matrix has the actual classes as rows and the predicted ones as columns. Every function takes a stack of matrices with
-any axes before the last two: one matrix, a 2x2 matrix per label, or those of a thousand resamples.
+The rows of a matrix are actual classes, the columns predicted classes. Functions of matrices accept any axes before the
+last two, such as one for labels or for bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from xrayfast.metrics.classification import Floats, ratio, recall, specificity
 
 
 def accuracy(confusion: NDArray[Any]) -> Floats:
-    """(...) the share of images whose class is right, from (..., C, C) counts; NaN for an empty matrix."""
+    """Compute the share of images (...) that are predicted correctly, from (..., C, C) counts; NaN if all are 0."""
     return ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
 
 
 def mean_of_recall_and_specificity(counts: NDArray[Any]) -> Floats:
-    """(...) the balanced accuracy of labels against the rest, from (..., 2, 2) counts; NaN where a label is on no image
-    or on all.
+    """Compute the balanced accuracy (...) of labels against the rest from (..., 2, 2) counts; NaN where no image or
+    every image has the label.
     """
     return (recall(counts) + specificity(counts)) / 2
 
 
 def kappa(confusion: NDArray[Any], weights: Literal["none", "quadratic"] = "none") -> Floats:
-    """Cohen's kappa: agreement beyond that expected by chance from the two margins.
+    """Compute Cohen's kappa: the agreement beyond that expected by chance from the two margins.
 
     Args:
         confusion: (..., C, C) counts.
-        weights: "quadratic" counts a disagreement as the square of the distance of the two classes in their order, and
-            is meaningful only where the classes are ordered.
+        weights: "quadratic" weights a disagreement by the squared distance between the two classes in their order,
+            which is meaningful only if the classes are ordered.
 
     Returns:
-        (...) at most 1, where 0 is chance; NaN where chance agreement is perfect (one class on both sides) and for
-        an empty matrix.
+        (...) at most 1, where 0 is chance; NaN where chance agreement is perfect (one class is both the only actual and
+        the only predicted class) and for an empty matrix.
 
-    Cohen 1960; with weights Cohen 1968.
+    Cohen 1960; weighted kappa: Cohen 1968.
     """
     classes = np.arange(confusion.shape[-1], dtype=np.float64)
     distance = classes[:, None] - classes
@@ -51,16 +51,16 @@ def kappa(confusion: NDArray[Any], weights: Literal["none", "quadratic"] = "none
 
 
 def matthews(confusion: NDArray[Any]) -> Floats:
-    """Matthews' correlation coefficient, of two classes or of many.
+    """Compute Matthews' correlation coefficient, for two or more classes.
 
     Args:
         confusion: (..., C, C) counts.
 
     Returns:
-        (...) in [-1, 1]. 0 where one class is predicted for all images, as in scikit-learn; NaN where all images are of
+        (...) in [-1, 1]; 0 where one class is predicted for all images, as in scikit-learn; NaN where all images are of
         one class, and for an empty matrix.
 
-    Matthews 1975; for more than two classes the R_K of Gorodkin 2004.
+    Matthews 1975; for more than two classes, R_K of Gorodkin 2004.
     """
     counts = confusion.astype(np.float64)
     actual, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
@@ -72,22 +72,22 @@ def matthews(confusion: NDArray[Any]) -> Floats:
 
 
 def predictive_values(recall: ArrayLike, specificity: ArrayLike, prevalence: ArrayLike) -> tuple[Floats, Floats]:
-    """Predictive values at a stated prevalence, by Bayes' theorem.
+    """Compute predictive values at a stated prevalence, with Bayes' theorem.
 
-    A label is seldom as frequent in the test split as where the network will be used. Precision depends on prevalence;
-    recall and specificity are usually assumed not to.
+    The prevalence in the test split is seldom that of the population in which the network will be used. Precision
+    depends on prevalence; recall and specificity are usually assumed not to.
 
     Args:
         recall: (...) in [0, 1].
         specificity: (...) in [0, 1].
-        prevalence: in [0, 1] or NaN, of a shape that broadcasts against the other two.
+        prevalence: in [0, 1] or NaN, broadcastable against the other two.
 
     Returns:
-        Positive and negative predictive value, each (...) in [0, 1]; NaN where one of the three is, or where no image
-        would be predicted so.
+        Positive and negative predictive value, each (...) in [0, 1]; NaN where an argument is NaN, or where no image
+        would be predicted positive (or negative).
 
     Raises:
-        ValueError: A prevalence outside [0, 1].
+        ValueError: A prevalence is outside [0, 1].
 
     Altman and Bland 1994.
     """

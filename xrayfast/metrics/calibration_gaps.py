@@ -1,4 +1,4 @@
-"""Calibration errors as the sums of absolute values that they are: the gap of each bin, summed by patient."""
+"""The gaps per bin whose absolute values add up to a calibration error, in resamples of the patients."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from xrayfast.metrics.resamples import Resamples, Split, Summands
 
 
 def label_gaps(resamples: Resamples, binning: Binning) -> Floats:
-    """Truth minus probability in each bin of each label, as a share of the label's unmasked images.
+    """Return the sum of truth minus probability in each bin of each label, over the label's number of unmasked images.
 
-    The bins are those of `reliability.inner_edges`; those of "mass" are the split's own, and stay so in its resamples.
+    The bin edges are those of `reliability.inner_edges` for the split itself: "mass" bins are not recomputed in
+    resamples.
 
     Returns:
-        (B, L, K); NaN for a label that is masked throughout.
+        (B, L, K); NaN where a label has no unmasked image.
     """
     return ratio(resamples.sums(_sum_label_gaps, binning), resamples.unmasked[..., None])
 
 
 def macro_gaps(resamples: Resamples, gaps: Floats) -> Floats:
-    """The (B, L, K) gaps of all labels not masked throughout the split, scaled to sum to their mean calibration error.
+    """Return the (B, L, K) gaps of all labels with an unmasked image in the split, divided by the number of these
+    labels: their absolute values add up to the mean calibration error.
 
     Returns:
-        (B, L K); NaN where a resample has no image of one of these labels, or there is no such label.
+        (B, L K); NaN where a resample has no unmasked image of one of these labels, or there is no such label.
     """
     unmasked = (resamples.split.truth >= 0).any(axis=0)
     if not unmasked.any():
@@ -34,10 +36,11 @@ def macro_gaps(resamples: Resamples, gaps: Floats) -> Floats:
 
 
 def top_label_gaps(resamples: Resamples, binning: Binning) -> Floats:
-    """Whether the most likely class is right minus its probability in each bin, as a share of the images (single).
+    """Return, per bin, the sum over images of 1 or 0 (the most likely class is right or wrong) minus the probability of
+    that class, divided by the number of images (single-label).
 
     Returns:
-        (B, K); NaN for a resample without an image.
+        (B, K); NaN for a resample without an unmasked image.
     """
     return ratio(resamples.sums(_sum_top_label_gaps, binning), resamples.images[:, None])
 

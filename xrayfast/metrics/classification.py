@@ -1,8 +1,8 @@
-"""Metrics of one label, and counts of one label or several.
+"""Metrics of a label, and the confusion counts that they are computed from.
 
-Truths are arrays of 1, 0 and, for several labels, -1 where masked; scores are floats where higher means more
-likely. Functions of `counts` take (..., 2, 2) as `binary_counts` gives them and return (...) in [0, 1]. A metric
-without a value, because a class is absent or a denominator is zero, is NaN here; `metrics.summary` notes it.
+Truth is 1, 0 or, with several labels, -1 where masked; scores are floats, higher meaning more likely. Functions of
+`counts` take (..., 2, 2) matrices as `binary_counts` returns them, and return (...) values in [0, 1]. A metric that is
+undefined, because a class is absent or a denominator is zero, is NaN; `metrics.summary` adds a note about it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _ROWS = 2**16
 
 
 def auroc(truth: ArrayLike, score: ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
+    """Compute the area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
 
     Args:
         truth: (N,) 0 or 1.
         score: (N,) any float.
 
     Returns:
-        A value in [0, 1], or NaN where one of the two classes is absent.
+        A value in [0, 1]; NaN if one of the two classes is absent.
 
     Computed from mid-ranks (Hanley and McNeil 1982, the Mann-Whitney U statistic).
     """
@@ -42,21 +42,22 @@ def auroc(truth: ArrayLike, score: ArrayLike) -> float:
 
 
 def midranks(values: ArrayLike) -> Floats:
-    """(N,) ranks from 1 to N of (N,) values without NaN, equal values sharing the mean of theirs."""
+    """Return the (N,) ranks, from 1 to N, of (N,) values without NaN; tied values get the mean of their ranks."""
     _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
     ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
     return ranks
 
 
 def average_precision(truth: ArrayLike, score: ArrayLike) -> float:
-    """Average precision: precision at each threshold, weighted by the recall it adds, without interpolation.
+    """Compute average precision: the mean of the precision at each threshold, weighted by the increase in recall there,
+    without interpolation.
 
     Args:
         truth: (N,) 0 or 1.
         score: (N,) any float; equal scores share a threshold.
 
     Returns:
-        A value in (0, 1], or NaN where one of the two classes is absent: without a negative every score gives 1.
+        A value in (0, 1]; NaN if one of the two classes is absent. (Without a negative, any scores would give 1.)
     """
     positive, values = _pair(truth, score)
     n_positive = int(positive.sum())
@@ -71,16 +72,16 @@ def average_precision(truth: ArrayLike, score: ArrayLike) -> float:
 
 
 def confusion_matrix(actual: ArrayLike, predicted: ArrayLike, n_classes: int) -> Counts:
-    """(C, C) counts by actual (rows) and predicted (columns) class, from (N,) class indices below `n_classes`."""
+    """Count (C, C) images per actual (row) and predicted (column) class, from (N,) class indices below `n_classes`."""
     flat = np.asarray(actual, dtype=np.int64) * n_classes + np.asarray(predicted, dtype=np.int64)
     return np.bincount(flat, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def binary_counts(truth: ArrayLike, predicted: ArrayLike) -> Counts:
-    """A 2x2 matrix per label, laid out as scikit-learn's `multilabel_confusion_matrix`.
+    """Count a 2x2 confusion matrix per label, laid out like scikit-learn's `multilabel_confusion_matrix`.
 
     Args:
-        truth: (N, L) 1, 0, or -1 where masked, which is not counted.
+        truth: (N, L) 1, 0, or -1 where masked; masked cells are not counted.
         predicted: (N, L) 0 or 1.
 
     Returns:
@@ -92,9 +93,9 @@ def binary_counts(truth: ArrayLike, predicted: ArrayLike) -> Counts:
 
 
 def precision(counts: NDArray[Any]) -> Floats:
-    """Positive predictive value: the share of the images predicted positive that are.
+    """Compute the positive predictive value: the share of true positives among the images predicted positive.
 
-    As in scikit-learn 0 where the label is present and never predicted; NaN where it is absent and never predicted.
+    0 where the label is present but never predicted, as in scikit-learn; NaN where it is neither present nor predicted.
     """
     fp, fn, tp = counts[..., 0, 1], counts[..., 1, 0], counts[..., 1, 1]
     result = ratio(tp, tp + fp)
@@ -103,25 +104,25 @@ def precision(counts: NDArray[Any]) -> Floats:
 
 
 def recall(counts: NDArray[Any]) -> Floats:
-    """Sensitivity: the share of the images with the label that are predicted positive; NaN where there is none."""
+    """Compute sensitivity: the share of images with the label that are predicted positive; NaN if there are none."""
     return ratio(counts[..., 1, 1], counts[..., 1, 1] + counts[..., 1, 0])
 
 
 def specificity(counts: NDArray[Any]) -> Floats:
-    """The share of the images without the label that are predicted negative; NaN where there is none."""
+    """Compute the share of images without the label that are predicted negative; NaN if there are none."""
     return ratio(counts[..., 0, 0], counts[..., 0, 0] + counts[..., 0, 1])
 
 
 def negative_predictive_value(counts: NDArray[Any]) -> Floats:
-    """The share of the images predicted negative that are; NaN where none is."""
+    """Compute the share of true negatives among the images predicted negative; NaN if there are none."""
     return ratio(counts[..., 0, 0], counts[..., 0, 0] + counts[..., 1, 0])
 
 
 def f1(counts: NDArray[Any]) -> Floats:
-    """Harmonic mean of precision and recall.
+    """Compute the harmonic mean of precision and recall.
 
-    As in scikit-learn 0 where the label is present and never predicted; NaN where no image has it, predicted or not, so
-    that a macro mean is over the same labels in every epoch.
+    0 where the label is present but never predicted, as in scikit-learn; NaN where no image has it, whatever was
+    predicted, so that a macro mean is over the same labels in every epoch.
     """
     fp, fn, tp = counts[..., 0, 1], counts[..., 1, 0], counts[..., 1, 1]
     result = ratio(2 * tp, 2 * tp + fp + fn)
@@ -130,32 +131,32 @@ def f1(counts: NDArray[Any]) -> Floats:
 
 
 def cooccurrence(truth: ArrayLike, predicted: ArrayLike) -> Counts:
-    """How often label j was predicted on images that carry label i, where the cell of j is not masked.
+    """Count how often label j was predicted on images with label i, where the cell of j is not masked.
 
     Args:
-        truth: (N, L) 1, 0, or -1 where masked, which is not counted.
+        truth: (N, L) 1, 0, or -1 where masked; masked cells are not counted.
         predicted: (N, L) 0 or 1.
 
     Returns:
-        (L, L) counts, rows actual, columns predicted. A row does not sum to the label's support: an image may carry
-        several labels.
+        (L, L) counts, rows actual (i), columns predicted (j). A row does not sum to the label's support, because an
+        image may have several labels.
     """
     truth = np.asarray(truth)
     return count_pairs(truth == 1, np.asarray(predicted, dtype=bool) & (truth >= 0))
 
 
 def count_pairs(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Counts:
-    """(L, M) on how many of N rows a column of (N, L) and one of (N, M) are both true."""
+    """Count, for each pair of a column of (N, L) and a column of (N, M), the rows where both are true: (L, M)."""
     counts: Counts = np.zeros((first.shape[1], second.shape[1]), np.int64)
     for start in range(0, len(first), _ROWS):
         rows = slice(start, start + _ROWS)
-        # A product of integers is many times slower, and single precision counts so few exactly.
+        # A matrix product of integers is many times slower, and float32 is exact for counts of up to `_ROWS`.
         counts += (first[rows].astype(np.float32).T @ second[rows].astype(np.float32)).astype(np.int64)
     return counts
 
 
 def nan_to_none(value: T) -> T | None:
-    """The value, or None in place of NaN, which JSON does not have.
+    """Return None for NaN, which JSON does not have, and any other value unchanged.
 
     >>> nan_to_none(0.5), nan_to_none(float("nan")), nan_to_none(3)
     (0.5, None, 3)
@@ -164,7 +165,7 @@ def nan_to_none(value: T) -> T | None:
 
 
 def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
-    """Element by element, NaN where the denominator is not above zero (and no warning)."""
+    """Divide element by element; NaN, without a warning, where the denominator is not above zero."""
     result = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
     np.divide(numerator, denominator, out=result, where=denominator > 0)
     return result

@@ -1,4 +1,4 @@
-"""Checks of what the metrics are given, and its patients."""
+"""Validation of the arrays that metrics take, and the sampling units (patients or images) in them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from xrayfast.metrics.classification import Floats
 Indices = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 DrawnCounts = NDArray[np.int16]
-"""How often patients (or images) are drawn. None of so many that int16 could not count it is ever drawn that often."""
+"""How often each patient (or image) is drawn. int16 is enough: however many units there are, none is drawn more than
+32,767 times in practice."""
 
 ROUNDING = 1e-6
-"""How far outside [0, 1] a probability may lie, for rounding in single precision."""
+"""How far outside [0, 1] a probability may be, because of rounding in single precision."""
 
 
 def table(truth: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.int8], Floats]:
-    """Check a table of labels and its probabilities.
+    """Check and convert a table of labels and the table of their probabilities.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
@@ -41,13 +42,13 @@ def table(truth: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.int8], F
     if not inside.all():
         worst = values[~inside][0]
         raise ValueError(f"probability holds {worst}; expected values in [0, 1], as a sigmoid or a softmax gives them")
-    # Of ten million images a copy takes a gigabyte.
+    # Clip only where necessary: for ten million images a copy takes a gigabyte.
     within = values.size == 0 or (values.min() >= 0 and values.max() <= 1)
     return actual.astype(np.int8, copy=False), values if within else values.clip(0.0, 1.0)
 
 
 def column(truth: ArrayLike, score: ArrayLike) -> tuple[Bools, Floats, Indices]:
-    """The cells of one label that are not masked.
+    """Check the truth and scores of one label and return its unmasked cells.
 
     Args:
         truth: (N,) of 1, 0, and -1 where masked.
@@ -70,17 +71,17 @@ def column(truth: ArrayLike, score: ArrayLike) -> tuple[Bools, Floats, Indices]:
 
 
 def sampling_units(groups: ArrayLike | None, n: int) -> tuple[Indices, int]:
-    """The sampling units of a bootstrap: patients, or images where no patients are known.
+    """Return the sampling units of a bootstrap: patients, or images if no patients are known.
 
     Args:
         groups: (N,) patient numbers, any integers, or None.
         n: N.
 
     Returns:
-        (N,) the unit of each image, from 0, and how many units there are.
+        (N,) the unit of each image, from 0, and the number of units.
 
     Raises:
-        ValueError: Not N integers.
+        ValueError: `groups` is not N integers.
     """
     if groups is None:
         return np.arange(n), n
@@ -94,12 +95,12 @@ def sampling_units(groups: ArrayLike | None, n: int) -> tuple[Indices, int]:
 
 
 def count_known(groups: NDArray[Any] | None) -> int | None:
-    """The number of different patients, of whom those that are not known have a number below 0; None for no groups."""
+    """Count the distinct known patients; unknown patients have numbers below 0. None if `groups` is None."""
     return None if groups is None else len(np.unique(groups[groups >= 0]))
 
 
 def count_patients(truth: NDArray[Any], unit: NDArray[Any]) -> NDArray[np.int64]:
-    """(L, 2) the number of different units, patients or images, with and without each label of (N, L) truth."""
+    """Count the distinct units (patients or images) with and without each label of (N, L) truth: (L, 2)."""
     names, place = np.unique(unit, return_inverse=True)
 
     def different(rows: Bools) -> int:
@@ -112,13 +113,13 @@ def count_patients(truth: NDArray[Any], unit: NDArray[Any]) -> NDArray[np.int64]
 
 
 LEVEL, ALPHA = 0.95, 0.05
-"""Confidence level of the intervals that are shown; below which a corrected p is called significant, and how often a
-warning of a difference may arise where there is none.
+"""The confidence level of the intervals shown; and the significance level for corrected p-values, which is also the
+rate at which warnings of a difference may occur if there is none.
 """
 
 
 def check_level(level: float) -> None:
-    """Raise a ValueError for a confidence level outside (0, 1)."""
+    """Raise a ValueError if a confidence level is outside (0, 1)."""
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; expected a confidence level between 0 and 1, such as 0.95")
 

@@ -1,4 +1,4 @@
-"""Intervals of a proportion of independent trials, in closed form."""
+"""Closed-form confidence intervals of a proportion of independent trials."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from xrayfast.metrics.inputs import LEVEL, check_level
 
 
 def wilson(successes: ArrayLike, trials: ArrayLike, level: float = LEVEL) -> tuple[Floats, Floats]:
-    """Wilson's score interval: coverage near the level on average, and not degenerate at 0 and 1.
+    """Compute Wilson's score interval: its coverage is near the level on average, and it is not degenerate at 0 and 1.
 
     Args:
         successes: (...) counts.
         trials: (...) counts, at least the successes.
-        level: of confidence.
+        level: the confidence level.
 
     Returns:
-        Low and high, each (...) in [0, 1]; NaN where there is no trial. Too narrow for several images per patient,
-        which are not independent (`metrics.intervals.bootstrap` draws patients).
+        Lower and upper limit, each (...) in [0, 1]; NaN where there are no trials. Too narrow for several images per
+        patient, which are not independent (`metrics.intervals.bootstrap` resamples patients).
 
     Raises:
-        ValueError: Successes outside [0, trials], or a level outside (0, 1).
+        ValueError: Successes are outside [0, trials], or the level is outside (0, 1).
 
     Wilson 1927; recommended by Newcombe 1998 and by Brown, Cai and DasGupta 2001.
     """
@@ -35,14 +35,14 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = LEVEL) -> tup
         share = x / n
         centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # Exactly 0 and 1 at the ends, where the formula leaves a rounding error.
+    # At the ends the limits are exactly 0 and 1, where the formula leaves a rounding error.
     low = np.where((x == 0) & (n > 0), 0.0, centre - half)
     high = np.where((x == n) & (n > 0), 1.0, centre + half)
     return low, high
 
 
 def clopper_pearson(successes: ArrayLike, trials: ArrayLike, level: float = LEVEL) -> tuple[Floats, Floats]:
-    """The exact interval: coverage at least the level for every proportion, at the price of width.
+    """Compute the exact interval: its coverage is at least the level for every proportion, at the price of width.
 
     Arguments, shapes and errors are those of `wilson`.
 
@@ -52,7 +52,8 @@ def clopper_pearson(successes: ArrayLike, trials: ArrayLike, level: float = LEVE
 
     x, n = _counts(successes, trials, level)
     tail = (1 - level) / 2
-    # Where an end is 0 or 1 by definition, the arguments only have to be valid.
+    # Where a limit is 0 or 1 by definition, the result of `betaincinv` is not used, and `maximum` keeps its arguments
+    # valid.
     low = np.where(x > 0, betaincinv(np.maximum(x, 1), n - x + 1, tail), 0.0)
     high = np.where(x < n, betaincinv(x + 1, np.maximum(n - x, 1), 1 - tail), 1.0)
     return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)

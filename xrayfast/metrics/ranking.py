@@ -1,4 +1,4 @@
-"""AUROC and average precision of one label in many resamples, with one sort."""
+"""AUROC and average precision of one label in many resamples, from scores that are sorted only once."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import Bools, DrawnCounts, Indices
 
 _AT_ONCE = 2**24
-"""Most counts that are put in order at a time (32 MB), of one or several resamples."""
+"""The maximum number of counts put into score order at a time (32 MB), for one or several resamples."""
 
-_SAMPLED = 2**16  # scores of a column by which columns are divided into pieces
+_SAMPLED = 2**16  # the maximum number of scores sampled per column to choose where columns are divided into pieces
 
-_PIECE = 2**18  # indices that are made as long as a pointer at a time
+_PIECE = 2**18  # the number of int32 indices that `take` converts to pointer size at a time
 
 _Column: TypeAlias = tuple[Floats, NDArray[np.int32]]
-"""Scores, negated, and their units, sorted by the former."""
+"""Negated scores, ascending, and the unit of each."""
 
 
 class Ranking:
     """One label's scores, sorted once, so that a resample costs two cumulative sums.
 
-    Both metrics change only at the scores of positives: for each distinct one, from the highest, the negatives before
-    it and those tied with it are counted. What stays in memory is four bytes per image, and more per positive.
+    For both metrics it is enough to know, at each distinct score of a positive, how many negatives score higher and how
+    many are tied with it. A ranking holds four bytes per image in memory, and more per positive.
 
     Args:
-        columns: that of one label, or of several whose cells are taken for those of one: (K,) whether an image has the
-            label, (K,) scores, finite, of which only the order counts, and (K,) the patient (or image) that is drawn
-            with it.
+        columns: the cells of one label, or of several labels to be pooled, each as (K,) whether an image has the label,
+            (K,) finite scores, of which only the order matters, and (K,) the patient (or image) that each cell is drawn
+            with.
     """
 
     def __init__(self, columns: Iterable[tuple[Bools, Floats, Indices]]) -> None:
@@ -50,18 +50,18 @@ class Ranking:
             self._through += np.searchsorted(falling, steps, side="right")
 
     def compute(self, counts: DrawnCounts) -> tuple[Floats, Floats]:
-        """AUROC and average precision of B resamples.
+        """Compute the AUROC and average precision of B resamples.
 
         Args:
             counts: (B, units) how often each patient (or image) is drawn.
 
         Returns:
-            (B,) AUROC and (B,) average precision, as `classification.auroc` and `average_precision` define them on the
-            repeated rows; NaN where a resample lacks positives or negatives.
+            (B,) AUROC and (B,) average precision: the values of `classification.auroc` and `average_precision` if each
+            row were repeated as often as it is drawn; NaN where a resample lacks positives or negatives.
         """
         areas, precisions = np.full((2, len(counts)), np.nan)
         size = max(1, min(_AT_ONCE // max(len(self._positives), len(self._negatives), 1), len(counts)))
-        # Made once: to take gigabytes from the system anew costs as much as to fill them.
+        # Allocated once: allocating gigabytes for each block would take as long as filling them.
         positives, negatives = (np.empty((size, len(units)), np.int16) for units in (self._positives, self._negatives))
         most = len(self._negatives) * int(counts.max(initial=0))
         passed = np.zeros(len(self._negatives) + 1, np.int32 if most < 2**31 else np.int64)
@@ -77,15 +77,15 @@ class Ranking:
     def _measure(
         self, positives: DrawnCounts, negatives: DrawnCounts, passed: NDArray[np.integer]
     ) -> tuple[float, float]:
-        """Of one resample, by how often each positive and each negative is drawn, both by falling score; `passed` takes
-        the sums of the latter.
+        """Compute both metrics of one resample from how often each positive and each negative is drawn, both in the
+        order of descending scores; `passed` is a buffer for the cumulative sums of the negatives.
         """
         here = np.add.reduceat(positives, self._first, dtype=np.float64)
         np.cumsum(negatives, dtype=passed.dtype, out=passed[1:])
         before, through = passed[self._before].astype(np.float64), passed[self._through]
         true = np.cumsum(here)
         area = 1 - here @ (before + through) / (2 * true[-1] * float(passed[-1]))
-        # Before the first drawn positive, precision is 0, or 0 / 0 without a drawn negative.
+        # Above the first drawn positive, precision is 0, or 0 / 0 if no negative is drawn there: hence the maximum.
         precision = true / np.maximum(true + through, 1.0)
         return float(area), float(here @ precision / true[-1])
 
@@ -96,8 +96,8 @@ def _by_falling_score(falling: Floats, units: NDArray[np.int32]) -> _Column:
 
 
 def _merge(columns: list[_Column]) -> Iterator[_Column]:
-    """Sorted columns as one, in pieces of about `_AT_ONCE` that follow each other: of all labels of ten million images
-    at once it takes gigabytes.
+    """Merge sorted columns into one, and yield it in consecutive pieces of about `_AT_ONCE` cells: to merge all labels
+    of ten million images at once takes gigabytes.
     """
     if len(columns) == 1:
         yield columns[0]
@@ -116,6 +116,6 @@ def _merge(columns: list[_Column]) -> Iterator[_Column]:
 
 
 def _take(counts: DrawnCounts, units: NDArray[np.int32], out: DrawnCounts) -> None:
-    """Fill (B, K) or more rows with the counts of some units."""
+    """Write the (B, K) counts of K units into the first B rows of `out`."""
     for start in range(0, len(units), _PIECE):
         out[: len(counts), start : start + _PIECE] = counts.take(units[start : start + _PIECE], axis=1)

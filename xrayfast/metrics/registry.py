@@ -1,8 +1,8 @@
-"""Every metric, one row each; all other code reads this table.
+"""The table of all metrics, one row per metric, from which all other code reads them.
 
-To add a metric, write a pure function in this folder and one row in `METRICS`. It is then in `metrics.json` with its
-interval (from `bootstrap`), in the tables of the report, in `compare` and `--order`, and, as its row says, in the
-history of training, among the headline metrics and in the model card.
+To add a metric, write a pure function in this folder and one row in `METRICS`. The metric is then in `metrics.json`
+with its interval (from `bootstrap`), in the tables of the report, in `compare` and `--order`, and, if its row says so,
+in the training history, among the headline metrics and in the model card.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from xrayfast.metrics.resamples import CellFunction, Compute, ImageFunction, Res
 from xrayfast.metrics.scoring import log_losses, squared_errors
 
 Scope = Literal["overall", "label", "prevalence"]
-"""Over all labels, of each label against the rest, or of each label at a prevalence that is stated."""
+"""Whether a metric is computed over all labels, for each label against the rest, or for each label at a stated
+prevalence."""
 
 Average = Literal["macro", "micro", "weighted"]
-"""Of a metric by label: its mean over the labels, its value for all their cells together, its mean weighted by their
-images."""
+"""How a metric per label is averaged: its mean over the labels, its value for the pooled cells of all labels, or its
+mean weighted by the number of images with each label."""
 
 Denominator = Literal["unmasked", "positive", "negative", "predicted positive", "predicted negative"]
-"""Which cells a proportion is counted over: of those not masked, all, those with or without the label, or those
-predicted positive or negative.
+"""The cells that a proportion is counted over: all unmasked cells, or those with the label, without it, predicted
+positive or predicted negative.
 """
 
 SINGLE: tuple[Task, ...] = ("single",)
@@ -40,30 +41,32 @@ MULTI: tuple[Task, ...] = ("multi",)
 BOTH: tuple[Task, ...] = ("single", "multi")
 
 EXACT_MATCH: dict[Task, str] = {"single": "accuracy", "multi": "subset_accuracy"}
-"""The share of images of which everything is right."""
+"""For each task, the metric that is the share of images on which every label is predicted correctly."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric.
+    """One metric: how it is computed, and where it is shown.
 
     Attributes:
-        name: its key in `metrics.json` and column in tables; the same name in two scopes has the same title.
-        title: what people read.
-        compute: how it is computed, most simply `from_counts` of a function of 2x2 matrices.
+        name: key in `metrics.json` and column name in tables; a name used in two scopes has the same title in both.
+        title: the name shown to people.
+        compute: computes the metric from resamples; the simplest is `from_counts` of a function of 2x2 matrices.
         scope: "overall", "label" or "prevalence".
-        tasks: tasks for which it is reported over all labels, itself (scope "overall") or by its averages.
-        averages: of a metric by label, reported over all labels as NAME_AVERAGE.
-        higher_is_better: whether a good network has much of it.
-        denominator: of a proportion; its interval is exact where it is 0 or 1 in every resample.
-        depends_on: of a prediction: which labels are predicted, the order of images, or the probability itself.
-        headline: whether it is among those shown first; this and what follows is of the macro average where the scope
-            is "label".
-        meaning: of a headline metric, in one sentence.
-        epochs: the tasks for which it is computed after each epoch, on the validation split.
-        train: the tasks for which it is computed of each epoch's training batches as well, and so on both splits.
-        short: its name on one line with others; "" for the title.
-        hub_name: what the Hugging Face Hub calls it; "" for nothing.
+        tasks: tasks for which it is reported over all labels, as itself (scope "overall") or as its averages.
+        averages: for a metric per label, the averages over labels that are reported, as NAME_AVERAGE.
+        higher_is_better: whether higher values are better.
+        denominator: for a proportion, the cells that it is counted over, from which its interval is computed by
+            formula; None for other metrics.
+        depends_on: the aspect of a prediction that it depends on: the predicted labels ("decision"), the order of the
+            images ("order") or the probability itself.
+        headline: whether it is among the metrics shown first. For the scope "label", this field and those below are
+            about the macro average.
+        meaning: a headline metric explained in one sentence.
+        epochs: tasks for which it is computed after each epoch on the validation split, and can choose the best epoch.
+        train: tasks for which it is computed in each epoch on the training batches as well as on the validation split.
+        short: an abbreviated name, for a line with several metrics; "" for the title.
+        hub_name: the name on the Hugging Face Hub; "" for none.
     """
 
     name: str
@@ -84,7 +87,7 @@ class Metric:
 
     @cached_property
     def over_all_labels(self) -> tuple[Metric, ...]:
-        """The metric itself, or those of its averages, with the scope "overall"."""
+        """The rows with the scope "overall": the metric itself, or one for each of its averages."""
         every = [self] if self.scope == "overall" else []
         for average in self.averages:
             name = f"{self.name}_{average}"
@@ -99,49 +102,55 @@ class Metric:
         return tuple(every)
 
 
-# How metrics are computed.
+# Functions that make a `Metric.compute`.
 
 
 def from_counts(function: Callable[[Floats], Floats]) -> Compute:
-    """By label: of the (..., 2, 2) matrices of counts of each label against the rest."""
+    """Make a metric per label from a function of the (..., 2, 2) counts of each label against the rest."""
     return lambda resamples: function(resamples.cells)
 
 
 def from_confusion(function: Callable[[Floats], Floats]) -> Compute:
-    """Overall, single-label: of the (..., C, C) confusion matrix."""
+    """Make an overall metric of single-label tasks from a function of the (..., C, C) confusion matrix."""
     return lambda resamples: function(resamples.confusion)
 
 
 def from_scores(function: ScoreFunction) -> Compute:
-    """By label: of (K,) truth and probabilities. Computed for each resample and label, so that it has to be quick."""
+    """Make a metric per label from a function of (K,) truth and probabilities.
+
+    The function has to be fast, because it is called for each resample and label.
+    """
     return lambda resamples: resamples.scores(function)
 
 
 def mean_over_cells(function: CellFunction) -> Compute:
-    """By label: the mean over unmasked cells of an (N, L) function of truth and probability."""
+    """Make a metric per label: the mean over unmasked cells of an (N, L) function of truth and probability."""
     return lambda resamples: ratio(resamples.cell_sum(function), resamples.unmasked)
 
 
 def mean_over_images(function: ImageFunction) -> Compute:
-    """Overall: the mean over unmasked images of an (N,) function of (N, L) truth, probability and predicted labels."""
+    """Make an overall metric: the mean over unmasked images of an (N,) function of (N, L) truth, probability and
+    predicted labels.
+    """
     return lambda resamples: ratio(resamples.image_sum(function), resamples.images)
 
 
 def macro(name: str) -> Compute:
-    """Overall: the mean over the labels of a metric by label."""
+    """Make an overall metric: the mean over the labels of the metric per label with this name."""
     return lambda resamples: resamples.mean(_by_label(name))
 
 
 @dataclass(frozen=True)
 class AbsoluteSum:
-    """The sum of the absolute values of (B, K) or (B, L, K) terms, such as a calibration error: noise only makes it
-    larger, and its interval is found by inversion (`confidence_limits.norm_limits`).
+    """A metric that is the sum of the absolute values of (B, K) or (B, L, K) terms, such as a calibration error.
+
+    Noise biases such a sum upward, so its interval is computed by test inversion (`confidence_limits.norm_limits`).
     """
 
     terms: Compute
 
     def __call__(self, resamples: Resamples) -> Floats:
-        """The sums."""
+        """Return the (B,) or (B, L) sums."""
         total: Floats = np.abs(self.terms(resamples)).sum(axis=-1)
         return total
 
@@ -177,7 +186,7 @@ def _class_log_losses(truth: NDArray[np.int8], probability: Floats, predicted: N
 
 def _at_prevalence(resamples: Resamples) -> tuple[Floats, Floats]:
     prevalence = resamples.split.prevalence
-    assert prevalence is not None  # these rows are only there where one is stated
+    assert prevalence is not None  # `label_metrics` includes these rows only if a prevalence is stated
     recall, specificity = (resamples.of_labels(_by_label(name)) for name in ("recall", "specificity"))
     return agreement.predictive_values(recall, specificity, prevalence)
 
@@ -276,51 +285,56 @@ METRICS: tuple[Metric, ...] = (
     Metric("ppv_at_prevalence", "PPV at the stated prevalence", lambda r: _at_prevalence(r)[0], "prevalence"),
     Metric("npv_at_prevalence", "NPV at the stated prevalence", lambda r: _at_prevalence(r)[1], "prevalence"),
 )  # fmt: skip
-"""In the order of `metrics.json` and of tables."""
+"""All metrics, in the order of `metrics.json` and of tables."""
 
 
 def overall_metrics(task: Task) -> dict[str, Metric]:
-    """The metrics over all labels, by name."""
+    """Return the metrics over all labels, by name."""
     return {each.name: each for row in METRICS for each in row.over_all_labels if task in each.tasks}
 
 
 def label_metrics(*, prevalence: bool = False) -> dict[str, Metric]:
-    """The metrics by label, by name; `prevalence` adds those at a stated prevalence."""
+    """Return the metrics per label, by name; `prevalence` adds the metrics at a stated prevalence."""
     scopes = ("label", "prevalence") if prevalence else ("label",)
     return {metric.name: metric for metric in METRICS if metric.scope in scopes}
 
 
 def prevalence_metrics() -> dict[str, Metric]:
-    """The metrics by label at a stated prevalence, by name."""
+    """Return the metrics per label at a stated prevalence, by name."""
     return {metric.name: metric for metric in METRICS if metric.scope == "prevalence"}
 
 
 def headline_metrics(task: Task) -> dict[str, Metric]:
-    """The metrics over all labels that are shown first, by name; multi-label, those of the ranking before those that
-    depend on thresholds.
+    """Return the metrics over all labels that are shown first, by name; for multi-label tasks, metrics of the ranking
+    come before the others.
     """
     found = {name: metric for name, metric in overall_metrics(task).items() if metric.headline}
     return dict(sorted(found.items(), key=lambda one: task == "multi" and one[1].depends_on != "order"))
 
 
 def epoch_metrics(*tasks: Task) -> dict[str, Metric]:
-    """The metrics over all labels by which epochs are compared, by name; without a task those of either."""
+    """Return the metrics over all labels that epochs are compared by, by name; without a task, those of either task."""
     return {name: metric for name, metric in history_metrics(*tasks).items() if set(metric.epochs) & set(tasks or BOTH)}
 
 
 def train_metrics(*tasks: Task) -> dict[str, Metric]:
-    """Those of the training batches of each epoch, likewise: none that needs the order of all images."""
+    """Return the metrics computed on the training batches of each epoch, by name; without a task, those of either task.
+
+    None of them needs the order of all images.
+    """
     return {name: metric for name, metric in history_metrics(*tasks).items() if set(metric.train) & set(tasks or BOTH)}
 
 
 def history_metrics(*tasks: Task) -> dict[str, Metric]:
-    """Those in the history of training, on the validation split or on both, likewise."""
+    """Return the metrics in the training history, on the validation split or on both splits, by name; without a task,
+    those of either task.
+    """
     found = (metric for row in METRICS for metric in row.over_all_labels)
     return {metric.name: metric for metric in found if set(metric.epochs + metric.train) & set(tasks or BOTH)}
 
 
 def history_column(split: Literal["train", "valid"], name: str) -> str:
-    """The column of `history.csv` that holds a metric of a split.
+    """Return the name of the column of `history.csv` that holds a metric of a split.
 
     >>> history_column("valid", "accuracy")
     'valid_accuracy'
@@ -329,7 +343,7 @@ def history_column(split: Literal["train", "valid"], name: str) -> str:
 
 
 def further_columns(columns: Iterable[str]) -> dict[str, str]:
-    """Those columns of `history.csv` that hold metrics of the user's own, with their names.
+    """Return the columns of `history.csv` that hold metrics of the user's own, with the names of these metrics.
 
     >>> further_columns(["epoch", "valid_loss", "valid_accuracy", "valid_error_rate"])
     {'valid_error_rate': 'error_rate'}
@@ -339,7 +353,7 @@ def further_columns(columns: Iterable[str]) -> dict[str, str]:
 
 
 LabelTable = Literal["narrow", "wide", "page", "full"]
-"""How wide a table by label is: a narrow terminal, a wide one, a printed page, or as wide as it needs."""
+"""The width of a table by label: a narrow terminal, a wide terminal, a printed page, or no limit."""
 
 _LABEL_COLUMNS: dict[str, tuple[LabelTable, ...]] = {
     "auroc": ("narrow", "wide", "page", "full"),
@@ -353,15 +367,15 @@ _LABEL_COLUMNS: dict[str, tuple[LabelTable, ...]] = {
 
 
 def label_columns(table: LabelTable) -> tuple[str, ...]:
-    """The names of the most used metrics by label, those for which such a table has room, in its order."""
+    """Return the names of the most used metrics per label that a table of this width has room for, in its order."""
     return tuple(name for name, tables in _LABEL_COLUMNS.items() if table in tables)
 
 
 AT_THRESHOLD = tuple(name for name in _LABEL_COLUMNS if label_metrics()[name].denominator)
-"""Single-label, the metrics of each class at a threshold of its own: the proportions among the most used."""
+"""The metrics of each class at its own threshold in single-label tasks: the proportions among the most used metrics."""
 
 
 def metric_title(name: str) -> str:
-    """What people read for a metric's name; the name itself where there is no such metric."""
+    """Return the title of a metric; the name itself if there is no such metric."""
     every = {**label_metrics(prevalence=True), **overall_metrics("single"), **overall_metrics("multi")}
     return every[name].title if name in every else name

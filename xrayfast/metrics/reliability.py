@@ -17,19 +17,21 @@ Binning = Literal["width", "mass"]
 """Bins of equal width, or of equally many images."""
 
 RELIABILITY_BINS = 15
-"""As in Guo et al. 2017."""
+"""The number of bins, as in Guo et al. 2017."""
 
 
 @dataclass(frozen=True)
 class Bin:
-    """One bin of a reliability diagram; an empty one has `count` 0 and NaN otherwise.
+    """One bin of a reliability diagram; in an empty bin `count` is 0 and the fields after it are NaN.
 
     Attributes:
-        low: left end, not in the bin (0 is in the first one).
-        high: right end, in the bin.
-        count: images.
+        low: left edge, not in the bin (except 0, which is in the first bin).
+        high: right edge, in the bin.
+        count: the number of images.
         predicted: their mean probability.
-        observed: the share that is positive, `observed_low` and `observed_high` the ends of its Wilson interval.
+        observed: the share of positives.
+        observed_low: lower limit of Wilson's interval of `observed`.
+        observed_high: upper limit.
     """
 
     low: float
@@ -42,16 +44,16 @@ class Bin:
 
 
 def inner_edges(probability: ArrayLike, bins: int = RELIABILITY_BINS, binning: Binning = "width") -> Floats:
-    """The edges between bins; a value on an edge belongs to the lower bin, as in scikit-learn.
+    """Return the edges between bins; a value on an edge belongs to the lower bin, as in scikit-learn.
 
     Args:
         probability: (N,) in [0, 1].
-        bins: how many.
-        binning: "width" divides [0, 1] evenly; "mass" takes the quantiles; equal ones (of many equal
-            probabilities) are one edge, so that there can be fewer bins.
+        bins: the number of bins.
+        binning: "width" divides [0, 1] evenly; "mass" takes the quantiles, and merges equal ones (if many
+            probabilities are equal), so that there can be fewer bins.
 
     Returns:
-        (K,) rising, K at most bins - 1. `np.searchsorted(edges, probability)` is the bin.
+        (K,) ascending, K at most bins - 1. `np.searchsorted(edges, probability)` is the index of the bin.
 
     Raises:
         ValueError: bins is below 1.
@@ -67,10 +69,10 @@ def inner_edges(probability: ArrayLike, bins: int = RELIABILITY_BINS, binning: B
 
 
 def top_label(truth: ArrayLike, probability: ArrayLike) -> tuple[Indices, Floats, Indices]:
-    """Single-label: whether the most likely class is right, and its probability.
+    """Return whether the most likely class is right, and its probability (single-label).
 
     Args:
-        truth: (N, C) one-hot; a row that is not (masked) is left out.
+        truth: (N, C) one-hot; rows that are not one-hot (masked images) are left out.
         probability: (N, C) in [0, 1].
 
     Returns:
@@ -88,16 +90,16 @@ def top_label(truth: ArrayLike, probability: ArrayLike) -> tuple[Indices, Floats
 def reliability(
     truth: ArrayLike, probability: ArrayLike, bins: int = RELIABILITY_BINS, binning: Binning = "width"
 ) -> list[Bin]:
-    """The bins of the reliability diagram of one label (or of `top_label`).
+    """Compute the bins of the reliability diagram of one label (or of `top_label`).
 
     Args:
-        truth: (N,) of 1, 0, and -1 where masked, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
         probability: (N,) in [0, 1].
-        bins: how many.
+        bins: the number of bins.
         binning: "width" or "mass", as in `inner_edges`.
 
     Returns:
-        Every bin from 0 to 1, empty ones too; their intervals treat images as independent.
+        All bins from 0 to 1, including empty ones; their intervals treat images as independent.
 
     Raises:
         ValueError: As in `metrics.inputs.column` and `inner_edges`.

@@ -1,4 +1,4 @@
-"""A split prepared once, and the quantities that metrics are computed from, of many resamples of its patients."""
+"""A split prepared for resampling, and the quantities in its resamples that metrics are computed from."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CellFunction: TypeAlias = Callable[[NDArray[np.int8], Floats], Floats]
 ImageFunction: TypeAlias = Callable[[NDArray[np.int8], Floats, NDArray[np.int8]], NDArray[Any]]
 
 Prepare: TypeAlias = "Callable[..., Summands]"
-"""From a Split, some of its rows and further arguments to what these rows add to sums."""
+"""Takes a Split, a slice of its rows and further arguments, and returns the summands of these rows."""
 
 Compute: TypeAlias = "Callable[[Resamples], Floats]"
-"""From B resamples to (B,) values over all labels, or to (B, L) values by label."""
+"""Takes B resamples and returns (B,) values over all labels, or (B, L) values by label."""
 
 _ROWS = 2**14
-"""Images whose sums are taken at a time: what is prepared of ten million would not fit into memory. It is always as
-many, so that rounding does not depend on the memory."""
+"""The number of images summed at a time: the summands of ten million images would not fit into memory. The number is
+fixed, so that rounding does not depend on the memory available."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Summands:
     """What each of N images adds to an array of sums.
 
     Attributes:
-        shape: of the array.
-        index: (N, K) flat index into it, of each image's K summands, in range for those that do not count too.
+        shape: the shape of the array.
+        index: (N, K) flat index into the array for each image's K summands; valid also where the summand is 0.
         value: (N, K) summands, 0 for those that do not count.
     """
 
@@ -50,7 +50,7 @@ class Summands:
     value: NDArray[np.generic]
 
     def under(self, counts: Floats) -> Floats:
-        """(B, *shape) the sums of B resamples, by (N, B) how often each image is drawn."""
+        """Return the (B, *shape) sums of B resamples, from (N, B) how often each image is drawn."""
         from scipy.sparse import csr_array
 
         n, per_image = self.index.shape
@@ -61,27 +61,31 @@ class Summands:
 
 
 class Split:
-    """The images of one split, prepared once, so that metrics of many resamples of its patients are cheap.
+    """The images of one split, prepared once so that metrics of many resamples of its patients are cheap.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where masked. "single": rows that are one-hot, or -1 throughout.
+        truth: (N, L) of 1, 0, and -1 where masked. For "single", a row is one-hot or entirely -1.
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
-        groups: (N,) patient numbers, or None where images are drawn.
-        threshold: a label is predicted at or above it ("multi"), one number or (L,).
-        prevalence: for the metrics at a stated prevalence, one number or (L,), NaN for labels without; None for none.
+        groups: (N,) patient numbers, or None to resample images.
+        threshold: the probability at or above which a label is predicted ("multi"), one number or (L,).
+        prevalence: the stated prevalence of the metrics that need one, one number or (L,), NaN for labels without;
+            None to leave these metrics out.
 
     Attributes:
         truth: (N, L) int8.
         probability: (N, L), clipped to [0, 1].
-        thresholds: (L,); likewise `prevalence`, or None.
+        thresholds: (L,).
+        prevalence: (L,), or None.
         predicted: (N, L) int8 of 0 and 1.
-        unit: (N,) the patient (or image) that is drawn, `n_units` how many there are.
-        by: which of the two, "patient" or "image".
+        unit: (N,) the sampling unit of each image: its patient, or the image itself.
+        n_units: the number of units.
+        by: "patient" or "image": what the units are.
 
     Raises:
-        ValueError: As in `metrics.inputs.table` and `sampling_units`; a row without exactly one class ("single");
-            thresholds or prevalences of another shape than () or (L,), or out of range.
+        ValueError: As in `metrics.inputs.table` and `sampling_units`; a row has not exactly one class ("single");
+            thresholds or prevalences have another shape than () or (L,); a threshold is NaN; a prevalence is outside
+            [0, 1].
     """
 
     def __init__(
@@ -109,7 +113,9 @@ class Split:
         self._edges: dict[tuple[Binning, bool], list[Floats]] = {}
 
     def edges(self, binning: Binning, *, top: bool = False) -> list[Floats]:
-        """The edges of each label's bins, those of `reliability.inner_edges`; or of the most likely class alone."""
+        """Return the edges between each label's bins (see `reliability.inner_edges`), or with `top` only those of the
+        most likely class.
+        """
         if (binning, top) not in self._edges:
             columns = (self.cells_of(i)[1] for i in range(self.truth.shape[1]))
             shown = [top_label(self.truth, self.probability)[1]] if top else columns
@@ -117,23 +123,23 @@ class Split:
         return self._edges[binning, top]
 
     def cells_of(self, label: int) -> tuple[NDArray[np.int8], Floats, Indices]:
-        """(K,) truth, probability and unit of the K cells of one label that are not masked."""
+        """Return (K,) truth, probability and unit of the K unmasked cells of one label."""
         rows = np.flatnonzero(self.truth[:, label] >= 0)
         return self.truth[rows, label], self.probability[rows, label], self.unit[rows]
 
     @cached_property
     def rankings(self) -> list[Ranking]:
-        """The order of each label's scores."""
+        """The ranking of each label's scores."""
         return [Ranking([self._ranked(i)]) for i in range(self.truth.shape[1])]
 
     @cached_property
     def pooled_ranking(self) -> Ranking:
-        """The order of the scores of all labels together."""
+        """The ranking of the pooled scores of all labels."""
         return Ranking(map(self._ranked, range(self.truth.shape[1])))
 
     @cached_property
     def whole(self) -> Resamples:
-        """The split itself: B = 1, with each image drawn once."""
+        """The split itself as one resample (B = 1), with each image drawn once."""
         return Resamples(self, np.ones((1, self.n_units), np.int16))
 
     def _ranked(self, label: int) -> tuple[Bools, Floats, Indices]:
@@ -142,9 +148,11 @@ class Split:
 
 
 class Resamples:
-    """B resamples of a split: the quantities that metrics are computed from, each computed when first asked for.
+    """B resamples of a split, and the quantities that metrics are computed from, each computed on first use.
 
-    `counts` are (B, n_units): how often each patient (or image) of the split is drawn.
+    Args:
+        split: the split.
+        counts: (B, n_units) how often each patient (or image) of the split is drawn.
     """
 
     def __init__(self, split: Split, counts: DrawnCounts) -> None:
@@ -153,7 +161,7 @@ class Resamples:
         self._of_labels: dict[Compute, Floats] = {}
 
     def sums(self, prepare: Prepare, *args: Any) -> Floats:
-        """(B, ...) the sums that `prepare(split, rows, *args)` describes, over all rows."""
+        """Return the (B, ...) sums of the summands `prepare(split, rows, *args)` over all rows."""
         key = (prepare, *args)
         if key not in self._sums:
             total: Any = 0.0
@@ -166,31 +174,33 @@ class Resamples:
 
     @property
     def cells(self) -> Floats:
-        """(B, L, 2, 2) the confusion matrix of each label: rows actual, columns predicted negative, positive."""
+        """(B, L, 2, 2) confusion matrix of each label: rows actual, columns predicted, each negative, positive."""
         return self.sums(_sum_cells)
 
     @cached_property
     def unmasked(self) -> Floats:
-        """(B, L) images of which the label is not masked."""
+        """(B, L) number of images whose label is not masked."""
         unmasked: Floats = self.cells.sum(axis=(-2, -1))
         return unmasked
 
     @property
     def confusion(self) -> Floats:
-        """(B, C, C) actual by predicted class ("single")."""
+        """(B, C, C) confusion matrix: rows actual, columns predicted classes ("single")."""
         return self.sums(_sum_confusion)
 
     @property
     def images(self) -> Floats:
-        """(B,) images of which some label is not masked."""
+        """(B,) number of images with an unmasked label."""
         return self.sums(_sum_image_values)
 
     def cell_sum(self, function: CellFunction) -> Floats:
-        """(B, L) the sum over unmasked cells of an (N, L) function of truth and probability."""
+        """Return the (B, L) sum over unmasked cells of an (N, L) function of truth and probability."""
         return self.sums(_sum_cell_values, function)
 
     def image_sum(self, function: ImageFunction) -> Floats:
-        """(B,) the sum over unmasked images of an (N,) function of (N, L) truth, probability and predicted labels."""
+        """Return the (B,) sum over unmasked images of an (N,) function of (N, L) truth, probability and predicted
+        labels.
+        """
         return self.sums(_sum_image_values, function)
 
     @cached_property
@@ -201,12 +211,12 @@ class Resamples:
 
     @cached_property
     def pooled(self) -> Resamples:
-        """The same resamples with the cells of all labels taken for those of one label: for micro averages."""
-        # No strong reference back: a cycle would keep the arrays of each block until the garbage is collected.
+        """The same resamples with the cells of all labels pooled as if they were one label's, for micro averages."""
+        # No strong reference back: a cycle would keep the arrays of each block until garbage collection.
         return _Pooled(proxy(self))
 
     def scores(self, function: ScoreFunction) -> Floats:
-        """(B, L) a function of a label's (K,) truth and (K,) probabilities, computed for each resample and label."""
+        """Return (B, L) values of a function of (K,) truth and (K,) probabilities, called per resample and label."""
         return np.stack([self._score(function, *self.split.cells_of(i)) for i in range(self.cells.shape[1])], axis=1)
 
     def _score(self, function: ScoreFunction, truth: NDArray[np.int8], probability: Floats, unit: Indices) -> Floats:
@@ -214,27 +224,29 @@ class Resamples:
         return np.array([function(np.repeat(truth, times), np.repeat(probability, times)) for times in drawn])
 
     def of_labels(self, compute: Compute) -> Floats:
-        """(B, L) a metric of each label, computed once."""
+        """Return the (B, L) values of a metric per label, computed once."""
         if compute not in self._of_labels:
             self._of_labels[compute] = compute(self)
         return self._of_labels[compute]
 
     def defined(self, compute: Compute) -> Bools:
-        """(L,) for which labels a metric has a value in the split itself."""
+        """Return (L,) for which labels a metric has a value in the split itself."""
         defined: Bools = ~np.isnan(self.split.whole.of_labels(compute)[0])
         return defined
 
     def mean(self, compute: Compute, weights: Floats | None = None) -> Floats:
-        """(B,) the mean of a metric over the labels for which it has a value in the split itself, by (B, L) weights."""
+        """Return the (B,) mean of a metric over the labels for which it has a value in the split itself, weighted by
+        (B, L) `weights` if given.
+        """
         values, defined = self.of_labels(compute), self.defined(compute)
         share = (np.ones_like(values) if weights is None else weights)[:, defined]
-        # A label that weighs nothing in a resample (no image carries it) needs no value there.
+        # A label with weight 0 in a resample (no image has it) needs no value there.
         counted = np.where(share > 0, share * values[:, defined], 0.0)
         return ratio(counted.sum(axis=1), share.sum(axis=1))
 
 
 class SingleSample(Resamples):
-    """A split as it is, once: without the sorted rankings that pay off only over many resamples."""
+    """The split itself as the only sample, without the sorted rankings, which pay off only over many resamples."""
 
     def __init__(self, split: Split) -> None:
         super().__init__(split, np.ones((1, split.n_units), np.int16))
@@ -245,7 +257,7 @@ class SingleSample(Resamples):
         return self.scores(auroc), self.scores(average_precision)
 
     def defined(self, compute: Compute) -> Bools:
-        """(L,) for which labels a metric has a value."""
+        """Return (L,) for which labels a metric has a value."""
         defined: Bools = ~np.isnan(self.of_labels(compute)[0])
         return defined
 
@@ -277,7 +289,7 @@ class _Pooled(Resamples):
 def _sum_cells(split: Split, rows: slice) -> Summands:
     truth = split.truth[rows]
     n_labels = truth.shape[1]
-    # The cells of a label's 2x2 matrix are true negative, false positive, false negative, true positive.
+    # The flattened 2x2 matrix of a label is true negative, false positive, false negative, true positive.
     index = 4 * np.arange(n_labels) + 2 * (truth == 1) + split.predicted[rows]
     return Summands((n_labels, 2, 2), index, truth >= 0)
 

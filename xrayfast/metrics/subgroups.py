@@ -1,4 +1,4 @@
-"""The metrics of subgroups of a split, such as women and men, and the largest differences between them."""
+"""Metrics of subgroups of a split, such as women and men, and the largest differences between subgroups."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ from xrayfast.metrics.resamples import Resamples
 from xrayfast.metrics.summary import summarise
 
 AGES = {"0-17": 0.0, "18-39": 18.0, "40-59": 40.0, "60-79": 60.0, "80+": 80.0}
-"""The bands of age, and the years that each begins with."""
+"""The age bands, and the age in years at which each begins."""
 
 GAP_METRICS = ("auroc", "recall", "specificity")
-"""What subgroups are compared by, per label and as a mean over the labels; also by `registry.EXACT_MATCH`."""
+"""The metrics by which subgroups are compared, per label and as a mean over the labels. The metric of
+`registry.EXACT_MATCH` is compared too."""
 
 NEEDS_BOTH = ("auroc", "balanced_accuracy")
-"""What a subgroup has no value of, by label and overall, where fewer than `FEW_PATIENTS` patients have the label, or
-are without it."""
+"""The metrics that are undefined for a subgroup, by label and overall, if fewer than `FEW_PATIENTS` of its patients
+have the label, or fewer are without it."""
 
 _KEPT = ("positive", "unit", "images", "patients", "scored", "overall", "per_label", "intervals", "notes")
 
 
 def age_bands(age: ArrayLike) -> NDArray[np.str_]:
-    """(N,) the band of each age, a name of `AGES`: "" where the years are NaN.
+    """Return the band of each age (N,), a name of `AGES`; "" where the age is NaN.
 
     >>> age_bands([17.9, 18, 90, float("nan")]).tolist()
     ['0-17', '18-39', '80+', '']
@@ -65,21 +66,23 @@ def subgroups(
     positive: str | None = None,
     unit: Unit = "image",
 ) -> list[dict[str, Any]]:
-    """What `summary.summarise` gives, for each subgroup by itself, and the largest gaps between two of them.
+    """Summarize each subgroup as `summary.summarise` does for a split, and find the largest gaps between subgroups.
 
-    `values` holds (N,) texts per attribute to divide the images by, "" where missing: `{"sex": ["F", "M", ...]}`. The
-    other arguments are those of `summarise`.
+    `values` maps each attribute that divides the images to (N,) texts, "" where missing: `{"sex": ["F", "M", ...]}`.
+    The other arguments are those of `summarise`.
 
     Returns:
-        Per attribute: `by`; `missing`, the images without a value; `groups`, a summary each with its `value` and
-        `with_auroc`, the number of labels that macro AUROC is the mean of; `gaps`, largest first: `metric`, `label`
-        (None for a mean over `labels` labels), the values `highest` and `lowest`, the metric there (`highest_value`,
-        `lowest_value`), their `difference`, how many `pairs` of subgroups it is the largest of, its interval `low` to
-        `high` where there is one pair, and the test of `claims.gap_test.permuted_metrics` where there are resamples:
-        `p`, and `p_corrected` for the number of gaps (Holm); `notes`. Undefined numbers are None.
+        One dictionary per attribute. `by`: the attribute. `missing`: the number of images without a value. `groups`:
+        one summary per subgroup, with its `value` and `with_auroc`, the number of labels that the macro AUROC is the
+        mean of. `notes`. `gaps`, largest first, each with `metric`; `label` (None for a metric over all labels; a mean
+        is over `labels` labels); the two subgroups `highest` and `lowest`, their values `highest_value` and
+        `lowest_value`, and the `difference`; `pairs`, the number of pairs of subgroups that it is the largest
+        difference of; its interval `low` to `high`, if there is only one pair; and if there are resamples, the
+        permutation test of `claims.gap_test.permuted_metrics`: `p`, and `p_corrected` for the number of gaps (Holm).
+        Undefined numbers are None.
 
     Raises:
-        ValueError: As `ResampledMetrics`; a column without N values.
+        ValueError: As in `ResampledMetrics`; an attribute does not have N values.
     """
     split = ResampledMetrics(truth, probability, task, groups, threshold)
 
@@ -113,7 +116,7 @@ def subgroups(
 def _leave_out_uncertain(
     summary: dict[str, Any], split: ResampledMetrics, few: Bools, resamples: int, seed: int
 ) -> None:
-    """Take `NEEDS_BOTH` of labels with few patients out of a subgroup's summary, and out of its means."""
+    """Remove the metrics `NEEDS_BOTH` of labels with few patients from a subgroup's summary and from its means."""
     ends = summary.get("intervals", {"overall": {}, "per_label": {}})
     nothing = {"low": None, "high": None, "undefined": 0.0}
     for row, is_few in zip(summary["per_label"], few.tolist(), strict=True):
@@ -140,9 +143,9 @@ class _Contrast:
     """Two subgroups and the difference of a metric between them, averaged over some labels.
 
     Attributes:
-        labels: their indices; (0,) for the exact match.
+        labels: the indices of these labels; (0,) for the exact match.
         high: index of the subgroup with the higher value.
-        pairs: of subgroups that were compared; this is the one with the largest difference.
+        pairs: the number of pairs of subgroups that were compared; this pair has the largest difference.
     """
 
     metric: str
@@ -153,7 +156,7 @@ class _Contrast:
     pairs: int = 1
 
     def differences(self, values_by_metric: Mapping[str, Floats]) -> Floats:
-        """(B,) differences from the (G, B, L) values of G subgroups."""
+        """Return the (B,) differences, from the (G, B, L) values of G subgroups."""
         values = values_by_metric[self.metric][:, :, list(self.labels)].mean(axis=2)
         difference: Floats = values[self.high] - values[self.low]
         return difference
@@ -167,18 +170,18 @@ def _gaps(
     seed: int,
     positive: str | None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The largest gaps between subgroups, given by their names and rows, and notes."""
+    """Return the largest gaps between subgroups, and notes; `members` maps the subgroups' names to their rows."""
     names, samples = list(members), [split.select(rows) for rows in members.values()]
-    # The patients of the whole split are drawn, so that one who is in two subgroups is drawn for both at once.
+    # Resample the patients of the whole split, so that a patient in two subgroups is drawn for both together.
     own = [np.unique(split.unit[rows]) for rows in members.values()]
     values = _compute(samples, own, iter([np.ones((1, split.n_units), np.int16)]))
     enough = _enough(split, list(members.values()))
-    if positive is not None:  # the gaps of the other class are the same
+    if positive is not None:  # the other class has the same gaps
         for name in GAP_METRICS:
             enough[name] = enough[name] & (np.array(labels) == positive)
     contrasts = _contrasts(values, enough)
     ends = dict.fromkeys(contrasts, (math.nan, math.nan))
-    # That of the largest of several differences would lie above 0 by chance alone.
+    # The interval of the largest of several differences would be above 0 by chance alone.
     named = [one for one in contrasts if one.pairs == 1]
     if resamples and named:
         block = block_size(max(samples, key=lambda sample: sample.truth.size))
@@ -201,7 +204,9 @@ def _gaps(
 
 
 def _largest_gaps(values: Floats, enough: Bools, one: _Contrast) -> Floats:
-    """(B,) the largest difference between any two subgroups in (G, B, L) values, over the labels of a contrast."""
+    """Return the (B,) largest difference between any two subgroups in (G, B, L) values: for the contrast's label, or
+    for the mean over the labels that both subgroups have enough patients for.
+    """
     if len(one.labels) == 1:
         compared = values[enough[:, one.labels[0]], :, one.labels[0]]
         largest: Floats = compared.max(axis=0) - compared.min(axis=0)
@@ -218,7 +223,7 @@ def _largest_gaps(values: Floats, enough: Bools, one: _Contrast) -> Floats:
 def _compute(
     samples: Sequence[ResampledMetrics], own: Sequence[Indices], counts: Iterator[DrawnCounts]
 ) -> dict[str, Floats]:
-    """(G, B, L) by the names of `GAP_METRICS`, and the share of images with everything right as (G, B, 1)."""
+    """Compute (G, B, L) values of each metric in `GAP_METRICS`, and the exact match as (G, B, 1), by name."""
     task = samples[0].task
     exact, by_label = overall_metrics(task)[EXACT_MATCH[task]], label_metrics()
     found: dict[str, list[Floats]] = {name: [] for name in (*GAP_METRICS, exact.name)}
@@ -231,7 +236,7 @@ def _compute(
 
 
 def _enough(split: ResampledMetrics, members: Sequence[Bools]) -> dict[str, Bools]:
-    """(G, L) whether a subgroup has enough patients for a metric of a label; (G, 1) for the share of images."""
+    """Return, per metric, (G, L) whether a subgroup has enough patients for a label; (G, 1) for the exact match."""
 
     def counted(cells: Bools) -> Bools:
         counts = [[len(np.unique(split.unit[column & rows])) for column in cells.T] for rows in members]
@@ -244,7 +249,7 @@ def _enough(split: ResampledMetrics, members: Sequence[Bools]) -> dict[str, Bool
 
 
 def _contrasts(values: Mapping[str, Floats], enough: Mapping[str, Bools]) -> list[_Contrast]:
-    """The two subgroups that lie furthest apart, for each metric per label, and for its mean over labels."""
+    """Find the two subgroups with the largest difference, for each metric and label, and for its mean over labels."""
     found = []
     for name, there in enough.items():
         both = {(a, b): there[a] & there[b] for a, b in combinations(range(len(there)), 2)}
@@ -259,7 +264,7 @@ def _contrasts(values: Mapping[str, Floats], enough: Mapping[str, Bools]) -> lis
 
 
 def _contrast(values: Floats, metric: str, pair: tuple[int, int], labels: tuple[int, ...]) -> _Contrast:
-    """The contrast of a pair of subgroups by (G, L) values."""
+    """Return the contrast of a pair of subgroups, from (G, L) values."""
     a, b = pair
     difference = float(values[a, list(labels)].mean() - values[b, list(labels)].mean())
     high, low = (a, b) if difference >= 0 else (b, a)
@@ -313,7 +318,7 @@ def _notes(
 
 
 def _missing_intervals(summaries: Sequence[Mapping[str, Any]], task: Task) -> list[str]:
-    """Why headline metrics have a value but no interval in some subgroups; the table shows them without one."""
+    """Explain in notes why headline metrics have a value but no interval in some subgroups."""
     groups_of: dict[tuple[str, str], list[str]] = {}
     for summary in (summary for summary in summaries if "intervals" in summary):
         found, metrics_of = summary["intervals"], dict[str, list[str]]()
@@ -339,7 +344,7 @@ def _missing_intervals(summaries: Sequence[Mapping[str, Any]], task: Task) -> li
 
 
 def _interval(drawn: Floats, difference: float, without: Floats) -> tuple[float, float]:
-    """The interval of a difference; NaN where too many resamples have none."""
+    """Return the BCa interval of a difference; NaN if it is undefined in too many resamples."""
     if np.isnan(drawn).mean() > MAX_UNDEFINED:
         return math.nan, math.nan
     return bca(drawn, difference, without)

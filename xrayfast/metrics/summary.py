@@ -1,4 +1,4 @@
-"""The summary of a split that `metrics.json` holds: metrics, intervals, confusion, reliability and notes."""
+"""The summary of a split in `metrics.json`: metrics, intervals, confusion matrices, reliability and notes."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from xrayfast.metrics.reliability import reliability, top_label
 from xrayfast.metrics.resamples import SingleSample, Split
 
 MOST_LIKELY = "most likely class"
-"""The key of the reliability of the most likely class, beside those of the classes."""
+"""The key of the most likely class in `reliability`, whose other keys are the labels."""
 
 
 def compute_epoch_metrics(
     truth: NDArray[Any], probability: NDArray[Any], task: Task, metrics: Mapping[str, Metric] | None = None
 ) -> dict[str, float]:
-    """The metrics of an epoch, of labels predicted at 0.5 ("multi"); NaN where no label has one.
+    """Compute the metrics of an epoch, with a threshold of 0.5 ("multi"); NaN if a metric is undefined for every label.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
-        metrics: of `registry`; by default those of `history_metrics`.
+        metrics: rows of `registry`; by default those of `history_metrics`.
     """
     sample = SingleSample(Split(truth, probability, task))
     chosen = history_metrics(task) if metrics is None else metrics
@@ -50,7 +50,9 @@ def compute_epoch_metrics(
 
 
 def labels_lacking(cell: Literal[0, 1], truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
-    """The labels without a positive (1) or a negative (0) in (N, L) `truth`: AUROC and average precision need both."""
+    """Return the labels without a positive (1) or a negative (0) in (N, L) `truth`; AUROC and average precision need
+    both.
+    """
     return [label for label, count in zip(labels, (truth == cell).sum(axis=0), strict=True) if count == 0]
 
 
@@ -69,31 +71,33 @@ def summarise(
     positive: str | None = None,
     unit: Unit = "image",
 ) -> dict[str, Any]:
-    """Summarise the predictions of one split, ready for JSON: undefined values are None.
+    """Summarize the predictions of one split, ready for JSON: undefined values are None.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
         probability: (N, L) in [0, 1].
         labels: the L names.
         task: "single" or "multi".
-        threshold: a label is predicted at or above it ("multi"), one number or (L,).
-        groups: (N,) patient numbers, with a different one below 0 for each image without a patient; None where no
+        threshold: the probability at or above which a label is predicted ("multi"), one number or (L,).
+        groups: (N,) patient numbers, with a different negative number for each image of an unknown patient; None if no
             patients are known.
-        prevalence: at which predictive values are given, one number or (L,), or None for none.
-        resamples: how often patients (or images) are drawn for the intervals; 0 for no intervals.
-        seed: of the draws.
+        prevalence: the prevalence at which predictive values are given, one number or (L,); None for none.
+        resamples: the number of resamples of patients (or images) for the intervals; 0 for no intervals.
+        seed: the seed of the resamples.
         raw: (N, L) in [0, 1], the probabilities before calibration, for the reliability diagram.
         positive: the positive class of a single-label task with two classes.
-        unit: what a row is of. "Images" stands for them below.
+        unit: what a row is: an image, a study or a patient. "Images" below means these rows.
 
     Returns:
-        `images`; `patients`, or None; `scored`, the images with an unmasked label; `masked`, the images left out per
-        label, where any are; `positive`, where there is such a class: pages show the numbers of that one alone, which
-        tell those of the other; `overall` and `per_label` (one row per label: `label`, `support` images with it and
-        `negatives` without) with the keys of `registry.overall_metrics` and `label_metrics`; `intervals`; `prevalence`
-        of each label for which one was stated; `reliability`, the bins of `reliability.reliability` by label, and of
-        the most likely class (single), or of the positive one alone; `confusion` (single), or `confusion_per_label` and
-        `cooccurrence` (multi); `most_confused`; `notes`; `unit` with its `name`, if that is not "image".
+        A dictionary. `images` and `patients` (or None): their numbers. `scored`: the number of images with an unmasked
+        label. `masked`: the number of masked images, for each label that has any. `positive`, if given: pages show only
+        the numbers of this class, from which those of the other follow. `overall` and `per_label`: the metrics of
+        `registry.overall_metrics` and `label_metrics`; a row of `per_label` also has `label`, `support` (the number of
+        images with the label), `negatives` (without it), and the `threshold` if there is one. `intervals`, if there are
+        resamples. `prevalence`: the stated prevalence by label, if any. `reliability`: the bins of
+        `reliability.reliability` by label and for the most likely class (single-label), or for the positive class
+        alone. `confusion` and `most_common` (single-label), or `confusion_per_label` and `cooccurrence` (multi-label).
+        `most_confused`. `notes`. `unit` with its `name`, if it is not "image".
     """
     predicted = decide(probability, task, threshold)
     split = ResampledMetrics(truth, probability, task, groups, threshold, prevalence)
@@ -161,10 +165,10 @@ def one_vs_rest(
     resamples: int = 0,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Single-label: each class against the rest, predicted at its own threshold instead of where it is most likely.
+    """Evaluate each class against the rest, predicted at its own threshold instead of if it is the most likely class
+    (single-label).
 
-    The rows of `truth` are one-hot, or -1 throughout; `threshold` is (L,). The other arguments are those of
-    `summarise`.
+    A row of `truth` is one-hot or entirely -1; `threshold` is (L,). The other arguments are those of `summarise`.
 
     Returns:
         One row per class: `label`, `threshold`, the metrics `AT_THRESHOLD`, and their `intervals`, empty without
@@ -185,7 +189,7 @@ def one_vs_rest(
 
 
 def most_confused(truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Which label was predicted in place of which, most often first.
+    """Count how often one label was predicted in place of another, most frequent pairs first.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
@@ -193,8 +197,8 @@ def most_confused(truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence
         labels: the L names.
 
     Returns:
-        Pairs as actual, predicted and count: the images on which `actual` is a false negative and `predicted` a false
-        positive. For single-label tasks these are the cells off the diagonal of the confusion matrix.
+        Pairs with `actual`, `predicted` and `count`: the number of images on which `actual` is a false negative and
+        `predicted` a false positive. For single-label tasks these are the off-diagonal cells of the confusion matrix.
     """
     counts = count_pairs((truth == 1) & (predicted == 0), (truth == 0) & (predicted == 1))
     pairs = [
@@ -205,7 +209,7 @@ def most_confused(truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence
 
 
 def _notes(truth: NDArray[Any], labels: Sequence[str], stated: Mapping[str, float], unit: Unit) -> list[str]:
-    """Notes on labels that are absent or masked, and on the stated prevalence."""
+    """Return notes on labels that are absent or masked, and on the stated prevalence."""
     notes = []
     absent, masked = labels_lacking(1, truth, labels), _count_masked(truth, labels)
     no_negatives = [label for label in labels_lacking(0, truth, labels) if label not in absent]
@@ -233,7 +237,7 @@ def _notes(truth: NDArray[Any], labels: Sequence[str], stated: Mapping[str, floa
 
 
 def _most_common(rows: Sequence[Mapping[str, Any]], scored: int) -> dict[str, Any] | None:
-    """The accuracy of always calling the most common class."""
+    """Return the most common class, and its share of the images: the accuracy of always predicting it."""
     row = max(rows, key=lambda row: row["support"])
     return {"label": row["label"], "share": row["support"] / scored} if scored else None
 
@@ -263,7 +267,10 @@ def _intervals_json(found: Intervals, labels: Sequence[str]) -> dict[str, Any]:
 def _delong(
     truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[str], groups: NDArray[Any] | None
 ) -> dict[str, dict[str, float | None]]:
-    """Each AUROC with the logit's interval from DeLong's error, to check the reported one against; none at 0 and 1."""
+    """Compute each AUROC and its logit interval from DeLong's standard error, as a check of the reported interval.
+
+    There is no interval at 0 and 1.
+    """
     found = {}
     for label, cells, scores in zip(labels, truth.T, probability.T, strict=True):
         one = delong(cells, scores, groups)
@@ -275,7 +282,9 @@ def _delong(
 def _reliability(
     truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[str], task: Task, positive: str | None
 ) -> dict[str, list[dict[str, float | None]]]:
-    """The bins of each label, or of the positive class alone; of more classes those of the most likely one first."""
+    """Return the bins of each label, or of the positive class alone; otherwise in single-label tasks, those of the most
+    likely class come first.
+    """
     shown = labels if positive is None else [positive]
     bins = {label: reliability(truth[:, i], probability[:, i]) for i, label in enumerate(labels) if label in shown}
     if task == "single" and positive is None:
