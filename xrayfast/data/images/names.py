@@ -20,7 +20,7 @@ _NOT_RADIOGRAPHS = re.compile(
     r"|saliencymaps?|labelmaps?|contours?|gts?|groundtruths?|annotat(ed|ions?)|bbox(es)?|labels?png"
     r"|previews?|icons?)"
 )
-"""Words for what is made from a radiograph, and has its name, label and folder, but shows something else."""
+"""Words for images that are made from a radiograph and share its name, label and folder, but show something else."""
 
 _PARTS_OF_DERIVED = (
     "msk", "mask", "seg", "overlay", "thumb", "heatmap", "cam", "saliency", "contour", "gt", "groundtruth",
@@ -106,7 +106,7 @@ def find_derived(paths: Sequence[str]) -> set[str]:
 
 
 def _likely_derived(paths: Sequence[str]) -> Iterator[str]:
-    """Yield the paths in those chunks of the list where a name, without digits and signs, has a part of such words."""
+    """Yield the paths of each chunk in which a name, without digits and signs, has a part of such words."""
     parts = [part.encode() for part in (*_PARTS_OF_DERIVED, *_PARTS_OF_MADE)]
     for start in range(0, len(paths), _CHUNK):
         some = paths[start : start + _CHUNK]

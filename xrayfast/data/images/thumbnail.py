@@ -5,11 +5,11 @@ upright radiograph, all four are about 1. The first changes its sign if the imag
 rows become columns, and both if it is inverted. The third is about -1 in two radiographs side by side, the fourth in
 three. `_LEAST` is far from the sums of all of 7,792 radiographs.
 
-The weights of the first two sums are a ridge regression of 1 on such differences, the others are linear discriminants.
-They were learned from 7,668 radiographs of one hospital and 124 of many hospitals, with equal weight for both groups;
-`tests/data/images/thumbnail_fit.py` derives them again. With weights learned from the 124 alone, the lowest sums of the
-7,668 are -0.33, -0.27, -0.37 and -0.32. If the 7,668 are turned upside down, turned on their side, or put two or three
-side by side, 96, 77, 91 and 84 % of them get a note.
+The weights of the first two sums are a ridge regression of 1 on differences between areas; those of the other two are
+linear discriminants. They were learned from 7,668 radiographs of one hospital and 124 of many hospitals, with equal
+weight for both groups; `tests/data/images/thumbnail_fit.py` derives them again. With weights learned from the 124
+alone, the lowest sums of the 7,668 are -0.33, -0.27, -0.37 and -0.32. If the 7,668 are turned upside down, turned on
+their side, or put two or three side by side, 96, 77, 91 and 84 % of them get a note.
 """
 
 from __future__ import annotations

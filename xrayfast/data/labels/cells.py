@@ -62,7 +62,7 @@ _CODED = re.compile(r"\d+\s*[:=-]\s*[^\W\d]")
 """The beginning of a label that includes its class number, as in "0: normal"."""
 
 _LISTS, _IN_NAMES = _DELIMITERS[:2], _DELIMITERS[-3:]
-"""The delimiters that always mean several labels, and those that many a single label has in its name."""
+"""The delimiters that always separate labels, and those that many single labels have in their names too."""
 
 
 # One column of label names
@@ -105,7 +105,7 @@ def _count_recurring(cells: Iterable[str], delim: str) -> int:
 def note_delimiters(labels: Iterable[str], delim: str, what: str = "label") -> list[str]:
     """Return a note for each delimiter, other than `delim`, that seems to separate labels: see `find_joint_labels`.
 
-    `what` is what the names are of: "label" (in cells), "class folder" or "column".
+    `what` is the kind of the names: "label" (in cells), "class folder" or "column".
     """
     advice = {"class folder": "A folder of two labels is called A+B.", "column": "A column holds one label."}
     return [

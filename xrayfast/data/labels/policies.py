@@ -109,7 +109,7 @@ def apply_policies(
 def _note_no_negatives(
     policy: Policy, raw: Targets, cells: npt.NDArray[np.bool_], values: npt.NDArray[np.float32], labels: Sequence[str]
 ) -> list[str]:
-    """Return a note on labels with 1 but without 0, where the `cells` (N, L) of the policy may be the negatives."""
+    """Return a note on labels with a 1 but no 0, whose negatives may be the policy's `cells` (N, L)."""
     alike = (raw == 1).any(0) & cells.any(0) & ~(raw == 0).any(0) & (values != 0)
     if not alike.any():
         return []

@@ -47,7 +47,7 @@ class RawLabels:
 
 
 def require_few_labels(labels: Collection[str]) -> None:
-    """Refuse so many labels that they would fill the memory, as for a column of file names.
+    """Refuse so many labels that they would fill the memory, such as those of a column of file names.
 
     Raises:
         DataError: more than MAX_LABELS.

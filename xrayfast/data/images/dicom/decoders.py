@@ -36,7 +36,7 @@ _JPEG_LS_NEAR_LOSSLESS = "1.2.840.10008.1.2.4.81"
 class StoredPixels(NamedTuple):
     """The values of one frame as stored."""
 
-    codes: Codes  # (H, W), or (H, W, 3) in colour: the stored bits, unsigned; two's complement of `bits` if signed
+    codes: Codes  # (H, W), or (H, W, 3) in color: the stored bits, unsigned; two's complement of `bits` if signed
     bits: int  # how many bits of each code count
     is_rgb: bool = False  # whether the decoder has converted YBR to RGB
     notes: tuple[str, ...] = ()  # on values that contradict the header
@@ -195,10 +195,10 @@ def _codestream(value: bytes, layout: PixelLayout) -> bytes:
 
 
 def _resolve_bits(codes: Codes, width: int, layout: PixelLayout, is_rgb: bool = False) -> StoredPixels:
-    """Return the bits of codes of `width` bits that count: those that the header says, or more if evidently used.
+    """Reduce codes of `width` bits to the bits stored according to the header, or to more if more are evidently used.
 
-    The bits above those that the header says usually repeat the sign of a signed value, or are overlays in old files.
-    But some files declare fewer bits than they use, and dropping these bits turns the image into noise.
+    The bits above these usually repeat the sign of a signed value, or are overlays in old files. But some files declare
+    fewer bits than they use, and dropping the others turns the image into noise.
     """
     stored = min(width, layout.stored)
     if width == stored or (not layout.signed and int(codes.max()) < 1 << stored):

@@ -26,11 +26,11 @@ _OLDEST = 130.0  # years
 class Header:
     """Patient and study of a DICOM file. Identifiers are original: pseudonymize them before storing or showing them."""
 
-    patient: str = ""  # the identifier; "" where there is none
-    study: str = ""  # the Study Instance UID; "" where there is none
+    patient: str = ""  # the identifier; "" if there is none
+    study: str = ""  # the Study Instance UID; "" if there is none
     sex: str = ""  # "F", "M" or ""
     age: float | None = None  # in years; None if neither the age nor the dates of birth and study are known
-    view: str = ""  # the View Position, such as "PA", "AP" or "LL"; "" where there is none
+    view: str = ""  # the View Position, such as "PA", "AP" or "LL"; "" if there is none
 
 
 def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header | None:

@@ -26,7 +26,7 @@ _WELL_FILLED = 0.5
 
 _NEARLY_FULL = 0.1
 """A window that differs from the full range by at most this share, at both ends together, was meant for all of it. Such
-windows, which are round numbers, also survive in files whose values were inverted later; then they cut off the bright
+windows are round numbers, and also survive in files whose values were inverted later; there they cut off the bright
 end, where most of a chest radiograph is."""
 
 _MOSTLY_SATURATED = 0.5
@@ -137,7 +137,7 @@ def apply_window(
         values: (2**bits,) the value of each stored code after the modality transform.
         counts: (2**bits,) number of pixels with each code; 0 for padding.
         transforms: the file's VOI LUTs, then its windows.
-        choice: which of these, or what else.
+        choice: which of these to apply, or which other window.
         bits: stored per sample.
         inverted: whether the lowest value is white.
 
