@@ -177,7 +177,7 @@ def _try_decode(job: Job, path: str) -> Entry | str:
         return decode_entry(path, job.side, job.window)
     except ReadError as error:
         return str(error)
-    except (ConfigError, RemoteError):  # no file's fault
+    except (ConfigError, RemoteError):  # not the file's fault
         raise
     except Exception as error:  # One file must not stop the rest. Only the type, as the message may quote the file.
         return f"{path}: can't be decoded ({type(error).__name__}). Check or convert the file."

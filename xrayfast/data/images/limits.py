@@ -29,7 +29,7 @@ def require_image_file(path: Path) -> None:
     """Refuse files that would hang on opening (a FIFO), give an obscure error, or never end.
 
     Raises:
-        ReadError: no file, a folder, a pipe, an empty file, one of more than MAX_BYTES, or a name that is not UTF-8.
+        ReadError: the path is no file, a folder, a pipe, an empty file, a file of more than MAX_BYTES, or not UTF-8.
         RemoteError: remote storage can't be read.
     """
     if is_web_address(str(path)):  # its size is not known before it is read
@@ -53,7 +53,7 @@ def require_sensible_size(path: Path, width: int, height: int) -> None:
     """Refuse images by their size in pixels, before they are decoded.
 
     Raises:
-        ReadError: no pixels, more than MAX_PIXELS, or one side more than MAX_ASPECT times the other.
+        ReadError: there are no pixels or more than MAX_PIXELS, or one side is more than MAX_ASPECT times the other.
     """
     if width < 1 or height < 1:
         raise ReadError(f"{path}: found {width} x {height} pixels; expected an image. Fetch the file again.")
@@ -73,7 +73,7 @@ def require_few_scans(path: Path, codestream: bytes) -> None:
     """Refuse a JPEG with so many scans that decoding would not end.
 
     Raises:
-        ReadError: more than MAX_JPEG_SCANS start-of-scan markers.
+        ReadError: there are more than MAX_JPEG_SCANS start-of-scan markers.
     """
     scans = codestream.count(b"\xff\xda")
     if scans > MAX_JPEG_SCANS:

@@ -22,7 +22,7 @@ _ROUTINE = re.compile(
 """Beginnings of notes on steps that many sound files need; only `xrayfast check` and `predict` show these notes."""
 
 NO_RADIOGRAPH = "no radiograph, by its header"
-"""The note on DICOM images that are masks or the like."""
+"""The note on DICOM images that are no radiographs, such as masks."""
 
 TWO_SHADES, FEW_SHADES, COLOUR_CODED = "of two shades", "of # shades", "colour-coded"
 """The notes on images of only two shades, of 3 to 8 shades (see `generalize_note`), and of several strong colors."""

@@ -22,7 +22,7 @@ NO_PATIENTS = (
 
 
 DRAWN = "Split drawn with seed"
-"""How the note on a drawn split begins."""
+"""The beginning of the note on a drawn split."""
 
 
 @dataclass(frozen=True)

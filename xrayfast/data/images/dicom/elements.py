@@ -74,7 +74,7 @@ class Elements:
             if size <= (_MAX_SEQUENCE_BYTES if keyword.endswith("Sequence") else _MAX_VALUE_BYTES):
                 value = self.dataset[tag].value
                 return value if isinstance(value, (int, float)) or (value is not None and len(value)) else None
-        except Exception:  # pydicom raises nearly any type on damaged values, and quotes them.
+        except Exception:  # On damaged values, pydicom raises nearly any type, and quotes them.
             raise self.damaged(keyword) from None
         raise ReadError(f"{self.path}: found {size} bytes of {keyword}; expected less. Leave the file out.")
 

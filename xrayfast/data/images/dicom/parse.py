@@ -70,7 +70,7 @@ def is_dicom_file(path: str) -> bool:
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file is DICOM, by its first HEAD_BYTES: "DICM" at byte 128, or two elements that could be its first."""
+    """Whether the first HEAD_BYTES are those of DICOM: "DICM" at byte 128, or two elements that could be the first."""
     if head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC:
         return True
     return head[:2] not in _OTHER_STARTS and any(_starts_with_elements(head, order) for order in ("<", ">"))

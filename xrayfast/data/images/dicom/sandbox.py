@@ -19,7 +19,7 @@ from xrayfast.errors import ReadError
 Codec = Literal["lossless", "jpeg-ls"]
 
 TIMEOUT, TIMEOUT_PER_MEGAPIXEL = 20.0, 1.0  # seconds
-"""A hundred times what decoding takes on a slow core."""
+"""A hundred times the decoding time on a slow core."""
 
 _SUBPROCESS_CODE = (
     "import os, sys; sys.path[:] = sys.argv[1].split(os.pathsep); "
@@ -42,7 +42,7 @@ def decode_in_subprocess(path: Path, codec: Codec, frame: bytes, shape: tuple[in
     """
     rows, columns, samples = shape
     limit = TIMEOUT + TIMEOUT_PER_MEGAPIXEL * rows * columns / 1e6
-    # -I and -S: no environment variable or site-packages hook may make it print. It imports what this process imports.
+    # -I and -S: no environment variable or site-packages hook may make it print. It gets this process's import path.
     path_entries = os.pathsep.join([*sys.path, str(Path(__file__).parents[4])])
     command = [sys.executable, "-I", "-S", "-c", _SUBPROCESS_CODE, path_entries, codec, *map(str, (*shape, bits))]
     try:
