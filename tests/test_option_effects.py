@@ -95,7 +95,7 @@ BY_SETTINGS = [
         "target_confidence",
         {"target_confidence": 0.95, "target_sensitivity": 0.9},
         {"target_confidence": 0.95},
-        "no rate to reach. Use target_sensitivity=",
+        "no target is given. Use target_sensitivity=",
     ),
     (
         "train_metrics",

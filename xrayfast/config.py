@@ -293,7 +293,7 @@ class _Section(BaseModel):
             if isinstance(text, (str, Path)) and not is_utf8(str(text)):
                 found = {"field": field.field_name, "text": escape_hidden(str(text))}
                 raise PydanticCustomError(
-                    "rules", "{field} is '{text}'; expected UTF-8. Rename what is called so", found
+                    "rules", "{field} is '{text}'; expected UTF-8. Rename the file, folder or column", found
                 )
         return value
 
@@ -945,7 +945,8 @@ class ResultsConfig(_Section):
             raise PydanticCustomError("rules", f"found {' and '.join(given)}; expected one. Leave out the others")
         if self.target_confidence is not None and 1.0 in (self.target_sensitivity, self.target_specificity):
             raise PydanticCustomError(
-                "rules", "found target_confidence for a rate of 1; expected a lower rate: no number of images shows 1"
+                "rules",
+                "found target_confidence for a rate of 1; expected a lower rate: no number of images can guarantee 1",
             )
         return self
 

@@ -4,8 +4,9 @@
 that merely change nothing. Values read from a file, such as an older run's `config.yaml`, are never errors, because
 they were not given for this run. Defaults are never mentioned.
 
-Options in `ALWAYS` have an effect in every valid combination. Options in `SELF_REPORTED` report how many cells, labels
-or images they changed. A test checks that every field of the config is in one of the three.
+`EFFECTS` has the options that have an effect only in some combinations, `ALWAYS` those that have one in every valid
+combination, and `SELF_REPORTED` those that report themselves how many cells, labels or images they changed. A test
+checks that every field of the config is in exactly one of them.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
     "exact_labels": (
         _data_note(
             lambda data, facts: not data.exact_labels or facts.spellings(),
-            "no two labels differ in their spelling alone",
+            "no two labels differ only in their spelling",
         ),
     ),
     "keep_no_finding": (
@@ -275,7 +276,7 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             lambda train, facts: (
                 train.early_stop is None or train.early_stop >= train.epochs or train.early_stop <= facts.stoppable
             ),
-            "the last phase ends before so many epochs can follow its best one",
+            "the last phase is too short to have so many epochs after its best one",
         ),
     ),
     "monitor": (
@@ -312,7 +313,7 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
         _plan_note(
             lambda train, facts: not facts.sizes or set(train.progressive) <= facts.sizes,
             "there are too few epochs without cached features",
-            verb="does not come to all sizes",
+            verb="does not reach all sizes",
         ),
     ),
     "tta": (
@@ -338,7 +339,7 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
                 or _trains_all_at_once(train)
                 or (facts.frozen if train.reuse_frozen == "on" else facts.cached_by_auto)
             ),
-            "there is nothing whose features would be cached",
+            "there are no features to cache",
         ),
     ),
     "workers": (
@@ -400,7 +401,7 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
                 or results.target_sensitivity is not None
                 or results.target_specificity is not None
             ),
-            "there is no rate to reach",
+            "no target is given",
             "Use --target-sensitivity or --target-specificity",
         ),
     ),

@@ -34,8 +34,8 @@ def test_metadata_are_read_back_with_their_decision():
     ("changed", "said"),
     [
         ({"labels": "[]"}, "labels"),
-        ({"labels": "{"}, "no JSON"),
-        ({"labels": "[" * 100_000}, "no JSON"),
+        ({"labels": "{"}, "is not JSON"),
+        ({"labels": "[" * 100_000}, "is not JSON"),
         ({"size": "1e9"}, "size"),
         ({"size": "10000"}, "size"),
         ({"task": "none"}, "task"),

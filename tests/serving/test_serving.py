@@ -390,7 +390,7 @@ def test_what_is_of_this_machine_alone(host):
 @pytest.mark.parametrize(
     ("words", "password", "text"),
     [
-        (["--host", "0.0.0.0"], None, "Expected --password"),
+        (["--host", "0.0.0.0"], None, "Use --password"),
         (["--host", "::"], None, "--no-password"),
         (["--password"], None, "found none in XRAYFAST_PASSWORD"),
         (["--password"], "short", "found 5 characters"),

@@ -56,7 +56,7 @@ def test_calls_arrive_in_order():
 def test_a_failure_at_any_call_is_noted_once_and_nothing_more_is_told(at, does, said):
     tracker = Recorded(at, does)
     [note] = use(tracker)
-    assert note.startswith("wandb failed") and said in note and "training goes on" in note
+    assert note.startswith("wandb failed") and said in note and "training continues" in note
     assert [name for name, *_ in tracker.told].count(at) == 1 and tracker.told[-1][0] == at
 
 
@@ -74,7 +74,7 @@ def test_one_that_never_answers_is_left(monkeypatch):
     thread.call("log", {}, 1)
     thread.finish("completed", 0.01)
     never.set()
-    assert ["not answered" in notes[0], "not taken in all" in notes[1]] == [True, True] and len(notes) == 2
+    assert ["not answered" in notes[0], "did not process everything" in notes[1]] == [True, True] and len(notes) == 2
 
 
 def test_what_a_tracker_prints_is_no_output_of_the_command(capsys):

@@ -47,7 +47,9 @@ def choose_run(run: Path | None, runs: Path | None) -> Run:
     if run is None:
         return Run.newest(runs or RUNS)
     if runs is not None:
-        raise typer.BadParameter("is where the newest run is looked for, and RUN names one.", param_hint="--runs")
+        raise typer.BadParameter(
+            "can't be given with RUN: it is the folder in which the newest run is looked for.", param_hint="--runs"
+        )
     return Run(run)
 
 

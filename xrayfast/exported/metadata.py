@@ -129,7 +129,7 @@ class ModelMetadata(BaseModel):
             problem = error.errors(include_url=False)[0]
             raise ValueError(f"metadata {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"its metadata are no JSON: {error}") from error
+            raise ValueError(f"its metadata is not JSON: {error}") from error
 
     def read_decision(self) -> Decision:
         """Return the calibration and the thresholds.

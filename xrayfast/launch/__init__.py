@@ -46,10 +46,10 @@ class Launch:
 def find_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     """Return the launch that the environment variables describe.
 
-    torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. For srun, the variables of its step
-    are read; SLURM_NTASKS alone means nothing, because a single process of a batch script or of salloc's shell has it
-    too. Ranks of srun meet at the step's first host and a port derived from the numbers of job and step, unless
-    MASTER_ADDR and MASTER_PORT are set.
+    torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. For srun, the variables of its step are read;
+    SLURM_NTASKS alone means nothing, because a single process of a batch script or of salloc's shell has it too. Ranks
+    of srun meet at the step's first host and a port derived from the numbers of job and step, unless MASTER_ADDR and
+    MASTER_PORT are set.
 
     Raises:
         ConfigError: several ranks were started that can't join each other, so that each would train its own network.

@@ -70,7 +70,7 @@ def tracked(
             try:
                 _tell_results(run, threads)
             except Exception as error:  # the run is complete, even if its figures can't be drawn
-                reporter.note(f"The results could not be told to {', '.join(names)}: {type(error).__name__}: {error}")
+                reporter.note(f"The results could not be sent to {', '.join(names)}: {type(error).__name__}: {error}")
         for thread in threads:
             thread.finish(status, FINISH_SECONDS if status == "completed" else INTERRUPTED_SECONDS)
 

@@ -41,7 +41,9 @@ class TrackerThread:
         with redirect_stdout(sys.stderr):  # some trackers print a greeting, and standard output may be JSON
             self._thread.start()
             if not self._answered.wait(START_SECONDS):
-                self._note(f"{self.name} has not answered for {START_SECONDS:.0f} s: training begins meanwhile.")
+                self._note(
+                    f"{self.name} has not answered for {START_SECONDS:.0f} s. Training starts without waiting for it."
+                )
         self._note_problem()
 
     def call(self, method: str, *arguments: Any) -> None:
@@ -57,7 +59,7 @@ class TrackerThread:
             self._thread.join(seconds)
         if self._thread.is_alive():
             self._note(
-                f"{self.name} has not taken in all within {seconds:.0f} s at the end; some may be missing there."
+                f"{self.name} did not process everything within {seconds:.0f} s at the end; some of it may be missing."
             )
         self._note_problem()
 
@@ -78,4 +80,4 @@ class TrackerThread:
         if self._problem and not self._noted:
             self._noted = True
             found = truncate(" ".join(self._problem.split()), 300)
-            self._note(f"{self.name} failed and is told nothing more of this run; training goes on. It said: {found}.")
+            self._note(f"{self.name} failed and gets no more of this run; training continues. Its error: {found}.")

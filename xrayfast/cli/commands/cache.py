@@ -30,9 +30,9 @@ def build(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Decode all images of a data set into the cache, so that fit with the same options need not.
+    """Decode all images of a data set into the cache, so that fit with the same options decodes none.
 
-    An interrupted build goes on when it is started again. Decoded images depend only on --size and --window; the other
+    Run it again to continue an interrupted build. Decoded images depend only on --size and --window; the other
     options determine which images there are.
     """
     from xrayfast.data.cache.image_cache import require_readable

@@ -76,8 +76,8 @@ def _list_layers(out: Output, arch: str, size: int, head: str | None) -> None:
         text_columns=3,
     )
     out.line(
-        "--unfreeze-layers N trains the layers from number N on. A layer holds its norms, and what follows it up to "
-        "the next; convolutions that read the same value are one layer."
+        "--unfreeze-layers N trains the layers from number N on. A layer includes its norms and everything that "
+        "follows up to the next layer; convolutions that read the same input are one layer."
     )
     out.json({"arch": arch, "size": size, "layers": rows})
 

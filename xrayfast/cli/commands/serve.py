@@ -61,8 +61,8 @@ def serve(
     out = Output(as_json)
     if password is None and not is_loopback(host):
         raise ConfigError(
-            f"host is '{host}', which other machines can reach. Expected --password, which then all have to give, or "
-            "--no-password, with which anyone who reaches it can use it."
+            f"host is '{host}', which other machines can reach. Use --password to require a password, or "
+            "--no-password to let anyone who reaches it use it."
         )
     access = Access.of(host, _read_password() if password else "")
     source = run if run is not None and is_model_file(run) else choose_run(run, None)
