@@ -1,1 +1,1 @@
-"""Confidence intervals of metrics, and paired tests of two networks: bootstrap over patients, DeLong, McNemar, Holm."""
+"""Confidence intervals of metrics and paired tests of two networks: cluster bootstrap, DeLong, McNemar, Holm."""

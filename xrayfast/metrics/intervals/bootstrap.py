@@ -1,5 +1,5 @@
-"""Confidence intervals of every metric: by formula where there is a good one for few patients, else by a bootstrap over
-patients.
+"""Confidence intervals of every metric: by formula where there is a good one for few patients, otherwise by a cluster
+bootstrap over patients.
 """
 
 from __future__ import annotations
@@ -20,35 +20,36 @@ from xrayfast.metrics.intervals.resampling import block_size, compute_blocks, di
 from xrayfast.metrics.registry import AbsoluteSum, Metric, metric_title
 
 OFTEN_UNDEFINED = 0.05
-"""The share of resamples without a value above which `Intervals.notes` warns."""
+"""If a metric is undefined in a larger share of the resamples, `Intervals.notes` warns."""
 
 MAX_UNDEFINED = 0.2
-"""The share above which there is no interval: the remaining resamples have rare images more often than by chance, and
-would make it too narrow."""
+"""If a metric is undefined in a larger share of the resamples, there is no interval: the other resamples contain rare
+images more often than by chance, so the interval would be too narrow."""
 
 MIN_UNITS = 5
-"""With fewer patients there are no intervals, since resamples hardly differ."""
+"""With fewer patients there are no intervals, because resamples hardly differ."""
 
 FEW_FOR_CALIBRATION = 60
 """With fewer patients `Intervals.notes` warns that intervals of calibration errors are too narrow."""
 
 MIN_FOR_MEAN_PRECISION = 10
-"""With fewer patients with a label its average precision is so much too high that the mean has no interval."""
+"""If fewer patients have a label, its average precision is biased upward so much that the mean over labels has no
+interval."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric's value and its interval.
+    """A metric's value and its confidence interval.
 
     Attributes:
-        value: of the split itself; NaN where it has none.
-        low: lower end; NaN where there is no value, where more than `MAX_UNDEFINED` of the resamples have none, where
-            it is `fixed` or `biased`, or with fewer than `MIN_UNITS` patients.
-        high: upper end.
-        undefined: the share of resamples without a value, which are left out.
-        method: a key of `formulas.METHODS`, as `intervals` says.
-        fixed: whether all resamples have the same value, and there is no interval.
-        biased: whether the value is too high to have one, with few patients with a label.
+        value: the value for the split itself; NaN if undefined.
+        low: lower limit; NaN if the value is undefined, if it is undefined in more than `MAX_UNDEFINED` of the
+            resamples, if it is `fixed` or `biased`, or with fewer than `MIN_UNITS` patients.
+        high: upper limit.
+        undefined: the share of resamples in which the metric is undefined; they are left out.
+        method: a key of `formulas.METHODS`; `intervals` says which.
+        fixed: whether all resamples have the same value, so that there is no interval.
+        biased: whether there is no interval because the value is biased upward, few patients having a label.
     """
 
     value: float
@@ -65,13 +66,13 @@ class Intervals:
     """The intervals of one split, or of the differences between two models on it.
 
     Attributes:
-        overall: by the names of `registry.overall_metrics`.
-        per_label: L intervals by the names of `registry.label_metrics`.
-        n_units: how many patients (or images) are drawn from.
-        by: "patient" or "image".
-        resamples: how often they were drawn.
-        seed: of the draws.
-        rarer: (L,) patients (or images) in the rarer class of each label.
+        overall: one interval for each name in `registry.overall_metrics`.
+        per_label: L intervals for each name in `registry.label_metrics`.
+        n_units: the number of patients (or images) that were resampled.
+        by: "patient" or "image": what was resampled.
+        resamples: the number of resamples.
+        seed: the seed of the resamples.
+        rarer: (L,) number of patients (or images) in the rarer class of each label.
     """
 
     overall: dict[str, Interval]
@@ -83,7 +84,7 @@ class Intervals:
     rarer: tuple[int, ...] = ()
 
     def notes(self, labels: Sequence[str], positive: str | None = None) -> list[str]:
-        """Warnings on these intervals, as sentences: of the L labels, or of the positive one of two classes alone."""
+        """Return warnings about these intervals as sentences, for the L labels or only for the positive class."""
         notes = []
         if self.n_units < MIN_UNITS:
             notes.append(f"No intervals: with fewer than {MIN_UNITS} {self.by}s there are too few to draw from.")
@@ -127,7 +128,7 @@ class Intervals:
         return notes
 
     def _where(self, shown: Mapping[int, str], holds: Callable[[Interval], bool]) -> str:
-        """The metrics for which a condition holds, by label, as text; "" where there are none."""
+        """List the metrics for which a condition holds, by label, as text; "" if there are none."""
         found = [("overall", [name for name, interval in self.overall.items() if holds(interval)])]
         for i, label in shown.items():
             found.append((label, [name for name, row in self.per_label.items() if holds(row[i])]))
@@ -136,29 +137,31 @@ class Intervals:
 
 
 def intervals(split: ResampledMetrics, resamples: int = 1000, seed: int = 0) -> Intervals:
-    """Every metric with its interval, which accounts for several images of a patient.
+    """Compute every metric and its confidence interval, accounting for several images per patient.
 
-    Images of one patient, and the network's errors on them, are correlated: drawing images would make intervals too
-    narrow. Thresholds are fixed, since they were not chosen on these images. Which interval, by metric:
+    Images of one patient, and the network's errors on them, are correlated: resampling images instead of patients would
+    make intervals too narrow. Thresholds are fixed, because they were not chosen on these images. The interval depends
+    on the metric:
 
-    - A proportion, and balanced accuracy and macro averages of recall and specificity: `formulas.estimate_proportion`
-      and `formulas.mean_of`.
-    - An AUROC with fewer than `formulas.FEW_FOR_BOOTSTRAP` patients in the rarer class or hardly any error: Newcombe's,
-      `formulas.estimate_auroc`; the macro average if one label is so: `formulas.mean_of`.
-    - The average precision of a label that fewer than `formulas.FEW_FOR_BOOTSTRAP` patients have: that of its logit;
-      the mean over labels has none if fewer than `MIN_FOR_MEAN_PRECISION` have one.
-    - A calibration error, which noise only makes larger: `confidence_limits.norm_limits`.
-    - All others: `confidence_limits.bca` of a bootstrap over patients, expanded for few patients in the rarer class.
+    - A proportion: `formulas.estimate_proportion`. Balanced accuracy and macro averages of recall and specificity:
+      `formulas.mean_of` such estimates.
+    - An AUROC with fewer than `formulas.FEW_FOR_BOOTSTRAP` patients in the rarer class, or with hardly any errors:
+      Newcombe's interval, `formulas.estimate_auroc`. The macro average, if this applies to at least one label:
+      `formulas.mean_of`.
+    - The average precision of a label that fewer than `formulas.FEW_FOR_BOOTSTRAP` patients have: the interval of its
+      logit. The mean over labels has no interval if fewer than `MIN_FOR_MEAN_PRECISION` patients have one of them.
+    - A calibration error, which noise biases upward: `confidence_limits.norm_limits`.
+    - All others: `confidence_limits.bca` with a bootstrap over patients, expanded for few patients.
 
     Args:
-        split: whose patients (or images) are drawn.
-        resamples: how often.
-        seed: of the draws.
+        split: the split whose patients (or images) are resampled.
+        resamples: the number of resamples.
+        seed: the seed of the resamples.
 
     Raises:
         ValueError: Fewer than one resample.
 
-    Efron 1979 and 1987; of clusters Field and Welsh 2007.
+    Efron 1979 and 1987; cluster bootstrap: Field and Welsh 2007.
     """
     estimates = SplitEstimates(split)
     found, drawn = _bca([split], estimates, resamples, seed)
@@ -189,25 +192,26 @@ def intervals(split: ResampledMetrics, resamples: int = 1000, seed: int = 0) -> 
 
 
 def paired_differences(a: ResampledMetrics, b: ResampledMetrics, resamples: int = 1000, seed: int = 0) -> Intervals:
-    """How much higher each metric of one model is than another's on the same images, with intervals.
+    """Compute how much higher each metric is for one model than for another on the same images, with intervals.
 
-    Both models are evaluated on the same drawn patients, so that what is hard for both cancels. A metric whose interval
-    `intervals` finds by formula, of either model, has `formulas.difference_of` in place of the bootstrap's (average
-    precision has not): Newcombe's of paired proportions, which has a width for two perfect models too.
+    Both models are evaluated in the same resamples of patients, so that the effect of images that are hard for both
+    cancels. Where `intervals` computes the interval of a metric by formula for either model, the interval of the
+    difference is `formulas.difference_of` instead of the bootstrap's, except for average precision. For proportions
+    this is Newcombe's interval for paired proportions, which has a width even for two perfect models.
 
     Args:
         a: the split with the first model's probabilities.
-        b: the same images, labels and patients with the second's.
-        resamples: how often patients are drawn.
-        seed: of the draws.
+        b: the same images, labels and patients with the second model's probabilities.
+        resamples: the number of resamples of patients.
+        seed: the seed of the resamples.
 
     Returns:
-        Intervals of a minus b. Where less is better (Brier score, log loss, calibration error), a positive difference
-        favours b. Noise biases both calibration errors upwards, not always equally: the interval of their difference is
-        approximate.
+        Intervals of a minus b. Where lower is better (Brier score, log loss, calibration error), a positive difference
+        favors b. Noise biases both calibration errors upward, not always equally, so the interval of their difference
+        is approximate.
 
     Raises:
-        ValueError: As `intervals`.
+        ValueError: As in `intervals`.
     """
     sides = [SplitEstimates(a, [b]), SplitEstimates(b, [a])]
     found, _ = _bca([a, b], sides[0], resamples, seed)
@@ -235,8 +239,8 @@ def paired_differences(a: ResampledMetrics, b: ResampledMetrics, resamples: int 
 def _bca(
     splits: Sequence[ResampledMetrics], estimates: SplitEstimates, resamples: int, seed: int
 ) -> tuple[Intervals, Mapping[AbsoluteSum, Floats]]:
-    """Every metric of one split, or of the first minus the second of two, with its BCa interval; none of zero width.
-    And the terms of one split's metrics in the resamples, see `MetricValues`.
+    """Compute every metric of one split, or the difference of two (first minus second), with its BCa interval; an
+    interval of zero width is left out. Also return the terms of one split in the resamples (see `MetricValues`).
     """
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; expected at least 1")
@@ -275,7 +279,7 @@ def _bca(
 
 
 def _by_formula(found: Interval, estimate: Estimate | None) -> Interval:
-    """The estimate's interval where a bootstrap is too narrow."""
+    """Replace a bootstrap interval by the estimate's interval if the bootstrap's is too narrow."""
     if estimate is None or not estimate.few or math.isnan(found.value):
         return found
     return replace(found, low=estimate.low, high=estimate.high, undefined=0.0, method=estimate.method, fixed=False)

@@ -1,4 +1,4 @@
-"""Tests of two models on the same images, and the correction for many tests."""
+"""Tests of two models on the same images, and the correction for multiple testing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xrayfast.metrics.inputs import sampling_units
 
 @dataclass(frozen=True)
 class McNemar:
-    """The images that only one of two models has right, and the two-sided exact p-value."""
+    """The number of images that only one of two models gets right, and the two-sided exact p-value."""
 
     only_a: int
     only_b: int
@@ -21,19 +21,20 @@ class McNemar:
 
 
 def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = None) -> McNemar:
-    """McNemar's exact test, clustered by patient.
+    """Compute McNemar's exact test, clustered by patient.
 
-    Under the null hypothesis each patient's balance (images that only a has right minus those that only b has right) is
-    as likely positive as negative. The p-value is the share of all assignments of signs whose sum is at least as far
-    from 0 as the observed one. With one image per patient this is the binomial test of the discordant images.
+    Each patient has a balance: the number of images that only a gets right minus the number that only b gets right.
+    Under the null hypothesis it is as likely positive as negative. The p-value is the share of all assignments of signs
+    whose sum is at least as far from 0 as the observed sum. With one image per patient this is the binomial test of the
+    discordant images. Leave out images whose labels are masked.
 
     Args:
-        right_a: (N,) whether a has the image right.
-        right_b: (N,) the same of b. Leave out images whose labels are masked.
-        groups: (N,) patient numbers, or None where images are independent.
+        right_a: (N,) whether a gets the image right.
+        right_b: (N,) whether b gets the image right.
+        groups: (N,) patient numbers, or None if images are independent.
 
     Returns:
-        p is 1 where there is no discordant image.
+        The counts and p, which is 1 if every patient's balance is 0.
 
     Raises:
         ValueError: The shapes differ.
@@ -54,21 +55,22 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = N
 
 
 def resampled_t_test(differences: ArrayLike, test_share: float) -> float:
-    """The p-value of the corrected resampled t-test of differences between two ways of training, one per fold.
+    """Compute the p-value of the corrected resampled t-test of differences between two ways of training, one per fold.
 
-    It is two-sided; under the null hypothesis they are 0 on average.
+    The test is two-sided; its null hypothesis is that the mean difference is 0.
 
-    The networks of the folds share training images, so that the variance of the mean is larger than s²/J: it is taken
-    as (1/J + n_test/n_train) s².
+    The networks of the folds share training images, so the variance of the mean is larger than s²/J. It is estimated as
+    (1/J + n_test/n_train) s².
 
     Args:
-        differences: (J,) of a metric on the same folds.
-        test_share: images that a fold predicts over those that it is trained on: 1 / (K - 1) with K folds.
+        differences: (J,) differences of a metric on the same folds.
+        test_share: n_test/n_train, the number of images that a fold predicts over the number that it is trained on:
+            1 / (K - 1) with K folds.
 
     Returns:
-        NaN where there are fewer than two differences; 1 where all are 0, and 0 where all are alike otherwise.
+        NaN if there are fewer than two differences; 1 if all are 0; 0 if all are equal but not 0.
 
-    Nadeau and Bengio 2003; for repeated folds Bouckaert and Frank 2004.
+    Nadeau and Bengio 2003; for repeated folds, Bouckaert and Frank 2004.
     """
     from scipy.special import stdtr
 
@@ -83,16 +85,16 @@ def resampled_t_test(differences: ArrayLike, test_share: float) -> float:
 
 
 def holm(p: ArrayLike) -> Floats:
-    """P-values corrected for multiple testing: the family-wise error rate stays below the level.
+    """Correct p-values for multiple testing, which keeps the family-wise error rate below the significance level.
 
     Args:
-        p: (K,) in [0, 1]; NaN is no test and does not count.
+        p: (K,) in [0, 1]; NaN does not count as a test.
 
     Returns:
-        (K,) adjusted p-values, each at least its own p and at most 1; NaN where p is.
+        (K,) adjusted p-values, each at least its own p and at most 1; NaN where p is NaN.
 
     Raises:
-        ValueError: A p-value outside [0, 1].
+        ValueError: A p-value is outside [0, 1].
 
     Holm 1979.
     """
@@ -107,7 +109,7 @@ def holm(p: ArrayLike) -> Floats:
 
 
 def _sign_sums(sizes: Floats) -> Floats:
-    """Chances of the sums -T ... T of positive integers with random signs, T their total."""
+    """Return the probabilities of the sums -T ... T of positive integers with random signs, where T is their total."""
     from scipy.stats import binom
 
     chances = np.ones(1)

@@ -1,4 +1,4 @@
-"""The confidence limits of a metric from its values in many resamples."""
+"""Confidence limits of a metric, computed from its values in many resamples."""
 
 from __future__ import annotations
 
@@ -18,30 +18,32 @@ _ROUNDING = 1e-12
 def bca(
     values: Floats, value: float, left_out: Floats, level: float = LEVEL, patients: int | None = None
 ) -> tuple[float, float]:
-    """The bias-corrected and accelerated (BCa) interval.
+    """Compute the bias-corrected and accelerated (BCa) interval.
 
-    The plain percentile interval takes the resamples' 2.5th and 97.5th percentile. This one shifts both, by how far the
-    resamples lie to one side of the value, and by how much the metric's spread changes with its value. With few
-    patients and a metric near 1 (AUROC, specificity) it covers closer to its level (`test_coverage.py`).
+    The plain percentile interval consists of the 2.5th and 97.5th percentiles of the resamples. BCa shifts both: by the
+    bias, how far the resamples are to one side of the value, and by the acceleration, how fast the metric's standard
+    error changes with its value. With few patients and a metric near 1 (AUROC, specificity) its coverage is closer to
+    the level (`test_coverage.py`).
 
     Args:
-        values: (R,) of the resamples; NaN is left out.
-        value: of the split itself.
-        left_out: (J,) without one patient each, or without one of J equal shares of the patients; NaN is left out.
-        level: of confidence.
-        patients: that the metric rests on, to expand the interval: resamples of few spread less than samples do. None
-            for no expansion.
+        values: (R,) values in the resamples; NaN is left out.
+        value: the value for the split itself.
+        left_out: (J,) jackknife values: without one patient each, or without one of J equal groups of patients; NaN is
+            left out.
+        level: the confidence level.
+        patients: the number of patients that the metric is computed from, used to expand the interval, because
+            resamples of few patients vary less than samples do; None for no expansion.
 
     Returns:
-        Low and high; NaN where there is no value or no resample has one.
+        Lower and upper limit; NaN if there is no value or no resample has one.
 
-    Efron 1987; expanded as in Hesterberg 2015 (The American Statistician 69:371); the acceleration from a grouped
-    jackknife as in Efron and Tibshirani 1993, chapter 14.
+    Efron 1987; expansion: Hesterberg 2015 (The American Statistician 69:371); acceleration from a grouped jackknife:
+    Efron and Tibshirani 1993, chapter 14.
     """
     defined = values[~np.isnan(values)]
     if math.isnan(value) or not len(defined):
         return math.nan, math.nan
-    # Half of those equal to the value, up to rounding, count as below; neither side is treated as empty.
+    # Resamples equal to the value, up to rounding, count half. Clipping to 0.5 from the ends keeps the shift finite.
     below = float((defined < value - _ROUNDING).sum() + (defined <= value + _ROUNDING).sum()) / 2
     shift = _NORMAL.inv_cdf(min(max(below, 0.5), len(defined) - 0.5) / len(defined))
     influence = left_out[~np.isnan(left_out)]
@@ -61,7 +63,9 @@ def bca(
 
 
 def _expanded(level: float, patients: int | None) -> float:
-    """The normal deviate of a level, for the spread and the uncertainty of the spread of few patients."""
+    """Return the standard normal quantile of a level; with `patients`, a quantile of Student's t, scaled up because
+    resamples of few patients vary too little.
+    """
     if patients is None:
         return _NORMAL.inv_cdf(0.5 + level / 2)
     from scipy.special import stdtrit  # Student's t; scipy.stats takes half a second to import
@@ -71,20 +75,21 @@ def _expanded(level: float, patients: int | None) -> float:
 
 
 def norm_limits(gaps: Floats, drawn: Floats) -> tuple[float, float]:
-    """An interval for a sum of absolute values, such as a calibration error.
+    """Compute an interval for a sum of absolute values, such as a calibration error, by test inversion.
 
-    Noise makes such a sum larger and never smaller, so that a resample has more of it than the sample, which has more
-    than the truth: the percentiles of a perfectly calibrated network's error exclude 0 nearly always. Instead, the
-    interval holds the errors with which what was observed is not unlikely: those for which the sample's gaps, scaled
-    to that error and with the resamples' noise added, give neither a larger nor a smaller sum in nearly all resamples.
+    Noise biases such a sum upward, so that it is larger in a resample than in the sample, and larger in the sample than
+    in truth: for a perfectly calibrated network, the percentiles of the resamples would exclude 0 nearly always.
+    Instead, the interval contains the errors under which the observed sum is not unlikely. To test an error, the
+    sample's gaps are scaled to it and the noise of each resample is added. The error is rejected if nearly all of the
+    sums that result are larger than the observed sum, or nearly all are smaller.
 
     Args:
-        gaps: (K,) each bin's gap, of the split itself; the metric is the sum of their absolute values.
-        drawn: (R, K) the same of the resamples; a row with NaN is left out.
+        gaps: (K,) gap of each bin in the split itself; the metric is the sum of their absolute values.
+        drawn: (R, K) gaps in the resamples; a row with NaN is left out.
 
     Returns:
-        Low and high, at least 0, the value between them (it can be the high end, since it is itself too large); NaN
-        where no resample has a value.
+        Lower and upper limit, at least 0, with the value between them (it can be the upper limit, because it is itself
+        biased upward); NaN if there is no value or no resample has one.
     """
     value = float(np.abs(gaps).sum())
     noise = drawn[~np.isnan(drawn).any(axis=1)] - gaps
@@ -102,7 +107,7 @@ def norm_limits(gaps: Floats, drawn: Floats) -> tuple[float, float]:
 
 
 def _smallest(holds: Callable[[float], bool], top: float) -> float:
-    """The smallest value in [0, top] for which a monotone condition holds, by bisection."""
+    """Find the smallest value in [0, top] for which a monotone condition holds, by bisection."""
     if holds(0.0):
         return 0.0
     low, high = 0.0, top

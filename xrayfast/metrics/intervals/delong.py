@@ -1,4 +1,4 @@
-"""DeLong's variance and interval of an AUROC, and paired test of two."""
+"""DeLong's variance and confidence interval of an AUROC, and the paired test of two AUROCs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REACH = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 
 @dataclass(frozen=True)
 class AurocInterval:
-    """An AUROC with its standard error and interval, all in [0, 1]; NaN where undefined."""
+    """An AUROC with its standard error and confidence interval, all in [0, 1]; NaN where undefined."""
 
     auroc: float
     error: float
@@ -29,7 +29,8 @@ class AurocInterval:
 class AurocTest:
     """The difference of two AUROCs on the same images and the two-sided test that it is 0; NaN where undefined.
 
-    It is a minus b, with its standard error and the ends of its interval; z is difference over error.
+    `difference` is a minus b, `error` its standard error, `low` and `high` the limits of its confidence interval, and
+    `z` is difference / error.
     """
 
     difference: float
@@ -41,21 +42,22 @@ class AurocTest:
 
 
 def delong(truth: ArrayLike, score: ArrayLike, groups: ArrayLike | None = None) -> AurocInterval:
-    """AUROC with DeLong's interval, which is symmetric and clipped to [0, 1].
+    """Compute an AUROC with DeLong's interval, which is symmetric and clipped to [0, 1].
 
     Args:
-        truth: (N,) of 1, 0, and -1 where masked, which is left out.
-        score: (N,) finite; only the order counts.
-        groups: (N,) patient numbers, to account for several images of one; None where images are independent.
+        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
+        score: (N,) finite; only the order matters.
+        groups: (N,) patient numbers, to account for several images per patient; None if images are independent.
 
     Returns:
-        NaN throughout where a class is absent; no error and interval where only one patient has it. A perfect AUROC
-        has error 0 and an interval of zero width, which does not mean that it is certain.
+        All values are NaN if a class is absent; only the standard error and the interval are NaN if one patient has all
+        images of a class. A perfect AUROC has standard error 0 and an interval of zero width, which does not mean that
+        it is certain.
 
     Raises:
         ValueError: As in `metrics.inputs.column` and `sampling_units`.
 
-    DeLong, DeLong and Clarke-Pearson 1988; for clustered images Obuchowski 1997.
+    DeLong, DeLong and Clarke-Pearson 1988; for clustered data, Obuchowski 1997.
     """
     (auroc,), covariance = _aurocs(truth, [score], groups)
     error = float(np.sqrt(covariance[0, 0]))
@@ -65,15 +67,15 @@ def delong(truth: ArrayLike, score: ArrayLike, groups: ArrayLike | None = None) 
 
 
 def delong_test(truth: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, groups: ArrayLike | None = None) -> AurocTest:
-    """Whether two scores of the same images differ in AUROC.
+    """Test whether two scores of the same images differ in AUROC.
 
-    Truth, scores and groups are those of `delong`, as are the errors raised.
+    The truth, scores, groups and errors are as in `delong`.
 
     Returns:
-        NaN as in `delong`. Scores that order the images alike have difference 0, z 0 and p 1; where the error is 0 and
-        the difference is not (AUROCs of 0 and 1), z and p are NaN.
+        NaN as in `delong`. If both scores rank the images identically, difference and z are 0 and p is 1. If the
+        standard error is 0 but the difference is not (AUROCs of 0 and 1), z and p are NaN.
 
-    DeLong, DeLong and Clarke-Pearson 1988; for clustered images Obuchowski 1997.
+    DeLong, DeLong and Clarke-Pearson 1988; for clustered data, Obuchowski 1997.
     """
     (a, b), covariance = _aurocs(truth, [score_a, score_b], groups, contrast=True)
     difference, error = float(a - b), float(np.sqrt(covariance[2, 2]))
@@ -85,17 +87,17 @@ def delong_test(truth: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, groups
 
 
 def placements(positive: Bools, scores: Floats) -> tuple[Floats, Floats]:
-    """DeLong's structural components: how each image ranks among those of the other class.
+    """Compute DeLong's structural components: how each image ranks among the images of the other class.
 
     Args:
-        positive: (N,) with M positives.
-        scores: (K, N) of K scores.
+        positive: (N,) whether an image has the label; M have it.
+        scores: (K, N) the images' values of K scores.
 
     Returns:
-        (K, M) the share of negatives below each positive and (K, N - M) the share of positives above each negative,
-        ties counting half. The mean of either is the AUROC.
+        (K, M) the share of negatives that score below each positive and (K, N - M) the share of positives that score
+        above each negative, ties counting half. The mean of either is the AUROC.
 
-    From midranks in O(N log N): Sun and Xu 2014.
+    Computed from midranks in O(N log N): Sun and Xu 2014.
     """
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     of_positive, of_negative = np.empty((len(scores), n_positive)), np.empty((len(scores), n_negative))
@@ -108,13 +110,13 @@ def placements(positive: Bools, scores: Floats) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class AurocComponents:
-    """An AUROC, and where its variance comes from.
+    """An AUROC, its variance, and the influence of each patient on it.
 
     Attributes:
         value: in [0, 1].
-        variance: Obuchowski's, between patients; NaN where only one patient has a class.
-        independent: DeLong's, as if every image were a patient's; NaN where a class has one image.
-        influence: (U,) by how much each patient (or image) moves the value.
+        variance: Obuchowski's variance, between patients; NaN if one patient has all images of a class.
+        independent: DeLong's variance, which treats images as independent; NaN if a class has one image.
+        influence: (U,) how much each patient (or image) moves the value.
     """
 
     value: float
@@ -124,13 +126,13 @@ class AurocComponents:
 
 
 def auroc_components(positive: Bools, score: Floats, unit: Indices, n_units: int) -> AurocComponents:
-    """The AUROC of one label, its variance and the influence of each patient.
+    """Compute the AUROC of one label, its variance and the influence of each patient.
 
     Args:
-        positive: (K,) with both classes.
+        positive: (K,) bool, with both classes.
         score: (K,) finite.
-        unit: (K,) the patients (or images) from 0.
-        n_units: U.
+        unit: (K,) the patients (or images), numbered from 0.
+        n_units: U, the number of patients (or images).
     """
     of_positive, of_negative = placements(positive, score[None])
     covariance, influence = _covariance(of_positive, of_negative, unit[positive], unit[~positive], n_units)
@@ -142,9 +144,9 @@ def auroc_components(positive: Bools, score: Floats, unit: Indices, n_units: int
 def _aurocs(
     truth: ArrayLike, scores: list[ArrayLike], groups: ArrayLike | None, contrast: bool = False
 ) -> tuple[Floats, Floats]:
-    """(K,) AUROCs and their covariance; with `contrast` the latter's last row is that of the first minus the second.
+    """Return (K,) AUROCs and their covariance matrix; with `contrast` its last row is for the first minus the second.
 
-    The contrast's components are taken before they are squared: two equal scores then have variance exactly 0.
+    The components are subtracted before they are squared, so that the variance is exactly 0 for two equal scores.
     """
     columns = [column(truth, score) for score in scores]
     positive, _, rows = columns[0]
@@ -163,8 +165,8 @@ def _aurocs(
 def _covariance(
     of_positive: Floats, of_negative: Floats, unit_positive: Indices, unit_negative: Indices, n_units: int
 ) -> tuple[Floats, Floats]:
-    """Obuchowski's covariance of K AUROCs, which is DeLong's where each patient has one image, and the (K, U)
-    influence of each patient on them.
+    """Return Obuchowski's covariance matrix of K AUROCs, which is DeLong's if each patient has one image, and the (K,
+    U) influence of each patient on them.
     """
 
     def mean_by_unit(values: Floats, unit: Indices) -> Floats:

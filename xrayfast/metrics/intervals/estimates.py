@@ -1,4 +1,4 @@
-"""Which metrics of a split have an interval by formula, and these."""
+"""The metrics of a split that have a confidence interval by formula."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ _MEANS = {
     "balanced_accuracy": ("recall",),
     "balanced_accuracy_macro": ("recall", "specificity"),
 }
-"""Metrics over all labels that are means of metrics by label, each over the labels that have all of them."""
+"""Metrics over all labels, and the metrics per label that each is the mean of, over the labels for which all of these
+are defined."""
 
 _DENOMINATORS: Mapping[Denominator, Callable[[NDArray[np.int8], NDArray[np.int8]], Bools]] = {
     "unmasked": lambda truth, predicted: truth >= 0,
@@ -39,19 +40,19 @@ _DENOMINATORS: Mapping[Denominator, Callable[[NDArray[np.int8], NDArray[np.int8]
     "predicted positive": lambda truth, predicted: (truth >= 0) & (predicted == 1),
     "predicted negative": lambda truth, predicted: (truth >= 0) & (predicted == 0),
 }
-"""Which of (N,) cells of a label a proportion is counted over."""
+"""Which of the (N,) cells of a label a proportion is counted over, as a function of truth and prediction."""
 
 _MANY_CELLS = 2**22
-"""From so many on an AUROC has no estimate where its interval is a bootstrap's anyway: it takes a hundred bytes per
-cell, and as long as several resamples."""
+"""With more cells, an AUROC is not estimated if its interval is the bootstrap's anyway: the estimate takes a hundred
+bytes per cell, and as long as several resamples."""
 
 
 class SplitEstimates:
-    """The metrics of a split by formula, each computed when first asked for.
+    """The estimates by formula of a split's metrics, each computed on first use.
 
     Args:
-        split: of which.
-        others: of other models on the same images, with whose estimates these are compared.
+        split: the split.
+        others: splits of other models on the same images, with whose estimates these are compared.
     """
 
     def __init__(self, split: ResampledMetrics, others: Sequence[ResampledMetrics] = ()) -> None:
@@ -59,14 +60,14 @@ class SplitEstimates:
         self._labels: dict[tuple[str, int], Estimate | None] = {}
 
     def label(self, metric: Metric, label: int) -> Estimate | None:
-        """A metric of one label; None where it has no formula or no value."""
+        """Return the estimate of a metric of one label; None if it has no formula or no value."""
         key = (metric.name, label)
         if key not in self._labels:
             self._labels[key] = self._estimate_label(metric, label)
         return self._labels[key]
 
     def overall(self, metric: Metric) -> Estimate | None:
-        """A metric over all labels, likewise."""
+        """Return the estimate of a metric over all labels; None if it has no formula or no value."""
         split, n_labels = self._split, self._split.truth.shape[1]
         if metric.name in EXACT_MATCH.values():
             rows = (split.truth >= 0).any(axis=1)
@@ -90,12 +91,12 @@ class SplitEstimates:
 
     @property
     def rarer(self) -> tuple[int, ...]:
-        """(L,) patients (or images) of each label's rarer class."""
+        """(L,) number of patients (or images) in each label's rarer class."""
         return tuple(self._counts.min(axis=1).tolist())
 
     @property
     def positive(self) -> tuple[int, ...]:
-        """(L,) patients (or images) with each label."""
+        """(L,) number of patients (or images) with each label."""
         return tuple(self._counts[:, 0].tolist())
 
     def _estimate_label(self, metric: Metric, label: int) -> Estimate | None:
@@ -134,8 +135,8 @@ class SplitEstimates:
 
     @cached_property
     def _aurocs_are_many(self) -> bool:
-        """Whether the AUROC of no label, nor their mean, has any other interval than a bootstrap's, nor has a
-        difference from the others'.
+        """Whether there are many cells, and every AUROC per label, their mean, and their differences from the other
+        models' have bootstrap intervals.
         """
         pairs = (pair for each in self._all for pair in zip(self.rarer, each.per_label["auroc"].tolist(), strict=True))
         few = any(are_few(patients, value) for patients, value in pairs if not math.isnan(value))

@@ -1,5 +1,5 @@
-"""Intervals by formula, for few patients or errors, where a bootstrap is too narrow: of an AUROC, of a proportion, of
-means and of differences of these.
+"""Confidence intervals by formula, for few patients or few errors, where bootstrap intervals are too narrow: of a
+proportion, an AUROC, an average precision, and of means and differences of such estimates.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from xrayfast.metrics.intervals.roots import find_root
 from xrayfast.metrics.proportions import clopper_pearson, wilson
 
 FEW_FOR_BOOTSTRAP = 20
-"""With fewer patients (or images) in the rarer class the AUROC's interval is Newcombe's."""
+"""With fewer patients (or images) in the rarer class, the interval of an AUROC is Newcombe's."""
 
 FEW_ERRORS = 3.0
-"""Likewise where the patients of the rarer class times 1 - AUROC (or AUROC, if lower) are fewer."""
+"""The interval of an AUROC is also Newcombe's if the number of patients in the rarer class times 1 - AUROC (or AUROC,
+if lower) is below this.
+"""
 
 METHODS = {
     "expanded-bca": "expanded BCa bootstrap",
@@ -36,28 +38,30 @@ METHODS = {
     "exact": "exact (Clopper-Pearson)",
     "korn-graubard": "Korn-Graubard",
 }
-"""How an interval was computed: the value of `method` in `metrics.json`, and what people read. The last three are of
-runs of older versions.
+"""How an interval was computed: the value of `method` in `metrics.json`, and the name shown to people. Only runs of
+older versions have the last three.
 """
 
 ALIKE = 0.5
-"""As how many patients the design effect of images that are all alike counts in the estimate of a proportion's."""
+"""The weight, as a number of patients, of the design effect of perfectly correlated images in the estimate of a
+proportion's design effect (see `estimate_proportion`)."""
 
 _NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric's value with its interval by formula, and what correlates it with others of the same patients.
+    """A metric's value with its interval by formula, and the influence of each patient, from which its correlation with
+    other estimates is computed.
 
     Attributes:
-        value: NaN where undefined, as are the ends.
-        low: lower end of the interval.
-        high: upper end.
-        influence: (U,) by how much each patient (or image) moves the value; their squares sum to its variance.
+        value: NaN where undefined, as are the limits.
+        low: lower limit of the interval.
+        high: upper limit.
+        influence: (U,) how much each patient (or image) moves the value; the sum of the squares is its variance.
         method: a key of `METHODS`.
-        few: whether a bootstrap is too narrow here.
-        size: the (effective) images of a proportion; else None.
+        few: whether a bootstrap interval is too narrow here.
+        size: for a proportion, the (effective) number of images; else None.
     """
 
     value: float
@@ -70,30 +74,34 @@ class Estimate:
 
 
 def estimate_proportion(success: Bools, unit: Indices, n_units: int, level: float = LEVEL) -> Estimate:
-    """A proportion with Wilson's interval, on the effective number of images where patients have several.
+    """Estimate a proportion with Wilson's interval, for the effective number of images if patients have several.
 
-    Images of one patient are alike, and n of them tell as much as n over the design effect: the variance between
-    patients over that of n independent images. Near 0 and 1 few patients have images of the rarer outcome, and the
-    variance comes out far too small in most studies, so the estimate is the mean of it, weighted by these patients, and
-    of the design effect of images that are all alike, weighted by `ALIKE`; at 0 and 1 the latter alone. In simulations
-    (`test_coverage.py`) the interval covers closer to its level than Korn and Graubard's of 1998 (Clopper-Pearson on
-    effective images, with Student's t), and is narrower.
+    Images of one patient are correlated: n images carry as much information as n / design effect independent ones,
+    where the design effect is the variance between patients over the variance for n independent images. Near 0 and 1
+    few patients have images of the rarer outcome, and in most studies the variance is estimated far too small. The
+    design effect is therefore a weighted mean: of its plain estimate, with the number of these patients as the weight,
+    and of the design effect of perfectly correlated images, with the weight `ALIKE`. At 0 and 1 only the latter counts.
+    In simulations (`test_coverage.py`) the coverage is closer to the level than that of Korn and Graubard's interval of
+    1998 (Clopper-Pearson for the effective number of images, with Student's t), and the interval is narrower.
 
     Args:
-        success: (K,) of the images in the denominator.
-        unit: (K,) their patients (or images).
-        n_units: U.
-        level: of confidence.
+        success: (K,) whether each image in the denominator is in the numerator.
+        unit: (K,) the images' patients (or images), numbered from 0.
+        n_units: U, the number of patients (or images).
+        level: the confidence level.
 
-    Wilson 1927; on effective images Franco, Little, Louis and Slud 2019 (Journal of Survey Statistics and Methodology
-    7:334), who find Wilson's the best of eight there, and all too narrow with the plain estimate of the design effect.
+    Wilson 1927; effective sample size: Franco, Little, Louis and Slud 2019 (Journal of Survey Statistics and
+    Methodology 7:334), who find Wilson's interval the best of eight with it, and all of them too narrow with the plain
+    estimate of the design effect.
     """
     images = np.bincount(unit, minlength=n_units)
     return estimate_proportion_of_sums(images, np.bincount(unit[success], minlength=n_units), level)
 
 
 def estimate_proportion_of_sums(images: Indices, right: Indices, level: float = LEVEL) -> Estimate:
-    """The same from (U,) each patient's images in the denominator and (U,) those of them in the numerator."""
+    """Estimate a proportion like `estimate_proportion`, from (U,) counts of each patient's images in the denominator
+    and (U,) counts of those in the numerator.
+    """
     n = int(images.sum())
     if not n:
         return Estimate(math.nan, math.nan, math.nan, np.zeros(len(images)), "wilson")
@@ -107,16 +115,17 @@ def estimate_proportion_of_sums(images: Indices, right: Indices, level: float = 
 
 
 def estimate_auroc(positive: Bools, score: Floats, unit: Indices, n_units: int) -> Estimate:
-    """An AUROC with Newcombe's interval, for which the images of each class count as many as are independent.
+    """Estimate an AUROC with Newcombe's interval, for the effective number of images of each class.
 
-    They are divided by the design effect, the variance between patients (Obuchowski 1997) over DeLong's, which takes
-    images for independent. Where there is none, as of a perfect AUROC, each class counts its patients.
+    The effective number is the number of images divided by the design effect: the variance between patients (Obuchowski
+    1997) over DeLong's variance, which treats images as independent. Where there is no design effect, as for a perfect
+    AUROC, the number of patients of each class is used.
 
     Args:
-        positive: (K,) whether an image has the label; masked ones are left out.
+        positive: (K,) whether an image has the label; masked images are left out.
         score: (K,) finite.
-        unit: (K,) the patients (or images).
-        n_units: U.
+        unit: (K,) the patients (or images), numbered from 0.
+        n_units: U, the number of patients (or images).
 
     Newcombe 2006, method 5.
     """
@@ -136,15 +145,16 @@ def estimate_auroc(positive: Bools, score: Floats, unit: Indices, n_units: int) 
 
 
 def are_few(patients: int, auroc: float) -> bool:
-    """Whether patients of the rarer class, or the errors on them, are too few for the bootstrap of an AUROC."""
+    """Whether the patients of the rarer class, or the errors on them, are too few for a bootstrap of the AUROC."""
     return patients < FEW_FOR_BOOTSTRAP or patients * min(auroc, 1 - auroc) < FEW_ERRORS
 
 
 def newcombe_auroc(auroc: float, positives: float, negatives: float, level: float = LEVEL) -> tuple[float, float]:
-    """The interval of an AUROC by Newcombe's method 5: the AUROCs from which the one found is not too far.
+    """Compute the interval of an AUROC by Newcombe's method 5: the AUROCs from which the observed one is not too far.
 
-    How far is too far follows from Hanley and McNeil's variance at each AUROC, in which the mean of both counts stands
-    for either. It has a width for a perfect AUROC too.
+    The largest distance is a normal quantile times the standard error, from Hanley and McNeil's variance at the AUROC
+    in question, in whose numerator the mean of the two counts replaces each. The interval has a width for a perfect
+    AUROC too.
 
     >>> [round(end, 3) for end in newcombe_auroc(1.0, 20, 20)]
     [0.899, 1.0]
@@ -165,12 +175,12 @@ def newcombe_auroc(auroc: float, positives: float, negatives: float, level: floa
 
 
 def estimate_average_precision(value: float, patients: int, n_units: int) -> Estimate:
-    """An average precision with the interval of its logit, in which each patient with the label is one trial.
+    """Estimate the interval of an average precision on the logit scale, with each patient with the label as one trial.
 
-    With few of them the average precision is itself too high: of 5 among 200 images, 0.29 in place of 0.21. The
-    interval is wide enough for that; one of a mean over such labels is not.
+    With few such patients the average precision itself is biased upward: with 5 among 200 images, it is 0.29 instead of
+    0.21. The interval is wide enough for that bias; an interval of the mean over such labels is not.
 
-    Boyd, Eng and Page 2013; where it is 0 or 1 that of Clopper and Pearson.
+    Boyd, Eng and Page 2013; if the value is 0 or 1, Clopper and Pearson's interval.
     """
     nothing = np.zeros(n_units)
     if math.isnan(value) or not patients:
@@ -183,14 +193,15 @@ def estimate_average_precision(value: float, patients: int, n_units: int) -> Est
 
 
 def mean_of(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean of estimates, such as of the AUROCs of several labels, with an interval from theirs.
+    """Estimate the mean of estimates, such as the AUROCs of several labels, with an interval from theirs.
 
-    Half the widths are added like standard deviations, with the correlation that the patients' influences give. The
-    middle is moved from the value as far as the variance's slope moves those of the intervals: of one estimate the
-    interval is its own, and that of many is nearly symmetric.
+    The half-widths are combined like standard errors, with the correlations of the patients' influences. The midpoint
+    is shifted from the value by the mean shift of the estimates' intervals, weighted by their squared half-widths, over
+    the number of estimates: such a shift comes from the slope of the variance. For one estimate the interval is its
+    own; for many it is nearly symmetric.
 
     Returns:
-        NaN throughout where one estimate has no interval.
+        NaN throughout if one of the estimates has no interval.
     """
     values, halves, shifts, influences = _stack(estimates)
     share = 1 / len(estimates)
@@ -198,20 +209,21 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
     total = float(halves @ halves)
     value = float(values.mean())
     middle = value + (share * float(halves**2 @ shifts) / total if total > 0 else 0.0)
-    # Rounding, and two intervals that lean to different sides, must not leave the value outside.
+    # Rounding, or intervals that are skewed to different sides, must not leave the value outside the interval.
     low, high = min(max(middle - half, 0.0), value), max(min(middle + half, 1.0), value)
     return Estimate(value, low, high, influences.mean(axis=0), "combined", any(each.few for each in estimates))
 
 
 def difference_of(a: Estimate, b: Estimate) -> Estimate:
-    """One estimate minus another on the same patients, with an interval from theirs that is never of zero width.
+    """Estimate the difference of two estimates on the same patients, a minus b, with an interval that never has zero
+    width.
 
-    The distances from each value to an end of its interval are added like standard deviations, with the correlation of
-    both. Of two proportions of the same images this is Newcombe's method 10, with the correlation of the table of both
-    to each of whose cells 1 is added (Laplace), in place of his continuity correction: of few images the interval is
-    narrower then, and holds the truth as often at its worst, by exact enumeration (`test_formulas.py`).
+    The distances from each value to its limits are combined like standard errors, with the correlation of the two
+    estimates. For two proportions of the same images this is Newcombe's method 10. Instead of his continuity
+    correction, 1 is added to each cell of the 2x2 table from which the correlation is computed (Laplace): with few
+    images the interval is narrower then, and its lowest coverage is as high, by exact enumeration (`test_formulas.py`).
 
-    Newcombe 1998 (Statistics in Medicine 17:2635); in general Zou and Donner 2008 (MOVER).
+    Newcombe 1998 (Statistics in Medicine 17:2635); in general, Zou and Donner 2008 (MOVER).
     """
     correlation = float(_correlations(np.stack([a.influence, b.influence]))[0, 1])
     if a.size is not None and b.size is not None:
@@ -226,7 +238,7 @@ def difference_of(a: Estimate, b: Estimate) -> Estimate:
 
 
 def logit_limits(value: float, error: float) -> tuple[float, float]:
-    """The interval of a value in (0, 1) from its standard error, symmetric in its logit; NaN at 0 and 1."""
+    """Compute a value's interval from its standard error, symmetric on the logit scale; NaN if it is not in (0, 1)."""
     if not 0 < value < 1 or math.isnan(error):
         return math.nan, math.nan
     centre, half = math.log(value / (1 - value)), _NORMAL.inv_cdf(0.5 + LEVEL / 2) * error / (value * (1 - value))
@@ -235,13 +247,13 @@ def logit_limits(value: float, error: float) -> tuple[float, float]:
 
 
 def _stack(estimates: Sequence[Estimate]) -> tuple[Floats, Floats, Floats, Floats]:
-    """(K,) values, half the widths, and the distances from value to middle; (K, U) influences."""
+    """Return (K,) values, half-widths and shifts of the midpoints from the values, and (K, U) influences."""
     values, lows, highs = (np.array([getattr(each, name) for each in estimates]) for name in ("value", "low", "high"))
     return values, (highs - lows) / 2, (highs + lows) / 2 - values, np.stack([each.influence for each in estimates])
 
 
 def _correlations(influences: Floats) -> Floats:
-    """(K, K) from the (K, U) influences; 0 with one that no patient moves."""
+    """Return the (K, K) correlations of (K, U) influences; 0 with an estimate that no patient moves."""
     products = influences @ influences.T
     sizes = np.sqrt(np.diagonal(products))
     both = np.outer(sizes, sizes)
@@ -251,7 +263,7 @@ def _correlations(influences: Floats) -> Floats:
 
 
 def _add_one(correlation: float, p: float, q: float, n: float) -> float:
-    """The correlation of two proportions of n images once 1 is added to each cell of their 2x2 table."""
+    """Return the correlation of two proportions of n images after 1 is added to each cell of their 2x2 table."""
     both = p * q + correlation * math.sqrt(p * (1 - p) * q * (1 - q))
     p, q, both = (n * p + 2) / (n + 4), (n * q + 2) / (n + 4), (n * both + 1) / (n + 4)
     return min(max((both - p * q) / math.sqrt(p * (1 - p) * q * (1 - q)), -1.0), 1.0)
@@ -268,6 +280,6 @@ def _proportion_design_effect(influence: Floats, value: float, images: Indices, 
 
 
 def _most_design_effect(unit: Indices) -> float:
-    """The design effect of patients whose images are all alike."""
+    """Return the design effect if the images of each patient were perfectly correlated."""
     images = np.unique(unit, return_counts=True)[1]
     return float((images**2).sum() / images.sum())

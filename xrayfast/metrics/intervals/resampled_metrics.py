@@ -1,4 +1,4 @@
-"""All metrics of the registry, of one split and of resamples of its patients."""
+"""All metrics of the registry, for one split and for resamples of its patients."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from xrayfast.metrics.resamples import Resamples, Split
 
 @dataclass(frozen=True)
 class MetricValues:
-    """Metrics of B resamples: (B,) each overall, and (B, L) by label, by the names of the registry; and the (B, K) or
-    (B, L, K) terms of those that are sums of absolute values.
+    """The metrics of B resamples.
+
+    Attributes:
+        overall: (B,) values by name in the registry.
+        per_label: (B, L) values by name in the registry.
+        terms: (B, K) or (B, L, K) terms of the metrics that are sums of absolute values.
     """
 
     overall: dict[str, Floats]
@@ -23,32 +27,32 @@ class MetricValues:
 
 
 class ResampledMetrics(Split):
-    """The metrics of one split, as it is and in many resamples.
+    """The metrics of one split, for the split itself and in resamples.
 
-    A metric without a value (a class is absent, a denominator is zero) is NaN. A macro or weighted mean is over the
-    labels for which the metric has a value in the split itself; a resample in which one of these has none has no mean
-    either, because a mean over other labels would be another metric.
+    A metric that is undefined (a class is absent, a denominator is zero) is NaN. A macro or weighted mean is over the
+    labels for which the metric is defined in the split itself. In a resample in which one of these labels has no value,
+    the mean is undefined too, because a mean over other labels would be a different metric.
 
-    Made, and refused, as `Split` is.
+    Arguments and errors are those of `Split`.
     """
 
     @cached_property
     def overall_metrics(self) -> dict[str, Metric]:
-        """The rows of the registry that are computed over all labels, by name."""
+        """The metrics of the registry that are computed over all labels, by name."""
         return overall_metrics(self.task)
 
     @cached_property
     def label_metrics(self) -> dict[str, Metric]:
-        """Those that are computed by label."""
+        """The metrics of the registry that are computed per label, by name."""
         return label_metrics(prevalence=self.prevalence is not None)
 
     @cached_property
     def values(self) -> MetricValues:
-        """All metrics of the split itself, B = 1."""
+        """All metrics of the split itself (B = 1)."""
         return self._values_in(self.whole)
 
     def resampled(self, counts: DrawnCounts) -> MetricValues:
-        """All metrics of B resamples, by (B, n_units) how often each patient (or image) is drawn."""
+        """Compute all metrics of B resamples, from (B, n_units) how often each patient (or image) is drawn."""
         return self._values_in(Resamples(self, counts))
 
     def _values_in(self, resamples: Resamples) -> MetricValues:
@@ -61,15 +65,15 @@ class ResampledMetrics(Split):
 
     @property
     def overall(self) -> dict[str, float]:
-        """The metrics of the split itself, by the names of `registry.overall_metrics`."""
+        """The metrics of the split itself over all labels, by name in `registry.overall_metrics`."""
         return {name: float(values[0]) for name, values in self.values.overall.items()}
 
     @property
     def per_label(self) -> dict[str, Floats]:
-        """(L,) metrics of the split itself, by the names of `registry.label_metrics`."""
+        """(L,) metrics of the split itself per label, by name in `registry.label_metrics`."""
         return {name: values[0] for name, values in self.values.per_label.items()}
 
     def select(self, rows: Bools) -> ResampledMetrics:
-        """The split of some rows, chosen by an (N,) mask, drawn by patient (or image) as here."""
+        """Return the split restricted to the rows of an (N,) mask, with the same sampling units."""
         arrays = self.truth[rows], self.probability[rows], self.task, self.unit[rows]
         return ResampledMetrics(*arrays, self.thresholds, self.prevalence)

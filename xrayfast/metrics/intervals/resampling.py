@@ -12,21 +12,22 @@ from xrayfast.metrics.inputs import DrawnCounts
 from xrayfast.metrics.intervals.resampled_metrics import MetricValues, ResampledMetrics
 
 SHARES = 200
-"""Groups of a grouped jackknife: at most a fifth of the cost of a thousand resamples, however many patients."""
+"""The number of groups of a grouped jackknife: it costs at most a fifth of a thousand resamples, however many patients
+there are."""
 
 _CELLS = 2**27
-"""Counts of a block of resamples (256 MB)."""
+"""The maximum number of counts in a block of resamples (256 MB)."""
 
 _MOST_IN_BLOCK = 256
 
 
 def draws(n_units: int, resamples: int, seed: int, block: int) -> Iterator[DrawnCounts]:
-    """Counts of bootstrap resamples, a block at a time; the draws do not depend on the size of the block.
+    """Yield the counts of bootstrap resamples, a block at a time; the draws do not depend on the block size.
 
-    Of `n_units` patients (or images) as many are drawn, with replacement, in each resample.
+    Each resample draws `n_units` of the `n_units` patients (or images), with replacement.
 
     Yields:
-        (B, units) how often each is drawn, B at most `block`.
+        (B, units) how often each patient (or image) is drawn, B at most `block`.
     """
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, block):
@@ -37,12 +38,13 @@ def draws(n_units: int, resamples: int, seed: int, block: int) -> Iterator[Drawn
 
 
 def left_out(n_units: int, seed: int, block: int) -> Iterator[DrawnCounts]:
-    """Counts of jackknife resamples: without one patient each, or, of many, without one of equal shares of them.
+    """Yield the counts of jackknife resamples: each without one patient, or, if there are more than `SHARES` patients,
+    without one of `SHARES` groups of about equal size.
 
-    The seed assigns patients (or images) to shares.
+    The seed assigns patients (or images) to groups.
 
     Yields:
-        (B, units) of 1, and 0 for those left out, B at most `block`.
+        (B, units) of 1, and 0 where left out, B at most `block`.
     """
     shares = min(n_units, SHARES)
     share_of = np.random.default_rng((seed, 1)).permutation(n_units) % shares
@@ -51,26 +53,29 @@ def left_out(n_units: int, seed: int, block: int) -> Iterator[DrawnCounts]:
 
 
 def block_size(split: ResampledMetrics) -> int:
-    """How many resamples to compute at a time."""
+    """Return how many resamples to compute at a time."""
     return max(1, min(_CELLS // max(split.n_units, 1), _MOST_IN_BLOCK))
 
 
 def compute_blocks(splits: Sequence[ResampledMetrics], blocks: Iterator[DrawnCounts]) -> MetricValues:
-    """The metrics of one split, or of the first minus the second of two, in all resamples.
+    """Compute the metrics of one split, or those of the first minus those of the second, in all resamples.
 
     Args:
-        splits: one, or two of the same patients.
+        splits: one split, or two splits of the same patients.
         blocks: (B, units) counts, as `draws` and `left_out` yield them.
 
     Returns:
-        (R,) and (R, L) arrays, R the resamples of all blocks.
+        (R,) and (R, L) arrays, where R is the number of resamples in all blocks.
     """
     values = [difference([split.resampled(counts) for split in splits]) for counts in blocks]
     return _combined(values, np.concatenate)
 
 
 def difference(values: Sequence[MetricValues]) -> MetricValues:
-    """The values of one, or of the first minus the second of two, without their terms: the bins are of each alone."""
+    """Return the values of one split, or those of the first minus those of the second.
+
+    The difference has no terms, because each split has its own bins.
+    """
     if len(values) == 1:
         return values[0]
     return _combined([replace(one, terms={}) for one in values], lambda pair: pair[0] - pair[1])

@@ -18,24 +18,25 @@ _BLOCK = 2**21
 def roc_band(
     truth: ArrayLike, score: ArrayLike, groups: ArrayLike | None = None, *, resamples: int = 400, seed: int = 0
 ) -> tuple[Floats, Floats] | None:
-    """Pointwise 95 % percentile intervals of the sensitivity at each of `FALSE_RATES`, from resamples of patients.
+    """Compute pointwise 95 % percentile intervals of the sensitivity at each of `FALSE_RATES`, from resamples of
+    patients.
 
     Args:
-        truth: (N,) of 1, 0, and -1 where masked, which are left out.
+        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
         score: (N,) finite.
-        groups: (N,) patient numbers, or None where images are drawn.
-        resamples: how often.
-        seed: of the draws.
+        groups: (N,) patient numbers, or None to resample images.
+        resamples: the number of resamples.
+        seed: the seed of the resamples.
 
     Returns:
-        (101,) lower and (101,) upper ends; None where no image has the label, or every one.
+        (101,) lower and (101,) upper limits; None if a class is absent, from the images or from every resample.
     """
     positive, values, place = column(truth, score)
     if not positive.any() or positive.all():
         return None
     unit, n_units = sampling_units(groups, len(np.asarray(truth)))
     order = np.argsort(-values, kind="stable")
-    # Images with equal scores are called together.
+    # Images with equal scores are predicted positive together.
     ends = np.flatnonzero(np.append(np.diff(values[order]) != 0, True))
     own, has = unit[place][order], positive[order]
     rates = []
@@ -44,7 +45,7 @@ def roc_band(
         true, false = (np.cumsum(weight * side, axis=1)[:, ends] for side in (has, ~has))
         for hits, alarms in zip(true, false, strict=True):
             if hits[-1] and alarms[-1]:
-                # Where the curve rises straight up, its upper end counts.
+                # Where the curve is vertical, take the upper end.
                 curve = np.r_[0.0, alarms / alarms[-1]], np.r_[0.0, hits / hits[-1]]
                 rates.append(np.interp(FALSE_RATES + 1e-12, *curve))
     if not rates:

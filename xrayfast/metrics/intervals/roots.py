@@ -1,4 +1,4 @@
-"""The root of a function of one variable; scipy.optimize has it too, and takes half a second to import."""
+"""A root finder for functions of one variable, because scipy.optimize takes half a second to import."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable
 
 
 def find_root(function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-12) -> float:
-    """Where a continuous function is 0 between two places at which its signs differ.
+    """Find a root of a continuous function between two points at which it has different signs.
 
     Args:
-        function: of one number, finite between the two places.
-        low: one place.
-        high: the other.
-        tolerance: how far from the root the result may be, beside rounding.
+        function: a function of one number, finite between the two points.
+        low: one point.
+        high: the other point.
+        tolerance: how far from the root the result may be, apart from rounding.
 
     Raises:
-        ValueError: the function has one sign at both places, or is not a number somewhere.
+        ValueError: the function has the same sign at both points, or is not a number somewhere.
 
-    Inverse quadratic interpolation where it can be trusted, else bisection (Chandrupatla 1997, doi
+    The method is inverse quadratic interpolation where it can be trusted, otherwise bisection (Chandrupatla 1997, doi
     10.1016/S0965-9978(96)00051-8).
 
     >>> round(find_root(lambda x: x * x - 2, 0, 2), 9)
@@ -27,7 +27,7 @@ def find_root(function: Callable[[float], float], low: float, high: float, toler
     """
     new, old = low, high
     at_new, at_old = function(new), function(old)
-    # Not by their product, which is 0 of two small values.
+    # Not by the sign of the product, which underflows to 0 for two small values.
     if not (at_new <= 0 <= at_old or at_old <= 0 <= at_new):
         raise ValueError(f"the function is {at_new:.3g} at {low:.6g} and {at_old:.3g} at {high:.6g}: no change of sign")
     share = 0.5
