@@ -309,8 +309,8 @@ class DataConfig(_Section):
     )
     labels: Path | None = option(
         None,
-        "Table of image paths and labels: a CSV, TSV, Parquet or Arrow file, or a folder of such files. By default "
-        "a table found in DATA, or the names of the class folders.",
+        "Table of image paths and labels: a CSV, TSV, Parquet or Arrow file, or a folder of such files. "
+        "By default the class folders in DATA or, without any, a table found there.",
         metavar="FILE",
     )
     path_col: str | None = option(
@@ -656,7 +656,7 @@ class TrainConfig(_Section):
     mixup: float = option(
         0.0,
         "MixUp: average each training image with another one, and their losses, with shares drawn from Beta(A, A), "
-        "such as A 0.2. 0 is off. Frozen features are not cached then, and training metrics not computed.",
+        "such as 0.2. 0 is off. Frozen features are not cached then, and training metrics not computed.",
         metavar="A",
         ge=0,
         le=100,

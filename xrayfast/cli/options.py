@@ -187,7 +187,8 @@ AbstainBelow = Annotated[
         metavar="P",
         min=0,
         max=1,
-        help="Give no answer if its calibrated probability is below this, such as 0.8. By default always answer.",
+        help="Give no answer if its calibrated probability is below this, such as 0.8. By default there is always an "
+        "answer.",
     ),
 ]
 RunFolder = Annotated[

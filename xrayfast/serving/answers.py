@@ -19,14 +19,16 @@ class LabelAnswer(_Answer):
     """One label of one image."""
 
     label: str
-    probability: Annotated[Share, Field(description="Calibrated.")]
+    probability: Annotated[Share, Field(description="Calibrated probability.")]
     threshold: Annotated[
-        Share | None, Field(description="On calibrated probabilities; null where the most likely class is predicted.")
+        Share | None, Field(description="Threshold on the probability; null if the most likely class is predicted.")
     ]
     predicted: bool
-    abstained: Annotated[bool, Field(description="No answer: its certainty is below --abstain-below.")] = False
+    abstained: Annotated[
+        bool, Field(description="Whether there is no answer, because its certainty is below --abstain-below.")
+    ] = False
     spread: Annotated[
-        float | None, Field(ge=0, description="Of an ensemble: standard deviation of its networks' probabilities.")
+        float | None, Field(ge=0, description="Standard deviation of the probability over the networks of an ensemble.")
     ] = None
 
 
@@ -35,8 +37,8 @@ class SaliencyAnswer(_Answer):
 
     label: str
     outside: Annotated[Share | None, Field(description="Share of the heat outside the central thorax.")]
-    note: Annotated[str, Field(description='What limits it; "" where nothing does.')]
-    image: Annotated[DataUri, Field(description="The image with its map in colour.")]
+    note: Annotated[str, Field(description='A note on its limits; "" for none.')]
+    image: Annotated[DataUri, Field(description="The image with the map in color.")]
 
 
 class FileAnswer(_Answer):
@@ -45,10 +47,12 @@ class FileAnswer(_Answer):
     file: str
     predicted: Annotated[str | None, Field(description='As in the CSV: labels joined by "|"; "" for none.')] = None
     labels: list[LabelAnswer] = []
-    notes: Annotated[list[str], Field(description="What was done or noted on reading.")] = []
+    notes: Annotated[list[str], Field(description="Notes on how the file was read.")] = []
     error: str | None = None
-    image: Annotated[DataUri | None, Field(description="As the network sees it, with image=true.")] = None
-    saliency: Annotated[SaliencyAnswer | None, Field(description="With saliency=true.")] = None
+    image: Annotated[DataUri | None, Field(description="The image as the network sees it; only with image=true.")] = (
+        None
+    )
+    saliency: Annotated[SaliencyAnswer | None, Field(description="Only with saliency=true.")] = None
 
 
 class Csv(_Answer):
@@ -77,4 +81,4 @@ class Health(_Answer):
     """The answer of /api/health."""
 
     model: str
-    waiting: Annotated[int, Field(ge=0, description="Requests that are computed or wait.")]
+    waiting: Annotated[int, Field(ge=0, description="Requests that are being computed or are waiting.")]

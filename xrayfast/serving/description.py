@@ -20,7 +20,7 @@ _PROBLEMS = {
     413: "The files are too large.",
     415: "The content is not multipart/form-data.",
     500: "The network failed.",
-    503: "Too many requests wait.",
+    503: "Too many requests are waiting.",
 }
 _OF_ALL = (401, 403)
 
@@ -40,7 +40,7 @@ def describe_api(model: str, has_password: bool) -> dict[str, Any]:
             "/api/health": {
                 "get": {
                     "operationId": "health",
-                    "summary": "Whether it answers, and how many requests wait.",
+                    "summary": "Whether the server answers, and how many requests are waiting.",
                     "responses": _responses("Health"),
                 }
             },
@@ -58,11 +58,11 @@ def _predict() -> dict[str, Any]:
         "summary": "Labels and calibrated probabilities of images, as 'xrayfast predict' gives them.",
         "description": (
             f"DICOM, PNG, JPEG, TIFF, BMP or WebP, at most {MAX_REQUEST_BYTES // 2**20} MB in all. A file that "
-            "can't be read has an error in the answer, and the others their labels. Nothing that is sent is kept."
+            "can't be read gets an error in the answer; the others get their labels. Nothing that is sent is saved."
         ),
         "parameters": [
             _option("image", "Add each image as the network sees it."),
-            _option("saliency", "Add Grad-CAM of each image's most probable label; of a run, not of an ONNX file."),
+            _option("saliency", "Add Grad-CAM for each image's most probable label; not available for an ONNX file."),
         ],
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
         "responses": _responses("Answer", *(status for status in _PROBLEMS if status not in _OF_ALL)),

@@ -48,7 +48,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="COLUMN[,...]",
-            help="Compare by subgroup too: by sex, age, view, or any column of the table of labels.",
+            help="Also compare by subgroup: sex, age, view, or a column of the table of labels.",
         ),
     ] = None,
     csv: Annotated[

@@ -48,7 +48,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="COLUMN[,...]",
-            help="Report by subgroup too, with the largest gaps: sex, age, view, or any column of the table of labels.",
+            help="Also report by subgroup, with the largest gaps: sex, age, view, or a column of the table of labels.",
         ),
     ] = None,
     split: Annotated[

@@ -45,7 +45,7 @@ def export(
         bool,
         typer.Option(
             "--with-script",
-            help="Also write onnx_predict.py beside it, a script that predicts without xrayfast and torch.",
+            help="Also write onnx_predict.py next to the file, a script that predicts without xrayfast and torch.",
         ),
     ] = False,
     as_json: o.Json = False,

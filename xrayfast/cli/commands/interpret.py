@@ -26,9 +26,7 @@ def interpret(
             metavar="|".join(PREDICTED_SPLITS), show_default="test, if there is one", help="Split to report on."
         ),
     ] = None,
-    top: Annotated[
-        int, typer.Option(min=1, max=100, help="Number of images to show, those with the largest losses.")
-    ] = 12,
+    top: Annotated[int, typer.Option(min=1, max=100, help="Number of images with the largest losses to show.")] = 12,
     saliency: Annotated[
         int,
         typer.Option(
@@ -49,7 +47,8 @@ def interpret(
         str | None,
         typer.Option(
             metavar="COLUMN[,...]",
-            help="Report by subgroup too: columns of the table of labels with at most 20 values. Saved with the run.",
+            help="Also report by subgroup, for these columns of the table of labels with at most 20 values. Saved with "
+            "the run.",
         ),
     ] = None,
     figure_format: Annotated[

@@ -11,7 +11,10 @@ from xrayfast.cli.output import Output
 
 
 def models(
-    layers: Annotated[str | None, typer.Option(metavar="ARCH", help="List the layers of this network.")] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(metavar="ARCH", help="List the layers of this network. By default all networks are listed."),
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(

@@ -52,7 +52,7 @@ def report(
         str | None, typer.Option(metavar="COLUMN", show_default="inferred from its name", help="Column of patients.")
     ] = None,
     by: Annotated[
-        str | None, typer.Option(metavar="COLUMN[,...]", help="Report by subgroup too: columns of the file.")
+        str | None, typer.Option(metavar="COLUMN[,...]", help="Also report by subgroup, for these columns of the file.")
     ] = None,
     prevalence: Annotated[
         list[str] | None,
