@@ -450,8 +450,8 @@ class DataConfig(_Section):
     )
     window: str = option(
         "auto",
-        "Window of DICOM images: auto (the file's first), the number of one of the file's windows, percentile, "
-        "full, or CENTER/WIDTH.",
+        "Window of DICOM images: auto (the file's first), the number of one of the file's windows, percentile (0.5 "
+        "to 99.5 % of the pixels), full (all possible values), or CENTER/WIDTH.",
         metavar="WINDOW",
     )
     cache: bool = option(True, "Cache decoded images on disk, so that the next command need not decode them.")
@@ -774,7 +774,9 @@ class TrainConfig(_Section):
         "batches per rank are small.",
         panel=MACHINE,
     )
-    batch_size: int = option(32, "Images per batch.", panel=MACHINE, short="-b", ge=2, le=MAX_BATCH_SIZE)
+    batch_size: int = option(
+        32, "Images per batch; in distributed training, per rank.", panel=MACHINE, short="-b", ge=2, le=MAX_BATCH_SIZE
+    )
     workers: int | None = option(
         None,
         "Worker processes that read images.",
@@ -904,8 +906,8 @@ class ResultsConfig(_Section):
     )
     positive: str | None = option(
         None,
-        "Positive class of a task of two classes, whose curves, rates and threshold are reported. By default the "
-        "class that is not named normal or the like, or else the last by name.",
+        "Positive class, if there are two classes; curves, rates and the threshold are reported for it. By default "
+        "the class that is not named normal or the like, or else the last by name.",
         metavar="LABEL",
     )
     unit: Unit = option(
@@ -920,8 +922,8 @@ class ResultsConfig(_Section):
     )
     calibrate: bool = option(
         True,
-        "Calibrate probabilities on the validation split: slope and bias of each label's logit, or of the positive "
-        "class of two; for more classes, one temperature.",
+        "Calibrate probabilities on the validation split: slope and bias of each label's logit (of the positive "
+        "class, if there are two classes), or one temperature for more classes.",
     )
     prevalence: Texts = option(
         (),
