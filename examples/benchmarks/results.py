@@ -20,7 +20,7 @@ class Job:
 
     Attributes:
         contestant: "xrayfast", "fastai", "torchvision", "timm", "limit".
-        task: "fit", "loader", "predict", "interpret", "help", "start", "distributed".
+        task: what the contestant measures, such as "fit", "loader" or "predict"; see the contestants' modules.
         settings: JSON values only.
         seed: also the index of the round.
     """

@@ -43,8 +43,8 @@ class Target:
         scenario: the scenario that measures it.
         what: description for readers.
         bound: the value to reach, or None.
-        least: whether the bound is a lower one.
-        measure: the outcome, or None while its measurements are missing.
+        at_least: whether the bound is a minimum. Without a bound: whether the row has no target at all.
+        measure: computes the outcome, or None while its measurements are missing.
         digits: number of decimals shown; "e" for powers of ten.
         unit: unit shown after values.
     """
