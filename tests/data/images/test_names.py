@@ -49,18 +49,18 @@ def test_where_all_are_masks_by_name_none_is_left_out():
     assert find_derived(["masks/1.png", "images/2.png"]) == {"masks/1.png"}
 
 
-PIECES = ["mask", "ma", "sk", "Ma", "SK", "low", "res", "small", "x", "1", "_", "-", "/", ".", "é", "seg", "icon"]
+PIECES = ["mask", "ma", "sk", "Ma", "SK", "lo", "re", "small", "x", "1", "_", "-", "/", ".", "é", "seg", "icon"]
 
 
 @given(st.lists(st.lists(st.sampled_from(PIECES), min_size=1).map("".join), max_size=5))
 def test_among_many_names_none_that_is_derived_is_missed(paths):
     with patch.object(names, "_CHUNK", 2):
         found = find_derived(["images/100.png", *paths])
+    stems = {path.rpartition(".")[0] for path in ["images/100.png", *paths]}
     made = {
         path
         for path in paths
-        if (match := names._MADE_FROM.match(path.rpartition(".")[0]))
-        and match[1] in {other.rpartition(".")[0] for other in ["images/100.png", *paths]}
+        if {"small", "icon"} & {*names.split_words(names.image_beside(path.rpartition(".")[0], stems)[1])}
     }
     assert found == {path for path in paths if is_derived(path)} | made
 
@@ -125,7 +125,11 @@ def test_one_name_with_two_suffixes_is_one_image_and_numbers_alone_tell_nothing(
 
 @pytest.mark.parametrize(
     "suffix",
-    ["_small.jpg", "_seg.png", "_overlay.png", "_heatmap.png", "_thumb.png", "-preview.jpg", "_lbl.png", "_edges.png"],
+    [
+        *("_small.jpg", "_seg.png", "_overlay.png", "_heatmap.png", "_thumb.png", "-preview.jpg", "_lbl.png"),
+        *("_edges.png", "_low_res.png", "_pred.png", "_seg_lung.png", "_maskA.png", "_mask_left.png", "_lungmask_v2.png"),
+        *("_GradCAM++.png", "_with_boxes.png", "_attention.png", "_color.png", "_prob_map.png", ".result1.png"),
+    ],
 )
 def test_smaller_copies_and_maps_beside_their_image_are_left_out(tmp_path, suffix):
     root = classes(tmp_path, a=6, b=6)
@@ -134,3 +138,19 @@ def test_smaller_copies_and_maps_beside_their_image_are_left_out(tmp_path, suffi
     assert len(data) == 12 and noted(data, "Left out, 2 images")
     make(root, "a/very_small.png")
     assert "a/very_small.png" in rows(opened(root))
+
+
+@pytest.mark.parametrize("folder", ["predictions", "attention_maps", "labels", "bounding boxes", "probability-maps"])
+def test_folders_of_what_is_made_from_images_are_left_out_where_the_names_are_those_of_images(tmp_path, folder):
+    images = [f"{label}/images/{label}{i}.png" for label in "ab" for i in range(6)]
+    make(tmp_path, *images, *(name.replace("images", folder) for name in images), f"a/{folder}/other.png")
+    assert list(rows(opened(tmp_path))) == sorted([*images, f"a/{folder}/other.png"])
+
+
+@pytest.mark.parametrize("name", ["{0}_infected lung.png", "{0}-150x150.png", "{0}_512.png", "x_{0}.png"])
+def test_files_called_like_another_and_more_stay_in_its_split(tmp_path, name):
+    names = [f"{label}/{one}" for label in "ab" for i in range(10, 30) for one in (f"{i}.png", name.format(i))]
+    data = opened(make(tmp_path, *names))
+    split = splits(data)
+    assert all(split[f"{label}/{i}.png"] == split[f"{label}/{name.format(i)}"] for label in "ab" for i in range(10, 30))
+    assert noted(data, "Leave them out where they are no radiographs")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 from xrayfast.data.text_column import TextColumn
@@ -28,17 +29,30 @@ _PARTS_OF_DERIVED = (
 )  # fmt: skip
 """Each word of `_NOT_RADIOGRAPHS` has one of these in it; few other names do."""
 
-_MADE_FROM = re.compile(
-    r"(.+?)[-_. ]+(small(er)?|tiny|mini|icon|preview|low[-_ ]?res|resized|scaled|downscaled|lbl|anno|depth|edges?)$",
-    re.IGNORECASE,
+_MADE_FOLDER = re.compile(
+    r"pred(s|icted|ictions?)?|prob(s|ability|abilities)?|outputs?|results?|vis(ual(i[sz]ed|i[sz]ations?))?|viz|cams?"
+    r"|attention|landmarks?|labels?|lbls?|annos?|annots?|box(es)?|boundingbox(es)?|shap|lime|colou?rmaps?|scribbles?"
+    r"|(eye)?gaze|(attention|probability|feature|depth)maps?"
 )
-"""The name, without suffix, of a smaller copy or a map of the image whose name is the first group."""
+"""A word of a folder's or file's name which says that the image was made from that of the same name without it."""
+
+_MADE_FROM = re.compile(
+    rf"{_MADE_FOLDER.pattern}|{_NOT_RADIOGRAPHS.pattern}|small(er)?|tiny|mini|lowres|resized|scaled|downscaled|depth"
+    r"|edges?|tn|colou?r(ed|i[sz]ed)?|jet|marked|markup|diff(erence)?|binary|binari[sz]ed|infection"
+)
+"""A word which, added to the name of an image, makes it that of a map or a smaller copy of the image."""
+
+_PARTS_OF_MADE = (
+    "pred", "prob", "output", "result", "vis", "viz", "attention", "landmark", "lbl", "anno", "box", "shap", "lime",
+    "colo", "scribble", "gaze", "map", "small", "tiny", "mini", "res", "scaled", "depth", "edge", "tn", "jet", "mark",
+    "diff", "binar", "infection",
+)  # fmt: skip
+"""Each word of `_MADE_FROM` has one of these or of `_PARTS_OF_DERIVED` in it."""
+
+_SIGNS = re.compile(r"[-_. @+]+")
 
 _VIEW = re.compile("front|lat|pa|ap")
 """Each word for a view has one of these in it."""
-
-_PARTS_OF_MADE = ("small", "tiny", "mini", "icon", "preview", "res", "scaled", "lbl", "anno", "depth", "edge")
-"""Each name that `_MADE_FROM` matches has one of these in it."""
 
 _CHUNK = 1 << 12  # names that are searched together: searching ten million one by one takes minutes
 
@@ -99,10 +113,55 @@ def find_derived(paths: Sequence[str]) -> set[str]:
     """
     likely = list(_likely_derived(paths))
     found = set(filter(is_derived, likely))
-    if made := {path: match[1] for path in likely if (match := _MADE_FROM.match(path.rpartition(".")[0]))}:
-        known = {path.rpartition(".")[0] for path in paths}
-        found |= {path for path, stem in made.items() if stem in known}
+    if made := [path for path in likely if _has_word(_MADE_FROM, path.rpartition("/")[2])]:
+        stems = {path.rpartition(".")[0] for path in paths}
+        found |= {path for path in made if _has_word(_MADE_FROM, image_beside(path.rpartition(".")[0], stems)[1])}
+    if inside := [path for path in likely if any(map(_is_of_made, path.split("/")[:-1]))]:
+        plain = {_without(path, IMAGE_WORD) for path in set(paths).difference(inside)}
+        found |= {path for path in inside if _without(path, _MADE_FOLDER) in plain}
     return found if found and len(found) < len(set(paths)) else set()
+
+
+def image_beside(stem: str, stems: Collection[str]) -> tuple[str, str]:
+    """Return the image in the same folder whose name this one extends, and what it adds to it; empty texts for none.
+
+    All are paths without suffixes. What is added stands before or behind the name, with a sign between.
+
+    >>> image_beside("a/1_mask_left", {"a/1", "b/1_mask"}), image_beside("a/tn-1", {"a/1"}), image_beside("1_2", {"3"})
+    (('a/1', 'mask_left'), ('a/1', 'tn'), ('', ''))
+    """
+    start = stem.rfind("/") + 1
+    folder, name = stem[:start], stem[start:]
+    for sign in reversed(list(_SIGNS.finditer(name))):
+        for other, added in ((name[: sign.start()], name[sign.end() :]), (name[sign.end() :], name[: sign.start()])):
+            if other and added and folder + other in stems:
+                return folder + other, added
+    return "", ""
+
+
+def _has_word(pattern: re.Pattern[str], text: str) -> bool:
+    return any(map(pattern.fullmatch, _words_and_pairs(text)))
+
+
+def _words_and_pairs(text: str) -> list[str]:
+    """Return the words of a text, and each two neighbours as one: "lowres" beside "low" and "res"."""
+    words = split_words(text)
+    return [*words, *map("".join, pairwise(words))]
+
+
+@lru_cache(maxsize=1 << 12)
+def _is_of_made(folder: str) -> bool:
+    """Whether all words of a folder's name say that it holds images, and one that they were made from others."""
+    made = list(filter(_MADE_FOLDER.fullmatch, _words_and_pairs(folder)))
+    words = split_words(folder)
+    return bool(made) and all(IMAGE_WORD.fullmatch(word) or any(word in one for one in made) for word in words)
+
+
+def _without(path: str, pattern: re.Pattern[str]) -> str:
+    """Return the path without its suffix, and without folders whose name has a word for images or of the pattern."""
+    *folders, name = path.split("/")
+    kept = [folder for folder in folders if not (_has_word(pattern, folder) or _has_word(IMAGE_WORD, folder))]
+    return "/".join([*kept, name.rpartition(".")[0]])
 
 
 def _likely_derived(paths: Sequence[str]) -> Iterator[str]:

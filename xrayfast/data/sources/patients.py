@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from xrayfast.config import DataConfig
 from xrayfast.data.demographics import parse_sexes, parse_views, plausible_age
-from xrayfast.data.images.names import AUGMENTED, ORIGINAL, split_words
+from xrayfast.data.images.names import AUGMENTED, ORIGINAL, image_beside, split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.identifiers import blank_placeholders, join_spellings, normalize_identifier
@@ -55,6 +55,11 @@ _COPY = re.compile(
     re.IGNORECASE,
 )
 """Endings of the names of augmented copies, crops and views; the last alternative is Roboflow's."""
+
+_WORD_OR_SIZE = re.compile(r"[^\W\d_]|^(128|224|256|299|320|384|512|1024)$")
+"""In what is added to the name of an image: that it is of the same, and not the next number."""
+
+_NO_DIGITS = str.maketrans("", "", "0123456789")
 
 _NUMBERED_COPY = re.compile(r" ?\(\d+\)$")
 """The suffix that file managers add to copies. Without an unnumbered original, such files are different images."""
@@ -272,19 +277,19 @@ def _group_copies(records: ImageRecords) -> None:
         for folder, _ in set(stems)
     }
     files = Counter(stems)  # one stem with two suffixes is one image
-    unnumbered = [_NUMBERED_COPY.sub("", stem) for _, stem in stems]
-    originals = [one if (folder, one) in files else stem for one, (folder, stem) in zip(unnumbered, stems, strict=True)]
+    original_of = _originals(files)
+    originals = [original_of.get(pair, pair[1]) for pair in stems]
     keys = [f"{plain[folder]}/{_COPY.sub('', one)}" for one, (folder, _) in zip(originals, stems, strict=True)]
     sizes = Counter(keys)
     copies = {
         name: key
-        for name, one, (folder, stem), key in zip(records.names, originals, stems, keys, strict=True)
+        for name, pair, key in zip(records.names, stems, keys, strict=True)
         if sizes[key] > 1
         and (
-            one != stem
-            or files[folder, stem] > 1
-            or _COPY.search(stem)
-            or any(map(AUGMENTED.fullmatch, split_words(folder)))
+            pair in original_of
+            or files[pair] > 1
+            or _COPY.search(pair[1])
+            or any(map(AUGMENTED.fullmatch, split_words(pair[0])))
         )
     }
     if not copies:
@@ -293,8 +298,23 @@ def _group_copies(records: ImageRecords) -> None:
     records.studies = [key if key in grouped else "" for key in keys]
     records.notes.append(
         f"{plural(len(copies), 'augmented copy')}, crops or views by name, grouped with the image as those of one "
-        f"study are: {shorten(copies, 3)}."
+        f"study are: {shorten(copies, 3)}. Leave them out where they are no radiographs."
     )
+
+
+def _originals(files: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """The name of another file of the folder that one has, and a number in brackets, or any word or size, more."""
+    found = dict[tuple[str, str], str]()
+    paths = {f"{folder}/{stem}" for folder, stem in files}
+    are_alike = len({stem.translate(_NO_DIGITS) for _, stem in files}) == 1  # but for numbers, as millions are
+    for folder, stem in sorted(files, key=lambda pair: len(pair[1])):
+        one = _NUMBERED_COPY.sub("", stem)
+        if not are_alike:
+            other, added = image_beside(f"{folder}/{stem}", paths)
+            one = other.rpartition("/")[2] if _WORD_OR_SIZE.search(added) else one
+        if one != stem and f"{folder}/{one}" in paths:
+            found[folder, stem] = found.get((folder, one), one)
+    return found
 
 
 def _is_of_copies(folder: str) -> bool:
