@@ -54,7 +54,9 @@ _REDRAWN = "Split redrawn to keep each patient and all duplicates in one split"
 
 _FEW_PATIENTS = 5  # at most this many patients are named as the likely cause of an empty split
 
-_MANY = 20  # fewest images of one patient that a note mentions
+_MANY = 20  # images that few patients have
+_MANY_TIMES = 5  # as many images as any other patient, of those with several
+_MANY_OF_FEW = 5  # images for each of few patients
 
 _CHUNK = 1 << 16  # paths held as Python strings at a time
 
@@ -354,15 +356,17 @@ def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task:
 
 
 def _check_patients(records: ImageRecords) -> list[str]:
-    """Raise an error if one identifier is on all images, as in anonymized files; return a note if it is on most."""
-    counts = TextColumn.of(records.patients or ()).counts()
-    most = max([n for patient, n in counts.items() if patient], default=0)
+    """Refuse one identifier on all images, as anonymised files have; a note where one is on most."""
+    known = {patient: n for patient, n in TextColumn.of(records.patients or ()).counts().items() if patient}
+    most, second, *_ = [*sorted(known.values(), reverse=True), 0, 0]
     if most < len(records.names) or most < 2:
-        if most < _MANY or most <= len(records.names) / 2:
-            return []
+        is_half = most >= _MANY and most > len(records.names) / 2
+        if not is_half and not most >= _MANY_TIMES * second > _MANY_TIMES:
+            are_few = _MANY_OF_FEW * len(known) <= sum(known.values()) > len(records.names) / 2
+            return _describe_few(records) if are_few else []
         return [
             f"One patient has {most} of {len(records.names)} images, all in one split: if that identifier stands for "
-            "anonymised files, --patient-col none splits by image."
+            "anonymised files, or people who are not known, --patient-col none splits by image."
         ]
     if rounded := describe_rounding(records.patients or ()):
         raise DataError(f"all {len(records.names)} images have the same patient. {rounded}")

@@ -127,7 +127,15 @@ def test_one_name_with_two_suffixes_is_one_image_and_numbers_alone_tell_nothing(
     "suffix",
     [
         *("_small.jpg", "_seg.png", "_overlay.png", "_heatmap.png", "_thumb.png", "-preview.jpg", "_lbl.png"),
-        *("_edges.png", "_low_res.png", "_pred.png", "_seg_lung.png", "_maskA.png", "_mask_left.png", "_lungmask_v2.png"),
+        *(
+            "_edges.png",
+            "_low_res.png",
+            "_pred.png",
+            "_seg_lung.png",
+            "_maskA.png",
+            "_mask_left.png",
+            "_lungmask_v2.png",
+        ),
         *("_GradCAM++.png", "_with_boxes.png", "_attention.png", "_color.png", "_prob_map.png", ".result1.png"),
     ],
 )

@@ -482,3 +482,79 @@ def test_numbers_of_patients_in_names_that_occur_in_several_folders_are_noted(tm
     shared = opened(root, patient_col=r"name:patient(\d+)")
     assert noted(shared, "5 of 5 patients occur with several values of the folder", "a pattern for --patient-col")
     assert not noted(opened(root, patient_col=r"name:(hospital./.*/patient\d)"), "several values")
+
+
+@pytest.mark.parametrize("name", ["{}", "{}.0", "0{}", "i{}.png"])
+def test_patients_called_like_some_images_are_noted(tmp_path, name):
+    own = [name.format(i) if i < 6 else f"p{i // 2}" for i in range(24)]
+    make(tmp_path, *(f"{'i' if name.startswith('i') else ''}{i}.png" for i in range(24)))
+    text = "".join(f"{'i' if name.startswith('i') else ''}{i}.png,{'ab'[i % 2]},{own[i]}\n" for i in range(24))
+    data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient\n{text}"))
+    assert noted(data, "called like the images, one each, on 6 of 24 images")
+
+
+def test_patients_of_other_names_or_of_several_images_are_not_noted(tmp_path):
+    assert not noted(with_patients(tmp_path, [f"i{i - i % 2}" for i in range(24)]), "called like")
+    assert not noted(with_patients(tmp_path, [f"{i + 100}" for i in range(24)]), "called like")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "{i}_{k}.png",
+            "{i}-0{k}.png",
+            "DOE_JANE{i}_{k}.png",
+            "A{i}_2020010{k}.png",
+            "2020010{k}_A{i}.png",
+            "{i}{ab}.png",
+        ),
+        *(
+            "acc{i}_ser{k}_img1.png",
+            "covid-19-pneumonia-{i}-day{k}.jpeg",
+            "S{i}T{k}.png",
+            "CXR{i}_1_IM-00{i}-{k}001.png",
+        ),
+    ],
+)
+def test_names_that_share_a_part_are_noted_with_a_pattern(tmp_path, name):
+    files = [f"{'ab'[i % 2]}/{name.format(i=i, k=k, ab='ab'[k])}" for i in range(10, 22) for k in (0, 1)]
+    data = opened(make(tmp_path, *files))
+    (note,) = [note for note in data.notes if "may tell patients" in note]
+    assert "finds 12 on 24 of 24 images" in note
+    assert opened(tmp_path, patient_col=note.split("'")[1]).table["patient"].nunique() == 12
+
+
+@pytest.mark.parametrize(
+    "name", ["{label}_{i}.png", "img_{i:04d}.png", "2020-03-{i}_10-20-3{k}.png", "{h:08x}-{i:04x}.png", "b{k}_{i}.png"]
+)
+def test_other_names_are_not_noted(tmp_path, name):
+    files = [
+        f"{'ab'[i % 2]}/{name.format(label='ab'[i % 2], i=i + 12 * k, k=k, h=(2 * i + k) ** 5)}"
+        for i in range(10, 22)
+        for k in (0, 1)
+    ]
+    assert not noted(opened(make(tmp_path, *files)), "may tell patients")
+
+
+def test_few_patients_and_one_of_many_images_are_noted(tmp_path):
+    assert noted(with_patients(tmp_path, [["male", "female"][i // 2 % 2] for i in range(24)]), "of 2 patients")
+    data = with_patients(tmp_path, [f"p{i // 2}" if i < 14 else "nobody" for i in range(24)])
+    assert noted(data, "One patient has 10 of 24 images")
+    assert not noted(with_patients(tmp_path, [f"p{i // 3}" for i in range(24)]), "patient has")
+    data = with_patients(tmp_path, [f"p{i // 2}" if i < 14 else ["deleted", "John Doe"][i % 2] for i in range(24)])
+    assert data.table["patient"].nunique() == 7
+
+
+@pytest.mark.parametrize("name", ["病人编号", "ID Paciente", "Patientennummer", "numéro du patient"])
+def test_columns_of_patients_in_other_languages(tmp_path, name):
+    make(tmp_path, *(f"i{i}.png" for i in range(20)))
+    rows = "".join(f"i{i}.png,{'ab'[i // 2 % 2]},{4000 + i // 2}\n" for i in range(20))
+    table(tmp_path, f"image,label,{name}\n{rows}")
+    assert opened(tmp_path).table["patient"].nunique() == 10
+
+
+def test_a_name_written_in_three_ways_is_one_patient(tmp_path):
+    ways = ["DOE^JANE{0}", '"Doe, Jane{0}"', "jane{0} Doe"]
+    data = with_patients(tmp_path, [ways[i % 3].format("abcdefgh"[i // 3]) for i in range(24)])
+    assert data.table["patient"].nunique() == 8 and noted(data, "joined with another")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from xrayfast.data.demographics import sex_in_name
-from xrayfast.data.foreign_words import stem_of_split
+from xrayfast.data.foreign_words import fold_letters, stem_of_split
 from xrayfast.data.splits.stratify import parse_split, parse_split_flag
 
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -47,20 +47,24 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 _FOLDS = re.compile(r"(cv|k)?folds?(id|no|nr|number|idx|index)?")
 
 
-_NUMBERED = r"(identifier|u?u?id|no|nr|num|number|key|code|hash|index|idx|instance|unique|anon(ymi[sz]ed)?|new|old"
-"""Start of a regular expression for words that appear next to the word for an identifier, such as "id" or "number"."""
+_NUMBERED = (
+    r"(identifier|u?u?id|no|nr|num|number|key|code|hash|index|idx|instance|unique|anon(ymi[sz]ed)?|new|old"
+    r"|nummer|numero|codigo|de|del|do|du|n|编号|号|番号|번호|номер"
+)
+"""The start of a group of words that stand beside those of an identifier."""
 
 _KEYS = {
     "patient": re.compile(
         rf"{_NUMBERED}|medical|hospital|dicom)*(patient|pat|pt|subject|subj|person|participant|individual|proband|donor|"
-        rf"member|case|mrn|record|chart|hn|nhs|chi|ssn){_NUMBERED}|name)*"
+        rf"member|case|mrn|record|chart|hn|nhs|chi|ssn|paciente|patienten?|pazient[ei]|pacjent|hasta|病人|患者|환자"
+        rf"|пациент){_NUMBERED}|name)*"
     ),
     "study": re.compile(
         rf"{_NUMBERED})*(study|exam|examination|accession|visit|encounter|series|session|episode|admission|acquisition|"
-        rf"scan){_NUMBERED})*"
+        rf"scan|untersuchung|estudio|esame|检查|検査){_NUMBERED})*"
     ),
 }
-"""Simplified names of identifier columns, by what they identify; see also `USUAL_NAMES`."""
+"""Names of columns of identifiers, as `fold_letters` has them, by what these are of; see `USUAL_NAMES` too."""
 
 _MOST_SPLITS = 8  # distinct values in a column of splits
 
@@ -240,14 +244,16 @@ def key_role(name: str) -> str:
     >>> key_role("Case"), key_role("pat_no"), key_role("PatientName"), key_role("visit_id"), key_role("patient_age")
     ('patient', 'patient', 'patient', 'study', '')
     """
-    key = simplify_column_name(name)
+    key = fold_letters(name)
     return next((role for role, names in _KEYS.items() if names.fullmatch(key) or key in USUAL_NAMES[role]), "")
 
 
 def may_be_key(name: str) -> bool:
     """Whether a column's name suggests an identifier that several images may share."""
     last = split_column_name(name)[-1:]
-    return bool(key_role(name) or (last and re.fullmatch(r"\w*(id|uid|uuid|identifier|key|no|nr)", last[0])))
+    return bool(
+        key_role(name) or (last and re.fullmatch(r"\w*(id|uid|uuid|identifier|key|no|nr|folder|directory)", last[0]))
+    )
 
 
 def describe_no_label(name: str) -> str:

@@ -29,12 +29,16 @@ _NUMBER_OR_DATE = re.compile(r"[-+]?[\d.,]+([eE][-+]?\d+)?|\d{1,4}[-/.]\d{1,2}[-
 
 _LETTERS_AND_NUMBER = re.compile("([A-Za-z]*)([0-9]+)")
 
+_LAST_FIRST = re.compile(r"\s*(?P<last>[^\W\d_][^\d,^]*?)\s*[,^]\s*(?P<first>[^\W\d_][^\d,^]*)\^*\s*")
+"""A person's name, as DICOM has it, or with a comma."""
+
 _ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 
 _PLACEHOLDER_WORD = re.compile(
     r"(patient[\s^_]*)?(unk(nown)?|anon(ymous|ymi[sz]ed|ym)?)([\s^_]*(patient|name))?|n\.?n\.?|"
     r"not?[ _]?(available|applicable|known|id|recorded|given|name)|missing|"
-    r"undefined|unspecified|unidentified|de-?identified|removed|default|dummy|tbd|xx+|[-\u2013\u2014._*#?]+|n\.a\.?",
+    r"undefined|unspecified|unidentified|de-?identified|removed|deleted|redacted|hidden|default|dummy|tbd|"
+    r"(test[\s^_]*patient|john[\s^_]*doe|doe[\s^_,]*john)|xx+|[-\u2013\u2014._*#?]+|n\.a\.?",
     re.IGNORECASE,
 )
 _PLACEHOLDER_NUMBER = re.compile(r"0+(\.0+)?|-1|-9+|9{3,}")
@@ -48,9 +52,13 @@ def normalize_identifier(text: str) -> str:
 
     >>> normalize_identifier("0012") == normalize_identifier("12.0"), normalize_identifier(" P-0001 ")
     (True, 'p1')
+    >>> normalize_identifier("DOE^JANE") == normalize_identifier("Doe, Jane") == normalize_identifier("Jane Doe")
+    True
     """
     if plain := _LETTERS_AND_NUMBER.fullmatch(text):  # the usual case, made fast because there may be millions
         return plain[1].lower() + (plain[2].lstrip("0") or "0")
+    if person := _LAST_FIRST.fullmatch(text):
+        text = f"{person['first']} {person['last']}"
     key = re.sub(
         r"(?<=[^\W\d_])[\s_-]+(?=\d)|(?<=\d)[\s_-]+(?=[^\W\d_])", "", " ".join(drop_invisible(text).split()).casefold()
     )
@@ -82,8 +90,8 @@ def join_spellings(identifiers: Sequence[str]) -> tuple[TextColumn, list[str]]:
     notes = list[str]()
     if joined := sum(text != kept for text, kept in spelling.items()):
         notes.append(
-            f"{plural(joined, 'identifier')} of patients joined with another that differs only in case, spaces, zeros "
-            "before a number, .0 behind it, '-' and '_' beside it, or what can't be seen."
+            f"{plural(joined, 'identifier')} of patients joined with another that differs only in case, spaces, the "
+            "order of names, zeros before a number, .0 behind it, '-' and '_' beside it, or what can't be seen."
         )
     notes += filter(None, [describe_rounding(column)])
     return column.replace(spelling.__getitem__), notes

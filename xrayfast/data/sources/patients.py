@@ -36,8 +36,21 @@ _UNIQUE = re.compile(r"\d{6}|\d\.\d+\.\d")
 
 _MOST_IN_STUDY = 20  # maximum number of images in a study of chest radiographs; most studies have 1 to 3
 
-_TELLS_PATIENT = re.compile(r"((?:[Pp]atient|[Pp]erson|[Ss]ubject|[Pp]articipant|sub|pat|PAT|pt)[-_ ]?[0-9]+)")
+_TELLS_PATIENT = r"((?:[Pp]atient|[Pp]erson|[Ss]ubject|[Pp]articipant|sub|pat|PAT|pt)[-_ ]?[0-9]+)"
+_PATIENT_PATTERNS = (
+    _TELLS_PATIENT,
+    *(rf"([^/]+){part}\.\w+$" for part in ("[-_ ][^-_ /]+", "(?:[-_ ][^-_ /]+){2}", "(?:[-_ ][^-_ /]+){3}")),
+    r"([^/]*\d)[A-Za-z]{1,4}\d{0,2}\.\w+$",
+    r"\d{8}[-_ ]([^/]+)\.\w+$",
+)
+"""Where the names of files may tell patients: by a word, before the last parts of a name, or behind a date."""
 
+_LOOKED_AT = 20_000  # names
+_LEAST_PATIENTS = 8
+_DATE = re.compile(r"(19|20)\d{6}$|\d{4}-\d\d-\d\d")
+
+_CALLED_ALIKE = 0.1
+"""Share of images, of one patient each, that are called like the patient."""
 
 _SEARCH_SECONDS = 10.0
 _SEARCH = """
@@ -101,10 +114,10 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
         if records.patients:
             records.patients, notes = step(records.patients)
             records.notes += notes
-    if records.patients and len(records.names) > 1 and all(map(_is_name_of, records.names, records.patients)):
-        records.notes.append(
-            "Patients are called like the images, one each: images of one patient are not kept together."
-        )
+    if records.patients:
+        _note_names_of_images(records)
+    elif chosen is None:
+        _note_patients_in_names(records)
     if records.patients is None and (chosen == "name" or keyword):
         examples = ", ".join(f"{spec.path_example} ({spec.name})" for spec in registry.SPECS if spec.path_example)
         found = (
@@ -113,10 +126,51 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
         raise DataError(f"found no patients in the images' {found}. Leave out --patient-col, or name a column.")
 
 
-def _is_name_of(name: str, patient: str | None) -> bool:
-    """Whether a patient's identifier equals an image's name, with or without suffix."""
+def _note_names_of_images(records: ImageRecords) -> None:
+    """A note where many patients have one image, which is called like them, and none so called has several."""
+    patients: Sequence[str] = records.patients or ()
+    counts = TextColumn.of(patients).counts()
+    pairs = zip(records.names, patients, strict=True)
+    images = [counts[patient] for name, patient in pairs if patient and _is_name_of(name, patient)]
+    called = len(images) if images == [1] * len(images) else 0
+    if called > max(1, _CALLED_ALIKE * len(patients)):
+        which = "all" if called == len(patients) else f"{called} of {len(patients)} images"
+        records.notes.append(
+            f"Patients are called like the images, one each, on {which}: images of one patient are not kept together."
+        )
+
+
+def _is_name_of(name: str, patient: str) -> bool:
+    """Whether a patient is called like an image, with its suffix or without, as `normalize_identifier` compares."""
     base = name.rpartition("/")[2]
-    return patient in (name, base, base.rpartition(".")[0])
+    return normalize_identifier(patient) in map(normalize_identifier, (name, base, base.rpartition(".")[0]))
+
+
+def _note_patients_in_names(records: ImageRecords) -> None:
+    """A note on the first pattern that finds patients in names, unless the studies of most images are known."""
+    n = len(records.names)
+    if 2 * sum(map(bool, records.studies or ())) > n:
+        return
+    for pattern in _PATIENT_PATTERNS:
+        if _count_matches(pattern, records.names[:_LOOKED_AT]) and (found := _count_matches(pattern, records.names)):
+            records.notes.append(
+                f"Names of files or folders may tell patients, as in {records.names[0]}: --patient-col 'name:{pattern}' "
+                f"finds {len(found)} on {found.total()} of {n} images."
+            )
+            return
+
+
+def _count_matches(pattern: str, names: Sequence[str]) -> Counter[str]:
+    """How many names have which first group of a pattern; nothing where they are unlike patients.
+
+    That is a word for them in half of the names; or a part that half of the names share with few others.
+    """
+    search = re.compile(pattern).search
+    found = Counter(match[1].lower() for name in names if (match := search(name)))
+    has_word = pattern == _TELLS_PATIENT and len(found) > 1
+    repeat = len(found) >= _LEAST_PATIENTS and max(found.values()) <= _MOST_IN_STUDY
+    known = found.total() if has_word else sum(n for n in found.values() if n > 1) * repeat
+    return found if 2 * known > len(names) and not all(map(_DATE.search, found)) else Counter()
 
 
 def _find_studies(records: ImageRecords, chosen: str | None) -> None:
@@ -242,12 +296,6 @@ def _read_names(records: ImageRecords, to_split: bool) -> None:
                 break
     if not counts:
         _group_copies(records)
-        told = [match[1].lower() for name in records.names if (match := _TELLS_PATIENT.search(name))]
-        if 2 * len(told) > n and len(set(told)) > 1:
-            records.notes.append(
-                f"Names of files or folders may tell patients, as in {records.names[0]}: --patient-col "
-                f"'name:{_TELLS_PATIENT.pattern}' finds {len(set(told))} on {len(told)} of {n} images."
-            )
         return
     if to_split and len(set(filter(None, patients))) == 1 and n > 1:
         records.notes.append("File names look as if all images were of one patient, which is not used.")
