@@ -154,8 +154,8 @@ def _note_patients_in_names(records: ImageRecords) -> None:
     for pattern in _PATIENT_PATTERNS:
         if _count_matches(pattern, records.names[:_LOOKED_AT]) and (found := _count_matches(pattern, records.names)):
             records.notes.append(
-                f"Names of files or folders may tell patients, as in {records.names[0]}: --patient-col 'name:{pattern}' "
-                f"finds {len(found)} on {found.total()} of {n} images."
+                f"Names of files or folders may tell patients, as in {records.names[0]}: --patient-col "
+                f"'name:{pattern}' finds {len(found)} on {found.total()} of {n} images."
             )
             return
 
