@@ -54,9 +54,9 @@ _REDRAWN = "Split redrawn to keep each patient and all duplicates in one split"
 
 _FEW_PATIENTS = 5  # at most this many patients are named as the likely cause of an empty split
 
-_MANY = 20  # images that few patients have
-_MANY_TIMES = 5  # as many images as any other patient, of those with several
-_MANY_OF_FEW = 5  # images for each of few patients
+_MANY = 20  # fewest images of one patient that a note mentions
+_MANY_TIMES = 5  # or those of a patient with this many times the images of any other, if that has several
+_MANY_OF_FEW = 5  # mean number of images per patient above which a note mentions that there are few patients
 
 _CHUNK = 1 << 16  # paths held as Python strings at a time
 
@@ -356,7 +356,9 @@ def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task:
 
 
 def _check_patients(records: ImageRecords) -> list[str]:
-    """Refuse one identifier on all images, as anonymised files have; a note where one is on most."""
+    """Raise an error if one identifier is on all images, as in anonymized files; return a note if it is on most, or on
+    far more than any other, or if there are few.
+    """
     known = {patient: n for patient, n in TextColumn.of(records.patients or ()).counts().items() if patient}
     most, second, *_ = [*sorted(known.values(), reverse=True), 0, 0]
     if most < len(records.names) or most < 2:

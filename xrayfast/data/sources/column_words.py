@@ -51,7 +51,7 @@ _NUMBERED = (
     r"(identifier|u?u?id|no|nr|num|number|key|code|hash|index|idx|instance|unique|anon(ymi[sz]ed)?|new|old"
     r"|nummer|numero|codigo|de|del|do|du|n|编号|号|番号|번호|номер"
 )
-"""The start of a group of words that stand beside those of an identifier."""
+"""Start of a regular expression for words that appear next to the word for an identifier, such as "id" or "number"."""
 
 _KEYS = {
     "patient": re.compile(
@@ -64,7 +64,7 @@ _KEYS = {
         rf"scan|untersuchung|estudio|esame|检查|検査){_NUMBERED})*"
     ),
 }
-"""Names of columns of identifiers, as `fold_letters` has them, by what these are of; see `USUAL_NAMES` too."""
+"""Names of identifier columns, as `fold_letters` returns them, by what they identify; see also `USUAL_NAMES`."""
 
 _MOST_SPLITS = 8  # distinct values in a column of splits
 

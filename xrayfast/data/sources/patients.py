@@ -43,14 +43,15 @@ _PATIENT_PATTERNS = (
     r"([^/]*\d)[A-Za-z]{1,4}\d{0,2}\.\w+$",
     r"\d{8}[-_ ]([^/]+)\.\w+$",
 )
-"""Where the names of files may tell patients: by a word, before the last parts of a name, or behind a date."""
+"""Regular expressions whose first group may be the patient in a file name: a word for patients with a number, the name
+without its last parts, or what follows a date."""
 
-_LOOKED_AT = 20_000  # names
-_LEAST_PATIENTS = 8
+_LOOKED_AT = 20_000  # names that are searched before all are
+_LEAST_PATIENTS = 8  # fewest that a part of the names without a word for patients must tell apart
 _DATE = re.compile(r"(19|20)\d{6}$|\d{4}-\d\d-\d\d")
 
 _CALLED_ALIKE = 0.1
-"""Share of images, of one patient each, that are called like the patient."""
+"""Share of images with the name of their patient above which a note mentions them."""
 
 _SEARCH_SECONDS = 10.0
 _SEARCH = """
@@ -70,7 +71,7 @@ _COPY = re.compile(
 """Endings of the names of augmented copies, crops and views; the last alternative is Roboflow's."""
 
 _WORD_OR_SIZE = re.compile(r"[^\W\d_]|^(128|224|256|299|320|384|512|1024)$")
-"""In what is added to the name of an image: that it is of the same, and not the next number."""
+"""Matches what is added to the name of an image if it does not only number the next one."""
 
 _NO_DIGITS = str.maketrans("", "", "0123456789")
 
@@ -127,7 +128,7 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
 
 
 def _note_names_of_images(records: ImageRecords) -> None:
-    """A note where many patients have one image, which is called like them, and none so called has several."""
+    """Add a note if many patients have the name of their only image, and none with the name of an image has several."""
     patients: Sequence[str] = records.patients or ()
     counts = TextColumn.of(patients).counts()
     pairs = zip(records.names, patients, strict=True)
@@ -141,13 +142,13 @@ def _note_names_of_images(records: ImageRecords) -> None:
 
 
 def _is_name_of(name: str, patient: str) -> bool:
-    """Whether a patient is called like an image, with its suffix or without, as `normalize_identifier` compares."""
+    """Whether a patient's identifier equals an image's name, with or without suffix, after normalization."""
     base = name.rpartition("/")[2]
     return normalize_identifier(patient) in map(normalize_identifier, (name, base, base.rpartition(".")[0]))
 
 
 def _note_patients_in_names(records: ImageRecords) -> None:
-    """A note on the first pattern that finds patients in names, unless the studies of most images are known."""
+    """Add a note on the first pattern that finds patients in names, unless the studies of most images are known."""
     n = len(records.names)
     if 2 * sum(map(bool, records.studies or ())) > n:
         return
@@ -161,9 +162,9 @@ def _note_patients_in_names(records: ImageRecords) -> None:
 
 
 def _count_matches(pattern: str, names: Sequence[str]) -> Counter[str]:
-    """How many names have which first group of a pattern; nothing where they are unlike patients.
+    """Return the number of names with each first group of a pattern; nothing if these do not look like patients.
 
-    That is a word for them in half of the names; or a part that half of the names share with few others.
+    They do if half of the names have a word for patients, or share the group with a few others.
     """
     search = re.compile(pattern).search
     found = Counter(match[1].lower() for name in names if (match := search(name)))
@@ -351,7 +352,7 @@ def _group_copies(records: ImageRecords) -> None:
 
 
 def _originals(files: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """The name of another file of the folder that one has, and a number in brackets, or any word or size, more."""
+    """Map files to the original in their folder, whose name they extend by a number in brackets, a word or a size."""
     found = dict[tuple[str, str], str]()
     paths = {f"{folder}/{stem}" for folder, stem in files}
     are_alike = len({stem.translate(_NO_DIGITS) for _, stem in files}) == 1  # but for numbers, as millions are
