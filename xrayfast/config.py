@@ -805,7 +805,7 @@ class TrainConfig(_Section):
 
     track: Trackers = option(
         (),
-        "Send settings, epochs, final metrics and figures to an experiment tracker, without names of files and "
+        "Send settings, epochs, final metrics and figures to an experiment tracker, without names of images and "
         "patients. By default none is used.",
         panel=OUTPUT,
         metavar="|".join(get_args(TrackerName)),

@@ -24,7 +24,7 @@ def serve(
     run: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]",
+            metavar="RUN",
             show_default="the newest under runs/",
             help="Folder of a run, ensemble or cross-validation, or ONNX file.",
         ),
