@@ -1,1 +1,1 @@
-"""What may be claimed of metrics: warnings beside the headline, differences that chance would not give."""
+"""What may be claimed about metrics: warnings shown beside the headline metrics, and tests of differences."""

@@ -1,4 +1,4 @@
-"""Results on other data beside those of the run's own: prevalence, prior correction, and differences."""
+"""Comparison of results on external data with those on the run's own data: prevalence, prior correction, metrics."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from xrayfast.metrics.registry import EXACT_MATCH, metric_title
 from xrayfast.metrics.scoring import log_losses
 
 COMPARED = ("auroc", "recall", "specificity")
-"""The metrics by label that are compared with those of the run's own data."""
+"""The metrics per label that are compared with those of the run's own data."""
 
 AT_END = 0.001
-"""A prevalence that is estimated nearer to 0 or 1 is no estimate: it makes each image's probability 0 or 1."""
+"""An estimated prevalence closer to 0 or 1 than this is not used: it would make each image's probability 0 or 1."""
 
 _ITERATIONS, _TOLERANCE = 10_000, 1e-9
 
 
 def correct_prior(probability: Floats, prior: Floats) -> tuple[Floats, Floats]:
-    """Estimate the prevalence of classes from unlabelled probabilities, and correct the probabilities for it.
+    """Estimate the prevalence of classes from probabilities of unlabeled images, and correct the probabilities for it.
 
-    Holds where images of a class look alike in both places and the probabilities are calibrated for the prior.
+    The correction is valid if images of a class have the same distribution in both data sets (label shift) and the
+    probabilities are calibrated for the prior.
 
     Args:
-        probability: (N, C) of classes that exclude each other.
-        prior: (C,) their prevalence where the probabilities were calibrated, above 0.
+        probability: (N, C) of mutually exclusive classes.
+        prior: (C,) prevalence in the data on which the probabilities were calibrated, above 0.
 
     Returns:
-        (C,) the prevalence here, and (N, C) probabilities for it.
+        (C,) the prevalence in these images, and the (N, C) probabilities corrected for it.
 
-    Saerens, Latinne and Decaestecker 2002: expectation-maximisation, which finds the maximum likelihood.
+    Saerens, Latinne and Decaestecker 2002: expectation-maximization, which finds the maximum-likelihood estimate.
     """
     found = prior / prior.sum()
     ratio = probability / found
@@ -54,10 +55,13 @@ def correct_prior(probability: Floats, prior: Floats) -> tuple[Floats, Floats]:
 
 
 def corrected_labels(probability: Floats, prior: Floats, task: Task) -> tuple[Floats, Floats]:
-    """`correct_prior` over the classes (single), or of each label by itself (multi): (L,) and (N, L).
+    """Apply `correct_prior` to the classes (single-label), or to each label by itself (multi-label).
+
+    Returns:
+        (L,) prevalences and (N, L) probabilities.
 
     Raises:
-        ValueError: as numpy, for no images.
+        ValueError: there are no images; raised by numpy.
     """
     prior = np.clip(prior, 1e-6, 1 - 1e-6)
     if task == "single":
@@ -77,22 +81,23 @@ def compare_prevalence(
     task: Task,
     positive: str | None = None,
 ) -> list[dict[str, Any]]:
-    """The prevalence of each label here and on validation, and what a correction for it would do.
+    """Compare the prevalence of each label here with that on validation, and evaluate a correction for the difference.
 
     Args:
         labels: the L names.
-        validation: (M, L) truth and (M,) patients, as `summary.summarise` takes them.
-        here: (N, L) and (N,), likewise.
-        probability: (N, L) here, calibrated on validation.
+        validation: (M, L) truth and (M,) patient numbers of the validation split, as `summary.summarise` takes them.
+        here: (N, L) truth and (N,) patient numbers of these data.
+        probability: (N, L) in these data, calibrated on validation.
         task: "single" or "multi".
-        positive: the positive class of two, which alone has a row.
+        positive: the positive class of two; only it has a row.
 
     Returns:
-        A row for each label that some images are known to have or lack, in both: `label`, `here`, `validation` with its
-        interval `low` to `high` by patient, `outside` (whether the interval of their difference excludes 0, corrected
-        for the number of labels; `here` is outside of validation's interval then), `estimated` (by `correct_prior`,
-        without the labels), `estimate_differs` (whether that can be told from validation's), and `log_loss` here as it
-        is and `log_loss_corrected`.
+        One row for each label that has unmasked cells both here and on validation: `label`; the prevalences `here` and
+        on `validation`, the latter with its interval by patient, `low` to `high`; `outside`, whether the interval of
+        their difference, corrected for the number of labels, excludes 0 (`here` is outside validation's interval
+        then); `estimated`, the prevalence here as estimated by `correct_prior`, without the labels; `estimate_differs`,
+        whether it differs significantly from validation's; and the log loss here, without the correction (`log_loss`)
+        and with it (`log_loss_corrected`).
     """
     truth, known = here[0], (here[0] >= 0).sum(axis=0)
     known_there = (validation[0] >= 0).sum(axis=0)
@@ -133,16 +138,17 @@ def _unit(groups: NDArray[np.int64] | None, n: int) -> NDArray[np.int64]:
 
 
 def _share(sample: tuple[NDArray[np.int64], NDArray[np.int64] | None], i: int, level: float = 0.95) -> Estimate:
-    """The prevalence of label i, with its interval by patient."""
+    """Estimate the prevalence of label i, with its interval by patient."""
     cells, unit = sample[0][:, i], _unit(sample[1], len(sample[0]))
     known = cells >= 0
     return estimate_proportion(cells[known] == 1, unit[known], int(unit.max()) + 1, level)
 
 
 def _estimate_differs(estimated: float, corrected: Floats, groups: NDArray[np.int64] | None, own: Estimate) -> bool:
-    """Whether a prevalence by `correct_prior` can be told from validation's.
+    """Whether a prevalence estimated by `correct_prior` differs significantly from validation's.
 
-    Its error follows from the slopes of the log likelihood, added up by patient; at 0 and 1 there is none.
+    Its standard error is computed from the derivatives of the log-likelihood, summed by patient. Near 0 and 1
+    (`AT_END`) it cannot be computed, and the answer is False.
     """
     if not AT_END < estimated < 1 - AT_END:
         return False
@@ -157,7 +163,7 @@ def _estimate_differs(estimated: float, corrected: Floats, groups: NDArray[np.in
 def difference_interval(
     a: float, a_ends: tuple[float, float], b: float, b_ends: tuple[float, float]
 ) -> tuple[float, float]:
-    """The interval of a minus b from the intervals of both, which are of independent samples.
+    """Compute the interval of a minus b from the intervals of a and b, which come from independent samples.
 
     Newcombe 1998 (Stat Med 17:873, method 10) for proportions; Zou and Donner 2008 (MOVER) in general.
     """
@@ -169,17 +175,18 @@ def difference_interval(
 def compare_with_internal(
     internal: Mapping[str, Any], external: Mapping[str, Any], task: Task, same_labels: bool
 ) -> list[dict[str, Any]]:
-    """The metrics of other data beside those of the run's own.
+    """Compare the metrics on other data with those on the run's own data.
 
     Args:
-        internal: the summary of the run's own split; likewise `external`.
-        external: of the other data.
+        internal: the summary of the run's own split.
+        external: the summary of the other data.
         task: "single" or "multi".
-        same_labels: whether both have all labels, so that means over them are comparable.
+        same_labels: whether both have all labels, so that means over labels are comparable.
 
     Returns:
-        A row for each metric: `metric`, `label` (None for the headline over all), `internal` with its `internal_low`,
-        `external`, their `difference` with `low` and `high`, and `reason`, why a number is missing.
+        One row per metric: `metric`; `label` (None for a metric over all labels); `internal` and the lower limit of its
+        interval, `internal_low`; `external`; the `difference`, external minus internal, and its interval, `low` to
+        `high`; and `reason`, why one of these is missing.
     """
 
     def ends(summary: Mapping[str, Any], metric: str, label: str | None) -> tuple[float, float] | None:
@@ -225,10 +232,10 @@ def compare_with_internal(
 
 
 def _below(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The results that are lower than those of the run's own data, in words.
+    """List the results that are significantly lower than on the run's own data, in words.
 
-    They are where the interval of the difference, corrected for the number of results (Holm), lies below 0, and thus
-    are below the interval there, too.
+    These are the results for which the interval of the difference, corrected for the number of results (Holm), is below
+    0; they are then also below the interval of the result on the run's own data.
     """
     judged = [row for row in rows if row["high"] is not None]
     normal = NormalDist()
@@ -237,7 +244,7 @@ def _below(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         normal.cdf(reach * row["difference"] / (row["high"] - row["difference"])) if row["difference"] < 0 else 1.0
         for row in judged
     ]
-    corrected = holm([*p, 1.0] if len(p) == 1 else p)  # an interval alone has two ends of 2.5 %
+    corrected = holm([*p, 1.0] if len(p) == 1 else p)  # one p is doubled, as a 95 % interval has 2.5 % on each side
     return [
         f"{metric_title(row['metric'])}{'' if row['label'] is None else ' of ' + row['label']} {row['external']:.3f}, "
         f"below {row['internal_low']:.3f}"
@@ -249,8 +256,8 @@ def _below(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def external_warnings(
     prevalence: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
 ) -> list[HeadlineWarning]:
-    """The warnings of `compare_prevalence` and `compare_with_internal`: of ranking and accuracy, and of what is decided
-    as in the run, its thresholds included.
+    """Return the warnings that the rows of `compare_prevalence` and `compare_with_internal` give rise to: about ranking
+    and accuracy, about rates at the run's thresholds, and about prevalence.
     """
     found = []
     ranking = [row["label"] is None or row["metric"] == "auroc" for row in rows]

@@ -1,4 +1,4 @@
-"""Is the largest gap between subgroups larger than chance makes it? A permutation of groups among patients."""
+"""A permutation test, by patient, of whether the largest gap between subgroups is larger than expected by chance."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from xrayfast.metrics.registry import EXACT_MATCH
 
 Codes: TypeAlias = NDArray[np.int16]
 
-_BLOCK = 2_000_000  # cells that are permuted at once
+_BLOCK = 2_000_000  # the maximum number of cells (permutations times pieces) at a time
 
 
 @dataclass(frozen=True)
 class _Pieces:
-    """The images of one patient in one subgroup are a piece, and stay together.
+    """The pieces that are permuted: the images of one patient in one subgroup form a piece and stay together.
 
     Attributes:
         of_image: (N,) the piece of each image.
@@ -35,12 +35,12 @@ class _Pieces:
 
     @classmethod
     def of(cls, group: Codes, unit: Indices) -> _Pieces:
-        """Those of N images by their subgroups and units."""
+        """Make the pieces of N images from their subgroups and units."""
         both, of_image = np.unique(np.column_stack([group, unit]), axis=0, return_inverse=True)
         return cls(of_image.ravel(), both[:, 0].astype(np.int16), both[:, 1].astype(np.intp))
 
     def orders(self, permutations: int, rng: np.random.Generator) -> Iterator[Indices]:
-        """The pieces in random order, those of one patient side by side, as blocks (B, P)."""
+        """Yield the pieces in random orders, in blocks (B, P); the pieces of one patient are side by side."""
         n_units, block = int(self.unit.max(initial=0)) + 1, max(1, _BLOCK // max(1, len(self.unit)))
         for start in range(0, permutations, block):
             keys = rng.random((min(block, permutations - start), n_units))
@@ -50,8 +50,8 @@ class _Pieces:
         """Exchange subgroups among the pieces that have images in some rows.
 
         Returns:
-            (B, K) the K pieces, in the order of the places that they take, and (K,) the subgroup of each place, which
-            ascends. Of one `order` a patient takes about the same place in whatever rows.
+            (B, K) the K pieces, in the order of the places that they take, and (K,) the subgroup of each place,
+            ascending. With the same `order`, a patient takes about the same place whichever rows are chosen.
         """
         there = np.zeros(len(self.unit), np.bool_)
         there[self.of_image[rows]] = True
@@ -61,23 +61,24 @@ class _Pieces:
 def permuted_metrics(
     split: ResampledMetrics, group: Codes, enough: Mapping[str, Bools], permutations: int, seed: int
 ) -> dict[str, Floats]:
-    """What metrics would be in subgroups that tell nothing: the groups are permuted among patients.
+    """Compute metrics under the null hypothesis that subgroups do not differ: subgroups are permuted among patients.
 
-    For recall they are permuted among patients with the label, for specificity among those without, for AUROC among
-    both by themselves, and for the share of images with everything right among all: subgroups keep their numbers of
-    patients with and without the label, so that a prevalence that differs between them is no gap. One order of the
-    patients serves all of these, which keeps the correlation between labels. A patient with images in several subgroups
-    counts as several, side by side in the order.
+    For recall they are permuted among the patients with the label, for specificity among the patients without it, for
+    AUROC within each of these two, and for the exact match among all patients. Subgroups therefore keep their numbers
+    of patients with and without the label, and a prevalence that differs between subgroups does not count as a gap. All
+    metrics use the same orders of the patients, which preserves the correlation between labels. A patient with images
+    in several subgroups counts as several patients, side by side in the order.
 
     Args:
-        split: of N images.
+        split: the split, with N images.
         group: (N,) the subgroup of each image, from 0; -1 for images in none.
-        enough: (G, L) by "auroc", "recall", "specificity" and the exact match (G, 1): subgroups that are compared.
-        permutations: B, how often.
-        seed: of the permutations.
+        enough: the subgroups that are compared: (G, L) for "auroc", "recall" and "specificity", (G, 1) for the exact
+            match.
+        permutations: B, the number of permutations.
+        seed: the seed of the permutations.
 
     Returns:
-        (G, B, L) by the same names, NaN where a subgroup is not compared.
+        (G, B, L) values, and (G, B, 1) for the exact match, by the same names; NaN where a subgroup is not compared.
 
     Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, ch. 3.
     """
@@ -110,7 +111,7 @@ def permuted_metrics(
 
 
 def _shares(pieces: _Pieces, order: Indices, rows: Bools, hit: Bools) -> tuple[Floats, Indices]:
-    """(K, B) the share of some rows that are a hit, for each of K subgroups, and their numbers."""
+    """Return (K, B) the share of hits among the chosen rows of each of K subgroups, and (K,) the subgroups."""
     chosen, places = pieces.exchange(order, rows)
     groups, starts = np.unique(places, return_index=True)
     counts = np.bincount(pieces.of_image[rows], minlength=len(pieces.unit))
@@ -122,7 +123,10 @@ def _shares(pieces: _Pieces, order: Indices, rows: Bools, hit: Bools) -> tuple[F
 def _aurocs(
     pieces: _Pieces, order: Indices, chosen: Bools, truth: NDArray[np.int8], scores: Floats, n_groups: int
 ) -> Floats:
-    """(G, B) the AUROC of each of G subgroups, positives and negatives exchanged by themselves; NaN for one without."""
+    """Return the (G, B) AUROCs of G subgroups, with positives and negatives permuted separately.
+
+    NaN for a subgroup without positives or without negatives.
+    """
     rows = np.flatnonzero(chosen & (truth >= 0))
     rows = rows[np.argsort(scores[rows], kind="stable")]
     positive = truth[rows] == 1
@@ -133,7 +137,7 @@ def _aurocs(
         np.put_along_axis(of_piece, taking, places[None], axis=1)
         own = cells[rows]
         codes[:, own] = of_piece[:, pieces.of_image[rows[own]]]
-    # Negatives that score lower, and half of those that score the same.
+    # Averaging over both orders of ties counts the negatives that score lower, and half of those that score the same.
     tied = np.unique(scores[rows], return_inverse=True)[1]
     first = np.lexsort((positive, tied))
     below = [_below(codes[:, place], positive[place], n_groups) for place in (first, np.lexsort((~positive, tied)))]
@@ -142,9 +146,9 @@ def _aurocs(
 
 
 def _below(codes: Codes, positive: Bools, n_groups: int) -> Floats:
-    """(B, G) the share of pairs of a positive and a negative in one subgroup of which the negative comes first.
+    """Return (B, G) the share of pairs of a positive and a negative of the same subgroup whose negative comes first.
 
-    `codes` are the subgroups, (B, n), and `positive` (n,), both in the order of scores.
+    `codes` (B, n) are the subgroups and `positive` (n,) is the truth, both in ascending order of scores.
     """
     n_draws, shape = len(codes), (len(codes), n_groups)
     order = np.argsort(codes, axis=1, kind="stable")
@@ -163,7 +167,7 @@ def _below(codes: Codes, positive: Bools, n_groups: int) -> Floats:
 
 
 def permutation_p(largest: float, permuted: Floats) -> float:
-    """The share of (B,) permutations with a gap as large, the data themselves counted as one of them.
+    """Return the share of (B,) permutations with a gap at least as large, counting the data themselves as one of them.
 
     Phipson and Smyth 2010.
     """

@@ -1,4 +1,4 @@
-"""The warnings that stand beside the headline of a split, decided in one place and shown everywhere."""
+"""The warnings shown beside the headline metrics of a split, decided here alone."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from xrayfast.errors import format_interval, plural, plural_noun, shorten
 from xrayfast.metrics.registry import EXACT_MATCH
 
 FEW_PATIENTS = 10
-"""Patients (or images) with a label, and without it, that its metrics need to say much."""
+"""With fewer patients (or images) with a label, or without it, the metrics of the label say little."""
 
 FEW_UNITS = 30
-"""Patients (or images) in all, with fewer of which every interval is wide."""
+"""With fewer patients (or images) in all, every interval is wide."""
 
 LEAKS_ALLOWED = "Trained with leaks allowed"
-"""How the remark of a run with leaks begins."""
+"""The beginning of the remark on a run with leaks."""
 
 SEEN_BEFORE = "The weights that training started from have seen these data"
-"""How the remark of a run begins whose starting weights were trained on images or patients of its splits."""
+"""The beginning of the remark on a run whose starting weights were trained on images or patients of its splits."""
 
 PATIENTS_UNKNOWN = (
     "Patients are not known: one of them may be in several splits, which makes results optimistic and intervals too "
@@ -37,7 +37,7 @@ VALIDATION_IMAGES = "the validation images"
 
 
 def optimism(chosen_on: str = VALIDATION_IMAGES) -> str:
-    """What stands beside each number of the images that epoch, calibration and thresholds were chosen on."""
+    """Return the remark shown beside results on the images that epoch, calibration and thresholds were chosen on."""
     return f"Whatever was chosen on {chosen_on} (epoch, calibration, thresholds) makes results on them optimistic."
 
 
@@ -45,19 +45,19 @@ _BLANK = re.compile(
     r'read with the note "(?:nearly of one shade|of one shade|nearly black|nearly white|nearly without contrast|'
     r'of \d+ shades)"'
 )
-"""Of remarks and notes on images that are blank or saturated, see `data.images.notes`."""
+"""Matches remarks and notes about images that are blank or saturated (see `data.images.notes`)."""
 
 
 @dataclass(frozen=True)
 class HeadlineWarning:
-    """A reason not to take a headline at its word.
+    """A reason not to take a headline metric at face value.
 
     Attributes:
         code: names the condition: "leaks", "seen before", "chosen here", "chance", "reversed", "constant",
             "few patients", "few images", "shortcut", "patients unknown", "blank images", "below internal",
             "rates below internal", "prevalence", "data".
         text: what was found, in sentences.
-        advice: what to do; "" where there is nothing.
+        advice: what to do; "" if there is nothing to do.
     """
 
     code: str
@@ -67,19 +67,19 @@ class HeadlineWarning:
 
 @dataclass(frozen=True)
 class HeadlineFacts:
-    """What the warnings of a split depend on.
+    """The facts about a split that its warnings depend on.
 
     Attributes:
-        summary: as `metrics.summary.summarise` gives it.
+        summary: the result of `metrics.summary.summarise`.
         task: "single" or "multi".
-        counts: patients (or images) with and without each label, see `count_patients`.
-        remarks: of the run, or notes on reading the images, in which leaks and blank images are named.
-        shortcuts: AUROC of labels by properties that have nothing to do with the lungs, where above chance; of the
-            run's own data.
-        chosen_on: this split in words, where epoch, calibration and thresholds were chosen on it.
+        counts: the number of patients (or images) with and without each label, see `count_patients`.
+        remarks: remarks of the run, or notes on reading the images, which mention leaks and blank images.
+        shortcuts: for the run's own data, the AUROC with which image properties that have nothing to do with the lungs
+            predict each label, where above chance.
+        chosen_on: this split in words, if epoch, calibration and thresholds were chosen on it; else "".
         external: whether the data are not the run's own.
-        of_table: whether they are predictions in a table, which has no file names to tell patients by.
-        further: warnings that were found elsewhere.
+        of_table: whether the data are predictions in a table, which has no file names to identify patients by.
+        further: further warnings, found by other modules.
     """
 
     summary: Mapping[str, Any]
@@ -94,13 +94,13 @@ class HeadlineFacts:
 
 
 def headline_warnings(facts: HeadlineFacts) -> list[dict[str, str]]:
-    """The warnings of a split for its summary, as JSON, the gravest first."""
+    """Return the warnings of a split for its summary, as JSON, the most serious first."""
     found = [*_of_independence(facts), *facts.further, *_of_results(facts), *_of_numbers(facts)]
     return [asdict(one) for one in found]
 
 
 def _of_independence(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
-    """Leaks, choices made on these images, unknown patients."""
+    """Yield warnings about leaks, choices made on these images, and unknown patients."""
     if not facts.external:
         for remark in facts.remarks:
             if remark.startswith(LEAKS_ALLOWED):
@@ -121,14 +121,14 @@ def _of_independence(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
 
 
 def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
-    """Results that chance, a constant answer or a shortcut reach too."""
+    """Yield warnings about results that chance, a constant answer or a shortcut would reach too."""
     summary, rows = facts.summary, facts.summary["per_label"]
     intervals = summary.get("intervals", {})
     overall, by_label = intervals.get("overall", {}), intervals.get("per_label", {})
     positive = summary.get("positive")
     mean = summary["overall"]["auroc_macro"], overall.get("auroc_macro")
     values = {} if positive else {"the mean over labels": mean}
-    if positive or len(rows) > 2 or facts.task == "multi":  # of two classes that exclude each other there is one AUROC
+    if positive or len(rows) > 2 or facts.task == "multi":  # two exclusive classes have the same AUROC
         values |= {
             row["label"]: (row["auroc"], by_label.get(row["label"], {}).get("auroc"))
             for row in rows
@@ -188,14 +188,14 @@ def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
 
 
 def _of_numbers(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
-    """Few images, few patients of a class, blank images."""
+    """Yield warnings about few images, few patients of a class, and blank images."""
     summary = facts.summary
     units, by = summary["images"], summary.get("unit", {}).get("name", "image")
     if found := summary.get("intervals"):
         units, by = found["units"], found["by"]
     if units < FEW_UNITS:
         yield HeadlineWarning("few images", f"There are only {plural(units, by)} here: the results say little.")
-    positive = summary.get("positive")  # of two classes one tells all of the other
+    positive = summary.get("positive")  # the other class has the same counts, swapped
     few = [
         f"{label} ({n} {word} it)"
         for label, pair in facts.counts.items()
