@@ -1,4 +1,4 @@
-"""Calibration: scalings of logits that are fitted on validation and keep the order of the images."""
+"""Calibration: scaling of logits that is fitted on the validation split and keeps the order of the images."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from xrayfast.metrics.intervals.roots import find_root
 from xrayfast.metrics.scoring import one_class
 
 FLOOR = 1e-12
-"""Probabilities are clipped this far from 0 (and from 1, for one label) before their logarithm is taken."""
+"""How far from 0 (and from 1, for one label) probabilities are clipped before their logarithm is taken."""
 
 TEMPERATURES = (0.05, 20.0)
 """The range searched for a temperature."""
 
 FEW_UNITS = 10
-"""Patients (or images) with a label, and without it, below which a slope is not fitted: a bias alone then gives less
-log loss on new images unless the slope is far from 1 (`test_calibration.py`; Steyerberg et al. 2004, Vergouwe et al.
-2017).
+"""With fewer patients (or images) with a label, or without it, no slope is fitted: a bias alone then gives a lower log
+loss on new images unless the slope is far from 1 (`test_calibration.py`; Steyerberg et al. 2004, Vergouwe et al. 2017).
 """
 
 LEAST_SLOPE = 0.01
-"""The slope where nothing shows that a label is ranked better than by chance: all probabilities are near one value, and
-the order of the images stays."""
+"""The slope used if nothing shows that a label is ranked better than by chance: all probabilities are then nearly
+equal, and the order of the images is kept.
+"""
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """A number that the logits of all classes are divided by: above 1 makes probabilities less extreme.
+    """A number that the logits of all classes are divided by; above 1, it makes probabilities less extreme.
 
     Attributes:
-        temperature: 1 where none was fitted, the largest of `TEMPERATURES` where a larger one would be better.
-        reason: why; "" where it was fitted.
+        temperature: 1 if none was fitted; the upper end of `TEMPERATURES` if the best one is larger.
+        reason: why it was not fitted; "" if it was.
     """
 
     temperature: float
@@ -46,12 +46,12 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How the logit of one label is scaled: slope * logit + bias.
+    """The scaling of one label's logit: slope * logit + bias.
 
     Attributes:
-        slope: above 0; where it was not fitted 1, or `LEAST_SLOPE`.
-        bias: 0 where no image has a cell of the label that is not masked.
-        reason: why not both were fitted; "" where they were.
+        slope: above 0; 1 or `LEAST_SLOPE` if it was not fitted.
+        bias: 0 if the label is masked on all images.
+        reason: why slope and bias were not both fitted; "" if they were.
     """
 
     slope: float
@@ -60,24 +60,25 @@ class Scaling:
 
 
 def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
-    """The temperature that gives one-class probabilities the least log loss.
+    """Fit the temperature that minimizes the log loss of single-label probabilities.
 
-    Logits are not needed: the logarithms of the probabilities differ from them by a constant per image, which a softmax
-    cancels.
+    Logits are not needed: the logarithms of the probabilities differ from them by a constant per image, which the
+    softmax cancels.
 
     Args:
-        truth: (N, C) one-hot; a row that is not (masked) is left out.
+        truth: (N, C) one-hot; rows that are not one-hot (masked images) are left out.
         probability: (N, C) in [0, 1], rows that sum to one.
 
     Returns:
-        With the reason: temperature 1 where there is no image, all probabilities are equal, or every image is right by
-        a margin, so that the optimum lies below `TEMPERATURES`; their largest where it lies above, as with
-        probabilities that are unrelated to the class or all favour one.
+        The temperature. It is 1, with a reason, if there are no images, if all probabilities are equal, or if every
+        image is right by a margin, so that the optimum is below `TEMPERATURES`. It is the upper end of `TEMPERATURES`,
+        with a reason, if the optimum is above, as with probabilities that are unrelated to the class or all favor one
+        class.
 
     Raises:
         ValueError: As in `metrics.inputs.table`.
 
-    Guo et al. 2017. The log loss is convex in 1 / temperature: its only minimum is where the derivative is 0.
+    Guo et al. 2017. The log loss is convex in 1 / temperature, so its only minimum is where the derivative is 0.
     """
     actual, values = table(truth, probability)
     rows = one_class(actual)
@@ -102,17 +103,17 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
 
 
 def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
-    """One-class probabilities at another temperature.
+    """Scale single-label probabilities by a temperature.
 
     Args:
         probability: (N, C) in [0, 1], rows that sum to one.
-        temperature: above 0; 1 leaves them as they are, up to rounding.
+        temperature: above 0; 1 leaves the probabilities unchanged, up to rounding.
 
     Returns:
-        (N, C) rows that sum to one, the most likely class as before.
+        (N, C), rows that sum to one; the most likely class is unchanged.
 
     Raises:
-        ValueError: As in `metrics.inputs.table`; a temperature that is not above 0.
+        ValueError: As in `metrics.inputs.table`; the temperature is not above 0.
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; expected a number above 0")
@@ -124,7 +125,7 @@ def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
 
 
 def fit_scalings(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike | None = None) -> list[Scaling]:
-    """`fit_scaling` of each label, from (N, L) truth and probabilities.
+    """Fit the scaling of each label with `fit_scaling`, from (N, L) truth and probabilities.
 
     Raises:
         ValueError: As in `metrics.inputs.table` and `fit_scaling`.
@@ -134,27 +135,28 @@ def fit_scalings(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike | N
 
 
 def fit_scaling(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike | None = None) -> Scaling:
-    """The slope and bias of one label's logits that give the least log loss against Platt's targets.
+    """Fit the slope and bias of one label's logits that minimize the log loss against Platt's targets.
 
-    The targets lie inside 0 and 1 by an amount that shrinks with the number of images; with targets of 0 and 1 a
-    perfectly separated label would get an infinite slope.
+    The targets are inside (0, 1), at a distance from 0 and 1 that shrinks with the number of images; with targets of 0
+    and 1 a perfectly separated label would get an infinite slope.
 
     Args:
-        truth: (N,) of 1, 0, and -1 where masked, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
         probability: (N,) in [0, 1].
-        groups: (N,) patient numbers, or None where images are counted.
+        groups: (N,) patient numbers, or None to count images.
 
     Returns:
-        Where no slope is fitted, the reason, with a bias for which the mean probability is the label's share of these
-        images, its prevalence: slope 1 with fewer than `FEW_UNITS` patients of a class or equal probabilities;
-        `LEAST_SLOPE` where the AUROC is not above 0.5, or the best slope not above 0, which would reverse the order of
-        the images, or a class is absent. The share is then (1 + images with the label) / (2 + images) (Laplace's rule),
-        since 0 and 1 would be certain.
+        The scaling. If no slope is fitted, it has a reason, and a bias with which the mean probability is the label's
+        prevalence in these images. The slope is then 1 with fewer than `FEW_UNITS` patients of a class, with equal
+        probabilities, or if the fit does not converge. It is `LEAST_SLOPE` if the AUROC is not above 0.5, if the best
+        slope is not above 0, which would reverse the order of the images, or if a class is absent. If a class is
+        absent, (1 + images with the label) / (2 + images) is used as the prevalence (Laplace's rule), because 0 or 1
+        would mean certainty.
 
     Raises:
         ValueError: As in `metrics.inputs.column` and `sampling_units`.
 
-    Platt 1999, on logits; optimum by Newton's method on a convex function of two parameters.
+    Platt 1999, applied to logits; the optimum of the convex function of two parameters is found by Newton's method.
     """
     positive, values, rows = column(truth, probability)
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
@@ -186,9 +188,9 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike | No
 
 
 def fit_slope_and_bias(logits: Floats, targets: Floats) -> tuple[float, float, bool]:
-    """Slope and bias of (N,) logits for the least log loss against (N,) targets in [0, 1], and whether they are that.
+    """Fit the slope and bias of (N,) logits that minimize the log loss against (N,) targets in [0, 1].
 
-    The logits are not all equal.
+    Also return whether the fit converged. The logits must not all be equal.
     """
     from scipy.special import expit
 
@@ -200,7 +202,7 @@ def fit_slope_and_bias(logits: Floats, targets: Floats) -> tuple[float, float, b
         gradient = design @ (expit(scaled) - targets) / len(targets)
         return float((np.logaddexp(0, scaled) - targets * scaled).mean()), gradient
 
-    # Newton's steps, halved until the loss does not grow; scipy.optimize takes half a second to import.
+    # Newton steps, halved until the loss does not increase; scipy.optimize takes half a second to import.
     weights = np.zeros(2)
     value, gradient = loss(weights)
     for _ in range(100):
@@ -217,7 +219,7 @@ def fit_slope_and_bias(logits: Floats, targets: Floats) -> tuple[float, float, b
 
 
 def fit_bias(logits: Floats, share: float) -> float:
-    """What is added to (N,) logits for their mean probability to be a share in (0, 1): that of least log loss."""
+    """Return the bias that gives (N,) logits a mean probability of `share`, in (0, 1), and so the lowest log loss."""
     from scipy.special import expit
 
     middle = float(np.log(share / (1 - share)))
@@ -230,10 +232,10 @@ def _with_bias(logits: Floats, share: float, slope: float, reason: str) -> Scali
 
 
 def apply_scalings(probability: ArrayLike, scalings: Sequence[Scaling]) -> Floats:
-    """(N, L) calibrated probabilities of (N, L) ones, each label by its own slope and bias; the order of images stays.
+    """Calibrate (N, L) probabilities with each label's slope and bias, which keeps the order of the images.
 
     Raises:
-        ValueError: As in `metrics.inputs.table`; not L scalings.
+        ValueError: As in `metrics.inputs.table`; there are not L scalings.
     """
     from scipy.special import expit
 
@@ -246,7 +248,9 @@ def apply_scalings(probability: ArrayLike, scalings: Sequence[Scaling]) -> Float
 
 
 def share_of_two(probability: ArrayLike, column: int) -> Floats:
-    """(N, 1) the probability of one of two classes over the sum of both: near 1 the other one still tells images apart.
+    """Return (N, 1) the probability of one of two classes over the sum of both.
+
+    Where this probability is rounded to 1, the other one still tells images apart.
 
     Raises:
         ValueError: As in `metrics.inputs.table`.
@@ -257,7 +261,7 @@ def share_of_two(probability: ArrayLike, column: int) -> Floats:
 
 
 def logit(values: Floats) -> Floats:
-    """The logits of probabilities, which are clipped by `FLOOR`."""
+    """Return the logits of probabilities, which are clipped by `FLOOR`."""
     clipped = values.clip(FLOOR, 1 - FLOOR)
     result: Floats = np.log(clipped) - np.log1p(-clipped)
     return result

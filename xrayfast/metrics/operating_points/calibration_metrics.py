@@ -1,4 +1,4 @@
-"""How well the probabilities of a label are calibrated: intercept, slope, observed over expected, Brier skill."""
+"""Metrics of how well a label's probabilities are calibrated: intercept, slope, observed over expected, Brier skill."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TITLES = {
     "observed_over_expected": "Observed / expected",
     "brier_skill": "Brier skill",
 }
-"""The metrics of `calibration_rows`, and what people read."""
+"""The metrics of `calibration_rows`, and the titles shown to people."""
 
 MIN_UNITS = 8
-"""Patients (or images) with the label, and without it, below which there are no intervals."""
+"""With fewer patients (or images) with the label, or without it, there are no intervals."""
 
 
 def calibration_rows(
@@ -33,29 +33,31 @@ def calibration_rows(
     *,
     with_intervals: bool = True,
 ) -> list[dict[str, Any]]:
-    """Calibration of each label (Van Calster et al. 2019, BMC Med 17:230), ready for JSON: undefined values are None.
+    """Compute calibration metrics of each label (Van Calster et al. 2019, BMC Med 17:230), ready for JSON: undefined
+    values are None.
 
-    The intercept is that of a logistic regression of the label on the logit as offset: 0 is best, below it
-    probabilities are too high. The slope is that of a regression on the logit: 1 is best, below it they are too
-    extreme. Observed over expected is the number of images with the label over the sum of their probabilities. The
-    Brier skill is 1 less the Brier score over that of a probability which is the prevalence for all: 1 is best, 0 is
-    worth no more than that.
+    The intercept is that of a logistic regression of the label with the logit as offset: 0 is best; below 0,
+    probabilities are too high. The slope is that of a logistic regression on the logit: 1 is best; below 1,
+    probabilities are too extreme. Observed over expected is the number of images with the label over the sum of the
+    images' probabilities. The Brier skill is 1 minus the ratio of the Brier score to that of predicting the prevalence
+    for every image: 1 is best, and 0 is no better than the prevalence.
 
-    The intervals of 95 % are the value plus and minus its standard error times a quantile of Student's t, on the
-    logarithm for observed over expected. The standard error sums what each patient's images contribute (the sandwich
-    of Liang and Zeger 1986), and the degrees of freedom are one less than the patients of the rarer class, for which
-    simulations give a coverage of 0.91 to 0.99 from 8 such patients on (`test_calibration_metrics.py`).
+    The 95 % intervals are the value plus and minus its standard error times a quantile of Student's t, for observed
+    over expected on the log scale. The standard error is cluster-robust: it sums the influences of each patient's
+    images (the sandwich estimator of Liang and Zeger 1986). The degrees of freedom are the number of patients of the
+    rarer class minus 1; with 8 or more such patients, simulations give a coverage of 0.91 to 0.99
+    (`test_calibration_metrics.py`).
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where masked, which is left out.
+        truth: (N, L) of 1, 0, and -1 where masked; masked cells are left out.
         probability: (N, L) in [0, 1].
         labels: the L names.
-        groups: (N,) patient numbers, or None where images count as independent.
-        with_intervals: whether to compute them.
+        groups: (N,) patient numbers, or None if images are independent.
+        with_intervals: whether to compute the intervals.
 
     Returns:
-        L rows: `label`, the keys of `TITLES`, and `intervals` by the same keys, with `low` and `high`. Where most
-        probabilities are 0 or 1, whose logits are not finite, there is neither intercept nor slope, and a `reason`.
+        L rows: `label`, the keys of `TITLES`, and `intervals` by the same keys, with `low` and `high`. If most
+        probabilities are 0 or 1, whose logits are infinite, there is no intercept and no slope, but a `reason`.
 
     Raises:
         ValueError: As in `metrics.inputs.table` and `sampling_units`.
@@ -93,7 +95,7 @@ def _most_are_certain(values: Floats) -> bool:
 
 
 def _influences(actual: Floats, values: Floats) -> dict[str, tuple[float, Floats]]:
-    """Each metric with the (N,) contributions of the images to its error; those of a ratio to that of its logarithm."""
+    """Compute each metric and the (N,) influence of the images on it, for the ratio the influence on its logarithm."""
     from scipy.special import expit
 
     logits, share = logit(values), float(actual.mean())

@@ -33,8 +33,8 @@ from xrayfast.metrics.operating_points.thresholds import (
 )
 
 Calibration = Temperature | tuple[Scaling, ...] | None
-"""A temperature (single), a scaling of each label (multi) or of the positive class of two, or None: the network's own
-probabilities. Of two classes versions before 0.7 fitted a temperature too, which can't mend a bias.
+"""A temperature (single-label), a scaling of each label (multi-label) or of the positive class of two, or None for the
+network's own probabilities. Versions before 0.7 fitted a temperature for two classes too, which cannot correct a bias.
 """
 
 Value = TypeVar("Value")
@@ -48,7 +48,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **{"temperature": (1e-3, 1e3), "slope": (1e-6, 1e6), "bias": (-1e6, 1e6)},
     **dict.fromkeys(("positives", "negatives", "positive_patients", "negative_patients"), (0, 10**9)),
 }
-"""The range of each number that `Decision.from_json` reads; of the others 0 to 1."""
+"""The range of numbers that `Decision.from_json` reads; it is 0 to 1 for numbers not named here."""
 
 
 class Probabilities(NamedTuple):
@@ -65,20 +65,21 @@ class Probabilities(NamedTuple):
 
 @dataclass(frozen=True)
 class Decision:
-    """A calibration and a threshold for each label.
+    """A calibration and the operating points of the labels.
 
     Attributes:
         task: "single" or "multi".
         labels: the L names, in the order of all arrays.
-        calibration: of the network's probabilities.
-        points: operating points on calibrated probabilities: one per label, each against the rest, or that of the
-            positive class alone; () where none were chosen, and a label is predicted at 0.5.
-        rule: by which the thresholds were chosen; None where they were not.
+        calibration: the calibration of the network's probabilities.
+        points: operating points on calibrated probabilities: one per label, each against the rest, or only that of the
+            positive class; () if none were chosen, in which case 0.5 is the threshold.
+        rule: the rule that the thresholds were chosen with; None if none were chosen.
         target: the sensitivity or specificity to reach; None for other rules.
-        confidence: with which new images are to reach it; None where only the validation images were to.
+        confidence: the confidence with which new images are to reach the target; None if only the validation images
+            were to reach it.
         positive: the positive class of a single-label task with two classes; None for other tasks.
-        unit: what thresholds were chosen on, and decide about.
-        unit_join: how probabilities of a study's or patient's images were joined for that.
+        unit: what thresholds were chosen on and are applied to: images, studies or patients.
+        unit_join: how the probabilities of a study's or patient's images were joined for that.
     """
 
     task: Task
@@ -94,8 +95,10 @@ class Decision:
 
     @property
     def thresholds(self) -> Floats:
-        """(L,) by which `thresholds.decide` decides: 0.5 where none was chosen or could be. Of two classes that of the
-        other one is 1 minus that of the positive one; with more, or chosen by an older version, they decide nothing.
+        """(L,) thresholds for `thresholds.decide`; 0.5 where none was or could be chosen.
+
+        With a positive class, the threshold of the other class is 1 minus that of the positive class. If thresholds are
+        one-vs-rest (`is_one_vs_rest`), they do not decide which class is predicted, and all of these are 0.5.
         """
         if not self.points or self.is_one_vs_rest:
             return np.full(len(self.labels), 0.5)
@@ -106,32 +109,35 @@ class Decision:
 
     @property
     def is_one_vs_rest(self) -> bool:
-        """Whether thresholds are of each class against the rest, while the most likely one is predicted."""
+        """Whether thresholds are for each class against the rest, while the predicted class is the most likely one.
+
+        This is so with more than two classes, or if an older version chose the thresholds.
+        """
         return self.task == "single" and len(self.points) == len(self.labels)
 
     @property
     def point_of(self) -> dict[str, OperatingPoint]:
-        """The operating points by label, as far as there are some."""
+        """The operating points that were chosen, by label."""
         return self._by_label(self.points)
 
     @property
     def scaling_of(self) -> dict[str, Scaling]:
-        """The scalings by label; empty where the calibration is another one."""
+        """The scalings by label; empty if the calibration is of another kind."""
         return self._by_label(self.calibration) if isinstance(self.calibration, tuple) else {}
 
     @property
     def whose_logit(self) -> str:
-        """What the scalings are of, in words."""
+        """Whose logit the scalings apply to, in words."""
         return f"the logit of {self.positive}" if self.positive else "each label's logit"
 
     def _by_label(self, values: tuple[Value, ...]) -> dict[str, Value]:
-        """Of each label, or of the positive class alone."""
+        """Map each label, or only the positive class, to its value."""
         labels = self.labels if len(values) == len(self.labels) else (self.positive or "",)
         return dict(zip(labels, values, strict=False))
 
     @property
     def purpose(self) -> str:
-        """What thresholds were chosen for, in words; "" where none were."""
+        """What thresholds were chosen for, in words; "" if none were chosen."""
         if self.rule is None:
             return ""
         of_units = "" if self.unit == "image" else f" of {plural_noun(self.unit)}"
@@ -141,8 +147,8 @@ class Decision:
 
     @property
     def shortfall(self) -> str:
-        """The labels that miss a target, and what to expect of them all on new images, in sentences; "" for other
-        rules.
+        """The labels that miss the target, and the rate to expect for each label on new images, in sentences; "" for
+        rules without a target.
         """
         if self.rule not in ("sensitivity", "specificity") or self.target is None:
             return ""
@@ -167,7 +173,7 @@ class Decision:
         )
 
     def calibrated(self, raw: ArrayLike) -> Floats:
-        """The network's (N, L) probabilities, calibrated: (N, L) in [0, 1].
+        """Calibrate the network's (N, L) probabilities: (N, L) in [0, 1].
 
         Raises:
             ValueError: As in `calibration`.
@@ -184,7 +190,7 @@ class Decision:
 
     @property
     def uncalibrated(self) -> dict[str, list[str]]:
-        """The labels whose scaling could not be fitted in full, by the reason."""
+        """The labels whose scaling could not be fitted in full, by reason."""
         found: dict[str, list[str]] = {}
         for label, scaling in self.scaling_of.items():
             if scaling.reason:
@@ -192,15 +198,15 @@ class Decision:
         return found
 
     def decide(self, probability: NDArray[Any]) -> NDArray[np.int8]:
-        """The labels of (N, L) calibrated probabilities as 0 and 1, by `thresholds.decide`."""
+        """Return the labels predicted from (N, L) calibrated probabilities, as 0 and 1, using `thresholds.decide`."""
         return decide(probability, self.task, self.thresholds)
 
     def certainty(self, probability: NDArray[Any]) -> Floats:
-        """The probability of each answer being right, by the (N, L) calibrated probabilities themselves.
+        """Return the probability that each prediction is right, according to the (N, L) calibrated probabilities.
 
         Returns:
-            (N, L): the probability of a label that is predicted, 1 minus it of one that is not. For single-label tasks
-            the probability of the predicted class, in all columns.
+            (N, L): the probability of each label that is predicted, and 1 minus the probability of each label that is
+            not. For single-label tasks, all columns are the probability of the predicted class.
         """
         predicted = self.decide(probability) == 1
         if self.task == "multi":
@@ -209,7 +215,7 @@ class Decision:
         return np.broadcast_to(of_class, probability.shape).astype(np.float64)
 
     def to_json(self) -> dict[str, Any]:
-        """Its part of `labels.json`, beside labels and task; undefined values are None."""
+        """Return what `labels.json` holds beside labels and task; undefined values are None."""
         positive = {} if self.positive is None else {"positive": self.positive}
         if self.unit != "image":
             positive |= {"unit": self.unit, "unit_join": self.unit_join}
@@ -246,10 +252,10 @@ class Decision:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], task: Task, labels: Sequence[str]) -> Decision:
-        """Read it back; keys that an older file lacks were not chosen.
+        """Make a decision from the content of `labels.json`; for keys that an older file lacks, nothing was chosen.
 
         Raises:
-            ValueError: it has another form or other labels.
+            ValueError: the content has another form or other labels.
         """
         calibration, points = content.get("calibration"), content.get("operating_points")
         if not (isinstance(calibration, dict | None) and isinstance(points, dict | None)):
@@ -291,15 +297,15 @@ def fit_calibration(
     groups: ArrayLike | None = None,
     calibrate: bool = True,
 ) -> Decision:
-    """A decision without thresholds.
+    """Fit the calibration of a decision without thresholds.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
         raw: (N, L) in [0, 1], the network's own probabilities.
         labels: the L names.
         task: "single" or "multi".
-        positive: the positive class of a single-label task with two classes, whose scaling alone is fitted.
-        groups: (N,) patient numbers, or None where none are known.
+        positive: the positive class of a single-label task with two classes; only its scaling is fitted.
+        groups: (N,) patient numbers, or None if none are known.
         calibrate: whether to fit a calibration.
 
     Raises:
@@ -327,18 +333,18 @@ def with_thresholds(
     unit: Unit = "image",
     unit_join: UnitJoin = "mean",
 ) -> Decision:
-    """A decision with the same calibration, and thresholds chosen on these probabilities.
+    """Return the decision with the same calibration and with thresholds chosen on these probabilities.
 
     Args:
-        decision: with a calibration.
+        decision: the decision with the calibration.
         truth: (N, L) of 1, 0, and -1 where masked.
-        probability: (N, L) in [0, 1], calibrated; of studies or patients also joined.
-        rule: by which thresholds are chosen; None for none.
-        target: of the rules "sensitivity" and "specificity".
-        confidence: with which new images are to reach the target; None for none.
-        groups: (N,) patient numbers, or None where none are known.
-        unit: what the rows are of.
-        unit_join: how their images' probabilities were joined.
+        probability: (N, L) in [0, 1], calibrated; for studies or patients, joined over their images too.
+        rule: the rule to choose thresholds with; None for no thresholds.
+        target: the rate to reach, for the rules "sensitivity" and "specificity".
+        confidence: the confidence with which new images are to reach the target; None if only these images are to.
+        groups: (N,) patient numbers, or None if none are known.
+        unit: what the rows are: images, studies or patients.
+        unit_join: how the probabilities of a unit's images were joined.
 
     Raises:
         ValueError: As in `thresholds`.
@@ -389,7 +395,7 @@ def _of_labels(content: Mapping[str, Any], labels: Sequence[str]) -> list[Mappin
 
 
 def _read_number(row: Mapping[str, Any], name: str) -> float:
-    """The named number, if it is in range."""
+    """Return the named number; raise a ValueError if it is not in range."""
     value, (low, high) = row.get(name), _BOUNDS.get(name, (0, 1))
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{name} is {str(value)[:40]}; expected a number from {low:g} to {high:g}")

@@ -1,4 +1,4 @@
-"""Net benefit: what deciding by a probability is worth."""
+"""Decision curves: the net benefit of decisions that are based on a probability."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from xrayfast.metrics.intervals.resampling import draws
 _BLOCK = 2**21
 
 THRESHOLDS = tuple(k / 100 for k in range(1, 100))
-"""The probabilities at which net benefit is computed."""
+"""The threshold probabilities at which net benefit is computed."""
 
 
 def net_benefit(truth: ArrayLike, probability: ArrayLike, thresholds: ArrayLike = THRESHOLDS) -> Floats:
-    """True positives less false ones weighted by the odds of the threshold, per image.
+    """Compute net benefit: true positives minus false positives weighted by the odds of the threshold, per image.
 
-    Someone who treats from a probability of p on takes (1 - p) / p false positives for as bad as one missed image. Net
-    benefit is then in units of true positives: 0 is that of treating no image.
+    Someone who treats at a probability of p or above considers (1 - p) / p false positives as bad as one missed image.
+    Net benefit is in units of true positives; treating no image has a net benefit of 0.
 
     Args:
-        truth: (N,) of 1, 0, and -1 where masked, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
         probability: (N,) in [0, 1].
         thresholds: (T,) in (0, 1), at or above which an image is treated.
 
     Returns:
-        (T,); NaN where every cell is masked.
+        (T,); NaN if every cell is masked.
 
     Raises:
         ValueError: As in `metrics.inputs.column`.
@@ -50,7 +50,7 @@ def net_benefit(truth: ArrayLike, probability: ArrayLike, thresholds: ArrayLike 
 
 
 def treat_all(share: float, thresholds: ArrayLike = THRESHOLDS) -> Floats:
-    """(T,) the net benefit of treating every image, at a prevalence."""
+    """Return (T,) the net benefit of treating every image, given the prevalence `share`."""
     limits = np.asarray(thresholds, dtype=np.float64)
     benefit: Floats = share - (1 - share) * limits / (1 - limits)
     return benefit
@@ -59,20 +59,20 @@ def treat_all(share: float, thresholds: ArrayLike = THRESHOLDS) -> Floats:
 def net_benefit_limits(
     truth: ArrayLike, probability: ArrayLike, groups: ArrayLike | None = None, *, resamples: int = 1000, seed: int = 0
 ) -> tuple[Floats, Floats]:
-    """Pointwise 95 % percentile intervals of `net_benefit` at `THRESHOLDS`, from resamples of patients.
+    """Compute pointwise 95 % percentile intervals of `net_benefit` at `THRESHOLDS`, from resamples of patients.
 
-    Net benefit is a mean over images, and so a ratio of sums by patient, of which percentiles hold the truth in 0.92 to
-    0.97 of simulated studies of 60 patients or more (`test_decision_curve.py`).
+    Net benefit is a mean over images, and so a ratio of sums over patients; percentile intervals of such a ratio have a
+    coverage of 0.92 to 0.97 in simulated studies of 60 patients or more (`test_decision_curve.py`).
 
     Args:
-        truth: (N,) of 1, 0, and -1 where masked, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
         probability: (N,) in [0, 1].
-        groups: (N,) patient numbers, or None where images are drawn.
-        resamples: how often.
-        seed: of the draws.
+        groups: (N,) patient numbers, or None to resample images.
+        resamples: the number of resamples.
+        seed: the seed of the resamples.
 
     Returns:
-        (T,) lower and (T,) upper ends; NaN where every cell is masked.
+        (T,) lower and (T,) upper limits; NaN if every cell is masked.
 
     Raises:
         ValueError: As in `metrics.inputs.column` and `sampling_units`.
@@ -80,7 +80,7 @@ def net_benefit_limits(
     positive, values, rows = column(truth, probability)
     unit, n_units = sampling_units(groups, len(np.asarray(truth)))
     place, limits = unit[rows], np.asarray(THRESHOLDS)
-    # What each image adds at a threshold depends on how many thresholds its probability reaches: sums by patient.
+    # An image is treated at every threshold that its probability reaches: count these images per patient and threshold.
     reached = np.searchsorted(limits, values, side="right")
     sums = []
     for side in (positive, ~positive):
@@ -106,12 +106,12 @@ def net_benefits(
     resamples: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The decision curves of (N, L) truth and probabilities, ready for JSON.
+    """Compute the decision curves of (N, L) truth and probabilities, ready for JSON.
 
     Returns:
-        `thresholds`, and by label the net benefits there of deciding by the `model`, with the ends `low` and `high` of
-        their intervals where there are resamples, and of treating `all`; labels that are masked throughout are left
-        out.
+        `thresholds`; and `labels`, by label the net benefit at these thresholds of deciding by the `model`, with its
+        limits `low` and `high` if there are resamples, and of treating `all` images. Labels that are masked on all
+        images are left out.
 
     Raises:
         ValueError: As in `metrics.inputs.table` and `sampling_units`.

@@ -1,4 +1,4 @@
-"""Sensitivity at a fixed specificity and the reverse, read off the ROC curve of the images themselves."""
+"""Sensitivity at a fixed specificity, and the reverse, read off the ROC curve of the same images."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from xrayfast.metrics.intervals.resampling import draws
 from xrayfast.metrics.proportions import wilson
 
 RATES = (0.9, 0.95)
-"""The rates that are fixed."""
+"""The fixed rates."""
 
 TITLES = {
     **{f"sensitivity_at_specificity_{rate:.0%}"[:-1]: f"Sensitivity at {rate:.0%} specificity" for rate in RATES},
     **{f"specificity_at_sensitivity_{rate:.0%}"[:-1]: f"Specificity at {rate:.0%} sensitivity" for rate in RATES},
 }
-"""The metrics of `fixed_rate_rows`, and what people read."""
+"""The metrics of `fixed_rate_rows`, and the titles shown to people."""
 
 MIN_BEYOND = 2.5
-"""How many patients (or images) have to lie on the wrong side of a fixed rate for an interval: with fewer, such as one
-of 20 for 0.95, what lies beyond the highest score is not known."""
+"""The number of patients (or images) that must be on the wrong side of a fixed rate for an interval: with fewer, such
+as 1 of 20 for a rate of 0.95, the scores beyond the highest one are not known.
+"""
 
 _BLOCK = 2**21
 
@@ -39,21 +40,22 @@ def fixed_rate_rows(
     resamples: int = 0,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """The highest sensitivity at a specificity of at least 0.90 and 0.95, and the reverse, ready for JSON.
+    """Compute the highest sensitivity at a specificity of at least 0.90 and 0.95, and the reverse, ready for JSON.
 
-    The threshold is chosen on these very images, which the intervals account for: patients are drawn, with and without
-    the label, and the threshold is chosen in each resample again. The variance over resamples gives the effective
-    number of images, at most the number there is, and that Wilson's interval (after Korn and Graubard 1998): as the
-    resamples' percentiles with many images, and not too narrow with few or near 0 and 1. It covers 0.92 to 0.98 in
-    simulations (`test_fixed_rates.py`). None where fewer than `MIN_BEYOND` patients lie beyond the fixed rate.
+    The threshold is chosen on the same images, which the intervals account for: patients, with and without the label,
+    are resampled, and the threshold is chosen anew in each resample. The variance over the resamples gives an effective
+    number of images, at most the actual number, for which Wilson's interval is computed (after Korn and Graubard 1998).
+    With many images it agrees with the percentiles of the resamples; with few images, or near 0 and 1, it is not too
+    narrow. Its coverage is 0.92 to 0.98 in simulations (`test_fixed_rates.py`). Its limits are None if fewer than
+    `MIN_BEYOND` patients are beyond the fixed rate.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where masked, which is left out.
+        truth: (N, L) of 1, 0, and -1 where masked; masked cells are left out.
         probability: (N, L) in [0, 1].
         labels: the L names.
-        groups: (N,) patient numbers, or None where images are drawn.
-        resamples: how often; 0 for no intervals.
-        seed: of the draws.
+        groups: (N,) patient numbers, or None to resample images.
+        resamples: the number of resamples; 0 for no intervals.
+        seed: the seed of the resamples.
 
     Returns:
         L rows: `label`, the keys of `TITLES`, and `intervals` by the same keys, with `low` and `high`.
@@ -86,21 +88,22 @@ def fixed_rate_rows(
 
 
 class _Side:
-    """The images of one class and the others, by falling score, with their patients: the share of the one that lies
-    above a threshold, while as many as a rate of the others lie below it.
+    """The images of one class (`own`) and the `others`, by descending score, with their patients.
+
+    The metric is the share of `own` above a threshold that at least a fixed rate of the `others` are below.
     """
 
     def __init__(self, positive: Bools, score: Floats, unit: Indices) -> None:
         order = np.argsort(-score, kind="stable")
         positive, falling = positive[order], -score[order]
         self.own, self.others = unit[order][positive], unit[order][~positive]
-        # How many others score at least as high as each own one; ties are called together.
+        # For each of `own`, how many of the others score at least as high: tied images are predicted together.
         self._through = np.searchsorted(falling[~positive], falling[positive], side="right")
         steps = np.append(np.diff(falling[positive]) > 0, True)
         self._ends = np.flatnonzero(steps)
 
     def highest(self, counts: DrawnCounts, rate: float) -> Floats:
-        """(B,) the highest share in B resamples, by (B, units) counts; NaN where a class is not drawn."""
+        """Return (B,) the highest share in B resamples, from (B, units) counts; NaN if a class is not drawn."""
         own = np.cumsum(counts[:, self.own], axis=1)
         others = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts[:, self.others], axis=1)], axis=1)
         above = others[:, self._through[self._ends]]
@@ -111,7 +114,7 @@ class _Side:
         return share
 
     def limits(self, value: float, rate: float, drawn: Floats) -> tuple[float, float]:
-        """The ends of the 95 % interval of a share, by (R,) resamples; NaN where too few lie beyond the rate."""
+        """Return the 95 % limits of a share, from its (R,) values in resamples; NaN if too few are beyond the rate."""
         if len(np.unique(self.others)) * (1 - rate) < MIN_BEYOND - 1e-9 or np.isnan(drawn).all():
             return math.nan, math.nan
         n, variance = len(self.own), float(np.nanvar(drawn))

@@ -1,4 +1,4 @@
-"""Thresholds of labels: chosen on validation, never on the images that are reported."""
+"""Thresholds per label, chosen on the validation split, never on the images that results are reported for."""
 
 from __future__ import annotations
 
@@ -25,20 +25,23 @@ RULES: dict[Rule, str] = {
     "sensitivity": "the best specificity at a sensitivity of at least {:g}",
     "specificity": "the best sensitivity at a specificity of at least {:g}",
 }
-"""The same in words; `format` takes the target."""
+"""The rules in words; `format` fills in the target."""
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold and its rates on the images that it was chosen on.
+    """A threshold, and its sensitivity and specificity on the images that it was chosen on.
 
     Attributes:
-        threshold: a label is predicted at or above it; None where none could be chosen.
-        reason: why none, or why its rate falls short of the target with the confidence; "" otherwise.
-        sensitivity: at the threshold, or NaN; likewise `specificity`.
-        positives: images with the label; `negatives` those without.
-        positive_patients: patients of these positives, `negative_patients` those of the negatives; None where no
-            patients are known, or an older version did not count them.
+        threshold: the probability at or above which a label is predicted; None if none could be chosen.
+        reason: why there is no threshold, or why it cannot reach the target with the confidence; "" otherwise.
+        sensitivity: sensitivity at the threshold; NaN without a threshold.
+        specificity: specificity at the threshold; NaN without a threshold.
+        positives: the number of images with the label.
+        negatives: the number of images without the label.
+        positive_patients: the number of patients of the positives; None if no patients are known, or if an older
+            version did not count them.
+        negative_patients: the number of patients of the negatives, or None.
     """
 
     threshold: float | None
@@ -51,8 +54,8 @@ class OperatingPoint:
     negative_patients: int | None = None
 
     def interval(self, rate: Literal["sensitivity", "specificity"]) -> dict[str, float] | None:
-        """`low` and `high` of Clopper and Pearson's 95 % interval of a rate, which treats images as independent; None
-        where there is no rate.
+        """Return `low` and `high` of Clopper and Pearson's 95 % interval of a rate, which treats images as independent;
+        None if there is no rate.
         """
         trials = self.positives if rate == "sensitivity" else self.negatives
         value: float = getattr(self, rate)
@@ -62,12 +65,12 @@ class OperatingPoint:
         return {"low": float(low), "high": float(high)}
 
     def expected(self, rate: Literal["sensitivity", "specificity"], target: float) -> tuple[float, float] | None:
-        """What the rate that was to reach a target will be on new images: its mean, and the chance that it is lower
-        than the target; None where there is no rate.
+        """Return what to expect on new images of the rate that was to reach a target: its mean, and the probability
+        that it is below the target; None if there is no rate.
 
-        The threshold lies below k of n scores of the images in question. The share of new ones above the k-th score
-        has a beta distribution of k and n - k + 1, whatever that of the scores (Wilks 1941). Where patients are known,
-        n is their number, as if a patient's images were all right or all wrong together.
+        The threshold is below k of the n scores that the rate is computed from. The share of new scores above the k-th
+        highest has a beta distribution with parameters k and n - k + 1, whatever the distribution of the scores (Wilks
+        1941). If patients are known, n is their number, as if a patient's images were all right or all wrong together.
         """
         images = self.positives if rate == "sensitivity" else self.negatives
         patients = self.positive_patients if rate == "sensitivity" else self.negative_patients
@@ -82,8 +85,8 @@ class OperatingPoint:
 
 
 def images_needed(target: float, confidence: float) -> int:
-    """How many images a rate has to be observed on for a threshold that reaches the target with a confidence: all of
-    them are then on its right side.
+    """Return the smallest number of images for which a threshold can reach the target with a confidence: all of them
+    are then on its right side.
 
     >>> images_needed(0.95, 0.95)
     59
@@ -92,11 +95,11 @@ def images_needed(target: float, confidence: float) -> int:
 
 
 def share_needed(target: float, confidence: float, n: int) -> float | None:
-    """The smallest share k / n on n images for which a threshold reaches the target on new ones with this confidence;
-    None where n is too small.
+    """Return the smallest share k / n of n images that a threshold must have on its right side in order to reach the
+    target on new images with this confidence; None if n is too small.
 
-    The share of new images on the right side of the k-th of n scores has a beta distribution of k and n - k + 1 (Wilks
-    1941; an upper tolerance limit).
+    The share of new images on the right side of the k-th of n scores has a beta distribution with parameters k and
+    n - k + 1 (Wilks 1941; an upper tolerance limit).
     """
     from scipy.special import betainc
 
@@ -113,7 +116,7 @@ def choose_thresholds(
     confidence: float | None = None,
     groups: ArrayLike | None = None,
 ) -> list[OperatingPoint]:
-    """`choose_threshold` of each label, from (N, L) truth and probabilities: L operating points.
+    """Choose the threshold of each label with `choose_threshold`, from (N, L) truth and probabilities.
 
     Raises:
         ValueError: As in `metrics.inputs.table` and `choose_threshold`.
@@ -131,30 +134,31 @@ def choose_threshold(
     confidence: float | None = None,
     groups: ArrayLike | None = None,
 ) -> OperatingPoint:
-    """The threshold of one label.
+    """Choose the threshold of one label.
 
-    It lies halfway between the lowest probability that is predicted positive and the next lower one, so that rounding
-    does not change a prediction. Of equally good thresholds the highest is taken.
+    It is halfway between the lowest probability that is predicted positive and the next lower one, so that rounding
+    does not change a prediction. Of equally good thresholds the highest is chosen.
 
     Args:
-        truth: (N,) of 1, 0, and -1 where masked, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
         probability: (N,) in [0, 1].
-        rule: "sensitivity" takes the highest threshold that reaches the target, and so the best specificity with it;
-            "specificity" the threshold of the best sensitivity among those that reach the target.
+        rule: "sensitivity" chooses the highest threshold that reaches the target, which has the best specificity;
+            "specificity" chooses, among the thresholds that reach the target, the one with the best sensitivity.
         target: in (0, 1]; for these two rules only.
-        confidence: in (0, 1), with which new images are to reach the target, and not only these: `share_needed` says
-            how much more these have to reach; None for none.
-        groups: (N,) patient numbers, or None where images are counted.
+        confidence: in (0, 1), the confidence with which new images are to reach the target; `share_needed` says what
+            rate these images have to reach then. None if only these images are to reach the target.
+        groups: (N,) patient numbers, or None to count images.
 
     Returns:
-        A point with threshold None and the reason where the label is on all images or on none, where all
-        probabilities are equal, where Youden's index is nowhere above 0 (chance), and where the target is reached only
-        by calling every image, or no image with the label. With too few patients (or images) for the confidence, the
-        threshold that all of them are on the right side of, whose guaranteed rate is the highest, and the reason.
+        The operating point. It has no threshold, but a reason, if all images or none have the label, if all
+        probabilities are equal, if Youden's index is nowhere above 0 (chance), or if the target is reached only by
+        predicting the label for every image, or for no image that has it. With too few patients (or images) for the
+        confidence, it has a reason and the threshold with all of them on its right side, whose guaranteed rate is the
+        highest possible.
 
     Raises:
-        ValueError: As in `metrics.inputs.column` and `sampling_units`; an unknown rule; a target that is missing, out
-            of place or outside (0, 1].
+        ValueError: As in `metrics.inputs.column` and `sampling_units`; the rule is unknown; the target is missing, is
+            given for a rule without one, or is outside (0, 1].
     """
     _check_target(rule, target)
     positive, values, rows = column(truth, probability)
@@ -190,17 +194,18 @@ def choose_threshold(
 
 
 def threshold_array(points: Sequence[OperatingPoint]) -> Floats:
-    """The thresholds as an (L,) array for `decide`, 0.5 where none could be chosen."""
+    """Return the thresholds as an (L,) array for `decide`; 0.5 where none could be chosen."""
     return np.array([0.5 if point.threshold is None else point.threshold for point in points])
 
 
 def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any] = 0.5) -> NDArray[np.int8]:
-    """Predicted labels: the most likely class (single), or each label at or above the threshold (multi).
+    """Predict labels: the most likely class (single-label), or each label at or above its threshold (multi-label).
 
     Args:
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
-        threshold: one number or (L,); for "single", the class is predicted that is furthest above its threshold.
+        threshold: one number or (L,); if classes of a single-label task have different thresholds, the class furthest
+            above its threshold is predicted.
 
     Returns:
         (N, L) of 0 and 1.
@@ -214,7 +219,7 @@ def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any
 
 
 def _steps(values: Floats, positive: Counts) -> tuple[Floats, Counts, Counts]:
-    """The distinct probabilities from the highest, and the true and false positives at each as threshold."""
+    """Return the distinct probabilities, descending, and the true and false positives with each as threshold."""
     levels, place = np.unique(-values, return_inverse=True)
     here = np.bincount(place, minlength=len(levels))
     true = np.cumsum(np.bincount(place[positive == 1], minlength=len(levels)))
@@ -224,7 +229,7 @@ def _steps(values: Floats, positive: Counts) -> tuple[Floats, Counts, Counts]:
 def _between(levels: Floats, step: int) -> float:
     lowest_positive, below = float(levels[step]), float(levels[step + 1]) if step + 1 < len(levels) else 0.0
     middle = (lowest_positive + below) / 2
-    # The mean of two neighbouring floats can round to the lower one.
+    # The mean of two neighboring floats can round to the lower one.
     return middle if middle > below else lowest_positive
 
 

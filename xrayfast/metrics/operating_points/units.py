@@ -1,4 +1,6 @@
-"""Labels and probabilities of the images of a study or patient, joined: what CheXpert's official metric is of."""
+"""Labels and probabilities of studies or patients, joined from those of their images, as CheXpert's official metric
+requires.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from xrayfast.metrics.classification import Floats
 
 
 def _noisy_or(probability: Floats, starts: NDArray[np.intp], sizes: NDArray[np.intp]) -> Floats:
-    """1 - (1 - p1) (1 - p2) ..., which is exact for small p too."""
-    with np.errstate(divide="ignore"):  # of a probability of 1
+    """Compute 1 - (1 - p1) (1 - p2) ..., exactly for small p too."""
+    with np.errstate(divide="ignore"):  # log1p(-1), for a probability of 1
         joined: Floats = -np.expm1(np.add.reduceat(np.log1p(-probability), starts))
     return joined
 
@@ -23,20 +25,21 @@ _JOINS: Mapping[UnitJoin, Callable[[Floats, NDArray[np.intp], NDArray[np.intp]],
     "max": lambda probability, starts, sizes: np.maximum.reduceat(probability, starts),
     "noisy-or": _noisy_or,
 }
-"""(U, L) from (N, L) sorted by unit, the first row of each unit, and its number of rows."""
+"""Functions of (N, L) probabilities sorted by unit, of the first row of each unit, and of its number of rows, which
+return (U, L) joined probabilities."""
 
 
 def join_probabilities(
     probability: NDArray[np.floating], units: NDArray[np.integer], how: UnitJoin, task: Task
 ) -> Floats:
-    """The probabilities of each unit.
+    """Join the probabilities of each unit's images.
 
-    The largest of each class (single-label, "max") are divided by their sum, so that they add up to 1, as means do. A
-    unit of one image has that image's.
+    For single-label tasks and "max", the maxima of the classes are divided by their sum, so that they add up to 1, as
+    means do. A unit of one image keeps that image's probabilities.
 
     Args:
         probability: (N, L) in [0, 1].
-        units: (N,) from 0 to U - 1, each of which occurs.
+        units: (N,) the unit of each image, from 0 to U - 1, each of which occurs.
         how: "mean", "max" or, for multi-label, "noisy-or".
         task: "single" or "multi".
 
@@ -59,17 +62,20 @@ def join_probabilities(
 def join_truth(
     truth: NDArray[np.integer], units: NDArray[np.integer], task: Task, positive: int | None = None
 ) -> NDArray[np.int64]:
-    """The labels of each unit: 1 where an image has it; else -1 where an image's cell is masked; else 0.
+    """Join the labels of each unit's images.
+
+    In multi-label tasks, a unit's label is 1 if an image has it; otherwise -1 if an image's cell is masked; otherwise
+    0. In single-label tasks, a unit has the classes of its images, but is masked (-1 throughout) if an image is masked.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where masked; single-label rows have one 1, or are -1 throughout.
-        units: (N,) from 0 to U - 1, each of which occurs.
+        truth: (N, L) of 1, 0, and -1 where masked; single-label rows are one-hot or entirely -1.
+        units: (N,) the unit of each image, from 0 to U - 1, each of which occurs.
         task: "single" or "multi".
-        positive: of two classes of which exactly one applies, the column of the positive one: a unit is of that class
-            where an image is.
+        positive: in single-label tasks with two classes, the column of the positive class: a unit with a positive image
+            is positive, whatever its other images are.
 
     Returns:
-        (U, L) int64 of 1, 0 and -1. Of several classes, a unit whose images are of more than one has a 1 for each.
+        (U, L) int64 of 1, 0 and -1. A single-label unit whose images are of several classes has a 1 for each of them.
 
     >>> join_truth(np.array([[0, 0], [-1, 0], [1, 0]]), np.array([0, 0, 1]), "multi").tolist()
     [[-1, 0], [1, 0]]
@@ -91,7 +97,7 @@ def join_truth(
 def _sorted_by_unit(
     units: NDArray[np.integer],
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """The rows in the order of their units; the place of each unit's first one there; and how many it has."""
+    """Return the rows sorted by unit, the index of each unit's first row in that order, and its number of rows."""
     order = np.argsort(units, kind="stable")
     sizes = np.bincount(units) if len(units) else np.zeros(0, np.intp)
     return order, np.cumsum(sizes) - sizes, sizes
