@@ -2,6 +2,7 @@
 
 import inspect
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,26 @@ def passes(check, arguments):
         (lambda g: xf.FocalLoss("nonsense"), "task is 'nonsense'; expected 'single' or 'multi'"),
         (lambda g: xf.FocalLoss("single", gamma="2"), "gamma is '2'"),
         (lambda g: xf.interpret(g["run"], top=-1), "top is -1; expected at least 0"),
+        (lambda g: xf.open_data("data", valid_fraction=float("nan")), "is nan; expected a finite number"),
+        (lambda g: xf.predict(g["run"], "x.png", abstain_below=float("inf")), "is inf; expected a finite number"),
+        (lambda g: xf.predict(g["run"], "x.png", note=lambda: 0), "expected a function of 1 argument"),
+        (lambda g: xf.predict(g["run"], "x.png", progress=lambda done: 0), "a boolean or a function of 2 arguments"),
+        (lambda g: xf.find_lr("data", progress=lambda: 0), "a boolean or a function of 3 arguments"),
+        (lambda g: xf.Config(epochs=3), "unknown key 'epochs'. 'epochs' belongs under 'train:'"),
+        (lambda g: xf.Config(train={"epochs": 0}), "epochs is 0; expected at least 1"),
+        (lambda g: xf.Config().updated(None), "options is None; expected"),
+        (lambda g: xf.Config().updated([3]), "options is \\[3\\]; expected"),
+        *(
+            (partial(call, "n" * 300), "nnn: is too long for the file system; .* Choose a shorter name")
+            for call in (
+                lambda name, g: xf.fit(g["dls"].manifest, name=name, **SMALL),
+                lambda name, g: xf.predict(g["run"], name),
+                lambda name, g: xf.predict(name, "x.png"),
+                lambda name, g: xf.open_data(name),
+                lambda name, g: xf.open_data(Path(g["dls"].manifest.config.source), labels=name),
+                lambda name, g: xf.learner(g["dls"], weights=name),
+            )
+        ),
     ],
 )
 def test_messages(call, words, good):

@@ -1036,6 +1036,12 @@ class Config(_Section):
     results: ResultsConfig = ResultsConfig()
     _folder: Path | None = PrivateAttr(None)
 
+    def __init__(self, **sections: Any) -> None:
+        try:
+            super().__init__(**sections)
+        except ValidationError as error:
+            raise ConfigError(*_messages(error)) from error
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Config) and dict(self) == dict(other)
 
@@ -1061,6 +1067,7 @@ class Config(_Section):
         """The names of the user's own code, keyed by setting; see `xrayfast.own_code`."""
         return names_of_code({name: value for section in SECTIONS for name, value in getattr(self, section)})
 
+    @check_arguments()
     def updated(self, options: Mapping[str, Any]) -> Config:
         """Return a copy with some fields replaced, which then count as given. Fields are named without their section.
 
@@ -1077,7 +1084,7 @@ class Config(_Section):
         if unknown:
             raise ConfigError(*unknown)
         given = {name: getattr(self, name).model_fields_set | set(options) for name in sections}
-        return _validated(sections)._of(self._folder).with_given(given)
+        return Config(**sections)._of(self._folder).with_given(given)
 
     def with_given(self, given: Mapping[str, set[str]]) -> Config:
         """Return a copy in which the named fields of each section count as given for this run.
@@ -1115,7 +1122,8 @@ class Config(_Section):
             found = type(content).__name__
             raise ConfigFileError(f"{path}: expected the sections data, model, train and results; found {found}.")
         try:
-            return _validated(content)._of(folder).with_given({name: set() for name in SECTIONS})
+            sections = {str(name): content[name] for name in content}
+            return cls(**sections)._of(folder).with_given({name: set() for name in SECTIONS})
         except ConfigError as error:
             raise ConfigFileError(*(f"{path}: {line}" for line in error.args)) from error
 
@@ -1171,13 +1179,6 @@ def field_types() -> dict[str, Any]:
     """Return the type of each field with its bounds, for `check_arguments`."""
     fields = [item for model in SECTIONS.values() for item in model.model_fields.items()]
     return {name: field.rebuild_annotation() for name, field in fields}
-
-
-def _validated(content: Mapping[str, Any]) -> Config:
-    try:
-        return Config.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(*_messages(error)) from error
 
 
 _MOST_PROBLEMS = 100

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -645,6 +646,22 @@ def test_what_is_written_replaces_no_pipe_or_device(at, tiny_run, data_dir):
     assert Path("fifo").is_fifo() and Path("null").is_char_device()
 
 
+@pytest.mark.parametrize("given", ["curve.png", "curve.CSV", "curve"])
+def test_the_files_of_a_range_test_are_named_once(given, at, data_dir, monkeypatch):
+    from xrayfast.learning.training.lr_find import METHODS, LRCurve
+
+    curve = LRCurve(np.geomspace(1e-6, 1, 30), np.linspace(1, 0, 30), dict.fromkeys(METHODS, 1e-3))
+    monkeypatch.setattr("xrayfast.workflows.find_lr.find_lr", lambda *_, **__: curve)
+    call("lr-find", data_dir, "-o", given)
+    assert sorted(path.name for path in at.iterdir()) == ["curve.csv", "curve.png"]
+
+
+def test_the_files_of_a_range_test_have_no_other_format(at, data_dir):
+    done = call("lr-find", data_dir, "-o", "curve.tsv", code=1)
+    assert "curve.tsv: its name ends in .tsv, and what is written is a CSV table" in done.stderr
+    assert not list(at.iterdir())
+
+
 PATHS = [
     pytest.param(words, param.opts[0], id=f"{words}-{param.name}".replace(" ", "-"))
     for words, command in commands()
@@ -654,19 +671,36 @@ PATHS = [
 ]
 
 
+def with_path(path, words, name, tiny_run, data_dir):
+    """The words of a call in which an option or an argument is this path."""
+    needed = [] if name in ("--runs", "--resume", "--join") else arguments_of(words, tiny_run.path, data_dir)
+    if name.startswith("-"):
+        return [*words.split(), *map(str, needed), name, path]
+    names = {"run": 0, "cv": 0, "runs": 1, "source": 0, "sources": 1, "data": 1, "folder": 0, "predictions": 0}
+    return [*words.split(), *map(str, [*needed[: names[name]], path, *needed[names[name] + 1 :]])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "name"), [*PATHS, ("fit", "--name"), ("evaluate", "--name"), ("lr-find", "--output")]
+)
+def test_a_name_that_is_too_long_for_any_file_is_named(words, name, at, tiny_run, data_dir):
+    """`fit --name` of 300 characters was "[Errno 36]"."""
+    given = with_path("n" * 300, words, name, tiny_run, data_dir)
+    done = CliRunner().invoke(app, given, prog_name="xrayfast")
+    assert done.exit_code in (1, 2) or words.startswith("cache"), done.output
+    assert "defect" not in done.output and "nnn" in done.output
+    assert not done.output.startswith("Error: [Errno") and not list(at.iterdir())
+
+
 @pytest.mark.parametrize(("words", "name"), PATHS)
 def test_no_path_that_is_a_pipe_is_waited_for(words, name, at, tiny_run, data_dir):
     os.mkfifo(at / "fifo")
-    needed = [] if name in ("--runs", "--resume", "--join") else arguments_of(words, tiny_run.path, data_dir)
-    if name.startswith("-"):
-        given = [*needed, name, "fifo"]
-    else:
-        names = {"run": 0, "cv": 0, "runs": 1, "source": 0, "sources": 1, "data": 1, "folder": 0, "predictions": 0}
-        given = [*needed[: names[name]], "fifo", *needed[names[name] + 1 :]]
+    given = with_path("fifo", words, name, tiny_run, data_dir)
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for a pipe"))
     signal.alarm(60)
     try:
-        done = CliRunner().invoke(app, list(map(str, [*words.split(), *given])), prog_name="xrayfast")
+        done = CliRunner().invoke(app, given, prog_name="xrayfast")
     finally:
         signal.alarm(0)
     assert done.exit_code in (1, 2) or words.startswith("cache"), done.output

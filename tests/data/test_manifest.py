@@ -3,10 +3,13 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import xrayfast as xf
 from tests.data.builders import cells, classes, lines, make, message, noted, opened, rows, splits, table
 from xrayfast.errors import ConfigError, DataError
 
@@ -49,6 +52,24 @@ def test_implied_labels(tmp_path):
     assert "a -> b -> a" in message(ConfigError, tmp_path, imply=("a=b", "b=a"))
     assert "Did you mean 'covid'?" in message(DataError, tmp_path, imply=("covi=pneumonia",))
     assert "task single" in message(ConfigError, tmp_path, imply=("covid=pneumonia",), task="single")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda table: table.assign(split="training"), "found the split 'training'; expected train, valid or test"),
+        (lambda table: table.iloc[:3], "found 3 rows, and targets of 20 images"),
+        (lambda table: table.drop(columns="patient"), "found 0 columns 'patient'; expected one"),
+        (lambda table: pd.concat([table, table[["path"]]], axis=1), "found 2 columns 'path'; expected one"),
+    ],
+)
+def test_a_table_that_was_changed_so_that_it_does_not_fit_is_refused(tmp_path, change, words):
+    data = opened(classes(tmp_path, a=10, b=10))
+    data.require_consistent()
+    changed = replace(data, table=change(data.table))
+    for use in (xf.dataloaders, xf.split, xf.fit):
+        with pytest.raises(DataError, match=words):
+            use(changed)
 
 
 def test_subset(tmp_path):

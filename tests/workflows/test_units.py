@@ -226,6 +226,9 @@ def test_predict_by_unit_takes_what_the_json_files_in_shards_tell(runs, studies,
         found = xf.predict(runs["study"], tmp_path / "data-0.tar", unit=unit, note=notes.append, **options)
         assert len(found) == (4 if unit == "study" else 2)
         assert notes[0] == f"1 file left out, hidden or no image: {tmp_path / 'data-0.tar' / 'alone.json'}."
+        by_image = list[str]()
+        xf.predict(runs["study"], tmp_path / "data-0.tar", note=by_image.append)
+        assert notes[0] in by_image
         pd.testing.assert_frame_equal(found.filter(like="_"), expected.filter(like="_"))
     with pytest.raises(ConfigError, match=r"a column, .* in shards, patient_id, visit; expected dicom:KEYWORD"):
         xf.predict(runs["study"], tmp_path / "data-0.tar", unit="study", study_col="study")

@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from xrayfast._version import __version__
 from xrayfast.cli import output
 from xrayfast.cli.loading import SUMMARIES, Commands
-from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastError, truncate
+from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastError, describe_os_error, truncate
 from xrayfast.errors.advice import advising_flags
 from xrayfast.errors.escapes import escape_hidden, escape_lines, passing_warnings
 from xrayfast.errors.signals import INTERRUPTED, handling_signals
@@ -89,7 +89,7 @@ class _Group(TyperGroup):
             _show(ctx, error, str(error))
             raise typer.Exit(FAILED) from None
         except OSError as error:
-            _show(ctx, error, escape_hidden(str(error)))
+            _show(ctx, error, escape_hidden(describe_os_error(error)))
             raise typer.Exit(FAILED) from None
         except Exception as error:
             if type(error).__module__.startswith("typer") or type(error).__module__.startswith("click"):

@@ -204,6 +204,26 @@ class Manifest(HasOverview):
         drawn = np.zeros(len(self), np.bool_)
         return replace(self, table=self.table.assign(split=splits), drawn=drawn, notes=tuple(notes))
 
+    def require_consistent(self) -> None:
+        """Refuse a table that was changed, in Python, so that it does not fit the rest.
+
+        Raises:
+            DataError: it lacks a column or has one twice, has other rows, or a split of another name.
+        """
+        columns, rows = list(self.table), {len(self.table), len(self.targets), len(self.drawn)}
+        if wrong := [name for name in ("image", "path", "patient", "split", "labels") if columns.count(name) != 1]:
+            problem = f"{columns.count(wrong[0])} columns '{wrong[0]}'; expected one"
+        elif len(rows) > 1:
+            problem = f"{plural(len(self.table), 'row')}, and targets of {plural(len(self.targets), 'image')}"
+        elif unknown := sorted(map(str, {*self.table["split"]} - {*SPLITS})):
+            problem = f"the split '{shorten(unknown)}'; expected train, valid or test"
+        else:
+            return
+        raise DataError(
+            f"the data set's table: found {problem}. It was changed after open_data; leave it as it is, and change the "
+            "file of labels instead, or divide its images anew by with_splits."
+        )
+
     def fingerprint(self) -> str:
         """Return a SHA-256 of all images' names, labels, masked cells, splits and file sizes: the same on any machine.
 

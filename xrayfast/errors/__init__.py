@@ -8,6 +8,7 @@ with the names of options replaced by flags, and exits with 1, or with 2 if an o
 from __future__ import annotations
 
 import difflib
+import errno
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -65,6 +66,17 @@ class WriteError(XrayfastError):
 
 class TrainingError(XrayfastError, RuntimeError):
     """Training that can't continue."""
+
+
+def describe_os_error(error: OSError) -> str:
+    """What is said of an error of the operating system that nothing else describes."""
+    if error.errno != errno.ENAMETOOLONG:
+        return str(error)
+    name = truncate(str(error.filename), LONGEST_NAME)
+    return (
+        f"{name}: is too long for the file system; most allow 255 bytes of UTF-8 for a name and 4,096 for a path with "
+        "all its folders. Choose a shorter name."
+    )
 
 
 class Interrupted(XrayfastError):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, wraps
+from functools import cache, partial, wraps
+from os import PathLike
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from xrayfast.errors import ConfigError, did_you_mean, truncate
+from xrayfast.errors import ConfigError, XrayfastError, describe_os_error, did_you_mean, truncate
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,7 +22,8 @@ _LONGEST = 100
 
 
 def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[F], F]:
-    """Make a function raise a ConfigError if an argument does not have the type of its annotation.
+    """Make a function raise a ConfigError if an argument does not have the type of its annotation, and an XrayfastError
+    if a path is too long for the file system.
 
     NumPy numbers and arrays are converted to Python's types. Parameters without an annotation, `*args` and `**kwargs`
     are not checked.
@@ -40,7 +43,8 @@ def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[
             annotation = parameters[name].annotation
             if isinstance(annotation, str):
                 annotation = eval(annotation, function.__globals__, _Drawing())
-            return TypeAdapter(_by_instance(annotation), config=ConfigDict(arbitrary_types_allowed=True, strict=True))
+            config = ConfigDict(arbitrary_types_allowed=True, strict=True, allow_inf_nan=False)
+            return TypeAdapter(_by_instance(annotation), config=config)
 
         @cache
         def bounded(name: str) -> TypeAdapter[Any] | None:
@@ -65,7 +69,12 @@ def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[
         @wraps(function)
         def call(*args: Any, **options: Any) -> Any:
             bound = check(*args, **options)
-            return function(*bound.args, **bound.kwargs)
+            try:
+                return function(*bound.args, **bound.kwargs)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                raise XrayfastError(describe_os_error(error)) from error
 
         call.check = check  # type: ignore[attr-defined]
         return call  # type: ignore[return-value]
@@ -94,6 +103,8 @@ def _by_instance(kind: Any) -> Any:
     """Return a type in which this package's classes are checked with isinstance, instead of by their fields."""
     if get_origin(kind) in (Union, UnionType):
         return Union[tuple(map(_by_instance, get_args(kind)))]  # noqa: UP007 - made of a tuple
+    if get_origin(kind) is Callable and get_args(kind)[0] is not ...:
+        return Annotated[Any, PlainValidator(partial(_require_function, count=len(get_args(kind)[0])))]
     if not isinstance(kind, type) or not kind.__module__.startswith("xrayfast."):
         return kind
 
@@ -103,6 +114,18 @@ def _by_instance(kind: Any) -> Any:
         raise PydanticCustomError("is_instance_of", "Input should be an instance of {name}", {"name": kind.__name__})
 
     return Annotated[Any, PlainValidator(require_instance)]
+
+
+def _require_function(value: Any, count: int) -> Any:
+    """A function that can be called with so many arguments, as far as its signature is known."""
+    try:
+        inspect.signature(value).bind(*range(count))
+    except ValueError:  # of C
+        return value
+    except TypeError:
+        wrong = "Input should be a function of {count} argument{s}"
+        raise PydanticCustomError("function", wrong, {"count": count, "s": "s" * (count > 1)}) from None
+    return value
 
 
 def _checked(name: str, value: Any, kinds: Iterable[TypeAdapter[Any]], default: Any) -> Any:
@@ -121,7 +144,7 @@ def _checked(name: str, value: Any, kinds: Iterable[TypeAdapter[Any]], default: 
     texts = value if isinstance(value, (list, tuple)) else [value]
     if any(isinstance(text, str) and not text for text in texts):  # an empty path would mean the working folder
         raise ConfigError(f"{name} is {show(value)}; expected some text.")
-    if any("\0" in str(text) for text in texts):
+    if any(isinstance(text, (str, PathLike)) and "\0" in str(text) for text in texts):
         raise ConfigError(f"{name} is {show(value)}; found a NUL character, which no file's name has.")
     return value
 

@@ -14,12 +14,14 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\.|$)"
 
 
 def portable_name(text: str) -> str:
-    """Turn a text into a file or folder name that Linux, macOS and Windows allow; never hidden, never empty.
+    """Turn a text into a file or folder name that Linux, macOS and Windows allow; never hidden, never empty, and at most
+    `LONGEST_NAME` bytes.
 
     >>> portable_name("timm:a/b?"), portable_name("Con.a"), portable_name(".x. ")
     ('timm_a_b_', '_Con.a', 'x')
     """
-    name = "".join("_" if c in '<>:"/\\|?*' or is_hidden(c) else c for c in text)[:LONGEST_NAME].strip(". ")
+    name = "".join("_" if c in '<>:"/\\|?*' or is_hidden(c) else c for c in text)
+    name = name.encode()[:LONGEST_NAME].decode(errors="ignore").strip(". ")
     return f"_{name}" if _DEVICE.match(name) else name or "unnamed"
 
 

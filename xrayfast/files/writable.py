@@ -43,12 +43,7 @@ def require_text_file(path: Path, *read: Path | None, is_page: bool = False) -> 
             `require_output_file`.
     """
     require_output_file(path)
-    if path.suffix.lower() in _NO_TEXT | ({".csv"} if is_page else {".html", ".htm"}):
-        what, suffix = ("a page", ".html") if is_page else ("a CSV table", ".csv")
-        raise WriteError(
-            f"{path}: its name ends in {path.suffix}, and what is written is {what}; expected the name of one, "
-            f"such as {path.name.partition('.')[0]}{suffix}. Choose another."
-        )
+    require_text_suffix(path, is_page=is_page)
     if not path.is_file():
         return
     with path.open("rb") as stream:
@@ -61,6 +56,20 @@ def require_text_file(path: Path, *read: Path | None, is_page: bool = False) -> 
     if any(file is not None and os.path.realpath(file) == os.path.realpath(path) for file in read):
         raise WriteError(
             f"{path}: is read here, and would be lost; expected the name of a file to write. Choose another."
+        )
+
+
+def require_text_suffix(path: Path, *, is_page: bool = False) -> None:
+    """Refuse the name of another format for a CSV table or a page.
+
+    Raises:
+        WriteError: its suffix is that of one.
+    """
+    if path.suffix.lower() in _NO_TEXT | ({".csv"} if is_page else {".html", ".htm"}):
+        what, suffix = ("a page", ".html") if is_page else ("a CSV table", ".csv")
+        raise WriteError(
+            f"{path}: its name ends in {path.suffix}, and what is written is {what}; expected the name of one, "
+            f"such as {path.name.partition('.')[0]}{suffix}. Choose another."
         )
 
 

@@ -48,7 +48,8 @@ def create_evaluation(
             candidates = chain([stem], (f"{stem}-{number}" for number in count(2)))
             folder = make_folder(root, name, candidates, "evaluation", make=temporary.rename)
     except OSError as error:
-        raise RunError(f"{error.filename or root}: can't be written ({error.strerror or error}).") from error
+        why = f"can't be written ({error.strerror or error})"
+        raise RunError(f"{error.filename or root}: {why}. Choose another --name or --output.") from error
     finally:
         with contextlib.suppress(OSError):  # there are others
             root.rmdir()

@@ -226,10 +226,11 @@ def opened(data: Manifest | Path | str | None, config: Config) -> Manifest:
     """The data set itself; or that in a folder or table, by default the one that the config names, with its settings.
 
     Raises:
-        DataError: the data can't be used.
+        DataError: the data can't be used, or the table of the data set was changed to something else.
         ConfigError: options that contradict each other or the data.
     """
     if isinstance(data, Manifest):
+        data.require_consistent()
         return data
     return open_manifest(config.data if data is None else config.data.model_copy(update={"source": Path(data)}))
 

@@ -13,7 +13,7 @@ from fasttransform import Pipeline
 from PIL import Image
 
 import xrayfast as xf
-from xrayfast.errors import ConfigError
+from xrayfast.errors import ConfigError, DataError
 from xrayfast.learning.fastai_api import (
     CategoryBlock,
     DataBlock,
@@ -62,6 +62,34 @@ def test_validation_pixels_are_the_file_s_fitted_and_normalised(dls, data):
         assert torch.allclose(got[0], got[1], atol=1e-6)
         np.testing.assert_allclose(got[0].numpy(), expected, atol=1.5 / 255)
         assert data.labels[int(y[i])] == split.table["labels"][i]
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        (np.zeros((4, 4, 7), np.uint8), r"image in memory: found uint8 of shape \(4, 4, 7\)"),
+        (np.zeros((4, 4), np.int64), "found int64 .* Convert it with astype"),
+        (np.zeros((4, 4), complex), "found complex128 of shape"),
+        (np.zeros((0, 4), np.uint8), "no pixels"),
+        (Image.new("L", (0, 4)), "no pixels"),
+        (np.full((4, 4), np.nan), "some pixels are not finite numbers"),
+        (None, "found None; expected files, arrays or Pillow images"),
+    ],
+)
+def test_what_is_no_image_in_memory_is_refused(dls, item, words):
+    with pytest.raises(DataError, match=words):
+        dls.test_dl([item]).one_batch()
+
+
+def test_test_dl_takes_any_images_and_refuses_none(dls, data):
+    file = data.table["path"][0]
+    pixels = np.asarray(Image.open(file))
+    (expected,) = dls.test_dl([file]).one_batch()
+    for items in (file, iter([file]), [pixels], pixels, data.table.iloc[:1], [Image.open(file)]):
+        assert torch.equal(dls.test_dl(items).one_batch()[0], expected)
+    for items in ([], iter(()), data.table.iloc[:0]):
+        with pytest.raises(DataError, match="No images to predict on"):
+            dls.test_dl(items)
 
 
 def test_multi_label_targets_are_the_manifest_s(multi_dir):

@@ -12,7 +12,7 @@ from xrayfast.cli import options as o
 from xrayfast.cli.common import open_and_show, read_settings
 from xrayfast.cli.output import Output
 from xrayfast.config import MAX_EPOCHS
-from xrayfast.files.writable import require_output_file, require_text_file
+from xrayfast.files.writable import require_output_file, require_text_file, require_text_suffix
 from xrayfast.option_effects import NOT_IN_RANGE_TEST
 from xrayfast.progress.terminal import reporting
 
@@ -33,6 +33,9 @@ def lr_find(
 ) -> None:
     """Find a learning rate: train some steps at a growing rate, and see where the loss falls fastest."""
     out = Output(as_json)
+    if output.suffix.lower() in (".png", ".csv"):
+        output = output.with_suffix("")
+    require_text_suffix(output)
     image, table = output.with_name(output.name + ".png"), output.with_name(output.name + ".csv")
     require_output_file(image)
     require_text_file(table)

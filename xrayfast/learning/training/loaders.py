@@ -35,8 +35,8 @@ from xrayfast.data.images.pillow import gray_pixels
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
-from xrayfast.errors import ConfigError, ReadError
-from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors import ConfigError, DataError, ReadError
+from xrayfast.errors.arguments import check_arguments, show
 from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import STOP_SIGNALS, end_by_parent_alone, leave_signals_to_parent
 from xrayfast.learning.augment import DEFAULT, denormalize, draws_of_view, normalize, random_draws, shrink
@@ -79,22 +79,42 @@ SPLIT_INDEX = {"train": 0, "valid": 1, "test": 2}
 """The index of each split in the DataLoaders: `dls[2]` is the test split, where there is one."""
 
 
+_IMAGES = (str, Path, np.ndarray, Image.Image)
+"""What fastai's test_dl and predict take."""
+
+
 class OpenRadiograph(Transform):
     """A file, an array or a Pillow image to a square 8-bit gray image, padded with black."""
 
-    input_types = (str, Path, np.ndarray, Image.Image)  # what fastai's test_dl and predict take
+    input_types = _IMAGES
 
     def __init__(self, images: DecodedImages) -> None:
         super().__init__()
         self.images = images
 
     def encodes(self, source: str | Path | np.ndarray | Image.Image) -> PILImageBW:
-        """The cached image, the file, or what is in memory as if it had been read from a PNG."""
+        """The cached image, the file, or what is in memory as if it had been read from a PNG.
+
+        Raises:
+            ReadError: the file, or what is in memory, is no image.
+        """
         if isinstance(source, (str, Path)):
             return PILImageBW(Image.fromarray(self.images.image(str(source))))
-        if isinstance(source, np.ndarray):
-            source = Image.fromarray(source.astype(np.float32) if source.dtype.kind == "f" else source)
-        return PILImageBW(Image.fromarray(fit_square(gray_pixels(source), self.images.side)))
+        try:
+            if isinstance(source, np.ndarray):
+                image = Image.fromarray(source.astype(np.float32) if source.dtype.kind == "f" else source)
+            else:
+                image = source
+            if 0 in image.size:
+                raise ValueError("no pixels")
+            pixels = gray_pixels(image)
+        except (TypeError, ValueError) as error:
+            found = f"{source.dtype} of shape {source.shape}" if isinstance(source, np.ndarray) else repr(source)
+            raise ReadError(
+                f"image in memory: found {found} ({error}); expected (H, W) of bool, uint8, uint16 or finite floats, "
+                "or (H, W, 3) of uint8. Convert it with astype."
+            ) from error
+        return PILImageBW(Image.fromarray(fit_square(pixels, self.images.side)))
 
 
 class LabelNames(MultiCategory):
@@ -440,6 +460,20 @@ class RadiographDataLoaders(DataLoaders):
         self.manifest, self.images = manifest, images
         self.origin: DataLoadersOrigin = origin
 
+    def test_dl(self, test_items: Any, **options: Any) -> Any:
+        """fastai's, of a table or of files, arrays and Pillow images.
+
+        Raises:
+            DataError: there is none, or something else.
+        """
+        if not hasattr(test_items, "iloc"):
+            test_items = [test_items] if isinstance(test_items, _IMAGES) else list(test_items)
+            if other := [item for item in test_items if not isinstance(item, (*_IMAGES, pd.Series))]:
+                raise DataError(f"found {show(other[0])}; expected files, arrays or Pillow images to predict on.")
+        if not len(test_items):
+            raise DataError("No images to predict on: expected files, arrays or Pillow images.")
+        return super().test_dl(test_items, **options)
+
     @property
     def reads_files(self) -> bool:
         """Whether images are files that are read as ours are."""
@@ -617,9 +651,10 @@ def dataloaders(
 
     Raises:
         ConfigError: no such device here, code to augment with that fails, or images that do not fit on the device.
-        DataError: images that can't be read, the first of them named.
+        DataError: images that can't be read, the first of them named, or a manifest whose table was changed.
         WriteError: no disk space for decoded images.
     """
+    data.require_consistent()
     target = torch_device(device)
     if images is None:
         with show_progress(progress) as reporter:

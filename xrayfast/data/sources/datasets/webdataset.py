@@ -124,16 +124,16 @@ def read_keys(files: Sequence[str]) -> dict[str, list[str]]:
     return keys
 
 
-def keep_unread(files: Sequence[str], images: Sequence[str]) -> list[str]:
-    """Return the files without those in tar archives that `read_keys` reads for the given images."""
+def keep_unlabelled(files: Sequence[str], images: Sequence[str]) -> list[str]:
+    """Return the files without those in tar archives that hold the labels of the given images."""
     samples = {_sample_and_suffix(image)[0] for image in images}
 
-    def is_read(file: str) -> bool:
+    def is_of_sample(file: str) -> bool:
         sample, suffix = _sample_and_suffix(file)
-        archive = split_archive(file) if suffix == ".json" and sample in samples else None
+        archive = split_archive(file) if suffix in SIDECARS and sample in samples else None
         return archive is not None and not is_zip(archive[0])
 
-    return [file for file in files if not is_read(file)]
+    return [file for file in files if not is_of_sample(file)]
 
 
 def _sample_and_suffix(member: str) -> tuple[str, str]:
