@@ -39,6 +39,8 @@ def test_the_run_s_own_test_split(at):
     assert "Report: runs/tiny/evaluations/test/evaluation.html" in done.stdout
     for name in ("predictions.csv", "metrics.json", "evaluation.html", "tables/overall.csv", "tables/per_label.csv"):
         assert (at / "runs/tiny/evaluations/test" / name).is_file()
+    page = (at / "runs/tiny/evaluations/test/evaluation.html").read_text()
+    assert "From the run&#39;s saved predictions." in page and "Predicted for this evaluation." not in page
 
 
 def test_a_run_without_its_checksums_is_named_on_standard_error(at):
@@ -60,6 +62,7 @@ def test_other_data_by_sex(at):
         "stated",  # prevalence, in a header that a narrow terminal breaks
     ):
         assert shown in done.stdout
+    assert "Predicted for this evaluation." in (at / "runs/tiny/evaluations/there/evaluation.html").read_text()
     content = json.loads(call(*words, "--resamples", 0, "--json").stdout)
     assert content["evaluation"] == "runs/tiny/evaluations/external"
     assert content["images"]["evaluated"] == 16 and content["labels"]["unknown"] == [["Fracture", 8]]

@@ -22,7 +22,7 @@ from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.data.images.reader import read
 from xrayfast.errors import DataError, ReadError
 from xrayfast.files.virtual import archives, indexes
-from xrayfast.files.virtual.access import is_folder, list_folder, open_binary, state_of
+from xrayfast.files.virtual.access import is_folder, list_folder, open_binary, outer_file, state_of
 from xrayfast.files.virtual.archives import open_archive
 from xrayfast.files.virtual.paths import VirtualPath, to_path
 
@@ -336,6 +336,7 @@ def test_a_path_into_an_archive_is_a_path(plain, tmp_path):
     assert sorted(child.name for child in path.iterdir()) == ["normal", "pneumonia"]
     inner = path / "normal" / "0000.png"
     assert inner.read_bytes() == (plain / "normal/0000.png").read_bytes() and not inner.is_dir()
+    assert outer_file(str(inner)) == str(tmp_path / "a.zip") and outer_file("a/b.png") == "a/b.png"
     assert inner.parent.parent == path and not (path / "none").exists()
     with pytest.raises(OSError, match="written"):
         inner.open("w")

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 
 from tests.metrics.cases import many_labels, one_class
 from xrayfast.metrics import ranking, resamples
-from xrayfast.metrics.intervals import estimates, resampling
+from xrayfast.metrics.intervals import bootstrap, estimates, resampling
 from xrayfast.metrics.intervals.bootstrap import MIN_FOR_MEAN_PRECISION, intervals, paired_differences
 from xrayfast.metrics.intervals.formulas import METHODS, newcombe_auroc
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
@@ -42,6 +42,24 @@ def test_every_metric_has_an_interval_around_its_value(task):
         assert (interval.method == "inversion") == ("ece" in name), name
         assert interval.method != "expanded-bca" or not re.match("(recall|specificity|npv|precision) |.*accuracy", name)
     assert (found.notes("abcd") == []) == (min(found.rarer) >= 20)
+
+
+def test_metrics_rest_on_the_patients_of_the_rarer_class_and_those_of_probabilities_on_all(monkeypatch):
+    truth, probability = many_labels(n=90)
+    truth[:60, 0] = 0
+    rests_on = dict[float, int]()
+
+    def record(drawn, value, without, patients):
+        rests_on[value] = patients
+        return value - 0.1, value + 0.1
+
+    monkeypatch.setattr(bootstrap, "bca", record)
+    split = ResampledMetrics(truth, probability, "multi")
+    found = intervals(split, resamples=20)
+    rarer = found.rarer[0]
+    assert rarer < 30 < found.n_units == 90
+    assert rests_on[float(split.per_label["ap"][0])] == rarer
+    assert rests_on[float(split.per_label["brier"][0])] == 90
 
 
 def test_the_seed_decides_and_the_memory_does_not(monkeypatch):

@@ -200,6 +200,7 @@ def test_a_complete_run_shows_its_metrics_with_intervals_its_curves_and_links(ti
     low, high = (test["intervals"]["overall"]["accuracy"][end] for end in ("low", "high"))
     assert f">{test['overall']['accuracy']:.3f}</span>" in text and f"{low:.3f} to {high:.3f}" in text
     assert text.count('<img class="plot') == 1 and "tiny_resnet" in text and "2 epochs" in text
+    assert f"epoch {tiny_run.info['best_epoch']} was kept" in text
     addresses = [attributes["href"] for attributes in Outline(text).of("a")]
     assert "tiny/config.yaml" in addresses and "tiny/history.csv" in addresses
     assert repr(tiny_run) == f"Run('{tiny_run.path}')"
