@@ -167,6 +167,7 @@ def test_every_wrong_field_is_reported_at_once():
         ("a: [", "not plain YAML"),
         ("train: !!python/object/apply:os.system ['true']\n", "not plain YAML"),
         ("train:\n  epochs: [1]\n", "epochs is"),
+        ("train: 3\n1: 2\n", "train is 3; expected a dictionary."),
     ],
 )
 def test_wrong_files_are_reported(tmp_path, text, words):
@@ -313,6 +314,8 @@ def test_what_a_file_says_as_people_write_it_is_read(tmp_path):
     assert (train.lr, train.wd, train.eps, train.alpha, train.unfreeze) == (0.001, 0.0, 1e-6, (0.5, 1.0), True)
     assert (model.head_width, data.label_col, data.imply) == ((64, 32), ("1e3x", "1e3"), ("a=b",))
     assert data.labels == Path("a.csv")
+    (tmp_path / "c.yaml").write_text("train:\nmodel: {size: 64}\n")  # a section whose lines are all commented out
+    assert Config.read(tmp_path / "c.yaml").model.size == 64
     for text in ("1e3", "1.0", "on", "0x1f", "~"):  # a column may be called so
         (tmp_path / "c.yaml").write_text(Config().updated({"label_col": text}).to_yaml())
         assert Config.read(tmp_path / "c.yaml").data.label_col == (text,)

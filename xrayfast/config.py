@@ -1122,7 +1122,8 @@ class Config(_Section):
             found = type(content).__name__
             raise ConfigFileError(f"{path}: expected the sections data, model, train and results; found {found}.")
         try:
-            sections = {str(name): content[name] for name in content}
+            # A section without settings is None.
+            sections = {str(name): {} if section is None else section for name, section in content.items()}
             return cls(**sections)._of(folder).with_given({name: set() for name in SECTIONS})
         except ConfigError as error:
             raise ConfigFileError(*(f"{path}: {line}" for line in error.args)) from error

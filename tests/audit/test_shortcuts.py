@@ -78,6 +78,14 @@ def test_one_width_of_all_is_a_shortcut_too():
     assert found.auroc["size"]["a"] > 0.95
 
 
+def test_a_note_on_a_routine_step_is_no_property():
+    """Bits are one of their own; how they were read would tell it twice."""
+    truth = coin()
+    assert asked(truth, features(notes=[("12 bits stored",) * int(one) for one in truth[:, 0]])).auroc["notes"] == {
+        "a": None
+    }
+
+
 def test_the_view_is_asked_for_where_it_is_known():
     truth = coin()
     views = np.where(truth[:, 0] == 1, "AP", "PA").astype(object)

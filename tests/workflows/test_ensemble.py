@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss
 from typer.testing import CliRunner
 
 import xrayfast as xf
-from tests.conftest import SMALL
+from tests.conftest import SMALL, UNCHECKED
 from tests.decisions import fit_decision
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError
@@ -54,6 +54,18 @@ def replaced(run):
     copy = xf.Run(shutil.copytree(run.path, run.path.with_name(f"{run.path.name}-raw"), dirs_exist_ok=True))
     copy.write_decision(replace(copy.decision, calibration=None))
     return copy
+
+
+def test_each_run_s_way_to_predict_is_compared_with_the_one_asked_for(pair, images, tmp_path):
+    """The first was trained with the views that are asked for, and the second without."""
+    first, second, _ = pair
+    views = xf.Run(shutil.copytree(first.path, tmp_path / "views", ignore=UNCHECKED))
+    views.write_config(views.config.updated({"tta": True}))
+    for runs in ([views, second], [second, views]):
+        notes = list[str]()
+        xf.predict(runs, images[:1], tta=True, note=notes.append)
+        (said,) = [note for note in notes if note.startswith("--tta")]
+        assert "on which the run's calibration and thresholds were fitted are made without augmented views" in said
 
 
 def test_several_runs_in_one_call_are_predicted_as_their_ensemble(pair, images, monkeypatch, tmp_path):

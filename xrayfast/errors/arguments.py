@@ -180,7 +180,7 @@ def expectation(problem: Any) -> str:
     'at least 1'
     """
     text = problem["msg"].removeprefix("Input should be ").removeprefix("Input is ").partition(", unable")[0]
-    text = text.partition(", got")[0].partition(" after validation")[0]
+    text = text.partition(", got")[0].partition(" after validation")[0].partition(" or instance of ")[0]
     for theirs, ours in _WORDS.items():
         text = text.replace(theirs, ours)
     before, is_instance, name = text.partition("an instance of ")

@@ -133,7 +133,7 @@ def predict(
             note(f"{plural(len(repeated), 'file')} given more than once, with one row each: {shorten(repeated)}.")
         if left_out := keep_unlabelled(left_out, files):
             note(f"{plural(len(left_out), 'file')} left out, hidden or no image: {shorten(left_out)}.")
-        for sentence in [] if exported else check_tta(tta, members[0].config.train):
+        for sentence in dict.fromkeys(text for member in members for text in check_tta(tta, member.config.train)):
             note(sentence)
         predictor: Any
         if exported:

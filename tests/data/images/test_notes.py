@@ -364,7 +364,8 @@ def composed(side):
         ],
         "far from square, as of a part": [resized(film, 2 * side, side), resized(film, side, 2 * side)],
         "rows or columns repeated": [
-            np.repeat(film[::2], 2, axis=0), np.repeat(np.repeat(film[::3, ::3], 3, axis=0), 3, axis=1),
+            np.repeat(film[::2], 2, axis=0), np.repeat(film[:, ::2], 2, axis=1),
+            np.repeat(np.repeat(film[::3, ::3], 3, axis=0), 3, axis=1),
         ],
         "text is burned in|lost, shifted or drawn": [
             with_text(film, 255), as_jpeg(with_text((0.6 * film + 80).astype(np.uint8), 0)),
@@ -388,9 +389,17 @@ def test_what_is_compressed_with_loss_to_a_fortieth_is_noted(tmp_path, format, o
     assert not any("strongly" in note for note in read(file).notes)
 
 
+def test_what_is_compressed_without_loss_is_not_noted(tmp_path):
+    pixels = np.tile(np.arange(200, dtype=np.uint8), (400, 2))
+    Image.fromarray(pixels).save(tmp_path / "1.png")
+    assert (tmp_path / "1.png").stat().st_size < pixels.size / 80
+    assert not any("strongly" in note for note in read(tmp_path / "1.png").notes)
+
+
 @pytest.mark.parametrize(("ratio", "noted"), [(39, False), (41, True), (58, True), (61, True)])
 def test_webp_is_noted_where_jpeg_of_that_quality_would_be(ratio, noted):
-    assert bool(describe_compression(ratio)) == noted
+    said = [f"strongly compressed, {ratio}:1, so that fine detail is lost"]
+    assert describe_compression(ratio) == (said if noted else [])
     assert bool(describe_compression(ratio, webp=True)) == (ratio == 61)
 
 

@@ -114,7 +114,12 @@ def test_the_first_fold_is_the_default():
     [
         ([None] * 10, {"folds": 3, "fold": 4}, "found fold 4 of 3; expected one from 1 to 3"),
         ([None] * 10, {"fold": 1}, "found fold 1 without folds"),
-        (["valid"] * 2 + [None] * 8, {"folds": 3}, "found folds for a data set whose validation split is given"),
+        (["valid"] * 2 + [None] * 8, {"folds": 3}, "is given. Leave out folds=, or that split with ignore_split=True"),
+        (
+            ["valid"] * 2 + [None] * 8,
+            {"folds": 3, "split_file": "s.csv"},
+            "or split_file=, with ignore_split=True in its place",
+        ),
     ],
 )
 def test_folds_that_cannot_be(given, options, words):

@@ -181,9 +181,10 @@ def _require_consistent(config: DataConfig, held_out: set[Split | None], valid: 
     if config.folds is not None and (config.fold or 1) > config.folds:
         raise ConfigError(f"found fold {config.fold} of {config.folds}; expected one from 1 to {config.folds}.")
     if config.folds is not None and "valid" in held_out:
+        named = "--split-file" if config.split_file else "--split-col" if config.split_col else ""
+        advice = f"{named}, with --ignore-split in its place" if named else "that split with --ignore-split"
         raise ConfigError(
-            "found folds for a data set whose validation split is given. Leave out --folds, or the split with "
-            "--ignore-split."
+            f"found folds for a data set whose validation split is given. Leave out --folds, or {advice}."
         )
     if config.folds is None and valid + test >= 1 - 1e-9:
         raise ConfigError(
