@@ -140,10 +140,14 @@ def passes(check, arguments):
         (lambda g: xf.Config(train={"epochs": 0}), "epochs is 0; expected at least 1"),
         (lambda g: xf.Config().updated(None), "options is None; expected"),
         (lambda g: xf.Config().updated([3]), "options is \\[3\\]; expected"),
+        (
+            lambda g: xf.fit(g["dls"].manifest, runs="not yet", name="n" * 300, **SMALL),
+            "found 300 bytes; expected at most 255, as file systems allow. Choose a shorter name=",
+        ),
+        (lambda g: xf.evaluate(g["run"], name="\xe9" * 128), "found 256 bytes; expected at most 255"),
         *(
             (partial(call, "n" * 300), "nnn: is too long for the file system; .* Choose a shorter name")
             for call in (
-                lambda name, g: xf.fit(g["dls"].manifest, name=name, **SMALL),
                 lambda name, g: xf.predict(g["run"], name),
                 lambda name, g: xf.predict(name, "x.png"),
                 lambda name, g: xf.open_data(name),

@@ -25,6 +25,7 @@ from xrayfast.metrics.registry import (
     headline_metrics,
     label_columns,
     label_metrics,
+    mean_over_cells,
     metric_title,
     overall_metrics,
 )
@@ -181,4 +182,17 @@ def test_a_function_of_scores_is_called_for_each_resample_and_label():
     (micro,) = slow.over_all_labels
     np.testing.assert_allclose(
         micro.compute(resamples), overall_metrics("multi")["auroc_micro"].compute(resamples), atol=1e-12
+    )
+
+
+def test_a_micro_average_is_over_the_cells_of_all_labels():
+    truth, probability = many_labels(n=50, hidden=0.2)
+    split = ResampledMetrics(truth, probability, "multi", np.arange(50) // 2)
+    drawn = np.random.default_rng(0).integers(0, 3, (5, split.n_units))
+    squared = Metric("squared", "Squared", mean_over_cells(lambda t, p: (t - p) ** 2), averages=("micro",))
+    (micro,) = squared.over_all_labels
+    times = drawn[:, split.unit][..., None] * (truth >= 0)
+    np.testing.assert_allclose(
+        micro.compute(Resamples(split, drawn)),
+        (times * (truth - probability) ** 2).sum(axis=(1, 2)) / times.sum(axis=(1, 2)),
     )

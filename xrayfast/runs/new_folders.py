@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 
-from xrayfast.errors import RunError
+from xrayfast.errors import LONGEST_NAME, RunError, truncate
 from xrayfast.files.checksums import start_checksums
 from xrayfast.files.file_names import portable_name, require_utf8
 from xrayfast.files.intact import INFO_FILE
@@ -48,8 +48,7 @@ def create_evaluation(
             candidates = chain([stem], (f"{stem}-{number}" for number in count(2)))
             folder = make_folder(root, name, candidates, "evaluation", make=temporary.rename)
     except OSError as error:
-        why = f"can't be written ({error.strerror or error})"
-        raise RunError(f"{error.filename or root}: {why}. Choose another --name or --output.") from error
+        raise RunError(f"{error.filename or root}: can't be written ({error.strerror or error}).") from error
     finally:
         with contextlib.suppress(OSError):  # there are others
             root.rmdir()
@@ -79,6 +78,9 @@ def make_folder(
     raise _taken(root / str(name))
 
 
+LONGEST_FILE = 255
+"""Bytes of a name in most file systems."""
+
 _ABANDONED = 3600.0  # seconds after which a temporary folder has no owner any more; it lives for seconds
 
 
@@ -106,13 +108,18 @@ def require_free(root: Path, name: str | None, kind: str) -> None:
     """Raise an error where the name is not that of a new folder in `root`.
 
     Raises:
-        RunError: it is taken, or not a plain name.
+        RunError: it is taken, too long, or not a plain name.
     """
     require_utf8([root, name or ""], RunError)
     if is_remote(root):
         raise RunError(f"{canonical(root)}: is remote; expected a folder of this machine, with --runs.")
     if name is not None and (not name or name != Path(name).name or name.startswith(".")):
         raise RunError(f"{kind} name '{name}': expected a plain folder name such as 'baseline'.")
+    if name is not None and len(name.encode()) > LONGEST_FILE:
+        raise RunError(
+            f"{kind} name '{truncate(name, LONGEST_NAME)}': found {len(name.encode())} bytes; expected at most "
+            f"{LONGEST_FILE}, as file systems allow. Choose a shorter --name."
+        )
     if name is not None and (root / name).exists():
         raise _taken(root / name)
 

@@ -13,7 +13,7 @@ from tests.metrics.cases import many_labels, one_class
 from xrayfast.metrics import ranking, resamples
 from xrayfast.metrics.intervals import bootstrap, estimates, resampling
 from xrayfast.metrics.intervals.bootstrap import MIN_FOR_MEAN_PRECISION, intervals, paired_differences
-from xrayfast.metrics.intervals.formulas import METHODS, newcombe_auroc
+from xrayfast.metrics.intervals.formulas import METHODS, estimate_auroc, newcombe_auroc
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import draws, left_out
 from xrayfast.metrics.registry import label_metrics, metric_title, overall_metrics
@@ -42,6 +42,18 @@ def test_every_metric_has_an_interval_around_its_value(task):
         assert (interval.method == "inversion") == ("ece" in name), name
         assert interval.method != "expanded-bca" or not re.match("(recall|specificity|npv|precision) |.*accuracy", name)
     assert (found.notes("abcd") == []) == (min(found.rarer) >= 20)
+
+
+@pytest.mark.parametrize("many", [0, 2**22])
+def test_a_micro_auroc_of_few_patients_is_newcombes_of_all_cells(many, monkeypatch):
+    """Many have a label, and few lack one."""
+    monkeypatch.setattr(estimates, "_MANY_CELLS", many)
+    truth, probability = many_labels(n=300)
+    truth[12:] = 1
+    found = intervals(ResampledMetrics(truth, probability, "multi"), resamples=30).overall["auroc_micro"]
+    unit = np.repeat(np.arange(300), truth.shape[1])
+    expected = estimate_auroc(truth.ravel() == 1, probability.ravel(), unit, 300)
+    assert (found.low, found.high, found.method) == (expected.low, expected.high, "newcombe")
 
 
 def test_metrics_rest_on_the_patients_of_the_rarer_class_and_those_of_probabilities_on_all(monkeypatch):
