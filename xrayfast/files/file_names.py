@@ -14,8 +14,8 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\.|$)"
 
 
 def portable_name(text: str) -> str:
-    """Turn a text into a file or folder name that Linux, macOS and Windows allow; never hidden, never empty, and at most
-    `LONGEST_NAME` bytes.
+    """Turn a text into a file or folder name that Linux, macOS and Windows allow; never hidden, never empty, never
+    longer than `LONGEST_NAME` bytes.
 
     >>> portable_name("timm:a/b?"), portable_name("Con.a"), portable_name(".x. ")
     ('timm_a_b_', '_Con.a', 'x')
