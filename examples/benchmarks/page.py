@@ -15,39 +15,41 @@ from benchmarks.targets import TARGETS, Outcome, Row, Target, accuracies, epoch_
 FIRST = 10
 """Number of targets in the first table of the page."""
 
-INTRO = """xrayfast beside fastai's documented recipe, torchvision's training loop, timm and the machine's compute-only
-limit, on the same images, split, network, weights, image size, batch size, epochs, threads and seeds. This page and its
-chart are written by `python examples/benchmarks`; do not edit."""
+INTRO = """This page compares xrayfast with fastai's documented recipe, torchvision's training loop, timm and the
+compute-only limit of the machine, on the same images, split, network, weights, image size, batch size, epochs, threads
+and seeds. `python examples/benchmarks` generates the page and its chart; do not edit them."""
 
 CHART = """![Seconds of fastai and xrayfast for eight jobs](examples/images/benchmarks.svg)
 
-Seconds from the start of the process to its end, imports, decoding and validation included, with an empty cache;
-`predict` is timed after its imports. Bars are medians over rounds, lines go from the lowest to the highest, and the
-ratio of the medians is in brackets."""
+The times run from the start of the process to its end and include imports, decoding (with an empty cache) and
+validation; only `predict` is timed after its imports. Bars are medians over rounds, and the lines on them range from
+the lowest to the highest value. The ratio of the medians is in brackets."""
 
-GPU = """Measured by `python examples/benchmarks --gpu`: phantoms, resnet18, 224 px, random weights, one image in five
-to validate on. An epoch is the median of those after the first, with its validation; the limit is the faster of eager
-steps and CUDA graphs."""
+GPU = """Measured by `python examples/benchmarks --gpu` on phantoms, with resnet18 at 224 px and random weights; one
+image in five is for validation. The time of an epoch is the median of all epochs but the first, and includes
+validation. The limit is the faster of eager steps and CUDA graphs."""
 
-METHOD = """Each measurement is a process of its own, in turn with the others on the same machine: from its start to its
-end, imports, decoding and validation of every epoch included, with an empty cache. The seed of a round is its index.
-fastai is the documentation's recipe (`Resize`, `aug_transforms()`, `vision_learner`, `fine_tune` or `fit_one_cycle`,
-its own number of workers), torchvision and timm are loops as in their references. Values are medians over rounds, with
-the lowest and highest in brackets. "PNG originals" are the radiographs of `--data`, scaled to the given shorter side;
-phantoms are those of `xrayfast synth`. The last column of the tables holds time and commit: some measurements were made
-again later. A command takes up what others measured before it, and goes on where it stopped."""
+METHOD = """Each measurement runs in its own process, in turn with the others on the same machine. It is timed from the
+start of the process to its end and includes imports, decoding (with an empty cache) and the validation of every epoch.
+The seed of a round is its index. fastai is used as its documentation shows (`Resize`, `aug_transforms()`,
+`vision_learner`, `fine_tune` or `fit_one_cycle`, its default number of workers); torchvision and timm are training
+loops like those in their references. Values are medians over rounds, with the lowest and highest in brackets. "PNG
+originals" are the radiographs of `--data`, scaled to the given shorter side; phantoms are the images of `xrayfast
+synth`. The last column of the tables gives time and commit, because some measurements were repeated later. A command
+reuses what has been measured, and an interrupted one continues where it stopped."""
 
 QUICK = (
-    "**Made with --quick, to see that everything runs: a few small images, so no value on this page means anything.**"
+    "**Made with --quick, which only tests that everything runs, on a few small images: no value on this page means "
+    "anything.**"
 )
 
-DETAILS = """Accuracy is that of the validation images after the last epoch, the mean over rounds; augmentations and
-schedules are each tool's own, so it says that all of them learn, not which learns best. The limit is xrayfast's
-network, forward, backward, optimizer and validation, on batches held in memory, in the precision that
-`--precision auto` takes on this machine and in fp32; its seconds are those steps alone, without imports. It computes
+DETAILS = """Accuracy is measured on the validation images after the last epoch, as the mean over rounds. Augmentations
+and schedules are those of each tool, so the accuracies show that all of them learn, not which learns best. The limit is
+xrayfast's network alone: forward, backward, optimizer and validation on batches held in memory, in the precision that
+`--precision auto` chooses on this machine and in fp32. Its seconds are those of the steps, without imports. It computes
 frozen layers in every epoch, so a contestant that caches their output can be faster. The seconds per epoch are the
-median of the last phase, the run's first epoch left out, with validation. Memory is the peak of what the process and
-its workers hold together (sum of PSS, sampled up to four times per second)."""
+median of the last phase without the run's first epoch, and include validation. Memory is the peak of what the process
+and its workers hold together (sum of PSS, sampled up to four times per second)."""
 
 
 def write(results: Results, path: Path, images: Path) -> None:

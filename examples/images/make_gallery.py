@@ -19,19 +19,12 @@ from PIL import Image, ImageChops
 
 GUIDE = HERE.parent / "guide"
 NOTEBOOKS = ("from_a_folder_to_a_report", "with_fastais_own_hands")
-HEAD = """# Gallery
-
-[README](../../README.md) · before: [a page to try it on](serve.md) · next: [speed](speed.md)
-
-What the cells of the two notebooks in [`examples/notebooks`](../notebooks) show, as
-`python examples/images/make_gallery.py` made it on synthetic images of 64 px. The first in JupyterLab, once it has run:
-
-![A run in JupyterLab: metrics with intervals, losses and metrics by epoch](../images/notebook_results.png)
-"""
 
 
 def main() -> None:
-    browser, page = find_browser(), [HEAD]
+    page_path = GUIDE / "gallery.md"
+    introduction, _, _ = page_path.read_text(encoding="utf-8").partition("\n## ")
+    browser, page = find_browser(), [introduction]
     for name in NOTEBOOKS:
         with tempfile.TemporaryDirectory() as folder:
             book = nbformat.read(HERE.parent / "notebooks" / f"{name}.ipynb", as_version=4)
@@ -42,7 +35,7 @@ def main() -> None:
                 else:
                     page.append(f"```python\n{cell.source}\n```\n")
                     page += show(cell, f"{name}-{number}", Path(folder), browser)
-    (GUIDE / "gallery.md").write_text("\n".join(page), encoding="utf-8")
+    page_path.write_text("\n".join(page), encoding="utf-8")
 
 
 def show(cell: nbformat.NotebookNode, name: str, work: Path, browser: str) -> list[str]:
