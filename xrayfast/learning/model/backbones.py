@@ -1,10 +1,10 @@
-"""The table of backbones. To add one, add a row to `BACKBONES`; nothing else names them. "timm:NAME" makes a row.
+"""The table of backbones. To add one, add a row to `BACKBONES`. The row of "timm:NAME" is made on request.
 
-torchvision is imported here, and by no other module.
+No other module imports torchvision.
 
-A row divides a torchvision network into named blocks: all of it in order, without the last pooling and the classifier.
-Each block is a layer group, so that training can freeze and unfreeze a network block by block. The hidden layers of a
-network's own classifier can be kept as one more block.
+A row divides a torchvision network into named blocks: all its layers in order, without the last pooling and the
+classifier. Each block is a layer group, so that training can freeze and unfreeze a network block by block. The hidden
+layers of a network's own classifier can be kept as one more block.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from xrayfast.learning.deferred import deferring
 from xrayfast.learning.device import without_values
 from xrayfast.learning.model.pretrained.timm_networks import TimmBackbone, build_timm, inspect_timm, is_timm
 
-# An operation for detection asks torch's compiler whether it could compile it, and so imports it: as much as torch.
+# A torchvision operation for detection imports torch's compiler to ask whether it can be compiled. That import takes as
+# long as the import of torch.
 with deferring({"torch._dynamo.utils": ["is_compile_supported"]}):
     from torchvision import models
     from torchvision.ops import StochasticDepth as StochasticDepth
@@ -35,14 +36,14 @@ class Backbone:
     """A row of the table.
 
     Attributes:
-        name: the `arch` that selects it; torchvision's name.
-        build: builds the whole torchvision network, randomly initialised with `weights=None`.
-        weights: torchvision's ImageNet weights; None for a network of timm, whose `build` loads them.
-        blocks: divides that network into the backbone's named blocks.
-        pooled_side: side of the map that the network's own average pooling gives, whatever the size of the image.
-        classifier: of a network whose classifier has hidden layers, that pooling and those layers, with their
-            activation and the dropout between them.
-        features: channels of the backbone's last map; None where it has to be run to find them.
+        name: the `arch` that selects the backbone; torchvision's name.
+        build: constructor of the whole network, randomly initialized with `weights=None`.
+        weights: torchvision's ImageNet weights; None for a network of timm, whose `build` loads its own.
+        blocks: function that divides the whole network into the backbone's named blocks.
+        pooled_side: output size of the network's own adaptive average pooling.
+        classifier: function that returns the pooling and the hidden layers of the network's own classifier, with their
+            activations and the dropout between them; None if the classifier has no hidden layers.
+        features: number of channels of the last feature map; None if the backbone has to be run to find it.
     """
 
     name: str
@@ -54,10 +55,10 @@ class Backbone:
     features: int | None = None
 
     def divide(self, net: Any, *, with_classifier: bool = False) -> Blocks:
-        """The named blocks of that network; with its own classifier, they end with the block "classifier".
+        """Divide a whole network into its named blocks; with `with_classifier` the last one is "classifier".
 
         Raises:
-            ConfigError: it is asked for, and has no hidden layer.
+            ConfigError: `with_classifier` is set, and the network's classifier has no hidden layer.
         """
         blocks = self.blocks(net)
         if with_classifier:
@@ -77,21 +78,24 @@ def _resnet(net: Any) -> Blocks:
 
 
 def _vgg(net: Any) -> Blocks:
-    """Each block ends with its max pooling; the adaptive pooling after them belongs to the classifier."""
+    """Divide a VGG: each block ends with its max pooling. The adaptive pooling belongs to the classifier."""
     ends = [i + 1 for i, layer in enumerate(net.features) if isinstance(layer, nn.MaxPool2d)]
     starts = [0, *ends[:-1]]
     return OrderedDict((f"block{n}", net.features[a:b]) for n, (a, b) in enumerate(zip(starts, ends, strict=True), 1))
 
 
 def _vgg_classifier(net: Any) -> nn.Sequential:
-    """The dropout before the last layer goes with the head, where it acts on frozen features too."""
+    """Return pooling and hidden layers without the last dropout, which the head has: it acts on frozen features too."""
     fc1, relu1, dropout, fc2, relu2, _, _ = net.classifier
     layers = {"pool": net.avgpool, "flatten": nn.Flatten(), "fc1": fc1, "relu1": relu1, "dropout": dropout}
     return nn.Sequential(OrderedDict(layers, fc2=fc2, relu2=relu2))
 
 
 def _densenet(net: Any) -> Blocks:
-    """A transition goes with the dense block before it. The last ReLU is a function in torchvision's `forward`."""
+    """Divide a DenseNet: a transition belongs to the dense block before it.
+
+    The last ReLU is added as a module, since torchvision's `forward` calls it as a function.
+    """
     layers = dict(net.features.named_children())
 
     def block(*names: str, **more: nn.Module) -> nn.Sequential:
@@ -107,7 +111,7 @@ def _densenet(net: Any) -> Blocks:
 
 
 def _stages_from(*starts: int) -> Callable[[Any], Blocks]:
-    """Divide `net.features` into a stem and stages that begin at the given indices."""
+    """Return a function that divides `net.features` into a stem and stages that begin at the given indices."""
 
     def divide(net: Any) -> Blocks:
         edges = [0, *starts, len(net.features)]
@@ -154,10 +158,10 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def find_backbone(name: str, size: int = 224) -> Backbone:
-    """The row of that name; one is made for a network of timm.
+    """Return the row with that name; for a network of timm, make one.
 
     Raises:
-        ConfigError: there is none; the message suggests and lists the names.
+        ConfigError: there is no such backbone; the message suggests a name and lists all.
     """
     if is_timm(name):
         form = inspect_timm(name, size)
@@ -175,8 +179,8 @@ def find_backbone(name: str, size: int = 224) -> Backbone:
 
 
 def describe_backbones() -> list[dict[str, Any]]:
-    """Of each backbone: arch, names of its blocks, number of parameters, and layer groups (blocks and head); and of
-    the hidden layers of its own classifier the number of parameters, None where it has none.
+    """Describe each backbone: arch, block names, number of parameters, number of layer groups (the blocks and the
+    head), and number of parameters in the hidden layers of its own classifier (None if it has none).
     """
     rows = []
     for row in BACKBONES.values():

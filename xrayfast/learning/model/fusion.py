@@ -1,4 +1,4 @@
-"""Networks in the form that computes fastest: memory format, and batch norm fused into convolutions for inference."""
+"""Faster networks: the channels-last memory format, and batch norm fused into convolutions for inference."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from torch.fx.experimental.optimization import fuse
 
 
 def to_channels_last(model: nn.Module, device: torch.device) -> nn.Module:
-    """The network with its weights in the memory format in which that device's convolutions are fastest, but for one
-    that takes contiguous images alone.
+    """Put the weights of convolutions into channels-last format, in place, and return the network.
+
+    Not on MPS, where it is slower, and not for a network that needs contiguous images (see `make_contiguous`).
     """
     contiguous = make_contiguous in model._forward_pre_hooks.values()
     if device.type != "mps" and not contiguous:
-        for module in model.modules():  # torch's own `to` refuses buffers of five dimensions, such as Swin's
+        for module in model.modules():  # not model.to(...), which fails on 5-D buffers such as Swin's
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=torch.channels_last)
     return model
 
 
 def make_contiguous(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """A hook before a network whose code can't take images in channels-last format, such as one with `x.view`."""
+    """A forward pre-hook for networks that can't take images in channels-last format, such as those with `x.view`."""
     return tuple(x.contiguous() for x in inputs)
 
 
 class FusedNetwork(nn.Sequential):
-    """A network for inference, each batch norm that follows a convolution fused into it."""
+    """A network for inference in which each batch norm after a convolution is fused into the convolution."""
 
 
 def fuse_batch_norm(model: nn.Sequential) -> FusedNetwork:
-    """A fused copy in evaluation mode, in which the model is left too.
+    """Return a copy with batch norm fused into convolutions; it and the model itself are in evaluation mode.
 
-    Logits are the same to float32's rounding. Children of the model that can't be traced are copied as they are.
+    The logits are the same up to float32 rounding. Children that torch.fx can't trace are copied without fusing.
     """
     return FusedNetwork(*(_fuse_or_copy(child) for child in model.eval()))
 

@@ -1,6 +1,6 @@
-"""Layer groups: what training freezes and unfreezes, and gives one learning rate; one per block or one per layer.
+"""Layer groups, which training freezes and unfreezes, each with its own learning rate: one per block or per layer.
 
-A layer begins with a convolution, or a linear layer of the block `classifier`. It ends before the next one.
+A layer begins with a convolution, or with a linear layer of the block `classifier`, and ends before the next one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Grouping = Literal["blocks", "layers"]
 
 HEAD = "head"
 CLASSIFIER = "classifier"
-"""Name of the block of fully connected layers, where a network keeps its own."""
+"""Name of the block with the hidden layers of the network's own classifier."""
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
@@ -32,9 +32,9 @@ class LayerGroup:
     """Modules that are frozen and unfrozen together.
 
     Attributes:
-        name: of the block, of the layer's first module, or "head".
-        modules: in the order in which they are computed; a module without parameters may be in several groups.
-        own: parameters of none of these modules, such as ConvNeXt's layer scale.
+        name: name of the block or of the layer's first module, or "head".
+        modules: the modules in the order in which they are computed; one without parameters may be in several groups.
+        own: parameters that belong to the group but to none of these modules, such as ConvNeXt's layer scale.
     """
 
     name: str
@@ -43,15 +43,15 @@ class LayerGroup:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """All parameters."""
+        """The parameters of the modules, and those in `own`."""
         return [*(parameter for module in self.modules for parameter in module.parameters()), *self.own]
 
 
 def layer_groups(blocks: Blocks, head: nn.Module, grouping: Grouping) -> tuple[LayerGroup, ...]:
-    """The layer groups of a network, from the input to the head, which is one group.
+    """Return the layer groups of a network from the input to the head; the head is one group.
 
     Raises:
-        ConfigError: a network that torch.fx can't trace, or one of timm, is to be divided into layers.
+        ConfigError: `grouping` is "layers", and the network is one of timm or can't be traced by torch.fx.
     """
     if isinstance(of_timm := blocks.get("timm"), TimmBackbone):
         if grouping == "layers":
@@ -65,7 +65,7 @@ def layer_groups(blocks: Blocks, head: nn.Module, grouping: Grouping) -> tuple[L
 
 
 def group_parameters(model: nn.Module, lists: Mapping[str, Sequence[nn.Parameter]]) -> list[LayerGroup]:
-    """One group per list of parameters, with the modules that are wholly in it."""
+    """Return one group per list of parameters, with the modules whose parameters are all in that list."""
     number_of = {id(parameter): number for number, found in enumerate(lists.values()) for parameter in found}
     modules: list[list[nn.Module]] = [[] for _ in lists]
     covered: set[int] = set()
@@ -82,11 +82,12 @@ def group_parameters(model: nn.Module, lists: Mapping[str, Sequence[nn.Parameter
 
 
 def divide_into_layers(blocks: Blocks) -> list[LayerGroup]:
-    """The layers of a backbone in the order in which they are computed.
+    """Return the layers of a backbone in the order in which they are computed.
 
-    Convolutions that read the same value are one layer, such as the first of a residual block and its projection
-    shortcut. A norm belongs to the convolution before it in its block, where only modules without parameters are in
-    between, else to the next one: DenseNet's and ConvNeXt's norms come first. All else belongs to the layer before it.
+    Convolutions that read the same value are one layer, such as the first one of a residual block and its projection
+    shortcut. A norm belongs to the convolution before it in its block if only modules without parameters are in
+    between, and otherwise to the next one, as in DenseNet and ConvNeXt, where norms come first. Every other module
+    belongs to the layer before it.
 
     Raises:
         ConfigError: torch.fx can't trace the network.
@@ -94,7 +95,7 @@ def divide_into_layers(blocks: Blocks) -> list[LayerGroup]:
     network = nn.Sequential(OrderedDict(blocks))
     try:
         graph = trace(network)
-    except Exception as error:  # whatever the network's code raises when it is given no tensors
+    except Exception as error:  # the network's code may raise anything when it gets proxies instead of tensors
         raise ConfigError(
             f"This network can't be divided into layers: torch.fx can't trace it ({error}). Use --unfreeze-blocks."
         ) from error
@@ -126,7 +127,10 @@ def divide_into_layers(blocks: Blocks) -> list[LayerGroup]:
 
 
 def _source(norm: fx.Node, network: nn.Module) -> fx.Node:
-    """The last module with parameters before a norm in its block, or the node at which the way there ends."""
+    """Return the last module with state before a norm, or the node at which the search ends without one.
+
+    The search goes back through nodes with one input, and returns the norm itself where it would leave the block.
+    """
     node = norm
     while len(node.all_input_nodes) == 1:
         node = node.all_input_nodes[0]
@@ -143,7 +147,7 @@ def _block(node: fx.Node) -> str:
 
 
 def _names(targets: list[str]) -> list[str]:
-    """Names of modules; those of vgg, which are numbers, as block5.conv3.
+    """Return readable names of modules: those of VGG, which are numbers, become "block5.conv3".
 
     >>> _names(["block1.0", "block1.2", "layer4.1.conv2", "stage4.18.0"])
     ['block1.conv1', 'block1.conv2', 'layer4.1.conv2', 'stage4.18.0']
@@ -163,17 +167,17 @@ def _group(name: str, nodes: list[fx.Node], network: nn.Module) -> LayerGroup:
 
 
 def attribute(network: nn.Module, node: fx.Node) -> Any:
-    """The parameter or other attribute that a "get_attr" node stands for."""
+    """Return the parameter or other attribute that a "get_attr" node reads."""
     owner, _, name = str(node.target).rpartition(".")
     return getattr(network.get_submodule(owner), name)
 
 
 def trace(network: nn.Module, leaves: Collection[nn.Module] = ()) -> fx.Graph:
-    """What a network computes, module by module.
+    """Trace a network with torch.fx.
 
     Args:
-        network: of any kind that torch.fx can trace.
-        leaves: modules that are not looked into, besides torch's own, those without children, and some of torchvision.
+        network: the network.
+        leaves: modules to keep as one node each, besides torch's own, those without children, and two of torchvision's.
     """
     return _Tracer(leaves).trace(network)
 
@@ -190,11 +194,12 @@ class _Tracer(fx.Tracer):
 
 
 def describe_layers(arch: str, size: int = 224, *, with_classifier: bool = False) -> list[dict[str, Any]]:
-    """Of each layer of a backbone: number, counted from the last as in `--unfreeze-layers`, name, block, shape of its
-    first weight, shape (C, H, W) of that module's output for images of `size` px, and number of parameters.
+    """Describe each layer of a backbone: its number counted from the last one, as in `--unfreeze-layers`, name, block,
+    shape of the first weight, output shape (C, H, W) of that weight's module for images of `size` px, and number of
+    parameters.
 
     Raises:
-        ConfigError: no such backbone, or it has no classifier of its own.
+        ConfigError: there is no such backbone, it is one of timm, or its classifier has no hidden layers.
     """
     if is_timm(arch):
         raise ConfigError(f"{arch}: a network of timm can't be divided into layers. Use --unfreeze-blocks.")

@@ -1,8 +1,8 @@
-"""The table of losses. To add one: a class, a row in `LOSSES`, and its name and settings in `config` (a test compares).
+"""The table of losses. To add one, add a class, a row in `LOSSES`, and its name and settings in `config`.
 
-All are `nn.Module`s with the attributes that fastai expects of a loss: `reduction`, `activation` and `decodes`. In
-multi-label targets NaN is a masked cell: it has no loss and no gradient, and means are over the other cells. A batch in
-which all cells are masked has the loss 0.
+Every loss is an `nn.Module` with the attributes that fastai expects: `reduction`, `activation` and `decodes`. In
+multi-label targets NaN is a masked cell: it adds neither loss nor gradient, and the mean is over the other cells. If
+all cells of a batch are masked, its loss is 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Alpha = float | Sequence[float] | None
 
 
 class Loss(nn.Module):
-    """Base class: a loss of (N, C) logits and (N,) class indices (single-label), or of (N, L) logits and targets
+    """Base class of losses, of (N, C) logits and (N,) class indices (single-label) or (N, L) logits and targets
     (multi-label).
     """
 
@@ -39,27 +39,27 @@ class Loss(nn.Module):
     def forward(
         self, logits: Tensor, target: Tensor, other: Tensor | None = None, share: Tensor | None = None
     ) -> Tensor:
-        """The loss of a batch; see the class for shapes.
+        """Return the loss of a batch; see the class for shapes.
 
         Args:
-            logits: of the images.
-            target: of the images.
-            other: where images are mixed, the targets of those that are mixed into them. The losses of both targets,
-                and their weights in the mean, are averaged by their shares; a cell is masked where one of them is.
-            share: (N,) of `target` in each image, in [0, 1].
+            logits: outputs for the images.
+            target: targets of the images.
+            other: with mixup or CutMix, the targets of the images that are mixed in. The losses of both targets, and
+                their weights in the mean, are averaged according to `share`; a cell is masked if it is in either.
+            share: (N,) share of `target` in each image, in [0, 1].
         """
         return _reduced(*self._mixed_terms(logits, target, other, share), self.reduction)
 
     def total_weight(
         self, logits: Tensor, target: Tensor, other: Tensor | None = None, share: Tensor | None = None
     ) -> Tensor:
-        """The sum of the weights in the mean: what the mean loss of a batch counts in that of several."""
+        """Return the sum of the weights in the mean: the weight of this batch in a mean over several batches."""
         return self._mixed_terms(logits, target, other, share)[1].sum()
 
     def _mixed_terms(
         self, logits: Tensor, target: Tensor, other: Tensor | None, share: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        # fastai's tensor subclasses carry types that mean nothing for a loss and cost time at each operation.
+        # Each operation on fastai's tensor subclasses costs time, and a loss doesn't need their types.
         logits = logits.as_subclass(Tensor)
         losses, weights = self.terms(logits, target.as_subclass(Tensor))
         if other is not None and share is not None:
@@ -70,15 +70,15 @@ class Loss(nn.Module):
         return losses, weights
 
     def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of each image, (N,), or cell, (N, L), and their weights in the mean: 0 where masked."""
+        """Return the loss of each image, (N,), or cell, (N, L), and their weights in the mean: 0 where masked."""
         raise NotImplementedError
 
     def activation(self, logits: Tensor) -> Tensor:
-        """Probabilities from logits: softmax or sigmoid, (N, C) in [0, 1]."""
+        """Return probabilities, (N, C) in [0, 1]: the softmax or sigmoid of the logits."""
         return logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()
 
     def decodes(self, probability: Tensor) -> Tensor:
-        """Decisions from probabilities: (N,) class indices, or (N, L) booleans at a threshold of 0.5."""
+        """Return decisions from probabilities: (N,) class indices, or (N, L) booleans at a threshold of 0.5."""
         return probability.argmax(dim=-1) if self.task == "single" else probability > 0.5
 
 
@@ -86,12 +86,12 @@ class CrossEntropyLoss(Loss):
     """Cross entropy of single-label logits.
 
     Args:
-        weight: (C,) class weights, by which the mean is weighted.
-        reduction: "mean", "sum" or "none", which gives (N,).
+        weight: (C,) class weights; the mean is weighted by them too.
+        reduction: "mean", "sum" or "none", which returns (N,).
         label_smoothing: share of each target that is spread evenly over all C classes (Szegedy et al. 2016, CVPR).
     """
 
-    y_int = True  # fastai's MixUp mixes losses instead of class indices
+    y_int = True  # tells fastai's MixUp to mix losses instead of class indices
 
     def __init__(
         self, weight: Tensor | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
@@ -102,13 +102,13 @@ class CrossEntropyLoss(Loss):
     def forward(
         self, logits: Tensor, target: Tensor, other: Tensor | None = None, share: Tensor | None = None
     ) -> Tensor:
-        """The loss of a batch."""
+        """Return the loss of a batch, by torch's own reduction if images are not mixed."""
         if other is not None:
             return super().forward(logits, target, other, share)
         return self._cross_entropy(logits.as_subclass(Tensor), target.as_subclass(Tensor), self.reduction)
 
     def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The losses, and the weights of the true classes."""
+        """Return the losses, and the weights of the true classes."""
         losses = self._cross_entropy(logits, target, "none")
         return losses, torch.ones_like(losses) if self.weight is None else self.weight[target]
 
@@ -119,9 +119,9 @@ class CrossEntropyLoss(Loss):
 
 
 class FocalLoss(Loss):
-    """Focal loss for softmax (single-label) and sigmoid (multi-label) problems, element by element.
+    """Focal loss: of the softmax per image (single-label), or of the sigmoid per cell (multi-label).
 
-    FL(p_t) = -alpha_t (1 - p_t)^gamma log(p_t), where p_t is the probability given to the truth (Lin et al. 2017,
+    FL(p_t) = -alpha_t (1 - p_t)^gamma log(p_t), where p_t is the predicted probability of the truth (Lin et al. 2017,
     "Focal Loss for Dense Object Detection", arXiv:1708.02002). The modulating factor is computed in log space, so
     value and gradient stay finite at any logit.
 
@@ -129,15 +129,15 @@ class FocalLoss(Loss):
         task: "single": logits (N, C), targets (N,) class indices. "multi": logits (N, L), targets (N, L) in [0, 1],
             or NaN where masked.
         gamma: focusing strength, at least 0; 0 gives (binary) cross entropy.
-        alpha: None for no balancing. "multi": a number or one per label in (0, 1), the weight of positives, 1 - alpha
-            that of negatives (as in the paper and in torchvision). "single": a positive number or one per class that
-            multiplies the loss of images of that class.
-        weight: (C,) or (L,) weights from class counts, in the sense of the loss that gamma 0 gives: `weight` of
-            cross entropy (whose mean is weighted), `pos_weight` of binary cross entropy.
-        reduction: "mean", "sum" or "none"; "none" gives (N,) for "single" and (N, L), 0 where masked, for "multi".
+        alpha: None for no balancing. "multi": the weight of positives, in (0, 1), one number or one per label; the
+            weight of negatives is 1 - alpha (as in the paper and in torchvision). "single": a positive number, or one
+            per class, that multiplies the loss of images of that class.
+        weight: (C,) or (L,) class weights, with the meaning that they have for gamma 0: `weight` of cross entropy
+            (whose mean is weighted) or `pos_weight` of binary cross entropy.
+        reduction: "mean", "sum" or "none"; "none" returns (N,) for "single" and (N, L), 0 where masked, for "multi".
 
     Raises:
-        ConfigError: gamma or alpha out of bounds.
+        ConfigError: gamma or alpha is out of bounds.
 
     >>> loss = FocalLoss("single", gamma=0.0)
     >>> round(float(loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))), 4)
@@ -162,10 +162,10 @@ class FocalLoss(Loss):
         self.register_buffer("alpha", None if alpha is None else _checked_alpha(alpha, task), persistent=False)
 
     def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The losses, 0 where masked, and their weights.
+        """Return the losses, 0 where masked, and their weights.
 
         Raises:
-            ConfigError: alpha has another length than there are classes.
+            ConfigError: alpha has neither one value nor one per label.
         """
         if self.alpha is not None and self.alpha.numel() not in (1, logits.shape[-1]):
             raise ConfigError(
@@ -192,8 +192,8 @@ class FocalLoss(Loss):
     def _sigmoid(self, logits: Tensor, target: Tensor) -> Tensor:
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=self.weight)
         if self.gamma:
-            # log(1 - p_t), where 1 - p_t = y (1 - p) + (1 - y) p; the log of a hard target's 0 is -inf, which
-            # logaddexp leaves out.
+            # log(1 - p_t), where 1 - p_t = y (1 - p) + (1 - y) p. With a target of 0 or 1 one of the logs is -inf, and
+            # logaddexp returns the other term.
             log_miss = torch.logaddexp(target.log() + F.logsigmoid(-logits), (1 - target).log() + F.logsigmoid(logits))
             losses = losses * (self.gamma * log_miss).exp()
         if self.alpha is not None:
@@ -207,8 +207,8 @@ class BinaryCrossEntropyLoss(FocalLoss):
     Args:
         weight: (L,) weights of positives.
         reduction: as in `FocalLoss`.
-        label_smoothing: share of each target that is spread evenly over both answers, as in Keras: 0.1 makes 1 to
-            0.95 and 0 to 0.05, which is `CrossEntropyLoss` of two classes.
+        label_smoothing: share of each target that is spread evenly over 0 and 1, as in Keras: with 0.1, 1 becomes 0.95
+            and 0 becomes 0.05, as in `CrossEntropyLoss` with two classes.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class BinaryCrossEntropyLoss(FocalLoss):
         self.label_smoothing = label_smoothing
 
     def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The losses of smoothed targets, 0 where masked, and their weights."""
+        """Return the losses of smoothed targets, 0 where masked, and their weights."""
         if self.label_smoothing:
             target = target * (1 - self.label_smoothing) + self.label_smoothing / 2
         return super().terms(logits, target)
@@ -227,17 +227,17 @@ class BinaryCrossEntropyLoss(FocalLoss):
 class AsymmetricLoss(Loss):
     """Binary cross entropy in which easy negatives count less than easy positives, and the easiest not at all.
 
-    A positive's loss is -(1 - p)^gamma_pos log(p), a negative's -q^gamma_neg log(1 - q) with q = max(p - margin, 0)
-    (Ridnik et al. 2021, "Asymmetric Loss For Multi-Label Classification", ICCV, whose values are the defaults). A
-    target between 0 and 1 is the mean of both. The paper sums over labels; here the mean is over cells, as in all
-    losses, so that learning rates are alike.
+    The loss of a positive is -(1 - p)^gamma_pos log(p), that of a negative -q^gamma_neg log(1 - q) with
+    q = max(p - margin, 0) (Ridnik et al. 2021, "Asymmetric Loss For Multi-Label Classification", ICCV, whose values are
+    the defaults). A target y between 0 and 1 weights the two by y and 1 - y. The paper sums over labels; here the mean
+    is over cells, as in the other losses, so that the same learning rates fit.
 
     Args:
         gamma_neg: focusing strength of negatives, at least 0.
-        gamma_pos: that of positives.
+        gamma_pos: focusing strength of positives, at least 0.
         margin: probability up to which a negative has no loss, in [0, 1).
         weight: (L,) weights of positives.
-        reduction: "mean", "sum" or "none"; "none" gives (N, L), 0 where masked.
+        reduction: "mean", "sum" or "none"; "none" returns (N, L), 0 where masked.
     """
 
     def __init__(
@@ -252,14 +252,14 @@ class AsymmetricLoss(Loss):
         self.gamma_neg, self.gamma_pos, self.margin = gamma_neg, gamma_pos, margin
 
     def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The losses, 0 where masked, and their weights."""
+        """Return the losses, 0 where masked, and their weights."""
         target, unmasked = fill_masked(target.to(logits.dtype))
         log_p, log_miss = F.logsigmoid(logits), F.logsigmoid(-logits)
         positive = -(self.gamma_pos * log_miss).exp() * log_p
         if self.weight is not None:
             positive = positive * self.weight
-        # In log space, so that without a margin value and gradient stay finite; above 0, so that they do at a gamma_neg
-        # below 1.
+        # The logarithm is computed in log space so that value and gradient stay finite without a margin, and the base
+        # of the power is clamped above 0 so that the gradient stays finite if gamma_neg is below 1.
         shifted = (log_p.exp() - self.margin).clamp(min=1e-8)
         log_margin = torch.full_like(logits, self.margin).log()
         negative = -(shifted**self.gamma_neg) * torch.logaddexp(log_miss, log_margin).clamp(max=0)
@@ -267,18 +267,20 @@ class AsymmetricLoss(Loss):
 
 
 def fill_masked(target: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, L) multi-label targets with 0 for NaN, and a mask of their type: 0 where they were NaN, else 1."""
+    """Return the (N, L) multi-label targets with 0 for NaN, and a mask of the same dtype: 0 where NaN, else 1."""
     return target.nan_to_num(nan=0.0), (~target.isnan()).to(target.dtype)
 
 
 def batch_weight(target: Tensor) -> Tensor:
-    """Weight of a batch's mean loss in an epoch's: its number of images or, of (N, L) targets, of unmasked cells."""
+    """Return the weight of a batch in the mean loss of an epoch: its number of images or, for (N, L) targets, of
+    unmasked cells.
+    """
     target = target.as_subclass(Tensor)
     return (~target.isnan()).sum() if target.is_floating_point() else torch.tensor(len(target))
 
 
 def _reduced(losses: Tensor, weights: Tensor, reduction: str) -> Tensor:
-    """The losses, their sum, or their mean with these weights, which is 0 where all of them are."""
+    """Return the losses, their sum, or their weighted mean, which is 0 if all weights are."""
     if reduction == "none":
         return losses
     return losses.sum() if reduction == "sum" else losses.sum() / weights.sum().clamp(min=1e-12)
@@ -302,7 +304,7 @@ LOSSES: dict[LossName, Callable[..., Loss]] = {
     "asl": lambda task, weight, **settings: AsymmetricLoss(weight=weight, **settings),
     "focal": lambda task, weight, **settings: FocalLoss(task, weight=weight, **settings),
 }
-"""The losses by name: what makes one for a task that it fits, with class weights or None and the settings that
+"""Functions that make a loss, by its name. They take the task, class weights or None, and the settings that
 `config.LOSS_SETTINGS` names.
 """
 
@@ -316,16 +318,16 @@ def make_loss(
     unmasked: Sequence[int] | None = None,
     **settings: Any,
 ) -> Loss:
-    """The loss that a configuration asks for.
+    """Make the loss that a configuration asks for.
 
     Args:
         name: a name of `LOSSES`, or "auto" for `config.DEFAULT_LOSS`.
         task: "single" or "multi".
-        class_weights: "auto" weights classes by their inverse frequency in the training split, "effective" by that of
-            their effective number of images, see `balanced_weights`.
-        positives: training images with each label; needed for class weights.
-        unmasked: training images whose cell of each label is not masked; needed for class weights.
-        **settings: of all losses, of which it takes its own; where one is missing it has the default of its class.
+        class_weights: "auto" weights classes by their inverse frequency in the training split, "effective" by the
+            inverse of their effective number of images; see `balanced_weights`.
+        positives: number of training images with each label; needed for class weights.
+        unmasked: number of training images whose cell of each label is not masked; needed for class weights.
+        **settings: settings of any loss; those of other losses are ignored, and missing ones have their defaults.
 
     Raises:
         ConfigError: the loss does not fit the task, or options contradict each other.
@@ -345,22 +347,22 @@ def make_loss(
 
 
 EFFECTIVE_BETA = 0.999
-"""Of the effective number of images: beyond some 1,000 further images of a class count for little. With 0.9999, which
-Cui et al. try too, classes of up to some 1,000 images get nearly their inverse frequencies.
+"""Beta of the effective number of images: beyond about 1,000, further images of a class count for little. With 0.9999,
+which Cui et al. try too, the weights of classes with up to about 1,000 images are nearly their inverse frequencies.
 """
 
 
 def balanced_weights(positives: Sequence[int], unmasked: Sequence[int], task: Task, effective: bool = False) -> Tensor:
-    """Inverse-frequency weights, or those of effective numbers.
+    """Compute class weights from inverse frequencies, or from inverse effective numbers of images.
 
     Args:
-        positives: training images with each of the L labels.
-        unmasked: training images whose cell of that label is not masked.
+        positives: number of training images with each of the L labels.
+        unmasked: number of training images whose cell of that label is not masked.
         task: "single": unmasked / (L x positives), scikit-learn's "balanced". "multi": negatives / positives, the
-            `pos_weight` that gives both sides the same sum.
-        effective: whether an effective number (1 - beta^n) / (1 - beta) stands for a number n of images, with beta
-            `EFFECTIVE_BETA` (Cui et al. 2019, "Class-Balanced Loss Based on Effective Number of Samples", CVPR);
-            "single": as there, the weights of the L labels sum to L.
+            `pos_weight` that gives positives and negatives the same total weight.
+        effective: replace each number n of images by the effective number (1 - beta^n) / (1 - beta), with beta
+            `EFFECTIVE_BETA` (Cui et al. 2019, "Class-Balanced Loss Based on Effective Number of Samples", CVPR); for
+            "single", as in the paper, the weights of the L labels sum to L.
 
     Returns:
         (L,) float32. A label without a positive gets 1: there is nothing to weight.

@@ -1,6 +1,6 @@
-"""A whole network, backbone and head, with torch and torchvision alone.
+"""Whole networks of backbone and head, built with torch and torchvision alone.
 
-With the head "fastai" the layers, their names and, under a seed, their initial weights are those of fastai's
+With the head "fastai" the layers, their names and, for the same seed, their initial weights are those of fastai's
 `vision_learner`.
 """
 
@@ -23,16 +23,16 @@ from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import LoadedBackbone, load_backbone, require_weights_of
 
 MAX_HEAD_WEIGHTS = 2**28
-"""In float32 they are 1 GB; the classifier of vgg16 has 120 million."""
+"""Largest number of weights in a head: 1 GB in float32. The classifier of vgg16 has 120 million."""
 
 
 @dataclass(frozen=True)
 class StartingWeights:
-    """Weights that training starts from, of a file or a run.
+    """Provenance of the weights that training starts from, if they come from a file or a run.
 
     Attributes:
-        text: what they are of, in a sentence; "" where settings say it all.
-        sha256: of the file, in hexadecimal.
+        text: a sentence on where they come from; "" for a file, which the settings name.
+        sha256: SHA-256 of the file, in hexadecimal.
     """
 
     text: str
@@ -46,10 +46,10 @@ class LayeredNetwork:
     Attributes:
         model: backbone and head in sequence, or a whole network of the user's own.
         groups: its layer groups, from the input to the head.
-        head: the head's name; "none" for that of a whole network.
-        weights: what it starts from, as in the settings; "own" where the user's code alone says it.
-        notes: on what was found and done, in sentences.
-        start: the weights that it starts from, where they are of a file or a run.
+        head: name of the head; "none" for a whole network of the user's own.
+        weights: the setting `weights`; "own" if the user's code determines the initial weights.
+        notes: sentences for the user on how the network was built.
+        start: provenance of the initial weights, if they come from a file or a run.
     """
 
     model: nn.Module
@@ -61,14 +61,14 @@ class LayeredNetwork:
 
 
 def unused_note(unused: Sequence[str], weights: str) -> tuple[str, ...]:
-    """What of a weight file is not used, in a sentence, where there is something."""
+    """Return a sentence on the tensors of a weight file that are not used, if there are any."""
     if not unused:
         return ()
     return (f"Of {weights} the backbone is used; the head starts anew. Not used: {shorten(unused)}.",)
 
 
 class ConcatPool(nn.Module):
-    """Maximum and mean of each channel: (N, C, h, w) to (N, 2C, 1, 1)."""
+    """Global max and average pooling, concatenated: (N, C, h, w) to (N, 2C, 1, 1)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,32 +82,32 @@ class ConcatPool(nn.Module):
 def build_network(
     arch: str, n_out: int, head_width: int | Sequence[int] = (), head: HeadName = "fastai", size: int = 224
 ) -> nn.Sequential:
-    """A randomly initialised network, from images (N, 3, H, W) to logits (N, n_out).
+    """Build a randomly initialized network from images (N, 3, H, W) to logits (N, n_out).
 
-    Within `without_values` it is built without computing weights, to be loaded with
-    `load_state_dict(..., assign=True)`.
+    Within `without_values` it is on the meta device, and no initial weights are computed.
 
     Args:
         arch: a name in `BACKBONES`, or "timm:NAME".
         n_out: number of labels.
         head_width: hidden units of each hidden layer of the head; () for the head's default, see `hidden_units`.
-        head: see `add_head`.
+        head: name of the head, see `add_head`.
         size: side of the images in pixels, on which networks of timm may depend.
 
     Raises:
-        ConfigError: no such backbone, or it does not go with the head.
+        ConfigError: there is no such backbone, or it can't have this head.
     """
     backbone = load_backbone(arch, with_classifier=head == "classifier", size=size)
     return add_head(backbone, n_out, head_width, head, size if is_timm(arch) else 32)
 
 
 def describe_network(model: ModelConfig, n_out: int, weights: Path) -> nn.Sequential:
-    """The network of a run's settings on the meta device, once the header of its weights agrees: before that, a
-    stranger's run takes neither memory nor time.
+    """Build the network of a run's settings on the meta device, and compare it with the header of the weight file.
+
+    So a run from an untrusted source takes neither memory nor time before the check.
 
     Raises:
-        RunError: the settings describe no network.
-        WeightsError: the weights are damaged, or of another network.
+        RunError: the settings describe no network that can be built.
+        WeightsError: the weight file is damaged, or belongs to another network.
     """
     try:
         with without_values():
@@ -128,35 +128,35 @@ def add_head(
     size: int = 32,
     dropout: float | None = None,
 ) -> nn.Sequential:
-    """Backbone and head in sequence, the head's weights drawn from torch's global generator.
+    """Return backbone and head in sequence; the head's weights are drawn from torch's global generator.
 
     The heads:
-        fastai: average and maximum pooling, then for each layer batch norm, dropout (half as strong before hidden
-            layers), a linear layer and, if hidden, a ReLU.
+        fastai: average and max pooling, then for each layer batch norm, dropout (half as much before hidden layers), a
+            linear layer and, after hidden layers, a ReLU.
         linear: the network's own average pooling and one linear layer.
-        mlp: the same pooling, hidden layers with ReLU, and the last layer.
-        classifier: what follows the network's own classifier, the last block of the backbone: dropout, hidden layers
-            with ReLU, and the last layer.
+        mlp: the network's own average pooling, hidden layers with ReLU, and the last layer.
+        classifier: dropout, hidden layers with ReLU, and the last layer, after the hidden layers of the network's own
+            classifier, which are the last block of the backbone.
 
-    Names of weights are the same whatever `dropout`.
+    The names of the weights do not depend on `dropout`.
 
     Args:
-        backbone: what comes before it.
+        backbone: the backbone.
         n_out: number of labels.
         head_width: hidden units of each hidden layer; () for the head's default.
-        head: its name.
-        size: the least side of images that the backbone takes.
-        dropout: before the last layer, half as much before hidden ones; None for the head's own.
+        head: name of the head.
+        size: side of an image that the backbone can take, used to find its number of features.
+        dropout: dropout before the last layer, half as much before hidden ones; None for the head's default.
 
     Raises:
-        ConfigError: `head_width` for a head without hidden layers, or one with which the head is too large; or the head
-            "none", which a backbone can't do without.
+        ConfigError: the head has no hidden layers for `head_width`, would be too large, or is "none", which is for
+            whole networks.
     """
     if head == "none":
         raise ConfigError("head is none, for a whole network of your own. Use another head for a backbone.")
     hidden = hidden_units(head, head_width)
     blocks, features = nn.Sequential(*backbone.blocks.values()).eval(), backbone.features
-    probe = torch.empty(1, 3, 32, 32).uniform_(-1, 1)  # drawn always: it moves the generator, as in earlier versions
+    probe = torch.empty(1, 3, 32, 32).uniform_(-1, 1)  # always drawn: keeps the head's weights as in older versions
     if features is None:
         with torch.no_grad():
             features = int(blocks(probe if size == 32 else F.interpolate(probe, size)).shape[1])
@@ -194,7 +194,7 @@ def _fastai_layers(widths: Sequence[int], dropout: float) -> list[nn.Module]:
 
 
 def _linear_layers(widths: Sequence[int], dropout: float | None) -> list[nn.Module]:
-    """Linear layers with torch's own initial weights, and a ReLU between any two."""
+    """Return linear layers with torch's default initial weights, and a ReLU between any two."""
     layers: list[nn.Module] = []
     for number, (n_in, n) in enumerate(pairwise(widths), 3):
         before_last = number == len(widths)
@@ -203,7 +203,8 @@ def _linear_layers(widths: Sequence[int], dropout: float | None) -> list[nn.Modu
 
 
 def _with_dropout(module: nn.Module, dropout: float | None, *, before_last: bool) -> nn.Module:
-    """A module, with the dropout after it that comes before the last layer or a hidden one; as one, so that the names
-    of weights are those without.
+    """Return a module followed by dropout, half as much if the next layer is a hidden one.
+
+    Both are one child of the head, so that the names of its weights are the same as without dropout.
     """
     return module if dropout is None else nn.Sequential(module, nn.Dropout(dropout if before_last else dropout / 2))

@@ -1,7 +1,7 @@
-"""fastai's Adam and SGD with one fused step for all layer groups of the same hyperparameters.
+"""fastai's Adam and SGD, with one fused step for all layer groups that have the same hyperparameters.
 
-fastai steps parameter by parameter, a dozen small operations each: for the 62 parameters of resnet18 some 700 kernels
-per step. Results, hyperparameters per layer group and the state of a checkpoint are those of fastai's optimizers.
+fastai steps parameter by parameter, with a dozen small operations each: about 700 kernels per step for the 62
+parameters of resnet18. Results, hyperparameters per layer group and optimizer state are those of fastai's optimizers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from xrayfast.learning.fastai_api import Optimizer
 
 
 def make_optimizer(name: OptimizerName, momentum: float, beta2: float | None = None, eps: float | None = None) -> Any:
-    """The optimizer of that name, a learner's `opt_func`.
+    """Return the `opt_func` of a learner.
 
     Args:
-        name: "adam" or "sgd"; weight decay is decoupled in both, and spares biases and batch norm.
-        momentum: of SGD, or Adam's first beta.
+        name: "adam" or "sgd"; weight decay is decoupled in both, and does not apply to biases and batch norm.
+        momentum: momentum of SGD, or Adam's first beta.
         beta2: Adam's second beta; None for fastai's.
         eps: added to the denominator of Adam's step; None for fastai's.
     """
@@ -34,16 +34,16 @@ def make_optimizer(name: OptimizerName, momentum: float, beta2: float | None = N
 
 
 class _FusedOptimizer(Optimizer):
-    """An optimizer whose step takes all parameters of the same hyperparameters and weight decay at once."""
+    """Base class of optimizers that update all parameters with the same hyperparameters and weight decay at once."""
 
     def step(self, closure: None = None) -> None:
-        """One step on every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         with torch.no_grad():
             for parameters, decay, hyper in self._batches():
                 self._step_on(parameters, decay, hyper)
 
     def load_state_dict(self, sd: dict[str, Any]) -> None:
-        """Load a state, each average in its parameter's memory format, which the fused kernels need."""
+        """Load a state; each average gets its parameter's memory format, which the fused kernels need."""
         super().load_state_dict(sd)
         for parameter, state in self.state.items():
             for name, value in state.items():
@@ -53,7 +53,7 @@ class _FusedOptimizer(Optimizer):
                 state["step"] = torch.as_tensor(state["step"], dtype=torch.float32, device=_step_device(parameter))
 
     def zero_grad(self) -> None:
-        """Set gradients to None: the next backward pass writes them, instead of adding to zeros."""
+        """Set gradients to None, so that the next backward pass writes them instead of adding to zeros."""
         for parameters in self.param_lists:
             for parameter in parameters:
                 parameter.grad = None
@@ -78,7 +78,7 @@ class _FusedOptimizer(Optimizer):
 
 
 class FusedAdam(_FusedOptimizer):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), by torch's fused kernel; fastai's defaults."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), torch's fused kernel and fastai's defaults."""
 
     def __init__(
         self, params: Any, lr: float, mom: float = 0.9, sqr_mom: float = 0.99, eps: float = 1e-5, wd: float = 0.01
@@ -112,7 +112,9 @@ def _has_kernel(parameter: Tensor) -> bool:
 
 
 def _step_device(parameter: Tensor) -> torch.device:
-    """Device of the step count: without the fused kernel each step reads it, which must not wait for an accelerator."""
+    """Return the device for the step count: the CPU if there is no fused kernel, since each step then reads the count,
+    which would wait for the accelerator.
+    """
     return parameter.device if _has_kernel(parameter) else torch.device("cpu")
 
 

@@ -1,4 +1,4 @@
-"""A loss of the user's own, with what fastai and predictions expect of a loss."""
+"""The user's own loss, with the attributes that fastai and predictions expect of a loss."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from xrayfast.learning.model.losses import Loss, fill_masked
 from xrayfast.own_code import name_of
 
 TRIED = 16
-"""Targets of the training split on which a loss is tried."""
+"""Number of training images whose targets a loss is tried on."""
 
 
 class OwnLoss(Loss):
-    """Any callable of logits and targets, called as it is: what it averages over is its own affair.
+    """A loss that calls the user's own function of logits and targets, which does its own averaging.
 
-    It gets plain tensors: (N, C) logits and (N,) int64 class indices, or (N, L) logits and float targets, in which NaN
-    is a masked cell that it has to leave out.
+    The function gets plain tensors: (N, C) logits and (N,) int64 class indices, or (N, L) logits and float targets, in
+    which NaN is a masked cell that it has to leave out.
 
     Args:
         task: "single" or "multi"; probabilities are the softmax or the sigmoid of the logits.
-        loss: the callable, such as a loss of fastai or torch; a class is called without arguments first.
+        loss: the callable, such as a loss of fastai or torch; a class is instantiated without arguments.
 
     Attributes:
-        per_image: whether it can give the loss of each image; known once `try_on` has been called.
+        per_image: whether it can return one loss per image; set by `try_on`.
     """
 
     def __init__(self, task: Task, loss: Callable[..., Any]) -> None:
@@ -38,18 +38,18 @@ class OwnLoss(Loss):
         self.y_int = getattr(self.loss, "y_int", task == "single")  # see `CrossEntropyLoss`
         self.per_image = False
         if isinstance(inner := getattr(self.loss, "func", None), nn.Module):
-            self.inner = inner  # fastai's losses are no modules, and so would not be moved to the device
+            self.inner = inner  # fastai's losses are not modules: without this, their weights would stay on the CPU
 
     def extra_repr(self) -> str:
-        """The callable's name, for `learn.summary()`."""
+        """Return the name of the callable, for `learn.summary()`."""
         return self.name
 
     def forward(
         self, logits: Tensor, target: Tensor, other: Tensor | None = None, share: Tensor | None = None
     ) -> Tensor:
-        """The loss of a batch; with `reduction` "none" one per image or cell, where the callable takes a reduction.
+        """Return the loss of a batch; with `reduction` "none", one per image or cell if the callable has a reduction.
 
-        Of mixed images it is the mean of the losses of each image or cell, as in `Loss.forward`.
+        If images are mixed, it is the mean of the losses per image or cell, as in `Loss.forward`.
         """
         if other is not None:
             return super().forward(logits, target, other, share)
@@ -67,7 +67,7 @@ class OwnLoss(Loss):
         return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
 
     def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The callable's losses of images or cells, where `per_image`, and which cells are not masked."""
+        """Return the losses per image or cell, and their weights: 0 where masked. Needs `per_image`."""
         before, self.reduction = self.reduction, "none"
         try:
             losses = self(logits, target).view(len(target), -1)
@@ -79,13 +79,13 @@ class OwnLoss(Loss):
         return losses, torch.ones_like(losses)
 
     def try_on(self, target: Tensor) -> None:
-        """Call it on some targets, before anything is trained.
+        """Call the loss on some targets before training, to find errors early and to set `per_image`.
 
         Args:
-            target: (N, L) targets, NaN where masked; single-label with a 1 for the class.
+            target: (N, L) targets, NaN where masked; one-hot for single-label.
 
         Raises:
-            ConfigError: it fails, gives something else than one number with a gradient, or NaN for masked cells.
+            ConfigError: it fails, does not return one number with a gradient, or returns NaN because of masked cells.
         """
         masked = target.isnan().any(dim=1)
         target = target[torch.argsort(~masked, stable=True)[:TRIED]]
@@ -110,7 +110,7 @@ class OwnLoss(Loss):
         try:
             each = self(logits, truth)
             self.per_image = each.numel() in (len(truth), truth.numel()) and bool(each.isfinite().all())
-        except Exception:  # it takes no reduction
+        except Exception:  # it has no reduction
             self.per_image = False
         finally:
             self.reduction = "mean"

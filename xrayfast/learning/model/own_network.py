@@ -1,10 +1,10 @@
-"""A network of the user's own: told whole or backbone by what it gives for a batch, and divided into layer groups.
+"""The user's own network: the shape of its output tells whether it is whole or a backbone.
 
 For a (2, 3, size, size) batch and L labels, a network whose output is
-    (2, L) is whole: its last layer is the head;
-    (2, C, h, w) is a backbone, and gets a head of ours;
-    (2, F) is a backbone too: up to its last feature map where poolings and linear layers follow that, such as
-        torchvision's networks with their classifier, else with its F features as a 1x1 map.
+    (2, L) is a whole network: its last layer is the head;
+    (2, C, h, w) is a backbone, to which one of xrayfast's heads is added;
+    (2, F) is a backbone too. If only pooling and linear layers follow its last feature map, as in torchvision's
+        networks with their classifier, it is used up to that map; otherwise its F features are used as a 1x1 map.
 """
 
 from __future__ import annotations
@@ -45,22 +45,23 @@ def build_own_network(
     size: int,
     grouping: Grouping = "blocks",
 ) -> LayeredNetwork:
-    """Build it, with initial weights from torch's global generator where it draws some.
+    """Build the user's own network; random initial weights are drawn from torch's global generator.
 
     Args:
-        code: the user's own `arch`, a module, of which a copy is taken, or what makes one; and its `splitter`, if any.
+        code: the user's own `arch`, which is a module (it is copied) or a constructor, and `splitter`, if there is one.
         n_out: number of labels.
-        weights: "imagenet" or "none" for a constructor with the argument `weights` (torchvision) or `pretrained`
-            (timm), or a file; else the network starts from what it brings.
-        head: of a backbone; "none" for a whole network alone.
+        weights: "imagenet" or "none", which set the argument `weights` (torchvision) or `pretrained` (timm) of a
+            constructor, or a weight file; without such an argument the network keeps the weights that it comes with.
+        head: head of a backbone; "none" if the network has to be a whole one.
         head_width: hidden units of each hidden layer of the head.
-        dropout: of the head, see `add_head`.
+        dropout: dropout of the head, see `add_head`.
         size: side of the images in pixels.
-        grouping: one layer group per block or, of a backbone, per layer.
+        grouping: one layer group per block or, for a backbone, per layer.
 
     Raises:
-        ConfigError: it can't be built, can't take a batch, gives something else, or does not go with an option.
-        WeightsError: a file of weights that can't be read or does not fit.
+        ConfigError: the network can't be built, fails on a batch, has an output of another shape, or contradicts an
+            option.
+        WeightsError: the weight file can't be read or does not fit.
     """
     name = name_of(code["arch"])
     net, source = _instantiate(code["arch"], weights, name)
@@ -123,22 +124,22 @@ def build_own_network(
 
 
 def network_of_run(model: ModelConfig, n_out: int, weights: Path, arch: Callable[..., Any] | None = None) -> nn.Module:
-    """The network of a run's settings, once the header of its weights agrees; its weights are not loaded.
+    """Build the network of a run's settings, and compare it with the header of the weight file, without loading it.
 
-    That of a name in `BACKBONES` is on the meta device, see `describe_network`; `arch` is the run's, where that is code
-    of the user's own.
+    A network of `BACKBONES` is on the meta device, see `describe_network`. `arch` is the user's own network, if the run
+    was trained with one.
 
     Raises:
-        ConfigError: `arch` is missing, superfluous or can't be built.
-        RunError: the settings describe no network.
-        WeightsError: the weights are damaged, or of another network.
+        ConfigError: `arch` is missing, not needed, or can't be built.
+        RunError: the settings describe no network that can be built.
+        WeightsError: the weight file is damaged, or belongs to another network.
     """
     if arch is None:
         require_code(names_of_code({"arch": model.arch}), {}, str(weights.parent / "config.yaml"))
         described = describe_network(model, n_out, weights)
         if not is_timm(model.arch):
             return described
-        with isolated_rng("init"):  # it may have buffers that its weights lack
+        with isolated_rng("init"):  # not on the meta device: it may have buffers that are not in the state dict
             return build_network(model.arch, n_out, model.head_width, model.head, model.size)
     if not is_own(model.arch):
         raise ConfigError(f"{weights.parent}: arch is {model.arch}, no code of your own. Leave out arch.")
@@ -151,7 +152,7 @@ def network_of_run(model: ModelConfig, n_out: int, weights: Path, arch: Callable
 
 
 def _instantiate(arch: Any, weights: str, name: str) -> tuple[nn.Module, str]:
-    """The network in evaluation mode, and where its weights come from."""
+    """Return the network in evaluation mode, and the source of its weights."""
     if isinstance(arch, nn.Module):
         return copy.deepcopy(arch).cpu().eval(), OWN_WEIGHTS if weights == "imagenet" else weights
     bound = arch.keywords if isinstance(arch, partial) else {}
@@ -179,7 +180,7 @@ def _instantiate(arch: Any, weights: str, name: str) -> tuple[nn.Module, str]:
 
 
 def _try(net: nn.Module, probe: Tensor, name: str) -> tuple[Tensor, bool]:
-    """The network's output, and whether it needs contiguous images, where ours are in channels-last format."""
+    """Return the network's output, and whether it fails on images in channels-last format."""
     errors = []
     for memory_format in (torch.channels_last, torch.contiguous_format):
         try:
@@ -200,13 +201,13 @@ def _try(net: nn.Module, probe: Tensor, name: str) -> tuple[Tensor, bool]:
 
 
 def _gives_probabilities(net: nn.Module, probe: Tensor) -> bool:
-    """Whether outputs stay within [0, 1] however large the inputs are, as after a softmax or sigmoid."""
+    """Whether outputs stay within [0, 1] even for very large inputs, as after a softmax or sigmoid."""
     with torch.no_grad():
         return all(bool(((y := net(probe * scale)) >= 0).all() and (y <= 1).all()) for scale in (1, 1000, -1000))
 
 
 def _require_output(net: nn.Module, probe: Tensor, n_out: int, name: str) -> None:
-    """Some networks, such as GoogLeNet, give something else in training."""
+    """Raise an error unless the output is one (2, n_out) tensor: GoogLeNet, for one, returns more in training mode."""
     with torch.no_grad():
         output = net(probe.contiguous())
     if not isinstance(output, Tensor) or output.shape != (2, n_out):
@@ -214,11 +215,11 @@ def _require_output(net: nn.Module, probe: Tensor, n_out: int, name: str) -> Non
 
 
 Call = tuple[str, nn.Module, Any]
-"""A module that was called: its name in its parent, itself, and its output."""
+"""A call of a module: its name in its parent, the module, and its output."""
 
 
 def _calls(net: nn.Module, modules: Iterable[tuple[str, nn.Module]], probe: Tensor) -> list[Call]:
-    """The calls of these modules in one forward pass, in order."""
+    """Run one forward pass, and return the calls of these modules in order."""
     calls: list[Call] = []
 
     def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -235,7 +236,7 @@ def _calls(net: nn.Module, modules: Iterable[tuple[str, nn.Module]], probe: Tens
 
 
 def _backbone_blocks(net: nn.Module, probe: Tensor, output: Tensor, name: str, n_out: int) -> Blocks:
-    """The blocks of a backbone in sequence, up to the last feature map."""
+    """Return the blocks of a backbone in sequence, up to the last feature map."""
     calls = _calls(net, net.named_children(), probe)
     while len(calls) == 1 and list(calls[0][1].children()) and torch.equal(calls[0][2], output):  # a wrapper
         net = calls[0][1]
@@ -263,8 +264,8 @@ def _backbone_blocks(net: nn.Module, probe: Tensor, output: Tensor, name: str, n
 
 
 def _follows_features(module: nn.Module, output: Any) -> bool:
-    """Whether a module pools or classifies: it has linear layers, beside norms, and gives one row per image, or is a
-    pooling or the like.
+    """Whether a module belongs to a classifier: a pooling, flatten, identity or dropout layer, or one whose weights are
+    linear layers and norms and whose output is (N, F).
     """
     weighted = [m for m in module.modules() if m._parameters]
     if weighted:
@@ -274,7 +275,9 @@ def _follows_features(module: nn.Module, output: Any) -> bool:
 
 
 def _in_blocks(modules: Sequence[tuple[str, nn.Module]]) -> Blocks:
-    """Modules in sequence as blocks; where these would be one or two, what is in sequence within them."""
+    """Divide modules in sequence into blocks; if there would be fewer than three, divide the `nn.Sequential`s among
+    them.
+    """
     blocks = _divide(modules)
     if len(blocks) < 3 and any(isinstance(module, nn.Sequential) for _, module in modules):
         inner = [
@@ -288,7 +291,7 @@ def _in_blocks(modules: Sequence[tuple[str, nn.Module]]) -> Blocks:
 
 
 def _divide(modules: Sequence[tuple[str, nn.Module]]) -> dict[str, OrderedDict[str, nn.Module]]:
-    """Named modules in blocks: one begins with each module that has weights other than a norm's."""
+    """Divide named modules into blocks: each module with weights other than a norm's begins one."""
     blocks: dict[str, OrderedDict[str, nn.Module]] = {}
     for name, module in modules:
         if not blocks or _begins_block(module):
@@ -309,7 +312,9 @@ def _groups(
     probe: Tensor,
     name: str,
 ) -> tuple[LayerGroup, ...]:
-    """Those of the user's splitter; or one per block, of a whole network one per child, the last with the head."""
+    """Return the layer groups: those of the user's splitter, one per block, or, for a whole network, one per child, of
+    which the last is the head.
+    """
     whole = list(blocks.values()) == [model]
     if grouping == "layers" and (splitter or whole):
         why = "has a splitter" if splitter else "is a whole network"
@@ -330,7 +335,10 @@ def _groups(
 
 
 def _ordered_children(net: nn.Module, probe: Tensor) -> list[tuple[str, nn.Module]]:
-    """The children of a whole network by their first call, of a wrapper those within."""
+    """Return the children of a whole network in the order of their first calls.
+
+    If only one child has weights, as in a wrapper, its children are returned instead.
+    """
     parent = net
     while True:
         calls = {name: module for name, module, _ in _calls(net, parent.named_children(), probe)}
@@ -341,7 +349,7 @@ def _ordered_children(net: nn.Module, probe: Tensor) -> list[tuple[str, nn.Modul
 
 
 def _split_groups(splitter: Callable[[nn.Module], Any], model: nn.Module, name: str) -> tuple[LayerGroup, ...]:
-    """One group per list of parameters, with the modules that are wholly in it."""
+    """Return one group per list of parameters that the user's splitter returns; the last group is the head."""
     try:
         lists = [list(parameters) for parameters in splitter(model)]
         group_of = {id(p): number for number, parameters in enumerate(lists) for p in parameters}

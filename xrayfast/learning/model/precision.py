@@ -1,4 +1,4 @@
-"""Which float type a network computes in."""
+"""The float type that a network computes in."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from xrayfast.errors import ConfigError
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Precision:
-    """What "auto" means on a device: bf16 where it has units for it, else fp16 on CUDA and fp32 elsewhere.
+    """Resolve "auto" for a device: bf16 if its hardware supports it, else fp16 on CUDA and fp32 on other devices.
 
-    Without such units bf16 is emulated, and slower than fp32.
+    Without hardware support bf16 is emulated, and slower than fp32.
 
     Raises:
-        ConfigError: fp16 without CUDA, where nothing would keep small gradients from vanishing.
+        ConfigError: fp16 without CUDA: small gradients would underflow, as nothing scales them there.
     """
     if precision == "fp16" and device.type != "cuda":
         raise ConfigError(f"precision fp16 needs a CUDA device, and this one is {device.type}. Use bf16 or fp32.")
@@ -29,17 +29,17 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
 
 
 def has_amx() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in units of its own (Intel's AMX)."""
+    """Whether this CPU has hardware units for bfloat16 matrix products (Intel's AMX)."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(supported and supported())
 
 
 def first_conv_in_fp32(model: nn.Module) -> nn.Module:
-    """Compute the network's first convolution in float32 under autocast too, in training and in prediction.
+    """Compute the network's first convolution in float32 even under autocast, and return the network.
 
-    ImageNet's weights have filters for colour, whose positive and negative weights cancel out on gray images. What is
-    left is a hundredth of the response to colour; batch norm scales it to unit variance, and with it bfloat16's
-    rounding error: on radiographs 18 to 30 % of the spread of resnet18's logits, and 3 % with this convolution in
+    ImageNet weights have color filters, whose positive and negative weights cancel out on gray images. What is left is
+    a hundredth of the response to color. Batch norm scales it to unit variance, and the rounding error of bfloat16 with
+    it: on radiographs the error is 18 to 30 % of the spread of resnet18's logits, and 3 % with this convolution in
     float32. It costs resnet18 3 to 8 % of a training step at 224 px on two cores with AMX.
     """
     convolution = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
@@ -49,8 +49,9 @@ def first_conv_in_fp32(model: nn.Module) -> nn.Module:
     return model
 
 
-# A nested autocast context would stay open after Ctrl-C, and keep the weights that autocast has cast: torch calls hooks
-# after errors, but not after a KeyboardInterrupt. The switch is reset when the outer context is left.
+# Not a nested autocast context: it would stay open after Ctrl-C, and keep the cast weights in autocast's cache, since
+# torch calls the hooks after an Exception but not after a KeyboardInterrupt. The flag that is set here is reset when
+# the outer context is left.
 def _suspend_autocast(module: Any, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
     kind = module.weight.device.type
     module.suspended = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)

@@ -1,4 +1,4 @@
-"""A network divided in two: what its frozen layer groups compute, and the rest."""
+"""Networks divided in two: the part that depends on frozen layer groups only, and the rest."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from xrayfast.learning.model.pretrained.timm_networks import TimmBackbone
 def split_network(
     model: nn.Module, groups: Sequence[LayerGroup], n_frozen: int
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Divide a network into what its frozen groups compute, and the rest; both subnetworks share its modules.
+    """Divide a network into a frozen subnetwork and the rest; both share the network's modules.
 
-    The first takes images and returns a tuple of values: of what does not depend on anything unfrozen, all that the
-    second reads. That is one feature map between two blocks, and several within a residual block. Values that follow
-    from others without weights are left to the second, such as DenseNet's concatenations. The second takes these
-    values and returns a tuple of the network's output.
+    The frozen subnetwork takes images and returns a tuple: every value that the second one reads and that does not
+    depend on an unfrozen module. Between two blocks that is one feature map, within a residual block several. Values
+    that can be computed from others without weights, such as DenseNet's concatenations, are left to the second. The
+    second takes these values and returns a tuple with the network's output.
 
-    What has neither weights nor random numbers is never a reason to stop: where the whole backbone is frozen, the
-    head's pooling is in the first, and its outputs are fifty times smaller.
+    Unfrozen modules without weights or random numbers are in the frozen subnetwork if they follow it directly: with the
+    whole backbone frozen, it includes the head's pooling, which makes its outputs fifty times smaller.
     """
     leaves = [module for group in groups[:-1] for module in group.modules]
     if n_frozen == len(groups) - 1:
@@ -41,7 +41,7 @@ def split_network(
 
 
 def _unfrozen_nodes(model: nn.Module, graph: fx.Graph, groups: Sequence[LayerGroup]) -> set[fx.Node]:
-    """The nodes that depend on weights or random numbers of these groups."""
+    """Return the nodes that depend on weights or random numbers of these groups."""
     modules = {module for group in groups for top in group.modules for module in top.modules()}
     parameters = {id(parameter) for group in groups for parameter in group.parameters}
 
@@ -66,7 +66,7 @@ def _is_weightless(model: nn.Module, node: fx.Node) -> bool:
 
 
 def _needed(wanted: Sequence[fx.Node], given: Collection[fx.Node]) -> set[fx.Node]:
-    """The nodes that have to be computed for some values, where others are given."""
+    """Return the nodes that have to be computed to get the wanted values if others are given."""
     found: set[fx.Node] = set()
     queue = list(wanted)
     while queue:

@@ -1,4 +1,4 @@
-"""Weights of networks: ImageNet's, a file's or a run's, read without running code, and written as safetensors."""
+"""Weights of networks: downloaded from ImageNet, read from files without running code, written as safetensors."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from xrayfast.learning.model.backbones import Backbone, Blocks, find_backbone
 from xrayfast.learning.model.pretrained.xrv_networks import as_torchvision
 
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-"""Names that torchvision gave before 0.4, such as `denselayer1.norm.1.weight`."""
+"""Names of DenseNet's layers in torchvision before 0.4, such as `denselayer1.norm.1.weight`."""
 
 MAX_BYTES = 2**34
-"""Largest file of weights read: vgg16 with the state of its optimizer has 2 GB."""
+"""Size of the largest weight file that is read; vgg16 with its optimizer state has 2 GB."""
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INTEGERS = (torch.int64, torch.int32)
 
-# What pickles name to build a number of numpy, such as the best accuracy that is saved beside the tensors; in numpy 1
-# under the first name.
+# Globals that a pickle needs for a NumPy scalar, such as the best accuracy that was saved with the tensors. NumPy 1
+# writes the first name, NumPy 2 the second.
 _NUMPY_SCALARS: list[Any] = [
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
     (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
@@ -48,10 +48,10 @@ class LoadedBackbone:
     """A backbone with its weights.
 
     Attributes:
-        blocks: its named blocks in order; with its own classifier, that is the last one.
-        pooled_side: of its row.
-        features: channels of its last map; None where they have to be found by running it.
-        unused: names of tensors of the weight file that are not used: those of its head, and others.
+        blocks: its named blocks in order; the last one may be "classifier".
+        pooled_side: see `Backbone`.
+        features: number of channels of its output; None if it has to be run to find it.
+        unused: names of the tensors in the weight file that are not used, such as those of its head.
     """
 
     blocks: Blocks
@@ -68,15 +68,15 @@ def load_backbone(
     Args:
         arch: a name in `BACKBONES`, or "timm:NAME".
         weights: "imagenet", "none" (random, from torch's global generator), or the path of a state dict (`.pth`, read
-            with `weights_only=True`) or safetensors file: of the whole torchvision network, of its backbone, or of a
-            run of xrayfast with the same arch, with or without the prefixes of wrappers; any float type; or of a
-            DenseNet of torchxrayvision. A head in it is not used.
+            with `weights_only=True`) or safetensors file, of any float type. It may hold the whole torchvision network,
+            its backbone, or a network of xrayfast with the same arch, with or without the prefixes of wrappers, or a
+            DenseNet of torchxrayvision. A head in the file is not used.
         with_classifier: keep the hidden layers of its own classifier as the last block.
         size: side of the images in pixels, on which networks of timm may depend.
 
     Raises:
-        ConfigError: no such backbone, or it has no such classifier.
-        WeightsError: weights that can't be downloaded or read, or don't fit; the message names the tensors.
+        ConfigError: there is no such backbone, or its classifier has no hidden layers.
+        WeightsError: the weights can't be downloaded or read, or don't fit; the message names the tensors.
     """
     row = find_backbone(arch, size)
     unused: tuple[str, ...] = ()
@@ -91,11 +91,11 @@ def load_backbone(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict or safetensors file, read without running code.
+    """Read the tensors of a state dict or safetensors file without running code.
 
     Raises:
-        WeightsError: no such file, another format, pickled objects other than tensors, or a file of a run that has
-            changed since it was written.
+        WeightsError: the file is missing, has another format, holds pickled objects other than tensors, or belongs to a
+            run and has changed since it was written.
     """
     expected = f"weights (.pth state dict or .safetensors).{how_to_make(str(path))}".removesuffix(".")
     size = require_regular_file(path, expected, MAX_BYTES, WeightsError).st_size
@@ -115,7 +115,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path}: can't be read as weights ({error}). Expected a .pth state dict or .safetensors file."
         ) from error
-    except Exception as error:  # the restricted unpickler raises whatever its parser does
+    except Exception as error:  # the restricted unpickler can raise many kinds of errors
         raise WeightsError(
             f"{path}: is not a plain state dict: it is damaged, or holds Python objects, which are never loaded "
             "because they can run code. Save the tensors alone: torch.save(model.state_dict(), 'weights.pth')."
@@ -154,8 +154,9 @@ def _imagenet(row: Backbone) -> Mapping[str, Tensor]:
 
 
 def _find_networks(state: Mapping[str, Tensor], keys: set[str]) -> dict[str, dict[str, str]]:
-    """Where a state dict has the tensors of a network's keys: by the prefix that wrappers such as DataParallel have put
-    before the keys, the name of each key that is found.
+    """Find a network's keys in a state dict, with any prefix that wrappers such as DataParallel add.
+
+    Returns, for each prefix, the name in the state dict of each key that was found.
 
     >>> _find_networks({"module.net.conv.weight": torch.empty(1), "fc.bias": torch.empty(1)}, {"conv.weight"})
     {'module.net.': {'conv.weight': 'module.net.conv.weight'}}
@@ -170,7 +171,7 @@ def _find_networks(state: Mapping[str, Tensor], keys: set[str]) -> dict[str, dic
 
 
 def _keys_within(network: nn.Module, *modules: nn.Module) -> set[str]:
-    """The state-dict keys of a network whose tensors belong to some of its modules."""
+    """Return the state-dict keys of a network whose tensors belong to the given modules."""
     tensors = {id(tensor) for module in modules for tensor in module.state_dict(keep_vars=True).values()}
     return {key for key, tensor in network.state_dict(keep_vars=True).items() if id(tensor) in tensors}
 
@@ -178,10 +179,11 @@ def _keys_within(network: nn.Module, *modules: nn.Module) -> set[str]:
 def copy_weights(
     network: nn.Module, blocks: Blocks, state: Mapping[str, Tensor], source: str, arch: str
 ) -> tuple[str, ...]:
-    """Copy tensors into a network; all those of the blocks must be there in their shape. Returns the names of those
-    that are not used, such as those of another head.
+    """Copy tensors into a network, and return the names of those that are not used, such as those of another head.
+
+    Every tensor of the blocks must be there, in the right shape.
     """
-    # A run's own network has the blocks in sequence, without the names of the whole network.
+    # The networks of runs have the blocks in sequence, so their keys differ from those of the whole network.
     in_sequence = nn.Sequential(*blocks.values())
     choices = [(network, _keys_within(network, *blocks.values())), (in_sequence, set(in_sequence.state_dict()))]
     located = [(target, needed, _find_networks(state, needed)) for target, needed in choices]
@@ -189,7 +191,7 @@ def copy_weights(
     prefixes = [prefix for prefix in found if len(found[prefix]) == max(map(len, found.values()))]
     names = found[prefixes[0]] if prefixes else {}
     own = target.state_dict()
-    # Batch counters matter only for cumulative averages, which none of these networks uses; old files lack them.
+    # Old files lack num_batches_tracked. It matters only with momentum=None, which none of these networks has.
     missing = sorted(key for key in needed - set(names) if not key.endswith("num_batches_tracked"))
     misfits = [
         f"{names[key]} is {_shape(state[names[key]])}, expected {_shape(own[key])}"
@@ -223,10 +225,11 @@ def copy_weights(
 
 
 def _checked(tensor: Tensor, own: Tensor, name: str, source: str) -> Tensor:
-    """A tensor of a file as the network's own has it: finite real numbers, converted between float types alone.
+    """Return a tensor of a file, converted to the float type of the network's own tensor.
 
     Raises:
-        WeightsError: it holds something else, such as integers for floats, which would be scaled by who knows what.
+        WeightsError: it holds something else than finite numbers of the right kind, such as integers for floats, whose
+            scale is not given.
     """
     found = ""
     if tensor.is_meta:
@@ -256,13 +259,14 @@ def _checked(tensor: Tensor, own: Tensor, name: str, source: str) -> Tensor:
 
 
 def _limit(name: str) -> float:
-    """The largest value that a tensor may have: a thousand times the largest of any of torchvision's, and more."""
+    """Return the largest allowed value: more than a thousand times the largest in torchvision's weights."""
     return 1e12 if ".running_" in name else 1e6
 
 
 def _is_never_zero(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor that is all zeros would make its layer answer the same to every image. Biases may be, and so may
-    the scales of batch norm, which some initialise so (torchvision's `zero_init_residual`).
+    """Whether all zeros in this tensor would make the layer's output the same for every image.
+
+    Biases may be all zeros, and so may the scales of batch norm (torchvision's `zero_init_residual`).
     """
     return name.endswith("running_var") or (name.endswith("weight") and tensor.ndim > 1)
 
@@ -272,11 +276,12 @@ def _shape(tensor: Tensor) -> str:
 
 
 def require_weights_of(model: nn.Module, path: Path) -> None:
-    """Compare the names and shapes in the header of `model.safetensors` with those of a network, which may be on the
-    meta device: nothing is loaded.
+    """Raise an error unless the names and shapes in the header of `model.safetensors` are those of a network.
+
+    No tensor is loaded, and the network may be on the meta device.
 
     Raises:
-        WeightsError: the file is damaged or of another network.
+        WeightsError: the file is damaged or belongs to another network.
     """
     require_regular_file(path, "the weights of a run", MAX_BYTES, WeightsError)
     try:
@@ -299,7 +304,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Load `model.safetensors` into a network of the same arch and head.
 
     Raises:
-        WeightsError: the file is damaged or of another network, or holds other values than finite floats.
+        WeightsError: the file is damaged, belongs to another network, or holds values that are not finite floats.
     """
     require_weights_of(model, path)
     state, own = safetensors.torch.load_file(path), model.state_dict()
@@ -307,12 +312,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write all weights and buffers of a network as safetensors, whole or not at all."""
+    """Write the state dict of a network as safetensors, atomically."""
     save_tensors({key: tensor.detach() for key, tensor in model.state_dict().items()}, path)
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write named tensors as safetensors, whole or not at all.
+    """Write named tensors as safetensors, atomically.
 
     Raises:
         WriteError: the file can't be written.

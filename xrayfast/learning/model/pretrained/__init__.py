@@ -1,1 +1,1 @@
-"""What networks start from besides torchvision: other runs, and networks of timm."""
+"""Pretrained weights and networks that are not torchvision's: other runs, timm, torchxrayvision."""

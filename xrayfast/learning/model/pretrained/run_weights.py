@@ -1,4 +1,4 @@
-"""Weights of another run: its backbone, and of its head what belongs to labels that both have."""
+"""Initial weights from another run: its backbone, and its head as far as both have the same labels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from xrayfast.runs.run import Run, published_run
 
 
 def find_starting_run(weights: str) -> Run | None:
-    """The run whose folder, or name on the Hub, is the setting `weights`; None where it names none.
+    """Return the run that the setting `weights` names by its folder or its name on the Hub; None if it names none.
 
     Raises:
-        WeightsError: it is a folder, but of no run, or a run without weights; or the Hub has no such run.
+        WeightsError: the folder is not a run, the run has no weights, or the Hub has no such run.
         ConfigError: huggingface_hub is missing.
     """
     if weights in NAMED_WEIGHTS or not (is_hub_name(weights) or Path(weights).is_dir()):
@@ -38,11 +38,12 @@ def find_starting_run(weights: str) -> Run | None:
 
 
 def require_same_network(run: Run, options: Mapping[str, Any], labels: Sequence[str]) -> None:
-    """Raise an error where a run's weights don't fit a network: another arch or head, or other labels of a whole
-    network of the user's own, whose outputs can't be told apart.
+    """Raise an error unless a run has the same arch and head as a network.
+
+    For a whole network of the user's own the labels have to be the same too, since its last layer isn't known.
 
     Raises:
-        WeightsError: it names both networks.
+        WeightsError: they differ; the message names both.
     """
     theirs, backbone = run.config.model, f"--weights {quoted(run.path / 'model.safetensors')} takes the backbone alone"
     found, given = show_setting(theirs.arch), show_setting(options["arch"])
@@ -74,14 +75,14 @@ def copy_run_weights(
 ) -> LayeredNetwork:
     """Copy a run's weights into a network of the same arch and head, in place.
 
-    Where they share a label, the head's hidden layers are copied too, and of its last layer the rows of shared labels;
-    other rows stay as they were drawn. Where they share none, the whole head does.
+    If they share a label, the hidden layers of the head and the rows of shared labels in its last layer are copied too;
+    the other rows keep their random weights. If they share none, the whole head does.
 
     Returns:
         The network, with notes on what was copied.
 
     Raises:
-        WeightsError: they don't fit, or the file is damaged.
+        WeightsError: the weights don't fit, or the file is damaged.
     """
     require_same_network(run, settings, labels)
     model, theirs, state = network.model, run.labels, read_weights(run.model_path)

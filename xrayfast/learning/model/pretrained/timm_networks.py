@@ -26,10 +26,10 @@ def is_timm(arch: str) -> bool:
 
 
 def require_timm(arch: str) -> tuple[Any, Any]:
-    """The module timm, once it has a network of that name, and what it knows of its weights.
+    """Import timm, and return the module and timm's pretrained configuration of the network.
 
-    Names of other sources that timm would take, such as "hf-hub:USER/REPOSITORY", are none: what is built by a
-    stranger's settings is code of timm alone.
+    Names from other sources that timm would accept, such as "hf-hub:USER/REPOSITORY", are refused, so that settings
+    from an untrusted source can build only timm's own networks.
 
     Raises:
         ConfigError: timm is missing, or has no such network.
@@ -55,15 +55,15 @@ def require_timm(arch: str) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class TimmForm:
-    """What building and running a network of timm once says of it.
+    """Facts about a network of timm that were found by running it once.
 
     Attributes:
-        layout: of its features: "NCHW", "NHWC", or "NLC" for tokens.
-        prefix: tokens before those of the image, such as the class token.
-        side: of the square map that tokens are of; 0 for other layouts.
-        unused: names of modules that features don't depend on, those of its classifier.
-        fixed: whether it takes images of the size alone that it was built for.
-        size: side of the images that its weights are for.
+        layout: layout of its features: "NCHW", "NHWC", or "NLC" for tokens.
+        prefix: number of tokens before the image's own, such as the class token.
+        side: side of the square map that the tokens form; 0 for other layouts.
+        unused: names of modules that the features don't depend on: those of its classifier.
+        fixed: whether it takes only images of the size that it was built for.
+        size: side of the images that its weights were trained on.
     """
 
     layout: Literal["NCHW", "NHWC", "NLC"]
@@ -83,10 +83,10 @@ def _create(arch: str, size: int, **options: Any) -> Any:
 
 @cache
 def inspect_timm(arch: str, size: int) -> TimmForm:
-    """Build a network on the meta device, which takes neither memory nor random numbers, and run it.
+    """Build a network on the meta device, which takes neither memory nor random numbers, and run it once.
 
     Raises:
-        ConfigError: there is no such network, it takes no images of that size, or gives no map of features.
+        ConfigError: there is no such network, it can't take images of that size, or its features are not a map.
     """
     _, known = require_timm(arch)
     own = known.input_size[-1]
@@ -124,16 +124,16 @@ def inspect_timm(arch: str, size: int) -> TimmForm:
 
 
 def build_timm(arch: str, size: int, *, pretrained: bool = False) -> nn.Module:
-    """A network of timm without its classifier, from random weights or those that timm has for its name.
+    """Build a network of timm without its classifier, with random or timm's pretrained weights.
 
     Args:
-        arch: "timm:NAME", the name with or without a tag of weights, such as "vit_tiny_patch16_224.augreg_in21k".
+        arch: "timm:NAME", with or without a tag of weights, such as "timm:vit_tiny_patch16_224.augreg_in21k".
         size: side of the images in pixels.
-        pretrained: whether to take timm's weights; from the Hugging Face hub, or its cache, as safetensors alone.
+        pretrained: load timm's weights from the Hugging Face Hub or its cache, from safetensors files only.
 
     Raises:
         ConfigError: see `inspect_timm`.
-        WeightsError: timm has no weights for it, or they can't be had.
+        WeightsError: timm has no weights for it, or they can't be downloaded.
     """
     form = inspect_timm(arch, size)
     options: dict[str, Any] = {}
@@ -147,7 +147,7 @@ def build_timm(arch: str, size: int, *, pretrained: bool = False) -> nn.Module:
 
 
 def _download(arch: str) -> Path:
-    """The safetensors file of a network's weights; a pickle is never read."""
+    """Download the weights of a network as a safetensors file; pickles are never read."""
     _, known = require_timm(arch)
     if not known.hf_hub_id:
         raise WeightsError(
@@ -173,8 +173,10 @@ def _download(arch: str) -> Path:
 
 
 class TimmBackbone(nn.Module):
-    """A network of timm up to its last feature map: (N, 3, size, size) normalised by ImageNet's statistics, as all of
-    xrayfast is, to (N, C, h, w). Inside, images are normalised by those that its weights were trained with.
+    """A network of timm up to its last feature map: (N, 3, size, size) to (N, C, h, w).
+
+    It takes images normalized with ImageNet statistics, as every network of xrayfast does, and converts them to the
+    statistics that its weights were trained with.
     """
 
     def __init__(self, net: nn.Module, form: TimmForm) -> None:
@@ -187,7 +189,7 @@ class TimmBackbone(nn.Module):
         self.normalizes = (tuple(known["mean"]), tuple(known["std"])) != (IMAGENET_MEAN, IMAGENET_STD)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The feature map of a batch."""
+        """Return the feature map of a batch."""
         if self.normalizes:
             x = x * x.new_tensor(self.scale).view(1, 3, 1, 1) + x.new_tensor(self.shift).view(1, 3, 1, 1)
         features: Tensor = self.net.forward_features(x)  # type: ignore[operator]
@@ -199,8 +201,9 @@ class TimmBackbone(nn.Module):
         return features
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Its parameters by block, as timm divides them for layer-wise learning rates; a last norm belongs to the block
-        before it.
+        """Return the parameters by block, as timm divides them for layer-wise learning rates.
+
+        A group of norms and biases only belongs to the block before it.
         """
         from timm.models import group_parameters
 
@@ -217,7 +220,7 @@ class TimmBackbone(nn.Module):
 
 
 def _common_name(names: list[str], taken: Iterable[str]) -> str:
-    """What the names of a block's parameters begin with.
+    """Return the common prefix of the names of a block's parameters.
 
     >>> _common_name(["blocks.0.norm.weight", "blocks.0.norm.bias"], []), _common_name(["conv1.weight", "bn1.bias"], [])
     ('blocks.0', 'conv1')

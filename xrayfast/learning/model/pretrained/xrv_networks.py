@@ -1,4 +1,4 @@
-"""DenseNets of torchxrayvision, which differ from torchvision's in what images they take."""
+"""Conversion of torchxrayvision's DenseNets, which take other inputs than torchvision's."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 from xrayfast.learning.augment import IMAGENET_MEAN, IMAGENET_STD
 
 _RANGE = 1024
-"""They take one channel of values from -1024, black, to 1024, white."""
+"""torchxrayvision's networks take one channel of values from -1024 (black) to 1024 (white)."""
 
 
 def as_torchvision(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The state dict of such a DenseNet for torchvision's densenet121, which takes three channels normalised by
-    ImageNet's statistics; other state dicts as they are.
+    """Convert a state dict of torchxrayvision's DenseNet for torchvision's densenet121, which takes three channels
+    normalized with ImageNet statistics; return other state dicts unchanged.
 
-    The first convolution and the mean of the batch norm after it are changed so that it computes the same of an image,
-    but for its border of three pixels, where the zeros that are padded stand for another gray.
+    The first convolution and the running mean of the batch norm after it are changed so that the outputs are the same,
+    except within three pixels of the border, where the zero padding corresponds to another gray value.
     """
     kernel, mean = (state.get(f"features.{name}") for name in ("conv0.weight", "norm0.running_mean"))
     if "op_threshs" not in state or kernel is None or mean is None or kernel.shape[1:2] != (1,):
