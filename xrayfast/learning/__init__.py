@@ -1,3 +1,3 @@
-"""Networks, losses and training, in plain fastai objects. The only package that imports torch and fastai."""
+"""Networks, losses and training, as plain fastai objects. The only package that imports torch and fastai."""
 
-import xrayfast.cpus  # noqa: F401 - measures the load of the machine from here on, while torch is imported
+import xrayfast.cpus  # noqa: F401 - starts to measure the load of the machine before torch is imported

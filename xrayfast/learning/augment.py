@@ -1,4 +1,4 @@
-"""Augmentation and normalisation of whole batches on their device, from (N, 1, H, W) in [0, 1] to a network's input."""
+"""Augmentation and normalization of batches on the device, from (N, 1, H, W) in [0, 1] to the network's input."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _EPS = 1e-7  # keeps the logits of black and white pixels finite
 
 
 AFFINE_DRAWS, LIGHTING_DRAWS = 6, 4
-"""Random numbers per image that `random_affine` and `jitter_lighting` use."""
+"""Numbers of random values per image that `random_affine` and `jitter_lighting` use."""
 
 
 def augment(images: Tensor, draws: Tensor | None = None, ranges: Augmentation = DEFAULT) -> Tensor:
-    """Augmentations that leave a chest radiograph plausible and the lungs whole; (N, 1, H, W) floats in [0, 1].
+    """Augment chest radiographs, so that they stay plausible and the lungs stay whole.
 
-    No left-right flip, which would mirror the heart; rotation; scaling down only, shifted within the frame; brightness
-    and contrast, on the logit of a pixel as fastai does it. The draws have the distribution of fastai's
-    `aug_transforms` with these ranges; images that are neither rotated nor scaled, by default more than half, are not
-    resampled, and there is one channel instead of three.
+    Images are rotated, scaled down and shifted within the frame; brightness and contrast are changed on the logits of
+    pixels, as in fastai. There is no left-right flip, which would mirror the heart. Parameters have the distribution of
+    fastai's `aug_transforms` with these ranges. Unlike there, images that are neither rotated nor scaled, by default
+    more than half, are not resampled, and there is one channel instead of three.
 
     Args:
-        images: what to augment.
-        draws: (AFFINE_DRAWS + LIGHTING_DRAWS, N) uniform numbers in [0, 1) that decide how, on the CPU so that they are
-            the same for every device; by default from torch's global generator.
-        ranges: how far.
+        images: (N, 1, H, W) floats in [0, 1].
+        draws: (AFFINE_DRAWS + LIGHTING_DRAWS, N) uniform random numbers in [0, 1), on the CPU so that they do not
+            depend on the device; by default from torch's global generator.
+        ranges: ranges and probabilities of the augmentations.
     """
     if draws is None:
         draws = random_draws(len(images))
@@ -45,14 +45,14 @@ def augment(images: Tensor, draws: Tensor | None = None, ranges: Augmentation = 
 
 
 def random_draws(count: int) -> Tensor:
-    """Draws for `augment` of so many images, from torch's global generator."""
+    """Return the `draws` of `augment` for `count` images, from torch's global generator."""
     return torch.rand(AFFINE_DRAWS + LIGHTING_DRAWS, count)
 
 
 def draws_of_view(images: Tensor, seed: int, view: int) -> Tensor:
-    """Draws for `augment` that depend on each image's own pixels, the seed and the number of the view alone.
+    """Return the `draws` of `augment` as a hash of each image's pixels, the seed and the number of the view.
 
-    `images` are 8-bit ones as (N, 1, H, W) floats in [0, 1].
+    `images` are (N, 1, H, W) floats in [0, 1], made from 8-bit pixels.
     """
     size, suffix = 4 * (AFFINE_DRAWS + LIGHTING_DRAWS), f"{seed} {view}".encode()
     pixels = (images * 255).round().to(torch.uint8).cpu().numpy()
@@ -62,11 +62,11 @@ def draws_of_view(images: Tensor, seed: int, view: int) -> Tensor:
 
 
 def random_affine(images: Tensor, draws: Tensor, ranges: Augmentation = DEFAULT) -> Tensor:
-    """(N, 1, H, W) images, some rotated, some scaled down and shifted, the others as they are."""
+    """Rotate some of the (N, 1, H, W) images, scale some down and shift them, and leave the others unchanged."""
     n = len(images)
     angle = _scale(draws[:2], ranges.p_affine, -ranges.rotation, ranges.rotation, 0.0) * (math.pi / 180)
     zoom = _scale(draws[2:4], ranges.p_affine, ranges.zoom, 1.0, 1.0)
-    # Shifts by which the image's edges stay in the frame.
+    # The image stays within the frame.
     shift = (1 / zoom - 1) * (2 * draws[4:] - 1)
     rows = torch.nonzero((angle != 0) | (zoom != 1)).flatten()
     if not len(rows):
@@ -79,23 +79,23 @@ def random_affine(images: Tensor, draws: Tensor, ranges: Augmentation = DEFAULT)
 
 
 def mixup(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
-    """Mixup: (N, C, H, W) averages of the images and the others, weighted by the (N,) share of the images (Zhang et al.
-    2018, ICLR).
+    """Return mixup's averages of `images` and `others`, (N, C, H, W), weighted by the (N,) share of `images` (Zhang et
+    al. 2018, ICLR).
     """
     return torch.lerp(others, images, send(share.to(images.dtype), images.device).view(-1, 1, 1, 1))
 
 
 def cutmix(images: Tensor, others: Tensor, share: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """CutMix: a box of each image is that of the other one (Yun et al. 2019, ICCV).
+    """Apply CutMix: replace a box in each image by that of another image (Yun et al. 2019, ICCV).
 
     Args:
         images: (N, C, H, W).
-        others: the same.
-        share: (N,) of an image's area that is to stay its own; that outside the box.
-        draws: (2, N) uniform numbers in [0, 1), where the centre of the box is; beyond the edges it is cut off.
+        others: (N, C, H, W), the images to paste from.
+        share: (N,) share of each image's area outside the box.
+        draws: (2, N) uniform random numbers in [0, 1): the center of the box. The box is clipped at the edges.
 
     Returns:
-        The images, and the (N,) share of each that is its own: by what was pasted, box cut off.
+        The images, and the (N,) share of each that was not replaced, after the box was clipped.
     """
     inside = []
     for draw, side in zip(draws, images.shape[2:], strict=True):
@@ -109,7 +109,7 @@ def cutmix(images: Tensor, others: Tensor, share: Tensor, draws: Tensor) -> tupl
 
 
 def _grid(matrix: Tensor, height: int, width: int) -> Tensor:
-    """`torch.nn.functional.affine_grid(..., align_corners=True)` of (N, 2, 3) matrices, in a third of its time."""
+    """Compute `F.affine_grid(..., align_corners=True)` of (N, 2, 3) matrices, in a third of its time."""
     x = torch.linspace(-1, 1, width, device=matrix.device, dtype=matrix.dtype)
     y = torch.linspace(-1, 1, height, device=matrix.device, dtype=matrix.dtype)
     grid = matrix.new_empty(len(matrix), height, width, 2)
@@ -120,7 +120,7 @@ def _grid(matrix: Tensor, height: int, width: int) -> Tensor:
 
 
 def jitter_lighting(images: Tensor, draws: Tensor, ranges: Augmentation = DEFAULT) -> Tensor:
-    """(N, 1, H, W) images in [0, 1], some brighter or darker, some with more or less contrast."""
+    """Change the brightness and the contrast of some of the (N, 1, H, W) images in [0, 1]."""
     p, most = ranges.p_lighting, ranges.lighting
     brightness = _scale(draws[:2], p, 0.5 * (1 - most), 0.5 * (1 + most), 0.5)
     spread = -math.log(1 - most)
@@ -134,21 +134,21 @@ def jitter_lighting(images: Tensor, draws: Tensor, ranges: Augmentation = DEFAUL
 
 
 def _scale(draws: Tensor, p: float, low: float, high: float, otherwise: float) -> Tensor:
-    """(2, N) draws to (N,) values, uniform with probability `p` and else `otherwise`."""
+    """Map (2, N) draws to (N,) values: uniform in [low, high) with probability `p`, and `otherwise` if not."""
     return torch.where(draws[1] < p, draws[0] * (high - low) + low, torch.full_like(draws[0], otherwise))
 
 
 def shrink(images: Tensor, side: int | None) -> Tensor:
-    """(N, 1, H, W) to (N, 1, side, side), antialiased; the same tensor if `side` is None or the images' own."""
+    """Resize (N, 1, H, W) to (N, 1, side, side) with antialiasing; return the same tensor if `side` is None or W."""
     if side is None or images.shape[-1] == side:
         return images
     return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
 
 def normalize(images: Tensor) -> Tensor:
-    """(N, 1, H, W) in [0, 1] to (N, 3, H, W), three equal channels normalised by ImageNet's statistics.
+    """Map (N, 1, H, W) in [0, 1] to (N, 3, H, W): the channel three times, normalized with ImageNet statistics.
 
-    In channels-last memory format, which convolutions take without a copy; on MPS in the usual one.
+    The result is in channels-last memory format, which convolutions take without a copy; on MPS it is contiguous.
     """
     n, _, height, width = images.shape
     memory_format = torch.contiguous_format if images.device.type == "mps" else torch.channels_last
@@ -158,19 +158,22 @@ def normalize(images: Tensor) -> Tensor:
 
 
 def denormalize(images: Tensor) -> Tensor:
-    """The inverse of `normalize`, (N, 3, H, W) in [0, 1], for display."""
+    """Invert `normalize` for display: return (N, 3, H, W) in [0, 1]."""
     mean, std = (values.to(images.device) for values in _imagenet_stats())
     return (images * std + mean).clamp(0, 1)
 
 
 @cache
 def _normalizing_terms(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What is added to an image times the second, (1, 3, 1, 1) each, made once: a copy to CUDA waits for it."""
+    """Return the shift and the factor that normalize an image, (1, 3, 1, 1) each.
+
+    They are cached, since each copy to CUDA waits for the device.
+    """
     with torch.inference_mode(False):
         mean, std = _imagenet_stats()
         return (-mean / std).to(device, dtype), (1 / std).to(device, dtype)
 
 
 def _imagenet_stats() -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, (1, 3, 1, 1) each."""
+    """Return mean and standard deviation, (1, 3, 1, 1) each."""
     return torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)

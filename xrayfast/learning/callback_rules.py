@@ -1,6 +1,6 @@
-"""Which callbacks of the user's own `fit` takes, and which of them may use images.
+"""Rules for the user's own callbacks: which ones `fit` accepts, and which ones may use images.
 
-fastai's are told by the names of their classes, so that its modules are imported only by those who use them.
+Callbacks of fastai are recognized by class name, so that their modules need not be imported here.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _REFUSED = {
     "ShortEpochCallback": "it leaves epochs unfinished, and fit records whole ones",
     "ShowGraphCallback": "it draws into fastai's progress bar, in the place of which fit displays its own",
 }
-"""fastai's callbacks that `fit` does not take, and why."""
+"""fastai's callbacks that `fit` does not accept, and why."""
 
 _SET_LEARNING_RATES = ("ParamScheduler", "ReduceLROnPlateau")
-"""fastai's callbacks whose learning rates and momentum a schedule would replace before each batch."""
+"""fastai's callbacks that set learning rates and momentum, which a schedule overwrites before each batch."""
 
 _IGNORE_IMAGES = (
     "BnFreeze", "CSVLogger", "GradientAccumulation", "GradientClip", "ParamScheduler", "TerminateOnNaNCallback",
     "TrackerCallback",
 )  # fmt: skip
-"""fastai's callbacks that do the same on cached features as on images."""
+"""fastai's callbacks that work the same on cached features as on images."""
 
 
 def check_callbacks(
@@ -46,17 +46,17 @@ def check_callbacks(
     metrics: Collection[str],
     mixes_images: bool = False,
 ) -> list[Callback]:
-    """The callbacks, made where a class is given.
+    """Return the user's callbacks, with classes instantiated, if `fit` accepts them.
 
     Args:
-        cbs: the user's own.
-        schedule: of the learning rate; None in a range test.
+        cbs: the user's own callbacks.
+        schedule: schedule of the learning rate; None in a range test.
         reuse_frozen: the setting.
         metrics: names of all metrics.
         mixes_images: whether mixup or cutmix is set.
 
     Raises:
-        ConfigError: one that can't work, or would have no effect.
+        ConfigError: a callback can't work with these settings, or would have no effect.
     """
     made: list[Callback] = [cb() if isinstance(cb, type) else cb for cb in L(cbs)]
     for cb in made:
@@ -86,7 +86,7 @@ def check_callbacks(
 
 
 def names_using_images(cbs: Sequence[Any]) -> list[str]:
-    """The names of callbacks that may do something else on cached features than on images."""
+    """Return the names of callbacks that may work differently on cached features than on images."""
     return [
         type(cb).__name__
         for cb in cbs

@@ -1,4 +1,4 @@
-"""Modules of libraries that are imported when something of theirs is used, not where the library imports them."""
+"""Deferred imports: modules that a library imports are loaded only once something in them is used."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 
 @contextmanager
 def deferring(modules: Mapping[str, Collection[str]]) -> Iterator[None]:
-    """Within the block the import of these modules gives stand-ins, unless they are imported already.
+    """Within the block, let the import of these modules return stand-ins, unless they are already imported.
 
-    A stand-in imports its module when anything of it is used; the named functions, which a library may import by name,
-    do so when they are called. After the block no stand-in is left in `sys.modules`: whoever imports these modules then
-    gets them, as does a thread that uses a stand-in within the block.
+    A stand-in imports its module when any attribute is used. The named functions, which a library may import with
+    `from ... import`, import it when they are called. After the block no stand-in is left in `sys.modules`, so that
+    later imports return the real modules. A thread that uses a stand-in within the block gets the real module too.
 
     Args:
-        modules: names of modules, parents before the modules in them; and of each some of its functions, or methods of
-            its classes, as in "Axes.imshow".
+        modules: for each module name, parents before their submodules, the functions to replace, or methods of its
+            classes, as in "Axes.imshow".
     """
     stand_ins = {name: _StandIn(name, functions) for name, functions in modules.items() if name not in sys.modules}
     for name, stand_in in stand_ins.items():
@@ -34,15 +34,15 @@ def deferring(modules: Mapping[str, Collection[str]]) -> Iterator[None]:
     finally:
         for name, stand_in in stand_ins.items():
             _remove(name)
-            for function in modules[name]:  # from now on they are looked up in the module itself
+            for function in modules[name]:  # from now on `__getattr__` finds them in the real module
                 delattr(stand_in, function.partition(".")[0])
 
 
 class _StandIn(ModuleType):
-    """A module that is imported when an attribute is used."""
+    """A stand-in for a module, which imports the module when an attribute is used."""
 
-    __file__ = None  # inspect asks for that of all modules
-    __path__: list[str] = []  # noqa: RUF012 - a module in it that has no stand-in is not found, rather than loaded twice
+    __file__ = None  # inspect reads it on all modules
+    __path__: list[str] = []  # noqa: RUF012 - a submodule without a stand-in is not found, rather than loaded twice
 
     def __init__(self, name: str, functions: Collection[str]) -> None:
         super().__init__(name)
@@ -65,7 +65,7 @@ def _deferred(module: str, name: str) -> Callable[..., Any]:
 
 
 def _import(name: str) -> ModuleType:
-    """The module itself, of whose package no stand-in is left."""
+    """Remove the stand-ins of the module's whole package, and import the real module."""
     package = name.split(".")[0]
     for found in [found for found in sys.modules if found.split(".")[0] == package]:
         _remove(found)

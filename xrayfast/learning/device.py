@@ -1,4 +1,4 @@
-"""The device to compute on, its memory, and copies to it."""
+"""The device to compute on, its free memory, copies to it, and the meta device."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from xrayfast.errors import ConfigError
 
 
 def torch_device(name: Device) -> torch.device:
-    """The device of that name; "auto" is the first available of CUDA, MPS and CPU.
+    """Return the device with that name; "auto" is the first available of CUDA, MPS and CPU.
 
     Raises:
-        ConfigError: it is not available.
+        ConfigError: the device is not available.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     names = [kind for kind, there in available.items() if there]
@@ -30,14 +30,14 @@ def torch_device(name: Device) -> torch.device:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; from the CPU to CUDA by pinned memory, for which nothing waits that computes there."""
+    """Move a tensor to a device; from the CPU to CUDA asynchronously, through pinned memory."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Free bytes of a CUDA device, with those that torch keeps for later; None for another device."""
+    """Return the free bytes of a CUDA device, including unused ones that torch has reserved; None for other devices."""
     if device.type != "cuda":
         return None
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -46,19 +46,23 @@ def free_memory(device: torch.device) -> int | None:
 
 @contextmanager
 def without_values() -> Iterator[None]:
-    """Within the block networks are built on the meta device: shapes without memory or random numbers."""
+    """Within the block, build networks on the meta device: shapes without memory or random numbers."""
     with torch.device("meta"), _WithoutWeights():
         yield
 
 
 def give_memory(network: nn.Module, device: torch.device) -> None:
-    """Move a network from the meta device, without values; torch's `to_empty` imports sympy for what `empty` does."""
+    """Move a network from the meta device to `device` without initializing its values.
+
+    Not by torch's `to_empty`, which imports sympy.
+    """
     network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device))
 
 
 class _WithoutWeights(TorchFunctionMode):
-    """Computes no initial weights: for their shape on the meta device torch imports its compiler, and that takes as
-    long as the import of torch.
+    """Mode in which no initial weights are computed.
+
+    On the meta device torch would import its compiler for them, which takes as long as the import of torch.
     """
 
     def __torch_function__(

@@ -1,4 +1,4 @@
-"""Images on the device: all of a split at once, or batches that threads read ahead. No processes, no copy per image."""
+"""Images on the device: a whole split at once, or batches that threads read ahead, without worker processes."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from xrayfast.learning.distributed.rows import OwnRows, split_rows
 from xrayfast.learning.fastai_api import TensorImageBW
 
 DEVICE_SHARE = 0.4
-"""Default share of the device's free memory; the rest is for the network and its activations."""
+"""Default share of the device's free memory for data; the rest is for the network and its activations."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How images get to the device while a network trains, and what of that memory data may take.
+    """How images get to the device during training, and how much of its memory data may take.
 
     Attributes:
         choice: the setting data_on_device.
-        share: of the device's free memory that data takes with "auto", at most.
-        device: where the network is.
-        resident: whether all images of the training and the validation split lie there.
-        feeds: whether a `DeviceFeed` gives the batches; otherwise the DataLoaders' own processes do.
-        note: a sentence that says so; "" where images are read as the settings say or as on any CPU.
+        share: largest share of the device's free memory that data takes with "auto".
+        device: the device of the network.
+        resident: whether all images of the training and the validation split are on the device.
+        feeds: whether a `DeviceFeed` provides the batches instead of the DataLoaders' workers.
+        note: a sentence for the user on this; "" if the DataLoaders read the images because of settings or device.
     """
 
     choice: DataOnDevice
@@ -48,7 +48,7 @@ class Placement:
     note: str = ""
 
     def fits(self, size: int) -> bool:
-        """Whether so many bytes of other data, such as frozen features, are to lie on the device too."""
+        """Whether `size` bytes of other data, such as frozen features, should be on the device too."""
         if self.choice == "off" or (free := free_memory(self.device)) is None:
             return False
         return size <= free * (1 if self.choice == "on" else self.share)
@@ -59,20 +59,20 @@ def place_images(
 ) -> Placement:
     """Decide how images get to the device.
 
-    With "auto" they lie on a CUDA device where they fit, and are read ahead from the cache where they don't. On a CPU,
-    where they would be copied from memory to memory, and without a cache, whose images processes decode, the
-    DataLoaders read them, as they do where `workers` are asked for.
+    With "auto", images that fit are put on a CUDA device, and others are read ahead from the cache. The DataLoaders
+    read them if the device is not CUDA, if there is no cache (worker processes then decode the files), or if `workers`
+    is set.
 
     Args:
         choice: the setting data_on_device.
         share: the setting device_share.
-        device: where the network is.
-        images: of the data set.
-        count: images of the training and the validation split.
+        device: the device of the network.
+        images: images of the data set.
+        count: number of images in the training and the validation split.
         workers: the setting.
 
     Raises:
-        ConfigError: they are to lie on the device, and do not fit.
+        ConfigError: data_on_device is "on", and the images do not fit.
     """
     size, free = count * images.side**2, free_memory(device)
     placement = Placement(choice, share, device)
@@ -97,14 +97,14 @@ def place_images(
 
 
 class DeviceFeed:
-    """Gives the batches of a split on the device.
+    """The batches of a split on the device.
 
     Args:
-        images: decoded.
-        paths: (N,) of the split.
-        targets: (N, ...), or None.
-        device: where batches go.
-        resident: whether all images are put there when the first batch is asked for; otherwise threads read a few
+        images: the decoded images.
+        paths: (N,) paths of the split.
+        targets: (N, ...) targets, or None.
+        device: the device for the batches.
+        resident: whether all images are put on the device when the first batch is read; otherwise threads read a few
             batches ahead.
     """
 
@@ -116,11 +116,12 @@ class DeviceFeed:
         self._pixels: Tensor | None = None
 
     def batches(self, numbers: Sequence[Sequence[int]], own: OwnRows | None = None) -> Iterator[tuple[Any, ...]]:
-        """Batches of (N, 1, side, side) uint8 images and their targets.
+        """Yield batches of (N, 1, side, side) uint8 images and their targets.
 
         Args:
-            numbers: of the images of each batch.
-            own: of this rank where several read; each then reads a part of what is resident, for all.
+            numbers: the numbers of the images in each batch.
+            own: this rank's rows in distributed training; each rank then reads a share of the resident images, and all
+                of them are gathered on every rank.
 
         Raises:
             ReadError: an image can't be read.
@@ -137,7 +138,7 @@ class DeviceFeed:
             yield (image,) if self.targets is None else (image, self.targets[rows])
 
     def _load(self, own: OwnRows | None) -> Tensor:
-        """All images, (N, 1, side, side), put on the device at the first call."""
+        """Return all images, (N, 1, side, side); the first call puts them on the device."""
         if self._pixels is None:
             count, side, start = len(self.paths), self.images.side, 0
             pixels = torch.empty((count, 1, side, side), dtype=torch.uint8, device=self.device)
@@ -151,10 +152,10 @@ class DeviceFeed:
         return self._pixels
 
     def _read_ahead(self, numbers: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Batches in their order, read by threads from the cache and copied beside what the device computes."""
+        """Yield batches in order; threads read them from the cache and copy them while the device computes."""
         if not numbers:
             return
-        self.images.image(self.paths[numbers[0][0]])  # reads the cache's index, before threads do
+        self.images.image(self.paths[numbers[0][0]])  # loads the cache's index before threads use it
         left, waiting = iter(numbers), deque[Future[tuple[Tensor, Any]]]()
         reader = _Reader(self, max(map(len, numbers)))
         with ThreadPoolExecutor(_threads(), thread_name_prefix="read-ahead") as pool:
@@ -162,7 +163,7 @@ class DeviceFeed:
                 waiting.extend(pool.submit(reader.read, batch) for batch in islice(left, _threads() + 2))
                 while waiting:
                     batch, copied = waiting.popleft().result()
-                    if copied is not None:  # the computation waits for the copy; this thread does not
+                    if copied is not None:  # the current stream waits for the copy; this thread does not
                         stream = torch.cuda.current_stream(self.device)
                         stream.wait_event(copied)
                         batch.record_stream(stream)
@@ -173,7 +174,7 @@ class DeviceFeed:
 
 
 class _Reader:
-    """Reads batches in threads, each of which has a buffer of its own: pinned, on CUDA, and used again."""
+    """Reader of batches for several threads, each with its own reused buffer, which is pinned for CUDA."""
 
     def __init__(self, feed: DeviceFeed, size: int) -> None:
         self.feed, self.size = feed, size
@@ -182,7 +183,7 @@ class _Reader:
         self.of_thread = threading.local()
 
     def read(self, rows: Sequence[int]) -> tuple[Tensor, Any]:
-        """The batch of these images, on the device, and the event of its copy, None where it is made."""
+        """Return the batch of these images on the device, and on CUDA the event of its copy, else None."""
         feed, side = self.feed, self.feed.images.side
         if not hasattr(self.of_thread, "buffer"):
             self.of_thread.buffer = torch.empty((self.size, 1, side, side), dtype=torch.uint8, pin_memory=self.cuda)
@@ -193,7 +194,7 @@ class _Reader:
             if self.stream is None:
                 return batch, None
             copied = self.stream.record_event()
-        copied.synchronize()  # the buffer is free for the next batch
+        copied.synchronize()  # then the buffer can be reused
         return batch, copied
 
 
@@ -202,5 +203,5 @@ def _threads() -> int:
 
 
 def contains_files(paths: Any) -> bool:
-    """Whether a manifest's images are files, which a placeholder's are not."""
+    """Whether a manifest's images are files; those of a placeholder manifest are arrays."""
     return all(isinstance(path, str) for path in np.asarray(paths, dtype=object)[:1])

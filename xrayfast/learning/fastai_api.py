@@ -1,8 +1,8 @@
 """Every fastai name that xrayfast uses, imported in one place.
 
-The order of fastai's imports matters: `fit_one_cycle`, `lr_find` and `to_fp16` are patched into `Learner` by the
-modules below, and `defaults.callbacks`, which each new Learner gets, grows as they are imported. `fastai.vision.all`
-would also import the text half, spacy included.
+The order of fastai's imports matters: the modules below patch `fit_one_cycle`, `lr_find` and `to_fp16` into `Learner`,
+and add to `defaults.callbacks`, which each new Learner gets. `fastai.vision.all` would also import fastai's text
+modules, and with them spaCy.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ _DEFERRED = {
     "sklearn.metrics": [],
     "sklearn.model_selection": ["train_test_split"],
 }
-"""What fastai imports, and training does without: among them a web server, which its progress bar is drawn with."""
+"""Modules that fastai imports and training does not need. fastai's progress bar even imports a web server."""
 
 with warnings.catch_warnings():
-    # torch 2.15 deprecates torch.jit.script, which fastai calls while it is imported; nothing here can change that.
+    # torch 2.15 deprecates torch.jit.script, which fastai calls on import.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=SyntaxWarning)
-    with suppress(ImportError), deferring(_DEFERRED):  # a fastai that imports more of these gets them below
+    # A fastai that imports other names from these modules fails here, and imports the real modules below.
+    with suppress(ImportError), deferring(_DEFERRED):
         import fastai.basics
         import fastai.callback.training
         import fastai.vision.core  # noqa: F401
@@ -82,14 +83,14 @@ with warnings.catch_warnings():
 
 
 def register_drawing() -> None:
-    """Import what draws images in `show_batch` and `show_results`, which fastai finds by their types."""
+    """Import fastai's functions that draw images in `show_batch` and `show_results`; it dispatches on types."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import fastai.vision.learner  # noqa: F401 - with it timm, where it is installed
+        import fastai.vision.learner  # noqa: F401 - also imports timm if it is installed
 
 
 Callbacks: TypeAlias = Callback | type[Callback] | Sequence[Callback | type[Callback]]
 """One or several callbacks, as fastai takes them."""
 
 Metrics: TypeAlias = Callable[..., Any] | Metric | Sequence[Callable[..., Any] | Metric]
-"""One or several metrics, likewise: functions of outputs and targets, or fastai's own."""
+"""One or several metrics, as fastai takes them: functions of outputs and targets, or fastai's own."""

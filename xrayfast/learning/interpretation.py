@@ -1,4 +1,4 @@
-"""fastai's ClassificationInterpretation for both tasks, from saved predictions."""
+"""A fastai ClassificationInterpretation for both tasks, made from saved predictions."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from xrayfast.runs.predictions import Predictions
 class RadiographInterpretation(Interpretation, ClassificationInterpretation):
     """The predictions on one split, as a fastai ClassificationInterpretation.
 
-    Its methods are right for multi-label predictions too, where fastai's flatten the matrix. It is made from saved
-    predictions, without a second inference, and knows the names of the files.
+    Its methods are also correct for multi-label predictions, whose matrix fastai's methods flatten. It is made from
+    saved predictions, without a second inference pass, and knows the file names.
 
     Args:
         predictions: truth, probabilities and losses of N images.
         task: "single" or "multi".
-        paths: the file of each image, by its name in `predictions`.
-        learn: the learner, where there is one; only `show_results` and indexing need it.
-        dl: its DataLoader for these images.
-        images: where `cases` takes the images from; by default it reads the files.
+        paths: the file of each image, keyed by its name in `predictions`.
+        learn: the learner, if there is one; only `show_results` and indexing need it.
+        dl: the learner's DataLoader for these images.
+        images: source of the images for `cases`; by default their files.
         decision: calibration and thresholds, as chosen on the validation split; by default none.
-        summary: all metrics, where they were computed before.
+        summary: all metrics, if they are already computed.
 
     Attributes:
         losses: (N,) tensor. The other attributes are those of `reporting.interpretation.Interpretation`.
@@ -62,7 +62,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
 
     @classmethod
     def of(cls, plain: Interpretation) -> RadiographInterpretation:
-        """A fastai interpretation of the same predictions."""
+        """Return a fastai interpretation of the same predictions."""
         given = plain.predictions, plain.task, plain.paths
         return cls(*given, images=plain.images, decision=plain.decision, summary=plain.summary)
 
@@ -71,11 +71,11 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
     def from_learner(
         cls, learn: RadiographLearner, ds_idx: Annotated[int, Field(ge=0, le=2)] = 1, dl: Any = None, act: Any = None
     ) -> RadiographInterpretation:
-        """From a learner on `xrayfast.dataloaders`, with one pass over train (0), valid (1) or test (2).
+        """Make one from a learner on `xrayfast.dataloaders`, by predicting train (0), valid (1) or test (2).
 
         Raises:
-            ConfigError: `learn` is no learner of xrayfast.
-            DataError: `dl` or `act` is given, which this has no use for.
+            ConfigError: `learn` is not a learner of xrayfast.
+            DataError: `dl` or `act` is given, which have no effect here.
         """
         if dl is not None or act is not None:
             raise DataError("RadiographInterpretation.from_learner takes ds_idx: 0 for train, 1 for valid, 2 for test.")
@@ -85,7 +85,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         return cls(predict_split(learn, split), learn.dls.manifest.task, paths, learn, learn.dls[ds_idx])
 
     def __getitem__(self, idxs: Any) -> Any:
-        """Inputs, predictions, targets, decoded predictions and losses, by inference.
+        """Return inputs, predictions, targets, decoded predictions and losses of these images, by running the network.
 
         Raises:
             DataError: there is no learner.
@@ -97,7 +97,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         return super().__getitem__(idxs)
 
     def print_classification_report(self) -> None:
-        """Print the metrics of each label and over all labels."""
+        """Print the metrics per label and over all labels."""
         table = self.label_table().rename(columns={"support": "Images"}).rename(columns=metric_title)
         table.index = table.index.map(escape_hidden)
         print(table.to_string(float_format="{:.3f}".format, na_rep="-"))
@@ -106,7 +106,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
             print(f"{metric.title}: {'not defined' if value is None else f'{value:.3f}'}")
 
     def top_losses(self, k: int | None = None, largest: bool = True, items: bool = False) -> tuple[Any, ...]:
-        """The k largest (or smallest) losses and their indices, as tensors; with `items` the images' names too."""
+        """Return the k largest (or smallest) losses and their indices, as tensors; with `items` also image names."""
         order = torch.from_numpy(self.ranked(k, largest))
         names = [str(self.predictions.images[i]) for i in order.tolist()]
         return (self.losses[order], order, names) if items else (self.losses[order], order)

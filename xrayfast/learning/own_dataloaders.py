@@ -1,4 +1,4 @@
-"""What DataLoaders of the user's own know of their images: labels, targets, splits and, of files, their names."""
+"""A manifest made from the user's own DataLoaders: labels, targets, splits and, if images are files, their paths."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ from xrayfast.learning.randomness import isolated_rng
 
 
 def describe_dataloaders(dls: DataLoaders) -> Manifest:
-    """A manifest without patients, and with a path only where an item becomes one.
+    """Make a manifest without patients, and with paths only of items that are files.
 
     Raises:
-        DataError: there is no training batch, no validation split, no vocab of labels, or targets are something else
-            than labels.
+        DataError: there is no training batch, no validation split or no vocab of labels, or targets are not labels.
     """
     sizes = [len(dl.dataset) for dl in dls.loaders]
     if len(sizes) not in (2, 3) or not all(sizes):
@@ -72,10 +71,10 @@ def describe_dataloaders(dls: DataLoaders) -> Manifest:
 
 
 def image_shape(dls: DataLoaders) -> tuple[int, int]:
-    """Channels and side of the images, from a batch.
+    """Return the number of channels and the side of the images, found from a batch.
 
     Raises:
-        DataError: they are no square float images of one or three channels.
+        DataError: the images are not square floats of one or three channels with sides of 32 to 2048 pixels.
     """
     with isolated_rng("shape"):
         batch = dls.loaders[1].one_batch()[0]
@@ -91,8 +90,8 @@ def image_shape(dls: DataLoaders) -> tuple[int, int]:
 
 
 def _path_of(items: Any, i: int) -> str | None:
-    """The file that an item names, after its first transforms where these only look it up; else None."""
-    item = items._get(i)  # fastai's way to the item, of lists and of tables
+    """Return the path of an item, which its first transforms may look up in a table row; None if there is none."""
+    item = items._get(i)  # fastai's access to items of lists and of tables
     for transform in [*items.tfms.fs, None]:
         if isinstance(item, (str, Path)):
             return str(Path(item).absolute())
@@ -103,16 +102,19 @@ def _path_of(items: Any, i: int) -> str | None:
 
 
 def _common_folder(paths: Sequence[str | None]) -> Path | None:
-    """The folder of all files; fastai's own path is the working folder where a DataBlock does not name one."""
+    """Return the folder that contains all files, or None.
+
+    Not `dls.path`, which is the working folder if the DataBlock does not set it.
+    """
     folders = {str(Path(path).parent) for path in paths if path is not None}
     try:
         return Path(os.path.commonpath(folders)) if folders else None
-    except ValueError:  # several drives of Windows
+    except ValueError:  # several drives on Windows
         return None
 
 
 def _names(paths: list[str | None], folder: Path, splits: Sequence[str]) -> list[str]:
-    """Different names: paths from the folder where they are in it, else split and number."""
+    """Return unique names: paths, relative to the folder if they are in it, or split and number without a path."""
     root, seen, names = folder.absolute(), Counter[str](), []
     for i, (path, split) in enumerate(zip(paths, splits, strict=True)):
         inside = path is not None and Path(path).is_relative_to(root)

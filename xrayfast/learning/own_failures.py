@@ -1,4 +1,4 @@
-"""Whose code has failed in training: errors of the user's own callbacks, loss and network say so."""
+"""Training errors that come from the user's own callbacks, loss or network, and say so."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from xrayfast.errors import TrainingError, XrayfastError
 from xrayfast.own_code import is_own, show_setting
 
 _OF_FASTAI = re.compile(r"^Exception occured in `\w+` when calling event `\w+`:\n\t")
-"""What fastai writes before the message of whatever a callback raises."""
+"""Text that fastai puts before the message of an exception from a callback."""
 
 _PACKAGE = Path(__file__).parents[1]
 
 
 def name_own_code(error: Exception, learn: Any) -> Exception:
-    """The error to raise in place of one that ended training: a TrainingError with the name and line of the user's own
-    code, callbacks of fastai that the user gave included; for a device without memory, one that says what takes less;
-    the same one where other code failed.
+    """Return the error to raise instead of one that ended training.
+
+    If the user's own code failed (which includes fastai's callbacks that the user added), it is a TrainingError with
+    the name and line of that code. If the device is out of memory, it is a TrainingError that says how to use less.
+    Otherwise it is the same error.
     """
     texts = [_OF_FASTAI.sub("", text) if isinstance(text, str) else text for text in error.args]
     if isinstance(error, XrayfastError):
         error.args = tuple(texts)
         return error
-    # fastai itself fails on an exception without arguments.
+    # fastai raises an IndexError of its own for an exception without arguments; the context is the real error.
     cause = error.__context__ if isinstance(error, IndexError) and error.__context__ else error
     owner, place = "", ""
     for frame, line in chain(*(walk_tb(one.__traceback__) for one in dict.fromkeys((error, cause)))):
@@ -48,7 +50,7 @@ def name_own_code(error: Exception, learn: Any) -> Exception:
 
 
 def _out_of_memory(learn: Any, said: str) -> str:
-    """What takes less memory of the device, and what torch said, in its first sentence."""
+    """Return a message with torch's first sentence and the settings that need less memory."""
     batch, resident = learn.dls.train.bs, learn.dls.placement.resident
     advice = f"a smaller --batch-size (a batch has {batch} images; --accumulate adds up the gradients of several)"
     advice += ", a smaller --size, fewer layers unfrozen" + ", or --data-on-device off" * resident
@@ -57,7 +59,7 @@ def _out_of_memory(learn: Any, said: str) -> str:
 
 
 def _owner(frame: FrameType, learn: Any) -> str:
-    """The user's own code that a frame belongs to, in words; "" for none."""
+    """Describe the user's own code that a frame belongs to; "" if it belongs to none."""
     one = frame.f_locals.get("self")
     if any(one is cb for cb in learn.own_cbs):
         return f"The callback {type(one).__name__}"

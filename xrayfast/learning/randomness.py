@@ -1,4 +1,4 @@
-"""Seeded random numbers that leave the global generators as they were."""
+"""Seeded random numbers that leave the states of the global generators unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def isolated_rng(*seed: int | str) -> Iterator[None]:
 
 
 def reseed(*seed: int | str) -> None:
-    """Seed the global generators; call it inside `isolated_rng` only."""
+    """Seed the global generators; to be called only within `isolated_rng`."""
     hashed = int.from_bytes(hashlib.sha256(repr(seed).encode()).digest()[:4], "little")
     random.seed(hashed)
     np.random.seed(hashed)
@@ -41,8 +41,8 @@ def reseed(*seed: int | str) -> None:
 
 
 def generator_states(device: torch.device) -> dict[str, Tensor]:
-    """The states of the global generators as tensors, from which `restore_generators` sets them: torch's, that of a
-    CUDA device, Python's and NumPy's.
+    """Return the states of the global generators as tensors for `restore_generators`: torch's, that of `device` if it
+    is CUDA, Python's and NumPy's.
     """
     _, python, gauss = random.getstate()
     _, key, *rest = cast("tuple[Any, ...]", np.random.get_state())
@@ -55,14 +55,14 @@ def generator_states(device: torch.device) -> dict[str, Tensor]:
 
 
 def restore_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Set the global generators.
+    """Restore the states of the global generators.
 
     Args:
-        states: from `generator_states`; one of another device than `device` is left out.
-        device: where the network is.
+        states: from `generator_states`; the state of CUDA is used only if `device` is CUDA.
+        device: the device of the network.
 
     Raises:
-        KeyError, TypeError, ValueError, RuntimeError: they are no such states.
+        KeyError, TypeError, ValueError, RuntimeError: the tensors are not such states.
     """
     *python, gauss = states["python"].tolist()
     random.setstate((3, tuple(map(int, python)), None if math.isnan(gauss) else gauss))

@@ -1,8 +1,8 @@
-"""How many threads torch computes with: no more than other programs leave CPUs for.
+"""The number of threads that torch computes with: at most the number of CPUs that other programs leave free.
 
-The threads of torch wait for each other at the end of each operation. With more of them than free CPUs, each wait lasts
-until the system has run the last one: two processes of two threads on two CPUs took 2.7 times as long as two of one
-thread, and up to 30 times with small operations.
+torch's threads wait for each other at the end of each operation. With more threads than free CPUs, each wait lasts
+until the system has run the last thread: on two CPUs, two processes of two threads took 2.7 times as long as two of one
+thread, and up to 30 times as long with small operations.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ SET_BY_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class FreeThreads:
-    """Within the block torch computes with no more threads than CPUs are free; afterwards with as many as before.
+    """Context manager that limits torch's threads to the number of free CPUs, and restores their number afterwards.
 
-    Where OMP_NUM_THREADS or MKL_NUM_THREADS is set, the number stays. On a machine with nothing else to do, it is that
-    of torch, or of the container's CPUs where those are fewer.
+    If OMP_NUM_THREADS or MKL_NUM_THREADS is set, the number is not changed. On an idle machine it stays too, unless
+    the container has fewer CPUs.
 
     Attributes:
-        note: where the machine is busy, a sentence that says so and gives the number of threads; else "".
+        note: if the machine is busy, a sentence for the user with the number of threads; else "".
     """
 
     def __enter__(self) -> Self:
@@ -37,7 +37,7 @@ class FreeThreads:
         torch.set_num_threads(self._before)
 
     def choose(self) -> bool:
-        """Choose anew, by the load since the last choice; whether the number has changed."""
+        """Set the number of threads from the load since the last call; return whether it changed."""
         free = round(cpu_count() - METER.others())
         if any(os.environ.get(name) for name in SET_BY_USER):
             return False

@@ -1,4 +1,4 @@
-"""Which rows of a batch are a rank's own, and the rows of all ranks from those."""
+"""The rows of a batch that belong to each rank, and gathering them from all ranks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ T = TypeVar("T")
 
 
 class LostRankError(RuntimeError):
-    """Another rank does not answer."""
+    """Another rank has ended or does not answer."""
 
 
 @contextmanager
 def naming_lost_ranks() -> Iterator[None]:
-    """Raise a LostRankError in place of what torch's backends raise when a rank is gone or too late."""
+    """Within the block, turn the RuntimeErrors that torch's backends raise into LostRankErrors.
+
+    They raise them when another rank has ended or does not answer in time.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -31,22 +34,22 @@ def naming_lost_ranks() -> Iterator[None]:
 class OwnRows:
     """A rank's own rows of the current batch.
 
-    Where a batch has fewer rows than there are ranks, as the last one of a split may, a rank without any computes the
-    first row, which is not used.
+    If a batch has fewer rows than there are ranks, as the last one of a split may, a rank without rows computes the
+    first row, and the result is not used.
 
     Args:
-        rank: of this process.
+        rank: rank of this process.
         world_size: number of ranks.
 
     Attributes:
-        total: rows of the current batch, of all ranks; a DataLoader sets it.
+        total: number of rows in the current batch, over all ranks; the DataLoader sets it.
     """
 
     def __init__(self, rank: int, world_size: int) -> None:
         self.rank, self.world_size, self.total = rank, world_size, 0
 
     def of_rank(self, rank: int, total: int) -> slice:
-        """The rows of a rank in a batch of `total`; numbers of rows differ by one at most.
+        """Return the rows of a rank in a batch of `total` rows; the ranks' numbers of rows differ by at most one.
 
         >>> [OwnRows(0, 3).of_rank(rank, 7) for rank in range(3)]
         [slice(0, 3, None), slice(3, 5, None), slice(5, 7, None)]
@@ -56,13 +59,13 @@ class OwnRows:
         return slice(start, start + size + (rank < more))
 
     def take(self, batch: T) -> T:
-        """The own rows of whatever has a row for each of the batch's, such as numbers of images."""
+        """Return this rank's rows of a whole batch, which is a tensor or any sequence with one item per row."""
         rows = self.of_rank(self.rank, len(batch))  # type: ignore[arg-type]
         found: T = batch[rows if rows.start < rows.stop else slice(0, 1)]  # type: ignore[index]
         return found
 
     def gather(self, own: Tensor) -> Tensor:
-        """The rows of all ranks, (total, ...), equal to the bit on all of them; to be called by all."""
+        """Return the rows of all ranks, (total, ...), bit-identical on every rank; all ranks must call it."""
         counts = [len(range(self.total)[self.of_rank(rank, self.total)]) for rank in range(self.world_size)]
         padded = own.new_zeros((max(counts), *own.shape[1:]))
         count = counts[self.rank]
@@ -73,20 +76,22 @@ class OwnRows:
         return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])
 
     def gather_outputs(self, own: Tensor) -> Tensor:
-        """The same, at least in float32, through which gradients go back to the own rows."""
+        """Gather rows in at least float32, so that gradients flow back to this rank's own rows."""
         whole: Tensor = _Gather.apply(own.to(torch.promote_types(own.dtype, torch.float32)), self)
         return whole
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Within it the global generators are this rank's own; all ranks continue alike from one draw after it."""
+        """Within the block, seed the global generators per rank; after it they are as before, advanced by one draw."""
         with isolated_rng(int(torch.randint(2**31, ())), self.rank):
             yield
 
 
 class _Gather(torch.autograd.Function):
-    """Each rank has the loss of the whole batch: the sum of the ranks' gradients is its gradient, and
-    DistributedDataParallel takes their mean.
+    """Gather rows in the forward pass, and take this rank's rows of the gradient in the backward pass.
+
+    Each rank computes the loss of the whole batch, whose gradient is the sum over ranks. DistributedDataParallel takes
+    the mean over ranks, so gradients are multiplied by the world size.
     """
 
     @staticmethod
@@ -100,7 +105,7 @@ class _Gather(torch.autograd.Function):
 
 
 def split_rows(rows: Sequence[int], size: int, own: OwnRows | None, drop_last: bool = False) -> list[Sequence[int]]:
-    """Rows in batches of `size`, of each of which a rank has its own; without ranks the whole batches."""
+    """Divide rows into batches of `size`, and return this rank's rows of each; without `own`, the whole batches."""
     end = len(rows) // size * size if drop_last else len(rows)
     batches = [rows[start : min(start + size, end)] for start in range(0, end, size)]
     return batches if own is None else [own.take(batch) for batch in batches]

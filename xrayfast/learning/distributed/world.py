@@ -1,4 +1,4 @@
-"""The ranks that train together, and how this process joins them."""
+"""The process group of the ranks that train together, and how this process joins it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ JOIN_TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others to be started."""
 
 STEP_TIMEOUT = timedelta(minutes=30)
-"""How long a rank waits for the others between two batches, writing a checkpoint included."""
+"""How long a rank waits for the others between two batches; a checkpoint may be written in that time."""
 
 SOLO_TIMEOUT = timedelta(days=7)
-"""How long the other ranks wait for what rank zero does alone, such as computing metrics. Where it fails, torchrun and
-srun end the others.
+"""How long the other ranks wait for work that rank zero does alone, such as computing metrics. If rank zero fails,
+torchrun or srun ends the others.
 """
 
 
@@ -43,9 +43,10 @@ class World:
     """The ranks that train together, as seen from one of them.
 
     Attributes:
-        rank: of this process, from 0.
+        rank: rank of this process, from 0.
         world_size: number of ranks.
-        group: the process group in which the other ranks wait for rank zero; None for a single process.
+        group: process group with the long timeout, in which the other ranks wait for rank zero; None for a single
+            process.
     """
 
     rank: int = 0
@@ -58,13 +59,13 @@ class World:
         return self.rank == 0
 
     def own_rows(self, total: int = 0) -> OwnRows:
-        """This rank's rows of `total`, or of batches whose numbers of rows are set later."""
+        """Return this rank's rows of a batch of `total` rows; `total` can also be set later."""
         own = OwnRows(self.rank, self.world_size)
         own.total = total
         return own
 
     def highest(self, number: int) -> int:
-        """The highest number of all ranks; to be called by all ranks equally often."""
+        """Return the maximum over all ranks; all ranks must call it."""
         if self.world_size == 1:
             return number
         found = torch.tensor([number])
@@ -73,19 +74,19 @@ class World:
         return int(found)
 
     def broadcast_number(self, number: float) -> float:
-        """Rank zero's number, on all ranks."""
+        """Return rank zero's number on all ranks."""
         if self.world_size == 1:
             return number
         return float(all_reduce(torch.tensor([number if self.is_rank_zero else 0.0], dtype=torch.float64)))
 
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have reached this call."""
         if self.world_size > 1:
             with naming_lost_ranks():
                 dist.barrier(group=self.group)
 
     def broadcast_text(self, text: str) -> str:
-        """Rank zero's text, on all ranks."""
+        """Return rank zero's text on all ranks."""
         if self.world_size == 1:
             return text
         content = text.encode() if self.is_rank_zero else b""
@@ -97,10 +98,10 @@ class World:
         return bytes(received.tolist()).decode()
 
     def require_alike(self, task: str) -> None:
-        """Raise an error on all ranks where this is not the task of each, in words.
+        """Raise an error on all ranks unless all of them have the same task, a text such as a command.
 
         Raises:
-            ConfigError: it is not.
+            ConfigError: their tasks differ.
         """
         first = self.broadcast_text(task)
         if self.highest(task != first):
@@ -111,7 +112,7 @@ class World:
             )
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
-        """Rank zero's values, in these tensors of all ranks."""
+        """Copy rank zero's values into these tensors on all ranks."""
         if self.world_size > 1:
             with naming_lost_ranks():
                 for tensor in tensors:
@@ -119,7 +120,7 @@ class World:
 
     @contextmanager
     def output_folder(self, path: Path) -> Iterator[Path]:
-        """Where this process writes: `path` for rank zero, a temporary folder for the others."""
+        """Yield the folder that this process writes to: `path` on rank zero, a temporary folder on the others."""
         if self.is_rank_zero:
             yield path
             return
@@ -128,7 +129,7 @@ class World:
 
     @contextmanager
     def working_copy(self, path: Path) -> Iterator[Path]:
-        """An existing folder to continue in: itself for rank zero, a temporary copy for the others."""
+        """Yield an existing folder to continue in: `path` on rank zero, a temporary copy on the others."""
         with self.output_folder(path) as folder:
             if not self.is_rank_zero:
                 shutil.copytree(path, folder, dirs_exist_ok=True)
@@ -137,7 +138,7 @@ class World:
 
 
 def all_reduce(tensor: Tensor) -> Tensor:
-    """The sum over all ranks, in place; equal to the bit on all of them."""
+    """Sum a tensor over all ranks in place; the result is bit-identical on every rank."""
     with naming_lost_ranks():
         dist.all_reduce(tensor)
     return tensor
@@ -145,16 +146,16 @@ def all_reduce(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def join_process_group(device: Device) -> Iterator[World]:
-    """Join the processes that torchrun or srun started with this one; without them, a world of one process.
+    """Join the processes that torchrun or srun started with this one; a process started alone is a world of one.
 
-    Within, "cuda" is the GPU of this rank.
+    Within the block, "cuda" is the GPU of this rank.
 
     Args:
-        device: where the network is trained.
+        device: the device for training.
 
     Raises:
-        ConfigError: no such device, or none for this rank; or the others can't be joined.
-        TrainingError: another rank has ended.
+        ConfigError: there is no such device, or none for this rank, or the other ranks can't be joined.
+        TrainingError: another rank has ended or does not answer.
     """
     started = dist.is_available() and dist.is_initialized()
     launch = Launch() if started else find_launch()
@@ -164,8 +165,8 @@ def join_process_group(device: Device) -> Iterator[World]:
     if not started:
         _join(launch, _backend(device, launch))
     group = dist.new_group(backend="gloo", timeout=SOLO_TIMEOUT)
-    # fastai reads these by itself: on all ranks but zero, `Learner.save` and with it the range test would silently
-    # write nothing, and `Learner.load` would wait for the others.
+    # fastai reads these variables: on ranks other than zero `Learner.save`, which the range test uses, would silently
+    # write nothing, and `Learner.load` would wait for the other ranks.
     hidden = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE") if name in os.environ}
     rank, world_size = dist.get_rank(), dist.get_world_size()
     try:
@@ -180,27 +181,29 @@ def join_process_group(device: Device) -> Iterator[World]:
         ) from error
     finally:
         os.environ.update(hidden)
-    # Not after an error, of which the others do not know: NCCL would wait for them.
+    # Not after an error: NCCL would wait for the other ranks, which do not know of it.
     if not started:
         dist.destroy_process_group()
 
 
 def _tells_of_lost_rank(error: BaseException) -> bool:
-    """Whether it is such an error, also one of the backward pass, in which DistributedDataParallel calls the backends:
-    NCCL's has a type of its own, gloo's the path of its source.
+    """Whether an error means that another rank is gone.
+
+    In the backward pass DistributedDataParallel calls the backends directly. NCCL's errors have their own type; those
+    of Gloo are RuntimeErrors with the path of a source file of Gloo in the message.
     """
     backend = getattr(dist, "DistBackendError", ())
     return isinstance(error, (LostRankError, backend)) or (type(error) is RuntimeError and "gloo" in str(error))
 
 
 def _join(launch: Launch, backend: str) -> None:
-    """Join the others.
+    """Initialize torch's default process group.
 
     Raises:
-        ConfigError: they don't come.
+        ConfigError: the other ranks can't be joined.
     """
     try:
-        # init_process_group has one timeout, for this and for all that follows.
+        # Not by init_process_group alone, which has one timeout for the rendezvous and for all later operations.
         meeting = rendezvous(launch.url, launch.rank, launch.world_size, timeout=JOIN_TIMEOUT)
         store, rank, world_size = _interruptible(lambda: next(meeting))
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
@@ -216,7 +219,10 @@ def _join(launch: Launch, backend: str) -> None:
 
 
 def _interruptible(wait: Callable[[], T]) -> T:
-    """What `wait` gives, or raises. It waits in a thread: while torch looks for the others no signal is handled."""
+    """Call `wait` in a thread, and return its result or raise its error.
+
+    Python handles no signals in the main thread while torch waits for other ranks.
+    """
     found: list[T] = []
     failed: list[BaseException] = []
 
@@ -246,7 +252,7 @@ def _backend(device: Device, launch: Launch) -> str:
         )
     local_rank, devices = launch.local_rank, torch.cuda.device_count()
     if launch.launcher == "srun" and devices == 1:
-        local_rank = 0  # with --gpus-per-task each sees its own alone
+        local_rank = 0  # with --gpus-per-task each task sees only its own GPU
     if local_rank >= devices:
         needed = os.environ.get("LOCAL_WORLD_SIZE", f"at least {local_rank + 1}")
         raise ConfigError(

@@ -1,1 +1,1 @@
-"""Trained classifiers as single files: ONNX and torch.export."""
+"""Export of trained classifiers as single files: ONNX and torch.export."""

@@ -1,4 +1,4 @@
-"""A classifier as one module, from gray images of any size to decisions, in operations that ONNX has."""
+"""A classifier as one module, from gray images of any size to decisions, built from operations that ONNX has."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from xrayfast.metrics.operating_points.calibration import FLOOR, Temperature
 from xrayfast.metrics.operating_points.decision import Decision
 
 _WEIGHT_BITS = 22
-"""Of Pillow's weights for 8-bit images, which are whole numbers; `PRECISION_BITS` in its Resample.c."""
+"""Bits of Pillow's integer resampling weights for 8-bit images; `PRECISION_BITS` in its Resample.c."""
 
 
 class FitSquare(nn.Module):
-    """`data.images.reader.fit_square` as two products with matrices, in Pillow's own arithmetic: weights of 22 bits,
-    columns before rows, each product rounded to 8 bits. Float64 holds all its whole numbers, so that the pixels are the
-    same. Images more than twice as high as wide, whose rows Pillow resizes first, differ by a gray level in places.
+    """`data.images.reader.fit_square` as two matrix products, with Pillow's arithmetic.
+
+    Weights have 22 bits, columns are resized before rows, and each product is rounded to 8 bits. Float64 represents
+    all these integers exactly, so the pixels are the same as Pillow's. In images more than twice as high as wide, whose
+    rows Pillow resizes first, some pixels differ by one gray level.
     """
 
     def __init__(self, size: int) -> None:
@@ -31,14 +33,14 @@ class FitSquare(nn.Module):
         self.size = size
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, H, W) uint8 to (N, size, size) whole numbers from 0 to 255 in float64."""
+        """Resize (N, H, W) uint8 to (N, size, size), whole numbers from 0 to 255 in float64."""
         height, width = images.shape[1:]
         rows, columns = self._weights(height, width), self._weights(width, height)
         narrow = _rounded(images.to(torch.float64) @ columns.T)
         return _rounded(rows @ narrow)
 
     def _weights(self, side: int, other: int) -> Tensor:
-        """(size, side): those of each pixel of the square for the pixels of the image along one axis."""
+        """Return the (size, side) weights of the image's pixels in each pixel of the square, along one axis."""
         n, longer = _number(side), torch.maximum(_number(side), _number(other))
         filled = (n * (self.size / longer)).round().clamp(min=1.0)
         places = torch.arange(self.size, dtype=torch.float64) - ((self.size - filled) / 2).floor()
@@ -62,19 +64,19 @@ def _rounded(sums: Tensor) -> Tensor:
 
 
 class _Module(nn.Module):
-    """A module whose buffers are tensors, to mypy too."""
+    """A module whose buffers mypy accepts as tensors."""
 
     def __getattr__(self, name: str) -> Any:
         return super().__getattr__(name)
 
 
 class Decide(_Module):
-    """A `Decision`: raw probabilities (N, L) float64 to calibrated ones and the labels that are predicted."""
+    """A `Decision` as a module: from raw probabilities, (N, L) float64, to calibrated ones and predicted labels."""
 
     def __init__(self, decision: Decision) -> None:
         super().__init__()
         self.task, self.labels = decision.task, len(decision.labels)
-        # As tensors, since the exporter rounds Python's numbers to float32.
+        # As tensors, since the exporter rounds Python floats to float32.
         self.register_buffer("floor", torch.tensor(FLOOR, dtype=torch.float64))
         self.register_buffer("ceiling", torch.tensor(1 - FLOOR, dtype=torch.float64))
         self.register_buffer("thresholds", torch.from_numpy(np.asarray(decision.thresholds, np.float64)))
@@ -92,7 +94,7 @@ class Decide(_Module):
                 self.register_buffer(name, torch.tensor(values, dtype=torch.float64))
 
     def forward(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, L) float64 to calibrated probabilities, float64, and decisions of 0 and 1, uint8."""
+        """Return calibrated probabilities, (N, L) float64, and decisions of 0 and 1, (N, L) uint8."""
         probability = self._calibrated(raw)
         if self.task == "multi":
             return probability, (probability >= self.thresholds).to(torch.uint8)
@@ -119,10 +121,10 @@ class Decide(_Module):
 
 
 class Classifier(_Module):
-    """Images, resized and normalised as `Predictor` does it, through one network or several, to `Outputs`.
+    """A module from images to `Outputs`: preprocessing as in `Predictor`, one or several networks, and the decision.
 
     Args:
-        predictor: of a run; views of test-time augmentation, which depend on a hash of each image, are left out.
+        predictor: predictor of a run. Test-time augmentation is left out, as its views depend on a hash of each image.
     """
 
     def __init__(self, predictor: Predictor | EnsemblePredictor) -> None:
@@ -137,11 +139,11 @@ class Classifier(_Module):
 
     @property
     def output_names(self) -> list[str]:
-        """Those of `Outputs` that there are."""
+        """The names of the outputs: fields of `Outputs`; "spread" only for several networks."""
         return [name for name in Outputs._fields if name != "spread" or len(self.networks) > 1]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(N, H, W) uint8 to the values of `output_names`."""
+        """Map (N, H, W) uint8 images to the outputs, in the order of `output_names`."""
         squares = self.fit_square(images).to(torch.float32) / 255.0
         inputs = squares.unsqueeze(1) * self.scale + self.shift
         logits = [network(inputs) for network in self.networks]
@@ -157,21 +159,21 @@ class Classifier(_Module):
 
 
 def capture(classifier: Classifier, name: str) -> torch.export.ExportedProgram:
-    """The classifier as torch.export's program, for batches and images of any size.
+    """Capture the classifier with torch.export, for batches and images of any size.
 
     Args:
-        classifier: on the CPU, in evaluation mode.
-        name: of its network, for the error.
+        classifier: a classifier on the CPU, in evaluation mode.
+        name: name of its network, for the error message.
 
     Raises:
-        ConfigError: torch.export can't follow the network's code; the message says why.
+        ConfigError: torch.export can't trace the network's code; the message says why.
     """
     example = torch.zeros(2, classifier.size + 6, classifier.size + 10, dtype=torch.uint8)
     sides = dict.fromkeys(range(3), torch.export.Dim.DYNAMIC)
     try:
         with torch.no_grad():
             return torch.export.export(classifier, (example,), dynamic_shapes={"images": sides}, strict=False)
-    except Exception as error:  # whatever the network's code raises when it is given no numbers
+    except Exception as error:  # the network's code may raise anything when it gets tensors without values
         raise ConfigError(
             f"{name}: can't be exported, since torch.export can't follow its code ({truncate(str(error), 300)}). "
             "'xrayfast models' lists networks that can."

@@ -22,10 +22,10 @@ OPSET = 18
 
 
 def require_onnx() -> Any:
-    """The module onnx.
+    """Import and return onnx.
 
     Raises:
-        ConfigError: it, onnxruntime or onnxscript, which torch's exporter needs, can't be imported.
+        ConfigError: onnx, onnxruntime or onnxscript, which torch's exporter needs, can't be imported.
     """
     try:
         import onnx
@@ -39,11 +39,10 @@ def require_onnx() -> Any:
 
 
 def to_onnx(program: torch.export.ExportedProgram, outputs: Sequence[str], name: str) -> Any:
-    """The program as an ONNX model, with the input "images" and the named outputs.
+    """Convert an exported program to an ONNX model with the input "images" and the named outputs.
 
     Raises:
-        ConfigError: an operation has no counterpart in ONNX, the model is larger than ONNX files can be, or a package
-            is missing.
+        ConfigError: ONNX lacks an operation, the model is too large for an ONNX file, or a package is missing.
     """
     onnx = require_onnx()
     size = sum(value.numel() * value.element_size() for value in program.state_dict.values())
@@ -60,7 +59,7 @@ def to_onnx(program: torch.export.ExportedProgram, outputs: Sequence[str], name:
             )  # fmt: skip
         assert made is not None
         model = made.model_proto
-    except Exception as error:  # of torch's exporter or of onnxscript, each of its own kind
+    except Exception as error:  # torch's exporter and onnxscript raise errors of their own kinds
         raise ConfigError(
             f"{name}: can't be exported to ONNX ({truncate(str(error), 300)}). Try --format torch-export."
         ) from error
@@ -74,7 +73,7 @@ def to_onnx(program: torch.export.ExportedProgram, outputs: Sequence[str], name:
 
 
 def _remove_traces(model: Any) -> None:
-    """Remove what the exporter notes of code and folders of this machine."""
+    """Remove the exporter's metadata, which names code and folders of this machine."""
     graph = model.graph
     for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         item.ClearField("metadata_props")
@@ -84,7 +83,7 @@ def _remove_traces(model: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what exporter and quantiser print and log of their steps."""
+    """Within the block, silence the output, the warnings and the logs of exporter and quantizer."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -96,9 +95,9 @@ def _quiet() -> Iterator[None]:
 
 
 def halve_weights(model: Any) -> None:
-    """Keep the weights of a model in float16. They are computed with in float32, to which the runtime casts them once.
+    """Store the weights of a model in float16, in place; the runtime casts them to float32 once, and computes in that.
 
-    Weights beyond float16's range stay.
+    Tensors with weights beyond float16's range, and small ones, stay in float32.
     """
     onnx = require_onnx()
     casts = []
@@ -115,12 +114,12 @@ def halve_weights(model: Any) -> None:
 
 
 def quantize(model: Any, squares: Sequence[NDArray[np.uint8]]) -> Any:
-    """The model with the weights and inputs of its convolutions and matrix products in 8 bits, their ranges taken from
-    images (static quantisation); those of the resizing, in float64, stay.
+    """Quantize the weights and inputs of convolutions and matrix products to 8 bits, with ranges found on images
+    (static quantization). The resizing, in float64, is not quantized.
 
     Args:
-        model: from `to_onnx`, in float32.
-        squares: training images (size, size).
+        model: a model from `to_onnx`, in float32.
+        squares: training images, (size, size) each.
     """
     onnx = require_onnx()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -145,7 +144,7 @@ def quantize(model: Any, squares: Sequence[NDArray[np.uint8]]) -> Any:
         quantize_static(
             model, path, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv", "Gemm", "MatMul"],
             nodes_to_exclude=in_double, per_channel=True, activation_type=QuantType.QUInt8,
-            # Of 7 bits: products of 8-bit weights overflow on CPUs without VNNI.
+            # reduce_range: 7-bit weights, since products of 8-bit ones overflow on CPUs without VNNI.
             weight_type=QuantType.QInt8, reduce_range=True,
         )  # fmt: skip
         made = onnx.load(path)

@@ -1,4 +1,4 @@
-"""Probabilities of images from a trained network, with or without test-time augmentation (`--tta`)."""
+"""Predicted probabilities of a trained network, with or without test-time augmentation (`--tta`)."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ TTA_VIEWS = 4
 """Augmented views per image under test-time augmentation; fastai's default."""
 
 TTA_WEIGHT = 0.25
-"""Of the image as it is, against the mean over its views; fastai's default."""
+"""Weight of the image without augmentation, against the mean over its views; fastai's default."""
 
 
 class Predictor:
     """Preprocessing, network and decision of a classifier.
 
-    It computes in float32, whatever precision the network was trained in, with batch norm fused into the convolutions
-    but for code of the user's own and of timm, so that probabilities are the same on every machine to float32's
-    rounding. It loads torch, not fastai.
+    It computes in float32, whatever precision the network was trained in, so that probabilities are the same on every
+    machine up to float32 rounding. Batch norm is fused into the convolutions, except in the user's own and in timm's
+    networks. It imports torch, but not fastai.
 
     Attributes:
-        network: backbone and head in sequence, or the user's own, not fused, put into evaluation mode: (N, 3, size,
-            size) normalised float32 to (N, L) logits.
-        fused: what it computes with: a copy in evaluation mode, with batch norm fused where that can be.
+        network: the network without fused batch norm, in evaluation mode: (N, 3, size, size) normalized float32 to
+            (N, L) logits. It is backbone and head in sequence, or the user's own.
+        fused: the copy that computes predictions, in evaluation mode, with batch norm fused if possible.
         decision: labels, task, calibration and thresholds.
         size: side of the square in pixels.
-        device: the network's.
-        seed: of the views of test-time augmentation.
-        tta: whether the decision was fitted on predictions averaged over such views.
-        augmentation: of these views; None where there are none.
+        device: device of the network.
+        seed: seed of the views in test-time augmentation.
+        tta: whether the decision was fitted on predictions averaged over augmented views.
+        augmentation: augmentation of these views; None without augmentation.
     """
 
     def __init__(
@@ -74,19 +74,19 @@ class Predictor:
         self.network, self.decision, self.size, self.seed, self.tta = network.eval(), decision, size, seed, tta
         self.device = next(network.parameters()).device
         self.augmentation = augmentation
-        # What torch.fx would trace of code that it does not know may be another branch of it.
+        # Not the user's own code: torch.fx may trace another branch than the one that runs.
         fused = fuse_batch_norm(network) if fuse and isinstance(network, nn.Sequential) else copy.deepcopy(network)
         self.fused = to_channels_last(fused, self.device)
 
     @classmethod
     def from_run(cls, run: Run, device: Device = "auto", arch: Callable[..., Any] | None = None) -> Predictor:
-        """The network of a run's best epoch, with the run's calibration, thresholds and seed.
+        """Load the network of a run's best epoch, with the run's calibration, thresholds and seed.
 
         Raises:
-            ConfigError: the run's arch is code of the user's own, and not given as `arch`.
-            RunError: the folder is not a whole run, or images passed transforms that it does not hold.
-            WeightsError: the weights are not those of the network that the folder describes.
-            ConfigError: no such device here.
+            ConfigError: the run's arch is the user's own code, and not given as `arch`.
+            RunError: the run is incomplete, or its images passed transforms that are not recorded in it.
+            WeightsError: the weights don't belong to the network that the folder describes.
+            ConfigError: the device is not available.
         """
         run.require_known_transforms("other images can't be read as its network saw them")
         keep_freed_memory()
@@ -109,31 +109,31 @@ class Predictor:
 
     @classmethod
     def from_learner(cls, learn: Learner) -> Predictor:
-        """The network of a learner on `xrayfast.dataloaders`, as it is now; without calibration and thresholds."""
+        """Take the current network of a learner on `xrayfast.dataloaders`, without calibration and thresholds."""
         dls = learn.dls
-        # A learner that fastai's `Learner` made has no settings.
+        # A plain fastai Learner has no settings.
         seed, fuse = (learn.settings["seed"], learn.is_torchvision) if hasattr(learn, "settings") else (0, False)
         ranges = AUGMENTATIONS.get(dls.augment)
         decision = Decision(dls.manifest.task, dls.manifest.labels)
         return cls(learn.model, decision, dls.size, seed, augmentation=ranges, fuse=fuse)
 
     def inputs(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """N arrays (H, W) uint8 as the network takes them: (N, 3, size, size) float32 on the device, normalised."""
+        """Preprocess N arrays (H, W) uint8 into the network's input: (N, 3, size, size) normalized float32."""
         return normalize(self._squares(images))
 
     def logits(self, images: Sequence[NDArray[np.uint8]], *, batch_size: int = 32) -> NDArray[np.float32]:
-        """The network's outputs for N arrays (H, W) uint8: (N, L) float32."""
+        """Return the network's outputs for N arrays (H, W) uint8: (N, L) float32."""
         return self._logits(images, batch_size)[0].numpy()
 
     def probabilities(
         self, images: Sequence[NDArray[np.uint8]], *, tta: bool | None = None, batch_size: int = 32
     ) -> Probabilities:
-        """Probabilities of images, raw and calibrated.
+        """Return raw and calibrated probabilities of images.
 
         Args:
             images: N arrays (H, W) uint8.
-            tta: average over augmented views, which depend on the seed and on the image, not on the others; by default
-                where the decision was fitted so.
+            tta: average over augmented views, which depend only on the seed and on the image itself; by default if the
+                decision was fitted with test-time augmentation.
             batch_size: images per batch.
         """
         views = TTA_VIEWS if (self.tta if tta is None else tta) and self.augmentation else 0
@@ -145,16 +145,16 @@ class Predictor:
     def probabilities_and_spread(
         self, images: Sequence[NDArray[np.uint8]], *, tta: bool | None = None, batch_size: int = 32
     ) -> tuple[Probabilities, None]:
-        """The same, and None, where an `EnsemblePredictor` gives the spread of its members."""
+        """Return the probabilities, and None instead of the spread that an `EnsemblePredictor` returns."""
         return self.probabilities(images, tta=tta, batch_size=batch_size), None
 
     def _squares(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """(N, 1, size, size) float32 in [0, 1] on the device."""
+        """Return the images as (N, 1, size, size) float32 in [0, 1] on the device."""
         squares = np.stack([fit_square(image, self.size) for image in images])
         return torch.from_numpy(squares).unsqueeze(1).to(self.device).float().div_(255)
 
     def _logits(self, images: Sequence[NDArray[np.uint8]], batch_size: int, views: int = 0) -> Tensor:
-        """(1 + views, N, L) logits of the images as they are and of each view."""
+        """Return (1 + views, N, L) logits of the images without augmentation, and of each view."""
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1.")
         logits = [torch.empty(1 + views, 0, len(self.decision.labels))]
@@ -174,7 +174,7 @@ class Predictor:
 
 
 class EnsemblePredictor:
-    """Several networks whose probabilities are averaged, as a `Predictor` for other images."""
+    """Several networks whose probabilities are averaged, with the methods of a `Predictor`."""
 
     def __init__(self, members: Sequence[Predictor], decision: Decision) -> None:
         self.members, self.decision = members, decision
@@ -183,13 +183,13 @@ class EnsemblePredictor:
     def probabilities(
         self, images: Sequence[NDArray[np.uint8]], *, tta: bool | None = None, batch_size: int = 32
     ) -> Probabilities:
-        """As `Predictor.probabilities`."""
+        """Return raw and calibrated probabilities of images; see `Predictor.probabilities`."""
         return self.probabilities_and_spread(images, tta=tta, batch_size=batch_size)[0]
 
     def probabilities_and_spread(
         self, images: Sequence[NDArray[np.uint8]], *, tta: bool | None = None, batch_size: int = 32
     ) -> tuple[Probabilities, NDArray[np.float64]]:
-        """The same, and (N, L) the standard deviation of the members' raw probabilities among them."""
+        """Return the probabilities, and the (N, L) standard deviation of raw probabilities over the members."""
         found = [member.probabilities(images, tta=tta, batch_size=batch_size).raw for member in self.members]
         every = np.stack(found).astype(np.float64)
         raw = every.mean(axis=0)
@@ -199,10 +199,10 @@ class EnsemblePredictor:
 def predictor_of_run(
     run: Run, device: Device = "auto", arch: Callable[..., Any] | None = None
 ) -> Predictor | EnsemblePredictor:
-    """The Predictor of a run, or of all its members.
+    """Load the predictor of a run, or of an ensemble with all its members.
 
     Raises:
-        XrayfastError: as `Predictor.from_run`.
+        XrayfastError: see `Predictor.from_run`.
     """
     members = run.members
     if not members:
@@ -211,13 +211,13 @@ def predictor_of_run(
 
 
 def predict_split(learn: Learner, split: Split, *, tta: bool = False, own: OwnRows | None = None) -> Predictions:
-    """Predictions and losses of one split of the data of a learner on `xrayfast.dataloaders`, not calibrated.
+    """Predict one split of a learner's data, and return uncalibrated probabilities and losses.
 
     Args:
-        learn: the learner.
-        split: of its data.
+        learn: a learner on `xrayfast.dataloaders`.
+        split: the split.
         tta: average over augmented views.
-        own: of this rank, where each predicts a part; all get all predictions.
+        own: this rank's rows, if each rank predicts its own images; all ranks get all predictions.
     """
     data, dls = learn.dls.manifest.subset(split), learn.dls
     if not dls.reads_files:
@@ -247,10 +247,10 @@ def predict_split(learn: Learner, split: Split, *, tta: bool = False, own: OwnRo
 
 
 def _losses(learn: Learner, probability: NDArray[np.float32], targets: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The training loss of each image; multi-label, the mean over its labels that are not masked.
+    """Return the training loss of each image; for multi-label, the mean over its labels that are not masked.
 
-    It is computed from the probabilities: logits that give the same probabilities give the same loss. Probabilities
-    are kept 1e-7, float32's resolution, away from 0 and 1.
+    The logits are recomputed from the probabilities, which are clamped to be 1e-7 (float32's resolution) away from 0
+    and 1; logits with the same probabilities have the same loss.
     """
     clipped = torch.from_numpy(probability).clamp(1e-7, 1 - 1e-7)
     single = learn.dls.manifest.task == "single"
@@ -266,7 +266,7 @@ def _losses(learn: Learner, probability: NDArray[np.float32], targets: NDArray[n
 
 
 def _per_image_loss(learn: Learner) -> Any:
-    """The learner's loss, not reduced; the task's default one where it is the user's own and has no loss per image."""
+    """Return the learner's loss, or the task's default loss if the user's own can't return one per image."""
     if getattr(learn.loss_func, "per_image", True):
         return learn.loss_func
     default: Any = make_loss("auto", learn.dls.manifest.task)
@@ -275,6 +275,6 @@ def _per_image_loss(learn: Learner) -> Any:
 
 
 def _no_autocast(device_type: str) -> AbstractContextManager[Any]:
-    """Float32 also where training that was interrupted within a batch has left autocast on."""
+    """Return a context without autocast, which training that was interrupted within a batch may have left on."""
     autocasts = device_type in ("cpu", "cuda") and torch.is_autocast_enabled(device_type)
     return torch.autocast(device_type, enabled=False) if autocasts else nullcontext()

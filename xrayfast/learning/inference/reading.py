@@ -1,4 +1,4 @@
-"""Image files read by several threads."""
+"""Reading image files with several threads."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ File = TypeVar("File")
 Image = TypeVar("Image")
 
 CHUNK = 256
-"""Files to read before predicting on them: bounds memory, and lets progress be reported."""
+"""Number of files to read before predicting them: limits memory, and lets progress be reported."""
 
 MAX_THREADS = 8
-"""Each holds an image of full size, and more would wait for the interpreter."""
+"""Largest number of threads: each holds an image of full size, and more would wait for the GIL."""
 
 
 class LazyImages(Sequence[Image], Generic[File, Image]):
-    """Images that are read when a slice is taken; `reading` makes one."""
+    """A sequence of images that are read when a slice is taken; `reading` makes one."""
 
     def __init__(self, files: Sequence[File], read: Callable[[File], Image], pool: ThreadPoolExecutor) -> None:
         self._files, self._read, self._pool = files, read, pool
@@ -32,7 +32,7 @@ class LazyImages(Sequence[Image], Generic[File, Image]):
         return len(self._files)
 
     def __getitem__(self, index: Any) -> Any:
-        """The images of a slice, as a list, or a single one."""
+        """Read the images of a slice, as a list, or a single image."""
         if not isinstance(index, slice):
             return self._read(self._files[index])
         if index == slice(0, CHUNK) and self._begun is not None:
@@ -41,19 +41,18 @@ class LazyImages(Sequence[Image], Generic[File, Image]):
         return list(self._pool.map(self._read, self._files[index]))
 
     def begin(self) -> None:
-        """Read the first `CHUNK` files in the background, for the slice of them."""
+        """Start to read the first `CHUNK` files in the background, for the slice `[0:CHUNK]`."""
         self._begun = self._pool.map(self._read, self._files[:CHUNK])
 
 
 @contextmanager
 def reading(files: Sequence[File], read: Callable[[File], Image]) -> Iterator[LazyImages[File, Image]]:
-    """Files as a sequence of images, of which one thread per CPU reads each slice that is taken.
+    """Yield the files as a sequence of images; the files of a slice are read by one thread per CPU.
 
-    Decoders release the interpreter to the other threads. Nothing is read ahead but by `LazyImages.begin`: reading
-    and computing keep all CPUs busy by themselves.
+    Decoders release the GIL. Only `LazyImages.begin` reads ahead: reading and computing each keep all CPUs busy.
     """
-    # Recording warnings changes the process's filters, and threads restore what they found in any order. So they find
-    # all warnings ignored, since pydicom's may quote a header, and the filters are restored here.
+    # Recording warnings changes the filters of the whole process, and threads restore them in any order. So all
+    # warnings are ignored here (pydicom's may quote a header), and the filters are restored at the end.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pool = ThreadPoolExecutor(min(MAX_THREADS, cpu_count()))

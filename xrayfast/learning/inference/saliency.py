@@ -1,4 +1,4 @@
-"""Grad-CAM saliency maps, their share outside the chest, and whether they depend on the trained weights."""
+"""Grad-CAM saliency maps, their share outside the chest, and their dependence on the trained weights."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ Box = tuple[float, float, float, float]
 """Top, left, bottom and right edge, as fractions of the network's square input."""
 
 MARGIN = 0.1
-"""Fraction of an image's height and width, at each side, that is outside the central thorax.
+"""Fraction of an image's height and width, at each side, that counts as outside the central thorax.
 
-In the mean of 150 radiographs each of darkcovid and of NIH ChestX-ray14 both lungs lie inside; corner marks, borders
-and shoulders don't. Of a uniform map of a square image, 0.36 lies outside.
+In the mean of 150 radiographs each of darkcovid and of NIH ChestX-ray14 both lungs are inside; corner marks, borders
+and shoulders are not. Of a uniform map on a square image, a share of 0.36 is outside.
 """
 
 OUTSIDE_LIMIT = 0.5
 """Median share of heat outside the central thorax above which a network may rely on something other than the chest."""
 
 CORRELATION_LIMIT = 0.5
-"""Mean rank correlation with maps of random weights above which maps say little about what a network learned."""
+"""Mean rank correlation with the maps of random weights above which maps say little about what a network learned."""
 
 MIN_CELLS = 4
-"""Cells per side of the coarsest map that separates a corner from the thorax."""
+"""Smallest number of cells per side with which a map can separate a corner from the thorax."""
 
 
 def grad_cam(model: nn.Module, batch: Tensor, targets: Tensor, layer: nn.Module | None = None) -> Tensor:
-    """Grad-CAM (Selvaraju et al. 2017) of one output for each image.
+    """Compute the Grad-CAM map (Selvaraju et al. 2017) of one output for each image.
 
     Each channel of a feature map is weighted by the mean of the logit's gradient over the channel's cells; the map is
-    the positive part of their sum. The network runs in evaluation mode, frozen or not; its modes, gradients and hooks
-    are restored.
+    the positive part of the weighted sum. The network may be frozen. It runs in evaluation mode, and afterwards its
+    modes, gradients and hooks are as before.
 
     Args:
-        model: gives (N, L) logits.
-        batch: (N, ...) its input, normalised.
-        targets: (N,) int64, the output to explain for each image.
+        model: a network that returns (N, L) logits.
+        batch: (N, ...) its input, normalized.
+        targets: (N,) int64, the index of the output to explain for each image.
         layer: the module whose (N, C, h, w) output is weighted; default `feature_layer(model)`.
 
     Returns:
-        (N, h, w) in [0, 1], each map divided by its own maximum; 0 everywhere where no cell is positive.
+        (N, h, w) in [0, 1], each map divided by its own maximum; all 0 if no cell is positive.
 
     Raises:
-        ConfigError: the layer's output is no feature map.
+        ConfigError: the layer's output is not a feature map.
     """
     layer = feature_layer(model) if layer is None else layer
     maps: list[Tensor] = []
@@ -62,8 +62,8 @@ def grad_cam(model: nn.Module, batch: Tensor, targets: Tensor, layer: nn.Module 
     def record(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         if not isinstance(output, Tensor) or output.ndim != 4:
             return None
-        # A leaf, so that only the layers after it are differentiated; they get a clone, which an in-place ReLU may
-        # change.
+        # The map is a leaf, so that gradients are computed only for the layers after it. These get a clone, since an
+        # in-place ReLU may change it.
         torch.set_grad_enabled(True)
         maps.append(output.detach().requires_grad_())
         return maps[-1].clone()
@@ -72,7 +72,7 @@ def grad_cam(model: nn.Module, batch: Tensor, targets: Tensor, layer: nn.Module 
     hook = layer.register_forward_hook(record)
     try:
         model.eval()
-        with FreeThreads(), torch.no_grad():  # until `record`; restored at the end
+        with FreeThreads(), torch.no_grad():  # `record` enables gradients, and the context restores the mode
             logits = model(batch)
             if not maps:
                 raise ConfigError(f"{type(layer).__name__} gives no feature map (N, C, h, w) of this network.")
@@ -87,14 +87,14 @@ def grad_cam(model: nn.Module, batch: Tensor, targets: Tensor, layer: nn.Module 
 
 
 def feature_layer(model: nn.Module) -> nn.Module:
-    """The module of a classifier whose output is its last feature map: the last block of the backbone that convolves.
+    """Return the module whose output is a classifier's last feature map: the last block with a convolution.
 
-    Of a vgg it is the last ReLU, before the block's max pooling: the map of the last convolution, as in Selvaraju et
-    al., and twice as fine.
+    For a VGG it is the last ReLU, before the block's max pooling: the map of the last convolution, as in Selvaraju et
+    al., with twice the resolution.
     """
     first = next(model.children(), model)
     in_sequence = isinstance(model, nn.Sequential) and isinstance(first, nn.Sequential)
-    blocks = list((first if in_sequence else model).children())  # a whole network of the user's own has no head apart
+    blocks = list((first if in_sequence else model).children())  # the user's own whole network has no separate head
     maps = [block for block in blocks if any(isinstance(module, nn.Conv2d) for module in block.modules())]
     block = (maps or blocks or [model])[-1]
     *before, last = list(block.children()) or [block]
@@ -109,17 +109,17 @@ def grad_cam_images(
     change: Callable[[nn.Module], nn.Module] = lambda network: network,
     batch_size: int = 16,
 ) -> NDArray[np.float32]:
-    """Grad-CAM of images, prepared as for prediction; of an ensemble the `mean_map` of its members'.
+    """Compute Grad-CAM maps of images; for an ensemble, the `mean_map` of its members.
 
     Args:
-        predictor: prepares the images.
+        predictor: the network or ensemble, with its preprocessing.
         images: N arrays (H, W) uint8.
         targets: N indices of labels.
-        change: gives the network to explain in place of a predictor's.
+        change: function that returns the network to explain, given a predictor's own.
         batch_size: images per batch.
 
     Returns:
-        (N, h, w) as `grad_cam`; rows and columns as in the squares that `fit_square` makes.
+        (N, h, w) maps as `grad_cam` returns them, over the squares that `fit_square` makes.
     """
     found = []
     for member in predictor.members if isinstance(predictor, EnsemblePredictor) else [predictor]:
@@ -134,8 +134,9 @@ def grad_cam_images(
 
 
 def mean_map(maps: Sequence[Tensor]) -> Tensor:
-    """The mean of the maps of several networks, (N, h, w) each, divided by its own maximum; coarser maps are
-    interpolated to the cells of the finest.
+    """Return the mean of several networks' (N, h, w) maps, divided by its maximum per image.
+
+    Coarser maps are interpolated to the resolution of the finest. A single network's map is returned unchanged.
     """
     if len(maps) == 1:
         return maps[0]
@@ -147,7 +148,7 @@ def mean_map(maps: Sequence[Tensor]) -> Tensor:
 
 
 def central_thorax(height: int, width: int) -> Box:
-    """The image without `MARGIN` of its height and width at each side, within the square it is fitted into.
+    """Return the box of an image without `MARGIN` of its height and width at each side, in the padded square.
 
     Height and width are those of the image before it was padded with black, in any unit.
     """
@@ -157,9 +158,9 @@ def central_thorax(height: int, width: int) -> Box:
 
 
 def share_outside(heat: NDArray[Any], box: Box) -> float:
-    """The share of (h, w) heat over the whole square that is outside a box; NaN where the map is 0 everywhere.
+    """Return the share of an (h, w) map's heat that is outside a box; NaN if the map is 0 everywhere.
 
-    Cells at the edge of the box, one from `central_thorax`, count by area.
+    Cells that are partly in the box, which comes from `central_thorax`, count according to area.
 
     >>> share_outside(np.ones((5, 5)), central_thorax(100, 100))
     0.36
@@ -173,28 +174,28 @@ def share_outside(heat: NDArray[Any], box: Box) -> float:
 
 
 def randomize_weights(model: nn.Module, *seed: int | str) -> nn.Module:
-    """A copy of a network with new random weights, by a seed, and reset batch norms."""
+    """Return a copy of a network with random weights from a seed, and with reset batch norms."""
     model = copy.deepcopy(model)
     with isolated_rng(*seed), torch.no_grad():
         for module in model.modules():
             reset = getattr(module, "reset_parameters", None)
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                # torch's own reset shrinks the signal layer by layer: of a vgg's only the biases would be left.
+                # torch's own reset shrinks the signal in each layer: in a VGG only the biases would be left of it.
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif callable(reset):
                 reset()
-            else:  # such as ConvNeXt's scale of each layer
+            else:  # permute other parameters, such as ConvNeXt's layer scale
                 for values in module.parameters(recurse=False):
                     values.copy_(values.flatten()[torch.randperm(values.numel()).to(values.device)].view_as(values))
     return model
 
 
 def rank_correlations(maps: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
-    """(N,) Spearman's rank correlations of (N, h, w) maps with the other maps of the same images.
+    """Return the (N,) Spearman rank correlations of (N, h, w) maps with other maps of the same images.
 
-    0 where only the other map is constant, NaN where the map itself is.
+    The correlation is NaN if the map is constant, and 0 if only the other map is.
     """
     from scipy.stats import spearmanr
 
@@ -214,18 +215,18 @@ def weight_dependence(
     maps: NDArray[Any],
     draws: int = 3,
 ) -> float:
-    """How similar maps are to those of the network with random weights: the sanity check of Adebayo et al. 2018.
+    """Compare maps with those of the network with random weights: the sanity check of Adebayo et al. 2018.
 
     Args:
-        predictor: its networks are not changed.
+        predictor: the network or ensemble; its weights are not changed.
         images: N arrays (H, W) uint8.
         targets: N indices of labels.
-        maps: (N, h, w), the network's own, from `grad_cam_images`.
-        draws: how many networks with random weights.
+        maps: (N, h, w), the network's own maps from `grad_cam_images`.
+        draws: number of draws of random weights.
 
     Returns:
-        The mean rank correlation over images and draws, near 0 where maps depend on the trained weights; NaN where
-        all maps are constant.
+        The mean rank correlation over images and draws: near 0 if maps depend on the trained weights, NaN if all maps
+        are constant.
     """
 
     def random_maps(draw: int) -> NDArray[np.float32]:
@@ -240,7 +241,7 @@ def weight_dependence(
 
 
 def outside_note(shares: Sequence[float]) -> str:
-    """A sentence on the shares of heat outside the central thorax, one per image, from `share_outside`."""
+    """Return a note on the shares of heat outside the central thorax, one share per image, from `share_outside`."""
     known = np.array([share for share in shares if not np.isnan(share)])
     if not known.size:
         return "No region of any image supports the explained label: the map is 0 everywhere."
@@ -263,7 +264,7 @@ def outside_note(shares: Sequence[float]) -> str:
 
 
 def dependence_note(correlation: float, images: int) -> str:
-    """A sentence on the correlation of `weight_dependence`, over the images whose maps are not 0 everywhere."""
+    """Return a note on the correlation from `weight_dependence` over so many images with maps that are not all 0."""
     if np.isnan(correlation):
         return "Whether the maps depend on the trained weights can't be determined: all of them are constant."
     over = f"mean rank correlation {correlation:.2f} with maps of random weights, over {images} images"
@@ -276,7 +277,7 @@ def dependence_note(correlation: float, images: int) -> str:
 
 
 def coarse_note(shape: tuple[int, ...]) -> str | None:
-    """A sentence where maps of (h, w) cells are too coarse for both checks, else None."""
+    """Return a note if maps of shape (h, w) are too coarse for both checks, else None."""
     if min(shape) >= MIN_CELLS:
         return None
     return (
@@ -286,7 +287,7 @@ def coarse_note(shape: tuple[int, ...]) -> str | None:
 
 
 def _overlaps(cells: int, low: float, high: float) -> NDArray[np.float64]:
-    """(cells,): the fraction of each of so many equal intervals of [0, 1] that lies between low and high."""
+    """Divide [0, 1] into equal intervals, and return the (cells,) fraction of each that is between low and high."""
     edges = np.clip(np.linspace(0, 1, cells + 1), low, high)
     overlaps: NDArray[np.float64] = np.diff(edges) * cells
     return overlaps

@@ -1,4 +1,4 @@
-"""Networks divided in two: the part that depends on frozen layer groups only, and the rest."""
+"""Networks divided in two: a subnetwork of the frozen layer groups, and the rest."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The callbacks of every run, and the order of all."""
+"""The callbacks of every run, and the order of all callbacks."""

@@ -1,4 +1,4 @@
-"""What each epoch leaves behind: its row, its checkpoint, or why training can't go on."""
+"""The end of each epoch: its row in the history, its checkpoint, early stopping and errors."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from xrayfast.runs.batches import add_epoch
 
 
 class EpochCheckpoint(Callback):
-    """After each epoch: adds its row to the history, saves, and stops training early or if it diverged.
+    """Callback that adds each epoch to the history and saves it, and stops training early or when it diverges.
 
     Args:
-        history: of the epochs so far.
-        phase: the phase that is trained.
-        first_epoch: number of epochs before it.
+        history: history of the epochs so far.
+        phase: the current phase.
+        first_epoch: number of epochs before the phase.
         monitor: the column that decides which epoch is best.
-        patience: epochs without improvement after which training stops, or None.
-        save: called when the history is up to date, with whether the epoch is the best so far.
-        reporter: receives the row.
+        patience: number of epochs without improvement after which training stops; None for no early stopping.
+        save: function that saves the epoch; its argument is whether the epoch is the best so far.
+        reporter: receiver of the rows.
         sizes: the side of the images in each epoch of the phase.
-        train: has recorded the epoch's training batches.
+        train: recorder of the epoch's training batches.
 
     Attributes:
-        failure: why training can't go on, to be raised when `fit` returns; or None.
+        failure: error that ended training, to be raised when `fit` returns; or None.
         stopped_early: whether `patience` ended training.
     """
 
@@ -64,24 +64,24 @@ class EpochCheckpoint(Callback):
         self.trained = True
 
     def before_epoch(self) -> None:
-        """An epoch that is skipped on resuming leaves no row."""
+        """Mark the epoch as not trained: an epoch that is skipped on resuming leaves no row."""
         self.trained, self.saved = False, False
 
     def after_epoch(self) -> None:
         """Add the row, save, and decide whether to go on."""
         if not self.trained:
-            # What the epoch had shown, for callbacks that follow a metric.
+            # The recorded values of the skipped epoch, for callbacks that track a metric.
             shown = self.history.rows[self.first_epoch + self.epoch]
             names = [self.recorder.metric_names[1], *map(valid_column, self.recorder.metric_names[2:-1])]
             self.recorder.values[-1] = L(math.nan if shown.get(name) is None else shown[name] for name in names)
             return
         batches, losses = self.train_batches, self.train_batches.read_losses()
-        names = self.recorder.metric_names[2:-1]  # "epoch", the smoothed training loss; last is "time"
+        names = self.recorder.metric_names[2:-1]  # without "epoch", the smoothed training loss, and "time" at the end
         if not losses or len(self.recorder.values[-1]) <= len(names):
             self.failure = self._cut_short()
             raise CancelFitException
         valid = {valid_column(n): self._number(n, v) for n, v in zip(names, self.recorder.values[-1][1:], strict=True)}
-        # Not raised here: fastai replaces the message of an exception that a callback raises.
+        # Not raised here: fastai changes the message of an exception that a callback raises.
         self.failure = self.failure or self._divergence(losses, valid["valid_loss"])
         if self.failure is not None:
             raise CancelFitException
@@ -109,21 +109,21 @@ class EpochCheckpoint(Callback):
             raise CancelFitException
 
     def after_cancel_fit(self) -> None:
-        """Where training ended within an epoch, say why."""
+        """Set `failure` if training was ended within an epoch."""
         if self.failure is None and not self.saved:
             if self.training and self.recorder.has_loss:  # another callback ended the batch
                 self.train_batches.add_batch()
             self.failure = self._divergence(self.train_batches.read_losses()) or self._cut_short()
 
     def _cut_short(self) -> TrainingError:
-        """The error of an epoch that was not finished."""
+        """Return the error for an epoch that a callback did not let finish."""
         return TrainingError(
             f"A callback ended epoch {len(self.history.rows) + 1} before it was trained and validated, and fit records "
             f"whole epochs. Let it raise CancelFitException in after_epoch, with an order above {self.order}."
         )
 
     def _number(self, name: str, value: Any) -> float:
-        """A metric's value as a float; where it is no number, NaN, and `failure` says so."""
+        """Return a metric's value as a float; if it is not a number, return NaN and set `failure`."""
         try:
             return math.nan if value is None else float(value)
         except (TypeError, ValueError):
@@ -132,7 +132,7 @@ class EpochCheckpoint(Callback):
             return math.nan
 
     def _divergence(self, losses: Sequence[float], valid_loss: float | None = None) -> TrainingError | None:
-        """The first loss of the epoch that is not finite, as an error; None where all are."""
+        """Return an error for the first loss of the epoch that is not finite; None if all are finite."""
         where, images = f"epoch {len(self.history.rows) + 1}", ""
         batch = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
         if batch is not None:
@@ -156,9 +156,9 @@ class EpochCheckpoint(Callback):
         )
 
     def _name_images(self, batch: int) -> str:
-        """What is known of the images of the first batch whose loss is not finite, in a sentence."""
+        """Return a sentence that names the images of the first batch whose loss is not finite."""
         outputs, files = self.train_batches.outputs.outputs, self._files(batch)
-        if batch >= len(outputs):  # of mixed images none are kept
+        if batch >= len(outputs):  # outputs of mixed images are not kept
             return f" Its images: {shorten(files)}."
         finite = outputs[batch].isfinite().flatten(1).all(dim=1).tolist()
         bad = [file for file, ok in zip(files, finite, strict=False) if not ok]
@@ -172,7 +172,7 @@ class EpochCheckpoint(Callback):
         return f" Its images: {shorten(files)}."
 
     def _files(self, batch: int) -> list[str]:
-        """The images of a training batch."""
+        """Return the paths of the images in a training batch."""
         loader, place = self.dls.train, self.train_batches.places[batch]
         paths = loader.dataset.items.table["path"]
         return [str(paths.iloc[row]) for row in loader.rows[place * loader.bs : (place + 1) * loader.bs]]

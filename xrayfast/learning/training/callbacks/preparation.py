@@ -1,4 +1,4 @@
-"""What is set before an epoch or a batch: frozen layers, channels, seeds, threads."""
+"""Callbacks that prepare an epoch or a batch: frozen layers, channels, seeds, threads."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 
 
 class FrozenInference(Callback):
-    """Frozen layer groups run in inference mode, batch norm and dropout included.
+    """Callback that puts frozen layer groups into evaluation mode, including batch norm and dropout.
 
-    fastai's `freeze` leaves batch norm training, so that a "frozen" epoch still back-propagates through the whole
-    backbone: 10.9 instead of 23.5 images per second for resnet18 at 224 px on two cores.
+    fastai's `freeze` lets batch norm train, so that a "frozen" epoch still backpropagates through the whole backbone:
+    10.9 instead of 23.5 images per second for resnet18 at 224 px on two cores.
     """
 
     order = CALLBACK_ORDER["FrozenInference"]
@@ -25,7 +25,7 @@ class FrozenInference(Callback):
         self.groups = groups
 
     def before_train(self) -> None:
-        """After fastai has put the whole model into training mode."""
+        """Set the modes, after fastai has put the whole model into training mode."""
         for group in self.groups:
             if not any(parameter.requires_grad for parameter in group.parameters):
                 for module in group.modules:
@@ -33,18 +33,18 @@ class FrozenInference(Callback):
 
 
 class RepeatChannel(Callback):
-    """Gives the network three equal channels where a DataLoader gives one."""
+    """Callback that repeats the channel of one-channel images three times."""
 
     order = CALLBACK_ORDER["RepeatChannel"]
 
     def before_batch(self) -> None:
-        """Images (N, 1, H, W) become (N, 3, H, W)."""
+        """Repeat (N, 1, H, W) images to (N, 3, H, W)."""
         if self.x.ndim == 4 and self.x.shape[1] == 1:
             self.learn.xb = (self.x.repeat(1, 3, 1, 1), *self.xb[1:])
 
 
 class EpochSeeds(Callback):
-    """Seeds every epoch by its number, so that a resumed run draws the same as an uninterrupted one."""
+    """Callback that seeds each epoch by its number, so that a resumed run draws the same random numbers."""
 
     order = CALLBACK_ORDER["EpochSeeds"]
 
@@ -59,11 +59,11 @@ class EpochSeeds(Callback):
 
 
 class AdaptThreads(Callback):
-    """Before each epoch, lets torch compute with as many threads as CPUs are free.
+    """Callback that sets the number of torch's threads to the number of free CPUs before each epoch.
 
     Args:
-        threads: within whose block training is.
-        changed: called with a sentence where the number has changed.
+        threads: the context manager within which training runs.
+        changed: function that is called with a sentence when the number has changed.
     """
 
     order = CALLBACK_ORDER["AdaptThreads"]
@@ -72,6 +72,6 @@ class AdaptThreads(Callback):
         self.threads, self.changed = threads, changed
 
     def before_train(self) -> None:
-        """Choose the number."""
+        """Set the number of threads."""
         if self.threads.choose():
             self.changed(self.threads.note or "The machine is free again: torch computes with all threads.")

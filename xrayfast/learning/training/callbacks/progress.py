@@ -1,4 +1,4 @@
-"""What is shown of each batch while a network trains."""
+"""Progress of training, per batch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SECONDS_BETWEEN_REPORTS = 0.1
 
 
 class BatchProgress(Callback):
-    """Reports batches to a Reporter.
+    """Callback that reports batches to a Reporter.
 
     Args:
-        reporter: receives the batches.
+        reporter: receiver of the reports.
         first_epoch: number of epochs before the phase.
-        alone: whether no other rank trains: then training also stops where the reported loss is not finite.
+        alone: whether this is the only rank; training then also stops if the reported loss is not finite.
     """
 
     order = CALLBACK_ORDER["BatchProgress"]
@@ -28,7 +28,7 @@ class BatchProgress(Callback):
         self.reporter, self.first_epoch, self.alone = reporter, first_epoch, alone
 
     def before_train(self) -> None:
-        """Start the clock of the split."""
+        """Start to count the images and the time of this split."""
         self.images, self.began = 0, time.perf_counter()
         self.reported = self.began
 
@@ -39,7 +39,7 @@ class BatchProgress(Callback):
         self.images += len(self.yb[0])  # of all ranks
         now = time.perf_counter()
         due = now - self.reported >= SECONDS_BETWEEN_REPORTS or self.iter + 1 == self.n_iter
-        if due and self.learn.recorder.smooth_loss.count:  # without one all batches were skipped so far
+        if due and self.learn.recorder.smooth_loss.count:  # 0 if all batches so far were skipped
             self.reported = now
             loss = float(self.learn.recorder.smooth_loss.value)
             self.reporter.batch(

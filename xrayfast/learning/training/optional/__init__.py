@@ -1,1 +1,1 @@
-"""What options add to the training loop."""
+"""Optional features of the training loop, one module each."""

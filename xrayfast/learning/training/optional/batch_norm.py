@@ -1,4 +1,4 @@
-"""`--precise-bn`: the statistics of batch norm, computed from the weights as they are."""
+"""`--precise-bn`: statistics of batch norm, recomputed with the current weights after each epoch."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 from xrayfast.learning.training.mixed_precision import autocast
 
 IMAGES = 256
-"""Training images from which statistics are computed, at least, where an epoch has as many."""
+"""Smallest number of training images from which statistics are computed, if an epoch has that many."""
 
 
 class PreciseBatchNorm(Callback):
-    """After the batches of each epoch, computes the statistics of the batch norms that train, from the last batches.
+    """Callback that recomputes the statistics of unfrozen batch norms after each epoch, from its last batches.
 
-    The running statistics of training are an average over batches during which the weights moved, and lag behind them:
-    the more so, the higher the learning rate and the fewer the batches. In the first epoch after unfreezing, the
-    network that is validated is then another than the one that was trained (Wu and Johnson 2021, "Rethinking 'Batch'
-    in BatchNorm", arXiv 2105.07576). Training itself, which normalises by batch, stays the same.
+    The running statistics are an average over batches in which the weights changed, so they lag behind: more with a
+    high learning rate and few batches. In the first epoch after unfreezing, the network that is validated then differs
+    from the one that was trained (Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576). Training
+    itself, which normalizes by batch, does not change.
 
-    While the backbone has no batch norm that trains, as with a frozen backbone or vgg16, nothing is computed.
+    If no batch norm of the backbone trains, as with a frozen backbone or vgg16, nothing is recomputed.
 
     Args:
         groups: the layer groups of the network, from the input to the head.
@@ -43,24 +43,24 @@ class PreciseBatchNorm(Callback):
         self.clear()
 
     def before_train(self) -> None:
-        """Find the batch norms that train; frozen layers are in inference mode by now."""
-        self.clear()  # of an epoch that was interrupted
+        """Find the batch norms that train; frozen layers are already in evaluation mode."""
+        self.clear()  # an interrupted epoch may have left batches
         if not hasattr(self.learn, "lr_finder") and any(norm.training for norm in backbone_norms(self.groups)):
             self.norms = [norm for norm in batch_norms(self.model) if norm.training]
 
     def after_loss(self) -> None:
-        """Keep the last batches that have `IMAGES` images together, over all ranks."""
+        """Keep the last batches, with at least `IMAGES` images together over all ranks."""
         if self.training and self.norms:
             self.batches.append((self.xb, len(self.yb[0])))
             while sum(images for _, images in self.batches) - self.batches[0][1] >= IMAGES:
                 self.batches.popleft()
 
     def state(self, left: int, own: OwnRows | None) -> list[Tensor]:
-        """The kept batches, of all ranks' images, where the epoch has too few images left to do without them.
+        """Return the kept batches, with the images of all ranks, if the rest of the epoch has too few images.
 
         Args:
-            left: images of the epoch that are still to come.
-            own: this rank's rows; all ranks call then.
+            left: number of images left in the epoch.
+            own: this rank's rows in distributed training, in which all ranks must call this.
         """
         found = []
         for (images,), total in self.batches if left < IMAGES else ():
@@ -71,43 +71,44 @@ class PreciseBatchNorm(Callback):
         return found
 
     def restore(self, batches: Iterable[Tensor], own: OwnRows | None) -> None:
-        """Keep batches of which `state` gave the images."""
+        """Restore the batches that `state` returned."""
         self.batches.extend(((batch if own is None else own.take(batch),), len(batch)) for batch in batches)
 
     def after_train(self) -> None:
-        """Compute the statistics."""
+        """Recompute the statistics."""
         if self.batches:
             with autocast(self.learn):
                 estimate_statistics(self.model, self.norms, self.batches)
         self.clear()
 
     def clear(self) -> None:
-        """Free the batches."""
+        """Forget the batch norms and the batches."""
         self.norms, self.batches = [], deque()
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
-    """The batch norms of a network or a module of it that have running statistics."""
+    """Return the batch norms with running statistics in a module."""
     return [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
 
 
 def backbone_norms(groups: Sequence[LayerGroup]) -> list[_BatchNorm]:
-    """Those of all layer groups but the head, which is the last one."""
+    """Return the batch norms with running statistics in the backbone: in all layer groups but the last, the head."""
     return [norm for group in groups[:-1] for module in group.modules for norm in batch_norms(module)]
 
 
 def estimate_statistics(
     model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[tuple[tuple[Any, ...], int]]
 ) -> None:
-    """Set the running statistics of batch norms to the averages over batches of the mean and the unbiased variance,
-    weighted by size, where each batch is normalised by its own.
+    """Set the running statistics of batch norms to the mean and unbiased variance per batch, averaged over batches.
 
-    All other modules are in inference mode meanwhile, so that nothing random is drawn.
+    Batches are weighted by their numbers of images, and each is normalized with its own statistics. All other modules
+    are in evaluation mode, so that nothing random is drawn.
 
     Args:
         model: the network.
-        norms: those of its modules whose statistics are computed.
-        batches: arguments of the network, of a rank those of its own rows, and the number of all ranks' images.
+        norms: the modules of the network whose statistics are set.
+        batches: for each batch the arguments of the network (this rank's rows), and the number of images over all
+            ranks.
     """
     modes, total = {module: module.training for module in model.modules()}, 0
     momenta = [norm.momentum for norm in norms]

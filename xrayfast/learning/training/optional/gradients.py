@@ -1,4 +1,4 @@
-"""`--accumulate`: one step for several batches."""
+"""`--accumulate`: one optimizer step for several batches."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 
 
 class AccumulateGradients(Callback):
-    """Steps once in so many batches, by the gradient that one batch of all their images would have: the mean of the
-    batches' gradients, each weighted as its loss is in the mean over all. At the end of an epoch it steps for the
-    batches that are left.
+    """Callback that lets the optimizer step once per `batches` batches, with the gradient of one large batch.
 
-    fastai's GradientAccumulation weights batches by their images, also where cells are masked or classes weighted,
-    divides by the number asked for where fewer are left, and takes those into the next epoch.
+    The gradient is the mean over the batches; each batch has the weight that its loss has in the mean over all their
+    images. At the end of an epoch the optimizer also steps for the batches that are left.
+
+    fastai's GradientAccumulation weights batches by numbers of images even if cells are masked or classes are weighted.
+    At the end of an epoch it carries the gradients that are left into the next one, and divides them by the full
+    number.
 
     Args:
-        batches: per step.
+        batches: number of batches per step.
     """
 
     order = CALLBACK_ORDER["AccumulateGradients"]
@@ -31,7 +33,7 @@ class AccumulateGradients(Callback):
         self.batches = batches
 
     def before_train(self) -> None:
-        """Begin anew; where a callback skipped the last batch of an epoch there are gradients left."""
+        """Start at zero: gradients are left if a callback skipped the last batch of an epoch."""
         self.opt.zero_grad()
         self._begin()
 
@@ -39,7 +41,7 @@ class AccumulateGradients(Callback):
         self.count, self.total = 0, None
 
     def before_backward(self) -> None:
-        """Weight the batch's gradient; relative to the group's first batch, so that fp16 does not overflow."""
+        """Weight the gradient of the batch, relative to the size of the first one so that fp16 does not overflow."""
         if not self.count:
             self.unit = self.yb[0].numel()
         if isinstance(self.loss_func, Loss):
@@ -51,9 +53,9 @@ class AccumulateGradients(Callback):
         self.count += 1
 
     def before_step(self) -> None:
-        """Wait for further batches, or make the sum of the gradients their mean."""
+        """Skip the step until there are enough batches; then divide the summed gradients to get their mean."""
         if self.count < self.batches and self.iter + 1 < self.n_iter:
-            raise CancelBatchException  # leaves out the step, and the gradients as they are
+            raise CancelBatchException  # skips the step and zero_grad
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         if self.total is not None:
             torch._foreach_div_(gradients, self.total.clamp(min=1e-12).to(gradients[0]))

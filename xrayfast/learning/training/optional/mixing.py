@@ -1,4 +1,4 @@
-"""Training images mixed with each other: mixup and CutMix."""
+"""Mixup and CutMix."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 
 
 class MixImages(Callback):
-    """Mixes each training image with another of its batch, by mixup, CutMix or, where both are given, one of them per
-    batch with equal probability; see `Loss.forward` for the loss.
+    """Callback that mixes each training image with another one of its batch, by mixup or CutMix.
 
-    The shares are drawn on the CPU from torch's global generator, which `EpochSeeds` seeds. fastai's MixUp and CutMix
-    average losses without class weights, mix multi-label targets within losses that are not linear in them, such as
-    the focal loss, and leave mixed targets to what computes metrics of them.
+    If both are set, each batch uses one of them, with equal probability. `Loss.forward` describes the loss. Shares are
+    drawn on the CPU from torch's global generator, which `EpochSeeds` seeds.
+
+    fastai's MixUp and CutMix are not used: they average losses without class weights, mix multi-label targets before
+    losses that are not linear in them, such as the focal loss, and leave mixed targets in the way of metrics.
 
     Args:
-        mixup: the parameter of mixup's Beta(A, A), 0 for no mixup.
-        cutmix: that of CutMix.
+        mixup: parameter A of mixup's distribution Beta(A, A); 0 for no mixup.
+        cutmix: parameter A of CutMix's distribution Beta(A, A); 0 for no CutMix.
     """
 
     order = CALLBACK_ORDER["MixImages"]
@@ -34,7 +35,7 @@ class MixImages(Callback):
         self.mixup, self.cutmix = mixup, cutmix
 
     def before_batch(self) -> None:
-        """Targets become those of the image, of the one mixed into it, and the share of the first."""
+        """Mix the images, and set the targets: the image's own, those of the image mixed in, and the own share."""
         images, target = self.xb[0].as_subclass(Tensor), self.yb[0].as_subclass(Tensor)
         cut = bool(self.cutmix) and not (self.mixup and torch.rand(()) < 0.5)
         alpha = torch.tensor(self.cutmix if cut else self.mixup)
@@ -46,6 +47,6 @@ class MixImages(Callback):
             images, share = cutmix(images, others, share, torch.rand(2, len(images)))
         else:
             images = mixup(images, others, share)
-        if target.is_floating_point():  # so that whatever counts unmasked cells sees those of both
+        if target.is_floating_point():  # mask the cells of both, for code that counts unmasked cells of `target`
             target = target.masked_fill(other.isnan(), math.nan)
         self.learn.xb, self.learn.yb = (images, *self.xb[1:]), (target, other, send(share, images.device))

@@ -14,24 +14,26 @@ from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 
 
 class Shrink(Transform):
-    """The batch transform that makes images smaller, to `side`; None leaves them as they are."""
+    """A batch transform that shrinks images to `side`; None leaves them unchanged."""
 
     order = 20
     side: int | None = None
 
     def encodes(self, images: TensorImageBW) -> TensorImageBW:
-        """(N, 1, H, W) to (N, 1, side, side)."""
+        """Resize (N, 1, H, W) to (N, 1, side, side)."""
         return TensorImageBW(shrink(images.as_subclass(Tensor), self.side))
 
 
 def sizes_by_epoch(epochs: int, progressive: Sequence[int], size: int) -> tuple[int, ...]:
-    """The side of the images in each epoch: the second size gets twice as many epochs as the first, the third three
-    times as many, and so on, since what was learned on small images has to be relearned, in part, on large ones.
+    """Return the side of the images in each epoch.
+
+    The second size gets twice as many epochs as the first, the third three times as many, and so on, since the network
+    has to relearn on large images a part of what it learned on small ones.
 
     Args:
         epochs: number of epochs.
-        progressive: growing sizes that end at the network's, or none.
-        size: the network's own.
+        progressive: increasing sizes that end with the network's; empty without progressive resizing.
+        size: the network's size.
 
     >>> sizes_by_epoch(6, (128, 176, 224), 224), sizes_by_epoch(2, (128, 176, 224), 224), sizes_by_epoch(2, (), 224)
     ((128, 176, 176, 224, 224, 224), (176, 224), (224, 224))
@@ -43,7 +45,7 @@ def sizes_by_epoch(epochs: int, progressive: Sequence[int], size: int) -> tuple[
 
 @contextmanager
 def resize_progressively(learn: Learner, sizes: Sequence[int]) -> Iterator[None]:
-    """Within it epoch e of `learn.fit` trains and validates on images of `sizes[e]`."""
+    """Within the block, epoch e of `learn.fit` trains and validates on images of `sizes[e]` px."""
     transform = next(transform for transform in learn.dls.train.after_batch.fs if isinstance(transform, Shrink))
     try:
         with learn.added_cbs(ProgressiveSizes(transform, sizes)):
@@ -53,7 +55,7 @@ def resize_progressively(learn: Learner, sizes: Sequence[int]) -> Iterator[None]
 
 
 class ProgressiveSizes(Callback):
-    """Sets the size of each epoch's images."""
+    """Callback that sets the image size of each epoch."""
 
     order = CALLBACK_ORDER["ProgressiveSizes"]
 
@@ -61,5 +63,5 @@ class ProgressiveSizes(Callback):
         self.transform, self.sizes = transform, sizes
 
     def before_epoch(self) -> None:
-        """Of the coming epoch."""
+        """Set the size for this epoch."""
         self.transform.side = self.sizes[self.epoch]

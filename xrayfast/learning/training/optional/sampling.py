@@ -1,4 +1,4 @@
-"""`--balanced-sampling`: rare classes and labels are drawn more often."""
+"""`--balanced-sampling`: images of rare classes and labels are drawn more often."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 
 def sampling_weights(truth: NDArray[Any]) -> NDArray[np.float64]:
-    """How often each image is to be drawn, relative to the others.
+    """Return how often to draw each image, relative to the others.
 
-    Single-label that is the inverse frequency of its class, as scikit-learn's "balanced". Multi-label it is the inverse
-    frequency of its rarest label, as repeat factors are those of the rarest label (Gupta et al. 2019, LVIS), with
-    "none of the labels" for one of them.
+    For single-label it is the inverse frequency of its class, as in scikit-learn's "balanced". For multi-label it is
+    the inverse frequency of its rarest label, where "none of the labels" counts as a label; repeat factors use the
+    rarest label too (Gupta et al. 2019, LVIS).
 
     Args:
-        truth: (N, L) of 1, 0 and -1 where masked; a label's frequency is among its other cells.
+        truth: (N, L) of 1, 0 and -1 for masked; the frequency of a label is among its unmasked cells.
 
     Returns:
-        (N,) of at least 1.
+        (N,) weights of at least 1.
     """
     positive = truth == 1
     inverse = (truth >= 0).sum(axis=0) / np.maximum(positive.sum(axis=0), 1)
@@ -30,11 +30,13 @@ def sampling_weights(truth: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def draw_balanced(weights: NDArray[np.float64], rng: Random) -> list[int]:
-    """As many images as there are, in random order: each as often as its share of the weights says, rounded up or down
-    at random (systematic resampling), so that no class gets more or fewer by chance, as in WeightedRandomSampler.
+    """Draw N of N images in random order, each as often as its share of the weights, rounded up or down at random.
+
+    This is systematic resampling: unlike with torch's WeightedRandomSampler, the number of images per class varies by
+    rounding only.
     """
     order = np.array(rng.sample(range(len(weights)), len(weights)))
-    order = order[np.argsort(weights[order], kind="stable")]  # a class is in one piece, and its number too rounded
+    order = order[np.argsort(weights[order], kind="stable")]  # keeps a class together: only its total is rounded
     ends = np.cumsum(weights[order]) * (len(weights) / weights.sum())
     ends[-1] = len(weights)
     times = np.diff(np.floor(ends + rng.random()).astype(int), prepend=0)
