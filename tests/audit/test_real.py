@@ -69,7 +69,8 @@ def test_copies_of_real_films_are_found_and_nothing_else(shared, darkcovid):
                            darkcovid.drawn[:120])  # fmt: skip
     paths = [str(i) for i in range(120)]
     images = Shown(dict(zip(paths, [*data_dir, *copies], strict=True)))
-    found = {group.rows for group in find_duplicates(data, compute_features(paths, np.arange(120), images))}
+    features = compute_features(paths, np.arange(120), images)
+    found = {group.rows for group in find_duplicates(data, features, images)}
     right = {(i, 60 + i) for i in range(60)}
     assert found <= right
     assert len(found) >= 57

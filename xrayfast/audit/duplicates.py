@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -12,9 +13,13 @@ import pandas as pd
 
 from xrayfast.audit.alignment import aligned_correlation
 from xrayfast.audit.features import Features
+from xrayfast.audit.nearest import search_method
 from xrayfast.audit.neighbours import Pairs, candidates
+from xrayfast.data.cache.columns import Columns, Layout
+from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients import group_patients
+from xrayfast.errors.escapes import warn
 from xrayfast.progress import StageProgress, no_progress
 
 Kind: TypeAlias = Literal["exact", "near"]
@@ -28,6 +33,7 @@ cropped by up to 5 % per side exceed the first. In phantoms, whose patients diff
 """
 
 _CHUNK = 4096  # pairs between two progress reports
+_LAYOUT: Layout = {"pairs": (0, np.dtype(("<i8", 2))), "alike": (0, "<f4"), "note": (1, "u1")}
 
 
 @dataclass(frozen=True)
@@ -44,13 +50,14 @@ class Duplicates:
 
 
 def find_duplicates(
-    data: Manifest, features: Features, progress: StageProgress = no_progress
+    data: Manifest, features: Features, images: DecodedImages, progress: StageProgress = no_progress
 ) -> tuple[Duplicates, ...]:
     """Find all groups of duplicates: first exact, then near, each sorted by first row.
 
     The groups do not depend on the order of the images.
 
-    `features` are those of the readable images; `progress` is called at the stage "comparing".
+    `features` are those of the readable images; `progress` is called at the stage "comparing", unless the images are
+    cached and were compared before.
     """
     # sorted by content, so that random choices do not depend on the order of the table
     distinct = [places for _, places in sorted(features.copies().items())]
@@ -58,7 +65,7 @@ def find_duplicates(
     firsts = np.array([places[0] for places in distinct], np.int64)
     patients = group_patients(data.table["patient"].tolist())
     own = None if patients is None else patients[features.rows[firsts]]
-    pairs, alike = near_pairs(features.thumbs, firsts, own, progress)
+    pairs, alike = near_pairs(features.thumbs, firsts, images, own, progress)
     linked = _connected_members(len(firsts), pairs, alike)
     near = [_group(features, [distinct[member] for member in members], "near", least) for members, least in linked]
     return tuple(group for groups in (exact, near) for group in sorted(groups, key=lambda group: group.rows[0]))
@@ -73,6 +80,7 @@ def distinct_groups(duplicates: Sequence[Duplicates]) -> list[Duplicates]:
 def near_pairs(
     thumbs: npt.NDArray[np.uint8],
     rows: npt.NDArray[np.integer],
+    images: DecodedImages,
     patients: npt.NDArray[np.integer] | None = None,
     progress: StageProgress = no_progress,
 ) -> tuple[Pairs, npt.NDArray[np.float32]]:
@@ -81,26 +89,40 @@ def near_pairs(
     Args:
         thumbs: (M, n, n).
         rows: (N,) indices of the thumbnails to compare, without exact copies.
+        images: if they are cached, the pairs found are cached too.
         patients: (N,) integers, equal for images of one patient; None if no patient is known.
         progress: called at the stage "comparing".
 
     Returns:
         (P, 2) indices of `rows` and (P,) similarities.
     """
+    digest = hashlib.blake2b(search_method(len(rows)).encode(), digest_size=16)
+    for start in range(0, len(rows), _CHUNK):  # in chunks, to save the memory of a copy
+        digest.update(thumbs[rows[start : start + _CHUNK]].data)
+    found = images.computed(digest.digest(), _LAYOUT, lambda: _compare(thumbs, rows, progress))
+    if note := found["note"].tobytes().decode():
+        warn(note)
+    pairs, alike = found["pairs"], found["alike"]
+    same_patient = patients is not None and patients[pairs[:, 0]] == patients[pairs[:, 1]]
+    near = alike >= np.where(same_patient, SAME_PATIENT_ALIKE, ALIKE)
+    return pairs[near], alike[near]
+
+
+def _compare(thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.integer], progress: StageProgress) -> Columns:
+    """Return the pairs that are alike, before patients are considered, and the note of `candidates`."""
     count = len(rows)
 
     def report(share: float) -> None:
         progress("comparing", round(share * count), count)
 
-    pairs = candidates(thumbs, rows, report=lambda share: report(share / 3))
+    pairs, note = candidates(thumbs, rows, report=lambda share: report(share / 3))
     alike = np.zeros(len(pairs), np.float32)
     for start in range(0, len(pairs), _CHUNK):
         chunk = rows[pairs[start : start + _CHUNK]]
         alike[start : start + _CHUNK] = aligned_correlation(thumbs[chunk[:, 0]], thumbs[chunk[:, 1]])
         report(1 / 3 + 2 / 3 * min(1, (start + _CHUNK) / len(pairs)))
-    same_patient = patients is not None and patients[pairs[:, 0]] == patients[pairs[:, 1]]
-    found = alike >= np.where(same_patient, SAME_PATIENT_ALIKE, ALIKE)
-    return pairs[found], alike[found]
+    found = alike >= ALIKE
+    return {"pairs": pairs[found], "alike": alike[found], "note": np.frombuffer(note.encode(), np.uint8)}
 
 
 def components(count: int, pairs: Pairs) -> Groups:

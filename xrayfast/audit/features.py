@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from xrayfast.audit.alignment import Floats32
+from xrayfast.data.cache.columns import Columns, Layout
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.images.reader import Pixels, filled_area
@@ -33,6 +34,13 @@ _EVERY = 200  # images between two progress reports
 _PERCENTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 _LEVELS = np.arange(256) / 255
 _BIN_STARTS = np.arange(0, 256, 256 // HISTOGRAM_BINS)
+_LAYOUT: Layout = {
+    "thumbs": (0, np.dtype((np.uint8, (THUMB, THUMB)))),
+    "border": (0, np.dtype(("<f4", 8))),
+    "brightness": (0, np.dtype(("<f4", 2 + len(_PERCENTILES)))),
+    "histogram": (0, np.dtype(("<f4", HISTOGRAM_BINS))),
+    "texture": (0, np.dtype(("<f4", 4))),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,28 +69,27 @@ class Features:
 def compute_features(
     paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress = no_progress
 ) -> Features:
-    """Compute the features of images, loading each image once.
+    """Compute the features of images, loading each image once; features of cached images are cached too.
 
     Raises:
         ReadError: an image can't be read.
     """
-    count = len(rows)
-    thumbs = np.zeros((count, THUMB, THUMB), np.uint8)
-    border, brightness, histogram, texture = (
-        np.zeros((count, n), np.float32) for n in (8, 2 + len(_PERCENTILES), HISTOGRAM_BINS, 4)
-    )
-    infos: list[ImageInfo] = []
-    for i, row in enumerate(rows.tolist()):
-        info = images.info(paths[row])
-        image = images.image(paths[row])[filled_area(info.width, info.height, images.side)]
-        thumbs[i] = thumbnail(image)
-        border[i] = _border(image)
-        brightness[i], histogram[i] = _brightness(image)
-        texture[i] = _texture(image)
-        infos.append(info)
-        if (i + 1) % _EVERY == 0 or i + 1 == count:
-            progress("looking", i + 1, count)
-    return Features(rows, tuple(infos), thumbs, border, brightness, histogram, texture)
+    wanted = [paths[row] for row in rows.tolist()]
+    infos = images.infos(wanted)
+
+    def compute() -> Columns:
+        columns = {name: np.zeros(len(wanted), kind) for name, (_, kind) in _LAYOUT.items()}
+        for i, (path, info) in enumerate(zip(wanted, infos, strict=True)):
+            image = images.image(path)[filled_area(info.width, info.height, images.side)]
+            columns["thumbs"][i] = thumbnail(image)
+            columns["border"][i] = _border(image)
+            columns["brightness"][i], columns["histogram"][i] = _brightness(image)
+            columns["texture"][i] = _texture(image)
+            if (i + 1) % _EVERY == 0 or i + 1 == len(wanted):
+                progress("looking", i + 1, len(wanted))
+        return columns
+
+    return Features(rows, tuple(infos), **images.computed(images.state(wanted), _LAYOUT, compute))
 
 
 def thumbnail(image: Pixels) -> Pixels:

@@ -83,14 +83,21 @@ class Leaks:
 
 
 def compare_images(
-    data: Manifest, images: DecodedImages, progress: StageProgress = no_progress
+    data: Manifest,
+    images: DecodedImages,
+    progress: StageProgress = no_progress,
+    unreadable: Mapping[str, str] | None = None,
 ) -> tuple[Features, Leaks]:
-    """Compute the features of all images, and find patients and duplicates in more than one split."""
+    """Compute the features of all images, and find patients and duplicates in more than one split.
+
+    `unreadable` is what a build of the images has returned; None builds them here.
+    """
     paths = data.table["path"].tolist()
-    unreadable = images.build(paths, partial(progress, "decoding"))
+    if unreadable is None:
+        unreadable = images.build(paths, partial(progress, "decoding"))
     rows = np.array([row for row, path in enumerate(paths) if path not in unreadable], np.intp)
     features = compute_features(paths, rows, images, progress)
-    return features, leaks_between_splits(data, find_duplicates(data, features, progress), unreadable)
+    return features, leaks_between_splits(data, find_duplicates(data, features, images, progress), unreadable)
 
 
 def leaks_between_splits(

@@ -33,7 +33,13 @@ _PER_CENTROID = 64  # training points per cell
 _PATIENCE = 120.0  # an exact search that takes longer, in seconds, warns how long it takes
 
 
-def nearest_neighbours(points: Floats32, keep: int, seed: int, report: Callable[[float], None]) -> Rows:
+def search_method(count: int) -> str:
+    """Name the method that searches so many points, on which the result depends."""
+    faiss = _import_faiss() if count > EXACT else None
+    return "exact" if faiss is None else f"faiss {faiss.__version__}"
+
+
+def nearest_neighbours(points: Floats32, keep: int, seed: int, report: Callable[[float], None]) -> tuple[Rows, str]:
     """Find each point's nearest other points by Euclidean distance.
 
     Args:
@@ -43,11 +49,13 @@ def nearest_neighbours(points: Floats32, keep: int, seed: int, report: Callable[
         report: called with the fraction of the work done.
 
     Returns:
-        (N, keep) rows, unordered; with faiss, -1 where it finds fewer.
+        (N, keep) rows, unordered; with faiss, -1 where it finds fewer. And a note on the recall, "" if exact.
     """
     points = points - points.mean(0)  # centered, because otherwise sums of squares lose digits
     faiss = _import_faiss() if len(points) > EXACT else None
-    return _search_all(points, keep, report) if faiss is None else _search_cells(faiss, points, keep, seed, report)
+    return (
+        (_search_all(points, keep, report), "") if faiss is None else _search_cells(faiss, points, keep, seed, report)
+    )
 
 
 def _search_all(points: Floats32, keep: int, report: Callable[[float], None]) -> Rows:
@@ -88,7 +96,9 @@ def exact_neighbours(points: Floats32, rows: Rows, keep: int) -> Rows:
     return near
 
 
-def _search_cells(faiss: Any, points: Floats32, keep: int, seed: int, report: Callable[[float], None]) -> Rows:
+def _search_cells(
+    faiss: Any, points: Floats32, keep: int, seed: int, report: Callable[[float], None]
+) -> tuple[Rows, str]:
     count, dimensions = points.shape
     cells = round(4 * count**0.5)
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dimensions), dimensions, cells)
@@ -109,12 +119,11 @@ def _search_cells(faiss: Any, points: Floats32, keep: int, seed: int, report: Ca
         rows = np.arange(start, min(start + _TILE, count))
         near[rows] = _others(index, points, rows, keep)
         report((rows[-1] + 1) / count)
-    warn(
+    return near, (
         f"Near duplicates of {count:,} images were searched with faiss {faiss.__version__} (IndexIVFFlat, "
         f"{index.nprobe} of {cells:,} cells): of the {keep} nearest of {len(known)} images by an exact search it found "
         f"{recall:.1%}."
     )
-    return near
 
 
 def _others(index: Any, points: Floats32, rows: Rows, keep: int) -> Rows:

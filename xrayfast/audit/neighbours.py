@@ -36,7 +36,7 @@ def candidates(
     rows: npt.NDArray[np.integer],
     seed: int = 0,
     report: Callable[[float], None] = lambda share: None,
-) -> Pairs:
+) -> tuple[Pairs, str]:
     """Return pairs of images that could be copies of each other.
 
     Args:
@@ -47,17 +47,17 @@ def candidates(
 
     Returns:
         (P, 2) indices of `rows`, the smaller first, each pair once, in ascending order; at most 20 N pairs for few
-        images, 4 N for many.
+        images, 4 N for many. And the note of `nearest_neighbours`.
     """
     count = len(rows)
     if count <= _FEW:
-        return np.stack(np.triu_indices(count, 1), 1)
+        return np.stack(np.triu_indices(count, 1), 1), ""
     projection = _projection(thumbs, rows, np.random.default_rng(seed))
-    near = nearest_neighbours(_project(thumbs, rows, projection), NEIGHBOURS, seed, report)
+    near, note = nearest_neighbours(_project(thumbs, rows, projection), NEIGHBOURS, seed, report)
     first, second = np.repeat(np.arange(count), NEIGHBOURS), near.ravel()
     first, second = first[second >= 0], second[second >= 0]
     codes = np.unique(np.minimum(first, second) * count + np.maximum(first, second))
-    return np.stack([codes // count, codes % count], 1)
+    return np.stack([codes // count, codes % count], 1), note
 
 
 def _projection(thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.integer], rng: np.random.Generator) -> Floats32:

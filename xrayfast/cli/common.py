@@ -88,7 +88,7 @@ def show_run(out: Output, run: Run) -> None:
     from xrayfast.cli.results import show_results
     from xrayfast.workflows.steps.predictions.own import read_interpretations
 
-    split, found = list(read_interpretations(run).items())[-1]
+    split, found = list(read_interpretations(run, find_images=False).items())[-1]
     show_results(out, found, top=3)
     out.line()
     out.line(

@@ -36,7 +36,8 @@ def decode_manifest(
         require_readable(list(problems.values()), len(names))
         return data, images
     readable = {name: path for name, path in zip(names, paths, strict=True) if name not in problems}
-    others = find_other_images({name: images.info(path).notes for name, path in readable.items()}, problems)
+    notes = [info.notes for info in images.infos(readable.values())]
+    others = find_other_images(dict(zip(readable, notes, strict=True)), problems)
     reasons = {} if config.keep_masks else others
     if config.unreadable == "skip":
         reasons = dict.fromkeys(problems, UNREADABLE) | reasons

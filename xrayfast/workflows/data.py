@@ -262,7 +262,7 @@ def decode(
 
 def image_infos(data: Manifest, images: DecodedImages) -> list[ImageInfo]:
     """What is known of each file of a data set, whose images are decoded."""
-    return [images.info(path) for path in data.table["path"].tolist()]
+    return images.infos(data.table["path"].tolist())
 
 
 def split_table(data: Manifest, infos: Sequence[ImageInfo]) -> pd.DataFrame:

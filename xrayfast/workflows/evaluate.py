@@ -400,7 +400,7 @@ def _predict_external(
             chunks.append(predictor.probabilities_and_spread(chunk, tta=tta, batch_size=batch_size)[0].raw)
             progress("predicting", min(start + CHUNK, len(paths)), len(paths))
     raw = np.concatenate(chunks).astype(np.float64)
-    read_notes = [images.info(path).notes for path in paths]
+    read_notes = [info.notes for info in images.infos(paths)]
     truth = matched.truth[rows]
     predictions = Predictions(
         labels=run.labels,

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.cache.image_files import SIDE, assert_true_to, count_cached, patched_reader, write_images
+from tests.data.cache.image_files import SIDE, assert_true_to, count_cached, patched_reader, write_image, write_images
 from xrayfast.config import DataConfig
-from xrayfast.data.cache import decode_worker, folders, image_cache, shards
+from xrayfast.data.cache import decode_worker, file_keys, folders, image_cache, shards
 from xrayfast.data.cache.image_cache import ImageCache, UncachedImages, open_images, require_readable
 from xrayfast.data.cache.shards import Entry, ImageInfo, write_shard
 from xrayfast.data.images import reader
@@ -634,3 +634,29 @@ def test_an_index_takes_little_memory(tmp_path, root):
     tracemalloc.stop()
     assert len(big._index) == 40 * 512
     assert used < 8e6
+
+
+@pytest.mark.parametrize("kind", [ImageCache, UncachedImages])
+def test_infos_of_many_are_of_the_last_build_and_look_at_no_file_again(tmp_path, root, kind, monkeypatch):
+    paths = write_images(tmp_path, 12)
+    images = ImageCache(SIDE, root=root) if kind is ImageCache else kind(SIDE)
+    images.build(paths)
+    infos, state = images.infos(paths), images.state(paths)
+    assert infos == [images.info(path) for path in paths]
+    write_image(paths[3], np.random.default_rng(99))
+    for module in (image_cache, file_keys):
+        monkeypatch.setattr(module, "key_or_none", None)
+    assert (images.infos(paths), images.state(paths)) == (infos, state)
+    monkeypatch.undo()
+    images.build(paths)
+    changed = [info != before for info, before in zip(images.infos(paths), infos, strict=True)]
+    assert changed == [place == 3 for place in range(12)]
+    assert images.state(paths) != state
+
+
+def test_infos_of_what_was_not_built_are_read(tmp_path, root):
+    paths, images = write_images(tmp_path, 3), ImageCache(SIDE, root=root)
+    images.build(paths[:1])
+    assert images.infos(paths) == [images.info(path) for path in paths]
+    with pytest.raises(ReadError, match="gone"):
+        images.infos([str(tmp_path / "gone.png")])

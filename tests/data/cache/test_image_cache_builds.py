@@ -26,6 +26,7 @@ from tests.data.cache.image_files import (
     write_images,
 )
 from xrayfast.data.cache import folders, locks
+from xrayfast.data.cache.file_keys import FileKeys
 from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.data.cache.locks import ChunkLocks
 
@@ -60,7 +61,7 @@ def assert_same_as_clean(root: Path, folder: Path) -> None:
     paths = sorted(str(path) for path in folder.iterdir())
     clean, tried = ImageCache(SIDE, root=root.parent / "clean"), ImageCache(SIDE, root=root)
     assert clean.build(paths) == {}
-    assert tried._find_missing(paths) == []
+    assert tried._find_missing(FileKeys(paths)) == []
     for path in paths:
         assert tried.image(path).tobytes() == clean.image(path).tobytes()
         assert tried.info(path) == clean.info(path)

@@ -86,6 +86,8 @@ def _fit(
     else:
         from xrayfast.runs.run import Run
         from xrayfast.tracking.trackers import require_trackers
+        from xrayfast.workflows.data import decode
+        from xrayfast.workflows.steps.leaks import find_leaks
 
         settings = read_settings(config, given, recipe)
         Run.require_code_of(settings, {})
@@ -95,13 +97,13 @@ def _fit(
         with reporting(out) as reporter:
             with checking_settings(manifest, settings) as raise_problem:
                 if settings.data.cache:
-                    from xrayfast.workflows.data import decode
 
                     def progress(stage: str, done: int, total: int) -> None:
                         raise_problem()
                         reporter.preparing(stage, done, total)
 
-                    decode(manifest, settings.model.size, progress)
+                    # What is found stays in the cache.
+                    find_leaks(*decode(manifest, settings.model.size, progress), progress)
             from xrayfast.workflows.fit import fit as work
 
             run = work(manifest, config=settings, name=name, runs=runs, reporter=reporter, command=command_line())
@@ -110,7 +112,7 @@ def _fit(
 
 @contextmanager
 def checking_settings(manifest: Manifest, settings: Config) -> Iterator[Callable[[], None]]:
-    """Check the settings in a thread while the block decodes images.
+    """Check the settings in a thread while the block decodes and compares images.
 
     The check imports torch and fastai, which takes 10 s on one core; the other cores decode images meanwhile. Yields a
     function that raises the error as soon as the thread has found one. An error in the block is raised at once; the

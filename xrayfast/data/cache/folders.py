@@ -3,6 +3,7 @@
     <root>/pictures/v1-256px-0123abcd/    one per side, window and reader version
         <16 hex>.pictures                 shards
         index                             of the shards, if there are many
+        <32 hex>.computed                 results computed from some of the images
         <16 hex>-3-of-8.done              one per share that a machine has built
         <16 hex>.lock, .*.tmp             of runs that are building
 
@@ -33,11 +34,16 @@ INDEX_NAME = "index"
 
 DONE_SUFFIX = ".done"
 
+COMPUTED_SUFFIX = ".computed"
+
 _IMAGES_FOLDER = "pictures"  # an older word for images, kept so that existing caches remain valid
 _FOLDER = re.compile(r"v\d+-\d+px-[0-9a-f]{8}")
 _SHARD = re.compile(rf"[0-9a-f]{{16}}{re.escape(SHARD_SUFFIX)}")
 _PASSING = re.compile(rf"[0-9a-f]{{16}}{re.escape(LOCK_SUFFIX)}|\..+\.tmp")
-_LASTING = re.compile(rf"{re.escape(INDEX_NAME)}|[0-9a-f]{{16}}-\d+-of-\d+{re.escape(DONE_SUFFIX)}")
+_LASTING = re.compile(
+    rf"{re.escape(INDEX_NAME)}|[0-9a-f]{{16}}-\d+-of-\d+{re.escape(DONE_SUFFIX)}|"
+    rf"[0-9a-f]{{32}}{re.escape(COMPUTED_SUFFIX)}"
+)
 _ABANDONED = 3600.0  # seconds after which a temporary file or lock is abandoned; runs need them for seconds
 _BEING_WRITTEN = 60.0  # seconds since the last change of a temporary file during which a run may still be writing it
 

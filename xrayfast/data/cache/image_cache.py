@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import time
@@ -11,13 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import PIL
 
+from xrayfast._version import __version__
 from xrayfast.config import DataConfig
 from xrayfast.cpus import cpu_count
+from xrayfast.data.cache.columns import Columns, Layout, read_columns, write_columns
 from xrayfast.data.cache.decode_pool import LockChunk, decode_all
 from xrayfast.data.cache.decode_worker import SHARD_BYTES, Job, Outcome, decode_info, key_or_none
-from xrayfast.data.cache.folders import image_folder, remove_abandoned
-from xrayfast.data.cache.index import FolderIndex, as_words
+from xrayfast.data.cache.file_keys import NO_KEY, FileKeys
+from xrayfast.data.cache.folders import COMPUTED_SUFFIX, image_folder, remove_abandoned
+from xrayfast.data.cache.index import FolderIndex
 from xrayfast.data.cache.locks import ChunkLocks
 from xrayfast.data.cache.shards import KEY_BYTES, DamagedError, ImageInfo, Shard
 from xrayfast.data.cache.shares import Share
@@ -32,7 +37,7 @@ DecodingProgress = Callable[[int, int], None]
 _CHUNKS = 64  # per build, if chunks then have 8 to 512 images
 _IMAGES_PER_WORKER = 50  # fewer are not worth another process, which takes half a second to start
 _PROBLEMS = 20  # listed in an error
-_NO_KEY = bytes(KEY_BYTES)  # stands for the key of a file that is not there; no file has this key
+_COMPUTED = b"xraycmp1"
 
 
 def open_images(config: DataConfig, side: int) -> DecodedImages:
@@ -61,6 +66,7 @@ class DecodedImages(ABC):
 
     def __init__(self, side: int, window: str = "auto") -> None:
         self.side, self.window = side, window
+        self._built = FileKeys([])
 
     def build(
         self, paths: Iterable[str | Path], progress: DecodingProgress | None = None, workers: int | None = None
@@ -79,8 +85,9 @@ class DecodedImages(ABC):
             ConfigError: invalid window.
             WriteError: the cache can't be written, or there is too little space; what was written is kept.
         """
-        wanted = sorted({str(path) for path in paths}, key=read_order)
-        missing = set(self._find_missing(wanted))
+        self._built = FileKeys(str(path) for path in paths)
+        wanted = sorted(self._built.paths, key=read_order)
+        missing = set(self._find_missing(self._built))
         if not missing:
             self._finish_build()
             return {}
@@ -127,15 +134,42 @@ class DecodedImages(ABC):
         Raises:
             ReadError: the image hasn't been decoded before and can't be read.
         """
-        return self._known_info(path) or decode_info(path, self.window)
+        key = key_or_none(path)
+        return (key and self._known_info(key)) or decode_info(path, self.window)
+
+    def infos(self, paths: Iterable[str]) -> list[ImageInfo]:
+        """Return `info` of many files in their state at the last build, without looking them up again.
+
+        Raises:
+            ReadError: one wasn't built and can't be read.
+        """
+        keys = ((path, self._built.find(path)) for path in paths)
+        return [(key and self._known_info(key)) or self.info(path) for path, key in keys]
+
+    def state(self, paths: Iterable[str]) -> bytes:
+        """Return a hash of files in their state at the last build; other or changed files have another hash."""
+        digest = hashlib.blake2b(digest_size=KEY_BYTES)
+        for path in paths:
+            digest.update(self._built.find(path) or key_or_none(path) or NO_KEY)
+        return digest.digest()
+
+    def computed(self, key: bytes, layout: Layout, compute: Callable[[], Columns]) -> Columns:
+        """Return a result that was computed from images: if images are cached, it is kept on disk and read from there.
+
+        Args:
+            key: a hash of everything that the result depends on, except for versions.
+            layout: the columns of the result.
+            compute: computes the result.
+        """
+        return compute()
 
     @abstractmethod
-    def _known_info(self, path: str | Path) -> ImageInfo | None:
-        """Return the info of a file; None if it has not been decoded in its present state."""
+    def _known_info(self, key: bytes) -> ImageInfo | None:
+        """Return the info of a decoded file by its key; None if it has not been decoded in that state."""
 
     @abstractmethod
-    def _find_missing(self, paths: Iterable[str]) -> list[str]:
-        """Return the files that have not been decoded in their present state."""
+    def _find_missing(self, files: FileKeys) -> list[str]:
+        """Return the files that have not been decoded in the state in which they were looked up."""
 
     @abstractmethod
     def _prepare_build(self, n_missing: int) -> contextlib.AbstractContextManager[tuple[str | None, LockChunk]]:
@@ -155,16 +189,15 @@ class UncachedImages(DecodedImages):
         super().__init__(side, window)
         self._infos: dict[bytes, ImageInfo] = {}
 
-    def _known_info(self, path: str | Path) -> ImageInfo | None:
-        key = key_or_none(path)
-        return self._infos.get(key) if key else None
+    def _known_info(self, key: bytes) -> ImageInfo | None:
+        return self._infos.get(key)
 
-    def _find_missing(self, paths: Iterable[str]) -> list[str]:
-        return [path for path in paths if self._known_info(path) is None]
+    def _find_missing(self, files: FileKeys) -> list[str]:
+        return [path for path in files.paths if files.find(path) not in self._infos]
 
     @contextlib.contextmanager
     def _prepare_build(self, n_missing: int) -> Iterator[tuple[None, LockChunk]]:
-        yield None, lambda chunk: contextlib.nullcontext(self._find_missing(chunk))
+        yield None, lambda chunk: contextlib.nullcontext(self._find_missing(FileKeys(chunk)))
 
     def _remember(self, outcome: Outcome) -> None:
         if outcome.key and outcome.info:
@@ -253,20 +286,30 @@ class ImageCache(DecodedImages):
             self._opened().save(unlisted=0)
         return problems, to_do
 
-    def _known_info(self, path: str | Path) -> ImageInfo | None:
-        place = self._find(path)
+    def computed(self, key: bytes, layout: Layout, compute: Callable[[], Columns]) -> Columns:
+        """Like `DecodedImages.computed`. Results of other versions of xrayfast, numpy or Pillow are not used."""
+        name = hashlib.blake2b(f"{__version__} {np.__version__} {PIL.__version__} ".encode() + key, digest_size=16)
+        path = self.folder / f"{name.hexdigest()}{COMPUTED_SUFFIX}"
+        if (known := read_columns(path, _COMPUTED, layout)) is not None:
+            return known
+        columns = compute()
+        with contextlib.suppress(WriteError):  # the file saves time only
+            write_columns(path, _COMPUTED, layout, columns)
+        return columns
+
+    def _known_info(self, key: bytes) -> ImageInfo | None:
+        place = self._opened().find(key)
         return place[0].info(place[1]) if place else None
 
     def _find(self, path: str | Path) -> tuple[Shard, int] | None:
         """Return the shard and row of a file in its present state; None if it is not cached."""
-        index, key = self._opened(), key_or_none(path)
-        return index.find(key) if key else None
+        key = key_or_none(path)
+        return self._opened().find(key) if key else None
 
-    def _find_missing(self, paths: Iterable[str]) -> list[str]:
-        paths, index = list(paths), self._opened()
+    def _find_missing(self, files: FileKeys) -> list[str]:
+        index = self._opened()
         index.refresh()
-        absent = index.missing(as_words([key_or_none(path) or _NO_KEY for path in paths]))
-        return [paths[i] for i in np.flatnonzero(absent).tolist()]
+        return [files.paths[i] for i in np.flatnonzero(index.missing(files.words)).tolist()]
 
     def _opened(self) -> FolderIndex:
         if self._index is None:
@@ -297,7 +340,7 @@ class ImageCache(DecodedImages):
             raise WriteError(f"{self.folder}: found {_format_bytes(free)} free. {hint}")
         remove_abandoned(self.folder)
         try:
-            yield str(self.folder), ChunkLocks(self.folder, self._find_missing).lock
+            yield str(self.folder), ChunkLocks(self.folder, lambda chunk: self._find_missing(FileKeys(chunk))).lock
         except WriteError as error:
             raise WriteError(f"{error} {hint} What was written is kept.") from error
         self._opened().refresh()

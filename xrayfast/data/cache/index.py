@@ -13,29 +13,23 @@ ignored, and any process may replace the file at any time with one that lists ot
 from __future__ import annotations
 
 import contextlib
-import os
-import struct
-import zlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from xrayfast.data.cache.columns import Layout, read_columns, write_columns
 from xrayfast.data.cache.folders import INDEX_NAME, shard_names
 from xrayfast.data.cache.shards import SHARD_SUFFIX, DamagedError, Shard
-from xrayfast.files.atomic import replace_atomically
 
 Words: TypeAlias = npt.NDArray[np.uint64]
 """(N, 2) keys, each as two words of 8 bytes."""
 
 _MAGIC = b"xrayidx1"
-_HEADER = struct.Struct("<8sQQI")
-_COLUMNS = {"high": "<u8", "low": "<u8", "shard": "<u4", "row": "<u2"}
-_BLOCK = 2**20  # bytes that are read and checked at a time
+_LAYOUT: Layout = {"names": (1, "<u8"), "high": (0, "<u8"), "low": (0, "<u8"), "shard": (0, "<u4"), "row": (0, "<u2")}
 
 _SHARDS_UNLISTED = 256
 """A build renews the file if it lacks more shards than this and more than a tenth of those that it lists: this many
@@ -225,46 +219,13 @@ class _Table:
 
 def _write_table(path: Path, table: _Table) -> None:
     names = np.array([int(name.removesuffix(SHARD_SUFFIX), 16) for name in table.names], "<u8")
-    parts = [names, *(np.ascontiguousarray(getattr(table, name), kind) for name, kind in _COLUMNS.items())]
-    crc = 0
-    for part in parts:
-        crc = zlib.crc32(part.data.cast("B"), crc) if len(part) else crc
-    with replace_atomically(path) as temporary, temporary.open("wb") as file:
-        file.write(_HEADER.pack(_MAGIC, len(table.row), len(names), crc))
-        for part in parts:
-            file.write(part.data)
-        file.flush()
-        os.fsync(file.fileno())
+    write_columns(path, _MAGIC, _LAYOUT, {name: getattr(table, name) for name in _LAYOUT} | {"names": names})
 
 
 def _read_table(path: Path) -> _Table | None:
     """Return the table in the file; None if there is no file, or it is damaged or unreadable: then shards are read."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            magic, count, shards, crc = _HEADER.unpack(file.read(_HEADER.size))
-            sizes = {"names": (shards, "<u8")} | {name: (count, kind) for name, kind in _COLUMNS.items()}
-            expected = _HEADER.size + sum(n * np.dtype(kind).itemsize for n, kind in sizes.values())
-            # Checked before as much memory is allocated as the header says.
-            if magic != _MAGIC or os.fstat(file.fileno()).st_size != expected:
-                return None
-            columns, found = {}, 0
-            for name, (n, kind) in sizes.items():
-                columns[name] = np.empty(n, kind)
-                found = _read_into(file, columns[name], found)
-    except (OSError, struct.error):
-        return None
-    if found != crc or (count and columns["shard"].max() >= shards):
+    columns = read_columns(path, _MAGIC, _LAYOUT)
+    if columns is None or (columns["shard"] >= len(columns["names"])).any():
         return None
     names = tuple(f"{number:016x}{SHARD_SUFFIX}" for number in columns.pop("names").tolist())
     return _Table(names, **columns)
-
-
-def _read_into(file: FileIO, column: npt.NDArray[np.generic], crc: int) -> int:
-    """Fill a column from a file; return the CRC-32 so far, computed while each block is in the processor's cache."""
-    view = column.data.cast("B") if column.size else memoryview(b"")
-    while view:
-        size = file.readinto(view[:_BLOCK])
-        if not size:
-            raise OSError("the file ends early")
-        crc, view = zlib.crc32(view[:size], crc), view[size:]
-    return crc

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xrayfast.audit.duplicates import Duplicates
-from xrayfast.audit.features import LEAST_SIDE
+from xrayfast.audit.features import LEAST_SIDE, Features
 from xrayfast.audit.findings import class_findings, duplicate_findings
 from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, leaks_between_splits, redraw_leaky_splits
 from xrayfast.audit.shortcuts import predictable_labels
@@ -49,11 +49,16 @@ class ComparedImages:
     shortcuts: dict[str, float]
 
 
+def find_leaks(data: Manifest, images: DecodedImages, progress: StageProgress = no_progress) -> tuple[Features, Leaks]:
+    """`compare_images` of images that were decoded; of those below 64 px at 64 px."""
+    if images.side >= LEAST_SIDE:
+        return compare_images(data, images, progress, unreadable={})
+    return compare_images(data, open_images(data.config, LEAST_SIDE), progress)
+
+
 def compare_all_images(data: Manifest, images: DecodedImages, progress: StageProgress = no_progress) -> ComparedImages:
-    """Compare all images with each other; those below 64 px at 64 px."""
-    if images.side < LEAST_SIDE:
-        images = open_images(data.config, LEAST_SIDE)
-    features, leaks = compare_images(data, images, progress)
+    """Compare all images with each other."""
+    features, leaks = find_leaks(data, images, progress)
     shortcuts = predictable_labels(data, features, group_linked_images(data, leaks.duplicates))
     return ComparedImages(leaks.duplicates, leaks.unreadable, shortcuts)
 

@@ -93,7 +93,9 @@ def exclude_seen(
     left_out, warnings = list(matched.left_out), list[str]()
     problems = images.build([paths[row] for row in rows], partial(progress, "decoding"))
     unreadable = {names[row]: problems[paths[row]] for row in rows if paths[row] in problems}
-    notes = {names[row]: images.info(paths[row]).notes for row in rows if paths[row] not in problems}
+    readable = [row for row in rows.tolist() if paths[row] not in problems]
+    infos = images.infos([paths[row] for row in readable])
+    notes = {names[row]: info.notes for row, info in zip(readable, infos, strict=True)}
     others = {} if data.config.keep_masks else find_other_images(notes, unreadable)
     unreadable = {name: problem for name, problem in unreadable.items() if name not in others}
     if unreadable:
@@ -106,7 +108,7 @@ def exclude_seen(
     own_test, looked = 0, list[str]()
     if run is None:
         warnings.append(NOT_IN_FILE)
-    elif (splits := find_run_splits(run, [images.info(paths[row]).digest for row in rows])) is None:
+    elif (splits := find_run_splits(run, _digests(images, paths, rows))) is None:
         looked = [PATIENTS_UNKNOWN]
         warnings.append(
             "The run is of an older version that recorded no digests of its images: whether it was trained on some of "
@@ -146,7 +148,7 @@ def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: Sta
     splits = data.table["split"].to_numpy()
     rows = np.flatnonzero(np.isin(splits, ("valid", "test")))
     paths = data.table["path"].tolist()
-    equal = find_run_splits(run, [images.info(paths[row]).digest for row in rows])
+    equal = find_run_splits(run, _digests(images, paths, rows))
     if equal is None:
         return [
             f"{run.path}: is of an older version that recorded no digests of its images: whether it was trained on "
@@ -168,6 +170,10 @@ def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: Sta
     if found:
         warnings.insert(0, f"{SEEN_BEFORE}, and results on them are optimistic: {run.path}, {', and '.join(found)}.")
     return [text if text.startswith(SEEN_BEFORE) else f"{run.path}: {text}" for text in warnings]
+
+
+def _digests(images: DecodedImages, paths: Sequence[str], rows: npt.NDArray[np.intp]) -> list[str]:
+    return [info.digest for info in images.infos([paths[row] for row in rows])]
 
 
 def _nothing_left(
@@ -238,7 +244,7 @@ def _find_alike(
         images = open_images(data.config, LEAST_SIDE)
     thumbs, places = _distinct_thumbs(data.table["path"].tolist(), rows, images, progress)
     both = np.concatenate([own_thumbs, thumbs])
-    pairs, _ = near_pairs(both, np.arange(len(both)), progress=progress)
+    pairs, _ = near_pairs(both, np.arange(len(both)), images, progress=progress)
     own_split = own_splits[own_rows]
     # Of several splits, that which biases the evaluation more is written last.
     for split in ("test", "valid", "train"):

@@ -109,8 +109,10 @@ def _join_spellings(name: str, cells: Sequence[str]) -> NDArray[np.object_]:
     return np.array([first_of.get(cell, "") for cell in cells], dtype=object)
 
 
-def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
+def read_interpretations(run: Run, *, find_images: bool = True) -> dict[PredictedSplit, Interpretation]:
     """An interpretation of each split that was predicted, valid before test.
+
+    `find_images` opens the run's data, so that images of single cases can be shown.
 
     Raises:
         RunError: there is none, because the run is not complete.
@@ -118,7 +120,7 @@ def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
     splits = run.require_predictions()
     metrics, decision, settings = run.metrics, run.decision, run.config.results
     # Images come only from the run's own data: names in a foreign predictions file could point anywhere.
-    data = find_data(run)
+    data = find_data(run) if find_images else None
     paths = {} if data is None else dict(zip(data.table["image"], map(Path, data.table["path"]), strict=True))
     side = run.config.model.size
     images = open_images(run.config.data, side) if side >= IMAGE_SIZE // 2 else None
