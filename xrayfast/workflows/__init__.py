@@ -1,1 +1,1 @@
-"""One use case a module: each a plain function that takes settings and returns data, and prints nothing."""
+"""The use cases, one per module: plain functions that take settings, return data and print nothing."""

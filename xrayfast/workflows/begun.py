@@ -1,4 +1,4 @@
-"""Go on with the run of a name where it was begun: a command that a queue may start again as it is."""
+"""Find the run that an earlier start of the same command began, so that a job queue can simply start it again."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from xrayfast.runs.run import Run
 
 
 def find_begun(runs: Path, name: str, settings: Config) -> Run | None:
-    """The run of that name, begun with the same settings; None where there is none.
+    """Return the run `name` if it was begun with the same settings; None if no such run exists.
 
     Args:
         runs: the folder of runs.
-        name: of the run.
-        settings: as they are given now. Of data and network those are compared that were given: what a run records of
-            the others, such as columns, it has found in the data.
+        name: the run's name.
+        settings: the present settings. Of the sections `data` and `model`, only fields that were given explicitly are
+            compared: for others, such as columns, a run records what it inferred from the data.
 
     Raises:
         ConfigError: the run was begun with other settings.
-        RunError: there is a folder of that name, and it is not a run.
+        RunError: a folder of that name exists and is not a run.
     """
     if not os.path.lexists(runs / name):
         return None
@@ -42,5 +42,5 @@ def find_begun(runs: Path, name: str, settings: Config) -> Run | None:
 
 
 def _comparable(value: Any) -> Any:
-    """Paths as a run records them."""
+    """Return the value as a run records it: paths are absolute."""
     return value.absolute() if isinstance(value, Path) else value

@@ -1,4 +1,4 @@
-"""Decode a data set's images into the cache before anything is trained, on one machine or in shares on many."""
+"""Decode a data set's images into the cache before training, on one machine or in shares on several."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from xrayfast.workflows.data import opened, unused_data_settings
 
 @dataclass(frozen=True)
 class BuiltCache:
-    """What a build has done.
+    """The result of `build_cache`.
 
     Attributes:
-        folder: of the decoded images.
-        images: of the share, or of the data set.
-        total: images of the data set.
-        shares: into how many it is divided.
-        unreadable: what is wrong with each image of the share that can't be read, by path.
+        folder: the folder of the decoded images.
+        images: number of images in this share; without shares, in the data set.
+        total: number of images in the data set.
+        shares: number of shares that the data set is divided into.
+        unreadable: the error of each image in this share that can't be read, keyed by path.
         to_do: numbers of the shares that are not done yet.
-        notes: on the data set.
+        notes: notes on the data set.
     """
 
     folder: Path
@@ -49,25 +49,25 @@ def build_cache(
     shards: str | None = None,
     progress: bool | StageProgress | None = None,
 ) -> BuiltCache:
-    """Decode the images that are not in the cache yet; whatever stopped it, started again it goes on.
+    """Decode the images that are not in the cache yet. After any interruption, call it again to continue.
 
     Args:
-        data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
+        data: a Manifest from `open_data`, or the folder of a data set; by default the `source` of `config` ("data/").
         config: settings of the data set.
         size: side of the decoded images in pixels; default the config's.
-        shards: "I/N" decodes share I of N, so that N machines divide the work; in any order, all with the same data,
-            size and N, and one `cache_dir` that all can write to. The last one joins them: it writes the file by which
-            the cache opens without reading every shard. By default the whole data set.
-        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with the
-            stage, its images done and in all.
+        shards: "I/N" decodes share I of N, so that N machines can divide the work. They may run in any order, with the
+            same data, size and N, and one `cache_dir` that all of them can write to. The one that finishes last writes
+            the index file, with which the cache opens without reading every shard. By default the whole data set.
+        progress: whether to display progress, by default only in a notebook or a terminal; or a function to call with
+            the stage, the images done and the total.
 
     Returns:
         The BuiltCache: `.to_do`, `.unreadable`.
 
     Raises:
         DataError: the data can't be used.
-        ConfigError: `shards` is not I/N, or the data set is not to be cached.
-        WriteError: the cache can't be written, or there is too little room; what was written is kept.
+        ConfigError: `shards` is not I/N, or the settings turn the cache off.
+        WriteError: the cache can't be written, or the disk lacks space; images already written are kept.
     """
     share = Share.parse(shards or "1/1")
     config = config or Config()

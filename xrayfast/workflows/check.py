@@ -32,16 +32,16 @@ def check(
     output: Path | str | None = None,
     progress: bool | StageProgress | None = None,
 ) -> Audit:
-    """Find what distorts results: odd files, duplicates, leaks, rare classes, shortcuts.
+    """Find problems that distort results: odd files, duplicates, leaks, rare classes, shortcuts.
 
     Args:
-        data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
+        data: a Manifest from `open_data`, or the folder of a data set; by default the `source` of `config` ("data/").
         config: settings of the data set.
-        size: side in pixels of the images that are compared, at least 64. That of later training leaves its images
-            cached. Default: the config's.
+        size: side in pixels of the images that are compared, at least 64; default the config's. With the size of a
+            later training, the images are already cached for it.
         output: a folder to write `check.json` and `check.html` to.
-        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
-            stage, its images done and in all.
+        progress: whether to display progress, by default only in a notebook or a terminal; or a function to call with
+            the stage, the images done and the total.
 
     Returns:
         The Audit: `.leaks`, `.findings`, `.duplicates`, `.shortcuts`, `.to_json()`.
@@ -72,7 +72,7 @@ def _write_page(found: Audit, images: DecodedImages, path: Path) -> None:
     for row in {row for group in shown_groups(found) for row in shown_rows(group)}:
         try:
             shown[row] = images.image(paths[row])
-        except ReadError:  # gone since; the page says so
+        except ReadError:  # gone since the audit; the page says so
             shown[row] = None
     title = found.data.config.source.absolute().name
     write_text(path, render_check_page(found, shown, title, now()[:16].replace("T", " ") + " UTC"))

@@ -66,37 +66,40 @@ def compare(
     page: Path | str | None = None,
     progress: bool | StageProgress | None = None,
 ) -> Comparison:
-    """Put runs into one table, and compare each with the best one (or another) on the same images.
+    """Put runs into one table, and compare each with the best one, or with `reference`, on the same images.
 
-    Differences are paired: both runs are evaluated on the same drawn patients. The accuracy (or subset accuracy) is
-    tested by McNemar's exact test and the AUROC of each label by DeLong's, both clustered by patient where patients are
-    known; of two cross-validations with the same folds, other metrics by the corrected resampled t-test over folds
-    (Nadeau and Bengio 2003). All p-values are corrected together by Holm's method; of three runs or more without a
-    `reference` by Bonferroni's, for the tests of every pair of runs, since the best one is chosen on these images.
+    Differences are paired: both runs are evaluated on the same resampled patients. Accuracy (or subset accuracy) is
+    tested with McNemar's exact test and the AUROC of each label with DeLong's test, both clustered by patient if
+    patients are known. For two cross-validations with the same folds, other metrics are tested with the corrected
+    resampled t-test over folds (Nadeau and Bengio 2003). All p-values are corrected together with Holm's method. With
+    three or more runs and no `reference`, Bonferroni's method corrects for the tests of every pair of runs instead,
+    since the best run is chosen on these images.
 
     Args:
         runs: runs, their folders, or folders of runs.
-        split: the split to compare on; default the test split where every run has one, else valid.
-        order: a name of `metrics.registry.overall_metrics`; the best run comes first, by the metric's direction.
-        reference: the run that the others are compared with, one of `runs` or its name; default the first of the table.
-        by: subgroups to compare the runs in as well: "sex", "age" (in bands), "view", or any column of the table of
-            labels of the reference that has at most 20 values.
-        resamples: how often patients are drawn for the differences, and for the intervals of runs whose
+        split: the split to compare on; default test if every run has a test split, else valid.
+        order: the metric that orders the table, best run first: a name in `metrics.registry.overall_metrics`.
+        reference: the run that the others are compared with, one of `runs` or its name; default the first row of the
+            table.
+        by: subgroups to compare the runs in as well: "sex", "age" (in bands), "view", or any column of the reference's
+            table of labels that has at most 20 values.
+        resamples: number of bootstrap resamples for the differences, and for the intervals of runs whose
             `metrics.json` has none.
-        seed: of the draws.
-        unit: "image", or "study" or "patient", whose images' probabilities are joined; default the setting that all
-            runs have. Thresholds of a run are chosen again where they were chosen for another unit.
-        unit_join: "mean", "max" or "noisy-or"; likewise.
-        page: a file to write the comparison to as one HTML page.
-        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
-            stage, its images done and in all.
+        seed: seed of the bootstrap.
+        unit: "image"; or "study" or "patient" to join the probabilities of their images. Default the setting that all
+            runs share. A run's thresholds are chosen again if they were chosen for another unit.
+        unit_join: how to join them: "mean", "max" or "noisy-or"; default the setting that all runs share.
+        page: an HTML file to write the comparison to.
+        progress: whether to display progress, by default only in a notebook or a terminal; or a function to call with
+            the stage, the images done and the total.
 
     Returns:
         The Comparison: `.table`, `.differences`, `.subgroups`, `.warnings`, `.notes`, `.page`, `.to_json()`.
 
     Raises:
-        RunError: fewer than two runs, no run's folder, no predictions, or runs of different tasks.
-        ConfigError: the metric or the reference is unknown, the data do not give a subgroup, or there are no draws.
+        RunError: there are fewer than two runs, a folder is not a run's, a run has no predictions, or tasks differ.
+        ConfigError: the metric or the reference is unknown, the data lack a subgroup's column, or no resample can be
+            drawn.
         WriteError: the page can't be written.
     """
     if page is not None:
@@ -110,7 +113,7 @@ def compare(
     reference_name = None if reference is None else _reference_name(reference, found)
     chosen, split_warnings = _choose_split(found, split)
     unit, chosen_join = _common_unit(found, unit, unit_join)
-    asked = unit_join if unit == "image" else chosen_join  # images have none, and one that is given is refused
+    asked = unit_join if unit == "image" else chosen_join  # images are not joined: a given unit_join is an error
     by_unit = {name: RunByUnit.of(run, unit, asked) for name, run in found.items()}
     images = {name: read_distinct(own, chosen) for name, own in by_unit.items()}
     notes += [f"{name}: {note}" for name, own in by_unit.items() for note in own.notes]
@@ -176,11 +179,11 @@ def compare(
     return compared_runs
 
 
-# Which runs, on which images.
+# Choosing runs, split and unit.
 
 
 def _collect_runs(given: Sequence[Run | Path | str] | Run | Path | str) -> tuple[dict[str, Run], list[str]]:
-    """The runs by name, and what was left out."""
+    """Return the runs keyed by name, and notes on those that were left out."""
     found: dict[Path, Run] = {}
     notes, twice, without = [], [], []
     for item in [given] if isinstance(given, (str, Path, Run)) else given:
@@ -207,7 +210,7 @@ def _collect_runs(given: Sequence[Run | Path | str] | Run | Path | str) -> tuple
 
 
 def _runs_in(item: Run | Path | str) -> list[Run]:
-    """The run itself, or the runs in a folder by name."""
+    """Return the run itself, or the runs in a folder, sorted by name."""
     if isinstance(item, Run):
         return [item]
     path = Path(item)
@@ -232,7 +235,7 @@ def _common_task(found: dict[str, Run]) -> Task:
 
 
 def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[PredictedSplit, list[str]]:
-    """The split to compare on, and warnings of it."""
+    """Return the split to compare on, and warnings about it."""
     for run in found.values():
         run.require_predictions()
     lacking = [name for name, run in found.items() if "test" not in run.predicted_splits]
@@ -250,10 +253,10 @@ def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[
 
 
 def _common_unit(found: Mapping[str, Run], unit: Unit | None, unit_join: UnitJoin | None) -> tuple[Unit, UnitJoin]:
-    """The unit that is asked for, and how its images are joined; by default those of all runs.
+    """Return the given unit and the way its images are joined; by default the settings that all runs share.
 
     Raises:
-        ConfigError: the runs have different ones.
+        ConfigError: a setting is not given, and the runs differ in it.
     """
     every = [run.config.results for run in found.values()]
     units: set[Unit] = {settings.unit for settings in every} if unit is None else {unit}
@@ -271,7 +274,7 @@ def _common_unit(found: Mapping[str, Run], unit: Unit | None, unit_join: UnitJoi
 
 
 def _reference_name(reference: Run | Path | str, found: dict[str, Run]) -> str:
-    """The name of the reference among the runs."""
+    """Return the name that the reference has among the runs."""
     if isinstance(reference, str) and reference in found:
         return reference
     path = (reference.path if isinstance(reference, Run) else Path(reference)).resolve()
@@ -290,7 +293,7 @@ def _reference_name(reference: Run | Path | str, found: dict[str, Run]) -> str:
 def _run_row(
     name: str, own: RunByUnit, split: PredictedSplit, predictions: Predictions, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """One row of the table: how a run was trained, and its metrics with their intervals."""
+    """Return one row of the table: how a run was trained, and its metrics with their intervals."""
     run = own.run
     info, config = run.info, run.config
     groups = predictions.groups
@@ -324,7 +327,7 @@ def _run_row(
 
 
 def _read_summary(run: Run, split: PredictedSplit) -> Mapping[str, Any]:
-    """What `metrics.json` holds of a split; nothing where it lacks it or can't be read."""
+    """Return the section of a split in `metrics.json`; empty if it is missing or can't be read."""
     try:
         return run.metrics.get(split, {})
     except RunError:
@@ -332,7 +335,7 @@ def _read_summary(run: Run, split: PredictedSplit) -> Mapping[str, Any]:
 
 
 def _read_metrics(run: Run, split: PredictedSplit, names: Sequence[str]) -> dict[str, Interval] | None:
-    """The metrics and intervals in `metrics.json`; None where it lacks them, as in older versions, or can't be read."""
+    """Return the metrics and intervals in `metrics.json`; None if it can't be read or an older version lacks some."""
     try:
         summary = _read_summary(run, split)
         overall, ends = summary["overall"], summary["intervals"]["overall"]
@@ -349,22 +352,22 @@ def _read_metrics(run: Run, split: PredictedSplit, names: Sequence[str]) -> dict
 def _headline_warnings(
     by_unit: Mapping[str, RunByUnit], predictions: Mapping[str, Predictions], split: PredictedSplit
 ) -> tuple[list[str], list[str]]:
-    """The warnings beside the headlines of the runs, as sentences, and a note on runs that have no list of them."""
+    """Return the warnings next to the runs' headlines, as sentences, and a note on runs that recorded no warnings."""
     lines, without = {}, []
     for name, own in by_unit.items():
         summary = own.metrics(split) if own.is_changed else _read_summary(own.run, split)
         if own.is_changed:
             summary = {**summary, "warnings": warn_of_run(own.run, summary, predictions[name], split)}
-        if "warnings" not in summary:  # of an older version
+        if "warnings" not in summary:  # an older version wrote it
             without.append(name)
-        others = [one for one in summary.get("warnings", ()) if one["code"] != "chosen here"]  # said of all runs
+        others = [one for one in summary.get("warnings", ()) if one["code"] != "chosen here"]  # in split_warnings
         lines[name] = warning_sentences({"warnings": others})
     text = f"No warnings are known of {shorten(without)}, of an older version; 'xrayfast interpret RUN' finds them."
     return _merge_lines(lines, "Every run"), [text] if without else []
 
 
 def _merge_lines(lines_of: dict[str, list[str]], every: str) -> list[str]:
-    """Lines on runs as sentences; those on several runs once."""
+    """Return the lines with the names of their runs in front; a line on several runs comes once."""
     runs: dict[str, list[str]] = {}
     for name, lines in lines_of.items():
         for line in lines:

@@ -1,4 +1,4 @@
-"""Train a network per fold, and predict every image by networks that were not trained on it."""
+"""Train a network per fold, and predict every image with networks that were not trained on it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
 
 @dataclass(frozen=True, eq=False)
 class _Work(Request):
-    """What trains the folds of a cross-validation that are not complete."""
+    """All that is needed to train the incomplete folds of a cross-validation."""
 
     reporter: FoldReporter
     cv: CrossValidation
@@ -86,42 +86,42 @@ def cross_validate(
     metrics: Metrics = (),
     **options: Unpack[Options],
 ) -> CrossValidation:
-    """Train a network per fold, and predict each image by one that was not trained on it.
+    """Train a network per fold, and predict each image with one that was not trained on it.
 
     Patients and duplicates are never divided between folds, and each label has nearly the same share in all of them.
-    Each fold is a run in the new folder. What was interrupted goes on with `resume_cross_validation`.
+    Each fold is a run in the new folder. `resume_cross_validation` continues after an interruption.
 
     Args:
-        data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
-        folds: how many; by default as the data were opened, else 5.
-        repeats: how often the images are dealt into folds, each time with the next split_seed.
-        test_fraction: fraction of the images that is in no fold, and is predicted by all networks; by default as the
+        data: a Manifest from `open_data`, or the folder of a data set; by default the `source` of `config` ("data/").
+        folds: number of folds; by default as the data were opened, else 5.
+        repeats: how often the images are assigned to folds, each time with the next split_seed.
+        test_fraction: fraction of the images that is in no fold and is predicted by all networks; by default as the
             data were opened.
-        fold: train this fold alone, from 1, in every repeat, as one job of several; `name` is needed, and the folder
-            may be there already. `join_folds` follows.
-        random_folds: deal images and not patients into folds, as some papers do, for a comparison with them: networks
-            then know the patients that they are tested on.
+        fold: train only this fold (from 1) in every repeat, as one of several jobs. `name` is then required, and the
+            folder may already exist. Call `join_folds` when all folds are trained.
+        random_folds: assign images instead of patients to folds, to compare with papers that do so. Networks are then
+            tested on patients that they were trained on.
         inner_valid: fraction of the images of the other folds on which each network's epoch, calibration and thresholds
             are chosen, instead of on the fold that it predicts.
-        jobs: folds that are trained at once, each in a process of its own, on several GPUs one each.
+        jobs: number of folds to train at once, each in its own process; with several GPUs, each on one of them.
         config: settings; `recipe` and `options` override them.
         recipe: settings that go together, see `xrayfast.workflows.recipes`; `options` override them.
-        name: of the folder; by default the arch and a number that counts up.
+        name: name of the folder; by default the arch and a number that counts up.
         runs: the folder of runs.
-        progress: whether to display progress; by default in a notebook and in a terminal.
-        reporter: receives progress, in place of the display.
+        progress: whether to display progress; by default only in a notebook or a terminal.
+        reporter: receives the progress instead of the display.
         interrupted: called after each batch; training stops if it returns True.
-        command: the command line, for `run.json`.
-        cbs: as in `fit`; each fold gets a copy.
-        metrics: likewise.
-        options: those of `fit`.
+        command: the command line, recorded in `run.json`.
+        cbs: callbacks as in `fit`; each fold gets a copy.
+        metrics: metrics as in `fit`; each fold gets a copy.
+        options: the options of `fit`.
 
     Returns:
         The CrossValidation: `.runs`, `.out_of_fold`, `.metrics`, `.fold_table`.
 
     Raises:
         XrayfastError: as in `fit`.
-        ConfigError: among others, a data set whose validation split is given.
+        ConfigError: among others, the data set comes with a validation split of its own.
         Interrupted: training was stopped; the message says how to resume.
     """
     require_alone(
@@ -156,7 +156,7 @@ def cross_validate(
                 reporter.note(note)
         numbers = [(repeat, one) for repeat in range(1, repeats + 1) for one in range(1, count + 1)]
         allowed = config.train.allow_leaks or random_folds
-        # Each error before anything is trained.
+        # Raise the errors of all folds before anything is trained.
         checked = [require_leak_free(dealt.with_fold(*number), compared, allow_leaks=allowed) for number in numbers]
         facts = {"folds": count, "repeats": repeats, "by_image": random_folds, "inner_valid": inner_valid}
         info = {
@@ -184,7 +184,7 @@ def cross_validate(
         except RunError:
             if fold is None or not CrossValidation.is_there(folder):
                 raise
-            cv = CrossValidation(folder)  # of another job
+            cv = CrossValidation(folder)  # another job created it
             _require_same(cv, config, facts, info["fingerprint"])
         if jobs > 1:
             return _train_at_once(cv, jobs, reporter, interrupted)
@@ -208,28 +208,28 @@ def resume_cross_validation(
     reporter: Reporter | None = None,
     interrupted: Callable[[], bool] = never,
 ) -> CrossValidation:
-    """Go on with a cross-validation, with the same results as without the interruption.
+    """Resume a cross-validation, with the same results as without the interruption.
 
-    Finished folds are kept, the one that was being trained goes on where it was stopped.
+    Finished folds are kept, and the fold that was being trained is resumed where it stopped.
 
     Args:
         cv: the cross-validation or its folder.
-        fold: go on with this fold alone, as in `cross_validate`, like the next one.
-        jobs: likewise.
-        arch: that of `cross_validate`, where it is code of your own; likewise the next five.
-        splitter: likewise.
-        loss: likewise.
-        augment: likewise.
-        cbs: likewise.
-        metrics: likewise.
-        progress: whether to display progress; by default in a notebook and in a terminal.
-        reporter: receives progress, in place of the display.
+        fold: train only this fold, as in `cross_validate`.
+        jobs: number of folds to train at once, as in `cross_validate`.
+        arch: the `arch` that `cross_validate` was given, if it was code of your own.
+        splitter: the splitter that it was given.
+        loss: the loss that it was given, if it was code of your own.
+        augment: the transforms that it was given, if they were code of your own.
+        cbs: the callbacks that it was given.
+        metrics: the metrics that it was given.
+        progress: whether to display progress; by default only in a notebook or a terminal.
+        reporter: receives the progress instead of the display.
         interrupted: called after each batch; training stops if it returns True.
 
     Raises:
-        ConfigError: it was begun with code of your own, which is not given, or which `jobs` can't take.
+        ConfigError: it was begun with code of your own, which is not given or can't be combined with `jobs`.
         RunError: it is complete, another process writes to it, or its data have changed.
-        Interrupted: it was stopped again.
+        Interrupted: training was stopped again.
     """
     cv = _of(cv)
     if cv.is_finished:
@@ -261,15 +261,15 @@ def resume_cross_validation(
 def join_folds(
     cv: CrossValidation | Path | str, *, progress: bool | None = None, reporter: Reporter | None = None
 ) -> CrossValidation:
-    """Compute the results of a cross-validation whose folds were trained one by one, by `cross_validate(fold=)`.
+    """Compute the results of a cross-validation whose folds were trained one by one with `cross_validate(fold=)`.
 
     Args:
         cv: the cross-validation or its folder.
-        progress: whether to display progress; by default in a notebook and in a terminal.
-        reporter: receives progress, in place of the display.
+        progress: whether to display progress; by default only in a notebook or a terminal.
+        reporter: receives the progress instead of the display.
 
     Raises:
-        RunError: a fold is not complete; the message names those.
+        RunError: folds are not complete; the message names them.
     """
     cv = _of(cv)
     waiting = [name for name in cv.info.members if not is_complete(cv.path / name)]
@@ -290,7 +290,10 @@ def _of(cv: CrossValidation | Path | str) -> CrossValidation:
 def _with_folds(
     data: Manifest | Path | str | None, config: Config, folds: int | None, test_fraction: float | None
 ) -> tuple[Manifest | Path | str | None, Config]:
-    """The data, opened again where they were opened without these folds; the settings, where they are not opened."""
+    """Set the folds in the data or, if the data are not opened yet, in the config.
+
+    A Manifest is opened again if its settings of folds differ.
+    """
     settings: DataConfig = data.config if isinstance(data, Manifest) else config.data
     changed: dict[str, Any] = {"folds": folds or settings.folds or DEFAULT_FOLDS, "fold": None}
     changed |= {} if test_fraction is None else {"test_fraction": test_fraction}
@@ -303,7 +306,7 @@ def _with_folds(
 
 
 def _require_same(cv: CrossValidation, config: Config, facts: Mapping[str, Any], fingerprint: str) -> None:
-    """Raise an error where a cross-validation is of other settings or data than a further fold of it."""
+    """Raise a ConfigError if a cross-validation was begun with other settings or data than are given for a fold."""
     theirs = cv.config
     different = [
         name
@@ -321,7 +324,7 @@ def _require_same(cv: CrossValidation, config: Config, facts: Mapping[str, Any],
 
 
 def _train(work: _Work, only: int | None = None) -> CrossValidation:
-    """Train the folds that are not complete and compute the results; or train one fold, of each repeat."""
+    """Train the incomplete folds and compute the results; with `only`, train that fold in each repeat."""
     cv, facts, dealt = work.cv, work.cv.folds, None
     numbers = [(repeat, fold) for repeat in range(1, facts.repeats + 1) for fold in range(1, facts.folds + 1)]
     with cv.lock(work.reporter.note) if only is None else nullcontext(), _stopping(cv, only):
@@ -345,10 +348,10 @@ def _train(work: _Work, only: int | None = None) -> CrossValidation:
 
 
 def _check_jobs(jobs: int, fold: int | None, code: Mapping[str, Any]) -> None:
-    """Raise an error where folds can't be trained at once.
+    """Check that `jobs` can be combined with the other arguments.
 
     Raises:
-        ConfigError: they can't.
+        ConfigError: `jobs` is above 1, and a single fold or code of the user's own is given.
     """
     if jobs > 1 and fold is not None:
         raise ConfigError(f"found jobs {jobs} with one fold; expected all folds. Leave out one of the two.")
@@ -362,13 +365,13 @@ def _check_jobs(jobs: int, fold: int | None, code: Mapping[str, Any]) -> None:
 def _train_at_once(
     cv: CrossValidation, jobs: int, reporter: Reporter, interrupted: Callable[[], bool]
 ) -> CrossValidation:
-    """Train the folds that are not complete in processes of their own, so many at once, and compute the results.
+    """Train the incomplete folds in processes of their own, `jobs` at once, and compute the results.
 
-    Each resumes the cross-validation with `--fold`, and its folder tells how far it is. Where there are several GPUs it
-    sees one; the CPUs are shared.
+    A process runs `cross-validate --resume` with `--fold`; progress is read from the folds' folders. With several
+    GPUs, a process sees one of them; the CPUs are divided between the processes.
 
     Raises:
-        RunError: one failed; the message has what it printed last.
+        RunError: a process failed; the message has the last of its output.
         Interrupted: training was stopped.
     """
     facts, gpus, watch = cv.folds, torch.cuda.device_count(), FoldWatch(cv)
@@ -431,13 +434,13 @@ def _train_at_once(
 
 
 def _visible_gpus(count: int) -> list[str]:
-    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that this process sees, as named in CUDA_VISIBLE_DEVICES."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",")[:count] if named else [str(i) for i in range(count)]
 
 
 def _train_fold(work: _Work, dealt: DealtImages, repeat: int, fold: int, path: Path) -> None:
-    """Train a fold in a new run's folder, whose settings, replayed by `fit`, find the very split."""
+    """Train a fold as a new run, with settings from which `fit` reproduces the same split."""
     replayed = {"split_file": (path / SPLIT_FILE).absolute(), "split_col": None, "ignore_split": False}
     replayed |= {"folds": None, "fold": None}
     data = dealt.with_fold(repeat, fold)
@@ -465,7 +468,7 @@ def _train_fold(work: _Work, dealt: DealtImages, repeat: int, fold: int, path: P
 
 @contextmanager
 def _stopping(cv: CrossValidation, only: int | None) -> Iterator[None]:
-    """Record how the work ended, and say how to go on."""
+    """Record an interruption or failure of the block; after an interruption, raise an error that says how to resume."""
     stop = StopRequest()
     try:
         with stop.interrupting():

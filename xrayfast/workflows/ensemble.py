@@ -38,7 +38,7 @@ def ensemble(
             ensemble as it is.
         name: of the new folder; by default "ensemble" and a number that counts up.
         folder: in which it is made.
-        command: the command line, for `run.json`.
+        command: the command line, recorded in `run.json`.
 
     Returns:
         A Run for `predict`, `evaluate` and `compare`.

@@ -124,12 +124,12 @@ def evaluate(
         unit: "image", or "study" or "patient", whose images' probabilities are joined; default the run's settings. The
             run's thresholds are chosen again where they were chosen for another unit.
         unit_join: "mean", "max" or "noisy-or"; likewise.
-        arch: that of the run, where it is code of your own.
-        device: where to compute.
+        arch: the run's `arch`, if it is code of your own.
+        device: the device to compute on.
         batch_size: images per batch.
         command: the command line, recorded in `evaluation.json`.
-        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
-            stage, its images done and in all.
+        progress: whether to display progress, by default only in a notebook or a terminal; or a function to call with
+            the stage, the images done and the total.
 
     Returns:
         The Evaluation, a new folder in the run's or in `output`: `.metrics`, `.predictions`, `.path`.

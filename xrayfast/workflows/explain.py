@@ -141,8 +141,8 @@ def explain(
         run: the run or its folder; of an ensemble or a cross-validation all networks are averaged.
         files: an image file, or several.
         label: to explain; default each image's most probable label.
-        arch: that of the run, where it is code of your own.
-        device: where to compute.
+        arch: the run's `arch`, if it is code of your own.
+        device: the device to compute on.
 
     Returns:
         An Explanation for one file; for a sequence, a list of them in the same order.

@@ -96,9 +96,9 @@ def export(
         images: files, folders and patterns to compare on in place of the run's data, such as where these are gone.
         with_script: write `onnx_predict.py` beside an ONNX file, which writes the table of `predict` with numpy,
             Pillow, onnxruntime and pydicom alone.
-        arch: that of the run, where it is code of your own.
-        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
-            stage, its images done and in all.
+        arch: the run's `arch`, if it is code of your own.
+        progress: whether to display progress, by default only in a notebook or a terminal; or a function to call with
+            the stage, the images done and the total.
         note: called with what differs from the run, in a sentence.
 
     Returns:

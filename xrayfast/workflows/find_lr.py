@@ -49,11 +49,11 @@ def find_lr(
     with `unfreeze` the whole network.
 
     Args:
-        data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
+        data: a Manifest from `open_data`, or the folder of a data set; by default the `source` of `config` ("data/").
         config: settings; `options` override them.
         steps: number of batches, at least 20.
-        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
-            stage, its images done and in all.
+        progress: whether to display progress, by default only in a notebook or a terminal; or a function to call with
+            the stage, the images done and the total.
         note: called with each note on options and weights without effect, in a sentence.
         cbs: further fastai callbacks, as in `fit`.
         options: any field of ModelConfig and TrainConfig, as in `fit`.

@@ -147,15 +147,15 @@ def fit(
     its main thread.
 
     Args:
-        data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
+        data: a Manifest from `open_data`, or the folder of a data set; by default the `source` of `config` ("data/").
         config: settings; `recipe` and `options` override them.
         recipe: settings that go together, see `xrayfast.workflows.recipes`; `options` override them.
         name: of the run; by default the arch and a number that counts up.
         runs: the folder of runs.
-        progress: whether to display progress; by default in a notebook and in a terminal.
-        reporter: receives progress, in place of the display.
+        progress: whether to display progress; by default only in a notebook or a terminal.
+        reporter: receives the progress instead of the display.
         interrupted: called after each batch; training stops if it returns True.
-        command: the command line, for `run.json`.
+        command: the command line, recorded in `run.json`.
         cbs: further fastai callbacks, used in all phases; `fit` itself saves the epochs. Their order relative to ours
             is in `xrayfast/learning/training/callbacks/order.py`. One that ends training ends its phase. Those that may
             use images switch the frozen-feature cache off, unless `reuse_frozen` is "on".
@@ -318,8 +318,8 @@ def resume(
         cbs: the callbacks that `fit` was given, made anew. Those of fastai that follow a metric see the finished epochs
             again; what others have counted is lost.
         metrics: those that `fit` was given.
-        progress: whether to display progress; by default in a notebook and in a terminal.
-        reporter: receives progress, in place of the display.
+        progress: whether to display progress; by default only in a notebook or a terminal.
+        reporter: receives the progress instead of the display.
         interrupted: called after each batch; training stops if it returns True.
 
     Raises:

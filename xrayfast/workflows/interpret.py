@@ -72,7 +72,7 @@ def interpret(
             with the metrics of their subgroups from then on, as sex, age and view are where they are known.
         figure_format: of the files in `figures/`: "png", "svg", "pdf", or several as in "png,svg".
         arch: that of the run, where it is code of your own; for `saliency`.
-        progress: whether to display progress; by default in a notebook and in a terminal.
+        progress: whether to display progress; by default only in a notebook or a terminal.
         options: any field of ResultsConfig, such as target_sensitivity=0.95: calibration and thresholds are chosen
             again on the validation split, and the metrics of all splits computed again.
 

@@ -78,7 +78,7 @@ def load(
         data: for the learner's DataLoaders; by default the run's own data if it is still there and unchanged, else a
             black image, with a warning, which is enough to predict on new files. DataLoaders of your own
             too, as `learner` takes them; they have to read images as those did that the run was trained on.
-        arch: that of the run, where it is code of your own.
+        arch: the run's `arch`, if it is code of your own.
         splitter: likewise; without it layer groups are one per block.
         loss: likewise; without it the learner has the task's default loss.
         augment: likewise; without it training images are augmented as by default.

@@ -86,9 +86,9 @@ def predict(
         patient_col: how names or DICOM headers tell patients, as of `open_data`; default the run's way, else inferred.
         study_col: likewise studies.
         batch_size: images per batch.
-        arch: that of the run, where it is code of your own.
-        device: where to compute.
-        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with the
+        arch: the run's `arch`, if it is code of your own.
+        device: the device to compute on.
+        progress: whether to display progress; by default only in a notebook or a terminal. Or what is called with the
             number of files done and of all files.
         note: called with what was left out or differs from the run, in a sentence.
 

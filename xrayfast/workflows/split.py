@@ -32,8 +32,8 @@ def split(
         data: a Manifest from `open_data`; by default what `config` says.
         config: settings; images are compared at its `size`.
         output: a CSV file to write: image, patient, split and labels; `split_file` replays it.
-        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
-            stage, its images done and in all.
+        progress: whether to display progress, by default only in a notebook or a terminal; or a function to call with
+            the stage, the images done and the total.
 
     Returns:
         The manifest with its final splits.
