@@ -12,7 +12,7 @@ from xrayfast.errors import ConfigError
 from xrayfast.reporting.figures import top_losses, training_curves
 from xrayfast.reporting.figures.overlays import overlays_figure
 from xrayfast.reporting.interpretation import Interpretation
-from xrayfast.runs.batches import batches_figure, empty_batches
+from xrayfast.runs.batches import empty_batches
 
 
 def interpretation(task, labels=None):
@@ -43,7 +43,7 @@ def drawn(single, multi):
         "range test": training_curves.lr_figure([1e-4, 1e-3], [2.0, 1.0], {"valley": 1e-3}),
         "nothing": top_losses.top_losses_figure([]),
         "explanation": overlays_figure(explained(1, ("a",))),
-        "batches": batches_figure(empty_batches()),
+        "batches": training_curves.batches_figure(empty_batches()),
     }
 
 

@@ -1,4 +1,4 @@
-"""The table of training batches: thinned evenly, read back to the bit, drawn by epoch."""
+"""The table of training batches: thinned evenly, read back to the bit."""
 
 import numpy as np
 import pandas as pd
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xrayfast.errors import ConfigError, RunError
+from xrayfast.errors import RunError
 from xrayfast.files.csv_tables import write_csv
-from xrayfast.runs.batches import add_epoch, batches_figure, empty_batches, read_batches, smoothed_losses, thin_batches
+from xrayfast.runs.batches import add_epoch, empty_batches, read_batches, thin_batches
 
 LOSSES = st.lists(
     st.lists(st.floats(0, 10, width=32), min_size=1, max_size=60), min_size=1, max_size=5
@@ -21,10 +21,6 @@ def table_of(epochs, most_rows=10**6):
         rates = np.linspace(1e-3, 1e-5, len(losses)).tolist()
         table = add_epoch(table, epoch, losses, rates, [rate / 100 for rate in rates], most_rows)
     return table
-
-
-def by_line(figure, gid):
-    return [line for axes in figure.axes for line in axes.lines if line.get_gid() == gid]
 
 
 @settings(max_examples=40)
@@ -60,39 +56,6 @@ def test_a_table_that_was_written_and_read_grows_as_one_that_was_not(tmp_path_fa
         rates = np.linspace(1e-3, 1e-5, len(losses)).tolist()
         table = add_epoch(table, epoch, losses, rates, [rate / 100 for rate in rates], most_rows)
     pd.testing.assert_frame_equal(table, table_of(epochs, most_rows), check_exact=True)
-
-
-def test_smoothing_is_corrected_for_its_start():
-    losses = pd.Series([4.0, 2.0, 1.0])
-    keep = 1 - 2 / 6  # a span of 5
-    expected = [4.0, (2 + 4 * keep) / (1 + keep), (1 + 2 * keep + 4 * keep**2) / (1 + keep + keep**2)]
-    np.testing.assert_allclose(smoothed_losses(losses), expected)
-
-
-def test_the_figure_marks_epochs_and_shows_one_by_its_batches():
-    table = table_of([[3.0, 2.0, 1.0, 2.0], [1.0, 0.5, 0.8, 0.2], [0.4, 0.2, 0.3, 0.1]])
-    figure = batches_figure(table)
-    [raw], [smooth] = by_line(figure, "batches"), by_line(figure, "smoothed")
-    assert raw.get_ydata().tolist() == table["loss"].tolist()
-    assert raw.get_xdata().tolist() == [i / 4 for i in range(1, 13)]
-    assert raw.get_linewidth() < smooth.get_linewidth()
-    assert [line.get_xdata()[0] for line in by_line(figure, "epoch")] == [1, 2]
-    assert by_line(figure, "lr")[0].get_ydata().tolist() == table["lr"].tolist()
-    assert len(by_line(figure, "lr-lowest")) == 1
-    one = batches_figure(table, epoch=2)
-    assert by_line(one, "batches")[0].get_xdata().tolist() == [1, 2, 3, 4]
-    assert by_line(one, "batches")[0].get_ydata().tolist() == [1.0, 0.5, 0.8, 0.2]
-    assert not by_line(one, "epoch")
-    assert "epoch 2" in one.axes[-1].get_xlabel()
-    assert figure._repr_png_().startswith(b"\x89PNG")
-    with pytest.raises(ConfigError, match=r"epoch is 4; this run has the batches of epochs 1 to 3"):
-        batches_figure(table, epoch=4)
-
-
-def test_the_figure_of_a_thinned_table_says_so():
-    table = table_of([list(np.random.default_rng(0).random(64))] * 2, most_rows=40)
-    text = [text.get_text() for text in batches_figure(table).axes[0].get_legend().get_texts()]
-    assert text[0] == "Lowest and highest of each 8 batches"
 
 
 @pytest.mark.parametrize("text", ["epoch,batch\n1,1\n", "epoch,batch,loss,lr,lr_lowest,batches\n1,1,x,1,1,1\n"])

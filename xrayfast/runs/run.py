@@ -41,7 +41,7 @@ from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.own_code import require_code
-from xrayfast.runs.batches import batches_figure, draw_losses, read_batches
+from xrayfast.runs.batches import read_batches
 from xrayfast.runs.evaluation import Evaluation
 from xrayfast.runs.names import (
     BATCHES_FILE,
@@ -491,7 +491,8 @@ class Run(HasOverview):
         """
         from xrayfast.display.notebook_figure import draw_or_display
 
-        return draw_or_display(ax, draw_losses, batches_figure, self.batches, epoch)
+        curves = report_module("figures.training_curves")
+        return draw_or_display(ax, curves.draw_batch_losses, curves.batches_figure, self.batches, epoch)
 
     def plot_history(self, ax: Axes | Sequence[Axes] | None = None) -> Any:
         """Losses and metrics by epoch, with the phases named and the best epoch ringed.

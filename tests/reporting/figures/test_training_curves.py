@@ -1,4 +1,4 @@
-"""Losses and metrics by epoch, and the range test."""
+"""Losses and metrics by epoch, losses by batch, and the range test."""
 
 import numpy as np
 import pandas as pd
@@ -6,6 +6,8 @@ import pytest
 from matplotlib.axes import Axes
 
 from tests.reporting.samples import lines, texts
+from tests.runs.test_batches import table_of
+from xrayfast.errors import ConfigError
 from xrayfast.reporting.figures import encoding, training_curves
 
 
@@ -89,3 +91,40 @@ def test_metrics_of_the_user_s_own_are_drawn_by_their_names():
     metrics = training_curves.loss_and_metric_curves(table, best_epoch=3).axes[1]
     assert "$x_$" in [line.get_label() for line in metrics.lines] and metrics.get_ylim()[1] > 1.2
     assert encoding.png_bytes(metrics.figure)
+
+
+def by_line(figure, gid):
+    return [line for axes in figure.axes for line in lines(axes, gid)]
+
+
+def test_smoothing_is_corrected_for_its_start():
+    losses = pd.Series([4.0, 2.0, 1.0])
+    keep = 1 - 2 / 6  # a span of 5
+    expected = [4.0, (2 + 4 * keep) / (1 + keep), (1 + 2 * keep + 4 * keep**2) / (1 + keep + keep**2)]
+    np.testing.assert_allclose(training_curves.smoothed_losses(losses), expected)
+
+
+def test_the_figure_marks_epochs_and_shows_one_by_its_batches():
+    table = table_of([[3.0, 2.0, 1.0, 2.0], [1.0, 0.5, 0.8, 0.2], [0.4, 0.2, 0.3, 0.1]])
+    figure = training_curves.batches_figure(table)
+    [raw], [smooth] = by_line(figure, "batches"), by_line(figure, "smoothed")
+    assert raw.get_ydata().tolist() == table["loss"].tolist()
+    assert raw.get_xdata().tolist() == [i / 4 for i in range(1, 13)]
+    assert raw.get_linewidth() < smooth.get_linewidth()
+    assert [line.get_xdata()[0] for line in by_line(figure, "epoch")] == [1, 2]
+    assert by_line(figure, "lr")[0].get_ydata().tolist() == table["lr"].tolist()
+    assert len(by_line(figure, "lr-lowest")) == 1
+    one = training_curves.batches_figure(table, epoch=2)
+    assert by_line(one, "batches")[0].get_xdata().tolist() == [1, 2, 3, 4]
+    assert by_line(one, "batches")[0].get_ydata().tolist() == [1.0, 0.5, 0.8, 0.2]
+    assert not by_line(one, "epoch")
+    assert "epoch 2" in one.axes[-1].get_xlabel()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(ConfigError, match=r"epoch is 4; this run has the batches of epochs 1 to 3"):
+        training_curves.batches_figure(table, epoch=4)
+
+
+def test_the_figure_of_a_thinned_table_says_so():
+    table = table_of([list(np.random.default_rng(0).random(64))] * 2, most_rows=40)
+    text = [text.get_text() for text in training_curves.batches_figure(table).axes[0].get_legend().get_texts()]
+    assert text[0] == "Lowest and highest of each 8 batches"

@@ -1,4 +1,4 @@
-"""Losses and metrics by epoch, and the learning-rate range test."""
+"""Losses and metrics by epoch, losses by batch, and the learning-rate range test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.display.figure_style import BOUNDARY, INK, MARKERS, MUTED, SERIES, SMALL, TEXT, legend_above, style_axes
 from xrayfast.display.notebook_figure import NotebookFigure
+from xrayfast.errors import ConfigError
 from xrayfast.metrics.registry import further_columns, history_column, history_metrics
+
+_MOST_MARKED_EPOCHS = 40
+"""Most epochs of a run whose figure has a line between two epochs."""
 
 
 def loss_and_metric_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:
@@ -56,6 +60,60 @@ def draw_metric_curves(axes: Axes, history: pd.DataFrame, best_epoch: int | None
     if np.isfinite(values).any():
         lowest = math.floor(float(np.nanmin(values)) * 10) / 10
         axes.set_ylim(min(lowest, 0.9) - 0.02, max(1.0, float(np.nanmax(values))) + 0.02)
+
+
+def smoothed_losses(losses: pd.Series) -> pd.Series:
+    """The exponential mean of the losses so far, corrected for its start, over about a fifteenth of them."""
+    smoothed: pd.Series = losses.ewm(span=max(5, len(losses) / 15)).mean()
+    return smoothed
+
+
+def batches_figure(table: pd.DataFrame, epoch: int | None = None) -> Figure:
+    """The loss of every batch, and the learning rates below, as a Figure that notebooks display.
+
+    Arguments and errors are those of `draw_batch_losses`.
+    """
+    figure = NotebookFigure(figsize=(8.6, 4.4))
+    places = {"left": 0.08, "right": 0.99, "bottom": 0.11, "top": 0.9, "hspace": 0.1}
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1), gridspec_kw=places)
+    draw_batch_losses(above, table, epoch)
+    above.set_xlabel("")
+    rows, x, name = _of_epoch(table, epoch)
+    style_axes(below, grid=True)
+    below.plot(x, rows["lr"], color=SERIES[1], linewidth=1.2, gid="lr")
+    if not rows["lr"].equals(rows["lr_lowest"]):
+        below.plot(x, rows["lr_lowest"], color=SERIES[1], linewidth=1.2, linestyle=":", gid="lr-lowest")
+        below.set_yscale("log")
+    below.set_ylabel("Learning rate", fontsize=TEXT, color=MUTED)
+    below.set_xlabel(name, fontsize=TEXT, color=MUTED)
+    return figure
+
+
+def draw_batch_losses(axes: Axes, table: pd.DataFrame, epoch: int | None = None) -> None:
+    """Draw the loss of every batch thin, their exponential mean thick, and a line where an epoch begins.
+
+    Args:
+        axes: where to draw.
+        table: as `runs.batches.read_batches` gives it.
+        epoch: draw only this one, by the number of the batch; None for all.
+
+    Raises:
+        ConfigError: the table has no such epoch.
+    """
+    rows, x, name = _of_epoch(table, epoch)
+    style_axes(axes, grid=True)
+    width = int(rows["batches"].iloc[0]) if len(rows) else 1
+    each = "Each batch" if width == 1 else f"Lowest and highest of each {width} batches"
+    axes.plot(x, rows["loss"], color=SERIES[0], linewidth=0.6, alpha=0.5, gid="batches", label=each)
+    style: dict[str, Any] = {"color": SERIES[0], "linewidth": 2, "marker": "o" if len(rows) == 1 else None}
+    axes.plot(x, smoothed_losses(rows["loss"]), gid="smoothed", label="Smoothed", **style)
+    epochs = rows["epoch"].unique()
+    for start in epochs[1:] - 1 if len(epochs) <= _MOST_MARKED_EPOCHS else ():
+        axes.axvline(start, gid="epoch", **BOUNDARY)
+    axes.set_xlabel(name, fontsize=TEXT, color=MUTED)
+    axes.set_ylabel("Training loss", fontsize=TEXT, color=MUTED)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    legend_above(axes, columns=2)
 
 
 def lr_figure(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float | None]) -> Figure:
@@ -98,6 +156,18 @@ def draw_range_test(axes: Axes, lrs: ArrayLike, losses: ArrayLike, suggestions: 
         room = 0.06 * (top - lowest) or 0.1
         axes.set_ylim(lowest - room, top + room)
     legend_above(axes, columns=2)
+
+
+def _of_epoch(table: pd.DataFrame, epoch: int | None) -> tuple[pd.DataFrame, pd.Series, str]:
+    """The rows to draw, where each is on the x axis, and the name of that axis."""
+    if epoch is None:
+        length = table.groupby("epoch")["batch"].transform("max")
+        return table, table["epoch"] - 1 + table["batch"] / length, "Epochs trained"
+    rows = table[table["epoch"] == epoch]
+    if rows.empty:
+        there = f"epochs {table['epoch'].min()} to {table['epoch'].max()}" if len(table) else "no epoch"
+        raise ConfigError(f"epoch is {epoch}; this run has the batches of {there}.")
+    return rows, rows["batch"], f"Batch of epoch {epoch}"
 
 
 def _curves(axes: Axes, history: pd.DataFrame, names: Mapping[str, str], best_epoch: int | None) -> None:

@@ -34,11 +34,10 @@ from xrayfast.reporting.figures.forest import forest_figure, group_forest
 from xrayfast.reporting.figures.headline import foot_height, headline_figure
 from xrayfast.reporting.figures.matrices import binary_figure, confusion_figure, cooccurrence_figure, merge_rare
 from xrayfast.reporting.figures.probabilities import histogram_figure
-from xrayfast.reporting.figures.training_curves import loss_and_metric_curves
+from xrayfast.reporting.figures.training_curves import batches_figure, loss_and_metric_curves
 from xrayfast.reporting.html.results_tables import binary_table, reliability_table
 from xrayfast.reporting.html.tables import Matrix, Table
 from xrayfast.reporting.wording import label_rows, of_positive, split_images, unit_of
-from xrayfast.runs.batches import batches_figure
 from xrayfast.runs.predictions import Predictions
 
 
