@@ -23,8 +23,8 @@ from xrayfast.learning.training.history import History
 from xrayfast.metrics.registry import overall_metrics
 from xrayfast.progress import NullReporter
 from xrayfast.workflows.compare import _run_row
-from xrayfast.workflows.fit import require_settings
 from xrayfast.workflows.steps.predictions.own import RunByUnit
+from xrayfast.workflows.steps.preparing import require_settings
 
 SAME = ["train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_f1_macro", "valid_auroc_macro", "lr"]
 

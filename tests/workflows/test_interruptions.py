@@ -23,6 +23,7 @@ from xrayfast.files import run_lock
 from xrayfast.learning.model.network import StartingWeights
 from xrayfast.progress import NullReporter
 from xrayfast.workflows import fit as fit_module
+from xrayfast.workflows.steps import finishing
 from xrayfast.workflows.steps.provenance import describe_replay
 
 OPTIONS = SMALL | {"epochs": 2, "reuse_frozen": "off", "seed": 7}
@@ -97,7 +98,7 @@ def test_a_signal_stops_what_comes_before_and_after_training_at_once(data, tmp_p
             xf.fit(data, runs=tmp_path, name="r", **OPTIONS)
     assert not list(tmp_path.iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "predict_split", lambda *_, **__: send(signal.SIGTERM)())
+        patch.setattr(finishing, "predict_split", lambda *_, **__: send(signal.SIGTERM)())
         said = r"after 1 finished epoch; the computation of the results begins again\. Resume"
         with pytest.raises(Interrupted, match=said) as caught:
             xf.fit(data, runs=tmp_path, name="r", **OPTIONS | {"epochs": 1})
@@ -151,7 +152,7 @@ def test_what_a_library_makes_of_a_signal_after_training_is_no_failure(data, tmp
             raise ImportError("no metrics") from None
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "predict_split", import_of_a_library)
+        patch.setattr(finishing, "predict_split", import_of_a_library)
         with pytest.raises(Interrupted, match="after 1 finished epoch") as caught:
             xf.fit(data, runs=tmp_path, name="r", **OPTIONS | {"epochs": 1})
     assert caught.value.exit_code == 143
@@ -185,7 +186,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_with_a_note(stopped, whole):
 @pytest.mark.parametrize("at", ["write_cards", pytest.param("finalize_results", marks=pytest.mark.slow)])
 def test_a_run_killed_at_its_end_is_resumed_to_its_end(data, tmp_path, monkeypatch, at):
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, at, lambda *_: (_ for _ in ()).throw(SystemExit("killed")))
+        patch.setattr(finishing, at, lambda *_: (_ for _ in ()).throw(SystemExit("killed")))
         with pytest.raises(SystemExit, match="killed"):
             xf.fit(data, runs=tmp_path, name="r", **OPTIONS | {"epochs": 1})
     run = xf.resume(tmp_path / "r")

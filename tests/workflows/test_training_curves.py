@@ -22,6 +22,7 @@ from xrayfast.learning.training.callbacks import progress as batch_progress
 from xrayfast.learning.training.history import History
 from xrayfast.runs.batches import add_epoch, thin_batches, write_batches
 from xrayfast.workflows import fit
+from xrayfast.workflows.steps.finishing import describe_instability
 
 OPTIONS = SMALL | {"batch_size": 4, "seed": 5, "unfreeze": True, "epochs": 2, "lr_div": 10.0}
 
@@ -367,7 +368,7 @@ def test_a_validation_loss_that_is_not_finite_is_named(data_dir, tmp_path):
 def test_a_loss_that_grows_tenfold_is_a_remark():
     rows = [{"epoch": n, "train_loss": loss, "lr": 0.01} for n, loss in ((1, 2.0), (2, 9.0), (3, 3.0))]
     history = History(rows, batches=add_epoch(History().batches, 1, [0.9, 3.0], [0.1] * 2, [0.1] * 2))
-    assert fit._instability(history) is None
+    assert describe_instability(history) is None
     history.rows[1]["train_loss"] = 9.1
-    assert "mean training loss of epoch 2 is 9.1, that of the first batch was 0.9" in fit._instability(history)
-    assert fit._instability(History()) is None
+    assert "mean training loss of epoch 2 is 9.1, that of the first batch was 0.9" in describe_instability(history)
+    assert describe_instability(History()) is None

@@ -37,19 +37,12 @@ from xrayfast.runs.cross_validation import CrossValidation, fold_name
 from xrayfast.runs.names import SPLIT_FILE
 from xrayfast.runs.run import Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs
-from xrayfast.workflows.fit import (
-    Request,
-    all_own,
-    never,
-    require_own,
-    require_same_images,
-    require_settings,
-    resume,
-    train_new,
-)
+from xrayfast.workflows.fit import Request, never, resume, train_new
 from xrayfast.workflows.recipes import Recipe, with_recipe
 from xrayfast.workflows.steps.folds import DealtImages, FoldWatch, is_complete, join, link_images
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
+from xrayfast.workflows.steps.preparing import all_own, require_own, require_settings
+from xrayfast.workflows.steps.resuming import require_same_images
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from xrayfast.own_code import separate_code
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.runs.run import Run
 from xrayfast.workflows.data import decode, resolve_inputs
-from xrayfast.workflows.fit import prepare, require_settings
+from xrayfast.workflows.steps.preparing import prepare, require_settings
 
 
 @check_arguments(field_types)

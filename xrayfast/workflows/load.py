@@ -50,7 +50,8 @@ from xrayfast.progress import NullReporter
 from xrayfast.runs.batches import write_batches
 from xrayfast.runs.run import Run
 from xrayfast.workflows.data import find_data, image_infos, split_table, with_absolute_paths
-from xrayfast.workflows.fit import finish, own_code_remarks, prepare, validate_by_unit
+from xrayfast.workflows.steps.finishing import finish
+from xrayfast.workflows.steps.preparing import own_code_remarks, prepare, validate_by_unit
 from xrayfast.workflows.steps.provenance import collect_provenance
 
 

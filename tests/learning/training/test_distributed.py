@@ -267,7 +267,7 @@ def test_a_gradient_that_can_not_be_averaged_is_an_error(monkeypatch):
 
 
 def test_a_rank_needs_two_images_of_each_training_batch(data_dir):
-    from xrayfast.workflows.fit import prepare
+    from xrayfast.workflows.steps.preparing import prepare
 
     data = xf.open_data(data_dir)
     config = xf.Config().updated(SMALL)

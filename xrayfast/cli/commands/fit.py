@@ -134,7 +134,7 @@ def _check(manifest: Manifest, settings: Config, problems: list[XrayfastError]) 
     """Append the error in the settings, if any, to `problems`."""
     # Other failures, such as that of an import, happen again in the main thread, which reports them.
     with suppress(Exception):
-        from xrayfast.workflows.fit import require_settings
+        from xrayfast.workflows.steps.preparing import require_settings
 
         try:
             require_settings(manifest, settings)

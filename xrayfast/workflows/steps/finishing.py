@@ -1,0 +1,121 @@
+"""What comes after the last epoch: predictions and results by the weights of the best one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from xrayfast.config import PREDICTED_SPLITS, Config
+from xrayfast.data.splits.stratify import Split
+from xrayfast.errors import plural, shorten
+from xrayfast.learning.distributed.world import World
+from xrayfast.learning.inference.predictor import predict_split
+from xrayfast.learning.model.weights import load_weights
+from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.training.history import History
+from xrayfast.learning.training.learner import RadiographLearner
+from xrayfast.progress import Reporter
+from xrayfast.reporting.html.render import image_view
+from xrayfast.runs.predictions import Predictions, join_row_labels
+from xrayfast.runs.run import Run, now
+from xrayfast.workflows.data import changed_images
+from xrayfast.workflows.steps.results import finalize_results, write_cards
+
+SHOWN_IMAGES = 8
+"""Training images that the report shows: a row."""
+
+
+UNSTABLE = 10.0
+"""An epoch's mean training loss, as a multiple of the first batch's, above which training is called unstable."""
+
+
+def describe_instability(history: History) -> str | None:
+    """A remark where the training loss has grown far above that of the first batch without ending training."""
+    if history.batches.empty:
+        return None
+    first = float(history.batches["loss"].iloc[0])
+    worst = max(history.rows, key=lambda row: row["train_loss"])
+    if worst["train_loss"] <= UNSTABLE * first:
+        return None
+    return (
+        f"Training was unstable: the mean training loss of epoch {worst['epoch']} is {worst['train_loss']:.3g}, that "
+        f"of the first batch was {first:.3g}. The learning rate may be too high: {worst['lr']:.3g} at the end of that "
+        "epoch. Use a lower --lr; 'xrayfast lr-find' suggests one."
+    )
+
+
+def add_remark(run: Run, remark: str, note: Callable[[str], None]) -> None:
+    """Keep a warning for readers of the results in `run.json`, once, and display it."""
+    if remark not in run.info.remarks:
+        run.update_info(remarks=[*run.info.remarks, remark])
+    note(remark)
+
+
+def finish(
+    run: Run,
+    learn: RadiographLearner,
+    history: History,
+    config: Config,
+    *,
+    seconds: float,
+    reporter: Reporter,
+    world: World = World(),  # noqa: B008 - immutable
+) -> None:
+    """Predict with the weights of the best epoch, each rank a part of the images; rank zero computes metrics, and
+    completes the run.
+    """
+    began = time.perf_counter()
+    if world.is_rank_zero:
+        load_weights(learn.model, run.model_path)
+    world.broadcast_tensors(learn.model.state_dict().values())
+    own = world.own_rows() if world.world_size > 1 else None
+    train, predictions = config.train, dict[Split, Predictions]()
+    splits: list[Split] = [*PREDICTED_SPLITS[: len(learn.dls.loaders) - 1]]
+    if train.train_metrics == "final":
+        splits.append("train")
+    total = int(learn.dls.manifest.table["split"].isin(splits).sum())
+    for split in splits:
+        reporter.preparing("predicting", sum(map(len, predictions.values())), total)
+        predictions[split] = predict_split(learn, split, tta=train.tta and split != "train", own=own)
+    if not world.is_rank_zero:
+        return
+    reporter.preparing("predicting", total, total)
+    if changed := changed_images(run, learn.dls.manifest, learn.dls.images):
+        add_remark(
+            run,
+            f"{plural(len(changed), 'image')} changed while the network was trained: {shorten(changed)}. Epochs before "
+            "are of other pixels than those after, and than the predictions. Train again on data at rest.",
+            reporter.note,
+        )
+    _write_training_images(run, learn, train.seed)
+    run.update_info(
+        finished=now(),
+        seconds=run.total_seconds(seconds + time.perf_counter() - began),
+        best_epoch=history.best_epoch,
+    )
+    reporter.preparing("computing metrics", 0, total)
+    finalize_results(run, predictions, config.results, train.seed)
+    reporter.preparing("computing metrics", total, total)
+    write_cards(run)
+    run.update_info(status="completed")
+    run.remove_leftovers()
+
+
+def _write_training_images(run: Run, learn: RadiographLearner, seed: int) -> None:
+    """Keep a few training images, from all over the split, as the network sees them: the report shows them."""
+    data = learn.dls.manifest.subset("train")
+    rows = np.unique(np.linspace(0, len(data.table) - 1, SHOWN_IMAGES).astype(int)).tolist()
+    with isolated_rng(seed, "training images"):
+        seen = learn.dls.training_views(rows)
+    if seen is None:
+        return
+    names, truth = data.table["image"].tolist(), data.truth
+    shown = [(names[row], join_row_labels(truth[row], data.labels, ", ")) for row in rows]
+    run.write_training_images(
+        [
+            {"image": image, "labels": labels, **image_view(pixels)}
+            for (image, labels), pixels in zip(shown, seen, strict=True)
+        ]
+    )

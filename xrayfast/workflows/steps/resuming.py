@@ -1,0 +1,88 @@
+"""What a run is resumed from: its checkpoint, with the same images and code; or its end, where that alone is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from xrayfast._version import __version__
+from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.data.manifest import Manifest
+from xrayfast.errors import ConfigError, RunError, plural, shorten
+from xrayfast.errors.advice import quoted
+from xrayfast.learning.training.checkpoint import Checkpoint, find_checkpoint
+from xrayfast.own_code import require_code
+from xrayfast.runs.names import CONFIG_FILE
+from xrayfast.runs.run import Run
+from xrayfast.workflows.data import changed_images
+from xrayfast.workflows.steps.results import write_cards
+
+
+def complete_end(run: Run) -> str:
+    """Do what a kill at the very end of a run has left undone, and say what.
+
+    Raises:
+        RunError: nothing.
+    """
+    done = [f"removed {path.relative_to(run.path)}" for path in run.leftovers()]
+    if not (run.model_card_path.is_file() and run.claim_path.is_file()):
+        write_cards(run)
+        done.append(f"wrote {run.model_card_path.name} and {run.claim_path.name}")
+    if not done:
+        raise RunError(
+            f"{run.path} is complete: there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
+        )
+    run.remove_leftovers()
+    return f"{run.path} was complete but for its end: {shorten(done)}."
+
+
+def require_same_images(run: Run, data: Manifest, images: DecodedImages, note: Callable[[str], None]) -> None:
+    """Raise an error where images have other pixels than when the run began.
+
+    Where another version began it, which may have decoded them otherwise, it is only a note.
+
+    Raises:
+        RunError: they have.
+    """
+    changed = changed_images(run, data, images)
+    if not changed:
+        return
+    found = f"{plural(len(changed), 'image')} of {data.config.shown} changed since the run began: {shorten(changed)}"
+    if run.info.xrayfast != __version__:
+        note(f"{found}, or xrayfast {run.info.xrayfast or '0.1'} decoded them otherwise: results will differ.")
+        return
+    raise RunError(f"{run.path}: {found}; expected the same pixels. Put them back, or start a new run.")
+
+
+def read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None:
+    """The checkpoint to resume from, with a note where it is not the last one; None where there is none before the
+    first epoch's end.
+
+    Raises:
+        RunError: epochs were finished, and no whole checkpoint is left.
+    """
+    checkpoint, problem = find_checkpoint(run.checkpoint, checksums=run.has_checksums)
+    if checkpoint is None:
+        if run.has_epochs and problem:
+            raise RunError(f"{problem} There is no whole checkpoint before it. Start a new run.")
+        if run.has_epochs:
+            raise RunError(
+                f"{run.path}: epochs were finished, but {run.checkpoint.name} is missing, without which training would "
+                "start at epoch 1. Put it back, or start a new run: xrayfast fit --config "
+                f"{quoted(run.path / CONFIG_FILE)}"
+            )
+        note(f"{problem} No epoch was finished: training starts at epoch 1.".lstrip())
+    elif problem:
+        note(
+            f"{problem} Training goes on from {checkpoint.path.name}: {checkpoint.place} is lost, and is trained again."
+        )
+    return checkpoint
+
+
+def require_same_code(run: Run, given: Mapping[str, str]) -> None:
+    """Raise a ConfigError where a run was not trained with this code of the user's own, as far as names tell."""
+    trained = run.config.own_code | run.info.own_code
+    require_code(trained, given, str(run.path))
+    for name, text in given.items():
+        if trained.get(name) != text:
+            found = f"its {name} is {trained.get(name) or 'none of your own'}"
+            raise ConfigError(f"{run.path}: {name} is {text}, and the run began otherwise: {found}. Give that one.")
