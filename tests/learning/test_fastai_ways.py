@@ -26,7 +26,8 @@ from tests.conftest import SMALL
 from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Callback, DataLoaders, Learner
-from xrayfast.learning.training.loaders import LabelTarget, target_table
+from xrayfast.learning.training.loaders import target_table
+from xrayfast.learning.training.transforms import LabelTarget
 
 SPLITS = ("train", "valid", "test")
 

@@ -193,8 +193,7 @@ def _overlap(at_x: Floats32, at_y: Floats32, margin: float) -> Floats32:
         return within
 
     own = inner(np.arange(side, dtype=np.float32))
-    both: Floats32 = ((own & inner(at_y))[:, :, None] & (own & inner(at_x))[:, None, :]).astype(np.float32)
-    return both
+    return ((own & inner(at_y))[:, :, None] & (own & inner(at_x))[:, None, :]).astype(np.float32)
 
 
 def _sampling(place: Floats32, side: int) -> tuple[Floats32, Floats32, Floats32, Floats32]:

@@ -30,8 +30,7 @@ def write_csv(path: Path, table: pd.DataFrame, float_format: str | None = None) 
 def format_csv(table: pd.DataFrame, float_format: str | None = None) -> str:
     """Return a table as CSV without its index, with Unix line ends, and with texts quoted by `quote_cell`."""
     table, options = _in_csv_form(table, float_format)
-    text: str = table.to_csv(None, **options)
-    return text
+    return table.to_csv(None, **options)
 
 
 def _in_csv_form(table: pd.DataFrame, float_format: str | None) -> tuple[pd.DataFrame, dict[str, Any]]:

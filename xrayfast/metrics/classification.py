@@ -44,8 +44,7 @@ def auroc(truth: ArrayLike, score: ArrayLike) -> float:
 def midranks(values: ArrayLike) -> Floats:
     """Return the (N,) ranks, from 1 to N, of (N,) values without NaN; tied values get the mean of their ranks."""
     _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
-    return ranks
+    return (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
 
 
 def average_precision(truth: ArrayLike, score: ArrayLike) -> float:

@@ -34,15 +34,10 @@ from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import load_weights, save_weights
 from xrayfast.learning.training.history import History, valid_column
 from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
-from xrayfast.learning.training.loaders import (
-    KNOWN_TRANSFORMS,
-    RadiographDataLoaders,
-    adopt_dataloaders,
-    foreign_transforms,
-    transform_names,
-)
+from xrayfast.learning.training.loaders import RadiographDataLoaders, adopt_dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.learning.training.phases import one_cycle_momenta
+from xrayfast.learning.training.transforms import KNOWN_TRANSFORMS, foreign_transforms, transform_names
 from xrayfast.metrics.claims.headline import PATIENTS_UNKNOWN
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, describe_code, separate_code

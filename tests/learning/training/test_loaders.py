@@ -25,7 +25,8 @@ from xrayfast.learning.fastai_api import (
 )
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training import loaders
-from xrayfast.learning.training.loaders import ChestAugmentation, RadiographDL, target_table, torch_device
+from xrayfast.learning.training.loaders import RadiographDL, target_table, torch_device
+from xrayfast.learning.training.transforms import ChestAugmentation
 
 
 @pytest.fixture(scope="module")

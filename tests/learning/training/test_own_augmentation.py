@@ -9,7 +9,7 @@ import xrayfast as xf
 from xrayfast.config import AUGMENTATIONS, Config
 from xrayfast.errors import ConfigError
 from xrayfast.learning.augment import denormalize
-from xrayfast.learning.training.loaders import ChestAugmentation
+from xrayfast.learning.training.transforms import ChestAugmentation
 
 
 @pytest.fixture(scope="module")

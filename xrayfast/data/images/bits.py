@@ -72,8 +72,7 @@ def find_surround(values: npt.NDArray[np.generic], counts: npt.NDArray[np.int64]
 def to_integers(codes: Codes, bits: int, signed: bool) -> Integers:
     """Return the integers that codes of `bits` bits stand for, with or without a sign."""
     sign = 1 << (bits - 1) if signed else 0
-    values: Integers = (codes.astype(np.int32) ^ sign) - sign
-    return values
+    return (codes.astype(np.int32) ^ sign) - sign
 
 
 def is_likelier(values: Integers, other: Integers) -> bool:

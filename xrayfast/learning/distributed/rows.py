@@ -61,8 +61,7 @@ class OwnRows:
     def take(self, batch: T) -> T:
         """Return this rank's rows of a whole batch, which is a tensor or any sequence with one item per row."""
         rows = self.of_rank(self.rank, len(batch))  # type: ignore[arg-type]
-        found: T = batch[rows if rows.start < rows.stop else slice(0, 1)]  # type: ignore[index]
-        return found
+        return batch[rows if rows.start < rows.stop else slice(0, 1)]  # type: ignore[index]
 
     def gather(self, own: Tensor) -> Tensor:
         """Return the rows of all ranks, (total, ...), bit-identical on every rank; all ranks must call it."""
@@ -77,8 +76,7 @@ class OwnRows:
 
     def gather_outputs(self, own: Tensor) -> Tensor:
         """Gather rows in at least float32, so that gradients flow back to this rank's own rows."""
-        whole: Tensor = _Gather.apply(own.to(torch.promote_types(own.dtype, torch.float32)), self)
-        return whole
+        return _Gather.apply(own.to(torch.promote_types(own.dtype, torch.float32)), self)
 
     @contextmanager
     def drawing(self) -> Iterator[None]:

@@ -261,8 +261,7 @@ def _losses(learn: Learner, probability: NDArray[np.float32], targets: NDArray[n
         losses = _per_image_loss(learn)(logits.to(device), truth.to(device))
     total = losses.as_subclass(Tensor).reshape(len(truth), -1).sum(dim=1).double().cpu().numpy()
     cells = 1 if single else np.maximum((~np.isnan(targets)).sum(axis=1), 1)
-    per_image: NDArray[np.float64] = total / cells
-    return per_image
+    return total / cells
 
 
 def _per_image_loss(learn: Learner) -> Any:

@@ -129,8 +129,7 @@ def grad_cam_images(
             chosen = torch.as_tensor(targets[start : start + batch_size], dtype=torch.int64, device=batch.device)
             maps.append(grad_cam(network, batch, chosen).float().cpu())
         found.append(torch.cat(maps))
-    mean: NDArray[np.float32] = mean_map(found).numpy()
-    return mean
+    return mean_map(found).numpy()
 
 
 def mean_map(maps: Sequence[Tensor]) -> Tensor:
@@ -289,5 +288,4 @@ def coarse_note(shape: tuple[int, ...]) -> str | None:
 def _overlaps(cells: int, low: float, high: float) -> NDArray[np.float64]:
     """Divide [0, 1] into equal intervals, and return the (cells,) fraction of each that is between low and high."""
     edges = np.clip(np.linspace(0, 1, cells + 1), low, high)
-    overlaps: NDArray[np.float64] = np.diff(edges) * cells
-    return overlaps
+    return np.diff(edges) * cells

@@ -7,7 +7,6 @@ run, and `checkpoint.old` the one before, for when that is damaged.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -27,6 +26,7 @@ from xrayfast.files.atomic import link_or_copy, write_json
 from xrayfast.files.checksums import CHECKSUMS, file_digest, write_checksums
 from xrayfast.files.intact import known_digests, require_intact
 from xrayfast.files.writable import ensure_folder
+from xrayfast.learning.memory import return_freed_memory
 from xrayfast.learning.model.weights import load_weights, save_tensors
 from xrayfast.learning.training.history import History, Row
 from xrayfast.learning.training.learner import RadiographLearner
@@ -349,7 +349,7 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None
         if folder.exists():
             folder.rename(old)
         fresh.rename(folder)
-        _return_memory()
+        return_freed_memory()  # of the copies of tensors: pieces of them would be left at each epoch
     except OSError as error:
         raise WriteError(
             f"{folder}: can't be written ({error.strerror or error}). Check that it is open to you and not full."
@@ -402,14 +402,6 @@ def _require_files(path: Path, names: Sequence[str]) -> None:
 
 def _before(folder: Path) -> Path:
     return folder.with_name(folder.name + ".old")
-
-
-def _return_memory() -> None:
-    """Let glibc return free memory to the system: its heap is in pieces between which the copies of tensors that were
-    just written leave more at each epoch. Other C libraries have no such call.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _misfit(entries: Sequence[dict[str, Any]], parameters: Sequence[Tensor]) -> str:

@@ -199,8 +199,7 @@ def cache_key(learn: RadiographLearner, n_frozen: int, views: int) -> str:
 
 
 def _paths(loader: Any) -> list[Any]:
-    paths: list[Any] = loader.dataset.items.table["path"].tolist()
-    return paths
+    return loader.dataset.items.table["path"].tolist()
 
 
 def _hash_settings(learn: RadiographLearner, n_frozen: int, *more: Any) -> str:
@@ -232,8 +231,7 @@ class FeatureLoader:
     @property
     def n_done(self) -> int:
         """As of its loader."""
-        done: int = self.loader.n_done
-        return done
+        return self.loader.n_done
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.loader.randomize()

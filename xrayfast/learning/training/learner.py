@@ -65,14 +65,7 @@ from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks.preparation import FrozenInference, RepeatChannel
-from xrayfast.learning.training.loaders import (
-    Augment,
-    ChestAugmentation,
-    RadiographDataLoaders,
-    adopt_dataloaders,
-    replace_augmentation,
-    transform_names,
-)
+from xrayfast.learning.training.loaders import RadiographDataLoaders, adopt_dataloaders, replace_augmentation
 from xrayfast.learning.training.metrics import (
     EpochMetric,
     EpochRecorder,
@@ -85,6 +78,7 @@ from xrayfast.learning.training.optional.averaging import AverageWeights
 from xrayfast.learning.training.optional.batch_norm import PreciseBatchNorm
 from xrayfast.learning.training.optional.gradients import AccumulateGradients
 from xrayfast.learning.training.optional.mixing import MixImages
+from xrayfast.learning.training.transforms import Augment, ChestAugmentation, transform_names
 from xrayfast.option_effects import check_settings
 from xrayfast.own_code import is_own, name_of, separate_code
 from xrayfast.progress import show_progress

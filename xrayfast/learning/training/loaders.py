@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from textwrap import fill
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,31 +14,19 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from xrayfast.config import (
-    AUGMENTATIONS,
-    Augmentation,
-    AugmentationName,
-    DataLoadersOrigin,
-    DataOnDevice,
-    Device,
-    Task,
-    field_types,
-)
+from xrayfast.config import DataLoadersOrigin, DataOnDevice, Device, Task, field_types
 from xrayfast.cpus import cpu_count
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.data.decoding import decode_manifest
-from xrayfast.data.images.pillow import gray_pixels
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import ConfigError, DataError, ReadError
 from xrayfast.errors.arguments import check_arguments, show
 from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import STOP_SIGNALS, end_by_parent_alone, leave_signals_to_parent
-from xrayfast.learning.augment import DEFAULT, denormalize, draws_of_view, normalize, random_draws, shrink
-from xrayfast.learning.augment import augment as vary
+from xrayfast.learning.augment import denormalize
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.device_data import DEVICE_SHARE, DeviceFeed, Placement, contains_files, place_images
 from xrayfast.learning.distributed.rows import OwnRows, split_rows
@@ -48,231 +34,38 @@ from xrayfast.learning.fastai_api import (
     CategoryBlock,
     DataBlock,
     DataLoaders,
-    EncodedMultiCategorize,
     IntToFloatTensor,
     L,
-    MultiCategory,
-    PILImageBW,
-    Pipeline,
     TensorCategory,
-    TensorImage,
     TensorImageBW,
     TensorMultiCategory,
     TfmdDL,
-    ToTensor,
-    Transform,
     TransformBlock,
     chunked,
     register_drawing,
-    show_title,
 )
 from xrayfast.learning.own_dataloaders import describe_dataloaders, image_shape
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.optional.progressive import Shrink
 from xrayfast.learning.training.optional.sampling import draw_balanced, sampling_weights
-from xrayfast.own_code import OWN, name_of, separate_code
+from xrayfast.learning.training.transforms import (
+    AUGMENTING,
+    IMAGE_TYPES,
+    KNOWN_TRANSFORMS,
+    Augment,
+    LabelTarget,
+    Normalization,
+    OpenPipeline,
+    OpenRadiograph,
+    OwnAugmentation,
+    foreign_transforms,
+    make_augmentation,
+)
+from xrayfast.own_code import OWN, name_of
 from xrayfast.progress import show_progress
-
-Augment = AugmentationName | bool | Callable[..., Any] | Sequence[Callable[..., Any]]
 
 SPLIT_INDEX = {"train": 0, "valid": 1, "test": 2}
 """The index of each split in the DataLoaders: `dls[2]` is the test split, where there is one."""
-
-
-_IMAGES = (str, Path, np.ndarray, Image.Image)
-"""What fastai's test_dl and predict take."""
-
-
-class OpenRadiograph(Transform):
-    """A file, an array or a Pillow image to a square 8-bit gray image, padded with black."""
-
-    input_types = _IMAGES
-
-    def __init__(self, images: DecodedImages) -> None:
-        super().__init__()
-        self.images = images
-
-    def encodes(self, source: str | Path | np.ndarray | Image.Image) -> PILImageBW:
-        """The cached image, the file, or what is in memory as if it had been read from a PNG.
-
-        Raises:
-            ReadError: the file, or what is in memory, is no image.
-        """
-        if isinstance(source, (str, Path)):
-            return PILImageBW(Image.fromarray(self.images.image(str(source))))
-        try:
-            if isinstance(source, np.ndarray):
-                image = Image.fromarray(source.astype(np.float32) if source.dtype.kind == "f" else source)
-            else:
-                image = source
-            if 0 in image.size:
-                raise ValueError("no pixels")
-            pixels = gray_pixels(image)
-        except (TypeError, ValueError) as error:
-            found = f"{source.dtype} of shape {source.shape}" if isinstance(source, np.ndarray) else repr(source)
-            raise ReadError(
-                f"image in memory: found {found} ({error}); expected (H, W) of bool, uint8, uint16 or finite floats, "
-                "or (H, W, 3) of uint8. Convert it with astype."
-            ) from error
-        return PILImageBW(Image.fromarray(fit_square(pixels, self.images.side)))
-
-
-class LabelNames(MultiCategory):
-    """The labels of an image as fastai shows them above it, wrapped to its width.
-
-    Attributes:
-        masked: those whose cells are masked.
-    """
-
-    masked: tuple[str, ...] = ()
-
-    def show(self, ctx: Any = None, sep: str = "; ", color: str = "black", **options: Any) -> Any:
-        """Add them to the title of the axes, or to the row of a table."""
-        names = [*map(str, self), *(f"{name} masked" for name in self.masked)]
-        return show_title(fill(sep.join(names) or "no label", 28), ctx=ctx, color=color, **options)
-
-
-class LabelTarget(EncodedMultiCategorize):
-    """(L,) values of a multi-label target; decoded to the labels that are present."""
-
-    def decodes(self, target: Any) -> LabelNames:
-        """1 is present, NaN masked."""
-        names = LabelNames(self.vocab[i] for i, value in enumerate(target) if value == 1)
-        names.masked = tuple(self.vocab[i] for i, value in enumerate(target) if value != value)
-        return names
-
-
-class ChestAugmentation(Transform):
-    """The batch transform that augments the training split; see `xrayfast.learning.augment.augment`.
-
-    Attributes:
-        setting: that it is made from.
-        ranges: how far images are varied.
-        view: gives seed and number of the view to make of each image; None for a random one, as in training.
-        own: the rows of the batch that the images are, of which all ranks draw the numbers: an image is varied alike
-            whatever the world size is.
-    """
-
-    order = 30
-    split_idx = 0  # training only
-    view: Callable[[], tuple[int, int]] | None = None
-    own: OwnRows | None = None
-
-    def __init__(self, setting: str = "default", ranges: Augmentation = DEFAULT) -> None:
-        super().__init__()
-        self.setting, self.ranges = setting, ranges
-
-    def encodes(self, images: TensorImageBW) -> TensorImageBW:
-        """(N, 1, H, W) in [0, 1] to the same."""
-        return TensorImageBW(self.vary(images.as_subclass(Tensor)))
-
-    def vary(self, images: Tensor) -> Tensor:
-        """The same of a plain tensor."""
-        draws = None if self.view is None else draws_of_view(images, *self.view())
-        if draws is None and self.own is not None:
-            draws = self.own.take(random_draws(self.own.total).T).T
-        return vary(images, draws, self.ranges)
-
-
-class OwnAugmentation(Transform):
-    """The batch transform that augments the training split by the user's own code, one function after the other.
-
-    A function gets (N, 1, H, W) floats in [0, 1] as a plain tensor, a fastai Transform as a TensorImageBW.
-
-    Attributes:
-        setting: that it is made from.
-        own: the rows of a rank, which draws for them alone.
-    """
-
-    order = 30
-    split_idx = 0  # training only
-    own: OwnRows | None = None
-
-    def __init__(self, setting: str, functions: Sequence[Callable[..., Any]]) -> None:
-        super().__init__()
-        self.setting, self.functions = setting, tuple(functions)
-
-    def encodes(self, images: TensorImageBW) -> TensorImageBW:
-        """(N, 1, H, W) in [0, 1] to the same.
-
-        Raises:
-            ConfigError: a function fails, or gives something of another shape or type.
-        """
-        with nullcontext() if self.own is None else self.own.drawing():
-            return self._vary(images)
-
-    def _vary(self, images: TensorImageBW) -> TensorImageBW:
-        for function in self.functions:
-            if isinstance(function, nn.Module):
-                function.to(images.device)
-            of_fastai, before = isinstance(function, Transform), images
-            try:
-                images = function(images, split_idx=0) if of_fastai else function(images.as_subclass(Tensor))
-            except Exception as error:  # whatever the user's code raises
-                raise ConfigError(
-                    f"augment {name_of(function)} fails on a batch of shape {tuple(before.shape)}: {error}. It gets "
-                    "one gray channel of floats in [0, 1]."
-                ) from error
-            found = getattr(images, "shape", None), getattr(images, "dtype", type(images).__name__)
-            if found != (before.shape, before.dtype):
-                raise ConfigError(
-                    f"augment {name_of(function)} gives {found[1]} of shape {found[0]} for a batch of "
-                    f"{before.dtype} of shape {tuple(before.shape)}; expected the same."
-                )
-            images = TensorImageBW(images)
-        return images
-
-
-class Normalization(Transform):
-    """The batch transform from one channel in [0, 1] to a network's three: (N, 1, H, W) to (N, 3, H, W)."""
-
-    order = 99
-
-    def encodes(self, images: TensorImageBW) -> TensorImage:
-        """Normalised by ImageNet's statistics."""
-        return TensorImage(normalize(images.as_subclass(Tensor)))
-
-    def decodes(self, images: TensorImage) -> TensorImage:
-        """Back to [0, 1], for display."""
-        return TensorImage(denormalize(images.as_subclass(Tensor)))
-
-
-BATCH_TRANSFORMS: tuple[type[Transform], ...] = (IntToFloatTensor, Shrink, Normalization)
-"""The batch transforms that each split's images pass."""
-
-KNOWN_TRANSFORMS = (ToTensor, ChestAugmentation, OwnAugmentation, *BATCH_TRANSFORMS)
-"""All transforms of `dataloaders`; others are the user's own."""
-
-
-_OF_TENSORS: dict[type[Transform], Callable[[Any, Tensor], Tensor]] = {
-    IntToFloatTensor: lambda transform, images: images.float().div_(transform.div),
-    Shrink: lambda transform, images: shrink(images, transform.side),
-    ChestAugmentation: ChestAugmentation.vary,
-    Normalization: lambda transform, images: normalize(images),
-}
-"""What our batch transforms compute, of plain tensors."""
-
-
-class _OpenPipeline(Pipeline):
-    """fastai's, to which functions can be added too."""
-
-    def __call__(self, batch: Any) -> Any:
-        """Fastai's. For each transform that looks for a method by the types in the batch, which takes as long as
-        augmentation on a GPU; where all are ours, images are plain tensors from the first to the last.
-        """
-        functions = [_OF_TENSORS.get(type(transform)) for transform in self.fs]
-        ours = bool(functions) and None not in functions and type(self.fs[-1]) is Normalization
-        if not (ours and type(batch) is tuple and type(batch[0]) is TensorImageBW):
-            return super().__call__(batch)
-        images = batch[0].as_subclass(Tensor)
-        for transform, function in zip(self.fs, functions, strict=True):
-            if function is not None and transform.split_idx in (None, self.split_idx):
-                images = function(transform, images)
-        return (images.as_subclass(TensorImage), *batch[1:])
-
-    def add(self, ts: Any, items: Any = None, train_setup: bool = False) -> None:
-        """Add transforms, or functions as such."""
-        super().add([t if isinstance(t, Transform) else Transform(t) for t in L(ts)], items, train_setup)
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,7 +104,7 @@ class RadiographDL(TfmdDL):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         for event in ("after_item", "before_batch", "after_batch"):
-            setattr(self, event, _OpenPipeline(getattr(self, event)))
+            setattr(self, event, OpenPipeline(getattr(self, event)))
 
     def new(self, dataset: Any = None, cls: Any = None, **options: Any) -> Any:
         """fastai's, which draws alike from the same images."""
@@ -467,8 +260,8 @@ class RadiographDataLoaders(DataLoaders):
             DataError: there is none, or something else.
         """
         if not hasattr(test_items, "iloc"):
-            test_items = [test_items] if isinstance(test_items, _IMAGES) else list(test_items)
-            if other := [item for item in test_items if not isinstance(item, (*_IMAGES, pd.Series))]:
+            test_items = [test_items] if isinstance(test_items, IMAGE_TYPES) else list(test_items)
+            if other := [item for item in test_items if not isinstance(item, (*IMAGE_TYPES, pd.Series))]:
                 raise DataError(f"found {show(other[0])}; expected files, arrays or Pillow images to predict on.")
         if not len(test_items):
             raise DataError("No images to predict on: expected files, arrays or Pillow images.")
@@ -494,7 +287,7 @@ class RadiographDataLoaders(DataLoaders):
         """How the training split is augmented, as in the settings."""
         if self.origin == "own transforms":
             return f"{OWN}DataLoaders"
-        return next((t.setting for t in self.train.after_batch.fs if isinstance(t, _AUGMENTATIONS)), "off")
+        return next((t.setting for t in self.train.after_batch.fs if isinstance(t, AUGMENTING)), "off")
 
     def training_views(self, rows: Sequence[int]) -> NDArray[np.uint8] | None:
         """Images of the training split as the network gets them, augmented, and normalised back: (n, side, side).
@@ -549,18 +342,6 @@ def RadiographBlock(
         type_tfms=OpenRadiograph(images or UncachedImages(size)),
         batch_tfms=[IntToFloatTensor(), Shrink(), *augmentation, Normalization()],
     )
-
-
-def make_augmentation(augment: Augment) -> list[Transform]:
-    """The batch transform, if any."""
-    settings, code = separate_code({"augment": augment})
-    if code:
-        functions = code["augment"]
-        return [
-            OwnAugmentation(settings["augment"], functions if isinstance(functions, (list, tuple)) else [functions])
-        ]
-    name = ("default" if augment else "off") if isinstance(augment, bool) else str(augment)
-    return [ChestAugmentation(name, ranges)] if (ranges := AUGMENTATIONS.get(name)) else []
 
 
 def datablock(labels: tuple[str, ...], task: Task, images: DecodedImages, augment: Augment = "default") -> DataBlock:
@@ -723,7 +504,7 @@ def share_rows(dls: DataLoaders, own: OwnRows | None) -> None:
     for dl in dls.loaders[:2]:
         dl.own = own
         for transform in dl.after_batch.fs:
-            if isinstance(transform, _AUGMENTATIONS):
+            if isinstance(transform, AUGMENTING):
                 transform.own = own
 
 
@@ -760,7 +541,7 @@ def replace_augmentation(dls: RadiographDataLoaders, augment: Augment) -> Radiog
     augmentation = make_augmentation(augment)
     loaders = []
     for dl in dls.loaders:
-        kept = [t for t in dl.after_batch.fs if not isinstance(t, _AUGMENTATIONS)]
+        kept = [t for t in dl.after_batch.fs if not isinstance(t, AUGMENTING)]
         with isolated_rng("loader"):  # the order of images is that of `dls`
             loaders.append(dl.new(after_batch=[*kept, *augmentation]))
         loaders[-1].rng.setstate(dl.rng.getstate())
@@ -769,36 +550,3 @@ def replace_augmentation(dls: RadiographDataLoaders, augment: Augment) -> Radiog
     )
     found.origin, found.device = dls.origin, dls.device
     return found
-
-
-_AUGMENTATIONS = (ChestAugmentation, OwnAugmentation)
-
-
-def transform_names(dls: DataLoaders) -> list[str]:
-    """The names of the transforms of validation images, in their order."""
-    dl = dls.loaders[1]
-    transforms = [*dl.dataset.tls[0].tfms.fs, *dl.after_item.fs, *dl.before_batch.fs, *dl.after_batch.fs]
-    return [_name_of_transform(t) for t in transforms if getattr(t, "split_idx", None) != 0]
-
-
-def _name_of_transform(transform: Any) -> str:
-    """Its class, or the function that a plain Transform calls."""
-    kind = type(transform)
-    return str(transform.name).split("<locals>.")[-1] if kind is Transform else kind.__name__
-
-
-def foreign_transforms(dls: DataLoaders) -> str:
-    """What transforms do to images of all splits that those of `dataloaders` do not, or lack, of the first split where
-    there is such; "" for none. Those that only augment the training split are none.
-    """
-    for split, dl in zip(SPLITS, dls.loaders, strict=False):
-        for event in ("after_item", "before_batch", "after_batch"):
-            transforms = list(getattr(dl, event).fs)
-            added = [t for t in transforms if type(t) not in KNOWN_TRANSFORMS and getattr(t, "split_idx", None) != 0]
-            changed = [f"has {_name_of_transform(t)}" for t in added]
-            if event == "after_batch":
-                there = {type(t) for t in transforms}
-                changed += [f"lacks {kind.__name__}" for kind in BATCH_TRANSFORMS if kind not in there]
-            if changed:
-                return f"dls.{split}.{event} {' and '.join(changed)}"
-    return ""

@@ -193,8 +193,7 @@ class SklearnMetric(Metric):
             truth, probability = truth[rows].squeeze(axis=1) if truth.shape[1] == 1 else truth[rows], probability[rows]
             probability = probability.reshape(truth.shape)
             given = truth, probability if self._of_probabilities else (probability >= 0.5).astype(np.int64)
-        value: float = self._function(*given) if len(given[0]) else math.nan
-        return value
+        return self._function(*given) if len(given[0]) else math.nan
 
     @property
     def name(self) -> str:
@@ -232,8 +231,7 @@ class OwnMetric(Metric):
     @property
     def name(self) -> str:
         """Its name."""
-        name: str = self.metric.name
-        return name
+        return self.metric.name
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         try:
@@ -406,8 +404,7 @@ class TrainRecorder(Callback):
 
     def read_losses(self) -> list[float]:
         """The losses of the epoch's batches so far, read from the device at once."""
-        losses: list[float] = torch.stack(self.losses).tolist() if self.losses else []
-        return losses
+        return torch.stack(self.losses).tolist() if self.losses else []
 
     def read_metrics(self) -> dict[str, float | None]:
         """The mean loss, each batch weighted by its unmasked cells, and the metrics of outputs, if any, by name."""

@@ -46,8 +46,7 @@ def training_precision(learn: Learner) -> Precision:
     """
     if learn.precision is None:
         learn.precision = "bf16" if bf16_logit_error(learn) < TOLERANCE else "fp32"
-    chosen: Precision = learn.precision
-    return chosen
+    return learn.precision
 
 
 def restore_precision(learn: Learner, recorded: object) -> None:

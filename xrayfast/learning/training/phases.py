@@ -141,8 +141,7 @@ def one_cycle_momenta(batches: pd.DataFrame, epochs: int, peak: float, momentum:
     by_epoch, (low, high) = batches.groupby("epoch")["lr"], _momentum_range(momentum)
     done = batches["epoch"] - batches["epoch"].iloc[0] + by_epoch.cumcount() / by_epoch.transform("size")
     lowest = np.where(done / epochs < 0.25, peak / 25, peak / 1e5)
-    momenta: list[float] = (low + (high - low) * (peak - batches["lr"]) / (peak - lowest)).tolist()
-    return momenta
+    return (low + (high - low) * (peak - batches["lr"]) / (peak - lowest)).tolist()
 
 
 def _discriminative_rates(lr: float, div: float, groups: int, lowest: int) -> tuple[float, ...]:

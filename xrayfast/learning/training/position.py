@@ -192,8 +192,7 @@ class EpochPosition(Callback):
 
     def _images_left(self, batches: int) -> int:
         loader = self.dls.train
-        left: int = min(len(loader) * loader.bs, loader.n) - batches * loader.bs
-        return left
+        return min(len(loader) * loader.bs, loader.n) - batches * loader.bs
 
     def _position(self, batches: int) -> Position:
         left = self._images_left(batches)

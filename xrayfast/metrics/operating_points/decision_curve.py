@@ -45,15 +45,13 @@ def net_benefit(truth: ArrayLike, probability: ArrayLike, thresholds: ArrayLike 
         len(scores) - np.searchsorted(np.sort(scores), limits, side="left")
         for scores in (values[positive], values[~positive])
     )
-    benefit: Floats = (true - false * limits / (1 - limits)) / len(positive)
-    return benefit
+    return (true - false * limits / (1 - limits)) / len(positive)
 
 
 def treat_all(share: float, thresholds: ArrayLike = THRESHOLDS) -> Floats:
     """Return (T,) the net benefit of treating every image, given the prevalence `share`."""
     limits = np.asarray(thresholds, dtype=np.float64)
-    benefit: Floats = share - (1 - share) * limits / (1 - limits)
-    return benefit
+    return share - (1 - share) * limits / (1 - limits)
 
 
 def net_benefit_limits(

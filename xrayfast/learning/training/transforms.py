@@ -1,0 +1,283 @@
+"""What images and labels pass on their way to the network, and which of it is of DataLoaders of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor, nn
+
+from xrayfast.config import AUGMENTATIONS, Augmentation, AugmentationName
+from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.data.images.pillow import gray_pixels
+from xrayfast.data.images.reader import fit_square
+from xrayfast.data.splits.stratify import SPLITS
+from xrayfast.errors import ConfigError, ReadError
+from xrayfast.learning.augment import DEFAULT, denormalize, draws_of_view, normalize, random_draws, shrink
+from xrayfast.learning.augment import augment as vary
+from xrayfast.learning.distributed.rows import OwnRows
+from xrayfast.learning.fastai_api import (
+    DataLoaders,
+    EncodedMultiCategorize,
+    IntToFloatTensor,
+    L,
+    MultiCategory,
+    PILImageBW,
+    Pipeline,
+    TensorImage,
+    TensorImageBW,
+    ToTensor,
+    Transform,
+    show_title,
+)
+from xrayfast.learning.training.optional.progressive import Shrink
+from xrayfast.own_code import name_of, separate_code
+
+Augment = AugmentationName | bool | Callable[..., Any] | Sequence[Callable[..., Any]]
+
+
+IMAGE_TYPES = (str, Path, np.ndarray, Image.Image)
+"""What fastai's test_dl and predict take."""
+
+
+class OpenRadiograph(Transform):
+    """A file, an array or a Pillow image to a square 8-bit gray image, padded with black."""
+
+    input_types = IMAGE_TYPES
+
+    def __init__(self, images: DecodedImages) -> None:
+        super().__init__()
+        self.images = images
+
+    def encodes(self, source: str | Path | np.ndarray | Image.Image) -> PILImageBW:
+        """The cached image, the file, or what is in memory as if it had been read from a PNG.
+
+        Raises:
+            ReadError: the file, or what is in memory, is no image.
+        """
+        if isinstance(source, (str, Path)):
+            return PILImageBW(Image.fromarray(self.images.image(str(source))))
+        try:
+            if isinstance(source, np.ndarray):
+                image = Image.fromarray(source.astype(np.float32) if source.dtype.kind == "f" else source)
+            else:
+                image = source
+            if 0 in image.size:
+                raise ValueError("no pixels")
+            pixels = gray_pixels(image)
+        except (TypeError, ValueError) as error:
+            found = f"{source.dtype} of shape {source.shape}" if isinstance(source, np.ndarray) else repr(source)
+            raise ReadError(
+                f"image in memory: found {found} ({error}); expected (H, W) of bool, uint8, uint16 or finite floats, "
+                "or (H, W, 3) of uint8. Convert it with astype."
+            ) from error
+        return PILImageBW(Image.fromarray(fit_square(pixels, self.images.side)))
+
+
+class LabelNames(MultiCategory):
+    """The labels of an image as fastai shows them above it, wrapped to its width.
+
+    Attributes:
+        masked: those whose cells are masked.
+    """
+
+    masked: tuple[str, ...] = ()
+
+    def show(self, ctx: Any = None, sep: str = "; ", color: str = "black", **options: Any) -> Any:
+        """Add them to the title of the axes, or to the row of a table."""
+        names = [*map(str, self), *(f"{name} masked" for name in self.masked)]
+        return show_title(fill(sep.join(names) or "no label", 28), ctx=ctx, color=color, **options)
+
+
+class LabelTarget(EncodedMultiCategorize):
+    """(L,) values of a multi-label target; decoded to the labels that are present."""
+
+    def decodes(self, target: Any) -> LabelNames:
+        """1 is present, NaN masked."""
+        names = LabelNames(self.vocab[i] for i, value in enumerate(target) if value == 1)
+        names.masked = tuple(self.vocab[i] for i, value in enumerate(target) if value != value)
+        return names
+
+
+class ChestAugmentation(Transform):
+    """The batch transform that augments the training split; see `xrayfast.learning.augment.augment`.
+
+    Attributes:
+        setting: that it is made from.
+        ranges: how far images are varied.
+        view: gives seed and number of the view to make of each image; None for a random one, as in training.
+        own: the rows of the batch that the images are, of which all ranks draw the numbers: an image is varied alike
+            whatever the world size is.
+    """
+
+    order = 30
+    split_idx = 0  # training only
+    view: Callable[[], tuple[int, int]] | None = None
+    own: OwnRows | None = None
+
+    def __init__(self, setting: str = "default", ranges: Augmentation = DEFAULT) -> None:
+        super().__init__()
+        self.setting, self.ranges = setting, ranges
+
+    def encodes(self, images: TensorImageBW) -> TensorImageBW:
+        """(N, 1, H, W) in [0, 1] to the same."""
+        return TensorImageBW(self.vary(images.as_subclass(Tensor)))
+
+    def vary(self, images: Tensor) -> Tensor:
+        """The same of a plain tensor."""
+        draws = None if self.view is None else draws_of_view(images, *self.view())
+        if draws is None and self.own is not None:
+            draws = self.own.take(random_draws(self.own.total).T).T
+        return vary(images, draws, self.ranges)
+
+
+class OwnAugmentation(Transform):
+    """The batch transform that augments the training split by the user's own code, one function after the other.
+
+    A function gets (N, 1, H, W) floats in [0, 1] as a plain tensor, a fastai Transform as a TensorImageBW.
+
+    Attributes:
+        setting: that it is made from.
+        own: the rows of a rank, which draws for them alone.
+    """
+
+    order = 30
+    split_idx = 0  # training only
+    own: OwnRows | None = None
+
+    def __init__(self, setting: str, functions: Sequence[Callable[..., Any]]) -> None:
+        super().__init__()
+        self.setting, self.functions = setting, tuple(functions)
+
+    def encodes(self, images: TensorImageBW) -> TensorImageBW:
+        """(N, 1, H, W) in [0, 1] to the same.
+
+        Raises:
+            ConfigError: a function fails, or gives something of another shape or type.
+        """
+        with nullcontext() if self.own is None else self.own.drawing():
+            return self._vary(images)
+
+    def _vary(self, images: TensorImageBW) -> TensorImageBW:
+        for function in self.functions:
+            if isinstance(function, nn.Module):
+                function.to(images.device)
+            of_fastai, before = isinstance(function, Transform), images
+            try:
+                images = function(images, split_idx=0) if of_fastai else function(images.as_subclass(Tensor))
+            except Exception as error:  # whatever the user's code raises
+                raise ConfigError(
+                    f"augment {name_of(function)} fails on a batch of shape {tuple(before.shape)}: {error}. It gets "
+                    "one gray channel of floats in [0, 1]."
+                ) from error
+            found = getattr(images, "shape", None), getattr(images, "dtype", type(images).__name__)
+            if found != (before.shape, before.dtype):
+                raise ConfigError(
+                    f"augment {name_of(function)} gives {found[1]} of shape {found[0]} for a batch of "
+                    f"{before.dtype} of shape {tuple(before.shape)}; expected the same."
+                )
+            images = TensorImageBW(images)
+        return images
+
+
+class Normalization(Transform):
+    """The batch transform from one channel in [0, 1] to a network's three: (N, 1, H, W) to (N, 3, H, W)."""
+
+    order = 99
+
+    def encodes(self, images: TensorImageBW) -> TensorImage:
+        """Normalised by ImageNet's statistics."""
+        return TensorImage(normalize(images.as_subclass(Tensor)))
+
+    def decodes(self, images: TensorImage) -> TensorImage:
+        """Back to [0, 1], for display."""
+        return TensorImage(denormalize(images.as_subclass(Tensor)))
+
+
+BATCH_TRANSFORMS: tuple[type[Transform], ...] = (IntToFloatTensor, Shrink, Normalization)
+"""The batch transforms that each split's images pass."""
+
+
+KNOWN_TRANSFORMS = (ToTensor, ChestAugmentation, OwnAugmentation, *BATCH_TRANSFORMS)
+"""All transforms of `dataloaders`; others are the user's own."""
+
+
+_OF_TENSORS: dict[type[Transform], Callable[[Any, Tensor], Tensor]] = {
+    IntToFloatTensor: lambda transform, images: images.float().div_(transform.div),
+    Shrink: lambda transform, images: shrink(images, transform.side),
+    ChestAugmentation: ChestAugmentation.vary,
+    Normalization: lambda transform, images: normalize(images),
+}
+"""What our batch transforms compute, of plain tensors."""
+
+
+class OpenPipeline(Pipeline):
+    """fastai's, to which functions can be added too."""
+
+    def __call__(self, batch: Any) -> Any:
+        """Fastai's. For each transform that looks for a method by the types in the batch, which takes as long as
+        augmentation on a GPU; where all are ours, images are plain tensors from the first to the last.
+        """
+        functions = [_OF_TENSORS.get(type(transform)) for transform in self.fs]
+        ours = bool(functions) and None not in functions and type(self.fs[-1]) is Normalization
+        if not (ours and type(batch) is tuple and type(batch[0]) is TensorImageBW):
+            return super().__call__(batch)
+        images = batch[0].as_subclass(Tensor)
+        for transform, function in zip(self.fs, functions, strict=True):
+            if function is not None and transform.split_idx in (None, self.split_idx):
+                images = function(transform, images)
+        return (images.as_subclass(TensorImage), *batch[1:])
+
+    def add(self, ts: Any, items: Any = None, train_setup: bool = False) -> None:
+        """Add transforms, or functions as such."""
+        super().add([t if isinstance(t, Transform) else Transform(t) for t in L(ts)], items, train_setup)
+
+
+def make_augmentation(augment: Augment) -> list[Transform]:
+    """The batch transform, if any."""
+    settings, code = separate_code({"augment": augment})
+    if code:
+        functions = code["augment"]
+        return [
+            OwnAugmentation(settings["augment"], functions if isinstance(functions, (list, tuple)) else [functions])
+        ]
+    name = ("default" if augment else "off") if isinstance(augment, bool) else str(augment)
+    return [ChestAugmentation(name, ranges)] if (ranges := AUGMENTATIONS.get(name)) else []
+
+
+AUGMENTING = (ChestAugmentation, OwnAugmentation)
+
+
+def transform_names(dls: DataLoaders) -> list[str]:
+    """The names of the transforms of validation images, in their order."""
+    dl = dls.loaders[1]
+    transforms = [*dl.dataset.tls[0].tfms.fs, *dl.after_item.fs, *dl.before_batch.fs, *dl.after_batch.fs]
+    return [_name_of_transform(t) for t in transforms if getattr(t, "split_idx", None) != 0]
+
+
+def _name_of_transform(transform: Any) -> str:
+    """Its class, or the function that a plain Transform calls."""
+    kind = type(transform)
+    return str(transform.name).split("<locals>.")[-1] if kind is Transform else kind.__name__
+
+
+def foreign_transforms(dls: DataLoaders) -> str:
+    """What transforms do to images of all splits that those of `dataloaders` do not, or lack, of the first split where
+    there is such; "" for none. Those that only augment the training split are none.
+    """
+    for split, dl in zip(SPLITS, dls.loaders, strict=False):
+        for event in ("after_item", "before_batch", "after_batch"):
+            transforms = list(getattr(dl, event).fs)
+            added = [t for t in transforms if type(t) not in KNOWN_TRANSFORMS and getattr(t, "split_idx", None) != 0]
+            changed = [f"has {_name_of_transform(t)}" for t in added]
+            if event == "after_batch":
+                there = {type(t) for t in transforms}
+                changed += [f"lacks {kind.__name__}" for kind in BATCH_TRANSFORMS if kind not in there]
+            if changed:
+                return f"dls.{split}.{event} {' and '.join(changed)}"
+    return ""
