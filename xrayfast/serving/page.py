@@ -38,7 +38,7 @@ def render_page(classifier: Classifier) -> tuple[str, str]:
         "no_metrics": NO_METRICS if metadata is not None else "",
         "decision": decision_section(decision),
     }
-    return render_served("serve.html.j2", view, "serve.css", "serve.js")
+    return render_served(view)
 
 
 def _how(classifier: Classifier) -> str:

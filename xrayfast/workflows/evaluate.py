@@ -36,7 +36,7 @@ from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.case import Case
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.evaluation import Evaluation
-from xrayfast.runs.predictions import Predictions, image_attributes, image_studies
+from xrayfast.runs.predictions import Predictions, image_attributes
 from xrayfast.runs.run import Run, now
 from xrayfast.workflows.data import truth_of, unused_data_settings
 from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, ExportedRun, knows_images, open_evaluated
@@ -386,8 +386,8 @@ def _predict_external(
         by, image_attributes(data.table), data.config, data.table["image"].tolist(), str(data.config.source)
     )
     matched = match_labels(data, run.labels, run.task, run.config.data.imply)
-    # Before images are decoded: raises where their studies or patients are not known.
-    own.join(truth_of(data, run.labels, matched.truth))
+    truth = truth_of(data, run.labels, matched.truth)
+    own.join(truth)  # before images are decoded: raises where their studies or patients are not known
     images = open_images(data.config, run.config.model.size)
     unseen = exclude_seen(run if knows_images(run) else None, data, matched, images, progress)
     rows = unseen.rows
@@ -401,17 +401,12 @@ def _predict_external(
             progress("predicting", min(start + CHUNK, len(paths)), len(paths))
     raw = np.concatenate(chunks).astype(np.float64)
     read_notes = [info.notes for info in images.infos(paths)]
-    truth = matched.truth[rows]
-    predictions = Predictions(
-        labels=run.labels,
-        images=data.table["image"].to_numpy(dtype=object)[rows],
-        patients=data.table["patient"].fillna("").to_numpy(dtype=object)[rows],
-        truth=truth,
+    predictions = replace(
+        truth.select(rows),
         probability=raw,
-        loss=mean_log_loss(truth, raw, run.task == "single"),
+        loss=mean_log_loss(matched.truth[rows], raw, run.task == "single"),
         raw=raw,
         attributes={name: values[rows] for name, values in known.items()},
-        studies=None if (studies := image_studies(data.table)) is None else studies[rows],
     ).calibrated(own.decision)
     joined = own.join(predictions)
     return _EvaluatedData(

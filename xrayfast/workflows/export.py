@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -27,7 +27,7 @@ from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.runs.run import Run, now
-from xrayfast.workflows.data import find_data
+from xrayfast.workflows.data import find_data, truth_of
 from xrayfast.workflows.predict import find_images
 
 Format = Literal["onnx", "torch-export"]
@@ -272,7 +272,6 @@ def _compare_auroc(
     run: Run, predictor: Any, compute: Callable[..., Outputs], data: Manifest, progress: StageProgress
 ) -> AurocDifference:
     """The AUROC of the converted graph beside that of the run's Predictor, on images that were not trained on."""
-    from xrayfast.runs.predictions import Predictions
     from xrayfast.workflows.steps.paired import RunPredictions, compare_pair
 
     unseen = np.flatnonzero((data.table["split"] != "train").to_numpy())
@@ -288,20 +287,11 @@ def _compare_auroc(
             found.append((answer, expected))
             progress("comparing AUROC", min(start + CHUNK, len(paths)), len(paths))
     rows = rows[readable]
-    table = data.table.iloc[rows]
-    both = []
+    truth, both = truth_of(data).select(rows), []
     for values in zip(*found, strict=True):
         raw = np.concatenate(values).astype(np.float64)
-        predictions = Predictions(
-            labels=run.labels,
-            images=table["image"].to_numpy(dtype=object),
-            patients=table["patient"].fillna("").to_numpy(dtype=object),
-            truth=data.truth[rows].astype(np.int64),
-            probability=raw,
-            loss=np.zeros(len(raw)),
-            raw=raw,
-        )
-        both.append(RunPredictions(predictions.calibrated(run.decision), run.decision))
+        predictions = replace(truth, probability=raw, raw=raw).calibrated(run.decision)
+        both.append(RunPredictions(predictions, run.decision))
     settings = run.config
     compared, _ = compare_pair(
         both[0], both[1], (DEFAULT_METRIC,), settings.results.resamples or 1, settings.train.seed

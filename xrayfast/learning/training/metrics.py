@@ -125,10 +125,10 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-class EpochMetric(Metric):
-    """One of `metrics.registry.history_metrics`; NaN where it is not defined."""
+class _OfOutputs(Metric):
+    """A metric of the outputs of a whole split, which the first metric collects for all."""
 
-    def __init__(self, name: str, outputs: _Outputs, first: bool) -> None:
+    def __init__(self, name: str, outputs: _Outputs, first: bool = False) -> None:
         self._name, self._outputs, self._first = name, outputs, first
 
     def reset(self) -> None:
@@ -137,9 +137,18 @@ class EpochMetric(Metric):
             self._outputs.clear()
 
     def accumulate(self, learn: Any) -> None:
-        """Store this batch's outputs; the first metric does so for all."""
+        """Store this batch's outputs."""
         if self._first:
             self._outputs.add(learn.pred, learn.yb[0])
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
+
+class EpochMetric(_OfOutputs):
+    """One of `metrics.registry.history_metrics`, by its name there; NaN where it is not defined."""
 
     @property
     def value(self) -> float:
@@ -147,13 +156,8 @@ class EpochMetric(Metric):
         value = self._outputs.values()[self._name]
         return math.nan if value is None else value  # fastai's callbacks compare it
 
-    @property
-    def name(self) -> str:
-        """Its name in the registry."""
-        return self._name
 
-
-class SklearnMetric(Metric):
+class SklearnMetric(_OfOutputs):
     """A function of `sklearn.metrics`, of a whole split.
 
     It gets the truth, and probabilities where its second argument is `y_score` or `y_proba`, else decisions.
@@ -167,16 +171,11 @@ class SklearnMetric(Metric):
     """
 
     def __init__(self, function: Callable[..., Any], name: str, outputs: _Outputs) -> None:
-        self._function, self._name, self._outputs = function, name, outputs
+        super().__init__(name, outputs)
+        self._function = function
         self._of_probabilities = name in _OF_PROBABILITIES or not _OF_PROBABILITIES.isdisjoint(
             list(inspect.signature(function).parameters)[:2]
         )
-
-    def reset(self) -> None:
-        """The outputs forget."""
-
-    def accumulate(self, learn: Any) -> None:
-        """The outputs collect."""
 
     @property
     def value(self) -> float:
@@ -194,11 +193,6 @@ class SklearnMetric(Metric):
             probability = probability.reshape(truth.shape)
             given = truth, probability if self._of_probabilities else (probability >= 0.5).astype(np.int64)
         return self._function(*given) if len(given[0]) else math.nan
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self._name
 
 
 _OF_PROBABILITIES = frozenset({"y_score", "y_prob", "y_proba", "log_loss"})

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
 from xrayfast.metrics.classification import Counts, Floats
-from xrayfast.metrics.inputs import column, sampling_units, table
+from xrayfast.metrics.inputs import Bools, column, sampling_units, table
 from xrayfast.metrics.proportions import clopper_pearson
 
 Rule = Literal["f1", "youden", "sensitivity", "specificity"]
@@ -172,7 +172,7 @@ def choose_threshold(
 
     if not n_positive or not n_negative:
         return none(f"no image {'with' if not n_positive else 'without'} the label")
-    levels, true, false = _steps(values, positive.astype(np.int64))
+    levels, true, false = count_at_thresholds(values, positive)
     if len(levels) == 1:
         return none("all probabilities are equal")
     share, short = target or 0.0, ""
@@ -218,11 +218,11 @@ def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any
     return chosen
 
 
-def _steps(values: Floats, positive: Counts) -> tuple[Floats, Counts, Counts]:
-    """Return the distinct probabilities, descending, and the true and false positives with each as threshold."""
+def count_at_thresholds(values: Floats, positive: Bools) -> tuple[Floats, Counts, Counts]:
+    """Return the distinct values, descending, and the true and false positives with each as threshold."""
     levels, place = np.unique(-values, return_inverse=True)
     here = np.bincount(place, minlength=len(levels))
-    true = np.cumsum(np.bincount(place[positive == 1], minlength=len(levels)))
+    true = np.cumsum(np.bincount(place[positive], minlength=len(levels)))
     return -levels, true, np.cumsum(here) - true
 
 

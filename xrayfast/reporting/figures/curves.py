@@ -16,7 +16,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
@@ -25,8 +24,9 @@ from xrayfast.errors import format_interval, format_value
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import column
 from xrayfast.metrics.intervals.roc_band import FALSE_RATES, roc_band
+from xrayfast.metrics.operating_points.thresholds import count_at_thresholds
 from xrayfast.reporting.figures.layout import fitting
-from xrayfast.reporting.figures.panels import Panels, name_lines, style_square
+from xrayfast.reporting.figures.panels import Panels, name_lines, style_square, style_y
 from xrayfast.reporting.wording import interval_of, label_rows
 from xrayfast.runs.predictions import Predictions
 
@@ -82,7 +82,7 @@ def roc_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats] | No
     Returns:
         (K + 1,) and (K + 1,) for K distinct scores; None where no image has the label, or every one.
     """
-    true, false = _steps(truth, score)
+    true, false = _counts(truth, score)
     if not true[-1] or not false[-1]:
         return None
     return false / false[-1], true / true[-1]
@@ -99,7 +99,7 @@ def precision_recall_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats,
         (K,) recalls that do not fall and (K,) precisions for K distinct scores; None where no image has the label, or
         every one, of which any score makes the precision 1.
     """
-    true, false = (counts[1:] for counts in _steps(truth, score))
+    true, false = (counts[1:] for counts in _counts(truth, score))
     if not len(true) or not true[-1] or not false[-1]:
         return None
     return true / true[-1], true / (true + false)
@@ -159,7 +159,7 @@ def decision_curve_figure(net_benefit: Mapping[str, Any]) -> Figure:
         net_benefit: as `metrics.operating_points.decision_curve.net_benefits` gives it.
     """
     found = net_benefit["labels"]
-    panels = Panels(len(found), {1: 3.6, 2: 3.0, 3: 2.5}.get(len(found), 1.75))
+    panels = Panels(len(found))
     for index, label in enumerate(found):
         _draw_decision_curve(panels.panel(index, label), net_benefit["thresholds"], found[label])
     return panels.done(*_DECISION_AXES, list(_DECISION_LINES.values()), list(_DECISION_LINES))
@@ -183,9 +183,7 @@ def _draw_decision_curve(axes: Axes, thresholds: Sequence[float], benefits: Mapp
         axes.fill_between(thresholds, *ends, color=SERIES[0], alpha=0.14, linewidth=0, gid="band")
     axes.plot(thresholds, benefits["model"], color=SERIES[0], linewidth=1.8, gid="curve")
     axes.set_ylim(-0.25 * top, 1.08 * top)
-    axes.tick_params(axis="y", pad=1, labelsize=SMALL - 1)  # small panels leave little room between them
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    style_y(axes)
 
 
 def reliability_figure(
@@ -198,7 +196,7 @@ def reliability_figure(
             Wilson's intervals are drawn.
         before: the same before calibration, drawn in gray; None where nothing was calibrated.
     """
-    panels = Panels(len(after), {1: 3.6, 2: 3.0, 3: 2.5}.get(len(after), 1.75), strip=0.4)
+    panels = Panels(len(after), strip=0.4)
     for index, (label, bins) in enumerate(after.items()):
         axes, strip = panels.panel(index, label), panels.strip(index)
         _draw_reliability(axes, strip, bins, None if before is None else before[label])
@@ -340,13 +338,11 @@ def _draw_bins(
         strip.bar(enough["low"], enough["count"], enough["high"] - enough["low"], align="edge", **bars)
 
 
-def _steps(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _counts(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """True and false positives at each distinct score as threshold, from the highest; the first are 0."""
     positive, values, _ = column(truth, score)
-    levels, place = np.unique(-values, return_inverse=True)
-    positives = np.cumsum(np.bincount(place, minlength=len(levels)))
-    true = np.cumsum(np.bincount(place[positive], minlength=len(levels)))
-    return np.r_[0, true].astype(np.int64), np.r_[0, positives - true].astype(np.int64)
+    _, true, false = count_at_thresholds(values, positive)
+    return np.r_[0, true], np.r_[0, false]
 
 
 def _lacking(curve: Curve) -> str:

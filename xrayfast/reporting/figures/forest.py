@@ -77,7 +77,7 @@ def forest_figure(rows: Sequence[ForestRow], titles: Sequence[str], width: float
     """`draw_forest` in a figure of its own, so many inches wide."""
     height = forest_height(len(rows))
     figure: Figure = NotebookFigure(figsize=(width, height))
-    draw_forest(figure, rows, titles, 0.0, height, width)
+    draw_forest(figure, rows, titles, height, width)
     return figure
 
 
@@ -86,10 +86,8 @@ def forest_height(rows: int) -> float:
     return ABOVE + rows * ROW + BELOW
 
 
-def draw_forest(
-    figure: Figure, rows: Sequence[ForestRow], titles: Sequence[str], left: float, top: float, width: float
-) -> None:
-    """Draw rows of estimates, one panel per metric, with the numbers beside each."""
+def draw_forest(figure: Figure, rows: Sequence[ForestRow], titles: Sequence[str], top: float, width: float) -> None:
+    """Draw rows of estimates from the left, one panel per metric, with the numbers beside each."""
     room = (width - NAMES) / len(titles)
     height = len(rows) * ROW
     bottom = top - ABOVE - height
@@ -97,12 +95,11 @@ def draw_forest(
     for i, row in enumerate(rows):
         y = (top - ABOVE - (i + 0.5) * ROW) / up
         style: dict[str, Any] = {"va": "center", "parse_math": False}
-        figure.text(left / across, y, fitting(row.name, NAME_CHARACTERS), fontsize=TEXT, color=INK, **style)
-        figure.text((left + NAMES - 0.1) / across, y, row.aside, ha="right", fontsize=SMALL - 1, color=MUTED, **style)
+        figure.text(0.0, y, fitting(row.name, NAME_CHARACTERS), fontsize=TEXT, color=INK, **style)
+        figure.text((NAMES - 0.1) / across, y, row.aside, ha="right", fontsize=SMALL - 1, color=MUTED, **style)
     for j, title in enumerate(titles):
-        axes = axes_at(figure, left + NAMES + j * room, bottom, room - VALUES - GAP, height)
-        estimates = [row.estimates[j] for row in rows]
-        _draw_column(axes, estimates, title)
+        axes = axes_at(figure, NAMES + j * room, bottom, room - VALUES - GAP, height)
+        _draw_column(axes, [row.estimates[j] for row in rows], title)
 
 
 def _draw_column(axes: Any, estimates: Sequence[Estimate], title: str) -> None:

@@ -59,7 +59,7 @@ def headline_figure(
         _draw_ranking(axes_at(figure, *places[0]), summary, task, predictions)
         _draw_decisions(axes_at(figure, *places[1]), summary)
     else:
-        draw_forest(figure, rows, list(map(metric_title, FOREST_METRICS)), 0.0, top, 2 * WIDTH / 3)
+        draw_forest(figure, rows, list(map(metric_title, FOREST_METRICS)), top, 2 * WIDTH / 3)
     bins = summary["reliability"]
     label = summary.get("positive", MOST_LIKELY)
     if task == "single":

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from xrayfast.display.figure_style import GRID, INK, MUTED, SMALL, TEXT, style_axes
 from xrayfast.display.notebook_figure import NotebookFigure
@@ -25,7 +25,8 @@ LEFT, ACROSS, ABOVE, BELOW = 0.6, 0.32, 0.46, 0.34
 class Panels:
     """A figure of equal panels, laid out by hand: matplotlib's own layout takes seconds for so many."""
 
-    def __init__(self, n: int, side: float, strip: float = 0.0) -> None:
+    def __init__(self, n: int, side: float | None = None, strip: float = 0.0) -> None:
+        side = {1: 3.6, 2: 3.0, 3: 2.5}.get(n, 1.75) if side is None else side
         self._columns = max(1, min(COLUMNS, n))
         self._rows = max(1, math.ceil(n / self._columns))
         self._side, self._strip = side, strip
@@ -80,6 +81,13 @@ def style_square(axes: Axes, ticks: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 
     axes.yaxis.set_major_locator(FixedLocator(ticks))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(color=GRID, linewidth=0.8)
+
+
+def style_y(axes: Axes) -> None:
+    """Few ticks, near the axis: small panels leave little room between them."""
+    axes.tick_params(axis="y", pad=1, labelsize=SMALL - 1)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 
 def name_lines(owner: Figure | Axes, handles: Sequence[Line2D], names: Sequence[str], **place: Any) -> None:

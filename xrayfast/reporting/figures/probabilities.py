@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from xrayfast.display.figure_style import SERIES, SMALL
+from xrayfast.display.figure_style import SERIES
 from xrayfast.errors import plural_noun
 from xrayfast.reporting.figures.curves import GUESSING, Curve, say
-from xrayfast.reporting.figures.panels import Panels
+from xrayfast.reporting.figures.panels import Panels, style_y
 
 BINS = 20
 
@@ -25,7 +24,7 @@ def histogram_figure(curves: Sequence[Curve], unit: str = "image") -> Figure:
     """The share of the images, or of another unit, with a label, and of those without, by their probability; one panel
     per label.
     """
-    panels = Panels(len(curves), {1: 3.6, 2: 3.0, 3: 2.5}.get(len(curves), 1.75))
+    panels = Panels(len(curves))
     edges = np.linspace(0, 1, BINS + 1)
     for index, curve in enumerate(curves):
         axes = panels.panel(index, curve.label)
@@ -40,9 +39,7 @@ def histogram_figure(curves: Sequence[Curve], unit: str = "image") -> Figure:
         if curve.threshold is not None:
             axes.axvline(curve.threshold, **{**GUESSING, "gid": "threshold"})
         axes.set_ylim(0.0, 1.08 * top or 1.0)
-        axes.tick_params(axis="y", pad=1, labelsize=SMALL - 1)  # small panels leave little room between them
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter("{x:g}")
+        style_y(axes)
         say(axes, "" if top else f"masked on all {plural_noun(unit)}")
     handles = [Line2D([], [], **style) for style in (_WITH, _WITHOUT)]
     return panels.done("Probability", f"Share of {plural_noun(unit)}", handles, ["with the label", "without it"])

@@ -98,8 +98,7 @@ def render_overview(shown: Any) -> str:
     tables = [replace(table, id="", sortable=False) for table in found.tables]
     warnings, notes = ([*map(name_arguments, texts)] for texts in (found.warnings, found.notes))
     shown = replace(found, tables=tables, warnings=warnings, notes=notes)
-    context = {"overview": shown, "open": NOTES_OPEN}
-    return render_fragment("overview.html.j2", "overview.css", context)
+    return render_fragment({"overview": shown, "open": NOTES_OPEN})
 
 
 @singledispatch

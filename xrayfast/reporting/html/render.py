@@ -34,11 +34,11 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
     return _render_page(name, context, style, script, _policy(style, script))
 
 
-def render_served(name: str, context: Mapping[str, Any], style: str, script: str) -> tuple[str, str]:
-    """A page that asks the server which it came from, and the policy that it has, for the server's header."""
-    styles, scripts = _read(["report.css", style]), _read(["report.js", script])
-    policy = f"{_policy(styles, scripts)}; connect-src 'self'"
-    return _render_page(name, context, styles, scripts, policy), policy
+def render_served(context: Mapping[str, Any]) -> tuple[str, str]:
+    """The page of `serve`, which asks the server that it came from, and its policy, for the server's header."""
+    style, script = _read(["report.css", "serve.css"]), _read(["report.js", "serve.js"])
+    policy = f"{_policy(style, script)}; connect-src 'self'"
+    return _render_page("serve.html.j2", context, style, script, policy), policy
 
 
 def _read(names: Sequence[str]) -> str:
@@ -50,10 +50,10 @@ def _render_page(name: str, context: Mapping[str, Any], style: str, script: str,
     return _environment().get_template(name).render({**context, **shell})
 
 
-def render_fragment(name: str, style: str, context: Mapping[str, Any]) -> str:
-    """A piece of HTML with a style sheet of its own, such as a notebook shows; arguments as of `render_template`."""
-    sheet = Markup((TEMPLATES / style).read_text("utf-8"))
-    return _environment().get_template(name).render({**context, "style": sheet})
+def render_fragment(context: Mapping[str, Any]) -> str:
+    """The piece of HTML, with a style sheet of its own, that a notebook shows of a result."""
+    style = Markup(_read(["overview.css"]))
+    return _environment().get_template("overview.html.j2").render({**context, "style": style})
 
 
 @cache
