@@ -174,7 +174,8 @@ dist.init_process_group("cpu:gloo,cuda:nccl", init_method="file://" + sys.argv[2
 with join_process_group("cuda") as world:
     assert (world.rank, world.world_size) == (0, 1)
     assert all_reduce(torch.ones(3, device="cuda")).tolist() == [1, 1, 1]
-    own = world.own_rows(3)
+    own = world.own_rows()
+    own.total = 3
     assert own.gather(torch.arange(3, dtype=torch.uint8, device="cuda")).tolist() == [0, 1, 2]
     world.barrier()
     # Of one rank, by all that several do.

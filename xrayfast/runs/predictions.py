@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from xrayfast.errors import DataError, RunError, plural, shorten
 from xrayfast.files.csv_tables import read_csv, write_csv
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.units import join_probabilities, join_truth
+
+if TYPE_CHECKING:
+    from xrayfast.data.manifest import Manifest
 
 PROBABILITY_PREFIX, RAW_PREFIX = "prob_", "raw_"
 """Of the columns of calibrated probabilities and of the network's own: no label can be called like another column."""
@@ -318,6 +321,24 @@ def _joined_texts(values: NDArray[Any], units: NDArray[np.intp]) -> NDArray[np.o
 def image_studies(table: pd.DataFrame) -> NDArray[np.object_] | None:
     """The studies of a manifest's table, "" where unknown; None where all are."""
     return table["study"].fillna("").to_numpy(object) if "study" in table else None
+
+
+def truth_of(
+    data: Manifest, labels: tuple[str, ...] | None = None, truth: NDArray[np.int64] | None = None
+) -> Predictions:
+    """The labels of a data set, or others of its images, as predictions whose probabilities are 0."""
+    truth = data.truth.astype(np.int64) if truth is None else truth
+    nothing = np.zeros(truth.shape)
+    return Predictions(
+        labels or data.labels,
+        data.table["image"].to_numpy(object),
+        data.table["patient"].fillna("").to_numpy(object),
+        truth,
+        probability=nothing,
+        loss=nothing[:, 0],
+        raw=nothing,
+        studies=image_studies(data.table),
+    )
 
 
 def image_attributes(table: pd.DataFrame) -> dict[str, NDArray[Any]]:

@@ -9,8 +9,6 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.config import (
@@ -43,7 +41,7 @@ from xrayfast.files.xrv_weights import how_to_make
 from xrayfast.hub.download import is_hub_name
 from xrayfast.option_effects import check_settings
 from xrayfast.progress import StageProgress, no_progress
-from xrayfast.runs.predictions import Predictions, image_studies
+from xrayfast.runs.predictions import truth_of
 from xrayfast.runs.run import Run, published_run
 from xrayfast.workflows.steps.results import check_results, require_enough_images, resolve_monitor
 
@@ -202,24 +200,6 @@ def require_settings_of_data(data: Manifest, config: Config) -> None:
     for name in SPLITS if every else PREDICTED_SPLITS:
         if (split == name).any():
             images.select(split == name).by_unit(settings.unit, settings.unit_join, data.task, positive)
-
-
-def truth_of(
-    data: Manifest, labels: tuple[str, ...] | None = None, truth: npt.NDArray[np.int64] | None = None
-) -> Predictions:
-    """The labels of a data set, or others of its images, as predictions whose probabilities are 0."""
-    truth = data.truth.astype(np.int64) if truth is None else truth
-    nothing = np.zeros(truth.shape)
-    return Predictions(
-        labels or data.labels,
-        data.table["image"].to_numpy(object),
-        data.table["patient"].fillna("").to_numpy(object),
-        truth,
-        probability=nothing,
-        loss=nothing[:, 0],
-        raw=nothing,
-        studies=image_studies(data.table),
-    )
 
 
 def opened(data: Manifest | Path | str | None, config: Config) -> Manifest:

@@ -27,7 +27,7 @@ from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.runs.run import Run, now
-from xrayfast.workflows.data import find_data, truth_of
+from xrayfast.workflows.data import find_data
 from xrayfast.workflows.predict import find_images
 
 Format = Literal["onnx", "torch-export"]
@@ -272,6 +272,7 @@ def _compare_auroc(
     run: Run, predictor: Any, compute: Callable[..., Outputs], data: Manifest, progress: StageProgress
 ) -> AurocDifference:
     """The AUROC of the converted graph beside that of the run's Predictor, on images that were not trained on."""
+    from xrayfast.runs.predictions import truth_of
     from xrayfast.workflows.steps.paired import RunPredictions, compare_pair
 
     unseen = np.flatnonzero((data.table["split"] != "train").to_numpy())

@@ -58,11 +58,9 @@ class World:
         """Whether this process writes the run and reports progress."""
         return self.rank == 0
 
-    def own_rows(self, total: int = 0) -> OwnRows:
-        """Return this rank's rows of a batch of `total` rows; `total` can also be set later."""
-        own = OwnRows(self.rank, self.world_size)
-        own.total = total
-        return own
+    def own_rows(self) -> OwnRows:
+        """Return this rank's rows of batches, whose numbers of rows are set later."""
+        return OwnRows(self.rank, self.world_size)
 
     def highest(self, number: int) -> int:
         """Return the maximum over all ranks; all ranks must call it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.metrics.operating_points.decision import Decision, Probabilities
-from xrayfast.runs.predictions import Predictions, image_attributes, image_studies
+from xrayfast.runs.predictions import Predictions, image_attributes, truth_of
 from xrayfast.runs.run import Run
 
 if TYPE_CHECKING:
@@ -233,16 +234,12 @@ def predict_split(learn: Learner, split: Split, *, tta: bool = False, own: OwnRo
             raw, probability = Predictor.from_learner(learn).probabilities(images, tta=tta, batch_size=batch_size)
         if own is not None:
             raw, probability = (own.gather(torch.from_numpy(part)).numpy() for part in (raw, probability))
-    return Predictions(
-        labels=data.labels,
-        images=data.table["image"].to_numpy(dtype=object),
-        patients=data.table["patient"].fillna("").to_numpy(dtype=object),
-        truth=data.truth.astype(np.int64),
+    return replace(
+        truth_of(data),
         probability=probability,
         loss=_losses(learn, raw, data.targets),
         raw=probability,
         attributes=image_attributes(data.table),
-        studies=image_studies(data.table),
     )
 
 

@@ -39,8 +39,9 @@ from xrayfast.learning.training.phases import plan_phases
 from xrayfast.metrics.claims.headline import PATIENTS_UNKNOWN, optimism
 from xrayfast.metrics.summary import labels_lacking
 from xrayfast.own_code import describe_code, require_code
+from xrayfast.runs.predictions import truth_of
 from xrayfast.tracking.trackers import require_trackers
-from xrayfast.workflows.data import require_settings_of_data, truth_of
+from xrayfast.workflows.data import require_settings_of_data
 
 
 def all_own(code: Mapping[str, Any], cbs: Callbacks, metrics: Metrics) -> dict[str, Any]:
