@@ -161,7 +161,7 @@ def evaluation(task="single", name="external", labels=None, **settings):
     split, decision = split_report(task, labels, name, **settings)
     return EvaluationData(
         run_name=HOSTILE,
-        created="22 November 2025",
+        created="2025-11-22T10:30:00",
         command=f"xrayfast evaluate {HOSTILE}",
         task=task,
         labels=labels,

@@ -75,4 +75,4 @@ def _write_page(found: Audit, images: DecodedImages, path: Path) -> None:
         except ReadError:  # gone since the audit; the page says so
             shown[row] = None
     title = found.data.config.source.absolute().name
-    write_text(path, render_check_page(found, shown, title, now()[:16].replace("T", " ") + " UTC"))
+    write_text(path, render_check_page(found, shown, title, now()))

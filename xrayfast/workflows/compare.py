@@ -174,8 +174,7 @@ def compare(
         options += [] if unit == "image" else ["--unit", unit, "--unit-join", chosen_join]
         options += ["--resamples", str(resamples), "--seed", str(seed), "--page", str(page)]
         command = shlex.join(["xrayfast", "compare", *(str(run.path) for run in found.values()), *options])
-        created = now()[:16].replace("T", " ") + " UTC"
-        write_text(compared_runs.page, render_comparison_page(compared_runs, created, command))
+        write_text(compared_runs.page, render_comparison_page(compared_runs, now(), command))
     return compared_runs
 
 

@@ -138,8 +138,7 @@ def report(
         if differences is not None:
             write_csv(folder / DIFFERENCES, differences, "%.6g")
         split = SplitReport("table", metrics, (), "", found)
-        created = now()[:16].replace("T", " ") + " UTC"
-        write_text(path, render_predictions_page(names[0], created, command, split, decision, notes, differences))
+        write_text(path, render_predictions_page(names[0], now(), command, split, decision, notes, differences))
     return PredictionReport(first.task, found, metrics, tuple(map(advise, notes)), differences, path)
 
 

@@ -129,8 +129,7 @@ def review(
         interpretation = read_interpretations(first)["valid"]
         write_csv(folder / CORRECTIONS, table, "%.6g")
         images = {image: interpretation.image(image) for image in proposals["image"].head(top)}
-        created = now()[:16].replace("T", " ") + " UTC"
-        page = render_review_page(cvs, predictions, proposals, images, top, len(accepted), created)
+        page = render_review_page(cvs, predictions, proposals, images, top, len(accepted), now())
         write_text(folder / PAGE, page)
     return LabelReview(table.reset_index(drop=True), ranked, None if folder is None else folder / PAGE)
 

@@ -60,7 +60,7 @@ def render_fragment(context: Mapping[str, Any]) -> str:
 def _environment() -> Environment:
     options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_without_hidden, **options)
-    environment.filters["whole_flags"] = whole_flags
+    environment.filters |= {"whole_flags": whole_flags, "minute": minute}
     environment.globals["few_labels"] = FEW_LABELS
     return environment
 
@@ -70,6 +70,11 @@ def whole_flags(text: str) -> Markup:
     return Markup(
         re.sub(r"(?<![\w-])--[a-z][a-z-]*[a-z]", r'<span class="flag">\g<0></span>', str(escape(_without_hidden(text))))
     )
+
+
+def minute(time: str) -> str:
+    """An ISO 8601 time in UTC, for people."""
+    return time[:16].replace("T", " ") + " UTC"
 
 
 def image_view(pixels: NDArray[np.uint8] | None, side: int = IMAGE_SIDE) -> dict[str, Any]:

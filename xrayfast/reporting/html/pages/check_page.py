@@ -58,7 +58,7 @@ def render_check_page(audit: Audit, images: Mapping[int, NDArray[np.uint8] | Non
         audit: the findings.
         images: by row of the manifest, (H, W) uint8; those of `shown_rows` of `shown_groups`.
         title: of the data set.
-        created: date and time, for people.
+        created: time in UTC, in ISO 8601.
     """
     data = audit.data
     counted = {severity: sum(f.severity == severity for f in audit.findings) for severity in SEVERITY_NAMES}

@@ -33,7 +33,7 @@ def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitRepo
         "cross_validation.html.j2",
         {
             "name": cv.path.name,
-            "created": info.finished[:16].replace("T", " ") + " UTC",
+            "created": info.finished,
             "command": info.command,
             "task_text": task_text(task, cv.labels),
             "how": cv.dealt,

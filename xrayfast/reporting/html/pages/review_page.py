@@ -38,7 +38,7 @@ def render_review_page(
         images: (H, W) uint8 of the first `top` proposals, None where a file can't be read.
         top: how many proposals to show with their image.
         accepted: corrections that the cross-validation was trained with.
-        created: date and time, for people.
+        created: time in UTC, in ISO 8601.
     """
     cv, *_ = cvs.values()
     single, labels = cv.task == "single", int((predictions.truth >= 0).sum())

@@ -68,7 +68,7 @@ def render_run_page(data: ReportData) -> str:
     patients = dict(totals.loc["patients"]) if "patients" in totals.index else {}
     view = {
         "run_name": data.run_name,
-        "created": info.finished[:16].replace("T", " ") + " UTC",
+        "created": info.finished,
         "command": info.command,
         "task_text": task_text(data.task, data.labels),
         "contents": _contents(data),

@@ -63,7 +63,6 @@ def write_page(
     own: SplitName = "folds" if run.has_folds else "valid"
     name: SplitName = "test" if own_test else own if metrics["own"] else "external"
     split = SplitReport(name, metrics["result"], cases[0], note, evaluation.predictions, right=cases[1])
-    created = created[:16].replace("T", " ") + " UTC"
     page = EvaluationData(
         run.name,
         created,
