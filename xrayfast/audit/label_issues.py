@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.config import Task
-from xrayfast.errors import ConfigError
+from xrayfast.errors import importing
 
 QUALITY = "self_confidence"
 """The score by which cells are ranked: the probability of the given value. With three classes confused at random, none
@@ -56,13 +56,9 @@ def rank_labels(truth: npt.NDArray[np.integer], probability: npt.NDArray[np.floa
 
 def _rank(given: npt.NDArray[Any], probability: npt.NDArray[Any], proposed: npt.NDArray[Any]) -> pd.DataFrame:
     """Return given and proposed classes of one problem, with cleanlab's quality score and verdict."""
-    try:
+    with importing("review needs cleanlab, which", "review"):
         from cleanlab.filter import find_label_issues
         from cleanlab.rank import get_label_quality_scores
-    except ImportError as error:
-        raise ConfigError(
-            f"review needs cleanlab, which can't be imported ({error}). Install it: pip install 'xrayfast[review]'."
-        ) from error
     probability = probability / probability.sum(axis=1, keepdims=True)
     issue = find_label_issues(given, probability, n_jobs=1) & (given != proposed)
     quality = get_label_quality_scores(given, probability, method=QUALITY)

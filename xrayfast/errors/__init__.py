@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import errno
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from xrayfast.errors.advice import advise
@@ -89,6 +90,25 @@ class Interrupted(XrayfastError):
     def __init__(self, message: str, exit_code: int = 130) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+@contextmanager
+def importing(what: str, extra: str) -> Iterator[None]:
+    """Turn the error of a missing package into one that says what to install.
+
+    Args:
+        what: What can't be imported, and what needs it.
+        extra: The extra of xrayfast that installs it.
+
+    Raises:
+        ConfigError: A package is missing.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(
+            f"{what} can't be imported ({error}). Install it: pip install 'xrayfast[{extra}]'."
+        ) from error
 
 
 _NAMES_ELSEWHERE = {

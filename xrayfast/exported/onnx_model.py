@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xrayfast.config import Device
 from xrayfast.cpus import cpu_count
 from xrayfast.data.images.reader import fit_square
-from xrayfast.errors import ConfigError, RunError, truncate
+from xrayfast.errors import ConfigError, RunError, importing, truncate
 from xrayfast.exported.inspection import read_properties
 from xrayfast.exported.metadata import ModelMetadata
 from xrayfast.files.regular_files import require_regular_file
@@ -66,12 +66,8 @@ class OnnxGraph:
 
     def __init__(self, content: bytes, labels: int, path: Path) -> None:
         self.labels, self.path = labels, path
-        try:
+        with importing(f"{path}: onnxruntime", "onnx"):
             import onnxruntime
-        except ImportError as error:
-            raise ConfigError(
-                f"{path}: onnxruntime can't be imported ({error}). Install it: pip install 'xrayfast[onnx]'."
-            ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = cpu_count()
         options.log_severity_level = _SILENT

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xrayfast._version import __version__
-from xrayfast.errors import ConfigError, RunError, shorten, truncate
+from xrayfast.errors import ConfigError, RunError, importing, shorten, truncate
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files.intact import INFO_FILE
 from xrayfast.files.regular_files import MAX_RUN_BYTES
@@ -78,12 +78,8 @@ def require_hub() -> Any:
     Raises:
         ConfigError: the package is missing.
     """
-    try:
+    with importing("huggingface_hub", "hub"):
         import huggingface_hub
-    except ImportError as error:
-        raise ConfigError(
-            f"huggingface_hub can't be imported ({error}). Install it: pip install 'xrayfast[hub]'."
-        ) from error
     return huggingface_hub
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from xrayfast.errors import ConfigError
+from xrayfast.errors import ConfigError, importing
 from xrayfast.errors.signals import handling_signals, raise_stopped
 
 if TYPE_CHECKING:
@@ -29,14 +29,10 @@ def require_libraries() -> None:
     Raises:
         ConfigError: a package is missing.
     """
-    try:
+    with importing("serve needs a package that", "serve"):
         import python_multipart  # noqa: F401 - starlette imports it when the first file arrives
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"serve needs {error.name}, which can't be imported ({error}). Install it: pip install 'xrayfast[serve]'."
-        ) from error
 
 
 def open_socket(host: str, port: int) -> socket.socket:

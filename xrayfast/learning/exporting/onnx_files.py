@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xrayfast.errors import ConfigError, truncate
+from xrayfast.errors import ConfigError, importing, truncate
 from xrayfast.exported.onnx_model import MAX_FILE_BYTES
 
 OPSET = 18
@@ -27,14 +27,10 @@ def require_onnx() -> Any:
     Raises:
         ConfigError: onnx, onnxruntime or onnxscript, which torch's exporter needs, can't be imported.
     """
-    try:
+    with importing("Export needs a package that", "onnx"):
         import onnx
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"Export needs more packages ({error}). Install them: pip install 'xrayfast[onnx]'."
-        ) from error
     return onnx
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from xrayfast.errors import ConfigError, WeightsError, did_you_mean, truncate
+from xrayfast.errors import ConfigError, WeightsError, did_you_mean, importing, truncate
 from xrayfast.learning.augment import IMAGENET_MEAN, IMAGENET_STD
 
 TIMM = "timm:"
@@ -34,12 +34,8 @@ def require_timm(arch: str) -> tuple[Any, Any]:
     Raises:
         ConfigError: timm is missing, or has no such network.
     """
-    try:
+    with importing(f"arch is {arch}, and timm", "timm"):
         import timm
-    except ImportError as error:
-        raise ConfigError(
-            f"arch is {arch}, and timm can't be imported ({error}). Install it: pip install 'xrayfast[timm]'."
-        ) from error
     name, known = arch.removeprefix(TIMM), None
     if re.fullmatch(r"[\w.]+", name) and timm.is_model(name):
         with contextlib.suppress(RuntimeError):  # no such tag
