@@ -8,6 +8,7 @@ keys of older versions get their present names.
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -579,7 +580,8 @@ def read_typed(path: Path, form: type[T]) -> T:
             was expected.
     """
     try:
-        return _adapter(form).validate_python(read_json(path))
+        adapter: TypeAdapter[T] = _adapter(form)
+        return adapter.validate_python(read_json(path))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(map(str, problem["loc"]))
@@ -591,11 +593,4 @@ def read_typed(path: Path, form: type[T]) -> T:
         raise RunError(f"{path}: {text}. The file is damaged or of another version.") from error
 
 
-def _adapter(form: type[T]) -> TypeAdapter[T]:
-    """Made once per type, which takes longer than to read a file."""
-    if form not in _ADAPTERS:
-        _ADAPTERS[form] = TypeAdapter(form)
-    return _ADAPTERS[form]
-
-
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+_adapter: Any = cache(TypeAdapter)  # making one takes longer than to read a file

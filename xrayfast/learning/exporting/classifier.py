@@ -13,6 +13,7 @@ from xrayfast.errors import ConfigError, truncate
 from xrayfast.exported.onnx_model import Outputs
 from xrayfast.learning.augment import IMAGENET_MEAN, IMAGENET_STD
 from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor
+from xrayfast.learning.model.losses import to_probability
 from xrayfast.metrics.operating_points.calibration import FLOOR, Temperature
 from xrayfast.metrics.operating_points.decision import Decision
 
@@ -147,13 +148,12 @@ class Classifier(_Module):
         squares = self.fit_square(images).to(torch.float32) / 255.0
         inputs = squares.unsqueeze(1) * self.scale + self.shift
         logits = [network(inputs) for network in self.networks]
-        each = [one.softmax(dim=-1) if self.task == "single" else one.sigmoid() for one in logits]
-        every = torch.stack([one.to(torch.float64) for one in each])
+        every = torch.stack([to_probability(one, self.task).to(torch.float64) for one in logits])
         raw = every.mean(dim=0)
         probability, decisions = self.decide(raw)
         found = [probability.to(torch.float32), raw.to(torch.float32), decisions]
-        if len(each) > 1:
-            squared = (every - raw).square().sum(dim=0) / (len(each) - 1)
+        if len(self.networks) > 1:
+            squared = (every - raw).square().sum(dim=0) / (len(self.networks) - 1)
             found.append(squared.sqrt().to(torch.float32))
         return tuple(found)
 

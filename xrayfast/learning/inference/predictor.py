@@ -23,7 +23,7 @@ from xrayfast.learning.distributed.rows import OwnRows
 from xrayfast.learning.inference.reading import reading
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
-from xrayfast.learning.model.losses import make_loss
+from xrayfast.learning.model.losses import make_loss, to_probability
 from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import load_weights
@@ -138,7 +138,7 @@ class Predictor:
             batch_size: images per batch.
         """
         views = TTA_VIEWS if (self.tta if tta is None else tta) and self.augmentation else 0
-        raw, *augmented = self._activation(self._logits(images, batch_size, views))
+        raw, *augmented = to_probability(self._logits(images, batch_size, views), self.decision.task)
         if augmented:
             raw = torch.lerp(torch.stack(augmented).mean(dim=0), raw, TTA_WEIGHT)
         return Probabilities(raw.numpy(), self.decision.calibrated(raw.numpy()))
@@ -169,9 +169,6 @@ class Predictor:
 
     def _view(self, batch: Tensor, number: int) -> Tensor:
         return augment(batch, draws_of_view(batch, self.seed, number), self.augmentation or DEFAULT)
-
-    def _activation(self, logits: Tensor) -> Tensor:
-        return logits.softmax(dim=-1) if self.decision.task == "single" else logits.sigmoid()
 
 
 class EnsemblePredictor:
@@ -224,8 +221,7 @@ def predict_split(learn: Learner, split: Split, *, tta: bool = False, own: OwnRo
     if not dls.reads_files:
         with learn.no_bar():
             outputs, _ = learn.get_preds(ds_idx=SPLITS.index(split), act=nn.Identity())
-        single = data.task == "single"
-        raw = probability = (outputs.softmax(dim=-1) if single else outputs.sigmoid()).float().numpy()
+        raw = probability = to_probability(outputs, data.task).float().numpy()
     else:
         paths, batch_size = data.table["path"].tolist(), dls[SPLITS.index(split)].bs
         if own is not None:

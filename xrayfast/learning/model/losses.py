@@ -23,6 +23,11 @@ Reduction = Literal["mean", "sum", "none"]
 Alpha = float | Sequence[float] | None
 
 
+def to_probability(logits: Tensor, task: Task) -> Tensor:
+    """Return the softmax (single-label) or the sigmoid (multi-label) of logits whose last dimension is the labels."""
+    return logits.softmax(dim=-1) if task == "single" else logits.sigmoid()
+
+
 class Loss(nn.Module):
     """Base class of losses, of (N, C) logits and (N,) class indices (single-label) or (N, L) logits and targets
     (multi-label).
@@ -75,7 +80,7 @@ class Loss(nn.Module):
 
     def activation(self, logits: Tensor) -> Tensor:
         """Return probabilities, (N, C) in [0, 1]: the softmax or sigmoid of the logits."""
-        return logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()
+        return to_probability(logits, self.task)
 
     def decodes(self, probability: Tensor) -> Tensor:
         """Return decisions from probabilities: (N,) class indices, or (N, L) booleans at a threshold of 0.5."""

@@ -23,7 +23,7 @@ from xrayfast.config import ResultsConfig, Task
 from xrayfast.data.labels.targets import to_truth
 from xrayfast.errors import ConfigError, TrainingError
 from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Callback, L, Metric, Metrics, Recorder, mk_metric, noop
-from xrayfast.learning.model.losses import batch_weight
+from xrayfast.learning.model.losses import batch_weight, to_probability
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 from xrayfast.metrics import registry
 from xrayfast.metrics.summary import compute_epoch_metrics
@@ -109,7 +109,7 @@ class _Outputs:
         target = torch.cat([batch.as_subclass(torch.Tensor) for batch in self.targets]).cpu().numpy()
         if not bool(torch.isfinite(logits).all()):
             return None
-        probability = (logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()).numpy()
+        probability = to_probability(logits, self.task).numpy()
         truth = np.eye(self.n_labels, dtype=np.int64)[target] if self.task == "single" else to_truth(target)
         return (truth, probability) if self.validation is None else self.validation.join(truth, probability)
 
