@@ -57,10 +57,10 @@ _WORDS: Mapping[str, str] = {
 }
 
 SPLIT_STEMS: Mapping[str, str] = {
-    "train": """train entren trein addestra allenam lernda lernme uczac treni trenov egitim обуч трениров 训练 訓練
-        学習 学习 훈련""",
+    "train": """train insample entren trein addestra allenam lernda lernme uczac treni trenov egitim обуч трениров 训练
+        訓練 学習 学习 훈련""",
     "valid": "valid verifica walida dogrulama валид проверо 验证 驗證 検証 검증",
-    "test": "test prueba pruf holdout heldout тест 测试 測試 テスト 테스트 시험",
+    "test": "test outofsample prueba pruf holdout heldout тест 测试 測試 テスト 테스트 시험",
 }
 """Beginnings or fragments of longer words for each split, in several languages."""
 

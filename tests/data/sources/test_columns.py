@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.data.builders import column, lines, make, message, noted, opened, splits, table
+from tests.data.builders import classes, column, lines, make, message, noted, opened, splits, table
 from xrayfast.errors import DataError
 
 
@@ -524,3 +524,37 @@ def test_columns_of_labels_in_one_text_are_explained(tmp_path):
     file = table(root, "image,Mass,Edema\n" + "".join(f"{i}.png,{i % 2},1\n" for i in range(12)))
     found = message(DataError, root, labels=file, label_col=("Mass, Edema",))
     assert "label_col=('Mass', 'Edema')." in found
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("original_path", [f"cxr\\{split}\\{{i}}.png" for split in ("train", "test")]),
+        *[("eval", ["0", "1"]), ("exclude_from_train", ["0", "1"]), ("sample", ["in-sample", "out-of-sample"])],
+    ],
+)
+def test_paths_and_other_columns_that_may_tell_the_split_are_noted(data_dir, name, cells):
+    rows = "".join(f"{i}.png,{'ab'[i // 2 % 2]},{cells[i % 2].format(i=i)}\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, f"image,label,{name}\n{rows}"))
+    assert noted(data, f"'{name}' may tell the split too and is not used")
+    note = opened(data_dir, labels=table(data_dir, f"image,label,{name}\n{rows}".replace("test", "extra")))
+    assert name != "original_path" or not noted(note, "may tell the split")
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("tr", "te")])
+@pytest.mark.parametrize("name", ["{ab}_{i}_{split}.png", "{split}{i}{ab}.png", "{split}-{ab}-{i}.png"])
+def test_files_named_for_splits_are_noted(tmp_path, name, splits):
+    files = (f"{ab}/{name.format(ab=ab, i=i, split=split)}" for ab in "ab" for split in splits for i in range(5))
+    assert noted(opened(make(tmp_path, *files)), "may tell splits (test 10, train 10)")
+    assert not noted(opened(classes(tmp_path / "plain", a=6, tr=6)), "may tell splits")
+
+
+@pytest.mark.parametrize("name", ["test_list.txt", "train.csv", "splits.csv", "val_ids.txt", "split.csv"])
+@pytest.mark.parametrize("has_table", [True, False])
+def test_lists_of_splits_that_are_not_used_are_named(tmp_path, name, has_table):
+    make(tmp_path, *(f"{'images' if has_table else 'ab'[i % 2]}/{i}.png" for i in range(10)))
+    if has_table:
+        table(tmp_path, "image,label\n" + "".join(f"images/{i}.png,{'ab'[i % 2]}\n" for i in range(10)))
+    for other in (name, "test results.csv"):
+        table(tmp_path, "image,split\n0.png,test\n", other)
+    assert noted(opened(tmp_path), f"Named for splits, and not used: {name}. --split-file takes")

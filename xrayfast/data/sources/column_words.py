@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from xrayfast.data.demographics import sex_in_name
 from xrayfast.data.foreign_words import fold_letters, stem_of_split
@@ -67,13 +68,14 @@ _KEYS = {
 """Names of identifier columns, as `fold_letters` returns them, by what they identify; see also `USUAL_NAMES`."""
 
 _MOST_SPLITS = 8  # distinct values in a column of splits
+_MOST_FOLDERS = 64  # distinct folders in a column of paths that may tell splits
 
 _TELLS_SPLIT = re.compile(r"splits?|splitting|partitions?|subsets?|holdout|heldout|tvt|ttv")
 _SPLIT_CELL = re.compile(
     r"eval(uation)?|fit|derivation|discovery|(in|ex)ternal|inference|tr|te|ts|va|public.*|private.*|(un)?seen"
 )
 _MAY_TELL_SPLIT = re.compile(
-    r"((in|ex)ternal(test|validation|data)?|(data)?set|cohort|phase|stage|usage|purpose|role|mode|fold)"
+    r"((in|ex)ternal(test|validation|data)?|(data)?set|cohort|phase|stage|usage|purpose|role|mode|fold|eval(uation)?)"
     r"(type|name|label|id|code|no|flag)?|(not?|non)(in)?(train(ing)?|test(ing)?|val(idation)?)|(un)?seen"
 )
 
@@ -152,7 +154,7 @@ _ORIGIN = re.compile(
     r"hospital|site|cent(er|re)|clinic|institut(e|ion)|source|data(set|base)|db|collection|country|origin"
 )
 
-_READER = re.compile(r"reader\d*|rater\d*|annotator\d*|radiologist\d*|r\d")
+_READER = re.compile(r"reader\d*|rater\d*|annotator\d*|radiologist\d*|r\d|labell?er\d*|chexpert|chexbert|negbio")
 
 _DOUBTFUL = re.compile(
     r"diabet(es|ic)|smok(er|ing|ed)|alcohol|obes(e|ity)|hypertensi(on|ve)|pregnan(t|cy)|hiv|vaccinated|fever|cough|"
@@ -214,8 +216,9 @@ def tells_split(name: str) -> bool:
 
 
 def may_tell_split(name: str) -> bool:
-    """Whether a column's name says that it holds splits, or is ambiguous: "cohort", "Stage", "fold_type"."""
-    return tells_split(name) or bool(_MAY_TELL_SPLIT.fullmatch(simplify_column_name(name)))
+    """Whether a column's name says that it holds splits, or is ambiguous: "cohort", "Stage", "exclude_from_train"."""
+    says_train = "train" in map(parse_split, split_column_name(name))
+    return says_train or tells_split(name) or bool(_MAY_TELL_SPLIT.fullmatch(simplify_column_name(name)))
 
 
 def may_tell_left_out(name: str) -> bool:
@@ -233,8 +236,17 @@ def sounds_like_split(cell: str) -> bool:
 
 
 def sound_like_splits(cells: Collection[str]) -> bool:
-    """Whether there are few distinct cells whose words name train and another split: "jeu de test", "uczący zbiór"."""
-    stems = set(map(stem_of_split, cells)) if len(cells) <= _MOST_SPLITS else set()
+    """Whether few distinct cells, or folders of paths in them, have words of train and of another split.
+
+    Examples are "jeu de test", "uczący zbiór" and "old/train/1.png".
+    """
+    if len(cells) > _MOST_SPLITS:
+        if not any(re.search(r"[/\\]", cell) for cell in islice(cells, _MOST_FOLDERS)):  # of millions, not all
+            return False
+        cells = {cell.replace("\\", "/").rpartition("/")[0] for cell in cells}
+        if len(cells) > _MOST_FOLDERS:
+            return False
+    stems = set(map(stem_of_split, cells))
     return "train" in stems and len(stems - {""}) > 1
 
 

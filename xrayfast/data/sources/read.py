@@ -14,15 +14,17 @@ from xrayfast.data.foreign_words import stem_of_split
 from xrayfast.data.images.names import AUGMENTED, DERIVED, find_derived, is_derived, split_words, view_in_name
 from xrayfast.data.sources.class_folders.layout import detect_layout
 from xrayfast.data.sources.class_folders.read import read_class_folders
-from xrayfast.data.sources.file_matching import absolute
+from xrayfast.data.sources.file_matching import absolute, top_level
 from xrayfast.data.sources.identifiers import note_shared_numbers
 from xrayfast.data.sources.label_table import read_label_table
 from xrayfast.data.sources.patients import find_patients
 from xrayfast.data.sources.records import ImageRecords
+from xrayfast.data.sources.tables import is_table
 from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folders, splits_from_folders
-from xrayfast.data.splits.stratify import parse_split
+from xrayfast.data.splits.stratify import parse_split, parse_split_words
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files.file_names import require_utf8
+from xrayfast.files.virtual.addresses import is_remote
 from xrayfast.files.virtual.remote import forget
 
 _FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?|cv)[-_ ]?\d+", re.IGNORECASE)
@@ -31,7 +33,13 @@ _FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?|cv)[-_ ]?\d+", re.
 OTHER_VIEWS = "view other than {} (--views)"
 """Why images of other views are left out."""
 
-_FIRST_WORD = re.compile(r"[^\W\d_]*")
+_END_WORDS = re.compile(r"(?:^|/)([^\W\d_]*)(?:[^/]*[\W\d_])?([^\W\d_]*)[\W\d_]*\.\w+$")
+"""Of a path: the first and the last word of the file's name."""
+
+_MOST_WORDS = 64  # distinct words whose meaning may depend on the others
+
+_BESIDE_SPLIT = re.compile("(list|set|file|filename|id|image|name|label|dataset)s?|data|official|v|cxr|xray")
+"""Words that may be beside those of splits in the name of a list."""
 
 
 def read_source(
@@ -171,16 +179,38 @@ def _folders_above(names: Sequence[str]) -> list[str]:
 
 
 def _count_splits(records: ImageRecords) -> Counter[str]:
-    """Count images per split named by their folders, else by the first word of their file names; "" for none."""
+    """Count images per split named by their folders, else by the first or last word of file names; "" for none."""
     by_folder = records.folders.map(lambda folder: next(filter(None, map(stem_of_split, folder.split("/"))), ""))
-    starts = (_FIRST_WORD.match(name, name.rfind("/") + 1) for name in records.names)
-    pairs = Counter(
-        (split, "" if split or not start else start[0]) for split, start in zip(by_folder, starts, strict=True)
+    ends = (_END_WORDS.search(name) for name in records.names)
+    groups = Counter(
+        (split, *(("", "") if split or not end else end.groups())) for split, end in zip(by_folder, ends, strict=True)
     )
+    words = {word.lower() for _, *two in groups for word in two}
+    meaning = parse_split_words(words) if len(words) <= _MOST_WORDS else {}
     counts = Counter[str]()
-    for (split, word), n in pairs.items():
-        counts[split or parse_split(word) or ""] += n
+    for (split, *two), n in groups.items():
+        counts[split or next(filter(None, (meaning.get(word.lower()) or parse_split(word) for word in two)), "")] += n
     return counts
+
+
+def _note_split_lists(records: ImageRecords, config: DataConfig) -> list[str]:
+    """Return a note on tables and lists beside the images, or the table, that are named for splits and not read."""
+    used = {*records.companions, config.labels.name if config.labels else ""}
+    folders = {path for path in (config.source, config.labels and config.labels.parent) if path and path.is_dir()}
+    listed = (name for folder in folders for name in top_level(absolute(folder))[1] if is_table(name))
+    found = [name for name in listed if _is_split_list(name) and name not in used]
+    if not found or any(found[0] in note and "--split-file" in note for note in records.notes):
+        return []
+    return [
+        f"Named for splits, and not used: {shorten(sorted(found))}. --split-file takes a table of images and splits, "
+        "or a list of images that is named for its split, as test_list.txt is."
+    ]
+
+
+def _is_split_list(name: str) -> bool:
+    words = re.findall(r"[^\W\d_]+", name.lower().partition(".")[0])
+    splits = [word for word in words if parse_split(word) or re.fullmatch("splits?|splitting|folds?", word)]
+    return bool(splits) and all(word in splits or _BESIDE_SPLIT.fullmatch(word) for word in words)
 
 
 def _note_folds(records: ImageRecords) -> list[str]:
@@ -216,6 +246,8 @@ def _find_splits(records: ImageRecords, config: DataConfig) -> None:
         )
     records.notes += _note_folds(records)
     records.own_split = records.splits is not None or by_folder is not None or bool(nested)
+    if not (records.own_split or config.split_file or is_remote(str(config.source))):
+        records.notes += _note_split_lists(records, config)
     if config.ignore_split:
         records.notes += ["The data set's own split is left out, as ignore_split is set."] * records.own_split
         records.splits = None
