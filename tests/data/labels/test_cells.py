@@ -47,6 +47,9 @@ def same(found, wanted):
         ("[2]", ("2",)),
         ("[]", ()),
         ("['']", ()),
+        ("['a' 'b']", ("a", "b")),
+        ("array(['a',\n 'b'], dtype=object)", ("a", "b")),
+        ("np.array(['a'])", ("a",)),
     ],
 )
 def test_lists_in_a_text(text, labels):
@@ -54,7 +57,7 @@ def test_lists_in_a_text(text, labels):
 
 
 @pytest.mark.parametrize(
-    "text", ["['a'", "'a']", "[a 'b']", "['a' 'b']", "[1, 0, 0]", "a", "['a'; 'b']", "[__import__('os')]", "["]
+    "text", ["['a'", "'a']", "[a 'b']", "['a' ... 'b']", "[1, 0, 0]", "a", "['a'; 'b']", "[__import__('os')]", "["]
 )
 def test_texts_that_are_no_lists(text):
     with pytest.raises(DataError, match="expected a list such as"):

@@ -416,3 +416,31 @@ def test_characters_that_cannot_be_seen_are_dropped_with_a_note(data_dir, hidden
         data_dir, labels=table(data_dir, f"image,{hidden},edema\n" + "".join(f"{i}.png,{i % 2},1\n" for i in range(8)))
     )
     assert flags.labels == ("edema", "mass") and noted(flags, f"'mass' (also {hidden!a})")
+
+
+@pytest.mark.parametrize(
+    "spelling", ["b'{}'", 'b"{}"', "np.str_('{}')", "numpy.str_('{}')", "['{}']", "array(['{}'], dtype=object)"]
+)
+def test_values_that_python_printed_with_their_type_are_that_value(data_dir, spelling):
+    odd = [spelling.format("no mass").replace('"', '""'), spelling.format("mass").replace('"', '""')]
+    data = label_column(data_dir, ["no mass", "mass", *odd * 4])
+    assert data.labels == ("mass", "no mass") and data.targets.sum(0).tolist() == [5, 5]
+
+
+@pytest.mark.parametrize("spelling", ["tensor({})", "np.int64({})", "tensor({}, device='cuda:0')", "[{}.]"])
+def test_numbers_that_python_printed_with_their_type_are_those_numbers(data_dir, spelling):
+    data = label_column(data_dir, [*"0101", *map(spelling.format, [0, 1, 1, 0, 1, 0])])
+    assert data.labels == ("label",) and data.targets[:, 0].tolist() == [0, 1, 0, 1, 0, 1, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("label", ["no%20mass", "no\\u0020mass", "NO%20MASS"])
+def test_escapes_in_labels_are_read(data_dir, label):
+    data = label_column(data_dir, ["no mass"] * 3 + [label] * 2 + ["mass, 50% of it"] * 5, label_delim=";")
+    assert data.labels == ("mass, 50% of it", "no mass")
+
+
+def test_columns_of_which_each_image_has_one_are_noted(data_dir):
+    text = "image,Edema_0,Edema_1,Mass\n" + "".join(f"{i}.png,{1 - i % 2},{i % 2},{i % 3 // 2}\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert noted(data, "Each image has exactly one of two labels: 'Edema_0' and 'Edema_1'")
+    assert not noted(opened(data_dir, labels=table(data_dir, text.replace("0.png,1,0", "0.png,1,1"))), "exactly one of")

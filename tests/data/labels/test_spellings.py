@@ -28,6 +28,14 @@ from xrayfast.data.labels.spellings import find_alike, note_odd_names
         (["Neumon\u00eda", "p\u00e9n\u00e9tration"], ""),
         (["Lungenentz\u00fcndung", "Pneumonia", "\u6c14\u80f8"], "'Lungenentz\u00fcndung' and 'Pneumonia'"),
         (["derrame pleural", "effusion", "masa"], "'derrame pleural' and 'effusion'"),
+        (["1", "2", "1)"], "'1' and '1)'"),
+        (["1", "2", "class 2"], "'2' and 'class 2'"),
+        (["0_normal", "1_mass", "2_Normal"], "'0_normal' and '2_Normal'"),
+        (["mass_part1", "mass_part2", "edema"], "'mass_part1' and 'mass_part2'"),
+        (["Normal1", "Normal2", "stage1", "stage2"], "'Normal1' and 'Normal2'"),
+        (["Edema_x", "Edema_y", "mass"], "as pandas joins them: 'Edema_x', 'Edema_y'"),
+        (["Edema_x", "mass"], ""),
+        (["1. 0.", "0. 1."], "rows of 1 and 0: '1. 0.', '0. 1.'"),
     ],
 )
 def test_labels_that_may_be_errors_are_noted(names, note):
@@ -108,3 +116,7 @@ def test_labels_that_may_be_one_under_two_names_are_noted(pair):
 )
 def test_labels_that_are_different_are_not(names):
     assert not find_alike(names) and not [note for note in note_odd_names(names) if "apart: 'TB" in note]
+
+
+def test_signs_that_change_a_number_make_another_label():
+    assert find_alike(["1", "-1", "1+", "<1", "1.5", "~1"]) == []

@@ -19,6 +19,7 @@ from xrayfast.data.labels.names import (
     NO_FINDING,
     LabelSet,
     clean_label,
+    drop_constructor,
     is_number,
     normalize_label,
     parse_delimited,
@@ -32,7 +33,9 @@ from xrayfast.errors import LONGEST_NAME, DataError, plural, shorten, truncate
 LIST = "[...]"
 """Used as the delimiter if cells are lists, as in "['effusion', 'mass']"."""
 
-_LIST_ITEM = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^'",]*[^'",\s]))\s*(?:,|$)""")
+_LIST_ITEM = re.compile(
+    r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^'",]*[^'",\s]))(?:\s*,|\s*$|(?<=['"])\s+(?=['"]))"""
+)
 
 _BRACKETS = ("[]", "()", "{}")
 
@@ -267,7 +270,7 @@ def note_missing(
 
 def is_list(cell: str) -> bool:
     """Whether a cell is a list: it is in square brackets, in other brackets and quotes, or one bracket is missing."""
-    text = cell.strip()
+    text = drop_constructor(cell.strip())
     if re.fullmatch(r"[\[{][^\]}]+|[^\[{]+[\]}]", text):
         return True
     return text[:1] + text[-1:] in _BRACKETS and len(text) > 1 and (text[0] == "[" or text[1:].lstrip()[:1] in "'\"")
@@ -279,16 +282,17 @@ def parse_label_list(text: str) -> LabelSet:
     Raises:
         DataError: the text is no list of names, has several numbers, or has a label that `clean_label` refuses.
 
-    >>> parse_label_list("['pleural effusion', ' mass', '']")
-    ('pleural effusion', 'mass')
+    >>> parse_label_list("['pleural effusion', ' mass', '']"), parse_label_list("array(['a' 'b'], dtype=object)")
+    (('pleural effusion', 'mass'), ('a', 'b'))
     """
-    inner = text.strip()[1:-1].strip()
+    text = drop_constructor(text.strip())
+    inner = text[1:-1].strip()
     items, end = list[str](), 0
     while end < len(inner) and (found := _LIST_ITEM.match(inner, end)):
         items.append(re.sub(r"\\(.)", r"\1", next(item for item in found.groups() if item is not None)))
         end = found.end()
     are_numbers = len(items) > 1 and all(re.fullmatch(r"-?[\d.]+", item.strip()) for item in items)
-    if end < len(inner) or are_numbers or text.strip()[:1] + text.strip()[-1:] not in _BRACKETS:
+    if end < len(inner) or are_numbers or text[:1] + text[-1:] not in _BRACKETS:
         raise DataError(f"found '{text}'; expected a list such as ['Effusion', 'Mass'].{_describe_mapping(inner)}")
     return tuple(dict.fromkeys(clean_label(item) for item in items if item.strip()))
 

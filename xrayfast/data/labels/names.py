@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable
 from decimal import Context
 from typing import TypeAlias
+from urllib.parse import unquote
 
 from xrayfast.errors import LONGEST_NAME, DataError, truncate
 
@@ -21,6 +22,13 @@ NO_FINDING = "No Finding"
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _PAIRS = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u00ab\u00bb", "[]", "()", "{}", "<>")
+_CONSTRUCTOR = re.compile(
+    r"(?:(?:np|numpy|torch)\.\w+|tensor|array|Index|Categorical)\((.+?)(?:,\s*(?:dtype|device|name)=[^()]*)?\)",
+    re.DOTALL,
+)
+"""A value as NumPy, pandas and PyTorch print it; the first group is the value itself."""
+
+_PERCENT, _BACKSLASH_U = re.compile(r"%[0-9A-Fa-f]{2}"), re.compile(r"\\u([0-9a-fA-F]{4})")
 _SEPARATORS = r"[\s_\-\u2010-\u2015\u2212]+"
 
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)(e[-+]?\d{1,2})?", re.IGNORECASE)
@@ -64,7 +72,7 @@ def normalize_label(name: str) -> str:
     >>> [normalize_label(text) for text in ("1.50", "+1,5", "15e-1", "-1.0", "1,500")]
     ['1.5', '1.5', '1.5', '-1', '1,500']
     """
-    text = unicodedata.normalize("NFKC", drop_invisible(repair_encoding(name))).strip()
+    text = unicodedata.normalize("NFKC", drop_invisible(repair_encoding(_decode_escapes(name)))).strip()
     while (inner := _unwrap(text)) != text:
         text = inner
     text = re.sub(r"[.,;:\s]+$", "", text) or text
@@ -111,11 +119,29 @@ def plain_spelling(name: str) -> str:
     >>> plain_spelling("'pleural\xa0effusion'")
     'pleural effusion'
     """
-    return unicodedata.normalize("NFKC", _unwrap(drop_invisible(repair_encoding(name))))
+    return unicodedata.normalize("NFKC", _unwrap(drop_invisible(repair_encoding(_decode_escapes(name)))))
+
+
+def drop_constructor(text: str) -> str:
+    """Return the value in a text that NumPy, pandas, PyTorch or Python printed with its type.
+
+    >>> drop_constructor("np.str_('mass')"), drop_constructor("b'mass'"), drop_constructor("array(['a'], dtype=object)")
+    ("'mass'", "'mass'", "['a']")
+    """
+    if match := _CONSTRUCTOR.fullmatch(text):
+        return match[1].strip()
+    return text[1:] if re.fullmatch(r"b(['\"]).*\1", text) else text
+
+
+def _decode_escapes(text: str) -> str:
+    r"""Return the text with the escapes of URLs and JSON, such as "%20" and "\u00e9", replaced by their characters."""
+    text = unquote(text) if _PERCENT.search(text) else text
+    return _BACKSLASH_U.sub(lambda code: chr(int(code[1], 16)), text) if "\\u" in text else text
 
 
 def _unwrap(text: str) -> str:
-    """Return the text without a pair of quotes or brackets around all of it."""
+    """Return the text without its type, see `drop_constructor`, and a pair of quotes or brackets around all of it."""
+    text = drop_constructor(text)
     if text[:1] + text[-1:] in _PAIRS and len(text) > 2 and not {text[0], text[-1]} & set(text[1:-1]):
         return text[1:-1].strip()
     return text

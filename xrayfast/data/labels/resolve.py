@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def resolve_labels(
     if task == "multi" and not (raw.keep_no_finding or config.keep_no_finding):
         labels, matrix, none_notes = _drop_no_finding(labels, matrix)
         notes += none_notes
-    notes += _note_contradictions(labels, matrix, where)
+    notes += _note_contradictions(labels, matrix, where) + (_note_opposites(labels, matrix) if task == "multi" else [])
     if closure := parse_implications(config.imply, labels):
         check_implications(closure, [label for label, any_1 in zip(labels, (matrix == 1).any(0), strict=True) if any_1])
         before = labels
@@ -157,6 +158,22 @@ def _note_contradictions(labels: Sequence[str], matrix: Targets, where: Where) -
                 f"The first is {where(int(both.argmax()))}."
             )
     return notes
+
+
+def _note_opposites(labels: Sequence[str], matrix: Targets) -> list[str]:
+    """Return a note on pairs of labels of which each image has exactly one, such as "mass_1" and "mass_0"."""
+    counts = [int(column.sum()) if np.isin(column, (0, 1)).all() else 0 for column in matrix.T]
+    pairs = [
+        f"'{labels[i]}' and '{labels[j]}'"
+        for i, j in combinations(range(len(labels)), 2)
+        if counts[i] and counts[j] and counts[i] + counts[j] == len(matrix) and (matrix[:, i] != matrix[:, j]).all()
+    ]
+    if len(labels) < 3 or not pairs:
+        return []
+    return [
+        f"Each image has exactly one of two labels: {shorten(pairs, 3)}. If the one denies the other, --label-col "
+        "names the columns of labels, without it."
+    ]
 
 
 def _resolve_task(

@@ -31,7 +31,7 @@ _LEAST_MIXED = 2  # fewest labels that are numbers, and fewest that are not, for
 
 _LEAST_JOINED = 3  # letters of labels that may form one word together
 
-_ONE_HOT = re.compile(r"[01]([ ;,/]?[01])+")
+_ONE_HOT = re.compile(r"[01]([ ;,/]?[01])+|[01]\.0*([ ;,/]+[01]\.0*)+")
 
 _LONGEST_SHORT = 4  # letters of an abbreviation of a word such as "ptx"
 
@@ -54,6 +54,16 @@ _NUMERALS = {
 }
 _NUMERAL = re.compile(rf"(?<![^\W_])({'|'.join(_NUMERALS)})(?=[abc]?(?![^\W_]))")
 """A number in a label, as a word or a Roman numeral, as in "stage IIa"."""
+
+_CODE = re.compile(
+    r"[\s#()\[\]]*(?:(?:label|class|cls|category|code|no|nr|number)[\s._-]*)?(\d+)[\s)\].:;*\u00b0]*", re.IGNORECASE
+)
+"""The number of a class, with a word for it or signs around it, such as "class 1" and "1)"."""
+
+_PART = re.compile(
+    r"^\d+[\s_.:)-]+(?=[^\W\d]{3})|[\s_-]+(part|batch|chunk|set|split|extra|new)[\s_-]*\d*$", re.IGNORECASE
+)
+"""The number of a class, or of a part of its images, in a label, as in "0_normal" and "normal_part2"."""
 
 _LOOKS_LIKE = str.maketrans("015", "ols")
 """Digits that are typed instead of letters."""
@@ -133,6 +143,7 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
         "may be thousands or decimals, and are compared as written": list(filter(may_be_thousands, listed)),
         "may stand for missing ones, as numbers": _missing_codes(listed),
         "look like rows of 1 and 0": _one_hot_codes(listed),
+        "look like one column of two tables, as pandas joins them": _joined_columns(listed),
     }
     explained = {*chain(*doubtful.values(), *find_joint_labels(listed).values())}
     longer = dict(_longer_names([name for name in listed if name not in explained]))
@@ -199,13 +210,15 @@ def _meanings(name: str) -> set[object]:
     key, stem = normalize_label(name), re.sub(r"(?<=[^\W\d])\.", "", name.casefold())
     while (shorter := _ENDING.sub("", stem)) != stem:
         stem = shorter
-    number = re.match(r"(\d+)(?![\d.,])(?=$|[\s_:=.-]*[^\W\d])", name)
+    number = re.match(r"(\d+)(?![\d.,])(?=$|[\s_:=.-]*[^\W\d])", name) or _CODE.fullmatch(name)
+    bare = _PART.sub("", name)
     found = {("stem", normalize_label(stem)), ("flag", parse_flag(name)), ("code", number and number[1])}
     digits = _NUMERAL.sub(lambda word: _NUMERALS[word[0]], unicodedata.normalize("NFKC", name).casefold())
     found |= {
         ("digits", normalize_label(digits)),
         ("foreign", foreign_meaning(name) or None),
-        ("normal", is_normal(name) or None),
+        ("normal", is_normal(re.sub(r"[\W\d_]+$", "", name)) or None),
+        ("bare", normalize_label(bare) if bare else None),
     }
     found |= {("synonym", i) for i, one in enumerate(_SYNONYMS) if key in one}
     return {one for one in found if one[1] is not None and one[1] == one[1]}
@@ -231,9 +244,15 @@ def _missing_codes(names: Sequence[str]) -> list[str]:
     return found if all(re.fullmatch(r"-?[0-8]", key) for name, key in keys.items() if name not in found) else []
 
 
+def _joined_columns(names: Sequence[str]) -> list[str]:
+    """Return labels such as "mass_x" and "mass_y", if both are there."""
+    ends = {"_x": "_y", "_y": "_x"}
+    return [name for name in names if name[:-2] and ends.get(name[-2:]) and name[:-2] + ends[name[-2:]] in names]
+
+
 def _one_hot_codes(names: Sequence[str]) -> list[str]:
     """Return the labels if all are rows of 0 and 1 with the same length, and one begins with 0; else none."""
-    codes = [re.sub(r"[ ;,/]", "", name) for name in names if _ONE_HOT.fullmatch(name)]
+    codes = [re.sub(r"[ ;,/]|\.0*", "", name) for name in names if _ONE_HOT.fullmatch(name)]
     alike = len(codes) == len(names) and len({*map(len, codes)}) == 1 and any(code[0] == "0" for code in codes)
     return list(names) if alike else []
 
