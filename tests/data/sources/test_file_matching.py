@@ -317,3 +317,15 @@ def test_a_table_of_boxes_says_how_it_becomes_one_of_images(tmp_path):
     advice = re.search(r"(df\.groupby.*)\.to_csv", found)[1]
     joined = eval(advice, {"df": pd.read_csv(root / "labels.csv")})
     assert joined.loc["0.png"].tolist() == ["a|b"] and len(joined) == 6
+
+
+def test_a_folder_of_a_split_that_all_paths_share_is_not_read_as_that_of_another(tmp_path):
+    make(tmp_path, *(f"valid/{i}.png" for i in range(10)))
+    table(tmp_path, lines("image,label", "C:\\cxr\\train\\{i}.png,{ab}"))
+    found = message(DataError, tmp_path)
+    assert "10 of 10 rows have no file" in found and "valid/0.png has the name of a missing image" in found
+    table(tmp_path, lines("image,label", "C:\\cxr\\valid\\{i}.png,{ab}"))
+    assert len(opened(tmp_path)) == 10
+    make(tmp_path / "flat", *(f"images/{i}.png" for i in range(10)))
+    table(tmp_path / "flat", lines("image,label", "C:\\cxr\\train\\{i}.png,{ab}"))
+    assert len(opened(tmp_path / "flat")) == 10

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 
 import numpy as np
@@ -193,6 +193,7 @@ class Header:
     sex: str
     age: float | None
     view: str
+    further: dict[str, str] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -558,3 +559,27 @@ def test_a_name_written_in_three_ways_is_one_patient(tmp_path):
     ways = ["DOE^JANE{0}", '"Doe, Jane{0}"', "jane{0} Doe"]
     data = with_patients(tmp_path, [ways[i % 3].format("abcdefgh"[i // 3]) for i in range(24)])
     assert data.table["patient"].nunique() == 8 and noted(data, "joined with another")
+
+
+@pytest.mark.parametrize("name", ["PatientName", "AccessionNumber", "SeriesInstanceUID"])
+@pytest.mark.parametrize("study", ["", "1.2.{}"], ids=["no study", "a study for each file"])
+def test_other_elements_of_headers_that_repeat_are_noted(tmp_path, headers, monkeypatch, name, study):
+    def read_header(path, patient_keyword="PatientID"):
+        number = int(path.rpartition("_")[2].removesuffix(".dcm"))
+        own = f"X{number // 2}"
+        return Header(own if patient_keyword == name else "", study.format(number), "", None, "", {name: own})
+
+    monkeypatch.setattr(headers, "read_header", read_header)
+    make(tmp_path, *(f"{'ab'[i // 2 % 2]}/x_{i}.dcm" for i in range(16)))
+    assert noted(opened(tmp_path), f"'dicom:{name}' (8 values on 16 rows)", f"--patient-col 'dicom:{name}'")
+    assert opened(tmp_path, patient_col=f"dicom:{name}").table["patient"].nunique() == 8
+
+
+def test_other_elements_that_repeat_within_studies_are_not_noted(tmp_path, headers, monkeypatch):
+    def read_header(path, patient_keyword="PatientID"):
+        own = path.rpartition("_")[2]
+        return Header("", f"1.2.{own[0]}", "", None, "", {"AccessionNumber": own[0], "PatientName": ""})
+
+    monkeypatch.setattr(headers, "read_header", read_header)
+    make(tmp_path, *(f"{'ab'[i // 2 % 2]}/x_{i // 2}{'z' * (i % 2)}.dcm" for i in range(16)))
+    assert not noted(opened(tmp_path), "Not used")

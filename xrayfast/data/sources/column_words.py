@@ -61,7 +61,7 @@ _KEYS = {
         rf"|пациент){_NUMBERED}|name)*"
     ),
     "study": re.compile(
-        rf"{_NUMBERED})*(study|exam|examination|accession|visit|encounter|series|session|episode|admission|acquisition|"
+        rf"{_NUMBERED}|dicom)*(study|exam|examination|accession|visit|encounter|series|session|episode|admission|acquisition|"
         rf"scan|untersuchung|estudio|esame|检查|検査){_NUMBERED})*"
     ),
 }

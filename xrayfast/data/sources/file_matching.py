@@ -378,6 +378,9 @@ class Finder:
             self._keep_unlisted(folder, [files for files, _ in listed], most)
         if deeper:
             notes += self._find_deeper(paths, deeper, found)
+        if split := _split_in(dropped):
+            elsewhere = [isinstance(name, str) and _split_in(_folder(name)) not in ("", split) for name in found]
+            found = [nothing if is_other else name for name, is_other in zip(found, elsewhere, strict=True)]
         if changed := [(paths[row], name) for row, name in enumerate(found) if _has_other_suffix(paths[row], name)]:
             cell, file = changed[0]
             notes.append(f"{len(changed)} files have another suffix than is written, such as {file} for {cell}.")
@@ -559,6 +562,12 @@ def _kind(folder: str) -> str:
 def _folder(path: str) -> str:
     """Return `posixpath.dirname` of a clean path, in a third of the time."""
     return path.rpartition("/")[0] or ("/" if path.startswith("/") else "")
+
+
+@lru_cache(maxsize=1 << 12)
+def _split_in(folder: str) -> str:
+    """Return the split that the innermost folder of a path with such a name means; "" for none."""
+    return next(filter(None, map(parse_split, reversed(folder.split("/")))), "")
 
 
 def _has_other_suffix(path: str, name: str | list[str]) -> bool:

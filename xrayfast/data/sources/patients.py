@@ -21,7 +21,7 @@ from xrayfast.data.demographics import parse_sexes, parse_views, plausible_age
 from xrayfast.data.images.names import AUGMENTED, ORIGINAL, image_beside, split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.datasets import registry
-from xrayfast.data.sources.identifiers import blank_placeholders, join_spellings, normalize_identifier
+from xrayfast.data.sources.identifiers import blank_placeholders, join_spellings, normalize_identifier, note_keys
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.data.text_column import TextColumn
@@ -390,6 +390,14 @@ def _read_headers(records: ImageRecords, keyword: str) -> None:
     records.views = records.views or parse_views([header.view if header else "" for header in headers])
     if records.ages is None:
         records.ages = [plausible_age(header.age if header else None) for header in headers]
+    if not any(header.patient for header in found):
+        # Studies of one image each, as anonymization makes them, keep nothing together.
+        together = records.studies if len({*records.studies}) < len(headers) else [""] * len(headers)
+        further = {
+            f"dicom:{name}": [header.further.get(name, "") if header else "" for header in headers]
+            for name in found[0].further
+        }
+        records.notes += note_keys(further, list(further), together)
 
 
 def _headers(records: ImageRecords, keyword: str) -> list[Header | None]:

@@ -154,3 +154,13 @@ def test_a_table_as_the_source(tmp_path):
     assert "no.csv: found no such file" in message(DataError, tmp_path / "no.csv")
     (tmp_path / "set.csv" / "a").mkdir(parents=True)
     assert "set.csv/a: found no images" in message(DataError, tmp_path / "set.csv")
+
+
+@pytest.mark.parametrize("folder", ["images_backup", "old images", "images_old", "images_small", "Images (copies)"])
+def test_a_backup_beside_the_images_of_a_table_is_no_class(tmp_path, folder):
+    make(tmp_path, *(f"images/{i}.png" for i in range(10)), f"{folder}/3.png", f"{folder}/4.png")
+    table(tmp_path, lines("image,label", "images/{i}.png,{ab}"))
+    data = opened(tmp_path)
+    assert data.labels == ("a", "b") and len(data) == 10
+    (tmp_path / "images/3.png").unlink()
+    assert f"{folder}/3.png has the name of a missing image" in message(DataError, tmp_path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from xrayfast.files.virtual.access import open_binary
 from xrayfast.files.virtual.paths import to_path
 
 _KEYWORDS = ("StudyInstanceUID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "ViewPosition")
+_FURTHER = ("PatientName", "AccessionNumber", "SeriesInstanceUID")
 _FIRST_TAG = 0x00080000
 _NOT_TEXT = frozenset({"SQ", "OB", "OW", "OD", "OF", "OL", "OV", "UN", "AT"})
 _DAYS_PER_YEAR = 365.25
@@ -31,6 +33,7 @@ class Header:
     sex: str = ""  # "F", "M" or ""
     age: float | None = None  # in years; None if neither the age nor the dates of birth and study are known
     view: str = ""  # the View Position, such as "PA", "AP" or "LL"; "" if there is none
+    further: Mapping[str, str] = field(default_factory=dict)  # other elements by which images may belong together
 
 
 def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header | None:
@@ -50,13 +53,14 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
         with open_binary(path) as stream, silence_pydicom():
             if not is_dicom(stream.read(HEAD_BYTES)):
                 return None
-            elements = open_dicom(path, stream, [*_KEYWORDS, patient_keyword], to_pixels=False).elements
+            elements = open_dicom(path, stream, [*_KEYWORDS, *_FURTHER, patient_keyword], to_pixels=False).elements
             return Header(
                 patient=elements.text(patient_keyword),
                 study=elements.text("StudyInstanceUID"),
                 sex=_valid_text(elements, "PatientSex", "[FM]"),
                 age=_age(elements),
                 view=_valid_text(elements, "ViewPosition", "[A-Z0-9_ ]{1,16}"),
+                further={keyword: elements.text(keyword) for keyword in _FURTHER},
             )
     except OSError as error:
         raise ReadError(f"{path}: can't be read ({error.strerror}). Check the path and its permissions.") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from xrayfast.config import DataConfig
 from xrayfast.data.images.names import IMAGE_WORD, find_derived
 from xrayfast.data.images.reader import is_image
+from xrayfast.data.labels.words import may_be_no_class
 from xrayfast.data.sources.class_folders.levels import choose_class_level
 from xrayfast.data.sources.class_folders.read import no_layout
 from xrayfast.data.sources.column_words import usual_columns
@@ -132,7 +133,7 @@ def _is_image_folder(name: str, numbered: bool) -> bool:
     if any(spec.image_folder and re.fullmatch(spec.image_folder, name.lower()) for spec in registry.SPECS):
         return True
     return any(map(IMAGE_WORD.fullmatch, words)) and all(
-        not word or parse_split(word) or IMAGE_WORD.fullmatch(word) for word in words
+        not word or parse_split(word) or IMAGE_WORD.fullmatch(word) or may_be_no_class(word) for word in words
     )
 
 
