@@ -54,6 +54,7 @@ def odd_folder(tmp_path_factory):
     first, last = film(0), film(number - 1)
     # Labels
     save("spelled.png", film(50), label="pneumonia")
+    save("printed.png", film(77), label="b'Pneumonia'")
     save("typed.png", film(51), label="Pneumomia")
     save("dated.png", film(52), label="2-Jan")
     save("blank.png", film(53), label="N/A")
@@ -68,6 +69,7 @@ def odd_folder(tmp_path_factory):
     # Other than radiographs
     disc = np.add.outer(np.arange(-48, 48) ** 2, np.arange(-48, 48) ** 2) < 1200
     save("lung_mask.png", film(59))
+    save("000_pred_left.png", film(78))
     save("region.png", (disc * 255).astype(np.uint8))
     save("regions.png", (disc * 90 + np.tri(SIDE, dtype=bool) * 60).astype(np.uint8))
     save("numbered.png", disc.astype(np.uint8) + np.tri(SIDE, dtype=np.uint8))
@@ -122,7 +124,7 @@ def checked(odd_folder, tmp_path_factory):
 
 NOTES = [
     "1 row of labels.csv without an image file left out: images/gone.png.",
-    "Spellings of one label are joined: 'Pneumonia' (also 'pneumonia')",
+    "Spellings of one label are joined: 'Pneumonia' (also 'pneumonia', \"b'Pneumonia'\")",
     "Labels that may be one under two names are apart: 'Pneumomia' and 'Pneumonia'.",
     "Labels that look like dates, as spreadsheets make of texts such as 1-2: '2-Jan'.",
     "Read as blank cells: 'N/A' 1 times in 'label'.",
@@ -130,7 +132,7 @@ NOTES = [
     "patients are in more than one given split",
     "1 of 1 studies are in more than one given split",
     "1 lateral view, used as the others are: leave them out",
-    "Left out, 1 image (mask, overlay, map or thumbnail by name): images/lung_mask.png.",
+    "Left out, 2 images (mask, overlay, map or thumbnail by name): images/lung_mask.png, images/000_pred_left.png.",
 ]
 """Of how the data set was opened."""
 

@@ -378,8 +378,10 @@ class Finder:
             self._keep_unlisted(folder, [files for files, _ in listed], most)
         if deeper:
             notes += self._find_deeper(paths, deeper, found)
-        if split := _split_in(dropped):
-            elsewhere = [isinstance(name, str) and _split_in(_folder(name)) not in ("", split) for name in found]
+        if written_split := _split_in(dropped):
+            elsewhere = [
+                isinstance(name, str) and _split_in(_folder(name)) not in ("", written_split) for name in found
+            ]
             found = [nothing if is_other else name for name, is_other in zip(found, elsewhere, strict=True)]
         if changed := [(paths[row], name) for row, name in enumerate(found) if _has_other_suffix(paths[row], name)]:
             cell, file = changed[0]
