@@ -56,7 +56,7 @@ _NUMERAL = re.compile(rf"(?<![^\W_])({'|'.join(_NUMERALS)})(?=[abc]?(?![^\W_]))"
 """A number in a label, as a word or a Roman numeral, as in "stage IIa"."""
 
 _CODE = re.compile(
-    r"[\s#()\[\]]*(?:(?:label|class|cls|category|code|no|nr|number)[\s._-]*)?(\d+)[\s)\].:;*\u00b0]*", re.IGNORECASE
+    r"[\s#()\[\]]*(?:(?:label|class|cls|categ\w*|code|no|nr|number)[\s._-]*)?(\d+)[\s)\].:;*\u00b0]*", re.IGNORECASE
 )
 """The number of a class, with a word for it or signs around it, such as "class 1" and "1)"."""
 
