@@ -88,53 +88,56 @@ def open_data(
         source: the folder of images.
         labels: a CSV, TSV, Parquet or Arrow file, or a folder of its parts; image paths are looked up under `source`,
             then beside the file.
-        path_col: column of image paths; by default recognised by its name.
+        path_col: column of image paths; by default recognized by its name.
         label_col: column of label names, or several columns of 0 and 1.
-        label_delim: what separates labels in one cell; "auto" infers it from the cells.
+        label_delim: the delimiter of labels in one cell; "auto" infers it from the cells.
         label_map: a file of lines such as "Cardiomegaly = Enlarged heart", which maps synonyms to one label.
         corrections: a CSV file with the columns image, label, given, proposed and accept, as `review` writes it; rows
             that a reader accepted are applied.
-        corrections_sha256: of that file, as a run's `config.yaml` has it; another file is an error.
+        corrections_sha256: the expected SHA-256 of the corrections file, as recorded in a run's `config.yaml`; a file
+            with another hash is an error.
         exact_labels: keep labels apart that differ only in case, spaces, "_", "-", quotes or the format of a number.
         uncertain: the target of cells that are -1: "ignore" (default), "zeros", "ones" or "smooth:0.7", for all labels
             or for one, as in "Edema=ones".
-        blank: the target of blank cells: "ignore" or "zeros", likewise. Default: zeros for CheXpert and MIMIC-CXR,
-            ignore for all others.
+        blank: the target of blank cells: "ignore" or "zeros", for all labels or for one. Default: zeros for CheXpert
+            and MIMIC-CXR, ignore for all others.
         keep_no_finding: make "No Finding" a label of its own; by default it means that no label applies.
         imply: labels that follow from others, as in "covid-19=pneumonia".
         task: "single", "multi" or "auto", which infers it from the labels.
         patient_col: column of patients, who are never divided between splits; or "dicom:PatientID" (a DICOM header),
-            "name" (file names), "name:REGEX" (likewise, by the first group of a regular expression that is searched
-            for in each image's path) or "none". By default recognised.
-        study_col: column of studies, by which `unit="study"` evaluates; or "dicom:StudyInstanceUID", "name:REGEX" or
-            "none". By default recognised.
-        views: "frontal" leaves lateral and other views out, "lateral" all but the lateral ones, by a column, DICOM
-            headers or names; images of unknown view stay with "frontal" alone.
-        split_col: column of train, valid and test, or of 1 and 0 such as `is_test`. By default recognised.
-        split_file: a `split.csv` to replay, or a list of images that is named for its split, such as `test_list.txt`.
-            Images that a `split.csv` lacks join the split of their patient, or are assigned by `split_seed` in the
-            shares that its splits have.
-        valid_fraction: fraction of the images for validation, where the data has no split of its own.
-        test_fraction: fraction of the images for testing, likewise.
-        folds: number of folds of all images that are not test; one of them is the validation split.
-        fold: which of them, from 1 (default).
+            "name" (file names), "name:REGEX" (the first group of a regular expression that is searched for in each
+            image's path) or "none". By default recognized.
+        study_col: column of studies, for results with `unit="study"`; or "dicom:StudyInstanceUID", "name:REGEX" or
+            "none". By default recognized.
+        views: "frontal" leaves out lateral and other views, "lateral" leaves out all but lateral views, according to a
+            column, DICOM headers or file names. Images of unknown view are kept by "frontal" and left out by "lateral".
+        split_col: column of train, valid and test, or of 1 and 0 such as `is_test`. By default recognized.
+        split_file: a `split.csv` to replay, or a list of images named after its split, such as `test_list.txt`. Images
+            that a `split.csv` lacks join the split of their patient, or are assigned with `split_seed` in the
+            proportions of its splits.
+        valid_fraction: fraction of the images for validation, if the data has no split of its own.
+        test_fraction: fraction of the images for testing, if the data has no split of its own.
+        folds: number of folds that all images outside the test split are divided into; one of them is the validation
+            split.
+        fold: number of the validation fold, from 1 (default).
         split_seed: seed of the drawn split.
-        ignore_split: leave out the split that the data set's folders or table give, and draw one.
-        class_level: level of the folders that are classes, from 1 for those in `source`; folders of splits do not
-            count. By default the first that does not only group the images, as hospitals do.
-        keep_masks: take files for radiographs whose name or folder is that of masks, overlays, maps or thumbnails.
-        missing: "error", or "skip" to leave out rows of the table whose image is not there.
+        ignore_split: ignore the split that the data set's folders or table give, and draw one.
+        class_level: level of the folders that are classes: 1 for the folders in `source`; folders of splits do not
+            count. By default the first level that does not merely group the images, as folders of hospitals do.
+        keep_masks: treat files as radiographs although their name or folder suggests masks, overlays, maps or
+            thumbnails.
+        missing: "error", or "skip" to leave out rows of the table whose image does not exist.
         unreadable: "error", or "skip" to leave out files that can't be read, when images are decoded.
         window: for DICOM images: "auto" (the file's first window), its number, "percentile", "full" or "CENTER/WIDTH".
         cache: keep decoded images on disk for the next time.
-        cache_dir: where; by default in the user's cache folder.
+        cache_dir: the folder of that cache; by default in the user's cache folder.
 
     Returns:
         A Manifest: `.table`, `.labels`, `.targets`, `.task`, `.counts()`, and `.notes` on what was inferred.
 
     Raises:
-        DataError: images, labels or splits that can't be used.
-        ConfigError: options that can't be right.
+        DataError: the images, labels or splits can't be used.
+        ConfigError: an option is wrong.
     """
     options = {**locals()}  # each argument is a field of DataConfig
     defaults = {name: parameter.default for name, parameter in signature(open_data).parameters.items()}
@@ -146,8 +149,11 @@ def resolve_inputs(
 ) -> tuple[Manifest, Config, list[str]]:
     """Open the data and merge all settings, with absolute paths, so that a run finds its files from any working folder.
 
-    `data` may be a folder, opened with the other settings of `config`, or None for the folder in it; `options` are
-    fields of the other sections, which override `config`.
+    Args:
+        data: a data set; or a folder, which is opened with the data settings of `config`; or None for the `source` of
+            `config`.
+        config: the settings.
+        options: fields of sections other than `data`, which override `config`.
 
     Returns:
         The data set; the config, with the data settings that it was opened with; notes on options without effect.
@@ -166,7 +172,7 @@ def resolve_inputs(
     notes += unused_data_settings(data, config)
     data = opened(data, config)
     model = config.model
-    if is_hub_name(model.weights):  # with its commit, which a branch leaves
+    if is_hub_name(model.weights):  # record the commit: a branch moves on
         model = model.model_copy(update={"weights": published_run(model.weights).name})
     elif model.weights not in NAMED_WEIGHTS:
         model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
@@ -174,13 +180,12 @@ def resolve_inputs(
 
 
 def require_settings_of_data(data: Manifest, config: Config) -> None:
-    """Raise the errors of settings that don't fit the data, as far as no network is needed to tell: before torch is
-    imported and images are decoded.
+    """Check that settings fit the data, as far as that needs no network, before torch is imported.
 
     Raises:
-        ConfigError: one of them.
-        DataError: results are asked for by study or patient, and images can't be joined to them.
-        WeightsError: the file or run to start from is not there.
+        ConfigError: a setting does not fit the data.
+        DataError: results are to be per study or patient, and the images can't be grouped that way.
+        WeightsError: the file or run to start from does not exist.
     """
     weights = config.model.weights
     if not (weights in NAMED_WEIGHTS or is_hub_name(weights) or Path(weights).exists()):
@@ -203,11 +208,11 @@ def require_settings_of_data(data: Manifest, config: Config) -> None:
 
 
 def opened(data: Manifest | Path | str | None, config: Config) -> Manifest:
-    """The data set itself; or that in a folder or table, by default the one that the config names, with its settings.
+    """Return a data set as it is; or open a folder or table, by default the config's `source`, with the config.
 
     Raises:
-        DataError: the data can't be used, or the table of the data set was changed to something else.
-        ConfigError: options that contradict each other or the data.
+        DataError: the data can't be used, or the data set's table was modified and is no longer consistent.
+        ConfigError: options contradict each other or the data.
     """
     if isinstance(data, Manifest):
         data.require_consistent()
@@ -216,7 +221,7 @@ def opened(data: Manifest | Path | str | None, config: Config) -> Manifest:
 
 
 def unused_data_settings(data: Manifest | Path | str | None, config: Config) -> list[str]:
-    """A note where a config has settings of the data that are not used, since the data were given as well."""
+    """Return a note if `config` has settings of the data that are not used, since the data were given as well."""
     if data is None:
         return []
     mine, default = with_absolute_paths(config.data), with_absolute_paths(DataConfig())
@@ -236,25 +241,25 @@ def unused_data_settings(data: Manifest | Path | str | None, config: Config) -> 
 def decode(
     data: Manifest, size: int, progress: StageProgress = no_progress, *, may_leave_out: bool = True
 ) -> tuple[Manifest, DecodedImages]:
-    """`decode_manifest`, with the stage "decoding" of the progress."""
+    """Run `decode_manifest`, and report its progress as the stage "decoding"."""
     return decode_manifest(data, size, partial(progress, "decoding"), may_leave_out=may_leave_out)
 
 
 def image_infos(data: Manifest, images: DecodedImages) -> list[ImageInfo]:
-    """What is known of each file of a data set, whose images are decoded."""
+    """Return the ImageInfo of each file of a data set whose images are decoded."""
     return images.infos(data.table["path"].tolist())
 
 
 def split_table(data: Manifest, infos: Sequence[ImageInfo]) -> pd.DataFrame:
-    """A run's `split.csv`: `Manifest.split_table` with a hash of each decoded image, which finds it in other data."""
+    """Return a run's `split.csv`: `Manifest.split_table` plus hashes of decoded images, to find them in other data."""
     table: pd.DataFrame = data.split_table().assign(digest=[info.digest for info in infos])
     return table
 
 
 def changed_images(run: Run, data: Manifest, images: DecodedImages) -> list[str]:
-    """The names of images that have other pixels now than the hash in the run's `split.csv`, or can't be read any more.
+    """Return the names of images whose pixels no longer match the hash in the run's `split.csv`, or can't be read.
 
-    A file that was not touched is not decoded for that. None are found in runs of versions that recorded no hashes.
+    Files that were not modified are not decoded again. For runs of versions that recorded no hashes, return none.
 
     Raises:
         RunError: `split.csv` is missing or damaged.
@@ -275,7 +280,7 @@ def _digest(images: DecodedImages, path: str) -> str | None:
 
 
 def with_absolute_paths(config: DataConfig) -> DataConfig:
-    """The same settings with absolute paths, so that a run finds its data from any working folder."""
+    """Return the settings with absolute paths, so that a run finds its data from any working folder."""
     files = {
         name: getattr(config, name)
         for name in ("source", "labels", "label_map", "corrections", "split_file", "cache_dir")
@@ -284,8 +289,9 @@ def with_absolute_paths(config: DataConfig) -> DataConfig:
 
 
 def with_known_cache(config: DataConfig) -> DataConfig:
-    """The settings of a run's data, with the user's own cache folder where the named one holds no cache: whoever made
-    the run could have us write anywhere.
+    """Return the data settings of a run, without its `cache_dir` if that folder holds no cache.
+
+    Otherwise, the author of a run could make us write to any folder.
     """
     if config.cache_dir is None or not config.cache or holds_cache(config.cache_dir):
         return config
@@ -297,10 +303,10 @@ def with_known_cache(config: DataConfig) -> DataConfig:
 
 
 def reopen_data(run: Run) -> Manifest:
-    """The data that a run was trained on, with its split, checked to be unchanged.
+    """Open the data that a run was trained on, with its split, and check that it is unchanged.
 
     Raises:
-        RunError: it is gone, or images, labels or the split have changed; or the run's folder is incomplete.
+        RunError: the data are gone, or images, labels or the split have changed; or the run's folder is incomplete.
     """
     try:
         return _reopen(run)
@@ -310,13 +316,13 @@ def reopen_data(run: Run) -> Manifest:
 
 
 def find_data(run: Run) -> Manifest | None:
-    """The same, None where it is gone or has changed, or DataLoaders of the user's own had it.
+    """Open the data that a run was trained on; None if it is gone, has changed or came in the user's own DataLoaders.
 
     Raises:
         RunError: the run's folder is incomplete, or its labels are not those of the data.
     """
     if run.downloaded or run.info.dataloaders != "xrayfast":
-        return None  # the folders that a stranger's run names are not looked into
+        return None  # don't look into folders that a stranger's run names
     try:
         return _reopen(run)
     except DataError:
@@ -325,10 +331,10 @@ def find_data(run: Run) -> Manifest | None:
 
 def _reopen(run: Run) -> Manifest:
     fingerprint, config = run.info.fingerprint, run.config.data
-    # Whoever made the run could have us ask any server.
+    # The author of a run could make us send requests to any server.
     if remote := [path for path in (config.source, config.labels, config.label_map) if path and is_remote(path)]:
         warn(f"{run.path}: its config.yaml names {shorten(remote)}, which is read over the network.")
-    # Masks are left out where the run left them out: those of older versions did not.
+    # `leave_out` leaves out the masks that the run left out; runs of older versions left out none.
     replayed = {"split_file": run.split_path, "split_col": None, "ignore_split": False, "keep_masks": True}
     replayed |= {"folds": None, "fold": None}
     replayed |= {"corrections": run.corrections_path, "corrections_sha256": None}

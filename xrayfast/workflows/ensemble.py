@@ -1,4 +1,4 @@
-"""Several runs as one, whose probabilities are averaged."""
+"""Combine several runs into one that averages their probabilities."""
 
 from __future__ import annotations
 
@@ -28,36 +28,37 @@ def ensemble(
     folder: Path | str = "runs",
     command: str = "",
 ) -> Run:
-    """Make one run of several, whose probabilities are averaged.
+    """Combine several runs into one that averages their probabilities.
 
-    Calibration and thresholds are chosen on the members' validation predictions, of each image those of networks that
-    were not trained on it. The new folder holds no weights and names its members, which must stay where they are.
+    Calibration and thresholds are chosen on the members' validation predictions, using for each image only networks
+    that were not trained on it. The new folder holds no weights and refers to its members, which must stay where they
+    are.
 
     Args:
-        runs: the members or their folders, of the same labels, image size and DICOM window; a cross-validation is an
-            ensemble as it is.
-        name: of the new folder; by default "ensemble" and a number that counts up.
-        folder: in which it is made.
+        runs: the members or their folders, with the same labels, image size and DICOM window. A cross-validation is an
+            ensemble already and is returned as it is.
+        name: name of the new folder; by default "ensemble" and a number that counts up.
+        folder: the folder to create it in.
         command: the command line, recorded in `run.json`.
 
     Returns:
         A Run for `predict`, `evaluate` and `compare`.
 
     Raises:
-        ConfigError: fewer than two runs, one twice, or runs that differ in labels, task, size or window.
-        RunError: one is not complete, or the name is taken.
+        ConfigError: there are fewer than two runs, one is named twice, or they differ in labels, task, size or window.
+        RunError: a run is not complete, or the name is taken.
     """
     items = [runs] if isinstance(runs, (Run, Path, str)) else list(runs)
     members = [Run.of(item) for item in items]
     if len(members) == 1 and members[0].info.members:
-        members[0].predictions("valid")  # it is complete
+        members[0].predictions("valid")  # raises unless the run is complete
         return members[0]
     members = [inner for run in members for inner in (run.members or [run])]
     require_alike(members)
     averaged = average_splits(members)
     first, root = members[0], Path(folder)
     config, labels, task = first.config, first.labels, first.task
-    place = root / (name or "ensemble")  # a sibling of the new folder, which gives the same relative paths
+    place = root / (name or "ensemble")  # the new folder or a sibling of it: relative paths are the same
     infos = [run.info for run in members]
     same = all(_splits_of(run).equals(_splits_of(first)) for run in members)
     counts = {
@@ -102,7 +103,7 @@ def _splits_of(run: Run) -> pd.DataFrame:
 
 
 def _join_splits(members: Sequence[Run]) -> pd.DataFrame:
-    """Of each image the first of train, valid and test in which a member has it."""
+    """Return each image with the first of train, valid and test that it is in for any member."""
     tables = [read_csv(run.split_path, ["image", "split"], dtype=str, keep_default_na=False) for run in members]
     every = pd.concat(tables, ignore_index=True)
     every["rank"] = every["split"].map(SPLITS.index)

@@ -58,12 +58,14 @@ class _EvaluatedData:
     """The predictions to evaluate, and where they come from.
 
     Attributes:
-        left_out: reason and number of images for each reason to leave images out.
-        own_test: images that are in the run's own test split.
-        labels: those used, those unknown to the network and those lacking in the data, as in `metrics.json`.
-        warnings: sentences on the data; `notes` on how labels were matched and images read.
+        left_out: pairs of a reason to leave images out and the number of images.
+        own_test: number of images that are in the run's own test split.
+        labels: the labels that are used, those that the network does not have and those that the data lack, as in
+            `metrics.json`.
+        warnings: warnings about the data.
+        notes: notes on how labels were matched and images read.
         info: further items of `evaluation.json`.
-        cases: the images with the largest losses, and some that were predicted right.
+        cases: the images with the largest losses, and some that were predicted correctly.
     """
 
     predictions: Predictions
@@ -98,32 +100,32 @@ def evaluate(
     command: str = "",
     progress: bool | StageProgress | None = None,
 ) -> Evaluation:
-    """Metrics of a run on the test split of its own data, or on another data set, with its calibration and thresholds.
+    """Evaluate a run on the test split of its own data, or on another data set, with its calibration and thresholds.
 
-    Of other data, images that the run was trained or selected on are left out, as in `seen.exclude_seen`; labels are
-    matched by name as in `label_match.match_labels`. An exported file does not hold which images it was trained on.
+    On other data, images that the run was trained or selected on are left out as in `seen.exclude_seen`, and labels are
+    matched by name as in `label_match.match_labels`. An exported file does not record which images it was trained on.
 
     Args:
-        run: the run or its folder; or an ONNX file of `export`, which onnxruntime runs on other `data`: torch is not
-            imported.
-        data: a Manifest, or the folder or table of a data set of one image or more; where neither it nor `config` is
+        run: the run or its folder; or an ONNX file of `export`, which is evaluated on other `data` with onnxruntime,
+            without importing torch.
+        data: a Manifest, or the folder or table of a data set of one image or more. If neither `data` nor `config` is
             given, the run's own saved predictions are evaluated, without running the network.
-        config: settings of the data set; its `source` is the data where `data` is not given. The window "auto" is that
-            of the run.
+        config: settings of the data set; its `source` is the data if `data` is not given. If its window is "auto", the
+            run's window is used.
         by: subgroups to compare: "sex", "age" (in bands), "view", or any column of the table of labels that has at most
             20 values, such as hospital.
-        split: of the run's own data "test" (default) or "valid"; of other data one of its splits, default all images.
-        name: of the evaluation's folder; default that of the data.
-        output: of an exported file, the folder of its evaluations; default NAME-evaluations beside NAME.onnx.
-        tta: average over augmented views, which depend on the run's seed and the image alone; by default as the run's
-            own predictions were made, for which its calibration and thresholds were fitted.
+        split: for the run's own data "test" (default) or "valid"; for other data one of its splits, default all images.
+        name: name of the evaluation's folder; default the name of the data.
+        output: for an exported file, the folder of its evaluations; default NAME-evaluations beside NAME.onnx.
+        tta: average over augmented views, which depend only on the run's seed and the image; by default as in the run's
+            own predictions, which its calibration and thresholds were fitted to.
         correct_prior: correct the probabilities on other data for its prevalence, estimated without its labels (Saerens
-            2002); whether or not, `metrics.json` has what it would do.
-        prevalence: at which predictive values are given, as "0.05" or "Edema=0.02"; default the run's settings.
+            2002); `metrics.json` always has the effect that this would have.
+        prevalence: prevalences to compute predictive values at, as "0.05" or "Edema=0.02"; default the run's settings.
         resamples: number of bootstrap resamples, 0 for no intervals; default the run's settings.
-        unit: "image", or "study" or "patient", whose images' probabilities are joined; default the run's settings. The
-            run's thresholds are chosen again where they were chosen for another unit.
-        unit_join: "mean", "max" or "noisy-or"; likewise.
+        unit: "image"; or "study" or "patient" to join the probabilities of their images. Default the run's settings.
+            The run's thresholds are chosen again if they were chosen for another unit.
+        unit_join: how to join them: "mean", "max" or "noisy-or"; default the run's settings.
         arch: the run's `arch`, if it is code of your own.
         device: the device to compute on.
         batch_size: images per batch.
@@ -132,13 +134,13 @@ def evaluate(
             the stage, the images done and the total.
 
     Returns:
-        The Evaluation, a new folder in the run's or in `output`: `.metrics`, `.predictions`, `.path`.
+        The Evaluation, a new folder in the run's folder or in `output`: `.metrics`, `.predictions`, `.path`.
 
     Raises:
-        DataError: the data can't be used, share no label with the run, or no image of them can be evaluated.
-        ConfigError: a wrong option, or a subgroup that the data do not give.
-        RunError: the run is not complete, has no such split, or another process trains it; the file is damaged or not
-            one of `export`; or the name is taken.
+        DataError: the data can't be used or share no label with the run, or none of their images can be evaluated.
+        ConfigError: an option is wrong, or the data lack the column of a subgroup.
+        RunError: the run is not complete, lacks the split, or is being trained in another process; the file is damaged
+            or was not written by `export`; or the name is taken.
         WeightsError: the weights are not those of the network that the folder describes.
     """
     run = open_evaluated(run)
@@ -146,7 +148,7 @@ def evaluate(
     output = None if output is None else Path(output)
     if isinstance(run, ExportedRun):
         _require_options_of_file(run, data is not None or config is not None, tta, correct_prior, arch, device)
-    own = RunByUnit.of(cast("Run", run), unit, unit_join)  # what that reads of a run, a file has too
+    own = RunByUnit.of(cast("Run", run), unit, unit_join)  # an ExportedRun has all attributes that this reads
     settings, decision = own.settings, own.decision
     items = (prevalence,) if isinstance(prevalence, str) else settings.prevalence if prevalence is None else prevalence
     shares = parse_prevalences(items, run.labels)
@@ -229,7 +231,7 @@ def evaluate(
 def _require_options_of_file(
     run: ExportedRun, has_data: bool, tta: bool | None, correct_prior: bool, arch: object, device: Device
 ) -> None:
-    """Raise a ConfigError where an exported file can't do what is asked for, before images are decoded."""
+    """Raise a ConfigError, before images are decoded, if an exported file does not support an option."""
     if not has_data:
         raise ConfigError(f"{run.path}: an exported file has no images of its own to be evaluated on: name DATA too.")
     require_no_arch(arch)
@@ -245,7 +247,7 @@ def _require_options_of_file(
 def _require_no_network_options(
     tta: bool | None, correct_prior: bool, arch: object, device: str, batch_size: int
 ) -> None:
-    """Saved predictions need none of these options."""
+    """Raise a ConfigError if an option of the network is given although saved predictions are evaluated."""
     of_network = {
         "tta": tta is not None,
         "correct_prior": correct_prior,
@@ -259,7 +261,7 @@ def _require_no_network_options(
 
 
 def _compare_prevalence(own: RunByUnit, predictions: Predictions) -> list[dict[str, Any]]:
-    """Per label the prevalence in the data beside that in validation."""
+    """Return, per label, the prevalence in the data and in the validation split."""
     run, validation = own.run, own.join(own.images(DECISION_SPLIT))
     return compare_prevalence(
         run.labels,
@@ -272,7 +274,7 @@ def _compare_prevalence(own: RunByUnit, predictions: Predictions) -> list[dict[s
 
 
 def _compare_with_internal(own: RunByUnit, evaluated: _EvaluatedData, result: dict[str, Any]) -> dict[str, Any]:
-    """The metrics of the data beside those of the run's own test split, or validation's."""
+    """Compare the metrics on the data with those on the run's own test split, or else its validation split."""
     run = own.run
     split: PredictedSplit = "test" if "test" in run.metrics else DECISION_SPLIT
     same = set(evaluated.labels["used"]) == set(run.labels)
@@ -282,7 +284,7 @@ def _compare_with_internal(own: RunByUnit, evaluated: _EvaluatedData, result: di
 def _describe(
     own: RunByUnit, external: Manifest | None, split: Split | None, evaluated: _EvaluatedData
 ) -> dict[str, Any]:
-    """What was evaluated, as in `metrics.json`."""
+    """Return the description of what was evaluated, for `metrics.json`."""
     source = own.run.config.data if external is None else external.config
     found = evaluated.predictions.n_images
     return {
@@ -303,7 +305,7 @@ def _describe(
 
 
 def _correct_prior(own: RunByUnit, evaluated: _EvaluatedData) -> _EvaluatedData:
-    """With probabilities for the prevalence of the data, as they tell it themselves."""
+    """Correct the probabilities for the prevalence in the data, estimated from the probabilities themselves."""
     predictions, run = evaluated.predictions, own.run
     rows = own.metrics(DECISION_SPLIT)["per_label"]
     prior = np.array([row["support"] / max(1, row["support"] + row["negatives"]) for row in rows])
@@ -314,7 +316,7 @@ def _correct_prior(own: RunByUnit, evaluated: _EvaluatedData) -> _EvaluatedData:
 
 
 def _read_own(own: RunByUnit, split: Split | None, by: Sequence[str]) -> _EvaluatedData:
-    """The saved predictions of the run on one of its own splits."""
+    """Read the saved predictions of the run on one of its own splits."""
     run, chosen = own.run, split or "test"
     if chosen == "train":
         raise ConfigError(
@@ -343,7 +345,7 @@ def _read_own(own: RunByUnit, split: Split | None, by: Sequence[str]) -> _Evalua
 def _open_external(
     run: EvaluatedRun, data: Manifest | Path | str | None, config: Config | None, split: Split | None
 ) -> Manifest:
-    """The data set for evaluation alone: no split is drawn, and one image is enough."""
+    """Open a data set for evaluation: no split is drawn, and one image is enough."""
     config = config or Config()
     settings, unused = data.config if isinstance(data, Manifest) else config.data, unused_data_settings(data, config)
     changed: dict[str, Any] = {"window": run.config.data.window if settings.window == "auto" else settings.window}
@@ -359,7 +361,7 @@ def _open_external(
         changed["task"] = "multi"
     if any(map(is_no_finding, run.labels)):
         changed["keep_no_finding"] = True
-    # None of what is changed here counts as given.
+    # The fields changed here don't count as given by the user.
     opened = type(settings).model_construct(settings.model_fields_set, **dict(settings) | changed)
     found = open_manifest(opened, to_train=False, known_labels=run.labels)
     idle = check_effects(opened, EvaluationFacts(one_split=split is not None))
@@ -378,7 +380,7 @@ def _predict_external(
     batch_size: int,
     progress: StageProgress,
 ) -> _EvaluatedData:
-    """Decode the images, leave out those that can't be evaluated, and predict on the others."""
+    """Decode the images, leave out those that can't be evaluated, and predict on the rest."""
     run = own.run
     if split is not None:
         data = _subset(data, split)
@@ -386,8 +388,9 @@ def _predict_external(
         by, image_attributes(data.table), data.config, data.table["image"].tolist(), str(data.config.source)
     )
     matched = match_labels(data, run.labels, run.task, run.config.data.imply)
+    # Raise an error before images are decoded if their studies or patients are not known.
     truth = truth_of(data, run.labels, matched.truth)
-    own.join(truth)  # before images are decoded: raises where their studies or patients are not known
+    own.join(truth)
     images = open_images(data.config, run.config.model.size)
     unseen = exclude_seen(run if knows_images(run) else None, data, matched, images, progress)
     rows = unseen.rows
@@ -438,7 +441,7 @@ def _predict_external(
 def _open_predictor(
     run: EvaluatedRun, tta: bool | None, arch: Callable[..., Any] | None, device: Device
 ) -> tuple[Any, dict[str, Any]]:
-    """What predicts, and how it does, as in `evaluation.json`."""
+    """Return the predictor, and the items of `evaluation.json` that describe how it predicts."""
     if isinstance(run, ExportedRun):
         known = run.model.metadata.model_dump(include={"run", "fingerprint", "created", "precision"})
         return run.model, {"tta": False, "device": "cpu", "exported": known}

@@ -1,4 +1,4 @@
-"""Explain predictions: Grad-CAM of image files, and of the cases of a report."""
+"""Explain predictions with Grad-CAM, for image files and for the cases of a report."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 Arch = Callable[..., Any] | None
 
 EXPLAINED_AT_ONCE = 64
-"""Files read before they are explained: bounds memory."""
+"""Number of files that are read and explained at once, to bound memory."""
 
 MAX_COMPARED = 16
-"""Images whose maps are compared with those of random weights; each draw takes as long as the maps themselves."""
+"""Number of images whose maps are compared with those of random weights; each draw takes as long as the maps."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,12 +45,12 @@ class Explanation:
         file: the path given.
         label: the explained label.
         predicted: the predicted labels, joined by "|" as in `predict`; "" for none.
-        probabilities: calibrated, by label, as in `predict`.
+        probabilities: the calibrated probability of each label, as in `predict`.
         heat: (h, w) float32 in [0, 1] at the resolution of the network's last feature map, over the square that the
             image is fitted into; the maximum of each image is 1.
-        pixels: (S, S) uint8, that square.
+        pixels: (S, S) uint8, the image fitted into that square.
         thorax: top, left, bottom and right edge of the central thorax, as fractions of the square.
-        outside: the share of the heat outside it; NaN where the map is 0 everywhere.
+        outside: the share of the heat outside the central thorax; NaN if the map is 0 everywhere.
     """
 
     file: str
@@ -63,11 +63,11 @@ class Explanation:
     outside: float
 
     def overlay(self) -> NDArray[np.uint8]:
-        """The image with its map in colour, (S, S, 3) uint8."""
+        """Return the image with its map in color, (S, S, 3) uint8."""
         return overlays.overlay(self.pixels, self.heat)
 
     def case(self, reported: Case | None = None) -> overlays.SaliencyCase:
-        """The explanation as a case of a report, with name, actual and predicted labels as reported there."""
+        """Return the explanation as a case of a report; name, actual and predicted labels are those of `reported`."""
         return overlays.SaliencyCase(
             image=reported.image if reported else self.file,
             label=self.label,
@@ -90,21 +90,21 @@ class Explanation:
         return render_overview(explanation_overview(self.case(), self.probabilities))
 
     def plot(self, ax: Axes | None = None) -> Figure | Axes:
-        """The image, and the image with its map in colour, side by side.
+        """Draw the image, and the image with its map in color, side by side.
 
         Args:
-            ax: draw the image with its map here; None for a figure of both.
+            ax: the Axes to draw only the image with its map on; None for a figure of both.
 
         Returns:
-            The matplotlib Figure, which a notebook displays; `ax` where it is given.
+            The matplotlib Figure, which a notebook displays; `ax` if it is given.
 
         Raises:
-            ConfigError: `ax` is something else.
+            ConfigError: `ax` is not a matplotlib Axes.
         """
         return draw_or_display(ax, overlays.draw_overlay, lambda case: overlays.overlays_figure([case]), self.case())
 
     def save(self, path: Path | str) -> None:
-        """Write that figure as a PNG.
+        """Write the figure of `plot` as a PNG.
 
         Raises:
             WriteError: the file can't be written.
@@ -112,7 +112,7 @@ class Explanation:
         encoding.save(overlays.overlays_figure([self.case()]), Path(path))
 
 
-# A str is a Sequence[str] too, and means one file.
+# A str is also a Sequence[str], but means one file.
 @overload
 def explain(  # type: ignore[overload-overlap]
     run: Run | Path | str, files: Path | str, *, label: str | None = None, arch: Arch = None, device: Device = "auto"
@@ -135,22 +135,22 @@ def explain(
     arch: Arch = None,
     device: Device = "auto",
 ) -> Explanation | list[Explanation]:
-    """Grad-CAM of image files on the network's last feature map; of several networks the mean of their maps.
+    """Compute Grad-CAM of image files on the network's last feature map; for several networks, the mean of their maps.
 
     Args:
-        run: the run or its folder; of an ensemble or a cross-validation all networks are averaged.
+        run: the run or its folder; for an ensemble or a cross-validation, all networks are averaged.
         files: an image file, or several.
-        label: to explain; default each image's most probable label.
+        label: the label to explain; default each image's most probable label.
         arch: the run's `arch`, if it is code of your own.
         device: the device to compute on.
 
     Returns:
-        An Explanation for one file; for a sequence, a list of them in the same order.
+        An Explanation for one file; for a sequence, a list of Explanations in the same order.
 
     Raises:
         ConfigError: the network has no such label.
         ReadError: a file can't be read.
-        RunError: the folder is not a whole run.
+        RunError: the folder is not a complete run.
         WeightsError: the weights are not those of the network that the folder describes.
     """
     run = Run.of(run)
@@ -174,15 +174,15 @@ def explain_cases(
     arch: Arch = None,
     device: Device = "auto",
 ) -> tuple[tuple[overlays.SaliencyCase, ...], tuple[str, ...]]:
-    """Explanations of the cases of a report, and notes on them.
+    """Explain the cases of a report.
 
     Returns:
-        The explained cases in the same order, and sentences: how many images were left out, how much of the heat lies
-        outside the central thorax, and whether the maps depend on the trained weights.
+        The explained cases in the same order, and notes: how many images were left out, how much of the heat is outside
+        the central thorax, and whether the maps depend on the trained weights.
 
     Raises:
         ConfigError: the network has no such label.
-        RunError: the folder is not a whole run.
+        RunError: the folder is not a complete run.
     """
     run = Run.of(run)
     _require_label(run, label)
@@ -200,7 +200,7 @@ def explain_cases(
 
 @dataclass(frozen=True, eq=False)
 class _Image:
-    """A file that was read once: `square` for the network, `shown` for people."""
+    """An image that was read once: `square` is the network's input, `shown` is for display."""
 
     file: str
     square: NDArray[np.uint8]
@@ -248,7 +248,7 @@ def _explain_images(
 def _map_notes(
     predictor: Predictor | EnsemblePredictor, images: Sequence[_Image], explanations: Sequence[Explanation]
 ) -> list[str]:
-    """The sentences on heat outside the thorax and on random weights."""
+    """Return notes on heat outside the thorax and on maps of random weights; or that the maps are too coarse."""
     if coarse := saliency.coarse_note(explanations[0].heat.shape):
         return [coarse]
     compared = explanations[:MAX_COMPARED]

@@ -1,4 +1,4 @@
-"""Export a run as one file that predicts alone."""
+"""Export a run as one self-contained file for prediction."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ SUFFIXES: dict[Format, str] = {"onnx": SUFFIX, "torch-export": ".pt2"}
 SCRIPT = "onnx_predict.py"
 
 MAX_COMPARED = 200
-"""Images on which an export is compared with its run."""
+"""Maximum number of images on which an export is compared with its run."""
 
 MAX_CALIBRATED, MAX_SCORED = 100, 1000
-"""Training images from which the ranges of int8 are taken; other images on which the AUROC is compared."""
+"""Maximum numbers of training images from which int8 ranges are taken, and of other images for comparing the AUROC."""
 
 _AT_ONCE = 16
-"""Images of full size in memory."""
+"""Number of full-size images in memory at once."""
 
 _DICOM = ("", ".dcm", ".dicom")
 """Suffixes of files that may be DICOM."""
@@ -80,35 +80,37 @@ def export(
     progress: bool | StageProgress | None = None,
     note: Callable[[str], None] = warn,
 ) -> Export:
-    """Write a run, an ensemble or a cross-validation as one file that takes gray images of any size, and gives
-    calibrated and raw probabilities and decisions: fitting into the square, normalisation, networks, calibration and
-    thresholds are all inside. Needs `pip install 'xrayfast[onnx]'`.
+    """Write a run, an ensemble or a cross-validation as one file that takes gray images of any size.
 
-    Before it is written, its probabilities are compared with the run's on up to 200 images of the run's data, DICOM
-    files among them where there are some. A file whose probabilities differ by more than 1e-4 is not written.
+    The file returns calibrated and raw probabilities and decisions: it contains the fitting into a square, the
+    normalization, networks, calibration and thresholds. Needs `pip install 'xrayfast[onnx]'`.
+
+    Before it is written, its probabilities are compared with the run's on up to 200 images of the run's data, including
+    DICOM files if there are any. If a probability differs by more than 1e-4, the file is not written.
 
     Args:
         run: the run or its folder; the networks of an ensemble or a cross-validation are averaged.
-        output: the file to write, which is replaced; by default model.onnx, or model.pt2 of torch.export.
+        output: the file to write, which is replaced if it exists; by default model.onnx, or model.pt2 for torch.export.
         format: "onnx" or "torch-export".
-        precision: of the weights of an ONNX file: "fp32"; "fp16", half the size, computed with in float32; or "int8", a
-            quarter, with ranges taken from training images. For the last two the AUROC is compared with the run's.
-        images: files, folders and patterns to compare on in place of the run's data, such as where these are gone.
-        with_script: write `onnx_predict.py` beside an ONNX file, which writes the table of `predict` with numpy,
-            Pillow, onnxruntime and pydicom alone.
+        precision: precision of the weights in an ONNX file: "fp32"; "fp16", half the size, computed in float32; or
+            "int8", a quarter of the size, with ranges taken from training images. For "fp16" and "int8" the AUROC is
+            compared with the run's.
+        images: files, folders and patterns to compare on instead of the run's data, for example if these are gone.
+        with_script: also write `onnx_predict.py` next to an ONNX file: a script that writes the table of `predict` and
+            needs only numpy, Pillow, onnxruntime and pydicom.
         arch: the run's `arch`, if it is code of your own.
         progress: whether to display progress, by default only in a notebook or a terminal; or a function to call with
             the stage, the images done and the total.
-        note: called with what differs from the run, in a sentence.
+        note: function to call with each note on a difference from the run.
 
     Returns:
         The Export: `.path`, `.metadata`, `.bytes`.
 
     Raises:
         ConfigError: an option is wrong, a package is missing, or the network can't be exported; the message says why.
-        RunError: the folder is not a whole run, its data are gone and no `images` are given, or the exported
+        RunError: the folder is not a complete run, its data are gone and no `images` are given, or the exported
             probabilities differ.
-        DataError: no images are found in `images`.
+        DataError: `images` matches no images.
         WeightsError: the weights are not those of the network that the folder describes.
         WriteError: the file can't be written.
     """
@@ -199,7 +201,7 @@ def _output_path(output: Path | str | None, format: Format) -> Path:
 
 
 def _images_to_compare(run: Run, data: Manifest | None, images: Sequence[Path | str] | Path | str) -> list[str]:
-    """Up to `MAX_COMPARED` files, evenly chosen, half of them of those that may be DICOM where there are so many."""
+    """Return up to `MAX_COMPARED` evenly spaced files, half of them possible DICOM files if there are enough."""
     if images:
         found = find_images([images] if isinstance(images, (str, Path)) else images)[0]
     elif data is not None:
@@ -216,7 +218,7 @@ def _images_to_compare(run: Run, data: Manifest | None, images: Sequence[Path | 
 
 
 def spread_evenly(items: Sequence[Item], most: int) -> list[Item]:
-    """Up to so many of them, at even distances.
+    """Return up to `most` of the items, evenly spaced.
 
     >>> spread_evenly("abcdefgh", 3)
     ['a', 'c', 'f']
@@ -236,7 +238,7 @@ def _try_read(file: str, window: str) -> Radiograph | None:
 def _compare(
     predictor: Any, compute: Callable[..., Outputs], files: Sequence[str], window: str, progress: StageProgress
 ) -> Parity:
-    """The exported graph on images of full size, one by one, and in a batch of squares, beside the run's Predictor."""
+    """Compare the exported graph with the run's Predictor, on full-size images one by one and on a batch of squares."""
     images, dicom, largest, decisions = 0, 0, 0.0, 0
     with reading(files, lambda file: _try_read(file, window)) as contents:
         for start in range(0, len(files), _AT_ONCE):
@@ -262,7 +264,7 @@ def _compare(
 
 
 def _training_squares(data: Manifest, size: int, window: str) -> list[NDArray[np.uint8]]:
-    """Up to `MAX_CALIBRATED` images of the training split, in their squares."""
+    """Return up to `MAX_CALIBRATED` images of the training split, each fitted into the network's square."""
     files = spread_evenly(data.subset("train").table["path"].tolist(), MAX_CALIBRATED)
     found = [radiograph for file in files if (radiograph := _try_read(file, window)) is not None]
     return [fit_square(radiograph.pixels, size) for radiograph in found]
@@ -271,7 +273,7 @@ def _training_squares(data: Manifest, size: int, window: str) -> list[NDArray[np
 def _compare_auroc(
     run: Run, predictor: Any, compute: Callable[..., Outputs], data: Manifest, progress: StageProgress
 ) -> AurocDifference:
-    """The AUROC of the converted graph beside that of the run's Predictor, on images that were not trained on."""
+    """Compare the AUROC of the converted graph and of the run's Predictor, on images outside the training split."""
     from xrayfast.runs.predictions import truth_of
     from xrayfast.workflows.steps.paired import RunPredictions, compare_pair
 
@@ -302,12 +304,12 @@ def _compare_auroc(
 
 
 def join_outputs(found: Sequence[Outputs]) -> Outputs:
-    """The outputs of several batches as one."""
+    """Concatenate the outputs of several batches."""
     return Outputs(*(None if one[0] is None else np.concatenate(one) for one in zip(*found, strict=True)))
 
 
 def _program_runner(program: Any) -> Callable[[Sequence[NDArray[np.uint8]]], Outputs]:
-    """What computes with torch.export's program, as `OnnxGraph.run` does."""
+    """Return a function that runs a torch.export program and has the signature of `OnnxGraph.run`."""
     import torch
 
     module = program.module()
@@ -320,7 +322,7 @@ def _program_runner(program: Any) -> Callable[[Sequence[NDArray[np.uint8]]], Out
 
 
 def _write_script(path: Path) -> None:
-    """Write the script; one that was changed stays, and is an error."""
+    """Write the script; raise a WriteError if the file exists with other content."""
     text = Path(exported.__file__).with_name(SCRIPT).read_text(encoding="utf-8")
     if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
         raise WriteError(f"{path}: exists already, and is another one. Move it, or write the model to another folder.")
@@ -328,7 +330,7 @@ def _write_script(path: Path) -> None:
 
 
 def _save_program(program: Any, metadata: ModelMetadata) -> bytes:
-    """The content of torch.export's file, with the metadata as the further file `metadata.json`."""
+    """Return the bytes of the torch.export file, with the metadata as the extra file `metadata.json`."""
     import torch
 
     buffer = io.BytesIO()
@@ -361,7 +363,7 @@ def _describe(run: Run, parity: Parity, **known: Any) -> ModelMetadata:
 
 
 def _record(run: Run, path: Path, format: Format, metadata: ModelMetadata, note: Callable[[str], None]) -> None:
-    """Add the file to the run's `run.json`, but where it is only read."""
+    """Add the file to the run's `run.json`, unless the run was downloaded or its folder can't be written to."""
     record = {
         "file": path.name,
         "format": format,
