@@ -1,7 +1,8 @@
 """`batches.csv`: the loss and the learning rates of every training batch, as a table.
 
-The table is bounded: a long run keeps, of each so many consecutive batches, the one with the lowest and the one with
-the highest loss. How many is in the column `batches`, the same in all rows; 1 where every batch has its row.
+The table is bounded: a long run divides the batches into groups of consecutive batches and keeps the ones with the
+lowest and the highest loss of each group. The column `batches` is the size of the groups, the same in all rows; 1 if
+every batch has a row.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from xrayfast.files.atomic import write_text
 from xrayfast.files.csv_tables import read_csv
 
 MOST_ROWS = 20_000
-"""Most rows of a table, unless each epoch has two already."""
+"""The maximum number of rows of a table, unless two rows per epoch are more."""
 
 _TYPES: dict[Any, Any] = {
     "epoch": "int64",
@@ -31,18 +32,18 @@ _TYPES: dict[Any, Any] = {
 
 
 def empty_batches() -> pd.DataFrame:
-    """The table before the first epoch: `epoch` and `batch` from 1, `loss` of the batch, `lr` of the head, `lr_lowest`
-    of the first unfrozen layer group, and `batches`.
+    """Return the table before the first epoch. Its columns are `epoch` and `batch`, from 1, `loss` of the batch, `lr`
+    of the head, `lr_lowest` of the first unfrozen layer group, and `batches`.
     """
     table: pd.DataFrame = pd.DataFrame(columns=list(_TYPES)).astype(_TYPES)
     return table
 
 
 def read_batches(path: Path) -> pd.DataFrame:
-    """Read `batches.csv`; numbers are those that were written, to the bit.
+    """Read `batches.csv`; the numbers are bit for bit those that were written.
 
     Raises:
-        RunError: it can't be read, lacks a column, or holds something else than numbers.
+        RunError: the file can't be read, lacks a column, or holds something other than numbers.
     """
     table: pd.DataFrame = read_csv(path, list(_TYPES), dtype=str)  # pandas' own parser may round the last digit
     try:
@@ -53,7 +54,7 @@ def read_batches(path: Path) -> pd.DataFrame:
 
 
 def write_batches(path: Path, table: pd.DataFrame) -> None:
-    """Write `batches.csv`, whole or not at all; 1.6 times as fast as pandas, as it is written after each epoch."""
+    """Write `batches.csv` atomically, and 1.6 times as fast as pandas, because it is written after each epoch."""
     rows = zip(*(table[name].tolist() for name in _TYPES), strict=True)
     lines = [",".join(_TYPES), *(",".join(map(str, row)) for row in rows)]
     write_text(path, "\n".join(lines) + "\n")
@@ -67,24 +68,25 @@ def add_epoch(
     lowest_lrs: Sequence[float],
     most_rows: int = MOST_ROWS,
 ) -> pd.DataFrame:
-    """The table with an epoch more, thinned further where it has grown over `most_rows`.
+    """Return the table with one more epoch, thinned further if it exceeds `most_rows`.
 
-    What is left depends on the batches alone, not on when the table was thinned or read again.
+    The rows that remain depend only on the batches, not on when the table was thinned or read again.
     """
     rows = {"epoch": epoch, "batch": np.arange(1, len(losses) + 1), "loss": losses, "lr": lrs, "lr_lowest": lowest_lrs}
     added = pd.DataFrame({**rows, "batches": 1}).astype(_TYPES)
     width = int(table["batches"].iloc[0]) if len(table) else 1
     whole = pd.concat([table, thin_batches(added, width)], ignore_index=True)
     while len(whole) > most_rows and width < whole["batch"].max():
-        width = max(4, 2 * width)  # of two, both would stay
+        width = max(4, 2 * width)  # of groups of two, both batches would remain
         whole = thin_batches(whole, width)
     return whole
 
 
 def thin_batches(table: pd.DataFrame, width: int) -> pd.DataFrame:
-    """Of each `width` consecutive batches of an epoch (fewer at its end), those with the lowest and the highest loss.
+    """Keep the batches with the lowest and the highest loss of each `width` consecutive batches of an epoch.
 
-    Thinning in steps, each a multiple of the last, gives the same as thinning once.
+    The last group of an epoch can be smaller. Thinning in steps, each width a multiple of the last, gives the same as
+    thinning once.
     """
     if width == 1:
         return table

@@ -1,8 +1,8 @@
-"""The folder of a cross-validation: a run's, whose members are its folds.
+"""The folder of a cross-validation: a run's folder whose members are the folds.
 
-Its `split.csv` has the split of the first fold, and in the columns `fold`, or `fold_1`, `fold_2`, ... of several
-repeats, the fold of each image. Of its predictions, those of split "valid" are out of fold: of each image by networks
-that were not trained on it.
+Its `split.csv` has the split of the first fold, and the fold of each image in the column `fold`, or, with several
+repeats, in `fold_1`, `fold_2`, ... Its predictions of the split "valid" are out-of-fold predictions: each image is
+predicted by networks that were not trained on it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class CrossValidation(Run):
     """A cross-validation: reads and writes the files of its folder.
 
     Args:
-        path: an existing cross-validation's folder.
+        path: the folder of an existing cross-validation.
 
     Raises:
         RunError: the folder does not exist or is not a cross-validation's.
@@ -65,7 +65,7 @@ class CrossValidation(Run):
 
     @property
     def folds(self) -> CrossValidationInfo:
-        """How the images were dealt: `cross_validation.json`.
+        """How the images were assigned to folds: the content of `cross_validation.json`.
 
         Raises:
             RunError: the file is damaged.
@@ -74,7 +74,7 @@ class CrossValidation(Run):
 
     @property
     def dealt(self) -> str:
-        """Into what the images were dealt, as in "5 folds by patient, dealt 3 times".
+        """How the images were assigned to folds, in words, as in "5 folds by patient, dealt 3 times".
 
         Raises:
             RunError: a file is damaged.
@@ -86,21 +86,21 @@ class CrossValidation(Run):
 
     @staticmethod
     def write_folds(run: Run, folds: Mapping[str, Any]) -> None:
-        """Make a run's folder one of a cross-validation."""
+        """Write `cross_validation.json`, which makes a run's folder that of a cross-validation."""
         write_json(run.path / FOLDS_FILE, dict(folds))
 
     @property
     def features_folder(self) -> Path:
-        """Of what frozen layers give for its images, while it is trained: the folds share it."""
+        """The folder of the frozen-feature cache that the folds share during training."""
         return self.path / "frozen_features"
 
     def leftovers(self) -> list[Path]:
-        """What training needed or a crash left, in the folders of the folds too."""
+        """Return what training needed or a crash left, including the shared frozen-feature cache."""
         return [*super().leftovers(), *([self.features_folder] if self.features_folder.exists() else [])]
 
     @property
     def runs(self) -> list[Run]:
-        """The folds that have begun, in order; those of the first repeat first."""
+        """The runs of the folds that have begun, in order; those of the first repeat come first."""
         return [Run(self.path / name) for name in self.info.members if (self.path / name / INFO_FILE).is_file()]
 
     @property
@@ -125,7 +125,7 @@ class CrossValidation(Run):
         return table
 
     def read_fold_numbers(self) -> npt.NDArray[np.int64]:
-        """(N, R) the fold of each image of `split.csv` in each repeat, from 1; 0 for test images.
+        """Return (N, R) the fold of each image of `split.csv` in each repeat, from 1; 0 for test images.
 
         Raises:
             RunError: the file is damaged.
@@ -138,7 +138,7 @@ class CrossValidation(Run):
             raise RunError(f"{self.split_path}: expected whole numbers in {', '.join(names)} ({error}).") from error
 
     def images_in_folds(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """The images that are in folds, in the order of `split.csv`, and (N, R) their folds.
+        """Return the images that are in folds, in the order of `split.csv`, and (N, R) their folds.
 
         Raises:
             RunError: the file is damaged.
@@ -149,8 +149,8 @@ class CrossValidation(Run):
         return table["image"].to_numpy(dtype=object)[used].tolist(), numbers[used]
 
     def write_out_of_fold(self, repeats: Sequence[tuple[npt.NDArray[np.integer], Predictions]]) -> None:
-        """Write `out_of_fold.csv`: for each repeat the fold of each image and its prediction, columns as in
-        `predictions/`.
+        """Write `out_of_fold.csv`: the fold and the prediction of each image in each repeat, with the columns of the
+        files in `predictions/`.
         """
         tables = [
             predictions.table().assign(repeat=number, fold=folds)
@@ -160,7 +160,7 @@ class CrossValidation(Run):
 
 
 def fold_columns(repeats: int) -> list[str]:
-    """The columns of folds in `split.csv`.
+    """Return the names of the fold columns in `split.csv`.
 
     >>> fold_columns(1), fold_columns(2)
     (['fold'], ['fold_1', 'fold_2'])
@@ -169,7 +169,7 @@ def fold_columns(repeats: int) -> list[str]:
 
 
 def fold_name(repeat: int, fold: int, repeats: int) -> str:
-    """The folder of a fold.
+    """Return the name of a fold's folder.
 
     >>> fold_name(1, 3, 1), fold_name(2, 3, 4)
     ('fold3', 'repeat2-fold3')

@@ -21,7 +21,7 @@ class Evaluation(HasOverview):
 
     Args:
         path: the folder.
-        labels: of the run, in order.
+        labels: the run's labels, in order.
 
     Attributes:
         report_path: `evaluation.html`.
@@ -40,7 +40,7 @@ class Evaluation(HasOverview):
 
     @property
     def info(self) -> EvaluationInfo:
-        """Command line, time, versions: `evaluation.json`.
+        """The content of `evaluation.json`: command line, time, versions.
 
         Raises:
             RunError: the file is missing or damaged.
@@ -53,19 +53,19 @@ class Evaluation(HasOverview):
 
     @property
     def metrics(self) -> EvaluationMetrics:
-        """`result` as `metrics.summary.summarise` gives it, and which images and labels it is of: `metrics.json`.
+        """The content of `metrics.json`: `result`, from `metrics.summary.summarise`, and the images and labels used.
 
         Raises:
             RunError: the file is missing or damaged.
         """
         metrics = read_typed(self.path / METRICS_FILE, EvaluationMetrics)
         if isinstance(before := metrics.pop("warnings", None), list):  # type: ignore[typeddict-item]
-            # Sentences of versions before 0.6.
+            # Versions before 0.6 wrote sentences.
             metrics["result"]["warnings"] = [{"code": "data", "text": str(one), "advice": ""} for one in before]
         return metrics
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Write `metrics.json`; comes last, since it says that the evaluation is complete."""
+        """Write `metrics.json`, after all other files, because it marks the evaluation as finished."""
         write_json(self.path / METRICS_FILE, dict(metrics))
 
     @property
@@ -82,9 +82,9 @@ class Evaluation(HasOverview):
         predictions.write(self.path / PREDICTIONS_FILE)
 
     def table_path(self, name: str) -> Path:
-        """`tables/NAME.csv`, in a folder that exists.
+        """Return the path `tables/NAME.csv`, and create the folder if necessary.
 
         Raises:
-            RunError: it can't be made.
+            RunError: the folder can't be created.
         """
         return ensure_folder(self.path / "tables") / f"{name}.csv"

@@ -1,4 +1,4 @@
-"""What the files of a run's folder are called."""
+"""The names of the files and folders in a run's folder."""
 
 CONFIG_FILE = "config.yaml"
 LABELS_FILE = "labels.json"

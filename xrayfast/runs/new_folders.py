@@ -1,4 +1,4 @@
-"""New folders of runs and evaluations: whole or not there, and never one that exists."""
+"""Creation of folders for runs and evaluations: they appear complete or not at all, and never replace a folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from xrayfast.runs.typed_files import RunInfo, read_typed
 
 
 def why_unwritable(folder: Path) -> tuple[Path, str]:
-    """The folder, or the nearest above it that exists, and why nothing can be made there; "" where it can."""
+    """Return the folder or its nearest parent that exists, and why nothing can be created there; "" if it can."""
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
     return there, "it is a file" if not there.is_dir() else "" if os.access(there, os.W_OK) else "permission denied"
 
@@ -31,7 +31,7 @@ def why_unwritable(folder: Path) -> tuple[Path, str]:
 def create_evaluation(
     root: Path, labels: Sequence[str], name: str | None, stem: str, write: Callable[[Evaluation], None]
 ) -> Evaluation:
-    """Make a new folder, `root/NAME` or the first free of `root/STEM`, `STEM-2`, ...
+    """Create a folder for an evaluation: `root/NAME`, or without a name the first free of `root/STEM`, `STEM-2`, ...
 
     It appears with all the files that `write` writes, or not at all.
 
@@ -40,7 +40,7 @@ def create_evaluation(
     """
     stem = portable_name(stem)
     try:
-        require_free(root, name, "evaluation")  # before the folder of all is made
+        require_free(root, name, "evaluation")  # before `root` is created
         root.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(ensure_folder(root)) as temporary:
             start_checksums(temporary)
@@ -50,7 +50,7 @@ def create_evaluation(
     except OSError as error:
         raise RunError(f"{error.filename or root}: can't be written ({error.strerror or error}).") from error
     finally:
-        with contextlib.suppress(OSError):  # there are others
+        with contextlib.suppress(OSError):  # it holds evaluations
             root.rmdir()
     return Evaluation(folder, labels)
 
@@ -58,12 +58,12 @@ def create_evaluation(
 def make_folder(
     root: Path, name: str | None, candidates: Iterable[str], kind: str, make: Callable[[Path], object]
 ) -> Path:
-    """Make `root/name`, or the first of the candidates that is free, also where case makes no difference, as on macOS
-    and Windows; `make` fails where another process was faster.
+    """Create `root/name`, or without a name the first free candidate; names that differ only in case count as taken,
+    because macOS and Windows ignore case. `make` has to fail if another process has created the folder.
 
     Raises:
         RunError: the name is taken, or is not a plain folder name.
-        OSError: the folder can't be made.
+        OSError: the folder can't be created.
     """
     require_free(root, name, kind)
     root.mkdir(parents=True, exist_ok=True)
@@ -79,18 +79,18 @@ def make_folder(
 
 
 LONGEST_FILE = 255
-"""Bytes of a name in most file systems."""
+"""The maximum length of a file name in most file systems, in bytes."""
 
-_ABANDONED = 3600.0  # seconds after which a temporary folder has no owner any more; it lives for seconds
+_ABANDONED = 3600.0  # seconds after which a temporary folder counts as abandoned; it is in use for seconds only
 
 
 @contextlib.contextmanager
 def temporary_folder(root: Path) -> Iterator[Path]:
-    """A folder for the first files of a run or those of an evaluation, removed at the end unless it was moved; so are
-    those of killed processes.
+    """Create a temporary folder for the first files of a run or for the files of an evaluation, and remove it at the
+    end unless it was moved. Temporary folders that killed processes left are removed too.
 
     Raises:
-        OSError: it can't be made.
+        OSError: the folder can't be created.
     """
     for path in root.glob(f".run.{'[0-9a-f]' * 8}.tmp"):
         with contextlib.suppress(OSError):  # another process may remove it too
@@ -105,10 +105,10 @@ def temporary_folder(root: Path) -> Iterator[Path]:
 
 
 def require_free(root: Path, name: str | None, kind: str) -> None:
-    """Raise an error where the name is not that of a new folder in `root`.
+    """Raise an error unless `root` can hold a new folder with this name.
 
     Raises:
-        RunError: it is taken, too long, or not a plain name.
+        RunError: the name is taken, too long or not a plain name, or `root` is remote.
     """
     require_utf8([root, name or ""], RunError)
     if is_remote(root):

@@ -1,4 +1,4 @@
-"""Truth and predicted probabilities of a set of images, or of studies or patients: the table in `predictions/*.csv`."""
+"""Truth and predicted probabilities of images, studies or patients: the table in `predictions/*.csv`."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ if TYPE_CHECKING:
     from xrayfast.data.manifest import Manifest
 
 PROBABILITY_PREFIX, RAW_PREFIX = "prob_", "raw_"
-"""Of the columns of calibrated probabilities and of the network's own: no label can be called like another column."""
+"""The prefixes of the columns of calibrated probabilities and of the network's own; with them, no label can have the
+name of another column."""
 
 PREDICTION_COLUMNS = ("image", "patient", "study", "images_of_study", "images_of_patient", "truth", "masked", "loss")
-"""The other columns, besides attributes."""
+"""The other columns, apart from attributes."""
 
 ATTRIBUTES: dict[str, type] = {"sex": object, "age": np.float64, "view": object}
 """The columns by which subgroups are formed, and their types."""
 
 MAX_AGE = 90.0
-"""Higher ages are written as this one: with the year of the image they could identify a patient."""
+"""Higher ages are written as this age, because together with the year of the image they could identify a patient."""
 
 _PER_IMAGE = ("images", "patients", "truth", "probability", "loss", "raw", "studies", "counts", "differ")
 
 
 def join_row_labels(row: NDArray[np.integer], labels: Sequence[str], between: str = LABEL_JOIN) -> str:
-    """The labels of one row whose cells are 1 as text: `covid-19|pneumonia`, or "" for none.
+    """Join the labels of one row whose cells are 1 into text: `covid-19|pneumonia`, or "" for none.
 
     >>> join_row_labels(np.array([1, 0, 1, -1]), ["a", "b", "c", "d"])
     'a|c'
@@ -47,11 +48,11 @@ def join_row_labels(row: NDArray[np.integer], labels: Sequence[str], between: st
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
-    """Truth and probabilities of N images, or of N units of several images, and L labels.
+    """Truth and probabilities of L labels for N images, or for N studies or patients.
 
     Attributes:
         labels: the L names.
-        images: (N,) image ids, as in the manifest; of other units each of one of its images.
+        images: (N,) image ids, as in the manifest; for studies and patients, the id of one of their images.
         patients: (N,) pseudonyms, "" where unknown.
         truth: (N, L) int64 of 1, 0, and -1 where masked.
         probability: (N, L) float64 in [0, 1], calibrated.
@@ -60,10 +61,10 @@ class Predictions:
         attributes: (N,) columns: those by which an evaluation forms subgroups, and those of `ATTRIBUTES` that are
             known: `sex` ("F", "M" or ""), `age` (float years, at most `MAX_AGE`, NaN where unknown) and `view` (""
             where unknown).
-        studies: (N,) pseudonyms, "" where unknown; None where they are not recorded.
-        unit: what a row is of; see `by_unit`.
-        counts: (N,) images of each row; None where each row is an image.
-        differ: (N,) bool, whether the images of a row have different labels; None where that is not known.
+        studies: (N,) pseudonyms, "" where unknown; None if studies are not recorded.
+        unit: what a row is: an image, a study or a patient; see `by_unit`.
+        counts: (N,) number of images of each row; None if each row is an image.
+        differ: (N,) bool, whether the images of a row have different labels; None if that is not known.
     """
 
     labels: tuple[str, ...]
@@ -80,7 +81,7 @@ class Predictions:
     differ: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
-        """The number of images, or of other units."""
+        """Return the number of rows: images, studies or patients."""
         return len(self.images)
 
     def __repr__(self) -> str:
@@ -88,14 +89,14 @@ class Predictions:
 
     @property
     def n_images(self) -> int:
-        """The number of images, also of other units."""
+        """The number of images, also if rows are studies or patients."""
         return len(self) if self.counts is None else int(self.counts.sum())
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
-        """(N,) patient numbers from 0, a different negative one per image of an unknown patient.
+        """(N,) patient numbers from 0, with a different negative number for each image of an unknown patient.
 
-        None where no patient is known.
+        None if no patient is known.
         """
         known = self.patients != ""
         if not known.any():
@@ -104,9 +105,12 @@ class Predictions:
         return np.where(known, numbers, -1 - np.arange(len(numbers))).astype(np.int64)
 
     def population(self) -> dict[str, Any]:
-        """Whom the images are of, as far as known: `patients`, whether sex and age are counted by patient (those of the
-        first image), not by image; `sex`, the number of each ("" unknown); `age`, `median` and quartiles `q1` and `q3`,
-        and how many are `unknown`; and `view`, images of each.
+        """Describe the population of the images, as far as it is known.
+
+        Returns:
+            `patients`, whether sex and age are counted per patient, from the first image of each, instead of per image;
+            `sex`, the number of each ("" where unknown); `age`, with its `median`, its quartiles `q1` and `q3`, and how
+            many are `unknown`; and `view`, the number of images of each.
         """
         groups, found = self.groups, dict[str, Any]()
         first = slice(None) if groups is None else np.unique(groups, return_index=True)[1]
@@ -121,11 +125,11 @@ class Predictions:
         return {"patients": groups is not None, **found}
 
     def calibrated(self, decision: Decision) -> Predictions:
-        """A copy whose probabilities are calibrated by a decision."""
+        """Return a copy whose probabilities are calibrated with a decision."""
         return replace(self, probability=decision.calibrated(self.raw))
 
     def select(self, rows: NDArray[Any]) -> Predictions:
-        """A copy with some of the images.
+        """Return a copy with some of the rows.
 
         Args:
             rows: (N,) bool, or (K,) row numbers.
@@ -134,7 +138,7 @@ class Predictions:
         return replace(self, **columns, attributes={name: values[rows] for name, values in self.attributes.items()})
 
     def of_labels(self, labels: Sequence[str]) -> Predictions:
-        """A copy with some of the labels, in the order given."""
+        """Return a copy with some of the labels, in the order given."""
         columns = [self.labels.index(label) for label in labels]
         cells = {name: getattr(self, name)[:, columns] for name in ("truth", "probability", "raw")}
         return replace(self, labels=tuple(labels), **cells)
@@ -147,23 +151,24 @@ class Predictions:
         positive: str | None = None,
         named_by: Collection[str] = (),
     ) -> Predictions:
-        """The predictions of studies or patients, whose images' labels and probabilities are joined as in
-        `metrics.operating_points.units`; themselves for images.
+        """Return the predictions of studies or patients, with the labels and probabilities of their images joined as in
+        `metrics.operating_points.units`. For the unit "image", return these predictions.
 
-        An image whose study or patient is unknown is a unit of its own. A unit stands where its first image stood, and
-        has the name and patient of the first image by name. Its loss is the mean of its images'; its age likewise, as
-        far as known; of other attributes its values are joined by "+", as in "LATERAL+PA".
+        An image whose study or patient is unknown is a unit of its own. Units are in the order of their first images.
+        A unit has the image id and the patient of its alphabetically first image. Its loss is the mean loss of its
+        images, and its age the mean of their known ages; values of other attributes are joined by "+", as in
+        "LATERAL+PA".
 
         Args:
             unit: "image", "study" or "patient".
             how: "mean", "max" or "noisy-or".
             task: "single" or "multi".
             positive: the positive class of a single-label task with two classes.
-            named_by: images by which units are named where they have one of them, so that units of other predictions
-                have the same name.
+            named_by: images that a unit is named after if it has one of them, so that it has the same name as in other
+                predictions.
 
         Raises:
-            DataError: no study, or no patient, is known, or images of one are of several classes.
+            DataError: no study, or no patient, is known, or the images of one have several classes.
         """
         if unit == "image":
             return self
@@ -214,11 +219,11 @@ class Predictions:
         )
 
     def table(self) -> pd.DataFrame:
-        """The columns of the CSV: image, patient, truth, loss, a calibrated and a raw probability per label, and the
-        attributes. Where studies are recorded, `study` follows, and of other units than images the number of images,
-        such as `images_of_study`.
+        """Return the columns of the CSV: image, patient, truth, loss, a calibrated and a raw probability per label, and
+        the attributes.
 
-        Where cells of the truth are masked, a column `masked` names their labels.
+        There is a column `study` if studies are recorded, a column such as `images_of_study` with the number of images
+        if rows are studies or patients, and a column `masked` with the masked labels if cells are masked.
         """
         masked = self.truth < 0
         table: pd.DataFrame = pd.DataFrame(
@@ -238,17 +243,17 @@ class Predictions:
         return table
 
     def write(self, path: Path) -> None:
-        """Write the CSV of `table`; nine digits, enough for float32."""
+        """Write the CSV of `table`, with nine digits, which are enough for float32."""
         write_csv(path, self.table(), "%.9g")
 
     @classmethod
     def read(cls, path: Path, labels: Sequence[str]) -> Predictions:
         """Read the CSV back.
 
-        Older runs were not calibrated and have no raw probabilities; they call the column of masked labels `unknown`.
+        Older runs were not calibrated and have no raw probabilities; their column of masked labels is named `unknown`.
 
         Raises:
-            RunError: a column is missing, or a cell is not what it should be.
+            RunError: a column is missing, or a cell is invalid.
         """
         try:
             columns = [PROBABILITY_PREFIX + label for label in labels]
@@ -299,7 +304,7 @@ class Predictions:
 def _mean_by_unit(
     values: NDArray[np.float64], units: NDArray[np.intp], counts: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """The mean of the values of each unit that are not NaN; NaN where all are."""
+    """Return the mean of each unit's values that are not NaN; NaN if all are NaN."""
     known = ~np.isnan(values)
     totals, ns = (
         np.bincount(units, np.where(known, values, 0.0), len(counts)),
@@ -311,7 +316,7 @@ def _mean_by_unit(
 
 
 def _joined_texts(values: NDArray[Any], units: NDArray[np.intp]) -> NDArray[np.object_]:
-    """The different texts of each unit that are not "", joined by "+"."""
+    """Join the distinct nonempty texts of each unit by "+"."""
     found: list[set[str]] = [set() for _ in range(int(units.max()) + 1)]
     for unit, value in zip(units.tolist(), values.tolist(), strict=True):
         found[unit].add(value)
@@ -319,7 +324,7 @@ def _joined_texts(values: NDArray[Any], units: NDArray[np.intp]) -> NDArray[np.o
 
 
 def image_studies(table: pd.DataFrame) -> NDArray[np.object_] | None:
-    """The studies of a manifest's table, "" where unknown; None where all are."""
+    """Return the studies of a manifest's table, "" where unknown; None if it has no such column."""
     return table["study"].fillna("").to_numpy(object) if "study" in table else None
 
 
@@ -342,7 +347,7 @@ def truth_of(
 
 
 def image_attributes(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    """The columns of `ATTRIBUTES` that a manifest's table has, ages at most `MAX_AGE`."""
+    """Return the columns of `ATTRIBUTES` that a manifest's table has, with ages limited to `MAX_AGE`."""
     found: dict[str, NDArray[Any]] = {}
     for name in filter(table.__contains__, ATTRIBUTES):
         column = table[name]

@@ -1,7 +1,7 @@
 """The folder of a run: the only module that knows its paths.
 
-Nothing in it is pickled: weights are safetensors, everything else YAML, JSON, CSV, Markdown, PNG and HTML. Each file is
-written to a temporary name and moved, and a new run never writes into a folder that exists.
+Nothing in it is pickled: weights are safetensors, and everything else is YAML, JSON, CSV, Markdown, PNG or HTML. Each
+file is written to a temporary name and moved, and a new run never writes into a folder that exists.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 
 
 OLD_HISTORY_COLUMNS = {name: history_column("valid", name) for name in epoch_metrics()}
-"""Columns that versions before 0.3 called by another name."""
+"""Columns that had other names before version 0.3, and their present names."""
 
 _HISTORY_COLUMNS = ["epoch", "phase", "train_loss", "valid_loss"]
 """The columns of every history."""
@@ -83,7 +83,7 @@ _HISTORY_COLUMNS = ["epoch", "phase", "train_loss", "valid_loss"]
 
 @cache
 def published_run(name: str) -> Run:
-    """The run of a name on the Hub, downloaded once in a process; raises as `Run` does."""
+    """Return the run with this name on the Hub, downloaded once per process; errors are those of `Run`."""
     return Run(name)
 
 
@@ -91,21 +91,22 @@ class Run(HasOverview):
     """A run: reads and writes the files of its folder.
 
     Args:
-        path: an existing run's folder; or `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`, which is downloaded from the Hub.
+        path: the folder of an existing run; or `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`, which is downloaded from the
+            Hub.
 
     Attributes:
         path: the folder.
-        downloaded: from where and which commit; None of a folder. Such a run is only read.
+        downloaded: the repository and commit of a downloaded run, which is read-only; None for a folder.
         report_path: `report.html`; written by `interpret`.
         model_card_path: `model_card.md`.
         claim_path: `claim.md`.
-        new_model_path: where the weights of the best epoch go.
-        new_batches_path: where `batches.csv` goes.
+        new_model_path: where the weights of the best epoch are written.
+        new_batches_path: where `batches.csv` is written.
         checkpoint: the folder that `--resume` reads; it may not exist.
 
     Raises:
         RunError: the folder does not exist or is not a run's; or the Hub has no such run, or can't be reached.
-        ConfigError: the name on the Hub is none, or huggingface_hub is missing.
+        ConfigError: the name is not a valid name on the Hub, or huggingface_hub is missing.
     """
 
     @check_arguments()
@@ -136,7 +137,7 @@ class Run(HasOverview):
 
     @property
     def name(self) -> str:
-        """That of its folder; of a downloaded run repository and commit."""
+        """The name of the folder; for a downloaded run, its repository and commit."""
         return str(self.downloaded) if self.downloaded else self.path.absolute().name
 
     def __fspath__(self) -> str:
@@ -144,12 +145,12 @@ class Run(HasOverview):
 
     @property
     def has_folds(self) -> bool:
-        """Whether it is a cross-validation, whose split "valid" are the out-of-fold predictions."""
+        """Whether it is a cross-validation, whose predictions of the split "valid" are out-of-fold predictions."""
         return (self.path / FOLDS_FILE).is_file()
 
     @property
     def chosen_on(self) -> str:
-        """On what epoch, calibration and thresholds were chosen, in words.
+        """What epoch, calibration and thresholds were chosen on, in words.
 
         Raises:
             RunError: `run.json` is damaged.
@@ -162,7 +163,7 @@ class Run(HasOverview):
 
     @classmethod
     def of(cls, run: Run | Path | str) -> Run:
-        """The run itself, or the run in a folder."""
+        """Return the run itself, or the run in a folder."""
         return run if isinstance(run, Run) else cls(run)
 
     @classmethod
@@ -175,9 +176,10 @@ class Run(HasOverview):
         info: Mapping[str, Any],
         write: Callable[[Run], None] = lambda run: None,
     ) -> Run:
-        """Make a new folder, `root/name` or the first free of `root/stem-1`, `root/stem-2`, ...
+        """Create a folder for a run: `root/name`, or without a name the first free one of `root/stem-1`,
+        `root/stem-2`, ...
 
-        It appears with all its first files or not at all; `write` writes those that are not made here.
+        It appears with all its first files or not at all; `write` writes the files that are not written here.
 
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
@@ -198,10 +200,10 @@ class Run(HasOverview):
             ) from error
 
     def lock(self, note: Callable[[str], None] = warn) -> AbstractContextManager[None]:
-        """Be the one process that writes to the run within a block; see `xrayfast.files.run_lock`.
+        """Make this the only process that writes to the run within a `with` block; see `xrayfast.files.run_lock`.
 
         Raises:
-            RunError: another process writes to it; the message names it.
+            RunError: another process, which the message names, writes to the run; or the run was downloaded.
             WriteError: the folder can't be written to.
         """
         if self.downloaded:
@@ -213,7 +215,7 @@ class Run(HasOverview):
 
     @staticmethod
     def require_creatable(root: Path, name: str | None) -> None:
-        """Raise those errors of `create` that can be told beforehand; nothing is written.
+        """Raise the errors of `create` that can be detected in advance, without writing anything.
 
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
@@ -225,7 +227,7 @@ class Run(HasOverview):
 
     @classmethod
     def newest(cls, root: Path) -> Run:
-        """The run under `root` that was started last.
+        """Return the run under `root` that was started last.
 
         Raises:
             RunError: there is none.
@@ -254,24 +256,24 @@ class Run(HasOverview):
 
     @staticmethod
     def require_code_of(config: Config, given: Mapping[str, Any]) -> None:
-        """Raise an error where settings are replayed without the run's code of its user's own: settings that are code,
-        callbacks, metrics, DataLoaders.
+        """Raise an error if a run's settings are used again without the code of the user's own that the run had:
+        settings that are code, callbacks, metrics, DataLoaders.
 
         Args:
-            config: of the run, or of no run.
-            given: such code, by its name there.
+            config: the settings, of a run or of no run.
+            given: the code that is given now, by name.
 
         Raises:
-            ConfigError: it names what is missing.
+            ConfigError: code is missing; the message names it.
         """
         names: dict[str, str] = {}
-        with contextlib.suppress(RunError):  # it was not read from a run's folder
+        with contextlib.suppress(RunError):  # the settings were not read from a run's folder
             names = Run(config.folder).info.own_code if config.folder else {}
         require_code(config.own_code | names, given, str(config.folder or "The configuration"))
 
     @property
     def info(self) -> RunInfo:
-        """Status, versions, seeds, times: `run.json`.
+        """The content of `run.json`: status, versions, seeds, times.
 
         Raises:
             RunError: the file is damaged.
@@ -279,7 +281,7 @@ class Run(HasOverview):
         return read_typed(self.path / INFO_FILE, RunInfo)
 
     def total_seconds(self, seconds: float) -> float:
-        """Wall-clock time of the run: that in `run.json` and `seconds` more."""
+        """Return the wall-clock time of the run: the time in `run.json` plus `seconds`."""
         return round((self.info.seconds or 0.0) + seconds, 1)
 
     def update_info(self, **fields: Any) -> None:
@@ -287,13 +289,13 @@ class Run(HasOverview):
         write_json(self.path / INFO_FILE, {**read_json(self.path / INFO_FILE), **fields})
 
     def require_known_transforms(self, what: str) -> None:
-        """Raise an error where images passed transforms that are not in the folder.
+        """Raise an error if the images went through transforms that the folder does not hold.
 
         Args:
-            what: can't be done then, in words.
+            what: what can't be done then, in words.
 
         Raises:
-            RunError: they did.
+            RunError: the run was trained on DataLoaders of the user's own, with transforms.
         """
         if self.info.dataloaders == "own transforms":
             raise RunError(
@@ -304,10 +306,10 @@ class Run(HasOverview):
 
     @property
     def members(self) -> list[Run]:
-        """The runs whose probabilities are averaged; empty where the run has a network of its own.
+        """The runs whose probabilities are averaged; empty if the run has a network of its own.
 
         Raises:
-            RunError: `run.json` is damaged, or one is gone; or a downloaded run names others than its own.
+            RunError: `run.json` is damaged, a member is gone, or a downloaded run names members outside its folder.
         """
         members = self.info.members
         if self.downloaded and not all(re.fullmatch(r"member-\d+", member) for member in members):
@@ -315,13 +317,13 @@ class Run(HasOverview):
         return [Run(self.path / member) for member in members]
 
     def require_network(self, advice: str = "Name one of them.") -> None:
-        """Raise an error where the run has members, and no network of its own.
+        """Raise an error if the run has members instead of a network of its own.
 
         Args:
             advice: what to do instead.
 
         Raises:
-            RunError: it has, or `run.json` is damaged.
+            RunError: the run has members, or `run.json` is damaged.
         """
         if members := self.info.members:
             raise RunError(f"{self.path}: averages {plural(len(members), 'run')} and has no network. {advice}")
@@ -381,7 +383,7 @@ class Run(HasOverview):
 
     @property
     def has_checksums(self) -> bool:
-        """Whether damage to its files is noticed: not in runs of versions before 0.4."""
+        """Whether the run has checksums, with which damage to its files is noticed; versions before 0.4 wrote none."""
         return (self.path / CHECKSUMS).is_file()
 
     @property
@@ -394,17 +396,17 @@ class Run(HasOverview):
         return self._existing_file(SPLIT_FILE)
 
     def write_split(self, table: pd.DataFrame) -> None:
-        """Write the rows used, as `Manifest.split_table` gives them."""
+        """Write `split.csv`: the rows that are used, as `Manifest.split_table` returns them."""
         write_csv(self.path / SPLIT_FILE, table)
 
     def write_left_out(self, left_out: Iterable[tuple[str, Iterable[str]]]) -> None:
-        """Write `left_out.csv`, where images were left out: each with the reason, as in `Manifest.left_out`."""
+        """Write `left_out.csv` if images were left out, each with the reason, as in `Manifest.left_out`."""
         if rows := [(image, reason) for reason, images in left_out for image in images]:
             write_csv(self.path / LEFT_OUT, pd.DataFrame(rows, columns=["image", "reason"]))
 
     @property
     def corrections_path(self) -> Path | None:
-        """`corrections.csv`: the labels that a reader corrected; None where there are none.
+        """`corrections.csv`: the labels that a reader corrected; None if there are none.
 
         Raises:
             RunError: the file is gone or damaged.
@@ -412,12 +414,12 @@ class Run(HasOverview):
         return None if self.config.data.corrections is None else self._existing_file(CORRECTIONS)
 
     def write_corrections(self, corrections: Iterable[Correction]) -> None:
-        """Write `corrections.csv`, where labels were corrected."""
+        """Write `corrections.csv` if labels were corrected."""
         if rows := [one.row() for one in corrections]:
             write_csv(self.path / CORRECTIONS, pd.DataFrame(rows))
 
     def read_left_out(self) -> dict[str, str]:
-        """The reasons of `left_out.csv`, by image; empty where there is none.
+        """Return the reasons in `left_out.csv`, by image; empty if there is no such file.
 
         Raises:
             RunError: the file is damaged.
@@ -430,7 +432,7 @@ class Run(HasOverview):
     @property
     def history(self) -> pd.DataFrame:
         """One row per epoch: phase, size, losses and metrics of both splits (`train_`, `valid_`), learning rates,
-        seconds. Without rows where the run has members.
+        seconds. Without rows if the run has members.
 
         Raises:
             RunError: the file is missing or damaged.
@@ -440,7 +442,7 @@ class Run(HasOverview):
             return empty
         path = self._existing_file(HISTORY_FILE)
         table: pd.DataFrame = read_csv(path, _HISTORY_COLUMNS).rename(columns=OLD_HISTORY_COLUMNS)
-        # A learner saved without training has no epochs, and so columns without a type.
+        # A learner saved without training has no epochs, so its columns have no type.
         numbers = [name for name in table if name != "phase"]
         try:
             table = table.astype({name: float for name in numbers if table[name].dtype.kind not in "if"})
@@ -452,15 +454,15 @@ class Run(HasOverview):
         return table
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the rows so far."""
+        """Write `history.csv` with the rows so far."""
         write_csv(self.path / HISTORY_FILE, pd.DataFrame(list(rows), columns=None if rows else _HISTORY_COLUMNS))
 
     @property
     def batches(self) -> pd.DataFrame:
-        """One row per training batch of the finished epochs, or fewer in a long run: see `xrayfast.runs.batches`.
+        """One row per training batch of the finished epochs, or fewer in a long run; see `xrayfast.runs.batches`.
 
         Raises:
-            RunError: the file is missing, as in runs of earlier versions and of `save`, or damaged.
+            RunError: the file is damaged or missing; runs of older versions and runs made by `save` have none.
         """
         why = "Versions before 0.3 did not record batches, nor does a run that 'save' made."
         return read_batches(self._existing_file(BATCHES_FILE, why))
@@ -471,22 +473,22 @@ class Run(HasOverview):
         return self.new_batches_path.is_file()
 
     def learner(self, data: Any = None, **options: Any) -> Any:
-        """A fastai Learner with the run's weights, its recorder filled from its history: `xrayfast.load` of it."""
-        # By name, as in the package's root: what imports fastai stands above this module.
+        """Return a fastai Learner with the run's weights and history, as `xrayfast.load` does."""
+        # Imported by name, as in the package's root, because code that uses fastai may not be imported by this module.
         return importlib.import_module("xrayfast").load(self, data, **options)
 
     def plot_batches(self, epoch: int | None = None, ax: Axes | None = None) -> Any:
-        """The training loss of every batch with its smoothed curve, and the learning rates below.
+        """Plot the training loss of every batch with its smoothed curve, and the learning rates below.
 
         Args:
-            epoch: show only this one; None for all.
-            ax: draw the losses here; None for a figure of their own.
+            epoch: show only this epoch; None for all.
+            ax: axes to draw the losses on; None for a new figure.
 
         Returns:
-            The matplotlib Figure, which a notebook displays; `ax` where it is given.
+            The matplotlib Figure, which a notebook displays; or `ax`, if given.
 
         Raises:
-            ConfigError: the run has no such epoch, or `ax` is something else.
+            ConfigError: the run has no such epoch, or `ax` is not matplotlib axes.
             RunError: the run has no batches.
         """
         from xrayfast.display.notebook_figure import draw_or_display
@@ -495,16 +497,16 @@ class Run(HasOverview):
         return draw_or_display(ax, curves.draw_batch_losses, curves.batches_figure, self.batches, epoch)
 
     def plot_history(self, ax: Axes | Sequence[Axes] | None = None) -> Any:
-        """Losses and metrics by epoch, with the phases named and the best epoch ringed.
+        """Plot losses and metrics by epoch, with the phases named and the best epoch ringed.
 
         Args:
-            ax: draw the losses here, or on a pair of axes the losses and the metrics; None for a figure of their own.
+            ax: axes to draw the losses on, or a pair of axes for the losses and the metrics; None for a new figure.
 
         Returns:
-            The matplotlib Figure, which a notebook displays; `ax` where it is given.
+            The matplotlib Figure, which a notebook displays; or `ax`, if given.
 
         Raises:
-            ConfigError: `ax` is more than two, or something else.
+            ConfigError: `ax` is more than two axes, or not matplotlib axes.
             RunError: the run has no history.
         """
         from xrayfast.display.notebook_figure import display_after_cell, require_axes
@@ -523,7 +525,7 @@ class Run(HasOverview):
 
     @property
     def metrics(self) -> MetricsFile:
-        """By split, what `metrics.summary.summarise` gives: `metrics.json`.
+        """The content of `metrics.json`: by split, the result of `metrics.summary.summarise`.
 
         Raises:
             RunError: the file is missing or damaged.
@@ -540,7 +542,9 @@ class Run(HasOverview):
 
     @property
     def training_images(self) -> list[ShownImage]:
-        """A few training images as the network saw them; none of older versions and of DataLoaders of the user's own.
+        """A few training images as the network saw them.
+
+        There are none in runs of older versions, nor in runs on DataLoaders of the user's own.
 
         Raises:
             RunError: the file is damaged.
@@ -554,11 +558,11 @@ class Run(HasOverview):
 
     @property
     def predicted_splits(self) -> tuple[PredictedSplit, ...]:
-        """The splits whose predictions are saved, of valid and test."""
+        """Those of the splits valid and test whose predictions are saved."""
         return tuple(split for split in PREDICTED_SPLITS if self._predictions_path(split).is_file())
 
     def require_predictions(self) -> tuple[PredictedSplit, ...]:
-        """The `predicted_splits`, of which there is one at least.
+        """Return the `predicted_splits`; raise an error if there are none.
 
         Raises:
             RunError: nothing is predicted yet.
@@ -577,10 +581,10 @@ class Run(HasOverview):
         return self._predictions_path("train").is_file()
 
     def predictions(self, split: str) -> Predictions:
-        """The saved predictions of a split.
+        """Return the saved predictions of a split.
 
         Raises:
-            RunError: there are none; the message says which there are.
+            RunError: there are none; the message lists the splits that have predictions.
         """
         path = self._predictions_path(split)
         if not path.is_file():
@@ -605,16 +609,16 @@ class Run(HasOverview):
 
     @property
     def evaluations(self) -> list[Evaluation]:
-        """The finished evaluations of this run, in the order of names."""
+        """The finished evaluations of this run, sorted by name."""
         folders = sorted((self.path / EVALUATIONS).glob("[!.]*"))
         return [Evaluation(folder, self.labels) for folder in folders if Evaluation.is_finished(folder)]
 
     def require_new_evaluation(self, name: str | None, output: Path | None = None) -> None:
-        """Raise those errors of `create_evaluation` that can be told beforehand; nothing is written.
+        """Raise the errors of `create_evaluation` that can be detected in advance, without writing anything.
 
         Raises:
             RunError: the name is taken or not a plain name, or another process trains the run.
-            ConfigError: `output` is given, which is for exported files.
+            ConfigError: `output` is given for a run that was not downloaded.
         """
         if self.downloaded:
             require_free(self._evaluations_folder(output), name, "evaluation")
@@ -623,13 +627,15 @@ class Run(HasOverview):
             raise ConfigError(
                 f"output is {output}, and an evaluation of a run is in the run's folder. Leave it out; --name names it."
             )
-        with self.lock():  # while it is trained, its weights are not those of the end
+        with self.lock():  # during training, the weights are not final
             require_free(self.path / EVALUATIONS, name, "evaluation")
 
     def create_evaluation(
         self, name: str | None, stem: str, write: Callable[[Evaluation], None], output: Path | None = None
     ) -> Evaluation:
-        """`create_evaluation` in `evaluations/` of its folder.
+        """Create an evaluation with `new_folders.create_evaluation`, in `evaluations/` of the run's folder.
+
+        A downloaded run's evaluation is created in `output`, or in a folder in the working directory.
 
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
@@ -637,29 +643,29 @@ class Run(HasOverview):
         return create_evaluation(self._evaluations_folder(output), self.labels, name, stem, write)
 
     def _evaluations_folder(self, output: Path | None) -> Path:
-        """Of a downloaded run, a folder where the command runs."""
+        """Return the folder of evaluations; for a downloaded run, one outside the run's folder."""
         if not self.downloaded:
             return self.path / EVALUATIONS
         return output.resolve() if output else Path(f"{self.downloaded.repository.partition('/')[2]}-evaluations")
 
     def figure_path(self, name: str, kind: str = "png") -> Path:
-        """`figures/NAME.KIND`, in a folder that exists."""
+        """Return the path `figures/NAME.KIND`, and create the folder if necessary."""
         return ensure_folder(self.path / "figures") / f"{name}.{kind}"
 
     def table_path(self, name: str) -> Path:
-        """`tables/NAME.csv`, in a folder that exists."""
+        """Return the path `tables/NAME.csv`, and create the folder if necessary."""
         return ensure_folder(self.path / "tables") / f"{name}.csv"
 
     def leftovers(self) -> list[Path]:
-        """What training needed or a crash left: checkpoints, temporary files. Those of an evaluation that another
-        process writes at the moment are none.
+        """Return what training needed or a crash left: checkpoints and temporary files. Temporary files of evaluations
+        are not included, because another process may be writing them.
         """
         temporary = (path for path in self.path.rglob(".*.tmp") if EVALUATIONS not in path.relative_to(self.path).parts)
         return [*self.path.glob(f"{CHECKPOINT}*"), *temporary]
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is complete, and so is its end, which a kill may have prevented.
+        """Whether the run is complete, including its last steps, which a kill may have prevented.
 
         Raises:
             RunError: `run.json` is damaged.
@@ -668,7 +674,7 @@ class Run(HasOverview):
         return self.info.status == "completed" and has_cards and not self.leftovers()
 
     def remove_leftovers(self) -> None:
-        """Remove them."""
+        """Remove the `leftovers`."""
         for path in self.leftovers():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -689,5 +695,5 @@ class Run(HasOverview):
 
 
 def now() -> str:
-    """The time in UTC, to the microsecond, in ISO 8601: sorts as text."""
+    """Return the time in UTC, to the microsecond, in ISO 8601, which sorts as text."""
     return datetime.now(timezone.utc).isoformat(timespec="microseconds")

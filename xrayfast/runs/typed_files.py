@@ -1,7 +1,7 @@
-"""The JSON files of a run and of its evaluations as types: what a damaged or foreign file is checked against.
+"""Types of the JSON files of a run and of its evaluations, which detect damaged and foreign files.
 
 `run.json`, `labels.json` and `evaluation.json` become models with defaults for missing fields; `metrics.json` stays a
-dictionary in the form that `metrics.summary.summarise` writes. Keys that are not named here are kept as they are, and
+dictionary in the form that `metrics.summary.summarise` returns. Keys that are not named here are kept as they are, and
 keys of older versions get their present names.
 """
 
@@ -38,14 +38,14 @@ T = TypeVar("T")
 
 
 FloatOrNone = float | None
-"""None where it is not defined."""
+"""None where undefined."""
 
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     def __getitem__(self, name: str) -> Any:
-        """A field by its name in the file.
+        """Return a field by its name in the file.
 
         Raises:
             KeyError: the file has no such field.
@@ -57,7 +57,7 @@ class _File(BaseModel):
 
 
 def _renamed(name: str, *old: str, default: Any = ...) -> Any:
-    """A field that older versions called by other names."""
+    """Make a field that had other names in older versions."""
     return Field(default, validation_alias=AliasChoices(name, *old))
 
 
@@ -66,7 +66,7 @@ _NonNegativeFloat = Annotated[FiniteFloat, Field(ge=0)]
 
 
 class PhaseRecord(_File):
-    """A phase of training as it was planned; `lrs` are the peak learning rates of the layer groups, the head's last."""
+    """A phase of training as planned; `lrs` are the peak learning rates of the layer groups, the head's last."""
 
     name: str
     epochs: NonNegativeInt
@@ -79,39 +79,40 @@ class RunInfo(_File):
     Attributes:
         status: "unknown" in runs that do not say.
         started: ISO 8601, UTC.
-        finished: likewise; "" before the end.
+        finished: ISO 8601, UTC; "" before the end.
         command: the command line; "" for a call from Python.
-        xrayfast: its version.
-        versions: of Python and of the libraries, by name.
+        xrayfast: the version of xrayfast.
+        versions: versions of Python and of the libraries, by name.
         counts: images per label, by split; also "images" and, where patients are known, "patients".
-        flow: from the files that were found to the images of each split: a description and a number of images each.
+        flow: the steps from the files that were found to the images of each split, each with a description and a number
+            of images.
         audit: sentences on duplicates and leaks.
-        fingerprint: of names, labels, splits and file sizes.
-        threads: of torch where the run began; None in runs of older versions.
-        starting_weights: what training started from, in a sentence, where that was another run.
-        weights_sha256: of the file of weights that training started from, in hexadecimal; "" where it was none.
+        fingerprint: fingerprint of names, labels, splits and file sizes.
+        threads: number of torch threads where the run began; None in runs of older versions.
+        starting_weights: what training started from, in a sentence, if that was another run.
+        weights_sha256: SHA-256 of the file of weights that training started from, in hexadecimal; "" if there was none.
         remarks: warnings for a reader of the results.
-        shortcuts: AUROC of labels by properties that have nothing to do with the lungs, where above chance; None where
-            that was not looked for.
+        shortcuts: the AUROC with which image properties that have nothing to do with the lungs predict each label,
+            where above chance; None if it was not computed.
         global_batch: images per training batch over all ranks.
         world_size: number of ranks.
-        frozen_feature_groups: frozen layer groups of each phase whose features were cached; None in runs of older
-            versions.
+        frozen_feature_groups: for each phase, the number of frozen layer groups whose features were cached; None in
+            runs of older versions.
         frozen_feature_views: views per image of the frozen-feature cache.
-        lr: the head's peak learning rate; None where the run was not trained by `fit`.
-        phases: None where the run was not trained by `fit`.
-        ended_phases: epochs of the phases that a callback of the user's own ended, by name.
-        dataloaders: whose they were, see `RadiographDataLoaders.origin`.
+        lr: the head's peak learning rate; None if the run was not trained by `fit`.
+        phases: the phases of training; None if the run was not trained by `fit`.
+        ended_phases: by phase, the number of epochs after which a callback of the user's own ended it.
+        dataloaders: where the DataLoaders came from, see `RadiographDataLoaders.origin`.
         own_code: the names of callbacks ("cbs") and "metrics" of the user's own.
-        chosen_inside: whether epoch, calibration and thresholds were chosen on other predictions than those of "valid".
-        members: the folders of the runs whose probabilities are averaged, from this one; empty for a run with a network
-            of its own.
-        exports: the files that `export` made: name, format, precision, time, SHA-256, and how probabilities differ.
+        chosen_inside: whether epoch, calibration and thresholds were chosen on predictions other than those of "valid".
+        members: the folders of the runs whose probabilities are averaged, relative to this one; empty for a run with a
+            network of its own.
+        exports: the files that `export` wrote: name, format, precision, time, SHA-256, and how probabilities differ.
         seconds: wall-clock time of training.
-        stopped: after what it was interrupted, as in "2 finished epochs and 1 of 4 batches of epoch 3"; else "".
-        history_unit: what the metrics of validation in `history.csv` are of, whatever results are of since; None in
-            runs of older versions, where it is most likely that of the results.
-        best_epoch: whose weights were kept, from 1; None where no epoch was chosen.
+        stopped: when training was interrupted, as in "2 finished epochs and 1 of 4 batches of epoch 3"; else "".
+        history_unit: the unit of the validation metrics in `history.csv`, even if the unit of the results was changed
+            since; None in runs of older versions, where it is most likely the unit of the results.
+        best_epoch: the epoch whose weights were kept, from 1; None if no epoch was chosen.
     """
 
     status: Literal["unknown", "created", "running", "completed", "interrupted", "failed"] = "unknown"
@@ -158,13 +159,14 @@ class RunInfo(_File):
 
 
 class CrossValidationInfo(_File):
-    """`cross_validation.json`: how the images of a cross-validation were dealt into folds.
+    """`cross_validation.json`: how the images of a cross-validation were assigned to folds.
 
     Attributes:
         folds: number of folds.
-        repeats: how often the images were dealt.
-        by_image: whether they were dealt one by one, not by patient.
-        inner_valid: fraction of each network's images that was held back to choose on; 0 where the fold itself was.
+        repeats: how often the images were assigned to folds.
+        by_image: whether they were assigned by image instead of by patient.
+        inner_valid: fraction of each network's images that was held out for choosing epoch, calibration and thresholds;
+            0 if they were chosen on the fold itself.
     """
 
     folds: PositiveInt
@@ -176,7 +178,8 @@ class CrossValidationInfo(_File):
 class FoldRecord(TypedDict):
     """A row of the per-fold table in the `metrics.json` of a cross-validation.
 
-    Its values are those of the fold's validation images with the calibration and thresholds of the whole.
+    The metrics are computed on the fold's validation images, with the calibration and thresholds of the whole
+    cross-validation.
     """
 
     fold: int
@@ -190,7 +193,7 @@ class FoldRecord(TypedDict):
 
 
 class SpreadRecord(TypedDict):
-    """A metric over the folds in which it is defined; the standard deviation is that of a sample."""
+    """The distribution of a metric over the folds in which it is defined; `sd` is the sample standard deviation."""
 
     folds: int
     mean: FloatOrNone
@@ -200,7 +203,7 @@ class SpreadRecord(TypedDict):
 
 
 class ByPatient(TypedDict):
-    """The cross-validation with folds by patient beside one with folds by image: its name and metrics."""
+    """A cross-validation with folds by patient that one with folds by image is compared with: its name and metrics."""
 
     name: str
     overall: dict[str, FloatOrNone]
@@ -244,24 +247,24 @@ def _epoch_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 ROWS, ROWS_BEFORE = "rows", "rows_before"
-"""The finished epochs in a checkpoint of an epoch's end, and in one within the epoch after them.
+"""The keys of the finished epochs in a checkpoint from the end of an epoch, and in one from within an epoch.
 
-Versions before 0.11 ignore what else the latter has, and would train the whole epoch anew from weights within it:
-without `rows` they refuse it.
+Versions before 0.11 ignore the further keys of a checkpoint from within an epoch, and would train the whole epoch again
+from its weights. Without the key `rows` they refuse the checkpoint.
 """
 
 
 class CheckpointState(_File):
-    """`checkpoint/state.json`: the finished epochs, and what else training needs to go on.
+    """`checkpoint/state.json`: the finished epochs, and what else training needs to continue.
 
     Attributes:
-        rows: of `history.csv`.
-        best_epoch: whose weights are the best so far, from 1; None where no epoch is finished.
-        batches: of the epoch after those, that are done.
-        epoch_seconds: for which that was trained.
-        scaler: of fp16's gradients, as torch has it.
-        averaged_steps: of the phase, where weights are averaged.
-        optimizer: for each parameter the values of its state that are no tensors.
+        rows: the rows of `history.csv`, one per finished epoch.
+        best_epoch: the epoch with the best weights so far, from 1; None if no epoch is finished.
+        batches: number of finished batches of the epoch after the last finished one.
+        epoch_seconds: how long that epoch has been trained.
+        scaler: the state of torch's gradient scaler for fp16.
+        averaged_steps: number of steps of the phase that weights are averaged over; None without averaging.
+        optimizer: for each parameter, the values of its optimizer state that are not tensors.
     """
 
     rows: list[Annotated[dict[str, Any], AfterValidator(_epoch_row)]] = Field(
@@ -318,7 +321,7 @@ NamedCount = Annotated[list[Any], AfterValidator(_named_count)]
 
 
 class IntervalRecord(_Record):
-    """The two ends of a confidence interval, and how it was computed."""
+    """The limits of a confidence interval, and how it was computed."""
 
     low: FloatOrNone
     high: FloatOrNone
@@ -380,7 +383,7 @@ class NetBenefit(_Record):
 
 
 class Gap(_Record):
-    """The two subgroups that lie furthest apart in a metric."""
+    """The two subgroups with the largest difference in a metric."""
 
     metric: Annotated[str, _renamed("metric", "measure")]
     label: str | None
@@ -398,7 +401,7 @@ class Gap(_Record):
 
 
 class UnitRecord(_Record):
-    """What a summary counts where that is not images, and how their probabilities were joined."""
+    """The unit of a summary that is not of images, and how the probabilities of a unit's images were joined."""
 
     name: Unit
     join: NotRequired[UnitJoin]
@@ -408,7 +411,7 @@ class UnitRecord(_Record):
 
 
 class Subgroup(_Record):
-    """A subgroup's own summary."""
+    """The summary of a subgroup."""
 
     value: str
     images: int
@@ -439,7 +442,7 @@ class WarningRecord(_Record):
 
 
 class SplitSummary(_Record):
-    """The metrics of one split, as `metrics.summary.summarise` gives them."""
+    """The metrics of one split, as `metrics.summary.summarise` returns them."""
 
     images: int
     unit: NotRequired[UnitRecord]
@@ -509,7 +512,7 @@ class MetricsFile(_Record, total=False):
 
 
 class EvaluatedImages(_Record, total=False):
-    """Images that were found, left out (why, and how many) and evaluated; those of the run's own test split."""
+    """The numbers of images found, left out (by reason) and evaluated, and of images of the run's own test split."""
 
     found: int
     left_out: list[NamedCount]
@@ -518,7 +521,7 @@ class EvaluatedImages(_Record, total=False):
 
 
 class MatchedLabels(_Record, total=False):
-    """Labels that both the data and the network have, those of the data alone and those of the network alone."""
+    """Labels that both the data and the network have, that only the data have, and that only the network has."""
 
     used: list[str]
     unknown: list[NamedCount]
@@ -526,7 +529,7 @@ class MatchedLabels(_Record, total=False):
 
 
 class InternalComparison(_Record):
-    """Other data beside the run's own `split`: rows of `claims.external.compare_with_internal`."""
+    """The comparison with the run's own `split`: rows of `claims.external.compare_with_internal`."""
 
     split: str
     rows: list[dict[str, Any]]
@@ -576,8 +579,8 @@ def read_typed(path: Path, form: type[T]) -> T:
     """Read a JSON file as one of the types of this module.
 
     Raises:
-        RunError: the file can't be read, or is of another form; the message names file, field, what was found and what
-            was expected.
+        RunError: the file can't be read, or has another form; the message names the file, the field, what was found and
+            what was expected.
     """
     try:
         adapter: TypeAdapter[T] = _adapter(form)
