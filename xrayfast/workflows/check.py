@@ -48,7 +48,7 @@ def check(
 
     Raises:
         DataError: the data can't be used.
-        ConfigError: a wrong option.
+        ConfigError: an option is wrong.
         WriteError: the output can't be written.
     """
     config = config or Config()

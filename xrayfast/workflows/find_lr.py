@@ -43,10 +43,10 @@ def find_lr(
     cbs: Callbacks = (),
     **options: Unpack[Options],
 ) -> LRCurve:
-    """Train for some steps while the learning rate grows, and suggest where to train.
+    """Train for a few batches with a growing learning rate, and suggest learning rates (LR range test).
 
-    The trained layers are those of the last phase of `fit` with the same options, all at one rate: the head alone, or
-    with `unfreeze` the whole network.
+    The trained layers are those of the last phase of `fit` with the same options, all at one learning rate: only the
+    head or, with `unfreeze`, the whole network.
 
     Args:
         data: a Manifest from `open_data`, or the folder of a data set; by default the `source` of `config` ("data/").
@@ -54,7 +54,7 @@ def find_lr(
         steps: number of batches, at least 20.
         progress: whether to display progress, by default only in a notebook or a terminal; or a function to call with
             the stage, the images done and the total.
-        note: called with each note on options and weights without effect, in a sentence.
+        note: function to call with each note, such as on options without effect.
         cbs: further fastai callbacks, as in `fit`.
         options: any field of ModelConfig and TrainConfig, as in `fit`.
 
@@ -62,11 +62,11 @@ def find_lr(
         The curve: `.lrs`, `.losses`, `.suggestions`, `.best`, `.plot()`, `.to_csv(path)`.
 
     Raises:
-        XrayfastError: settings, data or weights that can't be used.
+        XrayfastError: the settings, data or weights can't be used.
     """
     require_alone("lr-find trains in one process")
     settings, code = separate_code(options)
-    # A range test can do without a run's callbacks and metrics.
+    # A range test does not need the callbacks and metrics of a run.
     Run.require_code_of((config or Config()).updated(settings), code | {"cbs": cbs, "metrics": ()})
     manifest, config, idle = resolve_inputs(data, config, settings)
     require_settings(manifest, config, code)

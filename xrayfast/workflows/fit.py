@@ -1,4 +1,4 @@
-"""Train a network, or resume where training was interrupted."""
+"""Train a network, or resume an interrupted training."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ from xrayfast.workflows.steps.training import (
 
 
 def never() -> bool:
-    """Training is not interrupted from outside."""
+    """Return False: the default `interrupted`, which never stops training."""
     return False
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What `fit` or `cross_validate` was given beside data, settings and the name of the folder."""
+    """The arguments of `fit` or `cross_validate` other than the data, the settings and the folder's name."""
 
     reporter: Reporter
     interrupted: Callable[[], bool]
@@ -99,35 +99,36 @@ def fit(
 ) -> Run:
     """Train a network, and write everything to a new run's folder.
 
-    Ctrl-C, SIGTERM and SIGHUP stop training after the batch, unless the program handles or ignores them, or this is not
-    its main thread.
+    Ctrl-C, SIGTERM and SIGHUP stop training after the current batch, unless the program handles or ignores them itself
+    or `fit` is not called in its main thread.
 
     Args:
         data: a Manifest from `open_data`, or the folder of a data set; by default the `source` of `config` ("data/").
         config: settings; `recipe` and `options` override them.
         recipe: settings that go together, see `xrayfast.workflows.recipes`; `options` override them.
-        name: of the run; by default the arch and a number that counts up.
+        name: the run's name; by default the arch and a number that counts up.
         runs: the folder of runs.
         progress: whether to display progress; by default only in a notebook or a terminal.
         reporter: receives the progress instead of the display.
         interrupted: called after each batch; training stops if it returns True.
         command: the command line, recorded in `run.json`.
-        cbs: further fastai callbacks, used in all phases; `fit` itself saves the epochs. Their order relative to ours
-            is in `xrayfast/learning/training/callbacks/order.py`. One that ends training ends its phase. Those that may
-            use images switch the frozen-feature cache off, unless `reuse_frozen` is "on".
-        metrics: further metrics of the validation split, as in `xrayfast.learner`; `history.csv` has each as
-            "valid_NAME". They do not choose the best epoch: `monitor` is a metric of xrayfast.
-        options: any field of ModelConfig and TrainConfig, such as arch="vgg16_bn", unfreeze=True, epochs=6; `arch`,
-            `splitter` and `loss` also code of your own, as in `learner`, and `augment`, as in `dataloaders`.
+        cbs: further fastai callbacks, used in all phases; `fit` itself saves the epochs. Their order relative to
+            xrayfast's callbacks is in `xrayfast/learning/training/callbacks/order.py`. A callback that ends training
+            ends the current phase. Callbacks that may use images turn the frozen-feature cache off, unless
+            `reuse_frozen` is "on".
+        metrics: further metrics of the validation split, as in `xrayfast.learner`; in `history.csv` their columns are
+            "valid_NAME". They can't choose the best epoch: `monitor` takes only metrics of xrayfast.
+        options: any field of ModelConfig and TrainConfig, such as arch="vgg16_bn", unfreeze=True, epochs=6. `arch`,
+            `splitter` and `loss` may also be code of your own, as in `learner`, and `augment` as in `dataloaders`.
 
     Returns:
         The Run, with the weights of its best epoch, its history, predictions and metrics.
 
     Raises:
-        XrayfastError: the subclass names what failed: settings, data, weights, the run's folder, or training that
-            diverged.
-        DataError: among others, patients or duplicates in several splits, unless `allow_leaks`.
-        Interrupted: training was stopped; the message says how to resume, and `exit_code` is for the process.
+        XrayfastError: the subclass says what failed: the settings, the data, the weights, the run's folder, or training
+            that diverged.
+        DataError: among others, patients or duplicates are in several splits, and `allow_leaks` is off.
+        Interrupted: training was stopped; the message says how to resume, and `exit_code` is the exit code to use.
     """
     config = with_recipe(config, recipe, options)
     settings, code = separate_code(options)
@@ -174,8 +175,10 @@ def train_new(
     name: str | None,
     runs: Path,
 ) -> Run:
-    """Train a network on decoded images, which were compared with each other, in a new run's folder; settings and
-    callbacks are those that `require_settings` and `require_own` have passed.
+    """Train a network on decoded images and write a new run's folder.
+
+    The images were compared with `compare_all_images`, and the settings and callbacks were checked with
+    `require_settings` and `require_own`.
 
     Raises:
         XrayfastError: as in `fit`.
@@ -259,29 +262,29 @@ def resume(
     reporter: Reporter | None = None,
     interrupted: Callable[[], bool] = never,
 ) -> Run:
-    """Resume an interrupted run where it was stopped, with the same results as without the interruption: after the last
-    batch or, where it was killed or has callbacks of your own, from the last checkpoint.
+    """Resume an interrupted run, with the same results as without the interruption.
 
-    Signals stop it as they stop `fit`. Of a run that is complete but for its end, which a kill may have prevented, what
-    is missing is written and what was left is removed.
+    Training continues after the last batch or, if the run was killed or has callbacks of your own, from the last
+    checkpoint. Signals stop it as they stop `fit`. If a run was killed after its results were complete, missing files
+    are written and leftovers are removed.
 
     Args:
         run: the run or its folder.
-        arch: that of the run, where it is code of your own; likewise the next three.
-        splitter: that of the run.
-        loss: that of the run.
-        augment: that of the run.
-        cbs: the callbacks that `fit` was given, made anew. Those of fastai that follow a metric see the finished epochs
-            again; what others have counted is lost.
-        metrics: those that `fit` was given.
+        arch: the run's `arch`, if it is code of your own.
+        splitter: the run's splitter, if it has one.
+        loss: the run's `loss`, if it is code of your own.
+        augment: the run's `augment`, if it is code of your own.
+        cbs: new instances of the callbacks that `fit` was given. The finished epochs are replayed to fastai's callbacks
+            that follow a metric; the state of other callbacks is lost.
+        metrics: the metrics that `fit` was given.
         progress: whether to display progress; by default only in a notebook or a terminal.
         reporter: receives the progress instead of the display.
         interrupted: called after each batch; training stops if it returns True.
 
     Raises:
-        ConfigError: the run was trained with code of your own, which is not given, or with other code than is given.
+        ConfigError: the run was trained with code of your own that is not given, or with other code than is given.
         RunError: the run is complete, another process writes to it, its data has changed, or its checkpoint is damaged.
-        Interrupted: it was stopped again.
+        Interrupted: training was stopped again.
     """
     run = Run.of(run)
     run.require_network(f"'xrayfast cross-validate --resume {run.path}' goes on with a cross-validation.")
@@ -292,7 +295,7 @@ def resume(
         joined as world,
         FreeThreads() as threads,
         shown as reporter,
-        run.lock(note) if world.is_rank_zero else nullcontext(),  # the run is rank zero's to write
+        run.lock(note) if world.is_rank_zero else nullcontext(),  # only rank zero writes to the run
         world.working_copy(run.path) as folder,
     ):
         world.require_alike(f"resumes {run.path.name}")
@@ -319,7 +322,7 @@ def resume(
         # The checkpoint's weights replace those that the run started from.
         keep = checkpoint is None or config.model.weights == OWN_WEIGHTS
         start = config if keep else config.updated({"weights": "none"})
-        # The global batch stays, whatever the world size is now.
+        # The global batch size stays the same, whatever the world size is now.
         learn = prepare(manifest, start, images, copy.global_batch, code, world)
         learn.add_own(cbs, metrics)
         if learn.start and copy.info.weights_sha256 not in ("", learn.start.sha256):
@@ -336,7 +339,7 @@ def resume(
         history = History()
         if checkpoint is not None:
             if checkpoint.state.rows:
-                best = checkpoint.path / BEST  # of versions before 0.4 it is the run's alone
+                best = checkpoint.path / BEST  # before version 0.4, only the run's folder had it
                 load_weights(learn.model, best if best.is_file() else copy.model_path)
             history = checkpoint.read_history(config.model.size)
             checkpoint = replace_damaged(copy.checkpoint, checkpoint)
@@ -351,7 +354,7 @@ def resume(
 
 
 def _train(training: Training) -> None:
-    """Train, finish the run on rank zero, and record how it ended; trackers are told of it."""
+    """Train, finish the run on rank zero, and record how it ended, in trackers too."""
     names = training.config.train.track if training.world.is_rank_zero else ()
     with tracked(names, training.run, training.config, training.history.rows, training.reporter) as reporter:
         _train_and_record(replace(training, reporter=reporter))
@@ -362,8 +365,8 @@ def _train_and_record(training: Training) -> None:
     world, interrupted, stop = training.world, training.interrupted, StopRequest()
 
     def asked_to_stop() -> bool:
-        """Whether any rank was; all then exit with its code."""
-        asked = interrupted()  # first: it may be what takes the time in which a signal comes
+        """Whether any rank was asked to stop; all ranks then exit with its code."""
+        asked = interrupted()  # before `stop()`, since a signal may arrive during this call
         code = world.highest(stop.exit_code if stop() else INTERRUPTED if asked else 0)
         stop.exit_code = code or stop.exit_code
         return bool(code)
@@ -385,7 +388,7 @@ def _train_and_record(training: Training) -> None:
             finish(run, learn, history, config, seconds=seconds, reporter=training.reporter, world=world)
             world.barrier()
     except (KeyboardInterrupt, Exception) as error:
-        # Signals may have reached the processes that read images, or closed the terminal, before training stopped.
+        # Another error counts as a stop too: the signal may have ended the workers that read images or the terminal.
         if isinstance(error, KeyboardInterrupt) or stop():
             path = str(run.path)
             again = f"xrayfast fit --resume {shlex.quote(path)}"
@@ -394,7 +397,7 @@ def _train_and_record(training: Training) -> None:
                 again += describe_code(names)
             done, complete = plural(len(history.rows), "finished epoch"), run.info.status == "completed"
             if complete:
-                done += " and all results"  # leftovers alone are to be removed
+                done += " and all results"  # only leftovers remain to be removed
             elif isinstance(error, StoppedTraining):
                 done += str(error).rstrip(".")
             elif isinstance(error, WriteError):

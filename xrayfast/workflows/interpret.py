@@ -62,28 +62,30 @@ def interpret(
     """Write a run's figures, tables, model card and `report.html`, without running the network again.
 
     Args:
-        run: the run or its folder; of an ensemble the predictions averaged, of a cross-validation those out of fold.
-        split: the split to return and to draw in `figures/`; default the test split, where there is one, and of a
-            cross-validation "valid", its out-of-fold predictions. The report shows every split that was predicted.
-        top: images with the largest losses to show.
-        saliency: on how many images to show where the network looks, half of them predicted right; this runs the
-            network on those.
-        by: columns of the data set's table, of at most 20 values, such as hospital: saved with the predictions, and
-            with the metrics of their subgroups from then on, as sex, age and view are where they are known.
-        figure_format: of the files in `figures/`: "png", "svg", "pdf", or several as in "png,svg".
-        arch: that of the run, where it is code of your own; for `saliency`.
+        run: the run or its folder. For an ensemble, the averaged predictions are reported; for a cross-validation, the
+            out-of-fold predictions.
+        split: the split to return and to draw in `figures/`; default the test split if there is one, else "valid"; for
+            a cross-validation "valid", its out-of-fold predictions. The report shows every split that was predicted.
+        top: number of images with the largest losses to show.
+        saliency: number of images to show with saliency maps, half of them predicted correctly; this runs the network
+            on these images.
+        by: columns of the data set's table with at most 20 values, such as hospital. They are saved with the
+            predictions, and later reports include the metrics of their subgroups, as they do for sex, age and view if
+            these are known.
+        figure_format: format of the files in `figures/`: "png", "svg", "pdf", or several as in "png,svg".
+        arch: the run's `arch`, if it is code of your own; needed only for `saliency`.
         progress: whether to display progress; by default only in a notebook or a terminal.
         options: any field of ResultsConfig, such as target_sensitivity=0.95: calibration and thresholds are chosen
-            again on the validation split, and the metrics of all splits computed again.
+            again on the validation split, and the metrics of all splits are computed again.
 
     Returns:
-        The interpretation of that split; a fastai ClassificationInterpretation.
+        The interpretation of the split, a fastai ClassificationInterpretation.
 
     Raises:
-        ConfigError: an option is wrong, or a column is not there or has too many values.
-        DataError: the data set's table can't be read, or results are asked for by study or patient and no image's is
-            known, or images of one are of several classes.
-        RunError: the run is not complete, or lacks a file, or another process writes to it.
+        ConfigError: an option is wrong, or a column does not exist or has too many values.
+        DataError: the data set's table can't be read; or results are to be per study or patient, and none is known or
+            images of one of them have different classes.
+        RunError: the run is not complete or lacks a file, or another process writes to it.
         WriteError: the folder can't be written to.
     """
     from xrayfast.learning.interpretation import RadiographInterpretation
@@ -105,9 +107,9 @@ def write_report(
     progress: StageProgress = lambda stage, done, total: None,
     figure_format: Sequence[str] | str = "png",
 ) -> Interpretation:
-    """Do what `interpret` does, but import torch and fastai, which takes seconds, only for `saliency`.
+    """Do the work of `interpret`, importing torch and fastai, which takes seconds, only for `saliency`.
 
-    Arguments and errors are those of `interpret`, but for the lock, which the caller holds.
+    Arguments and errors are those of `interpret`. The caller holds the run's lock.
     """
     formats = encoding.parse_formats(figure_format)
     cv = CrossValidation(run.path) if CrossValidation.is_there(run.path) else None
@@ -131,7 +133,7 @@ def write_report(
             f"such as {cv.runs[0].path}, or with --split test all networks explain images of no fold."
         )
     if chosen not in interpretations:
-        run.predictions(chosen)  # raises, and says which splits there are
+        run.predictions(chosen)  # raises an error that names the available splits
     images = sum(len(of_split.predictions) for of_split in interpretations.values())
     progress("writing the report", 0, images)
     explained, notes = _explain(run, interpretations[chosen], saliency, arch)
@@ -158,7 +160,7 @@ def write_report(
 
 
 def _join_again(cv: CrossValidation, options: ResultsOptions, by: Sequence[str]) -> None:
-    """Compute the results of a cross-validation again from the predictions of its folds, which get the columns."""
+    """Compute the results of a cross-validation again from its folds' predictions, after adding the columns to them."""
     if not cv.is_finished:
         cv.require_predictions()
     from xrayfast.workflows.steps.folds import join
@@ -177,7 +179,7 @@ def _join_again(cv: CrossValidation, options: ResultsOptions, by: Sequence[str])
 
 
 def _unit(run: Run, options: ResultsOptions) -> Unit:
-    """What results are of: as asked for, else as the run has it."""
+    """Return the unit of the results: the one in `options`, or else the run's."""
     return options.get("unit", run.config.results.unit)
 
 
@@ -189,7 +191,7 @@ _SHOWN = {
 
 
 def _has_current_metrics(run: Run) -> bool:
-    """Whether `metrics.json` is valid, of the run's labels and of this version."""
+    """Whether `metrics.json` is valid, has the run's labels, and has all keys that this version writes."""
     try:
         metrics = run.metrics
     except RunError:
@@ -205,7 +207,7 @@ def _has_current_metrics(run: Run) -> bool:
 def _explain(
     run: Run, interpretation: Interpretation, count: int, arch: Callable[..., Any] | None
 ) -> tuple[tuple[SaliencyCase, ...], tuple[str, ...]]:
-    """Saliency maps of the images with the largest losses and of right ones, and notes on them."""
+    """Return saliency maps of the images with the largest losses and of correctly predicted ones, and notes on them."""
     if not count:
         return (), ()
     from xrayfast.workflows.explain import explain_cases
@@ -222,7 +224,7 @@ def _write_cases(
     notes: tuple[str, ...],
     failures: Mapping[str, tuple[Case, ...]],
 ) -> None:
-    """Write the single images of the report into `metrics.json` too."""
+    """Add the images that the report shows to `metrics.json`."""
     before: Mapping[str, Any] = run.metrics
     metrics = {name: value for name, value in before.items() if name not in ("saliency", "failures")}
     fields = ("image", "actual", "predicted", "probability", "loss")
@@ -239,8 +241,9 @@ def _to_json(cases: Iterable[Any], fields: Sequence[str]) -> list[dict[str, Any]
 
 
 def _write_figures(run: Run, report: ReportData, shown: SplitReport, formats: Sequence[str]) -> None:
-    """Write the figures of a split, the curves of training and the single images, in each format; those of an earlier
-    report in another format are removed.
+    """Write the figures of a split, the training curves and the shown images in each format.
+
+    Figures that an earlier report wrote in other formats are removed.
     """
     plots = [plot for block in shown.blocks or () for plot in block.figures]
     drawn: dict[str, Plot | Figure] = {
@@ -279,7 +282,7 @@ def _write_tables(run: Run, interpretation: Interpretation, top: int) -> None:
         write_csv(run.table_path(name), table, "%.6g")
     units = run.table_path("units")
     if interpretation.predictions.unit == "image":
-        units.unlink(missing_ok=True)  # of an earlier report
+        units.unlink(missing_ok=True)  # an earlier report may have written it
     else:
         interpretation.predictions.write(units)
 
@@ -302,7 +305,7 @@ def _split_report(
 
 
 def _headline(report: SplitReport, run: Run) -> Plot | None:
-    """The figure beside the headline, None where nothing can be drawn."""
+    """Return the figure next to the headline; None if there is nothing to draw."""
     if report.predictions is None or not report.summary["scored"]:
         return None
     return headline_plot(report.name, report.summary, run.task, report.predictions, report.examples)

@@ -61,24 +61,25 @@ def load(
     augment: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
     device: Device = "auto",
 ) -> RadiographLearner:
-    """A working fastai Learner with the weights of a run's best epoch, its backbone frozen.
+    """Load a run as a fastai Learner with the weights of its best epoch and a frozen backbone.
 
-    Metrics of validation are by what the run's results are of, such as studies, where the data tell them.
+    Validation metrics are computed per image, study or patient, as in the run's results, if the data allow it.
 
-    Its recorder holds the run's epochs and batches, as if they had been one fit of fastai, for `plot_loss` and others.
+    The learner's recorder holds the run's epochs and batches as if they had been one fit of fastai, for `plot_loss` and
+    the like.
 
-    Nothing in the folder can run code: settings are read by a safe YAML parser and checked, weights are safetensors.
+    Nothing in the folder can run code: settings are read with a safe YAML parser and checked, weights are safetensors.
 
     Args:
         run: the run or its folder.
-        data: for the learner's DataLoaders; by default the run's own data if it is still there and unchanged, else a
-            black image, with a warning, which is enough to predict on new files. DataLoaders of your own
-            too, as `learner` takes them; they have to read images as those did that the run was trained on.
+        data: the data for the learner's DataLoaders; by default the run's own data if it still exists unchanged, else a
+            black image, with a warning, which is enough to predict on new files. It may also be DataLoaders of your
+            own, as for `learner`; they must read images in the same way as those that the run was trained on.
         arch: the run's `arch`, if it is code of your own.
-        splitter: likewise; without it layer groups are one per block.
-        loss: likewise; without it the learner has the task's default loss.
-        augment: likewise; without it training images are augmented as by default.
-        device: where to run.
+        splitter: the run's splitter, if it has one; without it, each block is a layer group.
+        loss: the run's `loss`, if it is code of your own; without it, the learner has the task's default loss.
+        augment: the run's `augment`, if it is code of your own; without it, the default augmentation is used.
+        device: the device to compute on.
 
     Raises:
         RunError: the folder is not a complete run.
@@ -115,7 +116,7 @@ def load(
             f"{run.path} was trained on the labels {', '.join(run.labels)} ({run.task}-label); this data has "
             f"{', '.join(data.labels)} ({data.task}-label)."
         )
-    # All weights come from the run's own file; fp16 is the one precision that another machine may lack.
+    # All weights come from the run's own file; fp16 is the only precision that another machine may not support.
     settings: dict[str, Any] = {"device": device, "workers": 0}
     if run.config.model.weights != OWN_WEIGHTS:
         settings["weights"] = "none"
@@ -159,7 +160,7 @@ def load(
 
 
 def _momenta(run: Run) -> list[float]:
-    """The momentum in each batch of a run; empty where a schedule left it as it was, or that is not known."""
+    """Return the momentum in each batch of a run; empty if the schedule did not change it or it is not known."""
     train, phases, history = run.config.train, run.info.phases, run.history
     if train.schedule != "one-cycle" or not phases or not run.has_batches:
         return []
@@ -175,18 +176,18 @@ def _momenta(run: Run) -> list[float]:
 
 @check_arguments()
 def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") -> Run:
-    """Save a learner that was trained by hand to a new run's folder, like one of `fit`.
+    """Save a learner that was trained by hand to a new run's folder, in the form that `fit` writes.
 
     Args:
-        learn: a learner from `xrayfast.learner` or `xrayfast.load`; its last `fit` gives the history, or the run that
-            it was loaded from, where it was not trained since.
-        name: of the run; by default the arch and a number that counts up.
+        learn: a learner from `xrayfast.learner` or `xrayfast.load`. The history is that of its last `fit` or, if it was
+            not trained since it was loaded, that of the run it was loaded from.
+        name: the run's name; by default the arch and a number that counts up.
         runs: the folder of runs.
 
     Raises:
-        ConfigError: the learner was not made by xrayfast, so that its settings are not known; or its network is another
-            now, or its DataLoaders have other transforms, which the run could not predict with.
-        DataError: it has no data set, or DataLoaders that `xrayfast.learner` has not seen.
+        ConfigError: the learner was not made by xrayfast, so that its settings are not known; or its network was
+            replaced, or its DataLoaders have transforms that a run's folder can't keep for prediction.
+        DataError: it has no data set, or its DataLoaders were replaced without `xrayfast.learner`.
         RunError: the folder can't be written.
     """
     if not isinstance(learn, RadiographLearner):
@@ -243,7 +244,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
 
 
 def _require_own_network(learn: RadiographLearner, model: ModelConfig) -> None:
-    """Raise a ConfigError where the network is no longer the one that the settings describe, if they describe one."""
+    """Raise a ConfigError if the network no longer is the one that the settings describe, if they describe one."""
     if learn.is_own:
         return
     with without_values():
@@ -258,7 +259,7 @@ def _require_own_network(learn: RadiographLearner, model: ModelConfig) -> None:
 
 
 def _replaced(learn: RadiographLearner) -> list[str]:
-    """Remarks on the loss or the optimizer, where it was replaced since the learner was made."""
+    """Return remarks on a loss or an optimizer that was replaced since the learner was made."""
     return [
         f"learn.{name} was replaced in Python: what config.yaml says of it is not how this network was trained."
         for name, made in learn.made_with.items()
@@ -267,11 +268,14 @@ def _replaced(learn: RadiographLearner) -> list[str]:
 
 
 def _require_known_transforms(dls: RadiographDataLoaders) -> list[str]:
-    """Remarks on transforms that only augment the training split, which nothing needs to predict; and on those of the
-    user's own DataLoaders.
+    """Check that a run's folder can keep all transforms that are needed to predict.
+
+    Returns:
+        Remarks on transforms that only augment the training split, or on those of the user's own DataLoaders.
 
     Raises:
-        ConfigError: images of other splits pass transforms that a run's folder can't keep, or lack one of its own.
+        ConfigError: images of other splits pass transforms that a run's folder can't keep, or one of xrayfast's own
+            transforms is missing.
     """
     if dls.origin == "own transforms":
         return [
@@ -290,7 +294,7 @@ def _require_known_transforms(dls: RadiographDataLoaders) -> list[str]:
 
 
 def _placeholder_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:
-    """A placeholder for data that is gone: one black image each in train and valid."""
+    """Return a placeholder for data that is gone: one black image each in train and valid."""
     black = np.zeros((size, size), dtype=np.uint8)
     targets = np.zeros((2, len(labels)), dtype=np.float32)
     targets[:, 0] = 1
@@ -309,14 +313,16 @@ def _placeholder_manifest(labels: tuple[str, ...], task: Task, size: int) -> Man
 
 
 def _is_placeholder(data: Manifest) -> bool:
-    """Whether this is from `_placeholder_manifest`."""
+    """Whether the manifest is one from `_placeholder_manifest`."""
     return isinstance(data.table["path"].iloc[0], np.ndarray)
 
 
 def _recorded_history(learn: RadiographLearner) -> tuple[History, list[str]]:
-    """The epochs of the learner's last `fit` as fastai's Recorder has them; none is marked as the best, since the
-    weights are those that the learner has now. Those of the run that it was loaded from, where nothing was trained
-    since. Remarks say which, and where the last `fit` did not validate and so has none.
+    """Return the learner's history, and remarks that say where it is from.
+
+    It is that of the learner's last `fit`, as in fastai's Recorder, without a best epoch, since the saved weights are
+    the learner's present ones; or, if nothing was trained since it was loaded, that of the run it was loaded from. If
+    the last `fit` did not validate, it is empty.
     """
     recorder: Any = learn.recorder
     if recorder.of_run and learn.run_path:

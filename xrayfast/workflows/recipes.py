@@ -1,4 +1,4 @@
-"""`--recipe`: settings that go together. What each gave is in `examples/guide/recipes.md`."""
+"""The recipes of `--recipe`: named groups of settings. Their results are in `examples/guide/recipes.md`."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from xrayfast.config import EMA_DECAY, Config
 Recipe = Literal["fast", "default", "best"]
 
 UNFREEZING: Mapping[str, Any] = MappingProxyType({"unfreeze": False, "unfreeze_blocks": None, "unfreeze_layers": None})
-"""Options of which at most one can be given, and their defaults."""
+"""Mutually exclusive options, with their defaults."""
 
 RECIPES: dict[Recipe, Mapping[str, Any]] = {
-    # For a first look: a head on features of small images, which are computed once.
+    # For a first look: train only the head, on features of small images that are computed once.
     "fast": {"size": 128, **UNFREEZING, "epochs": 3},
     # The options' own defaults.
     "default": {},
-    # All layers, and what makes predictions steadier: averages of weights and of views, and targets below 1.
+    # Train all layers, and stabilize predictions: averaged weights (EMA), averaged views (TTA), label smoothing.
     "best": {**UNFREEZING, "unfreeze": True, "epochs": 12, "ema": EMA_DECAY, "label_smoothing": 0.1, "tta": True},
 }
-"""The fields that each sets."""
+"""The config fields that each recipe sets."""
 
 
 def with_recipe(config: Config | None, recipe: Recipe, options: Mapping[str, Any]) -> Config:
-    """Settings with those of a recipe, which do not count as given: an option by which one has no effect is a note.
+    """Return the settings with those of a recipe added.
+
+    The recipe's settings don't count as given by the user: if an option makes one of them ineffective, that is a note
+    instead of an error.
 
     Args:
         config: the settings; None for the defaults.
-        recipe: its name.
-        options: given beside it, by field. They go over the recipe's, and are not set here.
+        recipe: the recipe's name.
+        options: the user's options, keyed by field. They override the recipe and are not set here.
     """
     config = config or Config()
     given = {name: getattr(config, name).model_fields_set for name in Config.model_fields}

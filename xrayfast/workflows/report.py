@@ -1,4 +1,4 @@
-"""Report on the predictions of any tool: metrics with intervals, figures and a page, from a table alone."""
+"""Report on the predictions of any tool: metrics with intervals, figures and an HTML page, from a table alone."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ PAGE, METRICS, DIFFERENCES = "report.html", "metrics.json", "differences.csv"
 
 @dataclass(frozen=True, eq=False)
 class PredictionReport:
-    """Metrics of predictions, and how others differ from them.
+    """Metrics of predictions, and their differences from those of further tables.
 
     Attributes:
-        metrics: as `metrics.summary.summarise` gives them, with "warnings" and, where asked for, "subgroups".
-        notes: what was inferred of the table, as sentences.
-        differences: of further tables from the first, as `Comparison.differences`; None with one table.
-        path: the page; None where none was written.
+        metrics: the result of `metrics.summary.summarise`, with "warnings" and, if asked for, "subgroups".
+        notes: sentences on what was inferred from the table.
+        differences: differences of further tables from the first, in the form of `Comparison.differences`; None with
+            one table.
+        path: the HTML page; None if none was written.
     """
 
     task: Task
@@ -71,32 +72,35 @@ def report(
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0,
     command: str = "",
 ) -> PredictionReport:
-    """The metrics, intervals, figures and warnings of a run's report for predictions of any tool.
+    """Report on predictions of any tool with the metrics, intervals, figures and warnings of a run's report.
 
-    Probabilities are taken as they are: the most likely class is predicted, or each label at 0.5 and above, unless
-    thresholds are given. A single label is one of two classes.
+    Probabilities are used as given, without calibration: unless thresholds are given, the most likely class is
+    predicted or, if multi-label, each label with a probability of 0.5 or above. A single label is treated as one of two
+    classes.
 
     Args:
         predictions: a CSV file or a DataFrame with columns for image, patient, truth and probabilities, see
-            `steps.predictions.tables.read_prediction_table`; of several, each is compared with the first on the images
-            that both have.
-        output: a folder to write `report.html`, `metrics.json` and, of several, `differences.csv` to.
+            `steps.predictions.tables.read_prediction_table`; or several, each of which is compared with the first on
+            the images that both have.
+        output: a folder to write `report.html`, `metrics.json` and, for several tables, `differences.csv` to.
         task: "single" or "multi"; by default inferred.
-        positive: the positive class of two.
-        threshold: at or above which a label, or the positive class of two, is predicted: "0.3", or "Edema=0.2".
-        patient_col: the column of patients, which intervals draw; by default found by its name; "none" for none.
+        positive: the positive class of a task with two classes.
+        threshold: the probability from which a label, or the positive class of two, is predicted: "0.3", or
+            "Edema=0.2".
+        patient_col: the column of patients, whom the bootstrap resamples; by default found by its name; "none" for
+            none.
         by: columns that form subgroups.
-        prevalence: at which predictive values are given, as "0.05" or "Edema=0.02".
-        resamples: of the bootstrap; 0 for no intervals.
-        seed: of the bootstrap.
-        command: the command line, for the page.
+        prevalence: prevalences to compute predictive values at, as "0.05" or "Edema=0.02".
+        resamples: number of bootstrap resamples; 0 for no intervals.
+        seed: seed of the bootstrap.
+        command: the command line to show on the page.
 
     Returns:
         The PredictionReport: `.metrics`, `.predictions`, `.differences`, `.path`.
 
     Raises:
-        DataError: a table can't be read, lacks a column, or a cell is not what it should be.
-        ConfigError: a wrong option.
+        DataError: a table can't be read, lacks a column or has an invalid cell.
+        ConfigError: an option is wrong.
         WriteError: the output can't be written.
     """
     given: Sequence[Any] = [predictions] if isinstance(predictions, (str, Path, pd.DataFrame)) else predictions
@@ -134,7 +138,7 @@ def report(
     if folder is not None:
         path = folder / PAGE
         write_json(folder / METRICS, {"source": names[0], "task": first.task, "notes": notes, "result": metrics})
-        (folder / DIFFERENCES).unlink(missing_ok=True)  # of an earlier report
+        (folder / DIFFERENCES).unlink(missing_ok=True)  # an earlier report may have written it
         if differences is not None:
             write_csv(folder / DIFFERENCES, differences, "%.6g")
         split = SplitReport("table", metrics, (), "", found)

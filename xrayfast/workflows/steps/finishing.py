@@ -1,4 +1,4 @@
-"""What comes after the last epoch: predictions and results by the weights of the best one."""
+"""Finish a run after its last epoch: compute predictions and results with the weights of the best epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from xrayfast.workflows.data import changed_images
 from xrayfast.workflows.steps.results import finalize_results, write_cards
 
 SHOWN_IMAGES = 8
-"""Training images that the report shows: a row."""
+"""Number of training images that the report shows, in one row."""
 
 
 UNSTABLE = 10.0
@@ -32,7 +32,7 @@ UNSTABLE = 10.0
 
 
 def describe_instability(history: History) -> str | None:
-    """A remark where the training loss has grown far above that of the first batch without ending training."""
+    """Return a remark if the training loss of an epoch was far above the loss of the first batch."""
     if history.batches.empty:
         return None
     first = float(history.batches["loss"].iloc[0])
@@ -47,7 +47,7 @@ def describe_instability(history: History) -> str | None:
 
 
 def add_remark(run: Run, remark: str, note: Callable[[str], None]) -> None:
-    """Keep a warning for readers of the results in `run.json`, once, and display it."""
+    """Display a warning, and record it in `run.json` for readers of the results unless it is there already."""
     if remark not in run.info.remarks:
         run.update_info(remarks=[*run.info.remarks, remark])
     note(remark)
@@ -63,8 +63,9 @@ def finish(
     reporter: Reporter,
     world: World = World(),  # noqa: B008 - immutable
 ) -> None:
-    """Predict with the weights of the best epoch, each rank a part of the images; rank zero computes metrics, and
-    completes the run.
+    """Predict with the weights of the best epoch, on each rank a share of the images.
+
+    Rank zero then computes the metrics and completes the run.
     """
     began = time.perf_counter()
     if world.is_rank_zero:
@@ -104,7 +105,7 @@ def finish(
 
 
 def _write_training_images(run: Run, learn: RadiographLearner, seed: int) -> None:
-    """Keep a few training images, from all over the split, as the network sees them: the report shows them."""
+    """Save a few training images, spread over the split, as the network sees them, for the report."""
     data = learn.dls.manifest.subset("train")
     rows = np.unique(np.linspace(0, len(data.table) - 1, SHOWN_IMAGES).astype(int)).tolist()
     with isolated_rng(seed, "training images"):

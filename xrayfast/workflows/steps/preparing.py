@@ -1,4 +1,4 @@
-"""What comes before training: settings and code are checked, and the learner is made."""
+"""Prepare training: check settings and the user's own code, and create the learner."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ from xrayfast.workflows.data import require_settings_of_data
 
 
 def all_own(code: Mapping[str, Any], cbs: Callbacks, metrics: Metrics) -> dict[str, Any]:
-    """The user's own code by setting, and callbacks and metrics where there are any."""
+    """Return the user's own code keyed by setting, including `cbs` and `metrics` if there are any."""
     return {**code, **{name: own for name, own in (("cbs", cbs), ("metrics", metrics)) if L(own)}}
 
 
 def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Raise the errors of settings that contradict each other or the data, before images are decoded.
+    """Check, before images are decoded, that settings don't contradict each other or the data.
 
     Raises:
-        ConfigError: one of them.
+        ConfigError: a setting is wrong.
     """
     require_code(config.own_code, code)
     require_trackers(config.train.track)
@@ -62,10 +62,10 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
     grouping: Grouping = "blocks" if train.unfreeze_layers is None else "layers"
     if run := find_starting_run(model.weights):
         require_same_network(run, dict(model), data.labels)
-    # A file is read, and its tensors are compared; what is downloaded, or of a run with the same network, is not.
+    # A weights file is read to compare its tensors. Weights to download, or of a run with the same network, are not.
     read = model.weights == OWN_WEIGHTS or ("arch" not in code and Path(model.weights).is_file())
     options = dict(model) | ({} if read else {"weights": "none"})
-    # Without memory for weights; the user's own code may compute them.
+    # The meta device takes no memory for weights, but the user's own code may compute with them.
     device = torch.device("cpu") if "arch" in code else without_values()
     with isolated_rng("init"), device, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
@@ -84,10 +84,13 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
 def require_own(
     task: Task, labels: Sequence[str], config: Config, cbs: Callbacks, metrics: Metrics
 ) -> tuple[list[Callback], dict[str, str]]:
-    """The user's own callbacks, made where a class is given, and the names of those and of metrics.
+    """Check the user's own callbacks and metrics.
+
+    Returns:
+        The callbacks, with classes instantiated; the names of callbacks and metrics.
 
     Raises:
-        ConfigError: one can't work, or has no name of its own.
+        ConfigError: a callback or metric can't work, or its name is not unique.
     """
     every = build_epoch_metrics(task, len(labels), metrics)
     train, names = config.train, [metric.name for metric in every]
@@ -103,18 +106,19 @@ def prepare(
     code: Mapping[str, Any] = MappingProxyType({}),
     world: World = World(),  # noqa: B008 - immutable
 ) -> RadiographLearner:
-    """The learner of a configuration, on its data.
+    """Create the learner for a configuration and its data.
 
     Args:
         manifest: the data set.
         config: the settings.
         images: decoded images of the data set; by default they are decoded now unless they are cached.
-        batch_size: over all ranks; by default the setting's, which is per rank.
-        code: the user's own, by setting.
-        world: the ranks that train it. A last training batch in which a rank has less than two images is dropped.
+        batch_size: the batch size over all ranks; by default the `batch_size` setting, which is per rank.
+        code: the user's own code, keyed by setting.
+        world: the ranks that train it. The last training batch is dropped if a rank would have fewer than two of its
+            images.
 
     Raises:
-        ConfigError: a rank has less than two images of each batch.
+        ConfigError: a batch has fewer than two images per rank.
     """
     free_earlier_learners()
     train = config.train
@@ -146,10 +150,10 @@ def prepare(
 
 
 def validate_by_unit(learn: RadiographLearner, settings: ResultsConfig) -> None:
-    """Let the learner's metrics of validation be of what results are of.
+    """Make the learner validate per image, study or patient, according to `settings.unit`.
 
     Raises:
-        DataError: no image's study, or patient, is known, or images of one are of several classes.
+        DataError: the study or patient of no image is known, or images of one of them have different classes.
     """
     if settings.unit == "image":
         return
@@ -160,7 +164,7 @@ def validate_by_unit(learn: RadiographLearner, settings: ResultsConfig) -> None:
 
 
 def own_code_remarks(config: Config, learn: RadiographLearner) -> list[str]:
-    """What of a run is code of the user's own, and what follows from that."""
+    """Return remarks that name the user's own code in a run and say what follows from it."""
     if not (names := config.own_code | learn.own_code):
         return []
     remarks = [
@@ -176,7 +180,7 @@ def own_code_remarks(config: Config, learn: RadiographLearner) -> list[str]:
 
 
 def describe_training(config: Config, learn: RadiographLearner) -> list[str]:
-    """Warnings for a reader of this run's results."""
+    """Return warnings for readers of this run's results."""
     remarks = []
     train, data = config.train, learn.dls.manifest
     if config.model.weights == "none" and not train.unfreeze:

@@ -1,4 +1,4 @@
-"""What a run is resumed from: its checkpoint, with the same images and code; or its end, where that alone is left."""
+"""Resume a run: find its checkpoint, check images and code, or finish a run that was killed at its very end."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from xrayfast.workflows.steps.results import write_cards
 
 
 def complete_end(run: Run) -> str:
-    """Do what a kill at the very end of a run has left undone, and say what.
+    """Finish a run that was killed at its very end, and return a sentence that says what was done.
 
     Raises:
-        RunError: nothing.
+        RunError: there is nothing to do.
     """
     done = [f"removed {path.relative_to(run.path)}" for path in run.leftovers()]
     if not (run.model_card_path.is_file() and run.claim_path.is_file()):
@@ -36,12 +36,12 @@ def complete_end(run: Run) -> str:
 
 
 def require_same_images(run: Run, data: Manifest, images: DecodedImages, note: Callable[[str], None]) -> None:
-    """Raise an error where images have other pixels than when the run began.
+    """Check that images have the same pixels as when the run began.
 
-    Where another version began it, which may have decoded them otherwise, it is only a note.
+    If another version of xrayfast began the run, differences are only noted: it may have decoded images differently.
 
     Raises:
-        RunError: they have.
+        RunError: images have changed.
     """
     changed = changed_images(run, data, images)
     if not changed:
@@ -54,11 +54,12 @@ def require_same_images(run: Run, data: Manifest, images: DecodedImages, note: C
 
 
 def read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None:
-    """The checkpoint to resume from, with a note where it is not the last one; None where there is none before the
-    first epoch's end.
+    """Return the checkpoint to resume from; None if no epoch was finished and none was saved.
+
+    `note` is called if it is not the last one, or if training starts again at epoch 1.
 
     Raises:
-        RunError: epochs were finished, and no whole checkpoint is left.
+        RunError: epochs were finished, and no intact checkpoint is left.
     """
     checkpoint, problem = find_checkpoint(run.checkpoint, checksums=run.has_checksums)
     if checkpoint is None:
@@ -79,7 +80,7 @@ def read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None:
 
 
 def require_same_code(run: Run, given: Mapping[str, str]) -> None:
-    """Raise a ConfigError where a run was not trained with this code of the user's own, as far as names tell."""
+    """Raise a ConfigError if a run was not trained with the given code of the user's own, judging from its names."""
     trained = run.config.own_code | run.info.own_code
     require_code(trained, given, str(run.path))
     for name, text in given.items():
