@@ -1,7 +1,7 @@
-"""The checkpoint from which `--resume` continues: weights, optimizer, history and batches; no pickle.
+"""The checkpoint from which `--resume` continues: weights, optimizer state, history and batches, without pickles.
 
-It is of the end of an epoch, or of a batch within one, where training was stopped. It is the folder `checkpoint` of a
-run, and `checkpoint.old` the one before, for when that is damaged.
+It is written after each epoch, and after a batch when training stops within an epoch. It is the folder `checkpoint` of
+a run; the previous checkpoint is kept as `checkpoint.old`, in case the new one is damaged.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ AVERAGE, POSITION = "average.safetensors", "position.safetensors"
 STATE, BATCHES = "state.json", "batches.csv"
 
 _FLAGS = frozenset({"do_wd", "force_train"})
-"""What fastai's optimizers keep per parameter besides the state that their steps change."""
+"""Entries in fastai's optimizer state that steps don't change."""
 
 _ALIGNMENT = 64  # bytes, a multiple of each type's size
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files are there and intact.
+    """A checkpoint whose files are complete and intact.
 
     Attributes:
         path: its folder.
-        state: the finished epochs, and how many batches of the next one are done.
+        state: the contents of `state.json`: the finished epochs, and how many batches of the next one are done.
     """
 
     path: Path
@@ -59,17 +59,17 @@ class Checkpoint:
 
     @property
     def place(self) -> str:
-        """Where training goes on, in words."""
+        """The epoch and batch at which training resumes, in words."""
         epoch = f"epoch {len(self.state.rows) + 1}"
         return f"{epoch} after its batch {self.state.batches}" if self.state.batches else epoch
 
     @classmethod
     def read(cls, path: Path, *, checksums: bool) -> Checkpoint:
-        """Read a checkpoint, and check its files.
+        """Read the state of a checkpoint, and check that its files are intact.
 
         Args:
             path: the folder.
-            checksums: whether it must have some; those that versions before 0.4 saved have none.
+            checksums: whether it must have checksums; checkpoints of versions before 0.4 have none.
 
         Raises:
             RunError: a file is missing or damaged; the message names it.
@@ -85,11 +85,11 @@ class Checkpoint:
         return cls(path, state)
 
     def read_history(self, size: int) -> History:
-        """The finished epochs.
+        """Read the finished epochs.
 
         Args:
-            size: of the images, for rows of earlier versions, which have none, and other names; their batches were not
-                recorded.
+            size: side of the images in pixels, for checkpoints of earlier versions, whose rows have no size. Their
+                columns have other names, and they have no batches.
 
         Raises:
             RunError: the file of batches is damaged.
@@ -103,10 +103,10 @@ class Checkpoint:
         )
 
     def read_position(self, device: torch.device) -> Position | None:
-        """Where within an epoch training goes on; None for its beginning.
+        """Read the position within an epoch at which training resumes; None for the beginning of an epoch.
 
         Raises:
-            RunError: the file holds something else.
+            RunError: the file does not hold a position.
         """
         if not self.state.batches:
             return None
@@ -119,18 +119,18 @@ class Checkpoint:
         return position
 
     def restore_weights(self, learn: RadiographLearner) -> None:
-        """Load the weights that it is of, or their average where they are averaged.
+        """Load the weights, or their average if weights are averaged.
 
         Raises:
-            WeightsError: they are of another network.
+            WeightsError: the weights belong to another network.
         """
         load_weights(learn.model, self.path / (MODEL if learn.average is None else AVERAGE))
 
     def restore_phase(self, learn: RadiographLearner) -> None:
-        """Load what each phase begins anew: the optimizer's state, and the weights beside their average.
+        """Load the state that each phase resets: the optimizer's, and the trained weights if weights are averaged.
 
         Raises:
-            RunError: the state is not one of this network's parameters.
+            RunError: the state does not fit this network's parameters.
         """
         if learn.average is not None:
             learn.average.restore(safetensors.torch.load_file(self.path / MODEL), self.state.averaged_steps or 0)
@@ -151,14 +151,14 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a checkpoint is written from.
+    """The state of training that a checkpoint is written from.
 
     Attributes:
-        tensors: of each file but the best weights'; those of training, or copies of them.
-        rows: of the finished epochs.
-        state: of `state.json`.
-        batches: of the finished epochs.
-        copies: where the tensors are copies, what fetches them; else None.
+        tensors: the tensors of each file except that of the best weights: those of training, or copies of them.
+        rows: rows of the finished epochs.
+        state: contents of `state.json`.
+        batches: batches of the finished epochs.
+        copies: if the tensors are copies on the device, the object that fetches them; else None.
     """
 
     tensors: dict[str, dict[str, Tensor]]
@@ -176,8 +176,9 @@ class Snapshot:
         *,
         copies: TensorCopies | None = None,
     ) -> Snapshot:
-        """The state of training, at the end of an epoch or within one; copied where training is to go on before it is
-        written.
+        """Take the state of training at the end of an epoch or, with `position`, within one.
+
+        With `copies` the tensors are copied, so that training can continue before they are written.
         """
         average, scalars, optimizer = learn.average, list[dict[str, Any]](), dict[str, Tensor]()
         for i, entry in enumerate(learn.opt.state_dict()["state"]):
@@ -191,7 +192,7 @@ class Snapshot:
         else:
             tensors[MODEL], tensors[AVERAGE] = average.state_dicts()
             state["averaged_steps"] = average.steps
-        if scaler := vars(learn).get("scaler"):  # within a fit in fp16
+        if scaler := vars(learn).get("scaler"):  # exists during a fit in fp16
             state["scaler"] = scaler.state_dict()
         if position is not None:
             tensors[POSITION] = dict(position.tensors)
@@ -201,35 +202,35 @@ class Snapshot:
         return cls(tensors, rows, state, history.batches, copies)
 
     def on_cpu(self) -> dict[str, dict[str, Tensor]]:
-        """The tensors on the CPU; copies are fetched beside what the device computes."""
+        """Return the tensors for writing; copies are fetched to the CPU while the device computes."""
         if self.copies is None:
-            return self.tensors  # each is fetched as it is written
+            return self.tensors  # each is moved to the CPU when it is written
         return _renewed(self.tensors, self.copies.fetch())
 
 
 def _renewed(files: dict[str, dict[str, Tensor]], tensors: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Other tensors under the same names."""
+    """Return a nested dict with the same keys and other tensors."""
     following = iter(tensors)
     return {file: {name: next(following) for name in of} for file, of in files.items()}
 
 
 class TensorCopies:
-    """Copies of tensors, taken on the device in a few launches and fetched from it with one wait.
+    """Copies of tensors, made on the device with a few kernel launches, and fetched to the CPU with one wait.
 
-    All lie in one piece of its memory, and are fetched into one of the CPU's. Both are kept: taking copies overwrites
-    those taken before.
+    All copies are in one buffer on the device, which is fetched into one (pinned) buffer on the CPU. Both are reused:
+    new copies overwrite the previous ones.
 
     Args:
-        device: of the copies.
+        device: the device of the copies.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device, self._layout = device, list[tuple[torch.dtype, torch.Size, tuple[int, ...]]]()
         self._pieces, self._copies, self._fetched = list[Tensor](), list[Tensor](), list[Tensor]()
-        self._taken: Any = None  # on CUDA, the event after which the copies are complete
+        self._taken: Any = None  # on CUDA: the event that marks the copies as complete
 
     def take(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Copies of these tensors, in the order of their values in memory, without waiting for the device."""
+        """Copy these tensors, with their memory formats, without waiting for the device."""
         layout = [(t.dtype, t.shape, t.stride()) for t in tensors]
         if layout != self._layout:
             self._allocate(tensors)
@@ -239,14 +240,14 @@ class TensorCopies:
             into, origins = of_kind.setdefault((tensor.device, tensor.dtype), ([], []))
             into.append(copy)
             origins.append(tensor.detach())
-        for into, origins in of_kind.values():  # those of several types would be copied one by one
+        for into, origins in of_kind.values():  # with mixed dtypes, foreach would copy tensors one by one
             torch._foreach_copy_(into, origins)
         if self.device.type == "cuda":
             self._taken = torch.cuda.current_stream(self.device).record_event()
         return self._copies
 
     def fetch(self) -> list[Tensor]:
-        """The copies on the CPU, valid until others are fetched. Only the calling thread waits."""
+        """Return the copies on the CPU, valid until the next `fetch`. Only the calling thread waits."""
         there, here = self._pieces
         if self._taken is None:
             here.copy_(there)
@@ -260,7 +261,7 @@ class TensorCopies:
         return self._fetched
 
     def _allocate(self, tensors: Sequence[Tensor]) -> None:
-        self._pieces, self._copies, self._fetched = [], [], []  # frees those before, first
+        self._pieces, self._copies, self._fetched = [], [], []  # frees the old buffers before new ones are allocated
         sizes = [-(-t.numel() * t.element_size() // _ALIGNMENT) * _ALIGNMENT for t in tensors]
         there = torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
         here = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
@@ -272,12 +273,12 @@ class TensorCopies:
 
 
 class CheckpointWriter:
-    """Writes checkpoints one after the other: in a thread, while the next epoch trains, or at once.
+    """Writer of checkpoints, one at a time: in a thread, while the next epoch trains, or synchronously.
 
-    As a context manager it waits for the last one at the end. What fails in the thread is raised by the next call.
+    As a context manager it waits for the last one at the end. An error in the thread is raised by the next call.
 
     Args:
-        copies: what checkpoints are written from in a thread, free again after `finish`; None to write them at once.
+        copies: the copies that the thread writes from, which can be reused after `finish`; None to write synchronously.
     """
 
     def __init__(self, copies: TensorCopies | None) -> None:
@@ -286,7 +287,7 @@ class CheckpointWriter:
         self._writing: Future[None] | None = None
 
     def write(self, function: Callable[[], None]) -> None:
-        """Call a function that writes one, after the one before."""
+        """Call a function that writes a checkpoint, after the previous one is finished."""
         self.finish()
         if self.copies is not None:
             self._writing = self._pool.submit(function)
@@ -294,9 +295,9 @@ class CheckpointWriter:
             function()
 
     def finish(self) -> None:
-        """Wait for the last one."""
+        """Wait until the last checkpoint is written."""
         if (writing := self._writing) is not None:
-            wait([writing])  # where that is interrupted, its copies are still in use
+            wait([writing])  # if interrupted, `_writing` stays set, since the copies are still in use
             self._writing = None
             writing.result()
 
@@ -311,18 +312,17 @@ class CheckpointWriter:
 
 
 def writes_in_thread(device: torch.device) -> bool:
-    """Whether checkpoints are written while the next epoch trains: where that keeps other processors busy."""
+    """Whether checkpoints are written while the next epoch trains: only with CUDA, where the CPU is free for it."""
     return device.type == "cuda"
 
 
 def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None:
-    """Replace the checkpoint by a new one, and keep the one before; at any moment one of the two is complete.
+    """Replace the checkpoint with a new one, and keep the previous one; at any moment one of the two is complete.
 
     Args:
-        folder: of the checkpoint.
-        snapshot: what it is written from.
-        best: the file of the best weights; None where they are those of the last epoch. Before the first one's end
-            there are none.
+        folder: the folder of the checkpoint.
+        snapshot: the state to write.
+        best: the file of the best weights; None if the last epoch is the best. Not used before the first epoch ends.
 
     Raises:
         RunError: the folder can't be made.
@@ -330,7 +330,7 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None
     """
     fresh, old = folder.with_name(folder.name + ".new"), _before(folder)
     shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)  # the disk has never more than two
+    shutil.rmtree(old, ignore_errors=True)  # so that there are never more than two on the disk
     ensure_folder(fresh)
     shown = AVERAGE if AVERAGE in snapshot.tensors else MODEL
     try:
@@ -357,10 +357,10 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None
 
 
 def find_checkpoint(folder: Path, *, checksums: bool) -> tuple[Checkpoint | None, str]:
-    """The newest checkpoint that is whole, or None, and why newer ones are not, or "".
+    """Return the newest intact checkpoint, or None, and the problems of newer ones, or "".
 
     Args:
-        folder: of the checkpoint.
+        folder: the folder of the checkpoint.
         checksums: as in `Checkpoint.read`.
     """
     problems: list[str] = []
@@ -373,7 +373,7 @@ def find_checkpoint(folder: Path, *, checksums: bool) -> tuple[Checkpoint | None
 
 
 def saved_place(folder: Path) -> str:
-    """Where training goes on, in words, by the newest checkpoint, whose weights are not looked at."""
+    """Return the epoch and batch at which training would resume, in words, without reading the checkpoint's weights."""
     for path in (folder, _before(folder)):
         with contextlib.suppress(RunError):
             return Checkpoint(path, read_typed(path / STATE, CheckpointState)).place
@@ -381,7 +381,7 @@ def saved_place(folder: Path) -> str:
 
 
 def replace_damaged(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """Put the checkpoint before in the place of one that is damaged or gone.
+    """Rename the previous checkpoint to `folder`, if the newest one is damaged or missing.
 
     Raises:
         WriteError: the folder can't be written to.
@@ -405,7 +405,7 @@ def _before(folder: Path) -> Path:
 
 
 def _misfit(entries: Sequence[dict[str, Any]], parameters: Sequence[Tensor]) -> str:
-    """Why these are not the states of a network's parameters after a step on those that are trained, or ""."""
+    """Describe why these entries can't be the optimizer state of these parameters; "" if they can."""
     for i, (entry, parameter) in enumerate(zip(entries, parameters, strict=True)):
         for name, value in entry.items():
             if isinstance(value, Tensor) and not (

@@ -1,9 +1,10 @@
 """Training as one of several ranks, by torch's DistributedDataParallel: `torchrun --nproc-per-node 2 -m xrayfast fit`.
 
-Each rank reads, augments and computes its own rows of each batch. Outputs and targets are gathered, so that the loss is
-that of the whole batch, masked cells and class weights included, and so are metrics and decisions, on every rank.
-Gradients are summed while the backward pass goes on. fastai's DistributedTrainer is not used: it averages the losses of
-ranks, whatever cells each has unmasked, repeats images to make splits even, and wraps the network for whole fits.
+Each rank reads, augments and computes its own rows of each batch. Outputs and targets are gathered, so that on every
+rank the loss, with masked cells and class weights, the metrics and the decisions are those of the whole batch.
+Gradients are reduced during the backward pass. fastai's DistributedTrainer is not used: it averages the ranks' losses
+regardless of how many unmasked cells each has, repeats images so that ranks get equal numbers, and wraps the network
+for a whole fit.
 """
 
 from __future__ import annotations
@@ -33,21 +34,23 @@ _KNOWN = signature(DistributedDataParallel).parameters
 _OWN_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in _KNOWN else "broadcast_buffers": False
 }
-"""Options of DistributedDataParallel, as torch calls them from 2.14 on, and before."""
+"""The option that turns off DistributedDataParallel's own synchronization of buffers; torch 2.14 renamed it."""
 
 
 @contextmanager
 def train_as_rank(learn: Learner, world: World, sync_bn: bool = False, always: bool = False) -> Iterator[None]:
-    """Within it the learner trains and validates as one rank; all ranks make the same calls.
+    """Within the block, the learner trains and validates as one rank; all ranks must make the same calls.
 
     Args:
-        learn: equal on all ranks, with DataLoaders of `xrayfast.dataloaders` whose batches are those of all ranks.
-        world: from `join_process_group`.
-        sync_bn: whether batch norm uses the statistics of the whole batch, rather than of the rank's own rows.
-        always: do so for a single rank too.
+        learn: a learner that is equal on all ranks, on DataLoaders from `xrayfast.dataloaders` with the batch size of
+            all ranks together.
+        world: the ranks, from `join_process_group`.
+        sync_bn: whether batch norm uses the statistics of the whole batch instead of this rank's own rows.
+        always: also use DistributedDataParallel with a single rank.
 
     Raises:
-        ConfigError: the network has batch norm that can't do so, or parameters that its output does not depend on.
+        ConfigError: the network has batch norm that can't be synchronized, or parameters that its output does not
+            depend on.
     """
     if world.world_size == 1 and not always:
         yield
@@ -65,12 +68,12 @@ def train_as_rank(learn: Learner, world: World, sync_bn: bool = False, always: b
 
 
 class TrainAsRank(Callback):
-    """Runs the network on this rank's rows, and gathers the outputs and targets of all ranks.
+    """Callback that runs the network on this rank's rows, and gathers the outputs and targets of all ranks.
 
-    After the network, `pred` and `yb` are those of the whole batch; `xb` stays that of the own rows.
+    After the forward pass `pred` and `yb` are those of the whole batch; `xb` is still that of this rank's rows.
 
     Args:
-        own: the rows, as the DataLoaders give them.
+        own: this rank's rows; the DataLoaders set their number.
         sync_bn: as in `train_as_rank`.
     """
 
@@ -83,29 +86,29 @@ class TrainAsRank(Callback):
         self.norms: dict[_BatchNorm, type[_BatchNorm]] = {}
 
     def before_fit(self) -> None:
-        """Wrap what trains now: layers may have been frozen or unfrozen since the last fit."""
+        """Wrap the network again for each fit, since layers may have been frozen or unfrozen since the last one."""
         self.unwrap()
         if self.sync_bn:
             self.norms = synchronize_batch_norms(self.model)
         self.parallel = DistributedDataParallel(self.model, **_OWN_BUFFERS)
         if self.parallel.device.type == "cpu":
-            # By a lambda: torch compares the annotations of a hook, which here are strings, with types.
+            # A lambda, since torch checks the types of a hook's annotations, which are strings in this module.
             self.parallel.register_comm_hook(None, lambda _, bucket: average_each_gradient(bucket))
         self.checked = False
 
     def after_fit(self) -> None:
-        """Leave the network as it was."""
+        """Restore the network."""
         self.unwrap()
 
     def unwrap(self) -> None:
-        """The same, also where an error ended the fit."""
+        """Restore the network's batch norms and remove the wrapper; also after an error."""
         self._leave_pass()
         for norm, kind in self.norms.items():
             norm.__class__ = kind
         self.norms, self.parallel = {}, None
 
     def before_batch(self) -> None:
-        """Train by way of DistributedDataParallel, with dropout and mixing of the rank's own."""
+        """In training, use the DistributedDataParallel wrapper, and seed dropout and mixing per rank."""
         if self.training:
             self.plain, self.learn.model = self.model, self.parallel
             self.drawn = torch.get_rng_state()
@@ -113,7 +116,7 @@ class TrainAsRank(Callback):
             torch.manual_seed(int.from_bytes(hashlib.sha256(seed).digest()[:4], "little"))
 
     def after_pred(self) -> None:
-        """From here on the batch is the whole one."""
+        """Gather outputs and targets: from here on they are those of the whole batch."""
         if self.training:
             self._leave_pass()
         kind = type(self.pred)
@@ -121,19 +124,23 @@ class TrainAsRank(Callback):
         self.learn.yb = tuple(self.own.gather(y.as_subclass(Tensor)).as_subclass(type(y)) for y in self.yb)
 
     def after_batch(self) -> None:
-        """Also where a callback skipped the network."""
+        """Restore the network if a callback skipped the forward pass."""
         self._leave_pass()
 
     def after_backward(self) -> None:
-        """Running statistics, which the backward pass needs as they were, are of each rank's rows."""
+        """Average running statistics, which are of each rank's rows; the backward pass needs them unchanged."""
         self._average_buffers()
 
     def before_validate(self) -> None:
-        """So are those that are computed anew."""
+        """Average running statistics, which `PreciseBatchNorm` may have recomputed."""
         self._average_buffers()
 
     def before_step(self) -> None:
-        """See that each parameter has had its gradient, without which ranks would wait for it in the next batch."""
+        """Check once that every parameter has a gradient: the other ranks would wait for a missing one.
+
+        Raises:
+            ConfigError: a parameter has no gradient.
+        """
         if not self.checked:
             unused = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
             if unused:
@@ -149,7 +156,7 @@ class TrainAsRank(Callback):
             torch.set_rng_state(self.drawn)
 
     def _average_buffers(self) -> None:
-        """The mean over ranks of what layers that train keep of their batches: the running statistics of batch norm."""
+        """Average the floating-point buffers of layers in training mode over ranks: batch norm's running statistics."""
         if self.sync_bn:
             return
         layers = (module for module in self.model.modules() if module.training)
@@ -161,26 +168,26 @@ class TrainAsRank(Callback):
 
 
 def average_each_gradient(bucket: Any) -> Future[Tensor]:
-    """Average the gradients of a bucket over the ranks, one by one.
+    """Average the gradients of a bucket over the ranks, one tensor at a time.
 
-    From three ranks on, where a number lies in what is reduced decides in which order it is summed, and so how it is
-    rounded. DistributedDataParallel orders its buckets anew after the first batch, which in an epoch that is resumed is
-    another one.
+    With three or more ranks, the order in which a number is summed, and so its rounding, depends on its place in the
+    reduced tensor. DistributedDataParallel rebuilds its buckets after the first batch, and in a resumed epoch that is
+    another batch than in an uninterrupted one.
     """
     flat = bucket.buffer().div_(dist.get_world_size())
     parts = flat.split([gradient.numel() for gradient in bucket.gradients()])
     works = [dist.all_reduce(part, async_op=True).get_future() for part in parts]
-    return collect_all(works).then(lambda done: (done.value(), flat)[1])  # the value of what failed is its error
+    return collect_all(works).then(lambda done: (done.value(), flat)[1])  # `value()` raises an error of a reduction
 
 
 def synchronize_batch_norms(model: nn.Module) -> dict[_BatchNorm, type[_BatchNorm]]:
-    """Let batch norm use the statistics of all ranks' rows; gives the layers and what they were.
+    """Let batch norm use the statistics of all ranks' rows, and return the layers with their former classes.
 
-    The layers stay the same objects, which layer groups and traced networks refer to, and become nn.SyncBatchNorm, or
-    what stands for it on a CPU.
+    The class of the layers is changed to nn.SyncBatchNorm, or to CpuSyncBatchNorm on a CPU. They remain the same
+    objects, since layer groups and traced networks refer to them.
 
     Raises:
-        ConfigError: the network has others, with code of their own.
+        ConfigError: the network has other kinds of batch norm, with code of their own.
     """
     norms = {module: type(module) for module in model.modules() if isinstance(module, _BatchNorm)}
     if others := {kind.__name__ for kind in norms.values()} - {"BatchNorm1d", "BatchNorm2d", "BatchNorm3d"}:
@@ -190,15 +197,15 @@ def synchronize_batch_norms(model: nn.Module) -> dict[_BatchNorm, type[_BatchNor
     on_cpu = next(model.parameters()).device.type == "cpu"
     for norm in norms:
         norm.__class__ = CpuSyncBatchNorm if on_cpu else nn.SyncBatchNorm
-        setattr(norm, "process_group", None)  # noqa: B010 - of nn.SyncBatchNorm: all ranks
+        setattr(norm, "process_group", None)  # noqa: B010 - attribute of nn.SyncBatchNorm; None means all ranks
     return norms
 
 
 class CpuSyncBatchNorm(_BatchNorm):
-    """nn.SyncBatchNorm, which takes no tensors of a CPU, for those."""
+    """nn.SyncBatchNorm for tensors on the CPU, which torch's own does not support."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, C, ...) of the own rows, normalised over all ranks' in training."""
+        """Normalize (n, C, ...), this rank's rows; in training with the statistics of all ranks' rows."""
         mean, variance = self.running_mean, self.running_var
         if not self.training:
             return F.batch_norm(x, mean, variance, self.weight, self.bias, training=mean is None, eps=self.eps)
@@ -222,7 +229,7 @@ class CpuSyncBatchNorm(_BatchNorm):
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """The sum over ranks, of values and likewise of gradients."""
+    """Sum over ranks, in the forward pass of values and in the backward pass of gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

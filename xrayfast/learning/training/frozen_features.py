@@ -1,4 +1,4 @@
-"""The frozen-feature cache: outputs of frozen layers, computed once per image and view, on which later layers train."""
+"""The frozen-feature cache: outputs of frozen layers, computed once per image and view, to train later layers on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from xrayfast.learning.training.mixed_precision import autocast, training_precis
 from xrayfast.learning.training.phases import Phase
 
 MEMORY_BYTES = 256 * 2**20
-"""Largest cache that is kept in memory; a larger one is an unnamed file, which the operating system removes with it."""
+"""Largest cache that is in memory. A larger one is an unnamed temporary file, which the operating system removes."""
 
 EPOCHS_PER_VIEW = 10
 """Largest number of epochs that train on one view, unless reuse_frozen is "on"."""
@@ -44,14 +44,14 @@ EPOCHS_PER_VIEW = 10
 _FLOAT16_MAX = 65504.0
 _BATCH_SIZE = 64
 _CHUNK_SIZE = 16
-"""Images per forward pass: on a CPU as fast as the whole batch, in a quarter of the memory."""
+"""Images per forward pass: on a CPU as fast as the whole batch, with a quarter of the memory."""
 
 
 def frozen_group_counts(phases: Sequence[Phase], mode: ReuseFrozen, views: int) -> tuple[int, ...]:
-    """For each phase, how many of the network's first layer groups it does not run, because their features are cached.
+    """Return, per phase, how many of the network's first layer groups are not run because their features are cached.
 
-    With "auto" a phase caches the features of its frozen groups if it has more epochs than there are views, so that the
-    groups run less often. A shorter phase uses the cache of another one, if there is any.
+    With "auto" a phase caches the features of its frozen groups if it has more epochs than there are views, so that
+    caching saves passes through these groups. A shorter phase uses the cache of another phase, if one fits.
 
     >>> head, last = Phase("head", 1, 5, ()), Phase("last block", 6, 4, ())
     >>> frozen_group_counts([head, last], "auto", 2), frozen_group_counts([head], "auto", 2)
@@ -69,7 +69,7 @@ def frozen_group_counts(phases: Sequence[Phase], mode: ReuseFrozen, views: int) 
 
 
 def view_count(phases: Sequence[Phase], group_counts: Sequence[int], train: TrainConfig) -> int:
-    """How many views are cached: with "auto" at least so many that none is trained on for more than ten epochs.
+    """Return the number of views to cache: with "auto", enough that each is trained on for at most ten epochs.
 
     >>> [view_count([Phase("head", epochs, 5, ())], [5], TrainConfig()) for epochs in (10, 30, 31)]
     [2, 3, 4]
@@ -81,17 +81,18 @@ def view_count(phases: Sequence[Phase], group_counts: Sequence[int], train: Trai
 
 @dataclass(frozen=True, eq=False)
 class FrozenFeatures:
-    """Features of all images of a learner: what its network reads of the first layer groups, as `split_network` divides
-    it. The values of an image are flat, one after the other: F numbers.
+    """Cached features of a learner's training and validation images: outputs of the first layer groups.
+
+    `split_network` divides the network; the values of an image are flattened and concatenated to F numbers.
 
     Attributes:
-        n_frozen: how many groups.
-        shapes: of each of an image's values.
-        train: (V, N, F) float16: of each of the N training images, not augmented, and V - 1 augmented views of it. On
-            the device where `Placement.fits` says so, as `valid`.
-        valid: (M, F) float16.
-        targets: of the training and of the validation split.
-        key: see `cache_key`.
+        n_frozen: number of layer groups that the features are computed with.
+        shapes: shape of each of an image's values.
+        train: (V, N, F) float16, for each of N training images the image without augmentation and V - 1 augmented
+            views. On the device if `Placement.fits`.
+        valid: (M, F) float16, for M validation images. On the device if `Placement.fits`.
+        targets: targets of the training split and of the validation split.
+        key: hash of everything that the features depend on, see `cache_key`.
     """
 
     n_frozen: int
@@ -114,23 +115,24 @@ def cache_features(
 ) -> FrozenFeatures:
     """Run the first layer groups on V views of each training image and on each validation image.
 
-    Their batch norm is in inference mode, as in any frozen layer. Features are clipped to float16's range.
+    Batch norm is in evaluation mode, as in any frozen layer. Features are clipped to float16's range.
 
-    In `shared` other learners of the same images, split otherwise, leave and find the features of images that are not
-    augmented; they are the same to the bit. An image's features depend, by rounding, on how many images pass the layers
-    at once, not on which: those of full chunks are shared, and those of each split's last smaller one computed anew.
+    In the folder `shared`, learners on the same images with other splits, such as folds, share the features of images
+    without augmentation, which are bit-identical. Up to rounding, an image's features depend on how many images are
+    computed at once, but not on which ones. So features from full chunks are shared, and those of the last, smaller
+    chunk of each split are always computed.
 
     Args:
-        learn: a learner of `xrayfast.learner`.
-        n_frozen: layer groups that stay frozen.
-        views: V.
-        progress: called with the number of images done and in all.
+        learn: a learner from `xrayfast.learner`.
+        n_frozen: number of layer groups that stay frozen.
+        views: number V of views.
+        progress: called with the number of images done and the total.
         interrupted: called after each batch; training stops with a KeyboardInterrupt if it returns True.
-        folder: for a cache that is too large for memory; None for the system's temporary files.
-        shared: a folder of features of other learners; None for none.
+        folder: folder for a cache that is too large for memory; None for the system's temporary folder.
+        shared: folder of features that learners share; None to share none.
 
     Raises:
-        WriteError: there is neither memory nor disk for it.
+        WriteError: the cache fits neither in memory nor on the disk.
     """
     network, _ = split_network(learn.model.eval(), learn.groups, n_frozen)
     frozen = (
@@ -158,13 +160,13 @@ def cache_features(
 
 
 def cache_bytes(learn: RadiographLearner, n_frozen: int, views: int) -> int:
-    """Size of such a cache."""
+    """Return the size of the cache in bytes."""
     numbers = sum(shape.numel() for shape in _shapes(learn, n_frozen))
     return 2 * numbers * (views * len(learn.dls.train_ds) + len(learn.dls.valid_ds))
 
 
 def _shapes(learn: RadiographLearner, n_frozen: int) -> tuple[torch.Size, ...]:
-    """The shapes of an image's values, from those of a blank one."""
+    """Return the shapes of an image's values, found from a blank image."""
     frozen, _ = split_network(learn.model.eval(), learn.groups, n_frozen)
     with torch.no_grad():
         values = frozen(torch.zeros(1, 3, learn.dls.size, learn.dls.size, device=learn.dls.device))
@@ -172,8 +174,9 @@ def _shapes(learn: RadiographLearner, n_frozen: int) -> tuple[torch.Size, ...]:
 
 
 def caching_problem(learn: RadiographLearner, n_frozen: int) -> str:
-    """Why the features of a network of the user's own, or of timm, can't be cached; "" where they can: where torch.fx
-    traces what it computes.
+    """Return why a network's features can't be cached, or "".
+
+    The user's own networks and timm's are checked: torch.fx has to trace the computation correctly.
     """
     if learn.is_torchvision or not n_frozen:
         return ""
@@ -188,13 +191,15 @@ def caching_problem(learn: RadiographLearner, n_frozen: int) -> str:
 
 
 def free_disk_bytes(folder: Path | None) -> int:
-    """Free bytes on the disk of a cache that is too large for memory."""
+    """Return the free bytes on the disk that holds caches that are too large for memory."""
     path = Path(folder or tempfile.gettempdir())
     return shutil.disk_usage(next(parent for parent in (path, *path.absolute().parents) if parent.exists())).free
 
 
 def cache_key(learn: RadiographLearner, n_frozen: int, views: int) -> str:
-    """Hash of all that features depend on: weights, images, their size, views and precision."""
+    """Return a hash of everything that features depend on: weights, images, their size, seed, views, precision, device
+    and version.
+    """
     return _hash_settings(learn, n_frozen, views, [_paths(dl) for dl in learn.dls.loaders[:2]])
 
 
@@ -203,7 +208,7 @@ def _paths(loader: Any) -> list[Any]:
 
 
 def _hash_settings(learn: RadiographLearner, n_frozen: int, *more: Any) -> str:
-    """Hash of the frozen weights and of what else an image's features depend on."""
+    """Return a hash of the frozen weights, of the settings that an image's features depend on, and of `more`."""
     digest = hashlib.sha256()
     settings = [learn.dls.size, learn.settings["seed"], training_precision(learn), str(learn.dls.device)]
     digest.update(repr([n_frozen, *settings, *more]).encode())
@@ -214,12 +219,12 @@ def _hash_settings(learn: RadiographLearner, n_frozen: int, *more: Any) -> str:
 
 
 class FeatureLoader:
-    """A DataLoader's batches, with features in place of images.
+    """A DataLoader of features instead of images.
 
     Args:
-        loader: gives order and batch size.
-        features: (V, N, F); each image's view is drawn again for each batch.
-        targets: (N, ...).
+        loader: the DataLoader of the images, which determines order and batch size.
+        features: (V, N, F) features; in each batch a random view of each image is used.
+        targets: (N, ...) targets.
     """
 
     def __init__(self, loader: Any, features: Tensor, targets: Tensor) -> None:
@@ -230,7 +235,7 @@ class FeatureLoader:
 
     @property
     def n_done(self) -> int:
-        """As of its loader."""
+        """Number of batches that are already done when an epoch resumes."""
         return self.loader.n_done
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -251,7 +256,7 @@ class FeatureLoader:
 
 
 class UseFrozenFeatures(Callback):
-    """Replaces the learner's images by features."""
+    """Callback that replaces the learner's images with cached features."""
 
     order = CALLBACK_ORDER["UseFrozenFeatures"]
 
@@ -259,17 +264,17 @@ class UseFrozenFeatures(Callback):
         self.train, self.valid = train, valid
 
     def before_train(self) -> None:
-        """Training features."""
+        """Train on the features of the training split."""
         self.learn.dl = self.train
 
     def before_validate(self) -> None:
-        """Validation features."""
+        """Validate on the features of the validation split."""
         self.learn.dl = self.valid
 
 
 @contextmanager
 def training_on_features(learn: RadiographLearner, features: FrozenFeatures) -> Iterator[None]:
-    """Within it `learn.fit` trains the later layer groups on features; the first ones are not run.
+    """Within the block, `learn.fit` trains the later layer groups on cached features; the first groups are not run.
 
     The network keeps all its weights; optimizer and checkpoints are those of the whole network.
     """
@@ -286,7 +291,7 @@ def training_on_features(learn: RadiographLearner, features: FrozenFeatures) -> 
         FeatureLoader(learn.dls.train, features.train, targets),
         FeatureLoader(learn.dls.valid, features.valid.unsqueeze(0), valid_targets),
     )
-    model.forward = forward  # the instance's own, before the class's
+    model.forward = forward  # on the instance, where it overrides the method of the class
     try:
         with learn.added_cbs(callback):
             yield
@@ -295,18 +300,18 @@ def training_on_features(learn: RadiographLearner, features: FrozenFeatures) -> 
 
 
 class SharedFeatures:
-    """Features of images that are not augmented, in files that learners read and add to, whatever process they are in.
+    """Features of images without augmentation, in files that the learners of several processes read and add to.
 
     Args:
-        folder: of the files.
-        key: hash of all that features depend on but the image.
+        folder: folder of the files.
+        key: hash of everything except the image that the features depend on.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = folder, key
 
     def read(self) -> dict[bytes, Any]:
-        """The records of the images that are there, by the hash of their path."""
+        """Return the records of all images in the files, keyed by the hash of the image's path."""
         found: dict[bytes, Any] = {}
         for file in sorted(self.folder.glob(f"{self.key}-*.npy")):
             table = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -314,7 +319,7 @@ class SharedFeatures:
         return found
 
     def write(self, images: Sequence[bytes], features: Tensor, targets: Tensor) -> None:
-        """Add (N, F) features and (N, ...) targets of N images.
+        """Write (N, F) features and (N, ...) targets of N images to a new file.
 
         Raises:
             WriteError: they can't be written.
@@ -329,8 +334,8 @@ class SharedFeatures:
 
 
 def _rows_to_compute(images: Sequence[bytes], known: Mapping[bytes, Any]) -> list[int]:
-    """The images of full chunks that are not known, with known ones to fill up their last chunk, and those of the last,
-    smaller chunk.
+    """Return the rows of images to compute: those without known features, enough others to fill their last chunk, and
+    those in the last, smaller chunk of the split.
 
     >>> _CHUNK_SIZE, len(_rows_to_compute([b"%d" % i for i in range(40)], {b"%d" % i: None for i in range(25)}))
     (16, 24)
@@ -352,7 +357,7 @@ def _compute_features(
     width: int,
     shared: SharedFeatures | None,
 ) -> tuple[Tensor, Tensor]:
-    """Features (V, N, F) and targets (N, ...) of a DataLoader's images in their order; view 0 is not augmented."""
+    """Compute features (V, N, F) and targets (N, ...) of a DataLoader's images in order; view 0 is not augmented."""
     loader, count = loader.new(shuffle=False, drop_last=False, bs=_BATCH_SIZE), len(loader.dataset)
     images = [hashlib.sha256(str(path).encode()).hexdigest().encode() for path in _paths(loader)] if shared else []
     known, targets = shared.read() if shared else {}, dict[int, Tensor]()
@@ -391,7 +396,7 @@ def _compute_features(
 
 
 def _allocate(shape: tuple[int, ...], folder: Path | None) -> Tensor:
-    """An empty float16 tensor in memory or, if that is too large, in an unnamed file."""
+    """Allocate a float16 tensor in memory or, if it is too large, in an unnamed temporary file."""
     size = 2 * int(np.prod(shape))
     if size <= MEMORY_BYTES:
         return torch.empty(shape, dtype=torch.float16)
@@ -407,7 +412,7 @@ def _allocate(shape: tuple[int, ...], folder: Path | None) -> Tensor:
             )
         with tempfile.TemporaryFile(dir=path) as file:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a signal later
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk raises an error now, instead of SIGBUS later
             return torch.from_numpy(np.memmap(file, dtype=np.float16, mode="w+", shape=shape))
     except OSError as error:
         raise WriteError(

@@ -1,4 +1,4 @@
-"""The finished epochs of a run: their rows, their batches, and which is best."""
+"""The finished epochs of a run: their rows, their batches, and the best one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Row = dict[str, Any]
 
 
 class History:
-    """The finished epochs: the rows of `history.csv`, which of them is best, and their batches.
+    """The finished epochs: the rows of `history.csv`, the best one, and the batches.
 
     Attributes:
-        rows: one per finished epoch.
-        best_epoch: 1-based number of the best one, or None before the first.
-        batches: the table of `xrayfast.runs.batches`.
+        rows: one row per finished epoch.
+        best_epoch: 1-based number of the best epoch; None before the first.
+        batches: table of batches, see `xrayfast.runs.batches`.
     """
 
     def __init__(
@@ -30,14 +30,15 @@ class History:
         self.batches = empty_batches() if batches is None else batches
 
     def stale_epochs(self, first_epoch: int, size: int) -> int:
-        """Number of epochs since the best one, after `first_epoch` and on images of that size: no epoch on smaller
-        images can be the best.
+        """Return the number of epochs since the best one and after `first_epoch`, on images of `size` px.
+
+        Epochs on smaller images don't count, since they can't become the best.
         """
         since = self.rows[max(self.best_epoch or 0, first_epoch) :]
         return sum(row["size"] == size for row in since)
 
     def add(self, row: Row, monitor: str) -> bool:
-        """Append a row; True where it is the best so far."""
+        """Append a row, and return whether it is the best so far."""
         self.rows.append(row)
         best = None if self.best_epoch is None else self.rows[self.best_epoch - 1]
         if best is None or _quality(row, monitor) > _quality(best, monitor):
@@ -47,14 +48,16 @@ class History:
 
 
 def valid_column(name: str) -> str:
-    """The column of a value that fastai's Recorder has of the validation split: "valid_loss", or a metric's name."""
+    """Return the history column of a validation value in fastai's Recorder: "valid_loss", or a metric by its name."""
     return name if name == "valid_loss" else history_column("valid", name)
 
 
 def _quality(row: Row, monitor: str) -> tuple[int, float, float]:
-    """Sort key, the best epoch last. An epoch on larger images beats any on smaller ones: predictions use the largest
-    size. An undefined metric (a class absent from validation) loses to any defined one, and the validation loss breaks
-    ties; so early stopping works even if the metric is never defined.
+    """Return a key by which the best epoch has the largest value.
+
+    An epoch on larger images is better than any on smaller ones, since predictions use the largest size. An undefined
+    metric (a class without validation images) is worse than any defined one. The validation loss breaks ties, so that
+    early stopping works even if the metric is never defined.
     """
     loss = row["valid_loss"]
     negative_loss = -math.inf if loss is None or math.isnan(loss) else -loss

@@ -1,4 +1,4 @@
-"""Builds the Learner: network, loss, optimizer, metrics and callbacks."""
+"""The Learner, and how it is built: network, loss, optimizer, metrics and callbacks."""
 
 from __future__ import annotations
 
@@ -85,23 +85,24 @@ from xrayfast.progress import show_progress
 
 
 class RadiographLearner(Learner):
-    """A fastai Learner on RadiographDataLoaders, with what it was made from.
+    """A fastai Learner on RadiographDataLoaders that records its settings.
 
     Attributes:
         dls: its DataLoaders.
         groups: its layer groups, from the input to the head.
-        settings: the arguments of `learner` but `groups`, and the DataLoaders' size and batch size.
-        network_notes: sentences on metrics that meet masked cells, on what a network of the user's own was taken for,
-            on tensors of the weight file that are not used, such as those of its head, and on what of another run is.
-        start: the weights that it starts from, where they are of a file or a run.
-        made_with: its `loss_func` and `opt_func` as `learner` made them.
-        precision: the float type that it trains in; None as long as "auto" is undecided, see `training_precision`.
-        average: the average of the weights, where they are averaged.
-        validation_units: the validation split, where its metrics are of studies or patients; see `fit`.
-        own_cbs: callbacks that the user gave.
-        own_code: the names of callbacks ("cbs"), "metrics" and the transforms of "dls" that are the user's own, or
-            those of the run.
-        run_path: the folder of the run that it was loaded from, or None; `run` is a name of fastai's callbacks.
+        settings: the arguments of `learner` except `groups`, and the DataLoaders' size and batch size.
+        network_notes: sentences for the user: on metrics that do not leave out masked cells, on whether the user's own
+            network is whole or a backbone, on unused tensors of the weight file, and on weights taken from another run.
+        start: provenance of the initial weights, if they come from a file or a run.
+        made_with: `loss_func` and `opt_func` as `learner` set them.
+        precision: the float type for training; None until "auto" is decided, see `training_precision`.
+        average: the callback that averages the weights, if they are averaged.
+        validation_units: how to join the validation split's outputs, if metrics are per study or patient; see `fit`.
+        own_cbs: the user's own callbacks.
+        own_code: names of the user's own callbacks ("cbs"), "metrics" and transforms ("dls"), or of those of the run
+            that was loaded.
+        run_path: the folder of the run that was loaded, or None. Not `run`, which is an attribute of fastai's
+            callbacks.
     """
 
     dls: RadiographDataLoaders
@@ -134,16 +135,17 @@ class RadiographLearner(Learner):
         return [group.parameters for group in self.groups]
 
     def validate_by(self, units: ValidationUnits) -> None:
-        """Let the metrics of validation be of studies or patients; call it before `add_own`."""
+        """Compute validation metrics per study or patient; to be called before `add_own`."""
         self.validation_units = units
         self.metrics = build_epoch_metrics(units.task, len(units.images.labels), (), units)
 
     @check_arguments()
     def add_own(self, cbs: Callbacks, metrics: Metrics) -> None:
-        """Add callbacks and metrics of the user's own.
+        """Add the user's own callbacks and metrics.
 
         Raises:
-            ConfigError: a metric has no name, or that of another, or fails; or a callback has that of an attribute.
+            ConfigError: a metric has no name, has the name of another one, or fails; or a callback has the name of an
+                attribute of the learner.
         """
         own = [cb() if isinstance(cb, type) else cb for cb in L(cbs)]
         for cb in own:
@@ -170,8 +172,9 @@ class RadiographLearner(Learner):
             )
 
     def fit(self, n_epoch: int, *arguments: Any, **options: Any) -> None:
-        """fastai's, after which the network has the average of its weights, where they are averaged; what an error or
-        Ctrl-C within a batch left open is closed.
+        """Train as fastai does; afterwards the network has the average of its weights, if they are averaged.
+
+        An autocast context that an error or Ctrl-C within a batch left open is closed.
         """
         try:
             super().fit(n_epoch, *arguments, **options)
@@ -181,46 +184,49 @@ class RadiographLearner(Learner):
                 self.average.finish()
 
     def __call__(self, event_name: str | Iterable[str]) -> None:
-        """fastai's, for the callbacks that have a method for the event: it looks for one in all of them, then in the
-        learner and in the network, which takes longer in each batch than what the callbacks do.
+        """Call the callbacks that have a method for the event.
+
+        fastai calls all callbacks, and each looks for the method in itself, the learner and the network. In each batch
+        that takes longer than the callbacks' own work.
         """
         for name in [event_name] if isinstance(event_name, str) else event_name:
             if not hasattr(event, name):
-                super().__call__(name)  # says so
+                super().__call__(name)  # raises fastai's error
             for callback in sorted(self.cbs, key=attrgetter("order")):
                 kind: Any = type(callback)
                 has_method = hasattr(kind, name) or name in vars(callback) or _looks_elsewhere(kind)
-                # After a fit each callback runs again.
+                # after_fit: fastai then sets `run` of every callback to True again.
                 if has_method or name == "after_fit" or callback._default != Callback._default:
                     callback(name)
 
     def all_batches(self) -> None:
-        """fastai's; of an epoch that goes on, batches have the numbers that they have in the whole epoch."""
+        """Run all batches as fastai does; when an epoch resumes, batches keep their numbers in the whole epoch."""
         self.n_iter: int = len(self.dl)
         done: int = getattr(self.dl, "n_done", 0)
         for number, batch in enumerate(self.dl if done < self.n_iter else (), done):
             self.one_batch(number, batch)
 
     def validation_context(self, cbs: Any = None, inner: bool = False) -> ContextManagers:
-        """fastai's, in which `validate` and `get_preds` run; the recorder keeps what the last fit recorded, and what an
-        error or Ctrl-C within a batch left open is closed.
+        """Return fastai's context for `validate` and `get_preds`, in which the recorder keeps the records of the last
+        fit. An autocast context that an error or Ctrl-C within a batch left open is closed.
         """
         closing = ExitStack()
         closing.callback(leave_autocast, self)
         return ContextManagers([closing, _keep_records(self.recorder), super().validation_context(cbs, inner)])
 
     def tta(self, ds_idx: int = 1, dl: Any = None, **options: Any) -> Any:
-        """fastai's, with the views of `xrayfast.predict`: they depend on the seed and on each image alone.
+        """Run fastai's test-time augmentation with the views of `xrayfast.predict`, which depend only on the seed and
+        on each image.
 
         Raises:
-            ConfigError: nothing is augmented.
+            ConfigError: `augment` is "off", so there are no views.
         """
         if self.settings["augment"] == "off":
             raise ConfigError("augment is off, so there are no views to average. Use get_preds.")
         dl = self.dls[ds_idx].new(shuffled=False, drop_last=False) if dl is None else dl
         augmentations = [t for t in dl.after_batch.fs if isinstance(t, ChestAugmentation)]
         for augmentation in augmentations:
-            augmentation.view = lambda: (self.settings["seed"], self.epoch)  # which counts the views here
+            augmentation.view = lambda: (self.settings["seed"], self.epoch)  # fastai's tta counts views in `epoch`
         try:
             with _keep_records(self.recorder):
                 return super().tta(ds_idx, dl, **options)
@@ -229,12 +235,12 @@ class RadiographLearner(Learner):
                 augmentation.view = None
 
     def summary(self) -> Any:
-        """fastai's; it predicts an image, which begins a fit, and the recorder keeps what the last one recorded."""
+        """Return fastai's summary, which starts a fit, but keep the records of the last fit in the recorder."""
         with _keep_records(self.recorder):
             return super().summary()
 
     def to_fp16(self, **options: Any) -> RadiographLearner:
-        """Train in float16, with fastai's `options` of scaling gradients.
+        """Train in float16 from now on; `options` are those of fastai's gradient scaling.
 
         Raises:
             ConfigError: the device is not CUDA.
@@ -242,11 +248,11 @@ class RadiographLearner(Learner):
         return self._train_in("fp16", **options)
 
     def to_bf16(self) -> RadiographLearner:
-        """Train in bfloat16, on any device."""
+        """Train in bfloat16 from now on, on any device."""
         return self._train_in("bf16")
 
     def to_fp32(self) -> RadiographLearner:
-        """Train in float32."""
+        """Train in float32 from now on."""
         return self._train_in("fp32")
 
     def _train_in(self, precision: Precision, **options: Any) -> RadiographLearner:
@@ -255,41 +261,41 @@ class RadiographLearner(Learner):
         return self
 
     def export(self, fname: str | Path = "export.pkl", **options: Any) -> None:
-        """fastai's, a pickle of the whole learner, with a warning: loading a pickle runs what code it holds."""
+        """Export the whole learner as a pickle, as fastai does, with a warning: loading a pickle can run code."""
         warn(f"{fname} is a pickle: load_learner runs code that it holds. A run's folder from xrayfast.save has none.")
         super().export(fname, **options)
 
     @property
     def network_settings(self) -> dict[str, Any]:
-        """What a run's settings say of a network, after it was looked at."""
+        """The settings of a run that are known only after the network is built."""
         return {name: self.settings[name] for name in ("head", "weights")}
 
     @property
     def is_own(self) -> bool:
-        """Whether its network is code of the user's own."""
+        """Whether the network is the user's own code."""
         return is_own(self.arch)
 
     @property
     def is_torchvision(self) -> bool:
-        """Whether its network is one of torchvision, which torch.fx traces as it computes."""
+        """Whether the network is one of torchvision's, which torch.fx is known to trace correctly."""
         return not (self.is_own or is_timm(self.arch))
 
     @property
     def arch(self) -> str:
-        """Name of the backbone."""
+        """The name of the backbone or of the user's own network."""
         return self.settings["arch"]
 
 
 def own_names(cbs: Sequence[Callback], metrics: Iterable[Metric]) -> dict[str, str]:
-    """The names of the user's callbacks ("cbs"), and of those "metrics" that are not ours; without what is empty."""
+    """Return the names of the user's own callbacks ("cbs") and "metrics"; kinds without any are left out."""
     found = {"cbs": name_of(cbs), "metrics": ", ".join(m.name for m in metrics if not isinstance(m, EpochMetric))}
     return {kind: names for kind, names in found.items() if names}
 
 
 @lru_cache
 def _looks_elsewhere(kind: type) -> bool:
-    """Whether callbacks of a class may answer events by methods that neither it nor they have, such as those of an
-    object that they stand for.
+    """Whether callbacks of a class may handle events without a method of that name, such as by delegating to another
+    object.
     """
     names = ("__call__", "__getattr__", "__getattribute__")
     return any(getattr(kind, name) is not getattr(Callback, name) for name in names)
@@ -297,7 +303,7 @@ def _looks_elsewhere(kind: type) -> bool:
 
 @contextmanager
 def _keep_records(recorder: Recorder) -> Iterator[None]:
-    """After it the recorder's losses, learning rates and epochs are what they were before."""
+    """After the block, restore the recorder's losses, learning rates and epochs to what they were before."""
     names = ("lrs", "iters", "losses", "values", "metric_names", "of_run")
     kept = {name: vars(recorder)[name] for name in names if name in vars(recorder)}
     try:
@@ -345,65 +351,66 @@ def learner(
     metrics: Metrics = (),
     cbs: Callbacks = (),
 ) -> RadiographLearner:
-    """A fastai Learner with its backbone frozen, one layer group per block or per layer, and one for the head.
+    """Make a fastai Learner with a frozen backbone. Layer groups are one per block or per layer, and the head.
 
-    With one per layer, `learn.freeze_to(-4)` unfreezes the last three layers and the head; 'xrayfast models --layers
-    ARCH' lists the layers.
+    With one group per layer, `learn.freeze_to(-4)` unfreezes the last three layers and the head; 'xrayfast models
+    --layers ARCH' lists the layers.
 
-    Frozen groups run in inference mode: their batch norm neither trains nor updates its statistics, so that a frozen
-    epoch back-propagates through the head alone. From now on the process keeps memory that it frees (glibc only), which
-    training asks for again in each batch.
+    Frozen groups run in evaluation mode: their batch norm neither trains nor updates its statistics, so that a frozen
+    epoch backpropagates through the head alone. From now on the process keeps memory that it frees (glibc only), since
+    training needs it again in each batch.
 
     Args:
-        dls: from `xrayfast.dataloaders`, or any of fastai with images and one or several labels, such as those of a
-            DataBlock with `RadiographBlock` or of ImageDataLoaders. Labels are their vocab; their own loss is not used.
-        arch: a name of `xrayfast models`; or a module of your own, of which a copy is trained, or a constructor such as
-            `torchvision.models.regnet_y_400mf`, which get a head unless they give one output per label: see
+        dls: DataLoaders from `xrayfast.dataloaders`, or any fastai DataLoaders with images and one or several labels,
+            such as those of a DataBlock with `RadiographBlock` or of ImageDataLoaders. Labels are their vocab; their
+            own loss is not used.
+        arch: a name from `xrayfast models`; or your own network: a module, which is copied, or a constructor such as
+            `torchvision.models.regnet_y_400mf`. A head is added unless the network has one output per label, see
             `xrayfast.learning.model.own_network`.
-        weights: "imagenet", "none", a run or its folder, which gives its backbone and, for labels that both have, its
-            head; a file of weights, or "xrv:NAME" for one of torchxrayvision's, which gives the backbone. A
-            constructor without the argument `weights` or `pretrained` and a module start from what they bring.
-        head: "fastai", "linear", "mlp", or "classifier", which keeps the network's own classifier but for its last
-            layer; "none": `arch` has to be a whole network.
-        head_width: hidden units of each hidden layer of the head; () for one of 512, of a classifier for none.
-        dropout: before the head's last layer, half as much before hidden ones; None for the head's own.
-        splitter: gives a list of parameters for each layer group of an `arch` of your own, as in fastai; it gets the
-            network itself where it is whole, else backbone and head in sequence.
-        groups: "blocks" or "layers".
-        loss: "auto", a name of `xrayfast fit --loss`, or any callable of logits and targets, such as one of fastai's
+        weights: "imagenet" or "none"; a run or its folder, for its backbone and, if both have labels in common, its
+            head; a weight file, or "xrv:NAME" for one of torchxrayvision's, for the backbone. Your own module, and a
+            constructor without an argument `weights` or `pretrained`, keep the weights that they come with.
+        head: "fastai", "linear", "mlp", or "classifier", which keeps the network's own classifier except its last
+            layer; "none" if `arch` has to be a whole network.
+        head_width: hidden units of each hidden layer of the head; () for one layer of 512, or none for a classifier.
+        dropout: dropout before the head's last layer, half as much before hidden ones; None for the head's default.
+        splitter: function that returns one list of parameters per layer group, as in fastai, for your own `arch`. It
+            gets a whole network itself, or backbone and head in sequence.
+        groups: "blocks" or "layers": one layer group per block or per layer.
+        loss: "auto", a name from `xrayfast fit --loss`, or any callable of logits and targets, such as one of fastai's
             losses; see `OwnLoss` for the targets of masked cells.
-        gamma: focusing strength, of losses that take one.
-        alpha: balance of the classes, one value or one per label, of losses that take one.
-        gamma_neg: focusing strength of negatives, of losses that take one.
-        gamma_pos: that of positives.
-        margin: probability up to which a negative has no loss, of losses that take one.
-        label_smoothing: share of each target that is spread over all classes, of losses that take it.
-        augment: as for `xrayfast.dataloaders`, in place of what `dls` has; None for that of `dls`.
-        mixup: A of mixup, whose shares are drawn from Beta(A, A); 0 for none.
-        cutmix: that of CutMix; with both, one of them per batch.
-        class_weights: "auto" weights labels by inverse frequency in the training split, "effective" by the effective
-            number of its images.
+        gamma: focusing strength, for losses that have one.
+        alpha: balance of the classes, one value or one per label, for losses that have it.
+        gamma_neg: focusing strength of negatives, for losses that have one.
+        gamma_pos: focusing strength of positives, for losses that have one.
+        margin: probability up to which a negative has no loss, for losses that have it.
+        label_smoothing: share of each target that is spread over all classes, for losses that have it.
+        augment: augmentation as in `xrayfast.dataloaders`, which replaces that of `dls`; None to keep it.
+        mixup: A of mixup, whose shares are drawn from Beta(A, A); 0 for no mixup.
+        cutmix: A of CutMix; 0 for no CutMix. With mixup and CutMix, each batch uses one of them.
+        class_weights: "auto" weights labels by inverse frequency in the training split, "effective" by the inverse of
+            their effective number of images.
         optimizer: "adam" or "sgd".
-        momentum: of SGD, or Adam's first beta.
+        momentum: momentum of SGD, or Adam's first beta.
         beta2: Adam's second beta; None for fastai's 0.99.
         eps: added to the denominator of Adam's step; None for fastai's 1e-5.
-        wd: weight decay, decoupled.
-        ema: decay of the moving average of the weights, which the network has after each epoch and fit, see
-            `AverageWeights`; True for 0.999.
-        precise_bn: whether the statistics of batch norm are computed anew after each epoch, see `PreciseBatchNorm`.
-        clip_grad: largest norm of the gradients, of all together; None for any, by fastai's GradientClip.
-        accumulate: batches per step, see `AccumulateGradients`.
+        wd: decoupled weight decay.
+        ema: decay of the exponential moving average of the weights, which the network has after each epoch and fit,
+            see `AverageWeights`; True for 0.999.
+        precise_bn: whether to recompute the statistics of batch norm after each epoch, see `PreciseBatchNorm`.
+        clip_grad: largest norm of all gradients together, enforced by fastai's GradientClip; None for no limit.
+        accumulate: batches per optimizer step, see `AccumulateGradients`.
         lr: the learner's default learning rate.
         precision: "auto", "fp32", "bf16" or "fp16".
-        seed: of the random initial weights.
-        metrics: further metrics, which follow those of xrayfast: fastai's, functions of a batch's outputs (logits) and
+        seed: seed of the random initial weights.
+        metrics: further metrics, reported after xrayfast's: fastai's, functions of a batch's outputs (logits) and
             targets, or functions of `sklearn.metrics`, which get decisions or probabilities of the whole split, see
             `xrayfast.learning.training.metrics.SklearnMetric`. The target of a masked cell is NaN.
-        cbs: further fastai callbacks. The order of all is in `xrayfast/learning/training/callbacks/order.py`.
+        cbs: further fastai callbacks; `xrayfast/learning/training/callbacks/order.py` has the order of all.
 
     Raises:
-        ConfigError: unknown names, or options that do not fit together or the data.
-        WeightsError: weights that can't be had or don't fit.
+        ConfigError: a name is unknown, or options contradict each other or the data.
+        WeightsError: the weights can't be downloaded or read, or don't fit.
     """
     given = {name: value for name, value in locals().items() if name in _SETTINGS}
     given |= {"weights": xrv_file(os.fspath(weights)), "ema": as_decay(ema)}
@@ -425,7 +432,7 @@ def learner(
 
 
 def _unusual_input(learn: RadiographLearner) -> list[str]:
-    """A note where pretrained weights get images that are not normalised."""
+    """Return a note if images are not normalized, and the weights are pretrained."""
     names = {type(transform).__name__ for transform in learn.dls.train.after_batch.fs}
     if learn.settings["weights"] == "none" or names & {"Normalize", "Normalization"}:
         return []
@@ -438,7 +445,7 @@ def _unusual_input(learn: RadiographLearner) -> list[str]:
 _SETTINGS = {
     name: parameter.default
     for name, parameter in signature(learner).parameters.items()
-    if name in FIELD_SECTIONS and name != "augment"  # which is recorded as the data loaders have it
+    if name in FIELD_SECTIONS and name != "augment"  # recorded as the DataLoaders have it
 }
 """The arguments of `learner` that are settings of a run, and their defaults."""
 
@@ -446,7 +453,7 @@ _SETTINGS = {
 def _build_learner(
     dls: RadiographDataLoaders, options: Mapping[str, Any], groups: Grouping, code: Mapping[str, Any]
 ) -> RadiographLearner:
-    """`learner` with options that were checked, and the user's own code by setting."""
+    """Build the learner from checked options, and the user's own code keyed by setting."""
     train = TrainConfig.model_construct(**options)
     keep_freed_memory()
     data = dls.manifest
@@ -455,7 +462,7 @@ def _build_learner(
         network = build_layers({**options, "size": dls.size}, data.labels, groups, code)
     settings = {**options, "size": dls.size, "batch_size": dls.train.bs}
     settings |= {"head": network.head, "weights": network.weights, "augment": dls.augment}
-    # fastai moves it only when training begins; frozen layers run before that.
+    # fastai moves the network to the device only when training begins, but frozen layers run before that.
     first_conv_in_fp32(to_channels_last(network.model.to(dls.device), dls.device))
     learn = RadiographLearner(
         dls,
@@ -498,11 +505,11 @@ def build_layers(
     grouping: Grouping,
     code: Mapping[str, Any] = MappingProxyType({}),
 ) -> LayeredNetwork:
-    """The network of settings, or of the user's own code, divided into layer groups.
+    """Build the network from settings and the user's own code, divided into layer groups.
 
     Raises:
-        ConfigError: there is no such network, or options do not go with it.
-        WeightsError: weights that can't be had or don't fit.
+        ConfigError: there is no such network, or options don't apply to it.
+        WeightsError: the weights can't be downloaded or read, or don't fit.
     """
     head, weights, n_out = options["head"], options["weights"], len(labels)
     run = find_starting_run(weights)
@@ -527,10 +534,10 @@ def build_layers(
 def training_loss(
     data: Manifest, train: TrainConfig, device: torch.device, code: Mapping[str, Any] = MappingProxyType({})
 ) -> nn.Module:
-    """The loss that settings ask for, on the training split of a data set, or the user's own.
+    """Make the loss from settings and the training split's label counts, or from the user's own code.
 
     Raises:
-        ConfigError: it does not fit the task, options contradict each other, or the user's own does not work.
+        ConfigError: the loss does not fit the task, options contradict each other, or the user's own loss fails.
     """
     rows = data.subset("train")
     if "loss" in code:
@@ -557,7 +564,7 @@ def training_loss(
 def learner_from_config(
     dls: RadiographDataLoaders, model: ModelConfig, train: TrainConfig, code: Mapping[str, Any] = MappingProxyType({})
 ) -> RadiographLearner:
-    """`learner` with the settings of a run, and the user's own code by setting."""
+    """Build the learner from the settings of a run, and the user's own code keyed by setting."""
     settings = dict(model) | dict(train) | ({"lr": 2e-3} if train.lr == "auto" else {})
     groups: Grouping = "blocks" if train.unfreeze_layers is None else "layers"
     return _build_learner(dls, {name: settings[name] for name in _SETTINGS}, groups, code)

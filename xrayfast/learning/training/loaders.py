@@ -1,4 +1,4 @@
-"""From a manifest to fastai's DataBlock and DataLoaders."""
+"""fastai's DataBlock and DataLoaders, made from a manifest."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ SPLIT_INDEX = {"train": 0, "valid": 1, "test": 2}
 
 @dataclass(frozen=True, eq=False)
 class GoingOn:
-    """Where an epoch goes on that was stopped: its first batches are not read.
+    """The point within an epoch at which training resumes; the batches before it are not read.
 
     Attributes:
-        batches: how many are done.
-        restore: sets the generators to what they were after those.
+        batches: number of batches that are done.
+        restore: function that restores the random number generators to their states after these batches.
     """
 
     batches: int
@@ -84,15 +84,15 @@ class GoingOn:
 class RadiographDL(TfmdDL):
     """A DataLoader that reads the images of a manifest a batch at a time, without a transform per image.
 
-    Other items, such as files to predict on, it reads as any TfmdDL does, and all items where transforms of the user's
-    own are in `after_item` or `before_batch`.
+    Other items, such as files to predict, are read as in any TfmdDL. So are all items if the user's own transforms are
+    in `after_item` or `before_batch`.
 
     Attributes:
-        sampling_weights: by which images are drawn where they are shuffled; None for each once.
-        rows: the images of the last epoch in their order, by their place in the dataset.
-        feed: gives the same batches on the device; None where this loader reads them.
-        own: the rows of each batch that a rank reads; None for all.
-        going_on: where the epoch goes on; None for its beginning.
+        sampling_weights: weights with which shuffled images are drawn; None to draw each image once.
+        rows: indices into the dataset of the last epoch's images, in order.
+        feed: source of the batches on the device; None if this loader reads them.
+        own: the rows of each batch that this rank reads; None for all.
+        going_on: the point at which the epoch resumes; None to start at its beginning.
     """
 
     own: OwnRows | None = None
@@ -107,14 +107,14 @@ class RadiographDL(TfmdDL):
             setattr(self, event, OpenPipeline(getattr(self, event)))
 
     def new(self, dataset: Any = None, cls: Any = None, **options: Any) -> Any:
-        """fastai's, which draws alike from the same images."""
+        """Make a DataLoader as fastai does; for the same dataset it keeps the sampling weights, feed and own rows."""
         found = super().new(dataset, cls, **options)
         if found.dataset is self.dataset:
             found.sampling_weights, found.feed, found.own = self.sampling_weights, self.feed, self.own
         return found
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches of an epoch on the device, after the batch transforms; of a rank its own rows."""
+        """Yield the batches of an epoch on the device, after the batch transforms; with `own`, this rank's rows."""
         batches = super().__iter__() if self.feed is None or self._table is None else self._fed()
         if self.going_on is not None:
             batches = self._go_on(batches, self.going_on.restore)
@@ -126,11 +126,14 @@ class RadiographDL(TfmdDL):
 
     @property
     def n_done(self) -> int:
-        """Batches of the epoch that are done before it goes on."""
+        """Number of batches that are already done when an epoch resumes."""
         return self.going_on.batches if self.going_on else 0
 
     def _go_on(self, batches: Iterator[Any], restore: Callable[[], None]) -> Iterator[Any]:
-        """The batches; `restore` is called between reading the first one, before which loaders draw, and varying it."""
+        """Yield the batches, and call `restore` between reading the first one and its batch transforms.
+
+        DataLoaders draw random numbers before they read the first batch.
+        """
         transforms, self.after_batch.fs = self.after_batch.fs, L()
         try:
             first = next(batches)
@@ -141,12 +144,12 @@ class RadiographDL(TfmdDL):
         yield from batches
 
     def _fed(self) -> Iterator[Any]:
-        """The batches that `feed` gives."""
+        """Yield the batches of `feed`."""
         assert self.feed is not None
         self.randomize()
         self.before_iter()
         order = self.get_idxs()
-        # As torch's own DataLoader draws one: with the same seed images are then augmented alike.
+        # torch's DataLoader draws a number here: with the same seed, images are then augmented in the same way.
         torch.empty((), dtype=torch.int64).random_()
         for batch in self.feed.batches(split_rows(order, self.bs, self.own, self.drop_last), self.own):
             yield self.after_batch(batch)
@@ -154,7 +157,7 @@ class RadiographDL(TfmdDL):
 
     @property
     def _table(self) -> pd.DataFrame | None:
-        """The rows of a manifest's split; None where items are something else, or transformed one by one."""
+        """The table of a manifest's split; None if items are something else, or are transformed one by one."""
         items = getattr(self.dataset, "items", None)
         rows = items.table if isinstance(items, ImageItems) else items
         changed = [t for t in (*self.after_item.fs, *self.before_batch.fs) if type(t) not in KNOWN_TRANSFORMS]
@@ -162,18 +165,18 @@ class RadiographDL(TfmdDL):
         return rows if fits else None
 
     def shuffle_fn(self, idxs: list[int]) -> list[int]:
-        """The images of an epoch, by the loader's own generator."""
+        """Draw the images of an epoch from the loader's own generator."""
         if self.sampling_weights is None:
             return list(super().shuffle_fn(idxs))
         return draw_balanced(self.sampling_weights, self.rng)
 
     def get_idxs(self) -> Any:
-        """fastai's, which are kept, from the batch on where the epoch goes on."""
+        """Return fastai's indices, without those of batches that are done, and keep all of them in `rows`."""
         self.rows = super().get_idxs()
         return self.rows[self.n_done * self.bs :] if self.going_on else self.rows
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[Any, ...]]:
-        """Batches of (N, 1, side, side) uint8 images and their targets."""
+        """Yield batches of (N, 1, side, side) uint8 images and their targets."""
         if (rows := self._table) is None:
             yield from super().create_batches(samps)
             return
@@ -185,7 +188,7 @@ class RadiographDL(TfmdDL):
             yield (batch,) if target is None else (batch, target[chunk])
 
     def show_batch(self, b: Any = None, max_n: int = 9, ctxs: Any = None, show: bool = True, **options: Any) -> Any:
-        """fastai's, with space between the images for titles of several lines."""
+        """Show a batch as fastai does, with space between the images for titles of several lines."""
         register_drawing()
         shown = super().show_batch(b, max_n, ctxs, show, **options)
         _leave_space(ctxs is None and show)
@@ -194,7 +197,7 @@ class RadiographDL(TfmdDL):
     def show_results(
         self, b: Any, out: Any, max_n: int = 9, ctxs: Any = None, show: bool = True, **options: Any
     ) -> Any:
-        """The same."""
+        """Show results as fastai does, with space between the images for titles of several lines."""
         register_drawing()
         shown = super().show_results(b, out, max_n, ctxs, show, **options)
         _leave_space(ctxs is None and show)
@@ -202,7 +205,7 @@ class RadiographDL(TfmdDL):
 
 
 def _leave_space(drawn: bool) -> None:
-    # Not by rc_context: where a notebook's first figure is made in it, later ones are not shown.
+    # Not with rc_context: if a notebook's first figure is made within it, later figures are not shown.
     if drawn:
         from matplotlib import pyplot as plt
 
@@ -210,14 +213,14 @@ def _leave_space(drawn: bool) -> None:
 
 
 def _read_batch(images: DecodedImages, sources: Any) -> NDArray[np.uint8]:
-    """(N, side, side) images of files or, in a placeholder manifest, of arrays."""
+    """Read (N, side, side) images from files or, for a placeholder manifest, from arrays."""
     if isinstance(sources[0], np.ndarray):
         return np.stack([fit_square(source, images.side) for source in sources])
     return images.batch(sources)
 
 
 def _targets(dataset: Any, rows: pd.DataFrame) -> Any:
-    """The targets of all rows, equal to those of the dataset's own transform."""
+    """Return the targets of all rows, equal to those that the dataset's own transforms make."""
     if len(dataset.tls) < 2:
         return None
     values, vocab = rows["target"].tolist(), list(dataset.tls[1].vocab)
@@ -228,13 +231,13 @@ def _targets(dataset: Any, rows: pd.DataFrame) -> Any:
 
 
 class RadiographDataLoaders(DataLoaders):
-    """fastai's DataLoaders of a manifest's splits: `train`, `valid` and, where there is one, the test split.
+    """fastai DataLoaders of a manifest's splits: `train`, `valid` and, if there is one, the test split.
 
     Attributes:
         manifest: the data set.
         images: its decoded images.
-        origin: "xrayfast" where `dataloaders` made them; else they are the user's "own", or of their "own transforms"
-            where images are not read and normalised as ours are, so that no run can repeat it.
+        origin: "xrayfast" if `dataloaders` made them; "own" for the user's own; "own transforms" for the user's own if
+            images are not read and normalized as xrayfast does, so that a saved run can't do the same.
         placement: how images get to the device.
     """
 
@@ -254,10 +257,10 @@ class RadiographDataLoaders(DataLoaders):
         self.origin: DataLoadersOrigin = origin
 
     def test_dl(self, test_items: Any, **options: Any) -> Any:
-        """fastai's, of a table or of files, arrays and Pillow images.
+        """Make fastai's test DataLoader, of a table or of files, arrays and Pillow images.
 
         Raises:
-            DataError: there is none, or something else.
+            DataError: there are no items, or one is something else.
         """
         if not hasattr(test_items, "iloc"):
             test_items = [test_items] if isinstance(test_items, IMAGE_TYPES) else list(test_items)
@@ -269,12 +272,12 @@ class RadiographDataLoaders(DataLoaders):
 
     @property
     def reads_files(self) -> bool:
-        """Whether images are files that are read as ours are."""
+        """Whether images are files that are read and normalized as xrayfast does."""
         return self.origin != "own transforms" and bool(self.manifest.table["path"].notna().all())
 
     @property
     def notes(self) -> list[str]:
-        """What is said of how images get to the device."""
+        """Sentences for the user on how images get to the device."""
         return [self.placement.note] if self.placement.note else []
 
     @property
@@ -284,19 +287,19 @@ class RadiographDataLoaders(DataLoaders):
 
     @property
     def augment(self) -> str:
-        """How the training split is augmented, as in the settings."""
+        """The setting `augment`: how the training split is augmented."""
         if self.origin == "own transforms":
             return f"{OWN}DataLoaders"
         return next((t.setting for t in self.train.after_batch.fs if isinstance(t, AUGMENTING)), "off")
 
     def training_views(self, rows: Sequence[int]) -> NDArray[np.uint8] | None:
-        """Images of the training split as the network gets them, augmented, and normalised back: (n, side, side).
+        """Return augmented training images as the network gets them, denormalized: (n, side, side).
 
         Args:
-            rows: which, of the training split.
+            rows: row numbers in the training split.
 
         Returns:
-            None where the DataLoaders are the user's own.
+            None if the DataLoaders are the user's own.
         """
         if self.origin != "xrayfast":
             return None
@@ -307,11 +310,11 @@ class RadiographDataLoaders(DataLoaders):
 
     @property
     def balanced_sampling(self) -> bool:
-        """Whether training images are drawn by the frequency of their labels, as in the settings."""
+        """The setting `balanced_sampling`: whether images of rare labels are drawn more often."""
         return getattr(self.train, "sampling_weights", None) is not None
 
     def new_empty(self) -> DataLoaders:
-        """Fastai's own DataLoaders without data, which is what `Learner.export` writes."""
+        """Return fastai DataLoaders without data, for `Learner.export`."""
         return DataLoaders(*(dl.new(dl.dataset.new_empty()) for dl in self.loaders), path=self.path, device=self.device)
 
 
@@ -319,7 +322,7 @@ class RadiographDataLoaders(DataLoaders):
 def RadiographBlock(
     size: int = 224, augment: Annotated[Augment, "code"] = "default", images: DecodedImages | None = None
 ) -> TransformBlock:
-    """A fastai block of radiographs: files in, normalised (N, 3, size, size) float32 batches out.
+    """A fastai block for radiographs: from files to normalized (N, 3, size, size) float32 batches.
 
     Args:
         size: side of the square in pixels.
@@ -327,7 +330,7 @@ def RadiographBlock(
         images: decoded images of that size; by default each file is read every time.
 
     Raises:
-        ConfigError: code to augment with that fails.
+        ConfigError: your own augmentation code fails.
     """
     augmentation = make_augmentation(augment)
     if code := [t for t in augmentation if isinstance(t, OwnAugmentation)]:
@@ -345,7 +348,7 @@ def RadiographBlock(
 
 
 def datablock(labels: tuple[str, ...], task: Task, images: DecodedImages, augment: Augment = "default") -> DataBlock:
-    """The DataBlock for the table that `target_table` returns."""
+    """Make the DataBlock for a table from `target_table`."""
     target = (
         CategoryBlock(vocab=list(labels), sort=False)
         if task == "single"
@@ -356,11 +359,12 @@ def datablock(labels: tuple[str, ...], task: Task, images: DecodedImages, augmen
 
 
 class ImageItems:
-    """The rows of a manifest's table as a dataset's items. They iterate over the files, as fastai's
-    `ImageClassifierCleaner` expects of items.
+    """The rows of a manifest's table as the items of a dataset.
+
+    Iteration yields the files, as fastai's `ImageClassifierCleaner` expects.
 
     Attributes:
-        table: from `target_table`.
+        table: a table from `target_table`.
     """
 
     def __init__(self, table: pd.DataFrame) -> None:
@@ -374,7 +378,7 @@ class ImageItems:
 
     @property
     def iloc(self) -> ImageItems:
-        """By which fastai tells tables, and indexes them."""
+        """The items themselves: fastai recognizes tables by this attribute, and uses it to index them."""
         return self
 
     def __getitem__(self, rows: Any) -> pd.Series | ImageItems:
@@ -383,7 +387,7 @@ class ImageItems:
 
 
 def target_table(data: Manifest) -> pd.DataFrame:
-    """The manifest's table with a `target` column: the label (single) or the (L,) float32 vector (multi)."""
+    """Return the manifest's table with a column `target`: the label (single) or an (L,) float32 vector (multi)."""
     if data.task == "single":
         targets: list[Any] = [data.labels[i] for i in data.targets.argmax(axis=1)]
     else:
@@ -407,33 +411,36 @@ def dataloaders(
     images: DecodedImages | None = None,
     progress: bool | None = None,
 ) -> RadiographDataLoaders:
-    """Fastai DataLoaders: `dls.train`, `dls.valid` and, where there is a test split, `dls[2]`.
+    """Make fastai DataLoaders: `dls.train`, `dls.valid` and, if there is a test split, `dls[2]`.
 
-    In a multi-label target NaN is a masked cell; the losses of `xrayfast.learner` leave such cells out, and so must any
-    other.
+    In multi-label targets NaN is a masked cell. The losses of `xrayfast.learner` leave masked cells out; a loss of your
+    own has to do so too.
 
     Args:
-        data: the images and their split.
+        data: the images and their splits.
         size: side of the square in pixels.
         batch_size: images per batch; the last training batch is dropped if it has a single image, on which batch norm
             can't train.
-        workers: processes that read images; by default none on a CPU, which the network keeps busy anyway, and up to
-            eight with an accelerator.
-        data_on_device: whether all images lie in the memory of the device; "auto" decides as `place_images` does.
-        device_share: of its free memory that data takes with "auto", at most.
-        device: where batches go.
-        seed: of the order of training images.
-        augment: "mild", "default" or "strong", see `fit --augment`; False or "off" for not at all; or code of your own,
-            a list of what varies a batch (N, 1, H, W) of floats in [0, 1]: functions, modules, fastai Transforms.
+        workers: number of processes that read images; by default none on a CPU, which the network keeps busy anyway,
+            and up to eight with an accelerator.
+        data_on_device: "on" keeps all images in the memory of the device, "off" does not; "auto" does if they fit on a
+            CUDA device.
+        device_share: largest share of the device's free memory that data takes with "auto".
+        device: the device for the batches.
+        seed: seed for the order of the training images.
+        augment: "mild", "default" or "strong", see `fit --augment`; False or "off" for no augmentation; or your own
+            code: a function, module or fastai Transform, or a list of them, for batches (N, 1, H, W) of floats in
+            [0, 1].
         balanced_sampling: whether images of rare classes or labels are drawn more often, see `sampling_weights`.
-        images: decoded images of that size; by default from the cache of the data set's settings, which decodes now
-            what it lacks.
-        progress: whether to display that progress; by default in a notebook and in a terminal.
+        images: decoded images of that size; by default they are read from the data set's cache, and images that it
+            lacks are decoded now.
+        progress: whether to show the progress of decoding; by default in a notebook and in a terminal.
 
     Raises:
-        ConfigError: no such device here, code to augment with that fails, or images that do not fit on the device.
-        DataError: images that can't be read, the first of them named, or a manifest whose table was changed.
-        WriteError: no disk space for decoded images.
+        ConfigError: the device is not available, your own augmentation code fails, or the images do not fit on the
+            device.
+        DataError: images can't be read (the message names the first), or the manifest's table was changed.
+        WriteError: there is no disk space for decoded images.
     """
     data.require_consistent()
     target = torch_device(device)
@@ -468,7 +475,7 @@ def dataloaders(
 
 
 def as_read_error(error: ReadError) -> ReadError:
-    """The error as the image reader raised it: torch puts a worker's traceback before the message."""
+    """Return the error as the image reader raised it: torch puts a worker's traceback before the message."""
     return ReadError(str(error).rsplit("xrayfast.errors.ReadError: ", 1)[-1].strip())
 
 
@@ -479,13 +486,19 @@ def _workers(workers: int | None, device: torch.device) -> int:
 
 
 def _init_worker() -> None:
-    """Only SIGTERM of the main process ends a worker: it needs the batch that others stop it after."""
+    """Let only SIGTERM from the main process end a worker.
+
+    After another signal the main process still needs the current batch, after which it stops.
+    """
     leave_signals_to_parent(tuple(number for number in STOP_SIGNALS if number != signal.SIGTERM))
     end_by_parent_alone()
 
 
 def _path(row: pd.Series | str | Path | np.ndarray | Image.Image) -> Any:
-    """The path in a manifest's row, or an item of `test_dl` or `predict`, which fastai tells by the annotation."""
+    """Return the path in a manifest's row, or the item itself, as `test_dl` and `predict` pass it.
+
+    fastai reads the annotation of `row` to find the types that it can pass.
+    """
     return row["path"] if isinstance(row, pd.Series) else row
 
 
@@ -494,13 +507,13 @@ def _target(row: pd.Series) -> Any:
 
 
 def _splits(items: ImageItems) -> list[NDArray[np.int64]]:
-    """Row numbers of train, valid and, if any, test."""
+    """Return the row numbers of train, valid and, if there is one, test."""
     splits = [np.flatnonzero(items.table["split"].to_numpy() == name) for name in SPLIT_INDEX]
     return splits if len(splits[-1]) else splits[:-1]
 
 
 def share_rows(dls: DataLoaders, own: OwnRows | None) -> None:
-    """Let the DataLoaders of the training and the validation split read a rank's own rows of each batch; None: all."""
+    """Let the training and validation DataLoaders read a rank's own rows of each batch; with None, all rows."""
     for dl in dls.loaders[:2]:
         dl.own = own
         for transform in dl.after_batch.fs:
@@ -509,7 +522,7 @@ def share_rows(dls: DataLoaders, own: OwnRows | None) -> None:
 
 
 def adopt_dataloaders(dls: DataLoaders) -> RadiographDataLoaders:
-    """DataLoaders of the user's own as ours: the same loaders, with a manifest of what they know.
+    """Wrap the user's own DataLoaders as RadiographDataLoaders, with a manifest made from them.
 
     Raises:
         DataError: they have no training batch, no validation split, no labels or no square images.
@@ -531,10 +544,10 @@ def adopt_dataloaders(dls: DataLoaders) -> RadiographDataLoaders:
 
 
 def replace_augmentation(dls: RadiographDataLoaders, augment: Augment) -> RadiographDataLoaders:
-    """The same data loaders with another augmentation of the training split.
+    """Return copies of the DataLoaders with another augmentation of the training split.
 
     Raises:
-        ConfigError: images are not normalised as ours are, so that it is not known where to augment.
+        ConfigError: images are not read and normalized as xrayfast does, so it isn't known where to augment them.
     """
     if dls.origin == "own transforms":
         raise ConfigError(f"augment has no effect: {foreign_transforms(dls)}. Augment in the batch_tfms of dls.")
@@ -542,7 +555,7 @@ def replace_augmentation(dls: RadiographDataLoaders, augment: Augment) -> Radiog
     loaders = []
     for dl in dls.loaders:
         kept = [t for t in dl.after_batch.fs if not isinstance(t, AUGMENTING)]
-        with isolated_rng("loader"):  # the order of images is that of `dls`
+        with isolated_rng("loader"):  # the order of the images is copied from `dls` below
             loaders.append(dl.new(after_batch=[*kept, *augmentation]))
         loaders[-1].rng.setstate(dl.rng.getstate())
     found = RadiographDataLoaders(

@@ -33,8 +33,8 @@ class LRCurve:
     Attributes:
         lrs: (N,) learning rates, growing geometrically.
         losses: (N,) smoothed training loss at each.
-        suggestions: fastai's four suggestions by name, "steep" from averaged losses; None where the curve is too short
-            for one, or is steepest at one of its ends.
+        suggestions: fastai's four suggestions, keyed by name, with "steep" computed from averaged losses. A suggestion
+            is None if the curve is too short for it; "steep" also if the curve is steepest at one of its ends.
     """
 
     lrs: NDArray[np.float64]
@@ -43,10 +43,10 @@ class LRCurve:
 
     @property
     def best(self) -> float:
-        """The suggestion to use: the valley, which is fastai's default, or the first that is defined.
+        """The suggestion to use: the valley, which is fastai's default, or the first one that is defined.
 
         Raises:
-            TrainingError: there is none.
+            TrainingError: no suggestion is defined.
         """
         for name in METHODS:
             if (suggestion := self.suggestions[name]) is not None:
@@ -56,7 +56,7 @@ class LRCurve:
         )
 
     def to_csv(self, path: Path) -> None:
-        """Write the columns lr and loss."""
+        """Write the columns `lr` and `loss`."""
         write_csv(path, pd.DataFrame({"lr": self.lrs, "loss": self.losses}))
 
     def __repr__(self) -> str:
@@ -69,16 +69,16 @@ class LRCurve:
         return render_overview(range_test_overview(self.lrs, self.losses, self.suggestions))
 
     def plot(self, ax: Axes | None = None) -> Any:
-        """The curve with its suggestions.
+        """Plot the curve with the suggestions.
 
         Args:
-            ax: draw it here; None for a figure of its own.
+            ax: the axes to draw on; None for a new figure.
 
         Returns:
-            The matplotlib Figure, which a notebook displays; `ax` where it is given.
+            The matplotlib Figure, which a notebook displays, or `ax` if it is given.
 
         Raises:
-            ConfigError: `ax` is something else.
+            ConfigError: `ax` is not a matplotlib Axes.
         """
         from xrayfast.display.notebook_figure import draw_or_display
         from xrayfast.reporting.figures.training_curves import draw_range_test, lr_figure
@@ -87,7 +87,7 @@ class LRCurve:
 
 
 class InterruptRangeTest(Callback):
-    """Reports images after each batch, and stops the test when `interrupted` returns True."""
+    """Callback that reports progress after each batch, and stops the test when `interrupted` returns True."""
 
     order = CALLBACK_ORDER["InterruptRangeTest"]
 
@@ -95,7 +95,7 @@ class InterruptRangeTest(Callback):
         self.steps, self.interrupted, self.progress = steps, interrupted, progress
 
     def after_batch(self) -> None:
-        """Report, and raise KeyboardInterrupt where it is asked for."""
+        """Report progress, and raise KeyboardInterrupt if `interrupted` returns True."""
         self.progress("range test", (self.train_iter + 1) * self.dls.train.bs, self.steps * self.dls.train.bs)
         if self.interrupted():
             raise KeyboardInterrupt
@@ -107,17 +107,17 @@ def range_test(
     interrupted: Callable[[], bool] = lambda: False,
     progress: StageProgress = lambda stage, done, total: None,
 ) -> LRCurve:
-    """Train for some steps while the learning rate grows from 1e-7 to 10; the learner is left as it was.
+    """Train for some steps while the learning rate grows from 1e-7 to 10, and restore the learner.
 
     Args:
-        learn: a learner, frozen as it is to be trained.
+        learn: a learner, with the layer groups frozen that will be frozen in training.
         steps: batches to train on, at least 20; the test ends early if the loss diverges.
         interrupted: called after each batch; the test stops with a KeyboardInterrupt if it returns True.
         progress: called after each batch with the stage "range test", the images done and all images.
     """
     path, steps = learn.path, max(steps, 20)
     with tempfile.TemporaryDirectory() as scratch:
-        learn.path = Path(scratch)  # fastai saves the model there; its default is the data's or the working folder
+        learn.path = Path(scratch)  # fastai saves the model there, by default in the data's or the working folder
         try:
             with learn.added_cbs(InterruptRangeTest(steps, interrupted, progress)):
                 learn.lr_find(num_it=steps, show_plot=False, suggest_funcs=None)
@@ -130,7 +130,9 @@ def range_test(
 
 
 def _suggestions(lrs: torch.Tensor, losses: torch.Tensor, steps: int) -> dict[str, float | None]:
-    """Fastai's suggestions, without the first tenth, the last five losses and all from a NaN on, as in fastai."""
+    """Return the suggestions, computed as in fastai without the first tenth of the steps, the last five losses, and all
+    from the first one that is not finite.
+    """
     undefined = torch.nonzero(~losses.isfinite())
     end = min(len(losses) - 5, int(undefined[0]) if len(undefined) else len(losses))
     lrs, losses = lrs[steps // 10 : max(end, 0)], losses[steps // 10 : max(end, 0)]
@@ -148,12 +150,14 @@ def _suggestions(lrs: torch.Tensor, losses: torch.Tensor, steps: int) -> dict[st
 
 
 def _steepest(lrs: torch.Tensor, losses: torch.Tensor) -> float:
-    """Where the loss falls fastest, as fastai's "steep", but between means over a tenth of the curve: of single losses
-    the steepest step is mostly noise. NaN where it is within a tenth of either end, or nothing falls.
+    """Return the learning rate at which the loss falls fastest; NaN within a tenth of either end, or if it never falls.
+
+    Unlike fastai's "steep", it compares means over a tenth of the curve: the steepest step between single losses is
+    mostly noise.
     """
     width = max(2, len(losses) // 10)
     means = losses.unfold(0, width, 1).mean(dim=1)
-    slopes = means[1:] - means[:-1]  # the rates grow by the same factor each step
+    slopes = means[1:] - means[:-1]  # the learning rate grows by the same factor in each step
     place = int(slopes.argmin())
     inside = width <= place < len(slopes) - width and slopes[place] < 0
     return float(lrs[place + width // 2]) if inside else math.nan

@@ -1,6 +1,6 @@
-"""What is recorded of an epoch: metrics and losses for fastai, and every training batch.
+"""Records of an epoch: metrics and losses for fastai, and every training batch.
 
-Our metrics are computed once, on the whole split, and values are read from the device at the end of the epoch.
+xrayfast's metrics are computed once, on the whole split. Values are read from the device at the end of the epoch.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from xrayfast.runs.predictions import Predictions
 
 @dataclass(frozen=True, eq=False)
 class ValidationUnits:
-    """Joins the validation split's outputs by study or patient, as its results are.
+    """The studies or patients of the validation split, for metrics per study or patient, like those of the results.
 
     Attributes:
-        images: labels, studies and patients of its images, in the order in which they are predicted.
-        settings: of the results.
+        images: labels, studies and patients of the images, in the order in which they are predicted.
+        settings: settings of the results.
         task: "single" or "multi".
         positive: the positive class of a single-label task with two classes.
     """
@@ -47,7 +47,7 @@ class ValidationUnits:
     positive: str | None
 
     def join(self, truth: NDArray[Any], probability: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Truth and probabilities of the units: (U, L) each.
+        """Join images into studies or patients, and return their truth and probabilities: (U, L) each.
 
         Raises:
             TrainingError: the images were not predicted once each, in order.
@@ -64,13 +64,13 @@ class ValidationUnits:
 
 
 class _Outputs:
-    """Outputs and targets of one pass over a split: 8 bytes per label and image, on the device until it ends.
+    """Outputs and targets of one pass over a split, on the device until it ends: 8 bytes per label and image.
 
     Args:
         task: "single" or "multi".
         n_labels: number of labels.
-        metrics: those to compute of them.
-        validation: the split, where its metrics are of studies or patients.
+        metrics: the metrics to compute, keyed by name.
+        validation: studies or patients of the validation split, if metrics are per study or patient.
     """
 
     def __init__(
@@ -94,14 +94,15 @@ class _Outputs:
         self.targets.append(target.detach())
 
     def values(self) -> dict[str, float | None]:
-        """The metrics, None where one is not defined or `arrays` is None."""
+        """Return the metrics by name: None if undefined, and all None if `arrays` is None."""
         if self._values is None:
             self._values = self._compute()
         return self._values
 
     def arrays(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        """Truth, 1, 0 and -1 where masked, and probabilities: (N, L) each. None where the pass had no targets, or the
-        network has diverged: then it has no metrics, and the loss shows it.
+        """Return truth (1, 0, or -1 for masked) and probabilities, (N, L) each.
+
+        None if there were no batches, or if the network has diverged: it then has no metrics, and the loss shows it.
         """
         if not self.outputs:
             return None
@@ -121,7 +122,7 @@ class _Outputs:
 
 
 def finite(value: float) -> float | None:
-    """A value for the history: None where it is not defined."""
+    """Return a value for the history: None if it is not finite."""
     return value if math.isfinite(value) else None
 
 
@@ -154,20 +155,21 @@ class EpochMetric(_OfOutputs):
     def value(self) -> float:
         """The metric over all batches since `reset`."""
         value = self._outputs.values()[self._name]
-        return math.nan if value is None else value  # fastai's callbacks compare it
+        return math.nan if value is None else value  # not None, since fastai's callbacks compare it with numbers
 
 
 class SklearnMetric(_OfOutputs):
-    """A function of `sklearn.metrics`, of a whole split.
+    """A function of `sklearn.metrics` as a fastai Metric, computed on a whole split.
 
-    It gets the truth, and probabilities where its second argument is `y_score` or `y_proba`, else decisions.
-    Single-label: (N,) class indices; probabilities (N, L), of two classes (N,), those of the second. Multi-label:
-    (N, L) of 0 and 1, decided at 0.5, or (N,) of one label, without the images that have a masked cell.
+    The function gets the truth, and probabilities if its second argument is `y_score`, `y_prob` or `y_proba` or it is
+    `log_loss`, else decisions. Single-label: truth and decisions are (N,) class indices; probabilities are (N, L), or
+    with two classes (N,), those of the second class. Multi-label: arrays are (N, L), or (N,) with one label, without
+    the images that have a masked cell; decisions are 0 or 1 at a threshold of 0.5.
 
     Args:
-        function: of truth, and of probabilities or decisions.
-        name: its name.
-        outputs: of the split, which the first EpochMetric collects.
+        function: function of truth, and of probabilities or decisions.
+        name: name of the metric.
+        outputs: outputs of the split, which the first EpochMetric collects.
     """
 
     def __init__(self, function: Callable[..., Any], name: str, outputs: _Outputs) -> None:
@@ -196,21 +198,21 @@ class SklearnMetric(_OfOutputs):
 
 
 _OF_PROBABILITIES = frozenset({"y_score", "y_prob", "y_proba", "log_loss"})
-"""Names of arguments that are probabilities; older versions call that of `log_loss` y_pred."""
+"""Names of arguments that are probabilities. `log_loss` is a function: in old versions its argument is `y_pred`."""
 
 
 class OwnMetric(Metric):
-    """A metric of the user's own, whose errors name it.
+    """The user's own metric; an error in it becomes a TrainingError that names the metric.
 
     Args:
-        metric: fastai's.
+        metric: the fastai Metric.
     """
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
 
     def reset(self) -> None:
-        """Begin a split."""
+        """Reset the metric before a split."""
         self._call(self.metric.reset)
 
     def accumulate(self, learn: Any) -> None:
@@ -235,7 +237,7 @@ class OwnMetric(Metric):
 
 
 class UnmaskedLoss(AvgLoss):
-    """fastai's mean loss of an epoch, each batch weighted by its unmasked cells."""
+    """fastai's mean loss of an epoch, with each batch weighted by its number of images or unmasked cells."""
 
     def accumulate(self, learn: Any) -> None:
         """Add a batch."""
@@ -245,7 +247,7 @@ class UnmaskedLoss(AvgLoss):
 
 
 class SmoothLoss(AvgSmoothLoss):
-    """fastai's smoothed training loss, kept on the device: fastai waits for it after every batch."""
+    """fastai's smoothed training loss, kept on the device; fastai's own waits for the device after every batch."""
 
     def accumulate(self, learn: Any) -> None:
         """Add a batch."""
@@ -256,12 +258,12 @@ class SmoothLoss(AvgSmoothLoss):
 
 
 class EpochRecorder(Recorder):
-    """fastai's recorder with these losses; when training ends it brings them to the CPU, where fastai plots them.
+    """fastai's Recorder with `UnmaskedLoss` and `SmoothLoss`; after a fit the losses are moved to the CPU for plots.
 
     Attributes:
-        of_run: whether it has what a finished run recorded, and nothing was trained since.
+        of_run: whether the records are those of a finished run, and nothing was trained since.
         has_loss: whether the current batch has a loss that is not yet recorded.
-        counted: whether the last batch was recorded; one that a callback skipped is not.
+        counted: whether the last batch was recorded; a batch that a callback skipped is not.
     """
 
     name = "recorder"
@@ -279,17 +281,17 @@ class EpochRecorder(Recorder):
         self.of_run = self.has_loss = False
 
     def after_loss(self) -> None:
-        """The batch has outputs and a loss."""
+        """Note that the batch has outputs and a loss."""
         self.has_loss = True
 
     def after_batch(self) -> None:
-        """Record the batch, unless a callback skipped it: then outputs and loss are those of an earlier one."""
+        """Record the batch, unless a callback skipped it: outputs and loss are then those of an earlier batch."""
         self.counted, self.has_loss = self.has_loss, False
         if self.counted:
             super().after_batch()
 
     def after_epoch(self) -> None:
-        """fastai's; where nobody reads the log the time in it is left empty, since fastprogress formats it."""
+        """Log the epoch as fastai does, without the time if nothing reads the log, since fastprogress formats it."""
         self.add_time = self.learn.logger is not noop
         super().after_epoch()
         if not self.add_time:
@@ -297,13 +299,13 @@ class EpochRecorder(Recorder):
             self.add_time = True
 
     def restore(self, history: pd.DataFrame, batches: pd.DataFrame | None, momenta: Sequence[float] = ()) -> None:
-        """Fill it as if a run had been one fit.
+        """Restore the records of a run, as if it had been one fit.
 
         Args:
-            history: one row per epoch, as `Run.history` gives it.
-            batches: one row per training batch, as `Run.batches` gives it; where there are none, each epoch stands for
-                one batch with its mean loss and its last learning rate.
-            momenta: of the batches, where they are known.
+            history: one row per epoch, from `Run.history`.
+            batches: one row per training batch, from `Run.batches`; if None, each epoch counts as one batch with its
+                mean loss and its last learning rate.
+            momenta: momentum in each batch, if known.
         """
         if batches is None:
             batches = history[["epoch", "lr"]].assign(loss=history["train_loss"])
@@ -318,16 +320,17 @@ class EpochRecorder(Recorder):
         self.of_run = True
 
     def after_fit(self) -> None:
-        """All batches' losses at once."""
-        losses = getattr(self, "losses", None)  # none where a callback ended training before the first batch
+        """Move the losses of all batches to the CPU in one copy."""
+        losses = getattr(self, "losses", None)  # None if a callback ended training before the first batch
         if losses and losses[0].device.type != "cpu":
             self.losses = list(torch.stack(losses).cpu())
 
 
 class TrainRecorder(Callback):
-    """Keeps the losses, the learning rates and the outputs of an epoch's training batches. Losses and outputs stay on
-    the device, for which reading each would wait. Outputs are those from which the network learned: of augmented
-    views, with dropout, and each of other weights than the last; of mixed images there are none.
+    """Callback that records the losses, learning rates and outputs of an epoch's training batches.
+
+    Losses and outputs stay on the device, since reading each of them would wait for it. Outputs are those of training:
+    of augmented views, with dropout, and with the weights at each batch. Those of mixed images are not kept.
 
     Args:
         frozen_groups: number of frozen layer groups, from the input.
@@ -337,7 +340,7 @@ class TrainRecorder(Callback):
     Attributes:
         places: the number of each batch in the epoch, from 0: callbacks may skip some.
         lrs: the head's learning rate in each batch of the epoch so far.
-        lowest_lrs: that of the first unfrozen layer group.
+        lowest_lrs: the learning rate of the first unfrozen layer group in each batch.
     """
 
     order = CALLBACK_ORDER["TrainRecorder"]
@@ -363,8 +366,9 @@ class TrainRecorder(Callback):
             self.add_batch()
 
     def add_batch(self) -> None:
-        """Add the batch, and its loss to the mean: fastai's smoothed one runs on over epochs, so that resuming would
-        change it.
+        """Add the batch, and add its loss to the epoch's mean.
+
+        The mean is not fastai's smoothed loss, which continues over epochs, so that resuming would change it.
         """
         loss, weight = self.loss.detach(), batch_weight(self.yb[0])
         self.total += loss * weight
@@ -377,7 +381,7 @@ class TrainRecorder(Callback):
         self.lowest_lrs.append(float(self.opt.hypers[self.frozen_groups]["lr"]))
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What is kept of the epoch's batches so far."""
+        """Return the records of the epoch's batches so far as tensors, for a checkpoint."""
         rates = {"lrs": self.lrs, "lowest_lrs": self.lowest_lrs}
         found = {name: torch.tensor(values, dtype=torch.float64) for name, values in rates.items()}
         found["losses"] = torch.stack(self.losses)
@@ -387,7 +391,7 @@ class TrainRecorder(Callback):
         return {name: tensor.as_subclass(torch.Tensor) for name, tensor in found.items()}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on after the batches whose `state` this is; no callback has skipped one."""
+        """Restore a `state`, after whose batches training continues; no callback may have skipped a batch."""
         on_device = {name: tensor.to(self.dls.device) for name, tensor in state.items()}
         self.losses, self.lrs = [*on_device["losses"]], state["lrs"].tolist()
         self.lowest_lrs, self.places = state["lowest_lrs"].tolist(), [*range(len(self.lrs))]
@@ -397,11 +401,11 @@ class TrainRecorder(Callback):
             self.outputs.targets = [*on_device["targets"].split(self.dls.train.bs)]
 
     def read_losses(self) -> list[float]:
-        """The losses of the epoch's batches so far, read from the device at once."""
+        """Read the losses of the epoch's batches so far from the device, in one copy."""
         return torch.stack(self.losses).tolist() if self.losses else []
 
     def read_metrics(self) -> dict[str, float | None]:
-        """The mean loss, each batch weighted by its unmasked cells, and the metrics of outputs, if any, by name."""
+        """Return the mean loss, weighted as in `UnmaskedLoss`, and the metrics of the outputs, if any, by name."""
         loss = float(self.total) / max(float(self.weight), 1.0)
         metrics = self.outputs.values() if self.outputs.outputs else {}
         self.outputs.clear()  # not needed while the epoch is validated and saved
@@ -411,13 +415,13 @@ class TrainRecorder(Callback):
 def build_epoch_metrics(
     task: Task, n_labels: int, further: Metrics = (), validation: ValidationUnits | None = None
 ) -> list[Metric]:
-    """The metrics to report of the validation split after each epoch: those of xrayfast, then further ones.
+    """Return the metrics of the validation split that are reported after each epoch: xrayfast's, then further ones.
 
-    Those of xrayfast, and functions of `sklearn.metrics`, are of studies or patients where `validation` says so.
+    With `validation`, xrayfast's metrics and functions of `sklearn.metrics` are per study or patient.
 
     Raises:
-        ConfigError: a further one has no name, or that of another, or is a scorer of scikit-learn, or one of fastai's
-            for the other task.
+        ConfigError: a further metric has no name, has the name of another one, is a scorer of scikit-learn, or is one
+            of fastai's for the other task.
     """
     metrics = registry.history_metrics(task)
     outputs = _Outputs(task, n_labels, metrics, validation)
@@ -431,7 +435,7 @@ def build_epoch_metrics(
                     "and predictions, such as sklearn.metrics.roc_auc_score."
                 )
             found.append(OwnMetric(SklearnMetric(given, function.__name__, outputs)))
-        elif not _is_of_fastai(metric := mk_metric(given), "accuracy") or task != "single":  # which is recorded anyway
+        elif not _is_of_fastai(metric := mk_metric(given), "accuracy") or task != "single":  # accuracy is there anyway
             _require_task(metric, task)
             found.append(OwnMetric(metric))
     try:
@@ -454,11 +458,12 @@ def _is_of_fastai(metric: Metric, *names: str) -> bool:
 
 
 def _require_task(metric: Metric, task: Task) -> None:
-    """Raise an error where fastai made a metric for the other task: it fails with the two sizes alone, or, of one
-    label, not at all.
+    """Raise an error if a metric of fastai is for the other task.
+
+    In training such a metric would fail with a message on two sizes or, with one label, not fail at all.
 
     Raises:
-        ConfigError: it says which metrics fit.
+        ConfigError: the metric is for the other task; the message says which metrics fit.
     """
     function = getattr(metric, "func", None)
     of_library = getattr(getattr(function, "func", function), "__module__", "").startswith(("fastai.", "sklearn."))
@@ -481,16 +486,16 @@ def _require_task(metric: Metric, task: Task) -> None:
 
 
 def try_metrics(metrics: Sequence[Metric], task: Task, target: torch.Tensor, to_detach: Callable[..., Any]) -> None:
-    """Call functions of the user's own on random logits, before anything is trained.
+    """Call the user's own metrics on random logits before training, to find errors early.
 
     Args:
-        metrics: of `build_epoch_metrics`.
+        metrics: metrics from `build_epoch_metrics`.
         task: "single" or "multi".
-        target: (N, L) targets of the validation split, NaN where masked; single-label with a 1 for the class.
-        to_detach: the learner's.
+        target: (N, L) targets of the validation split, NaN where masked; one-hot for single-label.
+        to_detach: the learner's method `to_detach`.
 
     Raises:
-        ConfigError: one fails.
+        ConfigError: a metric fails.
     """
     pred = torch.randn(target.shape, generator=torch.Generator().manual_seed(0)).to(target.device)
     y = target.argmax(dim=1) if task == "single" else target
@@ -499,7 +504,7 @@ def try_metrics(metrics: Sequence[Metric], task: Task, target: torch.Tensor, to_
     metrics[0].accumulate(batch)
     for metric in metrics:
         inner = getattr(metric, "metric", None)
-        if type(inner).__name__ in ("AccumMetric", "AvgMetric", "SklearnMetric"):  # others may use more of a learner
+        if type(inner).__name__ in ("AccumMetric", "AvgMetric", "SklearnMetric"):  # others may need a whole learner
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
@@ -515,4 +520,4 @@ def try_metrics(metrics: Sequence[Metric], task: Task, target: torch.Tensor, to_
 
 
 _RECORDED = ("epoch", "loss", "train_loss", "valid_loss", "time")
-"""Names of what is recorded besides metrics."""
+"""Names of recorded values that are not metrics."""

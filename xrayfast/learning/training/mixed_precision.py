@@ -1,4 +1,4 @@
-"""The float type in which a Learner trains; its predictions are in float32."""
+"""The float type in which a Learner trains; predictions are computed in float32."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 from xrayfast.learning.training.loaders import ImageItems
 
 TOLERANCE = 0.1
-"""Largest difference of bf16 logits from fp32 logits with which "auto" takes bf16, relative to the logits' spread over
+"""Largest difference between bf16 and fp32 logits for which "auto" chooses bf16, relative to the logits' spread over
 images.
 """
 
 IMAGES_TRIED = 16
-"""Training images on which that difference is computed."""
+"""Number of training images on which that difference is computed."""
 
 
 def set_precision(learn: Learner, precision: Precision, **scaler: Any) -> None:
-    """Set `learn.precision` and its callback that trains in it, with options of the scaler of fp16's gradients."""
+    """Set `learn.precision` and add the callback for it; `scaler` are options of fp16's gradient scaler."""
     chosen = resolve_precision(precision, learn.dls.device)
     learn.precision = None if (precision, chosen) == ("auto", "bf16") else chosen
     learn.remove_cbs([Autocast, Float16])
@@ -37,11 +37,11 @@ def set_precision(learn: Learner, precision: Precision, **scaler: Any) -> None:
 
 
 def training_precision(learn: Learner) -> Precision:
-    """The float type that a learner trains in, and computes frozen layers in: "fp32", "bf16" or "fp16".
+    """Return the float type for training and for frozen layers: "fp32", "bf16" or "fp16".
 
-    "auto" on a device with units for bf16 is decided at the first call, which comes before any training, and stays:
-    bf16 where this network's logits of training images tolerate it, else fp32. Networks differ: on radiographs bf16
-    moves the logits of torchvision's resnet18 by 3 % of their spread, those of mobilenet_v2 by 20 %
+    On a device with hardware for bf16, "auto" is decided once, at the first call, before any training: bf16 if the
+    logits of training images differ little from those in fp32, else fp32. Networks differ: on radiographs bf16 changes
+    the logits of torchvision's resnet18 by 3 % of their spread, those of mobilenet_v2 by 20 %
     (`pytest -m slow -k tolerates_bf16`).
     """
     if learn.precision is None:
@@ -50,19 +50,19 @@ def training_precision(learn: Learner) -> Precision:
 
 
 def restore_precision(learn: Learner, recorded: object) -> None:
-    """Decide "auto" by what a run recorded when it began: its weights have changed since.
+    """Decide "auto" from the precision that a run recorded when it began, as its weights have changed since.
 
-    A run that began in fp16 did not try bf16; it continues in fp32.
+    A run that began in fp16 has not tried bf16, so it continues in fp32.
     """
     if learn.precision is None and recorded is not None:
         learn.precision = "bf16" if recorded == "bf16" else "fp32"
 
 
 def bf16_logit_error(learn: Learner) -> float:
-    """Root-mean-square difference of bf16 logits from fp32 logits of training images, relative to the logits' spread.
+    """Return the RMS difference between bf16 and fp32 logits of training images, relative to the logits' spread.
 
-    Batch norm uses the statistics of the batch; batches are as large as in training, if there are that many of these
-    images. Infinite where the learner has no two images of a manifest.
+    Batch norm uses the statistics of the batch; batches have about the training batch size, if these images are that
+    many. The result is infinite if the learner has fewer than two images of a manifest.
     """
     items = getattr(getattr(learn.dls, "train_ds", None), "items", None)
     paths = items.table["path"].tolist() if isinstance(items, ImageItems) else []
@@ -83,14 +83,14 @@ def bf16_logit_error(learn: Learner) -> float:
 
 
 def autocast(learn: Learner) -> AbstractContextManager[Any]:
-    """The context in which a learner's frozen layers are computed, without gradients."""
+    """Return the autocast context for a learner's precision, for computing frozen layers without gradients."""
     types = {"bf16": torch.bfloat16, "fp16": torch.float16}
     chosen = training_precision(learn)
     return torch.autocast(learn.dls.device.type, dtype=types[chosen]) if chosen in types else nullcontext()
 
 
 class Autocast(Callback):
-    """bfloat16 on any device; fastai's own is hard-coded to CUDA."""
+    """Callback that trains in bfloat16 on any device; fastai's own supports CUDA only."""
 
     order = CALLBACK_ORDER["Autocast"]
 
@@ -105,11 +105,11 @@ class Autocast(Callback):
             self.context.__enter__()
 
     def after_pred(self) -> None:
-        """Losses and metrics in float32."""
+        """Convert the outputs to float32, for losses and metrics."""
         self.learn.pred = self.pred.float()
 
     def leave(self) -> None:
-        """Leave autocast, if it is entered: before the backward pass, and after a batch that was aborted."""
+        """Leave autocast if it was entered: before the backward pass, or after an aborted batch."""
         if self.context is not None:
             context, self.context = self.context, None
             context.__exit__(None, None, None)
@@ -118,13 +118,13 @@ class Autocast(Callback):
 
 
 class Float16(MixedPrecision):
-    """fastai's float16 with scaled gradients, whose context can be left."""
+    """fastai's MixedPrecision in float16 with gradient scaling, whose autocast can be left after an aborted batch."""
 
     order = CALLBACK_ORDER["Float16"]
     entered = False
 
     def before_fit(self) -> None:
-        """Make context and scaler."""
+        """Create the autocast context and the gradient scaler."""
         self.leave()
         super().before_fit()
 
@@ -135,7 +135,7 @@ class Float16(MixedPrecision):
         self.entered = True
 
     def leave(self) -> None:
-        """Leave autocast, if it is entered: before the backward pass, and after a batch that was aborted."""
+        """Leave autocast if it was entered: before the backward pass, or after an aborted batch."""
         if self.entered:
             self.entered = False
             super().after_loss()

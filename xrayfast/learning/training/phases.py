@@ -1,4 +1,4 @@
-"""The phases of training: which layer groups are frozen, for how many epochs, at which learning rates."""
+"""The phases of training: the layer groups that are frozen, the number of epochs, and the learning rates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Phase:
     """Epochs that train the same layer groups.
 
     Attributes:
-        name: of what is trained, for display: "head", "last 2 blocks", "last layer", "all".
+        name: what is trained, for display: "head", "last 2 blocks", "last layer", "all".
         epochs: number of epochs.
         frozen_groups: number of frozen layer groups, from the input.
         lrs: the peak learning rate of each layer group, from the input to the head.
@@ -35,26 +35,26 @@ class Phase:
 
 
 def plan_phases(train: TrainConfig, groups: int, lr: float, pretrained: bool) -> tuple[Phase, ...]:
-    """The phases of a run.
+    """Return the phases of a run.
 
-    Without unfreezing, the head is trained alone for `epochs`. With it, the head comes first for `freeze_epochs`, then
-    everything, or the last `unfreeze_blocks` blocks or `unfreeze_layers` layers, for `epochs`. As in fastai's
-    `fine_tune`, the second phase has half the learning rate. It is spread geometrically, from lr / lr_div to lr at the
-    head: over all blocks, or over the unfrozen layers. The default lr_div is 10 for pretrained weights and 1 for a
-    network from scratch.
+    Without unfreezing, only the head is trained, for `epochs`. With it, the head is trained first, for `freeze_epochs`,
+    then all layers, the last `unfreeze_blocks` blocks or the last `unfreeze_layers` layers, for `epochs`. As in
+    fastai's `fine_tune`, this second phase has half the learning rate. Over the layer groups (all blocks, or the
+    unfrozen layers) the rate increases geometrically by the factor `lr_div` up to the head; by default `lr_div` is 10
+    for pretrained weights and 1 for a network from scratch.
 
     With `gradual_unfreeze` there are phases of that many epochs in between: the first unfreezes one block or layer, and
-    each of the others one more. Their rates are those of a second phase that unfreezes as many.
+    each later one unfreezes one more. Their learning rates are those of a second phase that unfreezes as many.
 
     Args:
         train: the settings.
-        groups: number of layer groups of the network, its head included; one per layer if `unfreeze_layers` is set.
+        groups: number of layer groups of the network, including the head; one per layer if `unfreeze_layers` is set.
         lr: peak learning rate of the head.
-        pretrained: whether the backbone starts with trained weights.
+        pretrained: whether the backbone starts with pretrained weights.
 
     Raises:
-        ConfigError: more is to be unfrozen than there is, several options for unfreezing are given, or
-            `gradual_unfreeze` has nothing to unfreeze in steps.
+        ConfigError: the network has fewer blocks or layers than are to be unfrozen, several options for unfreezing are
+            given, or `gradual_unfreeze` is given with fewer than two to unfreeze.
     """
     backbone = groups - 1
     unfrozen = _unfrozen_groups(train, backbone)
@@ -75,7 +75,7 @@ def plan_phases(train: TrainConfig, groups: int, lr: float, pretrained: bool) ->
 
 
 def _unfrozen_groups(train: TrainConfig, backbone: int) -> int:
-    """How many of the backbone's layer groups are unfrozen in the end."""
+    """Return how many of the backbone's layer groups are unfrozen in the last phase."""
     counts = {"unfreeze_blocks": train.unfreeze_blocks, "unfreeze_layers": train.unfreeze_layers}
     given = {name: count for name, count in counts.items() if count is not None}
     if len(given) + train.unfreeze > 1:
@@ -101,7 +101,7 @@ def run_phase(
 ) -> None:
     """Train one phase, or the rest of it from `start_epoch`.
 
-    The schedule spans the whole phase even then, unlike in fastai's `fit_flat_cos`.
+    The schedule always spans the whole phase, unlike in fastai's `fit_flat_cos`.
     """
     learn.opt.set_hyper("lr", list(phase.lrs))
     schedulers = [ParamScheduler(scheds)] if (scheds := _schedulers(schedule, np.array(phase.lrs), momentum)) else []
@@ -109,14 +109,14 @@ def run_phase(
 
 
 def unfreeze_phase(learn: Learner, phase: Phase) -> None:
-    """Freeze the phase's frozen groups, unfreeze the others, and reset the optimizer's state."""
+    """Freeze the phase's frozen groups, unfreeze the others, and make a new optimizer."""
     learn.freeze_to(phase.frozen_groups)
     for parameter in learn.model.parameters():
-        parameter.grad = None  # fastai's optimizers step on whatever still has a gradient, frozen or not
+        parameter.grad = None  # fastai's optimizers update every parameter that has a gradient, even if it is frozen
 
 
 def _schedulers(schedule: Schedule, lrs: Any, momentum: float) -> dict[str, Any]:
-    """Fastai's shapes: one cycle as `fit_one_cycle`, flat-cos as `fit_flat_cos`."""
+    """Return fastai's schedules: one-cycle as in `fit_one_cycle`, flat-cos as in `fit_flat_cos`."""
     if schedule == "constant":
         return {}
     if schedule == "flat-cos":
@@ -130,11 +130,11 @@ def _momentum_range(momentum: float) -> tuple[float, float]:
 
 
 def one_cycle_momenta(batches: pd.DataFrame, epochs: int, peak: float, momentum: float) -> list[float]:
-    """The momentum in each batch of a phase with one cycle, which mirrors the learning rate.
+    """Compute the momentum in each batch of a one-cycle phase from the learning rate, which it mirrors.
 
     Args:
-        batches: one row per batch, as `Run.batches` gives them.
-        epochs: of the phase; it may have ended before.
+        batches: one row per batch, from `Run.batches`.
+        epochs: planned number of epochs of the phase, which may have ended early.
         peak: highest learning rate of the head.
         momentum: the setting.
     """
@@ -145,6 +145,6 @@ def one_cycle_momenta(batches: pd.DataFrame, epochs: int, peak: float, momentum:
 
 
 def _discriminative_rates(lr: float, div: float, groups: int, lowest: int) -> tuple[float, ...]:
-    """One rate per layer group; `lowest` groups before those over which it is spread have the lowest."""
+    """Return one learning rate per layer group, geometrically spaced after `lowest` groups with the lowest rate."""
     rates = [float(x) for x in np.geomspace(lr / div, lr, groups - lowest)]
     return (*rates[:1] * lowest, *rates)

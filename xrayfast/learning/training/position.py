@@ -1,4 +1,4 @@
-"""Where an epoch is: training stops within one, with a checkpoint there, and goes on from it."""
+"""Positions within an epoch: training can stop between batches with a checkpoint, and resume from it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from xrayfast.own_code import name_of
 T = TypeVar("T")
 
 SECONDS_BETWEEN_CHECKPOINTS = 1800
-"""Longest time that a kill loses of an epoch; shorter epochs have checkpoints at their ends alone."""
+"""Time between checkpoints within an epoch, which limits what a kill loses; shorter epochs have one at the end only."""
 
 
 @dataclass(frozen=True, eq=False)
 class Position:
-    """Where an epoch is, and what a checkpoint there has besides those of whole epochs.
+    """A position within an epoch, and the state that a checkpoint there has in addition to one after an epoch.
 
     Attributes:
-        batches: of the epoch that are done.
-        seconds: for which it was trained.
-        tensors: states of the generators, losses, rates and outputs of the batches, and the last images where the
-            statistics of batch norm are computed from them.
+        batches: number of batches of the epoch that are done.
+        seconds: training time in the epoch so far.
+        tensors: states of the random number generators; losses, learning rates and outputs of the batches; and the last
+            images, if the statistics of batch norm will be computed from them.
     """
 
     batches: int
@@ -45,14 +45,14 @@ class Position:
     tensors: Mapping[str, Tensor]
 
     def group(self, name: str) -> dict[str, Tensor]:
-        """The tensors of "generators", of "batches" or of "images", by their names there."""
+        """Return the tensors of the group "generators", "batches" or "images", keyed by their names in it."""
         return {key.split(".", 1)[1]: t for key, t in self.tensors.items() if key.startswith(f"{name}.")}
 
     def check(self, device: torch.device) -> None:
-        """Raise an error where these are not such tensors.
+        """Raise an error unless the tensors are a valid position.
 
         Raises:
-            KeyError, TypeError, ValueError, RuntimeError: they are not.
+            KeyError, TypeError, ValueError, RuntimeError: the tensors are not a valid position.
         """
         with isolated_rng("check"):
             restore_generators(self.group("generators"), device)
@@ -63,12 +63,12 @@ class Position:
 
 
 class StoppedTraining(KeyboardInterrupt):
-    """Training was stopped; the message says what beside finished epochs is saved, and what begins again."""
+    """Training was stopped; the message says what is saved besides finished epochs, and what will begin again."""
 
 
 @contextmanager
 def beginning_again(what: str) -> Iterator[None]:
-    """Within the block a stop says what begins again, such as "the range test"."""
+    """Within the block, let the message of a KeyboardInterrupt say what will begin again, such as "the range test"."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -78,19 +78,19 @@ def beginning_again(what: str) -> Iterator[None]:
 
 
 class EpochPosition(Callback):
-    """Stops training between two steps, with a checkpoint of where the epoch is, and goes on from one. Long epochs have
-    such checkpoints now and then also without a stop.
+    """Callback that stops training between two steps with a checkpoint of the position, and resumes from one.
 
-    After the last batch of an epoch the statistics of batch norm are computed before it stops. Validation is not
-    divided: it begins again.
+    Long epochs also have such checkpoints at intervals. If training stops after the last batch of an epoch, the
+    statistics of batch norm are computed first. Validation does not resume in the middle: it begins again.
 
     Args:
-        epoch: has the clock of the epoch.
+        epoch: the EpochCheckpoint callback, which has the clock of the epoch.
         interrupted: called after each batch; training stops when it returns True.
-        save: writes a checkpoint there; None where callbacks of the user's own train too, whose state is not saved.
-        main: whether this rank writes it.
-        position: where the first epoch of the fit goes on; None for its beginning.
-        scale: of fp16's gradients, at the beginning of the fit.
+        save: function that writes a checkpoint at a position; None with the user's own callbacks, whose state can't be
+            saved.
+        main: whether this rank writes checkpoints.
+        position: position at which the first epoch of the fit resumes; None for its beginning.
+        scale: state of fp16's gradient scaler at the beginning of the fit.
     """
 
     order = CALLBACK_ORDER["EpochPosition"]
@@ -108,7 +108,7 @@ class EpochPosition(Callback):
         self.position, self.scale, self.stop = position, scale, False
 
     def before_train(self) -> None:
-        """Go on where the first epoch is, after all that begins epochs anew."""
+        """Resume the first epoch at its position, after other callbacks have reset their state for the epoch."""
         self.saved = time.perf_counter()
         position, self.position = self.position, None
         scale, self.scale = self.scale, {}
@@ -124,17 +124,17 @@ class EpochPosition(Callback):
         for cb in self._of_class(PreciseBatchNorm):
             images = position.group("images")
             cb.restore((images[str(i)].to(self.dls.device) for i in range(len(images))), self.dls.train.own)
-        for _ in range(position.batches):  # rounded as in the whole epoch
+        for _ in range(position.batches):  # added one by one, for the same rounding as in an uninterrupted epoch
             self.learn.pct_train += 1.0 / (len(self.dls.train) * self.n_epoch)
         restore = partial(restore_generators, position.group("generators"), self.dls.device)
         self.dls.train.going_on = GoingOn(position.batches, restore)
 
     def after_train(self) -> None:
-        """The next epoch begins at its first batch."""
+        """Let the next epoch begin at its first batch."""
         self.dls.train.going_on = None
 
     def after_batch(self) -> None:
-        """Stop where that is asked for, or save now and then; but not between batches whose gradients are added."""
+        """Stop if asked to, or save at intervals; but not between batches whose gradients are accumulated."""
         self.stop = self.stop or self.interrupted()
         adding = self.training and self.save and any(cb.count for cb in self._of_class(AccumulateGradients))
         if self.iter + 1 == self.n_iter or adding:
@@ -147,20 +147,20 @@ class EpochPosition(Callback):
             self._save_now_and_then(self.iter + 1)
 
     def before_validate(self) -> None:
-        """Stop where that was asked for in the last batch."""
+        """Stop if that was asked for in the last batch."""
         if self.stop:
             self._stop(len(self.dls.train))
 
     def after_epoch(self) -> None:
-        """Where training was to stop after the last batch of all, the epoch is saved by now."""
+        """Stop if that was asked for in the last batch of validation; the epoch is already saved."""
         if self.stop:
             raise StoppedTraining
 
     def _stop(self, batches: int, lost: str = "") -> None:
-        """Save the position, and stop; what is lost ends the message.
+        """Save the position and stop; `lost` is added to the message.
 
         Raises:
-            StoppedTraining: it is saved, or can't be.
+            StoppedTraining: always; the message says whether the position is saved.
         """
         epoch = f"epoch {len(self.of_epoch.history.rows) + 1}"
         if self.save is None:
@@ -177,7 +177,7 @@ class EpochPosition(Callback):
         raise StoppedTraining(f" and {batches} of {len(self.dls.train)} batches of {epoch}{lost}")
 
     def _save_now_and_then(self, batches: int) -> None:
-        """Save the position, but where the epoch ends soon, for which all ranks would have to."""
+        """Save the position, unless the epoch ends soon: a position there needs the images of all ranks."""
         self.saved = time.perf_counter()
         if self.save is None or self._images_left(batches) < IMAGES or not self._is_finite():
             return

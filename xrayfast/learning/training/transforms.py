@@ -42,11 +42,11 @@ Augment = AugmentationName | bool | Callable[..., Any] | Sequence[Callable[..., 
 
 
 IMAGE_TYPES = (str, Path, np.ndarray, Image.Image)
-"""What fastai's test_dl and predict take."""
+"""Types of items that fastai's test_dl and predict take."""
 
 
 class OpenRadiograph(Transform):
-    """A file, an array or a Pillow image to a square 8-bit gray image, padded with black."""
+    """The transform from a file, an array or a Pillow image to a square 8-bit gray image, padded with black."""
 
     input_types = IMAGE_TYPES
 
@@ -55,10 +55,10 @@ class OpenRadiograph(Transform):
         self.images = images
 
     def encodes(self, source: str | Path | np.ndarray | Image.Image) -> PILImageBW:
-        """The cached image, the file, or what is in memory as if it had been read from a PNG.
+        """Return the cached image, read the file, or convert an image in memory as if it were read from a PNG.
 
         Raises:
-            ReadError: the file, or what is in memory, is no image.
+            ReadError: the file, or the array or object in memory, is not an image.
         """
         if isinstance(source, (str, Path)):
             return PILImageBW(Image.fromarray(self.images.image(str(source))))
@@ -80,25 +80,25 @@ class OpenRadiograph(Transform):
 
 
 class LabelNames(MultiCategory):
-    """The labels of an image as fastai shows them above it, wrapped to its width.
+    """The labels of an image, which fastai shows above it, wrapped to its width.
 
     Attributes:
-        masked: those whose cells are masked.
+        masked: labels whose cells are masked.
     """
 
     masked: tuple[str, ...] = ()
 
     def show(self, ctx: Any = None, sep: str = "; ", color: str = "black", **options: Any) -> Any:
-        """Add them to the title of the axes, or to the row of a table."""
+        """Add the labels to the title of the axes, or to the row of a table."""
         names = [*map(str, self), *(f"{name} masked" for name in self.masked)]
         return show_title(fill(sep.join(names) or "no label", 28), ctx=ctx, color=color, **options)
 
 
 class LabelTarget(EncodedMultiCategorize):
-    """(L,) values of a multi-label target; decoded to the labels that are present."""
+    """The transform for the (L,) values of a multi-label target, which decodes them to the labels that are present."""
 
     def decodes(self, target: Any) -> LabelNames:
-        """1 is present, NaN masked."""
+        """Return the labels that are 1, and those that are masked (NaN)."""
         names = LabelNames(self.vocab[i] for i, value in enumerate(target) if value == 1)
         names.masked = tuple(self.vocab[i] for i, value in enumerate(target) if value != value)
         return names
@@ -108,11 +108,11 @@ class ChestAugmentation(Transform):
     """The batch transform that augments the training split; see `xrayfast.learning.augment.augment`.
 
     Attributes:
-        setting: that it is made from.
-        ranges: how far images are varied.
-        view: gives seed and number of the view to make of each image; None for a random one, as in training.
-        own: the rows of the batch that the images are, of which all ranks draw the numbers: an image is varied alike
-            whatever the world size is.
+        setting: the setting `augment` that it is made from.
+        ranges: ranges of the augmentations.
+        view: function that returns the seed and the number of the view to make; None for random views, as in training.
+        own: this rank's rows in distributed training. Each rank draws the random numbers of the whole batch, so that
+            the augmentation of an image does not depend on the world size.
     """
 
     order = 30
@@ -125,11 +125,11 @@ class ChestAugmentation(Transform):
         self.setting, self.ranges = setting, ranges
 
     def encodes(self, images: TensorImageBW) -> TensorImageBW:
-        """(N, 1, H, W) in [0, 1] to the same."""
+        """Augment (N, 1, H, W) images in [0, 1]."""
         return TensorImageBW(self.vary(images.as_subclass(Tensor)))
 
     def vary(self, images: Tensor) -> Tensor:
-        """The same of a plain tensor."""
+        """Augment (N, 1, H, W) images in [0, 1], as a plain tensor."""
         draws = None if self.view is None else draws_of_view(images, *self.view())
         if draws is None and self.own is not None:
             draws = self.own.take(random_draws(self.own.total).T).T
@@ -137,13 +137,13 @@ class ChestAugmentation(Transform):
 
 
 class OwnAugmentation(Transform):
-    """The batch transform that augments the training split by the user's own code, one function after the other.
+    """The batch transform that augments the training split with the user's own functions, one after the other.
 
-    A function gets (N, 1, H, W) floats in [0, 1] as a plain tensor, a fastai Transform as a TensorImageBW.
+    A function gets (N, 1, H, W) floats in [0, 1] as a plain tensor, a fastai Transform gets them as a TensorImageBW.
 
     Attributes:
-        setting: that it is made from.
-        own: the rows of a rank, which draws for them alone.
+        setting: the setting `augment` that it is made from.
+        own: this rank's rows in distributed training; each rank draws its own random numbers for them.
     """
 
     order = 30
@@ -155,10 +155,10 @@ class OwnAugmentation(Transform):
         self.setting, self.functions = setting, tuple(functions)
 
     def encodes(self, images: TensorImageBW) -> TensorImageBW:
-        """(N, 1, H, W) in [0, 1] to the same.
+        """Augment (N, 1, H, W) images in [0, 1].
 
         Raises:
-            ConfigError: a function fails, or gives something of another shape or type.
+            ConfigError: a function fails, or its result has another shape or dtype.
         """
         with nullcontext() if self.own is None else self.own.drawing():
             return self._vary(images)
@@ -186,25 +186,25 @@ class OwnAugmentation(Transform):
 
 
 class Normalization(Transform):
-    """The batch transform from one channel in [0, 1] to a network's three: (N, 1, H, W) to (N, 3, H, W)."""
+    """The batch transform from (N, 1, H, W) in [0, 1] to the network's input, (N, 3, H, W)."""
 
     order = 99
 
     def encodes(self, images: TensorImageBW) -> TensorImage:
-        """Normalised by ImageNet's statistics."""
+        """Repeat the channel three times, and normalize with ImageNet statistics."""
         return TensorImage(normalize(images.as_subclass(Tensor)))
 
     def decodes(self, images: TensorImage) -> TensorImage:
-        """Back to [0, 1], for display."""
+        """Map images back to [0, 1], for display."""
         return TensorImage(denormalize(images.as_subclass(Tensor)))
 
 
 BATCH_TRANSFORMS: tuple[type[Transform], ...] = (IntToFloatTensor, Shrink, Normalization)
-"""The batch transforms that each split's images pass."""
+"""The batch transforms for the images of every split."""
 
 
 KNOWN_TRANSFORMS = (ToTensor, ChestAugmentation, OwnAugmentation, *BATCH_TRANSFORMS)
-"""All transforms of `dataloaders`; others are the user's own."""
+"""All transforms that `dataloaders` uses; others are the user's own."""
 
 
 _OF_TENSORS: dict[type[Transform], Callable[[Any, Tensor], Tensor]] = {
@@ -213,15 +213,17 @@ _OF_TENSORS: dict[type[Transform], Callable[[Any, Tensor], Tensor]] = {
     ChestAugmentation: ChestAugmentation.vary,
     Normalization: lambda transform, images: normalize(images),
 }
-"""What our batch transforms compute, of plain tensors."""
+"""Functions of plain tensors that compute the same as xrayfast's batch transforms."""
 
 
 class OpenPipeline(Pipeline):
-    """fastai's, to which functions can be added too."""
+    """A fastai Pipeline that is faster for xrayfast's own transforms, and to which plain functions can be added."""
 
     def __call__(self, batch: Any) -> Any:
-        """Fastai's. For each transform that looks for a method by the types in the batch, which takes as long as
-        augmentation on a GPU; where all are ours, images are plain tensors from the first to the last.
+        """Apply the transforms to a batch.
+
+        For each transform fastai looks for a method by the types in the batch, which takes as long as augmentation on a
+        GPU. If all transforms are xrayfast's, images are passed through them as plain tensors instead.
         """
         functions = [_OF_TENSORS.get(type(transform)) for transform in self.fs]
         ours = bool(functions) and None not in functions and type(self.fs[-1]) is Normalization
@@ -234,12 +236,12 @@ class OpenPipeline(Pipeline):
         return (images.as_subclass(TensorImage), *batch[1:])
 
     def add(self, ts: Any, items: Any = None, train_setup: bool = False) -> None:
-        """Add transforms, or functions as such."""
+        """Add transforms, or plain functions, which become Transforms."""
         super().add([t if isinstance(t, Transform) else Transform(t) for t in L(ts)], items, train_setup)
 
 
 def make_augmentation(augment: Augment) -> list[Transform]:
-    """The batch transform, if any."""
+    """Return a list with the batch transform that augments, or an empty one."""
     settings, code = separate_code({"augment": augment})
     if code:
         functions = code["augment"]
@@ -254,21 +256,21 @@ AUGMENTING = (ChestAugmentation, OwnAugmentation)
 
 
 def transform_names(dls: DataLoaders) -> list[str]:
-    """The names of the transforms of validation images, in their order."""
+    """Return the names of the transforms of validation images, in order."""
     dl = dls.loaders[1]
     transforms = [*dl.dataset.tls[0].tfms.fs, *dl.after_item.fs, *dl.before_batch.fs, *dl.after_batch.fs]
     return [_name_of_transform(t) for t in transforms if getattr(t, "split_idx", None) != 0]
 
 
 def _name_of_transform(transform: Any) -> str:
-    """Its class, or the function that a plain Transform calls."""
+    """Return the class of a transform, or the name of the function that a plain Transform calls."""
     kind = type(transform)
     return str(transform.name).split("<locals>.")[-1] if kind is Transform else kind.__name__
 
 
 def foreign_transforms(dls: DataLoaders) -> str:
-    """What transforms do to images of all splits that those of `dataloaders` do not, or lack, of the first split where
-    there is such; "" for none. Those that only augment the training split are none.
+    """Describe how the transforms differ from those of `dataloaders`: added and missing ones of the first split that
+    differs; "" if none does. Transforms that only augment the training split don't count.
     """
     for split, dl in zip(SPLITS, dls.loaders, strict=False):
         for event in ("after_item", "before_batch", "after_batch"):
