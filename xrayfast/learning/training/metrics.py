@@ -127,7 +127,7 @@ def finite(value: float) -> float | None:
 
 
 class _OfOutputs(Metric):
-    """A metric of the outputs of a whole split, which the first metric collects for all."""
+    """Base class of metrics that share the outputs of a whole split; the first metric collects them for all."""
 
     def __init__(self, name: str, outputs: _Outputs, first: bool = False) -> None:
         self._name, self._outputs, self._first = name, outputs, first
@@ -138,7 +138,7 @@ class _OfOutputs(Metric):
             self._outputs.clear()
 
     def accumulate(self, learn: Any) -> None:
-        """Store this batch's outputs."""
+        """Add the outputs of this batch; the first metric does so for all."""
         if self._first:
             self._outputs.add(learn.pred, learn.yb[0])
 
@@ -149,7 +149,7 @@ class _OfOutputs(Metric):
 
 
 class EpochMetric(_OfOutputs):
-    """One of `metrics.registry.history_metrics`, by its name there; NaN where it is not defined."""
+    """One of `metrics.registry.history_metrics` as a fastai Metric; NaN if undefined."""
 
     @property
     def value(self) -> float:
@@ -181,7 +181,7 @@ class SklearnMetric(_OfOutputs):
 
     @property
     def value(self) -> float:
-        """The metric, NaN where there are no images for it."""
+        """The metric; NaN if there are no images for it."""
         arrays = self._outputs.arrays()
         if arrays is None:
             return math.nan
