@@ -300,7 +300,7 @@ def training_on_features(learn: RadiographLearner, features: FrozenFeatures) -> 
 
 
 class SharedFeatures:
-    """Features of images without augmentation, in files that the learners of several processes read and add to.
+    """Features of images without augmentation, in files that learners in different processes read and add to.
 
     Args:
         folder: folder of the files.

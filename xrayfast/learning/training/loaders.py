@@ -421,7 +421,7 @@ def dataloaders(
         size: side of the square in pixels.
         batch_size: images per batch; the last training batch is dropped if it has a single image, on which batch norm
             can't train.
-        workers: number of processes that read images; by default none on a CPU, which the network keeps busy anyway,
+        workers: worker processes that read images; by default none on a CPU, which the network keeps busy anyway,
             and up to eight with an accelerator.
         data_on_device: "on" keeps all images in the memory of the device, "off" does not; "auto" does if they fit on a
             CUDA device.
