@@ -75,7 +75,7 @@ def sampling_units(groups: ArrayLike | None, n: int) -> tuple[Indices, int]:
 
     Args:
         groups: (N,) patient numbers, any integers, or None.
-        n: N.
+        n: N, the number of images.
 
     Returns:
         (N,) the unit of each image, from 0, and the number of units.

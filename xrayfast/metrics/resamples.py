@@ -83,9 +83,9 @@ class Split:
         by: "patient" or "image": what the units are.
 
     Raises:
-        ValueError: As in `metrics.inputs.table` and `sampling_units`; a row has not exactly one class ("single");
-            thresholds or prevalences have another shape than () or (L,); a threshold is NaN; a prevalence is outside
-            [0, 1].
+        ValueError: As in `metrics.inputs.table` and `sampling_units`; a row is neither one-hot nor entirely -1
+            ("single"); thresholds or prevalences have another shape than () or (L,); a threshold is NaN; a prevalence
+            is outside [0, 1].
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Resamples:
 
     @property
     def cells(self) -> Floats:
-        """(B, L, 2, 2) confusion matrix of each label: rows actual, columns predicted, each negative, positive."""
+        """(B, L, 2, 2) confusion matrix of each label: rows actual, columns predicted, both negative then positive."""
         return self.sums(_sum_cells)
 
     @cached_property

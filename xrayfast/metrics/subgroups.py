@@ -74,12 +74,12 @@ def subgroups(
     Returns:
         One dictionary per attribute. `by`: the attribute. `missing`: the number of images without a value. `groups`:
         one summary per subgroup, with its `value` and `with_auroc`, the number of labels that the macro AUROC is the
-        mean of. `notes`. `gaps`, largest first, each with `metric`; `label` (None for a metric over all labels; a mean
-        is over `labels` labels); the two subgroups `highest` and `lowest`, their values `highest_value` and
-        `lowest_value`, and the `difference`; `pairs`, the number of pairs of subgroups that it is the largest
-        difference of; its interval `low` to `high`, if there is only one pair; and if there are resamples, the
-        permutation test of `claims.gap_test.permuted_metrics`: `p`, and `p_corrected` for the number of gaps (Holm).
-        Undefined numbers are None.
+        mean of. `notes`. `gaps`, largest first, each with `metric`; `label`, or None for the exact match and for a mean
+        over labels, which also has their number, `labels`; the two subgroups, `highest` and `lowest`, their values,
+        `highest_value` and `lowest_value`, and the `difference`; `pairs`, the number of pairs of subgroups that were
+        compared; the interval `low` to `high`, if there is only one pair; and if there are resamples, the p-value of
+        the permutation test of `claims.gap_test`, `p`, and `p_corrected` for the number of gaps (Holm). Undefined
+        numbers are None.
 
     Raises:
         ValueError: As in `ResampledMetrics`; an attribute does not have N values.

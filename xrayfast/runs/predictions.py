@@ -331,7 +331,7 @@ def image_studies(table: pd.DataFrame) -> NDArray[np.object_] | None:
 def truth_of(
     data: Manifest, labels: tuple[str, ...] | None = None, truth: NDArray[np.int64] | None = None
 ) -> Predictions:
-    """The labels of a data set, or others of its images, as predictions whose probabilities are 0."""
+    """Return the labels of a data set, or other labels of its images, as predictions whose probabilities are 0."""
     truth = data.truth.astype(np.int64) if truth is None else truth
     nothing = np.zeros(truth.shape)
     return Predictions(

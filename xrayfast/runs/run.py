@@ -558,7 +558,7 @@ class Run(HasOverview):
 
     @property
     def predicted_splits(self) -> tuple[PredictedSplit, ...]:
-        """Those of the splits valid and test whose predictions are saved."""
+        """The splits, among valid and test, whose predictions are saved."""
         return tuple(split for split in PREDICTED_SPLITS if self._predictions_path(split).is_file())
 
     def require_predictions(self) -> tuple[PredictedSplit, ...]:

@@ -78,7 +78,7 @@ def permuted_metrics(
         seed: the seed of the permutations.
 
     Returns:
-        (G, B, L) values, and (G, B, 1) for the exact match, by the same names; NaN where a subgroup is not compared.
+        (G, B, L) values by metric, (G, B, 1) for the exact match; NaN where a subgroup is not compared.
 
     Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, ch. 3.
     """

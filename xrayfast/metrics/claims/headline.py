@@ -1,4 +1,4 @@
-"""The warnings shown beside the headline metrics of a split, decided here alone."""
+"""The warnings shown beside the headline metrics of a split; all of them are decided here."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ from xrayfast.metrics.intervals.resampling import block_size, compute_blocks, di
 from xrayfast.metrics.registry import AbsoluteSum, Metric, metric_title
 
 OFTEN_UNDEFINED = 0.05
-"""If a metric is undefined in a larger share of the resamples, `Intervals.notes` warns."""
+"""If a metric is undefined in more than this share of the resamples, `Intervals.notes` warns."""
 
 MAX_UNDEFINED = 0.2
-"""If a metric is undefined in a larger share of the resamples, there is no interval: the other resamples contain rare
-images more often than by chance, so the interval would be too narrow."""
+"""If a metric is undefined in more than this share of the resamples, it has no interval: the other resamples contain
+rare images more often than by chance, so the interval would be too narrow."""
 
 MIN_UNITS = 5
 """With fewer patients there are no intervals, because resamples hardly differ."""
@@ -49,7 +49,7 @@ class Interval:
         undefined: the share of resamples in which the metric is undefined; they are left out.
         method: a key of `formulas.METHODS`; `intervals` says which.
         fixed: whether all resamples have the same value, so that there is no interval.
-        biased: whether there is no interval because the value is biased upward, few patients having a label.
+        biased: whether there is no interval because few patients have a label and the value is biased upward.
     """
 
     value: float
@@ -239,8 +239,10 @@ def paired_differences(a: ResampledMetrics, b: ResampledMetrics, resamples: int 
 def _bca(
     splits: Sequence[ResampledMetrics], estimates: SplitEstimates, resamples: int, seed: int
 ) -> tuple[Intervals, Mapping[AbsoluteSum, Floats]]:
-    """Compute every metric of one split, or the difference of two (first minus second), with its BCa interval; an
-    interval of zero width is left out. Also return the terms of one split in the resamples (see `MetricValues`).
+    """Compute every metric of one split, or the difference of two splits (first minus second), with its BCa interval.
+
+    An interval of zero width is left out. Also return the terms of one split's metrics in the resamples (see
+    `MetricValues`).
     """
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; expected at least 1")

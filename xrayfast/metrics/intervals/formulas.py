@@ -196,9 +196,9 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
     """Estimate the mean of estimates, such as the AUROCs of several labels, with an interval from theirs.
 
     The half-widths are combined like standard errors, with the correlations of the patients' influences. The midpoint
-    is shifted from the value by the mean shift of the estimates' intervals, weighted by their squared half-widths, over
-    the number of estimates: such a shift comes from the slope of the variance. For one estimate the interval is its
-    own; for many it is nearly symmetric.
+    is shifted from the value, as the midpoints of the estimates' intervals are because the variance depends on the
+    value: by the mean of their shifts, weighted by squared half-width, divided by the number of estimates. For one
+    estimate the interval is its own; for many it is nearly symmetric.
 
     Returns:
         NaN throughout if one of the estimates has no interval.

@@ -1,4 +1,4 @@
-"""A root finder for functions of one variable, because scipy.optimize takes half a second to import."""
+"""A root finder for functions of one variable, used instead of scipy.optimize, which takes half a second to import."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def _most_are_certain(values: Floats) -> bool:
 
 
 def _influences(actual: Floats, values: Floats) -> dict[str, tuple[float, Floats]]:
-    """Compute each metric and the (N,) influence of the images on it, for the ratio the influence on its logarithm."""
+    """Compute each metric and the (N,) influence of the images on it; for observed over expected, on its logarithm."""
     from scipy.special import expit
 
     logits, share = logit(values), float(actual.mean())

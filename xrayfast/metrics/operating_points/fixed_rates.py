@@ -90,7 +90,8 @@ def fixed_rate_rows(
 class _Side:
     """The images of one class (`own`) and the `others`, by descending score, with their patients.
 
-    The metric is the share of `own` above a threshold that at least a fixed rate of the `others` are below.
+    The metric is the highest share of `own` at or above a threshold that at least a fixed rate of the `others` is
+    below.
     """
 
     def __init__(self, positive: Bools, score: Floats, unit: Indices) -> None:
