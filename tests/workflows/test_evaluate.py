@@ -312,7 +312,8 @@ def test_nothing_but_training_images(run, data_dir, tmp_path):
     assert not (run.path / "evaluations").exists()
 
 
-def test_an_external_test(run, others, page):
+def test_an_external_test(run, others, page, tmp_path, monkeypatch):
+    monkeypatch.setenv("XRAYFAST_CACHE", str(tmp_path / "cache"))  # in which nothing is compared yet
     steps = []
     found = evaluate(run, others, progress=lambda *step: steps.append(step), **FEW)
     metrics = found.metrics
