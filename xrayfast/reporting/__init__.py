@@ -1,1 +1,1 @@
-"""What a run is shown as: figures (`figures`, `matrices`, `curves`, `overlays`), pages and cards."""
+"""Reports: figures, HTML pages, the model card and the CLAIM checklist."""

@@ -13,12 +13,12 @@ class Case:
     """One image with its prediction, as shown among the top losses.
 
     Attributes:
-        image: file name or path, as the person knows it.
-        actual: the label or labels that the data set gives, joined for reading; "" for none.
-        predicted: the predicted label or labels, joined for reading; "" for none.
+        image: file name or path, as in the data set.
+        actual: the label or labels of the data set as text, separated by commas; "" for none.
+        predicted: the predicted label or labels as text, separated by commas; "" for none.
         probability: of the predicted class, in [0, 1]; NaN for multi-label.
         loss: the image's loss.
-        pixels: (height, width) uint8, or None where the file can no longer be read.
+        pixels: (H, W) uint8; None if the file can no longer be read.
     """
 
     image: str

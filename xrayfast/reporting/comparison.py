@@ -30,19 +30,19 @@ class Comparison(HasOverview):
             `low`, `high` (95 %, not corrected), `test` ("DeLong", "McNemar", "resampled t" or ""), `p`, `p_corrected`
             (see `compare`) and `significant` (p_corrected below 0.05, and 0 outside the interval; None
             without a test).
-        notes: on what was compared and how, as sentences.
-        split: compared on, "valid" or "test".
-        order: the metric that orders the table.
-        metrics: those shown first: of an epoch, and `order`.
+        notes: sentences on what was compared and how.
+        split: the split on which the runs are compared, "valid" or "test".
+        order: the metric that the table is sorted by.
+        metrics: the metrics shown first: those computed after each epoch, and `order`.
         tests: how many p-values were corrected together.
-        warnings: those beside the headlines of the runs, and what makes the values of this split misleading.
-        page: where the page was written; None where none was asked for.
-        population: whom the reference's images are of, see `Predictions.population`.
-        subgroups: rows as in `differences`, over all labels and without tests, of each subgroup that was asked for,
-            named by the columns `by` and `value`; None where none was.
-        out_of_fold: whether all runs are cross-validations, whose split "valid" are the out-of-fold predictions.
-        unit: what was compared; the counts `images` are of it.
-        unit_join: how the probabilities of a study's or patient's images were joined.
+        warnings: the headline warnings of the runs, and reasons why values on this split can mislead.
+        page: path of the HTML page; None if none was requested.
+        population: sex, age and views of the reference's images, see `Predictions.population`.
+        subgroups: rows as in `differences`, over all labels and without tests, for each requested subgroup, which the
+            columns `by` and `value` name; None if no subgroups were requested.
+        out_of_fold: whether all runs are cross-validations; "valid" then means the out-of-fold predictions.
+        unit: what was compared: images, studies or patients; the columns `images` count these units.
+        unit_join: how the probabilities of the images of a study or patient were joined.
     """
 
     table: pd.DataFrame
@@ -64,12 +64,12 @@ class Comparison(HasOverview):
 
     @property
     def units(self) -> str:
-        """What was compared, in the plural."""
+        """The unit of comparison in the plural, such as "images"."""
         return plural_noun(self.unit)
 
     @property
     def split_title(self) -> str:
-        """What people read for the split."""
+        """The split's title in reports."""
         return SPLIT_TITLES["folds" if self.out_of_fold else self.split]
 
     def __repr__(self) -> str:
@@ -77,7 +77,7 @@ class Comparison(HasOverview):
         return f"Comparison({runs}; {self.split} split, by {self.order})"
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, ready for JSON: undefined values are None."""
+        """Return the comparison as a dict for JSON; undefined values are None."""
         runs = records(self.table)
         for row in runs:
             row["metrics"] = {
@@ -103,10 +103,10 @@ class Comparison(HasOverview):
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain Python values, None where there is none."""
+    """Return the rows as dicts of plain Python values; undefined values are None."""
     return [{str(name): nan_to_none(value) for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def interval_columns(row: Mapping[str, Any], metric: str) -> dict[str, float | None]:
-    """The interval of a metric in a row of `Comparison.table`: `low` and `high`."""
+    """Return the interval of a metric in a row of `Comparison.table` as `low` and `high`."""
     return {end: row[f"{metric}_{end}"] for end in ("low", "high")}

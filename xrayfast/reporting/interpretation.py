@@ -1,4 +1,4 @@
-"""What a network got right and wrong on one split, from its saved predictions."""
+"""Analysis of a network's saved predictions on one split."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ Labels: TypeAlias = Sequence[str] | str | None
 """Labels to draw, one or several; None for all."""
 
 RIGHT_SHOWN = 8
-"""Images that were predicted right, on a page: one row."""
+"""How many correctly predicted images a page shows: one row."""
 
 RESAMPLES = 1000
-"""Of the bootstrap for predictions without a run; for those of a run its settings say."""
+"""Bootstrap resamples for predictions that do not belong to a run; a run's settings have their own number."""
 
 
 class LabelTable(HasOverview, pd.DataFrame):
-    """A DataFrame that a notebook shows with titles and intervals; what is made from it is a plain DataFrame.
+    """A DataFrame that a notebook shows with titles and intervals; operations on it return a plain DataFrame.
 
     Attributes:
-        summary: the metrics, as `metrics.summary.summarise` gives them, for their intervals.
+        summary: the metrics with their intervals, from `metrics.summary.summarise`.
     """
 
     _metadata: ClassVar[list[str]] = ["summary"]
@@ -56,22 +56,22 @@ class LabelTable(HasOverview, pd.DataFrame):
 
 
 class Interpretation(HasOverview):
-    """What a network got right and wrong on one split.
+    """A network's predictions on one split, with their metrics, tables and figures.
 
-    The methods `plot_*` give a Figure, which a notebook displays. With `ax` they draw on these axes of one's own and
-    give them back; with `figsize`, in inches, the figure is zoomed to fit in, its texts too. `labels` are those to
-    draw, one or several, by default all.
+    The methods `plot_*` return a Figure, which a notebook displays. With `ax`, they draw on the given axes and return
+    them. With `figsize`, in inches, the figure and its text are scaled to fit. `labels` selects one or several labels
+    to draw; by default all are drawn.
 
-    Needs neither the network nor torch, and matplotlib only to draw; `learning.interpretation` makes fastai's
-    interpretation of it.
+    It needs neither the network nor torch, and matplotlib only to draw; `learning.interpretation` builds a fastai
+    interpretation from it.
 
     Args:
         predictions: truth, probabilities and losses of N images.
         task: "single" or "multi".
-        paths: where each image's file is, by its name in `predictions`.
-        images: where the images of single cases come from; by default from the files.
-        decision: calibration and thresholds, as validation chose them; by default none.
-        summary: the metrics, as `metrics.summary.summarise` gives them, where they are computed already.
+        paths: the path of each image's file, keyed by its name in `predictions`.
+        images: source of the pixels of single images; by default the files.
+        decision: calibration and thresholds that were chosen on validation; by default neither.
+        summary: the metrics from `metrics.summary.summarise`, if they have been computed already.
 
     Attributes:
         vocab: the labels.
@@ -110,24 +110,24 @@ class Interpretation(HasOverview):
         return f"{type(self).__name__}({plural(len(self.predictions), 'image')}, {labels})"
 
     def confusion_matrix(self) -> NDArray[np.int64]:
-        """Counts: (C, C), rows actual (single); (L, 2, 2), rows actual negative and positive (multi)."""
+        """Return counts: (C, C), rows actual (single); (L, 2, 2), rows actual negative and positive (multi)."""
         if self.task == "single":
             return np.array(self.summary["confusion"])
         return np.array([self.summary["confusion_per_label"][label] for label in self.vocab])
 
     def cooccurrence(self) -> NDArray[np.int64]:
-        """(L, L): how often label j was predicted on images that carry label i."""
+        """Return (L, L) counts of how often label j was predicted on images that have label i."""
         return cooccurrence(self.predictions.truth, self.predicted)
 
     @check_arguments()
     def plot_confusion_matrix(
         self, normalize: bool = False, *, labels: Labels = None, figsize: FigureSize = None, ax: Axes | None = None
     ) -> Figure | Axes:
-        """The confusion matrix of all classes (single), or one matrix per label (multi).
+        """Plot the confusion matrix of all classes (single-label), or one matrix per label (multi-label).
 
         Args:
-            normalize: write the row's percentage alone instead of the count above it.
-            labels: of a multi-label task; `ax` takes one.
+            normalize: write only the percentage of the row, without the count above it.
+            labels: see the class; for multi-label tasks only, and one label with `ax`.
             figsize: see the class.
             ax: see the class.
 
@@ -154,10 +154,10 @@ class Interpretation(HasOverview):
 
     @check_arguments()
     def plot_roc(self, labels: Labels = None, *, figsize: FigureSize = None, ax: Axes | None = None) -> Figure | Axes:
-        """The ROC curve of each label against the rest, with its area and interval.
+        """Plot the ROC curve of each label against the rest, with the area under it and its interval.
 
         Args:
-            labels: see the class; `ax` takes up to `curves.TOGETHER`.
+            labels: see the class; at most `curves.TOGETHER` with `ax`.
             figsize: see the class.
             ax: see the class.
 
@@ -168,9 +168,9 @@ class Interpretation(HasOverview):
 
     @check_arguments()
     def plot_pr(self, labels: Labels = None, *, figsize: FigureSize = None, ax: Axes | None = None) -> Figure | Axes:
-        """The precision-recall curve of each label, with its average precision and interval.
+        """Plot the precision-recall curve of each label, with its average precision and interval.
 
-        Arguments and errors are those of `plot_roc`.
+        It takes the arguments of `plot_roc` and raises the same errors.
         """
         return self._plot_curves(1, labels, figsize, ax)
 
@@ -178,10 +178,10 @@ class Interpretation(HasOverview):
     def plot_calibration(
         self, labels: Labels = None, *, figsize: FigureSize = None, ax: Axes | None = None
     ) -> Figure | Axes:
-        """The reliability diagram of each label and, in a single-label task, of the "most likely class".
+        """Plot the reliability diagram of each label and, in a single-label task, of the "most likely class".
 
         Args:
-            labels: see the class; `ax` takes one.
+            labels: see the class; one label with `ax`.
             figsize: see the class.
             ax: see the class.
 
@@ -200,13 +200,13 @@ class Interpretation(HasOverview):
         return ax
 
     def plot_cooccurrence(self) -> Figure:
-        """The co-occurrence matrix as a Figure."""
+        """Plot the co-occurrence matrix."""
         from xrayfast.reporting.figures import matrices
 
         return _displayed(matrices.cooccurrence_figure(self.cooccurrence(), self.vocab))
 
     def _plot_curves(self, kind: int, labels: Labels, figsize: FigureSize, ax: Axes | None) -> Figure | Axes:
-        """The curves of `curves.label_curves`, of its first or second kind."""
+        """Plot the ROC (`kind` 0) or precision-recall (`kind` 1) curves of `curves.label_curves`."""
         from xrayfast.reporting.figures import curves
 
         if labels is None:
@@ -219,25 +219,25 @@ class Interpretation(HasOverview):
         return ax
 
     def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
-        """Actual label, label predicted in its place, and images, most first."""
+        """Return actual label, label predicted instead, and number of images; the most frequent mistakes first."""
         return [
             (p["actual"], p["predicted"], p["count"]) for p in self.summary["most_confused"] if p["count"] >= min_val
         ]
 
     def label_table(self) -> LabelTable:
-        """Support, precision, recall, specificity, F1, AUROC and average precision by label."""
+        """Return the metrics by label, such as support, precision, recall, specificity, F1, AUROC, average precision."""
         table: LabelTable = LabelTable(pd.DataFrame(self.summary["per_label"]).set_index("label").astype(float))
         table["support"] = table["support"].astype(int)
         table.summary = self.summary
         return table
 
     def ranked(self, k: int | None = None, largest: bool = True) -> NDArray[np.int64]:
-        """(k,) rows of the images with the largest (or smallest) losses, in that order; NaN counts as the largest."""
+        """Return the (k,) rows of the images with the largest (or smallest) losses first; NaN counts as the largest."""
         loss = np.nan_to_num(self.predictions.loss, nan=np.inf, posinf=np.inf)
         return np.argsort(-loss if largest else loss, kind="stable")[: k or None]
 
     def top_losses_table(self, k: int | None = None) -> pd.DataFrame:
-        """The k images with the largest losses: predicted against actual, with all probabilities."""
+        """Return the k images with the largest losses: actual and predicted labels, loss and all probabilities."""
         rows, predictions = self.ranked(k), self.predictions
         columns: dict[str, Any] = {
             "image": predictions.images[rows],
@@ -250,12 +250,13 @@ class Interpretation(HasOverview):
         return table
 
     def cases(self, k: int) -> tuple[Case, ...]:
-        """The k images with the largest losses, with their images where the files can still be read."""
+        """Return the k images with the largest losses, with their pixels if the files can still be read."""
         return tuple(self._case(int(i)) for i in self.ranked(k))
 
     def right_cases(self, k: int) -> tuple[Case, ...]:
-        """Images whose labels were all predicted right, at most k: the smallest losses of each class in turn, or of
-        multi-label those with a label before those with none.
+        """Return at most k images whose labels were all predicted correctly: the smallest losses of each class in turn.
+
+        Multi-label images are grouped according to their first label; images without a label are the last group.
         """
         truth = self.predictions.truth
         right = ((self.predicted == truth) | (truth < 0)).all(axis=1) & (truth >= 0).any(axis=1)
@@ -274,16 +275,16 @@ class Interpretation(HasOverview):
         ncols: Annotated[int, Field(ge=1)] = 3,
         figsize: FigureSize = None,
     ) -> Figure:
-        """The images with the largest (or smallest) losses, with file names and probabilities.
+        """Plot the images with the largest (or smallest) losses, with file names and probabilities.
 
         Args:
-            k: how many, or which places of the order.
+            k: how many images, or their positions in the order of losses.
             largest: False for the smallest losses.
-            ncols: images in a row.
+            ncols: images per row.
             figsize: see the class.
 
         Raises:
-            ConfigError: a place that the order does not have.
+            ConfigError: a position is out of range.
         """
         from xrayfast.reporting.figures import top_losses
 
@@ -307,14 +308,14 @@ class Interpretation(HasOverview):
             image=image,
             actual=names(self.predictions.truth[i]),
             predicted=names(self.predicted[i]),
-            # Multi-label: each label has its own, beside its name.
+            # In multi-label tasks, each label's probability is next to its name.
             probability=float(probability.max()) if single else float("nan"),
             loss=float(self.predictions.loss[i]),
             pixels=self.image(image),
         )
 
     def image(self, image: str) -> NDArray[np.uint8] | None:
-        """The pixels of an image, (H, W) uint8; None where its file can no longer be read."""
+        """Return the pixels of an image, (H, W) uint8; None if its file can no longer be read."""
         try:
             return self.images.image(str(self.paths[image])) if image in self.paths else None
         except ReadError:
@@ -329,10 +330,10 @@ def _displayed(figure: Figure, figsize: FigureSize = None) -> Figure:
 
 
 def _choose(labels: Labels, known: Iterable[str], most: int | None) -> list[str]:
-    """The labels to draw, at most so many.
+    """Return the labels to draw, at most `most`.
 
     Raises:
-        ConfigError: one is unknown, or they are too many.
+        ConfigError: a label is unknown, or there are too many.
     """
     there = list(known)
     chosen = there if labels is None else [labels] if isinstance(labels, str) else list(labels)

@@ -1,4 +1,4 @@
-"""Training beside validation: how much better a network does on the images that it was trained on."""
+"""Comparison of training and validation: how much better a network does on its training images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xrayfast.config import Task, Unit
 from xrayfast.metrics.registry import EXACT_MATCH, history_column, overall_metrics, train_metrics
 
 SMALL_GAP = 0.02
-"""Of the accuracy: no larger than what single images make of it in a validation split of a few hundred."""
+"""Gaps in accuracy up to this are called small: a few images of a validation split of a few hundred make as much."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,12 @@ class TrainAndValid:
     """The loss and the metrics of `registry.train_metrics` on the training and on the validation split.
 
     Attributes:
-        values: pairs of training and validation, by "loss" or the metric's name; None where not defined.
-        final: whether the epoch's finished network has predicted the training images, without augmentation; else the
-            training values are of the predictions made while the epoch trained.
-        tta: whether the validation values are of test-time augmentation.
-        unit: what the validation metrics are of, and where `final` the training ones; else these are of images.
+        values: pairs of training and validation values, keyed by "loss" or the metric's name; None if not defined.
+        final: whether the training images were predicted with the weights at the end of the epoch, without
+            augmentation; otherwise the training values come from the predictions made during the epoch.
+        tta: whether the validation images were predicted with test-time augmentation.
+        unit: the unit of the validation metrics and, if `final`, of the training metrics, which are otherwise per
+            image.
     """
 
     task: Task
@@ -36,15 +37,15 @@ class TrainAndValid:
 
     @property
     def title(self) -> str:
-        """As a heading."""
+        """The heading of the comparison."""
         return f"Training beside validation, epoch {self.epoch}"
 
     def name(self, key: str) -> str:
-        """What people read for a key of `values`."""
+        """Return the title of a key of `values`."""
         return "Loss" if key == "loss" else overall_metrics(self.task)[key].title
 
     def gap_sentences(self) -> str:
-        """The gap in words."""
+        """Describe the gap in words."""
         key = EXACT_MATCH[self.task]
         train, valid = self.values[key]
         if train is None or valid is None:
@@ -66,7 +67,7 @@ class TrainAndValid:
         return f"{numbers}a gap of {abs(gap):.3f}, which is small."
 
     def method_sentences(self) -> str:
-        """How the training values came about."""
+        """Describe how the training values were computed."""
         if self.final:
             views = ", those of validation averages over augmented views" if self.tta else ""
             thresholds = " Both are at the thresholds that were chosen on validation." if self.task == "multi" else ""
@@ -83,8 +84,9 @@ class TrainAndValid:
 
 
 def of_history(history: pd.DataFrame, epoch: int | None, task: Task, unit: Unit = "image") -> TrainAndValid | None:
-    """Both splits in one epoch; None where there is none, or the run has no metrics of the training split. `unit` is
-    that of validation.
+    """Return the values of both splits in one epoch; None without such an epoch or metrics of the training split.
+
+    `unit` is the unit of the validation metrics.
     """
     names = ["loss", *train_metrics(task)]
     columns = [history_column("train", name) for name in names] + [history_column("valid", name) for name in names]
@@ -99,7 +101,10 @@ def of_history(history: pd.DataFrame, epoch: int | None, task: Task, unit: Unit 
 def of_final_metrics(
     metrics: Mapping[str, Any], epoch: int, task: Task, tta: bool = False, unit: Unit = "image"
 ) -> TrainAndValid:
-    """Both splits by the weights that the run kept, from a `metrics.json` that has the training split."""
+    """Return the values of both splits with the weights that the run kept.
+
+    `metrics` is the content of a `metrics.json` that has the training split.
+    """
     train, valid = metrics["train"]["overall"], metrics["valid"]["overall"]
     losses = metrics["loss"]
     pairs = {name: (train[name], valid[name]) for name in train_metrics(task)}

@@ -1,4 +1,4 @@
-"""What the pages and the Markdown documents share: words, counts, and the interval of a metric."""
+"""Words, counts and intervals that the pages and the Markdown documents share."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ SPLIT_TITLES = {
     "folds": "Out-of-fold",
     "table": "Predictions",
 }
-"""What people read for the splits of a data set, for an external test, for the folds of a cross-validation, and for a
-table of predictions."""
+"""Titles of the splits of a data set, of an external test, of the folds of a cross-validation, and of a table of
+predictions."""
 
 FEW_LABELS = 6
-"""Most rows of a table by label that is open on a page; longer ones that are not needed first are folded."""
+"""Most rows of a table by label that is shown open; longer tables that are not needed first are folded."""
 
 ALONE_DECIDES = ", so it may be chance (the interval is of this gap alone)"
-"""Stands after the p of a gap whose interval excludes 0, though p, corrected for the number of gaps, is not small."""
+"""Follows the p of a gap whose interval excludes 0 although p, corrected for the number of gaps, is not small."""
 
 NOT_CALIBRATED = "Probabilities are the network's own; they were not calibrated."
 
 
 def label_rows(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The rows by label of a summary to show: of two classes that of the positive one, which tells all of the other."""
+    """Return the rows by label to show; if one of two classes is the positive one, its row alone."""
     positive = summary.get("positive")
     return [row for row in summary["per_label"] if positive in (None, row["label"])]
 
@@ -41,8 +41,10 @@ _MEANS = ("auroc_macro", "ap_macro", "f1_macro", "recall_macro", "specificity_ma
 
 
 def of_positive(summary: Mapping[str, Any], name: str) -> tuple[str, str, Mapping[str, Any] | None]:
-    """The title and name of a metric over all labels, and None; of two classes, in place of a mean over both, which
-    says less, those of the metric of the positive one, and its row of `per_label`.
+    """Return the title and name of a metric over all labels, and None as its row.
+
+    If one of two classes is the positive one, a mean over both is replaced by the metric of the positive class, and
+    the row is that class's row of `per_label`.
     """
     if "positive" not in summary or name not in _MEANS:
         return metric_title(name), name, None
@@ -52,8 +54,9 @@ def of_positive(summary: Mapping[str, Any], name: str) -> tuple[str, str, Mappin
 
 
 def hidden_layers(model: ModelConfig) -> str:
-    """The hidden layers of a head, such as "500 hidden units, then 100 hidden units", and its dropout where that was
-    set; "" where it has none.
+    """Describe the hidden layers of a head, such as "500 hidden units, then 100 hidden units", and its dropout if set.
+
+    The text is "" if there is neither.
     """
     layers = ", then ".join(plural(width, "hidden unit") for width in hidden_units(model.head, model.head_width))
     dropout = "" if model.dropout is None else f"dropout {model.dropout:g}"
@@ -61,23 +64,23 @@ def hidden_layers(model: ModelConfig) -> str:
 
 
 def percent(count: float, total: float = 1.0) -> str:
-    """A share in per cent with one decimal; `total` is above 0."""
+    """Format a share as a percentage with one decimal; `total` is above 0."""
     return f"{100 * count / total:.1f}%"
 
 
 def unit_of(summary: Mapping[str, Any]) -> str:
-    """What a summary counts: "image", "study" or "patient"."""
+    """Return the unit that a summary counts: "image", "study" or "patient"."""
     name: str = summary.get("unit", {}).get("name", "image")
     return name
 
 
 def units_of(summary: Mapping[str, Any]) -> str:
-    """The same as a heading: "Images"."""
+    """Return the unit of a summary in the plural as a heading: "Images"."""
     return plural_noun(unit_of(summary)).capitalize()
 
 
 def split_images(split: str, summary: Mapping[str, Any], count: int | None = None) -> str:
-    """All images of a split, or some of them, as in "1,024 validation images"; or its studies or patients."""
+    """Count the images, studies or patients of a split, or `count` of them, as in "1,024 validation images"."""
     unit = unit_of(summary)
     return plural(
         summary["images"] if count is None else count,
@@ -86,11 +89,11 @@ def split_images(split: str, summary: Mapping[str, Any], count: int | None = Non
 
 
 JOINED = {"mean": "the mean", "max": "the largest", "noisy-or": "the noisy-or"}
-"""What a unit's probability is of those of its images, by `--unit-join`."""
+"""How a unit's probability is formed from those of its images, keyed by `--unit-join`."""
 
 
 def joining_text(summary: Mapping[str, Any]) -> str:
-    """What studies or patients are evaluated, and how their images were joined; "" for images."""
+    """Describe the studies or patients that are evaluated, and how their images were joined; "" for images."""
     found = summary.get("unit", {})
     if not {"join", "images", "of_one_image"} <= found.keys():
         return ""
@@ -105,7 +108,7 @@ def joining_text(summary: Mapping[str, Any]) -> str:
 
 
 def images_of_patients(summary: Mapping[str, Any]) -> str:
-    """As in "1,024 images of 312 patients"."""
+    """Count as in "1,024 images of 312 patients"."""
     patients, unit = summary.get("patients"), summary.get("unit", {})
     counted = plural(summary["images"], unit_of(summary))
     if "images" in unit:
@@ -114,9 +117,9 @@ def images_of_patients(summary: Mapping[str, Any]) -> str:
 
 
 def population_text(summary: Mapping[str, Any]) -> str:
-    """Sex and age of patients (or images) and the views of a split, and which of these are not known."""
+    """Describe sex and age of the patients (or images) and the views of a split, and name what is not known."""
     found = summary.get("population")
-    if found is None:  # of an older version
+    if found is None:  # written by an older version
         return ""
     sex = {{"F": "female", "M": "male"}.get(name, name): n for name, n in found.get("sex", {}).items()}
     told = {"sex": _shares(sex), "age": "", "view": _shares(found.get("view", {}))}
@@ -132,7 +135,7 @@ def population_text(summary: Mapping[str, Any]) -> str:
 
 
 def _shares(counts: Mapping[str, int]) -> str:
-    """As in "53.1% female, 46.9% male"; "" where none is known."""
+    """Format shares as in "53.1% female, 46.9% male"; "" if none is known."""
     total = sum(counts.values())
     shown = [
         f"{percent(n, total)} {name or 'not known'}" for name, n in sorted(counts.items(), key=lambda one: -one[1])
@@ -141,7 +144,7 @@ def _shares(counts: Mapping[str, int]) -> str:
 
 
 def resampled_units(summary: Mapping[str, Any]) -> str:
-    """What the bootstrap draws, such as "136 patients and 25 images of unknown patients"."""
+    """Count what the bootstrap resamples, as in "136 patients and 25 images of unknown patients"."""
     intervals, patients = summary["intervals"], summary.get("patients")
     alone = intervals["units"] - patients if intervals["by"] == "patient" and patients is not None else 0
     if alone <= 0:
@@ -150,7 +153,10 @@ def resampled_units(summary: Mapping[str, Any]) -> str:
 
 
 def external_tables(metrics: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Of an evaluation on other data, its results beside the run's own and its prevalence: title, columns and rows."""
+    """Return the tables of an evaluation on other data that compare its results and prevalence with the run's own.
+
+    Each is a title, columns and rows.
+    """
     found = []
     if internal := metrics.get("internal"):
         rows = [
@@ -191,13 +197,13 @@ def external_tables(metrics: Mapping[str, Any]) -> list[tuple[str, list[str], li
 
 
 def gap_title(gap: Mapping[str, Any]) -> str:
-    """What differs between two subgroups: "AUROC of Edema", or a mean with the number of its labels."""
+    """Name what differs between two subgroups: "AUROC of Edema", or a mean with its number of labels."""
     of = f" of {gap['label']}" if gap["label"] else f" over {gap['labels']} labels" if "labels" in gap else ""
     return f"{metric_title(gap['metric'])}{of}"
 
 
 def gap_test(gap: Mapping[str, Any]) -> str:
-    """The test of a gap between subgroups, such as "p 0.03, the largest of 10 pairs"; "" where there was none."""
+    """Describe the test of a gap between subgroups, as in "p 0.03, the largest of 10 pairs"; "" if there was none."""
     if gap.get("p_corrected") is None:
         return ""
     of_pairs = f", the largest of {gap['pairs']} pairs" if gap["pairs"] > 1 else ""
@@ -206,18 +212,18 @@ def gap_test(gap: Mapping[str, Any]) -> str:
 
 
 def warning_sentences(summary: Mapping[str, Any]) -> list[str]:
-    """The warnings beside the headline of a summary, each with what to do."""
+    """Return the headline warnings of a summary, each followed by its advice."""
     return [f"{one['text']} {one['advice']}".strip() for one in summary.get("warnings", ())]
 
 
 def other_remarks(remarks: Iterable[str], *summaries: Mapping[str, Any]) -> list[str]:
-    """The remarks of a run but for those that are beside a headline already."""
+    """Return the remarks of a run that are not already among the headline warnings."""
     shown = tuple(one["text"] for summary in summaries for one in summary.get("warnings", ()))
     return [remark for remark in remarks if not remark.startswith(shown)]
 
 
 def interval_methods(summary: Mapping[str, Any]) -> str:
-    """How the intervals of a summary were computed, such as "Wilson, expanded BCa bootstrap"."""
+    """Name the methods of the intervals of a summary, such as "Wilson, expanded BCa bootstrap"."""
     found = summary["intervals"]
     rows = [found.get("overall", {}), *found.get("per_label", {}).values()]
     used = {one.get("method") for row in rows for one in row.values() if one["low"] is not None}
@@ -225,7 +231,7 @@ def interval_methods(summary: Mapping[str, Any]) -> str:
 
 
 def interval_of(summary: Mapping[str, Any], metric: str, label: str | None = None) -> Mapping[str, Any] | None:
-    """The interval of a metric over all labels, or of one label; None where there is none."""
+    """Return the interval of a metric over all labels, or of one label; None if there is none."""
     intervals = summary.get("intervals", {})
     by_metric = intervals.get("overall", {}) if label is None else intervals.get("per_label", {}).get(label, {})
     found: Mapping[str, Any] | None = by_metric.get(metric)

@@ -1,5 +1,5 @@
-"""Figures of a run: pure functions to a matplotlib `Figure`, in the style of `figure_style`.
+"""Figures of a run: pure functions that return a matplotlib `Figure`, in the style of `figure_style`.
 
-Names of labels and files are foreign texts: none is read as TeX (a `$` in a label would be), and each is cut in its
-middle where it would not fit; of several in a caption, those that fit are shown whole.
+Names of labels and files are arbitrary text: none is parsed as TeX (a `$` in a label would be). A name that does not
+fit is cut in its middle; a caption with several names shows those that fit.
 """

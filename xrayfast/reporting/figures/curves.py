@@ -1,7 +1,7 @@
-"""Curves of a network's probabilities: ROC, precision and recall, reliability; figures as in `figures`.
+"""Curves of a network's probabilities: ROC, precision-recall, decision and reliability curves.
 
-A few labels share one panel, each with its own colour and dashes; more get a small panel each, so that none is lost
-among the others.
+Up to `TOGETHER` labels share a panel of ROC or precision-recall curves, each with its own color and dashes; more labels
+get a small panel each.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOGETHER = 5
 """Most labels that share a panel."""
 
 FEW_IMAGES = 10
-"""Bins of a reliability diagram with fewer say too little to draw as bars."""
+"""Bins of a reliability diagram with fewer images are drawn only as small rings, since they say little."""
 
 _ON_OFF = ((5, 1.5), (1.2, 1.2), (6, 1.5, 1.2, 1.5), (3, 1.5, 1.2, 1.5, 1.2, 1.5))
 DASHES: tuple[Any, ...] = ("-", *((0, lengths) for lengths in _ON_OFF))
@@ -46,7 +46,7 @@ HOLLOW: dict[str, Any] = {"color": "none", "edgecolor": MUTED, "linewidth": 0.8,
 AFTER: dict[str, Any] = {"marker": "o", "facecolors": SERIES[0], "edgecolors": SERIES[0], "gid": "after"}
 
 BinValues = Mapping[str, Any]
-"""A bin of a reliability diagram as `metrics.json` holds it."""
+"""A bin of a reliability diagram, as in `metrics.json`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +57,10 @@ class Curve:
         label: its name.
         truth: (N,) of 1, 0, and -1 where masked, which are left out.
         score: (N,) in [0, 1].
-        area: under it, with its interval, for the legend; or "".
+        area: the area under the curve with its interval, as text for the legend; or "".
         mark: x and y of the operating point, or None.
         threshold: of the operating point, or None.
-        band: ends of the sensitivity at `roc_band.FALSE_RATES`, or None.
+        band: lower and upper ends of the sensitivity at `roc_band.FALSE_RATES`, or None.
     """
 
     label: str
@@ -73,14 +73,14 @@ class Curve:
 
 
 def roc_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats] | None:
-    """False and true positive rates, from (0, 0) to (1, 1).
+    """Return the false and true positive rates, from (0, 0) to (1, 1).
 
     Args:
         truth: (N,) of 1, 0, and -1 where masked, which are left out.
         score: (N,) finite.
 
     Returns:
-        (K + 1,) and (K + 1,) for K distinct scores; None where no image has the label, or every one.
+        (K + 1,) and (K + 1,) for K distinct scores; None if no image or every image has the label.
     """
     true, false = _counts(truth, score)
     if not true[-1] or not false[-1]:
@@ -89,15 +89,15 @@ def roc_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats] | No
 
 
 def precision_recall_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats] | None:
-    """Recalls and precisions, from the highest score down.
+    """Return the recalls and precisions at each score as threshold, from the highest score down.
 
     Args:
         truth: (N,) of 1, 0, and -1 where masked, which are left out.
         score: (N,) finite.
 
     Returns:
-        (K,) recalls that do not fall and (K,) precisions for K distinct scores; None where no image has the label, or
-        every one, of which any score makes the precision 1.
+        (K,) non-decreasing recalls and (K,) precisions for K distinct scores; None if no image has the label, or if
+        every image has it, since any score would then give a precision of 1.
     """
     true, false = (counts[1:] for counts in _counts(truth, score))
     if not len(true) or not true[-1] or not false[-1]:
@@ -106,30 +106,31 @@ def precision_recall_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats,
 
 
 def roc_figure(curves: Sequence[Curve]) -> Figure:
-    """Sensitivity against the share of false alarms, by label, with the line of guessing."""
+    """Plot sensitivity against 1 - specificity per label, with the diagonal of a random classifier."""
     return _curves(curves, _ROC)
 
 
 def precision_recall_figure(curves: Sequence[Curve]) -> Figure:
-    """Precision against recall, by label; a thin line is the precision of guessing."""
+    """Plot precision against recall per label; a thin line is the precision of a random classifier."""
     return _curves(curves, _PRECISION_RECALL)
 
 
 def draw_roc(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Draw the curves of `roc_figure`, of at most `TOGETHER` labels, into one panel."""
+    """Draw the curves of `roc_figure` for at most `TOGETHER` labels into one panel."""
     _draw_together(axes, curves, _ROC)
 
 
 def draw_precision_recall(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Draw the curves of `precision_recall_figure`, of at most `TOGETHER` labels, into one panel."""
+    """Draw the curves of `precision_recall_figure` for at most `TOGETHER` labels into one panel."""
     _draw_together(axes, curves, _PRECISION_RECALL)
 
 
 def label_curves(
     summary: Mapping[str, Any], task: Task, predictions: Predictions, labels: Sequence[str] | None = None
 ) -> tuple[list[Curve], list[Curve]]:
-    """The curves of `roc_figure` and `precision_recall_figure`: one per label of the summary of the predictions, of two
-    classes that of the positive one, or of `labels` alone, in their order.
+    """Return the curves for `roc_figure` and for `precision_recall_figure`, one per label.
+
+    The labels are `labels`, or by default those of `label_rows` of the summary.
     """
     rows = {row["label"]: row for row in summary["per_label"]}
     roc, precision_recall = [], []
@@ -140,7 +141,7 @@ def label_curves(
         row, i = rows[label], predictions.labels.index(label)
         arrays = label, predictions.truth[:, i], predictions.probability[:, i]
         recall, specificity, precision = (row[name] for name in ("recall", "specificity", "precision"))
-        # The most likely of several classes has no one threshold, and so no place on the curves.
+        # Predicting the most likely of several classes has no single threshold, so the curves have no point to mark.
         marked = (task == "multi" or "positive" in summary) and None not in (recall, specificity, precision)
         marks = ((1 - specificity, recall), (recall, precision)) if marked else (None, None)
         threshold = row["threshold"] if marked else None
@@ -153,10 +154,10 @@ def label_curves(
 
 
 def decision_curve_figure(net_benefit: Mapping[str, Any]) -> Figure:
-    """Net benefit by threshold, one panel per label, with that of treating all images and none.
+    """Plot net benefit by threshold, one panel per label, with the lines of treating all and treating none.
 
     Args:
-        net_benefit: as `metrics.operating_points.decision_curve.net_benefits` gives it.
+        net_benefit: the result of `metrics.operating_points.decision_curve.net_benefits`.
     """
     found = net_benefit["labels"]
     panels = Panels(len(found))
@@ -174,7 +175,7 @@ _DECISION_LINES = {
 
 
 def _draw_decision_curve(axes: Axes, thresholds: Sequence[float], benefits: Mapping[str, Sequence[float]]) -> None:
-    # Treating all is worth the prevalence at a threshold of 0: what is above 0 has room, and little of what is below.
+    # Show all of the net benefit above 0, and little of what is below.
     top = max(*benefits["model"], *benefits["all"], 0.01)
     axes.axhline(0, **GUESSING)
     axes.plot(thresholds, benefits["all"], color=MUTED, linewidth=1.2, gid="all")
@@ -189,12 +190,12 @@ def _draw_decision_curve(axes: Axes, thresholds: Sequence[float], benefits: Mapp
 def reliability_figure(
     after: Mapping[str, Sequence[BinValues]], before: Mapping[str, Sequence[BinValues]] | None = None
 ) -> Figure:
-    """Observed share against mean probability, one panel per label, with the number of images in each bin below.
+    """Plot observed share against mean probability, one panel per label, with the number of images in each bin below.
 
     Args:
-        after: bins by label, with the fields of `metrics.reliability.Bin`: of the probabilities that are reported.
-            Wilson's intervals are drawn.
-        before: the same before calibration, drawn in gray; None where nothing was calibrated.
+        after: bins of the reported probabilities by label, with the fields of `metrics.reliability.Bin`; they are
+            drawn with their Wilson intervals.
+        before: bins of the probabilities before calibration, drawn in gray; None if nothing was calibrated.
     """
     panels = Panels(len(after), strip=0.4)
     for index, (label, bins) in enumerate(after.items()):
@@ -207,7 +208,7 @@ def reliability_figure(
 def draw_reliability(
     axes: Axes, label: str, after: Sequence[BinValues], before: Sequence[BinValues] | None = None
 ) -> None:
-    """Draw the panel of a label of `reliability_figure`, without the number of images in each bin."""
+    """Draw the panel of `reliability_figure` for one label, without the number of images in each bin."""
     style_square(axes)
     _draw_reliability(axes, None, after, before)
     axes.set_title(fitting(label), loc="left", fontsize=TEXT, color=INK, parse_math=False)
@@ -241,7 +242,7 @@ def _draw_reliability(
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is drawn of a curve, the names of the axes, and the corner that the curves of a good network leave free."""
+    """A kind of curve: how to draw it, its axis labels, and the corner that is free of curves for a good network."""
 
     draw: Callable[[Axes, Curve, Mapping[str, Any]], None]
     x: str
@@ -262,7 +263,7 @@ def _draw_one_precision_recall(axes: Axes, curve: Curve, style: Mapping[str, Any
     points = precision_recall_points(curve.truth, curve.score)
     if points is not None:
         recall, precision = points
-        # Drawn in steps, whose area is the average precision.
+        # The area under the steps is the average precision.
         axes.step(np.r_[0.0, recall], np.r_[precision[0], precision], where="pre", gid="curve", **style)
         share = float((curve.truth[curve.truth >= 0] == 1).mean())
         axes.axhline(share, **{**GUESSING, "color": style["color"]})
@@ -273,7 +274,7 @@ _PRECISION_RECALL = _Kind(_draw_one_precision_recall, "Recall (sensitivity)", "P
 
 
 def _curves(curves: Sequence[Curve], kind: _Kind) -> Figure:
-    """All curves in one panel with a legend, or each in its own."""
+    """Draw all curves in one panel with a legend, or each in its own panel."""
     if len(curves) > TOGETHER:
         panels = Panels(len(curves), 1.75)
         for index, curve in enumerate(curves):
@@ -293,7 +294,7 @@ def _draw_together(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> None:
 
 
 def _draw_lines(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> tuple[list[Line2D], list[str]]:
-    """Draw each curve in its own colour and dashes; the lines of a legend, and their names."""
+    """Draw each curve in its own color and dashes; return the lines of a legend and their names."""
     handles, names = [], []
     for curve, colour, dashes in zip(curves, SERIES, DASHES, strict=False):
         style = {"color": colour, "linestyle": dashes, "linewidth": 1.8}
@@ -306,7 +307,7 @@ def _draw_lines(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> tuple[list[
 
 
 def _finish_axes(axes: Axes, x: str, y: str, corner: str, handles: Sequence[Line2D], names: Sequence[str]) -> None:
-    """The names of the axes, and a legend within, since others may be below; in smaller type where they are narrow."""
+    """Label the axes and put a legend inside, since other axes may be below; narrow axes get smaller type."""
     width = 72 * axes.bbox.width / axes.figure.dpi
     size = min(SMALL, width / (4.5 + 0.6 * max(map(len, names))))  # a character is about half as wide as high
     axes.set_xlabel(x, fontsize=TEXT, color=MUTED)
@@ -316,7 +317,7 @@ def _finish_axes(axes: Axes, x: str, y: str, corner: str, handles: Sequence[Line
 
 
 def _area(name: str, value: float | None, interval: Mapping[str, Any] | None) -> str:
-    """As in "AUROC 0.812 (0.751 to 0.866)"; "" where it is not defined."""
+    """Format an area as in "AUROC 0.812 (0.751 to 0.866)"; "" if it is not defined."""
     if value is None:
         return ""
     ends = "" if not interval or interval["low"] is None else f" ({format_interval(interval['low'], interval['high'])})"
@@ -326,8 +327,9 @@ def _area(name: str, value: float | None, interval: Mapping[str, Any] | None) ->
 def _draw_bins(
     axes: Axes, strip: Axes | None, bins: pd.DataFrame, dots: Mapping[str, Any], bars: Mapping[str, Any]
 ) -> None:
-    """A dot for each bin that holds images, the larger the more it holds, and a bar for its count in the strip; of bins
-    of fewer than `FEW_IMAGES` a small ring alone.
+    """Draw a dot for each bin, larger for more images, and a bar for its count in the strip.
+
+    A bin of fewer than `FEW_IMAGES` images is a small ring without a bar.
     """
     few, enough = bins[(bins["count"] > 0) & (bins["count"] < FEW_IMAGES)], bins[bins["count"] >= FEW_IMAGES]
     sizes = 9 + 36 * enough["count"] / max(enough["count"].max(), 1) if len(enough) else 9
@@ -346,7 +348,7 @@ def _counts(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.int64], NDAr
 
 
 def _lacking(curve: Curve) -> str:
-    """Why a label has no curve; "" where it has one."""
+    """Say why a label has no curve; "" if it has one."""
     truth = curve.truth[curve.truth >= 0]
     if not len(truth):
         return "masked on all images"
@@ -356,7 +358,7 @@ def _lacking(curve: Curve) -> str:
 
 
 def _mark(axes: Axes, curve: Curve, colour: str) -> None:
-    """A dot at the threshold."""
+    """Draw a dot at the operating point."""
     if curve.mark is not None:
         axes.plot(*curve.mark, "o", color=colour, markeredgecolor=INK, markersize=5.5, gid="threshold", clip_on=False)
 

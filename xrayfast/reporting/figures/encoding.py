@@ -1,4 +1,4 @@
-"""Figures as pixels and as the bytes of files."""
+"""Figures as pixels and as files."""
 
 from __future__ import annotations
 
@@ -20,39 +20,42 @@ from xrayfast.files.atomic import write_bytes
 DPI = 160
 
 MARGIN = 0.12
-"""Around what is drawn, in inches."""
+"""Margin around the drawing, in inches."""
 
 PNG_LEVEL = 3
-"""Of zlib: a radiograph takes half the time of the usual 6, and an eighth more bytes."""
+"""Compression level of zlib: a radiograph takes half the time of the default 6, and an eighth more bytes."""
 
 FORMATS = ("png", "svg", "pdf")
-"""In which figures can be written to files."""
+"""File formats of figures."""
 
 
 def rasterize(figure: Figure, transparent: bool = False) -> Image.Image:
-    """The figure as RGBA pixels, 160 per inch, without a background, cut to what is drawn and a margin.
+    """Return the figure as RGBA pixels, 160 per inch, without a background, cropped to the drawing and a margin.
 
-    `savefig` would draw it once more to find where to cut, and encode it. What begins more than an inch outside of the
-    figure is not seen.
+    `savefig` would draw the figure twice to find the crop, and encode it. An element that begins more than an inch
+    outside the figure can be missed.
 
     Args:
         figure: what to draw.
-        transparent: without the background of its axes too.
+        transparent: leave out the background of the axes, too.
     """
     return _cut(_draw(figure, transparent)[0])
 
 
 def rasterize_without_foot(figure: Figure, foot: float) -> tuple[Image.Image, Image.Image]:
-    """As `rasterize`, without any background and drawn once: the figure without so many inches at its foot, and all."""
+    """Draw the figure once, without any background; return it without its lowest `foot` inches, and whole.
+
+    Both are cropped as in `rasterize`.
+    """
     image, around = _draw(figure, transparent=True)
     return _cut(image.crop((0, 0, image.width, image.height - round((around + foot) * DPI)))), _cut(image)
 
 
 def _draw(figure: Figure, transparent: bool) -> tuple[Image.Image, int]:
-    """The pixels of a figure and of some inches around it, and how many inches."""
+    """Return the pixels of a figure with a border around it, and the width of the border in inches."""
     background: dict[str, Any] = {"transparent": True} if transparent else {"facecolor": "none"}
     shown_on, canvas = figure.canvas, FigureCanvasAgg(figure)
-    for around in (1, 4, 16):  # some legends are outside of their figure
+    for around in (1, 4, 16):  # some legends are outside their figure
         width, height = (round(side * DPI) + 2 * around * DPI for side in figure.get_size_inches())
         # Half a pixel more, since matplotlib rounds down.
         box, buffer = Bbox.from_bounds(-around, -around, (width + 0.5) / DPI, (height + 0.5) / DPI), io.BytesIO()
@@ -62,19 +65,19 @@ def _draw(figure: Figure, transparent: bool) -> tuple[Image.Image, int]:
         if left > 0 and top > 0 and right < width and bottom < height:
             break
     figure.set_canvas(shown_on)
-    # The texts of a figure keep what they were last drawn with, and that keeps all pixels.
+    # The texts of a figure keep a reference to the renderer, which would keep all pixels in memory.
     canvas.renderer.__init__(1, 1, DPI)
     return image, around
 
 
 def _cut(image: Image.Image) -> Image.Image:
-    """What is not transparent, and a margin."""
+    """Crop to what is not transparent, and a margin."""
     margin, (left, top, right, bottom) = round(MARGIN * DPI), image.getbbox() or (1, 1, 1, 1)
     return image.crop((left - margin, top - margin, right + margin, bottom + margin))
 
 
 def png_on_white(image: Image.Image) -> bytes:
-    """Pixels of `rasterize` as a PNG on white."""
+    """Encode pixels of `rasterize` as a PNG on white."""
     white, buffer = Image.new("RGB", image.size, "white"), io.BytesIO()
     white.paste(image, mask=image)
     white.save(buffer, "PNG", dpi=(DPI, DPI), compress_level=PNG_LEVEL)
@@ -82,12 +85,12 @@ def png_on_white(image: Image.Image) -> bytes:
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """The figure as a PNG of 160 dots per inch, cut to what is drawn; the same figure gives the same bytes."""
+    """Return the figure as a PNG of 160 dots per inch, cropped to the drawing; the same figure gives the same bytes."""
     return png_on_white(rasterize(figure))
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure, whole or not at all, in the format of the path's ending, one of `FORMATS`.
+    """Write the figure atomically, in the format of the path's suffix, one of `FORMATS`.
 
     Raises:
         WriteError: the file can't be written.
@@ -96,10 +99,10 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def parse_formats(found: Sequence[str] | str) -> tuple[str, ...]:
-    """The formats of figures as a tuple, from one or several, or joined as in "png,svg".
+    """Return the formats of figures as a tuple, from one name, several, or names joined as in "png,svg".
 
     Raises:
-        ConfigError: one is none of `FORMATS`, or there is none.
+        ConfigError: a name is not in `FORMATS`, or there is none.
 
     >>> parse_formats("png,svg")
     ('png', 'svg')
@@ -114,7 +117,7 @@ def parse_formats(found: Sequence[str] | str) -> tuple[str, ...]:
 def _vector_bytes(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    # Else ids in the file would differ from one time to the next.
+    # Without a fixed salt, the ids in the file would differ each time.
     with rc_context({"svg.hashsalt": "xrayfast"}):
         figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=MARGIN, metadata=date)
     return buffer.getvalue()

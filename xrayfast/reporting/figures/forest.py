@@ -21,12 +21,12 @@ NAMES, VALUES, GAP = 1.95, 1.22, 0.16
 NAME_CHARACTERS = 20
 
 GUESS = {"auroc": 0.5, "auroc_macro": 0.5}
-"""What guessing gives, where that does not depend on the data."""
+"""The value of a random classifier, for metrics for which it does not depend on the data."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval; None where not defined. `guess` is what guessing gives, where that is known."""
+    """A value with its interval; None if not defined. `guess` is the value of a random classifier, if known."""
 
     value: float | None
     low: float | None = None
@@ -36,7 +36,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ForestRow:
-    """A row: its name, a remark in smaller type such as a number of images, and an estimate per column."""
+    """A row: its name, a remark in smaller type such as a number of images, and one estimate per column."""
 
     name: str
     aside: str
@@ -44,7 +44,7 @@ class ForestRow:
 
 
 def label_forest(summary: Mapping[str, Any], metrics: Sequence[str]) -> list[ForestRow]:
-    """One row per label of a summary; of two classes the positive one alone."""
+    """Return one row per label of `label_rows`."""
     rows = []
     for row in label_rows(summary):
         known = row["support"] + row["negatives"]
@@ -60,7 +60,7 @@ def label_forest(summary: Mapping[str, Any], metrics: Sequence[str]) -> list[For
 
 
 def group_forest(groups: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[ForestRow]:
-    """One row per subgroup (`metrics.json`, "subgroups"); metrics as in `wording.of_positive`."""
+    """Return one row per subgroup (`metrics.json`, "subgroups"); metrics as in `wording.of_positive`."""
 
     def estimate(group: Mapping[str, Any], metric: str) -> Estimate:
         _, name, row = of_positive(group, metric)
@@ -74,7 +74,7 @@ def group_forest(groups: Sequence[Mapping[str, Any]], metrics: Sequence[str]) ->
 
 
 def forest_figure(rows: Sequence[ForestRow], titles: Sequence[str], width: float = 9.2) -> Figure:
-    """`draw_forest` in a figure of its own, so many inches wide."""
+    """Return `draw_forest` as a figure of its own, `width` inches wide."""
     height = forest_height(len(rows))
     figure: Figure = NotebookFigure(figsize=(width, height))
     draw_forest(figure, rows, titles, height, width)
@@ -82,7 +82,7 @@ def forest_figure(rows: Sequence[ForestRow], titles: Sequence[str], width: float
 
 
 def forest_height(rows: int) -> float:
-    """In inches."""
+    """Return the height of a forest plot in inches."""
     return ABOVE + rows * ROW + BELOW
 
 

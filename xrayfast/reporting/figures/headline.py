@@ -1,4 +1,4 @@
-"""The figure beside the headline: ranking, decisions and calibration of a split side by side."""
+"""The figure beside the headline of a split: ranking, decisions and calibration side by side."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ _SIDE, _LEFT, _ABOVE, _BELOW = 2.35, 0.55, 0.32, 0.85
 def headline_figure(
     summary: Mapping[str, Any], task: Task, predictions: Predictions, examples: Sequence[Case] = ()
 ) -> Figure:
-    """Single-label: ROC curves, confusion matrix and calibration. Multi-label: a forest plot of the labels, and the
-    calibration of all of them together.
+    """Plot ROC curves, confusion matrix and calibration (single-label), or a forest plot and calibration (multi-label).
+
+    The forest plot has a row per label; the calibration next to it is of all labels pooled.
 
     Args:
-        summary: as `metrics.summary.summarise` gives it; of many labels the most frequent are shown.
+        summary: from `metrics.summary.summarise`; if it has many labels, only the most frequent are shown.
         task: "single" or "multi".
-        predictions: of the same images.
-        examples: images for a row below, at most `EXAMPLES`.
+        predictions: predictions of the same images.
+        examples: images for a row below, of which at most `EXAMPLES` are drawn.
     """
     rows = label_forest(summary, FOREST_METRICS)
     if len(rows) > LABELS_SHOWN:
@@ -82,13 +83,13 @@ def headline_figure(
 
 
 def foot_height(examples: Sequence[Case]) -> float:
-    """Inches of the row of images at the foot of `headline_figure`."""
+    """Return the height in inches of the row of images at the foot of `headline_figure`."""
     return WIDTH / EXAMPLES + 0.5 if examples else 0.0
 
 
 def _draw_ranking(axes: Axes, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> None:
     roc, _ = curves.label_curves(summary, task, predictions)
-    # Of many classes those with the most images are drawn.
+    # If there are many classes, only those with the most images are drawn.
     often = sorted(roc, key=lambda curve: -int((curve.truth == 1).sum()))[: curves.TOGETHER]
     curves.draw_roc(axes, [curve for curve in roc if curve in often])
     _title(axes, "ROC" if len(roc) == 1 else "ROC, each class against the rest")

@@ -1,4 +1,4 @@
-"""Places in a figure, and names that fit into them."""
+"""Positions in a figure, and names shortened to fit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABEL_CHARACTERS = 30
 
 
 def zoom(figure: Figure, figsize: Sequence[float] | None) -> Figure:
-    """The figure zoomed to fit into so many inches, its texts too; as it is where that is None."""
+    """Scale the figure and its text to fit into `figsize` inches; None leaves it unchanged."""
     if figsize is not None:
         width, height = figure.get_size_inches()
         factor = min(figsize[0] / width, figsize[1] / height)
@@ -30,7 +30,7 @@ def zoom(figure: Figure, figsize: Sequence[float] | None) -> Figure:
 
 
 def fitting(text: str, width: int = LABEL_CHARACTERS) -> str:
-    """At most `width` characters, cut in the middle: names that share a beginning stay distinct."""
+    """Shorten a text to `width` characters by cutting its middle: names with the same beginning stay distinct."""
     text = escape_hidden(text)
     if len(text) <= width:
         return text
@@ -39,8 +39,10 @@ def fitting(text: str, width: int = LABEL_CHARACTERS) -> str:
 
 
 def wrap_names(before: str, names: str, after: str, width: int, lines: int) -> list[str]:
-    """`before`, names joined by ", ", and `after`, wrapped; where they need too many lines, the first names alone and
-    how many more there are. A name that is too long by itself is cut in its middle.
+    """Wrap `before`, names joined by ", ", and `after` into at most `lines` lines of `width` characters.
+
+    If that is too long, only the first names are given, with how many more there are. A single name that is too long
+    is cut in its middle.
     """
     every = escape_hidden(names).split(", ")
     for count in range(len(every), 0, -1):
@@ -63,15 +65,15 @@ def write_caption(axes: Axes, lines: Sequence[str]) -> None:
 
 
 def grid_figure(n: int, columns: int, width: float, height: float, gap: float, foot: float = 0.0) -> tuple[Figure, Any]:
-    """A figure for n cells in rows, and the left and top of each.
+    """Return a figure for n cells in rows, and the left and top of each cell in inches.
 
     Args:
-        n: above 0.
-        columns: cells in a row, at most.
-        width: of a cell with the gap beside it, in inches.
-        height: of a cell, in inches.
-        gap: around all cells, in inches.
-        foot: what is left free at the foot, in inches.
+        n: number of cells, above 0.
+        columns: most cells in a row.
+        width: width of a cell with the gap beside it, in inches.
+        height: height of a cell, in inches.
+        gap: gap around all cells, in inches.
+        foot: free space at the foot, in inches.
     """
     columns = max(1, min(columns, n))
     top = math.ceil(n / columns) * height + gap + foot
@@ -80,13 +82,13 @@ def grid_figure(n: int, columns: int, width: float, height: float, gap: float, f
 
 
 def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place of a figure, all in inches."""
+    """Add axes to a figure at a position in inches."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def message_figure(text: str) -> Figure:
-    """A small figure of one line of text, in place of an empty one."""
+    """Return a small figure with one line of text, in place of an empty one."""
     figure = NotebookFigure(figsize=(5, 1.2))
     figure.add_axes((0, 0, 1, 1)).set_axis_off()  # matplotlib's inline backend shows no figure without axes
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=TEXT, color=MUTED)

@@ -1,4 +1,4 @@
-"""Matrices of counts as figures: pure functions to a matplotlib `Figure`, as in `figures`."""
+"""Confusion and co-occurrence matrices as figures."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ WHITE_TEXT_FROM = 0.64
 
 
 def merge_rare(matrix: ArrayLike, labels: Sequence[str], most: int) -> tuple[NDArray[np.int64], list[str]]:
-    """A confusion matrix of at most so many classes: of more, those with fewer images are one together, the last.
+    """Limit a confusion matrix to `most` classes: merge the classes with the fewest images into one last class.
 
     Args:
         matrix: (C, C) counts; rows actual, columns predicted.
         labels: the C names.
-        most: classes of the result.
+        most: most classes of the result.
     """
     counts = np.asarray(matrix, dtype=np.int64)
     if len(labels) <= most:
@@ -43,20 +43,20 @@ def merge_rare(matrix: ArrayLike, labels: Sequence[str], most: int) -> tuple[NDA
 
 
 def confusion_figure(matrix: ArrayLike, labels: Sequence[str], normalize: bool = False) -> Figure:
-    """`draw_confusion` in a figure as large as the labels need."""
+    """Return `draw_confusion` as a figure of its own, as large as the labels need."""
     figure, axes = _matrix_axes(labels)
     draw_confusion(axes, matrix, labels, normalize)
     return figure
 
 
 def draw_confusion(axes: Axes, matrix: ArrayLike, labels: Sequence[str], normalize: bool = False) -> None:
-    """Draw the confusion matrix, shaded by each row's shares.
+    """Draw the confusion matrix, shaded according to the shares within each row.
 
     Args:
         axes: where to draw.
         matrix: (C, C) counts; rows actual, columns predicted.
         labels: the C names.
-        normalize: write the row's percentage alone instead of the count above it.
+        normalize: write only the percentage of the row, without the count above it.
     """
     counts = np.asarray(matrix, dtype=np.int64)
     shares = _row_shares(counts)
@@ -69,11 +69,11 @@ def draw_confusion(axes: Axes, matrix: ArrayLike, labels: Sequence[str], normali
 
 
 def binary_figure(counts_by_label: Mapping[str, Sequence[Sequence[int]]], normalize: bool = False) -> Figure:
-    """One 2x2 matrix per label, as small multiples, shaded by each row's shares.
+    """Plot one 2x2 matrix per label as small multiples, shaded according to the shares within each row.
 
     Args:
         counts_by_label: [[tn, fp], [fn, tp]] by label.
-        normalize: write the row's percentage alone instead of the count above it.
+        normalize: write only the percentage of the row, without the count above it.
     """
     n_columns = max(1, min(5, len(counts_by_label)))
     n_rows = max(1, math.ceil(len(counts_by_label) / n_columns))
@@ -91,7 +91,7 @@ def binary_figure(counts_by_label: Mapping[str, Sequence[Sequence[int]]], normal
 
 
 def draw_binary(axes: Axes, label: str, rows: Sequence[Sequence[int]], normalize: bool = False) -> None:
-    """Draw the 2x2 matrix of a label, [[tn, fp], [fn, tp]], shaded by each row's shares."""
+    """Draw the 2x2 matrix of a label, [[tn, fp], [fn, tp]], shaded according to the shares within each row."""
     counts = np.asarray(rows, dtype=np.int64)
     shares = _row_shares(counts)
     names = (("TN", "FP"), ("FN", "TP"))
@@ -106,7 +106,7 @@ def draw_binary(axes: Axes, label: str, rows: Sequence[Sequence[int]], normalize
 
 
 def cooccurrence_figure(matrix: ArrayLike, labels: Sequence[str]) -> Figure:
-    """How often label j (column) was predicted on images that carry label i (row).
+    """Plot how often label j (column) was predicted on images that have label i (row).
 
     Args:
         matrix: (L, L) counts.
@@ -123,7 +123,7 @@ def cooccurrence_figure(matrix: ArrayLike, labels: Sequence[str]) -> Figure:
 
 
 def _row_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Each cell as a share of its row; NaN in rows without any."""
+    """Return each cell as a share of its row; NaN in rows that sum to 0."""
     totals = counts.sum(axis=1, keepdims=True).astype(float)
     shares = np.full(counts.shape, np.nan)
     np.divide(counts, totals, out=shares, where=totals > 0)
@@ -141,7 +141,7 @@ def _cell(count: int, share: float, share_only: bool = False) -> str:
 
 
 def _shaded_cells(axes: Axes, shades: NDArray[np.float64], texts: Sequence[Sequence[str]], size: float) -> None:
-    """Square cells, first row on top, each with its text in the middle."""
+    """Draw square cells, the first row on top, each with its text in the middle."""
     axes.pcolormesh(shades, cmap=SHADES, vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
     axes.set_aspect("equal")
     axes.invert_yaxis()
@@ -154,14 +154,14 @@ def _shaded_cells(axes: Axes, shades: NDArray[np.float64], texts: Sequence[Seque
 
 
 def _matrix_size(labels: Sequence[str]) -> tuple[float, int, bool]:
-    """The side of a cell in inches, the characters of the longest name, and whether the names below are slanted."""
+    """Return the side of a cell in inches, the length of the longest name, and whether the names below are slanted."""
     longest = max((len(fitting(label)) for label in labels), default=1)
     side = 1.15 if len(labels) <= 4 else 0.85 if len(labels) <= 8 else 0.6
     return side, longest, longest * 0.08 > side
 
 
 def _matrix_axes(labels: Sequence[str]) -> tuple[Figure, Axes]:
-    """A figure for a square matrix with room for the names, and its axes."""
+    """Return a figure for a square matrix with room for the names, and its axes."""
     side, longest, slanted = _matrix_size(labels)
     n, margin, below = len(labels), 0.45 + 0.08 * longest, 0.45 + (0.06 * longest if slanted else 0.2)
     figure = NotebookFigure(figsize=(margin + n * side + 0.2, below + n * side + 0.7))
@@ -177,7 +177,7 @@ def _label_matrix(
     note: str,
     lines: int,
 ) -> None:
-    """Draw a square matrix under its title, rows and columns named by the labels."""
+    """Draw a square matrix under its title, with the labels as names of rows and columns."""
     names, n = [fitting(label) for label in labels], len(labels)
     side, _, slanted = _matrix_size(labels)
     size = {1.15: 10.0, 0.85: 9.0, 0.6: 8.0}[side]

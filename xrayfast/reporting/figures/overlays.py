@@ -21,15 +21,16 @@ from xrayfast.display.figure_style import INK, MUTED, SMALL
 from xrayfast.reporting.figures import layout
 
 COLOURS = ListedColormap(colormaps["inferno"](np.linspace(0.2, 0.85, 256)))
-"""From purple to orange: perceptually uniform, and in gray print still from dark to bright. Without inferno's ends,
-which would look like the radiograph's own black and white.
+"""Colormap from purple to orange: perceptually uniform, and still from dark to bright when printed in gray.
+
+It leaves out the ends of inferno, which look like the radiograph's own black and white.
 """
 
 OPACITY = 0.6
-"""Of the hottest place; the anatomy is to show through."""
+"""Opacity where the heat is highest; the anatomy must show through."""
 
 SIDE, CAPTION, GAP, LEGEND = 2.3, 1.02, 0.22, 0.55
-"""Inches: an image, the text below it, the space between, and the legend of the figure."""
+"""Sizes in inches: side of an image, height of the text below it, gap, and height of the figure's legend."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +57,11 @@ class SaliencyCase:
 
 
 def overlay(pixels: NDArray[np.uint8], heat: NDArray[Any]) -> NDArray[np.uint8]:
-    """A radiograph with its heat map in colour; where there is no heat, the radiograph as it is.
+    """Blend a radiograph with its heat map in color; it is unchanged where there is no heat.
 
     Args:
         pixels: (H, W) uint8.
-        heat: (h, w) in [0, 1] over the same area; made as large by bilinear interpolation.
+        heat: (h, w) in [0, 1] over the same area; resized to (H, W) by bilinear interpolation.
 
     Returns:
         (H, W, 3) uint8.
@@ -75,9 +76,7 @@ def overlay(pixels: NDArray[np.uint8], heat: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def overlays_figure(cases: Sequence[SaliencyCase]) -> Figure:
-    """A grid of radiographs, two in a row, each beside itself with its heat map, with file name, labels and share
-    outside.
-    """
+    """Plot radiographs beside their overlays, two pairs per row, with file name, labels and heat outside the thorax."""
     if not cases:
         return layout.message_figure("No images to explain")
     figure, places = layout.grid_figure(len(cases), 2, 2 * SIDE + 2 * GAP, SIDE + CAPTION, GAP, LEGEND)
@@ -88,7 +87,7 @@ def overlays_figure(cases: Sequence[SaliencyCase]) -> Figure:
 
 
 def _pair(figure: Figure, case: SaliencyCase, left: float, top: float) -> None:
-    """A radiograph and its overlay with the caption below, from the given place in inches."""
+    """Draw a radiograph and its overlay with the caption below, at the given position in inches."""
     plain, heated = (layout.axes_at(figure, left + x, top - SIDE, SIDE, SIDE) for x in (0.0, SIDE + 0.06))
     plain.set_axis_off()
     plain.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
@@ -110,7 +109,7 @@ def draw_overlay(axes: Axes, case: SaliencyCase) -> None:
 
 
 def _caption_lines(case: SaliencyCase) -> list[str]:
-    """File name; what is explained; actual and predicted labels; the share outside. A line each, some two."""
+    """Return the lines of a caption: file name, explained label, actual and predicted labels, share of heat outside."""
     actual = ""
     if case.actual is not None:
         actual = f"Actual: {layout.wrap_names('', case.actual or 'no label', '', 40, 1)[0]}. "
@@ -124,7 +123,7 @@ def _caption_lines(case: SaliencyCase) -> list[str]:
 
 
 def _legend(figure: Figure) -> None:
-    """What the colours and the dashed line mean, at the foot."""
+    """Explain the colors and the dashed line at the foot of the figure."""
     width, height = figure.get_size_inches()
     bar = layout.axes_at(figure, GAP, 0.24, 1.3, 0.09)
     scale = figure.colorbar(ScalarMappable(cmap=COLOURS), cax=bar, orientation="horizontal", ticks=[0, 1])

@@ -1,4 +1,4 @@
-"""Square panels in rows and columns, of 0 to 1 both ways: what curves are drawn in."""
+"""Square panels for curves, in rows and columns, with both axes from 0 to 1."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from xrayfast.reporting.figures.layout import axes_at, fitting
 COLUMNS = 5
 TITLE_CHARACTERS, REMARK_CHARACTERS = 26, 40
 
-# In inches: what is left free between panels for tick labels and titles, and below them for a legend.
+# Free space in inches between panels for tick labels and titles, and below them for a legend.
 LEFT, ACROSS, ABOVE, BELOW = 0.6, 0.32, 0.46, 0.34
 
 
 class Panels:
-    """A figure of equal panels, laid out by hand: matplotlib's own layout takes seconds for so many."""
+    """A figure of equal panels, laid out by hand because matplotlib's own layout takes seconds for so many."""
 
     def __init__(self, n: int, side: float | None = None, strip: float = 0.0) -> None:
         side = {1: 3.6, 2: 3.0, 3: 2.5}.get(n, 1.75) if side is None else side
@@ -36,7 +36,7 @@ class Panels:
         self.figure: Figure = NotebookFigure(figsize=(self._width, self._height))
 
     def panel(self, index: int, title: str = "", remark: str = "") -> Axes:
-        """The square of one panel, row by row from 0, with a title above it and a remark in smaller type under that."""
+        """Add the square of one panel, row by row from 0, with a title above it and a small remark below the title."""
         axes = self._axes(index, self._side, 0.0)
         style_square(axes, self._ticks)
         axes.tick_params(labelbottom=not self._strip)
@@ -47,7 +47,7 @@ class Panels:
         return axes
 
     def strip(self, index: int) -> Axes:
-        """The flat panel below a square one, for counts."""
+        """Add the flat panel below a square one, for counts."""
         axes = self._axes(index, self._strip, self._side + 0.06)
         style_axes(axes)
         _style_x(axes, self._ticks)
@@ -55,7 +55,7 @@ class Panels:
         return axes
 
     def done(self, x: str, y: str, handles: Sequence[Line2D] = (), names: Sequence[str] = ()) -> Figure:
-        """The figure, with the names of all x and y axes and, where there are handles, a legend of names below."""
+        """Return the figure with a label for all x axes, one for all y axes and, if there are handles, a legend."""
         middle = (LEFT + self._columns * (self._side + ACROSS) / 2 - ACROSS / 2) / self._width
         style: dict[str, Any] = {"fontsize": TEXT, "color": MUTED}
         self.figure.text(middle, 0.08 / self._height, x, ha="center", va="center", **style)
@@ -74,7 +74,7 @@ class Panels:
 
 
 def style_square(axes: Axes, ticks: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)) -> None:
-    """Limits, ticks and grid of a panel of 0 to 1 both ways."""
+    """Set limits, ticks and grid of a panel with both axes from 0 to 1."""
     style_axes(axes)
     _style_x(axes, ticks)
     axes.set_ylim(-0.02, 1.02)
@@ -91,10 +91,10 @@ def style_y(axes: Axes) -> None:
 
 
 def name_lines(owner: Figure | Axes, handles: Sequence[Line2D], names: Sequence[str], **place: Any) -> None:
-    """A legend, by default without a frame, in which no name is read as TeX or left out."""
+    """Add a legend, by default without a frame, in which no name is parsed as TeX or left out."""
     style: dict[str, Any] = {"frameon": False, "borderaxespad": 0, "handlelength": 2.8}
     style |= {"fontsize": SMALL, "labelcolor": INK} | place
-    # The texts come afterwards: matplotlib leaves out a name that begins with an underscore.
+    # The texts are set afterwards, because matplotlib leaves out a name that begins with an underscore.
     legend = owner.legend(handles, ["."] * len(handles), **style)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)
@@ -108,7 +108,7 @@ def _style_x(axes: Axes, ticks: Sequence[float]) -> None:
 
 
 def _write(axes: Axes, above: float, text: str, size: float, colour: str) -> None:
-    """A line of text above a panel, so far above as a share of its height."""
+    """Write a line of text above a panel; `above` is the distance as a share of the panel's height."""
     axes.text(
         0.0, 1.0 + above, text, transform=axes.transAxes, fontsize=size, color=colour, va="bottom", parse_math=False
     )

@@ -1,4 +1,4 @@
-"""The probabilities that images with and without a label are given."""
+"""Histograms of the probabilities of images with and without a label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images with their predictions, as among the top losses."""
+"""Grids of images with their predictions, such as the top losses."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from xrayfast.reporting.figures.layout import axes_at, fitting, grid_figure, mes
 
 
 def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:
-    """A grid of images with file name, actual and predicted labels and loss, in the order given.
+    """Plot a grid of images with file name, actual and predicted labels and loss, in the given order.
 
     Args:
-        cases: what to show; pixels that are None give an empty panel that says so.
-        columns: images in a row.
+        cases: what to show; a case without pixels gets an empty panel that says so.
+        columns: images per row.
     """
     if not cases:
         return message_figure("No predictions to show")
@@ -34,7 +34,7 @@ def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:
 
 
 def draw_image(axes: Axes, case: Case) -> None:
-    """Draw the pixels in a black square, whatever their aspect."""
+    """Draw the pixels in a black square, whatever their aspect ratio."""
     axes.set_axis_off()
     if case.pixels is None:
         axes.add_patch(Rectangle((0, 0), 1, 1, color=GRID))
@@ -48,7 +48,7 @@ def draw_image(axes: Axes, case: Case) -> None:
 
 
 def _caption_lines(case: Case) -> list[str]:
-    """File name; then actual, predicted (two lines each at most) and loss."""
+    """Return the lines of a caption: file name, actual and predicted labels (at most two lines each), and loss."""
     certain = "" if math.isnan(case.probability) else f" ({case.probability:.2f})"
     lines = [fitting(case.image, 32)]
     for name, text in (("Actual", case.actual), ("Predicted", case.predicted)):

@@ -24,17 +24,18 @@ _MOST_MARKED_EPOCHS = 40
 
 
 def loss_and_metric_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:
-    """Losses (left) and metrics (right) by epoch, those of the training split dashed, with the phases named and the
-    best epoch ringed.
+    """Plot losses (left) and metrics (right) by epoch, with the phases named and the best epoch ringed.
+
+    Metrics on the training split are dashed.
 
     Args:
-        history: one row per epoch: `epoch` (1-based over all phases), `phase`, `train_loss`, `valid_loss` and
-            the columns of `metrics.registry.history_metrics` of both splits and of metrics of the user's own; cells may
-            be NaN.
+        history: one row per epoch: `epoch` (1-based over all phases), `phase`, `train_loss`, `valid_loss`, the columns
+            of `metrics.registry.history_metrics` for both splits, and those of the user's own metrics; cells may be
+            NaN.
         best_epoch: the epoch whose weights were kept, or None.
     """
     figure = NotebookFigure(figsize=(10, 4.1))
-    # By hand, as matplotlib's own layout takes as long as drawing: room for two rows of a legend.
+    # Laid out by hand, because matplotlib's own layout takes as long as drawing; with room for two rows of a legend.
     places = {"left": 0.06, "right": 0.99, "bottom": 0.11, "top": 0.8, "wspace": 0.18}
     losses, metrics = figure.subplots(1, 2, gridspec_kw=places)
     draw_loss_curves(losses, history, best_epoch)
@@ -117,7 +118,7 @@ def draw_batch_losses(axes: Axes, table: pd.DataFrame, epoch: int | None = None)
 
 
 def lr_figure(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float | None]) -> Figure:
-    """`draw_range_test` in a figure of its own."""
+    """Return `draw_range_test` as a figure of its own."""
     figure = NotebookFigure(figsize=(7, 4.2), layout="constrained")
     draw_range_test(figure.add_subplot(), lrs, losses, suggestions)
     return figure
@@ -129,8 +130,8 @@ def draw_range_test(axes: Axes, lrs: ArrayLike, losses: ArrayLike, suggestions: 
     Args:
         axes: where to draw.
         lrs: (N,) increasing, above 0.
-        losses: (N,) as fastai's recorder keeps them, which has smoothed them already.
-        suggestions: learning rate by the name of its rule, or None where the rule found none.
+        losses: (N,) from fastai's recorder, which has smoothed them already.
+        suggestions: learning rate keyed by the name of its rule; None if the rule found none.
     """
     rates, values = np.asarray(lrs, dtype=float), np.asarray(losses, dtype=float)
     known = np.isfinite(values) & (rates > 0)
@@ -149,7 +150,7 @@ def draw_range_test(axes: Axes, lrs: ArrayLike, losses: ArrayLike, suggestions: 
     axes.set_xlabel("Learning rate", fontsize=TEXT, color=MUTED)
     axes.set_ylabel("Training loss, smoothed", fontsize=TEXT, color=MUTED)
     if len(values):
-        # The test ends where the loss explodes; drawn whole, that would flatten the part that matters.
+        # The test ends where the loss explodes; drawing all of it would flatten the part that matters.
         lowest = values.min()
         fall = values[: max(1, len(values) // 10)].max() - lowest
         top = min(values.max(), lowest + 2 * fall) if fall > 0 else values.max()
@@ -171,7 +172,7 @@ def _of_epoch(table: pd.DataFrame, epoch: int | None) -> tuple[pd.DataFrame, pd.
 
 
 def _curves(axes: Axes, history: pd.DataFrame, names: Mapping[str, str], best_epoch: int | None) -> None:
-    """Lines of one panel; a series without any value stays in the legend and says so."""
+    """Draw the lines of one panel; a series without any value stays in the legend as "not defined"."""
     style_axes(axes, grid=True)
     epochs = history["epoch"].to_numpy(dtype=float)
     series = {column: history[column].to_numpy(dtype=float) for column in names}
@@ -201,17 +202,17 @@ def _train_column(valid_column: str) -> str:
 
 
 def _name_phases(axes: Axes, epochs: NDArray[np.float64], phases: Sequence[str]) -> None:
-    """A line where the phase changes, and each phase's name above its range of the panel."""
+    """Draw a line where the phase changes, and write each phase's name above its range of the panel."""
     starts = [0] + [i for i in range(1, len(phases)) if phases[i] != phases[i - 1]]
     ends = [*starts[1:], len(phases)]
-    # A panel is some 60 characters of this size wide.
+    # A panel is about 60 characters of this size wide.
     fits = [(end - start) / len(phases) * 60 > len(phases[start]) + 1 for start, end in zip(starts, ends, strict=True)]
     style: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "fontsize": SMALL, "color": MUTED}
     for index, start in enumerate(starts):
         left = epochs[start] - 0.5
         if index:
             axes.axvline(left, gid="phase", **BOUNDARY)
-        # The first may reach out to the left instead; a narrow one between two others goes under the frame.
+        # If the first name does not fit, it extends to the left; one between two others goes inside the frame.
         outwards = index == 0 and not fits[0] and len(starts) > 1
         inside = 0 < index < len(starts) - 1 and not fits[index]
         name, side = (f"{phases[start]} ", "right") if outwards else (f" {phases[start]}", "left")
