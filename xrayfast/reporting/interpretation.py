@@ -225,7 +225,7 @@ class Interpretation(HasOverview):
         ]
 
     def label_table(self) -> LabelTable:
-        """Return the metrics by label, such as support, precision, recall, specificity, F1, AUROC, average precision."""
+        """Return the metrics by label, such as support, precision, recall, specificity, F1 and AUROC."""
         table: LabelTable = LabelTable(pd.DataFrame(self.summary["per_label"]).set_index("label").astype(float))
         table["support"] = table["support"].astype(int)
         table.summary = self.summary

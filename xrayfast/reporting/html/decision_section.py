@@ -12,7 +12,7 @@ from xrayfast.reporting.wording import NOT_CALIBRATED
 
 
 def decision_section(decision: Decision, chosen_on: str = VALIDATION_IMAGES) -> dict[str, Any]:
-    """The variables of the templates for a decision, and on what it was chosen."""
+    """Return the template variables of a decision; `chosen_on` names the images that it was chosen on."""
     return {
         "calibrated": decision.calibration is not None,
         "chosen": bool(decision.points),

@@ -1,6 +1,6 @@
-"""What a notebook shows of a result: a piece of HTML without script, light or dark as the notebook is.
+"""Overviews of results for notebooks: pieces of HTML without scripts, light or dark as the notebook is.
 
-Foreign texts are escaped as in the pages. Files that are missing or damaged are named and never raise.
+Text from outside is escaped as in the pages. Missing or damaged files are named in the overview and raise no error.
 """
 
 from __future__ import annotations
@@ -57,22 +57,22 @@ TESTS_SHOWN = 20
 
 @dataclass(frozen=True, eq=False)
 class Overview:
-    """What is shown, from top to bottom.
+    """The content of an overview, from top to bottom.
 
     Attributes:
-        kind: of the result, such as "Run".
-        title: its name.
-        lead: what it is, in a line.
-        status: of a run, where it is not complete.
+        kind: the kind of result, such as "Run".
+        title: the name of the result.
+        lead: a line of description.
+        status: the status of a run that is not complete; otherwise "".
         tiles: names and cells of the main numbers.
-        aside: a sentence below them.
+        aside: a sentence below the tiles.
         warnings: sentences that must be read.
-        found: of an audit, severity, its name, title and text of each thing found.
+        found: severity, name of the severity, title and text of each finding of an audit.
         plot: a figure.
         images: views of images, each with a `caption` and an `aside`.
-        tables: without ids and buttons.
+        tables: tables, shown without ids and sort buttons.
         facts: names and values, folded.
-        notes: sentences, folded where they are many.
+        notes: sentences, folded if there are many.
         links: names and addresses of files.
     """
 
@@ -93,7 +93,7 @@ class Overview:
 
 
 def render_overview(shown: Any) -> str:
-    """The HTML of a result of a type below, or of a `Overview`."""
+    """Return the HTML of an `Overview`, or of a result that `overview_of` takes."""
     found = shown if isinstance(shown, Overview) else overview_of(shown)
     tables = [replace(table, id="", sortable=False) for table in found.tables]
     warnings, notes = ([*map(name_arguments, texts)] for texts in (found.warnings, found.notes))
@@ -103,10 +103,10 @@ def render_overview(shown: Any) -> str:
 
 @singledispatch
 def overview_of(shown: Any) -> Overview:
-    """What a notebook shows of a result.
+    """Return the overview of a result.
 
     Raises:
-        TypeError: of another type.
+        TypeError: results of this type have no overview.
     """
     raise TypeError(f"no overview of {type(shown).__name__}")
 
@@ -116,7 +116,7 @@ def _(data: Manifest) -> Overview:
     counts = data.counts()
     patients = int(data.table["patient"].nunique())
     left_out = [f"{plural(len(names), 'image')} left out: {why}." for why, names in data.left_out]
-    counts = counts.loc[:, counts.iloc[len(data.labels)].to_numpy() > 0]  # by place: a label may be called "images"
+    counts = counts.loc[:, counts.iloc[len(data.labels)].to_numpy() > 0]  # by position: a label may be named "images"
     return Overview(
         "Manifest",
         data.config.source.absolute().name,
@@ -128,7 +128,7 @@ def _(data: Manifest) -> Overview:
 
 
 def _thumbnails(data: Manifest) -> list[dict[str, Any]]:
-    """The first image of each of the first labels, then further images, as far as there is room."""
+    """Return views of the first image of each of the first labels, then of further images, `THUMBNAILS` in all."""
     first = [int(column.argmax()) for column in (data.targets == 1).T[:THUMBNAILS] if column.any()]
     rows = list(dict.fromkeys([*first, *range(min(len(data), 2 * THUMBNAILS))]))[:THUMBNAILS]
     images = UncachedImages(THUMBNAIL_SIDE, data.config.window)
@@ -252,7 +252,7 @@ def _(cv: CrossValidation) -> Overview:
 
 
 def _next_step(run: Run, status: str, epochs: int) -> list[str]:
-    """What to do with a run that is not complete."""
+    """Say how to continue a run that is not complete."""
     if status == "completed":
         return []
     if not (run.path / SPLIT_FILE).is_file():
@@ -345,7 +345,7 @@ def _(found: Comparison) -> Overview:
 
 
 def range_test_overview(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float | None]) -> Overview:
-    """The curve of a learning-rate range test with its suggestions; arguments as of `draw_range_test`."""
+    """Return the overview of a learning-rate range test with its suggestions; arguments as in `draw_range_test`."""
     count = len(np.asarray(lrs))
     alt = f"Training loss by learning rate over {plural(count, 'step')}, with the suggestions marked."
     return Overview(
@@ -358,7 +358,7 @@ def range_test_overview(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[
 
 
 def explanation_overview(case: SaliencyCase, probabilities: Mapping[str, float]) -> Overview:
-    """An image beside itself with its heat map, and the probability of each label."""
+    """Return the overview of an image with its heat map, and the probability of each label."""
     heat = overlay(case.pixels, case.heat)
     framed = heat if case.thorax is None else outlined(heat, case.thorax)
     outside = "no heat" if case.outside != case.outside else percent(case.outside)
@@ -380,7 +380,7 @@ def explanation_overview(case: SaliencyCase, probabilities: Mapping[str, float])
 
 
 def _tiles(summary: Mapping[str, Any] | None) -> list[tuple[str | None, Cell]]:
-    """The headline metrics of a split's summary."""
+    """Return the headline metrics of a split's summary."""
     if summary is None:
         return []
     task: Task = "multi" if "confusion_per_label" in summary else "single"
@@ -388,13 +388,13 @@ def _tiles(summary: Mapping[str, Any] | None) -> list[tuple[str | None, Cell]]:
 
 
 def _links(folder: Path, paths: Sequence[Path]) -> list[tuple[str, str]]:
-    """Name and address of the files that are there, relative to the working folder, as notebooks link to files."""
+    """Return the names and addresses of existing files, relative to the working directory as in notebook links."""
     found = []
     for path in paths:
         if path.exists():
             try:
                 address = quote(Path(os.path.relpath(path)).as_posix(), errors="surrogateescape")
-            except ValueError:  # another drive of Windows
+            except ValueError:  # on another drive (Windows)
                 address = path.absolute().as_uri()
             found.append((path.relative_to(folder).as_posix(), address))
     return found

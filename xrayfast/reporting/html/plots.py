@@ -1,4 +1,4 @@
-"""Figures as a page embeds them, with a heading, a sentence and their numbers as a table."""
+"""Figures for pages, with a heading, a sentence and their numbers as a table."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ from xrayfast.runs.predictions import Predictions
 
 @dataclass(frozen=True, eq=False)
 class Plot:
-    """A figure, drawn once for the page and for a file.
+    """A figure, drawn once for both the page and a file.
 
     Attributes:
-        name: of its file, without the ending.
-        title: what it is.
-        alt: what it shows, in words.
-        figure: it.
-        image: the pixels at `figures.encoding.DPI`, RGBA, without a background.
-        whole: the same for the file, where the page shows some of it elsewhere; None where they are the same.
+        name: name of the file, without suffix.
+        title: what the figure is.
+        alt: what the figure shows, in words.
+        figure: the matplotlib figure.
+        image: RGBA pixels for the page at `figures.encoding.DPI`, without a background.
+        whole: RGBA pixels for the file, if it shows more than the page; None if both are the same.
     """
 
     name: str
@@ -63,28 +63,28 @@ class Plot:
 
     @cached_property
     def data(self) -> str:
-        """For a data URI: quantized to 256 colours, which looks the same and is a third as large."""
+        """Base64 PNG for a data URI: quantized to 256 colors, which looks the same at a third of the size."""
         buffer = io.BytesIO()
         self.image.quantize(256, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG")
         return base64.b64encode(buffer.getvalue()).decode()
 
     @property
     def width(self) -> int:
-        """In CSS pixels, 100 per inch."""
+        """Width in CSS pixels, 100 per inch."""
         return round(self.image.width * 100 / DPI)
 
     @property
     def height(self) -> int:
-        """In CSS pixels, 100 per inch."""
+        """Height in CSS pixels, 100 per inch."""
         return round(self.image.height * 100 / DPI)
 
     @property
     def wide(self) -> bool:
-        """Whether it takes a whole row."""
+        """Whether the figure takes a whole row of the page."""
         return self.width > 600
 
     def save(self, path: Path) -> None:
-        """Write it, whole or not at all: as a PNG on white, or as `figures.encoding.save` writes it.
+        """Write the figure atomically: as a PNG on white, or in another format with `figures.encoding.save`.
 
         Raises:
             WriteError: the file can't be written.
@@ -97,8 +97,9 @@ class Plot:
 
 @dataclass(frozen=True)
 class FigureBlock:
-    """Figures with a heading, a sentence and their numbers as a table, None where another table has these; folded where
-    the figure beside the headline says the main thing of it.
+    """Figures with a heading, a sentence and their numbers as a table, which is None if another table has the numbers.
+
+    A block is folded if the figure beside the headline already shows the main result.
     """
 
     title: str
@@ -114,12 +115,12 @@ class FigureBlock:
 
 
 def plot(figure: Figure, name: str, title: str, alt: str) -> Plot:
-    """Draw the figure without a background, so that it suits a dark page as well."""
+    """Draw the figure without a background, so that it also suits a dark page."""
     return Plot(name, title, alt, figure, rasterize(figure, transparent=True))
 
 
 def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
-    """Losses and metrics by epoch; None without epochs."""
+    """Plot losses and metrics by epoch; None without epochs."""
     if history.empty:
         return None
     best = "" if best_epoch is None else f" Epoch {best_epoch} was kept."
@@ -129,7 +130,7 @@ def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
 
 
 def batches_plot(table: pd.DataFrame) -> Plot:
-    """Losses and learning rates by batch, of a table of `xrayfast.runs.batches`."""
+    """Plot losses and learning rates by batch from a table of `xrayfast.runs.batches`."""
     batches, width = len(table), 1 if table.empty else table["batches"].iloc[0]
     rows = "each batch" if width == 1 else f"the lowest and the highest of each {width} batches"
     alt = f"Training loss of {rows}, {plural(batches, 'row')} of batches.csv, with its mean and the learning rates."
@@ -139,7 +140,7 @@ def batches_plot(table: pd.DataFrame) -> Plot:
 def headline_plot(
     split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions, examples: Sequence[Case] = ()
 ) -> Plot:
-    """The figure beside the headline of a split; examples are in its file alone."""
+    """Plot the figure beside the headline of a split; the examples are only in its file."""
     what = (
         "ROC curve with its confidence band, confusion matrix and calibration"
         if task == "single"
@@ -151,8 +152,8 @@ def headline_plot(
 
 
 def subgroup_plot(name: str, attribute: Mapping[str, Any], task: Task) -> Plot:
-    """A forest plot of the subgroups by one attribute (`metrics.json`, "subgroups")."""
-    # How well groups are ranked, first; calibration errors of small groups say little.
+    """Plot a forest plot of the subgroups of one attribute (`metrics.json`, "subgroups")."""
+    # Ranking metrics come first; calibration errors are left out, since those of small groups say little.
     ranking = sorted(headline_metrics(task).items(), key=lambda one: one[1].depends_on != "order")
     groups, ranked = attribute["groups"], [name for name, metric in ranking if metric.depends_on != "probability"]
     if any("positive" in group for group in groups):
@@ -168,8 +169,9 @@ def subgroup_plot(name: str, attribute: Mapping[str, Any], task: Task) -> Plot:
 def figure_blocks(
     split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions | None
 ) -> list[FigureBlock]:
-    """Every figure of a split's results (`metrics.summary.summarise`), in the order to show; without predictions no
-    curves.
+    """Return all figures of a split's results (`metrics.summary.summarise`) in display order.
+
+    Without predictions there are no curves.
     """
     labels = [row["label"] for row in summary["per_label"]]
     blocks = [] if predictions is None or not len(predictions) else _curve_blocks(split, summary, task, predictions)
@@ -184,8 +186,10 @@ PANELS = 24
 
 
 def _drawn_labels(summary: Mapping[str, Any]) -> tuple[list[str], str]:
-    """The labels that figures show, in their order: of more than `PANELS` those with the highest and lowest AUROC; and
-    that in words, or "".
+    """Return the labels that figures show, in order, and a sentence on how they were chosen.
+
+    If there are more than `PANELS` labels, those with the highest and lowest AUROC are chosen; otherwise all, and the
+    sentence is "".
     """
     rows = label_rows(summary)
     labels = [row["label"] for row in rows]
@@ -199,7 +203,10 @@ def _drawn_labels(summary: Mapping[str, Any]) -> tuple[list[str], str]:
 
 
 def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> list[FigureBlock]:
-    """ROC alone; precision and recall, probabilities and net benefit. Of many labels all are folded."""
+    """Return a block of precision-recall, probabilities and net benefit, and a folded block of ROC curves.
+
+    The first block is also folded if there are many labels.
+    """
     kind, unit = split_images(split, summary), unit_of(summary)
     drawn, said = _drawn_labels(summary)
     roc, precision_recall = label_curves(summary, task, predictions, drawn)
@@ -238,7 +245,7 @@ def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, prediction
 
 
 def _decision_curve_plot(images: str, summary: Mapping[str, Any], labels: Collection[str]) -> list[Plot]:
-    """The decision curves of these labels; none where the summary has no net benefit."""
+    """Plot the decision curves of these labels; the list is empty if the summary has no net benefit."""
     if "net_benefit" not in summary:
         return []
     found = summary["net_benefit"]
@@ -249,7 +256,7 @@ def _decision_curve_plot(images: str, summary: Mapping[str, Any], labels: Collec
 
 
 def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
-    """Whether probabilities mean what they say."""
+    """Return the block of reliability diagrams."""
     bins, (labels, said) = summary["reliability"], _drawn_labels(summary)
     shown = {*labels, MOST_LIKELY}
     before, after = (
@@ -272,7 +279,7 @@ def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
 
 
 def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> FigureBlock:
-    """Single-label: the confusion matrix."""
+    """Return the block of the confusion matrix of a single-label task."""
     matrix, names = merge_rare(summary["confusion"], labels, PANELS)
     right = sum(summary["confusion"][i][i] for i in range(len(labels)))
     rest = (
@@ -291,7 +298,7 @@ def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[st
 
 
 def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> list[FigureBlock]:
-    """Multi-label: one matrix per label, and which labels are predicted together."""
+    """Return the blocks of a multi-label task: one confusion matrix per label, and the co-occurrence matrix."""
     counts, together = summary["confusion_per_label"], summary["cooccurrence"]
     below = f"of {split_images(split, summary)}; the numbers are in the table below."
     (drawn, said), unit = _drawn_labels(summary), unit_of(summary)

@@ -1,7 +1,7 @@
-"""Rendering of all pages: one self-contained file each, in which foreign texts are escaped.
+"""Rendering of all pages: each is one self-contained file in which text from outside is escaped.
 
-The Content-Security-Policy allows the one style sheet and the one script by their hashes, and images from within
-the page.
+The Content-Security-Policy allows only the page's one style sheet and one script, identified by their hashes, and
+images that are embedded in the page.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ IMAGE_SIDE = 160
 
 
 def render_template(name: str, context: Mapping[str, Any]) -> str:
-    """A page as one HTML document that needs no other file; names and sentences in its context are escaped."""
+    """Return a page as one self-contained HTML document; names and sentences in its context are escaped."""
     style, script = _read(["report.css"]), _read(["report.js"])
     return _render_page(name, context, style, script, _policy(style, script))
 
@@ -66,7 +66,7 @@ def _environment() -> Environment:
 
 
 def whole_flags(text: str) -> Markup:
-    """The escaped text, in which no line is broken within a flag such as --patient-col."""
+    """Escape a text, and prevent line breaks within flags such as --patient-col."""
     return Markup(
         re.sub(r"(?<![\w-])--[a-z][a-z-]*[a-z]", r'<span class="flag">\g<0></span>', str(escape(_without_hidden(text))))
     )
@@ -78,11 +78,11 @@ def minute(time: str) -> str:
 
 
 def image_view(pixels: NDArray[np.uint8] | None, side: int = IMAGE_SIDE) -> dict[str, Any]:
-    """The variables of an image in a template; `data` is None where there is no image.
+    """Return the template variables of an image; `data` is None if there is no image.
 
     Args:
         pixels: (H, W) or (H, W, 3) uint8, or None.
-        side: the longest side it may have, in pixels.
+        side: largest width and height, in pixels.
     """
     if pixels is None:
         return {"data": None}
@@ -95,7 +95,7 @@ def image_view(pixels: NDArray[np.uint8] | None, side: int = IMAGE_SIDE) -> dict
 
 
 def outlined(pixels: NDArray[np.uint8], box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
-    """The image with a thin white frame drawn on it."""
+    """Return the image with a thin white frame drawn on it."""
     height, width = pixels.shape[:2]
     top, left, bottom, right = box
     image = Image.fromarray(pixels)
@@ -115,5 +115,5 @@ def _policy(style: str, script: str) -> str:
 
 
 def _without_hidden(value: Any) -> Any:
-    """Text with its hidden characters escaped; markup stays as it is."""
+    """Escape the hidden characters of a text; markup and other values are returned unchanged."""
     return escape_hidden(value) if isinstance(value, str) and not isinstance(value, Markup) else value

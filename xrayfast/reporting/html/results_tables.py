@@ -1,4 +1,4 @@
-"""The tables of a split's results; every number in them is one of its summary, and so of `metrics.json`."""
+"""The tables of a split's results; every number in them is from its summary, and therefore in `metrics.json`."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ CONFUSED_ROWS = 10
 
 TITLES = {"support": "{}", "negatives": "{} without", "threshold": "Threshold"}
 MOST_USED = ("support", "threshold", *label_columns("page"))
-"""The columns of a table by label that is no wider than a printed page."""
+"""The columns of the table by label that fits a printed page."""
 
 FORMS = {"support": ",d", "negatives": ",d", "threshold": "#.3g"}
 
 
 def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
-    """The headline metrics, with what they mean."""
+    """Return the headline metrics, with what they mean."""
     metrics = {name: metric for name, metric in headline_metrics(task).items() if name in summary["overall"]}
     rows = []
     for mean, metric in metrics.items():
@@ -44,7 +44,7 @@ def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
 
 
 def all_metrics_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
-    """Every metric over all labels, with the method of its interval."""
+    """Return every metric over all labels, with the method of its interval."""
     names = [name for name in overall_metrics(task) if name in summary["overall"]]
     rows = [[Cell(metric_title(name)), metric_cell(summary, name)] for name in names]
     columns = [Column("Metric", text=True), Column("Value")]
@@ -55,7 +55,7 @@ def all_metrics_table(split: str, summary: Mapping[str, Any], task: Task) -> Tab
 
 
 def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Table]]:
-    """The metrics by label: a table of the most used, no wider than a printed page, and tables of all others."""
+    """Return the metrics by label: a table of the most used, no wider than a printed page, and tables of all others."""
     kind = split_images(split, summary)
     first = label_table(f"{split}-by-label", f"By label, {kind}; a header sorts the table", summary)
     others = [metric for name, metric in label_metrics(prevalence=True).items() if name not in MOST_USED]
@@ -70,7 +70,7 @@ def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Ta
 
 
 def at_thresholds_table(split: str, summary: Mapping[str, Any]) -> Table | None:
-    """Each class against the rest at its own threshold; None where no thresholds were chosen."""
+    """Return each class against the rest at its own threshold; None if no thresholds were chosen."""
     found = summary.get("at_thresholds")
     if not found:
         return None
@@ -88,7 +88,7 @@ def at_thresholds_table(split: str, summary: Mapping[str, Any]) -> Table | None:
 
 
 def fixed_rates_table(split: str, summary: Mapping[str, Any]) -> Table | None:
-    """Sensitivity at fixed specificities and the reverse; None for metrics of older versions."""
+    """Return sensitivity at fixed specificities and the reverse; None for metrics of older versions."""
     if "fixed_rates" not in summary:
         return None
     titles = fixed_rates.TITLES
@@ -100,7 +100,7 @@ def fixed_rates_table(split: str, summary: Mapping[str, Any]) -> Table | None:
 
 
 def calibration_table(split: str, summary: Mapping[str, Any]) -> Table | None:
-    """Calibration intercept, slope and so on of each label, before and after; None for metrics of older versions."""
+    """Return the calibration metrics of each label before and after calibration; None for metrics of older versions."""
     if "calibration" not in summary:
         return None
     titles = calibration_metrics.TITLES
@@ -128,7 +128,10 @@ def _operating_cells(row: Mapping[str, Any], names: Iterable[str]) -> list[Cell]
 
 
 def delong_table(split: str, summary: Mapping[str, Any]) -> Table | None:
-    """The reported interval of each AUROC beside the logit's from DeLong's error; None where there are no intervals."""
+    """Return each AUROC with the reported interval and with DeLong's interval on the logit scale.
+
+    It is None if there are no intervals.
+    """
     found = summary.get("intervals", {}).get("delong")
     if not found:
         return None
@@ -142,7 +145,7 @@ def delong_table(split: str, summary: Mapping[str, Any]) -> Table | None:
 
 
 def confused_table(split: str, summary: Mapping[str, Any]) -> Table:
-    """One row per pair of classes, most mistakes first."""
+    """Return one row per pair of classes, the most frequent mistakes first."""
     support = {row["label"]: row["support"] for row in summary["per_label"]}
     cells = summary["most_confused"]
     rows = []
@@ -156,7 +159,7 @@ def confused_table(split: str, summary: Mapping[str, Any]) -> Table:
 
 
 def binary_table(split: str, counts_by_label: Mapping[str, Sequence[Sequence[int]]], unit: str = "image") -> Table:
-    """The four cells of each label's 2x2 matrix, [[tn, fp], [fn, tp]]."""
+    """Return the four cells of each label's 2x2 matrix, [[tn, fp], [fn, tp]]."""
     names = ("True negative", "False positive", "False negative", "True positive")
     rows = [
         [Cell(label), *(number_cell(n, ",d") for row in counts for n in row)]
@@ -167,7 +170,7 @@ def binary_table(split: str, counts_by_label: Mapping[str, Sequence[Sequence[int
 
 
 def fold_table(metrics: Mapping[str, Any], task: Task, id: str) -> Table:
-    """The headline metrics of each fold of a cross-validation, with mean, standard deviation and ends over all."""
+    """Return the headline metrics of each fold, with mean, standard deviation, lowest and highest value over folds."""
     folds, several = metrics["folds"], len(metrics["repeats"]) > 1
     names = [name for name in headline_metrics(task) if name in metrics["spread"]]
     rows = [
@@ -193,7 +196,7 @@ def fold_table(metrics: Mapping[str, Any], task: Task, id: str) -> Table:
 
 
 def by_patient_table(metrics: Mapping[str, Any], task: Task) -> Table | None:
-    """The headline metrics of folds by image beside those by patient; None where these are not known."""
+    """Return the headline metrics of folds by image beside those of folds by patient; None if these are not known."""
     if (beside := metrics.get("by_patient")) is None:
         return None
     here, there = metrics["valid"]["overall"], beside["overall"]
@@ -210,7 +213,7 @@ def by_patient_table(metrics: Mapping[str, Any], task: Task) -> Table | None:
 def reliability_table(
     split: str, reliability: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], unit: str = "image"
 ) -> Table:
-    """One row per bin, of each label before and after calibration; empty bins are left out."""
+    """Return one row per bin of each label before and after calibration; empty bins are left out."""
     columns = [Column(name, text=True) for name in ("Label", "Calibration", "Bin")]
     columns += map(Column, (plural_noun(unit).capitalize(), "Mean probability", "Share with the label"))
     rows = [
@@ -231,7 +234,7 @@ def reliability_table(
 
 
 def thresholds_table(decision: Decision) -> Table:
-    """The operating point of each label, with the exact intervals of its rates on validation."""
+    """Return the operating point of each label, with exact intervals of its rates on validation."""
     rows = []
     for label, point in decision.point_of.items():
         cells = [
@@ -248,7 +251,7 @@ def thresholds_table(decision: Decision) -> Table:
 
 
 def scalings_table(decision: Decision) -> Table | None:
-    """Slope and bias of the logits of `Decision.scaling_of`; None where there are none."""
+    """Return the slopes and biases of `Decision.scaling_of`; None if there are none."""
     rows = [
         [Cell(label), number_cell(fit.slope, "#.3g"), number_cell(fit.bias, "#.3g"), Cell(fit.reason or "fitted")]
         for label, fit in decision.scaling_of.items()
@@ -260,7 +263,7 @@ def scalings_table(decision: Decision) -> Table | None:
 
 
 def label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Iterable[str] = MOST_USED) -> Table:
-    """The metrics by label of a summary, as far as it has them."""
+    """Return those of `metrics` that a summary has, by label."""
     rows = label_rows(summary)
     there = [name for name in metrics if rows and name in rows[0]]
     unit = unit_of(summary)
@@ -273,7 +276,7 @@ def label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Iter
 
 
 def _methods_note(summary: Mapping[str, Any], names: Iterable[str]) -> str:
-    """Which interval the metrics of a table by label have, to end its caption; "" for metrics without any."""
+    """Name the interval methods of a table by label, to end its caption; "" if its metrics have no intervals."""
     found: dict[str, list[str]] = {}
     for name in names:
         used = {_method(interval_of(summary, name, row["label"])) for row in label_rows(summary)} - {None}
@@ -284,7 +287,7 @@ def _methods_note(summary: Mapping[str, Any], names: Iterable[str]) -> str:
 
 
 def column_title(name: str, unit: str = "image") -> str:
-    """The title of a column of a table by label, which counts images, studies or patients."""
+    """Return the title of a metric's column in a table by label; counts are of images, studies or patients."""
     return TITLES.get(name, "").format(plural_noun(unit).capitalize()) or metric_title(name)
 
 

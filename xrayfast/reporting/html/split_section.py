@@ -1,4 +1,4 @@
-"""The section of a page on the results of one split: what it is made of, and what its template shows."""
+"""The section of a page on the results of one split: its data, and the variables of its template."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SplitName: TypeAlias = Literal["valid", "test", "external", "folds", "table"]
 SALIENCY_SIDE = 224
 
 MAPS_OPEN = 3
-"""Saliency maps of wrong and of right images that a page shows; further ones are folded."""
+"""How many saliency maps of wrong and of correct predictions a page shows; further ones are folded."""
 
 DASH_MEANING = (
     "A dash stands for a number that is not defined: AUROC needs images with the label and images without, and a rate "
@@ -54,15 +54,15 @@ class SplitReport:
     Attributes:
         name: which split; "external" for an external test, "folds" for all images of a cross-validation,
             "table" for predictions of any tool.
-        summary: as `metrics.summary.summarise` returns it, with "subgroups" where there are some.
-        cases: the top losses, in the order to show.
+        summary: from `metrics.summary.summarise`, with "subgroups" if there are some.
+        cases: the top losses, in display order.
         predictions_note: a sentence on where the predictions come from, or "".
-        predictions: from which ROC and precision-recall curves are drawn; None for no curves.
-        saliency: saliency maps of single images, in the order to show.
-        saliency_notes: sentences on the maps, such as that of the check on random weights.
-        blocks: the figures, where they are drawn already.
-        right: images that were predicted right with the smallest losses, in the order to show.
-        headline: the figure beside the headline, where it is drawn already.
+        predictions: the predictions from which curves are drawn; None for no curves.
+        saliency: saliency maps of single images, in display order.
+        saliency_notes: sentences on the maps, such as the result of the check on random weights.
+        blocks: the figures, if they have been drawn already.
+        right: correctly predicted images with the smallest losses, in display order.
+        headline: the figure beside the headline, if it has been drawn already.
     """
 
     name: SplitName
@@ -78,19 +78,19 @@ class SplitReport:
 
     @property
     def explained(self) -> bool:
-        """Whether there is anything to show of saliency."""
+        """Whether there are saliency maps or notes on them."""
         return bool(self.saliency or self.saliency_notes)
 
     @property
     def examples(self) -> list[Case]:
-        """The first cases that were predicted right, and the first of the top losses, for the first screen."""
+        """The first correct predictions and the first of the top losses, for the first screen."""
         right = {case.image for case in self.right}
         wrong = [case for case in self.cases if case.image not in right]
         return [*self.right[: max(EXAMPLES // 2, EXAMPLES - len(wrong))], *wrong][:EXAMPLES]
 
 
 def split_section(split: SplitReport, task: Task, is_headline: bool = True) -> dict[str, Any]:
-    """The variables of `results.html.j2` for one split; only that of the headline has a figure beside it."""
+    """Return the variables of `results.html.j2` for one split; only the headline split has a figure and examples."""
     summary, name = split.summary, split.name
     headlines = results_tables.headline_table(name, summary, task)
     by_label, further = results_tables.label_tables(name, summary)
@@ -129,7 +129,7 @@ def split_section(split: SplitReport, task: Task, is_headline: bool = True) -> d
         "subgroups": subgroup_sections(name, summary.get("subgroups", ()), task),
         "cases": [_case_view(case) for case in split.cases],
         "right": [_case_view(case) for case in split.right],
-        # Wrong ones first, beside the right ones.
+        # Maps of wrong predictions are beside those of correct ones.
         "saliency": [(title, views[:MAPS_OPEN]) for title, views in maps],
         "more_saliency": [(title, views[MAPS_OPEN:]) for title, views in maps],
         "framed": any(case.thorax is not None for case in split.saliency),
@@ -138,7 +138,7 @@ def split_section(split: SplitReport, task: Task, is_headline: bool = True) -> d
 
 
 def intervals_text(summary: Mapping[str, Any]) -> str:
-    """Level, methods, resamples and units, once for all intervals; "" where there are none."""
+    """Describe level, methods, resamples and units of all intervals; "" if there are none."""
     found = summary.get("intervals")
     if not found or found["units"] < 2:
         return ""
@@ -154,7 +154,7 @@ def intervals_text(summary: Mapping[str, Any]) -> str:
 
 
 def _words(split: SplitReport, task: Task) -> str:
-    """How good the network is, on whom, with intervals, and what guessing would give: two sentences."""
+    """Describe the result in two sentences, with images, intervals and the values of a random classifier."""
     summary, n = split.summary, int(split.summary["scored"])
     if n == 0:
         units = plural_noun(unit_of(summary))
@@ -187,7 +187,7 @@ def _words(split: SplitReport, task: Task) -> str:
 
 
 def _tiles(summary: Mapping[str, Any]) -> list[tuple[str | None, Cell]]:
-    """The main numbers where there is a positive class: means over it and the other one would say less."""
+    """Return the main numbers of a task with a positive class, for which means over both classes would say less."""
     [row] = label_rows(summary)
     of_label = [(metric_title(name), metric_cell(summary, name, row)) for name in ("auroc", *AT_THRESHOLD)]
     return [*of_label[:4], *((metric_title(name), metric_cell(summary, name)) for name in ("accuracy", "ece"))]
@@ -215,7 +215,7 @@ def _of_all_labels(summary: Mapping[str, Any]) -> str:
 
 
 def _at_threshold(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """Sensitivity and specificity of the positive class; the next clause follows."""
+    """Describe sensitivity and specificity of the positive class, with a semicolon for the next clause."""
     if row["recall"] is None or row["specificity"] is None:
         return ""
     rates = (
@@ -226,13 +226,13 @@ def _at_threshold(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def _value(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | None = None) -> str:
-    """A metric with its interval, as in "0.812 (0.751 to 0.866)"; of a label where its row is given."""
+    """Format a metric with its interval, as in "0.812 (0.751 to 0.866)"; a label's metric if its row is given."""
     cell = metric_cell(summary, name, row)
     return (cell.text or "not defined") + (f" ({cell.interval.text})" if cell.interval else "")
 
 
 def _between(summary: Mapping[str, Any], name: str) -> str:
-    """A metric's interval in per cent, to follow its value."""
+    """Format a metric's interval in per cent, to follow its value."""
     found = interval_of(summary, name)
     if not found or found["low"] is None or found["high"] is None:
         return ""

@@ -17,8 +17,9 @@ GAPS_NAMED, GAPS_SHOWN = 3, 20
 
 
 def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
-    """The variables of the templates for each attribute that forms subgroups (`metrics.json`, "subgroups"); the name
-    of the split begins the ids.
+    """Return the template variables of each attribute that forms subgroups (`metrics.json`, "subgroups").
+
+    The ids begin with the name of the split.
     """
     notes = list(dict.fromkeys(note for attribute in subgroups for note in attribute.get("notes", ())))
     first = {note: next(i for i, one in enumerate(subgroups) if note in one.get("notes", ())) for note in notes}
@@ -30,7 +31,7 @@ def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: 
             "by_label": [_by_label(f"{split}-by-{i}-{name}", attribute, name) for name in GAP_METRICS],
             "gaps_text": _gaps_text(attribute),
             "gaps": _gaps(f"{split}-by-{i}-gaps", attribute),
-            "notes": [note for note in notes if first[note] == i],  # each once
+            "notes": [note for note in notes if first[note] == i],  # each note once
             "group_notes": [f"{one['value']}: {note}" for one in attribute["groups"] for note in one.get("notes", ())],
         }
         for i, attribute in enumerate(subgroups)
@@ -38,7 +39,7 @@ def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: 
 
 
 def _overall(id: str, attribute: Mapping[str, Any], task: Task) -> Table:
-    """One row per subgroup."""
+    """Return one row per subgroup."""
     names = [name for name in headline_metrics(task) if all(name in group["overall"] for group in attribute["groups"])]
     counts = ["with_auroc"] if task == "multi" and all("with_auroc" in group for group in attribute["groups"]) else []
     rows = [
@@ -59,7 +60,7 @@ def _overall(id: str, attribute: Mapping[str, Any], task: Task) -> Table:
 
 
 def _by_label(id: str, attribute: Mapping[str, Any], name: str) -> Table:
-    """One row per label, one column per subgroup."""
+    """Return one row per label, one column per subgroup."""
     groups = attribute["groups"]
     by_row = zip(*map(label_rows, groups), strict=True)
     rows = [
@@ -71,7 +72,7 @@ def _by_label(id: str, attribute: Mapping[str, Any], name: str) -> Table:
 
 
 def _gaps(id: str, attribute: Mapping[str, Any]) -> Table | None:
-    """The largest differences between two subgroups; None where there are none."""
+    """Return the largest differences between two subgroups; None if there are none."""
     gaps = attribute.get("gaps", [])
     if not gaps:
         return None
@@ -94,7 +95,7 @@ def _gaps(id: str, attribute: Mapping[str, Any]) -> Table | None:
 
 
 def _gaps_text(attribute: Mapping[str, Any]) -> str:
-    """The largest gaps in words, and how many of all chance would seldom make as large."""
+    """Describe the largest gaps, and count the gaps that are significant after correction."""
     gaps = attribute.get("gaps", [])
     if not gaps:
         return "No two groups are large enough to be compared."

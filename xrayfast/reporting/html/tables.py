@@ -18,7 +18,7 @@ from xrayfast.reporting.wording import SPLIT_TITLES, interval_of, percent
 
 @dataclass(frozen=True)
 class Ends:
-    """The two ends of an interval, and how they are written."""
+    """The two ends of an interval, and their text."""
 
     low: float
     high: float
@@ -67,12 +67,12 @@ class Matrix:
 
 
 def number_cell(value: Any, form: str = ".3f", interval: Mapping[str, Any] | None = None, aside: str = "") -> Cell:
-    """The cell of a number; one that is missing or not finite has no text.
+    """Return the cell of a number; it has no text if the number is missing or not finite.
 
     Args:
         value: the number, or None.
-        form: how it is written, and the ends of its interval.
-        interval: its `low` and `high`, which may be None.
+        form: the format of the number and of the ends of its interval.
+        interval: `low` and `high` of its interval, which may be None.
         aside: a smaller remark.
     """
     if value is None or not math.isfinite(value):
@@ -81,7 +81,7 @@ def number_cell(value: Any, form: str = ".3f", interval: Mapping[str, Any] | Non
 
 
 def ends(interval: Mapping[str, Any] | None, form: str = ".3f") -> Ends | None:
-    """Both ends of an interval; None where it has none."""
+    """Return both ends of an interval; None if it has none."""
     if not interval or interval.get("low") is None or interval.get("high") is None:
         return None
     low, high = float(interval["low"]), float(interval["high"])
@@ -89,14 +89,14 @@ def ends(interval: Mapping[str, Any] | None, form: str = ".3f") -> Ends | None:
 
 
 def metric_cell(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | None = None, form: str = ".3f") -> Cell:
-    """The cell of a metric of a summary with its interval; of a label where its row of `per_label` is given."""
+    """Return the cell of a metric with its interval: over all labels, or of one label if its row is given."""
     if row is None:
         return number_cell(summary["overall"][name], form, interval_of(summary, name))
     return number_cell(row.get(name), form, interval_of(summary, name, row["label"]))
 
 
 def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> Table:
-    """One row per epoch."""
+    """Return one row per epoch."""
     forms = {"train_loss": ("Training loss", ".3f"), "valid_loss": ("Validation loss", ".3f")}
     for name, metric in history_metrics(task).items():
         forms[history_column("train", name)] = f"{metric.title}, training", ".3f"
@@ -115,7 +115,7 @@ def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> T
 
 
 def train_and_valid_table(found: TrainAndValid) -> Table:
-    """The loss and the metrics of both splits and what lies between them."""
+    """Return the loss and the metrics of both splits, and the gaps between the splits."""
     rows = []
     for key, (train, valid) in found.values.items():
         gap = None if train is None or valid is None else train - valid
@@ -125,7 +125,7 @@ def train_and_valid_table(found: TrainAndValid) -> Table:
 
 
 def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Table:
-    """Images by label and split; the rows after the labels are totals, whatever the names of the labels."""
+    """Return images by label and split; the rows after the labels are totals, whatever the labels are named."""
     records = list(zip(map(str, counts.index), counts.to_numpy(dtype=float).tolist(), strict=True))
     of_labels, totals = records[: len(labels)], records[len(labels) :]
     images = dict(totals).get("images", [math.nan] * len(counts.columns))
@@ -148,12 +148,13 @@ def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Tab
 
 
 def flow_steps(flow: Sequence[tuple[str, int]], patients: Mapping[str, float] | None = None) -> list[dict[str, str]]:
-    """The steps of the flow chart: text, number of images, number of patients in words ("" where unknown), and whether
-    images are kept, left out or of one split.
+    """Return the steps of the flow chart: kind, text, images, and patients in words ("" if unknown).
+
+    The kind is "step" for images that are kept, "out" for images left out, and "split" for the images of one split.
 
     Args:
-        flow: as `data.manifest.Manifest.flow` gives it; older versions began the splits with "Part".
-        patients: by split, or by the text of a step.
+        flow: from `data.manifest.Manifest.flow`; older versions began the splits with "Part".
+        patients: number of patients, keyed by split or by the text of a step.
     """
     steps = []
     for text, images in flow:

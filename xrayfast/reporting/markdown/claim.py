@@ -1,7 +1,7 @@
-"""A run against CLAIM, the checklist for articles on artificial intelligence in medical imaging, as updated in 2024.
+"""CLAIM, the checklist for artificial intelligence in medical imaging (2024 update), filled in for a run.
 
-Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300. Numbers and sections are the checklist's; what an
-item asks for is said in other words. It is filled where a run's files hold the answer, and else left to the author.
+Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300. Numbers and sections are those of the checklist;
+the items are paraphrased. An item is filled in if the run's files hold the answer, and left to the author otherwise.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from xrayfast.reporting.wording import SPLIT_TITLES, images_of_patients, populat
 from xrayfast.runs.run import Run
 
 _MISTAKES = 5
-"""Pairs of labels that are listed as most confused."""
+"""How many pairs of labels are listed as most confused."""
 
 
 class Answer:
-    """What the author is to write ("" for nothing), and what a run's files say, without the blocks that are None."""
+    """What is left to the author ("" for nothing), and what the run's files say; blocks that are None are dropped."""
 
     def __init__(self, todo: str, *given: str | None) -> None:
         self.todo, self.given = todo, [block for block in given if block is not None]
 
     @property
     def status(self) -> Literal["filled", "partly", "author"]:
-        """Whether the run fills the item."""
+        """Whether the run fills in the item, fills it in partly, or leaves it to the author."""
         return ("partly" if self.todo else "filled") if self.given else "author"
 
 
 class Item(NamedTuple):
-    """One item of the checklist: what is asked for, and the answer of a run, or what the author is to write."""
+    """One item of the checklist: what it asks for, and a function that answers it, or what is left to the author."""
 
     number: int
     section: str
@@ -51,7 +51,7 @@ class Item(NamedTuple):
 
 
 def render_claim(run: Run) -> str:
-    """The checklist of a run, as Markdown.
+    """Return the checklist of a run as Markdown.
 
     Raises:
         RunError: a file of the run is damaged.
@@ -296,7 +296,7 @@ def _available(facts: RunFacts) -> Answer:
 
 
 def _certain(facts: RunFacts) -> bool:
-    """Whether there are results, all with intervals."""
+    """Whether there are results and all have intervals."""
     return bool(facts.results) and all(summary.get("intervals") for summary in facts.results.values())
 
 

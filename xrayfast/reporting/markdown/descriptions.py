@@ -1,7 +1,7 @@
-"""A run described in sentences, lists and tables, for its model card and its CLAIM checklist alike.
+"""Sentences, lists and tables that describe a run, for both its model card and its CLAIM checklist.
 
-Nothing is made up: what a file does not hold is "not recorded", and an undefined number a dash. Paths are cut to the
-last name, since the documents are passed on.
+Nothing is made up: what no file holds is "not recorded", and an undefined number is a dash. Paths are cut to the last
+name, since the documents are passed on.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from xrayfast.runs.typed_files import EvaluationMetrics
 
 
 def arch(facts: RunFacts) -> str:
-    """The network's name."""
+    """Return the network's name."""
     return show_setting(facts.info.arch or facts.config.model.arch)
 
 
 def external_tests(facts: RunFacts) -> list[tuple[str, EvaluationMetrics]]:
-    """The evaluations on data that are not the run's own, nor copies of them."""
+    """Return the evaluations on data other than the run's own data or copies of them."""
     own = facts.config.data.source.absolute()
     return [
         (name, metrics)
@@ -59,23 +59,23 @@ def external_tests(facts: RunFacts) -> list[tuple[str, EvaluationMetrics]]:
 
 
 def source_name(evaluation: EvaluationMetrics) -> str:
-    """The name of the data of an evaluation, without the folders above it."""
+    """Return the name of an evaluation's data, without the folders above it."""
     return Path(evaluation.get("source") or UNRECORDED).name
 
 
 def data_name(facts: RunFacts) -> str:
-    """The name of the run's data, without the folders above it, with that of the table of labels."""
+    """Return the name of the run's data, without the folders above it, with the name of the table of labels."""
     labels = facts.config.data.labels
     return f"'{facts.config.data.source.name}'" + (f" with the table {labels.name}" if labels else "")
 
 
 def split_phrase(split: str | None) -> str:
-    """As in "validation split"; "all images" without a split."""
+    """Name a split, as in "validation split"; "all images" without a split."""
     return f"{SPLIT_TITLES.get(split, split).lower()} split" if split else "all images"
 
 
 def network(facts: RunFacts) -> str:
-    """Architecture, input, output and size."""
+    """Describe architecture, input, output and size of the network."""
     config, parameters = facts.config.model, facts.info.parameters
     start = {
         "fastai": "without its classifier, then fastai's head: average and maximum pooling",
@@ -99,7 +99,7 @@ def _maker(facts: RunFacts) -> str:
 
 
 def initial_weights(facts: RunFacts) -> str:
-    """The weights that training started from."""
+    """Describe the weights that training started from."""
     weights = facts.config.model.weights
     if facts.info.starting_weights:
         return facts.info.starting_weights
@@ -116,7 +116,7 @@ def initial_weights(facts: RunFacts) -> str:
 
 
 def preparation(facts: RunFacts) -> str:
-    """How a file becomes the network's input."""
+    """Describe how a file becomes the network's input."""
     whose = "its weights' own" if facts.config.model.arch.startswith("timm:") else "ImageNet's"
     window = facts.config.data.window
     return (
@@ -128,7 +128,7 @@ def preparation(facts: RunFacts) -> str:
 
 
 def augmentation(facts: RunFacts) -> str:
-    """Augmentation in training and, with test-time augmentation, in prediction."""
+    """Describe augmentation in training and, with test-time augmentation, in prediction."""
     train = facts.config.train
     if ranges := train.augmentation:
         text = (
@@ -151,7 +151,7 @@ def augmentation(facts: RunFacts) -> str:
 
 
 def hyperparameters(facts: RunFacts) -> list[tuple[str, str]]:
-    """The hyperparameters by name; of a run that was trained by hand, those that are known."""
+    """Return the hyperparameters by name; for a run that was trained by hand, those that are known."""
     train, info = facts.config.train, facts.info
     rows = [
         ("Loss", train.describe_loss(info.loss or train.loss)),
@@ -184,7 +184,7 @@ def hyperparameters(facts: RunFacts) -> list[tuple[str, str]]:
 
 
 def epoch_selection(facts: RunFacts) -> str:
-    """Which epoch's weights were kept, and why."""
+    """Describe which epoch's weights were kept, and why."""
     best = facts.info.best_epoch
     if not facts.planned:
         return "Kept are the weights that the network had when it was saved; no epoch was chosen."
@@ -195,18 +195,18 @@ def epoch_selection(facts: RunFacts) -> str:
 
 
 def monitored(facts: RunFacts) -> str:
-    """What chooses the epoch."""
+    """Name the loss or metric that chooses the epoch."""
     monitor = facts.config.train.monitor
     return "loss" if monitor == "valid_loss" else metric_title(DEFAULT_METRIC if monitor == "auto" else monitor)
 
 
 def folds(cv: CrossValidation) -> str:
-    """How the images of a cross-validation were dealt."""
+    """Describe how the images of a cross-validation were assigned to folds."""
     return f"Images were dealt into {cv.dealt}; each was predicted by networks that were not trained on it."
 
 
 def fold_epochs(cv: CrossValidation, facts: RunFacts) -> str:
-    """Which epoch's weights were kept of each network of a cross-validation."""
+    """Describe which epoch's weights were kept for each network of a cross-validation."""
     held_back = f"{percent(cv.folds.inner_valid)} of the images of the other folds, which were held back for it"
     where = held_back if cv.folds.inner_valid else f"the fold that it predicts. {optimism(cv.chosen_on)}"
     chosen = f"Of each network the weights of the best epoch were kept, by {monitored(facts)} on {where}"
@@ -214,7 +214,7 @@ def fold_epochs(cv: CrossValidation, facts: RunFacts) -> str:
 
 
 def split_overlap(facts: RunFacts) -> list[str]:
-    """At which level the splits are disjoint, according to `split.csv`."""
+    """Describe at which level the splits are disjoint, according to `split.csv`."""
     split = facts.split
     if split is None:
         return [f"The split is {UNRECORDED}: there is no split.csv."]
@@ -236,7 +236,7 @@ def split_overlap(facts: RunFacts) -> list[str]:
 
 
 def counts_markdown(facts: RunFacts) -> Markdown | None:
-    """Images, patients and labels by split; None where the counts are not recorded."""
+    """Return images, patients and labels by split; None if the counts are not recorded."""
     counts = {split: facts.info.counts.get(split, {}) for split in SPLIT_TITLES}
     counts = {split: column for split, column in counts.items() if column.get("images")}
     if not counts:
@@ -247,13 +247,13 @@ def counts_markdown(facts: RunFacts) -> Markdown | None:
 
 
 def flow_markdown(facts: RunFacts) -> Markdown | None:
-    """From the images that were found to those that were used; None where that is not recorded."""
+    """Return the steps from the images found to the images used; None if they are not recorded."""
     rows = [(step, format_number(images, ",d")) for step, images in facts.info.flow]
     return markdown_table(("Step", "Images"), rows) if rows else None
 
 
 def decision_blocks(facts: RunFacts, chosen_on: str = "validation") -> list[str]:
-    """Calibration and thresholds, and on what they were chosen."""
+    """Describe calibration and thresholds, and the images that they were chosen on."""
     decision, calibration = facts.decision, facts.decision.calibration
     where = [] if chosen_on == "validation" else [chosen_on]
     if calibration is None:
@@ -286,24 +286,24 @@ def decision_blocks(facts: RunFacts, chosen_on: str = "validation") -> list[str]
 
 
 def versions(facts: RunFacts) -> str:
-    """The software, with its versions."""
+    """List the software with its versions."""
     known = {"xrayfast": facts.info.xrayfast, **facts.info.versions}
     return ", ".join(f"{name} {version}" for name, version in known.items() if version) or UNRECORDED
 
 
 def hardware(facts: RunFacts) -> str:
-    """What the network was trained on."""
+    """Name the device that the network was trained on."""
     return ", ".join(filter(None, (facts.info.device, facts.info.device_name))) or UNRECORDED
 
 
 def duration(facts: RunFacts) -> str:
-    """Wall-clock time of training."""
+    """Format the wall-clock time of training."""
     seconds = facts.info.seconds
     return f"{seconds:,.0f} s ({seconds / 3600:.2f} h)" if seconds else UNRECORDED
 
 
 def limitations(facts: RunFacts) -> list[str]:
-    """Limitations that the run itself shows, its own remarks first."""
+    """Return the limitations that the run itself shows, starting with its remarks."""
     found = other_remarks(facts.info.remarks, *([facts.main_split[1]] if facts.main_split else []))
     if "test" not in facts.results and not any("no test " in remark for remark in found):
         found.append("No test split was evaluated.")
@@ -317,7 +317,7 @@ def limitations(facts: RunFacts) -> list[str]:
 
 
 def result_blocks(facts: RunFacts, summary: Mapping[str, Any]) -> list[str]:
-    """Metrics overall, by label and by subgroup."""
+    """Return the warnings, images and metrics of a split: overall, by label and by subgroup."""
     return [
         *(Markdown(f"> **Warning.** {escape(text)}") for text in warning_sentences(summary)),
         f"{images_of_patients(summary).capitalize()}. {population_text(summary)} {interval_note(summary)}",
@@ -330,7 +330,7 @@ def result_blocks(facts: RunFacts, summary: Mapping[str, Any]) -> list[str]:
 
 
 def evaluation_blocks(facts: RunFacts, evaluation: EvaluationMetrics) -> list[str]:
-    """An evaluation: its data, what was left out of them, and its results."""
+    """Describe an evaluation: its data, what was left out of them, and its results."""
     images, labels = evaluation.get("images", {}), evaluation.get("labels", {})
     left_out = [f"{format_number(n, ',d')} left out ({why})" for why, n in images.get("left_out", ())]
     found = "; ".join([f"{format_number(images.get('found'), ',d')} images found", *left_out])
@@ -351,7 +351,7 @@ def evaluation_blocks(facts: RunFacts, evaluation: EvaluationMetrics) -> list[st
 
 
 def saliency_notes(facts: RunFacts) -> list[str]:
-    """Which images were explained by saliency maps, and what was found; empty where none was."""
+    """Describe which images were explained by saliency maps, and what was found; empty if there are none."""
     found = facts.saliency
     if not found or not found["cases"]:
         return []

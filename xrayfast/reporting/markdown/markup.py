@@ -1,4 +1,4 @@
-"""Markdown: escaped texts, tables and templates."""
+"""Markdown: escaping, tables and templates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 class Markdown(str):
-    """Text that is Markdown already, and is not escaped again."""
+    """Text that is already Markdown and is not escaped again."""
 
     __slots__ = ()
 
@@ -29,7 +29,7 @@ GAP = Markdown("[to be completed by the author]")
 
 
 def escape(value: object) -> Markdown:
-    r"""Escape a foreign text as one line of Markdown that shows it as it is: no markup, no HTML, no links.
+    r"""Escape a text as one line of Markdown that shows it literally: no markup, no HTML, no links.
 
     >>> print(escape("a|b <i> *c*"))
     a&#124;b &lt;i&gt; \*c\*
@@ -42,13 +42,13 @@ def escape(value: object) -> Markdown:
     # GitHub and the Hub make links of bare addresses.
     text = text.replace("://", "&#58;//").replace("@", "&#64;")
     text = re.sub(r"(?i)\b(www)\.", r"\1&#46;", text)
-    # What would begin a heading, a list or a rule, or end a heading.
+    # Escape what would begin a heading, a list or a rule, or end a heading.
     text = re.sub(r"^(\d*)([#+\-=.)])(?=\s|$|[#+\-=])", r"\1\\\2", text)
     return Markdown(re.sub(r"(?<= )#(?=#*$)", r"\\#", text))
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Markdown:
-    """A Markdown table, its cells escaped; columns of numbers are aligned to the right."""
+    """Return a Markdown table with escaped cells; columns of numbers are aligned to the right."""
     cells = [[escape(cell) for cell in row] for row in rows]
     numeric = [all(re.match(rf"-?\d|{DASH}", row[i]) for row in cells) for i in range(len(columns))]
     ruler = ["---:" if right else "---" for right in numeric]

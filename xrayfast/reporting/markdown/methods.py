@@ -18,7 +18,7 @@ from xrayfast.runs.run import Run
 
 
 def describe_methods(run: Run) -> str:
-    """The paragraph; what the run's files do not hold is left out, never made up.
+    """Return the methods paragraph of a run; what its files do not hold is left out.
 
     Raises:
         RunError: a file of the run is damaged.
@@ -30,7 +30,7 @@ def describe_methods(run: Run) -> str:
 
 
 def _apart(facts: RunFacts) -> list[str]:
-    """Whether patients are in several splits."""
+    """Describe whether patients are in more than one split."""
     split = facts.split
     if split is not None and (split["patient"] != "").all() and split.groupby("patient")["split"].nunique().max() == 1:
         return ["No patient was in more than one split."]
@@ -38,7 +38,7 @@ def _apart(facts: RunFacts) -> list[str]:
 
 
 def _describe_ensemble(facts: RunFacts, members: Sequence[RunFacts], chosen_on: str) -> str:
-    """The paragraph of an ensemble; network and training are those of its first member."""
+    """Return the paragraph of an ensemble; network and training are described for its first member."""
     first, *others = members
     differing = {
         name.replace("_", " ")
@@ -64,10 +64,10 @@ def _describe_ensemble(facts: RunFacts, members: Sequence[RunFacts], chosen_on: 
 
 
 def describe_cross_validation(cv: CrossValidation) -> str:
-    """The paragraph of a cross-validation; network and training are those of the first fold.
+    """Return the methods paragraph of a cross-validation; network and training are described for the first fold.
 
     Raises:
-        RunError: a file of it is damaged.
+        RunError: a file of the cross-validation is damaged.
     """
     facts = read_cross_validation_facts(cv)
     facts = replace(facts, results={"folds": facts.results["folds"]})

@@ -23,7 +23,7 @@ from xrayfast.reporting.wording import (
 
 
 def format_number(value: Any, form: str = ".3f") -> str:
-    """A number, or a dash for one that is missing or not finite.
+    """Format a number, or return a dash if it is missing or not finite.
 
     >>> format_number(0.25), format_number(None)
     ('0.250', '–')
@@ -32,14 +32,14 @@ def format_number(value: Any, form: str = ".3f") -> str:
 
 
 def estimate(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | None = None) -> str:
-    """A metric of a summary with its interval; of a label where its row of `per_label` is given."""
+    """Format a metric with its interval: over all labels, or of one label if its row of `per_label` is given."""
     if row is None:
         return format_estimate(summary["overall"].get(name), interval_of(summary, name))
     return format_estimate(row.get(name), interval_of(summary, name, row["label"]))
 
 
 def interval_note(summary: Mapping[str, Any]) -> str:
-    """How the intervals were computed, or that there are none."""
+    """Describe how the intervals were computed, or say that there are none."""
     found = summary.get("intervals")
     if not found:
         return "No intervals were computed: these are point estimates."
@@ -49,14 +49,14 @@ def interval_note(summary: Mapping[str, Any]) -> str:
 
 
 def headline_markdown(summary: Mapping[str, Any], task: Task) -> Markdown:
-    """The headline metrics, those that the summary has, with their intervals."""
+    """Return the headline metrics that the summary has, with their intervals."""
     names = [name for name in headline_metrics(task) if name in summary["overall"]]
     shown = [of_positive(summary, name) for name in names]
     return markdown_table(("Metric", "Value"), [(title, estimate(summary, name, row)) for title, name, row in shown])
 
 
 def labels_markdown(summary: Mapping[str, Any]) -> Markdown:
-    """One row per label: images with and without it, and its metrics with their intervals."""
+    """Return one row per label: images with and without it, and its metrics with their intervals."""
     names = (*label_columns("full"), *prevalence_metrics())
     of_labels = label_rows(summary)
     keys = [key for key in names if any(key in row for row in of_labels)]
@@ -71,7 +71,7 @@ def labels_markdown(summary: Mapping[str, Any]) -> Markdown:
 
 
 def threshold_blocks(summary: Mapping[str, Any]) -> list[Markdown]:
-    """Single-label with chosen thresholds: each class against the rest at its threshold."""
+    """Return a table of each class against the rest at its threshold, if thresholds were chosen; otherwise nothing."""
     found = summary.get("at_thresholds")
     if not found:
         return []
@@ -84,7 +84,7 @@ def threshold_blocks(summary: Mapping[str, Any]) -> list[Markdown]:
 
 
 def subgroup_blocks(summary: Mapping[str, Any], task: Task) -> list[str]:
-    """For each of sex, age and so on: a table of its groups, and the largest gaps as sentences."""
+    """Return, for each attribute such as sex or age, a table of its groups and the largest gaps in sentences."""
     keys = [key for key in headline_metrics(task) if key in summary["overall"]][:5]
     blocks: list[str] = []
     for by in summary.get("subgroups") or ():

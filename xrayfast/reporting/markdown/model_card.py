@@ -1,6 +1,6 @@
-"""A run as a model card in Hugging Face's form.
+"""The model card of a run, in the format of Hugging Face.
 
-The metadata follow the Hub's `modelcard.md`, the sections `modelcard_template.md` of huggingface_hub.
+The metadata follow the Hub's `modelcard.md`; the sections follow `modelcard_template.md` of huggingface_hub.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TAGS = ("xrayfast", "fastai", "image-classification", "medical-imaging", "chest
 
 
 def render_model_card(run: Run) -> str:
-    """The model card of a run: YAML metadata, then Markdown.
+    """Return the model card of a run: YAML metadata, then Markdown.
 
     Raises:
         RunError: a file of the run is damaged.
@@ -35,10 +35,10 @@ def render_model_card(run: Run) -> str:
 
 
 def render_cross_validation_card(cv: CrossValidation) -> str:
-    """The model card of a cross-validation, all of whose networks predict.
+    """Return the model card of a cross-validation, all of whose networks predict.
 
     Raises:
-        RunError: a file of it is damaged.
+        RunError: a file of the cross-validation is damaged.
     """
     facts = read_cross_validation_facts(cv)
     own = {
@@ -50,13 +50,13 @@ def render_cross_validation_card(cv: CrossValidation) -> str:
 
 
 def render_published_card(facts: RunFacts, repository: str) -> str:
-    """The model card of a run that is published, "ORG/NAME", of what may be published of it."""
+    """Return the model card of a run published as "ORG/NAME", from the facts that may be published."""
     own = {"code": Markdown(json.dumps(f"hf:{repository}")), "published": True}
     return render_markdown("model_card.md.j2", _context(facts) | own)
 
 
 def _context(facts: RunFacts) -> dict[str, Any]:
-    """The variables of the template."""
+    """Return the variables of the template."""
     info = facts.info
     return {
         "metadata": Markdown(yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=1000).rstrip()),
@@ -99,7 +99,7 @@ def _context(facts: RunFacts) -> dict[str, Any]:
 
 
 def main_result(facts: RunFacts) -> str:
-    """The main result in a sentence."""
+    """Describe the main result."""
     if facts.main_split is None:
         return "No results are recorded."
     split, summary = facts.main_split
@@ -110,10 +110,10 @@ def main_result(facts: RunFacts) -> str:
 
 
 def metadata(facts: RunFacts) -> dict[str, Any]:
-    """The metadata for the Hub: plain values only.
+    """Return the metadata for the Hub, as plain values.
 
-    No license, since that of the weights is their author's choice; no base model and no data set, since the Hub takes
-    only identifiers of its own for these.
+    They have no license, since the author of the weights chooses it, and no base model and no data set, since the Hub
+    takes only its own identifiers for these.
     """
     source = facts.config.data.source.name
     results = [_result(facts, source, split, summary) for split, summary in facts.results.items()]
@@ -147,5 +147,5 @@ def _result(facts: RunFacts, source: str, split: str, summary: Mapping[str, Any]
 
 
 def _line(text: str) -> str:
-    """The text as one line without characters that YAML can't hold."""
+    """Return the text as one line without characters that YAML can't hold."""
     return "".join(c if c.isprintable() else " " for c in text).strip() or UNRECORDED

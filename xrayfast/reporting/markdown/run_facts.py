@@ -1,4 +1,4 @@
-"""What a run's files hold, read once for `model_card.md` and `claim.md`."""
+"""The content of a run's files, read once for `model_card.md` and `claim.md`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class RunFacts:
         decision: calibration and operating points.
         epochs: rows of the history.
         global_batch: images per training batch over all ranks.
-        saliency: the images that were explained, their split, and notes; None where none was.
-        split: image, patient and split of each image, all text; None where there is no `split.csv`.
-        evaluations: the finished ones: their names and `metrics.json`.
+        saliency: the images that were explained, their split, and notes; None if there are none.
+        split: image, patient and split of each image, all text; None if there is no `split.csv`.
+        evaluations: names and contents of `metrics.json` of the finished evaluations.
         damaged: the names of evaluations that can't be read.
     """
 
@@ -52,17 +52,17 @@ class RunFacts:
 
     @property
     def planned(self) -> bool:
-        """Whether `fit` trained the run; the schedule of one that was trained by hand is not known."""
+        """Whether `fit` trained the run; the schedule of a run that was trained by hand is not known."""
         return self.info.phases is not None
 
     @property
     def main_split(self) -> tuple[str, SplitSummary] | None:
-        """The test split and its summary, else validation; None where no split was evaluated."""
+        """The name and summary of the test split, or else of validation; None if no split was evaluated."""
         return list(self.results.items())[-1] if self.results else None
 
 
 def read_run_facts(run: Run) -> RunFacts:
-    """Read a run's folder; that of an older or incomplete run may lack files.
+    """Read a run's folder; an older or incomplete run may lack files.
 
     Raises:
         RunError: a file is damaged.
@@ -89,11 +89,12 @@ def read_run_facts(run: Run) -> RunFacts:
 
 
 def read_cross_validation_facts(cv: CrossValidation) -> RunFacts:
-    """Read a cross-validation's folder; what is of one network is the first fold's, and the split "folds" are the
-    out-of-fold predictions.
+    """Read a cross-validation's folder.
+
+    Facts on a single network are those of the first fold; the split "folds" means the out-of-fold predictions.
 
     Raises:
-        RunError: a file of it is damaged.
+        RunError: a file of the cross-validation is damaged.
     """
     metrics, counts = cv.metrics, {**cv.info.counts, "folds": cv.info.counts["valid"]}
     del counts["valid"]
@@ -112,7 +113,7 @@ def read_cross_validation_facts(cv: CrossValidation) -> RunFacts:
 
 
 def _evaluations(run: Run) -> tuple[tuple[tuple[str, EvaluationMetrics], ...], tuple[str, ...]]:
-    """The evaluations that can be read, and the names of the damaged ones, which must not hide the rest."""
+    """Return the evaluations that can be read, and the names of the damaged ones."""
     valid, damaged = [], []
     for evaluation in run.evaluations:
         with contextlib.suppress(RunError):

@@ -36,7 +36,7 @@ GROUP_NAMES = {
 
 
 def shown_groups(audit: Audit) -> list[Duplicates]:
-    """The groups of duplicates whose images the page shows: those across splits first, then across classes."""
+    """Return the groups of duplicates that the page shows: those across splits first, then those across classes."""
     split, labels = audit.data.table["split"].tolist(), audit.data.table["labels"].tolist()
 
     def weight(group: Duplicates) -> tuple[bool, bool, bool]:
@@ -47,12 +47,12 @@ def shown_groups(audit: Audit) -> list[Duplicates]:
 
 
 def shown_rows(group: Duplicates) -> tuple[int, ...]:
-    """The rows of a group whose images the page shows."""
+    """Return the rows of a group whose images the page shows."""
     return group.rows[:COPIES_SHOWN]
 
 
 def render_check_page(audit: Audit, images: Mapping[int, NDArray[np.uint8] | None], title: str, created: str) -> str:
-    """The whole page as one HTML document that needs no other file.
+    """Return the page as one self-contained HTML document.
 
     Args:
         audit: the findings.
@@ -102,7 +102,7 @@ def render_check_page(audit: Audit, images: Mapping[int, NDArray[np.uint8] | Non
 
 
 def shortcuts_table(audit: Audit) -> Table:
-    """The AUROC per label and group of properties, with a remark where it is notable."""
+    """Return the AUROC per label and group of properties, with a remark if it is notable."""
     probed = audit.shortcuts
     names = [name for name in probed.auroc if any(value is not None for value in probed.auroc[name].values())]
     rows = []
@@ -115,7 +115,7 @@ def shortcuts_table(audit: Audit) -> Table:
 
 
 def files_table(classes: Sequence[ClassFacts]) -> Table:
-    """Per class: the original files' sizes, aspects, bit depths, formats and modes."""
+    """Return sizes, aspect ratios, bit depths, formats and modes of the original files, per class."""
     columns = [Column("Class", text=True), *(Column(name) for name in ("Images", "Width", "Height", "Aspect"))]
     columns += [Column(name, text=True) for name in ("Bits", "Formats", "Modes")]
     rows = [
@@ -133,7 +133,7 @@ def files_table(classes: Sequence[ClassFacts]) -> Table:
 
 
 def patients_table(audit: Audit) -> Table | None:
-    """How many patients have how many images; None where no patient is known."""
+    """Return how many patients have how many images; None if no patient is known."""
     counts = audit.data.table["patient"].value_counts().value_counts().sort_index()
     if counts.empty:
         return None

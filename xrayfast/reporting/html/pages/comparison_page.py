@@ -1,4 +1,4 @@
-"""The page of a comparison of runs as one self-contained file, and the tables that a notebook shows of it too."""
+"""The page of a comparison of runs as one self-contained file, and its tables, which notebooks show too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUN = Column("Run", text=True)
 
 
 def render_comparison_page(found: Comparison, created: str, command: str) -> str:
-    """The whole page as one HTML document that needs no other file."""
+    """Return the page as one self-contained HTML document."""
     runs, pairs = records(found.table), records(found.differences)
     by_label = [row for row in pairs if row["label"]]
     return render_template(
@@ -51,7 +51,7 @@ def render_comparison_page(found: Comparison, created: str, command: str) -> str
 
 
 def answer(found: Comparison) -> list[str]:
-    """What the comparison found, in sentences."""
+    """Describe the result of the comparison in sentences."""
     best, title = records(found.table)[0], metric_title(found.order)
     if best[found.order] is None:
         return [f"{title} is defined for no run."]
@@ -83,7 +83,7 @@ def answer(found: Comparison) -> list[str]:
 
 
 def forest_plot(found: Comparison) -> Plot:
-    """The first metrics of each run with their intervals, that of the order before the others."""
+    """Plot the first metrics of each run with intervals, starting with the metric that orders the runs."""
     names = list(dict.fromkeys([found.order, *found.metrics]))[:3]
     titles = [metric_title(name) for name in names]
     title = f"{', '.join(titles)} of each run, with 95 % intervals"
@@ -99,7 +99,7 @@ def forest_plot(found: Comparison) -> Plot:
 
 
 def _facts(found: Comparison) -> list[tuple[str, str]]:
-    """What was compared on which images."""
+    """Return what was compared on which images, by name."""
     shared, units = found.differences if len(found.differences) else found.table, found.units.capitalize()
     facts = [
         ("Split", found.split_title),
@@ -114,13 +114,13 @@ def _facts(found: Comparison) -> list[tuple[str, str]]:
 
 
 def _span(counts: Any) -> str:
-    """As in "60", or "55 to 60" where they differ; "" where none is known."""
+    """Format counts as "60", or as "55 to 60" if they differ; "" if none is known."""
     known = sorted(set(counts.dropna().astype(int)))
     return " to ".join(f"{count:,}" for count in dict.fromkeys(known[:1] + known[-1:]))
 
 
 def runs_table(found: Comparison, metrics: Any) -> Table:
-    """One row per run, best first: images, and metrics with their intervals."""
+    """Return one row per run, best first: images, and metrics with their intervals."""
     names = [name for name in metrics if name in found.table]
     rows = [
         [
@@ -136,7 +136,7 @@ def runs_table(found: Comparison, metrics: Any) -> Table:
 
 
 def trained_table(found: Comparison) -> Table:
-    """How each run was trained."""
+    """Return how each run was trained."""
     words, numbers = ("arch", "head", "trained", "loss"), ("size", "epochs", "seconds")
     rows = [
         [
@@ -153,7 +153,7 @@ def trained_table(found: Comparison) -> Table:
 
 
 def differences_table(found: Comparison) -> Table:
-    """One row per run: each metric minus that of the reference, on the images that both have."""
+    """Return one row per run: each metric minus that of the reference, on the images that both have."""
     by_run: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in records(found.differences):
         if not row["label"]:
@@ -176,7 +176,7 @@ def differences_table(found: Comparison) -> Table:
 
 
 def subgroup_tables(found: Comparison) -> list[Table]:
-    """A table by column that forms subgroups: one row per subgroup and run, with each metric minus the reference's."""
+    """Return a table per column that forms subgroups: a row per subgroup and run, each metric minus the reference's."""
     tables: dict[str, dict[tuple[str, str], dict[str, Mapping[str, Any]]]] = {}
     for row in [] if found.subgroups is None else records(found.subgroups):
         tables.setdefault(row["by"], {}).setdefault((row["value"], row["run"]), {})[row["metric"]] = row
@@ -205,7 +205,7 @@ def subgroup_tables(found: Comparison) -> list[Table]:
 
 
 def tests_table(found: Comparison, rows: list[dict[str, Any]], id: str, caption: str = "") -> Table:
-    """Rows of `Comparison.differences`, each with its test."""
+    """Return a table of rows of `Comparison.differences` with their tests."""
     answers = {True: "yes", False: "no", None: None}
     cells = [
         [

@@ -23,7 +23,7 @@ from xrayfast.runs.typed_files import MetricsFile
 
 
 def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitReport], methods: str) -> str:
-    """The whole page as one HTML document that needs no other file."""
+    """Return the page as one self-contained HTML document."""
     info, metrics, task, folds = cv.info, cv.metrics, cv.task, cv.folds
     sections = [split_section(split, task, is_headline=split is splits[0]) for split in splits]
     counts = pd.DataFrame({"folds" if split == "valid" else split: column for split, column in info.counts.items()})
@@ -74,7 +74,7 @@ def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitRepo
 
 
 def spread_sentence(metrics: MetricsFile) -> str:
-    """Mean, standard deviation and ends of the default metric over folds, in words."""
+    """Describe mean, standard deviation and range of the default metric over folds."""
     found = metrics["spread"][DEFAULT_METRIC]
     mean, sd, low, high = (format_cell(found[name]) for name in ("mean", "sd", "lowest", "highest"))
     return (
@@ -84,7 +84,7 @@ def spread_sentence(metrics: MetricsFile) -> str:
 
 
 def folds_plot(metrics: MetricsFile) -> Plot:
-    """The default metric of all images, with its interval, and of each fold."""
+    """Plot the default metric of all images, with its interval, and of each fold."""
     pooled = metrics["valid"]
     interval = interval_of(pooled, DEFAULT_METRIC) or {"low": None, "high": None}
     value, guess = pooled["overall"][DEFAULT_METRIC], GUESS.get(DEFAULT_METRIC)

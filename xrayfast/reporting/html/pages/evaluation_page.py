@@ -26,8 +26,9 @@ class EvaluationData:
         metrics: the content of the evaluation's `metrics.json`.
         split: the results, named "external" or "test".
         decision: the run's calibration and thresholds.
-        chosen_on: on what these were chosen, in words.
-        seen_left_out: whether images of the run's own training were looked for, which an exported file does not hold.
+        chosen_on: the images that they were chosen on, in words.
+        seen_left_out: whether training images of the run were looked for and left out; an exported file does not list
+            them.
     """
 
     run_name: str
@@ -47,7 +48,7 @@ def _text_table(id: str, title: str, columns: Sequence[str], rows: Sequence[Sequ
 
 
 def render_evaluation_page(data: EvaluationData) -> str:
-    """The whole page as one HTML document that needs no other file."""
+    """Return the page as one self-contained HTML document."""
     result = split_section(data.split, data.task)
     metrics, images, labels = data.metrics, data.metrics["images"], data.metrics["labels"]
     flow = [

@@ -1,4 +1,4 @@
-"""`report.html` of predictions of any tool as one self-contained page."""
+"""`report.html` of predictions by any tool as one self-contained page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def render_predictions_page(
     notes: Sequence[str],
     differences: pd.DataFrame | None,
 ) -> str:
-    """The whole page as one HTML document that needs no other file."""
+    """Return the page as one self-contained HTML document."""
     result = split_section(split, decision.task)
     titles = [("glance", "Result at a glance"), (f"results-{split.name}", "Results")]
     titles += [("differences", "Differences")] if differences is not None else []

@@ -17,7 +17,7 @@ from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.predictions import Predictions
 
 SHOWN_SIDE = 224
-"""Of the images, in pixels."""
+"""Side of the images, in pixels."""
 
 
 def render_review_page(
@@ -29,13 +29,14 @@ def render_review_page(
     accepted: int,
     created: str,
 ) -> str:
-    """The whole page as one HTML document that needs no other file.
+    """Return the page as one self-contained HTML document.
 
     Args:
-        cvs: by name, those whose networks contradict the labels; names are plain text and are escaped here.
-        predictions: out of fold, averaged over them.
+        cvs: the cross-validations whose predictions are compared with the labels, keyed by name; names are plain text
+            and are escaped here.
+        predictions: out-of-fold predictions, averaged over the cross-validations.
         proposals: `workflows.review.LabelReview.proposals`, without those that a reader accepted earlier.
-        images: (H, W) uint8 of the first `top` proposals, None where a file can't be read.
+        images: (H, W) uint8 of the first `top` proposals; None if a file can't be read.
         top: how many proposals to show with their image.
         accepted: corrections that the cross-validation was trained with.
         created: time in UTC, in ISO 8601.
@@ -80,12 +81,12 @@ def render_review_page(
 
 
 def _words(label: str, value: Any) -> str:
-    """A class; of a label whether it applies."""
+    """Return the class (single-label), or the label with "no" in front if it does not apply (multi-label)."""
     return f"{'' if value == '1' else 'no '}{label}" if label else str(value)
 
 
 def _label_table(predictions: Predictions, proposals: pd.DataFrame, single: bool) -> Table:
-    """By label: images that have it, and how many are proposed not to, and others to have it."""
+    """Return by label: images with it, images proposed to lose it, and images proposed to get it."""
     rows = []
     for i, label in enumerate(predictions.labels):
         own = proposals if single else proposals[proposals["label"] == label]

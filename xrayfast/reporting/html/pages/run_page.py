@@ -29,18 +29,18 @@ class ReportData:
     Attributes:
         run_name: the run's name, the page's title.
         info: the content of `run.json`.
-        model_facts: on model and training, by the names that people read.
+        model_facts: facts on model and training, keyed by their titles.
         labels: the names, in the order of the network's outputs.
-        counts: images by label (rows, in the order of `labels`, then "images" and, where known, "patients")
+        counts: images by label (rows, in the order of `labels`, then "images" and, if known, "patients")
             and by split (columns among train, valid and test).
         splits: the evaluated splits, valid before test; the last is that of the headline.
         decision: calibration and thresholds.
-        source: of the data; "" where unknown.
+        source: path of the data; "" if unknown.
         curves: `plots.history_plot` of the history.
-        batches: `plots.batches_plot`; None where the run has recorded none.
-        methods: a paragraph for a paper.
-        training_images: a few, as the network saw them.
-        overfitting: training beside validation; None where the run has no metrics of the training split.
+        batches: `plots.batches_plot`; None if the run has recorded no batches.
+        methods: a methods paragraph for a paper.
+        training_images: a few training images as the network saw them.
+        overfitting: comparison of training and validation; None if the run has no metrics of the training split.
     """
 
     run_name: str
@@ -61,10 +61,10 @@ class ReportData:
 
 
 def render_run_page(data: ReportData) -> str:
-    """The whole page as one HTML document that needs no other file."""
+    """Return the page as one self-contained HTML document."""
     info = data.info
     splits = [split_section(split, data.task, split is data.splits[-1]) for split in data.splits]
-    totals = data.counts.iloc[len(data.labels) :]  # by place: a label may be called "patients"
+    totals = data.counts.iloc[len(data.labels) :]  # by position: a label may be named "patients"
     patients = dict(totals.loc["patients"]) if "patients" in totals.index else {}
     view = {
         "run_name": data.run_name,
@@ -102,7 +102,7 @@ def _remarks(data: ReportData) -> list[str]:
 
 
 def _contents(data: ReportData) -> list[tuple[str, str]]:
-    """Id and title of each section, in order."""
+    """Return the id and title of each section, in order."""
     results = [(f"results-{split.name}", f"Results: {SPLIT_TITLES[split.name].lower()}") for split in data.splits]
     return [
         ("glance", "Result at a glance"),
@@ -120,13 +120,13 @@ def _contents(data: ReportData) -> list[tuple[str, str]]:
 
 
 def task_text(task: Task, labels: Sequence[str]) -> str:
-    """The task in a line."""
+    """Describe the task in a line."""
     kind = f"one of {len(labels)} classes" if task == "single" else f"any of {len(labels)} labels"
     return f"Chest radiographs, {kind} per image"
 
 
 def training_facts(run: Run) -> dict[str, str]:
-    """How a run was trained, by the names that people read.
+    """Return how a run was trained, keyed by the titles of the facts.
 
     Raises:
         RunError: `run.json` or `config.yaml` is damaged.

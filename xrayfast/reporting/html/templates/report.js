@@ -1,5 +1,5 @@
-// Tables sort by their header buttons: numbers from the highest, texts from A, a second press the other way.
-// Rows without a value stay last. aria-sort gives the order to screen readers, and to the style sheet.
+// Header buttons sort the tables: numbers from the highest, texts from A; a second press reverses the order.
+// Rows without a value stay last. aria-sort tells screen readers and the style sheet the order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const headers = [...table.tHead.rows[0].cells];
   headers.forEach((header, column) => {
@@ -26,7 +26,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// On paper everything is open; afterwards the page is as it was.
+// Open all folded sections for printing, and restore them afterwards.
 let opened = [];
 addEventListener("beforeprint", () => {
   opened = [...document.querySelectorAll("details:not([open])")];

@@ -1,5 +1,5 @@
-// Each file is sent by itself to the JSON endpoint, one after the other, and its answer is added in that order.
-// Texts are set as texts and never as HTML: names of files and labels come from strangers.
+// Files are sent to the JSON endpoint one after the other, and the answers are added in that order.
+// Text is set as text and never as HTML, because names of files and labels are not trusted.
 const main = document.querySelector("main");
 const [form, input, status, tools, list, csv, clear, overlay] =
   ["form", "files", "status", "tools", "list", "csv", "clear", "overlay"].map((id) => document.getElementById(id));
@@ -15,7 +15,7 @@ for (const name of ["dragenter", "dragover"]) {
 for (const name of ["dragleave", "drop"]) addEventListener(name, () => form.classList.remove("over"));
 addEventListener("drop", (event) => { event.preventDefault(); add(event.dataTransfer.files); });
 clear.addEventListener("click", () => {
-  generation += 1; // an answer that is under way is dropped
+  generation += 1; // discards an answer that is still awaited
   waiting.length = 0;
   list.replaceChildren();
   [sent, failed, rows, tools.hidden] = [0, 0, "", true];
@@ -48,7 +48,7 @@ async function work() {
   else if (sent) say(`${count(sent - failed)} answered${failed ? `, ${count(failed)} can't be read` : ""}. The last: ${last}`);
 }
 
-// The answer for a file, or an object with its error.
+// Return the answer for a file, or an object with its error.
 async function ask(file) {
   if (file.size > maxBytes) {
     const size = Math.ceil(file.size / 2 ** 20);
