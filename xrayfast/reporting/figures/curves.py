@@ -341,7 +341,7 @@ def _draw_bins(
 
 
 def _counts(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """True and false positives at each distinct score as threshold, from the highest; the first are 0."""
+    """Return the true and false positives at each distinct score as threshold, from the highest; both start with 0."""
     positive, values, _ = column(truth, score)
     _, true, false = count_at_thresholds(values, positive)
     return np.r_[0, true], np.r_[0, false]

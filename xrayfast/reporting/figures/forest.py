@@ -87,7 +87,7 @@ def forest_height(rows: int) -> float:
 
 
 def draw_forest(figure: Figure, rows: Sequence[ForestRow], titles: Sequence[str], top: float, width: float) -> None:
-    """Draw rows of estimates from the left, one panel per metric, with the numbers beside each."""
+    """Draw rows of estimates from the left edge, one panel per metric, with the numbers beside each estimate."""
     room = (width - NAMES) / len(titles)
     height = len(rows) * ROW
     bottom = top - ABOVE - height

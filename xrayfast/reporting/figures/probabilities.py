@@ -21,9 +21,7 @@ _WITHOUT: dict[str, Any] = {"color": SERIES[0], "linewidth": 1.4, "linestyle": (
 
 
 def histogram_figure(curves: Sequence[Curve], unit: str = "image") -> Figure:
-    """The share of the images, or of another unit, with a label, and of those without, by their probability; one panel
-    per label.
-    """
+    """Plot histograms of the probability of images (or another unit) with and without a label, a panel per label."""
     panels = Panels(len(curves))
     edges = np.linspace(0, 1, BINS + 1)
     for index, curve in enumerate(curves):

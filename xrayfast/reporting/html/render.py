@@ -35,7 +35,7 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
 
 
 def render_served(context: Mapping[str, Any]) -> tuple[str, str]:
-    """The page of `serve`, which asks the server that it came from, and its policy, for the server's header."""
+    """Return the page of `serve`, which sends requests to its server, and its policy for the server's header."""
     style, script = _read(["report.css", "serve.css"]), _read(["report.js", "serve.js"])
     policy = f"{_policy(style, script)}; connect-src 'self'"
     return _render_page("serve.html.j2", context, style, script, policy), policy
@@ -51,7 +51,7 @@ def _render_page(name: str, context: Mapping[str, Any], style: str, script: str,
 
 
 def render_fragment(context: Mapping[str, Any]) -> str:
-    """The piece of HTML, with a style sheet of its own, that a notebook shows of a result."""
+    """Return the piece of HTML, with its own style sheet, that a notebook shows for a result."""
     style = Markup(_read(["overview.css"]))
     return _environment().get_template("overview.html.j2").render({**context, "style": style})
 

@@ -56,8 +56,8 @@ def render_check_page(audit: Audit, images: Mapping[int, NDArray[np.uint8] | Non
 
     Args:
         audit: the findings.
-        images: by row of the manifest, (H, W) uint8; those of `shown_rows` of `shown_groups`.
-        title: of the data set.
+        images: (H, W) uint8 keyed by row of the manifest, for `shown_rows` of `shown_groups`.
+        title: name of the data set.
         created: time in UTC, in ISO 8601.
     """
     data = audit.data

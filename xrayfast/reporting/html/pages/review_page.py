@@ -38,7 +38,7 @@ def render_review_page(
         proposals: `workflows.review.LabelReview.proposals`, without those that a reader accepted earlier.
         images: (H, W) uint8 of the first `top` proposals; None if a file can't be read.
         top: how many proposals to show with their image.
-        accepted: corrections that the cross-validation was trained with.
+        accepted: number of corrections that the cross-validation was trained with.
         created: time in UTC, in ISO 8601.
     """
     cv, *_ = cvs.values()
