@@ -67,7 +67,7 @@ class Overview:
         tiles: names and cells of the main numbers.
         aside: a sentence below the tiles.
         warnings: sentences that must be read.
-        found: severity, name of the severity, title and text of each finding of an audit.
+        found: severity, name of the severity, title and text of each problem that an audit found.
         plot: a figure.
         images: views of images, each with a `caption` and an `aside`.
         tables: tables, shown without ids and sort buttons.
