@@ -72,6 +72,34 @@ def test_a_table_that_was_changed_so_that_it_does_not_fit_is_refused(tmp_path, c
             use(changed)
 
 
+def test_other_splits_are_one_name_for_each_image_in_their_order(tmp_path):
+    data = opened(classes(tmp_path, a=10, b=10))
+    names = ["valid", *["train"] * 17, "test", "valid"]
+    for given in (names, np.array(names), pd.Series(names, index=range(19, -1, -1))):
+        assert data.with_splits(given, "mine").table["split"].tolist() == names
+    assert data.subset("train").with_splits(["valid", *["train"] * 15], "mine").counts().loc["images", "valid"] == 1
+    for given, words in (
+        (["train"], "found 1 split for 20 images; expected one each"),
+        (["trian", *names[1:]], "found the split 'trian'; expected train, valid or test"),
+        (["train"] * 20, "no images in the valid split"),
+    ):
+        with pytest.raises(DataError, match=words):
+            data.with_splits(given, "mine")
+
+
+def test_a_subset_is_no_data_set_to_train_on(tmp_path):
+    """It trained an epoch, and then said that training diverged."""
+    data = opened(classes(tmp_path, a=10, b=10))
+    for split, other in (("train", "valid"), ("valid", "train")):
+        for use in (xf.fit, xf.find_lr):
+            with pytest.raises(DataError, match=f"found no images in the {other} split; expected some in both"):
+                use(data.subset(split))
+    with pytest.raises(DataError, match="no images in the train split"):
+        xf.dataloaders(data.subset("valid"))
+    with pytest.raises(ConfigError, match="found the split 'None'"):
+        data.subset(None)
+
+
 def test_subset(tmp_path):
     data = opened(classes(tmp_path, a=10, b=10))
     valid = data.subset("valid")

@@ -114,6 +114,10 @@ def test_an_explanation_is_drawn_and_saved(tiny_run, data_dir, tmp_path):
     assert repr(one) == f"Explanation('{one.file}': {one.label} {probability:.2f})"
     assert one._repr_html_().count("<img") == 2 and f">{probability:.3f}<" in one._repr_html_()
     one.save(tmp_path / "one.png")
+    one.save(str(tmp_path / "one.SVG"))
+    for path, words in ((None, "path is None"), (tmp_path / "one.bmp", "ending '.bmp'; expected .png, .svg, .pdf")):
+        with pytest.raises(ConfigError, match=words):
+            one.save(path)
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 
 

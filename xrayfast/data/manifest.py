@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -119,7 +120,8 @@ class Manifest(HasOverview):
             ConfigError: there is no such split.
         """
         if split not in SPLITS:
-            raise ConfigError(f"found the split '{split}'; expected train, valid or test.{did_you_mean(split, SPLITS)}")
+            hint = did_you_mean(str(split), SPLITS)
+            raise ConfigError(f"found the split '{split}'; expected train, valid or test.{hint}")
         rows = (self.table["split"] == split).to_numpy()
         table = self.table[rows].reset_index(drop=True)
         identities = None if self.identities is None else self.identities[rows]
@@ -195,34 +197,53 @@ class Manifest(HasOverview):
             note: replaces the note on the drawn split.
 
         Raises:
-            DataError: a class has no images to train on.
+            DataError: a class has no images to train on, or there are not N names of splits.
         """
-        before: list[Split] = self.table["split"].tolist()
-        outdated = _require_splits(self.truth, self.labels, before, self.task)
+        if len(splits) != len(self):
+            raise DataError(
+                f"found {plural(len(splits), 'split')} for {plural(len(self), 'image')}; expected one each."
+            )
+        before, outdated = self.table["split"].tolist(), list[str]()
+        with suppress(DataError):  # of a subset
+            outdated = _require_splits(self.truth, self.labels, before, self.task)
         notes = [one for one in self.notes if one not in outdated and not one.startswith((DRAWN, _REDRAWN))]
-        notes += [note, *_require_splits(self.truth, self.labels, splits, self.task)]
-        drawn = np.zeros(len(self), np.bool_)
-        return replace(self, table=self.table.assign(split=splits), drawn=drawn, notes=tuple(notes))
+        table = self.table.assign(split=list(splits))  # a Series would be aligned by its index
+        found = replace(self, table=table, drawn=np.zeros(len(self), np.bool_))
+        found.require_consistent()
+        return replace(found, notes=(*notes, note, *_require_splits(self.truth, self.labels, splits, self.task)))
 
     def require_consistent(self) -> None:
-        """Refuse a table that was changed, in Python, so that it does not fit the rest.
+        """Raise an error if the table was changed and no longer fits the other attributes.
 
         Raises:
-            DataError: it lacks a column or has one twice, has other rows, or a split of another name.
+            DataError: a column is missing or there twice, the number of rows differs, or a split has another name.
         """
         columns, rows = list(self.table), {len(self.table), len(self.targets), len(self.drawn)}
         if wrong := [name for name in ("image", "path", "patient", "split", "labels") if columns.count(name) != 1]:
             problem = f"{columns.count(wrong[0])} columns '{wrong[0]}'; expected one"
         elif len(rows) > 1:
             problem = f"{plural(len(self.table), 'row')}, and targets of {plural(len(self.targets), 'image')}"
-        elif unknown := sorted(map(str, {*self.table["split"]} - {*SPLITS})):
+        elif unknown := sorted(map(str, {*self.table["split"].unique()} - {*SPLITS})):
             problem = f"the split '{shorten(unknown)}'; expected train, valid or test"
         else:
             return
         raise DataError(
-            f"the data set's table: found {problem}. It was changed after open_data; leave it as it is, and change the "
-            "file of labels instead, or divide its images anew by with_splits."
+            f"the data set's table: found {problem}. It is not as open_data made it: change the file of labels "
+            "instead, or divide the images anew by with_splits."
         )
+
+    def require_images(self, *splits: Split) -> None:
+        """Raise an error if one of the splits has no images.
+
+        Raises:
+            DataError: it has none.
+        """
+        found = {*self.table["split"].unique()}
+        if empty := [split for split in splits if split not in found]:
+            raise DataError(
+                f"found no images in the {empty[0]} split; expected some in both train and valid. Give the whole data "
+                "set, not a subset of it, or divide it anew by with_splits."
+            )
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of all images' names, labels, masked cells, splits and file sizes: the same on any machine.

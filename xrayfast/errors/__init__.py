@@ -70,7 +70,7 @@ class TrainingError(XrayfastError, RuntimeError):
 
 
 def describe_os_error(error: OSError) -> str:
-    """What is said of an error of the operating system that nothing else describes."""
+    """Return the message for an operating system error that no other code describes."""
     if error.errno != errno.ENAMETOOLONG:
         return str(error)
     name = truncate(str(error.filename), LONGEST_NAME)

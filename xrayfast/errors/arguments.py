@@ -117,10 +117,10 @@ def _by_instance(kind: Any) -> Any:
 
 
 def _require_function(value: Any, count: int) -> Any:
-    """A function that can be called with so many arguments, as far as its signature is known."""
+    """Return the value if it can be called with this number of arguments, or if its signature is unknown."""
     try:
         inspect.signature(value).bind(*range(count))
-    except ValueError:  # of C
+    except ValueError:  # a function written in C
         return value
     except TypeError:
         wrong = "Input should be a function of {count} argument{s}"

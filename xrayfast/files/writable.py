@@ -60,10 +60,10 @@ def require_text_file(path: Path, *read: Path | None, is_page: bool = False) -> 
 
 
 def require_text_suffix(path: Path, *, is_page: bool = False) -> None:
-    """Refuse the name of another format for a CSV table or a page.
+    """Raise an error if a CSV table or a page would get the suffix of another format.
 
     Raises:
-        WriteError: its suffix is that of one.
+        WriteError: it would.
     """
     if path.suffix.lower() in _NO_TEXT | ({".csv"} if is_page else {".html", ".htm"}):
         what, suffix = ("a page", ".html") if is_page else ("a CSV table", ".csv")

@@ -197,6 +197,7 @@ def require_settings_of_data(data: Manifest, config: Config) -> None:
     require_loss_of(data.task, config.train.loss)
     resolve_monitor(config.train, data.task)
     check_results(config.results, data.task, data.labels)
+    data.require_images("train", "valid")
     images, settings = truth_of(data), config.results
     split = data.table["split"].to_numpy()
     require_enough_images(settings, data.task, images.select(split == "valid"))

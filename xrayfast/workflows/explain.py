@@ -103,6 +103,7 @@ class Explanation:
         """
         return draw_or_display(ax, overlays.draw_overlay, lambda case: overlays.overlays_figure([case]), self.case())
 
+    @check_arguments()
     def save(self, path: Path | str) -> None:
         """Write the figure of `plot` as a PNG.
 

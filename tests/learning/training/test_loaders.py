@@ -88,6 +88,12 @@ def test_test_dl_takes_any_images_and_refuses_none(dls, data):
     (expected,) = dls.test_dl([file]).one_batch()
     for items in (file, iter([file]), [pixels], pixels, data.table.iloc[:1], [Image.open(file)]):
         assert torch.equal(dls.test_dl(items).one_batch()[0], expected)
+    stack = np.stack([pixels, pixels, pixels])
+    color = np.stack([pixels, pixels, pixels], axis=2)
+    assert len(dls.test_dl(stack).dataset) == 3 and len(dls.test_dl(color).dataset) == 1
+    for items in (None, 5):
+        with pytest.raises(DataError, match=f"found {items}; expected files"):
+            dls.test_dl(items)
     for items in ([], iter(()), data.table.iloc[:0]):
         with pytest.raises(DataError, match="No images to predict on"):
             dls.test_dl(items)

@@ -1,6 +1,7 @@
 """The result of a range test, as it is shown."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -26,3 +27,11 @@ def test_a_curve_is_drawn_on_axes_of_one_s_own_too():
 def test_fewer_steps_than_a_range_test_needs_are_an_error():
     with pytest.raises(ConfigError, match="steps is 5"):
         xf.find_lr(steps=5)
+
+
+def test_a_curve_is_written_to_a_path_or_a_text(tmp_path):
+    for path in (tmp_path / "a.csv", str(tmp_path / "b.csv")):
+        CURVE.to_csv(path)
+        assert pd.read_csv(path)["lr"].tolist() == [1e-4, 1e-3, 1e-2]
+    with pytest.raises(ConfigError, match="path is None"):
+        CURVE.to_csv(None)

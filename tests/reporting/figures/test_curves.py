@@ -82,7 +82,8 @@ def test_a_few_labels_share_a_panel_and_differ_by_more_than_colour(draw):
     figure = draw(curves(("a", "b", "_c", "no one has it")))
     (axes,) = figure.axes
     drawn = lines(axes, "curve")
-    assert len(drawn) == 3
+    width, height = figure.get_size_inches()
+    assert len(drawn) == 3 and 0.8 < width / height < 1.25
     assert len({line.get_color() for line in drawn}) == len({str(line._unscaled_dash_pattern) for line in drawn}) == 3
     legend = texts(figure)[-4:]
     assert legend[0] == "a: AUROC 0.5 (0.4 to 0.6)" and legend[2].startswith("_c")

@@ -263,7 +263,9 @@ class RadiographDataLoaders(DataLoaders):
             DataError: there are no items, or one is something else.
         """
         if not hasattr(test_items, "iloc"):
-            test_items = [test_items] if isinstance(test_items, IMAGE_TYPES) else list(test_items)
+            shape = getattr(test_items, "shape", (0, 0))  # an array of several images has one more dimension
+            is_one = isinstance(test_items, IMAGE_TYPES) and (len(shape) == 2 or shape[-1] in (3, 4))
+            test_items = [test_items] if is_one or not isinstance(test_items, Iterable) else list(test_items)
             if other := [item for item in test_items if not isinstance(item, (*IMAGE_TYPES, pd.Series))]:
                 raise DataError(f"found {show(other[0])}; expected files, arrays or Pillow images to predict on.")
         if not len(test_items):
@@ -439,10 +441,12 @@ def dataloaders(
     Raises:
         ConfigError: the device is not available, your own augmentation code fails, or the images do not fit on the
             device.
-        DataError: images can't be read (the message names the first), or the manifest's table was changed.
+        DataError: images can't be read (the message names the first), the manifest's table was changed, or there are no
+            training images.
         WriteError: there is no disk space for decoded images.
     """
     data.require_consistent()
+    data.require_images("train")
     target = torch_device(device)
     if images is None:
         with show_progress(progress) as reporter:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from xrayfast.errors import TrainingError, plural
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.csv_tables import write_csv
 from xrayfast.learning.fastai_api import Callback, Learner, SuggestionMethod
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
@@ -55,9 +56,10 @@ class LRCurve:
             "The range test gave no usable curve: it diverged at once, or had too few steps. Give --lr a value."
         )
 
-    def to_csv(self, path: Path) -> None:
+    @check_arguments()
+    def to_csv(self, path: Path | str) -> None:
         """Write the columns `lr` and `loss`."""
-        write_csv(path, pd.DataFrame({"lr": self.lrs, "loss": self.losses}))
+        write_csv(Path(path), pd.DataFrame({"lr": self.lrs, "loss": self.losses}))
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {'none' if lr is None else f'{lr:.2g}'}" for name, lr in self.suggestions.items())

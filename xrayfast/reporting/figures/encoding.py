@@ -94,8 +94,12 @@ def save(figure: Figure, path: Path) -> None:
 
     Raises:
         WriteError: the file can't be written.
+        ConfigError: the path has another ending.
     """
-    write_bytes(path, png_bytes(figure) if path.suffix == ".png" else _vector_bytes(figure, path.suffix[1:]))
+    kind = path.suffix[1:].lower()
+    if kind not in FORMATS:
+        raise ConfigError(f"{path}: found the ending '{path.suffix}'; expected .{', .'.join(FORMATS)}.")
+    write_bytes(path, png_bytes(figure) if kind == "png" else _vector_bytes(figure, kind))
 
 
 def parse_formats(found: Sequence[str] | str) -> tuple[str, ...]:
