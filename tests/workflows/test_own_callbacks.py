@@ -198,6 +198,7 @@ def fit(data, folder, **options):
         (MixUp, {"cutmix": 1.0}, "MixUp mixes images, and so do mixup and cutmix"),
         (EarlyStoppingCallback("auroc_macr"), {}, "'auroc_macr'; expected one of: .* Did you mean 'auroc_macro'"),
         (3, {}, "cbs is 3; expected"),
+        (ParamScheduler, {}, r"ParamScheduler\(\) fails with TypeError: .* Give an instance of it"),
     ],
 )
 def test_callbacks_that_can_not_work_are_refused(data_dir, tmp_path, cbs, options, words):

@@ -58,7 +58,7 @@ def check_callbacks(
     Raises:
         ConfigError: a callback can't work with these settings, or would have no effect.
     """
-    made: list[Callback] = [cb() if isinstance(cb, type) else cb for cb in L(cbs)]
+    made = make_callbacks(cbs)
     for cb in made:
         name, bases = type(cb).__name__, _fastai_classes(cb)
         reason = next((_REFUSED[base] for base in bases if base in _REFUSED), "")
@@ -82,6 +82,23 @@ def check_callbacks(
                 f"cbs: {name} has the monitor '{cb.monitor}'; expected one of: {', '.join(known)}."
                 f"{did_you_mean(str(cb.monitor), known)}"
             )
+    return made
+
+
+def make_callbacks(cbs: Callbacks) -> list[Callback]:
+    """Return the callbacks, with an instance in place of each class.
+
+    Raises:
+        ConfigError: the constructor of a class fails without arguments.
+    """
+    made: list[Callback] = []
+    for cb in L(cbs):
+        try:
+            made.append(cb() if isinstance(cb, type) else cb)
+        except Exception as error:
+            raise ConfigError(
+                f"cbs: {cb.__name__}() fails with {type(error).__name__}: {error}. Give an instance of it."
+            ) from error
     return made
 
 

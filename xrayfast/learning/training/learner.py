@@ -38,6 +38,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files.checksums import file_digest
 from xrayfast.files.xrv_weights import xrv_file
+from xrayfast.learning.callback_rules import make_callbacks
 from xrayfast.learning.fastai_api import (
     Callback,
     Callbacks,
@@ -144,10 +145,10 @@ class RadiographLearner(Learner):
         """Add the user's own callbacks and metrics.
 
         Raises:
-            ConfigError: a metric has no name, has the name of another one, or fails; or a callback has the name of an
-                attribute of the learner.
+            ConfigError: a metric has no name, has the name of another one, or fails; or a callback can't be made, or has
+                the name of an attribute of the learner.
         """
-        own = [cb() if isinstance(cb, type) else cb for cb in L(cbs)]
+        own = make_callbacks(cbs)
         for cb in own:
             # Not hasattr, which also finds the network's attributes.
             found = vars(self).get(cb.name, getattr(type(self), cb.name, None))
