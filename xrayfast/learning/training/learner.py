@@ -145,8 +145,8 @@ class RadiographLearner(Learner):
         """Add the user's own callbacks and metrics.
 
         Raises:
-            ConfigError: a metric has no name, has the name of another one, or fails; or a callback can't be made, or has
-                the name of an attribute of the learner.
+            ConfigError: a metric has no name, has the name of another one, or fails; or a callback can't be made, or
+                has the name of an attribute of the learner.
         """
         own = make_callbacks(cbs)
         for cb in own:
