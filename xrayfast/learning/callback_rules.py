@@ -62,7 +62,7 @@ def check_callbacks(
     for cb in made:
         name, bases = type(cb).__name__, _fastai_classes(cb)
         reason = next((_REFUSED[base] for base in bases if base in _REFUSED), "")
-        if reason and not getattr(cb, "append", False):  # of CSVLogger
+        if reason and not getattr(cb, "append", False):  # an argument of CSVLogger
             raise ConfigError(f"cbs: fit can't use {name}: {reason}. Leave it out.")
         rates = {"lr", "mom"} & set(getattr(cb, "scheds", ("lr",)))
         if bases.intersection(_SET_LEARNING_RATES) and rates and schedule != "constant":

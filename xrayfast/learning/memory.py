@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 _learners: WeakSet[Any] = WeakSet()
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # constants in malloc.h
 
 
 def keep_freed_memory() -> None:

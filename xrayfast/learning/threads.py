@@ -21,7 +21,7 @@ SET_BY_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 class FreeThreads:
     """Context manager that limits torch's threads to the number of free CPUs, and restores their number afterwards.
 
-    If OMP_NUM_THREADS or MKL_NUM_THREADS is set, the number is not changed. On an idle machine it stays too, unless
+    If OMP_NUM_THREADS or MKL_NUM_THREADS is set, the number is not changed. On an idle machine it is changed only if
     the container has fewer CPUs.
 
     Attributes:

@@ -91,9 +91,9 @@ def _quiet() -> Iterator[None]:
 
 
 def halve_weights(model: Any) -> None:
-    """Store the weights of a model in float16, in place; the runtime casts them to float32 once, and computes in that.
+    """Store the weights of a model in float16, in place. The runtime casts them once to float32, and computes in it.
 
-    Tensors with weights beyond float16's range, and small ones, stay in float32.
+    Tensors with values beyond float16's range, and tensors of fewer than 64 values, stay in float32.
     """
     onnx = require_onnx()
     casts = []

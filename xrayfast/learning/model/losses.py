@@ -50,7 +50,7 @@ class Loss(nn.Module):
             logits: outputs for the images.
             target: targets of the images.
             other: with mixup or CutMix, the targets of the images that are mixed in. The losses of both targets, and
-                their weights in the mean, are averaged according to `share`; a cell is masked if it is in either.
+                their weights in the mean, are averaged according to `share`; a cell that is masked in either is masked.
             share: (N,) share of `target` in each image, in [0, 1].
         """
         return _reduced(*self._mixed_terms(logits, target, other, share), self.reduction)

@@ -1,4 +1,4 @@
-"""Weights of networks: downloaded from ImageNet, read from files without running code, written as safetensors."""
+"""Weights of networks: ImageNet weights, files that are read without running code, and safetensors that are written."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The checkpoint from which `--resume` continues: weights, optimizer state, history and batches, without pickles.
 
-It is written after each epoch, and after a batch when training stops within an epoch. It is the folder `checkpoint` of
-a run; the previous checkpoint is kept as `checkpoint.old`, in case the new one is damaged.
+It is written after each epoch, and also after a batch if training stops within an epoch or an epoch takes long. It is
+the folder `checkpoint` of a run; the previous checkpoint is kept as `checkpoint.old`, in case the new one is damaged.
 """
 
 from __future__ import annotations
@@ -349,7 +349,7 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None
         if folder.exists():
             folder.rename(old)
         fresh.rename(folder)
-        return_freed_memory()  # of the copies of tensors: pieces of them would be left at each epoch
+        return_freed_memory()  # the tensors that were written fragment the heap a little more in each epoch
     except OSError as error:
         raise WriteError(
             f"{folder}: can't be written ({error.strerror or error}). Check that it is open to you and not full."

@@ -36,7 +36,7 @@ from xrayfast.learning.training.mixed_precision import autocast, training_precis
 from xrayfast.learning.training.phases import Phase
 
 MEMORY_BYTES = 256 * 2**20
-"""Largest cache that is in memory. A larger one is an unnamed temporary file, which the operating system removes."""
+"""Size of the largest cache in memory. A larger one is an unnamed file, which the operating system removes by itself."""
 
 EPOCHS_PER_VIEW = 10
 """Largest number of epochs that train on one view, unless reuse_frozen is "on"."""
@@ -118,7 +118,7 @@ def cache_features(
     Batch norm is in evaluation mode, as in any frozen layer. Features are clipped to float16's range.
 
     In the folder `shared`, learners on the same images with other splits, such as folds, share the features of images
-    without augmentation, which are bit-identical. Up to rounding, an image's features depend on how many images are
+    without augmentation, which are bit-identical. The rounding of an image's features depends on how many images are
     computed at once, but not on which ones. So features from full chunks are shared, and those of the last, smaller
     chunk of each split are always computed.
 

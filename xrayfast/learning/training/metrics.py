@@ -144,7 +144,7 @@ class _OfOutputs(Metric):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the metric."""
         return self._name
 
 

@@ -1,4 +1,4 @@
-"""What images and labels pass on their way to the network, and which of it is of DataLoaders of the user's own."""
+"""The transforms of images and labels, and how those of the user's own DataLoaders differ from them."""
 
 from __future__ import annotations
 

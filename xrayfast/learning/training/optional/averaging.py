@@ -33,7 +33,8 @@ class AverageWeights(Callback):
 
     Attributes:
         steps: number of steps in the current fit.
-        others: the average of each trained tensor, keyed by name; while the network has the average, the trained ones.
+        others: the average of each trained tensor, keyed by name; while the network has the average, the trained
+            tensors.
         trained: the network's tensors that are averaged, keyed by name.
         swapped: whether the network has the average.
     """

@@ -21,7 +21,7 @@ class MixImages(Callback):
     drawn on the CPU from torch's global generator, which `EpochSeeds` seeds.
 
     fastai's MixUp and CutMix are not used: they average losses without class weights, mix multi-label targets before
-    losses that are not linear in them, such as the focal loss, and leave mixed targets in the way of metrics.
+    losses that are not linear in them, such as the focal loss, and pass mixed targets to the metrics.
 
     Args:
         mixup: parameter A of mixup's distribution Beta(A, A); 0 for no mixup.
