@@ -36,7 +36,7 @@ from xrayfast.learning.training.mixed_precision import autocast, training_precis
 from xrayfast.learning.training.phases import Phase
 
 MEMORY_BYTES = 256 * 2**20
-"""Size of the largest cache in memory. A larger one is an unnamed temporary file, which the system removes by itself."""
+"""Size of the largest cache in memory. A larger one is in an unnamed temporary file, which the system removes."""
 
 EPOCHS_PER_VIEW = 10
 """Largest number of epochs that train on one view, unless reuse_frozen is "on"."""
