@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     from xrayfast.workflows.steps.predictions.units_of_files import UnitsOfFiles
 
 CSV_NUMBERS = "%.9g"
-"""The form of numbers where the table is written: all digits of float32."""
+"""The number format of a written table: enough digits for float32."""
 
 _NOT_IN_ARCHIVES = " Patterns are of files on the disk: name an archive, or a folder or file in it."
 
 SPREAD_PREFIX = "spread_"
-"""Of the columns of the standard deviation among an ensemble's networks."""
+"""Prefix of the columns with the standard deviation over an ensemble's networks."""
 
 
 @check_arguments(field_types)
@@ -68,48 +68,49 @@ def predict(
     progress: bool | Callable[[int, int], None] | None = None,
     note: Callable[[str], None] = warn,
 ) -> pd.DataFrame:
-    """Predicted labels and calibrated probabilities of new images, by the thresholds chosen on the validation split.
+    """Predict labels and calibrated probabilities of new images, with the thresholds chosen on the validation split.
 
     Args:
-        run: the run, its folder, or `hf:ORG/NAME@REVISION`, which is downloaded; of several the probabilities are
-            averaged, and calibrated as `ensemble` does. Or an ONNX file of `export`, which onnxruntime runs: torch is
-            not imported.
-        sources: files, folders (searched for images), archives, shards by braces (`data-{000000..000009}.tar`),
-            addresses of remote ones, and glob patterns.
-        abstain_below: abstain where the calibrated probability of the answer is below this: on single labels
+        run: the run, its folder, or `hf:ORG/NAME@REVISION`, which is downloaded. The probabilities of several runs are
+            averaged and calibrated as in `ensemble`. Or an ONNX file of `export`, which is run with onnxruntime,
+            without importing torch.
+        sources: files, folders (searched for images), archives, shards as a brace pattern
+            (`data-{000000..000009}.tar`), addresses of remote files or folders, and glob patterns.
+        abstain_below: abstain if the calibrated probability of the answer is below this value: on single labels
             (multi-label) or on the image's class (single-label).
-        tta: average over augmented views, which depend on the run's seed and the image alone; by default as the run's
-            own predictions were made, for which its calibration and thresholds were fitted.
-        unit: "image"; or "study" or "patient", whose images' probabilities are joined, and decided on by thresholds
-            for such units, which are chosen again on validation where the run's are for others.
-        unit_join: "mean", "max" or "noisy-or"; default the run's.
-        patient_col: how names or DICOM headers tell patients, as of `open_data`; default the run's way, else inferred.
-        study_col: likewise studies.
+        tta: average over augmented views, which depend only on the run's seed and the image; by default as in the run's
+            own predictions, which its calibration and thresholds were fitted to.
+        unit: "image"; or "study" or "patient" to join the probabilities of their images and predict one row for each.
+            If the run's thresholds are for another unit, thresholds are chosen again on its validation split.
+        unit_join: how to join them: "mean", "max" or "noisy-or"; default the run's setting.
+        patient_col: how to find patients in names or DICOM headers, as in `open_data`; default the run's setting, else
+            inferred.
+        study_col: how to find studies; default the run's setting, else inferred.
         batch_size: images per batch.
         arch: the run's `arch`, if it is code of your own.
         device: the device to compute on.
-        progress: whether to display progress; by default only in a notebook or a terminal. Or what is called with the
-            number of files done and of all files.
-        note: called with what was left out or differs from the run, in a sentence.
+        progress: whether to display progress, by default only in a notebook or a terminal; or a function to call with
+            the number of files done and the total.
+        note: function to call with each note on files left out and on differences from the run.
 
     Returns:
-        One row per file, in input order: `file`; `predicted` (labels joined by "|"); with `abstain_below`, `abstained`
-        (the labels abstained on; single-label, the most likely class); where a run of three classes or more has
-        thresholds, `above_threshold` (each class against the rest); one column `prob_LABEL` per label; of an ensemble
-        `spread_LABEL`, the standard deviation of its networks' own probabilities among them; `notes`, what
-        was done or noted on reading, joined by "; "; and `error`, "" or why the file can't be read: such a row has no
-        prediction. Of a downloaded run also `run`, its repository and commit.
+        A table with one row per file, in input order, and these columns: `file`; `predicted` (labels joined with "|");
+        with `abstain_below`, `abstained` (the labels abstained on; if single-label, the most likely class); if a run
+        with three or more classes has thresholds, `above_threshold` (the classes whose one-vs-rest threshold is
+        reached); `prob_LABEL` for each label; for an ensemble, `spread_LABEL`, the standard deviation of its networks'
+        own probabilities; `notes`, notes on reading the file, joined with "; "; and `error`, "" or why the file can't
+        be read: such a row has no prediction. For a downloaded run also `run`, its repository and commit.
 
-        Of studies or patients one row each, in the order of their first files: `file`, the first by name; the number of
-        images that were read, `images_of_study` or `images_of_patient`; the same columns but `spread_LABEL`; and
-        `files`, all of them, joined by "|". Their `error` names what could not be read, and the prediction is of the
-        others.
+        For studies or patients, a table with one row per study or patient, in the order of their first files: `file`,
+        the first file by name; `images_of_study` or `images_of_patient`, the number of images that were read; the
+        columns above except `spread_LABEL`; and `files`, all files, joined with "|". `error` lists the files that could
+        not be read; the prediction uses the rest.
 
     Raises:
         DataError: a source does not exist, no images are found, or no file's study or patient is known.
-        ConfigError: `abstain_below` is no probability, several runs differ in labels, task, size or window, or an
+        ConfigError: `abstain_below` is not a probability, several runs differ in labels, task, size or window, or an
             option of studies and patients has no effect or names a column.
-        RunError: the folder is not a whole run, or the file is damaged or not one of `export`.
+        RunError: the folder is not a complete run, or the file is damaged or was not written by `export`.
         WeightsError: the weights are not those of the network that the folder describes.
     """
     if abstain_below is not None and not 0 <= abstain_below <= 1:
@@ -143,7 +144,7 @@ def predict(
             window, size = members[0].config.data.window, members[0].config.model.size
         units = None
         if unit != "image":
-            # Not above: an exported model alone starts in half of the time without these.
+            # Imported only here: without these, an exported model starts in half the time.
             from xrayfast.workflows.steps.evaluation.exported_run import ExportedRun
             from xrayfast.workflows.steps.predictions.units_of_files import find_units
 
@@ -179,7 +180,7 @@ def predict(
 
 
 def _members(runs: Sequence[Run]) -> list[Run]:
-    """The runs to predict with, of several those whose probabilities are averaged."""
+    """Return the runs to predict with; if several are given, ensembles among them are replaced by their members."""
     members = [inner for one in runs for inner in (one.members if len(runs) > 1 else ()) or [one]]
     if len(runs) != 1:
         require_alike(members)
@@ -187,8 +188,8 @@ def _members(runs: Sequence[Run]) -> list[Run]:
 
 
 def _open_networks(members: Sequence[Run], device: Device, arch: Callable[..., Any] | None) -> Any:
-    """The Predictor of a run, or of several together."""
-    # Torch, and what chooses thresholds, take their time to import, and an exported model needs neither.
+    """Return the Predictor of one run, or the EnsemblePredictor of several."""
+    # Torch and `steps.results` are slow to import, and an exported model needs neither.
     from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor, predictor_of_run
 
     if len(members) == 1:
@@ -201,7 +202,7 @@ def _open_networks(members: Sequence[Run], device: Device, arch: Callable[..., A
 
 
 def check_unit(decision: Decision) -> list[str]:
-    """A note where thresholds that decide on single images were chosen for studies or patients."""
+    """Return a note if thresholds that were chosen for studies or patients are applied to single images."""
     if decision.unit == "image" or decision.rule is None:
         return []
     return [
@@ -214,11 +215,11 @@ def check_unit(decision: Decision) -> list[str]:
 def open_exported(
     file: Run | Path | str, device: Device, arch: Callable[..., Any] | None, note: Callable[[str], None]
 ) -> OnnxModel:
-    """The exported model in a file; `note` is called where its calibration is of other predictions.
+    """Open an exported model; call `note` if its calibration was fitted to predictions averaged over views.
 
     Raises:
-        ConfigError: `arch` is given, the device is another than the CPU, or onnxruntime is missing.
-        RunError: the file is damaged, or not one of `export`.
+        ConfigError: `arch` is given, the device is not the CPU, or onnxruntime is missing.
+        RunError: the file is damaged or was not written by `export`.
     """
     require_no_arch(arch)
     require_cpu(device)
@@ -229,14 +230,14 @@ def open_exported(
 
 
 def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], list[str]]:
-    """The files of the sources in input order, without duplicates; those of a folder or pattern sorted by name.
+    """Find the files to predict on, in input order and without duplicates; files of a folder are sorted by name.
 
-    A file given by name or pattern is taken whatever its suffix but that of a table, of a folder or archive those that
-    `is_image` takes for one.
+    A file that is named or matches a pattern is used whatever its suffix, unless that of a table. In folders and
+    archives only files that satisfy `is_image` are used.
 
     Returns:
-        The files; those of folders that are left out, being hidden images or no images; and files given again, by the
-        same path or another spelling of it.
+        The files; the files that are left out because they are hidden images or not images; and files that are given
+        more than once, possibly with different spellings of the path.
 
     Raises:
         DataError: a source matches nothing, or a name is not UTF-8.
@@ -276,10 +277,10 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
 
 
 def _expand(source: str) -> list[str]:
-    """The files, folders and archives that a source names: itself, shards by braces, or the matches of a pattern.
+    """Expand a source: itself if it exists, the shards of a brace pattern, or the matches of a glob pattern.
 
     Raises:
-        DataError: there is none, or not every shard.
+        DataError: nothing matches, or a shard is missing.
     """
     paths = list(expand_shards(Path(source))) if is_shard_pattern(source) else [to_path(source)]
     missing = [path for path in paths if not (path.exists() or path.is_symlink())]
@@ -294,9 +295,7 @@ def _expand(source: str) -> list[str]:
 
 
 def _files_in(folder: Path) -> tuple[list[str], list[str]]:
-    """The files of a folder, an archive or a bucket, at any depth, by name; and those that are hidden there, or folders
-    of such.
-    """
+    """Return all files of a folder, an archive or a bucket, sorted by name, and its hidden files or folders."""
     if isinstance(folder, VirtualPath):
         hidden: list[str] = []
         return [entry.path for entry in walk(folder, hidden=hidden)], hidden
@@ -306,12 +305,12 @@ def _files_in(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _shown(files: Sequence[str]) -> list[str]:
-    """The names of files, without what signs their addresses."""
+    """Return the files' names as shown: web addresses come without their signature."""
     return [name_of_address(file) if is_web_address(file) else file for file in files]
 
 
 def _try_read(file: str, window: str, size: int) -> Radiograph | str:
-    """The image in its square, with its notes, or why it can't be read."""
+    """Return the image fitted into the network's square, or the reason why it can't be read."""
     try:
         return in_square(read(file, window), size, "/".join(Path(file).absolute().parts[-2:]))
     except ReadError as error:
@@ -319,7 +318,7 @@ def _try_read(file: str, window: str, size: int) -> Radiograph | str:
 
 
 def in_square(radiograph: Radiograph, size: int, name: str) -> Radiograph:
-    """The image in the network's square, with a note where the file's name, or its folder's, says it is derived."""
+    """Fit an image into the network's square; add a note if `name`, its file and folder, suggests a derived image."""
     notes = radiograph.notes + (DERIVED,) * is_derived(name)
     return replace(radiograph, pixels=fit_square(radiograph.pixels, size), notes=notes)
 
@@ -332,7 +331,7 @@ def tabulate(
     tta: bool | None = None,
     batch_size: int = 32,
 ) -> pd.DataFrame:
-    """The table that `predict` returns, of files that were read."""
+    """Predict on files that were read, and return their rows of the table of `predict`."""
     images = [content.pixels for content in contents if isinstance(content, Radiograph)]
     found, spread = predictor.probabilities_and_spread(images, tta=tta, batch_size=batch_size)
     answers = _decide(found.calibrated, predictor.decision, abstain_below)
@@ -342,7 +341,7 @@ def tabulate(
 
 
 def check_abstention(decision: Decision, abstain_below: float | None) -> list[str]:
-    """A note where predictions that a threshold makes are abstained on."""
+    """Return a note if `abstain_below` is above thresholds, so that some predictions above a threshold are withheld."""
     low = [
         f"{label} ({point.threshold:.3g})"
         for label, point in decision.point_of.items()
@@ -358,14 +357,14 @@ def check_abstention(decision: Decision, abstain_below: float | None) -> list[st
 
 
 def _decide(probability: NDArray[np.float64], decision: Decision, abstain_below: float | None) -> pd.DataFrame:
-    """One row per image: the columns of `predict` from "predicted" to the probabilities."""
+    """Return one row per image, with the columns of `predict` from "predicted" to the probabilities."""
     labels, positive = decision.labels, decision.decide(probability)
     unsure = np.zeros(positive.shape, bool)
     if abstain_below is not None:
         unsure = decision.certainty(probability) < abstain_below
     columns: dict[str, Any] = {"predicted": [join_row_labels(row, labels) for row in np.where(unsure, 0, positive)]}
     if abstain_below is not None:
-        # Single-label, all cells of an image are unsure together; its most likely class stands for them.
+        # If single-label, all cells of an image are unsure together: list only its most likely class.
         abstained = unsure & (positive == 1) if decision.task == "single" else unsure
         columns["abstained"] = [join_row_labels(row.astype(int), labels) for row in abstained]
     if decision.is_one_vs_rest:
@@ -377,7 +376,7 @@ def _decide(probability: NDArray[np.float64], decision: Decision, abstain_below:
 
 
 def _with_files(answers: pd.DataFrame, files: Sequence[str], contents: Sequence[Radiograph | str]) -> pd.DataFrame:
-    """The answers with the columns "file", "notes" and "error", and empty rows for files that can't be read."""
+    """Add the columns "file", "notes" and "error" to the answers, and empty rows for files that can't be read."""
     read = [i for i, content in enumerate(contents) if isinstance(content, Radiograph)]
     table: pd.DataFrame = answers.set_axis(read).reindex(range(len(files)))
     table.insert(0, "file", _shown(files))
@@ -387,7 +386,7 @@ def _with_files(answers: pd.DataFrame, files: Sequence[str], contents: Sequence[
 
 
 def _join(table: pd.DataFrame, units: UnitsOfFiles, abstain_below: float | None) -> pd.DataFrame:
-    """The rows of files as those of studies or patients."""
+    """Join the rows of files into rows of studies or patients."""
     decision, read = units.decision, (table["error"] == "").to_numpy()
     columns = [PROBABILITY_PREFIX + label for label in decision.labels]
     there, numbers = np.unique(units.numbers[read], return_inverse=True)

@@ -33,7 +33,7 @@ _DATA_SETTINGS = (
     "uncertain", "blank", "exact_labels", "keep_no_finding", "imply", "task", "valid_fraction", "test_fraction",
     "split_seed", "views", "window",
 )  # fmt: skip
-"""Settings of the data that are published: they say how images and labels are read, and not what they are called."""
+"""Settings of the data that are published: how images and labels are read, without names of files or columns."""
 
 _INFO = (
     "status", "started", "finished", "xrayfast", "versions", "device", "device_name", "precision", "threads", "arch",
@@ -41,7 +41,7 @@ _INFO = (
     "frozen_feature_groups", "frozen_feature_views", "lr", "phases", "ended_phases", "own_code", "dataloaders",
     "chosen_inside", "seconds", "history_unit", "best_epoch",
 )  # fmt: skip
-"""Fields of `run.json` that are published as they are; its sentences only where they name nothing."""
+"""Fields of `run.json` that are published unchanged; its sentences are published only if they contain no identifier."""
 
 _SUMMARY = (
     "images", "positive", "patients", "scored", "masked", "overall", "per_label", "reliability", "most_confused",
@@ -54,14 +54,14 @@ _SUMMARY = (
 
 @dataclass(frozen=True)
 class Pushed:
-    """A run that was published.
+    """A published run.
 
     Attributes:
         repository: "ORG/NAME".
-        files: what was uploaded: names and bytes.
-        commit: of the repository; "" of a dry run, which uploads nothing.
-        url: of the repository; likewise.
-        private: whether it is shown to those alone who have access.
+        files: the size in bytes of each uploaded file, keyed by name.
+        commit: the repository's new commit; "" for a dry run, which uploads nothing.
+        url: the repository's URL; "" for a dry run.
+        private: whether the repository is visible only to users with access.
     """
 
     repository: str
@@ -72,7 +72,7 @@ class Pushed:
 
     @property
     def name(self) -> str:
-        """What `predict` takes for this very commit."""
+        """The name with which `predict` finds exactly this commit."""
         return f"{PREFIX}{self.repository}@{self.commit}"
 
 
@@ -87,30 +87,30 @@ def push(
     dry_run: bool = False,
     note: Callable[[str], None] = warn,
 ) -> Pushed:
-    """Publish a run, an ensemble or a cross-validation in a repository of the Hub, from where `predict("hf:ORG/NAME")`
-    takes it. Needs `pip install 'xrayfast[hub]'` and a login.
+    """Publish a run, an ensemble or a cross-validation in a repository of the Hugging Face Hub.
 
-    Uploaded are weights (safetensors), settings, labels with calibration and thresholds, history, metrics and a model
-    card. Names of files, pseudonyms of patients, paths, images and command lines are left out, and so are sentences
-    that hold one; before anything is sent, all texts are searched for them. Patients' own numbers are in no file of a
-    run, unless names of images hold them.
+    `predict("hf:ORG/NAME")` downloads it from there. Needs `pip install 'xrayfast[hub]'` and a login.
+
+    The upload has weights (safetensors), settings, labels with calibration and thresholds, history, metrics and a model
+    card. It has no file names, pseudonyms of patients, paths, images or command lines; sentences that contain one are
+    left out, and all texts are searched for them before anything is sent. Patients' original identifiers are in no file
+    of a run, unless names of images contain them.
 
     Args:
         run: the run or its folder.
-        repository: "ORG/NAME"; made where there is none.
-        public: show it to everybody; otherwise the repository is private.
+        repository: "ORG/NAME"; created if it does not exist.
+        public: make the repository public; otherwise it is private.
         with_predictions: upload the predictions too, which have names of images, pseudonyms, sex and age.
         with_split: upload `split.csv` too, which has names of images, pseudonyms and labels.
-        dry_run: only find out what would be uploaded.
-        note: called with what is left out, in a sentence.
+        dry_run: only determine what would be uploaded.
+        note: function to call with each note on what is left out.
 
     Returns:
-        What was uploaded, and the commit.
+        The uploaded files and the commit.
 
     Raises:
-        ConfigError: the name is none of a repository, huggingface_hub is missing, or there is no login.
-        RunError: the run is not complete, or the server refuses; or the repository is public and `public` was not asked
-            for.
+        ConfigError: the repository name is invalid, huggingface_hub is missing, or there is no login.
+        RunError: the run is not complete, or the server refuses; or the repository is public, and `public` is False.
     """
     if not _REPOSITORY.fullmatch(repository):
         raise ConfigError(f"repository is '{repository}'; expected ORG/NAME, such as my-group/chest-1.")
@@ -142,7 +142,7 @@ def push(
                 repo_id=repository,
                 folder_path=staged,
                 commit_message=f"xrayfast {__version__}: {run.path.absolute().name}",
-                delete_patterns=[*ALLOWED],  # of an earlier push
+                delete_patterns=[*ALLOWED],  # files of an earlier push
             )
     return Pushed(repository, files, done.oid, str(url), not public)
 
@@ -150,10 +150,10 @@ def push(
 def _stage(
     run: Run, folder: Path, repository: str, with_predictions: bool, with_split: bool, note: Callable[[str], None]
 ) -> Path:
-    """Write what is uploaded into a new folder.
+    """Write the files to upload to a new folder.
 
     Raises:
-        RunError: a file of the run is damaged, or what is to be published holds a name that must not be there.
+        RunError: a file of the run is damaged, or a file to upload contains an identifier.
     """
     members = run.members
     identifiers = _identifiers([run, *members])
@@ -175,7 +175,7 @@ def _stage(
 
 
 def _identifiers(runs: Sequence[Run]) -> Identifiers:
-    """The names of all images and patients of some runs, and the folders that they name."""
+    """Collect the names of all images, patients, studies and tables of runs, and the folders in their settings."""
     images, patients, folders = set[str](), set[str](), set[Path | str]({Path.home()})
     tables = {path.name for run in runs for path in (run.config.data.labels, run.config.data.label_map) if path}
     for run in runs:
@@ -204,7 +204,7 @@ def _copy(
     with_split: bool,
     members: int,
 ) -> Path:
-    """A copy of a run's folder, of which only what may be published is there."""
+    """Copy the publishable content of a run to a new run's folder."""
     is_clean = partial(_keep, identifiers, left_out)
     info = {field: getattr(run.info, field) for field in _INFO}
     info["phases"] = None if run.info.phases is None else [phase.model_dump() for phase in run.info.phases]
@@ -232,7 +232,7 @@ def _copy(
 
 
 def _keep(identifiers: Identifiers, left_out: list[str], text: str) -> bool:
-    """Whether a sentence may be published; where not, it is added to those left out."""
+    """Whether a sentence may be published; if not, add it to `left_out`."""
     clean = identifiers.is_clean(text)
     if not clean:
         left_out.append(text)
@@ -240,7 +240,7 @@ def _keep(identifiers: Identifiers, left_out: list[str], text: str) -> bool:
 
 
 def _public_settings(config: Config) -> Config:
-    """The settings without those that name files, folders or columns."""
+    """Return the settings without those that name files, folders or columns."""
     data = DataConfig().model_copy(update={name: getattr(config.data, name) for name in _DATA_SETTINGS})
     weights = config.model.weights
     model = config.model.model_copy(update={"weights": weights if weights in NAMED_WEIGHTS else Path(weights).name})
@@ -249,7 +249,7 @@ def _public_settings(config: Config) -> Config:
 
 
 def _publishable(metrics: Mapping[str, Any], is_clean: Callable[[str], bool]) -> dict[str, Any]:
-    """The content of `metrics.json` without single images, and without sentences and subgroups that may name any."""
+    """Return `metrics.json` without single images, and without sentences and subgroups that may identify one."""
     found: dict[str, Any] = {name: metrics[name] for name in ("loss", "decision") if name in metrics}
     for split in ("train", "valid", "test"):
         if split not in metrics:
@@ -259,14 +259,14 @@ def _publishable(metrics: Mapping[str, Any], is_clean: Callable[[str], bool]) ->
             summary["notes"] = [text for text in summary["notes"] if is_clean(text)]
         if "warnings" in summary:
             summary["warnings"] = [one for one in summary["warnings"] if is_clean(one["text"])]
-        if "subgroups" in summary:  # those of any other column may be of hospitals
+        if "subgroups" in summary:  # other columns may name hospitals
             summary["subgroups"] = [one for one in summary["subgroups"] if one["by"] in ATTRIBUTES]
         found[split] = summary
     return found
 
 
 def _facts(run: Run, identifiers: Identifiers, left_out: list[str]) -> RunFacts:
-    """What the model card says: as the run's own, without what names files, and without evaluations on other data."""
+    """Return the facts of the run's model card without names of files, saliency and evaluations on other data."""
     is_cv = CrossValidation.is_there(run.path)
     facts = read_cross_validation_facts(CrossValidation(run.path)) if is_cv else read_run_facts(run)
     is_clean = partial(_keep, identifiers, left_out)
@@ -306,7 +306,7 @@ def _require_clean(folder: Path, identifiers: Identifiers) -> None:
     """Search all texts once more before they are sent.
 
     Raises:
-        RunError: one holds the name of an image, a patient or a folder.
+        RunError: a text contains the name of an image, a patient or a folder.
     """
     for path, text in _texts(folder):
         if found := identifiers.find(text):

@@ -1,4 +1,4 @@
-"""Review labels by the out-of-fold predictions of a cross-validation."""
+"""Review labels with the out-of-fold predictions of a cross-validation."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class LabelReview:
     """Labels that a cross-validation's networks contradict.
 
     Attributes:
-        proposals: the rows of `corrections.csv`: `image`, `label` ("" of a single-label task), `given` and `proposed`
-            (classes, or "1" and "0"), `accept` ("yes" for those that the cross-validation was trained with, else "" for
-            a reader to fill in), `quality` and `probability` (of what is proposed), of several cross-validations also
-            `probability_NAME` of each; the least credible label first.
-        ranked: all labels that are not masked, with the same columns but for `accept`, and `is_proposed`.
-        path: of the page; None where none was written.
+        proposals: the rows of `corrections.csv`, least credible label first: `image`, `label` ("" for a single-label
+            task), `given` and `proposed` (classes, or "1" and "0"), `accept` ("yes" for corrections that the
+            cross-validation was trained with, else "" for a reader to fill in), `quality`, `probability` (of the
+            proposed value) and, with several cross-validations, `probability_NAME` for each.
+        ranked: all labels that are not masked, with the same columns except `accept`, and with `is_proposed`.
+        path: the HTML page; None if none was written.
     """
 
     proposals: pd.DataFrame
@@ -59,27 +59,28 @@ def review(
     *,
     top: Annotated[int, Field(ge=0, le=1000)] = 60,
 ) -> LabelReview:
-    """Rank the labels of a cross-validation's images by how much its networks contradict them, each image judged by
-    networks that were not trained on it. Needs cleanlab: `pip install 'xrayfast[review]'`.
+    """Rank labels by how strongly the networks of a cross-validation contradict them.
 
-    Of several cross-validations of the same images and labels, such as of other architectures, the calibrated
-    probabilities are averaged, which ranks better than one.
+    Each image is judged by networks that were not trained on it. Needs cleanlab: `pip install 'xrayfast[review]'`.
 
-    Proposals need a reader. Those that one accepts are applied by `open_data(corrections=)`; labels corrected by an
-    earlier file are not proposed again, and are in the new one.
+    For several cross-validations of the same images and labels, for example of different architectures, the calibrated
+    probabilities are averaged, which ranks better than a single one.
+
+    A reader must check the proposals. `open_data(corrections=)` applies those that the reader accepts. Labels that an
+    earlier corrections file corrected are not proposed again, and are copied to the new file.
 
     Args:
-        cv: the cross-validation or its folder, complete; or several.
-        output: a new folder, or one without them, to write `corrections.csv` and `review.html` to.
-        top: proposals that the page shows with their images.
+        cv: a complete cross-validation or its folder; or several.
+        output: a folder to write `corrections.csv` and `review.html` to, which must not contain them yet.
+        top: number of proposals that the page shows with their images.
 
     Returns:
         The LabelReview: `.proposals`, `.ranked`, `.path`.
 
     Raises:
-        ConfigError: cleanlab is not installed, or no cross-validation is named, or one twice.
-        RunError: one is not complete, or the folder holds a review; or several differ in images, labels, what is given,
-            or corrections.
+        ConfigError: cleanlab is not installed, or no cross-validation is named, or one is named twice.
+        RunError: a cross-validation is not complete, or the folder already holds a review; or several cross-validations
+            differ in task, images, labels, given values or corrections.
         WriteError: the output can't be written.
     """
     folder = None if output is None else Path(output)
@@ -135,7 +136,7 @@ def review(
 
 
 def _open(given: Sequence[CrossValidation | Path | str] | CrossValidation | Path | str) -> dict[str, CrossValidation]:
-    """The cross-validations by name; by path where two have the same."""
+    """Return the cross-validations keyed by name, or by path if names are equal."""
     items = [given] if isinstance(given, (CrossValidation, Path, str)) else given
     cvs = [one if isinstance(one, CrossValidation) else CrossValidation(one) for one in items]
     paths = [one.path.resolve() for one in cvs]
@@ -148,10 +149,13 @@ def _open(given: Sequence[CrossValidation | Path | str] | CrossValidation | Path
 
 
 def _average(cvs: Mapping[str, CrossValidation]) -> tuple[dict[str, NDArray[np.float64]], Predictions]:
-    """The (N, L) calibrated probabilities of each of several cross-validations, none of one, and their mean.
+    """Average the (N, L) calibrated probabilities of several cross-validations.
+
+    Returns:
+        The probabilities of each cross-validation, empty if there is only one; and predictions with their mean.
 
     Raises:
-        RunError: one is not complete, or differs from the first in task, images, labels, what is given, or corrections.
+        RunError: one is not complete, or differs from the first in task, images, labels, given values or corrections.
     """
     by_image = [RunByUnit.of(cv, "image", None) for cv in cvs.values()]  # labels are of images
     first, *others = (RunPredictions.of(own, read_distinct(own, "valid")) for own in by_image)
@@ -181,5 +185,5 @@ def _average(cvs: Mapping[str, CrossValidation]) -> tuple[dict[str, NDArray[np.f
 
 
 def _corrections(cv: CrossValidation) -> list[dict[str, str]]:
-    """The rows of those that it was trained with."""
+    """Return the corrections that the cross-validation was trained with."""
     return [] if cv.corrections_path is None else [one.row() for one in read_corrections(cv.corrections_path)[0]]

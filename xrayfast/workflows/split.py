@@ -26,12 +26,12 @@ def split(
     output: Path | str | None = None,
     progress: bool | StageProgress | None = None,
 ) -> Manifest:
-    """Draw the split of each image as `fit` does: patients and duplicates are never divided.
+    """Assign each image to a split in the same way as `fit`: patients and duplicates are never divided.
 
     Args:
-        data: a Manifest from `open_data`; by default what `config` says.
+        data: a Manifest from `open_data`; by default the `source` of `config`.
         config: settings; images are compared at its `size`.
-        output: a CSV file to write: image, patient, split and labels; `split_file` replays it.
+        output: a CSV file to write, with image, patient, split and labels; `split_file` replays it.
         progress: whether to display progress, by default only in a notebook or a terminal; or a function to call with
             the stage, the images done and the total.
 
@@ -40,7 +40,7 @@ def split(
 
     Raises:
         DataError: the data can't be used, images can't be read, or a given split has leaks.
-        WriteError: the file can't be written, or is an image, an archive or the table that is read.
+        WriteError: the file can't be written, or is an image, an archive or the data set's own table.
     """
     config = config or Config()
     idle = unused_data_settings(data, config)
@@ -57,11 +57,12 @@ def split(
 
 
 def balance(data: Manifest) -> pd.DataFrame:
-    """Counts and shares of labels by split.
+    """Return counts and shares of labels per split.
 
     Returns:
-        Rows: each label, "images" and, where known, "patients". Columns, for each split with images: `train`, the
-        count, and `train_share`, of the images whose cell is not masked; for images and patients, of the whole set.
+        A table with a row for each label, "images" and, if known, "patients", and two columns for each split that has
+        images, such as `train`, the count, and `train_share`: for labels, the share of the split's images whose cell is
+        not masked; for images and patients, the share of the whole data set.
     """
     counts, truth, image_splits = data.counts(), data.truth, data.table["split"].to_numpy()
     columns: dict[str, list[float]] = {}
