@@ -197,9 +197,7 @@ def free_disk_bytes(folder: Path | None) -> int:
 
 
 def cache_key(learn: RadiographLearner, n_frozen: int, views: int) -> str:
-    """Return a hash of everything that features depend on: weights, images, their size, seed, views, precision, device
-    and version.
-    """
+    """Return a hash of everything that features depend on: weights, images, size, seed, views, precision and device."""
     return _hash_settings(learn, n_frozen, views, [_paths(dl) for dl in learn.dls.loaders[:2]])
 
 

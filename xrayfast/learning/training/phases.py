@@ -109,7 +109,7 @@ def run_phase(
 
 
 def unfreeze_phase(learn: Learner, phase: Phase) -> None:
-    """Freeze the phase's frozen groups, unfreeze the others, and make a new optimizer."""
+    """Freeze the phase's frozen groups, unfreeze the others, and reset the optimizer's state."""
     learn.freeze_to(phase.frozen_groups)
     for parameter in learn.model.parameters():
         parameter.grad = None  # fastai's optimizers update every parameter that has a gradient, even if it is frozen
