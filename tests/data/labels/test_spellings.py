@@ -31,6 +31,7 @@ from xrayfast.data.labels.spellings import find_alike, note_odd_names
         (["1", "2", "1)"], "'1' and '1)'"),
         (["1", "2", "class 2"], "'2' and 'class 2'"),
         (["0_normal", "1_mass", "2_Normal"], "'0_normal' and '2_Normal'"),
+        (["1 lesion", "2 lesions", "3 lesions", "set 1", "set 2"], ""),
         (["mass_part1", "mass_part2", "edema"], "'mass_part1' and 'mass_part2'"),
         (["Normal1", "Normal2", "stage1", "stage2"], "'Normal1' and 'Normal2'"),
         (["Edema_x", "Edema_y", "mass"], "as pandas joins them: 'Edema_x', 'Edema_y'"),

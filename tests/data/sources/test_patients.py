@@ -527,7 +527,15 @@ def test_names_that_share_a_part_are_noted_with_a_pattern(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["{label}_{i}.png", "img_{i:04d}.png", "2020-03-{i}_10-20-3{k}.png", "{h:08x}-{i:04x}.png", "b{k}_{i}.png"]
+    "name",
+    [
+        "{label}_{i}.png",
+        "img_{i:04d}.png",
+        "2020-03-{i}_10-20-3{k}.png",
+        "{h:08x}-{i:04x}.png",
+        "b{k}_{i}.png",
+        "20{i}-{i}{k}.png",
+    ],
 )
 def test_other_names_are_not_noted(tmp_path, name):
     files = [

@@ -61,7 +61,7 @@ _CODE = re.compile(
 """The number of a class, with a word for it or signs around it, such as "class 1" and "1)"."""
 
 _PART = re.compile(
-    r"^\d+[\s_.:)-]+(?=[^\W\d]{3})|[\s_-]+(part|batch|chunk|set|split|extra|new)[\s_-]*\d*$", re.IGNORECASE
+    r"^\d+\s*[_.:)-]\s*(?=[^\W\d]{3})|[\s_-]+(part|batch|chunk|set|split|extra|new)[\s_-]*\d*$", re.IGNORECASE
 )
 """The number of a class, or of a part of its images, in a label, as in "0_normal" and "normal_part2"."""
 

@@ -48,7 +48,7 @@ without its last parts, or what follows a date."""
 
 _LOOKED_AT = 20_000  # names that are searched before all are
 _LEAST_PATIENTS = 8  # fewest that a part of the names without a word for patients must tell apart
-_DATE = re.compile(r"(19|20)\d{6}$|\d{4}-\d\d-\d\d")
+_DATE = re.compile(r"(^|\D)(19|20)\d\d(\d{4})?$|\d{4}-\d\d-\d\d")
 
 _CALLED_ALIKE = 0.1
 """Share of images with the name of their patient above which a note mentions them."""
