@@ -192,9 +192,9 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "Their brightest or darkest parts are lost: try another --window.",
     ),
     "window_ignored": (
-        "ignored, as it saturates",
+        "ignored, as it (saturates|leaves)",
         "note",
-        "with a window that would make nearly everything black or white",
+        "with a window that would make nearly everything black, white or one gray",
         "It was ignored: look whether --window should say another.",
     ),
 }

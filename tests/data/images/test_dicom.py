@@ -276,6 +276,16 @@ def test_a_window_of_the_file_that_saturates_nearly_everything_is_ignored(roundt
     assert len(np.unique(asked.pixels)) <= 2 and any(note.startswith("saturates") for note in asked.notes)
 
 
+def test_a_window_of_the_file_that_makes_nearly_everything_one_gray_is_ignored(roundtrip):
+    window = {"bits": 12, "WindowCenter": 2000, "WindowWidth": 100_000}
+    image, without = roundtrip(FILM, **window), roundtrip(FILM, bits=12)
+    assert np.array_equal(image.pixels, without.pixels)
+    assert any("window 2000/100000 LINEAR ignored, as it leaves 6 gray levels" in note for note in image.notes)
+    assert len(np.unique(roundtrip(FILM, **window, window="1").pixels)) < 9
+    flat = roundtrip(FILM // 900, bits=12, WindowCenter=1, WindowWidth=4)  # which has no more
+    assert not any("ignored" in note for note in flat.notes)
+
+
 def test_a_voi_lut_that_saturates_nearly_everything_is_ignored(roundtrip):
     image = roundtrip(FILM, bits=12, VOILUTSequence=[files.lut_item(0, 8, [0, 255])])
     assert np.array_equal(image.pixels, roundtrip(FILM, bits=12).pixels)

@@ -31,6 +31,9 @@ end, where most of a chest radiograph is."""
 
 _MOSTLY_SATURATED = 0.5
 
+_LEVELS = 9
+"""A window of the file that leaves fewer gray levels of as many values or more is not meant for the image either."""
+
 _NEARLY_ALL = 0.95
 """A window of the file that makes more than this share of the pixels black or white is not meant for the image. Pixels
 with the lowest or the highest value don't count: windows rightly end there, and a collimator can cover most of an
@@ -151,10 +154,13 @@ def apply_window(
     transform = _choose(values, counts, transforms, choice, bits)
     unit = transform.to_unit(values)
     saturated = _saturated(unit, counts)
-    if choice.kind == "auto" and transforms and saturated > _MOSTLY_SATURATED:
-        lost = _saturated(unit, _between_extremes(values, counts))
-        if lost > _NEARLY_ALL:
-            notes.append(f"{transform.name} ignored, as it saturates {lost:.0%} of the image")
+    if choice.kind == "auto" and transforms:
+        lost = _saturated(unit, _between_extremes(values, counts)) if saturated > _MOSTLY_SATURATED else 0
+        occurring = unit[counts > 0]
+        levels = round(256 * float(np.ptp(occurring))) + 1 if occurring.size > _LEVELS else _LEVELS
+        if lost > _NEARLY_ALL or levels < _LEVELS:
+            why = f"saturates {lost:.0%} of the image" if lost > _NEARLY_ALL else f"leaves {levels} gray levels"
+            notes.append(f"{transform.name} ignored, as it {why}")
             transform = _choose(values, counts, [], choice, bits)
             unit = transform.to_unit(values)
     notes.append(transform.name)
