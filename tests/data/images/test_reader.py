@@ -825,3 +825,18 @@ def test_content_is_limited_as_a_file_is(monkeypatch):
     monkeypatch.setattr(limits, "MAX_BYTES", 3)
     with pytest.raises(ReadError, match="found 4 bytes; expected at most 3"):
         read_bytes("a.png", b"1234")
+
+
+@pytest.mark.parametrize("offset", [32768, 20000])
+@pytest.mark.parametrize("has_surround", [False, True])
+def test_an_offset_of_16_bit_values_is_taken_off(tmp_path, offset, has_surround):
+    values = SEEN.astype(np.uint16) * 16
+    inside = np.arange(80) >= 12 * has_surround
+    lowest = values[:, inside].min()
+    plain = read(saved(tmp_path, Image.fromarray(np.where(inside, values - lowest, np.uint16(0))), "x.png"))
+    shifted = np.where(inside, values + np.uint16(offset), np.uint16(0))
+    found = read(saved(tmp_path, Image.fromarray(shifted), "y.png"))
+    np.testing.assert_array_equal(found.pixels, plain.pixels)
+    assert f"offset of {lowest + offset} taken off" in found.notes
+    bright = read(saved(tmp_path, Image.fromarray(values * 8 + np.uint16(16384)), "z.png"))
+    assert not any("offset" in note for note in bright.notes)

@@ -25,6 +25,9 @@ _HIGH_DEPTH_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
 _BIT_DEPTHS = (8, 10, 12, 14, 15, 16)
 _ORIENTATION_TAG, _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 274, 262, 0
 
+_LEAST_OFFSET = 1 << 14
+"""Unsigned 16-bit values that start here or above and reach at most half as far again have an offset, such as 2**15."""
+
 _FEW_LEVELS = 64
 """A 16-bit color channel whose high 8 bits have fewer levels than this holds an image of at most 14 bits."""
 
@@ -219,7 +222,10 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
         if surround is not None:
             notes.append(f"surround of {surround} made black")
             values = np.where(values == surround, np.uint16(0), values)
-            highest = float(values.max())
+        lowest, highest = int((values if surround is None else values[values > 0]).min()), float(values.max())
+        if lowest >= _LEAST_OFFSET and 0 < highest - lowest <= lowest / 2:
+            notes.append(f"offset of {lowest} taken off")
+            values, highest = np.maximum(values, lowest) - np.uint16(lowest), highest - lowest
         full = _full_scale_of_codes(values, highest)
         notes.append(f"16-bit scaled from 0..{full:g}")
         pixels = apply_lut(scale_to_uint8(np.arange(highest + 1, dtype=np.float64), full), values)
