@@ -222,10 +222,10 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
         if surround is not None:
             notes.append(f"surround of {surround} made black")
             values = np.where(values == surround, np.uint16(0), values)
-        lowest, highest = int((values if surround is None else values[values > 0]).min()), float(values.max())
-        if lowest >= _LEAST_OFFSET and 0 < highest - lowest <= lowest / 2:
-            notes.append(f"offset of {lowest} taken off")
-            values, highest = np.maximum(values, lowest) - np.uint16(lowest), highest - lowest
+        least, highest = int((values if surround is None else values[values > 0]).min()), float(values.max())
+        if least >= _LEAST_OFFSET and 0 < highest - least <= least / 2:
+            notes.append(f"offset of {least} taken off")
+            values, highest = np.maximum(values, least) - np.uint16(least), highest - least
         full = _full_scale_of_codes(values, highest)
         notes.append(f"16-bit scaled from 0..{full:g}")
         pixels = apply_lut(scale_to_uint8(np.arange(highest + 1, dtype=np.float64), full), values)
