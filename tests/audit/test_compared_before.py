@@ -15,6 +15,7 @@ from xrayfast.audit import duplicates, features
 from xrayfast.audit.leaks import compare_images
 from xrayfast.config import DataConfig
 from xrayfast.data.cache import image_cache
+from xrayfast.data.cache.folders import clear_cache
 from xrayfast.data.cache.image_cache import ImageCache, UncachedImages
 from xrayfast.data.manifest import open_manifest
 
@@ -69,6 +70,8 @@ def test_a_second_comparison_computes_nothing_and_finds_the_same(source, compute
         assert_same(compare(source), expected)
     assert computed == [*["thumbnail"] * 10, "candidates"] * 2  # without a cache, and with an empty one
     assert len(kept_files(source)) == 2
+    clear_cache(source.parent / "cache")
+    assert not kept_files(source)
 
 
 def test_other_images_are_compared_again(source, computed):

@@ -179,6 +179,8 @@ def main() -> None:
     # matplotlib imports its 3D axes, which are not used here, but works without them.
     sys.modules["mpl_toolkits.mplot3d"] = None  # type: ignore[assignment]
     warnings.filterwarnings("ignore", "Unable to import Axes3D")
+    # To look for plugins pydantic reads the metadata of every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a pipe on Windows encodes only 256 characters
     exit_codes: list[int] = []
