@@ -1,1 +1,1 @@
-"""Steps of the use cases: what several workflows share, or what is long enough for a module of its own."""
+"""Steps of the use cases: code that several workflows share, or that is long enough for its own module."""

@@ -1,4 +1,4 @@
-"""Images dealt into folds, and the results of networks of which each was trained on all folds but one."""
+"""Divide images into folds, and compute the results of a cross-validation from its folds."""
 
 from __future__ import annotations
 
@@ -46,25 +46,26 @@ _OF_FIRST_FOLD = (
     "versions", "platform", "device", "device_name", "precision", "threads", "arch", "parameters", "loss",
     "global_batch", "lr", "phases",
 )  # fmt: skip
-"""What the `run.json` of a cross-validation has of that of its first fold."""
+"""Fields that the `run.json` of a cross-validation copies from its first fold."""
 
 SHOWN = 12
-"""Images with the largest losses on the page."""
+"""Number of images with the largest losses that the page shows."""
 
 
 @dataclass(frozen=True, eq=False)
 class DealtImages:
-    """A data set that is dealt into folds, once or several times.
+    """A data set that is divided into folds, once or in several repeats.
 
     Attributes:
-        data: with the split of the first fold, and a note on the folds.
-        images: decoded.
-        compared: what they have in common.
+        data: the data set with the split of the first fold, and a note on the folds.
+        images: the decoded images.
+        compared: the result of comparing the images with each other.
         numbers: (N, R) the fold of each image in each repeat, from 1; 0 for test images.
-        groups: (N,) equal for patients and duplicates, which stay together; None where none are known.
-        by_image: whether they do not.
-        inner_valid: fraction of the images of all folds but one that is the validation split of that fold's network,
-            which then has the fold as test split; 0 where the fold itself is the validation split.
+        groups: (N,) group numbers, equal for images of one patient and for duplicates, which stay together; None if
+            neither are known.
+        by_image: whether images are assigned one by one, so that groups may be divided.
+        inner_valid: fraction of the images of the other folds that is a network's validation split; its fold is then
+            the test split. 0 if the fold itself is the validation split.
     """
 
     data: Manifest
@@ -86,11 +87,11 @@ class DealtImages:
         by_image: bool,
         inner_valid: float,
     ) -> DealtImages:
-        """Deal them by the folds and the seed in the data's settings.
+        """Divide images into folds, with the number of folds and the seed in the data's settings.
 
         Raises:
-            ConfigError: their validation split is given.
-            DataError: fewer groups than folds.
+            ConfigError: the data come with a validation split of their own.
+            DataError: there are fewer groups than folds.
         """
         groups = link_images(data, compared)
         numbers = data.deal_folds(groups, repeats, by_image=by_image)
@@ -101,11 +102,11 @@ class DealtImages:
         dealt = cls(data, images, compared, numbers, groups, by_image, inner_valid)
         note = f"{note} {dealt._how(1)}"
         data = data.with_splits(replace(dealt, inner_valid=0.0)._splits(1, 1), note)
-        notes = data.notes[: data.notes.index(note) + 1]  # what the first fold lacks is said of it
+        notes = data.notes[: data.notes.index(note) + 1]  # drop notes on the first fold alone
         return replace(dealt, data=replace(data, notes=notes))
 
     def with_fold(self, repeat: int, fold: int) -> Manifest:
-        """The data set as the network of a fold sees it; both from 1.
+        """Return the data set with the splits for the network of a fold; `repeat` and `fold` count from 1.
 
         Raises:
             DataError: a class has no images to train on.
@@ -119,7 +120,7 @@ class DealtImages:
         return self.data.with_splits(self._splits(repeat, fold), note)
 
     def _splits(self, repeat: int, fold: int) -> list[Split]:
-        """The split of each image for the network of a fold."""
+        """Return the split of each image for the network of a fold."""
         numbers = self.numbers[:, repeat - 1]
         if not self.inner_valid:
             found: list[Split] = np.where(numbers == 0, "test", np.where(numbers == fold, "valid", "train")).tolist()
@@ -146,7 +147,7 @@ class DealtImages:
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader of the results must know of images that were dealt one by one."""
+        """Remarks for readers of the results, if images were assigned to folds one by one."""
         if not self.by_image:
             return []
         if self.groups is None:
@@ -162,7 +163,7 @@ class DealtImages:
         ]
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` has of them: counts, flow, fingerprint, notes, remarks and shortcuts."""
+        """Return the items of `run.json` on the data: counts, flow, fingerprint, notes and shortcuts."""
         data, used = self.data, self.numbers[:, 0] > 0
         counts = {}
         for split, rows in (("valid", used), ("test", ~used)):
@@ -181,9 +182,7 @@ class DealtImages:
         }
 
     def table(self) -> pd.DataFrame:
-        """The `split.csv` of the cross-validation: with the split of the first fold, which opens the data again, and
-        all folds.
-        """
+        """Return `split.csv`, with the split of the first fold, to open the data again, and the fold numbers."""
         table = split_table(self.data, image_infos(self.data, self.images))
         for name, column in zip(fold_columns(self.numbers.shape[1]), self.numbers.T, strict=True):
             table[name] = np.where(column == 0, "", column.astype(str))
@@ -191,15 +190,15 @@ class DealtImages:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether there is a fold's folder, of a complete run."""
+    """Whether a fold's folder exists and its run is complete."""
     return path.is_dir() and Run(path).is_finished
 
 
 class FoldWatch:
-    """How far folds are that are trained in processes of their own, as their folders tell.
+    """Follows the progress of folds that are trained in processes of their own, by reading their folders.
 
     Attributes:
-        folds: of all repeats, as `look` last found them.
+        folds: the progress of all folds of all repeats when `look` was last called.
     """
 
     def __init__(self, cv: CrossValidation) -> None:
@@ -210,13 +209,13 @@ class FoldWatch:
         self.seen: dict[Path, tuple[tuple[int, ...], FoldProgress]] = {}
 
     def look(self, running: Collection[int]) -> bool:
-        """Read what has changed, given the folds that have a process; whether anything has."""
+        """Read the progress of all folds, given the numbers of those in training; return whether it has changed."""
         before, self.folds = self.folds, [self._read(*number, number[1] in running) for number in self.numbers]
         return self.folds != before
 
     @property
     def share(self) -> float:
-        """Of all epochs, those that are done."""
+        """The fraction of all epochs that are done."""
         return statistics.fmean(
             1.0 if fold.status == "done" else len(fold.rows) / max(fold.epochs, 1) for fold in self.folds
         )
@@ -231,7 +230,7 @@ class FoldWatch:
         seen, known = self.seen.get(run, ((), found))
         if not files or state == seen:
             return known if files else found
-        with suppress(XrayfastError, OSError):  # what is half written the next look will find
+        with suppress(XrayfastError, OSError):  # a half-written file is read at the next look
             info, history = Run(run).info, History()
             for row in Run(run).history.to_dict("records") if len(files) > 1 else ():
                 history.add(
@@ -245,18 +244,18 @@ class FoldWatch:
 
 
 def link_images(data: Manifest, compared: ComparedImages) -> npt.NDArray[np.integer] | None:
-    """(N,) integers, equal for images of one patient and for duplicates; None where none are known."""
+    """Return (N,) integers, equal for images of one patient and for duplicates; None if neither are known."""
     if not compared.duplicates:
         return data.groups
     return group_linked_images(data, compared.duplicates)
 
 
 def join(cv: CrossValidation, settings: ResultsConfig | None = None) -> None:
-    """Write the results of a cross-validation, all of whose folds are complete, and complete it.
+    """Write the results of a cross-validation whose folds are all complete, and mark it as completed.
 
-    Calibration and thresholds are chosen on the out-of-fold predictions, averaged over repeats, or on those of the
-    inner validation splits; predictions of the test split are averaged over all networks. The settings are by default
-    those of the cross-validation.
+    Calibration and thresholds are chosen on the out-of-fold predictions, averaged over repeats, or on the predictions
+    of the inner validation splits. Predictions of the test split are averaged over all networks. The settings are by
+    default those of the cross-validation.
 
     Raises:
         RunError: the folds' predictions are not those of its images.
@@ -319,12 +318,12 @@ def join(cv: CrossValidation, settings: ResultsConfig | None = None) -> None:
 
 
 def find_grouped(cv: CrossValidation) -> CrossValidation | None:
-    """Beside a cross-validation by image that by patient of the same settings, the newest; None where there is none."""
+    """Find the newest cross-validation by patient with the settings of one by image, in the same folder, or None."""
     if not cv.folds.by_image:
         return None
     found = []
     for path in cv.path.absolute().parent.iterdir():
-        with suppress(XrayfastError):  # others may be damaged
+        with suppress(XrayfastError):  # other cross-validations may be damaged
             if CrossValidation.is_there(path) and (other := CrossValidation(path)).is_finished:
                 same = other.folds.model_dump() == {**cv.folds.model_dump(), "by_image": False}
                 if same and other.config == cv.config:
@@ -355,11 +354,11 @@ def write_page_and_card(cv: CrossValidation) -> None:
 
 
 def _join_remarks(cv: CrossValidation, runs: Sequence[Run]) -> list[str]:
-    """Remarks of the whole, those that all folds have, and those of some with the names of these."""
+    """Join the remarks of a cross-validation and of its folds; a remark of only some folds begins with their names."""
     names_of: dict[str, list[str]] = {}
     for run in runs:
         for remark in run.info.remarks:
-            if not (cv.folds.by_image and remark.startswith(LEAKS_ALLOWED)):  # said of the whole
+            if not (cv.folds.by_image and remark.startswith(LEAKS_ALLOWED)):  # the cross-validation has its own
                 names_of.setdefault(remark, []).append(run.path.name)
     joined = [
         remark if len(names) == len(runs) or remark.startswith(LEAKS_ALLOWED) else f"{shorten(names)}: {remark}"
@@ -369,10 +368,10 @@ def _join_remarks(cv: CrossValidation, runs: Sequence[Run]) -> list[str]:
 
 
 def pool_folds(images: Sequence[str], folds: Sequence[Predictions]) -> Predictions:
-    """The predictions of all folds of a repeat as one, in the order of the images, each of which is in one fold.
+    """Pool the predictions of all folds of a repeat, in the order of `images`, each of which is in one fold.
 
     Raises:
-        RunError: an image is in several, or in none.
+        RunError: an image is in several folds, or in none.
     """
     found = [image for fold in folds for image in fold.images.tolist()]
     if sorted(found) != sorted(images):
@@ -385,7 +384,7 @@ def pool_folds(images: Sequence[str], folds: Sequence[Predictions]) -> Predictio
 
 
 def _summarise(predictions: Predictions, decision: Decision) -> dict[str, Any]:
-    """`summarise` without intervals."""
+    """Run `summarise` without intervals."""
     return summarise(
         predictions.truth,
         predictions.probability,
@@ -400,7 +399,7 @@ def _summarise(predictions: Predictions, decision: Decision) -> dict[str, Any]:
 
 
 def spread(rows: Sequence[Mapping[str, float | None]]) -> dict[str, SpreadRecord]:
-    """Mean, standard deviation and ends of each metric, over the folds in which it is defined.
+    """Return mean, standard deviation, minimum and maximum of each metric over the folds in which it is defined.
 
     >>> spread([{"accuracy": 0.5}, {"accuracy": 0.75}, {"accuracy": None}])["accuracy"]["mean"]
     0.625

@@ -22,16 +22,16 @@ _MAP = "--label-map FILE joins names, with a line such as '{known} = {other}'"
 
 @dataclass(frozen=True, eq=False)
 class LabelMatch:
-    """Labels of N images as a network's L labels.
+    """The labels of N images in terms of a network's L labels.
 
     Attributes:
         truth: (N, L) int64: 1, 0, or -1 where masked. If single-label, exactly one 1 per usable row.
-        usable: (N,) bool, which images can be tested on.
-        used: the labels that both have.
-        unknown: the labels that the network lacks, and how many images have each.
+        usable: (N,) bool, whether each image can be evaluated on.
+        used: the labels that both the network and the data have.
+        unknown: the labels that the network lacks, with the number of images that have each.
         lacking: the labels that the data lack.
-        left_out: why images are not usable, and how many.
-        notes: which names were matched, in sentences.
+        left_out: the reasons why images are not usable, with their numbers of images.
+        notes: sentences on the names that were matched.
     """
 
     truth: npt.NDArray[np.int64]
@@ -46,15 +46,15 @@ class LabelMatch:
 def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Sequence[str] = ()) -> LabelMatch:
     """Match a data set's labels to a network's by name.
 
-    Spellings of one label match, with a note (see `normalize_label`); other names never do.
+    Different spellings of one label match, with a note (see `normalize_label`); different names never match.
 
-    Multi-label: labels that the network lacks are dropped, and those that the data lack are masked. Where each image of
-    the data has one label, it is taken to lack the others; and the implications that the network was trained with,
-    such as "covid-19=pneumonia", are applied. Single-label: only images with exactly one of the network's classes are
-    usable.
+    Multi-label: labels that the network lacks are dropped, and labels that the data lack are masked. If each image of
+    the data has exactly one label, its other labels are taken to be negative. The implications that the network was
+    trained with, such as "covid-19=pneumonia", are applied. Single-label: only images with exactly one of the network's
+    classes are usable.
 
     Raises:
-        DataError: they share no label.
+        DataError: the data and the network share no label.
     """
     renamed, notes = _rename(data.labels, labels)
     names, matrix = merge_labels(data.targets, renamed)
@@ -85,14 +85,14 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
 
 
 def _rename(names: Sequence[str], labels: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Each name as the network spells it, where it has it; and notes on those that differ."""
+    """Return the names, spelled as the network does if it has them, and notes on the spellings that differ."""
     renamed = [find_spelling(name, labels) or name for name in names]
     changed = [(name, label) for name, label in zip(names, renamed, strict=True) if name != label]
     return renamed, [f"'{name}' of the data is taken for the network's '{label}'." for name, label in changed]
 
 
 def _hints(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[str]:
-    """Notes on labels that may be one under two names."""
+    """Return notes on labels that may be the same under two names."""
     return [
         f"The network does not know '{name}'.{hint} {_MAP.format(known=hint.split(chr(39))[1], other=name)}."
         for name, _ in unknown
@@ -101,13 +101,13 @@ def _hints(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[s
 
 
 def _name_alike(name: str, lacking: Sequence[str]) -> str:
-    """A hint at a label of the network that may be another name of one that it lacks, as `did_you_mean` gives it."""
+    """Return a hint, in the form of `did_you_mean`, at a label of the network that may be a synonym of `name`."""
     pairs = [pair for pair in find_alike([name, *lacking]) if name in pair]
     return f" Did you mean '{next(label for label in pairs[0] if label != name)}'?" if pairs else ""
 
 
 def _name_classes(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[str]:
-    """Notes on the classes of the data that a single-label network lacks, and on those of the network in no image."""
+    """Return notes on classes that a single-label network lacks, and on classes of the network that no image has."""
     listed = shorten((f"'{name}' ({plural(n, 'image')})" for name, n in unknown), 20)
     return [f"The network does not know {listed}, left out where it is an image's only label."] * bool(unknown) + [
         f"The data have no image of {shorten(map(repr, lacking), 20)}: metrics say nothing of such images."
@@ -115,7 +115,7 @@ def _name_classes(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) ->
 
 
 def _note_no_class(matrix: Targets, lacking: Sequence[str]) -> list[str]:
-    """A note on images with none of the data's labels, of which a single-label network has no class."""
+    """Return a note on images with none of the data's labels, for which a single-label network has no class."""
     if not (none := int((matrix == 0).all(1).sum())):
         return []
     of_class = shorten(map(repr, filter(is_normal, lacking))) or "one of the network's classes"
@@ -128,7 +128,7 @@ def _note_no_class(matrix: Targets, lacking: Sequence[str]) -> list[str]:
 def _keep_single_label(
     targets: Targets, columns: Sequence[int]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_], list[tuple[str, int]]]:
-    """Truth, usable rows and exclusions: rows with exactly one of the network's classes, so none that data lack."""
+    """Return truth, usable rows and exclusions; rows with exactly one of the network's classes are usable."""
     known = to_truth(targets[:, columns])
     ones, unsure = (known == 1).sum(axis=1), (known < 0).any(axis=1)
     usable = (ones == 1) & ~unsure
@@ -144,7 +144,7 @@ def _keep_single_label(
 def _imply(
     targets: Targets, labels: Sequence[str], imply: Sequence[str], used: Sequence[str]
 ) -> tuple[Targets, list[str]]:
-    """Apply the network's implications to labels that the data have; and a note."""
+    """Apply the network's implications to the labels that the data have; also return a note."""
     if not imply:
         return targets, []
     matrix = apply_implications(targets, labels, parse_implications(imply, labels))[1][:, : len(labels)]

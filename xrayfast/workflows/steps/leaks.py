@@ -1,4 +1,4 @@
-"""The gate before training: no patient and no image in two splits."""
+"""The check before training that no patient and no image is in two splits."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from xrayfast.progress import StageProgress, no_progress
 
 @dataclass(frozen=True, eq=False)
 class CheckedData:
-    """A data set after the gate.
+    """A data set that was checked for leaks.
 
     Attributes:
-        data: with its final splits.
-        warnings: of leaks that it has nonetheless, of rare labels, and of contradicting labels.
-        looked: what was looked for and found, in sentences.
-        shortcuts: as `audit.shortcuts.predictable_labels` gives them.
+        data: the data set with its final splits.
+        warnings: warnings of leaks that were allowed, of rare labels and of contradictory labels.
+        looked: sentences on what was looked for and what was found.
+        shortcuts: the result of `audit.shortcuts.predictable_labels`.
     """
 
     data: Manifest
@@ -36,11 +36,11 @@ class CheckedData:
 
 @dataclass(frozen=True, eq=False)
 class ComparedImages:
-    """What images of a data set have in common, whatever their splits.
+    """The result of comparing all images of a data set, whatever their splits.
 
     Attributes:
         duplicates: groups of equal and nearly equal images.
-        unreadable: what is wrong with files, by path.
+        unreadable: the error of each file that can't be read, keyed by path.
         shortcuts: as in `CheckedData`.
     """
 
@@ -50,7 +50,7 @@ class ComparedImages:
 
 
 def find_leaks(data: Manifest, images: DecodedImages, progress: StageProgress = no_progress) -> tuple[Features, Leaks]:
-    """`compare_images` of images that were decoded; of those below 64 px at 64 px."""
+    """Run `compare_images` on decoded images; images below 64 px are decoded again at 64 px for it."""
     if images.side >= LEAST_SIDE:
         return compare_images(data, images, progress, unreadable={})
     return compare_images(data, open_images(data.config, LEAST_SIDE), progress)
@@ -66,10 +66,10 @@ def compare_all_images(data: Manifest, images: DecodedImages, progress: StagePro
 def require_leak_free(data: Manifest, compared: ComparedImages, *, allow_leaks: bool) -> CheckedData:
     """Make sure that splits share neither patients nor duplicates.
 
-    Drawn splits are drawn again where they do; given splits are kept.
+    If drawn splits share some, they are drawn again; given splits are kept.
 
     Raises:
-        DataError: given splits have leaks, and they are not allowed; the message names them.
+        DataError: splits still have leaks, and leaks are not allowed; the message names them.
     """
     shortcuts = compared.shortcuts
     data, leaks = redraw_leaky_splits(data, leaks_between_splits(data, compared.duplicates, compared.unreadable))
@@ -93,7 +93,7 @@ def require_leak_free(data: Manifest, compared: ComparedImages, *, allow_leaks: 
 
 
 def _describe_search(data: Manifest, leaks: Leaks, shortcuts: Mapping[str, float]) -> list[str]:
-    """What was looked for, and what was found."""
+    """Return sentences on what was looked for and what was found."""
     kinds = [group.kind for group in leaks.duplicates]
     exact, near = (plural(kinds.count(kind), "group") for kind in ("exact", "near"))
     known = int(data.table["patient"].notna().sum())

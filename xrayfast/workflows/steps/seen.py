@@ -1,7 +1,7 @@
-"""Images of other data that a network may be evaluated on: radiographs, readable, and not seen in training.
+"""Find the images of other data that a network may be evaluated on: readable radiographs that it has not seen before.
 
-Images are compared by their decoded pixels, whatever their files are called, and where the run's own data are still
-there by the same search as `xrayfast check` does, and by patients and studies.
+Images are recognized by their decoded pixels, whatever the names of their files. If the run's own data still exist,
+near duplicates are found too, with the search of `xrayfast check`, and so are the same patients and studies.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.label_match import LabelMatch
 
 REASONS = {"train": "seen in training", "valid": "seen in validation"}
-"""Why images of a run's own split are left out; on valid, the best epoch and the thresholds were chosen."""
+"""The reason to leave out images of each split of a run; the best epoch and the thresholds were chosen on valid."""
 
 WAYS = ("", ", but for coding, scale or a crop", ", in other images of the patient", ", in other images of the study")
-"""How an image was recognised: as an equal image, a near duplicate, or by an identifier."""
+"""Endings of a reason that say how an image was recognized: as equal, as near duplicate, or by an identifier."""
 
 NUMBERED_ALIKE = "--patient-col none ignores identifiers, where two sources only number alike."
 
@@ -41,7 +41,7 @@ OTHER_PATIENTS = (
     "but no image and no study: taken for other patients, as numbers such as p0001 are given anywhere. If both are of "
     "one archive, leave these patients out."
 )
-"""On patients of the run whose identifiers other data have, where nothing else agrees."""
+"""The end of a sentence on patient identifiers that the run and other data share, although nothing else matches."""
 
 NOT_FOUND = (
     "The run's own data are not where they were, or have changed: only equal images were looked for, and no copies "
@@ -61,11 +61,12 @@ class UnseenImages:
     """The images to evaluate on, and those left out.
 
     Attributes:
-        rows: of the manifest, ascending; at least one.
-        left_out: reasons to leave images out, and the number of images.
-        unreadable: the error of each file that can't be read, by the image's name.
-        own_test: images that are in the run's own test split.
-        looked: how seen images were looked for, in sentences.
+        rows: rows of the manifest, ascending; at least one.
+        left_out: reasons to leave images out, with their numbers of images.
+        warnings: warnings about the data.
+        unreadable: the error of each file that can't be read, keyed by the image's name.
+        own_test: number of images that are in the run's own test split.
+        looked: sentences on how seen images were looked for.
     """
 
     rows: npt.NDArray[np.intp]
@@ -79,11 +80,14 @@ class UnseenImages:
 def exclude_seen(
     run: Run | None, data: Manifest, matched: LabelMatch, images: DecodedImages, progress: StageProgress = no_progress
 ) -> UnseenImages:
-    """Leave out images without a label known to the run, unreadable ones, those that are no radiographs, and those seen
-    in training or validation: by their pixels, as near duplicates, by patient, and by study.
+    """Leave out images that can't be evaluated on, and images that the run has seen.
 
-    The images are decoded here; `progress` is called during that stage. Without a run, as of an exported file, those
-    seen can't be looked for, which is warned of.
+    The former are images without a label known to the run, unreadable images, and images that are no radiographs. The
+    latter were seen in training or validation, and are recognized by their pixels, as near duplicates, by patient or by
+    study.
+
+    This decodes the images; `progress` is called during that stage. Without a run, as for an exported file, seen images
+    can't be looked for, and a warning says so.
 
     Raises:
         DataError: no image is left; the message says why.
@@ -134,8 +138,10 @@ def exclude_seen(
 
 
 def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: StageProgress = no_progress) -> list[str]:
-    """Warnings where a run, whose weights start another one, was trained on images or patients of the new validation or
-    test split, or selected on those of the new test split: results on these splits are then optimistic.
+    """Return warnings on images or patients that a run, whose weights start a new run, has seen before.
+
+    Results of the new run are optimistic if the first run was trained on images or patients of the new validation or
+    test split, or selected on those of the new test split.
 
     Raises:
         RunError: the run's folder is incomplete.
@@ -179,7 +185,7 @@ def _digests(images: DecodedImages, paths: Sequence[str], rows: npt.NDArray[np.i
 def _nothing_left(
     data: Manifest, matched: LabelMatch, left_out: Sequence[tuple[str, int]], unreadable: Mapping[str, str]
 ) -> str:
-    """Why no image is left to evaluate on, and what to do."""
+    """Return the error message that says why no image is left to evaluate on, and what to do."""
     reasons, total = "; ".join(f"{n} {why}" for why, n in left_out), sum(n for _, n in left_out)
     advice = []
     if any(why.startswith(tuple(REASONS.values())) for why, _ in left_out):
@@ -198,7 +204,7 @@ def _nothing_left(
 
 
 def _name_labels(matched: LabelMatch) -> str:
-    """The labels of the data that the network does not know, beside those that it does; "" where it knows all."""
+    """Return a sentence on the labels of the data that the network lacks and those that it has; "" if it lacks none."""
     if not matched.unknown:
         return ""
     unknown = shorten(name for name, _ in matched.unknown)
@@ -214,10 +220,19 @@ def _find_in_run(
     images: DecodedImages,
     progress: StageProgress,
 ) -> tuple[list[npt.NDArray[np.object_]], list[str], list[str]]:
-    """The splits of the run that some rows are in, by each of `WAYS`, the first of which is `equal`.
+    """Find the splits of the run that rows of other data are in, in each of `WAYS`.
+
+    Args:
+        run: the run.
+        data: the other data.
+        rows: (N,) the rows.
+        equal: (N,) their splits according to equal pixels, from `find_run_splits`: the first of `WAYS`.
+        images: the decoded images of the other data.
+        progress: called with the progress of the comparison.
 
     Returns:
-        Those that could be looked for, each (N,) as `find_run_splits` gives them; what was compared; and warnings.
+        For each of `WAYS` that could be looked for, (N,) splits in the form of `find_run_splits`; sentences on what was
+        compared; and warnings.
     """
     if (own := find_data(run)) is None:
         return [equal], [PATIENTS_UNKNOWN], [NOT_FOUND]
@@ -231,7 +246,7 @@ def _find_in_run(
 def _find_alike(
     own: Manifest, data: Manifest, rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress
 ) -> npt.NDArray[np.object_]:
-    """The split of the run's image that each of some rows is a near duplicate of, "" where of none."""
+    """Return, for each row, the split of the run's image that it is a near duplicate of, or ""."""
     found = np.full(len(rows), "", object)
     if not len(rows):
         return found
@@ -246,7 +261,7 @@ def _find_alike(
     both = np.concatenate([own_thumbs, thumbs])
     pairs, _ = near_pairs(both, np.arange(len(both)), images, progress=progress)
     own_split = own_splits[own_rows]
-    # Of several splits, that which biases the evaluation more is written last.
+    # If there are several splits, the last one written wins: the one that biases the evaluation most.
     for split in ("test", "valid", "train"):
         for first, second in pairs[(pairs[:, 0] < len(own_thumbs)) & (pairs[:, 1] >= len(own_thumbs))]:
             if (own_split[own_places[first]] == split).any():
@@ -257,7 +272,7 @@ def _find_alike(
 def _distinct_thumbs(
     paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress
 ) -> tuple[Pixels, list[list[int]]]:
-    """A thumbnail of each distinct image of some rows, and the places among them of its copies."""
+    """Return a thumbnail of each distinct image in `rows`, and the positions in `rows` of that image and its copies."""
     features = compute_features(paths, rows, images, progress)
     distinct = list(features.copies().values())
     return features.thumbs[[places[0] for places in distinct]], distinct
@@ -266,9 +281,12 @@ def _distinct_thumbs(
 def _find_by_identifier(
     own: Manifest, data: Manifest, rows: npt.NDArray[np.intp], *, images_agree: bool
 ) -> tuple[list[npt.NDArray[np.object_]], list[str]]:
-    """The split of the run that each of some rows' patient, and then its study, is in; and what was compared.
+    """Find the split of the run that each row's patient or study is in.
 
-    Patients are the same only where an image or a study is too: two sources may number them alike.
+    Equal identifiers of patients count only if an image or a study matches too: two sources may use the same numbers.
+
+    Returns:
+        (N,) splits according to patients, and (N,) according to studies; and sentences on what was compared.
     """
     nothing = np.full(len(rows), "", object)
     ways, looked, agree = [nothing, nothing], list[str](), images_agree
@@ -293,11 +311,11 @@ def _find_by_identifier(
 
 
 def find_run_splits(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_] | None:
-    """The split of the run's own data that each image is in, found by the N digests of decoded pixels.
+    """Return the split of the run's own data that each image is in, according to the N digests of decoded pixels.
 
     Returns:
-        (N,) "train", "valid", "test", or "" for images in none; None where the run is of an older version that
-        recorded no digests.
+        (N,) "train", "valid", "test", or "" for images that are not in the run's data; None if the run is of an older
+        version that recorded no digests.
 
     Raises:
         RunError: `split.csv` is missing or damaged.

@@ -1,4 +1,4 @@
-"""The phases of a run, one after the other, each epoch saved as it ends, or where it is stopped."""
+"""Train the phases of a run one after the other; save a checkpoint after each epoch and when training is stopped."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.results import resolve_monitor
 
 DISK_FRACTION = 0.25
-"""Largest fraction of the free disk that the frozen-feature cache takes, unless reuse_frozen is "on"."""
+"""Largest fraction of the free disk space that the frozen-feature cache may take, unless reuse_frozen is "on"."""
 
 
 THREADS_CHANGED = "The number of threads followed the load of the machine"
-"""How the remark on it begins."""
+"""The beginning of the remark on a changed number of threads."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class ScheduledPhase:
     """A phase with its use of the frozen-feature cache and its image sizes.
 
     Attributes:
-        phase: what is trained.
-        cached_groups: number of first layer groups that it does not run, because their features are cached; 0 for none.
+        phase: the phase.
+        cached_groups: number of first layer groups that are not run, because their features are cached; 0 for none.
         views: cached views per training image.
         sizes: the side of the images in each epoch.
     """
@@ -87,11 +87,12 @@ class ScheduledPhase:
 def choose_cached_groups(
     learn: RadiographLearner, phases: Sequence[Phase], config: Config, world: World
 ) -> tuple[tuple[int, ...], str]:
-    """For each phase how many layer groups' features are cached, and a note where that is none for another reason than
-    the phases', else "".
+    """Return for each phase the number of layer groups whose features are cached, and a note.
 
-    Decided once per run, by rank zero for all ranks: if it depended on the space that is free later, or on another
-    machine, a resumed run would differ.
+    The note says why features are not cached although the phases would allow it; otherwise it is "".
+
+    Rank zero decides once per run for all ranks: if the decision depended on the disk space that is free later or on
+    another machine, a resumed run would differ.
     """
     train = config.train
     counts = frozen_group_counts(phases, train.reuse_frozen, train.views)
@@ -126,8 +127,10 @@ def choose_cached_groups(
 def schedule_phases(
     phases: Sequence[Phase], train: TrainConfig, size: int, group_counts: Sequence[int]
 ) -> list[ScheduledPhase]:
-    """How each phase is trained, given how many layer groups' features it has cached. Progressive sizes are for the
-    phases without a cache, which run the whole network; cached features are of the last size.
+    """Return the schedule of each phase, given the number of layer groups whose features it has cached.
+
+    Only phases without a cache, which run the whole network, use progressive sizes; cached features are computed at the
+    final size.
     """
     uncached = sum(phase.epochs for phase, count in zip(phases, group_counts, strict=True) if not count)
     sizes = iter(sizes_by_epoch(uncached, train.progressive, size))
@@ -149,7 +152,10 @@ def plan_facts(
     cuda: bool = False,
     world_size: int = 1,
 ) -> PlanFacts:
-    """What options depend on, of a run whose phases are scheduled so; the last four are as in PlanFacts."""
+    """Return the facts about a scheduled run that the effects of options depend on.
+
+    `leaks`, `uneven`, `cuda` and `world_size` are as in PlanFacts.
+    """
     phases = [s.phase for s in scheduled]
     *before, last = [s.sizes for s in scheduled]
     of_last_size = sum(size == last[-1] for size in last)
@@ -178,12 +184,13 @@ class Training:
     """The training of one run, on one rank.
 
     Attributes:
-        history: of the epochs so far; grows.
-        reporter: receives progress.
+        history: the epochs so far; training appends to it.
+        reporter: receives the progress.
         interrupted: called after each batch; training stops if it returns True.
         world: the ranks; rank zero saves the epochs.
-        threads: of torch, chosen anew for each epoch.
-        checkpoint: of the last epoch in `history`, or within the one after it; None before the first.
+        threads: the number of torch's threads, chosen again for each epoch.
+        checkpoint: the checkpoint to resume from, saved at the end of the last epoch in `history` or within the epoch
+            after it; None if there is none.
     """
 
     run: Run
@@ -200,7 +207,7 @@ class Training:
         """Train all phases, or what is left of them after the epochs in `history`.
 
         Raises:
-            RunError: `run.json` is not of these phases.
+            RunError: `run.json` does not match these phases.
             TrainingError: training diverged.
             WriteError: an epoch can't be saved.
             StoppedTraining: `interrupted` returned True, or a signal stopped it at once.
@@ -211,7 +218,7 @@ class Training:
                 self._run_phases(writer)
         except StoppedTraining:
             raise
-        except KeyboardInterrupt as error:  # such as a second signal's
+        except KeyboardInterrupt as error:  # for example of a second signal
             raise StoppedTraining(
                 ", at once: what followed the last checkpoint is lost, and training goes on with "
                 f"{saved_place(self.run.checkpoint)}"
@@ -300,7 +307,7 @@ class Training:
             first_epoch += epochs
 
     def _learning_rate(self, first_phase: Phase) -> float:
-        """The head's peak learning rate: as set, as found before an interruption, or found now by a range test."""
+        """Return the head's peak learning rate: as set, as found before an interruption, or from a range test now."""
         if self.config.train.lr != "auto":
             return self.config.train.lr
         if self.run.info.lr is not None:
@@ -328,14 +335,14 @@ class Training:
             )
 
     def _note_threads(self, text: str) -> None:
-        """Report a change of the number of threads, and record the first one: the results depend on it."""
+        """Report a change of the number of threads, and record the first change, since results depend on it."""
         self.reporter.note(text)
         if not any(remark.startswith(THREADS_CHANGED) for remark in self.run.info.remarks):
             epoch = len(self.history.rows) + 1
             self.run.update_info(remarks=[*self.run.info.remarks, f"{THREADS_CHANGED} from epoch {epoch} on. {text}"])
 
     def _describe_saved_epochs(self) -> str:
-        """What a run that diverged can be used for."""
+        """Return a sentence on what a run that diverged can be used for."""
         epochs, path = len(self.history.rows), shlex.quote(str(self.run.path))
         if not epochs:
             return "No epoch was finished, so there are no weights to use."
@@ -345,7 +352,7 @@ class Training:
         )
 
     def _save(self, writer: CheckpointWriter, improved: bool, position: Position | None = None) -> None:
-        """Save the checkpoint, and then what the run has of it; on rank zero only."""
+        """Save the checkpoint, and then the run's files that are made from it; only on rank zero."""
         if not self.world.is_rank_zero:
             return
         writer.finish()
@@ -359,8 +366,7 @@ class Training:
 
 
 def publish_epochs(run: Run, rows: list[Row]) -> None:
-    """Write `history.csv`, `batches.csv` and `model.safetensors` of a run as its checkpoint has them, if an epoch is
-    finished.
+    """Write a run's `history.csv`, `batches.csv` and `model.safetensors` from its checkpoint, if an epoch is finished.
 
     Raises:
         WriteError: the folder can't be written to.
@@ -370,12 +376,12 @@ def publish_epochs(run: Run, rows: list[Row]) -> None:
     run.write_history(rows)
     for name, path in ((BATCHES, run.new_batches_path), (BEST, run.new_model_path)):
         saved = run.checkpoint / name
-        # Versions before 0.4 saved no best weights in it.
+        # Versions before 0.4 saved no best weights in the checkpoint.
         if saved.is_file() and not (path.is_file() and path.samefile(saved)):
             with replace_atomically(path, *known_digests(saved)[-1:]) as temporary:
                 link_or_copy(saved, temporary)
 
 
 def _cache_folder(config: Config) -> Path | None:
-    """For a frozen-feature cache that is too large for memory; None for the system's temporary files."""
+    """Return the folder for a frozen-feature cache that is too large for memory; None for a temporary folder."""
     return cache_root(config.data.cache_dir) if config.data.cache else None

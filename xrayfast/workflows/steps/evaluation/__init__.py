@@ -1,1 +1,1 @@
-"""What is evaluated besides a run in its folder, and the files of an evaluation."""
+"""Steps of an evaluation: opening an exported file in place of a run, and writing the evaluation's files."""

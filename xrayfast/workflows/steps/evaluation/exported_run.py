@@ -1,4 +1,4 @@
-"""An exported classifier in the place of the run that is evaluated."""
+"""Evaluate an exported classifier in place of a run."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from xrayfast.runs.typed_files import RunInfo
 
 
 class ExportedRun:
-    """An ONNX file of `export` with what an evaluation needs of a run.
+    """An ONNX file of `export`, with the attributes of a run that an evaluation needs.
 
-    What the file does not hold has the defaults of a new run: the settings of intervals, the seed.
+    Settings that the file does not hold, such as the seed and those of intervals, are the defaults of a new run.
 
     Attributes:
-        config: size, window and implications are those of the file.
-        info: version and fingerprint of the training data; the rest is unknown.
+        config: the settings; size, window, implications, unit and `unit_join` are those of the file.
+        info: the version of xrayfast and the fingerprint of the training data; other fields are unknown.
 
     Raises:
-        RunError: there is no such file, or it is damaged or not one of `export`.
+        RunError: the file does not exist, is damaged or was not written by `export`.
         ConfigError: onnxruntime is missing.
     """
 
     has_folds = False
-    """The file does not say whether its networks are those of folds."""
+    """The file does not say whether its networks were trained on folds."""
 
     predicted_splits: tuple[PredictedSplit, ...] = ()
-    """It holds no predictions."""
+    """The file holds no predictions."""
 
     chosen_on = VALIDATION_IMAGES
-    """On what calibration and thresholds were chosen, in words."""
+    """The images on which calibration and thresholds were chosen, in words."""
 
     @property
     def name(self) -> str:
-        """That of the file."""
+        """The file's name."""
         return self.path.name
 
     @check_arguments()
@@ -62,11 +62,11 @@ class ExportedRun:
         self.info = RunInfo(xrayfast=known.xrayfast, fingerprint=known.fingerprint)
 
     def evaluations_folder(self, output: Path | None) -> Path:
-        """Where its evaluations are: a folder beside the file, or another one."""
+        """Return the folder of its evaluations: `output`, or by default a folder next to the file."""
         return output.resolve() if output else self.path.with_name(f"{self.path.stem}-evaluations")
 
     def require_new_evaluation(self, name: str | None, output: Path | None = None) -> None:
-        """Raise those errors of `create_evaluation` that can be told beforehand; nothing is written.
+        """Raise the errors of `create_evaluation` that can be detected beforehand, without writing anything.
 
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
@@ -82,7 +82,7 @@ class ExportedRun:
     def create_evaluation(
         self, name: str | None, stem: str, write: Callable[[Evaluation], None], output: Path | None = None
     ) -> Evaluation:
-        """Make a new folder, as `Run.create_evaluation` does.
+        """Create a new evaluation's folder, like `Run.create_evaluation`.
 
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
@@ -91,19 +91,19 @@ class ExportedRun:
 
 
 EvaluatedRun = Run | ExportedRun
-"""What `evaluate` takes."""
+"""The classifiers that `evaluate` takes."""
 
 
 def knows_images(run: EvaluatedRun) -> TypeGuard[Run]:
-    """Whether it tells which images it was trained on: neither a file nor, as a rule, a downloaded run does."""
+    """Whether the run records which images it was trained on: exported files don't, nor do most downloaded runs."""
     return isinstance(run, Run) and (not run.downloaded or (run.path / SPLIT_FILE).is_file())
 
 
 def open_evaluated(run: EvaluatedRun | Path | str) -> EvaluatedRun:
-    """The run itself, the run in a folder, or the classifier in an ONNX file.
+    """Open a run's folder or an ONNX file; return an opened run as it is.
 
     Raises:
-        RunError: it is none of them.
+        RunError: `run` is neither a run nor an exported file.
         ConfigError: onnxruntime is missing.
     """
     if isinstance(run, ExportedRun):

@@ -1,4 +1,4 @@
-"""The page and the tables of an evaluation."""
+"""Write the page and the tables of an evaluation."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _WORST = 12  # images with the largest losses are shown
 def shown_cases(
     decision: Decision, predictions: Predictions, paths: Mapping[str, str], images: DecodedImages
 ) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """The images of other data with the largest losses, and some that were predicted right.
+    """Return the images of other data with the largest losses, and some that were predicted correctly.
 
     Args:
-        decision: on the predictions.
-        predictions: of the images, or of studies or patients.
-        paths: of their files, by name.
-        images: decoded for the network; the files are read again where these are too small to look at.
+        decision: the thresholds that the predictions were made with.
+        predictions: the predictions of images, studies or patients.
+        paths: the path of each image's file, keyed by the image's name.
+        images: the images as decoded for the network; if these are too small to look at, the files are read again.
     """
     files = {image: Path(path) for image, path in paths.items()}
     shown = images if images.side >= IMAGE_SIZE // 2 else None
@@ -79,7 +79,7 @@ def write_page(
 
 
 def write_tables(evaluation: Evaluation, result: Mapping[str, Any]) -> None:
-    """Write `tables/overall.csv`, `per_label.csv` and, where there are subgroups, `subgroups.csv` and `gaps.csv`.
+    """Write `tables/overall.csv`, `per_label.csv` and, if there are subgroups, `subgroups.csv` and `gaps.csv`.
 
     Raises:
         WriteError: the folder can't be written to.
@@ -94,13 +94,13 @@ def write_tables(evaluation: Evaluation, result: Mapping[str, Any]) -> None:
 
 
 def _overall_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row per metric over all labels."""
+    """Yield one row per metric over all labels."""
     for metric, value in summary["overall"].items():
         yield _row(metric, value, interval_of(summary, metric))
 
 
 def _label_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row per label and metric."""
+    """Yield one row per label and metric."""
     for row in summary["per_label"]:
         counts = {name: row[name] for name in _COUNTS if name in row}
         for metric in [name for name in row if name not in counts]:
@@ -110,7 +110,7 @@ def _label_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def operating_rows(summary: Mapping[str, Any], label: str | None = None) -> list[dict[str, Any]]:
-    """A row per label and metric of `results.operating_results`, after calibration: of one label or of all."""
+    """Return a row per label and metric of `results.operating_results` after calibration, for one label or all."""
     found = [*summary.get("calibration", {}).get("after", ()), *summary.get("fixed_rates", ())]
     return [
         {"label": row["label"], **_row(metric, row[metric], row["intervals"].get(metric))}
@@ -122,7 +122,7 @@ def operating_rows(summary: Mapping[str, Any], label: str | None = None) -> list
 
 
 def _subgroup_rows(columns: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows of `_overall_rows` and `_label_rows` of every subgroup."""
+    """Yield the rows of `_overall_rows` and `_label_rows` for every subgroup."""
     for column in columns:
         for group in column["groups"]:
             counts = {name: group[name] for name in ("images", "patients", "scored")}

@@ -1,1 +1,1 @@
-"""Predictions that results are made of: a run's own, a table of any tool, of several networks, of files by study."""
+"""The predictions that results are computed from: of a run, of several networks, of any tool, or joined by study."""
