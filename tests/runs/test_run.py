@@ -141,7 +141,9 @@ def test_the_newest_run_is_the_one_started_last(tiny_run, tmp_path):
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "run.json").write_text("{")
     with pytest.warns(UserWarning, match=r"Not looked at for the newest run: .*damaged/run\.json"):
-        assert Run.newest(tmp_path).path.name == "a"
+        assert Run.newest(tmp_path).path.name == Run.newest(str(tmp_path)).path.name == "a"
+    with pytest.raises(ConfigError, match="root is None"):
+        Run.newest(None)
 
 
 def test_names_count_up_and_nothing_is_overwritten(tiny_run, tmp_path):

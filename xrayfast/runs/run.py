@@ -226,14 +226,15 @@ class Run(HasOverview):
             raise RunError(f"{there}: can't be written ({problem}). Choose another folder with --runs.")
 
     @classmethod
-    def newest(cls, root: Path) -> Run:
+    @check_arguments()
+    def newest(cls, root: Path | str) -> Run:
         """Return the run under `root` that was started last.
 
         Raises:
             RunError: there is none.
         """
         found = {}
-        for info in root.glob(f"*/{INFO_FILE}"):
+        for info in Path(root).glob(f"*/{INFO_FILE}"):
             try:
                 run = cls(info.parent)
                 found[run.info.started] = run
