@@ -31,20 +31,20 @@ from xrayfast.workflows.steps.predictions.own import RunByUnit
 from xrayfast.workflows.steps.results import patients_by_label, subgroup_values
 
 FEW = 10
-"""With fewer patients (or images) with, or without, a label DeLong's p-value is approximate."""
+"""If fewer patients (or images) than this have, or lack, a label, DeLong's p-value is approximate."""
 
 _Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
 class RunPredictions:
-    """A run's predictions, and what matches their images with those of another run.
+    """A run's predictions, with the data that match their images to those of another run.
 
     Attributes:
-        predictions: of a split, one row per image.
-        decision: of the run.
-        hashes: of the content of each image; empty in older runs.
-        window: that DICOM files were read with before hashing.
+        predictions: the predictions of a split, one row per image.
+        decision: the run's calibration and thresholds.
+        hashes: the hash of each image's pixels, keyed by the image's name; empty for runs of older versions.
+        window: the window that DICOM files were read with before hashing.
     """
 
     predictions: Predictions
@@ -54,7 +54,7 @@ class RunPredictions:
 
     @classmethod
     def of(cls, own: RunByUnit, predictions: Predictions) -> RunPredictions:
-        """Predictions of a run with what its folder says of their images.
+        """Return predictions of a run with the hashes and the window from its folder.
 
         Raises:
             RunError: `split.csv` is damaged.
@@ -67,22 +67,22 @@ class RunPredictions:
         return cls(predictions, own.decision, hashes, run.config.data.window)
 
     def shared_labels(self, other: RunPredictions) -> list[str]:
-        """The labels that both have; of a single-label task nothing but all of them is a common question."""
+        """Return the labels that both have; if single-label, none unless both have exactly the same labels."""
         mine, theirs = self.predictions.labels, other.predictions.labels
         shared = [label for label in mine if label in theirs]
         return shared if self.decision.task == "multi" or len(shared) == len(mine) == len(theirs) else []
 
     def decided(self, labels: Sequence[str]) -> tuple[Predictions, NDArray[np.float64]]:
-        """The predictions of some of the labels, and their thresholds."""
+        """Return the predictions of some labels, and their thresholds."""
         columns = [self.predictions.labels.index(label) for label in labels]
         return self.predictions.of_labels(labels), self.decision.thresholds[columns]
 
 
 def read_distinct(own: RunByUnit, split: PredictedSplit) -> Predictions:
-    """A run's saved predictions of the images of a split, which are matched by name.
+    """Read a run's saved predictions of the images of a split, whose names must be distinct.
 
     Raises:
-        RunError: there are none, or an image is there twice; or as in `RunByUnit.images`.
+        RunError: there are none, or an image is in them twice; or as in `RunByUnit.images`.
     """
     run, predictions = own.run, own.images(split)
     if not len(predictions):
@@ -99,11 +99,11 @@ def read_distinct(own: RunByUnit, split: PredictedSplit) -> Predictions:
 def compare_pair(
     one: RunPredictions, other: RunPredictions, metrics: Sequence[str], resamples: int, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The metrics of one run minus those of another, on the images and, multi-label, the labels that both have.
+    """Compute the metrics of one run minus those of another, on their shared images and, if multi-label, shared labels.
 
     Returns:
-        One row per difference, as in `Comparison.differences` without corrections, none if the two can't be compared;
-        and notes, as ends of sentences in which "{reference}" is the name of the reference.
+        One row per difference, as in `Comparison.differences` without corrected p-values, or no rows if the two can't
+        be compared; and notes, as ends of sentences in which "{reference}" stands for the reference's name.
     """
     labels, task = one.shared_labels(other), one.decision.task
     aligned = align(one, other, labels)
@@ -133,7 +133,7 @@ def compare_pair(
     rows = []
     for name in metrics:
         test: dict[str, Any] = {"test": "", "p": math.nan}
-        if name in EXACT_MATCH.values():  # counts images that are right
+        if name in EXACT_MATCH.values():  # these count correctly predicted images
             predicted = decide(a.probability, task, thresholds_a), decide(b.probability, task, thresholds_b)
             test = {"test": "McNemar", "p": _mcnemar(a.truth, *predicted, groups)}
         rows.append({**size, "metric": name, "label": "", **_interval_columns(found.overall[name]), **test})
@@ -158,12 +158,12 @@ def compare_subgroups(
     resamples: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """`compare_pair` of each run with the reference in each subgroup of the reference's images, over all labels.
+    """Run `compare_pair` for each run and the reference in each subgroup of the reference's images, over all labels.
 
     Returns:
         A row for each column, subgroup, run and metric: `by`, `value`, `run`, `reference` and the columns of
-        `compare_pair` without a test. Metrics that begin like one of `NEEDS_BOTH` are NaN where fewer than `FEW`
-        patients (or images) of a subgroup have a label, or are without it.
+        `compare_pair` except those of tests. Metrics whose name begins with one of `NEEDS_BOTH` are NaN if fewer than
+        `FEW` patients (or images) of a subgroup have a label, or lack it.
     """
     rows: list[dict[str, Any]] = []
     own = sides[reference].predictions
@@ -186,18 +186,18 @@ def compare_subgroups(
 
 
 def compare_folds(one: Run, other: Run, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Give the paired differences of two cross-validations that have no test the corrected resampled t-test over folds.
+    """Test paired differences of two cross-validations with the corrected resampled t-test over folds.
 
     Args:
         one: a run.
         other: the reference.
-        rows: of `paired.compare_pair`; "test" and "p" of those without a test are set.
+        rows: the rows of `compare_pair`; "test" and "p" of those without a test are set in place.
 
     Returns:
-        Notes, as ends of sentences; none where one is no cross-validation.
+        Notes, as ends of sentences; none unless both runs are cross-validations.
 
     Raises:
-        RunError: a file of one is damaged.
+        RunError: a file of a run is damaged.
     """
     if not (CrossValidation.is_there(one.path) and CrossValidation.is_there(other.path)):
         return []
@@ -222,14 +222,14 @@ def compare_folds(one: Run, other: Run, rows: Sequence[dict[str, Any]]) -> list[
 
 
 def correct_p_values(rows: Sequence[Mapping[str, Any]], chosen_from: int = 2) -> tuple[pd.DataFrame, int]:
-    """The differences as a table with corrected p-values, and the number of tests that they are corrected for.
+    """Return the differences as a table with corrected p-values, and the number of tests that they are corrected for.
 
     Args:
-        rows: of `compare_pair`, with "run" and "reference".
-        chosen_from: number of runs of which the reference is the one with the best result on these images. It then
-            differs from the others by chance already, and p-values are corrected, by Bonferroni's method, for the tests
-            of every pair of runs, whichever is chosen. With 2, or a reference named beforehand, they are corrected for
-            those here, by Holm's.
+        rows: the rows of `compare_pair`, with "run" and "reference" added.
+        chosen_from: the number of runs from which the reference was chosen for its result on these images. Choosing the
+            best favors differences that arise by chance. With more than 2, p-values are therefore corrected for the
+            tests of every pair of runs, with Bonferroni's method. With 2, as for a reference named beforehand, they are
+            corrected for the tests in `rows`, with Holm's method.
     """
     columns = ["run", "reference", "images", "patients", "metric", "label", "difference", "low", "high", "test", "p"]
     table = pd.DataFrame(list(rows), columns=columns)
@@ -247,7 +247,7 @@ def correct_p_values(rows: Sequence[Mapping[str, Any]], chosen_from: int = 2) ->
 
 
 def align(one: RunPredictions, other: RunPredictions, labels: Sequence[str]) -> tuple[_Rows, _Rows] | str:
-    """The rows of the shared images in each; or why there is no comparison of these labels."""
+    """Return the rows of the shared images in each, or the reason why the two can't be compared on these labels."""
     a, b = one.predictions, other.predictions
     if not labels:
         return f"its labels differ ({shorten(a.labels)}, not {shorten(b.labels)})"
@@ -266,7 +266,7 @@ def align(one: RunPredictions, other: RunPredictions, labels: Sequence[str]) -> 
         )
     if differs.any():
         return f"{differs.sum()} {count} have different labels, '{images[np.argmax(differs)]}' among them"
-    if one.window == other.window:  # many data sets have a normal/1.png
+    if one.window == other.window:  # equal names may be different images: many data sets have a normal/1.png
         hashes = [(image, one.hashes.get(image), other.hashes.get(image)) for image in images]
         different = [image for image, hash_a, hash_b in hashes if hash_a and hash_b and hash_a != hash_b]
         if different:
@@ -275,7 +275,7 @@ def align(one: RunPredictions, other: RunPredictions, labels: Sequence[str]) -> 
 
 
 def _few_patients_note(predictions: Predictions, groups: NDArray[np.int64] | None) -> list[str]:
-    """A note on labels that few patients have, or lack."""
+    """Return a note on labels that few patients have or lack."""
     units, _ = sampling_units(groups, len(predictions))
     found = []
     for label, truth in zip(predictions.labels, predictions.truth.T, strict=True):
@@ -293,7 +293,7 @@ def _mcnemar(
     predicted_b: NDArray[np.int8],
     groups: NDArray[np.int64] | None,
 ) -> float:
-    """The p-value of which run has more images with all unmasked labels right."""
+    """Return McNemar's p-value for the numbers of images whose unmasked labels are all predicted correctly."""
     unmasked = truth >= 0
     rows = unmasked.any(axis=1)
     right_a, right_b = (

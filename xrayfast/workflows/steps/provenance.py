@@ -26,7 +26,7 @@ _LIBRARIES = ("torch", "torchvision", "fastai", "numpy", "pandas", "pillow")
 def collect_provenance(
     learn: RadiographLearner, command: str, remarks: Sequence[str], audit: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The first content of `run.json`."""
+    """Return the initial content of `run.json`."""
     data = learn.dls.manifest
     device = learn.dls.device
     libraries = (*_LIBRARIES, *(["timm"] if is_timm(learn.arch) else []))
@@ -59,7 +59,7 @@ def collect_provenance(
 
 
 def describe_replay(config: Config, learn: RadiographLearner) -> list[str]:
-    """Notes where settings are those of a run's folder, and results will differ from that run's all the same."""
+    """Return notes on why results will differ from those of the run whose config is replayed."""
     if config.folder is None:
         return []
     try:
@@ -75,7 +75,7 @@ def describe_replay(config: Config, learn: RadiographLearner) -> list[str]:
 
 
 def describe_threads(info: RunInfo, what: str) -> str:
-    """A note where a run on a CPU computed with another number of threads than this process, else ""."""
+    """Return a note if a run on a CPU computed with another number of threads than this process, else ""."""
     threads = torch.get_num_threads()
     if info.threads in (None, threads) or not info.device.startswith("cpu"):
         return ""

@@ -1,7 +1,7 @@
-"""From a run's predictions to its results: calibration and thresholds from validation, then metrics of each split.
+"""Compute a run's results from its predictions: calibration and thresholds on validation, then metrics of each split.
 
-Predictions are of images and are calibrated as such. `by_unit` joins those of a study or patient: thresholds, metrics
-and reports are of what it gives.
+Predictions are made and calibrated per image. `by_unit` then joins those of a study or patient; thresholds, metrics and
+reports are computed from the joined predictions.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ def finalize_results(
     """Choose calibration and thresholds on validation, and write decision, predictions and metrics.
 
     Args:
-        run: whose history and `run.json` are written already.
-        predictions: of images by split, "valid" among them; only their raw probabilities count. "train" gets no
-            intervals: the network has seen these images.
+        run: the run, whose history and `run.json` must be written already.
+        predictions: predictions of images, keyed by split and including "valid"; only their raw probabilities are used.
+            "train" gets no intervals, since the network has seen these images.
         settings: which thresholds to choose, and how to compute metrics.
-        seed: of the bootstrap.
-        decision: that was chosen before; None to choose it.
+        seed: seed of the bootstrap.
+        decision: calibration and thresholds that were chosen before; None to choose them.
 
     Raises:
-        ConfigError: a prevalence is no share, or is of an unknown label.
+        ConfigError: a prevalence is not between 0 and 1, or is given for an unknown label.
         DataError: as in `Predictions.by_unit`.
     """
     rule, _ = threshold_rule(settings, run.task)
@@ -93,9 +93,7 @@ def finalize_results(
 
 
 def choose_decision(chosen_on: Predictions, task: Task, settings: ResultsConfig) -> Decision:
-    """Calibration, chosen on predictions of images of which only the raw probabilities count, and thresholds, chosen on
-    what `by_unit` makes of them.
-    """
+    """Fit the calibration on the raw probabilities of images, and choose thresholds on their predictions per unit."""
     decision = fit_calibration(
         chosen_on.truth,
         chosen_on.raw,
@@ -117,7 +115,7 @@ def choose_thresholds(
     target: float | None,
     confidence: float | None,
 ) -> Decision:
-    """A decision with the same calibration, and thresholds chosen on predictions of images, joined by the settings."""
+    """Return a decision with the same calibration, and thresholds chosen on predictions per unit."""
     found = by_unit(chosen_on.calibrated(decision), settings, decision)
     return with_thresholds(
         decision,
@@ -133,29 +131,28 @@ def choose_thresholds(
 
 
 def joined_by(settings: ResultsConfig) -> UnitJoin:
-    """How images are joined; "mean" where they are not."""
+    """Return how images are joined; "mean" if the unit is the image."""
     return settings.unit_join if settings.unit != "image" else "mean"
 
 
 def by_unit(
     predictions: Predictions, settings: ResultsConfig, decision: Decision, named_by: Collection[str] = ()
 ) -> Predictions:
-    """Calibrated predictions of images as those of the studies or patients of which the settings want results; see
-    `Predictions.by_unit`.
-    """
+    """Join calibrated predictions of images per unit of the settings; see `Predictions.by_unit`."""
     return predictions.by_unit(settings.unit, settings.unit_join, decision.task, decision.positive, named_by)
 
 
 def update_results(run: Run, options: Mapping[str, Any], chosen_on: Predictions) -> Config:
-    """Make options the run's own settings, for all later commands; only the number of resamples is not written.
+    """Write options to the run's own settings, for all later commands, except the number of resamples.
 
     Args:
         run: a completed run.
-        options: fields of ResultsConfig, over the run's settings; a rule for thresholds replaces the run's own.
+        options: fields of ResultsConfig, which override the run's settings; a rule for thresholds replaces the run's
+            own rule and target.
         chosen_on: the predictions of images on which thresholds are chosen.
 
     Returns:
-        The settings, with that number.
+        The settings, including the number of resamples.
 
     Raises:
         ConfigError: an option is wrong.
@@ -178,7 +175,7 @@ def update_results(run: Run, options: Mapping[str, Any], chosen_on: Predictions)
 def refit_decision(run: Run, options: Mapping[str, Any], found: Mapping[Split, Predictions]) -> None:
     """Choose calibration and thresholds and compute metrics again from a run's saved predictions, and write them.
 
-    Without options the calibration and thresholds of the run stay, also where this version would choose others.
+    Without options the run keeps its calibration and thresholds, even if this version would choose others.
 
     Raises:
         ConfigError: an option is wrong.
@@ -199,11 +196,12 @@ def compute_metrics(
     seed: int = 0,
     by: Iterable[str] | None = None,
 ) -> dict[str, Any]:
-    """The metrics of predictions as `metrics.summary.summarise` gives them, with those of `subgroups`.
+    """Compute the metrics of predictions: the result of `metrics.summary.summarise`, with further items.
 
-    Of studies or patients `unit` tells how their images' probabilities were joined, the number of `images`, how many
-    are `of_one_image` and, as far as known, of images `of_different_labels`. Also what `operating_results` gives and,
-    where `Decision.is_one_vs_rest`, `at_thresholds` by `one_vs_rest`.
+    These are the result of `operating_results`, `population`, `subgroups` if there are any and, if
+    `Decision.is_one_vs_rest`, `at_thresholds`, the result of `one_vs_rest`. For studies or patients, `unit` also has
+    how their images' probabilities were joined (`join`), the number of `images`, the number of units
+    `of_one_image` and, if known, the number of units whose images are `of_different_labels`.
     """
     arrays = predictions.truth, predictions.probability, predictions.labels
     bootstrap: dict[str, Any] = {"groups": predictions.groups, "resamples": resamples, "seed": seed}
@@ -230,11 +228,11 @@ def compute_metrics(
 def operating_results(
     predictions: Predictions, decision: Decision, *, resamples: int = 0, seed: int = 0
 ) -> dict[str, Any]:
-    """What thresholds and probabilities are worth, of each label or of the positive class alone.
+    """Evaluate probabilities and thresholds for each label or, with two classes, for the positive class alone.
 
     Returns:
-        `calibration`, `calibration_metrics.calibration_rows` "after" the calibration and, where there is one,
-        "before"; `fixed_rates.fixed_rate_rows`; `net_benefit`, as `decision_curve.net_benefits` gives it.
+        `calibration`, with `calibration_metrics.calibration_rows` "after" the calibration and, if there is one,
+        "before"; `fixed_rates`, from `fixed_rates.fixed_rate_rows`; `net_benefit`, from `decision_curve.net_benefits`.
     """
     shown = [i for i, label in enumerate(predictions.labels) if decision.positive in (None, label)]
     truth, labels = predictions.truth[:, shown], [predictions.labels[i] for i in shown]
@@ -252,7 +250,7 @@ def operating_results(
 
 
 def _f1_notes(predictions: Predictions, decision: Decision, seed: int) -> list[str]:
-    """How much F1 is flattered by thresholds that were chosen for it on these predictions, the most first."""
+    """Return a note on the optimism of F1 with thresholds that were chosen for it on the same predictions."""
     unit, _ = sampling_units(predictions.groups, len(predictions))
     flattered: dict[str, tuple[float, int]] = {}
     for label in decision.point_of:
@@ -272,8 +270,9 @@ def _f1_notes(predictions: Predictions, decision: Decision, seed: int) -> list[s
 
 
 def complete_metrics(run: Run) -> None:
-    """Write what older versions did not compute of the splits of a run into its metrics, which stay as they are: before
-    0.6 the positive class, `operating_results` and the warnings; before 0.8 the population.
+    """Add to a run's metrics what older versions did not compute; existing metrics stay as they are.
+
+    Before version 0.6 these are the positive class, `operating_results` and the warnings; before 0.8, the population.
 
     Raises:
         RunError: a file of the run is damaged.
@@ -309,15 +308,15 @@ def warn_of_run(
     notes: Sequence[str] = (),
     further: Sequence[HeadlineWarning] = (),
 ) -> list[dict[str, str]]:
-    """The warnings beside the headline of predictions of a run.
+    """Return the warnings next to the headline of a run's predictions.
 
     Args:
-        run: whose `run.json` is written.
-        summary: of the predictions.
-        predictions: as they were summarised.
-        split: of the run's own data; None for other data.
-        notes: on reading the images of other data.
-        further: warnings that were found elsewhere.
+        run: the run, whose `run.json` must be written already.
+        summary: the metrics of the predictions.
+        predictions: the predictions that the metrics were computed from.
+        split: the split of the run's own data; None for other data.
+        notes: notes on reading the images of other data.
+        further: further warnings to include.
     """
     info = run.info
     return headline_warnings(
@@ -335,20 +334,20 @@ def warn_of_run(
 
 
 def patients_by_label(predictions: Predictions) -> dict[str, tuple[int, int]]:
-    """Patients, or images where none are known, with and without each label."""
+    """Return, for each label, the numbers of patients (images, if patients are unknown) with and without it."""
     unit, _ = sampling_units(predictions.groups, len(predictions))
     counts = count_patients(predictions.truth, unit).tolist()
     return {label: (positive, negative) for label, (positive, negative) in zip(predictions.labels, counts, strict=True)}
 
 
 def subgroup_values(predictions: Predictions, by: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
-    """The subgroup of each image by each column, ages in bands; "" where unknown."""
+    """Return the subgroup of each image, keyed by column; ages are in bands, and "" is unknown."""
     chosen = predictions.attributes if by is None else {name: predictions.attributes[name] for name in by}
     return {name: age_bands(column) if name == "age" else column for name, column in chosen.items()}
 
 
 def resolve_monitor(train: TrainConfig, task: Task) -> str:
-    """The column of the history that decides which epoch is best; "auto" is `config.DEFAULT_METRIC`.
+    """Return the column of the history that decides which epoch is best; "auto" is `config.DEFAULT_METRIC`.
 
     Raises:
         ConfigError: the metric belongs to the other task.
@@ -364,10 +363,10 @@ def resolve_monitor(train: TrainConfig, task: Task) -> str:
 def check_results(
     settings: ResultsConfig, task: Task, labels: Sequence[str], most_likely: bool | None = None
 ) -> list[str]:
-    """Notes on settings that change nothing for such labels.
+    """Return notes on settings that have no effect for the task and labels.
 
     Raises:
-        ConfigError: a setting is wrong for them.
+        ConfigError: a setting is wrong for the task or the labels.
     """
     parse_prevalences(settings.prevalence, labels)
     if task == "single" and settings.unit != "image" and settings.unit_join == "noisy-or":
@@ -380,11 +379,10 @@ def check_results(
 
 
 def require_enough_images(settings: ResultsConfig, task: Task, images: Predictions) -> None:
-    """Raise an error where validation has too few images, or units, for the confidence in a target, of every label, or
-    they can't be joined to units.
+    """Check that at least one label has enough validation images, or units, for the confidence in a target.
 
     Raises:
-        ConfigError: it has.
+        ConfigError: every label has too few.
         DataError: as in `Predictions.by_unit`.
     """
     positive = positive_class(task, images.labels, settings.positive)
@@ -414,7 +412,7 @@ def require_enough_images(settings: ResultsConfig, task: Task, images: Predictio
 
 
 def threshold_rule(settings: ResultsConfig, task: Task) -> tuple[Rule | None, float | None]:
-    """The rule by which thresholds are chosen and its target; None where none are chosen, or the rule has no target."""
+    """Return the rule for choosing thresholds, None to choose none, and its target, None if the rule has no target."""
     if settings.target_sensitivity is not None:
         return "sensitivity", settings.target_sensitivity
     if settings.target_specificity is not None:
@@ -432,7 +430,7 @@ def parse_prevalences(
     Args:
         items: texts such as "0.05" (all labels) or "Edema=0.02" (one).
         labels: the L names.
-        name: of the option.
+        name: the option's name.
 
     Raises:
         ConfigError: an unknown label, or a number that is not in (0, 1).
@@ -462,7 +460,7 @@ def parse_prevalences(
 
 
 def run_context(run: Run) -> dict[str, Any]:
-    """Data and training as `run.json` and `history.csv` have them: the numbers in the report beside the metrics."""
+    """Return the facts on data and training in `run.json` and `history.csv` that the report shows with the metrics."""
     info = run.info
     training: dict[str, Any] = {"members": info.members, "seconds": info.seconds}
     if not info.members:
@@ -481,7 +479,7 @@ def run_context(run: Run) -> dict[str, Any]:
 
 
 def write_cards(run: Run) -> None:
-    """Write `model_card.md` and `claim.md`, but where the run has members, which have theirs.
+    """Write `model_card.md` and `claim.md`, unless the run has members, which have their own.
 
     Raises:
         RunError: a file of the run is damaged.

@@ -1,4 +1,4 @@
-"""Predictions of several networks as one: averaged, and calibrated on images that they were not trained on."""
+"""Average the predictions of several networks, on validation only of those that were not trained on the image."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from xrayfast.runs.run import Run
 
 
 def require_alike(members: Sequence[Run]) -> None:
-    """Raise an error where runs can't be averaged.
+    """Check that runs can be averaged.
 
     Raises:
         ConfigError: there are fewer than two, one is named twice, or they differ in labels, task, size or window.
-        RunError: a file of one is damaged.
+        RunError: a file of a run is damaged.
     """
     if len(members) < 2:
         raise ConfigError(f"found {plural(len(members), 'run')} for an ensemble; expected two or more.")
@@ -51,13 +51,14 @@ def _show(value: object) -> str:
 
 
 def average_splits(members: Sequence[Run]) -> dict[Split, Predictions]:
-    """The saved predictions of runs on valid and, where all have one, test.
+    """Average the saved predictions of runs on valid and, if all runs have a test split, on test.
 
-    Of each image of valid those networks are averaged that were not trained on it, as they have it in valid: of folds
-    one, of networks trained on the same split all. Of test there are the images that all have.
+    For each validation image, the networks that have it in their validation split are averaged, since these were not
+    trained on it: one network for runs of different folds, all networks for runs with the same split. On test, only
+    images that all runs have are averaged.
 
     Raises:
-        RunError: a run is not complete, or an image has other labels in one than in another.
+        RunError: a run is not complete, or an image has different labels in two runs.
     """
     found: dict[Split, Predictions] = {}
     for split in PREDICTED_SPLITS:
@@ -72,11 +73,13 @@ def average_splits(members: Sequence[Run]) -> dict[Split, Predictions]:
 
 
 def average_by_image(found: Sequence[Predictions]) -> tuple[Predictions, NDArray[np.int64]]:
-    """Each image's losses and the networks' own probabilities, averaged over the predictions that have it, and (N,) how
-    many of them have it.
+    """Average each image's loss and raw probabilities over the predictions that contain it.
+
+    Returns:
+        The averaged predictions; and (N,) the number of predictions that contain each image.
 
     Raises:
-        RunError: an image has other labels in one than in another.
+        RunError: an image has different labels in two predictions.
     """
     every = concatenate(found)
     places: dict[str, int] = {}
@@ -90,15 +93,15 @@ def average_by_image(found: Sequence[Predictions]) -> tuple[Predictions, NDArray
     np.add.at(loss, rows, every.loss)
     raw /= counts[:, None]
     studies = None
-    if every.studies is not None:  # some may have none recorded
+    if every.studies is not None:  # some predictions may have none recorded
         known = every.studies != ""
         studies = np.full(len(first), "", dtype=object)
-        studies[rows[known][::-1]] = every.studies[known][::-1]  # the first one stays
+        studies[rows[known][::-1]] = every.studies[known][::-1]  # reversed, so that the first one wins
     return replace(first, raw=raw, probability=raw, loss=loss / counts, studies=studies), counts
 
 
 def concatenate(found: Sequence[Predictions]) -> Predictions:
-    """Predictions one after the other, with the attributes that all have, and the studies that some have."""
+    """Concatenate predictions, with the attributes that all of them have, and studies if any of them have some."""
     first, *_ = found
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(one, name) for one in found])

@@ -1,6 +1,4 @@
-"""A run's own predictions as results need them: with columns of its table that form subgroups, by study or patient,
-and interpreted.
-"""
+"""Read a run's own predictions for its results: add columns for subgroups, join by study or patient, interpret them."""
 
 from __future__ import annotations
 
@@ -44,20 +42,20 @@ from xrayfast.workflows.steps.results import (
 )
 
 FOLDER = "folder"
-"""The attribute that the folders above class folders are, such as hospitals."""
+"""The name of the attribute that holds the folder above an image's class folder, such as a hospital."""
 
 MAX_GROUPS = 20
-"""Values of a column that forms subgroups; one with more is a number or names patients."""
+"""Maximum number of values of a column that forms subgroups; a column with more is numeric or identifies patients."""
 
 
 def with_columns(
     by: Sequence[str], known: Mapping[str, NDArray[Any]], config: DataConfig, images: Sequence[str], where: str
 ) -> dict[str, NDArray[Any]]:
-    """The known attributes of images, and those of `by` that are columns of the data set's table, or `FOLDER`.
+    """Return the known attributes of images, and those in `by` that are columns of the data set's table, or `FOLDER`.
 
     Raises:
-        ConfigError: there is no table, or no folder above those of classes, or a column has too many values or
-            another's name; `where` says of what.
+        ConfigError: there is no table, or no folder above the class folders, or a column has too many values or the
+            name of a column of predictions; the message names the predictions as in `where`.
         DataError: the table can't be read, or lacks a column.
     """
     further = [name for name in by if name not in known]
@@ -82,10 +80,10 @@ def with_columns(
 
 
 def read_groups(name: str, cells: Sequence[str], origin: str) -> NDArray[np.object_]:
-    """The values of a column that forms subgroups, of which spellings of one group are joined, with a warning.
+    """Return the values of a column that forms subgroups; different spellings of a group are joined, with a warning.
 
     Raises:
-        ConfigError: there are none, or too many.
+        ConfigError: there are no values, or too many.
     """
     values = _join_spellings(name, cells)
     distinct = set(values.tolist()) - {""}
@@ -98,7 +96,7 @@ def read_groups(name: str, cells: Sequence[str], origin: str) -> NDArray[np.obje
 
 
 def _join_spellings(name: str, cells: Sequence[str]) -> NDArray[np.object_]:
-    """The values of a column, of which spellings of one group are joined, with a warning."""
+    """Return the values of a column, in which different spellings of a group are joined, with a warning."""
     counts = Counter(filter(None, cells))
     spellings: dict[str, list[str]] = {}
     for value, _ in counts.most_common():
@@ -110,12 +108,12 @@ def _join_spellings(name: str, cells: Sequence[str]) -> NDArray[np.object_]:
 
 
 def read_interpretations(run: Run, *, find_images: bool = True) -> dict[PredictedSplit, Interpretation]:
-    """An interpretation of each split that was predicted, valid before test.
+    """Return an interpretation of each split that was predicted, valid before test.
 
-    `find_images` opens the run's data, so that images of single cases can be shown.
+    With `find_images`, the run's data are opened, so that the images of single cases can be shown.
 
     Raises:
-        RunError: there is none, because the run is not complete.
+        RunError: there are no predictions, because the run is not complete.
     """
     splits = run.require_predictions()
     metrics, decision, settings = run.metrics, run.decision, run.config.results
@@ -138,7 +136,7 @@ def read_interpretations(run: Run, *, find_images: bool = True) -> dict[Predicte
 
 
 def add_own_columns(run: Run, predictions: Predictions, by: Sequence[str]) -> Predictions:
-    """A run's own predictions, with columns of its table."""
+    """Add columns of a run's table to its own predictions."""
     images, where = predictions.images.tolist(), f"{run.path}: the saved predictions"
     return replace(predictions, attributes=with_columns(by, predictions.attributes, run.config.data, images, where))
 
@@ -147,10 +145,10 @@ Key = TypeVar("Key")
 
 
 def add_studies(run: Run, found: Mapping[Key, Predictions], unit: Unit) -> dict[Key, Predictions]:
-    """A run's own predictions of images, with the studies of its data where results are by study and none are recorded.
+    """Add the studies of a run's data to its own predictions, if results are per study and no studies are recorded.
 
     Raises:
-        RunError: the data are gone or have changed.
+        RunError: the data are needed, and are gone or have changed.
     """
     if unit != "study" or all(one.studies is not None for one in found.values()):
         return dict(found)
@@ -170,13 +168,13 @@ def add_studies(run: Run, found: Mapping[Key, Predictions], unit: Unit) -> dict[
 
 @dataclass(frozen=True, eq=False)
 class RunByUnit:
-    """A run whose results are of images, studies or patients, whichever is asked for.
+    """A run with results per image, study or patient, as requested.
 
     Attributes:
         run: a completed run.
-        settings: its own, but for `unit` and `unit_join`.
-        decision: its own; for another unit the same calibration, and thresholds that are chosen again.
-        notes: sentences on these thresholds.
+        settings: the run's settings of results, with the requested `unit` and `unit_join`.
+        decision: the run's calibration and thresholds; for another unit, the thresholds are chosen again.
+        notes: sentences on thresholds that were chosen again.
     """
 
     run: Run
@@ -186,11 +184,11 @@ class RunByUnit:
 
     @classmethod
     def of(cls, run: Run, unit: Unit | None, unit_join: UnitJoin | None) -> RunByUnit:
-        """The run by a unit, by default its own.
+        """Return the run with results per `unit`, by default the run's own unit.
 
         Raises:
             ConfigError: the two options contradict each other or the run's task.
-            DataError: the unit of no image is known, or images of one are of several classes.
+            DataError: the unit of no image is known, or images of one unit have different classes.
             RunError: a file is damaged, or studies are not recorded and the run's data are gone.
         """
         given = {name: value for name, value in (("unit", unit), ("unit_join", unit_join)) if value is not None}
@@ -216,31 +214,31 @@ class RunByUnit:
 
     @property
     def is_changed(self) -> bool:
-        """Whether results are of another unit than the run's own are."""
+        """Whether the unit or its join differs from that of the run's own results."""
         own = self.run.config.results
         return (own.unit, own.unit_join) != (self.settings.unit, self.settings.unit_join)
 
     def images(self, split: str, by: Sequence[str] = ()) -> Predictions:
-        """The saved predictions of the images of a split, with columns of the run's table.
+        """Return the saved predictions of the images of a split, with columns of the run's table.
 
         Raises:
-            ConfigError: as in `with_columns`, like the next one.
-            DataError: likewise.
-            RunError: the run has none, or studies are not recorded and its data are gone.
+            ConfigError: as in `with_columns`.
+            DataError: as in `with_columns`.
+            RunError: the run has no such predictions, or studies are not recorded and its data are gone.
         """
         [found] = add_studies(self.run, {split: self.run.predictions(split)}, self.settings.unit).values()
         return add_own_columns(self.run, found, by)
 
     def join(self, images: Predictions, named_by: Collection[str] = ()) -> Predictions:
-        """Calibrated predictions of images by the unit, as in `Predictions.by_unit`.
+        """Join calibrated predictions of images per unit, as in `Predictions.by_unit`.
 
         Raises:
-            DataError: the unit of no image is known, or images of one are of several classes.
+            DataError: the unit of no image is known, or images of one unit have different classes.
         """
         return by_unit(images, self.settings, self.decision, named_by)
 
     def metrics(self, split: PredictedSplit) -> Mapping[str, Any]:
-        """The summary of a split: that in `metrics.json`, or computed for another unit.
+        """Return the summary of a split: from `metrics.json` or, for another unit, computed now.
 
         Raises:
             RunError: a file is damaged.

@@ -1,4 +1,4 @@
-"""Predictions of any tool: a table of truth and probabilities, read as `Predictions`."""
+"""Read a table of truth and probabilities, written by any tool, as `Predictions`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from xrayfast.runs.predictions import MAX_AGE, Predictions
 from xrayfast.workflows.steps.predictions.own import read_groups
 
 PROBABILITY_PREFIXES = ("prob_", "probability_", "proba_", "p_", "score_", "pred_")
-"""How the columns of probabilities begin, before the label; the first that occurs is taken."""
+"""Prefixes of the columns of probabilities, before the label; the first prefix that occurs is used."""
 
 TRUTH_PREFIXES = ("truth_", "true_", "target_", "y_true_", "actual_", "gt_", "y_", "label_")
-"""Likewise the columns of 1 and 0 of each label; without them one column names the labels of a row."""
+"""Prefixes of the columns of truth, 1 or 0 per label; without such columns, one column names the labels of a row."""
 
 _TRUTH = ("truth", "ytrue", "actual", "groundtruth", "gt", "target", "label", "labels", "y", "class")
 _PROBABILITY = ("prob", "probability", "proba", "score", "yscore", "yprob", "yproba", "p", "pred")
@@ -37,17 +37,18 @@ _POSITIVE = "positive"
 _CELLS = {"1": 1, "1.0": 1, "true": 1, "yes": 1, "0": 0, "0.0": 0, "false": 0, "no": 0}
 _MASKED = ("", "-1", "-1.0", "nan")
 _SUM_TOLERANCE = 0.02
-"""By which the probabilities of classes may miss 1, as those that were rounded do."""
+"""How far the sum of the classes' probabilities may be from 1, to allow for rounding."""
 
 
 @dataclass(frozen=True, eq=False)
 class PredictionTable:
-    """What a table of predictions holds.
+    """The content of a table of predictions.
 
     Attributes:
-        predictions: probabilities as they are given, both as `raw` and as calibrated; the log loss of each image.
-        task: "single" where each image has one class and probabilities add up to 1, else "multi".
-        notes: what was inferred, as sentences.
+        predictions: the given probabilities, both as `raw` and as calibrated; the log loss of each image.
+        task: the given task; by default "single" if each image has one class and probabilities add up to 1, else
+            "multi".
+        notes: sentences on what was inferred.
     """
 
     predictions: Predictions
@@ -61,12 +62,13 @@ def read_prediction_table(
     """Read predictions of any tool.
 
     Columns, in any order: the image (`image`, `file`, ...); the patient (`patient`, ...), if known; probabilities in
-    [0, 1], `prob_LABEL` for each label, or one column such as `prob` for a single label; the truth, one column that
-    names the labels of the image joined by '|', or `truth_LABEL` for each label with 1, 0, or nothing where masked.
-    Those of `predictions/` in a run's folder are such tables. Sex, age and view are read where columns are called so.
+    [0, 1]: `prob_LABEL` for each label, or one column such as `prob` for a single label; the truth: one column that
+    names the labels of the image, joined with '|', or `truth_LABEL` for each label, with 1, 0, or nothing if masked.
+    The files in `predictions/` of a run's folder have this form. Sex, age and view are read from columns of these
+    names.
 
     Raises:
-        DataError: a column is missing, or a cell is not what it should be.
+        DataError: a column is missing, or a cell is invalid.
     """
     table = _from_frame(source) if isinstance(source, pd.DataFrame) else read_table(source)
     where, notes = str(table.file), list(table.notes)
@@ -137,7 +139,7 @@ def _column(columns: Mapping[str, Sequence[str]], name: str, where: str) -> Sequ
 
 
 def _prefixed(columns: Iterable[str], prefixes: Iterable[str]) -> dict[str, str]:
-    """Columns by what follows the first of the prefixes that occurs."""
+    """Return the columns with the first prefix that occurs, keyed by the rest of their names."""
     for prefix in prefixes:
         if found := {n[len(prefix) :]: n for n in columns if n.lower().startswith(prefix) and len(n) > len(prefix)}:
             return found
@@ -145,13 +147,13 @@ def _prefixed(columns: Iterable[str], prefixes: Iterable[str]) -> dict[str, str]
 
 
 def _named(columns: Iterable[str], names: Sequence[str]) -> str | None:
-    """The column with one of these simplified names, the first of them before the others."""
+    """Return the column whose simplified name is the first in `names` that occurs; None if none occurs."""
     found = {simplify_column_name(name): name for name in reversed(list(columns))}
     return next((found[name] for name in names if name in found), None)
 
 
 def _probability_columns(table: Table) -> dict[str, str]:
-    """The columns of probabilities by label."""
+    """Return the columns of probabilities, keyed by label."""
     if found := _prefixed(table.columns, PROBABILITY_PREFIXES):
         return found
     if one := _named(table.columns, _PROBABILITY):
@@ -178,7 +180,7 @@ def _probabilities(table: Table, name: str) -> NDArray[np.float64]:
 
 
 def _truth(table: Table, labels: Sequence[str], taken: set[str], notes: list[str]) -> NDArray[np.int64]:
-    """(N, L) 1, 0, and -1 where masked."""
+    """Return the truth, (N, L): 1, 0, or -1 where masked."""
     free = [name for name in table.columns if name not in taken]
     columns = _prefixed(free, TRUTH_PREFIXES)
     truth = np.zeros((len(table), len(labels)), dtype=np.int64)
@@ -246,7 +248,7 @@ def _images(table: Table, notes: list[str]) -> NDArray[np.object_]:
 def _two_classes(
     label: str, probability: NDArray[np.float64], truth: NDArray[np.int64]
 ) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.int64]]:
-    """A single label as one of two classes: that there is none of it, and it."""
+    """Turn a single label into two classes: its absence and its presence."""
     negative = "negative" if label == _POSITIVE else f"no {label}"
     both = np.hstack([np.where(truth < 0, 0, 1 - truth), np.where(truth < 0, 0, truth)])
     return (negative, label), np.hstack([1 - probability, probability]), both
@@ -255,7 +257,7 @@ def _two_classes(
 def _leave_out_blank(
     table: Table, probability: NDArray[np.float64], truth: NDArray[np.int64], task: Task | None, notes: list[str]
 ) -> tuple[Table, NDArray[np.float64], NDArray[np.int64]]:
-    """Without the images that have no truth, where all others have exactly one class and probabilities that add up."""
+    """Leave out images without truth, if all others have exactly one class and probabilities that add up to 1."""
     labelled = (truth == 1).sum(axis=1)
     blank = (labelled == 0) & (truth >= 0).all(axis=1)
     if task == "multi" or not blank.any() or blank.all() or truth.shape[1] < 2 or (labelled > 1).any():
@@ -268,7 +270,7 @@ def _leave_out_blank(
 
 
 def _people(table: Table) -> dict[str, NDArray[Any]]:
-    """Sex, age and view, as far as columns tell them."""
+    """Return sex, age and view, as far as there are columns for them."""
     read: dict[str, Callable[[Sequence[str]], Sequence[Any]]]
     read = {"sex": lambda cells: parse_sexes(cells)[0], "age": lambda cells: parse_ages(cells)[0], "view": parse_views}
     found: dict[str, NDArray[Any]] = {}
@@ -283,7 +285,7 @@ def _people(table: Table) -> dict[str, NDArray[Any]]:
 
 
 def _groups(table: Table, name: str) -> NDArray[Any]:
-    """A column that forms subgroups; ages as numbers, NaN where there is none."""
+    """Return a column that forms subgroups; ages as numbers, NaN if blank."""
     cells = _column(table.columns, name, str(table.file))
     if name != "age":
         return read_groups(name, cells, table.file.name)

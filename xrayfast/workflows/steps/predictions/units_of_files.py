@@ -1,4 +1,4 @@
-"""New files by study or patient: which are of one, and the thresholds that decide on it."""
+"""Group new files by study or patient, and find the thresholds for these units."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from xrayfast.workflows.steps.results import DECISION_SPLIT, choose_decision, jo
 
 @dataclass(frozen=True)
 class UnitsOfFiles:
-    """Studies or patients, of which N files are.
+    """The studies or patients that N files belong to.
 
     Attributes:
         unit: "study" or "patient".
-        how: their images' probabilities are joined.
-        decision: with thresholds for such units.
-        numbers: (N,) of the unit of each file, from 0, in the order of their first files.
-        notes: in sentences.
+        how: how the probabilities of a unit's images are joined.
+        decision: calibration, and thresholds for such units.
+        numbers: (N,) the number of each file's unit, from 0, in the order of the units' first files.
+        notes: sentences on thresholds and on how units were found.
     """
 
     unit: Unit
@@ -56,28 +56,28 @@ def find_units(
     patient_col: str | None,
     study_col: str | None,
 ) -> UnitsOfFiles:
-    """The studies or patients of files, by the `.json` files beside those in shards, names or DICOM headers, and the
-    thresholds of the runs for these.
+    """Find the studies or patients of files, and the thresholds of the runs for such units.
 
-    A file whose study or patient is unknown is a unit of its own.
+    They are found in the `.json` files next to images in shards, in file names or in DICOM headers. A file whose study
+    or patient is unknown is a unit of its own.
 
     Args:
-        files: their paths.
-        names: what messages call them; a path on the web may be signed.
-        runs: that predict together, or an exported file.
+        files: the paths of the files.
+        names: the files' names for messages; a web address may contain a signature that must not be shown.
+        runs: the runs that predict together, or an exported file.
         unit: "study" or "patient".
-        unit_join: how probabilities are joined; None for the run's way.
-        patient_col: as of `open_data`, where a column is a key of `.json` files; None for the run's way, else what
-            those, names and headers tell.
-        study_col: likewise.
+        unit_join: how probabilities are joined; None for the run's setting.
+        patient_col: as in `open_data`, except that a column is a key of the `.json` files; None for the run's setting,
+            else inferred from `.json` files, names and headers.
+        study_col: as `patient_col`, for studies.
 
     Raises:
-        ConfigError: an option names a column that is no key, or joins as the task does not allow.
+        ConfigError: an option names a column that is not a key, or the task does not allow `unit_join`.
         DataError: the unit of no file is known, or a `.json` file can't be read.
         RunError: a file of a run is damaged, or its studies are not recorded and its data are gone.
     """
     first = runs if isinstance(runs, ExportedRun) else runs[0]
-    own = RunByUnit.of(cast(Run, first), unit, unit_join)  # what that reads of a run, a file has too
+    own = RunByUnit.of(cast(Run, first), unit, unit_join)  # an ExportedRun has all attributes that this reads
     decision, notes = own.decision, own.notes
     if not isinstance(runs, ExportedRun) and len(runs) > 1:
         together = {DECISION_SPLIT: average_splits(runs)["valid"]}
@@ -91,7 +91,7 @@ def find_units(
 def _identify(
     files: Sequence[str], names: Sequence[str], unit: Unit, of_run: DataConfig, given: dict[str, str | None]
 ) -> tuple[NDArray[np.intp], list[str]]:
-    """The number of each file's unit, and notes."""
+    """Return the number of each file's unit, and notes."""
     told = read_keys(files)
     ways = {name: getattr(of_run, name) if way is None else way for name, way in given.items()}
     keys = {name: _find_key(told, name, way, named=given[name] is not None) for name, way in ways.items()}
@@ -121,10 +121,12 @@ def _identify(
 
 
 def _find_key(told: Mapping[str, Sequence[str]], option: str, way: str | None, *, named: bool) -> str:
-    """The key of `.json` files that tells patients or studies, as chosen or by its usual name; "" for another way.
+    """Return the key of the `.json` files that holds patients or studies: the given one, or one with a usual name.
+
+    Return "" if there is none, or if headers or names are to be used.
 
     Raises:
-        ConfigError: one that the caller named is not there.
+        ConfigError: a key that the caller named does not exist.
     """
     if way and not is_column_name(way):
         return ""
