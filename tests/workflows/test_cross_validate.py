@@ -131,7 +131,7 @@ def test_its_methods_tell_of_the_folds_and_not_of_one_split(crossed):
     assert f"test {crossed.info.counts['test']['images']} images" in text
     assert f"out-of-fold {images} images of {pooled['patients']} patients" in text
     assert "Images were dealt into 2 folds by patient; each was predicted by networks that were not" in text
-    assert "the best epoch were kept, by AUROC, macro on the fold that it predicts. Whatever was chosen on the" in text
+    assert "the best epoch were kept, by AUROC, macro on the fold that it predicts. Results on the" in text
     assert "calibrated by temperature scaling on the out-of-fold predictions." in text
     assert (
         "Main metrics on the out-of-fold images: " in text and "validation" not in text and "not recorded" not in text

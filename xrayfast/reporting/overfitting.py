@@ -57,12 +57,12 @@ class TrainAndValid:
         if gap > SMALL_GAP:
             return (
                 f"{numbers}a gap of {gap:.3f}. The network does better on images that it was trained on than on new "
-                "ones. Some gap is usual; it is overfitting where validation gets worse while training gets better."
+                "ones. Some gap is usual; it is overfitting if validation gets worse while training gets better."
             )
         if gap < -SMALL_GAP:
             return (
-                f"{numbers}validation is higher by {-gap:.3f}. That is usual while training images are augmented and "
-                "the network still learns."
+                f"{numbers}validation is higher by {-gap:.3f}. This is usual if training images are augmented and the "
+                "network is still improving."
             )
         return f"{numbers}a gap of {abs(gap):.3f}, which is small."
 
@@ -72,12 +72,12 @@ class TrainAndValid:
             views = ", those of validation averages over augmented views" if self.tta else ""
             thresholds = " Both are at the thresholds that were chosen on validation." if self.task == "multi" else ""
             return (
-                "Training values are of the epoch's finished weights, with which each training image was predicted "
-                f"once, without augmentation{views}.{thresholds}"
+                "Training values are from the weights at the end of the epoch, with which each training image was "
+                f"predicted once, without augmentation{views}.{thresholds}"
             )
         return (
-            "Training values are of the predictions made while the epoch trained: on augmented images, with dropout, "
-            "and with weights that changed after each batch. Its finished weights usually do better on the training "
+            "Training values are from the predictions made during the epoch: on augmented images, with dropout, and "
+            "with weights that changed after each batch. The weights at its end usually do better on the training "
             "images, so the gap may be larger; 'xrayfast fit --train-metrics final' predicts them with these weights"
             f"{'' if self.unit == 'image' else f', and gives them by {self.unit}, as validation is'}."
         )

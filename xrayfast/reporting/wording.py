@@ -28,7 +28,7 @@ FEW_LABELS = 6
 ALONE_DECIDES = ", so it may be chance (the interval is of this gap alone)"
 """Follows the p of a gap whose interval excludes 0 although p, corrected for the number of gaps, is not small."""
 
-NOT_CALIBRATED = "Probabilities are the network's own; they were not calibrated."
+NOT_CALIBRATED = "Probabilities were not calibrated."
 
 
 def label_rows(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -102,7 +102,7 @@ def joining_text(summary: Mapping[str, Any]) -> str:
         f"By {unit}: the probability of each is {JOINED[found['join']]} of those of its images, "
         f"{plural(found['images'], 'image')} in all; {plural(found['of_one_image'], unit)} of one image.",
         f"{plural(differ, unit)} with images of different labels: positive where one is." if differ else "",
-        f"A radiograph that is shown stands for its {unit}.",
+        f"A radiograph that is shown represents its {unit}.",
     ]
     return " ".join(filter(None, sentences))
 

@@ -42,7 +42,7 @@ def test_a_split_of_which_there_is_nothing_to_warn_has_no_warning():
     ("code", "changed", "said"),
     [
         ("leaks", {"remarks": [f"{LEAKS_ALLOWED}: results are optimistic. p1."]}, "p1"),
-        ("chosen here", {"chosen_on": "the folds"}, "chosen on the folds (epoch"),
+        ("chosen here", {"chosen_on": "the folds"}, "Results on the folds are optimistic"),
         ("patients unknown", {"patients": None}, "Patients are not known"),
         ("chance", {"auroc": (0.5, 0.7)}, "the mean over labels (0.500 to 0.700)"),
         ("reversed", {"auroc": (0.3, 0.4)}, "the ranking is reversed: the mean over labels (0.300 to 0.400)"),
@@ -94,7 +94,7 @@ def test_accuracy_of_one_label_is_compared_with_a_constant_answer(support, negat
     summary = {"images": 100, "patients": 100, "overall": {"auroc_macro": 0.9, "subset_accuracy": 0.7}}
     (warning,) = headline_warnings(HeadlineFacts({**summary, "per_label": [row]}, "multi", {}))
     assert warning["code"] == "constant"
-    assert f"0.700 is not shown to be above 0.700, that of always answering '{answer}'" in warning["text"]
+    assert f"0.700 is not shown to be above 0.700, the accuracy of always predicting '{answer}'" in warning["text"]
 
 
 def test_patients_of_a_table_are_not_told_by_file_names():

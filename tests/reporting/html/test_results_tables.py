@@ -105,12 +105,13 @@ def test_intervals_are_described_once_with_their_units(made):
     summary = made[0].summary
     units = summary["intervals"]["units"]
     assert intervals_text(summary) == (
-        f"95% intervals ({interval_methods(summary)}) from {units} patients, those of a bootstrap from 25 resamples."
+        f"95% confidence intervals ({interval_methods(summary)}) from {units} patients; "
+        "bootstrap intervals are from 25 resamples."
     )
     by_image = {"level": 0.9, "resamples": 1000, "units": 1200, "by": "image"}
     assert intervals_text({"intervals": by_image}) == (
-        "90% intervals (bootstrap) from 1,200 images, those of a bootstrap from 1,000 resamples. "
-        "No patients are known, so images were drawn."
+        "90% confidence intervals (bootstrap) from 1,200 images; bootstrap intervals are from 1,000 resamples. "
+        "Patients are not known, so images were resampled."
     )
     assert intervals_text({}) == ""
 

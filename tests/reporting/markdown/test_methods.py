@@ -32,7 +32,7 @@ def test_it_says_how_the_run_was_made(run):
     assert f"xrayfast {info.xrayfast}" in text and f"torch {info.versions['torch']}" in text
     calibrated = {"single": "by temperature scaling", "multi": "by Platt scaling"}[run.task]
     assert f"Probabilities were calibrated {calibrated} on the validation images." in text
-    assert "95% intervals (" in text
+    assert "95% confidence intervals (" in text
     assert "not recorded" not in text and "\n" not in text
 
 

@@ -290,7 +290,7 @@ def test_numbers_come_with_their_intervals_and_patients(run, card):
         ends = summary["intervals"]["overall"]["auroc_macro"]
         value = summary["overall"]["auroc_macro"]
         assert f"| {value:.3f} ({ends['low']:.3f} to {ends['high']:.3f}) |" in card
-    assert f"95% intervals ({interval_methods(summary)}) over 20 patients, 20 resamples with replacement" in card
+    assert f"95% confidence intervals ({interval_methods(summary)}) from 20 patients, 20 bootstrap resamples" in card
     assert "60 images of 20 patients" in card
 
 

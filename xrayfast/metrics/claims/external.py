@@ -265,22 +265,23 @@ def external_warnings(
         found.append(
             HeadlineWarning(
                 "below internal",
-                f"Results here lie below the interval of the run's own data: {shorten(below)}.",
-                "The network does worse on these data than its own results promise.",
+                f"Results here are below the interval of the run's own data: {shorten(below)}.",
+                "The network performs worse on these data than on its own.",
             )
         )
     if below := _below([row for row, one in zip(rows, ranking, strict=True) if not one]):
         found.append(
             HeadlineWarning(
                 "rates below internal",
-                "Decided as in the run, with its thresholds, rates here lie below the interval of the run's own data: "
+                "At the thresholds of the run, rates here are below the interval of the run's own data: "
                 f"{shorten(below)}.",
-                "More images with the label are missed (recall), or without it called positive (specificity); check "
-                "the thresholds on images of this place before use.",
+                "More images with the label are missed (recall), or more without it are called positive (specificity); "
+                "check the thresholds on images of this site before use.",
             )
         )
     outside = [
-        f"{row['label']} {row['here']:.3f}, there {row['validation']:.3f} ({format_interval(row['low'], row['high'])})"
+        f"{row['label']} {row['here']:.3f}, validation {row['validation']:.3f} "
+        f"({format_interval(row['low'], row['high'])})"
         for row in prevalence
         if row["outside"]
     ]
@@ -296,8 +297,8 @@ def external_warnings(
         found.append(
             HeadlineWarning(
                 "prevalence",
-                f"Prevalence lies outside validation's interval: {shorten(outside)}.",
-                "Probabilities and predictive values are off by that"
+                f"Prevalence here differs from that of the validation images: {shorten(outside)}.",
+                "Probabilities and predictive values are biased by this"
                 + (
                     "; --correct-prior corrects probabilities for the prevalence here, which it estimates without the "
                     "labels."

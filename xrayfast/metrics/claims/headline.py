@@ -24,13 +24,13 @@ SEEN_BEFORE = "The weights that training started from have seen these data"
 """The beginning of the remark on a run whose starting weights were trained on images or patients of its splits."""
 
 PATIENTS_UNKNOWN = (
-    "Patients are not known: one of them may be in several splits, which makes results optimistic and intervals too "
+    "Patients are not known: if a patient has images in several splits, results are optimistic, and intervals are too "
     "narrow."
 )
 
 PATIENTS_UNKNOWN_THERE = (
-    "Patients are not known: whether they were among those of training was not checked, and intervals are too narrow "
-    "where several images are of one."
+    "Patients are not known: whether they were also in the training data was not checked, and intervals are too narrow "
+    "if a patient has several images."
 )
 
 VALIDATION_IMAGES = "the validation images"
@@ -38,7 +38,7 @@ VALIDATION_IMAGES = "the validation images"
 
 def optimism(chosen_on: str = VALIDATION_IMAGES) -> str:
     """Return the remark shown beside results on the images that epoch, calibration and thresholds were chosen on."""
-    return f"Whatever was chosen on {chosen_on} (epoch, calibration, thresholds) makes results on them optimistic."
+    return f"Results on {chosen_on} are optimistic, since they were used to choose epoch, calibration or thresholds."
 
 
 _BLANK = re.compile(
@@ -113,8 +113,8 @@ def _of_independence(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
         advice = "Report a test split (--test-fraction) or an external test (xrayfast evaluate RUN DATA)."
         yield HeadlineWarning("chosen here", optimism(facts.chosen_on), advice)
     if facts.summary.get("patients") is None:
-        pattern = "" if facts.of_table else ", or with 'name:REGEX' a pattern of file names"
-        advice = f"--patient-col names a column of them{pattern}."
+        pattern = "" if facts.of_table else ", or with 'name:REGEX' to a pattern of file names"
+        advice = f"Set --patient-col to the column of patients{pattern}."
         yield HeadlineWarning(
             "patients unknown", PATIENTS_UNKNOWN_THERE if facts.external else PATIENTS_UNKNOWN, advice
         )
@@ -146,8 +146,8 @@ def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     if below:
         yield HeadlineWarning(
             "reversed",
-            f"AUROC lies below chance with its whole interval, so the ranking is reversed: {shorten(below)}.",
-            "Are columns, classes or the labels' 0 and 1 swapped?",
+            f"The whole interval of AUROC is below chance, 0.5, so the ranking is reversed: {shorten(below)}.",
+            "Check whether columns, classes, or 0 and 1 of the labels are swapped.",
         )
     if at_chance:
         yield HeadlineWarning(
@@ -168,9 +168,9 @@ def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
             shown = f"{accuracy:.3f}" + (f" ({format_interval(end['low'], end['high'])})" if sure else "")
             yield HeadlineWarning(
                 "constant",
-                f"Accuracy {shown} is not shown to be above {common['share']:.3f}, that of always answering "
+                f"Accuracy {shown} is not shown to be above {common['share']:.3f}, the accuracy of always predicting "
                 f"'{common['label']}'.",
-                "Judge by AUROC and by recall of each class.",
+                "Use AUROC and the recall of each class instead.",
             )
     reached = [
         f"{row['label']} ({facts.shortcuts[row['label']]:.2f}, the network {row['auroc']:.2f})"
@@ -181,9 +181,9 @@ def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     if reached:
         yield HeadlineWarning(
             "shortcut",
-            "Size, coding, border, brightness, texture, view and notes on reading, in which no lungs are seen, reach "
-            f"the network's AUROC: {shorten(reached)}.",
-            "'xrayfast check' shows which of them; test on images of another place (xrayfast evaluate RUN DATA).",
+            "A simple model of size, coding, border, brightness, texture, view or notes on reading, none of which "
+            f"shows the lungs, reaches the network's AUROC: {shorten(reached)}.",
+            "'xrayfast check' shows which of them; test on images of another site (xrayfast evaluate RUN DATA).",
         )
 
 
@@ -194,7 +194,7 @@ def _of_numbers(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     if found := summary.get("intervals"):
         units, by = found["units"], found["by"]
     if units < FEW_UNITS:
-        yield HeadlineWarning("few images", f"There are only {plural(units, by)} here: the results say little.")
+        yield HeadlineWarning("few images", f"There are only {plural(units, by)}, so the results are very uncertain.")
     positive = summary.get("positive")  # the other class has the same counts, swapped
     few = [
         f"{label} ({n} {word} it)"

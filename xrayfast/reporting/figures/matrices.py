@@ -116,7 +116,7 @@ def cooccurrence_figure(matrix: ArrayLike, labels: Sequence[str]) -> Figure:
     # The square root keeps rare labels visible beside common ones.
     shades = np.sqrt(counts / max(1, int(counts.max(initial=0))))
     texts = [[str(count) for count in row] for row in counts]
-    title, note = "Predicted labels by actual label", "Counts; the diagonal is right"
+    title, note = "Predicted labels by actual label", "Counts; the diagonal is correct"
     figure, axes = _matrix_axes(labels)
     _label_matrix(axes, shades, texts, labels, title, note, lines=1)
     return figure

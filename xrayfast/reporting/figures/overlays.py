@@ -132,6 +132,6 @@ def _legend(figure: Figure) -> None:
     none, most = scale.ax.set_xticklabels(["none", "most"])
     none.set_horizontalalignment("left")
     most.set_horizontalalignment("right")
-    words = "Heat: what speaks for the explained label,\neach image by its own maximum. Dashed: the central thorax."
+    words = "Heat: contribution to the explained label,\nscaled to the maximum of each image. Dashed: central thorax."
     style: dict[str, Any] = {"fontsize": SMALL - 1, "color": MUTED, "linespacing": 1.3}
     figure.text((GAP + 1.3 + 0.2) / width, 0.28 / height, words, va="center", **style)

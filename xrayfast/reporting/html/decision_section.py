@@ -30,19 +30,19 @@ def _calibration_text(decision: Decision, chosen_on: str) -> str:
         return NOT_CALIBRATED
     if isinstance(fitted, Temperature):
         if fitted.temperature == 1:
-            return f"No temperature could be fitted ({fitted.reason}): probabilities are the network's own."
+            return f"No temperature could be fitted ({fitted.reason}), so probabilities are not calibrated."
         effect = "less" if fitted.temperature > 1 else "more"
         largest = f", the largest allowed, since {fitted.reason}" if fitted.reason else ""
         return (
             f"Temperature scaling: the network's logits are divided by {fitted.temperature:.3g}{largest}. It was "
-            f"fitted on {chosen_on} and makes probabilities {effect} extreme. Which class is the most likely "
-            "one does not change."
+            f"fitted on {chosen_on} and makes probabilities {effect} extreme. The most likely class of an image does "
+            "not change."
         )
     exceptions = " Where that could not be done in full the table says why." if decision.uncalibrated else ""
     logit = decision.whose_logit
     return (
-        f"{logit[0].upper()}{logit[1:]} is multiplied by a slope and moved by a bias, both fitted on {chosen_on} "
-        "(Platt scaling). A slope below 1 makes probabilities less extreme; the order of images does not change."
+        f"Platt scaling: {logit} is multiplied by a slope, and a bias is added; both were fitted on {chosen_on}. "
+        "A slope below 1 makes probabilities less extreme; the order of images does not change."
         f"{exceptions}"
     )
 
@@ -55,7 +55,7 @@ def _thresholds_text(decision: Decision, chosen_on: str) -> str:
     whose = "Each label's threshold" if decision.positive is None or decision.is_one_vs_rest else "The threshold"
     text = (
         f"{whose} was chosen on {chosen_on}, for {decision.purpose}. Sensitivity and specificity are "
-        "those on the same images, with exact intervals (Clopper-Pearson), which take images for independent of each "
-        f"other. {optimism(chosen_on)}"
+        "those on the same images, with exact (Clopper-Pearson) intervals, which assume independent images. "
+        f"{optimism(chosen_on)}"
     )
     return " ".join(filter(None, [text, decision.shortfall, MOST_LIKELY_STAYS * decision.is_one_vs_rest]))

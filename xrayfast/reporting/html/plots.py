@@ -226,18 +226,18 @@ def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, prediction
     roc_plot = plot(roc_figure(roc), "roc", "ROC curves", f"ROC curves of {kind}. {areas}.")
     return [
         FigureBlock(
-            "Precision, probabilities, net benefit",
-            "Precision by recall: guessing gives the dotted line, how common the label is here. Probabilities: of the "
-            f"{plural_noun(unit)} with the label and without. Net benefit: what deciding at a threshold is worth, in "
-            f"true positives per {unit}, where a false positive at a threshold of p counts p / (1 - p) of a true one "
-            "(Vickers and Elkin 2006); where another line is higher, the network is of no use. Its band is the 95% "
-            f"interval by patient at each threshold.{dots}{said}",
+            "Precision-recall, probabilities, net benefit",
+            "Precision by recall: the dotted line is the prevalence of the label, the precision expected by chance. "
+            f"Probabilities: their distribution in {plural_noun(unit)} with and without the label. Net benefit "
+            f"(Vickers and Elkin 2006): true positives per {unit}, minus false positives per {unit} weighted by "
+            "p / (1 - p) at a threshold of p; where the line of treating all or none is higher, the network has no "
+            f"benefit. The band is the 95% confidence interval at each threshold.{dots}{said}",
             (first, second, *third),
             folded=not shown,
         ),
         FigureBlock(
             "ROC curves" if len(roc) > 1 else "ROC curve",
-            f"Each label against the rest, at every threshold; guessing gives the dotted diagonal.{band}{dots}{said}",
+            f"Each label against the rest. The dotted diagonal is expected by chance.{band}{dots}{said}",
             (roc_plot,),
             folded=True,
         ),
@@ -263,15 +263,15 @@ def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
         one and {label: rows for label, rows in one.items() if label in shown}
         for one in (bins.get("before"), bins["after"])
     )
-    compared = " Squares are the network's own probabilities, dots the calibrated ones." if before else ""
+    compared = " Squares are probabilities before calibration, dots after calibration." if before else ""
     images, units = split_images(split, summary), plural_noun(unit_of(summary))
     alt = f"Reliability diagrams of {images}, {len(after)} panels; the numbers are in the table below."
     return FigureBlock(
         "Calibration",
-        f"Of the {units} that are given a probability near 0.7, seven in ten should have the label: the closer a dot "
-        f"is to the diagonal, the more a probability means what it says.{compared} A larger dot stands for more "
-        f"{units}, its line is Wilson's 95% interval, and the bars below count the {units} in each bin. Small rings "
-        f"are bins of fewer than {FEW_IMAGES} {units}, which say little.{said}",
+        f"Of the {units} with a predicted probability near 0.7, seven in ten should have the label: the closer the "
+        f"dots are to the diagonal, the better the calibration.{compared} Larger dots stand for more {units}; their "
+        f"lines are Wilson's 95% confidence intervals, and the bars below count the {units} in each bin. Small rings "
+        f"are bins of fewer than {FEW_IMAGES} {units}, which are very uncertain.{said}",
         (plot(reliability_figure(after, before), "reliability", "Reliability diagrams", alt),),
         reliability_table(split, bins, unit_of(summary)),
         folded=True,
@@ -283,14 +283,14 @@ def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[st
     matrix, names = merge_rare(summary["confusion"], labels, PANELS)
     right = sum(summary["confusion"][i][i] for i in range(len(labels)))
     rest = (
-        f" Classes with fewer {plural_noun(unit_of(summary))} are one together; metrics.json has all {len(labels)}."
+        f" The classes with the fewest {plural_noun(unit_of(summary))} are merged; metrics.json has all {len(labels)}."
         * (len(names) < len(labels))
     )
     kind = split_images(split, summary, int(matrix.sum()))
     alt = f"Confusion matrix of {kind} and {len(labels)} classes; {right} on the diagonal."
     return FigureBlock(
         "Confusion matrix",
-        f"Each row is an actual class, each column a predicted one; the framed diagonal is right.{rest}",
+        f"Rows are actual classes, columns predicted classes; the framed diagonal is correct.{rest}",
         (plot(confusion_figure(matrix, names), "confusion", "Confusion matrix", alt),),
         Matrix(f"{split}-confusion", "Actual class (rows) by predicted class (columns)", names, matrix.tolist()),
         folded=True,
@@ -312,18 +312,18 @@ def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str])
     predicted = plot(cooccurrence_figure(matrix, drawn), "cooccurrence", title, alt)
     return [
         FigureBlock(
-            "Right and wrong by label",
-            f"For each label the {units} that carry it (yes) and those that don't (no), by what was predicted "
-            f"at its threshold. Per cent and shade are shares of the row.{said}",
+            "Confusion matrix of each label",
+            f"Rows: {units} with the label (yes) and without it (no). Columns: predictions at the label's threshold. "
+            f"Per cent and shade are shares of the row.{said}",
             (by_label,),
             binary_table(split, counts, unit),
             folded=True,
         ),
         FigureBlock(
             "Which labels are predicted together",
-            f"How often the label of the column was predicted on {units} that carry the label of the row. "
-            f"{'An' if unit == 'image' else 'A'} {unit} may carry several labels, so a cell beside the diagonal is not "
-            f"always a mistake.{said}",
+            f"How often the label of the column was predicted in {units} with the label of the row. "
+            f"{'An' if unit == 'image' else 'A'} {unit} may have several labels, so a cell off the diagonal is not "
+            f"always an error.{said}",
             (predicted,),
             Matrix(f"{split}-cooccurrence", "Actual label (rows) by predicted label (columns)", drawn, matrix),
             folded=True,

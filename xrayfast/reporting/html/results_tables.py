@@ -57,11 +57,11 @@ def all_metrics_table(split: str, summary: Mapping[str, Any], task: Task) -> Tab
 def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Table]]:
     """Return the metrics by label: a table of the most used, no wider than a printed page, and tables of all others."""
     kind = split_images(split, summary)
-    first = label_table(f"{split}-by-label", f"By label, {kind}; a header sorts the table", summary)
+    first = label_table(f"{split}-by-label", f"By label, {kind}; click a header to sort", summary)
     others = [metric for name, metric in label_metrics(prevalence=True).items() if name not in MOST_USED]
     decided = ["negatives", *(metric.name for metric in others if metric.depends_on != "probability")]
     calibrated = [metric.name for metric in others if metric.depends_on == "probability"]
-    decided_caption, probabilities = "further metrics of the decisions", "how well the probabilities are calibrated"
+    decided_caption, probabilities = "further metrics at the thresholds", "calibration metrics"
     further = [
         label_table(f"{split}-by-label-decided", f"By label, {kind}: {decided_caption}", summary, decided),
         label_table(f"{split}-by-label-calibrated", f"By label, {kind}: {probabilities}", summary, calibrated),
@@ -83,7 +83,7 @@ def at_thresholds_table(split: str, summary: Mapping[str, Any]) -> Table | None:
         ]
         for row in found
     ]
-    caption = "Each class against the rest, predicted at its own threshold and not where it is the most likely one"
+    caption = "Each class against the rest at its own threshold, whichever class is the most likely"
     return Table(f"{split}-at-thresholds", caption, columns, rows, sortable=True)
 
 
@@ -94,8 +94,8 @@ def fixed_rates_table(split: str, summary: Mapping[str, Any]) -> Table | None:
     titles = fixed_rates.TITLES
     rows = [[Cell(row["label"]), *_operating_cells(row, titles)] for row in summary["fixed_rates"]]
     columns = [Column("Label", text=True), *map(Column, titles.values())]
-    caption = f"By label, {split_images(split, summary)}: read off the ROC curve, whatever the threshold; "
-    caption += "no interval where too few patients (or images) lie beyond the fixed rate"
+    caption = f"By label, {split_images(split, summary)}: points of the ROC curve, whatever the threshold; "
+    caption += "no interval if too few patients (or images) are beyond the fixed rate"
     return Table(f"{split}-fixed-rates", caption, columns, rows, sortable=True)
 
 
@@ -111,8 +111,8 @@ def calibration_table(split: str, summary: Mapping[str, Any]) -> Table | None:
     ]
     columns = [Column("Label", text=True), Column("Calibration", text=True), *map(Column, titles.values())]
     caption = (
-        "By label: an intercept below 0 tells of probabilities that are too high, a slope below 1 of ones that are too "
-        "extreme; Brier skill is 1 at best, and 0 for the prevalence as everyone's probability"
+        "By label: an intercept below 0 means that probabilities are too high, a slope below 1 that they are too "
+        "extreme; Brier skill is 1 at best, and 0 if the prevalence is predicted for all"
     )
     caption += "".join(
         f"; {row['label']} {when}: neither, since {row['reason']}"
@@ -191,7 +191,7 @@ def fold_table(metrics: Mapping[str, Any], task: Task, id: str) -> Table:
     ]
     columns = [Column("Repeat and fold" if several else "Fold", text=True), Column("Run", text=True)]
     columns += map(Column, (units_of(metrics["valid"]), "Patients", "Best epoch", *map(metric_title, names)))
-    caption = "By fold, with the calibration and thresholds of the whole; the standard deviation is between folds"
+    caption = "By fold, with the pooled calibration and thresholds; the standard deviation is between folds"
     return Table(id, caption, columns, rows, totals, sortable=True)
 
 

@@ -42,8 +42,8 @@ MAPS_OPEN = 3
 """How many saliency maps of wrong and of correct predictions a page shows; further ones are folded."""
 
 DASH_MEANING = (
-    "A dash stands for a number that is not defined: AUROC needs images with the label and images without, and a rate "
-    "needs at least one image to be a rate of."
+    "A dash marks a value that is not defined: AUROC needs images with and without the label, and a rate needs at "
+    "least one image in its denominator."
 )
 
 
@@ -99,7 +99,7 @@ def split_section(split: SplitReport, task: Task, is_headline: bool = True) -> d
     right = {case.image for case in split.right}
     maps = [
         (title, [_saliency_view(case) for case in split.saliency if (case.image in right) == is_right])
-        for title, is_right in (("Largest losses", False), ("Predicted right", True))
+        for title, is_right in (("Largest losses", False), ("Predicted correctly", True))
     ]
     headline = split.headline
     if is_headline and headline is None and split.predictions is not None and summary["scored"]:
@@ -143,13 +143,13 @@ def intervals_text(summary: Mapping[str, Any]) -> str:
     if not found or found["units"] < 2:
         return ""
     text = (
-        f"{found['level']:.0%} intervals ({interval_methods(summary)}) from {resampled_units(summary)}, those of a "
-        f"bootstrap from {found['resamples']:,} resamples."
+        f"{found['level']:.0%} confidence intervals ({interval_methods(summary)}) from {resampled_units(summary)}; "
+        f"bootstrap intervals are from {found['resamples']:,} resamples."
     )
     return (
         text
         if found["by"] == "patient"
-        else f"{text} No patients are known, so {plural_noun(unit_of(summary))} were drawn."
+        else f"{text} Patients are not known, so {plural_noun(unit_of(summary))} were resampled."
     )
 
 
@@ -169,20 +169,20 @@ def _words(split: SplitReport, task: Task) -> str:
     right = f"{round(summary['overall']['accuracy'] * n):,}"
     shown = f"{right} ({percent(summary['overall']['accuracy'])}{_between(summary, 'accuracy')})"
     common = summary["most_common"]
-    constant = f"always answering “{common['label']}” would be right for {percent(common['share'])}"
+    constant = f"always predicting “{common['label']}” would be correct for {percent(common['share'])}"
     if "positive" in summary:
         [row] = label_rows(summary)
-        auroc = f"is {_value(summary, 'auroc', row)}, where guessing gives 0.5"
+        auroc = f"was {_value(summary, 'auroc', row)}, with 0.5 expected by chance"
         if row["auroc"] is None:
             auroc = f"is not defined, since {'no' if row['support'] == 0 else 'every'} {unit_of(summary)} has the label"
         return (
             f"On {whom}, AUROC for {row['label']} {auroc}. "
-            f"{_at_threshold(summary, row)}{shown} were given the right class; {constant}."
+            f"{_at_threshold(summary, row)}{shown} were classified correctly; {constant}."
         )
     defined = sum(row["auroc"] is not None for row in summary["per_label"])
     return (
-        f"Of {whom}, {shown} were given the right class; {constant}. AUROC, averaged over the "
-        f"{defined} classes, is {_value(summary, 'auroc_macro')}, where guessing gives 0.5."
+        f"Of {whom}, {shown} were classified correctly; {constant}. Mean AUROC over the "
+        f"{defined} classes was {_value(summary, 'auroc_macro')}, with 0.5 expected by chance."
     )
 
 
@@ -202,15 +202,18 @@ def _of_all_labels(summary: Mapping[str, Any]) -> str:
     ends = ""
     if len(often) > 1:
         best, worst = (choose(often, key=lambda row: row["auroc"]) for choose in (max, min))
-        ends = f" {best['label']} is ranked best ({best['auroc']:.3f}), {worst['label']} worst ({worst['auroc']:.3f})"
+        ends = f" AUROC was highest for {best['label']} ({best['auroc']:.3f}) and lowest for {worst['label']} "
+        ends += f"({worst['auroc']:.3f})"
         rest = (
-            f", of those with {FEW_PATIENTS} {plural_noun(unit_of(summary))} or more" if len(often) < len(rows) else ""
+            f", among labels with at least {FEW_PATIENTS} {plural_noun(unit_of(summary))}"
+            if len(often) < len(rows)
+            else ""
         )
         ends += f"{rest}."
     return (
-        f"AUROC, averaged over {plural(len(rows), 'label')}, is {_value(summary, 'auroc_macro')}, where guessing gives "
-        f"0.5, and mean average precision {_value(summary, 'ap_macro')}, where guessing gives "
-        f"{sum(shares) / len(shares):.3f}.{ends}"
+        f"mean AUROC over {plural(len(rows), 'label')} was {_value(summary, 'auroc_macro')}, with 0.5 expected by "
+        f"chance, and mean average precision was {_value(summary, 'ap_macro')}, with {sum(shares) / len(shares):.3f} "
+        f"expected by chance.{ends}"
     )
 
 
@@ -219,7 +222,7 @@ def _at_threshold(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     if row["recall"] is None or row["specificity"] is None:
         return ""
     rates = (
-        f"{name} is {_value(summary, key, row)}" for name, key in (("sensitivity", "recall"), ("specificity",) * 2)
+        f"{name} was {_value(summary, key, row)}" for name, key in (("sensitivity", "recall"), ("specificity",) * 2)
     )
     first, second = rates
     return f"{first[:1].upper()}{first[1:]} and {second}; "
@@ -236,7 +239,7 @@ def _between(summary: Mapping[str, Any], name: str) -> str:
     found = interval_of(summary, name)
     if not found or found["low"] is None or found["high"] is None:
         return ""
-    return f"; interval {percent(found['low'])} to {percent(found['high'])}"
+    return f"; {summary['intervals']['level']:.0%} CI {percent(found['low'])} to {percent(found['high'])}"
 
 
 def _case_view(case: Case) -> dict[str, Any]:

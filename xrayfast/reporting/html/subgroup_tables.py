@@ -56,7 +56,7 @@ def _overall(id: str, attribute: Mapping[str, Any], task: Task) -> Table:
     titles = [of_positive(attribute["groups"][0], name)[0] for name in names]
     columns = [Column(by[:1].upper() + by[1:], text=True), Column(units_of(attribute["groups"][0])), Column("Patients")]
     columns += [*(Column("Labels with AUROC") for _ in counts), *map(Column, titles)]
-    return Table(id, f"By {by}; a header sorts the table", columns, rows, sortable=True)
+    return Table(id, f"By {by}; click a header to sort", columns, rows, sortable=True)
 
 
 def _by_label(id: str, attribute: Mapping[str, Any], name: str) -> Table:
@@ -102,7 +102,7 @@ def _gaps_text(attribute: Mapping[str, Any]) -> str:
     sentences = []
     for gap in gaps[:GAPS_NAMED]:
         cell = number_cell(gap["difference"], interval=gap)
-        between = f", interval {cell.interval.text}" if cell.interval else ""
+        between = f", 95% CI {cell.interval.text}" if cell.interval else ""
         test = f"; {gap_test(gap)}" if gap_test(gap) else ""
         sentences.append(
             f"{gap_title(gap)} is {gap['highest_value']:.3f} for {gap['highest']} and {gap['lowest_value']:.3f} "
@@ -111,5 +111,5 @@ def _gaps_text(attribute: Mapping[str, Any]) -> str:
     start = "The largest gap: " if len(sentences) == 1 else "The largest gaps: "
     tested = [gap["p_corrected"] for gap in gaps if gap.get("p_corrected") is not None]
     clear = sum(p < ALPHA for p in tested)
-    many = f" With p below {ALPHA:g}, corrected for their number: {clear} of {len(tested)} gaps." if tested else ""
+    many = f" {clear} of {len(tested)} gaps have a p below {ALPHA:g}, corrected for their number." if tested else ""
     return f"{start}{'; '.join(sentences)}.{many}"

@@ -79,16 +79,16 @@ def _sources(facts: RunFacts) -> Answer:
     given += f", {plural(images, 'image')}" if images else ""
     given += f"; fingerprint of names, labels, splits and sizes: {mark}." if mark else "."
     todo = (
-        "where, when and from whom the images come, a link, their license, and how well they match the people and the "
-        "setting that the network is meant for."
+        "where, when and from whom the images were collected, a link, their license, and how well they match the "
+        "intended patients and setting of the network."
     )
     return Answer(todo, given)
 
 
 def _criteria(facts: RunFacts) -> Answer:
     flow = say.flow_markdown(facts)
-    todo = "who was eligible and who was not, and how, where and when they were found."
-    return Answer(todo, "Among the files that were there:" if flow else None, flow)
+    todo = "who was eligible and who was not, and how, where and when patients were recruited or selected."
+    return Answer(todo, "Among the files of the data set:" if flow else None, flow)
 
 
 def _prepared(facts: RunFacts) -> Answer:
@@ -97,13 +97,13 @@ def _prepared(facts: RunFacts) -> Answer:
 
 def _subset(facts: RunFacts) -> Answer:
     todo = "whether the images are a selection from a larger collection, and how they were chosen."
-    return Answer(todo, "Each image was used whole: no region was cut out.")
+    return Answer(todo, "Whole images were used, without selecting regions.")
 
 
 def _deidentified(facts: RunFacts) -> Answer:
     known = facts.split is not None and (facts.split["patient"] != "").any()
     given = "xrayfast names patients by pseudonyms (P00001, ...) in all files of the run; file names are kept."
-    return Answer("how the images and their file names were de-identified before.", given if known else None)
+    return Answer("how the images and their file names were de-identified beforehand.", given if known else None)
 
 
 def _missing(facts: RunFacts) -> Answer:
@@ -117,7 +117,7 @@ def _missing(facts: RunFacts) -> Answer:
             given.append(f"{SPLIT_TITLES[split]}: images left out of a label's metrics, as it is masked: {masked}.")
     if facts.results and not given:
         given.append("No label of an evaluated image is masked.")
-    return Answer("why data are missing, and what was done about images or records that lack.", *given)
+    return Answer("why data are missing, and how missing images or records were handled.", *given)
 
 
 def _reference(facts: RunFacts) -> Answer:
@@ -126,12 +126,12 @@ def _reference(facts: RunFacts) -> Answer:
     kind = "one label per image" if facts.task == "single" else "several labels or none per image"
     given = f"Labels were taken as given by {origin}: {kind}, of {', '.join(facts.labels)}."
     more = f"Labels that imply another: {', '.join(implied)}." if implied else None
-    return Answer("how these labels were made, in enough detail to do it again.", given, more)
+    return Answer("how these labels were made, in enough detail to replicate it.", given, more)
 
 
 def _test_labels(facts: RunFacts) -> Answer:
     given = "The test split's labels come from the same source as those of the other splits."
-    todo = "by whom, with which instructions and which software the test images were labelled."
+    todo = "by whom, with which instructions and with which software the test images were labelled."
     return Answer(todo, given if "test" in facts.results else None)
 
 
@@ -201,9 +201,7 @@ def _statistics(facts: RunFacts) -> Answer:
 def _robust(facts: RunFacts) -> Answer:
     splits = [(split, subgroup_blocks(summary, facts.task)) for split, summary in facts.results.items()]
     blocks = [text for split, found in splits if found for text in (f"{SPLIT_TITLES[split]} split.", *found)]
-    return Answer(
-        "how results change with what may change in use: devices, views, thresholds, who is examined.", *blocks
-    )
+    return Answer("how results change with conditions of use: devices, views, thresholds, patient population.", *blocks)
 
 
 def _explained(facts: RunFacts) -> Answer:
@@ -215,7 +213,7 @@ def _explained(facts: RunFacts) -> Answer:
 def _internal(facts: RunFacts) -> Answer:
     given = [f"{SPLIT_TITLES[split]} split: {images_of_patients(summary)}." for split, summary in facts.results.items()]
     if "test" not in facts.results:
-        return Answer("a test on images that chose nothing: the validation split also chose the model.", *given)
+        return Answer("a test on images that were not used to choose the model, as the validation split was.", *given)
     todo = "" if facts.planned else "whether the test split was looked at while the network was trained by hand."
     return Answer(todo, *given, "Calibration and thresholds were chosen on the validation split alone.")
 
@@ -266,11 +264,11 @@ def _diagnostic(facts: RunFacts) -> Answer:
 
 def _failures(facts: RunFacts) -> Answer:
     if facts.main_split is None:
-        return Answer("which images are wrong, and why.")
+        return Answer("which images are misclassified, and why.")
     split, summary = facts.main_split
     pairs = (summary.get("most_confused") or ())[:_MISTAKES]
     rows = [(pair["actual"], pair["predicted"], format_number(pair["count"], ",d")) for pair in pairs]
-    mistakes = ", most frequent mistakes:" if rows else ": no label was missed for another."
+    mistakes = ", most frequent errors:" if rows else ": no label was mistaken for another."
     table = markdown_table(("Actual", "Predicted", "Images"), rows) if rows else None
     worst = "The images with the largest losses are shown by xrayfast interpret."
     return Answer("what these have in common.", f"{SPLIT_TITLES[split]}{mistakes}", table, worst)
@@ -292,7 +290,7 @@ def _protocol(facts: RunFacts) -> Answer:
 def _available(facts: RunFacts) -> Answer:
     release = facts.info.xrayfast
     given = f"Software: xrayfast {release}".rstrip() + ", MIT license. Weights: model.safetensors of this run."
-    return Answer("where weights and data can be had, and under which conditions.", given)
+    return Answer("where weights and data are available, and under which conditions.", given)
 
 
 def _certain(facts: RunFacts) -> bool:
@@ -306,48 +304,53 @@ _FIT, _TEST = "Methods: training", "Methods: evaluation"
 _CASES, _DONE, _OTHER = "Results: data", "Results: model performance", "Other information"
 
 ITEMS: tuple[Item, ...] = (
-    Item(1, "Title", "The work is named as one on AI, with the kind of technique", _kind),
-    Item(2, "Abstract", "Design, methods, results and conclusions in short", "the abstract."),
-    Item(3, "Introduction", "What is known, and the role that the AI is meant for", "background and intended role."),
-    Item(4, "Introduction", "What the study wants to find out", "aims, objectives and hypotheses."),
-    Item(5, _DESIGN, "Data collected for the study, or before it", "whether it is prospective or retrospective."),
+    Item(1, "Title", "Identification as a study of AI, with the type of technique", _kind),
+    Item(2, "Abstract", "Summary of design, methods, results and conclusions", "the abstract."),
+    Item(3, "Introduction", "Scientific background, and intended role of the AI", "background and intended role."),
+    Item(4, "Introduction", "Aims and hypotheses of the study", "aims, objectives and hypotheses."),
+    Item(5, _DESIGN, "Prospective or retrospective design", "whether it is prospective or retrospective."),
     Item(6, _DESIGN, "Purpose of the study", "such as a new model, a feasibility study or a comparison."),
-    Item(7, _DATA, "Where the data come from", _sources),
-    Item(8, _DATA, "Who was eligible and who was not", _criteria),
-    Item(9, _DATA, "What is done to images before the network sees them", _prepared),
-    Item(10, _DATA, "Choice of some of the images, or of regions of them", _subset),
-    Item(11, _DATA, "How patients' identities were removed", _deidentified),
-    Item(12, _DATA, "What was done where data are missing", _missing),
+    Item(7, _DATA, "Sources of the data", _sources),
+    Item(8, _DATA, "Criteria of inclusion and exclusion", _criteria),
+    Item(9, _DATA, "Preprocessing of the images", _prepared),
+    Item(10, _DATA, "Selection of images, or of regions of images", _subset),
+    Item(11, _DATA, "De-identification", _deidentified),
+    Item(12, _DATA, "Handling of missing data", _missing),
     Item(13, _DATA, "How images were acquired", "devices, projections, exposure, and how images were stored."),
     Item(14, _TRUTH, "How the reference standard was obtained", _reference),
-    Item(15, _TRUTH, "Why this reference standard", "reasons for it, and its known errors."),
-    Item(16, _TRUTH, "Who or what made the annotations", "number, training and experience of readers, or the tool."),
+    Item(15, _TRUTH, "Reasons for this reference standard", "reasons for it, and its known errors."),
+    Item(
+        16,
+        _TRUTH,
+        "Source of the annotations",
+        "number, training and experience of readers, or the tool.",
+    ),
     Item(17, _TRUTH, "How the test images were annotated", _test_labels),
-    Item(18, _TRUTH, "Agreement of readers with each other and themselves", "measures, and how they were reconciled."),
-    Item(19, _PARTS, "How images came into training, validation and test", _assigned),
-    Item(20, _PARTS, "At which level the splits share nothing", _disjoint),
-    Item(21, _SIZE, "How many cases were planned", "the size of the test set that was intended, and why."),
-    Item(22, _NET, "The model, so that it could be built again", _model),
+    Item(18, _TRUTH, "Agreement between and within readers", "measures, and how they were reconciled."),
+    Item(19, _PARTS, "Assignment of images to training, validation and test", _assigned),
+    Item(20, _PARTS, "Level at which the splits are disjoint", _disjoint),
+    Item(21, _SIZE, "Planned sample size", "the size of the test set that was intended, and why."),
+    Item(22, _NET, "Description of the model, in enough detail to rebuild it", _model),
     Item(23, _NET, "Software, with versions", _software),
-    Item(24, _NET, "Weights at the start", _start),
+    Item(24, _NET, "Initial weights", _start),
     Item(25, _FIT, "How the model was trained", _training),
-    Item(26, _FIT, "How the final model was picked", _selected),
+    Item(26, _FIT, "How the final model was selected", _selected),
     Item(27, _FIT, "Whether and how several models are combined", _ensemble),
     Item(28, _TEST, "How performance is measured", _metrics),
     Item(29, _TEST, "How significance and uncertainty are measured", _statistics),
-    Item(30, _TEST, "How far results hold under other conditions", _robust),
-    Item(31, _TEST, "How the model's answers are explained", _explained),
-    Item(32, _TEST, "Evaluation on data of the same source", _internal),
-    Item(33, _TEST, "Test on data of another source", _external),
+    Item(30, _TEST, "Robustness, or sensitivity to other conditions", _robust),
+    Item(31, _TEST, "Methods to explain the model's outputs", _explained),
+    Item(32, _TEST, "Internal evaluation, on data of the same source", _internal),
+    Item(33, _TEST, "External test, on data of another source", _external),
     Item(34, _TEST, "Registration as a clinical trial", "register and number, or that there is none."),
     Item(35, _CASES, "How many patients or images were included and excluded", _participants),
-    Item(36, _CASES, "Who the patients of each split are", _characteristics),
+    Item(36, _CASES, "Characteristics of the patients in each split", _characteristics),
     Item(37, _DONE, "Results, with their uncertainty", _performance),
     Item(38, _DONE, "Diagnostic performance by label, and its precision", _diagnostic),
-    Item(39, _DONE, "Analysis of wrong answers", _failures),
+    Item(39, _DONE, "Analysis of errors", _failures),
     Item(40, "Discussion", "Limitations", _limitations),
-    Item(41, "Discussion", "What follows for practice", "intended use and clinical role, or that there is none yet."),
-    Item(42, _OTHER, "Where protocol and technical details are found", _protocol),
-    Item(43, _OTHER, "Whether software, weights and data can be had", _available),
-    Item(44, _OTHER, "Funding, and what part funders had", "sources of funding and support, and the funders' role."),
+    Item(41, "Discussion", "Implications for practice", "intended use and clinical role, or that there is none yet."),
+    Item(42, _OTHER, "Availability of protocol and technical details", _protocol),
+    Item(43, _OTHER, "Availability of software, weights and data", _available),
+    Item(44, _OTHER, "Funding, and role of the funders", "sources of funding and support, and the funders' role."),
 )

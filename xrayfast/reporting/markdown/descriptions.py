@@ -187,11 +187,11 @@ def epoch_selection(facts: RunFacts) -> str:
     """Describe which epoch's weights were kept, and why."""
     best = facts.info.best_epoch
     if not facts.planned:
-        return "Kept are the weights that the network had when it was saved; no epoch was chosen."
+        return "The weights at the time of saving were kept; no epoch was chosen."
     if best is None:
         return f"Which epoch's weights were kept is {UNRECORDED}."
-    best_by = f"the best by the validation split's {monitored(facts)}"
-    return f"Kept are the weights of epoch {best} of {facts.epochs}, {best_by}. {optimism()}"
+    best_by = f"the best according to {monitored(facts)} on the validation split"
+    return f"The weights of epoch {best} of {facts.epochs} were kept, {best_by}. {optimism()}"
 
 
 def monitored(facts: RunFacts) -> str:
@@ -308,7 +308,10 @@ def limitations(facts: RunFacts) -> list[str]:
     if "test" not in facts.results and not any("no test " in remark for remark in found):
         found.append("No test split was evaluated.")
     if not external_tests(facts):
-        found.append("It was not evaluated on other data. Other hospitals, devices and patients usually lower results.")
+        found.append(
+            "It was not evaluated on other data. Performance is usually lower at other hospitals, with other devices "
+            "and in other patients."
+        )
     if not any(summary.get("subgroups") for summary in facts.results.values()):
         found.append("Results on subgroups, such as by sex or age, were not computed.")
     if facts.damaged:

@@ -42,10 +42,11 @@ def interval_note(summary: Mapping[str, Any]) -> str:
     """Describe how the intervals were computed, or say that there are none."""
     found = summary.get("intervals")
     if not found:
-        return "No intervals were computed: these are point estimates."
-    units = f" over {resampled_units(summary)}" if "units" in found and "by" in found else ""
-    how = f", {found['resamples']:,} resamples with replacement, seed {found['seed']}" if "resamples" in found else ""
-    return f"In parentheses: {found.get('level', 0.95):.0%} intervals ({interval_methods(summary)}){units}{how}."
+        return "No confidence intervals were computed: these are point estimates."
+    units = f" from {resampled_units(summary)}" if "units" in found and "by" in found else ""
+    how = f", {found['resamples']:,} bootstrap resamples, seed {found['seed']}" if "resamples" in found else ""
+    level = f"{found.get('level', 0.95):.0%}"
+    return f"In parentheses: {level} confidence intervals ({interval_methods(summary)}){units}{how}."
 
 
 def headline_markdown(summary: Mapping[str, Any], task: Task) -> Markdown:
@@ -92,7 +93,7 @@ def subgroup_blocks(summary: Mapping[str, Any], task: Task) -> list[str]:
         for group in by["groups"]:
             counts = (format_number(group.get(count), ",d") for count in ("images", "patients"))
             rows.append((group["value"], *counts, *(estimate(group, *of_positive(group, key)[1:]) for key in keys)))
-        missing = f" (unknown of {plural(by['missing'], unit_of(by['groups'][0]))})" if by.get("missing") else ""
+        missing = f" (not known for {plural(by['missing'], unit_of(by['groups'][0]))})" if by.get("missing") else ""
         blocks.append(f"By {by['by']}{missing}:")
         titles = [of_positive(by["groups"][0], key)[0] for key in keys]
         blocks.append(markdown_table((by["by"].capitalize(), units_of(by["groups"][0]), "Patients", *titles), rows))

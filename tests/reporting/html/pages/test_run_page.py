@@ -125,7 +125,7 @@ def test_the_first_screen_says_for_whom_the_result_holds(undrawn):
     glance = " ".join(visible(re.search('(?s)<section id="glance".*?</section>', page)[0]).split())
     n, patients = split.summary["images"], split.summary["patients"]
     told = "Patients: 75.0% female, 25.0% male, median age 40, quartiles 30 and 50. Not known: view."
-    assert glance.index(f"Validation {told}") < glance.index("were given the right class")
+    assert glance.index(f"Validation {told}") < glance.index("were classified correctly")
     assert f"Of {n} validation images of {patients} patients, " in glance
     assert "Data: lung.csv ." in " ".join(visible(re.search("(?s)<header>.*?</header>", page)[0]).split())
 
@@ -147,9 +147,11 @@ def test_images_that_were_predicted_right_are_shown_beside_the_wrong_ones(undraw
     explained = [dataclasses.replace(split.saliency[0], image="right.png"), split.saliency[1]]
     split = dataclasses.replace(split, saliency=tuple(explained))
     words = " ".join(visible(render_run_page(dataclasses.replace(data, splits=(split,)))).split())
-    assert words.index("Right a 0.90") < words.index("Wrong actual: ")
-    maps = words[words.rindex("What the network looks at") :]
-    assert maps.index("Largest losses") < maps.index("1.png") < maps.index("Predicted right") < maps.index("right.png")
+    assert words.index("Correct a 0.90") < words.index("Wrong actual: ")
+    maps = words[words.rindex("Saliency maps") :]
+    assert (
+        maps.index("Largest losses") < maps.index("1.png") < maps.index("Predicted correctly") < maps.index("right.png")
+    )
 
 
 def test_the_document_is_well_formed_and_its_headings_are_in_order(page):
@@ -224,8 +226,8 @@ def test_the_result_is_said_in_words_with_the_number_of_images(page, task, kind)
     words = " ".join(visible(page).split())
     split = "validation" if kind == "report" else "external test"
     assert re.search(f"O[nf] 40 {split} images of [0-9]+ patients, ", words)
-    assert ("were given the right class" if task == "single" else "AUROC, averaged over 3 labels, is 0.") in words
-    assert "where guessing gives" in words and not re.search("resamples.*resamples", words.split("Results")[0])
+    assert ("were classified correctly" if task == "single" else "mean AUROC over 3 labels was 0.") in words
+    assert "expected by chance" in words and not re.search("resamples.*resamples", words.split("Results")[0])
     assert "For research and teaching, not for diagnosis." in words
     assert "The file can no longer be read" in words and "gone.png" in words
 
@@ -260,7 +262,7 @@ def test_warnings_stand_before_the_headline_and_are_no_remark_again(undrawn):
     )
     words = " ".join(visible(render_run_page(data)).split())
     assert words.count("Patients are not known.") == 1
-    assert words.index("were given the right class") < words.index("Patients are not known. Name <them>.")
+    assert words.index("were classified correctly") < words.index("Patients are not known. Name <them>.")
     assert words.index("Name <them>.") < words.index("Balanced accuracy")
     assert "Trained in bf16." in words
 
@@ -328,8 +330,8 @@ def test_an_evaluation_names_labels_and_what_was_left_out(undrawn):
     words = " ".join(visible(render_evaluation_page(evaluation("multi"))).split())
     assert "50 Images found 7 Left out: seen in training 3 Left out: " in words
     assert "Fracture 1,200 images" in words
-    assert f"In the network alone {' '.join(HOSTILE.split())} " in words
-    assert "One external data set is one other place" in words
+    assert f"Only in the network {' '.join(HOSTILE.split())} " in words
+    assert "One external data set is one other site" in words
     own = " ".join(visible(render_evaluation_page(evaluation("multi", "test"))).split())
     assert "These images come from the data set that the network was trained on" in own
 
@@ -351,12 +353,12 @@ def test_the_best_and_worst_label_are_those_with_images_enough(undrawn):
     summary = {**split.summary, "per_label": rows}
     page = render_run_page(dataclasses.replace(data, splits=(dataclasses.replace(split, summary=summary),)))
     one, two = sorted((row for row in rows if row["label"] in ("Mass", "Edema")), key=lambda row: -row["auroc"])
-    told = f"{one['label']} is ranked best ({one['auroc']:.3f}), {two['label']} worst ({two['auroc']:.3f})"
+    told = f"highest for {one['label']} ({one['auroc']:.3f}) and lowest for {two['label']} ({two['auroc']:.3f})"
     assert f"{told}, of those with 10 images or more." in " ".join(visible(page).split())
 
 
 def test_a_run_that_was_started_in_python_has_no_empty_command():
     data = report(splits=())
     text = visible(render_run_page(with_info(data, command="")))
-    assert "The run was started in Python." in text and "was started by" not in text
-    assert "The run was started by" in visible(render_run_page(data))
+    assert "The run was started in Python." in text and "was started with" not in text
+    assert "The run was started with" in visible(render_run_page(data))

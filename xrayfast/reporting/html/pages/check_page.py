@@ -111,7 +111,7 @@ def shortcuts_table(audit: Audit) -> Table:
         cells = (number_cell(probed.auroc[name][label], ".2f", aside=remarks.get(name, "")) for name in names)
         rows.append([Cell(label), *cells])
     columns = (Column("Label", text=True), *(Column(GROUP_NAMES.get(name, name)) for name in names))
-    return Table("shortcuts", "AUROC of each label, held out by patient; 0.5 is guessing", columns, rows, sortable=True)
+    return Table("shortcuts", "AUROC of each label, held out by patient; 0.5 is chance", columns, rows, sortable=True)
 
 
 def files_table(classes: Sequence[ClassFacts]) -> Table:
@@ -129,7 +129,7 @@ def files_table(classes: Sequence[ClassFacts]) -> Table:
         ]
         for one in classes
     ]
-    return Table("files", "Files by class: median, and least to most", columns, rows)
+    return Table("files", "Files by class: median (minimum to maximum)", columns, rows)
 
 
 def patients_table(audit: Audit) -> Table | None:

@@ -41,8 +41,8 @@ def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitRepo
                 ("glance", "Result at a glance"),
                 ("folds", "Folds"),
                 *((f"results-{split.name}", f"Results: {SPLIT_TITLES[split.name].lower()}") for split in splits),
-                ("failures", "Right and wrong"),
-                ("chosen", "What was chosen where"),
+                ("failures", "Errors and correct predictions"),
+                ("chosen", "What was chosen on which images"),
                 ("decision", "Calibration and thresholds"),
                 ("data", "Data"),
                 *([("remarks", "Remarks on training")] if remarks else []),
@@ -78,8 +78,9 @@ def spread_sentence(metrics: MetricsFile) -> str:
     found = metrics["spread"][DEFAULT_METRIC]
     mean, sd, low, high = (format_cell(found[name]) for name in ("mean", "sd", "lowest", "highest"))
     return (
-        f"{metric_title(DEFAULT_METRIC)} of single folds is {mean} on average, from {low} to {high}, with a standard "
-        f"deviation of {sd}. That is no standard error: the folds' networks share most of their training images."
+        f"{metric_title(DEFAULT_METRIC)} of single folds is {mean} on average (range {low} to {high}, standard "
+        f"deviation {sd}). The standard deviation is not a standard error: the networks share most of their training "
+        "images."
     )
 
 

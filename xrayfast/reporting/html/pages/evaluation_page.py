@@ -59,8 +59,8 @@ def render_evaluation_page(data: EvaluationData) -> str:
     contents = [
         ("glance", "Result at a glance"),
         (f"results-{data.split.name}", "Results"),
-        *([("failures", "Right and wrong")] if data.split.cases else []),
-        *([("saliency", "What the network looks at")] if data.split.explained else []),
+        *([("failures", "Errors and correct predictions")] if data.split.cases else []),
+        *([("saliency", "Saliency maps")] if data.split.explained else []),
         ("data", "Data"),
         ("decision", "Calibration and thresholds"),
         ("limits", "Limits and intended use"),

@@ -107,8 +107,8 @@ def _contents(data: ReportData) -> list[tuple[str, str]]:
     return [
         ("glance", "Result at a glance"),
         *results[-1:],
-        *([("failures", "Right and wrong")] if data.splits else []),
-        *([("saliency", "What the network looks at")] if any(split.explained for split in data.splits) else []),
+        *([("failures", "Errors and correct predictions")] if data.splits else []),
+        *([("saliency", "Saliency maps")] if any(split.explained for split in data.splits) else []),
         *results[:-1],
         ("data", "Data"),
         *([("remarks", "Remarks on training")] if _remarks(data) else []),
