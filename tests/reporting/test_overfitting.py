@@ -18,7 +18,7 @@ def test_values_are_those_of_the_epoch():
     found = of_history(HISTORY, 2, "single")
     assert found.values == dict.fromkeys(("loss", "accuracy", "precision_macro", "f1_macro"), (0.98, 0.91))
     assert found.gap_sentences().startswith("Training accuracy 0.980, validation 0.910: a gap of 0.070.")
-    assert "made while the epoch trained" in found.method_sentences()
+    assert "made during the epoch" in found.method_sentences()
 
 
 @pytest.mark.parametrize(

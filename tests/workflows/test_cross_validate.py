@@ -109,7 +109,7 @@ def test_the_page_has_all_of_it(crossed):
     assert "2 folds by patient: each image is predicted by a network that was not trained on it" in page
     for row in crossed.metrics["folds"]:
         assert f">{row['run']}<" in page and f"{row['overall']['auroc_macro']:.3f}" in page
-    assert f"standard deviation of {crossed.metrics['spread']['auroc_macro']['sd']:.3f}" in page
+    assert f"standard deviation {crossed.metrics['spread']['auroc_macro']['sd']:.3f}" in page
     assert "fitted on the out-of-fold predictions" in page and "calibrated on the out-of-fold predictions" in page
     assert "Nothing was chosen on the test split" in page and "Results: test" in page
     assert "By image and by patient" not in page and "Largest losses" in page

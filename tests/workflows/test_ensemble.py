@@ -122,7 +122,7 @@ def test_it_is_interpreted_on_the_test_split_of_its_averaged_predictions(pair, t
     assert found.predictions.images.tolist() == both.predictions("test").images.tolist()
     assert np.array_equal(found.predictions.raw, both.predictions("test").raw)
     page = copy.report_path.read_text()
-    assert "the mean of those of 2 networks" in page and "No epoch was finished" not in page
+    assert "averaged over 2 networks" in page and "No epoch was finished" not in page
     assert (copy.path / "figures" / "saliency.png").is_file() and not (copy.path / "figures" / "curves.png").exists()
     with pytest.warns(UserWarning, match="no effect"):
         again = xf.interpret(copy, split="valid", thresholds="half", resamples=0)

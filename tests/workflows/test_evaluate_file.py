@@ -43,7 +43,7 @@ def test_a_file_is_evaluated_with_its_own_probabilities_and_a_page_beside_it(mod
     assert metrics["images"] == {"found": 36, "left_out": [], "evaluated": 36, "own_test": 0}
     assert [one["text"] for one in metrics["result"]["warnings"]].count(NOT_IN_FILE) == 1
     page = found.report_path.read_text()
-    assert "could not be checked" in page and "were left out and counted above" not in page
+    assert "could not be checked" in page and "were left out and are counted above" not in page
     assert found.info["exported"]["fingerprint"] == "0123" and found.info["run"] == "gray.onnx"
     again = xf.evaluate(model, data_dir, resamples=0, progress=False)
     assert again.path.name == "data-2" and (found.path / "metrics.json").is_file()

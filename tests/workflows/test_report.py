@@ -78,7 +78,7 @@ def test_numbers_of_several_labels_are_scikit_learn_s_and_masked_cells_are_left_
     auroc = skm.roc_auc_score(table["truth_Pleural Effusion"], table["probability_Pleural_Effusion"])
     assert rows["Pleural_Effusion"]["auroc"] == pytest.approx(auroc)
     (unknown,) = [one for one in found.metrics["warnings"] if one["code"] == "patients unknown"]
-    assert unknown["advice"] == "--patient-col names a column of them."
+    assert unknown["advice"] == "Set --patient-col to the column of patients."
 
 
 def test_one_probability_is_that_of_a_single_label():
@@ -144,7 +144,13 @@ def test_the_command_writes_a_page_and_compares_with_the_first(tmp_path, monkeyp
     done = CliRunner().invoke(app, ["report", "a.csv", "b.csv", "--by", "sex", "--resamples", "50"])
     assert done.exit_code == 0, done.output
     page = Path("report/report.html").read_text(encoding="utf-8")
-    for words in ("a.csv", "Paired differences from the first", "b.csv", "not for diagnosis", "The page was made by"):
+    for words in (
+        "a.csv",
+        "Paired differences from the first",
+        "b.csv",
+        "not for diagnosis",
+        "This page was made with",
+    ):
         assert words in page
     written = json.loads(Path("report/metrics.json").read_text(encoding="utf-8"))
     assert [by["by"] for by in written["result"]["subgroups"]] == ["sex"]
@@ -238,7 +244,7 @@ def test_a_class_that_no_image_has_is_said_to_have_none(tmp_path):
     page = report(table, tmp_path, resamples=2).path.read_text()
     assert "AUROC for positive is not defined, since no image has the label." in page
     table = single().replace({"truth": {"tb": "covid"}})
-    assert "averaged over the 2 classes" in report(table, tmp_path, resamples=2).path.read_text()
+    assert "Mean AUROC over the 2 classes" in report(table, tmp_path, resamples=2).path.read_text()
 
 
 def test_a_difference_without_an_interval_has_none_on_the_page(tmp_path):

@@ -64,7 +64,7 @@ def test_the_command_prints_and_writes_them(crossed, tmp_path):
         "no column for the label, which single-label data lack"
     )
     assert "data:image/jpeg" not in (tmp_path / "out" / "review.html").read_text()
-    assert "Shown are 0 of 1" in (tmp_path / "out" / "review.html").read_text()
+    assert "0 of 1 are shown" in (tmp_path / "out" / "review.html").read_text()
 
 
 def test_several_cross_validations_are_averaged_by_image(crossed, tiny_run, tmp_path):
@@ -83,7 +83,7 @@ def test_several_cross_validations_are_averaged_by_image(crossed, tiny_run, tmp_
     np.testing.assert_allclose(of_image.loc[images, "probability_other"], p[np.arange(len(p)), mean.argmax(axis=1)])
     table = pd.read_csv(tmp_path / "review" / "corrections.csv")
     assert table.columns.tolist()[-3:] == ["probability", "probability_cv", "probability_other"]
-    assert "the mean of those of cv, other; single ones" in found.path.read_text()
+    assert "averaged over cv, other; their single values" in found.path.read_text()
 
 
 def leave_one_out(table):

@@ -171,7 +171,7 @@ def test_the_report_shows_both_splits_of_the_best_epoch(single, tmp_path):
     best = run.history.iloc[run.info.best_epoch - 1]
     assert f"Training beside validation, epoch {run.info.best_epoch}" in page
     assert f"Training accuracy {best['train_accuracy']:.3f}, validation {best['valid_accuracy']:.3f}" in page
-    assert "made while the epoch trained" in page
+    assert "made during the epoch" in page
 
 
 def test_a_checkpoint_of_an_earlier_version_resumes_to_the_present_columns(data_dir, tmp_path):

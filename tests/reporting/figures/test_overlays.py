@@ -80,7 +80,7 @@ def test_each_case_is_shown_beside_its_overlay_with_its_caption():
         "Actual: no label. Predicted: no label",
         "Heat outside the central thorax: no heat",
     ]
-    assert "Dashed: the central thorax" in figure.texts[0].get_text()
+    assert "Dashed: central thorax" in figure.texts[0].get_text()
 
 
 def test_of_many_labels_whole_ones_are_shown_and_the_rest_is_counted():

@@ -147,7 +147,9 @@ def test_calibration_and_thresholds_are_described_in_words(task, calibrate):
     target = 0.9 if task == "multi" else None
     decision = fit_decision(shown.truth, shown.raw, shown.labels, task, rule=rule, target=target, calibrate=calibrate)
     view = decision_section(decision)
-    words = {"single": "Temperature scaling", "multi": "Platt"}[task] if calibrate else "they were not calibrated"
+    words = (
+        {"single": "Temperature scaling", "multi": "Platt"}[task] if calibrate else "Probabilities were not calibrated"
+    )
     assert words in view["calibration_text"]
     assert ("at least 0.9" in view["thresholds_text"]) == (task == "multi")
     assert (view["scalings"] is not None) == (task == "multi" and calibrate)
@@ -164,7 +166,7 @@ def test_subgroups_have_a_table_each_and_the_largest_gaps_in_words(made, task):
     assert by_sex["gaps_text"].startswith("The largest gaps: ")
     assert f"{gap['highest_value']:.3f} for {gap['highest']} and {gap['lowest_value']:.3f}" in by_sex["gaps_text"]
     clear = sum(one["p_corrected"] < 0.05 for one in found[0]["gaps"])
-    assert f"corrected for their number: {clear} of {len(found[0]['gaps'])} gaps." in by_sex["gaps_text"]
+    assert f" {clear} of {len(found[0]['gaps'])} gaps have a p below 0.05, corrected" in by_sex["gaps_text"]
     assert f"; p {gap['p_corrected']:.2g})" in by_sex["gaps_text"]
     assert "whose sex is unknown" in by_sex["notes"][0]
     assert by_sex["by_label"][0].columns[1].name == "F" and len(by_sex["by_label"][0].rows) == len(LABELS[task])

@@ -358,7 +358,7 @@ def test_what_the_card_says_is_what_the_files_say(run, card, tmp_path, file, cha
         ({"head": "classifier", "head_width": 70}, "but for the last layer, 70 hidden units, and"),
         ({"batch_size": 77}, "| Batch size | 77 |"),
         ({"loss": "focal", "gamma": 3.5, "alpha": 0.3}, "gamma 3.5, alpha 0.3"),
-        ({"monitor": "valid_loss"}, "the best by the validation split's loss"),
+        ({"monitor": "valid_loss"}, "the best according to loss on the validation split"),
         ({"tta": True}, "averaged over augmented views"),
         ({"window": "percentile"}, "the window 'percentile'"),
         ({"early_stop": 4}, "after 4 epochs without gain"),
@@ -464,7 +464,7 @@ def test_an_older_run_that_lacks_much_has_a_card(run, tmp_path):
     assert_hub(metadata)
     assert_clean(text)
     assert text.count("not recorded") >= 5
-    assert "No intervals were computed" in text and "they were not calibrated" in text
+    assert "No confidence intervals were computed" in text and "Probabilities were not calibrated" in text
     assert "No test split was evaluated" in text and "None is recorded" in text
 
 

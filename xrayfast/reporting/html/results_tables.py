@@ -282,8 +282,8 @@ def _methods_note(summary: Mapping[str, Any], names: Iterable[str]) -> str:
         used = {_method(interval_of(summary, name, row["label"])) for row in label_rows(summary)} - {None}
         for method in sorted(filter(None, used)):
             found.setdefault(method, []).append(column_title(name))
-    text = "; ".join(f"{method}: {', '.join(titles)}" for method, titles in found.items())
-    return f". Intervals, {text}" if text else ""
+    text = "; ".join(f"{method} ({', '.join(titles)})" for method, titles in found.items())
+    return f". Interval methods: {text}" if text else ""
 
 
 def column_title(name: str, unit: str = "image") -> str:

@@ -96,7 +96,7 @@ def test_the_page_says_whom_the_images_are_of_and_compares_by_subgroup(made):
     record = found.subgroups.iloc[0]
     ends = " to ".join(format_value(record[end], "+.3f") for end in ("low", "high"))
     assert rows[0][3] == f"{format_value(record['difference'], '+.3f')} {ends}"
-    assert "not corrected for their number" in text and "--by sex" in text
+    assert "not corrected for multiple comparisons" in text and "--by sex" in text
 
 
 def test_the_answer_names_what_is_significant(made):

@@ -103,7 +103,7 @@ def test_of_two_classes_the_first_screen_names_the_positive_one_alone(undrawn):
     data = dataclasses.replace(report("single", (), labels=("covid", "normal")), splits=(split,), decision=decision)
     glance = re.search('(?s)<section id="glance".*?</section>', render_run_page(data))[0]
     row = summary["per_label"][0]
-    assert f"AUROC for covid is {row['auroc']:.3f} (" in visible(glance)
+    assert f"AUROC for covid was {row['auroc']:.3f} (" in visible(glance)
     assert re.findall("<dt>(.*?)</dt>", glance)[:3] == ["AUROC", "Recall (sensitivity)", "Specificity"]
     assert f"{row['specificity']:.3f}" in visible(glance)
 
@@ -241,8 +241,8 @@ def test_counts_keep_labels_and_totals_apart_even_where_a_label_is_named_images(
 
 
 def test_unknown_patients_are_named_among_the_limits(undrawn):
-    assert "which images are of one patient" in render_run_page(report(patients=False))
-    assert "which images are of one patient" not in render_run_page(report())
+    assert "The data do not identify patients" in render_run_page(report(patients=False))
+    assert "The data do not identify patients" not in render_run_page(report())
 
 
 def test_without_epochs_and_splits_the_page_says_so():
@@ -354,7 +354,7 @@ def test_the_best_and_worst_label_are_those_with_images_enough(undrawn):
     page = render_run_page(dataclasses.replace(data, splits=(dataclasses.replace(split, summary=summary),)))
     one, two = sorted((row for row in rows if row["label"] in ("Mass", "Edema")), key=lambda row: -row["auroc"])
     told = f"highest for {one['label']} ({one['auroc']:.3f}) and lowest for {two['label']} ({two['auroc']:.3f})"
-    assert f"{told}, of those with 10 images or more." in " ".join(visible(page).split())
+    assert f"{told}, among labels with at least 10 images." in " ".join(visible(page).split())
 
 
 def test_a_run_that_was_started_in_python_has_no_empty_command():
