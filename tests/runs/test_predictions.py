@@ -62,6 +62,14 @@ def test_older_files_were_not_calibrated(tmp_path):
     assert (Predictions.read(tmp_path / "older.csv", LABELS).truth == first.truth).all()
 
 
+def test_raw_probabilities_of_only_some_labels_are_an_error(tmp_path):
+    example().write(tmp_path / "p.csv")
+    raw = f"raw_{LABELS[0]}"
+    pd.read_csv(tmp_path / "p.csv", keep_default_na=False).drop(columns=raw).to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises(RunError, match=rf"p\.csv: lacks the columns {raw}"):
+        Predictions.read(tmp_path / "p.csv", LABELS)
+
+
 def test_images_of_unknown_patients_are_drawn_alone():
     groups = example().groups
     assert groups[0] == groups[3]

@@ -260,13 +260,15 @@ class Predictions:
             own = [RAW_PREFIX + label for label in labels]
             named = read_csv(path, nrows=0).columns
             text = dict.fromkeys(set(named) - {*columns, *own, "loss", "age"}, str)
-            expected, missing = ("image", "patient", "truth", "loss", *columns), {"age": [""], "loss": [""]}
+            calibrated = not set(own).isdisjoint(named)  # then the raw probabilities of every label are there too
+            expected = ("image", "patient", "truth", "loss", *columns, *(own if calibrated else ()))
+            missing = {"age": [""], "loss": [""]}
             table = read_csv(path, expected, dtype=text, keep_default_na=False, na_values=missing)
             table = table.rename(columns={"unknown": "masked"})
             positive = _label_sets(table["truth"])
             masked = _label_sets(table["masked"]) if "masked" in table else [set()] * len(table)
             probability = table[columns].to_numpy(dtype=np.float64)
-            raw = table[own].to_numpy(dtype=np.float64) if set(own) <= set(table) else probability
+            raw = table[own].to_numpy(dtype=np.float64) if calibrated else probability
             loss = table["loss"].to_numpy(dtype=np.float64)
             further = [name for name in table if name not in {*PREDICTION_COLUMNS, *expected, *own}]
             attributes = {name: table[name].to_numpy(dtype=ATTRIBUTES.get(name, object)) for name in further}

@@ -332,7 +332,7 @@ def _class_names(schema: Any) -> dict[str, list[str]]:
 def _read_column(part: _Part, content: _Content, name: str) -> TextColumn:
     with _reading(part.file):
         column = to_column(content.read(name), content.class_names.get(name))
-    if "\0" in "".join(column.texts):
+    if any("\0" in text for text in column.texts):
         raise DataError(f"{part.file}: found a text with a zero byte in '{name}'; expected texts. Write it without.")
     return column.replace(clean_text)
 
