@@ -22,13 +22,13 @@ os.environ.setdefault("COLUMNS", "120")
 # Python's own 700 suit programs of few objects: here collections find little and take one second in twenty.
 gc.set_threshold(50_000, 20, 100)
 
-# A busy machine is no failure; what takes long shows in the time of the whole run.
+# A busy machine must not fail tests; slow tests show in the duration of the whole run.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
 def pytest_collection_finish(session):
-    """Let `SMALL` name a backbone in modules that have it."""
+    """Register the backbone of `SMALL` if a test module uses it."""
     if any(hasattr(getattr(item, "module", None), "SMALL") for item in session.items):
         add_tiny_resnet()
 
@@ -37,8 +37,9 @@ FROZEN_MODULES = set()
 
 
 def pytest_runtest_setup(item):
-    """Take the half a million objects that imports made out of garbage collection, which `fit` begins with; again when
-    a test has imported many more, as fastai is.
+    """Exclude the half a million objects that imports created from garbage collection, with which `fit` begins.
+
+    Repeat this when many more modules have been imported, such as fastai's.
     """
     if len(sys.modules) > len(FROZEN_MODULES) + 100:
         FROZEN_MODULES.update(sys.modules)
@@ -61,7 +62,7 @@ class StopAfter:
 
 
 def record_writers(monkeypatch):
-    """A list to which the names of the threads that write checkpoints are added, in order."""
+    """Return a list that collects, in order, the names of the threads that write checkpoints."""
     from xrayfast.workflows.steps import training
 
     wrote, real = [], training.save_checkpoint
@@ -72,7 +73,7 @@ def record_writers(monkeypatch):
 
 
 class Payload:
-    """An object whose pickle, when it is loaded, writes a file at this path."""
+    """An object whose pickle creates the file `path` when it is loaded."""
 
     def __init__(self, path):
         self.path = path
@@ -82,12 +83,12 @@ class Payload:
 
 
 UNCHECKED = shutil.ignore_patterns("checksums.txt")
-"""For shutil.copytree: a run whose files a test changes, read as those of versions before 0.4."""
+"""The `ignore` of shutil.copytree for runs whose files a test changes: without checksums, as before version 0.4."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Decoded images go into a folder of the session, not into the user's cache."""
+    """Cache decoded images in a folder of the session instead of the user's cache."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["XRAYFAST_CACHE"] = str(folder)
     return folder
@@ -95,7 +96,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def no_wait_for_the_disk():
-    """What is lost when the machine stops is tested nowhere, and each run waits for its files some thirty times."""
+    """Turn fsync off: no test loses power, and a run would wait for the disk some thirty times."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
@@ -103,8 +104,9 @@ def no_wait_for_the_disk():
 
 @pytest.fixture(scope="session", autouse=True)
 def duplicates_compared_once():
-    """Each run compares its images with each other, and nearly all runs here have the same: `aligned_correlation` of
-    equal thumbnails is computed once. Its own tests call it by its own name.
+    """Compute `aligned_correlation` of equal thumbnails only once: nearly all runs of the tests have the same images.
+
+    The tests of `aligned_correlation` call the original function.
     """
     from xrayfast.audit import duplicates
 
@@ -123,8 +125,9 @@ def duplicates_compared_once():
 
 @pytest.fixture(scope="session", autouse=True)
 def decoding_in_this_process():
-    """As where no process can be started: a new one takes a quarter of a second, many times over, for a few images.
-    tests/data/cache starts them, by the function that this returns.
+    """Decode images without worker processes: starting one takes a quarter of a second, for a few images each time.
+
+    tests/data/cache starts them with the original function, which this fixture yields.
     """
     from xrayfast.data.cache.decode_pool import _Pool
 
@@ -136,7 +139,7 @@ def decoding_in_this_process():
 
 @pytest.fixture(scope="session", autouse=True)
 def default_signal_handlers():
-    """Whatever the tests were started with: nohup has SIGHUP ignored, and a shell's background jobs SIGINT."""
+    """Restore the default signal handlers: nohup ignores SIGHUP, and background jobs of a shell ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in {"SIGTERM", "SIGHUP", "SIGUSR1"} & set(dir(signal)):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
@@ -144,7 +147,7 @@ def default_signal_handlers():
 
 @pytest.fixture(scope="session")
 def shared():
-    """Real radiographs and weights beside the checkout; never part of it."""
+    """The folder of real radiographs and weights next to the checkout; skip the test if there is none."""
     if not (SHARED / "data").is_dir():
         pytest.skip("no shared data beside the checkout")
     return SHARED
@@ -162,7 +165,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def multi_dir(tmp_path_factory):
-    """The same with covid-19 films labelled pneumonia too."""
+    """The data set of `data_dir` as multi-label data: covid-19 films are also labelled pneumonia."""
     from xrayfast.synthetic import write_dataset
 
     folder = tmp_path_factory.mktemp("multi") / "data"
@@ -184,12 +187,12 @@ TINY = {
 
 
 SMALL = TINY | {"arch": "tiny_resnet"}
-"""As `TINY`, in half the time and a fiftieth of the disk; this process alone knows the backbone."""
+"""`TINY` in half the time and with a fiftieth of the disk space; only this process knows the backbone."""
 
 
 @pytest.fixture(scope="session")
 def tiny_run(data_dir, tmp_path_factory):
-    """A completed single-label run with a valid and a test split: one frozen and one thawed epoch."""
+    """A completed single-label run with a valid and a test split: one frozen and one unfrozen epoch."""
     import xrayfast as xf
 
     add_tiny_resnet()
@@ -210,9 +213,9 @@ def tiny_multi_run(multi_dir, tmp_path_factory):
         name="multi",
         unfreeze=True,
         epochs=1,
-        lr=0.1,  # else its outputs are nearly constant
+        lr=0.1,  # otherwise its outputs are nearly constant
         loss="focal",
-        precise_bn=False,  # from scratch some channels are nearly constant, by which rounding would be magnified
+        precise_bn=False,  # from scratch, some channels are nearly constant and would magnify rounding
         **SMALL,
     )
 
@@ -225,7 +228,7 @@ def add_tiny_resnet():
 
 
 def tiny_resnet(weights=None):
-    """resnet18's layers by its names, with an eighth of the channels."""
+    """Build a network with the layers and names of resnet18 and an eighth of the channels."""
     from torch import nn
     from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -250,15 +253,16 @@ def tiny_vgg(monkeypatch):
 
 
 def add_tiny_vgg(monkeypatch):
-    """The name of a backbone like vgg16 with few channels: its own classifier has 98, 16 and 16 units, not 25088, 4096
-    and 4096.
+    """Register a backbone like vgg16 with few channels, and return its name.
+
+    Its own classifier has 98, 16 and 16 units instead of 25088, 4096 and 4096.
     """
     from torch import nn
 
     from xrayfast.learning.model import backbones
 
     class TinyVgg(nn.Module):
-        """Layers and names of torchvision's VGG."""
+        """A network with the layers and names of torchvision's VGG."""
 
         def __init__(self, weights=None):
             super().__init__()
@@ -280,7 +284,7 @@ def add_tiny_vgg(monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Figures of one pixel, for tests of everything else."""
+    """Draw figures as one pixel, for tests that don't look at them."""
     draw_one_pixel(monkeypatch)
 
 
@@ -296,7 +300,7 @@ def draw_one_pixel(monkeypatch):
 
 
 def draw_nothing(monkeypatch):
-    """As `draw_one_pixel`, and figures of pages are empty: to build them takes longer than the page."""
+    """Like `draw_one_pixel`, and make figures of pages empty: building them takes longer than the rest of the page."""
     from matplotlib.figure import Figure
 
     from xrayfast.reporting.html import plots

@@ -1,9 +1,9 @@
-"""Decisions as validation makes them."""
+"""Fit decisions in the same way as on a validation split."""
 
 from xrayfast.metrics.operating_points.decision import fit_calibration, with_thresholds
 
 
 def fit_decision(truth, raw, labels, task, *, rule, target=None, confidence=None, groups=None, **options):
-    """Calibration and then thresholds, fitted on the same images."""
+    """Fit calibration and then thresholds on the same images."""
     decision = fit_calibration(truth, raw, labels, task, groups=groups, **options)
     return with_thresholds(decision, truth, decision.calibrated(raw), rule, target, confidence, groups=groups)

@@ -1,6 +1,6 @@
-"""Python processes that begin as copies of this one, with all that it has imported: torch and fastai take ten seconds.
+"""Start Python commands as forks of this process, with its imports: importing torch and fastai takes ten seconds.
 
-For tests of what a process does. What it imports, or what the interpreter does as it starts, wants a new one.
+This is for tests of what a command does. Tests of imports or of the interpreter's start need a new process.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ FORKS = sys.platform == "linux" and os.environ.get("OMP_NUM_THREADS") == "1"
 
 
 def popen(words, env=None, **options):
-    """`subprocess.Popen` of `words`, a command of Python with -m MODULE or -c CODE, and its arguments."""
+    """Run `subprocess.Popen` on `words`, a Python command with -m MODULE or -c CODE and its arguments."""
     if not FORKS:
         return subprocess.Popen(words, env=env, **options)
     files = _open_files()
@@ -30,7 +30,7 @@ def popen(words, env=None, **options):
 
 
 def run(words, env=None, timeout=300, **options):
-    """`subprocess.run` of the same, with its outputs as text."""
+    """Run such a command to its end, like `subprocess.run`, with its outputs as text."""
     with popen(words, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
         try:
             out, err = process.communicate(timeout=timeout)
@@ -45,7 +45,7 @@ def _open_files():
 
 
 def _run(words, env, files):
-    """In place of the program that Popen would execute, after it has set files, folder and session."""
+    """Run the command in the forked process, after Popen has set files, folder and session, instead of a program."""
     code = 1
     try:
         _become_a_new_process(env, files)

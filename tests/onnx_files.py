@@ -1,4 +1,4 @@
-"""A small classifier in an ONNX file, with the metadata of `export` and without its seconds."""
+"""Make a small classifier as an ONNX file with the metadata of `export`, without the seconds that `export` takes."""
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -11,7 +11,7 @@ BIAS = np.array([1.5, 0.0, -2.0], np.float32)
 
 
 def gray_classifier(labels, decision=None, *, weights=WEIGHTS, **known):
-    """Of three classes by the mean gray level alone: softmax(mean / 255 @ weights + BIAS)."""
+    """Build a classifier of three classes from the mean gray level alone: softmax(mean / 255 @ weights + BIAS)."""
     decision = decision or Decision("single", labels)
     nodes = [
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),

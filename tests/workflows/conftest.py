@@ -1,4 +1,4 @@
-"""Runs are reported here many times over; how figures look is tested in tests/reporting."""
+"""Shared fixtures: reports of runs have figures of one pixel; tests/reporting tests how figures look."""
 
 import pytest
 
@@ -22,6 +22,6 @@ def tiny_vgg_arch():
 
 @pytest.fixture
 def no_page(monkeypatch):
-    """Where `interpret` is called for what it computes: its page costs more than all else."""
+    """Skip the page of `interpret`, which takes longer than the rest of it, in tests of what it computes."""
     monkeypatch.setattr(interpret, "figure_blocks", lambda *_: [])
     monkeypatch.setattr(interpret, "render_run_page", lambda *_: "")
