@@ -203,7 +203,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "accuracy", "Accuracy", from_confusion(agreement.accuracy), "overall", SINGLE,
         denominator="unmasked", headline=True, epochs=SINGLE, train=SINGLE, short="accuracy", hub_name="accuracy",
-        meaning="Share of the images that are given the right class.",
+        meaning="Share of the images that are classified correctly.",
     ),
     Metric(
         "subset_accuracy", "Subset accuracy", mean_over_images(_exact_match), "overall", MULTI,
@@ -212,7 +212,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "balanced_accuracy", "Balanced accuracy", macro("recall"), "overall", SINGLE, headline=True,
-        meaning="Mean over the classes of the share that is found, so that rare classes count as much.",
+        meaning="Mean of the sensitivities of the classes, so that rare classes count as much as common ones.",
     ),
     Metric("balanced_accuracy_macro", "Balanced accuracy, macro", macro("balanced_accuracy"), "overall", MULTI),
     Metric(
@@ -243,14 +243,14 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "auroc", "AUROC", lambda resamples: resamples.ranked[0],
         averages=("macro", "micro"), depends_on="order", headline=True, epochs=BOTH, short="AUROC", hub_name="roc_auc",
-        meaning=f"Chance that an image with the label scores above one without, {LABELS_MEAN}; 0.5 is guessing.",
+        meaning=f"Chance that an image with the label scores above one without, {LABELS_MEAN}; 0.5 is chance.",
     ),
     Metric(
         "ap", "Average precision", lambda resamples: resamples.ranked[1],
         averages=("macro", "micro"), depends_on="order", headline=True, epochs=MULTI, short="mean AP",
         hub_name="average_precision",
-        meaning=f"Area under each label's precision-recall curve, {LABELS_MEAN}; guessing gives the label's share of "
-        "the images.",
+        meaning=f"Area under each label's precision-recall curve, {LABELS_MEAN}; by chance it is the prevalence of "
+        "the label.",
     ),
     Metric("kappa", "Cohen's kappa", from_confusion(agreement.kappa), "overall", SINGLE),
     Metric("kappa_quadratic", "Kappa, quadratic weights", from_confusion(_quadratic_kappa), "overall", SINGLE),

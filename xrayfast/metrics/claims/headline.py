@@ -181,8 +181,8 @@ def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     if reached:
         yield HeadlineWarning(
             "shortcut",
-            "A simple model of size, coding, border, brightness, texture, view or notes on reading, none of which "
-            f"shows the lungs, reaches the network's AUROC: {shorten(reached)}.",
+            "A simple model of size, coding, border, brightness, texture, view or notes on reading reaches the "
+            f"network's AUROC: {shorten(reached)}.",
             "'xrayfast check' shows which of them; test on images of another site (xrayfast evaluate RUN DATA).",
         )
 
