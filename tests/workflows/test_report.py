@@ -161,6 +161,15 @@ def test_the_command_writes_a_page_and_compares_with_the_first(tmp_path, monkeyp
     assert (row["low"] <= row["difference"] <= row["high"]) and row["images"] == N - 5
 
 
+def test_braces_in_the_name_of_a_label_stay_in_notes_of_a_comparison():
+    one = multi()
+    one = one.rename(columns={name: name.replace("Mass", "Mass {left}") for name in one})
+    other = one.drop(columns=[name for name in one if "Pleural" in name])
+    other = other.assign(**{"truth_{a}": one["truth_Pleural Effusion"], "probability_{a}": one["probability_Mass {left}"]})
+    notes = " ".join(report([one, other], resamples=1).notes)
+    assert "compared with DataFrame" in notes and "{a}" in notes
+
+
 def test_subgroups_are_groups_and_ages_are_in_bands():
     table = single().assign(age=[20, 70] * (N // 2), site=[f"s{i}" for i in range(N)])
     (ages,) = report(table, by="age", resamples=0).metrics["subgroups"]

@@ -139,11 +139,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("resnet81", ["resnet18", "vgg16"])
     " Did you mean 'resnet18'?"
     """
+    near = find_closest(word, known)
+    return f" Did you mean '{near}'?" if near else ""
+
+
+def find_closest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that a misspelled word or another tool's name is closest to; "" if none is close."""
     known = list(known)
-    if _NAMES_ELSEWHERE.get(word) in known:
-        return f" Did you mean '{_NAMES_ELSEWHERE[word]}'?"
-    near = difflib.get_close_matches(word, known, n=1) if len(word) <= LONGEST_NAME else []
-    return f" Did you mean '{near[0]}'?" if near else ""
+    if (name := _NAMES_ELSEWHERE.get(word)) in known:
+        return str(name)
+    return next(iter(difflib.get_close_matches(word, known, n=1)), "") if len(word) <= LONGEST_NAME else ""
 
 
 def shorten(items: Iterable[object], limit: int = 5) -> str:

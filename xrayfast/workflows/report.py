@@ -132,7 +132,7 @@ def report(
             one, reference = (RunPredictions(table.predictions, decision) for table in (other, first))
             compared, remarks = compare_pair(one, reference, tuple(epoch_metrics(first.task)), max(resamples, 1), seed)
             rows += [{"run": name, "reference": names[0], **row} for row in compared]
-            notes += [f"{name}: {remark.format(reference=names[0])}" for remark in remarks]
+            notes += [f"{name}: {remark.replace('{reference}', names[0])}" for remark in remarks]
         differences = correct_p_values(rows)[0] if rows else None
     path = None
     if folder is not None:

@@ -15,7 +15,7 @@ from xrayfast.data.labels.spellings import find_alike
 from xrayfast.data.labels.targets import Targets, infer_task, merge_labels, to_truth
 from xrayfast.data.labels.words import is_normal
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import DataError, did_you_mean, plural, shorten
+from xrayfast.errors import DataError, find_closest, plural, shorten
 
 _MAP = "--label-map FILE joins names, with a line such as '{known} = {other}'"
 
@@ -94,16 +94,16 @@ def _rename(names: Sequence[str], labels: Sequence[str]) -> tuple[list[str], lis
 def _hints(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[str]:
     """Return notes on labels that may be the same under two names."""
     return [
-        f"The network does not know '{name}'.{hint} {_MAP.format(known=hint.split(chr(39))[1], other=name)}."
+        f"The network does not know '{name}'. Did you mean '{near}'? {_MAP.format(known=near, other=name)}."
         for name, _ in unknown
-        if (hint := did_you_mean(name, lacking) or _name_alike(name, lacking))
+        if (near := find_closest(name, lacking) or _find_synonym(name, lacking))
     ]
 
 
-def _name_alike(name: str, lacking: Sequence[str]) -> str:
-    """Return a hint, in the form of `did_you_mean`, at a label of the network that may be a synonym of `name`."""
+def _find_synonym(name: str, lacking: Sequence[str]) -> str:
+    """Return a label of the network that may be a synonym of `name`; "" if none is known."""
     pairs = [pair for pair in find_alike([name, *lacking]) if name in pair]
-    return f" Did you mean '{next(label for label in pairs[0] if label != name)}'?" if pairs else ""
+    return next(label for label in pairs[0] if label != name) if pairs else ""
 
 
 def _name_classes(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[str]:
