@@ -139,9 +139,9 @@ def frozen_batch_norm(work: Path) -> tuple[str, str]:
     return tuple(str(sum(p.requires_grad for p in learn.model[0].parameters())) for learn in (plain, ours))
 
 
-def normalised(work: Path) -> tuple[str, str]:
-    """efficientnet_b0 with ImageNet's weights: are images normalised as it was trained?"""
-    plain = "stats" in fv.model_meta.get(efficientnet_b0, {})  # what vision_learner normalises with
+def normalized(work: Path) -> tuple[str, str]:
+    """efficientnet_b0 with ImageNet's weights: are images normalized as it was trained?"""
+    plain = "stats" in fv.model_meta.get(efficientnet_b0, {})  # what vision_learner normalizes with
     ours = xf.dataloaders(xf.open_data(work / "images"), size=32, batch_size=8)
     low = float(torch.Tensor(ours.valid.one_batch()[0]).min())
     return "yes" if plain else "no", "yes" if low < -1 else "no"
@@ -216,7 +216,7 @@ ROWS = {
     "200 images of 50 patients: patients in both training and validation": patients,
     "default augmentation: mirrored images": mirrored,
     "frozen phase of resnet18: tensors of the backbone that are trained": frozen_batch_norm,
-    "efficientnet_b0: images are normalised as ImageNet's weights expect": normalised,
+    "efficientnet_b0: images are normalized as ImageNet's weights expect": normalized,
     "vgg16: pretrained hidden layers of its own classifier that are kept": own_classifier,
     "resnet18: parts of the backbone that can be unfrozen one after the other": unfrozen_one_by_one,
     "three labels per image: `confusion_matrix()`": confusion,

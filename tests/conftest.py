@@ -165,7 +165,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def multi_dir(tmp_path_factory):
-    """The data set of `data_dir` as multi-label data: covid-19 films are also labelled pneumonia."""
+    """The data set of `data_dir` as multi-label data: covid-19 films are also labeled pneumonia."""
     from xrayfast.synthetic import write_dataset
 
     folder = tmp_path_factory.mktemp("multi") / "data"

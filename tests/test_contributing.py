@@ -159,7 +159,7 @@ def test_the_tests_that_the_page_names_pass(changed):
     assert json.loads(changed[2].strip().splitlines()[-1])["passed"] == list(TESTS)
 
 
-def test_the_new_data_set_is_recognised(changed):
+def test_the_new_data_set_is_recognized(changed):
     root, _, err = changed
     found = json.loads(err.strip().splitlines()[-1])
     assert sorted(found["labels"]) == ["Cardiomegaly", "Effusion"]

@@ -22,7 +22,7 @@ from xrayfast.errors import DataError, RunError
 from xrayfast.errors.escapes import escape_hidden, escape_lines, is_hidden
 from xrayfast.progress.terminal import LiveReporter
 
-# A window title, a colour, a colour by a C1 control, a faked line of ours, a reversed suffix, no width, no ink.
+# A window title, a color, a color by a C1 control, a faked line of ours, a reversed suffix, no width, no ink.
 NASTY = "a\x1b]0;b\x07\x1b[31m\x9b32m\nNote: c\r\u202egpj\u2066\u200b\u2028\u3164\ufeff.png"
 SHOWN = r"a\x1b]0;b\x07\x1b[31m\x9b32m\nNote: c\r\u202egpj\u2066\u200b\u2028\u3164\ufeff.png"
 
@@ -59,7 +59,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """Make standard output and error one wide terminal, without rich's own colours, and return it."""
+    """Make standard output and error one wide terminal, without rich's own colors, and return it."""
 
     def attach():
         stream = Terminal()

@@ -85,7 +85,7 @@ def test_imports_point_one_way(path, package):
         if top == "xrayfast":
             target = rest.split(".")[0]
             assert RANK[target] >= RANK[package], f"{package} imports {name}"
-            assert not (package != target and RANK[target] == RANK[package]), f"{package} imports its neighbour {name}"
+            assert not (package != target and RANK[target] == RANK[package]), f"{package} imports its neighbor {name}"
         assert top not in HEAVY.get(package, set()), f"{package} imports {name}"
 
 

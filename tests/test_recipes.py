@@ -107,7 +107,7 @@ def test_the_table_is_of_one_size_and_split(script, tmp_path, capsys):
         main([str(out), "--only", "split=a"])
     main([str(out), "--only", "split=a", "--only", "size=64"])
     assert "| default | 1 |" in capsys.readouterr().out
-    for wrong in ("size", "colour=1"):
+    for wrong in ("size", "color=1"):
         with pytest.raises(SystemExit):
             main([str(out), "--only", wrong])
         assert "expected one of data, split, size" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
 WIDTH, LEFT, RIGHT, BAR, GAP, TOP = 780, 190, 60, 15, 16, 44
-COLOURS = ("#9aa5b1", "#1f6fb2", "#d55e00")
+COLORS = ("#9aa5b1", "#1f6fb2", "#d55e00")
 TEXT = "#24292f"
 
 
@@ -28,7 +28,7 @@ def bars(groups: Sequence[tuple[str, Mapping[str, Sequence[float]]]], unit: str)
     ]
     for k, name in enumerate(names):
         x = LEFT + 130 * k
-        parts.append(f'<rect x="{x}" y="14" width="12" height="12" fill="{COLOURS[k]}"/>')
+        parts.append(f'<rect x="{x}" y="14" width="12" height="12" fill="{COLORS[k]}"/>')
         parts.append(_text(x + 18, 25, name))
     parts.append(_text(LEFT - 10, 25, unit, anchor="end"))
     y = TOP
@@ -38,7 +38,7 @@ def bars(groups: Sequence[tuple[str, Mapping[str, Sequence[float]]]], unit: str)
         for k, name in enumerate(names):
             middle, low, high = statistics.median(of[name]), min(of[name]), max(of[name])
             parts.append(
-                f'<rect x="{LEFT}" y="{y}" width="{middle * scale:.1f}" height="{BAR - 2}" fill="{COLOURS[k]}"/>'
+                f'<rect x="{LEFT}" y="{y}" width="{middle * scale:.1f}" height="{BAR - 2}" fill="{COLORS[k]}"/>'
             )
             if high > low:
                 start, end, at = LEFT + low * scale, LEFT + high * scale, y + BAR / 2 - 1

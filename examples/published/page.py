@@ -17,7 +17,7 @@ from published.tables import Table, interpretation
 SHOWN = 8
 """Number of test images shown per run, from the largest loss to the smallest."""
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 STYLE = """
 :root { color-scheme: light }
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c2430; background: #fff; max-width: 1180px; margin: 2em auto;
@@ -60,15 +60,15 @@ def losses_figure(runs: dict[str, xf.Run]) -> Figure:
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     by_batch, by_epoch = figure.subplots(1, 2)
     highest = 0.0
-    for (layers, run), colour in zip(runs.items(), cycle(COLOURS), strict=False):
+    for (layers, run), color in zip(runs.items(), cycle(COLORS), strict=False):
         batches, history = run.batches, run.history
         x = batches["epoch"] - 1 + batches["batch"] / batches.groupby("epoch")["batch"].transform("max")
         smoothed = batches["loss"].ewm(span=max(5, len(batches) / 30)).mean()
         highest = max(highest, 1.1 * smoothed.max())
-        by_batch.plot(x, batches["loss"], color=colour, linewidth=0.5, alpha=0.35)
-        by_batch.plot(x, smoothed, color=colour, linewidth=1.6, label=layers)
+        by_batch.plot(x, batches["loss"], color=color, linewidth=0.5, alpha=0.35)
+        by_batch.plot(x, smoothed, color=color, linewidth=1.6, label=layers)
         for name, style in (("train_loss", "x--"), ("valid_loss", "o-")):
-            by_epoch.plot(history["epoch"], history[name], style, color=colour, linewidth=1.4, markersize=4)
+            by_epoch.plot(history["epoch"], history[name], style, color=color, linewidth=1.4, markersize=4)
         kept = history[history["epoch"] == run.info.best_epoch]
         by_epoch.plot(kept["epoch"], kept["valid_loss"], "o", markersize=10, markerfacecolor="none", color="#1c2430")
     for axes, name in ((by_batch, "training loss of each batch"), (by_epoch, "loss by epoch")):

@@ -22,7 +22,7 @@ from tests.audit.sets import (
 from xrayfast.audit.alignment import aligned_correlation, warp
 from xrayfast.audit.duplicates import ALIKE, Duplicates, components, find_duplicates, near_pairs
 from xrayfast.audit.features import compute_features, thumbnail
-from xrayfast.audit.neighbours import candidates
+from xrayfast.audit.neighbors import candidates
 
 COPIES = {
     "JPEG 75": lambda x: jpeg(x, 75),

@@ -78,7 +78,7 @@ def test_no_images_are_no_features():
 
 
 def test_a_thumbnail_is_an_area_mean():
-    """Nearest-neighbour sampling would make two sides of one image two thumbnails."""
+    """Nearest-neighbor sampling would make two sides of one image two thumbnails."""
     pixels = film(1, size=256)
     wanted = np.asarray(Image.fromarray(pixels).resize((THUMB, THUMB), Image.Resampling.BOX))
     for side in (96, 224):

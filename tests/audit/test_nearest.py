@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from xrayfast.audit import nearest
-from xrayfast.audit.nearest import exact_neighbours, nearest_neighbours
+from xrayfast.audit.nearest import exact_neighbors, nearest_neighbors
 
 
 def points_of(count, seed=0, dimensions=6):
@@ -27,7 +27,7 @@ def reference(points, keep):
 
 def search(points, keep=4, seed=0):
     told = []
-    found, note = nearest_neighbours(points, keep, seed, told.append)
+    found, note = nearest_neighbors(points, keep, seed, told.append)
     assert told == sorted(told) and told[-1] == 1
     return found, note
 
@@ -42,9 +42,9 @@ def test_the_exact_search_is_scikit_learns(count, keep, seed, block, tile):
         assert np.array_equal(np.sort(search(points, keep)[0], axis=1), reference(points, keep))
 
 
-def test_an_image_is_not_its_own_neighbour_among_equal_ones():
+def test_an_image_is_not_its_own_neighbor_among_equal_ones():
     points = np.repeat(points_of(3), 20, axis=0)
-    for found in (search(points)[0], exact_neighbours(points - points.mean(0), np.arange(60), 4)):
+    for found in (search(points)[0], exact_neighbors(points - points.mean(0), np.arange(60), 4)):
         assert not (found == np.arange(60)[:, None]).any()
         assert (found // 20 == np.arange(60)[:, None] // 20).all()
 

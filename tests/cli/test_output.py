@@ -8,7 +8,7 @@ import pytest
 from xrayfast.cli.output import Output
 from xrayfast.cli.results import show_metrics
 from xrayfast.errors import format_cell, format_estimate
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import summarize
 
 ROWS = [("images/00001601_012.jpg", "0.953 (0.930 to 0.971)", "−0.012 (−0.031 to +0.008)", 1200)]
 
@@ -61,7 +61,7 @@ def test_of_two_classes_the_headline_shows_auroc_and_average_precision_of_the_po
     actual = (np.arange(40) * 7 % 40 < 20 + np.arange(40) / 4).astype(int)
     both = np.column_stack([score, 1 - score])
     truth = np.column_stack([actual, 1 - actual])
-    result = summarise(truth, both, ("covid", "normal"), "single", positive="covid", resamples=50)
+    result = summarize(truth, both, ("covid", "normal"), "single", positive="covid", resamples=50)
     show_metrics(Output(), result, "single")
     text = " ".join(capsys.readouterr().out.split())
     (row, _), ends = result["per_label"], result["intervals"]["per_label"]["covid"]

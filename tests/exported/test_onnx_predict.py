@@ -44,7 +44,7 @@ def test_dicom_files_are_read_to_the_same_pixels(name, tmp_path):
 
 IMAGES = {
     "gray.jpg": Image.fromarray(GRAY),
-    "colour.png": Image.fromarray(np.stack([GRAY, GRAY // 2, 255 - GRAY], -1)),
+    "color.png": Image.fromarray(np.stack([GRAY, GRAY // 2, 255 - GRAY], -1)),
     "transparent.png": Image.fromarray(np.stack([GRAY, GRAY, GRAY, 255 - GRAY], -1)),
     "palette.png": Image.fromarray(GRAY).convert("P"),
     "bits.png": Image.fromarray(GRAY).convert("1"),
@@ -73,7 +73,7 @@ def test_what_is_read_otherwise_is_refused(tmp_path):
     for name, (values, elements) in cases.items():
         (tmp_path / name).write_bytes(dicom_bytes(values, **elements))
     for path in tmp_path.iterdir():
-        with pytest.raises(ValueError, match=r"32-bit|colour|not square|SIGMOID|another sign"):
+        with pytest.raises(ValueError, match=r"32-bit|color|not square|SIGMOID|another sign"):
             onnx_predict.read_image(path, "auto")
 
 

@@ -1,4 +1,4 @@
-"""Augmentation and normalisation against fastai's own and torch's."""
+"""Augmentation and normalization against fastai's own and torch's."""
 
 import hashlib
 import math
@@ -44,8 +44,8 @@ def test_images_that_are_not_drawn_are_untouched(images):
 
 
 @each_name
-def test_rotation_is_by_the_angle_about_the_centre(ranges, monkeypatch):
-    """A bar through the centre, turned: its direction by moments is the drawn angle."""
+def test_rotation_is_by_the_angle_about_the_center(ranges, monkeypatch):
+    """A bar through the center, turned: its direction by moments is the drawn angle."""
     image = torch.zeros(8, 1, 101, 101)
     image[:, :, 48:53, 10:91] = 1.0
     angles = []
@@ -105,7 +105,7 @@ def test_draws_of_a_view_are_uniform_and_those_of_its_image(images):
     assert not torch.equal(augment.draws_of_view(changed, 7, 3), found)
 
 
-def test_normalised_by_imagenet_and_back(images):
+def test_normalized_by_imagenet_and_back(images):
     out = normalize(images)
     mean, std = (np.array(values)[None, :, None, None] for values in imagenet_stats)
     np.testing.assert_allclose(out.numpy(), (images.numpy() - mean) / std, atol=1e-5)

@@ -253,7 +253,7 @@ def test_predict_and_test_dl_take_what_shows_a_radiograph(learn, tmp_path):
     (tmp_path / "a.dcm").write_bytes(dicom_bytes(np.asarray(image), WindowCenter=128, WindowWidth=256))
     high = np.asarray(image).astype(np.uint16) * 257
     sources = {
-        "path": files[0], "array": np.asarray(image), "colour array": np.asarray(image.convert("RGB")), "image": image,
+        "path": files[0], "array": np.asarray(image), "color array": np.asarray(image.convert("RGB")), "image": image,
         "floats": np.asarray(image) / 255, "fastai's": PILImage.create(files[0]), "palette": image.convert("P"),
         "16 bits": high, "DICOM": tmp_path / "a.dcm",
     }  # fmt: skip

@@ -30,7 +30,7 @@ from xrayfast.metrics.registry import (
     overall_metrics,
 )
 from xrayfast.metrics.resamples import Resamples
-from xrayfast.metrics.summary import compute_epoch_metrics, summarise
+from xrayfast.metrics.summary import compute_epoch_metrics, summarize
 from xrayfast.progress.terminal import format_epoch
 from xrayfast.reporting.html.results_tables import all_metrics_table, headline_table, label_tables
 from xrayfast.reporting.markdown.model_card import metadata, render_model_card
@@ -65,7 +65,7 @@ def with_youden(monkeypatch):
 def test_one_row_is_enough_for_a_metric_to_be_everywhere(with_youden, tmp_path, task):
     truth, probability = CASES[task](n=60)
     labels = [f"label {i}" for i in range(4)]
-    summary = summarise(truth, probability, labels, task, resamples=30)
+    summary = summarize(truth, probability, labels, task, resamples=30)
     row = summary["per_label"][2]
     assert row["youden"] == pytest.approx(row["recall"] + row["specificity"] - 1)
     assert summary["overall"]["youden_macro"] == pytest.approx(np.mean([row["youden"] for row in summary["per_label"]]))

@@ -12,7 +12,7 @@ from xrayfast.metrics.intervals.confidence_limits import bca
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import draws, left_out
 from xrayfast.metrics.subgroups import _gaps, age_bands, subgroups
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import summarize
 from xrayfast.reporting.wording import gap_test
 
 LABELS = ("a", "b", "c")
@@ -95,7 +95,7 @@ def test_a_group_s_intervals_are_those_of_a_split_of_its_own():
     given = {"threshold": np.array([0.3, 0.4, 0.5]), "prevalence": 0.1, "resamples": 50, "seed": 3}
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group, **given)
     rows = sex == "M"
-    alone = summarise(truth[rows], probability[rows], LABELS, "multi", groups=group[rows], **given)
+    alone = summarize(truth[rows], probability[rows], LABELS, "multi", groups=group[rows], **given)
     found = by["groups"][1]
     own = {"value", "with_auroc"}
     assert {name: found[name] for name in found if name not in own} == {

@@ -12,7 +12,7 @@ from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.registry import epoch_metrics, label_metrics, overall_metrics
 from xrayfast.metrics.reliability import reliability
-from xrayfast.metrics.summary import MOST_LIKELY, compute_epoch_metrics, most_confused, summarise
+from xrayfast.metrics.summary import MOST_LIKELY, compute_epoch_metrics, most_confused, summarize
 
 RNG = np.random.default_rng(1)
 
@@ -51,7 +51,7 @@ def test_multi_label_metrics_equal_scikit_learn():
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_the_summary_is_json_with_the_named_keys(task):
     truth, probability = single() if task == "single" else multi(labels=3)
-    summary = summarise(truth, probability, ["a", "b", "c"], task)
+    summary = summarize(truth, probability, ["a", "b", "c"], task)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert list(summary["overall"]) == list(overall_metrics(task))
     counted = {"label", "support", "negatives", *(["threshold"] if task == "multi" else [])}
@@ -70,7 +70,7 @@ def test_the_summary_is_json_with_the_named_keys(task):
 def test_an_absent_class_leaves_its_cells_empty_and_says_so():
     truth, probability = single()
     kept = truth[:, 2] == 0
-    summary = summarise(truth[kept], probability[kept], ["a", "b", "c"], "single")
+    summary = summarize(truth[kept], probability[kept], ["a", "b", "c"], "single")
     row = summary["per_label"][2]
     assert row["support"] == 0
     assert row["auroc"] is None
@@ -87,7 +87,7 @@ def test_masked_cells_count_nowhere():
     hidden = RNG.random(truth.shape) < 0.4
     hidden[:5] = True  # images of which nothing is known
     masked = np.where(hidden, -1, truth)
-    summary = summarise(masked, probability, ["a", "b", "c", "d"], "multi")
+    summary = summarize(masked, probability, ["a", "b", "c", "d"], "multi")
     guess = probability >= 0.5
     for i, row in enumerate(summary["per_label"]):
         kept = ~hidden[:, i]
@@ -105,14 +105,14 @@ def test_masked_cells_count_nowhere():
     assert "masked" in summary["notes"][-1]
     # What the network says of an unknown cell changes nothing.
     elsewhere = np.where(hidden, 1 - probability, probability)
-    again = summarise(masked, elsewhere, ["a", "b", "c", "d"], "multi")
+    again = summarize(masked, elsewhere, ["a", "b", "c", "d"], "multi")
     assert again["overall"] == summary["overall"]
     assert again["most_confused"] == summary["most_confused"]
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
 def test_where_nothing_is_known_nothing_is_claimed():
-    summary = summarise(np.full((6, 2), -1), np.full((6, 2), 0.5), ["a", "b"], "multi")
+    summary = summarize(np.full((6, 2), -1), np.full((6, 2), 0.5), ["a", "b"], "multi")
     assert set(summary["overall"].values()) == {None}
 
 
@@ -137,7 +137,7 @@ def test_intervals_delong_and_reliability_are_those_of_their_own_functions(task)
     truth, probability = single() if task == "single" else multi(labels=3)
     groups, raw = np.arange(80) // 2, np.clip(probability * 0.9, 0, 1)
     thresholds = np.array([0.3, 0.5, 0.7])
-    summary = summarise(
+    summary = summarize(
         truth, probability, ["a", "b", "c"], task, threshold=thresholds, groups=groups, prevalence=0.1, resamples=50,
         seed=3, raw=raw,
     )  # fmt: skip
@@ -168,14 +168,14 @@ def test_intervals_delong_and_reliability_are_those_of_their_own_functions(task)
 def test_images_of_which_no_class_is_known_are_in_no_cell_of_the_confusion():
     truth, probability = single()
     truth[:30] = -1
-    summary = summarise(truth, probability, ["a", "b", "c"], "single")
+    summary = summarize(truth, probability, ["a", "b", "c"], "single")
     assert np.sum(summary["confusion"]) == summary["scored"] == 50
 
 
 def test_a_split_with_one_class_only_has_no_ranking_metrics_and_says_why():
     truth, probability = single()
     kept = truth[:, 1] == 1
-    summary = summarise(truth[kept], probability[kept], ["a", "b", "c"], "single", resamples=20)
+    summary = summarize(truth[kept], probability[kept], ["a", "b", "c"], "single", resamples=20)
     assert [row[name] for row in summary["per_label"] for name in ("auroc", "ap")] == [None] * 6
     assert [summary["overall"][name] for name in ("auroc_macro", "ap_macro")] == [None] * 2
     assert summary["intervals"]["overall"]["ap_macro"]["low"] is None
@@ -189,10 +189,10 @@ def test_of_two_classes_notes_name_the_positive_one_alone():
     truth, probability = truth[few], probability[few]
     labels, positives = ("normal", "tb"), int(truth[:, 1].sum())
     assert 0 < positives < 20 < len(truth)
-    notes = summarise(truth, probability, labels, "single", resamples=20, positive="tb")["notes"]
+    notes = summarize(truth, probability, labels, "single", resamples=20, positive="tb")["notes"]
     assert any(f"in the rarer class of tb ({positives}): intervals" in note for note in notes)
-    both = " ".join(summarise(truth, probability, labels, "single", resamples=20)["notes"])
+    both = " ".join(summarize(truth, probability, labels, "single", resamples=20)["notes"])
     assert f"normal ({positives}), tb ({positives})" in both
     absent = truth[:, 0] == 1
-    (note, *_) = summarise(truth[absent], probability[absent], labels, "single", positive="tb")["notes"]
+    (note, *_) = summarize(truth[absent], probability[absent], labels, "single", positive="tb")["notes"]
     assert note == ("No image of this split carries tb: AUROC, average precision, recall and F1 have no value there.")

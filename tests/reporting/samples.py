@@ -17,7 +17,7 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.decision_curve import net_benefits
 from xrayfast.metrics.registry import train_metrics
 from xrayfast.metrics.subgroups import subgroups
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import summarize
 from xrayfast.reporting.case import Case
 from xrayfast.reporting.figures.overlays import SaliencyCase
 from xrayfast.reporting.html.pages.evaluation_page import EvaluationData
@@ -68,7 +68,7 @@ def split_report(task, labels, name="valid", n=40, cases=2, saliency=1, resample
     sample = sample.calibrated(decision)
     settings = {"positive": positive}
     settings |= {"threshold": decision.thresholds, "groups": sample.groups, "resamples": resamples, "prevalence": 0.05}
-    summary = summarise(sample.truth, sample.probability, labels, task, raw=sample.raw, **settings)
+    summary = summarize(sample.truth, sample.probability, labels, task, raw=sample.raw, **settings)
     summary["net_benefit"] = net_benefits(sample.truth, sample.probability, labels)
     if divided:
         random = np.random.default_rng(seed)

@@ -1,12 +1,12 @@
-// The texts that can be seen, with a contrast below 4.5: [text, colour, background, contrast].
+// The texts that can be seen, with a contrast below 4.5: [text, color, background, contrast].
 const parse = (text) => (text.match(/[\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
 const luminance = ([red, green, blue]) => [red, green, blue].map((value) => value / 255)
   .map((value) => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
   .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
 const background = (element) => {
   for (let one = element; one; one = one.parentElement) {
-    const colour = parse(getComputedStyle(one).backgroundColor);
-    if (colour.length === 3 || colour[3] === 1) return colour;
+    const color = parse(getComputedStyle(one).backgroundColor);
+    if (color.length === 3 || color[3] === 1) return color;
   }
   return [255, 255, 255];
 };

@@ -145,7 +145,7 @@ FINDINGS = {
     "all_masked": ("blank.png",),
     "two_shades": ("region.png",),
     "few_shades": ("regions.png", "numbered.png"),
-    "colour_coded": ("hues.png", "hot.png"),
+    "color_coded": ("hues.png", "hot.png"),
     "no_radiograph": ("segments.dcm",),
     "other_objects": ("report.dcm",),
     "constant": ("shade.png", "clear.png"),

@@ -22,7 +22,7 @@ from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import OperatingPoint
 from xrayfast.metrics.registry import overall_metrics
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import summarize
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.paired import correct_p_values
@@ -156,7 +156,7 @@ def test_a_reference_chosen_as_the_best_of_many_raises_no_false_alarms():
 def test_intervals_come_from_metrics_json_where_it_has_them(three):
     run = Run(three / "a")
     valid = run.predictions("valid")
-    summary = summarise(valid.truth, valid.probability, valid.labels, "single", groups=valid.groups, resamples=50)
+    summary = summarize(valid.truth, valid.probability, valid.labels, "single", groups=valid.groups, resamples=50)
     summary["intervals"]["overall"]["f1_macro"] = {"low": 0.125, "high": 0.875, "method": "bca", "undefined": 0.0}
     run.write_metrics({"valid": summary})
     Run(three / "b").write_metrics({"valid": {"overall": {"accuracy": 0.0}}})  # as older versions wrote it

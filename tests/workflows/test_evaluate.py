@@ -541,7 +541,7 @@ def test_without_the_predictions_of_validation_its_prevalence_is_not_compared(ru
     assert any(note.startswith("Prevalence is not compared with validation's: ") for note in metrics["notes"])
 
 
-def test_an_older_run_can_t_recognise_its_images(run, data_dir):
+def test_an_older_run_can_t_recognize_its_images(run, data_dir):
     split = pd.read_csv(run.path / "split.csv")
     run.write_split(split.drop(columns="digest"))
     found = evaluate(run, data_dir, **FEW).metrics

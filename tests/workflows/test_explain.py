@@ -140,17 +140,17 @@ def bright(tiny_run, monkeypatch):
 
 @pytest.mark.parametrize(("height", "width"), [(100, 100), (240, 120), (120, 240)])
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_colour_lies_on_the_bright_corner_of_a_file_of_any_aspect(bright, tmp_path, height, width, down, right):
+def test_color_lies_on_the_bright_corner_of_a_file_of_any_aspect(bright, tmp_path, height, width, down, right):
     image = np.full((height, width), 30, np.uint8)
     rows, columns = height // 3, width // 3
     image[down * 2 * rows : down * 2 * rows + rows, right * 2 * columns : right * 2 * columns + columns] = 220
     Image.fromarray(image).save(tmp_path / "image.png")
     one = xf.explain(bright, tmp_path / "image.png", label=bright.labels[0], device="cpu")
     laid = one.overlay().astype(int)
-    colour = laid.max(axis=2) - laid.min(axis=2)
+    color = laid.max(axis=2) - laid.min(axis=2)
     spot = one.pixels > 200
-    assert colour[spot].mean() > 10 * colour[~spot].mean()
-    assert spot[np.unravel_index(colour.argmax(), colour.shape)]
+    assert color[spot].mean() > 10 * color[~spot].mean()
+    assert spot[np.unravel_index(color.argmax(), color.shape)]
     # Of a third of the image's height and width, seven tenths each lie inside; the black beside it doesn't count.
     assert one.outside == pytest.approx(1 - 0.7**2, abs=0.1)
 
@@ -164,8 +164,8 @@ def test_cases_keep_names_order_and_labels_and_leave_out_what_is_gone(bright, da
         ("first", "normal", "covid-19"),
         ("second", "", "a, b"),
     ]
-    labelled, _ = explain_cases(bright, cases, paths, label="covid-19", device="cpu")
-    assert [case.label for case in labelled] == ["covid-19"] * 2
+    labeled, _ = explain_cases(bright, cases, paths, label="covid-19", device="cpu")
+    assert [case.label for case in labeled] == ["covid-19"] * 2
     one = xf.explain(bright, good[1], device="cpu")
     assert explained[1].label == one.label
     assert explained[1].probability == pytest.approx(one.probabilities[one.label], abs=1e-6)

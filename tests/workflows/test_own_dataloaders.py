@@ -54,7 +54,7 @@ def block(data_dir, size=32, augment="default", **options):
 
 @pytest.fixture(scope="module")
 def folder_run(data_dir, tmp_path_factory):
-    """A run of ImageDataLoaders of a folder, in colour, and its learner."""
+    """A run of ImageDataLoaders of a folder, in color, and its learner."""
     dls = ImageDataLoaders.from_folder(data_dir, valid_pct=0.3, **NORMALIZED, **SIZE)
     learn = learner(dls, metrics=accuracy_score)
     learn.unfreeze()
@@ -233,14 +233,14 @@ def test_class_weights_count_their_training_split(data_dir):
     np.testing.assert_allclose(learner(dls, class_weights="auto").loss_func.weight, expected, rtol=1e-6)
 
 
-def test_images_are_not_normalised_twice(data_dir):
-    with pytest.raises(ConfigError, match=r"normalises images twice: RadiographBlock .* Leave Normalize out"):
+def test_images_are_not_normalized_twice(data_dir):
+    with pytest.raises(ConfigError, match=r"normalizes images twice: RadiographBlock .* Leave Normalize out"):
         learner(block(data_dir, batch_tfms=Normalize.from_stats([0.5] * 3, [0.2] * 3)))
 
 
-def test_pretrained_weights_want_normalised_images(data_dir, tiny_run):
+def test_pretrained_weights_want_normalized_images(data_dir, tiny_run):
     dls = ImageDataLoaders.from_folder(data_dir, valid_pct=0.3, item_tfms=Resize(32), **SIZE)
-    with pytest.warns(UserWarning, match="dls does not normalise images"):
+    with pytest.warns(UserWarning, match="dls does not normalize images"):
         xf.learner(dls, arch="tiny_resnet", weights=tiny_run.model_path)
 
 

@@ -165,7 +165,9 @@ def test_braces_in_the_name_of_a_label_stay_in_notes_of_a_comparison():
     one = multi()
     one = one.rename(columns={name: name.replace("Mass", "Mass {left}") for name in one})
     other = one.drop(columns=[name for name in one if "Pleural" in name])
-    other = other.assign(**{"truth_{a}": one["truth_Pleural Effusion"], "probability_{a}": one["probability_Mass {left}"]})
+    other = other.assign(
+        **{"truth_{a}": one["truth_Pleural Effusion"], "probability_{a}": one["probability_Mass {left}"]}
+    )
     notes = " ".join(report([one, other], resamples=1).notes)
     assert "compared with DataFrame" in notes and "{a}" in notes
 

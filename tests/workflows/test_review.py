@@ -29,7 +29,7 @@ def as_cross_validation(run, path, probability=None, change=lambda table: table)
 
 @pytest.fixture(scope="module")
 def crossed(tiny_run, tmp_path_factory):
-    """All images predicted as they are labelled but for the first, which the networks are sure is of the next class."""
+    """All images predicted as they are labeled but for the first, which the networks are sure is of the next class."""
     truth = tiny_run.predictions("valid").truth
     p = np.where(truth == 1, 0.9, 0.1 / (truth.shape[1] - 1))
     p[0] = np.roll(p[0], 1)

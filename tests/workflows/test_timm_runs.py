@@ -34,7 +34,7 @@ def test_a_run_names_its_network_and_its_version(run):
     assert [phase.frozen_groups for phase in run.info.phases] == [7, 5]
     assert not any("can't be cached" in remark for remark in run.info.remarks)
     card = run.model_card_path.read_text()
-    assert "timm's" in card and "normalised by its weights' own mean" in card
+    assert "timm's" in card and "normalized by its weights' own mean" in card
 
 
 def test_only_the_last_blocks_were_trained(run, data_dir):

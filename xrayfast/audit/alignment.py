@@ -212,9 +212,9 @@ def _sampling(place: Floats32, side: int) -> tuple[Floats32, Floats32, Floats32,
 @lru_cache(maxsize=4)
 def _grid(side: int) -> Floats32:
     """Return the centers of n pixels between -1 and 1."""
-    centres: Floats32 = ((np.arange(side) + 0.5) * 2 / side - 1).astype(np.float32)
-    centres.flags.writeable = False  # shared between calls
-    return centres
+    centers: Floats32 = ((np.arange(side) + 0.5) * 2 / side - 1).astype(np.float32)
+    centers.flags.writeable = False  # shared between calls
+    return centers
 
 
 @lru_cache(maxsize=8)

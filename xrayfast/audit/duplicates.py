@@ -14,7 +14,7 @@ import pandas as pd
 from xrayfast.audit.alignment import aligned_correlation
 from xrayfast.audit.features import Features
 from xrayfast.audit.nearest import search_method
-from xrayfast.audit.neighbours import Pairs, candidates
+from xrayfast.audit.neighbors import Pairs, candidates
 from xrayfast.data.cache.columns import Columns, Layout
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest

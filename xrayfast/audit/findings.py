@@ -16,8 +16,8 @@ from xrayfast.audit.features import Features
 from xrayfast.audit.leaks import Leaks, rows_by_patient
 from xrayfast.audit.shortcuts import ALL, NOTABLE, RIVAL, Shortcuts
 from xrayfast.data.images.notes import (
-    COLOUR_CODED,
-    COLOURED_MARKS,
+    COLOR_CODED,
+    COLORED_MARKS,
     FEW_SHADES,
     NO_RADIOGRAPH,
     PLAIN_AREAS,
@@ -66,20 +66,20 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
     "two_shades": (TWO_SHADES, "warning", "of two shades, as masks are", _NO_RADIOGRAPH),
     "no_radiograph": (NO_RADIOGRAPH, "warning", "that are no radiographs, by their header", _NO_RADIOGRAPH),
     "few_shades": (FEW_SHADES.replace("#", r"\d+"), "warning", "of few shades, as label maps are", _NO_RADIOGRAPH),
-    "colour_coded": (COLOUR_CODED, "warning", "colour-coded, as maps and overlays are", _NO_RADIOGRAPH),
+    "color_coded": (COLOR_CODED, "warning", "color-coded, as maps and overlays are", _NO_RADIOGRAPH),
     "too_smooth": (TOO_SMOOTH, "note", TOO_SMOOTH, _DOUBTFUL),
     "plain_areas": (PLAIN_AREAS, "note", PLAIN_AREAS, _DOUBTFUL),
-    "coloured_marks": (
-        COLOURED_MARKS,
+    "colored_marks": (
+        COLORED_MARKS,
         "note",
-        "with coloured lines or marks",
+        "with colored lines or marks",
         "These are in the gray image too, and may give the label away: use the images without them.",
     ),
     "noise": (
         "as in noise",
         "warning",
         "like noise",
-        "Neighbouring pixels are unrelated, as where their bits, byte order or width are not what the file says.",
+        "Neighboring pixels are unrelated, as where their bits, byte order or width are not what the file says.",
     ),
     "missing_rows": (
         "data are missing",
@@ -289,7 +289,7 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
         labels = data.table["labels"].tolist()
         rows = next(iter(conflicts.values()))
         example = " but ".join(f"{names[row]} is '{labels[row] or 'no label'}'" for row in rows)
-        text = f"{example}. One of them is wrong: ask whoever labelled them, or leave both out."
+        text = f"{example}. One of them is wrong: ask whoever labeled them, or leave both out."
         add("conflicting_labels", "warning", conflicts, "duplicates with contradicting labels", text)
     if strangers := [group for group in distinct if len({patients[row] or None for row in group.rows} - {None}) > 1]:
         text = "The same image under two patients: one of the two is wrong, or the column is not a patient ID."

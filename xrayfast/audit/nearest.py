@@ -39,7 +39,7 @@ def search_method(count: int) -> str:
     return "exact" if faiss is None else f"faiss {faiss.__version__}"
 
 
-def nearest_neighbours(points: Floats32, keep: int, seed: int, report: Callable[[float], None]) -> tuple[Rows, str]:
+def nearest_neighbors(points: Floats32, keep: int, seed: int, report: Callable[[float], None]) -> tuple[Rows, str]:
     """Find each point's nearest other points by Euclidean distance.
 
     Args:
@@ -63,7 +63,7 @@ def _search_all(points: Floats32, keep: int, report: Callable[[float], None]) ->
     near = np.empty((len(points), keep), np.int64)
     for start in range(0, len(points), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(points)))
-        near[rows] = exact_neighbours(points, rows, keep)
+        near[rows] = exact_neighbors(points, rows, keep)
         share = (rows[-1] + 1) / len(points)
         seconds = (time.monotonic() - began) / share
         if not said and seconds > _PATIENCE and share > 0.002:
@@ -76,7 +76,7 @@ def _search_all(points: Floats32, keep: int, report: Callable[[float], None]) ->
     return near
 
 
-def exact_neighbours(points: Floats32, rows: Rows, keep: int) -> Rows:
+def exact_neighbors(points: Floats32, rows: Rows, keep: int) -> Rows:
     """Return (R, keep) the nearest other points of some points, by exact search; points must be centered at 0."""
     best, near = np.full((len(rows), keep), np.inf, np.float32), np.full((len(rows), keep), -1, np.int64)
     queries = -2 * points[rows]
@@ -106,7 +106,7 @@ def _search_cells(
     index.train(points)
     index.add(points)
     rows = np.random.default_rng(seed).choice(count, min(_SAMPLE, count), replace=False)
-    known, recall = exact_neighbours(points, rows, keep), 0.0
+    known, recall = exact_neighbors(points, rows, keep), 0.0
     index.nprobe = 8
     while True:
         found = _others(index, points, rows, keep)

@@ -195,11 +195,11 @@ def _held_out_auroc(x: Floats, actual: Floats, folds: Groups) -> list[float]:
     for fold in np.unique(folds):
         test = folds == fold
         x_mean, mean = x[~test].mean(0), actual[~test].mean(0)
-        centred = x[~test] - x_mean
-        products = centred.T @ centred
+        centered = x[~test] - x_mean
+        products = centered.T @ centered
         # The last term is for columns that vary only in this fold.
         products += np.eye(len(products)) * (_PENALTY * np.trace(products) + 1e-9)
-        weights = np.linalg.solve(products, centred.T @ (actual[~test] - mean))
+        weights = np.linalg.solve(products, centered.T @ (actual[~test] - mean))
         # Without the mean, which is low if the fold has many positives: a pooled chance AUROC would be below 0.5.
         scores[test] = (x[test] - x_mean) @ weights
     return [auroc(column, score) for column, score in zip(actual.T, scores.T, strict=True)]

@@ -42,8 +42,8 @@ class Output(TextOutput):
 
     def finding(self, severity: str, title: str, text: str) -> None:
         """Print a finding of `xrayfast check` in the color of its severity."""
-        colour = {"leak": "bold red", "warning": "yellow"}.get(severity, "cyan")
-        self.console.print(styled((f"{severity.capitalize()}: ", colour), (title, "bold"), f". {text}".rstrip()))
+        color = {"leak": "bold red", "warning": "yellow"}.get(severity, "cyan")
+        self.console.print(styled((f"{severity.capitalize()}: ", color), (title, "bold"), f". {text}".rstrip()))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], text_columns: int = 1) -> None:
         """Print a table of cells, see `format_cell`; columns after the first `text_columns` are right-aligned."""

@@ -409,12 +409,12 @@ def _check_patients(records: ImageRecords) -> list[str]:
             return _describe_few(records) if are_few else []
         return [
             f"One patient has {most} of {len(records.names)} images, all in one split: if that identifier stands for "
-            "anonymised files, or people who are not known, --patient-col none splits by image."
+            "anonymized files, or people who are not known, --patient-col none splits by image."
         ]
     if rounded := describe_rounding(records.patients or ()):
         raise DataError(f"all {len(records.names)} images have the same patient. {rounded}")
     raise DataError(
-        f"all {len(records.names)} images have the same patient{records.patient_shown}: identifiers look anonymised, "
+        f"all {len(records.names)} images have the same patient{records.patient_shown}: identifiers look anonymized, "
         "and nothing can be split by them. --patient-col none splits by image; another column, or 'name:REGEX', may "
         "tell patients apart."
     )

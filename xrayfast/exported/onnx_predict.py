@@ -56,7 +56,7 @@ def read_dicom(path: Path, window: str) -> Any:
     spacings = [file.get(name) for name in ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")]
     height, width = map(float, next(filter(None, spacings), [1, 1]))
     if gray not in ("MONOCHROME1", "MONOCHROME2") or int(file.get("NumberOfFrames") or 1) > 1:
-        raise ValueError("a DICOM file in colour or of several frames")
+        raise ValueError("a DICOM file in color or of several frames")
     if file.get("VOILUTSequence") or file.get("ModalityLUTSequence") or abs(height / width - 1) >= 0.01:
         raise ValueError("a DICOM file with lookup tables or with pixels that are not square")
     if window != "auto" or function != "LINEAR" or 1 in np.atleast_1d(file.get("WindowWidth") or []):

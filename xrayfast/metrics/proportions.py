@@ -33,11 +33,11 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = LEVEL) -> tup
     z = NormalDist().inv_cdf(0.5 + level / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = x / n
-        centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+        center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     # At the ends the limits are exactly 0 and 1, where the formula leaves a rounding error.
-    low = np.where((x == 0) & (n > 0), 0.0, centre - half)
-    high = np.where((x == n) & (n > 0), 1.0, centre + half)
+    low = np.where((x == 0) & (n > 0), 0.0, center - half)
+    high = np.where((x == n) & (n > 0), 1.0, center + half)
     return low, high
 
 

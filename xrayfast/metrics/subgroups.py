@@ -24,7 +24,7 @@ from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import block_size, draws, left_out
 from xrayfast.metrics.registry import EXACT_MATCH, headline_metrics, label_metrics, overall_metrics
 from xrayfast.metrics.resamples import Resamples
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import summarize
 
 AGES = {"0-17": 0.0, "18-39": 18.0, "40-59": 40.0, "60-79": 60.0, "80+": 80.0}
 """The age bands, and the age in years at which each begins."""
@@ -66,10 +66,10 @@ def subgroups(
     positive: str | None = None,
     unit: Unit = "image",
 ) -> list[dict[str, Any]]:
-    """Summarize each subgroup as `summary.summarise` does for a split, and find the largest gaps between subgroups.
+    """Summarize each subgroup as `summary.summarize` does for a split, and find the largest gaps between subgroups.
 
     `values` maps each attribute that divides the images to (N,) texts, "" where missing: `{"sex": ["F", "M", ...]}`.
-    The other arguments are those of `summarise`.
+    The other arguments are those of `summarize`.
 
     Returns:
         One dictionary per attribute. `by`: the attribute. `missing`: the number of images without a value. `groups`:
@@ -91,7 +91,7 @@ def subgroups(
         patients = None if groups is None else groups[rows]
         options: dict[str, Any] = {"prevalence": prevalence, "resamples": resamples, "seed": seed}
         options |= {"positive": positive, "unit": unit}
-        found = summarise(*of_rows, threshold=threshold, groups=patients, **options)
+        found = summarize(*of_rows, threshold=threshold, groups=patients, **options)
         few: Bools = np.min(count_patients(truth[rows], split.unit[rows]), axis=1) < FEW_PATIENTS
         if few.any():
             _leave_out_uncertain(found, split.select(rows), few, resamples, seed)
@@ -130,7 +130,7 @@ def _leave_out_uncertain(
         names = [row["label"] for row, is_few in zip(summary["per_label"], few.tolist(), strict=True) if not is_few]
         patients = split.unit if split.by == "patient" else None
         options: dict[str, Any] = {"threshold": split.thresholds[~few], "groups": patients}
-        rest = summarise(columns[0], columns[1], names, "multi", resamples=resamples, seed=seed, **options)
+        rest = summarize(columns[0], columns[1], names, "multi", resamples=resamples, seed=seed, **options)
     for name in summary["overall"]:
         if name.removesuffix("_macro") in NEEDS_BOTH:
             summary["overall"][name] = rest["overall"].get(name)

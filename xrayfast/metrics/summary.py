@@ -56,7 +56,7 @@ def labels_lacking(cell: Literal[0, 1], truth: NDArray[Any], labels: Sequence[st
     return [label for label, count in zip(labels, (truth == cell).sum(axis=0), strict=True) if count == 0]
 
 
-def summarise(
+def summarize(
     truth: NDArray[Any],
     probability: NDArray[Any],
     labels: Sequence[str],
@@ -168,7 +168,7 @@ def one_vs_rest(
     """Evaluate each class against the rest, predicted at its own threshold instead of if it is the most likely class
     (single-label).
 
-    A row of `truth` is one-hot or entirely -1; `threshold` is (L,). The other arguments are those of `summarise`.
+    A row of `truth` is one-hot or entirely -1; `threshold` is (L,). The other arguments are those of `summarize`.
 
     Returns:
         One row per class: `label`, `threshold`, the metrics `AT_THRESHOLD`, and their `intervals`, empty without

@@ -15,7 +15,7 @@ from xrayfast.progress.wording import LOSSES, format_duration, metric_columns
 MOST_ROWS = 50
 """Largest number of epochs in the table. For longer runs it has the last ones and the best."""
 
-COLOURS = ("#2b8cd6", "#dd6b10", "#0ca37a", "#c06aa8", "#b98a00", "#7f7fd5")
+COLORS = ("#2b8cd6", "#dd6b10", "#0ca37a", "#c06aa8", "#b98a00", "#7f7fd5")
 """Colors of the plot: those of reports, adjusted to a contrast of 3 or more on white and on near-black."""
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 360, 170, 44, 26, 22
@@ -159,14 +159,14 @@ def _panel(title: str, series: Series, best_epoch: int) -> str:
     for i, (name, line) in enumerate(series.items()):
         if not line:
             continue
-        colour, dash = COLOURS[i % len(COLOURS)], ' stroke-dasharray="6 3"' * (i >= len(COLOURS))
+        color, dash = COLORS[i % len(COLORS)], ' stroke-dasharray="6 3"' * (i >= len(COLORS))
         where = [place(*point) for point in line]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in where)
-        drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
+        drawn.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.8"{dash}/>')
         dots = where if len(where) <= 40 else where[-1:]
-        drawn += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" fill="{colour}"/>' for x, y in dots]
+        drawn += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" fill="{color}"/>' for x, y in dots]
         legend.append(
-            f'<path d="M{across} 12h14" stroke="{colour}" stroke-width="2.5"{dash}/>'
+            f'<path d="M{across} 12h14" stroke="{color}" stroke-width="2.5"{dash}/>'
             f'<text x="{across + 18}" y="16">{_text(name)}</text>'
         )
         across += 30 + round(6.2 * len(name))

@@ -19,7 +19,7 @@ from xrayfast.errors import ConfigError, ReadError, did_you_mean, plural, shorte
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.metrics.classification import cooccurrence
 from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import summarize
 from xrayfast.reporting.case import Case
 from xrayfast.reporting.wording import label_rows
 from xrayfast.runs.predictions import PROBABILITY_PREFIX, Predictions, join_row_labels
@@ -48,7 +48,7 @@ class LabelTable(HasOverview, pd.DataFrame):
     """A DataFrame that a notebook shows with titles and intervals; operations on it return a plain DataFrame.
 
     Attributes:
-        summary: the metrics with their intervals, from `metrics.summary.summarise`.
+        summary: the metrics with their intervals, from `metrics.summary.summarize`.
     """
 
     _metadata: ClassVar[list[str]] = ["summary"]
@@ -71,7 +71,7 @@ class Interpretation(HasOverview):
         paths: the path of each image's file, keyed by its name in `predictions`.
         images: source of the pixels of single images; by default the files.
         decision: calibration and thresholds that were chosen on validation; by default neither.
-        summary: the metrics from `metrics.summary.summarise`, if they have been computed already.
+        summary: the metrics from `metrics.summary.summarize`, if they have been computed already.
 
     Attributes:
         vocab: the labels.
@@ -93,7 +93,7 @@ class Interpretation(HasOverview):
         positive = positive_class(task, predictions.labels)
         self.decision = decision or Decision(task, predictions.labels, positive=positive)
         truth, probability, groups = predictions.truth, predictions.probability, predictions.groups
-        self.summary: Mapping[str, Any] = summary or summarise(
+        self.summary: Mapping[str, Any] = summary or summarize(
             truth,
             probability,
             self.vocab,

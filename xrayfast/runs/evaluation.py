@@ -53,7 +53,7 @@ class Evaluation(HasOverview):
 
     @property
     def metrics(self) -> EvaluationMetrics:
-        """The content of `metrics.json`: `result`, from `metrics.summary.summarise`, and the images and labels used.
+        """The content of `metrics.json`: `result`, from `metrics.summary.summarize`, and the images and labels used.
 
         Raises:
             RunError: the file is missing or damaged.

@@ -526,7 +526,7 @@ class Run(HasOverview):
 
     @property
     def metrics(self) -> MetricsFile:
-        """The content of `metrics.json`: by split, the result of `metrics.summary.summarise`.
+        """The content of `metrics.json`: by split, the result of `metrics.summary.summarize`.
 
         Raises:
             RunError: the file is missing or damaged.

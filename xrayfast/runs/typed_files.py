@@ -1,7 +1,7 @@
 """Types of the JSON files of a run and of its evaluations, which detect damaged and foreign files.
 
 `run.json`, `labels.json` and `evaluation.json` become models with defaults for missing fields; `metrics.json` stays a
-dictionary in the form that `metrics.summary.summarise` returns. Keys that are not named here are kept as they are, and
+dictionary in the form that `metrics.summary.summarize` returns. Keys that are not named here are kept as they are, and
 keys of older versions get their present names.
 """
 
@@ -442,7 +442,7 @@ class WarningRecord(_Record):
 
 
 class SplitSummary(_Record):
-    """The metrics of one split, as `metrics.summary.summarise` returns them."""
+    """The metrics of one split, as `metrics.summary.summarize` returns them."""
 
     images: int
     unit: NotRequired[UnitRecord]

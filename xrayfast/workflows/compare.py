@@ -388,6 +388,6 @@ def _test_notes(tests: int, chosen_from: int, chosen: bool, order: str) -> list[
     if chosen:
         notes.append(
             f"The reference was chosen by its result on these very images ({metric_title(order)}), which is "
-            "biased in its favour. If one run was the standard beforehand, make it the reference."
+            "biased in its favor. If one run was the standard beforehand, make it the reference."
         )
     return notes

@@ -345,7 +345,7 @@ def _describe(run: Run, parity: Parity, **known: Any) -> ModelMetadata:
         created=now(),
         input=(
             f"images: (N, H, W) uint8, gray, from 0 for black to 255 for white; of any size, those of a batch of one. "
-            f"They are fitted whole into {model.size} x {model.size} and normalised inside."
+            f"They are fitted whole into {model.size} x {model.size} and normalized inside."
         ),
         labels=decision.labels,
         task=decision.task,

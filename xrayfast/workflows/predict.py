@@ -18,7 +18,7 @@ from xrayfast.config import MAX_BATCH_SIZE, Device, Unit, UnitJoin, field_types
 from xrayfast.data.images.names import DERIVED, is_derived
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
-from xrayfast.data.sources.datasets.webdataset import expand_shards, is_shard_pattern, keep_unlabelled
+from xrayfast.data.sources.datasets.webdataset import expand_shards, is_shard_pattern, keep_unlabeled
 from xrayfast.data.sources.file_matching import hidden_images, is_hidden, walk
 from xrayfast.data.sources.tables import is_table
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, plural_noun, shorten
@@ -132,7 +132,7 @@ def predict(
     with show_progress(stages) as reporter:
         if repeated:
             note(f"{plural(len(repeated), 'file')} given more than once, with one row each: {shorten(repeated)}.")
-        if left_out := keep_unlabelled(left_out, files):
+        if left_out := keep_unlabeled(left_out, files):
             note(f"{plural(len(left_out), 'file')} left out, hidden or no image: {shorten(left_out)}.")
         for sentence in dict.fromkeys(text for member in members for text in check_tta(tta, member.config.train)):
             note(sentence)

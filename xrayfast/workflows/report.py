@@ -39,7 +39,7 @@ class PredictionReport:
     """Metrics of predictions, and their differences from those of further tables.
 
     Attributes:
-        metrics: the result of `metrics.summary.summarise`, with "warnings" and, if asked for, "subgroups".
+        metrics: the result of `metrics.summary.summarize`, with "warnings" and, if asked for, "subgroups".
         notes: sentences on what was inferred from the table.
         differences: differences of further tables from the first, in the form of `Comparison.differences`; None with
             one table.

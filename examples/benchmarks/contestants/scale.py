@@ -104,11 +104,11 @@ def duplicates(orders: Orders) -> None:
 
 
 def intervals(orders: Orders) -> None:
-    """Measure CPU seconds and peak memory of `metrics.summary.summarise` on labels of 20 % to 0.2 % of the images, with
+    """Measure CPU seconds and peak memory of `metrics.summary.summarize` on labels of 20 % to 0.2 % of the images, with
     two or three images per patient. If there are few resamples, the jackknife has as many shares.
     """
     from xrayfast.metrics.intervals import resampling
-    from xrayfast.metrics.summary import summarise
+    from xrayfast.metrics.summary import summarize
 
     rows, resamples, rng = orders.settings["rows"], orders.settings["resamples"], np.random.default_rng(0)
     resampling.SHARES = min(resampling.SHARES, resamples)
@@ -118,7 +118,7 @@ def intervals(orders: Orders) -> None:
         probability[:, i] = 1 / (1 + np.exp(3 - rng.normal(size=rows) - 2 * truth[:, i]))
     groups, labels = np.sort(rng.integers(0, rows * 2 // 5, rows)), [f"Finding {chr(65 + i)}" for i in range(14)]
     start, began = peak_mb(), time.process_time()
-    found = summarise(truth, probability, labels, "multi", threshold=0.2, groups=groups, resamples=resamples)
+    found = summarize(truth, probability, labels, "multi", threshold=0.2, groups=groups, resamples=resamples)
     cpu, least = time.process_time() - began, found["intervals"]["overall"]["auroc_macro"]["low"]
     megabytes = (truth.nbytes + probability.nbytes) / 2**20
     sizes = {"start_mb": start, "peak_mb": peak_mb(), "input_mb": megabytes}

@@ -119,7 +119,7 @@ def encoded(values, syntax, bits):
 
 
 def lossless_jpeg(codes, bits):
-    """JPEG process 14, selection value 1 (ITU-T T.81 H): each sample less its left neighbour, 17 codes of 5 bits."""
+    """JPEG process 14, selection value 1 (ITU-T T.81 H): each sample less its left neighbor, 17 codes of 5 bits."""
     height, width = codes.shape
     samples = codes.astype(int)
     predicted = np.empty_like(samples)
@@ -157,9 +157,9 @@ def palette(size, bits=16):
     """The elements of a gray palette that runs from white to black."""
     ramp = np.linspace(2**bits - 1, 0, size).round().astype(np.uint16)
     elements = {}
-    for colour in ("Red", "Green", "Blue"):
-        elements[f"{colour}PaletteColorLookupTableDescriptor"] = [size % 65536, 0, bits]
-        elements[f"{colour}PaletteColorLookupTableData"] = ramp.tobytes() if bits > 8 else ramp.astype("u1").tobytes()
+    for color in ("Red", "Green", "Blue"):
+        elements[f"{color}PaletteColorLookupTableDescriptor"] = [size % 65536, 0, bits]
+        elements[f"{color}PaletteColorLookupTableData"] = ramp.tobytes() if bits > 8 else ramp.astype("u1").tobytes()
     return elements
 
 

@@ -527,37 +527,37 @@ def test_plain_8_bit_gray(roundtrip):
     assert np.array_equal(roundtrip(pattern(8), NumberOfFrames=0).pixels, pattern(8))
 
 
-COLOUR = np.stack([pattern(8), pattern(8)[::-1], pattern(8)[:, ::-1]], axis=-1)
+COLOR = np.stack([pattern(8), pattern(8)[::-1], pattern(8)[:, ::-1]], axis=-1)
 
 
-def luma(colour):
-    return colour @ np.array([0.299, 0.587, 0.114])
+def luma(color):
+    return color @ np.array([0.299, 0.587, 0.114])
 
 
 @pytest.mark.parametrize("syntax", [files.EXPLICIT, files.BIG, files.RLE, files.JPEG_2000, files.JPEG_LS])
 def test_rgb_is_luma(roundtrip, syntax):
-    image = roundtrip(COLOUR, syntax, photometric="YBR_RCT" if syntax == files.JPEG_2000 else "RGB")
-    assert np.abs(image.pixels - luma(COLOUR)).max() <= 1
-    assert image.notes == (f"{image.mode} converted to gray", "colour-coded")
+    image = roundtrip(COLOR, syntax, photometric="YBR_RCT" if syntax == files.JPEG_2000 else "RGB")
+    assert np.abs(image.pixels - luma(COLOR)).max() <= 1
+    assert image.notes == (f"{image.mode} converted to gray", "color-coded")
 
 
 def test_rgb_by_plane_and_of_16_bits(roundtrip):
-    planes = np.moveaxis(COLOUR, 2, 0).reshape(COLOUR.shape)
-    assert np.abs(roundtrip(planes, PlanarConfiguration=1).pixels - luma(COLOUR)).max() <= 1
-    assert np.abs(roundtrip(COLOUR.astype(np.uint16) * 257).pixels - luma(COLOUR)).max() <= 1
+    planes = np.moveaxis(COLOR, 2, 0).reshape(COLOR.shape)
+    assert np.abs(roundtrip(planes, PlanarConfiguration=1).pixels - luma(COLOR)).max() <= 1
+    assert np.abs(roundtrip(COLOR.astype(np.uint16) * 257).pixels - luma(COLOR)).max() <= 1
 
 
 def test_ybr_is_its_first_channel(roundtrip, tmp_path):
-    assert np.array_equal(roundtrip(COLOUR, photometric="YBR_FULL").pixels, COLOUR[:, :, 0])
-    halved = np.stack([COLOUR[:, ::2, 0], COLOUR[:, 1::2, 0], COLOUR[:, ::2, 1], COLOUR[:, ::2, 2]], axis=-1)
-    dataset = files.image_dataset(COLOUR, photometric="YBR_FULL_422")
+    assert np.array_equal(roundtrip(COLOR, photometric="YBR_FULL").pixels, COLOR[:, :, 0])
+    halved = np.stack([COLOR[:, ::2, 0], COLOR[:, 1::2, 0], COLOR[:, ::2, 1], COLOR[:, ::2, 2]], axis=-1)
+    dataset = files.image_dataset(COLOR, photometric="YBR_FULL_422")
     dataset.PixelData = halved.tobytes()
     dataset["PixelData"].VR = "OB"
     (tmp_path / "halved.dcm").write_bytes(files.written(dataset))
-    assert np.array_equal(read(tmp_path / "halved.dcm").pixels, COLOUR[:, :, 0])
+    assert np.array_equal(read(tmp_path / "halved.dcm").pixels, COLOR[:, :, 0])
 
 
-def test_jpeg_in_colour(roundtrip):
+def test_jpeg_in_color(roundtrip):
     smooth = np.stack([X * 6, Y * 7, 255 - X * 6], axis=-1).astype(np.uint8)
     image = roundtrip(smooth, files.JPEG, photometric="YBR_FULL_422")
     assert np.abs(image.pixels - luma(smooth)).mean() < 2
@@ -612,7 +612,7 @@ REFUSED = {
     "no Rows": (lambda: without("Rows"), "found DICOM without Rows"),
     "no BitsStored": (lambda: without("BitsStored"), "found DICOM without BitsStored"),
     "no samples": (lambda: files.dicom_bytes(pattern(8), SamplesPerPixel=0), "0 samples per pixel"),
-    "HSV": (lambda: files.dicom_bytes(COLOUR, photometric="HSV"), "Photometric Interpretation that does not go"),
+    "HSV": (lambda: files.dicom_bytes(COLOR, photometric="HSV"), "Photometric Interpretation that does not go"),
     "many pixels": (lambda: sized(20_000, 20_000), "20000 x 20000 pixels; expected at most 150 million"),
     "a strip": (lambda: sized(1280, 1), "sides of at most 20 to 1"),
     "no pixels": (lambda: sized(0, 10), "10 x 0 pixels"),

@@ -33,8 +33,8 @@ def originals():
     y, x = np.mgrid[:32, :40]
     gray = ((x * 7 + y * 5) % 97 * 2).astype(np.uint8)
     deep = gray.astype(np.uint16) * 20
-    colour = np.stack([gray, gray[::-1], gray[:, ::-1]], axis=-1)
-    cheap = [*pillow_files(gray, deep, colour), *dicom_variants(gray, deep, colour)]
+    color = np.stack([gray, gray[::-1], gray[:, ::-1]], axis=-1)
+    cheap = [*pillow_files(gray, deep, color), *dicom_variants(gray, deep, color)]
     sandboxed = [
         dicom.dicom_bytes(deep, syntax, bits=bits, photometric="MONOCHROME1")
         for syntax in (dicom.JPEG_LS, dicom.LOSSLESS)
@@ -43,22 +43,22 @@ def originals():
     return [*cheap, *((".dcm", content) for content in sandboxed)], len(cheap)
 
 
-def pillow_files(gray, deep, colour):
+def pillow_files(gray, deep, color):
     exif = Image.Exif()
     exif[274] = 6
     frames = {"save_all": True, "append_images": [Image.fromarray(gray[::-1])]}
     float_values = gray.astype(np.float32) / 255
     for ending, values, options in [
-        (".png", gray, {"exif": exif}), (".png", deep, {}), (".png", colour, {}), (".png", gray > 99, {}),
+        (".png", gray, {"exif": exif}), (".png", deep, {}), (".png", color, {}), (".png", gray > 99, {}),
         (".png", Image.fromarray(gray).convert("P"), {"transparency": 3}), (".png", gray, frames),
-        (".png", Image.fromarray(colour).convert("RGBA"), {}), (".jpg", gray, {"exif": exif}), (".jpg", colour, {}),
-        (".jpg", gray, {"progressive": True}), (".jpg", Image.fromarray(colour).convert("CMYK"), {}),
+        (".png", Image.fromarray(color).convert("RGBA"), {}), (".jpg", gray, {"exif": exif}), (".jpg", color, {}),
+        (".jpg", gray, {"progressive": True}), (".jpg", Image.fromarray(color).convert("CMYK"), {}),
         (".tif", gray, {"exif": exif}), (".tif", deep, {}), (".tif", deep.astype(">u2"), {}),
         (".tif", float_values, {}),
-        (".tif", gray, {"compression": "tiff_lzw"}), (".tif", colour, {"compression": "tiff_adobe_deflate"}),
-        (".tif", gray > 99, {"compression": "group4"}), (".tif", colour, {"compression": "jpeg"}),
-        (".tif", gray, {"compression": "packbits"}), (".tif", gray, frames), (".bmp", gray, {}), (".bmp", colour, {}),
-        (".webp", colour, {}), (".webp", colour, {"lossless": True}), (".webp", colour, frames),
+        (".tif", gray, {"compression": "tiff_lzw"}), (".tif", color, {"compression": "tiff_adobe_deflate"}),
+        (".tif", gray > 99, {"compression": "group4"}), (".tif", color, {"compression": "jpeg"}),
+        (".tif", gray, {"compression": "packbits"}), (".tif", gray, frames), (".bmp", gray, {}), (".bmp", color, {}),
+        (".webp", color, {}), (".webp", color, {"lossless": True}), (".webp", color, frames),
     ]:  # fmt: skip
         stream = io.BytesIO()
         image = values if isinstance(values, Image.Image) else Image.fromarray(values)
@@ -66,7 +66,7 @@ def pillow_files(gray, deep, colour):
         yield ending, stream.getvalue()
 
 
-def dicom_variants(gray, deep, colour):
+def dicom_variants(gray, deep, color):
     window = {"WindowCenter": [2000, 1000], "WindowWidth": [4000, 500], "VOILUTFunction": "SIGMOID"}
     table = dicom.lut_item(0, 12, np.arange(4096))
     for syntax in (*dicom.UNCOMPRESSED, dicom.RLE, dicom.JPEG_2000):
@@ -76,9 +76,9 @@ def dicom_variants(gray, deep, colour):
     yield "", dicom.dicom_bytes(signed, dicom.IMPLICIT, preamble=False, meta=False)
     yield ".dcm", dicom.dicom_bytes(deep, bits=12, VOILUTSequence=[table], ModalityLUTSequence=[table])
     yield ".dcm", dicom.dicom_bytes(gray, dicom.JPEG)
-    yield ".dcm", dicom.dicom_bytes(colour, dicom.JPEG, photometric="YBR_FULL_422")
-    yield ".dcm", dicom.dicom_bytes(colour, dicom.JPEG_2000, photometric="YBR_RCT")
-    yield ".dcm", dicom.dicom_bytes(colour, dicom.RLE)
+    yield ".dcm", dicom.dicom_bytes(color, dicom.JPEG, photometric="YBR_FULL_422")
+    yield ".dcm", dicom.dicom_bytes(color, dicom.JPEG_2000, photometric="YBR_RCT")
+    yield ".dcm", dicom.dicom_bytes(color, dicom.RLE)
     yield ".dcm", dicom.dicom_bytes(gray, photometric="PALETTE COLOR", **dicom.palette(256))
 
 

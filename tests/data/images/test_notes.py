@@ -12,7 +12,7 @@ from tests.data.images.thumbnail_fit import TURNED
 from xrayfast.data.images.contents import describe_contents
 from xrayfast.data.images.jpeg import CUT_SCAN
 from xrayfast.data.images.notes import (
-    COLOURED_MARKS,
+    COLORED_MARKS,
     PLAIN_AREAS,
     TOO_SMOOTH,
     describe_compression,
@@ -41,12 +41,12 @@ ATTENTION = [
     "transparency laid on black", "may be upside down", "may lie on its side",
     "EXIF orientation applied", "first of several frames", "JPEG in a file named .png",
     "values above 4095 made white, up to 65535", "last rows plain gray, as where data are missing",
-    "values evidently signed, against the header", "neighbouring pixels differ as in noise",
+    "values evidently signed, against the header", "neighboring pixels differ as in noise",
     "400 x 200 pixels, as of two images in one", "left half black", "16 gray levels alone, as where bits are lost",
     "50% of the rows alike, as where data are missing",
-    "single pixels unlike all of their neighbours, as salt and pepper",
+    "single pixels unlike all of their neighbors, as salt and pepper",
     "may be inverted: the lungs brighter than the body around them",
-    "Pillow: Corrupt EXIF data", "of 3 shades", "colour-coded", "colour on 31% of the area converted to gray",
+    "Pillow: Corrupt EXIF data", "of 3 shades", "color-coded", "color on 31% of the area converted to gray",
 ]  # fmt: skip
 
 
@@ -434,7 +434,7 @@ def test_no_real_radiograph_looks_like_a_mask_or_a_map(shared):
             read_notes[file] = read(file).notes
         except ReadError:
             unreadable += 1
-    odd = {TOO_SMOOTH, PLAIN_AREAS, COLOURED_MARKS, CUT_SCAN}
+    odd = {TOO_SMOOTH, PLAIN_AREAS, COLORED_MARKS, CUT_SCAN}
     damage = re.compile(
         "salt and pepper|lines are lost|bits are lost|data are missing|edge maps|image repeated|half white|"
         "in a part of|halves mirrored|a step along|steps|wrong width|overflow|test objects|several images"

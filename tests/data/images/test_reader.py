@@ -61,7 +61,7 @@ def test_one_bit_is_black_and_white(tmp_path):
     assert np.array_equal(np.unique(read(saved(tmp_path, black_left, "x.png")).pixels), [0, 255])
 
 
-def test_colours_become_luma(tmp_path):
+def test_colors_become_luma(tmp_path):
     pixels = read(saved(tmp_path, Image.new("RGB", (4, 4), (255, 0, 0)), "x.png")).pixels
     assert set(pixels.flat) == {76}  # 0.299 of 255, ITU-R BT.601
 
@@ -104,10 +104,10 @@ def test_hot_and_cold_pixels_of_32_bit_images(tmp_path):
     assert "values below 0 made black" in image.notes and "values above 1 made white, up to 1000" in image.notes
 
 
-def test_16_bit_colour_of_few_levels_is_refused_whatever_its_hottest_pixel(tmp_path):
+def test_16_bit_color_of_few_levels_is_refused_whatever_its_hottest_pixel(tmp_path):
     values = np.tile(np.linspace(0, 4095, 64, dtype=np.uint16), (64, 1))
     values[0, 0] = 65535
-    (tmp_path / "x.png").write_bytes(wide_colour(values, 2))
+    (tmp_path / "x.png").write_bytes(wide_color(values, 2))
     with pytest.raises(ReadError, match="save it as 16-bit gray"):
         read(tmp_path / "x.png")
 
@@ -128,10 +128,10 @@ SEEN = np.add.outer(np.arange(64), np.arange(80)).astype(np.uint8) + 60  # 60 to
         (SEEN / 5 + 100, "nearly without contrast"),
         (np.where(SEEN > 130, 255, 0), "of two shades"),
         (np.where(SEEN > 130, 200, 90), "of two shades"),
-        (np.random.default_rng(0).integers(0, 256, (200, 300)), "neighbouring pixels differ as in noise"),
+        (np.random.default_rng(0).integers(0, 256, (200, 300)), "neighboring pixels differ as in noise"),
         (
             np.repeat(np.random.default_rng(0).integers(0, 256, (200, 1)), 300, 1),
-            "neighbouring pixels differ as in noise",
+            "neighboring pixels differ as in noise",
         ),
     ],
 )
@@ -175,29 +175,29 @@ def test_radiographs_are_not_of_few_shades(tmp_path):
         assert not [note for note in read(saved(tmp_path, Image.fromarray(pixels), "x.png")).notes if "shades" in note]
 
 
-def coloured(*weights):
+def colored(*weights):
     """SEEN in one hue."""
     return np.stack([SEEN * weight for weight in weights], -1).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("colours", "note"),
+    ("colors", "note"),
     [
         (np.stack([SEEN] * 3, -1), ""),
-        (coloured(0.9, 0.95, 1), ""),
-        (coloured(1, 0.8, 0.3), "colour on #% of the area converted to gray"),
-        (np.stack([np.where(SEEN > 150, 255, SEEN), SEEN, SEEN], -1), "colour on #% of the area converted to gray"),
-        (np.stack([255 - SEEN, 255 - abs(131 - SEEN.astype(int)) * 3, SEEN], -1), "colour-coded"),
+        (colored(0.9, 0.95, 1), ""),
+        (colored(1, 0.8, 0.3), "color on #% of the area converted to gray"),
+        (np.stack([np.where(SEEN > 150, 255, SEEN), SEEN, SEEN], -1), "color on #% of the area converted to gray"),
+        (np.stack([255 - SEEN, 255 - abs(131 - SEEN.astype(int)) * 3, SEEN], -1), "color-coded"),
     ],
 )
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.dcm"])
-def test_an_image_in_colour_is_noted(tmp_path, colours, note, name):
-    """A tint, a coloured region, and a map from values to hues."""
-    colours = colours.astype(np.uint8)
+def test_an_image_in_color_is_noted(tmp_path, colors, note, name):
+    """A tint, a colored region, and a map from values to hues."""
+    colors = colors.astype(np.uint8)
     if name == "x.dcm":
-        (tmp_path / name).write_bytes(dicom_bytes(colours))
+        (tmp_path / name).write_bytes(dicom_bytes(colors))
     else:
-        Image.fromarray(colours).save(tmp_path / name, **({"subsampling": 0} if name == "x.jpg" else {}))
+        Image.fromarray(colors).save(tmp_path / name, **({"subsampling": 0} if name == "x.jpg" else {}))
     found = [text for text in read(tmp_path / name).notes if "colo" in text]
     assert [re.sub(r"\d+%", "#%", text) for text in found] == [note] * bool(note)
 
@@ -207,10 +207,10 @@ def test_an_image_in_colour_is_noted(tmp_path, colours, note, name):
     [("viridis", True), ("jet", True), ("inferno", True), ("coolwarm", True), ("hot", True), ("afmhot", True),
      ("gray", None), ("bone", None), ("Blues", False), ("copper", False)],
 )  # fmt: skip
-def test_colour_maps_are_colour_coded_and_tints_are_not(tmp_path, name, note):
+def test_color_maps_are_color_coded_and_tints_are_not(tmp_path, name, note):
     path = saved(tmp_path, Image.fromarray(colormaps[name](FILM, bytes=True)[..., :3]), "x.png")
     found = [text for text in read(path).notes if "colo" in text]
-    assert found == ["colour-coded"] if note else len(found) == (note is False) and "colour-coded" not in found
+    assert found == ["color-coded"] if note else len(found) == (note is False) and "color-coded" not in found
 
 
 @pytest.mark.parametrize("bits", [12, 16])
@@ -228,7 +228,7 @@ def test_unsigned_values_of_the_whole_range_stay_unsigned(tmp_path):
     assert not [text for text in read(saved(tmp_path, Image.fromarray(values), "x.png")).notes if "signed" in text]
 
 
-def test_standardised_floats_fill_the_range(tmp_path):
+def test_standardized_floats_fill_the_range(tmp_path):
     values = ((SEEN - 131.0) / 40).astype(np.float32)
     found = read(saved(tmp_path, Image.fromarray(values), "x.tif"))
     assert np.corrcoef(found.pixels.ravel(), SEEN.ravel())[0, 1] > 0.999 and np.ptp(found.pixels) > 240
@@ -278,7 +278,7 @@ def test_a_jpeg_cut_off_before_its_end_marker(tmp_path, mode):
     assert "last rows plain gray, as where data are missing" in read(path).notes
 
 
-def test_a_transparent_palette_colour_is_black(tmp_path):
+def test_a_transparent_palette_color_is_black(tmp_path):
     image = Image.fromarray(RAMP).convert("P")
     assert read(saved(tmp_path, image, "x.png", transparency=255)).pixels[0, 255] == 0
 
@@ -533,12 +533,12 @@ def test_the_same_chest_in_other_encodings(shared, name, limit):
     assert np.abs(read(folder / name).pixels - reference).mean() <= limit
 
 
-def png(values: np.ndarray, colour_type: int, interlaced: bool = False) -> bytes:
+def png(values: np.ndarray, color_type: int, interlaced: bool = False) -> bytes:
     """A PNG written by hand: kinds that Pillow can't write.
 
     Args:
         values: (H, W, channels) of 1 or 2 bytes.
-        colour_type: 0 gray, 2 RGB, 4 gray and alpha, 6 RGBA.
+        color_type: 0 gray, 2 RGB, 4 gray and alpha, 6 RGBA.
         interlaced: in the seven passes of Adam7.
     """
     passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
@@ -548,15 +548,15 @@ def png(values: np.ndarray, colour_type: int, interlaced: bool = False) -> bytes
         for line in values[top::down, left::right]
     )
     height, width = values.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, 8 * values.dtype.itemsize, colour_type, 0, 0, interlaced)
+    header = struct.pack(">IIBBBBB", width, height, 8 * values.dtype.itemsize, color_type, 0, 0, interlaced)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
 
 
-def wide_colour(values: np.ndarray, colour_type: int) -> bytes:
-    return png(np.repeat(values[:, :, None], {2: 3, 4: 2, 6: 4}[colour_type], axis=2), colour_type)
+def wide_color(values: np.ndarray, color_type: int) -> bytes:
+    return png(np.repeat(values[:, :, None], {2: 3, 4: 2, 6: 4}[color_type], axis=2), color_type)
 
 
 @pytest.mark.parametrize("values", [RAMP, (RAMP.astype(np.uint16) * 16)])
@@ -566,21 +566,21 @@ def test_an_interlaced_png_is_read_as_any_other(tmp_path, values):
     assert np.array_equal(read(tmp_path / "x.png").pixels, expected)
 
 
-@pytest.mark.parametrize(("colour_type", "mode"), [(2, "RGB"), (4, "RGBA"), (6, "RGBA")])
-def test_colour_of_16_bits_keeps_the_high_8_and_says_so(tmp_path, colour_type, mode):
+@pytest.mark.parametrize(("color_type", "mode"), [(2, "RGB"), (4, "RGBA"), (6, "RGBA")])
+def test_color_of_16_bits_keeps_the_high_8_and_says_so(tmp_path, color_type, mode):
     values = np.tile(np.arange(256, dtype=np.uint16) * 257, (64, 1))
-    content = np.repeat(values[:, :, None], {2: 3, 4: 2, 6: 4}[colour_type], axis=2).copy()
+    content = np.repeat(values[:, :, None], {2: 3, 4: 2, 6: 4}[color_type], axis=2).copy()
     if mode == "RGBA":
         content[:, :, -1] = 65535
-    (tmp_path / "x.png").write_bytes(png(content, colour_type))
+    (tmp_path / "x.png").write_bytes(png(content, color_type))
     image = read(tmp_path / "x.png")
     assert np.array_equal(image.pixels, RAMP)
     assert (image.mode, image.bits, image.notes[0]) == (mode, 16, "16-bit channels: the high 8 bits kept")
 
 
-def test_a_12_bit_image_in_16_bit_colour_is_refused(tmp_path):
+def test_a_12_bit_image_in_16_bit_color_is_refused(tmp_path):
     # Its high bytes are 0 to 15: what Pillow would hand over is no image any more.
-    (tmp_path / "x.png").write_bytes(wide_colour(np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (64, 1)), 2))
+    (tmp_path / "x.png").write_bytes(wide_color(np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (64, 1)), 2))
     with pytest.raises(ReadError, match="16 of 256 levels; save it as 16-bit gray"):
         read(tmp_path / "x.png")
 
@@ -755,13 +755,13 @@ def test_a_progressive_jpeg_of_more_data_than_its_header_claims_is_noted(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-@pytest.mark.parametrize("colour", ["red", "lime", "cyan"])
-def test_a_thin_coloured_contour_on_a_gray_film_is_noted(tmp_path, name, colour):
+@pytest.mark.parametrize("color", ["red", "lime", "cyan"])
+def test_a_thin_colored_contour_on_a_gray_film_is_noted(tmp_path, name, color):
     film = Image.fromarray(FILM).convert("RGB")
     assert not read(saved(tmp_path, film, name)).notes
-    ImageDraw.Draw(film).ellipse((60, 80, 140, 250), outline=colour, width=1 if name == "a.png" else 3)
+    ImageDraw.Draw(film).ellipse((60, 80, 140, 250), outline=color, width=1 if name == "a.png" else 3)
     (note,) = read(saved(tmp_path, film, name)).notes
-    assert note == "coloured lines or marks converted to gray" or note.startswith("colour on ")
+    assert note == "colored lines or marks converted to gray" or note.startswith("color on ")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -296,7 +296,7 @@ def test_words_for_missing_cells_in_columns_of_flags(data_dir):
             "Err:502",
             "(unknown)",
             "to do",
-            "unlabelled",
+            "unlabeled",
             "not reported",
             ".",
             "TBD",

@@ -436,7 +436,7 @@ def test_plain_columns_of_0_and_1(tmp_path):
         ([], "generic"),
     ],
 )
-def test_data_sets_are_recognised_by_their_columns(columns, name):
+def test_data_sets_are_recognized_by_their_columns(columns, name):
     assert registry.match_spec(columns).name == name
 
 

@@ -242,11 +242,11 @@ def test_headers_tell_patients_and_more(tmp_path, headers):
     assert "secret" not in repr(data.notes) + data.table.drop(columns=["image", "path"]).to_csv()
 
 
-def test_one_identifier_on_all_files_looks_anonymised(tmp_path, headers):
+def test_one_identifier_on_all_files_looks_anonymized(tmp_path, headers):
     dicoms(tmp_path, *["ANON"] * 6)
     found = message(DataError, tmp_path)
     assert "all 12 images have the same patient 'ANON' (PatientID of their DICOM headers)" in found
-    assert "look anonymised" in found and "patient_col='none'" in found
+    assert "look anonymized" in found and "patient_col='none'" in found
     assert set(opened(tmp_path, patient_col="none").table["split"]) == {"train", "valid"}
     classes(tmp_path, a=8, b=8)
     assert not noted(opened(tmp_path), "One patient has")

@@ -38,7 +38,7 @@ def bright():
     conv, last = nn.Conv2d(3, 1, 8, stride=8), nn.Linear(1, 3)
     with torch.no_grad():
         conv.weight.fill_(1 / (3 * 64))
-        conv.bias.fill_(3.0)  # normalised black is -2.1
+        conv.bias.fill_(3.0)  # normalized black is -2.1
         last.weight.copy_(torch.tensor([[1.0], [0.0], [-1.0]]))
     body = nn.Sequential(nn.Sequential(conv, nn.ReLU(inplace=True)))
     return predictor_of(nn.Sequential(body, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)))

@@ -50,7 +50,7 @@ def test_describe_counts_every_row_without_drawing_random_numbers():
 
 @pytest.mark.parametrize("name", [name for name, row in BACKBONES.items() if row.classifier is None])
 def test_a_network_whose_classifier_has_no_hidden_layer_has_none_to_keep(name):
-    """torchvision's classifier there has one linear layer, behind normalisation, pooling and dropout at most."""
+    """torchvision's classifier there has one linear layer, behind normalization, pooling and dropout at most."""
     with torch.device("meta"):
         net = BACKBONES[name].build(weights=None)
     classifier = net.fc if hasattr(net, "fc") else net.classifier

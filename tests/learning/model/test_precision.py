@@ -38,7 +38,7 @@ def test_the_first_convolution_alone_is_in_float32_under_autocast(arch, form):
     assert set(types[1:]) == {torch.bfloat16}
 
 
-def test_filters_whose_weights_cancel_out_on_grey_images_lose_nothing_to_bfloat16():
+def test_filters_whose_weights_cancel_out_on_gray_images_lose_nothing_to_bfloat16():
     gray = torch.rand(8, 1, 64, 64, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1).contiguous()
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -91,7 +91,7 @@ def test_numbers_of_numpy_beside_the_tensors(resnet, tmp_path):
         (FIRST, lambda t: t.to(torch.float8_e4m3fn), "is of type float8_e4m3fn"),
         (COUNTER, lambda t: t + 0.5, "is of type float32; expected finite whole numbers"),
         (FIRST, lambda t: t.to("meta"), "is on the meta device"),
-        (FIRST, lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "is quantised"),
+        (FIRST, lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "is quantized"),
         (FIRST, lambda t: t.to_sparse(), "is sparse"),
         (VARIANCE, lambda t: t - 2, "has negative variances"),
         (VARIANCE, torch.zeros_like, "is all zeros"),

@@ -277,7 +277,7 @@ def test_a_rank_needs_two_images_of_each_training_batch(data_dir):
         prepare(data, config, None, 6, {}, World(0, 4))
 
 
-def test_batch_norm_with_code_of_its_own_is_not_synchronised():
+def test_batch_norm_with_code_of_its_own_is_not_synchronized():
     class Own(nn.BatchNorm2d):
         pass
 

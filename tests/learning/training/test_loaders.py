@@ -39,7 +39,7 @@ def dls(data):
     return xf.dataloaders(data, size=48, batch_size=8, device="cpu")
 
 
-def denormalised(x):
+def denormalized(x):
     mean, std = (torch.tensor(stat)[None, :, None, None] for stat in imagenet_stats)
     return torch.Tensor(x) * std + mean
 
@@ -54,12 +54,12 @@ def test_splits_and_batches(dls, data):
     assert list(dls.vocab) == list(data.labels)
 
 
-def test_validation_pixels_are_the_file_s_fitted_and_normalised(dls, data):
+def test_validation_pixels_are_the_file_s_fitted_and_normalized(dls, data):
     x, y = next(iter(dls.valid))
     split = data.subset("valid")
     for i in range(len(x)):
         expected = np.asarray(Image.open(split.table["path"][i]).resize((48, 48), Image.Resampling.BILINEAR)) / 255
-        got = denormalised(x)[i]
+        got = denormalized(x)[i]
         assert torch.allclose(got[0], got[1], atol=1e-6)
         np.testing.assert_allclose(got[0].numpy(), expected, atol=1.5 / 255)
         assert data.labels[int(y[i])] == split.table["labels"][i]

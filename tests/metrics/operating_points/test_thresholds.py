@@ -141,7 +141,7 @@ def test_each_label_with_masked_cells_and_a_fallback():
     assert called[(truth[:, 0] == 1), 0].mean() == pytest.approx(points[0].sensitivity)
 
 
-def test_neighbours_and_zero():
+def test_neighbors_and_zero():
     just_above = np.nextafter(0.5, 1)
     point = choose_threshold([1, 0], [just_above, 0.5], "f1")
     assert point.threshold == just_above

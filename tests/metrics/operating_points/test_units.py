@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xrayfast.metrics.operating_points.units import join_probabilities, join_truth
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import summarize
 from xrayfast.runs.predictions import Predictions
 
 REFERENCE = {
@@ -57,7 +57,7 @@ def reference(found, how):
 def test_metrics_of_studies_are_those_of_scikit_learn_on_groups_of_pandas(how):
     found = example()
     joined = found.by_unit("study", how, "multi")
-    summary = summarise(joined.truth, joined.probability, joined.labels, "multi", groups=joined.groups, unit="study")
+    summary = summarize(joined.truth, joined.probability, joined.labels, "multi", groups=joined.groups, unit="study")
     cells, probability = reference(found, how)
     assert len(joined) == len(cells) == summary["images"] == 150
     for i, row in enumerate(summary["per_label"]):
@@ -79,7 +79,7 @@ def test_of_several_classes_probabilities_of_studies_add_up_to_1(how):
     p = p.div(p.sum(axis=1), axis=0)
     by_name = pd.DataFrame(joined.probability, index=joined.studies).sort_index()
     np.testing.assert_allclose(by_name, p, atol=1e-12)
-    summary = summarise(joined.truth, joined.probability, joined.labels, "single")
+    summary = summarize(joined.truth, joined.probability, joined.labels, "single")
     truth = pd.Series(found.truth.argmax(1)).groupby(found.studies).first()
     expected = skm.roc_auc_score(truth, p, multi_class="ovr", average="macro")
     assert summary["overall"]["auroc_macro"] == pytest.approx(expected, abs=1e-12)
@@ -90,10 +90,10 @@ def test_intervals_of_studies_draw_patients_and_those_of_patients_draw_these():
     found = example()
     studies, patients = (found.by_unit(unit, "mean", "multi") for unit in ("study", "patient"))
     for one, unit in ((studies, "study"), (patients, "patient")):
-        drawn = summarise(one.truth, one.probability, one.labels, "multi", groups=one.groups, resamples=5, unit=unit)
+        drawn = summarize(one.truth, one.probability, one.labels, "multi", groups=one.groups, resamples=5, unit=unit)
         assert (drawn["intervals"]["by"], drawn["intervals"]["units"]) == ("patient", 75)
     assert len(patients) == 75
-    alone = summarise(studies.truth, studies.probability, studies.labels, "multi", resamples=5, unit="study")
+    alone = summarize(studies.truth, studies.probability, studies.labels, "multi", resamples=5, unit="study")
     assert (alone["intervals"]["by"], alone["intervals"]["units"]) == ("study", 150)
 
 

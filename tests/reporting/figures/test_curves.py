@@ -78,7 +78,7 @@ def texts(figure):
 
 
 @pytest.mark.parametrize("draw", [roc_figure, precision_recall_figure])
-def test_a_few_labels_share_a_panel_and_differ_by_more_than_colour(draw):
+def test_a_few_labels_share_a_panel_and_differ_by_more_than_color(draw):
     figure = draw(curves(("a", "b", "_c", "no one has it")))
     (axes,) = figure.axes
     drawn = lines(axes, "curve")

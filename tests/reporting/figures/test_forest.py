@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.reporting.samples import MANY, lines, predictions, shows_all
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import summarize
 from xrayfast.reporting.figures.encoding import png_bytes
 from xrayfast.reporting.figures.forest import Estimate, ForestRow, forest_figure, group_forest, label_forest
 
@@ -31,7 +31,7 @@ def test_each_row_has_its_value_interval_and_guess_in_each_column():
 @pytest.fixture(scope="module")
 def summary():
     sample = predictions("multi", MANY, 60)
-    return summarise(sample.truth, sample.probability, MANY, "multi", groups=sample.groups, resamples=20)
+    return summarize(sample.truth, sample.probability, MANY, "multi", groups=sample.groups, resamples=20)
 
 
 def test_the_rows_of_labels_are_those_of_the_summary(summary):

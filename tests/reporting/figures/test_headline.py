@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.reporting.samples import MANY, noise, predictions, shows_all
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import summarize
 from xrayfast.reporting.case import Case
 from xrayfast.reporting.figures.encoding import png_bytes
 from xrayfast.reporting.figures.headline import headline_figure
@@ -12,7 +12,7 @@ BAD = r"_$\frac{$ ^" + "\u202e"
 
 def drawn(task, labels, n=80, examples=(), **settings):
     sample = predictions(task, labels, n)
-    summary = summarise(sample.truth, sample.probability, labels, task, groups=sample.groups, resamples=20, **settings)
+    summary = summarize(sample.truth, sample.probability, labels, task, groups=sample.groups, resamples=20, **settings)
     return headline_figure(summary, task, sample, examples), summary
 
 

@@ -33,34 +33,34 @@ def test_where_there_is_no_heat_the_radiograph_is_untouched():
 
 @pytest.mark.parametrize("shape", [(40, 80), (80, 40)])
 @pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (-1, -1)])
-def test_colour_lies_in_the_corner_that_is_hot(shape, corner):
+def test_color_lies_in_the_corner_that_is_hot(shape, corner):
     heat = np.zeros((5, 4))
     heat[corner] = 1
     laid = overlay(np.full(shape, 128, np.uint8), heat).astype(int)
-    colour = laid.max(axis=2) - laid.min(axis=2)
-    hottest = np.unravel_index(colour.argmax(), shape)
+    color = laid.max(axis=2) - laid.min(axis=2)
+    hottest = np.unravel_index(color.argmax(), shape)
     for place, side, at in zip(hottest, shape, corner, strict=True):
         assert place < side / 5 if at == 0 else place >= side - side / 5
-    assert colour[shape[0] // 2, shape[1] // 2] == 0
+    assert color[shape[0] // 2, shape[1] // 2] == 0
 
 
 def test_opacity_grows_with_heat_up_to_its_limit():
-    """With heat h all over: (1 - 0.6 h) gray + 0.6 h colour(h)."""
+    """With heat h all over: (1 - 0.6 h) gray + 0.6 h color(h)."""
     for heat in (0.25, 0.5, 1.0):
         laid = overlay(np.full((8, 8), 100, np.uint8), np.full((2, 2), heat))
         opacity = overlays.OPACITY * heat
-        expected = (1 - opacity) * 100 + opacity * 255 * np.array(overlays.COLOURS(heat)[:3])
+        expected = (1 - opacity) * 100 + opacity * 255 * np.array(overlays.COLORS(heat)[:3])
         assert np.abs(laid - expected).max() <= 0.51
-    brightness = overlays.COLOURS(np.linspace(0, 1, 50))[:, :3] @ [0.2126, 0.7152, 0.0722]
+    brightness = overlays.COLORS(np.linspace(0, 1, 50))[:, :3] @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(brightness) > 0).all()
 
 
 def test_heat_is_made_larger_by_straight_lines():
     heat = np.tile([0.0, 1.0], (2, 1))
     laid = overlay(np.zeros((8, 8), np.uint8), heat)
-    # The centres of the two cells are at 2 and 6 of 8 pixels: 0 before, 1 after, straight between.
+    # The centers of the two cells are at 2 and 6 of 8 pixels: 0 before, 1 after, straight between.
     fine = np.array([0, 0, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1, 1])
-    expected = overlays.OPACITY * fine[:, None] * 255 * overlays.COLOURS(fine)[:, :3]
+    expected = overlays.OPACITY * fine[:, None] * 255 * overlays.COLORS(fine)[:, :3]
     assert np.abs(laid[3] - expected).max() <= 1
 
 

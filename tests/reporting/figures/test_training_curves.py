@@ -39,7 +39,7 @@ def test_the_metrics_of_a_multi_label_history_are_drawn():
     assert legend(metrics) == ["Subset accuracy", "F1, macro", "AUROC, macro", "Mean average precision"]
 
 
-def test_metrics_of_the_training_split_are_dashed_in_the_colour_of_the_validation_split():
+def test_metrics_of_the_training_split_are_dashed_in_the_color_of_the_validation_split():
     table = history(metrics=("accuracy", "f1_macro"))
     table["train_accuracy"], table["train_f1_macro"] = [0.2, 0.7, 0.8, 0.9], 0.95
     metrics = training_curves.loss_and_metric_curves(table, best_epoch=3).axes[1]

@@ -16,7 +16,7 @@ from xrayfast.config import Config
 from xrayfast.errors import RunError
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.metrics.subgroups import subgroups
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import summarize
 from xrayfast.reporting.markdown.markup import DASH, GAP, PURPOSE, escape, markdown_table
 from xrayfast.reporting.markdown.model_card import render_model_card
 from xrayfast.reporting.wording import interval_methods
@@ -62,7 +62,7 @@ def predicted(task, labels, seed, people=20):
 
 def measured(sample, decision, resamples=20, by_sex=True):
     options = {"threshold": decision.thresholds, "groups": sample.groups, "resamples": resamples}
-    summary = summarise(sample.truth, sample.probability, sample.labels, decision.task, raw=sample.raw, **options)
+    summary = summarize(sample.truth, sample.probability, sample.labels, decision.task, raw=sample.raw, **options)
     if by_sex:
         sex = {"sex": np.where(np.arange(60) % 2, "F", "M")}
         summary["subgroups"] = subgroups(sample.truth, sample.probability, sample.labels, decision.task, sex, **options)

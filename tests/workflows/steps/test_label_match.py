@@ -145,7 +145,9 @@ def test_classes_that_only_one_of_both_has_are_named(tmp_path):
     assert "The data have no image of 'covid': metrics say nothing of such images." in notes
 
 
-@pytest.mark.parametrize(("own", "known"), [("tb", "Tuberculosis"), ("healthy", "normal"), ("LO", "Lung Opacity"), ("crohns", "Crohn's")])
+@pytest.mark.parametrize(
+    ("own", "known"), [("tb", "Tuberculosis"), ("healthy", "normal"), ("LO", "Lung Opacity"), ("crohns", "Crohn's")]
+)
 def test_a_label_of_the_data_that_may_be_one_of_the_network_under_another_name_is_noted(tmp_path, own, known):
     notes = match_labels(opened(classes(tmp_path, **{own: 2, "mass": 2})), (known, "mass"), "single").notes
     assert any(f"Did you mean '{known}'?" in note and f"'{known} = {own}'" in note for note in notes)

@@ -1,4 +1,4 @@
-"""Images of a run's own data, recognised by their digests."""
+"""Images of a run's own data, recognized by their digests."""
 
 import pandas as pd
 import pytest

@@ -53,7 +53,7 @@ def describe_contents(pixels: Pixels) -> list[str]:
         if high - low < _FLAT:
             return _describe_flat(pixels, sample, low, high)
     if _is_noise(pixels, high - low):
-        return ["neighbouring pixels differ as in noise"]
+        return ["neighboring pixels differ as in noise"]
     if notes := _describe_texture(pixels):
         return notes
     return describe_damage(pixels) + _describe_areas(pixels, few) or _describe_brightness(pixels, few)

@@ -64,12 +64,12 @@ class _Sample:
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
         self.bytes = pixels.ravel().take(_places(*pixels.shape), mode="wrap")  # not checked: two thirds of the time
-        centre = self.bytes[0]
-        self.steps = np.empty((4, *centre.shape), np.uint8)  # to the pixels above, below, left and right
+        center = self.bytes[0]
+        self.steps = np.empty((4, *center.shape), np.uint8)  # to the pixels above, below, left and right
         for other, found in zip(self.bytes[1:], self.steps, strict=True):
-            _differ(centre, other, found)
+            _differ(center, other, found)
         self.means = (self.steps.reshape(4, -1).astype(np.float32) @ _EQUAL).tolist()
-        self.centre = centre.astype(np.int16)
+        self.center = center.astype(np.int16)
 
     @cached_property
     def beside(self) -> npt.NDArray[np.int16]:
@@ -79,7 +79,7 @@ class _Sample:
     @cached_property
     def values(self) -> _Steps:
         """(64 * 64,) the values of the pixels."""
-        values: _Steps = self.centre.ravel().astype(np.float32)
+        values: _Steps = self.center.ravel().astype(np.float32)
         return values
 
     @cached_property
@@ -102,7 +102,7 @@ class _Sample:
         still = self.steepest[_MIDDLE] == 0
         if np.count_nonzero(still) < _COVERED * still.size:
             return 0, 0.0  # the usual case
-        counts = np.bincount(self.centre[_MIDDLE][still])
+        counts = np.bincount(self.center[_MIDDLE][still])
         return int(counts.argmax()), float(counts.max()) / still.size
 
     @cached_property
@@ -126,7 +126,7 @@ class _Sample:
     @cached_property
     def margins(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """The plain shares of the height, above and below, and of the width, left and right."""
-        rows, columns = varied_lines(self.centre)
+        rows, columns = varied_lines(self.center)
         return _shares_outside(*rows), _shares_outside(*columns)
 
     @cached_property
@@ -186,7 +186,7 @@ def describe_damage(pixels: Pixels) -> list[str]:
     if min(pixels.shape) < LEAST_SIDE:
         return []
     sample = _Sample(pixels)
-    notes = _first(_OF_NEIGHBOURS, sample)
+    notes = _first(_OF_NEIGHBORS, sample)
     for detect in _OF_AREAS:
         if note := detect(sample):
             notes.append(note)
@@ -211,16 +211,16 @@ def _find_noisy_part(sample: _Sample) -> str:
     """
     if sample.means[0] <= _STEEP:
         return ""
-    centre, up, left = sample.centre, sample.beside[0], sample.beside[2]
-    centre, up, left = (values[2:-2, 2:-2] for values in (centre, up, left))  # without the edge of a frame
-    noisy = _has_noisy_strip(centre, up, left) or _has_noisy_strip(centre.T, left.T, up.T)
-    return "neighbouring pixels differ as in noise, in a part of the image" if noisy else ""
+    center, up, left = sample.center, sample.beside[0], sample.beside[2]
+    center, up, left = (values[2:-2, 2:-2] for values in (center, up, left))  # without the edge of a frame
+    noisy = _has_noisy_strip(center, up, left) or _has_noisy_strip(center.T, left.T, up.T)
+    return "neighboring pixels differ as in noise, in a part of the image" if noisy else ""
 
 
-def _has_noisy_strip(centre: Pixels, up: Pixels, left: Pixels) -> bool:
-    steps = [(centre - other).reshape(4, -1) for other in (up, left)]
+def _has_noisy_strip(center: Pixels, up: Pixels, left: Pixels) -> bool:
+    steps = [(center - other).reshape(4, -1) for other in (up, left)]
     unlike = np.minimum(*(np.square(step, dtype=np.float32).mean(axis=1) for step in steps))
-    return bool((unlike > _OF_NOISE * 2 * (centre.reshape(4, -1).var(axis=1) + _LEAST_SPREAD)).any())
+    return bool((unlike > _OF_NOISE * 2 * (center.reshape(4, -1).var(axis=1) + _LEAST_SPREAD)).any())
 
 
 def _find_wrapped(sample: _Sample) -> str:
@@ -254,13 +254,13 @@ def _find_single_pixels(sample: _Sample) -> str:
 
     They are more than 0.6 % of the pixels; at most 0.2 % in radiographs.
     """
-    least = _SINGLE * sample.centre.size
+    least = _SINGLE * sample.center.size
     if np.count_nonzero(sample.steps.min(axis=0) > _STANDS_OUT) <= least:
         return ""  # the usual case
-    over = sample.centre - sample.beside.max(axis=0)
-    under = sample.beside.min(axis=0) - sample.centre
+    over = sample.center - sample.beside.max(axis=0)
+    under = sample.beside.min(axis=0) - sample.center
     found = np.count_nonzero(np.maximum(over, under) > _STANDS_OUT) > least
-    return "single pixels unlike all of their neighbours, as salt and pepper" if found else ""
+    return "single pixels unlike all of their neighbors, as salt and pepper" if found else ""
 
 
 def _find_odd_lines(sample: _Sample) -> str:
@@ -327,7 +327,7 @@ def _find_wrong_width(sample: _Sample) -> str:
     shifted = same + 500 > _SHEARED * (min(before, after) + 500)
     steep = to_row + 0.5 > _STEEPER * (to_column + 0.5)
     if steep and not shifted:  # unless it is a ramp
-        steep = abs(float((sample.beside[0] - sample.centre).mean())) < 0.5 * sample.means[0]
+        steep = abs(float((sample.beside[0] - sample.center).mean())) < 0.5 * sample.means[0]
     return "rows shifted one against the next, as by a wrong width" if shifted or steep else ""
 
 
@@ -340,11 +340,11 @@ def _find_edge_map(sample: _Sample) -> str:
     between /= max(variance, 1)
     if between >= _FINE_ON_PLAIN:
         return ""  # the usual case
-    found = between < _FINE or not _PLAIN[0] < np.median(sample.centre) < _PLAIN[1]
+    found = between < _FINE or not _PLAIN[0] < np.median(sample.center) < _PLAIN[1]
     return "fine detail without bright and dark areas, as edge maps are" if found else ""
 
 
-_OF_NEIGHBOURS = (
+_OF_NEIGHBORS = (
     _find_noisy_part, _find_wrapped, _find_repeated_lines, _find_single_pixels, _find_odd_lines, _find_wrong_width,
     _find_edge_map,
 )  # fmt: skip
@@ -459,7 +459,7 @@ def _find_box(sample: _Sample) -> str:
     level, share = sample.plain_middle
     if share < _COVERED:
         return ""  # the usual case
-    of_level = (sample.steepest == 0) & (sample.centre == level)
+    of_level = (sample.steepest == 0) & (sample.center == level)
     rows, columns = (np.flatnonzero(of_level.any(axis=axis)) for axis in (1, 0))
     sides = [(side[0], side[-1] + 1) for side in (rows, columns)]
     if any(start == 0 or end == _SAMPLED for start, end in sides) or (
@@ -559,7 +559,7 @@ def _find_panel(sample: _Sample) -> str:
                 continue  # the usual case
             shares = (pixels[::way] == level).mean(axis=1)
             lines = int(np.argmax(np.append(shares, 0) < 0.5))
-            is_surround = np.all(sample.centre[:: _SAMPLED - 1, :: _SAMPLED - 1] == level)
+            is_surround = np.all(sample.center[:: _SAMPLED - 1, :: _SAMPLED - 1] == level)
             if lines >= _PANEL and shares[:lines].mean() < _ALL_PLAIN and not is_surround:
                 return "a plain area with text or signs at a side, as of a viewer's window"
     return ""
@@ -642,10 +642,10 @@ def _find_symmetry(sample: _Sample) -> str:
 
     Its correlation with its reflections is over 0.9; at most 0.76 in radiographs.
     """
-    corners = [sample.centre.item(row, column) for row in (1, -2) for column in (1, -2)]
+    corners = [sample.center.item(row, column) for row in (1, -2) for column in (1, -2)]
     if max(corners) - min(corners) > _CORNERS:
         return ""  # the usual case
-    quarter = sample.centre[::2, ::2]
+    quarter = sample.center[::2, ::2]
     unlike = np.abs(quarter - sum(corners) // 4)
     inside = unlike > _OBJECT * np.partition(unlike.ravel(), -50)[-50]
     sides = [np.flatnonzero(np.count_nonzero(inside, axis=axis) > 1) for axis in (1, 0)]
@@ -683,10 +683,10 @@ def _find_circle(sample: _Sample) -> str:
     More than 85 % of the pixels outside the ellipse are like a corner of the image, and more than 85 % of those just
     inside it, towards each of the four corners, are not; at most 76 % in radiographs.
     """
-    corners = [sample.centre.item(row, column) for row in (0, 6, -7, -1) for column in (row, -1 - row)]
+    corners = [sample.center.item(row, column) for row in (0, 6, -7, -1) for column in (row, -1 - row)]
     if max(corners) - min(corners) > 2 * _UNLIKE_CORNER:
         return ""  # the usual case
-    inside = np.abs(sample.centre - corners[0]) > _UNLIKE_CORNER
+    inside = np.abs(sample.center - corners[0]) > _UNLIKE_CORNER
     sides = [np.flatnonzero(np.count_nonzero(inside, axis=axis) > 1) for axis in (1, 0)]
     if min(map(len, sides)) < _SAMPLED // 3:
         return ""
@@ -725,7 +725,7 @@ def _find_text(sample: _Sample) -> str:
     if np.count_nonzero(steep) <= _WHITE_TEXT * steep.size:
         return ""  # the usual case
     steep &= _is_within(sample.margins)[_QUARTER]
-    levels = sample.centre[_QUARTER][steep]
+    levels = sample.center[_QUARTER][steep]
     is_white = np.count_nonzero(levels >= 256 - _INK) > _WHITE_TEXT * steep.size
     found = is_white or np.count_nonzero(levels <= _INK) > _BLACK_TEXT * steep.size
     return "white or black lines in the middle, as where text is burned in or metal lies" if found else ""
@@ -741,7 +741,7 @@ def _is_within(margins: Sequence[tuple[float, float]]) -> _Mask:
 
 
 def _find_thumbnail(sample: _Sample) -> str:
-    return describe_thumbnail(sample.centre, sample.values, sample.variances[1] ** 0.5)
+    return describe_thumbnail(sample.center, sample.values, sample.variances[1] ** 0.5)
 
 
 _OF_WHOLE = (

@@ -144,7 +144,7 @@ def _has_word(pattern: re.Pattern[str], text: str) -> bool:
 
 
 def _words_and_pairs(text: str) -> list[str]:
-    """Return the words of a text, and each two neighbours as one: "lowres" beside "low" and "res"."""
+    """Return the words of a text, and each two neighbors as one: "lowres" beside "low" and "res"."""
     words = split_words(text)
     return [*words, *map("".join, pairwise(words))]
 

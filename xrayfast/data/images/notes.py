@@ -10,7 +10,7 @@ import numpy as np
 from xrayfast.errors import plural, shorten
 
 _CHROMA = 48  # least difference between the channels of a colored pixel
-_COLOURED_SHARE = 0.02
+_COLORED_SHARE = 0.02
 _MARKED_ROWS = 3  # least number of rows, of 32, with a colored pixel
 _ONE_HUE = 0.975  # mean resultant length of hues, above which they are a tint
 
@@ -24,13 +24,13 @@ _ROUTINE = re.compile(
 NO_RADIOGRAPH = "no radiograph, by its header"
 """The note on DICOM images that are no radiographs, such as masks."""
 
-TWO_SHADES, FEW_SHADES, COLOUR_CODED = "of two shades", "of # shades", "colour-coded"
+TWO_SHADES, FEW_SHADES, COLOR_CODED = "of two shades", "of # shades", "color-coded"
 """The notes on images of only two shades, of 3 to 8 shades (see `generalize_note`), and of several strong colors."""
 
 TOO_SMOOTH, PLAIN_AREAS = "smooth, as blurred masks and maps are", "of plain areas with edges, as label maps are"
 """The notes on images that may be no radiographs, judged by their texture."""
 
-COLOURED_MARKS = "coloured lines or marks converted to gray"
+COLORED_MARKS = "colored lines or marks converted to gray"
 """The note on gray images with a little color, such as a contour or text."""
 
 _STRONG = 40  # ratio of decoded to encoded bytes; the Canadian Association of Radiologists allows 30 (2011)
@@ -41,14 +41,14 @@ _REASONS = {
     NO_RADIOGRAPH: "DICOM objects that are no radiographs, by their header",
     TWO_SHADES: f"{TWO_SHADES}, as masks are",
     FEW_SHADES: "of few shades, as label maps are",
-    COLOUR_CODED: f"{COLOUR_CODED}, as maps and overlays are",
+    COLOR_CODED: f"{COLOR_CODED}, as maps and overlays are",
 }
 """The reasons for leaving out images that are no radiographs, keyed by the note on them."""
 
 _OTHER_OBJECT = re.compile(r": found a DICOM object (of another kind|with no pixel data) \((?!of unknown class)")
 
 
-def describe_colours(rgb: bytes) -> list[str]:
+def describe_colors(rgb: bytes) -> list[str]:
     """Return notes on the color of some of an image's pixels, three bytes each.
 
     A slight tint, and the color that JPEG adds to gray, get no note.
@@ -57,14 +57,14 @@ def describe_colours(rgb: bytes) -> list[str]:
     if red == green == blue:  # the usual case
         return []
     channels = np.frombuffer(rgb, np.uint8).reshape(-1, 3).astype(np.float64)
-    coloured = channels[np.ptp(channels, axis=1) > _CHROMA]
-    share = len(coloured) / len(channels)
-    if share < _COLOURED_SHARE:
+    colored = channels[np.ptp(channels, axis=1) > _CHROMA]
+    share = len(colored) / len(channels)
+    if share < _COLORED_SHARE:
         return []
-    hues = coloured @ np.exp(2j * np.pi / 3 * np.arange(3))
+    hues = colored @ np.exp(2j * np.pi / 3 * np.arange(3))
     if share > 0.5 and abs((hues / np.abs(hues)).mean()) < _ONE_HUE:
-        return [COLOUR_CODED]
-    return [f"colour on {share:.0%} of the area converted to gray"]
+        return [COLOR_CODED]
+    return [f"color on {share:.0%} of the area converted to gray"]
 
 
 def describe_compression(ratio: float, *, webp: bool = False) -> list[str]:
@@ -80,13 +80,13 @@ def describe_compression(ratio: float, *, webp: bool = False) -> list[str]:
     )
 
 
-def has_coloured_marks(rgb: bytes, width: int) -> bool:
+def has_colored_marks(rgb: bytes, width: int) -> bool:
     """Whether several rows have a strongly colored pixel, as with thin lines; `rgb` has three bytes per pixel."""
     if rgb[::3] == rgb[1::3] == rgb[2::3]:
         return False
     channels = np.frombuffer(rgb, np.uint8).reshape(-1, width, 3)
-    coloured = (channels.max(axis=2) - channels.min(axis=2)) > _CHROMA
-    return int(np.count_nonzero(coloured.any(axis=1))) >= _MARKED_ROWS
+    colored = (channels.max(axis=2) - channels.min(axis=2)) > _CHROMA
+    return int(np.count_nonzero(colored.any(axis=1))) >= _MARKED_ROWS
 
 
 def find_other_images(notes: Mapping[str, Sequence[str]], problems: Mapping[str, str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from xrayfast.data.images.bits import find_surround, has_other_sign
 from xrayfast.data.images.jpeg import MISSING_ROWS, lacks_last_rows, note_wrong_length
 from xrayfast.data.images.limits import MAX_PIXELS, require_enough_data, require_few_scans, require_sensible_size
-from xrayfast.data.images.notes import COLOURED_MARKS, describe_colours, describe_compression, has_coloured_marks
+from xrayfast.data.images.notes import COLORED_MARKS, describe_colors, describe_compression, has_colored_marks
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
@@ -31,7 +31,7 @@ _LEAST_OFFSET = 1 << 14
 _FEW_LEVELS = 64
 """A 16-bit color channel whose high 8 bits have fewer levels than this holds an image of at most 14 bits."""
 
-_COLOURS, _PROBED = 24, [(x, 7 * x % 16) for x in range(1, 16)]
+_COLORS, _PROBED = 24, [(x, 7 * x % 16) for x in range(1, 16)]
 """Places, in sixteenths of width and height, that are probed for color; if one has any, this many rows and columns of
 pixels are looked at."""
 
@@ -178,7 +178,7 @@ def _require_many_levels(image: Image.Image) -> None:
     counts = np.reshape(image.convert("RGB").histogram(), (3, 256)).cumsum(axis=1)
     highest = int(max(np.searchsorted(own, _HELD * own[-1]) for own in counts))
     if highest < _FEW_LEVELS:
-        raise ValueError(f"16-bit colour that uses {highest + 1} of 256 levels; save it as 16-bit gray")
+        raise ValueError(f"16-bit color that uses {highest + 1} of 256 levels; save it as 16-bit gray")
 
 
 def _convert_8_bit(image: Image.Image, notes: list[str]) -> Pixels:
@@ -192,22 +192,22 @@ def _convert_8_bit(image: Image.Image, notes: list[str]) -> Pixels:
         if image.mode != "1":
             image = image.convert("RGB")
     if image.mode == "RGB":
-        notes += _describe_colours(image)
+        notes += _describe_colors(image)
     return np.array(image if image.mode == "L" else image.convert("L"), dtype=np.uint8)
 
 
-def _describe_colours(image: Image.Image) -> list[str]:
+def _describe_colors(image: Image.Image) -> list[str]:
     """Return notes on the colors of an RGB image; for most images, which are gray, a few pixels and rows are enough."""
     pixel, (width, height) = image.load(), image.size
     assert pixel is not None
     for x, y in _PROBED:
         red, green, blue = pixel[width * x // 16, height * y // 16]  # type: ignore[misc]
         if not red == green == blue:
-            if notes := describe_colours(image.resize((_COLOURS, _COLOURS), Image.Resampling.NEAREST).tobytes()):
+            if notes := describe_colors(image.resize((_COLORS, _COLORS), Image.Resampling.NEAREST).tobytes()):
                 return notes
             break
     rows = image.resize((width, min(height, _ROWS)), Image.Resampling.NEAREST)
-    return [COLOURED_MARKS] * has_coloured_marks(rows.tobytes(), width)
+    return [COLORED_MARKS] * has_colored_marks(rows.tobytes(), width)
 
 
 def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:

@@ -46,8 +46,8 @@ class FitSquare(nn.Module):
         filled = (n * (self.size / longer)).round().clamp(min=1.0)
         places = torch.arange(self.size, dtype=torch.float64) - ((self.size - filled) / 2).floor()
         scale = n / filled
-        centres = (places + 0.5) * scale
-        distances = (torch.arange(side, dtype=torch.float64) + 0.5) - centres[:, None]
+        centers = (places + 0.5) * scale
+        distances = (torch.arange(side, dtype=torch.float64) + 0.5) - centers[:, None]
         weights = (1.0 - (distances / scale.clamp(min=1.0)).abs()).clamp(min=0.0)
         inside = (places >= 0) & (places < filled)
         weights = torch.where(inside[:, None], weights, torch.zeros_like(weights))

@@ -31,7 +31,7 @@ from xrayfast.learning.model.weights import LoadedBackbone, copy_weights, read_w
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.own_code import is_own, name_of, names_of_code, require_code
 
-BATCH = "A batch is (N, 3, size, size) float32: one gray channel three times, normalised by ImageNet's statistics"
+BATCH = "A batch is (N, 3, size, size) float32: one gray channel three times, normalized by ImageNet's statistics"
 
 
 def build_own_network(

@@ -235,7 +235,7 @@ def _checked(tensor: Tensor, own: Tensor, name: str, source: str) -> Tensor:
     if tensor.is_meta:
         found = "is on the meta device: it has a shape and no values"
     elif tensor.is_quantized:
-        found = f"is quantised ({tensor.dtype})"
+        found = f"is quantized ({tensor.dtype})"
     elif tensor.layout != torch.strided:
         found = f"is sparse ({tensor.layout})"
     elif tensor.dtype not in (_FLOATS if own.is_floating_point() else _INTEGERS):

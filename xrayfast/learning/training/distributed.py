@@ -214,18 +214,18 @@ class CpuSyncBatchNorm(_BatchNorm):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         count = all_reduce(torch.tensor(float(x.numel() // x.shape[1])))
         mean = _SumOverRanks.apply(wide.sum(dims)) / count
-        centred = wide - mean.view(column)
-        variance = _SumOverRanks.apply(centred.square().sum(dims)) / count
+        centered = wide - mean.view(column)
+        variance = _SumOverRanks.apply(centered.square().sum(dims)) / count
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean.detach().to(self.running_mean), momentum)
             unbiased = variance.detach() * count / (count - 1).clamp(min=1)
             self.running_var.lerp_(unbiased.to(self.running_var), momentum)
-        normalised = centred * (variance + self.eps).rsqrt().view(column)
+        normalized = centered * (variance + self.eps).rsqrt().view(column)
         if self.affine:
-            normalised = normalised * self.weight.view(column) + self.bias.view(column)
-        return normalised.to(x.dtype)
+            normalized = normalized * self.weight.view(column) + self.bias.view(column)
+        return normalized.to(x.dtype)
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -422,7 +422,7 @@ def learner(
         dls = replace_augmentation(dls, augment)
     if {"Normalize", "Normalization"} <= {type(transform).__name__ for transform in dls.train.after_batch.fs}:
         raise ConfigError(
-            "dls normalises images twice: RadiographBlock does so by itself. Leave Normalize out of batch_tfms."
+            "dls normalizes images twice: RadiographBlock does so by itself. Leave Normalize out of batch_tfms."
         )
     learn = _build_learner(dls, settings, groups, code)
     learn.add_own(cbs, metrics)
@@ -438,7 +438,7 @@ def _unusual_input(learn: RadiographLearner) -> list[str]:
     if learn.settings["weights"] == "none" or names & {"Normalize", "Normalization"}:
         return []
     return [
-        "dls does not normalise images, and pretrained weights expect them normalised: "
+        "dls does not normalize images, and pretrained weights expect them normalized: "
         "batch_tfms=Normalize.from_stats(*imagenet_stats) does so."
     ]
 

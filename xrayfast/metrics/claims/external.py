@@ -85,7 +85,7 @@ def compare_prevalence(
 
     Args:
         labels: the L names.
-        validation: (M, L) truth and (M,) patient numbers of the validation split, as `summary.summarise` takes them.
+        validation: (M, L) truth and (M,) patient numbers of the validation split, as `summary.summarize` takes them.
         here: (N, L) truth and (N,) patient numbers of these data.
         probability: (N, L) in these data, calibrated on validation.
         task: "single" or "multi".

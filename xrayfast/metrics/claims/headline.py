@@ -70,7 +70,7 @@ class HeadlineFacts:
     """The facts about a split that its warnings depend on.
 
     Attributes:
-        summary: the result of `metrics.summary.summarise`.
+        summary: the result of `metrics.summary.summarize`.
         task: "single" or "multi".
         counts: the number of patients (or images) with and without each label, see `count_patients`.
         remarks: remarks of the run, or notes on reading the images, which mention leaks and blank images.

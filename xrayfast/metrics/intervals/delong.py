@@ -170,8 +170,8 @@ def _covariance(
     """
 
     def mean_by_unit(values: Floats, unit: Indices) -> Floats:
-        centred = values - values.mean(axis=1, keepdims=True)
-        return np.stack([np.bincount(unit, weights=row, minlength=n_units) for row in centred]) / len(unit)
+        centered = values - values.mean(axis=1, keepdims=True)
+        return np.stack([np.bincount(unit, weights=row, minlength=n_units) for row in centered]) / len(unit)
 
     x, y = mean_by_unit(of_positive, unit_positive), mean_by_unit(of_negative, unit_negative)
     with_positive, with_negative = len(np.unique(unit_positive)), len(np.unique(unit_negative))

@@ -241,8 +241,8 @@ def logit_limits(value: float, error: float) -> tuple[float, float]:
     """Compute a value's interval from its standard error, symmetric on the logit scale; NaN if it is not in (0, 1)."""
     if not 0 < value < 1 or math.isnan(error):
         return math.nan, math.nan
-    centre, half = math.log(value / (1 - value)), _NORMAL.inv_cdf(0.5 + LEVEL / 2) * error / (value * (1 - value))
-    low, high = (1 / (1 + math.exp(-min(max(end, -700.0), 700.0))) for end in (centre - half, centre + half))
+    center, half = math.log(value / (1 - value)), _NORMAL.inv_cdf(0.5 + LEVEL / 2) * error / (value * (1 - value))
+    low, high = (1 / (1 + math.exp(-min(max(end, -700.0), 700.0))) for end in (center - half, center + half))
     return low, high
 
 

@@ -98,7 +98,7 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
         equal = not logits.any()
         return Temperature(1.0, "all probabilities are equal" if equal else "all images are right by a margin")
     if slope(hottest) >= 0:
-        return Temperature(TEMPERATURES[1], "the probabilities say little or nothing of the class, or favour a class")
+        return Temperature(TEMPERATURES[1], "the probabilities say little or nothing of the class, or favor a class")
     return Temperature(math.exp(-find_root(slope, hottest, coldest)))
 
 
@@ -194,8 +194,8 @@ def fit_slope_and_bias(logits: Floats, targets: Floats) -> tuple[float, float, b
     """
     from scipy.special import expit
 
-    centre, spread = float(logits.mean()), float(logits.std())
-    design = np.stack([(logits - centre) / spread, np.ones_like(logits)])
+    center, spread = float(logits.mean()), float(logits.std())
+    design = np.stack([(logits - center) / spread, np.ones_like(logits)])
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         scaled = weights @ design
@@ -215,7 +215,7 @@ def fit_slope_and_bias(logits: Floats, targets: Floats) -> tuple[float, float, b
         if np.abs(gradient).max() < 1e-12:
             break
     slope = float(weights[0]) / spread
-    return slope, float(weights[1]) - slope * centre, bool((np.abs(gradient) < 1e-8).all())
+    return slope, float(weights[1]) - slope * center, bool((np.abs(gradient) < 1e-8).all())
 
 
 def fit_bias(logits: Floats, share: float) -> float:

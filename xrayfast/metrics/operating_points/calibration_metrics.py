@@ -107,8 +107,8 @@ def _influences(actual: Floats, values: Floats) -> dict[str, tuple[float, Floats
         slope, bias, _ = fit_slope_and_bias(logits, actual)
         fitted = expit(slope * logits + bias)
         weight = fitted * (1 - fitted)
-        centred = logits - (weight * logits).sum() / weight.sum()
-        tilt = centred * (actual - fitted) / (weight * centred**2).sum()
+        centered = logits - (weight * logits).sum() / weight.sum()
+        tilt = centered * (actual - fitted) / (weight * centered**2).sum()
     error, spread = (actual - values) ** 2, share * (1 - share)
     worth = error.mean() / spread
     of_skill = (worth * ((actual - share) ** 2 - spread) - (error - error.mean())) / spread / len(actual)

@@ -296,10 +296,10 @@ def _draw_together(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> None:
 def _draw_lines(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> tuple[list[Line2D], list[str]]:
     """Draw each curve in its own color and dashes; return the lines of a legend and their names."""
     handles, names = [], []
-    for curve, colour, dashes in zip(curves, SERIES, DASHES, strict=False):
-        style = {"color": colour, "linestyle": dashes, "linewidth": 1.8}
+    for curve, color, dashes in zip(curves, SERIES, DASHES, strict=False):
+        style = {"color": color, "linestyle": dashes, "linewidth": 1.8}
         kind.draw(axes, curve, style)
-        _mark(axes, curve, colour)
+        _mark(axes, curve, color)
         lacking = _lacking(curve)
         handles.append(Line2D([], [], **({"linestyle": ""} if lacking else style)))
         names.append(": ".join(filter(None, (fitting(curve.label), lacking or curve.area))))
@@ -357,10 +357,10 @@ def _lacking(curve: Curve) -> str:
     return "no image without the label" if (truth == 1).all() else ""
 
 
-def _mark(axes: Axes, curve: Curve, colour: str) -> None:
+def _mark(axes: Axes, curve: Curve, color: str) -> None:
     """Draw a dot at the operating point."""
     if curve.mark is not None:
-        axes.plot(*curve.mark, "o", color=colour, markeredgecolor=INK, markersize=5.5, gid="threshold", clip_on=False)
+        axes.plot(*curve.mark, "o", color=color, markeredgecolor=INK, markersize=5.5, gid="threshold", clip_on=False)
 
 
 def say(axes: Axes, text: str) -> None:

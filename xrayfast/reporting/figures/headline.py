@@ -40,7 +40,7 @@ def headline_figure(
     The forest plot has a row per label; the calibration next to it is of all labels pooled.
 
     Args:
-        summary: from `metrics.summary.summarise`; if it has many labels, only the most frequent are shown.
+        summary: from `metrics.summary.summarize`; if it has many labels, only the most frequent are shown.
         task: "single" or "multi".
         predictions: predictions of the same images.
         examples: images for a row below, of which at most `EXAMPLES` are drawn.

@@ -149,8 +149,8 @@ def _shaded_cells(axes: Axes, shades: NDArray[np.float64], texts: Sequence[Seque
     axes.tick_params(length=0)
     for (i, j), shade in np.ndenumerate(shades):
         empty = texts[i][j].split("\n")[0] in ("0", "0%", "—")
-        colour = "white" if shade >= WHITE_TEXT_FROM else MUTED if empty else INK
-        axes.text(j + 0.5, i + 0.5, texts[i][j], ha="center", va="center", fontsize=size, color=colour)
+        color = "white" if shade >= WHITE_TEXT_FROM else MUTED if empty else INK
+        axes.text(j + 0.5, i + 0.5, texts[i][j], ha="center", va="center", fontsize=size, color=color)
 
 
 def _matrix_size(labels: Sequence[str]) -> tuple[float, int, bool]:

@@ -20,7 +20,7 @@ from PIL import Image
 from xrayfast.display.figure_style import INK, MUTED, SMALL
 from xrayfast.reporting.figures import layout
 
-COLOURS = ListedColormap(colormaps["inferno"](np.linspace(0.2, 0.85, 256)))
+COLORS = ListedColormap(colormaps["inferno"](np.linspace(0.2, 0.85, 256)))
 """Colormap from purple to orange: perceptually uniform, and still from dark to bright when printed in gray.
 
 It leaves out the ends of inferno, which look like the radiograph's own black and white.
@@ -69,9 +69,9 @@ def overlay(pixels: NDArray[np.uint8], heat: NDArray[Any]) -> NDArray[np.uint8]:
     height, width = pixels.shape
     coarse = Image.fromarray(np.asarray(heat, dtype=np.float32))
     fine = np.clip(np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR)), 0, 1)
-    colour = 255 * COLOURS(fine)[..., :3]
+    color = 255 * COLORS(fine)[..., :3]
     opacity = OPACITY * fine[..., None]
-    mixed: NDArray[np.uint8] = np.rint((1 - opacity) * pixels[..., None] + opacity * colour).astype(np.uint8)
+    mixed: NDArray[np.uint8] = np.rint((1 - opacity) * pixels[..., None] + opacity * color).astype(np.uint8)
     return mixed
 
 
@@ -101,7 +101,7 @@ def draw_overlay(axes: Axes, case: SaliencyCase) -> None:
     axes.imshow(overlay(case.pixels, case.heat))
     if case.thorax is None:
         return
-    # imshow's first pixel is centred on 0.
+    # imshow's first pixel is centered on 0.
     rows, columns = case.pixels.shape
     top, left, bottom, right = case.thorax
     place = (left * columns - 0.5, top * rows - 0.5), (right - left) * columns, (bottom - top) * rows
@@ -126,7 +126,7 @@ def _legend(figure: Figure) -> None:
     """Explain the colors and the dashed line at the foot of the figure."""
     width, height = figure.get_size_inches()
     bar = layout.axes_at(figure, GAP, 0.24, 1.3, 0.09)
-    scale = figure.colorbar(ScalarMappable(cmap=COLOURS), cax=bar, orientation="horizontal", ticks=[0, 1])
+    scale = figure.colorbar(ScalarMappable(cmap=COLORS), cax=bar, orientation="horizontal", ticks=[0, 1])
     scale.outline.set_visible(False)
     scale.ax.tick_params(length=0, labelsize=SMALL - 1, labelcolor=INK, pad=2)
     none, most = scale.ax.set_xticklabels(["none", "most"])

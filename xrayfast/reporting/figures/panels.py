@@ -107,8 +107,8 @@ def _style_x(axes: Axes, ticks: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
 
 
-def _write(axes: Axes, above: float, text: str, size: float, colour: str) -> None:
+def _write(axes: Axes, above: float, text: str, size: float, color: str) -> None:
     """Write a line of text above a panel; `above` is the distance as a share of the panel's height."""
     axes.text(
-        0.0, 1.0 + above, text, transform=axes.transAxes, fontsize=size, color=colour, va="bottom", parse_math=False
+        0.0, 1.0 + above, text, transform=axes.transAxes, fontsize=size, color=color, va="bottom", parse_math=False
     )

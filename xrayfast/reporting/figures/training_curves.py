@@ -139,13 +139,13 @@ def draw_range_test(axes: Axes, lrs: ArrayLike, losses: ArrayLike, suggestions: 
     style_axes(axes, grid=True)
     axes.set_xscale("log")
     axes.plot(rates, values, color=INK, linewidth=1.6, marker="o" if len(rates) == 1 else None)
-    for (name, rate), colour, marker in zip(suggestions.items(), cycle(SERIES), cycle(MARKERS), strict=False):
-        style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": ""}
+    for (name, rate), color, marker in zip(suggestions.items(), cycle(SERIES), cycle(MARKERS), strict=False):
+        style: dict[str, Any] = {"color": color, "marker": marker, "linestyle": ""}
         if rate is None or not rate > 0 or not len(rates):
             axes.plot([], [], label=f"{name}: none found", **style)
             continue
         height = float(np.interp(math.log(rate), np.log(rates), values))
-        axes.axvline(rate, color=colour, linewidth=0.8, alpha=0.5)
+        axes.axvline(rate, color=color, linewidth=0.8, alpha=0.5)
         axes.plot([rate], [height], markersize=9, label=f"{name}: {rate:.2g}", **style)
     axes.set_xlabel("Learning rate", fontsize=TEXT, color=MUTED)
     axes.set_ylabel("Training loss, smoothed", fontsize=TEXT, color=MUTED)
@@ -176,12 +176,12 @@ def _curves(axes: Axes, history: pd.DataFrame, names: Mapping[str, str], best_ep
     style_axes(axes, grid=True)
     epochs = history["epoch"].to_numpy(dtype=float)
     series = {column: history[column].to_numpy(dtype=float) for column in names}
-    for (column, values), colour, marker in zip(series.items(), cycle(SERIES), cycle(MARKERS), strict=False):
+    for (column, values), color, marker in zip(series.items(), cycle(SERIES), cycle(MARKERS), strict=False):
         label = names[column] if np.isfinite(values).any() else f"{names[column]} (not defined)"
-        axes.plot(epochs, values, color=colour, marker=marker, markersize=4.5, linewidth=1.6, label=label)
+        axes.plot(epochs, values, color=color, marker=marker, markersize=4.5, linewidth=1.6, label=label)
         if (other := _train_column(column)) in history and other not in names:
             style: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.1, "gid": "train"}
-            axes.plot(epochs, history[other].to_numpy(dtype=float), color=colour, marker=marker, markersize=3, **style)
+            axes.plot(epochs, history[other].to_numpy(dtype=float), color=color, marker=marker, markersize=3, **style)
     best = epochs == best_epoch
     ringed = [column for column, values in series.items() if column != "train_loss" and np.isfinite(values[best]).any()]
     ring: dict[str, Any] = {"marker": "o", "markersize": 11, "markeredgecolor": INK, "markeredgewidth": 1.2}

@@ -169,7 +169,7 @@ def subgroup_plot(name: str, attribute: Mapping[str, Any], task: Task) -> Plot:
 def figure_blocks(
     split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions | None
 ) -> list[FigureBlock]:
-    """Return all figures of a split's results (`metrics.summary.summarise`) in display order.
+    """Return all figures of a split's results (`metrics.summary.summarize`) in display order.
 
     Without predictions there are no curves.
     """

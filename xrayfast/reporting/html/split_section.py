@@ -54,7 +54,7 @@ class SplitReport:
     Attributes:
         name: which split; "external" for an external test, "folds" for all images of a cross-validation,
             "table" for predictions of any tool.
-        summary: from `metrics.summary.summarise`, with "subgroups" if there are some.
+        summary: from `metrics.summary.summarize`, with "subgroups" if there are some.
         cases: the top losses, in display order.
         predictions_note: a sentence on where the predictions come from, or "".
         predictions: the predictions from which curves are drawn; None for no curves.

@@ -131,7 +131,7 @@ def _reference(facts: RunFacts) -> Answer:
 
 def _test_labels(facts: RunFacts) -> Answer:
     given = "The test split's labels come from the same source as those of the other splits."
-    todo = "by whom, with which instructions and with which software the test images were labelled."
+    todo = "by whom, with which instructions and with which software the test images were labeled."
     return Answer(todo, given if "test" in facts.results else None)
 
 

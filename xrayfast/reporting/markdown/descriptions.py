@@ -122,7 +122,7 @@ def preparation(facts: RunFacts) -> str:
     return (
         f"Each file is read as one gray 8-bit image (16-bit values scaled to the bit depth that they use, DICOM "
         f"through its modality and VOI transformations with the window '{window}', MONOCHROME1 inverted), fitted whole "
-        f"into a square of {facts.config.model.size} px, padded with black, and normalised by {whose} mean and "
+        f"into a square of {facts.config.model.size} px, padded with black, and normalized by {whose} mean and "
         "standard deviation."
     )
 

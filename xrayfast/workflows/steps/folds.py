@@ -24,7 +24,7 @@ from xrayfast.files.intact import INFO_FILE
 from xrayfast.learning.training.history import History
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
 from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import summarize
 from xrayfast.progress.displayed import FoldProgress
 from xrayfast.reporting.html.pages.cross_validation_page import render_cross_validation_page
 from xrayfast.reporting.html.split_section import SplitReport
@@ -291,7 +291,7 @@ def join(cv: CrossValidation, settings: ResultsConfig | None = None) -> None:
     cv.write_out_of_fold(list(zip(numbers.T, calibrated, strict=True)))
     rows: list[FoldRecord] = []
     for place, (run, predictions) in enumerate(zip(runs, by_fold, strict=True)):
-        summary = _summarise(by_unit(predictions.calibrated(decision), settings, decision), decision)
+        summary = _summarize(by_unit(predictions.calibrated(decision), settings, decision), decision)
         rows.append(
             {
                 "fold": place % folds + 1,
@@ -306,7 +306,7 @@ def join(cv: CrossValidation, settings: ResultsConfig | None = None) -> None:
         )
     further: dict[str, Any] = {
         "folds": rows,
-        "repeats": [_summarise(by_unit(one, settings, decision), decision)["overall"] for one in calibrated],
+        "repeats": [_summarize(by_unit(one, settings, decision), decision)["overall"] for one in calibrated],
         "spread": spread([row["overall"] for row in rows]),
     }
     if grouped := find_grouped(cv):
@@ -383,9 +383,9 @@ def pool_folds(images: Sequence[str], folds: Sequence[Predictions]) -> Predictio
     return concatenate(folds).select(np.array([place[image] for image in images]))
 
 
-def _summarise(predictions: Predictions, decision: Decision) -> dict[str, Any]:
-    """Run `summarise` without intervals."""
-    return summarise(
+def _summarize(predictions: Predictions, decision: Decision) -> dict[str, Any]:
+    """Run `summarize` without intervals."""
+    return summarize(
         predictions.truth,
         predictions.probability,
         predictions.labels,

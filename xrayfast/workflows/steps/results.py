@@ -38,7 +38,7 @@ from xrayfast.metrics.operating_points.fixed_rates import fixed_rate_rows
 from xrayfast.metrics.operating_points.thresholds import Rule, images_needed, threshold_array
 from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.metrics.subgroups import age_bands, subgroups
-from xrayfast.metrics.summary import one_vs_rest, summarise
+from xrayfast.metrics.summary import one_vs_rest, summarize
 from xrayfast.option_effects import DecisionFacts, check_effects
 from xrayfast.reporting.markdown.claim import render_claim
 from xrayfast.reporting.markdown.model_card import render_model_card
@@ -196,7 +196,7 @@ def compute_metrics(
     seed: int = 0,
     by: Iterable[str] | None = None,
 ) -> dict[str, Any]:
-    """Compute the metrics of predictions: the result of `metrics.summary.summarise`, with further items.
+    """Compute the metrics of predictions: the result of `metrics.summary.summarize`, with further items.
 
     These are the result of `operating_results`, `population`, `subgroups` if there are any and, if
     `Decision.is_one_vs_rest`, `at_thresholds`, the result of `one_vs_rest`. For studies or patients, `unit` also has
@@ -207,7 +207,7 @@ def compute_metrics(
     bootstrap: dict[str, Any] = {"groups": predictions.groups, "resamples": resamples, "seed": seed}
     options: dict[str, Any] = {"threshold": decision.thresholds, "prevalence": prevalence, **bootstrap}
     options["unit"] = predictions.unit
-    summary = summarise(*arrays, decision.task, raw=predictions.raw, positive=decision.positive, **options)
+    summary = summarize(*arrays, decision.task, raw=predictions.raw, positive=decision.positive, **options)
     if decision.is_one_vs_rest:
         summary["at_thresholds"] = one_vs_rest(*arrays, threshold_array(decision.points), **bootstrap)
     summary |= operating_results(predictions, decision, resamples=resamples, seed=seed)

@@ -61,7 +61,7 @@ def reference(net, batch):
 
 
 @families
-def test_features_are_those_of_timm_by_its_own_normalisation(name, size):
+def test_features_are_those_of_timm_by_its_own_normalization(name, size):
     backbone = load_backbone(f"timm:{name}", size=size).blocks["timm"].eval()
     fixed = {"img_size": size} if timm.get_pretrained_cfg(name).fixed_input_size else {}
     theirs = timm.create_model(name, num_classes=0, **fixed).eval()

@@ -17,7 +17,7 @@ from xrayfast.learning.training.optional.batch_norm import batch_norms, estimate
 
 
 def statistics_by_hand(network, norms, batches):
-    """By hooks: each norm's inputs, normalised before it by batch; averages by size of mean and unbiased variance."""
+    """By hooks: each norm's inputs, normalized before it by batch; averages by size of mean and unbiased variance."""
     network, seen = copy.deepcopy(network).eval(), {}
     for name in norms:
         norm = network.get_submodule(name)

@@ -13,7 +13,7 @@ from tests.metrics.cases import many_labels, one_class
 from tests.workflows.test_compare import better, kept, told
 from xrayfast.errors import format_value
 from xrayfast.metrics.registry import metric_title
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import summarize
 from xrayfast.reporting.html.pages import comparison_page
 from xrayfast.reporting.html.pages.comparison_page import WARNINGS_OPEN, answer, render_comparison_page
 
@@ -62,7 +62,7 @@ class Page(HTMLParser):
 
 def add_warnings(run, split, warnings):
     valid = run.predictions(split)
-    summary = summarise(valid.truth, valid.probability, valid.labels, run.task, groups=valid.groups, resamples=20)
+    summary = summarize(valid.truth, valid.probability, valid.labels, run.task, groups=valid.groups, resamples=20)
     run.write_metrics({split: summary | {"warnings": warnings}})
 
 

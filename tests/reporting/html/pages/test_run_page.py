@@ -23,7 +23,7 @@ from tests.reporting.samples import (
 from xrayfast.errors import WriteError
 from xrayfast.files.atomic import write_text
 from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import summarize
 from xrayfast.reporting.figures.headline import headline_figure
 from xrayfast.reporting.html.pages.evaluation_page import render_evaluation_page
 from xrayfast.reporting.html.pages.run_page import render_run_page
@@ -98,7 +98,7 @@ def test_the_first_screen_has_the_answer_the_warnings_and_one_figure_in_this_ord
 def test_of_two_classes_the_first_screen_names_the_positive_one_alone(undrawn):
     split, decision = split_report("single", ("covid", "normal"), "test")
     truth, probability = split.predictions.truth, split.predictions.probability
-    summary = summarise(truth, probability, ("covid", "normal"), "single", resamples=50, positive="covid")
+    summary = summarize(truth, probability, ("covid", "normal"), "single", resamples=50, positive="covid")
     split = dataclasses.replace(split, summary=summary)
     data = dataclasses.replace(report("single", (), labels=("covid", "normal")), splits=(split,), decision=decision)
     glance = re.search('(?s)<section id="glance".*?</section>', render_run_page(data))[0]
@@ -295,10 +295,10 @@ def test_the_page_is_the_same_twice_and_survives_names_that_are_no_unicode(tmp_p
 
 
 def test_without_what_older_runs_lack_there_is_a_page_too(undrawn, task):
-    """No intervals, no curves, no subgroups, no decision, no flow: as `summarise` gives it by itself."""
+    """No intervals, no curves, no subgroups, no decision, no flow: as `summarize` gives it by itself."""
     data = report(task)
     split = data.splits[0]
-    summary = summarise(split.predictions.truth, split.predictions.probability, data.labels, task)
+    summary = summarize(split.predictions.truth, split.predictions.probability, data.labels, task)
     bare = dataclasses.replace(split, summary=summary, predictions=None, saliency=(), saliency_notes=())
     data = with_info(data, flow=[], audit=[])
     decision = Decision(task, tuple(data.labels))

@@ -11,8 +11,8 @@ from xrayfast.data.images.limits import require_sensible_size
 from xrayfast.errors import ReadError
 
 GRAY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
-COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-_PHOTOMETRIC = {1: (*GRAY, PALETTE), 3: COLOUR}  # by samples per pixel
+COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+_PHOTOMETRIC = {1: (*GRAY, PALETTE), 3: COLOR}  # by samples per pixel
 
 LAYOUT_KEYWORDS = (
     "SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows",
@@ -67,7 +67,7 @@ def read_layout(file: DicomFile) -> PixelLayout:
         found = (
             f"{samples} samples per pixel and a Photometric Interpretation that does not go with them, or is not read"
         )
-        raise ReadError(f"{path}: found {found}; expected {', '.join((*GRAY, PALETTE, *COLOUR))}. Convert it.")
+        raise ReadError(f"{path}: found {found}; expected {', '.join((*GRAY, PALETTE, *COLOR))}. Convert it.")
     signed = _integer(elements, "PixelRepresentation", 0) == 1
     by_plane = _integer(elements, "PlanarConfiguration", 0) == 1
     return PixelLayout(

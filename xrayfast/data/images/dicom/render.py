@@ -20,7 +20,7 @@ from xrayfast.data.images.bits import Codes, find_surround, has_other_sign
 from xrayfast.data.images.dicom.decoders import LOSSY, StoredPixels, require_decoder
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
 from xrayfast.data.images.dicom.layout import (
-    COLOUR,
+    COLOR,
     LAYOUT_KEYWORDS,
     PALETTE,
     PixelLayout,
@@ -31,11 +31,11 @@ from xrayfast.data.images.dicom.lut import Values, read_lut
 from xrayfast.data.images.dicom.parse import open_dicom
 from xrayfast.data.images.dicom.windowing import WindowChoice, apply_window, read_voi_transforms
 from xrayfast.data.images.limits import require_sensible_size
-from xrayfast.data.images.notes import NO_RADIOGRAPH, describe_colours, describe_compression
+from xrayfast.data.images.notes import NO_RADIOGRAPH, describe_colors, describe_compression
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
-_PALETTE_KEYWORDS = tuple(f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue"))
+_PALETTE_KEYWORDS = tuple(f"{color}PaletteColorLookupTable" for color in ("Red", "Green", "Blue"))
 _SPACINGS = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")
 """Keywords of the height and width of a pixel; the first that a file has counts."""
 
@@ -99,8 +99,8 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
             layout = read_layout(file)
             data = file.pixel_data(layout.uncompressed_bytes, of_bytes=layout.allocated == 8)
             stored = decode(data, layout)
-            if layout.photometric in COLOUR:
-                pixels, notes = _render_colour(stored, layout)
+            if layout.photometric in COLOR:
+                pixels, notes = _render_color(stored, layout)
             else:
                 pixels, notes = _render_gray(file.elements, stored, layout, choice)
             ratio = layout.uncompressed_bytes * layout.stored / layout.allocated / len(data)
@@ -170,14 +170,14 @@ def _make_square(elements: Elements, pixels: Pixels, notes: list[str]) -> tuple[
     return resized, [*notes, f"pixels of {ratio:.3g}:1 made square"]
 
 
-def _render_colour(stored: StoredPixels, layout: PixelLayout) -> tuple[Pixels, list[str]]:
+def _render_color(stored: StoredPixels, layout: PixelLayout) -> tuple[Pixels, list[str]]:
     """Render color as luma; color has no window."""
     full = 2**stored.bits - 1
     levels = apply_lut(scale_to_uint8(np.arange(full + 1, dtype=np.float64), full), stored.codes)
     notes = [*stored.notes, f"{layout.photometric} converted to gray"]
     if layout.photometric.startswith("YBR_FULL") and not stored.is_rgb:  # its Y is the luma
         return np.ascontiguousarray(levels[:, :, 0]), notes
-    notes += describe_colours(levels[:: -(-len(levels) // 24), :: -(-levels.shape[1] // 24)].tobytes())
+    notes += describe_colors(levels[:: -(-len(levels) // 24), :: -(-levels.shape[1] // 24)].tobytes())
     return np.array(Image.fromarray(np.ascontiguousarray(levels)).convert("L")), notes
 
 
@@ -283,5 +283,5 @@ def _apply_modality(elements: Elements, stored: Values, layout: PixelLayout) -> 
 def _palette_luma(elements: Elements, stored: Values, layout: PixelLayout) -> Pixels:
     """Return the luma of each stored value's color (PS3.3 C.7.6.3.1.5)."""
     luts = [read_lut(elements, keyword, layout.signed) for keyword in _PALETTE_KEYWORDS]
-    colours = np.stack([scale_to_uint8(lut(stored), lut.top) for lut in luts], axis=-1)
-    return np.array(Image.fromarray(colours[None]).convert("L")).reshape(-1)
+    colors = np.stack([scale_to_uint8(lut(stored), lut.top) for lut in luts], axis=-1)
+    return np.array(Image.fromarray(colors[None]).convert("L")).reshape(-1)

@@ -81,22 +81,22 @@ def detect_layout(config: DataConfig) -> Layout:
     loose += [folder.name for folder in folders if is_columnar(folder)]
     names_of = {name: read_column_names(root / name, formats) for name in loose if is_table(name)}
     spec_of = {name: registry.match_spec(names) for name, names in names_of.items()}
-    recognised = [name for name, spec in spec_of.items() if spec is not GENERIC]
+    recognized = [name for name, spec in spec_of.items() if spec is not GENERIC]
     with_images = [folder for folder in folders if any(is_image(entry.path) for entry in walk(folder))]
     derived = find_derived([f"{folder.name}/" for folder in with_images])
     with_images = [folder for folder in with_images if f"{folder.name}/" not in derived]
-    if not _are_image_folders(with_images, numbered=bool(recognised)):
+    if not _are_image_folders(with_images, numbered=bool(recognized)):
         unused = tuple(
             name
             for name, columns in names_of.items()
-            if name == TABLE or name in recognised or usual_columns(columns, "path")
+            if name == TABLE or name in recognized or usual_columns(columns, "path")
         )
         return Layout(source, other_tables=unused)
     table = _choose_table(source, names_of, spec_of)
     listed = shorten(folder.name for folder in with_images)
     if table is not None:
         reason = f", as {listed} hold images, not classes" if len(with_images) > 1 else ""
-        alike = recognised if table in recognised else [n for n, names in names_of.items() if _has_labels(names)]
+        alike = recognized if table in recognized else [n for n, names in names_of.items() if _has_labels(names)]
         others = tuple(name for name in names_of if name != table and (name in alike or _is_called_labels(name)))
         return Layout(source, source / table, f"Labels from {table} in {source}{reason}.", others)
     in_splits = bool(parse_split_folders(folder.name for folder in with_images))
@@ -144,11 +144,11 @@ def _choose_table(source: Path, names_of: dict[str, list[str]], spec_of: dict[st
     if TABLE in spec_of:
         return TABLE
     called = list(filter(_is_called_labels, names_of))
-    recognised = {name: spec for name, spec in spec_of.items() if spec is not GENERIC}
-    main = [name for name, spec in recognised.items() if spec.main_table and re.fullmatch(spec.main_table, name)]
+    recognized = {name: spec for name, spec in spec_of.items() if spec is not GENERIC}
+    main = [name for name, spec in recognized.items() if spec.main_table and re.fullmatch(spec.main_table, name)]
     with_paths = [name for name, columns in names_of.items() if usual_columns(columns, "path")]
     unreadable = [name for name, columns in names_of.items() if is_columnar(Path(name)) and not columns]
-    for names in (called, main, list(recognised), with_paths, unreadable):
+    for names in (called, main, list(recognized), with_paths, unreadable):
         if len(names) == 1:
             return names[0]
         if names:

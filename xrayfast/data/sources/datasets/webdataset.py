@@ -124,7 +124,7 @@ def read_keys(files: Sequence[str]) -> dict[str, list[str]]:
     return keys
 
 
-def keep_unlabelled(files: Sequence[str], images: Sequence[str]) -> list[str]:
+def keep_unlabeled(files: Sequence[str], images: Sequence[str]) -> list[str]:
     """Return the files without those in tar archives that hold the labels of the given images."""
     samples = {_sample_and_suffix(image)[0] for image in images}
 

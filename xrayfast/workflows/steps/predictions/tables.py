@@ -258,9 +258,9 @@ def _leave_out_blank(
     table: Table, probability: NDArray[np.float64], truth: NDArray[np.int64], task: Task | None, notes: list[str]
 ) -> tuple[Table, NDArray[np.float64], NDArray[np.int64]]:
     """Leave out images without truth, if all others have exactly one class and probabilities that add up to 1."""
-    labelled = (truth == 1).sum(axis=1)
-    blank = (labelled == 0) & (truth >= 0).all(axis=1)
-    if task == "multi" or not blank.any() or blank.all() or truth.shape[1] < 2 or (labelled > 1).any():
+    labeled = (truth == 1).sum(axis=1)
+    blank = (labeled == 0) & (truth >= 0).all(axis=1)
+    if task == "multi" or not blank.any() or blank.all() or truth.shape[1] < 2 or (labeled > 1).any():
         return table, probability, truth
     if (abs(probability.sum(axis=1) - 1) > _SUM_TOLERANCE).any():
         return table, probability, truth

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.audit.alignment import Floats32, halve, in_blocks, normalize_contrast, warp
-from xrayfast.audit.nearest import nearest_neighbours
+from xrayfast.audit.nearest import nearest_neighbors
 
 Pairs: TypeAlias = npt.NDArray[np.int64]
 
-NEIGHBOURS = 4
+NEIGHBORS = 4
 """Candidates per image: a pair is found if either image is among the nearest of the other. Of copies cropped by 5 % on
 all four sides, darkened, coarsened and re-encoded, 3 neighbors find 99 % among 6,676 NIH images."""
 
@@ -47,14 +47,14 @@ def candidates(
 
     Returns:
         (P, 2) indices of `rows`, the smaller first, each pair once, in ascending order; at most 20 N pairs for few
-        images, 4 N for many. And the note of `nearest_neighbours`.
+        images, 4 N for many. And the note of `nearest_neighbors`.
     """
     count = len(rows)
     if count <= _FEW:
         return np.stack(np.triu_indices(count, 1), 1), ""
     projection = _projection(thumbs, rows, np.random.default_rng(seed))
-    near, note = nearest_neighbours(_project(thumbs, rows, projection), NEIGHBOURS, seed, report)
-    first, second = np.repeat(np.arange(count), NEIGHBOURS), near.ravel()
+    near, note = nearest_neighbors(_project(thumbs, rows, projection), NEIGHBORS, seed, report)
+    first, second = np.repeat(np.arange(count), NEIGHBORS), near.ravel()
     first, second = first[second >= 0], second[second >= 0]
     codes = np.unique(np.minimum(first, second) * count + np.maximum(first, second))
     return np.stack([codes // count, codes % count], 1), note
