@@ -1,4 +1,4 @@
-"""Small data sets in memory: images by path, and the manifest of them."""
+"""Small in-memory data sets: images by path and their manifest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIDE = 128
 
 
 class Shown:
-    """`DecodedImages` of arrays; a text in place of an array is a file that can't be read, and why."""
+    """A `DecodedImages` of arrays; a string instead of an array is an unreadable file and the reason."""
 
     def __init__(self, originals, side=SIDE, facts=None):
         self.originals, self.side, self.looked = dict(originals), side, []
@@ -71,7 +71,7 @@ class Shown:
 
 
 def manifest(truth, labels=None, *, split=None, patients=None, task="multi", drawn=True, views=None):
-    """Images i0000.png, ... with that (N, L) truth: 1, 0 or NaN where masked."""
+    """Return a manifest of the images i0000.png, ... with an (N, L) truth of 1, 0 or NaN (masked)."""
     targets = np.asarray(truth, np.float32)
     count = len(targets)
     labels = tuple(labels or "abcdefgh"[: targets.shape[1]])
@@ -91,13 +91,13 @@ def manifest(truth, labels=None, *, split=None, patients=None, task="multi", dra
 
 
 def shown(data, data_dir, **options):
-    """The images of a manifest's rows."""
+    """Return the images of the rows of a manifest."""
     return Shown(dict(zip(data.table["path"], data_dir, strict=True)), **options)
 
 
 @lru_cache(maxsize=512)
 def film(patient, image=0, size=SIDE):
-    """A phantom's film, (size, size)."""
+    """Return the film of a phantom, (size, size)."""
     pixels = phantom(CONDITIONS[patient % 3], patient=patient, image=image, size=size)
     pixels.flags.writeable = False
     return pixels

@@ -1,4 +1,4 @@
-"""How alike two thumbnails are: pure functions."""
+"""The similarity of two thumbnails: pure functions."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_the_inverted_image_is_not_alike():
 def test_it_hardly_matters_which_comes_first():
     a, b = thumbs(*(film(i) for i in range(6))), thumbs(*(gamma(film(i, 1), 1.3) for i in range(6)))
     here, there = aligned_correlation(a, b), aligned_correlation(b, a)
-    near = np.maximum(here, there) > 0.9  # below, the coarse look may rule out one of the two
+    near = np.maximum(here, there) > 0.9  # below 0.9 the coarse search may rule out either order
     assert near.sum() >= 3
     np.testing.assert_allclose(here[near], there[near], atol=0.03)
 
@@ -61,5 +61,5 @@ def test_halved_and_moved():
     one = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
     np.testing.assert_array_equal(halve(one)[0], [[2.5, 4.5], [10.5, 12.5]])
     np.testing.assert_allclose(warp(one, np.zeros((1, 4), np.float32)), one)
-    # Half a side's half is one pixel of four: everything comes from one further to the right.
+    # 0.5 of half the side is one pixel of four: each value comes from the pixel to its right.
     np.testing.assert_allclose(warp(one, np.array([[0, 0.5, 0, 0]], np.float32))[0, :, :3], one[0, :, 1:])

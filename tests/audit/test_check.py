@@ -1,4 +1,4 @@
-"""The whole audit, and what it says."""
+"""The whole audit and its findings."""
 
 import json
 import time
@@ -27,7 +27,7 @@ def kinds(found):
 
 @pytest.fixture(scope="module")
 def sound():
-    """48 films of as many patients, half with each label, in three given splits."""
+    """48 films of 48 patients, half with each label, in three given splits."""
     truth = np.stack([np.arange(ROWS) % 2, np.arange(ROWS) // 2 % 2], 1).astype(float)
     split = ["train"] * 20 + ["valid"] * 14 + ["test"] * 14
     data = manifest(truth, LABELS, split=split, patients=[f"P{i:05d}" for i in range(ROWS)], drawn=False)
@@ -80,7 +80,7 @@ def test_splits_that_were_drawn_are_those_that_fit_would_use(sound):
 
 def test_contradicting_labels_and_patients_of_one_image(sound):
     data, originals = sound
-    same, other = 7, 4  # row 3 has both labels, as row 7 has; row 4 has none
+    same, other = 7, 4  # row 3 has both labels, like row 7; row 4 has none
     found = kinds(looked(sound, {other: originals[3].copy()}))
     assert found["conflicting_labels"].images == ("i0003.png", "i0004.png")
     assert found["conflicting_labels"].severity == "warning"
@@ -257,7 +257,7 @@ def test_a_shortcut_names_the_properties_that_reached_it_and_none_that_did_not_v
     data = SimpleNamespace(labels=("a", "b"))
     aurocs = {
         "size": {"a": 0.82, "b": 0.6},
-        "coding": {"a": None, "b": None},  # all images alike
+        "coding": {"a": None, "b": None},  # the same for all images
         "view": {"a": 0.6, "b": 0.71},
         "all": {"a": 0.75, "b": 0.79},
     }
@@ -344,7 +344,7 @@ def test_sorting_by_severity_keeps_the_order_within(sound):
 
 
 def test_many_images_are_looked_at_in_linear_time():
-    """For each of them the names of all were listed anew: hours for a million."""
+    """All names used to be listed again for each image: hours for a million images."""
     count = 20_000
     infos = (ImageInfo(500, 500, 8, "L", "PNG", "0" * 32, ()),) * count
     blank = [np.zeros((count, n), np.float32) for n in (8, 7, 16, 4)]

@@ -1,4 +1,4 @@
-"""Images that were compared before are not compared again."""
+"""Images that were compared in an earlier run are not compared again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIDE = 64
 
 @pytest.fixture
 def source(tmp_path):
-    """Ten films, the last of class a almost the first, and one twice."""
+    """Ten films: the last of class a is nearly the first, and one film is there twice."""
     for place, pixels in enumerate([*(film(i) for i in range(8)), brighter(film(0), 20), film(1)]):
         folder = tmp_path / "data" / "ab"[place % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """What is computed, by name, from then on."""
+    """Record the names of all computations from here on."""
     calls = []
     for module, name in ((features, "thumbnail"), (duplicates, "candidates")):
         monkeypatch.setattr(module, name, partial(_call, calls, name, getattr(module, name)))
@@ -47,7 +47,7 @@ def _call(calls, name, work, *given, **named):
 
 
 def compare(source, images=None):
-    """Features by name and leaks, as a process that begins finds them."""
+    """Return features by name and leaks, as found by a new process."""
     data = open_manifest(DataConfig(source=source))
     found, leaks = compare_images(data, images or ImageCache(SIDE, root=source.parent / "cache"))
     return {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}, leaks
@@ -68,7 +68,7 @@ def test_a_second_comparison_computes_nothing_and_finds_the_same(source, compute
     assert {group.kind for group in expected[1].duplicates} == {"exact", "near"}
     for _ in range(2):
         assert_same(compare(source), expected)
-    assert computed == [*["thumbnail"] * 10, "candidates"] * 2  # without a cache, and with an empty one
+    assert computed == [*["thumbnail"] * 10, "candidates"] * 2  # without a cache and with an empty cache
     assert len(kept_files(source)) == 2
     clear_cache(source.parent / "cache")
     assert not kept_files(source)
@@ -124,7 +124,7 @@ def test_damaged_files_are_computed_anew(source, computed, harm):
     assert computed == [*["thumbnail"] * 10, "candidates"]
     computed.clear()
     assert_same(compare(source), expected)
-    assert bool(computed) == (harm == "folder")  # which is not ours to remove
+    assert bool(computed) == (harm == "folder")  # the folder is not ours to remove
 
 
 def test_what_another_version_computed_is_not_taken(source, computed, monkeypatch):
@@ -151,7 +151,7 @@ def test_two_processes_that_compute_the_same_leave_it_whole(source):
 
     def compute():
         calls.append(len(calls))
-        if len(calls) == 1:  # another process begins and ends meanwhile
+        if len(calls) == 1:  # another process starts and ends in the meantime
             assert cache.computed(b"key", layout, compute)["a"].tolist() == [7]
         return {"a": np.array([7])}
 

@@ -1,4 +1,4 @@
-"""Which images show the same image."""
+"""Images that show the same content."""
 
 import time
 
@@ -171,7 +171,7 @@ def test_near_groups_are_a_partition(data_dir):
 
 
 def mixed(count, seed=0):
-    """Thumbnails that are as alike as films are: phantoms laid over each other, moved and stretched."""
+    """Return thumbnails that are as similar as films: superimposed, shifted and stretched phantoms."""
     rng = np.random.default_rng(seed)
     some = np.stack([thumbnail(film(i, k)) for i in range(20) for k in range(3)]).astype(np.float32)
 
@@ -228,4 +228,4 @@ def test_the_search_is_not_quadratic():
         start = time.process_time()
         near_pairs(thumbs, np.arange(count), Shown({}))
         seconds.append(time.process_time() - start)
-    assert seconds[1] < 8 * 2 * seconds[0]  # 64 times, were it quadratic
+    assert seconds[1] < 8 * 2 * seconds[0]  # it would be 64 times if the search were quadratic

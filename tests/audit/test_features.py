@@ -1,4 +1,4 @@
-"""What is taken from one image."""
+"""The features of one image."""
 
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ def test_no_images_are_no_features():
 
 
 def test_a_thumbnail_is_an_area_mean():
-    """Nearest-neighbor sampling would make two sides of one image two thumbnails."""
+    """Nearest-neighbor sampling would give two sizes of one image different thumbnails."""
     pixels = film(1, size=256)
     wanted = np.asarray(Image.fromarray(pixels).resize((THUMB, THUMB), Image.Resampling.BOX))
     for side in (96, 224):

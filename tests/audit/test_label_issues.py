@@ -14,7 +14,7 @@ def flipped(n, share, rng):
 
 
 def noisy_classes(n=400, classes=3, share=0.05, seed=0):
-    """Truth with some classes flipped, probabilities of good networks, and the flipped rows."""
+    """Return truth with some classes flipped, probabilities of an accurate network, and the flipped rows."""
     rng = np.random.default_rng(seed)
     actual = rng.integers(classes, size=n)
     logits = rng.normal(size=(n, classes)) + 4 * np.eye(classes)[actual]

@@ -1,4 +1,4 @@
-"""What is in more than one split."""
+"""Patients, studies and images in more than one split."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ ROWS = 30
 
 @pytest.fixture(scope="module")
 def planted():
-    """30 films: two patients, one exact and two near copies across splits, and some within."""
+    """30 films: two shared patients, one exact and two near copies across splits, and copies within a split."""
     data_dir = [film(i) for i in range(ROWS)]
     data_dir[20] = data_dir[0].copy()  # train = valid
     data_dir[25] = jpeg(data_dir[1], 50)  # train ~ test
@@ -57,7 +57,7 @@ def test_a_study_whose_patient_is_unknown_is_one_too(planted):
     patients = [None] * 10 + [f"P{i:05d}" for i in range(10, ROWS)]
     patients[21] = None
     studies = ["S00001", *(None for _ in range(20)), "S00001", *(f"S{i:05d}" for i in range(22, ROWS))]
-    studies[10] = studies[22]  # of two patients who are known
+    studies[10] = studies[22]  # of two known patients
     data = replace(data, table=data.table.assign(patient=patients, study=studies))
     leaks = leaks_between_splits(data, ())
     assert leaks and leaks.patients == ()
@@ -91,7 +91,7 @@ def test_without_leaks_it_is_false(planted):
 
 
 def test_a_drawn_split_is_mended_by_what_belongs_together():
-    """The way that `fit` goes: found, dealt again, and looked at once more without a look at an image."""
+    """The steps of `fit`: find duplicates, redraw the splits, and check again without reading an image."""
     data_dir = [film(i) for i in range(40)]
     for i in range(0, 12, 2):
         data_dir[i + 20] = data_dir[i].copy() if i < 6 else jpeg(data_dir[i], 60)
@@ -111,7 +111,7 @@ groups_of = st.lists(st.sets(st.integers(0, ROWS - 1), min_size=2, max_size=5), 
 @settings(max_examples=60, deadline=None)
 @given(groups_of, groups_of, st.lists(st.integers(0, 12), min_size=ROWS, max_size=ROWS), st.randoms())
 def test_together_joins_patients_and_duplicates_and_nothing_else(exact, near, patients, random):
-    """Groups of one kind don't overlap: they are the connected components of what was found."""
+    """Groups of one kind don't overlap, because they are connected components."""
 
     def apart(sets):
         taken, kept = set(), []

@@ -1,4 +1,4 @@
-"""The nearest of many points."""
+"""The nearest neighbors of many points."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xrayfast.audit.nearest import exact_neighbors, nearest_neighbors
 
 
 def points_of(count, seed=0, dimensions=6):
-    """Far from 0, where squares lose digits."""
+    """Return points far from 0, where squared distances lose digits."""
     return np.random.default_rng(seed).normal(2000, 2, (count, dimensions)).astype(np.float32)
 
 
@@ -51,7 +51,7 @@ def test_an_image_is_not_its_own_neighbor_among_equal_ones():
 
 @pytest.fixture
 def few(monkeypatch):
-    """From 1,000 points on the search is not exact."""
+    """Lower the limit of the exact search to 1,000 points."""
     monkeypatch.setattr(nearest, "EXACT", 999)
 
 

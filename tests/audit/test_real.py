@@ -1,4 +1,4 @@
-"""What is known to be wrong with real sets."""
+"""Known defects of real data sets."""
 
 import numpy as np
 import pytest

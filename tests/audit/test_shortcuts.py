@@ -1,4 +1,4 @@
-"""What can be predicted without the lungs."""
+"""Labels that can be predicted from properties of the file instead of the lungs."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ COUNT = 300
 
 
 def features(count=COUNT, seed=0, **columns):
-    """Of images that differ at random in everything; facts by name replace the random ones."""
+    """Return features of images that differ at random in every property, except those given by name."""
     rng = np.random.default_rng(seed)
     chance = {
         "width": rng.integers(900, 1100, count).tolist(),
@@ -70,7 +70,7 @@ def test_a_planted_shortcut_is_found_where_it_is(group, plant):
 
 
 def test_one_width_of_all_is_a_shortcut_too():
-    """Neither larger nor smaller than the others': a line through the widths would miss it."""
+    """The width is neither larger nor smaller than the others, so a linear model in the width would miss it."""
     truth = coin(share=0.3)
     rng = np.random.default_rng(3)
     width = np.where(truth[:, 0] == 1, 512, rng.choice([256, 300, 1024, 2048], COUNT))
@@ -79,7 +79,7 @@ def test_one_width_of_all_is_a_shortcut_too():
 
 
 def test_a_note_on_a_routine_step_is_no_property():
-    """Bits are one of their own; how they were read would tell it twice."""
+    """The bit depth is a property of its own; the note about it would count it twice."""
     truth = coin()
     assert asked(truth, features(notes=[("12 bits stored",) * int(one) for one in truth[:, 0]])).auroc["notes"] == {
         "a": None
@@ -102,7 +102,7 @@ def test_random_labels_are_no_shortcut():
 
 
 def test_chance_is_no_shortcut_on_a_tiny_set():
-    """Ten images with and ten without: an AUROC of 0.7 comes often by chance, and is then no finding."""
+    """Ten images with and ten without the label: an AUROC of 0.7 is frequent by chance and no finding."""
     notable = high = 0
     for seed in range(30):
         truth = np.repeat([[0.0], [1.0]], 10, axis=0)
@@ -115,13 +115,13 @@ def test_chance_is_no_shortcut_on_a_tiny_set():
 
 
 def test_a_shortcut_of_few_patients_is_no_better_than_chance():
-    """Six of each kind with many images: what a patient's images have in common would tell the label."""
+    """Six patients of each kind with many images: what the images of a patient share would predict the label."""
     rng = np.random.default_rng(0)
     patients = np.repeat(np.arange(12), 25)
     truth = (patients % 2 == 0).astype(float)[:, None]
     own = rng.random((12, 7))[patients] + rng.normal(0, 0.01, (300, 7))
     found = asked(truth, features(brightness=own), patients=[f"P{i}" for i in patients])
-    assert found.auroc["brightness"]["a"] < 0.8  # 1 were it not for folds by patient
+    assert found.auroc["brightness"]["a"] < 0.8  # it would be 1 without folds by patient
     assert "brightness" not in found.notable("a")
 
 
@@ -149,14 +149,14 @@ def test_unknown_cells_do_not_count():
     known = np.random.default_rng(4).random(COUNT) < 0.5
     truth[~known, 1] = np.nan
     brightness = np.random.default_rng(5).random((COUNT, 7))
-    brightness[known, 0] = truth[known, 1]  # tells the known cells, and of the others nothing
+    brightness[known, 0] = truth[known, 1]  # predicts the unmasked cells and says nothing about the others
     found = asked(truth, features(brightness=brightness))
     assert found.auroc["brightness"]["b"] > 0.95
     assert found.auroc["brightness"]["a"] < 0.65
 
 
 def test_a_property_that_is_known_to_be_the_same_where_the_label_is_known():
-    """Nothing varies among the images that are left: no number from nothing, and no crash."""
+    """Nothing varies among the remaining images: there is no number, and no crash."""
     truth = coin(labels=2)
     truth[COUNT // 2 :, 1] = np.nan
     bits = [8] * (COUNT // 2) + [8, 12] * (COUNT // 4)
@@ -166,7 +166,7 @@ def test_a_property_that_is_known_to_be_the_same_where_the_label_is_known():
 
 
 def test_one_image_unlike_all_others():
-    """Where it is held out, there is nothing to learn from."""
+    """When that image is held out, there is nothing to learn from."""
     found = asked(coin(), features(bits=[16] + [8] * (COUNT - 1)))
     assert 0.4 < found.auroc["bits"]["a"] < 0.6
     truth = np.repeat([[0.0], [1.0]], 5, axis=0)
@@ -221,7 +221,7 @@ def test_the_regression_is_scikit_learns():
 
 
 def test_it_is_about_as_good_as_gradient_boosted_trees():
-    """On a shortcut that takes several properties together; the trees are the reference."""
+    """The shortcut is a combination of several properties; gradient-boosted trees are the reference."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
 
@@ -264,4 +264,4 @@ def test_labels_that_properties_predict_better_than_by_chance_are_those_that_wer
 def test_labels_that_nothing_predicts_are_named_in_one_per_cent():
     found, rows = features(120), np.arange(120)
     named = [len(predictable_labels(manifest(coin(120, 4, seed)), found, rows)) for seed in range(100)]
-    assert sum(named) <= 12  # of 400, of which 4 are due
+    assert sum(named) <= 12  # of 400, of which 4 are expected

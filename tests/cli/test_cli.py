@@ -1,4 +1,4 @@
-"""The command line as a person uses it."""
+"""The command line as a user runs it."""
 
 import json
 import os
@@ -31,7 +31,7 @@ SMALL = ["--arch", "tiny_resnet", *TINY]
 
 
 def call(*words, code=0):
-    """Run a command in this process; its standard output and error."""
+    """Run a command in this process and return its standard output and error."""
     monkey = pytest.MonkeyPatch()
     monkey.setattr(sys, "argv", ["xrayfast", *map(str, words)])
     try:
@@ -44,7 +44,7 @@ def call(*words, code=0):
 
 
 def test_commands_of_one_process_are_refused_in_several_ranks(at, monkeypatch):
-    """But neither in the batch script nor as the only task of a step, which see what the job asked for too."""
+    """They are allowed in a batch script and as the only task of a step, which see the variables of the job too."""
     job = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_JOB_NODELIST": "n1", "SLURM_PROCID": "2"}
     for name, value in (job | {"SLURM_ARRAY_TASK_ID": "3"}).items():
         monkeypatch.setenv(name, value)
@@ -60,7 +60,7 @@ def test_commands_of_one_process_are_refused_in_several_ranks(at, monkeypatch):
 
 
 def test_the_main_job_as_written(at):
-    """synth, lr-find, fit, interpret and predict with the defaults for DATA and RUN."""
+    """Run synth, lr-find, fit, interpret and predict with the defaults for DATA and RUN."""
     made = call("synth", "data", "--images", 36, "--size", 64)
     assert "36 images" in made.stdout
     found = call("lr-find", "--steps", 30, *TINY)
@@ -295,7 +295,7 @@ def test_errors_say_what_and_where_and_what_to_do(case, at, data_dir, tiny_run):
 
 
 def test_settings_are_checked_while_images_are_decoded(data_dir):
-    """The first image that is decoded after the check has failed raises its error."""
+    """The first image that is decoded after the check failed raises its error."""
     manifest, settings = open_manifest(DataConfig(source=data_dir)), Config().updated({"arch": "resnet81"})
     deadline = time.monotonic() + 120
     with pytest.raises(ConfigError, match="resnet81"), checking_settings(manifest, settings) as raise_problem:
@@ -311,7 +311,7 @@ def test_a_taken_name_is_found_before_the_data_are_opened(at, data_dir):
 
 
 def test_no_permission_to_write(at, data_dir, monkeypatch):
-    """As root, who may write anywhere, would not see it: the refusal is made."""
+    """Root may write anywhere, so the test makes the refusal itself."""
 
     def refuse(self, *_, **__):
         raise PermissionError(13, "Permission denied", str(self))
@@ -331,14 +331,14 @@ def test_a_traceback_is_shown_only_with_debug(at):
 
 
 def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, data_dir):
-    """In a process of its own, as a person would press it."""
+    """The command runs in its own process, so that it can be interrupted as by a user."""
     command = [sys.executable, "-m", "xrayfast", "fit", str(data_dir), *TINY, "--epochs", "40", "--name", "r"]
     process = forking.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     history = at / "runs" / "r" / "history.csv"
     deadline = time.monotonic() + 120
     while not history.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGSTOP)  # else it may have finished on a busy machine
+    process.send_signal(signal.SIGSTOP)  # otherwise it may have finished on a busy machine
     refused = call("fit", "--resume", "runs/r", code=1).stderr
     process.send_signal(signal.SIGCONT)
     assert f"another process writes to this run (process {process.pid} on " in refused
@@ -405,7 +405,7 @@ def test_the_demo_ends_by_naming_its_report(at, monkeypatch):
     )
     monkeypatch.setattr(synthetic, "DEMO", tiny)
     monkeypatch.setattr(synthetic, "DEMO_IMAGES", 36)
-    for number in (1, 2):  # the second time the data is there
+    for number in (1, 2):  # the second time the data exist
         done = call("demo")
         assert done.stdout.rstrip().endswith(f"Report: demo/runs/tiny_resnet-{number}/report.html")
     assert Path(f"demo/runs/tiny_resnet-{number}/report.html").is_file()
@@ -462,7 +462,7 @@ def test_the_live_display_shows_phase_epoch_losses_metrics_and_rate(monkeypatch)
 
 @pytest.fixture
 def leaky(at, data_dir):
-    """A data set that brings its own split, with one image in both splits."""
+    """A data set with its own splits, two of which share an image."""
     for split in ("train", "valid"):
         for label in ("normal", "pneumonia"):
             files = sorted((data_dir / label).glob("*.png"))
@@ -582,7 +582,7 @@ def test_options_that_contradict_others_stop_before_the_data_are_read(at):
 
 
 def commands():
-    """Every command by the words that call it."""
+    """Return every command with the words that call it."""
     for name, command in Commands().items():
         parts = getattr(command, "commands", {})
         yield from ((f"{name} {part}", inside) for part, inside in parts.items()) if parts else [(name, command)]
@@ -597,7 +597,7 @@ NUMERIC_OPTIONS = [
 
 
 def arguments_of(words, run, data):
-    """Words for the arguments of a command that must be there."""
+    """Return words for the required arguments of a command."""
     own = {"predict": [run, data], "evaluate": [run, data], "interpret": [run], "compare": [run, run], "synth": ["new"],
            "review": [run], "export": [run], "push": [run, "org/name"],
            "report": [run / "predictions" / "valid.csv"]}  # fmt: skip
@@ -629,7 +629,7 @@ TAKING_TEXT = [
 
 @pytest.mark.parametrize(("words", "name"), TAKING_TEXT)
 def test_no_option_and_no_argument_is_empty(words, name, at, tiny_run, data_dir):
-    """`--cache-dir ""` wrote into the working folder."""
+    """`--cache-dir ""` used to write into the working folder."""
     is_option = name.startswith("-")
     given = [name, "", *arguments_of(words, tiny_run.path, data_dir)] if is_option else [""]
     done = call(*words.split(), *given, code=2)
@@ -667,12 +667,12 @@ PATHS = [
     for words, command in commands()
     for param in command.params
     if param.type_descriptor.annotation in (Path, list[Path]) or param.name in ("weights", "sources")
-    if (words, param.name) not in (("lr-find", "output"), ("compare", "csv"))  # written last, or by other names
+    if (words, param.name) not in (("lr-find", "output"), ("compare", "csv"))  # written last, or under other names
 ]
 
 
 def with_path(path, words, name, tiny_run, data_dir):
-    """The words of a call in which an option or an argument is this path."""
+    """Return the words of a call with `path` as the given option or argument."""
     needed = [] if name in ("--runs", "--resume", "--join") else arguments_of(words, tiny_run.path, data_dir)
     if name.startswith("-"):
         return [*words.split(), *map(str, needed), name, path]
@@ -685,7 +685,7 @@ def with_path(path, words, name, tiny_run, data_dir):
     ("words", "name"), [*PATHS, ("fit", "--name"), ("evaluate", "--name"), ("lr-find", "--output")]
 )
 def test_a_name_that_is_too_long_for_any_file_is_named(words, name, at, tiny_run, data_dir):
-    """`fit --name` of 300 characters was "[Errno 36]"."""
+    """`fit --name` with 300 characters used to fail with "[Errno 36]"."""
     given = with_path("n" * 300, words, name, tiny_run, data_dir)
     done = CliRunner().invoke(app, given, prog_name="xrayfast")
     assert done.exit_code in (1, 2) or words.startswith("cache"), done.output

@@ -1,4 +1,4 @@
-"""The page of the guide that lists every option of every command."""
+"""The page of the guide that lists all options of all commands."""
 
 import inspect
 import runpy

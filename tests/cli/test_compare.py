@@ -1,4 +1,4 @@
-"""`xrayfast compare` as a person uses it."""
+"""`xrayfast compare` as a user runs it."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from xrayfast.metrics.registry import overall_metrics
 
 @pytest.fixture
 def runs(at):
-    """Three runs under runs/, c the best."""
+    """Three runs in runs/; c is the best."""
     truth, probability = one_class(n=60)
     for name, share in (("a", 0.05), ("b", 0.0), ("c", 0.25)):
         kept(at / "runs", name, test=told(truth, better(probability, truth, share)))
@@ -40,11 +40,11 @@ def test_the_screen_has_intervals_first_and_corrected_p_beside(runs, monkeypatch
     narrow = call("compare", "runs", "--resamples", 20).stdout
     tables = narrow[: narrow.index("Note: ")]
     assert max(map(len, tables.splitlines())) <= 80
-    assert re.search(r"\d\.\d{3} to [−+]\d\.\d{3}\) *$", tables, flags=re.M)  # no interval is broken
+    assert re.search(r"\d\.\d{3} to [−+]\d\.\d{3}\) *$", tables, flags=re.M)  # no interval is broken across lines
 
 
 def test_differences_of_runs_with_other_splits_are_on_the_images_in_common(at):
-    """a has images 0 to 59, b 25 to 59 of them and 5 others; the heading counts the 35 that both have."""
+    """Run a has images 0 to 59, run b images 25 to 59 and 5 others; the heading counts the 35 shared images."""
     truth, probability = one_class(n=65)
     whole = told(truth, better(probability, truth, 0.2))
     kept(at / "runs", "a", test=whole.select(np.arange(60)))

@@ -1,4 +1,4 @@
-"""`xrayfast evaluate` as a person uses it."""
+"""`xrayfast evaluate` as a user runs it."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from xrayfast.synthetic import write_dataset
 
 @pytest.fixture(scope="module")
 def place(tiny_run, tiny_multi_run, tmp_path_factory):
-    """A working folder with two runs and 24 images that neither has seen."""
+    """A working folder with two runs and 24 images that neither run has seen."""
     folder = tmp_path_factory.mktemp("place")
     shutil.copytree(tiny_multi_run.path, folder / "runs" / "multi")
     shutil.copytree(tiny_run.path, folder / "runs" / "tiny")
@@ -59,7 +59,7 @@ def test_other_data_by_sex(at):
         "Fracture",
         "Labels of the network that the data lack: normal",
         "By sex",
-        "stated",  # prevalence, in a header that a narrow terminal breaks
+        "stated",  # prevalence, in a header that breaks on a narrow terminal
     ):
         assert shown in done.stdout
     assert "Predicted for this evaluation." in (at / "runs/tiny/evaluations/there/evaluation.html").read_text()

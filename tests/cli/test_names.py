@@ -1,4 +1,4 @@
-"""Every command with file names and labels that a stranger chose: shown escaped, kept as they are in data files."""
+"""File names and labels from strangers in every command: escaped on screen, unchanged in data files."""
 
 import json
 import re
@@ -38,7 +38,7 @@ LABELS = {"covid-19": "[red]covid\u202e\x1b[31m$x_{$", "pneumonia": "=pneu\nNote
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """A folder with `data` of odd names in three class folders, one of them ordinary, and a run on them."""
+    """A folder whose `data` have odd names in three class folders, one of them ordinary, and a run trained on them."""
     folder = tmp_path_factory.mktemp("odd")
     write_dataset(folder / "data", images=36, size=64, seed=3)
     (folder / "data" / "labels.csv").unlink()
@@ -64,12 +64,12 @@ def inside(odd, monkeypatch):
 
 
 def shown(done):
-    """Whether nothing that was printed is hidden."""
+    """Whether the output has no hidden characters."""
     return not any(map(is_hidden, done.output.replace("\n", "")))
 
 
 def names(folder):
-    """The names of the images, as they are."""
+    """Return the unchanged names of the images."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
 
 
@@ -123,12 +123,12 @@ def test_predictions_name_the_files_as_they_are(inside):
     assert shows_all(case.plot())
 
 
-# Names that are not UTF-8: tables, JSON files and pages could not hold them
+# Names that are not UTF-8: tables, JSON files and pages cannot store them
 
 
 @pytest.fixture(params=["file", "label", "data"])
 def no_utf8(request, tmp_path, monkeypatch):
-    """A data set in which a file, a class folder or the data's folder has such a name; the data's folder."""
+    """The folder of a data set in which a file, a class folder or the folder itself has a name that is not UTF-8."""
     monkeypatch.chdir(tmp_path)
     write_dataset(Path("data"), images=12, size=64, seed=3)
     Path("data/labels.csv").unlink()

@@ -1,4 +1,4 @@
-"""What is printed to a terminal, a pipe and a file."""
+"""Output to a terminal, a pipe and a file."""
 
 import io
 
@@ -15,7 +15,7 @@ ROWS = [("images/00001601_012.jpg", "0.953 (0.930 to 0.971)", "−0.012 (−0.03
 
 @pytest.fixture
 def printed(monkeypatch):
-    """What a table prints to standard output, of which the width is given, if any."""
+    """Return a function that prints a table to standard output, optionally of a given width, and returns its lines."""
 
     def show(columns=None):
         stream = io.StringIO()

@@ -1,4 +1,4 @@
-"""The options that commands have besides the fields of the config: each changes what comes out, or it is said why not.
+"""The options that are no fields of the config: each changes the outcome, or the command says why it does not.
 
 For the fields of the config see tests/test_option_effects.py.
 """
@@ -160,7 +160,7 @@ ACTS = {
     ("cache clear", "cache_dir"): ("cache clear", "--cache-dir cached"),
     ("cache clear", "as_json"): ("cache clear", JSON),
 }
-"""By command and option, a call without it, and the words to add (or the whole call) that change what comes out."""
+"""Per command and option: a call without it, and the words to add (or the whole call) that change the outcome."""
 
 IDLE = {
     ("fit", "config"): ("fit --resume runs/a --config other.yaml", "give --resume alone"),
@@ -182,7 +182,7 @@ IDLE = {
     ("models", "size"): ("models --size 64", "Only with --layers"),
     ("models", "head"): ("models --head classifier", "Only with --layers"),
 }
-"""Calls in which an option would do nothing, and what is said. An option that is not here acts in every call."""
+"""Calls in which an option would do nothing, and the message about it. Other options have an effect in every call."""
 
 NOT_CALLED = {
     ("", "version"): "test_help_of_every_command",
@@ -208,14 +208,14 @@ NOT_CALLED = {
     ("export", "with_script"): "test_the_script_predicts_without_torch",
     ("cross-validate", "jobs"): "test_folds_trained_at_once_give_the_same_bytes",
 }
-"""Options that are not called here, and why."""
+"""Options that are not tested here, with the reason."""
 
 
 SECONDS = re.compile(r"\"seconds\": [\d.]+")
 
 
 def test_every_option_of_every_command_has_its_row():
-    """Fields of the config, where a command takes a --config file too, are those of tests/test_option_effects.py."""
+    """For commands that take --config, the fields of the config are in tests/test_option_effects.py."""
     there = [("", param.name) for param in get_command(app).params]
     for words, command in commands():
         names = [param.name for param in command.params]
@@ -228,7 +228,7 @@ def test_every_option_of_every_command_has_its_row():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A working folder: two runs with a test split, a third elsewhere whose data are gone, other images and a cache."""
+    """A working folder: two runs with a test split, a third whose data are missing, other images and a cache."""
     folder = tmp_path_factory.mktemp("place")
     with pytest.MonkeyPatch.context() as patch:
         add_tiny_vgg(patch)
@@ -263,7 +263,7 @@ def run(words):
 
 @pytest.fixture(scope="module")
 def outcome(place):
-    """What a call prints, the files of numbers, settings and figures that it leaves, but for times, and the caches."""
+    """Return a function that returns the output of a call, the files it leaves (except those with times) and the caches."""
     found = {}
 
     def of(words, anew=False):

@@ -19,7 +19,7 @@ from xrayfast.runs.run import Run
 
 @pytest.fixture
 def multi(tiny_multi_run, tmp_path, monkeypatch):
-    """A copy of the tiny run, as the newest under runs/."""
+    """A copy of the tiny multi-label run, the newest in runs/."""
     monkeypatch.chdir(tmp_path)
     return Run(shutil.copytree(tiny_multi_run.path, tmp_path / "runs" / "m"))
 
@@ -34,7 +34,7 @@ def test_interpret_shows_intervals_and_names_what_it_wrote(multi):
         assert (multi.path / name).is_file()
     saliency = multi.metrics["saliency"]
     assert [len(saliency["cases"]), saliency["split"]] == [2, "valid"]
-    # Without saliency the next report has none, nor its metrics.
+    # Without saliency, the next report has no maps and no saliency metrics.
     call("interpret")
     assert "saliency" not in multi.metrics
 
@@ -55,7 +55,7 @@ def test_figures_are_written_in_the_formats_asked_for_alone(multi):
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
     before = {path.name: path.read_bytes() for path in folder.glob("*.svg")}
     call("interpret", "--figure-format", "svg", "--saliency", 1)
-    # No figure of an earlier report stays behind, and the same run gives the same files.
+    # No figure of an earlier report remains, and the same run gives the same files.
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     failed = call("interpret", "--figure-format", "jpg", code=2)
     assert "--figure-format is 'jpg'; expected png, svg, pdf, or several of them." in failed.stderr
@@ -74,7 +74,7 @@ def test_one_list_of_warnings_stands_before_the_headline_on_every_surface(multi)
     }
     for name, (shown, headline) in surfaces.items():
         for one in warnings:
-            # In Python the advice names arguments in place of flags.
+            # In Python, the advice names arguments instead of flags.
             said = f"{one['text'].rstrip('.')}. {one['advice']}".strip()
             said = name_arguments(said) if name == "notebook" else said
             assert said in shown, name

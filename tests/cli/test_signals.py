@@ -1,4 +1,4 @@
-"""Commands in processes of their own, ended as a job scheduler, a person or a closed terminal ends them."""
+"""Commands in their own processes, ended by a job scheduler, a user or a closed terminal."""
 
 import os
 import signal
@@ -106,7 +106,7 @@ def test_every_command_ends_with_one_line_and_without_half_a_file(at, data_dir, 
     time.sleep(seconds)
     process.send_signal(signal.SIGTERM)
     err = process.communicate(timeout=120)[1]
-    if process.returncode == -signal.SIGTERM:  # before the first line of Python
+    if process.returncode == -signal.SIGTERM:  # before the first line of Python ran
         assert seconds < 1
         return
     if process.returncode in (0, 1) and seconds >= 3:

@@ -1,4 +1,4 @@
-"""Files that the runtime must not see, and files that are cut off or changed, are refused by name."""
+"""Files that the runtime must not load, and truncated or changed files, are refused by name."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def external(name):
 
 
 def hidden_location():
-    """Of a tensor that says that it is in the file, and names another all the same."""
+    """Return a tensor that claims to be inside the file and yet names another file."""
     tensor = external("w")
     tensor.data_location = TensorProto.DEFAULT
     return tensor
@@ -64,10 +64,10 @@ def test_what_is_not_run_is_named(name):
 
 
 def test_a_cut_or_changed_file_gives_metadata_or_a_named_error():
-    """Every length, and bytes changed at random."""
+    """Truncate the file at every length, and change random bytes."""
     whole = model().SerializeToString()
     for length in range(len(whole)):
-        try:  # cut between two fields, it lacks the last metadata
+        try:  # truncated between two fields, it lacks the last metadata
             assert len(read_properties(memoryview(whole[:length]))) < 2
         except ValueError as error:
             assert str(error)

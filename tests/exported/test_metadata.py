@@ -1,4 +1,4 @@
-"""What an exported file says of itself is read back, or named where it is damaged."""
+"""The metadata of an exported file are read back; damage is named."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The script that is exported beside a model reads images as xrayfast does, or says that it does not."""
+"""The script that is exported with a model reads images as xrayfast does, or refuses them."""
 
 import numpy as np
 import pytest

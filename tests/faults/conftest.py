@@ -1,9 +1,9 @@
-"""The line at the end of the fault campaign."""
+"""The summary line of the fault campaign."""
 
 from tests.faults.campaign import COUNTS
 
 
 def pytest_terminal_summary(terminalreporter):
-    """All parts in one line."""
+    """Print the results of all parts on one line."""
     if COUNTS:
         terminalreporter.write_line("Faults: " + "; ".join(COUNTS) + ".")

@@ -1,6 +1,6 @@
-"""Run folders as a stranger or a fault may leave them: each is a copy of a run in which one file is another.
+"""Run folders as a stranger or a fault may leave them: copies of a run with one file replaced.
 
-`hostile_runs` makes them; `tests/faults/test_hostile_runs.py` gives them to every command that takes a run.
+`hostile_runs` makes the copies; `tests/faults/test_hostile_runs.py` passes them to every command that takes a run.
 """
 
 import json
@@ -17,18 +17,18 @@ READ = ("config.yaml", "run.json", "labels.json", "model.safetensors", "split.cs
         "metrics.json", "predictions/valid.csv", "predictions/test.csv", "checksums.txt", "checkpoint/state.json",
         "checkpoint/model.safetensors", "checkpoint/best.safetensors", "checkpoint/optimizer.safetensors",
         "checkpoint/batches.csv", "checkpoint/checksums.txt")  # fmt: skip
-"""The files of a run's folder that are read."""
+"""The files of a run folder that the package reads."""
 
 VALUES = (None, True, -1, 0, 10**20, 1e308, float("nan"), "", "x" * 1_000_000, "a\0b", "../../etc/passwd", "\u202egnp",
           [], {}, [[]], [None], {"a": {}}, [10**20] * 3, [0] * 100_000)  # fmt: skip
-"""What a value of a JSON or YAML file is replaced by."""
+"""Replacements for a value in a JSON or YAML file."""
 
 
 def hostile_runs(run: Path, into: Path, count: int, seed: int = 0) -> Iterator[tuple[str, Path]]:
-    """Copies of a run's folder, each with what was done to it; `count` of them, drawn by the seed.
+    """Yield `count` copies of a run folder with a description of the change, drawn with the seed.
 
-    A quarter has something else in place of a file, a quarter other bytes, and half other values; each file is as often
-    as any other.
+    In a quarter, something else replaces a file; in a quarter, a file has other bytes; in half, it has other values.
+    Each file is equally frequent.
     """
     rng = np.random.default_rng(seed)
     by_kind: list[dict[str, list[Change]]] = [{}, {}, {}]
@@ -43,7 +43,7 @@ def hostile_runs(run: Path, into: Path, count: int, seed: int = 0) -> Iterator[t
         change(folder)
         if (
             number % 4 and "checksums" not in what
-        ):  # a stranger's checksums fit, or are not there: then what is read is all that can be checked
+        ):  # the checksums of a stranger match or are missing, so every check must work without them
             for checksums in folder.rglob("checksums.txt"):
                 checksums.unlink()
         yield what, folder
@@ -53,7 +53,7 @@ Change = tuple[str, Callable[[Path], object]]
 
 
 def _places(run: Path) -> list[Change]:
-    """Something else in place of a file."""
+    """Return changes that replace a file with something else."""
 
     def change(name: str, place: Callable[[Path], object]) -> Callable[[Path], object]:
         def replace(folder: Path) -> None:
@@ -85,7 +85,7 @@ def _holes(path: Path, size: int) -> None:
 
 
 def _contents(run: Path) -> list[Change]:
-    """Other bytes."""
+    """Return changes of the bytes of a file."""
 
     def write(name: str, content: Callable[[bytes], bytes]) -> Callable[[Path], object]:
         return lambda folder: (folder / name).write_bytes(content((run / name).read_bytes()))
@@ -121,7 +121,7 @@ def _contents(run: Path) -> list[Change]:
 
 
 def _alias(letter: int) -> bytes:
-    """A list that holds the one before three times."""
+    """Return a YAML list that contains the previous list three times."""
     return b"%c: &%c [*%c, *%c, *%c]\n" % (letter, letter, *[letter - 1] * 3)
 
 
@@ -135,7 +135,7 @@ def _safetensors(header: dict[str, object], data: bytes = b"") -> bytes:
 
 
 def _retyped(old: bytes, kind: str, shape: Callable[[list[int]], list[int]] = list) -> bytes:
-    """The same bytes as tensors of another type and shape; as they were where the file is no safetensors file."""
+    """Return the bytes as tensors of another type and shape, or unchanged if they are no safetensors file."""
     length = int.from_bytes(old[:8], "little")
     if not 0 < length < len(old):
         return old
@@ -147,7 +147,7 @@ def _retyped(old: bytes, kind: str, shape: Callable[[list[int]], list[int]] = li
 
 
 def _values(run: Path) -> list[Change]:
-    """A value of a JSON or YAML file, of its sections and lists too, or a column of a table, replaced or removed."""
+    """Return changes that replace or remove a value or section of a JSON or YAML file, or a column of a table."""
     changes: list[Change] = []
     for name in filter(lambda name: (run / name).exists(), READ):
         path = run / name
@@ -169,7 +169,7 @@ def _writing(name: str, text: Callable[[], str]) -> Callable[[Path], object]:
 
 
 def _replaced(content: object, dump: Callable[[object], str]) -> Iterator[tuple[str, Callable[[], str]]]:
-    """The content with one value replaced, or removed, for each value and each of VALUES; made when it is asked for."""
+    """Yield changes of the content, each with a function that makes it: one value removed or replaced by one of VALUES."""
     for path in _paths(content):
         for value in (*VALUES, ...):
             shown = "removed" if value is ... else repr(value)[:40]
@@ -180,7 +180,7 @@ def _replaced(content: object, dump: Callable[[object], str]) -> Iterator[tuple[
 
 
 def _paths(content: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """The places of a tree to a depth of four; of a list, the first."""
+    """Yield the paths into a tree to a depth of four; only the first element of lists."""
     if path:
         yield path
     if len(path) < 4 and isinstance(content, dict):
@@ -203,7 +203,7 @@ def _set(content: object, path: tuple[str | int, ...], value: object) -> object:
 
 
 def _cells(text: str) -> Iterator[tuple[str, Callable[[], str]]]:
-    """A table in which one column has other cells, another name, or is gone."""
+    """Yield changes of a table in which one column has other cells, has another name, or is missing."""
     header, *rows = [line.split(",") for line in text.splitlines()]
     for i, column in enumerate(header):
         for value in ("", "x", "-1", "nan", "inf", "1e400", "9" * 5000, "x" * 1_000_000, "a\0b", "=1+1", '"'):

@@ -1,4 +1,4 @@
-"""Damaged tables and images: a data set or an error that names the file, never another exception."""
+"""Damaged tables and images give a data set or an error that names the file, never another exception."""
 
 import warnings
 from collections import Counter
@@ -12,13 +12,13 @@ from tests.faults.campaign import HANG, SEED, conclude, rounds, size_of
 from xrayfast.errors import XrayfastError
 
 TABLES, IMAGES = size_of("tables", 1000), size_of("images", 30_000)
-BATCH = 1000  # images a process, which keeps what it has read
+BATCH = 1000  # images per process, which keeps what it has read
 STRANGE = ("", "nan", "\0", "\ufeff", '"', '""', "'", ",", ";", "|", "\t", "\r", "\n", "1e308", "-1", "=1+1", "../x",
            "é", "e\u0301", "\u202e", "x" * 100_000, "[]", "['a', 'b']", "True", "0.5", "２")  # fmt: skip
 
 
 def tables(names, rng):
-    """Whole tables of the images of these names: single-label, one-hot and joined labels, with patients and splits."""
+    """Return intact tables of these images: single-label, one-hot and delimited labels, with patients and splits."""
     labels = ["normal", "covid-19", "pneumonia"]
     drawn = [labels[i] for i in rng.integers(3, size=len(names))]
     yield "image,label\n" + "".join(f"{n},{label}\n" for n, label in zip(names, drawn, strict=True))
@@ -39,7 +39,7 @@ def tables(names, rng):
 
 
 def damaged(text, rng):
-    """A table with some of its cells, lines or bytes spoiled."""
+    """Return a table with some of its cells, lines or bytes damaged."""
     way, lines = rng.integers(5), text.splitlines(keepends=True)
     if way == 0:
         for _ in range(rng.integers(1, 4)):

@@ -1,4 +1,4 @@
-"""A stranger's run gives an answer or an error that says what is wrong: it neither hangs nor fills the memory."""
+"""With a run from a stranger, a command succeeds or names the error; it neither hangs nor fills the memory."""
 
 import resource
 import shutil
@@ -18,12 +18,12 @@ from xrayfast.errors import Interrupted, XrayfastError
 
 COUNT = size_of("runs", 100)
 SECONDS, MEGABYTES = 60, 500
-"""Of CPU time; of memory."""
+"""Limits of CPU time and of memory."""
 
 
 @pytest.fixture(scope="module")
 def interrupted(data_dir, tmp_path_factory):
-    """A run that stopped in its second epoch."""
+    """A run that was interrupted in its second epoch."""
     with pytest.raises(Interrupted):
         xf.fit(
             xf.open_data(data_dir, test_fraction=0.2),
@@ -37,7 +37,7 @@ def interrupted(data_dir, tmp_path_factory):
 
 
 def said(*words):
-    """The exit code and the error of a command."""
+    """Return the exit code and the error output of a command."""
     done = CliRunner().invoke(app, list(map(str, words)), prog_name="xrayfast")
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.stderr
@@ -62,7 +62,7 @@ def test_every_command_answers_or_says_what_is_wrong(
     }
     if kind == "interrupted":
         commands = {"resume": commands["resume"], "load": commands["load"]}
-    for command in commands.values():  # what is imported and cached counts for no run
+    for command in commands.values():  # imports and caches then count for no run
         command(shutil.copytree(original, tmp_path / "as it was"))
         shutil.rmtree(tmp_path / "as it was")
     for ended_timer in (signal.SIGPROF, signal.SIGALRM):
@@ -97,7 +97,7 @@ def test_every_command_answers_or_says_what_is_wrong(
 
 
 class TooLong(BaseException):
-    """No command takes it for an error of its own."""
+    """No command catches it as one of its own errors."""
 
 
 def _load(run):

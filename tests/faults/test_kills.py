@@ -1,4 +1,4 @@
-"""Training that is killed or told to stop at random moments goes on to the same bytes, whatever its options."""
+"""Training that is killed or stopped at random moments resumes to the same bytes, with any options."""
 
 import signal
 from collections import Counter
@@ -32,7 +32,7 @@ SAME = ("model.safetensors", "batches.csv", "split.csv", "labels.json", "predict
 
 
 def bytes_of(run: Path) -> dict[str, bytes]:
-    """What must be equal: all files of numbers, without the times in history and metrics."""
+    """Return the files that must be equal: all files with numbers, without the times in history and metrics."""
     found = {name: (run / name).read_bytes() for name in SAME}
     lines = (run / "history.csv").read_text().splitlines()
     found["history.csv"] = "\n".join(line.rsplit(",", 1)[0] for line in lines).encode()
@@ -42,7 +42,7 @@ def bytes_of(run: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def campaign(data_dir, tmp_path_factory):
-    """Starts processes; and for each choice of options the command, its seconds, and the bytes of an unharmed run."""
+    """A process starter and, per set of options, the command, its seconds and the files of an undisturbed run."""
     victims = Victims(tmp_path_factory.mktemp("kills"))
     victims.run("warm", "--version")
     whole = {}
@@ -54,7 +54,7 @@ def campaign(data_dir, tmp_path_factory):
 
 
 def go_on(victims: Victims, name: str, words: list[object]) -> tuple[int, str]:
-    """Resume a run, or start it again where it had not begun."""
+    """Resume a run, or start it again if it had not begun."""
     run = victims.folder / "runs" / name
     if not (run / "split.csv").exists():
         return victims.run(name, *words, "--name", name)
@@ -63,7 +63,7 @@ def go_on(victims: Victims, name: str, words: list[object]) -> tuple[int, str]:
 
 
 def harm(victims: Victims, name: str, expected: dict[str, bytes]) -> list[str]:
-    """What is not as in the unharmed run: bytes, and files that are left over."""
+    """Return the differences from the undisturbed run: changed, missing and leftover files."""
     run = victims.folder / "runs" / name
     try:
         found = bytes_of(run)
@@ -77,7 +77,7 @@ def harm(victims: Victims, name: str, expected: dict[str, bytes]) -> list[str]:
 
 
 def write_in_thread():
-    """Checkpoints are written while the next epoch trains, as on CUDA."""
+    """Write checkpoints while the next epoch trains, as on CUDA."""
     training.writes_in_thread = lambda device: True
 
 
@@ -118,7 +118,7 @@ def test_told_to_stop_training_says_how_to_go_on_and_does(campaign):
         run = victims.folder / "runs" / name
         ended[code] += 1
         completed = code == 0 and (not running or "Run:" in output)
-        unborn = code == -number and not output  # before the command line began
+        unborn = code == -number and not output  # killed before the command line started
         if (code != CODES[number] and not completed and not unborn) or "Traceback" in output:
             wrong.append(f"{where}: exit {code}: {output[-600:]}")
             continue

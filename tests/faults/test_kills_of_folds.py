@@ -1,4 +1,4 @@
-"""A cross-validation that is killed at random moments goes on to the same bytes."""
+"""A cross-validation that is killed at random moments resumes to the same bytes."""
 
 import signal
 
@@ -14,14 +14,16 @@ from tests.workflows.test_cross_validate import bytes_of
 KILLS = size_of("fold_kills", 10)
 OPTIONS = "--folds 3 --test-fraction 0.2 --epochs 3"
 SHARED = {1: ["--unfreeze", "--freeze-epochs", "1"], 2: ["--augment", "off"]}
-"""By jobs: the folds of one train all layers, those of two share the features of frozen ones."""
+"""Per number of jobs: the folds train all layers (1) or share the features of frozen layers (2)."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_at_any_moments_a_cross_validation_ends_with_the_same_bytes(data_dir, tmp_path, jobs):
-    """Each is killed once or several times in a row, also while it resumes; with several jobs in turns alone, after
-    which the processes of the folds end by themselves, and with them.
+    """Each run is killed once or several times in a row, also while it resumes.
+
+    With two jobs, every second kill is of all processes; the others are of the main process alone, after which the
+    processes of the folds end by themselves.
     """
     victims = Victims(tmp_path)
     victims.run("warm", "--version")
@@ -54,4 +56,4 @@ def test_killed_at_any_moments_a_cross_validation_ends_with_the_same_bytes(data_
         there = {path.relative_to(folder) for path in folder.rglob("*")}
         wrong += [f"{name}: {file} is left over or missing" for file in there ^ files]
     conclude(kills, max(KILLS, kills), f"kills of {jobs} folds at once (begun at each: {moments})", wrong)
-    assert len(set(moments)) > min(3 - jobs, len(moments) - 1)  # folds of two jobs begin at once
+    assert len(set(moments)) > min(3 - jobs, len(moments) - 1)  # with two jobs both folds begin at once

@@ -1,4 +1,4 @@
-"""Commands in processes that tests kill, forked from a server that has imported everything: each starts at once."""
+"""Commands in processes that tests kill, forked from a server that has imported everything, so each starts at once."""
 
 import math
 import multiprocessing
@@ -17,13 +17,13 @@ from tests.faults.campaign import HANG
 
 
 class Victims:
-    """Starts commands in processes of their own.
+    """Starts commands in their own processes.
 
     Args:
-        folder: the working directory of the commands; the output of each is there, in NAME.txt.
+        folder: the working directory of the commands; the output of each is in NAME.txt there.
 
     Attributes:
-        prepare: a function of a module that each process calls before the command; None for none.
+        prepare: a module-level function that each process calls before the command, or None.
     """
 
     prepare: Callable[[], None] | None = None
@@ -44,14 +44,15 @@ class Victims:
         return process
 
     def run(self, name: str, *words: object) -> tuple[int, str]:
-        """Exit code (negative: the signal) and output of a command that is left alone."""
+        """Run a command undisturbed; return its exit code (negative: the signal) and output."""
         return self.end(self.start(name, *words), name)
 
     def strike(
         self, name: str, number: int, after: float, *words: object, children: bool = False
     ) -> tuple[int, str, bool]:
-        """Send a signal to a command, or its child processes too, after some seconds of CPU time, the same on a busy
-        machine; its exit code, its output, and whether it still ran then.
+        """Send a signal to a command, and to its child processes if `children`, after `after` seconds of CPU time.
+
+        Returns its exit code, its output, and whether it was still running at the signal.
         """
         (self.folder / f"{name}.txt").unlink(missing_ok=True)
         process = self.start(name, *words)
@@ -66,7 +67,7 @@ class Victims:
         return *self.end(process, name), running
 
     def end(self, process: BaseProcess, name: str) -> tuple[int, str]:
-        """Wait for a process; one that hangs is killed, and its exit code is that of the alarm."""
+        """Wait for a process and kill it if it hangs; its exit code is then that of SIGALRM."""
         process.join(HANG)
         hangs = process.is_alive()
         if hangs:
@@ -77,17 +78,17 @@ class Victims:
 
 
 def cpu_seconds(process: BaseProcess, limit: float = math.inf) -> float:
-    """Wait until a process ends, hangs, or has used that much CPU time with its child processes; what it had used."""
+    """Wait until a process ends, hangs, or has used `limit` CPU seconds with its children; return the seconds used."""
     used, victim, end = 0.0, psutil.Process(process.pid), time.monotonic() + HANG
     while process.is_alive() and used < limit and time.monotonic() < end:
-        with suppress(psutil.NoSuchProcess):  # one that ends just now
+        with suppress(psutil.NoSuchProcess):  # the process may end just now
             used = sum(sum(one.cpu_times()[:4]) for one in [victim, *victim.children(recursive=True)])
         process.join(0.01)
     return used
 
 
 def _run(folder: str, name: str, words: list[str], prepare: Callable[[], None] | None) -> None:
-    """What a victim does: be the command line."""
+    """Run the command line in this process, with the output in a file."""
     os.chdir(folder)
     with Path(f"{name}.txt").open("wb", buffering=0) as out:
         for stream in (1, 2):
@@ -103,7 +104,7 @@ def _run(folder: str, name: str, words: list[str], prepare: Callable[[], None] |
 
 
 def timed(victims: Victims, name: str, *words: object) -> float:
-    """Seconds of CPU time of a command which must succeed."""
+    """Return the seconds of CPU time of a command that must succeed."""
     process = victims.start(name, *words)
     seconds = cpu_seconds(process)
     code, output = victims.end(process, name)

@@ -1,4 +1,4 @@
-"""Files are whole or not there."""
+"""Files are complete or missing, never partial."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Tables mean to a spreadsheet what they mean to us, and are read back as they were."""
+"""Spreadsheets read our tables as we do, and tables are read back unchanged."""
 
 import re
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_ordinary_tables_and_numbers_are_as_pandas_writes_them(tmp_path):
 
 
 def test_every_table_is_written_here():
-    """But for numbers alone, names that are our own, and the script beside a model, which stands alone."""
+    """Exceptions: numbers only, generated names (synthetic data), and the standalone script exported with a model."""
     package = Path(xrayfast.__file__).parent
     files = {str(path.relative_to(package)): path.read_text("utf-8") for path in package.rglob("*.py")}
     writers = {

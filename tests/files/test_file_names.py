@@ -1,4 +1,4 @@
-"""Names that every system and every table can hold."""
+"""Names that are valid on every system and in every table."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whether a file is as it was written is known at any moment."""
+"""At any moment it is known whether a file is as it was written."""
 
 import hashlib
 import warnings
@@ -25,7 +25,7 @@ def test_a_file_is_known_before_and_after_it_is_replaced(tmp_path):
         temporary.write_text("2")
         require_intact(path)
     require_intact(path)
-    # Killed after the checksum was written and before the file was moved: either version is known.
+    # Killed after the checksum was written and before the file was moved: both versions are known.
     path.write_text("1\n")
     require_intact(path)
     path.write_text("3")
@@ -65,7 +65,7 @@ def test_checksums_are_those_of_sha256sum_and_survive_a_torn_line(tmp_path):
     write_text(tmp_path / "claim.md", "a user may edit it")
     assert (tmp_path / "checksums.txt").read_text() == line
     with (tmp_path / "checksums.txt").open("a") as file:
-        file.write("0123abcd")  # a full disk
+        file.write("0123abcd")  # as on a full disk
     write_text(tmp_path / "b.csv", "b")
     require_intact(tmp_path / "b.csv")
     (tmp_path / "c.csv").write_text("c")
@@ -88,7 +88,7 @@ def test_a_folder_without_checksums_is_read_unchecked(tmp_path):
 @pytest.mark.parametrize("version", ["0.4.0", "0.11.2", "1.0.0rc1"])
 @pytest.mark.parametrize("inside", [".", "predictions", "checkpoint.old", "evaluations/x"])
 def test_checksums_that_were_removed_are_missed_once(tmp_path, version, inside):
-    """In the folder of a run of a version that writes them, and in those in it that have some of their own."""
+    """In the folder of a run whose version writes checksums, and in subfolders with their own checksums."""
     (tmp_path / inside).mkdir(parents=True, exist_ok=True)
     write_json(tmp_path / "run.json", {"xrayfast": version})
     write_json(tmp_path / inside / "a.json", 1)
@@ -104,7 +104,7 @@ def test_checksums_are_not_made_of_what_is_no_file_of_a_run(tmp_path):
     (tmp_path / "checksums.txt").touch()
     for name, other in (("model.safetensors", "model.safetensors"), ("checksums.txt", "a.csv")):
         with (tmp_path / name).open("wb") as file:
-            file.truncate(2**40)  # of holes: a checksum would take an hour
+            file.truncate(2**40)  # a sparse file: its checksum would take an hour
         (tmp_path / other).touch()
         with pytest.raises(RunError, match=f"{name}: found a file of 1,099,511,627,776 bytes"):
             require_intact(tmp_path / other)

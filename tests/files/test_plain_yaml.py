@@ -1,4 +1,4 @@
-"""What a stranger's YAML may not do."""
+"""Restrictions on YAML from strangers."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What is no regular file, or too large, is never read."""
+"""Paths that are no regular files, and files that are too large, are never read."""
 
 import gzip
 import os
@@ -25,14 +25,14 @@ READERS = {
 
 
 def _as_list(path):
-    """A link whose name says that the images of the list are test."""
+    """Return a link whose name says that the listed images are the test split."""
     link = path.with_name(f"{path.name}-test.txt")
     link.symlink_to(path.name)
     return link
 
 
 def _names_or_error(path):
-    """`read_column_names` passes over what it can't read: it looks at all files of a folder."""
+    """Check that `read_column_names`, which skips unreadable files, returns nothing; raise the error expected here."""
     assert read_column_names(path) == []
     raise DataError(f"{path}: found a pipe, found a folder, more than allowed")
 
@@ -54,7 +54,7 @@ def test_what_is_no_regular_file_is_never_opened(reader, tmp_path):
 @pytest.mark.parametrize("reader", READERS)
 def test_what_is_too_large_is_never_read(reader, tmp_path):
     with (tmp_path / "large").open("wb") as file:
-        file.truncate(2**40)  # of holes
+        file.truncate(2**40)  # a sparse file
     with pytest.raises(XrayfastError, match=r"expected .* of at most|more than allowed"):
         READERS[reader](tmp_path / "large")
 

@@ -1,4 +1,4 @@
-"""One process at a time writes to a run."""
+"""Only one process at a time writes to a run."""
 
 import errno
 import json
@@ -33,7 +33,7 @@ def _impatient(monkeypatch):
 
 @pytest.fixture(params=["flock", "msvcrt", "none"])
 def system(request, monkeypatch):
-    """POSIX; Windows, whose byte locks POSIX has too; and a system without locks."""
+    """POSIX; Windows, whose byte locks POSIX has too; and a system without file locks."""
     if request.param == "flock":
         return request.param
     posix = run_lock.fcntl
@@ -60,7 +60,7 @@ def refused(folder):
 
 
 def stale(folder, **fields):
-    """A lock that its process left behind; that process was this one's child, and has ended."""
+    """Write the lock of a child process that has ended, and return its pid."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     holder = json.loads(run_lock._Holder.this_process().model_dump_json()) | {"pid": ended.pid, "start": 1e9}
@@ -101,7 +101,7 @@ def test_without_locks_a_process_is_told_by_its_number_and_start(tmp_path, monke
     assert "another process writes" in refused(tmp_path)
     zombie = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
-    for pid in (os.getpid(), zombie.pid):  # another process of that number
+    for pid in (os.getpid(), zombie.pid):  # another process with the same pid
         notes = []
         stale(tmp_path, pid=pid, start=2e9)
         with lock_run(tmp_path, notes.append):
@@ -164,7 +164,7 @@ def test_a_killed_process_s_lock_is_free_at_once_though_its_forked_child_lives(t
     held.send_signal(signal.SIGKILL)
     held.stdout.read()
     notes = []
-    with lock_run(tmp_path, notes.append):  # not even waited for
+    with lock_run(tmp_path, notes.append):  # returns without waiting
         pass
     assert len(notes) == 1
     held.stdin.close()

@@ -1,4 +1,4 @@
-"""Nothing is written where it was not meant to be."""
+"""Output is written only to the intended places."""
 
 import sys
 

@@ -5,7 +5,7 @@ from tests.hub.server import TOKEN, serving
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A Hub on this machine, to which huggingface_hub is logged in, with a cache of its own."""
+    """A local Hub to which huggingface_hub is logged in, with its own cache."""
     constants = pytest.importorskip("huggingface_hub.constants")
     with serving() as (server, address):
         monkeypatch.setattr(constants, "ENDPOINT", address)

@@ -12,7 +12,7 @@ TOKEN = "hf_token_of_the_tests"
 
 
 class Repository:
-    """Commits, each all files by name; "main" is the last one."""
+    """The commits of a repository, each with all files by name; "main" is the last one."""
 
     def __init__(self, private):
         self.private, self.commits = private, {}
@@ -30,7 +30,7 @@ class Repository:
 
 
 class Hub:
-    """The repositories of a server, and the requests that it got."""
+    """The repositories of a server and the requests it received."""
 
     def __init__(self):
         self.repositories, self.requests = {}, []
@@ -137,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving():
-    """A Hub and its address."""
+    """Yield a Hub and its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.hub, server.daemon_threads = Hub(), True
     thread = threading.Thread(target=server.serve_forever, daemon=True)

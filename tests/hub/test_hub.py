@@ -1,4 +1,4 @@
-"""A run on a stand-in for the Hub: nothing there identifies a patient or a machine, and it predicts the same."""
+"""A run on a stand-in for the Hub identifies no patient and no machine, and predicts the same."""
 
 import getpass
 import json
@@ -31,7 +31,7 @@ FILES = {
 
 @pytest.fixture
 def run(tiny_run, tmp_path):
-    """The tiny run with remarks that name a file, a patient and a folder, and with notes of single images."""
+    """The tiny run with remarks that name a file, a patient and a folder, and with notes about single images."""
     run = Run(shutil.copytree(tiny_run.path, tmp_path / "tiny"))
     image = run.predictions("valid").images[0]
     remarks = [f"{image} is blank.", f"Labels of {tmp_path}/labels.csv.", "Patients are not known."]
@@ -50,7 +50,7 @@ def uploaded(hub, name="group/chest"):
 
 
 def require_private(files, run):
-    """No text has the name of an image, a patient, the user, the machine or a folder."""
+    """Check that no text contains the name of an image, a patient, the user, the machine or a folder."""
     images = {name for split in ("valid", "test") for name in run.predictions(split).images}
     names = {name.rpartition("/")[2] for name in images} | {str(run.path.parent), str(run.config.data.source), "blank."}
     for file, content in files.items():
@@ -96,7 +96,7 @@ def test_a_published_run_holds_no_name_and_predicts_the_same(run, hub, data_dir,
 
 
 def accepted_by_the_hub(card):
-    """By huggingface_hub's own reading of cards, as far as that is done without a network."""
+    """Check that huggingface_hub accepts a card, as far as possible without a network."""
     from huggingface_hub import EvalResult, ModelCard
 
     found = ModelCard(card, ignore_metadata_errors=False).data
@@ -116,7 +116,7 @@ def test_what_names_patients_is_uploaded_where_it_is_asked_for_and_removed_by_th
     np.testing.assert_array_equal(found.predictions("test").raw, run.predictions("test").raw)
     xf.push(run, "group/chest", note=lambda _: None)
     assert set(uploaded(hub)) == FILES
-    assert Run(pushed.name).has_checksums  # the earlier commit is still there
+    assert Run(pushed.name).has_checksums  # the earlier commit still exists
 
 
 def test_an_ensemble_is_published_with_its_networks(run, hub, data_dir, tmp_path):
@@ -149,7 +149,7 @@ def test_offline_what_was_downloaded_is_taken(run, hub, monkeypatch):
     with pytest.raises(RunError, match=r"can't be reached .*revision main was not downloaded before"):
         download("hf:group/other")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    hub.repositories.clear()  # gone, and not what lies in the cache
+    hub.repositories.clear()  # the repositories are gone; the cache is not
     with pytest.raises(RunError, match="no such repository, or it is private"):
         download("hf:group/chest")
 

@@ -1,4 +1,4 @@
-"""What names files, patients or folders is found in texts, and other texts are left alone."""
+"""Names of files, patients and folders are found in texts, and other texts are accepted."""
 
 import getpass
 
@@ -30,7 +30,7 @@ def test_names_are_found(text):
     "text", ["12 images of 7 patients", "normal 0.83", "p00012 is another", "--test-fraction 0.15"]
 )
 def test_other_texts_are_left(text):
-    assert KNOWN.short == 1  # the patient called 12
+    assert KNOWN.short == 1  # the patient named 12
     assert KNOWN.find(text.replace("7", "8")) is None and KNOWN.is_clean(text.replace("7", "8"))
 
 

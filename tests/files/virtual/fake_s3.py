@@ -1,4 +1,4 @@
-"""A bucket in the memory of this process, behind fsspec as a real one is; it counts and fails as it is told."""
+"""An in-memory bucket behind fsspec, like a real one, that counts calls and fails on demand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 
 class FakeS3(MemoryFileSystem):
-    """`asked` counts the calls by kind; `fail`, called with the kind before each, may raise."""
+    """`asked` counts the calls by kind; `fail` is called with the kind before each call and may raise."""
 
     protocol = ("s3",)
     store: ClassVar[dict] = {}

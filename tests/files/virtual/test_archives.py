@@ -1,4 +1,4 @@
-"""Members of archives are read as the files that they were, and hostile archives are refused."""
+"""Members of archives are read like the original files, and hostile archives are refused."""
 
 import gzip
 import io
@@ -35,7 +35,7 @@ def cache_folder(tmp_path, monkeypatch):
 
 
 def pack(folder: Path, archive: Path) -> Path:
-    """All files of a folder, in an order that is not that of their names."""
+    """Pack all files of a folder, in an order other than that of their names."""
     files = sorted((path for path in folder.rglob("*") if path.is_file()), reverse=True)
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
@@ -98,7 +98,7 @@ def test_what_is_cached_is_not_read_again_and_what_was_interrupted_goes_on(plain
     ImageCache(24).build(paths, workers=0)
     assert len(wanted) == len(paths) - 5
     wanted.clear()
-    monkeypatch.setattr(indexes, "_read_index", None)  # nor are its members listed again
+    monkeypatch.setattr(indexes, "_read_index", None)  # and its members are not listed again
     archives._archives.clear()
     images = ImageCache(24)
     assert images.build(opened(archive).table["path"].tolist(), workers=0) == {}
@@ -188,7 +188,7 @@ ZIP_LINK.external_attr = (stat.S_IFLNK | 0o777) << 16
 
 
 def negative(path: Path) -> Path:
-    """Members whose sizes lead back to themselves: CVE-2025-8194."""
+    """An archive whose member sizes lead back to the same member: CVE-2025-8194."""
     tar_of(path, ("a.png", b"x" * 512), ("b.png", b"y"))
     content = bytearray(path.read_bytes())
     content[1024 + 124 : 1024 + 136] = b"\xff" * 11 + b"\x00"
@@ -207,7 +207,7 @@ def encrypted(path: Path) -> Path:
 
 
 def long_header(path: Path) -> Path:
-    """An extended header that claims to have two gigabytes."""
+    """An archive with an extended header that claims to be two gigabytes long."""
     info = tarfile.TarInfo("pax")
     info.type, info.size = tarfile.XHDTYPE, 2**31
     path.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
@@ -316,7 +316,7 @@ def test_an_archive_cut_anywhere_gives_a_named_error_or_the_whole_content(plain,
         except ReadError as error:
             assert str(error).startswith(str(path))
             continue
-        for name in found.members:  # the end is padded
+        for name in found.members:  # the end is padding
             assert found.read(name) == (plain / "normal" / name).read_bytes()
         assert share >= 0.9 and len(found.members) == 8
 
@@ -392,7 +392,7 @@ def test_what_is_missing_is_named_with_what_is_there(plain, tmp_path, name):
 
 
 def test_a_broken_archive_stops_nothing_that_does_not_need_it(plain, tmp_path):
-    """An archive in another archive is a file of it, broken or not."""
+    """An archive within another archive is only a file there, broken or not."""
     data = tmp_path / "data"
     names = sorted(path.name for path in (plain / "normal").iterdir())
     shutil.copytree(plain / "normal", data / "films")
@@ -418,7 +418,7 @@ def test_a_broken_archive_stops_nothing_that_does_not_need_it(plain, tmp_path):
 
 
 def test_an_archive_with_few_of_a_table_s_images_is_named_where_they_are_missing(plain, tmp_path):
-    """It may be another data set's."""
+    """That archive may belong to another data set."""
     data = tmp_path / "data"
     names = sorted(path.name for path in (plain / "normal").iterdir())
     shutil.copytree(plain / "normal", data / "films")

@@ -1,4 +1,4 @@
-"""Remote objects are read once, as the files that they are, and errors are named without a word of the server's."""
+"""Remote objects are read once, like local files, and errors are named without any text from the server."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from xrayfast.workflows.predict import find_images
 
 
 def forget_all():
-    """As in a process of its own."""
+    """Forget all state, as in a new process."""
     for known in (remote._states, remote._folders, archives._archives, access._trees):
         known.clear()
 
@@ -77,7 +77,7 @@ def test_a_bucket_is_read_as_the_folder_is_and_not_again(s3, plain, tmp_path, ki
     images = ImageCache(24)
     assert images.build(opened(source).table["path"].tolist(), workers=0) == {}
     images.batch(paths)
-    # One listing, and two files that a folder of Hugging Face's datasets would have.
+    # One listing, and two files that a Hugging Face `datasets` folder would have.
     assert FakeS3.asked["read"] == 0 and FakeS3.asked["find"] + FakeS3.asked["info"] <= 3
 
 
