@@ -169,7 +169,7 @@ def _writing(name: str, text: Callable[[], str]) -> Callable[[Path], object]:
 
 
 def _replaced(content: object, dump: Callable[[object], str]) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Yield changes of the content, each with a function that makes it: one value removed or replaced by one of VALUES."""
+    """Yield descriptions of changes and functions that make them: one value removed or replaced by one of VALUES."""
     for path in _paths(content):
         for value in (*VALUES, ...):
             shown = "removed" if value is ... else repr(value)[:40]
