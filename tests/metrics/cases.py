@@ -1,4 +1,4 @@
-"""Truths and probabilities for the tests of metrics."""
+"""Truth and probabilities for tests of metrics."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from xrayfast.metrics.reliability import reliability
 
 
 def one_class(n=120, classes=4, seed=0):
-    """Logits that know something of the class, as softmax; (n, classes) twice."""
+    """Return one-hot truth and the softmax of logits that predict it above chance; both (n, classes)."""
     rng = np.random.default_rng(seed)
     truth = np.eye(classes, dtype=int)[rng.integers(0, classes, n)]
     logits = rng.normal(size=(n, classes)) + 1.5 * truth
@@ -14,7 +14,7 @@ def one_class(n=120, classes=4, seed=0):
 
 
 def many_labels(n=120, labels=4, seed=0, hidden=0.0):
-    """Labels by themselves, a share of the cells unknown, with ties among the probabilities; (n, labels) twice."""
+    """Return truth of independent labels, a share `hidden` masked, and probabilities with ties; both (n, labels)."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 2, (n, labels))
     probability = 1 / (1 + np.exp(-(rng.normal(size=(n, labels)) + 2 * truth - 1)))
@@ -22,7 +22,7 @@ def many_labels(n=120, labels=4, seed=0, hidden=0.0):
 
 
 def calibration_error(truth, probability, bins=15, binning="width"):
-    """The mean distance between a bin's mean probability and its share of positives, from the reliability diagram."""
+    """Return the mean distance, over images, of a bin's mean probability from its share of positives."""
     filled = [each for each in reliability(truth, probability, bins, binning) if each.count]
     gaps = [each.count * abs(each.observed - each.predicted) for each in filled]
     return sum(gaps) / sum(each.count for each in filled) if filled else float("nan")

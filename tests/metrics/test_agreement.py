@@ -34,7 +34,7 @@ def test_agreement_equals_scikit_learn(case):
             assert kappa(matrix, ours) == pytest.approx(expected, abs=1e-9)
     if len(set(actual)) > 1:
         assert matthews(matrix) == pytest.approx(skm.matthews_corrcoef(actual, predicted), abs=1e-9)
-        if set(predicted) <= set(actual):  # else scikit-learn warns
+        if set(predicted) <= set(actual):  # otherwise scikit-learn warns
             expected = skm.balanced_accuracy_score(actual, predicted)
             split = ResampledMetrics(np.eye(classes, dtype=int)[actual], np.eye(classes)[predicted], "single")
             assert split.overall["balanced_accuracy"] == pytest.approx(expected, abs=1e-12)
@@ -60,7 +60,7 @@ def test_kappa_and_matthews_are_the_same_from_either_side(case):
 def test_published_kappas():
     # Two readers of 50 proposals, the example of Cohen's kappa in most textbooks.
     assert kappa(np.array([[20, 5], [10, 15]])) == pytest.approx(0.4)
-    # Two classes: weights change nothing.
+    # With two classes, the weights change nothing.
     assert kappa(np.array([[20, 5], [10, 15]]), "quadratic") == pytest.approx(0.4)
 
 
@@ -91,7 +91,7 @@ def test_predictive_values_at_the_samples_own_prevalence_are_the_samples():
 
 
 def test_predictive_values_by_hand_and_at_the_ends():
-    # A test of 90 % and 95 % at 1 %: 0.009 true against 0.0495 false calls.
+    # Sensitivity 90 % and specificity 95 % at a prevalence of 1 %: 0.009 true positives, 0.0495 false positives.
     ppv, npv = predictive_values([0.9, 0.9, 0.9, np.nan], 0.95, [0.01, 0.0, 1.0, 0.5])
     np.testing.assert_allclose(ppv, [0.009 / 0.0585, 0, 1, np.nan], atol=1e-12)
     np.testing.assert_allclose(npv, [0.9405 / 0.9415, 1, 0, np.nan], atol=1e-12)

@@ -1,4 +1,4 @@
-"""Numbers against scikit-learn, named cases by hand, and what must not change them."""
+"""Metrics compared with scikit-learn, named cases by hand, and invariances."""
 
 import numpy as np
 import pytest

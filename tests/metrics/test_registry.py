@@ -1,4 +1,4 @@
-"""One row per metric: complete, right in its direction and denominator, and enough for a metric to be everywhere."""
+"""One row per metric: complete, with the right direction and denominator, and enough to use it everywhere."""
 
 from itertools import pairwise
 from typing import get_args

@@ -57,7 +57,7 @@ def test_bins_hold_every_image_once_between_their_ends(case, binning):
         else:
             assert np.isnan([each.predicted, each.observed, each.observed_low]).all()
     error = calibration_error(truth, probability, 6, binning)
-    # One bin of all would have the gap of the means; finer bins can only have more.
+    # A single bin would have the gap of the means; finer bins can only have more.
     assert abs(truth.mean() - probability.mean()) - 1e-12 <= error <= 1
 
 

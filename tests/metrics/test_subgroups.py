@@ -19,7 +19,7 @@ LABELS = ("a", "b", "c")
 
 
 def case(seed=0, patients=120, task="multi", images=3):
-    """Images of patients with three labels, a sex a patient and a view an image; women are told apart less well."""
+    """Return images with three labels, a sex per patient and a view per image; women are ranked less well."""
     rng = np.random.default_rng(seed)
     group = np.repeat(np.arange(patients), images)
     n = len(group)
@@ -45,7 +45,7 @@ def test_bands_of_age():
 
 
 def test_a_headline_metric_without_an_interval_has_its_reason():
-    """One of the 40 images of M has c: (1 - 1 / 40) ** 40 of the resamples, 36 %, are without it."""
+    """One of the 40 images of M has the label c: (1 - 1 / 40) ** 40 of the resamples, 36 %, lack it."""
     n = 40
     rng = np.random.default_rng(0)
     truth = np.zeros((2 * n + 3, 2), np.int64)
@@ -106,7 +106,7 @@ def test_a_group_s_intervals_are_those_of_a_split_of_its_own():
 
 
 def by_loop(counts, truth, probability, called, first, second, group, metric):
-    """A metric of one label in `first` minus that in `second`, with rows repeated as often as they are drawn."""
+    """Return a metric of one label in `first` minus that in `second`, with rows repeated according to `counts`."""
     differences = []
     for drawn in counts:
         ends = []
@@ -126,7 +126,7 @@ def by_loop(counts, truth, probability, called, first, second, group, metric):
 
 @pytest.mark.parametrize("by", ["sex", "view"])
 def test_a_gap_s_interval_is_that_of_a_plain_loop_over_drawn_patients(by):
-    """Views share their patients: these are drawn once for both."""
+    """Both views have the same patients, who are drawn once for both."""
     truth, probability, sex, view, group = case(patients=60)
     column = {"sex": sex, "view": view}[by]
     (found,) = subgroups(truth, probability, LABELS, "multi", {by: column}, groups=group, resamples=60, seed=5)
@@ -177,7 +177,7 @@ def test_of_several_groups_the_two_furthest_apart_are_named():
     (gap,) = [gap for gap in by["gaps"] if (gap["metric"], gap["label"]) == ("recall", "a")]
     assert gap["highest"] == max(recall, key=recall.get) and gap["lowest"] == min(recall, key=recall.get)
     assert gap["low"] is None and gap["high"] is None and gap["pairs"] == 3
-    assert "p" not in gap  # nothing was drawn
+    assert "p" not in gap  # no permutation was drawn
 
 
 def test_the_largest_of_several_gaps_has_a_test_and_no_interval():
@@ -194,7 +194,7 @@ def test_the_largest_of_several_gaps_has_a_test_and_no_interval():
 
 @pytest.mark.parametrize(("patients", "has"), [(FEW_PATIENTS, True), (FEW_PATIENTS - 1, False)])
 def test_auroc_and_balanced_accuracy_need_ten_patients_of_either_class(patients, has):
-    """Of the women so many have the label a; the other labels are common, and the means over them stay."""
+    """So many women have the label a; the other labels are common, so the means over them remain."""
     truth, probability, sex, _, group = case(patients=100)
     rows = sex == "F"
     truth[rows, 0] = np.isin(group, np.unique(group[rows])[:patients])[rows]
@@ -228,9 +228,9 @@ def test_without_ten_patients_of_a_class_a_single_label_group_has_no_auroc_at_al
 
 @pytest.mark.slow
 def test_ten_groups_that_do_not_differ_have_a_significant_gap_in_five_per_cent():
-    """Patients have one to three images whose errors go together, and the label is more common in some groups.
+    """Patients have one to three images with correlated errors, and the label is more common in some groups.
 
-    Of 400 studies the share of those with any p below 0.05, corrected, has a standard error of 1.1 %.
+    With 400 studies, the share of those with any corrected p-value below 0.05 has a standard error of 1.1 %.
     """
     found = []
     for seed in range(400):
@@ -270,7 +270,7 @@ def test_small_groups_are_noted_and_not_compared():
 
 
 def test_a_metric_is_compared_where_there_are_enough_patients():
-    """Of nine women alone it is known that they have the label: too few for AUROC and recall, not for specificity."""
+    """Only nine women have the label: too few for AUROC and recall, enough for specificity."""
     truth, probability, sex, _, group = case(patients=100)
     truth[(sex == "F") & ~np.isin(group, np.unique(group[sex == "F"])[: FEW_PATIENTS - 1]), 0] = 0
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group)
@@ -283,7 +283,7 @@ def test_many_images_of_few_patients_are_few():
     truth, probability, sex, _, group = case(patients=2 * FEW_PATIENTS - 4, images=12)
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group)
     assert by["gaps"] == []
-    (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex})  # each image a patient of its own
+    (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex})  # each image counts as a patient
     assert len(by["gaps"]) == 13
 
 

@@ -85,7 +85,7 @@ def test_an_absent_class_leaves_its_cells_empty_and_says_so():
 def test_masked_cells_count_nowhere():
     truth, probability = multi()
     hidden = RNG.random(truth.shape) < 0.4
-    hidden[:5] = True  # images of which nothing is known
+    hidden[:5] = True  # images with only masked cells
     masked = np.where(hidden, -1, truth)
     summary = summarize(masked, probability, ["a", "b", "c", "d"], "multi")
     guess = probability >= 0.5
@@ -103,7 +103,7 @@ def test_masked_cells_count_nowhere():
     assert summary["overall"]["subset_accuracy"] == pytest.approx(exact)
     assert summary["masked"] == dict(zip("abcd", hidden.sum(axis=0).tolist(), strict=True))
     assert "masked" in summary["notes"][-1]
-    # What the network says of an unknown cell changes nothing.
+    # The prediction for a masked cell changes nothing.
     elsewhere = np.where(hidden, 1 - probability, probability)
     again = summarize(masked, elsewhere, ["a", "b", "c", "d"], "multi")
     assert again["overall"] == summary["overall"]

@@ -1,4 +1,4 @@
-"""A real kernel, begun as tests/forking.py says."""
+"""A real kernel, started as tests/forking.py describes."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import pytest
 from tests.forking import popen
 
 SECONDS = 300
-"""That a cell may take: a busy machine is no failure."""
+"""Limit per cell; long enough for a busy machine."""
 
 
 QUICKLY = f"""
@@ -26,14 +26,16 @@ add_tiny_resnet()
 draw_one_pixel(pytest.MonkeyPatch())
 os.fsync = lambda descriptor: None
 """
-"""A cell before all others: matplotlib and fastprogress, where they were imported before the kernel began, show what
-they do in one; "tiny_resnet" is a backbone, figures of files are of one pixel, and no file waits for the disk.
+"""A cell that runs before all others.
+
+matplotlib and fastprogress behave as in a notebook although they were imported before the kernel started;
+"tiny_resnet" is a backbone, figure files have one pixel, and fsync does nothing.
 """
 
 
 @contextlib.contextmanager
 def forked_kernels():
-    """Kernels that Jupyter starts meanwhile are copies of this process, which has imported fastai."""
+    """Within the block, Jupyter's kernels are forks of this process, which has imported fastai."""
     import xrayfast.learning.fastai_api  # noqa: F401
 
     with pytest.MonkeyPatch.context() as patch:
@@ -42,7 +44,7 @@ def forked_kernels():
 
 
 def environment(folder):
-    """That of a kernel which reads and leaves nothing outside of a folder, and chooses matplotlib's backend itself."""
+    """Return the environment of a kernel that keeps its files in `folder` and chooses matplotlib's backend itself."""
     own = {"IPYTHONDIR": str(folder / "ipython"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
     return {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | own
 
@@ -51,19 +53,19 @@ class Kernel:
     """Runs cells in one kernel.
 
     Attributes:
-        client: nbclient's, of a notebook with all cells so far.
-        folder: the kernel's working folder.
+        client: the nbclient of a notebook with all cells so far.
+        folder: the working folder of the kernel.
     """
 
     def __init__(self, client, folder):
         self.client, self.folder = client, folder
 
     def run(self, source):
-        """The outputs of a cell."""
+        """Run a cell and return its outputs."""
         return asyncio.run(self._run(source))
 
     def interrupt(self, source, ready):
-        """The outputs of a cell that is interrupted, as by the stop button, once `ready` returns True."""
+        """Run a cell, interrupt it as by the stop button once `ready` returns True, and return its outputs."""
 
         async def both():
             running = asyncio.ensure_future(self._run(source))
@@ -85,7 +87,7 @@ class Kernel:
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
-    """A fresh Kernel; errors are outputs of cells, as a person sees them."""
+    """A new Kernel; errors are outputs of cells, as a user sees them."""
     from nbclient import NotebookClient
     from nbformat.v4 import new_notebook
 

@@ -1,4 +1,4 @@
-"""The notebooks of examples/ run, as stored in a fresh kernel, and each cell shows what a reader expects of it."""
+"""The notebooks of examples/ run as stored in a new kernel, and each cell shows the expected output."""
 
 import contextlib
 import json
@@ -49,7 +49,7 @@ SHOWN = {
         'xf.compare("runs")': ("text/html", "by-hand", "by-fit"),
     },
 }
-"""What the cell that ends in a line shows: the richest form of one of its outputs, and words of it (COUNT: images)."""
+"""By the last line of a cell: the richest format of one of its outputs, and words in it (COUNT: images)."""
 
 
 def notebook(name):
@@ -64,7 +64,7 @@ QUICKER = {
         "images=150": "images=48", "fit_one_cycle(12,": "fit_one_cycle(2,", '"epochs": 12': '"epochs": 2',
     },
 }  # fmt: skip
-"""Fewer images, steps, epochs and channels, which no cell shows less with."""
+"""Replacements with fewer images, steps, epochs and channels that change no kind of output."""
 
 
 @pytest.fixture(
@@ -76,7 +76,7 @@ QUICKER = {
     ids=lambda param: f"{param[0]}-{'quicker' if param[1] else 'as stored'}",
 )
 def executed(request, tmp_path_factory):
-    """A notebook with its outputs, and the folder it ran in."""
+    """An executed notebook and the folder it ran in."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     name, quicker = request.param
     folder = tmp_path_factory.mktemp(name)
@@ -135,7 +135,7 @@ def test_notebooks_are_stored_without_outputs(name):
 
 
 def test_the_gallery_shows_the_cells_of_the_notebooks():
-    """If not: python examples/images/make_gallery.py."""
+    """Otherwise run: python examples/images/make_gallery.py."""
     page = (FOLDER.parent / "guide" / "gallery.md").read_text(encoding="utf-8")
     cells = ["".join(c["source"]) for name in NAMES for c in notebook(name)["cells"] if c["cell_type"] == "code"]
     assert re.findall(r"^```python\n(.*?)\n```$", page, flags=re.S | re.M) == cells

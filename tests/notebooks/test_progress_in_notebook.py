@@ -1,4 +1,4 @@
-"""What the cells of a notebook show while the package works, in a real kernel."""
+"""What notebook cells show while the package works, in a real kernel."""
 
 import re
 
@@ -20,7 +20,7 @@ def ready(kernel, data_dir):
 
 
 def html_of(outputs):
-    """The HTML of a cell that has this output alone."""
+    """Return the HTML of a cell with a single output."""
     assert len(outputs) == 1, outputs
     output = outputs[0]
     assert output.output_type == "display_data", output
@@ -40,7 +40,7 @@ def test_fit_shows_one_table_of_epochs_with_a_plot_and_notes(ready):
         assert row[2:5] == [f"{epoch[name]:.3f}" for name in ("train_loss", "valid_loss", "valid_accuracy")]
         assert float(row[-2]) > 0 and row[-1].endswith(" s")  # images per second, and time
     assert html.count("<svg") == 2 and "polyline" in html
-    assert "<progress" not in html and "computing metrics" in html  # nothing is left of the bar
+    assert "<progress" not in html and "computing metrics" in html  # the bar is gone
     assert "Patients are not known" in html  # a note
 
 
@@ -87,7 +87,7 @@ def test_interrupting_stops_after_the_batch_and_says_how_to_go_on(ready):
     assert re.search(said, message)
     run.write_config(run.config.updated({"epochs": done + 1}))
     html = html_of(kernel.run("run = " + message.rpartition("with: ")[2]))
-    assert len(re.findall("<tr", html)) == 2  # names and the last epoch
+    assert len(re.findall("<tr", html)) == 2  # the header and the last epoch
     assert len(Run(history.parent).history) == done + 1
 
 

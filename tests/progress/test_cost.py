@@ -1,4 +1,4 @@
-"""The display costs less than a hundredth of the time: how often it is updated, times what an update takes.
+"""The display takes less than a hundredth of the time: the number of updates times the cost of one.
 
 `pytest -s tests/progress/test_cost.py` prints the shares.
 """
@@ -20,7 +20,7 @@ from xrayfast.progress.terminal import LiveReporter, PlainReporter, TextOutput
 
 SHARE = 0.01
 BATCH, BATCHES = 0.01, 6000
-"""Seconds that a batch takes, as of a small network on a GPU, and batches of an epoch of a minute."""
+"""Seconds per batch, as for a small network on a GPU, and batches in an epoch of one minute."""
 
 BATCH_REPORT = {"split": "train", "done": 3, "total": BATCHES, "epoch": 60, "loss": 0.5, "images": 96, "seconds": 1.0}
 ROW = {"phase": "all layers", "train_loss": 0.5, "valid_loss": 0.4, "seconds": 60.0}
@@ -28,7 +28,7 @@ ROW |= {f"valid_{name}": 0.9 for name in ("accuracy", "balanced_accuracy", "f1_m
 
 
 class Clock:
-    """A clock that goes on where it is told to."""
+    """A clock that is advanced by hand."""
 
     now = 100.0
 
@@ -39,7 +39,7 @@ class Clock:
 
 
 def progress_of(reporter):
-    """The callback that reports batches, in an epoch without anything else."""
+    """Return the callback that reports batches, in an epoch that does nothing else."""
     callback = BatchProgress(reporter, 0, alone=True)
     recorder = SimpleNamespace(smooth_loss=SimpleNamespace(count=1, value=0.5))
     callback.learn = SimpleNamespace(recorder=recorder, yb=(range(32),), training=True, epoch=0, n_iter=BATCHES, iter=0)
@@ -48,7 +48,7 @@ def progress_of(reporter):
 
 
 def notebook_of(epochs=60):
-    """The display of a long run, and how often the notebook got one."""
+    """Return the display of a long run, and a list of the lengths of its updates."""
     reporter, updates = NotebookReporter(), []
     reporter.handle = SimpleNamespace(update=lambda bundle, raw: updates.append(len(bundle["text/html"])))
     reporter.phase(Phase("all layers", epochs, 0, (1e-3,)))
@@ -59,7 +59,7 @@ def notebook_of(epochs=60):
 
 
 def cost(function):
-    """The CPU seconds of this thread in a call, the least of many: what else the machine does is not in it."""
+    """Return the CPU seconds of a call in this thread: the minimum of many, to exclude other work of the machine."""
     found = []
     for _ in range(100):
         began = time.thread_time()
@@ -83,7 +83,7 @@ def test_batches_are_reported_ten_times_and_displayed_twice_per_second(monkeypat
     seconds = BATCH * BATCHES
     assert seconds * 5 < len(reports) <= seconds * 10 + 1
     assert seconds < len(updates) <= seconds * 2 + 1
-    assert max(updates) < 60_000  # characters: a long run sends no more
+    assert max(updates) < 60_000  # characters: a long run does not send more
 
 
 def test_it_costs_less_than_a_hundredth(monkeypatch):

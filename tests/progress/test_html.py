@@ -1,4 +1,4 @@
-"""The output of a notebook's cell: its numbers, and what is escaped."""
+"""The numbers in the output of a notebook cell, and its escaping."""
 
 import re
 
@@ -22,7 +22,7 @@ def test_the_table_has_the_history_and_the_rate():
     table.add(
         row(2, valid_accuracy=None, valid_train_accuracy_of_mine=0.125, train_loss=0.75, seconds=100.0), False, None
     )
-    assert table.html.count(">train_accuracy_of_mine</text>") == 1  # in the plot too
+    assert table.html.count(">train_accuracy_of_mine</text>") == 1  # once in the plot
     assert cells(table.html) == [
         ["epoch", "phase", "train loss", "valid loss", "accuracy", "train_accuracy_of_mine", "images/s", "time"],
         ["1 (best)", "head", "1.000", "2.000", "0.500", "–", "12.3", "10 s"],
@@ -37,7 +37,7 @@ def test_the_plot_is_drawn_to_scale(monkeypatch):
     losses = [(1, 3.0, 1.0), (2, 2.0, float("nan")), (3, 1.0, 2.0)]
     for epoch, train, valid in losses:
         table.add(row(epoch, train_loss=train, valid_loss=valid), epoch == 3, 1.0)
-    # Epochs 1 to 3 lie from x = 6 to 104, losses 1 to 3 from y = 116 to 16; NaN is left out.
+    # Epochs 1 to 3 are at x = 6 to 104, losses 1 to 3 at y = 116 to 16; NaN is left out.
     assert re.findall(r'polyline points="(.*?)"', table.html) == [
         "6.0,16.0 55.0,66.0 104.0,116.0",
         "6.0,116.0 104.0,66.0",
@@ -64,7 +64,7 @@ def test_what_comes_from_files_is_escaped():
 
 
 class Screen:
-    """IPython's display, and a clock."""
+    """Replaces IPython's display and the clock."""
 
     def __init__(self, monkeypatch):
         import IPython.display
@@ -84,7 +84,7 @@ class Screen:
 
 
 def batches(reporter, screen, epoch, split, total, seconds):
-    """Report batches of 8 images as training does, each after so many seconds."""
+    """Report batches of 8 images as training does, each after `seconds`."""
     for done in range(1, total + 1):
         screen.now += seconds
         reporter.batch(
@@ -106,15 +106,15 @@ def test_the_bar_says_how_long_it_takes(monkeypatch):
     reporter = NotebookReporter()
     reporter.phase(Phase("head", 3, 1, (1e-3, 1e-3)))
     batches(reporter, screen, 1, "train", 4, 2.0)
-    # The other two epochs as this one, of 8 s.
+    # The other two epochs take 8 s like this one.
     assert "epoch 1 of 3 · train" in screen.pages[-1] and "4.0 images/s" in screen.pages[-1]
     assert "16 s left in this phase" in screen.pages[-1]
     batches(reporter, screen, 1, "valid", 2, 1.0)
-    assert "20 s left in this phase" in screen.pages[-1]  # with 2 s of validation each
+    assert "20 s left in this phase" in screen.pages[-1]  # with 2 s of validation per epoch
     reporter.epoch(row(1, seconds=12.0), True)
     assert cells(screen.pages[-1])[1][-2] == "4.0" and "<progress" not in screen.pages[-1]
     batches(reporter, screen, 2, "train", 1, 3.0)
-    assert "12 s left in this phase" in screen.pages[-1]  # epoch 3 as epoch 1 was
+    assert "12 s left in this phase" in screen.pages[-1]  # epoch 3 takes as long as epoch 1
     reporter.end("")
     assert "done after 13 s" in screen.pages[-1]
 

@@ -1,4 +1,4 @@
-"""Where progress is displayed, and that a display that fails ends nothing."""
+"""Where progress is displayed, and that a failing display ends nothing."""
 
 import os
 import pty
@@ -57,7 +57,7 @@ def test_only_rank_zero_shows_progress(capsys, monkeypatch):
 
 
 def read_all(screen):
-    """What the terminal got since it was last read."""
+    """Return what the terminal received since the last read."""
     text = b""
     with suppress(BlockingIOError):
         while part := os.read(screen, 10_000):
@@ -67,7 +67,7 @@ def read_all(screen):
 
 @contextmanager
 def terminal():
-    """Standard output is a terminal, whose other end is given."""
+    """Make standard output a terminal, and yield its other end."""
     screen, stdout = pty.openpty()
     os.set_blocking(screen, False)
     with suppress(OSError), open(stdout, "w") as file, redirect_stdout(file):  # noqa: PTH123 - a descriptor
@@ -139,7 +139,7 @@ def test_public_functions_check_it():
 
 
 def folds_at(*epochs, statuses=("training", "training", "waiting")):
-    """Three folds of two epochs, so many of which have ended."""
+    """Return three folds of two epochs, with that many finished epochs each."""
     found = []
     for number, (count, status) in enumerate(zip(epochs, statuses, strict=True), 1):
         rows = tuple({**ROW, "epoch": epoch, "valid_accuracy": 0.5 + 0.1 * epoch} for epoch in range(1, count + 1))

@@ -1,4 +1,4 @@
-"""Other data beside the run's own: prior correction, prevalence, differences of independent samples."""
+"""External data compared with the run: prior correction, prevalence, differences of independent samples."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from xrayfast.metrics.claims.external import (
 
 
 def shifted(n=4000, prior=0.5, here=0.1, seed=0):
-    """Truth at another prevalence, and probabilities that are right at `prior`."""
+    """Return truth with prevalence `here`, and probabilities that are calibrated for the prevalence `prior`."""
     rng = np.random.default_rng(seed)
     truth = (rng.random(n) < here).astype(int)
     x = rng.normal(size=n) + 1.5 * truth
@@ -62,7 +62,7 @@ def test_prevalence_outside_the_interval_of_validation_is_warned_of_and_others_a
     (warning,) = external_warnings(rows, [])
     assert warning.code == "prevalence" and "rare" in warning.text and "same" not in warning.text
     assert "--correct-prior" in warning.advice
-    # Not where it makes the log loss worse, or has found none, all, or as many as on validation.
+    # No advice if the correction worsens the log loss, or if the estimate is 0, 1, or not different from validation.
     for changed in ({"log_loss_corrected": 2.774}, {"estimated": 0.0}, {"estimated": 1.0}, {"estimate_differs": False}):
         (warning,) = external_warnings([rows[0] | changed], [])
         assert "--correct-prior" not in warning.advice, changed
@@ -74,7 +74,7 @@ def test_an_estimate_of_few_images_can_t_be_told_from_validation_s():
         truth, p = shifted(n=n, here=0.3)
         (row,) = compare_prevalence(("a",), (half, None), (truth[:, None], None), p[:, None], "multi")
         assert row["estimate_differs"] is differs
-    # The same 12 images again and again are no more patients.
+    # Repeating the same 12 images adds no patients.
     again = np.tile(truth, 300)[:, None], np.tile(np.arange(12), 300)
     (row,) = compare_prevalence(("a",), (half, None), again, np.tile(p, 300)[:, None], "multi")
     assert row["estimate_differs"] is False
@@ -82,7 +82,7 @@ def test_an_estimate_of_few_images_can_t_be_told_from_validation_s():
 
 @pytest.mark.parametrize(("images", "labels"), [(1, 1), (10, 1), (1, 8)])
 def test_of_equal_prevalence_is_warned_in_at_most_five_to_seven_per_cent(images, labels, monkeypatch):
-    """Validation of 2,000 images and other data of 100 patients; images of a patient agree."""
+    """2,000 validation images, and external data of 100 patients; all images of a patient have the same labels."""
     monkeypatch.setattr(external, "corrected_labels", lambda probability, prior, task: (prior, probability))
     rng = np.random.default_rng(0)
     names, found = [str(i) for i in range(labels)], 0
@@ -96,7 +96,7 @@ def test_of_equal_prevalence_is_warned_in_at_most_five_to_seven_per_cent(images,
 
 
 def metric_row(metric, label, a, b, error):
-    """A result of the run and one here, with twice its error."""
+    """Return the result `a` of the run and the external result `b`, whose standard error is twice `error`."""
     return {"metric": metric, "label": label, "internal": a, "internal_low": a - 1.96 * error,
             "external": b, "difference": b - a, "high": b - a + 1.96 * error * 5**0.5}  # fmt: skip
 
@@ -106,7 +106,7 @@ def metric_row(metric, label, a, b, error):
     [(("auroc",), 20), (("auroc",), 1), (("recall", "specificity"), 1), (("recall", "specificity"), 14)],
 )
 def test_equal_results_are_called_lower_in_at_most_five_to_seven_per_cent(metrics, labels):
-    """Of labels with one true value, by normal intervals."""
+    """All labels have the same true value; the intervals are normal."""
     rng, error, found = np.random.default_rng(0), 0.03, 0
     for _ in range(500):
         rows = [
@@ -129,16 +129,16 @@ def test_a_lower_recall_or_specificity_alone_is_warned_of_corrected_for_both_by_
     assert "Recall (sensitivity) of a 0.600, below" in text and "pecificity" not in text and "AUROC" not in text
     ((_, text),) = codes(-0.3, -0.3)
     assert "Recall (sensitivity) of a 0.600" in text and "Specificity of a 0.600" in text
-    # 1.7 and 1.9 standard errors: p 0.045 and 0.029, of which neither holds beside the other.
+    # 1.7 and 1.9 standard errors: p-values 0.045 and 0.029, neither of which is significant after correction for two.
     assert codes(-1.7 * 0.04, 0) == codes(-1.9 * 0.04, 0) == codes(-1.7 * 0.04, -1.9 * 0.04) == []
-    # 2.1 of one, and then 1.7 is enough of the other.
+    # 2.1 standard errors of one suffice, and then 1.7 suffice for the other.
     assert "pecificity" not in codes(-2.1 * 0.04, 0)[0][1]
     assert "Specificity of a" in codes(-2.1 * 0.04, -1.7 * 0.04)[0][1]
     assert codes(0.3, 0.3) == []
 
 
 def test_rates_of_an_external_test_are_compared_by_their_intervals():
-    """90 of 100 with the label found in the run's own data, and 70 of 100 here."""
+    """90 of 100 images with the label are found in the run's own data, and 70 of 100 in the external data."""
     own, here = (summary(0.9, 0.85, 0.95, recall=recall, specificity=0.8, positive="a") for recall in (0.9, 0.7))
     for found, ends in ((own, (0.826, 0.945)), (here, (0.604, 0.781))):
         found["intervals"]["per_label"]["a"]["recall"] = dict(zip(("low", "high"), ends, strict=True))

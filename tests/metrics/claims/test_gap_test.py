@@ -1,4 +1,4 @@
-"""Groups permuted among patients: against plain loops and exact enumeration."""
+"""Permutation of groups among patients, compared with plain loops and exact enumeration."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def enough(groups, names=NAMES):
 
 
 def test_the_p_of_two_proportions_is_that_of_the_hypergeometric_distribution():
-    """Of 12 and 18 positives 6 and 15 are found: Fisher's exact test, by the size of the difference."""
+    """6 of 12 and 15 of 18 positives are found: Fisher's exact test, ordered by the size of the difference."""
     code = np.repeat([0, 1], [12, 18]).astype(np.int16)
     hit = np.r_[np.arange(12) < 6, np.arange(18) < 15]
     split = ResampledMetrics(np.ones((30, 1), int), np.where(hit, 0.9, 0.1)[:, None], "multi")
@@ -59,7 +59,7 @@ def test_images_of_a_patient_stay_together_and_each_group_keeps_its_patients():
 
 
 def test_only_the_groups_that_are_compared_exchange_patients():
-    """The third group has all its positives wrong; it is not compared, and lends the others none."""
+    """All positives of the third group are missed; the others get none of its patients, as it is not compared."""
     code = np.repeat([0, 1, 2], 20).astype(np.int16)
     split = ResampledMetrics(np.ones((60, 1), int), np.where(code < 2, 0.9, 0.1)[:, None], "multi")
     there = {"recall": np.array([[True], [True], [False]])}
@@ -68,7 +68,7 @@ def test_only_the_groups_that_are_compared_exchange_patients():
 
 
 def test_a_prevalence_that_differs_is_no_gap_and_blocks_are_one_draw(monkeypatch):
-    """Recall of 20 positives varies as drawn from 220 without replacement, whatever the other images are."""
+    """Recall of 20 positives varies as a draw from 220 without replacement, whatever the negatives are."""
     rng = np.random.default_rng(3)
     code = np.repeat([0, 1], [400, 400]).astype(np.int16)
     truth = np.r_[np.arange(400) < 20, np.arange(400) < 200].astype(int)[:, None]

@@ -1,4 +1,4 @@
-"""Which warnings stand beside a headline, condition by condition."""
+"""The conditions of the warnings that are shown with the headline."""
 
 import pytest
 
@@ -13,7 +13,7 @@ LABELS = ("covid-19", "normal", "pneumonia")
 
 
 def facts(auroc=(0.7, 0.9), accuracy=(0.8, 0.9), per_label=0.95, patients=60, units=60, **options):
-    """Of a split of which nothing is to be warned, but for what the arguments say."""
+    """Return the facts of a split that gives no warning, except for what the arguments change."""
     summary = {
         "images": 90,
         "patients": patients,

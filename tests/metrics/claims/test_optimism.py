@@ -1,4 +1,4 @@
-"""How much a threshold that was chosen for F1 flatters it."""
+"""The optimism of F1 at a threshold that was chosen for F1."""
 
 import numpy as np
 import pytest

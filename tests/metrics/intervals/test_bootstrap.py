@@ -46,7 +46,7 @@ def test_every_metric_has_an_interval_around_its_value(task):
 
 @pytest.mark.parametrize("many", [0, 2**22])
 def test_a_micro_auroc_of_few_patients_is_newcombes_of_all_cells(many, monkeypatch):
-    """Many have a label, and few lack one."""
+    """At most 12 of 300 images lack a label."""
     monkeypatch.setattr(estimates, "_MANY_CELLS", many)
     truth, probability = many_labels(n=300)
     truth[12:] = 1
@@ -141,7 +141,7 @@ def test_a_label_that_is_often_not_drawn_is_counted_and_said():
     assert found.per_label["auroc"][1].method == "newcombe"
     assert found.overall["auroc_macro"].method == "combined"
     rare = found.per_label["f1"][1]
-    # Neither of two images is drawn in (1 - 2/60) ** 60 of the resamples.
+    # Neither of the two images is drawn in (1 - 2/60) ** 60 of the resamples.
     assert rare.undefined == pytest.approx((1 - 2 / 60) ** 60, abs=0.05)
     assert rare.low <= rare.value <= rare.high
     assert found.overall["f1_macro"].undefined == rare.undefined
@@ -167,14 +167,14 @@ def test_a_proportion_of_one_gets_the_interval_of_its_patients():
     expected = stats.binomtest(20, 20).proportion_ci(method="wilson")
     assert (found.overall["accuracy"].low, found.overall["accuracy"].high) == pytest.approx(tuple(expected))
     assert found.overall["accuracy"].method == "wilson-effective"
-    # Of the 20 patients of a class half have two images of it: 30**2 / (10 * 2**2 + 10) images, were theirs alike.
+    # Half of the 20 patients of a class have two images of it: 30**2 / (10 * 2**2 + 10) images if these were copies.
     assert found.per_label["recall"][0].low == pytest.approx(stats.binomtest(18, 18).proportion_ci(method="wilson").low)
     wrong = intervals(ResampledMetrics(truth, 1.0 - truth, "single", patients), resamples=50)
     assert wrong.overall["accuracy"].high == pytest.approx(1 - expected.low)
     auroc = found.per_label["auroc"][0]
     assert (auroc.low, auroc.high, auroc.method) == (*newcombe_auroc(1.0, 20, 20), "newcombe")
     assert 0.89 < found.overall["auroc_macro"].low < 1
-    # F1 is no proportion of trials: it has no interval, and a note says so.
+    # F1 is not a proportion of trials: it has no interval, and a note says so.
     assert np.isnan([found.overall["f1_macro"].low, found.overall["f1_macro"].high]).all()
     assert found.overall["f1_macro"].fixed
     assert "every resample has the same value" in found.notes("ab")[-1]
@@ -203,7 +203,7 @@ def test_a_mean_average_precision_over_a_label_of_fewer_than_10_images_has_no_in
 
 
 def test_there_is_no_interval_where_too_many_resamples_have_no_value():
-    """The resamples that are left have the rare image more often than chance gives it: too narrow an interval."""
+    """The remaining resamples contain the rare image too often, so the interval would be too narrow."""
     truth, probability = many_labels(n=60, labels=2)
     truth[:, 1] = 0
     truth[:1, 1] = 1
@@ -213,7 +213,7 @@ def test_there_is_no_interval_where_too_many_resamples_have_no_value():
     assert not np.isnan(rare.value)
     assert np.isnan([rare.low, rare.high, found.overall["f1_macro"].low]).all()
     assert not np.isnan(found.per_label["f1"][0].low)
-    # By formula there is one from a single image.
+    # The formula gives an interval even with a single image.
     assert found.per_label["auroc"][1].high - found.per_label["auroc"][1].low > 0.3
     assert any("No interval, because a class was not drawn in more than 20%" in note for note in found.notes("ab"))
 
@@ -269,7 +269,7 @@ def test_what_cannot_be_resampled_is_refused():
         ResampledMetrics(truth, probability[:, :2], "single")
 
 
-# Not ru_maxrss, which begins at the peak of the process that started this one.
+# Not ru_maxrss, which starts at the peak of the parent process.
 SPEED = """
 import re, time, numpy as np
 from pathlib import Path

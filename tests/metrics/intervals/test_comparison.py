@@ -81,7 +81,7 @@ def test_holm_rejects_what_the_stepwise_rule_rejects(p):
 
 @pytest.mark.parametrize(("folds", "repeats"), [(5, 1), (10, 10), (2, 5)])
 def test_the_resampled_t_test_is_the_paired_one_with_a_larger_variance(folds, repeats):
-    """Nadeau and Bengio 2003: 1/J + n_test/n_train in place of 1/J."""
+    """Nadeau and Bengio 2003: 1/J + n_test/n_train instead of 1/J."""
     differences = np.random.default_rng(folds).normal(0.02, 0.03, folds * repeats)
     naive = stats.ttest_1samp(differences, 0).statistic
     larger = (1 / len(differences) + 1 / (folds - 1)) * len(differences)
@@ -91,8 +91,8 @@ def test_the_resampled_t_test_is_the_paired_one_with_a_larger_variance(folds, re
 
 
 def test_the_resampled_t_test_by_hand():
-    """Differences 1, 2, 3: mean 2, s 1; t = 2 / sqrt(1/3 + 1/2) = 2.19089, p of 2 degrees of freedom 0.1598."""
+    """Differences 1, 2, 3: mean 2, s 1; t = 2 / sqrt(1/3 + 1/2) = 2.19089, p with 2 degrees of freedom 0.1598."""
     t = 2 / np.sqrt(1 / 3 + 1 / 2)
-    assert resampled_t_test([1, 2, 3], 1 / 2) == pytest.approx(1 - t / np.sqrt(2 + t**2))  # closed form with 2 degrees
+    assert resampled_t_test([1, 2, 3], 1 / 2) == pytest.approx(1 - t / np.sqrt(2 + t**2))  # closed form for 2 degrees
     assert np.isnan(resampled_t_test([0.1], 0.5))
     assert resampled_t_test([0, 0, 0], 0.5) == 1 and resampled_t_test([1, 1, 1], 0.5) == 0

@@ -63,7 +63,7 @@ def test_an_error_that_may_be_noise_has_an_interval_from_zero():
     assert high > 0.05
     gaps = np.full(15, 0.05)
     low, high = norm_limits(gaps, gaps + noise)
-    # Far from zero the sum of the signs' noise is all there is: 15 normal numbers.
+    # Far from zero the norm is a sum, and its noise is that of 15 normal numbers.
     half = 1.96 * 0.01 * np.sqrt(15)
     assert (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.01)
 

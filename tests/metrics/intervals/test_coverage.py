@@ -1,8 +1,8 @@
-"""How often a nominal 95 % interval holds the truth, where patients have several images that resemble each other.
+"""Coverage of nominal 95 % intervals if patients have several images that resemble each other.
 
-The truth is known exactly: a patient's images share a disposition, and the score of an image is normal in either class.
-`python -m tests.metrics.intervals.test_coverage 1000 200 6 500` prints the figures; its arguments are studies,
-patients, most images per patient, and resamples.
+The true values are known exactly: a patient's images share a random effect, and the score is normal in each class.
+`python -m tests.metrics.intervals.test_coverage 1000 200 6 500` prints the figures; its arguments are the numbers of
+studies, of patients, of images per patient at most, and of resamples.
 """
 
 import numpy as np
@@ -16,15 +16,15 @@ from xrayfast.metrics.intervals.formulas import difference_of
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 
 PREVALENCE, APART, ALIKE = 0.3, 2.0, 0.7
-"""Of the label; the distance of the class means in standard deviations; the share of the score's variance that is the
-patient's."""
+"""Prevalence of the label; distance of the class means in standard deviations; share of the variance of the score that
+is between patients."""
 
 
 def study(rng, patients, most_images):
-    """Truth (N, 1), probability (N, 1) that is calibrated, patient numbers (N,) and a second, worse probability."""
+    """Return truth (N, 1), calibrated probabilities (N, 1), patient numbers (N,), less accurate probabilities (N, 1)."""
     groups = np.repeat(np.arange(patients), rng.integers(1, most_images + 1, patients))
     n = len(groups)
-    # Nine of ten images show what the patient has, the others what any patient may have.
+    # Nine of ten images have the label of the patient, the others one drawn with the prevalence.
     ill = (rng.random(patients) < PREVALENCE)[groups]
     truth = np.where(rng.random(n) < 0.9, ill, rng.random(n) < PREVALENCE).astype(int)
     noise = np.sqrt(ALIKE) * rng.normal(size=patients)[groups] + np.sqrt(1 - ALIKE) * rng.normal(size=n)
@@ -38,7 +38,7 @@ def chance(score):
 
 
 def truths():
-    """The metrics of all images there could ever be, from the two normal distributions."""
+    """Return the metrics of an infinite number of images, computed from the two normal distributions."""
     cut = np.log((1 - PREVALENCE) / PREVALENCE) / APART
     recall, specificity = stats.norm.sf(cut - APART / 2), stats.norm.cdf(cut + APART / 2)
     tp, fn = PREVALENCE * recall, PREVALENCE * (1 - recall)
@@ -78,9 +78,9 @@ def truths():
 
 
 def coverage(studies, patients, most_images, resamples, seed=0):
-    """The share of studies of which the interval holds the truth: by patient, and as if every image were a patient's.
+    """Return the share of studies whose interval contains the true value, by patient and by image.
 
-    The difference of two models is taken by patient only.
+    The difference of two models is only computed by patient.
     """
     known = truths()
     difference = known["auroc"] - stats.norm.cdf(0.75 * APART / np.sqrt(2))
@@ -115,7 +115,7 @@ def test_intervals_by_patient_hold_the_truth_and_those_by_image_fall_short():
     found = coverage(studies=24, patients=100, most_images=6, resamples=100)
     by_patient = np.array([patient for patient, _ in found.values()])
     by_image = np.array([image for _, image in found.values()])
-    # So few studies tell 95 % from 75 %, not from 93 %: the slow test does.
+    # So few studies distinguish 95 % from 75 %, but not from 93 %, as the slow test does.
     assert by_patient.min() >= 0.8
     assert by_patient.mean() >= 0.92
     assert by_image.mean() <= 0.85
@@ -125,10 +125,10 @@ def test_intervals_by_patient_hold_the_truth_and_those_by_image_fall_short():
 def test_nominal_95_percent_is_93_to_97_by_patient():
     found = coverage(studies=800, patients=200, most_images=6, resamples=400)
     assert 0.93 <= found.pop("auroc_difference")[0] <= 0.97
-    # Of an error that is truly 0 only the high tail can miss: 97.5 % is what its interval is made for.
+    # An error that is truly 0 can only be missed by the upper tail: the interval is designed for 97.5 %.
     for name in ("ece", "ece_mass"):
         assert 0.95 <= found.pop(name)[0] <= 0.99, name
-    # Not transformed, where an AUROC of 0.92 is not: a cross-check, and too narrow at its high end.
+    # DeLong's interval is not transformed: a cross-check, and too narrow at its upper end for an AUROC of 0.92.
     assert 0.89 <= found.pop("delong")[0] <= 0.97
     for name, (by_patient, by_image) in found.items():
         assert 0.93 <= by_patient <= 0.97, name
@@ -136,7 +136,7 @@ def test_nominal_95_percent_is_93_to_97_by_patient():
 
 
 def hits(name, value, *splits):
-    """Whether the interval by formula of a label's metric, or of its difference between two splits, holds the truth."""
+    """Whether the formula's interval of a label's metric, or of its difference between two splits, contains `value`."""
     found = [SplitEstimates(split).label(split.label_metrics[name], 0) for split in splits]
     one = found[0] if len(found) == 1 else difference_of(*found)
     return one.few and one.low <= value <= one.high
@@ -149,7 +149,7 @@ def few_positives(rng, positives, auroc=0.85):
 
 
 def clustered(rng, patients, images, apart):
-    """Patients of one class each, with images half as alike as copies."""
+    """Return patients of one class each, whose images are correlated by one half."""
     groups = np.repeat(np.arange(patients), images)
     truth = (np.arange(patients) < patients * 0.3)[groups].astype(int)
     noise = np.sqrt(0.5) * (rng.normal(size=patients)[groups] + rng.normal(size=len(groups)))

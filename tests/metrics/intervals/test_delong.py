@@ -1,4 +1,4 @@
-"""DeLong's variance against its definition by all pairs, and against published numbers."""
+"""DeLong's variance compared with its definition over all pairs and with published numbers."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ rated = st.tuples(st.integers(2, 15), st.integers(2, 15)).flatmap(
 
 
 def by_all_pairs(truth, scores):
-    """AUROCs and covariance from the M x N table of pairs, DeLong et al. 1988, equations 5 to 7."""
+    """Return AUROCs and their covariance from the M x N table of pairs, DeLong et al. 1988, equations 5 to 7."""
     wins = [
         (score[truth == 1][:, None] > score[truth == 0]) + 0.5 * (score[truth == 1][:, None] == score[truth == 0])
         for score in scores

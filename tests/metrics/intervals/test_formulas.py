@@ -22,7 +22,7 @@ from xrayfast.metrics.proportions import wilson
 
 
 def pair(a, b, c, d):
-    """Two estimates of the same images: both right, only the first, only the second, neither."""
+    """Return two estimates on the same images: `a` both right, `b` only the first, `c` only the second, `d` neither."""
     first = np.repeat([1, 1, 0, 0], [a, b, c, d]).astype(bool)
     second = np.repeat([1, 0, 1, 0], [a, b, c, d]).astype(bool)
     unit = np.arange(a + b + c + d)
@@ -51,8 +51,8 @@ def test_newcombes_ends_are_the_aurocs_at_the_edge_of_the_score_test(auroc, m, n
     assert wider[0] <= low + 1e-9
     assert high <= wider[1] + 1e-9
     for end in (low, high):
-        if 1e-6 < end < 1 - 1e-6 and abs(end - auroc) > 1e-6:  # which are found to 2e-12
-            # Hanley and McNeil's variance with the mean of both counts in place of each.
+        if 1e-6 < end < 1 - 1e-6 and abs(end - auroc) > 1e-6:  # limits are found to 2e-12
+            # Hanley and McNeil's variance with the mean of both counts instead of each count.
             common = (m + n) / 2 - 1
             q1, q2 = end / (2 - end), 2 * end**2 / (1 + end)
             variance = (end * (1 - end) + common * (q1 + q2 - 2 * end**2)) / (m * n)
@@ -67,7 +67,7 @@ def test_newcombe_divides_the_counts_by_the_design_effect():
     alone = estimate_auroc(truth, score, np.arange(60), 60)
     assert ends(alone) == newcombe_auroc(alone.value, truth.sum(), (~truth).sum())
     copies = estimate_auroc(np.repeat(truth, 4), np.repeat(score, 4), np.repeat(np.arange(60), 4), 60)
-    # Four copies of each image tell no more than one.
+    # Four copies of each image carry no more information than one.
     assert ends(copies) == pytest.approx(ends(alone), abs=0.01)
     perfect = estimate_auroc(np.repeat(truth, 4), np.repeat(truth, 4) * 1.0, np.repeat(np.arange(60), 4), 60)
     assert ends(perfect) == newcombe_auroc(1.0, truth.sum(), (~truth).sum())
@@ -95,17 +95,17 @@ def test_wilsons_interval_on_effective_images_by_hand():
     right = np.array([1, 1, 1, 1, 1, 1, 1, 0, 0, 0], dtype=bool)
     found = estimate_proportion(right, np.repeat([0, 1, 2], [4, 4, 2]), 3)
     design_effect = (1.2**2 + 0.2**2 + 1.4**2) / 100 * 3 / 2 / (0.7 * 0.3 / 10)
-    # Two patients have wrong images; were all of a patient's images alike, it would be (16 + 16 + 4) / 10.
+    # Two patients have wrong images; if all images of a patient agreed, the effect would be (16 + 16 + 4) / 10.
     size = 10 / ((2 * design_effect + 0.5 * 3.6) / 2.5)
     assert found.size == pytest.approx(size)
-    interval = stats.binomtest(70, 100).proportion_ci(method="wilson")  # of the same share, at another size
+    interval = stats.binomtest(70, 100).proportion_ci(method="wilson")  # the same share with another size
     assert found.low < interval.low < interval.high < found.high
-    for end in ends(found):  # where the score test of an end is just significant
+    for end in ends(found):  # where the score test of a limit is just significant
         assert abs(0.7 - end) / math.sqrt(end * (1 - end) / size) == pytest.approx(1.959964, rel=1e-5)
 
 
 def test_near_1_images_of_one_patient_never_count_for_many():
-    """One wrong image of 120 makes the interval not narrower than none does, by far more than one image tells."""
+    """One wrong image of 120 must not make the interval much narrower than no wrong image does."""
     unit = np.repeat(np.arange(12), 10)
     none, one = np.ones(120, dtype=bool), np.arange(120) > 0
     low = [estimate_proportion(right, unit, 12).low for right in (none, one)]
@@ -113,7 +113,7 @@ def test_near_1_images_of_one_patient_never_count_for_many():
 
 
 def by_table(a, b, c, d):
-    """Newcombe's method 10 of a table, with the correlation once 1 is added to each cell, as in his formulas."""
+    """Newcombe's method 10 for a table, with the correlation computed after adding 1 to each cell."""
     n, cells = a + b + c + d, np.array([a, b, c, d]) + 1
     p, q = (a + b) / n, (a + c) / n
     (l1, u1), (l2, u2) = (map(float, wilson(x, n)) for x in (a + b, a + c))
@@ -137,7 +137,7 @@ def test_a_difference_of_paired_proportions_is_near_the_published_one():
 def test_two_perfect_models_differ_by_no_more_than_few_images_tell():
     found = difference_of(*pair(5, 0, 0, 0))
     assert found.value == 0
-    # z^2 / (n + z^2), as Tango's of 1998.
+    # z^2 / (n + z^2), as in Tango 1998.
     assert ends(found) == pytest.approx((-0.4345, 0.4345), abs=1e-4)
 
 
@@ -150,7 +150,7 @@ def test_paired_proportions_hold_the_truth_by_exact_enumeration():
         chances = stats.multinomial.pmf(tables, n, [both, p - both, q - both, 1 - p - q + both])
         held = (limits[:, 0] <= p - q + 1e-9) & (p - q - 1e-9 <= limits[:, 1])
         assert chances @ held >= 0.93
-    # The point that the slow test simulates: 0.987 with Newcombe's continuity correction.
+    # The case that the slow test simulates: 0.987 with Newcombe's continuity correction.
     p, q = stats.norm.cdf([1.0, 0.2])
     both = stats.multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]]).cdf([1.0, 0.2])
     chances = stats.multinomial.pmf(tables, n, [both, p - both, q - both, 1 - p - q + both])
@@ -176,7 +176,7 @@ def test_the_mean_of_one_is_itself_and_of_many_is_narrower():
     scores = rng.normal(size=(8, 80)) + 2 * truth
     found = [estimate_auroc(cells, score, np.arange(80), 80) for cells, score in zip(truth, scores, strict=True)]
     assert ends(mean_of(found[:1])) == pytest.approx(ends(found[0]))
-    # A label twice tells no more than once.
+    # The same label twice carries no more information than once.
     assert ends(mean_of([found[0], found[0]])) == pytest.approx(ends(found[0]), abs=0.03)
     together = mean_of(found)
     assert together.low <= together.value <= together.high

@@ -1,4 +1,4 @@
-"""Every metric of a split against scikit-learn, and of resamples against repeated rows."""
+"""Every metric of a split compared with scikit-learn, and those of resamples with repeated rows."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def micro_specificity(truth, guess):
 
 
 def of_averages(truth, guess, probability):
-    """What both tasks share; (N, L) of 0 and 1, and (N, L) probabilities."""
+    """Return the averages of both tasks from (N, L) truth and predictions of 0 and 1, and (N, L) probabilities."""
     expected = {}
     for name, score in (("precision", skm.precision_score), ("recall", skm.recall_score), ("f1", skm.f1_score)):
         for average in ("macro", "micro", "weighted"):
@@ -188,7 +188,7 @@ def test_resamples_have_the_metrics_of_their_repeated_rows(task):
         rows = np.repeat(np.arange(60), times[sample.unit].astype(int))
         again = ResampledMetrics(truth[rows], probability[rows], task, prevalence=0.1)
         for name, value in again.overall.items():
-            if "mass" not in name:  # its bins are those of the split
+            if "mass" not in name:  # its bins are computed on the split
                 assert found.overall[name][i] == pytest.approx(value, abs=1e-12), name
         for name, values in again.per_label.items():
             if "mass" not in name:
@@ -206,7 +206,7 @@ def test_a_resample_that_lacks_a_class_has_no_mean_over_the_others():
     for name in ("auroc_macro", "f1_macro", "recall_macro"):
         assert np.isnan(found.overall[name][0])
         assert found.overall[name][1] == sample.overall[name]
-    # It weighs nothing there, so the weighted mean is whole; and the others' own numbers are.
+    # Its weight is 0 in that resample, so the weighted mean and the metrics of the other labels are defined.
     assert not np.isnan(found.overall["f1_weighted"][0])
     assert np.isnan(found.per_label["auroc"][0]).tolist() == [False, True, False, False]
 

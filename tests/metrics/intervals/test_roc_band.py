@@ -13,7 +13,7 @@ def sample(n, seed=0, patients=None):
 
 
 def _sensitivity(rate, false, true):
-    """On the line between two points of the curve; where it rises straight up, its upper end."""
+    """Interpolate between two points of the curve; where it is vertical, return its upper end."""
     last = np.flatnonzero(false <= rate + 1e-12)[-1]
     if last == len(false) - 1:
         return true[last]

@@ -1,4 +1,4 @@
-"""Roots beside those that scipy finds."""
+"""Roots compared with scipy's."""
 
 import math
 
@@ -36,7 +36,7 @@ SHAPES = [
     lambda x: x,
     lambda x: x**9,  # flat at the root
     lambda x: math.copysign(abs(x) ** 0.1, x),  # steep there
-    lambda x: 1.0 if x > 0 else -1e-300,  # a jump between values of all sizes
+    lambda x: 1.0 if x > 0 else -1e-300,  # a jump between values of very different size
     lambda x: math.expm1(min(x, 700.0)),
     lambda x: x + math.sin(3 * x) / 4,
     lambda x: math.copysign(math.inf, x) if abs(x) > 1 else x,

@@ -23,7 +23,7 @@ from xrayfast.metrics.operating_points.calibration import (
 
 
 def overconfident(n=4000, classes=4, by=2.0, seed=0):
-    """Classes drawn with the softmax of logits, and the probabilities of logits `by` times as large."""
+    """Return classes drawn from the softmax of logits, and the probabilities from logits `by` times as large."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, classes)) * 1.5
     chance = softmax(logits, axis=1).cumsum(axis=1)
@@ -52,7 +52,7 @@ def test_no_other_temperature_has_less_log_loss(seed, classes, by):
     at_best = loss(found.temperature)
     for factor in (0.5, 0.9, 0.999, 1.001, 1.1, 2):
         assert loss(found.temperature * factor) >= at_best - 1e-12
-    # Flat to the ninth digit at the minimum.
+    # The minimum is flat to the ninth digit.
     step = 1e-4
     slope = (loss(found.temperature * (1 + step)) - loss(found.temperature * (1 - step))) / (2 * step)
     assert abs(slope) < 1e-6
@@ -96,7 +96,7 @@ def test_a_confident_network_that_knows_nothing_gets_the_largest_temperature():
         return skm.log_loss(truth.argmax(axis=1), probability)
 
     found = fit_temperature(truth, raw)
-    # Less than with any smaller one, and near that of equal probabilities, log 3.
+    # Less than with any smaller temperature, and near the loss of equal probabilities, log 3.
     losses = [loss(apply_temperature(raw, temperature)) for temperature in (1, 2, 5, 10, found.temperature)]
     assert losses == sorted(losses, reverse=True)
     assert losses[0] > 4
@@ -104,7 +104,7 @@ def test_a_confident_network_that_knows_nothing_gets_the_largest_temperature():
 
 
 def platt_by_scikit_learn(truth, probability):
-    """The same optimum from an unpenalised logistic regression: each image once as 1 and once as 0, weighted."""
+    """The same optimum by unpenalized logistic regression: each image once as 1 and once as 0, weighted."""
     n_positive, n_negative = truth.sum(), (1 - truth).sum()
     targets = np.where(truth == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
     z = logit(probability)[:, None]
@@ -146,7 +146,7 @@ def test_certain_probabilities_and_a_perfectly_separated_label():
 
 
 def intercept_by_search(truth, logits, slope):
-    """The bias with the least log loss at a fixed slope."""
+    """Return the bias with the least log loss for a fixed slope."""
     return minimize_scalar(lambda bias: skm.log_loss(truth, expit(slope * logits + bias)), bounds=(-30, 30)).x
 
 
@@ -187,7 +187,7 @@ def test_from_ten_images_on_the_slope_is_fitted():
 def test_a_label_that_is_not_ranked_gets_its_prevalence_and_keeps_the_order(positives, images):
     rng = np.random.default_rng(0)
     truth = (np.arange(images) < positives).astype(int)
-    # As focal loss gives them: 0.42 to 0.50 whatever the prevalence, here lower with the label.
+    # As after focal loss: 0.42 to 0.50 for any prevalence, and here lower with the label.
     raw = expit(rng.normal(-0.2, 0.1, images) - 0.1 * truth)
     share = positives / images if 0 < positives < images else (positives + 1) / (images + 2)
     found = fit_scaling(truth, raw)
@@ -233,7 +233,7 @@ def test_every_fit_comes_to_an_end(seed, n, share, spread):
 @pytest.mark.slow
 @pytest.mark.parametrize("area", [0.7, 0.8, 0.9])
 def test_with_fewer_than_ten_images_a_bias_alone_has_less_log_loss_on_new_images(area):
-    """A network whose logits are those of the label but for a shift, as class weights or another prevalence make it."""
+    """The logits of the network differ from calibrated ones by a shift, as with class weights or another prevalence."""
     rng = np.random.default_rng(0)
     gap = np.sqrt(2) * norm.ppf(area)
     for positives in range(1, FEW_UNITS):

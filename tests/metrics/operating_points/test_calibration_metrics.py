@@ -1,4 +1,4 @@
-"""Calibration intercept, slope, observed over expected and Brier skill, with their intervals."""
+"""Calibration intercept and slope, observed/expected ratio and Brier skill score, with their intervals."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_the_values_are_those_of_logistic_regression_and_of_scikit_learn():
     assert row["observed_over_expected"] == pytest.approx(truth.sum() / probability.sum())
     reference = skm.brier_score_loss(truth, np.full(len(truth), truth.mean()))
     assert row["brier_skill"] == pytest.approx(1 - skm.brier_score_loss(truth, probability) / reference)
-    # 1 - R2 of a regression on the same.
+    # It equals R2 of the probabilities.
     assert row["brier_skill"] == pytest.approx(skm.r2_score(truth, probability))
 
 
@@ -40,7 +40,7 @@ def test_the_standard_errors_are_those_of_the_sandwich_and_of_the_jackknife():
     [row] = calibration_rows(truth[:, None], probability[:, None], ["a"], groups)
     patients = min(len(np.unique(groups[truth == value])) for value in (0, 1))
     quantile = student.ppf(0.975, patients - 1)
-    # The sandwich of the two regressions, written out.
+    # The sandwich estimator of the logistic regression, written out.
     z = logit(probability)
     design = np.stack([np.ones_like(z), z], axis=1)
     model = LogisticRegression(C=np.inf, tol=1e-12, solver="newton-cholesky").fit(z[:, None], truth)
@@ -50,7 +50,7 @@ def test_the_standard_errors_are_those_of_the_sandwich_and_of_the_jackknife():
     error = np.sqrt((bread @ scores.T @ scores @ bread)[1, 1])
     ends = row["intervals"]["calibration_slope"]
     assert (ends["high"] - ends["low"]) / 2 == pytest.approx(quantile * error, rel=1e-5)
-    # Leaving out one patient each, which the influences approximate.
+    # The jackknife over patients, which the influence functions approximate.
     names = list(TITLES)
     left_out = np.array(
         [
@@ -77,7 +77,7 @@ def test_what_is_not_defined_is_none():
     known = truth[:, 0] >= 0
     assert rows[0] == calibration_rows(truth[known, :1], probability[known, :1], ["a"])[0]
     assert rows[2] == {"label": "c", **dict.fromkeys(TITLES), "intervals": {}}
-    # A label that is told apart without a mistake has no slope, and one on two patients no intervals.
+    # A perfectly separated label has no slope, and a label of two patients no intervals.
     [perfect] = calibration_rows(np.repeat([1, 0], [8, 9])[:, None], np.repeat([0.8, 0.2], [8, 9])[:, None], ["a"])
     assert perfect["calibration_slope"] is None and perfect["intervals"]["calibration_slope"]["low"] is None
     assert perfect["intervals"]["brier_skill"]["low"] is not None

@@ -1,4 +1,4 @@
-"""A decision: what validation chooses, and how it is applied, written and read."""
+"""A decision: what is chosen on validation, and how it is applied, written and read."""
 
 import json
 
@@ -23,7 +23,7 @@ LABELS = ("a", "b", "c")
 
 
 def drawn(task, n=600, sharp=3.0):
-    """Probabilities that are too sure of themselves."""
+    """Return truth and overconfident probabilities."""
     random = np.random.default_rng(5)
     logits = random.normal(size=(n, 3))
     if task == "single":
@@ -65,7 +65,7 @@ def test_two_classes_get_slope_and_bias_of_the_log_odds(column):
     decision = fit_decision(truth, raw, ("a", "b"), "single", rule=None, positive=("a", "b")[column])
     [scaling] = decision.calibration
     assert scaling.slope == pytest.approx(1 / 2.5, abs=0.03) and scaling.bias == pytest.approx(-12 / 2.5, abs=0.3)
-    # scikit-learn's regression on the log odds, which float32 holds even where the probability rounds to 1.
+    # scikit-learn's regression on the log odds, which float32 represents even where the probability rounds to 1.
     odds = np.log(raw[:, column].astype(float)) - np.log(raw[:, 1 - column].astype(float))
     plain = LogisticRegression(C=np.inf, tol=1e-10).fit(odds[:, None], positive)
     calibrated = decision.calibrated(raw)
@@ -105,7 +105,7 @@ def test_without_calibration_the_network_s_own_probabilities_stay():
 )
 def test_it_reads_back_what_it_wrote(task, rule, target):
     truth, raw = drawn(task)
-    truth[:, 2] = 0 if task == "multi" else truth[:, 2]  # a label for which nothing can be chosen
+    truth[:, 2] = 0 if task == "multi" else truth[:, 2]  # a label without a possible threshold
     decision = fit_decision(truth, raw, LABELS, task, rule=rule, target=target)
     content = json.loads(json.dumps(decision.to_json(), allow_nan=False))
     again = Decision.from_json(content, task, LABELS)
@@ -135,7 +135,7 @@ def test_of_two_classes_the_positive_one_has_the_threshold(positive, confidence)
     )
     again = Decision.from_json(json.loads(json.dumps(decision.to_json())), "single", labels)
     assert again == decision
-    # As likely as not, where none is chosen.
+    # One half if none is chosen.
     plain = fit_decision(truth, raw, labels, "single", rule=None, positive=positive)
     assert (plain.decide(probability)[:, i] == (probability[:, i] >= 0.5)).all()
 

@@ -16,7 +16,7 @@ from xrayfast.metrics.operating_points.decision_curve import (
 
 
 def test_by_hand():
-    # At 0.25 a false positive costs a third: 2 of 3 found, 1 of 2 called for nothing.
+    # At 0.25 a false positive costs a third of a true positive: 2 of 3 positives are called, and 1 of 2 negatives.
     found = net_benefit([1, 1, 1, 0, 0, -1], [0.9, 0.3, 0.1, 0.25, 0.2, 0.9], [0.25])
     assert found == pytest.approx([(2 - 1 / 3) / 5])
     assert treat_all(0.6, [0.25]) == pytest.approx([0.6 - 0.4 / 3])
@@ -50,7 +50,7 @@ def test_a_probability_of_one_for_all_is_treating_all_and_of_zero_none():
 def test_its_interval_is_that_of_drawn_patients():
     rng = np.random.default_rng(0)
     groups, truth = rng.integers(30, size=90), rng.integers(-1, 2, size=90)
-    probability = rng.random(90).round(2)  # on thresholds, too
+    probability = rng.random(90).round(2)  # some equal a threshold
     low, high = net_benefit_limits(truth, probability, groups, resamples=50, seed=3)
     again, drawn = np.random.default_rng(3), []
     names = np.unique(groups)

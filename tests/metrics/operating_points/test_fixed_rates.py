@@ -1,4 +1,4 @@
-"""Sensitivity at a fixed specificity and the reverse."""
+"""Sensitivity at a fixed specificity, and specificity at a fixed sensitivity."""
 
 import numpy as np
 import pytest
@@ -46,9 +46,9 @@ def test_perfect_ranking_has_the_interval_of_as_many_patients():
     found = row["intervals"]
     low, high = wilson(10, 10)
     assert found["sensitivity_at_specificity_90"] == pytest.approx({"low": float(low), "high": float(high)})
-    # One patient of ten lies beyond 0.9, and none beyond 0.95.
+    # Of ten patients, one is beyond 0.9, and none beyond 0.95.
     assert found["specificity_at_sensitivity_90"] == {"low": None, "high": None}
-    # 30 patients are 3 beyond 0.9 and 1.5 beyond 0.95.
+    # Of 30 patients, 3 are beyond 0.9, and 1.5 beyond 0.95.
     assert found["sensitivity_at_specificity_95"] == {"low": None, "high": None}
 
 
@@ -64,7 +64,7 @@ def test_the_draws_do_not_depend_on_the_other_labels():
     [(5, 195, 1, 0.9), (10, 100, 1, 0.8), (20, 200, 1, 0.95), (50, 50, 1, 0.8), (200, 200, 1, 0.8), (30, 60, 4, 0.85)],
 )
 def test_the_intervals_cover_the_rates_at_the_true_threshold(n, m, images, area):
-    """Normal scores of two classes; with several images per patient these share half of the variance."""
+    """Normal scores of two classes; if patients have several images, these share half of the variance."""
     rng, covered, studies = np.random.default_rng(0), 0, 400
     gap = np.sqrt(2) * norm.ppf(area)
     true = norm.sf(norm.ppf(0.9) - gap)

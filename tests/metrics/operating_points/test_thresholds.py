@@ -41,7 +41,7 @@ def test_no_other_threshold_is_better(case, rule_and_target):
         assert point.threshold is None
         assert point.reason
         return
-    # Every way to divide the images, without the one that calls none.
+    # Every way to divide the images, except the one in which none is called positive.
     others = [at(truth, score, value) for value in np.unique(score)]
     reached = {
         "f1": others,
@@ -82,13 +82,13 @@ def test_named_cases():
     assert choose_threshold(truth, score, "sensitivity", 0.75).threshold == pytest.approx(0.55)
     assert choose_threshold(truth, score, "sensitivity", 0.76).threshold == pytest.approx(0.25)
     assert choose_threshold(truth, score, "specificity", 1.0).threshold == pytest.approx(0.85)
-    # One false call in six is 0.8333: 0.83 allows it, 0.84 does not.
+    # One false positive among six negatives is 0.8333: 0.83 allows it, 0.84 does not.
     assert choose_threshold(truth, score, "specificity", 0.83).threshold == pytest.approx(0.65 - 0.1)
     assert choose_threshold(truth, score, "specificity", 0.84).threshold == pytest.approx(0.85)
 
 
 def test_a_specificity_is_not_given_away_for_nothing():
-    # Calling the second image too would still reach the target and find no more.
+    # Calling the second image positive would still reach the target, but find no more positives.
     point = choose_threshold([1, 0, 0, 0, 0, 0], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], "specificity", 0.8)
     assert point.threshold == pytest.approx(0.85)
     assert point.specificity == 1
@@ -102,7 +102,7 @@ def test_a_target_that_is_met_exactly_is_met():
 
 
 def test_of_equally_good_thresholds_the_highest_is_taken():
-    # F1 is 2/3 for calling one and for calling two of three, one of them rightly... and for calling all four.
+    # F1 is 2/3 if the first is called positive, and also if all four are.
     truth, score = np.array([1, 0, 0, 1]), np.array([0.9, 0.8, 0.7, 0.6])
     point = choose_threshold(truth, score, "f1")
     assert point.threshold == pytest.approx(0.85)
@@ -176,12 +176,12 @@ def test_so_many_images_are_needed_for_a_target_with_a_confidence(target, confid
 @pytest.mark.parametrize("n", [93, 124, 200, 1000])
 def test_the_share_needed_is_the_smallest_with_a_binomial_tail_below_the_rest(n):
     k = round(share_needed(0.95, 0.95, n) * n)
-    # Fewer than k of n new scores above the threshold that 95 % of all exceed: that has to be improbable.
+    # It must be improbable that fewer than k of n new scores are above the threshold that 95 % of all exceed.
     assert binom.sf(k - 1, n, 0.95) <= 0.05 < binom.sf(k - 2, n, 0.95)
 
 
 def test_what_to_expect_on_new_images_of_twenty():
-    """The issue's case: with 20 images with the label, true sensitivity is below 0.95 in 73.6 % of the choices."""
+    """With 20 images with the label, the true sensitivity is below 0.95 in 73.6 % of the choices."""
     truth = np.repeat([1, 0], [20, 100])
     score = np.concatenate([np.linspace(0.5, 0.9, 20), np.linspace(0, 0.8, 100)])
     point = choose_threshold(truth, score, "sensitivity", 0.95)
@@ -189,7 +189,7 @@ def test_what_to_expect_on_new_images_of_twenty():
     mean, below = point.expected("sensitivity", 0.95)
     assert mean == pytest.approx(19 / 21)
     assert below == pytest.approx(binom.sf(18, 20, 0.95))
-    # Of 10 patients with two images each, half as much is known.
+    # 10 patients with two images each count as 10.
     groups = np.concatenate([np.repeat(np.arange(10), 2), 10 + np.arange(100)])
     of_patients = choose_threshold(truth, score, "sensitivity", 0.95, groups=groups)
     assert (of_patients.positive_patients, of_patients.negative_patients) == (10, 100)
@@ -202,7 +202,7 @@ def test_too_few_images_for_the_confidence_are_counted_and_patients_where_they_a
     score = np.random.default_rng(0).random(120) / 2 + truth / 2
     assert choose_threshold(truth, score, "sensitivity", 0.95, 0.95).sensitivity == 1
     found = choose_threshold(truth, score, "sensitivity", 0.95, 0.95, groups=np.arange(120) // 2)
-    # Below the lowest score with the label: 30 patients show 0.05 ** (1 / 30) with 95 % confidence, and no more.
+    # Below the lowest score with the label: 30 patients only show 0.05 ** (1 / 30) with 95 % confidence.
     assert max(score[truth == 0]) <= found.threshold <= min(score[truth == 1]) and found.sensitivity == 1
     assert found.reason == (
         "a sensitivity of 0.95 with 95% confidence needs 59 patients with the label; with 30 it is 0.9 at most"
@@ -219,7 +219,7 @@ def test_too_few_images_for_the_confidence_are_counted_and_patients_where_they_a
     [("sensitivity", 60, 1), ("sensitivity", 150, 1), ("specificity", 150, 1), ("sensitivity", 80, 4)],
 )
 def test_with_a_confidence_the_target_is_reached_in_so_many_choices(rule, n, images):
-    """Normal scores, so that the true rates are known; the images of a patient share half of the variance."""
+    """Scores are normal, so that the true rates are known; the images of a patient share half of the variance."""
     rng, reached, plain = np.random.default_rng(0), [], []
     for _ in range(1500):
         group = np.arange(2 * n * images) // images

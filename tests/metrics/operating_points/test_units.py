@@ -1,4 +1,4 @@
-"""Labels and probabilities of studies against pandas and scikit-learn, and what must hold whatever the images."""
+"""Labels and probabilities of studies compared with pandas and scikit-learn, and properties for any images."""
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ REFERENCE = {
 
 
 def example(n=400, n_units=150, labels=3, seed=0, task="multi", masked=0.1):
-    """Predictions of images of studies of 1 to many images, in any order."""
+    """Return predictions for the images of studies with one or more images, in random order."""
     random = np.random.default_rng(seed)
     units = np.concatenate([np.arange(n_units), random.integers(0, n_units, n - n_units)])
     units = units[random.permutation(n)]
@@ -46,7 +46,7 @@ def example(n=400, n_units=150, labels=3, seed=0, task="multi", masked=0.1):
 
 
 def reference(found, how):
-    """Truth, NaN where masked, and probabilities of the studies by pandas."""
+    """Return truth, NaN where masked, and probabilities of the studies, computed with pandas."""
     truth = pd.DataFrame(np.where(found.truth < 0, np.nan, found.truth)).groupby(found.studies)
     positive, any_masked = truth.max() == 1, truth.count().lt(truth.size(), axis=0)
     cells = positive.astype(float).where(positive | ~any_masked, np.nan)
