@@ -263,7 +263,7 @@ def run(words):
 
 @pytest.fixture(scope="module")
 def outcome(place):
-    """Return a function that returns the output of a call, the files it leaves (except those with times) and the caches."""
+    """Return a function that returns the output of a call, its files (except those with times) and the caches."""
     found = {}
 
     def of(words, anew=False):

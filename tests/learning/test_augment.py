@@ -1,4 +1,4 @@
-"""Augmentation and normalization against fastai's own and torch's."""
+"""Augmentation and normalization compared with fastai's and torch's."""
 
 import hashlib
 import math
@@ -44,8 +44,8 @@ def test_images_that_are_not_drawn_are_untouched(images):
 
 
 @each_name
-def test_rotation_is_by_the_angle_about_the_center(ranges, monkeypatch):
-    """A bar through the center, turned: its direction by moments is the drawn angle."""
+def test_rotation_is_by_the_angle_about_the_centre(ranges, monkeypatch):
+    """A bar through the center is rotated: its direction, computed from moments, is the drawn angle."""
     image = torch.zeros(8, 1, 101, 101)
     image[:, :, 48:53, 10:91] = 1.0
     angles = []
@@ -96,7 +96,7 @@ def test_draws_of_a_view_are_uniform_and_those_of_its_image(images):
     assert len(values.unique()) > 0.99 * len(values), "each seed, view, image and row has its own"
     found = augment.draws_of_view(images[5:6], 7, 3)
     assert torch.equal(found, augment.draws_of_view(images.flip(0), 7, 3)[:, 10:11])
-    # SHAKE-128 of the pixels and "7 3", in words of 24 bits
+    # SHAKE-128 of the pixels and "7 3", in 24-bit words
     content = (images[5] * 255).numpy().round().astype(np.uint8).tobytes() + b"7 3"
     words = np.frombuffer(hashlib.shake_128(content).digest(40), np.uint32) // 256
     np.testing.assert_array_equal(found[:, 0], words / 2**24)
@@ -133,7 +133,7 @@ def test_cutmix_pastes_one_box_and_its_share_is_what_was_pasted():
     share[:2] = torch.tensor([0.0, 1.0])
     mixed, own = augment.cutmix(torch.zeros(64, 3, 30, 41), torch.ones(64, 3, 30, 41), share, draws)
     torch.testing.assert_close(1 - mixed.mean(dim=(1, 2, 3)), own, atol=1e-6, rtol=0)
-    assert (own >= share - 0.05).all()  # what is beyond the edges is not pasted
+    assert (own >= share - 0.05).all()  # the part of the box beyond the edges is not pasted
     assert own[1] == 1 and mixed[1].sum() == 0
     for pixels, (row, column) in zip(mixed, draws.T, strict=True):
         inside = pixels[0].bool()
@@ -143,7 +143,7 @@ def test_cutmix_pastes_one_box_and_its_share_is_what_was_pasted():
 
 
 def test_cutmix_leaves_as_much_of_an_image_as_the_paper_s_box_does():
-    """Sides of sqrt(1 - share), cut off at the edges, but for whole pixels."""
+    """The sides of the box are sqrt(1 - share), cut off at the edges, up to whole pixels."""
     share, draws, side = torch.rand(500), torch.rand(2, 500), 100
     _, own = augment.cutmix(*torch.zeros(2, 500, 1, side, side), share, draws)
     half = np.sqrt(1 - share.double().numpy()) / 2

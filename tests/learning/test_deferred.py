@@ -1,4 +1,4 @@
-"""Modules of libraries that are imported when they are used."""
+"""Library modules that are imported when they are first used."""
 
 import importlib
 import sys
@@ -12,7 +12,7 @@ DEFERRED = {"toy": [], "toy.inner": ["double"]}
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """A package that says when its modules are run."""
+    """A package that records when its modules are executed."""
     folder = tmp_path / "toy"
     folder.mkdir()
     (folder / "__init__.py").write_text("import sys\nsys.toy_log.append('toy')\nfrom toy.other import five\n")
@@ -80,7 +80,7 @@ def test_a_further_module_of_the_package_is_an_import_error_rather_than_there_tw
 
 
 def test_fastai_uses_what_it_imported():
-    """In one process with the other tests fastai may have been imported before ours."""
+    """This runs in a new process, because here other tests may have imported fastai before xrayfast."""
     import numpy as np
     from fastai.data.transforms import TrainTestSplitter
     from fastai.learner import format_time

@@ -1,4 +1,4 @@
-"""Images on the device, or read ahead by threads: the batches of the DataLoaders, to the bit."""
+"""Images on the device or read ahead by threads give the batches of the DataLoaders, to the bit."""
 
 import threading
 
@@ -20,7 +20,7 @@ WAYS = ("on", "read ahead")
 
 
 def loaders(data, way, **options):
-    """DataLoaders whose images are on the device, read ahead, or read as ever ("off")."""
+    """Return DataLoaders whose images are on the device, read ahead by threads, or read as usual ("off")."""
     options = {"size": 48, "batch_size": 8, "device": "cpu", "data_on_device": "on" if way in WAYS else way, **options}
     dls = xf.dataloaders(data, **options)
     for dl in dls.loaders if way == "read ahead" else ():
@@ -29,7 +29,7 @@ def loaders(data, way, **options):
 
 
 def passes(dl, split_idx, times=2):
-    """The batches of some epochs, and what the random numbers go on with."""
+    """Return the batches of some epochs and the next random number."""
     with isolated_rng(3), dl.dataset.set_split_idx(split_idx):
         found = [batch for _ in range(times) for batch in dl]
         return found, torch.rand(1)
@@ -41,7 +41,7 @@ def test_batches_are_those_of_the_dataloaders_to_the_bit(way, folder, options, r
     data = xf.open_data(request.getfixturevalue(folder), test_fraction=0.2)
     usual, fed = loaders(data, "off", **options), loaders(data, way, **options)
     assert [dl.feed is None for dl in usual.loaders] == [True] * 3
-    assert not fed.loaders[2].feed.resident  # it is predicted once
+    assert not fed.loaders[2].feed.resident  # the test split is predicted only once
     for index, (dl, other) in enumerate(zip(usual.loaders, fed.loaders, strict=True)):
         (expected, state), (found, other_state) = (passes(loader, min(index, 1)) for loader in (dl, other))
         assert len(found) == len(expected) == 2 * len(dl) and torch.equal(state, other_state)
@@ -86,7 +86,7 @@ def test_reading_ahead_reads_no_more_than_a_few_batches_and_ends_with_the_epoch(
     monkeypatch.setattr(device_data, "ThreadPoolExecutor", Pool)
     batches = iter(fed.train)
     next(batches)
-    assert asked == [2, 2, 2, 2]  # the batch that was taken and three more
+    assert asked == [2, 2, 2, 2]  # the current batch and three more
     batches.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
 
@@ -110,7 +110,7 @@ def test_an_image_that_cannot_be_read_is_named(way, tmp_path):
 
 GB = 10**9
 PLACES = [
-    # choice, share, device, free, cached, workers: resident, feeds, what is said
+    # choice, share, device, free, cached, workers: resident, feeds, note
     ("auto", 0.4, CPU, None, True, None, False, False, ""),
     ("on", 0.4, CPU, None, True, None, True, True, "All images are on cpu, which takes 5.02 GB."),
     ("auto", 0.4, GPU, 70 * GB, True, None, True, True, "All images are on cuda, which takes 5.02 of 70.0 GB that are"),

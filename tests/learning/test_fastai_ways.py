@@ -1,4 +1,4 @@
-"""fastai's own methods on the DataLoaders and the Learner of xrayfast, for both tasks, with their values."""
+"""fastai's methods on the DataLoaders and the Learner of xrayfast, for both tasks, with their values."""
 
 import copy
 import subprocess
@@ -34,7 +34,7 @@ SPLITS = ("train", "valid", "test")
 
 @pytest.fixture(scope="module", params=["single", "multi"])
 def learn(request, tmp_path_factory):
-    """A learner after three epochs on images of the network's size."""
+    """A learner after three epochs on images of the size of the network."""
     folder = request.getfixturevalue({"single": "data_dir", "multi": "multi_dir"}[request.param])
     dls = xf.dataloaders(xf.open_data(folder, test_fraction=0.2), size=64, batch_size=4, device="cpu", workers=0)
     learn = xf.learner(dls, arch=SMALL["arch"], weights="none", precision="fp32", seed=3)
@@ -46,7 +46,7 @@ def learn(request, tmp_path_factory):
 
 @pytest.fixture
 def trained(learn):
-    """The same, put back after further training."""
+    """The learner `learn`, restored after further training."""
     weights, settings = copy.deepcopy(learn.model.state_dict()), dict(learn.settings)
     yield learn
     learn.to_fp32().freeze()
@@ -71,7 +71,7 @@ def is_single(learn):
 
 
 def batch_of(files):
-    """Files as the network gets them, without a DataLoader."""
+    """Return files as a batch for the network, without a DataLoader."""
     pixels = torch.from_numpy(np.stack([np.asarray(Image.open(file)) for file in files])).float() / 255
     return normalize(pixels[:, None].repeat(1, 3, 1, 1), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
@@ -83,7 +83,7 @@ def probabilities(learn, files):
 
 
 def expected(learn, split):
-    """Probabilities, targets, decoded probabilities and losses of a split, computed by hand."""
+    """Return probabilities, targets, decoded probabilities and losses of a split, computed without the Learner."""
     rows = learn.dls.manifest.subset(split)
     probability, target = probabilities(learn, rows.table["path"]), torch.from_numpy(rows.targets)
     if is_single(learn):
@@ -94,14 +94,14 @@ def expected(learn, split):
 
 
 def names_of(learn, target):
-    """The title of an image with this target."""
+    """Return the title of an image with this target."""
     labels = learn.dls.manifest.labels
     found = [labels[int(target)]] if is_single(learn) else [n for n, v in zip(labels, target, strict=True) if v == 1]
     return "; ".join(found) or "no label"
 
 
 def titles():
-    """The figure's images and titles, of which none lies on another."""
+    """Return the images and titles of the figure, after a check that none overlap."""
     figure = plt.gcf()
     axes = [ax for ax in figure.axes if ax.images]
     figure.canvas.draw()
@@ -207,7 +207,7 @@ def test_recorder_plots_what_it_recorded_of_each_way_to_train(trained):
 
 
 class Frozen(Callback):
-    """Whether each epoch left the backbone as it was."""
+    """Records whether each epoch left the backbone unchanged."""
 
     def __init__(self, seen):
         self.seen = seen
@@ -225,7 +225,7 @@ def test_validate_and_get_preds_of_each_split(learn, ds_idx, recwarn):
     probability, truth, decoded, losses = expected(learn, SPLITS[ds_idx])
     loss, *metrics = learn.validate(ds_idx)
     assert loss == pytest.approx(float(losses.mean()), rel=1e-3)
-    first = skm.accuracy_score(truth, decoded)  # of a multi-label task the subset accuracy
+    first = skm.accuracy_score(truth, decoded)  # for multi-label, the subset accuracy
     f1 = skm.f1_score(truth, decoded, average="macro", zero_division=0)
     names = learn.recorder.metric_names[3:]
     assert metrics[0] == pytest.approx(first) and names[0] == ("accuracy" if is_single(learn) else "subset_accuracy")
@@ -367,12 +367,12 @@ def test_fastai_s_cleaner_shows_the_files_of_the_largest_losses_and_tells_which_
     if not is_single(learn):
         pytest.skip("fastai's cleaner knows one class per image")
     widgets = pytest.importorskip("fastai.vision.widgets")
-    monkeypatch.setattr(widgets, "display", lambda _: None, raising=False)  # a notebook's own
+    monkeypatch.setattr(widgets, "display", lambda _: None, raising=False)  # defined only in a notebook
     cleaner = widgets.ImageClassifierCleaner(learn, max_n=5)
     for split in ("train", "valid"):
         cleaner.dd_ds.value = split.title()
         _, truth, _, losses = expected(learn, split)
-        if split == "train":  # of augmented views, as everything that fastai computes on this split
+        if split == "train":  # on augmented images, like everything that fastai computes on this split
             losses = torch.stack([loss for _, _, loss in cleaner.iwis[0]])
         for index, label in enumerate(learn.dls.vocab):
             cleaner.dd_cats.value = label

@@ -1,4 +1,4 @@
-"""The interpretation against scikit-learn and fastai, for both tasks, without a second inference."""
+"""The interpretation compared with scikit-learn and fastai, for both tasks, without running the network again."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""How many threads torch computes with on a busy machine."""
+"""The number of threads that torch uses on a busy machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xrayfast.progress import NullReporter
 
 @pytest.fixture
 def load(monkeypatch):
-    """Sets how many of eight CPUs other processes use; torch has six threads."""
+    """Return a function that sets how many of eight CPUs other processes use; torch has six threads."""
     for name in SET_BY_USER:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(threads, "cpu_count", lambda: 8)

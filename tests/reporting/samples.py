@@ -1,4 +1,4 @@
-"""Pages to look at, made of drawn numbers, and what the tests read in them."""
+"""Sample pages made of random numbers, and functions that read pages in tests."""
 
 import dataclasses
 import functools
@@ -41,8 +41,8 @@ FLOW = (("Image files", 60), (f"Left out: {HOSTILE}", 3), ("Images used", 57), (
 
 
 def predictions(task, labels, n, seed=0):
-    """Of n images of n / 2 patients: probabilities that are too sure of themselves, masked cells, and with
-    several labels one ("Hernia") that no image has."""
+    """Return predictions of n images of about n / 2 patients: overconfident probabilities, masked cells, and for
+    multi-label one label ("Hernia") that no image has."""
     random = np.random.default_rng(seed)
     shape = n, len(labels)
     if task == "single":
@@ -61,7 +61,7 @@ def predictions(task, labels, n, seed=0):
 
 @functools.cache
 def split_report(task, labels, name="valid", n=40, cases=2, saliency=1, resamples=25, divided=True, seed=0):
-    """A split with everything there is, and the decision that was chosen on it."""
+    """Return a split with all optional content, and the decision that was fitted on it."""
     sample = predictions(task, labels, n, seed)
     rule, positive = "f1" if task == "multi" else "youden", labels[0] if task == "single" and len(labels) == 2 else None
     decision = fit_decision(sample.truth, sample.raw, labels, task, rule=rule, positive=positive)
@@ -81,14 +81,14 @@ def split_report(task, labels, name="valid", n=40, cases=2, saliency=1, resample
 
 
 def top_losses(n):
-    """Cases with an image and a hostile name, and one whose file is gone."""
+    """Return cases with an image and a hostile name, and one whose file is missing."""
     pixels = noise((700, 600))
     shown = [Case(f"{HOSTILE}{'w' * 200}{i}.png", HOSTILE, "", 0.9, 3.0, pixels) for i in range(n)]
     return (*shown, Case("gone.png", "covid-19", "pneumonia", float("nan"), float("nan"), None))
 
 
 def explained(n, labels):
-    """Cases with a heat map; the first has no heat and is of an image whose labels are unknown."""
+    """Return cases with a heat map; the first has no share outside, and its labels are unknown."""
     pixels, heat = noise((320, 320)), np.eye(7)
     return tuple(
         SaliencyCase(
@@ -107,14 +107,14 @@ def explained(n, labels):
 
 
 def noise(shape):
-    """Noise on a slope: harder to compress than most radiographs."""
+    """Return noise on a gradient, which compresses less well than most radiographs."""
     random = np.random.default_rng(0)
     slope = np.linspace(0, 200, shape[1])
     return (slope + random.normal(20, 8, shape)).clip(0, 255).astype(np.uint8)
 
 
 def report(task="single", splits=("valid",), epochs=3, patients=True, labels=None, **settings):
-    """A report on `splits`, with hostile names wherever strangers name something."""
+    """Return a report on `splits`, with hostile names wherever names come from strangers."""
     labels = labels or LABELS[task]
     made = [split_report(task, labels, name, seed=i, **settings) for i, name in enumerate(splits)]
     metrics = ("accuracy", "precision_macro", "f1_macro", "auroc_macro")
@@ -151,12 +151,12 @@ def report(task="single", splits=("valid",), epochs=3, patients=True, labels=Non
 
 
 def with_info(data, **fields):
-    """The same report with other fields of `run.json`."""
+    """Return the report with other fields of `run.json`."""
     return dataclasses.replace(data, info=data.info.model_copy(update=fields))
 
 
 def evaluation(task="single", name="external", labels=None, **settings):
-    """The page of an evaluation, hostile as `report`."""
+    """Return an evaluation with hostile names like those of `report`."""
     labels = labels or LABELS[task]
     split, decision = split_report(task, labels, name, **settings)
     return EvaluationData(
@@ -179,7 +179,7 @@ def evaluation(task="single", name="external", labels=None, **settings):
 
 
 class Outline(HTMLParser):
-    """Ids of sections, levels of headings, open elements, and every element with its attributes."""
+    """Parses the ids of sections, the levels of headings, open elements, and every element with its attributes."""
 
     VOID = frozenset(("meta", "link", "img", "br"))
 
@@ -206,13 +206,13 @@ class Outline(HTMLParser):
 
 
 def visible(text):
-    """The text that a reader sees, without style, script and tags."""
+    """Return the text that a reader sees, without style, script and tags."""
     body = re.sub(r"(?s)<(style|script)\b.*?</\1>", "", text)
     return html.unescape(re.sub(r"<[^>]*>", " ", body))
 
 
 def numbers(content):
-    """Every number in what `metrics.json` holds, as JSON gives it back."""
+    """Return every number in the content of `metrics.json`, as JSON returns it."""
     found, left = set(), [json.loads(json.dumps(content))]
     while left:
         one = left.pop()
@@ -226,12 +226,12 @@ def numbers(content):
 
 
 def shows_all(figure):
-    """Whether all of a figure's texts are free of hidden characters but for its own line breaks."""
+    """Whether no text of a figure has hidden characters, except its own line breaks."""
     return not any(map(is_hidden, "".join(text.get_text() for text in figure.findobj(Text)).replace("\n", "")))
 
 
 def texts(drawn):
-    """What is written in Axes, or in those of a Figure."""
+    """Return the texts in Axes, or in all axes of a Figure."""
     every = drawn.axes if isinstance(drawn.axes, list) else [drawn]
     return [text.get_text() for axes in every for text in axes.texts]
 

@@ -1,4 +1,4 @@
-"""Each figure is shown once in a notebook, with and without pyplot, and drawn on axes of one's own."""
+"""Each figure is shown once in a notebook, with and without pyplot, and can be drawn on given axes."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_every_figure_is_one_image_in_a_shell_with_and_without_matplotlib_s_inli
         for name, figure in found.items():
             shown, _ = formatter.format(figure)
             assert {kind for kind in shown if kind.startswith("image/")} == {"image/png"}, name
-    assert plt.get_fignums() == before  # else the inline backend would show them a second time
+    assert plt.get_fignums() == before  # otherwise the inline backend would show them again
 
 
 def test_axes_of_one_s_own_are_drawn_on_and_given_back(single, multi):
@@ -152,7 +152,7 @@ def test_top_losses_show_names_and_probabilities_in_rows_that_do_not_overlap(sin
 
 
 def test_a_history_is_drawn_on_one_or_two_axes_of_one_s_own(tiny_run):
-    from xrayfast.learning.training.lr_find import LRCurve  # torch, for which the kernel below would wait
+    from xrayfast.learning.training.lr_find import LRCurve  # torch, which the kernel below would have to load
 
     assert isinstance(tiny_run.plot_history(), Figure)
     losses, metrics = pair = Figure().subplots(1, 2)

@@ -1,4 +1,4 @@
-"""Training beside validation, in words."""
+"""Training compared with validation, in words."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""The table of training batches: thinned evenly, read back to the bit."""
+"""The table of training batches: thinned evenly, read back exactly."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from xrayfast.runs.batches import add_epoch, empty_batches, read_batches, thin_b
 
 LOSSES = st.lists(
     st.lists(st.floats(0, 10, width=32), min_size=1, max_size=60), min_size=1, max_size=5
-)  # by epoch, of any number of batches
+)  # per epoch, with any number of batches
 
 
 def table_of(epochs, most_rows=10**6):

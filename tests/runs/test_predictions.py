@@ -1,4 +1,4 @@
-"""The table of predictions: what is written is read again, and patients become groups."""
+"""The table of predictions is read back as written, and patients become groups."""
 
 import dataclasses
 
@@ -117,7 +117,7 @@ def test_a_copy_with_other_probabilities_leaves_the_first_alone():
 
 def test_the_population_counts_sex_and_age_by_patient_and_views_by_image():
     found = example().population()
-    # Images 0 and 3 are of one patient; those without one count by themselves.
+    # Images 0 and 3 are of one patient; images without a patient count individually.
     assert found == {
         "patients": True,
         "sex": {"": 1, "F": 2, "M": 2},

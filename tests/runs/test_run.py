@@ -1,4 +1,4 @@
-"""A run's folder: exactly its files, no code in it, nothing overwritten."""
+"""The folder of a run has exactly its files, contains no code and overwrites nothing."""
 
 import base64
 import io
@@ -67,7 +67,7 @@ def test_the_report_shows_training_images_as_the_network_saw_them(copy):
         seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(one["data"]))).convert("L")).astype(float)
         assert seen.shape == (one["height"], one["width"]) == (copy.config.model.size,) * 2
         plain = Image.open(data.loc[one["image"], "path"]).convert("L").resize(seen.shape, Image.Resampling.BOX)
-        # Of the same image, if brighter, turned or smaller by a little.
+        # It shows the same image, slightly brighter, rotated or smaller.
         assert np.corrcoef(seen.ravel(), np.asarray(plain, float).ravel())[0, 1] > 0.5
     xf.interpret(copy)
     page = copy.report_path.read_text("utf-8")
@@ -116,7 +116,7 @@ def test_the_batch_is_that_of_all_ranks_in_report_and_card(copy):
 def test_the_best_epoch_s_weights_give_the_best_epoch_s_numbers(tiny_run):
     best = tiny_run.history.iloc[tiny_run.info["best_epoch"] - 1]
     valid = tiny_run.predictions("valid")
-    # A temperature moves AUROC by a little, since it moves each image's probabilities by its own other classes.
+    # A temperature changes AUROC slightly, because its effect on an image depends on the other classes of that image.
     found = compute_epoch_metrics(valid.truth, valid.raw, "single")
     assert tiny_run.metrics["valid"]["overall"]["accuracy"] == found["accuracy"]
     assert found["accuracy"] == pytest.approx(best["valid_accuracy"], abs=1e-6)
@@ -329,7 +329,7 @@ def test_names_that_we_make_are_portable_and_differ_in_more_than_case(tiny_run, 
 
 
 def test_an_evaluation_appears_with_all_its_files_or_not_at_all(tiny_run, tmp_path):
-    """Killed before that, it leaves nothing that counts as one or takes a name."""
+    """If killed before that, it leaves nothing that counts as an evaluation or occupies a name."""
     run = Run(shutil.copytree(tiny_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations")))
     root = run.path / "evaluations"
     content = {"result": {"images": 1, "overall": {}, "per_label": []}}
@@ -337,7 +337,7 @@ def test_an_evaluation_appears_with_all_its_files_or_not_at_all(tiny_run, tmp_pa
     def write(evaluation):
         evaluation.write_metrics(content)
         assert not (root / "mine").exists() and run.evaluations == []
-        shutil.copytree(evaluation.path, root / ".run.0123abcd.tmp")  # what a kill here leaves
+        shutil.copytree(evaluation.path, root / ".run.0123abcd.tmp")  # what a kill leaves here
 
     def stop(evaluation):
         write(evaluation)

@@ -1,4 +1,4 @@
-"""The JSON files of a run as types: defaults, keys of older versions, and errors that name file and field."""
+"""The JSON files of a run as typed models: defaults, keys of older versions, and errors that name file and field."""
 
 import json
 import shutil

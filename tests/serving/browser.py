@@ -1,4 +1,4 @@
-"""A headless Chromium, driven by the W3C's WebDriver protocol: chromedriver's JSON over HTTP, and no library."""
+"""Headless Chromium, controlled with the W3C WebDriver protocol (JSON over HTTP to chromedriver), without a library."""
 
 import base64
 import json
@@ -35,16 +35,16 @@ class Browser:
         self.call("POST", f"{self.session}/url", url=url)
 
     def run(self, script, *arguments):
-        """What a script returns."""
+        """Run a script and return its result."""
         return self.call("POST", f"{self.session}/execute/sync", script=script, args=list(arguments))
 
     def type(self, selector, text):
-        """Type into an element; into an input of files, their paths."""
+        """Type into an element; for a file input, type the paths."""
         found = self.call("POST", f"{self.session}/element", using="css selector", value=selector)
         self.call("POST", f"{self.session}/element/{found[ELEMENT]}/value", text=text)
 
     def press(self, *keys):
-        """Press keys one after the other, wherever the focus is."""
+        """Press keys one after the other in the focused element."""
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         source = {"type": "key", "id": "keyboard", "actions": actions}
         self.call("POST", f"{self.session}/actions", actions=[source])
@@ -62,7 +62,7 @@ class Browser:
         self.devtools("Emulation.setEmulatedMedia", features=features)
 
     def wait_for(self, script, seconds=60):
-        """Until a script returns something true, which is returned."""
+        """Wait until a script returns a true value, and return it."""
         deadline = time.monotonic() + seconds
         while not (found := self.run(script)):
             assert time.monotonic() < deadline, self.run("return document.body.innerText")
@@ -76,7 +76,7 @@ class Browser:
 
 @contextmanager
 def browsing(folder):
-    """A browser whose profile is in a folder."""
+    """Yield a browser with its profile in `folder`."""
     driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         port = next(line.split()[-1].rstrip(".") for line in driver.stdout if "successfully on port" in line)

@@ -1,4 +1,4 @@
-"""The command as a person runs it: in a process of its own, with a real browser, ended by signals."""
+"""The command in its own process, with a real browser, ended by signals."""
 
 import contextlib
 import io
@@ -31,12 +31,12 @@ from xrayfast.serving.classifier import Classifier
 pytestmark = pytest.mark.slow
 
 LARGE = 10_000
-"""Side of an image of 100 megapixels."""
+"""The side of an image of 100 megapixels."""
 
 
 @pytest.fixture(scope="module")
 def served_run(data_dir, tmp_path_factory):
-    """A run of a backbone that another process knows too."""
+    """A run with a backbone that is also defined in other processes."""
     from tests.conftest import TINY
 
     data = xf.open_data(data_dir, test_fraction=0.2)
@@ -50,7 +50,7 @@ def exported(served_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(data_dir, tmp_path_factory):
-    """A PNG, a DICOM, a text named .png, a PNG of 100 megapixels, and one whose name is HTML."""
+    """A PNG, a DICOM, a text named .png, a PNG of 100 megapixels, and one with HTML in its name."""
     folder = tmp_path_factory.mktemp("images")
     pixels = np.asarray(Image.open(next(data_dir.glob("normal/*.png"))))
     Image.fromarray(pixels).save(folder / "a.png")
@@ -63,7 +63,7 @@ def images(data_dir, tmp_path_factory):
 
 @contextlib.contextmanager
 def serving(source, *words, **environment):
-    """The process and its address, once it answers."""
+    """Yield the process and its address once it answers."""
     line = [
         sys.executable,
         "-m",
@@ -163,7 +163,7 @@ def test_twenty_connections_at_once_are_answered(exported, images):
 def test_a_password_of_the_environment(exported):
     with serving(exported, "--host", "0.0.0.0", "--password", XRAYFAST_PASSWORD="long enough") as (process, url):
         assert "long enough" not in " ".join(psutil.Process(process.pid).cmdline())
-        address = f"http://127.0.0.1:{url.rpartition(':')[2]}"  # its own is this machine's name
+        address = f"http://127.0.0.1:{url.rpartition(':')[2]}"  # its own address has the host name
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(address, timeout=30)
         manager = urllib.request.HTTPPasswordMgrWithDefaultRealm()
@@ -193,7 +193,7 @@ MANY_LABELS = (
     " predicted: i > 6, abstained: i == 6});"
     "list.append(card({file: 'a_long_name_'.repeat(16), image, notes: [], labels: Array.from({length: 14}, label)}))"
 )
-WIDE = "return document.documentElement.scrollWidth > arguments[0]"  # innerWidth grows with what is too wide on a phone
+WIDE = "return document.documentElement.scrollWidth > arguments[0]"  # innerWidth grows with overflow on a phone
 
 
 def test_a_person_tries_the_page(browser, served_run, images, tmp_path, monkeypatch):
@@ -206,7 +206,7 @@ def test_a_person_tries_the_page(browser, served_run, images, tmp_path, monkeypa
         browser.type("#files", "\n".join(str(images / name) for name in names))
         assert browser.wait_for(ANSWERED).startswith("4 files answered, 1 file can't be read. The last: <img")
         titles = browser.run("return [...document.querySelectorAll('#list h3')].map(one => one.textContent)")
-        assert titles == names  # in order, and as texts
+        assert titles == names  # in order, and shown as text
         reason = browser.run("return document.querySelector('#list .reason').textContent")
         assert reason.startswith("c.png: found no image that can be read; expected DICOM, PNG")
         answer = post(url, [images / "a.png"], "?image=true&saliency=true")["files"][0]
@@ -223,7 +223,7 @@ def test_a_person_tries_the_page(browser, served_run, images, tmp_path, monkeypa
         assert [float(bar.rstrip("%")) for bar in bars] == pytest.approx(
             [100 * one["probability"] for one in answer["labels"]], abs=1e-3
         )
-        # The switch, by keyboard: it is the first stop after the files.
+        # Toggle the switch by keyboard: it is the first tab stop after the files.
         source = "return document.querySelector('#list img').src"
         assert browser.run(source) == answer["image"]
         browser.run("document.getElementById('files').focus()")
@@ -238,7 +238,7 @@ def test_a_person_tries_the_page(browser, served_run, images, tmp_path, monkeypa
             browser.press("\ue004")
             stops.append(browser.run("return document.activeElement.id"))
         assert stops == ["csv", "clear"]
-        # The CSV is that of predict.
+        # The CSV equals that of predict.
         monkeypatch.chdir(images)
         each = [xf.predict(served_run, name, device="cpu", note=lambda text: None) for name in names]
         assert download(browser, tmp_path) == format_csv(pd.concat(each), "%.9g")
@@ -249,12 +249,12 @@ def test_a_person_tries_the_page(browser, served_run, images, tmp_path, monkeypa
                 browser.dark(dark)
                 assert not browser.run(WIDE, width)
                 assert low_contrasts(browser) == []
-        # Removing all, by keyboard, returns to the start.
+        # Removing all by keyboard returns to the start.
         browser.run("document.getElementById('clear').focus()")
         browser.press("\ue007")
         left = browser.run("return [document.querySelectorAll('#list > li').length, document.activeElement.id]")
         assert left == [0, "files"]
-        # Two files are dropped; the server ends; a third is dropped, and the page says why there is no answer.
+        # Two files are dropped, the server ends, and a third file is dropped: the page explains the missing answer.
         browser.run(DROP, ["x.txt", "y.txt"])
         assert browser.wait_for(ANSWERED).startswith("0 files answered, 2 files can't be read.")
         process.send_signal(signal.SIGTERM)
@@ -274,7 +274,7 @@ def download(browser, folder):
 
 
 def low_contrasts(browser):
-    """Texts whose contrast with their background is below 4.5 (WCAG 2.2, 1.4.3)."""
+    """Return texts whose contrast with their background is below 4.5 (WCAG 2.2, 1.4.3)."""
     return browser.run(Path(__file__).with_name("contrast.js").read_text())
 
 
@@ -297,7 +297,7 @@ def test_every_control_has_a_name_and_the_page_is_ordered(browser, exported, ima
 
 
 def test_the_endpoint_is_as_it_is_described(served_run):
-    """schemathesis sends what the description allows, and what it does not; each answer is as described."""
+    """schemathesis sends valid and invalid requests; each answer must agree with the description."""
     schemathesis = pytest.importorskip("schemathesis")
     from hypothesis import HealthCheck, given, settings
 

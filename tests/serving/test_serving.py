@@ -1,4 +1,4 @@
-"""What the JSON endpoint answers is what `predict` and `explain` give; nothing is kept; strangers are refused."""
+"""The JSON endpoint answers as `predict` and `explain` do, keeps nothing and refuses strangers."""
 
 import asyncio
 import base64
@@ -47,7 +47,7 @@ def client(classifier):
 
 @pytest.fixture(scope="module")
 def images(data_dir, tmp_path_factory):
-    """A PNG, one of 16 bits that is not square, a DICOM without suffix, a text, an empty file and a mask."""
+    """A PNG, a 16-bit PNG that is not square, a DICOM without suffix, a text, an empty file and a mask."""
     folder = tmp_path_factory.mktemp("images")
     pixels = np.asarray(Image.open(next(data_dir.glob("normal/*.png"))))
     shutil.copy(next(data_dir.glob("covid-19/*.png")), folder / "a.png")
@@ -75,7 +75,7 @@ def test_the_csv_is_that_of_predict(request, images, tmp_path, monkeypatch, fixt
     words = ["predict", str(run.path), *names, "-o", str(tmp_path / "p.csv"), "--device", "cpu"]
     if below:
         words += ["--abstain-below", str(below)]
-    assert CliRunner().invoke(command, words).exit_code == 1  # two files can't be read
+    assert CliRunner().invoke(command, words).exit_code == 1  # two files are unreadable
     classifier = Classifier(run, below, "cpu", lambda text: None)
     uploads = [Upload(name, (images / name).read_bytes()) for name in names]
     answer = classifier.answer(uploads, image=False, saliency=False)
@@ -122,7 +122,7 @@ def test_image_and_map_are_what_the_network_sees(classifier, client, images, tin
 
 
 def test_no_file_is_opened_for_what_is_sent(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))  # in which none can be made
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))  # where no file can be created
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (1500, 1500), dtype=np.uint8)
     Image.fromarray(noise).save(buffer, "PNG")
@@ -165,7 +165,7 @@ def test_what_is_too_much_or_no_form_is_named(client, monkeypatch, name):
     assert (answer.status_code, text in answer.json()["error"]) == (status, True), answer.text
     assert logging.getLogger("python_multipart").handlers, "its warnings would be written to the terminal"
     monkeypatch.undo()
-    # What was refused holds no memory.
+    # Refused requests hold no memory.
     monkeypatch.setattr(uploads_module, "MAX_HELD_BYTES", 10_000)
     assert client.post("/api/predict", files=[("files", ("a", b"a"))]).status_code == 200
 
@@ -254,7 +254,7 @@ def test_a_page_whose_name_leads_here_is_refused(client, host):
     assert OPEN.knows_host(host) == HOSTS[host]
     assert Access.of("0.0.0.0", "").knows_host(socket.gethostname().upper())
     assert Access.of("box.example", "").knows_host("box.example:80")
-    assert Access.of("0.0.0.0", "password").knows_host(host)  # such a page lacks it
+    assert Access.of("0.0.0.0", "password").knows_host(host)  # a page under that name lacks the password
     assert client.get("/", headers={"host": host}).status_code == (200 if HOSTS[host] else 403)
 
 

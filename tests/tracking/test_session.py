@@ -1,4 +1,4 @@
-"""What trackers are told of a run, by the trackers' own readers; and that numbers are the same with and without."""
+"""What trackers record of a run, read with the trackers' own readers; results are the same with and without them."""
 
 import math
 import sys
@@ -37,7 +37,7 @@ def require_equal_results(run, other):
 
 
 def expected_values(run):
-    """Every number that a tracker has to have, by name and step."""
+    """Return every number that a tracker must record, by name and step."""
     rows = run.history.to_dict("records")
     found = {("train/loss", row["epoch"]): row["train_loss"] for row in rows}
     found |= {("valid/auroc_macro", row["epoch"]): row["valid_auroc_macro"] for row in rows}
@@ -98,7 +98,7 @@ def test_mlflow_reads_settings_epochs_results_and_figures(data_dir, tmp_path, pl
 
 
 class Told:
-    """A tracker of the tests."""
+    """A tracker that records its calls."""
 
     def __init__(self, made):
         self.calls = []
@@ -110,14 +110,14 @@ class Told:
 
 @pytest.fixture
 def told(monkeypatch):
-    """The trackers that were made, each with its calls, in place of real ones."""
+    """Replace real trackers, and return those that were created, with their calls."""
     made = []
     monkeypatch.setattr(session, "make_tracker", lambda name: Told(made))
     return made
 
 
 class StopsAfter(NullReporter):
-    """Stops training after an epoch."""
+    """Requests a stop after a number of epochs."""
 
     def __init__(self, epochs):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whatever a tracker raises, and however long it takes, training goes on and a note says what failed."""
+"""Whatever a tracker raises and however long it takes, training continues and a note names the failure."""
 
 import threading
 from pathlib import Path
@@ -13,7 +13,7 @@ RUN = TrackedRun("a", Path("a"), {})
 
 
 class Recorded:
-    """A tracker that keeps what it is told, and does something else at one method."""
+    """A tracker that records its calls, and calls `does` in one method."""
 
     def __init__(self, at="", does=None):
         self.told, self.at, self.does = [], at, does

@@ -1,4 +1,4 @@
-"""The parts of an exported classifier, as torch computes them, beside what they stand for."""
+"""The parts of an exported classifier in torch, compared with the functions they replace."""
 
 import numpy as np
 import pytest

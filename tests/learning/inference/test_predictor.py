@@ -1,4 +1,4 @@
-"""The predictor against fastai's own inference, its seeds, and what importing it costs."""
+"""The predictor compared with fastai's inference, its seeds, and the cost of its import."""
 
 import random
 import shutil
@@ -58,7 +58,7 @@ def test_raw_probabilities_are_softmax_or_sigmoid_of_the_logits(run):
 
 def test_a_learner_and_its_run_predict_the_same_to_the_bit(run):
     learn, plain = xf.load(run, device="cpu"), Predictor.from_run(run, "cpu").probabilities(IMAGES)
-    with torch.autocast("cpu", torch.bfloat16):  # as training that was interrupted may leave it
+    with torch.autocast("cpu", torch.bfloat16):  # as interrupted training may leave it
         found = Predictor.from_learner(learn).probabilities(IMAGES)
     assert np.array_equal(found.raw, plain.raw) and np.array_equal(found.calibrated, found.raw)
     saved = run.predictions("valid")

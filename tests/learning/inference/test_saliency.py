@@ -1,4 +1,4 @@
-"""Grad-CAM against results by hand and an independent derivation; the share outside; random weights."""
+"""Grad-CAM compared with results by hand and an independent derivation; heat outside the thorax; random weights."""
 
 import functools
 import random
@@ -34,7 +34,7 @@ def make_predictor(arch="resnet18", size=64):
 
 @pytest.fixture(scope="module")
 def bright():
-    """A network whose one channel is the mean brightness of 8 x 8 pixels, which raises its first label's logit."""
+    """A network with one channel, the mean brightness of 8 x 8 pixels, which raises the logit of the first label."""
     conv, last = nn.Conv2d(3, 1, 8, stride=8), nn.Linear(1, 3)
     with torch.no_grad():
         conv.weight.fill_(1 / (3 * 64))
@@ -44,7 +44,7 @@ def bright():
     return predictor_of(nn.Sequential(body, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)))
 
 
-# By hand: two channels, a 1 x 1 convolution of one input channel by 1 and -2, global average pooling, two outputs.
+# A network to compute by hand: a 1 x 1 convolution by 1 and -2, global average pooling, two outputs.
 
 
 def hand_net(between=()):
@@ -61,7 +61,7 @@ IMAGE = torch.tensor([[1.0, 2.0, -1.0], [0.0, -4.0, 3.0]]).reshape(1, 1, 2, 3)
 
 
 def test_grad_cam_of_average_pooling_in_closed_form():
-    """relu(sum_k w_ck A_k / (h w)): for class 0 (3 - 2) x / 6, for class 1 (-1 - 4) x / 6."""
+    """relu(sum_k w_ck A_k / (h w)): for class 0 relu((3 - 2) x / 6), for class 1 relu((-1 - 4) x / 6)."""
     net = hand_net()
     heat = grad_cam(net, IMAGE.repeat(2, 1, 1, 1), torch.tensor([0, 1]), layer=net[0])
     expected = torch.tensor([[[1, 2, 0], [0, 0, 3]], [[0, 0, 1], [0, 4, 0]]]) / torch.tensor([3, 4]).reshape(2, 1, 1)
@@ -70,17 +70,17 @@ def test_grad_cam_of_average_pooling_in_closed_form():
 
 @pytest.mark.parametrize("inplace", [False, True])
 def test_an_in_place_relu_does_not_falsify_the_map_before_it(inplace):
-    """The map is the convolution's, x and -2x; 3 and 2 of 6 cells pass the ReLU: (3 * 3/6 * x - 2 * 2/6 * x) / 6."""
+    """The map is of the convolution's x and -2x; 3 and 2 of 6 cells pass the ReLU: (3 * 3/6 * x - 2 * 2/6 * x) / 6."""
     net = hand_net([nn.ReLU(inplace=inplace)])
     heat = grad_cam(net, IMAGE, torch.tensor([0]), layer=net[0])
     torch.testing.assert_close(heat, IMAGE[0].relu() / 3, rtol=0, atol=1e-7)
-    # For class 1: (-1 * 3/6 * x - 2 * 2 * 2/6 * x) / 6, so that the negative cells speak for it.
+    # For class 1: (-1 * 3/6 * x - 2 * 2 * 2/6 * x) / 6, so that negative cells raise the logit.
     heat = grad_cam(net, IMAGE, torch.tensor([1]), layer=net[0])
     torch.testing.assert_close(heat, (-IMAGE[0]).relu() / 4, rtol=0, atol=1e-7)
 
 
 def test_the_map_of_an_in_place_relu_is_what_it_gives():
-    """After the ReLU the channels are relu(x) and relu(-2x): 3 relu(x) + relu(-2x), over 6."""
+    """After the ReLU, the channels are relu(x) and relu(-2x), and the map is (3 relu(x) + relu(-2x)) / 6."""
     net = hand_net([nn.ReLU(inplace=True)])
     heat = grad_cam(net, IMAGE, torch.tensor([0]), layer=net[1])
     torch.testing.assert_close(heat, (3 * IMAGE[0].relu() + (-2 * IMAGE[0]).relu()) / 9, rtol=0, atol=1e-7)
@@ -101,7 +101,7 @@ def test_a_layer_without_feature_map_is_an_error():
 
 
 def reference(network, image, label):
-    """One image by the formula: the Jacobian of one logit by the last map, from the layers before and after it."""
+    """Return the map of one image by the formula, with the Jacobian of a logit with respect to the last feature map."""
     body, head = network[0], network[1]
     layers = [layer for block in body for layer in block] if isinstance(body[-1][-1], nn.MaxPool2d) else list(body)
     cut = len(layers) - 1 if isinstance(layers[-1], nn.MaxPool2d) else len(layers)
@@ -145,7 +145,7 @@ def test_with_every_head_the_map_is_that_of_the_last_convolution(tiny_vgg, head)
 def test_the_network_is_left_as_it_was(frozen):
     predictor = make_predictor.__wrapped__()
     model = predictor.network.train()
-    model[0][1].eval()  # as FrozenInference leaves a frozen block
+    model[0][1].eval()  # like a frozen block under FrozenInference
     if frozen != "body":
         model.requires_grad_(frozen == "nothing")
     for parameter in model.parameters():
@@ -195,7 +195,7 @@ def test_maps_do_not_depend_on_the_batch_and_keep_the_order(bright):
     by_two = grad_cam_images(bright, images, [0, 2, 0, 0, 2], batch_size=2)
     assert at_once.dtype == np.float32
     np.testing.assert_allclose(at_once, by_two, atol=1e-6)
-    assert len(np.unique(at_once, axis=0)) == 4  # brightness lowers label 2's logit
+    assert len(np.unique(at_once, axis=0)) == 4  # brightness lowers the logit of label 2
 
 
 def test_the_central_thorax_is_that_of_the_image_not_of_its_padding():
@@ -208,11 +208,11 @@ def test_the_central_thorax_is_that_of_the_image_not_of_its_padding():
 
 def test_the_share_outside_counts_cells_by_their_area():
     heat = np.zeros((4, 4))
-    heat[0, 0] = 1  # 0.15 of 0.25 in each direction lie inside
+    heat[0, 0] = 1  # 0.15 of 0.25 in each direction are inside
     assert share_outside(heat, central_thorax(1, 1)) == pytest.approx(1 - 0.6**2)
     heat[1:3, 1:3] = 2
     assert share_outside(heat, central_thorax(1, 1)) == pytest.approx((1 - 0.6**2) / 9)
-    # All of it in the black beside a narrow image, where rows and columns must not be confused.
+    # All heat is in the black padding of a narrow image, where rows and columns must not be confused.
     left = np.zeros((10, 10))
     left[:, 0] = 1
     assert share_outside(left, central_thorax(400, 100)) == 1
@@ -233,7 +233,7 @@ def test_rank_correlations_agree_with_scipy_and_know_flat_maps():
 
 
 class Scale(nn.Module):
-    """A parameter that no module of torch's own resets, as ConvNeXt's scale of each layer."""
+    """A module with a parameter that no module of torch resets, like ConvNeXt's layer scale."""
 
     def __init__(self):
         super().__init__()
@@ -257,7 +257,7 @@ def test_all_weights_of_the_copy_are_random_and_the_seed_decides():
 
 
 def test_random_weights_give_maps_with_differences_without_batch_norm():
-    """As torch resets them, 13 layers of a vgg leave nothing but their biases."""
+    """With torch's own reset, 13 layers of a VGG leave nothing but their biases."""
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     body = saliency.randomize_weights(make_predictor("vgg16").network[0], 3)
     with torch.no_grad():
@@ -269,7 +269,7 @@ def test_maps_that_need_no_weights_are_detected(bright, monkeypatch):
     images = list(np.random.default_rng(0).integers(0, 256, (6, 64, 64), dtype=np.uint8))
 
     class Fixed(nn.Module):
-        """Brightness raises every logit, whatever the weights."""
+        """A network in which brightness raises every logit, whatever the weights."""
 
         def __init__(self):
             super().__init__()

@@ -18,7 +18,7 @@ BLOCKS = dict.fromkeys(BACKBONES, 5) | {"efficientnet_b0": 8}
 
 
 def classify(net, features):
-    """What torchvision's networks do after their last feature map."""
+    """Apply the layers of torchvision's networks after the last feature map."""
     features = getattr(net, "avgpool", nn.AdaptiveAvgPool2d(1))(features)
     classifier = net.fc if hasattr(net, "fc") else net.classifier
     return classifier(features if isinstance(net, models.ConvNeXt) else features.flatten(1))
@@ -33,7 +33,7 @@ def test_the_blocks_in_order_compute_what_torchvision_computes(name):
         last_map = nn.Sequential(BACKBONES[name].blocks(net))(x)
         assert last_map.shape[1] == BACKBONES[name].features or not BACKBONES[name].features
         found = classify(net, last_map)
-        assert torch.equal(found, net(x))  # random weights can give 1e-14: no tolerance
+        assert torch.equal(found, net(x))  # no tolerance, as random weights can give 1e-14
     assert not torch.equal(found[0], found[1])
 
 
@@ -50,7 +50,7 @@ def test_describe_counts_every_row_without_drawing_random_numbers():
 
 @pytest.mark.parametrize("name", [name for name, row in BACKBONES.items() if row.classifier is None])
 def test_a_network_whose_classifier_has_no_hidden_layer_has_none_to_keep(name):
-    """torchvision's classifier there has one linear layer, behind normalization, pooling and dropout at most."""
+    """torchvision's classifier then has one linear layer, after at most normalization, pooling and dropout."""
     with torch.device("meta"):
         net = BACKBONES[name].build(weights=None)
     classifier = net.fc if hasattr(net, "fc") else net.classifier

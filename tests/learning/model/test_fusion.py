@@ -1,4 +1,4 @@
-"""Batch norm fused into convolutions."""
+"""Fusion of batch norm into convolutions."""
 
 import pytest
 import torch

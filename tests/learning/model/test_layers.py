@@ -1,4 +1,4 @@
-"""The layers of each network, against numbers counted by hand or in the papers."""
+"""The layers of each network, compared with numbers counted by hand or given in the papers."""
 
 from collections import OrderedDict
 
@@ -13,8 +13,8 @@ from xrayfast.learning.model.network import add_head
 from xrayfast.learning.model.subnetworks import split_network
 from xrayfast.learning.model.weights import load_backbone
 
-# Convolutions without projection shortcuts and squeeze-and-excitation: the number in a network's name less its fully
-# connected layer for ResNet and DenseNet, its "features" for VGG.
+# Numbers of convolutions without projection shortcuts and squeeze-and-excitation: for ResNet and DenseNet, the number
+# in the name minus one fully connected layer; for VGG, its "features".
 COUNTS = {
     "resnet18": 17,
     "resnet34": 33,
@@ -139,13 +139,13 @@ def test_the_description_of_layers():
     assert (fc2["name"], fc2["last"], fc2["parameters"]) == ("classifier.fc2", 1, 4096 * 4096 + 4096)
 
 
-# The values per image where the given number of last layers is unfrozen.
+# The cached values per image if that number of last layers is unfrozen.
 VALUES = [
-    ("resnet18", 1, [(512, 2, 2), (512, 2, 2)]),  # the block's input and what its last convolution reads
+    ("resnet18", 1, [(512, 2, 2), (512, 2, 2)]),  # the input of the block and that of its last convolution
     ("resnet18", 2, [(512, 2, 2)]),
-    ("resnet18", 3, [(512, 2, 2), (512, 2, 2)]),  # the projection shortcut's output in place of the input
-    ("vgg16", 3, [(512, 4, 4)]),  # behind the pooling
-    ("densenet121", 2, [(512, 2, 2), *[(32, 2, 2)] * 15]),  # not their concatenations
+    ("resnet18", 3, [(512, 2, 2), (512, 2, 2)]),  # the output of the projection shortcut instead of the input
+    ("vgg16", 3, [(512, 4, 4)]),  # after the pooling
+    ("densenet121", 2, [(512, 2, 2), *[(32, 2, 2)] * 15]),  # not their concatenation
     ("densenet121", 0, [(2048,)]),
     ("convnext_tiny", 1, [(768, 2, 2)]),
 ]

@@ -1,4 +1,4 @@
-"""The losses against torch, torchvision and fastai, in value and gradient."""
+"""Values and gradients of the losses, compared with torch, torchvision and fastai."""
 
 from functools import partial
 from typing import get_args
@@ -49,7 +49,7 @@ def test_sigmoid_focal_loss_equals_torchvision(gamma, alpha, dtype):
     value, gradient = value_and_gradient(ours, LOGITS.to(dtype), TRUTH.to(dtype))
     expected, expected_gradient = value_and_gradient(theirs, LOGITS.to(dtype), TRUTH.to(dtype))
     torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-6)
-    # At 50 and a gamma below 1 torchvision's gradient is 0 / 0.
+    # At 50 and a gamma below 1, torchvision's gradient is 0 / 0.
     theirs_applies = expected_gradient.isfinite()
     assert theirs_applies.all() or 0 < gamma < 1
     assert gradient.isfinite().all()
@@ -160,12 +160,12 @@ def test_effective_weights_are_those_of_the_paper():
     inverse = (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA**counts)
     weight = balanced_weights(counts, [5520] * 3, "single", effective=True)
     np.testing.assert_allclose(weight, inverse * 3 / inverse.sum(), rtol=1e-5)
-    # Few images count fully, as by inverse frequency; of many the number hardly matters.
+    # Few images weigh as by inverse frequency; with many images, the number hardly matters.
     few = balanced_weights([4, 2], [6, 6], "single", effective=True)
     torch.testing.assert_close(few[0] / few[1], torch.tensor(0.5), rtol=2e-3, atol=0)
     many = balanced_weights([10**6, 10**5, 0], [10**6 + 10**5] * 3, "single", effective=True)
     torch.testing.assert_close(many, torch.tensor([1.5, 1.5, 1.0]))
-    # Multi-label: of positives against negatives, in unmasked cells.
+    # Multi-label: the weight of positives relative to negatives, counting unmasked cells.
     weight = balanced_weights([20, 0, 500], [520, 100, 600], "multi", effective=True)
     expected = (1 - EFFECTIVE_BETA ** np.array([500, 100])) / (1 - EFFECTIVE_BETA ** np.array([20, 500]))
     np.testing.assert_allclose(weight, [expected[0], 1.0, expected[1]], rtol=1e-5)
@@ -225,7 +225,7 @@ def test_a_batch_in_which_all_cells_are_masked_has_no_gradient(name):
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_label_smoothing_of_classes_equals_the_loss_of_smoothed_targets(reduction, weighted):
-    """torch takes it as an argument; here it gets the smoothed probabilities."""
+    """torch accepts label smoothing as an argument; here it gets smoothed probabilities instead."""
     weight = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64) if weighted else None
     ours = CrossEntropyLoss(weight, reduction, label_smoothing=0.2)
 
@@ -235,7 +235,7 @@ def test_label_smoothing_of_classes_equals_the_loss_of_smoothed_targets(reductio
         total = len(y) if weight is None else weight[y].sum()
         return {"none": losses, "sum": losses.sum(), "mean": losses.sum() / total}[reduction]
 
-    for forward in (ours, partial(Loss.forward, ours)):  # as a whole, and from losses and weights
+    for forward in (ours, partial(Loss.forward, ours)):  # as a whole, and computed from the terms
         for got, expected in zip(
             value_and_gradient(forward, LOGITS, CLASSES), value_and_gradient(theirs, LOGITS, CLASSES), strict=True
         ):
@@ -295,7 +295,7 @@ def test_the_asymmetric_loss_has_the_paper_s_defaults_and_equals_timm_s():
     x, y = LOGITS.float() / 10, TRUTH.float()
     value, gradient = value_and_gradient(make_loss("asl", "multi"), x, y)
     expected, expected_gradient = value_and_gradient(theirs, x, y)
-    ratio = expected / value  # means over other numbers
+    ratio = expected / value  # the means have different denominators
     torch.testing.assert_close(gradient * ratio, expected_gradient)
     assert any(torch.isclose(ratio, torch.tensor(number)) for number in (3.0, 12.0))
 
@@ -305,7 +305,7 @@ SHARE = torch.tensor([0.3, 1.0, 0.0, 0.8], dtype=torch.float64)
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_loss_of_mixed_images_is_that_of_mixed_classes(weighted):
-    """Of two classes per image, each with its weight in the mean, as torch's of the one class of an image."""
+    """Each image has two classes, each with its weight in the mean, as torch's targets with probabilities."""
     weight = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64) if weighted else torch.ones(3, dtype=torch.float64)
     other = torch.tensor([2, 2, 0, 0])
 

@@ -1,4 +1,4 @@
-"""The whole network against fastai's `vision_learner`."""
+"""The whole network compared with fastai's `vision_learner`."""
 
 from collections import OrderedDict
 
@@ -67,7 +67,7 @@ def test_a_head_without_hidden_layers_has_as_many_parameters_as_torchvision_s_ne
             ours, theirs = build_network(arch, 1000, head=head), BACKBONES[arch].build(weights=None)
         expected = count(theirs)
         if arch == "convnext_tiny":
-            expected -= count(theirs.classifier[0])  # its layer norm, which belongs to neither
+            expected -= count(theirs.classifier[0])  # its layer norm, which is in neither of the two
         if head == "linear" and arch.startswith("vgg"):
             expected += count(nn.Linear(25088, 1000)) - count(theirs.classifier)
         assert count(ours) == expected, arch
@@ -114,7 +114,7 @@ def test_linear_on_a_resnet_is_torchvision_s_network(size):
 
 @pytest.mark.parametrize("arch", ["tiny_vgg", "vgg16", pytest.param("vgg16_bn", marks=pytest.mark.slow)])
 def test_classifier_computes_what_torchvision_s_vgg_computes(tiny_vgg, arch):
-    """fc1, fc2 and the logits, with the same weights and, in training, the same dropout."""
+    """It computes fc1, fc2 and the logits with the same weights and, in training, the same dropout."""
     theirs = BACKBONES[arch].build(weights=None).eval()
     with torch.device("meta"):
         ours = build_network(arch, 1000, head="classifier").eval()

@@ -1,4 +1,4 @@
-"""Our steps against fastai's own optimizers, number by number."""
+"""Optimizer steps compared with fastai's, number by number."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_steps_are_fastai_s(name, reference):
 
 
 def test_beta2_and_eps_of_adam_are_torch_s():
-    # In double precision: the gradient of a bias before batch norm is rounding error, which a small eps lets through.
+    # In float64: the gradient of a bias before batch norm is only rounding error, which a small eps does not suppress.
     ours, theirs = network().double(), network().double()
     opt = make_optimizer("adam", 0.9, beta2=0.999, eps=1e-8)([list(ours.parameters())], lr=1e-3, wd=0.0)
     reference = torch.optim.Adam(theirs.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8)

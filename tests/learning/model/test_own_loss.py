@@ -1,4 +1,4 @@
-"""Losses of the user's own: what they are given, and what is refused by name."""
+"""Custom losses: their arguments, and what is refused by name."""
 
 import pytest
 import torch

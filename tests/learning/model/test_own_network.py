@@ -1,4 +1,4 @@
-"""A network of the user's own: what it is taken for, its blocks, and what is refused by name."""
+"""Custom networks: how they are interpreted, their blocks, and what is refused by name."""
 
 from functools import partial
 
@@ -79,7 +79,7 @@ class Wrapper(nn.Module):
 def test_a_backbone_gives_maps_or_features():
     for arch in (maps, maps(), Wrapper(maps()), nn.Sequential(*maps(), nn.AdaptiveAvgPool2d(1), nn.Flatten())):
         own = build(arch, head="linear")
-        assert counts(own)[:2] == [112 + 8, 185]  # with the norm after the first convolution
+        assert counts(own)[:2] == [112 + 8, 185]  # including the norm after the first convolution
         assert own.model[1][2].in_features == 5
     vector = build(Wrapper(maps(), mean=True), head="linear")
     assert "it gives (2, 5) for 2 images, which are its features" in vector.notes[0]

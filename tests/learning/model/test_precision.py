@@ -1,4 +1,4 @@
-"""What a network computes in."""
+"""The precision that networks compute in."""
 
 import pytest
 import torch

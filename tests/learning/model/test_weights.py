@@ -1,4 +1,4 @@
-"""Weights of files as people have them: under other names, beside other things, and of no use."""
+"""Weight files as found in practice: with other names, next to other content, and unusable."""
 
 import os
 import shutil
@@ -106,7 +106,7 @@ def test_values_that_no_network_has_are_refused(resnet, tmp_path, key, change, w
 
 
 def test_zeros_that_networks_have_by_design_are_no_damage(resnet, tmp_path):
-    """Of `zero_init_residual`, and all biases; dead channels have variances of 0."""
+    """Zeros of `zero_init_residual`, and zero biases; dead channels have a variance of 0."""
     state = resnet50(zero_init_residual=True).state_dict()
     assert not state["layer1.0.bn3.weight"].any()
     loaded(state, tmp_path / "w.pth", "resnet50")
@@ -123,7 +123,7 @@ def test_no_fresh_network_is_taken_for_damaged(monkeypatch):
 
 
 def test_no_pretrained_network_is_taken_for_damaged(shared):
-    """Those that are beside the checkout, each with its architecture."""
+    """Check the weight files that exist next to the checkout, each with its architecture."""
     folder = shared / "torch/hub/checkpoints"
     found = {
         backbone.name: folder / Path(backbone.weights.url).name for backbone in BACKBONES.values() if backbone.weights
@@ -148,7 +148,7 @@ def test_a_run_s_own_weights_are_checked_likewise(tmp_path):
 
 
 def test_the_weights_of_a_run_are_as_they_were_written(tiny_run, tmp_path):
-    """A checksums.txt of somebody else's folder says nothing to us."""
+    """A checksums.txt in another folder is ignored."""
     path = shutil.copytree(tiny_run.path, tmp_path / "run") / "model.safetensors"
     state = safetensors.torch.load_file(path)
     load_backbone("tiny_resnet", str(path))
@@ -171,7 +171,7 @@ def test_a_file_of_weights_is_a_regular_file(tmp_path, suffix):
 
 
 def test_a_packed_state_dict_is_refused_before_it_is_unpacked(tmp_path):
-    """torch.save packs nothing: a megabyte that unpacks to a gigabyte is made to fill the memory."""
+    """torch.save does not compress: a megabyte that unpacks to a gigabyte is made to fill the memory."""
     torch.save({"conv.weight": torch.zeros(10**7)}, tmp_path / "w.pth")
     with ZipFile(tmp_path / "w.pth") as plain, ZipFile(tmp_path / "packed.pth", "w", ZIP_DEFLATED) as packed:
         for name in plain.namelist():

@@ -1,4 +1,4 @@
-"""torchxrayvision's DenseNets take one channel of another range; torchvision's computes the same with their weights."""
+"""torchvision's DenseNet with torchxrayvision's weights, although these expect one channel of another range."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def small(**options):
 
 @pytest.fixture
 def theirs():
-    """A small network as torchxrayvision makes them: of one channel, with thresholds of its classifier."""
+    """A small network as torchxrayvision makes them: one input channel, and thresholds of its classifier."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         net = small()

@@ -1,4 +1,4 @@
-"""What checkpoints are written from."""
+"""Copies of tensors from which checkpoints are written."""
 
 import threading
 
@@ -10,7 +10,7 @@ from xrayfast.learning.training.checkpoint import CheckpointWriter, TensorCopies
 
 
 def tensors(seed):
-    """Of each type, layout and size that the state of training has, and of some that it has not."""
+    """Return tensors of each type, layout and size in the state of training, and of some others."""
     random = torch.Generator().manual_seed(seed)
     image = torch.rand((3, 4, 5, 6), generator=random)
     return [
@@ -45,7 +45,7 @@ def test_copies_have_the_bits_of_their_tensors_and_stay_in_their_place():
         assert fetched[0].is_contiguous(memory_format=torch.channels_last)
         places.append([t.data_ptr() for t in fetched if t.numel()])
     assert places[0] == places[1] and len({*places[0]}) == 9
-    copies.take(now[:3])  # of another phase
+    copies.take(now[:3])  # as in another phase
     assert raw(copies.fetch()) == raw(now[:3])
 
 

@@ -1,4 +1,4 @@
-"""Several ranks train as one process does with batches that are as many times larger."""
+"""Several ranks train like one process whose batches are that many times larger."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ MIXED = {"mixup": 0.4, "cutmix": 1.0, "loss": "focal", "class_weights": "auto", 
 
 
 def partly_masked(folder):
-    """Multi-label data with masked cells; of one image, and so of some rank's rows, all are."""
+    """Return multi-label data with masked cells; one image, and so some rank's rows, are masked entirely."""
     data = xf.open_data(folder)
     targets = data.targets.copy()
     targets[::5, 0] = np.nan
@@ -50,7 +50,7 @@ def partly_masked(folder):
 
 
 class StopLast:
-    """Asks the last rank alone to stop after a number of batches."""
+    """Requests a stop only in the last rank, after a number of batches."""
 
     def __init__(self, world, batches):
         self.last, self.left = world.rank == world.world_size - 1, batches
@@ -61,7 +61,7 @@ class StopLast:
 
 
 class EndLast(StopLast):
-    """Ends the last rank instead, without an error."""
+    """Ends the process of the last rank instead, without an error."""
 
     def __call__(self):
         if super().__call__():
@@ -70,7 +70,7 @@ class EndLast(StopLast):
 
 
 class InDouble(Callback):
-    """Images in float64."""
+    """Converts images to float64."""
 
     order = -25
 
@@ -79,9 +79,10 @@ class InDouble(Callback):
 
 
 def train_in_float64(folder, world):
-    """Losses and metrics of two epochs at a rate that one would train with, in a type whose rounding is too small to
-    grow into any difference within them; and the images that were read. Batches of 16, the last of 13; of the
-    validation split one of 7.
+    """Return losses and metrics of two epochs at a realistic learning rate, and the number of images read.
+
+    In float64, rounding is too small to grow into a difference within two epochs. Batches have 16 images, the last 13;
+    the last batch of validation has 7.
     """
     data, reads = partly_masked(folder), []
     dls = xf.dataloaders(data, size=32, batch_size=BATCH, device="cpu", seed=7)
@@ -96,13 +97,13 @@ def train_in_float64(folder, world):
         with isolated_rng(7, "fit"), train_as_rank(learn, world, True), learn.no_bar(), learn.no_logging():
             learn.fit_one_cycle(2, 2e-3)
     kinds = {type(m) for m in learn.model.modules()}
-    assert {nn.BatchNorm2d, nn.BatchNorm1d} <= kinds  # the layers are again what they were
+    assert {nn.BatchNorm2d, nn.BatchNorm1d} <= kinds  # the original layers are back
     losses = np.array([row[:2] for row in learn.recorder.values], dtype=float)
     return {"losses": losses, "norm": learn.model[1][2].running_var.numpy(), "read": np.array(reads).sum()}
 
 
 def in_a_rank(out, data_dir, multi_dir):
-    """What each rank does."""
+    """Run what each rank runs."""
     with join_process_group("cpu") as world:
         rank = world.rank
         np.savez(out / f"double{rank}.npz", **train_in_float64(multi_dir, world))
@@ -128,7 +129,7 @@ def free_port():
 
 
 def start_ranks(words, count, **environ):
-    """Processes as srun would start them."""
+    """Start processes as srun would."""
     of_step = {"SLURM_STEP_ID": "0", "SLURM_JOB_ID": "1", "SLURM_NTASKS": str(count), "OMP_NUM_THREADS": "1"}
     of_step |= {"SLURM_JOB_NODELIST": "127.0.0.[1-2]", "MASTER_PORT": free_port()}
     of_step |= {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **environ}
@@ -145,14 +146,14 @@ def start_ranks(words, count, **environ):
 
 
 def wait(ranks):
-    """Exit codes and what each printed."""
+    """Return the exit codes and what each process printed."""
     said = [rank.communicate(timeout=300) for rank in ranks]
     return [rank.returncode for rank in ranks], said
 
 
 @pytest.fixture(scope="module", params=[2, *(pytest.param(count, marks=pytest.mark.slow) for count in (3, 4))])
 def trained(request, data_dir, multi_dir, tmp_path_factory):
-    """The number of ranks, and the folder of what they wrote."""
+    """The number of ranks, and the folder with their output."""
     out = tmp_path_factory.mktemp("ranks")
     words = ["-m", "tests.learning.training.test_distributed", out, data_dir, multi_dir]
     codes, said = wait(start_ranks(words, request.param))
@@ -166,8 +167,8 @@ def alone(multi_dir):
 
 
 def test_in_float64_with_sync_bn_ranks_and_one_process_train_the_same(trained, alone):
-    """Augmented, with masked cells, class weights, accumulated and clipped gradients, the average of the weights and
-    statistics of batch norm that are computed anew.
+    """Training with augmentation, masked cells, class weights, accumulated and clipped gradients, averaged weights and
+    recomputed batch norm statistics.
     """
     count, out = trained
     for rank in range(count):
@@ -181,7 +182,7 @@ def test_each_rank_reads_its_share_of_the_images(trained, alone):
     reads = [int(np.load(out / f"double{rank}.npz")["read"]) for rank in range(count)]
     total = int(alone["read"])
     assert total == 2 * 36
-    assert sum(reads) == total + 2 * max(0, count - 7)  # each image once; a rank without any row reads one
+    assert sum(reads) == total + 2 * max(0, count - 7)  # each image once; a rank without rows reads one image
     assert max(reads) <= 1.2 * total / count
 
 
@@ -203,7 +204,7 @@ def test_predictions_are_of_every_image_once_and_those_of_the_run(trained, data_
     found = run.predictions("valid")
     data = xf.open_data(data_dir).subset("valid")
     assert list(found.images) == data.table["image"].tolist()
-    # Each rank validates by the same network, of which rank zero's is saved.
+    # Each rank validates with the same network, and rank zero saves its own.
     assert run.history["valid_loss"][run.info["best_epoch"] - 1] == pytest.approx(found.loss.mean(), rel=1e-4)
     again = xf.predict(run, data.table["path"].tolist(), device="cpu")
     np.testing.assert_allclose(
@@ -234,7 +235,7 @@ def test_every_row_is_of_one_rank():
         assert np.array_equal(np.concatenate(rows), np.arange(total))
         assert max(map(len, rows)) - min(map(len, rows)) <= 1
     assert split_rows(range(7), 4, OwnRows(1, 2)) == [range(2, 4), range(6, 7)]
-    assert split_rows([5, 6, 7], 2, OwnRows(1, 2)) == [[6], [7]]  # it has none of the last batch
+    assert split_rows([5, 6, 7], 2, OwnRows(1, 2)) == [[6], [7]]  # rank 1 has no row of the last batch
     assert split_rows([5, 6, 7], 2, None, drop_last=True) == [[5, 6]]
 
 
@@ -272,7 +273,7 @@ def test_a_rank_needs_two_images_of_each_training_batch(data_dir):
     data = xf.open_data(data_dir)
     config = xf.Config().updated(SMALL)
     learn = prepare(data, config, None, 24, {}, World(0, 4))
-    assert len(learn.dls.train_ds) == 29 and learn.dls.train.drop_last  # 5 images are left, for 4 ranks
+    assert len(learn.dls.train_ds) == 29 and learn.dls.train.drop_last  # 5 images are left for 4 ranks
     with pytest.raises(ConfigError, match="4 ranks share batches of 6 training images; expected two or more"):
         prepare(data, config, None, 6, {}, World(0, 4))
 
@@ -383,4 +384,4 @@ def test_a_job_that_is_warned_of_its_time_limit_and_queued_again_goes_on(data_di
 if __name__ == "__main__":
     add_tiny_resnet()
     in_a_rank(*map(Path, sys.argv[1:]))
-    os._exit(0)  # to take torch apart takes 3 s
+    os._exit(0)  # shutting down torch takes 3 s

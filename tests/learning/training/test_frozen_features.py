@@ -39,7 +39,7 @@ def phase(learn, unfrozen=0):
     return Phase("some", 1, blocks - unfrozen, (1e-3,) * (blocks + 1))
 
 
-# Every network but the largest with one unfrozen block, and one network with each number of them; the rest is slow.
+# One unfrozen block with every network except the largest, and every number of blocks with one; others are slow.
 CASES = [
     pytest.param(
         arch,
@@ -114,7 +114,7 @@ class Order(Callback):
 
 
 def without_augmentation(learn):
-    """Nor dropout and stochastic depth, so that training with and without a cache sees the same."""
+    """Remove augmentation, dropout and stochastic depth, so that training sees the same with and without a cache."""
     for layer in learn.model.modules():
         if isinstance(layer, torch.nn.Dropout | StochasticDepth):
             layer.p = 0.0
@@ -124,10 +124,10 @@ def without_augmentation(learn):
 
 
 def test_training_on_features_is_training_without_a_cache(data):
-    """In the same order, the same losses and weights, to float16's rounding."""
+    """With the same order, losses and weights are the same up to float16 rounding."""
 
     def trained(fast):
-        learn = learner(data, arch="resnet18")  # of few channels rounding is seen in the losses
+        learn = learner(data, arch="resnet18")  # with few channels, rounding would show in the losses
         without_augmentation(learn)
         unfreeze_phase(learn, phase(learn))
         order = Order()
@@ -147,7 +147,7 @@ def test_training_on_features_is_training_without_a_cache(data):
     for name, weight in slow_weights.items():
         if name.startswith("0."):
             assert torch.equal(fast_weights[name], weight), name
-        else:  # Adam steps by its rate wherever rounding decides a gradient's sign
+        else:  # Adam steps by its rate even if rounding decides the sign of a gradient
             gap = (fast_weights[name] - weight).abs().float()
             assert gap.mean() < 0.01 * weight.abs().float().mean() + 1e-4, name
 
@@ -159,7 +159,7 @@ SLOW = {"vgg16", "densenet121", "efficientnet_b0", "convnext_tiny"}
 
 @pytest.mark.parametrize("arch", [pytest.param(arch, marks=[pytest.mark.slow] * (arch in SLOW)) for arch in LAYERS])
 def test_training_on_the_features_of_layers_is_training_without_a_cache(data, arch, monkeypatch):
-    """In float32 and without fused batch norm the same losses and weights, to the rounding of other batch sizes."""
+    """In float32 and without fused batch norm, losses and weights are the same up to rounding in other batch sizes."""
     monkeypatch.setattr(frozen, "fuse_batch_norm", lambda network: network)
     monkeypatch.setattr(frozen, "_allocate", lambda shape, folder: torch.empty(shape))
 
@@ -169,7 +169,7 @@ def test_training_on_the_features_of_layers_is_training_without_a_cache(data, ar
             dls, arch=arch, weights="none", precision="fp32", groups="layers", optimizer="sgd", lr=1e-3, seed=3
         )
         without_augmentation(learn)
-        # Else a random network's features vanish, and batch norm magnifies rounding errors.
+        # Otherwise the features of a random network vanish, and batch norm magnifies rounding errors.
         with torch.no_grad():
             for norm in (m for m in learn.model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
                 norm.momentum, norm.eps = 1.0, 0.01
@@ -317,8 +317,8 @@ def test_learners_of_the_same_images_split_otherwise_share_features_to_the_bit(d
         assert torch.equal(found.train, alone.train) and torch.equal(found.valid, alone.valid)
         assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found.targets, alone.targets, strict=True))
         assert done[-1] == (total + len(fold.subset("train")), total + len(fold.subset("train")))
-        counts.append(sum(passed) - len(fold.subset("train")))  # without the augmented view
-    assert counts[0] == total and max(counts[1:]) <= 4 * 4  # at most two small chunks, and two filled up
+        counts.append(sum(passed) - len(fold.subset("train")))  # without those of the augmented view
+    assert counts[0] == total and max(counts[1:]) <= 4 * 4  # at most two small chunks and two that are padded
     assert not list((tmp_path / "shared").glob(".*"))
     other = learner(folds[0])
     with torch.no_grad():

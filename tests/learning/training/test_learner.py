@@ -1,4 +1,4 @@
-"""The Learner: fastai's own, with what is ours in typed attributes."""
+"""The Learner: fastai's, with our state in typed attributes."""
 
 import importlib
 import pkgutil

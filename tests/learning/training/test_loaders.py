@@ -1,4 +1,4 @@
-"""The DataLoaders: right pixels, right targets, whole lungs, plain fastai."""
+"""The DataLoaders: correct pixels and targets, whole lungs, plain fastai."""
 
 from dataclasses import replace
 from functools import partial
@@ -177,7 +177,7 @@ def test_our_batch_transforms_give_what_fastai_s_pipeline_of_them_gives(dls):
     pixels = torch.randint(0, 256, (4, 1, 48, 48), dtype=torch.uint8)
     batch = (TensorImageBW(pixels), TensorCategory(torch.arange(4) % 2))
     for loader in (dls.train, dls.valid):
-        loader.before_iter()  # tells them of which split images are
+        loader.before_iter()  # tells the transforms the split
         results = []
         for call in (loader.after_batch, partial(Pipeline.__call__, loader.after_batch)):
             with isolated_rng(0, "pipeline"):
@@ -190,7 +190,7 @@ def test_our_batch_transforms_give_what_fastai_s_pipeline_of_them_gives(dls):
 
 def test_augmentation_never_flips_and_cuts_nothing_off():
     yy, xx = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 96), indexing="ij")
-    # A pair of "lungs" that reach to 2 % of the edge, the one on the left half as bright as the other.
+    # A pair of "lungs" that reach to 2 % of the edge; the one on the left is half as bright as the other.
     inside = (xx.abs() < 0.96) & (yy.abs() < 0.9) & (xx.abs() > 0.1) & ((xx / 0.98) ** 2 + (yy / 0.98) ** 2 < 1)
     image = torch.where(inside, torch.where(xx < 0, 0.4, 0.8), 0.0)
     area = float(inside.float().mean())
@@ -273,7 +273,7 @@ def test_a_masked_target_reaches_the_batch_as_nan(data_dir, tmp_path):
 
 
 def test_functions_are_added_as_transforms(data):
-    """fastai's own pipeline takes transforms alone, and fails on functions with an AttributeError."""
+    """fastai's pipeline accepts only transforms, and fails on functions with an AttributeError."""
     seen = []
 
     def watch(image: PILImageBW):

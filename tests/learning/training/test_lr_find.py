@@ -1,4 +1,4 @@
-"""The result of a range test, as it is shown."""
+"""The display of the result of a range test."""
 
 import numpy as np
 import pandas as pd

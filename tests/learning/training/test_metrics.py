@@ -61,5 +61,5 @@ def test_masked_and_smoothed_cells_are_left_out_of_metrics_and_the_loss_is_weigh
             metric.accumulate(learn)
     found = {metric.name: metric.value for metric in metrics}
     assert found == {"subset_accuracy": 1.0, "f1_macro": 1.0, "auroc_macro": 1.0, "ap_macro": 1.0}
-    # 3 unmasked cells (a smoothed one trains), none, and 4.
+    # The batches have 3 unmasked cells (a smoothed cell counts), none, and 4.
     assert float(loss.value) == pytest.approx((0.5 * 3 + 1.5 * 4) / 7)

@@ -1,4 +1,4 @@
-"""The float type that a learner trains in."""
+"""The precision that a learner trains in."""
 
 import copy
 import math
@@ -18,7 +18,7 @@ from xrayfast.learning.training.mixed_precision import Float16
 
 
 def small(data_dir, **options):
-    """A learner on few training images."""
+    """Return a learner with few training images."""
     data = xf.open_data(data_dir, valid_fraction=0.6)
     return xf.learner(
         xf.dataloaders(data, size=32, batch_size=8, device="cpu"), arch=SMALL["arch"], weights="none", **options
@@ -27,7 +27,7 @@ def small(data_dir, **options):
 
 @pytest.fixture
 def with_units(monkeypatch):
-    """A CPU with units for bfloat16."""
+    """Simulate a CPU with bfloat16 units."""
     monkeypatch.setattr(precision, "has_amx", lambda: True)
 
 
@@ -63,7 +63,7 @@ def test_the_error_of_bf16_logits_is_computed_on_training_images_and_leaves_no_t
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[name], now) for name, now in network.state_dict().items())
     assert learn.model is network and all(module.training for module in network.modules())
-    # The same by hand: all training images, as there are fewer than are tried, as the validation split has them.
+    # The reference: all training images, as they are fewer than IMAGES_TRIED, loaded like validation images.
     assert len(learn.dls.train_ds) <= mixed_precision.IMAGES_TRIED
     x = next(iter(learn.dls.test_dl(list(learn.dls.train_ds.items))))[0].as_subclass(torch.Tensor)
     for module in network.modules():
@@ -165,12 +165,13 @@ def test_a_learner_s_first_convolution_is_in_float32_and_an_error_leaves_autocas
 
 
 class Scaled(Float16):
-    """fastai's fp16, which is hard-coded to CUDA, in float32: what is left of it is the scaler, and it starts with a
-    scale under which float32's gradients overflow.
+    """fastai's fp16, which is hard-coded to CUDA, in float32.
+
+    Only the scaler remains, and it starts with a scale at which float32 gradients overflow.
     """
 
     def before_fit(self):
-        """The scaler and an empty context."""
+        """Create the scaler and an empty context."""
         self.autocast = nullcontext()
         self.learn.scaler = torch.amp.GradScaler("cpu", init_scale=LARGEST)
         self.scales = []

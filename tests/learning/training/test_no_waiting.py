@@ -1,5 +1,6 @@
-"""Training waits for the device at the end of an epoch, not in its batches: on the device "meta", which has no values,
-whatever reads one fails, and each copy to it is seen.
+"""Training waits for the device only at the end of an epoch.
+
+On the device "meta", which has no values, reading any value fails, and each copy to the device can be observed.
 """
 
 import traceback
@@ -22,7 +23,7 @@ META = torch.device("meta")
 
 
 class Copies(TorchDispatchMode):
-    """Counts the copies of CPU tensors to the device that are not `send`'s, by the place in our code."""
+    """Records the copies of CPU tensors to the device, except those by `send`, by their place in our code."""
 
     def __init__(self, monkeypatch):
         super().__init__()
@@ -51,7 +52,7 @@ class Copies(TorchDispatchMode):
 
 
 class EndAfterTraining(Callback):
-    """Ends the fit where the epoch's losses would be read."""
+    """Ends the fit just before the losses of the epoch would be read."""
 
     order = 52
 
@@ -99,7 +100,7 @@ def test_no_batch_waits_for_the_device(folder, options, cached, request, monkeyp
     features = FrozenFeatures(len(learn.groups) - 1, (torch.Size([128]),), values, values[0], targets, "")
     learn.create_opt()
     with learn.no_bar(), learn.no_logging(), learn.added_cbs([ended, recorder, EpochSeeds(0, 0)]):
-        for _ in range(2):  # what the first batch of all makes once is there in the second epoch
+        for _ in range(2):  # what the very first batch creates exists in the second epoch
             copies.waited.clear()
             with copies:
                 if cached:
@@ -109,4 +110,4 @@ def test_no_batch_waits_for_the_device(folder, options, cached, request, monkeyp
                     learn.fit(1)
     assert ended.batches == len(dls.train) > 3
     assert copies.sent >= len(dls.train)
-    assert len(copies.waited) < 3, copies.waited  # once in an epoch, such as the mean of its losses
+    assert len(copies.waited) < 3, copies.waited  # once per epoch, such as for the mean of its losses

@@ -1,4 +1,4 @@
-"""How the training split is augmented: by name, not at all, or by code of the user's own."""
+"""How the training split is augmented: by name, not at all, or by custom code."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def data(data_dir):
 
 
 def batches(data, augment):
-    """The first training batch and the first of validation, gray in [0, 1]."""
+    """Return the first batch of training and of validation, gray in [0, 1]."""
     dls = xf.dataloaders(data, size=32, batch_size=8, workers=0, device="cpu", augment=augment)
     torch.manual_seed(0)
     return [denormalize(dl.one_batch()[0].as_subclass(torch.Tensor))[:, :1] for dl in dls]

@@ -1,4 +1,4 @@
-"""Which parameters move, and at which learning rates."""
+"""Which parameters are trained, and with which learning rates."""
 
 import numpy as np
 import pytest
@@ -153,7 +153,7 @@ def test_the_network_s_own_classifier_is_a_block_and_a_layer_group(data_dir, tin
 
 
 def test_only_unfrozen_layers_move_at_their_rates_and_frozen_batch_norm_stays(data_dir):
-    """The split is within a residual block: batch norm of its first convolution is frozen, of its second it is not."""
+    """The split is within a residual block: batch norm of the first convolution is frozen, of the second it is not."""
     dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
     learn = xf.learner(dls, groups="layers", **NET)
     train = TrainConfig(unfreeze_layers=3, freeze_epochs=0, epochs=1, lr_div=8)
@@ -269,7 +269,7 @@ def test_a_phase_that_is_resumed_goes_on_at_its_place_in_the_schedule(learn, sch
 
 
 def test_a_network_is_on_its_device_before_training_begins(data_dir):
-    """fastai moves it when training begins, but features of frozen layers are computed before."""
+    """fastai moves the network when training begins, but features of frozen layers are computed before that."""
     dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
     dls.device = torch.device("meta")
     learn = xf.learner(dls, weights="none", precision="fp32")

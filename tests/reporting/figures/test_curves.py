@@ -21,7 +21,7 @@ from xrayfast.reporting.html.plots import _drawn_labels
 
 @pytest.fixture(params=["ties", "distinct", "masked"])
 def drawn(request):
-    """Truth and scores: with many equal scores, with none, and with a third of the cells unknown."""
+    """Truth and scores: with many ties, with none, and with about a third of the cells masked."""
     random = np.random.default_rng(1)
     truth = random.integers(0, 2, 200)
     score = random.random(200) + 0.3 * truth
@@ -44,7 +44,7 @@ def test_roc_points_are_those_of_scikit_learn(drawn):
 def test_precision_recall_points_are_those_of_scikit_learn(drawn):
     truth, score = drawn
     known = truth >= 0
-    # Its last point, precision 1 at recall 0, is of no threshold.
+    # The last point, precision 1 at recall 0, belongs to no threshold.
     precision, recall, _ = precision_recall_curve(truth[known], score[known], drop_intermediate=False)
     points = precision_recall_points(truth, score)
     np.testing.assert_allclose(points[0], recall[:-1][::-1], atol=1e-15)
@@ -97,7 +97,7 @@ def test_many_labels_have_a_panel_each_and_an_absent_one_says_so(draw):
     assert [len(lines(axes, "curve")) for axes in figure.axes] == [1] * TOGETHER + [0]
     assert {text for text in texts(figure) if text.startswith("label")} == set(labels)
     assert any("no image with" in text for text in texts(figure))
-    # The area of what has no curve is not claimed.
+    # No area is given without a curve.
     assert texts(figure).count("AUROC 0.5 (0.4 to 0.6)") == TOGETHER
     assert all(line.get_xydata().tolist() == [[0.2, 0.7]] for line in lines(figure.axes[0], "threshold"))
 
@@ -132,7 +132,7 @@ def test_reliability_shows_each_bin_that_holds_images_with_its_interval():
     ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()]
     assert ends == [[one["observed_low"], one["observed_high"]] for one in held]
     heights = [bar.get_height() for bar in strip.patches]
-    # Of a bin with few images neither an interval nor a bar is drawn.
+    # A bin with few images has neither an interval nor a bar.
     assert heights == [one["count"] for one in held] * 2
     assert "masked on all\nimages" in [text.get_text() for text in empty.texts]
     assert texts(figure)[-2:] == ["before calibration", "after calibration"]

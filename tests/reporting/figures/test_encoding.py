@@ -1,4 +1,4 @@
-"""Figures as pixels and files."""
+"""Figures as pixels and image files."""
 
 import io
 

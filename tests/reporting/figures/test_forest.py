@@ -21,7 +21,7 @@ def test_each_row_has_its_value_interval_and_guess_in_each_column():
     assert [axes.get_title("left") for axes in figure.axes] == ["AUROC", "Average precision"]
     assert [line.get_xydata().tolist() for line in lines(auroc, "interval")] == [[[0.7, 0], [0.9, 0]]]
     assert [line.get_xydata().tolist() for line in lines(ap, "value")] == [[[0.3, 0]]]
-    # What guessing gives is one line where it is the same for all, and else a mark in each row.
+    # The chance level is one line if it is the same for all rows, and otherwise a mark in each row.
     assert [line.get_xdata()[0] for line in lines(auroc, "guessing")] == [0.5]
     assert [line.get_xydata().tolist() for line in lines(ap, "guessing")] == [[[0.05, 0]], [[0.0, 1]]]
     assert {"Edema", "Hernia", "12", "0", "0.800 (0.700 to 0.900)", "not defined"} <= set(texts(figure))

@@ -1,4 +1,4 @@
-"""Names fit into their places."""
+"""Names fit into the available space."""
 
 import pytest
 

@@ -13,7 +13,7 @@ def test_confusion_shows_counts_with_the_share_of_the_row():
     axes = matrices.confusion_figure([[3, 1], [0, 0]], ["a", "b"]).axes[0]
     assert texts(axes)[:4] == ["3\n75%", "1\n25%", "0\n—", "0\n—"]
     assert axes.get_ylabel() == "Actual" and axes.get_xlabel() == "Predicted"
-    # The first row is on top.
+    # The first row is at the top.
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
     assert texts(matrices.confusion_figure([[3, 1], [0, 0]], ["a", "b"], normalize=True).axes[0])[1] == "25%"
 
@@ -29,12 +29,12 @@ def test_a_share_that_is_not_quite_none_or_all_does_not_say_so():
 def test_long_labels_do_not_overlap(n):
     labels = [f"a label of thirty letters {i:04d}" for i in range(n)]
     figure = matrices.confusion_figure(np.eye(n, dtype=int), labels)
-    figure.draw_without_rendering()  # lays the texts out
+    figure.draw_without_rendering()  # lays out the texts
     axes = figure.axes[0]
     boxes = [text.get_window_extent() for text in axes.get_yticklabels()]
     assert not any(one.overlaps(two) for one, two in itertools.pairwise(boxes))
     slanted = axes.get_xticklabels()
-    # Parallel slanted lines are apart by the cell's side times the sine of the slant.
+    # The distance of parallel slanted lines is the side of a cell times the sine of the angle.
     side = axes.get_window_extent().width / n
     height = slanted[0].get_fontsize() * figure.dpi / 72
     assert side * np.sin(np.radians(slanted[0].get_rotation())) > height

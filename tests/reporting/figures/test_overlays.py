@@ -45,7 +45,7 @@ def test_color_lies_in_the_corner_that_is_hot(shape, corner):
 
 
 def test_opacity_grows_with_heat_up_to_its_limit():
-    """With heat h all over: (1 - 0.6 h) gray + 0.6 h color(h)."""
+    """With uniform heat h: (1 - 0.6 h) gray + 0.6 h color(h)."""
     for heat in (0.25, 0.5, 1.0):
         laid = overlay(np.full((8, 8), 100, np.uint8), np.full((2, 2), heat))
         opacity = overlays.OPACITY * heat
@@ -58,7 +58,7 @@ def test_opacity_grows_with_heat_up_to_its_limit():
 def test_heat_is_made_larger_by_straight_lines():
     heat = np.tile([0.0, 1.0], (2, 1))
     laid = overlay(np.zeros((8, 8), np.uint8), heat)
-    # The centers of the two cells are at 2 and 6 of 8 pixels: 0 before, 1 after, straight between.
+    # The centers of the two cells are at 2 and 6 of 8 pixels: 0 before, 1 after, linear in between.
     fine = np.array([0, 0, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1, 1])
     expected = overlays.OPACITY * fine[:, None] * 255 * overlays.COLORS(fine)[:, :3]
     assert np.abs(laid[3] - expected).max() <= 1

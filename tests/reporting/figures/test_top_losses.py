@@ -1,4 +1,4 @@
-"""Images with their predictions."""
+"""The figure of images with their predictions."""
 
 import numpy as np
 

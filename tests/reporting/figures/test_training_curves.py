@@ -1,4 +1,4 @@
-"""Losses and metrics by epoch, losses by batch, and the range test."""
+"""Losses and metrics per epoch, losses per batch, and the range test."""
 
 import numpy as np
 import pandas as pd
@@ -81,7 +81,7 @@ def test_lr_marks_each_suggestion_on_the_curve():
     assert legend(axes) == ["valley: 0.001", "steep: none found"]
     marked = next(line for line in axes.lines if line.get_label() == "valley: 0.001")
     assert marked.get_ydata()[0] == pytest.approx(1 - 0.1 * 3)
-    # The explosion at the end does not flatten the rest.
+    # The divergence at the end does not flatten the rest.
     assert axes.get_ylim()[1] < 3
     assert encoding.png_bytes(training_curves.lr_figure([], [], {"valley": 1e-3}))
 

@@ -1,4 +1,4 @@
-"""The pages in a headless Chromium, where there is one."""
+"""The pages in headless Chromium, if it is installed."""
 
 import base64
 import dataclasses
@@ -24,7 +24,7 @@ FLAGS = (
     *("--virtual-time-budget=3000", "--window-size=1900,1000", "--dump-dom"),
 )
 
-# Added to the page's script, under the hash of both: sorts, looks, and tells the page around it what it saw.
+# Appended to the script of the page, with the hash updated: sorts, measures, and posts the results to the parent page.
 PROBE = """
 window.addEventListener("load", () => {
   const root = document.documentElement, tables = [];
@@ -52,7 +52,7 @@ window.addEventListener("load", () => {
   }, "*");
 });
 """
-# Chromium's own window is never narrower than 500 px; a frame may be.
+# A Chromium window is at least 500 px wide; a frame can be narrower.
 AROUND = """<!DOCTYPE html><title>a</title><pre></pre><script>
 const told = [];
 window.addEventListener("message", event => {
@@ -66,7 +66,7 @@ window.addEventListener("message", event => {
 
 
 def looked_at(page, folder, *flags):
-    """What the probe tells of a page 390 and 1440 px wide, and what the browser complains of."""
+    """Return what the probe reports on a page 390 and 1440 px wide, and the error output of the browser."""
     script = re.search("(?s)<script>(.*?)</script>", page)[1]
     both = script + PROBE
     old, new = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in (script, both))
@@ -78,7 +78,7 @@ def looked_at(page, folder, *flags):
     return sorted(frames, key=lambda frame: frame["width"]), done.stderr
 
 
-# A sheet of A4 between Chromium's margins is 718 px wide; what does not fit makes it print everything smaller.
+# An A4 sheet within Chromium's margins is 718 px wide; if anything does not fit, all is printed smaller.
 SHEET = """<script>addEventListener("load", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
   const tops = of => [...of.children].map(one => Math.round(one.getBoundingClientRect().top));
@@ -111,7 +111,7 @@ def test_a_sheet_of_paper_holds_the_first_screen_all_columns_and_three_figures_s
     )
     found = json.loads(re.search('(?s)<pre id="found">(.*?)</pre>', done.stdout)[1])
     assert found["wide"] == []
-    assert found["glance"] <= 1040  # the height of the sheet
+    assert found["glance"] <= 1040  # the height of a sheet
     assert len(found["three"]) == 2 and all(len(set(tops)) == 1 for tops in found["three"])
     assert found["empty"] == 0
 
@@ -138,7 +138,7 @@ def test_a_page_sorts_fits_folds_and_complains_of_nothing(tmp_path, quick, kind)
                 known = [float(value) for value in one["values"] if value is not None]
                 assert one["order"] == order
                 assert known == sorted(known, reverse=order == "descending"), table["id"]
-                # What has no value stays last.
+                # Undefined values stay last.
                 assert one["values"][len(known) :] == [None] * (len(one["values"]) - len(known))
 
 

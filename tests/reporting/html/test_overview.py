@@ -1,4 +1,4 @@
-"""What a notebook shows of each result: escaped, balanced, without script or ids, and no error of a missing file."""
+"""The HTML of each result in a notebook: escaped, balanced, without script or ids, and no error for missing files."""
 
 import re
 import shutil
@@ -29,12 +29,12 @@ from xrayfast.runs.evaluation import Evaluation
 from xrayfast.runs.run import Run
 
 BAD = "\u202egpj<script>&{{ 7*7 }}"
-"""A name of a file, a folder and a label."""
+"""The name of a file, a folder and a label."""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Ten images of two classes, one of them and one file with a hostile name."""
+    """Ten images of two classes; one class and one file have a hostile name."""
     folder = tmp_path_factory.mktemp("shown") / BAD
     for start, label in enumerate(("normal", BAD)):
         (folder / label).mkdir(parents=True)
@@ -106,7 +106,7 @@ def comparison():
     ]
 )
 def shown(request, data, reports, tmp_path):
-    """The HTML of each result."""
+    """The HTML of each kind of result."""
     made = {
         "manifest": lambda: data,
         "audit": lambda: audit_of(data),
@@ -137,7 +137,7 @@ def test_a_view_is_balanced_html_without_script_ids_or_hidden_characters(shown):
 
 
 def cells(text):
-    """The texts of all rows of the tables."""
+    """Return the texts of all rows of the tables."""
     rows = re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL)
     return [
         [

@@ -1,4 +1,4 @@
-"""Every number in a table of results is one of `metrics.json`, and reads as it does there."""
+"""Every number in a table of results is in `metrics.json`, with the same value."""
 
 import dataclasses
 import re
@@ -33,12 +33,12 @@ def made(task):
 
 
 def number(text):
-    """The number that a reader sees."""
+    """Parse a displayed number."""
     return float(text.replace(",", "").replace("−", "-"))
 
 
 def tables(page):
-    """The cells of each table by its id, as (value, text, low and high)."""
+    """Return the cells of each table by its id, as (value, text, stored limits, displayed limits)."""
     found = {}
     for table in re.findall(r"(?s)<table.*?</table>", page):
         id = re.search('<caption id="([^"]*)"', table)[1]
@@ -65,7 +65,7 @@ def test_every_number_of_the_results_stands_in_the_metrics(undrawn, task, kind):
     seen = 0
     for id, cells in tables(page).items():
         there = stored.get(id.split("-")[0], stored["decision"])
-        if id in ("counts", "epochs", "train-and-valid"):  # of run.json and history.csv
+        if id in ("counts", "epochs", "train-and-valid"):  # from run.json and history.csv
             continue
         for value, text, ends, shown in cells:
             if not value:

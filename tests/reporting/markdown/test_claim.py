@@ -39,14 +39,14 @@ SECTIONS = {
     "Discussion": [40, 41],
     "Other information": [42, 43, 44],
 }
-"""The 44 items of the 2024 update (Tejani et al., doi:10.1148/ryai.240300), by its sections."""
+"""The 44 items of the 2024 update (Tejani et al., doi:10.1148/ryai.240300), by section."""
 
 AUTHORS = {2, 3, 4, 5, 6, 13, 15, 16, 18, 21, 34, 41, 44}
 """Items that no run can answer."""
 
 
 def answers(text):
-    """The text under each item's heading."""
+    """Return the text under the heading of each item."""
     pieces = re.split(r"(?m)^### (\d+)\. .*$", re.sub(r"(?m)^## .*$", "", text))
     return {int(number): body for number, body in zip(pieces[1::2], pieces[2::2], strict=True)}
 

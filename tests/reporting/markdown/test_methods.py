@@ -1,4 +1,4 @@
-"""The paragraph on methods holds what the run's files hold, and nothing else."""
+"""The paragraph on methods says what is in the files of the run, and nothing else."""
 
 import shutil
 from dataclasses import replace

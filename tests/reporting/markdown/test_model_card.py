@@ -24,7 +24,7 @@ from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.results import write_cards
 
-markdown_it = pytest.importorskip("markdown_it")  # comes with rich
+markdown_it = pytest.importorskip("markdown_it")  # installed with rich
 
 LABELS = {"single": ("covid-19", "normal", "pneumonia"), "multi": ("Effusion", "Hernia", "Mass")}
 HOSTILE = "<script>alert(1)</script> a|b `c` *d* [e](http://f.g) \\ {{ 7*7 }} : # -"
@@ -45,7 +45,7 @@ SECTIONS = [
 
 
 def predicted(task, labels, seed, people=20):
-    """60 images of 20 patients; of several labels nothing carries the second."""
+    """Return predictions of 60 images of 20 patients; for multi-label, no image has the second label."""
     random = np.random.default_rng(seed)
     n = len(labels)
     raw = random.random((60, n))
@@ -70,7 +70,7 @@ def measured(sample, decision, resamples=20, by_sex=True):
 
 
 def made(folder, task="single", labels=None, test=True, people=20, resamples=20, name="baseline"):
-    """A run as `fit` leaves it, but for the weights."""
+    """Return a run as `fit` leaves it, except for the weights."""
     labels = labels or LABELS[task]
     splits = ("valid", "test") if test else ("valid",)
     counts = {
@@ -125,7 +125,7 @@ def made(folder, task="single", labels=None, test=True, people=20, resamples=20,
 
 
 def evaluated(run, source, name="elsewhere"):
-    """A finished evaluation of a run."""
+    """Return a finished evaluation of a run."""
     sample = predicted(run.task, run.labels, 5).calibrated(run.decision)
     result = measured(sample, run.decision, by_sex=False)
     metrics = {
@@ -142,7 +142,7 @@ def evaluated(run, source, name="elsewhere"):
 
 
 def changed(run, tmp_path, file, change):
-    """A copy of a run with one JSON file changed."""
+    """Return a copy of a run with one JSON file changed."""
     copy = Run(shutil.copytree(run.path, tmp_path / "copy" / run.path.name, ignore=UNCHECKED))
     content = json.loads((copy.path / file).read_text("utf-8"))
     change(content)
@@ -151,7 +151,7 @@ def changed(run, tmp_path, file, change):
 
 
 def parted(card):
-    """Metadata and text of a card, as the Hub parts them."""
+    """Split a card into metadata and text, as the Hub does."""
     found = re.match(r"^---\n(.*?)\n---\n(.*)$", card, re.DOTALL)
     return yaml.safe_load(found[1]), found[2]
 
@@ -161,7 +161,7 @@ def tokens(text):
 
 
 def tables(text):
-    """The cells of every table, as rows of plain text."""
+    """Return the cells of every table as rows of plain text."""
     found, row = [], []
     for token, inline in zip(tokens(text), [*tokens(text)[1:], None], strict=True):
         if token.type == "table_open":
@@ -175,7 +175,7 @@ def tables(text):
 
 
 def assert_clean(text, links=0):
-    """No HTML of a stranger, no links of theirs, and whole tables."""
+    """Check that there is no HTML and no link from strangers, and that tables are intact."""
     parsed = tokens(text)
     inner = [child for token in parsed for child in token.children or ()]
     kinds = [token.type for token in (*parsed, *inner)]
@@ -233,7 +233,7 @@ def test_cells_keep_their_columns_whatever_they_hold():
 
 
 def assert_hub(metadata):
-    """The Hub's specification, hub-docs/modelcard.md, as far as it is used."""
+    """Check the Hub's specification, hub-docs/modelcard.md, as far as it is used."""
     assert metadata["library_name"] == "xrayfast" and metadata["pipeline_tag"] == "image-classification"
     assert not {"license", "base_model", "datasets"} & set(metadata)
     assert all(isinstance(tag, str) and tag for tag in metadata["tags"])
@@ -300,7 +300,7 @@ def test_every_label_and_subgroup_has_its_row(run, card):
     expected = f"{first['auroc']:.3f} ({ends['auroc']['low']:.3f} to {ends['auroc']['high']:.3f})"
     assert [run.labels[0], f"{first['support']}", f"{first['negatives']}", expected] in [row[:4] for row in rows]
     for label in run.labels:
-        assert sum(row[0] == label for row in rows) >= 3  # counts, and both splits
+        assert sum(row[0] == label for row in rows) >= 3  # counts and both splits
     assert sum(row[0] in ("F", "M") for row in rows) == 4
     assert "By sex" in card
 

@@ -1,4 +1,4 @@
-"""Another run's weights: which rows of its head are used, and which networks do not fit."""
+"""Weights of another run: which rows of its head are used, and which networks do not fit."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from xrayfast.learning.model.weights import read_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.learner import build_layers
 
-LABELS = ("covid-19", "normal", "pneumonia")  # those of tiny_run
+LABELS = ("covid-19", "normal", "pneumonia")  # of tiny_run
 
 
 def build(weights, labels=LABELS, code=None, **options):
@@ -108,7 +108,7 @@ def test_a_folder_that_is_no_run_and_a_run_without_weights(tiny_run, tmp_path):
 
 
 class Whole(nn.Module):
-    """A whole network of the user's own."""
+    """A custom whole network."""
 
     def __init__(self):
         super().__init__()

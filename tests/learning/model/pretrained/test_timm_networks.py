@@ -1,4 +1,4 @@
-"""Networks of timm as backbones, compared with timm itself on random weights."""
+"""timm networks as backbones, compared with timm on random weights."""
 
 import sys
 
@@ -49,7 +49,7 @@ def images(size, n=2):
 
 
 def reference(net, batch):
-    """timm's own features of images in [0, 1], by its own statistics, as (N, C, h, w)."""
+    """Return timm's features of images in [0, 1], normalized with its own statistics, as (N, C, h, w)."""
     known = net.pretrained_cfg
     mean, std = (torch.tensor(known[which]).view(1, 3, 1, 1) for which in ("mean", "std"))
     features = net.forward_features((batch.repeat(1, 3, 1, 1) - mean) / std)
@@ -95,13 +95,13 @@ def test_frozen_features_are_those_that_the_network_computes(name, size):
 
 @families
 def test_maps_are_of_the_last_features_and_depend_on_the_weights(name, size):
-    """Heat of a linear head is the positive part of its weights times the map; random weights give other maps."""
+    """With a linear head, heat is the positive part of weights times map; random weights give other maps."""
     model = build(name, size, head="linear").model.eval()
     batch = normalize(images(size))
     with torch.no_grad():
         map_, weight = model[0](batch), model[1][-1].weight
     every = torch.einsum("nchw,lc->lnhw", map_, weight)
-    label = int(every.mean(dim=(1, 2, 3)).argmax())  # of random weights some labels have no positive cell
+    label = int(every.mean(dim=(1, 2, 3)).argmax())  # with random weights, some labels have no positive cell
     expected = every[label].relu()
     expected = expected / expected.amax(dim=(1, 2), keepdim=True)
     torch.testing.assert_close(grad_cam(model, batch, torch.tensor([label] * 2)), expected, rtol=1e-3, atol=1e-4)
@@ -114,7 +114,7 @@ def test_maps_are_of_the_last_features_and_depend_on_the_weights(name, size):
 
 @families
 def test_state_goes_through_a_file_of_timm(name, size, tmp_path):
-    """A plain state dict of timm, with its classifier, is a file of weights."""
+    """A plain state dict of timm, including its classifier, is a valid weight file."""
     fixed = {"img_size": size} if timm.get_pretrained_cfg(name).fixed_input_size else {}
     net = timm.create_model(name, **fixed)
     torch.save(net.state_dict(), tmp_path / "w.pth")
@@ -125,7 +125,7 @@ def test_state_goes_through_a_file_of_timm(name, size, tmp_path):
 
 
 def test_weights_of_the_hub_are_its_safetensors_alone(tmp_path, monkeypatch):
-    """What timm would load itself, at another size, so that it resamples positions."""
+    """The weights equal those that timm loads itself, at another image size, so that it resamples positions."""
     net, asked = timm.create_model(TINY), []
     save_file(net.state_dict(), tmp_path / "model.safetensors")
 

@@ -1,4 +1,4 @@
-"""`--ema`: the network is validated, saved and left with the moving average of its weights."""
+"""`--ema`: the network is validated and saved with the moving average of its weights."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def state(model):
 
 
 class Trace(Callback):
-    """The network after each step, and while it is validated."""
+    """Records the network after each step and while it is validated."""
 
     def __init__(self):
         self.steps, self.validated = [], []
@@ -46,7 +46,7 @@ class Trace(Callback):
 
 
 def averages(weights, decay):
-    """A loop in numpy: after each step, its average so far."""
+    """Yield the average after each step, computed in numpy."""
     average = weights[0]
     yield average
     for step, now in enumerate(weights[1:]):
@@ -63,7 +63,7 @@ def assert_close(found, expected, but=()):
 
 @pytest.mark.parametrize("unfrozen", [False, True])
 def test_the_average_is_that_of_a_loop_in_numpy(dls, unfrozen):
-    learn, trace = make(dls, ema=DECAY, precise_bn=False), Trace()  # statistics averaged, as all else
+    learn, trace = make(dls, ema=DECAY, precise_bn=False), Trace()  # batch statistics are averaged like everything else
     if unfrozen:
         learn.unfreeze()
     with learn.no_bar(), learn.no_logging():
@@ -97,7 +97,7 @@ def test_a_range_test_and_an_interrupted_fit_leave_the_learner_as_it_should_be(d
     assert_close(state(learn.model), list(averages(trace.steps, EMA_DECAY))[-1])
     trace = Trace()
     with learn.no_bar(), learn.no_logging():
-        learn.fit(1, cbs=[trace])  # begins anew from what the network has
+        learn.fit(1, cbs=[trace])  # restarts from the current weights of the network
     assert_close(state(learn.model), list(averages(trace.steps, EMA_DECAY))[-1])
 
 
@@ -108,7 +108,7 @@ def test_the_decay_is_in_the_settings():
 
 @pytest.fixture(scope="module")
 def run(data_dir, tmp_path_factory):
-    """One frozen epoch and two of all layers, and the checkpoint of the last."""
+    """A run with one frozen epoch and two epochs of all layers, and its last checkpoint."""
     kept = {}
 
     class Keep(Callback):

@@ -1,4 +1,4 @@
-"""The statistics of batch norm after an epoch are those of the weights as they are, on its last images."""
+"""Batch norm statistics after an epoch are those of the current weights on the last images."""
 
 import copy
 import random
@@ -17,7 +17,7 @@ from xrayfast.learning.training.optional.batch_norm import batch_norms, estimate
 
 
 def statistics_by_hand(network, norms, batches):
-    """By hooks: each norm's inputs, normalized before it by batch; averages by size of mean and unbiased variance."""
+    """Return each norm's input mean and unbiased variance, averaged over batches by size, with the norms in train mode."""
     network, seen = copy.deepcopy(network).eval(), {}
     for name in norms:
         norm = network.get_submodule(name)
@@ -59,7 +59,7 @@ def dls(data_dir):
 
 
 class EndAfter(Callback):
-    """Ends training after some batches."""
+    """Ends training after a number of batches."""
 
     def __init__(self, batches):
         self.batches = batches
@@ -71,7 +71,7 @@ class EndAfter(Callback):
 
 
 def fitted(dls, monkeypatch, frozen=0, arch=SMALL["arch"], epochs=2, **options):
-    """A learner after epochs, and what `estimate_statistics` was given in each of them."""
+    """Return a trained learner and the arguments of `estimate_statistics` in each epoch."""
     learn = xf.learner(dls, arch=arch, weights="none", precision="fp32", **options)
     given, estimate = [], batch_norm.estimate_statistics
 
@@ -94,7 +94,7 @@ def test_a_learner_has_the_statistics_of_its_last_images(dls, monkeypatch):
     learn, given = fitted(dls, monkeypatch)
     assert len(given) == 2
     network, names, batches = given[-1]
-    assert [len(batch) for batch in batches] == [8, 5]  # the fewest batches that have 10 images
+    assert [len(batch) for batch in batches] == [8, 5]  # the smallest number of batches with 10 images
     assert len(names) == 20 + 2
     for name, (mean, variance) in statistics_by_hand(network, names, batches).items():
         norm = learn.model.get_submodule(name)
@@ -102,7 +102,7 @@ def test_a_learner_has_the_statistics_of_its_last_images(dls, monkeypatch):
         np.testing.assert_allclose(norm.running_var, variance, rtol=1e-3, atol=1e-5)
     running, _ = fitted(dls, monkeypatch, precise_bn=False)
     for ours, theirs in zip(learn.model.parameters(), running.model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)  # it is the same training
+        assert torch.equal(ours, theirs)  # training itself is the same
     assert not torch.equal(learn.model[1][2].running_mean, running.model[1][2].running_mean)
 
 

@@ -1,4 +1,4 @@
-"""`--accumulate` and `--clip-grad`: the step is that of one large batch, and of torch's clipping."""
+"""`--accumulate` and `--clip-grad`: the step equals that of one large batch, clipped as by torch."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from xrayfast.learning.training.phases import Phase, run_phase
 
 
 class Gradients(Callback):
-    """The gradients of each step, with what has been done to them."""
+    """Records the gradients of each step after accumulation and clipping."""
 
     order = 20
 
@@ -26,7 +26,7 @@ class Gradients(Callback):
 
 
 def net(n_out):
-    """Without batch norm and dropout."""
+    """Return a network without batch norm and dropout."""
     torch.manual_seed(2)
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
@@ -35,7 +35,7 @@ def net(n_out):
 
 
 def trained(data, batch_size, loss="auto", **options):
-    """Weights after two epochs, and the gradient of each step."""
+    """Return the weights after two epochs, the gradients of each step, and the learner."""
     dls = xf.dataloaders(data, size=32, batch_size=batch_size, device="cpu", workers=0, augment=False, seed=1)
     options = {"optimizer": "sgd", "precision": "fp32", "loss": loss} | options
     learn, gradients = xf.learner(dls, arch=net(len(data.labels)), **options), Gradients()
@@ -53,7 +53,7 @@ def single(data_dir):
 
 @pytest.fixture(scope="module")
 def multi(multi_dir):
-    """Batches with different numbers of masked cells, and an image without any other."""
+    """Data whose batches have different numbers of masked cells, with images that are masked entirely."""
     data = xf.open_data(multi_dir)
     targets = data.targets.copy()
     targets[::3, 0] = np.nan
@@ -79,7 +79,7 @@ CASES = [
 
 @pytest.mark.parametrize(("task", "options"), CASES)
 def test_batches_accumulated_are_one_large_batch(task, options, single, multi):
-    """In two epochs of 29 images: steps of 24 and 5 images."""
+    """Two epochs of 29 images: steps of 24 and 5 images."""
     data = {"single": single, "multi": multi}[task]
     weights, steps, _ = trained(data, 24, **options)
     found, mine, learn = trained(data, 8, accumulate=3, **options)
@@ -100,7 +100,7 @@ def test_gradients_are_clipped_as_by_torch(single):
     torch.nn.utils.clip_grad_norm_(expected, limit)
     assert_close(clipped[0], [p.grad for p in expected])
     assert not torch.equal(clipped[0][0], free[0][0])
-    # Of several batches it is the norm of their mean that counts.
+    # With several batches, the norm of their mean is clipped.
     _, whole, _ = trained(single, 24, clip_grad=limit)
     _, parts, _ = trained(single, 8, clip_grad=limit, accumulate=3)
     for a, b in zip(parts, whole, strict=True):

@@ -1,4 +1,4 @@
-"""Growing images."""
+"""Progressive resizing."""
 
 import pytest
 from hypothesis import given

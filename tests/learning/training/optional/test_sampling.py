@@ -26,7 +26,7 @@ def test_weights_of_classes_are_scikit_learn_s():
 
 def test_weights_of_labels_are_those_of_the_rarest_by_hand():
     truth = np.array([[1, 0], [1, 1], [0, 0], [-1, 0], [1, -1], [-1, -1]])
-    # Of 4 cells of the first label 3 are positive, of 4 of the second 1; three images have neither.
+    # The first label has 3 positives in 4 unmasked cells, the second 1 in 4; three images have neither.
     np.testing.assert_allclose(sampling_weights(truth), [4 / 3, 4, 6 / 3, 6 / 3, 4 / 3, 6 / 3])
     assert sampling_weights(np.zeros((3, 2), int)).tolist() == [1, 1, 1]
 
@@ -40,7 +40,7 @@ def test_each_image_is_drawn_as_often_as_its_share_rounded():
         assert times.sum() == 100 and (np.abs(times - expected) < 1).all()
         assert np.abs(np.bincount(classes, times) - 100 / 3).max() < 1
         total += times
-    # As torch's WeightedRandomSampler on average, whose standard error is larger.
+    # On average as torch's WeightedRandomSampler, which has a larger standard error.
     np.testing.assert_allclose(total / 400, expected, atol=4 * np.sqrt(0.25 / 400))
     assert draw_balanced(weights, Random(1)) == draw_balanced(weights, Random(1)) != draw_balanced(weights, Random(2))
     assert sorted(draw_balanced(np.ones(9), Random(3))) == list(range(9))
@@ -48,7 +48,7 @@ def test_each_image_is_drawn_as_often_as_its_share_rounded():
 
 @pytest.fixture(scope="module")
 def uneven(data_dir):
-    """Twelve of one class, four of another, two of the third in the training split."""
+    """Twelve images of one class, four of another and two of the third in the training split."""
     data = xf.open_data(data_dir)
     train = data.table[data.table["split"] == "train"]
     classes = data.targets.argmax(axis=1)
@@ -70,7 +70,7 @@ def test_images_and_cached_features_are_drawn_alike(uneven):
     found = torch.cat([x for x, _ in FeatureLoader(dls.train, features, torch.zeros(15))]).flatten().tolist()
     assert found == rows and len(set(rows)) < 15
     assert dls.train.new(shuffle=False).get_idxs() == list(range(15))
-    assert xf.learner(dls, weights="none", augment="mild").dls.balanced_sampling  # made anew
+    assert xf.learner(dls, weights="none", augment="mild").dls.balanced_sampling  # with new DataLoaders
     assert not xf.dataloaders(uneven, size=32, device="cpu").balanced_sampling
 
 

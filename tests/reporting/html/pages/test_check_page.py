@@ -1,4 +1,4 @@
-"""The page of an audit: whole, safe, and with the images of each pair."""
+"""The page of an audit is complete and safe, and shows the images of each pair."""
 
 import re
 from dataclasses import replace
@@ -32,7 +32,7 @@ class Tags(HTMLParser):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """A set with an image in three files, one of them under another label and with a name that is markup."""
+    """The audit of data with an image in three files, one of them with another label and with markup in its name."""
     folder = tmp_path_factory.mktemp("check") / "data"
     rng = np.random.default_rng(0)
     for label in ("a", "b"):

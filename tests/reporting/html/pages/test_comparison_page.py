@@ -1,4 +1,4 @@
-"""The page of a comparison: whole, safe, and with the numbers of the result."""
+"""The page of a comparison is complete and safe, and shows the numbers of the result."""
 
 import re
 from dataclasses import replace
@@ -27,7 +27,7 @@ CHOSEN = {"code": "chosen here", "text": "Chosen on these images.", "advice": ""
 
 
 class Page(HTMLParser):
-    """Tables by id as rows of the texts of cells, the texts of items and paragraphs, and all start tags."""
+    """Parses a page: tables by id as rows of cell texts, the texts of items and paragraphs, and all start tags."""
 
     def __init__(self, text):
         super().__init__()
@@ -68,7 +68,7 @@ def add_warnings(run, split, warnings):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Three runs, one of a hostile name, with warnings that all, two or one of them raise."""
+    """A comparison of three runs, one with a hostile name, with warnings raised by three, two or one of them."""
     root = tmp_path_factory.mktemp("page")
     truth, probability = one_class(n=60)
     labels = ("covid-19", "normal", "pneumonia", "<i>tumour")
@@ -192,7 +192,7 @@ def test_the_command_makes_the_page_again(made):
     assert command.startswith("xrayfast compare ")
     for words in ("--split valid", "--order auroc_macro", "--resamples 30", "--seed 2", f"--page {found.page}"):
         assert words in command
-    assert "--reference" not in command  # it was chosen by its result, which the notes say
+    assert "--reference" not in command  # the reference was chosen by its result, as the notes say
 
 
 def test_the_answer_counts_intervals_without_zero_and_significant_tests(made):

@@ -46,7 +46,7 @@ def kind(request):
 
 @pytest.fixture(scope="module")
 def page(task, kind):
-    """With its figures; those of an evaluation are the same."""
+    """The page of a report, or of an evaluation without figures, whose figures are the same."""
     if kind == "report":
         return render_run_page(report(task))
     with pytest.MonkeyPatch.context() as patch:
@@ -65,7 +65,7 @@ def test_a_test_split_has_its_own_section_and_takes_back_the_limit(undrawn):
     text = render_run_page(report(splits=("valid", "test")))
     assert Outline(text).sections == ["glance", "results-test", *SECTIONS[2:4], "results-valid", *SECTIONS[4:]]
     assert "No test split" not in text
-    # The first screen is of the test split; all of validation is folded.
+    # The first screen is about the test split; all of validation is folded.
     glance = re.search('(?s)<section id="glance".*?</section>', text)[0]
     assert "On 40 test images" in visible(glance) or "Of 40 test images" in visible(glance)
     assert "validation" not in visible(glance)
@@ -75,7 +75,7 @@ def test_a_test_split_has_its_own_section_and_takes_back_the_limit(undrawn):
 
 
 def folded(text):
-    """The text without what is folded."""
+    """Return the text without its folded sections."""
     while "<details" in text:
         text = re.sub(r"(?s)<details[^>]*>(?:(?!<details).)*?</details>", "", text)
     return text
@@ -217,8 +217,8 @@ def test_figures_have_texts_in_their_place(page, task, kind):
     images = Outline(page).of("img")
     assert all(image["alt"] and image["width"] and image["height"] for image in images)
     plots = [image["alt"] for image in images if image.get("class", "").startswith("plot")]
-    # That of the headline, precision-recall, probabilities, net benefit, ROC, reliability, matrices, two of subgroups;
-    # and the epochs, which an evaluation has not.
+    # Headline, precision-recall, probabilities, net benefit, ROC, reliability, matrices, two of subgroups; and the
+    # epochs, which an evaluation lacks.
     assert len(plots) == (9 if task == "single" else 10) + (kind == "report")
 
 
@@ -272,11 +272,11 @@ def test_a_thousand_images_of_fourteen_labels_stay_small():
     split, decision = split_report("multi", MANY, "valid", n=100, cases=12, saliency=12)
     split = dataclasses.replace(split, predictions=predictions("multi", MANY, 1000))
     text = render_run_page(dataclasses.replace(report("multi", (), labels=MANY), splits=(split,), decision=decision))
-    # Validation and test have twice as much.
+    # Twice that, for validation and test.
     assert 2 * len(text.encode()) < 5_000_000
     images = [image for image in Outline(text).of("img") if "plot" not in image.get("class", "")]
-    # Each case but the one that is gone, and each map with its image.
-    # And six of them on the first screen.
+    # Each case except the missing one, and each map with its image,
+    # and six of them on the first screen.
     assert len(images) == 12 + 2 * 12 + 6
     assert max(int(image[side]) for image in images for side in ("width", "height")) == 224
 
@@ -295,7 +295,7 @@ def test_the_page_is_the_same_twice_and_survives_names_that_are_no_unicode(tmp_p
 
 
 def test_without_what_older_runs_lack_there_is_a_page_too(undrawn, task):
-    """No intervals, no curves, no subgroups, no decision, no flow: as `summarize` gives it by itself."""
+    """No intervals, curves, subgroups, decision or flow: only the summary that `summarise` returns by default."""
     data = report(task)
     split = data.splits[0]
     summary = summarize(split.predictions.truth, split.predictions.probability, data.labels, task)
