@@ -1,4 +1,4 @@
-"""Files that stand for data sets, and what is read from them."""
+"""Functions that write small data sets and read them back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xrayfast.data.manifest import Manifest, open_manifest
 
 
 def make(root: Path, *files: str, content: str | None = None) -> Path:
-    """Files that only look like images: nothing here decodes them. Each has its own content unless given."""
+    """Write files that look like images by name; tests that use them decode nothing. Contents differ unless given."""
     for file in files:
         path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def table(root: Path, text: str, name: str = "labels.csv") -> Path:
 
 
 def lines(header: str, row: str, count: int = 10) -> str:
-    """A row for each of some images: {i} its number, {ab} a or b in turn, {p} one of five patients."""
+    """Return one row per image: {i} is its number, {ab} a or b in turn, {p} one of five patients."""
     filled = (row.format(i=i, ab="ab"[i % 2], p=f"secret-{i // 2}") for i in range(count))
     return "\n".join([header, *filled]) + "\n"
 
@@ -48,12 +48,12 @@ def splits(manifest: Manifest) -> dict[str, str]:
 
 
 def column(manifest: Manifest, name: str) -> list:
-    """A column of the table as a list, NaN as None."""
+    """Return a column of the table as a list, NaN as None."""
     return [None if value != value else value for value in manifest.table[name].tolist()]
 
 
 def cells(manifest: Manifest, image: str) -> dict[str, float | None]:
-    """An image's targets by label, NaN as None."""
+    """Return the targets of an image by label, NaN as None."""
     row = manifest.table["image"].tolist().index(image)
     values = manifest.targets[row].tolist()
     return {

@@ -1,4 +1,4 @@
-"""Corrections of labels: accepted rows alone, each against what the data say."""
+"""Corrections of labels: only accepted rows are applied, each checked against the data."""
 
 import hashlib
 
@@ -18,7 +18,7 @@ def folders(tmp_path):
 
 @pytest.fixture
 def flags(tmp_path):
-    """Two labels on ten images, one cell of which is masked."""
+    """Data with two labels on ten images, one cell of which is masked."""
     make(tmp_path / "flags", *(f"{i}.png" for i in range(10)))
     text = "".join(f"{i}.png,{i % 2},{'' if i == 4 else int(i < 5)}\n" for i in range(10))
     return tmp_path / "flags", table(tmp_path / "flags", f"image,Edema,Mass\n{text}")

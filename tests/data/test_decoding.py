@@ -45,12 +45,12 @@ def test_unreadable_files_are_an_error_or_left_out_as_if_they_were_not_there(fol
     assert data.fingerprint() == opened(folder, **options).fingerprint()
 
 
-@pytest.mark.filterwarnings("error:You are shadowing")  # of fastai, on a callback and a Learner
+@pytest.mark.filterwarnings("error:You are shadowing")  # fastai warns about a callback and a Learner
 def test_a_run_lists_them_and_finds_its_data_again(folder, tmp_path):
     names = unreadable(folder)
     config = Config().updated({"unreadable": "skip", "cache": False, "patient_col": "none"})
     options = {"arch": SMALL["arch"], "weights": "none", "size": 64, "epochs": 1, "device": "cpu", "resamples": 0}
-    with pytest.warns(UserWarning) as warned:  # all notes, as nothing is displayed
+    with pytest.warns(UserWarning) as warned:  # all notes, as there is no display
         run = xf.fit(folder, config=config, runs=tmp_path / "runs", **options)
     texts = [str(w.message) for w in warned]
     assert run.info.data_notes and run.info.remarks and len(set(texts)) == len(texts)
@@ -64,7 +64,7 @@ def test_a_run_lists_them_and_finds_its_data_again(folder, tmp_path):
 
 
 def test_dicom_objects_that_are_no_images_are_left_out_unless_masks_are_kept(folder):
-    """A report, a segmentation, and one that its header calls a mask; a file without a class stays an error."""
+    """A report, a segmentation, and a mask by its header are left out; an object without a class is an error."""
     values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
     own = {"a.dcm": report_bytes(), "b.dcm": dicom_bytes(values, SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4")}
     own["c.dcm"] = dicom_bytes(values, Modality="SEG")

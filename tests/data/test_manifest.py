@@ -88,7 +88,7 @@ def test_other_splits_are_one_name_for_each_image_in_their_order(tmp_path):
 
 
 def test_a_subset_is_no_data_set_to_train_on(tmp_path):
-    """It trained an epoch, and then said that training diverged."""
+    """Training on such data used to run an epoch and then report that training diverged."""
     data = opened(classes(tmp_path, a=10, b=10))
     for split, other in (("train", "valid"), ("valid", "train")):
         for use in (xf.fit, xf.find_lr):
@@ -253,7 +253,7 @@ def test_nih_as_a_table(shared):
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["generic", "NIH"])
 def test_many_images_open_in_linear_time_and_little_memory(tmp_path, dataset):
-    """A tenth of the 400,000 rows that must load in 20 s and 1.5 GB."""
+    """A tenth of the 400,000 rows that must load in 20 s and with 1.5 GB."""
     rng = np.random.default_rng(0)
     count = 40_000
     names = [f"{i // 4:08d}_{i % 4:03d}.png" for i in range(count)]

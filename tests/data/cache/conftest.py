@@ -1,4 +1,4 @@
-"""Images are decoded here in processes of their own, as for a person."""
+"""Decode images in separate processes in these tests, as in real use."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Small image files, and processes of their own that build a cache of them."""
+"""Small image files, and processes that build a cache of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIDE = 24
 
 
 def write_images(folder: Path, count: int, seed: int = 0) -> list[str]:
-    """Gray PNGs of different content and shape."""
+    """Write gray PNGs of different content and shape."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     paths = [folder / f"{i:04d}.png" for i in range(count)]
@@ -34,7 +34,7 @@ def write_image(path: Path | str, rng: np.random.Generator) -> None:
 
 
 def assert_true_to(images: DecodedImages, paths: Iterable[Path | str]) -> None:
-    """Images and infos are those that the reader gives."""
+    """Check that images and infos equal those of the reader."""
     for path in paths:
         image = read(path)
         square = images.image(path)
@@ -51,7 +51,7 @@ def assert_true_to(images: DecodedImages, paths: Iterable[Path | str]) -> None:
 
 
 def count_cached(cache: ImageCache) -> int:
-    """How many images are on disk, each counted as often as it is there."""
+    """Return the number of images on disk, counting duplicates."""
     from xrayfast.data.cache.folders import cache_info
 
     return sum(folder.images for folder in cache_info(cache._root) if folder.path == cache.folder)
@@ -103,18 +103,19 @@ if "-c" in sys.orig_argv:
 
 
 def patched_reader(folder: Path) -> dict[str, str]:
-    """An environment in whose processes the reader is slow, noisy or lethal for files of such names."""
+    """Return an environment whose processes have a reader that is slow, noisy or lethal for files of such names."""
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(PATCH)
-    # Before what may be there already, such as the package under test.
+    # Before existing entries, such as the package under test.
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path}
 
 
 def death(counter: Path, last: int, whole: bool, *folders: Path) -> dict[str, str]:
-    """What the environment of `patched_reader` needs for a build to be killed, its main process or all, when one of its
-    processes is about to open, make, move or remove a file of the folders and `last - 1` have done so before: the same
-    moments on a busy machine.
+    """Return the addition to the environment of `patched_reader` that kills a build.
+
+    The main process, or all if `whole`, is killed when its processes are about to open, create, move or remove a file in
+    `folders` for the `last`-th time, so the moment does not depend on the load of the machine.
     """
     counter.unlink(missing_ok=True)
     return {"DEATH": json.dumps([str(counter), last, whole, *map(str, folders)])}
@@ -136,11 +137,11 @@ try:
 except KeyboardInterrupt:
     print("stopped", flush=True)
 """
-"""Without a `__main__` guard, as users write it."""
+"""A script without a `__main__` guard, as users write them."""
 
 
 def start_build(root: Path, folder: Path, environment: dict[str, str], workers: int = 2) -> subprocess.Popen[str]:
-    """A process group of its own that will build the cache of a folder's images once `go` is called."""
+    """Start a process, in its own group, that builds the cache of the images in a folder once `go` is called."""
     script = root.parent / "build.py"
     script.write_text(BUILD)
     build = subprocess.Popen(

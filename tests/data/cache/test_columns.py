@@ -1,4 +1,4 @@
-"""Files of columns."""
+"""Files that store the columns of tables."""
 
 from __future__ import annotations
 

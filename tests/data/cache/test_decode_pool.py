@@ -21,13 +21,13 @@ from xrayfast.errors import ConfigError, DataError
 
 @pytest.fixture
 def reader_by_name(tmp_path, monkeypatch):
-    """In processes that are started, the reader does what a file's name says."""
+    """In processes started from here, the reader does what the name of a file says."""
     for name, value in patched_reader(tmp_path / "patch").items():
         monkeypatch.setenv(name, value)
 
 
 def named(paths: list[str], *names: str) -> list[str]:
-    """Copies of the first image by other names."""
+    """Return copies of the first image with other names."""
     copies = [str(Path(paths[0]).with_name(f"{name}.png")) for name in names]
     for copy in copies:
         shutil.copy(paths[0], copy)

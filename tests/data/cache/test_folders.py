@@ -16,7 +16,7 @@ from xrayfast.files.cache_folder import VARIABLE, cache_root
 
 @pytest.fixture
 def root(tmp_path):
-    """A cache with 12 images of 16 px, used yesterday, and 10 of 24 px."""
+    """A cache with 12 images of 16 px, last used yesterday, and 10 of 24 px."""
     root, paths = tmp_path / "cache", write_images(tmp_path / "images", 12)
     old = ImageCache(16, root=root)
     old.build(paths, workers=0)

@@ -36,7 +36,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def undecodable(monkeypatch):
-    """From when it is called, nothing can be decoded: what comes is from the disk."""
+    """Return a function after whose call nothing can be decoded, so images must come from disk."""
 
     def refuse(path, window="auto"):
         raise ReadError(f"{path}: is not to be decoded again")
@@ -76,7 +76,7 @@ def of_every_kind(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-# One image through the cache is one through the reader.
+# An image from the cache equals one from the reader.
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -163,7 +163,7 @@ def test_pillow_takes_the_image(tmp_path, root):
     assert np.array_equal(np.asarray(Image.fromarray(square)), square)
 
 
-# No stale image, no other's image.
+# No outdated image, and no image of another file.
 
 
 def changed_by_size(path: str) -> None:
@@ -204,14 +204,14 @@ def test_a_changed_file_is_decoded_anew(tmp_path, root, change, kind):
 
 
 def test_files_that_swap_names_swap_images(tmp_path, root):
-    """Of equal size and time, as files from an archive may be."""
+    """Both files have the same size and time stamp, as files from an archive can."""
     a, b = (str(tmp_path / name) for name in ("a.bmp", "b.bmp"))
     for path, gray in ((a, 10), (b, 200)):
         Image.new("L", (30, 30), gray).save(path)
         os.utime(path, (1e9, 1e9))
     images = ImageCache(SIDE, root=root)
     images.build([a, b], workers=0)
-    time.sleep(0.02)  # a rename is stamped by a clock that ticks
+    time.sleep(0.02)  # the file system clock of a rename is coarse
     Path(a).rename(tmp_path / "c")
     Path(b).rename(a)
     (tmp_path / "c").rename(b)
@@ -228,7 +228,7 @@ def test_a_file_written_again_at_once_has_another_key(tmp_path):
 
 
 def test_a_file_is_read_when_a_change_must_show_in_its_time(tmp_path, monkeypatch):
-    """File systems stamp by clocks that tick: a second change within a tick would not show."""
+    """File system clocks are coarse: a second change within a tick would keep the time stamp."""
     slept = []
     monkeypatch.setattr(decode_worker.time, "sleep", slept.append)
     [path] = write_images(tmp_path / "images", 1)
@@ -292,7 +292,7 @@ def test_the_window_reaches_the_reader(tmp_path, root, monkeypatch):
     assert asked == ["full"] * 6
 
 
-# Files that can't be read.
+# Unreadable files.
 
 
 @pytest.mark.parametrize(("kind", "workers"), [(ImageCache, 2), (ImageCache, 0), (UncachedImages, 0)])
@@ -355,14 +355,14 @@ def test_an_unknown_window_is_an_error_of_the_settings(tmp_path, root):
     assert count_cached(ImageCache(SIDE, root=root)) == 3
 
 
-# A batch is the images of its paths.
+# A batch has the images of its paths.
 
 
 @pytest.mark.parametrize("kind", [ImageCache, UncachedImages])
 def test_a_batch_is_the_images_of_its_paths_in_their_order(tmp_path, root, kind):
     paths = write_images(tmp_path / "images", 40)
     images = kind(SIDE, root=root) if kind is ImageCache else kind(SIDE)
-    images.build(paths[:30], workers=0)  # the others are read
+    images.build(paths[:30], workers=0)  # the others are read from their files
     wanted = [*paths[::-3], Path(paths[4]), paths[4], *paths[::7]]
     batch = images.batch(wanted)
     assert batch.shape == (len(wanted), SIDE, SIDE) and batch.dtype == np.uint8 and batch.flags.writeable
@@ -406,7 +406,7 @@ def test_a_batch_of_which_something_is_wrong_is_right(tmp_path, root, harm):
     assert first.exists() == (harm == "changed")
 
 
-# What lies on disk may be anything.
+# The files on disk may have any content.
 
 
 def test_a_damaged_image_is_decoded_and_the_next_build_mends_it(tmp_path, root, undecodable):
@@ -495,7 +495,7 @@ def test_foreign_files_are_left_alone(tmp_path, root):
     assert {path.name for path in images.folder.iterdir() if len(path.name) < 20} == {"notes.txt", "x.pictures"}
 
 
-# Room.
+# Disk space.
 
 
 def test_too_little_room_is_said_before_anything_is_decoded(tmp_path, root, undecodable, monkeypatch):
@@ -544,7 +544,7 @@ def test_a_process_that_can_not_write_ends_the_build(tmp_path, root):
         "except WriteError as error: print(error)\n"
     )
     command = [sys.executable, "-c", code, str(root), *paths]
-    # Room for the last chunk, of four images, and not for those of eight.
+    # Space for the last chunk, of four images, but not for those of eight.
     ended = subprocess.run(command, capture_output=True, text=True, check=True, preexec_fn=lambda: limit_files(3500))
     assert "can't be written (File too large)" in ended.stdout and "cache=False" in ended.stdout
     assert ended.stderr == ""
@@ -592,7 +592,7 @@ def test_others_can_not_look_into_a_new_cache(tmp_path, root):
     assert root.stat().st_mode & 0o077 == 0
 
 
-# In other processes.
+# Other processes.
 
 
 def test_pickled_it_reads_the_same(tmp_path, root, undecodable):
@@ -621,7 +621,7 @@ def test_worker_processes_of_a_loader_read_the_same(tmp_path, root, method):
 
 
 def test_an_index_takes_little_memory(tmp_path, root):
-    """For 100,000 images, of which these are a fifth, less than 40 MB."""
+    """Less than 40 MB for 100,000 images; this test has a fifth of them."""
     big = ImageCache(4, root=root)
     square, rng = np.zeros((4, 4), np.uint8), np.random.default_rng(0)
     infos = [ImageInfo(1024, 1024 + i, 16, "I;16", "PNG", rng.bytes(16).hex(), (f"scaled {i}",)) for i in range(512)]

@@ -1,4 +1,4 @@
-"""Builds that are killed, stopped, watched, or run beside others."""
+"""Builds that are killed, stopped or watched, or that run at the same time as others."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def root(tmp_path):
 
 
 def killed_builds(root: Path, folder: Path, environment: dict[str, str], kills: int) -> tuple[int, int]:
-    """Kill so many builds at random moments, the main process or all; how many caches became complete, partial."""
+    """Kill builds at random moments, the main process or all; return the numbers of complete and of partial caches."""
     rng = random.Random(0)
     completed = partial = killed = 0
     count = len(list(folder.iterdir()))
     while killed < kills:
-        last = rng.randint(1, 2 * count)  # a whole build has 2.2 moments per image
+        last = rng.randint(1, 2 * count)  # a complete build has 2.2 such moments per image
         dying = death(root.with_name("moments"), last, rng.random() < 0.5, root, folder)
         build = go(start_build(root, folder, environment | dying))
         build.communicate()
@@ -57,7 +57,7 @@ def killed_builds(root: Path, folder: Path, environment: dict[str, str], kills: 
 
 
 def assert_same_as_clean(root: Path, folder: Path) -> None:
-    """All images of the cache are, byte for byte, those of one that was never killed."""
+    """Check that all images of the cache equal, byte for byte, those of one whose build was never killed."""
     paths = sorted(str(path) for path in folder.iterdir())
     clean, tried = ImageCache(SIDE, root=root.parent / "clean"), ImageCache(SIDE, root=root)
     assert clean.build(paths) == {}
@@ -95,7 +95,7 @@ def test_builds_killed_at_fifty_random_moments_go_on_to_the_same_cache(tmp_path,
 
 
 def wait_for(build: subprocess.Popen[str], images: int) -> None:
-    """Until so many are decoded."""
+    """Wait until that many images are decoded."""
     for line in build.stdout or ():
         if line[0].isdigit() and int(line.split()[0]) >= images:
             break
@@ -195,5 +195,5 @@ def test_progress_is_reported_every_second(tmp_path, root):
             reported.append(int(line.split()[0]))
     build.communicate()
     assert reported == sorted(reported) and reported[-1] == 60 and len(set(reported)) > 5
-    # But for one moment in which the machine may have been busy with something else.
+    # Except for one moment in which the machine may have been busy.
     assert sorted(b - a for a, b in itertools.pairwise(times))[-2] < 1.5

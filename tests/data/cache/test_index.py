@@ -1,4 +1,4 @@
-"""Where images lie in a folder of shards."""
+"""The index of a folder of shards, which finds the shard of an image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BLANK = np.zeros((2, 2), np.uint8)
 
 
 def write_keys(folder, *shards):
-    """A shard of tiny images for each list of keys; their names."""
+    """Write a shard of tiny images for each list of keys, and return the names of the shards."""
     return [write_shard(folder, 2, [Entry(key, INFO, BLANK) for key in keys]).name for keys in shards]
 
 
@@ -35,7 +35,7 @@ def opened(folder, side=2):
 
 @pytest.fixture
 def opened_shards(monkeypatch):
-    """The names of the shards that have been opened since."""
+    """Record the names of the shards that are opened from here on."""
     names, real = [], index_module.Shard
 
     def shard(path, side):
@@ -47,7 +47,7 @@ def opened_shards(monkeypatch):
 
 
 KEYS = st.binary(min_size=16, max_size=16) | st.sampled_from([b"a" * 8 + bytes([i]) * 8 for i in range(9)])
-"""Some of them with one first half."""
+"""Keys, some of which have the same first half."""
 
 
 @settings(max_examples=60, deadline=None)
@@ -191,7 +191,7 @@ def test_the_index_of_ten_million_images_opens_in_two_seconds_and_one_gigabyte(t
     rng, rows = np.random.default_rng(0), 512
     names = [f"{i:016x}.pictures" for i in range(-(-10_000_000 // rows))]
     for name in names:
-        (tmp_path / name).touch()  # opened only when an image of it is wanted
+        (tmp_path / name).touch()  # only opened to read an image
     words = rng.integers(0, 2**64, (len(names) * rows, 2), np.uint64)
     _write_table(tmp_path / INDEX_NAME, _Table.of([(n, words[i * rows : (i + 1) * rows]) for i, n in enumerate(names)]))
     del words
@@ -200,6 +200,6 @@ def test_the_index_of_ten_million_images_opens_in_two_seconds_and_one_gigabyte(t
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(index) >= 10_000_000 and peak < 300e6
-    start = time.process_time()  # load adds nothing to it
+    start = time.process_time()  # CPU time, which does not depend on the load
     opened(tmp_path)
     assert time.process_time() - start < 2

@@ -28,7 +28,7 @@ def entries(count: int, seed: int = 0) -> list[Entry]:
 
 
 def content(shard: Shard) -> list[tuple]:
-    """All that it holds, in a form that compares."""
+    """Return the whole content of a shard in a comparable form."""
     return [(key, shard.info(row), shard.square(row).tobytes()) for row, key in enumerate(shard.keys())]
 
 
@@ -59,7 +59,7 @@ def test_squares_that_are_views_are_written_as_they_look(tmp_path):
 
 
 def damaged(raw: bytes, rng: random.Random) -> bytes:
-    """A flipped bit, overwritten bytes, an end that is missing or added, or bytes that moved."""
+    """Return the bytes with a flipped bit, overwritten bytes, a missing or added end, or moved bytes."""
     at = rng.randrange(len(raw))
     match rng.randrange(5):
         case 0:

@@ -1,4 +1,4 @@
-"""A cache built in shares."""
+"""A cache that is built in shares."""
 
 from __future__ import annotations
 

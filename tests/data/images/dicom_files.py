@@ -1,4 +1,4 @@
-"""Small DICOM files for the tests, in every encoding."""
+"""Small DICOM files for tests, in every encoding."""
 
 import io
 import warnings
@@ -22,16 +22,16 @@ CR_IMAGE = "1.2.840.10008.5.1.4.1.1.1"
 def dicom_bytes(
     values, syntax=EXPLICIT, *, bits=None, photometric=None, preamble=True, meta=True, frame=None, **elements
 ):
-    """A DICOM file of (H, W) or (H, W, 3) integers.
+    """Return a DICOM file of (H, W) or (H, W, 3) integers.
 
     Args:
-        values: of the type that the file is to store; signed ones are stored as such.
+        values: of the type to store, signed or unsigned.
         syntax: the transfer syntax.
-        bits: stored; all of the type's by default.
-        photometric: MONOCHROME2 or RGB by default.
-        preamble, meta: whether the file begins with "DICM" and file meta information.
-        frame: the codestream, instead of encoding the values.
-        **elements: further ones, by keyword; None leaves one out that would be there.
+        bits: bits stored; by default, all bits of the type.
+        photometric: by default, MONOCHROME2 or RGB.
+        preamble, meta: whether the file begins with "DICM" and with file meta information.
+        frame: the codestream, if the values are not to be encoded.
+        **elements: more elements by keyword; None removes an element.
     """
     dataset = image_dataset(values, bits, photometric)
     dataset.PixelData = pixel_data(values, syntax, dataset.BitsStored, frame)
@@ -65,7 +65,7 @@ def image_dataset(values, bits=None, photometric=None):
 
 
 def written(dataset, syntax=EXPLICIT, preamble=True, meta=True):
-    """The bytes of a file."""
+    """Return a data set as the bytes of a file."""
     file_meta = FileMetaDataset()
     file_meta.TransferSyntaxUID = syntax
     file_meta.MediaStorageSOPClassUID, file_meta.MediaStorageSOPInstanceUID = CR_IMAGE, "1.2.3.4"
@@ -92,7 +92,7 @@ def pixel_data(values, syntax, bits, frame=None):
 
 
 def encoded(values, syntax, bits):
-    """A codestream of the values."""
+    """Return the values as a codestream."""
     codes = np.ascontiguousarray(values).view(values.dtype.str.replace("i", "u"))
     if syntax in (JPEG, EXTENDED):
         stream = io.BytesIO()
@@ -119,7 +119,7 @@ def encoded(values, syntax, bits):
 
 
 def lossless_jpeg(codes, bits):
-    """JPEG process 14, selection value 1 (ITU-T T.81 H): each sample less its left neighbor, 17 codes of 5 bits."""
+    """JPEG process 14, selection value 1 (ITU-T T.81 H): each sample minus its left neighbor, 17 codes of 5 bits."""
     height, width = codes.shape
     samples = codes.astype(int)
     predicted = np.empty_like(samples)
@@ -143,7 +143,7 @@ def lossless_jpeg(codes, bits):
 
 
 def lut_item(first, bits, entries, as_bytes=False, big=False, count=None):
-    """An item of a Modality or VOI LUT Sequence, for unsigned pixels."""
+    """Return an item of a Modality or VOI LUT Sequence for unsigned pixels."""
     item = Dataset()
     item.add_new("LUTDescriptor", "US", [(count or len(entries)) % 65536, first, bits])
     if as_bytes:
@@ -154,7 +154,7 @@ def lut_item(first, bits, entries, as_bytes=False, big=False, count=None):
 
 
 def palette(size, bits=16):
-    """The elements of a gray palette that runs from white to black."""
+    """Return the elements of a gray palette that runs from white to black."""
     ramp = np.linspace(2**bits - 1, 0, size).round().astype(np.uint16)
     elements = {}
     for color in ("Red", "Green", "Blue"):
@@ -164,7 +164,7 @@ def palette(size, bits=16):
 
 
 def report_bytes():
-    """A structured report, which has no pixels."""
+    """Return a structured report, which has no pixels."""
     dataset = Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = "1.2.840.10008.5.1.4.1.1.88.11", "1.2", "SR"
     return written(dataset)

@@ -29,11 +29,12 @@ from xrayfast.data.images.reader import read
 from xrayfast.errors import ReadError
 
 Y, X = np.mgrid[:32, :40]
-PATTERN = (X * 7 + Y * 5) % 97 / 96  # 0 to 1, both reached
+PATTERN = (X * 7 + Y * 5) % 97 / 96  # from 0 to 1 inclusive
 RAMP = np.round(4095 * np.linspace(0, 1, 4096) ** 1.15).astype(np.uint16)
 RAMP = RAMP.reshape(16, 4, 64)[:, [0, 2, 1, 3]].reshape(64, 64)[:, np.random.default_rng(0).permutation(64)]
-"""From 0 to 4095, nearly from top to bottom: with the texture of a radiograph, and of not all values the same number,
-without which there is a note.
+"""Values from 0 to 4095, increasing roughly from top to bottom.
+
+They have the texture of a radiograph and unequal frequencies, without which the reader adds a note.
 """
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -45,7 +46,7 @@ def pattern(bits, signed=False):
 
 
 def assert_shows(image, values, low, high):
-    """The image runs from black at `low` to white at `high`, to the nearest of 256 levels."""
+    """Check that the image runs from black at `low` to white at `high`, to the nearest of 256 levels."""
     low, high = float(low), float(high)
     exact = np.clip((values.astype(np.float64) - low) / (high - low), 0, 1) * 255
     assert np.abs(image.pixels - exact).max() <= 0.5 + 1e-9
@@ -53,7 +54,7 @@ def assert_shows(image, values, low, high):
 
 @pytest.fixture
 def roundtrip(tmp_path):
-    """Writes a DICOM file and reads it."""
+    """Return a function that writes a DICOM file and reads it."""
 
     def act(values, *arguments, window="auto", **options):
         path = tmp_path / "image.dcm"
@@ -63,7 +64,7 @@ def roundtrip(tmp_path):
     return act
 
 
-# The stored values, whatever the encoding
+# The stored values in any encoding
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -98,7 +99,7 @@ def test_a_compression_in_words_is_no_damage(tmp_path):
 
 @pytest.mark.parametrize("bits", [10, 12])
 def test_a_codestream_of_other_precision_than_the_header(roundtrip, bits):
-    # Twelve bits in a header of 16, and in a header of 10: neither is cut, nor are values wrapped.
+    # Twelve bits in a header of 16 and in a header of 10: values are neither truncated nor wrapped.
     values = (PATTERN * 4095).astype(np.uint16)
     frame = files.encoded(values, files.JPEG_2000, 12)
     image = roundtrip(values, files.JPEG_2000, bits=16 if bits == 12 else 10, frame=frame, window="full")
@@ -145,7 +146,7 @@ def test_what_is_taken_for_dicom():
 
 
 def references():
-    """pydicom's own test files of one image of up to 16 bits, in many encodings and from many makers."""
+    """Return pydicom's test files with one image of up to 16 bits, in many encodings and from many vendors."""
     for path in sorted(PYDICOM_FILES.glob("*.dcm")):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -156,7 +157,7 @@ def references():
 
 UNREAD = {
     "GDCMJ2K_TextGBR": "damaged",  # Pillow refuses it
-    "JPEG2000-embedded-sequence-delimiter": "damaged",  # made of nothing but that
+    "JPEG2000-embedded-sequence-delimiter": "damaged",  # consists of nothing else
     "JPEG-lossy": "12 bits; 8 are read",
     "JPGExtended": "12 bits; 8 are read",
     "MR_truncated": "8130 of 8192 bytes",
@@ -182,7 +183,7 @@ def test_against_pydicom(path):
         else:
             expected = shown_by_pydicom(dataset, values)
     away = np.abs(image.pixels - expected.astype(float))
-    # YBR_FULL_422 comes out of pydicom by way of RGB.
+    # pydicom converts YBR_FULL_422 through RGB.
     assert away.max() <= (2 if "422" in path.stem else 0.5 + 1e-6)
 
 
@@ -197,11 +198,11 @@ def shown_by_pydicom(dataset, values):
     return expected
 
 
-# What is displayed
+# Displayed values
 
 
 WINDOWS = {
-    # PS3.3 C.11.2.1.2.1, C.11.2.1.3.2 and C.11.2.1.3.1, as they stand there.
+    # The formulas of PS3.3 C.11.2.1.2.1, C.11.2.1.3.2 and C.11.2.1.3.1.
     "LINEAR": lambda x, c, w: np.where(
         x <= c - 0.5 - (w - 1) / 2, 0.0, np.where(x > c - 0.5 + (w - 1) / 2, 1.0, (x - (c - 0.5)) / (w - 1) + 0.5)
     ),
@@ -272,7 +273,7 @@ def test_a_window_of_the_file_that_saturates_nearly_everything_is_ignored(roundt
     image, without = roundtrip(FILM, **window), roundtrip(FILM, bits=12)
     assert np.array_equal(image.pixels, without.pixels) and len(np.unique(image.pixels)) > 100
     assert any(re.match(rf"window {center}/{width} LINEAR ignored, as it saturates \d+% of", x) for x in image.notes)
-    asked = roundtrip(FILM, **window, window="1")  # what was asked for is done, and noted
+    asked = roundtrip(FILM, **window, window="1")  # a requested window is applied and noted
     assert len(np.unique(asked.pixels)) <= 2 and any(note.startswith("saturates") for note in asked.notes)
 
 
@@ -282,7 +283,7 @@ def test_a_window_of_the_file_that_makes_nearly_everything_one_gray_is_ignored(r
     assert np.array_equal(image.pixels, without.pixels)
     assert any("window 2000/100000 LINEAR ignored, as it leaves 6 gray levels" in note for note in image.notes)
     assert len(np.unique(roundtrip(FILM, **window, window="1").pixels)) < 9
-    flat = roundtrip(FILM // 900, bits=12, WindowCenter=1, WindowWidth=4)  # which has no more
+    flat = roundtrip(FILM // 900, bits=12, WindowCenter=1, WindowWidth=4)  # this image has no more levels
     assert not any("ignored" in note for note in flat.notes)
 
 
@@ -300,7 +301,7 @@ def test_a_collimator_does_not_count_as_saturated(roundtrip):
 
 
 SHAPES = [
-    # By PS3.3 C.8.11.3.1.2, and as DCMTK and dcm4che do where shape and photometric interpretation contradict.
+    # According to PS3.3 C.8.11.3.1.2, and to DCMTK and dcm4che if shape and photometric interpretation contradict.
     ("MONOCHROME2", None, False, None),
     ("MONOCHROME2", "IDENTITY", False, None),
     ("MONOCHROME2", "INVERSE", True, "MONOCHROME2 inverted, by its Presentation LUT Shape INVERSE"),
@@ -337,7 +338,7 @@ def test_values_of_more_bits_than_declared_are_read_with_their_bits(roundtrip, s
 
 
 def test_signed_values_of_more_bits_than_declared(roundtrip):
-    values = (FILM.astype(np.int16) - 1500) * 4  # -3600 to 3600, of 13 bits
+    values = (FILM.astype(np.int16) - 1500) * 4  # -3600 to 3600, 13 bits
     lying = roundtrip(values, bits=13, BitsStored=12, HighBit=11)
     assert np.array_equal(lying.pixels, roundtrip(values, bits=13).pixels)
     assert "values of 13 bits, where the header says 12" in lying.notes
@@ -381,7 +382,7 @@ def test_a_jpeg_in_dicom_that_lacks_its_end(roundtrip):
 
 
 def test_unsigned_values_declared_as_signed(roundtrip):
-    values = (FILM - 352) * 20  # 5000 to 41000: as signed ones, the brightest would be the darkest
+    values = (FILM - 352) * 20  # 5000 to 41000: if read as signed, the brightest would become the darkest
     lying = roundtrip(values.astype(np.uint16).view(np.int16))
     assert "values evidently unsigned, against the header" in lying.notes
     assert np.array_equal(lying.pixels, roundtrip(values).pixels)
@@ -465,7 +466,7 @@ def test_padding_is_black_and_does_not_count(roundtrip, photometric, padding, li
     if padding < 0:
         elements["PixelPaddingValue"] = padding
         image = roundtrip(values, photometric=photometric, **elements)
-    else:  # read as if it were unsigned, as implicit files with an unsorted header are
+    else:  # read as unsigned, like implicit files with an unsorted header
         image = roundtrip(values, photometric=photometric, PixelPaddingValue=padding - 65536)
     inside = values[:, 40:]
     low, high = np.percentile(inside, [0.5, 99.5], method="inverted_cdf")
@@ -493,10 +494,10 @@ def test_nothing_but_padding_is_black(roundtrip):
     ("low", "high", "bits", "expected", "note"),
     [
         (0, 255, 8, (0, 255), "full range 0..255"),
-        (90, 130, 8, (0, 255), "full range 0..255"),  # an 8-bit image is what it is
+        (90, 130, 8, (0, 255), "full range 0..255"),  # an 8-bit image is kept as it is
         (1000, 3500, 12, (0, 4095), "full range 0..4095"),  # fills half of the range
         (1000, 3000, 12, None, "percentile range"),
-        (0, 4095, 16, None, "percentile range"),  # 12 bits, and a header that says 16
+        (0, 4095, 16, None, "percentile range"),  # 12-bit values with a header that says 16
     ],
 )
 def test_without_a_window(roundtrip, low, high, bits, expected, note):
@@ -571,7 +572,7 @@ def test_palettes(roundtrip, size, bits):
     assert np.abs(image.pixels - expected).max() <= 1
 
 
-# What is refused
+# Refused files
 
 
 def without(keyword, values=None, **options):
@@ -589,7 +590,7 @@ def sized(rows, columns, syntax=files.EXPLICIT):
 
 
 def cut(syntax, share=0.8, bits=12):
-    """A file whose codestream, not the file, is cut off, its end marker put back."""
+    """Return a file with a truncated codestream and its end marker restored; the file itself is not truncated."""
     frame = files.encoded(pattern(bits), syntax, bits)
     cut_off = frame[: int(len(frame) * share)]
     return files.dicom_bytes(pattern(bits), syntax, bits=bits, frame=cut_off + b"\xff\xd9" + b"\0" * (len(cut_off) % 2))
@@ -698,7 +699,7 @@ def test_no_message_note_or_log_names_the_patient(tmp_path, caplog, capsys, recw
     ]  # fmt: skip
     contents = [with_text(names | elements, syntax) for elements in spoilt for syntax in (files.EXPLICIT, files.RLE)]
     caplog.set_level(logging.DEBUG)
-    caplog.clear()  # pydicom warned of what was written, too
+    caplog.clear()  # pydicom also warned while writing
     recwarn.clear()
     messages = []
     for content in contents:
@@ -717,7 +718,7 @@ def test_no_message_note_or_log_names_the_patient(tmp_path, caplog, capsys, recw
 
 
 def with_text(elements, syntax):
-    """A file some of whose elements hold text, whatever they should hold."""
+    """Return a file in which some elements contain text, whatever type they should have."""
     dataset = files.image_dataset(pattern(12), 12)
     dataset.PixelData = files.pixel_data(pattern(12), syntax, 12)
     dataset["PixelData"].VR = "OW"
@@ -746,9 +747,9 @@ def test_pydicoms_warnings_are_counted_and_not_passed_on(tmp_path, recwarn, capl
 
 
 def inflating(size):
-    """A deflated file whose data set goes on for `size` bytes after its image's."""
+    """Return a deflated file whose data set continues for `size` bytes after the image."""
     content = files.dicom_bytes(pattern(12), files.DEFLATED, bits=12)
-    # The data set follows the file meta information, whose length is the first element's value.
+    # The data set follows the file meta information, whose length is the value of the first element.
     place = 144 + int.from_bytes(content[140:144], "little")
     whole = zlib.decompress(content[place:], -zlib.MAX_WBITS)
     packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
@@ -756,7 +757,7 @@ def inflating(size):
 
 
 def sequence_of(items, length=0xFFFFFFFF):
-    """A file with a sequence of a great many empty items before the image."""
+    """Return a file with a sequence of very many empty items before the image."""
     content = files.dicom_bytes(pattern(12), bits=12)
     place = content.index(struct.pack("<HH", 0x0028, 0x0002))
     item = struct.pack("<HHL", 0xFFFE, 0xE000, 0)
@@ -765,7 +766,7 @@ def sequence_of(items, length=0xFFFFFFFF):
 
 
 def long_list(count):
-    """A file whose Window Center has a great many values."""
+    """Return a file whose Window Center has very many values."""
     content = files.dicom_bytes(pattern(12), files.IMPLICIT, bits=12, WindowCenter=1, WindowWidth=2)
     place = content.index(struct.pack("<HH", 0x0028, 0x1050))
     end = place + 8 + int.from_bytes(content[place + 4 : place + 8], "little")
@@ -773,7 +774,7 @@ def long_list(count):
 
 
 def runs(megabytes):
-    """Run lengths that go on and on."""
+    """Return a file with very many run lengths."""
     header = struct.pack("<16L", 1, 64, *[0] * 14)
     return files.dicom_bytes(pattern(8), files.RLE, frame=header + b"\x81\0" * (megabytes * 2**20 // 128))
 
@@ -818,7 +819,7 @@ def test_small_files_that_would_fill_the_memory(tmp_path, case):
     assert float(seconds) < 10
 
 
-# Decoders in a process of their own
+# Decoders in separate processes
 
 
 WHOLE = "import sys; sys.stdin.buffer.read(); sys.stdout.buffer.write(bytes(2560)); "
@@ -856,7 +857,7 @@ def test_the_subprocess_finds_the_package_where_no_search_path_names_it(roundtri
     assert_shows(roundtrip(pattern(12), files.LOSSLESS, bits=12), pattern(12), 0, 4095)
 
 
-# Every transfer syntax that is read has a row, and pydicom knows its name.
+# Every supported transfer syntax has a row, and pydicom knows its name.
 
 
 def test_the_table_of_decoders_names_public_transfer_syntaxes_only():
@@ -873,7 +874,7 @@ def test_another_transfer_syntax_is_one_more_row(roundtrip, monkeypatch):
     assert_shows(roundtrip(pattern(12), htj2k, bits=12, frame=frame, window="full"), pattern(12), 0, 4095)
 
 
-# The real ones
+# Real files
 
 
 @pytest.mark.parametrize(
@@ -881,8 +882,8 @@ def test_another_transfer_syntax_is_one_more_row(roundtrip, monkeypatch):
     [
         "mono1_15bit_no_window",
         "mono2_12bit_explicitLE",
-        # These say to show them by the window 15000/30000, which leaves out a twelfth of the range: of the first three
-        # at the dark end, of the last, whose values run the other way, at the bright end, where most of the image is.
+        # Their window 15000/30000 leaves out a twelfth of the range: the dark end of the first three, and the bright
+        # end, where most of the image is, of the last, whose values are inverted.
         "mono1_15bit_explicitLE",
         "mono1_15bit_j2k_lossless",
         "mono1_15bit_rle",
@@ -915,7 +916,7 @@ def test_real_radiographs(shared):
         assert np.abs(read(folder / name, window).pixels - expected).max() <= 1
     nih = next((folder / "chest").glob("nih*"))
     assert np.array_equal(read(nih).pixels, pydicom.dcmread(nih).pixel_array)
-    # Stored as it should be seen, and marked as MONOCHROME1: the mark is the standard's only word on it.
+    # Stored as it should be displayed, but marked as MONOCHROME1, which is all the standard lets a reader rely on.
     fake = folder / "chest" / "Fake_MONOHR1.dcm"
     assert np.array_equal(read(fake).pixels, 255 - pydicom.dcmread(fake).pixel_array)
     with pytest.raises(
@@ -967,7 +968,7 @@ def test_padding_that_is_scattered_within_the_image_is_noted(roundtrip):
 
 
 def _in_surround(value, dtype=np.uint16):
-    """(64, 64) values from 1000 to 3000 in a disk, and one value around it; and whether a pixel is in the disk."""
+    """Return (64, 64) values from 1000 to 3000 in a disk, with one value around it, and a mask of the disk."""
     y, x = np.mgrid[:64, :64]
     disk = (x - 32) ** 2 + (y - 32) ** 2 < 28**2
     return np.where(disk, 1000 + 2000 * (x + y) / 126, value).astype(dtype), disk

@@ -1,7 +1,7 @@
-"""Thousands of damaged files of every format: an image or a ReadError, in time, and never a dead process.
+"""Thousands of damaged files of every format give an image or a ReadError, in time, without a crash.
 
-Each case is made from its number alone. They run in a child process, so that a crash in a decoder is a failing test
-that names the case; `python -m tests.data.images.test_hostile 4711 1` runs case 4711 alone.
+Each case depends only on its number. Cases run in a child process, so that a crash in a decoder fails the test and
+names the case; `python -m tests.data.images.test_hostile 4711 1` runs case 4711 alone.
 """
 
 import io
@@ -23,13 +23,13 @@ from xrayfast.data.images.dicom.metadata import read_header
 from xrayfast.data.images.reader import is_image, read
 from xrayfast.errors import ReadError
 
-SLOWEST = 30.0  # seconds of CPU time, of this process and its children, that a file may take; the sandbox is given 21
-RARE = 40  # cases for each that is decoded in a subprocess
-WILDNESS = 6  # cases for each DICOM file with a strange header
+SLOWEST = 30.0  # limit of CPU seconds per file, with child processes; the sandbox has 21
+RARE = 40  # one in so many cases is decoded in a subprocess
+WILDNESS = 6  # one in so many cases is a DICOM file with a strange header
 
 
 def originals():
-    """Small valid files: (ending, content), the cheap ones and those decoded in a subprocess."""
+    """Return small valid files (ending, content), and how many of them, at the start, need no subprocess."""
     y, x = np.mgrid[:32, :40]
     gray = ((x * 7 + y * 5) % 97 * 2).astype(np.uint8)
     deep = gray.astype(np.uint16) * 20
@@ -95,7 +95,7 @@ WILD = {
 
 
 def wild(rng):
-    """A whole DICOM file whose header says strange things of good pixels."""
+    """Return an intact DICOM file whose header contradicts its pixels."""
     values = (np.arange(1280) * 3).astype(rng.choice(["u1", "u2", "i2"])).reshape(32, 40)
     elements = {name: WILD[name][rng.integers(len(WILD[name]))] for name in rng.choice(list(WILD), rng.integers(1, 5))}
     if rng.random() < 0.3:
@@ -107,7 +107,7 @@ def wild(rng):
 
 
 def damaged(content, rng):
-    """One of several ways to spoil a file; half of them where the headers are."""
+    """Return the content damaged in one of several ways, half of the time where the headers are."""
     data = bytearray(content)
     size = len(data)
     reach = size if rng.random() < 0.5 else min(size, int(rng.choice([64, 400, 1200])))
@@ -133,7 +133,7 @@ def damaged(content, rng):
 
 
 def run(first, count, report):
-    """Read the cases from `first` on; what came of them. The number of the case at hand stands in the report."""
+    """Read `count` cases from `first` on and return their outcomes; `report` has the number of the current case."""
     files, cheap = originals()
     outcomes, wrong, slowest = Counter(), [], 0.0
     folder = Path(tempfile.mkdtemp())
@@ -163,7 +163,7 @@ def run(first, count, report):
 
 
 def outcome(path):
-    """What `read` makes of a file; an exception where it breaks its word."""
+    """Return what `read` does with a file; raise if it breaks its contract."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -191,18 +191,18 @@ def children(tmp_path, first, count, timeout):
     except subprocess.TimeoutExpired as error:
         raise AssertionError(f"case {report.read_text()} hangs, or all take more than {timeout} s") from error
     assert done.returncode == 0, f"the process died at case {report.read_text()}: {done.stderr[-2000:]}"
-    # libtiff prints what it makes of damaged files, and Pillow offers no way to stop it.
+    # libtiff prints its own warnings on damaged files, and Pillow offers no way to stop it.
     assert not re.search("warning|traceback|pydicom", done.stderr, re.IGNORECASE), done.stderr[-2000:]
     result = json.loads(done.stdout)
     assert result["wrong"] == [], "\n".join(result["wrong"])
     outcomes = result["outcomes"]
     assert sum(outcomes.values()) == count
-    # Were nearly all refused or read, the damage would test nothing.
+    # If nearly all files were refused or read, the damage would test nothing.
     assert min(outcomes["read"], outcomes["refused"]) > count / 10
 
 
 def test_damaged_files_are_read_or_refused(tmp_path):
-    """For many more see tests/faults."""
+    """tests/faults runs many more cases."""
     children(tmp_path, first=0, count=500, timeout=120)
 
 

@@ -1,4 +1,4 @@
-"""Which notes of the reader are passed on, and how."""
+"""Which notes of the reader are passed on, and in which form."""
 
 import io
 import re
@@ -70,11 +70,11 @@ def test_notes_that_differ_in_numbers_are_one_kind():
     assert describe_notes(["a"], [["12 bits stored"]]) == []
 
 
-# What an image shows
+# The content of an image
 
 
 def draw_film(height=200, width=180):
-    """A dark background, a body, two lungs darker than it, a bright middle and a heart; with some texture."""
+    """Return a dark background, a body, two darker lungs, a bright mediastinum and a heart, with some texture."""
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     film = np.full((height, width), 15.0)
     film[(rows / 1.1) ** 2 + (columns / 0.85) ** 2 < 1] = 140
@@ -203,7 +203,7 @@ def edges(pixels):
 
 
 def damaged(pixels):
-    """By the note that each should have, images that were made of one."""
+    """Return damaged versions of an image by the note that each should have."""
     draw, (height, width), half = np.random.default_rng(0), pixels.shape, len(pixels) // 2
     lower, noise = np.s_[half:], draw.integers(0, 256, pixels.shape, np.uint8)
     small = np.asarray(Image.fromarray(pixels).resize((width // 2, height // 2)))
@@ -241,7 +241,7 @@ def test_damage_repetition_and_edge_maps_are_noted(side):
 
 
 def textured_film(side, patient=1):
-    """With the noise of a detector, as a phantom has less of it than any radiograph."""
+    """Return a phantom with detector noise, of which phantoms have less than any radiograph."""
     film = phantom("normal", patient=patient, image=0, size=side) + np.random.default_rng(patient).normal(
         0, 2, (side,) * 2
     )
@@ -253,7 +253,7 @@ def resized(pixels, width, height):
 
 
 def ball(side, noise):
-    """A shaded disc beside the middle, as a phantom of wax."""
+    """Return a shaded off-center disk, like a wax phantom."""
     y, x = np.mgrid[:side, :side]
     height = 1 - ((y - 0.53 * side) ** 2 + (x - 0.47 * side) ** 2) / (0.3 * side) ** 2
     draw = np.random.default_rng(side).normal(0, noise, (side, side))
@@ -266,7 +266,7 @@ def round_cut(pixels, shade, share, up=0):
 
 
 def with_panel(pixels, shade, transpose=False, every=9):
-    """An image below a toolbar of a tenth of the height, with signs in it."""
+    """Return an image with a toolbar of a tenth of its height above it, which contains marks."""
     bar = np.full((len(pixels) // 10, pixels.shape[1]), shade, np.uint8)
     bar[len(bar) // 3 : -len(bar) // 3, 5::every] = 255 - shade
     return np.vstack([bar, pixels]).T if transpose else np.vstack([bar, pixels])
@@ -310,7 +310,7 @@ def with_gamma(pixels, gamma):
 
 
 def composed(side):
-    """By the note that each should have, images that are made of others, or of none."""
+    """Return images composed of others, or of none, by the note that each should have."""
     film, other, third = (textured_film(side, patient) for patient in (1, 2, 3))
     clean = phantom("normal", patient=1, image=0, size=side)
     half, block, inner = side // 2, side // 8, np.s_[:, side // 6 : -side // 6]
@@ -442,7 +442,7 @@ def test_no_real_radiograph_looks_like_a_mask_or_a_map(shared):
     print(f"{len(read_notes)} radiographs")
     assert len(read_notes) > 7800 and unreadable < 3
     noted = {file for file, notes in read_notes.items() if odd & {*notes} or damage.search(str(notes))}
-    # One with a wrong Photometric Interpretation, and a leg whose Patient Orientation says that it is mirrored.
+    # One has a wrong Photometric Interpretation; one is a leg whose Patient Orientation says that it is mirrored.
     assert {file.stem for file in noted} <= TURNED | {"Fake_MONOHR1", "RG3_JPLL"}
 
 
@@ -456,14 +456,14 @@ def test_few_real_radiographs_have_these_notes(shared):
 
 
 def framed(pixels, shade=0, share=0.2, turned=0.0):
-    """An image of which a frame of one shade covers a share of each side, as of a collimator that may be turned."""
+    """Return an image with a frame of one shade on a share of each side, like a collimator, possibly rotated."""
     y, x = np.mgrid[-1 : 1 : pixels.shape[0] * 1j, -1 : 1 : pixels.shape[1] * 1j]
     across, down = x * np.cos(turned) + y * np.sin(turned), y * np.cos(turned) - x * np.sin(turned)
     return np.where(np.maximum(np.abs(across), np.abs(down)) > 1 - 2 * share, shade, pixels).astype(np.uint8)
 
 
 def covered(film):
-    """With black boxes over text, from and to rows that are sampled."""
+    """Return a film with black boxes over text, which begin and end at sampled rows."""
     rows = np.linspace(1, len(film) - 2, 64).round().astype(int)
     return put(put(film, np.s_[rows[2] : rows[8], 6:-6], 0), np.s_[rows[-8] : rows[-2], 6:-6], 0)
 
@@ -471,7 +471,7 @@ def covered(film):
 @pytest.mark.parametrize(
     "change",
     {
-        "a wide frame": lambda film: framed(film * 0.75 + film[:, ::-1] * 0.25),  # as symmetrical as films may be
+        "a wide frame": lambda film: framed(film * 0.75 + film[:, ::-1] * 0.25),  # as symmetric as films can be
         "a gray frame that is turned": lambda film: framed(film, 40, 0.05, 0.1),
         "a wide screen": lambda film: np.pad(film, ((0, 0), (len(film) * 2 // 5,) * 2)),
         "text covered above and below": lambda film: covered(ndimage.gaussian_filter(film, 0.8)),

@@ -168,15 +168,15 @@ def test_label_maps_are_of_few_shades_whatever_their_values(tmp_path, levels):
 
 
 def test_radiographs_are_not_of_few_shades(tmp_path):
-    """Nor where half of them is black, or they are of 16 gray levels."""
+    """Even if half of the radiograph is black, or if it has 16 gray levels."""
     film = phantom("normal", patient=0, image=0, size=128)
     masked = np.where(np.abs(np.arange(128) - 64) < 30, film, 0).astype(np.uint8)
     for pixels in (film, film // 16 * 16, film // 8, masked, film // 2 + 128):
         assert not [note for note in read(saved(tmp_path, Image.fromarray(pixels), "x.png")).notes if "shades" in note]
 
 
-def colored(*weights):
-    """SEEN in one hue."""
+def coloured(*weights):
+    """Return SEEN in one hue."""
     return np.stack([SEEN * weight for weight in weights], -1).astype(np.uint8)
 
 
@@ -191,9 +191,9 @@ def colored(*weights):
     ],
 )
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.dcm"])
-def test_an_image_in_color_is_noted(tmp_path, colors, note, name):
-    """A tint, a colored region, and a map from values to hues."""
-    colors = colors.astype(np.uint8)
+def test_an_image_in_colour_is_noted(tmp_path, colours, note, name):
+    """No color, two tints, a colored region, and a color map."""
+    colours = colours.astype(np.uint8)
     if name == "x.dcm":
         (tmp_path / name).write_bytes(dicom_bytes(colors))
     else:
@@ -224,7 +224,7 @@ def test_signed_values_in_an_unsigned_png_are_read_as_such(tmp_path, bits):
 
 def test_unsigned_values_of_the_whole_range_stay_unsigned(tmp_path):
     values = ((SEEN - 60.0) / 142 * 65535).astype(np.uint16)
-    values[5:12, 5:30] = np.arange(65535 - 24, 65536)  # a bright marker on dark ground
+    values[5:12, 5:30] = np.arange(65535 - 24, 65536)  # a bright marker on a dark background
     assert not [text for text in read(saved(tmp_path, Image.fromarray(values), "x.png")).notes if "signed" in text]
 
 
@@ -336,7 +336,7 @@ def test_exif_orientation_is_applied(tmp_path, name, dtype):
     stored = np.zeros((40, 60), dtype)
     stored[:, 30:] = np.iinfo(dtype).max
     exif = Image.Exif()
-    exif[274] = 6  # turn by 90 degrees clockwise to display: what is right goes to the bottom
+    exif[274] = 6  # rotate by 90 degrees clockwise for display: the right side moves to the bottom
     image = read(saved(tmp_path, Image.fromarray(stored), name, exif=exif))
     assert image.pixels.shape == (60, 40)
     assert image.pixels[:25].mean() < 5 and image.pixels[35:].mean() > 250
@@ -367,7 +367,7 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def big_png(width: int, height: int) -> bytes:
-    """The head of a PNG that claims to be large."""
+    """Return the start of a PNG that claims to be large."""
     head = bytearray(png_bytes(Image.new("L", (1, 1))))
     head[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
     head[29:33] = zlib.crc32(bytes(head[12:29])).to_bytes(4, "big")
@@ -507,7 +507,7 @@ def test_fit_square_averages_when_it_shrinks():
     stripes = np.tile(np.array([0, 255], np.uint8), (256, 128))
     assert (
         np.abs(fit_square(stripes, 32).astype(int) - 127.5).max() <= 5
-    )  # 4.5 at the border, where half of the window lies outside
+    )  # 4.5 at the border, where half of the averaging window is outside
 
 
 def test_fit_square_leaves_what_fits():
@@ -533,8 +533,8 @@ def test_the_same_chest_in_other_encodings(shared, name, limit):
     assert np.abs(read(folder / name).pixels - reference).mean() <= limit
 
 
-def png(values: np.ndarray, color_type: int, interlaced: bool = False) -> bytes:
-    """A PNG written by hand: kinds that Pillow can't write.
+def png(values: np.ndarray, colour_type: int, interlaced: bool = False) -> bytes:
+    """Return a PNG with types that Pillow cannot write.
 
     Args:
         values: (H, W, channels) of 1 or 2 bytes.
@@ -578,9 +578,9 @@ def test_color_of_16_bits_keeps_the_high_8_and_says_so(tmp_path, color_type, mod
     assert (image.mode, image.bits, image.notes[0]) == (mode, 16, "16-bit channels: the high 8 bits kept")
 
 
-def test_a_12_bit_image_in_16_bit_color_is_refused(tmp_path):
-    # Its high bytes are 0 to 15: what Pillow would hand over is no image any more.
-    (tmp_path / "x.png").write_bytes(wide_color(np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (64, 1)), 2))
+def test_a_12_bit_image_in_16_bit_colour_is_refused(tmp_path):
+    # Its high bytes are 0 to 15: the image that Pillow returns has too few levels.
+    (tmp_path / "x.png").write_bytes(wide_colour(np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (64, 1)), 2))
     with pytest.raises(ReadError, match="16 of 256 levels; save it as 16-bit gray"):
         read(tmp_path / "x.png")
 
@@ -798,7 +798,7 @@ def test_resolutions_of_pixels_that_are_not_square_are_noted(tmp_path):
 def test_content_is_read_as_its_file_is(tmp_path, name):
     noise = np.random.default_rng(0).integers(0, 256, (60, 60), dtype=np.uint8)
     path, chunks = tmp_path / name, PngImagePlugin.PngInfo()
-    chunks.add(b"anYc", b"\xff\xc2\0\2")  # which begins a frame of a progressive JPEG
+    chunks.add(b"anYc", b"\xff\xc2\0\2")  # these bytes begin a frame of a progressive JPEG
     if name == "a.dcm":
         path.write_bytes(dicom_bytes(noise))
     elif name == "text.png":

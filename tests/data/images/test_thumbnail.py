@@ -1,4 +1,4 @@
-"""Radiographs upside down, on their side, inverted, several side by side."""
+"""Radiographs that are upside down, rotated, inverted or side by side."""
 
 import re
 

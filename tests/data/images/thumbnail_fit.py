@@ -1,8 +1,8 @@
-"""Where the weights of `xrayfast.data.images.thumbnail` come from: derived from upright radiographs.
+"""Fits the weights in `xrayfast.data.images.thumbnail` to upright radiographs.
 
     python -m tests.data.images.thumbnail_fit ../shared/data
 
-prints them, and what those of each collection alone find in the other.
+prints them, and how well the weights from each collection work on the other.
 """
 
 import sys
@@ -17,7 +17,7 @@ TURNED = {
     "00003122_004", "00002898_001", "00003490_011", "00002868_008", "00003220_004", "00001491_000", "00002180_000",
     "00002815_003", "00001814_001",
 }  # fmt: skip
-"""Radiographs of the collections that do lie upside down or on their side, by looking at those of the lowest sums."""
+"""Radiographs of the collections that are upside down or on their side, found by viewing those with the lowest sums."""
 
 RIDGE = 0.1
 
@@ -28,7 +28,7 @@ def sample(pixels):
 
 
 def differences(samples):
-    """Of each (N, 64, 64): (N, 16) against the image turned upside down, (N, 6) against its rows as columns."""
+    """Return the differences of (N, 64, 64) samples from their upside-down images, (N, 16), and transposes, (N, 6)."""
     spread = samples.reshape(-1, 16, 4, 16, 4).mean(axis=(2, 4)).std(axis=(1, 2)) + 5
     means = samples.reshape(-1, 8, 8, 8, 8).mean(axis=(2, 4)) / spread[:, None, None]
     means = (means + means[:, :, ::-1]) / 2
@@ -39,7 +39,7 @@ def differences(samples):
 
 
 def fit(samples, weights):
-    """The weights of both sums, by which the weighted mean of each is 1."""
+    """Return the weights of both sums, scaled so that the weighted mean of each sum is 1."""
     found = []
     for x in differences(samples):
         square = (x * weights[:, None]).T @ x
@@ -50,7 +50,7 @@ def fit(samples, weights):
 
 
 def compose(samples, count):
-    """Each (64, 64) sample beside others, as where their images are side by side and scaled to the width of one."""
+    """Return `count` samples side by side, (N, 64, 64), scaled to the width of one sample."""
     order, columns = (
         np.random.default_rng(0).permutation(len(samples)),
         np.linspace(0, 63, 64 // count).round().astype(int),
@@ -60,7 +60,7 @@ def compose(samples, count):
 
 
 def columns_of(samples):
-    """(N, 16) of each: its two halves, upper and lower, in 8 columns from the sides to the middle."""
+    """Return (N, 16) means: the upper and the lower half, in 8 columns from the sides to the middle."""
     spread = samples.reshape(-1, 16, 4, 16, 4).mean(axis=(2, 4)).std(axis=(1, 2)) + 5
     means = samples.reshape(-1, 2, 32, 16, 4).mean(axis=(2, 4))
     means = (means - means.mean(axis=(1, 2), keepdims=True)) / spread[:, None, None]
@@ -68,7 +68,7 @@ def columns_of(samples):
 
 
 def discriminate(samples, of_many, count):
-    """Weights and offset of a linear discriminant: 1 of one radiograph, -1 of several, of either collection as much."""
+    """Return weights and offset of a linear discriminant, 1 for one radiograph, -1 for several; collections count equally."""
     groups = [samples[of] for of in (of_many, ~of_many) if of.any()]
     pairs = [(columns_of(group), columns_of(compose(group, count))) for group in groups]
     one, several = (np.mean([pair[i].mean(axis=0) for pair in pairs], axis=0) for i in (0, 1))
@@ -80,21 +80,21 @@ def discriminate(samples, of_many, count):
 
 
 def sums(samples, fitted):
-    """(N, 2), the larger of those with and without margins, as the note is given by."""
+    """Return (N, 2) sums, the larger of those with and without margins, as for the note."""
     inside = np.stack([thumbnail._without_margins(one) for one in samples])
     found = [np.stack([x @ w for x, w in zip(differences(some), fitted, strict=True)]) for some in (samples, inside)]
     return np.maximum(*found).T
 
 
 def load(folder):
-    """The samples of the radiographs below, and of each whether its collection is of many hospitals."""
+    """Return samples of the radiographs under a folder, and whether the collection of each is from many hospitals."""
     files = [file for file in sorted(Path(folder).rglob("*.jpg")) if file.stem not in TURNED]
     samples = np.stack([sample(read(file).pixels) for file in files])
     return samples, np.array(["covid-19" in file.parts for file in files])
 
 
 def weigh(of_many):
-    """Either collection as much as the other."""
+    """Return weights of samples that give both collections the same total."""
     return np.where(of_many, 1 / max(1, of_many.sum()), 1 / max(1, (~of_many).sum()))
 
 

@@ -51,7 +51,7 @@ def test_implications_of_labels_that_no_image_has():
 
 @given(st.dictionaries(st.integers(0, 8), st.sets(st.integers(0, 8)), max_size=9))
 def test_implications_are_closed(rules):
-    """Rules from lower to higher numbers have no cycle; what is implied implies nothing new."""
+    """Rules from lower to higher numbers have no cycle; the implications of an implied label are already applied."""
     texts = [f"{left}={right}" for left, rights in rules.items() for right in rights if left < right]
     closure = parse_implications(texts)
     for implied in closure.values():
@@ -92,7 +92,7 @@ def test_implications_hold_in_the_matrix(rows, rules):
 
 
 def test_rules_that_meet_again_and_again_are_followed_once():
-    """Each of 60 labels implies two that imply the next: 2^60 ways from the first to the last."""
+    """Each of 60 labels implies two that imply the next one: 2^60 paths from the first to the last."""
     rules = [rule for i in range(60) for rule in (f"a{i}=b{i}", f"a{i}=c{i}", f"b{i}=a{i + 1}", f"c{i}=a{i + 1}")]
     assert len(parse_implications(rules)["a0"]) == 180
 

@@ -96,7 +96,7 @@ def test_renaming_twice_changes_nothing_more(labels, synonyms):
     assert found.rename(once) == once
 
 
-# In a data set
+# Label maps in a data set
 
 
 def test_class_folders(tmp_path):

@@ -1,4 +1,4 @@
-"""Spellings of one label are one label, wherever they come from."""
+"""Spellings of one label are one label, wherever they are found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPELLINGS = [
 
 @pytest.fixture
 def data_dir(tmp_path):
-    """0.png to 9.png."""
+    """A folder with 0.png to 9.png."""
     return make(tmp_path, *(f"{i}.png" for i in range(10)))
 
 
@@ -114,7 +114,7 @@ def test_headers_that_are_spellings_and_contradict_each_other_are_an_error(data_
     assert "2 rows differ so" in found and "label_col=" in found and "exact_labels=True" in found
     assert opened(data_dir, labels=file, label_col=("Edema", "Mass")).labels == ("Edema", "Mass")
     assert opened(data_dir, labels=file, exact_labels=True).labels == ("Edema", "Mass", "mass")
-    # A run of an older version joined them, and is opened again as it was.
+    # A run of an older version joined them, and still opens in the same way.
     again = open_manifest(DataConfig(source=data_dir, labels=file), known_labels=("Edema", "Mass"))
     assert again.labels == ("Edema", "Mass") and (cells != "0,1" or cells_of(again)["6.png"] == [0, 1])
 
@@ -176,7 +176,7 @@ def test_columns_named_in_another_spelling(data_dir):
 
 
 def test_labels_of_a_run_stay_as_they_are(data_dir):
-    """An older run may have spellings of one label, 'nan' or 'a, b' as labels of their own."""
+    """An older run may have separate labels for spellings of one label, or labels such as 'nan' and 'a, b'."""
     text = "image,label\n" + "".join(
         f'{i}.png,"{label}"\n'
         for i, label in enumerate(["Normal", "normal", "nan", "a, b", "a", "b", "b", "a", "a", "B"])
@@ -186,7 +186,7 @@ def test_labels_of_a_run_stay_as_they_are(data_dir):
     data = open_manifest(config, to_train=False, known_labels=known)
     assert data.labels == known and data.task == "single"
     assert rows(data)["3.png"] == "a, b" and rows(data)["9.png"] == "b"
-    # A run that joined them finds them joined, whatever is most frequent.
+    # A run that joined them still finds them joined, whichever spelling is the most frequent.
     assert open_manifest(config, to_train=False, known_labels=("B", "nan")).labels[:2] == ("a", "B")
     with pytest.raises(DataError, match="'nan', which is no label"):
         open_manifest(config)
@@ -221,7 +221,7 @@ def test_lists_and_plain_labels_in_one_column(data_dir):
         assert noted(data, "list")
 
 
-# Labels that deny each other
+# Labels that contradict each other
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ VALUES = [0.0, 1.0, 0.7, 0.5, NAN]
     )
 )
 def test_merged_columns(case):
-    """1 wins, then what is unknown, then the larger value; names that stand alone are as they were."""
+    """1 takes precedence, then masked cells, then the larger value; labels with one column are unchanged."""
     names, rows = case
     labels, found = merge_labels(matrix(rows), names)
     assert labels == list(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""Parquet, Arrow and saved data sets give the manifest that CSV gives, and what can't be read is named."""
+"""Parquet, Arrow and saved data sets give the same manifest as CSV, and unreadable ones are named."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ parquet = pytest.importorskip("pyarrow.parquet")
 
 @pytest.fixture
 def data_dir(tmp_path):
-    """images/0.png to images/9.png."""
+    """A folder with images/0.png to images/9.png."""
     return make(tmp_path, *(f"images/{i}.png" for i in range(10)))
 
 
 def listed(n=10, **columns):
-    """A frame of images and the columns given."""
+    """Return a frame of images and the given columns."""
     return pd.DataFrame({"image": [f"images/{i}.png" for i in range(n)], **columns})
 
 
@@ -57,7 +57,7 @@ def write_arrow(table, file: Path, stream=False) -> Path:
 
 
 def save_to_disk(table, folder: Path, shards=2, features=None, **state) -> Path:
-    """What `datasets.Dataset.save_to_disk` writes."""
+    """Write a folder like `datasets.Dataset.save_to_disk`."""
     table = arrow(table)
     if features:
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
@@ -72,7 +72,7 @@ def save_to_disk(table, folder: Path, shards=2, features=None, **state) -> Path:
 
 
 def facts(data):
-    """All of a manifest but the files' names in notes."""
+    """Return everything in a manifest except file names in notes."""
     notes = [re.sub(r"labels\.\w+|\bt\b", "TABLE", note) for note in data.notes if not note.startswith("The table is")]
     table = data.table.astype(object).where(data.table.notna(), None).to_dict("list")
     return table, data.labels, data.task, np.nan_to_num(data.targets, nan=-1).tolist(), notes, data.drawn.tolist()

@@ -1,4 +1,4 @@
-"""Columns that tell the split, the sex or nothing, and are no labels."""
+"""Columns that give the split or the sex, or have another meaning, and are no labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xrayfast.errors import DataError
 
 @pytest.fixture
 def data_dir(tmp_path):
-    """0.png to 9.png."""
+    """A folder with 0.png to 9.png."""
     return make(tmp_path, *(f"{i}.png" for i in range(10)))
 
 
@@ -144,11 +144,11 @@ def test_numbered_splits(tmp_path):
     assert opened(tmp_path).table["split"].tolist() == ["train"] * 8 + ["valid"] * 4
 
 
-# Columns of 1 and 0 that are no labels by their names
+# Columns of 1 and 0 whose names say that they are no labels
 
 
 def with_flags(root, *names, **options):
-    """Mass, and columns of 1 and 0 of some names."""
+    """Open data with the label Mass and columns of 1 and 0 with other names."""
     text = "".join(f"{i}.png,{i % 2}," + ",".join(str(int(i > 6)) for _ in names) + "\n" for i in range(10))
     return opened(root, labels=table(root, f"image,Mass,{','.join(names)}\n{text}"), **options)
 
@@ -203,11 +203,11 @@ def test_findings_are_labels_without_a_note(data_dir):
     assert not noted(data, "by name") and not noted(data, "No labels")
 
 
-# Columns that tell the split
+# Columns that give the split
 
 
 def with_cells(root, name, cells, **options):
-    """Labels a and b of 24 images, and a column of cells, repeated in turn."""
+    """Open data with labels a and b of 24 images, and a column with the cells repeated in turn."""
     text = "".join(f"i{i}.png,{'ab'[i % 5 % 2]},{cells[i % len(cells)]}\n" for i in range(24))
     make(root, *(f"i{i}.png" for i in range(24)))
     return opened(root, labels=table(root, f"image,label,{name}\n{text}"), **options)
@@ -273,7 +273,7 @@ def test_development_and_internal_are_train_where_no_other_word_is(tmp_path, nam
     data = with_cells(tmp_path, name, cells)
     if expected:
         assert data.table["split"].tolist() == expected * (24 // len(cells))
-    else:  # the validation split is drawn of train
+    else:  # the validation split is drawn from train
         assert [split == "test" for split in data.table["split"]] == [False, True] * 12
     assert noted(data, note) if note else not noted(data, "Splits:")
 

@@ -1,4 +1,4 @@
-"""Columns and folders that tell of labels and images too."""
+"""Further columns and folders that give labels or images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from xrayfast.errors import DataError
 
 @pytest.fixture
 def data_dir(tmp_path):
-    """0.png to 9.png, and the same numbers as f0.png to f9.png in another folder."""
+    """A folder with 0.png to 9.png, and f0.png to f9.png in another folder."""
     return make(tmp_path, *(f"{i}.png" for i in range(10)), *(f"other/f{i}.png" for i in range(10)))
 
 
 def write(root, header, *cells):
-    """A table of 10 images with columns of cells."""
+    """Write a table of 10 images with columns of cells."""
     text = "".join(f"{i}.png,{','.join(column[i] for column in cells)}\n" for i in range(10))
     return table(root, f"{header}\n{text}")
 
@@ -81,7 +81,7 @@ def test_folders_of_another_label_than_the_table_are_noted(tmp_path):
     assert not noted(data, "In folders or files called like another label")
 
 
-# Columns of images
+# Columns of image files
 
 
 def test_two_columns_of_images_that_are_both_there_are_an_error(data_dir):

@@ -1,4 +1,4 @@
-"""Tables written after the published ones, with their headers and kinds of cells; every number is made up."""
+"""Tables modeled on the published ones, with their headers and kinds of cells; all numbers are made up."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_chexpert_policies(tmp_path):
     data = opened(set_, uncertain=("smooth:0.6", "Pneumonia=zeros"), blank=("ignore",), valid_fraction=0.4)
     first, second, _, fourth, fifth, _ = (cells(data, image) for image in rows(data))
     assert second["Edema"] == 0.6 and fifth["Pneumonia"] == 0 and second["Pneumonia"] is None
-    # No Finding clears blank cells whatever the policy, and leaves uncertain ones to theirs.
+    # No Finding clears blank cells under any policy, and leaves uncertain cells to their policy.
     assert first == {"Edema": 0, "Fracture": 0, "Lung Opacity": 0, "Pneumonia": 0, "Support Devices": 1}
     assert fourth["Edema"] == 0.6 and fourth["Pneumonia"] == 0
     assert noted(data, "In 2 rows 'No Finding' is 1") and noted(data, "'No Finding' means none of the labels")
@@ -217,9 +217,7 @@ def mimic_side_tables(root):
 @pytest.mark.parametrize(("packed", "ending"), [(False, "jpg"), (True, "dcm")])
 @pytest.mark.parametrize("dicom_ids", [False, True])
 def test_mimic(tmp_path, monkeypatch, packed, ending, dicom_ids):
-    monkeypatch.setattr(
-        "xrayfast.data.sources.patients._read_headers", lambda *_, **__: None
-    )  # nothing is in these files
+    monkeypatch.setattr("xrayfast.data.sources.patients._read_headers", lambda *_, **__: None)  # these files are empty
     data = opened(mimic(tmp_path, packed, dicom_ids, ending))
     assert data.task == "multi" and data.labels == ("Edema", "Pneumonia")
     assert [name.rpartition("/")[2] for name in rows(data)] == [f"{image}.{ending}" for image in VIEWS]
@@ -415,7 +413,7 @@ def test_plain_columns_of_0_and_1(tmp_path):
     assert list(rows(data).values()) == ["", "Aortic enlargement|Cardiomegaly", "Cardiomegaly|Pleural effusion", ""]
 
 
-# Which table is of which data set
+# Which table belongs to which data set
 
 
 @pytest.mark.parametrize(
@@ -446,7 +444,7 @@ def test_usual_columns_in_order_of_preference():
     assert usual_columns(["x"], "view") == [] and GENERIC.blank == "ignore"
 
 
-# Each guess can be overridden
+# Every guess can be overridden
 
 
 def test_options_go_before_the_spec(tmp_path):
@@ -468,7 +466,7 @@ def test_options_go_before_the_spec(tmp_path):
 
 
 def test_a_new_data_set(tmp_path, monkeypatch):
-    """All that a spec can say, of a set whose text file has no header and whose views are in a table beside it."""
+    """Every field of a spec, for a data set whose text file has no header and whose views are in a second table."""
 
     def add_views(records, file):
         views = read_table(file.with_name("views.csv")).columns

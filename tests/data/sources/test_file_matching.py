@@ -145,12 +145,12 @@ REST = [f"rest/{i}.png" for i in range(20)]
 @pytest.mark.parametrize(
     ("files", "cell"),
     [
-        (["A/1.png", "B/2.png"], "B/1.png"),  # the folder is there
-        (["A/1.png"], "B/1.png"),  # the folder is gone
+        (["A/1.png", "B/2.png"], "B/1.png"),  # the folder exists
+        (["A/1.png"], "B/1.png"),  # the folder is missing
         (["train/2.png", "test/1.png"], "train/1.png"),
         (["p1/s1/view.png", "p2/s9/view.png"], "p2/s1/view.png"),
-        (["A/x.png"], "x.png"),  # without a folder, where the others have one
-        (["old/B/1.png", "B/2.png"], "B/1.png"),  # the same folder deeper in the tree, where it is there
+        (["A/x.png"], "x.png"),  # a name without a folder, while the others have one
+        (["old/B/1.png", "B/2.png"], "B/1.png"),  # the same folder exists deeper in the tree
         (["A/1.jpg", "B/2.png"], "B/1.png"),
         (["1.png"], "B/1.png"),
         (["a/1.png"], "A/1.png"),
@@ -185,7 +185,7 @@ def test_names_without_a_folder_are_found_in_class_folders_of_similar_sizes(tmp_
     make(tmp_path, *kept)
     found, notes = Finder(tmp_path, tmp_path).find([Path(name).name for name in kept])
     assert found == [[name] for name in kept] and "COVID/images/ (6), Normal/images/ (9)" in notes[0]
-    make(tmp_path, *(f"COVID/images/other{i}.png" for i in range(20)))  # of COVID, only 6 of 26 are listed then
+    make(tmp_path, *(f"COVID/images/other{i}.png" for i in range(20)))  # now only 6 of 26 images of COVID are listed
     assert Finder(tmp_path, tmp_path).find([Path(name).name for name in kept])[0] == [
         *[[]] * 6,
         *([n] for n in kept[6:]),

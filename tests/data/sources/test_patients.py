@@ -66,10 +66,10 @@ def test_groups_by_study_where_the_patient_is_unknown():
     assert group_images(None, ["s1", "s1", "s2"]).tolist() == [0, 0, 1]
     assert group_images(["x", "y", ""], None).tolist() == group_patients(["x", "y", ""]).tolist()
     assert group_images(None, None) is None and group_images(["", ""], ["", ""]) is None
-    assert group_images(None, ["1"] * 21) is None  # numbers that start again for each patient
+    assert group_images(None, ["1"] * 21) is None  # numbers that restart for each patient
 
 
-# In file names
+# Patients in file names
 
 
 def test_nih_names(tmp_path):
@@ -112,7 +112,7 @@ def test_a_column_goes_before_names_and_is_not_mixed_with_them(tmp_path):
     assert opened(tmp_path, patient_col="name").table["patient"].nunique() == 5
     assert opened(tmp_path, patient_col="none").table["patient"].isna().all()
     table(tmp_path, "image,label,Patient ID\n" + re.sub(r"\d*\n", "\n", rows))
-    assert opened(tmp_path).table["patient"].nunique() == 5  # a column without a single cell tells nothing
+    assert opened(tmp_path).table["patient"].nunique() == 5  # a column of empty cells is ignored
 
 
 KERMANY = [
@@ -183,7 +183,7 @@ def test_columns_that_group_images_keep_them_in_one_split(tmp_path, name):
     assert data.table.groupby("study")["split"].nunique().max() == 1 and noted(data, "by study")
 
 
-# In DICOM headers
+# Patients in DICOM headers
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class Header:
 
 @pytest.fixture
 def headers(monkeypatch):
-    """A reader of headers that are written in the files' names: x_PATIENT_n."""
+    """Replace the header reader with one that reads file names: x_PATIENT_n."""
     module = ModuleType("xrayfast.data.images.dicom.metadata")
     module.asked = []
 
@@ -303,14 +303,14 @@ def test_real_headers(shared):
 
 def test_columns_go_before_headers(tmp_path, headers):
     make(tmp_path, *(f"x_header_{i}.dcm" for i in range(10)))
-    text = "file,label,patient,sex,age,view\n"  # and no header is read for the study alone
+    text = "file,label,patient,sex,age,view\n"  # and no header is read only for the study
     table(tmp_path, text + "".join(f"x_header_{i},{'ab'[i % 2]},{i // 2},M,7{i},AP\n" for i in range(10)))
     data = opened(tmp_path)
     assert data.table["patient"].nunique() == 5 and headers.asked == []
     assert column(data, "sex")[:1] + column(data, "age")[:1] + column(data, "view")[:1] == ["M", 70, "AP"]
 
 
-# In columns
+# Patients in columns
 
 
 def test_sex_age_view_and_study_of_a_table(tmp_path):
@@ -330,7 +330,7 @@ def test_sex_age_view_and_study_of_a_table(tmp_path):
 
 
 def test_a_study_tells_the_patient_of_its_other_images(tmp_path):
-    """By UIDs and accession numbers, which are of one patient each; other numbers start again."""
+    """UIDs and accession numbers belong to one patient each; other study numbers restart for each patient."""
     make(tmp_path, *(f"i{i}.png" for i in range(12)))
     rows = "".join(f"i{i}.png,{'ab'[i % 2]},{'' if i == 4 else i // 2},1.2.{i // 2}\n" for i in range(11))
     for name, known in (("StudyInstanceUID", 12), ("Accession Number", 12), ("study", 11)):

@@ -165,7 +165,7 @@ def test_words_for_splits():
     assert parse_split(" Validate ") == "valid" and parse_split("test") == "test" and parse_split("x") is None
 
 
-# Beside other ways to give splits
+# Split files together with other ways to give splits
 
 
 def test_a_split_file_and_a_split_column(tmp_path, data_dir):

@@ -13,7 +13,7 @@ from xrayfast.errors import ConfigError, DataError
 
 @pytest.fixture
 def data_dir(tmp_path):
-    """images/0.png to images/9.png."""
+    """A folder with images/0.png to images/9.png."""
     return make(tmp_path, *(f"images/{i}.png" for i in range(10)))
 
 
@@ -214,7 +214,7 @@ def test_labels_separated_by_something_else(data_dir):
 
 
 def test_one_other_delimiter_changes_nothing(data_dir):
-    """A ';' in one cell made 'Effusion, Mass' a label of its own."""
+    """A ';' in one cell used to make a label of 'Effusion, Mass'."""
     found = ['"Effusion, Mass"', "Effusion", "Mass", '"Atelectasis; left"'] * 2 + ["Mass", "Effusion"]
     table(data_dir, "image,finding\n" + "".join(f"images/{i}.png,{label}\n" for i, label in enumerate(found)))
     data = opened(data_dir)
@@ -377,7 +377,7 @@ def test_a_missing_image_is_not_taken_from_another_folder_and_can_be_skipped(dat
     assert noted(data, "1 row of labels.csv without an image file left out: images/3.png.")
     assert data.left_out == (("listed without a file", ("images/3.png",)),)
     assert data.flow()[:3] == [("Images listed", 10), ("Left out: listed without a file", 1), ("Images used", 9)]
-    # As if the row were not in the table.
+    # The same as if the row were not in the table.
     kept = table(data_dir, lines("image,label", "images/{i}.png,{ab}").replace("images/3.png,b\n", ""), "kept.csv")
     assert opened(data_dir, labels=kept).fingerprint() == data.fingerprint()
 
@@ -418,7 +418,7 @@ def test_a_table_that_is_not_there(data_dir):
     assert "images: found a folder" in message(DataError, data_dir, labels=data_dir / "images")
 
 
-# How a table is read
+# Reading tables
 
 
 ACCENTS = lines("image,label", "images/{i}.png,{ab}").replace(",a", ",Ödem é")

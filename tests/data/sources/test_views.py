@@ -1,4 +1,4 @@
-"""Which images `views` uses, and where studies come from that `study_col` names."""
+"""Which images the option `views` selects, and the studies that `study_col` names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_view_in_a_name(kind, name):
 
 
 def write_views(root):
-    """12 frontal, 4 lateral, 2 oblique images, and 2 of unknown view but for the name of one."""
+    """Write 12 frontal, 4 lateral and 2 oblique images, and 2 of unknown view, one of which is named lateral."""
     views = ["PA"] * 10 + ["Frontal"] * 2 + ["LL"] * 4 + ["LAO"] * 2 + ["", ""]
     names = [f"i{i}{'_lateral' if i == 19 else ''}.png" for i in range(20)]
     make(root, *names)
@@ -65,7 +65,7 @@ def test_a_split_of_all_views_holds_for_the_frontal_ones(tmp_path):
     every.split_table().to_csv(tmp_path / "split.csv", index=False)
     frontal = opened(root, views="frontal", split_file=tmp_path / "split.csv")
     assert splits(frontal) == {image: splits(every)[image] for image in frontal.table["image"]}
-    # A run's data, opened again.
+    # The data of a run, opened again.
     again = opened_again(frontal)
     assert splits(again) == splits(frontal) and again.left_out == frontal.left_out
 
@@ -108,7 +108,7 @@ def test_studies_from_a_column_and_names(tmp_path):
     data = opened(tmp_path, labels=tmp_path / "blank.csv", study_col="follow")
     assert noted(data, "No studies are known: 'follow' is blank in all rows.")
     data = opened(tmp_path, labels=tmp_path / "labels.csv", study_col="follow")
-    # The numbers start again for each patient.
+    # Study numbers that restart for each patient.
     assert data.table["study"].nunique() == 10
     assert opened(tmp_path, study_col="patient").table["study"].nunique() == 5
     by_name = opened(tmp_path, study_col="name:(i[0-4])")

@@ -1,4 +1,4 @@
-"""Shards of WebDataset are a table of their samples."""
+"""WebDataset shards are read as a table of their samples."""
 
 import io
 import json
@@ -23,7 +23,7 @@ def png(seed):
 
 
 def write_shard(path, samples):
-    """Samples as dictionaries of suffix and content, as WebDataset's TarWriter writes them."""
+    """Write samples, given as dictionaries of suffix and content, as WebDataset's TarWriter does."""
     with tarfile.open(path, "w") as shard:
         for key, files in samples.items():
             for suffix, content in files.items():

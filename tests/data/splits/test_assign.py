@@ -137,11 +137,11 @@ def test_folds_of_a_set_with_splits(tmp_path):
     assert "whose validation split is given" in found
 
 
-# Images that a split file lacks
+# Images that are not in the split file
 
 
 def grown(tmp_path, count, **options):
-    """Data of two images per patient, the first `count` images of them, with labels a, a, b, a, a, b, ..."""
+    """Open the first `count` images of data with two images per patient and labels a, a, b, a, a, b, ..."""
     make(tmp_path / "data", *(f"images/{i}.png" for i in range(count)))
     rows = [f"images/{i}.png,{'aab'[i // 2 % 3]},secret-{i // 2}" for i in range(count)]
     table(tmp_path / "data", "\n".join(["image,label,patient", *rows]) + "\n")
@@ -187,7 +187,7 @@ def test_all_images_come_nearest_to_the_shares_of_the_file(tmp_path, seed):
 
 
 def test_new_patients_go_where_a_label_is_short():
-    # Of b, train has 8 of 8: the two new images of b go to valid and test, which are to have a fifth each.
+    # Train has all 8 images of b: the two new images of b go to valid and test, which should have a fifth each.
     given = ["train"] * 12 + ["valid"] * 4 + ["test"] * 4 + [None] * 2
     b = np.array([1] * 8 + [0] * 12 + [1] * 2, np.uint8)
     found = assign_splits(given, np.stack([1 - b, b], 1), None, DataConfig(split_file="split.csv"))
@@ -261,7 +261,7 @@ def test_no_given_image_moves_and_no_new_patient_is_divided(images, grouped, tes
     assert assign_splits(file, np.eye(3, dtype=np.uint8)[labels], groups, config).names == found.names
 
 
-# What belongs together
+# Linked groups
 
 
 @given(st.integers(1, 12).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, 5), min_size=n, max_size=n)] * 2)))
@@ -281,11 +281,11 @@ def test_connected_groups(groupings):
     assert connect_groups(None, None) is None
 
 
-# Redrawn
+# Redrawn splits
 
 
 def patients(tmp_path, count=20):
-    """Images 0 and 1 are of one patient, 2 and 3 of another, and so on."""
+    """Open data in which images 0 and 1 are of one patient, 2 and 3 of another, and so on."""
     make(tmp_path, *(f"images/{i}.png" for i in range(count)))
     table(tmp_path, lines("image,label,patient", "images/{i}.png,{ab},{p}", count))
     return tmp_path
@@ -340,7 +340,7 @@ def test_redrawing_what_cannot_be_parted(tmp_path):
         data.redraw_splits(np.zeros(10, int))
 
 
-# Sets that are only measured on
+# Data without training
 
 
 def test_where_nothing_is_trained_nothing_is_drawn():

@@ -30,7 +30,7 @@ def one_hot(classes: np.ndarray) -> np.ndarray:
 
 
 def ranked(fractions: dict[str, float]) -> list[str]:
-    """Splits in the order in which they are brought labels; the dicts above stand in it."""
+    """Return the splits in the order in which they get rare labels, which is the order of the dicts above."""
     return list(fractions)
 
 
@@ -79,7 +79,7 @@ def test_single_label_without_groups_is_near_its_share(sizes, fractions, seed):
     for label, size in enumerate(sizes):
         if size > 1:
             assert set(splits[classes == label]) >= set(ranked(fractions)[:size])
-        # Where a split is brought a rare label, the others make up for its size; of three splits, one may owe two.
+        # A split that gets a rare label makes the others deviate; with three splits, one may deviate by two images.
         if min(fractions.values()) * min(sizes) >= 1:
             for split, fraction in fractions.items():
                 off = abs((splits[classes == label] == split).sum() - fraction * size)
@@ -94,7 +94,7 @@ def test_a_label_with_enough_groups_of_its_own_is_in_each_part(problem, fraction
 
 
 def with_own_groups(targets: np.ndarray, groups: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same with `count` more images of each label, each image a group of its own and without other labels."""
+    """Return the data with `count` more images of each label, each image in a new group and without other labels."""
     more = np.repeat(np.eye(targets.shape[1], dtype=np.uint8), count, axis=0)
     return np.vstack([targets, more]), np.concatenate([groups, 1000 + np.arange(len(more))])
 
@@ -162,13 +162,13 @@ def test_folds_are_even_whatever_the_order_of_labels(seed, grouped, k, order):
 
 
 def test_two_groups_are_swapped_where_no_move_helps():
-    """Dealt by size, 3, 2 and 2 meet 3 and 2; a 3 for a 2 makes them even."""
+    """Assigned by size, 3, 2 and 2 face 3 and 2; swapping a 3 and a 2 makes them equal."""
     groups = np.repeat(np.arange(5), [3, 3, 2, 2, 2])
     for seed in range(10):
         assert np.bincount(k_folds(np.ones((12, 1)), groups, 2, seed)).tolist() == [6, 6]
 
 
-# Properties of both
+# Properties of splits and folds
 
 
 def deals(targets, groups, seed=0):
@@ -285,7 +285,7 @@ def test_the_first_images_of_a_rare_label_go_to_train_then_valid_then_test(image
 
 
 def test_test_gets_no_label_at_the_cost_of_another_in_train_or_valid():
-    """Label 0 is in four patients; train and valid keep two of them, who are half of labels 1 and 2."""
+    """Label 0 has four patients; train and valid keep the two who hold half of labels 1 and 2."""
     targets = np.zeros((60, 4), np.uint8)
     targets[:4, 0] = targets[[0, 4], 1] = targets[[1, 5], 2] = targets[6:, 3] = 1
     for seed in range(20):
@@ -322,14 +322,14 @@ def test_no_images_no_splits():
     assert len(stratified_split(np.zeros((0, 3), np.uint8), np.array([], int), {"train": 1.0}, 0)) == 0
 
 
-# Against scikit-learn and iterative-stratification, on the real sets
+# Compared with scikit-learn and iterative-stratification on real data
 
 
 def balance(targets, folds, shares) -> tuple[float, float, float]:
-    """How far folds are from their shares, all 0 at best.
+    """Return three distances of folds from their shares, all 0 at best.
 
     LD and ED of Sechidis et al. 2011: the mean distance of a label's odds in a fold from its odds in all images,
-    and the mean distance of a fold's size from its share in images; then the largest distance of a label's share.
+    and the mean distance of a fold's size from its share of the images; then the largest deviation of a label's share.
     """
     there = folds == np.arange(len(shares))[:, None]
     counts, sizes = there @ targets.astype(int), there.sum(1)
@@ -342,10 +342,10 @@ def balance(targets, folds, shares) -> tuple[float, float, float]:
 
 
 def assert_no_worse(targets, ours, theirs, shares):
-    """Medians over seeds.
+    """Compare medians over seeds.
 
-    Where both round each label's share to whole images, which folds get one more is chance, and moves LD by up to
-    1 % on these sets.
+    If both round each label's share to whole images, which folds get one more is chance, and changes LD by up to 1 %
+    on these data.
     """
     mine, other = (
         np.median([balance(targets, folds, np.array(shares)) for folds in dealt], 0) for dealt in (ours, theirs)
@@ -354,7 +354,7 @@ def assert_no_worse(targets, ours, theirs, shares):
 
 
 def numbers_of_folds(splitter, targets, classes, groups, k, seeds):
-    """Folds, as `k_folds` gives them, of a scikit-learn splitter."""
+    """Yield the folds of a scikit-learn splitter in the form of `k_folds`."""
     for seed in seeds:
         folds = np.zeros(len(targets), int)
         for number, (_, rows) in enumerate(
@@ -366,7 +366,7 @@ def numbers_of_folds(splitter, targets, classes, groups, k, seeds):
 
 @pytest.fixture(scope="module")
 def darkcovid(shared):
-    """One-hot classes and patients; images without a patient are groups of their own."""
+    """One-hot classes and patients; images without a patient are separate groups."""
     table = pd.read_csv(shared / "data" / "darkcovid" / "manifest.csv")
     patients = table["patient_id"].fillna(table["file"])
     return one_hot(pd.factorize(table["class"])[0]), pd.factorize(patients)[0]
@@ -374,7 +374,7 @@ def darkcovid(shared):
 
 @pytest.fixture(scope="module")
 def nih(shared):
-    """14 findings, patients, and the first finding as the class of a single-label task."""
+    """14 labels, patients, and the first label of each image as the class of a single-label task."""
     table = pd.read_csv(shared / "data" / "nih_multilabel" / "labels.csv")
     findings = table["labels"].str.get_dummies("|").drop(columns="No Finding").to_numpy(np.uint8)
     assert findings.shape == (6676, 14)
@@ -398,7 +398,7 @@ def test_folds_of_darkcovid_are_no_worse_than_stratified_group_k_fold(darkcovid,
 @pytest.mark.filterwarnings("ignore:The least populated class")
 @pytest.mark.parametrize("k", [5, pytest.param(10, marks=pytest.mark.slow)])
 def test_folds_of_nih_are_no_worse_than_stratified_group_k_fold(nih, k):
-    """A single label with patients; scikit-learn has nothing for several labels."""
+    """Single-label with patients; scikit-learn has no method for multi-label."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     _, patients, first = nih
@@ -410,7 +410,7 @@ def test_folds_of_nih_are_no_worse_than_stratified_group_k_fold(nih, k):
 
 @pytest.mark.filterwarnings("ignore:The least populated class")
 def test_folds_of_nih_findings_by_patient_are_no_worse_than_those_of_label_sets(nih):
-    """Each set of findings as a class of its own is what StratifiedGroupKFold can do with several labels."""
+    """For multi-label, StratifiedGroupKFold can only treat each set of labels as a class."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     targets, patients, _ = nih
@@ -422,7 +422,7 @@ def test_folds_of_nih_findings_by_patient_are_no_worse_than_those_of_label_sets(
 
 @pytest.mark.parametrize(("name", "k"), list(itertools.product(["darkcovid", "nih"], [5, 10])))
 def test_folds_are_no_worse_than_iterative_stratification(request, name, k):
-    """Without patients, which it doesn't know."""
+    """Without patients, which iterative-stratification does not support."""
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
     targets = request.getfixturevalue(name)[0]
@@ -433,7 +433,7 @@ def test_folds_are_no_worse_than_iterative_stratification(request, name, k):
 
 @pytest.mark.parametrize(("name", "fraction"), list(itertools.product(["darkcovid", "nih"], [0.1, 0.2, 0.3])))
 def test_splits_are_no_worse_than_iterative_stratification(request, name, fraction):
-    """At the same size: a fraction of theirs is rounded up, ours to the nearest."""
+    """At the same size, because iterative-stratification rounds a fraction up instead of to the nearest."""
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
     targets = request.getfixturevalue(name)[0]
@@ -448,7 +448,7 @@ def test_splits_are_no_worse_than_iterative_stratification(request, name, fracti
 
 
 def test_patients_cost_little_balance(nih):
-    """By patient, with 2212 of them, each label is still within 2 images of its share in three splits."""
+    """With 2212 patients, each label is still within 2 images of its share in three splits."""
     targets, patients, _ = nih
     fractions = {"train": 0.7, "valid": 0.2, "test": 0.1}
     for seed in SEEDS_COMPARED:

@@ -21,7 +21,7 @@ is between patients."""
 
 
 def study(rng, patients, most_images):
-    """Return truth, calibrated probabilities (each (N, 1)), patient numbers (N,) and less accurate probabilities (N, 1)."""
+    """Return truth (N, 1), calibrated probabilities (N, 1), patient numbers (N,), and worse probabilities (N, 1)."""
     groups = np.repeat(np.arange(patients), rng.integers(1, most_images + 1, patients))
     n = len(groups)
     # Nine of ten images have the label of the patient, the others one drawn with the prevalence.

@@ -15,7 +15,7 @@ def nih_rows(*files):
 
 
 def ten(*folders):
-    """Ten images in some folders, each with a name of its own."""
+    """Return ten image files in some folders, each with its own name."""
     return [f"{folders[i * len(folders) // 10]}/{i}.png" for i in range(10)]
 
 

@@ -10,7 +10,7 @@ from xrayfast.workflows.steps.predictions.own import with_columns
 
 
 def tree(root, *folders, count=4):
-    """Images, each of another content, in folders such as "{A,B}/{normal,tb}"."""
+    """Write images with different contents in folders such as "{A,B}/{normal,tb}"."""
     for folder in folders:
         choices = [part.strip("{}").split(",") for part in folder.split("/")]
         for parts in itertools.product(*choices):

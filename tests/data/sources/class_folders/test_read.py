@@ -228,7 +228,7 @@ def test_dicom_files_without_an_ending_are_images(tmp_path):
     assert any("1 files in b are no images" in note and "notes" in note for note in data.notes)
 
 
-# Folders that are no classes, copies and joint ones
+# Folders that are no classes, copies of folders, and folders of joint labels
 
 
 def test_folders_without_labels_are_left_out_and_counted(tmp_path):
@@ -280,7 +280,7 @@ def test_folders_of_joint_labels_are_noted(tmp_path, name):
 
 
 def test_images_in_hidden_folders_are_left_out_and_counted(tmp_path):
-    """What macOS, file servers and editors leave in a folder: only images among it are worth a note."""
+    """Only images are worth a note among the files that macOS, file servers and editors leave in a folder."""
     classes(tmp_path, normal=8, covid=8)
     make(tmp_path, ".Trash/old.png", "covid/.ipynb_checkpoints/1.png", "covid/.hidden.png", "__MACOSX/covid/2.png")
     make(tmp_path, "__MACOSX/covid/._2.png", "covid/._covid000.png", "@eaDir/covid000.png/note.txt")

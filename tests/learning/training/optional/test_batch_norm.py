@@ -17,7 +17,7 @@ from xrayfast.learning.training.optional.batch_norm import batch_norms, estimate
 
 
 def statistics_by_hand(network, norms, batches):
-    """Return each norm's input mean and unbiased variance, averaged over batches by size, with the norms in train mode."""
+    """Return each norm's input mean and unbiased variance, averaged over batches by size; norms are in train mode."""
     network, seen = copy.deepcopy(network).eval(), {}
     for name in norms:
         norm = network.get_submodule(name)
