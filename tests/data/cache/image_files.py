@@ -114,8 +114,8 @@ def patched_reader(folder: Path) -> dict[str, str]:
 def death(counter: Path, last: int, whole: bool, *folders: Path) -> dict[str, str]:
     """Return the addition to the environment of `patched_reader` that kills a build.
 
-    The main process, or all if `whole`, is killed when its processes are about to open, create, move or remove a file in
-    `folders` for the `last`-th time, so the moment does not depend on the load of the machine.
+    The main process, or all if `whole`, is killed when its processes are about to open, create, move or remove a file
+    in `folders` for the `last`-th time, so the moment does not depend on the load of the machine.
     """
     counter.unlink(missing_ok=True)
     return {"DEATH": json.dumps([str(counter), last, whole, *map(str, folders)])}

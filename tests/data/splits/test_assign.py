@@ -285,7 +285,7 @@ def test_connected_groups(groupings):
 
 
 def patients(tmp_path, count=20):
-    """Open data in which images 0 and 1 are of one patient, 2 and 3 of another, and so on."""
+    """Write data with two images per patient: 0 and 1, 2 and 3, and so on."""
     make(tmp_path, *(f"images/{i}.png" for i in range(count)))
     table(tmp_path, lines("image,label,patient", "images/{i}.png,{ab},{p}", count))
     return tmp_path
