@@ -44,7 +44,7 @@ def test_images_that_are_not_drawn_are_untouched(images):
 
 
 @each_name
-def test_rotation_is_by_the_angle_about_the_centre(ranges, monkeypatch):
+def test_rotation_is_by_the_angle_about_the_center(ranges, monkeypatch):
     """A bar through the center is rotated: its direction, computed from moments, is the drawn angle."""
     image = torch.zeros(8, 1, 101, 101)
     image[:, :, 48:53, 10:91] = 1.0

@@ -175,7 +175,7 @@ def test_radiographs_are_not_of_few_shades(tmp_path):
         assert not [note for note in read(saved(tmp_path, Image.fromarray(pixels), "x.png")).notes if "shades" in note]
 
 
-def coloured(*weights):
+def colored(*weights):
     """Return SEEN in one hue."""
     return np.stack([SEEN * weight for weight in weights], -1).astype(np.uint8)
 
@@ -191,9 +191,9 @@ def coloured(*weights):
     ],
 )
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.dcm"])
-def test_an_image_in_colour_is_noted(tmp_path, colours, note, name):
+def test_an_image_in_color_is_noted(tmp_path, colors, note, name):
     """No color, two tints, a colored region, and a color map."""
-    colours = colours.astype(np.uint8)
+    colors = colors.astype(np.uint8)
     if name == "x.dcm":
         (tmp_path / name).write_bytes(dicom_bytes(colors))
     else:
@@ -533,7 +533,7 @@ def test_the_same_chest_in_other_encodings(shared, name, limit):
     assert np.abs(read(folder / name).pixels - reference).mean() <= limit
 
 
-def png(values: np.ndarray, colour_type: int, interlaced: bool = False) -> bytes:
+def png(values: np.ndarray, color_type: int, interlaced: bool = False) -> bytes:
     """Return a PNG with types that Pillow cannot write.
 
     Args:
@@ -578,9 +578,9 @@ def test_color_of_16_bits_keeps_the_high_8_and_says_so(tmp_path, color_type, mod
     assert (image.mode, image.bits, image.notes[0]) == (mode, 16, "16-bit channels: the high 8 bits kept")
 
 
-def test_a_12_bit_image_in_16_bit_colour_is_refused(tmp_path):
+def test_a_12_bit_image_in_16_bit_color_is_refused(tmp_path):
     # Its high bytes are 0 to 15: the image that Pillow returns has too few levels.
-    (tmp_path / "x.png").write_bytes(wide_colour(np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (64, 1)), 2))
+    (tmp_path / "x.png").write_bytes(wide_color(np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (64, 1)), 2))
     with pytest.raises(ReadError, match="16 of 256 levels; save it as 16-bit gray"):
         read(tmp_path / "x.png")
 

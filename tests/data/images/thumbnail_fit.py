@@ -68,7 +68,7 @@ def columns_of(samples):
 
 
 def discriminate(samples, of_many, count):
-    """Return weights and offset of a discriminant, 1 for one radiograph and -1 for several; collections count equally."""
+    """Return weights and offset of a discriminant, 1 for one radiograph, -1 for several; collections count equally."""
     groups = [samples[of] for of in (of_many, ~of_many) if of.any()]
     pairs = [(columns_of(group), columns_of(compose(group, count))) for group in groups]
     one, several = (np.mean([pair[i].mean(axis=0) for pair in pairs], axis=0) for i in (0, 1))
