@@ -7,6 +7,7 @@ from typing import Any
 
 from xrayfast.config import ModelConfig, hidden_units
 from xrayfast.errors import format_cell, format_interval, format_value, plural, plural_noun, shorten
+from xrayfast.metrics.claims.headline import NO_PATIENTS_KNOWN
 from xrayfast.metrics.inputs import ALPHA
 from xrayfast.metrics.intervals.formulas import METHODS
 from xrayfast.metrics.registry import metric_title
@@ -218,7 +219,8 @@ def warning_sentences(summary: Mapping[str, Any]) -> list[str]:
 
 def other_remarks(remarks: Iterable[str], *summaries: Mapping[str, Any]) -> list[str]:
     """Return the remarks of a run that are not already among the headline warnings."""
-    shown = tuple(one["text"] for summary in summaries for one in summary.get("warnings", ()))
+    warnings = [one for summary in summaries for one in summary.get("warnings", ())]
+    shown = tuple(NO_PATIENTS_KNOWN if one["code"] == "patients unknown" else one["text"] for one in warnings)
     return [remark for remark in remarks if not remark.startswith(shown)]
 
 

@@ -23,13 +23,16 @@ LEAKS_ALLOWED = "Trained with leaks allowed"
 SEEN_BEFORE = "The weights that training started from have seen these data"
 """The beginning of the remark on a run whose starting weights were trained on images or patients of its splits."""
 
+NO_PATIENTS_KNOWN = "Patients are not known"
+"""The beginning of the remark on unknown patients, also in runs of older versions, which word the rest otherwise."""
+
 PATIENTS_UNKNOWN = (
-    "Patients are not known: if a patient has images in several splits, results are optimistic, and intervals are too "
+    f"{NO_PATIENTS_KNOWN}: if a patient has images in several splits, results are optimistic, and intervals are too "
     "narrow."
 )
 
 PATIENTS_UNKNOWN_THERE = (
-    "Patients are not known: whether they were also in the training data was not checked, and intervals are too narrow "
+    f"{NO_PATIENTS_KNOWN}: whether they were also in the training data was not checked, and intervals are too narrow "
     "if a patient has several images."
 )
 

@@ -22,6 +22,7 @@ from tests.reporting.samples import (
 )
 from xrayfast.errors import WriteError
 from xrayfast.files.atomic import write_text
+from xrayfast.metrics.claims.headline import PATIENTS_UNKNOWN
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarize
 from xrayfast.reporting.figures.headline import headline_figure
@@ -265,6 +266,19 @@ def test_warnings_stand_before_the_headline_and_are_no_remark_again(undrawn):
     assert words.index("were classified correctly") < words.index("Patients are not known. Name <them>.")
     assert words.index("Name <them>.") < words.index("Balanced accuracy")
     assert "Trained in bf16." in words
+
+
+def test_a_remark_on_patients_in_the_words_of_an_older_version_is_not_shown_again(undrawn):
+    data = report()
+    warning = {"code": "patients unknown", "text": PATIENTS_UNKNOWN, "advice": ""}
+    summary = {**data.splits[0].summary, "warnings": [warning]}
+    remarks = ["Patients are not known: one of them may be in several splits, which makes results optimistic."]
+    data = dataclasses.replace(
+        with_info(data, remarks=remarks), splits=(dataclasses.replace(data.splits[0], summary=summary),)
+    )
+    words = " ".join(visible(render_run_page(data)).split())
+    assert PATIENTS_UNKNOWN in words
+    assert "one of them may be" not in words
 
 
 @pytest.mark.slow
