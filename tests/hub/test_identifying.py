@@ -57,7 +57,7 @@ def test_sentences_that_name_files_and_tables_are_no_clean_text(text):
     known = Identifiers([], [], [], ["site 9"])
     assert known.find(text) is None and not known.is_clean(text)
     assert known.is_clean("Labels of 0/1, PA/AP, AUROC 0.65.")
-    assert known.is_clean("--split-file with the split.csv of this split keeps it.")
+    assert known.is_clean("To keep this split when images are added, pass its split.csv to --split-file.")
 
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=4, max_size=12))

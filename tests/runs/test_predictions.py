@@ -163,7 +163,7 @@ def test_units_have_the_name_of_an_image_and_what_their_images_have(tmp_path):
 @pytest.mark.parametrize("unit", ["study", "patient"])
 def test_units_that_are_not_known_are_refused_by_name(unit):
     found = dataclasses.replace(example(), patients=np.full(6, "", object))
-    with pytest.raises(DataError, match=f"unit is {unit}, and no image's {unit} is known.*{unit}_col= names a column"):
+    with pytest.raises(DataError, match=f"unit='{unit}': no image's {unit} is known.*Name a column with {unit}_col=,"):
         found.by_unit(unit, "mean", "multi")
 
 
@@ -171,7 +171,9 @@ def test_a_unit_of_several_classes_is_refused_by_name_unless_one_is_the_positive
     studies = np.array(["S1", "S1", "S2", "S2", "S3", "S4"], object)
     one_hot = np.eye(3, dtype=int)[[0, 0, 1, 2, 2, 2]]
     found = dataclasses.replace(example(), studies=studies, truth=one_hot)
-    with pytest.raises(DataError, match=r"images of 1 study are of several classes: that of 'f2.png' are b,c and d e"):
+    with pytest.raises(
+        DataError, match=r"1 study with images of several classes: the study of 'f2.png' has b,c and d e"
+    ):
         found.by_unit("study", "mean", "single")
     two = dataclasses.replace(found, labels=("normal", "sick"), **{
         name: getattr(found, name)[:, 1:] for name in ("probability", "raw")

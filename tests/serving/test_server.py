@@ -182,7 +182,7 @@ def browser(tmp_path_factory):
 
 
 STATUS = "document.getElementById('status').textContent"
-ANSWERED = f"return /answered|Predicted|can't/.test({STATUS}) && {STATUS}"
+ANSWERED = f"return /predicted|Predicted|failed|can't/.test({STATUS}) && {STATUS}"
 DROP = (
     "const files = new DataTransfer(); for (const name of arguments[0]) files.items.add(new File(['text'], name));"
     "document.body.dispatchEvent(new DragEvent('drop', {dataTransfer: files, bubbles: true}))"
@@ -204,7 +204,7 @@ def test_a_person_tries_the_page(browser, served_run, images, tmp_path, monkeypa
             "self.refused = []; addEventListener('securitypolicyviolation', one => refused.push(one.blockedURI))"
         )
         browser.type("#files", "\n".join(str(images / name) for name in names))
-        assert browser.wait_for(ANSWERED).startswith("4 files answered, 1 file can't be read. The last: <img")
+        assert browser.wait_for(ANSWERED).startswith("4 files predicted, 1 file failed. Last: <img")
         titles = browser.run("return [...document.querySelectorAll('#list h3')].map(one => one.textContent)")
         assert titles == names  # in order, and shown as text
         reason = browser.run("return document.querySelector('#list .reason').textContent")
@@ -256,7 +256,7 @@ def test_a_person_tries_the_page(browser, served_run, images, tmp_path, monkeypa
         assert left == [0, "files"]
         # Two files are dropped, the server ends, and a third file is dropped: the page explains the missing answer.
         browser.run(DROP, ["x.txt", "y.txt"])
-        assert browser.wait_for(ANSWERED).startswith("0 files answered, 2 files can't be read.")
+        assert browser.wait_for(ANSWERED).startswith("0 files predicted, 2 files failed.")
         process.send_signal(signal.SIGTERM)
         process.wait(20)
         browser.run(DROP, ["z.txt"])

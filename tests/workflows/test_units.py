@@ -157,7 +157,7 @@ def test_evaluate_on_other_data(runs, tmp_path):
     for i, name in enumerate(pd.read_csv(other / "train.csv")["Path"]):
         (other / name).rename(other / f"{i}.jpg")
     table.to_csv(other / "train.csv", index=False)
-    with pytest.raises(DataError, match="unit is study, and no image's study is known"):
+    with pytest.raises(DataError, match="unit='study': no image's study is known"):
         xf.evaluate(runs["study"], other)
 
 
@@ -200,7 +200,7 @@ def test_predict_by_unit_keeps_what_can_t_be_read_and_refuses_what_can_t_act(run
     assert not any("Thresholds" in note for note in notes)
     single = xf.predict(runs["study"], folder / "study1" / "view1_frontal.jpg", unit="study")
     np.testing.assert_allclose(single.filter(like="prob_"), found.filter(like="prob_")[:1], atol=1e-6)
-    with pytest.raises(DataError, match="unit is study, and no file's study is known"):
+    with pytest.raises(DataError, match="unit='study': no file's study is known"):
         xf.predict(runs["study"], tmp_path / "unnamed.jpg", unit="study")
     with pytest.raises(ConfigError, match=r"study_col is 'study', a column, .* no table, .* there are none"):
         xf.predict(runs["study"], folder, unit="study", study_col="study")
@@ -328,7 +328,7 @@ def test_classes_that_differ_within_a_study_are_found_before_training(studies, t
     table["label"] = [["a", "b", "c"][i % 3] for i in range(len(table))]
     table.to_csv(tmp_path / "labels.csv", index=False)
     data = xf.open_data(studies, labels=tmp_path / "labels.csv", path_col="Path", study_col="name:(study[12])")
-    with pytest.raises(DataError, match=r"unit is study, and images of \d+ studies are of several classes: that of"):
+    with pytest.raises(DataError, match=r"unit='study': \d+ studies with images of several classes: the study of"):
         xf.fit(data, runs=tmp_path / "runs", unit="study", **OPTIONS)
 
 

@@ -51,20 +51,20 @@ _TINY = 64  # pixels
 _WHITE_BORDER = 0.8  # mean value of each edge, in [0, 1]
 _LONG = 2.0  # ratio of the longer to the shorter side; chest radiographs have a width/height between 0.7 and 1.4
 
-_NO_RADIOGRAPH = "Training and evaluation leave them out, unless --keep-masks takes them for radiographs."
+_NO_RADIOGRAPH = "Training and evaluation leave them out, unless --keep-masks is given."
 
-_DOUBTFUL = "They may be no radiographs: look, and take out those that are none."
+_DOUBTFUL = "They may not be radiographs: look at them, and remove those that are not."
 
 _NOTED: dict[str, tuple[str, Severity, str, str]] = {
-    "constant": ("of one shade", "warning", "of one shade", "There is nothing to see in them: take them out."),
+    "constant": ("of one shade", "warning", "of one shade", "They show nothing: remove them."),
     "transparent": (
         "fully transparent",
         "warning",
         "fully transparent",
-        "There is nothing to see in them: save them without their alpha channel, or take them out.",
+        "They show nothing: save them without their alpha channel, or remove them.",
     ),
     "two_shades": (TWO_SHADES, "warning", "of two shades, as masks are", _NO_RADIOGRAPH),
-    "no_radiograph": (NO_RADIOGRAPH, "warning", "that are no radiographs, by their header", _NO_RADIOGRAPH),
+    "no_radiograph": (NO_RADIOGRAPH, "warning", "that are not radiographs according to their header", _NO_RADIOGRAPH),
     "few_shades": (FEW_SHADES.replace("#", r"\d+"), "warning", "of few shades, as label maps are", _NO_RADIOGRAPH),
     "color_coded": (COLOR_CODED, "warning", "color-coded, as maps and overlays are", _NO_RADIOGRAPH),
     "too_smooth": (TOO_SMOOTH, "note", TOO_SMOOTH, _DOUBTFUL),
@@ -73,92 +73,102 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         COLORED_MARKS,
         "note",
         "with colored lines or marks",
-        "These are in the gray image too, and may give the label away: use the images without them.",
+        "The marks remain in the gray image and may give the label away: use images without them.",
     ),
     "noise": (
         "as in noise",
         "warning",
-        "like noise",
-        "Neighboring pixels are unrelated, as where their bits, byte order or width are not what the file says.",
+        "that look like noise",
+        "Neighboring pixels are unrelated: the file may state a wrong bit depth, byte order or width.",
     ),
     "missing_rows": (
         "data are missing",
         "warning",
         "cut off",
-        "Rows or columns are plain gray or repeat one: fetch them again.",
+        "Rows or columns are plain gray or repeat a single one: download the files again.",
     ),
     "damaged": (
         "salt and pepper|lines are lost|columns repeated|bits are lost|values overflow|wrong width",
         "warning",
         "that look damaged",
-        "Pixels, lines or bits seem to be lost: read them from their source again, or take them out.",
+        "Pixels, lines or bits seem to be lost: get the files from their source again, or remove them.",
     ),
     "edge_map": ("as edge maps are", "note", "without bright and dark areas, as edge maps are", _DOUBTFUL),
     "repeated": (
         "one image repeated|halves mirrored",
         "note",
-        "whose halves are the same, or mirrored",
-        "Save one half, or take them out.",
+        "whose halves are identical or mirrored",
+        "Keep one half, or remove them.",
     ),
     "composed": (
         "side by side|three images in one|drawn grid",
         "note",
-        "that look put together, shifted or drawn on",
-        "Save each image as a file of its own, and read those with shifted parts or lines from their source again.",
+        "that look composed of several images, shifted or drawn on",
+        "Save each image as its own file, and get those with shifted parts or lines from their source again.",
     ),
     "compressed": (
         "strongly compressed",
         "note",
         "strongly compressed",
-        "Fine detail is lost: fetch them in better quality.",
+        "Fine detail is lost: get them in better quality.",
     ),
     "equalized": (
         "equally frequent",
         "note",
-        "of which all gray levels are equally frequent",
-        "Their histograms were equalized: use all images so, or none.",
+        "in which all gray levels are equally frequent",
+        "Their histograms were equalized: equalize all images, or none.",
     ),
     "gamma": (
         "three quarters (dark|bright)",
         "note",
         "of which three quarters are dark or bright",
-        "A gamma or a window may have been applied: look whether they were read right.",
+        "A gamma or a window may have been applied: check whether they were read correctly.",
     ),
     "slanted": (
         "black that slant",
         "note",
-        "with black edges that slant",
-        "They were turned or sheared, or the collimator was: where it is augmentation, use the images before that.",
+        "with slanted black edges",
+        "The image or the collimator was rotated: if this is augmentation, use the original images.",
     ),
     "covered": (
         "black within|plain gray area",
         "note",
-        "of which something within is covered",
-        "Lungs or others may be blacked out: use the images without it.",
+        "with a covered area",
+        "The lungs or other parts may be blacked out: use the original images.",
     ),
     "text": (
         "text is burned in",
         "note",
         "with white or black lines in the middle",
-        "Wires and metal have such. Text is part of what is learned, and may name the patient: use images without it.",
+        "They may be wires or metal, or text. A network learns text too, and text may name the patient: use images without it.",
     ),
-    "spectrum": ("Fourier spectra are", "note", "the same turned by 180 degrees, as Fourier spectra are", _DOUBTFUL),
+    "spectrum": (
+        "Fourier spectra are",
+        "note",
+        "identical when turned by 180 degrees, as Fourier spectra are",
+        _DOUBTFUL,
+    ),
     "on_black": (
         "the rest black",
         "note",
         "that fill a small part of a black image",
-        "Networks see them small: cut the black surround off.",
+        "The network sees a small radiograph: crop the black surround.",
     ),
-    "strip": ("far from square", "note", "far from square", "They may be stretched, or show a part: look."),
+    "strip": ("far from square", "note", "far from square", "They may be stretched or show only a part: look at them."),
     "test_object": ("test objects are", "note", "as symmetrical as test objects are", _DOUBTFUL),
-    "half_white": ("half white", "note", "half of which is white", "Look whether they were read right, or cut off."),
-    "dark": ("nearly black", "note", "nearly black", "Look whether they were read right."),
-    "bright": ("nearly white", "note", "nearly white", "Look whether they were read right."),
+    "half_white": (
+        "half white",
+        "note",
+        "half of which is white",
+        "Check whether they were read correctly or cut off.",
+    ),
+    "dark": ("nearly black", "note", "nearly black", "Check whether they were read correctly."),
+    "bright": ("nearly white", "note", "nearly white", "Check whether they were read correctly."),
     "flat": (
         "nearly without contrast",
         "note",
         "nearly without contrast",
-        "They use less than a quarter of the range from black to white: look whether they were read right.",
+        "They use less than a quarter of the range from black to white: check whether they were read correctly.",
     ),
     "several_frames": ("several frames", "note", "of several frames", "Only the first is used."),
     "inverted": ("(?<!be )inverted", "note", "stored inverted", "They were inverted back."),
@@ -166,23 +176,28 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "may be inverted",
         "note",
         "that may be inverted",
-        "They were left as they are: invert those that are, or take them out.",
+        "They were left as they are: invert those that are inverted, or remove them.",
     ),
     "may_be_turned": (
         "may be upside down|may lie on its side",
         "note",
         "that may be upside down or on their side",
-        "They were left as they are: turn those that are, or take them out.",
+        "They were left as they are: turn those that need it, or remove them.",
     ),
-    "panel": ("viewer's window", "note", "with a panel at a side", "Save the radiograph alone, without its window."),
-    "box": ("plain box", "note", "with a plain box", "Something is covered or lost: use the images without it."),
-    "circle": ("blank around a circle", "note", "cut out as a circle", "Use the whole images, where there are such."),
-    "half_black": ("half black", "note", "half of which is black", "Look whether they were read right, or cut off."),
+    "panel": ("viewer's window", "note", "with a panel at a side", "Save the radiograph without the viewer's window."),
+    "box": ("plain box", "note", "with a plain box", "Something is covered or lost: use the original images."),
+    "circle": ("blank around a circle", "note", "cut out as a circle", "Use the whole images if you have them."),
+    "half_black": (
+        "half black",
+        "note",
+        "half of which is black",
+        "Check whether they were read correctly or cut off.",
+    ),
     "two_in_one": (
         "(two|several) images in one",
         "note",
         "as wide or high as two radiographs or more",
-        "Where there are several in one, save each as a file of its own.",
+        "If a file contains several radiographs, save each as its own file.",
     ),
     "turned": ("EXIF orientation", "note", "stored on their side", "They were rotated by their EXIF orientation."),
     "saturated": (
@@ -195,7 +210,7 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "ignored, as it (saturates|leaves)",
         "note",
         "with a window that would make nearly everything black, white or one gray",
-        "It was ignored: look whether --window should say another.",
+        "The window was ignored: check whether --window should set another.",
     ),
 }
 """By kind of finding: regular expression for the reading note, severity, and the finding's title and advice. Any other
@@ -204,10 +219,10 @@ note that needs attention becomes a finding with the text of the note."""
 
 _OF_PIXELS = {"brightness", "histogram", "texture"}
 _OF_ALL_PIXELS = (
-    "Brightness, histogram and texture are of the whole image, so that disease on much of it counts as well. "
+    "Brightness, histogram and texture are computed on the whole image, so extensive disease changes them too. "
 )
 
-_STOPS = "Training stops at such a file: fetch it again, or take it out."
+_STOPS = "Training stops at such a file: download it again, or remove it."
 
 _UNREADABLE: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("unreadable", "warning", "image", "can't be read", _STOPS),
@@ -253,12 +268,12 @@ def sort_by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def leak_findings(leaks: Leaks) -> list[Finding]:
     """Return findings on patients and images in more than one split."""
-    advice = "Give each to one split, or draw the split anew with --ignore-split."
+    advice = "Assign each to one split, or draw a new split with --ignore-split."
     found = []
     for kind, title, shared in leaks.by_kind():
         names = tuple(chain.from_iterable(chain.from_iterable(leak.images.values()) for leak in shared))
         text = (
-            f"{shorten(shared, 3)}. Training has seen nearly the same images, so results are too optimistic. {advice}"
+            f"{shorten(shared, 3)}. Training sees nearly the same images, so results will be too optimistic. {advice}"
         )
         found.append(Finding(f"shared_{kind}", "leak", title, text, len(shared), names))
     return found
@@ -289,10 +304,10 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
         labels = data.table["labels"].tolist()
         rows = next(iter(conflicts.values()))
         example = " but ".join(f"{names[row]} is '{labels[row] or 'no label'}'" for row in rows)
-        text = f"{example}. One of them is wrong: ask whoever labeled them, or leave both out."
+        text = f"{example}. One of them is wrong: ask whoever labeled them, or remove both."
         add("conflicting_labels", "warning", conflicts, "duplicates with contradicting labels", text)
     if strangers := [group for group in distinct if len({patients[row] or None for row in group.rows} - {None}) > 1]:
-        text = "The same image under two patients: one of the two is wrong, or the column is not a patient ID."
+        text = "The same image belongs to two patients: one is wrong, or the column is not a patient ID."
         add("conflicting_patients", "warning", strangers, "duplicates under more than one patient", text)
     within = [group for group in duplicates if len({image_splits[row] for row in group.rows}) == 1]
     for kind, title, sign in (
@@ -301,7 +316,7 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
     ):
         if groups := [group for group in within if group.kind == kind]:
             examples = shorten((_joined([names[row] for row in group.rows], sign) for group in groups), 3)
-            text = f"{examples}. Each copy counts as an image of its own in training and in every metric: keep one."
+            text = f"{examples}. Each copy counts as a separate image in training and in every metric: keep one."
             add(f"duplicates_{kind}", "note", groups, title, text)
     return found
 
@@ -325,14 +340,14 @@ def class_findings(data: Manifest) -> list[Finding]:
     found = []
     names = data.table["image"].tolist()
     if masked := [names[row] for row in np.flatnonzero((truth < 0).all(1))]:
-        described = f"{shorten(masked, 3)}. Nothing is learned from them, and no metric counts them: "
-        described += "--uncertain and --blank give their cells a value."
+        described = f"{shorten(masked, 3)}. Training and metrics ignore them: "
+        described += "set --uncertain or --blank to give their cells a value."
         title = f"{plural(len(masked), 'image')} on which every label is masked"
         found.append(Finding("all_masked", "note", title, described, len(masked), tuple(masked)))
     positives = zip(data.labels, (truth[train] == 1).sum(0).tolist(), strict=True)
     if rare := {label: count for label, count in positives if count < LEAST_TO_LEARN}:
-        text = f"Fewer than {LEAST_TO_LEARN} training images, which a network learns by heart: {_listed(rare)}. "
-        text += "Add images, join the label with another (--label-map), or leave it out."
+        text = f"Fewer than {LEAST_TO_LEARN} training images, which a network memorizes: {_listed(rare)}. "
+        text += "Add images, merge the label with another (--label-map), or leave it out."
         title = f"{plural(len(rare), 'label')} too rare to learn"
         found.append(Finding("too_few_to_learn", "warning", title, text, len(rare)))
     for split in SPLITS[1:]:
@@ -341,10 +356,8 @@ def class_findings(data: Manifest) -> list[Finding]:
         few = {label: count for label, count in zip(data.labels, least, strict=True) if count < LEAST_TO_EVALUATE}
         if few and len(known):
             images = "validation images" if split == "valid" else "test images"
-            text = (
-                f"Fewer than {LEAST_TO_EVALUATE} {images} with the label, or without it: {_listed(few)}. An AUROC is "
-            )
-            text += "then known to ±0.15 at best. Enlarge the split, or read these numbers with their intervals."
+            text = f"Fewer than {LEAST_TO_EVALUATE} {images} with the label, or without it: {_listed(few)}. The 95 % "
+            text += "interval of their AUROC is at least ±0.15. Enlarge the split, or report the intervals."
             title = f"{plural(len(few), 'label')} too rare to evaluate in {split}"
             found.append(Finding("too_few_to_measure", "warning", title, text, len(few)))
     return found
@@ -359,12 +372,12 @@ def patient_findings(data: Manifest) -> list[Finding]:
     names, rows = data.table["image"].tolist(), rows_by_patient(data)
     unknown = len(data) - sum(map(len, rows.values()))
     if not rows:
-        text = "Images of one patient may be in training and validation, and no check can tell. Name the column of "
-        text += "patients with --patient-col, or take it from the headers with --patient-col dicom:PatientID."
+        text = "Images of one patient may be in both training and validation, and this check can't detect it. Name the "
+        text += "patient column with --patient-col, or read DICOM headers with --patient-col dicom:PatientID."
         return [Finding("no_patients", "warning", "No patients are known", text, len(data))]
     found = []
     if unknown:
-        text = f"{unknown:,} of {len(data):,} images have no patient, and count as a patient each."
+        text = f"{unknown:,} of {len(data):,} images have no patient. Each of them counts as its own patient."
         title = f"{plural(unknown, 'image')} without patient"
         found.append(Finding("some_patients_unknown", "note", title, text, unknown))
     labels = data.table["labels"].tolist()
@@ -372,8 +385,8 @@ def patient_findings(data: Manifest) -> list[Finding]:
         several := {patient: own for patient, own in rows.items() if len({labels[row] for row in own}) > 1}
     ):
         images = tuple(names[row] for row in sorted(chain.from_iterable(several.values())))
-        text = f"{shorten(several, 3)}: {len(images):,} images. A split by image would put them on both sides; "
-        text += "keep patients together, as a drawn split does."
+        text = f"{shorten(several, 3)}: {len(images):,} images. A split by image would put one patient in "
+        text += "several splits. Keep patients together, as the splits that xrayfast draws do."
         title = f"{plural(len(several), 'patient')} in more than one class"
         found.append(Finding("patients_in_classes", "note", title, text, len(several), images))
     return found
@@ -391,15 +404,15 @@ def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
         (best, value), *others = notable.items()
         compared = [f"{_properties(group, shortcuts)} {auroc:.2f}" for group, auroc in others[:3]]
         text = f"'{label}' can be predicted from {_properties(best, shortcuts)} with an AUROC of {value:.2f}"
-        text += f" ({'; '.join([f'by chance {shortcuts.chance[best][label]:.2f} at most', *compared])}). "
+        text += f" ({'; '.join([f'at most {shortcuts.chance[best][label]:.2f} by chance', *compared])}). "
         how = "from brightness and texture of the whole image" if caution else "without the lungs"
         title = f"'{label}' can be predicted {how}"
         if value >= RIVAL:
-            text += "That rivals a network, whose results may then show how and where an image was taken and not the "
-            text += f"disease. {caution}Balance the classes for it, and run an external test."
+            text += "A network may do no better, and may learn how and where an image was taken instead of the "
+            text += f"disease. {caution}Balance the classes for this property, and run an external test."
             found.append(Finding("shortcut", "warning", title, text, 1))
         else:
-            text += f"{caution}Compare a network's AUROC with that, not with 0.5."
+            text += f"{caution}Compare a network's AUROC with this value, not with 0.5."
             found.append(Finding("weak_shortcut", "note", title, text, 1))
     return found
 
@@ -419,7 +432,7 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
     odd = {
         "tiny": (
             f"smaller than {_TINY} pixels",
-            "Too small for most findings: they may be thumbnails of the originals.",
+            "Most findings are not visible at this size: the images may be thumbnails of the originals.",
             np.minimum(width, height) < _TINY,
         ),
         "long": (
@@ -431,7 +444,7 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
     edges = features.border[:, ::2].min(1)  # darkest of the four edges
     odd["white_border"] = (
         "with a white border",
-        "Around a body, radiographs are black: these may be stored inverted, or framed.",
+        "Radiographs are black around the body: these may be inverted or framed.",
         (edges > _WHITE_BORDER) & (features.brightness[:, 0] < edges - 0.1),
     )
     found = []
@@ -451,7 +464,7 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
             add(kind, severity, title, text, images)
     for note, images in group_notes(names, notes).items():
         if not any(re.search(word, note) for word, *_ in _NOTED.values()):
-            add("noted", "note", f'read with the note "{note}"', "Look whether they were read right.", images)
+            add("noted", "note", f'read with the note "{note}"', "Check whether they were read correctly.", images)
     return found
 
 
@@ -460,6 +473,8 @@ def probe_findings(shortcuts: Shortcuts) -> list[Finding]:
     if not shortcuts.too_few:
         return []
     text = "; ".join(f"'{label}': {why}" for label, why in list(shortcuts.too_few.items())[:5])
-    text += f". Whether an AUROC of {NOTABLE:g} and more can be reached without the lungs was not tested."
+    text += (
+        f". The check can't say whether they can be predicted without the lungs with an AUROC of {NOTABLE:g} or more."
+    )
     title = f"{plural(len(shortcuts.too_few), 'label')} too rare for the shortcut probe"
     return [Finding("not_probed", "note", title, text, len(shortcuts.too_few))]

@@ -176,9 +176,9 @@ class Predictions:
         if ids is None or not (ids != "").any():
             option, keyword = ("--study-col", "StudyInstanceUID") if unit == "study" else ("--patient-col", "PatientID")
             raise DataError(
-                f"unit is {unit}, and no image's {unit} is known; expected the {unit} of some. {option} names a "
-                f"column of them, a DICOM element as in dicom:{keyword}, or a pattern of file names as in "
-                f"'name:({unit}[0-9]+)'. Or leave out --unit."
+                f"--unit {unit}: no image's {unit} is known; expected the {unit} of at least some images. Name a column with "
+                f"{option}, or a DICOM element as in {option} dicom:{keyword}, or a pattern of file names as in "
+                f"{option} 'name:({unit}[0-9]+)'. Or leave out --unit."
             )
         order = np.argsort(self.images, kind="stable")
         if named_by:
@@ -192,7 +192,7 @@ class Predictions:
             classes = [label for label, cell in zip(self.labels, truth[row], strict=True) if cell == 1]
             kind = plural(int(several.sum()), unit)
             raise DataError(
-                f"unit is {unit}, and images of {kind} are of several classes: that of '{self.images[first[row]]}' are "
+                f"--unit {unit}: {kind} with images of several classes: the {unit} of '{self.images[first[row]]}' has "
                 f"{' and '.join(classes)}; expected one class. Correct the labels, use --task multi, or leave out "
                 "--unit."
             )

@@ -170,8 +170,8 @@ def test_names_that_may_tell_patients_are_named_with_a_pattern_that_does(tmp_pat
     make(tmp_path, *(f"{label}/patient{i:02d}{label}/view{j}.png" for label in "ab" for i in range(6) for j in (1, 2)))
     data = opened(tmp_path)
     assert data.table["patient"].isna().all()
-    (note,) = [note for note in data.notes if "may tell patients" in note]
-    assert "finds 6 on 24 of 24 images" in note
+    (note,) = [note for note in data.notes if "may contain patient IDs" in note]
+    assert "finds 6 patients on 24 of 24 images" in note
     assert opened(tmp_path, patient_col=note.split("'")[1]).table["patient"].nunique() == 6
 
 
@@ -521,8 +521,8 @@ def test_patients_of_other_names_or_of_several_images_are_not_noted(tmp_path):
 def test_names_that_share_a_part_are_noted_with_a_pattern(tmp_path, name):
     files = [f"{'ab'[i % 2]}/{name.format(i=i, k=k, ab='ab'[k])}" for i in range(10, 22) for k in (0, 1)]
     data = opened(make(tmp_path, *files))
-    (note,) = [note for note in data.notes if "may tell patients" in note]
-    assert "finds 12 on 24 of 24 images" in note
+    (note,) = [note for note in data.notes if "may contain patient IDs" in note]
+    assert "finds 12 patients on 24 of 24 images" in note
     assert opened(tmp_path, patient_col=note.split("'")[1]).table["patient"].nunique() == 12
 
 
@@ -543,7 +543,7 @@ def test_other_names_are_not_noted(tmp_path, name):
         for i in range(10, 22)
         for k in (0, 1)
     ]
-    assert not noted(opened(make(tmp_path, *files)), "may tell patients")
+    assert not noted(opened(make(tmp_path, *files)), "may contain patient IDs")
 
 
 def test_few_patients_and_one_of_many_images_are_noted(tmp_path):

@@ -80,7 +80,7 @@ def opened_again(data):
 def test_views_that_nothing_tells_are_asked_for(tmp_path):
     make(tmp_path, *(f"{one}/{i}.png" for one in "ab" for i in range(5)))
     found = message(DataError, tmp_path, views="frontal")
-    assert "views is frontal, and no image tells its view; expected a column such as view" in found
+    assert "views='frontal': no image's view is known; expected a column such as view" in found
     make(tmp_path / "c", *(f"{one}/{i}_pa.png" for one in "ab" for i in range(5)))
     assert "no image has that view: 10 frontal" in message(DataError, tmp_path / "c", views="lateral")
 

@@ -22,7 +22,7 @@ def test_given_splits_are_kept_and_the_missing_ones_drawn():
     assert found.names[:4] == ["test"] * 4 and found.names.count("valid") == 4 and found.names.count("train") == 12
     assert found.drawn.tolist() == [False] * 4 + [True] * 16
     assert "Split drawn with seed 0: 25% valid, stratified by label, by image" in found.notes[0]
-    assert "When images are added, --split-file with the split.csv of this split keeps it." in found.notes[0]
+    assert "To keep this split when images are added, pass its split.csv to --split-file." in found.notes[0]
 
 
 def test_nothing_is_drawn_where_all_is_given():

@@ -196,8 +196,8 @@ def test_a_mean_average_precision_over_a_label_of_fewer_than_10_images_has_no_in
     assert mean.value == pytest.approx(np.mean(average_precision_score(truth, probability, average=None)))
     assert (mean.biased, math.isnan(mean.low), math.isnan(label.low)) == (biased, biased, False)
     said = (
-        "No interval, because the average precision of a label that fewer than 10 images have is too high, and so is "
-        "the mean: overall (Mean average precision)."
+        "No interval, because average precision is biased upward for labels with fewer than 10 positive images, and so "
+        "is its mean: overall (Mean average precision)."
     )
     assert (said in found.notes(["a", "b"])) is biased
 

@@ -88,8 +88,8 @@ def test_the_overall_table_has_all_metrics_and_the_first_table_a_few(made, task)
     assert len(split_section(made[0], task)["tiles"]) <= 6 < 20 < len(everything.rows)
     assert {row[2].text for row in everything.rows} >= {
         "expanded BCa bootstrap",
-        "bootstrap, inverted",
-        "Wilson on effective images",
+        "bootstrap test inversion",
+        "Wilson, effective sample size",
     }
 
 

@@ -163,8 +163,8 @@ def _note_patients_in_names(records: ImageRecords) -> None:
     for pattern in _PATIENT_PATTERNS:
         if _count_matches(pattern, records.names[:_LOOKED_AT]) and (found := _count_matches(pattern, records.names)):
             records.notes.append(
-                f"Names of files or folders may tell patients, as in {records.names[0]}: --patient-col "
-                f"'name:{pattern}' finds {len(found)} on {found.total()} of {n} images."
+                f"File or folder names may contain patient IDs, as in {records.names[0]}: --patient-col "
+                f"'name:{pattern}' finds {plural(len(found), 'patient')} on {found.total()} of {n} images."
             )
             return
 

@@ -67,7 +67,7 @@ def read_source(
             verb, which = ("is", "it") if len(layout.other_tables) == 1 else ("are", "one")
             records.notes.append(
                 f"{shorten(layout.other_tables)} {verb} not used, because there are class folders. --labels reads "
-                f"{which}, patients included."
+                f"labels and patients from {which}."
             )
     else:
         records = read_label_table(layout.table, root, config, known)
@@ -120,7 +120,7 @@ def _choose_views(records: ImageRecords, views: Literal["frontal", "lateral"]) -
     counts = Counter(kinds)
     if counts.keys() <= {""}:
         raise DataError(
-            f"views is {views}, and no image tells its view; expected a column such as view or ViewPosition, "
+            f"--views {views}: no image's view is known; expected a column such as view or ViewPosition, "
             "ViewPosition in DICOM headers, or names such as view1_frontal.jpg and 12_lateral.png. Leave out --views."
         )
     wanted = {views, ""} if views == "frontal" else {views}
@@ -135,7 +135,7 @@ def _choose_views(records: ImageRecords, views: Literal["frontal", "lateral"]) -
     }
     found = ", ".join(f"{counts[kind]} {text}" for kind, text in words.items() if counts[kind])
     if len(out) == len(records.names):
-        raise DataError(f"views is {views}, and no image has that view: {found}. Leave out --views.")
+        raise DataError(f"--views {views}: no image has that view: {found}. Leave out --views.")
     unknown = counts[""] and f", and {'kept' if views == 'frontal' else 'left out'} where it is unknown"
     records.notes.append(
         f"Views: {found}. By --views {views} {plural(len(out), 'image')} left out{unknown or ''}"

@@ -16,8 +16,8 @@ from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ConfigError, plural
 
 NO_PATIENTS = (
-    "by image, as no patients are known; where names of files or columns tell them, --patient-col COLUMN or "
-    "--patient-col 'name:REGEX' keeps each in one split"
+    "by image, as no patients are known; if a column or the file names contain patient IDs, --patient-col COLUMN or "
+    "--patient-col 'name:REGEX' keeps each patient in one split"
 )
 
 
@@ -84,7 +84,7 @@ def assign_splits(
         *([f"{valid:.0%} valid"] if valid and not config.folds else []),
         *([f"{test:.0%} test"] if test else []),
     ]
-    later = "" if config.folds else " When images are added, --split-file with the split.csv of this split keeps it."
+    later = "" if config.folds else " To keep this split when images are added, pass its split.csv to --split-file."
     notes.append(f"{DRAWN} {config.split_seed}: {' and '.join(shares)}, {by}.{later}")
     return SplitAssignment(_to_column(names), drawn, notes)
 

@@ -27,13 +27,13 @@ if lower) is below this.
 
 METHODS = {
     "expanded-bca": "expanded BCa bootstrap",
-    "inversion": "bootstrap, inverted",
+    "inversion": "bootstrap test inversion",
     "wilson": "Wilson",
-    "wilson-effective": "Wilson on effective images",
-    "newcombe": "Newcombe's for AUROC",
+    "wilson-effective": "Wilson, effective sample size",
+    "newcombe": "Newcombe (AUROC)",
     "logit": "logit",
-    "combined": "from those of the labels",
-    "paired": "Newcombe's for pairs",
+    "combined": "combined from the labels' intervals",
+    "paired": "Newcombe (paired)",
     "bca": "BCa bootstrap",
     "exact": "exact (Clopper-Pearson)",
     "korn-graubard": "Korn-Graubard",

@@ -105,11 +105,11 @@ def test_the_answer_names_what_is_significant(made):
     told = answer(found)[-1]
     assert (
         len(clear)
-        and f"{len(clear)} are significant once corrected for their number: " in told
+        and f"{len(clear)} are significant after correction for multiple testing: " in told
         and metric_title(clear["metric"].iloc[0]) in told
     )
     none = answer(replace(found, differences=found.differences.assign(significant=False)))[-1]
-    assert none == "Of 15 tests, none is significant once corrected for their number."
+    assert none == "Of 15 tests, none is significant after correction for multiple testing."
 
 
 def test_the_tables_hold_the_numbers_of_the_result(made):
@@ -205,9 +205,9 @@ def test_the_answer_counts_intervals_without_zero_and_significant_tests(made):
     labels = labels.assign(significant=[True, True, True, *[False] * (len(labels) - 3)])
     first, second, third = answer(replace(found, differences=pd.concat([whole, labels])))
     value = format_value(found.table["auroc_macro"][0])
-    assert first.startswith(f"c comes first of 3 runs by AUROC, macro: {value} (")
+    assert first.startswith(f"Of 3 runs, c has the best AUROC, macro: {value} (")
     assert "the difference from c excludes 0 for 1 of 2 runs: " in second and second.endswith("−0.300 to −0.100).")
-    assert third.startswith("Of 15 tests, 3 are significant once corrected for their number: ")
+    assert third.startswith("Of 15 tests, 3 are significant after correction for multiple testing: ")
     alone = replace(found, differences=pairs.iloc[:0], tests=0)
     assert answer(alone)[1:] == ["No other run could be compared with c on the same images."]
     assert "No other run could be compared" in render_comparison_page(alone, "today", "x")

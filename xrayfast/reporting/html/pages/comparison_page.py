@@ -54,9 +54,9 @@ def answer(found: Comparison) -> list[str]:
     """Describe the result of the comparison in sentences."""
     best, title = records(found.table)[0], metric_title(found.order)
     if best[found.order] is None:
-        return [f"{title} is defined for no run."]
+        return [f"{title} is not defined for any run."]
     value = format_estimate(best[found.order], interval_columns(best, found.order))
-    told = [f"{best['run']} comes first of {plural(len(found.table), 'run')} by {title}: {value}."]
+    told = [f"Of {plural(len(found.table), 'run')}, {best['run']} has the best {title}: {value}."]
     pairs = records(found.differences)
     known = [row for row in pairs if row["metric"] == found.order and not row["label"] and row["low"] is not None]
     if not pairs:
@@ -69,14 +69,12 @@ def answer(found: Comparison) -> list[str]:
     described = shorten(differences, 5)
     beyond = f"{len(apart) or 'none'} of {plural(len(known), 'run')}" + (f": {described}" if apart else "")
     told.append(
-        f"On the same {found.units}, the interval of the difference from {found.reference} excludes 0 for {beyond}."
+        f"On the same {found.units}, the 95 % interval of the difference from {found.reference} excludes 0 for {beyond}."
     )
     if found.tests:
         titled = [(row, metric_title(row["metric"]) + (f" of {row['label']}" if row["label"] else "")) for row in pairs]
         clear = [f"{row['run']} ({title})" for row, title in titled if row["significant"] is True]
-        count = (
-            f"{len(clear) or 'none'} {'are' if len(clear) > 1 else 'is'} significant once corrected for their number"
-        )
+        count = f"{len(clear) or 'none'} {'are' if len(clear) > 1 else 'is'} significant after correction for multiple testing"
         which = f": {shorten(clear, 5)}" if clear else ""
         told.append(f"Of {plural(found.tests, 'test')}, {count}{which}.")
     return told

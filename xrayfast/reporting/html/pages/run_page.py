@@ -122,6 +122,8 @@ def _contents(data: ReportData) -> list[tuple[str, str]]:
 def task_text(task: Task, labels: Sequence[str]) -> str:
     """Describe the task in a line."""
     kind = f"one of {len(labels)} classes" if task == "single" else f"any of {len(labels)} labels"
+    if len(labels) == 1:
+        kind = f"with or without {labels[0]}"
     return f"Chest radiographs, {kind} per image"
 
 

@@ -20,7 +20,7 @@ clear.addEventListener("click", () => {
   list.replaceChildren();
   [sent, failed, rows, tools.hidden] = [0, 0, "", true];
   URL.revokeObjectURL(csv.href);
-  say("All answers were removed.");
+  say("All predictions were removed.");
   input.focus();
 });
 overlay?.addEventListener("change", () => { for (const show of document.querySelectorAll("#list li")) show.draw?.(); });
@@ -45,7 +45,7 @@ async function work() {
   }
   busy = false;
   if (sent === 1) say(last);
-  else if (sent) say(`${count(sent - failed)} answered${failed ? `, ${count(failed)} can't be read` : ""}. The last: ${last}`);
+  else if (sent) say(`${count(sent - failed)} predicted${failed ? `, ${count(failed)} failed` : ""}. Last: ${last}`);
 }
 
 // Return the answer for a file, or an object with its error.
@@ -61,7 +61,7 @@ async function ask(file) {
     response = await fetch(`api/predict?image=true&saliency=${explains}`, { method: "POST", body });
     answer = await response.json();
   } catch {
-    const why = "can't be sent. A folder can't; a file may have moved; or the server has ended.";
+    const why = "can't be sent. It may be a folder, the file may have moved, or the server may have stopped.";
     return { file: file.name, error: `${file.name}: ${why}` };
   }
   if (!response.ok) return { file: file.name, error: answer.error };
@@ -95,8 +95,8 @@ function card(answer) {
     const map = overlay?.checked ? answer.saliency : null;
     image.src = map ? map.image : answer.image;
     image.alt = map ? `${answer.file} with Grad-CAM of ${map.label}` : `${answer.file} as the network sees it`;
-    caption.textContent = !map ? "" : map.outside === null ? `Nothing speaks for ${map.label}.`
-      : `Bright: what speaks for ${map.label}. ${percent(map.outside)} of it lies outside the central thorax. ${map.note}`;
+    caption.textContent = !map ? "" : map.outside === null ? `Grad-CAM shows no evidence for ${map.label}.`
+      : `Bright areas raise the output for ${map.label}. ${percent(map.outside)} of the map is outside the central thorax. ${map.note}`;
   };
   item.draw();
   return item;

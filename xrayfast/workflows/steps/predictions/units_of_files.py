@@ -107,8 +107,8 @@ def _identify(
     if not (ids != "").any():
         option, keyword = ("--study-col", "StudyInstanceUID") if unit == "study" else ("--patient-col", "PatientID")
         raise DataError(
-            f"unit is {unit}, and no file's {unit} is known; expected names or DICOM headers that tell it. "
-            f"{option} dicom:{keyword} reads a header, and {option} 'name:({unit}[0-9]+)' a pattern of names. Or leave "
+            f"--unit {unit}: no file's {unit} is known; expected file names or DICOM headers that contain it. "
+            f"{option} dicom:{keyword} reads it from headers, and {option} 'name:({unit}[0-9]+)' from file names. Or leave "
             "out --unit."
         )
     owners = np.where(ids != "", ids, [f" {row}" for row in range(len(ids))])  # no identifier begins with a space
