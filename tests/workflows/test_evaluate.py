@@ -194,7 +194,7 @@ def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_c
         "evaluated": counts["test"]["images"],
         "own_test": counts["test"]["images"],
     }
-    said = "are in the run's own test split: on them this is no external test"
+    said = "are in the run's own test split: this is not an external test"
     assert any(said in one for one in warned(found.metrics)["data"])
     assert "External test" not in run.model_card_path.read_text()
     assert "External test" not in found.report_path.read_text()

@@ -140,7 +140,7 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "text is burned in",
         "note",
         "with white or black lines in the middle",
-        "They may be wires or metal, or text. A network learns text too, and text may name the patient: use images without it.",
+        "They may be wires, metal or text. Text is learned, too, and may name the patient: use images without it.",
     ),
     "spectrum": (
         "Fourier spectra are",

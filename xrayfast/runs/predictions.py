@@ -176,9 +176,9 @@ class Predictions:
         if ids is None or not (ids != "").any():
             option, keyword = ("--study-col", "StudyInstanceUID") if unit == "study" else ("--patient-col", "PatientID")
             raise DataError(
-                f"--unit {unit}: no image's {unit} is known; expected the {unit} of at least some images. Name a column with "
-                f"{option}, or a DICOM element as in {option} dicom:{keyword}, or a pattern of file names as in "
-                f"{option} 'name:({unit}[0-9]+)'. Or leave out --unit."
+                f"--unit {unit}: no image's {unit} is known; expected the {unit} of at least some images. Name a "
+                f"column with {option}, or a DICOM element as in {option} dicom:{keyword}, or a pattern of file names "
+                f"as in {option} 'name:({unit}[0-9]+)'. Or leave out --unit."
             )
         order = np.argsort(self.images, kind="stable")
         if named_by:

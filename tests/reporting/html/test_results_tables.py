@@ -89,7 +89,7 @@ def test_the_overall_table_has_all_metrics_and_the_first_table_a_few(made, task)
     assert {row[2].text for row in everything.rows} >= {
         "expanded BCa bootstrap",
         "bootstrap test inversion",
-        "Wilson, effective sample size",
+        "Wilson with effective sample size",
     }
 
 

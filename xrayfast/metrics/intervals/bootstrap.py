@@ -102,14 +102,14 @@ class Intervals:
             )
         if self.n_units < FEW_FOR_CALIBRATION:
             notes.append(
-                f"With 20 to {FEW_FOR_CALIBRATION} {self.by}s, the 95 % interval of a calibration error contains the true value "
-                "in 89 to 94 % of studies, not in 95 %."
+                f"With 20 to {FEW_FOR_CALIBRATION} {self.by}s, the 95 % interval of a calibration error contains "
+                "the true value in 89 to 94 % of studies, not in 95 %."
             )
         biased = self._where(shown, lambda found: found.biased)
         if biased:
             notes.append(
-                f"No interval, because average precision is biased upward for labels with fewer than {MIN_FOR_MEAN_PRECISION} "
-                f"positive {self.by}s, and so is its mean: {biased}."
+                "No interval, because average precision is biased upward for labels with fewer than "
+                f"{MIN_FOR_MEAN_PRECISION} positive {self.by}s, and so is its mean: {biased}."
             )
         lost = self._where(shown, lambda found: found.undefined > MAX_UNDEFINED and not math.isnan(found.value))
         if lost:

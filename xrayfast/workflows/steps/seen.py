@@ -131,8 +131,7 @@ def exclude_seen(
         raise DataError(_nothing_left(data, matched, left_out, unreadable))
     if own_test:
         warnings.append(
-            f"{plural(own_test, 'image')} of {len(rows)} are in the run's own test split: on them this is no external "
-            "test."
+            f"{plural(own_test, 'image')} of {len(rows)} are in the run's own test split: this is not an external test."
         )
     return UnseenImages(rows, tuple(left_out), tuple(warnings), unreadable, own_test, tuple(looked))
 

@@ -71,6 +71,7 @@ def render_check_page(audit: Audit, images: Mapping[int, NDArray[np.uint8] | Non
             "title": title,
             "created": created,
             "leaks": audit.leaks,
+            "patients_known": patients > 0,
             "tiles": [
                 ("Images", f"{len(data):,}"),
                 (known, f"{patients:,}" if patients else None),

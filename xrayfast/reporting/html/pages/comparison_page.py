@@ -69,12 +69,14 @@ def answer(found: Comparison) -> list[str]:
     described = shorten(differences, 5)
     beyond = f"{len(apart) or 'none'} of {plural(len(known), 'run')}" + (f": {described}" if apart else "")
     told.append(
-        f"On the same {found.units}, the 95 % interval of the difference from {found.reference} excludes 0 for {beyond}."
+        f"On the same {found.units}, the 95 % interval of the difference from {found.reference} excludes 0 "
+        f"for {beyond}."
     )
     if found.tests:
         titled = [(row, metric_title(row["metric"]) + (f" of {row['label']}" if row["label"] else "")) for row in pairs]
         clear = [f"{row['run']} ({title})" for row, title in titled if row["significant"] is True]
-        count = f"{len(clear) or 'none'} {'are' if len(clear) > 1 else 'is'} significant after correction for multiple testing"
+        verb = "are" if len(clear) > 1 else "is"
+        count = f"{len(clear) or 'none'} {verb} significant after correction for multiple testing"
         which = f": {shorten(clear, 5)}" if clear else ""
         told.append(f"Of {plural(found.tests, 'test')}, {count}{which}.")
     return told

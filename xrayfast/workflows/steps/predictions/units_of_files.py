@@ -108,8 +108,8 @@ def _identify(
         option, keyword = ("--study-col", "StudyInstanceUID") if unit == "study" else ("--patient-col", "PatientID")
         raise DataError(
             f"--unit {unit}: no file's {unit} is known; expected file names or DICOM headers that contain it. "
-            f"{option} dicom:{keyword} reads it from headers, and {option} 'name:({unit}[0-9]+)' from file names. Or leave "
-            "out --unit."
+            f"{option} dicom:{keyword} reads it from headers, and {option} 'name:({unit}[0-9]+)' from file names. "
+            "Or leave out --unit."
         )
     owners = np.where(ids != "", ids, [f" {row}" for row in range(len(ids))])  # no identifier begins with a space
     numbers = pd.factorize(owners)[0].astype(np.intp)
