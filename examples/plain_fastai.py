@@ -16,7 +16,7 @@ class LargestLoss(Callback):
 
     def after_batch(self):
         if self.training:
-            self.largest = max(self.largest, float(self.loss))
+            self.largest = max(self.largest, float(self.loss.detach()))
 
 
 folder = sys.argv[1] if len(sys.argv) > 1 else "data"

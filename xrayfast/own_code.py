@@ -87,6 +87,5 @@ def require_code(names: Mapping[str, str], given: Mapping[str, Any], where: str 
         if "dls" in missing:
             advice = "xrayfast.learner(dls) trains on such DataLoaders; fit would read the images otherwise."
         raise ConfigError(
-            f"{where} names code of the user's own, of which no file holds more than the name: "
-            f"{describe_code(missing)}. {advice}"
+            f"{where} names code of the user's own, which is not saved with a run: {describe_code(missing)}. {advice}"
         )

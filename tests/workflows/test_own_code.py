@@ -60,7 +60,7 @@ def test_a_run_says_what_was_code_of_the_user_s_own(own_run, tiny_run):
     assert own_run.config.own_code == {"arch": "tiny_resnet", "augment": "as_default", "loss": "cross_entropy"}
     (remark,) = [text for text in own_run.info.remarks if text.startswith(f"Code of the user's own: {NAMES}.")]
     assert any(
-        text.startswith("tiny_resnet is taken for a backbone: it gives (2, 1000)") for text in own_run.info.remarks
+        text.startswith("tiny_resnet is used as a backbone: its output is (2, 1000)") for text in own_run.info.remarks
     )
     xf.interpret(own_run)
     for path in (own_run.model_card_path, own_run.report_path):
@@ -131,7 +131,8 @@ def test_resuming_takes_the_same_code_again(own_run, data, tmp_path):
 def test_a_loss_without_one_value_per_image_is_replaced_in_predictions(tiny_run, tmp_path):
     learn = xf.load(tiny_run, loss=lambda logits, target: F.cross_entropy(logits, target))
     run = xf.save(learn, runs=tmp_path)
-    assert "Losses of single images are those of ce: <lambda> gives none with reduction='none'." in run.info.remarks
+    said = "The losses per image are those of ce, because <lambda> does not return any with reduction='none'."
+    assert said in run.info.remarks
     assert run.predictions("valid").loss.tolist() == tiny_run.predictions("valid").loss.tolist()
 
 

@@ -290,7 +290,7 @@ def test_a_cross_validation_and_an_ensemble_by_study(studies, runs, tmp_path):
 
 
 def test_studies_that_are_needed_are_asked_for(runs, studies, data_dir, tmp_path):
-    with pytest.raises(DataError, match=r"no image's study is known.*study_col= names a column"):
+    with pytest.raises(DataError, match=r"no image's study is known.*Name a column with study_col="):
         xf.fit(data_dir, runs=tmp_path, unit="study", **OPTIONS)
     with pytest.raises(ConfigError, match="unit_join is max, which has no effect: each image counts for itself"):
         xf.fit(studies, runs=tmp_path, unit_join="max", **OPTIONS)

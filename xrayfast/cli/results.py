@@ -241,8 +241,8 @@ def show_export(out: Output, found: Export) -> None:
             ("weights", metadata.precision),
             ("size of the file", f"{found.bytes / 1e6:.1f} MB"),
             ("images compared with the run", f"{parity.images:,}{of_dicom}"),
-            ("largest difference of a probability", f"{parity.largest:.2g}"),
-            ("images with another decision", f"{parity.decisions:,}"),
+            ("largest difference in probability", f"{parity.largest:.2g}"),
+            ("images with a different decision", f"{parity.decisions:,}"),
             *auroc,
         ],
     )

@@ -12,7 +12,7 @@ from xrayfast.config import MAX_LABELS, Task
 from xrayfast.errors import shorten
 from xrayfast.metrics.operating_points.decision import Decision
 
-INTENDED_USE = "Research and teaching, not diagnosis. It is no medical device."
+INTENDED_USE = "For research and teaching, not for diagnosis. This is not a medical device."
 
 TOLERANCE = 1e-4
 """Largest allowed difference between the probabilities of an exported float32 classifier and of its run."""

@@ -16,7 +16,9 @@ from xrayfast.runs.run import Run
 from xrayfast.serving.classifier import Classifier
 from xrayfast.serving.uploads import MAX_REQUEST_BYTES
 
-NO_METRICS = "An ONNX file has no metrics of its run but those below; 'xrayfast serve RUN' shows them all."
+NO_METRICS = (
+    "An ONNX file contains no metrics of its run, only the facts below. 'xrayfast serve RUN' shows the metrics."
+)
 
 
 def render_page(classifier: Classifier) -> tuple[str, str]:
@@ -77,8 +79,8 @@ def _facts(metadata: ModelMetadata) -> list[tuple[str, str]]:
         ("Exported", f"{metadata.created[:10]} by xrayfast {metadata.xrayfast}".strip()),
         ("Weights", metadata.precision),
         ("Compared with its run on", f"{parity.images:,} images"),
-        ("Largest difference of a probability", f"{parity.largest:.2g}"),
-        ("Images decided otherwise", f"{parity.decisions:,}"),
+        ("Largest difference in probability", f"{parity.largest:.2g}"),
+        ("Images with a different decision", f"{parity.decisions:,}"),
     ]
     if auroc is not None and auroc.difference is not None:
         facts.append(("Mean AUROC less the run's", format_estimate(auroc.difference, dict(auroc))))

@@ -230,7 +230,7 @@ def test_one_patient_or_no_image_gives_values_and_no_interval(task):
         assert np.isnan([interval.low, interval.high]).all(), name
     few = intervals(ResampledMetrics(truth, probability, task, np.arange(20)), resamples=20)
     assert "Fewer than 20 patients in the rarer class" in few.notes("abcd")[0]
-    assert "of 20 to 60 patients" in few.notes("abcd")[1]
+    assert "With 20 to 60 patients" in few.notes("abcd")[1]
     nothing = intervals(ResampledMetrics(truth[:0], probability[:0], task))
     assert np.isnan([interval.value for _, interval in every(nothing)]).all()
 

@@ -77,8 +77,8 @@ def test_a_temperature_keeps_the_class_and_the_sum():
         (np.full((3, 2), -1), np.full((3, 2), 0.5), 1, "no image"),
         ([[1, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.8]], 1, "all images are right by a margin"),
         ([[1, 0], [0, 1]], [[0.5, 0.5], [0.5, 0.5]], 1, "all probabilities are equal"),
-        ([[1, 0], [0, 1]], [[0.1, 0.9], [0.8, 0.2]], 20, "say little or nothing"),
-        ([[1, 0], [0, 1]], [[0.0, 1.0], [1.0, 0.0]], 20, "say little or nothing"),
+        ([[1, 0], [0, 1]], [[0.1, 0.9], [0.8, 0.2]], 20, "little or no information"),
+        ([[1, 0], [0, 1]], [[0.0, 1.0], [1.0, 0.0]], 20, "little or no information"),
     ],
 )
 def test_where_no_temperature_can_be_fitted_it_is_1_or_the_largest(truth, probability, temperature, reason):

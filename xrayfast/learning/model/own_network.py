@@ -112,8 +112,8 @@ def build_own_network(
             used = "and is used up to its last feature map" if cut else "which are its features"
             found = f"{tuple(output.shape)} for 2 images, {used}"
         note = (
-            f"{name} is taken for a backbone: it gives {found}. The head {head} follows; a whole network would give "
-            f"(N, {n_out})."
+            f"{name} is used as a backbone: its output is {found}. The head '{head}' is added; a whole network would "
+            f"return (N, {n_out})."
         )
     if contiguous:
         model.register_forward_pre_hook(make_contiguous)

@@ -98,7 +98,9 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
         equal = not logits.any()
         return Temperature(1.0, "all probabilities are equal" if equal else "all images are right by a margin")
     if slope(hottest) >= 0:
-        return Temperature(TEMPERATURES[1], "the probabilities say little or nothing of the class, or favor a class")
+        return Temperature(
+            TEMPERATURES[1], "the probabilities carry little or no information on the class, or favor one class"
+        )
     return Temperature(math.exp(-find_root(slope, hottest, coldest)))
 
 

@@ -168,13 +168,13 @@ def own_code_remarks(config: Config, learn: RadiographLearner) -> list[str]:
     if not (names := config.own_code | learn.own_code):
         return []
     remarks = [
-        f"Code of the user's own: {describe_code(names)}. The run's folder holds its name alone; to load, resume or "
-        "replay the run, give it again in Python."
+        f"Code of the user's own: {describe_code(names)}. The run's folder contains only its name; to load, resume or "
+        "repeat the run, pass it again in Python."
     ]
     if not getattr(learn.loss_func, "per_image", True):
         remarks.append(
-            f"Losses of single images are those of {DEFAULT_LOSS[learn.dls.manifest.task]}: {names['loss']} gives none "
-            "with reduction='none'."
+            f"The losses per image are those of {DEFAULT_LOSS[learn.dls.manifest.task]}, because {names['loss']} does "
+            "not return any with reduction='none'."
         )
     return remarks
 

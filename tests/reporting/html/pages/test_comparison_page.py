@@ -206,13 +206,15 @@ def test_the_answer_counts_intervals_without_zero_and_significant_tests(made):
     first, second, third = answer(replace(found, differences=pd.concat([whole, labels])))
     value = format_value(found.table["auroc_macro"][0])
     assert first.startswith(f"Of 3 runs, c has the best AUROC, macro: {value} (")
-    assert "the difference from c excludes 0 for 1 of 2 runs: " in second and second.endswith("−0.300 to −0.100).")
+    assert "the difference from c excludes 0 for 1 of 2 other runs: " in second and second.endswith(
+        "−0.300 to −0.100)."
+    )
     assert third.startswith("Of 15 tests, 3 are significant after correction for multiple testing: ")
     alone = replace(found, differences=pairs.iloc[:0], tests=0)
     assert answer(alone)[1:] == ["No other run could be compared with c on the same images."]
     assert "No other run could be compared" in render_comparison_page(alone, "today", "x")
     undefined = replace(found, table=found.table.assign(auroc_macro=np.nan))
-    assert answer(undefined) == ["AUROC, macro is defined for no run."]
+    assert answer(undefined) == ["AUROC, macro is not defined for any run."]
     assert render_comparison_page(undefined, "today", "x")
 
 

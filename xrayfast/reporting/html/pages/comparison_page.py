@@ -67,7 +67,7 @@ def answer(found: Comparison) -> list[str]:
         for row in apart
     )
     described = shorten(differences, 5)
-    beyond = f"{len(apart) or 'none'} of {plural(len(known), 'run')}" + (f": {described}" if apart else "")
+    beyond = f"{len(apart) or 'none'} of {plural(len(known), 'other run')}" + (f": {described}" if apart else "")
     told.append(
         f"On the same {found.units}, the 95 % interval of the difference from {found.reference} excludes 0 "
         f"for {beyond}."
