@@ -279,7 +279,7 @@ def test_what_is_measured_on_the_whole_image_is_not_said_to_be_without_the_lungs
     assert whole.title == "'a' can be predicted from brightness and texture of the whole image"
     assert "so extensive disease changes them too" in whole.text
     assert mixed.title == "'b' can be predicted without the lungs"
-    assert "disease on much of it" not in mixed.text
+    assert "extensive disease" not in mixed.text
     del aurocs["texture"]
     (together,) = shortcut_findings(data, Shortcuts(100, aurocs, {"all": {"b": 0.6}}))
     assert together.title == "'b' can be predicted without the lungs"

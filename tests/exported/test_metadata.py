@@ -27,7 +27,7 @@ def test_metadata_are_read_back_with_their_decision():
     found = ModelMetadata.from_properties(properties | {"other": "tool's"})
     assert found == METADATA
     assert found.read_decision() == DECISION
-    assert "not diagnosis" in found.intended_use
+    assert "not for diagnosis" in found.intended_use
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ def test_a_person_tries_the_page(browser, served_run, images, tmp_path, monkeypa
         process.send_signal(signal.SIGTERM)
         process.wait(20)
         browser.run(DROP, ["z.txt"])
-        assert "the server has ended" in browser.wait_for(f"return {STATUS}.includes('z.txt: ') && {STATUS}")
+        assert "the server may have stopped" in browser.wait_for(f"return {STATUS}.includes('z.txt: ') && {STATUS}")
         assert browser.run("return refused") == []
 
 
