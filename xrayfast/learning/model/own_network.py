@@ -109,7 +109,7 @@ def build_own_network(
         found = "a feature map"
         if output.ndim == 2:
             cut = not any(isinstance(block, nn.Unflatten) for block in blocks.values())
-            used = "and is used up to its last feature map" if cut else "which are its features"
+            used = "and it is used up to its last feature map" if cut else "which are its features"
             found = f"{tuple(output.shape)} for 2 images, {used}"
         note = (
             f"{name} is used as a backbone: its output is {found}. The head '{head}' is added; a whole network would "
