@@ -183,7 +183,7 @@ def by_hand(net):
 def test_frozen_groups_of_a_module_do_not_move(data, splitter):
     dls = xf.dataloaders(data, size=32, batch_size=8, workers=0, device="cpu")
     own = Whole()
-    with pytest.warns(UserWarning, match="Whole is taken for a whole network: it gives one output per label"):
+    with pytest.warns(UserWarning, match="Whole is used as a whole network: it returns one output per label"):
         learn = xf.learner(dls, arch=own, splitter=splitter)
     assert [sum(p.numel() for p in group.parameters) for group in learn.groups] == [112 + 8, 296, 99]
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
@@ -232,14 +232,14 @@ class Masked(Whole):
 
 def test_a_network_of_which_torch_fx_traces_another_branch_is_not_cached(data):
     dls = xf.dataloaders(data, size=32, batch_size=8, workers=0, device="cpu")
-    with pytest.warns(UserWarning, match="Masked is taken for a whole network"):
+    with pytest.warns(UserWarning, match="Masked is used as a whole network"):
         learn = xf.learner(dls, arch=Masked)
     assert caching_problem(learn, 1) == "torch.fx traces another computation"
 
 
 def test_a_run_of_own_code_is_saved_from_a_learner(data, tmp_path):
     dls = xf.dataloaders(data, size=32, batch_size=8, workers=0, device="cpu")
-    with pytest.warns(UserWarning, match="Whole is taken for a whole network"):
+    with pytest.warns(UserWarning, match="Whole is used as a whole network"):
         learn = xf.learner(dls, arch=Whole, loss=lambda x, y: F.cross_entropy(x, y))
     run = xf.save(learn, runs=tmp_path)
     assert run.config.own_code == {"arch": "Whole", "loss": "<lambda>"}

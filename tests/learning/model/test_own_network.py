@@ -60,7 +60,7 @@ def test_a_classifier_is_cut_after_its_last_feature_map(arch, features, blocks):
         torch.testing.assert_close(own.model[0](IMAGES), maps[0])
     assert len(own.groups) == blocks + 1
     assert own.model(IMAGES).shape == (2, 3)
-    assert "and is used up to its last feature map" in own.notes[0]
+    assert "and it is used up to its last feature map" in own.notes[0]
 
 
 def maps(**_):

@@ -97,8 +97,8 @@ def build_own_network(
                 "features as there are labels has to give them as a map, (N, F, 1, 1)."
             )
         note = (
-            f"{name} is taken for a whole network: it gives one output per label. No head is added. A backbone with as "
-            "many features gives them as a map, (N, F, 1, 1)."
+            f"{name} is used as a whole network: it returns one output per label. No head is added. To use it as a "
+            "backbone, let it return its features as a map, (N, F, 1, 1)."
         )
         if probabilities:
             note += " Its outputs look like probabilities; expected logits: leave out its softmax or sigmoid."
