@@ -82,7 +82,7 @@ def test_a_backbone_gives_maps_or_features():
         assert counts(own)[:2] == [112 + 8, 185]  # including the norm after the first convolution
         assert own.model[1][2].in_features == 5
     vector = build(Wrapper(maps(), mean=True), head="linear")
-    assert "it gives (2, 5) for 2 images, which are its features" in vector.notes[0]
+    assert "its output is (2, 5) for 2 images, which are its features" in vector.notes[0]
     with torch.no_grad():
         expected = vector.model[1][2](vector.model[0][0](IMAGES))
         torch.testing.assert_close(vector.model.eval()(IMAGES), expected)
