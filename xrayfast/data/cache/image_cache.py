@@ -171,6 +171,11 @@ class DecodedImages(ABC):
     def _find_missing(self, files: FileKeys) -> list[str]:
         """Return the files that have not been decoded in the state in which they were looked up."""
 
+    def _still_missing(self, chunk: Sequence[str]) -> list[str]:
+        """Return those files of a chunk that are not decoded yet, in its order, in which archives are read once."""
+        missing = set(self._find_missing(FileKeys(chunk)))
+        return [path for path in chunk if path in missing]
+
     @abstractmethod
     def _prepare_build(self, n_missing: int) -> contextlib.AbstractContextManager[tuple[str | None, LockChunk]]:
         """Return the context of a build, which yields the folder for shards and the function that locks a chunk."""
@@ -197,7 +202,7 @@ class UncachedImages(DecodedImages):
 
     @contextlib.contextmanager
     def _prepare_build(self, n_missing: int) -> Iterator[tuple[None, LockChunk]]:
-        yield None, lambda chunk: contextlib.nullcontext(self._find_missing(FileKeys(chunk)))
+        yield None, lambda chunk: contextlib.nullcontext(self._still_missing(chunk))
 
     def _remember(self, outcome: Outcome) -> None:
         if outcome.key and outcome.info:
@@ -340,7 +345,7 @@ class ImageCache(DecodedImages):
             raise WriteError(f"{self.folder}: found {_format_bytes(free)} free. {hint}")
         remove_abandoned(self.folder)
         try:
-            yield str(self.folder), ChunkLocks(self.folder, lambda chunk: self._find_missing(FileKeys(chunk))).lock
+            yield str(self.folder), ChunkLocks(self.folder, self._still_missing).lock
         except WriteError as error:
             raise WriteError(f"{error} {hint} What was written is kept.") from error
         self._opened().refresh()
