@@ -162,3 +162,16 @@ def test_files_called_like_another_and_more_stay_in_its_split(tmp_path, name):
     split = splits(data)
     assert all(split[f"{label}/{i}.png"] == split[f"{label}/{name.format(i)}"] for label in "ab" for i in range(10, 30))
     assert noted(data, "Leave them out where they are no radiographs")
+
+
+@pytest.mark.parametrize("folder", ["visualization", "predictions", "Attention Maps", "boxes"])
+def test_one_folder_of_maps_of_all_classes_is_no_class(tmp_path, folder):
+    images = [f"{label}/{label}{i}.png" for label in ("mass", "normal") for i in range(4)]
+    maps = [f"{folder}/{image.rpartition('/')[2]}" for image in images[2:]]
+    data = opened(make(tmp_path, *images, *maps))
+    assert sorted(rows(data)) == images and noted(data, "Left out, 6 images (mask, overlay, map or thumbnail by name)")
+
+
+def test_a_class_called_like_a_folder_of_maps_with_names_of_its_own_stays(tmp_path):
+    data = opened(make(tmp_path, *(f"{label}/{label}{i}.png" for label in ("box", "normal") for i in range(4))))
+    assert data.labels == ("box", "normal")

@@ -405,6 +405,16 @@ def test_a_cell_that_is_neither_1_nor_0_beside_those_is_no_flag_of_a_split(data_
 
 
 @pytest.mark.parametrize(
+    ("name", "told"),
+    [("leaderboard", True), ("kind", True), ("insurance", False), ("hospital", False), ("Funding type", False)],
+)
+def test_public_and_private_parts_of_a_test_set_are_noted(data_dir, name, told):
+    rows = "".join(f"{i}.png,{'ab'[i % 2]},{('Public', 'Private')[i // 2 % 2]}\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, f"image,label,{name}\n{rows}"))
+    assert noted(data, f"'{name}' may tell the split") == told
+
+
+@pytest.mark.parametrize(
     ("header", "test"), [("split_train,split_test", 4), ("set=train,set=test", 4), ("fold_1,fold_2", 0)]
 )
 def test_one_column_per_split_or_fold_is_no_label(data_dir, header, test):
@@ -416,7 +426,13 @@ def test_one_column_per_split_or_fold_is_no_label(data_dir, header, test):
 
 @pytest.mark.parametrize(
     ("name", "cells"),
-    [("is_test", "1111111122"), ("is_val", "0000000022"), ("not_train", "0000000011"), ("unseen", "0000000011")],
+    [
+        ("test_fold", "0000000011"),
+        ("is_test", "1111111122"),
+        ("is_val", "0000000022"),
+        ("not_train", "0000000011"),
+        ("unseen", "0000000011"),
+    ],
 )
 def test_further_columns_that_may_tell_the_split_are_noted(data_dir, name, cells):
     data = with_column(data_dir, name, cells)

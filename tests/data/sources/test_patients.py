@@ -194,6 +194,7 @@ class Header:
     age: float | None
     view: str
     further: dict[str, str] = field(default_factory=dict)
+    issuer: str = ""
 
 
 @pytest.fixture
@@ -419,6 +420,39 @@ def test_words_for_unknown_patients_are_no_patient(tmp_path, word):
     assert noted(data, f"'{word}'")
 
 
+def test_a_0_more_frequent_than_patients_is_none_beside_more_frequent_words(tmp_path):
+    data = with_patients(tmp_path, [f"p{i // 2}" for i in range(16)] + ["anonymous"] * 6 + ["0"] * 4)
+    assert column(data, "patient")[16:] == [None] * 10 and noted(data, "'0' (4)", "'anonymous' (6)")
+
+
+@pytest.mark.parametrize("name", ["P{i}_{visit}", "{i}-{k}", "anna{i} t{k}", "{i}_visit{k}", "{i}_{side}"])
+def test_identifiers_of_images_or_visits_in_place_of_patients_are_noted(tmp_path, name):
+    pairs = [(i, k) for i in range(10, 20) for k in (0, 1)]
+    ids = [name.format(i=i, k=k, visit=("pre", "post")[k], side=("left", "right")[k]) for i, k in pairs]
+    data = with_patients(tmp_path, ids)
+    assert noted(data, "may be those of images", "10 in place of 20") and not noted(data, ids[0])
+
+
+@pytest.mark.parametrize("name", ["P-{n:03d}", "site{k}_{n}", "patient_{n}", "{n}", "2020-{k}-{n}", "A{k}-{n:05d}"])
+def test_identifiers_with_sites_and_numbers_are_no_visits(tmp_path, name):
+    ids = [name.format(n=n // 2 + 10, k=n % 3) for n in range(60)]
+    assert not noted(with_patients(tmp_path, ids), "may be those of images")
+
+
+@pytest.mark.parametrize("issuers", ["AB", "A ", "A"])
+def test_identifiers_of_several_issuers_are_noted(tmp_path, headers, monkeypatch, issuers):
+    def read_header(path, patient_keyword="PatientID"):
+        number = int(path.rpartition("_")[2].removesuffix(".dcm"))
+        issuer = issuers[number % len(issuers)].strip()
+        return Header(f"X{number // 4}", f"1.2.{number}", "", None, "", issuer=issuer)
+
+    monkeypatch.setattr(headers, "read_header", read_header)
+    make(tmp_path, *(f"{'ab'[i // 4 % 2]}/x_{i}.dcm" for i in range(16)))
+    data = opened(tmp_path)
+    assert noted(data, "4 PatientIDs with several values of IssuerOfPatientID") == (issuers == "AB")
+    assert data.table["patient"].nunique() == 4
+
+
 def test_a_patient_called_0_among_0_1_2_stays_one(tmp_path):
     data = with_patients(tmp_path, [i // 2 for i in range(24)])
     assert data.table["patient"].nunique() == 12 and column(data, "patient")[0] is not None
@@ -514,6 +548,7 @@ def test_patients_of_other_names_or_of_several_images_are_not_noted(tmp_path):
             "acc{i}_ser{k}_img1.png",
             "covid-19-pneumonia-{i}-day{k}.jpeg",
             "S{i}T{k}.png",
+            "{i}.{k}.png",
             "CXR{i}_1_IM-00{i}-{k}001.png",
         ),
     ],

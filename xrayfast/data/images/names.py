@@ -119,7 +119,22 @@ def find_derived(paths: Sequence[str]) -> set[str]:
     if inside := [path for path in likely if any(map(_is_of_made, path.split("/")[:-1]))]:
         plain = {_without(path, IMAGE_WORD) for path in set(paths).difference(inside)}
         found |= {path for path in inside if _without(path, _MADE_FOLDER) in plain}
+        found |= _in_folders_of_all(inside, set(paths).difference(inside))
     return found if found and len(found) < len(set(paths)) else set()
+
+
+def _in_folders_of_all(inside: Collection[str], others: Collection[str]) -> set[str]:
+    """Return the paths in folders of maps of which each file is called like an image of another folder."""
+    stems = {path.rpartition("/")[2].rpartition(".")[0] for path in others}
+    of_folder = dict[str, list[str]]()
+    for path in inside:
+        of_folder.setdefault(path.rpartition("/")[0], []).append(path)
+    return {
+        path
+        for files in of_folder.values()
+        if all(path.rpartition("/")[2].rpartition(".")[0] in stems for path in files)
+        for path in files
+    }
 
 
 def image_beside(stem: str, stems: Collection[str]) -> tuple[str, str]:

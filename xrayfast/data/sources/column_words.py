@@ -74,9 +74,12 @@ _TELLS_SPLIT = re.compile(r"splits?|splitting|partitions?|subsets?|holdout|heldo
 _SPLIT_CELL = re.compile(
     r"eval(uation)?|fit|derivation|discovery|(in|ex)ternal|inference|tr|te|ts|va|public.*|private.*|(un)?seen"
 )
+_PUBLIC_PRIVATE = ({"public", "private"}, {"public", "private", "ignored"})  # the parts of a test set of Kaggle
+_OWNERSHIP = re.compile(r"insur(ance|ed|er)|pay(er|or|ment)|funding|sector|ownership|owner|access|licen[cs]e|type|care")
 _MAY_TELL_SPLIT = re.compile(
     r"((in|ex)ternal(test|validation|data)?|(data)?set|cohort|phase|stage|usage|purpose|role|mode|fold|eval(uation)?)"
     r"(type|name|label|id|code|no|flag)?|(not?|non)(in)?(train(ing)?|test(ing)?|val(idation)?)|(un)?seen"
+    r"|(train(ing)?|test(ing)?|val(id|idation)?|holdout)(fold|part|sample|portion|member|membership)"
 )
 
 
@@ -248,6 +251,18 @@ def sound_like_splits(cells: Collection[str]) -> bool:
             return False
     stems = set(map(stem_of_split, cells))
     return "train" in stems and len(stems - {""}) > 1
+
+
+def are_public_and_private(name: str, cells: Collection[str]) -> bool:
+    """Whether a column holds the two parts of a competition's test set, and not who owns a hospital or pays.
+
+    >>> are_public_and_private("lb", ["Public", "Private"]), are_public_and_private("insurance", ["public", "private"])
+    (True, False)
+    """
+    if len(cells) > max(map(len, _PUBLIC_PRIVATE)) + 1 or may_be_origin(name):
+        return False
+    found = {cell.strip().lower() for cell in cells} - {""}
+    return found in _PUBLIC_PRIVATE and not any(map(_OWNERSHIP.fullmatch, split_column_name(name)))
 
 
 def key_role(name: str) -> str:

@@ -23,6 +23,7 @@ from xrayfast.data.labels.names import find_spelling
 from xrayfast.data.labels.spellings import spelling_keys
 from xrayfast.data.sources.column_words import (
     USUAL_NAMES,
+    are_public_and_private,
     describe_no_label,
     is_measured,
     may_be_grade,
@@ -169,6 +170,7 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
             tells_split(name)
             or parse_split_flag(name)
             or sound_like_splits(table.columns[name].texts)
+            or are_public_and_private(name, table.columns[name].texts)
             or (may_tell_split(name) and any(map(sounds_like_split, table.columns[name].texts)))
         ):
             mixed.append(name)

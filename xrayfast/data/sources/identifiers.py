@@ -105,7 +105,9 @@ def blank_placeholders(identifiers: Sequence[str], what: str) -> tuple[TextColum
     column = TextColumn.of(identifiers)
     counts = {text: count for text, count in column.counts().items() if text}
     words = {text for text, count in counts.items() if count > 1 and _PLACEHOLDER_WORD.fullmatch(text)}
-    others = max((count for text, count in counts.items() if not _PLACEHOLDER_NUMBER.fullmatch(text)), default=0)
+    others = max(
+        (n for text, n in counts.items() if text not in words and not _PLACEHOLDER_NUMBER.fullmatch(text)), default=0
+    )
     words |= {text for text, count in counts.items() if _PLACEHOLDER_NUMBER.fullmatch(text) and count > max(others, 1)}
     if not words or words == counts.keys():
         return column, []

@@ -42,10 +42,17 @@ _PATIENT_PATTERNS = (
     _TELLS_PATIENT,
     *(rf"([^/]+){part}\.\w+$" for part in ("[-_ ][^-_ /]+", "(?:[-_ ][^-_ /]+){2}", "(?:[-_ ][^-_ /]+){3}")),
     r"([^/]*\d)[A-Za-z]{1,4}\d{0,2}\.\w+$",
+    r"([^/]*\d)\.\d{1,3}\.\w+$",
     r"\d{8}[-_ ]([^/]+)\.\w+$",
 )
 """Regular expressions whose first group may be the patient in a file name: a word for patients with a number, the name
 without its last parts, or what follows a date."""
+
+_IMAGE_OF_PATIENT = re.compile(
+    r"(?i)(.*[^\W_])[-_ .]+((pre|post|before|after|baseline|bl|fu|follow[-_ ]?up|admission|discharge|left|right|pa|ap"
+    r"|lat|lateral|frontal)[-_ ]?\d*|(t|tp|v|visit|scan|session|ses|exam|study|img|image|day|d)[-_ ]?\d+|\d{1,2})"
+)
+"""Matches an identifier that adds to a patient which of the patient's images or visits it is."""
 
 _LOOKED_AT = 20_000  # names that are searched before all are
 _LEAST_PATIENTS = 8  # fewest that a part of the names without a word for patients must tell apart
@@ -118,6 +125,7 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
             records.notes += notes
     if records.patients:
         _note_names_of_images(records)
+        records.notes += _note_images_of_patients(records.patients)
     elif chosen is None:
         _note_patients_in_names(records)
     if records.patients is None and (chosen == "name" or keyword):
@@ -147,6 +155,25 @@ def _note_names_of_images(records: ImageRecords) -> None:
         records.notes.append(
             f"Patients are called like the images, one each, on {which}: images of one patient are not kept together."
         )
+
+
+def _note_images_of_patients(patients: Sequence[str]) -> list[str]:
+    """Return a note if identifiers of patients are those of images or visits: "P1_pre" and "P1_post"."""
+    texts = [text for text in TextColumn.of(patients).texts if text]
+    matches = [(text, match) for text in texts[:_LOOKED_AT] if (match := _IMAGE_OF_PATIENT.fullmatch(text))]
+    if 2 * len(matches) <= min(len(texts), _LOOKED_AT):
+        return []
+    sizes = Counter(match[1].lower() for _, match in matches)
+    shared = [match for _, match in matches if sizes[match[1].lower()] > 1]
+    are_few = len(sizes) >= _LEAST_PATIENTS or not any(match[2].isdecimal() for match in shared)
+    if 2 * len(shared) <= len(matches) or not are_few or max(sizes.values()) > _MOST_IN_STUDY:
+        return []
+    ends = shorten(dict.fromkeys(f"'{match[2]}'" for match in shared), 3)
+    return [
+        f"Identifiers of patients may be those of images or visits, as they end in {ends}: images of one patient are "
+        f"then not kept together. If what stands before is the patient ({len(sizes)} in place of {len(matches)}), put "
+        "it into a column of its own for --patient-col."
+    ]
 
 
 def _is_name_of(name: str, patient: str) -> bool:
@@ -390,6 +417,8 @@ def _read_headers(records: ImageRecords, keyword: str) -> None:
         # An identifier that is on all files identifies no patient.
         records.patient_shown = f" '{records.patients[0]}' ({keyword} of their DICOM headers)" if people == 1 else ""
         records.notes.append(f"Patients from the DICOM headers ({keyword}): {people} on {on} of {len(found)} files.")
+        if keyword == "PatientID":
+            records.notes += _note_issuers(found)
     if not found:
         return
     grouped = records.studies or [""] * len(headers)  # by name, as for copies
@@ -406,6 +435,21 @@ def _read_headers(records: ImageRecords, keyword: str) -> None:
             for name in found[0].further
         }
         records.notes += note_keys(further, list(further), together)
+
+
+def _note_issuers(headers: Sequence[Header]) -> list[str]:
+    """Return a note on identifiers that several issuers gave, perhaps to different patients."""
+    issuers: dict[str, set[str]] = {}
+    for header in headers:
+        if header.patient and header.issuer:
+            issuers.setdefault(header.patient, set()).add(header.issuer)
+    if not (several := sum(len(found) > 1 for found in issuers.values())):
+        return []
+    return [
+        f"{plural(several, 'PatientID')} with several values of IssuerOfPatientID. Each is taken for one patient, and "
+        "if issuers count from the start, different patients are taken for one: give a table with --labels whose "
+        "column of patients has the issuer before the identifier."
+    ]
 
 
 def _headers(records: ImageRecords, keyword: str) -> list[Header | None]:

@@ -15,7 +15,15 @@ from xrayfast.errors import ConfigError, ReadError, did_you_mean
 from xrayfast.files.virtual.access import open_binary
 from xrayfast.files.virtual.paths import to_path
 
-_KEYWORDS = ("StudyInstanceUID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "ViewPosition")
+_KEYWORDS = (
+    "StudyInstanceUID",
+    "PatientSex",
+    "PatientAge",
+    "PatientBirthDate",
+    "StudyDate",
+    "ViewPosition",
+    "IssuerOfPatientID",
+)
 _FURTHER = ("PatientName", "AccessionNumber", "SeriesInstanceUID")
 _FIRST_TAG = 0x00080000
 _NOT_TEXT = frozenset({"SQ", "OB", "OW", "OD", "OF", "OL", "OV", "UN", "AT"})
@@ -32,6 +40,7 @@ class Header:
     study: str = ""  # the Study Instance UID; "" if there is none
     sex: str = ""  # "F", "M" or ""
     age: float | None = None  # in years; None if neither the age nor the dates of birth and study are known
+    issuer: str = ""  # who gave the patient's identifier; "" if that is not said
     view: str = ""  # the View Position, such as "PA", "AP" or "LL"; "" if there is none
     further: Mapping[str, str] = field(default_factory=dict)  # other elements by which images may belong together
 
@@ -59,6 +68,7 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
                 study=elements.text("StudyInstanceUID"),
                 sex=_valid_text(elements, "PatientSex", "[FM]"),
                 age=_age(elements),
+                issuer=elements.text("IssuerOfPatientID"),
                 view=_valid_text(elements, "ViewPosition", "[A-Z0-9_ ]{1,16}"),
                 further={keyword: elements.text(keyword) for keyword in _FURTHER},
             )
