@@ -125,7 +125,7 @@ def find_derived(paths: Sequence[str]) -> set[str]:
 
 def _in_folders_of_all(inside: Collection[str], others: Collection[str]) -> set[str]:
     """Return the paths in folders of maps of which each file is called like an image of another folder."""
-    stems = {path.rpartition("/")[2].rpartition(".")[0] for path in others}
+    stems = {path.rpartition("/")[2].rpartition(".")[0] for path in others} - {""}  # of a folder itself
     of_folder = dict[str, list[str]]()
     for path in inside:
         of_folder.setdefault(path.rpartition("/")[0], []).append(path)
