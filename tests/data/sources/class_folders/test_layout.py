@@ -32,7 +32,7 @@ def test_a_table_of_images_beside_class_folders_is_named_whatever_it_is_called(t
     classes(tmp_path, a=3, b=3)
     table(tmp_path, "file,class,patient_id\na/a000.png,a,7\n", "manifest.csv")
     table(tmp_path, "site,scanner\nx,y\n", "sites.csv")
-    assert noted(opened(tmp_path), "manifest.csv is not used, because there are class folders. --labels reads it")
+    assert noted(opened(tmp_path), "manifest.csv is not used, because there are class folders. --labels reads labels and")
 
 
 @pytest.mark.parametrize(
