@@ -62,7 +62,7 @@ def test_cells_of_labels_are_corrected_one_by_one(flags, tmp_path):
         ("a/a000.png,,a,a,yes", "row 2: proposed is 'a', as the data say"),
         ("a/a000.png,a,a,b,yes", "row 2: label is 'a'; expected none"),
         ("a/a000.png,,a,b,perhaps", "row 2: accept is 'perhaps'; expected yes, no, or blank"),
-        ("a/a000.png,,a,b,no", "no row is accepted. Write yes in the column accept"),
+        ("a/a000.png,,a,b,no", "no row is accepted. Write yes in the accept column"),
         ("a/a000.png,,a,b,yes\na/a000.png,,a,b,yes", "row 3: 'a/a000.png' is corrected in reviewed.csv row 2 already"),
     ],
 )
@@ -99,7 +99,7 @@ def test_corrections_of_images_that_are_left_out_are_counted(folders, tmp_path):
     (folders / "a" / "a000_mask.png").write_text("mask")
     file = write(tmp_path, "a/a000_mask.png,,a,b,yes\na/a000.png,,a,b,yes\n")
     data = opened(folders, corrections=file)
-    assert len(data.corrections) == 1 and "reviewed.csv: 1 row not used, of images that are left out." in data.notes
+    assert len(data.corrections) == 1 and "reviewed.csv: 1 row not used, because the images are left out." in data.notes
 
 
 def test_a_file_without_the_columns_is_refused(tmp_path):

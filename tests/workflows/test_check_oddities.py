@@ -125,8 +125,8 @@ def checked(odd_folder, tmp_path_factory):
 NOTES = [
     "1 row of labels.csv without an image file left out: images/gone.png.",
     "Spellings of one label are joined: 'Pneumonia' (also 'pneumonia', \"b'Pneumonia'\")",
-    "Labels that may be one under two names are apart: 'Pneumonia' and 'Pneumomia'.",
-    "Labels that look like dates, as spreadsheets make of texts such as 1-2: '2-Jan'.",
+    "Labels that may be two names for one label are kept apart: 'Pneumonia' and 'Pneumomia'.",
+    "Labels that look like dates, which spreadsheets make from texts such as 1-2: '2-Jan'.",
     "Read as blank cells: 'N/A' 1 times in 'label'.",
     "1 identifier of patients joined",
     "patients are in more than one given split",

@@ -189,7 +189,7 @@ def test_a_run_records_what_was_corrected_and_finds_its_data_again(corrected):
     try:
         file.write_text(text.replace("yes", "no"))  # the run has its own copy
         assert find_data(run).fingerprint() == run.info.fingerprint
-        with pytest.raises(DataError, match="which corrections_sha256 records"):
+        with pytest.raises(DataError, match="as recorded in corrections_sha256"):
             xf.fit(config=run.config)
     finally:
         file.write_text(text)

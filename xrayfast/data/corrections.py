@@ -67,8 +67,8 @@ def read_corrections(file: Path, sha256: str | None = None) -> tuple[list[Correc
     found = file_digest(file)
     if sha256 not in (None, found):
         raise DataError(
-            f"{file}: its SHA-256 is {found}; expected {sha256}, which corrections_sha256 records. Leave that out to "
-            "take the file as it is now."
+            f"{file}: its SHA-256 is {found}; expected {sha256}, as recorded in corrections_sha256. Leave out "
+            "corrections_sha256 to use the file as it is now."
         )
     corrections, places = list[Correction](), dict[tuple[str, str], str]()
     for i, cells in enumerate(zip(*(table.columns[name] for name in COLUMNS), strict=True)):
@@ -86,7 +86,7 @@ def read_corrections(file: Path, sha256: str | None = None) -> tuple[list[Correc
         corrections.append(one)
     if not corrections:
         raise DataError(
-            f"{file}: no row is accepted. Write yes in the column accept of those to apply, or leave it out."
+            f"{file}: no row is accepted. Write yes in the accept column of the rows to apply, or leave out the file."
         )
     return corrections, found
 
@@ -123,8 +123,8 @@ def apply_corrections(
         if labels.task == "single":
             if one.label:
                 raise DataError(
-                    f"{one.where}: label is '{one.label}'; expected none where exactly one class applies: given and "
-                    "proposed are classes."
+                    f"{one.where}: label is '{one.label}'; expected a blank cell, since in a single-label task given "
+                    "and proposed are the classes."
                 )
             found = labels.names[int(truth[row].argmax())]
             _require_given(one, found, columns)
@@ -144,10 +144,12 @@ def describe_corrections(file: Path, sha256: str, applied: Sequence[Correction],
     images = len({one.image for one in applied})
     notes = [
         f"{file.name} (SHA-256 {sha256[:12]}) corrects {plural(len(applied), 'label')} of {plural(images, 'image')}. "
-        "Metrics are of the corrected labels: where a network proposed the corrections, they are optimistic."
+        "Metrics are computed with the corrected labels: they are optimistic if a network proposed the corrections."
     ]
     if accepted > len(applied):
-        notes.append(f"{file.name}: {plural(accepted - len(applied), 'row')} not used, of images that are left out.")
+        notes.append(
+            f"{file.name}: {plural(accepted - len(applied), 'row')} not used, because the images are left out."
+        )
     return notes
 
 
@@ -167,7 +169,7 @@ def _require_given(one: Correction, found: str, known: Mapping[str, int]) -> Non
             "review again."
         )
     if one.proposed == found:
-        raise DataError(f"{one.where}: proposed is '{found}', as the data say. Write no in accept.")
+        raise DataError(f"{one.where}: proposed is '{found}', which the data say already. Write no in accept.")
 
 
 def _require_implied(
@@ -185,5 +187,6 @@ def _require_implied(
         if (wrong := np.flatnonzero(implied[row] != targets[row])).size:
             label = names[int(wrong[0])]
             raise DataError(
-                f"{one.where}: contradicts --imply, by which '{one.image}' has '{label}' too. Correct both labels."
+                f"{one.where}: contradicts --imply, which gives '{one.image}' the label '{label}' too. Correct both "
+                "labels."
             )

@@ -49,7 +49,7 @@ def parse_ages(cells: Sequence[str]) -> tuple[list[float], list[str]]:
     column = TextColumn.of(cells)
     ages = column.map(_years)
     unknown = sum(n for cell, n in column.counts().items() if cell.strip() and np.isnan(_years(cell)))
-    note = f"{unknown} images have an age that is no number up to {_OLDEST}: taken as unknown."
+    note = f"{unknown} images have an age that is not a number up to {_OLDEST}: taken as unknown."
     return ages, [note] if unknown else []
 
 

@@ -228,8 +228,8 @@ class Manifest(HasOverview):
         else:
             return
         raise DataError(
-            f"the data set's table: found {problem}. It is not as open_data made it: change the file of labels "
-            "instead, or divide the images anew by with_splits."
+            f"the data set's table: found {problem}. It was changed after open_data made it: change the labels file "
+            "instead, or assign new splits with with_splits."
         )
 
     def require_images(self, *splits: Split) -> None:
@@ -241,8 +241,8 @@ class Manifest(HasOverview):
         found = {*self.table["split"].unique()}
         if empty := [split for split in splits if split not in found]:
             raise DataError(
-                f"found no images in the {empty[0]} split; expected some in both train and valid. Give the whole data "
-                "set, not a subset of it, or divide it anew by with_splits."
+                f"found no images in the {empty[0]} split; expected some in both train and valid. Give the whole "
+                "data set instead of a subset, or assign new splits with with_splits."
             )
 
     def fingerprint(self) -> str:
@@ -257,7 +257,9 @@ class Manifest(HasOverview):
             try:
                 size = state_of(path).size
             except OSError as error:
-                raise DataError(f"{path}: can't be read ({error.strerror}); it was there when opened.") from error
+                raise DataError(
+                    f"{path}: can't be read ({error.strerror}); it could be read when the data set was opened."
+                ) from error
             digest.update(repr((image, labels, split, size)).encode())
         masked = self.truth < 0
         if masked.any():
@@ -382,7 +384,7 @@ def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task:
     if not ((totals > 0) & (truth == 0).any(0)).any():
         found = f"only one class, '{labels[0]}'" if len(labels) == 1 else "no labels"
         if len(labels) > 1:
-            found = f"no image that is known to lack one of the labels {shorten(labels)}"
+            found = f"no image on which one of these labels is 0: {shorten(labels)}"
         advice = "Add a folder or images of another class."
         if (raw == UNCERTAIN).any():
             advice = "Cells of -1 mean uncertain and are masked: --uncertain zeros makes -1 the negative."
@@ -408,14 +410,15 @@ def _check_patients(records: ImageRecords) -> list[str]:
             are_few = _MANY_OF_FEW * len(known) <= sum(known.values()) > len(records.names) / 2
             return _describe_few(records) if are_few else []
         return [
-            f"One patient has {most} of {len(records.names)} images, all in one split: if that identifier stands for "
-            "anonymized files, or people who are not known, --patient-col none splits by image."
+            f"One patient has {most} of {len(records.names)} images, all in one split: if that identifier marks "
+            "anonymized files or unknown patients, --patient-col none splits by image."
         ]
     if rounded := describe_rounding(records.patients or ()):
         raise DataError(f"all {len(records.names)} images have the same patient. {rounded}")
     raise DataError(
         f"all {len(records.names)} images have the same patient{records.patient_shown}: identifiers look anonymized, "
-        "and nothing can be split by them. --patient-col none splits by image; another column, or 'name:REGEX', may "
+        "so the images can't be split by patient. --patient-col none splits by image; another column, or "
+        "'name:REGEX', may "
         "tell patients apart."
     )
 
@@ -426,7 +429,7 @@ def _describe_few(records: ImageRecords) -> list[str]:
     if not 0 < few <= _FEW_PATIENTS:
         return []
     return [
-        f"The images are of {plural(few, 'patient')}, and those of one stay in one split. "
+        f"The images are of {plural(few, 'patient')}, and all images of a patient stay in one split. "
         + (describe_rounding(records.patients or ()) or "--patient-col takes another column, or none.")
     ]
 

@@ -41,7 +41,7 @@ def test_a_file_at_which_two_processes_die_is_named_and_all_others_are_built(tmp
     images = ImageCache(SIDE, root=tmp_path / "cache")
     problems = images.build([*paths, lethal, once], workers=2)
     assert list(problems) == [lethal]
-    assert problems[lethal].startswith(f"{lethal}: decoding it ended the process, twice (SIGSEGV).")
+    assert problems[lethal].startswith(f"{lethal}: decoding it killed the process twice (SIGSEGV).")
     assert Path(once + ".seen").exists()
     assert count_cached(images) == 31
     assert list(UncachedImages(SIDE).build([lethal], workers=1)) == [lethal]

@@ -637,7 +637,7 @@ REFUSED = {
         lambda: files.dicom_bytes(pattern(12), files.JPEG_2000).replace(
             files.JPEG_2000.encode(), files.EXPLICIT.encode().ljust(22, b"\0")
         ),
-        "found compressed pixel data, and a header that does not say how",
+        "found compressed pixel data, but no Transfer Syntax UID that says how",
     ),
     "slope 0": (lambda: files.dicom_bytes(pattern(12), RescaleSlope=0, RescaleIntercept=0), "damaged RescaleSlope"),
     "half a table": (

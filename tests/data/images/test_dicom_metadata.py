@@ -67,10 +67,10 @@ def test_a_view_that_is_none_could_be_anything(tmp_path):
 def test_other_keywords_for_the_patient(tmp_path):
     assert header(tmp_path, keyword="OtherPatientNames", OtherPatientNames="A^B").patient == "A^B"
     assert header(tmp_path, keyword="AccessionNumber", AccessionNumber="77").patient == "77"
-    with pytest.raises(ConfigError, match=r"'PatientId' is no DICOM keyword\. Did you mean 'PatientID'\?"):
+    with pytest.raises(ConfigError, match=r"'PatientId' is not a DICOM keyword\. Did you mean 'PatientID'\?"):
         header(tmp_path, keyword="PatientId")
     for keyword in ("PixelData", "ReferencedStudySequence", "TransferSyntaxUID"):
-        with pytest.raises(ConfigError, match="no DICOM element that identifies patients"):
+        with pytest.raises(ConfigError, match="is not a DICOM element that identifies patients"):
             header(tmp_path, keyword=keyword)
 
 

@@ -391,7 +391,11 @@ def big_png(width: int, height: int) -> bytes:
         ("image.png", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         ("image.dcm", b"whatever", "no DICOM header"),
         ("image", bytes(128) + b"DICM" + bytes(100), "a DICOM object with no pixel data"),
-        ("strip.png", png_bytes(Image.new("L", (210, 10))), "210 x 10 pixels; expected sides of at most 20 to 1"),
+        (
+            "strip.png",
+            png_bytes(Image.new("L", (210, 10))),
+            "210 x 10 pixels; expected an aspect ratio of at most 20 to 1",
+        ),
         ("bomb.png", big_png(16_000, 10_000), "16000 x 10000 pixels; expected at most 150 million"),
         ("more.png", big_png(20_000, 20_000), "found 400,000,000 pixels; expected at most 150 million. Scale"),
         ("bigger.png", big_png(60_000, 60_000), "pixels"),

@@ -104,8 +104,8 @@ def test_blank_cells_where_they_are_allowed():
     [
         ("", "|", "row 3: found a blank label, and 1 more row like it (''); expected at least one. Write 'No Finding'"),
         ("  ", "|", "row 3: found a blank label, and 1 more row like it"),
-        ("nan", "|", "row 3: found 'nan', which is no label"),
-        ("N/A", LIST, "row 3: found 'N/A', which is no label"),
+        ("nan", "|", "row 3: found 'nan', which is not a label"),
+        ("N/A", LIST, "row 3: found 'N/A', which is not a label"),
         ("a|None", "|", "row 3: found 'None' among labels; expected names. Fix 'a|None'"),
         ("a||b", "|", "row 3: found an empty label"),
         ("a|b", ";", "row 3: found the label 'a|b'; expected a name without '|'"),
@@ -198,7 +198,9 @@ def test_the_word_uncertain_is_uncertain():
 )
 def test_delimiters_that_are_not_used_are_noted(joint, sign):
     (note,) = note_delimiters(["effusion", "Mass", joint, "pleural thickening"], "|")
-    assert note.startswith(f"{sign} is in 1 label and separates none: {joint!r}.") and "--label-delim" in note
+    assert (
+        note.startswith(f"{sign} is in 1 label but is not used as a separator: {joint!r}.") and "--label-delim" in note
+    )
 
 
 def test_labels_that_only_occur_joint_are_noted():
@@ -236,7 +238,7 @@ def test_flags_in_other_languages():
 def test_lists_that_are_damaged_or_hold_values_are_errors(cell):
     with pytest.raises(DataError, match=r"row 2: found .*; expected a list such as") as caught:
         parse_label_cells([cell, "Mass"], "|", row)
-    assert ("name those that are 1, as in 'Effusion|Mass'" in str(caught.value)) == (":" in cell)
+    assert ("list only the labels that are 1, as in 'Effusion|Mass'" in str(caught.value)) == (":" in cell)
     assert parse_label_cells(["Mass [left]", "grade (1", "Mass"], "|", row)[0]
 
 

@@ -149,10 +149,10 @@ def test_a_map_that_is_the_wrong_way_round_says_so(tmp_path):
     with pytest.raises(ConfigError, match=r"'x' means 'b' here and 'a' in line 1.*on the left.*as in 'x = b'"):
         read_label_map(written(tmp_path, "a = x\nb = x\n"))
     found = read_label_map(written(tmp_path, "Enlarged heart = Cardiomegaly\n"))
-    with pytest.raises(ConfigError, match="Turn it round: 'Cardiomegaly = Enlarged heart'"):
+    with pytest.raises(ConfigError, match="Swap the two: 'Cardiomegaly = Enlarged heart'"):
         found.require_direction(["cardiomegaly", "Edema"])
     found.require_direction(["Enlarged heart", "Edema"])
     data = classes(tmp_path / "data", cardiomegaly=4, edema=4)
     config = DataConfig(source=data, label_map=tmp_path / "map.txt")
-    with pytest.raises(ConfigError, match="Turn it round"):
+    with pytest.raises(ConfigError, match="Swap the two"):
         open_manifest(config, to_train=False, known_labels=("Cardiomegaly", "edema"))

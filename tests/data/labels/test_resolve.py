@@ -110,7 +110,7 @@ def test_headers_that_are_spellings_and_contradict_each_other_are_an_error(data_
     file = table(data_dir, text + f"6.png,0,{cells}\n7.png,1,{cells}\n8.png,1,,1\n")
     found = message(DataError, data_dir, labels=file)
     one, other = cells.split(",")
-    assert f"labels.csv row 8: found that 'Mass' is {one} and 'mass' is {other}, which are spellings" in found
+    assert f"labels.csv row 8: found that 'Mass' is {one} and 'mass' is {other}, although both are spellings" in found
     assert "2 rows differ so" in found and "label_col=" in found and "exact_labels=True" in found
     assert opened(data_dir, labels=file, label_col=("Edema", "Mass")).labels == ("Edema", "Mass")
     assert opened(data_dir, labels=file, exact_labels=True).labels == ("Edema", "Mass", "mass")
@@ -138,7 +138,7 @@ def test_columns_that_a_label_map_joins_are_counted_where_they_differ(data_dir):
     )
     data = opened(data_dir, labels=file, label_map=data_dir / "map.txt")
     assert data.labels == ("Mass", "Opacity") and data.targets.sum(0).tolist() == [2, 5]
-    assert noted(data, "of 'Consolidation', 'Infiltrate', which are joined, on 4 images: 1 counts.")
+    assert noted(data, "'Consolidation', 'Infiltrate' are joined, but differ (1 and 0) on 4 images: 1 is used.")
 
 
 def test_spellings_in_folders_and_in_folders_of_splits(tmp_path):
@@ -188,7 +188,7 @@ def test_labels_of_a_run_stay_as_they_are(data_dir):
     assert rows(data)["3.png"] == "a, b" and rows(data)["9.png"] == "b"
     # A run that joined them still finds them joined, whichever spelling is the most frequent.
     assert open_manifest(config, to_train=False, known_labels=("B", "nan")).labels[:2] == ("a", "B")
-    with pytest.raises(DataError, match="'nan', which is no label"):
+    with pytest.raises(DataError, match="'nan', which is not a label"):
         open_manifest(config)
 
 
@@ -230,7 +230,9 @@ def test_lists_and_plain_labels_in_one_column(data_dir):
 def test_a_label_beside_one_that_denies_it_is_noted(data_dir, label, other):
     data = label_column(data_dir, [f"{other}|{label}"] * 3 + [label] * 4 + [other] * 3)
     assert set(data.labels) == {label, other} and data.task == "multi"
-    assert noted(data, f"'{label}' is beside {other}, which it denies, on 3 images: each counts.", "labels.csv row 2")
+    assert noted(
+        data, f"'{label}' contradicts {other} on 3 images, which have both: both are kept.", "labels.csv row 2"
+    )
     assert not noted(label_column(data_dir, [label, other] * 5), "denies")
     assert not noted(label_column(data_dir, ["mass|edema", "edema", label, "normal"] * 2 + ["mass"] * 2), "denies")
 
@@ -239,11 +241,13 @@ def test_no_finding_beside_others_is_noted_where_it_is_kept(tmp_path, data_dir):
     labels = ["No Finding|Mass", "Mass", "No Finding", "Edema"] * 2 + ["Edema"] * 2
     assert noted(
         label_column(data_dir, labels, keep_no_finding=True),
-        "'No Finding' is beside Mass, which it denies, on 2 images",
+        "'No Finding' contradicts Mass on 2 images",
     )
-    assert noted(label_column(data_dir, labels), "2 images have 'No Finding' beside other labels, which count")
+    assert noted(
+        label_column(data_dir, labels), "2 images have 'No Finding' and other labels: the other labels are used"
+    )
     folders = classes(tmp_path / "folders", **{"normal+mass": 2, "normal": 3, "mass": 3})
-    assert noted(opened(folders), "'normal' is beside mass, which it denies, on 2 images", "normal+mass/")
+    assert noted(opened(folders), "'normal' contradicts mass on 2 images", "normal+mass/")
 
 
 # Missing cells
@@ -256,7 +260,7 @@ def test_words_for_missing_cells_are_no_labels(data_dir):
         data_dir,
         labels=table(data_dir, "image,label\n" + "".join(f"{i}.png,{label}\n" for i, label in enumerate(labels))),
     )
-    assert "labels.csv row 4: found 'nan', which is no label, and 4 more rows like it ('nan', 'N/A', 'None'" in found
+    assert "labels.csv row 4: found 'nan', which is not a label, and 4 more rows like it ('nan', 'N/A', 'None'" in found
     data = label_column(data_dir, labels, blank=("ignore",))
     assert data.labels == ("a", "b") and noted(data, "Read as blank cells: 'nan' 1 times in 'label', 'N/A' 1 times")
 
@@ -307,7 +311,7 @@ def test_words_for_no_label_are_missing_cells(data_dir, word):
     labels = ["a", "b", word, "a", "b", "a", "b", "a", word, "b"]
     file = table(data_dir, "image,label\n" + "".join(f'{i}.png,"{label}"\n' for i, label in enumerate(labels)))
     found = message(DataError, data_dir, labels=file)
-    assert f"labels.csv row 4: found '{word.strip()}', which is no label, and 1 more row like it" in found
+    assert f"labels.csv row 4: found '{word.strip()}', which is not a label, and 1 more row like it" in found
     assert "blank='ignore'" in found and f"'{word.strip()} = {word.strip()}', makes it a label" in found
     data = opened(data_dir, labels=file, blank=("ignore",))
     assert data.labels == ("a", "b") and (data.truth == -1).all(1).sum() == 2
@@ -389,7 +393,7 @@ def test_1_and_minus_1_are_explained(data_dir):
 def test_1_and_minus_1_in_several_columns(data_dir):
     text = "image,A,B\n" + "".join(f"{i}.png,{(-1) ** i},{(-1) ** (i // 2)}\n" for i in range(10))
     found = message(DataError, data_dir, labels=table(data_dir, text))
-    assert "no image that is known to lack one of the labels A, B" in found and "uncertain='zeros'" in found
+    assert "no image on which one of these labels is 0: A, B" in found and "uncertain='zeros'" in found
     data = opened(data_dir, labels=table(data_dir, text.replace("9.png,-1,1", "9.png,-1,0")))
     assert noted(data, "'A': no cell is 0. --uncertain zeros makes uncertain cells (-1) the negatives.")
     assert not noted(opened(data_dir, uncertain=("zeros",), labels=data_dir / "labels.csv"), "no cell is 0")
@@ -399,7 +403,7 @@ def test_1_and_minus_1_in_several_columns(data_dir):
 def test_1_and_blank_cells(data_dir, blank):
     text = "image,A,B\n" + "".join(f"{i}.png,{1 if i % 2 else blank},{blank if i % 2 else 1}\n" for i in range(10))
     found = message(DataError, data_dir, labels=table(data_dir, text))
-    assert "no image that is known to lack one of the labels A, B" in found and "blank='zeros' makes them" in found
+    assert "no image on which one of these labels is 0: A, B" in found and "blank='zeros' makes them" in found
     assert opened(data_dir, blank=("zeros",)).task == "single"
 
 

@@ -22,7 +22,7 @@ from xrayfast.data.labels.spellings import find_alike, note_odd_names
         ),
         (["1-2", "covid-19", "May", "3/4"], ""),
         (["normal", "mass (1)"], "Labels that look like copies of others: 'mass (1)'"),
-        (["1,000", "2"], "Labels that may be thousands or decimals, and are compared as written: '1,000'"),
+        (["1,000", "2"], "Labels that may have thousands or decimal separators (compared as written): '1,000'"),
         (["grade (1a)", "photocopy", "1,5"], ""),
         (["Neumon\u00c3\u00ada", "normal"], "Labels that look like UTF-8 that was read in another encoding"),
         (["Neumon\u00eda", "p\u00e9n\u00e9tration"], ""),
@@ -34,7 +34,7 @@ from xrayfast.data.labels.spellings import find_alike, note_odd_names
         (["1 lesion", "2 lesions", "3 lesions", "set 1", "set 2"], ""),
         (["mass_part1", "mass_part2", "edema"], "'mass_part1' and 'mass_part2'"),
         (["Normal1", "Normal2", "stage1", "stage2"], "'Normal1' and 'Normal2'"),
-        (["Edema_x", "Edema_y", "mass"], "as pandas joins them: 'Edema_x', 'Edema_y'"),
+        (["Edema_x", "Edema_y", "mass"], "as joined by pandas: 'Edema_x', 'Edema_y'"),
         (["Edema_x", "mass"], ""),
         (["1. 0.", "0. 1."], "rows of 1 and 0: '1. 0.', '0. 1.'"),
     ],
@@ -62,20 +62,20 @@ def test_labels_that_may_be_errors_are_noted(names, note):
     ],
 )
 def test_labels_that_hold_the_name_of_another_are_noted(names, longer):
-    found = [note for note in note_odd_names(names) if "hold the name of another" in note]
+    found = [note for note in note_odd_names(names) if "contain the name of another label" in note]
     assert (longer in found[0]) if longer else not found
 
 
 @pytest.mark.parametrize(
     ("names", "what"),
     [
-        (["0", "1", "99"], "may stand for missing ones, as numbers: '99'"),
-        (["0", "1", "-9"], "may stand for missing ones, as numbers: '-9'"),
+        (["0", "1", "99"], "are numbers that may stand for missing labels: '99'"),
+        (["0", "1", "-9"], "are numbers that may stand for missing labels: '-9'"),
         (["0 1", "1 0"], "look like rows of 1 and 0: '0 1', '1 0'"),
         (["01", "10", "00"], "look like rows of 1 and 0"),
         (["10", "11", "99"], ""),
         (["10", "100", "1"], ""),
-        (["0", "1", "normal", "mass"], "are numbers are beside names, such as normal, mass: '0', '1'."),
+        (["0", "1", "normal", "mass"], "labels are numbers ('0', '1'), and others are names, such as normal, mass."),
     ],
 )
 def test_labels_that_are_codes_are_noted(names, what):
@@ -98,7 +98,7 @@ def test_labels_that_may_be_one_under_two_names_are_noted(pair):
     assert find_alike([*pair, "third"]) == [pair]
     (note,) = note_odd_names([*pair, "third"])
     short, long = sorted(pair, key=len)
-    assert note.startswith(f"Labels that may be one under two names are apart: {pair[0]!r} and {pair[1]!r}.")
+    assert note.startswith(f"Labels that may be two names for one label are kept apart: {pair[0]!r} and {pair[1]!r}.")
     assert f"'{long} = {short}', joins them" in note
 
 

@@ -381,7 +381,7 @@ def test_columns_of_joint_labels_and_of_a_label_with_another_word(data_dir):
     text = "image,Mass,Edema,mass_edema,has_mass\n" + "".join(f"{i}.png,{i % 2},1,{i % 2},{i % 2}\n" for i in range(10))
     data = opened(data_dir, labels=table(data_dir, text))
     assert data.labels == ("Edema", "Mass", "mass_edema") and noted(data, "'Mass' (also 'has_mass')")
-    assert noted(data, "'_' is in 1 column and separates none: 'mass_edema'. A column holds one label.")
+    assert noted(data, "'_' is in 1 column but is not used as a separator: 'mass_edema'. A column holds one label.")
     assert "'Mass' is 1 and 'has_mass' is 0" in message(
         DataError, data_dir, labels=table(data_dir, text.replace("9.png,1,1,1,1", "9.png,1,1,1,0"))
     )

@@ -57,7 +57,7 @@ def test_nih(tmp_path, name):
     assert column(data, "view") == ["PA", "PA", "PA", "AP", "AP", "PA"]
     assert data.notes[0] == f"Labels from {name} in {tmp_path}, as images_001, images_002 hold images, not classes."
     assert noted(data, f"{name} is a table of NIH ChestX-ray14, by its columns.")
-    assert noted(data, "1 images have an age that is no number up to 120")
+    assert noted(data, "1 images have an age that is not a number up to 120")
     assert data.config.labels == tmp_path / name
 
 
@@ -372,7 +372,7 @@ def test_padchest(tmp_path):
     assert column(data, "age") == [84, 18, 18, None, None]
     assert column(data, "view") == ["PA", "LATERAL", "AP_HORIZONTAL", None, "EXCLUDE"]
     assert column(data, "sex") == ["F", "M", "M", "M", None]
-    assert noted(data, "Labels in 'Labels' are lists") and noted(data, "1 images have 'No Finding' beside other labels")
+    assert noted(data, "Labels in 'Labels' are lists") and noted(data, "1 images have 'No Finding' and other labels")
     assert noted(data, "as 0, 54 hold images, not classes")
     assert "No Finding" in opened(tmp_path, keep_no_finding=True).labels
 

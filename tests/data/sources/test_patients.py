@@ -31,7 +31,7 @@ def test_ages():
     found, notes = parse_ages(cells)
     assert found[:6] == pytest.approx([58, 58, 57, 0.5, 14 / 365.25, 70 / 365.25])
     assert np.isnan(found[6:10]).all() and found[10] == 120 and np.isnan(found[11])
-    assert notes == ["4 images have an age that is no number up to 120: taken as unknown."]
+    assert notes == ["4 images have an age that is not a number up to 120: taken as unknown."]
 
 
 def test_ages_at_a_date():
@@ -299,7 +299,7 @@ def test_real_headers(shared):
     assert data.table["patient"].notna().sum() == 12 and set(data.table["sex"]) == {"F", "M", None}
     assert opened(shared / "data" / "dicom", valid_fraction=0.4, patient_col="none").table["patient"].isna().all()
     found = message(ConfigError, shared / "data" / "dicom", patient_col="dicom:Nonsense")
-    assert "'Nonsense' is no DICOM keyword" in found
+    assert "'Nonsense' is not a DICOM keyword" in found
 
 
 def test_columns_go_before_headers(tmp_path, headers):

@@ -116,7 +116,7 @@ def test_delimited_labels_and_no_finding(data_dir):
     data = opened(data_dir)
     assert data.task == "multi" and data.labels == ("Edema", "Mass")
     assert [rows(data)[f"images/{i}.png"] for i in (0, 1, 3, 4)] == ["Edema|Mass", "Mass", "", "Edema"]
-    assert any("1 images have 'No Finding' beside other labels" in note for note in data.notes)
+    assert any("1 images have 'No Finding' and other labels" in note for note in data.notes)
 
 
 def test_no_finding_is_a_class_of_a_single_label_table(data_dir):
@@ -168,11 +168,11 @@ def test_grades_are_classes(data_dir):
 def test_a_column_of_grades_beside_those_of_labels_is_named(data_dir, name, grades):
     grade_rows = "".join(f"images/{i}.png,{i % 2},{int(i > 4)},{grades[-1 - i % len(grades)]}\n" for i in range(10))
     table(data_dir, f"image,Mass,Hernia,{name}\n{grade_rows}")
-    where = {"1 from 2 on", f"--label-col {shlex.quote(name)} alone makes a class of each value"}
+    where = {"1 for values of 2 or more", f"--label-col {shlex.quote(name)} alone, which makes each value a class"}
     if grades == "12" and name != "Edema score":
         found = message(DataError, data_dir)
         assert "expected 1, 0, -1 (uncertain) or blank. It looks like a grade, by its values 1, 2: make" in found
-        assert "1 from 2 on" in found and "alone makes a class of each value" in found
+        assert "1 for values of 2 or more" in found and "alone, which makes each value a class" in found
     else:
         data = opened(data_dir)
         assert data.labels == ("Hernia", "Mass")
@@ -184,7 +184,7 @@ def test_columns_of_grades_alone_are_named_and_counts_are_none(data_dir):
     likert = "".join(f"images/{i}.png,{1 + i % 5},{5 - i % 5},{1 + i // 3}\n" for i in range(10))
     table(data_dir, f"image,Mass,Hernia,visit\n{likert}")
     found = message(DataError, data_dir)
-    assert "by their values they look like grades: 'Mass', 'Hernia'." in found and "1 from 2 on" in found
+    assert "by their values they look like grades: 'Mass', 'Hernia'." in found and "1 for values of 2 or more" in found
 
 
 def test_uncertain_and_blank_cells(data_dir):
@@ -219,7 +219,7 @@ def test_one_other_delimiter_changes_nothing(data_dir):
     table(data_dir, "image,finding\n" + "".join(f"images/{i}.png,{label}\n" for i, label in enumerate(found)))
     data = opened(data_dir)
     assert data.labels == ("Atelectasis; left", "Effusion", "Mass") and rows(data)["images/0.png"] == "Effusion|Mass"
-    assert noted(data, "';' is in 1 label and separates none: 'Atelectasis; left'. --label-delim ';'")
+    assert noted(data, "';' is in 1 label but is not used as a separator: 'Atelectasis; left'. --label-delim ';'")
 
 
 @pytest.mark.parametrize("delim", ["/", "+", " & ", ",", ";"])

@@ -280,5 +280,5 @@ def _describe_exit(code: int) -> str:
 
 
 def _give_up(path: str, how: str) -> Outcome:
-    found = f"decoding it ended the process, twice ({how}). It may be damaged, or too large for the memory here"
+    found = f"decoding it killed the process twice ({how}). It may be damaged, or too large for this machine's memory"
     return Outcome(path, f"{path}: {found}. Convert or remove it.")

@@ -97,7 +97,9 @@ def decode_entry(path: str | Path, side: int, window: str) -> Entry:
         if before is not None and before == key_or_none(path):
             return Entry(before, info, fit_square(pixels, side))
     found = f"changed {_TRIES} times while it was read"
-    raise ReadError(f"{path}: {found}; expected a file at rest. Wait until it is whole.")
+    raise ReadError(
+        f"{path}: {found}; expected a file that no program is writing to. Wait until it is complete, then run again."
+    )
 
 
 def decode_chunk(job: Job, paths: Sequence[str]) -> Generator[Outcome, None, None]:

@@ -39,7 +39,7 @@ class Share:
         share = cls(*map(int, match.groups())) if match else cls(0, 0)
         if not 1 <= share.number <= share.of <= MAX_SHARES:
             raise ConfigError(
-                f"shards is '{text}'; expected I/N, which builds share I of N, I from 1 to N and N at most "
+                f"shards is '{text}'; expected I/N (build share I of N), with I from 1 to N and N at most "
                 f"{MAX_SHARES:,}, such as 1/8 to 8/8 on eight machines."
             )
         return share

@@ -64,7 +64,7 @@ def require_sensible_size(path: Path, width: int, height: int) -> None:
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ReadError(
-            f"{path}: found {width} x {height} pixels; expected sides of at most {MAX_ASPECT} to 1. "
+            f"{path}: found {width} x {height} pixels; expected an aspect ratio of at most {MAX_ASPECT} to 1. "
             "Crop the image, or leave it out."
         )
 

@@ -110,11 +110,11 @@ def note_delimiters(labels: Iterable[str], delim: str, what: str = "label") -> l
 
     `what` is the kind of the names: "label" (in cells), "class folder" or "column".
     """
-    advice = {"class folder": "A folder of two labels is called A+B.", "column": "A column holds one label."}
+    advice = {"class folder": "To give a folder two labels, name it A+B.", "column": "A column holds one label."}
     return [
-        f"{_describe_delimiter(sign)} is in {plural(len(joint), what)} and separates none: "
+        f"{_describe_delimiter(sign)} is in {plural(len(joint), what)} but is not used as a separator: "
         f"{shorten(map(repr, joint), 3)}. "
-        + advice.get(what, f"--label-delim {_in_shell(sign)} takes it for a separator.")
+        + advice.get(what, f"--label-delim {_in_shell(sign)} makes it the separator.")
         for sign, joint in find_joint_labels(labels).items()
         if sign != delim
     ]
@@ -183,14 +183,18 @@ def parse_label_cells(
     blank = [code for code, labels in enumerate(sets) if not labels]
     if blank and not blank_allowed:
         cell = texts[blank[0]].strip()
-        what = f"'{cell}', which is no label" if is_missing(cell) and cell else "a blank label"
+        what = f"'{cell}', which is not a label" if is_missing(cell) and cell else "a blank label"
         rows = int(np.isin(codes, blank).sum())
         words = shorten(f"'{texts[code]}'" for code in blank)
         others = f", and {plural(rows - 1, 'more row')} like it ({words})" if rows > 1 else ""
         raise DataError(
             f"{where(_first(codes, blank[0]))}: found {what}{others}; expected at least one. Write '{NO_FINDING}' for "
             "an image without findings, remove the row, or set --blank ignore or --blank zeros"
-            + (f"; a line of --label-map, '{cell} = {cell}', makes it a label." if is_missing(cell) and cell else ".")
+            + (
+                f"; to use it as a label, add the line '{cell} = {cell}' to --label-map."
+                if is_missing(cell) and cell
+                else "."
+            )
         )
     labels = sort_labels(label for row in sets for label in row)
     matrix = encode_labels(sets, labels)
@@ -302,8 +306,8 @@ def _describe_mapping(inner: str) -> str:
     if not re.search(r"""['"]\s*:""", inner):
         return ""
     return (
-        " Labels with values are no list: name those that are 1, as in 'Effusion|Mass', or make a column of 1 and 0 "
-        "for each label."
+        " This is a mapping of labels to values: list only the labels that are 1, as in 'Effusion|Mass', or make a "
+        "column of 1 and 0 for each label."
     )
 
 
@@ -312,8 +316,8 @@ def _describe_mapping(inner: str) -> str:
 _HIGH_SCORE, _MANY_SCORES = 50, 6  # the least maximum of scores in percent; the least number of distinct scores
 
 SOFT_LABELS = (
-    "Labels are hard, 1 or 0: make them from soft ones by a threshold, such as 1 where a cell is at least 0.5 (50 of "
-    "100), in a column of their own."
+    "Labels must be 1 or 0: apply a threshold to the scores, for example 1 where a cell is at least 0.5 (or 50 of "
+    "100), and write the result into a new column."
 )
 """Advice on labels that are fractions."""
 
@@ -364,8 +368,8 @@ def describe_grades(column: str) -> str:
     """Return advice on a column of grades."""
     quoted = shlex.quote(column)
     return (
-        f"make it a column of 1 and 0 by a threshold, such as 1 from 2 on, or --label-col {quoted} alone makes a class "
-        "of each value."
+        "make a column of 1 and 0 from it by a threshold, such as 1 for values of 2 or more; or use --label-col "
+        f"{quoted} alone, which makes each value a class."
     )
 
 

@@ -39,8 +39,8 @@ class LabelMap:
         for synonym, label in self.synonyms.items():
             if find_spelling(synonym, known) and not find_spelling(label, known):
                 raise ConfigFileError(
-                    f"{self.name}: found '{label} = {synonym}', but '{synonym}' is a label of the run and '{label}' is "
-                    f"none; expected LABEL = SYNONYM. Turn it round: '{synonym} = {label}'."
+                    f"{self.name}: found '{label} = {synonym}', but '{synonym}' is a label of the run and '{label}' "
+                    f"is not; expected LABEL = SYNONYM. Swap the two: '{synonym} = {label}'."
                 )
 
     def rename(self, labels: Sequence[str]) -> list[str]:
@@ -102,8 +102,8 @@ def read_label_map(path: Path) -> LabelMap:
             if normalize_label(other) != normalize_label(label):
                 raise ConfigFileError(
                     f"{path.name} line {number}: '{name}' means '{label}' here and '{other}' in line {first}; expected "
-                    "one label for each name. The label is on the left, its synonyms are on the right: remove a line, "
-                    f"or turn them round, as in '{name} = {label}'."
+                    "one label for each name. The label is on the left, its synonyms are on the right: remove a "
+                    f"line, or swap its sides, as in '{name} = {label}'."
                 )
         synonyms.update({name: meaning[normalize_label(label)][0] for name in others})
     if not synonyms:

@@ -78,7 +78,7 @@ def fill_no_finding_rows(raw: Targets, labels: Sequence[str]) -> tuple[Targets, 
     if not cleared.any():
         return raw, []
     rows = int(cleared.any(1).sum())
-    note = f"In {rows} rows '{labels[columns[0]]}' is 1: their blank cells are 0."
+    note = f"In {rows} rows '{labels[columns[0]]}' is 1: their blank cells are read as 0."
     return np.where(cleared, np.float32(0), raw), [note]
 
 
@@ -114,7 +114,9 @@ def _note_no_negatives(
     if not alike.any():
         return []
     names = shorten(repr(label) for label, found in zip(labels, alike.tolist(), strict=True) if found)
-    return [f"{names}: no cell is 0. --{policy.option} zeros makes {_CELLS[policy.option]} the negatives."]
+    return [
+        f"{names}: these labels have no cell of 0. --{policy.option} zeros makes {_CELLS[policy.option]} the negatives."
+    ]
 
 
 def _targets_by_column(policy: Policy, labels: Sequence[str], mapped: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -85,7 +85,7 @@ def resolve_labels(
         before = labels
         labels, matrix = apply_implications(matrix, labels, closure)
         notes += [
-            f"The label '{label}' comes from --imply alone.{did_you_mean(label, before)}"
+            f"The label '{label}' comes only from --imply.{did_you_mean(label, before)}"
             for label in labels[len(before) :]
         ]
     kept = (matrix == 1).any(0) | (keep_absent & (matrix == 0).any(0))
@@ -121,9 +121,9 @@ def _agree(raw: RawLabels, where: Where, known: Collection[str], is_replayed: bo
                 f"'{raw.names[j]}' is {raw.matrix[i, j]:g}" for j in columns if not np.isnan(raw.matrix[i, j])
             )
             raise DataError(
-                f"{where(i)}: found that {found}, which are spellings of one label; expected the same cells. "
-                f"{plural(int(differ.sum()), 'row')} differ so. Fix them, or name the columns to use with --label-col; "
-                "--exact-labels makes labels of their own."
+                f"{where(i)}: found that {found}, although both are spellings of one label; expected equal cells. "
+                f"{plural(int(differ.sum()), 'row')} differ like this. Fix them, or name the columns to use with "
+                "--label-col, or keep the spellings as separate labels with --exact-labels."
             )
         filled = np.isnan(cells) & ~differ[:, None]
         matrix[:, columns] = np.where(filled, low[:, None], cells)
@@ -137,7 +137,7 @@ def _note_differing(raw: RawLabels, mapped: Sequence[str]) -> list[str]:
         cells = raw.matrix[:, [name == label for name in mapped]]
         if rows := int(((cells == 1).any(1) & (cells == 0).any(1)).sum()):
             names = shorten(repr(name) for name, other in zip(raw.names, mapped, strict=True) if other == label)
-            notes.append(f"1 in one, 0 in another of {names}, which are joined, on {plural(rows, 'image')}: 1 counts.")
+            notes.append(f"{names} are joined, but differ (1 and 0) on {plural(rows, 'image')}: 1 is used.")
     return notes
 
 
@@ -154,7 +154,8 @@ def _note_contradictions(labels: Sequence[str], matrix: Targets, where: Where) -
                 other for other, has in zip(labels, (matrix[both] == 1).any(0) & denied, strict=True) if has
             )
             notes.append(
-                f"'{label}' is beside {others}, which it denies, on {plural(int(both.sum()), 'image')}: each counts. "
+                f"'{label}' contradicts {others} on {plural(int(both.sum()), 'image')}, which have both: both are "
+                "kept. "
                 f"The first is {where(int(both.argmax()))}."
             )
     return notes
@@ -171,8 +172,8 @@ def _note_opposites(labels: Sequence[str], matrix: Targets) -> list[str]:
     if len(labels) < 3 or not pairs:
         return []
     return [
-        f"Each image has exactly one of two labels: {shorten(pairs, 3)}. If the one denies the other, --label-col "
-        "names the columns of labels, without it."
+        f"Each image has exactly one of two labels: {shorten(pairs, 3)}. If one only means that the other is absent, "
+        "leave it out: name the other label columns with --label-col."
     ]
 
 
@@ -203,5 +204,5 @@ def _drop_no_finding(labels: list[str], matrix: Targets) -> tuple[list[str], Tar
         return labels, matrix, []
     notes = [f"'{NO_FINDING}' means none of the labels."]
     if both := int(((matrix[:, none] == 1).any(1) & (matrix[:, ~none] == 1).any(1)).sum()):
-        notes.insert(0, f"{both} images have '{NO_FINDING}' beside other labels, which count.")
+        notes.insert(0, f"{both} images have '{NO_FINDING}' and other labels: the other labels are used.")
     return [label for label, drop in zip(labels, none.tolist(), strict=True) if not drop], matrix[:, ~none], notes

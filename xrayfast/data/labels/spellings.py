@@ -140,19 +140,19 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
         "say that they are uncertain": [name for name in listed if uncertain_label(name) or is_undecided(name)],
         "look like UTF-8 that was read in another encoding": [name for name in listed if repair_encoding(name) != name],
         "look like copies of others": [name for name in listed if copied_label(name)],
-        "may be thousands or decimals, and are compared as written": list(filter(may_be_thousands, listed)),
-        "may stand for missing ones, as numbers": _missing_codes(listed),
+        "may have thousands or decimal separators (compared as written)": list(filter(may_be_thousands, listed)),
+        "are numbers that may stand for missing labels": _missing_codes(listed),
         "look like rows of 1 and 0": _one_hot_codes(listed),
-        "look like one column of two tables, as pandas joins them": _joined_columns(listed),
+        "look like the same column of two tables, as joined by pandas": _joined_columns(listed),
     }
     explained = {*chain(*doubtful.values(), *find_joint_labels(listed).values())}
     longer = dict(_longer_names([name for name in listed if name not in explained]))
     pairs = [(a, b) for a, b in find_alike(listed) if longer.get(a) != b and longer.get(b) != a]
     if longer:
         shown = shorten((f"{name!r} ({inner})" for name, inner in longer.items()), 3)
-        notes.append(f"Labels that hold the name of another are apart: {shown}. --label-map joins them.")
+        notes.append(f"Labels that contain the name of another label are kept apart: {shown}. --label-map joins them.")
     notes += [
-        f"Labels that {what}: {shorten(map(repr, found), 3)}. --label-map gives other names, or edit the cells."
+        f"Labels that {what}: {shorten(map(repr, found), 3)}. Rename them with --label-map, or edit the cells."
         for what, found in doubtful.items()
         if found
     ]
@@ -160,19 +160,20 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
     if _LEAST_MIXED <= len(numbers) <= len(listed) - _LEAST_MIXED:
         others = shorten([name for name in listed if not is_number(name)], 3)
         notes.append(
-            f"Labels that are numbers are beside names, such as {others}: {shorten(map(repr, numbers), 3)}. If they "
-            "mean the same, --label-map joins them."
+            f"Some labels are numbers ({shorten(map(repr, numbers), 3)}), and others are names, such as {others}. If "
+            "they mean the same, --label-map joins them."
         )
     if dates := [name for name in listed if _DATE.fullmatch(name)]:
         notes.append(
-            f"Labels that look like dates, as spreadsheets make of texts such as 1-2: {shorten(map(repr, dates), 3)}."
+            "Labels that look like dates, which spreadsheets make from texts such as 1-2: "
+            f"{shorten(map(repr, dates), 3)}."
         )
     if pairs:
         short, long = sorted(pairs[0], key=len)
         shown = shorten((f"{a!r} and {b!r}" for a, b in pairs), 5)
         notes.append(
-            f"Labels that may be one under two names are apart: {shown}. A line of --label-map, such as "
-            f"'{long} = {short}', joins them."
+            f"Labels that may be two names for one label are kept apart: {shown}. To join them, add a line to "
+            f"--label-map, such as '{long} = {short}'."
         )
     return notes
 

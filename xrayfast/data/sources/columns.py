@@ -294,7 +294,7 @@ def _label_columns(
             f"{describe_grades(grades[0])}"
             if len(grades) == 1
             else f"Not used, as by their values they look like grades: {quote(grades)}. To use them, make columns of 1 "
-            "and 0 by thresholds, such as 1 from 2 on."
+            "and 0 by thresholds, such as 1 for values of 2 or more."
         )
     if no_1 := [
         name for name in free if name not in {*chosen, *flags} and not no_label[name] and are_flags(table.columns[name])

@@ -276,7 +276,7 @@ def test_copies_of_folders_are_the_same_class(tmp_path):
 def test_folders_of_joint_labels_are_noted(tmp_path, name):
     data = opened(classes(tmp_path, edema=3, mass=3, **{name: 3}))
     assert set(data.labels) == {"edema", "mass", name}
-    assert noted(data, "is in 1 class folder and separates none", f"{name!r}", "called A+B")
+    assert noted(data, "is in 1 class folder but is not used as a separator", f"{name!r}", "name it A+B")
 
 
 def test_images_in_hidden_folders_are_left_out_and_counted(tmp_path):

@@ -53,7 +53,9 @@ def require_decoder(path: Path, syntax: str) -> Decoder:
         ReadError: `DECODERS` has none for it.
     """
     if syntax not in DECODERS:
-        raise ReadError(f"{path}: found {_syntax_name(syntax)}, which is not read. Convert it, such as with dcmconv.")
+        raise ReadError(
+            f"{path}: found {_syntax_name(syntax)}, which is not supported. Convert it, for example with dcmconv."
+        )
     return DECODERS[syntax]
 
 
@@ -122,8 +124,8 @@ def decode_jpeg(value: bytes, layout: PixelLayout) -> StoredPixels:
     marker, bits = _read_jpeg_header(frame, layout)
     if bits != 8 or marker not in _BASELINE_FRAMES:
         raise ReadError(
-            f"{layout.path}: found {_syntax_name(layout.syntax)} with {bits} bits; 8 are read. "
-            "Convert it, for example with dcmdjpeg."
+            f"{layout.path}: found {_syntax_name(layout.syntax)} with {bits} bits; only 8 are supported. Convert it, "
+            "for example with dcmdjpeg."
         )
     require_few_scans(layout.path, frame)
     require_enough_data(layout.path, frame, layout.columns, layout.rows)
@@ -170,7 +172,7 @@ def decode_jpeg_2000(value: bytes, layout: PixelLayout) -> StoredPixels:
     samples, precision = struct.unpack(">HB", frame[start + 40 : start + 43])
     signed, bits = bool(precision >> 7), (precision & 0x7F) + 1
     if bits > 16 or (samples == 3 and bits > 8):
-        raise ReadError(f"{layout.path}: found JPEG 2000 of {samples} samples of {bits} bits; that is not read.")
+        raise ReadError(f"{layout.path}: found JPEG 2000 of {samples} samples of {bits} bits, which is not supported.")
     # Some files wrap the codestream in the boxes of a JP2 file, which DICOM does not provide for.
     with Image.open(io.BytesIO(frame[start:]), formats=("JPEG2000",)) as image:
         _require_shape(layout, image.height, image.width, len(image.getbands()))

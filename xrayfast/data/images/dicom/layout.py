@@ -65,7 +65,8 @@ def read_layout(file: DicomFile) -> PixelLayout:
     photometric = elements.text("PhotometricInterpretation").upper()
     if photometric not in _PHOTOMETRIC.get(samples, ()):
         found = (
-            f"{samples} samples per pixel and a Photometric Interpretation that does not go with them, or is not read"
+            f"{samples} samples per pixel and a Photometric Interpretation that does not match them, or is not "
+            "supported"
         )
         raise ReadError(f"{path}: found {found}; expected {', '.join((*GRAY, PALETTE, *COLOR))}. Convert it.")
     signed = _integer(elements, "PixelRepresentation", 0) == 1
@@ -90,14 +91,14 @@ def require_one_frame(file: DicomFile) -> None:
     if file.pixels and any(word in name for word in _NO_RADIOGRAPHS):
         raise ReadError(f"{path}: found a DICOM object of another kind ({name}); expected a radiograph. Leave it out.")
     if not file.pixels and elements.integer("Rows") is not None:
-        found = "a DICOM image without its pixels, an overlay alone or cut off"
+        found = "a DICOM image without pixel data: only an overlay, or a file that is cut off"
         raise ReadError(f"{path}: found {found}; expected a radiograph. Fetch it again, or leave it out.")
     if file.pixels != "integer":
         what = "floating-point pixels" if file.pixels else "no pixel data"
         raise ReadError(f"{path}: found a DICOM object with {what} ({name}); expected a radiograph. Leave it out.")
     frames = _integer(elements, "NumberOfFrames", 1)
     if frames not in (0, 1):  # some files say 0 for a single frame
-        raise ReadError(f"{path}: found a DICOM object of {frames} frames; expected one. Export the frame alone.")
+        raise ReadError(f"{path}: found a DICOM object of {frames} frames; expected one. Export a single frame.")
 
 
 def _integer(elements: Elements, keyword: str, default: int | None = None) -> int:

@@ -82,9 +82,9 @@ def _require_identifier(keyword: str) -> None:
 
     tag = tag_for_keyword(keyword)
     if tag is None:
-        raise ConfigError(f"'{keyword}' is no DICOM keyword.{did_you_mean(keyword, keyword_dict)}")
+        raise ConfigError(f"'{keyword}' is not a DICOM keyword.{did_you_mean(keyword, keyword_dict)}")
     if dictionary_VR(tag) in _NOT_TEXT or not _FIRST_TAG <= tag < FIRST_PIXEL_TAG:
-        raise ConfigError(f"'{keyword}' is no DICOM element that identifies patients; try PatientID.")
+        raise ConfigError(f"'{keyword}' is not a DICOM element that identifies patients; try PatientID.")
 
 
 def _valid_text(elements: Elements, keyword: str, pattern: str) -> str:

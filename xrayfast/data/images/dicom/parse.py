@@ -129,8 +129,8 @@ class DicomFile:
             raise ReadError(f"{path}: found pixel data that is cut off; expected a whole file. Fetch it again.")
         if self.syntax in _UNCOMPRESSED and getattr(raw, "length", 0) == _UNDEFINED:
             raise ReadError(
-                f"{path}: found compressed pixel data, and a header that does not say how; expected its Transfer "
-                "Syntax UID. Export the file again."
+                f"{path}: found compressed pixel data, but no Transfer Syntax UID that says how it is compressed; "
+                "expected one. Export the file again."
             )
         if of_bytes and raw.VR == "OW" and self.syntax == EXPLICIT_BIG:
             swapped: bytes = np.frombuffer(raw.value, np.uint16, len(raw.value) // 2).byteswap().tobytes()
@@ -186,7 +186,7 @@ def _find_syntax(path: Path, stream: BinaryIO) -> str:
         text = Elements(path, meta).text("TransferSyntaxUID")
     if text:
         if not re.fullmatch(r"[0-9.]{1,64}", text):
-            raise ReadError(f"{path}: found a Transfer Syntax UID that is no UID. Export the file again.")
+            raise ReadError(f"{path}: found a Transfer Syntax UID that is not a valid UID. Export the file again.")
         return text
     first = _peek(stream, 6)
     if not _is_vr(first[4:6]):
@@ -205,7 +205,7 @@ def _parse_elements(
         limited = cast(BinaryIO, _LimitedStream(stream))
         return read_dataset(limited, implicit, little, stop_when=lambda tag, *_: is_end(tag), specific_tags=tags)
     except Exception:  # pydicom raises nearly any type on damaged files, and quotes them.
-        found = "a DICOM header that can't be parsed, or of too many elements"
+        found = "a DICOM header that can't be parsed, or that has too many elements"
         raise ReadError(f"{path}: found {found}. Fetch the file again.") from None
 
 
