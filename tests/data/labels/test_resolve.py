@@ -111,7 +111,7 @@ def test_headers_that_are_spellings_and_contradict_each_other_are_an_error(data_
     found = message(DataError, data_dir, labels=file)
     one, other = cells.split(",")
     assert f"labels.csv row 8: found that 'Mass' is {one} and 'mass' is {other}, although both are spellings" in found
-    assert "2 rows differ so" in found and "label_col=" in found and "exact_labels=True" in found
+    assert "2 rows differ like this" in found and "label_col=" in found and "exact_labels=True" in found
     assert opened(data_dir, labels=file, label_col=("Edema", "Mass")).labels == ("Edema", "Mass")
     assert opened(data_dir, labels=file, exact_labels=True).labels == ("Edema", "Mass", "mass")
     # A run of an older version joined them, and still opens in the same way.

@@ -99,7 +99,7 @@ def test_labels_that_may_be_one_under_two_names_are_noted(pair):
     (note,) = note_odd_names([*pair, "third"])
     short, long = sorted(pair, key=len)
     assert note.startswith(f"Labels that may be two names for one label are kept apart: {pair[0]!r} and {pair[1]!r}.")
-    assert f"'{long} = {short}', joins them" in note
+    assert f"add a line to --label-map, such as '{long} = {short}'." in note
 
 
 @pytest.mark.parametrize(
