@@ -59,8 +59,8 @@ def test_cells_of_labels_are_corrected_one_by_one(flags, tmp_path):
         ("a/a000.png,,b,a,yes", "row 2: given is 'b', but the data say 'a' of 'a/a000.png'"),
         ("a/a00.png,,a,b,yes", "row 2: 'a/a00.png' is not among the images."),
         ("a/a000.png,,a,bb,yes", "row 2: found the label 'bb'; expected one of a, b. Did you mean 'b'?"),
-        ("a/a000.png,,a,a,yes", "row 2: proposed is 'a', as the data say"),
-        ("a/a000.png,a,a,b,yes", "row 2: label is 'a'; expected none"),
+        ("a/a000.png,,a,a,yes", "row 2: proposed is 'a', which the data say already"),
+        ("a/a000.png,a,a,b,yes", "row 2: label is 'a'; expected a blank cell"),
         ("a/a000.png,,a,b,perhaps", "row 2: accept is 'perhaps'; expected yes, no, or blank"),
         ("a/a000.png,,a,b,no", "no row is accepted. Write yes in the accept column"),
         ("a/a000.png,,a,b,yes\na/a000.png,,a,b,yes", "row 3: 'a/a000.png' is corrected in reviewed.csv row 2 already"),
@@ -87,7 +87,7 @@ def test_a_correction_keeps_the_rules_between_labels(tmp_path):
     classes(tmp_path / "data", covid=5, normal=5)
     options = {"imply": ("covid=pneumonia",)}
     one = write(tmp_path, "covid/covid000.png,pneumonia,1,0,yes\n")
-    words = "contradicts imply=, by which 'covid/covid000.png' has 'pneumonia' too. Correct both labels."
+    words = "contradicts imply=, which gives 'covid/covid000.png' the label 'pneumonia' too. Correct both labels."
     assert words in message(DataError, tmp_path / "data", corrections=one, **options)
     both = write(tmp_path, "covid/covid000.png,pneumonia,1,0,yes\ncovid/covid000.png,covid,1,0,yes\n")
     data = opened(tmp_path / "data", corrections=both, **options)

@@ -158,8 +158,8 @@ def references():
 UNREAD = {
     "GDCMJ2K_TextGBR": "damaged",  # Pillow refuses it
     "JPEG2000-embedded-sequence-delimiter": "damaged",  # consists of nothing else
-    "JPEG-lossy": "12 bits; 8 are read",
-    "JPGExtended": "12 bits; 8 are read",
+    "JPEG-lossy": "12 bits; only 8 are supported",
+    "JPGExtended": "12 bits; only 8 are supported",
     "MR_truncated": "8130 of 8192 bytes",
 }
 
@@ -613,9 +613,9 @@ REFUSED = {
     "no Rows": (lambda: without("Rows"), "found DICOM without Rows"),
     "no BitsStored": (lambda: without("BitsStored"), "found DICOM without BitsStored"),
     "no samples": (lambda: files.dicom_bytes(pattern(8), SamplesPerPixel=0), "0 samples per pixel"),
-    "HSV": (lambda: files.dicom_bytes(COLOR, photometric="HSV"), "Photometric Interpretation that does not go"),
+    "HSV": (lambda: files.dicom_bytes(COLOR, photometric="HSV"), "Photometric Interpretation that does not match"),
     "many pixels": (lambda: sized(20_000, 20_000), "20000 x 20000 pixels; expected at most 150 million"),
-    "a strip": (lambda: sized(1280, 1), "sides of at most 20 to 1"),
+    "a strip": (lambda: sized(1280, 1), "aspect ratio of at most 20 to 1"),
     "no pixels": (lambda: sized(0, 10), "10 x 0 pixels"),
     "too few bytes": (lambda: sized(33, 40), r"found damaged pixel data \(2560 of 2640 bytes\)"),
     "too few deflated bytes": (lambda: sized(33, 40, files.DEFLATED), r"\(2560 of 2640 bytes\)"),
@@ -624,11 +624,11 @@ REFUSED = {
     "12-bit JPEG": (
         lambda: files.dicom_bytes(pattern(12), files.EXTENDED, bits=12,
                                   frame=files.lossless_jpeg(pattern(12), 12).replace(b"\xff\xc3", b"\xff\xc1")),
-        r"found JPEG Extended \(Process 2 and 4\), 1\.2\.840\.10008\.1\.2\.4\.51 with 12 bits; 8 are read",
+        r"found JPEG Extended \(Process 2 and 4\), 1\.2\.840\.10008\.1\.2\.4\.51 with 12 bits; only 8 are supported",
     ),
     "a video": (
         lambda: files.dicom_bytes(pattern(8), "1.2.840.10008.1.2.4.102", frame=b"video"),
-        r"found MPEG-4 AVC/H.264 High Profile / Level 4.1, 1\.2\.840\.10008\.1\.2\.4\.102, which is not read",
+        r"found MPEG-4 AVC/H.264 High Profile / Level 4.1, 1\.2\.840\.10008\.1\.2\.4\.102, which is not supported",
     ),
     "a private syntax": (
         lambda: files.dicom_bytes(pattern(8), "1.2.3.4.5", frame=b"video"), "found transfer syntax 1.2.3.4.5, which is"
@@ -868,7 +868,7 @@ def test_the_table_of_decoders_names_public_transfer_syntaxes_only():
 def test_another_transfer_syntax_is_one_more_row(roundtrip, monkeypatch):
     htj2k = "1.2.840.10008.1.2.4.201"
     frame = files.encoded(pattern(12), files.JPEG_2000, 12)
-    with pytest.raises(ReadError, match=r"High-Throughput JPEG 2000.*is not read"):
+    with pytest.raises(ReadError, match=r"High-Throughput JPEG 2000.*is not supported"):
         roundtrip(pattern(12), htj2k, bits=12, frame=frame)
     monkeypatch.setattr(decoders, "DECODERS", {**DECODERS, htj2k: decoders.decode_jpeg_2000})
     assert_shows(roundtrip(pattern(12), htj2k, bits=12, frame=frame, window="full"), pattern(12), 0, 4095)

@@ -53,7 +53,7 @@ def test_notes_count_cells():
     assert notes == [
         "Of the uncertain cells (-1), 2 count as 0 (Lung Opacity 1, Mass 1); 1 count as 0.7 (Edema 1).",
         "Of the blank cells, 2 are ignored (Lung Opacity 1, Mass 1).",
-        "'Mass': no cell is 0. --blank zeros makes blank cells the negatives.",
+        "'Mass': these labels have no cell of 0. --blank zeros makes blank cells the negatives.",
     ]
     policies = [parse_policy("uncertain", ("zeros",)), parse_policy("blank", ())]
     _, notes = apply_policies(np.zeros((2, 1), np.float32), ["a"], policies)
@@ -101,7 +101,7 @@ def test_no_finding_means_that_blank_cells_are_0():
     raw = np.array([[NAN, 1, -1], [NAN, NAN, 1], [1, 1, NAN], [NAN, 0, NAN]], np.float32)
     found, notes = fill_no_finding_rows(raw, labels)
     np.testing.assert_array_equal(found, np.array([[0, 1, -1], [NAN, NAN, 1], [1, 1, 0], [NAN, 0, NAN]], np.float32))
-    assert notes == ["In 2 rows 'No finding' is 1: their blank cells are 0."]
+    assert notes == ["In 2 rows 'No finding' is 1: their blank cells are read as 0."]
     assert fill_no_finding_rows(raw[1:2], labels)[1] == []
     assert fill_no_finding_rows(raw, ["a", "b", "c"])[0] is raw
 

@@ -312,7 +312,7 @@ def test_words_for_no_label_are_missing_cells(data_dir, word):
     file = table(data_dir, "image,label\n" + "".join(f'{i}.png,"{label}"\n' for i, label in enumerate(labels)))
     found = message(DataError, data_dir, labels=file)
     assert f"labels.csv row 4: found '{word.strip()}', which is not a label, and 1 more row like it" in found
-    assert "blank='ignore'" in found and f"'{word.strip()} = {word.strip()}', makes it a label" in found
+    assert "blank='ignore'" in found and f"give label_map= the line '{word.strip()} = {word.strip()}'." in found
     data = opened(data_dir, labels=file, blank=("ignore",))
     assert data.labels == ("a", "b") and (data.truth == -1).all(1).sum() == 2
     assert noted(data, f"'{word.strip()}' 2 times in 'label'")
@@ -395,8 +395,10 @@ def test_1_and_minus_1_in_several_columns(data_dir):
     found = message(DataError, data_dir, labels=table(data_dir, text))
     assert "no image on which one of these labels is 0: A, B" in found and "uncertain='zeros'" in found
     data = opened(data_dir, labels=table(data_dir, text.replace("9.png,-1,1", "9.png,-1,0")))
-    assert noted(data, "'A': no cell is 0. --uncertain zeros makes uncertain cells (-1) the negatives.")
-    assert not noted(opened(data_dir, uncertain=("zeros",), labels=data_dir / "labels.csv"), "no cell is 0")
+    assert noted(
+        data, "'A': these labels have no cell of 0. --uncertain zeros makes uncertain cells (-1) the negatives."
+    )
+    assert not noted(opened(data_dir, uncertain=("zeros",), labels=data_dir / "labels.csv"), "have no cell of 0")
 
 
 @pytest.mark.parametrize("blank", ["", "nan"])

@@ -529,7 +529,7 @@ def test_columns_of_scores_up_to_100_are_noted_and_measurements_are_not(tmp_path
         f"{i}.png,{i % 2},{8 * i},{20.5 + i},{i}\n" for i in range(12)
     )
     data = opened(root, labels=table(root, text))
-    assert data.labels == ("Mass",) and noted(data, "Not used, as they hold scores", "'Edema'. Labels are hard")
+    assert data.labels == ("Mass",) and noted(data, "Not used, as they hold scores", "'Edema'. Labels must be 1 or 0")
     assert not noted(data, "scores", "bmi")
     one = table(root, "image,label\n" + "".join(f"{i}.png,{8 * i}\n" for i in range(12)))
     assert "found scores, such as fractions between 0 and 1, in 'label'" in message(DataError, root, labels=one)

@@ -122,7 +122,7 @@ def test_soft_labels_are_named_beside_hard_ones(data_dir):
         data_dir, "image,Mass,Edema,Edema_prob", [*"1010101010"], [f'"{cell}"' for cell in cells], cells[:2] * 5
     )
     data = opened(data_dir, labels=file)
-    assert data.labels == ("Mass",) and noted(data, "fractions between 0 and 1: 'Edema'.", "by a threshold")
+    assert data.labels == ("Mass",) and noted(data, "fractions between 0 and 1: 'Edema'.", "apply a threshold")
 
 
 def test_soft_labels_alone_are_an_error_that_says_what_to_do(data_dir):
@@ -134,9 +134,9 @@ def test_soft_labels_alone_are_an_error_that_says_what_to_do(data_dir):
         ("image,class", {"task": "single"}),
     ]:
         found = message(DataError, data_dir, labels=write(data_dir, header, soft), **options)
-        assert "fractions between 0 and 1" in found and "by a threshold" in found
+        assert "fractions between 0 and 1" in found and "apply a threshold" in found
     found = message(DataError, data_dir, labels=write(data_dir, "image,Mass", [*"101010101", "0.7"]))
-    assert "labels.csv row 11: Mass is '0.7'; expected 1, 0" in found and "by a threshold" in found
+    assert "labels.csv row 11: Mass is '0.7'; expected 1, 0" in found and "apply a threshold" in found
 
 
 def test_a_label_map_makes_classes_of_fractions(data_dir):

@@ -191,7 +191,7 @@ def parse_label_cells(
             f"{where(_first(codes, blank[0]))}: found {what}{others}; expected at least one. Write '{NO_FINDING}' for "
             "an image without findings, remove the row, or set --blank ignore or --blank zeros"
             + (
-                f"; to use it as a label, add the line '{cell} = {cell}' to --label-map."
+                f"; to use it as a label, give --label-map the line '{cell} = {cell}'."
                 if is_missing(cell) and cell
                 else "."
             )
