@@ -168,11 +168,11 @@ def test_grades_are_classes(data_dir):
 def test_a_column_of_grades_beside_those_of_labels_is_named(data_dir, name, grades):
     grade_rows = "".join(f"images/{i}.png,{i % 2},{int(i > 4)},{grades[-1 - i % len(grades)]}\n" for i in range(10))
     table(data_dir, f"image,Mass,Hernia,{name}\n{grade_rows}")
-    where = {"1 for values of 2 or more", f"--label-col {shlex.quote(name)} alone, which makes each value a class"}
+    where = {"1 for values of 2 or more", f"--label-col {shlex.quote(name)} alone, which uses each value as a class"}
     if grades == "12" and name != "Edema score":
         found = message(DataError, data_dir)
         assert "expected 1, 0, -1 (uncertain) or blank. It looks like a grade, by its values 1, 2: make" in found
-        assert "1 for values of 2 or more" in found and "alone, which makes each value a class" in found
+        assert "1 for values of 2 or more" in found and "alone, which uses each value as a class" in found
     else:
         data = opened(data_dir)
         assert data.labels == ("Hernia", "Mass")

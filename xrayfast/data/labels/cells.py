@@ -369,7 +369,7 @@ def describe_grades(column: str) -> str:
     quoted = shlex.quote(column)
     return (
         "make a column of 1 and 0 from it by a threshold, such as 1 for values of 2 or more; or use --label-col "
-        f"{quoted} alone, which makes each value a class."
+        f"{quoted} alone, which uses each value as a class."
     )
 
 
