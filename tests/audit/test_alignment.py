@@ -13,7 +13,7 @@ def thumbs(*data_dir):
     return np.stack([thumbnail(one) for one in data_dir])
 
 
-def test_the_same_is_alike_and_noise_is_not():
+def test_the_same_image_is_alike_and_noise_is_not():
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (4, 40, 40)).astype(np.uint8)
     data_dir = thumbs(*(film(i) for i in range(4)))
@@ -23,7 +23,7 @@ def test_the_same_is_alike_and_noise_is_not():
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_flat_images_are_like_nothing(value):
+def test_flat_images_are_like_no_other(value):
     flat = np.full((1, 40, 40), value, np.uint8)
     assert aligned_correlation(flat, flat)[0] < 0.5
     assert aligned_correlation(flat, thumbs(film(0)))[0] < 0.5
@@ -34,7 +34,7 @@ def test_the_inverted_image_is_not_alike():
     assert aligned_correlation(one, 255 - one)[0] < 0
 
 
-def test_it_hardly_matters_which_comes_first():
+def test_similarity_hardly_depends_on_the_order_of_the_pair():
     a, b = thumbs(*(film(i) for i in range(6))), thumbs(*(gamma(film(i, 1), 1.3) for i in range(6)))
     here, there = aligned_correlation(a, b), aligned_correlation(b, a)
     near = np.maximum(here, there) > 0.9  # below 0.9 the coarse search may rule out either order
@@ -42,14 +42,14 @@ def test_it_hardly_matters_which_comes_first():
     np.testing.assert_allclose(here[near], there[near], atol=0.03)
 
 
-def test_pairs_do_not_disturb_each_other():
+def test_pairs_do_not_influence_each_other():
     a, b = thumbs(*(film(i) for i in range(9))), thumbs(*(film(i, 1) for i in range(9)))
     together = aligned_correlation(np.tile(a, (20, 1, 1)), np.tile(b, (20, 1, 1)))
     np.testing.assert_allclose(together, np.tile(aligned_correlation(a, b), 20), atol=1e-4)
     assert aligned_correlation(a[:0], b[:0]).shape == (0,)
 
 
-def test_structure_is_without_brightness_and_contrast():
+def test_structure_does_not_depend_on_brightness_and_contrast():
     one = thumbs(film(0)).astype(np.float32)
     np.testing.assert_allclose(normalize_contrast(one, 2.0), normalize_contrast(one + 30, 2.0), atol=1e-3)
     wanted = one - gaussian_filter(one, (0, 2, 2), mode="nearest")

@@ -44,7 +44,7 @@ def looked(sound, data_dir=None, facts=None, data=None, **changed):
     return audit(data, shown(data, data_dir, facts=facts))
 
 
-def test_a_sound_set_has_no_leak_and_no_warning_but_for_its_size(sound):
+def test_a_sound_data_set_has_no_leak_and_only_the_warning_about_its_size(sound):
     found = looked(sound)
     assert not found.leaks
     assert {finding.kind for finding in found.findings} == {"too_few_to_measure"}
@@ -53,7 +53,7 @@ def test_a_sound_set_has_no_leak_and_no_warning_but_for_its_size(sound):
     assert found.reading_notes == {}
 
 
-def test_leaks_come_first_and_are_said(sound):
+def test_leaks_come_first_and_are_described(sound):
     data_dir = {30: film(0).copy(), 40: jpeg(film(1), 50), 45: cropped(film(31), 0.03)}
     patients = [f"P{i:05d}" for i in range(ROWS)]
     patients[35] = patients[2]
@@ -70,7 +70,7 @@ def test_leaks_come_first_and_are_said(sound):
     assert weights == sorted(weights)
 
 
-def test_splits_that_were_drawn_are_those_that_fit_would_use(sound):
+def test_drawn_splits_equal_those_that_fit_would_use(sound):
     data = replace(sound[0], drawn=np.ones(ROWS, bool))
     found = looked(sound, {30: film(0).copy()}, data=data)
     assert not found.leaks
@@ -95,7 +95,7 @@ def test_contradicting_labels_and_patients_of_one_image(sound):
     assert "conflicting_labels" not in found
 
 
-def test_what_can_not_be_read_is_said_and_left_out(sound):
+def test_unreadable_files_are_named_and_left_out(sound):
     problem = "/films/i0003.png: found an empty file; expected an image. Fetch the file again."
     found = looked(sound, {3: problem})
     assert found.unreadable == {"i0003.png": problem}
@@ -107,7 +107,7 @@ def test_what_can_not_be_read_is_said_and_left_out(sound):
     assert found.shortcuts.images == ROWS - 1
 
 
-def test_masked_images_are_not_without_labels(sound):
+def test_masked_images_do_not_count_as_unlabeled(sound):
     data = sound[0]
     targets = data.targets.copy()
     targets[:5], targets[5, 0] = np.nan, np.nan
@@ -123,7 +123,7 @@ def test_a_white_border(sound):
     assert kinds(looked(sound, {3: framed}))["white_border"].images == ("i0003.png",)
 
 
-def test_nothing_that_can_be_read(sound):
+def test_a_data_set_without_a_readable_file_is_reported(sound):
     found = looked(sound, dict.fromkeys(range(ROWS), "x: no image."))
     assert len(found.unreadable) == ROWS
     assert all(row.images == 0 and row.width is None for row in found.classes)
@@ -243,7 +243,7 @@ def test_patients_unknown_or_in_two_classes(sound):
     assert len(found.images) == 2 * twice
 
 
-def test_a_shortcut_is_said_in_words(sound):
+def test_a_shortcut_is_described_in_words(sound):
     data, _ = sound
     data_dir = {row: resized(film(row), 1.2) for row in np.flatnonzero(data.truth[:, 0] == 1).tolist()}
     found = kinds(looked(sound, data_dir))["shortcut"]
@@ -271,7 +271,7 @@ def test_a_shortcut_names_the_properties_that_reached_it_and_none_that_did_not_v
     )
 
 
-def test_what_is_measured_on_the_whole_image_is_not_said_to_be_without_the_lungs():
+def test_properties_of_the_whole_image_are_not_said_to_exclude_the_lungs():
     data = SimpleNamespace(labels=("a", "b"))
     aurocs = {"texture": {"a": 0.82, "b": 0.72}, "view": {"a": 0.6, "b": 0.71}, "all": {"a": 0.75, "b": 0.79}}
     chance = {"texture": {"a": 0.61, "b": 0.6}, "view": {"b": 0.6}, "all": {"a": 0.64, "b": 0.63}}
@@ -343,7 +343,7 @@ def test_sorting_by_severity_keeps_the_order_within(sound):
     assert sort_by_severity(reversed(sort_by_severity(found))) == sort_by_severity(reversed(found))
 
 
-def test_many_images_are_looked_at_in_linear_time():
+def test_many_images_are_checked_in_linear_time():
     """All names used to be listed again for each image: hours for a million images."""
     count = 20_000
     infos = (ImageInfo(500, 500, 8, "L", "PNG", "0" * 32, ()),) * count

@@ -63,7 +63,7 @@ def kept_files(source):
     return sorted(source.parent.glob("cache/**/*.computed"))
 
 
-def test_a_second_comparison_computes_nothing_and_finds_the_same(source, computed):
+def test_a_second_comparison_computes_nothing_and_has_the_same_result(source, computed):
     expected = compare(source, UncachedImages(SIDE))
     assert {group.kind for group in expected[1].duplicates} == {"exact", "near"}
     for _ in range(2):
@@ -86,7 +86,7 @@ def test_other_images_are_compared_again(source, computed):
     assert computed == [*["thumbnail"] * 9, "candidates"] * 2
 
 
-def test_equal_images_elsewhere_are_not_searched_again(source, computed):
+def test_equal_images_in_another_folder_are_not_searched_again(source, computed):
     compare(source)
     shutil.copytree(source, source.parent / "copy")
     computed.clear()
@@ -104,7 +104,7 @@ def test_patients_may_become_known_later(source):
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty", "folder", "other"])
-def test_damaged_files_are_computed_anew(source, computed, harm):
+def test_damaged_files_are_computed_again(source, computed, harm):
     expected = compare(source)
     for path in kept_files(source):
         raw = path.read_bytes()
@@ -127,7 +127,7 @@ def test_damaged_files_are_computed_anew(source, computed, harm):
     assert bool(computed) == (harm == "folder")  # the folder is not ours to remove
 
 
-def test_what_another_version_computed_is_not_taken(source, computed, monkeypatch):
+def test_results_of_another_version_are_not_used(source, computed, monkeypatch):
     compare(source)
     computed.clear()
     monkeypatch.setattr(image_cache, "__version__", "0.0.0")
@@ -135,7 +135,7 @@ def test_what_another_version_computed_is_not_taken(source, computed, monkeypatc
     assert computed == [*["thumbnail"] * 10, "candidates"]
 
 
-def test_what_can_not_be_kept_is_computed(source, computed, monkeypatch):
+def test_results_that_cannot_be_saved_are_computed(source, computed, monkeypatch):
     def full(*given):
         raise image_cache.WriteError("no room")
 
@@ -145,7 +145,7 @@ def test_what_can_not_be_kept_is_computed(source, computed, monkeypatch):
     assert not kept_files(source)
 
 
-def test_two_processes_that_compute_the_same_leave_it_whole(source):
+def test_two_processes_that_compute_the_same_result_leave_an_intact_file(source):
     cache, layout, calls = ImageCache(SIDE, root=source.parent / "cache"), {"a": (0, "<i8")}, []
     cache.build([str(path) for path in source.glob("*/*.png")])
 

@@ -78,7 +78,7 @@ def test_copies_are_found_and_nothing_else(data_dir, name):
 
 
 @pytest.mark.parametrize("side", [64, 96, 224])
-def test_copies_are_found_at_any_side(data_dir, side):
+def test_copies_are_found_at_any_image_size(data_dir, side):
     copies = [jpeg(resized(cropped(x, 0.02, 0.01, 0.0, 0.03), 0.6), 60) for x in data_dir[:20]]
     assert {group.rows for group in find([*data_dir[:20], *copies], side)} == {(i, 20 + i) for i in range(20)}
 
@@ -195,7 +195,7 @@ def test_candidates_are_few_however_alike_the_images_are():
         assert len(np.unique(pairs, axis=0)) == len(pairs)
 
 
-def test_candidates_hold_the_copies():
+def test_candidates_contain_the_copies():
     thumbs = mixed(900)
     rng = np.random.default_rng(1)
     place = np.tile(np.array([-0.08, 0.02, -0.06, -0.04], np.float32), (100, 1))
@@ -212,7 +212,7 @@ def test_candidates_are_reproducible():
     np.testing.assert_array_equal(first, again)
 
 
-def test_progress_goes_forward_to_the_end():
+def test_progress_never_decreases_and_reaches_the_end():
     told = []
     near_pairs(mixed(300), np.arange(300), Shown({}), progress=lambda *step: told.append(step))
     assert {stage for stage, _, _ in told} == {"comparing"}

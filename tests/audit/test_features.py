@@ -13,7 +13,7 @@ from xrayfast.data.images.reader import filled_area, fit_square
     ("width", "height"), [(100, 100), (300, 200), (200, 300), (1000, 3), (3, 1000), (1, 1), (64, 63), (127, 128)]
 )
 @pytest.mark.parametrize("side", [64, 96, 225])
-def test_the_padding_that_fit_square_adds_is_taken_off(width, height, side):
+def test_the_padding_that_fit_square_adds_is_removed(width, height, side):
     square = fit_square(np.full((height, width), 200, np.uint8), side)
     inner = square[filled_area(width, height, side)]
     assert inner.min() == 200
@@ -25,7 +25,7 @@ def features(*data_dir, **options):
     return compute_features(data.table["path"].tolist(), np.arange(len(data_dir)), shown(data, data_dir, **options))
 
 
-def test_the_aspect_changes_no_thumbnail_and_the_padding_no_brightness():
+def test_the_aspect_does_not_change_the_thumbnail_nor_the_padding_the_brightness():
     square = film(0)
     found = features(square, resized(square, 1, 2), resized(square, 2, 1))
     assert found.thumbs.shape == (3, THUMB, THUMB)
@@ -34,7 +34,7 @@ def test_the_aspect_changes_no_thumbnail_and_the_padding_no_brightness():
     np.testing.assert_allclose(found.border, found.border[[0]].repeat(3, 0), atol=0.08)
 
 
-def test_brightness_is_that_of_numpy():
+def test_brightness_equals_numpys():
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE)).astype(np.uint8)
     found = features(pixels)
     mean, deviation, *percentiles = found.brightness[0]
@@ -45,7 +45,7 @@ def test_brightness_is_that_of_numpy():
     np.testing.assert_allclose(found.histogram[0], np.histogram(pixels, 16, (0, 256))[0] / pixels.size, atol=1e-6)
 
 
-def test_border_tells_the_sides_apart():
+def test_the_border_distinguishes_the_sides():
     pixels = np.full((SIDE, SIDE), 255, np.uint8)
     pixels[:, -10:] = 0
     mean, black = features(pixels).border.reshape(4, 2).T
@@ -71,7 +71,7 @@ def test_each_image_is_loaded_once_and_only_those_asked_for():
     assert told == [("looking", 2, 2)]
 
 
-def test_no_images_are_no_features():
+def test_without_images_there_are_no_features():
     found = compute_features([], np.zeros(0, np.intp), Shown({}))
     assert len(found) == 0
     assert found.thumbs.shape == (0, THUMB, THUMB)

@@ -37,7 +37,7 @@ def test_classes_are_ranked_as_by_cleanlab_and_flipped_ones_are_first():
     assert (found["given"] != found["proposed"])[found["is_issue"]].all()
 
 
-def test_labels_are_judged_one_by_one_and_masked_cells_left_out():
+def test_labels_are_ranked_separately_and_masked_cells_left_out():
     truth, p, _ = noisy_classes()
     masked = truth.copy()
     masked[:50, 1] = -1
@@ -54,7 +54,7 @@ def test_labels_are_judged_one_by_one_and_masked_cells_left_out():
 
 
 @pytest.mark.parametrize("value", [0, 1, -1])
-def test_a_label_that_all_or_no_images_have_is_not_judged(value):
+def test_a_label_that_all_or_no_images_have_is_not_ranked(value):
     truth, p, _ = noisy_classes()
     truth[:, 2] = value
     assert set(rank_labels(truth, p, "multi")["column"]) == {0, 1}

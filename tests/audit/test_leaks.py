@@ -52,7 +52,7 @@ def test_exactly_what_was_planted_leaks(planted):
     assert list(dict.fromkeys(told)) == ["decoding", "looking", "comparing"]
 
 
-def test_a_study_whose_patient_is_unknown_is_one_too(planted):
+def test_a_study_of_an_unknown_patient_in_two_splits_is_a_leak_too(planted):
     data, _ = planted
     patients = [None] * 10 + [f"P{i:05d}" for i in range(10, ROWS)]
     patients[21] = None
@@ -76,7 +76,7 @@ def test_sentences_name_them(planted):
     assert Leaks().sentences() == []
 
 
-def test_what_can_not_be_read_is_left_out(planted):
+def test_unreadable_files_are_left_out(planted):
     data, data_dir = planted
     data_dir = list(data_dir)
     data_dir[20] = "/films/i0020.png: found an empty file."
@@ -90,7 +90,7 @@ def test_without_leaks_it_is_false(planted):
     assert not compare_images(data, shown(data, [film(i) for i in range(ROWS)]))[1]
 
 
-def test_a_drawn_split_is_mended_by_what_belongs_together():
+def test_a_drawn_split_is_redrawn_so_that_duplicates_stay_together():
     """The steps of `fit`: find duplicates, redraw the splits, and check again without reading an image."""
     data_dir = [film(i) for i in range(40)]
     for i in range(0, 12, 2):

@@ -34,7 +34,7 @@ def search(points, keep=4, seed=0):
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(5, 80), st.integers(1, 4), st.integers(0, 99), st.sampled_from([1, 7, 64]), st.sampled_from([3, 50]))
-def test_the_exact_search_is_scikit_learns(count, keep, seed, block, tile):
+def test_the_exact_search_equals_scikit_learns(count, keep, seed, block, tile):
     points = points_of(count, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nearest, "_BLOCK", block)
@@ -42,7 +42,7 @@ def test_the_exact_search_is_scikit_learns(count, keep, seed, block, tile):
         assert np.array_equal(np.sort(search(points, keep)[0], axis=1), reference(points, keep))
 
 
-def test_an_image_is_not_its_own_neighbor_among_equal_ones():
+def test_an_image_is_not_its_own_neighbor_among_equal_images():
     points = np.repeat(points_of(3), 20, axis=0)
     for found in (search(points)[0], exact_neighbors(points - points.mean(0), np.arange(60), 4)):
         assert not (found == np.arange(60)[:, None]).any()
@@ -55,7 +55,7 @@ def few(monkeypatch):
     monkeypatch.setattr(nearest, "EXACT", 999)
 
 
-def test_many_are_searched_by_faiss_which_says_its_recall(few):
+def test_many_images_are_searched_by_faiss_which_states_its_recall(few):
     pytest.importorskip("faiss")
     points = points_of(3000)
     found, note = search(points)
@@ -92,6 +92,6 @@ def test_without_faiss_the_search_is_exact_and_says_how_long_it_takes(few, monke
     assert np.array_equal(np.sort(found, axis=1), reference(points, 4))
 
 
-def test_few_are_compared_without_a_word(recwarn):
+def test_few_images_are_compared_without_a_note(recwarn):
     assert not search(points_of(50))[1]
     assert not recwarn.list

@@ -69,7 +69,7 @@ def test_a_planted_shortcut_is_found_where_it_is(group, plant):
     assert found.chance[group]["a"] < 0.75
 
 
-def test_one_width_of_all_is_a_shortcut_too():
+def test_a_width_shared_by_all_images_of_a_label_is_a_shortcut_too():
     """The width is neither larger nor smaller than the others, so a linear model in the width would miss it."""
     truth = coin(share=0.3)
     rng = np.random.default_rng(3)
@@ -78,7 +78,7 @@ def test_one_width_of_all_is_a_shortcut_too():
     assert found.auroc["size"]["a"] > 0.95
 
 
-def test_a_note_on_a_routine_step_is_no_property():
+def test_a_note_about_a_routine_step_is_no_property():
     """The bit depth is a property of its own; the note about it would count it twice."""
     truth = coin()
     assert asked(truth, features(notes=[("12 bits stored",) * int(one) for one in truth[:, 0]])).auroc["notes"] == {
@@ -86,7 +86,7 @@ def test_a_note_on_a_routine_step_is_no_property():
     }
 
 
-def test_the_view_is_asked_for_where_it_is_known():
+def test_a_known_view_is_a_property():
     truth = coin()
     views = np.where(truth[:, 0] == 1, "AP", "PA").astype(object)
     views[::10] = None
@@ -125,7 +125,7 @@ def test_a_shortcut_of_few_patients_is_no_better_than_chance():
     assert "brightness" not in found.notable("a")
 
 
-def test_labels_with_few_images_are_not_computed_and_said():
+def test_labels_with_few_images_are_left_out_and_named():
     truth = coin(labels=4)
     truth[:, 1] = 0
     truth[:9, 1] = 1
@@ -144,7 +144,7 @@ def test_labels_with_few_images_are_not_computed_and_said():
     assert one_patient.too_few == {"a": "images with it are of fewer than 5 patients"}
 
 
-def test_unknown_cells_do_not_count():
+def test_masked_cells_are_ignored():
     truth = coin(labels=2)
     known = np.random.default_rng(4).random(COUNT) < 0.5
     truth[~known, 1] = np.nan
@@ -155,7 +155,7 @@ def test_unknown_cells_do_not_count():
     assert found.auroc["brightness"]["a"] < 0.65
 
 
-def test_a_property_that_is_known_to_be_the_same_where_the_label_is_known():
+def test_a_property_that_is_constant_among_the_unmasked_images_has_no_number():
     """Nothing varies among the remaining images: there is no number, and no crash."""
     truth = coin(labels=2)
     truth[COUNT // 2 :, 1] = np.nan
@@ -173,7 +173,7 @@ def test_one_image_unlike_all_others():
     assert _held_out_auroc(np.eye(10)[:, :1], truth, np.arange(10) % 5)[0] == pytest.approx(0.5, abs=0.2)
 
 
-def test_properties_that_are_the_same_everywhere_have_no_number():
+def test_constant_properties_have_no_number():
     same = features(width=[512] * COUNT, height=[512] * COUNT, bits=[8] * COUNT, mode=["L"] * COUNT,
                     format=["PNG"] * COUNT)  # fmt: skip
     found = asked(coin(), same)
@@ -203,7 +203,7 @@ def test_a_sample_of_many_images_is_enough(monkeypatch):
     assert found.auroc["brightness"]["a"] > 0.95
 
 
-def test_the_regression_is_scikit_learns():
+def test_the_regression_equals_scikit_learns():
     from sklearn.linear_model import Ridge
     from sklearn.metrics import roc_auc_score
 
@@ -220,7 +220,7 @@ def test_the_regression_is_scikit_learns():
     np.testing.assert_allclose(_held_out_auroc(x, truth, folds), wanted, atol=1e-9)
 
 
-def test_it_is_about_as_good_as_gradient_boosted_trees():
+def test_the_regression_is_about_as_good_as_gradient_boosted_trees():
     """The shortcut is a combination of several properties; gradient-boosted trees are the reference."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
@@ -250,7 +250,7 @@ def test_a_shuffle_keeps_values_and_patients_together():
     assert all(len(set(shuffled[groups == group])) == 1 for group in range(40))
 
 
-def test_labels_that_properties_predict_better_than_by_chance_are_those_that_were_planted():
+def test_only_planted_shortcuts_are_predicted_better_than_by_chance():
     truth = coin(labels=3)
     found = features(width=1000 + 100 * truth[:, 1])
     data = manifest(truth)
@@ -261,7 +261,7 @@ def test_labels_that_properties_predict_better_than_by_chance_are_those_that_wer
 
 
 @pytest.mark.slow
-def test_labels_that_nothing_predicts_are_named_in_one_per_cent():
+def test_labels_without_a_shortcut_are_named_in_one_percent():
     found, rows = features(120), np.arange(120)
     named = [len(predictable_labels(manifest(coin(120, 4, seed)), found, rows)) for seed in range(100)]
     assert sum(named) <= 12  # of 400, of which 4 are expected

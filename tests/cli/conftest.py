@@ -5,8 +5,8 @@ import pytest
 from tests.conftest import draw_nothing, draw_one_pixel
 
 DRAWN = {
-    "test_the_main_job_as_written": lambda monkeypatch: None,  # as a user runs it
-    "test_figures_are_written_in_the_formats_asked_for_alone": draw_one_pixel,
+    "test_the_main_commands_work_as_documented": lambda monkeypatch: None,  # as a user runs it
+    "test_figures_are_written_only_in_the_requested_formats": draw_one_pixel,
 }
 
 

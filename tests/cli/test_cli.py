@@ -43,7 +43,7 @@ def call(*words, code=0):
     return done
 
 
-def test_commands_of_one_process_are_refused_in_several_ranks(at, monkeypatch):
+def test_single_process_commands_are_refused_in_several_ranks(at, monkeypatch):
     """They are allowed in a batch script and as the only task of a step, which see the variables of the job too."""
     job = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_JOB_NODELIST": "n1", "SLURM_PROCID": "2"}
     for name, value in (job | {"SLURM_ARRAY_TASK_ID": "3"}).items():
@@ -59,7 +59,7 @@ def test_commands_of_one_process_are_refused_in_several_ranks(at, monkeypatch):
     assert not list(at.iterdir())
 
 
-def test_the_main_job_as_written(at):
+def test_the_main_commands_work_as_documented(at):
     """Run synth, lr-find, fit, interpret and predict with the defaults for DATA and RUN."""
     made = call("synth", "data", "--images", 36, "--size", 64)
     assert "36 images" in made.stdout
@@ -110,7 +110,7 @@ def test_json_is_one_object_on_standard_output(at, data_dir):
     assert synth["images"] == 9
 
 
-def test_a_config_file_replays_and_options_go_over_it(at, data_dir):
+def test_a_config_file_is_replayed_and_options_override_it(at, data_dir):
     call("fit", data_dir, *SMALL, "--epochs", 1, "--head-width", "20,10", "--name", "first")
     call("fit", "--config", "runs/first/config.yaml", "--name", "second")
     third = call("fit", data_dir, "--config", "runs/first/config.yaml", "--name", "third", "--head-width", "8")
@@ -143,7 +143,7 @@ def test_a_csv_with_patients(at, data_dir):
     assert "test results" in done.stdout
 
 
-def test_an_unreadable_file_is_a_row_and_the_exit_code_says_so(at, tiny_run, data_dir):
+def test_an_unreadable_file_has_a_row_and_sets_the_exit_code(at, tiny_run, data_dir):
     shutil.copytree(data_dir / "normal", "in")
     Path("in/aaa.png").write_bytes(b"no image")
     done = call("predict", tiny_run.path, "in", code=1)
@@ -262,7 +262,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_errors_say_what_and_where_and_what_to_do(case, at, data_dir, tiny_run):
+def test_errors_state_the_problem_its_place_and_the_remedy(case, at, data_dir, tiny_run):
     images = sorted(data_dir.rglob("*.png"))
     for folder, classes in {
         "one": {"normal": 4},
@@ -304,7 +304,7 @@ def test_settings_are_checked_while_images_are_decoded(data_dir):
             time.sleep(0.01)
 
 
-def test_a_taken_name_is_found_before_the_data_are_opened(at, data_dir):
+def test_a_run_name_in_use_is_refused_before_the_data_are_opened(at, data_dir):
     (at / "runs" / "mine").mkdir(parents=True)
     done = call("fit", data_dir, *SMALL, "--name", "mine", code=1)
     assert "runs/mine: exists already" in done.stderr and done.stdout == ""
@@ -494,7 +494,7 @@ def test_fit_refuses_leaks_unless_they_are_allowed(leaky):
     assert "Trained with leaks allowed" in json.loads(Path("runs/tiny_resnet-1/run.json").read_text())["remarks"][0]
 
 
-def test_no_table_is_written_over_the_data_that_it_is_made_from(at, data_dir, tiny_run):
+def test_no_table_overwrites_its_source_data(at, data_dir, tiny_run):
     shutil.copytree(data_dir, "films")
     table, image = Path("films/labels.csv"), min(Path("films").rglob("*.png"))
     archive = Path(shutil.make_archive("films", "zip", "films"))
@@ -524,7 +524,7 @@ def test_split_writes_what_fit_replays(at, data_dir):
     assert "there is no folder" in call("split", data_dir, "-o", "no/split.csv", code=1).output
 
 
-def test_the_cache_is_shown_and_cleared(at, data_dir):
+def test_the_cache_command_shows_and_clears_the_cache(at, data_dir):
     call("check", data_dir, "--size", 64, "--cache-dir", "decoded")
     shown = json.loads(call("cache", "info", "--cache-dir", "decoded", "--json").stdout)
     assert shown["folders"][0]["images"] == 36
@@ -549,17 +549,17 @@ def test_an_option_of_one_value_is_given_once(words):
     assert "found 2 times; expected once" in " ".join(done.stderr.split())
 
 
-def test_an_option_that_may_be_repeated_is(at, data_dir):
+def test_repeatable_options_accept_several_values(at, data_dir):
     done = call("check", "nowhere", "--imply", "a=b", "--imply", "b=c", code=1)
     assert "nowhere" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["fit", "--resume", "run"], ["interpret", "run"], ["evaluate", "run"]])
-def test_the_folder_of_runs_beside_a_run_is_a_usage_error(words):
+def test_the_folder_of_runs_together_with_a_run_is_a_usage_error(words):
     assert "--runs" in call(*words, "--runs", "other", code=2).stderr or words[0] == "fit"
 
 
-def test_an_option_may_stand_for_a_number(at, monkeypatch):
+def test_an_option_with_an_optional_number_works_without_it(at, monkeypatch):
     found = []
     monkeypatch.setattr(
         "xrayfast.cli.commands.fit.read_settings", lambda config, given, recipe: found.append(given) or 1 / 0
@@ -628,7 +628,7 @@ TAKING_TEXT = [
 
 
 @pytest.mark.parametrize(("words", "name"), TAKING_TEXT)
-def test_no_option_and_no_argument_is_empty(words, name, at, tiny_run, data_dir):
+def test_empty_options_and_arguments_are_refused(words, name, at, tiny_run, data_dir):
     """`--cache-dir ""` used to write into the working folder."""
     is_option = name.startswith("-")
     given = [name, "", *arguments_of(words, tiny_run.path, data_dir)] if is_option else [""]
@@ -637,7 +637,7 @@ def test_no_option_and_no_argument_is_empty(words, name, at, tiny_run, data_dir)
     assert not list(at.iterdir())
 
 
-def test_what_is_written_replaces_no_pipe_or_device(at, tiny_run, data_dir):
+def test_output_replaces_no_pipe_or_device(at, tiny_run, data_dir):
     os.mkfifo("fifo")
     Path("null").symlink_to(os.devnull)
     for words in (["predict", tiny_run.path, data_dir, "-o"], ["split", data_dir, "-o"]):
@@ -694,7 +694,7 @@ def test_a_name_that_is_too_long_for_any_file_is_named(words, name, at, tiny_run
 
 
 @pytest.mark.parametrize(("words", "name"), PATHS)
-def test_no_path_that_is_a_pipe_is_waited_for(words, name, at, tiny_run, data_dir):
+def test_no_command_waits_for_a_pipe(words, name, at, tiny_run, data_dir):
     os.mkfifo(at / "fifo")
     given = with_path("fifo", words, name, tiny_run, data_dir)
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for a pipe"))

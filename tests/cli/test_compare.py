@@ -22,7 +22,7 @@ def runs(at):
     return at / "runs"
 
 
-def test_the_screen_has_intervals_first_and_corrected_p_beside(runs, monkeypatch):
+def test_the_screen_shows_intervals_first_and_corrected_p_values_next_to_them(runs, monkeypatch):
     said = call("compare", "runs", "--resamples", 50).stdout
     assert "On 60 test images, with 95 % intervals; ordered by AUROC, macro" in said
     assert re.search(r"^c +\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", said, flags=re.M)
@@ -43,7 +43,7 @@ def test_the_screen_has_intervals_first_and_corrected_p_beside(runs, monkeypatch
     assert re.search(r"\d\.\d{3} to [−+]\d\.\d{3}\) *$", tables, flags=re.M)  # no interval is broken across lines
 
 
-def test_differences_of_runs_with_other_splits_are_on_the_images_in_common(at):
+def test_differences_of_runs_with_different_splits_are_on_the_images_in_common(at):
     """Run a has images 0 to 59, run b images 25 to 59 and 5 others; the heading counts the 35 shared images."""
     truth, probability = one_class(n=65)
     whole = told(truth, better(probability, truth, 0.2))
@@ -54,7 +54,7 @@ def test_differences_of_runs_with_other_splits_are_on_the_images_in_common(at):
     assert re.search(r"Difference from [ab] on the 35 test images in common", said)
 
 
-def test_heads_are_shown_where_they_differ(at):
+def test_heads_are_shown_if_they_differ(at):
     truth, probability = one_class(n=30)
     for name, options in (("a", {}), ("b", {}), ("c", {"head": "linear"})):
         kept(at / "runs", name, options=options, valid=told(truth, probability))
@@ -65,7 +65,7 @@ def test_heads_are_shown_where_they_differ(at):
     assert re.search(r"^run +arch +trained", said, flags=re.M)
 
 
-def test_many_labels_show_the_smallest_p_only(at):
+def test_many_labels_show_only_the_smallest_p_values(at):
     truth, probability = many_labels(labels=24, n=60)
     labels = [f"label-{i}" for i in range(24)]
     for name, share in (("a", 0.0), ("b", 0.2)):
@@ -77,7 +77,7 @@ def test_many_labels_show_the_smallest_p_only(at):
     assert len(pd.read_csv("all-differences.csv")) == 24 + 4
 
 
-def test_csv_and_json_hold_everything(runs):
+def test_csv_and_json_contain_everything(runs):
     done = call("compare", "runs/a", "runs/b", "runs/c", "--csv", "all.csv", "--json", "--resamples", 20,
                 "--order", "brier", "--reference", "a")  # fmt: skip
     content = json.loads(done.stdout)
@@ -107,7 +107,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_errors(runs, case):
+def test_errors_of_compare_are_named(runs, case):
     words, code, expected = ERRORS[case]
     said = re.sub(r"\s+", " ", call("compare", *words, code=code).stderr)
     for text in expected:

@@ -31,7 +31,7 @@ def at(place, monkeypatch):
     return place
 
 
-def test_the_run_s_own_test_split(at):
+def test_the_test_split_of_the_run(at):
     done = call("evaluate", "runs/tiny", "--resamples", 20)
     for words in ("tiny on ", ", split test", "evaluated", "with 95 % intervals", "By label", "AUROC, macro"):
         assert words in done.stdout
@@ -50,7 +50,7 @@ def test_a_run_without_its_checksums_is_named_on_standard_error(at):
     assert [note.split(": lacks")[0] for note in notes] == ["Note: copied", "Note: copied/predictions"]
 
 
-def test_other_data_by_sex(at):
+def test_other_data_with_subgroups_by_sex(at):
     words = ("evaluate", "runs/tiny", "external", "--labels", "external.csv", "--by", "sex", "--device", "cpu")
     done = call(*words, "--resamples", 20, "--prevalence", "0.1", "--name", "there")
     for shown in (
@@ -69,7 +69,7 @@ def test_other_data_by_sex(at):
     assert [one["value"] for one in content["result"]["subgroups"][0]["groups"]] == ["F", "M"]
 
 
-def test_what_went_wrong_is_one_message(at):
+def test_an_error_is_one_message(at):
     assert "--test-fraction" in call("evaluate", "runs/multi", code=1).stderr
     assert "no such run" in call("evaluate", "external2", code=1).stderr
     assert "gender" in call("evaluate", "runs/tiny", "--by", "gender", code=2).stderr

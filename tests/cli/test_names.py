@@ -83,7 +83,7 @@ def test_a_run_keeps_names_and_labels_as_they_are(inside):
     assert not [cell for cell in cells if cell.strip('"')[:1] in tuple("=+-@\t\r")]
 
 
-def test_a_split_is_replayed_whatever_the_names(inside):
+def test_a_split_is_replayed_regardless_of_the_names(inside):
     assert shown(call("split", "data", *TINY[2:4], "--patient-col", "none", "--split-seed", 5, "-o", "split.csv"))
     given = read_csv(Path("split.csv"), dtype=str, keep_default_na=False)
     data = open_manifest(DataConfig(source=Path("data"), patient_col="none", split_file=Path("split.csv")))
@@ -168,7 +168,7 @@ def test_a_name_that_is_not_utf_8_is_named_before_any_work(no_utf8, tiny_run, wo
     assert sorted(map(str, Path().rglob("*"))) == before
 
 
-def test_neither_runs_nor_tables_nor_options_have_such_names(tiny_run, data_dir, tmp_path_factory, monkeypatch):
+def test_such_names_are_refused_for_runs_tables_and_options(tiny_run, data_dir, tmp_path_factory, monkeypatch):
     tmp_path, run = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("runs") / "copy"
     shutil.copytree(tiny_run.path, run, ignore=shutil.ignore_patterns("evaluations"))
     monkeypatch.chdir(tmp_path)
@@ -207,7 +207,7 @@ def test_the_report_in_a_notebook_shows_labels_escaped(inside, capsys):
     "words",
     [["fit", "a", "{}"], ["{}"], ["fit", "--{}", "1"], ["evaluate", "a", "--split", "{}"], ["cache", "{}"], ["--{}"]],
 )
-def test_what_a_usage_error_quotes_is_escaped_and_cut(words):
+def test_quotes_in_a_usage_error_are_escaped_and_truncated(words):
     for text in ("x" * 1_000_000, "\x1b[31m\u202eoops"):
         done = call(*(word.format(text) for word in words), code=2)
         assert len(done.output) < 6000 and not any(map(is_hidden, done.output.replace("\n", "")))

@@ -29,7 +29,7 @@ def printed(monkeypatch):
     return show
 
 
-def test_a_pipe_has_whole_names(printed):
+def test_names_are_not_truncated_in_a_pipe(printed):
     assert printed() == ["images/00001601_012.jpg  0.953 (0.930 to 0.971)  −0.012 (−0.031 to +0.008)   1,200"]
 
 
@@ -39,7 +39,7 @@ def test_a_narrow_table_breaks_a_value_before_its_interval(printed):
     assert second.endswith("(0.930 to 0.971)     (−0.031 to +0.008)")
 
 
-def test_where_a_whole_interval_has_no_room_lines_are_broken_between_numbers(printed):
+def test_if_a_whole_interval_does_not_fit_lines_break_between_numbers(printed):
     text = " ".join(printed(50))
     assert "\ue000" not in text
     for number in ("0.930", "0.971)", "−0.031", "+0.008)"):
@@ -56,7 +56,7 @@ def test_cells():
     ]
 
 
-def test_of_two_classes_the_headline_shows_auroc_and_average_precision_of_the_positive_one(capsys):
+def test_with_two_classes_the_headline_shows_auroc_and_average_precision_of_the_positive_class(capsys):
     score = np.linspace(0.02, 0.98, 40)
     actual = (np.arange(40) * 7 % 40 < 20 + np.arange(40) / 4).astype(int)
     both = np.column_stack([score, 1 - score])

@@ -307,6 +307,6 @@ def test_an_option_changes_what_comes_out(command, name, outcome):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "name"), IDLE)
-def test_an_option_that_would_do_nothing_is_mentioned(command, name, outcome):
+def test_an_option_without_an_effect_is_mentioned(command, name, outcome):
     words, said = IDLE[command, name]
     assert said in re.sub(r"[\s│]+", " ", outcome(words)[0])

@@ -39,7 +39,7 @@ def test_interpret_shows_intervals_and_names_what_it_wrote(multi):
     assert "saliency" not in multi.metrics
 
 
-def test_figures_are_written_in_the_formats_asked_for_alone(multi):
+def test_figures_are_written_only_in_the_requested_formats(multi):
     call("interpret", "--figure-format", "png,svg,PDF", "--saliency", 1)
     folder = multi.path / "figures"
     names = {"headline", "roc", "precision_recall", "probabilities", "decision_curve", "reliability", "confusion"}
@@ -61,7 +61,7 @@ def test_figures_are_written_in_the_formats_asked_for_alone(multi):
     assert "--figure-format is 'jpg'; expected png, svg, pdf, or several of them." in failed.stderr
 
 
-def test_one_list_of_warnings_stands_before_the_headline_on_every_surface(multi):
+def test_one_list_of_warnings_precedes_the_headline_in_every_output(multi):
     warnings = multi.metrics["valid"]["warnings"]
     assert {"chosen here", "few images", "few patients"} <= {one["code"] for one in warnings}
     text = " ".join(call("interpret").stdout.split())
@@ -82,7 +82,7 @@ def test_one_list_of_warnings_stands_before_the_headline_on_every_surface(multi)
     assert multi.metrics["valid"]["warnings"] == warnings
 
 
-def test_thresholds_are_chosen_anew_by_an_option(multi):
+def test_an_option_chooses_thresholds_again(multi):
     done = call("interpret", "--target-sensitivity", 0.9, "--resamples", 30, "--json")
     content = json.loads(done.stdout)
     assert content["metrics"]["decision"]["operating_points"]["target"] == 0.9
@@ -124,7 +124,7 @@ def test_predict_without_a_readable_file_prints_no_empty_table(multi):
     assert "Predicted" not in done.stdout and "of 0 images" not in done.stdout
 
 
-def test_damaged_metrics_are_written_again_and_that_is_said(multi):
+def test_damaged_metrics_are_written_again_with_a_note(multi):
     before = multi.metrics["valid"]["overall"]
     (multi.path / "metrics.json").write_text("{")
     failed = call("evaluate", multi.path, "--split", "valid", "--resamples", 0, code=1)
@@ -143,7 +143,7 @@ def test_predict_abstains(multi, multi_dir):
     assert f"{without} of {len(table)} images have no answer on one label or more" in done.stdout
 
 
-def test_chosen_files_are_explained(multi, multi_dir):
+def test_selected_files_are_explained(multi, multi_dir):
     first = sorted(multi_dir.rglob("*.png"))[0]
     other = multi.path.parent / first.name
     shutil.copy(first, other)

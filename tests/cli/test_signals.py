@@ -27,7 +27,7 @@ def wait_for(path, process):
     assert process.poll() is None, process.communicate()
 
 
-def test_a_command_that_is_ended_leaves_nothing_half_done(at):
+def test_a_terminated_command_leaves_nothing_half_done(at):
     process = start("synth", "data", "--images", "5000", "--size", "256")
     wait_for(at / "*data*", process)
     process.send_signal(signal.SIGTERM)
@@ -39,7 +39,7 @@ def test_a_command_that_is_ended_leaves_nothing_half_done(at):
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_job_is_ended_with_all_its_processes(at, data_dir, number, code, workers):
+def test_a_job_is_terminated_with_all_its_processes(at, data_dir, number, code, workers):
     process = start("fit", data_dir, *FIT, "--unfreeze", "--workers", workers, start_new_session=True)
     wait_for(at / "runs" / "r" / "history.csv", process)
     os.killpg(process.pid, number)
@@ -67,7 +67,7 @@ def test_nohup_keeps_a_run_alive(at, data_dir):
 
 
 @pytest.mark.slow
-def test_a_run_ends_with_the_terminal_that_is_closed(at, data_dir):
+def test_a_run_ends_when_its_terminal_is_closed(at, data_dir):
     main, side = os.openpty()
     process = subprocess.Popen(
         [*COMMAND, "fit", str(data_dir), *FIT], stdin=side, stdout=side, stderr=side, start_new_session=True,

@@ -28,7 +28,7 @@ def write(tmp_path, text):
     return table(tmp_path, HEAD + text, "reviewed.csv")
 
 
-def test_accepted_rows_alone_are_applied_counted_and_hashed(folders, tmp_path):
+def test_only_accepted_rows_are_applied_counted_and_hashed(folders, tmp_path):
     text = "a/a000.png,,a,b,yes\na/a001.png,,a,b,\na/a002.png,,a,b,no\nb/b003.png,,b,a,1\ngone.png,,x,y,\n"
     file = write(tmp_path, text)
     data, before = opened(folders, corrections=file), opened(folders)
@@ -44,7 +44,7 @@ def test_accepted_rows_alone_are_applied_counted_and_hashed(folders, tmp_path):
     assert f"its SHA-256 is {digest}; expected 000" in message(DataError, folders, **wrong)
 
 
-def test_cells_of_labels_are_corrected_one_by_one(flags, tmp_path):
+def test_label_cells_are_corrected_one_by_one(flags, tmp_path):
     folder, labels = flags
     file = write(tmp_path, "1.png,Edema,1,0,yes\n1.png,Mass,1,0,yes\n0.png,Edema,0,1,x\n")
     data = opened(folder, labels=labels, corrections=file)

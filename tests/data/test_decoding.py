@@ -31,7 +31,7 @@ def unreadable(folder: Path) -> list[str]:
     return [file.relative_to(folder).as_posix() for file in files]
 
 
-def test_unreadable_files_are_an_error_or_left_out_as_if_they_were_not_there(folder):
+def test_unreadable_files_are_an_error_or_left_out(folder):
     names = unreadable(folder)
     options = {"cache": False, "patient_col": "none", "test_fraction": 0.2}
     with pytest.raises(DataError, match=r"3 of 40 images can't be read.*unreadable='skip'"):
@@ -46,7 +46,7 @@ def test_unreadable_files_are_an_error_or_left_out_as_if_they_were_not_there(fol
 
 
 @pytest.mark.filterwarnings("error:You are shadowing")  # fastai warns about a callback and a Learner
-def test_a_run_lists_them_and_finds_its_data_again(folder, tmp_path):
+def test_a_run_lists_unreadable_files_and_finds_its_data_again(folder, tmp_path):
     names = unreadable(folder)
     config = Config().updated({"unreadable": "skip", "cache": False, "patient_col": "none"})
     options = {"arch": SMALL["arch"], "weights": "none", "size": 64, "epochs": 1, "device": "cpu", "resamples": 0}

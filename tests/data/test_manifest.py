@@ -29,7 +29,7 @@ def test_fractions_and_seed(tmp_path):
     assert "leave nothing to train on" in message(ConfigError, tmp_path, valid_fraction=0.5, test_fraction=0.5)
 
 
-def test_valid_is_drawn_where_only_train_and_test_are_given(tmp_path):
+def test_valid_is_drawn_if_only_train_and_test_are_given(tmp_path):
     classes(tmp_path / "train", a=10, b=10)
     classes(tmp_path / "test", a=3, b=4)
     data = opened(tmp_path)
@@ -110,7 +110,7 @@ def test_subset(tmp_path):
         data.subset("vaild")
 
 
-def test_fingerprint_follows_the_data_and_not_the_place(tmp_path):
+def test_the_fingerprint_depends_on_the_data_and_not_on_its_folder(tmp_path):
     for place in ("one", "two"):
         classes(tmp_path / place, a=5, b=5)
     one, two = (opened(tmp_path / place).fingerprint() for place in ("one", "two"))
@@ -149,7 +149,7 @@ def test_masks(tmp_path):
     assert opened(tmp_path, uncertain=("smooth",)).targets[3].tolist()[0] == pytest.approx(0.7)
 
 
-def test_the_fingerprint_follows_masked_cells(tmp_path):
+def test_the_fingerprint_depends_on_masked_cells(tmp_path):
     make(tmp_path, *(f"{i}.png" for i in range(10)))
     text = "image,A,B\n" + "".join(f"{i}.png,{i % 2},{int(i > 4)}\n" for i in range(10))
     table(tmp_path, text)

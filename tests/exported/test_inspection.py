@@ -22,7 +22,7 @@ def inspect(made):
     return read_properties(memoryview(made.SerializeToString()))
 
 
-def test_metadata_are_those_that_onnx_wrote():
+def test_metadata_equal_those_that_onnx_wrote():
     assert inspect(model()) == {"format": "x", "labels": "é"}
 
 
@@ -57,13 +57,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_not_run_is_named(name):
+def test_operators_that_are_not_run_are_named(name):
     made, said = HOSTILE[name]
     with pytest.raises(ValueError, match=said):
         inspect(made())
 
 
-def test_a_cut_or_changed_file_gives_metadata_or_a_named_error():
+def test_a_truncated_or_changed_file_gives_metadata_or_a_named_error():
     """Truncate the file at every length, and change random bytes."""
     whole = model().SerializeToString()
     for length in range(len(whole)):

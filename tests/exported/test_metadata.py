@@ -52,6 +52,6 @@ def test_damage_is_named(changed, said):
         ModelMetadata.from_properties(METADATA.to_properties() | changed).read_decision()
 
 
-def test_files_of_other_tools_are_told_apart():
+def test_files_of_other_tools_are_recognized():
     with pytest.raises(ValueError, match=r"no metadata of xrayfast, but stride, names"):
         ModelMetadata.from_properties({"stride": "32", "names": "{}"})

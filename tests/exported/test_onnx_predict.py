@@ -64,7 +64,7 @@ def test_other_images_are_read_to_the_same_pixels(name, tmp_path):
     np.testing.assert_array_equal(onnx_predict.read_image(tmp_path / name, "auto"), read(tmp_path / name).pixels)
 
 
-def test_what_is_read_otherwise_is_refused(tmp_path):
+def test_images_that_the_script_would_read_differently_are_refused(tmp_path):
     Image.fromarray(TWELVE.astype(np.int32)).save(tmp_path / "a.tif")
     wide = np.concatenate([np.arange(5000), np.arange(60_000, 65_000)]).astype(np.uint16).reshape(100, 100)
     cases = {"b": (np.dstack([GRAY] * 3), {}), "c": (TWELVE, {"bits": 12, "PixelSpacing": ["0.2", "0.1"]}),
@@ -78,7 +78,7 @@ def test_what_is_read_otherwise_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "'=1", "@a", "-1.png", "a=1", "'a'", "\uff1d1", "normal.png"])
-def test_cells_that_a_spreadsheet_would_compute_are_quoted_as_elsewhere(cell):
+def test_cells_that_a_spreadsheet_would_compute_are_quoted(cell):
     assert onnx_predict.FORMULA.sub("'", cell) == quote_cell(cell)
 
 

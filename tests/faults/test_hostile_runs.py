@@ -45,9 +45,7 @@ def said(*words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["completed", "interrupted"])
-def test_every_command_answers_or_says_what_is_wrong(
-    kind, tiny_run, interrupted, data_dir, tmp_path, monkeypatch, quick
-):
+def test_every_command_succeeds_or_names_the_error(kind, tiny_run, interrupted, data_dir, tmp_path, monkeypatch, quick):
     monkeypatch.chdir(tmp_path)
     original = tiny_run.path if kind == "completed" else interrupted
     image = next(Path(data_dir).rglob("*.png"))

@@ -83,7 +83,7 @@ def write_in_thread():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prepare", [None, write_in_thread])
-def test_killed_at_any_moment_training_ends_with_the_same_bytes(campaign, prepare, monkeypatch):
+def test_training_killed_at_any_moment_resumes_to_the_same_bytes(campaign, prepare, monkeypatch):
     victims, whole = campaign
     monkeypatch.setattr(victims, "prepare", prepare)
     rng, wrong, moments = np.random.default_rng([SEED, prepare is None]), [], Counter()
@@ -105,7 +105,7 @@ def test_killed_at_any_moment_training_ends_with_the_same_bytes(campaign, prepar
 
 
 @pytest.mark.slow
-def test_told_to_stop_training_says_how_to_go_on_and_does(campaign):
+def test_training_stopped_by_a_signal_says_how_to_resume_and_resumes(campaign):
     victims, whole = campaign
     rng, wrong, ended = np.random.default_rng([SEED, 1]), [], Counter()
     for i in rounds(SIGNALS):

@@ -19,7 +19,7 @@ SHARED = {1: ["--unfreeze", "--freeze-epochs", "1"], 2: ["--augment", "off"]}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_killed_at_any_moments_a_cross_validation_ends_with_the_same_bytes(data_dir, tmp_path, jobs):
+def test_a_cross_validation_killed_at_any_moments_resumes_to_the_same_bytes(data_dir, tmp_path, jobs):
     """Each run is killed once or several times in a row, also while it resumes.
 
     With two jobs, every second kill is of all processes; the others are of the main process alone, after which the

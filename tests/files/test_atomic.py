@@ -21,7 +21,7 @@ def test_a_missing_folder_is_an_error_that_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
-def test_what_fails_midway_leaves_the_old_file_and_nothing_else(tmp_path, failure):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, failure):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(failure), replace_atomically(path) as temporary:
@@ -31,7 +31,7 @@ def test_what_fails_midway_leaves_the_old_file_and_nothing_else(tmp_path, failur
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_text_and_json_are_written_as_they_stand(tmp_path):
+def test_text_and_json_are_written_unchanged(tmp_path):
     write_text(tmp_path / "a.txt", "z\u00e4hne\n")
     assert (tmp_path / "a.txt").read_bytes() == "z\u00e4hne\n".encode()
     write_json(tmp_path / "a.json", {"a": None})
@@ -50,7 +50,7 @@ def test_text_that_is_not_unicode_is_an_error_that_shows_it(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs permissions and symbolic links")
-def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
+def test_a_link_is_replaced_and_its_target_stays(tmp_path):
     (tmp_path / "target").write_text("mine")
     (tmp_path / "a.txt").symlink_to(tmp_path / "target")
     write_text(tmp_path / "a.txt", "new")
@@ -60,7 +60,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs permissions and symbolic links")
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
-def test_permissions_are_those_of_the_umask_even_where_the_writer_has_its_own(tmp_path, umask):
+def test_permissions_follow_the_umask_even_if_the_writer_sets_its_own(tmp_path, umask):
     def write_private(path):
         with replace_atomically(path) as temporary:
             os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))

@@ -16,7 +16,7 @@ RISKY = st.text(st.sampled_from("'=+-@\t\r\n\uff1d,;\"a1 ") | st.characters(code
 
 
 @pytest.mark.parametrize("start", "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
-def test_what_begins_like_a_formula_is_quoted(start):
+def test_cells_that_begin_like_a_formula_are_quoted(start):
     for text in (start, f"{start}1+1", f"'{start}1", f"''{start}"):
         assert quote_cell(text) == f"'{text}" and unquote_cell(quote_cell(text)) == text
 
@@ -31,7 +31,7 @@ def test_any_text_is_read_back(text):
 @settings(max_examples=200)
 @given(texts=st.lists(RISKY, min_size=1, max_size=4), name=RISKY.filter(str.strip))
 @example(texts=[",\t", ",\t"], name=",\t")
-def test_any_table_is_read_back_as_it_was_by_all_readers(tmp_path_factory, texts, name):
+def test_any_table_is_read_back_unchanged_by_all_readers(tmp_path_factory, texts, name):
     path = tmp_path_factory.getbasetemp() / "round.csv"
     column = f"={name}"
     table = pd.DataFrame({"row": [f"r{i}" for i in range(len(texts))], column: texts, "value": -0.5})
@@ -44,7 +44,7 @@ def test_any_table_is_read_back_as_it_was_by_all_readers(tmp_path_factory, texts
     assert read[column.strip()] == texts
 
 
-def test_ordinary_tables_and_numbers_are_as_pandas_writes_them(tmp_path):
+def test_ordinary_tables_and_numbers_are_written_as_by_pandas(tmp_path):
     table = pd.DataFrame(
         {
             "image": ["a/b-1.png", "'a' and \"b\", c.png", "z\u00e4hne =1.png", "[red]"],
@@ -65,7 +65,7 @@ def test_ordinary_tables_and_numbers_are_as_pandas_writes_them(tmp_path):
     assert mixed["mixed"].tolist()[1] == "=1"
 
 
-def test_every_table_is_written_here():
+def test_every_table_of_the_package_is_written_by_this_module():
     """Exceptions: numbers only, generated names (synthetic data), and the standalone script exported with a model."""
     package = Path(xrayfast.__file__).parent
     files = {str(path.relative_to(package)): path.read_text("utf-8") for path in package.rglob("*.py")}

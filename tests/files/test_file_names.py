@@ -18,7 +18,7 @@ def test_a_name_that_is_not_utf_8_is_refused_and_shown():
 
 
 @given(st.text(st.sampled_from("aCONcom1.: \\/<>|?*\u202e\t") | st.characters(codec="utf-8")))
-def test_a_portable_name_is_one_on_every_system(text):
+def test_a_portable_name_is_valid_on_every_system(text):
     name = portable_name(text * 9)
     assert 0 < len(name.encode()) <= 201 and portable_name(name) in (name, f"_{name}")
     assert not re.search(r'[<>:"/\\|?*\x00-\x1f]|^[.]|[. ]$', name)

@@ -12,7 +12,7 @@ from xrayfast.files.checksums import start_checksums
 from xrayfast.files.intact import require_intact
 
 
-def test_a_file_is_known_before_and_after_it_is_replaced(tmp_path):
+def test_the_checksum_of_a_file_is_known_before_and_after_it_is_replaced(tmp_path):
     start_checksums(tmp_path)
     path = tmp_path / "a.json"
     write_json(path, 1)
@@ -87,7 +87,7 @@ def test_a_folder_without_checksums_is_read_unchecked(tmp_path):
 
 @pytest.mark.parametrize("version", ["0.4.0", "0.11.2", "1.0.0rc1"])
 @pytest.mark.parametrize("inside", [".", "predictions", "checkpoint.old", "evaluations/x"])
-def test_checksums_that_were_removed_are_missed_once(tmp_path, version, inside):
+def test_removed_checksums_are_reported_once(tmp_path, version, inside):
     """In the folder of a run whose version writes checksums, and in subfolders with their own checksums."""
     (tmp_path / inside).mkdir(parents=True, exist_ok=True)
     write_json(tmp_path / "run.json", {"xrayfast": version})
@@ -100,7 +100,7 @@ def test_checksums_that_were_removed_are_missed_once(tmp_path, version, inside):
     assert len(said) == 1 and str(said[0].message).startswith(f"{tmp_path / inside}: ")
 
 
-def test_checksums_are_not_made_of_what_is_no_file_of_a_run(tmp_path):
+def test_files_too_large_for_a_run_are_refused_before_a_checksum_is_computed(tmp_path):
     (tmp_path / "checksums.txt").touch()
     for name, other in (("model.safetensors", "model.safetensors"), ("checksums.txt", "a.csv")):
         with (tmp_path / name).open("wb") as file:

@@ -29,7 +29,7 @@ HOSTILE_YAML = {
 
 @pytest.mark.parametrize("text, said", HOSTILE_YAML.values(), ids=HOSTILE_YAML)
 @pytest.mark.parametrize("parser", ["C", "Python"])
-def test_yaml_that_could_do_more_than_give_values_is_refused_at_once(text, said, parser, tmp_path, monkeypatch):
+def test_yaml_with_more_than_plain_values_is_refused_at_once(text, said, parser, tmp_path, monkeypatch):
     if parser == "Python":
         monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
     (tmp_path / "c.yaml").write_text(text)
@@ -41,7 +41,7 @@ def test_yaml_that_could_do_more_than_give_values_is_refused_at_once(text, said,
     assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
 
 
-def test_plain_yaml_is_read_as_ever(tmp_path):
+def test_plain_yaml_is_read_as_usual(tmp_path):
     text = "a: {b: [1, 2.5, on, 'x: y'], c: null}\nb: |\n  two\n  lines\n? d\n: -1.0e-3\n"
     (tmp_path / "c.yaml").write_text(text)
     assert read_yaml(tmp_path / "c.yaml", "settings", ConfigFileError) == yaml.safe_load(text)

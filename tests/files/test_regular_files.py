@@ -38,7 +38,7 @@ def _names_or_error(path):
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_what_is_no_regular_file_is_never_opened(reader, tmp_path):
+def test_a_path_that_is_no_regular_file_is_never_opened(reader, tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(XrayfastError, match="found a pipe"):
         READERS[reader](tmp_path / "fifo")
@@ -52,14 +52,14 @@ def test_what_is_no_regular_file_is_never_opened(reader, tmp_path):
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_what_is_too_large_is_never_read(reader, tmp_path):
+def test_a_file_that_is_too_large_is_never_read(reader, tmp_path):
     with (tmp_path / "large").open("wb") as file:
         file.truncate(2**40)  # a sparse file
     with pytest.raises(XrayfastError, match=r"expected .* of at most|more than allowed"):
         READERS[reader](tmp_path / "large")
 
 
-def test_a_table_is_not_larger_unpacked_than_it_may_be(tmp_path, monkeypatch):
+def test_an_unpacked_table_has_a_size_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(delimited, "MAX_TABLE_BYTES", 100_000)
     monkeypatch.setattr(delimited, "_free_memory", lambda: 400_000)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"image,label\n" + b"x" * 10_000_000))
@@ -67,7 +67,7 @@ def test_a_table_is_not_larger_unpacked_than_it_may_be(tmp_path, monkeypatch):
         read_table(tmp_path / "a.csv.gz")
 
 
-def test_a_table_may_be_as_large_as_there_is_memory_for(tmp_path, monkeypatch):
+def test_a_table_may_be_as_large_as_memory_allows(tmp_path, monkeypatch):
     monkeypatch.setattr(delimited, "MAX_TABLE_BYTES", 1000)
     monkeypatch.setattr(delimited, "_free_memory", lambda: 100_000)
     rows = [f"{i:04d}.png,{i % 2}\n" for i in range(1000)]

@@ -68,7 +68,7 @@ def stale(folder, **fields):
     return ended.pid
 
 
-def test_a_second_writer_is_refused_by_name_and_the_lock_goes_with_its_block(system, tmp_path):
+def test_a_second_writer_is_refused_by_name_and_the_lock_is_released_after_its_block(system, tmp_path):
     with lock_run(tmp_path, pytest.fail):
         message = refused(tmp_path)
         assert f"process {os.getpid()} on {run_lock.platform.node()} since 20" in message and "pytest" in message
@@ -79,7 +79,7 @@ def test_a_second_writer_is_refused_by_name_and_the_lock_goes_with_its_block(sys
         pass
 
 
-def test_the_lock_of_an_ended_process_of_this_host_is_taken_over_with_a_note(system, tmp_path):
+def test_the_lock_of_a_dead_process_on_this_host_is_taken_over_with_a_note(system, tmp_path):
     pid, notes = stale(tmp_path), []
     with lock_run(tmp_path, notes.append):
         assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
@@ -95,7 +95,7 @@ def test_a_lock_of_another_host_is_refused_with_what_to_remove(system, tmp_path)
     assert message.endswith(f"Check on node7 whether it still runs; if not, remove {tmp_path / 'run.lock'}.")
 
 
-def test_without_locks_a_process_is_told_by_its_number_and_start(tmp_path, monkeypatch):
+def test_without_file_locks_a_process_is_identified_by_its_pid_and_start_time(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "fcntl", None)
     stale(tmp_path, pid=os.getpid(), start=psutil.Process().create_time())
     assert "another process writes" in refused(tmp_path)
@@ -112,7 +112,7 @@ def test_without_locks_a_process_is_told_by_its_number_and_start(tmp_path, monke
     assert refused(tmp_path).endswith("names no process. If no process writes to this run, remove it.")
 
 
-def test_of_many_that_find_a_lock_left_behind_one_gets_it(system, tmp_path):
+def test_only_one_of_many_processes_takes_over_a_stale_lock(system, tmp_path):
     stale(tmp_path)
     start, inside, most, got = threading.Barrier(8), [], [], []
 
@@ -139,7 +139,7 @@ def test_of_many_that_find_a_lock_left_behind_one_gets_it(system, tmp_path):
     assert max(most) == 1 and len(refusals) == 7
 
 
-def test_a_lock_file_that_is_removed_while_it_is_opened_is_made_anew(tmp_path, monkeypatch):
+def test_a_lock_file_that_is_removed_while_it_is_opened_is_created_again(tmp_path, monkeypatch):
     first, opened = lock_run(tmp_path, pytest.fail), run_lock._open
     first.__enter__()
 
@@ -172,7 +172,7 @@ def test_a_killed_process_s_lock_is_free_at_once_though_its_forked_child_lives(t
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
-def test_what_is_no_lock_file_is_left_alone(kind, tmp_path):
+def test_a_file_that_is_no_lock_file_is_left_alone(kind, tmp_path):
     path, other = tmp_path / "run.lock", tmp_path / "other"
     other.write_text("mine")
     {"link": lambda: path.symlink_to(other), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
@@ -181,7 +181,7 @@ def test_what_is_no_lock_file_is_left_alone(kind, tmp_path):
     assert other.read_text() == "mine"
 
 
-def test_a_folder_that_is_gone_is_no_run(tmp_path):
+def test_a_missing_folder_is_no_run(tmp_path):
     with pytest.raises(RunError, match="no such run"), lock_run(tmp_path / "gone", pytest.fail):
         pass
 

@@ -28,7 +28,7 @@ def test_a_table_is_not_written_under_the_name_of_another_format(tmp_path, name)
         require_text_file(tmp_path / other)
 
 
-def test_a_page_is_no_csv(tmp_path):
+def test_a_page_is_not_written_as_csv(tmp_path):
     with pytest.raises(WriteError, match=r"its name ends in .csv, and what is written is a page; .* p\.html\."):
         require_text_file(tmp_path / "p.csv", is_page=True)
     require_text_file(tmp_path / "p.html", is_page=True)

@@ -107,7 +107,7 @@ def accepted_by_the_hub(card):
     assert yaml.safe_load(found.to_yaml()) == yaml.safe_load(card.split("---")[1])
 
 
-def test_what_names_patients_is_uploaded_where_it_is_asked_for_and_removed_by_the_next_push(run, hub):
+def test_files_that_name_patients_are_uploaded_if_requested_and_removed_by_the_next_push(run, hub):
     pushed = xf.push(run, "group/chest", with_predictions=True, with_split=True, note=lambda _: None)
     more = {"split.csv", "predictions/valid.csv", "predictions/test.csv", "predictions/checksums.txt"}
     assert set(uploaded(hub)) == FILES | more
@@ -132,7 +132,7 @@ def test_an_ensemble_is_published_with_its_networks(run, hub, data_dir, tmp_path
     assert ours.equals(theirs.drop(columns="run"))
 
 
-def test_offline_what_was_downloaded_is_taken(run, hub, monkeypatch):
+def test_downloaded_files_are_used_offline(run, hub, monkeypatch):
     import huggingface_hub
 
     pushed = xf.push(run, "group/chest", note=lambda _: None)
@@ -154,7 +154,7 @@ def test_offline_what_was_downloaded_is_taken(run, hub, monkeypatch):
         download("hf:group/chest")
 
 
-def test_of_a_hostile_repository_only_a_run_s_files_are_downloaded(run, hub, data_dir, tmp_path):
+def test_only_files_of_a_run_are_downloaded_from_a_hostile_repository(run, hub, data_dir, tmp_path):
     xf.push(run, "group/chest", note=lambda _: None)
     repository = hub.repositories["group/chest"]
     files = dict(repository.at("main")[1])
@@ -174,7 +174,7 @@ def test_of_a_hostile_repository_only_a_run_s_files_are_downloaded(run, hub, dat
         xf.predict(f"hf:group/chest@{outside}", data_dir / "normal", device="cpu")
 
 
-def test_what_can_t_be_is_named(run, hub, monkeypatch):
+def test_errors_are_named(run, hub, monkeypatch):
     for name in ("hf:chest", "hf:a/b/c", "hf:a/b@", "hf:a/b@x y", "hf:"):
         with pytest.raises(ConfigError, match="expected hf:ORG/NAME"):
             Run(name)
@@ -206,7 +206,7 @@ def test_what_can_t_be_is_named(run, hub, monkeypatch):
         Run("hf:group/open")
 
 
-def test_a_label_that_is_called_as_a_file_stops_the_push(run, hub, monkeypatch):
+def test_a_label_named_like_a_file_stops_the_push(run, hub, monkeypatch):
     from xrayfast.workflows import push as module
 
     monkeypatch.setattr(module, "_public_settings", lambda config: config)  # with the folder of the data
@@ -225,7 +225,7 @@ def test_the_command_lists_what_it_uploads(run, hub):
     assert not hub.repositories["group/chest"].private
 
 
-def test_addresses_of_files_are_no_runs():
+def test_file_addresses_are_no_runs():
     names = ("hf:a/b@main", Path("hf:a/b"), "hf://datasets/a/b", Path("hf://a"), "runs/a")
     assert [is_hub_name(name) for name in names] == [
         True, True, False, False, False
@@ -237,7 +237,7 @@ def test_only_a_run_s_files_are_allowed():
     assert os.sep not in "".join(FILES)
 
 
-def test_training_starts_from_a_run_of_the_hub(run, hub, data_dir, tmp_path):
+def test_training_starts_from_a_run_on_the_hub(run, hub, data_dir, tmp_path):
     pushed = xf.push(run, "group/chest", note=lambda _: None)
     with pytest.warns(UserWarning, match="revision main"):
         options = SMALL | {"epochs": 1, "weights": "hf:group/chest", "arch": run.config.model.arch}

@@ -29,18 +29,18 @@ def test_names_are_found(text):
 @pytest.mark.parametrize(
     "text", ["12 images of 7 patients", "normal 0.83", "p00012 is another", "--test-fraction 0.15"]
 )
-def test_other_texts_are_left(text):
+def test_other_texts_are_accepted(text):
     assert KNOWN.short == 1  # the patient named 12
     assert KNOWN.find(text.replace("7", "8")) is None and KNOWN.is_clean(text.replace("7", "8"))
 
 
 @pytest.mark.parametrize("text", ["/srv/x is full", "C:\\films\\a", "~/films", f"made by {getpass.getuser()}."])
-def test_paths_and_users_are_no_clean_text(text):
+def test_paths_and_user_names_are_found(text):
     assert KNOWN.find(text) is None and not KNOWN.is_clean(text)
 
 
 @pytest.mark.parametrize("text", ["beside it: a/9_1.jpg, b.dcm and 3 more", "x.PNG", "y.jfif", "'f.nii.gz'"])
-def test_image_files_that_are_not_the_run_s_are_found_too(text):
+def test_image_files_that_are_not_from_the_run_are_found_too(text):
     assert KNOWN.find(text) and not KNOWN.is_clean(text)
 
 
@@ -53,7 +53,7 @@ def test_image_files_that_are_not_the_run_s_are_found_too(text):
         "not used: images/IM0001 and 3 more.",
     ],
 )
-def test_sentences_that_name_files_and_tables_are_no_clean_text(text):
+def test_sentences_that_name_files_and_tables_are_found(text):
     known = Identifiers([], [], [], ["site 9"])
     assert known.find(text) is None and not known.is_clean(text)
     assert known.is_clean("Labels of 0/1, PA/AP, AUROC 0.65.")

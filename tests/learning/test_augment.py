@@ -30,13 +30,13 @@ def _seeded():
 each_name = pytest.mark.parametrize("ranges", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
 
 
-def test_the_grid_is_torch_s():
+def test_the_grid_equals_torchs():
     matrix = torch.randn(3, 2, 3)
     expected = F.affine_grid(matrix, [3, 1, 20, 30], align_corners=True)
     torch.testing.assert_close(augment._grid(matrix, 20, 30), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_images_that_are_not_drawn_are_untouched(images):
+def test_images_that_are_not_drawn_are_unchanged(images):
     out = random_affine(images, torch.rand(6, 16), replace(DEFAULT, p_affine=0.3))
     same = [torch.equal(a, b) for a, b in zip(images, out, strict=True)]
     assert 0 < sum(same) < len(same)
@@ -68,7 +68,7 @@ def test_zoom_shrinks_an_image_by_the_drawn_factor_and_keeps_it_in_the_frame(ran
     assert float(drawn[1].min()) >= ranges.zoom
 
 
-def test_lighting_is_fastai_s_formula(images, monkeypatch):
+def test_lighting_follows_fastais_formula(images, monkeypatch):
     drawn = []
     monkeypatch.setattr(augment, "_scale", lambda *a, real=augment._scale: drawn.append(real(*a)) or drawn[-1])
     out = jitter_lighting(images, torch.rand(4, 16))
@@ -105,7 +105,7 @@ def test_draws_of_a_view_are_uniform_and_those_of_its_image(images):
     assert not torch.equal(augment.draws_of_view(changed, 7, 3), found)
 
 
-def test_normalized_by_imagenet_and_back(images):
+def test_imagenet_normalization_is_reversible(images):
     out = normalize(images)
     mean, std = (np.array(values)[None, :, None, None] for values in imagenet_stats)
     np.testing.assert_allclose(out.numpy(), (images.numpy() - mean) / std, atol=1e-5)

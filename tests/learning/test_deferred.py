@@ -49,14 +49,14 @@ def test_a_method_of_a_class_may_be_taken_without_its_module(toy):
     assert isinstance(module.Pair, type)
 
 
-def test_what_is_not_named_is_imported_within_the_block(toy):
+def test_modules_that_are_not_named_are_imported_within_the_block(toy):
     with deferring(DEFERRED):
         from toy.inner import answer, double
     assert answer == 42 and double(3) == 6
     assert toy == ["toy", "other", "inner"]
 
 
-def test_who_imports_the_module_later_gets_the_module(toy):
+def test_a_later_import_gets_the_real_module(toy):
     with deferring(DEFERRED):
         import toy.inner as stand_in
     module = importlib.import_module("toy.inner")
@@ -65,7 +65,7 @@ def test_who_imports_the_module_later_gets_the_module(toy):
     assert sys.modules["toy"].inner is module
 
 
-def test_a_module_that_is_there_is_not_replaced(toy):
+def test_a_module_that_is_already_imported_is_not_replaced(toy):
     module = importlib.import_module("toy.inner")
     with deferring(DEFERRED):
         import toy.inner as found

@@ -37,7 +37,7 @@ def passes(dl, split_idx, times=2):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("folder", "options"), [("data_dir", {}), ("multi_dir", {"balanced_sampling": True})])
-def test_batches_are_those_of_the_dataloaders_to_the_bit(way, folder, options, request):
+def test_batches_equal_those_of_the_dataloaders_to_the_bit(way, folder, options, request):
     data = xf.open_data(request.getfixturevalue(folder), test_fraction=0.2)
     usual, fed = loaders(data, "off", **options), loaders(data, way, **options)
     assert [dl.feed is None for dl in usual.loaders] == [True] * 3
@@ -52,7 +52,7 @@ def test_batches_are_those_of_the_dataloaders_to_the_bit(way, folder, options, r
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_last_batch_of_one_is_dropped_likewise_and_other_files_are_read_as_ever(way, data_dir):
+def test_a_last_batch_of_one_is_dropped_and_other_files_are_read_as_usual(way, data_dir):
     data = xf.open_data(data_dir)
     fed = loaders(data, way, batch_size=len(data.subset("train")) - 1)
     assert [len(y) for _, y in fed.train] == [len(data.subset("train")) - 1]
@@ -61,7 +61,7 @@ def test_a_last_batch_of_one_is_dropped_likewise_and_other_files_are_read_as_eve
     assert other.feed is None and tuple(other.one_batch()[0].shape) == (1, 3, 48, 48)
 
 
-def test_what_is_on_the_device_is_read_once(data_dir, monkeypatch):
+def test_images_on_the_device_are_read_once(data_dir, monkeypatch):
     data = xf.open_data(data_dir)
     fed, read = loaders(data, "on"), []
     fill = ImageCache.fill
@@ -127,7 +127,7 @@ PLACES = [
 @pytest.mark.parametrize(
     ("choice", "share", "device", "free", "cached", "workers", "resident", "feeds", "said"), PLACES
 )
-def test_images_lie_on_the_device_where_they_fit(
+def test_images_are_on_the_device_if_they_fit(
     choice, share, device, free, cached, workers, resident, feeds, said, monkeypatch
 ):
     monkeypatch.setattr(device_data, "free_memory", lambda device: free)
@@ -148,7 +148,7 @@ def test_images_that_do_not_fit_are_refused(monkeypatch):
         place_images("on", 0.4, GPU, ImageCache(224), 100_000, None)
 
 
-def test_a_device_without_memory_is_said_with_what_takes_less(data_dir):
+def test_running_out_of_device_memory_is_an_error_with_remedies(data_dir):
     learn = xf.learner(loaders(xf.open_data(data_dir), "on"), arch="resnet18", weights="none")
     error = torch.OutOfMemoryError(
         "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 1 GiB"

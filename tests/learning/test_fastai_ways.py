@@ -60,7 +60,7 @@ def _no_figure_stays():
     plt.close("all")
 
 
-def test_what_readme_says_is_handed_back_is_of_fastai_s_kinds(tiny_run):
+def test_the_objects_that_the_readme_names_are_fastai_objects(tiny_run):
     loaded, interpretation = xf.load(tiny_run), xf.interpret(tiny_run, top=1)
     assert isinstance(loaded, Learner) and isinstance(loaded.dls, DataLoaders)
     assert isinstance(interpretation, ClassificationInterpretation)
@@ -125,7 +125,7 @@ def test_show_batch_shows_gray_images_under_the_names_of_all_labels(learn):
     assert len(titles()[0]) == learn.dls.bs
 
 
-def test_labels_that_are_masked_and_images_without_a_label_are_shown_as_such():
+def test_masked_labels_and_images_without_a_label_are_shown_as_such():
     labels = ["Atelectasis", "Enlarged Cardiomediastinum", "Mass"]
     target = LabelTarget(vocab=labels)
     cases = {
@@ -176,7 +176,7 @@ def test_lr_find_suggests_a_rate_and_leaves_weights_and_files_as_they_were(train
     assert len(plt.gcf().axes[0].lines) == 1
 
 
-def test_recorder_plots_what_it_recorded_of_each_way_to_train(trained):
+def test_the_recorder_plots_each_way_to_train(trained):
     batches = len(trained.dls.train)
     trained.fit_one_cycle(2, 2e-3)
     losses, values = trained.recorder.losses, trained.recorder.values

@@ -54,7 +54,7 @@ def test_multi_label_agrees_with_scikit_learn_where_fastai_flattens(multi):
     assert table["auroc"].tolist() == pytest.approx(skm.roc_auc_score(truth, probability, average=None))
 
 
-def test_top_losses_know_their_files(single):
+def test_top_losses_have_their_files(single):
     losses, order, names = single.top_losses(4, items=True)
     assert losses.tolist() == sorted(single.losses.tolist(), reverse=True)[:4]
     assert names == [single.predictions.images[i] for i in order]
@@ -105,12 +105,12 @@ def test_the_training_split_is_predicted_without_augmentation(tiny_run):
     assert (first.probability == second.probability).all()
 
 
-def test_what_needs_a_learner_says_so(single):
+def test_methods_that_need_a_learner_say_so(single):
     with pytest.raises(DataError, match="saved predictions"):
         single[0]
 
 
-def test_an_image_that_is_gone_is_left_out(tiny_run):
+def test_a_missing_image_is_left_out(tiny_run):
     found = xf.interpret(tiny_run, split="valid")
     found.paths = {}
     assert found.cases(2)[0].pixels is None

@@ -59,7 +59,7 @@ def test_a_container_with_fewer_cpus_gets_as_many_threads_without_a_note(load, m
 
 
 @pytest.mark.parametrize("name", SET_BY_USER)
-def test_a_number_that_the_user_sets_stays(load, monkeypatch, name):
+def test_a_number_that_the_user_sets_is_kept(load, monkeypatch, name):
     monkeypatch.setenv(name, "6")
     load(8.0)
     with FreeThreads() as free:

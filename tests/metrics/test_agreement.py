@@ -82,7 +82,7 @@ def test_matthews_of_a_million_images_does_not_overflow():
     assert matthews(matrix) == pytest.approx(matthews(matrix // 1000), abs=1e-12)
 
 
-def test_predictive_values_at_the_samples_own_prevalence_are_the_samples():
+def test_predictive_values_at_the_prevalence_of_the_sample_equal_the_samples():
     tn, fp, fn, tp = 70, 10, 5, 15
     ppv, npv = predictive_values(tp / (tp + fn), tn / (tn + fp), (tp + fn) / 100)
     assert ppv == pytest.approx(tp / (tp + fp), abs=1e-12)

@@ -74,7 +74,7 @@ def test_counts_and_rates_equal_scikit_learn():
     np.testing.assert_allclose(specificity(counts), skm.recall_score(1 - truth, 1 - guess, average=None))
 
 
-def test_rates_without_a_denominator():
+def test_rates_without_a_denominator_are_nan():
     never_predicted = np.array([[5, 0], [3, 0]])
     assert precision(never_predicted) == 0
     assert f1(never_predicted) == 0
@@ -94,7 +94,7 @@ def test_matrices():
     assert cooccurrence(truth, guess).tolist() == [[1, 0, 1], [1, 1, 2], [0, 0, 0]]
 
 
-def test_a_curve_s_area_takes_no_masked_cell():
+def test_the_area_under_a_curve_refuses_masked_cells():
     for metric in (auroc, average_precision):
         assert metric([True, False], [0.6, 0.4]) == 1
         with pytest.raises(ValueError, match="truth holds values other than 0 and 1"):

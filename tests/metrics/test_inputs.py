@@ -4,7 +4,7 @@ import pytest
 from xrayfast.metrics.inputs import column, count_patients, sampling_units, table
 
 
-def test_a_column_is_its_known_cells():
+def test_a_column_has_only_its_unmasked_cells():
     positive, values, rows = column([1, -1, 0], [0.3, 0.9, 0.1])
     assert positive.tolist() == [True, False]
     assert values.tolist() == [0.3, 0.1]
@@ -19,7 +19,7 @@ def test_units_number_patients_from_zero():
     assert sampling_units([], 0)[1] == 0
 
 
-def test_what_is_no_truth_is_refused():
+def test_invalid_truth_is_refused():
     with pytest.raises(ValueError, match=r"truth holds 0\.5"):
         table([[0.5]], [[0.5]])
     with pytest.raises(ValueError, match="truth holds nan"):
@@ -30,6 +30,6 @@ def test_what_is_no_truth_is_refused():
         table(np.empty((3, 0)), np.empty((3, 0)))
 
 
-def test_patients_are_counted_once_per_label_and_cell_and_masked_cells_not_at_all():
+def test_patients_are_counted_once_per_label_and_value_and_masked_cells_not_at_all():
     truth = np.array([[1, 0], [1, -1], [0, 1], [1, 1]])
     assert count_patients(truth, np.array([5, 5, 5, 7])).tolist() == [[2, 1], [2, 1]]

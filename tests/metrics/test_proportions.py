@@ -10,7 +10,7 @@ counts = st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.j
 
 
 @given(counts, st.sampled_from([0.5, 0.9, 0.95, 0.999]))
-def test_intervals_equal_scipys(case, level):
+def test_intervals_equal_scipy(case, level):
     x, n = case
     for interval, method in ((wilson, "wilson"), (clopper_pearson, "exact")):
         expected = stats.binomtest(x, n).proportion_ci(level, method)
@@ -42,7 +42,7 @@ def test_ends_empty_counts_and_arrays(interval):
 
 
 @pytest.mark.parametrize("interval", [wilson, clopper_pearson])
-def test_counts_that_cannot_be_are_refused(interval):
+def test_impossible_counts_are_refused(interval):
     with pytest.raises(ValueError, match="successes"):
         interval(3, 2)
     with pytest.raises(ValueError, match="level is 95"):

@@ -32,7 +32,7 @@ def test_a_resample_has_the_metrics_of_its_repeated_rows(case):
 
 
 @given(drawn)
-def test_only_the_order_of_scores_counts(case):
+def test_only_the_order_of_scores_matters(case):
     positive, score, unit, counts = case
     for found, expected in zip(
         Ranking([(positive, np.exp(3 * score), unit)]).compute(counts),
@@ -51,7 +51,7 @@ def test_of_several_labels_it_is_that_of_their_cells_whatever_the_pieces(case, a
     np.testing.assert_array_equal(found, Ranking([(positive, score, unit)]).compute(counts))
 
 
-def test_of_nothing_there_is_no_ranking():
+def test_without_images_there_is_no_ranking():
     empty = Ranking([(np.zeros(0, dtype=bool), np.zeros(0), np.zeros(0, dtype=int))])
     assert np.isnan(empty.compute(np.ones((2, 3), np.int16))).all()
     no_negative = Ranking([(np.ones(2, dtype=bool), np.array([0.1, 0.2]), np.arange(2))])

@@ -97,7 +97,7 @@ def test_one_row_is_enough_for_a_metric_to_be_everywhere(with_youden, tmp_path, 
     assert {"type": "youden", "name": "Youden's index, macro"}.items() <= results[-1].items()
 
 
-def test_compare_puts_the_smallest_first_where_less_is_better(monkeypatch, tmp_path):
+def test_compare_puts_the_smallest_first_if_lower_is_better(monkeypatch, tmp_path):
     missed = Metric(
         "missed", "Missed", from_counts(lambda counts: 1 - recall(counts)), averages=("macro",), higher_is_better=False
     )
@@ -123,7 +123,7 @@ def test_every_row_is_complete(task):
     assert metric_title("nothing") == "nothing"
 
 
-def test_the_monitored_metrics_are_those_of_an_epoch_and_more_of_them_is_better():
+def test_the_monitored_metrics_are_those_per_epoch_for_which_higher_is_better():
     assert get_args(Monitor) == ("auto", "valid_loss", *epoch_metrics())
     assert all(metric.higher_is_better and metric.short for metric in epoch_metrics().values())
 

@@ -28,7 +28,7 @@ def labels(n=500, seed=0):
 
 @pytest.mark.parametrize("binning", BINNINGS)
 @pytest.mark.parametrize("bins", [1, 5, 15])
-def test_bins_equal_scikit_learns(binning, bins):
+def test_bins_equal_scikit_learn(binning, bins):
     truth, probability = labels()
     observed, predicted = calibration_curve(truth, probability, n_bins=bins, strategy=BINNINGS[binning])
     found = [each for each in reliability(truth, probability, bins, binning) if each.count]
@@ -40,7 +40,7 @@ def test_bins_equal_scikit_learns(binning, bins):
 
 
 @given(scored, st.sampled_from(sorted(BINNINGS)))
-def test_bins_hold_every_image_once_between_their_ends(case, binning):
+def test_each_image_is_in_one_bin_between_its_ends(case, binning):
     truth, probability = case
     found = reliability(truth, probability, 6, binning)
     assert sum(each.count for each in found) == len(truth)
@@ -69,7 +69,7 @@ def test_the_interval_of_a_bin_is_wilsons():
         assert (each.observed_low, each.observed_high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
-def test_masked_cells_ties_and_the_ends():
+def test_masked_cells_ties_and_edges_of_bins():
     truth, probability = np.array([1, 0, -1, 1]), np.array([1.0, 0.0, 0.7, 1.0])
     assert calibration_error(truth, probability) == 0
     assert calibration_error([0, 1, -1, 0], probability) == 1
@@ -84,7 +84,7 @@ def test_masked_cells_ties_and_the_ends():
         inner_edges([0.5], bins=0)
 
 
-def test_equal_mass_bins_hold_as_many_images_each():
+def test_equal_mass_bins_have_the_same_number_of_images():
     _, probability = labels()
     counts = [each.count for each in reliability(np.zeros(500, dtype=int), probability, 10, "mass")]
     assert max(counts) - min(counts) <= 1

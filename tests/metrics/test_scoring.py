@@ -34,7 +34,7 @@ def test_one_label_equals_scikit_learn(case):
     assert log_loss(truth, probability)[0] == pytest.approx(skm.log_loss(actual, given_, labels=[0, 1]), abs=1e-9)
 
 
-def test_masked_cells_and_images_count_nowhere():
+def test_masked_cells_and_images_are_ignored():
     truth, probability = many_labels(hidden=0.4)
     known = truth[:, 1] >= 0
     expected = skm.brier_score_loss(truth[known, 1], probability[known, 1])
@@ -43,7 +43,7 @@ def test_masked_cells_and_images_count_nowhere():
     assert log_loss(truth, probability)[1] == pytest.approx(expected, abs=1e-12)
 
 
-def test_of_nothing_there_is_no_score():
+def test_without_images_there_is_no_score():
     truth = np.array([[1, -1], [0, -1]])
     found = brier(truth, np.full((2, 2), 0.5))
     assert found[0] == 0.25
@@ -51,7 +51,7 @@ def test_of_nothing_there_is_no_score():
     assert np.isnan(log_loss(truth, np.full((2, 2), 0.5))[1])
 
 
-def test_a_certain_mistake_costs_much_and_not_infinitely_much():
+def test_a_certain_mistake_costs_a_lot_but_not_infinitely_much():
     assert log_loss([[1]], [[0.0]])[0] == pytest.approx(36.04, abs=0.01)
     assert log_loss([[1]], [[1.0]])[0] == pytest.approx(0, abs=1e-12)
 
@@ -66,10 +66,10 @@ def test_a_certain_mistake_costs_much_and_not_infinitely_much():
         ([[1]], [[np.nan]], "holds nan"),
     ],
 )
-def test_what_is_no_table_of_probabilities_is_refused(truth, probability, message):
+def test_an_invalid_table_of_probabilities_is_refused(truth, probability, message):
     with pytest.raises(ValueError, match=message):
         brier(truth, probability)
 
 
-def test_a_softmax_that_sums_to_a_hair_above_one_is_taken():
+def test_a_softmax_that_sums_to_slightly_more_than_one_is_accepted():
     assert brier([[1]], [[np.float32(1.0000001)]])[0] == 0

@@ -69,7 +69,7 @@ def test_a_headline_metric_without_an_interval_has_its_reason():
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
-def test_a_group_is_what_scikit_learn_finds_on_its_rows(task):
+def test_metrics_of_a_group_equal_scikit_learns_on_its_rows(task):
     truth, probability, sex, _, group = case(task=task)
     (by,) = subgroups(truth, probability, LABELS, task, {"sex": sex}, threshold=0.4, groups=group)
     assert (by["by"], by["missing"], [one["value"] for one in by["groups"]]) == ("sex", 0, ["F", "M"])
@@ -90,7 +90,7 @@ def test_a_group_is_what_scikit_learn_finds_on_its_rows(task):
         assert found["overall"]["accuracy" if task == "single" else "subset_accuracy"] == pytest.approx(right)
 
 
-def test_a_group_s_intervals_are_those_of_a_split_of_its_own():
+def test_intervals_of_a_group_equal_those_of_a_split_with_only_that_group():
     truth, probability, sex, _, group = case()
     given = {"threshold": np.array([0.3, 0.4, 0.5]), "prevalence": 0.1, "resamples": 50, "seed": 3}
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group, **given)
@@ -125,7 +125,7 @@ def by_loop(counts, truth, probability, called, first, second, group, metric):
 
 
 @pytest.mark.parametrize("by", ["sex", "view"])
-def test_a_gap_s_interval_is_that_of_a_plain_loop_over_drawn_patients(by):
+def test_the_interval_of_a_gap_equals_that_of_a_plain_loop_over_drawn_patients(by):
     """Both views have the same patients, who are drawn once for both."""
     truth, probability, sex, view, group = case(patients=60)
     column = {"sex": sex, "view": view}[by]
@@ -144,7 +144,7 @@ def test_a_gap_s_interval_is_that_of_a_plain_loop_over_drawn_patients(by):
         assert (gap["low"], gap["high"]) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
 
 
-def test_gaps_are_the_largest_first_and_find_what_was_put_in():
+def test_gaps_are_in_descending_order_and_show_the_planted_ones():
     truth, probability, sex, _, group = case(patients=300)
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group, resamples=100)
     differences = [gap["difference"] for gap in by["gaps"]]
@@ -193,7 +193,7 @@ def test_the_largest_of_several_gaps_has_a_test_and_no_interval():
 
 
 @pytest.mark.parametrize(("patients", "has"), [(FEW_PATIENTS, True), (FEW_PATIENTS - 1, False)])
-def test_auroc_and_balanced_accuracy_need_ten_patients_of_either_class(patients, has):
+def test_auroc_and_balanced_accuracy_need_ten_patients_of_each_class(patients, has):
     """So many women have the label a; the other labels are common, so the means over them remain."""
     truth, probability, sex, _, group = case(patients=100)
     rows = sex == "F"
@@ -227,7 +227,7 @@ def test_without_ten_patients_of_a_class_a_single_label_group_has_no_auroc_at_al
 
 
 @pytest.mark.slow
-def test_ten_groups_that_do_not_differ_have_a_significant_gap_in_five_per_cent():
+def test_ten_groups_that_do_not_differ_have_a_significant_gap_in_five_percent():
     """Patients have one to three images with correlated errors, and the label is more common in some groups.
 
     With 400 studies, the share of those with any corrected p-value below 0.05 has a standard error of 1.1 %.
@@ -246,7 +246,7 @@ def test_ten_groups_that_do_not_differ_have_a_significant_gap_in_five_per_cent()
     assert 0.02 <= np.mean(found) <= 0.08, np.mean(found)
 
 
-def test_a_gap_s_interval_that_its_test_contradicts_is_said_to_be_of_one_gap():
+def test_an_interval_that_the_test_contradicts_is_described_as_that_of_one_gap():
     gap = {"p_corrected": 0.73, "pairs": 1, "low": 0.017, "high": 0.214}
     assert gap_test(gap) == "p 0.73, so it may be chance (the interval is of this gap alone)"
     assert gap_test({**gap, "p_corrected": 0.01}) == "p 0.01" and gap_test({**gap, "low": -0.1}) == "p 0.73"
@@ -269,7 +269,7 @@ def test_small_groups_are_noted_and_not_compared():
     assert "Too small to be compared at all: other." in by["notes"]
 
 
-def test_a_metric_is_compared_where_there_are_enough_patients():
+def test_a_metric_is_compared_if_there_are_enough_patients():
     """Only nine women have the label: too few for AUROC and recall, enough for specificity."""
     truth, probability, sex, _, group = case(patients=100)
     truth[(sex == "F") & ~np.isin(group, np.unique(group[sex == "F"])[: FEW_PATIENTS - 1]), 0] = 0
@@ -279,7 +279,7 @@ def test_a_metric_is_compared_where_there_are_enough_patients():
     assert together == {"auroc_macro": 2, "recall_macro": 2, "specificity_macro": 3}
 
 
-def test_many_images_of_few_patients_are_few():
+def test_many_images_of_few_patients_count_as_few():
     truth, probability, sex, _, group = case(patients=2 * FEW_PATIENTS - 4, images=12)
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group)
     assert by["gaps"] == []
@@ -287,7 +287,7 @@ def test_many_images_of_few_patients_are_few():
     assert len(by["gaps"]) == 13
 
 
-def test_masked_cells_count_nowhere():
+def test_masked_cells_are_ignored():
     truth, probability, sex, _, group = case()
     truth[:, 1] = -1  # masked
     truth[sex == "F", 2] = -1  # masked for women
@@ -315,7 +315,7 @@ def test_one_group_or_none():
         subgroups(truth, probability, LABELS, "multi", {"sex": ["F"]})
 
 
-def test_of_two_classes_each_gap_is_named_once():
+def test_with_two_classes_each_gap_is_named_once():
     truth, probability, sex, _, group = case(task="single", patients=200)
     truth = np.stack([truth[:, 0] + truth[:, 1], truth[:, 2]], axis=1)
     probability = np.stack([probability[:, 0] + probability[:, 1], probability[:, 2]], axis=1)

@@ -82,7 +82,7 @@ def test_an_absent_class_leaves_its_cells_empty_and_says_so():
     assert "2 of 3" in summary["notes"][0]
 
 
-def test_masked_cells_count_nowhere():
+def test_masked_cells_are_ignored():
     truth, probability = multi()
     hidden = RNG.random(truth.shape) < 0.4
     hidden[:5] = True  # images with only masked cells
@@ -111,7 +111,7 @@ def test_masked_cells_count_nowhere():
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
-def test_where_nothing_is_known_nothing_is_claimed():
+def test_if_everything_is_masked_nothing_is_claimed():
     summary = summarize(np.full((6, 2), -1), np.full((6, 2), 0.5), ["a", "b"], "multi")
     assert set(summary["overall"].values()) == {None}
 
@@ -133,7 +133,7 @@ def test_most_confused_counts_missed_against_invented_labels():
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
-def test_intervals_delong_and_reliability_are_those_of_their_own_functions(task):
+def test_intervals_delong_and_reliability_equal_those_of_their_functions(task):
     truth, probability = single() if task == "single" else multi(labels=3)
     groups, raw = np.arange(80) // 2, np.clip(probability * 0.9, 0, 1)
     thresholds = np.array([0.3, 0.5, 0.7])
@@ -165,7 +165,7 @@ def test_intervals_delong_and_reliability_are_those_of_their_own_functions(task)
     assert (MOST_LIKELY in summary["reliability"]["after"]) == (task == "single")
 
 
-def test_images_of_which_no_class_is_known_are_in_no_cell_of_the_confusion():
+def test_images_without_a_known_class_are_in_no_cell_of_the_confusion_matrix():
     truth, probability = single()
     truth[:30] = -1
     summary = summarize(truth, probability, ["a", "b", "c"], "single")
@@ -183,7 +183,7 @@ def test_a_split_with_one_class_only_has_no_ranking_metrics_and_says_why():
     assert "Every unmasked image of this split carries b: AUROC, average precision and" in summary["notes"][1]
 
 
-def test_of_two_classes_notes_name_the_positive_one_alone():
+def test_with_two_classes_notes_name_only_the_positive_class():
     truth, probability = single(classes=2)
     few = np.flatnonzero((truth[:, 0] == 1) | (np.arange(len(truth)) % 3 == 0))
     truth, probability = truth[few], probability[few]

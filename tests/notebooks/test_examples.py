@@ -93,7 +93,7 @@ def executed(request, tmp_path_factory):
     return name, code, folder
 
 
-def test_every_cell_shows_what_it_is_for(executed):
+def test_every_cell_shows_its_output(executed):
     name, cells, _ = executed
     wanted, count = dict(SHOWN[name]), re.search(r"images=(\d+)", cells[0].source)[1]
     for cell in cells:
@@ -114,7 +114,7 @@ def _is(line, key):
     return line == key or (key.endswith("(") and line.startswith(key))
 
 
-def test_the_runs_of_the_cells_are_whole_and_agree_with_what_is_shown(executed):
+def test_the_runs_of_the_cells_are_complete_and_agree_with_the_output(executed):
     name, cells, folder = executed
     runs = {path.name: xf.Run(path) for path in (folder / "runs").iterdir()}
     assert set(runs) == {"from_a_folder_to_a_report": {"all-layers", "head"}, NAMES[1]: {"by-hand", "by-fit"}}[name]

@@ -44,7 +44,7 @@ def test_fit_shows_one_table_of_epochs_with_a_plot_and_notes(ready):
     assert "Patients are not known" in html  # a note
 
 
-def test_every_function_that_takes_time_shows_what_it_does(ready, data_dir):
+def test_every_long_running_function_shows_progress(ready, data_dir):
     kernel = ready[0]
     folder, run = str(data_dir / "normal"), "xf.Run('runs/one')"
     for call, stage in {
@@ -66,14 +66,14 @@ def test_notes_are_in_the_display_and_not_python_warnings(ready, data_dir):
     assert warned.name == "stderr"
 
 
-def test_an_error_shows_its_message_alone(ready):
+def test_an_error_shows_only_its_message(ready):
     (error,) = ready[0].run("xf.predict('runs/one', 'nowhere.png')")
     assert error.traceback == ["DataError: nowhere.png: no such file, folder or pattern with matches."]
     (error,) = ready[0].run("xf.fit(data, name='one')")
     assert error.traceback[0].endswith("Choose another name=.")
 
 
-def test_interrupting_stops_after_the_batch_and_says_how_to_go_on(ready):
+def test_interrupting_stops_after_the_batch_and_says_how_to_resume(ready):
     kernel = ready[0]
     history = kernel.folder / "runs/stopped/history.csv"
     call = "run = xf.fit(data, name='stopped', epochs=400, **small)"
@@ -91,7 +91,7 @@ def test_interrupting_stops_after_the_batch_and_says_how_to_go_on(ready):
     assert len(Run(history.parent).history) == done + 1
 
 
-def test_interrupting_before_training_says_where_it_was(ready):
+def test_interrupting_before_training_names_the_stage(ready):
     kernel = ready[0]
     kernel.run(
         "import time, xrayfast.workflows.predict as predicting\n"

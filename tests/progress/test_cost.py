@@ -86,7 +86,7 @@ def test_batches_are_reported_ten_times_and_displayed_twice_per_second(monkeypat
     assert max(updates) < 60_000  # characters: a long run does not send more
 
 
-def test_it_costs_less_than_a_hundredth(monkeypatch):
+def test_progress_costs_less_than_a_hundredth(monkeypatch):
     silent = progress_of(NullReporter())
     monkeypatch.setattr(batch_progress, "SECONDS_BETWEEN_REPORTS", 1e9)
     per_batch = cost(silent.after_batch) / BATCH

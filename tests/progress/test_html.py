@@ -54,7 +54,7 @@ def test_long_runs_show_the_last_epochs_and_the_best():
     assert "9 earlier epochs are in history.csv" in table.html
 
 
-def test_what_comes_from_files_is_escaped():
+def test_text_from_files_is_escaped():
     page = render_page("<b>", html.Bar("<i>", 1, 2, "&"), EpochTable(), ["<script>x</script>\x1b[31m"])
     assert "&lt;b&gt;" in page and "&lt;i&gt;" in page and ">&amp;<" in page
     assert "<script" not in page and "&lt;script&gt;x&lt;/script&gt;\\x1b[31m" in page
@@ -101,7 +101,7 @@ def test_two_updates_per_second_and_nothing_before_there_is_something(monkeypatc
     assert len(screen.pages) in (20, 21)
 
 
-def test_the_bar_says_how_long_it_takes(monkeypatch):
+def test_the_bar_shows_the_remaining_time(monkeypatch):
     screen = Screen(monkeypatch)
     reporter = NotebookReporter()
     reporter.phase(Phase("head", 3, 1, (1e-3, 1e-3)))
@@ -119,7 +119,7 @@ def test_the_bar_says_how_long_it_takes(monkeypatch):
     assert "done after 13 s" in screen.pages[-1]
 
 
-def test_of_a_resumed_run_the_epoch_s_time_is_told(monkeypatch):
+def test_a_resumed_run_shows_the_time_per_epoch(monkeypatch):
     screen = Screen(monkeypatch)
     reporter = NotebookReporter()
     reporter.phase(Phase("head", 3, 1, (1e-3, 1e-3)))
@@ -127,7 +127,7 @@ def test_of_a_resumed_run_the_epoch_s_time_is_told(monkeypatch):
     assert "epoch 2 · train" in screen.pages[-1] and "0 s left in this epoch" in screen.pages[-1]
 
 
-def test_stages_are_told_and_stay(monkeypatch):
+def test_stages_are_shown_and_stay(monkeypatch):
     screen = Screen(monkeypatch)
     reporter = NotebookReporter()
     for done in (0, 1, 1200):

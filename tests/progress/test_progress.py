@@ -39,7 +39,7 @@ def test_a_script_whose_output_is_piped_shows_nothing_unless_asked(capsys):
     assert capsys.readouterr().out == f"Note: a note\nNote: a warning of lr=0.1\n{LINE}"
 
 
-def test_a_stage_that_ends_before_the_first_line_is_due_is_a_line(capsys):
+def test_a_stage_that_ends_before_its_first_line_is_due_gets_one_line(capsys):
     with show_progress(True) as reporter:
         for done in (0, 1, 2, 2):
             reporter.preparing("predicting", done, 2)
@@ -105,7 +105,7 @@ def test_a_pipe_whose_reader_has_gone_ends_nothing():
         report(True)
 
 
-def test_a_signal_is_no_failure_of_the_display():
+def test_a_signal_is_not_treated_as_a_failure_of_the_display():
     def stop(text):
         raise Stopped(signal.SIGTERM)
 
@@ -113,7 +113,7 @@ def test_a_signal_is_no_failure_of_the_display():
         ForgivingReporter(NullReporter(note=stop)).note("a note")
 
 
-def test_warnings_are_python_s_again_after_a_block_that_fails(capsys):
+def test_python_handles_warnings_again_after_a_block_fails(capsys):
     with pytest.raises(Interrupted), show_progress(True):
         raise Interrupted("stopped")
     with pytest.warns(UserWarning, match="later"):
@@ -133,7 +133,7 @@ def test_a_callable_gets_the_stages_and_a_reporter_everything(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_public_functions_check_it():
+def test_public_functions_check_the_progress_argument():
     with pytest.raises(ConfigError, match="progress is 'loud'; expected a"):
         xf.check("data", progress="loud")
 
@@ -148,7 +148,7 @@ def folds_at(*epochs, statuses=("training", "training", "waiting")):
     return found
 
 
-def test_folds_trained_at_once_are_one_table_in_a_terminal_that_stays(monkeypatch):
+def test_folds_trained_at_once_share_one_lasting_table_in_a_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     with terminal() as screen, show_progress(True) as forgiving:
         reporter = FoldReporter(forgiving)
@@ -183,7 +183,7 @@ def test_folds_trained_at_once_are_a_table_in_a_notebook():
     assert shown[-1].count("<tr") == 4 and "<td" in shown[-1] and ">1 of 2<" in shown[-1] and ">waiting<" in shown[-1]
 
 
-def test_a_reporter_without_a_method_for_folds_is_one_too(capsys):
+def test_a_reporter_without_a_method_for_folds_is_accepted(capsys):
     class Own:
         note = preparing = phase = batch = epoch = print
 

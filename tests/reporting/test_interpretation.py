@@ -8,7 +8,7 @@ from xrayfast.runs.predictions import Predictions
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
-def test_right_cases_are_the_smallest_losses_of_each_class_in_turn(task):
+def test_correct_cases_have_the_smallest_loss_of_each_class_in_turn(task):
     truth = np.array([[1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [1, 0]])
     probability = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.4, 0.6], [0.6, 0.4], [0.1, 0.9]])
     loss = -np.log(probability[truth == 1])

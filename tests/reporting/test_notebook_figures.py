@@ -61,7 +61,7 @@ def test_every_figure_is_one_image_in_a_shell_with_and_without_matplotlib_s_inli
     assert plt.get_fignums() == before  # otherwise the inline backend would show them again
 
 
-def test_axes_of_one_s_own_are_drawn_on_and_given_back(single, multi):
+def test_given_axes_are_drawn_on_and_returned(single, multi):
     draws = [
         single.plot_confusion_matrix,
         lambda ax: multi.plot_confusion_matrix(labels="Hernia", ax=ax),
@@ -76,7 +76,7 @@ def test_axes_of_one_s_own_are_drawn_on_and_given_back(single, multi):
         assert figure.axes == [axes] and axes.has_data()
 
 
-def test_legends_on_axes_of_one_s_own_lie_within_them(single, multi):
+def test_legends_are_inside_given_axes(single, multi):
     figure = Figure()
     panels = figure.subplots(2, 2).ravel()
     single.plot_roc(ax=panels[0])
@@ -90,7 +90,7 @@ def test_legends_on_axes_of_one_s_own_lie_within_them(single, multi):
         assert left <= box.x0 and box.x1 <= right and low <= box.y0 and box.y1 <= high
 
 
-def test_a_curve_on_axes_of_one_s_own_is_that_of_the_figure(single):
+def test_a_curve_on_given_axes_equals_that_of_the_figure(single):
     axes = Figure().add_subplot()
     single.plot_roc(ax=axes)
     own = single.plot_roc().axes[0]
@@ -109,7 +109,7 @@ def test_labels_are_chosen_by_name(multi):
     assert [text.get_text() for text in reliability[0].texts] == ["Effusion"]
 
 
-def test_what_does_not_fit_on_one_s_own_axes_says_what_to_do(single, multi):
+def test_a_figure_that_does_not_fit_on_given_axes_is_an_error_with_a_remedy(single, multi):
     axes = Figure().add_subplot()
     with pytest.raises(ConfigError, match=r"4 labels; one ax takes 1. Name them, as in labels=\['Effusion'\]"):
         multi.plot_confusion_matrix(ax=axes)
@@ -130,7 +130,7 @@ def test_what_does_not_fit_on_one_s_own_axes_says_what_to_do(single, multi):
         single.plot_confusion_matrix(labels="pneumonia")
 
 
-def test_figsize_zooms_a_figure_with_its_texts(single):
+def test_figsize_scales_a_figure_with_its_texts(single):
     plain, small = single.plot_confusion_matrix(), single.plot_confusion_matrix(figsize=(2, 9))
     factor = 2 / plain.get_size_inches()[0]
     np.testing.assert_allclose(small.get_size_inches(), factor * plain.get_size_inches())
@@ -151,7 +151,7 @@ def test_top_losses_show_names_and_probabilities_in_rows_that_do_not_overlap(sin
     assert not [1 for i, one in enumerate(boxes) for two in boxes[:i] if one.overlaps(two)]
 
 
-def test_a_history_is_drawn_on_one_or_two_axes_of_one_s_own(tiny_run):
+def test_a_history_is_drawn_on_one_or_two_given_axes(tiny_run):
     from xrayfast.learning.training.lr_find import LRCurve  # torch, which the kernel below would have to load
 
     assert isinstance(tiny_run.plot_history(), Figure)

@@ -14,7 +14,7 @@ HISTORY = pd.DataFrame(
 )  # fmt: skip
 
 
-def test_values_are_those_of_the_epoch():
+def test_values_are_from_the_epoch():
     found = of_history(HISTORY, 2, "single")
     assert found.values == dict.fromkeys(("loss", "accuracy", "precision_macro", "f1_macro"), (0.98, 0.91))
     assert found.gap_sentences().startswith("Training accuracy 0.980, validation 0.910: a gap of 0.070.")
@@ -28,7 +28,7 @@ def test_without_an_epoch_or_training_metrics_there_is_nothing_to_show(epoch, hi
     assert of_history(history, epoch, "single") is None
 
 
-def test_what_is_not_defined_stays_so():
+def test_undefined_values_stay_undefined():
     found = of_history(HISTORY.assign(train_accuracy=float("nan")), 2, "single")
     assert found.values["accuracy"] == (None, 0.91)
     assert found.gap_sentences() == ""
@@ -42,11 +42,11 @@ def test_what_is_not_defined_stays_so():
         (0.915, 0.91, "a gap of 0.005, which is small"),
     ],
 )
-def test_the_gap_is_judged_by_its_size_and_side(train, valid, words):
+def test_the_sentence_depends_on_the_size_and_sign_of_the_gap(train, valid, words):
     assert words in TrainAndValid("multi", {"subset_accuracy": (train, valid)}, 3, final=True).gap_sentences()
 
 
-def test_final_values_are_those_of_the_metrics():
+def test_final_values_equal_the_metrics():
     overall = {"subset_accuracy": 0.9, "f1_macro": 0.8, "auroc_macro": 0.7}
     metrics = {"train": {"overall": overall}, "valid": {"overall": overall}, "loss": {"train": 0.1, "valid": 0.2}}
     found = of_final_metrics(metrics, 3, "multi")
@@ -63,7 +63,7 @@ def test_final_values_are_those_of_the_metrics():
         (True, "patient", "Training accuracy 0.980 by patient, validation 0.910 by patient: a gap"),
     ],
 )
-def test_what_each_value_is_of_is_said_where_it_is_not_images(final, unit, start):
+def test_the_unit_of_each_value_is_named_unless_it_is_the_image(final, unit, start):
     found = TrainAndValid("single", {"accuracy": (0.98, 0.91)}, 2, final, unit=unit)
     assert found.gap_sentences().startswith(start)
     assert (f"and gives them by {unit}, as validation is" in found.method_sentences()) is not final

@@ -40,14 +40,14 @@ def test_a_long_table_is_bounded_and_has_the_lowest_and_highest_loss_of_each_buc
 
 @settings(max_examples=40)
 @given(LOSSES, st.integers(8, 40))
-def test_thinning_in_steps_gives_what_thinning_once_does(epochs, most_rows):
+def test_thinning_in_steps_equals_thinning_once(epochs, most_rows):
     every, thinned = table_of(epochs), table_of(epochs, most_rows)
     pd.testing.assert_frame_equal(thinned, thin_batches(every, int(thinned["batches"].iloc[0])))
 
 
 @settings(max_examples=40)
 @given(LOSSES, st.integers(8, 40), st.data())
-def test_a_table_that_was_written_and_read_grows_as_one_that_was_not(tmp_path_factory, epochs, most_rows, data):
+def test_a_table_that_was_written_and_read_grows_like_one_in_memory(tmp_path_factory, epochs, most_rows, data):
     path = tmp_path_factory.mktemp("batches") / "batches.csv"
     cut = data.draw(st.integers(0, len(epochs)))
     write_csv(path, table_of(epochs[:cut], most_rows))

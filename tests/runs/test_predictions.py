@@ -34,7 +34,7 @@ def example(n=6, patients=("P00002", "", "P00001", "P00002", "", "P00003")):
     )
 
 
-def test_what_is_written_is_read_again(tmp_path):
+def test_predictions_are_read_back_as_written(tmp_path):
     first = example().calibrated(Decision("single", LABELS, Temperature(1.7)))
     first.write(tmp_path / "p.csv")
     again = Predictions.read(tmp_path / "p.csv", LABELS)
@@ -70,7 +70,7 @@ def test_raw_probabilities_of_only_some_labels_are_an_error(tmp_path):
         Predictions.read(tmp_path / "p.csv", LABELS)
 
 
-def test_images_of_unknown_patients_are_drawn_alone():
+def test_images_of_unknown_patients_are_resampled_separately():
     groups = example().groups
     assert groups[0] == groups[3]
     assert len(set(groups.tolist())) == 5
@@ -108,7 +108,7 @@ def test_ages_from_90_on_are_written_as_90():
     assert "view" not in found
 
 
-def test_a_copy_with_other_probabilities_leaves_the_first_alone():
+def test_a_copy_with_other_probabilities_does_not_change_the_original():
     first = example()
     second = first.calibrated(Decision("single", LABELS, Temperature(3.0)))
     assert dataclasses.replace(second, probability=first.probability).raw is first.raw
@@ -135,7 +135,7 @@ def test_the_population_counts_sex_and_age_by_patient_and_views_by_image():
     assert population_text({}) == ""
 
 
-def test_units_have_the_name_of_an_image_and_what_their_images_have(tmp_path):
+def test_units_have_the_name_of_an_image_and_the_values_of_their_images(tmp_path):
     studies = np.array(["S1", "S2", "S1", "", "S2", ""], object)
     found = dataclasses.replace(example(), studies=studies, truth=np.zeros((6, 3), int))
     units = found.by_unit("study", "mean", "multi")
@@ -167,7 +167,7 @@ def test_units_that_are_not_known_are_refused_by_name(unit):
         found.by_unit(unit, "mean", "multi")
 
 
-def test_a_unit_of_several_classes_is_refused_by_name_unless_one_is_the_positive_one():
+def test_a_unit_with_several_classes_is_refused_by_name_unless_one_is_the_positive_class():
     studies = np.array(["S1", "S1", "S2", "S2", "S3", "S4"], object)
     one_hot = np.eye(3, dtype=int)[[0, 0, 1, 2, 2, 2]]
     found = dataclasses.replace(example(), studies=studies, truth=one_hot)
@@ -182,7 +182,7 @@ def test_a_unit_of_several_classes_is_refused_by_name_unless_one_is_the_positive
 
 
 @pytest.mark.parametrize("cell", ["two", "1e99", "99999999999999999999"])
-def test_a_count_of_images_that_is_none_is_an_error(tmp_path, cell):
+def test_an_invalid_count_of_images_is_an_error(tmp_path, cell):
     found = dataclasses.replace(example(), studies=np.array(["S1"] * 6, object), truth=np.zeros((6, 3), int))
     found.by_unit("study", "mean", "multi").write(tmp_path / "p.csv")
     table = pd.read_csv(tmp_path / "p.csv", dtype=str, keep_default_na=False)

@@ -78,7 +78,7 @@ def test_the_report_shows_training_images_as_the_network_saw_them(copy):
         _ = copy.training_images
 
 
-def test_what_the_files_say(tiny_run, data_dir):
+def test_the_files_have_the_expected_content(tiny_run, data_dir):
     info = tiny_run.info
     assert info["status"] == "completed"
     assert set(info["versions"]) >= {"python", "torch", "torchvision", "fastai"}
@@ -102,7 +102,7 @@ def test_what_the_files_say(tiny_run, data_dir):
         assert tiny_run.metrics[split]["images"] == len(predictions)
 
 
-def test_the_batch_is_that_of_all_ranks_in_report_and_card(copy):
+def test_report_and_card_state_the_batch_size_over_all_ranks(copy):
     assert copy.global_batch == copy.config.train.batch_size
     copy.update_info(global_batch=None)
     assert copy.global_batch == copy.config.train.batch_size
@@ -113,7 +113,7 @@ def test_the_batch_is_that_of_all_ranks_in_report_and_card(copy):
     assert "| Batch size | 77 |" in copy.model_card_path.read_text()
 
 
-def test_the_best_epoch_s_weights_give_the_best_epoch_s_numbers(tiny_run):
+def test_the_weights_of_the_best_epoch_give_its_metrics(tiny_run):
     best = tiny_run.history.iloc[tiny_run.info["best_epoch"] - 1]
     valid = tiny_run.predictions("valid")
     # A temperature changes AUROC slightly, because its effect on an image depends on the other classes of that image.
@@ -124,7 +124,7 @@ def test_the_best_epoch_s_weights_give_the_best_epoch_s_numbers(tiny_run):
     assert tiny_run.predictions("valid").loss.mean() == pytest.approx(best["valid_loss"], rel=1e-3)
 
 
-def test_nothing_in_it_is_pickled(tiny_run):
+def test_no_file_of_a_run_is_pickled(tiny_run):
     for path in tiny_run.path.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
@@ -223,7 +223,7 @@ def test_damaged_labels_are_a_named_error(copy, content):
         xf.load(copy)
 
 
-def test_images_come_from_the_run_s_own_data_alone(copy, data_dir):
+def test_images_are_read_only_from_the_data_of_the_run(copy, data_dir):
     path = copy.path / "predictions" / "test.csv"
     secret = next(data_dir.glob("normal/*.png"))
     lines = path.read_text().splitlines()
@@ -243,7 +243,7 @@ def test_images_come_from_the_run_s_own_data_alone(copy, data_dir):
         ("run.json", '{"counts": 3, "seconds": "x"}'),
     ],
 )
-def test_files_of_another_form_are_a_named_error(copy, name, content):
+def test_files_of_another_structure_are_a_named_error(copy, name, content):
     (copy.path / name).write_text(content)
     with pytest.raises(RunError, match=name):
         xf.interpret(copy)
@@ -320,7 +320,7 @@ def test_all_files_of_a_run_have_the_permissions_of_the_umask(tiny_run):
     assert "model.safetensors" in files and set(files.values()) == {0o666 & ~mask}
 
 
-def test_names_that_we_make_are_portable_and_differ_in_more_than_case(tiny_run, tmp_path):
+def test_generated_names_are_portable_and_differ_in_more_than_case(tiny_run, tmp_path):
     assert Run.create(tmp_path, None, "timm:a/B", tiny_run.config, {}).path.name == "timm_a_B-1"
     assert Run.create(tmp_path, None, "TIMM_A_B", tiny_run.config, {}).path.name == "TIMM_A_B-2"
     run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
@@ -376,7 +376,7 @@ def test_a_run_appears_with_all_its_first_files_or_not_at_all(tiny_run, tmp_path
     assert {path.name for path in run.path.iterdir()} == {"checksums.txt", "config.yaml", "run.json", "split.csv"}
 
 
-def test_a_taken_name_says_what_holds_it(tiny_run, tmp_path):
+def test_the_error_about_a_name_in_use_says_what_uses_it(tiny_run, tmp_path):
     for name, status, text in [
         (
             "ended",

@@ -52,7 +52,7 @@ def test_an_error_names_file_field_and_what_was_expected(content, form, said, tm
         read(tmp_path, content, form)
 
 
-def test_keys_of_older_versions_get_their_present_names(tmp_path):
+def test_keys_of_older_versions_are_renamed_to_the_current_ones(tmp_path):
     saliency = {"part": "test", "cases": []}
     metrics = read(tmp_path, {"test": {**SUMMARY, "unknown": {"a": 2}}, "saliency": saliency}, MetricsFile)
     assert metrics["test"] == {**SUMMARY, "masked": {"a": 2}}
@@ -68,7 +68,7 @@ def test_keys_of_older_versions_get_their_present_names(tmp_path):
     }
 
 
-def test_what_a_file_lacks_has_a_default_and_what_is_not_known_is_kept(tmp_path):
+def test_missing_keys_get_defaults_and_unknown_keys_are_kept(tmp_path):
     info = read(tmp_path, {"status": "completed", "mine": 3}, RunInfo)
     assert (info["status"], info.lr, info.phases, info.remarks, info["mine"]) == ("completed", None, None, [], 3)
     with pytest.raises(KeyError):
@@ -108,7 +108,7 @@ def test_metrics_of_another_version_are_computed_again(copy):
 
 
 @pytest.mark.parametrize("content", ['{"lr": NaN}', "[" * 100_000, '{"lr": 1' + "0" * 5000 + "}", "\udcff"])
-def test_what_json_can_t_hold_is_a_named_error(content, tmp_path):
+def test_values_that_json_cannot_store_are_a_named_error(content, tmp_path):
     (tmp_path / "run.json").write_text(content, "utf-8", "surrogateescape")
     with pytest.raises(RunError, match=r"/run\.json: "):
         read_typed(tmp_path / "run.json", RunInfo)

@@ -99,7 +99,7 @@ def post(url, paths, query=""):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_it(exported, images, number, code):
+def test_a_signal_ends_the_server(exported, images, number, code):
     with serving(exported) as (process, url):
         assert post(url, [images / "a.png"])["files"][0]["labels"]
         begun = time.monotonic()
@@ -110,7 +110,7 @@ def test_a_signal_ends_it(exported, images, number, code):
         assert err.splitlines()[-1].startswith("Stopped") and "Traceback" not in err
 
 
-def test_a_signal_ends_it_while_it_computes(served_run, images):
+def test_a_signal_ends_the_server_during_a_request(served_run, images):
     with serving(served_run, "--device", "cpu") as (process, url), ThreadPoolExecutor(8) as pool:
         for _ in range(8):
             pool.submit(post, url, [images / "d.png"])
@@ -138,7 +138,7 @@ def test_an_exported_model_is_served_without_torch(exported, images):
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
-def test_no_file_is_left_and_memory_is_back(served_run, images, tmp_path):
+def test_no_file_is_left_and_memory_is_released(served_run, images, tmp_path):
     folder = tmp_path / "temporary"
     folder.mkdir()
     with serving(served_run, "--device", "cpu", TMPDIR=str(folder)) as (process, url):
@@ -160,7 +160,7 @@ def test_twenty_connections_at_once_are_answered(exported, images):
     assert [bool(answer["files"][0]["error"]) for answer in answers] == [False, True] * 10
 
 
-def test_a_password_of_the_environment(exported):
+def test_a_password_from_the_environment(exported):
     with serving(exported, "--host", "0.0.0.0", "--password", XRAYFAST_PASSWORD="long enough") as (process, url):
         assert "long enough" not in " ".join(psutil.Process(process.pid).cmdline())
         address = f"http://127.0.0.1:{url.rpartition(':')[2]}"  # its own address has the host name
@@ -296,7 +296,7 @@ def test_every_control_has_a_name_and_the_page_is_ordered(browser, exported, ima
         assert browser.run("return document.documentElement.lang") == "en"
 
 
-def test_the_endpoint_is_as_it_is_described(served_run):
+def test_the_endpoint_agrees_with_its_description(served_run):
     """schemathesis sends valid and invalid requests; each answer must agree with the description."""
     schemathesis = pytest.importorskip("schemathesis")
     from hypothesis import HealthCheck, given, settings

@@ -68,7 +68,7 @@ def pixels_of(uri):
 
 
 @pytest.mark.parametrize(("fixture", "below"), [("tiny_run", None), ("tiny_multi_run", 0.6)])
-def test_the_csv_is_that_of_predict(request, images, tmp_path, monkeypatch, fixture, below):
+def test_the_csv_equals_that_of_predict(request, images, tmp_path, monkeypatch, fixture, below):
     run = request.getfixturevalue(fixture)
     names = sorted(path.name for path in images.iterdir())
     monkeypatch.chdir(images)
@@ -93,7 +93,7 @@ def test_the_csv_is_that_of_predict(request, images, tmp_path, monkeypatch, fixt
     assert not below or any(one.abstained for found in answer.files for one in found.labels)
 
 
-def test_thresholds_are_those_that_decide(tiny_multi_run, classifier, client, images):
+def test_the_thresholds_in_the_answer_decide(tiny_multi_run, classifier, client, images):
     found = Classifier(tiny_multi_run, None, "cpu", pytest.fail).answer(
         [Upload("a.png", (images / "a.png").read_bytes())], image=False, saliency=False
     )
@@ -121,7 +121,7 @@ def test_image_and_map_are_what_the_network_sees(classifier, client, images, tin
     assert [found["saliency"] is None for found in answer] == [bool(found["error"]) for found in answer]
 
 
-def test_no_file_is_opened_for_what_is_sent(client, tmp_path, monkeypatch):
+def test_no_file_is_opened_for_an_upload(client, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))  # where no file can be created
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (1500, 1500), dtype=np.uint8)
@@ -157,7 +157,7 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_what_is_too_much_or_no_form_is_named(client, monkeypatch, name):
+def test_too_large_or_malformed_requests_get_a_named_error(client, monkeypatch, name):
     request, limits, status, text = LIMITS[name]
     for limit, value in limits.items():
         monkeypatch.setattr(uploads_module, limit, value)
@@ -170,7 +170,7 @@ def test_what_is_too_much_or_no_form_is_named(client, monkeypatch, name):
     assert client.post("/api/predict", files=[("files", ("a", b"a"))]).status_code == 200
 
 
-def test_files_that_never_arrive_hold_no_memory(classifier, monkeypatch):
+def test_incomplete_uploads_hold_no_memory(classifier, monkeypatch):
     monkeypatch.setattr(uploads_module, "MAX_SECONDS", 0.05)
     monkeypatch.setattr(uploads_module, "MAX_HELD_BYTES", 1500)
     app, kind = make_app(classifier, OPEN, pytest.fail), b"multipart/form-data; boundary=a"
@@ -200,7 +200,7 @@ def test_options_that_do_not_exist_are_named(client, query):
     assert answer.status_code == 400 and "expected image or saliency" in answer.json()["error"]
 
 
-def test_twenty_at_once_are_answered_in_order(classifier, images, monkeypatch):
+def test_twenty_requests_at_once_are_answered_in_order(classifier, images, monkeypatch):
     import httpx2
 
     content, computed, alone, real = (images / "a.png").read_bytes(), [], threading.Lock(), classifier.answer
@@ -227,7 +227,7 @@ def test_twenty_at_once_are_answered_in_order(classifier, images, monkeypatch):
     assert all(one["labels"] == answers[0]["labels"] for one in answers)
 
 
-def test_a_bounded_number_waits(monkeypatch):
+def test_the_number_of_waiting_requests_is_bounded(monkeypatch):
     monkeypatch.setattr(worker_module, "MAX_WAITING", 2)
 
     async def too_many():
@@ -250,7 +250,7 @@ HOSTS = {
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_page_whose_name_leads_here_is_refused(client, host):
+def test_a_foreign_host_name_that_resolves_to_the_server_is_refused(client, host):
     assert OPEN.knows_host(host) == HOSTS[host]
     assert Access.of("0.0.0.0", "").knows_host(socket.gethostname().upper())
     assert Access.of("box.example", "").knows_host("box.example:80")
@@ -263,18 +263,18 @@ FOREIGN += [{"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}]
 
 
 @pytest.mark.parametrize("headers", FOREIGN)
-def test_what_another_page_sends_is_refused_before_it_is_read(client, headers, classifier, monkeypatch):
+def test_requests_from_another_origin_are_refused_before_they_are_read(client, headers, classifier, monkeypatch):
     monkeypatch.setattr(classifier, "answer", pytest.fail)
     answer = client.post("/api/predict", files=[("files", ("a", b"a"))], headers=headers)
     assert answer.status_code == 403 and "another page" in answer.json()["error"]
 
 
-def test_the_own_page_is_answered(client):
+def test_requests_from_the_page_itself_are_answered(client):
     own = {"origin": HERE, "sec-fetch-site": "same-origin"}
     assert client.post("/api/predict", files=[("files", ("a", b"a"))], headers=own).status_code == 200
 
 
-def test_a_password_is_asked_for(classifier, images):
+def test_a_password_is_required(classifier, images):
     with TestClient(make_app(classifier, Access.of("0.0.0.0", "pässword"), pytest.fail), base_url=HERE) as client:
         for path in ("/", "/api/health", "/api/openapi.json", "/none"):
             refused = client.get(path)
@@ -322,7 +322,7 @@ def test_the_page_needs_no_other_file_and_has_the_measured_performance(client, t
         assert f"{found['intervals']['overall'][name]['low']:.3f} to " in page
 
 
-def test_names_are_texts(tiny_run, tmp_path):
+def test_file_names_and_labels_are_shown_as_text(tiny_run, tmp_path):
     hostile = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "<b>x"))
     with TestClient(
         make_app(Classifier(hostile, None, "cpu", pytest.fail), OPEN, pytest.fail), base_url=HERE
@@ -334,7 +334,7 @@ def test_names_are_texts(tiny_run, tmp_path):
     assert "\\u202e" in found["file"] and "left out" in found["file"] and len(found["file"]) < 300
 
 
-def test_a_defect_is_told_and_the_next_is_answered(classifier, monkeypatch):
+def test_after_an_internal_error_the_next_request_is_answered(classifier, monkeypatch):
     notes = []
 
     def fail(*args, **options):
@@ -350,7 +350,7 @@ def test_a_defect_is_told_and_the_next_is_answered(classifier, monkeypatch):
     assert notes == [answer.json()["error"]]
 
 
-def test_a_network_that_fails_is_told(classifier, client, monkeypatch):
+def test_a_failing_network_is_a_named_error(classifier, client, monkeypatch):
     def fail(*args, **options):
         raise RunError("model.onnx: its graph fails")
 
@@ -368,7 +368,7 @@ def test_a_network_without_a_feature_map_has_no_saliency(classifier, client, mon
     assert "There is none." in page and 'role="switch"' not in page
 
 
-def test_a_socket_that_cannot_be_taken_is_named():
+def test_a_socket_that_cannot_be_opened_is_named():
     with open_socket("0.0.0.0", 0) as everywhere:
         assert address_of(everywhere) == f"http://{socket.gethostname()}:{everywhere.getsockname()[1]}/"
     with open_socket("127.0.0.1", 0) as taken:
@@ -382,7 +382,7 @@ def test_a_socket_that_cannot_be_taken_is_named():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST"])
-def test_what_is_of_this_machine_alone(host):
+def test_loopback_hosts_are_recognized(host):
     assert is_loopback(host)
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "localhost.example", "")))
 
@@ -406,13 +406,13 @@ def test_wrong_options_are_named(tiny_run, monkeypatch, words, password, text):
     assert done.exit_code == 2 and text in " ".join(done.output.split()), done.output
 
 
-def test_what_is_missing_is_named(monkeypatch):
+def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
     done = CliRunner().invoke(command, ["serve"])
     assert done.exit_code == 2 and "pip install 'xrayfast[serve]'" in " ".join(done.output.split())
 
 
-def test_the_description_has_what_is_answered(client, images):
+def test_the_description_lists_the_fields_of_the_answer(client, images):
     described = client.get("/api/openapi.json").json()
     answered = set(described["paths"]["/api/predict"]["post"]["responses"])
     assert answered == {"200", "400", "401", "403", "408", "413", "415", "500", "503"}

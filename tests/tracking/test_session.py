@@ -53,7 +53,7 @@ def expected_values(run):
     return found
 
 
-def test_tensorboard_reads_settings_epochs_results_and_figures(data_dir, tmp_path, plain):
+def test_settings_epochs_results_and_figures_can_be_read_from_tensorboard(data_dir, tmp_path, plain):
     reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = train(data_dir, tmp_path, track="tensorboard")
     require_equal_results(run, plain)
@@ -74,7 +74,7 @@ def test_tensorboard_reads_settings_epochs_results_and_figures(data_dir, tmp_pat
 
 
 @pytest.mark.slow
-def test_mlflow_reads_settings_epochs_results_and_figures(data_dir, tmp_path, plain, monkeypatch):
+def test_settings_epochs_results_and_figures_can_be_read_from_mlflow(data_dir, tmp_path, plain, monkeypatch):
     pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
@@ -130,7 +130,7 @@ class StopsAfter(NullReporter):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_and_its_resumption_are_told(data_dir, tmp_path, told):
+def test_an_interrupted_run_and_its_resumption_are_tracked(data_dir, tmp_path, told):
     reporter = StopsAfter(2)
     with pytest.raises(Interrupted):
         train(data_dir, tmp_path, track="tensorboard", reporter=reporter, interrupted=lambda: reporter.left <= 0)
@@ -162,7 +162,7 @@ def within_block(run, reporter, error=None, rows=()):
             raise error
 
 
-def test_results_that_can_t_be_told_do_not_fail_a_complete_run(tiny_run, monkeypatch, told):
+def test_results_that_cannot_be_logged_do_not_fail_a_complete_run(tiny_run, monkeypatch, told):
     def fail(run):
         raise ValueError("no figure")
 
@@ -178,13 +178,13 @@ def test_results_that_can_t_be_told_do_not_fail_a_complete_run(tiny_run, monkeyp
     ("error", "status"),
     [(KeyboardInterrupt(), "interrupted"), (Interrupted("x", 130), "interrupted"), (OSError(), "failed")],
 )
-def test_how_a_run_ended_is_told(tiny_run, told, error, status):
+def test_the_final_status_of_a_run_is_tracked(tiny_run, told, error, status):
     with pytest.raises(type(error)):
         within_block(tiny_run, NullReporter(), error, rows=[{"epoch": 1, "lr": 0.1}])
     assert [call[1:] for call in told[0].calls[1:]] == [({"lr": 0.1}, 1), ({"train/loss": 0.5}, 1), (status,)]
 
 
-def test_a_missing_package_is_named_before_anything_is_made(data_dir, tmp_path, monkeypatch):
+def test_a_missing_package_is_named_before_anything_is_written(data_dir, tmp_path, monkeypatch):
     for module in ("tensorboard",):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=r"track is tensorboard.*pip install 'xrayfast\[tensorboard\]'"):
@@ -202,7 +202,7 @@ def test_the_command_names_a_missing_package_before_it_opens_data(tmp_path, monk
     assert "pip install 'xrayfast[tensorboard]'" in " ".join(found.output.split())
 
 
-def test_settings_have_no_folders_and_epochs_no_undefined_numbers():
+def test_logged_settings_have_no_folders_and_logged_epochs_no_undefined_numbers():
     config = Config().updated(
         {"source": "/home/anna/films", "weights": "/home/anna/runs/first", "progressive": (64, 224)}
     )
@@ -214,5 +214,5 @@ def test_settings_have_no_folders_and_epochs_no_undefined_numbers():
     assert session.epoch_values(row) == {"train/loss": 0.5, "lr": 0.1}
 
 
-def test_names_are_those_that_mlflow_takes():
+def test_metric_names_are_valid_in_mlflow():
     assert trackers._mlflow_name("final/test/auroc/Épanchement (droit)") == "final/test/auroc/_panchement _droit_"

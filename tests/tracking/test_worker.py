@@ -53,19 +53,19 @@ def test_calls_arrive_in_order():
 
 @pytest.mark.parametrize("at", ["start", "log", "finish"])
 @pytest.mark.parametrize(("does", "said"), [(fail, "ConnectionError: no route"), (leave, "SystemExit: 3")])
-def test_a_failure_at_any_call_is_noted_once_and_nothing_more_is_told(at, does, said):
+def test_a_failure_at_any_call_is_noted_once_and_ends_tracking(at, does, said):
     tracker = Recorded(at, does)
     [note] = use(tracker)
     assert note.startswith("wandb failed") and said in note and "training continues" in note
     assert [name for name, *_ in tracker.told].count(at) == 1 and tracker.told[-1][0] == at
 
 
-def test_a_tracker_that_can_t_be_made_is_noted():
+def test_a_tracker_that_cannot_be_created_is_noted():
     [note] = use(None, make=fail)
     assert "no route" in note
 
 
-def test_one_that_never_answers_is_left(monkeypatch):
+def test_a_tracker_that_never_answers_is_abandoned(monkeypatch):
     monkeypatch.setattr(worker, "START_SECONDS", 0.01)
     never = threading.Event()
     notes = []
@@ -77,7 +77,7 @@ def test_one_that_never_answers_is_left(monkeypatch):
     assert ["not answered" in notes[0], "did not process everything" in notes[1]] == [True, True] and len(notes) == 2
 
 
-def test_what_a_tracker_prints_is_no_output_of_the_command(capsys):
+def test_prints_of_a_tracker_are_not_output_of_the_command(capsys):
     use(Recorded("start", lambda: print("Welcome")))
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err == "Welcome\n"

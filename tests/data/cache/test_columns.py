@@ -30,13 +30,13 @@ def same(found, columns):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 99))
-def test_what_was_written_is_read(tmp_path_factory, count, other, seed):
+def test_columns_are_read_back_as_written(tmp_path_factory, count, other, seed):
     path, columns = tmp_path_factory.mktemp("columns") / "file", columns_of(count, other, seed)
     write_columns(path, b"magic", LAYOUT, columns)
     assert same(read_columns(path, b"magic", LAYOUT), columns)
 
 
-def test_a_file_that_is_not_what_was_written_is_as_none(tmp_path):
+def test_a_damaged_file_counts_as_missing(tmp_path):
     path = tmp_path / "file"
     assert read_columns(path, b"magic", LAYOUT) is None
     write_columns(path, b"magic", LAYOUT, columns_of(3, 2))
@@ -51,6 +51,6 @@ def test_a_file_that_is_not_what_was_written_is_as_none(tmp_path):
     assert same(read_columns(path, b"magic", LAYOUT), columns_of(3, 2))
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(WriteError, match="nowhere"):
         write_columns(tmp_path / "nowhere" / "file", b"magic", LAYOUT, columns_of(3, 2))

@@ -35,7 +35,7 @@ def named(paths: list[str], *names: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("reader_by_name")
-def test_a_file_at_which_two_processes_die_is_named_and_all_others_are_built(tmp_path):
+def test_a_file_that_kills_two_processes_is_named_and_all_others_are_built(tmp_path):
     paths = write_images(tmp_path / "images", 30)
     lethal, once = named(paths, "lethal", "once")
     images = ImageCache(SIDE, root=tmp_path / "cache")
@@ -57,7 +57,7 @@ def test_processes_that_keep_dying_are_an_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("reader_by_name")
-def test_what_decoders_print_and_how_they_fail_goes_nowhere(tmp_path, capfd):
+def test_output_and_tracebacks_of_decoders_are_hidden(tmp_path, capfd):
     paths = write_images(tmp_path / "images", 3)
     noisy, defect = named(paths, "noisy", "defect")
     problems = ImageCache(SIDE, root=tmp_path / "cache").build([*paths, noisy, defect], workers=1)
@@ -66,7 +66,7 @@ def test_what_decoders_print_and_how_they_fail_goes_nowhere(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("executable", ["/nowhere/python", "/bin/false"])
-def test_where_no_process_can_be_started_threads_decode(tmp_path, monkeypatch, executable):
+def test_threads_decode_if_no_process_can_be_started(tmp_path, monkeypatch, executable):
     monkeypatch.setattr(sys, "executable", executable)
     paths = write_images(tmp_path / "images", 20)
     images = ImageCache(SIDE, root=tmp_path / "cache")
@@ -95,7 +95,7 @@ def test_nothing_is_left_running(tmp_path, monkeypatch):
     assert all(process.returncode is not None for process in started)
 
 
-def test_chunks_of_another_run_are_waited_for(tmp_path):
+def test_the_pool_waits_for_chunks_of_another_run(tmp_path):
     paths = write_images(tmp_path / "images", 4)
     free = threading.Event()
     start = time.monotonic()

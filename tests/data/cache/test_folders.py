@@ -29,7 +29,7 @@ def files_in(folder):
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_info_tells_side_images_bytes_and_last_use(root):
+def test_info_has_side_images_bytes_and_last_use(root):
     new, old = cache_info(root)
     assert (new.side, new.images, old.side, old.images) == (24, 10, 16, 12)
     assert new == CacheFolder(
@@ -39,12 +39,12 @@ def test_info_tells_side_images_bytes_and_last_use(root):
     assert abs(new.used - time.time()) < 60 and abs(old.used + 86400 - time.time()) < 60
 
 
-def test_reading_is_a_use(root, tmp_path):
+def test_reading_counts_as_a_use(root, tmp_path):
     ImageCache(16, root=root).image(tmp_path / "images" / "0000.png")
     assert abs(max(cache_info(root), key=lambda folder: folder.side == 16).used - time.time()) < 60
 
 
-def test_clear_removes_all_and_says_how_much(root):
+def test_clear_removes_everything_and_says_how_much(root):
     size = sum(folder.bytes for folder in cache_info(root))
     assert clear_cache(root) == size > 0
     assert files_in(root) == []
@@ -78,7 +78,7 @@ def test_clear_touches_nothing_else(root, tmp_path):
     assert len(list(folder.iterdir())) == 4
 
 
-def test_clear_removes_what_killed_runs_left(root):
+def test_clear_removes_leftovers_of_killed_runs(root):
     folder = ImageCache(24, root=root).folder
     (folder / ".0123456789abcdef.pictures.12ab34cd.tmp").write_bytes(bytes(100))
     (folder / "0123456789abcdef.lock").touch()
@@ -95,7 +95,7 @@ def test_clear_leaves_what_a_run_is_writing(root):
     assert files_in(root) == [being_written]
 
 
-def test_a_file_that_can_not_be_removed_is_an_error(root, monkeypatch):
+def test_a_file_that_cannot_be_removed_is_an_error(root, monkeypatch):
     def refuse(path, **_):
         raise PermissionError(13, "Permission denied")
 
@@ -104,7 +104,7 @@ def test_a_file_that_can_not_be_removed_is_an_error(root, monkeypatch):
         clear_cache(root)
 
 
-def test_two_may_clear_at_once(root, monkeypatch):
+def test_two_processes_may_clear_at_once(root, monkeypatch):
     def beaten(path, real=Path.unlink, **_):
         real(path)
         real(path)
@@ -114,7 +114,7 @@ def test_two_may_clear_at_once(root, monkeypatch):
     assert files_in(root) == []
 
 
-def test_the_root_is_the_one_given_or_the_variables_or_the_users(tmp_path, monkeypatch):
+def test_the_root_is_the_argument_or_the_environment_variable_or_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path / "variable"))
     assert cache_root(tmp_path) == tmp_path
     assert cache_root() == tmp_path / "variable"
@@ -123,6 +123,6 @@ def test_the_root_is_the_one_given_or_the_variables_or_the_users(tmp_path, monke
     assert cache_root().name == "xrayfast"
 
 
-def test_a_cache_that_is_not_there_is_empty(tmp_path):
+def test_a_missing_cache_is_empty(tmp_path):
     assert cache_info(tmp_path / "none") == []
     assert clear_cache(tmp_path / "none") == 0

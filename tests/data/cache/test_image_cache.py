@@ -81,7 +81,7 @@ def of_every_kind(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("kind", [ImageCache, UncachedImages])
-def test_images_and_infos_are_the_readers(tmp_path, root, kind, workers):
+def test_images_and_infos_equal_the_readers(tmp_path, root, kind, workers):
     paths = of_every_kind(tmp_path / "images")
     images = kind(SIDE, root=root) if kind is ImageCache else kind(SIDE)
     assert images.build(paths, workers=workers) == {}
@@ -90,14 +90,14 @@ def test_images_and_infos_are_the_readers(tmp_path, root, kind, workers):
         assert_true_to(ImageCache(SIDE, root=root), paths)
 
 
-def test_dicom_images_and_infos_are_the_readers(shared, root):
+def test_dicom_images_and_infos_equal_the_readers(shared, root):
     paths = sorted((shared / "data" / "dicom" / "derived").glob("*.dcm"))
     images = ImageCache(SIDE, root=root)
     assert images.build(paths, workers=1) == {}
     assert_true_to(images, paths)
 
 
-def test_what_was_built_comes_from_the_disk(tmp_path, root, undecodable):
+def test_cached_images_come_from_the_disk(tmp_path, root, undecodable):
     paths = write_images(tmp_path / "images", 30)
     squares = [fit_square(read(path).pixels, SIDE) for path in paths]
     ImageCache(SIDE, root=root).build(paths, workers=0)
@@ -110,7 +110,7 @@ def test_what_was_built_comes_from_the_disk(tmp_path, root, undecodable):
         ImageCache(SIDE + 1, root=root).image(paths[0])
 
 
-def test_uncached_images_keep_infos_only(tmp_path, undecodable):
+def test_without_caching_only_infos_are_kept(tmp_path, undecodable):
     paths = write_images(tmp_path / "images", 3)
     images = UncachedImages(SIDE)
     images.build(paths, workers=0)
@@ -121,7 +121,7 @@ def test_uncached_images_keep_infos_only(tmp_path, undecodable):
         images.image(paths[0])
 
 
-def test_what_was_not_built_is_read(tmp_path, root):
+def test_images_that_are_not_cached_are_read(tmp_path, root):
     paths = write_images(tmp_path / "images", 2)
     assert_true_to(ImageCache(SIDE, root=root), paths)
     assert_true_to(UncachedImages(SIDE), paths)
@@ -154,7 +154,7 @@ def test_relative_and_absolute_paths_are_the_same_file(tmp_path, root, undecodab
         assert images.image(path).any()
 
 
-def test_pillow_takes_the_image(tmp_path, root):
+def test_pillow_accepts_the_image(tmp_path, root):
     [path] = write_images(tmp_path / "images", 1)
     images = ImageCache(SIDE, root=root)
     images.build([path], workers=0)
@@ -186,7 +186,7 @@ def with_its_old_time_set_back(path: str) -> None:
 
 @pytest.mark.parametrize("kind", [ImageCache, UncachedImages])
 @pytest.mark.parametrize("change", [changed_by_size, changed_by_time_alone, with_its_old_time_set_back])
-def test_a_changed_file_is_decoded_anew(tmp_path, root, change, kind):
+def test_a_changed_file_is_decoded_again(tmp_path, root, change, kind):
     path = str(tmp_path / "x.tmp")
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)).save(path, "BMP")
     images = kind(SIDE, root=root) if kind is ImageCache else kind(SIDE)
@@ -218,7 +218,7 @@ def test_files_that_swap_names_swap_images(tmp_path, root):
     assert (images.image(a).max(), images.image(b).max()) == (200, 10)
 
 
-def test_a_file_written_again_at_once_has_another_key(tmp_path):
+def test_a_file_that_is_rewritten_at_once_has_another_key(tmp_path):
     path = tmp_path / "x.bmp"
     for _ in range(20):
         Image.new("L", (2, 2), 10).save(path)
@@ -227,7 +227,7 @@ def test_a_file_written_again_at_once_has_another_key(tmp_path):
         assert entry.key != decode_worker.file_key(path)
 
 
-def test_a_file_is_read_when_a_change_must_show_in_its_time(tmp_path, monkeypatch):
+def test_a_file_is_read_only_once_a_later_change_would_alter_its_time_stamp(tmp_path, monkeypatch):
     """File system clocks are coarse: a second change within a tick would keep the time stamp."""
     slept = []
     monkeypatch.setattr(decode_worker.time, "sleep", slept.append)
@@ -319,7 +319,7 @@ def test_unreadable_files_are_named_and_the_others_built(tmp_path, root, kind, w
     assert list(images.build([*paths, *bad], workers=0)) == bad
 
 
-def test_an_error_names_what_can_t_be_read(tmp_path, root):
+def test_an_error_names_the_unreadable_file(tmp_path, root):
     require_readable([], 3)
     paths = write_images(tmp_path / "images", 3)
     bad = [str(tmp_path / f"{i:02d}.png") for i in range(25)]
@@ -330,7 +330,7 @@ def test_an_error_names_what_can_t_be_read(tmp_path, root):
     assert str(caught.value).endswith("and 5 more. xf.check lists all.")
 
 
-def test_the_config_chooses_what_is_opened(tmp_path):
+def test_the_config_chooses_the_cache(tmp_path):
     opened = open_images(DataConfig(cache_dir=tmp_path, window="full"), 64)
     assert isinstance(opened, ImageCache) and (opened.side, opened.window) == (64, "full")
     assert tmp_path in opened.folder.parents
@@ -338,7 +338,7 @@ def test_the_config_chooses_what_is_opened(tmp_path):
     assert isinstance(opened, UncachedImages) and (opened.side, opened.window) == (64, "full")
 
 
-def test_an_unknown_window_is_an_error_of_the_settings(tmp_path, root):
+def test_an_unknown_window_is_a_config_error(tmp_path, root):
     paths = write_images(tmp_path / "images", 3)
     shutil.copy(paths[0], tmp_path / "images" / "unknown.png")
     environment = patched_reader(tmp_path / "patch")
@@ -387,7 +387,7 @@ def test_a_batch_comes_from_the_disk_and_opens_a_shard_once(tmp_path, root, unde
 
 
 @pytest.mark.parametrize("harm", ["damaged", "cut", "gone", "changed"])
-def test_a_batch_of_which_something_is_wrong_is_right(tmp_path, root, harm):
+def test_a_batch_is_correct_although_the_cache_is_damaged(tmp_path, root, harm):
     paths = write_images(tmp_path / "images", 30)
     images = ImageCache(SIDE, root=root)
     images.build(paths, workers=0)
@@ -409,7 +409,7 @@ def test_a_batch_of_which_something_is_wrong_is_right(tmp_path, root, harm):
 # The files on disk may have any content.
 
 
-def test_a_damaged_image_is_decoded_and_the_next_build_mends_it(tmp_path, root, undecodable):
+def test_a_damaged_image_is_decoded_and_the_next_build_repairs_it(tmp_path, root, undecodable):
     paths = write_images(tmp_path / "images", 3)
     images = ImageCache(SIDE, root=root)
     images.build(paths, workers=0)
@@ -470,7 +470,7 @@ def test_damage_after_opening_is_noticed(tmp_path, root):
     assert_true_to(ImageCache(SIDE, root=root), paths)
 
 
-def test_images_taken_away_are_decoded(tmp_path, root):
+def test_images_of_removed_shards_are_decoded(tmp_path, root):
     paths = write_images(tmp_path / "images", 10)
     images = ImageCache(SIDE, root=root)
     images.build(paths, workers=0)
@@ -498,7 +498,7 @@ def test_foreign_files_are_left_alone(tmp_path, root):
 # Disk space.
 
 
-def test_too_little_room_is_said_before_anything_is_decoded(tmp_path, root, undecodable, monkeypatch):
+def test_too_little_disk_space_is_an_error_before_anything_is_decoded(tmp_path, root, undecodable, monkeypatch):
     paths = write_images(tmp_path / "images", 3)
     monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     undecodable()
@@ -510,7 +510,7 @@ def test_too_little_room_is_said_before_anything_is_decoded(tmp_path, root, unde
     assert "cache_dir=" in str(caught.value) and "cache=False" in str(caught.value)
 
 
-def test_a_disk_that_fills_up_keeps_what_was_written(tmp_path, root, monkeypatch):
+def test_a_disk_that_fills_up_keeps_the_shards_already_written(tmp_path, root, monkeypatch):
     paths = write_images(tmp_path / "images", 20)
     synced = []
 
@@ -535,7 +535,7 @@ def limit_files(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def test_a_process_that_can_not_write_ends_the_build(tmp_path, root):
+def test_a_process_that_cannot_write_ends_the_build(tmp_path, root):
     paths = write_images(tmp_path / "images", 20)
     code = (
         "import sys; from xrayfast.data.cache.image_cache import ImageCache; from xrayfast.errors import WriteError\n"
@@ -552,7 +552,7 @@ def test_a_process_that_can_not_write_ends_the_build(tmp_path, root):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
-def test_a_small_disk(tmp_path, monkeypatch):
+def test_a_real_full_disk_is_a_named_error(tmp_path, monkeypatch):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], capture_output=True).returncode:
@@ -573,21 +573,21 @@ def test_a_small_disk(tmp_path, monkeypatch):
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_cache_that_can_not_be_made_is_an_error(tmp_path):
+def test_a_cache_that_cannot_be_created_is_an_error(tmp_path):
     paths = write_images(tmp_path / "images", 1)
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match=r"can't be made.*cache_dir="):
         ImageCache(SIDE, root=tmp_path / "file" / "cache").build(paths)
 
 
-def test_a_cache_that_is_closed_is_an_error(tmp_path, root, monkeypatch):
+def test_reading_from_a_closed_cache_is_an_error(tmp_path, root, monkeypatch):
     paths = write_images(tmp_path / "images", 1)
     monkeypatch.setattr(image_cache.os, "access", lambda *_: False)
     with pytest.raises(WriteError, match=r"no permission.*cache_dir="):
         ImageCache(SIDE, root=root).build(paths)
 
 
-def test_others_can_not_look_into_a_new_cache(tmp_path, root):
+def test_other_users_cannot_read_a_new_cache(tmp_path, root):
     ImageCache(SIDE, root=root).build(write_images(tmp_path / "images", 1), workers=0)
     assert root.stat().st_mode & 0o077 == 0
 
@@ -595,7 +595,7 @@ def test_others_can_not_look_into_a_new_cache(tmp_path, root):
 # Other processes.
 
 
-def test_pickled_it_reads_the_same(tmp_path, root, undecodable):
+def test_a_pickled_cache_reads_the_same(tmp_path, root, undecodable):
     paths = write_images(tmp_path / "images", 3)
     images = ImageCache(SIDE, root=root)
     images.build(paths, workers=0)
@@ -637,7 +637,7 @@ def test_an_index_takes_little_memory(tmp_path, root):
 
 
 @pytest.mark.parametrize("kind", [ImageCache, UncachedImages])
-def test_infos_of_many_are_of_the_last_build_and_look_at_no_file_again(tmp_path, root, kind, monkeypatch):
+def test_infos_of_many_images_come_from_the_last_build_without_opening_files(tmp_path, root, kind, monkeypatch):
     paths = write_images(tmp_path, 12)
     images = ImageCache(SIDE, root=root) if kind is ImageCache else kind(SIDE)
     images.build(paths)
@@ -654,7 +654,7 @@ def test_infos_of_many_are_of_the_last_build_and_look_at_no_file_again(tmp_path,
     assert images.state(paths) != state
 
 
-def test_infos_of_what_was_not_built_are_read(tmp_path, root):
+def test_infos_of_images_that_are_not_cached_are_read(tmp_path, root):
     paths, images = write_images(tmp_path, 3), ImageCache(SIDE, root=root)
     images.build(paths[:1])
     assert images.infos(paths) == [images.info(path) for path in paths]

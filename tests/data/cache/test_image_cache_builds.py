@@ -85,12 +85,12 @@ def check_killed_builds(tmp_path, root, kills, count):
     return completed
 
 
-def test_builds_killed_at_random_moments_go_on_to_the_same_cache(tmp_path, root):
+def test_builds_killed_at_random_moments_resume_to_the_same_cache(tmp_path, root):
     check_killed_builds(tmp_path, root, kills=3, count=120)
 
 
 @pytest.mark.slow
-def test_builds_killed_at_fifty_random_moments_go_on_to_the_same_cache(tmp_path, root):
+def test_builds_killed_at_fifty_random_moments_resume_to_the_same_cache(tmp_path, root):
     assert check_killed_builds(tmp_path, root, kills=50, count=150) >= 10
 
 
@@ -115,7 +115,7 @@ def test_two_builds_at_once_share_the_work(tmp_path, root):
     assert {path.suffix for path in ImageCache(SIDE, root=root).folder.iterdir()} == {".pictures"}
 
 
-def test_a_chunk_of_another_run_is_left_to_it_as_long_as_it_lives(tmp_path, root):
+def test_a_chunk_of_another_run_is_left_to_it_while_it_is_alive(tmp_path, root):
     paths = write_images(tmp_path / "images", 20)
     images, reported = ImageCache(SIDE, root=root), []
     images.folder.mkdir(parents=True)
@@ -131,7 +131,7 @@ def test_a_chunk_of_another_run_is_left_to_it_as_long_as_it_lives(tmp_path, root
     assert count_cached(images) == 20 and reported[-1] == (20, 20)
 
 
-def test_locks_that_stay_or_do_not_exist_cost_time_only(tmp_path, root, monkeypatch):
+def test_stale_or_unsupported_locks_only_cost_time(tmp_path, root, monkeypatch):
     paths = write_images(tmp_path / "images", 20)
     images = ImageCache(SIDE, root=root)
     images.folder.mkdir(parents=True)

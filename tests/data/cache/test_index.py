@@ -52,7 +52,7 @@ KEYS = st.binary(min_size=16, max_size=16) | st.sampled_from([b"a" * 8 + bytes([
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(KEYS, min_size=1, max_size=9), max_size=9), st.lists(KEYS, max_size=9), st.data())
-def test_tables_find_what_a_dictionary_finds(shards, others, data):
+def test_tables_find_the_same_as_a_dictionary(shards, others, data):
     names = [f"{n:016x}.pictures" for n in range(len(shards))]
     tables = [_Table.of([(name, as_words(keys))]) for name, keys in zip(names, shards, strict=True)]
     gone = data.draw(st.sets(st.sampled_from(names))) if names else set()
@@ -71,7 +71,7 @@ def test_tables_find_what_a_dictionary_finds(shards, others, data):
             assert both in places if places else both is None
 
 
-def test_the_file_opens_the_folder_without_opening_a_shard(tmp_path, opened_shards):
+def test_with_the_index_file_no_shard_is_opened(tmp_path, opened_shards):
     rng = np.random.default_rng(0)
     keys = [[rng.bytes(16) for _ in range(3)] for _ in range(5)]
     names = write_keys(tmp_path, *keys)
@@ -84,7 +84,7 @@ def test_the_file_opens_the_folder_without_opening_a_shard(tmp_path, opened_shar
     assert index.find(rng.bytes(16)) is None
 
 
-def test_shards_that_the_file_lacks_are_read_and_those_gone_are_left_out(tmp_path, opened_shards):
+def test_shards_missing_from_the_index_are_read_and_removed_shards_are_left_out(tmp_path, opened_shards):
     (a, b, c), names = ([bytes([i]) * 16] for i in range(3)), []
     names += write_keys(tmp_path, a, b)
     opened(tmp_path).save(unlisted=0)
@@ -101,7 +101,7 @@ def test_shards_that_the_file_lacks_are_read_and_those_gone_are_left_out(tmp_pat
 
 
 @pytest.mark.parametrize("change", ["flip", "cut", "lengthen", "empty", "foreign", "folder"])
-def test_a_damaged_file_is_as_none(tmp_path, change):
+def test_a_damaged_index_counts_as_missing(tmp_path, change):
     keys = [bytes([i]) * 16 for i in range(4)]
     write_keys(tmp_path, keys[:2], keys[2:])
     opened(tmp_path).save(unlisted=0)
@@ -118,7 +118,7 @@ def test_a_damaged_file_is_as_none(tmp_path, change):
         assert len(index) == 4 and not index.missing(as_words(keys)).any()
 
 
-def test_a_file_that_contradicts_the_shards_gives_no_wrong_image(tmp_path):
+def test_an_index_that_contradicts_the_shards_gives_no_wrong_image(tmp_path):
     first, second = [b"a" * 16, b"b" * 16], [b"c" * 16]
     names = write_keys(tmp_path, first, second)
     swapped = [(names[0], as_words(second)), (names[1], as_words(first))]
@@ -136,7 +136,7 @@ def test_a_damaged_shard_is_found_and_removed_when_its_images_are_wanted(tmp_pat
     assert not (tmp_path / names[0]).exists()
 
 
-def test_a_shard_that_can_not_be_read_is_left_alone(tmp_path, monkeypatch):
+def test_an_unreadable_shard_is_left_alone(tmp_path, monkeypatch):
     keys = [bytes([i]) * 16 for i in range(2)]
     names = write_keys(tmp_path, keys[:1], keys[1:])
     opened(tmp_path).save(unlisted=0)
@@ -154,7 +154,7 @@ def test_a_shard_that_can_not_be_read_is_left_alone(tmp_path, monkeypatch):
     assert (tmp_path / names[0]).exists()
 
 
-def test_a_build_writes_the_file_where_shards_are_many(tmp_path, monkeypatch):
+def test_a_build_writes_the_index_if_there_are_many_shards(tmp_path, monkeypatch):
     paths = write_images(tmp_path / "images", 40)
     images = ImageCache(SIDE, root=tmp_path / "cache")
     images.build(paths, workers=0)
@@ -165,7 +165,7 @@ def test_a_build_writes_the_file_where_shards_are_many(tmp_path, monkeypatch):
     assert_true_to(ImageCache(SIDE, root=tmp_path / "cache"), paths)
 
 
-def test_a_folder_that_can_not_be_written_to_is_read_all_the_same(tmp_path, monkeypatch):
+def test_a_read_only_folder_can_be_read(tmp_path, monkeypatch):
     paths = write_images(tmp_path / "images", 40)
     images = ImageCache(SIDE, root=tmp_path / "cache")
     images.build(paths, workers=0)
@@ -174,7 +174,7 @@ def test_a_folder_that_can_not_be_written_to_is_read_all_the_same(tmp_path, monk
     assert ImageCache(SIDE, root=tmp_path / "cache").build(paths, workers=0) == {}
 
 
-def test_the_file_stays_when_killed_runs_are_cleaned_up_and_goes_with_the_cache(tmp_path):
+def test_the_index_survives_the_cleanup_of_killed_runs_and_is_removed_with_the_cache(tmp_path):
     images = ImageCache(SIDE, root=tmp_path / "cache")
     images.build(write_images(tmp_path / "images", 3), workers=0)
     images._index.save(unlisted=0)

@@ -37,7 +37,7 @@ def as_content(written: list[Entry]) -> list[tuple]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 100])
-def test_what_is_written_comes_back(tmp_path, count):
+def test_images_are_read_back_as_written(tmp_path, count):
     written = entries(count)
     path = write_shard(tmp_path / "new" / "folder", SIDE, written)
     assert content(Shard(path, SIDE)) == as_content(written)
@@ -45,14 +45,14 @@ def test_what_is_written_comes_back(tmp_path, count):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_a_square_is_the_callers_own(tmp_path):
+def test_a_returned_square_belongs_to_the_caller(tmp_path):
     shard = Shard(write_shard(tmp_path, SIDE, entries(1)), SIDE)
     square = shard.square(0)
     square[:] = 0
     assert shard.square(0).any()
 
 
-def test_squares_that_are_views_are_written_as_they_look(tmp_path):
+def test_squares_that_are_array_views_are_written_correctly(tmp_path):
     [entry] = entries(1)
     turned = Entry(entry.key, entry.info, entry.square.T)
     assert np.array_equal(Shard(write_shard(tmp_path, SIDE, [turned]), SIDE).square(0), entry.square.T)
@@ -75,7 +75,7 @@ def damaged(raw: bytes, rng: random.Random) -> bytes:
             return raw[at:] + raw[:at]
 
 
-def test_damage_of_any_sort_anywhere_is_noticed_and_never_gives_another_image(tmp_path):
+def test_any_damage_is_noticed_and_never_gives_another_image(tmp_path):
     written = entries(5)
     path = write_shard(tmp_path, SIDE, written)
     raw, truth, rng = path.read_bytes(), dict(zip(range(5), as_content(written), strict=True)), random.Random(0)
@@ -115,7 +115,7 @@ def test_foreign_files_are_no_shards(tmp_path, raw):
     assert count_images(path) == 0
 
 
-def test_a_shard_of_another_side_is_none_of_ours(tmp_path):
+def test_a_shard_of_another_side_is_refused(tmp_path):
     path = write_shard(tmp_path, SIDE, entries(4))
     with pytest.raises(DamagedError):
         Shard(path, SIDE // 2)

@@ -114,12 +114,12 @@ def test_a_signed_codestream_of_other_precision_than_the_header(roundtrip, preci
     assert_shows(image, values, -2048, 2047)
 
 
-def test_lossless_jpeg_of_any_predictor_has_its_own_syntax(roundtrip):
+def test_lossless_jpeg_with_any_predictor_has_its_own_transfer_syntax(roundtrip):
     frame = files.lossless_jpeg(pattern(12), 12)
     assert_shows(roundtrip(pattern(12), "1.2.840.10008.1.2.4.57", bits=12, frame=frame), pattern(12), 0, 4095)
 
 
-def test_bits_above_those_stored_are_no_image(roundtrip):
+def test_bits_above_those_stored_are_ignored(roundtrip):
     overlay = RAMP | (np.arange(4096).reshape(64, 64) % 2 << 15).astype(np.uint16)
     assert_shows(roundtrip(overlay, bits=12, window="full"), RAMP, 0, 4095)
 
@@ -133,7 +133,7 @@ def test_without_preamble_and_without_file_meta_information(tmp_path, syntax, me
     assert_shows(read(tmp_path / name), values, 0, 4095)
 
 
-def test_what_is_taken_for_dicom():
+def test_dicom_is_recognized_by_its_first_bytes():
     head = files.dicom_bytes(pattern(8), preamble=False, meta=False)[:512]
     assert is_dicom(head) and not is_dicom(head[8:]) and not is_dicom(head[:20]) and not is_dicom(b"")
     first, second = (struct.pack("<HH2sH4s", 8, number, b"SH", 4, b"ABCD") for number in (5, 9))
@@ -165,7 +165,7 @@ UNREAD = {
 
 
 @pytest.mark.parametrize("path", list(references()))
-def test_against_pydicom(path):
+def test_pixels_equal_pydicoms(path):
     if path.stem in UNREAD:
         with pytest.raises(ReadError, match=UNREAD[path.stem]):
             read(path)
@@ -213,7 +213,7 @@ WINDOWS = {
 
 @pytest.mark.parametrize("function", list(WINDOWS))
 @pytest.mark.parametrize(("center", "width"), [(2048, 4096), (1000.5, 333.3), (40, 2), (-100, 5000), (2000, 1.5)])
-def test_windows(roundtrip, function, center, width):
+def test_windows_follow_the_formulas_of_the_standard(roundtrip, function, center, width):
     image = roundtrip(RAMP, bits=12, WindowCenter=center, WindowWidth=width, VOILUTFunction=function, window="1")
     expected = np.floor(WINDOWS[function](RAMP.astype(float), center, width) * 255 + 0.5)
     assert np.array_equal(image.pixels, expected)
@@ -232,7 +232,7 @@ def test_a_window_of_one_is_a_threshold(roundtrip):
 
 
 @pytest.mark.parametrize(("center", "width"), [(0, 0), (10, -5), (10, 0.5)])
-def test_a_window_of_no_width_is_passed_over(roundtrip, center, width):
+def test_a_window_without_a_width_is_skipped(roundtrip, center, width):
     image = roundtrip(RAMP, bits=12, WindowCenter=[center, 2048], WindowWidth=[width, 4096])
     assert image.notes == ("12 bits stored", "window of no width ignored", "window 2048/4096 LINEAR")
     alone = roundtrip(RAMP, bits=12, WindowCenter=center, WindowWidth=width)
@@ -293,7 +293,7 @@ def test_a_voi_lut_that_saturates_nearly_everything_is_ignored(roundtrip):
     assert any(note.startswith("VOI LUT 1 ignored") for note in image.notes)
 
 
-def test_a_collimator_does_not_count_as_saturated(roundtrip):
+def test_the_area_outside_a_collimator_does_not_count_as_saturated(roundtrip):
     collimated = np.zeros((400, 400), np.uint16)
     collimated[:40, :40] = FILM
     image = roundtrip(collimated, bits=12, WindowCenter=1500, WindowWidth=2000)
@@ -661,7 +661,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", list(REFUSED))
-def test_what_is_refused(tmp_path, case):
+def test_refused_files_are_named(tmp_path, case):
     write, words = REFUSED[case]
     path = tmp_path / "image.dcm"
     path.write_bytes(write())
@@ -805,7 +805,7 @@ print(peak() - before, time.process_time() - began, message)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is asked of Linux")
 @pytest.mark.parametrize("case", list(BOMBS))
-def test_small_files_that_would_fill_the_memory(tmp_path, case):
+def test_small_files_that_would_fill_the_memory_are_refused(tmp_path, case):
     write, words = BOMBS[case]
     plain, bomb = tmp_path / "plain.dcm", tmp_path / "bomb.dcm"
     plain.write_bytes(files.dicom_bytes(pattern(12), bits=12))
@@ -954,7 +954,7 @@ def test_real_radiographs(shared):
         ({"ShutterShape": "RECTANGULAR"}, "display shutter ignored"),
     ],
 )
-def test_what_is_no_chest_radiograph_by_its_header_is_noted(roundtrip, elements, note):
+def test_an_image_whose_header_says_it_is_no_chest_radiograph_is_noted(roundtrip, elements, note):
     notes = roundtrip(RAMP, **elements).notes
     assert notes[2:] == ((note,) if note else ()), notes
 

@@ -59,7 +59,7 @@ def test_sex(tmp_path, sex, expected):
     assert header(tmp_path, PatientSex=sex).sex == expected
 
 
-def test_a_view_that_is_none_could_be_anything(tmp_path):
+def test_a_value_that_is_no_view_is_dropped_as_it_may_be_anything(tmp_path):
     assert header(tmp_path, ViewPosition="doe^john, pa").view == ""
     assert header(tmp_path, ViewPosition="ap").view == "AP"
 

@@ -206,7 +206,7 @@ def test_damaged_files_are_read_or_refused(tmp_path):
     children(tmp_path, first=0, count=500, timeout=120)
 
 
-def test_what_is_damaged_was_whole():
+def test_the_files_are_readable_before_they_are_damaged():
     files, _cheap = originals()
     with tempfile.TemporaryDirectory() as folder:
         for number, (ending, content) in enumerate(files):

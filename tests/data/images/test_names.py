@@ -40,11 +40,11 @@ from xrayfast.errors import DataError
         ("damask/x_1.png", True),
     ],
 )
-def test_masks_and_the_like_are_told_by_folder_and_suffix(path, derived):
+def test_masks_and_other_derived_images_are_recognized_by_folder_and_suffix(path, derived):
     assert is_derived(path) is derived
 
 
-def test_where_all_are_masks_by_name_none_is_left_out():
+def test_if_all_names_look_like_masks_no_image_is_left_out():
     assert find_derived(["masks/1.png", "masks/2.png"]) == set()
     assert find_derived(["masks/1.png", "images/2.png"]) == {"masks/1.png"}
 
@@ -85,7 +85,7 @@ def test_masks_among_images_and_as_a_class_of_their_own(tmp_path):
     )  # fmt: skip
 
 
-def test_masks_of_the_same_names_beside_the_images_of_a_table(tmp_path):
+def test_masks_with_the_names_of_the_images_of_a_table(tmp_path):
     make(tmp_path, *(f"{folder}/{i}.png" for folder in ("images", "masks") for i in range(10)))
     table(tmp_path, lines("image,label", "{i}.png,{ab}"))
     assert list(rows(opened(tmp_path))) == [f"images/{i}.png" for i in range(10)]
@@ -104,7 +104,7 @@ def test_masks_beside_the_folders_of_splits(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["_lung", "-left", " ROI", "_crop2", "_gray", "_PA", " (1)"])
-def test_crops_beside_their_image_stay_in_its_split(tmp_path, suffix):
+def test_crops_next_to_their_image_stay_in_its_split(tmp_path, suffix):
     names = [f"{label}/{label}{i:02d}{end}.png" for label in "ab" for i in range(20) for end in ("", suffix)]
     data = opened(make(tmp_path, *names))
     split = splits(data)
@@ -112,7 +112,7 @@ def test_crops_beside_their_image_stay_in_its_split(tmp_path, suffix):
     assert noted(data, "40 augmented copies, crops or views by name")
 
 
-def test_one_name_with_two_suffixes_is_one_image_and_numbers_alone_tell_nothing(tmp_path):
+def test_one_name_with_two_suffixes_is_one_image_unless_it_is_only_a_number(tmp_path):
     names = [f"{label}/{i:02d}.{end}" for label in "ab" for i in range(20) for end in ("png", "jpg")]
     split = splits(opened(make(tmp_path / "both", *names)))
     assert all(split[name] == split[name.replace("jpg", "png")] for name in names)
@@ -136,7 +136,7 @@ def test_one_name_with_two_suffixes_is_one_image_and_numbers_alone_tell_nothing(
         *("_GradCAM++.png", "_with_boxes.png", "_attention.png", "_color.png", "_prob_map.png", ".result1.png"),
     ],
 )
-def test_smaller_copies_and_maps_beside_their_image_are_left_out(tmp_path, suffix):
+def test_smaller_copies_and_maps_next_to_their_image_are_left_out(tmp_path, suffix):
     root = classes(tmp_path, a=6, b=6)
     make(root, f"a/a000{suffix}", f"b/b001{suffix}")
     data = opened(root)
@@ -146,14 +146,14 @@ def test_smaller_copies_and_maps_beside_their_image_are_left_out(tmp_path, suffi
 
 
 @pytest.mark.parametrize("folder", ["predictions", "attention_maps", "labels", "bounding boxes", "probability-maps"])
-def test_folders_of_what_is_made_from_images_are_left_out_where_the_names_are_those_of_images(tmp_path, folder):
+def test_folders_of_derived_images_are_left_out_if_their_file_names_are_those_of_images(tmp_path, folder):
     images = [f"{label}/images/{label}{i}.png" for label in "ab" for i in range(6)]
     make(tmp_path, *images, *(name.replace("images", folder) for name in images), f"a/{folder}/other.png")
     assert list(rows(opened(tmp_path))) == sorted([*images, f"a/{folder}/other.png"])
 
 
 @pytest.mark.parametrize("name", ["{0}_infected lung.png", "{0}-150x150.png", "{0}_512.png", "x_{0}.png"])
-def test_files_called_like_another_and_more_stay_in_its_split(tmp_path, name):
+def test_files_whose_name_extends_that_of_another_stay_in_its_split(tmp_path, name):
     names = [f"{label}/{one}" for label in "ab" for i in range(10, 30) for one in (f"{i}.png", name.format(i))]
     data = opened(make(tmp_path, *names))
     split = splits(data)

@@ -90,7 +90,7 @@ BLACK = np.zeros_like(FILM)
 
 
 @pytest.mark.parametrize("film", [FILM, draw_film(64, 64), draw_film(300, 200)])
-def test_a_film_has_no_note(film):
+def test_an_ordinary_film_has_no_note(film):
     assert describe_contents(film) == []
     assert describe_contents(FILM[20:-20, 20:-20]) == []
 
@@ -380,7 +380,7 @@ def test_a_strongly_compressed_jpeg_is_noted(tmp_path, quality, noted):
 
 
 @pytest.mark.parametrize(("format", "options"), [("WEBP", {"quality": 30}), ("JPEG", {"quality": 15})])
-def test_what_is_compressed_with_loss_to_a_fortieth_is_noted(tmp_path, format, options):
+def test_lossy_compression_to_a_fortieth_is_noted(tmp_path, format, options):
     film = Image.fromarray(textured_film(128)).resize((640, 640), Image.Resampling.BICUBIC)
     file = tmp_path / f"1.{format.lower()}"
     film.save(file, format, **options)
@@ -389,7 +389,7 @@ def test_what_is_compressed_with_loss_to_a_fortieth_is_noted(tmp_path, format, o
     assert not any("strongly" in note for note in read(file).notes)
 
 
-def test_what_is_compressed_without_loss_is_not_noted(tmp_path):
+def test_lossless_compression_is_not_noted(tmp_path):
     pixels = np.tile(np.arange(200, dtype=np.uint8), (400, 2))
     Image.fromarray(pixels).save(tmp_path / "1.png")
     assert (tmp_path / "1.png").stat().st_size < pixels.size / 80
@@ -483,7 +483,7 @@ def covered(film):
         "text covered in the corners": lambda film: put(put(film, np.s_[4:20, 4:70], 0), np.s_[-20:-4, -70:-4], 255),
     }.values(),
 )
-def test_what_is_around_or_on_a_radiograph_is_no_damage(change):
+def test_frames_and_markers_on_a_radiograph_are_no_damage(change):
     for patient in range(12):
         film = phantom("normal", patient=patient, image=0, size=320)
         assert describe_contents(np.ascontiguousarray(change(film))) == [], patient

@@ -34,7 +34,7 @@ def saved(folder: Path, image: Image.Image, name: str, **options) -> Path:
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.bmp", "x.tif", "x.tiff", "x.PNG"])
-def test_plain_gray_is_read_as_it_stands(tmp_path, name):
+def test_plain_gray_is_read_unchanged(tmp_path, name):
     image = read(saved(tmp_path, Image.fromarray(FILM), name))
     assert image.pixels.dtype == np.uint8
     assert np.array_equal(image.pixels, FILM)
@@ -51,7 +51,7 @@ def test_gray_stored_in_another_mode_comes_back_exactly(tmp_path, mode):
     ("name", "mode", "options"),
     [("x.jpg", "L", {"quality": 95}), ("x.jpg", "CMYK", {"quality": 95}), ("x.webp", "RGB", {"quality": 95})],
 )
-def test_lossy_files_come_back_nearly(tmp_path, name, mode, options):
+def test_lossy_files_are_read_nearly_unchanged(tmp_path, name, mode, options):
     image = read(saved(tmp_path, Image.fromarray(RAMP).convert(mode), name, **options))
     assert np.abs(image.pixels.astype(int) - RAMP).mean() < 1.5
 
@@ -74,7 +74,7 @@ def test_colors_become_luma(tmp_path):
         (255, 200, "mode RGBA converted to gray"),  # opaque
     ],
 )
-def test_transparency_is_laid_on_black(tmp_path, alpha, expected, note):
+def test_transparency_is_composited_on_black(tmp_path, alpha, expected, note):
     image = read(saved(tmp_path, Image.new("RGBA", (4, 4), (200, 200, 200, alpha)), "x.png"))
     assert abs(int(image.pixels[0, 0]) - expected) <= 1
     assert image.notes == (note, "of one shade")
@@ -82,7 +82,7 @@ def test_transparency_is_laid_on_black(tmp_path, alpha, expected, note):
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif"])
 @pytest.mark.parametrize(("size", "value"), [(1, 65535), (4, 65535), (4, 4200)])
-def test_hot_pixels_and_markers_do_not_change_the_brightness(tmp_path, name, size, value):
+def test_hot_pixels_and_markers_do_not_change_the_scaling(tmp_path, name, size, value):
     values = 400 + 13 * phantom("normal", patient=0, image=0, size=64).astype(np.uint16)
     marked = values.copy()
     marked[:size, :size] = value
@@ -145,7 +145,7 @@ def test_an_image_in_which_nothing_can_be_seen_is_noted(tmp_path, pixels, note, 
     assert note in read(tmp_path / name).notes
 
 
-def test_masks_are_of_two_shades_whatever_scaling_and_jpeg_do_to_them(tmp_path):
+def test_masks_have_two_shades_even_after_scaling_and_jpeg(tmp_path):
     disc = np.add.outer(np.arange(-40, 40) ** 2, np.arange(-40, 40) ** 2) < 700
     mask = Image.fromarray((disc * 255).astype(np.uint8))
     for path in (saved(tmp_path, mask, "x.jpg"), saved(tmp_path, mask.resize((200, 200)), "x.png")):
@@ -158,7 +158,7 @@ def test_masks_are_of_two_shades_whatever_scaling_and_jpeg_do_to_them(tmp_path):
 
 
 @pytest.mark.parametrize("levels", [(0, 1), (0, 1, 2), (0, 127, 254), (254, 255), (0, 1, 2, 3, 4, 5, 6, 7), (9, 200)])
-def test_label_maps_are_of_few_shades_whatever_their_values(tmp_path, levels):
+def test_label_maps_have_few_shades_for_any_values(tmp_path, levels):
     places = np.add.outer(np.arange(80), np.arange(80)) * len(levels) // 159
     note = "of two shades" if len(levels) == 2 else f"of {len(levels)} shades"
     assert read(saved(tmp_path, Image.fromarray(np.array(levels, np.uint8)[places]), "x.png")).notes == (note,)
@@ -167,7 +167,7 @@ def test_label_maps_are_of_few_shades_whatever_their_values(tmp_path, levels):
     assert read(saved(tmp_path, Image.fromarray(small), "x.png")).notes == ("of two shades",)
 
 
-def test_radiographs_are_not_of_few_shades(tmp_path):
+def test_radiographs_do_not_have_few_shades(tmp_path):
     """Even if half of the radiograph is black, or if it has 16 gray levels."""
     film = phantom("normal", patient=0, image=0, size=128)
     masked = np.where(np.abs(np.arange(128) - 64) < 30, film, 0).astype(np.uint8)
@@ -353,7 +353,7 @@ def test_first_of_several_frames(tmp_path, name):
     assert "first of several frames" in image.notes
 
 
-def test_what_pillow_warns_of_is_noted_and_not_shown(tmp_path):
+def test_warnings_of_pillow_become_notes(tmp_path):
     path = saved(tmp_path, Image.fromarray(RAMP), "x.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -438,7 +438,7 @@ def test_a_file_that_may_not_be_opened(tmp_path, monkeypatch):
         read(path)
 
 
-def test_numbers_that_are_none(tmp_path):
+def test_values_that_are_not_finite_are_refused(tmp_path):
     path = saved(tmp_path, Image.fromarray(np.array([[0, np.nan]], np.float32)), "x.tif")
     with pytest.raises(ReadError, match="not finite"):
         read(path)
@@ -459,7 +459,7 @@ def test_a_cut_file_is_never_half_an_image(tmp_path, name):
     assert refused >= 55
 
 
-def test_damaged_bytes_raise_nothing_else(tmp_path):
+def test_damaged_bytes_raise_only_read_errors(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("x.png", "x.jpg", "x.tif", "x.bmp", "x.webp"):
         path = saved(tmp_path, Image.fromarray(RAMP), name)
@@ -497,7 +497,7 @@ def test_fit_square_keeps_the_whole_image_and_its_aspect(shape, inner):
 
 @pytest.mark.parametrize("shape", [(1, 1), (300, 1), (7, 70_000), (301, 257), (130, 200, 3)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_table_is_looked_up_for_each_pixel(shape, dtype):
+def test_a_lookup_table_is_applied_to_each_pixel(shape, dtype):
     rng = np.random.default_rng(0)
     codes, levels = rng.integers(0, 250, shape).astype(dtype), rng.integers(0, 256, 250).astype(np.uint8)
     for view in (codes, codes[::-1], codes.swapaxes(0, 1)):
@@ -514,7 +514,7 @@ def test_fit_square_averages_when_it_shrinks():
     )  # 4.5 at the border, where half of the averaging window is outside
 
 
-def test_fit_square_leaves_what_fits():
+def test_fit_square_leaves_an_image_that_fits():
     fits = np.zeros((32, 32), np.uint8)
     assert fit_square(fits, 32) is fits
 
@@ -564,14 +564,14 @@ def wide_color(values: np.ndarray, color_type: int) -> bytes:
 
 
 @pytest.mark.parametrize("values", [RAMP, (RAMP.astype(np.uint16) * 16)])
-def test_an_interlaced_png_is_read_as_any_other(tmp_path, values):
+def test_an_interlaced_png_is_read_like_any_other(tmp_path, values):
     (tmp_path / "x.png").write_bytes(png(values[:, :, None], 0, interlaced=True))
     expected = values if values is RAMP else np.floor(values * (255 / 4095) + 0.5)
     assert np.array_equal(read(tmp_path / "x.png").pixels, expected)
 
 
 @pytest.mark.parametrize(("color_type", "mode"), [(2, "RGB"), (4, "RGBA"), (6, "RGBA")])
-def test_color_of_16_bits_keeps_the_high_8_and_says_so(tmp_path, color_type, mode):
+def test_color_of_16_bits_keeps_the_high_8_with_a_note(tmp_path, color_type, mode):
     values = np.tile(np.arange(256, dtype=np.uint16) * 257, (64, 1))
     content = np.repeat(values[:, :, None], {2: 3, 4: 2, 6: 4}[color_type], axis=2).copy()
     if mode == "RGBA":
@@ -589,7 +589,7 @@ def test_a_12_bit_image_in_16_bit_color_is_refused(tmp_path):
         read(tmp_path / "x.png")
 
 
-def test_transparent_palettes_and_gray_are_laid_on_black(tmp_path):
+def test_transparent_palettes_and_gray_are_composited_on_black(tmp_path):
     alpha = Image.fromarray(RAMP[:, ::-1].copy())
     for mode in ("LA", "RGBA"):
         image = Image.fromarray(RAMP).convert(mode)
@@ -631,7 +631,7 @@ def test_16_bit_tiff_of_either_order_and_any_compression(tmp_path, compression, 
         ("x.webp", Image.fromarray(RAMP).convert("RGB"), ("WEBP", "RGB", 8)),
     ],
 )
-def test_what_the_file_was(tmp_path, name, image, expected):
+def test_format_mode_and_bits_describe_the_file(tmp_path, name, image, expected):
     radiograph = read(saved(tmp_path, image, name))
     assert (radiograph.format, radiograph.mode, radiograph.bits) == expected
 
@@ -650,7 +650,7 @@ def test_content_decides_and_a_wrong_ending_is_noted(tmp_path):
 
 
 @pytest.mark.parametrize("window", ["", "0", "10", "Auto", "100", "1/0", "40/0.5", "a/b", "1/2/3", "nan/10", "40/-3"])
-def test_a_window_that_is_none_is_said_whatever_the_file(tmp_path, window):
+def test_an_invalid_window_is_an_error_for_any_file(tmp_path, window):
     path = saved(tmp_path, Image.fromarray(RAMP), "x.png")
     with pytest.raises(ConfigError, match="expected auto, percentile, full, 1 to 9, or CENTER/WIDTH"):
         read(path, window)
@@ -716,7 +716,7 @@ def test_a_tiff_of_a_million_pages_is_read_as_fast_as_any(tmp_path):
     assert np.array_equal(image.pixels, RAMP) and "first of several frames" in image.notes
 
 
-def test_reading_a_png_does_not_pay_for_dicom(tmp_path):
+def test_reading_a_png_does_not_import_pydicom(tmp_path):
     path = saved(tmp_path, Image.fromarray(RAMP), "x.png")
     script = (
         "import sys; from xrayfast.data.images.reader import is_image, read; read(sys.argv[1]); is_image(sys.argv[1]); "
@@ -799,7 +799,7 @@ def test_resolutions_of_pixels_that_are_not_square_are_noted(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "progressive.jpg", "a.tif", "a.bmp", "a.webp", "a.dcm", "text.png"])
-def test_content_is_read_as_its_file_is(tmp_path, name):
+def test_bytes_are_read_like_their_file(tmp_path, name):
     noise = np.random.default_rng(0).integers(0, 256, (60, 60), dtype=np.uint8)
     path, chunks = tmp_path / name, PngImagePlugin.PngInfo()
     chunks.add(b"anYc", b"\xff\xc2\0\2")  # these bytes begin a frame of a progressive JPEG
@@ -823,7 +823,7 @@ def test_content_is_read_as_its_file_is(tmp_path, name):
     assert found(lambda: read_bytes(name, (tmp_path / "moved").read_bytes())) == of_file
 
 
-def test_content_is_limited_as_a_file_is(monkeypatch):
+def test_bytes_have_the_limits_of_a_file(monkeypatch):
     with pytest.raises(ReadError, match=r"a\.png: found an empty file"):
         read_bytes("a.png", b"")
     monkeypatch.setattr(limits, "MAX_BYTES", 3)

@@ -49,7 +49,7 @@ def test_phantoms_side_by_side_are_noted(count, word):
 
 
 @pytest.mark.slow
-def test_weights_of_one_collection_hold_on_the_other(shared):
+def test_weights_fitted_on_one_collection_work_on_the_other(shared):
     samples, of_many = thumbnail_fit.load(shared / "data")
     inside = np.stack([thumbnail._without_margins(one) for one in samples])
     for learned, least in ((of_many, (0.93, 0.7)), (~of_many, (0.9, 0.9))):

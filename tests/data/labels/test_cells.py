@@ -144,7 +144,7 @@ def test_more_labels_than_a_network_has_are_refused_before_they_fill_the_memory(
         parse_flags({f"f{i}": ["0"] for i in range(6000)}, str)
 
 
-def test_a_label_is_a_name_and_no_text():
+def test_a_long_text_is_no_label():
     with pytest.raises(DataError, match=r"found a label of 1,000 characters, 'aaaa.*expected at most 200\."):
         parse_label_cells(["a" * 1000], "|", str)
 
@@ -203,7 +203,7 @@ def test_delimiters_that_are_not_used_are_noted(joint, sign):
     )
 
 
-def test_labels_that_only_occur_joint_are_noted():
+def test_labels_that_only_occur_joined_with_others_are_noted():
     assert "':' is in 1 label" in note_delimiters(["effusion", "effusion:small", "mass"], "|")[0]
     assert "':' is in 3 labels" in note_delimiters(["a1:b1", "b1:c1", "c1:a1", "normal"], "|")[0]
     names = ["pleural effusion", "pleural thickening", "covid-19", "a:b", "x_y", "1-2", "HIV+", "left - right"]

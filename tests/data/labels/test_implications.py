@@ -19,7 +19,7 @@ def test_implications_chain():
 
 
 @pytest.mark.parametrize("rule", ["covid", "=a", "a=", "a=b+", "a|b=c", ""])
-def test_implications_that_are_none(rule):
+def test_invalid_implications_are_refused(rule):
     with pytest.raises(ConfigError) as caught:
         parse_implications(["x=y", rule])
     assert f"found '{rule}'; expected LABEL=IMPLIED" in str(caught.value)
@@ -59,7 +59,7 @@ def test_implications_are_closed(rules):
             assert closure.get(label, frozenset()) <= implied
 
 
-def test_what_is_implied_is_1_whatever_it_was():
+def test_an_implied_label_is_1_whatever_it_was():
     matrix = np.array([[1, 0], [1, NAN], [1, 0.7], [0, NAN], [NAN, 0], [0.7, 0], [0, 1]], np.float32)
     labels, found = apply_implications(matrix, ["covid", "pneumonia"], parse_implications(["covid=pneumonia"]))
     assert labels == ["covid", "pneumonia"]
@@ -68,7 +68,7 @@ def test_what_is_implied_is_1_whatever_it_was():
     assert matrix[0, 1] == 0
 
 
-def test_a_new_label_is_as_little_known_as_what_implies_it():
+def test_a_new_label_is_masked_where_the_label_that_implies_it_is():
     matrix = np.array([[1, NAN], [0, NAN], [0.7, 0], [0, 0]], np.float32)
     labels, found = apply_implications(matrix, ["a", "b"], parse_implications(["a=c", "b=c", "c=d"]))
     assert labels == ["a", "b", "c", "d"]

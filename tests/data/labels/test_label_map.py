@@ -67,7 +67,7 @@ def test_joined_columns_and_notes(tmp_path):
         ("# A = b", ["found no lines"]),
     ],
 )
-def test_files_that_are_no_map(tmp_path, text, words):
+def test_invalid_label_maps_are_refused(tmp_path, text, words):
     with pytest.raises(ConfigError) as caught:
         read_label_map(written(tmp_path, text))
     for word in words:

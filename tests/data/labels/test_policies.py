@@ -37,7 +37,7 @@ def test_policies(uncertain, blank, wanted):
     assert applied(uncertain, blank)[0] == wanted
 
 
-def test_the_spec_s_policy_holds_where_none_is_given():
+def test_the_policy_of_the_data_set_is_the_default():
     assert applied(default="zeros")[0][0] == [1, None, 0]
     assert applied(blank=("Mass=ignore",), default="zeros")[0] == [[1, None, None], [0, 0, None], [None, 0, 1]]
 
@@ -82,14 +82,14 @@ def test_notes_count_cells():
         ("blank", ["smooth"], ["expected ignore or zeros"]),
     ],
 )
-def test_policies_that_are_none(option, items, words):
+def test_invalid_policies_are_refused(option, items, words):
     with pytest.raises(ConfigError) as caught:
         parse_policy(option, items)
     for word in words:
         assert word in str(caught.value)
 
 
-def test_policies_of_labels_that_are_not_there():
+def test_policies_of_unknown_labels_are_refused():
     with pytest.raises(ConfigError) as caught:
         applied(("Edma=zeros",))
     assert "uncertain: found the label 'Edma'" in str(caught.value)
@@ -115,7 +115,7 @@ WORDS = {"ignore": NAN, "zeros": 0.0, "ones": 1.0, "smooth": 0.7, "smooth:0.25":
     st.sampled_from(["ignore", "zeros"]),
     st.none() | st.sampled_from(list(WORDS)),
 )
-def test_each_cell_is_what_its_policy_says_and_certain_ones_stay(rows, uncertain, blank, own):
+def test_each_uncertain_cell_follows_its_policy_and_certain_ones_stay(rows, uncertain, blank, own):
     raw = np.array(rows, np.float32)
     items = [uncertain] + ([f"b={own}"] if own else [])
     policies = [parse_policy("uncertain", items), parse_policy("blank", [blank])]

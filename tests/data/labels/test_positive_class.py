@@ -24,7 +24,7 @@ from xrayfast.errors import ConfigError
         (("grade 10", "grade 2"), "grade 10"),
     ],
 )
-def test_the_positive_class_is_the_one_that_says_something_or_the_last_by_name(labels, positive):
+def test_the_positive_class_is_the_one_that_names_a_finding_or_the_last_by_name(labels, positive):
     assert positive_class("single", labels) == positive
     [other] = set(labels) - {positive}
     assert positive_class("single", labels, other) == other

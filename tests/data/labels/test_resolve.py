@@ -79,7 +79,7 @@ def test_spellings_are_kept_apart_where_that_is_asked_for(data_dir):
         (["Normal.", "Normal", "a\u200bb", "ab", "ab", "\ufeffNormal", "Normal", "ab", "ab", "ab"], ("ab", "Normal")),
     ],
 )
-def test_what_is_a_spelling_and_what_is_not(data_dir, labels, joined):
+def test_which_names_are_spellings_of_one_label(data_dir, labels, joined):
     assert set(label_column(data_dir, labels).labels) == set(joined)
 
 
@@ -427,14 +427,14 @@ def test_characters_that_cannot_be_seen_are_dropped_with_a_note(data_dir, hidden
 @pytest.mark.parametrize(
     "spelling", ["b'{}'", 'b"{}"', "np.str_('{}')", "numpy.str_('{}')", "['{}']", "array(['{}'], dtype=object)"]
 )
-def test_values_that_python_printed_with_their_type_are_that_value(data_dir, spelling):
+def test_values_that_python_printed_with_their_type_are_read_as_values(data_dir, spelling):
     odd = [spelling.format("no mass").replace('"', '""'), spelling.format("mass").replace('"', '""')]
     data = label_column(data_dir, ["no mass", "mass", *odd * 4])
     assert data.labels == ("mass", "no mass") and data.targets.sum(0).tolist() == [5, 5]
 
 
 @pytest.mark.parametrize("spelling", ["tensor({})", "np.int64({})", "tensor({}, device='cuda:0')", "[{}.]"])
-def test_numbers_that_python_printed_with_their_type_are_those_numbers(data_dir, spelling):
+def test_numbers_that_python_printed_with_their_type_are_read_as_numbers(data_dir, spelling):
     data = label_column(data_dir, [*"0101", *map(spelling.format, [0, 1, 1, 0, 1, 0])])
     assert data.labels == ("label",) and data.targets[:, 0].tolist() == [0, 1, 0, 1, 0, 1, 1, 0, 1, 0]
 
@@ -445,7 +445,7 @@ def test_escapes_in_labels_are_read(data_dir, label):
     assert data.labels == ("mass, 50% of it", "no mass")
 
 
-def test_columns_of_which_each_image_has_one_are_noted(data_dir):
+def test_flag_columns_with_exactly_one_1_per_image_are_noted(data_dir):
     text = "image,Edema_0,Edema_1,Mass\n" + "".join(f"{i}.png,{1 - i % 2},{i % 2},{i % 3 // 2}\n" for i in range(10))
     data = opened(data_dir, labels=table(data_dir, text))
     assert noted(data, "Each image has exactly one of two labels: 'Edema_0' and 'Edema_1'")

@@ -25,13 +25,13 @@ def test_targets():
         encode_labels([("pneumona",)], ["pneumonia"])
 
 
-def test_truth_knows_only_what_is_certain():
+def test_truth_masks_uncertain_cells():
     found = to_truth(matrix([[1, 0, NAN, 0.7]]))
     assert found.dtype == np.int8 and found.tolist() == [[1, 0, -1, -1]]
 
 
 @given(st.integers(0, 20).flatmap(lambda n: st.lists(st.lists(st.booleans(), min_size=n, max_size=n), max_size=30)))
-def test_joined_is_the_plain_way_and_faster(rows):
+def test_join_labels_equals_the_plain_loop(rows):
     labels = [f"l{j}" for j in range(len(rows[0]) if rows else 0)]
     present = np.array(rows, bool).reshape(len(rows), len(labels))
     assert join_labels(present, labels) == ["|".join(np.array(labels)[list(row)]) for row in rows]

@@ -136,7 +136,7 @@ TYPED = {
 }
 
 
-def test_cells_of_any_type_are_the_texts_that_pandas_writes(tmp_path):
+def test_cells_of_any_type_become_the_text_that_pandas_writes(tmp_path):
     frame = pd.DataFrame({name: pd.Series(values) for name, values in TYPED.items()})
     frame["float32"] = frame["float32"].astype("float32")
     frame.to_csv(tmp_path / "t.csv", index=False)
@@ -229,7 +229,7 @@ def test_the_parts_of_a_table_in_folders_with_keys(data_dir):
     assert "found other columns than in part-0.parquet: more" in message(DataError, data_dir, labels=folder)
 
 
-def test_a_table_called_labels_is_read_where_it_lies_in_the_folder(data_dir):
+def test_a_table_named_labels_in_the_folder_is_read(data_dir):
     frame = listed(label=["a", "b"] * 5)
     write_parquet(frame, data_dir / "labels.parquet")
     write_parquet(frame, data_dir / "other.parquet")
@@ -240,7 +240,7 @@ def test_a_table_called_labels_is_read_where_it_lies_in_the_folder(data_dir):
     assert data.labels == ("c", "d") and noted(data, "labels.parquet, other.parquet beside it are not read")
 
 
-def test_rows_of_nothing_and_an_unnamed_index_are_left_out(data_dir):
+def test_empty_rows_and_an_unnamed_index_are_left_out(data_dir):
     frame = listed(label=["a", "b"] * 5)
     frame = pd.concat([frame[:3], pd.DataFrame({"image": [None], "label": [None]}), frame[3:]]).set_index(
         np.arange(11) * 2

@@ -58,7 +58,7 @@ def test_flags_of_several_splits(data_dir):
     assert "row 2: found 1 in several of the column of" in message(DataError, data_dir)
 
 
-def test_bare_words_are_flags_of_splits_where_they_exclude_each_other(data_dir):
+def test_columns_named_like_splits_are_split_flags_if_they_exclude_each_other(data_dir):
     text = "image,label,train,valid,test\n" + "".join(
         f"{i}.png,{'NP'[i % 2]},{int(i < 5)},{int(i in (5, 6))},{int(i > 6)}\n" for i in range(10)
     )
@@ -72,7 +72,7 @@ def test_bare_words_are_flags_of_splits_where_they_exclude_each_other(data_dir):
 
 
 @pytest.mark.parametrize("name", ["is_test", "Test", "fold", "male", "sex_F", "id", "Frontal", "valid"])
-def test_such_columns_are_no_labels_unless_asked_for(data_dir, name):
+def test_split_columns_are_no_labels_unless_requested(data_dir, name):
     text = f"image,Mass,{name}\n" + "".join(f"{i}.png,{i % 2},{int(i > 6)}\n" for i in range(10))
     file = table(data_dir, text)
     assert opened(data_dir, labels=file).labels == ("Mass",)
@@ -95,7 +95,7 @@ def test_columns_that_are_not_used_are_named(data_dir):
     assert counts(with_column(data_dir, "test", "0000000111", split_col="test"))["test"] == 3
 
 
-def test_the_usual_column_of_splits_goes_before_others(data_dir):
+def test_the_usual_split_column_takes_precedence(data_dir):
     text = "image,label,phase,split\n" + "".join(
         f"{i}.png,{'NP'[i % 2]},{'train' if i < 5 else 'test'},{'train' if i < 8 else 'test'}\n" for i in range(10)
     )
@@ -109,7 +109,7 @@ def test_a_flag_of_one_sex_is_the_sex(data_dir, name, sexes):
     assert column(data, "sex")[:2] == sexes and noted(data, f"sex from '{name}'")
 
 
-def test_true_and_false_are_flags_where_there_are_no_others(data_dir):
+def test_true_and_false_are_flags_if_there_are_no_others(data_dir):
     text = "image,Mass,Edema\n" + "".join(f"{i}.png,{i % 2 == 0},{i % 3 == 0}\n" for i in range(10))
     data = opened(data_dir, labels=table(data_dir, text))
     assert data.labels == ("Edema", "Mass") and data.targets.sum(0).tolist() == [4, 5]
@@ -269,7 +269,7 @@ def test_a_column_that_may_tell_the_split_is_noted(tmp_path, name, cells):
         ("set", ["train", "dev", "hold-out"], ["train", "valid", "test"], None),
     ],
 )
-def test_development_and_internal_are_train_where_no_other_word_is(tmp_path, name, cells, expected, note):
+def test_development_and_internal_mean_train_if_no_other_word_does(tmp_path, name, cells, expected, note):
     data = with_cells(tmp_path, name, cells)
     if expected:
         assert data.table["split"].tolist() == expected * (24 // len(cells))
@@ -284,7 +284,7 @@ def test_other_columns_of_internal_and_external_are_no_splits(tmp_path, name, ce
 
 
 @pytest.mark.parametrize("name", ["stage_IV", "TB test", "test_positive", "advanced stage", "acute phase"])
-def test_a_label_with_such_a_word_stays_one(tmp_path, name):
+def test_a_label_whose_name_contains_such_a_word_stays_a_label(tmp_path, name):
     make(tmp_path, *(f"{i}.png" for i in range(10)))
     assert with_flags(tmp_path, name).labels == tuple(sorted(("Mass", name), key=str.lower))
 

@@ -37,7 +37,7 @@ def test_another_column_of_labels_that_differs_is_noted(data_dir, other):
 
 
 @pytest.mark.parametrize("header", ["image,diagnosis,finding", "image,label,labels", "image,class,target"])
-def test_two_columns_of_labels_of_equal_right_that_differ_are_an_error(data_dir, header):
+def test_two_equally_good_label_columns_that_differ_are_an_error(data_dir, header):
     file = write(data_dir, header, AB, CHANGED)
     found = message(DataError, data_dir, labels=file)
     one, other = header.split(",")[1:]
@@ -48,12 +48,12 @@ def test_two_columns_of_labels_of_equal_right_that_differ_are_an_error(data_dir,
 
 
 @pytest.mark.parametrize("other", [AB, [cell.upper() for cell in AB], ["0", "1"] * 5, ["x", "y"] * 5])
-def test_columns_of_labels_that_say_the_same_are_not_mentioned(data_dir, other):
+def test_label_columns_that_agree_are_not_mentioned(data_dir, other):
     data = opened(data_dir, labels=write(data_dir, "image,label,diagnosis", AB, other))
     assert data.labels == ("a", "b") and not noted(data, "Labels are those of")
 
 
-def test_a_column_of_other_labels_is_mentioned_where_its_name_says_so(data_dir):
+def test_a_column_that_is_named_like_labels_is_mentioned(data_dir):
     file = write(data_dir, "image,label,class,hospital", AB, ["x", "x", "y", "y", "x"] * 2, ["p", "p", "q"] * 3 + ["q"])
     assert noted(opened(data_dir, labels=file), "others hold labels too: 'class' (x, y).")
     assert not noted(opened(data_dir, labels=file), "'hospital' (")
@@ -84,7 +84,7 @@ def test_folders_of_another_label_than_the_table_are_noted(tmp_path):
 # Columns of image files
 
 
-def test_two_columns_of_images_that_are_both_there_are_an_error(data_dir):
+def test_two_image_columns_whose_files_both_exist_are_an_error(data_dir):
     file = write(data_dir, "image,filename,label", [f"{i}.png" for i in range(10)], AB)
     table(data_dir, file.read_text().replace("3.png,3.png", "3.png,other/f3.png").replace("4.png,4.png", "4.png,5.png"))
     found = message(DataError, data_dir, labels=file)
@@ -101,7 +101,7 @@ def test_a_column_of_identifiers_names_no_other_images(data_dir):
 
 
 @pytest.mark.parametrize("name", ["filename", "image_path", "dicom"])
-def test_a_column_of_other_images_that_are_not_there_is_noted(data_dir, name):
+def test_a_column_of_other_images_that_do_not_exist_is_noted(data_dir, name):
     file = write(data_dir, f"image,{name},label", [f"old/{i}.png" for i in range(8)] + ["x.dcm", "y.dcm"], AB)
     data = opened(data_dir, labels=file)
     assert noted(data, f"Images are those of 'image'; '{name}' names others in 2 rows", "'x.dcm'", "--path-col")

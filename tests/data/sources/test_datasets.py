@@ -61,7 +61,7 @@ def test_nih(tmp_path, name):
     assert data.config.labels == tmp_path / name
 
 
-def test_nih_test_list_is_mentioned_and_kept_where_asked(tmp_path):
+def test_nih_test_list_is_mentioned_and_kept_if_requested(tmp_path):
     nih(tmp_path)
     (tmp_path / "test_list.txt").write_text("00000003_000.png\n00000005_000.png\n")
     (tmp_path / "train_val_list.txt").write_text("00000001_000.png\n00000001_001.png\n")
@@ -331,7 +331,7 @@ def test_covidx_s_own_test_split(tmp_path):
     assert "test_split.txt row 1: image 'test/9.png' not found" in message(DataError, tmp_path)
 
 
-def test_covidx_lines_that_are_none(tmp_path):
+def test_invalid_covidx_lines_are_refused(tmp_path):
     make(tmp_path, "train/1.png")
     found = message(DataError, tmp_path, labels=table(tmp_path, "secret 1.png normal\nsecret\n", "train.txt"))
     assert "train.txt row 2: expected a patient, an image's file name and a class" in found and "secret" not in found
@@ -377,7 +377,7 @@ def test_padchest(tmp_path):
     assert "No Finding" in opened(tmp_path, keep_no_finding=True).labels
 
 
-def test_padchest_is_multi_label_whatever_the_rows_at_hand_show(tmp_path):
+def test_padchest_is_multi_label_even_if_no_row_has_several_labels(tmp_path):
     text = PADCHEST.replace(", ' cardiomegaly', ''", "").replace("'normal', 'cardiomegaly'", "'normal'")
     assert opened(padchest(tmp_path, text), valid_fraction=0.4).task == "multi"
 
@@ -447,7 +447,7 @@ def test_usual_columns_in_order_of_preference():
 # Every guess can be overridden
 
 
-def test_options_go_before_the_spec(tmp_path):
+def test_options_override_the_spec(tmp_path):
     nih(tmp_path, text=NIH.replace("Finding Labels,", "Finding Labels,mine,who,fold,").replace(
         "_000.png,", "_000.png,x,").replace("_001.png,", "_001.png,y,"))  # fmt: skip
     text = ["Image Index,Finding Labels,mine,who,fold,Patient ID"]

@@ -39,16 +39,16 @@ TREE = ["train/p1/view1.jpg", "train/p2/view1.jpg", "valid/p1/view1.jpg", "valid
         ("/", []),
     ],
 )
-def test_paths_are_found_by_their_whole_ends(text, names):
+def test_paths_are_matched_by_whole_trailing_components(text, names):
     assert found(TREE, text) == names
 
 
-def test_a_whole_name_goes_before_one_without_its_suffix():
+def test_a_full_name_takes_precedence_over_one_without_its_suffix():
     assert found(["1.jpg", "1.png"], "1.png") == ["1.png"]
     assert found(["1.jpg", "1.png"], "1.bmp") == ["1.jpg", "1.png"]
 
 
-def test_a_path_as_written_goes_before_longer_ones():
+def test_a_path_as_written_takes_precedence_over_longer_ones():
     assert found(["copy/a/1.png", "a/1.png", "1.png"], "a/1.png") == ["a/1.png"]
     assert found(["copy/a/1.png", "a/1.png", "1.png"], "x/1.png") == []
 
@@ -88,7 +88,7 @@ FILES = st.lists(st.tuples(FOLDERS, NAMES), min_size=1, max_size=12).map(
 
 
 @given(FILES, FILES)
-def test_what_is_found_ends_in_the_whole_path_that_is_written(paths, texts):
+def test_a_found_file_ends_in_the_whole_written_path(paths, texts):
     def ends(path, text):
         return f"/{path}".endswith(f"/{text}") or f"/{path.rsplit('.', 1)[0]}".endswith(f"/{text.rsplit('.', 1)[0]}")
 
@@ -192,7 +192,7 @@ def test_names_without_a_folder_are_found_in_class_folders_of_similar_sizes(tmp_
     ]
 
 
-def test_files_beside_the_table_do_not_stand_in_for_those_missing_under_the_root(tmp_path):
+def test_files_next_to_the_table_do_not_replace_those_missing_under_the_root(tmp_path):
     make(tmp_path, "1.png", "2.png", "sub/2.png", "sub/3.png", "sub/4.png")
     found, _ = Finder(tmp_path, tmp_path / "sub").find(["1.png", "2.png", "3.png", "4.png"])
     assert found == [[], ["sub/2.png"], ["sub/3.png"], ["sub/4.png"]]

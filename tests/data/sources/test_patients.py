@@ -103,7 +103,7 @@ def test_chexpert_and_mimic_names_tell_the_study_too(tmp_path):
     assert noted(data, "CheXpert and MIMIC-CXR file names: 7 on 14 of 14 images")
 
 
-def test_a_column_goes_before_names_and_is_not_mixed_with_them(tmp_path):
+def test_a_column_takes_precedence_over_names_and_is_not_mixed_with_them(tmp_path):
     make(tmp_path, *(f"0000000{i}_00{j}.png" for i in range(5) for j in range(2)))
     rows = "".join(f"0000000{i}_00{j}.png,{'ab'[j]},{'' if i == 4 else i}\n" for i in range(5) for j in range(2))
     table(tmp_path, "image,label,Patient ID\n" + rows)
@@ -230,7 +230,7 @@ def test_copies_by_name_do_not_hide_the_studies_of_headers(tmp_path, headers):
     assert studies["a/1.png"] == studies["a/1_flip.png"] not in (None, studies["a/a_x_0.dcm"])
 
 
-def test_headers_tell_patients_and_more(tmp_path, headers):
+def test_headers_give_patients_and_more(tmp_path, headers):
     dicoms(tmp_path, "secret", "secret", "other", "unknown", "nobody")
     make(tmp_path, "a/plain.png")
     data = opened(tmp_path)
@@ -286,7 +286,7 @@ def test_a_keyword_where_no_header_has_it(tmp_path, headers):
     assert headers.asked == []
 
 
-def test_damaged_headers_are_told(tmp_path, headers):
+def test_damaged_headers_are_noted(tmp_path, headers):
     data = opened(dicoms(tmp_path, "x", "damaged", "y"))
     assert data.table["patient"].nunique() == 2
     assert noted(data, "2 files' headers can't be read", "a/a_damaged_1.dcm, b/b_damaged_1.dcm")
@@ -302,7 +302,7 @@ def test_real_headers(shared):
     assert "'Nonsense' is not a DICOM keyword" in found
 
 
-def test_columns_go_before_headers(tmp_path, headers):
+def test_columns_take_precedence_over_headers(tmp_path, headers):
     make(tmp_path, *(f"x_header_{i}.dcm" for i in range(10)))
     text = "file,label,patient,sex,age,view\n"  # and no header is read only for the study
     table(tmp_path, text + "".join(f"x_header_{i},{'ab'[i % 2]},{i // 2},M,7{i},AP\n" for i in range(10)))
@@ -463,7 +463,7 @@ def test_identifiers_that_a_spreadsheet_rounded_are_noted(tmp_path):
     assert noted(data, "2 identifiers of patients written as 1.0E+05", "spreadsheet", "Export the table as text")
 
 
-def test_a_pattern_that_would_take_for_ever_is_refused(tmp_path, monkeypatch):
+def test_a_pattern_that_would_take_forever_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(patients, "_SEARCH_SECONDS", 0.5)
     make(tmp_path, *(f"{label}/{'a' * 60}{i}.png" for label in ("normal", "tb") for i in range(5)))
     found = message(ConfigError, tmp_path, patient_col="name:((a+)+)!")
@@ -483,7 +483,7 @@ def test_identifiers_that_occur_in_several_sites_are_noted(tmp_path, column):
     assert not noted(own, "several values")
 
 
-def test_rounded_identifiers_explain_that_nothing_can_be_divided(tmp_path):
+def test_the_error_about_indivisible_data_names_rounded_identifiers(tmp_path):
     root = make(tmp_path, *(f"{i}.png" for i in range(12)))
     text = "image,label,patient_id\n" + "".join(f"{i}.png,{'ab'[i // 6]},1.2345{{}}E+12\n" for i in range(12))
     for last, found in ((["7", "8"], "2 identifiers"), (["7", "7"], "1 identifier")):
@@ -493,11 +493,11 @@ def test_rounded_identifiers_explain_that_nothing_can_be_divided(tmp_path):
     assert "The images are of 2 patients" in message(DataError, root, labels=few)
 
 
-def test_what_cannot_be_seen_makes_no_other_patient():
+def test_invisible_characters_do_not_make_another_patient():
     assert join_spellings(["p1", "p\u200b1", "p2"])[0] == ["p1", "p1", "p2"]
 
 
-def test_patients_that_are_called_like_the_images_are_noted(tmp_path):
+def test_patients_named_like_the_images_are_noted(tmp_path):
     note = "Patients are called like the images, one each"
     root = make(tmp_path, *(f"{i}.png" for i in range(10)))
     text = lines("image,label,patient_id", "{i}.png,{ab},{i}")
@@ -520,7 +520,7 @@ def test_numbers_of_patients_in_names_that_occur_in_several_folders_are_noted(tm
 
 
 @pytest.mark.parametrize("name", ["{}", "{}.0", "0{}", "i{}.png"])
-def test_patients_called_like_some_images_are_noted(tmp_path, name):
+def test_patients_named_like_some_images_are_noted(tmp_path, name):
     own = [name.format(i) if i < 6 else f"p{i // 2}" for i in range(24)]
     make(tmp_path, *(f"{'i' if name.startswith('i') else ''}{i}.png" for i in range(24)))
     text = "".join(f"{'i' if name.startswith('i') else ''}{i}.png,{'ab'[i % 2]},{own[i]}\n" for i in range(24))

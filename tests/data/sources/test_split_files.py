@@ -20,7 +20,7 @@ def written(folder, data, name="split.csv"):
     return folder / name
 
 
-def test_a_run_s_split_replays(tmp_path, data_dir):
+def test_the_split_of_a_run_is_replayed(tmp_path, data_dir):
     first = opened(data_dir, test_fraction=0.2, split_seed=7)
     file = written(tmp_path, first)
     again = opened(data_dir, split_file=file, split_seed=8, test_fraction=0.2)
@@ -29,7 +29,7 @@ def test_a_run_s_split_replays(tmp_path, data_dir):
     assert again.fingerprint() == first.fingerprint()
 
 
-def test_a_split_replays_where_the_data_have_moved(tmp_path, data_dir):
+def test_a_split_is_replayed_after_the_data_moved(tmp_path, data_dir):
     file = written(tmp_path, opened(data_dir))
     (tmp_path / "data").rename(tmp_path / "moved")
     assert splits(opened(tmp_path / "moved", split_file=file)) == dict(zip(*reversed_columns(file), strict=True))
@@ -97,7 +97,7 @@ def test_a_name_that_two_images_have(tmp_path):
     assert "test.txt line 1: image '0.png' could be a/0.png, b/0.png" in found
 
 
-def test_an_image_in_another_folder_than_written_is_not_that_of_the_file(tmp_path):
+def test_an_image_in_another_folder_than_the_split_file_says_does_not_match(tmp_path):
     make(tmp_path / "data", *(f"{label}/{label}{i}.png" for label in "ab" for i in range(3)))
     names = ["x/a0.png", "b/a1.png", "a/a2.png", "b/b0.png", "b/b1.png", "b/b2.png"]
     file = table(tmp_path, "image,split\n" + "".join(f"{name},train\n" for name in names), "split.csv")
@@ -124,14 +124,14 @@ NAMES = [f"images/{i}.png" for i in range(6)]
         ("train_val_list.txt", [None, None, "test", "test", "test", "test"]),
     ],
 )
-def test_lists_say_by_their_names_what_they_are(tmp_path, name, wanted):
+def test_lists_name_their_split_in_the_file_name(tmp_path, name, wanted):
     (tmp_path / name).write_text("0.png\n\nimages\\1.jpg\r\n")
     found, notes = read_split_file(tmp_path / name, NAMES)
     assert found == wanted and f"2 images that {name} lists are" in notes[0]
 
 
 @pytest.mark.parametrize("name", ["list.txt", "train.txt", "test_valid.txt", "train_val_test.txt"])
-def test_lists_that_do_not_say_what_they_are(tmp_path, name):
+def test_lists_whose_file_name_has_no_split(tmp_path, name):
     (tmp_path / name).write_text("0.png\n")
     with pytest.raises(ConfigError, match=f"found {name}, whose name does not say"):
         read_split_file(tmp_path / name, NAMES)
@@ -173,7 +173,7 @@ def test_a_split_file_and_a_split_column(tmp_path, data_dir):
     assert "found both split_file and split_col" in message(ConfigError, data_dir, split_file=file, split_col="split")
 
 
-def test_a_split_file_goes_before_the_data_s_own_splits(tmp_path):
+def test_a_split_file_takes_precedence_over_the_splits_of_the_data(tmp_path):
     root = make(tmp_path / "data", *(f"images/{i}.png" for i in range(10)))
     table(root, lines("image,label,split", "images/{i}.png,{ab},train"))
     (tmp_path / "test_list.txt").write_text("1.png\n2.png\n")

@@ -198,7 +198,7 @@ def test_uncertain_and_blank_cells(data_dir):
     assert data.counts().loc["Mass"].sum() == 4
 
 
-def test_a_row_of_which_nothing_is_known(data_dir):
+def test_a_row_with_only_masked_cells(data_dir):
     table(data_dir, lines("image,label", "images/{i}.png,{ab}").replace("3.png,b", "3.png,"))
     assert cells(opened(data_dir, blank=("ignore",)), "images/3.png") == {"a": None, "b": None}
     assert opened(data_dir, blank=("ignore",)).task == "multi"
@@ -348,7 +348,7 @@ ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
         (ONE_HOT.replace(",1,0", ",0,0"), {}, ["none of which is known to hold labels"]),
     ],
 )
-def test_tables_that_are_no_data_set(data_dir, text, options, words):
+def test_tables_without_a_data_set_are_refused(data_dir, text, options, words):
     file = table(data_dir, text)
     found = message(DataError, data_dir, labels=file, **options)
     for word in words:
@@ -382,7 +382,7 @@ def test_a_missing_image_is_not_taken_from_another_folder_and_can_be_skipped(dat
     assert opened(data_dir, labels=kept).fingerprint() == data.fingerprint()
 
 
-def test_a_label_of_missing_images_alone_is_no_label(data_dir):
+def test_a_label_that_only_missing_images_have_is_no_label(data_dir):
     (data_dir / "images/3.png").unlink()
     table(data_dir, lines("image,label", "images/{i}.png,{ab}").replace("images/3.png,b", "images/3.png,c"))
     assert opened(data_dir, missing="skip").labels == ("a", "b")
@@ -492,7 +492,7 @@ def test_a_table_of_more_columns_than_a_data_set_has_is_refused(tmp_path):
         read_table(tmp_path / "wide.csv")
 
 
-def test_a_path_is_not_longer_than_a_file_s_can_be(data_dir):
+def test_a_path_longer_than_a_file_name_can_be_is_refused(data_dir):
     cell = "../" * 30_000 + "images/0.png"
     (data_dir / "labels.csv").write_text(f"image,label\n{cell},a\nimages/1.png,b\n")
     assert "found a path of 90,012 characters, '../../" in message(DataError, data_dir)

@@ -77,7 +77,7 @@ def opened_again(data):
     return open_manifest(data.config, leave_out=left_out)
 
 
-def test_views_that_nothing_tells_are_asked_for(tmp_path):
+def test_views_that_no_image_has_are_an_error(tmp_path):
     make(tmp_path, *(f"{one}/{i}.png" for one in "ab" for i in range(5)))
     found = message(DataError, tmp_path, views="frontal")
     assert "views='frontal': no image's view is known; expected a column such as view" in found
@@ -85,7 +85,7 @@ def test_views_that_nothing_tells_are_asked_for(tmp_path):
     assert "no image has that view: 10 frontal" in message(DataError, tmp_path / "c", views="lateral")
 
 
-def test_headers_are_read_for_views_and_studies_alone_where_asked_for(tmp_path, headers):  # noqa: F811
+def test_headers_are_read_only_for_views_and_studies_if_requested(tmp_path, headers):  # noqa: F811
     dicoms(tmp_path, "x", "y", "z", "w")
     names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.dcm"))
     rows = "".join(f"{name},{'ab'[i % 2]},{i // 2}\n" for i, name in enumerate(names))
@@ -122,7 +122,7 @@ def test_studies_from_a_column_and_names(tmp_path):
     assert "study_col names a column, but there is no table" in message(ConfigError, classes, study_col="exam")
 
 
-def test_a_study_column_is_not_used_where_none_is_asked_for(tmp_path):
+def test_a_study_column_is_not_used_if_set_to_none(tmp_path):
     make(tmp_path, *(f"i{i}.png" for i in range(10)))
     table(tmp_path, lines("image,label,study_id", "i{i}.png,{ab},{p}"))
     assert opened(tmp_path).table["study"].nunique() == 5

@@ -82,7 +82,7 @@ def test_one_shard_needs_no_pattern_and_class_folders_in_a_tar_stay_class_folder
 @pytest.mark.parametrize(
     ("content", "message"), [(b"{", "is no JSON"), (b"[1]", "found list"), (b"[" * 100_000, "is no JSON")]
 )
-def test_json_that_is_none_is_named(tmp_path, content, message):
+def test_invalid_json_is_named(tmp_path, content, message):
     pattern = shards(tmp_path, lambda i: {"png": png(i), "json": content if i == 5 else b'{"label": "a"}'})
     with pytest.raises(DataError, match=rf"data-000001\.tar/000005\.json: .*{message}"):
         opened(pattern)
@@ -109,7 +109,7 @@ def test_a_shard_that_is_missing_is_named_with_those_that_are_there(tmp_path):
         opened(tmp_path / "data-{000000..000002}.tar")
 
 
-def test_shards_and_a_table_are_one_too_many(tmp_path):
+def test_shards_with_a_table_are_an_error(tmp_path):
     pattern = shards(tmp_path, lambda i: {"png": png(i), "cls": b"mass"}, count=1)
     (tmp_path / "labels.csv").write_text("image,label\n000000.png,a\n")
     with pytest.raises(DataError, match=r"names shards, which hold their labels, and .*labels.csv is a table"):

@@ -25,12 +25,12 @@ def test_given_splits_are_kept_and_the_missing_ones_drawn():
     assert "To keep this split when images are added, pass its split.csv to --split-file." in found.notes[0]
 
 
-def test_nothing_is_drawn_where_all_is_given():
+def test_nothing_is_drawn_if_all_splits_are_given():
     found = settled(["train", None, "valid", "test"])
     assert found.names == ["train", "train", "valid", "test"] and not found.drawn.any() and found.notes == []
 
 
-def test_fractions_that_leave_nothing():
+def test_fractions_that_leave_a_split_empty_are_refused():
     with pytest.raises(ConfigError, match=r"valid_fraction 0\.5 and test_fraction 0\.5 leave nothing to train on"):
         settled([None] * 10, valid_fraction=0.5, test_fraction=0.5)
     assert settled([None] * 5 + ["test"] * 5, valid_fraction=0.5, test_fraction=0.5).names.count("train") in (2, 3)
@@ -49,7 +49,7 @@ def opened_splits(n=40, groups=None, given=None, **options):
     return np.array(settled(given or [None] * n, groups, **options).names)
 
 
-def test_folds_share_the_test_part_and_divide_the_rest():
+def test_folds_share_the_test_split_and_divide_the_rest():
     found = folds_of(4, test_fraction=0.2)
     tests = [names == "test" for names in found]
     assert tests[0].sum() == 8 and all((test == tests[0]).all() for test in tests)
@@ -58,7 +58,7 @@ def test_folds_share_the_test_part_and_divide_the_rest():
 
 
 @given(st.data())
-def test_dealt_at_once_each_image_is_in_one_fold_and_no_group_in_two(data):
+def test_each_image_is_in_one_fold_and_no_group_in_two(data):
     n = data.draw(st.integers(12, 40))
     groups = np.array(data.draw(st.lists(st.integers(0, 9), min_size=n, max_size=n)))
     held_out = data.draw(st.booleans())
@@ -80,7 +80,7 @@ def test_dealt_at_once_each_image_is_in_one_fold_and_no_group_in_two(data):
         assert np.array_equal(np.array(alone) == "test", found[:, 0] == 0)
 
 
-def test_dealt_by_image_the_test_split_still_keeps_groups_together():
+def test_folds_by_image_keep_groups_together_in_the_test_split():
     groups = np.repeat(np.arange(12), 5)
     positives = np.eye(2, dtype=np.uint8)[np.arange(60) % 2]
     config = DataConfig(folds=3, test_fraction=0.25)
@@ -91,7 +91,7 @@ def test_dealt_by_image_the_test_split_still_keeps_groups_together():
     assert any(len(folds) > 1 for folds in folds_of_group)
 
 
-def test_folds_of_what_a_given_test_part_leaves():
+def test_folds_divide_the_images_outside_a_given_test_split():
     given = ["test"] * 10 + [None] * 20 + ["train"] * 10
     found = folds_of(3, given=given, test_fraction=0.2)
     assert all((names[:10] == "test").all() for names in found)
@@ -122,7 +122,7 @@ def test_the_first_fold_is_the_default():
         ),
     ],
 )
-def test_folds_that_cannot_be(given, options, words):
+def test_impossible_folds_are_refused(given, options, words):
     with pytest.raises(ConfigError, match=words):
         settled(given, **options)
 
@@ -176,7 +176,7 @@ def test_new_images_of_a_patient_join_that_patient(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_all_images_come_nearest_to_the_shares_of_the_file(tmp_path, seed):
+def test_the_shares_over_all_images_are_closest_to_those_of_the_file(tmp_path, seed):
     file = saved(tmp_path, grown(tmp_path, 60, valid_fraction=0.3, test_fraction=0.1, split_seed=seed))
     data = grown(tmp_path, 240, split_file=file, split_seed=seed)
     assert data.counts().loc["images"].to_dict() == {"train": 144, "valid": 72, "test": 24}
@@ -204,7 +204,7 @@ def test_new_images_of_a_patient_that_the_file_divides(of_patient, joined):
     assert found.names == [*of_patient, joined, "train", "valid", "test"]
 
 
-def test_many_new_images_come_nearest_to_the_shares():
+def test_many_new_images_are_assigned_as_close_to_the_shares_as_possible():
     given = ["train"] * 500 + ["valid"] * 500 + [None] * 2000
     found = settled(given, test_fraction=0.3, split_file="split.csv").names
     assert {split: found.count(split) for split in ("train", "valid", "test")} == {
@@ -334,7 +334,7 @@ def test_redrawn_folds_stay_folds(tmp_path):
     assert len(set.union(*valid)) == 20 == sum(map(len, valid))
 
 
-def test_redrawing_what_cannot_be_parted(tmp_path):
+def test_redrawing_data_that_cannot_be_divided(tmp_path):
     data = opened(classes(tmp_path, a=5, b=5))
     with pytest.raises(DataError, match=r"no images in the (train|valid) split"):
         data.redraw_splits(np.zeros(10, int))
@@ -343,13 +343,13 @@ def test_redrawing_what_cannot_be_parted(tmp_path):
 # Data without training
 
 
-def test_where_nothing_is_trained_nothing_is_drawn():
+def test_without_training_nothing_is_drawn():
     found = keep_given_splits(["train", None, "valid", "test", None])
     assert found.names == ["train", "test", "valid", "test", "test"]
     assert not found.drawn.any() and found.notes == []
 
 
-def test_one_image_of_one_class_can_be_measured_on(tmp_path):
+def test_one_image_of_one_class_can_be_evaluated(tmp_path):
     one = open_manifest(DataConfig(source=classes(tmp_path / "one", normal=1)), to_train=False)
     assert splits(one) == {"normal/normal000.png": "test"} and one.labels == ("normal",)
     with pytest.raises(DataError, match="only one class"):
@@ -359,7 +359,7 @@ def test_one_image_of_one_class_can_be_measured_on(tmp_path):
     assert splits(found) == {"train/a/1.png": "train", "test/b/1.png": "test"}
 
 
-def test_labels_that_no_image_has_are_kept_where_that_is_known(tmp_path):
+def test_given_labels_that_no_image_has_are_kept(tmp_path):
     make(tmp_path, "0.png", "1.png")
     table(tmp_path, "image,Effusion,Mass,Edema\n0.png,0,1,-1\n1.png,0,0,-1\n")
     config = DataConfig(source=tmp_path, label_col=("Effusion", "Mass", "Edema"))

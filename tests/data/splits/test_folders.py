@@ -28,7 +28,7 @@ def test_a_folder_s_split(name, split):
     assert parse_split_folder(name) == split
 
 
-def test_folders_tell_the_split_where_they_tell_of_train_and_another():
+def test_folders_give_the_split_if_they_name_train_and_another_split():
     found, note = splits_from_folders(TextColumn.of(["train", "x/test", "x"]))
     assert found == ["train", "test", None] and "test (1), train (1)" in note and "1 images are in none of them" in note
     assert splits_from_folders(TextColumn.of(["train", "train"])) == (None, "")
@@ -80,7 +80,7 @@ def test_the_split_that_the_folders_of_a_table_s_rows_give_is_kept(tmp_path, fol
     assert noted(data, "images are in a folder of another split than the one given")
 
 
-def test_a_table_whose_paths_begin_with_one_split_is_split_as_before(tmp_path):
+def test_a_split_folder_that_all_paths_of_a_table_share_is_ignored(tmp_path):
     make(tmp_path, *(f"train/{i}.png" for i in range(10)), *(f"plain/{i}.png" for i in range(10)))
     train = opened(tmp_path, labels=table(tmp_path, lines("image,label", "train/{i}.png,{ab}"), "t.csv"))
     plain = opened(tmp_path, labels=table(tmp_path, lines("image,label", "plain/{i}.png,{ab}"), "p.csv"))
@@ -131,7 +131,7 @@ def test_splits_in_file_names_and_folds_are_named(tmp_path):
         ("train_images", "test_images"), ("train_data/train", "test_data/test"),  # the same split below it is no error
     ],
 )  # fmt: skip
-def test_words_of_images_and_data_in_the_folders_of_splits(tmp_path, train, test):
+def test_split_folders_may_contain_words_for_images_and_data(tmp_path, train, test):
     make(tmp_path, *(f"{s}/{c}/{c}{i}{s[:5]}.png" for s in (train, test) for c in "ab" for i in range(6)))
     assert opened(tmp_path).counts().loc["images"].to_dict()["test"] == 12
 
@@ -191,7 +191,7 @@ def test_a_second_test_folder_is_not_joined_with_the_first(tmp_path):
     assert "class folders in class folders, such as a in external" in message(DataError, tmp_path)
 
 
-def test_a_class_called_like_a_short_word_for_a_split_is_a_class(tmp_path):
+def test_a_class_named_like_an_abbreviated_split_is_a_class(tmp_path):
     classes(tmp_path, te=6, tb=6)
     assert opened(tmp_path).labels == ("tb", "te")
 

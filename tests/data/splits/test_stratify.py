@@ -87,7 +87,7 @@ def test_single_label_without_groups_is_near_its_share(sizes, fractions, seed):
 
 
 @given(problems, FRACTIONS, st.integers(0, 5), SEEDS)
-def test_a_label_with_enough_groups_of_its_own_is_in_each_part(problem, fractions, spare, seed):
+def test_a_label_with_enough_groups_is_in_each_split(problem, fractions, spare, seed):
     targets, groups = with_own_groups(*problem, count=len(fractions) + spare)
     splits = stratified_split(targets, groups, fractions, seed)
     assert all(set(splits[holders]) == set(fractions) for holders in targets.T == 1)
@@ -143,7 +143,7 @@ def test_folds_of_a_single_label_without_groups_differ_by_one_at_most(sizes, k, 
 
 
 @given(problems, st.integers(2, 6), st.integers(0, 5), SEEDS)
-def test_a_label_with_enough_groups_of_its_own_is_in_each_fold(problem, k, spare, seed):
+def test_a_label_with_enough_groups_is_in_each_fold(problem, k, spare, seed):
     targets, groups = with_own_groups(*problem, count=k + spare)
     folds = k_folds(targets, groups, k, seed)
     assert all(set(folds[holders]) == set(range(k)) for holders in targets.T == 1)
@@ -151,7 +151,7 @@ def test_a_label_with_enough_groups_of_its_own_is_in_each_fold(problem, k, spare
 
 @settings(max_examples=30)
 @given(st.integers(0, 999), st.booleans(), st.integers(2, 10), st.permutations(range(5)))
-def test_folds_are_even_whatever_the_order_of_labels(seed, grouped, k, order):
+def test_folds_are_balanced_for_any_order_of_labels(seed, grouped, k, order):
     rng = np.random.default_rng(seed)
     targets = (rng.random((1200, 5)) < [0.02, 0.05, 0.1, 0.2, 0.4]).astype(np.uint8)[:, order]
     groups = rng.integers(0, 500, 1200) if grouped else None
@@ -161,7 +161,7 @@ def test_folds_are_even_whatever_the_order_of_labels(seed, grouped, k, order):
     assert np.ptp(counts, axis=0).max() <= 3 and counts.min() > 0
 
 
-def test_two_groups_are_swapped_where_no_move_helps():
+def test_two_groups_are_swapped_if_no_move_helps():
     """Assigned by size, 3, 2 and 2 face 3 and 2; swapping a 3 and a 2 makes them equal."""
     groups = np.repeat(np.arange(5), [3, 3, 2, 2, 2])
     for seed in range(10):
@@ -178,7 +178,7 @@ def deals(targets, groups, seed=0):
     ]
 
 
-def test_global_generators_are_left_alone_and_not_asked():
+def test_global_random_generators_are_neither_changed_nor_used():
     targets, groups = one_hot(np.repeat([0, 1, 2], 40)), np.arange(120) // 2
     before, plain = np.random.get_state(), random.getstate()
     first = deals(targets, groups)
@@ -194,7 +194,7 @@ def test_global_generators_are_left_alone_and_not_asked():
         random.setstate(plain)
 
 
-def test_seeds_differ():
+def test_different_seeds_give_different_splits():
     targets = one_hot(np.repeat([0, 1], 50))
     for one, other in zip(deals(targets, None, 0), deals(targets, None, 1), strict=True):
         assert not np.array_equal(one, other)
@@ -224,13 +224,13 @@ def test_groups_of_another_length():
 
 
 @pytest.mark.parametrize("fractions", [{}, {"train": 0.5}, {"train": 1.2, "valid": -0.2}, {"train": 0.9, "valid": 0.2}])
-def test_fractions_that_are_none(fractions):
+def test_invalid_fractions_are_refused(fractions):
     with pytest.raises(ConfigError, match="sum of 1"):
         stratified_split(np.ones((4, 1), np.uint8), None, fractions, 0)
 
 
 @pytest.mark.parametrize("k", [-1, 0, 1])
-def test_folds_that_are_none(k):
+def test_invalid_numbers_of_folds_are_refused(k):
     with pytest.raises(ConfigError, match=f"found {k} as the number of folds"):
         k_folds(np.ones((4, 1), np.uint8), None, k, 0)
 
@@ -260,7 +260,7 @@ def test_all_splits_get_patients_of_all_sizes():
     assert max(means) - min(means) < 0.25
 
 
-def test_images_without_a_label_are_shared_out_too():
+def test_images_without_a_label_are_distributed_too():
     targets = np.zeros((200, 2), np.uint8)
     targets[:20, 0] = 1
     splits = stratified_split(targets, None, {"train": 0.8, "valid": 0.2}, 3)
@@ -317,7 +317,7 @@ def test_the_order_of_fractions_and_zeros_do_not_matter():
     assert np.array_equal(expected, stratified_split(targets, None, {"b": 0.2, "a": 0.8}, 0))
 
 
-def test_no_images_no_splits():
+def test_without_images_there_are_no_splits():
     assert stratified_split(np.zeros((0, 3), np.uint8), None, {"train": 0.8, "valid": 0.2}, 0).shape == (0,)
     assert len(stratified_split(np.zeros((0, 3), np.uint8), np.array([], int), {"train": 1.0}, 0)) == 0
 

@@ -77,7 +77,7 @@ def plain(tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_archive_of_class_folders_is_read_as_the_folder_is(plain, tmp_path, suffix):
+def test_an_archive_of_class_folders_is_read_like_the_folder(plain, tmp_path, suffix):
     archive = pack(plain, tmp_path / f"images{suffix}")
     unpacked, packed = opened(plain), opened(archive)
     assert rows(packed) == rows(unpacked) and packed.fingerprint() == unpacked.fingerprint()
@@ -88,7 +88,7 @@ def test_an_archive_of_class_folders_is_read_as_the_folder_is(plain, tmp_path, s
     assert_true_to(images, paths)
 
 
-def test_what_is_cached_is_not_read_again_and_what_was_interrupted_goes_on(plain, tmp_path, monkeypatch):
+def test_cached_images_are_not_read_again_and_an_interrupted_build_resumes(plain, tmp_path, monkeypatch):
     archive = pack(plain, tmp_path / "images.tar.gz")
     paths = opened(archive).table["path"].tolist()
     ImageCache(24).build(paths[:5], workers=0)
@@ -106,7 +106,7 @@ def test_what_is_cached_is_not_read_again_and_what_was_interrupted_goes_on(plain
     assert wanted == []
 
 
-def test_a_packed_tar_is_gone_through_once_by_a_build(plain, tmp_path, monkeypatch):
+def test_a_compressed_tar_is_read_once_by_a_build(plain, tmp_path, monkeypatch):
     paths = opened(pack(plain, tmp_path / "images.tar.gz")).table["path"].tolist()
     begun = []
     monkeypatch.setattr(
@@ -118,7 +118,7 @@ def test_a_packed_tar_is_gone_through_once_by_a_build(plain, tmp_path, monkeypat
     assert (len(begun), len(back)) == (1, 0)
 
 
-def test_an_archive_that_changes_is_read_anew(plain, tmp_path):
+def test_an_archive_that_changes_is_read_again(plain, tmp_path):
     archive = pack(plain, tmp_path / "images.zip")
     path = f"{archive}/normal/0000.png"
     images = ImageCache(24)
@@ -131,7 +131,7 @@ def test_an_archive_that_changes_is_read_anew(plain, tmp_path):
     assert (images.image(path) != before).any()
 
 
-def test_tables_name_members_in_any_way(plain, tmp_path):
+def test_tables_can_refer_to_members_in_any_way(plain, tmp_path):
     pack(plain, tmp_path / "a.zip")
     ways = ("zip://{0}::a.zip", "a.zip::{0}", "a.zip/{0}", f"zip://{{0}}::{tmp_path}/a.zip")
     for way in ways:
@@ -147,7 +147,7 @@ def test_tables_name_members_in_any_way(plain, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_packed_table_in_an_archive(plain, tmp_path, suffix):
+def test_a_compressed_table_in_an_archive(plain, tmp_path, suffix):
     plain = shutil.copytree(plain, tmp_path / "plain")
     text = "image,label\n" + "".join(f"normal/000{i}.png,{'ab'[i % 2]}\n" for i in range(4))
     (plain / "labels.csv.gz").write_bytes(gzip.compress(text.encode()))
@@ -285,7 +285,7 @@ def test_a_member_is_held_to_the_limits_of_files(tmp_path, monkeypatch):
         read(f"{path}/c.png")
 
 
-def test_a_zip_whose_member_is_longer_than_it_says_or_differs_from_its_checksum_is_refused(tmp_path):
+def test_a_zip_member_that_is_longer_than_declared_or_fails_its_checksum_is_refused(tmp_path):
     path = zip_of(tmp_path / "a.zip", ("a.png", b"x" * 1000))
     content = bytearray(path.read_bytes())
     at = content.index(b"PK\x01\x02")
@@ -306,7 +306,7 @@ def test_a_byte_that_changed_in_a_zip_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".zip"])
-def test_an_archive_cut_anywhere_gives_a_named_error_or_the_whole_content(plain, tmp_path, suffix):
+def test_an_archive_truncated_anywhere_gives_a_named_error_or_the_whole_content(plain, tmp_path, suffix):
     content = pack(plain / "normal", tmp_path / f"whole{suffix}").read_bytes()
     for share in (0.02, 0.3, 0.6, 0.9, 0.97):
         path = tmp_path / f"cut{share}{suffix}"
@@ -321,7 +321,7 @@ def test_an_archive_cut_anywhere_gives_a_named_error_or_the_whole_content(plain,
         assert share >= 0.9 and len(found.members) == 8
 
 
-def test_folders_that_are_called_like_archives_are_folders(plain, tmp_path):
+def test_folders_named_like_archives_are_folders(plain, tmp_path):
     folder = tmp_path / "unpacked.zip"
     (folder / "x").mkdir(parents=True)
     pack(plain, folder / "x" / "inner.tar")
@@ -342,7 +342,7 @@ def test_a_path_into_an_archive_is_a_path(plain, tmp_path):
         inner.open("w")
 
 
-def test_an_index_that_is_damaged_is_made_again_and_clearing_the_cache_removes_it(plain, tmp_path):
+def test_a_damaged_index_is_built_again_and_clearing_the_cache_removes_it(plain, tmp_path):
     archive = str(pack(plain, tmp_path / "a.tar"))
     members = open_archive(archive).members
     (kept,) = (tmp_path / "cache" / "archives").iterdir()
@@ -365,7 +365,7 @@ def test_any_tar_is_listed_as_it_was_packed_or_refused(tmp_path_factory, members
         assert found.read(name) == content
 
 
-def test_an_image_is_noted_by_its_member_s_name_in_errors(tmp_path):
+def test_errors_name_an_image_by_its_member_name(tmp_path):
     path = zip_of(tmp_path / "a.zip", ("a/x.png", b"not an image"))
     with pytest.raises(ReadError) as error:
         read(f"{path}/a/x.png")
@@ -382,7 +382,7 @@ MISSING = {
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_what_is_missing_is_named_with_what_is_there(plain, tmp_path, name):
+def test_errors_about_missing_members_name_those_that_exist(plain, tmp_path, name):
     pack(plain, tmp_path / "films.zip")
     (tmp_path / "dirs").mkdir()
     (tmp_path / "data-1.tar").touch()
@@ -391,7 +391,7 @@ def test_what_is_missing_is_named_with_what_is_there(plain, tmp_path, name):
     assert ("synth" in str(error.value)) is (name == "dir")
 
 
-def test_a_broken_archive_stops_nothing_that_does_not_need_it(plain, tmp_path):
+def test_a_broken_archive_matters_only_if_it_is_needed(plain, tmp_path):
     """An archive within another archive is only a file there, broken or not."""
     data = tmp_path / "data"
     names = sorted(path.name for path in (plain / "normal").iterdir())
@@ -417,7 +417,7 @@ def test_a_broken_archive_stops_nothing_that_does_not_need_it(plain, tmp_path):
     assert any("4 images in archives (other/a.zip, rest.zip), read from there" in note for note in found.notes)
 
 
-def test_an_archive_with_few_of_a_table_s_images_is_named_where_they_are_missing(plain, tmp_path):
+def test_an_archive_with_few_images_of_a_table_is_named_if_others_are_missing(plain, tmp_path):
     """That archive may belong to another data set."""
     data = tmp_path / "data"
     names = sorted(path.name for path in (plain / "normal").iterdir())

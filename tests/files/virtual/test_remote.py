@@ -58,7 +58,7 @@ def pack(plain, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "gztar"])
-def test_a_bucket_is_read_as_the_folder_is_and_not_again(s3, plain, tmp_path, kind):
+def test_a_bucket_is_read_like_the_folder_and_only_once(s3, plain, tmp_path, kind):
     source = "s3://bucket/images"
     if kind == "folder":
         s3.upload(plain, "bucket/images")
@@ -81,7 +81,7 @@ def test_a_bucket_is_read_as_the_folder_is_and_not_again(s3, plain, tmp_path, ki
     assert FakeS3.asked["read"] == 0 and FakeS3.asked["find"] + FakeS3.asked["info"] <= 3
 
 
-def test_an_interrupted_build_goes_on_and_a_changed_object_is_read_again(s3, plain):
+def test_an_interrupted_build_resumes_and_a_changed_object_is_read_again(s3, plain):
     s3.upload(plain, "bucket")
     paths = opened("s3://bucket").table["path"].tolist()
     left = [4]
@@ -109,7 +109,7 @@ def test_an_interrupted_build_goes_on_and_a_changed_object_is_read_again(s3, pla
 @pytest.mark.parametrize(
     "error", [ConnectionResetError(), TimeoutError(), OSError(5, "SECRET"), RuntimeError("SECRET")]
 )
-def test_an_error_that_passes_is_met_by_trying_again(s3, plain, error):
+def test_a_transient_error_is_retried(s3, plain, error):
     s3.upload(plain, "bucket")
     failures = [error] * 3
 
@@ -136,7 +136,7 @@ def refused():
         (refused(), 1, "status 403"),
     ],
 )
-def test_an_error_that_stays_is_named_without_a_word_of_the_server(s3, plain, error, tries, words):
+def test_a_permanent_error_is_named_without_the_text_of_the_server(s3, plain, error, tries, words):
     s3.upload(plain, "bucket")
     listed = opened("s3://bucket").table["path"].tolist()
     asked = []
@@ -156,7 +156,7 @@ def test_an_error_that_stays_is_named_without_a_word_of_the_server(s3, plain, er
         opened("s3://bucket")
 
 
-def test_one_object_that_is_gone_is_a_file_that_cannot_be_read(s3, plain):
+def test_a_missing_object_is_an_unreadable_file(s3, plain):
     s3.upload(plain, "bucket")
     paths = opened("s3://bucket").table["path"].tolist()
     s3.rm(paths[2])
@@ -166,7 +166,7 @@ def test_one_object_that_is_gone_is_a_file_that_cannot_be_read(s3, plain):
         opened("s3://bucket/none")
 
 
-def test_what_is_known_of_objects_goes_to_workers(s3, plain):
+def test_known_object_versions_are_passed_to_workers(s3, plain):
     s3.upload(plain, "bucket")
     paths = opened("s3://bucket").table["path"].tolist()
     states = json.loads(json.dumps(access.known_states([*paths, str(plain)])))
@@ -177,7 +177,7 @@ def test_what_is_known_of_objects_goes_to_workers(s3, plain):
     assert FakeS3.asked == {"read": len(paths)}
 
 
-def test_tables_name_objects_anywhere(s3, plain, tmp_path):
+def test_tables_can_refer_to_objects_anywhere(s3, plain, tmp_path):
     s3.upload(plain, "bucket/a")
     s3.pipe_file("s3://other/b.zip", pack(plain, tmp_path, "zip").read_bytes())
     cells = [f"s3://bucket/a/normal/000{i}.png" for i in range(4)]
@@ -196,7 +196,7 @@ def test_tables_name_objects_anywhere(s3, plain, tmp_path):
         opened(tmp_path / "x", labels=labels)
 
 
-def test_labels_of_remote_shards_are_kept_with_their_index(s3, tmp_path):
+def test_labels_of_remote_shards_are_stored_with_their_index(s3, tmp_path):
     for file in [shards(tmp_path, lambda i: {"png": png(i), "cls": b"ab"[i % 2 : i % 2 + 1]})]:
         s3.upload(file.parent, "bucket/shards")
     pattern = "s3://bucket/shards/data-{000000..000002}.tar"
@@ -217,7 +217,7 @@ def test_images_of_a_bucket_are_predicted(s3, plain, tmp_path):
 SIGNED = "https://host/b/1.png?X-Amz-Signature=SECRET&X-Amz-Date=2"
 
 
-def test_signed_addresses_in_a_table_are_cached_by_what_they_sign(tmp_path, monkeypatch):
+def test_signed_addresses_in_a_table_are_cached_without_their_signature(tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "attempt", None)  # nothing is read
     header, again = "image,label\n", SIGNED.replace("SECRET", "OTHER")
     labels = table(
@@ -254,7 +254,7 @@ def test_nothing_is_written_to_a_bucket(s3, plain, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_package_and_folders_of_the_web_are_named(monkeypatch):
+def test_a_missing_package_and_http_folders_are_named_errors(monkeypatch):
     def missing(*args, **options):
         raise ImportError("SECRET")
 

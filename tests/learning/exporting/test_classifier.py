@@ -27,7 +27,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("size", [32, 64])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_images_are_fitted_to_the_same_pixels_as_by_the_reader(shape, size):
+def test_images_are_resized_to_the_same_pixels_as_by_the_reader(shape, size):
     images = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
     found = FitSquare(size)(torch.from_numpy(images)).numpy()
     expected = np.stack([fit_square(image, size) for image in images]).astype(float)
@@ -51,7 +51,7 @@ DECISIONS = {
 
 
 @pytest.mark.parametrize("name", DECISIONS)
-def test_probabilities_are_calibrated_and_decided_as_by_the_decision(name):
+def test_calibration_and_prediction_equal_those_of_the_decision(name):
     decision = DECISIONS[name]
     n = len(decision.labels)
     raw = np.random.default_rng(1).dirichlet(np.ones(n) / 3, 500).astype(np.float32).astype(float)

@@ -30,7 +30,7 @@ def quiet(learn):
 
 
 @pytest.mark.parametrize("tta", [False, True])
-def test_probabilities_are_those_of_fastai(run, tta):
+def test_probabilities_equal_fastais(run, tta):
     learn = quiet(xf.load(run, device="cpu"))
     dl = learn.dls.test_dl(IMAGES, rm_type_tfms=0, bs=3, num_workers=0)
     expected = (learn.tta(dl=dl) if tta else learn.get_preds(dl=dl))[0].numpy()
@@ -68,7 +68,7 @@ def test_a_learner_and_its_run_predict_the_same_to_the_bit(run):
     np.testing.assert_allclose(again.loss, saved.loss, rtol=1e-8)
 
 
-def test_the_views_of_an_image_depend_on_the_seed_of_the_run_and_on_that_image_alone(tiny_run, tmp_path):
+def test_the_augmented_views_of_an_image_depend_only_on_the_image_and_the_seed_of_the_run(tiny_run, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
     run.write_config(run.config.updated({"seed": 7, "tta": True}))
 
@@ -101,7 +101,7 @@ def test_the_network_is_evaluated_in_float32_with_fused_batch_norm(tiny_run):
     np.testing.assert_allclose(predictor.logits(IMAGES), logits, atol=1e-4)
 
 
-def test_a_learner_predicts_in_float32_and_is_left_as_it_was_whatever_it_trains_in(data_dir):
+def test_a_learner_predicts_in_float32_and_is_unchanged_for_any_training_precision(data_dir):
     dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
     learn = xf.learner(dls, weights="none", precision="bf16")
     model, callbacks, types = learn.model, list(learn.cbs), []

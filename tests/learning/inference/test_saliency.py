@@ -79,7 +79,7 @@ def test_an_in_place_relu_does_not_falsify_the_map_before_it(inplace):
     torch.testing.assert_close(heat, (-IMAGE[0]).relu() / 4, rtol=0, atol=1e-7)
 
 
-def test_the_map_of_an_in_place_relu_is_what_it_gives():
+def test_the_map_of_an_in_place_relu_is_of_its_output():
     """After the ReLU, the channels are relu(x) and relu(-2x), and the map is (3 relu(x) + relu(-2x)) / 6."""
     net = hand_net([nn.ReLU(inplace=True)])
     heat = grad_cam(net, IMAGE, torch.tensor([0]), layer=net[1])
@@ -142,7 +142,7 @@ def test_with_every_head_the_map_is_that_of_the_last_convolution(tiny_vgg, head)
 
 
 @pytest.mark.parametrize("frozen", ["body", "all", "nothing"])
-def test_the_network_is_left_as_it_was(frozen):
+def test_the_network_is_unchanged(frozen):
     predictor = make_predictor.__wrapped__()
     model = predictor.network.train()
     model[0][1].eval()  # like a frozen block under FrozenInference
@@ -176,7 +176,7 @@ def test_the_network_is_left_as_it_was(frozen):
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (160, 80), (70, 200)])
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_heat_peaks_where_the_image_is_bright(bright, height, width, down, right):
+def test_heat_peaks_at_the_bright_area(bright, height, width, down, right):
     image = np.full((height, width), 20, np.uint8)
     rows, columns = height // 4, width // 4
     image[down * 3 * rows : (down * 3 + 1) * rows, right * 3 * columns : (right * 3 + 1) * columns] = 255
@@ -198,7 +198,7 @@ def test_maps_do_not_depend_on_the_batch_and_keep_the_order(bright):
     assert len(np.unique(at_once, axis=0)) == 4  # brightness lowers the logit of label 2
 
 
-def test_the_central_thorax_is_that_of_the_image_not_of_its_padding():
+def test_the_central_thorax_is_relative_to_the_image_and_not_its_padding():
     assert central_thorax(100, 100) == pytest.approx((0.1, 0.1, 0.9, 0.9))
     assert central_thorax(50, 100) == pytest.approx((0.3, 0.1, 0.7, 0.9))
     top, left, bottom, right = central_thorax(400, 100)
@@ -221,7 +221,7 @@ def test_the_share_outside_counts_cells_by_their_area():
     assert np.isnan(share_outside(np.zeros((4, 4)), central_thorax(1, 1)))
 
 
-def test_rank_correlations_agree_with_scipy_and_know_flat_maps():
+def test_rank_correlations_agree_with_scipy_and_handle_flat_maps():
     maps, others = np.random.default_rng(1).random((2, 4, 5, 6))
     maps[1], others[2] = np.sqrt(others[1]), 1
     maps[3] = 0

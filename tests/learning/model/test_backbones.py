@@ -49,7 +49,7 @@ def test_describe_counts_every_row_without_drawing_random_numbers():
 
 
 @pytest.mark.parametrize("name", [name for name, row in BACKBONES.items() if row.classifier is None])
-def test_a_network_whose_classifier_has_no_hidden_layer_has_none_to_keep(name):
+def test_a_classifier_without_hidden_layers_cannot_be_kept(name):
     """torchvision's classifier then has one linear layer, after at most normalization, pooling and dropout."""
     with torch.device("meta"):
         net = BACKBONES[name].build(weights=None)
@@ -188,7 +188,7 @@ def test_a_missing_file_is_a_named_error(tmp_path):
         load_backbone("resnet18", str(tmp_path / "nowhere.pth"))
 
 
-def test_imagenet_weights_that_cannot_be_had_name_three_ways_out(tmp_path, monkeypatch):
+def test_unavailable_imagenet_weights_are_an_error_with_three_remedies(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def offline(*_, **__):

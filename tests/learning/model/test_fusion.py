@@ -9,7 +9,7 @@ from xrayfast.learning.model.weights import load_backbone
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_folding_leaves_every_network_s_output_as_it_is_and_the_network_too(arch):
+def test_folding_batch_norm_changes_neither_the_output_nor_the_network(arch):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         body = torch.nn.Sequential(*load_backbone(arch).blocks.values())
@@ -27,7 +27,7 @@ def test_folding_leaves_every_network_s_output_as_it_is_and_the_network_too(arch
     assert torch.equal(again, expected)
 
 
-def test_folding_folds():
+def test_folding_removes_the_batch_norm_layers():
     body = torch.nn.Sequential(*load_backbone("resnet18").blocks.values())
     with torch.random.fork_rng():
         whole = fuse_batch_norm(torch.nn.Sequential(body, torch.nn.Flatten()))

@@ -34,7 +34,7 @@ def blocks_of(arch):
 
 
 @pytest.mark.parametrize("arch", BACKBONES)
-def test_the_layers_hold_each_parameter_once_in_order(arch):
+def test_the_layers_contain_each_parameter_once_in_order(arch):
     blocks = blocks_of(arch)
     layers = divide_into_layers(blocks)
     assert len(layers) == len({layer.name for layer in layers}) == COUNTS[arch]
@@ -56,7 +56,7 @@ def kinds(arch):
     }
 
 
-def test_what_belongs_to_a_layer():
+def test_which_modules_belong_to_a_layer():
     resnet = kinds("resnet18")
     assert resnet["stem.conv1"] == resnet["layer4.1.conv2"] == ["Conv2d", "BatchNorm2d"]
     assert resnet["layer2.0.conv1"] == ["Conv2d", "BatchNorm2d"] * 2, "with the projection shortcut"
@@ -152,7 +152,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("arch", "unfrozen", "shapes"), VALUES)
-def test_what_is_read_of_the_frozen_layers(arch, unfrozen, shapes):
+def test_which_outputs_of_the_frozen_layers_are_read(arch, unfrozen, shapes):
     torch.manual_seed(0)
     backbone = load_backbone(arch)
     blocks = backbone.blocks

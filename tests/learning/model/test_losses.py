@@ -139,7 +139,7 @@ def test_activation_and_decodes():
         ({"name": "focal", "task": "multi", "alpha": 0.5, "class_weights": "auto"}, "one of them"),
     ],
 )
-def test_losses_that_make_no_sense_are_refused(arguments, words):
+def test_invalid_losses_are_refused(arguments, words):
     with pytest.raises(ConfigError, match=words):
         make_loss(**arguments)
 
@@ -201,7 +201,7 @@ MULTI_LOSSES = {
 
 
 @pytest.mark.parametrize("name", MULTI_LOSSES)
-def test_a_cell_that_nobody_knows_has_no_loss_and_no_gradient(name):
+def test_a_masked_cell_has_no_loss_and_no_gradient(name):
     loss = MULTI_LOSSES[name]()
     unmasked = torch.tensor([[True, False, True], [False, False, False], [True, True, False], [True, True, True]])
     x, target = LOGITS.float() / 10, TRUTH.float()
@@ -344,7 +344,7 @@ def test_the_loss_of_mixed_images_is_that_of_both_targets_without_cells_that_one
 
 
 @pytest.mark.parametrize("own", [F.binary_cross_entropy_with_logits, lambda x, y, reduction: _per_image(x, y)])
-def test_a_loss_of_the_users_own_is_mixed_likewise(own):
+def test_a_custom_loss_is_mixed_in_the_same_way(own):
     loss, x, other = OwnLoss("multi", own), LOGITS / 10, TRUTH.roll(1, 0)
     mixed = SHARE[:, None] * TRUTH + (1 - SHARE)[:, None] * other
     torch.testing.assert_close(loss(x, TRUTH, other, SHARE), F.binary_cross_entropy_with_logits(x, mixed))

@@ -25,7 +25,7 @@ from xrayfast.learning.randomness import isolated_rng
         ("resnet18", (20, 10)),
     ],
 )
-def test_under_a_seed_a_network_is_fastai_s_to_the_bit(arch, head_width):
+def test_with_the_same_seed_a_network_equals_fastais_to_the_bit(arch, head_width):
     with torch.random.fork_rng():
         torch.manual_seed(5)
         ours = build_network(arch, 3, head_width)

@@ -36,7 +36,7 @@ def trained(opt_func, steps=8):
 
 
 @pytest.mark.parametrize(("name", "reference"), [("adam", Adam), ("sgd", SGD)])
-def test_steps_are_fastai_s(name, reference):
+def test_steps_equal_fastais(name, reference):
     from functools import partial
 
     ours, opt = trained(make_optimizer(name, 0.9))
@@ -49,7 +49,7 @@ def test_steps_are_fastai_s(name, reference):
             torch.testing.assert_close(state[average], wanted[average], atol=1e-6, rtol=1e-5)
 
 
-def test_beta2_and_eps_of_adam_are_torch_s():
+def test_beta2_and_eps_of_adam_are_those_of_torch():
     # In float64: the gradient of a bias before batch norm is only rounding error, which a small eps does not suppress.
     ours, theirs = network().double(), network().double()
     opt = make_optimizer("adam", 0.9, beta2=0.999, eps=1e-8)([list(ours.parameters())], lr=1e-3, wd=0.0)
@@ -64,7 +64,7 @@ def test_beta2_and_eps_of_adam_are_torch_s():
         torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-7)
 
 
-def test_a_state_that_was_saved_in_another_memory_order_is_put_right():
+def test_a_state_that_was_saved_in_another_memory_format_is_converted():
     net = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
     opt = make_optimizer("adam", 0.9)([list(net.parameters())], lr=0.1)
     net(torch.randn(2, 3, 8, 8)).sum().backward()
@@ -78,7 +78,7 @@ def test_a_state_that_was_saved_in_another_memory_order_is_put_right():
     assert torch.equal(opt.state[net.weight]["grad_avg"], average)
 
 
-def test_a_state_of_fastai_s_own_adam_is_taken_over():
+def test_a_state_of_fastais_adam_is_loaded():
     net = network()
     ours, theirs = (opt([list(net.parameters())], lr=0.1) for opt in (make_optimizer("adam", 0.9), Adam))
     net(torch.randn(4, 5)).sum().backward()
@@ -90,7 +90,7 @@ def test_a_state_of_fastai_s_own_adam_is_taken_over():
     assert not torch.equal(net[0].weight, before)
 
 
-def test_biases_and_batch_norm_are_spared_weight_decay():
+def test_biases_and_batch_norm_have_no_weight_decay():
     opt_func = make_optimizer("adam", 0.9)
     net = network()
     opt = opt_func([list(net.parameters())], lr=0.1)

@@ -40,7 +40,7 @@ def weighted_bce(logits, target, reduction="mean"):
         ("multi", bce_of_unmasked, F.binary_cross_entropy_with_logits),
     ],
 )
-def test_a_loss_is_called_as_it_is(task, own, reference):
+def test_a_loss_is_called_unchanged(task, own, reference):
     loss = OwnLoss(task, own)
     loss.try_on(CLASSES)
     truth = CLASSES.argmax(1) if task == "single" else CELLS
@@ -86,10 +86,10 @@ def fails(logits, target):
         ("single", nn.BCEWithLogitsLoss(), CLASSES, "BCEWithLogitsLoss .* fails on logits .* single-label targets"),
     ],
 )  # fmt: skip
-def test_what_can_t_train_is_refused_before_training(task, own, target, message):
+def test_an_unusable_loss_is_refused_before_training(task, own, target, message):
     with pytest.raises(ConfigError, match=message):
         OwnLoss(task, own).try_on(target)
 
 
-def test_a_loss_that_leaves_masked_cells_out_is_taken():
+def test_a_loss_that_leaves_masked_cells_out_is_accepted():
     OwnLoss("multi", bce_of_unmasked).try_on(MASKED)

@@ -111,7 +111,7 @@ def test_as_many_features_as_labels_are_a_whole_network_unless_they_are_a_map():
     assert build(as_map, labels=5).head == "fastai"
 
 
-def test_constructors_get_the_weights_that_they_ask_for():
+def test_constructors_get_the_weights_that_they_accept():
     asked = []
 
     def torchvision_like(weights=None):
@@ -180,7 +180,7 @@ def needs(width):
         (Wrapper(maps(), mean=True), {"labels": 5, "grouping": "layers"}, "is a whole network, and can't be divided"),
     ],
 )
-def test_what_can_t_be_used_is_refused_by_name(arch, options, message):
+def test_unusable_networks_are_refused_by_name(arch, options, message):
     with pytest.raises(ConfigError, match=message):
         build(arch, **options)
 
@@ -206,6 +206,6 @@ def test_a_splitter_gives_the_groups():
         (lambda model: model.layer1, "splitter <lambda> fails on maps: .*layer1"),
     ],
 )
-def test_a_splitter_that_is_no_division_is_refused(splitter, message):
+def test_a_splitter_whose_groups_are_no_partition_is_refused(splitter, message):
     with pytest.raises(ConfigError, match=message):
         build(maps, splitter)

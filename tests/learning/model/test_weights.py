@@ -36,7 +36,7 @@ def first(backbone):
 
 
 @pytest.mark.parametrize("prefix", ["net.", "module.", "resnet18.", "module.model.encoder.", "model.0.", "_orig_mod."])
-def test_any_prefix_of_a_wrapper(resnet, tmp_path, prefix):
+def test_any_wrapper_prefix_is_removed(resnet, tmp_path, prefix):
     state = {prefix + key: value for key, value in resnet.items()} | {"classifier.weight": torch.zeros(14, 512)}
     backbone = loaded(state, tmp_path / "w.pth")
     assert torch.equal(first(backbone), resnet[FIRST])
@@ -74,7 +74,7 @@ def test_names_of_old_densenets(tmp_path):
     assert torch.equal(blocks["dense4"][0].denselayer16.conv2.weight, expected)
 
 
-def test_numbers_of_numpy_beside_the_tensors(resnet, tmp_path):
+def test_numpy_scalars_next_to_the_tensors_are_accepted(resnet, tmp_path):
     content = {"state_dict": resnet, "best": np.float64(0.9), "epoch": np.int64(3), "done": np.bool_(True)}
     assert torch.equal(first(loaded(content, tmp_path / "w.pth")), resnet[FIRST])
 
@@ -100,7 +100,7 @@ def test_numbers_of_numpy_beside_the_tensors(resnet, tmp_path):
         (VARIANCE, lambda t: t * 1e30, r"has values of up to 1e\+30, .* none above 1e\+12"),
     ],
 )
-def test_values_that_no_network_has_are_refused(resnet, tmp_path, key, change, words):
+def test_implausible_values_are_refused(resnet, tmp_path, key, change, words):
     with pytest.raises(WeightsError, match=rf"w\.pth: {key} .*{words}"):
         loaded(resnet | {key: change(resnet[key])}, tmp_path / "w.pth")
 
@@ -134,11 +134,11 @@ def test_no_pretrained_network_is_taken_for_damaged(shared):
         load_backbone(arch, path)
 
 
-def test_what_is_not_used_may_have_any_value(resnet, tmp_path):
+def test_unused_tensors_may_have_any_value(resnet, tmp_path):
     loaded(resnet | {"fc.weight": torch.full((1000, 512), torch.nan), "seen": torch.tensor(3)}, tmp_path / "w.pth")
 
 
-def test_a_run_s_own_weights_are_checked_likewise(tmp_path):
+def test_the_weights_of_a_run_are_checked_too(tmp_path):
     network = build_network("resnet18", 2)
     for change in (lambda t: t * torch.nan, lambda t: t.to(torch.int8)):
         state = network.state_dict() | {"1.2.weight": change(network.state_dict()["1.2.weight"])}

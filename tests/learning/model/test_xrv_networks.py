@@ -33,7 +33,7 @@ def theirs():
     return net.eval()
 
 
-def test_it_computes_what_theirs_computes_but_at_the_border(theirs, tmp_path, monkeypatch):
+def test_features_equal_torchxrayvisions_except_at_the_border(theirs, tmp_path, monkeypatch):
     row = BACKBONES["densenet121"]
     blocks = lambda net: {"stem": net.features[:2], "rest": net.features[2:]}  # noqa: E731
     monkeypatch.setitem(BACKBONES, "densenet121", Backbone("densenet121", small, None, blocks, row.pooled_side))

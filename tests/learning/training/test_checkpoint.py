@@ -31,7 +31,7 @@ def raw(some):
     return [(t.dtype, t.shape, t.detach().contiguous().reshape(-1).view(torch.uint8).tolist()) for t in some]
 
 
-def test_copies_have_the_bits_of_their_tensors_and_stay_in_their_place():
+def test_copies_equal_their_tensors_to_the_bit_and_reuse_their_memory():
     copies, places = TensorCopies(torch.device("cpu")), []
     for seed in range(2):
         now = tensors(seed)
@@ -49,7 +49,7 @@ def test_copies_have_the_bits_of_their_tensors_and_stay_in_their_place():
     assert raw(copies.fetch()) == raw(now[:3])
 
 
-def test_copies_are_in_use_until_they_are_written_although_the_wait_is_interrupted(monkeypatch):
+def test_copies_stay_in_use_until_they_are_written_even_if_the_wait_is_interrupted(monkeypatch):
     released, written = threading.Event(), []
     with CheckpointWriter(TensorCopies(torch.device("cpu"))) as writer:
         writer.write(lambda: written.append(released.wait(10)))

@@ -166,7 +166,7 @@ def alone(multi_dir):
     return train_in_float64(multi_dir, World())
 
 
-def test_in_float64_with_sync_bn_ranks_and_one_process_train_the_same(trained, alone):
+def test_in_float64_with_sync_bn_ranks_and_one_process_train_the_same_weights(trained, alone):
     """Training with augmentation, masked cells, class weights, accumulated and clipped gradients, averaged weights and
     recomputed batch norm statistics.
     """
@@ -186,7 +186,7 @@ def test_each_rank_reads_its_share_of_the_images(trained, alone):
     assert max(reads) <= 1.2 * total / count
 
 
-def test_stopped_in_the_last_rank_all_stop_after_the_batch_and_resume_to_the_bit(trained):
+def test_a_stop_in_one_rank_stops_all_after_the_batch_and_they_resume_to_the_bit(trained):
     count, out = trained
     stopped, whole = xf.Run(out / "stopped"), xf.Run(out / "whole")
     assert np.load(out / "stopped0.npy") == 1
@@ -198,7 +198,7 @@ def test_stopped_in_the_last_rank_all_stop_after_the_batch_and_resume_to_the_bit
     assert f"| Batch size | {whole.global_batch} |" in whole.model_card_path.read_text()
 
 
-def test_predictions_are_of_every_image_once_and_those_of_the_run(trained, data_dir):
+def test_every_image_is_predicted_once_and_as_by_the_run(trained, data_dir):
     _, out = trained
     run = xf.Run(out / "whole")
     found = run.predictions("valid")
@@ -229,7 +229,7 @@ def test_one_run_is_written_by_one_rank(trained):
     }  # fmt: skip
 
 
-def test_every_row_is_of_one_rank():
+def test_every_row_belongs_to_one_rank():
     for total in (0, 1, 2, 5, 8):
         rows = [np.arange(total)[OwnRows(0, 3).of_rank(rank, total)] for rank in range(3)]
         assert np.array_equal(np.concatenate(rows), np.arange(total))
@@ -310,7 +310,7 @@ def test_devices_on_which_ranks_cannot_train_are_refused(monkeypatch, kind, mess
         pass
 
 
-def test_where_the_others_do_not_come_the_error_says_so(monkeypatch):
+def test_if_other_ranks_do_not_arrive_the_error_says_so(monkeypatch):
     monkeypatch.setattr(world_module, "JOIN_TIMEOUT", timedelta(milliseconds=200))
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
         monkeypatch.setenv(name, value)
@@ -361,7 +361,7 @@ def test_torchrun_trains_one_run_and_says_once_what_is_wrong(data_dir, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_job_that_is_warned_of_its_time_limit_and_queued_again_goes_on(data_dir, tmp_path):
+def test_a_job_that_is_warned_of_its_time_limit_and_requeued_resumes(data_dir, tmp_path):
     words = ["-m", "xrayfast", "fit", data_dir, *FIT, "--unfreeze", "--epochs", "3", "--reuse-frozen", "off"]
     words += ["--runs", tmp_path, "--name", "a", "--resume", "auto"]
     ranks = start_ranks(words, 2)

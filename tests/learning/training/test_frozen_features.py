@@ -53,7 +53,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("arch", "unfrozen"), CASES)
-def test_features_of_any_number_of_blocks_lead_to_the_network_s_own_outputs(data, arch, unfrozen):
+def test_features_of_any_number_of_blocks_give_the_outputs_of_the_network(data, arch, unfrozen):
     learn = learner(data, arch=arch)
     unfreeze_phase(learn, phase(learn, unfrozen))
     features = cache_features(learn, phase(learn, unfrozen).frozen_groups, 1)
@@ -206,7 +206,7 @@ def test_frozen_layers_are_not_run_while_training(data):
     assert not calls
 
 
-def test_the_key_depends_on_all_that_features_depend_on(data, multi_dir):
+def test_the_key_depends_on_everything_that_features_depend_on(data, multi_dir):
     learn = learner(data)
     before = cache_key(learn, 5, 2)
     assert before == cache_key(learner(data), 5, 2)
@@ -240,7 +240,7 @@ def test_a_full_disk_is_an_error_that_says_what_to_do(data, monkeypatch, tmp_pat
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="POSIX only")
-def test_a_disk_that_fills_up_meanwhile_is_an_error_too(data, monkeypatch, tmp_path):
+def test_a_disk_that_fills_up_during_writing_is_an_error_too(data, monkeypatch, tmp_path):
     def full(*_):
         raise OSError(28, "No space left on device")
 

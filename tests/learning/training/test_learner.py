@@ -46,7 +46,7 @@ class EveryEvent(Callback):
         self.events.append(event_name)
 
 
-def test_an_event_reaches_a_callback_with_a_method_of_its_class_of_itself_or_for_all_events(learn):
+def test_an_event_reaches_a_callback_with_a_class_method_an_instance_method_or_one_for_all_events(learn):
     called, own, quiet, every = [], Callback(), Callback(), EveryEvent()
     own.after_step, quiet.run = partial(called.append, "own"), False
     with learn.added_cbs([own, quiet, every]):
@@ -77,7 +77,7 @@ class AnswersAll(Callback):
 
 
 @pytest.mark.parametrize("kind", [StandsFor, StandsForOne, AnswersAll])
-def test_an_event_reaches_a_callback_that_stands_for_something_with_the_method(learn, kind):
+def test_an_event_reaches_a_callback_that_delegates_to_an_object_with_the_method(learn, kind):
     called = []
     with learn.added_cbs([kind(SimpleNamespace(after_step=partial(called.append, "other")))]):
         learn("after_step")

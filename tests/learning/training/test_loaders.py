@@ -54,7 +54,7 @@ def test_splits_and_batches(dls, data):
     assert list(dls.vocab) == list(data.labels)
 
 
-def test_validation_pixels_are_the_file_s_fitted_and_normalized(dls, data):
+def test_validation_pixels_are_those_of_the_file_resized_and_normalized(dls, data):
     x, y = next(iter(dls.valid))
     split = data.subset("valid")
     for i in range(len(x)):
@@ -77,7 +77,7 @@ def test_validation_pixels_are_the_file_s_fitted_and_normalized(dls, data):
         (None, "found None; expected files, arrays or Pillow images"),
     ],
 )
-def test_what_is_no_image_in_memory_is_refused(dls, item, words):
+def test_invalid_images_in_memory_are_refused(dls, item, words):
     with pytest.raises(DataError, match=words):
         dls.test_dl([item]).one_batch()
 
@@ -99,7 +99,7 @@ def test_test_dl_takes_any_images_and_refuses_none(dls, data):
             dls.test_dl(items)
 
 
-def test_multi_label_targets_are_the_manifest_s(multi_dir):
+def test_multi_label_targets_equal_the_manifest(multi_dir):
     data = xf.open_data(multi_dir)
     dls = xf.dataloaders(data, size=32, batch_size=4, device="cpu")
     got = torch.cat([y for _, y in dls.valid]).numpy()
@@ -109,7 +109,7 @@ def test_multi_label_targets_are_the_manifest_s(multi_dir):
 
 
 @pytest.mark.parametrize("folder_fixture", ["data_dir", "multi_dir"])
-def test_batches_read_at_once_are_those_of_fastai_s_own_way_item_by_item(folder_fixture, request):
+def test_batches_read_at_once_equal_those_that_fastai_reads_item_by_item(folder_fixture, request):
     dls = xf.dataloaders(xf.open_data(request.getfixturevalue(folder_fixture)), size=48, batch_size=8, device="cpu")
     assert isinstance(dls.valid, RadiographDL)
     for dl in (dls.train, dls.valid):
@@ -129,7 +129,7 @@ def test_worker_processes_read_the_same_batches(data_dir):
                 assert torch.equal(torch.Tensor(x), torch.Tensor(x2)) and y.tolist() == y2.tolist()
 
 
-def test_a_user_s_own_datablock_keeps_its_own_getters(data_dir):
+def test_a_custom_datablock_keeps_its_getters(data_dir):
     rows = [{"file": str(path), "target": 0, "kind": path.parent.name} for path in sorted(data_dir.glob("*/*.png"))]
     block = DataBlock((xf.RadiographBlock(size=32), CategoryBlock), get_x=ColReader("file"), get_y=ColReader("kind"))
     dls = block.dataloaders(pd.DataFrame(rows), bs=4, num_workers=0)
@@ -160,7 +160,7 @@ def test_the_order_comes_from_the_seed_and_global_state_is_left_alone(data):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_items_show_as_a_table(data):
+def test_items_are_shown_as_a_table(data):
     table = target_table(data)
     assert list(table.columns) == ["image", "path", "patient", "split", "labels", "target"]
     assert table["target"].tolist() == table["labels"].tolist()
@@ -173,7 +173,7 @@ def augmented(images, seed):
         return torch.Tensor(pipeline(images))
 
 
-def test_our_batch_transforms_give_what_fastai_s_pipeline_of_them_gives(dls):
+def test_batch_transforms_equal_fastais_pipeline_of_them(dls):
     pixels = torch.randint(0, 256, (4, 1, 48, 48), dtype=torch.uint8)
     batch = (TensorImageBW(pixels), TensorCategory(torch.arange(4) % 2))
     for loader in (dls.train, dls.valid):
@@ -188,7 +188,7 @@ def test_our_batch_transforms_give_what_fastai_s_pipeline_of_them_gives(dls):
     assert not torch.equal(dls.train.after_batch(batch)[0], results[0][0]), "only training is augmented"
 
 
-def test_augmentation_never_flips_and_cuts_nothing_off():
+def test_augmentation_neither_flips_nor_crops():
     yy, xx = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 96), indexing="ij")
     # A pair of "lungs" that reach to 2 % of the edge; the one on the left is half as bright as the other.
     inside = (xx.abs() < 0.96) & (yy.abs() < 0.9) & (xx.abs() > 0.1) & ((xx / 0.98) ** 2 + (yy / 0.98) ** 2 < 1)
@@ -220,14 +220,14 @@ def test_a_learner_predicts_on_a_path_an_array_and_a_table(tiny_run, data_dir):
     assert truth.tolist() == rows.targets.argmax(axis=1).tolist()
 
 
-def test_a_device_that_is_not_here_is_a_named_error():
+def test_an_unavailable_device_is_a_named_error():
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r"device is cuda.*cpu"):
             torch_device("cuda")
     assert torch_device("cpu").type == "cpu"
 
 
-def test_images_are_decoded_once_and_then_come_from_the_store(data, monkeypatch, tmp_path):
+def test_images_are_decoded_once_and_then_come_from_the_cache(data, monkeypatch, tmp_path):
     stored = replace(data, config=data.config.model_copy(update={"cache_dir": tmp_path}))
     dls = xf.dataloaders(stored, size=48, batch_size=8, device="cpu")
     assert list(tmp_path.rglob("*.pictures"))
@@ -254,7 +254,7 @@ def test_without_a_cache_no_file_is_written_and_the_images_are_the_same(data, tm
 @pytest.mark.parametrize(("asked", "device", "cpus", "started"), [
     (None, "cpu", 4, 0), (None, "cuda", 4, 4), (None, "cuda", 64, 8), (3, "cuda", 64, 3), (3, "cpu", 4, 3),
 ])  # fmt: skip
-def test_beside_an_accelerator_the_cpus_that_the_process_may_use_read(monkeypatch, asked, device, cpus, started):
+def test_with_an_accelerator_all_cpus_available_to_the_process_read(monkeypatch, asked, device, cpus, started):
     monkeypatch.setattr(loaders, "cpu_count", lambda: cpus)
     assert loaders._workers(asked, torch.device(device)) == started
 

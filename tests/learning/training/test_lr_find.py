@@ -17,7 +17,7 @@ def test_a_curve_shows_itself_and_its_suggestions():
     assert CURVE._repr_html_().count('<img class="plot') == 1 and ">0.001<" in CURVE._repr_html_()
 
 
-def test_a_curve_is_drawn_on_axes_of_one_s_own_too():
+def test_a_curve_is_drawn_on_given_axes_too():
     axes = Figure().add_subplot()
     assert CURVE.plot(ax=axes) is axes
     for one, other in zip(axes.lines, CURVE.plot().axes[0].lines, strict=True):

@@ -12,7 +12,7 @@ from xrayfast.metrics.summary import compute_epoch_metrics
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
-def test_each_pass_starts_anew_and_batches_are_joined(task):
+def test_each_pass_resets_the_metric_and_joins_batches(task):
     metrics = build_epoch_metrics(task, 3)
     assert [metric.name for metric in metrics] == list(history_metrics(task))
     generator = torch.manual_seed(0)
@@ -31,7 +31,7 @@ def test_each_pass_starts_anew_and_batches_are_joined(task):
         assert {metric.name: metric.value for metric in metrics} == pytest.approx(expected)
 
 
-def test_what_is_not_defined_is_nan():
+def test_undefined_values_are_nan():
     metrics = {metric.name: metric for metric in build_epoch_metrics("single", 2)}
     assert np.isnan(metrics["accuracy"].value)
     for metric in metrics.values():

@@ -46,7 +46,7 @@ def test_auto_is_decided_once_by_the_error_of_bf16_logits(data_dir, with_units, 
     assert tried == [learn]
 
 
-def test_an_explicit_precision_is_taken_as_it_is(data_dir, with_units, monkeypatch):
+def test_an_explicit_precision_is_used_unchanged(data_dir, with_units, monkeypatch):
     monkeypatch.setattr(mixed_precision, "bf16_logit_error", lambda learn: pytest.fail("tried"))
     assert mixed_precision.training_precision(small(data_dir, precision="bf16")) == "bf16"
     assert mixed_precision.training_precision(small(data_dir, precision="fp32")) == "fp32"
@@ -93,7 +93,7 @@ def test_bf16_is_not_tried_for_predictions_nor_on_foreign_data(data_dir, with_un
 
 
 @pytest.mark.parametrize(("recorded", "followed"), [("bf16", "bf16"), ("fp32", "fp32"), ("fp16", "fp32"), (None, None)])
-def test_a_network_trains_on_as_recorded_and_in_float32_where_bf16_was_not_tried(
+def test_a_resumed_network_uses_the_recorded_precision_or_float32_if_bf16_was_not_tried(
     data_dir, with_units, recorded, followed
 ):
     learn = small(data_dir)
@@ -116,7 +116,7 @@ class Depth:
         self.depth -= 1
 
 
-def test_fp16_that_was_aborted_in_a_batch_is_left(data_dir):
+def test_autocast_is_left_after_fp16_was_aborted_in_a_batch(data_dir):
     learn = small(data_dir, precision="fp32")
     mixed = Float16()
     learn.add_cb(mixed)
@@ -135,7 +135,7 @@ def test_fp16_that_was_aborted_in_a_batch_is_left(data_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("arch", "tolerates"), [("resnet18", True), ("mobilenet_v2", False)])
-def test_a_network_tolerates_bf16_on_radiographs_or_not_and_none_does_with_its_first_convolution_in_it(
+def test_which_networks_tolerate_bf16_on_radiographs_and_none_with_its_first_convolution_in_bf16(
     arch, tolerates, shared, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("TORCH_HOME", str(shared / "torch"))
@@ -147,7 +147,7 @@ def test_a_network_tolerates_bf16_on_radiographs_or_not_and_none_does_with_its_f
     assert mixed_precision.bf16_logit_error(xf.learner(dls, arch=arch)) > mixed_precision.TOLERANCE
 
 
-def test_one_image_says_nothing_of_bf16(tiny_run, with_units, monkeypatch):
+def test_one_image_is_not_enough_to_try_bf16(tiny_run, with_units, monkeypatch):
     monkeypatch.setattr("xrayfast.workflows.load.find_data", lambda run: None)
     learn = xf.load(tiny_run, device="cpu")
     learn.precision = None

@@ -63,7 +63,7 @@ class EndAfterTraining(Callback):
         raise CancelFitException
 
 
-def test_reading_a_value_there_is_an_error():
+def test_reading_a_value_on_the_device_is_an_error():
     with pytest.raises((RuntimeError, NotImplementedError)):
         float(torch.zeros((), device=META))
 

@@ -48,7 +48,7 @@ def flip(images):
     return images.flip(3)
 
 
-def test_code_augments_training_alone_in_its_order(data, plain):
+def test_custom_transforms_augment_only_training_in_the_given_order(data, plain):
     train, valid = batches(data, [Negative(), flip])
     torch.testing.assert_close(train, (1 - plain[0]).flip(3), atol=1e-6, rtol=0)
     torch.testing.assert_close(valid, plain[1])
@@ -56,7 +56,7 @@ def test_code_augments_training_alone_in_its_order(data, plain):
 
 
 @pytest.mark.parametrize("transform", [Brightness(0.4, p=1.0), RandomErasing(p=1.0, sl=0.2), Rotate(30, p=1.0)])
-def test_a_transform_of_fastai_s_is_taken(data, plain, transform):
+def test_a_transform_of_fastai_is_accepted(data, plain, transform):
     train, valid = batches(data, [transform])
     assert train.shape == plain[0].shape
     assert (train - plain[0]).abs().mean() > 0.005
@@ -85,12 +85,12 @@ def test_names_have_their_ranges(data, plain):
         ("wild", "augment is 'wild'; expected 'mild', 'default', 'strong' or 'off'"),
     ],
 )
-def test_what_can_t_augment_is_refused_by_name(data, augment, message):
+def test_unusable_transforms_are_refused_by_name(data, augment, message):
     with pytest.raises(ConfigError, match=message):
         xf.dataloaders(data, size=32, augment=augment)
 
 
-def test_without_augmentation_there_are_no_views(data, tmp_path):
+def test_without_augmentation_there_are_no_augmented_views(data, tmp_path):
     options = {"arch": "resnet18", "weights": "none", "size": 32, "batch_size": 8, "resamples": 0, "device": "cpu"}
     run = xf.fit(data, augment=False, runs=tmp_path, epochs=2, reuse_frozen="on", **options)
     assert (run.config.train.augment, run.info.frozen_feature_views) == ("off", 1)

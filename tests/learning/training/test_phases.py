@@ -69,7 +69,7 @@ def test_learning_rates_of_layers_are_spread_over_those_that_are_unfrozen():
 
 @pytest.mark.parametrize("option", ["unfreeze_blocks", "unfreeze_layers"])
 @pytest.mark.parametrize("freeze_epochs", [0, 1])
-def test_the_rates_of_gradual_unfreezing_are_those_of_unfreezing_as_much_at_once(option, freeze_epochs):
+def test_the_rates_of_gradual_unfreezing_equal_those_of_unfreezing_the_same_blocks_at_once(option, freeze_epochs):
     settings = {"freeze_epochs": freeze_epochs, "lr_div": 50}
     gradual = plan_phases(TrainConfig(**{option: 4}, gradual_unfreeze=2, **settings), 6, 1e-2, pretrained=True)
     at_once = [plan_phases(TrainConfig(**{option: n}, **settings), 6, 1e-2, pretrained=True)[-1] for n in range(1, 5)]
@@ -120,7 +120,7 @@ def moved(before, after):
         ({"unfreeze": True}, [True] * 6),
     ],
 )
-def test_only_unfrozen_groups_move_buffers_included(learn, settings, expected):
+def test_only_unfrozen_groups_and_their_buffers_change(learn, settings, expected):
     phase = plan_phases(TrainConfig(epochs=1, freeze_epochs=0, **settings), 6, 1e-3, pretrained=True)[-1]
     before = snapshot(learn)
     unfreeze_phase(learn, phase)
@@ -152,7 +152,7 @@ def test_the_network_s_own_classifier_is_a_block_and_a_layer_group(data_dir, tin
         assert learn.opt.hypers[5]["lr"] == pytest.approx(1e-2 / 2), "64 ^ (1/6) is 2"
 
 
-def test_only_unfrozen_layers_move_at_their_rates_and_frozen_batch_norm_stays(data_dir):
+def test_only_unfrozen_layers_change_at_their_rates_and_frozen_batch_norm_stays(data_dir):
     """The split is within a residual block: batch norm of the first convolution is frozen, of the second it is not."""
     dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
     learn = xf.learner(dls, groups="layers", **NET)
@@ -206,7 +206,7 @@ def test_stochastic_depth_of_frozen_layers_is_off(data_dir):
     assert [depth.training for depth in depths] == [False] * 17 + [True]
 
 
-def test_a_frozen_block_stays_frozen_after_a_unfrozen_phase_has_left_gradients(learn):
+def test_a_frozen_block_stays_frozen_although_an_unfrozen_phase_left_gradients(learn):
     everything = plan_phases(TrainConfig(unfreeze=True, freeze_epochs=0, epochs=1), 6, 1e-3, pretrained=True)[0]
     unfreeze_phase(learn, everything)
     run_phase(learn, everything, schedule="constant", momentum=0.9, callbacks=[])
@@ -229,7 +229,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("schedule", list(SHAPES))
-def test_the_schedules_are_fastai_s_and_reach_each_group(learn, schedule):
+def test_the_schedules_equal_fastais_and_reach_each_group(learn, schedule):
     rates = []
 
     class Watch(Callback):
@@ -249,7 +249,7 @@ def test_the_schedules_are_fastai_s_and_reach_each_group(learn, schedule):
 
 
 @pytest.mark.parametrize("schedule", ["one-cycle", "flat-cos"])
-def test_a_phase_that_is_resumed_goes_on_at_its_place_in_the_schedule(learn, schedule):
+def test_a_resumed_phase_continues_at_its_place_in_the_schedule(learn, schedule):
     rates = {}
 
     class Watch(Callback):

@@ -25,7 +25,7 @@ def shifted(n=4000, prior=0.5, here=0.1, seed=0):
     return truth, odds / (1 + odds)
 
 
-def test_the_prevalence_found_is_that_of_maximum_likelihood():
+def test_the_estimated_prevalence_maximizes_the_likelihood():
     truth, p = shifted()
     both, prior = np.column_stack([p, 1 - p]), np.array([0.5, 0.5])
     found, corrected = correct_prior(both, prior)
@@ -38,7 +38,7 @@ def test_the_prevalence_found_is_that_of_maximum_likelihood():
     assert log_loss(truth, corrected[:, 0]) < log_loss(truth, p) - 0.1
 
 
-def test_of_several_labels_each_is_corrected_by_itself_and_classes_together():
+def test_labels_are_corrected_one_by_one_and_classes_jointly():
     (a, p), (_, q) = shifted(here=0.1), shifted(here=0.7, seed=1)
     shares, corrected = corrected_labels(np.column_stack([p, q]), np.array([0.5, 0.5]), "multi")
     assert shares == pytest.approx([0.1, 0.7], abs=0.03)
@@ -48,7 +48,7 @@ def test_of_several_labels_each_is_corrected_by_itself_and_classes_together():
     assert shares.sum() == pytest.approx(1) and corrected.sum(axis=1) == pytest.approx(np.ones(len(a)))
 
 
-def test_prevalence_outside_the_interval_of_validation_is_warned_of_and_others_are_not():
+def test_only_a_prevalence_outside_the_interval_of_validation_gives_a_warning():
     truth, p = shifted()
     same, q = shifted(here=0.5, seed=2)
     truth, masked = np.column_stack([truth, same, np.full(4000, -1)]), np.full(4000, 0.5)
@@ -68,7 +68,7 @@ def test_prevalence_outside_the_interval_of_validation_is_warned_of_and_others_a
         assert "--correct-prior" not in warning.advice, changed
 
 
-def test_an_estimate_of_few_images_can_t_be_told_from_validation_s():
+def test_an_estimate_from_few_images_or_patients_is_not_said_to_differ():
     half = np.tile([[0], [1]], (50, 1))
     for n, differs in ((4000, True), (12, False)):
         truth, p = shifted(n=n, here=0.3)
@@ -81,7 +81,7 @@ def test_an_estimate_of_few_images_can_t_be_told_from_validation_s():
 
 
 @pytest.mark.parametrize(("images", "labels"), [(1, 1), (10, 1), (1, 8)])
-def test_of_equal_prevalence_is_warned_in_at_most_five_to_seven_per_cent(images, labels, monkeypatch):
+def test_equal_prevalence_gives_a_warning_in_at_most_five_to_seven_percent(images, labels, monkeypatch):
     """2,000 validation images, and external data of 100 patients; all images of a patient have the same labels."""
     monkeypatch.setattr(external, "corrected_labels", lambda probability, prior, task: (prior, probability))
     rng = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def metric_row(metric, label, a, b, error):
     ("metrics", "labels"),
     [(("auroc",), 20), (("auroc",), 1), (("recall", "specificity"), 1), (("recall", "specificity"), 14)],
 )
-def test_equal_results_are_called_lower_in_at_most_five_to_seven_per_cent(metrics, labels):
+def test_equal_results_are_called_lower_in_at_most_five_to_seven_percent(metrics, labels):
     """All labels have the same true value; the intervals are normal."""
     rng, error, found = np.random.default_rng(0), 0.03, 0
     for _ in range(500):
@@ -118,7 +118,7 @@ def test_equal_results_are_called_lower_in_at_most_five_to_seven_per_cent(metric
     assert found <= 35
 
 
-def test_a_lower_recall_or_specificity_alone_is_warned_of_corrected_for_both_by_holm():
+def test_a_lower_recall_or_specificity_gives_a_warning_after_holm_correction():
     def codes(recall, specificity, error=0.04):
         differences = {"auroc": 0.0, "recall": recall, "specificity": specificity}
         rows = [metric_row(name, "a", 0.9, 0.9 + change, error / 5**0.5) for name, change in differences.items()]
@@ -149,7 +149,7 @@ def test_rates_of_an_external_test_are_compared_by_their_intervals():
     )
 
 
-def test_of_two_classes_the_positive_one_alone_has_rows():
+def test_with_two_classes_only_the_positive_class_has_rows():
     truth, p = shifted(n=100)
     both, q = np.column_stack([truth, 1 - truth]), np.column_stack([p, 1 - p])
     rows = compare_prevalence(("a", "b"), (both, None), (both, None), q, "single", "b")
@@ -159,7 +159,7 @@ def test_of_two_classes_the_positive_one_alone_has_rows():
     assert [row["metric"] for row in rows] == ["accuracy", "auroc", "recall", "specificity"]
 
 
-def test_the_interval_of_a_difference_is_newcombe_s():
+def test_the_interval_of_a_difference_equals_newcombes():
     """56 of 70 and 48 of 80: Newcombe 1998, table II, example (a), method 10: 0.0524 to 0.3339."""
     a, b = (0.6918, 0.8769), (0.4904, 0.7005)  # Wilson's
     found = difference_interval(56 / 70, a, 48 / 80, b)
@@ -175,7 +175,7 @@ def summary(auroc, low, high, **row):
     }
 
 
-def test_results_below_the_interval_of_the_run_s_own_are_warned_of():
+def test_results_below_the_interval_of_the_run_give_a_warning():
     rows = compare_with_internal(summary(0.9, 0.85, 0.95), summary(0.8, 0.7, 0.88), "single", True)
     first = rows[0]
     assert (first["metric"], first["label"], first["difference"]) == ("auroc_macro", None, pytest.approx(-0.1))
@@ -186,7 +186,7 @@ def test_results_below_the_interval_of_the_run_s_own_are_warned_of():
     assert external_warnings([], above) == []
 
 
-def test_what_is_missing_has_its_reason_and_labels_of_one_side_are_not_compared():
+def test_missing_results_have_a_reason_and_labels_in_only_one_data_set_are_not_compared():
     here = summary(0.8, 0.7, 0.9, specificity=0.5)
     here["per_label"][0]["auroc"] = None
     here["per_label"].append({"label": "b", "support": 0, "negatives": 0})

@@ -15,7 +15,7 @@ def enough(groups, names=NAMES):
     return {name: np.ones((groups, 1), bool) for name in names}
 
 
-def test_the_p_of_two_proportions_is_that_of_the_hypergeometric_distribution():
+def test_the_p_value_of_two_proportions_follows_the_hypergeometric_distribution():
     """6 of 12 and 15 of 18 positives are found: Fisher's exact test, ordered by the size of the difference."""
     code = np.repeat([0, 1], [12, 18]).astype(np.int16)
     hit = np.r_[np.arange(12) < 6, np.arange(18) < 15]
@@ -28,7 +28,7 @@ def test_the_p_of_two_proportions_is_that_of_the_hypergeometric_distribution():
     assert found == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 20_000))
 
 
-def test_each_permuted_auroc_is_that_of_scikit_learn_with_ties():
+def test_each_permuted_auroc_equals_scikit_learns_with_ties():
     rng = np.random.default_rng(0)
     unit = np.repeat(np.arange(40), rng.integers(1, 4, 40))
     n = len(unit)
@@ -58,7 +58,7 @@ def test_images_of_a_patient_stay_together_and_each_group_keeps_its_patients():
     assert (np.sort(taking, axis=1) == np.arange(30)).all() and len(np.unique(taking, axis=0)) == 50
 
 
-def test_only_the_groups_that_are_compared_exchange_patients():
+def test_only_the_compared_groups_exchange_patients():
     """All positives of the third group are missed; the others get none of its patients, as it is not compared."""
     code = np.repeat([0, 1, 2], 20).astype(np.int16)
     split = ResampledMetrics(np.ones((60, 1), int), np.where(code < 2, 0.9, 0.1)[:, None], "multi")
@@ -67,7 +67,7 @@ def test_only_the_groups_that_are_compared_exchange_patients():
     assert (found[:2] == 1).all() and np.isnan(found[2]).all()
 
 
-def test_a_prevalence_that_differs_is_no_gap_and_blocks_are_one_draw(monkeypatch):
+def test_a_different_prevalence_is_no_gap_and_blocks_are_one_draw(monkeypatch):
     """Recall of 20 positives varies as a draw from 220 without replacement, whatever the negatives are."""
     rng = np.random.default_rng(3)
     code = np.repeat([0, 1], [400, 400]).astype(np.int16)

@@ -34,7 +34,7 @@ def facts(auroc=(0.7, 0.9), accuracy=(0.8, 0.9), per_label=0.95, patients=60, un
     return HeadlineFacts(summary, "single", counts, **options)
 
 
-def test_a_split_of_which_there_is_nothing_to_warn_has_no_warning():
+def test_a_split_without_problems_has_no_warning():
     assert headline_warnings(facts(remarks=["Training is in bf16."])) == []
 
 
@@ -63,7 +63,7 @@ def test_each_condition_alone_gives_its_warning_alone(code, changed, said):
     assert found["text"].endswith(".") and found.keys() == {"code", "text", "advice"}
 
 
-def test_a_leak_of_the_run_s_own_splits_says_nothing_of_other_data():
+def test_a_leak_between_the_splits_of_the_run_gives_no_warning_about_other_data():
     remarks = [f"{LEAKS_ALLOWED}: results are optimistic."]
     assert headline_warnings(facts(remarks=remarks, external=True)) == []
 
@@ -78,7 +78,7 @@ def test_without_intervals_accuracy_and_auroc_themselves_are_compared():
     assert [one["code"] for one in headline_warnings(found)] == ["constant"]
 
 
-def test_of_two_classes_the_positive_one_alone_is_named():
+def test_with_two_classes_only_the_positive_class_is_named():
     found = facts(auroc=(0.4, 0.6))
     del found.summary["per_label"][2]
     found.summary["positive"] = "covid-19"
@@ -97,6 +97,6 @@ def test_accuracy_of_one_label_is_compared_with_a_constant_answer(support, negat
     assert f"0.700 is not shown to be above 0.700, the accuracy of always predicting '{answer}'" in warning["text"]
 
 
-def test_patients_of_a_table_are_not_told_by_file_names():
+def test_advice_about_a_table_does_not_suggest_patients_from_file_names():
     advice = [headline_warnings(facts(patients=None, of_table=table))[0]["advice"] for table in (True, False)]
     assert ["name:REGEX" in one for one in advice] == [False, True]

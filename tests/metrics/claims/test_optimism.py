@@ -15,7 +15,7 @@ def sample(rng, n=200, positives=8):
     return truth, rng.normal(size=n) + 1.2 * truth
 
 
-def test_it_is_that_of_a_plain_loop_over_drawn_patients(monkeypatch):
+def test_optimism_equals_that_of_a_plain_loop_over_drawn_patients(monkeypatch):
     monkeypatch.setattr(optimism, "RESAMPLES", 20)
     truth, score = sample(np.random.default_rng(0), 60, 12)
     score, unit = np.round(score, 1), np.arange(60) // 2
@@ -36,7 +36,7 @@ def test_it_is_that_of_a_plain_loop_over_drawn_patients(monkeypatch):
 
 
 @pytest.mark.slow
-def test_it_is_how_much_lower_f1_is_on_new_images_on_average():
+def test_optimism_is_the_mean_drop_of_f1_on_new_images():
     rng = np.random.default_rng(1)
     foretold, lost = [], []
     for seed in range(150):

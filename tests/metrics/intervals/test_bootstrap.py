@@ -45,7 +45,7 @@ def test_every_metric_has_an_interval_around_its_value(task):
 
 
 @pytest.mark.parametrize("many", [0, 2**22])
-def test_a_micro_auroc_of_few_patients_is_newcombes_of_all_cells(many, monkeypatch):
+def test_a_micro_auroc_of_few_patients_has_newcombes_interval_over_all_cells(many, monkeypatch):
     """At most 12 of 300 images lack a label."""
     monkeypatch.setattr(estimates, "_MANY_CELLS", many)
     truth, probability = many_labels(n=300)
@@ -56,7 +56,7 @@ def test_a_micro_auroc_of_few_patients_is_newcombes_of_all_cells(many, monkeypat
     assert (found.low, found.high, found.method) == (expected.low, expected.high, "newcombe")
 
 
-def test_metrics_rest_on_the_patients_of_the_rarer_class_and_those_of_probabilities_on_all(monkeypatch):
+def test_ranking_metrics_count_patients_of_the_rarer_class_and_probability_metrics_all_patients(monkeypatch):
     truth, probability = many_labels(n=90)
     truth[:60, 0] = 0
     rests_on = dict[float, int]()
@@ -74,7 +74,7 @@ def test_metrics_rest_on_the_patients_of_the_rarer_class_and_those_of_probabilit
     assert rests_on[float(split.per_label["brier"][0])] == 90
 
 
-def test_the_seed_decides_and_the_memory_does_not(monkeypatch):
+def test_the_result_depends_on_the_seed_and_not_on_the_memory(monkeypatch):
     truth, probability = many_labels(n=50)
     found = intervals(ResampledMetrics(truth, probability, "multi"), resamples=60)
     monkeypatch.setattr(resampling, "_CELLS", 200 * 7)
@@ -92,7 +92,7 @@ def test_the_seed_decides_and_the_memory_does_not(monkeypatch):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_work_in_parts_gives_the_same(task, monkeypatch):
+def test_work_in_chunks_gives_the_same_result(task, monkeypatch):
     truth, probability = TASKS[task](n=90)
     truth[::7] = -1
     groups = np.arange(90) // 2
@@ -110,7 +110,7 @@ def test_work_in_parts_gives_the_same(task, monkeypatch):
 
 
 @pytest.mark.parametrize("few_errors", [0, 1])
-def test_differences_of_many_cells_are_those_of_few(few_errors, monkeypatch):
+def test_differences_of_many_cells_equal_those_of_few(few_errors, monkeypatch):
     draw = np.random.default_rng(0)
     truth = (draw.random((600, 3)) < 0.3).astype(int)
     noise = draw.normal(size=truth.shape)
@@ -123,7 +123,7 @@ def test_differences_of_many_cells_are_those_of_few(few_errors, monkeypatch):
     assert repr(paired_differences(a, b, resamples=20)) == repr(found)
 
 
-def test_patients_are_left_out_once_each():
+def test_each_patient_is_left_out_once():
     alone = np.concatenate(list(left_out(5, seed=0, block=2)))
     assert sorted((1 - alone).argmax(axis=1)) == [0, 1, 2, 3, 4]
     assert ((1 - alone).sum(axis=1) == 1).all()
@@ -133,7 +133,7 @@ def test_patients_are_left_out_once_each():
     assert set((1 - shares).sum(axis=1)) == {5, 6}
 
 
-def test_a_label_that_is_often_not_drawn_is_counted_and_said():
+def test_a_label_that_is_often_not_drawn_is_counted_and_noted():
     truth, probability = many_labels(n=60)
     truth[:, 1] = 0
     truth[:2, 1] = 1
@@ -236,7 +236,7 @@ def test_one_patient_or_no_image_gives_values_and_no_interval(task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_differences_of_a_model_and_itself_are_nothing_without_an_interval_of_zero_width(task):
+def test_differences_of_a_model_from_itself_are_zero_without_an_interval_of_zero_width(task):
     truth, probability = TASKS[task](n=40)
     for split in (ResampledMetrics(truth, probability, task), ResampledMetrics(truth, truth.astype(float), task)):
         found = paired_differences(split, split, resamples=40)
@@ -247,7 +247,7 @@ def test_differences_of_a_model_and_itself_are_nothing_without_an_interval_of_ze
         assert found.per_label["recall"][0].method == "paired"
 
 
-def test_differences_turn_with_the_order_of_models_and_are_narrow_where_models_err_together():
+def test_differences_change_sign_with_the_order_of_models_and_are_narrow_if_errors_agree():
     truth, a = many_labels(n=150, labels=2)
     b = np.clip(a + np.random.default_rng(1).normal(0, 0.05, a.shape), 0, 1)
     splits = [ResampledMetrics(truth, model, "multi") for model in (a, b)]

@@ -16,7 +16,7 @@ def images(only_a, only_b, both=5):
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
-def test_without_patients_it_is_the_binomial_test(only_a, only_b):
+def test_without_patients_the_p_value_is_that_of_the_binomial_test(only_a, only_b):
     found = mcnemar(*images(only_a, only_b))
     assert (found.only_a, found.only_b) == (only_a, only_b)
     n = only_a + only_b
@@ -31,7 +31,7 @@ def test_published_p_values():
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.booleans()), min_size=1, max_size=25))
-def test_with_patients_it_is_the_share_of_all_signs(rows):
+def test_with_patients_the_p_value_is_the_share_among_all_sign_flips(rows):
     groups, a, b = (np.array(column) for column in zip(*rows, strict=True))
     balance = np.array([(a[groups == g].astype(int) - b[groups == g]).sum() for g in range(5)])
     sums = np.array([np.dot(signs, balance) for signs in product([-1, 1], repeat=5)])

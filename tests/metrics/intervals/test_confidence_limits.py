@@ -13,7 +13,7 @@ def skewness(data):
 
 @pytest.mark.parametrize("statistic", [np.mean, np.std, skewness])
 @pytest.mark.parametrize("level", [0.9, 0.95])
-def test_bca_equals_scipys(statistic, level):
+def test_bca_equals_scipy(statistic, level):
     data = np.random.default_rng(0).exponential(size=40)
     found = stats.bootstrap(
         (data,),
@@ -39,7 +39,7 @@ tenths = st.integers(-50, 50).map(lambda k: k / 10)
 
 
 @given(st.lists(tenths, min_size=1, max_size=30), tenths, st.lists(tenths, max_size=9))
-def test_a_bca_interval_lies_within_its_resamples_and_turns_with_the_sign(values, value, without):
+def test_a_bca_interval_is_within_its_resamples_and_flips_with_the_sign(values, value, without):
     drawn, left_out = np.array(values), np.array(without)
     low, high = bca(drawn, value, left_out)
     assert min(values) <= low <= high <= max(values)

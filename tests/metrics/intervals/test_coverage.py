@@ -102,7 +102,7 @@ def coverage(studies, patients, most_images, resamples, seed=0):
     return {name: tuple((counts / studies).tolist()) for name, counts in hits.items()}
 
 
-def test_the_known_truths_are_those_of_many_images():
+def test_the_known_truths_agree_with_many_images():
     truth, probability, _, other = study(np.random.default_rng(0), 40_000, 1)
     found = intervals(ResampledMetrics(truth, probability, "multi"), resamples=50).per_label
     for name, value in truths().items():

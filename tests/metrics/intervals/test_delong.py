@@ -130,7 +130,7 @@ def test_edges():
     assert np.isnan([apart.z, apart.p]).all()
 
 
-def test_what_is_no_score_is_refused():
+def test_invalid_scores_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         delong([1, 0], [np.nan, 0.1])
     with pytest.raises(ValueError, match="groups"):

@@ -42,7 +42,7 @@ def test_newcombes_method_5(auroc, positives, negatives, expected):
 
 
 @given(st.floats(0, 1), st.integers(1, 400), st.integers(1, 400))
-def test_newcombes_ends_are_the_aurocs_at_the_edge_of_the_score_test(auroc, m, n):
+def test_newcombes_limits_are_the_aurocs_at_the_edge_of_the_score_test(auroc, m, n):
     low, high = newcombe_auroc(auroc, m, n)
     assert 0 <= low <= auroc + 1e-12
     assert auroc - 1e-12 <= high <= 1
@@ -104,7 +104,7 @@ def test_wilsons_interval_on_effective_images_by_hand():
         assert abs(0.7 - end) / math.sqrt(end * (1 - end) / size) == pytest.approx(1.959964, rel=1e-5)
 
 
-def test_near_1_images_of_one_patient_never_count_for_many():
+def test_near_1_the_images_of_one_patient_never_count_as_many():
     """One wrong image of 120 must not make the interval much narrower than no wrong image does."""
     unit = np.repeat(np.arange(12), 10)
     none, one = np.ones(120, dtype=bool), np.arange(120) > 0
@@ -134,7 +134,7 @@ def test_a_difference_of_paired_proportions_is_near_the_published_one():
     assert ends(difference_of(*pair(1, 1, 7, 12))) == pytest.approx((-0.507, -0.026), abs=0.012)
 
 
-def test_two_perfect_models_differ_by_no_more_than_few_images_tell():
+def test_the_difference_of_two_perfect_models_has_an_interval_that_depends_on_the_number_of_images():
     found = difference_of(*pair(5, 0, 0, 0))
     assert found.value == 0
     # z^2 / (n + z^2), as in Tango 1998.
@@ -159,7 +159,7 @@ def test_paired_proportions_hold_the_truth_by_exact_enumeration():
 
 
 @given(st.lists(st.integers(0, 12), min_size=4, max_size=4).filter(any))
-def test_a_difference_holds_its_value_has_a_width_and_turns_with_the_order(cells):
+def test_the_interval_of_a_difference_contains_its_value_has_a_width_and_flips_with_the_order(cells):
     a, b = pair(*cells)
     found, back = difference_of(a, b), difference_of(b, a)
     assert found.low <= found.value <= found.high
@@ -169,7 +169,7 @@ def test_a_difference_holds_its_value_has_a_width_and_turns_with_the_order(cells
     assert found.high <= 1
 
 
-def test_the_mean_of_one_is_itself_and_of_many_is_narrower():
+def test_the_mean_of_one_label_is_unchanged_and_that_of_many_is_narrower():
     rng = np.random.default_rng(0)
     truth = rng.random((8, 80)) < 0.1
     truth[:, :2] = True
@@ -201,11 +201,11 @@ def test_average_precision_by_logit():
     assert math.isnan(estimate_average_precision(math.nan, 0, 3).low)
 
 
-def test_what_has_no_value_has_no_interval():
+def test_a_metric_without_a_value_has_no_interval():
     assert math.isnan(estimate_proportion(np.zeros(0, dtype=bool), np.zeros(0, dtype=int), 3).low)
     assert math.isnan(estimate_auroc(np.ones(3, dtype=bool), np.arange(3.0), np.arange(3), 3).low)
 
 
-def test_every_method_has_words():
+def test_every_method_has_a_description():
     used = {estimate.method for estimate in pair(1, 1, 1, 1)} | {difference_of(*pair(1, 1, 1, 1)).method}
     assert used <= set(METHODS)

@@ -101,7 +101,7 @@ def test_multi_label_equals_scikit_learn():
         assert {name: values[i] for name, values in found.per_label.items()} == pytest.approx(label, abs=1e-9)
 
 
-def test_masked_cells_count_nowhere():
+def test_masked_cells_are_ignored():
     truth, probability = many_labels(hidden=0.4)
     truth[:5] = -1
     found = ResampledMetrics(truth, probability, "multi")
@@ -119,7 +119,7 @@ def test_masked_cells_count_nowhere():
     assert elsewhere.overall == found.overall
 
 
-def test_images_without_a_class_count_nowhere():
+def test_images_without_a_class_are_ignored():
     truth, probability = one_class()
     hidden = truth.copy()
     hidden[:30] = -1
@@ -129,7 +129,7 @@ def test_images_without_a_class_count_nowhere():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_names_are_those_of_the_registry_and_a_single_sample_has_the_same_values(task):
+def test_names_equal_the_registrys_and_a_single_sample_has_the_same_values(task):
     truth, probability = TASKS[task]()
     found = ResampledMetrics(truth, probability, task)
     assert list(found.overall) == list(overall_metrics(task))
@@ -142,7 +142,7 @@ def test_names_are_those_of_the_registry_and_a_single_sample_has_the_same_values
         np.testing.assert_allclose(found.per_label[name], sample.of_labels(metric.compute)[0], atol=1e-12)
 
 
-def test_predictive_values_are_there_when_asked_for():
+def test_predictive_values_are_computed_if_requested():
     truth, probability = many_labels()
     found = ResampledMetrics(truth, probability, "multi", prevalence=[0.1, 0.2, 0.3, 0.4]).per_label
     assert list(found) == list(label_metrics(prevalence=True))
@@ -166,7 +166,7 @@ def test_an_absent_class_has_no_metrics_and_is_in_no_mean(task):
     assert not np.isnan(list(found.overall.values())).any()
 
 
-def test_a_label_of_which_nothing_is_known_is_in_no_mean():
+def test_a_label_that_is_masked_everywhere_is_in_no_mean():
     truth, probability = many_labels()
     truth[:, 2] = -1
     found = ResampledMetrics(truth, probability, "multi")
@@ -218,7 +218,7 @@ def test_a_resample_that_lacks_a_class_has_no_mean_over_the_others():
     hnp.arrays(np.int64, 40, elements=st.integers(0, 39), unique=True),
     st.integers(1, 7),
 )
-def test_the_order_of_images_and_the_numbers_of_patients_do_not_count(task, seed, order, factor):
+def test_the_order_of_images_and_the_numbering_of_patients_do_not_matter(task, seed, order, factor):
     truth, probability = TASKS[task](n=40, seed=seed)
     groups = np.arange(40) // 2
     found = ResampledMetrics(truth, probability, task, groups)
@@ -228,7 +228,7 @@ def test_the_order_of_images_and_the_numbers_of_patients_do_not_count(task, seed
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_no_image_no_metric(task):
+def test_without_images_there_is_no_metric(task):
     nothing = ResampledMetrics(np.empty((0, 3), dtype=int), np.empty((0, 3)), task)
     assert np.isnan(list(nothing.overall.values())).all()
     assert np.isnan(list(nothing.per_label.values())).all()

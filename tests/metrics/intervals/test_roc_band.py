@@ -43,7 +43,7 @@ def test_masked_cells_are_left_out_and_one_class_has_no_band():
 
 
 @pytest.mark.slow
-def test_the_band_holds_the_true_curve_at_a_point_in_about_95_per_cent():
+def test_the_band_contains_the_true_curve_at_a_point_in_about_95_percent():
     from scipy.stats import norm
 
     true = norm.sf(norm.isf(0.3) - 1)

@@ -47,7 +47,7 @@ SHAPES = [
     shape=st.sampled_from(SHAPES), root=st.floats(-30, 30), below=st.floats(1e-9, 1e3), above=st.floats(1e-9, 1e3),
     scale=st.sampled_from([1e-250, 1e-3, 1.0, 1e250]),
 )  # fmt: skip
-def test_functions_of_any_shape_and_scale_have_scipys_roots_and_come_to_an_end(shape, root, below, above, scale):
+def test_roots_of_functions_of_any_shape_and_scale_equal_scipys_and_the_search_ends(shape, root, below, above, scale):
     calls = []
 
     def function(x):
@@ -62,7 +62,7 @@ def test_functions_of_any_shape_and_scale_have_scipys_roots_and_come_to_an_end(s
     assert function(found) == 0 or either_side or found == pytest.approx(expected, abs=4e-12)
 
 
-def test_an_end_may_be_the_root_and_equal_signs_or_no_number_have_none():
+def test_an_end_may_be_the_root_and_equal_signs_or_nan_have_none():
     assert find_root(lambda x: x, 0, 1) == 0 == find_root(lambda x: x, -1, 0)
     assert find_root(lambda x: x, 0, 0) == 0
     for function in (lambda x: x, lambda x: 1e-200 * x, lambda x: -1e-200 * x, lambda x: math.nan):

@@ -31,7 +31,7 @@ def overconfident(n=4000, classes=4, by=2.0, seed=0):
     return np.eye(classes, dtype=int)[drawn], softmax(by * logits, axis=1)
 
 
-def test_the_temperature_that_was_put_in_comes_out():
+def test_the_temperature_that_was_applied_is_recovered():
     truth, probability = overconfident()
     found = fit_temperature(truth, probability)
     assert found.temperature == pytest.approx(2, rel=0.06)
@@ -81,7 +81,7 @@ def test_a_temperature_keeps_the_class_and_the_sum():
         ([[1, 0], [0, 1]], [[0.0, 1.0], [1.0, 0.0]], 20, "little or no information"),
     ],
 )
-def test_where_no_temperature_can_be_fitted_it_is_1_or_the_largest(truth, probability, temperature, reason):
+def test_if_no_temperature_can_be_fitted_it_is_1_or_the_largest(truth, probability, temperature, reason):
     found = fit_temperature(truth, probability)
     assert found.temperature == temperature
     assert reason in found.reason
@@ -114,7 +114,7 @@ def platt_by_scikit_learn(truth, probability):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_scaling_is_that_of_logistic_regression(seed):
+def test_a_scaling_equals_logistic_regression(seed):
     rng = np.random.default_rng(seed)
     z = rng.normal(-3, 2, 400)
     truth = (rng.random(400) < expit(0.5 * z + 0.7)).astype(int)
@@ -123,7 +123,7 @@ def test_a_scaling_is_that_of_logistic_regression(seed):
     assert found.reason == ""
 
 
-def test_a_scaling_mends_and_keeps_the_order():
+def test_a_scaling_improves_the_log_loss_and_keeps_the_order():
     rng = np.random.default_rng(0)
     z = rng.normal(-1, 2, (5000, 2))
     truth = (rng.random(z.shape) < expit(z)).astype(int)
@@ -151,7 +151,7 @@ def intercept_by_search(truth, logits, slope):
 
 
 @pytest.mark.parametrize(("with_label", "slope"), [(1, 2), (3, 2), (9, 1), (191, 1)])
-def test_with_few_images_of_a_class_the_bias_alone_is_fitted(with_label, slope):
+def test_with_few_images_of_a_class_only_the_bias_is_fitted(with_label, slope):
     rng = np.random.default_rng(with_label)
     truth = np.zeros(200, dtype=int)
     truth[:with_label] = 1
@@ -165,7 +165,7 @@ def test_with_few_images_of_a_class_the_bias_alone_is_fitted(with_label, slope):
     )
 
 
-def test_patients_are_counted_where_they_are_known():
+def test_patients_are_counted_if_they_are_known():
     rng = np.random.default_rng(0)
     truth = np.append(-1, np.arange(200) < 30).astype(int)
     raw = expit(rng.normal(size=201) + 2 * truth)
@@ -184,7 +184,7 @@ def test_from_ten_images_on_the_slope_is_fitted():
 
 
 @pytest.mark.parametrize(("positives", "images"), [(0, 400), (1, 400), (9, 400), (22, 400), (200, 200)])
-def test_a_label_that_is_not_ranked_gets_its_prevalence_and_keeps_the_order(positives, images):
+def test_a_label_that_is_ranked_no_better_than_chance_gets_its_prevalence_and_keeps_the_order(positives, images):
     rng = np.random.default_rng(0)
     truth = (np.arange(images) < positives).astype(int)
     # As after focal loss: 0.42 to 0.50 for any prevalence, and here lower with the label.
@@ -206,13 +206,13 @@ def test_a_label_that_is_not_ranked_gets_its_prevalence_and_keeps_the_order(posi
         ([0, 0, 0, 1], [0.8] * 4, (1, logit(1 / 4) - logit(0.8)), "all probabilities are equal"),
     ],
 )
-def test_where_nothing_can_be_fitted_the_reason_is_given(truth, probability, expected, reason):
+def test_if_nothing_can_be_fitted_the_reason_is_given(truth, probability, expected, reason):
     found = fit_scaling(truth, probability)
     assert (found.slope, found.bias) == pytest.approx(expected)
     assert reason in found.reason
 
 
-def test_masked_cells_count_nowhere_and_labels_are_counted():
+def test_masked_cells_are_ignored_and_labels_are_counted():
     truth, probability = many_labels(hidden=0.3)
     known = truth[:, 1] >= 0
     assert fit_scalings(truth, probability)[1] == fit_scaling(truth[known, 1], probability[known, 1])
@@ -222,7 +222,7 @@ def test_masked_cells_count_nowhere_and_labels_are_counted():
 
 @settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(4, 60), st.floats(0.02, 0.98), st.floats(0.1, 12))
-def test_every_fit_comes_to_an_end(seed, n, share, spread):
+def test_every_fit_ends(seed, n, share, spread):
     rng = np.random.default_rng(seed)
     truth = (rng.random(n) < share).astype(int)
     found = fit_scaling(truth, expit(rng.normal(0, spread, n)))
@@ -255,7 +255,7 @@ def test_with_fewer_than_ten_images_a_bias_alone_has_less_log_loss_on_new_images
 
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 30.0, 300.0])
-def test_slope_and_bias_have_the_least_log_loss_however_far_logits_are_apart(spread):
+def test_slope_and_bias_have_the_least_log_loss_however_large_the_logits_are(spread):
     rng = np.random.default_rng(0)
     z = rng.normal(2.0, spread, 60)
     truth = rng.random(60) < expit(0.5 * (z - 2) / spread)

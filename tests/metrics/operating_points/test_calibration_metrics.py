@@ -19,7 +19,7 @@ def drawn(n=600, slope=0.6, shift=0.8, seed=0):
     return (rng.random(n) < expit(slope * z + shift)).astype(int), expit(z)
 
 
-def test_the_values_are_those_of_logistic_regression_and_of_scikit_learn():
+def test_the_values_equal_those_of_logistic_regression_and_scikit_learn():
     truth, probability = drawn()
     [row] = calibration_rows(truth[:, None], probability[:, None], ["a"])
     z = logit(probability)
@@ -34,7 +34,7 @@ def test_the_values_are_those_of_logistic_regression_and_of_scikit_learn():
     assert row["brier_skill"] == pytest.approx(skm.r2_score(truth, probability))
 
 
-def test_the_standard_errors_are_those_of_the_sandwich_and_of_the_jackknife():
+def test_the_standard_errors_equal_those_of_the_sandwich_and_the_jackknife():
     truth, probability = drawn(400)
     groups = np.arange(400) // 4
     [row] = calibration_rows(truth[:, None], probability[:, None], ["a"], groups)
@@ -70,7 +70,7 @@ def test_the_standard_errors_are_those_of_the_sandwich_and_of_the_jackknife():
         assert low < row[name] < high
 
 
-def test_what_is_not_defined_is_none():
+def test_undefined_values_are_none():
     truth, probability = many_labels(hidden=0.3)
     truth[:, 2] = np.minimum(truth[:, 2], 0)
     rows = calibration_rows(truth, probability, list("abcd"))
@@ -87,7 +87,7 @@ def test_what_is_not_defined_is_none():
     assert calibration_rows(truth, probability, list("abcd"), with_intervals=False)[0]["intervals"] == {}
 
 
-def test_answers_of_0_and_1_have_neither_intercept_nor_slope_and_the_reason():
+def test_probabilities_of_0_and_1_have_no_intercept_and_no_slope_but_a_reason():
     truth = np.repeat([1, 0, 1, 0], [45, 80, 5, 20])
     answers = np.repeat([1.0, 0.0, 0.0, 1.0], [45, 80, 5, 20])
     [row] = calibration_rows(truth[:, None], answers[:, None], ["a"])
@@ -104,7 +104,7 @@ def test_answers_of_0_and_1_have_neither_intercept_nor_slope_and_the_reason():
 @pytest.mark.parametrize(
     ("patients", "images", "share"), [(100, 1, 0.1), (200, 1, 0.1), (400, 1, 0.1), (60, 5, 0.2), (30, 10, 0.3)]
 )
-def test_the_intervals_cover_what_many_images_show(patients, images, share):
+def test_the_intervals_cover_the_values_of_many_images(patients, images, share):
     gap, gain, studies = np.sqrt(2) * norm.ppf(0.8), 1.3, 400
 
     def study(rng, patients):

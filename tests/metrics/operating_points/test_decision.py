@@ -32,7 +32,7 @@ def drawn(task, n=600, sharp=3.0):
     return (random.random((n, 3)) < expit(logits)).astype(int), expit(sharp * logits - 1)
 
 
-def test_the_calibration_comes_first_and_thresholds_are_chosen_on_what_it_gives():
+def test_thresholds_are_chosen_on_calibrated_probabilities():
     truth, raw = drawn("multi")
     decision = fit_decision(truth, raw, LABELS, "multi", rule="youden")
     assert decision.calibration == tuple(fit_scalings(truth, raw))
@@ -77,7 +77,7 @@ def test_two_classes_get_slope_and_bias_of_the_log_odds(column):
     assert json.loads(json.dumps(decision.to_json()))["calibration"]["labels"][0]["label"] == ("a", "b")[column]
 
 
-def test_two_classes_of_which_validation_says_little_get_a_bias_or_the_prevalence():
+def test_two_classes_with_few_validation_images_get_a_bias_or_the_prevalence():
     rng = np.random.default_rng(0)
     truth = np.eye(2, dtype=int)[(np.arange(200) < 6).astype(int)]
     informed = softmax(truth + rng.normal(size=(200, 2)) + [0, 3], axis=1)
@@ -91,7 +91,7 @@ def test_two_classes_of_which_validation_says_little_get_a_bias_or_the_prevalenc
         assert decision.uncalibrated == {decision.calibration[0].reason: ["mass"]}
 
 
-def test_without_calibration_the_network_s_own_probabilities_stay():
+def test_without_calibration_the_probabilities_of_the_network_stay():
     truth, raw = drawn("multi")
     decision = fit_decision(truth, raw, LABELS, "multi", rule=None, calibrate=False)
     assert decision == Decision("multi", LABELS)
@@ -103,7 +103,7 @@ def test_without_calibration_the_network_s_own_probabilities_stay():
     ("task", "rule", "target"),
     [("single", None, None), ("single", "sensitivity", 0.95), ("multi", "f1", None), ("multi", "specificity", 0.9)],
 )
-def test_it_reads_back_what_it_wrote(task, rule, target):
+def test_a_written_decision_reads_back_equal(task, rule, target):
     truth, raw = drawn(task)
     truth[:, 2] = 0 if task == "multi" else truth[:, 2]  # a label without a possible threshold
     decision = fit_decision(truth, raw, LABELS, task, rule=rule, target=target)
@@ -116,7 +116,7 @@ def test_it_reads_back_what_it_wrote(task, rule, target):
 
 
 @pytest.mark.parametrize(("positive", "confidence"), [("normal", None), ("covid", None), ("covid", 0.9)])
-def test_of_two_classes_the_positive_one_has_the_threshold(positive, confidence):
+def test_with_two_classes_the_positive_class_has_the_threshold(positive, confidence):
     rng = np.random.default_rng(0)
     truth = np.eye(2, dtype=int)[rng.integers(2, size=300)]
     raw = softmax(2 * truth + rng.normal(size=(300, 2)), axis=1)
@@ -140,7 +140,7 @@ def test_of_two_classes_the_positive_one_has_the_threshold(positive, confidence)
     assert (plain.decide(probability)[:, i] == (probability[:, i] >= 0.5)).all()
 
 
-def test_two_classes_of_an_older_run_keep_their_thresholds_that_decide_nothing():
+def test_two_classes_of_an_older_run_keep_thresholds_that_decide_nothing():
     row = {"threshold": 0.2, "sensitivity": 0.9, "specificity": 0.8, "positives": 3, "negatives": 4}
     points = {"rule": "youden", "target": None, "labels": [{"label": label} | row for label in "ab"]}
     decision = Decision.from_json({"calibration": None, "operating_points": points}, "single", "ab")
@@ -148,7 +148,7 @@ def test_two_classes_of_an_older_run_keep_their_thresholds_that_decide_nothing()
     assert decision.decide(np.array([[0.7, 0.3]])).tolist() == [[1, 0]]
 
 
-def test_what_to_expect_is_said_and_the_confidence_that_mends_it():
+def test_expected_rates_are_stated_with_the_confidence_that_raises_them():
     truth = np.repeat([[1], [0]], [20, 80], axis=0)
     raw = np.linspace(0.9, 0.1, 100)[:, None]
     found = fit_decision(truth, raw, ("mass",), "multi", rule="sensitivity", target=0.95)
@@ -167,7 +167,7 @@ def test_what_to_expect_is_said_and_the_confidence_that_mends_it():
     assert sure.thresholds[0] != 0.5 and sure.points[1].reason == ""
 
 
-def test_a_label_for_which_nothing_can_be_chosen_is_called_at_a_half():
+def test_a_label_without_a_chosen_threshold_uses_one_half():
     truth, raw = drawn("multi")
     truth[:, 2] = 0
     decision = fit_decision(truth, raw, LABELS, "multi", rule="f1")
@@ -228,7 +228,7 @@ def test_certainty_is_the_probability_of_the_answer():
     np.testing.assert_allclose(single.certainty(np.array([[0.9, 0.1], [0.4, 0.6]])), [[0.9, 0.9], [0.6, 0.6]])
 
 
-def test_scalings_are_applied_label_by_label():
+def test_scalings_are_applied_per_label():
     decision = Decision("multi", ("a", "b"), (Scaling(2.0, 1.0), Scaling(1.0, 0.0)))
     raw = np.array([[0.2, 0.7]])
     np.testing.assert_allclose(decision.calibrated(raw), [[expit(2 * np.log(0.2 / 0.8) + 1), 0.7]], atol=1e-12)

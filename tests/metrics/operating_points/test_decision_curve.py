@@ -15,14 +15,14 @@ from xrayfast.metrics.operating_points.decision_curve import (
 )
 
 
-def test_by_hand():
+def test_net_benefit_by_hand():
     # At 0.25 a false positive costs a third of a true positive: 2 of 3 positives are called, and 1 of 2 negatives.
     found = net_benefit([1, 1, 1, 0, 0, -1], [0.9, 0.3, 0.1, 0.25, 0.2, 0.9], [0.25])
     assert found == pytest.approx([(2 - 1 / 3) / 5])
     assert treat_all(0.6, [0.25]) == pytest.approx([0.6 - 0.4 / 3])
 
 
-def test_it_is_that_of_the_counts_at_each_threshold():
+def test_net_benefit_equals_that_of_the_counts_at_each_threshold():
     truth, probability = many_labels(hidden=0.2)
     truth[:, 3] = -1
     found = net_benefits(truth, probability, list("abcd"))
@@ -40,14 +40,14 @@ def test_it_is_that_of_the_counts_at_each_threshold():
             )
 
 
-def test_a_probability_of_one_for_all_is_treating_all_and_of_zero_none():
+def test_a_probability_of_one_for_all_equals_treating_all_and_of_zero_treating_none():
     truth = np.repeat([1, 0], [3, 7])
     np.testing.assert_allclose(net_benefit(truth, np.ones(10)), treat_all(0.3), atol=1e-12)
     assert (net_benefit(truth, np.zeros(10)) == 0).all()
     assert np.isnan(net_benefit([-1], [0.5])).all()
 
 
-def test_its_interval_is_that_of_drawn_patients():
+def test_the_interval_equals_that_of_drawn_patients():
     rng = np.random.default_rng(0)
     groups, truth = rng.integers(30, size=90), rng.integers(-1, 2, size=90)
     probability = rng.random(90).round(2)  # some equal a threshold
@@ -68,7 +68,7 @@ def test_its_interval_is_that_of_drawn_patients():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("patients", [60, 200])
-def test_coverage_of_its_interval(patients):
+def test_coverage_of_the_interval(patients):
     chosen, studies, held = [9, 29, 49], 600, np.zeros(3)
     truth, probability, _, _ = study(np.random.default_rng(1), 100_000, 6)
     known = net_benefit(truth[:, 0], probability[:, 0])[chosen]

@@ -20,7 +20,7 @@ def by_scikit_learn(truth, score):
 
 @settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(2, 60), st.integers(2, 40))
-def test_the_rates_are_those_of_the_roc_curve(seed, n, levels):
+def test_the_rates_equal_those_of_the_roc_curve(seed, n, levels):
     rng = np.random.default_rng(seed)
     truth = rng.integers(2, size=n)
     truth[:2] = 0, 1
@@ -29,7 +29,7 @@ def test_the_rates_are_those_of_the_roc_curve(seed, n, levels):
     assert [row[name] for name in TITLES] == pytest.approx(by_scikit_learn(truth, score))
 
 
-def test_masked_cells_are_left_out_and_a_label_without_a_class_has_none():
+def test_masked_cells_are_left_out_and_a_label_with_one_class_has_no_rates():
     truth, probability = many_labels(hidden=0.3)
     truth[:, 2] = np.minimum(truth[:, 2], 0)
     rows = fixed_rate_rows(truth, probability, list("abcd"), resamples=50)
@@ -38,7 +38,7 @@ def test_masked_cells_are_left_out_and_a_label_without_a_class_has_none():
     assert rows[2] == {"label": "c", **dict.fromkeys(TITLES), "intervals": {}}
 
 
-def test_perfect_ranking_has_the_interval_of_as_many_patients():
+def test_perfect_ranking_has_an_interval_according_to_the_number_of_patients():
     truth = np.repeat([1, 0], [20, 60])
     groups = np.arange(80) // 2
     [row] = fixed_rate_rows(truth[:, None], truth[:, None] * 0.8 + 0.1, ["a"], groups, resamples=100)

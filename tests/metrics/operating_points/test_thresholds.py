@@ -66,7 +66,7 @@ def test_no_other_threshold_is_better(case, rule_and_target):
 
 
 @pytest.mark.parametrize(("rule", "target"), RULES)
-def test_a_threshold_lies_halfway_between_what_is_called_and_what_is_not(rule, target):
+def test_a_threshold_is_halfway_between_the_scores_on_its_two_sides(rule, target):
     point = choose_threshold([0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.3, 0.6, 0.7, 0.9], rule, target)
     if rule == "sensitivity":
         target = 1.0
@@ -87,7 +87,7 @@ def test_named_cases():
     assert choose_threshold(truth, score, "specificity", 0.84).threshold == pytest.approx(0.85)
 
 
-def test_a_specificity_is_not_given_away_for_nothing():
+def test_specificity_is_not_given_away_for_nothing():
     # Calling the second image positive would still reach the target, but find no more positives.
     point = choose_threshold([1, 0, 0, 0, 0, 0], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], "specificity", 0.8)
     assert point.threshold == pytest.approx(0.85)
@@ -122,7 +122,7 @@ def test_of_equally_good_thresholds_the_highest_is_taken():
         ([1, 0], [0.1, 0.9], "specificity", 0.99, "0.99 is reached only by calling no image"),
     ],
 )
-def test_where_no_threshold_can_be_chosen_the_reason_is_given(truth, score, rule, target, reason):
+def test_if_no_threshold_can_be_chosen_the_reason_is_given(truth, score, rule, target, reason):
     point = choose_threshold(truth, score, rule, target)
     assert point.threshold is None
     assert reason in point.reason
@@ -141,7 +141,7 @@ def test_each_label_with_masked_cells_and_a_fallback():
     assert called[(truth[:, 0] == 1), 0].mean() == pytest.approx(points[0].sensitivity)
 
 
-def test_neighbors_and_zero():
+def test_neighboring_scores_and_zero():
     just_above = np.nextafter(0.5, 1)
     point = choose_threshold([1, 0], [just_above, 0.5], "f1")
     assert point.threshold == just_above
@@ -160,13 +160,13 @@ def test_neighbors_and_zero():
         ("specificity", 0.0, "target is 0"),
     ],
 )
-def test_rules_and_targets_that_cannot_be_are_refused(rule, target, message):
+def test_impossible_rules_and_targets_are_refused(rule, target, message):
     with pytest.raises(ValueError, match=message):
         choose_threshold([0, 1], [0.1, 0.2], rule, target)
 
 
 @pytest.mark.parametrize(("target", "confidence", "needed"), [(0.95, 0.95, 59), (0.9, 0.95, 29), (0.99, 0.95, 299)])
-def test_so_many_images_are_needed_for_a_target_with_a_confidence(target, confidence, needed):
+def test_the_number_of_images_needed_for_a_target_with_a_confidence(target, confidence, needed):
     """Published in tables of nonparametric tolerance limits: 59 for 95 % / 95 %, 29 for 90 %, 299 for 99 %."""
     assert images_needed(target, confidence) == needed
     assert share_needed(target, confidence, needed) == 1
@@ -174,13 +174,13 @@ def test_so_many_images_are_needed_for_a_target_with_a_confidence(target, confid
 
 
 @pytest.mark.parametrize("n", [93, 124, 200, 1000])
-def test_the_share_needed_is_the_smallest_with_a_binomial_tail_below_the_rest(n):
+def test_the_share_needed_is_the_smallest_that_has_the_confidence(n):
     k = round(share_needed(0.95, 0.95, n) * n)
     # It must be improbable that fewer than k of n new scores are above the threshold that 95 % of all exceed.
     assert binom.sf(k - 1, n, 0.95) <= 0.05 < binom.sf(k - 2, n, 0.95)
 
 
-def test_what_to_expect_on_new_images_of_twenty():
+def test_the_expected_rate_on_new_images_after_a_choice_on_twenty():
     """With 20 images with the label, the true sensitivity is below 0.95 in 73.6 % of the choices."""
     truth = np.repeat([1, 0], [20, 100])
     score = np.concatenate([np.linspace(0.5, 0.9, 20), np.linspace(0, 0.8, 100)])
@@ -197,7 +197,7 @@ def test_what_to_expect_on_new_images_of_twenty():
     assert choose_threshold(truth, score, "sensitivity", 0.95).positive_patients is None
 
 
-def test_too_few_images_for_the_confidence_are_counted_and_patients_where_they_are_known():
+def test_too_few_images_or_known_patients_for_the_confidence_are_counted():
     truth = np.repeat([1, 0], [60, 60])
     score = np.random.default_rng(0).random(120) / 2 + truth / 2
     assert choose_threshold(truth, score, "sensitivity", 0.95, 0.95).sensitivity == 1
@@ -218,7 +218,7 @@ def test_too_few_images_for_the_confidence_are_counted_and_patients_where_they_a
     ("rule", "n", "images"),
     [("sensitivity", 60, 1), ("sensitivity", 150, 1), ("specificity", 150, 1), ("sensitivity", 80, 4)],
 )
-def test_with_a_confidence_the_target_is_reached_in_so_many_choices(rule, n, images):
+def test_with_a_confidence_the_target_is_reached_in_that_share_of_choices(rule, n, images):
     """Scores are normal, so that the true rates are known; the images of a patient share half of the variance."""
     rng, reached, plain = np.random.default_rng(0), [], []
     for _ in range(1500):
@@ -235,7 +235,7 @@ def test_with_a_confidence_the_target_is_reached_in_so_many_choices(rule, n, ima
     assert np.mean(reached) >= 0.94
 
 
-def test_of_two_classes_the_one_above_its_threshold_is_predicted():
+def test_with_two_classes_the_one_above_its_threshold_is_predicted():
     probability = np.array([[0.95, 0.05], [0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
     assert decide(probability, "single", np.array([0.85, 0.15])).argmax(axis=1).tolist() == [0, 0, 1, 1]
     assert decide(probability, "single", 0.5).argmax(axis=1).tolist() == [0, 0, 0, 1]

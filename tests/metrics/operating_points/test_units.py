@@ -54,7 +54,7 @@ def reference(found, how):
 
 
 @pytest.mark.parametrize("how", REFERENCE)
-def test_metrics_of_studies_are_those_of_scikit_learn_on_groups_of_pandas(how):
+def test_metrics_of_studies_equal_scikit_learns_on_pandas_groups(how):
     found = example()
     joined = found.by_unit("study", how, "multi")
     summary = summarize(joined.truth, joined.probability, joined.labels, "multi", groups=joined.groups, unit="study")
@@ -72,7 +72,7 @@ def test_metrics_of_studies_are_those_of_scikit_learn_on_groups_of_pandas(how):
 
 
 @pytest.mark.parametrize("how", ["mean", "max"])
-def test_of_several_classes_probabilities_of_studies_add_up_to_1(how):
+def test_class_probabilities_of_studies_add_up_to_1(how):
     found = example(task="single")
     joined = found.by_unit("study", how, "single")
     p = REFERENCE[how](pd.DataFrame(found.probability).groupby(found.studies))
@@ -86,7 +86,7 @@ def test_of_several_classes_probabilities_of_studies_add_up_to_1(how):
     assert summary["overall"]["accuracy"] == pytest.approx(skm.accuracy_score(truth, p.to_numpy().argmax(1)))
 
 
-def test_intervals_of_studies_draw_patients_and_those_of_patients_draw_these():
+def test_intervals_of_studies_and_of_patients_both_draw_patients():
     found = example()
     studies, patients = (found.by_unit(unit, "mean", "multi") for unit in ("study", "patient"))
     for one, unit in ((studies, "study"), (patients, "patient")):
@@ -99,7 +99,7 @@ def test_intervals_of_studies_draw_patients_and_those_of_patients_draw_these():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["mean", "max", "noisy-or"]), st.sampled_from(["multi", "single"]))
-def test_one_image_per_unit_changes_nothing_and_no_order_does(seed, how, task):
+def test_one_image_per_unit_changes_nothing_and_neither_does_the_order(seed, how, task):
     if task == "single" and how == "noisy-or":
         how = "max"
     n = 30
@@ -119,7 +119,7 @@ def test_one_image_per_unit_changes_nothing_and_no_order_does(seed, how, task):
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_means_lie_between_the_images_and_noisy_or_above_the_largest(values):
+def test_means_are_between_the_images_and_noisy_or_is_at_least_the_largest(values):
     p, units = np.array(values)[:, None], np.zeros(len(values), int)
     mean, largest, either = (join_probabilities(p, units, how, "multi")[0, 0] for how in ("mean", "max", "noisy-or"))
     assert min(values) - 1e-15 <= mean <= largest + 1e-15

@@ -31,7 +31,7 @@ def drawn(request):
     return truth, score
 
 
-def test_roc_points_are_those_of_scikit_learn(drawn):
+def test_roc_points_equal_scikit_learns(drawn):
     truth, score = drawn
     known = truth >= 0
     false, true, _ = roc_curve(truth[known], score[known], drop_intermediate=False)
@@ -41,7 +41,7 @@ def test_roc_points_are_those_of_scikit_learn(drawn):
     assert auc(*points) == pytest.approx(roc_auc_score(truth[known], score[known]), abs=1e-12)
 
 
-def test_precision_recall_points_are_those_of_scikit_learn(drawn):
+def test_precision_recall_points_equal_scikit_learns(drawn):
     truth, score = drawn
     known = truth >= 0
     # The last point, precision 1 at recall 0, belongs to no threshold.
@@ -170,7 +170,7 @@ def test_a_decision_curve_is_drawn_against_treating_all_and_none():
     assert {"network", "treat all", "treat none", "b$x$"} <= set(texts(figure))
 
 
-def test_of_many_labels_the_best_and_the_worst_ranked_are_drawn():
+def test_with_many_labels_the_best_and_the_worst_ranked_are_drawn():
     labels = tuple(f"label {i}" for i in range(30))
     rows = [{"label": label, "auroc": None if i == 3 else i / 30} for i, label in enumerate(labels)]
     drawn, said = _drawn_labels({"per_label": rows})

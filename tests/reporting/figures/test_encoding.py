@@ -15,14 +15,14 @@ from xrayfast.reporting.figures.layout import message_figure
 from xrayfast.reporting.figures.matrices import confusion_figure
 
 
-def test_no_global_state_is_touched_and_pngs_are_the_same_twice():
+def test_no_global_state_is_touched_and_pngs_are_reproducible():
     before = dict(matplotlib.rcParams)
     one, two = (encoding.png_bytes(confusion_figure([[1, 2], [3, 4]], ["a", "b"])) for _ in range(2))
     assert one == two and one.startswith(b"\x89PNG")
     assert dict(matplotlib.rcParams) == before
 
 
-def test_a_figure_is_drawn_once_and_cut_to_what_is_drawn(monkeypatch):
+def test_a_figure_is_drawn_once_and_cropped_to_its_content(monkeypatch):
     drawn = []
     monkeypatch.setattr(Figure, "draw", lambda self, *args, real=Figure.draw: drawn.append(real(self, *args)))
     pixels = np.zeros((30, 20), np.uint8)
@@ -37,7 +37,7 @@ def test_a_figure_is_drawn_once_and_cut_to_what_is_drawn(monkeypatch):
     np.testing.assert_allclose(np.asarray(found).astype(int), np.asarray(expected).astype(int), atol=2)
 
 
-def test_what_is_beside_a_figure_is_drawn_too():
+def test_content_outside_the_figure_is_drawn_too():
     figure = Figure(figsize=(1, 1))
     figure.text(0.5, 0.5, "within")
     assert max(encoding.rasterize(figure).size) < encoding.DPI
@@ -48,7 +48,7 @@ def test_what_is_beside_a_figure_is_drawn_too():
     assert encoding.rasterize(figure).getextrema()[-1] == (0, 0)
 
 
-def test_a_figure_that_was_drawn_keeps_no_pixels_and_is_drawn_alike_again():
+def test_a_drawn_figure_keeps_no_pixels_and_draws_the_same_again():
     figure = message_figure("No images")
     canvas, first = figure.canvas, encoding.rasterize(figure)
     assert figure.canvas is canvas

@@ -11,7 +11,7 @@ def texts(figure):
     return [text.get_text() for text in (*figure.texts, *(text for axes in figure.axes for text in axes.texts))]
 
 
-def test_each_row_has_its_value_interval_and_guess_in_each_column():
+def test_each_row_has_its_value_interval_and_chance_level_in_each_column():
     rows = [
         ForestRow("Edema", "12", [Estimate(0.8, 0.7, 0.9, 0.5), Estimate(0.3, 0.1, 0.6, 0.05)]),
         ForestRow("Hernia", "0", [Estimate(None, guess=0.5), Estimate(None, guess=0.0)]),
@@ -34,7 +34,7 @@ def summary():
     return summarize(sample.truth, sample.probability, MANY, "multi", groups=sample.groups, resamples=20)
 
 
-def test_the_rows_of_labels_are_those_of_the_summary(summary):
+def test_the_rows_of_labels_have_the_values_of_the_summary(summary):
     rows = label_forest(summary, ("auroc", "ap"))
     assert [row.name for row in rows] == list(MANY)
     for row, of_label in zip(rows, summary["per_label"], strict=True):
@@ -45,7 +45,7 @@ def test_the_rows_of_labels_are_those_of_the_summary(summary):
         assert row.estimates[1].guess == pytest.approx(of_label["support"] / known)
 
 
-def test_the_rows_of_groups_are_theirs_and_names_are_not_read_as_tex(summary):
+def test_the_rows_of_groups_have_their_values_and_names_are_not_read_as_tex(summary):
     bad = r"_$\frac{$ ^" + "\u202e\n"
     of_two = {**summary, "value": "F", "positive": "Mass"}
     (auroc, recall) = group_forest([of_two], ("auroc_macro", "recall_macro"))[0].estimates

@@ -41,7 +41,7 @@ def test_multi_label_has_a_forest_plot_and_the_calibration_of_all_labels():
     assert {text.get_text() for text in figure.texts} >= set(MANY)
 
 
-def test_of_many_labels_the_most_frequent_are_shown_and_examples_stand_below():
+def test_with_many_labels_the_most_frequent_are_shown_with_examples_below():
     labels = (*MANY, *(f"label {i}" for i in range(10)))
     examples = [Case("a.png", BAD, "", 0.9, 1.0, noise((60, 50))), Case("b.png", "a", "b", 0.9, 1.0, None)]
     figure, summary = drawn("multi", labels, examples=examples)

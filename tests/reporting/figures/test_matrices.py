@@ -18,7 +18,7 @@ def test_confusion_shows_counts_with_the_share_of_the_row():
     assert texts(matrices.confusion_figure([[3, 1], [0, 0]], ["a", "b"], normalize=True).axes[0])[1] == "25%"
 
 
-def test_a_share_that_is_not_quite_none_or_all_does_not_say_so():
+def test_a_share_close_to_0_or_100_percent_is_not_rounded_to_it():
     assert texts(matrices.confusion_figure([[999, 1], [0, 5]], ["a", "b"]).axes[0])[:2] == [
         "999\n>99%",
         "1\n<1%",
@@ -41,7 +41,7 @@ def test_long_labels_do_not_overlap(n):
     assert [text.get_text() for text in slanted] == labels
 
 
-def test_longer_labels_are_cut_in_the_middle():
+def test_longer_labels_are_truncated_in_the_middle():
     labels = ["x" * 40 + "-left", "x" * 40 + "-right"]
     axes = matrices.confusion_figure(np.eye(2, dtype=int), labels).axes[0]
     shown = [text.get_text() for text in axes.get_yticklabels()]
@@ -72,7 +72,7 @@ def test_cooccurrence_has_actual_rows_and_predicted_columns():
     assert png_bytes(matrices.cooccurrence_figure([[0, 0], [0, 0]], ["a", "b"]))
 
 
-def test_of_many_classes_those_with_few_images_are_one_together():
+def test_with_many_classes_those_with_few_images_are_merged():
     random = np.random.default_rng(0)
     counts = random.integers(0, 9, (6, 6)) + np.diag([50, 10, 40, 30, 5, 20])
     merged, labels = matrices.merge_rare(counts, list("abcdef"), 4)

@@ -18,7 +18,7 @@ def case(**changed):
     return SaliencyCase(**(shown | changed))
 
 
-def test_where_there_is_no_heat_the_radiograph_is_untouched():
+def test_without_heat_the_radiograph_is_unchanged():
     radiograph = np.random.default_rng(1).integers(0, 256, (30, 50), dtype=np.uint8)
     plain = overlay(radiograph, np.zeros((3, 5)))
     assert plain.shape == (30, 50, 3) and plain.dtype == np.uint8
@@ -33,7 +33,7 @@ def test_where_there_is_no_heat_the_radiograph_is_untouched():
 
 @pytest.mark.parametrize("shape", [(40, 80), (80, 40)])
 @pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (-1, -1)])
-def test_color_lies_in_the_corner_that_is_hot(shape, corner):
+def test_only_the_hot_corner_is_colored(shape, corner):
     heat = np.zeros((5, 4))
     heat[corner] = 1
     laid = overlay(np.full(shape, 128, np.uint8), heat).astype(int)
@@ -55,7 +55,7 @@ def test_opacity_grows_with_heat_up_to_its_limit():
     assert (np.diff(brightness) > 0).all()
 
 
-def test_heat_is_made_larger_by_straight_lines():
+def test_heat_is_enlarged_by_linear_interpolation():
     heat = np.tile([0.0, 1.0], (2, 1))
     laid = overlay(np.zeros((8, 8), np.uint8), heat)
     # The centers of the two cells are at 2 and 6 of 8 pixels: 0 before, 1 after, linear in between.
@@ -64,7 +64,7 @@ def test_heat_is_made_larger_by_straight_lines():
     assert np.abs(laid[3] - expected).max() <= 1
 
 
-def test_each_case_is_shown_beside_its_overlay_with_its_caption():
+def test_each_case_is_shown_next_to_its_overlay_with_its_caption():
     figure = overlays_figure([case(), case(image="b.png", actual="", predicted="", outside=float("nan"))])
     images = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert [image.shape for image in images] == [(40, 40), (40, 40, 3)] * 2
@@ -83,18 +83,18 @@ def test_each_case_is_shown_beside_its_overlay_with_its_caption():
     assert "Dashed: central thorax" in figure.texts[0].get_text()
 
 
-def test_of_many_labels_whole_ones_are_shown_and_the_rest_is_counted():
+def test_with_many_labels_whole_names_are_shown_and_the_rest_is_counted():
     figure = overlays_figure([case(predicted=", ".join(f"Pleural_Thickening_{i}" for i in range(9)))])
     lines = texts(figure)[1].splitlines()
     assert lines[1] == "Actual: normal. Predicted: Pleural_Thickening_0, Pleural_Thickening_1,"
     assert lines[2] == "Pleural_Thickening_2, Pleural_Thickening_3, Pleural_Thickening_4, … 4 more"
 
 
-def test_a_masked_label_is_not_shown_as_no_label():
+def test_a_masked_label_is_not_shown_as_absent():
     assert "Actual" not in texts(overlays_figure([case(actual=None)]))[1]
 
 
-def test_the_central_thorax_is_outlined_on_the_overlay_alone():
+def test_the_central_thorax_is_outlined_only_on_the_overlay():
     figure = overlays_figure([case()])
     boxes = [[p for p in axes.patches if p.get_gid() == "thorax"] for axes in figure.axes[:2]]
     assert boxes[0] == []
@@ -117,7 +117,7 @@ def test_pairs_do_not_overlap_nor_leave_the_figure():
         assert not any(one.overlaps(two) for two in boxes[i + 1 :])
 
 
-def test_text_from_strangers_is_not_read_as_tex_and_is_cut():
+def test_text_from_strangers_is_not_read_as_tex_and_is_truncated():
     bad = r"$\frac{$ _^ \udcff" + "\udcff\n\x00\u202e"
     figure = overlays_figure([case(image=bad, label=bad, actual=bad, predicted=bad)])
     assert png_bytes(figure) and shows_all(figure)
@@ -126,5 +126,5 @@ def test_text_from_strangers_is_not_read_as_tex_and_is_cut():
     assert len(shown) == 64 and shown.endswith("-end.png") and "…" in shown
 
 
-def test_no_case_gives_a_figure_that_says_so():
+def test_without_cases_the_figure_says_so():
     assert "No images" in overlays_figure([]).texts[0].get_text()

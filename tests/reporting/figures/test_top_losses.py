@@ -32,7 +32,7 @@ def test_top_losses_name_file_labels_and_loss():
     assert "No predictions" in top_losses.top_losses_figure([]).texts[0].get_text()
 
 
-def test_of_many_predicted_labels_whole_ones_are_shown_and_the_rest_is_counted():
+def test_with_many_predicted_labels_whole_names_are_shown_and_the_rest_is_counted():
     names = ["Cardiomegaly 0.50", "Pleural_Thickening 0.31", *(f"Label{i} 0.{i}1" for i in range(1, 8))]
     case = Case("a.png", "Effusion, Mass", ", ".join(names), float("nan"), 1.0, None)
     shown = texts(top_losses.top_losses_figure([case]).axes[0])[-1]

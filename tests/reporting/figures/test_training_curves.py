@@ -60,7 +60,7 @@ def test_one_epoch_is_visible_as_a_marker_inside_the_panel():
     assert line.get_marker() == "o" and low < 1 < high
 
 
-def test_a_metric_without_values_is_named_as_not_defined_and_not_ringed():
+def test_a_metric_without_values_is_marked_undefined_and_has_no_best_epoch():
     table = history().assign(valid_auroc_macro=np.nan)
     metrics = training_curves.loss_and_metric_curves(table, best_epoch=2).axes[1]
     assert "AUROC, macro (not defined)" in legend(metrics)
@@ -86,7 +86,7 @@ def test_lr_marks_each_suggestion_on_the_curve():
     assert encoding.png_bytes(training_curves.lr_figure([], [], {"valley": 1e-3}))
 
 
-def test_metrics_of_the_user_s_own_are_drawn_by_their_names():
+def test_custom_metrics_are_drawn_under_their_names():
     table = history().assign(**{"valid_$x_$": 1.2})
     metrics = training_curves.loss_and_metric_curves(table, best_epoch=3).axes[1]
     assert "$x_$" in [line.get_label() for line in metrics.lines] and metrics.get_ylim()[1] > 1.2

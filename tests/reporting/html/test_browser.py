@@ -97,7 +97,7 @@ SHEET = """<script>addEventListener("load", () => {
 
 
 @pytest.mark.slow
-def test_a_sheet_of_paper_holds_the_first_screen_all_columns_and_three_figures_side_by_side(tmp_path):
+def test_a_printed_page_fits_the_first_screen_all_columns_and_three_figures_side_by_side(tmp_path):
     data = report(
         "single", ("test", "valid"), labels=("covid-19", "normal"), n=60, epochs=12, cases=6, saliency=0, resamples=5
     )
@@ -117,7 +117,7 @@ def test_a_sheet_of_paper_holds_the_first_screen_all_columns_and_three_figures_s
 
 
 @pytest.mark.parametrize("kind", ["report", pytest.param("evaluation", marks=pytest.mark.slow)])
-def test_a_page_sorts_fits_folds_and_complains_of_nothing(tmp_path, quick, kind):
+def test_a_page_sorts_fits_folds_and_logs_no_error(tmp_path, quick, kind):
     settings = {"n": 60, "labels": MANY, "resamples": 5}
     page = (
         render_run_page(report("multi", **settings))
@@ -144,7 +144,7 @@ def test_a_page_sorts_fits_folds_and_complains_of_nothing(tmp_path, quick, kind)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("labels", "longest"), [(("covid-19", "normal"), 7500), (MANY, 8500)])
-def test_a_page_is_not_longer_than_a_reader_reads(tmp_path, labels, longest):
+def test_a_page_has_a_limited_height(tmp_path, labels, longest):
     task = "single" if len(labels) == 2 else "multi"
     data = report(task, ("valid", "test"), labels=labels, n=200, cases=12, saliency=12, resamples=5)
     named = {"actual": labels[0], "predicted": labels[1]}
@@ -162,7 +162,7 @@ def test_a_page_is_not_longer_than_a_reader_reads(tmp_path, labels, longest):
 
 
 @pytest.mark.slow
-def test_a_dark_page_has_figures_and_paper_of_its_own(tmp_path):
+def test_a_dark_page_has_its_own_figures_and_print_style(tmp_path):
     page = render_run_page(report())
     (light, *_), _ = looked_at(page, tmp_path, "--blink-settings=preferredColorScheme=1")
     (dark, *_), complaints = looked_at(page, tmp_path, "--blink-settings=preferredColorScheme=0")

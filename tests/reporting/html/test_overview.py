@@ -122,7 +122,7 @@ def shown(request, data, reports, tmp_path):
     return render_overview(made) if isinstance(made, overview.Overview) else made._repr_html_()
 
 
-def test_a_view_is_balanced_html_without_script_ids_or_hidden_characters(shown):
+def test_an_overview_is_balanced_html_without_script_ids_or_hidden_characters(shown):
     outline = Outline(shown)
     assert not outline.wrong and not outline.open
     assert "script" not in {tag for tag, _ in outline.elements}
@@ -163,7 +163,7 @@ def test_a_split_without_images_is_shown(data):
     assert "0 images" in data.subset("test")._repr_html_()
 
 
-def test_a_manifest_whose_files_are_gone_says_so(tmp_path, data):
+def test_a_manifest_with_missing_files_says_so(tmp_path, data):
     shutil.copytree(data.config.source, tmp_path / "data")
     moved = open_manifest(DataConfig(source=tmp_path / "data", patient_col="none"))
     shutil.rmtree(tmp_path / "data")

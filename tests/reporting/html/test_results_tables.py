@@ -53,7 +53,7 @@ def tables(page):
 
 
 @pytest.mark.parametrize("kind", ["report", "evaluation"])
-def test_every_number_of_the_results_stands_in_the_metrics(undrawn, task, kind):
+def test_every_number_of_the_results_is_in_the_metrics(undrawn, task, kind):
     if kind == "report":
         data = report(task, splits=("valid", "test"), n=60)
         page, splits = render_run_page(data), data.splits
@@ -80,7 +80,7 @@ def test_every_number_of_the_results_stands_in_the_metrics(undrawn, task, kind):
     assert seen > 300
 
 
-def test_the_overall_table_has_all_metrics_and_the_first_table_a_few(made, task):
+def test_the_overall_table_has_all_metrics_and_the_first_table_has_a_few(made, task):
     summary = made[0].summary
     everything = all_metrics_table("valid", summary, task)
     values = [row[1].value for row in everything.rows]
@@ -93,7 +93,7 @@ def test_the_overall_table_has_all_metrics_and_the_first_table_a_few(made, task)
     }
 
 
-def test_all_metrics_of_a_label_stand_in_one_table_each(made):
+def test_all_metrics_of_each_label_are_in_one_table(made):
     summary = made[0].summary
     first, others = label_tables("valid", summary)
     shown = sum(len(table.columns) - 1 for table in (first, *others))
@@ -116,7 +116,7 @@ def test_intervals_are_described_once_with_their_units(made):
     assert intervals_text({}) == ""
 
 
-def test_delong_stands_beside_the_bootstrap(made):
+def test_delong_is_shown_next_to_the_bootstrap(made):
     summary = made[0].summary
     rows = delong_table("valid", summary).rows
     assert len(rows) == len(summary["per_label"])
@@ -181,7 +181,7 @@ def test_a_number_without_a_value_has_no_interval():
     assert (cell.text, cell.interval.text) == ("0.50", "0.40 to 0.61")
 
 
-def test_a_split_that_is_masked_throughout_is_said_to_be():
+def test_a_fully_masked_split_is_described_as_masked():
     split, _ = split_report("multi", LABELS["multi"], divided=False, resamples=0)
     empty = dataclasses.replace(split, summary={**split.summary, "scored": 0})
     assert "masked" in split_section(empty, "multi")["words"]

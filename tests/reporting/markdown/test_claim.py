@@ -65,7 +65,7 @@ def claim(run):
     return render_claim(run)
 
 
-def test_there_are_the_44_items_in_the_sections_of_2024(claim):
+def test_the_44_items_are_in_the_sections_of_2024(claim):
     found = {}
     for line in claim.splitlines():
         if heading := re.match(r"## (.+)", line):
@@ -85,7 +85,7 @@ def test_each_item_has_a_status_and_the_top_counts_them(claim):
     assert PURPOSE in claim[:300] and "10.1148/ryai.240300" in claim
 
 
-def test_a_status_is_what_the_answer_holds(claim):
+def test_a_status_agrees_with_its_answer(claim):
     for number, body in answers(claim).items():
         given, _, todo = body.partition("**To be completed by the author:**")
         given = given.split("**", 2)[2].strip()
@@ -94,11 +94,11 @@ def test_a_status_is_what_the_answer_holds(claim):
         assert given or todo.strip()
 
 
-def test_what_no_run_can_know_is_left_to_the_author(run, claim):
+def test_items_that_no_run_can_know_are_left_to_the_author(run, claim):
     assert {number for number, status in statuses(claim).items() if status == "author"} == AUTHORS | {31, 33}
 
 
-def test_a_whole_run_fills_what_it_can(claim):
+def test_a_complete_run_fills_all_items_that_it_can(claim):
     filled = {number for number, status in statuses(claim).items() if status == "filled"}
     assert filled == {9, 19, 20, 22, 23, 24, 25, 27, 29, 32, 35, 37, 38}
 
@@ -130,7 +130,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("number", "file", "change", "expected"), CHANGES)
-def test_each_answer_is_what_the_files_say(run, claim, tmp_path, number, file, change, expected):
+def test_each_answer_agrees_with_the_files(run, claim, tmp_path, number, file, change, expected):
     assert expected not in claim
     assert expected in answers(render_claim(changed(run, tmp_path, file, change)))[number]
 
@@ -176,7 +176,7 @@ def test_a_test_on_other_data_is_external_and_one_on_its_own_is_not(run, tmp_pat
     assert statuses(text)[33] == "partly" and "Data: hospital" in answers(text)[33] and "own" not in answers(text)[33]
 
 
-def test_without_test_split_intervals_and_patients_less_is_filled(tmp_path):
+def test_without_test_split_intervals_and_patients_fewer_items_are_filled(tmp_path):
     text = render_claim(made(tmp_path, people=0, test=False, resamples=0))
     found = statuses(text)
     assert [found[number] for number in (11, 20, 29, 32, 37, 38)] == ["author", *["partly"] * 5]
@@ -190,14 +190,14 @@ def test_undefined_numbers_are_dashes(tmp_path):
     assert DASH in hernia and "nan" not in text.lower().split() and "None" not in hernia
 
 
-def test_a_run_trained_by_hand_leaves_its_schedule_to_the_author(run, tmp_path):
+def test_a_run_trained_with_fastai_calls_leaves_its_schedule_to_the_author(run, tmp_path):
     text = render_claim(changed(run, tmp_path, "run.json", lambda c: (c.pop("phases"), c.update(best_epoch=None))))
     found = statuses(text)
     assert found[25] == "partly" and "one-cycle" not in text
     assert "no epoch was chosen" in answers(text)[26] and found[32] == "partly"
 
 
-def test_what_strangers_named_stays_text(tmp_path):
+def test_names_from_strangers_are_escaped(tmp_path):
     labels = ("## 45. b", HOSTILE.replace("|", ""), "\N{BELL}null: [*")
     run = made(tmp_path, "multi", labels, name="a `b` *c* &amp; #d")
     evaluated(run, f"/x/{HOSTILE}".replace("/script", ""), "e|v<i>al")
@@ -209,7 +209,7 @@ def test_what_strangers_named_stays_text(tmp_path):
     assert any(row[0] == HOSTILE for rows in tables(text) for row in rows)
 
 
-def test_an_older_run_that_lacks_much_has_a_checklist(run, tmp_path):
+def test_an_older_run_with_few_fields_has_a_checklist(run, tmp_path):
     old = Run(shutil.copytree(run.path, tmp_path / "old", ignore=shutil.ignore_patterns("split.csv", "checksums.txt")))
     (old.path / "run.json").write_text('{"status": "completed"}')
     (old.path / "labels.json").write_text(json.dumps({"task": run.task, "labels": run.labels, "threshold": 0.5}))
@@ -234,13 +234,13 @@ def test_a_damaged_run_is_named(run, tmp_path):
         render_claim(copy)
 
 
-def test_the_name_of_the_folder_is_given_however_the_run_was_opened(run, claim, monkeypatch):
+def test_the_folder_name_does_not_depend_on_how_the_run_was_opened(run, claim, monkeypatch):
     monkeypatch.chdir(run.path)
     assert render_claim(Run(".")) == claim and claim.startswith("# CLAIM checklist of baseline\n")
 
 
 @pytest.mark.parametrize("fixture", ["tiny_run", "tiny_multi_run"])
-def test_a_run_that_fit_made_gets_its_checklist(fixture, request, tmp_path):
+def test_a_run_of_fit_has_its_checklist(fixture, request, tmp_path):
     copy = Run(shutil.copytree(request.getfixturevalue(fixture).path, tmp_path / "copy"))
     write_cards(copy)
     path = copy.claim_path

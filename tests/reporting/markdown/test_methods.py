@@ -19,7 +19,7 @@ def run(request, tiny_run, tiny_multi_run):
     return tiny_run if request.param == "single" else tiny_multi_run
 
 
-def test_it_says_how_the_run_was_made(run):
+def test_the_text_describes_how_the_run_was_made(run):
     text = describe_methods(run)
     counts, info, config = run.info.counts, run.info, run.config
     assert f"training {counts['train']['images']} images" in text
@@ -36,14 +36,14 @@ def test_it_says_how_the_run_was_made(run):
     assert "not recorded" not in text and "\n" not in text
 
 
-def test_it_says_with_which_confidence_a_target_is_reached(tiny_run, tmp_path):
+def test_the_text_states_the_confidence_of_reaching_a_target(tiny_run, tmp_path):
     copy = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "copy", ignore=UNCHECKED))
     points = tuple(OperatingPoint(0.4, "", 0.96, 0.5, 60, 60) for _ in copy.labels)
     copy.write_decision(replace(copy.decision, points=points, rule="sensitivity", target=0.95, confidence=0.9))
     assert "at a sensitivity of at least 0.95 on new images, with 90% confidence." in describe_methods(copy)
 
 
-def test_it_is_true_to_the_files(tiny_run, tmp_path):
+def test_the_text_agrees_with_the_files(tiny_run, tmp_path):
     copy = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "copy", ignore=UNCHECKED))
     split = pd.read_csv(copy.path / "split.csv", dtype=str, keep_default_na=False)
     split["patient"] = [f"P{i // 2}" for i in range(len(split))]
@@ -55,7 +55,7 @@ def test_it_is_true_to_the_files(tiny_run, tmp_path):
     assert "No patient was in more than one split." in describe_methods(copy)
 
 
-def test_the_report_has_it_to_copy(tiny_run, tmp_path):
+def test_the_report_contains_the_text_to_copy(tiny_run, tmp_path):
     copy = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "copy", ignore=UNCHECKED))
     xf.interpret(copy)
     page = copy.report_path.read_text()

@@ -211,18 +211,18 @@ def test_plain_text_is_shown_as_it_is(text):
 @pytest.mark.parametrize(
     "text", ["# a", "- a", "+ a", "1. a", "2) a", "---", "===", "> a", "    a", "```", "| a |", "*"]
 )
-def test_plain_text_begins_nothing(text):
+def test_plain_text_starts_no_markdown_block(text):
     assert [token.type for token in tokens(escape(text))] == ["paragraph_open", "inline", "paragraph_close"]
     assert html.unescape(markdown_it.MarkdownIt().render(escape(text))).strip() == f"<p>{text.strip()}</p>"
 
 
-def test_addresses_are_no_links():
+def test_addresses_do_not_become_links():
     text = "http://a.b www.a.b c@d.e"
     assert "http://" not in escape(text) and "www." not in escape(text) and "@" not in escape(text)
     assert html.unescape(markdown_it.MarkdownIt().renderInline(escape(text))) == text
 
 
-def test_cells_keep_their_columns_whatever_they_hold():
+def test_table_cells_stay_in_their_columns_for_any_content():
     made_of = [[HOSTILE, "a\nb", "1"], ["x\\", "|", "-"]]
     (found,) = tables(markdown_table(("a|b", "c", "d"), made_of))
     assert [len(row) for row in found] == [3, 3, 3]
@@ -249,7 +249,7 @@ def assert_hub(metadata):
                 assert metric["type"] in metadata["metrics"]
 
 
-def test_metadata_are_those_of_the_hub_and_of_the_metrics(run, card):
+def test_metadata_have_the_hubs_fields_and_the_metrics(run, card):
     metadata, _ = parted(card)
     assert_hub(metadata)
     results = metadata["model-index"][0]["results"]
@@ -278,7 +278,7 @@ def test_a_metric_without_a_value_is_left_out(run, tmp_path):
 # Text
 
 
-def test_the_sections_are_those_of_the_hubs_template(card):
+def test_the_sections_follow_the_hubs_template(card):
     assert re.findall(r"(?m)^## (.+)$", card) == SECTIONS
     assert PURPOSE in parted(card)[1][:300] and card.count(GAP) > 5
     assert_clean(parted(card)[1])
@@ -336,7 +336,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("file", "change", "expected"), CHANGES)
-def test_what_the_card_says_is_what_the_files_say(run, card, tmp_path, file, change, expected):
+def test_the_card_agrees_with_the_files(run, card, tmp_path, file, change, expected):
     assert expected not in card
     assert expected in render_model_card(changed(run, tmp_path, file, change))
 
@@ -383,7 +383,7 @@ def test_disjoint_splits_are_read_from_split_csv(run, card, tmp_path):
     assert "1 of 59 are in more than one split" in leaked and "1 image is in" in leaked
 
 
-def test_calibration_and_thresholds_are_those_that_were_chosen(run, card):
+def test_calibration_and_thresholds_are_the_chosen_ones(run, card):
     sample = run.decision.to_json()
     if run.task == "single":
         assert f"a temperature of {sample['calibration']['temperature']:.3g}" in card
@@ -395,7 +395,7 @@ def test_calibration_and_thresholds_are_those_that_were_chosen(run, card):
         assert "chosen on validation for the highest F1" in card
 
 
-def test_external_tests_are_listed_and_those_on_own_data_are_not_called_so(run, card, tmp_path):
+def test_external_tests_are_listed_and_tests_on_the_runs_own_data_are_not_called_external(run, card, tmp_path):
     assert "It was not evaluated on other data" in card
     copy = Run(shutil.copytree(run.path, tmp_path / "copy", ignore=UNCHECKED))
     evaluated(copy, copy.config.data.source, "test")
@@ -412,7 +412,7 @@ def test_external_tests_are_listed_and_those_on_own_data_are_not_called_so(run, 
     assert last["metrics"][0]["value"] == pytest.approx(next(iter(result["overall"].values())), abs=1e-6)
 
 
-def test_no_path_of_the_machine_is_given(run, card):
+def test_no_path_of_the_machine_is_revealed(run, card):
     assert "secret" not in card and str(run.path.parent) not in card
 
 
@@ -420,7 +420,7 @@ def test_no_path_of_the_machine_is_given(run, card):
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
-def test_what_strangers_named_stays_text(tmp_path, task):
+def test_names_from_strangers_are_escaped(tmp_path, task):
     labels = ("---\nlicense: mit", HOSTILE.replace("|", ""), "\N{BELL}null: [*")
     run = made(tmp_path, task, labels, name="a `b` *c* &amp; #d")
     evaluated(run, f"/x/a\n---\n{HOSTILE}".replace("/script", ""), "e|v<i>al")
@@ -452,7 +452,7 @@ def test_what_strangers_named_stays_text(tmp_path, task):
     assert any(row[0] == HOSTILE for rows in tables(text) for row in rows)
 
 
-def test_an_older_run_that_lacks_much_has_a_card(run, tmp_path):
+def test_an_older_run_with_few_fields_has_a_card(run, tmp_path):
     old = Run(shutil.copytree(run.path, tmp_path / "old", ignore=UNCHECKED))
     (old.path / "run.json").write_text('{"status": "completed"}')
     (old.path / "split.csv").unlink()
@@ -475,7 +475,7 @@ def test_a_run_without_results_says_so(run, tmp_path):
     assert "No results are recorded." in text
 
 
-def test_without_patients_and_test_split_the_limits_say_so(tmp_path):
+def test_without_patients_and_test_split_the_limitations_say_so(tmp_path):
     text = render_model_card(made(tmp_path, people=0, test=False, resamples=0))
     assert "By image: no patients are known" in text
     assert "No test split was evaluated" in text and "these are point estimates" in text
@@ -500,7 +500,7 @@ def test_a_damaged_run_is_named(run, tmp_path, file, change):
 
 
 @pytest.mark.parametrize("fixture", ["tiny_run", "tiny_multi_run"])
-def test_a_run_that_fit_made_gets_its_card(fixture, request, tmp_path):
+def test_a_run_of_fit_has_its_card(fixture, request, tmp_path):
     copy = Run(shutil.copytree(request.getfixturevalue(fixture).path, tmp_path / "copy"))
     write_cards(copy)
     path = copy.model_card_path

@@ -74,7 +74,7 @@ _TELLS_SPLIT = re.compile(r"splits?|splitting|partitions?|subsets?|holdout|heldo
 _SPLIT_CELL = re.compile(
     r"eval(uation)?|fit|derivation|discovery|(in|ex)ternal|inference|tr|te|ts|va|public.*|private.*|(un)?seen"
 )
-_PUBLIC_PRIVATE = ({"public", "private"}, {"public", "private", "ignored"})  # the parts of a test set of Kaggle
+_PUBLIC_PRIVATE = ({"public", "private"}, {"public", "private", "ignored"})  # the parts of Kaggle's test split
 _OWNERSHIP = re.compile(r"insur(ance|ed|er)|pay(er|or|ment)|funding|sector|ownership|owner|access|licen[cs]e|type|care")
 _MAY_TELL_SPLIT = re.compile(
     r"((in|ex)ternal(test|validation|data)?|(data)?set|cohort|phase|stage|usage|purpose|role|mode|fold|eval(uation)?)"
@@ -254,7 +254,7 @@ def sound_like_splits(cells: Collection[str]) -> bool:
 
 
 def are_public_and_private(name: str, cells: Collection[str]) -> bool:
-    """Whether a column holds the two parts of a competition's test set, and not who owns a hospital or pays.
+    """Whether a column holds the two parts of a competition's test split, and not who owns a hospital or pays.
 
     >>> are_public_and_private("lb", ["Public", "Private"]), are_public_and_private("insurance", ["public", "private"])
     (True, False)

@@ -19,7 +19,7 @@ def ten(*folders):
     return [f"{folders[i * len(folders) // 10]}/{i}.png" for i in range(10)]
 
 
-def test_class_folders_win_over_a_table_beside_them(tmp_path):
+def test_class_folders_take_precedence_over_a_table_next_to_them(tmp_path):
     classes(tmp_path, a=3, b=3)
     table(tmp_path, "image,label\n")
     data = opened(tmp_path)
@@ -28,11 +28,13 @@ def test_class_folders_win_over_a_table_beside_them(tmp_path):
     assert noted(opened(tmp_path), "Data_Entry_2017.csv, labels.csv are not used, because")
 
 
-def test_a_table_of_images_beside_class_folders_is_named_whatever_it_is_called(tmp_path):
+def test_a_table_of_images_next_to_class_folders_is_named_whatever_its_name(tmp_path):
     classes(tmp_path, a=3, b=3)
     table(tmp_path, "file,class,patient_id\na/a000.png,a,7\n", "manifest.csv")
     table(tmp_path, "site,scanner\nx,y\n", "sites.csv")
-    assert noted(opened(tmp_path), "manifest.csv is not used, because there are class folders. --labels reads labels and")
+    assert noted(
+        opened(tmp_path), "manifest.csv is not used, because there are class folders. --labels reads labels and"
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_folders_that_are_classes(tmp_path, files):
     assert noted(opened(tmp_path, valid_fraction=0.3), "labels.csv is not used")
 
 
-def test_numbers_are_classes_unless_a_known_form_lies_beside(tmp_path):
+def test_numeric_folders_are_classes_unless_the_table_of_a_known_data_set_is_next_to_them(tmp_path):
     files = ten("0", "1")
     make(tmp_path, *files)
     table(tmp_path, lines("image,label", "{i}.png,{ab}"), "labels.csv")
@@ -118,7 +120,7 @@ def test_the_one_table_of_a_known_form(tmp_path):
     assert noted(data, "labels_of_mine.csv beside it is not read")
 
 
-def test_a_table_of_labels_beside_labels_csv_is_named(tmp_path):
+def test_a_table_of_labels_next_to_labels_csv_is_named(tmp_path):
     make(tmp_path, *ten("images"))
     for name in ("labels.csv", "labels_old.csv"):
         table(tmp_path, lines("image,label", "{i}.png,{ab}"), name)
@@ -157,7 +159,7 @@ def test_a_table_as_the_source(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["images_backup", "old images", "images_old", "images_small", "Images (copies)"])
-def test_a_backup_beside_the_images_of_a_table_is_no_class(tmp_path, folder):
+def test_a_backup_next_to_the_images_of_a_table_is_no_class(tmp_path, folder):
     make(tmp_path, *(f"images/{i}.png" for i in range(10)), f"{folder}/3.png", f"{folder}/4.png")
     table(tmp_path, lines("image,label", "images/{i}.png,{ab}"))
     data = opened(tmp_path)

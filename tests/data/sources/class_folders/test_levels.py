@@ -134,14 +134,14 @@ def test_splits_inside_the_groups_are_kept(tmp_path):
     assert set(splits(data).values()) == {"train", "valid", "test"}
 
 
-def test_images_beside_the_groups_are_left_out_with_a_note(tmp_path):
+def test_images_next_to_the_group_folders_are_left_out_with_a_note(tmp_path):
     make(tree(tmp_path, "{hospA,hospB}/{normal,tb}"), "hospA/scan.png", "cover.png")
     data = opened(tmp_path)
     assert len(data) == 16 and noted(data, "1 images beside the class folders of hospA")
     assert sum(len(names) for _, names in data.left_out) == 2
 
 
-def test_class_level_is_of_no_use_to_a_table(tmp_path):
+def test_class_level_has_no_effect_on_a_table(tmp_path):
     make(tmp_path, *(f"images/{i}.png" for i in range(10)))
     text = "image,label\n" + "".join(f"images/{i}.png,{'ab'[i % 2]}\n" for i in range(10))
     (tmp_path / "labels.csv").write_text(text)
@@ -173,7 +173,7 @@ def test_folders_whose_names_join_a_split_or_a_group_with_a_class(tmp_path):
     assert not noted(opened(tree(tmp_path / "plain", "{covid_pneumonia,viral_pneumonia}")), "Names of class folders")
 
 
-def test_folders_called_as_identifiers_are_noted(tmp_path):
+def test_folders_named_like_identifiers_are_noted(tmp_path):
     data = opened(tree(tmp_path / "a", "{0041,0042,0043}"))
     assert data.labels == ("0041", "0042", "0043") and noted(
         data, "Class folders are called as identifiers", "--labels"

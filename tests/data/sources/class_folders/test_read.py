@@ -102,7 +102,7 @@ def test_the_same_name_with_another_size_is_another_image(tmp_path):
     assert data.task == "single" and len(data) == 4
 
 
-def test_copies_in_other_parts_stay_apart(tmp_path):
+def test_copies_in_other_splits_stay_separate_images(tmp_path):
     for split in ("train", "valid"):
         classes(tmp_path / split, a=2, b=2)
     make(tmp_path, "train/a/x.png", "valid/b/x.png", content="the same")
@@ -255,7 +255,7 @@ def test_folders_without_labels_in_and_beside_folders_of_splits(tmp_path):
     assert dict(data.flow())["Left out: folder of images without a label by name"] == 5 + 1 + 1 + 3
 
 
-def test_a_folder_without_labels_is_a_class_where_there_is_but_one_other(tmp_path):
+def test_a_folder_without_labels_is_a_class_if_there_is_only_one_other(tmp_path):
     data = opened(classes(tmp_path, known=3, unknown=3))
     assert data.labels == ("known", "unknown") and noted(data, "A class folder is called 'unknown'")
 

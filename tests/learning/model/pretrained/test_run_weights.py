@@ -33,7 +33,7 @@ def theirs(tiny_run):
     return read_weights(tiny_run.model_path)
 
 
-def test_all_of_a_run_of_the_same_labels(tiny_run, theirs):
+def test_all_weights_of_a_run_with_the_same_labels_are_loaded(tiny_run, theirs):
     network = build(tiny_run.path)
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in network.model.state_dict().items())
     assert network.notes == (
@@ -43,7 +43,7 @@ def test_all_of_a_run_of_the_same_labels(tiny_run, theirs):
     assert network.start.sha256 == file_digest(tiny_run.model_path)
 
 
-def test_rows_of_the_head_for_labels_that_both_have_in_any_spelling_and_order(tiny_run, theirs):
+def test_head_rows_are_copied_for_shared_labels_in_any_spelling_and_order(tiny_run, theirs):
     labels = ("Pneumonia", "effusion", "COVID 19")
     network, fresh = build(tiny_run.path, labels), build("none", labels).model.state_dict()
     own = network.model.state_dict()
@@ -63,14 +63,14 @@ def test_rows_of_the_head_for_labels_that_both_have_in_any_spelling_and_order(ti
     )
 
 
-def test_without_a_label_in_common_the_whole_head_starts_anew(tiny_run, theirs):
+def test_without_a_label_in_common_the_head_is_reinitialized(tiny_run, theirs):
     network, fresh = build(tiny_run.path, "abcd"), build("none", "abcd").model.state_dict()
     for key, tensor in network.model.state_dict().items():
         assert torch.equal(tensor, theirs[key] if key.startswith("0.") else fresh[key]), key
     assert "the head starts anew: no label is one of that run's, covid-19, normal, pneumonia." in network.notes[0]
 
 
-def test_a_file_of_a_run_gives_the_backbone_alone_as_before(tiny_run, theirs):
+def test_a_weight_file_of_a_run_gives_only_the_backbone(tiny_run, theirs):
     network, fresh = build(tiny_run.model_path), build("none").model.state_dict()
     for key, tensor in network.model.state_dict().items():
         assert torch.equal(tensor, theirs[key] if key.startswith("0.") else fresh[key]), key
@@ -118,7 +118,7 @@ class Whole(nn.Module):
         return self.fc(self.conv(x).mean((2, 3)))
 
 
-def test_a_whole_network_of_one_s_own_needs_the_same_labels(tiny_run, tmp_path):
+def test_a_custom_whole_network_needs_the_same_labels(tiny_run, tmp_path):
     from xrayfast.learning.model.weights import save_weights
 
     folder, net = shutil.copytree(tiny_run.path, tmp_path / "run", ignore=UNCHECKED), Whole()

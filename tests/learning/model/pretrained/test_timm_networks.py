@@ -61,7 +61,7 @@ def reference(net, batch):
 
 
 @families
-def test_features_are_those_of_timm_by_its_own_normalization(name, size):
+def test_features_equal_timms_with_its_normalization(name, size):
     backbone = load_backbone(f"timm:{name}", size=size).blocks["timm"].eval()
     fixed = {"img_size": size} if timm.get_pretrained_cfg(name).fixed_input_size else {}
     theirs = timm.create_model(name, num_classes=0, **fixed).eval()
@@ -73,7 +73,7 @@ def test_features_are_those_of_timm_by_its_own_normalization(name, size):
 
 
 @families
-def test_layer_groups_are_timm_s_blocks_and_hold_each_parameter_once(name, size):
+def test_layer_groups_are_timms_blocks_and_contain_each_parameter_once(name, size):
     network = build(name, size)
     names = [group.name for group in network.groups]
     assert names == [*FAMILIES.get(name, ["cls_token", *(f"blocks.{n}" for n in range(6))]), "head"]
@@ -85,7 +85,7 @@ def test_layer_groups_are_timm_s_blocks_and_hold_each_parameter_once(name, size)
 
 
 @families
-def test_frozen_features_are_those_that_the_network_computes(name, size):
+def test_frozen_features_equal_those_that_the_network_computes(name, size):
     network = build(name, size)
     model, count = network.model.eval(), len(network.groups) - 1
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_maps_are_of_the_last_features_and_depend_on_the_weights(name, size):
 
 
 @families
-def test_state_goes_through_a_file_of_timm(name, size, tmp_path):
+def test_a_state_dict_saved_by_timm_can_be_loaded(name, size, tmp_path):
     """A plain state dict of timm, including its classifier, is a valid weight file."""
     fixed = {"img_size": size} if timm.get_pretrained_cfg(name).fixed_input_size else {}
     net = timm.create_model(name, **fixed)
@@ -124,7 +124,7 @@ def test_state_goes_through_a_file_of_timm(name, size, tmp_path):
     assert "Not used" in network.notes[0]
 
 
-def test_weights_of_the_hub_are_its_safetensors_alone(tmp_path, monkeypatch):
+def test_only_safetensors_are_downloaded_from_the_hub(tmp_path, monkeypatch):
     """The weights equal those that timm loads itself, at another image size, so that it resamples positions."""
     net, asked = timm.create_model(TINY), []
     save_file(net.state_dict(), tmp_path / "model.safetensors")
@@ -142,7 +142,7 @@ def test_weights_of_the_hub_are_its_safetensors_alone(tmp_path, monkeypatch):
         assert torch.equal(network.model[0][0].net.state_dict()[key], tensor), key
 
 
-def test_weights_that_cannot_be_had_name_three_ways_out(monkeypatch):
+def test_unavailable_weights_are_an_error_with_three_remedies(monkeypatch):
     def download(*args, **options):
         raise OSError("no network")
 
@@ -163,12 +163,12 @@ def test_weights_that_cannot_be_had_name_three_ways_out(monkeypatch):
         ("timm:test_vit.no_such_tag", "has no such network|can't take"),
     ],
 )
-def test_names_that_timm_does_not_have_are_refused(arch, words):
+def test_names_unknown_to_timm_are_refused(arch, words):
     with pytest.raises(ConfigError, match=words):
         build_network(arch, 2)
 
 
-def test_sizes_layers_and_classifiers_that_it_cannot_have():
+def test_unsupported_sizes_layers_and_classifiers_are_refused():
     with pytest.raises(ConfigError, match=r"can't take images of 72 px: .*Use size=160, its own"):
         build_network(f"timm:{TINY}", 2, size=72)
     with pytest.raises(ConfigError, match=r"can't be divided into layers\. Use unfreeze_blocks="):

@@ -62,7 +62,7 @@ def assert_close(found, expected, but=()):
 
 
 @pytest.mark.parametrize("unfrozen", [False, True])
-def test_the_average_is_that_of_a_loop_in_numpy(dls, unfrozen):
+def test_the_average_equals_that_of_a_numpy_loop(dls, unfrozen):
     learn, trace = make(dls, ema=DECAY, precise_bn=False), Trace()  # batch statistics are averaged like everything else
     if unfrozen:
         learn.unfreeze()
@@ -79,7 +79,7 @@ def test_the_average_is_that_of_a_loop_in_numpy(dls, unfrozen):
     assert not learn.average.others and learn.average.steps == 0
 
 
-def test_a_range_test_and_an_interrupted_fit_leave_the_learner_as_it_should_be(dls):
+def test_a_range_test_and_an_interrupted_fit_restore_the_learner(dls):
     learn = make(dls, ema=True)
     before = state(learn.model)
     with learn.no_bar(), learn.no_logging():
@@ -123,7 +123,7 @@ def run(data_dir, tmp_path_factory):
     return xf.fit(data_dir, runs=runs, name="r", cbs=[Keep()], **options), kept
 
 
-def test_validation_best_epoch_and_predictions_are_of_the_average(run, tmp_path):
+def test_validation_best_epoch_and_predictions_use_the_average(run, tmp_path):
     run, kept = run
     rows = run.predictions("valid")
     loss = -np.log((rows.raw * rows.truth).sum(axis=1)).mean()

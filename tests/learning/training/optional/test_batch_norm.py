@@ -107,7 +107,7 @@ def test_a_learner_has_the_statistics_of_its_last_images(dls, monkeypatch):
 
 
 @pytest.mark.parametrize(("frozen", "arch"), [(-1, SMALL["arch"]), pytest.param(0, "vgg16", marks=pytest.mark.slow)])
-def test_where_the_backbone_trains_no_batch_norm_nothing_changes(dls, monkeypatch, frozen, arch):
+def test_without_trained_batch_norm_in_the_backbone_nothing_changes(dls, monkeypatch, frozen, arch):
     learn, given = fitted(dls, monkeypatch, frozen, arch=arch)
     running, _ = fitted(dls, monkeypatch, frozen, arch=arch, precise_bn=False)
     assert given == [] and batch_norms(learn.model[1])

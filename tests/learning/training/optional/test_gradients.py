@@ -78,7 +78,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("task", "options"), CASES)
-def test_batches_accumulated_are_one_large_batch(task, options, single, multi):
+def test_accumulated_batches_equal_one_large_batch(task, options, single, multi):
     """Two epochs of 29 images: steps of 24 and 5 images."""
     data = {"single": single, "multi": multi}[task]
     weights, steps, _ = trained(data, 24, **options)

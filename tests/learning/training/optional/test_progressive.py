@@ -30,7 +30,7 @@ class Seen(Callback):
         self.sizes.append((self.epoch, self.training, self.xb[0].shape[-1]))
 
 
-def test_training_and_validation_see_the_epoch_s_size_and_afterwards_the_network_s(data_dir):
+def test_training_and_validation_use_the_size_of_the_epoch_and_later_that_of_the_network(data_dir):
     dls = xf.dataloaders(xf.open_data(data_dir), size=64, batch_size=8, device="cpu")
     learn = xf.learner(dls, weights="none", precision="fp32")
     seen = Seen()

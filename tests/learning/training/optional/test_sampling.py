@@ -17,7 +17,7 @@ from xrayfast.learning.training.frozen_features import FeatureLoader
 from xrayfast.learning.training.optional.sampling import draw_balanced, sampling_weights
 
 
-def test_weights_of_classes_are_scikit_learn_s():
+def test_class_weights_equal_scikit_learns():
     classes = np.random.default_rng(0).choice(4, 200, p=[0.6, 0.3, 0.08, 0.02])
     weights = sampling_weights(np.eye(4, dtype=int)[classes])
     expected = compute_sample_weight("balanced", classes)
@@ -74,7 +74,7 @@ def test_images_and_cached_features_are_drawn_alike(uneven):
     assert not xf.dataloaders(uneven, size=32, device="cpu").balanced_sampling
 
 
-def test_it_is_recorded_and_refused_beside_class_weights(uneven, data_dir, tmp_path):
+def test_sampling_is_recorded_and_refused_together_with_class_weights(uneven, data_dir, tmp_path):
     options = SMALL | {"epochs": 1, "balanced_sampling": True, "resamples": 0}
     run = xf.fit(uneven, runs=tmp_path, **options)
     assert "| Sampling | balanced |" in run.model_card_path.read_text()

@@ -70,7 +70,7 @@ def test_every_finding_and_the_images_of_a_pair_are_there(found, page):
     assert "labels differ" in page
 
 
-def test_names_from_strangers_are_text_and_the_page_asks_for_nothing(page):
+def test_names_from_strangers_are_escaped_and_the_page_loads_nothing(page):
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;" in page
     tags = Tags()
@@ -88,7 +88,7 @@ def test_no_line_is_broken_within_a_flag(page):
     assert whole_flags("<b> --a-b-, x--y \x00") == r'&lt;b&gt; <span class="flag">--a-b</span>-, x--y \x00'
 
 
-def test_patients_are_called_known_where_some_are_not(found):
+def test_patients_are_called_known_if_some_are_unknown(found):
     data = found.audit.data
     some = [f"P{i // 2}" if i < 6 else None for i in range(len(data))]
     partly = replace(found.audit, data=replace(data, table=data.table.assign(patient=some)))
@@ -106,11 +106,11 @@ def test_a_set_without_findings_has_a_page_too(found):
     assert "No image was found twice." in page
 
 
-def test_an_image_that_is_gone_is_said_to_be(found):
+def test_a_missing_image_is_reported(found):
     assert "The file can't be read" in render_check_page(found.audit, {}, "set", "today")
 
 
-def test_a_leak_is_no_duplicate_too(found):
+def test_a_leak_is_not_listed_again_as_a_duplicate(found):
     data, (group,) = found.audit.data, found.audit.duplicates
     rows = list(group.rows)
     kinds = {}

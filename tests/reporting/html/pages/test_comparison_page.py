@@ -85,7 +85,7 @@ def made(tmp_path_factory):
     return found, page.read_text("utf-8")
 
 
-def test_the_page_says_whom_the_images_are_of_and_compares_by_subgroup(made):
+def test_the_page_describes_the_population_and_compares_by_subgroup(made):
     found, text = made
     page = Page(text)
     assert "Patients: 50.0% female, 50.0% male, median age 50, quartiles 50 and 50. Not known: view." in text
@@ -112,7 +112,7 @@ def test_the_answer_names_what_is_significant(made):
     assert none == "Of 15 tests, none is significant after correction for multiple testing."
 
 
-def test_the_tables_hold_the_numbers_of_the_result(made):
+def test_the_tables_contain_the_numbers_of_the_result(made):
     found, text = made
     page = Page(text)
     rows = page.body("runs")
@@ -139,7 +139,7 @@ def test_the_tables_hold_the_numbers_of_the_result(made):
     assert len(page.body("tests")) == 2 and "corrected for 15 tests" in text
 
 
-def test_warnings_stand_before_the_tables_each_once_with_the_runs_that_raise_it(made):
+def test_each_warning_is_shown_once_before_the_tables_with_the_runs_that_raise_it(made):
     found, text = made
     assert found.warnings[0].startswith("These are validation images.")
     assert found.warnings[1:] == (
@@ -171,7 +171,7 @@ def test_runs_without_a_list_of_warnings_are_named(tmp_path):
     assert "No warnings are known of a, of an older version" in found.notes[-1]
 
 
-def test_names_from_strangers_are_text_and_the_page_asks_for_nothing(made):
+def test_names_from_strangers_are_escaped_and_the_page_loads_nothing(made):
     _, text = made
     assert "<script>alert" not in text and "<i>tumour" not in text and "\u202e" not in text
     assert "&lt;script&gt;alert(1)&lt;" in text and "&lt;i&gt;tumour" in text
@@ -186,7 +186,7 @@ def test_names_from_strangers_are_text_and_the_page_asks_for_nothing(made):
     assert len(re.findall("<script", text)) == 1
 
 
-def test_the_command_makes_the_page_again(made):
+def test_the_command_in_the_page_reproduces_it(made):
     found, text = made
     command = re.search(r"(?s)<pre[^>]*><code>(.*?)</code>", text)[1]
     assert command.startswith("xrayfast compare ")

@@ -62,7 +62,7 @@ def test_the_page_has_exactly_its_sections(page, kind):
     assert [link["href"] for link in outline.of("a")][1:] == [f"#{id}" for id in sections]
 
 
-def test_a_test_split_has_its_own_section_and_takes_back_the_limit(undrawn):
+def test_a_test_split_has_its_own_section_and_removes_the_limitation(undrawn):
     text = render_run_page(report(splits=("valid", "test")))
     assert Outline(text).sections == ["glance", "results-test", *SECTIONS[2:4], "results-valid", *SECTIONS[4:]]
     assert "No test split" not in text
@@ -96,7 +96,7 @@ def test_the_first_screen_has_the_answer_the_warnings_and_one_figure_in_this_ord
     assert not any(alt.startswith(("Confusion", "Reliability", "ROC curves of")) for alt in plots)
 
 
-def test_of_two_classes_the_first_screen_names_the_positive_one_alone(undrawn):
+def test_with_two_classes_the_first_screen_names_only_the_positive_class(undrawn):
     split, decision = split_report("single", ("covid", "normal"), "test")
     truth, probability = split.predictions.truth, split.predictions.probability
     summary = summarize(truth, probability, ("covid", "normal"), "single", resamples=50, positive="covid")
@@ -109,7 +109,7 @@ def test_of_two_classes_the_first_screen_names_the_positive_one_alone(undrawn):
     assert f"{row['specificity']:.3f}" in visible(glance)
 
 
-def test_of_many_saliency_maps_three_of_each_kind_are_open(undrawn):
+def test_with_many_saliency_maps_three_of_each_kind_are_unfolded(undrawn):
     data = report(saliency=5)
     page = render_run_page(data)
     maps = re.search('(?s)<section id="saliency".*?</section>', page)[0]
@@ -117,7 +117,7 @@ def test_of_many_saliency_maps_three_of_each_kind_are_open(undrawn):
     assert "<summary>2 more</summary>" in maps
 
 
-def test_the_first_screen_says_for_whom_the_result_holds(undrawn):
+def test_the_first_screen_describes_the_population(undrawn):
     data = report()
     split = data.splits[0]
     population = {"patients": True, "sex": {"F": 3, "M": 1}, "age": {"q1": 30, "median": 40, "q3": 50, "unknown": 0}}
@@ -141,7 +141,7 @@ def test_a_confusion_matrix_of_very_many_classes_is_capped(undrawn):
     assert [text.get_text() for text in figure.axes[1].get_yticklabels()][-1] == "31 others"
 
 
-def test_images_that_were_predicted_right_are_shown_beside_the_wrong_ones(undrawn):
+def test_correctly_predicted_images_are_shown_next_to_the_wrong_ones(undrawn):
     data = report(saliency=2)
     right = dataclasses.replace(data.splits[0].cases[0], image="right.png", actual="a", predicted="a")
     split = dataclasses.replace(data.splits[0], right=(right,))
@@ -166,7 +166,7 @@ def test_the_document_is_well_formed_and_its_headings_are_in_order(page):
     assert set(named) <= set(ids)
 
 
-def test_what_strangers_named_is_escaped(page):
+def test_names_from_strangers_are_escaped(page):
     assert page.count("<script>") == 1 and "alert('x')</script>" not in page
     assert HOSTILE in visible(page)
     assert not [name for _, attrs in Outline(page).elements for name in attrs if name.startswith("on")]
@@ -188,7 +188,7 @@ def test_nothing_is_loaded_from_anywhere(page):
     assert {tag for tag, _ in outline.elements} & {"iframe", "object", "embed", "form", "base"} == set()
 
 
-def test_the_policy_allows_this_script_and_this_style_alone(page):
+def test_the_policy_allows_only_the_script_and_style_of_the_page(page):
     policy = next(m["content"] for m in Outline(page).of("meta") if "http-equiv" in m)
     for tag, directive in (("script", "script-src"), ("style", "style-src")):
         content = re.search(f"(?s)<{tag}>(.*?)</{tag}>", page)[1]
@@ -209,12 +209,12 @@ def test_the_table_by_label_sorts_by_buttons_and_shows_its_order(page, task):
     assert values and all(np.isfinite(float(value)) for value in values)
 
 
-def test_tables_scroll_in_their_own_place_with_caption_and_scope(page):
+def test_tables_scroll_in_place_and_have_caption_and_scope(page):
     assert page.count("<table") == page.count("<caption") == len(re.findall(r'tabindex="0"[^>]*>\s*<table', page))
     assert not re.search(r"<th(?! scope)[ >]", page)
 
 
-def test_figures_have_texts_in_their_place(page, task, kind):
+def test_figures_have_alternative_texts(page, task, kind):
     images = Outline(page).of("img")
     assert all(image["alt"] and image["width"] and image["height"] for image in images)
     plots = [image["alt"] for image in images if image.get("class", "").startswith("plot")]
@@ -223,7 +223,7 @@ def test_figures_have_texts_in_their_place(page, task, kind):
     assert len(plots) == (9 if task == "single" else 10) + (kind == "report")
 
 
-def test_the_result_is_said_in_words_with_the_number_of_images(page, task, kind):
+def test_the_result_is_stated_in_words_with_the_number_of_images(page, task, kind):
     words = " ".join(visible(page).split())
     split = "validation" if kind == "report" else "external test"
     assert re.search(f"O[nf] 40 {split} images of [0-9]+ patients, ", words)
@@ -233,7 +233,7 @@ def test_the_result_is_said_in_words_with_the_number_of_images(page, task, kind)
     assert "The file can no longer be read" in words and "gone.png" in words
 
 
-def test_counts_keep_labels_and_totals_apart_even_where_a_label_is_named_images(undrawn):
+def test_counts_separate_labels_and_totals_even_if_a_label_is_named_images(undrawn):
     table = re.search(r'(?s)<caption id="counts">.*?</table>', render_run_page(report("multi")))[0]
     body, foot = table.split("<tfoot>")
     assert body.count('scope="row"') == 4 and foot.count('scope="row"') == 2
@@ -241,7 +241,7 @@ def test_counts_keep_labels_and_totals_apart_even_where_a_label_is_named_images(
     assert "100.0%" in body and "%" not in foot
 
 
-def test_unknown_patients_are_named_among_the_limits(undrawn):
+def test_unknown_patients_are_among_the_limitations(undrawn):
     assert "The data do not identify patients" in render_run_page(report(patients=False))
     assert "The data do not identify patients" not in render_run_page(report())
 
@@ -253,7 +253,7 @@ def test_without_epochs_and_splits_the_page_says_so():
     assert "Remarks on training" not in words
 
 
-def test_warnings_stand_before_the_headline_and_are_no_remark_again(undrawn):
+def test_warnings_precede_the_headline_and_are_not_repeated_as_remarks(undrawn):
     data = report()
     warning = {"code": "patients unknown", "text": "Patients are not known.", "advice": "Name <them>."}
     summary = {**data.splits[0].summary, "warnings": [warning]}
@@ -295,7 +295,7 @@ def test_a_thousand_images_of_fourteen_labels_stay_small():
     assert max(int(image[side]) for image in images for side in ("width", "height")) == 224
 
 
-def test_the_page_is_the_same_twice_and_survives_names_that_are_no_unicode(tmp_path, undrawn):
+def test_the_page_is_reproducible_and_accepts_names_that_are_not_unicode(tmp_path, undrawn):
     data = dataclasses.replace(report(cases=0), run_name="bad \udcff\x00\n\x1b[31m\u202e name")
     assert render_run_page(data) == render_run_page(data)
     write_text(tmp_path / "report.html", render_run_page(data))
@@ -308,8 +308,8 @@ def test_the_page_is_the_same_twice_and_survives_names_that_are_no_unicode(tmp_p
         write_text(tmp_path / "nowhere" / "report.html", render_run_page(data))
 
 
-def test_without_what_older_runs_lack_there_is_a_page_too(undrawn, task):
-    """No intervals, curves, subgroups, decision or flow: only the summary that `summarise` returns by default."""
+def test_a_run_of_an_older_version_has_a_page_too(undrawn, task):
+    """No intervals, curves, subgroups, decision or flow: only the summary that `summarize` returns by default."""
     data = report(task)
     split = data.splits[0]
     summary = summarize(split.predictions.truth, split.predictions.probability, data.labels, task)
@@ -324,7 +324,7 @@ def test_without_what_older_runs_lack_there_is_a_page_too(undrawn, task):
     assert not re.search(r"\b(nan|NaN|None|inf)\b", words)
 
 
-def test_the_limits_say_what_was_chosen_on_validation(undrawn):
+def test_the_limitations_name_what_was_chosen_on_validation(undrawn):
     words = " ".join(visible(render_run_page(report("multi"))).split())
     assert "Chosen on the validation images: the best epoch, the calibration, the thresholds." in words
     assert "point estimates" not in words and "threshold of 0.5" not in words
@@ -340,7 +340,7 @@ def test_the_flow_goes_from_the_files_to_the_splits(undrawn):
     assert words.endswith("57 Images used 17 Training 10 patients 40 Validation 40 patients")
 
 
-def test_an_evaluation_names_labels_and_what_was_left_out(undrawn):
+def test_an_evaluation_names_its_labels_and_the_images_left_out(undrawn):
     words = " ".join(visible(render_evaluation_page(evaluation("multi"))).split())
     assert "50 Images found 7 Left out: seen in training 3 Left out: " in words
     assert "Fracture 1,200 images" in words
@@ -350,7 +350,7 @@ def test_an_evaluation_names_labels_and_what_was_left_out(undrawn):
     assert "These images come from the data set that the network was trained on" in own
 
 
-def test_images_and_maps_say_what_they_show(undrawn):
+def test_images_and_maps_have_descriptions(undrawn):
     text = render_run_page(report(saliency=2))
     maps = re.search(r'(?s)<ol class="saliency">.*?</ol>', text)[0]
     images = Outline(maps).of("img")
@@ -360,7 +360,7 @@ def test_images_and_maps_say_what_they_show(undrawn):
     assert "Actual not known" in words and "Outside no heat" in words and "Outside 1.0% of the heat" in words
 
 
-def test_the_best_and_worst_label_are_those_with_images_enough(undrawn):
+def test_the_best_and_worst_label_have_enough_images(undrawn):
     data = report("multi", labels=MANY, n=60)
     split = data.splits[0]
     rows = [{**row, "support": 10 if row["label"] in ("Mass", "Edema") else 9} for row in split.summary["per_label"]]
