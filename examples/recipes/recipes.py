@@ -27,19 +27,12 @@ class InferenceBatchNorm(Callback):
 
 
 BEST = dict(recipes.RECIPES["best"])
-BEST_12 = BEST | {"epochs": 12}
 
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     # The values of `--recipe`.
     "fast": dict(recipes.RECIPES["fast"]),
     "best": BEST,
-    # `best` before version 0.13, and what was tried with it.
-    "best 12 epochs": BEST_12,
-    "best 12 epochs less ema": BEST_12 | {"ema": None},
-    "best 12 epochs + mixup": BEST_12 | {"mixup": 0.2},
-    "best 12 epochs + lr 1e-3": BEST_12 | {"lr": 1e-3},
-    "best 12 epochs + 320 px": BEST_12 | {"size": 320},
     # The defaults before version 0.7.
     "0.6": {"precise_bn": False, "lr_div": 100.0},
     # Why accuracy fell in the first unfrozen epoch.
@@ -70,11 +63,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "best + cutmix": BEST | {"cutmix": 1.0},
     "best + strong augmentation": BEST | {"augment": "strong"},
     "best + batch 16": BEST | {"batch_size": 16},
+    "best + 24 epochs": BEST | {"epochs": 24},
     "best + lr 1e-3": BEST | {"lr": 1e-3},
     "best + lr_div 3": BEST | {"lr_div": 3.0},
     "best + wd 0.1": BEST | {"wd": 0.1},
     "best + linear head": BEST | {"head": "linear"},
     "best + 320 px": BEST | {"size": 320},
+    "best + 320 px + 24 epochs": BEST | {"size": 320, "epochs": 24},
 }
 
 

@@ -28,7 +28,7 @@ def test_a_recipe_sets_its_fields_and_no_other_and_options_go_over_it(recipe, tm
 
 def test_one_option_of_unfreezing_goes_over_the_recipe_s():
     config = with_recipe(None, "best", {"unfreeze_layers": 3}).updated({"unfreeze_layers": 3})
-    assert (config.train.unfreeze, config.train.unfreeze_layers, config.train.epochs) == (False, 3, 24)
+    assert (config.train.unfreeze, config.train.unfreeze_layers, config.train.epochs) == (False, 3, 12)
     assert with_recipe(None, "best", {"unfreeze": False}).updated({"unfreeze": False}).train.unfreeze is False
 
 

@@ -19,7 +19,7 @@ RECIPES: dict[Recipe, Mapping[str, Any]] = {
     # The options' own defaults.
     "default": {},
     # Train all layers, and stabilize predictions: averaged weights (EMA), averaged views (TTA), label smoothing.
-    "best": {**UNFREEZING, "unfreeze": True, "epochs": 24, "ema": EMA_DECAY, "label_smoothing": 0.1, "tta": True},
+    "best": {**UNFREEZING, "unfreeze": True, "epochs": 12, "ema": EMA_DECAY, "label_smoothing": 0.1, "tta": True},
 }
 """The config fields that each recipe sets."""
 
