@@ -117,9 +117,10 @@ def find_derived(paths: Sequence[str]) -> set[str]:
         stems = {path.rpartition(".")[0] for path in paths}
         found |= {path for path in made if _has_word(_MADE_FROM, image_beside(path.rpartition(".")[0], stems)[1])}
     if inside := [path for path in likely if any(map(_is_of_made, path.split("/")[:-1]))]:
-        plain = {_without(path, IMAGE_WORD) for path in set(paths).difference(inside)}
+        others = set(paths).difference(inside)
+        plain = {_without(path, IMAGE_WORD) for path in others}
         found |= {path for path in inside if _without(path, _MADE_FOLDER) in plain}
-        found |= _in_folders_of_all(inside, set(paths).difference(inside))
+        found |= _in_folders_of_all(inside, others)
     return found if found and len(found) < len(set(paths)) else set()
 
 

@@ -169,9 +169,9 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
         elif (
             tells_split(name)
             or parse_split_flag(name)
-            or sound_like_splits(table.columns[name].texts)
-            or are_public_and_private(name, table.columns[name].texts)
-            or (may_tell_split(name) and any(map(sounds_like_split, table.columns[name].texts)))
+            or sound_like_splits(cells)
+            or are_public_and_private(name, cells)
+            or (may_tell_split(name) and any(map(sounds_like_split, cells)))
         ):
             mixed.append(name)
     if not flags and "train" in map(parse_split, bare) and _are_exclusive([table.columns[name] for name in bare]):
