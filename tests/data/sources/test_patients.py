@@ -425,10 +425,12 @@ def test_a_0_more_frequent_than_patients_is_none_beside_more_frequent_words(tmp_
     assert column(data, "patient")[16:] == [None] * 10 and noted(data, "'0' (4)", "'anonymous' (6)")
 
 
-@pytest.mark.parametrize("name", ["P{i}_{visit}", "{i}-{k}", "anna{i} t{k}", "{i}_visit{k}", "{i}_{side}"])
+@pytest.mark.parametrize(
+    "name", ["P{i}_{visit}", "{i}-{k}", "anna{i} t{k}", "{i}_visit{k}", "{i}_{side}", "P{i}-{letter}"]
+)
 def test_identifiers_of_images_or_visits_in_place_of_patients_are_noted(tmp_path, name):
     pairs = [(i, k) for i in range(10, 20) for k in (0, 1)]
-    ids = [name.format(i=i, k=k, visit=("pre", "post")[k], side=("left", "right")[k]) for i, k in pairs]
+    ids = [name.format(i=i, k=k, visit=("pre", "post")[k], side=("left", "right")[k], letter="LR"[k]) for i, k in pairs]
     data = with_patients(tmp_path, ids)
     assert noted(data, "may be those of images", "10 in place of 20") and not noted(data, ids[0])
 

@@ -50,7 +50,7 @@ without its last parts, or what follows a date."""
 
 _IMAGE_OF_PATIENT = re.compile(
     r"(?i)(.*[^\W_])[-_ .]+((pre|post|before|after|baseline|bl|fu|follow[-_ ]?up|admission|discharge|left|right|pa|ap"
-    r"|lat|lateral|frontal)[-_ ]?\d*|(t|tp|v|visit|scan|session|ses|exam|study|img|image|day|d)[-_ ]?\d+|\d{1,2})"
+    r"|lat|lateral|frontal|l|r)[-_ ]?\d*|(t|tp|v|visit|scan|session|ses|exam|study|img|image|day|d)[-_ ]?\d+|\d{1,2})"
 )
 """Matches an identifier that adds to a patient which of the patient's images or visits it is."""
 
