@@ -1,4 +1,4 @@
-"""Shared fixtures: reports of runs have figures of one pixel; tests/reporting tests how figures look."""
+"""Shared fixtures: reports of runs have figures of one pixel, because tests/reporting tests the figures."""
 
 import pytest
 
@@ -15,13 +15,13 @@ def _figures_of_one_pixel():
 
 @pytest.fixture(scope="module")
 def tiny_vgg_arch():
-    """See `add_tiny_vgg`."""
+    """Register the backbone of `add_tiny_vgg` for a module and yield its name."""
     with pytest.MonkeyPatch.context() as patch:
         yield add_tiny_vgg(patch)
 
 
 @pytest.fixture
 def no_page(monkeypatch):
-    """Skip the page of `interpret`, which takes longer than the rest of it, in tests of what it computes."""
+    """Skip the page of `interpret`, which takes longer than everything else that it does."""
     monkeypatch.setattr(interpret, "figure_blocks", lambda *_: [])
     monkeypatch.setattr(interpret, "render_run_page", lambda *_: "")

@@ -1,4 +1,4 @@
-"""`fit --resume auto`: the run of a name goes on where it was begun, and begins where there is none."""
+"""`fit --resume auto` resumes the run of the given name, or starts it if there is none."""
 
 import shutil
 

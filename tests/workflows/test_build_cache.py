@@ -1,4 +1,4 @@
-"""A cache built before training, in shares."""
+"""Building the cache before training, in several shares."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(words):
 
 
 def build(words=""):
-    """What `cache build --json` prints."""
+    """Run `cache build --json` and return what it prints."""
     done = run(f"cache build {DATA} --json {words}")
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
@@ -41,7 +41,7 @@ def build(words=""):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The files that are decoded, in this process or another, as they are handed out or read."""
+    """A list that collects the files that are decoded, in this process or in a worker."""
     paths = []
 
     def decode_all(job, chunks, *others, real=image_cache.decode_all):

@@ -1,4 +1,4 @@
-"""The audit as a person starts it."""
+"""`xf.check`: the audit and the files that it writes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""One data set with every oddity at once: `check` lists each kind, and `fit` refuses it."""
+"""A data set with every kind of defect at once: `check` lists each kind, and `fit` refuses the data set."""
 
 import json
 import struct
@@ -22,7 +22,7 @@ def film(number):
 
 
 def claimed(path, width, height):
-    """The JPEG at a path, with another size in its header."""
+    """Change the size in the header of the JPEG file at `path`."""
     content = bytearray(path.read_bytes())
     place = content.index(b"\xff\xc0") + 5
     content[place : place + 4] = struct.pack(">HH", height, width)
@@ -31,7 +31,7 @@ def claimed(path, width, height):
 
 @pytest.fixture(scope="module")
 def odd_folder(tmp_path_factory):
-    """A table with rows of sound images and of one image or more per oddity."""
+    """A table of sound images, plus one or more images per kind of defect."""
     root = tmp_path_factory.mktemp("oddities") / "data"
     (root / "images").mkdir(parents=True)
     rows = []
@@ -162,7 +162,7 @@ FINDINGS = {
     "inverted": ("lut.dcm",),
     "window_ignored": ("window.dcm",),
 }
-"""The kinds of findings, and images that each must name."""
+"""The kinds of findings, and images that each finding must name."""
 
 NOTED = {
     "JPEG in a file named .png": "named.png",
@@ -170,7 +170,7 @@ NOTED = {
     "values of 14 bits, where the header says 12": "bits.dcm",
     "of the area converted to gray": "tinted.png",
 }
-"""Notes on reading that are findings as they stand."""
+"""Notes of the reader that become findings unchanged, and the image of each."""
 
 
 @pytest.mark.parametrize("words", NOTES)

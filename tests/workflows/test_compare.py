@@ -1,4 +1,4 @@
-"""The table of compared runs, and their differences."""
+"""The table of compared runs and the differences between them."""
 
 import json
 import math
@@ -31,7 +31,7 @@ LABELS = ("covid-19", "normal", "pneumonia", "tumour")
 
 
 def told(truth, probability, labels=LABELS, images=None, patients=None):
-    """Predictions of these images, one patient each where not said otherwise."""
+    """Return predictions; without `patients`, each image has its own patient."""
     names = [f"{i}.png" for i in range(len(truth))] if images is None else images
     owners = [f"P{i}" for i in range(len(truth))] if patients is None else patients
     return Predictions(
@@ -46,7 +46,7 @@ def told(truth, probability, labels=LABELS, images=None, patients=None):
 
 
 def kept(root, name, task="single", thresholds=None, options=None, info=None, **splits):
-    """A run's folder without a network: settings, labels and predictions."""
+    """Create a run's folder without a network: settings, labels and predictions."""
     config = Config().updated(options or {})
     facts = {"status": "completed", "phases": [], "parameters": 1000, "seconds": 2.5, **(info or {})}
     run = Run.create(root, name, "x", config, facts)
@@ -62,7 +62,7 @@ def kept(root, name, task="single", thresholds=None, options=None, info=None, **
 
 
 def better(probability, truth, share):
-    """The same probabilities, moved towards the truth."""
+    """Return the probabilities moved towards the truth by `share`, from 0 to 1."""
     return (1 - share) * probability + share * truth
 
 
@@ -75,7 +75,7 @@ def pick(found, run, metric, label=""):
 
 @pytest.fixture
 def three(tmp_path):
-    """Three single-label runs on the same 40 images, c the best and b the worst."""
+    """Three single-label runs on the same 40 images: c is the best, b the worst."""
     truth, probability = one_class(n=40)
     for name, share in (("a", 0.05), ("b", 0.0), ("c", 0.2)):
         kept(tmp_path, name, valid=told(truth, better(probability, truth, share)))
@@ -138,7 +138,7 @@ def test_significance_needs_the_corrected_p_and_the_interval():
 
 
 def test_a_reference_chosen_as_the_best_of_many_raises_no_false_alarms():
-    """Runs that are equal in truth: the share of comparisons in which some difference from the best is significant."""
+    """Simulate runs that are equally good, and count how often one differs significantly from the best of them."""
     rng, alarms = np.random.default_rng(0), {True: 0, False: 0}
     studies, runs = 400, 20
     for _ in range(studies):
@@ -159,7 +159,7 @@ def test_intervals_come_from_metrics_json_where_it_has_them(three):
     summary = summarize(valid.truth, valid.probability, valid.labels, "single", groups=valid.groups, resamples=50)
     summary["intervals"]["overall"]["f1_macro"] = {"low": 0.125, "high": 0.875, "method": "bca", "undefined": 0.0}
     run.write_metrics({"valid": summary})
-    Run(three / "b").write_metrics({"valid": {"overall": {"accuracy": 0.0}}})  # as older versions wrote it
+    Run(three / "b").write_metrics({"valid": {"overall": {"accuracy": 0.0}}})  # as written by older versions
     table = xf.compare(three, resamples=50).table.set_index("run")
     assert table.loc["a", ["f1_macro_low", "f1_macro_high"]].tolist() == [0.125, 0.875]
     assert table.loc["b", "accuracy"] > 0
@@ -241,7 +241,7 @@ def test_equal_runs_differ_by_nothing(tmp_path):
     found = xf.compare(tmp_path, resamples=50)
     rows = found.differences
     assert (rows["difference"] == 0).all()
-    # No width of 0: around 0 by formula, or none.
+    # Intervals have a width above 0, or there is none.
     assert ((rows["low"] < 0) & (rows["high"] > 0) | rows["low"].isna()).all()
     assert rows["low"].notna().any()
     assert (rows["p"].dropna() == 1).all()
@@ -250,7 +250,7 @@ def test_equal_runs_differ_by_nothing(tmp_path):
 
 
 def test_patients_count_not_their_images(tmp_path):
-    """Copies of images are no evidence: as many as they are, p and intervals stay those of the patients."""
+    """Copies of images add no evidence: p and intervals remain those of the 40 patients."""
     truth, probability = one_class(n=40)
     other = better(probability, truth, 0.15)
     for name, values in (("a", probability), ("b", other)):
@@ -265,7 +265,7 @@ def test_patients_count_not_their_images(tmp_path):
     for name in ("low", "high"):
         ends, expected = five.differences[name], once.differences[name]
         assert ends[~accuracy].tolist() == pytest.approx(expected[~accuracy].tolist(), abs=1e-9, nan_ok=True)
-        # Wilson's on the effective images of 40 patients is a little wider than on 40 images.
+        # Wilson's interval for the effective number of images of 40 patients is slightly wider than for 40 images.
         assert 0 <= (ends - expected)[accuracy].item() * (-1 if name == "low" else 1) < 0.03
 
 
@@ -303,7 +303,7 @@ def test_runs_are_compared_in_subgroups_of_the_reference_by_the_images_there(tmp
         right = [(one.probability.argmax(axis=1) == one.truth.argmax(axis=1))[there].mean() for one in (b, a)]
         assert row["difference"] == pytest.approx(right[0] - right[1])
         assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high), abs=1e-6)
-    # No AUROC where fewer than ten have a class.
+    # There is no AUROC if a class has fewer than ten images in the subgroup.
     few = {value: min(truth[attributes["sex"] == value].sum(axis=0)) < 10 for value in "FM"}
     shown = {
         value: rows[(rows["value"] == value) & (rows["metric"] == "auroc_macro")]["difference"].isna().item()
@@ -356,7 +356,7 @@ def test_images_of_one_name_with_other_labels_or_pixels_are_not_paired(tmp_path)
         split = pd.DataFrame({"image": [f"{i}.png" for i in range(60)], "patient": "", "split": "valid"})
         run.write_split(split.assign(digest=digests) if name != "b" else split)
     found = xf.compare(tmp_path, resamples=20)
-    assert set(found.differences["run"]) == {"b"}  # b's images are unknown, as in older runs
+    assert set(found.differences["run"]) == {"b"}  # b has no digests of its images, like older runs
     text = " ".join(found.notes)
     assert "mended: not compared with a: 1 of the 60 images of the same name have different labels, '7.png'" in text
     assert "other: not compared with a: 2 of the 60 images of the same name are other images: 0.png, 1.png" in text

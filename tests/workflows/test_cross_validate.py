@@ -1,4 +1,4 @@
-"""Cross-validation on tiny images: every image predicted once, out of fold; resumable; pooled by patient."""
+"""Cross-validation on tiny images: each image is predicted once, out of fold; metrics are pooled by patient."""
 
 import html
 import re
@@ -31,13 +31,13 @@ def data(data_dir):
 
 @pytest.fixture(scope="module")
 def crossed(data, tmp_path_factory):
-    """Two folds and a test split, trained without interruption."""
+    """A cross-validation with two folds and a test split, trained without interruption."""
     runs = tmp_path_factory.mktemp("crossed")
     return xf.cross_validate(data, folds=FOLDS, test_fraction=0.2, runs=runs, name="whole", epochs=1, **SMALL)
 
 
 def bytes_of(cv):
-    """All files of numbers, of the whole and of its folds, without times."""
+    """Return the files with numbers of a cross-validation and of its folds, without the times in them."""
     found = {}
     for path in [cv.path, *(run.path for run in cv.runs)]:
         for file in path.rglob("*"):
@@ -186,7 +186,7 @@ def test_it_is_interpreted_from_its_out_of_fold_predictions(crossed, tmp_path):
 
 def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_path):
     whole = bytes_of(crossed)
-    stop = StopAfter(3)  # of two batches of training and one of validation per fold, so within the second one
+    stop = StopAfter(3)  # each fold has two training batches and one validation batch, so this is in the second fold
     options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1}
     said = "1 finished fold of 2; fold2 after 0 finished epochs and 1 of 2 batches of epoch 1. Resume with: xf.resume_"
     with pytest.raises(Interrupted, match=re.escape(said)):
@@ -303,7 +303,7 @@ def test_repeats_deal_anew_and_each_image_is_predicted_once_per_repeat(data, tmp
     assert [run.path.name for run in cv.runs] == [f"repeat{r}-fold{f}" for r in (1, 2) for f in (1, 2)]
     table = pd.read_csv(cv.path / "out_of_fold.csv")
     assert not table.duplicated(["repeat", "image"]).any() and len(table) == 2 * len(data)
-    assert table.groupby("patient")["fold"].nunique().max() == 2  # over repeats; within one of them:
+    assert table.groupby("patient")["fold"].nunique().max() == 2  # across repeats; within a repeat:
     assert (table.groupby(["repeat", "patient"])["fold"].nunique() == 1).all()
     folds = table.pivot(index="image", columns="repeat", values="fold")
     assert (folds[1] != folds[2]).any()
@@ -369,7 +369,7 @@ def test_two_cross_validations_are_compared_over_their_folds(data, crossed):
     row = rows.loc[("f1_macro", "")]
     one, two = (np.array([fold["overall"]["f1_macro"] for fold in cv.metrics["folds"]]) for cv in (other, crossed))
     assert row["test"] == "resampled t"
-    difference = one - two  # of two folds, with as many images to test as to train: 1/J + 1; one degree of freedom
+    difference = one - two  # J = 2 folds, as many test as training images: 1/J + 1; one degree of freedom
     t = difference.mean() / np.sqrt((1 / 2 + 1) * (difference[0] - difference[1]) ** 2 / 2)
     assert row["p"] == pytest.approx(1 - 2 / np.pi * np.arctan(abs(t)))
     assert rows.loc[("accuracy", ""), "test"] == "McNemar"

@@ -1,4 +1,4 @@
-"""Runs whose images and frozen features lie on the device: the numbers of those that read them batch by batch."""
+"""Runs with images and frozen features on the device give the same numbers as runs that read batch by batch."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def data(data_dir):
 
 @pytest.fixture(scope="module")
 def usual(data, tmp_path_factory):
-    """Frozen features in memory, then images read batch by batch."""
+    """A run with frozen features in memory, then images read batch by batch."""
     return xf.fit(data, runs=tmp_path_factory.mktemp("usual"), **OPTIONS)
 
 
@@ -49,7 +49,7 @@ def test_a_run_has_the_numbers_of_one_that_reads_its_images_batch_by_batch(data,
 
 
 def test_it_resumes_to_the_same_numbers(data, usual, tmp_path):
-    with pytest.raises(Interrupted):  # in the fourth epoch, the first that is not frozen
+    with pytest.raises(Interrupted):  # in the fourth epoch, the first with unfrozen layers
         xf.fit(data, runs=tmp_path, name="r", data_on_device="on", interrupted=StopAfter(13), **OPTIONS)
     assert 0 < len(xf.Run(tmp_path / "r").history) < 5
     assert numbers(xf.resume(tmp_path / "r")) == numbers(usual)
@@ -60,7 +60,7 @@ def test_checkpoints_that_a_thread_writes_are_those_of_a_run_that_waits(data, us
     wrote = record_writers(monkeypatch)
     with pytest.raises(Interrupted):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(13), **OPTIONS)
-    assert len(wrote) == len(xf.Run(tmp_path / "r").history) + 1  # that of the batch
+    assert len(wrote) == len(xf.Run(tmp_path / "r").history) + 1  # the checkpoint within the epoch
     run = xf.resume(tmp_path / "r")
     assert numbers(run) == numbers(usual)
     assert len(wrote) == 6 and all(name.startswith("checkpoint") for name in wrote)

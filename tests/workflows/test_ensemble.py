@@ -1,4 +1,4 @@
-"""Ensembles: averaged probabilities, calibrated on images that the members were not trained on."""
+"""Ensembles average probabilities, and are calibrated on images that no member was trained on."""
 
 import shutil
 from dataclasses import replace
@@ -20,7 +20,7 @@ from xrayfast.workflows.steps.predictions.ensembles import average_by_image
 
 @pytest.fixture(scope="module")
 def pair(data_dir, tiny_run, tmp_path_factory):
-    """Two runs of the same split that differ in seed, and their ensemble."""
+    """Two runs with the same split and different seeds, and their ensemble."""
     folder = tmp_path_factory.mktemp("pair")
     first = xf.Run(shutil.copytree(tiny_run.path, folder / "first"))
     second = xf.fit(config=first.config, runs=folder, name="second", seed=5)
@@ -50,14 +50,14 @@ def test_probabilities_are_the_mean_of_the_members_and_calibrated_on_validation(
 
 
 def replaced(run):
-    """A copy of the run without calibration."""
+    """Return a copy of the run without calibration."""
     copy = xf.Run(shutil.copytree(run.path, run.path.with_name(f"{run.path.name}-raw"), dirs_exist_ok=True))
     copy.write_decision(replace(copy.decision, calibration=None))
     return copy
 
 
 def test_each_run_s_way_to_predict_is_compared_with_the_one_asked_for(pair, images, tmp_path):
-    """The first was trained with the views that are asked for, and the second without."""
+    """One run was trained with augmented views, the other without; both orders are tested."""
     first, second, _ = pair
     views = xf.Run(shutil.copytree(first.path, tmp_path / "views", ignore=UNCHECKED))
     views.write_config(views.config.updated({"tta": True}))

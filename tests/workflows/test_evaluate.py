@@ -1,4 +1,4 @@
-"""Evaluation on the run's own splits and on other data."""
+"""Evaluation on a run's own splits and on other data."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ FEW = {"resamples": 20, "device": "cpu"}
 
 @pytest.fixture
 def page():
-    """For tests that look at `evaluation.html`, which costs more than all else."""
+    """Requested by tests of `evaluation.html`, which takes longer than the rest; other tests skip the page."""
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def others(tmp_path_factory):
 
 
 def listed(others, folder, header="image,labels", row="{path},{label}"):
-    """The same images in a table of their own."""
+    """Copy the images to `folder`, write a table of them, and return its path."""
     shutil.copytree(others, folder / "images")
     data_dir = sorted(path for path in (folder / "images").rglob("*.png"))
     rows = [row.format(path=path.relative_to(folder), label=path.parent.name, i=i) for i, path in enumerate(data_dir)]
@@ -68,7 +68,7 @@ def files_of(run):
 
 
 def warned(metrics):
-    """The texts of the warnings beside the headline, by code."""
+    """Return the texts of the warnings, keyed by code."""
     found = {}
     for one in metrics["result"]["warnings"]:
         found.setdefault(one["code"], []).append(one["text"])
@@ -76,7 +76,7 @@ def warned(metrics):
 
 
 def require_alike(found, expected):
-    """Equal but for the nine digits that predictions are saved with."""
+    """Check that two trees are equal up to the nine digits with which predictions are saved."""
     assert type(found) is type(expected)
     if isinstance(found, dict):
         assert list(found) == list(expected)
@@ -178,7 +178,7 @@ def test_subgroups_that_the_predictions_do_not_give(run):
 
 
 def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_called(run, data_dir, tmp_path, page):
-    """Copied under other names and in another lossless format; the test split alone is left, and gives its numbers."""
+    """Copies with other names in another lossless format: only the test split is left, with the same metrics."""
     for number, path in enumerate(sorted(data_dir.rglob("*.png"))):
         target = tmp_path / "copy" / path.parent.name / f"renamed-{number:03d}.tif"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +208,7 @@ def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_c
     "how", ["re-encoded", *(pytest.param(how, marks=pytest.mark.slow) for how in ("scaled", "cropped"))]
 )
 def test_copies_of_training_images_are_left_out_as_check_finds_them(run, data_dir, others, tmp_path, how):
-    """As long as the run's own data are there; else it says that it could not look."""
+    """If the run's own data are gone, a warning says that copies could not be found."""
     folder = Path(shutil.copytree(others, tmp_path / "data"))
     splits = pd.read_csv(run.split_path)
     train, valid = (splits["image"][splits["split"] == split] for split in ("train", "valid"))
@@ -233,7 +233,7 @@ def test_copies_of_training_images_are_left_out_as_check_finds_them(run, data_di
 
 
 def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_path):
-    """Identifiers are compared whatever zeros they begin with; patient_col='none' ignores them."""
+    """Leading zeros of identifiers are ignored; patient_col='none' turns the comparison off."""
     own = pd.read_csv(data_dir / "labels.csv")
     own["patient"] = [f"{i // 2:04d}" for i in range(len(own))]
     own["study_uid"] = [f"1.2.{i}" for i in range(len(own))]
@@ -264,7 +264,7 @@ def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_pat
 
 
 def test_patients_who_are_only_numbered_alike_are_no_patients_of_training(others, data_dir, tmp_path):
-    """Another source's p0001 is another patient, unless some image or study shows that both are of one archive."""
+    """p0001 of other data is another person, unless a shared image or study shows that the archive is the same."""
     own = pd.read_csv(data_dir / "labels.csv").assign(patient=[f"p{i // 2:04d}" for i in range(36)], exam=range(36))
     own.to_csv(tmp_path / "own.csv", index=False)
     run = xf.fit(xf.open_data(data_dir, labels=tmp_path / "own.csv"), runs=tmp_path / "runs", epochs=1, **SMALL)
@@ -313,7 +313,7 @@ def test_nothing_but_training_images(run, data_dir, tmp_path):
 
 
 def test_an_external_test(run, others, page, tmp_path, monkeypatch):
-    monkeypatch.setenv("XRAYFAST_CACHE", str(tmp_path / "cache"))  # in which nothing is compared yet
+    monkeypatch.setenv("XRAYFAST_CACHE", str(tmp_path / "cache"))  # an empty cache, so images are compared anew
     steps = []
     found = evaluate(run, others, progress=lambda *step: steps.append(step), **FEW)
     metrics = found.metrics

@@ -1,4 +1,4 @@
-"""An exported file is evaluated on other data like a run, and says what can't be checked without the run."""
+"""An exported file is evaluated on other data like a run; a warning says what can't be checked without the run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Explanations of files, and the cases of a report, from runs."""
+"""Explanations of files, and of the cases in a report."""
 
 import shutil
 
@@ -123,7 +123,7 @@ def test_an_explanation_is_drawn_and_saved(tiny_run, data_dir, tmp_path):
 
 @pytest.fixture
 def bright(tiny_run, monkeypatch):
-    """The run with a network whose first label's logit is the mean brightness, by 2 x 2 pixels."""
+    """The run with a network whose first logit is the mean brightness, from cells of 2 x 2 pixels."""
     conv, last = nn.Conv2d(3, 1, 2, stride=2, bias=False), nn.Linear(1, 3, bias=False)
     with torch.no_grad():
         conv.weight.fill_(1 / 12)
@@ -151,7 +151,7 @@ def test_color_lies_on_the_bright_corner_of_a_file_of_any_aspect(bright, tmp_pat
     spot = one.pixels > 200
     assert color[spot].mean() > 10 * color[~spot].mean()
     assert spot[np.unravel_index(color.argmax(), color.shape)]
-    # Of a third of the image's height and width, seven tenths each lie inside; the black beside it doesn't count.
+    # The spot is a third of the image high and wide; 0.7 of each is inside the central thorax. Padding doesn't count.
     assert one.outside == pytest.approx(1 - 0.7**2, abs=0.1)
 
 

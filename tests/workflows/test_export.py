@@ -1,4 +1,4 @@
-"""A run as one file: what it predicts is what the run predicts, without torch."""
+"""A run exported to one file predicts the same as the run, without torch."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ HEAVY = ("torch", "torchvision", "fastai", "sklearn", "matplotlib", "onnx", "tim
 
 @pytest.fixture(scope="module")
 def exported(tiny_run, tmp_path_factory):
-    """The tiny run with an ONNX file of it."""
+    """A copy of the tiny run, and its ONNX file."""
     folder = tmp_path_factory.mktemp("exported")
     run = xf.Run(shutil.copytree(tiny_run.path, folder / "tiny"))
     return run, xf.export(run, folder / "model.onnx", progress=False)
@@ -47,7 +47,7 @@ def exported(tiny_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def other_images(data_dir, tmp_path_factory):
-    """A PNG of another shape, one that is no image, and an image of 16 bits."""
+    """A folder with a PNG of another shape, a file that is no image, and a 16-bit image."""
     folder = tmp_path_factory.mktemp("other")
     image = Image.open(next(data_dir.glob("normal/*.png")))
     image.resize((150, 97)).save(folder / "a.png")
@@ -69,7 +69,7 @@ def test_an_exported_run_predicts_as_the_run_does(exported, other_images, tmp_pa
     assert list(ours) == list(theirs)
     assert ours[["file", "predicted", "notes", "error"]].equals(theirs[["file", "predicted", "notes", "error"]])
     np.testing.assert_allclose(numbers(theirs), numbers(ours), atol=1e-5)
-    # The graph alone, in another program: whole images, and the decisions that the table has.
+    # The graph alone, as another program would use it: whole images in, the decisions of the table out.
     session = onnxruntime.InferenceSession(found.path)
     pixels = read(other_images / "a.png").pixels
     probabilities, raw, decisions = session.run(None, {"images": np.stack([pixels, pixels])})
@@ -81,7 +81,7 @@ def test_an_exported_run_predicts_as_the_run_does(exported, other_images, tmp_pa
     assert metadata["fingerprint"] == run.info.fingerprint != ""
     [record] = run.info.exports
     assert record["parity"]["images"] == 36 and record["file"] == "model.onnx"
-    assert "/" not in json.dumps(metadata).replace("2048/4096", "")  # no folder of this machine
+    assert "/" not in json.dumps(metadata).replace("2048/4096", "")  # no path of this machine
 
 
 def test_prediction_with_an_exported_run_imports_onnxruntime_alone(exported, other_images, tmp_path):
@@ -114,7 +114,7 @@ def test_options_that_can_t_be_right_are_named(exported, data_dir, tmp_path):
 
 
 def test_a_damaged_file_is_an_error_that_names_it(exported, data_dir, tmp_path):
-    """Cut off, changed, of another tool, or with a graph that gives something else; never the runtime's own error."""
+    """Files that are truncated, changed, or from another tool give an error of ours, never the runtime's."""
     whole = exported[1].path.read_bytes()
     model = onnx.load_from_string(whole)
     image = next(data_dir.glob("normal/*.png"))
@@ -216,7 +216,7 @@ def test_a_program_of_torch_export_computes_the_same(exported, data_dir, tmp_pat
 
 @pytest.mark.parametrize("arch", [row["arch"] for row in describe_backbones()])
 def test_every_network_of_the_table_is_exported(arch):
-    """With random weights, at 64 px: the graph computes what torch computes."""
+    """With random weights and at 64 px, the graph computes the same as torch."""
     torch.manual_seed(0)
     predictor = Predictor(build_network(arch, 3), Decision("multi", ("a", "b", "c")), 64)
     classifier = Classifier(predictor).eval()
@@ -266,7 +266,7 @@ def test_smaller_weights_tell_what_they_cost(exported, data_dir, tmp_path):
 
 
 def test_the_script_predicts_without_torch(exported, tiny_multi_run, data_dir, other_images, tmp_path):
-    """In a virtual environment of its own; the numbers, labels and columns of `predict`, for several kinds of runs."""
+    """In a new virtual environment, the script gives the numbers, labels and columns of `predict`."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = next(tmp_path.glob("venv/*/python"))
     needed = ["numpy", "pillow", "onnxruntime", "pydicom"]

@@ -1,4 +1,4 @@
-"""Training end to end on tiny images: reproducible, resumable, with every option."""
+"""Training end to end on tiny images: runs are reproducible and resumable, and options act."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def assert_same_numbers(a, b):
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(data, whole, tmp_path):
-    torch.manual_seed(123)  # what was drawn before must not matter
+    torch.manual_seed(123)  # the state of the global generator must not matter
     again = xf.fit(data, runs=tmp_path, unfreeze=True, epochs=2, seed=7, **SMALL)
     assert_same_numbers(whole, again)
     other = xf.fit(data, runs=tmp_path, epochs=1, seed=8, **SMALL)
@@ -62,7 +62,7 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(data, whole, tmp_path, b
         xf.fit(data, runs=tmp_path, name="r", unfreeze=True, epochs=2, seed=7, interrupted=StopAfter(batches), **SMALL)
     assert str(tmp_path / "r") in str(caught.value)
     assert xf.Run(tmp_path / "r").info["status"] == "interrupted"
-    # What a kill in the middle of writing leaves behind.
+    # Files that a kill in the middle of writing leaves behind.
     (tmp_path / "r" / ".run.json.0123.tmp").write_text("{")
     (tmp_path / "r" / "checkpoint.new").mkdir(exist_ok=True)
     run = xf.resume(tmp_path / "r")
@@ -89,7 +89,7 @@ def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers
     sentence = "run once, it was for 2 views of each training image, itself and 1 augmented one."
     assert all(sentence in (whole.path / name).read_text() for name in ("model_card.md", "claim.md"))
     with pytest.raises(Interrupted):
-        # Fifteen batches are asked about while frozen layers run, then those of the epochs.
+        # The first fifteen checks for a stop are made while frozen features are computed, the others in epochs.
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(15), **FROZEN)
     assert 0 < len(xf.Run(tmp_path / "r").history) < 4
     assert_same_numbers(whole, xf.resume(tmp_path / "r"))
@@ -138,7 +138,7 @@ LAYERS = SMALL | {"unfreeze_layers": 3, "epochs": 3, "seed": 7}
 
 @pytest.fixture(scope="module")
 def last_layers(data, tmp_path_factory):
-    """A run that trained the last three layers, with a frozen part that ends within a residual block."""
+    """A run that trained the last three layers, so the frozen layers end within a residual block."""
     return xf.fit(data, runs=tmp_path_factory.mktemp("layers"), **LAYERS)
 
 
@@ -158,7 +158,7 @@ def test_a_run_of_the_last_layers_says_so_everywhere(last_layers):
 @pytest.mark.slow
 @pytest.mark.parametrize("batches", [8, 13])
 def test_a_run_of_the_last_layers_resumes_to_the_same_numbers(data, last_layers, tmp_path, batches):
-    """Interrupted after the head's epoch, and within the layers' phase."""
+    """The run is interrupted after the epoch of the head, or within the phase of the last layers."""
     with pytest.raises(Interrupted):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(batches), **LAYERS)
     assert 0 < len(xf.Run(tmp_path / "r").history) < 4
@@ -172,7 +172,7 @@ GRADUAL = SMALL | {"unfreeze_layers": 3, "gradual_unfreeze": 1, "epochs": 2, "re
 
 @pytest.fixture(scope="module")
 def gradual(data, tmp_path_factory):
-    """A run that unfroze a layer more after each epoch, each phase with a frozen-feature cache of its own."""
+    """A run that unfroze one more layer after each epoch; each phase had its own frozen-feature cache."""
     return xf.fit(data, runs=tmp_path_factory.mktemp("gradual"), **GRADUAL)
 
 
@@ -299,7 +299,7 @@ def test_ctrl_c_within_the_first_convolution_leaves_no_cast_weights_behind(data,
         call(learn)
     monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
     assert not torch.is_autocast_enabled("cpu")
-    # How many contexts are open: the last one to be left forgets the weights that were cast.
+    # No autocast context is open: leaving the last one drops the cast weights.
     assert torch.autocast_increment_nesting() == 1
     assert torch.autocast_decrement_nesting() == 0
 
@@ -330,7 +330,7 @@ def test_the_global_generators_are_left_alone(data, tmp_path):
     "arch", ["resnet18", *(pytest.param(arch, marks=pytest.mark.slow) for arch in sorted({*BACKBONES} - {"resnet18"}))]
 )
 def test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, data_dir, tmp_path):
-    # One epoch from scratch leaves some channels nearly constant: precise statistics would magnify rounding.
+    # After one epoch from scratch some channels are nearly constant, and precise_bn would magnify rounding.
     small = SMALL | {"arch": arch, "batch_size": 16, "precise_bn": False}
     run = xf.fit(data, runs=tmp_path, unfreeze=True, freeze_epochs=0, epochs=1, **small)
     valid = run.predictions("valid")
@@ -432,7 +432,7 @@ def test_a_head_that_the_network_does_not_have_makes_no_folder(data, tmp_path):
 
 def test_early_stopping_ends_a_run_that_gets_worse(data, tmp_path):
     class Falling(NullReporter):
-        """Counts the epochs."""
+        """Counts epochs."""
 
         rows = 0
 
@@ -445,7 +445,7 @@ def test_early_stopping_ends_a_run_that_gets_worse(data, tmp_path):
     assert reporter.rows == len(run.history) < 12
     best = run.info["best_epoch"]
     assert best == len(run.history) - 1
-    # Weights and predictions are those of that epoch, not of the last.
+    # Weights and predictions are of the best epoch, not of the last.
     assert run.metrics["valid"]["overall"]["accuracy"] == pytest.approx(run.history["valid_accuracy"][best - 1])
     assert run.metrics["valid"]["overall"]["auroc_macro"] == pytest.approx(run.history["valid_auroc_macro"][best - 1])
     loaded = xf.load(run).get_preds()[0].numpy()
@@ -470,7 +470,7 @@ def test_a_run_that_stopped_early_and_was_killed_then_does_not_train_on(data, tm
 
 @pytest.mark.slow
 def test_early_stopping_counts_from_the_start_of_the_last_phase(data, tmp_path):
-    """Were the head's epochs counted, the unfrozen phase would end after its first."""
+    """If epochs of the head counted, the unfrozen phase would end after its first epoch."""
     run = xf.fit(data, runs=tmp_path, unfreeze=True, freeze_epochs=4, epochs=3, early_stop=2, lr=1e-7,
                  schedule="constant", monitor="accuracy", **SMALL)  # fmt: skip
     assert (run.history["phase"] == "all").sum() >= 2

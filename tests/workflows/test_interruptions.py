@@ -1,4 +1,4 @@
-"""Signals, kills, second writers, and data that change while a run is trained."""
+"""Signals, kills, a second writer, and data that change during training."""
 
 import json
 import os
@@ -28,11 +28,11 @@ from xrayfast.workflows.steps.provenance import describe_replay
 
 OPTIONS = SMALL | {"epochs": 2, "reuse_frozen": "off", "seed": 7}
 BATCHES = 5
-"""Of an epoch: four to train on, one to validate on."""
+"""Batches per epoch: four training batches and one validation batch."""
 
 
 class CallAfter(StopAfter):
-    """Calls a function after a number of batches, and never asks to stop."""
+    """Calls a function once after a number of batches, and never asks to stop."""
 
     def __init__(self, batches, function):
         super().__init__(batches - 1)
@@ -51,7 +51,7 @@ def send(number):
 
 @pytest.fixture(scope="module")
 def data(data_dir, tmp_path_factory):
-    """A copy that may be changed."""
+    """The data set of a copy that tests may change."""
     return xf.open_data(shutil.copytree(data_dir, tmp_path_factory.mktemp("copy") / "data"))
 
 
@@ -72,8 +72,8 @@ def stopped(data, tmp_path):
     ("number", "code", "batches", "epochs"),
     [
         pytest.param(signal.SIGHUP, 129, BATCHES - 1, 0, marks=pytest.mark.slow),
-        (signal.SIGTERM, 143, BATCHES, 1),  # the epoch is whole: it is saved first
-        pytest.param(signal.SIGTERM, 143, 2 * BATCHES, 2, marks=pytest.mark.slow),  # nothing is left but to predict
+        (signal.SIGTERM, 143, BATCHES, 1),  # the epoch is complete, so it is saved first
+        pytest.param(signal.SIGTERM, 143, 2 * BATCHES, 2, marks=pytest.mark.slow),  # only predictions are left to do
     ],
 )
 def test_a_signal_stops_training_after_the_batch_and_the_run_resumes(
@@ -133,7 +133,7 @@ def test_stopped_while_its_checkpoint_is_removed_a_run_stays_complete(data, tmp_
 
 def test_what_fails_because_of_a_signal_is_no_failure(data, tmp_path):
     def fail():
-        """As where SIGTERM also reached a worker, or SIGHUP came with a terminal that is gone."""
+        """Fail as if SIGTERM also ended a worker, or SIGHUP came because the terminal is gone."""
         send(signal.SIGTERM)()
         raise OSError(5, "Input/output error")
 
@@ -215,14 +215,14 @@ def test_resuming_a_complete_run_does_what_a_kill_left_undone(tiny_run, tmp_path
 
 
 def other_pixels(path):
-    """Replace an image by one of the same file size."""
+    """Replace an image with another of the same file size."""
     pixels = np.array(Image.open(path))
     Image.fromarray(pixels[::-1]).save(path, compress_level=0)
 
 
 @pytest.fixture
 def uncompressed(data_dir, tmp_path):
-    """Images whose files have equal sizes, so that the fingerprint of names and sizes sees no change."""
+    """A data set of uncompressed files: a replaced image keeps its size, and with it the fingerprint."""
     folder = shutil.copytree(data_dir, tmp_path / "data")
     for path in folder.rglob("*.png"):
         Image.open(path).save(path, compress_level=0)
@@ -300,7 +300,7 @@ def test_the_number_of_threads_is_recorded_and_noted_on_replay(whole, tmp_path):
     assert f"and the run of {run.path / 'config.yaml'} with {threads + 2}" in note
     run.update_info(device="cuda:0")
     assert not describe_replay(run.config, learn)
-    # The weights that it started from.
+    # A change of the starting weights is noted.
     run.write_config(run.config.updated({"weights": str(tmp_path / "w.pth")}))
     run.update_info(weights_sha256="0" * 64)
     for weights, digest, noted in (("w.pth", "1", True), ("w.pth", "0", False), ("v.pth", "1", False)):

@@ -1,4 +1,4 @@
-"""From a run's folder to a Learner, on with it by hand, and back."""
+"""A run is loaded as a Learner, trained further by hand, and saved as a run again."""
 
 import shutil
 
@@ -32,7 +32,7 @@ def test_load_gives_a_fastai_learner_on_the_run_s_own_data(tiny_run):
 
 
 def test_the_cache_folder_that_a_run_names_is_used_only_where_it_is_one(tiny_run, tmp_path, cache):
-    """Whoever made the run could have us write anywhere."""
+    """Otherwise a run from a stranger could make us write to any folder."""
     named = tmp_path / "named"
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run", ignore=UNCHECKED))
     run.write_config(run.config.updated({"cache_dir": named}))
@@ -186,7 +186,7 @@ def test_another_network_is_refused_and_another_loss_or_optimizer_is_said(tiny_r
 
 
 class Invert(Transform):
-    """A batch transform of a user's own."""
+    """A user's batch transform."""
 
     def encodes(self, x: TensorImageBW):
         return 1 - x
@@ -197,7 +197,7 @@ class Flip(Invert):
 
 
 class Blacken(Transform):
-    """An item transform of a user's own."""
+    """A user's item transform."""
 
     def encodes(self, x: PILImageBW):
         return PILImageBW.create(np.zeros(x.shape, np.uint8))

@@ -1,4 +1,4 @@
-"""Masked cells, from the table to the report."""
+"""Masked cells from the table to the report."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from tests.conftest import SMALL
 
 @pytest.fixture(scope="module")
 def uncertain(data_dir, tmp_path_factory):
-    """The films with three columns of 1, 0, -1 and blank; the cells of a batch of images are all masked."""
+    """A table of the films with two columns of 1, 0, -1 and blank cells; ten images have only masked cells."""
     table = pd.read_csv(data_dir / "labels.csv")
     rng = np.random.default_rng(0)
     for name in ("covid-19", "pneumonia"):

@@ -1,4 +1,4 @@
-"""Mixup and CutMix, beside what else changes targets and losses."""
+"""Mixup and CutMix, together with the other options that change targets and losses."""
 
 from types import SimpleNamespace
 
@@ -38,12 +38,12 @@ def masked(data_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(masked, tmp_path_factory):
-    """A run of four epochs that was not interrupted."""
+    """A run that was not interrupted: one epoch of the head, three of the last block."""
     return xf.fit(masked, runs=tmp_path_factory.mktemp("whole"), name="whole", **SETTINGS)
 
 
 def batch(target, **options):
-    """What the callback makes of a batch, and the batch."""
+    """Return the mixed images, the targets, and the images before mixing."""
     images = torch.rand(len(target), 3, 8, 8)
     learn = SimpleNamespace(xb=(images,), yb=(target,))
     mixing = MixImages(**options)

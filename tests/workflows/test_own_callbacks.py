@@ -1,4 +1,4 @@
-"""The user's own callbacks and metrics in `fit`, `resume` and `find_lr`."""
+"""A user's own callbacks and metrics in `fit`, `resume` and `find_lr`."""
 
 import csv
 from functools import partial
@@ -49,7 +49,7 @@ own_accuracy.__name__ = "accuracy"
 
 
 class Watch(Callback):
-    """Counts training batches, and notes what they hold."""
+    """Records the shapes of training batches, the gradient norms, and the losses of epochs."""
 
     order = 61  # after GradientClip, and after the metrics of an epoch
 
@@ -74,7 +74,7 @@ class Watch(Callback):
 
 @pytest.fixture(scope="module")
 def watched(data_dir, tmp_path_factory):
-    """A run with callbacks and metrics of each kind; its Watch; the log of its CSVLogger; its notes."""
+    """A run with several kinds of callbacks and metrics, its Watch, and the log of its CSVLogger."""
     folder, watch = tmp_path_factory.mktemp("own"), Watch()
     run = xf.fit(
         data_dir,
@@ -115,7 +115,7 @@ def test_metrics_are_in_the_history(watched):
     run, _, _ = watched
     found, best = run.predictions("valid"), run.history.iloc[run.info.best_epoch - 1]
     truth, decided = found.truth.argmax(axis=1), found.raw.argmax(axis=1)
-    assert best["valid_accuracy"] == pytest.approx((truth == decided).mean())  # fastai's is ours
+    assert best["valid_accuracy"] == pytest.approx((truth == decided).mean())  # fastai's accuracy replaces ours
     assert best["valid_error_rate"] == pytest.approx((truth != decided).mean())
     assert best["valid_matthews_corrcoef"] == pytest.approx(skm.matthews_corrcoef(truth, decided))
     assert best["valid_f1_score"] == pytest.approx(macro_f1(truth, decided))
@@ -134,7 +134,7 @@ def test_the_run_names_code_that_it_does_not_hold(watched):
 def test_the_report_has_further_metrics(watched):
     run, _, _ = watched
     xf.interpret(run)
-    assert run.report_path.read_text().count("matthews_corrcoef") == 2  # table of epochs, and code
+    assert run.report_path.read_text().count("matthews_corrcoef") == 2  # table of epochs, list of own code
 
 
 def test_frozen_features_are_not_cached_for_callbacks_that_may_use_images(watched):
@@ -145,7 +145,7 @@ def test_frozen_features_are_not_cached_for_callbacks_that_may_use_images(watche
 
 
 def test_a_run_s_learner_has_what_fastai_recorded(watched):
-    """Of both phases, one after the other."""
+    """The recorder has the values of both phases, one after the other."""
     run, watch, _ = watched
     recorder, (head, last) = run.learner().recorder, watch.recorded
     batches = head["iters"][-1]
@@ -159,7 +159,7 @@ def test_a_run_s_learner_has_what_fastai_recorded(watched):
 
 def test_a_run_s_learner_plots(watched):
     learn = watched[0].learner()
-    learn.validate()  # the recorder keeps what it has
+    learn.validate()  # validation must not change the recorder
     axes = learn.recorder.plot_loss(skip_start=0, ax=Figure().subplots())
     train, valid = axes.lines
     assert len(train.get_ydata()) == len(watched[0].batches)
@@ -225,7 +225,7 @@ def test_metrics_need_names_of_their_own(data_dir, tmp_path, metrics, words):
 
 
 def never_better():
-    """Ends each phase after two epochs: none is better than the first."""
+    """Return a callback that ends each phase after two epochs, because no epoch counts as better."""
     return EarlyStoppingCallback(min_delta=1e9, patience=1)
 
 
@@ -262,7 +262,7 @@ def test_a_run_is_resumed_with_the_code_that_it_began_with(data_dir, tmp_path):
 
 
 class EndWithin(Callback):
-    """Ends something within an epoch."""
+    """Raises a Cancel exception after a training batch."""
 
     def __init__(self, kind):
         self.kind = kind
@@ -273,7 +273,7 @@ class EndWithin(Callback):
 
 
 class EndEarly(Callback):
-    """Ends training in one event."""
+    """Raises CancelFitException in one event."""
 
     def __init__(self, event):
         setattr(self, event, self.end)
@@ -310,7 +310,7 @@ class SkipBatches(Callback):
 
 
 class CountRows(Metric):
-    """Images of the validation split that were counted."""
+    """Counts the images of the validation split that metrics see."""
 
     name = "rows"
 
@@ -339,7 +339,7 @@ def raises(outputs, targets):
 
 
 class FailsLate(CountRows):
-    """Fails where a whole split was counted, and without a word."""
+    """Fails without a message once it has counted a whole split."""
 
     @property
     def value(self):
@@ -360,7 +360,7 @@ def test_a_metric_that_fails_late_is_named(data_dir, tmp_path):
 
 
 class Divides(Callback):
-    """Fails by its own fault, in a method of its own."""
+    """Fails in a helper method."""
 
     def after_batch(self):
         self.rate()
@@ -375,7 +375,7 @@ class FailsWithoutWords(Callback):
 
 
 class FailsInTraining(torch.nn.Module):
-    """A whole network that fails once batches have more than the 2 images on which it is tried."""
+    """A whole network that fails for batches of more than 2 images; it is tried with 2 before training."""
 
     def __init__(self):
         super().__init__()
@@ -422,7 +422,7 @@ def test_fastai_s_metrics_of_several_labels_are_refused_for_one_class(metric):
 
 
 class BreakGradient(Callback):
-    """Makes one gradient NaN, of a loss that is finite."""
+    """Makes a gradient NaN while the loss is finite."""
 
     def before_step(self):
         next(p for p in self.model.parameters() if p.grad is not None).grad.fill_(float("nan"))
@@ -476,7 +476,7 @@ class CountSteps(Callback):
 
 @pytest.mark.slow
 def test_gradients_accumulate(data_dir, tmp_path):
-    """Two batches of 8 make the step of a batch of 16."""
+    """Two batches of 8 give the same step as one batch of 16."""
     data = xf.open_data(data_dir, valid_fraction=0.12)
     assert (data.table["split"] == "train").sum() == 32
     options = {"head": "linear", "schedule": "constant", "optimizer": "sgd", "reuse_frozen": "on", "frozen_views": 1}

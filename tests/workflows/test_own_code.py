@@ -1,4 +1,4 @@
-"""Runs that were trained with code of the user's own: their files name it, and it has to be given again."""
+"""Runs trained with a user's own code: their files name the code, and loading them needs it again."""
 
 import re
 import shutil
@@ -37,7 +37,7 @@ def data(data_dir):
 
 @pytest.fixture(scope="module")
 def own_run(data, tmp_path_factory):
-    """As `tiny_run`, whose network, loss and augmentation are these too."""
+    """A run like `tiny_run`, with the same network, loss and augmentation given as own code."""
     return xf.fit(data, runs=tmp_path_factory.mktemp("runs"), name="own", **OWN, **SETTINGS)
 
 
@@ -49,7 +49,7 @@ def test_code_equal_to_ours_trains_the_same_to_the_bit(own_run, tiny_run):
     assert all(map(torch.equal, weights(own_run), weights(tiny_run)))
     for split in ("valid", "test"):
         ours, theirs = own_run.predictions(split), tiny_run.predictions(split)
-        np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-4)  # the user's own network is not fused
+        np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-4)  # layers of own networks are not fused
     assert own_run.history["valid_loss"].tolist() == tiny_run.history["valid_loss"].tolist()
 
 
@@ -141,7 +141,7 @@ def test_what_runs_the_network_takes_it_again(own_run, tiny_run, data_dir):
     with pytest.raises(ConfigError, match=r"config\.yaml names code .*: arch tiny_resnet"):
         xf.predict(own_run, files)
     with pytest.raises(ConfigError, match=r"names code .*: arch tiny_resnet"):
-        xf.evaluate(own_run, data_dir, split="train")  # of which no image would be left
+        xf.evaluate(own_run, data_dir, split="train")  # otherwise the error is that no image is left
     with pytest.raises(ConfigError, match=r"arch is tiny_resnet, no code of your own"):
         xf.predict(tiny_run, files, arch=tiny_resnet)
     with pytest.raises(ConfigError, match=r"tta is true, and augment of the run is as_default \(own code\)"):
@@ -160,12 +160,12 @@ def test_what_runs_the_network_takes_it_again(own_run, tiny_run, data_dir):
 
 
 class Whole(nn.Module):
-    """A small network with a head of three outputs, and code that takes contiguous images alone."""
+    """A small network with three outputs, whose `view` fails for images that are not contiguous."""
 
     def __init__(self):
         super().__init__()
         self.pool = nn.MaxPool2d(4)
-        self.head = nn.Linear(8 * 2 * 2, 3)  # defined before what is called before it
+        self.head = nn.Linear(8 * 2 * 2, 3)  # defined before layers that run before it
         self.conv1, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
         self.conv2 = nn.Conv2d(4, 8, 3, padding=1)
 
@@ -192,7 +192,7 @@ def test_frozen_groups_of_a_module_do_not_move(data, splitter):
         learn.fit(1)
     moved = {name.split(".")[0] for name, tensor in learn.model.state_dict().items() if not tensor.equal(before[name])}
     assert moved == {"conv2", "head"}
-    assert all(map(torch.equal, own.state_dict().values(), before.values()))  # a copy is trained
+    assert all(map(torch.equal, own.state_dict().values(), before.values()))  # the learner trains a copy
 
 
 def test_a_whole_network_is_trained_on_cached_features_and_predicts(data, tmp_path):

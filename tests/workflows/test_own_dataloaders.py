@@ -1,4 +1,4 @@
-"""DataLoaders of the user's own: a learner on them, and a run of it that says what it does not know."""
+"""Learners on a user's own DataLoaders; their runs say what is unknown, such as patients."""
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ NORMALIZED = {"item_tfms": Resize(32), "batch_tfms": Normalize.from_stats([0.1] 
 
 @pytest.fixture(scope="module")
 def table(multi_dir):
-    """Paths and labels joined by ';'."""
+    """A table of paths and labels, with several labels joined by ';'."""
     data = xf.open_data(multi_dir)
     return pd.DataFrame({"file": data.table["path"], "labels": data.table["labels"].str.replace("|", ";")})
 
@@ -41,7 +41,7 @@ def learner(dls, **options):
 
 
 def block(data_dir, size=32, augment="default", **options):
-    """fastai's DataBlock with our block of images."""
+    """Return the DataLoaders of a fastai DataBlock with `xf.RadiographBlock`."""
     files = DataBlock(
         (xf.RadiographBlock(size, augment), CategoryBlock),
         get_items=get_image_files,
@@ -54,7 +54,7 @@ def block(data_dir, size=32, augment="default", **options):
 
 @pytest.fixture(scope="module")
 def folder_run(data_dir, tmp_path_factory):
-    """A run of ImageDataLoaders of a folder, in color, and its learner."""
+    """A run trained on fastai's ImageDataLoaders with color images, its learner and its DataLoaders."""
     dls = ImageDataLoaders.from_folder(data_dir, valid_pct=0.3, **NORMALIZED, **SIZE)
     learn = learner(dls, metrics=accuracy_score)
     learn.unfreeze()
@@ -144,13 +144,13 @@ def test_gray_images_and_several_labels_of_a_table(table, tmp_path):
 
 
 def test_the_exported_block_feeds_the_exported_learner(data_dir, tmp_path):
-    """Images are read as ours are, so that its run predicts on others."""
+    """RadiographBlock reads images as xrayfast does, so the run can predict on other images."""
     dls = block(data_dir)
     learn = learner(dls)
     learn.fit(1, 1e-3)
     run = xf.save(learn, runs=tmp_path)
     assert run.info.dataloaders == "own" and run.config.model.size == 32
-    assert run.config.data.source.samefile(data_dir)  # and not the working folder
+    assert run.config.data.source.samefile(data_dir)  # not the working folder
     raw = learn.get_preds()[0].numpy()
     np.testing.assert_allclose(run.predictions("valid").raw, raw, atol=1e-5)
     calibrated = xf.predict(run, dls.valid.items[0]).filter(like="prob_").to_numpy(dtype=float)

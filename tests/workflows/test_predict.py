@@ -1,4 +1,4 @@
-"""Predict on files, folders and patterns."""
+"""Prediction on files, folders and patterns."""
 
 import os
 import shutil
@@ -61,7 +61,7 @@ def test_tta_mixes_in_augmented_views_and_is_reproducible(tiny_run, data_dir):
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_files_are_read_by_several_threads_and_stand_in_order(tiny_run, data_dir, tmp_path, monkeypatch, threads):
-    """Small and large files in turn, so that later ones are read first."""
+    """Small and large files alternate, so later files are ready before earlier ones."""
     from xrayfast.learning.inference import reading
     from xrayfast.workflows import predict
 
@@ -96,7 +96,7 @@ WHERE = {
 
 @pytest.mark.parametrize("where", [*WHERE, "progress"])
 def test_what_stops_it_leaves_no_thread_and_no_filter(tiny_run, data_dir, monkeypatch, where):
-    """As Ctrl-C does, wherever it comes."""
+    """Ctrl-C, at several places."""
     from xrayfast.workflows import predict
 
     def stop(*args, **options):
@@ -108,7 +108,7 @@ def test_what_stops_it_leaves_no_thread_and_no_filter(tiny_run, data_dir, monkey
     with pytest.raises(KeyboardInterrupt) as caught:
         predict.predict(tiny_run, data_dir, progress=stop)
     assert (threading.active_count(), warnings.filters, warnings.showwarning) == before
-    assert caught.tb  # which holds all frames: nothing was left to the garbage collector
+    assert caught.tb  # it refers to all frames, so garbage collection has freed nothing of them
 
 
 def test_what_a_folder_holds_besides_images_is_counted_and_named(tiny_run, data_dir, tmp_path):
@@ -152,7 +152,7 @@ def test_sources(tmp_path):
     assert find_images([csv, tmp_path / "a.weird"]) == ([str(tmp_path / "a.weird")], [str(csv)], [])
     with pytest.raises(DataError, match=rf"^{csv}: is a table .* xf.evaluate.RUN, DATA, labels=TABLE. predicts"):
         find_images([csv])
-    with pytest.raises(DataError, match="none: holds no images"):  # after a table too
+    with pytest.raises(DataError, match="none: holds no images"):  # also after a table
         find_images([csv, tmp_path / "none", tmp_path / "a.weird"])
 
 

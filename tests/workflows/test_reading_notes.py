@@ -1,4 +1,4 @@
-"""What the reader notes reaches fit, the run, evaluate and predict, from cached images too."""
+"""Notes of the image reader reach fit, the run, evaluate and predict, also for cached images."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ WINDOW = "window 100/50 LINEAR ignored, as it saturates 100% of the image"
 
 @pytest.fixture(scope="module")
 def odd_dir(data_dir, tmp_path_factory):
-    """Class folders with an image of one shade, and a DICOM file of a senseless window."""
+    """Class folders with an image of one shade and a DICOM file with an unusable window."""
     folder = tmp_path_factory.mktemp("odd") / "data"
     shutil.copytree(data_dir, folder)
     Image.new("L", (64, 64)).save(folder / "normal" / "black.png")

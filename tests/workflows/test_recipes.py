@@ -1,4 +1,4 @@
-"""A recipe sets some fields, and options go over them."""
+"""A recipe sets some fields of the config; options given explicitly take precedence."""
 
 import pytest
 

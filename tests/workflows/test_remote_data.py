@@ -1,4 +1,4 @@
-"""Training on a bucket of a real S3 server on this machine, from the command line."""
+"""Training from the command line on a bucket of a local S3 server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECRET = "aSecretThatNothingShows"
 
 @pytest.fixture(scope="module")
 def server():
-    """A server, and how often was asked for what: LIST, HEAD and GET, by the suffix of the object."""
+    """The address of a server, and its requests counted by kind (LIST, HEAD, GET) and suffix of the object."""
     pytest.importorskip("s3fs")
     threaded = pytest.importorskip("moto.server").ThreadedMotoServer
     server = threaded("127.0.0.1", port=0, verbose=False)
@@ -39,7 +39,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def bucket(server, tmp_path_factory):
-    """The environment of a command, and the folder whose files are in the bucket."""
+    """The environment for commands, and the local folder with the same files as the bucket."""
     import boto3
 
     folder = tmp_path_factory.mktemp("s3")
@@ -82,7 +82,7 @@ FAST = ("--arch", "resnet18", "--weights", "none", "--epochs", "1", "--size", "6
 def test_a_run_on_a_bucket_equals_one_on_the_files_and_reads_nothing_twice(server, bucket, place):
     folder, asked = bucket[1], server[1]
     name = place.partition(".")[0]
-    tables = 4 if place == "images.zip" else 0  # the table, which each run reads, is in the zip too
+    tables = 4 if place == "images.zip" else 0  # each run reads the table, which is in the zip file
     local = xrayfast(bucket, "fit", "data" if place == "data" else place, *FAST, "--name", f"local-{name}")
     assert local.returncode == 0, local.stderr
     for run in (f"first-{name}", f"second-{name}"):
@@ -101,10 +101,10 @@ def test_a_run_on_a_bucket_equals_one_on_the_files_and_reads_nothing_twice(serve
     assert shown.returncode == 0 and f"names s3://hospital/{place}, which is read" in " ".join(shown.stderr.split())
     asked.clear()
     seen = xrayfast(bucket, "evaluate", f"runs/first-{name}", f"s3://hospital/{place}")
-    assert seen.returncode == 1 and "seen in training" in seen.stderr  # the very images, found by what they show
+    assert seen.returncode == 1 and "seen in training" in seen.stderr  # the same images, recognized by their content
     assert xrayfast(bucket, "check", f"s3://hospital/{place}", "--size", "64").returncode in (0, 1)
     assert asked["GET", ".png"] + asked["GET", ".zip"] <= 2 * tables, asked
-    # Compares images at 224 pixels, which are decoded from the bucket once more.
+    # This compares images at 224 pixels, so it decodes them from the bucket again.
     assert xrayfast(bucket, "split", f"s3://hospital/{place}").returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""Reports on predictions of any tool: what is read from which columns, and that the numbers are scikit-learn's."""
+"""Reports on the predictions of any tool: columns are recognized, and metrics equal those of scikit-learn."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Resuming: damage to any file of a run or checkpoint is noticed, before training goes on."""
+"""Damage to any file of a run or checkpoint is found before training resumes."""
 
 import gc
 import json
@@ -61,7 +61,7 @@ def whole(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def interrupted(data, tmp_path_factory):
-    """The same, interrupted after its second epoch."""
+    """The same run, interrupted after its second epoch."""
     runs = tmp_path_factory.mktemp("interrupted")
     with pytest.raises(Interrupted):
         xf.fit(data, runs=runs, name="r", interrupted=StopAfter(9), **SETTINGS)
@@ -76,12 +76,12 @@ def stopped(interrupted, tmp_path):
 
 
 def assert_same(run, whole):
-    """The same numbers to the bit."""
+    """Check that two runs have equal numbers, bit by bit."""
     for name in ("history.csv", "batches.csv"):
         mine, other = (
             [line.rsplit(",", 1)[0] for line in (r.path / name).read_text().splitlines()] for r in (run, whole)
         )
-        assert mine == other  # the last column of the history is the time
+        assert mine == other  # without the last column of the history, the time
     assert run.model_path.read_bytes() == whole.model_path.read_bytes()
     assert (run.path / "predictions/valid.csv").read_bytes() == (whole.path / "predictions/valid.csv").read_bytes()
 
@@ -95,7 +95,7 @@ def flip(path, at, bits=1):
 
 
 def places(path, most=12):
-    """Some places of a file, its first and last bytes among them."""
+    """Return some byte offsets of a file, with its first and last bytes."""
     size = path.stat().st_size
     return sorted({*range(min(3, size)), *np.linspace(0, size - 1, most).astype(int).tolist()})
 
@@ -117,7 +117,7 @@ def test_a_flipped_byte_of_a_run_is_an_error_that_names_the_file(whole, tmp_path
         checksums.write_text(checksums.read_text().replace(digest, "0" * 64))
     with pytest.raises(RunError, match=rf"/{name}: "):
         READERS[name](run)
-    checksums.unlink()  # as runs of versions before 0.4, and where a change was meant
+    checksums.unlink()  # as in runs of versions before 0.4, and after a deliberate change
     READERS[name](run)
 
 
@@ -139,7 +139,7 @@ def test_what_interpret_and_evaluate_write_anew_is_known(whole, tmp_path, quick)
 @pytest.mark.parametrize("damage", ["flip", "remove"])
 @pytest.mark.parametrize("name", [*CHECKPOINT, "checksums.txt"])
 def test_each_damage_to_a_checkpoint_leads_to_the_one_before(interrupted, stopped, name, damage):
-    """Nothing is trained: what resume reads first is what it goes on from."""
+    """Without training: this calls the function with which `resume` finds its checkpoint."""
     path = stopped.checkpoint / name
 
     def found():
@@ -197,7 +197,7 @@ def test_a_run_without_a_finished_epoch_starts_again_and_says_so(data, tmp_path)
 
 @pytest.mark.parametrize("moment", [pytest.param("publish", marks=pytest.mark.slow), "rename"])
 def test_killed_while_an_epoch_is_saved_a_run_resumes_to_the_same_numbers(data, whole, tmp_path, monkeypatch, moment):
-    """After the checkpoint of the last epoch was written and before the run's own files; between the two renames."""
+    """The kill comes between the checkpoint and the run's own files, or between the two renames of a checkpoint."""
 
     def killed(run, rows):
         if moment == "publish" and len(rows) == 3:
@@ -263,7 +263,7 @@ def without(tensors, count):
     ],
 )
 def test_what_resume_needs_is_checked_before_training(interrupted, tmp_path, monkeypatch, file, change, said):
-    """Where no checksum tells: each file is one that a version without them could have written."""
+    """Without checksums: each file could have been written by a version that had none."""
     run = Run(shutil.copytree(interrupted.path, tmp_path / "r", ignore=UNCHECKED))
     shutil.rmtree(run.checkpoint.with_name("checkpoint.old"))
     path = run.checkpoint / file
@@ -317,16 +317,16 @@ OPTIONAL = SETTINGS | {
     "balanced_sampling": True,
     "ema": 0.9,
     "clip_grad": 0.5,
-    "accumulate": 3,  # the last step of an epoch is of one batch
+    "accumulate": 3,  # the last step of an epoch has one batch
 }
-"""Options that add to the training loop, in a phase on cached features and one of all layers."""
+"""Options of the training loop, in a phase on cached features and one of all layers."""
 
 
 def test_a_run_with_options_of_the_training_loop_resumes_to_the_same_numbers(data, tmp_path):
-    """Interrupted within either phase, each time after the three batches of a step, and between the two."""
+    """The run is interrupted within the first phase, between the phases, and within the second."""
     expected = xf.fit(data, runs=tmp_path, name="whole", **OPTIONAL)
     assert list(expected.history["phase"]) == ["head"] * 2 + ["all"] * 2
-    # Three batches whose features are cached; in each epoch four, and one of validation.
+    # Three batches to compute features; then four training batches and one validation batch per epoch.
     with pytest.raises(Interrupted):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(3 + 5 + 1), **OPTIONAL)
     for epochs, batches in ((2, 3 + 1), (3, 5 + 1)):
@@ -338,7 +338,7 @@ def test_a_run_with_options_of_the_training_loop_resumes_to_the_same_numbers(dat
 
 @pytest.mark.slow
 def test_learners_of_earlier_runs_are_freed(interrupted, tmp_path):
-    """Each was kept until Python's collector came by, after dozens of runs: 25 MB a run of resnet18 at the least."""
+    """They used to stay in memory until garbage collection, after dozens of runs: 25 MB or more per run of resnet18."""
 
     def count():
         return sum(isinstance(thing, Learner) for thing in gc.get_objects())
@@ -358,7 +358,7 @@ def test_learners_of_earlier_runs_are_freed(interrupted, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the resident memory is read as Linux has it")
 def test_memory_stays_flat_over_the_epochs(data_dir, tmp_path):
-    """In a process of its own, whose heap no other test has touched."""
+    """In a new process, so other tests have not changed the heap."""
     code = f"""
         import xrayfast as xf
 

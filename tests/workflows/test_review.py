@@ -1,4 +1,4 @@
-"""Review of labels, from proposals to a run that is trained with those a reader accepts."""
+"""Label review, from proposals to a run trained with the corrections that a reader accepted."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ from xrayfast.workflows.data import find_data
 
 
 def as_cross_validation(run, path, probability=None, change=lambda table: table):
-    """A copy of a run that stands for a cross-validation, its validation split for all images."""
+    """Copy a run as a cross-validation whose out-of-fold predictions are those of the validation split."""
     shutil.copytree(run.path, path, ignore=UNCHECKED)
     (path / "cross_validation.json").write_text('{"folds": 2}')
     cv = xf.CrossValidation(path)
@@ -29,7 +29,7 @@ def as_cross_validation(run, path, probability=None, change=lambda table: table)
 
 @pytest.fixture(scope="module")
 def crossed(tiny_run, tmp_path_factory):
-    """All images predicted as they are labeled but for the first, which the networks are sure is of the next class."""
+    """All predictions agree with the labels, except for the first image, predicted as the next class with certainty."""
     truth = tiny_run.predictions("valid").truth
     p = np.where(truth == 1, 0.9, 0.1 / (truth.shape[1] - 1))
     p[0] = np.roll(p[0], 1)
@@ -68,7 +68,7 @@ def test_the_command_prints_and_writes_them(crossed, tmp_path):
 
 
 def test_several_cross_validations_are_averaged_by_image(crossed, tiny_run, tmp_path):
-    """One is sure that the first label is wrong, the other that the second is; it has its images in another order."""
+    """Each finds another label wrong, and the second has its images in another order."""
     p = crossed.out_of_fold.probability.copy()
     p[0] = np.where(crossed.out_of_fold.truth[0] == 1, 0.6, 0.4 / (p.shape[1] - 1))
     p[1] = np.roll(p[1], 1)
@@ -167,7 +167,7 @@ def test_labels_of_a_multi_label_task_are_reviewed_without_masked_ones(tiny_mult
 
 @pytest.fixture(scope="module")
 def corrected(crossed, data_dir, tmp_path_factory):
-    """A run trained with the proposal, accepted, and the file of corrections."""
+    """A run trained with an accepted proposal, and the file of corrections."""
     folder = tmp_path_factory.mktemp("corrected")
     xf.review(crossed, folder / "review")
     file = folder / "review" / "corrections.csv"
@@ -187,7 +187,7 @@ def test_a_run_records_what_was_corrected_and_finds_its_data_again(corrected):
     assert again.fingerprint() == run.info.fingerprint and len(again.corrections) == 1
     text = file.read_text()
     try:
-        file.write_text(text.replace("yes", "no"))  # the run has its own copy
+        file.write_text(text.replace("yes", "no"))  # the run has a copy of the file
         assert find_data(run).fingerprint() == run.info.fingerprint
         with pytest.raises(DataError, match="as recorded in corrections_sha256"):
             xf.fit(config=run.config)

@@ -1,4 +1,4 @@
-"""A run that is stopped within an epoch goes on with the next batch, to the bytes of one that is not."""
+"""A run that is stopped within an epoch resumes at the next batch, and ends with the same bytes."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ from xrayfast.workflows.steps import training
 
 SETTINGS = SMALL | {"unfreeze": True, "freeze_epochs": 0, "epochs": 2, "seed": 4, "ema": 0.9, "head_width": 8}
 BATCHES, VALID = 4, 1
-"""Of an epoch: of 8 images, the last of 5."""
+"""Training and validation batches per epoch; training batches have 8, 8, 8 and 5 images."""
 
 OPTIONS = {
     "head and layers": {"freeze_epochs": 1, "epochs": 1, "reuse_frozen": "off", "ema": None},
@@ -54,14 +54,14 @@ def whole(data, tmp_path_factory):
 
 @pytest.fixture
 def read(monkeypatch):
-    """The number of images in each training or validation batch that is read."""
+    """A list that collects the number of images of each training or validation batch that is read."""
     found, real = [], loaders._read_batch
     monkeypatch.setattr(loaders, "_read_batch", lambda images, paths: found.append(len(paths)) or real(images, paths))
     return found
 
 
 def test_stopped_again_and_again_a_run_has_the_same_numbers_and_reads_no_batch_twice(data, whole, tmp_path, read):
-    """In its first batch, in the same epoch again, in the last batch of training, in an epoch that is resumed anew."""
+    """The run is stopped in its first batch, twice more in that epoch, and in the second epoch."""
     with pytest.raises(Interrupted, match=r"Stopped after 0 finished epochs and 1 of 4 batches of epoch 1\. Resume"):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(0), **SETTINGS)
     run = Run(tmp_path / "r")
@@ -73,7 +73,7 @@ def test_stopped_again_and_again_a_run_has_the_same_numbers_and_reads_no_batch_t
     ):
         with pytest.raises(Interrupted, match=f"Stopped after {said}. Resume"):
             xf.resume(run, interrupted=StopAfter(after))
-    trained = [8, 8, 8, 5, 7] * 2  # the validation split in one batch of 7
+    trained = [8, 8, 8, 5, 7] * 2  # the validation split is one batch of 7
     assert read == trained[:7]
     assert_same(xf.resume(run), whole)
     assert read[:10] == trained
@@ -81,7 +81,7 @@ def test_stopped_again_and_again_a_run_has_the_same_numbers_and_reads_no_batch_t
 
 
 def test_stopped_while_it_is_validated_a_run_validates_anew(data, tmp_path, read):
-    options = SETTINGS | {"epochs": 1, "batch_size": 3}  # ten batches, and two to validate on
+    options = SETTINGS | {"epochs": 1, "batch_size": 3}  # ten training and two validation batches
     with pytest.raises(Interrupted, match=r"10 of 10 batches of epoch 1; its validation begins again\. Resume"):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(10), **options)
     before = len(read)
@@ -92,7 +92,7 @@ def test_stopped_while_it_is_validated_a_run_validates_anew(data, tmp_path, read
 
 @pytest.fixture
 def stopped(data, tmp_path):
-    """A run that was stopped in both of its epochs: the checkpoint before is that of the first one's end."""
+    """A run that was stopped in both epochs; its older checkpoint is from the end of the first."""
     with pytest.raises(Interrupted):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(1), **SETTINGS)
     with pytest.raises(Interrupted):
@@ -134,7 +134,7 @@ def test_before_the_first_epoch_ends_a_damaged_checkpoint_begins_it_again(data, 
 
 
 class Nothing(Callback):
-    """Of the user's own."""
+    """A user's callback that does nothing."""
 
 
 def test_with_callbacks_of_the_users_own_an_epoch_begins_again_and_it_is_said(data, tmp_path):
@@ -164,7 +164,7 @@ def test_killed_in_a_long_epoch_a_run_goes_on_from_the_last_checkpoint_within_it
             raise SystemExit("killed")
 
     monkeypatch.setattr(position, "SECONDS_BETWEEN_CHECKPOINTS", 0)
-    monkeypatch.setattr(position, "IMAGES", 6)  # of those that are left, after which none is written
+    monkeypatch.setattr(position, "IMAGES", 6)  # with as few images left in the epoch, none is written
     monkeypatch.setattr(training, "writes_in_thread", lambda device: True)
     wrote = record_writers(monkeypatch)
     with pytest.raises(SystemExit, match="killed"):
@@ -191,14 +191,14 @@ def test_the_scale_of_gradients_in_fp16_goes_on():
 @pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS)
 def test_wherever_it_is_stopped_a_run_ends_with_the_same_bytes(data, tmp_path, options):
-    """After each batch, and after the next one again."""
+    """The run is stopped after each batch, and again after the next one."""
     calls, given = [], SETTINGS | OPTIONS[options]
     whole = xf.fit(data, runs=tmp_path, name="whole", interrupted=lambda: calls.append(1) or False, **given)
     for batches in range(len(calls)):
         run = tmp_path / f"r{batches}"
         with pytest.raises(Interrupted):
             xf.fit(data, runs=tmp_path, name=run.name, interrupted=StopAfter(batches), **given)
-        if Run(run).checkpoint.exists():  # not where frozen features were computed
+        if Run(run).checkpoint.exists():  # there is none while frozen features are computed
             with contextlib.suppress(Interrupted):
                 xf.resume(run, interrupted=StopAfter(1))
         if not Run(run).is_finished:
@@ -210,7 +210,7 @@ def test_wherever_it_is_stopped_a_run_ends_with_the_same_bytes(data, tmp_path, o
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="tells who sent a signal")
 def test_a_signal_to_the_whole_job_leaves_the_workers_to_the_batch(data, tmp_path):
-    """As SLURM, systemd and `kill -- -GROUP` send it."""
+    """SLURM, systemd and `kill -- -GROUP` signal all processes of a job."""
 
     def stop():
         workers = [str(child.pid) for child in multiprocessing.active_children()]
@@ -227,7 +227,7 @@ def test_a_signal_to_the_whole_job_leaves_the_workers_to_the_batch(data, tmp_pat
 
 
 def test_versions_that_know_no_place_within_an_epoch_refuse_it(stopped):
-    """They read `rows`, and would train the epoch from its beginning with weights from its middle."""
+    """They would read `rows` and train the epoch from its start with weights from its middle."""
     of_whole, within = (
         json.loads((stopped.path / name / "state.json").read_text()) for name in ("checkpoint.old", "checkpoint")
     )

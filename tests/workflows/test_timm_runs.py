@@ -1,4 +1,4 @@
-"""Runs of networks of timm: their folders load without code, predict without fastai, and are explained."""
+"""Runs of timm's networks load without their code, predict without fastai, and can be explained."""
 
 import shutil
 import subprocess
@@ -22,7 +22,7 @@ OPTIONS = {"weights": "none", "size": 64, "batch_size": 8, "workers": 0, "device
 
 @pytest.fixture(scope="module")
 def run(data_dir, tmp_path_factory):
-    """One epoch on frozen features and one of the last two blocks, of timm's smallest transformer."""
+    """A run of timm's smallest transformer: one epoch on frozen features, one of the last two blocks."""
     runs = tmp_path_factory.mktemp("runs")
     return xf.fit(data_dir, runs=runs, arch="timm:test_vit", unfreeze_blocks=2, epochs=1, lr_div=1, **OPTIONS)
 

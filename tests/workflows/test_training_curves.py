@@ -1,4 +1,4 @@
-"""What a run records of its training: every batch, and metrics of the training split."""
+"""A run records every batch and the metrics of the training split."""
 
 import collections
 import json
@@ -28,7 +28,7 @@ OPTIONS = SMALL | {"batch_size": 4, "seed": 5, "unfreeze": True, "epochs": 2, "l
 
 
 class Listener(Callback):
-    """A user's callback: hears every training batch, and waits for each."""
+    """A user's callback that records every training batch, and waits for the device each time."""
 
     order = 200
 
@@ -60,7 +60,7 @@ class Listener(Callback):
 
 @contextmanager
 def training_with(callback):
-    """Within it, runs train with a callback more."""
+    """Add a callback to all runs trained within the block."""
 
     def prepare(*arguments, real=fit.prepare):
         learn = real(*arguments)
@@ -73,7 +73,7 @@ def training_with(callback):
 
 
 def listened(data, folder, **options):
-    """A run, and what a callback heard of it."""
+    """Train a run; return it with a table of the batches that a callback recorded."""
     listener = Listener()
     with training_with(listener):
         return xf.fit(data, runs=folder, **OPTIONS | options), pd.DataFrame(listener.heard)
@@ -95,7 +95,7 @@ def test_batches_are_those_that_a_callback_hears(single):
 
 
 def epoch_outputs(heard):
-    """Outputs and targets of each epoch, as the callback heard them."""
+    """Return the outputs and targets of each epoch, as the callback recorded them."""
     return [
         (torch.cat(rows["pred"].tolist()).numpy(), torch.cat(rows["target"].tolist()).numpy())
         for _, rows in heard.groupby("epoch")
@@ -114,7 +114,7 @@ def test_training_metrics_are_those_of_the_outputs_that_a_callback_hears(single)
         assert row["train_precision_macro"] == pytest.approx(skm.precision_score(actual, guess, **more), abs=1e-12)
         assert row["train_f1_macro"] == pytest.approx(skm.f1_score(actual, guess, **more), abs=1e-12)
     assert not {"train_auroc_macro", "accuracy"} & set(run.history)
-    # Cross entropy, by hand; all batches have four images.
+    # All batches have four images, so the mean of batches is the mean of images.
     by_epoch = heard.groupby("epoch")["loss"].mean().to_numpy()
     np.testing.assert_allclose(run.history["train_loss"], by_epoch, rtol=1e-6)
 
@@ -214,7 +214,7 @@ def test_no_batch_waits_for_the_device(data_dir, tmp_path, monkeypatch):
         monkeypatch.setattr(torch.Tensor, name, counting(getattr(torch.Tensor, name)))
     monkeypatch.setattr(batch_progress, "SECONDS_BETWEEN_REPORTS", float("inf"))
     xf.fit(xf.open_data(data_dir), runs=tmp_path, **OPTIONS)
-    # Progress reads the loss for the last batch of each split of each of three epochs, for display.
+    # The display reads the loss of the last batch of both splits in each of three epochs.
     assert read == {batch_progress.__file__: 6}
 
 
@@ -226,7 +226,7 @@ def test_a_resumed_run_has_the_same_batches_to_the_byte(single, data_dir, tmp_pa
         xf.fit(xf.open_data(data_dir), runs=tmp_path, name="r", interrupted=StopAfter(12), **OPTIONS)
     stopped = xf.Run(tmp_path / "r")
     assert stopped.batches["epoch"].unique().tolist() == [1]
-    # Killed after the files of an epoch were written, and before its checkpoint was.
+    # As if killed after the files of an epoch were written and before its checkpoint.
     lost = stopped.batches.assign(epoch=2)
     write_batches(stopped.new_batches_path, pd.concat([stopped.batches, lost], ignore_index=True))
     run = xf.resume(stopped)
@@ -277,13 +277,13 @@ class Diverging(Callback):
 
 
 def named_images(message, words):
-    """The images that a message names; of a batch the first five."""
+    """Return the images that a message names after `words`."""
     assert words in message
     return message.partition(words)[2].partition(" and ")[0].partition(". ")[0].split(", ")
 
 
 class BreakOutputs(Callback):
-    """Makes outputs infinite: of the third image of a batch, or of all."""
+    """Makes the outputs of some rows of one training batch NaN."""
 
     def __init__(self, batch, rows):
         self.left, self.rows = batch, rows
@@ -335,7 +335,7 @@ def test_a_loss_that_is_not_finite_is_named_and_the_epochs_before_are_saved(
     classes = [Path(name).parent.name for name in named_images(str(caught.value), " Its images: ")]
     assert len(classes) == 4 and classes == diverging.seen[9]
     assert f"saved up to epoch 1: xf.predict('{tmp_path}/r', IMAGES)" in str(caught.value)
-    assert diverging.trained == trained  # at the next report, or at the end of the epoch
+    assert diverging.trained == trained  # it is found at the next report or at the end of the epoch
     run = xf.Run(tmp_path / "r")
     assert run.info.status == "failed"
     before = whole.history.iloc[:1].drop(columns="seconds")

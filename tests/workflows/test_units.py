@@ -1,4 +1,4 @@
-"""Results by study and patient, from `fit` to `compare`, against pandas and scikit-learn."""
+"""Results per study and patient, from `fit` to `compare`, checked against pandas and scikit-learn."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ OPTIONS = SMALL | {"epochs": 1, "resamples": 20}
 
 
 def write_studies(folder, n_patients=24, labels=("Edema", "Pneumonia"), seed=0):
-    """A CheXpert of two studies for each patient, most with a frontal and a lateral image; sizes tell the label."""
+    """Write a CheXpert data set: two studies per patient, most with two views; brightness shows the first label."""
     random, rows = np.random.default_rng(seed), []
     for patient in range(n_patients):
         for study in (1, 2):
@@ -43,7 +43,7 @@ def studies(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(studies, tmp_path_factory):
-    """A run by image, and one by study with the same network."""
+    """Two runs of the same network: one with results per image, one per study."""
     add_tiny_resnet()
     folder = tmp_path_factory.mktemp("runs")
     data = xf.open_data(studies, test_fraction=0.3, valid_fraction=0.3)
@@ -51,7 +51,7 @@ def runs(studies, tmp_path_factory):
 
 
 def joined(run, split, how="mean"):
-    """Truth and probabilities of the studies of a run's saved predictions of images, by pandas."""
+    """Join a run's saved predictions of images by study with pandas; return truth and probabilities."""
     table = pd.read_csv(run.path / "predictions" / f"{split}.csv", keep_default_na=False)
     table["key"] = table["image"].str.rpartition("/")[0]
     for label in run.labels:
@@ -61,7 +61,7 @@ def joined(run, split, how="mean"):
 
 
 def require_best_f1(truth, probability, threshold):
-    """No threshold has a higher F1."""
+    """Check that no other threshold gives a higher F1."""
     found = [skm.f1_score(truth, probability >= one) for one in (threshold, *probability)]
     assert found[0] == pytest.approx(max(found), abs=1e-12)
 
@@ -83,7 +83,7 @@ def test_a_fit_by_study_has_metrics_thresholds_and_files_of_studies(runs):
         require_best_f1(valid_truth.iloc[:, i], valid.iloc[:, i], row["threshold"])
     assert summary["intervals"]["by"] == "patient"
     assert run.decision.unit == "study"
-    # Images are calibrated as without it.
+    # The calibration of images does not depend on the unit.
     assert run.decision.calibration == of_images.decision.calibration
     np.testing.assert_array_equal(run.predictions("test").probability, of_images.predictions("test").probability)
 
@@ -212,7 +212,7 @@ def test_predict_by_unit_keeps_what_can_t_be_read_and_refuses_what_can_t_act(run
 
 
 def test_predict_by_unit_takes_what_the_json_files_in_shards_tell(runs, studies, tmp_path):
-    """Names that tell nothing; studies are numbered anew for each patient."""
+    """The names of images don't identify studies, and each patient's studies are numbered from 1."""
     files = sorted((studies / "patient00001").rglob("*.jpg")) + sorted((studies / "patient00002").rglob("*.jpg"))
     with tarfile.open(tmp_path / "data-0.tar", "w") as shard:
         for i, file in enumerate(files):

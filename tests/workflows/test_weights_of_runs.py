@@ -1,4 +1,4 @@
-"""A run that starts from another: what its folder says of it, what was seen before, and resuming it."""
+"""A run that starts from the weights of another: its folder says so and which images were seen before."""
 
 import shutil
 
@@ -20,7 +20,7 @@ REASONS = (("train", "training"), ("valid", "validation"))
 
 @pytest.fixture(scope="module")
 def again(data_dir, tiny_run, tmp_path_factory):
-    """The run that starts from tiny_run, on another split of its data; and that data set."""
+    """A run that starts from tiny_run's weights on another split of the same data, and the data set."""
     data = xf.open_data(data_dir, test_fraction=0.2, split_seed=1)
     folder = tmp_path_factory.mktemp("runs")
     return xf.fit(data, runs=folder, name="again", epochs=2, **SMALL | {"weights": tiny_run}), data

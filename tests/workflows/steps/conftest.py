@@ -1,4 +1,4 @@
-"""Runs are reported here for their numbers; figures are drawn of other runs in the tests of workflows."""
+"""Figures are left empty: these tests are about numbers."""
 
 import pytest
 

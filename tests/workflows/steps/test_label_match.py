@@ -1,4 +1,4 @@
-"""A data set's labels as those of a network."""
+"""The labels of a data set are matched with those of a network."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,12 @@ from xrayfast.workflows.steps.label_match import match_labels
 
 
 def opened(source, **options):
-    """As `evaluate` opens a set."""
+    """Open a data set as `evaluate` does."""
     return open_manifest(DataConfig(source=source, **{"task": "multi", **options}), to_train=False)
 
 
 def flags(root, header, *rows, **options):
-    """A table of 0/1 columns of images 0.png, 1.png, ..."""
+    """Open a table with a 0/1 column per label and a row for each of 0.png, 1.png, ..."""
     make(root, *(f"{i}.png" for i in range(len(rows))))
     table(root, "\n".join([f"image,{header}", *(f"{i}.png,{row}" for i, row in enumerate(rows))]) + "\n")
     return opened(root, **options)
@@ -31,7 +31,7 @@ def test_labels_unknown_to_the_network_are_dropped_and_lacking_ones_are_masked(t
 
 
 def test_a_column_without_a_1_tells_that_images_lack_the_label(tmp_path):
-    """Three images of which none has an effusion still measure its specificity."""
+    """Images without an effusion still count for its specificity."""
     data = flags(tmp_path, "Effusion,Mass", "0,1", "0,0", "0,1", label_col=("Effusion", "Mass"))
     assert data.labels == ("Effusion", "Mass")
     assert match_labels(data, ("Effusion", "Mass"), "multi").truth.tolist() == [[0, 1], [0, 0], [0, 1]]

@@ -1,4 +1,4 @@
-"""The gate before training: patients and images are in one split each."""
+"""The check before training that each patient and each image is in one split."""
 
 import shutil
 
@@ -18,7 +18,7 @@ from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
 
 @pytest.fixture
 def copies(data_dir, tmp_path):
-    """The films, each in a second, re-encoded file of another name, so that any split by image divides pairs."""
+    """The films, each with a re-encoded copy under another name, so any split by image divides pairs."""
     folder = shutil.copytree(data_dir, tmp_path / "data")
     (folder / "labels.csv").unlink()
     for path in sorted(folder.glob("*/*.png")):
@@ -28,7 +28,7 @@ def copies(data_dir, tmp_path):
 
 @pytest.fixture
 def given(data_dir, tmp_path):
-    """A split by folders with one patient, and one image, on both sides."""
+    """Split folders that share a patient and an image, and the name of that image."""
     folder = tmp_path / "given"
     table = pd.read_csv(data_dir / "labels.csv")
     for i, name in enumerate(table["image"]):

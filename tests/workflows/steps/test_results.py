@@ -1,4 +1,4 @@
-"""From predictions to results: what validation chooses, kept in labels.json and used everywhere after."""
+"""Calibration and thresholds are chosen on the validation split, kept in labels.json, and used everywhere."""
 
 import json
 import shutil
@@ -64,7 +64,7 @@ def test_thresholds_can_be_chosen_anew_without_training(multi):
     xf.interpret(multi, target_sensitivity=0.9)
     again = multi.decision
     assert (again.rule, again.target) == ("sensitivity", 0.9)
-    for one, other in zip(again.calibration, before.calibration, strict=True):  # predictions keep nine digits
+    for one, other in zip(again.calibration, before.calibration, strict=True):  # predictions are saved with nine digits
         assert (one.slope, one.bias) == pytest.approx((other.slope, other.bias), rel=1e-5)
     assert multi.config.results.target_sensitivity == 0.9
     told = multi.predictions("valid")
@@ -72,7 +72,7 @@ def test_thresholds_can_be_chosen_anew_without_training(multi):
         if point.threshold is not None:
             assert (told.probability[told.truth[:, i] == 1, i] >= point.threshold).mean() >= 0.9
     assert multi.metrics["decision"]["operating_points"]["target"] == 0.9
-    # Another rule takes the place of the first.
+    # A new rule replaces the previous one.
     xf.interpret(multi, thresholds="youden", resamples=20)
     assert multi.config.results.target_sensitivity is None
     assert multi.decision.rule == "youden"
@@ -88,7 +88,7 @@ def test_calibration_can_be_left_out(run):
 
 
 def test_metrics_of_an_older_run_are_computed_when_it_is_first_reported(run):
-    """Its labels.json has no decision, its predictions no raw probabilities, its metrics no intervals."""
+    """An older run has no decision in labels.json, no raw probabilities and no intervals."""
     for file in run.path.rglob("checksums.txt"):
         file.unlink()
     (run.path / "labels.json").write_text(json.dumps({"task": "single", "labels": list(run.labels), "threshold": None}))
@@ -240,7 +240,7 @@ def test_what_thresholds_and_probabilities_are_worth_stands_in_metrics_tables_an
         assert list(summary["calibration"]) == ["before", "after"]
         for when, probability in (("before", told.raw), ("after", told.probability)):
             expected = calibration_rows(told.truth, probability, told.labels, told.groups)
-            for row, other in zip(summary["calibration"][when], expected, strict=True):  # files keep nine digits
+            for row, other in zip(summary["calibration"][when], expected, strict=True):  # files have nine digits
                 for name in CALIBRATION:
                     wanted = other[name]
                     assert row[name] == (wanted and pytest.approx(wanted, rel=1e-5, abs=1e-6))
@@ -264,7 +264,7 @@ def test_without_a_calibration_there_is_none_before(run):
 
 @pytest.fixture(scope="module")
 def two_classes(data_dir, tmp_path_factory):
-    """A completed run of two class folders, and what `fit` noted."""
+    """A completed run on two class folders, and the notes of `fit`."""
     folder, notes = tmp_path_factory.mktemp("two"), []
     for name in ("covid-19", "normal"):
         shutil.copytree(data_dir / name, folder / "data" / name)
@@ -283,7 +283,7 @@ def test_a_task_of_two_classes_has_one_positive_class_that_is_noted(two_classes,
     assert json.loads((binary.path / "labels.json").read_text())["positive"] == "covid-19"
     [note] = [note for note in two_classes[1] if "positive class" in note]
     assert "covid-19" in note and "--positive 'normal'" in note
-    # Of an older run it is derived in the same way.
+    # For an older run it is derived in the same way.
     (binary.path / "labels.json").write_text(json.dumps({"task": "single", "labels": ["covid-19", "normal"]}))
     (binary.path / "checksums.txt").unlink()
     assert binary.decision.positive == "covid-19"
@@ -351,7 +351,7 @@ def test_of_two_classes_the_target_is_that_of_the_positive_one_and_decides(binar
         assert rows["covid-19"]["threshold"] == pytest.approx(point.threshold)
     assert rows is not None and point.sensitivity == 1
     assert "sensitivity of 1 to expect on new images" in binary.model_card_path.read_text()
-    # As do the answers on new images.
+    # Predictions on new images use it, too.
     files = sorted((binary.config.data.source).rglob("*.png"))[:6]
     table = xf.predict(binary, files)
     assert (table["predicted"] == "covid-19").tolist() == (table["prob_covid-19"] >= point.threshold).tolist()
@@ -372,7 +372,7 @@ def test_a_confidence_that_validation_has_too_few_images_for_is_an_error_before_
     xf.interpret(binary, target_sensitivity=0.5, target_confidence=0.6, resamples=0)
     assert binary.decision.confidence == 0.6
     assert "on new images, with 60% confidence" in binary.report_path.read_text()
-    # Another rule takes the confidence away, and a confidence keeps the rule.
+    # A new rule drops the confidence; a new confidence keeps the rule.
     xf.interpret(binary, target_specificity=0.5, resamples=0)
     assert binary.decision.confidence is None
     xf.interpret(binary, target_confidence=0.6, resamples=0)

@@ -1,4 +1,4 @@
-"""Images of a run's own data, recognized by their digests."""
+"""Images that a run has seen are recognized by their digests."""
 
 import pandas as pd
 import pytest
