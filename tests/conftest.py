@@ -13,16 +13,16 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-# Before matplotlib or torch are imported. Threads that wait for each other cost more than they give on nets this
-# small, and many times more on a machine that is busy.
+# Set before matplotlib and torch are imported. On networks this small, threads cost more time than they save, and
+# much more on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("COLUMNS", "120")
 
-# Python's own 700 suit programs of few objects: here collections find little and take one second in twenty.
+# With Python's default of 700, garbage collection takes 5 % of the time here and frees little.
 gc.set_threshold(50_000, 20, 100)
 
-# A busy machine must not fail tests; slow tests show in the duration of the whole run.
+# No deadline: tests must not fail because the machine is busy.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
@@ -37,9 +37,9 @@ FROZEN_MODULES = set()
 
 
 def pytest_runtest_setup(item):
-    """Exclude the half a million objects that imports created from garbage collection, with which `fit` begins.
+    """Exclude the half a million objects that imports created from garbage collection, which `fit` starts with.
 
-    Repeat this when many more modules have been imported, such as fastai's.
+    This is repeated when many more modules have been imported, such as fastai's.
     """
     if len(sys.modules) > len(FROZEN_MODULES) + 100:
         FROZEN_MODULES.update(sys.modules)
@@ -62,7 +62,7 @@ class StopAfter:
 
 
 def record_writers(monkeypatch):
-    """Return a list that collects, in order, the names of the threads that write checkpoints."""
+    """Return a list that collects the names of the threads that write checkpoints, in order."""
     from xrayfast.workflows.steps import training
 
     wrote, real = [], training.save_checkpoint
@@ -96,7 +96,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def no_wait_for_the_disk():
-    """Turn fsync off: no test loses power, and a run would wait for the disk some thirty times."""
+    """Turn fsync off: no test simulates a power loss, and a run would wait for the disk about thirty times."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
@@ -104,7 +104,7 @@ def no_wait_for_the_disk():
 
 @pytest.fixture(scope="session", autouse=True)
 def duplicates_compared_once():
-    """Compute `aligned_correlation` of equal thumbnails only once: nearly all runs of the tests have the same images.
+    """Compute `aligned_correlation` of equal thumbnails only once, because most runs of the tests have the same images.
 
     The tests of `aligned_correlation` call the original function.
     """
@@ -213,7 +213,7 @@ def tiny_multi_run(multi_dir, tmp_path_factory):
         name="multi",
         unfreeze=True,
         epochs=1,
-        lr=0.1,  # otherwise its outputs are nearly constant
+        lr=0.1,  # otherwise the outputs are nearly constant
         loss="focal",
         precise_bn=False,  # from scratch, some channels are nearly constant and would magnify rounding
         **SMALL,
@@ -248,7 +248,7 @@ def tiny_resnet(weights=None):
 
 @pytest.fixture
 def tiny_vgg(monkeypatch):
-    """See `add_tiny_vgg`."""
+    """Register the backbone of `add_tiny_vgg` and return its name."""
     return add_tiny_vgg(monkeypatch)
 
 
@@ -289,7 +289,7 @@ def quick(monkeypatch):
 
 
 def draw_one_pixel(monkeypatch):
-    """See `quick`."""
+    """Make figures save and show one pixel."""
 
     def one_pixel(figure, transparent=False):
         return Image.new("RGBA", (1, 1))
@@ -300,7 +300,7 @@ def draw_one_pixel(monkeypatch):
 
 
 def draw_nothing(monkeypatch):
-    """Like `draw_one_pixel`, and make figures of pages empty: building them takes longer than the rest of the page."""
+    """Do as `draw_one_pixel`, and leave the figures of pages empty, which take longer than the rest of a page."""
     from matplotlib.figure import Figure
 
     from xrayfast.reporting.html import plots
@@ -313,5 +313,5 @@ def draw_nothing(monkeypatch):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """See `draw_nothing`."""
+    """Apply `draw_nothing` in a test."""
     draw_nothing(monkeypatch)

@@ -1,4 +1,4 @@
-"""Fit decisions in the same way as on a validation split."""
+"""Fit a decision as on a validation split."""
 
 from xrayfast.metrics.operating_points.decision import fit_calibration, with_thresholds
 

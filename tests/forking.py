@@ -30,7 +30,7 @@ def popen(words, env=None, **options):
 
 
 def run(words, env=None, timeout=300, **options):
-    """Run such a command to its end, like `subprocess.run`, with its outputs as text."""
+    """Run a command as `popen` does and wait for its end; return the result with its outputs as text."""
     with popen(words, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
         try:
             out, err = process.communicate(timeout=timeout)
@@ -41,11 +41,11 @@ def run(words, env=None, timeout=300, **options):
 
 
 def _open_files():
-    return {int(path.name) for path in list(Path("/proc/self/fd").iterdir()) if path.is_symlink()}  # not the list's own
+    return {int(path.name) for path in list(Path("/proc/self/fd").iterdir()) if path.is_symlink()}  # not this list's
 
 
 def _run(words, env, files):
-    """Run the command in the forked process, after Popen has set files, folder and session, instead of a program."""
+    """Run the command in the forked process, after Popen has set its files, folder and session."""
     code = 1
     try:
         _become_a_new_process(env, files)
@@ -68,11 +68,11 @@ def _run(words, env, files):
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # to take torch apart takes 3 s
+        os._exit(code)  # skips torch's 3 s of cleanup
 
 
 def _become_a_new_process(env, files):
-    for number in _open_files() - files:  # by which Popen waits for the program
+    for number in _open_files() - files:  # Popen waits for one of them to close
         os.close(number)
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
@@ -80,7 +80,7 @@ def _become_a_new_process(env, files):
     gc.enable()  # Popen disables it
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, AssertionRewritingHook)]
     importlib.reload(warnings)  # pytest keeps them for itself
-    asyncio.set_event_loop(asyncio.new_event_loop())  # that of this thread may be running, in the other process
+    asyncio.set_event_loop(asyncio.new_event_loop())  # the loop of this thread may be running in the other process
     if env is not None:
         os.environ.clear()
         os.environ.update(env)

@@ -1,4 +1,4 @@
-"""Messages advise what the caller can use: flags on the command line, arguments in Python."""
+"""Messages name flags to users of the command line, and arguments to users of Python."""
 
 import ast
 import functools
@@ -19,14 +19,14 @@ from xrayfast.errors.advice import advising_flags, name_arguments, quoted
 PACKAGE = Path(xf.__file__).parent
 
 NOT_IN_MESSAGES = ("cli/", "config.py", "errors/advice.py", "reporting/markdown/", "serving/")
-"""The command line's own, the help, what translates, what is written into files, and a command without a function."""
+"""Modules whose texts never reach a user of Python: the command line, help, translation, files, and `serve`."""
 
 IN_SHELL_ALONE = ("'xrayfast models", "xrayfast models", "--nproc-per-node")
 
 
 @functools.cache
 def literals():
-    """Each text of the package that names a flag or command, but docstrings, with "filled" for what is filled in."""
+    """Return the texts of the package, except docstrings, that name a flag or command; "filled" stands for values."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()
@@ -48,12 +48,12 @@ def literals():
 
 
 def _filled(node):
-    """What stands for a value: in quotes where they are put there."""
+    """Return the word that stands for a value, in quotes if the code adds quotes."""
     return "'filled'" if re.search(r"quoted\(|_in_shell\(", ast.unparse(node)) else "filled"
 
 
 def arguments():
-    """The names of all arguments of public functions, and of the config's fields."""
+    """Return the names of all arguments of public functions and of the fields of the config."""
     found = set(FIELD_SECTIONS)
     for name in xf.__all__:
         public = getattr(xf, name)
@@ -81,7 +81,7 @@ def test_in_python_no_message_has_a_flag_or_a_command():
         rest = re.sub("|".join(map(re.escape, IN_SHELL_ALONE)) + r"(?: --layers ARCH)?", "", shown)
         if re.search(r"(?<![\w-])--[a-z]|'xrayfast ", rest):
             wrong.append((where, shown))
-        # A value is joined to its argument; a text that is filled in has to be quoted for that.
+        # In Python a value becomes part of its argument, so a string has to be quoted.
         for name, word in re.findall(r"(?<!\w)([a-z_]+)= (\w+)", shown):
             kind = SECTIONS[FIELD_SECTIONS[name]].model_fields[name].annotation if name in FIELD_SECTIONS else str
             is_text = kind in (str, str | None, Path, Path | None)

@@ -1,4 +1,4 @@
-"""One name for one setting: keywords of the Python API are fields of the config."""
+"""A setting has one name: keywords of the Python API are fields of the config."""
 
 import inspect
 

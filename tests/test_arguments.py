@@ -1,4 +1,4 @@
-"""Every public function names a wrong argument; none fails inside."""
+"""Every public function checks its arguments and names a wrong one."""
 
 import inspect
 import shutil
@@ -27,7 +27,7 @@ FUNCTIONS = [
 
 @pytest.fixture(scope="module")
 def good(data_dir, tiny_run, tmp_path_factory):
-    """Arguments with which each function works, so that one of them can be replaced."""
+    """Valid arguments of each function, so that a test can replace one of them."""
     data = xf.open_data(data_dir)
     dls = xf.dataloaders(data, size=32, batch_size=8, device="cpu", workers=0)
     image = Path(data.table["path"][0])
@@ -66,7 +66,7 @@ def good(data_dir, tiny_run, tmp_path_factory):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_nonsense_is_an_error_of_ours(function, good):
-    """Each argument in turn is each nonsense value; no body is run."""
+    """Replace each argument with each nonsense value; only the check of arguments runs."""
     check = getattr(xf, function).check
     check(**good[function])
     named = [name for name, p in inspect.signature(getattr(xf, function)).parameters.items() if p.kind != p.VAR_KEYWORD]

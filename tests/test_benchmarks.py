@@ -1,4 +1,4 @@
-"""The benchmark suite: its file of results, its page, its ratios and its memory sampling; nothing is trained here."""
+"""The benchmark suite: its file of results, page, ratios and measurement of memory; nothing is trained here."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def fit_row(seconds, accuracy=0.8, epochs=("head", "all", "all"), peak=1000.0):
 
 @pytest.fixture
 def results(tmp_path):
-    """frozen10 with two rounds: fastai takes 100 and 120 s, xrayfast 10 and 8."""
+    """Results of two rounds of frozen10: fastai took 100 and 120 s, xrayfast 10 and 8 s."""
     found = Results(tmp_path / "results.jsonl")
     found.begin("frozen10", asdict(GIVEN), "python examples/benchmarks --rounds 2")
     seconds = {("fastai", 0): 100, ("fastai", 1): 120, ("xrayfast", 0): 10, ("xrayfast", 1): 8}
@@ -82,7 +82,7 @@ def test_the_page_holds_targets_machine_remarks_and_details(results, monkeypatch
     assert cells[:3] == ["fastai", "2", "110.0 (100.0 to 120.0)"]
     assert cells[6] == "0.810 (0.800 to 0.820)"
     assert cells[8] == "12.22"  # 110 s over 9 s
-    assert cells[9] == "2.75"  # the limit's ten epochs of 4 s, not its process of 40 s
+    assert cells[9] == "2.75"  # for the limit, ten epochs of 4 s, not the 40 s of its process
     assert cells[10] == "2.75"
     assert cells[11] == "2026-01-01, abc"
     assert str(ROOT) not in text
@@ -122,7 +122,7 @@ def test_benchmarks_md_and_its_chart_are_what_the_results_say():
     )
     chart = (ROOT / "examples" / "images" / "benchmarks.svg").read_text(encoding="utf-8")
     assert chart == page.chart(measured), "python examples/benchmarks --write-only"
-    assert chart.count("<rect") == 3 + 2 * len(page.CHARTED)  # the ground, the legend, and a pair of bars per scenario
+    assert chart.count("<rect") == 3 + 2 * len(page.CHARTED)  # background, legend, and two bars per scenario
 
 
 def test_the_ten_first_rows_stand_before_the_others(results):
@@ -170,7 +170,7 @@ def test_a_failure_is_shown_and_tried_again(results):
 def test_scenarios_share_what_is_the_same():
     given = scenarios.Options()
     unfrozen, progressive = ({job.key for job in jobs(given)} for jobs in (scenarios.unfrozen, scenarios.progressive))
-    assert len(unfrozen & progressive) == 3  # fastai's rounds
+    assert len(unfrozen & progressive) == 3  # the rounds of fastai
     for name, scenario in scenarios.SCENARIOS.items():
         jobs = scenario.jobs(given)
         assert len({job.key for job in jobs}) == len(jobs), name
@@ -193,7 +193,7 @@ def test_equality_holds_within_the_spread_of_seeds():
 def test_the_deviation_from_a_line_is_a_share_of_the_time_after_the_start(tmp_path):
     found, given = Results(tmp_path / "results.jsonl"), scenarios.Options(images=100, rounds=1)
     jobs = scenarios.linear(given)
-    for job, seconds in zip(jobs, (15.0, 33.0, 85.0), strict=True):  # 10 s and 0.05 per image, but 3 s over
+    for job, seconds in zip(jobs, (15.0, 33.0, 85.0), strict=True):  # 10 s + 0.05 s per image, one value 3 s above it
         found.add(job, fit_row(seconds))
     outcome = target("linear").measure(found, given)
     start, slope = 15 - 100 * 70 / 1500, 70 / 1500

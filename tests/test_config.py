@@ -1,4 +1,4 @@
-"""Settings: one list of fields, which YAML, Python and the command line share."""
+"""Settings: YAML files, Python and the command line share one list of fields."""
 
 import inspect
 import json
@@ -51,7 +51,7 @@ def test_python_keywords_have_the_types_of_the_fields():
         for name, hint in typing.get_type_hints(model).items():
             if name in OWN_SETTINGS:
                 assert set(typing.get_args(hint | Callable[..., typing.Any])) <= set(typing.get_args(hints[name])), name
-            elif name in hints and typing.get_origin(hint) is not tuple:  # for which one value may stand
+            elif name in hints and typing.get_origin(hint) is not tuple:  # a single value is allowed instead of a list
                 kinds, allowed = (set(typing.get_args(kind)) or {kind} for kind in (hint, hints[name]))
                 assert kinds == allowed or (name in WIDER_IN_PYTHON and kinds < allowed), name
 
@@ -120,7 +120,7 @@ def test_an_option_has_the_field_s_name_and_shows_its_default(name):
     (option,) = typing.get_args(alias)[1:]
     assert option.help and option.rich_help_panel
     flag = "--" + name.replace("_", "-")
-    # In Annotated, Typer keeps the first spelling where a default would stand.
+    # In Annotated, Typer stores the first spelling as the default.
     declared = [option.default, *option.param_decls]
     assert flag in [spelling for names in declared for spelling in names.split("/")]
     default = FIELDS[name].default
@@ -247,7 +247,7 @@ def test_a_loss_is_described_with_the_settings_that_it_takes(monkeypatch):
 
 
 def numeric_kind(name):
-    """float or int where the field takes such numbers, alone or several; else None."""
+    """Return float or int if the field takes such a number or a list of them, else None."""
     kinds = [FIELDS[name].annotation]
     for kind in kinds:
         kinds += typing.get_args(kind)
@@ -260,7 +260,7 @@ NO_NUMBERS = ["1" + "0" * 20, "-1" + "0" * 20, "9" * 4200, "nan", "inf", "-inf"]
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_every_number_has_bounds_in_python_and_in_files(name, tmp_path):
-    """A number out of bounds is an error that names option, value and bound, not a run without end."""
+    """A number out of bounds gives an error that names option, value and bound."""
     for text in NO_NUMBERS:
         value = float(text) if text[-1] in "nf" else int(text)
         with pytest.raises(ConfigError) as in_python:
@@ -280,7 +280,7 @@ def test_bounds_leave_room_for_what_is_real():
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].annotation is not bool])
 def test_nothing_is_given_as_an_empty_text(name, tmp_path):
-    """An empty path would be the working folder, `--cache-dir ""` wrote there; and no path has a NUL character."""
+    """An empty path would mean the working folder, and a path can't have a NUL character."""
     for text, shown in (("", "''"), ("a\0b", r"'a\\x00b'")):
         with pytest.raises(ConfigError, match=f"{name} is {shown}; expected "):
             Config().updated({name: text})
@@ -291,11 +291,11 @@ def test_nothing_is_given_as_an_empty_text(name, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if numeric_kind(name) or FIELDS[name].annotation is bool])
 def test_numbers_and_truths_are_of_their_type(name, tmp_path):
-    """A text is no number, true is not 1, 1.0 no whole number, and "false" not true: in Python as in files."""
+    """Strings are not taken for numbers, true not for 1, 1.0 not for an integer, "false" not for a boolean."""
     kind = numeric_kind(name) or bool
     wrong = {int: ["2", "0.5", 1.0, 2.5, True, ["1"], [1.0]], float: ["0.5", True, False, ["0.5"]]}
     for value in wrong.get(kind, ["false", "yes", "1", 0, 1, 1.0, [True]]):
-        if name == "ema" and isinstance(value, bool):  # the default decay, or none
+        if name == "ema" and isinstance(value, bool):  # true means the default decay, false no averaging
             continue
         with pytest.raises(ConfigError) as in_python:
             Config().updated({name: value})
@@ -314,9 +314,9 @@ def test_what_a_file_says_as_people_write_it_is_read(tmp_path):
     assert (train.lr, train.wd, train.eps, train.alpha, train.unfreeze) == (0.001, 0.0, 1e-6, (0.5, 1.0), True)
     assert (model.head_width, data.label_col, data.imply) == ((64, 32), ("1e3x", "1e3"), ("a=b",))
     assert data.labels == Path("a.csv")
-    (tmp_path / "c.yaml").write_text("train:\nmodel: {size: 64}\n")  # a section whose lines are all commented out
+    (tmp_path / "c.yaml").write_text("train:\nmodel: {size: 64}\n")  # all lines of a section are commented out
     assert Config.read(tmp_path / "c.yaml").model.size == 64
-    for text in ("1e3", "1.0", "on", "0x1f", "~"):  # a column may be called so
+    for text in ("1e3", "1.0", "on", "0x1f", "~"):  # a column may have such a name
         (tmp_path / "c.yaml").write_text(Config().updated({"label_col": text}).to_yaml())
         assert Config.read(tmp_path / "c.yaml").data.label_col == (text,)
 
@@ -336,7 +336,7 @@ def test_a_run_of_an_older_version_means_what_it_did():
         ({"unfreeze": True, "lr_div": 7.0}, 7.0),
         ({"unfreeze": True, "precise_bn": True}, None),  # of this version
         ({}, None),  # nothing is unfrozen
-        ({"unfreeze": True, "weights": "none"}, None),  # 1, then and now
+        ({"unfreeze": True, "weights": "none"}, None),  # the default was 1 and still is
     ],
 )
 def test_the_first_layers_rate_of_an_older_run_is_what_it_was(tmp_path, change, expected):

@@ -1,4 +1,4 @@
-"""The contributing page's examples, applied to a copy of the package as the page says, do what it says."""
+"""The examples of the contributing page work when applied to a copy of the package."""
 
 import json
 import os
@@ -67,7 +67,7 @@ print(json.dumps({"labels": data.labels, "task": data.task, "notes": data.notes,
 
 
 def apply(page, root):
-    """Apply the page's diff blocks, each to the file that was named last before it."""
+    """Apply the diff blocks of the page, each to the file named last before the block."""
     file = None
     files = r"`((?:xrayfast|tests|examples)/[\w/]+\.(?:py|md))`"
     for name, block in re.findall(rf"{files}|^```diff\n(.*?)^```", page, flags=re.S | re.M):
@@ -88,7 +88,7 @@ def apply(page, root):
 
 
 def copy(root):
-    """Copy what the page changes, and the tests that it names."""
+    """Copy the files that the page changes and the tests that it names."""
     for name in ("xrayfast", "tests", "examples/guide"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "old_runs"))
     for name in ("pyproject.toml", "README.md"):
@@ -106,7 +106,7 @@ def test_the_examples_apply_beside_others_that_were_added_at_the_same_places(tmp
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory):
-    """A folder with the changed package, data to train on and a data set of the new form; and what the script wrote."""
+    """A folder with the changed package and data, and the output of a script that ran in it."""
     root = tmp_path_factory.mktemp("changed")
     copy(root)
     apply(PAGE.read_text(encoding="utf-8"), root)

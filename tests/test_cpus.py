@@ -1,4 +1,4 @@
-"""What other programs use of the CPUs."""
+"""The CPU use of other programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Times = namedtuple("Times", "user nice system idle iowait irq softirq steal gues
 
 
 class Machine:
-    """A clock, three CPUs of which this process may use the first and the last, and its own CPU time."""
+    """A fake machine: a clock, three CPUs (this process may use the first and third) and CPU times."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.busy, self.own, self.slept = 1000.0, [50.0, 70.0, 90.0], 5.0, 0.0
@@ -36,7 +36,7 @@ class Machine:
         self.run(seconds, others=2.0)
 
     def run(self, seconds: float, others: float, own: float = 0.0) -> None:
-        """Others' work on the first CPU and on the second, which is not ours; our own on the third."""
+        """Advance the clock: other programs use the first and second CPU, this process the third."""
         self.now += seconds
         self.busy = [self.busy[0] + seconds * others, self.busy[1] + seconds, self.busy[2] + seconds * own]
         self.own += seconds * own
@@ -119,7 +119,7 @@ def test_the_least_quota_of_the_control_groups_around_this_process_is_read(own, 
 def test_cpus_are_those_that_loky_counts(monkeypatch):
     joblib = pytest.importorskip("joblib")
     monkeypatch.delenv("LOKY_MAX_CPU_COUNT", raising=False)
-    with monkeypatch.context() as patch:  # it looks at one group alone
+    with monkeypatch.context() as patch:  # loky reads only one control group
         patch.setattr(cpus, "_quota", lambda read=cpus._quota: read(own=Path("/none")))
         assert cpus.cpu_count() == joblib.cpu_count()
     monkeypatch.setattr(cpus, "_quota", lambda: 0.5)

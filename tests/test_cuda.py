@@ -1,4 +1,4 @@
-"""What a GPU alone shows: precision, copies that nothing waits for, resuming, NCCL, and the end of its memory.
+"""Tests that need a GPU: precision, asynchronous copies, resuming, NCCL, and running out of memory.
 
 pytest -m cuda
 """
@@ -31,7 +31,7 @@ def data(data_dir):
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
-    """Images and frozen features on the device, in fp32."""
+    """A run with images and frozen features on the device, in fp32."""
     return xf.fit(data, runs=tmp_path_factory.mktemp("cuda"), **OPTIONS)
 
 
@@ -56,7 +56,7 @@ def test_batches_are_the_same_whatever_the_way(data, way):
 
 
 def test_what_is_copied_without_waiting_is_whole(data):
-    """Batches wait behind much work on the device, while threads fill their buffers again."""
+    """Copies are queued behind work on the device while threads refill the host buffers."""
     dls = loaders(data, batch_size=4)
     dls.train.feed.resident = False
     work, paths = torch.randn(4096, 4096, device="cuda"), data.subset("train").table["path"].tolist()
@@ -71,11 +71,11 @@ def test_what_is_copied_without_waiting_is_whole(data):
 
 
 def test_copies_for_a_checkpoint_wait_for_nothing_and_are_of_their_moment():
-    """They are taken behind much work on the device, and the tensors change at once."""
+    """The copies are queued behind work on the device, and the tensors change immediately after."""
     copies, work = TensorCopies(torch.device("cuda")), torch.randn(4096, 4096, device="cuda")
     of = [torch.zeros(n, 3, 4, 4, device="cuda").to(memory_format=torch.channels_last) for n in range(1, 200)]
     of += [torch.zeros((), dtype=torch.long, device="cuda") for _ in range(20)]
-    copies.take(of)  # buffers are made once
+    copies.take(of)  # allocates the buffers
     for round_ in range(1, 4):
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -91,7 +91,7 @@ def test_copies_for_a_checkpoint_wait_for_nothing_and_are_of_their_moment():
 
 
 class RefuseToWait(Callback):
-    """Makes whatever waits for the device an error, from the second batch of an epoch to its last."""
+    """Makes waiting for the device an error, from the second training batch of an epoch to its last."""
 
     order = 100
 
@@ -111,7 +111,7 @@ def test_no_batch_waits_for_the_device(data, options, resident):
     learn.unfreeze()
     try:
         with learn.no_bar(), learn.no_logging():
-            learn.fit(1)  # what is made once is there in the second
+            learn.fit(1)  # allocates everything that is allocated once
             learn.fit(1, cbs=[RefuseToWait()])
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -119,7 +119,7 @@ def test_no_batch_waits_for_the_device(data, options, resident):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_it_trains_in_each_precision_as_on_the_cpu(data, tmp_path, precision, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # torch's default, which moves the loss by 0.3 %
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # torch's default, which changes the loss by 0.3 %
     options = OPTIONS | {"freeze_epochs": 0, "epochs": 1, "augment": False, "lr": 1e-4, "mixup": 0.0, "dropout": 0.0}
     cpu = xf.fit(data, runs=tmp_path, name="cpu", **options | {"device": "cpu"})
     found = xf.fit(data, runs=tmp_path, name=precision, **options | {"precision": precision})
@@ -141,7 +141,7 @@ def test_images_and_frozen_features_lie_on_the_device(data, run, tmp_path, monke
 
 
 def close(found, expected):
-    """Runs agree but for the order in which the GPU adds."""
+    """Check that runs agree up to rounding, because the GPU adds in another order."""
     columns = ["train_loss", "valid_loss"]
     np.testing.assert_allclose(found.history[columns], expected.history[columns], rtol=2e-2, atol=1e-3)
     a, b = (run.predictions("valid").probability for run in (found, expected))
@@ -155,7 +155,7 @@ def test_it_resumes_and_a_thread_has_written_the_epochs(data, run, tmp_path, mon
     finished = len(xf.Run(tmp_path / "r").history)
     assert 0 < finished < 5
     close(xf.resume(tmp_path / "r"), run)
-    assert len(wrote) == 5 + 1 and all(name.startswith("checkpoint") for name in wrote)  # one where it stopped
+    assert len(wrote) == 5 + 1 and all(name.startswith("checkpoint") for name in wrote)  # one where the run stopped
 
 
 def test_predictions_are_those_of_the_cpu(data, run):

@@ -1,4 +1,4 @@
-"""Names that would change what a terminal or page shows are shown as what they are."""
+"""Control characters and other hidden characters in names are escaped in terminals and pages."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from xrayfast.errors import DataError, RunError
 from xrayfast.errors.escapes import escape_hidden, escape_lines, is_hidden
 from xrayfast.progress.terminal import LiveReporter
 
-# A window title, a color, a color by a C1 control, a faked line of ours, a reversed suffix, no width, no ink.
+# Window title, color, C1 color, fake message, reversed suffix, and characters without width or ink.
 NASTY = "a\x1b]0;b\x07\x1b[31m\x9b32m\nNote: c\r\u202egpj\u2066\u200b\u2028\u3164\ufeff.png"
 SHOWN = r"a\x1b]0;b\x07\x1b[31m\x9b32m\nNote: c\r\u202egpj\u2066\u200b\u2028\u3164\ufeff.png"
 
@@ -127,7 +127,7 @@ def test_a_message_of_several_lines_has_them_in_the_terminal(tmp_path, monkeypat
 
 
 def test_an_output_of_few_characters_is_no_error(tmp_path):
-    """As that of a pipe on Windows."""
+    """Like a pipe on Windows, whose encoding has few characters."""
     words = [sys.executable, "-m", "xrayfast", "synth", "\u80f8", "--images", "6", "--size", "64"]
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
@@ -150,7 +150,7 @@ def call():
 
 
 def test_a_warning_points_at_the_line_of_the_user_s_own():
-    """Also where a block ends, whose frame is the standard library's."""
+    """This includes warnings at the end of a `with` block, whose frame is in the standard library."""
     ours = {"__name__": "xrayfast.somewhere"}
     exec(OURS, ours)
     with pytest.warns(UserWarning, match="found x") as caught:

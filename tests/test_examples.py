@@ -1,4 +1,4 @@
-"""The examples run as they stand."""
+"""The scripts of examples/ run."""
 
 import re
 import runpy
@@ -18,7 +18,7 @@ EXAMPLES = sorted(set((ROOT / "examples").glob("*.py")) - {GRID, ROOT / "example
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Runs a script in a folder of its own, in this process: a new one would first import torch for 10 s."""
+    """A function that runs a script in a new folder, in this process because a new one would import torch for 10 s."""
 
     def script(code, argument):
         monkeypatch.chdir(tmp_path)
@@ -29,7 +29,7 @@ def run(tmp_path, monkeypatch, capsys):
     return script
 
 
-# The code of README and guide goes the same ways (test_guide.py); one example more of them is quick enough.
+# test_guide.py runs similar code of README and guide, so by default only one example runs here.
 LONG = [path for path in EXAMPLES if path.stem != "multi_label_focal"]
 
 
@@ -37,7 +37,7 @@ LONG = [path for path in EXAMPLES if path.stem != "multi_label_focal"]
     "path", [pytest.param(path, marks=[pytest.mark.slow] * (path in LONG), id=path.stem) for path in EXAMPLES]
 )
 def test_examples_run(path, data_dir, tmp_path, run):
-    # The real thing, but an epoch of it.
+    # The unchanged script, except that it trains one epoch.
     code = re.sub(r"epochs=8|fit_one_cycle\(8", lambda found: found[0].replace("8", "1"), path.read_text())
     assert code != path.read_text()
     out = run(code, data_dir)
@@ -60,7 +60,7 @@ def grid(monkeypatch):
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """72 synthetic films of as many patients: enough for intervals on a fifth of them."""
+    """72 synthetic films of 72 patients: enough for intervals on a fifth of them."""
     folder = tmp_path_factory.mktemp("grid") / "data"
     xf.synth(folder, images=72, images_per_patient=1, size=64, seed=3)
     return folder
@@ -79,7 +79,7 @@ def test_the_grid_trains_what_is_not_there_resumes_what_was_killed_and_keeps_the
     fit = xf.fit
 
     def killed(*arguments, name, **options):
-        """After the second run's first epoch, and without a word to run.json, as kill -9 does it."""
+        """Stop the second run after its first epoch without updating run.json, like kill -9."""
         if name == DENSE:
             return fit(*arguments, name=name, **options)
         from xrayfast.workflows.steps import training
@@ -129,7 +129,7 @@ def test_the_grid_trains_what_is_not_there_resumes_what_was_killed_and_keeps_the
 
 
 def check_results(runs, out):
-    """The tables, the page and the predictions, against the runs themselves."""
+    """Check tables, page and predictions against the runs."""
     table = pd.read_csv("grid/published.csv")
     assert table["layers"].tolist() == ["dense", "all"]
     assert table["published_accuracy"].tolist() == ["0.93 [a]", "0.945 [a]"]
@@ -154,7 +154,7 @@ def check_results(runs, out):
         assert words in page
         assert words in text
         assert words in out
-    # Of both runs the losses; of each its batches, two matrices and its images.
+    # Figures: the losses of both runs; batches, two matrices and images of each run.
     assert page.count('src="data:image/png;base64,') == 1 + 2 * 4
     predicted = pd.read_csv("grid/test_predictions.csv")
     assert list(predicted["run"].unique()) == [DENSE, ALL]
@@ -190,7 +190,7 @@ def test_three_labels_are_trained_with_the_papers_focal_loss(grid, films, tmp_pa
     assert (train.optimizer, train.momentum, train.lr, train.wd, train.schedule) == ("sgd", 0.9, 1e-4, 0, "constant")
     assert (train.batch_size, run.config.model.head_width) == (20, (120,))
     found = run.predictions("valid")
-    p = np.where(found.truth == 1, found.raw, 1 - found.raw)  # of the truth, label by label; alpha is 1
+    p = np.where(found.truth == 1, found.raw, 1 - found.raw)  # of the true value of each label; alpha is 1
     assert found.loss == pytest.approx((-((1 - p) ** 2) * np.log(p)).mean(axis=1), rel=1e-4)
     overall = run.metrics["test"]["overall"]
     (row,) = pd.read_csv("grid/published.csv").to_dict("records")

@@ -1,4 +1,4 @@
-"""README and the pages of the guide say what is so: their code runs, their commands, links and figures are there."""
+"""README and guide are correct: their code runs; their commands, links, images and values exist."""
 
 import re
 import runpy
@@ -29,7 +29,7 @@ def blocks(page, language):
 
 @pytest.fixture
 def project(data_dir, tiny_run, tmp_path, monkeypatch):
-    """A folder as the pages assume it: data/, other_data/, new_images/ and two runs."""
+    """The working folder that the pages assume: data/, other_data/, new_images/ and two runs."""
     (tmp_path / "data").symlink_to(data_dir)
     shutil.copytree(data_dir / "normal", tmp_path / "new_images")
     shutil.copy(next(data_dir.glob("normal/*.png")), tmp_path / "new_images" / "patient7.png")
@@ -43,7 +43,7 @@ def project(data_dir, tiny_run, tmp_path, monkeypatch):
 
 
 def small(code):
-    """The same code with a small network from random weights, one epoch, and small images."""
+    """Return the code with a small network from random weights, one epoch and small images."""
     code = re.sub(r'arch="(?:vgg16_bn|resnet18)"', 'arch="tiny_resnet"', code).replace("size=224", "size=32")
     return re.sub(r'arch="(\w+)"', r'arch="\1", weights="none"', code).replace("epochs=6", "epochs=1")
 
@@ -127,7 +127,7 @@ def test_readme_links_every_page():
 def test_files_that_the_pages_name_exist(page):
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"\b(?:examples|tests|xrayfast)/[\w./]*\w", text):
-        assert (ROOT / name).exists() or name.endswith("/lakeside.py"), name  # contributing.md makes that one
+        assert (ROOT / name).exists() or name.endswith("/lakeside.py"), name  # readers of contributing.md make it
     for module in re.findall(r"-m (tests[\w.]+)", text):
         assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
 

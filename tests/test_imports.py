@@ -1,4 +1,4 @@
-"""Imports point one way, and starting is cheap."""
+"""Imports point in one direction, and commands import little before they need it."""
 
 import ast
 import json
@@ -15,7 +15,7 @@ import xrayfast
 
 PACKAGE = Path(xrayfast.__file__).parent
 
-# Each may import those to its right, and its own kind.
+# A package may import itself and the packages in the rows below its own.
 LAYERS = [
     ["cli"],
     ["serving"],
@@ -34,7 +34,7 @@ LAYERS = [
     ["errors", "_version"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-# The same for the rooms inside four of them; what is not named is used by all.
+# The same inside four packages; modules that are not listed are used by all of their subfolders.
 ROOMS = {
     "data": [["decoding"], ["manifest"], ["corrections"], ["sources"], ["labels", "splits"], ["cache"], ["images"]],
     "learning": [["interpretation", "exporting"], ["training", "inference"], ["model"]],
@@ -66,7 +66,7 @@ def modules():
 
 @cache
 def imported(path):
-    """The names that a file imports, in functions and for types too."""
+    """Return the names that a file imports, also inside functions and for type checking."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -90,7 +90,7 @@ def test_imports_point_one_way(path, package):
 
 
 def rank_in_room(dotted):
-    """Top package, room and rank of a module that stands in a room of ROOMS, else None."""
+    """Return top package, subfolder and rank of a module that is listed in ROOMS, else None."""
     top, room = [*dotted.split("."), "", ""][1:3]
     return next(((top, room, i) for i, rooms in enumerate(ROOMS.get(top, [])) if room in rooms), None)
 
@@ -107,11 +107,11 @@ def test_no_room_imports_one_that_uses_it(top):
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    """Not within functions either, nor for their types alone: what two modules share is in a third below them."""
+    """Neither within functions nor for type checking: code that two modules share belongs in a third."""
     files = {}
     for path in PACKAGE.rglob("*.py"):
         files[".".join(("xrayfast", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")] = path
-    del files["xrayfast"]  # it names all that is public
+    del files["xrayfast"]  # it imports every public name
     modules = {
         name: {full if full in files else full.rpartition(".")[0] for full in imported(path)} & files.keys()
         for name, path in files.items()
@@ -145,7 +145,7 @@ def test_no_folder_has_too_many_modules_to_look_through():
 
 
 def test_every_public_name_is_there_and_in_all():
-    # What type checkers read is what is imported.
+    # The imports for type checkers are the names that are loaded lazily.
     block = next(node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If))
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
     typed = {f"{node.module}:{alias.name}" for node in imports for alias in node.names}
@@ -224,12 +224,12 @@ LOADS = [
         "interpret": [],
     },
 ]
-"""What each step loads of these beside the steps before it in the same process."""
+"""The libraries among these that each step loads in addition to earlier steps of the same process."""
 
 
 def test_a_command_loads_the_libraries_that_it_uses(data_dir, tmp_path):
     run, image = tmp_path / "runs" / "a", next((data_dir / "normal").iterdir())
-    modules = ("losses", "precision", "pretrained.timm_networks")  # optimizers are fastai's
+    modules = ("losses", "precision", "pretrained.timm_networks")  # optimizers need fastai
     small = ["--weights", "none", "--size", "32", "--epochs", "1", "--resamples", "100", "--test-fraction", "0.2"]
     fit = {"fit": [data_dir, *small, "--runs", run.parent, "--name", run.name]}
     others = {
@@ -242,8 +242,9 @@ def test_a_command_loads_the_libraries_that_it_uses(data_dir, tmp_path):
 
 
 def loaded_by_steps(*processes):
-    """Of commands with their arguments and imports, one after the other in one process, of each such process; all are
-    copies of one that has imported torch.
+    """Return the libraries that each step loads; a step is a command with its arguments or an import.
+
+    The steps of a dict run one after the other in one process, forked from a process that has imported torch.
     """
     plain = [
         {step: line if isinstance(line, str) else [*map(str, line)] for step, line in lines.items()}
@@ -266,7 +267,7 @@ def loaded_by_steps(*processes):
         f"        loads[step] = [m for m in {LIBRARIES!r} if m in sys.modules and m not in before]\n"
         "        before |= set(loads[step])\n"
         "    print('LOADS', json.dumps(loads), flush=True)\n"
-        "    os._exit(0)\n"  # to take torch apart takes 3 s
+        "    os._exit(0)\n"  # skips torch's 3 s of cleanup
         "os._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)

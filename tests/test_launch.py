@@ -1,4 +1,4 @@
-"""How a process was started, and that several that can't join each other never train one network each."""
+"""How a process was started; processes that can't join each other must not each train their own network."""
 
 import pytest
 
@@ -22,7 +22,7 @@ OF_TORCHRUN = Launch(5, 8, 1, "env://", "torchrun")
         (TORCHRUN | STEP | {"SLURM_STEP_NUM_TASKS": "2"}, OF_TORCHRUN),  # srun starts torchrun once per node
         ({"WORLD_SIZE": "1", "RANK": "0"}, Launch()),
         (STEP, OF_STEP),
-        (STEP | {"WORLD_SIZE": "8", "PMI_SIZE": "8"}, OF_STEP),  # as many job scripts export it
+        (STEP | {"WORLD_SIZE": "8", "PMI_SIZE": "8"}, OF_STEP),  # many job scripts export these
         (STEP | {"SLURM_STEP_NODELIST": "gpu08"}, Launch(5, 8, 1, f"tcp://gpu08:{PORT}", "srun")),
         (STEP | {"MASTER_ADDR": "b", "MASTER_PORT": "1"}, Launch(5, 8, 1, "tcp://b:1", "srun")),
         (STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1"}, Launch()),
@@ -44,7 +44,7 @@ def test_a_process_is_found_alone_or_a_rank(environ, launch):
         (TORCHRUN | {"RANK": "8"}, "RANK is 8, and WORLD_SIZE 8; expected ranks from 0 to 7"),
         (TORCHRUN | {"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'; expected a number"),
         ({"OMPI_COMM_WORLD_SIZE": "4"}, "Open MPI's mpirun started 4 processes.*torchrun or srun"),
-        (STEP | {"OMPI_COMM_WORLD_SIZE": "4"}, "Open MPI's mpirun started 4"),  # which starts its daemons by srun
+        (STEP | {"OMPI_COMM_WORLD_SIZE": "4"}, "Open MPI's mpirun started 4"),  # mpirun starts its daemons with srun
         ({"PMI_SIZE": "4"}, "mpiexec started 4"),
         (STEP | {"WORLD_SIZE": "1", "RANK": "0"}, "srun started 8 processes, and WORLD_SIZE is 1 in each"),
         ({k: v for k, v in STEP.items() if k != "SLURM_PROCID"}, "SLURM_PROCID is not set"),
@@ -70,7 +70,7 @@ def test_one_of_several_is_refused_where_one_is_expected_and_rank_zero_alone_spe
     with pytest.raises(ConfigError, match="of one process; found 8 processes, started by torchrun"):
         require_alone("a range test is of one process")
     monkeypatch.delenv("MASTER_ADDR")
-    assert is_rank_zero()  # so that each says what is wrong
+    assert is_rank_zero()  # so every process prints the error
     with pytest.raises(ConfigError, match="found 8 processes, started by torchrun"):
         require_alone("predict runs in one process")
 

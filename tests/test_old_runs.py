@@ -1,4 +1,4 @@
-"""Run folders that xrayfast 0.1.0 wrote are read by every command: see old_runs/README.md."""
+"""Every command reads run folders that xrayfast 0.1.0 wrote; see old_runs/README.md."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ OLD = Path(__file__).parent / "old_runs"
 
 @pytest.fixture(scope="module")
 def weights(data_dir, tmp_path_factory):
-    """Weights of the old runs' networks, by run: their values do not matter here."""
+    """A folder with random weights for the networks of the old runs."""
     from xrayfast.learning.model.weights import save_weights
 
     folder = tmp_path_factory.mktemp("weights")
@@ -36,7 +36,7 @@ def two_labels(data_dir, folder):
 
 @pytest.fixture
 def old(tmp_path, weights, data_dir):
-    """The old runs in a folder of their own, with weights and with the path of data that are there."""
+    """Copies of the old runs with weights and with the path of existing data."""
     shutil.copytree(OLD, tmp_path / "runs")
     runs = {}
     for name in ("single", "multi"):

@@ -1,4 +1,4 @@
-"""Each option either acts, or an error or a note says that it does not."""
+"""Each option either has an effect, or an error or a note says that it has none."""
 
 import re
 import shutil
@@ -46,7 +46,7 @@ def test_every_option_is_declared_once():
 
 
 UNFREEZE = {"unfreeze": True}
-# For each effect that the settings alone decide: options with which it acts, and options with which it does not.
+# For each effect that depends only on settings: options with which it acts, and options with which it does not.
 BY_SETTINGS = [
     ("valid_fraction", {"valid_fraction": 0.3}, {"valid_fraction": 0.3, "folds": 3}, "one of the folds"),
     (
@@ -119,7 +119,7 @@ def test_an_option_that_contradicts_others_is_an_error_where_it_was_given(tmp_pa
     with pytest.raises(ConfigError, match=words) as caught:
         check(Config().updated(idle))
     assert str(caught.value).startswith(f"{name} is ") and len(str(caught.value).splitlines()) == 1
-    # Read from a run's config.yaml it is a note.
+    # If the option is read from a run's config.yaml, this is a note.
     (tmp_path / "c.yaml").write_text(Config().updated(idle).to_yaml())
     notes = check(Config.read(tmp_path / "c.yaml"))
     is_default = idle[name] == getattr(getattr(Config(), FIELD_SECTIONS[name]), name)
@@ -227,14 +227,14 @@ def test_an_option_without_effect_on_these_data_or_this_plan(name, value, change
     except ConfigError as error:
         said, harmless = str(error), False
     assert said.startswith(name)
-    # What a table alone has is an error without one; what the data or the run happen to be like is a note.
+    # Options of tables are errors without a table; what depends on the values in data or run is a note.
     assert harmless == (name not in ("label_delim", "keep_no_finding", "positive") and change != {"table": False})
 
 
 def test_every_effect_has_its_case():
     cases = [name for name, *_ in BY_SETTINGS] + [name for name, *_ in BY_FACTS]
     for name, effects in EFFECTS.items():
-        # Two values of one effect; one that never acts; one of data without a table, in test_levels.
+        # Not here: two values of one effect, an option that never acts, and one of data without a table (test_levels).
         others = {"reuse_frozen": 1, "unreadable": -1, "class_level": -1}.get(name, 0)
         assert cases.count(name) == len(effects) + others, name
 
@@ -350,10 +350,10 @@ def test_settings_of_the_data_in_a_config_beside_the_data_are_noted(table, folde
     ):
         (note,) = said(notes)
         assert re.match(one_line, note), note
-    # Of a folder the other settings are used.
+    # For a folder, the other settings are used.
     (note,) = said(resolve_inputs(table, config, {})[2])
     assert f"source ({folders}; used is {table})." in note and "task" not in note
-    # The same, by a relative path or as a default, is no contradiction.
+    # An equal setting, as a relative path or a default, is no contradiction.
     same = Config().updated({"source": table, "valid_fraction": 0.3})
     assert not said(resolve_inputs(data, same, {})[2] + resolve_inputs(data, None, {})[2])
     assert not said(resolve_inputs(None, same, {})[2] + resolve_inputs(data, Config(), {"size": 64})[2])
@@ -368,7 +368,7 @@ def test_an_evaluation_notes_options_without_effect(tiny_run, tmp_path):
     config = Config().updated({"source": tmp_path / "e", "ignore_split": True, "unreadable": "skip"})
     notes = xf.evaluate(run, config=config, resamples=0).info.data_notes
     assert [note.split()[0] for note in notes if "has no effect" in note] == ["ignore_split", "unreadable"]
-    # The network's own "No Finding" is no option that the data contradict.
+    # A run's label "No Finding" is not an option, so data can't contradict it.
     labels = tuple("No Finding" if label == "normal" else label for label in run.labels)
     run.write_decision(replace(run.decision, labels=labels))
     (tmp_path / "e" / "normal").rename(tmp_path / "e" / "covid-19")
@@ -409,7 +409,7 @@ def test_precise_statistics_act_where_the_backbone_trains_batch_norm():
 
 
 def test_when_early_stopping_can_act():
-    """By the phases: the first epoch of all is always the best so far."""
+    """This depends on the phases; the very first epoch is always the best so far."""
     from xrayfast.learning.training.phases import Phase
     from xrayfast.workflows.steps.training import ScheduledPhase, plan_facts
 
@@ -417,8 +417,8 @@ def test_when_early_stopping_can_act():
         scheduled = [ScheduledPhase(Phase("", len(s), 0, ()), 0, 0, s) for s in phases]
         return plan_facts(scheduled, Config().train, groups=(), batches=1, leaks=False).stoppable
 
-    assert stoppable((64,) * 6) == 4  # best after 1, 4 more without improvement, the 6th is left out
-    assert stoppable((64,), (64,) * 6) == 5  # the best may be of the first phase
+    assert stoppable((64,) * 6) == 4  # epoch 1 is best, 4 more do not improve, and the 6th is skipped
+    assert stoppable((64,), (64,) * 6) == 5  # the best epoch may be in the first phase
     assert stoppable((32,), (32, 32, 64, 64, 64)) == 1
 
 
@@ -516,7 +516,7 @@ def test_an_option_of_the_data_changes_them(name, folders, tmp_path, monkeypatch
 
 @pytest.fixture(scope="module")
 def results(data_dir, tmp_path_factory):
-    """What a run writes, but for times and settings; each made once."""
+    """A function that trains with options and returns the files of the run without times and settings; cached."""
     made, folder = {}, tmp_path_factory.mktemp("always")
     data = xf.open_data(data_dir)
     with pytest.MonkeyPatch.context() as patch:

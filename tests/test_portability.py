@@ -1,4 +1,4 @@
-"""What only POSIX systems have is asked for before it is used, and worker processes may be spawned."""
+"""Features of POSIX systems are used only behind a check, and worker processes may be spawned."""
 
 import ast
 import os
@@ -12,7 +12,7 @@ import xrayfast
 
 PACKAGE = Path(xrayfast.__file__).parent
 
-# What Python's documentation marks "Availability: Unix" or the like, as far as anyone here could want it.
+# Names that Python's documentation marks "Availability: Unix" or similar, if this package could use them.
 POSIX_ONLY = {
     "os": """chown chroot fchmod fchown fork forkpty getegid geteuid getgid getgroups getloadavg getpgid getpgrp
         getpriority getuid killpg lchown lockf mkfifo mknod nice openpty posix_fadvise posix_fallocate posix_spawn pread
@@ -22,14 +22,14 @@ POSIX_ONLY = {
         alarm pause pthread_kill pthread_sigmask setitimer siginterrupt sigwait""",
     "select": "epoll kqueue poll",
 }
-"""`os.kill` is on Windows too, where it ends the process whatever the signal."""
+"""`os.kill` exists on Windows, but ends the process whatever the signal."""
 POSIX_ONLY = {module: set(names.split()) for module, names in POSIX_ONLY.items()}
 MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"}
 KEYWORDS = {"preexec_fn", "start_new_session", "pass_fds", "process_group"}
 
 
 def guards(tree):
-    """The nodes that run only where a guard lets them: by hasattr or the platform, or a failure is expected."""
+    """Yield the nodes inside a guard: a check with hasattr or of the platform, or a handler of ImportError."""
     for node in ast.walk(tree):
         test = ast.unparse(node.test) if isinstance(node, (ast.If, ast.IfExp)) else ""
         if "hasattr(" in test or "sys.platform" in test or "os.name" in test:
@@ -91,7 +91,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_it_trains_without_what_only_posix_has_and_its_workers_may_be_spawned(data_dir, tmp_path):
-    # What the functions of Python and torch need here stays: to start and end a process, to remove a folder.
+    # Names that Python and torch themselves need here are kept, such as those that start and end processes.
     needed = {"kill", "statvfs", "SIGCHLD", "SIGKILL", "pthread_sigmask", "poll"}
     needed |= {"O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK"}
     names = {module: sorted(names - needed) for module, names in POSIX_ONLY.items()}

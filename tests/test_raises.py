@@ -1,4 +1,4 @@
-"""The errors that the docstrings of public functions name are those that are raised."""
+"""Public functions raise the errors that their docstrings name."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ from xrayfast.learning.fastai_api import Learner
 
 
 def documented():
-    """Function and class of each error that is named under "Raises"."""
+    """Yield (function, error) for each error named under "Raises"."""
     for name in xf.__all__:
         text = (getattr(xf, name).__doc__ or "").partition("Raises:\n")[2].partition("\n\n")[0]
         indent = re.match(r" *", text)[0]
@@ -110,7 +110,7 @@ def test_every_documented_error_has_its_case():
 
 
 class Places:
-    """Runs, data and files that are whole, and those that are not."""
+    """Intact and damaged runs, data and files."""
 
     def __init__(self, run, source, multi, folder):
         self.folder, self.source = folder, source
@@ -157,7 +157,7 @@ class Places:
             xf.review(self.cv)
 
     def changed(self, name, old, new):
-        """A copy of the run with other settings."""
+        """Return a copy of the run with `old` replaced in its config.yaml."""
         copy = shutil.copytree(self.run.path, self.folder / name, ignore=UNCHECKED)
         text = (copy / "config.yaml").read_text()
         assert old in text

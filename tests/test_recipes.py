@@ -1,4 +1,4 @@
-"""The script that compares recipes trains what is not there yet, and its table pairs runs by fold and seed."""
+"""The script that compares recipes trains missing runs only; its table pairs runs by fold and seed."""
 
 import json
 import runpy
@@ -14,7 +14,7 @@ RECIPES = Path(__file__).resolve().parents[1] / "examples" / "recipes"
 
 @pytest.fixture
 def script(monkeypatch):
-    """The globals of a script of examples/recipes."""
+    """Run a script of examples/recipes and return its globals."""
     monkeypatch.syspath_prepend(RECIPES)  # as Python does for a script
     return lambda name: runpy.run_path(str(RECIPES / f"{name}.py"))
 
@@ -46,7 +46,7 @@ def test_two_recipes_are_trained_once(script, data_dir, tmp_path, monkeypatch, c
     first = out.read_text()
     ours, theirs = map(json.loads, first.splitlines())
     assert [ours["recipe"], theirs["recipe"]] == ["0.6 + bn inference", "fastai"]
-    assert len(ours["valid"]["right"]) == len(theirs["valid"]["right"]) == 7  # of the same fold
+    assert len(ours["valid"]["right"]) == len(theirs["valid"]["right"]) == 7  # both are of the same fold
     for row in (ours, theirs):
         phases, accuracies = ([epoch[name] for epoch in row["history"]] for name in ("phase", "accuracy"))
         assert phases == ["head", "all"]
@@ -80,14 +80,14 @@ def test_the_table_pairs_runs_by_fold_and_seed(script, tmp_path, capsys):
     main = script("table")["main"]
     main([str(out)])
     table = capsys.readouterr().out.splitlines()
-    # Fold 3 is in the mean, and in no pair. Two of the 8 images in pairs differ, by one: resamples are binomial.
+    # Fold 3 counts for the mean but has no pair. 2 of the 8 paired images differ by 1, so resamples are binomial.
     low, high = binom.ppf([0.025, 0.975], 8, 2 / 8) / 8
     pairs = f"+0.250 ({low:+.3f} to {high:+.3f}) | -0.100 to +0.200"
     assert table[3].startswith(f"| a | 3 | 0.750 0.750 0.000 | 0.500 | 0.900 | {pairs} |")
     assert table[2].startswith("| default | 2 | 0.500 0.500 | 0.500 | 0.900 |  | +0.000 to +0.000 |")
     main([str(out), "--fold", "1,2"])
     assert "| a | 2 | 0.750 0.750 | 0.750 |" in capsys.readouterr().out
-    out.write_text(json.dumps(rows[0] | {"first_unfrozen": None}))  # of a head alone
+    out.write_text(json.dumps(rows[0] | {"first_unfrozen": None}))  # of a run that trained only the head
     main([str(out)])
     assert capsys.readouterr().out.splitlines()[2].startswith("| default | 1 | 0.500 | 0.500 | 0.900 |  |  |")
     with pytest.raises(SystemExit, match="no such runs of b; it has default"):

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and SIGUSR1 as Ctrl-C."""
+"""SIGTERM, SIGHUP and SIGUSR1 stop a program like Ctrl-C."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ def test_a_bare_except_of_a_library_does_not_lose_them():
         time.sleep(10)
     with handling_signals():
         del caught
-        time.sleep(0.1)  # it is sent no more, whatever block is entered when it is forgotten
+        time.sleep(0.1)  # the signal is not repeated in another block once the exception is gone
 
 
 def test_the_first_asks_and_the_second_interrupts():
@@ -59,13 +59,13 @@ def test_the_first_asks_and_the_second_interrupts():
         with pytest.raises(KeyboardInterrupt) as caught:
             os.kill(os.getpid(), signal.SIGINT)
     assert type(caught.value) is KeyboardInterrupt
-    with pytest.raises(Stopped), handling_signals(), StopRequest().listening():  # within the handlers of a command
+    with pytest.raises(Stopped), handling_signals(), StopRequest().listening():  # inside the handlers of a command
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGHUP)
 
 
 def test_a_signal_that_is_sent_on_to_a_process_that_has_it_is_one(monkeypatch):
-    """torchrun's does, and timeout's; Ctrl-C twice is meant twice."""
+    """torchrun and timeout forward a signal that the whole process group got. A second Ctrl-C is a second signal."""
     stop = StopRequest()
     with stop.listening():
         os.kill(os.getpid(), signal.SIGTERM)

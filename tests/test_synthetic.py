@@ -1,4 +1,4 @@
-"""Synthetic radiographs: what they show, that they depend on their seeds alone, and the folders written."""
+"""Synthetic radiographs: their content, that they depend only on seeds, and the folders written."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from xrayfast import synthetic as module
 from xrayfast.errors import DataError
 from xrayfast.synthetic import CONDITIONS, DatasetSummary, phantom, write_dataset
 
-# Where things lie on a film of 128 pixels, whatever the positioning (within its usual limits).
-UPPER_LEFT = np.s_[38:62, 28:42]  # lung fields, by the viewer's side
+# Regions of a film of 128 pixels that hold for all usual positions.
+UPPER_LEFT = np.s_[38:62, 28:42]  # lung fields; left and right are the viewer's
 UPPER_RIGHT = np.s_[38:62, 88:102]
 MEDIASTINUM = np.s_[38:62, 60:68]
 BELOW_LEFT = np.s_[110:124, 30:46]  # under the diaphragm
@@ -32,7 +32,7 @@ def render(condition: str, **where: int) -> np.ndarray:
 
 @cache
 def rise(condition: str, patient: int) -> np.ndarray:
-    """What a finding adds to the patient's normal image of the same exposure: anatomy and grain cancel out."""
+    """Return what a condition adds to the patient's normal film; anatomy and grain cancel out."""
     return gaussian_filter(render(condition, patient=patient) - render("normal", patient=patient), 2)
 
 
@@ -45,7 +45,7 @@ def test_dtype_shape_and_range(condition, size):
     assert image.min() < 60
     assert image.max() > 150
     assert image.std() > 30
-    image[0, 0] = 1  # the caller's own, writeable
+    image[0, 0] = 1  # the array is writeable
 
 
 def test_equal_arguments_give_equal_images():
@@ -84,11 +84,11 @@ def test_lungs_are_dark_mediastinum_and_abdomen_bright(patient):
     lungs = max(image[UPPER_LEFT].mean(), image[UPPER_RIGHT].mean())
     assert lungs + 40 < image[MEDIASTINUM].mean()
     assert lungs + 40 < image[BELOW_LEFT].mean()
-    assert image[0:6, 0:6].mean() < lungs  # beside the neck there is nothing
+    assert image[0:6, 0:6].mean() < lungs  # air beside the neck
 
 
 def test_heart_lies_to_the_viewers_right():
-    # Averaged over patients, so that shift and dome height even out.
+    # The mean over patients evens out shift and height of the diaphragm.
     heart = np.mean([render("normal", patient=p)[72:86] for p in range(12)], axis=0)
     assert heart[:, 70:92].mean() > heart[:, 36:58].mean() + 15
 
@@ -137,7 +137,7 @@ def test_numbers_out_of_range_are_refused(wrong):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Plain gray images, for tests of folders alone."""
+    """Make plain gray images, for tests of folders only."""
     monkeypatch.setattr(module, "phantom", lambda *_, size, **__: np.full((size, size), 99, dtype=np.uint8))
 
 

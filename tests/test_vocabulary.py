@@ -1,4 +1,4 @@
-"""One word for one thing: no name, help text, message or docstring has a synonym of the project's words."""
+"""Names, help texts, messages and docstrings use the words of the project, not their synonyms."""
 
 import ast
 import re
@@ -59,14 +59,14 @@ OTHER_SENSES = {
     # words in users' data
     r"data/sources/(column|layout|datasets)|data/images/names|data/labels/(cells|words)": r"findings?|films?|pictures?",
     r"data/cache/|learning/training/loaders": r"\w+ process(?:es)?",  # of the operating system
-    r"data/cache/(folders|shards)": "pictures",  # a folder on users' disks
-    r"reporting/markdown/claim": r"test set",  # the checklist's own words
+    r"data/cache/(folders|shards)": "pictures",  # a folder on a user's disk
+    r"reporting/markdown/claim": r"test set",  # the words of the checklist
 }
 """Files, and the words that they have in another sense."""
 
 
 def names():
-    """Public functions, classes, methods, parameters and annotated attributes, each as `module.name`."""
+    """Yield the place (`module.name`) and name of public functions, classes, methods, parameters and attributes."""
     for path in sorted(PACKAGE.rglob("*.py")):
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         yield module, path.stem
@@ -90,7 +90,7 @@ def defined(body, where):
 
 
 def pieces(name):
-    """The words of a name in snake_case or CamelCase.
+    """Return the words of a name in snake_case or CamelCase.
 
     >>> pieces("MaskedCells"), pieces("test_part")
     (['masked', 'cells'], ['test', 'part'])
@@ -107,7 +107,7 @@ def test_no_name_has_a_word_for_which_the_project_has_another():
 
 @cache
 def texts():
-    """Docstrings and other strings of the package, its templates, and the prose of README and the guide, by file."""
+    """Return the strings of the package, its templates, and the prose of README and guide, keyed by file."""
     return dict(file_texts())
 
 
