@@ -43,7 +43,7 @@ ROOMS = {
         ["cross_validation"],
         ["run"],
         ["new_folders"],
-        ["evaluation"],
+        ["evaluation", "history"],
         ["names", "predictions", "typed_files", "batches"],
     ],
 }

@@ -17,7 +17,8 @@ from xrayfast.errors import ConfigError, Interrupted, RunError
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, optimism
 from xrayfast.progress import NullReporter
 from xrayfast.reporting.markdown.methods import describe_cross_validation
-from xrayfast.workflows.steps.folds import FoldWatch, pool_folds, spread
+from xrayfast.workflows.steps.fold_processes import FoldWatch
+from xrayfast.workflows.steps.folds import pool_folds, spread
 from xrayfast.workflows.steps.predictions.ensembles import average_by_image
 
 SAME = ("model.safetensors", "split.csv", "labels.json", "predictions/valid.csv", "predictions/test.csv")

@@ -9,7 +9,7 @@ from xrayfast.errors import Interrupted, WriteError
 from xrayfast.learning import device_data
 from xrayfast.learning.training import frozen_features
 from xrayfast.learning.training.checkpoint import Snapshot, TensorCopies
-from xrayfast.learning.training.history import History
+from xrayfast.runs.history import History
 from xrayfast.workflows.steps import training
 
 OPTIONS = SMALL | {"epochs": 2, "unfreeze": True, "freeze_epochs": 3, "mixup": 0.0, "resamples": 0, "seed": 5}

@@ -19,9 +19,9 @@ from xrayfast.data.images.reader import read
 from xrayfast.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.model.backbones import BACKBONES
-from xrayfast.learning.training.history import History
 from xrayfast.metrics.registry import overall_metrics
 from xrayfast.progress import NullReporter
+from xrayfast.runs.history import History
 from xrayfast.workflows.compare import _run_row
 from xrayfast.workflows.steps.predictions.own import RunByUnit
 from xrayfast.workflows.steps.preparing import require_settings

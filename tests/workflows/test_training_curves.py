@@ -19,8 +19,8 @@ from xrayfast.errors import Interrupted, RunError, TrainingError
 from xrayfast.files.csv_tables import write_csv
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.training.callbacks import progress as batch_progress
-from xrayfast.learning.training.history import History
 from xrayfast.runs.batches import add_epoch, thin_batches, write_batches
+from xrayfast.runs.history import History
 from xrayfast.workflows import fit
 from xrayfast.workflows.steps.finishing import describe_instability
 

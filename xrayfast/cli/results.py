@@ -10,11 +10,11 @@ from xrayfast.config import DEFAULT_METRIC, Task
 from xrayfast.errors import format_cell, format_estimate, format_interval, plural, plural_noun
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
+from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.wording import (
     gap_test,
     gap_title,
     images_of_patients,
-    interval_of,
     joining_text,
     label_rows,
     of_positive,

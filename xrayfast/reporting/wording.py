@@ -230,11 +230,3 @@ def interval_methods(summary: Mapping[str, Any]) -> str:
     rows = [found.get("overall", {}), *found.get("per_label", {}).values()]
     used = {one.get("method") for row in rows for one in row.values() if one["low"] is not None}
     return ", ".join(title for name, title in METHODS.items() if name in used) or "bootstrap"
-
-
-def interval_of(summary: Mapping[str, Any], metric: str, label: str | None = None) -> Mapping[str, Any] | None:
-    """Return the interval of a metric over all labels, or of one label; None if there is none."""
-    intervals = summary.get("intervals", {})
-    by_metric = intervals.get("overall", {}) if label is None else intervals.get("per_label", {}).get(label, {})
-    found: Mapping[str, Any] | None = by_metric.get(metric)
-    return found

@@ -15,8 +15,8 @@ from typing import Any
 from xrayfast._version import __version__
 from xrayfast.config import Config, TrackerName
 from xrayfast.errors import Interrupted
+from xrayfast.metrics.summary import interval_of
 from xrayfast.progress import Reporter
-from xrayfast.reporting.wording import interval_of
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.run import Run
 from xrayfast.tracking.trackers import Settings, TrackedRun, make_tracker

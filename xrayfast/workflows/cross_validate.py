@@ -3,43 +3,37 @@
 from __future__ import annotations
 
 import copy
-import os
 import shlex
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 from typing_extensions import Unpack
 
 from xrayfast._version import __version__
 from xrayfast.config import DEFAULT_FOLDS, MAX_FOLDS, Config, DataConfig, Options, field_types
-from xrayfast.cpus import cpu_count
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, Interrupted, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.errors.signals import StopRequest, ending_with_parent, handling_signals
+from xrayfast.errors.signals import StopRequest, handling_signals
 from xrayfast.launch import require_alone
 from xrayfast.learning.distributed.world import World
 from xrayfast.learning.fastai_api import Callbacks, Metrics
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, separate_code
-from xrayfast.progress import DisplaysFolds, FoldReporter, Reporter, show_progress
+from xrayfast.progress import FoldReporter, Reporter, show_progress
 from xrayfast.runs.cross_validation import CrossValidation, fold_name
 from xrayfast.runs.names import SPLIT_FILE
 from xrayfast.runs.run import Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs
 from xrayfast.workflows.fit import Request, never, resume, train_new
 from xrayfast.workflows.recipes import Recipe, with_recipe
-from xrayfast.workflows.steps.folds import DealtImages, FoldWatch, is_complete, join, link_images
+from xrayfast.workflows.steps.fold_processes import train_at_once
+from xrayfast.workflows.steps.folds import DealtImages, is_complete, join, link_images
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
 from xrayfast.workflows.steps.preparing import all_own, require_own, require_settings
 from xrayfast.workflows.steps.resuming import require_same_images
@@ -360,15 +354,11 @@ def _train_at_once(
 ) -> CrossValidation:
     """Train the incomplete folds in processes of their own, `jobs` at once, and compute the results.
 
-    A process runs `cross-validate --resume` with `--fold`; progress is read from the folds' folders. With several
-    GPUs, a process sees one of them; the CPUs are divided between the processes.
-
     Raises:
         RunError: a process failed; the message has the last of its output.
         Interrupted: training was stopped.
     """
-    facts, gpus, watch = cv.folds, torch.cuda.device_count(), FoldWatch(cv)
-    total = sum(images for step, images in cv.info.flow if step == "Split folds") * facts.repeats
+    facts = cv.folds
     waiting = [
         fold
         for fold in range(1, facts.folds + 1)
@@ -378,58 +368,11 @@ def _train_at_once(
         there_are = "there is 1 fold" if len(waiting) == 1 else f"there are {len(waiting)} folds"
         reporter.note(f"jobs is {jobs}, and {there_are} to train: no more are trained at once.")
         jobs = max(1, len(waiting))
-    free, running = list(range(jobs)), dict[int, tuple[int, subprocess.Popen[bytes], IO[bytes]]]()
     with cv.lock(reporter.note), _stopping(cv, None):
         cv.update_info(status="running")
-        try:
-            while waiting or running:
-                while waiting and free:
-                    fold, place = waiting.pop(0), free.pop(0)
-                    given = {"CUDA_VISIBLE_DEVICES": _visible_gpus(gpus)[place % gpus]} if gpus > 1 else {}
-                    threads = str(max(1, cpu_count() // jobs))
-                    given |= {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}
-                    words = [sys.executable, "-m", "xrayfast", "cross-validate", "--resume", str(cv.path)]
-                    output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
-                    process = subprocess.Popen(
-                        [*words, "--fold", str(fold)],
-                        stdout=output,
-                        stderr=output,
-                        env={**os.environ, **given},
-                        **ending_with_parent(),
-                    )
-                    running[fold] = place, process, output
-                time.sleep(0.2)
-                if interrupted():
-                    raise KeyboardInterrupt
-                for fold, (place, process, output) in list(running.items()):
-                    if process.poll() is None:
-                        continue
-                    del running[fold]
-                    free.append(place)
-                    output.seek(0)
-                    if process.returncode:
-                        last = output.read().decode(errors="replace").strip()[-2000:]
-                        raise RunError(f"{cv.path}: fold {fold} ended with exit code {process.returncode}. {last}")
-                    output.close()
-                if watch.look(set(running)):
-                    if isinstance(reporter, DisplaysFolds):
-                        reporter.folds(watch.folds)
-                    reporter.preparing("training folds", min(int(watch.share * total), total - 1), total)
-        finally:
-            for _, process, _ in running.values():
-                process.terminate()
-            for _, process, output in running.values():
-                process.wait()
-                output.close()
-        reporter.preparing("training folds", total, total)
+        train_at_once(cv, waiting, jobs, reporter, interrupted)
         join(cv)
     return CrossValidation(cv.path)
-
-
-def _visible_gpus(count: int) -> list[str]:
-    """Return the GPUs that this process sees, as named in CUDA_VISIBLE_DEVICES."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",")[:count] if named else [str(i) for i in range(count)]
 
 
 def _train_fold(work: _Work, dealt: DealtImages, repeat: int, fold: int, path: Path) -> None:

@@ -31,7 +31,6 @@ from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.checkpoint import BEST, MODEL, replace_damaged
 from xrayfast.learning.training.distributed import train_as_rank
-from xrayfast.learning.training.history import History
 from xrayfast.learning.training.loaders import as_read_error
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.optional.sampling import sampling_weights
@@ -43,6 +42,7 @@ from xrayfast.option_effects import check_effects
 from xrayfast.own_code import OWN, describe_code, names_of_code, separate_code
 from xrayfast.progress import FoldReporter, NullReporter, Reporter, show_progress
 from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.history import History
 from xrayfast.runs.run import Run
 from xrayfast.tracking.session import tracked
 from xrayfast.workflows.data import decode, image_infos, reopen_data, resolve_inputs, split_table

@@ -32,7 +32,6 @@ from xrayfast.learning.fastai_api import DataLoaders, Learner
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import load_weights, save_weights
-from xrayfast.learning.training.history import History, valid_column
 from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
 from xrayfast.learning.training.loaders import RadiographDataLoaders, adopt_dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision
@@ -43,6 +42,7 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, describe_code, separate_code
 from xrayfast.progress import NullReporter
 from xrayfast.runs.batches import write_batches
+from xrayfast.runs.history import History, valid_column
 from xrayfast.runs.run import Run
 from xrayfast.workflows.data import find_data, image_infos, split_table, with_absolute_paths
 from xrayfast.workflows.steps.finishing import finish

@@ -14,6 +14,7 @@ from PIL import Image
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError, DataError
+from xrayfast.learning.device import torch_device
 from xrayfast.learning.fastai_api import (
     CategoryBlock,
     DataBlock,
@@ -25,7 +26,8 @@ from xrayfast.learning.fastai_api import (
 )
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training import loaders
-from xrayfast.learning.training.loaders import RadiographDL, target_table, torch_device
+from xrayfast.learning.training.loaders import target_table
+from xrayfast.learning.training.radiograph_loader import RadiographDL
 from xrayfast.learning.training.transforms import ChestAugmentation
 
 

@@ -28,10 +28,10 @@ from xrayfast.files.intact import known_digests, require_intact
 from xrayfast.files.writable import ensure_folder
 from xrayfast.learning.memory import return_freed_memory
 from xrayfast.learning.model.weights import load_weights, save_tensors
-from xrayfast.learning.training.history import History, Row
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.position import Position
 from xrayfast.runs.batches import read_batches, write_batches
+from xrayfast.runs.history import History, Row
 from xrayfast.runs.run import OLD_HISTORY_COLUMNS
 from xrayfast.runs.typed_files import ROWS, ROWS_BEFORE, CheckpointState, read_typed
 

@@ -17,7 +17,7 @@ from xrayfast.learning.fastai_api import Callback, Learner, MixedPrecision
 from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
-from xrayfast.learning.training.loaders import ImageItems
+from xrayfast.learning.training.radiograph_loader import ImageItems
 
 TOLERANCE = 0.1
 """Largest difference between bf16 and fp32 logits for which "auto" chooses bf16, relative to the logits' spread over

@@ -25,9 +25,10 @@ from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import column
 from xrayfast.metrics.intervals.roc_band import FALSE_RATES, roc_band
 from xrayfast.metrics.operating_points.thresholds import count_at_thresholds
+from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.figures.layout import fitting
 from xrayfast.reporting.figures.panels import Panels, name_lines, style_square, style_y
-from xrayfast.reporting.wording import interval_of, label_rows
+from xrayfast.reporting.wording import label_rows
 from xrayfast.runs.predictions import Predictions
 
 TOGETHER = 5

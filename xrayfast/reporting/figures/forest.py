@@ -13,8 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from xrayfast.display.figure_style import BOUNDARY, GRID, INK, MUTED, SERIES, SMALL, TEXT, style_axes
 from xrayfast.display.notebook_figure import NotebookFigure
 from xrayfast.errors import format_interval, format_value
+from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.figures.layout import axes_at, fitting
-from xrayfast.reporting.wording import interval_of, label_rows, of_positive
+from xrayfast.reporting.wording import label_rows, of_positive
 
 ROW, ABOVE, BELOW = 0.235, 0.36, 0.32
 NAMES, VALUES, GAP = 1.95, 1.22, 0.16

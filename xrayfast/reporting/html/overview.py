@@ -22,6 +22,7 @@ from xrayfast.data.cache.image_cache import UncachedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, ReadError, RunError, plural
 from xrayfast.errors.advice import name_arguments
+from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.comparison import Comparison, records
 from xrayfast.reporting.figures.overlays import SaliencyCase, overlay
 from xrayfast.reporting.figures.training_curves import lr_figure
@@ -37,7 +38,6 @@ from xrayfast.reporting.interpretation import Interpretation, LabelTable
 from xrayfast.reporting.wording import (
     SPLIT_TITLES,
     images_of_patients,
-    interval_of,
     other_remarks,
     percent,
     warning_sentences,

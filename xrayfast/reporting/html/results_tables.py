@@ -19,8 +19,9 @@ from xrayfast.metrics.registry import (
     metric_title,
     overall_metrics,
 )
+from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.html.tables import Cell, Column, Table, metric_cell, number_cell
-from xrayfast.reporting.wording import interval_of, label_rows, of_positive, percent, split_images, unit_of, units_of
+from xrayfast.reporting.wording import label_rows, of_positive, percent, split_images, unit_of, units_of
 
 CONFUSED_ROWS = 10
 

@@ -11,6 +11,7 @@ from xrayfast.config import Task
 from xrayfast.errors import plural, plural_noun
 from xrayfast.metrics.claims.headline import FEW_PATIENTS
 from xrayfast.metrics.registry import AT_THRESHOLD, metric_title
+from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.case import Case
 from xrayfast.reporting.figures.headline import EXAMPLES
 from xrayfast.reporting.figures.overlays import SaliencyCase, overlay
@@ -23,7 +24,6 @@ from xrayfast.reporting.wording import (
     SPLIT_TITLES,
     images_of_patients,
     interval_methods,
-    interval_of,
     joining_text,
     label_rows,
     percent,

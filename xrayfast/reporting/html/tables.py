@@ -12,8 +12,9 @@ import pandas as pd
 from xrayfast.config import Task
 from xrayfast.errors import format_interval, format_value, plural
 from xrayfast.metrics.registry import further_columns, history_column, history_metrics
+from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.overfitting import TrainAndValid
-from xrayfast.reporting.wording import SPLIT_TITLES, interval_of, percent
+from xrayfast.reporting.wording import SPLIT_TITLES, percent
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 from xrayfast.config import Task
 from xrayfast.errors import format_estimate, format_value, plural
 from xrayfast.metrics.registry import AT_THRESHOLD, headline_metrics, label_columns, metric_title, prevalence_metrics
+from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.markdown.markup import DASH, Markdown, markdown_table
 from xrayfast.reporting.wording import (
     gap_test,
     interval_methods,
-    interval_of,
     label_rows,
     of_positive,
     resampled_units,

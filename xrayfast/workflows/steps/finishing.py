@@ -14,10 +14,10 @@ from xrayfast.learning.distributed.world import World
 from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.history import History
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.progress import Reporter
 from xrayfast.reporting.html.render import image_view
+from xrayfast.runs.history import History
 from xrayfast.runs.predictions import Predictions, join_row_labels
 from xrayfast.runs.run import Run, now
 from xrayfast.workflows.data import changed_images

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,19 +20,15 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import Split, stratified_split
 from xrayfast.errors import RunError, XrayfastError, plural, shorten
 from xrayfast.files.atomic import write_text
-from xrayfast.files.intact import INFO_FILE
-from xrayfast.learning.training.history import History
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarize
-from xrayfast.progress.displayed import FoldProgress
 from xrayfast.reporting.html.pages.cross_validation_page import render_cross_validation_page
 from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.reporting.interpretation import RIGHT_SHOWN
 from xrayfast.reporting.markdown.methods import describe_cross_validation
 from xrayfast.reporting.markdown.model_card import render_cross_validation_card
-from xrayfast.runs.cross_validation import CrossValidation, fold_columns, fold_name
-from xrayfast.runs.names import HISTORY_FILE
+from xrayfast.runs.cross_validation import CrossValidation, fold_columns
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
 from xrayfast.runs.typed_files import FoldRecord, SpreadRecord
@@ -40,7 +36,7 @@ from xrayfast.workflows.data import image_infos, split_table
 from xrayfast.workflows.steps.leaks import ComparedImages
 from xrayfast.workflows.steps.predictions.ensembles import average_by_image, concatenate
 from xrayfast.workflows.steps.predictions.own import read_interpretations
-from xrayfast.workflows.steps.results import DECISION_SPLIT, by_unit, choose_decision, finalize_results, resolve_monitor
+from xrayfast.workflows.steps.results import DECISION_SPLIT, by_unit, choose_decision, finalize_results
 
 _OF_FIRST_FOLD = (
     "versions", "platform", "device", "device_name", "precision", "threads", "arch", "parameters", "loss",
@@ -192,55 +188,6 @@ class DealtImages:
 def is_complete(path: Path) -> bool:
     """Whether a fold's folder exists and its run is complete."""
     return path.is_dir() and Run(path).is_finished
-
-
-class FoldWatch:
-    """Follows the progress of folds that are trained in processes of their own, by reading their folders.
-
-    Attributes:
-        folds: the progress of all folds of all repeats when `look` was last called.
-    """
-
-    def __init__(self, cv: CrossValidation) -> None:
-        self.cv, self.repeats, count = cv, cv.folds.repeats, cv.folds.folds
-        self.numbers = [(repeat, fold) for repeat in range(1, self.repeats + 1) for fold in range(1, count + 1)]
-        self.monitor = resolve_monitor(cv.config.train, cv.task)
-        self.folds: list[FoldProgress] = []
-        self.seen: dict[Path, tuple[tuple[int, ...], FoldProgress]] = {}
-
-    def look(self, running: Collection[int]) -> bool:
-        """Read the progress of all folds, given the numbers of those in training; return whether it has changed."""
-        before, self.folds = self.folds, [self._read(*number, number[1] in running) for number in self.numbers]
-        return self.folds != before
-
-    @property
-    def share(self) -> float:
-        """The fraction of all epochs that are done."""
-        return statistics.fmean(
-            1.0 if fold.status == "done" else len(fold.rows) / max(fold.epochs, 1) for fold in self.folds
-        )
-
-    def _read(self, repeat: int, fold: int, running: bool) -> FoldProgress:
-        run = self.cv.path / fold_name(repeat, fold, self.repeats)
-        files = [path for path in (run / INFO_FILE, run / HISTORY_FILE) if path.is_file()]
-        running = running and (bool(files) or repeat == 1)  # one process trains a fold of all repeats in order
-        name = f"fold {fold}" + (f" of repeat {repeat}" if self.repeats > 1 else "")
-        found = FoldProgress(name, "starting" if running else "waiting", 0, (), None, self.monitor)
-        state = (running, *(path.stat().st_mtime_ns for path in files))
-        seen, known = self.seen.get(run, ((), found))
-        if not files or state == seen:
-            return known if files else found
-        with suppress(XrayfastError, OSError):  # a half-written file is read at the next look
-            info, history = Run(run).info, History()
-            for row in Run(run).history.to_dict("records") if len(files) > 1 else ():
-                history.add(
-                    {str(column): None if value != value else value for column, value in row.items()}, self.monitor
-                )
-            status = "done" if info.status == "completed" else "training" if running and history.rows else found.status
-            epochs = sum(phase["epochs"] for phase in info.phases or ())
-            known = FoldProgress(name, status, epochs, tuple(history.rows), history.best_epoch, self.monitor)
-            self.seen[run] = state, known
-        return known
 
 
 def link_images(data: Manifest, compared: ComparedImages) -> npt.NDArray[np.integer] | None:

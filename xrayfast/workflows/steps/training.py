@@ -44,7 +44,6 @@ from xrayfast.learning.training.frozen_features import (
     training_on_features,
     view_count,
 )
-from xrayfast.learning.training.history import History, Row
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.lr_find import range_test
 from xrayfast.learning.training.metrics import TrainRecorder
@@ -56,6 +55,7 @@ from xrayfast.option_effects import PlanFacts
 from xrayfast.own_code import show_setting
 from xrayfast.progress import Reporter
 from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.history import History, Row
 from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.results import resolve_monitor
 

@@ -10,13 +10,13 @@ from typing import Any
 from xrayfast.errors import TrainingError, XrayfastError, shorten
 from xrayfast.learning.fastai_api import Callback, CancelFitException, L
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
-from xrayfast.learning.training.history import History, Row, valid_column
 from xrayfast.learning.training.metrics import TrainRecorder, finite
 from xrayfast.learning.training.phases import Phase
 from xrayfast.metrics.registry import history_column
 from xrayfast.own_code import describe_code, names_of_code
 from xrayfast.progress import Reporter
 from xrayfast.runs.batches import add_epoch
+from xrayfast.runs.history import History, Row, valid_column
 
 
 class EpochCheckpoint(Callback):

@@ -9,6 +9,7 @@ import pandas as pd
 from xrayfast.config import DEFAULT_METRIC
 from xrayfast.errors import format_cell
 from xrayfast.metrics.registry import metric_title
+from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.figures.forest import GUESS, Estimate, ForestRow, forest_figure
 from xrayfast.reporting.html.decision_section import decision_section
 from xrayfast.reporting.html.pages.run_page import task_text, training_facts
@@ -17,7 +18,7 @@ from xrayfast.reporting.html.render import render_template
 from xrayfast.reporting.html.results_tables import by_patient_table, fold_table
 from xrayfast.reporting.html.split_section import SplitReport, split_section
 from xrayfast.reporting.html.tables import counts_table, flow_steps
-from xrayfast.reporting.wording import SPLIT_TITLES, interval_of, other_remarks, percent
+from xrayfast.reporting.wording import SPLIT_TITLES, other_remarks, percent
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.typed_files import MetricsFile
 

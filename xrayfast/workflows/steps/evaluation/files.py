@@ -12,11 +12,11 @@ from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.files.atomic import write_text
 from xrayfast.files.csv_tables import write_csv
 from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.case import Case
 from xrayfast.reporting.html.pages.evaluation_page import EvaluationData, render_evaluation_page
 from xrayfast.reporting.html.split_section import SplitName, SplitReport
 from xrayfast.reporting.interpretation import IMAGE_SIZE, RIGHT_SHOWN, Interpretation
-from xrayfast.reporting.wording import interval_of
 from xrayfast.runs.evaluation import Evaluation
 from xrayfast.runs.predictions import Predictions
 from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, knows_images
