@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -168,14 +168,21 @@ def compare(
         unit_join=chosen_join,
     )
     if compared_runs.page is not None:
-        options = ["--split", chosen, "--order", order]
-        options += [] if reference is None else ["--reference", str(found[reference_name].path)]
-        options += ["--by", ",".join(groups)] if groups else []
-        options += [] if unit == "image" else ["--unit", unit, "--unit-join", chosen_join]
-        options += ["--resamples", str(resamples), "--seed", str(seed), "--page", str(page)]
-        command = shlex.join(["xrayfast", "compare", *(str(run.path) for run in found.values()), *options])
+        named = None if reference is None else found[reference_name]
+        command = _command_line(compared_runs, found.values(), named, groups, resamples, seed)
         write_text(compared_runs.page, render_comparison_page(compared_runs, now(), command))
     return compared_runs
+
+
+def _command_line(
+    made: Comparison, runs: Iterable[Run], reference: Run | None, by: Sequence[str], resamples: int, seed: int
+) -> str:
+    """Return the command line that makes the same comparison."""
+    words = ["xrayfast", "compare", *(str(run.path) for run in runs), "--split", made.split, "--order", made.order]
+    words += [] if reference is None else ["--reference", str(reference.path)]
+    words += ["--by", ",".join(by)] if by else []
+    words += [] if made.unit == "image" else ["--unit", made.unit, "--unit-join", made.unit_join]
+    return shlex.join([*words, "--resamples", str(resamples), "--seed", str(seed), "--page", str(made.page)])
 
 
 # Choosing runs, split and unit.

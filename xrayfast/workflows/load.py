@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -87,51 +87,24 @@ def load(
         WeightsError: the weights are not those of the network that the folder describes.
     """
     run = Run.of(run)
-    known = (run.labels, run.task)
     network_of_run(run.config.model, len(run.labels), run.model_path, arch)
     dls = adopt_dataloaders(data) if isinstance(data, DataLoaders) else None
     if dls is not None:
         data = dls.manifest
-        origins, foreign = (dls.origin, run.info.dataloaders), "own transforms"
-        same = origins == (foreign, foreign) and _require_known_transforms(dls)[0] in run.info.remarks
-        if foreign in origins and not same:
-            warn(
-                f"These DataLoaders have other transforms than those that {run.path} was trained on, so its network "
-                f"may see images otherwise than it learned to: {', '.join(transform_names(dls))}."
-            )
+        _warn_of_other_transforms(run, dls)
     else:
         run.require_known_transforms("its own learner can't be made")
     if data is None:
-        if (data := find_data(run)) is None:
-            data = _placeholder_manifest(run.labels, run.task, run.config.model.size)
-            own = run.info.dataloaders != "xrayfast"
-            why = "was trained on DataLoaders of the user's own" if own else "has lost its data, or they have changed"
-            again = "(run, dls) takes them" if own else "(run, data) takes them from where they are now"
-            warn(
-                f"{run.path} {why}: a black image stands in their place. It is enough to predict on new files, but "
-                f"validate() and training on it mean nothing; xrayfast.load{again}."
-            )
-    elif (data.labels, data.task) != known:
+        data = find_data(run)
+        data = _without_data(run) if data is None else data
+    elif (data.labels, data.task) != (run.labels, run.task):
         raise DataError(
             f"{run.path} was trained on the labels {', '.join(run.labels)} ({run.task}-label); this data has "
             f"{', '.join(data.labels)} ({data.task}-label)."
         )
-    # All weights come from the run's own file; fp16 is the only precision that another machine may not support.
-    settings: dict[str, Any] = {"device": device, "workers": 0}
-    if run.config.model.weights != OWN_WEIGHTS:
-        settings["weights"] = "none"
-    if run.config.train.precision == "fp16":
-        settings["precision"] = "auto"
     named, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
-    config = run.config.updated(settings | {name: named[name] for name in code})
     provided = code.keys() | ({"augment"} if dls is not None else set())  # such DataLoaders augment by themselves
-    if left := {name: text for name, text in config.own_code.items() if name not in provided}:
-        again = ", ".join(f"{name}=..." for name in left)
-        warn(
-            f"{run.path} was trained with code of the user's own, which is not given: {describe_code(left)}. The "
-            f"learner has the default in its place, which matters for training: load(run, {again}) takes it."
-        )
-        config = config.updated({name: SECTIONS[FIELD_SECTIONS[name]].model_fields[name].default for name in left})
+    config = _config_to_load(run, device, {name: named[name] for name in code}, provided)
     if trained := {name: text for name, text in run.info.own_code.items() if name in ("cbs", "metrics")}:
         warn(
             f"{run.path} was trained with {describe_code(trained)}, which the learner does not have: for training, "
@@ -157,6 +130,51 @@ def load(
         if len(history := run.history):
             learn.recorder.restore(history, run.batches if run.has_batches else None, _momenta(run))
     return learn
+
+
+def _warn_of_other_transforms(run: Run, dls: RadiographDataLoaders) -> None:
+    """Warn if DataLoaders read images in another way than those that the run was trained on."""
+    origins, foreign = (dls.origin, run.info.dataloaders), "own transforms"
+    same = origins == (foreign, foreign) and _require_known_transforms(dls)[0] in run.info.remarks
+    if foreign in origins and not same:
+        warn(
+            f"These DataLoaders have other transforms than those that {run.path} was trained on, so its network "
+            f"may see images otherwise than it learned to: {', '.join(transform_names(dls))}."
+        )
+
+
+def _without_data(run: Run) -> Manifest:
+    """Return a placeholder for the data of a run that are not there, with a warning."""
+    own = run.info.dataloaders != "xrayfast"
+    why = "was trained on DataLoaders of the user's own" if own else "has lost its data, or they have changed"
+    again = "(run, dls) takes them" if own else "(run, data) takes them from where they are now"
+    warn(
+        f"{run.path} {why}: a black image stands in their place. It is enough to predict on new files, but "
+        f"validate() and training on it mean nothing; xrayfast.load{again}."
+    )
+    return _placeholder_manifest(run.labels, run.task, run.config.model.size)
+
+
+def _config_to_load(run: Run, device: Device, code: dict[str, Any], provided: Collection[str]) -> Config:
+    """Return the settings of a run for its learner, with the user's own code.
+
+    Settings of the user's own code that is not among those `provided` are replaced by their defaults, with a warning.
+    """
+    # All weights come from the run's own file; fp16 is the only precision that another machine may not support.
+    settings: dict[str, Any] = {"device": device, "workers": 0}
+    if run.config.model.weights != OWN_WEIGHTS:
+        settings["weights"] = "none"
+    if run.config.train.precision == "fp16":
+        settings["precision"] = "auto"
+    config = run.config.updated(settings | code)
+    if left := {name: text for name, text in config.own_code.items() if name not in provided}:
+        again = ", ".join(f"{name}=..." for name in left)
+        warn(
+            f"{run.path} was trained with code of the user's own, which is not given: {describe_code(left)}. The "
+            f"learner has the default in its place, which matters for training: load(run, {again}) takes it."
+        )
+        config = config.updated({name: SECTIONS[FIELD_SECTIONS[name]].model_fields[name].default for name in left})
+    return config
 
 
 def _momenta(run: Run) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -147,33 +147,7 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
     """
     if config.split_col:
         return (require_column(table, config.split_col),), []
-    usual = usual_columns(free, "split")[:1]
-    words, mixed, flags, bare = list[str](), list[str](), list[str](), list[str]()
-    for name in free:
-        cells = table.columns[name].texts
-        in_two = parse_split_words(cells) if name in usual or may_tell_split(name) else {}
-        splits = {in_two.get(cell) or parse_split(cell) for cell in cells}
-        if name in usual and splits - {None}:
-            words.insert(0, name)
-        elif name in usual:
-            mixed.append(name)
-        elif "train" in splits and name not in usual_columns(free, "labels"):
-            (mixed if None in splits else words).append(name)
-        elif looks_like_flags(table.columns[name], words=True):
-            if parse_split_flag(name):
-                flags.append(name)
-            elif parse_split(name) and not tells_split(name):
-                bare.append(name)
-            elif may_tell_split(name):
-                mixed.append(name)
-        elif (
-            tells_split(name)
-            or parse_split_flag(name)
-            or sound_like_splits(cells)
-            or are_public_and_private(name, cells)
-            or (may_tell_split(name) and any(map(sounds_like_split, cells)))
-        ):
-            mixed.append(name)
+    words, mixed, flags, bare = _sort_split_columns(table, free)
     if not flags and "train" in map(parse_split, bare) and _are_exclusive([table.columns[name] for name in bare]):
         flags, bare = bare, []
     by_flag = dict[Split, str]()
@@ -201,6 +175,40 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
         rest = f"; images without a 1 are {split_without_flag(by_flag)}" if len(by_flag) < len(SPLITS) else ""
         notes.append(f"Splits: {meaning}{rest}.")
     return tuple(found), notes
+
+
+def _sort_split_columns(table: Table, free: Sequence[str]) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Return the columns whose cells are all splits; those that may hold splits among others; columns of 1 and 0 named
+    for a split as flags; and those named like a split only.
+    """
+    usual = usual_columns(free, "split")[:1]
+    words, mixed, flags, bare = list[str](), list[str](), list[str](), list[str]()
+    for name in free:
+        cells = table.columns[name].texts
+        in_two = parse_split_words(cells) if name in usual or may_tell_split(name) else {}
+        splits = {in_two.get(cell) or parse_split(cell) for cell in cells}
+        if name in usual and splits - {None}:
+            words.insert(0, name)
+        elif name in usual:
+            mixed.append(name)
+        elif "train" in splits and name not in usual_columns(free, "labels"):
+            (mixed if None in splits else words).append(name)
+        elif looks_like_flags(table.columns[name], words=True):
+            if parse_split_flag(name):
+                flags.append(name)
+            elif parse_split(name) and not tells_split(name):
+                bare.append(name)
+            elif may_tell_split(name):
+                mixed.append(name)
+        elif (
+            tells_split(name)
+            or parse_split_flag(name)
+            or sound_like_splits(cells)
+            or are_public_and_private(name, cells)
+            or (may_tell_split(name) and any(map(sounds_like_split, cells)))
+        ):
+            mixed.append(name)
+    return words, mixed, flags, bare
 
 
 def _are_exclusive(columns: Sequence[TextColumn]) -> bool:
@@ -268,7 +276,14 @@ def _label_columns(
         is_guess = not (config.label_col or known or spec.label_column or spec.flag_columns)
         note = f"Labels are those of {quote(chosen)}; others hold 1 and 0 too: {quote(others)}. --label-col names the"
         return tuple(chosen), True, [f"{note} columns to use."] if others and is_guess else []
-    notes = list[str]()
+    return _guess_label_columns(table, free, no_label, known)
+
+
+def _guess_label_columns(
+    table: Table, free: Sequence[str], no_label: Mapping[str, str], known: Collection[str]
+) -> tuple[tuple[str, ...], bool, list[str]]:
+    """Return the columns of 1 and 0 that hold labels by their names, as `_label_columns` does."""
+    chosen = list[str]()
     for words in (False, True):
         flags = [name for name in free if looks_like_flags(table.columns[name], _FLAG_SHARE, words=words)]
         chosen = chosen or [name for name in flags if not no_label[name]]
@@ -278,6 +293,38 @@ def _label_columns(
             name for name in free if keys[name] in {keys[one] for one in chosen} and are_flags(table.columns[name])
         ]
         chosen = [name for name in free if name in {*chosen, *others}]
+    notes = _note_unused(table, free, chosen, flags, no_label)
+    if not chosen:
+        if unread := usual_columns(table.unread, "labels"):
+            raise _cannot_be_read(table, unread[0])
+        raise DataError(
+            f"{table.file}: found the columns {', '.join(table.columns)}, none of which is known to hold "
+            "labels; expected one like 'labels', or columns of 0 and 1. Name it or them with --label-col.",
+            *notes,
+        )
+    doubtful = [name for name in chosen if name not in known and may_be_no_label(name)]
+    if doubtful and len(chosen) > len(doubtful):
+        notes.append(
+            "Labels by their 1 and 0, though their names may tell of a patient's sex, history or outcome, of where "
+            f"images are from, or of one reader: {quote(doubtful)}. --label-col names the columns of labels, without "
+            "others."
+        )
+    return tuple(chosen), True, notes
+
+
+def _note_unused(
+    table: Table, free: Sequence[str], chosen: Sequence[str], flags: Sequence[str], no_label: Mapping[str, str]
+) -> list[str]:
+    """Return notes on the columns that hold scores, grades or no 1, or something else than labels by their names.
+
+    Args:
+        table: the table.
+        free: the columns that may hold labels.
+        chosen: those that hold them.
+        flags: the columns of 1 and 0.
+        no_label: what a column holds instead of a label by its name, or "", by its name.
+    """
+    notes = list[str]()
     left_out = [f"'{name}' ({no_label[name]})" for name in flags if no_label[name] not in ("", "the split")]
     if worded := [name for name in flags if not no_label[name] and name not in chosen]:
         notes.append(f"Not used, as others hold 1 and 0 and they hold words: {quote(worded)}. --label-col takes both.")
@@ -304,22 +351,7 @@ def _label_columns(
         notes.append(
             f"No labels, by the names of the columns: {shorten(left_out, 20)}. --label-col takes what it names."
         )
-    if not chosen:
-        if unread := usual_columns(table.unread, "labels"):
-            raise _cannot_be_read(table, unread[0])
-        raise DataError(
-            f"{table.file}: found the columns {', '.join(table.columns)}, none of which is known to hold "
-            "labels; expected one like 'labels', or columns of 0 and 1. Name it or them with --label-col.",
-            *notes,
-        )
-    doubtful = [name for name in chosen if name not in known and may_be_no_label(name)]
-    if doubtful and len(chosen) > len(doubtful):
-        notes.append(
-            "Labels by their 1 and 0, though their names may tell of a patient's sex, history or outcome, of where "
-            f"images are from, or of one reader: {quote(doubtful)}. --label-col names the columns of labels, without "
-            "others."
-        )
-    return tuple(chosen), True, notes
+    return notes
 
 
 def require_column(table: Table, name: str) -> str:

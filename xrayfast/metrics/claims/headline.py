@@ -98,7 +98,14 @@ class HeadlineFacts:
 
 def headline_warnings(facts: HeadlineFacts) -> list[dict[str, str]]:
     """Return the warnings of a split for its summary, as JSON, the most serious first."""
-    found = [*_of_independence(facts), *facts.further, *_of_results(facts), *_of_numbers(facts)]
+    found = [
+        *_of_independence(facts),
+        *facts.further,
+        *_of_ranking(facts),
+        *_of_accuracy(facts),
+        *_of_shortcuts(facts),
+        *_of_numbers(facts),
+    ]
     return [asdict(one) for one in found]
 
 
@@ -123,8 +130,8 @@ def _of_independence(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
         )
 
 
-def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
-    """Yield warnings about results that chance, a constant answer or a shortcut would reach too."""
+def _of_ranking(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
+    """Yield warnings about AUROCs that are at chance or below."""
     summary, rows = facts.summary, facts.summary["per_label"]
     intervals = summary.get("intervals", {})
     overall, by_label = intervals.get("overall", {}), intervals.get("per_label", {})
@@ -158,6 +165,11 @@ def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
             f"AUROC is not shown to be above chance, 0.5: {shorten(at_chance)}.",
             "Do not rely on the ranking there; more patients narrow the interval.",
         )
+
+
+def _of_accuracy(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
+    """Yield a warning if always giving the most common answer would be as accurate."""
+    summary, rows = facts.summary, facts.summary["per_label"]
     common, exact = summary.get("most_common"), EXACT_MATCH[facts.task]
     if facts.task == "multi" and len(rows) == 1 and (known := rows[0]["support"] + rows[0]["negatives"]):
         share = rows[0]["support"] / known
@@ -165,7 +177,7 @@ def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
         common = {"label": answer, "share": max(share, 1 - share)}
     accuracy = summary["overall"].get(exact)
     if common and accuracy is not None:
-        end = overall.get(exact)
+        end = summary.get("intervals", {}).get("overall", {}).get(exact)
         sure = end is not None and end["low"] is not None
         if (end["low"] if sure else accuracy) <= common["share"]:
             shown = f"{accuracy:.3f}" + (f" ({format_interval(end['low'], end['high'])})" if sure else "")
@@ -175,10 +187,17 @@ def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
                 f"'{common['label']}'.",
                 "Use AUROC and the recall of each class instead.",
             )
+
+
+def _of_shortcuts(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
+    """Yield a warning if a simple model of features beside the content reaches the network's AUROC."""
+    if facts.external or not facts.shortcuts:
+        return
+    positive = facts.summary.get("positive")
     reached = [
         f"{row['label']} ({facts.shortcuts[row['label']]:.2f}, the network {row['auroc']:.2f})"
-        for row in rows
-        if not facts.external and facts.shortcuts and row["label"] in facts.shortcuts and row["auroc"] is not None
+        for row in facts.summary["per_label"]
+        if row["label"] in facts.shortcuts and row["auroc"] is not None
         if facts.shortcuts[row["label"]] >= row["auroc"] and positive in (None, row["label"])
     ]
     if reached:

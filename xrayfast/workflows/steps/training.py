@@ -226,27 +226,10 @@ class Training:
 
     def _run_phases(self, writer: CheckpointWriter) -> None:
         run, learn, history, settings = self.run, self.learn, self.history, self.config.train
-        groups, pretrained = len(learn.groups), self.config.model.weights != "none"
-        lr = self.world.broadcast_number(self._learning_rate(plan_phases(settings, groups, 1.0, pretrained)[0]))
-        phases = plan_phases(settings, groups, lr, pretrained)
-        run.update_info(
-            lr=lr,
-            phases=[
-                {"name": p.name, "epochs": p.epochs, "frozen_groups": p.frozen_groups, "lrs": list(p.lrs)}
-                for p in phases
-            ],
-        )
+        phases = self._plan_phases()
+        counts = self._cached_group_counts(phases)
         data = learn.dls.manifest
         monitor = resolve_monitor(settings, data.task)
-        counts: Sequence[int] | None = run.info.frozen_feature_groups
-        if counts is None:  # runs of earlier versions cached whatever they could
-            counts = frozen_group_counts(phases, settings.reuse_frozen, settings.views)
-        frozen = [phase.frozen_groups for phase in phases]
-        if len(counts) != len(phases) or any(n > most for n, most in zip(counts, frozen, strict=True)):
-            raise RunError(
-                f"{run.path}: run.json has frozen_feature_groups {list(counts)}, and by config.yaml the phases have "
-                f"{frozen} frozen layer groups. One of the two files is of another run."
-            )
         done, first_epoch, features = len(history.rows), 0, None
         ended = dict(run.info.ended_phases)
         if self.checkpoint:
@@ -305,6 +288,39 @@ class Training:
                     ended[phase.name] = epochs
                     run.update_info(ended_phases=ended)
             first_epoch += epochs
+
+    def _plan_phases(self) -> tuple[Phase, ...]:
+        """Return the phases, and record them in `run.json`."""
+        settings = self.config.train
+        groups, pretrained = len(self.learn.groups), self.config.model.weights != "none"
+        lr = self.world.broadcast_number(self._learning_rate(plan_phases(settings, groups, 1.0, pretrained)[0]))
+        phases = plan_phases(settings, groups, lr, pretrained)
+        self.run.update_info(
+            lr=lr,
+            phases=[
+                {"name": p.name, "epochs": p.epochs, "frozen_groups": p.frozen_groups, "lrs": list(p.lrs)}
+                for p in phases
+            ],
+        )
+        return phases
+
+    def _cached_group_counts(self, phases: Sequence[Phase]) -> Sequence[int]:
+        """Return the number of layer groups whose features each phase has cached, according to `run.json`.
+
+        Raises:
+            RunError: these are not the numbers of these phases.
+        """
+        run, settings = self.run, self.config.train
+        counts: Sequence[int] | None = run.info.frozen_feature_groups
+        if counts is None:  # runs of earlier versions cached whatever they could
+            counts = frozen_group_counts(phases, settings.reuse_frozen, settings.views)
+        frozen = [phase.frozen_groups for phase in phases]
+        if len(counts) != len(phases) or any(n > most for n, most in zip(counts, frozen, strict=True)):
+            raise RunError(
+                f"{run.path}: run.json has frozen_feature_groups {list(counts)}, and by config.yaml the phases have "
+                f"{frozen} frozen layer groups. One of the two files is of another run."
+            )
+        return counts
 
     def _learning_rate(self, first_phase: Phase) -> float:
         """Return the head's peak learning rate: as set, as found before an interruption, or from a range test now."""

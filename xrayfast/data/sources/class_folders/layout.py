@@ -64,17 +64,14 @@ def detect_layout(config: DataConfig) -> Layout:
             f"{source}: names shards, which hold their labels, and {labels} is a table of them too; expected one. "
             f"Leave out --labels, or name {source.parent} as DATA: the table's images are looked for in its archives."
         )
-    if not source.exists():
-        if "{" in source.name or split_archive(str(source)):
-            raise DataError(
-                f"{source}: found no such file or folder; expected an archive, a folder in one, or shards such as "
-                f"data-{{000000..000099}}.tar. Check the path.{near_names(source)}"
-            )
-        raise no_layout(f"{source}: found no such folder.{near_names(source)}".removesuffix("."), source)
-    if not source.is_dir():
-        raise no_layout(f"{source}: found a file; expected a folder or a table, such as a .csv file", source.parent)
+    _require_folder(source)
     if labels is not None:
         return Layout(source, labels)
+    return _detect_in_folder(source, config)
+
+
+def _detect_in_folder(source: Path, config: DataConfig) -> Layout:
+    """Decide what to read from a folder for which no table of labels is named."""
     root = absolute(source)
     folders, loose = top_level(root)
     formats = registry.headerless_formats()
@@ -104,6 +101,19 @@ def detect_layout(config: DataConfig) -> Layout:
         found = f"found {listed}, which look like folders of images and not like classes, and no table of labels"
         raise no_layout(f"{source}: {found}", source)
     return Layout(source)
+
+
+def _require_folder(source: Path) -> None:
+    """Raise a DataError unless the source is a folder, or an archive, which acts as one."""
+    if not source.exists():
+        if "{" in source.name or split_archive(str(source)):
+            raise DataError(
+                f"{source}: found no such file or folder; expected an archive, a folder in one, or shards such as "
+                f"data-{{000000..000099}}.tar. Check the path.{near_names(source)}"
+            )
+        raise no_layout(f"{source}: found no such folder.{near_names(source)}".removesuffix("."), source)
+    if not source.is_dir():
+        raise no_layout(f"{source}: found a file; expected a folder or a table, such as a .csv file", source.parent)
 
 
 def _are_image_folders(folders: Sequence[Path], numbered: bool) -> bool:

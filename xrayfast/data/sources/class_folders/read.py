@@ -105,21 +105,7 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
             if labeled or not classes:
                 _add_classes(found, folder, labeled, beside, config, may_be_one=level > 1)
         given += [split] * (len(found.files) - len(given) if split else 0)
-    if found.copies:
-        found.notes.append(
-            f"{plural(len(found.copies), 'file')} {'is a copy' if len(found.copies) == 1 else 'are copies'} of one in "
-            "another class: one image with the labels of both."
-        )
-        found.left_out.append(("copies of a file in another class", found.copies))
-    if hidden := hidden_images(dict.fromkeys(found.hidden)):
-        found.left_out.append((HIDDEN, hidden))
-        names = [path[len(str(root)) + 1 :] for path in hidden]
-        found.notes.append(f"Left out, {plural(len(hidden), 'image')} ({HIDDEN}): {shorten(names)}.")
-    if same_name := list(dict.fromkeys(found.same_name)):
-        found.notes.append(
-            f"{plural(len(same_name), 'file name')} in several classes with different content "
-            f"({shorten(same_name, 3)}): taken for different images."
-        )
+    _note_files(found, root)
     found.notes += notes
     if splits:
         found.notes.append(f"Splits from the folders {', '.join(f.name for f in splits.values())}.")
@@ -151,6 +137,25 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
         left_out=[(why, [name(path) for path in files]) for why, files in found.left_out],
         notes=found.notes,
     )
+
+
+def _note_files(found: _ClassFiles, root: Path) -> None:
+    """Note copies, hidden images, and files of one name in several classes."""
+    if found.copies:
+        found.notes.append(
+            f"{plural(len(found.copies), 'file')} {'is a copy' if len(found.copies) == 1 else 'are copies'} of one in "
+            "another class: one image with the labels of both."
+        )
+        found.left_out.append(("copies of a file in another class", found.copies))
+    if hidden := hidden_images(dict.fromkeys(found.hidden)):
+        found.left_out.append((HIDDEN, hidden))
+        names = [path[len(str(root)) + 1 :] for path in hidden]
+        found.notes.append(f"Left out, {plural(len(hidden), 'image')} ({HIDDEN}): {shorten(names)}.")
+    if same_name := list(dict.fromkeys(found.same_name)):
+        found.notes.append(
+            f"{plural(len(same_name), 'file name')} in several classes with different content "
+            f"({shorten(same_name, 3)}): taken for different images."
+        )
 
 
 def read_folder_groups(root: Path, config: DataConfig) -> dict[str, str]:
