@@ -21,6 +21,8 @@ PACKAGE = Path(xf.__file__).parent
 NOT_IN_MESSAGES = ("cli/", "config.py", "errors/advice.py", "reporting/markdown/", "serving/")
 """Modules whose texts never reach a user of Python: the command line, help, translation, files, and `serve`."""
 
+COMMAND = rf"'xrayfast |\bxrayfast (?:{'|'.join(SUMMARIES)})\b"
+
 IN_SHELL_ALONE = ("'xrayfast models", "xrayfast models", "--nproc-per-node")
 
 
@@ -42,7 +44,7 @@ def literals():
                 text = "".join(v.value if isinstance(v, ast.Constant) else _filled(v) for v in node.values)
             else:
                 text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
-            if re.search(r"--[a-z]|'xrayfast ", text):
+            if re.search(rf"--[a-z]|{COMMAND}", text):
                 found.append((f"{name}:{node.lineno}", text))
     return found
 
@@ -79,7 +81,7 @@ def test_in_python_no_message_has_a_flag_or_a_command():
     for where, text in literals():
         shown = name_arguments(text)
         rest = re.sub("|".join(map(re.escape, IN_SHELL_ALONE)) + r"(?: --layers ARCH)?", "", shown)
-        if re.search(r"(?<![\w-])--[a-z]|'xrayfast ", rest):
+        if re.search(rf"(?<![\w-])--[a-z]|{COMMAND}", rest):
             wrong.append((where, shown))
         # In Python a value becomes part of its argument, so a string has to be quoted.
         for name, word in re.findall(r"(?<!\w)([a-z_]+)= (\w+)", shown):

@@ -1,10 +1,10 @@
-"""Make README's screenshots, report.png, terminal.png and serve.png, from a run of `xrayfast demo`.
+"""Make README's screenshots: of the terminal, report and server of `xrayfast demo`, and of a notebook in JupyterLab.
 
     python examples/images/make.py
 
-This needs Linux or macOS, and Chromium with its driver on the PATH (Debian: apt-get install chromium chromium-driver
-fonts-dejavu), which the dev extra does not install. `python examples/benchmarks --write-only` makes the benchmarks'
-chart.
+This needs Linux or macOS, JupyterLab, and Chromium with its driver on the PATH (Debian: apt-get install chromium
+chromium-driver fonts-dejavu), which the dev extra does not install. `python examples/benchmarks --write-only` makes the
+benchmarks' chart.
 """
 
 import io
@@ -24,6 +24,9 @@ from rich.text import Text
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))
+from tests.serving.browser import Browser, browsing  # noqa: E402 - from this checkout
+
 LABELS = ("normal", "pneumonia", "covid-19")
 COLUMNS = 120
 
@@ -36,6 +39,7 @@ def main() -> None:
         terminal(browser, lines, work)
         report(browser, next(work.glob("demo/runs/*/report.html")), work)
         serve(next(work.glob("demo/runs/*/run.json")).parent, work)
+        notebook(work)
 
 
 def find_browser() -> str:
@@ -103,17 +107,15 @@ def terminal(browser: str, lines: list[str], work: Path) -> None:
 
 
 def report(browser: str, page: Path, work: Path) -> None:
-    """Make the screenshot of the first screen of report.html."""
-    shutil.copy(page, work / "report.html")
+    """Make the screenshot of the first screen of report.html, in which `~` is the working folder."""
+    text = page.read_text(encoding="utf-8").replace(str(work), "~")
+    (work / "report.html").write_text(text, encoding="utf-8")
     first = screenshot(browser, work / "report.html", 1440, 890)
-    first.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(HERE / "report.png", optimize=True)
+    first.quantize(256).save(HERE / "report.png", optimize=True)
 
 
 def serve(run: Path, work: Path) -> None:
     """Make the screenshot of the page of `xrayfast serve`, with answers."""
-    sys.path.insert(0, str(ROOT))
-    from tests.serving.browser import browsing
-
     line = [sys.executable, "-m", "xrayfast", "serve", str(run), "--port", "0", "--json"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, env=with_root(), text=True) as process:
         try:
@@ -125,11 +127,56 @@ def serve(run: Path, work: Path) -> None:
                 page.type("#files", "\n".join(map(str, images)))
                 page.wait_for("return document.querySelectorAll('#list li img').length === 3")
                 page.run("document.documentElement.style.scrollbarWidth = 'none'; scrollTo(0, 0)")
-                page.screenshot(work / "serve.png")
+                save(page, "serve")
         finally:
             process.terminate()
-    image = Image.open(work / "serve.png").convert("RGB")
-    image.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(HERE / "serve.png", optimize=True)
+
+
+def notebook(work: Path) -> None:
+    """Make the screenshots of a notebook in JupyterLab, during training and with its results."""
+    shutil.copy(ROOT / "examples" / "notebooks" / "from_a_folder_to_a_report.ipynb", work / "notebook.ipynb")
+    news = work / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text('{"fetchNews": "false"}', encoding="utf-8")
+    words = f"--no-browser --allow-root --expose-app-in-browser --IdentityProvider.token= --ServerApp.root_dir={work}"
+    environment = with_root() | {"JUPYTERLAB_SETTINGS_DIR": str(work / "settings")}
+    line = [sys.executable, "-m", "jupyterlab", *words.split()]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, env=environment, text=True) as process:
+        try:
+            url = next(found[0] for line in process.stderr if (found := re.search(r"http://127\S+/lab", line)))
+            with browsing(work / "jupyter") as page:
+                page.size(1000, 560)
+                page.open(f"{url}/tree/notebook.ipynb")
+                page.wait_for(
+                    f"return window.jupyterapp && {PANEL}?.sessionContext?.session?.kernel?.status === 'idle'"
+                )
+                page.run("jupyterapp.shell.collapseLeft(); jupyterapp.commands.execute('notebook:run-all-cells')")
+                save_cell(page, 7, "/epoch 6 · train.* [4-6] of 7/", "notebook_training")
+                page.size(1000, 860)
+                save_cell(page, 8, "/claim.md/", "notebook_results")
+        finally:
+            process.terminate()
+
+
+PANEL = "[...jupyterapp.shell.widgets('main')][0]"
+"""The notebook in JupyterLab, in JavaScript."""
+
+
+def save_cell(page: Browser, number: int, text: str, name: str) -> None:
+    """Save the notebook with a cell at its top, once the output of the cell matches a regular expression."""
+    cell = f"{PANEL}.content.widgets[{number}].node"
+    page.wait_for(f"const cell = {cell}; cell.scrollIntoView(); return {text}.test(cell.innerText)", 300)
+    box = page.run(
+        f"const box = {PANEL}.content.node.getBoundingClientRect(); return [box.x, box.y, box.right, box.bottom]"
+    )
+    save(page, name, box)
+
+
+def save(page: Browser, name: str, box: list[float] | None = None) -> None:
+    """Save the screenshot of a page, or of a box in it: left, top, right and bottom in pixels."""
+    page.screenshot(HERE / f"{name}.png")
+    image = Image.open(HERE / f"{name}.png").convert("RGB").crop(box)
+    image.quantize(256).save(HERE / f"{name}.png", optimize=True)
 
 
 def screenshot(browser: str, page: Path, width: int, height: int) -> Image.Image:

@@ -18,6 +18,13 @@ from nbclient import NotebookClient
 from PIL import Image, ImageChops
 
 GUIDE = HERE.parent / "guide"
+STYLE = """
+body { font-family: sans-serif }
+table.dataframe { border: none; border-collapse: collapse; font-size: 13px }
+.dataframe th, .dataframe td { border: none; border-bottom: 1px solid #ddd; padding: 4px 8px; text-align: right }
+"""
+"""Style of plain text and of tables, as in Jupyter."""
+
 NOTEBOOKS = ("from_a_folder_to_a_report", "with_fastais_own_hands")
 
 
@@ -46,7 +53,7 @@ def show(cell: nbformat.NotebookNode, name: str, work: Path, browser: str) -> li
     if images:
         image = Image.open(io.BytesIO(base64.b64decode(images[-1]))).convert("RGB")
     elif pages:
-        html = f"<!doctype html><meta charset='utf-8'><body style='font-family:sans-serif'>{pages[-1]}"
+        html = f"<!doctype html><meta charset='utf-8'><style>{STYLE}</style><body>{pages[-1]}"
         (work / "page.html").write_text(html, encoding="utf-8")
         image = crop(screenshot(browser, work / "page.html", 1000, 3000))
     else:

@@ -68,7 +68,7 @@ def test_each_image_is_loaded_once_and_only_those_asked_for():
     )
     assert images.looked == ["/films/i0001.png", "/films/i0003.png"]
     assert found.rows.tolist() == [1, 3]
-    assert told == [("looking", 2, 2)]
+    assert told == [("inspecting", 2, 2)]
 
 
 def test_without_images_there_are_no_features():

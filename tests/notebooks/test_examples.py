@@ -45,7 +45,7 @@ SHOWN = {
         "interpretation.plot_confusion_matrix()": ("image/png",),
         "again.predict(": ("text/plain", "tensor("),
         "fitted = xf.fit(": ("text/html", "valid loss", "confidence"),
-        "fitted.history": ("text/html", "valid_confidence"),
+        "fitted.history.filter(": ("text/html", "valid_confidence"),
         'xf.compare("runs")': ("text/html", "by-hand", "by-fit"),
     },
 }

@@ -282,7 +282,7 @@ def test_every_control_has_a_name_and_the_page_is_ordered(browser, exported, ima
     with serving(exported) as (_, url):
         browser.open(url)
         browser.type("#files", str(images / "a.png"))
-        assert browser.wait_for(ANSWERED).startswith("a.png: Predicted: ")
+        assert browser.wait_for(ANSWERED).startswith("a.png – Predicted: ")
         tree = browser.devtools("Accessibility.getFullAXTree")["nodes"]
         nodes = [(one["role"]["value"], one.get("name", {}).get("value", "")) for one in tree if not one.get("ignored")]
         controls = {"button", "link", "switch", "checkbox", "textbox", "image", "region", "table", "heading"}

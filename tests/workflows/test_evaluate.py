@@ -332,7 +332,7 @@ def test_an_external_test(run, others, page, tmp_path, monkeypatch):
     cross_entropy = -np.log(predictions.raw[np.arange(24), actual])
     assert np.allclose(predictions.loss, cross_entropy, rtol=1e-5)
     assert {stage for stage, _, _ in steps} == {
-        "decoding", "looking", "comparing", "predicting", "computing metrics",
+        "decoding", "inspecting", "comparing", "predicting", "computing metrics",
     }  # fmt: skip
     assert ("predicting", 24, 24) in steps and steps[-1] == ("computing metrics", 24, 24)
     text = found.report_path.read_text()

@@ -123,16 +123,16 @@ def audit(data: Manifest, images: DecodedImages, progress: StageProgress = no_pr
     Args:
         data: the images of all splits. Unreadable images are reported and otherwise ignored.
         images: decoded as needed, with a side of at least `features.LEAST_SIDE`.
-        progress: called at the stages "decoding", "looking", "comparing" and "probing".
+        progress: called at the stages "decoding", "inspecting", "comparing" and "finding shortcuts".
         seed: of the shortcut probe's folds and shuffles.
     """
     features, leaks = compare_images(data, images, progress)
     data, shared = redraw_leaky_splits(data, leaks)
     duplicates, files = leaks.duplicates, zip(data.table["image"], data.table["path"], strict=True)
     unreadable = {name: leaks.unreadable[path] for name, path in files if path in leaks.unreadable}
-    progress("probing", 0, len(features))
+    progress("finding shortcuts", 0, len(features))
     shortcuts = probe(data, features, group_linked_images(data, duplicates), seed)
-    progress("probing", len(features), len(features))
+    progress("finding shortcuts", len(features), len(features))
     findings = list_findings(data, features, shared, unreadable, shortcuts)
     notes = Counter(note for info in features.image_infos for note in set(map(generalize_note, info.notes)))
     classes, reading_notes = class_facts(data, features), dict(notes.most_common())

@@ -86,7 +86,7 @@ def compute_features(
             columns["brightness"][i], columns["histogram"][i] = _brightness(image)
             columns["texture"][i] = _texture(image)
             if (i + 1) % _EVERY == 0 or i + 1 == len(wanted):
-                progress("looking", i + 1, len(wanted))
+                progress("inspecting", i + 1, len(wanted))
         return columns
 
     return Features(rows, tuple(infos), **images.computed(images.state(wanted), _LAYOUT, compute))

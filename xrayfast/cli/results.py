@@ -33,13 +33,15 @@ WIDE = 100
 """Width in columns from which a terminal has room for all metrics."""
 
 
-def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: Iterable[str] = ()) -> None:
+def show_metrics(
+    out: Output, result: Mapping[str, Any], task: Task, split: str = "table", without: Iterable[str] = ()
+) -> None:
     """Print the warnings of a result, its headline metrics and the metrics per label, with intervals."""
     for warning in result.get("warnings", ()):
         out.finding("warning", warning["text"].rstrip("."), warning["advice"])
     intervals = result.get("intervals", {})
     out.table(
-        f"{images_of_patients(result)}{', with 95 % intervals' if intervals else ''}",
+        f"{images_of_patients(result, split)}{', with 95% intervals' if intervals else ''}",
         ["metric", "value"],
         [_headline_row(result, name) for name in headline_metrics(task)],
     )
@@ -86,7 +88,7 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
 def show_cross_validation(out: Output, cv: CrossValidation) -> None:
     """Print the pooled results of a cross-validation and the results per fold."""
     metrics, task = cv.metrics, cv.task
-    show_metrics(out, metrics["valid"], task)
+    show_metrics(out, metrics["valid"], task, "folds")
     names = [name for name in headline_metrics(task) if name in metrics["spread"]]
     names = names if out.console.width >= WIDE else names[:3]
     several = cv.folds.repeats > 1
@@ -198,7 +200,7 @@ def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task) -> None
 def show_results(out: Output, found: Interpretation, top: int) -> None:
     """Print the tables of an interpretation: overall, by label, subgroups, confusions, largest losses."""
     summary = found.summary
-    show_metrics(out, summary, found.task)
+    show_metrics(out, summary, found.task, found.split)
     out.line()
     show_decision(out, found.decision)
     for grouping in summary.get("subgroups", []):

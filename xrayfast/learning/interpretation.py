@@ -39,6 +39,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         images: source of the images for `cases`; by default their files.
         decision: calibration and thresholds, as chosen on the validation split; by default none.
         summary: all metrics, if they are already computed.
+        split: the split, a key of `reporting.wording.SPLIT_TITLES`.
 
     Attributes:
         losses: (N,) tensor. The other attributes are those of `reporting.interpretation.Interpretation`.
@@ -54,9 +55,12 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         images: DecodedImages | None = None,
         decision: Decision | None = None,
         summary: Mapping[str, Any] | None = None,
+        split: str = "table",
     ) -> None:
         # fastai's own __init__ takes the labels from a DataLoader, which saved predictions do not have.
-        Interpretation.__init__(self, predictions, task, paths, images=images, decision=decision, summary=summary)
+        Interpretation.__init__(
+            self, predictions, task, paths, images=images, decision=decision, summary=summary, split=split
+        )
         self.learn, self.dl, self.act = learn, dl, None
         self.losses = torch.tensor(predictions.loss)
 
@@ -64,7 +68,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
     def of(cls, plain: Interpretation) -> RadiographInterpretation:
         """Return a fastai interpretation of the same predictions."""
         given = plain.predictions, plain.task, plain.paths
-        return cls(*given, images=plain.images, decision=plain.decision, summary=plain.summary)
+        return cls(*given, images=plain.images, decision=plain.decision, summary=plain.summary, split=plain.split)
 
     @classmethod
     @check_arguments()

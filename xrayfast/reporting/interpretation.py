@@ -72,6 +72,7 @@ class Interpretation(HasOverview):
         images: source of the pixels of single images; by default the files.
         decision: calibration and thresholds that were chosen on validation; by default neither.
         summary: the metrics from `metrics.summary.summarize`, if they have been computed already.
+        split: the split, a key of `wording.SPLIT_TITLES`.
 
     Attributes:
         vocab: the labels.
@@ -86,8 +87,9 @@ class Interpretation(HasOverview):
         images: DecodedImages | None = None,
         decision: Decision | None = None,
         summary: Mapping[str, Any] | None = None,
+        split: str = "table",
     ) -> None:
-        self.predictions, self.task, self.paths = predictions, task, paths
+        self.predictions, self.task, self.paths, self.split = predictions, task, paths, split
         self.images = images or UncachedImages(IMAGE_SIZE)
         self.vocab = list(predictions.labels)
         positive = positive_class(task, predictions.labels)

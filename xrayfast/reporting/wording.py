@@ -108,10 +108,10 @@ def joining_text(summary: Mapping[str, Any]) -> str:
     return " ".join(filter(None, sentences))
 
 
-def images_of_patients(summary: Mapping[str, Any]) -> str:
-    """Count as in "1,024 images of 312 patients"."""
+def images_of_patients(summary: Mapping[str, Any], split: str = "table") -> str:
+    """Count as in "1,024 test images of 312 patients", without the split for "table"."""
     patients, unit = summary.get("patients"), summary.get("unit", {})
-    counted = plural(summary["images"], unit_of(summary))
+    counted = split_images(split, summary)
     if "images" in unit:
         counted += f" ({plural(unit['images'], 'image')})"
     return counted + (f" of {plural(patients, 'patient')}" if patients and unit_of(summary) != "patient" else "")

@@ -257,7 +257,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
 
     run = Run.create(Path(runs), name, learn.arch.removeprefix(OWN), config, info, write)
     with run.lock():
-        finish(run, learn, history, config, seconds=0.0, reporter=NullReporter(note=warn))
+        finish(run, learn, history, config, seconds=None, reporter=NullReporter(note=warn))
     return run
 
 

@@ -135,7 +135,8 @@ def test_reliability_shows_each_bin_that_holds_images_with_its_interval():
     # A bin with few images has neither an interval nor a bar.
     assert heights == [one["count"] for one in held] * 2
     assert "masked on all\nimages" in [text.get_text() for text in empty.texts]
-    assert texts(figure)[-2:] == ["before calibration", "after calibration"]
+    names = ["before calibration", "after calibration", "small: fewer than 10 in the bin"]
+    assert texts(figure)[-3:] == names
     assert texts(reliability_figure(after))[-1] == "as reported"
 
 

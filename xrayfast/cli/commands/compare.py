@@ -238,7 +238,7 @@ def _sizes(row: dict[str, Any]) -> tuple[str, int, str | None, str | None]:
     return (
         str(row["size"]),
         row["epochs"],
-        None if parameters is None else f"{parameters / 1e6:.1f} M",
+        None if parameters is None else f"{parameters / 1e6:.3g} M",
         None if seconds is None else f"{seconds:.0f}",
     )
 

@@ -144,7 +144,8 @@ def show_evaluation(out: Output, run: EvaluatedRun, metrics: Mapping[str, Any]) 
 
     result, task = metrics["result"], run.task
     _show_images(out, run, metrics)
-    show_metrics(out, result, task, metrics["labels"]["lacking"] if task == "multi" else [])
+    split = (metrics["split"] if metrics["own"] else None) or "table"
+    show_metrics(out, result, task, split, metrics["labels"]["lacking"] if task == "multi" else [])
     for title, columns, rows in external_tables(metrics):
         out.table(title, columns, rows)
     out.line()

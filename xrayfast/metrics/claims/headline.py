@@ -120,7 +120,7 @@ def _of_independence(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
                 advice = "Give the new run the split of that one (--split-file RUN/split.csv), or other weights."
                 yield HeadlineWarning("seen before", remark, advice)
     if facts.chosen_on:
-        advice = "Report a test split (--test-fraction) or an external test (xrayfast evaluate RUN DATA)."
+        advice = "Report a test split (--test-fraction) or an external test ('xrayfast evaluate RUN DATA')."
         yield HeadlineWarning("chosen here", optimism(facts.chosen_on), advice)
     if facts.summary.get("patients") is None:
         pattern = "" if facts.of_table else ", or with 'name:REGEX' to a pattern of file names"
@@ -205,7 +205,7 @@ def _of_shortcuts(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
             "shortcut",
             "A simple model of size, coding, border, brightness, texture, view or notes on reading reaches the "
             f"network's AUROC: {shorten(reached)}.",
-            "'xrayfast check' shows which of them; test on images of another site (xrayfast evaluate RUN DATA).",
+            "'xrayfast check' shows which of them; test on images of another site ('xrayfast evaluate RUN DATA').",
         )
 
 

@@ -203,6 +203,10 @@ def reliability_figure(
         axes, strip = panels.panel(index, label), panels.strip(index)
         _draw_reliability(axes, strip, bins, None if before is None else before[label])
     shown = _reliability_handles(before is not None)
+    if any(0 < one["count"] < FEW_IMAGES for bins in after.values() for one in bins):
+        shown[f"small: fewer than {FEW_IMAGES} in the bin"] = Line2D(
+            [], [], linestyle="", color=SERIES[0], marker=AFTER["marker"], markersize=3, fillstyle="none"
+        )
     return panels.done(*_RELIABILITY_AXES, list(shown.values()), list(shown))
 
 

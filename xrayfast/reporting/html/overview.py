@@ -292,7 +292,7 @@ def _(found: Interpretation) -> Overview:
     return Overview(
         "Interpretation",
         "",
-        f"{images_of_patients(summary)}. {task_text(found.task, found.vocab)}.",
+        f"{images_of_patients(summary, found.split)}. {task_text(found.task, found.vocab)}.",
         tiles=_tiles(summary),
         aside=intervals_text(summary),
         warnings=warning_sentences(summary),

@@ -59,13 +59,13 @@ def finish(
     history: History,
     config: Config,
     *,
-    seconds: float,
+    seconds: float | None,
     reporter: Reporter,
     world: World = World(),  # noqa: B008 - immutable
 ) -> None:
     """Predict with the weights of the best epoch, on each rank a share of the images.
 
-    Rank zero then computes the metrics and completes the run.
+    Rank zero then computes the metrics and completes the run. `seconds` is the time of training, None if unknown.
     """
     began = time.perf_counter()
     if world.is_rank_zero:
@@ -93,7 +93,7 @@ def finish(
     _write_training_images(run, learn, train.seed)
     run.update_info(
         finished=now(),
-        seconds=run.total_seconds(seconds + time.perf_counter() - began),
+        seconds=None if seconds is None else run.total_seconds(seconds + time.perf_counter() - began),
         best_epoch=history.best_epoch,
     )
     reporter.preparing("computing metrics", 0, total)

@@ -143,7 +143,7 @@ def trained_table(found: Comparison) -> Table:
             Cell(row["run"]),
             *(Cell(str(row[name])) for name in words),
             *(number_cell(row[name], ",.0f") for name in numbers),
-            number_cell(None if row["parameters"] is None else row["parameters"] / 1e6, ".1f"),
+            number_cell(None if row["parameters"] is None else row["parameters"] / 1e6, ".3g"),
         ]
         for row in records(found.table)
     ]

@@ -162,6 +162,6 @@ def training_facts(run: Run) -> dict[str, str]:
         "Precision": info.precision or train.precision,
         "Device": f"{info.device} ({info.device_name})",
         "Seed": f"{train.seed} (split {config.data.split_seed})",
-        "Training time": f"{info.seconds or 0:.0f} s",
+        "Training time": "not recorded" if info.seconds is None else f"{info.seconds:.0f} s",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

@@ -39,7 +39,7 @@ async function work() {
     if (at !== generation) continue;
     sent += 1;
     failed += answer.error ? 1 : 0;
-    last = answer.error ?? `${answer.file}: ${decision(answer)}`;
+    last = answer.error ?? `${answer.file} – ${decision(answer)}`;
     list.append(answer.error ? problem(answer) : card(answer));
     tools.hidden = false;
   }

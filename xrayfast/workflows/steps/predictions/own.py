@@ -22,6 +22,7 @@ from xrayfast.errors.escapes import warn
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.option_effects import check_effects
 from xrayfast.reporting.interpretation import IMAGE_SIZE, Interpretation
+from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.predictions import (
     ATTRIBUTES,
     PREDICTION_COLUMNS,
@@ -130,6 +131,7 @@ def read_interpretations(run: Run, *, find_images: bool = True) -> dict[Predicte
             images=images,
             decision=decision,
             summary=metrics.get(split),
+            split="folds" if split == "valid" and isinstance(run, CrossValidation) else split,
         )
         for split in splits
     }
