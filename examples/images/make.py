@@ -145,7 +145,7 @@ def notebook(work: Path) -> None:
         try:
             url = next(found[0] for line in process.stderr if (found := re.search(r"http://127\S+/lab", line)))
             with browsing(work / "jupyter") as page:
-                page.size(1000, 560)
+                page.size(1000, 510)
                 page.open(f"{url}/tree/notebook.ipynb")
                 page.wait_for(
                     f"return window.jupyterapp && {PANEL}?.sessionContext?.session?.kernel?.status === 'idle'"
