@@ -332,10 +332,9 @@ def test_it_is_reproducible_and_each_image_is_loaded_once(sound):
     first = audit(data, images, lambda stage, done, total: told.append((stage, done, total)), seed=3)
     assert sorted(images.looked) == sorted(data.table["path"])
     assert audit(data, images, seed=3).to_json() == first.to_json()
-    assert list(dict.fromkeys(stage for stage, _, _ in told)) == ["decoding", "inspecting", "comparing", "finding shortcuts"]
-    assert {stage: (done, total) for stage, done, total in told} == dict.fromkeys(
-        ["decoding", "inspecting", "comparing", "finding shortcuts"], (ROWS, ROWS)
-    )
+    stages = ["decoding", "inspecting", "comparing", "finding shortcuts"]
+    assert list(dict.fromkeys(stage for stage, _, _ in told)) == stages
+    assert {stage: (done, total) for stage, done, total in told} == dict.fromkeys(stages, (ROWS, ROWS))
 
 
 def test_sorting_by_severity_keeps_the_order_within(sound):
