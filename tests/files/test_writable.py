@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from xrayfast.errors import RunError, WriteError
+from xrayfast.files.checksums import start_checksums
 from xrayfast.files.writable import ensure_folder, require_text_file
 
 
@@ -32,3 +33,21 @@ def test_a_page_is_not_written_as_csv(tmp_path):
     with pytest.raises(WriteError, match=r"its name ends in .csv, and what is written is a page; .* p\.html\."):
         require_text_file(tmp_path / "p.csv", is_page=True)
     require_text_file(tmp_path / "p.html", is_page=True)
+
+
+def test_a_table_replaces_only_an_earlier_output_of_its_command(tmp_path):
+    columns = ("file", "predicted")
+    (tmp_path / "labels.csv").write_text("\ufefffile,labels\na.png,mass\n", encoding="utf-8")
+    with pytest.raises(WriteError, match=r"labels\.csv: found a table that this command did not write: .* labels"):
+        require_text_file(tmp_path / "labels.csv", columns=columns)
+    for text in ("", 'predicted,file,"prob_a\nb"\n'):
+        (tmp_path / "p.csv").write_text(text, encoding="utf-8")
+        require_text_file(tmp_path / "p.csv", columns=columns)
+
+
+def test_a_file_of_a_run_is_not_replaced_by_another_command(tmp_path):
+    start_checksums(tmp_path)
+    require_text_file(tmp_path / "new.csv")
+    (tmp_path / "split.csv").write_text("image,patient,split,labels\n", encoding="utf-8")
+    with pytest.raises(WriteError, match=r"split\.csv: is in the folder of a run .*; expected the name of a new file"):
+        require_text_file(tmp_path / "split.csv", columns=("image",))

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import xrayfast as xf
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, DataError, WriteError
+from xrayfast.files.checksums import start_checksums
 from xrayfast.workflows.report import report
 
 RNG = np.random.default_rng(0)
@@ -265,3 +266,16 @@ def test_a_difference_without_an_interval_has_none_on_the_page(tmp_path):
     found = report([table, table.assign(**sharper)], tmp_path, resamples=20)
     assert found.differences["low"].isna().any()
     assert "nan" not in re.sub('(?s)<(style|script).*?</.*?>|base64,[^"]*', "", found.path.read_text()).lower()
+
+
+def test_a_report_replaces_neither_its_input_nor_the_files_of_a_run(tmp_path):
+    table = tmp_path / "differences.csv"
+    single().to_csv(table, index=False)
+    with pytest.raises(WriteError, match=r"differences\.csv: is read here, and would be lost"):
+        report(table, output=tmp_path)
+    assert len(pd.read_csv(table)) == N
+    (tmp_path / "run").mkdir()
+    start_checksums(tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(WriteError, match=r"metrics\.json: is in the folder of a run"):
+        report(table, output=tmp_path / "run")

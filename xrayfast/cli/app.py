@@ -25,6 +25,7 @@ from xrayfast.errors.advice import advising_flags
 from xrayfast.errors.escapes import escape_hidden, escape_lines, passing_warnings
 from xrayfast.errors.signals import INTERRUPTED, handling_signals
 from xrayfast.launch import require_alone
+from xrayfast.progress.terminal import discard
 
 FAILED, USAGE = 1, 2
 
@@ -76,8 +77,7 @@ class _Group(TyperGroup):
                 output.message(str(error) or "Stopped.")
             raise typer.Exit(getattr(error, "exit_code", INTERRUPTED)) from None
         except BrokenPipeError:
-            # The reader of the pipe has exited, as `head` does. Python would fail again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard(sys.stdout)  # Python would fail again when it flushes at exit
             raise typer.Exit(FAILED) from None
         except ConfigFileError as error:
             _show(ctx, error, str(error))

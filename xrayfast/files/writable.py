@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import os
+from collections.abc import Collection
 from pathlib import Path
 
-from xrayfast.errors import RunError, WriteError
+from xrayfast.errors import RunError, WriteError, shorten
+from xrayfast.files.checksums import CHECKSUMS
 from xrayfast.files.virtual.addresses import canonical, is_remote
 
 _COPY = "Copy it to the bucket afterwards."
@@ -34,12 +37,18 @@ _NO_TEXT = frozenset({
 """Suffixes that a CSV table or a page can't have."""
 
 
-def require_text_file(path: Path, *read: Path | None, is_page: bool = False) -> None:
+def require_text_file(path: Path, *read: Path | None, columns: Collection[str] = (), is_page: bool = False) -> None:
     """Raise an error if a CSV table or a page should not be written to a path.
+
+    Args:
+        path: where to write.
+        *read: the command's inputs.
+        columns: columns that all tables of the command have: an existing table is replaced only if it has them.
+        is_page: whether a page is written, not a table.
 
     Raises:
         WriteError: the path has the suffix of another format, which other programs could not open; it is an existing
-            file that is not text, such as an image, or that is one of the inputs `read`; see also
+            file that is not text, such as an image, or that is one of the inputs, another table, or of a run; see also
             `require_output_file`.
     """
     require_output_file(path)
@@ -47,8 +56,8 @@ def require_text_file(path: Path, *read: Path | None, is_page: bool = False) -> 
     if not path.is_file():
         return
     with path.open("rb") as stream:
-        is_text = b"\0" not in stream.read(4096)
-    if not is_text:
+        start = stream.read(4096)
+    if b"\0" in start:
         raise WriteError(
             f"{path}: found a file that is no text, such as an image or an archive; expected the name of a file "
             "to write. Choose another."
@@ -56,6 +65,27 @@ def require_text_file(path: Path, *read: Path | None, is_page: bool = False) -> 
     if any(file is not None and os.path.realpath(file) == os.path.realpath(path) for file in read):
         raise WriteError(
             f"{path}: is read here, and would be lost; expected the name of a file to write. Choose another."
+        )
+    require_outside_run(path)
+    header = next(csv.reader(start.decode("utf-8-sig", "replace").splitlines()), [])
+    if header and not set(columns) <= set(header):
+        raise WriteError(
+            f"{path}: found a table that this command did not write: its columns are {shorten(header)}; expected the "
+            "name of a new file, or of an earlier output. Choose another, or remove it."
+        )
+
+
+def require_outside_run(path: Path) -> None:
+    """Raise an error if a command's output would replace a file of a run, or of an evaluation.
+
+    Raises:
+        WriteError: it would.
+    """
+    folder = Path(os.path.realpath(path)).parent
+    if path.exists() and (folder / CHECKSUMS).is_file():
+        raise WriteError(
+            f"{path}: is in the folder of a run or an evaluation, where commands do not replace files; expected the "
+            "name of a new file. Choose another."
         )
 
 

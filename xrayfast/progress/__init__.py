@@ -99,7 +99,7 @@ class ForgivingReporter(NullReporter):
             try:
                 if not self.failed:
                     report(*args, **options)
-            except (Exception, SystemExit) as error:  # rich exits if the reader of a pipe has exited
+            except Exception as error:
                 if isinstance(error, KeyboardInterrupt):  # `Stopped`, for SIGTERM, is both
                     raise
                 self.failed = True

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xrayfast.errors.escapes import escape_hidden
@@ -54,14 +55,23 @@ def styled(*pieces: str | tuple[str, str]) -> Text:
 
 
 def open_console(file: TextIO) -> Console:
-    """Return a console that wraps lines at words in a terminal, but not in a file or pipe."""
+    """Return a console that wraps lines at words in a terminal, but not in a file or pipe.
+
+    If the reader of a pipe exits, as `head` does, further output is discarded, so that the command writes its files.
+    """
     from rich.console import Console
 
     console = Console(file=file, highlight=False)
+    console.on_broken_pipe = partial(discard, file)  # type: ignore[method-assign]  # rich would end the process
     console.soft_wrap = not console.is_terminal
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDE
     return console
+
+
+def discard(file: TextIO) -> None:
+    """Discard all further output to a file of the process, such as standard output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 SECONDS_BETWEEN_LINES = 15.0

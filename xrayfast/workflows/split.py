@@ -40,13 +40,16 @@ def split(
 
     Raises:
         DataError: the data can't be used, images can't be read, or a given split has leaks.
-        WriteError: the file can't be written, or is an image, an archive or the data set's own table.
+        WriteError: the file can't be written, or is an input, another table, a run's file, an image or an
+            archive.
     """
     config = config or Config()
     idle = unused_data_settings(data, config)
     data = opened(data, config)
     if output is not None:
-        require_text_file(Path(output), data.config.source, data.config.labels)
+        own = data.config
+        read = own.source, own.labels, own.label_map, own.corrections, own.split_file
+        require_text_file(Path(output), *read, columns=data.split_table().columns)
     data = replace(data, notes=(*data.notes, *idle))
     with show_progress(progress) as reporter:
         data, images = decode(data, config.model.size, reporter.preparing)

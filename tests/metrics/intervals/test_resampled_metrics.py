@@ -258,3 +258,10 @@ def test_invalid_input_is_refused():
         ResampledMetrics(truth, probability, "single", groups=np.full(10, np.nan))
     with pytest.raises(ValueError, match="between 0 and 1"):
         ResampledMetrics(truth, probability, "single", prevalence=2)
+
+
+@pytest.mark.parametrize(("groups", "by"), [(None, "image"), (np.arange(200) // 2, "patient")])
+def test_a_part_of_a_split_is_resampled_as_the_split(groups, by):
+    truth, probability = many_labels()
+    split = ResampledMetrics(truth, probability, "multi", None if groups is None else groups[: len(truth)])
+    assert split.select(np.arange(len(truth)) < 9).by == by

@@ -8,7 +8,7 @@ from PIL import Image
 
 import xrayfast as xf
 from tests.conftest import SMALL
-from xrayfast.errors import DataError
+from xrayfast.errors import DataError, WriteError
 from xrayfast.runs.run import Run
 from xrayfast.workflows.data import decode
 from xrayfast.workflows.split import balance
@@ -90,6 +90,8 @@ def test_a_split_that_is_written_is_replayed(copies, tmp_path):
     file = tmp_path / "split.csv"
     written = write_split(xf.open_data(copies, test_fraction=0.2), output=file)
     again = xf.open_data(copies, split_file=file)
+    with pytest.raises(WriteError, match="is read here, and would be lost"):
+        write_split(again, output=file)
     assert again.table["split"].tolist() == written.table["split"].tolist()
     assert not again.drawn.any()
     remarks = require_leak_free(again, compare_all_images(again, decode(again, 64)[1]), allow_leaks=False).warnings

@@ -97,7 +97,7 @@ def compare(
     out = Output(as_json)
     if csv:
         for path in (csv, *(_beside(csv, what) for what in ("differences", "subgroups"))):
-            require_text_file(path)
+            require_text_file(path, columns=("run",))
     with reporting(out) as reporter:
         found = work(
             runs,

@@ -38,7 +38,7 @@ def lr_find(
     require_text_suffix(output)
     image, table = output.with_name(output.name + ".png"), output.with_name(output.name + ".csv")
     require_output_file(image)
-    require_text_file(table)
+    require_text_file(table, columns=("lr", "loss"))
     settings = read_settings(config, given)
     manifest = open_and_show(out, settings)
     from xrayfast.cli.terminal_plot import draw_curve

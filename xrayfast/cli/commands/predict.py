@@ -63,7 +63,7 @@ def predict(
     chosen: list[Any] = [run if is_model_file(run) else Run(run)]
     while sources and (is_hub_name(sources[0]) or (Path(sources[0]) / INFO_FILE).is_file()):
         chosen.append(Run(sources.pop(0)))
-    require_text_file(output)
+    require_text_file(output, columns=("file", "predicted"))
     from xrayfast.workflows.predict import CSV_NUMBERS
     from xrayfast.workflows.predict import predict as work
 

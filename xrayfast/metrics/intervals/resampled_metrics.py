@@ -75,5 +75,6 @@ class ResampledMetrics(Split):
 
     def select(self, rows: Bools) -> ResampledMetrics:
         """Return the split restricted to the rows of an (N,) mask, with the same sampling units."""
-        arrays = self.truth[rows], self.probability[rows], self.task, self.unit[rows]
+        patients = self.unit[rows] if self.by == "patient" else None
+        arrays = self.truth[rows], self.probability[rows], self.task, patients
         return ResampledMetrics(*arrays, self.thresholds, self.prevalence)
