@@ -134,7 +134,7 @@ def test_images_and_frozen_features_lie_on_the_device(data, run, tmp_path, monke
     monkeypatch.setattr(training, "cache_features", lambda *a, **k: found.append(cache(*a, **k)) or found[-1])
     said = []
     xf.find_lr(data, steps=20, note=said.append, **{**SMALL, "device": "cuda", "workers": None})
-    assert any("All images are on cuda" in text for text in said)
+    assert any("All images are kept on cuda" in text for text in said)
     again = xf.fit(data, runs=tmp_path, **OPTIONS)
     assert [of.train.device.type for of in found] == ["cuda"]
     close(again, run)

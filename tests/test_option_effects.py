@@ -336,11 +336,11 @@ def test_a_delimiter_that_no_cell_has_and_a_label_that_no_cell_has_are_noted(tab
 def test_settings_of_the_data_in_a_config_beside_the_data_are_noted(table, folders, tiny_run):
     data = xf.open_data(table, valid_fraction=0.3)
     config = Config().updated({"source": folders, "valid_fraction": 0.4, "task": "single", "size": 32})
-    words = r"data are not used, .*: source \(.*/d; used is .*/t\), task \(single; used is auto\), valid_"
-    one_line = f"The config's settings of the {words}.*Leave out the data"
+    words = r"data settings are not used, .*: source \(.*/d; .*/t is used\), task \(single; auto is used\), valid_"
+    one_line = f"The config's {words}.*Leave out the data"
 
     def said(notes):
-        return [note for note in notes if note.startswith("The config's settings of the data")]
+        return [note for note in notes if note.startswith("The config's data settings")]
 
     for notes in (
         xf.check(data, config=config).data.notes,
@@ -352,7 +352,7 @@ def test_settings_of_the_data_in_a_config_beside_the_data_are_noted(table, folde
         assert re.match(one_line, note), note
     # For a folder, the other settings are used.
     (note,) = said(resolve_inputs(table, config, {})[2])
-    assert f"source ({folders}; used is {table})." in note and "task" not in note
+    assert f"source ({folders}; {table} is used)." in note and "task" not in note
     # An equal setting, as a relative path or a default, is no contradiction.
     same = Config().updated({"source": table, "valid_fraction": 0.3})
     assert not said(resolve_inputs(data, same, {})[2] + resolve_inputs(data, None, {})[2])
@@ -385,7 +385,7 @@ def test_a_run_says_which_options_changed_nothing(tiny_run, tmp_path):
     found = {split: run.predictions(split) for split in run.predicted_splits}
     with pytest.warns(UserWarning, match=r"thresholds \(half\) has no effect: exactly one class applies"):
         refit_decision(run, {"thresholds": "half", "resamples": 0}, found)
-    (said,) = [remark for remark in run.info["remarks"] if "the head starts anew" in remark]
+    (said,) = [remark for remark in run.info["remarks"] if "the head from random weights" in remark]
     assert "Not used: 1." in said
 
 

@@ -83,9 +83,9 @@ def require_code(names: Mapping[str, str], given: Mapping[str, Any], where: str 
     """
     missing = {name: code for name, code in names.items() if name not in given}
     if missing:
-        advice = f"Give it again in Python, by {', '.join(f'{name}=' for name in missing)}."
+        advice = f"Pass it again in Python: {', '.join(f'{name}=...' for name in missing)}."
         if "dls" in missing:
-            advice = "xrayfast.learner(dls) trains on such DataLoaders; fit would read the images otherwise."
+            advice = "Use xrayfast.learner(dls) to train on such DataLoaders; fit would read the images differently."
         raise ConfigError(
-            f"{where} names code of the user's own, which is not saved with a run: {describe_code(missing)}. {advice}"
+            f"{where} names code of your own, which is not saved with a run: {describe_code(missing)}. {advice}"
         )

@@ -431,8 +431,8 @@ def write_dataset(
     try:
         if folder.exists() and (found := sorted(item.name for item in folder.iterdir())):
             raise DataError(
-                f"{folder} is not empty: it holds {shorten(found, 3)}. Name a new folder or an empty one; "
-                "nothing was written or removed."
+                f"{folder} is not empty: it contains {shorten(found, 3)}. Choose a new or empty folder; nothing was "
+                "written or removed."
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
         target = folder.resolve()

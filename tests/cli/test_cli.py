@@ -52,7 +52,9 @@ def test_single_process_commands_are_refused_in_several_ranks(at, monkeypatch):
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     for command in set(Commands()) - {"fit", "cross-validate", "lr-find", "cache", "models"}:
         said = " ".join(call(command, "x", code=2).stderr.split())
-        assert f"{command} runs in one process; found 4 processes, started by srun. Start one, without it" in said
+        assert (
+            f"{command} runs in one process; found 4 processes, started by srun. Start one process without srun" in said
+        )
     call("fit", "--help")
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     call("predict", "--help")
@@ -114,7 +116,7 @@ def test_a_config_file_is_replayed_and_options_override_it(at, data_dir):
     call("fit", data_dir, *SMALL, "--epochs", 1, "--head-width", "20,10", "--name", "first")
     call("fit", "--config", "runs/first/config.yaml", "--name", "second")
     third = call("fit", data_dir, "--config", "runs/first/config.yaml", "--name", "third", "--head-width", "8")
-    assert "settings of the data are not used" not in third.output
+    assert "data settings are not used" not in third.output
     first, second, third = (Run(Path("runs") / name) for name in ("first", "second", "third"))
     assert first.config == second.config
     assert first.history.drop(columns="seconds").equals(second.history.drop(columns="seconds"))
@@ -155,9 +157,9 @@ def test_an_unreadable_file_has_a_row_and_sets_the_exit_code(at, tiny_run, data_
 
 ERRORS = {
     "no data": (["fit", *TINY], 1, ["data", "xrayfast synth data"]),
-    "no runs": (["interpret"], 1, ["runs: holds no runs", "xrayfast fit"]),
+    "no runs": (["interpret"], 1, ["runs: contains no runs", "xrayfast fit"]),
     "no such run": (["interpret", "runs/x"], 1, ["runs/x: no such run"]),
-    "a file": (["interpret", __file__], 1, ["is a file, and no run", "runs/resnet18-1"]),
+    "a file": (["interpret", __file__], 1, ["is a file, not a run's folder", "runs/resnet18-1"]),
     "an exported model": (["evaluate", "model.onnx", "data"], 1, ["model.onnx: found no such file"]),
     "not a run": (["predict", "empty", "x.png"], 1, ["empty: is not a run's folder", "run.json"]),
     "empty folder": (["fit", "empty", *TINY], 1, ["empty", "Expected one of", "xrayfast synth"]),
@@ -209,7 +211,11 @@ ERRORS = {
         2,
         ["--fold is 3; expected one from 1 to 2"],
     ),
-    "no further run": (["predict", "RUN", "runs/x", "two"], 1, ["runs/x: no such file", "Nor is it a run"]),
+    "no further run": (
+        ["predict", "RUN", "runs/x", "two"],
+        1,
+        ["runs/x: no such file", "It is not a run's folder either"],
+    ),
     "out of range": (["fit", "two", "--jobs", "3"], 2, ["Error: No such option: --jobs", "fit --help' lists"]),
     "too large": (
         ["cross-validate", "two", "--folds", "1"],
@@ -243,16 +249,16 @@ ERRORS = {
     "no such config": (["fit", "two", "-c", "no.yaml"], 1, ["no.yaml: found no such file"]),
     "wrong config": (["fit", "two", "-c", "wrong.yaml"], 1, ["wrong.yaml: epochs is 'x'; expected a whole number."]),
     "misplaced key": (["fit", "two", "-c", "flat.yaml"], 1, ["unknown key 'epochs'. 'epochs' belongs under 'train:'."]),
-    "name taken": (["fit", "two", *TINY, "--name", "two", "--runs", "."], 1, ["never overwrites"]),
+    "name taken": (["fit", "two", *TINY, "--name", "two", "--runs", "."], 1, ["never overwritten"]),
     "not a folder": (["fit", "two", *TINY, "--runs", "good.csv"], 1, ["good.csv", "can't be written"]),
     "weights": (["fit", "two", "--weights", "good.csv"], 1, ["good.csv: is not a plain state dict"]),
-    "resume with options": (["fit", "two", "--resume", "x"], 2, ["give --resume alone"]),
+    "resume with options": (["fit", "two", "--resume", "x"], 2, ["Give --resume without other options"]),
     "resume nothing": (["fit", "--resume", "runs/x"], 1, ["runs/x: no such run"]),
     "synth onto data": (["synth", "two"], 1, ["two"]),
     "output without folder": (
         ["predict", "RUN", "two", "-o", "no/where.csv"],
         1,
-        ["no/where.csv", "there is no folder"],
+        ["no/where.csv", "does not exist"],
     ),
     "no such source": (["predict", "RUN", "nothing*"], 1, ["nothing*: no such file"]),
     "unknown option": (["fit", "--epoch", "3"], 2, ["No such option", "--epochs"]),
@@ -327,7 +333,7 @@ def test_a_traceback_is_shown_only_with_debug(at):
     done = CliRunner().invoke(app, ["--debug", "interpret"])
     assert done.exit_code == 1
     assert "Traceback" in done.stderr
-    assert "holds no runs" in done.stderr
+    assert "contains no runs" in done.stderr
 
 
 def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, data_dir):
@@ -341,7 +347,7 @@ def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, data_dir):
     process.send_signal(signal.SIGSTOP)  # otherwise it may have finished on a busy machine
     refused = call("fit", "--resume", "runs/r", code=1).stderr
     process.send_signal(signal.SIGCONT)
-    assert f"another process writes to this run (process {process.pid} on " in refused
+    assert f"another process is writing to this run (process {process.pid} on " in refused
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
@@ -521,7 +527,7 @@ def test_split_writes_what_fit_replays(at, data_dir):
     call("fit", data_dir, *SMALL, "--epochs", 1, "--split-file", "split.csv")
     used = pd.read_csv("runs/tiny_resnet-1/split.csv").set_index("image")["split"]
     assert used.to_dict() == written.to_dict()
-    assert "there is no folder" in call("split", data_dir, "-o", "no/split.csv", code=1).output
+    assert "does not exist" in call("split", data_dir, "-o", "no/split.csv", code=1).output
 
 
 def test_the_cache_command_shows_and_clears_the_cache(at, data_dir):
@@ -570,9 +576,7 @@ def test_an_option_with_an_optional_number_works_without_it(at, monkeypatch):
     assert [given["ema"] for given in found] == [EMA_DECAY, 0.9, 0.9, EMA_DECAY, EMA_DECAY]
     assert [given.get("epochs") for given in found] == [None] * 4 + [3]
     text = " ".join(call("fit", "data", "--ema", "abc", code=2).stderr.split())
-    assert (
-        "found 'abc', and there is no such folder or file; expected a number above 0 and below 1, or no value" in text
-    )
+    assert "found 'abc', which is neither a number nor a file or folder that exists; expected a number above 0" in text
 
 
 def test_options_that_contradict_others_stop_before_the_data_are_read(at):
@@ -633,7 +637,7 @@ def test_empty_options_and_arguments_are_refused(words, name, at, tiny_run, data
     is_option = name.startswith("-")
     given = [name, "", *arguments_of(words, tiny_run.path, data_dir)] if is_option else [""]
     done = call(*words.split(), *given, code=2)
-    assert "found an empty text; expected a value" in re.sub(r"[\s│]+", " ", done.output)
+    assert "found an empty value; expected a value" in re.sub(r"[\s│]+", " ", done.output)
     assert not list(at.iterdir())
 
 
@@ -642,7 +646,7 @@ def test_output_replaces_no_pipe_or_device(at, tiny_run, data_dir):
     Path("null").symlink_to(os.devnull)
     for words in (["predict", tiny_run.path, data_dir, "-o"], ["split", data_dir, "-o"]):
         for where in ("fifo", at, "null"):
-            assert "expected the name of a file to write" in call(*words, where, code=1).stderr
+            assert "expected a file to write to" in call(*words, where, code=1).stderr
     assert Path("fifo").is_fifo() and Path("null").is_char_device()
 
 
@@ -658,7 +662,7 @@ def test_the_files_of_a_range_test_are_named_once(given, at, data_dir, monkeypat
 
 def test_the_files_of_a_range_test_have_no_other_format(at, data_dir):
     done = call("lr-find", data_dir, "-o", "curve.tsv", code=1)
-    assert "curve.tsv: its name ends in .tsv, and what is written is a CSV table" in done.stderr
+    assert "curve.tsv: found the suffix '.tsv'; expected a name for a CSV table" in done.stderr
     assert not list(at.iterdir())
 
 
@@ -689,7 +693,7 @@ def test_a_name_that_is_too_long_for_any_file_is_named(words, name, at, tiny_run
     given = with_path("n" * 300, words, name, tiny_run, data_dir)
     done = CliRunner().invoke(app, given, prog_name="xrayfast")
     assert done.exit_code in (1, 2) or words.startswith("cache"), done.output
-    assert "is a defect" not in done.output and "nnn" in done.output
+    assert "is a bug" not in done.output and "nnn" in done.output
     assert "Error: [Errno" not in done.output and not [path for path in at.rglob("*") if path.is_file()]
 
 

@@ -24,7 +24,7 @@ def runs(at):
 
 def test_the_screen_shows_intervals_first_and_corrected_p_values_next_to_them(runs, monkeypatch):
     said = call("compare", "runs", "--resamples", 50).stdout
-    assert "On 60 test images, with 95 % intervals; ordered by AUROC, macro" in said
+    assert "60 test images, with 95 % intervals; sorted by macro AUROC" in said
     assert re.search(r"^c +\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", said, flags=re.M)
     assert re.search(r"^a +−\d\.\d{3} \([−+]\d\.\d{3} to [−+]\d\.\d{3}\)", said, flags=re.M)
     assert re.search(r"^b +AUROC tumour .* (yes|no) *$", said, flags=re.M)
@@ -102,7 +102,7 @@ ERRORS = {
     "metric": (["runs", "--order", "acuracy"], 2, ["--order is 'acuracy'", "Did you mean 'accuracy'"]),
     "part": (["runs", "--split", "train"], 2, ["train"]),
     "reference": (["runs", "--reference", "z"], 2, ["--reference is 'z'", "a, b, c"]),
-    "folder": (["runs", "--csv", "no/where.csv", "--resamples", "5"], 1, ["no/where.csv: there is no folder"]),
+    "folder": (["runs", "--csv", "no/where.csv", "--resamples", "5"], 1, ["no/where.csv: the folder"]),
 }
 
 

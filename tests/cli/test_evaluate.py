@@ -54,7 +54,7 @@ def test_other_data_with_subgroups_by_sex(at):
     words = ("evaluate", "runs/tiny", "external", "--labels", "external.csv", "--by", "sex", "--device", "cpu")
     done = call(*words, "--resamples", 20, "--prevalence", "0.1", "--name", "there")
     for shown in (
-        "left out: with none of the network's classes",
+        "left out: without any of the network's classes",
         "Labels of the data that the network lacks",
         "Fracture",
         "Labels of the network that the data lack: normal",
@@ -73,8 +73,8 @@ def test_an_error_is_one_message(at):
     assert "--test-fraction" in call("evaluate", "runs/multi", code=1).stderr
     assert "no such run" in call("evaluate", "external2", code=1).stderr
     assert "gender" in call("evaluate", "runs/tiny", "--by", "gender", code=2).stderr
-    assert "name DATA too" in call("evaluate", "runs/tiny", "--labels", "external.csv", code=2).stderr
+    assert "give DATA too" in call("evaluate", "runs/tiny", "--labels", "external.csv", code=2).stderr
     assert "not one of train, valid, test" in call("evaluate", "runs/tiny", "--split", "all", code=2).stderr
-    assert "name DATA too" in call("evaluate", "runs/tiny", "--batch-size", 8, code=2).stderr
+    assert "give DATA too" in call("evaluate", "runs/tiny", "--batch-size", 8, code=2).stderr
     assert "not one of auto" in call("evaluate", "runs/tiny", "--device", "tpu", code=2).stderr
     assert not (at / "runs/multi/evaluations").exists()

@@ -193,7 +193,7 @@ def test_such_names_are_refused_for_runs_tables_and_options(tiny_run, data_dir, 
 def test_half_a_surrogate_pair_in_a_run_is_refused(tiny_run, tmp_path):
     (tmp_path / "labels.json").write_text((tiny_run.path / "labels.json").read_text().replace("normal", "norm\\ud800l"))
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(xf.errors.RunError, match=r"labels\.json: holds text that is not Unicode"):
+    with pytest.raises(xf.errors.RunError, match=r"labels\.json: contains text that is not valid Unicode"):
         _ = xf.Run(tmp_path).labels
 
 

@@ -44,7 +44,7 @@ def test_metadata_are_read_back_with_their_decision():
         ({"decision": '{"calibration": {"method": "magic"}}'}, "magic"),
         ({"decision": '{"calibration": 3}'}, "objects or null"),
         ({"labels": '["a", "b", "c"]'}, "labels"),
-        ({"labels": '["a \\"b\\"", "Ödem"]'}, "thresholds are of other labels"),
+        ({"labels": '["a \\"b\\"", "Ödem"]'}, "thresholds in its metadata are for other labels"),
     ],
 )
 def test_damage_is_named(changed, said):

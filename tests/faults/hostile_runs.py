@@ -67,7 +67,7 @@ def _places(run: Path) -> list[Change]:
         "a folder": lambda path: path.mkdir(),
         "a FIFO": lambda path: os.mkfifo(path),
         "a link to itself": lambda path: path.symlink_to(path.name),
-        "a link to nothing": lambda path: path.symlink_to("nowhere"),
+        "a broken link": lambda path: path.symlink_to("nowhere"),
         "a link to /dev/zero": lambda path: path.symlink_to("/dev/zero"),
         "a terabyte of holes": lambda path: _holes(path, 2**40),
     }

@@ -72,7 +72,7 @@ def test_a_second_writer_is_refused_by_name_and_the_lock_is_released_after_its_b
     with lock_run(tmp_path, pytest.fail):
         message = refused(tmp_path)
         assert f"process {os.getpid()} on {run_lock.platform.node()} since 20" in message and "pytest" in message
-        assert message.startswith(f"{tmp_path}: another process writes") and "Wait until it has ended" in message
+        assert message.startswith(f"{tmp_path}: another process is writing") and "Wait for it to finish" in message
         assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
     assert not list(tmp_path.iterdir())
     with lock_run(tmp_path, pytest.fail):
@@ -84,7 +84,7 @@ def test_the_lock_of_a_dead_process_on_this_host_is_taken_over_with_a_note(syste
     with lock_run(tmp_path, notes.append):
         assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
         refused(tmp_path)
-    assert len(notes) == 1 and f"ended before it was done (process {pid} on " in notes[0]
+    assert len(notes) == 1 and f"ended before it was finished (process {pid} on " in notes[0]
     assert not list(tmp_path.iterdir())
 
 
@@ -92,13 +92,13 @@ def test_a_lock_of_another_host_is_refused_with_what_to_remove(system, tmp_path)
     pid = stale(tmp_path, host="node7")
     message = refused(tmp_path)
     assert f"process {pid} on node7 since " in message
-    assert message.endswith(f"Check on node7 whether it still runs; if not, remove {tmp_path / 'run.lock'}.")
+    assert message.endswith(f"Check on node7 whether it is still running; if not, remove {tmp_path / 'run.lock'}.")
 
 
 def test_without_file_locks_a_process_is_identified_by_its_pid_and_start_time(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "fcntl", None)
     stale(tmp_path, pid=os.getpid(), start=psutil.Process().create_time())
-    assert "another process writes" in refused(tmp_path)
+    assert "another process is writing" in refused(tmp_path)
     zombie = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
     for pid in (os.getpid(), zombie.pid):  # another process with the same pid
@@ -109,7 +109,7 @@ def test_without_file_locks_a_process_is_identified_by_its_pid_and_start_time(tm
         assert len(notes) == 1
     zombie.wait()
     (tmp_path / "run.lock").write_text("")
-    assert refused(tmp_path).endswith("names no process. If no process writes to this run, remove it.")
+    assert refused(tmp_path).endswith("does not identify a process. If no process is writing to this run, remove it.")
 
 
 def test_only_one_of_many_processes_takes_over_a_stale_lock(system, tmp_path):

@@ -70,7 +70,7 @@ def test_a_published_run_holds_no_name_and_predicts_the_same(run, hub, data_dir,
     files = uploaded(hub)
     assert set(files) == set(pushed.files) == FILES and pushed.private and hub.repositories["group/chest"].private
     require_private(files, run)
-    assert notes == ["3 sentences that may name files or patients left out of what is published."]
+    assert notes == ["Left out of the published run: 3 sentences that may name files or patients."]
     card = files["README.md"].decode()
     assert "For research and teaching, not for diagnosis" in card and 'run = "hf:group/chest"' in card
     assert "Patients are not known." in json.loads(files["run.json"])["remarks"]
@@ -84,7 +84,7 @@ def test_a_published_run_holds_no_name_and_predicts_the_same(run, hub, data_dir,
     assert test.path == Path("chest-evaluations/data") and test.info["run"] == pushed.name
     assert any("could not be checked" in one["text"] for one in test.metrics["result"]["warnings"])
     assert "internal" in test.metrics
-    with pytest.warns(UserWarning, match="a black image stands in"):
+    with pytest.warns(UserWarning, match="gets a black image instead"):
         learn = xf.load(found, device="cpu")
     weights = xf.load(run, device="cpu").model.state_dict()
     assert all((weights[name] == value).all() for name, value in learn.model.state_dict().items())
@@ -142,7 +142,7 @@ def test_downloaded_files_are_used_offline(run, hub, monkeypatch):
     hub.requests.clear()
     assert Run(pushed.name).path == first.path and download("hf:group/chest").commit == pushed.commit
     with pytest.warns(
-        UserWarning, match=rf"{pushed.commit}, as it was downloaded before: the server can't be reached now"
+        UserWarning, match=rf"{pushed.commit}, from an earlier download, because the server can't be reached now"
     ):
         Run("hf:group/chest")
     assert hub.requests == []
@@ -170,7 +170,7 @@ def test_only_files_of_a_run_are_downloaded_from_a_hostile_repository(run, hub, 
         xf.predict(f"hf:group/chest@{weights}", data_dir / "normal", device="cpu")
     info = json.loads(files["run.json"]) | {"members": ["../../../../tiny"]}
     outside = repository.commit(unchecked | {"run.json": json.dumps(info).encode()})
-    with pytest.raises(RunError, match="names runs outside of it"):
+    with pytest.raises(RunError, match="refers to runs outside its folder"):
         xf.predict(f"hf:group/chest@{outside}", data_dir / "normal", device="cpu")
 
 
@@ -181,9 +181,9 @@ def test_errors_are_named(run, hub, monkeypatch):
     with pytest.raises(ConfigError, match="expected ORG/NAME"):
         xf.push(run, "chest")
     hub.repositories["group/open"] = Repository(private=False)
-    with pytest.raises(RunError, match=r"holds no run of xrayfast: found \.gitattributes"):
+    with pytest.raises(RunError, match=r"is not an xrayfast run: found \.gitattributes"):
         Run("hf:group/open")
-    with pytest.raises(RunError, match="is there and public, and public= was not given"):
+    with pytest.raises(RunError, match="already exists and is public, but public= was not given"):
         xf.push(run, "group/open", note=lambda _: None)
     assert list(hub.repositories["group/open"].at("main")[1]) == [".gitattributes"]
     assert not xf.push(run, "group/open", public=True, note=lambda _: None).private
@@ -193,7 +193,7 @@ def test_errors_are_named(run, hub, monkeypatch):
     with pytest.raises(RunError, match=r"expected at most 1,000\. Nothing was downloaded"):
         Run("hf:group/open")
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(ConfigError, match="no login to the Hub"):
+    with pytest.raises(ConfigError, match="not logged in to the Hub"):
         xf.push(run, "group/chest")
     monkeypatch.setenv("HF_TOKEN", "hf_another")
     with pytest.raises(RunError, match="hf:group/chest"):
@@ -244,6 +244,6 @@ def test_training_starts_from_a_run_on_the_hub(run, hub, data_dir, tmp_path):
         found = xf.fit(xf.open_data(data_dir), runs=tmp_path, name="from-hub", **options)
     assert found.config.model.weights == pushed.name and pushed.name in found.info.starting_weights
     assert found.info.weights_sha256 == file_digest(run.model_path)
-    assert any("does not hold which images its network was trained on" in remark for remark in found.info.remarks)
+    assert any("does not record which images its network was trained on" in remark for remark in found.info.remarks)
     with pytest.raises(RunError, match="no such repository"):
         xf.fit(xf.open_data(data_dir), runs=tmp_path, **options | {"weights": "hf:group/none"})

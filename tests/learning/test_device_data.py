@@ -112,15 +112,25 @@ GB = 10**9
 PLACES = [
     # choice, share, device, free, cached, workers: resident, feeds, note
     ("auto", 0.4, CPU, None, True, None, False, False, ""),
-    ("on", 0.4, CPU, None, True, None, True, True, "All images are on cpu, which takes 5.02 GB."),
-    ("auto", 0.4, GPU, 70 * GB, True, None, True, True, "All images are on cuda, which takes 5.02 of 70.0 GB that are"),
-    ("auto", 0.4, GPU, 70 * GB, True, 0, True, True, "All images are on cuda"),
+    ("on", 0.4, CPU, None, True, None, True, True, "All images are kept on cpu, where they take 5.02 GB."),
+    (
+        "auto",
+        0.4,
+        GPU,
+        70 * GB,
+        True,
+        None,
+        True,
+        True,
+        "All images are kept on cuda, where they take 5.02 of the 70.0",
+    ),
+    ("auto", 0.4, GPU, 70 * GB, True, 0, True, True, "All images are kept on cuda"),
     ("auto", 0.4, GPU, 70 * GB, True, 4, False, False, ""),
     ("off", 0.4, GPU, 70 * GB, True, None, False, False, ""),
-    ("auto", 0.4, GPU, 12 * GB, True, None, False, True, "threads read images ahead: 5.0 GB are more than 40% of the"),
-    ("auto", 0.5, GPU, 12 * GB, True, None, True, True, "All images are on cuda"),
-    ("auto", 0.4, GPU, 12 * GB, False, None, False, False, "Processes read the images, which have no cache"),
-    ("on", 0.4, GPU, 6 * GB, True, None, True, True, "All images are on cuda"),
+    ("auto", 0.4, GPU, 12 * GB, True, None, False, True, "would take 5.0 GB, more than 40% (--device-share) of the"),
+    ("auto", 0.5, GPU, 12 * GB, True, None, True, True, "All images are kept on cuda"),
+    ("auto", 0.4, GPU, 12 * GB, False, None, False, False, "read them, because they are not cached"),
+    ("on", 0.4, GPU, 6 * GB, True, None, True, True, "All images are kept on cuda"),
 ]
 
 
@@ -143,7 +153,7 @@ def test_images_are_on_the_device_if_they_fit(
 def test_images_that_do_not_fit_are_refused(monkeypatch):
     monkeypatch.setattr(device_data, "free_memory", lambda device: GB)
     with pytest.raises(
-        ConfigError, match=r"The images take 5\.0 GB, and 1\.0 GB are free on cuda\. Use data_on_device="
+        ConfigError, match=r"the images take 5\.0 GB and only 1\.0 GB are free on cuda\. Use data_on_device="
     ):
         place_images("on", 0.4, GPU, ImageCache(224), 100_000, None)
 
@@ -158,5 +168,5 @@ def test_running_out_of_device_memory_is_an_error_with_remedies(data_dir):
     assert str(found) == (
         "cpu is out of memory: CUDA out of memory. Use a smaller batch_size= (a batch has 8 images; accumulate= adds "
         "up the gradients of several), a smaller size=, fewer layers unfrozen, or data_on_device='off'. Other programs "
-        "there may hold some."
+        "may also be using its memory."
     )

@@ -321,7 +321,7 @@ with learn.no_bar():
 
 @pytest.fixture
 def exported(learn, tmp_path):
-    with pytest.warns(UserWarning, match=r"shared\.pkl is a pickle: load_learner runs code that.*xrayfast\.save"):
+    with pytest.warns(UserWarning, match=r"shared\.pkl is a pickle: load_learner runs the code in it.*xrayfast\.save"):
         learn.export(tmp_path / "shared.pkl")
     assert learn.dls.manifest.labels, "the learner keeps its data"
     return tmp_path / "shared.pkl"

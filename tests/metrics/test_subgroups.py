@@ -61,11 +61,10 @@ def test_a_headline_metric_without_an_interval_has_its_reason():
     missing = [note for note in by["notes"] if note.startswith("No interval")]
     assert [note.partition(" (")[0] for note in missing] == ["No interval for M"] * 2 + ["No interval for X"]
     of_mean, of_f1 = sorted(missing[:2], key=lambda note: "F1 macro" in note)
-    assert (
-        of_mean == "No interval for M (Mean average precision): with fewer than 10 images with a label it is too high."
-    )
+    few = "average precision is biased upward with fewer than 10 images with a label."
+    assert of_mean == f"No interval for M (mean average precision): {few}"
     assert of_f1.endswith("some label has no image, or every image, in more than 20% of the resamples.")
-    assert missing[2].endswith("fewer than 5 images are too few to draw from.")
+    assert missing[2].endswith("fewer than 5 images are too few to resample.")
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
@@ -253,7 +252,7 @@ def test_an_interval_that_the_test_contradicts_is_described_as_that_of_one_gap()
     assert gap_test({**gap, "low": None, "pairs": 3}) == "p 0.73, the largest of 3 pairs"
     truth, probability, sex, _, group = case()
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group, resamples=20)
-    assert by["notes"][2].endswith("The test decides: intervals are of one gap each, not corrected.")
+    assert by["notes"][2].endswith("Judge a gap by p: each interval is for one gap alone and is not corrected.")
 
 
 def test_small_groups_are_noted_and_not_compared():

@@ -78,7 +78,7 @@ def test_an_absent_class_leaves_its_cells_empty_and_says_so():
     assert summary["overall"]["auroc_macro"] == pytest.approx(
         np.mean([skm.roc_auc_score(truth[kept][:, i], probability[kept][:, i]) for i in range(2)])
     )
-    assert "carries c" in summary["notes"][0]
+    assert "has c" in summary["notes"][0]
     assert "2 of 3" in summary["notes"][0]
 
 
@@ -179,8 +179,8 @@ def test_a_split_with_one_class_only_has_no_ranking_metrics_and_says_why():
     assert [row[name] for row in summary["per_label"] for name in ("auroc", "ap")] == [None] * 6
     assert [summary["overall"][name] for name in ("auroc_macro", "ap_macro")] == [None] * 2
     assert summary["intervals"]["overall"]["ap_macro"]["low"] is None
-    assert "No image of this split carries a, c" in summary["notes"][0]
-    assert "Every unmasked image of this split carries b: AUROC, average precision and" in summary["notes"][1]
+    assert "No image in this split has a, c" in summary["notes"][0]
+    assert "Every unmasked image in this split has b, for which AUROC, average precision and" in summary["notes"][1]
 
 
 def test_with_two_classes_notes_name_only_the_positive_class():
@@ -195,4 +195,4 @@ def test_with_two_classes_notes_name_only_the_positive_class():
     assert f"normal ({positives}), tb ({positives})" in both
     absent = truth[:, 0] == 1
     (note, *_) = summarize(truth[absent], probability[absent], labels, "single", positive="tb")["notes"]
-    assert note == ("No image of this split carries tb: AUROC, average precision, recall and F1 have no value there.")
+    assert note == ("No image in this split has tb, for which AUROC, average precision, recall and F1 are not defined.")

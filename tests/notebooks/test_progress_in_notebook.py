@@ -68,7 +68,7 @@ def test_notes_are_in_the_display_and_not_python_warnings(ready, data_dir):
 
 def test_an_error_shows_only_its_message(ready):
     (error,) = ready[0].run("xf.predict('runs/one', 'nowhere.png')")
-    assert error.traceback == ["DataError: nowhere.png: no such file, folder or pattern with matches."]
+    assert error.traceback == ["DataError: nowhere.png: no such file or folder."]
     (error,) = ready[0].run("xf.fit(data, name='one')")
     assert error.traceback[0].endswith("Choose another name=.")
 
@@ -102,4 +102,4 @@ def test_interrupting_before_training_names_the_stage(ready):
     shown, error = kernel.interrupt(call, (kernel.folder / "waiting").exists)
     kernel.run("predicting._decide = decide")
     assert "stopped after" in html_of([shown])
-    assert error.traceback == ["Interrupted: Stopped at predicting, 0 of 3. Run the cell again to start anew."]
+    assert error.traceback == ["Interrupted: Stopped (predicting: 0 of 3). Run the cell again to start over."]

@@ -136,6 +136,6 @@ def test_stages_are_shown_and_stay(monkeypatch):
     assert "0 of 1,200 images" in screen.pages[0] and "1 of 1,200 images" in screen.pages[1]
     assert "<progress" not in screen.pages[2] and ">decoding: 1,200 images<" in screen.pages[2]
     reporter.preparing("comparing", 6, 1200)
-    assert reporter.where() == " at comparing, 6 of 1,200"
+    assert reporter.where() == " (comparing: 6 of 1,200)"
     reporter.end("stopped")
     assert ">decoding: 1,200 images · comparing: 1,200 images · stopped after 3 s<" in screen.pages[-1]

@@ -95,7 +95,7 @@ def test_a_terminal_that_is_closed_ends_nothing():
         reporter.note("a note after it")
         warn("a warning after it")
     texts = [str(warning.message) for warning in warned]
-    assert len(texts) == 2 and "work goes on without it: OSError" in texts[0] and texts[1] == "a warning after it"
+    assert len(texts) == 2 and "the work continues without it: OSError" in texts[0] and texts[1] == "a warning after it"
 
 
 def test_a_pipe_whose_reader_has_gone_ends_nothing():

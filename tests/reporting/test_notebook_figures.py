@@ -160,10 +160,10 @@ def test_a_history_is_drawn_on_one_or_two_given_axes(tiny_run):
     assert losses.get_ylabel() == "Loss" and "validation" in metrics.get_ylabel().lower()
     axes = Figure().add_subplot()
     assert isinstance(tiny_run.plot_history(ax=axes), Axes) and axes.get_ylabel() == "Loss"
-    with pytest.raises(ConfigError, match="3 axes; expected one, or two"):
+    with pytest.raises(ConfigError, match="3 Axes; expected one, or two"):
         tiny_run.plot_history(ax=Figure().subplots(1, 3))
     for plot in (tiny_run.plot_history, tiny_run.plot_batches, LRCurve([1e-3], [1.0], {}).plot):
-        with pytest.raises(ConfigError, match=r"ax is .*; expected one Axes of matplotlib, such as plt.subplots"):
+        with pytest.raises(ConfigError, match=r"ax is .*; expected one matplotlib Axes, such as plt.subplots"):
             plot(ax=Figure().subplots(2, 2))
 
 

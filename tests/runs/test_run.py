@@ -134,13 +134,13 @@ def test_no_file_of_a_run_is_pickled(tiny_run):
 
 
 def test_the_newest_run_is_the_one_started_last(tiny_run, tmp_path):
-    with pytest.raises(RunError, match="holds no runs"):
+    with pytest.raises(RunError, match="contains no runs"):
         Run.newest(tmp_path)
     for name, started in (("a", "2026-01-02"), ("b", "2026-01-01")):
         Run.create(tmp_path, name, "x", tiny_run.config, {"started": started})
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "run.json").write_text("{")
-    with pytest.warns(UserWarning, match=r"Not looked at for the newest run: .*damaged/run\.json"):
+    with pytest.warns(UserWarning, match=r"Ignored while searching for the newest run: .*damaged/run\.json"):
         assert Run.newest(tmp_path).path.name == Run.newest(str(tmp_path)).path.name == "a"
     with pytest.raises(ConfigError, match="root is None"):
         Run.newest(None)
@@ -149,7 +149,7 @@ def test_the_newest_run_is_the_one_started_last(tiny_run, tmp_path):
 def test_names_count_up_and_nothing_is_overwritten(tiny_run, tmp_path):
     made = [Run.create(tmp_path, None, "resnet18", tiny_run.config, {}).path.name for _ in range(3)]
     assert made == ["resnet18-1", "resnet18-2", "resnet18-3"]
-    with pytest.raises(RunError, match="never overwrites"):
+    with pytest.raises(RunError, match="never overwritten"):
         Run.create(tmp_path, "resnet18-2", "x", tiny_run.config, {})
     for name in ("../out", "a/b", "", ".hidden", ".."):
         with pytest.raises(RunError, match="plain folder name"):
@@ -292,7 +292,7 @@ def test_nothing_is_written_through_a_link_in_a_run(tiny_run, tmp_path, quick, l
         elsewhere.mkdir()
     (run.path / link).symlink_to(elsewhere)
     before = {path: path.read_bytes() for path in elsewhere.rglob("*")}
-    with pytest.raises(RunError, match=rf"{link}: is a symbolic link, to .*elsewhere"):
+    with pytest.raises(RunError, match=rf"{link}: is a symbolic link to .*elsewhere"):
         write(run)
     assert {path: path.read_bytes() for path in elsewhere.rglob("*")} == before
 
@@ -381,9 +381,9 @@ def test_the_error_about_a_name_in_use_says_what_uses_it(tiny_run, tmp_path):
         (
             "ended",
             "created",
-            "It is of a run that ended before it was trained; where it holds nothing of yours, remove",
+            "It belongs to a run that ended before training began; if it contains nothing that you need, remove",
         ),
-        ("stopped", "interrupted", "complete: xf.resume\\('.*stopped'\\) goes on with it."),
+        ("stopped", "interrupted", "unfinished run: xf.resume\\('.*stopped'\\) resumes it."),
         ("done", "completed", r"Choose another name=\.$"),
     ]:
         run = Run.create(tmp_path, name, "x", tiny_run.config, {"status": status})

@@ -48,7 +48,7 @@ def copy(tiny_run, tmp_path):
     ],
 )
 def test_an_error_names_file_field_and_what_was_expected(content, form, said, tmp_path):
-    with pytest.raises(RunError, match=rf"/some\.json: .*{said}.*The file is damaged or of another version"):
+    with pytest.raises(RunError, match=rf"/some\.json: .*{said}.*The file is damaged or from another version"):
         read(tmp_path, content, form)
 
 

@@ -344,7 +344,7 @@ def test_after_an_internal_error_the_next_request_is_answered(classifier, monkey
         patch.setattr(classifier, "answer", fail)
         with TestClient(make_app(classifier, OPEN, notes.append), HERE, raise_server_exceptions=False) as client:
             answer = client.post("/api/predict", files=[("files", ("a", b"a"))])
-            assert answer.status_code == 500 and "defect of xrayfast" in answer.json()["error"]
+            assert answer.status_code == 500 and "bug in xrayfast" in answer.json()["error"]
             patch.undo()
             assert client.post("/api/predict", files=[("files", ("a", b"a"))]).status_code == 200
     assert notes == [answer.json()["error"]]
@@ -374,7 +374,7 @@ def test_a_socket_that_cannot_be_opened_is_named():
     with open_socket("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         assert address_of(taken) == f"http://127.0.0.1:{port}/"
-        with pytest.raises(ConfigError, match=f"port is {port}, where another program listens"):
+        with pytest.raises(ConfigError, match=f"port is {port}, which another program already uses"):
             open_socket("127.0.0.1", port)
     for host in ("203.0.113.7", "no.such.host.invalid", "x" * 99, "a\0b"):
         with pytest.raises(ConfigError, match="expected an address of this machine"):

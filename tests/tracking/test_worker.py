@@ -74,7 +74,7 @@ def test_a_tracker_that_never_answers_is_abandoned(monkeypatch):
     thread.call("log", {}, 1)
     thread.finish("completed", 0.01)
     never.set()
-    assert ["not answered" in notes[0], "did not process everything" in notes[1]] == [True, True] and len(notes) == 2
+    assert ["not answered" in notes[0], "did not finish uploading" in notes[1]] == [True, True] and len(notes) == 2
 
 
 def test_prints_of_a_tracker_are_not_output_of_the_command(capsys):

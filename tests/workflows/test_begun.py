@@ -43,4 +43,4 @@ def test_the_command_says_that_a_run_is_complete_and_what_it_lacks(data_dir, beg
     done = CliRunner().invoke(app, [*words, "--name", "a", "--lr", "1"])
     assert done.exit_code == 2 and "was begun with 0.002; a run keeps its settings" in done.output.replace("\n", " ")
     done = CliRunner().invoke(app, words)
-    assert done.exit_code == 2 and "auto goes on with the run of --name" in done.output.replace("\n", " ")
+    assert done.exit_code == 2 and "auto resumes the run of --name" in done.output.replace("\n", " ")

@@ -342,8 +342,10 @@ def test_runs_that_mask_other_cells_are_not_paired_and_the_note_names_the_option
     kept(tmp_path, "a", "multi", valid=told(truth, probability))
     kept(tmp_path, "b", "multi", valid=told(masked, probability))
     text = " ".join(xf.compare(tmp_path, resamples=20).notes)
-    assert "2 of the 60 images of the same name have cells that only one of the two masks, '3.png' among them" in text
-    assert "their --uncertain or --blank differ" in text
+    assert (
+        "2 of the 60 images of the same name have cells that are masked in only one of the two runs, '3.png' a" in text
+    )
+    assert "the runs' --uncertain or --blank differ" in text
 
 
 def test_images_of_one_name_with_other_labels_or_pixels_are_not_paired(tmp_path):
@@ -378,7 +380,9 @@ def test_labels_of_few_patients_are_named(tmp_path):
     for name, share in (("a", 0.0), ("b", 0.2)):
         kept(tmp_path, name, "multi", valid=told(truth, better(probability, truth, share)))
     notes = xf.compare(tmp_path, resamples=20).notes
-    assert any("fewer than 10 patients with, or without, pneumonia (4): DeLong's p is approximate" in n for n in notes)
+    assert any(
+        "fewer than 10 patients with or without pneumonia (4): DeLong's p is only approximate" in n for n in notes
+    )
 
 
 def test_how_runs_were_trained(tmp_path):
@@ -423,7 +427,7 @@ def test_runs_named_twice_and_unfinished_ones_in_a_folder_are_left_out_with_a_no
     kept(three, "unfinished", info={"status": "interrupted"})
     found = xf.compare([three / "a", three, three / "a"], resamples=20)
     assert sorted(found.table["run"]) == ["a", "b", "c"]
-    assert "Named twice and taken once" in found.notes[0]
+    assert "Given twice and compared once" in found.notes[0]
     assert "unfinished" in found.notes[1]
 
 
@@ -436,12 +440,12 @@ def test_runs_of_one_name_are_distinguished_by_their_paths(three):
 
 
 def test_errors_say_what_to_do(three, tmp_path):
-    with pytest.raises(RunError, match=r"two or more runs are needed, and there is only .*a\. Named twice"):
+    with pytest.raises(RunError, match=r"needs two or more runs, but only .*a was found\. Given twice"):
         xf.compare([three / "a", three / "a"])
     with pytest.raises(RunError, match="no such run"):
         xf.compare([three / "a", three / "nothing"])
     (three / "empty").mkdir()
-    with pytest.raises(RunError, match=r"empty: is no run's folder .* and holds none"):
+    with pytest.raises(RunError, match=r"empty: is not a run's folder .* and contains none"):
         xf.compare([three / "a", three / "empty"])
     kept(three, "unfinished", info={"status": "interrupted"})
     with pytest.raises(RunError, match=r"status is 'interrupted'.*xf\.resume\("):
@@ -458,7 +462,7 @@ def test_errors_say_what_to_do(three, tmp_path):
         xf.compare([three / "a", three / "b"], split="train")
     doubled = told(truth, probability, images=["x.png"] * len(truth))
     kept(three, "doubled", "multi", valid=doubled)
-    with pytest.raises(RunError, match=r"'x\.png' is in its predictions of split 'valid' more than once"):
+    with pytest.raises(RunError, match=r"'x\.png' is more than once in its predictions of split 'valid'"):
         xf.compare([three / "multi", three / "doubled"])
 
 

@@ -131,8 +131,8 @@ def test_its_methods_tell_of_the_folds_and_not_of_one_split(crossed):
     pooled, images = crossed.metrics["valid"], len(crossed.out_of_fold)
     assert f"test {crossed.info.counts['test']['images']} images" in text
     assert f"out-of-fold {images} images of {pooled['patients']} patients" in text
-    assert "Images were dealt into 2 folds by patient; each was predicted by networks that were not" in text
-    assert "the best epoch were kept, by AUROC, macro on the fold that it predicts. Results on the" in text
+    assert "Images were divided into 2 folds by patient; each was predicted by networks that were not" in text
+    assert "the best epoch were kept, by macro AUROC on the fold that it predicts. Results on the" in text
     assert "calibrated by temperature scaling on the out-of-fold predictions." in text
     assert (
         "Main metrics on the out-of-fold images: " in text and "validation" not in text and "not recorded" not in text
@@ -145,7 +145,7 @@ def test_its_model_card_is_of_all_networks_and_of_out_of_fold_predictions(crosse
     pooled, tested = (crossed.metrics[split]["overall"]["auroc_macro"] for split in ("valid", "test"))
     own = card.partition("### Training data")[2]
     assert "### Out-of-fold" in card and "### Test" in card and f"{pooled:.3f}" in card and f"{tested:.3f}" in card
-    assert "Images were dealt into 2 folds by patient" in card and "on the fold that it predicts" in card
+    assert "Images were divided into 2 folds by patient" in card and "on the fold that it predicts" in card
     assert "fitted on the out-of-fold predictions" in card and "alidation" not in own.replace("cross-validation", "")
     assert 'xf.load(run + "/fold1")' in card and f"# Model card for {crossed.path.name}" in card
 
@@ -181,7 +181,7 @@ def test_it_is_interpreted_from_its_out_of_fold_predictions(crossed, tmp_path):
         own = run.predictions("valid")
         expected = roc_auc_score(own.truth.argmax(1), own.raw, multi_class="ovr")
         assert row["overall"]["auroc_macro"] == pytest.approx(expected)
-    with pytest.raises(RunError, match=r"explained by the network that was not trained on it\. Name the fold"):
+    with pytest.raises(RunError, match=r"explained by the network that was not trained on them\. Use a fold"):
         xf.interpret(copy, saliency=1)
 
 
@@ -198,7 +198,9 @@ def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_p
         patch.setattr("xrayfast.workflows.fit._train", lambda training: None)
         notes = []
         xf.resume(cv.runs[1], reporter=NullReporter(note=notes.append))
-        assert notes[-1].startswith(f"This is one fold. 'xrayfast cross-validate --resume {cv.path}' trains the others")
+        assert notes[-1].startswith(
+            f"This is one fold of a cross-validation. 'xrayfast cross-validate --resume {cv.path}' trains"
+        )
     again = xf.resume_cross_validation(cv)
     assert bytes_of(again) == whole and again.info.status == "completed"
     with pytest.raises(RunError, match="nothing to resume"):
@@ -268,7 +270,7 @@ def test_folds_trained_at_once_give_the_same_bytes(data, tmp_path):
     notes = []
     reporter = NullReporter(note=notes.append)
     assert bytes_of(xf.resume_cross_validation(tmp_path / "stopped", jobs=9, reporter=reporter)) == bytes_of(crossed)
-    assert "jobs is 9, and there are 2 folds to train: no more are trained at once." in notes
+    assert "jobs is 9, but there are 2 folds to train, so fewer are trained at once." in notes
 
 
 def test_how_far_folds_are_is_read_from_their_folders(crossed, tmp_path):

@@ -106,4 +106,4 @@ def test_a_snapshot_stays_as_it_was_while_training_goes_on(data):
 def test_it_is_said_once_where_images_lie(data, tmp_path, capsys):
     said = []
     xf.find_lr(data, steps=20, data_on_device="on", note=said.append, **{**SMALL, "resamples": 100})
-    assert [text for text in said if "on cpu" in text] == ["All images are on cpu, which takes 0.00 GB."]
+    assert [text for text in said if "kept on cpu" in text] == ["All images are kept on cpu, where they take 0.00 GB."]

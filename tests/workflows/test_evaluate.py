@@ -222,8 +222,8 @@ def test_copies_of_training_images_are_left_out_as_check_finds_them(run, data_di
         image.save(target.with_suffix(".jpg") if how == "re-encoded" else target, quality=80)
     found = evaluate(run, folder, **FEW)
     assert found.metrics["images"]["left_out"] == [
-        ["seen in training, but for coding, scale or a crop", len(train)],
-        ["seen in validation, but for coding, scale or a crop", len(valid)],
+        ["seen in training (near duplicate)", len(train)],
+        ["seen in validation (near duplicate)", len(valid)],
     ]
     assert found.metrics["images"]["evaluated"] == 24
     config = run.config
@@ -248,8 +248,8 @@ def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_pat
     new.to_csv(table, index=False)
     found = evaluate(run, table, **FEW).metrics
     assert found["images"]["left_out"] == [
-        ["seen in training, in other images of the patient", 1],
-        ["seen in training, in other images of the study", 1],
+        ["seen in training (other images of the patient)", 1],
+        ["seen in training (other images of the study)", 1],
     ]
     assert any(
         note.startswith("By identifiers, 1 of 23 patients of these data is in the run's own data.")
@@ -283,7 +283,7 @@ def test_patients_who_are_only_numbered_alike_are_no_patients_of_training(others
     shutil.copy(data_dir / trained, (tmp_path / new.iloc[-1]["image"]).with_name("known.png"))
     known = new.iloc[-1:].assign(image=str(Path(new.iloc[-1]["image"]).with_name("known.png")), patient="x")
     pd.concat([new, known]).to_csv(table, index=False)
-    with pytest.raises(DataError, match=r": 1 seen in training; \d\d seen in training, in other images of the patient"):
+    with pytest.raises(DataError, match=r": 1 seen in training; \d\d seen in training \(other images of the patient\)"):
         evaluate(run, table, **FEW)
 
 
@@ -357,7 +357,7 @@ def test_other_data_stand_beside_the_run_s_own_test_split_and_their_prior_is_cor
     shares = [row["estimated"] for row in metrics["prevalence"]]
     np.testing.assert_allclose(after.probability.mean(axis=0), shares, atol=1e-6)
     assert not np.allclose(before.probability, after.probability)
-    assert any("corrected for the prevalence here" in note for note in corrected.metrics["notes"])
+    assert any("corrected for the prevalence in these data" in note for note in corrected.metrics["notes"])
     text = plain.report_path.read_text()
     assert "Beside the run&#39;s own test split" in text and "Estimated here" in text
 
@@ -385,7 +385,9 @@ def test_files_that_can_t_be_read_are_left_out_by_name(run, others, tmp_path):
     shutil.rmtree(copy / "covid-19")
     for path in copy.rglob("*.png"):
         path.write_bytes(b"no image")
-    text = r"copy: none of 17 images is left to evaluate on: 17 unreadable. The first that can't be read: .*\.png"
+    text = (
+        r"copy: none of the 17 images can be used for evaluation: 17 unreadable. The first that can't be read: .*\.png"
+    )
     with pytest.raises(DataError, match=text):
         evaluate(run, copy, **FEW)
 
@@ -397,10 +399,8 @@ def test_where_nothing_is_left_the_table_is_named_with_what_to_do(run, tmp_path,
     monkeypatch.chdir(tmp_path)
     rows = "".join(f"{source / image},{image.split('/')[0]}\n" for image in seen)
     (tmp_path / "table.csv").write_text("image,label\n" + rows)
-    text = (
-        rf"^table.csv: none of {len(seen)} images is left to evaluate on: .* seen in training; .* seen in validation. "
-    )
-    with pytest.raises(DataError, match=text + r".* nor selected on; without DATA, xf.evaluate"):
+    text = rf"^table.csv: none of the {len(seen)} images can be .*: .* seen in training; .* seen in validation. "
+    with pytest.raises(DataError, match=text + r".* nor selected on; xf.evaluate"):
         evaluate(run, "table.csv", **FEW)
 
 
@@ -411,11 +411,11 @@ def test_labels_of_another_name_are_joined_by_a_map(run, others, tmp_path):
     config = Config().updated({"source": table, "label_map": tmp_path / "map.txt"})
     found = evaluate(run, config=config, **FEW).metrics
     assert found["labels"] == {"used": ["normal", "pneumonia"], "unknown": [["Fracture", 8]], "lacking": ["covid-19"]}
-    assert found["images"]["left_out"] == [["with none of the network's classes", 8]]
+    assert found["images"]["left_out"] == [["without any of the network's classes", 8]]
     assert found["images"]["evaluated"] == 16
-    assert "'Normal' of the data is taken for the network's 'normal'." in found["notes"]
+    assert "'Normal' in the data is the network's 'normal'." in found["notes"]
     table.write_text(table.read_text().replace(",pneumonia", ",Mass"))
-    with pytest.raises(DataError, match=r"no label is known to both.*covid-19, normal, pneumonia.*label_map="):
+    with pytest.raises(DataError, match=r"no label in common.*covid-19, normal, pneumonia.*label_map="):
         evaluate(run, table, **FEW)
 
 
@@ -434,7 +434,7 @@ def test_labels_of_a_multi_label_run_are_masked_where_the_data_lack_them(multi_r
     assert rows["covid-19"]["support"] == rows["covid-19"]["negatives"] == 0
     assert rows["covid-19"]["auroc"] is None and rows["covid-19"]["specificity"] is None
     assert rows["pneumonia"]["support"] == 8 and rows["pneumonia"]["negatives"] == 8
-    assert any("taken to lack the others" in note for note in found.metrics["notes"])
+    assert any("its other labels are counted as absent" in note for note in found.metrics["notes"])
 
 
 def test_by_any_column_of_the_table(run, others, tmp_path):
@@ -450,7 +450,7 @@ def test_by_any_column_of_the_table(run, others, tmp_path):
     assert groups["by"] == "Hospital" and groups["missing"] == 2
     with pytest.raises(ConfigError, match=r"'number' of labels.csv has 24 values.*expected 1 to 20 groups"):
         evaluate(run, table, by="number", **FEW)
-    with pytest.raises(ConfigError, match="'loss' is a column of predictions already"):
+    with pytest.raises(ConfigError, match="'loss' is already a column of the predictions"):
         evaluate(run, table, by="loss", **FEW)
     with pytest.raises(DataError, match=r"found no column 'hospitl'.*Did you mean 'hospital'"):
         evaluate(run, table, by="hospitl", **FEW)
@@ -463,7 +463,7 @@ def test_interpret_by_a_column_of_the_run_s_own_table(data_dir, tmp_path, quick)
     run = xf.fit(xf.open_data(data_dir, labels=tmp_path / "own.csv"), runs=tmp_path / "runs", epochs=1, **SMALL)
     with pytest.raises(DataError, match="found no column 'nothing'"):
         xf.interpret(run, by="nothing")
-    with pytest.raises(ConfigError, match=r"'image' is a column of predictions already"):
+    with pytest.raises(ConfigError, match=r"'image' is already a column of the predictions"):
         xf.interpret(run, by="image")
     xf.interpret(run, by="hospital")
     xf.interpret(run, target_sensitivity=0.9)  # computes the metrics again
@@ -538,7 +538,9 @@ def test_without_the_predictions_of_validation_its_prevalence_is_not_compared(ru
     shutil.rmtree(run.path / "predictions")
     metrics = evaluate(run, others, correct_prior=True, **FEW).metrics
     assert "prevalence" not in metrics and metrics["internal"]["split"] == "test"
-    assert any(note.startswith("Prevalence is not compared with validation's: ") for note in metrics["notes"])
+    assert any(
+        note.startswith("The prevalence is not compared with the validation split's") for note in metrics["notes"]
+    )
 
 
 def test_an_older_run_can_t_recognize_its_images(run, data_dir):

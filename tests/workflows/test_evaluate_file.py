@@ -83,13 +83,13 @@ def test_labels_are_matched_by_name_and_implications_are_those_of_the_file(data_
 
 
 def test_what_a_file_can_t_do_is_named(model, data_dir, tmp_path, tiny_run):
-    with pytest.raises(ConfigError, match="no images of its own"):
+    with pytest.raises(ConfigError, match="no images to evaluate on"):
         xf.evaluate(model)
     for options, said in (
         ({"tta": True}, "no augmented views"),
         ({"device": "cuda"}, "on the CPU"),
-        ({"arch": len}, "holds its network"),
-        ({"correct_prior": True}, "prevalence of validation"),
+        ({"arch": len}, "contains its network"),
+        ({"correct_prior": True}, "prevalence in the validation split"),
     ):
         with pytest.raises(ConfigError, match=said):
             xf.evaluate(model, data_dir, **options)
@@ -102,10 +102,10 @@ def test_what_a_file_can_t_do_is_named(model, data_dir, tmp_path, tiny_run):
         xf.evaluate(tiny_run, data_dir, output=tmp_path)
     with pytest.raises(RunError, match="no such file"):
         xf.evaluate(tmp_path / "none.onnx", data_dir)
-    with pytest.raises(RunError, match="for 'predict' and 'evaluate'"):
+    with pytest.raises(RunError, match="works with 'predict' and 'evaluate'"):
         xf.compare([model, tiny_run.path])
     shown = CliRunner().invoke(app, ["evaluate", str(model)])
-    assert shown.exit_code == 2 and "name DATA too" in shown.stderr
+    assert shown.exit_code == 2 and "give DATA too" in shown.stderr
     assert [path.name for path in model.parent.iterdir()] == ["gray.onnx"]
 
 
@@ -113,7 +113,7 @@ def test_what_a_file_can_t_do_is_named(model, data_dir, tmp_path, tiny_run):
 def test_a_folder_that_can_t_be_written_is_named_before_the_work(model, data_dir):
     model.parent.chmod(0o500)
     try:
-        with pytest.raises(RunError, match="--output names another folder"):
+        with pytest.raises(RunError, match="Choose another folder with --output"):
             xf.evaluate(model, data_dir)
     finally:
         model.parent.chmod(0o700)

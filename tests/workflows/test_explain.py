@@ -170,7 +170,7 @@ def test_cases_keep_names_order_and_labels_and_leave_out_what_is_gone(bright, da
     assert explained[1].label == one.label
     assert explained[1].probability == pytest.approx(one.probabilities[one.label], abs=1e-6)
     np.testing.assert_allclose(explained[1].heat, one.heat, atol=1e-5)
-    assert notes[0] == "2 of 4 images can no longer be read, and are left out."
+    assert notes[0] == "2 of 4 images can no longer be read and are left out."
     assert "outside the central thorax" in notes[1] and "mean rank correlation" in notes[2]
     assert len(notes) == 3
 

@@ -309,7 +309,7 @@ def test_a_run_that_is_complete_or_whose_data_changed_does_not_resume(data_dir, 
     with pytest.raises(Interrupted):
         xf.fit(copy, runs=tmp_path, name="r", epochs=2, interrupted=StopAfter(6), **SMALL)
     next(copy.glob("normal/*.png")).unlink()
-    with pytest.raises(RunError, match="is not what it was"):
+    with pytest.raises(RunError, match="are not the same as when"):
         xf.resume(tmp_path / "r")
     done = xf.fit(data, runs=tmp_path, name="done", epochs=1, **SMALL)
     with pytest.raises(RunError, match="nothing to resume"):
@@ -423,7 +423,7 @@ def test_a_run_with_any_head_is_resumed_loaded_predicted_and_reported(head, widt
 
 
 def test_a_head_that_the_network_does_not_have_makes_no_folder(data, tmp_path):
-    with pytest.raises(ConfigError, match="tiny_resnet has a classifier without hidden layers"):
+    with pytest.raises(ConfigError, match="the classifier of tiny_resnet has no hidden layers"):
         xf.fit(data, runs=tmp_path, head="classifier", **SMALL)
     with pytest.raises(ConfigError, match=r"^head is linear, which has no hidden layer, and head_width is 8, 4\. Use"):
         xf.fit(data, runs=tmp_path, head="linear", head_width=(8, 4), **SMALL)
@@ -613,7 +613,7 @@ def test_an_unreadable_image_is_named(data_dir, tmp_path, workers):
         ({"prevalence": "2"}, ConfigError, "prevalence: found '2'"),
         ({"loss": "bce"}, ConfigError, "loss bce is for multi-label data"),
         ({"head": "classifier"}, ConfigError, "head is classifier"),
-        ({"name": "taken"}, RunError, "exists already"),
+        ({"name": "taken"}, RunError, "already exists"),
         ({"name": "a/b"}, RunError, "expected a plain folder name"),
         ({"runs": "file"}, RunError, "can't be written"),
     ],

@@ -99,7 +99,7 @@ def test_a_signal_stops_what_comes_before_and_after_training_at_once(data, tmp_p
     assert not list(tmp_path.iterdir())
     with monkeypatch.context() as patch:
         patch.setattr(finishing, "predict_split", lambda *_, **__: send(signal.SIGTERM)())
-        said = r"after 1 finished epoch; the computation of the results begins again\. Resume"
+        said = r"after 1 finished epoch; the computation of the results will start over\. Resume"
         with pytest.raises(Interrupted, match=said) as caught:
             xf.fit(data, runs=tmp_path, name="r", **OPTIONS | {"epochs": 1})
     assert caught.value.exit_code == 143
@@ -111,16 +111,14 @@ def test_a_second_signal_says_what_is_lost_and_frozen_features_begin_again(data,
         send(signal.SIGINT)()
         send(signal.SIGINT)()
 
-    said = (
-        r"0 finished epochs, at once: what followed the last checkpoint is lost, and training goes on with epoch 1\. R"
-    )
+    said = r"0 finished epochs, immediately: work since the last checkpoint is lost, and .* will resume at epoch 1\. R"
     with pytest.raises(Interrupted, match=said):
         xf.fit(data, runs=tmp_path, name="twice", interrupted=CallAfter(2, twice), **OPTIONS)
-    said = r"0 finished epochs; the computation of frozen features begins again\. Resume"
+    said = r"0 finished epochs; the computation of frozen features will start over\. Resume"
     with pytest.raises(Interrupted, match=said):
         xf.fit(data, runs=tmp_path, name="features", interrupted=StopAfter(0), **OPTIONS | {"reuse_frozen": "on"})
     stopped = xf.Run(tmp_path / "features").info.stopped
-    assert stopped == "0 finished epochs; the computation of frozen features begins again"
+    assert stopped == "0 finished epochs; the computation of frozen features will start over"
 
 
 def test_stopped_while_its_checkpoint_is_removed_a_run_stays_complete(data, tmp_path, monkeypatch):
@@ -138,7 +136,7 @@ def test_what_fails_because_of_a_signal_is_no_failure(data, tmp_path):
         raise OSError(5, "Input/output error")
 
     with pytest.raises(
-        Interrupted, match=r"0 finished epochs; what followed begins again.*Input/output error\. Resume"
+        Interrupted, match=r"0 finished epochs; the next step will start over.*Input/output error\. Resume"
     ):
         xf.fit(data, runs=tmp_path, name="r", interrupted=CallAfter(2, fail), **OPTIONS)
     assert xf.Run(tmp_path / "r").info.status == "interrupted"
@@ -166,7 +164,9 @@ def test_two_processes_never_write_to_one_run(data, whole, tmp_path, monkeypatch
     def write_too():
         run = tmp_path / "r"
         for write in (xf.resume, xf.interpret, lambda run: xf.evaluate(run, data)):
-            with pytest.raises(RunError, match=rf"^{run}: another process writes to this run \(process {os.getpid()}"):
+            with pytest.raises(
+                RunError, match=rf"^{run}: another process is writing to this run \(process {os.getpid()}"
+            ):
                 write(run)
             refusals.append(write)
 
@@ -180,7 +180,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_with_a_note(stopped, whole):
     (stopped.path / "run.lock").write_text(json.dumps(holder))
     notes = []
     assert_same_numbers(whole, xf.resume(stopped, reporter=NullReporter(note=notes.append)))
-    assert "ended before it was done (process 2147483646" in notes[0]
+    assert "ended before it was finished (process 2147483646" in notes[0]
 
 
 @pytest.mark.parametrize("at", ["write_cards", pytest.param("finalize_results", marks=pytest.mark.slow)])
@@ -205,7 +205,8 @@ def test_resuming_a_complete_run_does_what_a_kill_left_undone(tiny_run, tmp_path
     notes = []
     xf.resume(run, reporter=NullReporter(note=notes.append))
     assert notes == [
-        f"{run.path} was complete but for its end: removed checkpoint.old, removed predictions/.test.csv.01234567.tmp, "
+        f"{run.path} was complete except for its last step, which is now done: removed checkpoint.old, "
+        "removed predictions/.test.csv.01234567.tmp, "
         "wrote model_card.md and claim.md."
     ]
     assert run.claim_path.read_text() == tiny_run.claim_path.read_text()
@@ -272,7 +273,7 @@ def test_a_run_whose_images_changed_is_not_resumed(uncompressed, tmp_path, monke
     xf.resume(tmp_path / "r", reporter=NullReporter(note=notes.append))
     threads = torch.get_num_threads()
     assert notes == [
-        f"This process computes with {threads} thread{'s' * (threads != 1)}, and the run began with {threads + 1}: "
+        f"This process computes with {threads} thread{'s' * (threads != 1)}, but the run began used {threads + 1}: "
         f"sums are rounded otherwise, so results will differ. OMP_NUM_THREADS={threads + 1} sets the number."
     ]
 
@@ -284,7 +285,7 @@ def test_images_of_a_run_of_another_version_may_have_been_decoded_otherwise(stop
     notes = []
     xf.resume(stopped, reporter=NullReporter(note=notes.append))
     assert notes[0].startswith("36 images of ")
-    assert ", or xrayfast 0.3.0 decoded them otherwise: results will differ." in notes[0]
+    assert ", or xrayfast 0.3.0 decoded them differently: results will differ." in notes[0]
 
 
 def test_the_number_of_threads_is_recorded_and_noted_on_replay(whole, tmp_path):
@@ -305,6 +306,6 @@ def test_the_number_of_threads_is_recorded_and_noted_on_replay(whole, tmp_path):
     run.update_info(weights_sha256="0" * 64)
     for weights, digest, noted in (("w.pth", "1", True), ("w.pth", "0", False), ("v.pth", "1", False)):
         learn = SimpleNamespace(start=StartingWeights("", digest * 64), settings={"weights": str(tmp_path / weights)})
-        assert ["w.pth: has changed since the run of" in text for text in describe_replay(run.config, learn)] == [
+        assert ["w.pth: has changed since the run" in text for text in describe_replay(run.config, learn)] == [
             True
         ] * noted

@@ -37,7 +37,7 @@ def test_the_cache_folder_that_a_run_names_is_used_only_where_it_is_one(tiny_run
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run", ignore=UNCHECKED))
     run.write_config(run.config.updated({"cache_dir": named}))
     with pytest.warns(
-        UserWarning, match=rf"{named}: is the cache_dir .* Nothing is written there; the cache is {cache}"
+        UserWarning, match=rf"{named}: is the cache_dir .* Nothing is written there; the cache in {cache}"
     ):
         assert xf.load(run, device="cpu").dls.manifest.config.cache_dir is None
     assert not named.exists()
@@ -49,7 +49,9 @@ def test_load_works_where_the_data_is_gone(tiny_run, data_dir, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved", ignore=UNCHECKED))
     config = (run.path / "config.yaml").read_text().replace(str(data_dir), str(tmp_path / "elsewhere"))
     (run.path / "config.yaml").write_text(config)
-    with pytest.warns(UserWarning, match=r"lost its data.*: a black image .* xrayfast\.load\(run, data\)"):
+    with pytest.warns(
+        UserWarning, match=r"was trained on data that have been moved.* black image .* xrayfast\.load\(run, data\)"
+    ):
         learn = quiet(xf.load(run))
     file = next(data_dir.glob("normal/*.png"))
     expected = xf.predict(tiny_run, file).filter(like="prob_").to_numpy(dtype=float)[0]
@@ -221,7 +223,7 @@ def test_a_transform_that_only_augments_is_recorded(tiny_run, tmp_path):
     learn = quiet(xf.load(tiny_run))
     learn.dls.train.after_batch.add(Flip())
     run = xf.save(learn, runs=tmp_path)
-    assert "The training split was augmented by further transforms: Flip." in run.info["remarks"]
+    assert "The training split was also augmented by: Flip." in run.info["remarks"]
 
 
 def test_an_item_transform_is_called(tiny_run):

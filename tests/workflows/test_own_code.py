@@ -58,7 +58,9 @@ def test_a_run_says_what_was_code_of_the_user_s_own(own_run, tiny_run):
     shown = own_run._repr_html_()
     assert "cross_entropy (own code)" in shown and "own:cross" not in shown and "own:resnet" not in shown
     assert own_run.config.own_code == {"arch": "tiny_resnet", "augment": "as_default", "loss": "cross_entropy"}
-    (remark,) = [text for text in own_run.info.remarks if text.startswith(f"Code of the user's own: {NAMES}.")]
+    (remark,) = [
+        text for text in own_run.info.remarks if text.startswith(f"The run uses the user's own code: {NAMES}.")
+    ]
     assert any(
         text.startswith("tiny_resnet is used as a backbone: its output is (2, 1000)") for text in own_run.info.remarks
     )
@@ -76,7 +78,7 @@ def test_a_run_says_what_was_code_of_the_user_s_own(own_run, tiny_run):
 def test_settings_that_name_it_are_not_replayed_without_it(own_run, data, tmp_path):
     with pytest.raises(
         ConfigError,
-        match=rf"of the user's own.*: {NAMES}\. Give it again in Python",
+        match=rf"of your own.*: {NAMES}\. Pass it again in Python",
     ):
         xf.fit(data, config=own_run.config, runs=tmp_path)
     with pytest.raises(ConfigError, match=NAMES):
@@ -131,8 +133,8 @@ def test_resuming_takes_the_same_code_again(own_run, data, tmp_path):
 def test_a_loss_without_one_value_per_image_is_replaced_in_predictions(tiny_run, tmp_path):
     learn = xf.load(tiny_run, loss=lambda logits, target: F.cross_entropy(logits, target))
     run = xf.save(learn, runs=tmp_path)
-    said = "The losses per image are those of ce, because <lambda> does not return any with reduction='none'."
-    assert said in run.info.remarks
+    said = "Losses per image are computed with ce, because <lambda> does not return one loss per image"
+    assert f"{said} with reduction='none'." in run.info.remarks
     assert run.predictions("valid").loss.tolist() == tiny_run.predictions("valid").loss.tolist()
 
 
@@ -142,11 +144,11 @@ def test_what_runs_the_network_takes_it_again(own_run, tiny_run, data_dir):
         xf.predict(own_run, files)
     with pytest.raises(ConfigError, match=r"names code .*: arch tiny_resnet"):
         xf.evaluate(own_run, data_dir, split="train")  # otherwise the error is that no image is left
-    with pytest.raises(ConfigError, match=r"arch is tiny_resnet, no code of your own"):
+    with pytest.raises(ConfigError, match=r"arch is tiny_resnet, not code of your own"):
         xf.predict(tiny_run, files, arch=tiny_resnet)
     with pytest.raises(ConfigError, match=r"tta is true, and augment of the run is as_default \(own code\)"):
         xf.predict(own_run, files, arch=tiny_resnet, tta=True)
-    with pytest.raises(WeightsError, match="is of another network"):
+    with pytest.raises(WeightsError, match="contains another network"):
         network_of_run(own_run.config.model, 3, own_run.model_path, Whole())
     found, expected = (
         xf.predict(*run, **o) for run, o in (((own_run, files), {"arch": tiny_resnet}), ((tiny_run, files), {}))
@@ -203,7 +205,7 @@ def test_a_whole_network_is_trained_on_cached_features_and_predicts(data, tmp_pa
     learn = xf.load(run, arch=Whole())
     np.testing.assert_allclose(learn.get_preds()[0], run.predictions("valid").raw, atol=1e-6)
     assert "with its own head" in run.model_card_path.read_text()
-    with pytest.raises(ConfigError, match=r"head is linear.*have no effect: Whole gives one output for each of the 3"):
+    with pytest.raises(ConfigError, match=r"head is linear.*have no effect: Whole returns one output per label"):
         xf.fit(data, arch=Whole, head="linear", runs=tmp_path, **SETTINGS)
     with pytest.raises(ConfigError, match=r"fails on a batch of shape \(2, 3, 48, 48\)"):
         xf.fit(data, arch=Whole, runs=tmp_path, **{**SETTINGS, "size": 48})
@@ -234,7 +236,7 @@ def test_a_network_of_which_torch_fx_traces_another_branch_is_not_cached(data):
     dls = xf.dataloaders(data, size=32, batch_size=8, workers=0, device="cpu")
     with pytest.warns(UserWarning, match="Masked is used as a whole network"):
         learn = xf.learner(dls, arch=Masked)
-    assert caching_problem(learn, 1) == "torch.fx traces another computation"
+    assert caching_problem(learn, 1) == "its outputs differ when torch.fx traces it"
 
 
 def test_a_run_of_own_code_is_saved_from_a_learner(data, tmp_path):
@@ -243,4 +245,6 @@ def test_a_run_of_own_code_is_saved_from_a_learner(data, tmp_path):
         learn = xf.learner(dls, arch=Whole, loss=lambda x, y: F.cross_entropy(x, y))
     run = xf.save(learn, runs=tmp_path)
     assert run.config.own_code == {"arch": "Whole", "loss": "<lambda>"}
-    assert any(text.startswith("Code of the user's own: arch Whole, loss <lambda>") for text in run.info.remarks)
+    assert any(
+        text.startswith("The run uses the user's own code: arch Whole, loss <lambda>") for text in run.info.remarks
+    )

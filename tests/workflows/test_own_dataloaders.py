@@ -90,7 +90,7 @@ def test_its_run_says_what_it_does_not_know(folder_run):
 
 
 def test_its_settings_are_not_replayed_by_our_way_to_read_files(folder_run, data_dir, tmp_path):
-    words = r"code of the user's own, .* dls DataLoaders with .*Resize.*\. xrayfast\.learner\(dls\) trains on such"
+    words = r"code of your own, .* dls DataLoaders with .*Resize.*\. Use xrayfast\.learner\(dls\) to train"
     options = {"size": 32, "arch": "tiny_vgg", "weights": "none"}
     for work in (xf.fit, xf.find_lr):
         for data in (None, data_dir):
@@ -103,7 +103,7 @@ def test_its_settings_are_not_replayed_by_our_way_to_read_files(folder_run, data
 def test_its_run_refuses_other_images_by_name(folder_run, data_dir):
     run, _, _ = folder_run
     refused = (
-        r"DataLoaders of its user's own, with transforms that its folder does not hold: .* xrayfast\.load\(run, dls\)"
+        r"its user's own DataLoaders, whose transforms are not saved in the folder, so .* xrayfast\.load\(run, dls\)"
     )
     for work in (xf.predict, xf.evaluate, explain):
         with pytest.raises(RunError, match=refused):
@@ -157,7 +157,9 @@ def test_the_exported_block_feeds_the_exported_learner(data_dir, tmp_path):
     np.testing.assert_allclose(calibrated, run.decision.calibrated(raw[:1]), atol=1e-5)
     split = pd.read_csv(run.path / "split.csv", dtype=str)
     assert split["digest"].str.len().min() > 8 and sorted(set(split["split"])) == ["train", "valid"]
-    with pytest.warns(UserWarning, match=r"DataLoaders of the user's own: a black image .* xrayfast\.load\(run, dls\)"):
+    with pytest.warns(
+        UserWarning, match=r"your own DataLoaders, so the learner gets a black image .* xrayfast\.load\(run, dls\)"
+    ):
         assert xf.load(run).dls.origin == "xrayfast"
 
 
@@ -171,7 +173,7 @@ def test_a_run_has_size_and_batch_size_of_the_present_dataloaders(data_dir, tmp_
     files = get_image_files(data_dir)[:2]  # fastai's L
     assert len(xf.predict(run, files)) == 2
     learn.dls = block(data_dir)
-    with pytest.raises(DataError, match=r"learn\.dls was replaced by DataLoaders that xrayfast\.learner has not seen"):
+    with pytest.raises(DataError, match=r"learn\.dls was replaced by DataLoaders that xrayfast does not know"):
         xf.save(learn, runs=tmp_path)
 
 
@@ -280,10 +282,10 @@ def no_image(data_dir):
     ("make", "words"),
     [
         (without_valid, r"splits, of 36, 0 images; expected train, valid"),
-        (no_training_batch, "has 26 images and batches of 64, and drops an incomplete batch"),
+        (no_training_batch, "has 26 images and batches of 64, and drops an incomplete batch, so it has no batch"),
         (regression, "no vocab of labels"),
         (plain_torch, "no vocab of labels"),
-        (not_square, r"\(8, 3, 32, 48\) of torch.float32; expected \(N, 1 or 3, side, side\)"),
+        (not_square, r"\(8, 3, 32, 48\) of torch.float32; expected floats of shape \(N, 1 or 3, side, side\)"),
         (no_image, "expected .N, 1 or 3, side, side"),
     ],
 )

@@ -116,7 +116,7 @@ def test_what_a_folder_holds_besides_images_is_counted_and_named(tiny_run, data_
     (tmp_path / "1.gif").write_bytes(b"GIF89a")
     notes = []
     assert len(xf.predict(tiny_run, tmp_path, note=notes.append)) == 1
-    assert notes == [f"1 file left out, hidden or no image: {tmp_path / '1.gif'}."]
+    assert notes == [f"1 file left out, because hidden or not an image: {tmp_path / '1.gif'}."]
 
 
 def test_sources(tmp_path):
@@ -134,7 +134,7 @@ def test_sources(tmp_path):
     ]  # fmt: skip
     assert repeated == [str(tmp_path / "b" / "2.png")]
     assert find_images([str(tmp_path / "b" / "*.png")]) == ([str(tmp_path / "b" / "2.png")], [], [])
-    with pytest.raises(DataError, match="no such file, folder or pattern"):
+    with pytest.raises(DataError, match=r"no such file or folder|no file matches"):
         find_images([tmp_path / "nothing*"])
     with pytest.raises(DataError, match="No files"):
         find_images([])
@@ -142,17 +142,17 @@ def test_sources(tmp_path):
         packed.write(tmp_path / "b" / "2.png", "in/8.png")
     both = [str(tmp_path / "b" / "c" / "3.jpg"), str(tmp_path / "c.zip" / "in/8.png")]
     assert find_images([tmp_path / "**" / "c*"]) == (both, [], [])  # a folder and an archive
-    with pytest.raises(DataError, match="Patterns are of files on the disk: name an archive"):
+    with pytest.raises(DataError, match="Patterns match only files on disk: give an archive"):
         find_images([tmp_path / "c.zip" / "in" / "*.png"])
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="contains no images"):
         find_images([tmp_path / "none"])
     csv = tmp_path / "labels.csv"
     csv.touch()
     assert find_images([csv, tmp_path / "a.weird"]) == ([str(tmp_path / "a.weird")], [str(csv)], [])
     with pytest.raises(DataError, match=rf"^{csv}: is a table .* xf.evaluate.RUN, DATA, labels=TABLE. predicts"):
         find_images([csv])
-    with pytest.raises(DataError, match="none: holds no images"):  # also after a table
+    with pytest.raises(DataError, match="none: contains no images"):  # also after a table
         find_images([csv, tmp_path / "none", tmp_path / "a.weird"])
 
 
@@ -177,4 +177,4 @@ def test_a_file_given_twice_has_one_row_and_a_note(tiny_run, tmp_path, monkeypat
     notes = []
     table = xf.predict(tiny_run, ["1.png", "./1.png", str(tmp_path / "1.png")], note=notes.append)
     assert table["file"].tolist() == ["1.png"]
-    assert notes[0] == f"2 files given more than once, with one row each: ./1.png, {tmp_path / '1.png'}."
+    assert notes[0] == f"2 files given more than once, but predicted once: ./1.png, {tmp_path / '1.png'}."

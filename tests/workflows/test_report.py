@@ -88,7 +88,7 @@ def test_one_probability_is_that_of_a_single_label():
     found = report(table, resamples=0)
     assert found.task == "single" and found.metrics["positive"] == "positive"
     assert found.metrics["per_label"][1]["auroc"] == pytest.approx(skm.roc_auc_score(truth, table["y_score"]))
-    assert "No column names the images" in " ".join(found.notes)
+    assert "No column contains image names" in " ".join(found.notes)
 
 
 def test_images_without_truth_are_left_out():
@@ -96,7 +96,7 @@ def test_images_without_truth_are_left_out():
     table.loc[:9, "truth"] = ""
     found = report(table, resamples=0)
     assert found.task == "single" and len(found.predictions) == N - 10
-    assert "Left out, without truth: 10 images. With task='multi' they have no label." in found.notes
+    assert "10 images without truth left out. Use task='multi' to count such images as having no label." in found.notes
     assert found.metrics["overall"] == report(table.iloc[10:], resamples=0).metrics["overall"]
     assert len(report(table, task="multi", resamples=0).predictions) == N
 
@@ -177,7 +177,7 @@ def test_subgroups_are_groups_and_ages_are_in_bands():
     table = single().assign(age=[20, 70] * (N // 2), site=[f"s{i}" for i in range(N)])
     (ages,) = report(table, by="age", resamples=0).metrics["subgroups"]
     assert [group["images"] for group in ages["groups"]] == [N // 2, N // 2]
-    with pytest.raises(ConfigError, match="'site' of DataFrame has 60 values on these images; expected 1 to 20"):
+    with pytest.raises(ConfigError, match="'site' of DataFrame has 60 values for these images; expected 1 to 20"):
         report(table, by="site")
     with pytest.raises(DataError, match="row 0: age is 'old'; expected years"):
         report(table.assign(age="old"), by="age")
@@ -186,14 +186,14 @@ def test_subgroups_are_groups_and_ages_are_in_bands():
 def test_what_is_left_out_or_odd_is_noted():
     table = multi()
     notes = report(table.drop(columns="probability_Mass"), resamples=0).notes
-    assert "Truth without probabilities, which is left out: truth_Mass." in notes
+    assert "Left out, because they have truth but no probabilities: truth_Mass." in notes
     one = single()
     one.loc[:2, "truth"] = "covid|tb"
-    said = "Probabilities add up to 1, but not every image has one label: none or several on 3 images."
+    said = "Probabilities add up to 1, but not every image has one label: 3 images with none or several."
     assert said in report(one, resamples=0).notes
     with pytest.raises(ConfigError, match="positive is 'tb', which has no effect"):
         report(single(), positive="tb")
-    with pytest.raises(ConfigError, match="threshold has no effect: of several classes"):
+    with pytest.raises(ConfigError, match="threshold has no effect: with more than two classes"):
         report(single(), threshold=0.3)
     truth = np.where(RNG.random(N) < 0.5, "normal", "tb")
     named = pd.DataFrame({"truth": truth, "prob_tb": RNG.random(N).round(3)})
@@ -209,7 +209,7 @@ def test_what_is_left_out_or_odd_is_noted():
         ({"prob_tb": "high"}, "prob_tb is 'high'; expected a probability"),
         ({"truth": "cancer"}, r"truth has 'cancer'; expected covid, normal, tb"),
         ({"truth": "covd"}, "Did you mean 'covid'"),
-        ({"image": "same.png"}, r"the image 'same.png' is in several rows; expected one row for each"),
+        ({"image": "same.png"}, r"the image 'same.png' is in several rows; expected one row per image"),
     ],
 )
 def test_cells_that_are_wrong_are_named(change, message):
@@ -226,12 +226,12 @@ def test_columns_that_lack_are_named(tmp_path):
         report(multi().drop(columns="truth_Mass"))
     with pytest.raises(DataError, match="has no column 'hospital'"):
         report(single(), by="hospital")
-    with pytest.raises(DataError, match=r"task is single, and row 0 has .*expected one label, and 1"):
+    with pytest.raises(DataError, match=r"task is single, but row 0 has .*expected one label, and a sum of 1"):
         report(multi(), task="single")
     with pytest.raises(DataError, match="has no rows"):
         report(single().iloc[:0])
     (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match="can't be made"):
+    with pytest.raises(WriteError, match="can't be created"):
         report(single(), tmp_path / "file" / "x")
 
 

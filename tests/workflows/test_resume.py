@@ -253,13 +253,13 @@ def without(tensors, count):
         ("../run.json", lambda s: s | {"global_batch": "many"}, "global_batch is 'many'"),
         ("../run.json", lambda s: s | {"global_batch": -8}, "global_batch is -8"),
         ("../run.json", lambda s: s | {"global_batch": 10**20}, r"global_batch is 10{20}; expected less than or equal"),
-        ("../run.json", lambda s: s | {"frozen_feature_groups": [0] * 9}, "by config.yaml the phases have"),
-        ("../run.json", lambda s: s | {"frozen_feature_groups": [99] * 2}, "by config.yaml the phases have"),
+        ("../run.json", lambda s: s | {"frozen_feature_groups": [0] * 9}, "according to config.yaml the phases have"),
+        ("../run.json", lambda s: s | {"frozen_feature_groups": [99] * 2}, "according to config.yaml the phases have"),
         ("../run.json", lambda s: s | {"lr": 0}, "lr is 0"),
         ("../run.json", lambda s: s | {"precision": "fp7"}, "precision is 'fp7'"),
         ("../run.json", lambda s: s | {"status": "done"}, "status is 'done'"),
-        ("../labels.json", lambda s: s | {"labels": s["labels"][::-1]}, r"labels\.json names other labels"),
-        ("../labels.json", lambda s: s | {"labels": s["labels"][1:]}, r"labels\.json names other labels"),
+        ("../labels.json", lambda s: s | {"labels": s["labels"][::-1]}, r"labels\.json has other labels"),
+        ("../labels.json", lambda s: s | {"labels": s["labels"][1:]}, r"labels\.json has other labels"),
     ],
 )
 def test_what_resume_needs_is_checked_before_training(interrupted, tmp_path, monkeypatch, file, change, said):
@@ -282,7 +282,9 @@ def test_the_header_of_the_checkpoint_is_read_before_the_network_is_built(interr
     assert "head_width: []" in text
     (run.path / "config.yaml").write_text(text.replace("head_width: []", "head_width: [10000, 10000]"))
     monkeypatch.setattr(fit, "prepare", lambda *a, **k: pytest.fail("built"))
-    with pytest.raises(WeightsError, match=r"checkpoint/model\.safetensors: is of another network than config\.yaml"):
+    with pytest.raises(
+        WeightsError, match=r"checkpoint/model\.safetensors: contains another network than config\.yaml"
+    ):
         xf.resume(run)
 
 

@@ -50,15 +50,15 @@ def test_proposals_are_ranked_and_written_for_a_reader(crossed, tmp_path):
     table = pd.read_csv(tmp_path / "review" / "corrections.csv", dtype=str, keep_default_na=False)
     assert table.columns.tolist() == ["image", "label", "given", "proposed", "accept", "quality", "probability"]
     page = re.sub(r"\s+", " ", found.path.read_text())
-    assert "Proposals need a reader." in page and proposal["image"] in page and "p = 0.90" in page
+    assert "A reader must check each proposal." in page and proposal["image"] in page and "p = 0.90" in page
     assert page.count("data:image/jpeg") == 1 and "prefers-color-scheme: dark" in page
-    with pytest.raises(RunError, match="may hold a reader's answers"):
+    with pytest.raises(RunError, match="may contain a reader's answers"):
         xf.review(crossed, tmp_path / "review")
 
 
 def test_the_command_prints_and_writes_them(crossed, tmp_path):
     done = CliRunner().invoke(app, ["review", str(crossed.path), "-o", str(tmp_path / "out"), "--top", "0"])
-    assert done.exit_code == 0 and "Proposals need a reader" in done.output and "1 proposal on" in done.output
+    assert done.exit_code == 0 and "A reader must check each proposal" in done.output and "1 proposal on" in done.output
     (head,) = [line.split() for line in done.output.splitlines() if "proposed" in line and "given" in line]
     assert head == ["image", "given", "proposed", "probability"], (
         "no column for the label, which single-label data lack"
@@ -103,7 +103,7 @@ def repeat_a_row(table):
     [
         (leave_one_out, "1 image only in one of them: {image}"),
         (relabel, "1 of the {n} images of the same name have different labels, '{image}'"),
-        (repeat_a_row, "'{image}' is in its predictions of split 'valid' more than once"),
+        (repeat_a_row, "'{image}' is more than once in its predictions of split 'valid'"),
     ],
 )
 def test_cross_validations_that_differ_are_refused_by_name(change, said, crossed, tiny_run, tmp_path):
@@ -123,7 +123,7 @@ def test_a_cell_that_one_cross_validation_masks_is_refused(tiny_multi_run, tmp_p
     row = table.index[[label not in cell.split("|") for cell in table["truth"]]][0]
     table.loc[row, "masked"] = label
     table.fillna("").to_csv(file, index=False)
-    with pytest.raises(RunError, match=r"other: can't be averaged .* cells that only one of the two masks"):
+    with pytest.raises(RunError, match=r"other: can't be averaged .* cells that are masked in only one"):
         xf.review([one, other])
 
 

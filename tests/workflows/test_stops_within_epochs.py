@@ -82,7 +82,7 @@ def test_stopped_again_and_again_a_run_has_the_same_numbers_and_reads_no_batch_t
 
 def test_stopped_while_it_is_validated_a_run_validates_anew(data, tmp_path, read):
     options = SETTINGS | {"epochs": 1, "batch_size": 3}  # ten training and two validation batches
-    with pytest.raises(Interrupted, match=r"10 of 10 batches of epoch 1; its validation begins again\. Resume"):
+    with pytest.raises(Interrupted, match=r"10 of 10 batches of epoch 1; its validation will start over\. Resume"):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(10), **options)
     before = len(read)
     run = xf.resume(tmp_path / "r")
@@ -139,7 +139,9 @@ class Nothing(Callback):
 
 def test_with_callbacks_of_the_users_own_an_epoch_begins_again_and_it_is_said(data, tmp_path):
     options = SETTINGS | {"accumulate": 3}
-    with pytest.raises(Interrupted, match=r"0 finished epochs; epoch 1 begins again, .*callbacks.*: Nothing\. Resume"):
+    with pytest.raises(
+        Interrupted, match=r"0 finished epochs; epoch 1 will start over, .*callbacks.*: Nothing\. Resume"
+    ):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(1), cbs=Nothing, **options)
     assert not Run(tmp_path / "r").checkpoint.exists()
 

@@ -81,7 +81,7 @@ def test_a_folder_of_a_stranger_can_name_no_other_source(run, data_dir, tmp_path
 
 
 def test_sizes_that_grow_are_refused_where_positions_are_fixed(data_dir, tmp_path):
-    with pytest.raises(ConfigError, match=r"progressive is 32, 64, and timm:test_vit takes images of the one size"):
+    with pytest.raises(ConfigError, match=r"progressive is 32, 64, but timm:test_vit only accepts images of the size"):
         xf.fit(data_dir, runs=tmp_path, arch="timm:test_vit", unfreeze=True, progressive=(32, 64), **OPTIONS)
 
 

@@ -243,7 +243,7 @@ def test_a_run_without_batches_is_reported_without_them(single, tmp_path):
     (run.path / "batches.csv").unlink()
     xf.interpret(run)
     assert "Every batch" not in run.report_path.read_text()
-    with pytest.raises(RunError, match=r"lacks batches.csv\. Versions before 0\.3"):
+    with pytest.raises(RunError, match=r"lacks batches.csv\. Batches are not recorded"):
         run.batches  # noqa: B018
     with pytest.raises(RunError, match=r"lacks batches\.csv"):
         run.plot_batches()
@@ -300,8 +300,8 @@ class BreakOutputs(Callback):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        (slice(2, 3), "Of its 4 images, the network's outputs are not finite for: "),
-        (slice(None), "so the weights were not before it; the batch before has: "),
+        (slice(2, 3), "The network's outputs are not finite for 1 of its 4 images: "),
+        (slice(None), "so the weights were already not finite before it. The images of the previous batch: "),
     ],
 )
 def test_the_images_are_those_whose_outputs_are_not_finite_or_those_before(single, data_dir, tmp_path, rows, words):

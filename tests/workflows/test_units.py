@@ -119,7 +119,7 @@ def test_interpret_makes_the_unit_that_of_the_run(runs, tmp_path):
             assert again.metrics[split][name] == fitted.metrics[split][name], name
         assert again.metrics[split]["overall"] == pytest.approx(fitted.metrics[split]["overall"], abs=1e-6)
     page = again.report_path.read_text()
-    assert "test studies" in page and "By study: the probability of each is the mean" in page
+    assert "test studies" in page and "By study: the probability of each study is the mean" in page
     xf.interpret(again, unit="image")
     assert again.metrics["test"]["overall"] == pytest.approx(runs["image"].metrics["test"]["overall"], abs=1e-6)
     assert "study" not in (again.path / "predictions" / "test.csv").read_text().splitlines()[0].split(",")
@@ -195,8 +195,8 @@ def test_predict_by_unit_keeps_what_can_t_be_read_and_refuses_what_can_t_act(run
     assert found["images_of_study"].tolist() == [1, 0, 1] and found["predicted"].isna().tolist() == [False, True, False]
     assert str(bad) in found["error"][0] and found["error"][2] == ""
     said = call("predict", runs["study"].path, folder, "--unit", "study", "-o", tmp_path / "out.csv", code=1).output
-    assert "1 of 2 studies predicted, 1 of them without files that can't be read" in " ".join(said.split())
-    assert "1 file of unknown study, taken for one of its own." in " ".join(notes)
+    assert "1 of 2 studies predicted, 1 of them without the files that can't be read" in " ".join(said.split())
+    assert "1 file of unknown study, counted as a study of its own." in " ".join(notes)
     assert not any("Thresholds" in note for note in notes)
     single = xf.predict(runs["study"], folder / "study1" / "view1_frontal.jpg", unit="study")
     np.testing.assert_allclose(single.filter(like="prob_"), found.filter(like="prob_")[:1], atol=1e-6)
@@ -225,7 +225,7 @@ def test_predict_by_unit_takes_what_the_json_files_in_shards_tell(runs, studies,
         expected, notes = xf.predict(runs["study"], files, unit=unit, note=lambda _: None), list[str]()
         found = xf.predict(runs["study"], tmp_path / "data-0.tar", unit=unit, note=notes.append, **options)
         assert len(found) == (4 if unit == "study" else 2)
-        assert notes[0] == f"1 file left out, hidden or no image: {tmp_path / 'data-0.tar' / 'alone.json'}."
+        assert notes[0] == f"1 file left out, because hidden or not an image: {tmp_path / 'data-0.tar' / 'alone.json'}."
         by_image = list[str]()
         xf.predict(runs["study"], tmp_path / "data-0.tar", note=by_image.append)
         assert notes[0] in by_image
@@ -246,7 +246,7 @@ def test_a_loaded_run_by_study_validates_by_study(runs, studies, tmp_path):
     assert (saved.config.results.unit, saved.info.history_unit) == ("study", "study")
     assert saved.metrics["valid"]["unit"]["name"] == "study" and runs["image"].info.history_unit == "image"
     without = xf.open_data(studies, study_col="none", patient_col="none")
-    with pytest.warns(UserWarning, match="has results by study; the learner's metrics of validation are by image, as"):
+    with pytest.warns(UserWarning, match="has results by study, but the learner's validation metrics are by image"):
         assert xf.load(runs["study"], without).validation_units is None
 
 
@@ -302,9 +302,9 @@ def test_studies_that_are_needed_are_asked_for(runs, studies, data_dir, tmp_path
     config = (copy / "config.yaml").read_text()
     (copy / "checksums.txt").unlink()
     (copy / "config.yaml").write_text(config.replace(str(studies), str(tmp_path / "gone")))
-    with pytest.raises(RunError, match="do not say which images are of one study"):
+    with pytest.raises(RunError, match="do not say which images belong to one study"):
         xf.evaluate(copy, unit="study")
-    with pytest.raises(RunError, match="do not say which images are of one study"):
+    with pytest.raises(RunError, match="do not say which images belong to one study"):
         xf.interpret(copy, unit="study")
     assert json.loads((copy / "metrics.json").read_text()) == dict(runs["image"].metrics)
 
@@ -339,7 +339,7 @@ def test_the_command_line(runs, tmp_path, monkeypatch):
     done = call("evaluate", run, "--unit", "study", "--unit-join", "max", "--resamples", 0)
     n, images = runs["study"].metrics["test"]["images"], len(runs["image"].predictions("test"))
     assert f"{n} studies ({images} images) of" in done.stdout
-    assert "By study: the probability of each is the largest of those of its images" in done.stdout
+    assert "By study: the probability of each study is the largest of the probabilities of its images" in done.stdout
     assert "Thresholds were chosen on validation for the highest F1 of studies." in done.stdout
     done = call("compare", run, runs["study"].path, "--unit", "study", "--resamples", 20)
     assert f"On {n} test studies (joined by mean)" in done.stdout

@@ -30,7 +30,7 @@ def test_its_folder_says_what_it_started_from_and_what_was_seen(again, tiny_run)
     run = again[0]
     assert run.config.model.weights == str(tiny_run.path)
     assert run.info.weights_sha256 == file_digest(tiny_run.model_path)
-    assert "as the labels are the same" in run.info.starting_weights
+    assert "because the labels are the same" in run.info.starting_weights
     assert run.info.starting_weights in run.model_card_path.read_text().replace("\\", "")
     (remark,) = [text for text in run.info.remarks if text.startswith(SEEN_BEFORE)]
     table = pd.read_csv(run.split_path)

@@ -95,7 +95,7 @@ class _Group(TyperGroup):
             if type(error).__module__.startswith("typer") or type(error).__module__.startswith("click"):
                 raise  # a usage error or a regular exit
             message = escape_hidden(f"Unexpected {type(error).__name__}: {error}")
-            _show(ctx, error, f"{message}\nThis is a defect of xrayfast; 'xrayfast --debug ...' shows where.")
+            _show(ctx, error, f"{message}\nThis is a bug in xrayfast; 'xrayfast --debug ...' shows where.")
             raise typer.Exit(FAILED) from None
 
     def _with_flags(self, message: str, command: str | None) -> str:

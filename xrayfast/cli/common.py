@@ -48,7 +48,7 @@ def choose_run(run: Path | None, runs: Path | None) -> Run:
         return Run.newest(runs or RUNS)
     if runs is not None:
         raise typer.BadParameter(
-            "can't be given with RUN: it is the folder in which the newest run is looked for.", param_hint="--runs"
+            "can't be used with RUN: it is the folder to search for the newest run.", param_hint="--runs"
         )
     return Run(run)
 

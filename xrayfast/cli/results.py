@@ -142,13 +142,16 @@ def show_decision(out: Output, decision: Decision, chosen_on: str = "validation"
     """Print how probabilities were calibrated and thresholds chosen, and on which predictions."""
     fitted = decision.calibration
     if fitted is None:
-        out.line("Probabilities are the network's own.")
+        out.line("Probabilities were not calibrated.")
     elif isinstance(fitted, tuple):
-        out.line(f"Probabilities are calibrated on {chosen_on}, by slope and bias of {decision.whose_logit}.")
+        out.line(f"Probabilities were calibrated on {chosen_on} by a slope and a bias for {decision.whose_logit}.")
         show_uncalibrated(out, decision)
     else:
         failed = f" ({fitted.reason})" if fitted.reason else ""
-        out.line(f"Probabilities are calibrated on {chosen_on}: temperature {fitted.temperature:.2f}{failed}.")
+        out.line(
+            f"Probabilities were calibrated on {chosen_on} by temperature scaling: temperature "
+            f"{fitted.temperature:.2f}{failed}."
+        )
     if decision.rule is not None:
         out.line(f"Thresholds were chosen on {chosen_on} for {decision.purpose}.")
         for sentence in filter(None, [decision.shortfall, MOST_LIKELY_STAYS * decision.is_one_vs_rest]):
@@ -159,7 +162,7 @@ def show_uncalibrated(out: Output, decision: Decision) -> None:
     """Print a note on the labels for which slope and bias could not both be fitted, with the reasons."""
     if failed := decision.uncalibrated:
         reasons = "; ".join(f"{', '.join(labels)} ({reason})" for reason, labels in failed.items())
-        out.note(f"Labels that could not be calibrated in full: {reasons}.")
+        out.note(f"Labels whose calibration is missing or incomplete: {reasons}.")
 
 
 def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task) -> None:

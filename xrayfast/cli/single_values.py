@@ -26,7 +26,7 @@ class Command(TyperCommand):
             value = given.get(param.name or "")
             # An empty path would mean the working folder.
             if value == "" or (isinstance(value, (list, tuple)) and "" in value):
-                raise typer.BadParameter("found an empty text; expected a value.", ctx=ctx, param=param)
+                raise typer.BadParameter("found an empty value; expected a value.", ctx=ctx, param=param)
         for option, times in Counter(order).items():
             if times > 1 and isinstance(option, TyperOption) and not option.multiple and not option.count:
                 raise typer.BadParameter(f"found {times} times; expected once.", ctx=ctx, param=option)
@@ -56,8 +56,8 @@ class Command(TyperCommand):
                 if not (following.startswith("-") or Path(following).exists()):
                     bounds = {type(bound).__name__: bound for bound in fields[word].metadata}
                     raise typer.BadParameter(
-                        f"found '{following}', and there is no such folder or file; expected a number above "
-                        f"{bounds['Gt'].gt} and below {bounds['Lt'].lt}, or no value.",
+                        f"found '{following}', which is neither a number nor a file or folder that exists; expected "
+                        f"a number above {bounds['Gt'].gt} and below {bounds['Lt'].lt}, or no value.",
                         ctx=ctx,
                         param_hint=word,
                     )

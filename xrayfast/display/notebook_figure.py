@@ -102,4 +102,4 @@ def require_axes(ax: object) -> None:
         ConfigError: `ax` is something else, such as an array of axes.
     """
     if not isinstance(ax, Axes | None):
-        raise ConfigError(f"ax is {show(ax)}; expected one Axes of matplotlib, such as plt.subplots()[1].")
+        raise ConfigError(f"ax is {show(ax)}; expected one matplotlib Axes, such as plt.subplots()[1].")

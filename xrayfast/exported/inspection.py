@@ -57,7 +57,7 @@ def _check_node(node: memoryview) -> None:
         elif number == 5:  # attribute
             _check_attribute(_message(value))
     if domain not in ("", "ai.onnx"):
-        raise ValueError(f"found the operator {name} of {domain}; expected operators of ONNX alone")
+        raise ValueError(f"found the operator {name} of {domain}; expected only standard ONNX operators")
 
 
 def _check_attribute(attribute: memoryview) -> None:
@@ -65,7 +65,7 @@ def _check_attribute(attribute: memoryview) -> None:
         if number in (5, 10):  # AttributeProto.t, tensors
             _check_tensor(_message(value))
         elif number in (6, 11):  # g, graphs
-            raise ValueError("found a loop or a branch; expected operators that are computed once, in order")
+            raise ValueError("found a loop or a branch; expected operators that run once, in order")
         elif number in (22, 23):  # sparse_tensor, sparse_tensors
             raise ValueError("found sparse weights; expected dense ones")
 
@@ -73,12 +73,12 @@ def _check_attribute(attribute: memoryview) -> None:
 def _check_tensor(tensor: memoryview) -> None:
     for number, value in _fields(tensor):
         if number == 13 or (number == 14 and value != 0):  # TensorProto.external_data, data_location
-            raise ValueError("found weights that are kept in another file; expected all in this one")
+            raise ValueError("found weights that are stored in another file; expected all weights in this file")
 
 
 def _message(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
-        raise ValueError("found a number where a message is expected: this is no ONNX file")
+        raise ValueError("found a number where a message is expected: this is not an ONNX file")
     return value
 
 

@@ -138,5 +138,5 @@ class ModelMetadata(BaseModel):
             ValueError: they have another format, or their labels or the order of labels differ.
         """
         if tuple(self.thresholds) != self.labels:
-            raise ValueError("metadata thresholds are of other labels, or in another order, than the labels")
+            raise ValueError("the thresholds in its metadata are for other labels than its labels, or in another order")
         return Decision.from_json(self.decision, self.task, self.labels)

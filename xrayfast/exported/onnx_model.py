@@ -76,7 +76,7 @@ class OnnxGraph:
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors have no common class
-            raise damaged(path, f"onnxruntime refuses it ({truncate(str(error), 200)})") from error
+            raise damaged(path, f"onnxruntime can't load it ({truncate(str(error), 200)})") from error
         inputs = [(one.name, one.type, len(one.shape)) for one in self._session.get_inputs()]
         if inputs != [("images", "tensor(uint8)", 3)]:
             raise damaged(path, f"found the inputs {truncate(str(inputs), 200)}")
@@ -95,12 +95,12 @@ class OnnxGraph:
             try:
                 values = dict(zip(self._names, self._session.run(None, {"images": batch}), strict=True))
             except Exception as error:  # the runtime's errors have no common class
-                raise damaged(self.path, f"its graph fails ({truncate(str(error), 200)})") from error
+                raise damaged(self.path, f"running its graph fails ({truncate(str(error), 200)})") from error
             spread = ["spread"] if "spread" in values else []
             for name in ("probabilities", "raw_probabilities", "decisions", *spread):
                 found, shape = values.get(name), (len(batch), self.labels)
                 if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype.kind not in "fu":
-                    raise damaged(self.path, f"its output {name} is not of {shape} numbers")
+                    raise damaged(self.path, f"its output {name} is not an array of {shape} numbers")
                 if not ((found >= 0) & (found <= 1)).all():
                     raise damaged(self.path, f"its output {name} has values that are not from 0 to 1")
             batches.append(Outputs(**{name: values.get(name) for name in Outputs._fields}))
@@ -157,7 +157,8 @@ def require_cpu(device: Device) -> None:
     """
     if device not in ("auto", "cpu"):
         raise ConfigError(
-            f"device is {device}, and onnxruntime runs an exported model on the CPU. Leave it out, or name the run."
+            f"device is {device}, but exported models run on the CPU with onnxruntime. Leave it out, or give the run "
+            "instead."
         )
 
 
@@ -168,7 +169,7 @@ def require_no_arch(arch: object) -> None:
         ConfigError: `arch` is given.
     """
     if arch is not None:
-        raise ConfigError("arch is given, and an exported model holds its network. Leave it out.")
+        raise ConfigError("arch is given, but an exported model contains its network. Leave it out.")
 
 
 def require_no_views(tta: bool | None) -> None:
@@ -178,7 +179,9 @@ def require_no_views(tta: bool | None) -> None:
         ConfigError: `tta` is True.
     """
     if tta:
-        raise ConfigError("tta is true, and an exported model makes no augmented views. Leave it out, or name the run.")
+        raise ConfigError(
+            "tta is true, but an exported model makes no augmented views. Leave it out, or give the run instead."
+        )
 
 
 def damaged(path: Path, why: object) -> RunError:

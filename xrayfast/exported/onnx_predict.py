@@ -109,7 +109,7 @@ def require_sign(codes: Any, bits: int) -> None:
     """Raise a ValueError for values outside the range, or only at both its ends, which suggests another sign."""
     quarters = [len(np.unique(codes[codes // 2 ** (bits - 2) == i])) for i in range(4)]
     if sum(quarters[1:3]) == 0 < 4 <= min(quarters[0], quarters[3]) or codes.min() < 0 or codes.max() >= 2**bits:
-        raise ValueError("values that may have another sign, or more bits, than the header says")
+        raise ValueError("values that may have a different sign or more bits than the header says")
 
 
 def main() -> None:

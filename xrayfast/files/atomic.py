@@ -39,11 +39,13 @@ def replace_atomically(path: Path, digest: str | None = None) -> Iterator[Path]:
         temporary.replace(path)
     except UnicodeEncodeError as error:
         near = error.object[max(error.start - 30, 0) : error.start + 30]
-        raise WriteError(f"{path}: can't be written ('{near}' is not Unicode). Rename what is called so.") from error
+        raise WriteError(
+            f"{path}: can't be written ('{near}' is not valid Unicode). Rename the file or label that contains it."
+        ) from error
     except OSError as error:
         raise WriteError(
-            f"{path}: can't be written ({error.strerror or error}). Check that its folder exists, is writable "
-            "and not full."
+            f"{path}: can't be written ({error.strerror or error}). Check that its folder exists and is writable, "
+            "and that the disk is not full."
         ) from error
     finally:
         # After the move, or if the folder is missing or inaccessible, there is nothing to remove.

@@ -33,4 +33,4 @@ def require_utf8(names: Iterable[Path | str], error: type[XrayfastError] = DataE
     """
     for name in map(str, names):
         if not is_utf8(name):
-            raise error(f"{name}: found a name that is not UTF-8; expected one that is. Rename it.")
+            raise error(f"{name}: found a name that is not UTF-8; expected a UTF-8 name. Rename it.")

@@ -52,10 +52,11 @@ def require_intact(path: Path, error: type[XrayfastError] = RunError) -> None:
             return
     except OSError as problem:
         raise error(f"{path}: can't be read ({problem.strerror or problem}).") from problem
-    found = "has changed since it was written" if known else "is not known to have been written here"
+    found = "has changed since it was written" if known else "was not written to this folder by xrayfast"
     raise error(
         f"{path}: {found}: its checksum is not in {CHECKSUMS}. Copy the folder again from where the run was made. If "
-        f"the change was meant, delete {checksums}: the files beside it are then read unchecked."
+        f"you changed the file on purpose, delete {checksums}: the files in its folder are then read without this "
+        "check."
     )
 
 
@@ -73,9 +74,9 @@ def _warn_unchecked(folder: Path) -> None:
         version = re.search(r'"xrayfast":\s*"(\d+)\.(\d+)[^"]*"', info)
         if version and (int(version[1]), int(version[2])) >= _WITH_CHECKSUMS:
             warn(
-                f"{folder}: lacks {CHECKSUMS}, which xrayfast {version[1]}.{version[2]} wrote: its files are read "
-                "unchecked, and one that was damaged or exchanged would not be noticed. Unless you deleted it "
-                "yourself, copy the folder again from where the run was made."
+                f"{folder}: lacks {CHECKSUMS}, which xrayfast {version[1]}.{version[2]} wrote, so damaged or replaced "
+                "files would not be noticed. Unless you deleted it yourself, copy the folder again from where the run "
+                "was made."
             )
 
 

@@ -88,7 +88,7 @@ def _require_plain(events: Iterable[Any]) -> None:
             known = keys[-1]
             if known is not None and inside[-1] % 2:
                 if text is None:
-                    refuse("a key that is no word", event)
+                    refuse("a key that is not plain text", event)
                 elif text in known:
                     refuse(f"the key '{truncate(text, 100)}' twice", event)
                 else:

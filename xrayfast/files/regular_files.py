@@ -36,7 +36,7 @@ def require_regular_file(
     try:
         status = path.stat()
     except FileNotFoundError as problem:
-        found = "a link to nothing" if path.is_symlink() else "no such file"
+        found = "a broken link" if path.is_symlink() else "no such file"
         raise error(f"{path}: found {found}; expected {expected}. Check the path.{near_names(path)}") from problem
     except XrayfastError:  # from an archive or a remote object, with a better message
         raise
@@ -48,8 +48,8 @@ def require_regular_file(
         raise error(f"{path}: found a pipe, socket or device; expected {expected}. Name a regular file.")
     if status.st_size > limit:
         raise error(
-            f"{path}: found a file of {status.st_size:,} bytes; expected {expected} of at most {limit:,}. Check that "
-            "it is the right one."
+            f"{path}: found a file of {status.st_size:,} bytes; expected {expected} of at most {limit:,} bytes. "
+            "Check that it is the right file."
         )
     return status
 
@@ -67,4 +67,4 @@ def read_text(path: Path, expected: str, limit: int = MAX_TEXT_BYTES, error: typ
     except OSError as problem:
         raise error(f"{path}: can't be read ({problem.strerror}); expected {expected}.") from problem
     except UnicodeDecodeError as problem:
-        raise error(f"{path}: found text that is not UTF-8; expected {expected}. Save it in UTF-8.") from problem
+        raise error(f"{path}: found text that is not UTF-8; expected {expected}. Save it as UTF-8.") from problem

@@ -140,7 +140,7 @@ def _try_to_lock(path: Path, note: Callable[[str], None], *, last: bool) -> int 
             if problem:
                 return None
             if holder is not None:
-                note(f"{path.parent}: the last process to write to this run ended before it was done ({holder}).")
+                note(f"{path.parent}: the last process that wrote to this run ended before it was finished ({holder}).")
             if locked is None and not is_new:
                 _remove(path, holder)
                 return None
@@ -153,7 +153,8 @@ def _try_to_lock(path: Path, note: Callable[[str], None], *, last: bool) -> int 
             raise RunError(f"{path.parent}: no such run.") from None
         except OSError as error:
             raise WriteError(
-                f"{path}: can't be written ({error.strerror}). Check that its folder is writable and not full."
+                f"{path}: can't be written ({error.strerror}). Check that its folder is writable and that the disk "
+                "is not full."
             ) from error
         undo.pop_all()
         return descriptor
@@ -204,15 +205,17 @@ def _problem(path: Path, holder: _Holder | None, *, is_new: bool, locked: bool |
     folder = path.parent
     elsewhere = holder is not None and holder.host != platform.node()
     if locked is False or (locked is None and holder and not elsewhere and holder.is_alive()):
-        who = f"{holder}" if holder else f"{path} does not name it yet"
-        return f"{folder}: another process writes to this run ({who}). Wait until it has ended, or stop it."
+        who = f"{holder}" if holder else f"{path} does not identify it yet"
+        return f"{folder}: another process is writing to this run ({who}). Wait for it to finish, or stop it."
     if holder and elsewhere:
         return (
-            f"{folder}: a process on another host writes to this run, or ended there before it was done ({holder}). "
-            f"Check on {holder.host} whether it still runs; if not, remove {path}."
+            f"{folder}: a process on another host is writing to this run, or ended before it was finished "
+            f"({holder}). Check on {holder.host} whether it is still running; if not, remove {path}."
         )
     if holder is None and locked is None and not is_new:
-        return f"{folder}: {path} is there, and names no process. If no process writes to this run, remove it."
+        return (
+            f"{folder}: {path} exists but does not identify a process. If no process is writing to this run, remove it."
+        )
     return ""
 
 

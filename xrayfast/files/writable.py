@@ -21,13 +21,11 @@ def require_output_file(path: Path) -> None:
         WriteError: the path is a folder, pipe, socket or device, or remote, or its folder does not exist.
     """
     if is_remote(path):
-        raise WriteError(f"{canonical(path)}: is remote; expected a file of this machine to write. {_COPY}")
+        raise WriteError(f"{canonical(path)}: is remote; expected a file on this machine to write to. {_COPY}")
     if path.exists() and not path.is_file():
-        raise WriteError(
-            f"{path}: found a folder, pipe or device; expected the name of a file to write. Choose another."
-        )
+        raise WriteError(f"{path}: found a folder, pipe or device; expected a file to write to. Choose another name.")
     if not (folder := path.absolute().parent).is_dir():
-        raise WriteError(f"{path}: there is no folder {folder} to write it to. Make it, or choose another.")
+        raise WriteError(f"{path}: the folder {folder} does not exist. Create it, or choose another one.")
 
 
 _NO_TEXT = frozenset({
@@ -59,19 +57,17 @@ def require_text_file(path: Path, *read: Path | None, columns: Collection[str] =
         start = stream.read(4096)
     if b"\0" in start:
         raise WriteError(
-            f"{path}: found a file that is no text, such as an image or an archive; expected the name of a file "
-            "to write. Choose another."
+            f"{path}: found a file that is not text, such as an image or an archive, which would be overwritten. "
+            "Choose another name."
         )
     if any(file is not None and os.path.realpath(file) == os.path.realpath(path) for file in read):
-        raise WriteError(
-            f"{path}: is read here, and would be lost; expected the name of a file to write. Choose another."
-        )
+        raise WriteError(f"{path}: is an input of this command and would be overwritten. Choose another name.")
     require_outside_run(path)
     header = next(csv.reader(start.decode("utf-8-sig", "replace").splitlines()), [])
     if header and not set(columns) <= set(header):
         raise WriteError(
             f"{path}: found a table that this command did not write: its columns are {shorten(header)}; expected the "
-            "name of a new file, or of an earlier output. Choose another, or remove it."
+            "name of a new file, or of an earlier output. Choose another name, or remove it."
         )
 
 
@@ -85,7 +81,7 @@ def require_outside_run(path: Path) -> None:
     if path.exists() and (folder / CHECKSUMS).is_file():
         raise WriteError(
             f"{path}: is in the folder of a run or an evaluation, where commands do not replace files; expected the "
-            "name of a new file. Choose another."
+            "name of a new file. Choose another name."
         )
 
 
@@ -98,8 +94,8 @@ def require_text_suffix(path: Path, *, is_page: bool = False) -> None:
     if path.suffix.lower() in _NO_TEXT | ({".csv"} if is_page else {".html", ".htm"}):
         what, suffix = ("a page", ".html") if is_page else ("a CSV table", ".csv")
         raise WriteError(
-            f"{path}: its name ends in {path.suffix}, and what is written is {what}; expected the name of one, "
-            f"such as {path.name.partition('.')[0]}{suffix}. Choose another."
+            f"{path}: found the suffix '{path.suffix}'; expected a name for {what}, such as "
+            f"{path.name.partition('.')[0]}{suffix}. Choose another name."
         )
 
 
@@ -110,11 +106,13 @@ def make_output_folder(path: Path) -> Path:
         WriteError: it can't be made, or is remote.
     """
     if is_remote(path):
-        raise WriteError(f"{canonical(path)}: is remote; expected a folder of this machine to write to. {_COPY}")
+        raise WriteError(f"{canonical(path)}: is remote; expected a folder on this machine to write to. {_COPY}")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(f"{path}: can't be made ({error.strerror}). Choose another folder with --output.") from error
+        raise WriteError(
+            f"{path}: can't be created ({error.strerror}). Choose another folder with --output."
+        ) from error
     return path
 
 
@@ -126,11 +124,11 @@ def ensure_folder(path: Path) -> Path:
     """
     if path.is_symlink():
         raise RunError(
-            f"{path}: is a symbolic link, to {path.readlink()}; expected a folder within {path.parent}. Nothing was "
+            f"{path}: is a symbolic link to {path.readlink()}; expected a folder within {path.parent}. Nothing was "
             "written through it. Remove the link, or move the folder here."
         )
     try:
         path.mkdir(exist_ok=True)
     except OSError as error:
-        raise RunError(f"{path}: can't be made ({error.strerror}).") from error
+        raise RunError(f"{path}: can't be created ({error.strerror}).") from error
     return path

@@ -26,7 +26,9 @@ def xrv_file(weights: str) -> str:
         return weights
     if name not in _NAMES:
         known = ", ".join(_NAMES)
-        raise ConfigError(f"found {weights}; expected {XRV} and one of {known}.{did_you_mean(name, _NAMES)}")
+        raise ConfigError(
+            f"found {weights}; expected {XRV}NAME, where NAME is one of: {known}.{did_you_mean(name, _NAMES)}"
+        )
     return str(Path.home() / ".torchxrayvision" / f"{name}.pth")
 
 

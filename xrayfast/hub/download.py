@@ -142,13 +142,13 @@ def _list_files(hub: Any, repository: str, asked: str) -> tuple[str, list[str]]:
     if INFO_FILE not in files or not _COMMIT.fullmatch(info.sha or ""):
         found = shorten(sorted(sizes), 5) or "no files"
         raise RunError(
-            f"{PREFIX}{repository}: holds no run of xrayfast: found {escape_hidden(found)}; expected {INFO_FILE}, "
-            "model.safetensors and others, as 'xrayfast push' writes them."
+            f"{PREFIX}{repository}: is not an xrayfast run: found {escape_hidden(found)}; expected {INFO_FILE}, "
+            "model.safetensors and the other files that 'xrayfast push' uploads."
         )
     if (total := sum(sizes[file] for file in files)) > MAX_RUN_BYTES:
         raise RunError(
-            f"{PREFIX}{repository}: its files have {total:,} bytes; expected at most {MAX_RUN_BYTES:,}. Nothing was "
-            "downloaded."
+            f"{PREFIX}{repository}: its files have {total:,} bytes in total; expected at most {MAX_RUN_BYTES:,}. "
+            "Nothing was downloaded."
         )
     return info.sha, files
 
@@ -167,7 +167,10 @@ def _from_cache(hub: Any, repository: str, asked: str, why: Exception) -> Downlo
             "Check the network."
         ) from error
     if not (path / INFO_FILE).is_file():
-        raise RunError(f"{PREFIX}{repository}: what was downloaded before is no run of xrayfast, and {_reason(why)}.")
+        raise RunError(
+            f"{PREFIX}{repository}: what was downloaded before is not an xrayfast run, and the server can't be "
+            f"reached now ({_reason(why)})."
+        )
     return Downloaded(repository, path.name, path, asked, _reason(why))
 
 
@@ -197,16 +200,18 @@ def named_errors(name: str, asked: str) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as error:
-        raise RunError(f"{name}: its owner gives access on request, and this login has none.") from error
+        raise RunError(
+            f"{name}: its owner grants access on request, and you are not logged in with an account that has access."
+        ) from error
     except errors.RepositoryNotFoundError as error:
         raise RunError(
-            f"{name}: no such repository, or it is private and this login has no access. Check the name; 'hf auth "
-            "login' or HF_TOKEN logs in."
+            f"{name}: no such repository, or it is private and you are not logged in with an account that has "
+            "access. Check the name; log in with 'hf auth login' or HF_TOKEN."
         ) from error
     except errors.RevisionNotFoundError as error:
         raise RunError(f"{name}: has no revision '{asked}'; expected a branch, tag or commit.") from error
     except errors.HfHubHTTPError as error:
-        raise RunError(f"{name}: the server refuses ({_reason(error)}).") from error
+        raise RunError(f"{name}: the server refused the request ({_reason(error)}).") from error
     except Exception as error:
         if isinstance(error, (RunError, ConfigError)):
             raise
@@ -226,5 +231,5 @@ def require_token() -> None:
     """
     if not require_hub().get_token():
         raise ConfigError(
-            "no login to the Hub was found. Log in: hf auth login, or set HF_TOKEN to a token that writes."
+            "you are not logged in to the Hub. Run 'hf auth login', or set HF_TOKEN to a token with write access."
         )

@@ -59,13 +59,13 @@ def find_launch(environ: Mapping[str, str] = os.environ) -> Launch:
         return _of_torchrun(environ, count)
     if variable in _MPI:
         raise ConfigError(
-            f"{launcher} started {count} processes ({variable}), and each would train a network of its own. Start them "
+            f"{launcher} started {count} processes ({variable}), and each would train its own network. Start them "
             "with torchrun or srun, or set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT."
         )
     if count > 1 and _number(environ, "WORLD_SIZE") == 1:
         raise ConfigError(
-            f"srun started {count} processes, and WORLD_SIZE is 1 in each: each would train a network of its own. "
-            "Start torchrun once per node, with one rendezvous for all nodes; or xrayfast by srun alone."
+            f"srun started {count} processes, and WORLD_SIZE is 1 in each: each would train its own network. Start "
+            "torchrun once per node, with one rendezvous for all nodes; or start xrayfast with srun alone."
         )
     return _of_srun(environ, count) if count > 1 else Launch()
 
@@ -82,8 +82,8 @@ def require_alone(what: str) -> None:
     count, launcher, _ = _started(os.environ)
     if count > 1:
         raise ConfigError(
-            f"{what}; found {count} processes, started by {launcher}. Start one, without it, or set "
-            "CUDA_VISIBLE_DEVICES for each of several."
+            f"{what}; found {count} processes, started by {launcher}. Start one process without {launcher}; to run "
+            "several, set CUDA_VISIBLE_DEVICES for each."
         )
 
 
@@ -131,8 +131,8 @@ def _of_torchrun(environ: Mapping[str, str], world_size: int) -> Launch:
     needed = ("RANK", "MASTER_ADDR", "MASTER_PORT")
     if missing := [name for name in needed if not environ.get(name)]:
         raise ConfigError(
-            f"WORLD_SIZE is {world_size}, and {', '.join(missing)} not set, so that ranks can't find each other. Start "
-            "them with torchrun or srun; for one process leave WORLD_SIZE out."
+            f"WORLD_SIZE is {world_size}, but {', '.join(missing)} not set, so the ranks can't find each other. "
+            "Start them with torchrun or srun; for one process, unset WORLD_SIZE."
         )
     rank, local_rank = _number(environ, "RANK"), _number(environ, "LOCAL_RANK")
     _require_rank(rank, world_size, "RANK", "WORLD_SIZE")
@@ -145,7 +145,7 @@ def _of_srun(environ: Mapping[str, str], world_size: int) -> Launch:
     if not host or "SLURM_PROCID" not in environ:
         found = "SLURM_PROCID" if host else "SLURM_STEP_NODELIST or SLURM_JOB_NODELIST"
         raise ConfigError(
-            f"srun started {world_size} processes, and {found} is not set, so that ranks can't find each other. Start "
+            f"srun started {world_size} processes, but {found} is not set, so the ranks can't find each other. Start "
             "them with torchrun, or set it."
         )
     rank, local_rank = _number(environ, "SLURM_PROCID"), _number(environ, "SLURM_LOCALID")
@@ -159,7 +159,7 @@ def _number(environ: Mapping[str, str], name: str) -> int:
     """Return the number in an environment variable; 0 if it is not set."""
     text = environ.get(name, "0")
     if not text.isdigit():
-        raise ConfigError(f"The environment variable {name} is {text!r}; expected a number. Unset it, or set it right.")
+        raise ConfigError(f"The environment variable {name} is {text!r}; expected a number. Unset it, or correct it.")
     return int(text)
 
 

@@ -13,8 +13,10 @@ from xrayfast.errors import ConfigError, did_you_mean
 from xrayfast.learning.fastai_api import Callback, Callbacks, L
 
 _REFUSED = {
-    "CSVLogger": "it begins its file anew in each phase, and history.csv of the run has the same columns: "
-    "CSVLogger(..., append=True) writes one of your own",
+    "CSVLogger": (
+        "it overwrites its file in each phase, and the run's history.csv has the same columns. To write a file of "
+        "your own, use CSVLogger(..., append=True)"
+    ),
     "DistributedTrainer": "torchrun trains on several devices",
     "LRFinder": "xrayfast.find_lr runs the range test",
     "MixedPrecision": "precision= sets the float type",
@@ -22,10 +24,12 @@ _REFUSED = {
     "ParallelTrainer": "torchrun trains on several devices",
     "ProgressCallback": "fit displays its own progress",
     "Recorder": "the learner has its own",
-    "SaveModelCallback": "it pickles weights into the folder 'models', and loads them at the end of each phase. The "
-    "run keeps the weights of its best epoch, which monitor= chooses",
-    "ShortEpochCallback": "it leaves epochs unfinished, and fit records whole ones",
-    "ShowGraphCallback": "it draws into fastai's progress bar, in the place of which fit displays its own",
+    "SaveModelCallback": (
+        "it pickles weights into the folder 'models' and loads them at the end of each phase. The run already "
+        "keeps the weights of its best epoch, chosen by monitor="
+    ),
+    "ShortEpochCallback": "it leaves epochs unfinished, but fit records whole epochs",
+    "ShowGraphCallback": "it draws into fastai's progress bar, which fit replaces with its own progress display",
 }
 """fastai's callbacks that `fit` does not accept, and why."""
 
@@ -67,15 +71,17 @@ def check_callbacks(
         rates = {"lr", "mom"} & set(getattr(cb, "scheds", ("lr",)))
         if bases.intersection(_SET_LEARNING_RATES) and rates and schedule != "constant":
             raise ConfigError(
-                f"cbs: {name} sets the learning rate or the momentum, which are set again before each batch. It acts "
-                "with schedule='constant' in fit."
+                f"cbs: {name} sets the learning rate or the momentum, which the schedule overwrites before each "
+                "batch. Use schedule='constant' in fit."
             )
         if "MixHandler" in bases and mixes_images:
-            raise ConfigError(f"cbs: {name} mixes images, and so do mixup and cutmix. Leave out one of the two.")
+            raise ConfigError(
+                f"cbs: {name} mixes images, and so do mixup and cutmix. Leave out the callback, or these settings."
+            )
         if "MixHandler" in bases and reuse_frozen == "on":
             raise ConfigError(
-                f"cbs: {name} mixes images, and reuse_frozen 'on' trains on cached features in their place. Leave out "
-                "one of the two."
+                f"cbs: {name} mixes images, but reuse_frozen 'on' trains on cached features instead of images. Leave "
+                "out one of the two."
             )
         if "TrackerCallback" in bases and cb.monitor not in (known := ("train_loss", "valid_loss", *metrics)):
             raise ConfigError(
@@ -97,7 +103,8 @@ def make_callbacks(cbs: Callbacks) -> list[Callback]:
             made.append(cb() if isinstance(cb, type) else cb)
         except Exception as error:
             raise ConfigError(
-                f"cbs: {cb.__name__}() fails with {type(error).__name__}: {error}. Give an instance of it."
+                f"cbs: {cb.__name__}() fails with {type(error).__name__}: {error}. Pass an instance instead of the "
+                "class."
             ) from error
     return made
 

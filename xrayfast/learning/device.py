@@ -25,7 +25,10 @@ def torch_device(name: Device) -> torch.device:
     if name == "auto":
         return torch.device(names[0])
     if name not in names:
-        raise ConfigError(f"device is {name}, and torch finds none here. Use auto, or one of: {', '.join(names)}.")
+        raise ConfigError(
+            f"device is {name}, but torch finds no such device on this machine. Use auto, or one of: "
+            f"{', '.join(names)}."
+        )
     return torch.device(name)
 
 

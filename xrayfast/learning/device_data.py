@@ -79,20 +79,32 @@ def place_images(
     if choice == "on":
         if free is not None and size > free:
             raise ConfigError(
-                f"data_on_device is on. The images take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on "
-                f"{device}. Use --data-on-device auto, which reads them ahead then, or a smaller --size."
+                f"data_on_device is on, but the images take {size / 1e9:.1f} GB and only {free / 1e9:.1f} GB are "
+                f"free on {device}. Use --data-on-device auto, which then reads images ahead instead, or a smaller "
+                "--size."
             )
-        note = f"All images are on {device}, which takes {size / 1e9:.2f} GB."
+        note = f"All images are kept on {device}, where they take {size / 1e9:.2f} GB."
         return Placement(choice, share, device, True, True, note)
     if choice == "off" or workers or free is None:
         return placement
     if size <= share * free:
-        note = f"All images are on {device}, which takes {size / 1e9:.2f} of {free / 1e9:.1f} GB that are free."
+        note = (
+            f"All images are kept on {device}, where they take {size / 1e9:.2f} of the {free / 1e9:.1f} GB that are "
+            "free."
+        )
         return Placement(choice, share, device, True, True, note)
-    much = f"{size / 1e9:.1f} GB are more than {share:.0%} of the {free / 1e9:.1f} GB that are free on {device}"
+    much = (
+        f"they would take {size / 1e9:.1f} GB, more than {share:.0%} (--device-share) of the {free / 1e9:.1f} GB "
+        f"that are free on {device}"
+    )
     if not isinstance(images, ImageCache):
-        return Placement(choice, share, device, note=f"Processes read the images, which have no cache: {much}.")
-    note = f"{_threads()} threads read images ahead: {much}. --device-share is that limit."
+        return Placement(
+            choice,
+            share,
+            device,
+            note=f"Images are not kept on the device: {much}. Worker processes read them, because they are not cached.",
+        )
+    note = f"Images are not kept on the device: {much}. Threads ({_threads()}) read them ahead."
     return Placement(choice, share, device, False, True, note)
 
 

@@ -16,7 +16,7 @@ from xrayfast.config import DataConfig
 from xrayfast.data.labels.targets import join_labels
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
-from xrayfast.errors import DataError
+from xrayfast.errors import DataError, plural
 from xrayfast.learning.fastai_api import DataLoaders
 from xrayfast.learning.randomness import isolated_rng
 
@@ -30,13 +30,13 @@ def describe_dataloaders(dls: DataLoaders) -> Manifest:
     sizes = [len(dl.dataset) for dl in dls.loaders]
     if len(sizes) not in (2, 3) or not all(sizes):
         raise DataError(
-            f"dls has {len(sizes)} splits, of {', '.join(map(str, sizes))} images; expected train, valid and perhaps "
-            "test, with images in each. valid_pct=0.2 or a splitter makes a validation split."
+            f"dls has {len(sizes)} splits, of {', '.join(map(str, sizes))} images; expected train, valid and "
+            "optionally test, with images in each. valid_pct=0.2 or a splitter creates a validation split."
         )
     if not len(dls.train):
         raise DataError(
-            f"dls.train has {sizes[0]} images and batches of {dls.train.bs}, and drops an incomplete batch: expected "
-            f"at least one batch. Give a bs of at most {sizes[0]}."
+            f"dls.train has {plural(sizes[0], 'image')} and batches of {dls.train.bs}, and drops an incomplete "
+            f"batch, so it has no batch at all; expected at least one. Use a bs of at most {sizes[0]}."
         )
     datasets = [dl.dataset for dl in dls.loaders]
     if not all(len(getattr(dataset, "tls", ())) == 2 and hasattr(dataset.tls[1], "vocab") for dataset in datasets):
@@ -83,8 +83,8 @@ def image_shape(dls: DataLoaders) -> tuple[int, int]:
     if not square or not batch.is_floating_point():
         found = f"{shape} of {batch.dtype}" if shape else type(batch).__name__
         raise DataError(
-            f"dls gives batches {found}; expected (N, 1 or 3, side, side) of floats, with a side of 32 to 2048 pixels. "
-            "item_tfms=Resize(224) makes images square."
+            f"dls returns batches {found}; expected floats of shape (N, 1 or 3, side, side), with a side of 32 to "
+            "2048 pixels. item_tfms=Resize(224) makes images square."
         )
     return shape[1], shape[2]
 

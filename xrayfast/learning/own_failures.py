@@ -55,7 +55,7 @@ def _out_of_memory(learn: Any, said: str) -> str:
     advice = f"a smaller --batch-size (a batch has {batch} images; --accumulate adds up the gradients of several)"
     advice += ", a smaller --size, fewer layers unfrozen" + ", or --data-on-device off" * resident
     first = said.split(". ")[0].rstrip(".")
-    return f"{learn.dls.device} is out of memory: {first}. Use {advice}. Other programs there may hold some."
+    return f"{learn.dls.device} is out of memory: {first}. Use {advice}. Other programs may also be using its memory."
 
 
 def _owner(frame: FrameType, learn: Any) -> str:

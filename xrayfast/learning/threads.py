@@ -47,7 +47,7 @@ class FreeThreads:
         self.note = ""
         if threads < most:
             self.note = (
-                f"The machine is busy: {METER.describe()}. torch computes with {plural(threads, 'thread')} in place "
-                f"of {most}, which is faster then, and rounds sums otherwise; OMP_NUM_THREADS sets a fixed number."
+                f"The machine is busy: {METER.describe()}. torch computes with {plural(threads, 'thread')} instead "
+                f"of {most}, which is faster now but rounds sums differently; OMP_NUM_THREADS sets a fixed number."
             )
         return threads != before

@@ -379,3 +379,16 @@ def metric_title(name: str) -> str:
     """Return the title of a metric; the name itself if there is no such metric."""
     every = {**label_metrics(prevalence=True), **overall_metrics("single"), **overall_metrics("multi")}
     return every[name].title if name in every else name
+
+
+def metric_phrase(name: str) -> str:
+    """Return the title of a metric as in the middle of a sentence.
+
+    >>> metric_phrase("auroc_macro"), metric_phrase("kappa_macro"), metric_phrase("accuracy")
+    ('macro AUROC', "macro Cohen's kappa", 'accuracy')
+    """
+    title, _, which = metric_title(name).partition(", ")
+    first = title.partition(" ")[0]
+    if first[1:].islower() and "'" not in first:  # neither an acronym nor a person
+        title = title[0].lower() + title[1:]
+    return f"{which} {title}" if which else title

@@ -22,7 +22,7 @@ from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.confidence_limits import bca
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import block_size, draws, left_out
-from xrayfast.metrics.registry import EXACT_MATCH, headline_metrics, label_metrics, overall_metrics
+from xrayfast.metrics.registry import EXACT_MATCH, headline_metrics, label_metrics, metric_phrase, overall_metrics
 from xrayfast.metrics.resamples import Resamples
 from xrayfast.metrics.summary import summarize
 
@@ -297,22 +297,23 @@ def _notes(
     few = [name for i, name in enumerate(names) if not any(there[i].any() for there in enough.values())]
     notes = [
         f"Groups are compared where they have at least {FEW_PATIENTS} {unit}s with the label (recall), without it "
-        "(specificity), or both (AUROC); means over labels are over those of which both groups have enough. AUROC and "
-        "balanced accuracy have no value for a group with fewer."
+        "(specificity), or both (AUROC); means over labels are over the labels for which both groups have enough. "
+        "AUROC and balanced accuracy have no value for a group with fewer."
     ]
     if few:
         notes.append(f"Too small to be compared at all: {shorten(few)}.")
     pairs = sum(one.pairs for one in contrasts)
     if pairs > 1:
         notes.append(
-            f"The largest of many differences looks larger than it is: of {plural(len(contrasts), 'metric')} "
+            f"The largest of many differences is usually overestimated: of {plural(len(contrasts), 'metric')} "
             f"{plural(pairs, 'pair')} of groups were compared, and the largest gap of each is given."
         )
     if contrasts and resamples:
         notes.append(
-            f"p is the chance of as large a gap between any two groups that do not differ, from {resamples:,} "
-            f"permutations of the groups among {unit}s, corrected for {plural(len(contrasts), 'metric')} (Holm). The "
-            "test decides: intervals are of one gap each, not corrected."
+            "p is the probability of a gap this large between any two groups if the groups do not differ, from "
+            f"{resamples:,} permutations of the groups among {unit}s, corrected for "
+            f"{plural(len(contrasts), 'metric')} (Holm). Judge a gap by p: each interval is for one gap alone and is "
+            "not corrected."
         )
     return notes
 
@@ -322,20 +323,23 @@ def _missing_intervals(summaries: Sequence[Mapping[str, Any]], task: Task) -> li
     groups_of: dict[tuple[str, str], list[str]] = {}
     for summary in (summary for summary in summaries if "intervals" in summary):
         found, metrics_of = summary["intervals"], dict[str, list[str]]()
-        for name, metric in headline_metrics(task).items():
+        for name in headline_metrics(task):
             interval = found["overall"][name]
             if interval["low"] is not None or summary["overall"][name] is None:
                 continue
             if found["units"] < MIN_UNITS:
-                reason = f"fewer than {MIN_UNITS} {found['by']}s are too few to draw from"
+                reason = f"fewer than {MIN_UNITS} {found['by']}s are too few to resample"
             elif name == "ap_macro" and interval["undefined"] <= MAX_UNDEFINED:
-                reason = f"with fewer than {MIN_FOR_MEAN_PRECISION} {found['by']}s with a label it is too high"
+                reason = (
+                    f"average precision is biased upward with fewer than {MIN_FOR_MEAN_PRECISION} {found['by']}s "
+                    "with a label"
+                )
             elif interval["undefined"] > MAX_UNDEFINED:
                 cell = "a class" if task == "single" else "some label"
                 reason = f"{cell} has no image, or every image, in more than {MAX_UNDEFINED:.0%} of the resamples"
             else:
                 reason = "every resample has the same value"
-            metrics_of.setdefault(reason, []).append(metric.title.replace(",", ""))
+            metrics_of.setdefault(reason, []).append(metric_phrase(name))
         for reason, titles in metrics_of.items():
             groups_of.setdefault((", ".join(titles), reason), []).append(summary["value"])
     return [

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import Task, Unit
-from xrayfast.errors import plural_noun
+from xrayfast.errors import plural, plural_noun
 from xrayfast.metrics.classification import (
     binary_counts,
     confusion_matrix,
@@ -139,7 +139,7 @@ def summarize(
             summary["intervals"]["by"] = unit
         without = 0 if groups is None else int((groups < 0).sum())
         if without:
-            notes.append(f"{without} {plural_noun(unit)} whose patient is unknown are drawn as patients of their own.")
+            notes.append(f"Resampled as if from a separate patient each: {plural(without, unit)} of unknown patients.")
         notes += found.notes(labels, positive)
     if task == "single":
         unmasked = (truth >= 0).any(axis=1)
@@ -224,13 +224,13 @@ def _notes(truth: NDArray[Any], labels: Sequence[str], stated: Mapping[str, floa
     if absent:
         others = f", and macro means are over the other {len(labels) - len(absent)} of {len(labels)} labels"
         notes.append(
-            f"No {unit} of this split carries {', '.join(absent)}: AUROC, average precision, recall and F1 have no "
-            f"value there{others * (len(labels) > 1)}."
+            f"No {unit} in this split has {', '.join(absent)}, for which AUROC, average precision, recall and F1 are "
+            f"not defined{others * (len(labels) > 1)}."
         )
     if no_negatives:
         notes.append(
-            f"Every unmasked {unit} of this split carries {', '.join(no_negatives)}: AUROC, average precision and "
-            "specificity have no value there."
+            f"Every unmasked {unit} in this split has {', '.join(no_negatives)}, for which AUROC, average precision "
+            "and specificity are not defined."
         )
     if masked:
         left_out = ", ".join(f"{label} {n}" for label, n in masked.items())

@@ -103,7 +103,7 @@ class ForgivingReporter(NullReporter):
                 if isinstance(error, KeyboardInterrupt):  # `Stopped`, for SIGTERM, is both
                     raise
                 self.failed = True
-                warn(f"Progress can't be displayed any more, and work goes on without it: {error!r}")
+                warn(f"Progress can no longer be displayed; the work continues without it: {error!r}")
             return not self.failed
 
         return call
@@ -159,7 +159,9 @@ def show_progress(progress: bool | StageProgress | None = None, reporter: Report
     """
     if reporter is not None:
         if progress is not None:
-            raise ConfigError("found progress and reporter; expected one of them: a reporter displays progress itself.")
+            raise ConfigError(
+                "found both progress and reporter; expected one of them, because a reporter displays progress itself."
+            )
         yield reporter
         return
     notebook, terminal = in_notebook(), sys.stdout is not None and sys.stdout.isatty()
@@ -191,7 +193,7 @@ def _notebook_display() -> Iterator[Reporter]:
         with suppress(Exception):
             reporter.end("stopped" if isinstance(error, (KeyboardInterrupt, Interrupted)) else "failed")
         if type(error) is KeyboardInterrupt:  # not SIGTERM, which ends the kernel
-            raise Interrupted(f"Stopped{where}. Run the cell again to start anew.") from None
+            raise Interrupted(f"Stopped{where}. Run the cell again to start over.") from None
         raise
     with suppress(Exception):
         reporter.end("")

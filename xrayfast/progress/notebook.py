@@ -81,7 +81,7 @@ class NotebookReporter:
 
     def where(self) -> str:
         """Return where the work has stopped, for a message."""
-        return f" at {self.bar.title}, {self.bar.done:,} of {self.bar.total:,}" if self.bar else ""
+        return f" ({self.bar.title}: {self.bar.done:,} of {self.bar.total:,})" if self.bar else ""
 
     def end(self, how: str) -> None:
         """Remove the bar. `how` is "" if the work is done, otherwise "stopped" or "failed"."""

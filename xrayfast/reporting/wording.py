@@ -10,7 +10,7 @@ from xrayfast.errors import format_cell, format_interval, format_value, plural, 
 from xrayfast.metrics.claims.headline import NO_PATIENTS_KNOWN
 from xrayfast.metrics.inputs import ALPHA
 from xrayfast.metrics.intervals.formulas import METHODS
-from xrayfast.metrics.registry import metric_title
+from xrayfast.metrics.registry import metric_phrase, metric_title
 
 SPLIT_TITLES = {
     "train": "Training",
@@ -100,9 +100,9 @@ def joining_text(summary: Mapping[str, Any]) -> str:
         return ""
     unit, differ = found["name"], found.get("of_different_labels", 0)
     sentences = [
-        f"By {unit}: the probability of each is {JOINED[found['join']]} of those of its images, "
-        f"{plural(found['images'], 'image')} in all; {plural(found['of_one_image'], unit)} of one image.",
-        f"{plural(differ, unit)} with images of different labels: positive where one is." if differ else "",
+        f"By {unit}: the probability of each {unit} is {JOINED[found['join']]} of the probabilities of its images "
+        f"({plural(found['images'], 'image')} in all; {plural(found['of_one_image'], unit)} with one image).",
+        f"{plural(differ, unit)} with images of different labels: positive if one image is." if differ else "",
         f"A radiograph that is shown represents its {unit}.",
     ]
     return " ".join(filter(None, sentences))
@@ -193,14 +193,14 @@ def external_tables(metrics: Mapping[str, Any]) -> list[tuple[str, list[str], li
             ]
             for row in prevalence
         ]
-        found.append(("Prevalence, and what a correction for it does (--correct-prior)", columns, rows))
+        found.append(("Prevalence, and the effect of correcting for it (--correct-prior)", columns, rows))
     return found
 
 
 def gap_title(gap: Mapping[str, Any]) -> str:
     """Name what differs between two subgroups: "AUROC of Edema", or a mean with its number of labels."""
     of = f" of {gap['label']}" if gap["label"] else f" over {gap['labels']} labels" if "labels" in gap else ""
-    return f"{metric_title(gap['metric'])}{of}"
+    return f"{metric_phrase(gap['metric'])}{of}"
 
 
 def gap_test(gap: Mapping[str, Any]) -> str:

@@ -42,8 +42,8 @@ class CrossValidation(Run):
         super().__init__(path)
         if not self.is_there(self.path):
             raise RunError(
-                f"{self.path}: is not a cross-validation's folder: it lacks {FOLDS_FILE}. They are made by 'xrayfast "
-                "cross-validate'."
+                f"{self.path}: is not a cross-validation's folder: it lacks {FOLDS_FILE}. Cross-validations are "
+                "made by 'xrayfast cross-validate'."
             )
 
     def __repr__(self) -> str:
@@ -81,7 +81,7 @@ class CrossValidation(Run):
         """
         folds = self.folds
         known = "patients" in self.info.counts["valid"] and not folds.by_image
-        times = f", dealt {folds.repeats} times" if folds.repeats > 1 else ""
+        times = f", repeated {folds.repeats} times" if folds.repeats > 1 else ""
         return f"{plural(folds.folds, 'fold')} by {'patient' if known else 'image'}{times}"
 
     @staticmethod

@@ -112,7 +112,9 @@ def require_free(root: Path, name: str | None, kind: str) -> None:
     """
     require_utf8([root, name or ""], RunError)
     if is_remote(root):
-        raise RunError(f"{canonical(root)}: is remote; expected a folder of this machine, with --runs.")
+        raise RunError(
+            f"{canonical(root)}: is remote; expected a folder on this machine. Choose another folder with --runs."
+        )
     if name is not None and (not name or name != Path(name).name or name.startswith(".")):
         raise RunError(f"{kind} name '{name}': expected a plain folder name such as 'baseline'.")
     if name is not None and len(name.encode()) > LONGEST_FILE:
@@ -125,13 +127,15 @@ def require_free(root: Path, name: str | None, kind: str) -> None:
 
 
 def _taken(folder: Path) -> RunError:
-    text = f"{folder}: exists already, and a run never overwrites. Choose another --name."
+    text = f"{folder}: already exists and is never overwritten. Choose another --name."
     if (folder / INFO_FILE).is_file() and not (folder / SPLIT_FILE).is_file():
-        text += " It is of a run that ended before it was trained; where it holds nothing of yours, remove it."
+        text += (
+            " It belongs to a run that ended before training began; if it contains nothing that you need, remove it."
+        )
     elif (folder / INFO_FILE).is_file():
         with contextlib.suppress(RunError):  # `run.json` is damaged
             if read_typed(folder / INFO_FILE, RunInfo).status != "completed":
-                text += f" It holds a run that is not complete: 'xrayfast fit --resume {folder}' goes on with it."
+                text += f" It contains an unfinished run: 'xrayfast fit --resume {folder}' resumes it."
     elif folder.parent.name == EVALUATIONS and not Evaluation.is_finished(folder):
-        text += " It holds no finished evaluation, as after a kill in versions before 0.5: remove it."
+        text += " It contains no finished evaluation, which happened when versions before 0.5 were killed: remove it."
     return RunError(text)

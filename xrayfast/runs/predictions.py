@@ -283,7 +283,7 @@ class Predictions:
             raise RunError(f"{path}: can't be read as predictions ({error}).") from error
         foreign = sorted(set().union(*positive, *masked) - set(labels))
         if foreign:
-            raise RunError(f"{path}: has labels that the run does not have: {shorten(foreign)}.")
+            raise RunError(f"{path}: contains labels that the run does not have: {shorten(foreign)}.")
         truth = [
             [-1 if label in hidden else int(label in row) for label in labels]
             for row, hidden in zip(positive, masked, strict=True)

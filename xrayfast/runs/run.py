@@ -114,7 +114,7 @@ class Run(HasOverview):
         self.downloaded = download(path) if is_hub_name(path) else None
         if self.downloaded and not self.downloaded.is_pinned:
             why, name = self.downloaded.unreachable, f"{PREFIX}{self.downloaded.repository}"
-            before = f", as it was downloaded before: the server can't be reached now ({why})" if why else ""
+            before = f", from an earlier download, because the server can't be reached now ({why})" if why else ""
             warn(f"{name}: revision {self.downloaded.asked} is {self.downloaded}{before}.")
         self.path = self.downloaded.path if self.downloaded else Path(path)
         self.report_path, self.claim_path = self.path / "report.html", self.path / "claim.md"
@@ -122,8 +122,8 @@ class Run(HasOverview):
         self.new_batches_path, self.checkpoint = self.path / BATCHES_FILE, self.path / CHECKPOINT
         require_utf8([self.path], RunError)
         if not self.path.is_dir():
-            exported = " An exported model is for 'predict' and 'evaluate'." if self.path.suffix == ".onnx" else ""
-            found = "is a file, and no run" if self.path.is_file() else "no such run"
+            exported = " An exported model works with 'predict' and 'evaluate'." if self.path.suffix == ".onnx" else ""
+            found = "is a file, not a run's folder" if self.path.is_file() else "no such run"
             raise RunError(
                 f"{self.path}: {found}. Runs are folders such as runs/resnet18-1, made by 'xrayfast fit'.{exported}"
             )
@@ -208,8 +208,8 @@ class Run(HasOverview):
         """
         if self.downloaded:
             raise RunError(
-                f"{self.downloaded}: was downloaded and is only read, and this writes to a run. Copy {self.path} to a "
-                "folder, and name that."
+                f"{self.downloaded}: was downloaded, so nothing can be written to it, as this command would. Copy "
+                f"{self.path} to another folder, and use that."
             )
         return lock_run(self.path, note)
 
@@ -239,9 +239,9 @@ class Run(HasOverview):
                 run = cls(info.parent)
                 found[run.info.started] = run
             except RunError as error:  # a damaged run must not hide the others
-                warn(f"Not looked at for the newest run: {error}")
+                warn(f"Ignored while searching for the newest run: {error}")
         if not found:
-            raise RunError(f"{root}: holds no runs. Train one with 'xrayfast fit', or name a run's folder.")
+            raise RunError(f"{root}: contains no runs. Train one with 'xrayfast fit', or give a run's folder.")
         return found[max(found)]
 
     # The files
@@ -300,9 +300,9 @@ class Run(HasOverview):
         """
         if self.info.dataloaders == "own transforms":
             raise RunError(
-                f"{self.path}: was trained on DataLoaders of its user's own, with transforms that its folder does not "
-                f"hold: {what}. In Python, xrayfast.load(run, dls) with such DataLoaders gives the learner, whose "
-                "get_preds and predict read images as they do."
+                f"{self.path}: was trained on its user's own DataLoaders, whose transforms are not saved in the "
+                f"folder, so {what}. In Python, xrayfast.load(run, dls) with such DataLoaders returns the learner, "
+                "whose get_preds and predict read images as they do."
             )
 
     @property
@@ -314,10 +314,12 @@ class Run(HasOverview):
         """
         members = self.info.members
         if self.downloaded and not all(re.fullmatch(r"member-\d+", member) for member in members):
-            raise RunError(f"{self.downloaded}: names runs outside of it: {shorten(map(repr, members))}.")
+            raise RunError(
+                f"{self.downloaded}: refers to runs outside its folder: {shorten(map(repr, members))}. Do not trust it."
+            )
         return [Run(self.path / member) for member in members]
 
-    def require_network(self, advice: str = "Name one of them.") -> None:
+    def require_network(self, advice: str = "Use one of them.") -> None:
         """Raise an error if the run has members instead of a network of its own.
 
         Args:
@@ -327,7 +329,9 @@ class Run(HasOverview):
             RunError: the run has members, or `run.json` is damaged.
         """
         if members := self.info.members:
-            raise RunError(f"{self.path}: averages {plural(len(members), 'run')} and has no network. {advice}")
+            raise RunError(
+                f"{self.path}: averages {plural(len(members), 'run')} and has no network of its own. {advice}"
+            )
 
     @property
     def global_batch(self) -> int:
@@ -465,7 +469,7 @@ class Run(HasOverview):
         Raises:
             RunError: the file is damaged or missing; runs of older versions and runs made by `save` have none.
         """
-        why = "Versions before 0.3 did not record batches, nor does a run that 'save' made."
+        why = "Batches are not recorded in runs of versions before 0.3, and in runs that 'save' made."
         return read_batches(self._existing_file(BATCHES_FILE, why))
 
     @property
@@ -517,7 +521,7 @@ class Run(HasOverview):
             return display_after_cell(curves.loss_and_metric_curves(*drawn))
         axes = list(ax) if isinstance(ax, Iterable) else [ax]
         if not 1 <= len(axes) <= 2:
-            raise ConfigError(f"ax is of {len(axes)} axes; expected one, or two for losses and metrics.")
+            raise ConfigError(f"ax has {len(axes)} Axes; expected one, or two for losses and metrics.")
         for one in axes:
             require_axes(one)
         for draw, one in zip((curves.draw_loss_curves, curves.draw_metric_curves), axes, strict=False):
@@ -534,7 +538,7 @@ class Run(HasOverview):
         try:
             return read_typed(self.path / METRICS_FILE, MetricsFile)
         except RunError as error:
-            again = f"'xrayfast interpret {self.path}' writes it again, from the saved predictions."
+            again = f"'xrayfast interpret {self.path}' writes it again from the saved predictions."
             raise RunError(f"{error} {again}") from error
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
@@ -571,8 +575,8 @@ class Run(HasOverview):
         splits = self.predicted_splits
         if not splits:
             raise RunError(
-                f"{self.path}: has no predictions; they are saved when a run completes, and this one's status is "
-                f"'{self.info.status}'. 'xrayfast fit --resume {self.path}' goes on with an interrupted run."
+                f"{self.path}: has no predictions. They are saved when a run completes, but this run's status is "
+                f"'{self.info.status}'. 'xrayfast fit --resume {self.path}' resumes an interrupted run."
             )
         return splits
 
@@ -591,8 +595,8 @@ class Run(HasOverview):
         if not path.is_file():
             there = shorten(self.predicted_splits) or "none"
             raise RunError(
-                f"{path}: no predictions of split '{split}' (there are: {there}). They are saved when a run "
-                "completes; '--test-fraction' makes a test split."
+                f"{path}: no predictions of split '{split}'; found predictions of: {there}. They are saved when a "
+                "run completes; '--test-fraction' creates a test split."
             )
         return Predictions.read(path, self.labels)
 
@@ -626,7 +630,8 @@ class Run(HasOverview):
             return
         if output is not None:
             raise ConfigError(
-                f"output is {output}, and an evaluation of a run is in the run's folder. Leave it out; --name names it."
+                f"output is {output}, but a run's evaluations are saved in its folder. Leave it out; use --name to "
+                "name the evaluation."
             )
         with self.lock():  # during training, the weights are not final
             require_free(self.path / EVALUATIONS, name, "evaluation")

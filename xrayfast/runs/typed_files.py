@@ -282,9 +282,9 @@ class CheckpointState(_File):
         if [row["epoch"] for row in self.rows] != list(range(1, len(self.rows) + 1)):
             raise ValueError("expected the epochs 1, 2, 3, ... in rows")
         if not self.rows and not self.batches:
-            raise ValueError("rows is empty, and no batch is done")
+            raise ValueError("rows is empty, and no batch is recorded")
         if (self.best_epoch is None) != (not self.rows):
-            raise ValueError(f"best_epoch is {self.best_epoch} after {len(self.rows)} epochs")
+            raise ValueError(f"best_epoch is {self.best_epoch}, but there are {len(self.rows)} epochs")
         if self.best_epoch is not None and self.best_epoch > len(self.rows):
             raise ValueError(f"expected a best_epoch of at most {len(self.rows)}, the number of epochs")
         return self
@@ -551,7 +551,7 @@ class EvaluationMetrics(_Record):
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a valid JSON number")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -569,7 +569,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: can't be read as JSON ({error}).") from error
     if "\\u" in text and not is_utf8(json.dumps(content, ensure_ascii=False)):
-        raise RunError(f"{path}: holds text that is not Unicode: half of a surrogate pair, written as an escape.")
+        raise RunError(
+            f"{path}: contains text that is not valid Unicode: half of a surrogate pair, written as an escape."
+        )
     if not isinstance(content, dict):
         raise RunError(f"{path}: expected a JSON object, found {type(content).__name__}.")
     return content
@@ -593,7 +595,7 @@ def read_typed(path: Path, form: type[T]) -> T:
         else:
             message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
             text = f"{field} is {repr(problem['input'])[:80]}; {message.replace('a valid', 'a')}"
-        raise RunError(f"{path}: {text}. The file is damaged or of another version.") from error
+        raise RunError(f"{path}: {text}. The file is damaged or from another version.") from error
 
 
 _adapter: Any = cache(TypeAdapter)  # making one takes longer than to read a file

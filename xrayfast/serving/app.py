@@ -61,7 +61,7 @@ def make_app(classifier: Classifier, access: Access, note: Callable[[str], None]
         worker.close()
 
     def unexpected(request: Request, error: Exception) -> Response:
-        message = f"Unexpected {type(error).__name__}: {error}. This is a defect of xrayfast."
+        message = f"Unexpected {type(error).__name__}: {error}. This is a bug in xrayfast."
         note(escape_hidden(message))
         return refuse(500, message)
 
@@ -112,4 +112,4 @@ def _problem(request: Request, error: Exception) -> Response:
 
 
 def _busy(request: Request, error: Exception) -> Response:
-    return refuse(503, "Too many requests wait for an answer. Send yours again later.", {"Retry-After": "5"})
+    return refuse(503, "Too many requests are waiting for an answer. Send yours again later.", {"Retry-After": "5"})

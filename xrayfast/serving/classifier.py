@@ -40,7 +40,7 @@ from xrayfast.workflows.predict import (
 OVERLAY_SIDE = 224
 """Smallest side of an overlay in pixels; on a smaller image the colors would be a few squares."""
 
-NO_SALIENCY = "Grad-CAM needs the run: an ONNX file holds no gradients."
+NO_SALIENCY = "Grad-CAM needs the run: an ONNX file has no gradients."
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def _how(classifier: Classifier) -> str:
     elif decision.task == "single" and not decision.points:
         sentences.append("The most likely class is predicted.")
     if classifier.abstain_below is not None:
-        sentences.append(f"Where an answer is less certain than {classifier.abstain_below:g} there is none.")
+        sentences.append(f"There is no answer if it would be less certain than {classifier.abstain_below:g}.")
     return " ".join([*sentences, classifier.no_saliency]).strip()
 
 

@@ -47,9 +47,11 @@ def open_socket(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=128)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            message = f"port is {port}, where another program listens; expected a free one. --port 0 takes any."
+            message = (
+                f"port is {port}, which another program already uses. Use another port; --port 0 chooses a free one."
+            )
         elif error.errno == errno.EACCES:
-            message = f"port is {port}, which this user may not take; expected one of 1024 or more."
+            message = f"port is {port}, which needs administrator rights; expected 1024 or more."
         else:
             # `create_server` adds the address to the text; errors of name lookup have their own numbers.
             reason = os.strerror(error.errno) if error.errno and error.errno in errno.errorcode else error.strerror

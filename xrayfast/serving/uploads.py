@@ -110,7 +110,8 @@ def _require_room(size: int, held: int) -> None:
     if held > MAX_HELD_BYTES:
         raise HTTPException(
             503,
-            f"Files of {MAX_HELD_BYTES // 2**20} MB wait for an answer already. Send yours again later.",
+            f"Other requests with {MAX_HELD_BYTES // 2**20} MB of files are waiting for an answer. Send yours again "
+            "later.",
             {"Retry-After": "5"},
         )
 

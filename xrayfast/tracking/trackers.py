@@ -228,6 +228,6 @@ def require_trackers(names: Sequence[TrackerName]) -> None:
         package = _TRACKERS[name][1]
         if importlib.util.find_spec(package) is None:
             raise ConfigError(
-                f"track is {name}, and the package {package} is not installed. Install it: pip install "
+                f"track is {name}, but the package {package} is not installed. Install it: pip install "
                 f"'xrayfast[{name}]'."
             )

@@ -59,7 +59,8 @@ class TrackerThread:
             self._thread.join(seconds)
         if self._thread.is_alive():
             self._note(
-                f"{self.name} did not process everything within {seconds:.0f} s at the end; some of it may be missing."
+                f"{self.name} did not finish uploading within {seconds:.0f} s at the end of the run; some results "
+                "may be missing there."
             )
         self._note_problem()
 
@@ -80,4 +81,7 @@ class TrackerThread:
         if self._problem and not self._noted:
             self._noted = True
             found = truncate(" ".join(self._problem.split()), 300)
-            self._note(f"{self.name} failed and gets no more of this run; training continues. Its error: {found}.")
+            self._note(
+                f"{self.name} failed, so nothing more of this run is sent to it; training continues. The error: "
+                f"{found}."
+            )

@@ -35,8 +35,8 @@ def find_begun(runs: Path, name: str, settings: Config) -> Run | None:
             now, then = _comparable(getattr(given, field)), _comparable(getattr(begun, field))
             if now != then:
                 raise ConfigError(
-                    f"{field} is {now}, and {run.path} was begun with {then}; a run keeps its settings. Give the same, "
-                    "or another --name."
+                    f"{field} is {now}, but {run.path} was started with {then}, and a run keeps its settings. Use "
+                    "the same value, or another --name."
                 )
     return run
 

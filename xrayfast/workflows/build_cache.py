@@ -75,7 +75,7 @@ def build_cache(
     data = opened(data, config)
     notes = (*data.notes, *idle)
     if not data.config.cache:
-        raise ConfigError("cache is off for this data set, and it is what is to be built. Leave out that setting.")
+        raise ConfigError("cache is off for this data set, but this command builds the cache. Leave out that setting.")
     images = ImageCache(size or config.model.size, data.config.window, data.config.cache_dir)
     paths = sorted(set(data.table["path"].tolist()))
     with show_progress(progress) as reporter:

@@ -31,7 +31,7 @@ from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.inputs import ALPHA, count_known
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
-from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
+from xrayfast.metrics.registry import epoch_metrics, metric_phrase, overall_metrics
 from xrayfast.own_code import show_setting
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.comparison import Comparison
@@ -142,7 +142,7 @@ def compare(
                 remarks[name] = [line.replace("{reference}", reference_name) for line in lines]
                 pairs += [{"run": name, "reference": reference_name, **row} for row in compared]
             done += len(predictions[name])
-            reporter.preparing("comparing", done, total)
+            reporter.preparing("comparing runs", done, total)
         sides = {name: RunPredictions.of(own, predictions[name]) for name, own in by_unit.items()}
         grouped = compare_subgroups(sides, reference_name, table["run"], groups, metrics, resamples, seed)
     chosen_from = len(found) if reference is None else 2
@@ -202,14 +202,14 @@ def _collect_runs(given: Sequence[Run | Path | str] | Run | Path | str) -> tuple
             else:
                 found[run.path.resolve()] = run
     if twice:
-        notes.append(f"Named twice and taken once: {shorten(twice)}.")
+        notes.append(f"Given twice and compared once: {shorten(twice)}.")
     if without:
-        notes.append(f"Left out, because they have no predictions (they are not completed): {shorten(without)}.")
+        notes.append(f"Left out, because they are not complete and have no predictions: {shorten(without)}.")
     if len(found) < 2:
-        there = f"there is only {next(iter(found.values())).path}" if found else "there is none"
+        there = f"only {next(iter(found.values())).path} was found" if found else "none was found"
         raise RunError(
-            f"To compare, two or more runs are needed, and {there}. {' '.join(notes)}".rstrip()
-            + " Name their folders, or a folder of runs: 'xrayfast compare runs'."
+            f"A comparison needs two or more runs, but {there}. {' '.join(notes)}".rstrip()
+            + " Give their folders, or a folder of runs: 'xrayfast compare runs'."
         )
     names = [run.path.name for run in found.values()]
     return {run.path.name if names.count(run.path.name) == 1 else str(run.path): run for run in found.values()}, notes
@@ -224,7 +224,8 @@ def _runs_in(item: Run | Path | str) -> list[Run]:
         inside = sorted(info.parent for info in path.glob(f"*/{INFO_FILE}"))
         if not inside:
             raise RunError(
-                f"{path}: is no run's folder (it lacks {INFO_FILE}) and holds none. Runs are made by 'xrayfast fit'."
+                f"{path}: is not a run's folder (it lacks {INFO_FILE}), and contains none. Runs are made by "
+                "'xrayfast fit'."
             )
         return [Run(folder) for folder in inside]
     return [Run(path)]
@@ -248,11 +249,11 @@ def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[
     chosen: PredictedSplit = split or ("valid" if lacking else "test")
     notes = []
     if chosen == "valid":
-        why = f" Used because there is no test split in {shorten(lacking)}." if split is None else ""
+        why = f" They are used because there is no test split in {shorten(lacking)}." if split is None else ""
         what = "out-of-fold predictions" if all(run.has_folds for run in found.values()) else "validation images"
         chosen_on = shorten(dict.fromkeys(run.chosen_on for run in found.values() if not run.info.chosen_inside))
         if chosen_on:
-            notes.append(f"These are {what}. {optimism(chosen_on)} By how much differs between runs.{why}")
+            notes.append(f"These are {what}. {optimism(chosen_on)} The optimism differs between runs.{why}")
         elif why:
             notes.append(f"These are {what}.{why}")
     return chosen, notes
@@ -268,13 +269,13 @@ def _common_unit(found: Mapping[str, Run], unit: Unit | None, unit_join: UnitJoi
     units: set[Unit] = {settings.unit for settings in every} if unit is None else {unit}
     if len(units) > 1:
         listed = shorten([f"{name} by {run.config.results.unit}" for name, run in found.items()])
-        raise ConfigError(f"found results of different units: {listed}; expected one. Name it with --unit.")
+        raise ConfigError(f"found results with different units: {listed}; expected one unit. Choose it with --unit.")
     [chosen] = units
     joins: set[UnitJoin] = {joined_by(settings) for settings in every if settings.unit == chosen} or {"mean"}
     if unit_join is None and len(joins) > 1:
         raise ConfigError(
-            f"found {plural_noun(chosen)} joined by {' and '.join(sorted(joins))}; expected one. Name it with "
-            "--unit-join."
+            f"found {plural_noun(chosen)} joined by {' and '.join(sorted(joins))}; expected one way to join them. "
+            "Choose it with --unit-join."
         )
     return chosen, unit_join or joins.pop()
 
@@ -288,7 +289,7 @@ def _reference_name(reference: Run | Path | str, found: dict[str, Run]) -> str:
         if run.path.resolve() == path:
             return name
     raise ConfigError(
-        f"reference is '{reference}', which is none of the runs compared: {shorten(found)}."
+        f"reference is '{reference}', which is not one of the compared runs: {shorten(found)}."
         + did_you_mean(str(reference), found)
     )
 
@@ -368,7 +369,10 @@ def _headline_warnings(
             without.append(name)
         others = [one for one in summary.get("warnings", ()) if one["code"] != "chosen here"]  # in split_warnings
         lines[name] = warning_sentences({"warnings": others})
-    text = f"No warnings are known of {shorten(without)}, of an older version; 'xrayfast interpret RUN' finds them."
+    text = (
+        f"Warnings are not known for {shorten(without)}, because an older version wrote the results; 'xrayfast "
+        "interpret RUN' finds them."
+    )
     return _merge_lines(lines, "Every run"), [text] if without else []
 
 
@@ -386,15 +390,18 @@ def _test_notes(tests: int, chosen_from: int, chosen: bool, order: str) -> list[
         return []
     how = "corrected together by Holm's method"
     if chosen_from > 2:
-        how = "those of every pair of runs, corrected together by Bonferroni's method, since the reference was chosen"
+        how = (
+            "those of every pair of runs, corrected together by Bonferroni's method, since the reference was chosen "
+            "by its result"
+        )
     notes = [
-        f"{tests} tests, {how}. A difference is significant where its corrected p is "
-        f"below {ALPHA} and its interval excludes 0; one that is not may still exist, and its interval says how "
-        "large it may be. Intervals are not corrected."
+        f"{tests} tests, {how}. A difference is significant if its corrected p is below {ALPHA} and its interval "
+        "excludes 0. A difference that is not significant may still exist; its interval shows how large it may be. "
+        "Intervals are not corrected."
     ]
     if chosen:
         notes.append(
-            f"The reference was chosen by its result on these very images ({metric_title(order)}), which is "
+            f"The reference was chosen by its result on these images ({metric_phrase(order)}), so the comparison is "
             "biased in its favor. If one run was the standard beforehand, make it the reference."
         )
     return notes

@@ -112,14 +112,16 @@ def cross_validate(
         Interrupted: training was stopped; the message says how to resume.
     """
     require_alone(
-        "cross-validate trains a fold in one process, several with --fold in each, which 'xrayfast cross-validate "
-        "--join CV' joins"
+        "cross-validate trains each fold in one process; to use several, train one fold in each with --fold, then "
+        "run 'xrayfast cross-validate --join CV'"
     )
     count = folds or (data.config if isinstance(data, Manifest) else (config or Config()).data).folds or DEFAULT_FOLDS
     if fold is not None and not 1 <= fold <= count:
         raise ConfigError(f"fold is {fold}; expected one from 1 to {count}, the number of folds.")
     if fold is not None and name is None:
-        raise ConfigError(f"fold is {fold} without a name: the folds of several jobs are in one folder. Give --name.")
+        raise ConfigError(
+            f"fold is {fold} without a name: jobs that train single folds must share one folder. Give --name."
+        )
     config = with_recipe(config, recipe, options)
     settings, code = separate_code(options)
     given = all_own(code, cbs, metrics)
@@ -263,7 +265,7 @@ def join_folds(
     if waiting:
         raise RunError(
             f"{cv.path}: {plural(len(waiting), 'fold')} not complete: {shorten(waiting)}. 'xrayfast cross-validate "
-            f"--resume {cv.path}' trains what is left, and joins."
+            f"--resume {cv.path}' trains the remaining folds and computes the results."
         )
     with show_progress(progress, reporter) as reporter, cv.lock(reporter.note):
         join(cv)
@@ -305,7 +307,7 @@ def _require_same(cv: CrossValidation, config: Config, facts: Mapping[str, Any],
     different += ["the images"] if not different and cv.info.fingerprint != fingerprint else []
     if different:
         raise ConfigError(
-            f"{cv.path}: was begun with other settings: {shorten(different)}. Give those of its config.yaml, or "
+            f"{cv.path}: was started with other settings: {shorten(different)}. Use those in its config.yaml, or "
             "another --name."
         )
 
@@ -341,11 +343,11 @@ def _check_jobs(jobs: int, fold: int | None, code: Mapping[str, Any]) -> None:
         ConfigError: `jobs` is above 1, and a single fold or code of the user's own is given.
     """
     if jobs > 1 and fold is not None:
-        raise ConfigError(f"found jobs {jobs} with one fold; expected all folds. Leave out one of the two.")
+        raise ConfigError(f"found jobs {jobs} and a single fold; expected only one of them. Leave out jobs or fold.")
     if jobs > 1 and code:
         raise ConfigError(
-            f"found jobs {jobs} with code of your own ({', '.join(code)}), which the processes of the folds can't get; "
-            "expected none. Leave out jobs."
+            f"found jobs {jobs} with code of your own ({', '.join(code)}), which can't be passed to the folds' "
+            "processes. Leave out jobs."
         )
 
 
@@ -366,7 +368,7 @@ def _train_at_once(
     ]
     if jobs > len(waiting):
         there_are = "there is 1 fold" if len(waiting) == 1 else f"there are {len(waiting)} folds"
-        reporter.note(f"jobs is {jobs}, and {there_are} to train: no more are trained at once.")
+        reporter.note(f"jobs is {jobs}, but {there_are} to train, so fewer are trained at once.")
         jobs = max(1, len(waiting))
     with cv.lock(reporter.note), _stopping(cv, None):
         cv.update_info(status="running")
@@ -416,7 +418,7 @@ def _stopping(cv: CrossValidation, only: int | None) -> Iterator[None]:
         if not stopped:
             raise
         done, path = sum(is_complete(run.path) for run in cv.runs), str(cv.path)
-        begun = "".join(f"; {run.path.name} after {run.info.stopped}" for run in cv.runs if run.info.stopped)
+        begun = "".join(f"; stopped in {run.path.name} after {run.info.stopped}" for run in cv.runs if run.info.stopped)
         again = f"xrayfast cross-validate --resume {shlex.quote(path)}" + (f" and --fold {only}" if only else "")
         if names := cv.config.own_code | cv.info.own_code:  # a command line can't carry code
             again = f"xf.resume_cross_validation({path!r}, {', '.join(f'{name}=...' for name in names)})"

@@ -165,7 +165,7 @@ def resolve_inputs(
     misplaced = [name for name in options if FIELD_SECTIONS.get(name) == "data"]
     if misplaced:
         raise ConfigError(
-            f"'{misplaced[0]}' describes the data: give it to xrayfast.open_data, and pass what that returns."
+            f"'{misplaced[0]}' describes the data: pass it to xrayfast.open_data, and use what that returns."
         )
     config = (config or Config()).updated(options)
     notes = check_settings(config)
@@ -232,10 +232,10 @@ def unused_data_settings(data: Manifest | Path | str | None, config: Config) -> 
     unused = [name for name in used if getattr(mine, name) not in (getattr(default, name), used[name])]
     if not unused:
         return []
-    found = shorten(f"{name} ({getattr(mine, name)}; used is {used[name]})" for name in unused)
+    found = shorten(f"{name} ({getattr(mine, name)}; {used[name]} is used)" for name in unused)
     return [
-        f"The config's settings of the data are not used, since the data were given as well: {found}. Leave out the "
-        "data, or give these settings where the data are opened."
+        f"The config's data settings are not used, because the data were also given: {found}. Leave out the data, or "
+        "pass these settings where the data are opened."
     ]
 
 
@@ -297,8 +297,9 @@ def with_known_cache(config: DataConfig) -> DataConfig:
     if config.cache_dir is None or not config.cache or holds_cache(config.cache_dir):
         return config
     warn(
-        f"{config.cache_dir}: is the cache_dir in the run's config.yaml and holds no cache of xrayfast. Nothing is "
-        f"written there; the cache is {cache_root()}. Where it is yours, training with --cache-dir makes it."
+        f"{config.cache_dir}: is the cache_dir in the run's config.yaml, but does not contain an xrayfast cache. "
+        f"Nothing is written there; the cache in {cache_root()} is used. If the folder is yours, training with "
+        "--cache-dir creates the cache there."
     )
     return config.model_copy(update={"cache_dir": None})
 
@@ -313,7 +314,7 @@ def reopen_data(run: Run) -> Manifest:
         return _reopen(run)
     except DataError as error:
         source = run.config.data.source
-        raise RunError(f"{run.path}: the data in {source} is not what it was when the run began. {error}") from error
+        raise RunError(f"{run.path}: the data in {source} are not the same as when the run began. {error}") from error
 
 
 def find_data(run: Run) -> Manifest | None:
@@ -334,7 +335,7 @@ def _reopen(run: Run) -> Manifest:
     fingerprint, config = run.info.fingerprint, run.config.data
     # The author of a run could make us send requests to any server.
     if remote := [path for path in (config.source, config.labels, config.label_map) if path and is_remote(path)]:
-        warn(f"{run.path}: its config.yaml names {shorten(remote)}, which is read over the network.")
+        warn(f"{run.path}: the data in its config.yaml are read over the network: {shorten(remote)}.")
     # `leave_out` leaves out the masks that the run left out; runs of older versions left out none.
     replayed = {"split_file": run.split_path, "split_col": None, "ignore_split": False, "keep_masks": True}
     replayed |= {"folds": None, "fold": None}
@@ -344,5 +345,8 @@ def _reopen(run: Run) -> Manifest:
     if data.fingerprint() != fingerprint:
         raise DataError("Start a new run.")
     if (data.labels, data.task) != (run.labels, run.task):
-        raise RunError(f"{run.path}: labels.json names other labels than the data that the run was trained on.")
+        raise RunError(
+            f"{run.path}: labels.json has other labels than the data that the run was trained on. The folder is "
+            "damaged: copy it again from where the run was made."
+        )
     return data

@@ -181,7 +181,10 @@ def evaluate(
             if isinstance(run, Run) and DECISION_SPLIT in run.predicted_splits:
                 beside["prevalence"] = _compare_prevalence(own, evaluated.predictions)
             else:
-                text = f"Prevalence is not compared with validation's: {run.path} has no predictions of it."
+                text = (
+                    f"The prevalence is not compared with the validation split's, because {run.path} has no "
+                    "predictions of that split."
+                )
                 evaluated = replace(evaluated, notes=(*evaluated.notes, text))
         if correct_prior:
             evaluated = _correct_prior(own, evaluated)
@@ -233,14 +236,14 @@ def _require_options_of_file(
 ) -> None:
     """Raise a ConfigError, before images are decoded, if an exported file does not support an option."""
     if not has_data:
-        raise ConfigError(f"{run.path}: an exported file has no images of its own to be evaluated on: name DATA too.")
+        raise ConfigError(f"{run.path}: an exported file has no images to evaluate on: give DATA too.")
     require_no_arch(arch)
     require_cpu(device)
     require_no_views(tta)
     if correct_prior:
         raise ConfigError(
-            f"correct_prior is true, and {run.path} does not hold the prevalence of validation. Leave it out, or name "
-            "the run."
+            f"correct_prior is true, but {run.path} does not contain the prevalence in the validation split. Leave "
+            "it out, or use the run."
         )
 
 
@@ -257,7 +260,10 @@ def _require_no_network_options(
     }
     if any(of_network.values()):
         given = " and ".join(name for name, is_given in of_network.items() if is_given)
-        raise ConfigError(f"found {given} without data; the run's own predictions are saved, and need no network.")
+        raise ConfigError(
+            f"found {given} without data. The run's own predictions are saved, so the network is not run. Give data, "
+            f"or leave out {given}."
+        )
 
 
 def _compare_prevalence(own: RunByUnit, predictions: Predictions) -> list[dict[str, Any]]:
@@ -311,7 +317,10 @@ def _correct_prior(own: RunByUnit, evaluated: _EvaluatedData) -> _EvaluatedData:
     prior = np.array([row["support"] / max(1, row["support"] + row["negatives"]) for row in rows])
     shares, probability = corrected_labels(predictions.probability, prior, run.task)
     found = shorten([f"{label} {share:.3f}" for label, share in zip(run.labels, shares.tolist(), strict=True)])
-    note = f"Probabilities are corrected for the prevalence here, estimated from them without the labels: {found}."
+    note = (
+        "Probabilities are corrected for the prevalence in these data, which is estimated from the probabilities "
+        f"without the labels: {found}."
+    )
     return replace(evaluated, predictions=replace(predictions, probability=probability), notes=(*evaluated.notes, note))
 
 
@@ -320,15 +329,15 @@ def _read_own(own: RunByUnit, split: Split | None, by: Sequence[str]) -> _Evalua
     run, chosen = own.run, split or "test"
     if chosen == "train":
         raise ConfigError(
-            "split is train; expected test or valid: a network's results on what it has learned say little."
+            "split is train; expected test or valid: results on the images that a network was trained on say little."
         )
     if run.predicted_splits and chosen not in run.predicted_splits:
-        other = "--split valid evaluates the validation split, which has also chosen epoch and thresholds"
+        other = "--split valid evaluates the validation split, which was also used to choose epoch and thresholds"
         if CrossValidation.is_there(run.path):
             other = "--split valid evaluates the out-of-fold predictions"
         raise RunError(
-            f"{run.path}: has no predictions of a {chosen} split. Training with --test-fraction 0.15 makes one, "
-            f"'xrayfast evaluate {run.path} DATA' tests on other data, and {other}."
+            f"{run.path}: has no predictions of a {chosen} split. Training with --test-fraction 0.15 creates a test "
+            f"split, 'xrayfast evaluate {run.path} DATA' tests on other data, and {other}."
         )
     predictions = own.join(own.images(chosen, by))
     return _EvaluatedData(

@@ -116,9 +116,13 @@ def export(
     """
     path = _output_path(output, format)
     if format != "onnx" and precision != "fp32":
-        raise ConfigError(f"precision is {precision}, which is for ONNX files. Leave it out, or --format torch-export.")
+        raise ConfigError(
+            f"precision is {precision}, which is only for ONNX files. Leave it out, or leave out --format torch-export."
+        )
     if with_script and format != "onnx":
-        raise ConfigError("with_script is true, and the script is for ONNX files. Leave it out, or --format onnx.")
+        raise ConfigError(
+            "with_script is true, but the script is only for ONNX files. Leave it out, or use --format onnx."
+        )
     run = Run.of(run)
     # Torch takes seconds to import.
     from xrayfast.learning.exporting.classifier import Classifier, capture
@@ -138,8 +142,9 @@ def export(
         reporter.preparing("exporting", 0, 1)
         if precision != "fp32" and data is None:
             raise RunError(
-                f"{run.path}: its data are not where they were, or have changed; --precision {precision} needs them, "
-                "to take ranges from training images and to compare the AUROC."
+                f"{run.path}: its data have been moved, deleted or changed. --precision {precision} needs them to "
+                "measure ranges on training images and to compare the AUROC. Put them back, or use another "
+                "--precision."
             )
         program = capture(classifier, name)
         labels, content = len(run.labels), b""
@@ -156,7 +161,7 @@ def export(
             raise RunError(
                 f"{path}: was not written: its probabilities differ by up to {parity.largest:.2g} from those of "
                 f"{run.path} on {plural(parity.images, 'image')}; expected at most {TOLERANCE:g}. Its network may "
-                "compute otherwise when it is exported, as one with random numbers does."
+                "compute differently when exported, for example because it uses random numbers."
             )
         known: dict[str, Any] = {}
         if precision != "fp32" and data is not None:
@@ -192,10 +197,10 @@ def export(
 def _output_path(output: Path | str | None, format: Format) -> Path:
     path = Path(f"model{SUFFIXES[format]}" if output is None else output)
     if path.suffix.lower() != SUFFIXES[format]:
-        others = [f" --format '{other}' writes {end}." for other, end in SUFFIXES.items() if path.suffix.lower() == end]
+        others = [f" --format {other} writes {end}." for other, end in SUFFIXES.items() if path.suffix.lower() == end]
         raise ConfigError(
-            f"output is {path}; expected a name that ends in {SUFFIXES[format]}, by which the file is known."
-            f"{''.join(others)}"
+            f"output is {path}; expected a name that ends in {SUFFIXES[format]}, by which such a file is "
+            f"recognized.{''.join(others)}"
         )
     return path
 
@@ -208,8 +213,8 @@ def _images_to_compare(run: Run, data: Manifest | None, images: Sequence[Path | 
         found = data.table["path"].tolist()
     else:
         raise RunError(
-            f"{run.path}: its data are not where they were, or have changed, so that the export can't be compared with "
-            "the run. --images takes other images for that, a few radiographs."
+            f"{run.path}: its data have been moved, deleted or changed, so the export can't be compared with the "
+            "run. Give a few other radiographs with --images."
         )
     may_be_dicom = [file for file in found if Path(file).suffix.lower() in _DICOM]
     others = [file for file in found if Path(file).suffix.lower() not in _DICOM]
@@ -244,7 +249,7 @@ def _compare(
         for start in range(0, len(files), _AT_ONCE):
             found = [one for one in contents[start : start + _AT_ONCE] if one is not None]
             pixels = [one.pixels for one in found]
-            progress("comparing", min(start + _AT_ONCE, len(files)), len(files))
+            progress("comparing with the run", min(start + _AT_ONCE, len(files)), len(files))
             if not pixels:
                 continue
             expected = predictor.probabilities(pixels, tta=False)
@@ -259,7 +264,9 @@ def _compare(
             images += len(found)
             dicom += sum(one.format == "DICOM" for one in found)
     if not images:
-        raise RunError(f"none of {plural(len(files), 'image')} to compare on can be read. Name others with --images.")
+        raise RunError(
+            f"none of the {plural(len(files), 'image')} to compare on can be read. Give others with --images."
+        )
     return Parity(images=images, dicom=dicom, largest=largest, decisions=decisions)
 
 
@@ -325,7 +332,7 @@ def _write_script(path: Path) -> None:
     """Write the script; raise a WriteError if the file exists with other content."""
     text = Path(exported.__file__).with_name(SCRIPT).read_text(encoding="utf-8")
     if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
-        raise WriteError(f"{path}: exists already, and is another one. Move it, or write the model to another folder.")
+        raise WriteError(f"{path}: already exists with other content. Move it, or write the model to another folder.")
     write_text(path, text)
 
 
@@ -344,8 +351,8 @@ def _describe(run: Run, parity: Parity, **known: Any) -> ModelMetadata:
         xrayfast=__version__,
         created=now(),
         input=(
-            f"images: (N, H, W) uint8, gray, from 0 for black to 255 for white; of any size, those of a batch of one. "
-            f"They are fitted whole into {model.size} x {model.size} and normalized inside."
+            "images: (N, H, W) uint8, gray, from 0 for black to 255 for white; any size, the same for all images of "
+            f"a batch. They are fitted whole into {model.size} x {model.size} and normalized inside."
         ),
         labels=decision.labels,
         task=decision.task,
@@ -379,4 +386,7 @@ def _record(run: Run, path: Path, format: Format, metadata: ModelMetadata, note:
         with run.lock(note):
             run.update_info(exports=[*run.info.exports, record])
     except WriteError as error:
-        note(f"{run.path}: run.json does not list the file, since the folder can't be written to ({error}).")
+        note(
+            f"{run.path}: the exported file is not listed in run.json, because the folder can't be written to "
+            f"({error})."
+        )

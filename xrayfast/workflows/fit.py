@@ -287,7 +287,7 @@ def resume(
         Interrupted: training was stopped again.
     """
     run = Run.of(run)
-    run.require_network(f"'xrayfast cross-validate --resume {run.path}' goes on with a cross-validation.")
+    run.require_network(f"'xrayfast cross-validate --resume {run.path}' resumes a cross-validation.")
     config = run.config
     joined, shown = join_process_group(config.train.device), show_progress(progress, reporter)
     note = warn if reporter is None else reporter.note
@@ -335,7 +335,9 @@ def resume(
         recorded = copy.info.precision or "fp32"  # earlier versions recorded none and trained in fp32
         restore_precision(learn, recorded)
         if (precision := training_precision(learn)) != recorded:
-            reporter.note(f"This device trains in {precision}; the run began in {recorded}: its results will differ.")
+            reporter.note(
+                f"This device trains in {precision}, but the run began in {recorded}, so results will differ."
+            )
         history = History()
         if checkpoint is not None:
             if checkpoint.state.rows:
@@ -349,7 +351,10 @@ def resume(
         above = run.path.absolute().parent
         of_unfinished = CrossValidation.is_there(above) and not CrossValidation(above).is_finished
         if of_unfinished and not isinstance(reporter, FoldReporter):
-            note(f"This is one fold. 'xrayfast cross-validate --resume {above}' trains the others, and joins them.")
+            note(
+                f"This is one fold of a cross-validation. 'xrayfast cross-validate --resume {above}' trains the "
+                "others and computes the results."
+            )
     return run
 
 
@@ -404,7 +409,7 @@ def _train_and_record(training: Training) -> None:
                 done += f"; the checkpoint can't be saved: {error}".rstrip(".")
             elif not isinstance(error, KeyboardInterrupt):
                 failure = truncate(" ".join(str(error).split()), 300).rstrip(".")
-                done += f"; what followed begins again, as it failed: {failure}"
+                done += f"; the next step will start over, because it failed: {failure}"
             if not complete:
                 seconds = run.total_seconds(time.perf_counter() - began)
                 run.update_info(status="interrupted", stopped=done, seconds=seconds)

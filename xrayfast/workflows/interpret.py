@@ -129,8 +129,8 @@ def write_report(
     chosen = split or list(interpretations)[0 if cv else -1]
     if cv and saliency and chosen == DECISION_SPLIT:
         raise RunError(
-            f"{run.path}: each image of a fold is explained by the network that was not trained on it. Name the fold, "
-            f"such as {cv.runs[0].path}, or with --split test all networks explain images of no fold."
+            f"{run.path}: images in folds are explained by the network that was not trained on them. Use a fold, "
+            f"such as {cv.runs[0].path}, or --split test, where all networks explain the images."
         )
     if chosen not in interpretations:
         run.predictions(chosen)  # raises an error that names the available splits

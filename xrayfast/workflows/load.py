@@ -99,7 +99,7 @@ def load(
         data = _without_data(run) if data is None else data
     elif (data.labels, data.task) != (run.labels, run.task):
         raise DataError(
-            f"{run.path} was trained on the labels {', '.join(run.labels)} ({run.task}-label); this data has "
+            f"{run.path} was trained on the labels {', '.join(run.labels)} ({run.task}-label), but these data have "
             f"{', '.join(data.labels)} ({data.task}-label)."
         )
     named, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
@@ -107,8 +107,8 @@ def load(
     config = _config_to_load(run, device, {name: named[name] for name in code}, provided)
     if trained := {name: text for name, text in run.info.own_code.items() if name in ("cbs", "metrics")}:
         warn(
-            f"{run.path} was trained with {describe_code(trained)}, which the learner does not have: for training, "
-            "learn.add_own(cbs, metrics) adds them."
+            f"{run.path} was trained with {describe_code(trained)}, which the learner does not have; to train, add "
+            "them with learn.add_own(cbs, metrics)."
         )
     images = UncachedImages(config.model.size) if _is_placeholder(data) else None
     results = config.results
@@ -121,7 +121,7 @@ def load(
         if images is None:
             validate_by_unit(learn, results)
     except DataError as error:
-        warn(f"{run.path} has results by {results.unit}; the learner's metrics of validation are by image, as {error}")
+        warn(f"{run.path} has results by {results.unit}, but the learner's validation metrics are by image: {error}")
     restore_precision(learn, run.info.precision)
     load_weights(learn.model, run.model_path)
     learn.settings |= {"weights": str(run.model_path.absolute())}
@@ -210,12 +210,13 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     """
     if not isinstance(learn, RadiographLearner):
         raise ConfigError(
-            "This learner was not made by xrayfast.learner or xrayfast.load, so its settings are not known."
+            "This learner was not made by xrayfast.learner or xrayfast.load, so its settings are not known. Make it "
+            "with one of them."
         )
     if not isinstance(learn.dls, RadiographDataLoaders) and len(learn.dls.train.dataset):
         raise DataError(
-            "learn.dls was replaced by DataLoaders that xrayfast.learner has not seen, so what the run has to say of "
-            "them is not known: give them to xrayfast.learner(dls), or xrayfast.load(run, dls), and train that learner."
+            "learn.dls was replaced by DataLoaders that xrayfast does not know, so they can't be described in the "
+            "run. Pass them to xrayfast.learner(dls) or xrayfast.load(run, dls), and train that learner."
         )
     if not isinstance(learn.dls, RadiographDataLoaders) or _is_placeholder(learn.dls.manifest):
         raise DataError(
@@ -237,7 +238,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         *_require_known_transforms(learn.dls),
     ]
     if learn.dls.origin != "xrayfast":
-        remarks.append(f"{PATIENTS_UNKNOWN} DataLoaders of the user's own name none.")
+        remarks.append(f"{PATIENTS_UNKNOWN} The user's own DataLoaders do not name patients.")
     info = collect_provenance(learn, "", remarks)
 
     def write(run: Run) -> None:
@@ -271,15 +272,16 @@ def _require_own_network(learn: RadiographLearner, model: ModelConfig) -> None:
     if mine != theirs:
         changed = [name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)]
         raise ConfigError(
-            f"learn.model is not the {model.arch} with the {model.head} head that xrayfast.learner made; what differs: "
-            f"{shorten(sorted(changed))}. A run's folder can't keep another network; fastai's learn.export can."
+            f"learn.model is not the {model.arch} with the {model.head} head that xrayfast.learner made; different "
+            f"are: {shorten(sorted(changed))}. A run's folder can't store another network; save it with fastai's "
+            "learn.export."
         )
 
 
 def _replaced(learn: RadiographLearner) -> list[str]:
     """Return remarks on a loss or an optimizer that was replaced since the learner was made."""
     return [
-        f"learn.{name} was replaced in Python: what config.yaml says of it is not how this network was trained."
+        f"learn.{name} was replaced in Python, so config.yaml does not describe how this network was trained."
         for name, made in learn.made_with.items()
         if getattr(learn, name) is not made
     ]
@@ -297,18 +299,19 @@ def _require_known_transforms(dls: RadiographDataLoaders) -> list[str]:
     """
     if dls.origin == "own transforms":
         return [
-            "Images passed transforms of the user's own DataLoaders, which the folder does not hold: it can't be used "
-            f"to predict on other images. Those of validation: {', '.join(transform_names(dls))}."
+            "Images went through transforms of the user's own DataLoaders, which are not saved in the folder, so it "
+            "can't be used to predict on other images. Transforms of the validation images: {', "
+            "'.join(transform_names(dls))}."
         ]
     if changed := foreign_transforms(dls):
         raise ConfigError(
-            f"{changed}: a run's folder can't keep that, and would predict otherwise than the network was trained. "
-            "Train without it, or keep the learner with fastai's learn.export. A transform with split_idx = 0, which "
-            "only augments the training split, is no obstacle."
+            f"{changed}: a run's folder can't store transforms, so predictions would differ from those of this "
+            "learner. Train with xrayfast's own transforms, or save the learner with fastai's learn.export. "
+            "Transforms with split_idx = 0, which only augment the training split, are allowed."
         )
     every = [t for event in ("after_item", "before_batch", "after_batch") for t in getattr(dls.train, event).fs]
     names = ", ".join(dict.fromkeys(type(t).__name__ for t in every if type(t) not in KNOWN_TRANSFORMS))
-    return [f"The training split was augmented by further transforms: {names}."] if names else []
+    return [f"The training split was also augmented by: {names}."] if names else []
 
 
 def _placeholder_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:
@@ -355,7 +358,7 @@ def _recorded_history(learn: RadiographLearner) -> tuple[History, list[str]]:
         names = ["train_loss", *map(valid_column, recorder.metric_names[2:])]
         found = dict(zip(names, values, strict=False))
         if "valid_loss" not in found:
-            why = "There is no history: the learner's last fit, as a range test, did not validate."
+            why = "There is no history, because the learner's last fit did not validate (for example a range test)."
             return History(), [by_hand, why]
         defined = {k: None if v is None or np.isnan(float(v)) else float(v) for k, v in found.items()}
         lr = float(recorder.lrs[recorder.iters[epoch - 1] - 1])

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 CSV_NUMBERS = "%.9g"
 """The number format of a written table: enough digits for float32."""
 
-_NOT_IN_ARCHIVES = " Patterns are of files on the disk: name an archive, or a folder or file in it."
+_NOT_IN_ARCHIVES = " Patterns match only files on disk: give an archive, or a folder or file in it."
 
 SPREAD_PREFIX = "spread_"
 """Prefix of the columns with the standard deviation over an ensemble's networks."""
@@ -118,22 +118,25 @@ def predict(
     of_units = {"unit_join": unit_join, "patient_col": patient_col, "study_col": study_col}
     if unit == "image" and (idle := [name for name, value in of_units.items() if value is not None]):
         raise ConfigError(
-            f"{idle[0]} is {of_units[idle[0]]}, which has no effect: each image counts for itself. Leave it out, or "
-            f"--unit {'patient' if idle[0] == 'patient_col' else 'study'}."
+            f"{idle[0]} is {of_units[idle[0]]}, which has no effect: each image counts on its own. Leave it out, or "
+            f"use --unit {'patient' if idle[0] == 'patient_col' else 'study'}."
         )
     given = [run] if isinstance(run, (Run, Path, str)) else list(run)
     exported = len(given) == 1 and is_model_file(given[0])
     if not exported and (models := [str(one) for one in given if is_model_file(one)]):
-        raise ConfigError(f"found {shorten(models)} among several runs; an exported model predicts alone.")
+        raise ConfigError(
+            f"found {shorten(models)} among several runs; an exported model can't be averaged with runs. Leave it "
+            "out, or give only it."
+        )
     runs = [] if exported else list(map(Run.of, given))
     members = [] if exported else _members(runs)
     files, left_out, repeated = find_images([sources] if isinstance(sources, (str, Path)) else sources)
     stages = (lambda stage, done, total: progress(done, total)) if callable(progress) else progress
     with show_progress(stages) as reporter:
         if repeated:
-            note(f"{plural(len(repeated), 'file')} given more than once, with one row each: {shorten(repeated)}.")
+            note(f"{plural(len(repeated), 'file')} given more than once, but predicted once: {shorten(repeated)}.")
         if left_out := keep_unlabeled(left_out, files):
-            note(f"{plural(len(left_out), 'file')} left out, hidden or no image: {shorten(left_out)}.")
+            note(f"{plural(len(left_out), 'file')} left out, because hidden or not an image: {shorten(left_out)}.")
         for sentence in dict.fromkeys(text for member in members for text in check_tta(tta, member.config.train)):
             note(sentence)
         predictor: Any
@@ -207,8 +210,8 @@ def check_unit(decision: Decision) -> list[str]:
         return []
     return [
         f"Thresholds were chosen for {plural_noun(decision.unit)}, whose images' probabilities were joined by "
-        f"{decision.unit_join}; here they decide on each image. --unit {decision.unit} joins images, and 'xrayfast "
-        "interpret RUN --unit image' chooses other thresholds."
+        f"{decision.unit_join}, but here they are applied to each image. Use --unit {decision.unit} to join images, "
+        "or choose thresholds for images with 'xrayfast interpret RUN --unit image'."
     ]
 
 
@@ -257,7 +260,7 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
                 inside.setdefault(identity(text), text)
         if not inside and len(tables) == listed:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise DataError(f"{source}: holds no images; expected files that end in {suffixes}.")
+            raise DataError(f"{source}: contains no images; expected files that end in {suffixes}.")
         for key, file in inside.items():
             if key in found:
                 repeated[file] = None
@@ -266,8 +269,8 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
     if tables and not found:
         table, *_ = tables
         raise DataError(
-            f"{table}: is a table by its name; expected images, or folders of them. 'xrayfast evaluate RUN DATA "
-            "--labels TABLE' predicts the images that a table of labels lists."
+            f"{table}: is a table, judging from its name; expected images, or folders of images. 'xrayfast evaluate "
+            "RUN DATA --labels TABLE' predicts the images that a table of labels lists."
         )
     left_out.update(tables)
     if not found:
@@ -290,8 +293,9 @@ def _expand(source: str) -> list[str]:
     if matches := sorted(glob.glob(source, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute patterns
         return matches
     hint = near_names(missing[0]) if not is_pattern else _NOT_IN_ARCHIVES if split_archive(source) else ""
-    hint += "" if missing[0].suffix or hint else " Nor is it a run, whose folder holds run.json."
-    raise DataError(f"{missing[0]}: no such file, folder or pattern with matches.{hint}")
+    hint += "" if missing[0].suffix or hint else " It is not a run's folder either, which would contain run.json."
+    what = "no file matches this pattern" if is_pattern else "no such file or folder"
+    raise DataError(f"{missing[0]}: {what}.{hint}")
 
 
 def _files_in(folder: Path) -> tuple[list[str], list[str]]:
@@ -350,9 +354,9 @@ def check_abstention(decision: Decision, abstain_below: float | None) -> list[st
     if not low:
         return []
     return [
-        f"abstain_below is {abstain_below:g}, above the threshold of {shorten(low, 5)}: where a probability lies "
-        "between both, the label applies by its threshold and there is no answer on it. Lower abstain_below where "
-        "there should be one."
+        f"abstain_below is {abstain_below:g}, which is above the threshold of {shorten(low, 5)}: a label whose "
+        "probability is between the two applies according to its threshold, but gets no answer. Lower abstain_below "
+        "to get an answer."
     ]
 
 

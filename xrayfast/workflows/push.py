@@ -115,7 +115,7 @@ def push(
     if not _REPOSITORY.fullmatch(repository):
         raise ConfigError(f"repository is '{repository}'; expected ORG/NAME, such as my-group/chest-1.")
     run = Run.of(run)
-    run.require_known_transforms("it can't predict elsewhere")
+    run.require_known_transforms("it can't predict on another machine")
     if run.info.status != "completed":
         raise RunError(f"{run.path}: its status is '{run.info.status}'; expected a complete run.")
     hub = require_hub()
@@ -135,8 +135,8 @@ def push(
             url = api.create_repo(repository, private=not public, exist_ok=True)
             if not public and not api.model_info(repository).private:
                 raise RunError(
-                    f"{PREFIX}{repository}: is there and public, and --public was not given. Nothing was uploaded. "
-                    "Give it, or another name."
+                    f"{PREFIX}{repository}: already exists and is public, but --public was not given. Nothing was "
+                    "uploaded. Give --public, or use another name."
                 )
             done = api.upload_folder(
                 repo_id=repository,
@@ -164,11 +164,11 @@ def _stage(
         _copy(member, staged, f"member-{i}", identifiers, left_out, with_predictions, with_split, 0)
     write_text(staged / CARD, render_published_card(_facts(run, identifiers, left_out), repository))
     if left_out := list(dict.fromkeys(left_out)):
-        note(f"{plural(len(left_out), 'sentence')} that may name files or patients left out of what is published.")
+        note(f"Left out of the published run: {plural(len(left_out), 'sentence')} that may name files or patients.")
     if identifiers.short:
         note(
-            f"Not searched for, being in any text: {plural(identifiers.short, 'name')} of patients of fewer than "
-            f"{LEAST_CHARACTERS} characters."
+            f"Texts were not searched for {plural(identifiers.short, 'patient name')} with fewer than "
+            f"{LEAST_CHARACTERS} characters, because any text may contain them by chance."
         )
     _require_clean(staged, identifiers)
     return staged
@@ -311,6 +311,6 @@ def _require_clean(folder: Path, identifiers: Identifiers) -> None:
     for path, text in _texts(folder):
         if found := identifiers.find(text):
             raise RunError(
-                f"{path.relative_to(folder)}: holds '{found}', which is the name of an image, a patient or a folder of "
-                "this machine. Nothing was uploaded. Rename the label or run that is called so."
+                f"{path.relative_to(folder)}: contains '{found}', which is the name of an image, a patient or a "
+                "folder on this machine. Nothing was uploaded. Rename the label or run that has this name."
             )

@@ -115,7 +115,7 @@ def report(
     if chosen is not None:
         notes.append(describe_positive_class(found.labels, chosen, positive))
     elif positive is not None:
-        raise ConfigError(f"positive is '{positive}', which has no effect: it is for two classes. Leave it out.")
+        raise ConfigError(f"positive is '{positive}', which has no effect: it needs exactly two classes. Leave it out.")
     decision = _decide(first.task, found.labels, chosen, threshold)
     shares = parse_prevalences((prevalence,) if isinstance(prevalence, str) else prevalence, found.labels)
     metrics: dict[str, Any] = compute_metrics(
@@ -161,7 +161,9 @@ def _decide(task: Task, labels: Sequence[str], positive: str | None, given: Sequ
     if thresholds is None:
         return Decision(task, tuple(labels), positive=positive)
     if task == "single" and positive is None:
-        raise ConfigError("threshold has no effect: of several classes the most likely one is predicted. Leave it out.")
+        raise ConfigError(
+            "threshold has no effect: with more than two classes, the most likely class is predicted. Leave it out."
+        )
     chosen = thresholds if positive is None else thresholds[[labels.index(positive)]]
     points = tuple(OperatingPoint(None if t != t else t, "", math.nan, math.nan, 0, 0) for t in chosen.tolist())
     return Decision(task, tuple(labels), points=points, positive=positive)

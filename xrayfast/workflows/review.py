@@ -90,8 +90,8 @@ def review(
     for file in () if folder is None else (folder / CORRECTIONS, folder / PAGE):
         if file.exists():
             raise RunError(
-                f"{file}: exists already, and may hold a reader's answers. Choose another folder with "
-                "--output, or remove it."
+                f"{file}: already exists and may contain a reader's answers. Choose another folder with --output, or "
+                "remove the file."
             )
     cvs = _open(cv)
     first, *_ = cvs.values()

@@ -421,7 +421,7 @@ def test_paths_that_are_no_files(tmp_path):
     for name, words in [
         ("folder.png", "found a folder"),
         ("pipe.png", "found a pipe"),
-        ("link.png", "link to nothing"),
+        ("link.png", "broken link"),
     ]:
         with pytest.raises(ReadError, match=words):
             read(tmp_path / name)

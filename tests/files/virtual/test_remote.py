@@ -132,7 +132,7 @@ def refused():
     [
         (ConnectionResetError("SECRET"), 4, "after 4 tries"),
         (OSError(111, "SECRET"), 4, "Connection refused, after 4 tries"),
-        (PermissionError("SECRET"), 1, "Give the credentials in the environment"),
+        (PermissionError("SECRET"), 1, "Set the credentials in the environment"),
         (refused(), 1, "status 403"),
     ],
 )

@@ -116,5 +116,5 @@ def test_a_learner_predicts_in_float32_and_is_unchanged_for_any_training_precisi
 def test_weights_of_another_network_are_refused(tiny_run, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
     run.write_decision(Decision("single", ("a", "b")))
-    with pytest.raises(WeightsError, match="is of another network than config"):
+    with pytest.raises(WeightsError, match="contains another network than config"):
         Predictor.from_run(run, "cpu")

@@ -95,7 +95,7 @@ def test_a_map_without_heat_stays_zero():
 
 def test_a_layer_without_feature_map_is_an_error():
     net = hand_net()
-    with pytest.raises(ConfigError, match="Linear gives no feature map"):
+    with pytest.raises(ConfigError, match="Linear does not output a feature map"):
         grad_cam(net, IMAGE, torch.tensor([0]), layer=net[-1])
     assert not net[-1]._forward_hooks
 
@@ -300,7 +300,7 @@ def test_maps_of_a_network_depend_on_its_weights():
 def test_sentences_state_the_median_and_its_limit():
     calm = saliency.outside_note([0.1, 0.2, 0.9, float("nan")])
     assert "Spread evenly it would be 36%" in calm
-    assert calm.endswith("In 1 more images no region supports the explained label.")
+    assert calm.endswith("In 1 more image, no region supports the explained label.")
     assert calm.startswith("20% of the heat (median over 3 images) lies outside the central thorax")
     assert "above 50% would be a warning sign" in calm
     alarm = saliency.outside_note([0.6, 0.51, 0.8])

@@ -56,7 +56,7 @@ def test_a_classifier_without_hidden_layers_cannot_be_kept(name):
     classifier = net.fc if hasattr(net, "fc") else net.classifier
     assert sum(isinstance(layer, nn.Linear) for layer in classifier.modules()) == 1
     with pytest.raises(
-        ConfigError, match=rf"{name} has a classifier without hidden layers.*head='linear' or 'mlp'.*vgg16, vgg"
+        ConfigError, match=rf"the classifier of {name} has no hidden layers to keep.*head='linear' or 'mlp'.*vgg16, vgg"
     ):
         BACKBONES[name].divide(net, with_classifier=True)
 
@@ -141,11 +141,11 @@ def test_weights_without_the_network_s_own_classifier_name_what_is_missing(vgg_s
     missing = (
         r"classifier\.0\.bias, classifier\.0\.weight, classifier\.3\.bias, classifier\.3\.weight\. .*whole network"
     )
-    with pytest.raises(WeightsError, match=rf"features\.pth: .*without its own classifier; missing are {missing}"):
+    with pytest.raises(WeightsError, match=rf"features\.pth: .*but not its classifier; missing are {missing}"):
         load_backbone("tiny_vgg", str(tmp_path / "features.pth"), with_classifier=True)
     load_backbone("tiny_vgg", str(tmp_path / "features.pth"))
     safetensors.torch.save_file(build_network("tiny_vgg", 2).state_dict(), tmp_path / "run.safetensors")
-    with pytest.raises(WeightsError, match=r"without its own classifier; missing are 5\.fc1\.bias, 5\.fc1\.weight"):
+    with pytest.raises(WeightsError, match=r"but not its classifier; missing are 5\.fc1\.bias, 5\.fc1\.weight"):
         load_backbone("tiny_vgg", str(tmp_path / "run.safetensors"), with_classifier=True)
 
 

@@ -151,9 +151,9 @@ def test_a_stranger_s_run_is_compared_with_the_header_of_its_weights_before_memo
     assert {tensor.device.type for tensor in described.state_dict().values()} == {"meta"}
     large = ModelConfig(head_width=(10_000, 10_000))
     for model, n_out in ((large, 2), (ModelConfig(), 100_000), (ModelConfig(arch="vgg16"), 2)):
-        with pytest.raises(WeightsError, match=r"is of another network than config\.yaml and labels\.json say"):
+        with pytest.raises(WeightsError, match=r"contains another network than config\.yaml and labels\.json describe"):
             describe_network(model, n_out, file)
-    with pytest.raises(WeightsError, match="is of another network"):
+    with pytest.raises(WeightsError, match="contains another network"):
         load_weights(build_network("resnet18", 3), file)
     for model, n_out, words in (
         (ModelConfig(head_width=(30_000,) * 3), 2, "is 30000, 30000, 30000: with 2 labels the head has 1,830,780,000"),

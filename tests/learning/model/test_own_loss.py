@@ -78,12 +78,12 @@ def fails(logits, target):
 @pytest.mark.parametrize(
     ("task", "own", "target", "message"),
     [
-        ("multi", F.binary_cross_entropy_with_logits, MASKED, "binary_cross_entropy_with_logits .* gives nan where"),
-        ("single", lambda x, y: None, CLASSES, "<lambda> .* gives NoneType of logits"),
-        ("single", nn.CrossEntropyLoss(reduction="none"), CLASSES, r"CrossEntropyLoss .* gives values of shape \(9,\)"),
-        ("single", lambda x, y: x.detach().sum(), CLASSES, "gives a number without a gradient"),
-        ("multi", fails, CELLS, "fails on logits .* and multi-label targets .*: no such label"),
-        ("single", nn.BCEWithLogitsLoss(), CLASSES, "BCEWithLogitsLoss .* fails on logits .* single-label targets"),
+        ("multi", F.binary_cross_entropy_with_logits, MASKED, "binary_cross_entropy_with_logits .* returns nan if"),
+        ("single", lambda x, y: None, CLASSES, "<lambda> .* returns NoneType for logits"),
+        ("single", nn.CrossEntropyLoss(reduction="none"), CLASSES, r"CrossEntropyLoss .* values of shape \(9,\)"),
+        ("single", lambda x, y: x.detach().sum(), CLASSES, "returns a number without a gradient"),
+        ("multi", fails, CELLS, "fails for logits .* and multi-label targets .*: no such label"),
+        ("single", nn.BCEWithLogitsLoss(), CLASSES, "BCEWithLogitsLoss .* fails for logits .* single-label targets"),
     ],
 )  # fmt: skip
 def test_an_unusable_loss_is_refused_before_training(task, own, target, message):

@@ -60,7 +60,7 @@ def test_a_classifier_is_cut_after_its_last_feature_map(arch, features, blocks):
         torch.testing.assert_close(own.model[0](IMAGES), maps[0])
     assert len(own.groups) == blocks + 1
     assert own.model(IMAGES).shape == (2, 3)
-    assert "and it is used up to its last feature map" in own.notes[0]
+    assert "so the layers after its last feature map are dropped" in own.notes[0]
 
 
 def maps(**_):
@@ -82,7 +82,7 @@ def test_a_backbone_gives_maps_or_features():
         assert counts(own)[:2] == [112 + 8, 185]  # including the norm after the first convolution
         assert own.model[1][2].in_features == 5
     vector = build(Wrapper(maps(), mean=True), head="linear")
-    assert "its output is (2, 5) for 2 images, which are its features" in vector.notes[0]
+    assert "its output is (2, 5) for 2 images, its features" in vector.notes[0]
     with torch.no_grad():
         expected = vector.model[1][2](vector.model[0][0](IMAGES))
         torch.testing.assert_close(vector.model.eval()(IMAGES), expected)
@@ -158,7 +158,7 @@ def test_a_whole_network_that_gives_probabilities_is_noted(last):
     net = Wrapper(maps(), mean=True)
     assert "probabilities" not in build(net, labels=5).notes[0]
     ended = build(nn.Sequential(net, last), labels=5)
-    assert "Its outputs look like probabilities; expected logits" in ended.notes[0]
+    assert "Its outputs look like probabilities, but logits are expected" in ended.notes[0]
 
 
 def needs(width):
@@ -169,15 +169,19 @@ def needs(width):
     ("arch", "options", "message"),
     [
         (needs, {}, "arch needs can't be built: .*missing 1 required positional argument"),
-        (list, {}, "arch list makes list; expected a torch.nn.Module"),
+        (list, {}, "arch list returns list; expected a torch.nn.Module"),
         (nn.Conv2d(1, 4, 3), {}, r"Conv2d fails on a batch of shape \(2, 3, 64, 64\): .* one gray channel three times"),
-        (nn.Flatten(2), {}, r"Flatten gives \(2, 3, 4096\) for 2 images; expected \(2, labels\)"),
-        (Two(maps()), {"labels": 5}, "Two gives tuple in training"),
-        (Tokens, {}, r"Tokens gives \(2, 10\) for 2 images and 3 labels, and the feature map .* can't be told"),
-        (maps, {"head": "none"}, r"head is none, for a whole network; maps gives \(2, 5, "),
-        (maps, {"head": "classifier"}, "head is classifier, which is known of networks of 'xrayfast models'"),
+        (nn.Flatten(2), {}, r"Flatten returns \(2, 3, 4096\) for 2 images; expected \(2, labels\)"),
+        (Two(maps()), {"labels": 5}, "Two returns tuple in training"),
+        (Tokens, {}, r"Tokens returns \(2, 10\) for 2 images and 3 labels, and the feature map .* could not be found"),
+        (maps, {"head": "none"}, r"head is none, which is only for a whole network, but maps returns \(2, 5, "),
+        (
+            maps,
+            {"head": "classifier"},
+            "head is classifier, which works only for networks that 'xrayfast models' lists",
+        ),
         (Wrapper(maps(), mean=True), {"labels": 5, "head": "mlp"}, "head is mlp .* have no effect"),
-        (Wrapper(maps(), mean=True), {"labels": 5, "grouping": "layers"}, "is a whole network, and can't be divided"),
+        (Wrapper(maps(), mean=True), {"labels": 5, "grouping": "layers"}, "is a whole network, so it can't be divided"),
     ],
 )
 def test_unusable_networks_are_refused_by_name(arch, options, message):
@@ -200,9 +204,9 @@ def test_a_splitter_gives_the_groups():
     ("splitter", "message"),
     [
         (lambda model: [model[0].parameters()], "leaves out 1.2.bias"),
-        (lambda model: [model[0].parameters(), model.parameters()], "gives 6 tensors twice"),
-        (lambda model: [[], model.parameters()], "gives an empty list"),
-        (lambda model: [[nn.Parameter(torch.ones(1))], model.parameters()], "gives 1 tensor that the network lacks"),
+        (lambda model: [model[0].parameters(), model.parameters()], "returns 6 tensors twice"),
+        (lambda model: [[], model.parameters()], "returns an empty list"),
+        (lambda model: [[nn.Parameter(torch.ones(1))], model.parameters()], "returns 1 tensor that .* does not have"),
         (lambda model: model.layer1, "splitter <lambda> fails on maps: .*layer1"),
     ],
 )

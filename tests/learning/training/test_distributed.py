@@ -118,7 +118,9 @@ def in_a_rank(out, data_dir, multi_dir):
         xf.resume(out / "stopped")
         xf.fit(data_dir, runs=out, name="whole", data_on_device="on", **given)
         xf.fit(partly_masked(multi_dir), runs=out, name="mixed", **own | MIXED)
-        with pytest.raises(TrainingError, match=r"Rank \d of \d lost the others.*Its own message says why"):
+        with pytest.raises(
+            TrainingError, match=r"Rank \d of \d lost contact with the others.*The message of that rank says why"
+        ):
             xf.fit(data_dir, runs=out, name="lost", interrupted=EndLast(world, batches=2), **own)
 
 
@@ -274,7 +276,9 @@ def test_a_rank_needs_two_images_of_each_training_batch(data_dir):
     config = xf.Config().updated(SMALL)
     learn = prepare(data, config, None, 24, {}, World(0, 4))
     assert len(learn.dls.train_ds) == 29 and learn.dls.train.drop_last  # 5 images are left for 4 ranks
-    with pytest.raises(ConfigError, match="4 ranks share batches of 6 training images; expected two or more"):
+    with pytest.raises(
+        ConfigError, match="4 ranks share batches of 6 training images; expected at least two images per rank"
+    ):
         prepare(data, config, None, 6, {}, World(0, 4))
 
 
@@ -282,7 +286,7 @@ def test_batch_norm_with_code_of_its_own_is_not_synchronized():
     class Own(nn.BatchNorm2d):
         pass
 
-    with pytest.raises(ConfigError, match="sync_bn is on, and the network has Own"):
+    with pytest.raises(ConfigError, match="sync_bn is on, but the network has Own"):
         synchronize_batch_norms(nn.Sequential(nn.Conv2d(1, 2, 1), Own(2)))
 
 
@@ -332,12 +336,12 @@ def test_a_signal_ends_the_wait_for_the_others(monkeypatch):
 
 @pytest.mark.parametrize(
     ("rank", "task", "said"),
-    [(0, "begins a", "another rank does something else;"), (1, "begins b", "rank 1 begins b;")],
+    [(0, "begins a", "another rank has another command or folder;"), (1, "begins b", "rank 1 begins b;")],
 )
 def test_ranks_with_different_commands_say_so(monkeypatch, rank, task, said):
     monkeypatch.setattr(World, "broadcast_text", lambda *_: "begins a")
     monkeypatch.setattr(World, "highest", lambda *_: 1)
-    with pytest.raises(ConfigError, match=f"Rank zero begins a, and {said} expected one command"):
+    with pytest.raises(ConfigError, match=f"Rank zero begins a, but {said} expected the same command"):
         World(rank, 2).require_alike(task)
 
 
@@ -357,7 +361,7 @@ def test_torchrun_trains_one_run_and_says_once_what_is_wrong(data_dir, tmp_path)
     assert xf.Run(tmp_path / "runs" / "a").info["lr"] > 0
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert again.returncode == 1
-    assert again.stderr.count("exists already, and a run never overwrites. Choose another --name.") == 1
+    assert again.stderr.count("already exists and is never overwritten. Choose another --name.") == 1
 
 
 @pytest.mark.slow

@@ -181,7 +181,7 @@ def test_results_below_the_interval_of_the_run_give_a_warning():
     assert (first["metric"], first["label"], first["difference"]) == ("auroc_macro", None, pytest.approx(-0.1))
     assert (first["low"], first["high"]) == pytest.approx((-0.1 - np.hypot(0.1, 0.05), -0.1 + np.hypot(0.08, 0.05)))
     (warning,) = external_warnings([], rows)
-    assert warning.code == "below internal" and "AUROC, macro 0.800, below 0.850" in warning.text
+    assert warning.code == "below internal" and "macro AUROC 0.800, below 0.850" in warning.text
     above = compare_with_internal(summary(0.9, 0.85, 0.95), summary(0.86, 0.7, 0.88), "single", True)
     assert external_warnings([], above) == []
 

@@ -149,8 +149,8 @@ def test_a_label_that_is_often_not_drawn_is_counted_and_noted():
     few, _, note = found.notes(["a", "b", "c", "d"])
     assert "Fewer than 20 images in the rarer class of b (2)" in few
     assert "more than 5%" in note
-    lacking = [metric_title(name).replace(",", "") for name, each in found.overall.items() if each.undefined > 0.05]
-    assert {"F1 macro", "Matthews' correlation macro"} <= set(lacking)
+    lacking = [metric_phrase(name) for name, each in found.overall.items() if each.undefined > 0.05]
+    assert {"macro F1", "macro Matthews' correlation"} <= set(lacking)
     assert f"overall ({', '.join(lacking)})" in note
     truth[:2, 1] = 0
     absent = intervals(ResampledMetrics(truth, probability, "multi"), resamples=50)
@@ -197,7 +197,7 @@ def test_a_mean_average_precision_over_a_label_of_fewer_than_10_images_has_no_in
     assert (mean.biased, math.isnan(mean.low), math.isnan(label.low)) == (biased, biased, False)
     said = (
         "No interval, because average precision is biased upward for labels with fewer than 10 positive images, and so "
-        "is its mean: overall (Mean average precision)."
+        "is its mean: overall (mean average precision)."
     )
     assert (said in found.notes(["a", "b"])) is biased
 
@@ -222,7 +222,7 @@ def test_there_is_no_interval_where_too_many_resamples_have_no_value():
 def test_one_patient_or_no_image_gives_values_and_no_interval(task):
     truth, probability = TASKS[task](n=20)
     found = intervals(ResampledMetrics(truth, probability, task, np.zeros(20, dtype=int)))
-    assert found.notes("abcd") == ["No intervals: with fewer than 5 patients there are too few to draw from."]
+    assert found.notes("abcd") == ["No intervals, because fewer than 5 patients are too few to resample."]
     four = intervals(ResampledMetrics(truth, probability, task, np.arange(20) % 4))
     assert all(np.isnan(interval.low) for _, interval in every(four))
     for name, interval in every(found):

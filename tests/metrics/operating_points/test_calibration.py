@@ -75,7 +75,7 @@ def test_a_temperature_keeps_the_class_and_the_sum():
     [
         (np.empty((0, 2), dtype=int), np.empty((0, 2)), 1, "no image"),
         (np.full((3, 2), -1), np.full((3, 2), 0.5), 1, "no image"),
-        ([[1, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.8]], 1, "all images are right by a margin"),
+        ([[1, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.8]], 1, "all images are classified correctly by a wide margin"),
         ([[1, 0], [0, 1]], [[0.5, 0.5], [0.5, 0.5]], 1, "all probabilities are equal"),
         ([[1, 0], [0, 1]], [[0.1, 0.9], [0.8, 0.2]], 20, "little or no information"),
         ([[1, 0], [0, 1]], [[0.0, 1.0], [1.0, 0.0]], 20, "little or no information"),
@@ -161,7 +161,7 @@ def test_with_few_images_of_a_class_only_the_bias_is_fitted(with_label, slope):
     assert found.bias == pytest.approx(intercept_by_search(truth, z, 1), abs=1e-4)
     assert expit(z + found.bias).mean() == pytest.approx(with_label / 200)
     assert found.reason == (
-        f"fewer than 10 images {'with' if with_label < 10 else 'without'} the label: the bias alone was fitted"
+        f"fewer than 10 images {'with' if with_label < 10 else 'without'} the label: only the bias was fitted"
     )
 
 
@@ -171,7 +171,7 @@ def test_patients_are_counted_if_they_are_known():
     raw = expit(rng.normal(size=201) + 2 * truth)
     of_one = np.append(7, np.maximum(np.arange(200), 29))
     found = fit_scaling(truth, raw, of_one)
-    assert (found.slope, found.reason) == (1, "fewer than 10 patients with the label: the bias alone was fitted")
+    assert (found.slope, found.reason) == (1, "fewer than 10 patients with the label: only the bias was fitted")
     assert fit_scaling(truth, raw, np.arange(201)) == fit_scaling(truth, raw)
     assert fit_scaling(truth, raw).reason == ""
 
@@ -226,7 +226,7 @@ def test_every_fit_ends(seed, n, share, spread):
     rng = np.random.default_rng(seed)
     truth = (rng.random(n) < share).astype(int)
     found = fit_scaling(truth, expit(rng.normal(0, spread, n)))
-    assert "did not come to an end" not in found.reason
+    assert "did not converge" not in found.reason
     assert found.slope > 0
 
 

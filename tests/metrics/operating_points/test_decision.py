@@ -153,9 +153,9 @@ def test_expected_rates_are_stated_with_the_confidence_that_raises_them():
     raw = np.linspace(0.9, 0.1, 100)[:, None]
     found = fit_decision(truth, raw, ("mass",), "multi", rule="sensitivity", target=0.95)
     assert found.shortfall == (
-        "The sensitivity of 0.95 to expect on new images, on average: mass 0.905, lower in 74% of such choices "
-        "(20 images). --target-confidence 0.95 chooses thresholds for which it is lower in 5%, and needs 59 patients "
-        "(or images) for each."
+        "For a target of 0.95, the expected sensitivity on new images is: mass 0.905, with a 74% chance of being below "
+        "the target (20 images). --target-confidence 0.95 chooses thresholds with a 5% chance, but needs 59 patients "
+        "(or images) per label."
     )
     assert fit_decision(truth, raw, ("mass",), "multi", rule="f1").shortfall == ""
     both = np.hstack([truth, 1 - truth]), np.hstack([raw, 1 - raw])
@@ -207,7 +207,7 @@ def pointed(**changed):
         ("multi", pointed(negatives=1e300), "negatives is 1e"),
         ("single", {"calibration": {"method": "temperature", "temperature": "1"}}, "expected a number"),
         ("multi", {"calibration": {"method": "temperature", "temperature": 1}}, "multi-label"),
-        ("multi", {"calibration": {"method": "scaling", "labels": [{"label": "a"}]}}, "not of these labels"),
+        ("multi", {"calibration": {"method": "scaling", "labels": [{"label": "a"}]}}, "are for other labels"),
         ("multi", {"calibration": {"method": "scaling", "labels": 3}}, "a row for each label"),
         ("multi", {"operating_points": {"rule": "best", "labels": []}}, "rule 'best'"),
         ("multi", {"operating_points": {"rule": "f1", "labels": [{"label": x} for x in "abc"]}}, "positives is None"),

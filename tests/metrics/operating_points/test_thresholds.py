@@ -16,7 +16,7 @@ from xrayfast.metrics.operating_points.thresholds import (
     threshold_array,
 )
 
-_ONLY_ALL = "a sensitivity of 1 is reached only by calling every image without the label too"
+_ONLY_ALL = "a sensitivity of 1 is reached only if every image without the label is called positive too"
 RULES = [("f1", None), ("youden", None), ("sensitivity", 0.8), ("specificity", 0.8)]
 scored = st.integers(2, 30).flatmap(
     lambda n: st.tuples(
@@ -118,8 +118,8 @@ def test_of_equally_good_thresholds_the_highest_is_taken():
         ([], [], "f1", None, "no image with the label"),
         ([1, 0], [0.5, 0.5], "f1", None, "all probabilities are equal"),
         ([0, 1], [0.9, 0.1], "youden", None, "better than chance"),
-        ([1, 0], [0.1, 0.9], "sensitivity", 0.95, "0.95 is reached only by calling every image"),
-        ([1, 0], [0.1, 0.9], "specificity", 0.99, "0.99 is reached only by calling no image"),
+        ([1, 0], [0.1, 0.9], "sensitivity", 0.95, "0.95 is reached only if every image"),
+        ([1, 0], [0.1, 0.9], "specificity", 0.99, "0.99 is reached only if no image"),
     ],
 )
 def test_if_no_threshold_can_be_chosen_the_reason_is_given(truth, score, rule, target, reason):

@@ -210,10 +210,10 @@ def test_a_complete_run_shows_its_metrics_with_intervals_its_curves_and_links(ti
 @pytest.mark.parametrize(
     ("status", "missing", "words"),
     [
-        ("running", (), ["running", "2 epochs finished; where no process trains it any more, xf.resume("]),
+        ("running", (), ["running", "2 epochs finished; if no process is training it, xf.resume("]),
         ("interrupted", (), ["interrupted", "xf.resume(&#39;"]),
-        ("failed", ("metrics.json", "history.csv", "predictions"), ["failed", "0 epochs finished", "begins again"]),
-        ("created", ("split.csv", "history.csv"), ["created", "ended before it was trained"]),
+        ("failed", ("metrics.json", "history.csv", "predictions"), ["failed", "0 epochs finished", "starts it again"]),
+        ("created", ("split.csv", "history.csv"), ["created", "ended before training began"]),
         ("completed", ("metrics.json", "model.safetensors"), ["lacks metrics.json"]),
         ("completed", ("config.yaml",), ["lacks config.yaml"]),
         ("completed", ("labels.json",), ["lacks labels.json"]),

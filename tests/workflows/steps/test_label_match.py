@@ -42,15 +42,15 @@ def test_masked_cells_stay_masked_and_images_with_no_others_are_left_out(tmp_pat
     found = match_labels(data, ("Effusion", "Mass"), "multi")
     assert found.truth.tolist() == [[-1, 1], [-1, -1], [0, 0]]
     assert found.usable.tolist() == [True, False, True]
-    assert found.left_out == (("of which none of the network's labels is known", 1),)
+    assert found.left_out == (("without a known value for any of the network's labels", 1),)
 
 
 def test_spellings_are_one_label_and_a_note_says_so(tmp_path):
     data = flags(tmp_path, "effusion,Pleural thickening,EFFUSION", "1,0,1", ",1,1", "0,0,0")
     found = match_labels(data, ("Effusion", "Pleural_Thickening"), "multi")
     assert found.truth.tolist() == [[1, 0], [1, 1], [0, 0]]
-    assert "'effusion' of the data is taken for the network's 'Effusion'." in found.notes
-    assert "'Pleural thickening' of the data is taken for the network's 'Pleural_Thickening'." in found.notes
+    assert "'effusion' in the data is the network's 'Effusion'." in found.notes
+    assert "'Pleural thickening' in the data is the network's 'Pleural_Thickening'." in found.notes
 
 
 def test_a_spelling_that_fits_two_labels_is_not_guessed(tmp_path):
@@ -65,7 +65,7 @@ def test_other_names_are_hinted_at_and_never_guessed(tmp_path):
     assert found.lacking == ("Effusion",)
     (note,) = found.notes[:1]
     assert "does not know 'Pleural Effusion'. Did you mean 'Effusion'?" in note
-    assert "--label-map FILE joins names, with a line such as 'Effusion = Pleural Effusion'" in note
+    assert "--label-map FILE merges names, with a line such as 'Effusion = Pleural Effusion'" in note
 
 
 def test_a_label_map_gives_the_network_s_names(tmp_path):
@@ -80,7 +80,7 @@ def test_a_label_map_gives_the_network_s_names(tmp_path):
 def test_nothing_in_common(tmp_path):
     with pytest.raises(DataError) as caught:
         match_labels(opened(classes(tmp_path, cat=1, dog=1)), ("Effusion", "Mass"), "multi")
-    for words in ("no label is known to both", "Effusion, Mass", "cat, dog", "label_map=FILE", "'Effusion = cat'"):
+    for words in ("no label in common", "Effusion, Mass", "cat, dog", "label_map=FILE", "'Effusion = cat'"):
         assert words in str(caught.value)
 
 
@@ -90,8 +90,8 @@ def test_multi_label_on_class_folders(tmp_path):
     assert found.truth.tolist() == [[-1, 1], [-1, 0], [-1, 0]]
     (note,) = found.notes
     assert note == (
-        "Each image of the data has one label: it is taken to lack the others. Those of normal have none of the "
-        "network's labels."
+        "Each image in the data has one label, so its other labels are counted as absent. Images of normal have none "
+        "of the network's labels."
     )
     assert found.usable.all()
 
@@ -113,7 +113,7 @@ def test_single_label_on_class_folders(tmp_path):
     kept = np.flatnonzero(found.usable)
     assert found.truth[kept].tolist() == [[0, 1, 0], [0, 0, 1]]
     assert (found.unknown, found.lacking) == ((("effusion", 2),), ("covid",))
-    assert found.left_out == (("with none of the network's classes", 2),)
+    assert found.left_out == (("without any of the network's classes", 2),)
 
 
 def test_single_label_on_multi_label_data(tmp_path):
@@ -122,9 +122,9 @@ def test_single_label_on_multi_label_data(tmp_path):
     assert found.usable.tolist() == [True, False, False, True, False]
     assert found.truth[found.usable].tolist() == [[1, 0], [0, 1]]
     assert found.left_out == (
-        ("with none of the network's classes", 1),
+        ("without any of the network's classes", 1),
         ("with several of the network's classes", 1),
-        ("whose class is not certain", 1),
+        ("with an uncertain class", 1),
     )
 
 
@@ -132,17 +132,17 @@ def test_images_of_no_label_are_explained_to_a_single_label_network(tmp_path):
     data = flags(tmp_path, "Effusion,Mass", "0,1", "0,0", "1,0", "0,0", "-1,0")
     found = match_labels(data, ("Effusion", "Mass", "normal"), "single")
     assert found.usable.tolist() == [True, False, True, False, False]
-    assert ("with none of the network's classes", 2) in found.left_out
-    (note,) = [note for note in found.notes if "of no label" in note]
-    assert note.startswith("2 images of no label left out") and "If they are 'normal', give them that label" in note
-    assert not [note for note in match_labels(data, ("Effusion", "Mass"), "multi").notes if "of no label" in note]
+    assert ("without any of the network's classes", 2) in found.left_out
+    (note,) = [note for note in found.notes if "without a label" in note]
+    assert note.startswith("2 images without a label left out") and "If they are 'normal', add a column" in note
+    assert not [note for note in match_labels(data, ("Effusion", "Mass"), "multi").notes if "without a label" in note]
 
 
 def test_classes_that_only_one_of_both_has_are_named(tmp_path):
     data = opened(classes(tmp_path, effusion=2, normal=1, mass=1))
     notes = match_labels(data, ("covid", "mass", "normal"), "single").notes
-    assert "The network does not know 'effusion' (2 images), left out where it is an image's only label." in notes
-    assert "The data have no image of 'covid': metrics say nothing of such images." in notes
+    assert "The network does not have 'effusion' (2 images); images with no other label are left out." in notes
+    assert "The data have no image of 'covid', so the metrics do not apply to such images." in notes
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def build(
     if built.to_do:
         out.line(f"Still to build: {len(built.to_do)} of {built.shares} shares ({as_ranges(built.to_do)}).")
     elif built.shares > 1:
-        out.line(f"All {built.shares} shares of {plural(built.total, 'image')} are built and joined.")
+        out.line(f"All {built.shares} shares are built, and the cache of {plural(built.total, 'image')} is complete.")
     out.done(plural(built.images - len(built.unreadable), "image"), built.folder)
     out.json({**asdict(built), "folder": str(built.folder)})
     if settings.data.unreadable == "error":

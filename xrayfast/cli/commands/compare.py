@@ -131,7 +131,7 @@ def _beside(csv: Path, what: str) -> Path:
 
 def show_comparison(out: Output, found: Comparison) -> None:
     """Print a comparison: the runs, best first, how they were trained, differences and tests, and notes."""
-    from xrayfast.metrics.registry import metric_title
+    from xrayfast.metrics.registry import metric_phrase, metric_title
     from xrayfast.reporting.comparison import interval_columns, records
 
     for warning in found.warnings:
@@ -141,8 +141,8 @@ def show_comparison(out: Output, found: Comparison) -> None:
     joined = "" if found.unit == "image" else f" (joined by {found.unit_join})"
     table = records(found.table)
     out.table(
-        f"On {_split_images(found, found.table)} {found.units}{joined}, with 95 % intervals; ordered by "
-        f"{titles[found.order]}",
+        f"{_split_images(found, found.table)} {found.units}{joined}, with 95 % intervals; sorted by "
+        f"{metric_phrase(found.order)}",
         ["run", *titles.values()],
         [
             (

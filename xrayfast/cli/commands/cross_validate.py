@@ -100,8 +100,8 @@ def cross_validate(
     others = bool(given or recipe or config or name or runs or folds or repeats or random_folds or inner_valid)
     for flag, folder in (("--resume", resume), ("--join", join)):
         if folder is not None and (others or (resume and join) or (join and (fold or jobs))):
-            also = ", or with --fold or --jobs" if resume else ""
-            text = f"The folder has its own settings; give {flag} alone{also}."
+            also = ", except --fold or --jobs" if resume else ""
+            text = f"the folder keeps its own settings. Give {flag} without other options{also}."
             raise typer.BadParameter(text, param_hint=flag)
     out = Output(as_json)
     if resume is not None or join is not None:

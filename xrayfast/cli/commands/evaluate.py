@@ -101,7 +101,8 @@ def evaluate(
         wrong = [*given, *(["correct_prior"] if correct_prior else []), *(["config"] if config is not None else [])]
         if wrong:
             raise typer.BadParameter(
-                "is for other data: name DATA too. The run's own predictions are saved, and need no network.",
+                "applies only to other data: give DATA too. The run's own predictions are saved, so the network is "
+                "not run.",
                 param_hint=f"--{wrong[0].replace('_', '-')}",
             )
     prediction = {key: given.pop(key) for key in _PREDICTION if key in given}

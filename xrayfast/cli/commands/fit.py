@@ -53,9 +53,11 @@ def fit(
     """
     automatic = resume is not None and str(resume) == AUTO
     if automatic and name is None:
-        raise typer.BadParameter("auto goes on with the run of --name; give that too.", param_hint="--resume")
+        raise typer.BadParameter("auto resumes the run of --name; give --name too.", param_hint="--resume")
     if resume is not None and not automatic and (given or recipe or config or name or runs):
-        raise typer.BadParameter("A resumed run keeps its own settings; give --resume alone.", param_hint="--resume")
+        raise typer.BadParameter(
+            "a resumed run keeps its own settings. Give --resume without other options.", param_hint="--resume"
+        )
     with rank_zero_output():
         _fit(given, recipe, config, runs or RUNS, name, resume, Output(as_json))
 

@@ -55,8 +55,8 @@ def models(
     networks = ", ".join(f"{arch} ({_millions(parameters)} parameters)" for arch, parameters in own)
     out.line(f"--head classifier keeps the hidden layers of a network's own classifier as one more block: {networks}.")
     out.line(
-        "--arch timm:NAME takes a network of timm, such as timm:convnext_tiny or timm:vit_small_patch16_224, in timm's "
-        "own blocks; pip install 'xrayfast[timm]'. Python's timm.list_models() lists them."
+        "--arch timm:NAME uses a network from timm, such as timm:convnext_tiny or timm:vit_small_patch16_224, with "
+        "timm's own blocks (pip install 'xrayfast[timm]'). In Python, timm.list_models() lists them."
     )
     out.json({"models": rows})
 

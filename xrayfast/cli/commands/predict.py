@@ -91,8 +91,8 @@ def predict(
         )
     if abstain_below is not None and len(read):
         out.line(
-            f"{int(abstained.sum()):,} of {len(read):,} {plural_noun(unit)} have no answer on one label or more, "
-            f"below {abstain_below}."
+            f"No answer on at least one label, because it would be less certain than {abstain_below}: "
+            f"{int(abstained.sum()):,} of {len(read):,} {plural_noun(unit)}."
         )
     if len(chosen) == 1 and isinstance(chosen[0], Run):
         show_uncalibrated(out, chosen[0].decision)
@@ -100,7 +100,7 @@ def predict(
         out.note(error)
     of = "files" if unit == "image" else plural_noun(unit)
     partly = int((read["error"] != "").sum())  # only for studies and patients
-    lacking = f", {partly:,} of them without files that can't be read" if partly else ""
+    lacking = f", {partly:,} of them without the files that can't be read" if partly else ""
     out.done(f"{len(read):,} of {len(table):,} {of} predicted{lacking}", output)
     out.json({"predictions": str(output), of: len(table), "failed": failed["file"].tolist()})
     if len(failed):

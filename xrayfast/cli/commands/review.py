@@ -53,7 +53,7 @@ def review(
         [tuple(row[name] for name in columns) for row in rows.head(min(top, _LISTED)).to_dict("records")],
     )
     out.line()
-    out.note("Proposals need a reader: to accept one, write yes in its column accept in corrections.csv.")
+    out.note("A reader must check each proposal: to accept one, write yes in the column accept of corrections.csv.")
     out.done("Proposals", output / CORRECTIONS)
     out.done("With images", output / "review.html")
     out.json(

@@ -61,8 +61,8 @@ def serve(
     out = Output(as_json)
     if password is None and not is_loopback(host):
         raise ConfigError(
-            f"host is '{host}', which other machines can reach. Use --password to require a password, or "
-            "--no-password to let anyone who reaches it use it."
+            f"host is '{host}', so other machines can connect. Use --password to require a password, or "
+            "--no-password to let anyone who can connect use the server."
         )
     access = Access.of(host, _read_password() if password else "")
     source = run if run is not None and is_model_file(run) else choose_run(run, None)
@@ -74,10 +74,10 @@ def serve(
         classifier = Classifier(source, abstain_below, given.get("device", "auto"), out.note)
         app = make_app(classifier, access, out.note)
         if not is_loopback(host):
-            out.note("The connection is not encrypted: on a network that others use, put a TLS proxy before it.")
+            out.note("The connection is not encrypted: on a shared network, put a TLS proxy in front of the server.")
 
         def ready() -> None:
-            out.done(f"{classifier.name} (Ctrl-C ends it)", address_of(listening))
+            out.done(f"{classifier.name} (press Ctrl-C to stop)", address_of(listening))
             out.json({"url": address_of(listening), "model": classifier.name})
 
         work(app, listening, ready)
@@ -97,7 +97,7 @@ def _read_password() -> str:
     if len(given) < SHORTEST_PASSWORD:
         found = f"{len(given)} characters" if given else "none"
         raise ConfigError(
-            f"--password found {found} in {PASSWORD_VARIABLE}; expected {SHORTEST_PASSWORD} characters or more, "
-            "there or typed at a terminal."
+            f"--password found {found} in {PASSWORD_VARIABLE}; expected at least {SHORTEST_PASSWORD} characters, in "
+            "that variable or typed at a terminal."
         )
     return given

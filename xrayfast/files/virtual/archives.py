@@ -58,7 +58,9 @@ class Archive:
             return self.texts[name].encode()
         member, where = self.members[name], f"{self.path}/{name}"
         if member.size > MAX_MEMBER:
-            raise ReadError(f"{where}: found {member.size:,} bytes; expected at most {MAX_MEMBER:,}. Leave it out.")
+            raise ReadError(
+                f"{where}: found {member.size:,} bytes; expected at most {MAX_MEMBER:,}. Remove it from the archive."
+            )
         if unpacks(self.path):
             content = _cursor.read(self, member)
         elif is_zip(self.path):
@@ -67,7 +69,7 @@ class Archive:
             content = self._read(member.offset, member.size)
         if len(content) != member.size:
             found = f"{len(content):,} bytes; expected {member.size:,}"
-            raise ReadError(f"{where}: found {found}. The archive is cut off or has changed: fetch it again.")
+            raise ReadError(f"{where}: found {found}. The archive is cut off or has changed: download it again.")
         return content
 
     def _read(self, start: int, count: int) -> bytes:
@@ -82,7 +84,7 @@ class Archive:
         about = _LOCAL_HEADER.size + member.packed + _SLACK
         raw = self._read(member.offset, about)
         if len(raw) < _LOCAL_HEADER.size or raw[:4] != b"PK\x03\x04":
-            raise ReadError(f"{where}: found no member of a zip where its directory says. Fetch the archive again.")
+            raise ReadError(f"{where}: not found where the zip's directory says it is. Download the archive again.")
         _, name, extra = _LOCAL_HEADER.unpack_from(raw)
         start = _LOCAL_HEADER.size + name + extra
         if start + member.packed > about:
@@ -91,9 +93,9 @@ class Archive:
         try:
             content = packed if member.method == 0 else zlib.decompressobj(-15).decompress(packed, member.size + 1)
         except zlib.error as error:
-            raise ReadError(f"{where}: found damaged data in the zip. Fetch the archive again.") from error
+            raise ReadError(f"{where}: found damaged data in the zip. Download the archive again.") from error
         if zlib.crc32(content) != member.crc:
-            raise ReadError(f"{where}: found data that differ from their checksum. Fetch the archive again.")
+            raise ReadError(f"{where}: found data that don't match their checksum. Download the archive again.")
         return content
 
 
@@ -147,7 +149,9 @@ class _Cursor(threading.local):
             return self._stream.read(member.size)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             self._of = None
-            raise ReadError(f"{archive.path}: found damaged data ({type(error).__name__}). Fetch it again.") from error
+            raise ReadError(
+                f"{archive.path}: found damaged data ({type(error).__name__}). Download the archive again."
+            ) from error
 
 
 _cursor = _Cursor()

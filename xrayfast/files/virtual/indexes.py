@@ -133,7 +133,7 @@ def _read_index(path: str, state: State, open_stream: Callable[[], BinaryIO]) ->
             found = _zip_members(path, stream) if is_zip(path) else _tar_members(path, stream, state, texts)
             for name, member in found:
                 if name in members:
-                    raise ReadError(f"{path}: found two members called {name}; expected one. Pack the archive again.")
+                    raise ReadError(f"{path}: found two files named {name}; expected one. Make the archive again.")
                 if len(members) >= MAX_MEMBERS:
                     raise _too_many(path)
                 members[name] = member
@@ -148,12 +148,15 @@ def _read_index(path: str, state: State, open_stream: Callable[[], BinaryIO]) ->
 
 
 def _too_many(path: str) -> ReadError:
-    return ReadError(f"{path}: found more than {MAX_MEMBERS:,} members. Divide the archive.")
+    return ReadError(
+        f"{path}: found more than {MAX_MEMBERS:,} files; expected at most that many. Split the archive into several."
+    )
 
 
 def _damaged(path: str, error: Exception) -> ReadError:
     return ReadError(
-        f"{path}: found no whole archive ({type(error).__name__}); expected what its suffix says. Fetch it again."
+        f"{path}: can't be read as an archive ({type(error).__name__}); expected a complete archive of the type that "
+        "its suffix says. Download it again."
     )
 
 
@@ -166,11 +169,14 @@ def _zip_members(path: str, stream: BinaryIO) -> Iterator[tuple[str, Member]]:
             if (info.external_attr >> 16) & 0o170000 == 0o120000:
                 raise _link(path, name)
             if info.flag_bits & 1:
-                raise ReadError(f"{path}: {name} is encrypted; expected none that is. Pack it without a password.")
+                raise ReadError(
+                    f"{path}: {name} is encrypted; expected an archive without a password. Make the archive again "
+                    "without one."
+                )
             if info.compress_type not in (zipfile.ZIP_STORED, _DEFLATED):
                 raise ReadError(
-                    f"{path}: {name} is packed by method {info.compress_type}; expected stored or deflated. Pack it "
-                    "with zip."
+                    f"{path}: {name} is compressed with method {info.compress_type}; expected stored or deflated. "
+                    "Make the archive again with zip."
                 )
             yield (
                 name,
@@ -191,7 +197,7 @@ def _tar_members(path: str, stream: BinaryIO, state: State, texts: dict[str, str
             if number >= MAX_MEMBERS:
                 raise _too_many(path)
             if info.size < 0 or info.offset < end:
-                raise ReadError(f"{path}: found members that overlap. Do not trust it.")
+                raise ReadError(f"{path}: found files that overlap. Do not trust this archive.")
             end = info.offset_data + (-(-info.size // 512) * 512 if info.isreg() else 0)
             if info.isdir():
                 continue
@@ -199,7 +205,9 @@ def _tar_members(path: str, stream: BinaryIO, state: State, texts: dict[str, str
             if info.issym() or info.islnk():
                 raise _link(path, name)
             if not info.isreg() or info.issparse():
-                raise ReadError(f"{path}: {name} is no plain file; expected images and tables. Pack the archive again.")
+                raise ReadError(
+                    f"{path}: {name} is not a regular file; expected images and tables. Make the archive again."
+                )
             if is_remote(path) and name.lower().endswith(SIDECARS) and info.size <= MAX_SIDECAR:
                 bounded.seek(info.offset_data)
                 texts[name] = bounded.read(info.size).decode("utf-8-sig", "replace")
@@ -207,11 +215,15 @@ def _tar_members(path: str, stream: BinaryIO, state: State, texts: dict[str, str
     # `tarfile` mistakes a damaged header for the end.
     bounded.seek(end)
     if bounded.read(512).strip(b"\0") or bounded.tell() < end + 512:
-        raise ReadError(f"{path}: ends without a tar's end, or has a damaged header in it. Fetch it again.")
+        raise ReadError(
+            f"{path}: the end of the tar is missing, or a header in it is damaged. Download the archive again."
+        )
 
 
 def _link(path: str, name: str) -> ReadError:
-    return ReadError(f"{path}: {name} is a link; expected files. Pack the archive with what it leads to (tar -h).")
+    return ReadError(
+        f"{path}: {name} is a link; expected files. Make the archive again with the linked files (tar -h)."
+    )
 
 
 def _require_inside(path: str, written: str) -> str:
@@ -219,8 +231,8 @@ def _require_inside(path: str, written: str) -> str:
     name = written.replace("\\", "/")
     if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/") or "\0" in name or not name:
         raise ReadError(
-            f"{path}: found a member called '{written}', which leads out of the archive; expected paths inside. Do not "
-            "trust it."
+            f"{path}: found a file named '{written}', which is outside the archive; expected paths inside it. Do not "
+            "trust this archive."
         )
     return posixpath.normpath(name)
 
@@ -230,7 +242,7 @@ def _require_no_file_as_folder(path: str, members: Iterable[str]) -> None:
     for folder in {name.rpartition("/")[0] for name in names}:
         while folder:
             if folder in names:
-                raise ReadError(f"{path}: found {folder} as a file and as a folder. Pack the archive again.")
+                raise ReadError(f"{path}: found {folder} both as a file and as a folder. Make the archive again.")
             folder = folder.rpartition("/")[0]
 
 
@@ -243,7 +255,10 @@ class _Bounded(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         if size > MAX_HEADER:
-            raise ReadError(f"{self._path}: found a header of {size:,} bytes; expected at most {MAX_HEADER:,}.")
+            raise ReadError(
+                f"{self._path}: found a header of {size:,} bytes; expected at most {MAX_HEADER:,}. Do not trust this "
+                "archive."
+            )
         content = self._stream.read(size if size >= 0 else MAX_HEADER)
         self._check()
         return content
@@ -270,6 +285,6 @@ class _Bounded(io.RawIOBase):
 
     def _too_large(self) -> ReadError:
         return ReadError(
-            f"{self._path}: found more than {self._limit:,} bytes, unpacked; expected at most {MAX_RATIO} times its "
-            "size. Do not trust it; where it is right, unpack it."
+            f"{self._path}: found more than {self._limit:,} bytes when decompressed; expected at most {MAX_RATIO} "
+            "times the archive's size. Do not trust this archive; if you know that it is right, unpack it."
         )

@@ -34,5 +34,5 @@ def near_names(path: str | Path) -> str:
         names = [entry.name for entry in islice(list_folder(folder), _LOOKED_AT) if not entry.name.startswith(".")]
         near = difflib.get_close_matches(missing.name[:LONGEST_NAME], names, cutoff=0.7)
         if found := dict.fromkeys([*near, *names] if in_archive else near):
-            return f" {folder if folder.name else folder.absolute()} holds {shorten(found)}."
+            return f" {folder if folder.name else folder.absolute()} contains {shorten(found)}."
     return ""

@@ -83,13 +83,15 @@ def read_whole(url: str, limit: int) -> bytes:
     """
     expected = state_of(url).size
     if expected > limit:
-        raise ReadError(f"{url}: found {expected:,} bytes; expected at most {limit:,}. Leave it out.")
+        raise ReadError(f"{url}: found {expected:,} bytes; expected at most {limit:,}. Leave this file out.")
     content = bytes(attempt(url, lambda: _open(url, lambda fs, path: _read_stream(fs, path, expected, limit))))
     if len(content) > limit:
-        raise ReadError(f"{url}: found more than {limit:,} bytes; expected at most that. Leave it out.")
+        raise ReadError(f"{url}: found more than {limit:,} bytes; expected at most that. Leave this file out.")
     if expected not in (-1, len(content)):
         forget(url)
-        raise ReadError(f"{url}: found {len(content):,} bytes; expected {expected:,}. It has changed: run again.")
+        raise ReadError(
+            f"{url}: found {len(content):,} bytes; expected {expected:,}. The file has changed: run the command again."
+        )
     return content
 
 
@@ -112,9 +114,7 @@ def list_files(url: str) -> tuple[str, Mapping[str, State]]:
         if url == folder or url.startswith(f"{folder}/"):
             return folder, listed
     if is_web_address(url):
-        raise RemoteError(
-            f"{url}: the web has no folders that can be listed; expected an archive, or a table of addresses."
-        )
+        raise RemoteError(f"{url}: folders on the web can't be listed; expected an archive, or a table of addresses.")
 
     def find(fs: Any, path: str) -> dict[str, State]:
         fs.invalidate_cache(path)
@@ -158,7 +158,9 @@ def open_stream(url: str) -> BinaryIO:
     """
     stream = attempt(url, lambda: _open(url, lambda fs, path: fs.open(path, "rb")))
     if not isinstance(getattr(stream, "size", None), int):
-        raise RemoteError(f"{url}: its server gives no parts of it, and no size; expected both. Download it.")
+        raise RemoteError(
+            f"{url}: the server does not report the file's size or send parts of it; expected both. Download the file."
+        )
     return cast(BinaryIO, io.BufferedReader(_Retried(url, stream), 2**16))
 
 
@@ -263,10 +265,11 @@ def _remote_error(url: str, error: Exception, tries: int) -> RemoteError:
     found = f"{type(error).__name__}{told}{f', after {tries} tries' if tries > 1 else ''}"
     refused = isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__
     advice = (
-        "Give the credentials in the environment or in the files that the bucket's package reads; none are options."
+        "Set the credentials in the environment or in the files that the bucket's package reads; there is no option "
+        "for them."
         if refused
-        else "Its server may give no parts of a file, as archives need: download it."
+        else "The server may not send parts of a file, which archives need: download the file."
         if isinstance(error, ValueError)
-        else "Check the address and the network, then run again: what was cached is kept."
+        else "Check the address and the network, then run the command again: images that are already cached are kept."
     )
     return RemoteError(f"{url}: can't be read ({found}). {advice}")

@@ -103,10 +103,10 @@ class World:
         """
         first = self.broadcast_text(task)
         if self.highest(task != first):
-            other = f"rank {self.rank} {task}" if task != first else "another rank does something else"
+            other = f"rank {self.rank} {task}" if task != first else "another rank has another command or folder"
             raise ConfigError(
-                f"Rank zero {first}, and {other}; expected one command for all ranks, and one folder of runs that all "
-                "of them see."
+                f"Rank zero {first}, but {other}; expected the same command on all ranks, and one folder of runs "
+                "that all of them can see."
             )
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
@@ -173,9 +173,9 @@ def join_process_group(device: Device) -> Iterator[World]:
         if not _tells_of_lost_rank(error):
             raise
         raise TrainingError(
-            f"Rank {rank} of {world_size} lost the others: one has ended, or did not answer in "
-            f"{STEP_TIMEOUT.seconds // 60} minutes. Its own message says why; 'xrayfast fit --resume' continues from "
-            "the last checkpoint."
+            f"Rank {rank} of {world_size} lost contact with the others: one of them ended, or did not answer for "
+            f"{STEP_TIMEOUT.seconds // 60} minutes. The message of that rank says why; 'xrayfast fit --resume' "
+            "continues from the last checkpoint."
         ) from error
     finally:
         os.environ.update(hidden)
@@ -211,8 +211,8 @@ def _join(launch: Launch, backend: str) -> None:
             place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise ConfigError(
             f"Rank {launch.rank} of the {launch.world_size} that {launch.launcher} started could not join the others "
-            f"at {place}, waiting for up to {JOIN_TIMEOUT.seconds // 60} minutes: {truncate(str(error), 300)}. "
-            "MASTER_ADDR and MASTER_PORT name another host of this job and another port."
+            f"at {place} within {JOIN_TIMEOUT.seconds // 60} minutes: {truncate(str(error), 300)}. To use another "
+            "host of this job or another port, set MASTER_ADDR and MASTER_PORT."
         ) from error
 
 
@@ -245,8 +245,8 @@ def _backend(device: Device, launch: Launch) -> str:
         return "gloo"
     if target.type != "cuda":
         raise ConfigError(
-            f"device is {target.type}, and distributed training is for CPUs or CUDA devices. Use --device cpu, or "
-            f"start one process, without {launch.launcher}."
+            f"device is {target.type}, but distributed training needs CPUs or CUDA devices. Use --device cpu, or "
+            f"start one process without {launch.launcher}."
         )
     local_rank, devices = launch.local_rank, torch.cuda.device_count()
     if launch.launcher == "srun" and devices == 1:
@@ -254,8 +254,8 @@ def _backend(device: Device, launch: Launch) -> str:
     if local_rank >= devices:
         needed = os.environ.get("LOCAL_WORLD_SIZE", f"at least {local_rank + 1}")
         raise ConfigError(
-            f"Found {devices} CUDA devices for {needed} processes. Use --nproc-per-node {devices}, as many tasks "
-            "per node of srun, or --device cpu."
+            f"Found {devices} CUDA devices for {needed} processes. Use --nproc-per-node {devices} (with srun, "
+            f"{devices} tasks per node), or --device cpu."
         )
     torch.cuda.set_device(local_rank)
     return "cpu:gloo,cuda:nccl"

@@ -175,6 +175,6 @@ def capture(classifier: Classifier, name: str) -> torch.export.ExportedProgram:
             return torch.export.export(classifier, (example,), dynamic_shapes={"images": sides}, strict=False)
     except Exception as error:  # the network's code may raise anything when it gets tensors without values
         raise ConfigError(
-            f"{name}: can't be exported, since torch.export can't follow its code ({truncate(str(error), 300)}). "
-            "'xrayfast models' lists networks that can."
+            f"{name}: can't be exported, because torch.export can't trace its code ({truncate(str(error), 300)}). "
+            "'xrayfast models' lists networks that can be exported."
         ) from error

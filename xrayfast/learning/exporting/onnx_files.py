@@ -44,8 +44,8 @@ def to_onnx(program: torch.export.ExportedProgram, outputs: Sequence[str], name:
     size = sum(value.numel() * value.element_size() for value in program.state_dict.values())
     if size > MAX_FILE_BYTES:
         raise ConfigError(
-            f"{name}: has {size:,} bytes of weights; expected at most {MAX_FILE_BYTES:,}, since an ONNX file ends at "
-            "2 GiB. Use --format torch-export, or export fewer of its networks."
+            f"{name}: has {size:,} bytes of weights; expected at most {MAX_FILE_BYTES:,}, because an ONNX file can't "
+            "be larger than 2 GiB. Use --format torch-export, or export fewer of its networks."
         )
     try:
         with _quiet():

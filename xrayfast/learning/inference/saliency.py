@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xrayfast.errors import ConfigError
+from xrayfast.errors import ConfigError, plural
 from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
@@ -75,7 +75,7 @@ def grad_cam(model: nn.Module, batch: Tensor, targets: Tensor, layer: nn.Module 
         with FreeThreads(), torch.no_grad():  # `record` enables gradients, and the context restores the mode
             logits = model(batch)
             if not maps:
-                raise ConfigError(f"{type(layer).__name__} gives no feature map (N, C, h, w) of this network.")
+                raise ConfigError(f"{type(layer).__name__} does not output a feature map (N, C, h, w) in this network.")
             (gradient,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), maps[-1])
     finally:
         hook.remove()
@@ -249,7 +249,7 @@ def outside_note(shares: Sequence[float]) -> str:
         f"image without {MARGIN:.0%} at each side"
     )
     cold = len(shares) - known.size
-    rest = f" In {cold} more images no region supports the explained label." if cold else ""
+    rest = f" In {plural(cold, 'more image')}, no region supports the explained label." if cold else ""
     if np.median(known) > OUTSIDE_LIMIT:
         return (
             f"Warning sign: {median}, and more than {OUTSIDE_LIMIT:.0%} is too much. The network may rely on corner "

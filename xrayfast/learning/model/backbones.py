@@ -65,8 +65,8 @@ class Backbone:
             if self.classifier is None:
                 having = ", ".join(row.name for row in BACKBONES.values() if row.classifier)
                 raise ConfigError(
-                    f"head is classifier, and {self.name} has a classifier without hidden layers, of which nothing "
-                    f"would be left. Use --head linear or mlp, or a network that has hidden layers: {having}."
+                    f"head is classifier, but the classifier of {self.name} has no hidden layers to keep. Use --head "
+                    f"linear or mlp, or a network whose classifier has hidden layers: {having}."
                 )
             blocks["classifier"] = self.classifier(net)
         return blocks

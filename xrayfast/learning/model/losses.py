@@ -343,7 +343,7 @@ def make_loss(
     weight = None
     if class_weights != "none":
         if settings.get("alpha") is not None:
-            raise ConfigError("alpha and class weights both balance the classes; use one of them.")
+            raise ConfigError("alpha and class weights both balance the classes; use only one of them.")
         if positives is None or unmasked is None:
             raise ConfigError("class weights need the counts of the training split.")
         weight = balanced_weights(positives, unmasked, task, effective=class_weights == "effective")

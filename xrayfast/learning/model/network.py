@@ -64,7 +64,10 @@ def unused_note(unused: Sequence[str], weights: str) -> tuple[str, ...]:
     """Return a sentence on the tensors of a weight file that are not used, if there are any."""
     if not unused:
         return ()
-    return (f"Of {weights} the backbone is used; the head starts anew. Not used: {shorten(unused)}.",)
+    return (
+        f"Only the backbone is loaded from {weights}; the head starts from random weights. Not used: "
+        f"{shorten(unused)}.",
+    )
 
 
 class ConcatPool(nn.Module):
@@ -114,7 +117,7 @@ def describe_network(model: ModelConfig, n_out: int, weights: Path) -> nn.Sequen
             network = build_network(model.arch, n_out, model.head_width, model.head, model.size)
     except ConfigError as error:
         raise RunError(
-            f"{weights.parent}: config.yaml and labels.json describe no network that can be built: {error}"
+            f"{weights.parent}: the network that config.yaml and labels.json describe can't be built: {error}"
         ) from error
     require_weights_of(network, weights)
     return network
@@ -153,7 +156,7 @@ def add_head(
             whole networks.
     """
     if head == "none":
-        raise ConfigError("head is none, for a whole network of your own. Use another head for a backbone.")
+        raise ConfigError("head is none, which is only for a whole network of your own. Use another head.")
     hidden = hidden_units(head, head_width)
     blocks, features = nn.Sequential(*backbone.blocks.values()).eval(), backbone.features
     probe = torch.empty(1, 3, 32, 32).uniform_(-1, 1)  # always drawn: keeps the head's weights as in older versions

@@ -95,16 +95,16 @@ class OwnLoss(Loss):
         try:
             value = self(logits, truth)
         except Exception as error:  # whatever the user's code raises
-            raise ConfigError(f"loss {self.name} fails on {where}: {error}") from error
+            raise ConfigError(f"loss {self.name} fails for {where}: {error}") from error
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
             found = f"values of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             found = "a number without a gradient" if isinstance(value, Tensor) and value.numel() == 1 else found
-            raise ConfigError(f"loss {self.name} gives {found} of {where}; expected one number with a gradient.")
+            raise ConfigError(f"loss {self.name} returns {found} for {where}; expected one number with a gradient.")
         if masked.any() and not value.isfinite() and self(logits, fill_masked(truth)[0]).isfinite():
             raise ConfigError(
-                f"loss {self.name} gives {value.item()} where label cells are masked: their targets are NaN. Leave "
-                "them out of the mean, as in losses[~targets.isnan()].mean(), or give these cells a target with "
-                "--uncertain and --blank."
+                f"loss {self.name} returns {value.item()} if label cells are masked, because their targets are NaN. "
+                "Leave them out of the mean, as in losses[~targets.isnan()].mean(), or give these cells a target "
+                "with --uncertain and --blank."
             )
         self.reduction = "none"
         try:

@@ -77,8 +77,8 @@ def build_own_network(
         raise ConfigError(f"{name} has no parameters; expected a network that can be trained.")
     if head == "none" and not whole:
         raise ConfigError(
-            f"head is none, for a whole network; {name} gives {tuple(output.shape)} for 2 images, expected "
-            f"(2, {n_out})."
+            f"head is none, which is only for a whole network, but {name} returns {tuple(output.shape)} for 2 "
+            f"images; expected (2, {n_out})."
         )
     unused: tuple[str, ...] = ()
     if weights not in NAMED_WEIGHTS:
@@ -87,29 +87,32 @@ def build_own_network(
     if whole:
         if dropout is not None:
             raise ConfigError(
-                f"dropout is {dropout:g}, which has no effect: it is the head's, and {name} is a whole network. Set it "
-                "there."
+                f"dropout is {dropout:g}, which has no effect: it is applied in the head, and {name} is a whole "
+                f"network. Set the dropout in {name}."
             )
         if head not in ("fastai", "none") or head_width:
             raise ConfigError(
-                f"head is {head} and head_width {head_width or 'not given'}, which have no effect: {name} gives one "
-                f"output for each of the {plural(n_out, 'label')}, so it is a whole network. A backbone with as many "
-                "features as there are labels has to give them as a map, (N, F, 1, 1)."
+                f"head is {head} and head_width {head_width or 'not given'}, which have no effect: {name} returns "
+                f"one output per label ({n_out}), so it is used as a whole network. A backbone with as many features "
+                "as labels must return them as a map (N, F, 1, 1)."
             )
         note = (
             f"{name} is used as a whole network: it returns one output per label. No head is added. To use it as a "
-            "backbone, let it return its features as a map, (N, F, 1, 1)."
+            "backbone, return its features as a map (N, F, 1, 1)."
         )
         if probabilities:
-            note += " Its outputs look like probabilities; expected logits: leave out its softmax or sigmoid."
+            note += " Its outputs look like probabilities, but logits are expected: remove its softmax or sigmoid."
     elif head == "classifier":
-        raise ConfigError(f"head is classifier, which is known of networks of 'xrayfast models', not of {name}.")
+        raise ConfigError(
+            f"head is classifier, which works only for networks that 'xrayfast models' lists, not for {name}. Use "
+            "another head."
+        )
     else:
         model = add_head(LoadedBackbone(blocks, 1), n_out, head_width, head, size, dropout)
         found = "a feature map"
         if output.ndim == 2:
             cut = not any(isinstance(block, nn.Unflatten) for block in blocks.values())
-            used = "and it is used up to its last feature map" if cut else "which are its features"
+            used = "so the layers after its last feature map are dropped" if cut else "its features"
             found = f"{tuple(output.shape)} for 2 images, {used}"
         note = (
             f"{name} is used as a backbone: its output is {found}. The head '{head}' is added; a whole network would "
@@ -142,7 +145,7 @@ def network_of_run(model: ModelConfig, n_out: int, weights: Path, arch: Callable
         with isolated_rng("init"):  # not on the meta device: it may have buffers that are not in the state dict
             return build_network(model.arch, n_out, model.head_width, model.head, model.size)
     if not is_own(model.arch):
-        raise ConfigError(f"{weights.parent}: arch is {model.arch}, no code of your own. Leave out arch.")
+        raise ConfigError(f"{weights.parent}: arch is {model.arch}, not code of your own. Leave out arch.")
     source = model.weights if model.weights == OWN_WEIGHTS else "none"
     settings: dict[str, Any] = {"weights": source, "head": model.head, "head_width": model.head_width}
     with isolated_rng("init"):
@@ -171,11 +174,12 @@ def _instantiate(arch: Any, weights: str, name: str) -> tuple[nn.Module, str]:
     except Exception as error:  # whatever the user's code raises
         given = ", ".join(f"{word}={value!r}" for word, value in options.items())
         raise ConfigError(
-            f"arch {name} can't be built: {name}({given}) fails: {error}. Give the network itself, or a constructor "
-            "without further arguments, such as functools.partial(...); --weights none takes random weights."
+            f"arch {name} can't be built: {name}({given}) fails: {error}. Pass the network itself, or a constructor "
+            "that needs no other arguments, such as functools.partial(...); --weights none starts from random "
+            "weights."
         ) from error
     if not isinstance(net, nn.Module):
-        raise ConfigError(f"arch {name} makes {type(net).__name__}; expected a torch.nn.Module.")
+        raise ConfigError(f"arch {name} returns {type(net).__name__}; expected a torch.nn.Module.")
     return net.cpu().eval(), weights
 
 
@@ -194,8 +198,8 @@ def _try(net: nn.Module, probe: Tensor, name: str) -> tuple[Tensor, bool]:
     if not isinstance(output, Tensor) or output.ndim not in (2, 4) or len(output) != 2:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ConfigError(
-            f"arch {name} gives {found} for 2 images; expected (2, labels) of a whole network, (2, C, h, w) or (2, F) "
-            "of a backbone."
+            f"arch {name} returns {found} for 2 images; expected (2, labels) from a whole network, or (2, C, h, w) "
+            "or (2, F) from a backbone."
         )
     return output, bool(errors)
 
@@ -211,7 +215,10 @@ def _require_output(net: nn.Module, probe: Tensor, n_out: int, name: str) -> Non
     with torch.no_grad():
         output = net(probe.contiguous())
     if not isinstance(output, Tensor) or output.shape != (2, n_out):
-        raise ConfigError(f"arch {name} gives {type(output).__name__} in training; expected (2, {n_out}) there too.")
+        raise ConfigError(
+            f"arch {name} returns {type(output).__name__} in training mode; expected a tensor (2, {n_out}), as in "
+            "evaluation mode."
+        )
 
 
 Call = tuple[str, nn.Module, Any]
@@ -256,9 +263,9 @@ def _backbone_blocks(net: nn.Module, probe: Tensor, output: Tensor, name: str, n
     weighted = [(n, m) for n, m in net.named_modules() if m._parameters and not list(m.children())]
     if any(isinstance(module, nn.Linear) for _, module, _ in _calls(net, weighted, probe)[-1:]):
         raise ConfigError(
-            f"arch {name} gives {tuple(output.shape)} for 2 images and {plural(n_out, 'label')}, and the feature map "
-            "before its classifier can't be told. Give it as many outputs as there are labels, or put "
-            "torch.nn.Identity() in place of its last layer."
+            f"arch {name} returns {tuple(output.shape)} for 2 images and {plural(n_out, 'label')}, and the feature "
+            "map before its classifier could not be found. Give it as many outputs as there are labels, or replace "
+            "its last layer by torch.nn.Identity()."
         )
     return OrderedDict(backbone=net, features=nn.Unflatten(1, (output.shape[1], 1, 1)))
 
@@ -318,7 +325,7 @@ def _groups(
     whole = list(blocks.values()) == [model]
     if grouping == "layers" and (splitter or whole):
         why = "has a splitter" if splitter else "is a whole network"
-        raise ConfigError(f"{name} {why}, and can't be divided into layers. Use --unfreeze-blocks, or a splitter.")
+        raise ConfigError(f"{name} {why}, so it can't be divided into layers. Use --unfreeze-blocks.")
     if splitter is not None:
         return _split_groups(splitter, model, name)
     if not whole:
@@ -359,11 +366,12 @@ def _split_groups(splitter: Callable[[nn.Module], Any], model: nn.Module, name: 
     left, foreign = [named[p] for p in named.keys() - group_of.keys()], group_of.keys() - named.keys()
     twice = sum(map(len, lists)) - len(group_of)
     if left or foreign or twice or not all(lists):
-        problem = f"leaves out {shorten(sorted(left))}" if left else "gives an empty list"
-        problem = f"gives {plural(twice, 'tensor')} twice" if twice else problem
-        problem = f"gives {plural(len(foreign), 'tensor')} that the network lacks" if foreign else problem
+        problem = f"leaves out {shorten(sorted(left))}" if left else "returns an empty list"
+        problem = f"returns {plural(twice, 'tensor')} twice" if twice else problem
+        problem = f"returns {plural(len(foreign), 'tensor')} that {name} does not have" if foreign else problem
         raise ConfigError(
-            f"splitter {name_of(splitter)} {problem}; expected each parameter of {name} in one list, the head's last."
+            f"splitter {name_of(splitter)} {problem}; expected each parameter of {name} in exactly one list, and the "
+            "head in the last list."
         )
     groups = group_parameters(model, {f"group {number}": found for number, found in enumerate(lists, 1)})
     return (*groups[:-1], LayerGroup(HEAD, groups[-1].modules, groups[-1].own))

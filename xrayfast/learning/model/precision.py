@@ -20,7 +20,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
         ConfigError: fp16 without CUDA: small gradients would underflow, as nothing scales them there.
     """
     if precision == "fp16" and device.type != "cuda":
-        raise ConfigError(f"precision fp16 needs a CUDA device, and this one is {device.type}. Use bf16 or fp32.")
+        raise ConfigError(f"precision fp16 needs a CUDA device, but this device is {device.type}. Use bf16 or fp32.")
     if precision != "auto":
         return precision
     if device.type == "cuda":

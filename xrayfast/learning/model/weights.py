@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from xrayfast.errors import WeightsError, WriteError, shorten
+from xrayfast.errors import WeightsError, WriteError, plural, shorten
 from xrayfast.files.atomic import replace_atomically
 from xrayfast.files.intact import find_run_folder, require_intact
 from xrayfast.files.regular_files import require_regular_file
@@ -103,8 +103,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         require_intact(path, WeightsError)
     if is_zipfile(path) and (unpacked := _unpacked_size(path)) > 2 * size:
         raise WeightsError(
-            f"{path}: is packed: {unpacked / 1e6:,.0f} MB in a file of {size / 1e6:,.1f} MB; expected a state dict as "
-            "torch.save writes it."
+            f"{path}: is compressed: {unpacked / 1e6:,.0f} MB in a file of {size / 1e6:,.1f} MB; expected an "
+            "uncompressed state dict, as torch.save writes it."
         )
     try:
         if path.suffix == ".safetensors":
@@ -117,8 +117,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # the restricted unpickler can raise many kinds of errors
         raise WeightsError(
-            f"{path}: is not a plain state dict: it is damaged, or holds Python objects, which are never loaded "
-            "because they can run code. Save the tensors alone: torch.save(model.state_dict(), 'weights.pth')."
+            f"{path}: is not a plain state dict: it is damaged, or contains Python objects, which are never loaded "
+            "because they can run code. Save only the tensors: torch.save(model.state_dict(), 'weights.pth')."
         ) from error
     if isinstance(content, Mapping):
         for name in ("state_dict", "model_state_dict", "model", "net"):
@@ -127,7 +127,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         if tensors:
             return tensors
-    raise WeightsError(f"{path}: holds no tensors by name; expected a state dict.")
+    raise WeightsError(f"{path}: contains no named tensors; expected a state dict.")
 
 
 def _unpacked_size(path: Path) -> int:
@@ -205,19 +205,20 @@ def copy_weights(
         and set(missing) <= _keys_within(target, blocks["classifier"])
     ):
         raise WeightsError(
-            f"{source}: holds the backbone of {arch} without its own classifier; missing are {', '.join(missing)}. For "
-            "--head classifier give weights of the whole network, such as --weights imagenet; or use another --head."
+            f"{source}: contains the backbone of {arch} but not its classifier; missing are {', '.join(missing)}. "
+            "For --head classifier, use weights of the whole network, such as --weights imagenet; or use another "
+            "--head."
         )
     if missing or misfits:
-        problems = ([f"{len(missing)} tensors are missing: {shorten(missing)}"] if missing else []) + misfits[:5]
+        problems = ([f"missing tensors: {shorten(missing)}"] if missing else []) + misfits[:5]
         raise WeightsError(
-            f"{source}: does not fit {arch}: {'; '.join(problems)}. The file holds {len(state)} tensors: "
-            f"{shorten(state)}. Choose the --arch that the file was made with."
+            f"{source}: does not fit {arch}: {'; '.join(problems)}. The file contains "
+            f"{plural(len(state), 'tensor')}: {shorten(state)}. Use the --arch that the file was made with."
         )
     if len(prefixes) > 1:
         raise WeightsError(
-            f"{source}: holds {len(prefixes)} networks that fit {arch}, under the names {', '.join(sorted(prefixes))}. "
-            "Save the tensors of one of them alone."
+            f"{source}: contains {len(prefixes)} networks that fit {arch}, under the names "
+            f"{', '.join(sorted(prefixes))}; expected one. Save the tensors of only one of them."
         )
     checked = {key: _checked(state[name], own[key], name, source) for key, name in names.items()}
     target.load_state_dict(checked, strict=False)
@@ -233,7 +234,7 @@ def _checked(tensor: Tensor, own: Tensor, name: str, source: str) -> Tensor:
     """
     found = ""
     if tensor.is_meta:
-        found = "is on the meta device: it has a shape and no values"
+        found = "is on the meta device, so it has no values"
     elif tensor.is_quantized:
         found = f"is quantized ({tensor.dtype})"
     elif tensor.layout != torch.strided:
@@ -242,18 +243,21 @@ def _checked(tensor: Tensor, own: Tensor, name: str, source: str) -> Tensor:
         found = f"is of type {str(tensor.dtype).removeprefix('torch.')}"
     elif own.is_floating_point():
         if not (tensor := tensor.to(own.dtype)).isfinite().all():
-            found = f"has {int(tensor.isnan().sum())} values that are NaN and {int(tensor.isinf().sum())} infinite ones"
+            found = (
+                f"has {plural(int(tensor.isnan().sum()), 'NaN value')} and "
+                f"{plural(int(tensor.isinf().sum()), 'infinite value')}"
+            )
         elif name.endswith("running_var") and bool((tensor < 0).any()):
             found = "has negative variances"
         elif (largest := float(tensor.detach().abs().amax()) if tensor.numel() else 0.0) > _limit(name):
-            found = f"has values of up to {largest:.0e}, where trained networks have none above {_limit(name):.0e}"
+            found = f"has values of up to {largest:.0e}, but trained networks have none above {_limit(name):.0e}"
         elif not largest and _is_never_zero(name, tensor):
-            found = "is all zeros, as no trained network has it"
+            found = "is all zeros, which is not so in a trained network"
     if found:
         expected = "floats" if own.is_floating_point() else "whole numbers"
         raise WeightsError(
-            f"{source}: {name} {found}; expected finite {expected}. The file is damaged or was made for another use: "
-            "save the weights of the trained network in float32."
+            f"{source}: {name} {found}; expected finite {expected}. The file is damaged or was made for another "
+            "purpose: save the weights of the trained network in float32."
         )
     return tensor.to(own.dtype)
 
@@ -295,7 +299,7 @@ def require_weights_of(model: nn.Module, path: Path) -> None:
     own = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
     if wrong := [key for key in {**own, **found} if own.get(key) != found.get(key)]:
         raise WeightsError(
-            f"{path}: is of another network than config.yaml and labels.json say; tensors that differ: "
+            f"{path}: contains another network than config.yaml and labels.json describe; tensors that differ: "
             f"{shorten(wrong)}."
         )
 
@@ -329,5 +333,6 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
             )
     except (OSError, SafetensorError) as error:
         raise WriteError(
-            f"{path.parent}: can't be written to ({error}). Check that it is open to you and not full."
+            f"{path.parent}: can't be written to ({error}). Check that the folder is writable and that the disk is "
+            "not full."
         ) from error

@@ -137,7 +137,10 @@ class Checkpoint:
         path, parameters = self.path / OPTIMIZER, [parameter for parameter, *_ in learn.opt.all_params()]
         entries: list[dict[str, Any]] = [dict(scalars) for scalars in self.state.optimizer]
         if len(entries) != len(parameters):
-            raise RunError(f"{self.path / STATE}: is of {len(entries)} parameters, expected {len(parameters)}.")
+            raise RunError(
+                f"{self.path / STATE}: found the state of {len(entries)} parameters; expected {len(parameters)}. "
+                "Start a new run."
+            )
         try:
             for key, tensor in safetensors.torch.load_file(path).items():
                 index, name = key.split(".", 1)
@@ -352,7 +355,8 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None
         return_freed_memory()  # the tensors that were written fragment the heap a little more in each epoch
     except OSError as error:
         raise WriteError(
-            f"{folder}: can't be written ({error.strerror or error}). Check that it is open to you and not full."
+            f"{folder}: can't be written ({error.strerror or error}). Check that the folder is writable and that the "
+            "disk is not full."
         ) from error
 
 
@@ -412,7 +416,8 @@ def _misfit(entries: Sequence[dict[str, Any]], parameters: Sequence[Tensor]) -> 
                 value.shape == (() if name == "step" else parameter.shape) and value.isfinite().all()
             ):
                 return (
-                    f"{i}.{name} is of shape {tuple(value.shape)}; expected finite values of {tuple(parameter.shape)}"
+                    f"{i}.{name} has shape {tuple(value.shape)}; expected finite values of shape "
+                    f"{tuple(parameter.shape)}"
                 )
     trained = [entry.keys() - _FLAGS for entry, p in zip(entries, parameters, strict=True) if p.requires_grad]
     lacking = [f"{i}.{name}" for i, names in enumerate(trained) for name in sorted(set().union(*trained) - names)]

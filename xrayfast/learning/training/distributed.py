@@ -145,8 +145,8 @@ class TrainAsRank(Callback):
             unused = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
             if unused:
                 raise ConfigError(
-                    f"The output of {self.learn.settings['arch']} does not depend on {shorten(unused)}, for whose "
-                    "gradients ranks would wait. Freeze these parameters, or start one process."
+                    f"The output of {self.learn.settings['arch']} does not depend on {shorten(unused)}, so the ranks "
+                    "would wait for their gradients forever. Freeze these parameters, or start one process."
                 )
             self.checked = True
 
@@ -192,7 +192,8 @@ def synchronize_batch_norms(model: nn.Module) -> dict[_BatchNorm, type[_BatchNor
     norms = {module: type(module) for module in model.modules() if isinstance(module, _BatchNorm)}
     if others := {kind.__name__ for kind in norms.values()} - {"BatchNorm1d", "BatchNorm2d", "BatchNorm3d"}:
         raise ConfigError(
-            f"sync_bn is on, and the network has {shorten(sorted(others))}, which have code of their own."
+            f"sync_bn is on, but the network has {shorten(sorted(others))}, which can't be synchronized: only "
+            "BatchNorm1d, BatchNorm2d and BatchNorm3d can. Leave out sync_bn."
         )
     on_cpu = next(model.parameters()).device.type == "cpu"
     for norm in norms:

@@ -187,7 +187,7 @@ def caching_problem(learn: RadiographLearner, n_frozen: int) -> str:
             difference = (later(*frozen(probe))[0] - learn.model(probe)).abs().max()
     except Exception as error:  # whatever the user's code raises when it is traced
         return f"torch.fx can't trace it ({truncate(str(error), 200)})"
-    return "" if difference < 1e-3 else "torch.fx traces another computation"
+    return "" if difference < 1e-3 else "its outputs differ when torch.fx traces it"
 
 
 def free_disk_bytes(folder: Path | None) -> int:
@@ -404,8 +404,8 @@ def _allocate(shape: tuple[int, ...], folder: Path | None) -> Tensor:
         if (free := free_disk_bytes(path)) < size:
             other = "--cache-dir" if folder else "the environment variable TMPDIR"
             raise WriteError(
-                f"{path}: found {free / 1e9:.1f} GB free; the frozen-feature cache needs {size / 1e9:.1f} GB. Make "
-                f"room there. A new run can also use another folder ({other}), fewer --frozen-views, or no cache "
+                f"{path}: found {free / 1e9:.1f} GB free; the frozen-feature cache needs {size / 1e9:.1f} GB. Free "
+                f"some space. A new run can also use another folder ({other}), fewer --frozen-views, or no cache "
                 "(--reuse-frozen off)."
             )
         with tempfile.TemporaryFile(dir=path) as file:
@@ -414,5 +414,5 @@ def _allocate(shape: tuple[int, ...], folder: Path | None) -> Tensor:
             return torch.from_numpy(np.memmap(file, dtype=np.float16, mode="w+", shape=shape))
     except OSError as error:
         raise WriteError(
-            f"{path}: can't be written to ({error.strerror}). --cache-dir names another folder for a new run."
+            f"{path}: can't be written to ({error.strerror}). Start a new run with another folder (--cache-dir)."
         ) from error

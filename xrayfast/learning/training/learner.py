@@ -154,8 +154,8 @@ class RadiographLearner(Learner):
             found = vars(self).get(cb.name, getattr(type(self), cb.name, None))
             if (cb.name in vars(self) or found is not None) and not isinstance(found, Callback):
                 raise ConfigError(
-                    f"cbs: {type(cb).__name__} would replace learn.{cb.name}, since fastai adds a callback to the "
-                    "learner by the name of its class. Rename the class."
+                    f"cbs: {type(cb).__name__} would replace learn.{cb.name}, because fastai adds a callback to the "
+                    "learner under the name of its class. Rename the class."
                 )
         task, labels = self.dls.manifest.task, self.dls.manifest.labels
         self.metrics = build_epoch_metrics(task, len(labels), metrics, self.validation_units)
@@ -168,8 +168,8 @@ class RadiographLearner(Learner):
         of_batches = [m.name for m in self.metrics if type(getattr(m, "metric", m)).__module__.startswith("fastai.")]
         if of_batches and np.isnan(self.dls.manifest.subset("valid").targets).any():
             self.network_notes += (
-                f"metrics {', '.join(of_batches)}: masked cells of the validation split are NaN in the targets, which "
-                "most metrics do not leave out; fastai's accuracy_multi counts them as positives.",
+                f"metrics {', '.join(of_batches)}: masked cells of the validation split are NaN in the targets, and "
+                "most metrics do not leave them out; fastai's accuracy_multi counts them as positives.",
             )
 
     def fit(self, n_epoch: int, *arguments: Any, **options: Any) -> None:
@@ -263,7 +263,10 @@ class RadiographLearner(Learner):
 
     def export(self, fname: str | Path = "export.pkl", **options: Any) -> None:
         """Export the whole learner as a pickle, as fastai does, with a warning: loading a pickle can run code."""
-        warn(f"{fname} is a pickle: load_learner runs code that it holds. A run's folder from xrayfast.save has none.")
+        warn(
+            f"{fname} is a pickle: load_learner runs the code in it. The folder that xrayfast.save writes contains "
+            "no code."
+        )
         super().export(fname, **options)
 
     @property
@@ -422,7 +425,7 @@ def learner(
         dls = replace_augmentation(dls, augment)
     if {"Normalize", "Normalization"} <= {type(transform).__name__ for transform in dls.train.after_batch.fs}:
         raise ConfigError(
-            "dls normalizes images twice: RadiographBlock does so by itself. Leave Normalize out of batch_tfms."
+            "dls normalizes images twice: RadiographBlock already normalizes them. Leave Normalize out of batch_tfms."
         )
     learn = _build_learner(dls, settings, groups, code)
     learn.add_own(cbs, metrics)
@@ -438,8 +441,8 @@ def _unusual_input(learn: RadiographLearner) -> list[str]:
     if learn.settings["weights"] == "none" or names & {"Normalize", "Normalization"}:
         return []
     return [
-        "dls does not normalize images, and pretrained weights expect them normalized: "
-        "batch_tfms=Normalize.from_stats(*imagenet_stats) does so."
+        "dls does not normalize images, but pretrained weights expect normalized images: add "
+        "Normalize.from_stats(*imagenet_stats) to batch_tfms."
     ]
 
 
@@ -546,8 +549,8 @@ def training_loss(
         own.try_on(torch.as_tensor(rows.targets, device=device))
         if train.mixes_images and not own.per_image:
             raise ConfigError(
-                f"loss {own.name} gives no loss per image with reduction='none', which mixed images need. Leave out "
-                "mixup and cutmix."
+                f"loss {own.name} does not return one loss per image with reduction='none', which mixed images need. "
+                "Leave out mixup and cutmix."
             )
         return own
     if isinstance(alpha := train.alpha, Sequence) and len(alpha) not in (1, len(data.labels)):

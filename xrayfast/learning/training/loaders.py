@@ -170,8 +170,8 @@ def RadiographBlock(
             low, high = code[0].encodes(TensorImageBW(torch.rand(2, 1, size, size))).aminmax()
         if not (low >= -1e-3 and high <= 1 + 1e-3):
             warn(
-                f"augment {name_of(code[0].functions)} gives values from {float(low):.3g} to {float(high):.3g} for "
-                "images in [0, 1]; expected [0, 1], as of validation images. clamp(0, 1) keeps to it."
+                f"augment {name_of(code[0].functions)} returns values from {float(low):.3g} to {float(high):.3g} for "
+                "images in [0, 1]; expected values in [0, 1], like those of validation images. Add clamp(0, 1)."
             )
     return TransformBlock(
         type_tfms=OpenRadiograph(images or UncachedImages(size)),

@@ -53,7 +53,8 @@ class LRCurve:
             if (suggestion := self.suggestions[name]) is not None:
                 return suggestion
         raise TrainingError(
-            "The range test gave no usable curve: it diverged at once, or had too few steps. Give --lr a value."
+            "The range test gave no usable curve: the loss diverged at once, or there were too few steps. Set --lr "
+            "to a number."
         )
 
     @check_arguments()

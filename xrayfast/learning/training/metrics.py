@@ -54,9 +54,9 @@ class ValidationUnits:
         """
         if not np.array_equal(truth, self.images.truth):
             raise TrainingError(
-                f"Metrics are by {self.settings.unit}, and {len(truth)} images were predicted; expected the "
-                f"{len(self.images)} of the validation split, once each and in order. Leave out the callback that "
-                "skips or reorders them, or --unit."
+                f"Metrics are computed by {self.settings.unit}, but found predictions of {len(truth)} images; "
+                f"expected the {len(self.images)} images of the validation split, once each and in order. Leave out "
+                "the callback that skips or reorders them, or --unit."
             )
         found = replace(self.images, probability=probability, raw=probability)
         units = found.by_unit(self.settings.unit, self.settings.unit_join, self.task, self.positive)
@@ -444,8 +444,8 @@ def build_epoch_metrics(
         raise ConfigError(f"metrics: found one without a name ({error}). Set its __name__.") from error
     if taken := [str(name) for name, count in names.items() if count > 1 or not isinstance(name, str)]:
         raise ConfigError(
-            f"metrics: found '{taken[0]}', the name of what is recorded anyway or of another one; expected different "
-            "names. Leave it out, or give your own another name."
+            f"metrics: found '{taken[0]}', which is already the name of a recorded column or of another metric; "
+            "expected different names. Leave it out, or rename your metric."
         )
     return found
 
@@ -473,15 +473,15 @@ def _require_task(metric: Metric, task: Task) -> None:
     each_label = each_label or _is_of_fastai(metric, "accuracy_multi")
     if task == "multi" and one_class:
         raise ConfigError(
-            f"metrics: fastai's {metric.name} compares the most likely class of each image with one class, and "
-            "multi-label targets are 1 or 0 for each label. Use accuracy_multi, for others those of fastai whose names "
-            "end in Multi, such as F1ScoreMulti, or functions of sklearn.metrics."
+            f"metrics: fastai's {metric.name} is for single-label targets, but this data is multi-label. Use "
+            "accuracy_multi, another fastai metric whose name ends in Multi, such as F1ScoreMulti, or a function of "
+            "sklearn.metrics."
         )
     if task == "single" and each_label:
         raise ConfigError(
-            f"metrics: fastai's {metric.name} decides on each label by itself, and single-label targets are one class "
-            "per image. Use accuracy, for others those of fastai whose names don't end in Multi, such as F1Score, or "
-            "functions of sklearn.metrics."
+            f"metrics: fastai's {metric.name} is for multi-label targets, but this data is single-label. Use "
+            "accuracy, another fastai metric whose name does not end in Multi, such as F1Score, or a function of "
+            "sklearn.metrics."
         )
 
 
@@ -513,8 +513,8 @@ def try_metrics(metrics: Sequence[Metric], task: Task, target: torch.Tensor, to_
                     _ = metric.value
             except Exception as error:  # whatever the user's code raises
                 raise ConfigError(
-                    f"metrics: {metric.name} fails on random logits {tuple(pred.shape)} and the {task}-label targets "
-                    f"{tuple(y.shape)} of the validation split: {error.__cause__ or error}"
+                    f"metrics: {metric.name} fails for random logits {tuple(pred.shape)} and the {task}-label "
+                    f"targets {tuple(y.shape)} of the validation split: {error.__cause__ or error}"
                 ) from error
     metrics[0].reset()
 

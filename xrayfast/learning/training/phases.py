@@ -80,18 +80,20 @@ def _unfrozen_groups(train: TrainConfig, backbone: int) -> int:
     given = {name: count for name, count in counts.items() if count is not None}
     if len(given) + train.unfreeze > 1:
         raise ConfigError(
-            "--unfreeze trains all layers, --unfreeze-blocks and --unfreeze-layers some of them; use one of the three."
+            "--unfreeze trains all layers, --unfreeze-blocks and --unfreeze-layers only some of them; use one of the "
+            "three."
         )
     for name, count in given.items():
         if count > backbone:
             kind = name.removeprefix("unfreeze_")
             listing = "xrayfast models" + " --layers ARCH" * (kind == "layers")
-            raise ConfigError(f"{name} is {count}, and this network has {backbone} {kind}; see '{listing}'.")
+            raise ConfigError(f"{name} is {count}, but this network has only {backbone} {kind}; see '{listing}'.")
     unfrozen = next(iter(given.values()), backbone if train.unfreeze else 0)
     if train.gradual_unfreeze is not None and unfrozen < 2:
         raise ConfigError(
-            f"gradual_unfreeze is {train.gradual_unfreeze}, and {'only one is' if unfrozen else 'nothing is'} to be "
-            "unfrozen. Use it with --unfreeze, or with --unfreeze-blocks or --unfreeze-layers of 2 or more."
+            f"gradual_unfreeze is {train.gradual_unfreeze}, but "
+            f"{'only one block or layer' if unfrozen else 'nothing'} is to be unfrozen. Use it with --unfreeze, or "
+            "with --unfreeze-blocks or --unfreeze-layers of 2 or more."
         )
     return unfrozen
 

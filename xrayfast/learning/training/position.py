@@ -59,7 +59,7 @@ class Position:
         of = self.group("batches")
         shapes = [(*of[name].shape,) for name in ("losses", "lrs", "lowest_lrs", "total", "weight")]
         if shapes != [(self.batches,)] * 3 + [()] * 2:
-            raise ValueError(f"found {shapes} of {self.batches} batches")
+            raise ValueError(f"found tensors of shapes {shapes} for {self.batches} batches")
 
 
 class StoppedTraining(KeyboardInterrupt):
@@ -74,7 +74,7 @@ def beginning_again(what: str) -> Iterator[None]:
     except KeyboardInterrupt as error:
         if isinstance(error, StoppedTraining):
             raise
-        raise StoppedTraining(f"; {what} begins again") from error
+        raise StoppedTraining(f"; {what} will start over") from error
 
 
 class EpochPosition(Callback):
@@ -142,7 +142,7 @@ class EpochPosition(Callback):
         if self.stop and self.training:
             self._stop(self.iter + 1)
         elif self.stop:
-            self._stop(len(self.dls.train), "; its validation begins again")
+            self._stop(len(self.dls.train), "; its validation will start over")
         elif self.training and self.main and time.perf_counter() - self.saved >= SECONDS_BETWEEN_CHECKPOINTS:
             self._save_now_and_then(self.iter + 1)
 
@@ -165,15 +165,15 @@ class EpochPosition(Callback):
         epoch = f"epoch {len(self.of_epoch.history.rows) + 1}"
         if self.save is None:
             raise StoppedTraining(
-                f"; {epoch} begins again, as callbacks of the user's own can't go on within one: "
+                f"; {epoch} will start over, because your own callbacks can't resume within an epoch: "
                 f"{name_of(self.learn.own_cbs)}"
             )
         if not self._is_finite():
-            raise StoppedTraining(f"; {epoch} begins again, as weights are not finite")
+            raise StoppedTraining(f"; {epoch} will start over, because weights are not finite")
         try:
             self.save(self._position(batches))
         except XrayfastError as error:
-            raise StoppedTraining(f"; {epoch} begins again, as its batches can't be saved: {error}") from error
+            raise StoppedTraining(f"; {epoch} will start over, because its batches can't be saved: {error}") from error
         raise StoppedTraining(f" and {batches} of {len(self.dls.train)} batches of {epoch}{lost}")
 
     def _save_now_and_then(self, batches: int) -> None:

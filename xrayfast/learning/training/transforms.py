@@ -73,8 +73,8 @@ class OpenRadiograph(Transform):
         except (TypeError, ValueError) as error:
             found = f"{source.dtype} of shape {source.shape}" if isinstance(source, np.ndarray) else repr(source)
             raise ReadError(
-                f"image in memory: found {found} ({error}); expected (H, W) of bool, uint8, uint16 or finite floats, "
-                "or (H, W, 3) of uint8. Convert it with astype."
+                f"image in memory: found {found} ({error}); expected shape (H, W) of bool, uint8, uint16 or finite "
+                "floats, or (H, W, 3) of uint8. Convert it with astype."
             ) from error
         return PILImageBW(Image.fromarray(fit_square(pixels, self.images.side)))
 
@@ -172,14 +172,14 @@ class OwnAugmentation(Transform):
                 images = function(images, split_idx=0) if of_fastai else function(images.as_subclass(Tensor))
             except Exception as error:  # whatever the user's code raises
                 raise ConfigError(
-                    f"augment {name_of(function)} fails on a batch of shape {tuple(before.shape)}: {error}. It gets "
-                    "one gray channel of floats in [0, 1]."
+                    f"augment {name_of(function)} fails for a batch of shape {tuple(before.shape)}: {error}. Batches "
+                    "have one gray channel of floats in [0, 1]."
                 ) from error
             found = getattr(images, "shape", None), getattr(images, "dtype", type(images).__name__)
             if found != (before.shape, before.dtype):
                 raise ConfigError(
-                    f"augment {name_of(function)} gives {found[1]} of shape {found[0]} for a batch of "
-                    f"{before.dtype} of shape {tuple(before.shape)}; expected the same."
+                    f"augment {name_of(function)} returns {found[1]} of shape {found[0]} for a batch of "
+                    f"{before.dtype} of shape {tuple(before.shape)}; expected the same shape and dtype."
                 )
             images = TensorImageBW(images)
         return images

@@ -16,7 +16,7 @@ from xrayfast.metrics.classification import Floats, nan_to_none
 from xrayfast.metrics.inputs import ALPHA
 from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.formulas import Estimate, estimate_proportion
-from xrayfast.metrics.registry import EXACT_MATCH, metric_title
+from xrayfast.metrics.registry import EXACT_MATCH, metric_phrase
 from xrayfast.metrics.scoring import log_losses
 
 COMPARED = ("auroc", "recall", "specificity")
@@ -246,8 +246,8 @@ def _below(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     corrected = holm([*p, 1.0] if len(p) == 1 else p)  # a single p is doubled: an interval has 2.5 % on each side
     return [
-        f"{metric_title(row['metric'])}{'' if row['label'] is None else ' of ' + row['label']} {row['external']:.3f}, "
-        f"below {row['internal_low']:.3f}"
+        f"{metric_phrase(row['metric'])}{'' if row['label'] is None else ' of ' + row['label']} "
+        f"{row['external']:.3f}, below {row['internal_low']:.3f}"
         for row, lower in zip(judged, corrected[: len(judged)] < ALPHA, strict=True)
         if lower
     ]

@@ -114,10 +114,12 @@ def _of_independence(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     if not facts.external:
         for remark in facts.remarks:
             if remark.startswith(LEAKS_ALLOWED):
-                advice = "Remove the copies or fix the split, and train again; --ignore-split draws one."
+                advice = "Remove the copies or fix the split, and train again; --ignore-split draws a new split."
                 yield HeadlineWarning("leaks", remark, advice)
             if remark.startswith(SEEN_BEFORE):
-                advice = "Give the new run the split of that one (--split-file RUN/split.csv), or other weights."
+                advice = (
+                    "Use that run's split for the new run (--split-file RUN/split.csv), or start from other weights."
+                )
                 yield HeadlineWarning("seen before", remark, advice)
     if facts.chosen_on:
         advice = "Report a test split (--test-fraction) or an external test ('xrayfast evaluate RUN DATA')."

@@ -17,7 +17,7 @@ from xrayfast.metrics.intervals.estimates import SplitEstimates
 from xrayfast.metrics.intervals.formulas import FEW_FOR_BOOTSTRAP, Estimate, difference_of
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import block_size, compute_blocks, difference, draws, left_out
-from xrayfast.metrics.registry import AbsoluteSum, Metric, metric_title
+from xrayfast.metrics.registry import AbsoluteSum, Metric, metric_phrase
 
 OFTEN_UNDEFINED = 0.05
 """If a metric is undefined in more than this share of the resamples, `Intervals.notes` warns."""
@@ -87,7 +87,7 @@ class Intervals:
         """Return warnings about these intervals as sentences, for the L labels or only for the positive class."""
         notes = []
         if self.n_units < MIN_UNITS:
-            notes.append(f"No intervals: with fewer than {MIN_UNITS} {self.by}s there are too few to draw from.")
+            notes.append(f"No intervals, because fewer than {MIN_UNITS} {self.by}s are too few to resample.")
             return notes
         shown = {i: label for i, label in enumerate(labels) if positive in (None, label)}
         few = [
@@ -97,8 +97,8 @@ class Intervals:
         ]
         if few:
             notes.append(
-                f"Fewer than {FEW_FOR_BOOTSTRAP} {self.by}s in the rarer class of {shorten(few, 10)}: intervals are "
-                "wide there, and those of F1, kappa and Matthews' correlation may still be too narrow."
+                f"Fewer than {FEW_FOR_BOOTSTRAP} {self.by}s in the rarer class of {shorten(few, 10)}: their "
+                "intervals are wide, and those of F1, kappa and Matthews' correlation may still be too narrow."
             )
         if self.n_units < FEW_FOR_CALIBRATION:
             notes.append(
@@ -119,8 +119,8 @@ class Intervals:
         often = self._where(shown, lambda found: found.undefined > OFTEN_UNDEFINED and not math.isnan(found.low))
         if often:
             notes.append(
-                f"Without a value in more than {OFTEN_UNDEFINED:.0%} of the resamples, because a class was not drawn; "
-                f"the interval is over the others, and is likely too narrow: {often}."
+                f"Not defined in more than {OFTEN_UNDEFINED:.0%} of the resamples, because a class was not drawn; "
+                f"the interval is from the other resamples and is likely too narrow: {often}."
             )
         fixed = self._where(shown, lambda found: found.fixed)
         if fixed:
@@ -132,7 +132,7 @@ class Intervals:
         found = [("overall", [name for name, interval in self.overall.items() if holds(interval)])]
         for i, label in shown.items():
             found.append((label, [name for name, row in self.per_label.items() if holds(row[i])]))
-        listed = [(where, [metric_title(name).replace(",", "") for name in names]) for where, names in found if names]
+        listed = [(where, list(map(metric_phrase, names))) for where, names in found if names]
         return shorten([f"{where} ({shorten(names, 4)})" for where, names in listed], 10)
 
 

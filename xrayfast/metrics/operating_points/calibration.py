@@ -96,7 +96,9 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
     coldest, hottest = -np.log(TEMPERATURES[0]), -np.log(TEMPERATURES[1])
     if slope(coldest) <= 0:
         equal = not logits.any()
-        return Temperature(1.0, "all probabilities are equal" if equal else "all images are right by a margin")
+        return Temperature(
+            1.0, "all probabilities are equal" if equal else "all images are classified correctly by a wide margin"
+        )
     if slope(hottest) >= 0:
         return Temperature(
             TEMPERATURES[1], "the probabilities carry little or no information on the class, or favor one class"
@@ -168,22 +170,22 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike | No
     if not n_positive or not n_negative:
         lacking = f"no image {'with' if not n_positive else 'without'} the label"
         share = (n_positive + 1) / (len(positive) + 2)
-        return _with_bias(logits, share, LEAST_SLOPE, f"{lacking}: all probabilities are near one value")
+        return _with_bias(logits, share, LEAST_SLOPE, f"{lacking}: all probabilities were set near one value")
     share = n_positive / len(positive)
     if float(logits.std()) <= 1e-9 * max(1.0, abs(float(logits.mean()))):
-        return _with_bias(logits, share, 1.0, "all probabilities are equal: the bias alone was fitted")
-    by_chance = "the probabilities rank the label no better than chance: all are near its share of the images"
+        return _with_bias(logits, share, 1.0, "all probabilities are equal: only the bias was fitted")
+    by_chance = "the probabilities rank the label no better than chance: all were set near its prevalence"
     if auroc(positive, logits) <= 0.5:
         return _with_bias(logits, share, LEAST_SLOPE, by_chance)
     unit = sampling_units(groups, len(np.asarray(truth)))[0][rows]
     for cells, which in (positive, "with"), (~positive, "without"):
         if len(np.unique(unit[cells])) < FEW_UNITS:
             few = f"fewer than {FEW_UNITS} {'images' if groups is None else 'patients'} {which} the label"
-            return _with_bias(logits, share, 1.0, f"{few}: the bias alone was fitted")
+            return _with_bias(logits, share, 1.0, f"{few}: only the bias was fitted")
     targets = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
     slope, bias, ended = fit_slope_and_bias(logits, targets)
     if not ended:
-        return _with_bias(logits, share, 1.0, "the fit of the slope did not come to an end: the bias alone was fitted")
+        return _with_bias(logits, share, 1.0, "the fit of the slope did not converge: only the bias was fitted")
     if slope <= 0:
         return _with_bias(logits, share, LEAST_SLOPE, by_chance)
     return Scaling(slope, bias)

@@ -160,16 +160,18 @@ class Decision:
             images, patients = counts if self.rule == "sensitivity" else (point.negatives, point.negative_patients)
             if expected := point.expected(self.rule, self.target):
                 units = plural(images, self.unit) + ("" if patients is None else f" of {plural(patients, 'patient')}")
-                found.append(f"{label} {expected[0]:.3f}, lower in {expected[1]:.0%} of such choices ({units})")
+                found.append(
+                    f"{label} {expected[0]:.3f}, with a {expected[1]:.0%} chance of being below the target ({units})"
+                )
         if not found:
             return start.strip()
-        text = f"{start}The {self.rule} of {self.target:g} to expect on new {plural_noun(self.unit)}, on average: "
+        text = f"{start}For a target of {self.target:g}, the expected {self.rule} on new {plural_noun(self.unit)} is: "
         text += f"{shorten(found, 5)}."
         if self.confidence is not None or self.target == 1:
             return text
         return (
-            f"{text} --target-confidence 0.95 chooses thresholds for which it is lower in 5%, and needs "
-            f"{images_needed(self.target, 0.95)} patients (or {plural_noun(self.unit)}) for each."
+            f"{text} --target-confidence 0.95 chooses thresholds with a 5% chance, but needs "
+            f"{images_needed(self.target, 0.95)} patients (or {plural_noun(self.unit)}) per label."
         )
 
     def calibrated(self, raw: ArrayLike) -> Floats:
@@ -390,7 +392,7 @@ def _of_labels(content: Mapping[str, Any], labels: Sequence[str]) -> list[Mappin
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("calibration and operating points are expected to list a row for each label")
     if [row.get("label") for row in rows] != list(labels):
-        raise ValueError("calibration and operating points are not of these labels, in this order")
+        raise ValueError("calibration and operating points are for other labels, or in another order")
     return rows
 
 

@@ -183,7 +183,7 @@ def choose_threshold(
             which = "with" if rule == "sensitivity" else "without"
             short = (
                 f"a {rule} of {target} with {confidence:.0%} confidence needs {images_needed(target, confidence)} "
-                f"{kind}s {which} the label; with {n} it is {(1 - confidence) ** (1 / n):.2g} at most"
+                f"{kind}s {which} the label; with {n}, at most {(1 - confidence) ** (1 / n):.2g} is possible"
             )
         share = needed or 1.0
     step = _STEP[rule](true, false, share)
@@ -260,8 +260,8 @@ _STEP = {"f1": _f1, "youden": _youden, "sensitivity": _sensitivity, "specificity
 _NONE = {
     "f1": "",
     "youden": "no threshold does better than chance",
-    "sensitivity": "a sensitivity of {target} is reached only by calling every image without the label too",
-    "specificity": "a specificity of {target} is reached only by calling no image with the label",
+    "sensitivity": "a sensitivity of {target} is reached only if every image without the label is called positive too",
+    "specificity": "a specificity of {target} is reached only if no image with the label is called positive",
 }
 
 

@@ -227,7 +227,7 @@ def _(cv: CrossValidation) -> Overview:
         lead = [task_text(cv.task, cv.labels), how + (f", {folds.repeats} times" if folds.repeats > 1 else "")]
         if not cv.is_finished:
             done = sum(run.is_finished for run in cv.runs)
-            again = f"{plural(done, 'fold')} finished; xf.resume_cross_validation({str(cv.path)!r}) goes on."
+            again = f"{plural(done, 'fold')} finished; xf.resume_cross_validation({str(cv.path)!r}) resumes it."
             return Overview("CrossValidation", cv.path.name, "; ".join(lead) + ".", info.status, warnings=[again])
         metrics = cv.metrics
         summary = metrics["valid"]
@@ -256,9 +256,9 @@ def _next_step(run: Run, status: str, epochs: int) -> list[str]:
     if status == "completed":
         return []
     if not (run.path / SPLIT_FILE).is_file():
-        return ["It ended before it was trained."]
-    when = "where no process trains it any more, " if status == "running" else ""
-    how = "goes on from there" if epochs else "begins again"
+        return ["It ended before training began."]
+    when = "if no process is training it, " if status == "running" else ""
+    how = "resumes it" if epochs else "starts it again"
     return [f"{plural(epochs, 'epoch')} finished; {when}xf.resume({str(run.path)!r}) {how}."]
 
 

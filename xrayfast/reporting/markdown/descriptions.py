@@ -15,7 +15,7 @@ from xrayfast.errors import plural, shorten
 from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS
-from xrayfast.metrics.registry import metric_title
+from xrayfast.metrics.registry import metric_phrase
 from xrayfast.own_code import is_own, show_setting
 from xrayfast.reporting.markdown.markup import DASH, UNRECORDED, Markdown, escape, markdown_table
 from xrayfast.reporting.markdown.metric_blocks import (
@@ -197,12 +197,12 @@ def epoch_selection(facts: RunFacts) -> str:
 def monitored(facts: RunFacts) -> str:
     """Name the loss or metric that chooses the epoch."""
     monitor = facts.config.train.monitor
-    return "loss" if monitor == "valid_loss" else metric_title(DEFAULT_METRIC if monitor == "auto" else monitor)
+    return "loss" if monitor == "valid_loss" else metric_phrase(DEFAULT_METRIC if monitor == "auto" else monitor)
 
 
 def folds(cv: CrossValidation) -> str:
     """Describe how the images of a cross-validation were assigned to folds."""
-    return f"Images were dealt into {cv.dealt}; each was predicted by networks that were not trained on it."
+    return f"Images were divided into {cv.dealt}; each was predicted by networks that were not trained on it."
 
 
 def fold_epochs(cv: CrossValidation, facts: RunFacts) -> str:

@@ -51,7 +51,7 @@ def _describe_ensemble(facts: RunFacts, members: Sequence[RunFacts], chosen_on: 
     details = [*sorted(differing), *([] if same_split else ["training images"])]
     how = f"The probabilities of {plural(len(members), 'network')} were averaged"
     how += (
-        f", which differ in {', '.join(details)}; network and training are described of the first." if details else "."
+        f", which differ in {', '.join(details)}; network and training are described for the first." if details else "."
     )
     counts = first.info.counts if same_split else facts.info.counts
     facts = replace(

@@ -8,7 +8,14 @@ from typing import Any
 
 from xrayfast.config import Task
 from xrayfast.errors import format_estimate, format_value, plural
-from xrayfast.metrics.registry import AT_THRESHOLD, headline_metrics, label_columns, metric_title, prevalence_metrics
+from xrayfast.metrics.registry import (
+    AT_THRESHOLD,
+    headline_metrics,
+    label_columns,
+    metric_phrase,
+    metric_title,
+    prevalence_metrics,
+)
 from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.markdown.markup import DASH, Markdown, markdown_table
 from xrayfast.reporting.wording import (
@@ -107,6 +114,6 @@ def _gap(gap: Mapping[str, Any]) -> str:
     of = f" of {gap['label']}" if gap.get("label") else mean
     test = f"; {gap_test(gap)}" if gap_test(gap) else ""
     return (
-        f"Gap in {metric_title(gap['metric'])}{of}: highest for {gap['highest']}, lowest for {gap['lowest']}, "
+        f"Gap in {metric_phrase(gap['metric'])}{of}: highest for {gap['highest']}, lowest for {gap['lowest']}, "
         f"difference {format_estimate(gap['difference'], gap)}{test}."
     )

@@ -86,8 +86,9 @@ def finish(
     if changed := changed_images(run, learn.dls.manifest, learn.dls.images):
         add_remark(
             run,
-            f"{plural(len(changed), 'image')} changed while the network was trained: {shorten(changed)}. Epochs before "
-            "are of other pixels than those after, and than the predictions. Train again on data at rest.",
+            f"{plural(len(changed), 'image')} changed while the network was trained: {shorten(changed)}. Earlier "
+            "epochs were trained on other pixels than later epochs and the predictions. Train again on data that do "
+            "not change.",
             reporter.note,
         )
     _write_training_images(run, learn, train.seed)

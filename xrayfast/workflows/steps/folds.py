@@ -92,9 +92,9 @@ class DealtImages:
         groups = link_images(data, compared)
         numbers = data.deal_folds(groups, repeats, by_image=by_image)
         tested = int((numbers[:, 0] == 0).sum())
-        times = f"{repeats} times, each time with the next seed, " if repeats > 1 else ""
-        rest = f" {plural(tested, 'image')} of test, in none." if tested else ""
-        note = f"{plural(len(data) - tested, 'image')} dealt {times}into {numbers.max()} folds.{rest}"
+        times = f"{repeats} times, each time with another seed, " if repeats > 1 else ""
+        rest = f" {plural(tested, 'image')} of the test split in no fold." if tested else ""
+        note = f"{plural(len(data) - tested, 'image')} divided {times}into {numbers.max()} folds.{rest}"
         dealt = cls(data, images, compared, numbers, groups, by_image, inner_valid)
         note = f"{note} {dealt._how(1)}"
         data = data.with_splits(replace(dealt, inner_valid=0.0)._splits(1, 1), note)
@@ -111,7 +111,7 @@ class DealtImages:
         of = f" of repeat {repeat} of {repeats}" if repeats > 1 else ""
         note = f"Fold {fold} of {self.numbers.max()}{of} is the validation split."
         if self.inner_valid:
-            rest = f"of the others {self.inner_valid:.0%} are the validation split."
+            rest = f"{self.inner_valid:.0%} of the other images are the validation split."
             note = f"{note.replace('validation', 'test').removesuffix('.')}; {rest}"
         return self.data.with_splits(self._splits(repeat, fold), note)
 
@@ -139,7 +139,7 @@ class DealtImages:
     def _how(self, repeat: int) -> str:
         known = self.data.groups is not None and not self.by_image
         seed = self.data.config.split_seed + repeat - 1
-        return f"Folds are dealt with seed {seed}, stratified by label, by {'patient' if known else 'image'}."
+        return f"Folds are drawn by {'patient' if known else 'image'} with seed {seed}, stratified by label."
 
     @property
     def remarks(self) -> list[str]:
@@ -153,9 +153,9 @@ class DealtImages:
         groups, folds = np.unique(pairs[:, 0], return_counts=True)
         images = int(np.isin(self.groups[used], groups[folds > 1]).sum())
         return [
-            f"{LEAKS_ALLOWED}: folds were dealt by image, and {plural(int((folds > 1).sum()), 'patient')} (or groups "
+            f"{LEAKS_ALLOWED}: folds were drawn by image, and {plural(int((folds > 1).sum()), 'patient')} (or groups "
             f"of duplicates) with {plural(images, 'image')} of {int(used.sum())} are in several folds. Results are "
-            "optimistic; those without --random-folds are not."
+            "optimistic; without --random-folds they would not be."
         ]
 
     def facts(self) -> dict[str, Any]:
@@ -324,7 +324,7 @@ def pool_folds(images: Sequence[str], folds: Sequence[Predictions]) -> Predictio
     if sorted(found) != sorted(images):
         raise RunError(
             f"The folds predicted {plural(len(found), 'image')}, {len(set(found))} of them different; expected "
-            f"{len(images)}, each once. A fold's predictions are of another cross-validation."
+            f"{len(images)}, each once. The predictions of a fold belong to another cross-validation."
         )
     place = {image: row for row, image in enumerate(found)}
     return concatenate(folds).select(np.array([place[image] for image in images]))

@@ -17,7 +17,7 @@ from xrayfast.data.labels.words import is_normal
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, find_closest, plural, shorten
 
-_MAP = "--label-map FILE joins names, with a line such as '{known} = {other}'"
+_MAP = "--label-map FILE merges names, with a line such as '{known} = {other}'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +64,8 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
     if not used:
         example = _MAP.format(known=labels[0], other=data.labels[0] if data.labels else "OTHER NAME")
         raise DataError(
-            f"{data.config.shown}: no label is known to both. The network knows {shorten(labels, 20)}; the data have "
-            f"{shorten(data.labels, 20) or 'no labels'}. {example}."
+            f"{data.config.shown}: the network and the data have no label in common. The network has "
+            f"{shorten(labels, 20)}; the data have {shorten(data.labels, 20) or 'no labels'}. {example}."
         )
     notes += _hints(unknown, lacking) + _name_classes(unknown, lacking) * (task == "single")
     targets = np.full((len(data), len(labels)), np.nan, np.float32)
@@ -79,7 +79,7 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
         notes += more + _note_single_label(matrix, unknown)
         cells = to_truth(targets)
         usable = np.asarray((cells >= 0).any(axis=1))
-        left_out = [("of which none of the network's labels is known", int((~usable).sum()))]
+        left_out = [("without a known value for any of the network's labels", int((~usable).sum()))]
     left_out = [(why, n) for why, n in left_out if n]
     return LabelMatch(cells.astype(np.int64), usable, used, tuple(unknown), lacking, tuple(left_out), tuple(notes))
 
@@ -88,13 +88,13 @@ def _rename(names: Sequence[str], labels: Sequence[str]) -> tuple[list[str], lis
     """Return the names, spelled as the network does if it has them, and notes on the spellings that differ."""
     renamed = [find_spelling(name, labels) or name for name in names]
     changed = [(name, label) for name, label in zip(names, renamed, strict=True) if name != label]
-    return renamed, [f"'{name}' of the data is taken for the network's '{label}'." for name, label in changed]
+    return renamed, [f"'{name}' in the data is the network's '{label}'." for name, label in changed]
 
 
 def _hints(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[str]:
     """Return notes on labels that may be the same under two names."""
     return [
-        f"The network does not know '{name}'. Did you mean '{near}'? {_MAP.format(known=near, other=name)}."
+        f"The network has no label '{name}'. Did you mean '{near}'? {_MAP.format(known=near, other=name)}."
         for name, _ in unknown
         if (near := find_closest(name, lacking) or _find_synonym(name, lacking))
     ]
@@ -109,8 +109,8 @@ def _find_synonym(name: str, lacking: Sequence[str]) -> str:
 def _name_classes(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[str]:
     """Return notes on classes that a single-label network lacks, and on classes of the network that no image has."""
     listed = shorten((f"'{name}' ({plural(n, 'image')})" for name, n in unknown), 20)
-    return [f"The network does not know {listed}, left out where it is an image's only label."] * bool(unknown) + [
-        f"The data have no image of {shorten(map(repr, lacking), 20)}: metrics say nothing of such images."
+    return [f"The network does not have {listed}; images with no other label are left out."] * bool(unknown) + [
+        f"The data have no image of {shorten(map(repr, lacking), 20)}, so the metrics do not apply to such images."
     ] * bool(lacking)
 
 
@@ -120,8 +120,8 @@ def _note_no_class(matrix: Targets, lacking: Sequence[str]) -> list[str]:
         return []
     of_class = shorten(map(repr, filter(is_normal, lacking))) or "one of the network's classes"
     return [
-        f"{plural(none, 'image')} of no label left out: the network gives each image one of its classes, and which is "
-        f"right for these is not known. If they are {of_class}, give them that label: a column of 1 and 0 for it."
+        f"{plural(none, 'image')} without a label left out: the network predicts one of its classes for each image, "
+        f"and the right class for these is not known. If they are {of_class}, add a column of 1 and 0 for it."
     ]
 
 
@@ -134,9 +134,9 @@ def _keep_single_label(
     usable = (ones == 1) & ~unsure
     cells = np.where(to_truth(targets) == 1, 1, 0).astype(np.int8)
     left_out = [
-        ("with none of the network's classes", int(((ones == 0) & ~unsure).sum())),
+        ("without any of the network's classes", int(((ones == 0) & ~unsure).sum())),
         ("with several of the network's classes", int((ones > 1).sum())),
-        ("whose class is not certain", int((unsure & (ones < 2)).sum())),
+        ("with an uncertain class", int((unsure & (ones < 2)).sum())),
     ]
     return cells, usable, left_out
 
@@ -150,11 +150,11 @@ def _imply(
     matrix = apply_implications(targets, labels, parse_implications(imply, labels))[1][:, : len(labels)]
     matrix[:, [label not in used for label in labels]] = np.nan
     added = int(((matrix == 1) & (targets != 1)).sum())
-    return matrix, [f"As in training, {shorten(imply)}: {added} labels were added."] if added else []
+    return matrix, [f"As in training, {shorten(imply)}: {plural(added, 'label')} added."] if added else []
 
 
 def _note_single_label(matrix: Targets, unknown: Sequence[tuple[str, int]]) -> list[str]:
     if infer_task(matrix) == "multi":
         return []
-    none = f" Those of {shorten([name for name, _ in unknown])} have none of the network's labels." if unknown else ""
-    return [f"Each image of the data has one label: it is taken to lack the others.{none}"]
+    none = f" Images of {shorten([name for name, _ in unknown])} have none of the network's labels." if unknown else ""
+    return [f"Each image in the data has one label, so its other labels are counted as absent.{none}"]

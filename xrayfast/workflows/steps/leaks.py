@@ -81,13 +81,14 @@ def require_leak_free(data: Manifest, compared: ComparedImages, *, allow_leaks: 
     found = " ".join(leaks.sentences())
     if not allow_leaks:
         advice = (
-            "Remove copies: too few patients or groups of duplicates are left to draw a split that keeps each together"
+            "Remove copies: there are too few patients or groups of duplicates to draw a split that keeps each of "
+            "them together"
             if data.drawn.all()
-            else "Remove copies, fix the split, or leave it out with --ignore-split, which draws one"
+            else "Remove copies, fix the split, or draw a new one with --ignore-split"
         )
         raise DataError(
-            f"{data.config.shown}: training would see images that it is evaluated on. {found} {advice}; 'xrayfast "
-            "check' lists all and shows the images, and 'xrayfast fit --allow-leaks' trains all the same."
+            f"{data.config.shown}: the network would be evaluated on images that it is trained on. {found} {advice}; "
+            "'xrayfast check' lists all of them with their images, and 'xrayfast fit --allow-leaks' trains anyway."
         )
     return CheckedData(data, [f"{LEAKS_ALLOWED}: results are optimistic. {found}", *warnings], looked, shortcuts)
 
@@ -98,19 +99,19 @@ def _describe_search(data: Manifest, leaks: Leaks, shortcuts: Mapping[str, float
     exact, near = (plural(kinds.count(kind), "group") for kind in ("exact", "near"))
     known = int(data.table["patient"].notna().sum())
     patients = (
-        f"Patients are known of {plural(known, 'image')} and are in one split each."
+        f"Patients are known for {plural(known, 'image')}, and no patient is in more than one split."
         if known
-        else "Patients are not known, so that one of them could be in several splits."
+        else "Patients are not known, so a patient could be in several splits."
     )
     return [
-        f"{plural(len(data), 'image')} compared: {exact} of equal images, {near} of near duplicates.",
+        f"{plural(len(data), 'image')} compared: {exact} of identical images, {near} of near duplicates.",
         *(leaks.sentences() or ["No image is in more than one split."]),
         *([] if leaks.patients else [patients]),
-        "Size, coding, border, brightness, texture, view and notes on reading of an image predict "
+        "An image's size, coding, border, brightness, texture, view and notes on reading predict "
         + (
-            f"better than by chance (AUROC): {shorten(f'{label} {value:.2f}' for label, value in shortcuts.items())}. "
+            f"better than chance (AUROC): {shorten(f'{label} {value:.2f}' for label, value in shortcuts.items())}. "
             "'xrayfast check' shows which of them."
             if shortcuts
-            else "no label that has images enough better than by chance."
+            else "no label with enough images better than chance."
         ),
     ]

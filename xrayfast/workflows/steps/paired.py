@@ -90,8 +90,8 @@ def read_distinct(own: RunByUnit, split: PredictedSplit) -> Predictions:
     images = pd.Index(predictions.images)
     if images.has_duplicates:
         raise RunError(
-            f"{run.path}: '{images[images.duplicated()][0]}' is in its predictions of split '{split}' more than "
-            "once; expected one row per image. Leave the run out, or train it again."
+            f"{run.path}: '{images[images.duplicated()][0]}' is more than once in its predictions of split "
+            f"'{split}'; expected one row per image. Leave the run out, or train it again."
         )
     return predictions
 
@@ -216,8 +216,8 @@ def compare_folds(one: Run, other: Run, rows: Sequence[dict[str, Any]]) -> list[
             trained_on = (folds.folds - 1) * (1 - folds.inner_valid)
             row |= {"test": "resampled t", "p": resampled_t_test(differences, 1 / trained_on)}
     return [
-        f"differences from {{reference}} of metrics without another test are tested over {len(tables[0])} folds, by "
-        "the corrected resampled t-test (Nadeau and Bengio 2003)."
+        f"differences from {{reference}} in metrics that have no other test are tested over {len(tables[0])} folds "
+        "with the corrected resampled t-test (Nadeau and Bengio 2003)."
     ]
 
 
@@ -261,8 +261,8 @@ def align(one: RunPredictions, other: RunPredictions, labels: Sequence[str]) -> 
     count = f"of the {len(images)} images of the same name"
     if differs.any() and ((cells_a == cells_b) | (np.minimum(cells_a, cells_b) < 0)).all():
         return (
-            f"{differs.sum()} {count} have cells that only one of the two masks, '{images[np.argmax(differs)]}' among "
-            "them: their --uncertain or --blank differ"
+            f"{differs.sum()} {count} have cells that are masked in only one of the two runs, "
+            f"'{images[np.argmax(differs)]}' among them: the runs' --uncertain or --blank differ"
         )
     if differs.any():
         return f"{differs.sum()} {count} have different labels, '{images[np.argmax(differs)]}' among them"
@@ -270,7 +270,7 @@ def align(one: RunPredictions, other: RunPredictions, labels: Sequence[str]) -> 
         hashes = [(image, one.hashes.get(image), other.hashes.get(image)) for image in images]
         different = [image for image, hash_a, hash_b in hashes if hash_a and hash_b and hash_a != hash_b]
         if different:
-            return f"{len(different)} {count} are other images: {shorten(different)}"
+            return f"{len(different)} {count} have different pixels: {shorten(different)}"
     return rows_a, rows_b
 
 
@@ -283,7 +283,10 @@ def _few_patients_note(predictions: Predictions, groups: NDArray[np.int64] | Non
         if fewest < FEW:
             found.append(f"{label} ({fewest})")
     kind = plural_noun(predictions.unit) if groups is None else "patients"
-    text = f"fewer than {FEW} {kind} with, or without, {shorten(found, 20)}: DeLong's p is approximate there."
+    text = (
+        f"fewer than {FEW} {kind} with or without {shorten(found, 20)}: DeLong's p is only approximate for these "
+        "labels."
+    )
     return [text] if found else []
 
 

@@ -73,8 +73,8 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
             network = build_layers(options | {"size": size}, data.labels, grouping, code)
     if is_timm(model.arch) and len(set(train.progressive)) > 1 and inspect_timm(model.arch, model.size).fixed:
         raise ConfigError(
-            f"progressive is {', '.join(map(str, train.progressive))}, and {model.arch} takes images of the one size "
-            "alone that it is built for. Leave it out, or use a network of convolutions."
+            f"progressive is {', '.join(map(str, train.progressive))}, but {model.arch} only accepts images of the "
+            "size that it was built for. Leave it out, or use a convolutional network."
         )
     plan_phases(train, len(network.groups), 1.0, pretrained=True)
     training_loss(data, train, torch_device(train.device), code)
@@ -139,8 +139,8 @@ def prepare(
         count, least = len(dls.train_ds), 2 * world.world_size
         if min(count, dls.train.bs) < least:
             raise ConfigError(
-                f"{world.world_size} ranks share batches of {min(count, dls.train.bs)} training images; expected two "
-                "or more images for each. Start fewer processes, or a new run with a larger --batch-size."
+                f"{world.world_size} ranks share batches of {min(count, dls.train.bs)} training images; expected at "
+                "least two images per rank. Start fewer processes, or a new run with a larger --batch-size."
             )
         dls.train.drop_last = count % dls.train.bs < least
     learn = learner_from_config(dls, config.model, train, code)
@@ -168,13 +168,13 @@ def own_code_remarks(config: Config, learn: RadiographLearner) -> list[str]:
     if not (names := config.own_code | learn.own_code):
         return []
     remarks = [
-        f"Code of the user's own: {describe_code(names)}. The run's folder contains only its name; to load, resume or "
-        "repeat the run, pass it again in Python."
+        f"The run uses the user's own code: {describe_code(names)}. Its folder contains only the names; to load, "
+        "resume or repeat the run, pass the code again in Python."
     ]
     if not getattr(learn.loss_func, "per_image", True):
         remarks.append(
-            f"The losses per image are those of {DEFAULT_LOSS[learn.dls.manifest.task]}, because {names['loss']} does "
-            "not return any with reduction='none'."
+            f"Losses per image are computed with {DEFAULT_LOSS[learn.dls.manifest.task]}, because {names['loss']} "
+            "does not return one loss per image with reduction='none'."
         )
     return remarks
 
@@ -191,24 +191,24 @@ def describe_training(config: Config, learn: RadiographLearner) -> list[str]:
     remarks += [*learn.network_notes, *own_code_remarks(config, learn)]
     if (native := resolve_precision(train.precision, learn.dls.device)) != learn.precision:
         remarks.append(
-            f"Training is in {learn.precision}: {native}, which this device has units for, would change this network's "
-            f"outputs too much. --precision {native} takes it nevertheless."
+            f"Training uses {learn.precision}: {native}, which this device has units for, would change this "
+            f"network's outputs too much. Use --precision {native} to train with it anyway."
         )
     if data.table["patient"].isna().all():
-        advice = " --patient-col names a column of them, or with 'name:REGEX' a pattern of file names."
+        advice = " Name their column with --patient-col, or a pattern of file names with --patient-col 'name:REGEX'."
         remarks.append(PATIENTS_UNKNOWN + advice * (not any(NO_PATIENTS in note for note in data.notes)))
     valid_truth = data.subset("valid").truth
     absent, no_negatives = (labels_lacking(cell, valid_truth, data.labels) for cell in (1, 0))
     if absent:
         remarks.append(
-            f"No validation image has {shorten(absent)}: metrics that need one are undefined, or averaged over the "
-            "other labels."
+            f"No validation image has {shorten(absent)}: metrics that need such images are undefined for these "
+            "labels, and means are over the other labels."
         )
     if no_negatives := [label for label in no_negatives if label not in absent]:
         remarks.append(
-            f"Every validation image has {shorten(no_negatives)}: AUROC and average precision, which need one without, "
-            "are undefined, or averaged over the other labels."
+            f"Every validation image has {shorten(no_negatives)}: AUROC and average precision, which need images "
+            "without the label, are undefined for these labels, and means are over the other labels."
         )
     if len(learn.dls.loaders) < 3:
-        remarks.append(f"There is no test split. {optimism()} --test-fraction 0.15 makes one.")
+        remarks.append(f"There is no test split. {optimism()} --test-fraction 0.15 creates one.")
     return remarks

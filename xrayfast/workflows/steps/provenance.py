@@ -70,7 +70,7 @@ def describe_replay(config: Config, learn: RadiographLearner) -> list[str]:
     notes = [describe_threads(info, f"the run of {run.path / CONFIG_FILE}")]
     same = learn.start is not None and weights == learn.settings["weights"]
     if same and learn.start.sha256 != info.weights_sha256 != "":  # type: ignore[union-attr]
-        notes.append(f"{weights}: has changed since the run of {run.path / CONFIG_FILE} started from it.")
+        notes.append(f"{weights}: has changed since the run {run.path} started from it.")
     return [*filter(None, notes)]
 
 
@@ -80,6 +80,6 @@ def describe_threads(info: RunInfo, what: str) -> str:
     if info.threads in (None, threads) or not info.device.startswith("cpu"):
         return ""
     return (
-        f"This process computes with {plural(threads, 'thread')}, and {what} with {info.threads}: sums are rounded "
-        f"otherwise, so results will differ. OMP_NUM_THREADS={info.threads} sets the number."
+        f"This process computes with {plural(threads, 'thread')}, but {what} used {info.threads}: sums are rounded "
+        f"differently, so results will differ. OMP_NUM_THREADS={info.threads} sets the same number."
     )

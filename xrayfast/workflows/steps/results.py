@@ -263,9 +263,8 @@ def _f1_notes(predictions: Predictions, decision: Decision, seed: int) -> list[s
     most = sorted(flattered.items(), key=lambda item: -item[1][0])
     listed = shorten([f"{label} {by:.2f} ({plural(n, predictions.unit)} with it)" for label, (by, n) in most], 10)
     return [
-        f"F1 here is that of thresholds chosen for it here; on new {plural_noun(predictions.unit)} it is lower, on "
-        f"average by about: {listed} "
-        "(leave-one-out bootstrap of patients)."
+        f"F1 is optimistic here, because its thresholds were chosen on the same {plural_noun(predictions.unit)}; on "
+        f"new ones it is lower, on average by about: {listed} (leave-one-out bootstrap of patients)."
     ]
 
 
@@ -371,8 +370,8 @@ def check_results(
     parse_prevalences(settings.prevalence, labels)
     if task == "single" and settings.unit != "image" and settings.unit_join == "noisy-or":
         raise ConfigError(
-            "unit_join is noisy-or, which is for labels that apply independently, and of this data exactly one class "
-            "applies. Use --unit-join mean or max."
+            "unit_join is noisy-or, which is for labels that apply independently, but in these data exactly one "
+            "class applies. Use --unit-join mean or max."
         )
     binary = positive_class(task, labels, settings.positive) is not None
     return check_effects(settings, DecisionFacts(task == "single" if most_likely is None else most_likely, binary))
@@ -403,11 +402,11 @@ def require_enough_images(settings: ResultsConfig, task: Task, images: Predictio
     if n >= needed:
         return
     which = "with" if rule == "sensitivity" else "without"
-    highest = f"{n} allow for {(1 - settings.target_confidence) ** (1 / n):.2g}. " if n else ""
+    highest = f"With {n}, at most {(1 - settings.target_confidence) ** (1 / n):.2g} is possible. " if n else ""
     raise ConfigError(
         f"target_confidence is {settings.target_confidence:g}: a {rule} of {target:g} needs {needed} validation "
-        f"{kind}s {which} the label, and {label} has {n}. {highest}Lower the target or the confidence, or use a larger "
-        "--valid-fraction."
+        f"{kind}s {which} the label, but {label} has {n}. {highest}Lower the target or the confidence, or use a "
+        "larger --valid-fraction."
     )
 
 

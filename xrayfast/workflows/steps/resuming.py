@@ -32,7 +32,7 @@ def complete_end(run: Run) -> str:
             f"{run.path} is complete: there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
         )
     run.remove_leftovers()
-    return f"{run.path} was complete but for its end: {shorten(done)}."
+    return f"{run.path} was complete except for its last step, which is now done: {shorten(done)}."
 
 
 def require_same_images(run: Run, data: Manifest, images: DecodedImages, note: Callable[[str], None]) -> None:
@@ -48,7 +48,7 @@ def require_same_images(run: Run, data: Manifest, images: DecodedImages, note: C
         return
     found = f"{plural(len(changed), 'image')} of {data.config.shown} changed since the run began: {shorten(changed)}"
     if run.info.xrayfast != __version__:
-        note(f"{found}, or xrayfast {run.info.xrayfast or '0.1'} decoded them otherwise: results will differ.")
+        note(f"{found}, or xrayfast {run.info.xrayfast or '0.1'} decoded them differently: results will differ.")
         return
     raise RunError(f"{run.path}: {found}; expected the same pixels. Put them back, or start a new run.")
 
@@ -64,7 +64,7 @@ def read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None:
     checkpoint, problem = find_checkpoint(run.checkpoint, checksums=run.has_checksums)
     if checkpoint is None:
         if run.has_epochs and problem:
-            raise RunError(f"{problem} There is no whole checkpoint before it. Start a new run.")
+            raise RunError(f"{problem} There is no complete checkpoint before it. Start a new run.")
         if run.has_epochs:
             raise RunError(
                 f"{run.path}: epochs were finished, but {run.checkpoint.name} is missing, without which training would "
@@ -74,7 +74,7 @@ def read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None:
         note(f"{problem} No epoch was finished: training starts at epoch 1.".lstrip())
     elif problem:
         note(
-            f"{problem} Training goes on from {checkpoint.path.name}: {checkpoint.place} is lost, and is trained again."
+            f"{problem} Training resumes from {checkpoint.path.name}: {checkpoint.place} was lost and is trained again."
         )
     return checkpoint
 
@@ -85,5 +85,5 @@ def require_same_code(run: Run, given: Mapping[str, str]) -> None:
     require_code(trained, given, str(run.path))
     for name, text in given.items():
         if trained.get(name) != text:
-            found = f"its {name} is {trained.get(name) or 'none of your own'}"
-            raise ConfigError(f"{run.path}: {name} is {text}, and the run began otherwise: {found}. Give that one.")
+            found = f"it was {trained.get(name) or 'none of your own'}"
+            raise ConfigError(f"{run.path}: {name} is {text}, but when the run began, {found}. Pass that one.")

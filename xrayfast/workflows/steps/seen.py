@@ -32,28 +32,31 @@ from xrayfast.workflows.steps.label_match import LabelMatch
 REASONS = {"train": "seen in training", "valid": "seen in validation"}
 """The reason to leave out images of each split of a run; the best epoch and the thresholds were chosen on valid."""
 
-WAYS = ("", ", but for coding, scale or a crop", ", in other images of the patient", ", in other images of the study")
+WAYS = ("", " (near duplicate)", " (other images of the patient)", " (other images of the study)")
 """Endings of a reason that say how an image was recognized: as equal, as near duplicate, or by an identifier."""
 
-NUMBERED_ALIKE = "--patient-col none ignores identifiers, where two sources only number alike."
+NUMBERED_ALIKE = (
+    "If two sources only use the same numbers for different patients, --patient-col none ignores identifiers."
+)
 
 OTHER_PATIENTS = (
-    "but no image and no study: taken for other patients, as numbers such as p0001 are given anywhere. If both are of "
-    "one archive, leave these patients out."
+    "but no image and no study is: they are assumed to be different patients, because identifiers such as p0001 are "
+    "common. If both data sets come from the same archive, leave these patients out."
 )
 """The end of a sentence on patient identifiers that the run and other data share, although nothing else matches."""
 
 NOT_FOUND = (
-    "The run's own data are not where they were, or have changed: only equal images were looked for, and no copies "
-    "that were re-encoded, scaled or cropped, and no patients."
+    "The run's own data have been moved, deleted or changed: only identical images were searched for, not copies "
+    "that were re-encoded, scaled or cropped, and not patients."
 )
 
 NOT_IN_FILE = (
-    "Neither an exported file nor a downloaded run holds which images its network was trained on: whether some of "
-    "these are among them could not be checked. 'xrayfast evaluate RUN DATA' with the run's own folder leaves them out."
+    "Exported files and downloaded runs do not record which images the network was trained on, so it could not be "
+    "checked whether some of these images are among them. 'xrayfast evaluate RUN DATA' with the run's own folder "
+    "leaves such images out."
 )
 
-PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; images were compared."
+PATIENTS_UNKNOWN = "Images were compared with those of training, but it is not known whether the patients are the same."
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +118,8 @@ def exclude_seen(
     elif (splits := find_run_splits(run, _digests(images, paths, rows))) is None:
         looked = [PATIENTS_UNKNOWN]
         warnings.append(
-            "The run is of an older version that recorded no digests of its images: whether it was trained on some of "
-            "these images could not be checked."
+            "The run was made by an older version that recorded no digests of its images, so it could not be checked "
+            "whether it was trained on some of these images."
         )
     else:
         ways, looked, not_found = _find_in_run(run, data, rows, splits, images, progress)
@@ -147,8 +150,8 @@ def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: Sta
     """
     if run.downloaded and not (run.path / SPLIT_FILE).is_file():
         return [
-            f"{run.downloaded}: does not hold which images its network was trained on: whether some of the validation "
-            "or test split are among them could not be checked."
+            f"{run.downloaded}: does not record which images its network was trained on, so it could not be checked "
+            "whether some of the validation or test split are among them."
         ]
     splits = data.table["split"].to_numpy()
     rows = np.flatnonzero(np.isin(splits, ("valid", "test")))
@@ -156,8 +159,8 @@ def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: Sta
     equal = find_run_splits(run, _digests(images, paths, rows))
     if equal is None:
         return [
-            f"{run.path}: is of an older version that recorded no digests of its images: whether it was trained on "
-            "images of the validation or test split could not be checked."
+            f"{run.path}: was made by an older version that recorded no digests of its images, so it could not be "
+            "checked whether it was trained on images of the validation or test split."
         ]
     ways, looked, warnings = _find_in_run(run, data, rows, equal, images, progress)
     warnings += [text for text in looked if text.endswith(OTHER_PATIENTS)]
@@ -171,7 +174,7 @@ def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: Sta
                     seen.append(f"{n} {REASONS[reason]}{way}")
                 left &= ~hits
         if seen:
-            found.append(f"of {plural(total, 'image')} of {split} {'; '.join(seen)}")
+            found.append(f"of {plural(total, 'image')} in the {split} split: {'; '.join(seen)}")
     if found:
         warnings.insert(0, f"{SEEN_BEFORE}, and results on them are optimistic: {run.path}, {', and '.join(found)}.")
     return [text if text.startswith(SEEN_BEFORE) else f"{run.path}: {text}" for text in warnings]
@@ -189,8 +192,8 @@ def _nothing_left(
     advice = []
     if any(why.startswith(tuple(REASONS.values())) for why, _ in left_out):
         advice.append(
-            "Evaluate on images that the network was neither trained nor selected on; without DATA, 'xrayfast evaluate "
-            "RUN' does so on the run's own test split, where it has one."
+            "Use images that the network was neither trained nor selected on; 'xrayfast evaluate RUN' without DATA "
+            "evaluates on the run's own test split, if it has one."
         )
     if unreadable:
         advice.append(f"The first that can't be read: {next(iter(unreadable.values()))}")
@@ -198,7 +201,7 @@ def _nothing_left(
         advice.append(NUMBERED_ALIKE)
     if labels := _name_labels(matched):
         advice.append(labels)
-    text = f"{data.config.shown}: none of {plural(total, 'image')} is left to evaluate on: {reasons}."
+    text = f"{data.config.shown}: none of the {plural(total, 'image')} can be used for evaluation: {reasons}."
     return " ".join([text, *(advice or ["Use other images."])])
 
 
@@ -208,7 +211,7 @@ def _name_labels(matched: LabelMatch) -> str:
         return ""
     unknown = shorten(name for name, _ in matched.unknown)
     known = shorten([*matched.used, *matched.lacking])
-    return f"The network does not know {unknown}; it knows {known}: --label-map joins names."
+    return f"The network does not have {unknown}; it has {known}. --label-map merges names."
 
 
 def _find_in_run(

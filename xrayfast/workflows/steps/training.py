@@ -97,11 +97,13 @@ def choose_cached_groups(
     train = config.train
     counts = frozen_group_counts(phases, train.reuse_frozen, train.views)
     if train.mixes_images and any(counts):
-        return (0,) * len(phases), "Frozen layers run in each epoch, as --mixup and --cutmix mix images anew."
+        return (0,) * len(
+            phases
+        ), "Frozen layers run in each epoch, because --mixup and --cutmix mix images in a new way each time."
     if train.reuse_frozen == "auto" and any(counts) and (own := names_using_images(learn.own_cbs)):
         return (0,) * len(phases), (
-            f"Frozen layers run in each epoch, as {shorten(own)} may use images: on cached features it would get those "
-            "in their place. --reuse-frozen on caches features nevertheless."
+            f"Frozen layers run in each epoch, because {shorten(own)} may use images, and would get cached features "
+            "instead. Use --reuse-frozen on to cache features anyway."
         )
     views = view_count(phases, counts, train)
     free, note, too_large = free_disk_bytes(_cache_folder(config)), "", set()
@@ -109,7 +111,10 @@ def choose_cached_groups(
         if problem := caching_problem(learn, count):
             note = f"The features of {show_setting(learn.arch)} can't be cached: {problem}."
             if train.reuse_frozen == "on":
-                raise ConfigError(f"reuse_frozen is on. {note} Leave it out: frozen layers then run in each epoch.")
+                raise ConfigError(
+                    f"reuse_frozen is on, but this is not possible. {note} Leave it out: frozen layers then run in "
+                    "each epoch."
+                )
             note += " Frozen layers run in each epoch."
             too_large.add(count)
     for count in sorted(set(counts) - {0} - too_large) if train.reuse_frozen == "auto" else []:
@@ -117,9 +122,9 @@ def choose_cached_groups(
         if needed > MEMORY_BYTES and needed * world.world_size > free * DISK_FRACTION:
             too_large.add(count)
             note = (
-                f"The frozen-feature cache would need {needed * world.world_size / 1e9:.1f} GB, and {free / 1e9:.1f} "
-                "GB are free: frozen layers run in each epoch instead. --reuse-frozen on caches their features "
-                "nevertheless."
+                f"The frozen-feature cache would need {needed * world.world_size / 1e9:.1f} GB, but only "
+                f"{free / 1e9:.1f} GB are free, so frozen layers run in each epoch. Use --reuse-frozen on to cache "
+                "features anyway."
             )
     return tuple(int(world.broadcast_number(0 if count in too_large else count)) for count in counts), note
 
@@ -220,7 +225,7 @@ class Training:
             raise
         except KeyboardInterrupt as error:  # for example of a second signal
             raise StoppedTraining(
-                ", at once: what followed the last checkpoint is lost, and training goes on with "
+                ", immediately: work since the last checkpoint is lost, and training will resume at "
                 f"{saved_place(self.run.checkpoint)}"
             ) from error
 
@@ -364,7 +369,8 @@ class Training:
             return "No epoch was finished, so there are no weights to use."
         return (
             f"The run is saved up to epoch {epochs}: 'xrayfast predict {path} IMAGES' and xrayfast.load use the "
-            f"weights of its best epoch, {self.history.best_epoch}, not calibrated. Resumed, it would diverge again."
+            f"weights of its best epoch, {self.history.best_epoch}, without calibration. If resumed, it would "
+            "diverge again."
         )
 
     def _save(self, writer: CheckpointWriter, improved: bool, position: Position | None = None) -> None:

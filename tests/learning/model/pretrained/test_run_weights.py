@@ -37,7 +37,7 @@ def test_all_weights_of_a_run_with_the_same_labels_are_loaded(tiny_run, theirs):
     network = build(tiny_run.path)
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in network.model.state_dict().items())
     assert network.notes == (
-        f"The backbone starts from the run {tiny_run.path}; the head too, as the labels are the same.",
+        f"The backbone starts from the run {tiny_run.path}; the head too, because the labels are the same.",
     )
     assert network.weights == str(tiny_run.path)
     assert network.start.sha256 == file_digest(tiny_run.model_path)
@@ -56,10 +56,10 @@ def test_head_rows_are_copied_for_shared_labels_in_any_spelling_and_order(tiny_r
     assert torch.equal(rows[0], theirs["1.8.weight"][2]) and torch.equal(rows[2], theirs["1.8.weight"][0])
     assert torch.equal(rows[1], fresh["1.8.weight"][1])
     assert network.notes == (
-        f"The backbone starts from the run {tiny_run.path}; the head too, with its outputs of Pneumonia, COVID 19; "
-        "those of effusion start anew; not used are those of normal.",
-        "'pneumonia' of that run is taken for 'Pneumonia'.",
-        "'covid-19' of that run is taken for 'COVID 19'.",
+        f"The backbone starts from the run {tiny_run.path}; the head too, with its outputs for Pneumonia, COVID 19; "
+        "those for effusion from random weights; that run's outputs for normal are not used.",
+        "'pneumonia' of that run is used for 'Pneumonia'.",
+        "'covid-19' of that run is used for 'COVID 19'.",
     )
 
 
@@ -67,7 +67,8 @@ def test_without_a_label_in_common_the_head_is_reinitialized(tiny_run, theirs):
     network, fresh = build(tiny_run.path, "abcd"), build("none", "abcd").model.state_dict()
     for key, tensor in network.model.state_dict().items():
         assert torch.equal(tensor, theirs[key] if key.startswith("0.") else fresh[key]), key
-    assert "the head starts anew: no label is one of that run's, covid-19, normal, pneumonia." in network.notes[0]
+    text = "the head from random weights, because the data have none of that run's labels (covid-19, normal, "
+    assert f"{text}pneumonia)." in network.notes[0]
 
 
 def test_a_weight_file_of_a_run_gives_only_the_backbone(tiny_run, theirs):
@@ -82,15 +83,15 @@ def test_a_weight_file_of_a_run_gives_only_the_backbone(tiny_run, theirs):
     [
         (
             {"arch": "resnet34"},
-            r"tiny: is a tiny_resnet, and arch is resnet34\. Use arch='tiny_resnet', or weights of resn",
+            r"tiny: is a tiny_resnet, but arch is resnet34\. Use arch='tiny_resnet', or use weights of",
         ),
         (
             {"head": "mlp"},
-            r"head fastai of 512 hidden units; here it is mlp of 512 hidden units\. Use head='fastai'; or weights='"
-            r".*model\.safetensors' takes the backbone alone",
+            r"head fastai with 512 hidden units; expected mlp with 512 hidden units, .* Use head='fastai'\. With"
+            r".*model\.safetensors' loads only the backbone",
         ),
-        ({"head": "linear"}, "here it is linear of no hidden units"),
-        ({"head_width": (64, 32)}, "here it is fastai of 64, 32 hidden units"),
+        ({"head": "linear"}, "expected linear with no hidden units"),
+        ({"head_width": (64, 32)}, "expected fastai with 64, 32 hidden units"),
     ],
 )
 def test_another_arch_or_head_is_refused_with_both_named(tiny_run, options, words):
@@ -129,7 +130,7 @@ def test_a_custom_whole_network_needs_the_same_labels(tiny_run, tmp_path):
     network = build(run, code=code, arch="own:Whole", head="none")
     assert torch.equal(network.model.fc.weight, net.fc.weight)
     assert "the labels are the same" in network.notes[-1]
-    with pytest.raises(WeightsError, match="is a whole network of the labels covid-19, normal, pneumonia"):
+    with pytest.raises(WeightsError, match="is a whole network for the labels covid-19, normal, pneumonia"):
         build(run, "abc", code=code, arch="own:Whole", head="none")
-    with pytest.raises(WeightsError, match=r"is a Whole \(own code\), and arch is tiny_resnet\. Give Whole"):
+    with pytest.raises(WeightsError, match=r"is a Whole \(own code\), but arch is tiny_resnet\. Give Whole"):
         build(run)

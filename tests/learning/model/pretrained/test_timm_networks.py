@@ -169,7 +169,7 @@ def test_names_unknown_to_timm_are_refused(arch, words):
 
 
 def test_unsupported_sizes_layers_and_classifiers_are_refused():
-    with pytest.raises(ConfigError, match=r"can't take images of 72 px: .*Use size=160, its own"):
+    with pytest.raises(ConfigError, match=r"can't take images of 72 px: .*Use size=160, its default"):
         build_network(f"timm:{TINY}", 2, size=72)
     with pytest.raises(ConfigError, match=r"can't be divided into layers\. Use unfreeze_blocks="):
         describe_layers(f"timm:{TINY}")

@@ -151,7 +151,7 @@ def test_each_warning_is_shown_once_before_the_tables_with_the_runs_that_raise_i
     shown = Page(text[start:end]).items
     for warning in found.warnings:
         assert sum(warning[:60].replace("\u202e", "\\u202e") in item for item in shown) == 1
-    assert "No warnings are known" not in text
+    assert "Warnings are not known" not in text
     assert found.warnings[2].replace("\u202e", "\\u202e") in "".join(Page(found._repr_html_()).items)
 
 
@@ -168,7 +168,7 @@ def test_runs_without_a_list_of_warnings_are_named(tmp_path):
     add_warnings(run, "test", [])
     found = xf.compare(tmp_path, resamples=10)
     assert not found.warnings
-    assert "No warnings are known of a, of an older version" in found.notes[-1]
+    assert "Warnings are not known for a, because an older version wrote the results" in found.notes[-1]
 
 
 def test_names_from_strangers_are_escaped_and_the_page_loads_nothing(made):
@@ -205,7 +205,7 @@ def test_the_answer_counts_intervals_without_zero_and_significant_tests(made):
     labels = labels.assign(significant=[True, True, True, *[False] * (len(labels) - 3)])
     first, second, third = answer(replace(found, differences=pd.concat([whole, labels])))
     value = format_value(found.table["auroc_macro"][0])
-    assert first.startswith(f"Of 3 runs, c has the best AUROC, macro: {value} (")
+    assert first.startswith(f"Of 3 runs, c has the best macro AUROC: {value} (")
     assert "the difference from c excludes 0 for 1 of 2 other runs: " in second and second.endswith(
         "−0.300 to −0.100)."
     )
@@ -214,7 +214,7 @@ def test_the_answer_counts_intervals_without_zero_and_significant_tests(made):
     assert answer(alone)[1:] == ["No other run could be compared with c on the same images."]
     assert "No other run could be compared" in render_comparison_page(alone, "today", "x")
     undefined = replace(found, table=found.table.assign(auroc_macro=np.nan))
-    assert answer(undefined) == ["AUROC, macro is not defined for any run."]
+    assert answer(undefined) == ["Macro AUROC is not defined for any run."]
     assert render_comparison_page(undefined, "today", "x")
 
 

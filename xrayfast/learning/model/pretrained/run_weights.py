@@ -45,28 +45,28 @@ def require_same_network(run: Run, options: Mapping[str, Any], labels: Sequence[
     Raises:
         WeightsError: they differ; the message names both.
     """
-    theirs, backbone = run.config.model, f"--weights {quoted(run.path / 'model.safetensors')} takes the backbone alone"
+    theirs, backbone = run.config.model, f"--weights {quoted(run.path / 'model.safetensors')} loads only the backbone"
     found, given = show_setting(theirs.arch), show_setting(options["arch"])
     if found != given:
         name = theirs.arch.removeprefix(OWN)
         advice = f"Use --arch {quoted(name)}" if name == theirs.arch else f"Give {name} as arch"
-        raise WeightsError(f"{run.path}: is a {found}, and arch is {given}. {advice}, or weights of {given}.")
+        raise WeightsError(f"{run.path}: is a {found}, but arch is {given}. {advice}, or use weights of {given}.")
     if theirs.head == "none":
         if [find_spelling(label, run.labels) for label in labels] != list(run.labels):
             raise WeightsError(
-                f"{run.path}: is a whole network of the labels {shorten(run.labels, 20)}; the data have "
-                f"{shorten(labels, 20)}. Give a backbone, which gets a head of the new labels."
+                f"{run.path}: is a whole network for the labels {shorten(run.labels, 20)}, but the data have "
+                f"{shorten(labels, 20)}. Use a backbone, to which a head for the new labels is added."
             )
         return
     heads = [(theirs.head, theirs.head_width), (options["head"], options["head_width"])]
     found, given = (
-        f"{head} of {', '.join(map(str, hidden_units(head, width))) or 'no'} hidden units" for head, width in heads
+        f"{head} with {', '.join(map(str, hidden_units(head, width))) or 'no'} hidden units" for head, width in heads
     )
     if found != given:
         width = f" --head-width {','.join(map(str, theirs.head_width))}" if theirs.head_width else ""
         raise WeightsError(
-            f"{run.path}: has the head {found}; here it is {given}. Use --head {theirs.head}{width}; or {backbone}, "
-            "with any head."
+            f"{run.path}: found the head {found}; expected {given}, as set for the new run. Use --head "
+            f"{theirs.head}{width}. With any other head, {backbone}."
         )
 
 
@@ -101,19 +101,19 @@ def copy_run_weights(
     new = [label for label in labels if label not in shared]
     unused = [label for label in theirs if label not in shared.values()]
     if not shared:
-        text = f"the head starts anew: no label is one of that run's, {shorten(theirs, 20)}"
+        text = f"the head from random weights, because the data have none of that run's labels ({shorten(theirs, 20)})"
     elif not new and not unused:
-        text = "the head too, as the labels are the same"
+        text = "the head too, because the labels are the same"
     else:
-        text = f"the head too, with its outputs of {shorten(shared, 20)}"
-        text += f"; those of {shorten(new, 20)} start anew" if new else ""
-        text += f"; not used are those of {shorten(unused, 20)}" if unused else ""
+        text = f"the head too, with its outputs for {shorten(shared, 20)}"
+        text += f"; those for {shorten(new, 20)} from random weights" if new else ""
+        text += f"; that run's outputs for {shorten(unused, 20)} are not used" if unused else ""
     notes = [f"The backbone starts from the run {run.downloaded or run.path}; {text}."]
-    notes += [f"'{known}' of that run is taken for '{label}'." for label, known in shared.items() if label != known]
+    notes += [f"'{known}' of that run is used for '{label}'." for label, known in shared.items() if label != known]
     kinds = {"single": "single-label", "multi": "multi-label"}
     start = StartingWeights(
         f"The backbone started from the run {run.name}, a {kinds[run.task]} network that was trained on "
-        f"{run.config.data.source.name}; {text.replace('starts anew', 'from random weights')}.",
+        f"{run.config.data.source.name}; {text}.",
         file_digest(run.model_path),
     )
     return replace(network, notes=(*network.notes, *notes), start=start)

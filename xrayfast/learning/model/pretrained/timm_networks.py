@@ -43,8 +43,8 @@ def require_timm(arch: str) -> tuple[Any, Any]:
     if known is None:
         hint = did_you_mean(name.partition(".")[0], timm.list_models())
         raise ConfigError(
-            f"arch is {arch}, and timm {timm.__version__} has no such network.{hint} timm.list_models() lists them; a "
-            "newer version may have more."
+            f"arch is {arch}, but timm {timm.__version__} has no such network.{hint} timm.list_models() lists them; "
+            "a newer version may have more."
         )
     return timm, known
 
@@ -92,7 +92,7 @@ def inspect_timm(arch: str, size: int) -> TimmForm:
             features = net.forward_features(torch.empty(1, 3, size, size))
             features.sum().backward()
     except Exception as error:  # whatever timm's code raises
-        advice = "Its code may need values, or another size." if own == size else f"Use --size {own}, its own."
+        advice = "Its code may need real values, or another size." if own == size else f"Use --size {own}, its default."
         raise ConfigError(
             f"arch is {arch}, which can't take images of {size} px: {truncate(str(error), 200)}. {advice}"
         ) from error
@@ -147,8 +147,8 @@ def _download(arch: str) -> Path:
     _, known = require_timm(arch)
     if not known.hf_hub_id:
         raise WeightsError(
-            f"timm has no weights for {arch}. Give a file of weights: --weights FILE; or train from scratch: --weights "
-            "none --unfreeze."
+            f"timm has no weights for {arch}. Use a file of weights (--weights FILE), or train from scratch "
+            "(--weights none --unfreeze)."
         )
     from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_CACHE

@@ -118,8 +118,9 @@ class EpochCheckpoint(Callback):
     def _cut_short(self) -> TrainingError:
         """Return the error for an epoch that a callback did not let finish."""
         return TrainingError(
-            f"A callback ended epoch {len(self.history.rows) + 1} before it was trained and validated, and fit records "
-            f"whole epochs. Let it raise CancelFitException in after_epoch, with an order above {self.order}."
+            f"A callback ended epoch {len(self.history.rows) + 1} before it was trained and validated, but fit "
+            "records whole epochs. Let the callback raise CancelFitException in after_epoch, with an order above "
+            f"{self.order}."
         )
 
     def _number(self, name: str, value: Any) -> float:
@@ -147,9 +148,9 @@ class EpochCheckpoint(Callback):
             return None
         own = describe_code(names_of_code(self.learn.settings) | self.learn.own_code)
         first = batch == 0 and not self.history.rows
-        cause = "It is the very first batch" if first else "A gradient that is not finite has the same effect"
-        hint = f" {cause}, so the reason may be code of the user's own: {own}." if own else ""
-        clip = "" if self.learn.settings["clip_grad"] else " --clip-grad 1 limits what one batch can do."
+        cause = "This was the very first batch" if first else "A gradient that is not finite has the same effect"
+        hint = f" {cause}, so the cause may be code of your own: {own}." if own else ""
+        clip = "" if self.learn.settings["clip_grad"] else " --clip-grad 1 limits the effect of a single batch."
         return TrainingError(
             f"The {found}: training diverged. Use a lower --lr (the head's peak is {self.phase.lrs[-1]:g}); "
             f"'xrayfast lr-find' suggests one.{clip}{images}{hint}"
@@ -163,11 +164,11 @@ class EpochCheckpoint(Callback):
         finite = outputs[batch].isfinite().flatten(1).all(dim=1).tolist()
         bad = [file for file, ok in zip(files, finite, strict=False) if not ok]
         if bad and any(finite):
-            return f" Of its {len(files)} images, the network's outputs are not finite for: {shorten(bad)}."
+            return f" The network's outputs are not finite for {len(bad)} of its {len(files)} images: {shorten(bad)}."
         if bad and batch:
             return (
-                f" The outputs for all of its images are not finite, so the weights were not before it; the batch "
-                f"before has: {shorten(self._files(batch - 1))}."
+                " The outputs for all of its images are not finite, so the weights were already not finite before "
+                f"it. The images of the previous batch: {shorten(self._files(batch - 1))}."
             )
         return f" Its images: {shorten(files)}."
 

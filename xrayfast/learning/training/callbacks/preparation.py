@@ -74,4 +74,4 @@ class AdaptThreads(Callback):
     def before_train(self) -> None:
         """Set the number of threads."""
         if self.threads.choose():
-            self.changed(self.threads.note or "The machine is free again: torch computes with all threads.")
+            self.changed(self.threads.note or "The machine is no longer busy: torch computes with all threads again.")

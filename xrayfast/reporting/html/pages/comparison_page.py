@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xrayfast.errors import format_estimate, format_interval, format_value, plural, shorten
-from xrayfast.metrics.registry import metric_title, overall_metrics
+from xrayfast.metrics.registry import metric_phrase, metric_title, overall_metrics
 from xrayfast.reporting.comparison import Comparison, interval_columns, records
 from xrayfast.reporting.figures.forest import GUESS, Estimate, ForestRow, forest_figure
 from xrayfast.reporting.html.plots import Plot, plot
@@ -52,9 +52,9 @@ def render_comparison_page(found: Comparison, created: str, command: str) -> str
 
 def answer(found: Comparison) -> list[str]:
     """Describe the result of the comparison in sentences."""
-    best, title = records(found.table)[0], metric_title(found.order)
+    best, title = records(found.table)[0], metric_phrase(found.order)
     if best[found.order] is None:
-        return [f"{title} is not defined for any run."]
+        return [f"{title[:1].upper()}{title[1:]} is not defined for any run."]
     value = format_estimate(best[found.order], interval_columns(best, found.order))
     told = [f"Of {plural(len(found.table), 'run')}, {best['run']} has the best {title}: {value}."]
     pairs = records(found.differences)
@@ -73,7 +73,9 @@ def answer(found: Comparison) -> list[str]:
         f"for {beyond}."
     )
     if found.tests:
-        titled = [(row, metric_title(row["metric"]) + (f" of {row['label']}" if row["label"] else "")) for row in pairs]
+        titled = [
+            (row, metric_phrase(row["metric"]) + (f" of {row['label']}" if row["label"] else "")) for row in pairs
+        ]
         clear = [f"{row['run']} ({title})" for row, title in titled if row["significant"] is True]
         verb = "are" if len(clear) > 1 else "is"
         count = f"{len(clear) or 'none'} {verb} significant after correction for multiple testing"
@@ -106,7 +108,7 @@ def _facts(found: Comparison) -> list[tuple[str, str]]:
         (f"{units} in common" if len(found.differences) else units, _span(shared["images"])),
         ("Patients", _span(shared["patients"])),
         ("Joined by", "" if found.unit == "image" else found.unit_join),
-        ("Order", f"{metric_title(found.order)}, best first"),
+        ("Order", f"{metric_phrase(found.order)}, best first"),
         ("Compared with", found.reference),
         ("Data", shorten(dict.fromkeys(found.table["data"]), 3)),
     ]
@@ -132,7 +134,7 @@ def runs_table(found: Comparison, metrics: Any) -> Table:
     ]
     columns = [RUN, Column(found.units.capitalize()), *(Column(metric_title(name)) for name in names)]
     id = "runs" if tuple(metrics) == found.metrics else "all-metrics"
-    return Table(id, f"Ordered by {metric_title(found.order)}, with 95 % intervals", columns, rows, sortable=True)
+    return Table(id, f"Sorted by {metric_phrase(found.order)}, with 95 % intervals", columns, rows, sortable=True)
 
 
 def trained_table(found: Comparison) -> Table:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from xrayfast.config import DEFAULT_METRIC
 from xrayfast.errors import format_cell
-from xrayfast.metrics.registry import metric_title
+from xrayfast.metrics.registry import metric_phrase, metric_title
 from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.figures.forest import GUESS, Estimate, ForestRow, forest_figure
 from xrayfast.reporting.html.decision_section import decision_section
@@ -79,7 +79,7 @@ def spread_sentence(metrics: MetricsFile) -> str:
     found = metrics["spread"][DEFAULT_METRIC]
     mean, sd, low, high = (format_cell(found[name]) for name in ("mean", "sd", "lowest", "highest"))
     return (
-        f"{metric_title(DEFAULT_METRIC)} of single folds is {mean} on average (range {low} to {high}, standard "
+        f"The {metric_phrase(DEFAULT_METRIC)} of single folds is {mean} on average (range {low} to {high}, standard "
         f"deviation {sd}). The standard deviation is not a standard error: the networks share most of their training "
         "images."
     )
@@ -96,5 +96,7 @@ def folds_plot(metrics: MetricsFile) -> Plot:
         ForestRow(row["run"], f"{row['images']:,}", [Estimate(row["overall"][DEFAULT_METRIC], guess=guess)])
         for row in metrics["folds"]
     ]
-    alt = f"{metric_title(DEFAULT_METRIC)} of all images with its interval, and of each fold; the numbers are below."
+    alt = (
+        f"The {metric_phrase(DEFAULT_METRIC)} of all images with its interval, and of each fold; the numbers are below."
+    )
     return plot(forest_figure(rows, [metric_title(DEFAULT_METRIC)], width=6.4), "folds", "Folds", alt)

@@ -76,7 +76,8 @@ class ExportedRun:
         there, problem = why_unwritable(root)
         if problem:
             raise RunError(
-                f"{there}: can't be written ({problem}), and the evaluation goes there. --output names another folder."
+                f"{there}: can't be written ({problem}), but the evaluation would be saved there. Choose another "
+                "folder with --output."
             )
 
     def create_evaluation(

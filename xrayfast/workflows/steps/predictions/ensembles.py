@@ -24,13 +24,11 @@ def require_alike(members: Sequence[Run]) -> None:
         RunError: a file of a run is damaged.
     """
     if len(members) < 2:
-        raise ConfigError(f"found {plural(len(members), 'run')} for an ensemble; expected two or more.")
+        raise ConfigError(f"found {plural(len(members), 'run')} for an ensemble; expected at least two.")
     paths = [run.path.resolve() for run in members]
     for path in paths:
         if paths.count(path) > 1:
-            raise ConfigError(
-                f"{path}: found this run {plural(paths.count(path), 'time')}; expected each once. Name it once."
-            )
+            raise ConfigError(f"{path}: found this run {plural(paths.count(path), 'time')}; expected each run once.")
     first, *others = members
     for other in others:
         for name, ours, theirs in (
@@ -41,8 +39,8 @@ def require_alike(members: Sequence[Run]) -> None:
         ):
             if ours != theirs:
                 raise ConfigError(
-                    f"{other.path}: found {name} {_show(theirs)}; expected {_show(ours)}, as of {first.path}. Leave "
-                    "one of the two out."
+                    f"{other.path}: found {name} {_show(theirs)}; expected {_show(ours)}, as in {first.path}. Leave "
+                    "out one of the two."
                 )
 
 

@@ -17,7 +17,7 @@ from xrayfast.data.labels.names import normalize_label
 from xrayfast.data.sources.class_folders.read import read_folder_groups
 from xrayfast.data.sources.file_matching import absolute
 from xrayfast.data.sources.label_table import read_further_columns
-from xrayfast.errors import ConfigError, RunError, plural_noun, shorten
+from xrayfast.errors import ConfigError, RunError, plural, plural_noun, shorten
 from xrayfast.errors.escapes import warn
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.option_effects import check_effects
@@ -66,8 +66,8 @@ def with_columns(
     groups = read_folder_groups(absolute(config.source), config) if config.labels is None and FOLDER in further else {}
     if config.labels is None and (further != [FOLDER] or not any(groups.values())):
         raise ConfigError(
-            f"by: {where} do not give {' and '.join(further)}; they give {there}. Add such a column to a table of "
-            "labels; DICOM headers give sex, age and view too."
+            f"by: {where} do not contain {' and '.join(further)}; they contain {there}. Add such a column to a table "
+            "of labels; sex, age and view are also read from DICOM headers."
         )
     columns = {FOLDER: groups}
     if config.labels is not None:
@@ -75,7 +75,7 @@ def with_columns(
     found, origin = dict(known), (config.labels or config.source).name
     for name in further:
         if name in PREDICTION_COLUMNS or name.startswith((PROBABILITY_PREFIX, RAW_PREFIX)):
-            raise ConfigError(f"by: '{name}' is a column of predictions already. Rename that of {origin}.")
+            raise ConfigError(f"by: '{name}' is already a column of the predictions. Rename the column of {origin}.")
         found[name] = read_groups(name, [columns[name].get(image, "") for image in images], origin)
     return found
 
@@ -90,8 +90,8 @@ def read_groups(name: str, cells: Sequence[str], origin: str) -> NDArray[np.obje
     distinct = set(values.tolist()) - {""}
     if not 1 <= len(distinct) <= MAX_GROUPS:
         raise ConfigError(
-            f"by: '{name}' of {origin} has {len(distinct)} values on these images; expected 1 to {MAX_GROUPS} groups, "
-            "such as hospitals or devices."
+            f"by: '{name}' of {origin} has {plural(len(distinct), 'value')} for these images; expected 1 to "
+            f"{MAX_GROUPS} groups, such as hospitals or devices."
         )
     return values
 
@@ -103,7 +103,10 @@ def _join_spellings(name: str, cells: Sequence[str]) -> NDArray[np.object_]:
     for value, _ in counts.most_common():
         spellings.setdefault(normalize_label(value), []).append(value)
     if joined := [f"'{first}' (also {shorten(map(repr, others))})" for first, *others in spellings.values() if others]:
-        warn(f"by: spellings of one group of '{name}' are joined: {shorten(joined)}. Write them alike to be sure.")
+        warn(
+            f"by: groups of '{name}' whose names differ only in spelling are merged: {shorten(joined)}. To be sure, "
+            "use one spelling per group."
+        )
     first_of = {value: listed[0] for listed in spellings.values() for value in listed}
     return np.array([first_of.get(cell, "") for cell in cells], dtype=object)
 
@@ -157,8 +160,8 @@ def add_studies(run: Run, found: Mapping[Key, Predictions], unit: Unit) -> dict[
     data = find_data(run)
     if data is None:
         raise RunError(
-            f"{run.path}: its predictions do not say which images are of one study, and its data in "
-            f"{run.config.data.source}, which may, are gone or have changed. Put them back, or leave out --unit."
+            f"{run.path}: its predictions do not say which images belong to one study, and its data in "
+            f"{run.config.data.source} have been moved, deleted or changed. Put them back, or leave out --unit."
         )
     known = image_studies(data.table)
     study_of = {} if known is None else dict(zip(data.table["image"].tolist(), known.tolist(), strict=True))
@@ -204,15 +207,20 @@ class RunByUnit:
         other = replace(own, unit=settings.unit, unit_join=joined_by(settings))
         if own == other or own.rule is None:
             return cls(run, settings, other)
-        there = f"those of the run are for {plural_noun(own.unit)}"
+        there = f"the run's thresholds are for {plural_noun(own.unit)}"
         there += f" (joined by {own.unit_join})" if own.unit != "image" else ""
         if DECISION_SPLIT not in run.predicted_splits:
-            note = f"Thresholds are the run's: {there}, and it has no predictions of validation to choose others on."
+            note = (
+                f"Thresholds were not chosen again, although {there}: the run has no predictions of the validation "
+                "split to choose them on."
+            )
             return cls(run, settings, other, (note,))
         [chosen_on] = add_studies(run, {DECISION_SPLIT: run.predictions(DECISION_SPLIT)}, settings.unit).values()
         decision = choose_thresholds(own, chosen_on, settings, own.rule, own.target, own.confidence)
         units = plural_noun(settings.unit)
-        return cls(run, settings, decision, (f"Thresholds were chosen again on the validation {units}: {there}.",))
+        return cls(
+            run, settings, decision, (f"Thresholds were chosen again on the validation {units}, because {there}.",)
+        )
 
     @property
     def is_changed(self) -> bool:

@@ -85,18 +85,21 @@ def read_prediction_table(
     if task == "single" and not (single and complete):
         row = int(np.argmax((abs(sums - 1) > _SUM_TOLERANCE) | ((truth == 1).sum(axis=1) != 1)))
         raise DataError(
-            f"{where}: task is single, and {table.where(row)} has {(truth[row] == 1).sum()} labels and probabilities "
-            f"that add up to {sums[row]:.3g}; expected one label, and 1. Give all classes, or use task multi."
+            f"{where}: task is single, but {table.where(row)} has {plural(int((truth[row] == 1).sum()), 'label')} "
+            f"and probabilities that add up to {sums[row]:.3g}; expected one label, and a sum of 1. Include all "
+            "classes, or use task multi."
         )
     chosen: Task = task or ("single" if single and complete else "multi")
     if task is None:
-        kind = "one of the classes (single-label)" if chosen == "single" else "any of the labels (multi-label)"
-        notes.append(f"Taken as {kind}: {shorten(labels, 20)}. --task decides otherwise.")
+        kind = "one class (single-label)" if chosen == "single" else "any number of labels (multi-label)"
+        notes.append(f"Each image is assumed to have {kind}: {shorten(labels, 20)}. Use --task to change this.")
         if single and not complete:
             notes.append("Each image has one label, but its probabilities do not add up to 1.")
         elif complete and len(labels) > 1 and not single:
             others = plural(int(((truth == 1).sum(axis=1) != 1).sum()), "image")
-            notes.append(f"Probabilities add up to 1, but not every image has one label: none or several on {others}.")
+            notes.append(
+                f"Probabilities add up to 1, but not every image has one label: {others} with none or several."
+            )
     if chosen == "single":
         probability = probability / sums[:, None]
     images = _images(table, notes)
@@ -120,7 +123,7 @@ def read_prediction_table(
 def _from_frame(frame: pd.DataFrame) -> Table:
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
-        raise DataError(f"the DataFrame has the column '{twice}' twice; expected each once. Rename one.")
+        raise DataError(f"the DataFrame has the column '{twice}' twice; expected each column once. Rename one of them.")
     cells = {
         str(name): TextColumn.of(
             "" if missing else str(cell) for cell, missing in zip(column, column.isna(), strict=True)
@@ -190,17 +193,17 @@ def _truth(table: Table, labels: Sequence[str], taken: set[str], notes: list[str
             key = label if label in columns else find_spelling(label, columns)
             if key is None:
                 raise DataError(
-                    f"{table.file}: has probabilities of '{label}' and no truth; found truth of {shorten(columns, 20)}."
+                    f"{table.file}: has probabilities of '{label}' but no truth; found truth of {shorten(columns, 20)}."
                 )
             for row, cell in enumerate(table.columns[columns.pop(key)]):
                 truth[row, i] = _cell(table, row, f"truth of {label}", cell)
         if columns:
-            notes.append(f"Truth without probabilities, which is left out: {shorten(columns.values())}.")
+            notes.append(f"Left out, because they have truth but no probabilities: {shorten(columns.values())}.")
         return truth
     if named is None:
         raise DataError(
-            f"{table.file}: found no truth among the columns {shorten(free, 20)}; expected a column truth that names "
-            "the labels of each image, or truth_LABEL for each label."
+            f"{table.file}: found no truth among the columns {shorten(free, 20)}; expected a column truth with the "
+            "labels of each image, or truth_LABEL for each label."
         )
     for row, cell in enumerate(table.columns[named]):
         if len(labels) == 1 and find_spelling(cell, labels) is None:
@@ -210,8 +213,8 @@ def _truth(table: Table, labels: Sequence[str], taken: set[str], notes: list[str
             key = name if name in labels else find_spelling(name, labels)
             if key is None:
                 raise DataError(
-                    f"{table.where(row)}: {named} has '{name}'; expected {shorten(labels, 20)}, joined by "
-                    f"'{LABEL_JOIN}' where there are several.{did_you_mean(name, labels)}"
+                    f"{table.where(row)}: {named} has '{name}'; expected {shorten(labels, 20)}; several are "
+                    f"separated by '{LABEL_JOIN}'.{did_you_mean(name, labels)}"
                 )
             truth[row, labels.index(key)] = 1
     masked = table.columns.get("masked", [""] * len(table))
@@ -227,20 +230,23 @@ def _cell(table: Table, row: int, name: str, cell: str) -> int:
     if text in _MASKED:
         return -1
     if text not in _CELLS:
-        raise DataError(f"{table.where(row)}: {name} is '{cell}'; expected 1, 0, or nothing where it is not known.")
+        raise DataError(f"{table.where(row)}: {name} is '{cell}'; expected 1, 0, or an empty cell if it is not known.")
     return _CELLS[text]
 
 
 def _images(table: Table, notes: list[str]) -> NDArray[np.object_]:
     column = next(iter(usual_columns(table.columns, "path")), None)
     if column is None:
-        notes.append("No column names the images: they are numbered by row, and each row is taken for another image.")
+        notes.append(
+            "No column contains image names: images are numbered by row, and each row counts as a different image."
+        )
         return np.array([f"row {i + 1}" for i in range(len(table))], dtype=object)
     names = pd.Index(table.columns[column])
     if names.has_duplicates:
         twice = str(names[names.duplicated()][0])
         raise DataError(
-            f"{table.file}: the image '{twice}' is in several rows; expected one row for each. Average its predictions."
+            f"{table.file}: the image '{twice}' is in several rows; expected one row per image. Average its "
+            "predictions."
         )
     return np.array(table.columns[column], dtype=object)
 
@@ -264,7 +270,10 @@ def _leave_out_blank(
         return table, probability, truth
     if (abs(probability.sum(axis=1) - 1) > _SUM_TOLERANCE).any():
         return table, probability, truth
-    notes.append(f"Left out, without truth: {plural(int(blank.sum()), 'image')}. With --task multi they have no label.")
+    notes.append(
+        f"{plural(int(blank.sum()), 'image')} without truth left out. Use --task multi to count such images as "
+        "having no label."
+    )
     rows = np.flatnonzero(~blank)
     return table.select(rows.tolist()), probability[rows], truth[rows]
 
@@ -305,5 +314,5 @@ def _patients(table: Table, patient_col: str | None, notes: list[str]) -> NDArra
         return np.full(len(table), "", dtype=object)
     cells = [cell.strip() for cell in _column(table.columns, column, str(table.file))]
     if patient_col is None:
-        notes.append(f"Patients are those of the column '{column}'. --patient-col names another.")
+        notes.append(f"Patients are read from the column '{column}'. Use --patient-col to choose another.")
     return np.array(cells, dtype=object)

@@ -19,7 +19,7 @@ from xrayfast.data.sources.datasets.webdataset import read_keys
 from xrayfast.data.sources.identifiers import name_studies
 from xrayfast.data.sources.patients import find_patients
 from xrayfast.data.sources.records import FilePaths, ImageRecords
-from xrayfast.errors import ConfigError, DataError, plural, plural_noun, shorten
+from xrayfast.errors import ConfigError, DataError, plural, shorten
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.evaluation.exported_run import ExportedRun
@@ -114,10 +114,10 @@ def _identify(
     owners = np.where(ids != "", ids, [f" {row}" for row in range(len(ids))])  # no identifier begins with a space
     numbers = pd.factorize(owners)[0].astype(np.intp)
     if alone := int((ids == "").sum()):
-        each = "each taken" if alone > 1 else "taken"
-        records.notes.append(f"{plural(alone, 'file')} of unknown {unit}, {each} for one of its own.")
+        each = "each counted" if alone > 1 else "counted"
+        records.notes.append(f"{plural(alone, 'file')} of unknown {unit}, {each} as a {unit} of its own.")
     kinds = f"{plural(len(files), 'file')} of {plural(int(numbers.max()) + 1, unit)}"
-    return numbers, [*records.notes, f"{kinds}: one row for each of the {plural_noun(unit)}."]
+    return numbers, [*records.notes, f"{kinds}: one row per {unit}."]
 
 
 def _find_key(told: Mapping[str, Sequence[str]], option: str, way: str | None, *, named: bool) -> str:
@@ -133,8 +133,8 @@ def _find_key(told: Mapping[str, Sequence[str]], option: str, way: str | None, *
     key = find_spelling(way, told) if way else None
     if named and not key:
         raise ConfigError(
-            f"{option} is '{way}', a column, and predict reads no table, only the keys of .json files in shards, "
-            f"{shorten(told) if told else 'of which there are none'}; expected dicom:KEYWORD or name:REGEX."
+            f"{option} is '{way}', a column, but predict reads no table; expected dicom:KEYWORD or name:REGEX, or a "
+            f"key of the .json files in shards: {shorten(told) if told else 'there are none'}."
         )
     filled = {name: cells for name, cells in told.items() if any(cells)}
     return key or next(iter(usual_columns(filled, option.removesuffix("_col"))), "")
