@@ -385,7 +385,7 @@ def test_a_run_says_which_options_changed_nothing(tiny_run, tmp_path):
     found = {split: run.predictions(split) for split in run.predicted_splits}
     with pytest.warns(UserWarning, match=r"thresholds \(half\) has no effect: exactly one class applies"):
         refit_decision(run, {"thresholds": "half", "resamples": 0}, found)
-    (said,) = [remark for remark in run.info["remarks"] if "the head from random weights" in remark]
+    (said,) = [remark for remark in run.info["remarks"] if "the head starts from random weights" in remark]
     assert "Not used: 1." in said
 
 

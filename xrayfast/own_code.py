@@ -83,7 +83,7 @@ def require_code(names: Mapping[str, str], given: Mapping[str, Any], where: str 
     """
     missing = {name: code for name, code in names.items() if name not in given}
     if missing:
-        advice = f"Pass it again in Python: {', '.join(f'{name}=...' for name in missing)}."
+        advice = f"Pass it again in Python, as {', '.join(f'{name}=' for name in missing)}."
         if "dls" in missing:
             advice = "Use xrayfast.learner(dls) to train on such DataLoaders; fit would read the images differently."
         raise ConfigError(

@@ -237,12 +237,12 @@ ERRORS = {
     "more layers than there are": (
         ["fit", "two", *TINY, "--unfreeze-layers", "18"],
         2,
-        ["--unfreeze-layers is 18", "has 17 layers", "xrayfast models --layers ARCH"],
+        ["--unfreeze-layers is 18", "has only 17 layers", "xrayfast models --layers ARCH"],
     ),
     "nothing to unfreeze gradually": (
         ["fit", "two", *TINY, "--gradual-unfreeze", "2"],
         2,
-        ["--gradual-unfreeze is 2, and nothing is to be unfrozen"],
+        ["--gradual-unfreeze is 2, but nothing is to be unfrozen"],
     ),
     "layers of no network": (["models", "--layers", "resnet81"], 2, ["Did you mean 'resnet18'"]),
     "size without layers": (["models", "--size", "64"], 2, ["--size", "Only with --layers"]),
@@ -260,7 +260,7 @@ ERRORS = {
         1,
         ["no/where.csv", "does not exist"],
     ),
-    "no such source": (["predict", "RUN", "nothing*"], 1, ["nothing*: no such file"]),
+    "no such source": (["predict", "RUN", "nothing*"], 1, ["nothing*: no file matches this pattern"]),
     "unknown option": (["fit", "--epoch", "3"], 2, ["No such option", "--epochs"]),
     "unknown command": (["fitt"], 2, ["fitt"]),
     "bad split": (["interpret", "RUN", "--split", "train"], 2, ["train"]),
@@ -313,7 +313,7 @@ def test_settings_are_checked_while_images_are_decoded(data_dir):
 def test_a_run_name_in_use_is_refused_before_the_data_are_opened(at, data_dir):
     (at / "runs" / "mine").mkdir(parents=True)
     done = call("fit", data_dir, *SMALL, "--name", "mine", code=1)
-    assert "runs/mine: exists already" in done.stderr and done.stdout == ""
+    assert "runs/mine: already exists" in done.stderr and done.stdout == ""
 
 
 def test_no_permission_to_write(at, data_dir, monkeypatch):

@@ -50,7 +50,7 @@ def test_differences_of_runs_with_different_splits_are_on_the_images_in_common(a
     kept(at / "runs", "a", test=whole.select(np.arange(60)))
     kept(at / "runs", "b", test=whole.select(np.arange(25, 65)))
     said = call("compare", "runs", "--resamples", 20).stdout
-    assert "On 40 to 60 test images, with" in said
+    assert "40 to 60 test images, with" in said
     assert re.search(r"Difference from [ab] on the 35 test images in common", said)
 
 

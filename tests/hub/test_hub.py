@@ -210,7 +210,7 @@ def test_a_label_named_like_a_file_stops_the_push(run, hub, monkeypatch):
     from xrayfast.workflows import push as module
 
     monkeypatch.setattr(module, "_public_settings", lambda config: config)  # with the folder of the data
-    with pytest.raises(RunError, match=r"config\.yaml: holds '.*' *, which is the name of"):
+    with pytest.raises(RunError, match=r"config\.yaml: contains '.*' *, which is the name of"):
         xf.push(run, "group/chest", note=lambda _: None)
     assert "group/chest" not in hub.repositories
 

@@ -361,7 +361,7 @@ def test_images_of_one_name_with_other_labels_or_pixels_are_not_paired(tmp_path)
     assert set(found.differences["run"]) == {"b"}  # b has no digests of its images, like older runs
     text = " ".join(found.notes)
     assert "mended: not compared with a: 1 of the 60 images of the same name have different labels, '7.png'" in text
-    assert "other: not compared with a: 2 of the 60 images of the same name are other images: 0.png, 1.png" in text
+    assert "other: not compared with a: 2 of the 60 images of the same name have different pixels: 0.png, 1.png" in text
 
 
 def test_two_classes_have_one_auroc(tmp_path):

@@ -167,7 +167,9 @@ def test_subgroups_that_the_predictions_do_not_give(run):
     known = run.predictions("test").attributes
     missing = next(name for name in ("view", "sex", "age") if name not in known)
     in_folders = run.config.data.labels is None
-    kind, words = (ConfigError, "do not give {}; they give ") if in_folders else (DataError, "found no column '{}'")
+    kind, words = (
+        (ConfigError, "do not contain {}; they contain ") if in_folders else (DataError, "found no column '{}'")
+    )
     for name in (missing, "hospital"):
         with pytest.raises(kind, match=words.format(name)):
             evaluate(run, by=name)
@@ -256,7 +258,7 @@ def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_pat
         for note in found["notes"]
     )
     new.iloc[:2].to_csv(table, index=False)
-    with pytest.raises(DataError, match=r"none of 2 images is left.*patient_col='none' ignores identifiers"):
+    with pytest.raises(DataError, match=r"none of the 2 images can be used.*patient_col='none' ignores identifiers"):
         evaluate(run, table, **FEW)
     new.to_csv(table, index=False)
     config = Config().updated({"source": table, "patient_col": "none"})

@@ -273,8 +273,8 @@ def test_a_run_whose_images_changed_is_not_resumed(uncompressed, tmp_path, monke
     xf.resume(tmp_path / "r", reporter=NullReporter(note=notes.append))
     threads = torch.get_num_threads()
     assert notes == [
-        f"This process computes with {threads} thread{'s' * (threads != 1)}, but the run began used {threads + 1}: "
-        f"sums are rounded otherwise, so results will differ. OMP_NUM_THREADS={threads + 1} sets the number."
+        f"This process computes with {threads} thread{'s' * (threads != 1)}, but the run used {threads + 1}: "
+        f"sums are rounded differently, so results will differ. OMP_NUM_THREADS={threads + 1} sets the same number."
     ]
 
 
@@ -298,7 +298,7 @@ def test_the_number_of_threads_is_recorded_and_noted_on_replay(whole, tmp_path):
     run = xf.Run(shutil.copytree(whole.path, tmp_path / "r"))
     run.update_info(threads=threads + 2)
     (note,) = describe_replay(run.config, learn)
-    assert f"and the run of {run.path / 'config.yaml'} with {threads + 2}" in note
+    assert f"but the run {run.path} used {threads + 2}" in note
     run.update_info(device="cuda:0")
     assert not describe_replay(run.config, learn)
     # A change of the starting weights is noted.

@@ -182,7 +182,7 @@ def test_another_network_is_refused_and_another_loss_or_optimizer_is_said(tiny_r
         "learn.opt_func",
     ]
     learn.model[1][-1] = nn.Linear(512, 4)
-    with pytest.raises(ConfigError, match=r"not the tiny_resnet with .* differs: 1\.8\.bias, 1\.8\.weight"):
+    with pytest.raises(ConfigError, match=r"not the tiny_resnet with .* differs in 1\.8\.bias, 1\.8\.weight"):
         xf.save(learn, runs=tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -246,7 +246,7 @@ def test_a_replayed_run_takes_its_code_again(watched, data_dir, tmp_path):
     config = watched[0].config
     assert config == xf.Config.read(watched[0].path / "config.yaml").updated({})
     for options in ({}, {"epochs": 2}, {"cbs": Watch}):
-        with pytest.raises(ConfigError, match=r"run names code .*metrics error_rate.* again in Python: "):
+        with pytest.raises(ConfigError, match=r"run names code .*metrics error_rate.* again in Python, as "):
             xf.fit(data_dir, config=config, runs=tmp_path, **options)
     assert not list(tmp_path.iterdir())
 
@@ -254,7 +254,7 @@ def test_a_replayed_run_takes_its_code_again(watched, data_dir, tmp_path):
 def test_a_run_is_resumed_with_the_code_that_it_began_with(data_dir, tmp_path):
     with pytest.raises(Interrupted, match=r"xf\.resume\('.*run', cbs=\.\.\., metrics=\.\.\.\) in Python"):
         fit(data_dir, tmp_path, name="run", epochs=1, cbs=Watch, metrics=error_rate, interrupted=StopAfter(1))
-    with pytest.raises(ConfigError, match=r"cbs Watch, metrics error_rate\. .*in Python, by cbs=, metrics=\."):
+    with pytest.raises(ConfigError, match=r"cbs Watch, metrics error_rate\. .*in Python, as cbs=, metrics=\."):
         xf.resume(tmp_path / "run")
     with pytest.raises(ConfigError, match=r"cbs is Watch, Watch2, but when the run began, it was Watch\."):
         xf.resume(tmp_path / "run", cbs=[Watch, type("Watch2", (Watch,), {})], metrics=error_rate)

@@ -125,7 +125,7 @@ def test_resuming_takes_the_same_code_again(own_run, data, tmp_path):
         xf.fit(data, runs=tmp_path, name="r", **OWN, interrupted=StopAfter(4), **SETTINGS)
     with pytest.raises(ConfigError, match=rf"r names code .*: {NAMES}"):
         xf.resume(tmp_path / "r")
-    with pytest.raises(ConfigError, match=r"loss is other_loss, .* its loss is cross_entropy"):
+    with pytest.raises(ConfigError, match=r"loss is other_loss, .* it was cross_entropy"):
         xf.resume(tmp_path / "r", **{**OWN, "loss": other_loss})
     assert all(map(torch.equal, weights(xf.resume(tmp_path / "r", **OWN)), weights(own_run)))
 

@@ -119,7 +119,7 @@ def test_its_run_is_loaded_on_such_dataloaders(folder_run, data_dir, multi_dir, 
     assert not any(words in str(one.message) for one in recwarn for words in ("other transforms", "not given"))
     plain = ImageDataLoaders.from_folder(data_dir, valid_pct=0.3, item_tfms=Resize(32), **SIZE)
     for others in (plain, block(data_dir)):
-        with pytest.warns(UserWarning, match="other transforms than those that .* was trained on"):
+        with pytest.warns(UserWarning, match="other transforms than those that .* was trained with"):
             xf.load(run, others)
     assert torch.equal(again.get_preds()[0], learn.get_preds()[0])
     assert again.recorder.values[0][1] == pytest.approx(run.history["valid_loss"][0])
@@ -286,7 +286,7 @@ def no_image(data_dir):
         (regression, "no vocab of labels"),
         (plain_torch, "no vocab of labels"),
         (not_square, r"\(8, 3, 32, 48\) of torch.float32; expected floats of shape \(N, 1 or 3, side, side\)"),
-        (no_image, "expected .N, 1 or 3, side, side"),
+        (no_image, "expected floats of shape .N, 1 or 3, side, side"),
     ],
 )
 def test_what_is_missing_is_an_error_of_ours(data_dir, make, words):

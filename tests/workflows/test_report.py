@@ -222,7 +222,7 @@ def test_columns_that_lack_are_named(tmp_path):
         report(single()[["image", "truth"]])
     with pytest.raises(DataError, match="found no truth among the columns image"):
         report(single().drop(columns="truth"))
-    with pytest.raises(DataError, match="has probabilities of 'Mass' and no truth"):
+    with pytest.raises(DataError, match="has probabilities of 'Mass' but no truth"):
         report(multi().drop(columns="truth_Mass"))
     with pytest.raises(DataError, match="has no column 'hospital'"):
         report(single(), by="hospital")

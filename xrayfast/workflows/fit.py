@@ -314,7 +314,7 @@ def resume(
         _, images = decode(manifest, config.model.size, reporter.preparing, may_leave_out=False)
         world.barrier()
         require_same_images(copy, manifest, images, note)
-        if different := describe_threads(copy.info, "the run began"):
+        if different := describe_threads(copy.info, "the run"):
             note(different)
         checkpoint = read_checkpoint(copy, note)
         if checkpoint is not None:

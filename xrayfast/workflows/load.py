@@ -272,8 +272,8 @@ def _require_own_network(learn: RadiographLearner, model: ModelConfig) -> None:
     if mine != theirs:
         changed = [name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)]
         raise ConfigError(
-            f"learn.model is not the {model.arch} with the {model.head} head that xrayfast.learner made; different "
-            f"are: {shorten(sorted(changed))}. A run's folder can't store another network; save it with fastai's "
+            f"learn.model is not the {model.arch} with the {model.head} head that xrayfast.learner made; it "
+            f"differs in {shorten(sorted(changed))}. A run's folder can't store another network; save it with fastai's "
             "learn.export."
         )
 

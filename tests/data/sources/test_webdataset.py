@@ -104,7 +104,7 @@ def test_missing_shards_and_shards_without_labels_are_named(tmp_path):
 def test_a_shard_that_is_missing_is_named_with_those_that_are_there(tmp_path):
     shards(tmp_path, lambda i: {"png": png(i), "cls": b"mass"}, count=2)
     with pytest.raises(
-        DataError, match=rf"data-000002.tar: found no such shard; .* {tmp_path} holds data-00000[01].tar, "
+        DataError, match=rf"data-000002.tar: found no such shard; .* {tmp_path} contains data-00000[01].tar, "
     ):
         opened(tmp_path / "data-{000000..000002}.tar")
 

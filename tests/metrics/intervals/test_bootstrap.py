@@ -16,7 +16,7 @@ from xrayfast.metrics.intervals.bootstrap import MIN_FOR_MEAN_PRECISION, interva
 from xrayfast.metrics.intervals.formulas import METHODS, estimate_auroc, newcombe_auroc
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import draws, left_out
-from xrayfast.metrics.registry import label_metrics, metric_title, overall_metrics
+from xrayfast.metrics.registry import label_metrics, metric_phrase, overall_metrics
 
 TASKS = {"single": one_class, "multi": many_labels}
 
@@ -178,7 +178,7 @@ def test_a_proportion_of_one_gets_the_interval_of_its_patients():
     assert np.isnan([found.overall["f1_macro"].low, found.overall["f1_macro"].high]).all()
     assert found.overall["f1_macro"].fixed
     assert "every resample has the same value" in found.notes("ab")[-1]
-    fixed = [metric_title(name) for name, each in found.per_label.items() if each[1].fixed]
+    fixed = [metric_phrase(name) for name, each in found.per_label.items() if each[1].fixed]
     assert {"F1", "Cohen's kappa", "Matthews' correlation"} <= set(fixed)
     assert f"b ({', '.join(fixed[:4])} and {len(fixed) - 4} more)" in found.notes("ab")[-1]
 

@@ -64,7 +64,7 @@ def test_other_names_are_hinted_at_and_never_guessed(tmp_path):
     found = match_labels(data, ("Effusion", "Mass"), "multi")
     assert found.lacking == ("Effusion",)
     (note,) = found.notes[:1]
-    assert "does not know 'Pleural Effusion'. Did you mean 'Effusion'?" in note
+    assert "has no label 'Pleural Effusion'. Did you mean 'Effusion'?" in note
     assert "--label-map FILE merges names, with a line such as 'Effusion = Pleural Effusion'" in note
 
 
@@ -100,7 +100,7 @@ def test_implications_of_training_hold_in_an_external_test(tmp_path):
     data = opened(classes(tmp_path / "a", covid=1, normal=1, pneumonia=1))
     found = match_labels(data, ("covid", "pneumonia"), "multi", ["covid=pneumonia"])
     assert found.truth.tolist() == [[1, 1], [0, 0], [0, 1]]
-    assert "As in training, covid=pneumonia: 1 labels were added." in found.notes
+    assert "As in training, covid=pneumonia: 1 label added." in found.notes
     lacking = match_labels(
         opened(classes(tmp_path / "b", covid=1, normal=1)), ("covid", "pneumonia"), "multi", ["covid=pneumonia"]
     )

@@ -361,8 +361,8 @@ def test_of_two_classes_the_target_is_that_of_the_positive_one_and_decides(binar
 def test_a_confidence_that_validation_has_too_few_images_for_is_an_error_before_anything_is_written(binary, data_dir):
     before = (binary.path / "config.yaml").read_text()
     said = (
-        r"target_confidence is 0\.95: a sensitivity of 0\.9 needs 29 validation images with the label, and covid-19 "
-        r"has 2\. 2 allow for 0\.22\. Lower the target"
+        r"target_confidence is 0\.95: a sensitivity of 0\.9 needs 29 validation images with the label, but covid-19 "
+        r"has 2\. With 2, at most 0\.22 is possible\. Lower the target"
     )
     with pytest.raises(ConfigError, match=said):
         xf.interpret(binary, target_sensitivity=0.9, target_confidence=0.95)

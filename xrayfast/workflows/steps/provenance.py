@@ -16,7 +16,6 @@ from xrayfast.errors import XrayfastError, plural
 from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.mixed_precision import training_precision
-from xrayfast.runs.names import CONFIG_FILE
 from xrayfast.runs.run import Run, now
 from xrayfast.runs.typed_files import RunInfo
 
@@ -67,7 +66,7 @@ def describe_replay(config: Config, learn: RadiographLearner) -> list[str]:
         info, weights = run.info, run.config.model.weights
     except XrayfastError:  # the file is in no run's folder
         return []
-    notes = [describe_threads(info, f"the run of {run.path / CONFIG_FILE}")]
+    notes = [describe_threads(info, f"the run {run.path}")]
     same = learn.start is not None and weights == learn.settings["weights"]
     if same and learn.start.sha256 != info.weights_sha256 != "":  # type: ignore[union-attr]
         notes.append(f"{weights}: has changed since the run {run.path} started from it.")

@@ -111,10 +111,7 @@ def choose_cached_groups(
         if problem := caching_problem(learn, count):
             note = f"The features of {show_setting(learn.arch)} can't be cached: {problem}."
             if train.reuse_frozen == "on":
-                raise ConfigError(
-                    f"reuse_frozen is on, but this is not possible. {note} Leave it out: frozen layers then run in "
-                    "each epoch."
-                )
+                raise ConfigError(f"reuse_frozen is on. {note} Leave it out: frozen layers then run in each epoch.")
             note += " Frozen layers run in each epoch."
             too_large.add(count)
     for count in sorted(set(counts) - {0} - too_large) if train.reuse_frozen == "auto" else []:

@@ -115,7 +115,7 @@ def test_the_groups_are_kept_for_subgroups(tmp_path):
     found = with_columns(("folder",), {}, data.config, images, "the predictions")["folder"]
     assert found.tolist() == ["/".join(name.split("/")[:2]) for name in images]
     flat = opened(tree(tmp_path / "flat", "{normal,tb}"))
-    with pytest.raises(ConfigError, match="by: the predictions do not give folder"):
+    with pytest.raises(ConfigError, match="by: the predictions do not contain folder"):
         with_columns(("folder",), {}, flat.config, flat.table["image"].tolist(), "the predictions")
 
 

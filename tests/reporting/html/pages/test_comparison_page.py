@@ -12,7 +12,7 @@ import xrayfast as xf
 from tests.metrics.cases import many_labels, one_class
 from tests.workflows.test_compare import better, kept, told
 from xrayfast.errors import format_value
-from xrayfast.metrics.registry import metric_title
+from xrayfast.metrics.registry import metric_phrase
 from xrayfast.metrics.summary import summarize
 from xrayfast.reporting.html.pages import comparison_page
 from xrayfast.reporting.html.pages.comparison_page import WARNINGS_OPEN, answer, render_comparison_page
@@ -106,7 +106,7 @@ def test_the_answer_names_what_is_significant(made):
     assert (
         len(clear)
         and f"{len(clear)} are significant after correction for multiple testing: " in told
-        and metric_title(clear["metric"].iloc[0]) in told
+        and metric_phrase(clear["metric"].iloc[0]) in told
     )
     none = answer(replace(found, differences=found.differences.assign(significant=False)))[-1]
     assert none == "Of 15 tests, none is significant after correction for multiple testing."
