@@ -190,7 +190,7 @@ def test_with_two_classes_notes_name_only_the_positive_class():
     labels, positives = ("normal", "tb"), int(truth[:, 1].sum())
     assert 0 < positives < 20 < len(truth)
     notes = summarize(truth, probability, labels, "single", resamples=20, positive="tb")["notes"]
-    assert any(f"in the rarer class of tb ({positives}): intervals" in note for note in notes)
+    assert any(f"in the rarer class of tb ({positives}): their intervals" in note for note in notes)
     both = " ".join(summarize(truth, probability, labels, "single", resamples=20)["notes"])
     assert f"normal ({positives}), tb ({positives})" in both
     absent = truth[:, 0] == 1

@@ -389,6 +389,6 @@ def metric_phrase(name: str) -> str:
     """
     title, _, which = metric_title(name).partition(", ")
     first = title.partition(" ")[0]
-    if first[1:].islower() and "'" not in first:  # neither an acronym nor a person
+    if first[1:].islower() and first not in ("Brier", "Cohen's", "Matthews'"):  # neither an acronym nor a person
         title = title[0].lower() + title[1:]
     return f"{which} {title}" if which else title

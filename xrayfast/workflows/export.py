@@ -197,7 +197,7 @@ def export(
 def _output_path(output: Path | str | None, format: Format) -> Path:
     path = Path(f"model{SUFFIXES[format]}" if output is None else output)
     if path.suffix.lower() != SUFFIXES[format]:
-        others = [f" --format {other} writes {end}." for other, end in SUFFIXES.items() if path.suffix.lower() == end]
+        others = [f" --format '{other}' writes {end}." for other, end in SUFFIXES.items() if path.suffix.lower() == end]
         raise ConfigError(
             f"output is {path}; expected a name that ends in {SUFFIXES[format]}, by which such a file is "
             f"recognized.{''.join(others)}"

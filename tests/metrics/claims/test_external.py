@@ -126,14 +126,14 @@ def test_a_lower_recall_or_specificity_gives_a_warning_after_holm_correction():
 
     ((code, text),) = codes(-0.3, 0.05)
     assert code == "rates below internal"
-    assert "Recall (sensitivity) of a 0.600, below" in text and "pecificity" not in text and "AUROC" not in text
+    assert "recall (sensitivity) of a 0.600, below" in text and "pecificity" not in text and "AUROC" not in text
     ((_, text),) = codes(-0.3, -0.3)
-    assert "Recall (sensitivity) of a 0.600" in text and "Specificity of a 0.600" in text
+    assert "recall (sensitivity) of a 0.600" in text and "specificity of a 0.600" in text
     # 1.7 and 1.9 standard errors: p-values 0.045 and 0.029, neither of which is significant after correction for two.
     assert codes(-1.7 * 0.04, 0) == codes(-1.9 * 0.04, 0) == codes(-1.7 * 0.04, -1.9 * 0.04) == []
     # 2.1 standard errors of one suffice, and then 1.7 suffice for the other.
     assert "pecificity" not in codes(-2.1 * 0.04, 0)[0][1]
-    assert "Specificity of a" in codes(-2.1 * 0.04, -1.7 * 0.04)[0][1]
+    assert "specificity of a" in codes(-2.1 * 0.04, -1.7 * 0.04)[0][1]
     assert codes(0.3, 0.3) == []
 
 
@@ -145,7 +145,7 @@ def test_rates_of_an_external_test_are_compared_by_their_intervals():
     (warning,) = external_warnings([], compare_with_internal(own, here, "single", True))
     assert (warning.code, warning.text.partition(": ")[2]) == (
         "rates below internal",
-        "Recall (sensitivity) of a 0.700, below 0.826.",
+        "recall (sensitivity) of a 0.700, below 0.826.",
     )
 
 

@@ -82,7 +82,7 @@ def test_two_classes_with_few_validation_images_get_a_bias_or_the_prevalence():
     truth = np.eye(2, dtype=int)[(np.arange(200) < 6).astype(int)]
     informed = softmax(truth + rng.normal(size=(200, 2)) + [0, 3], axis=1)
     for raw, slope, reason in (
-        (informed, 1.0, "bias alone"),
+        (informed, 1.0, "only the bias"),
         (informed[:, ::-1], LEAST_SLOPE, "no better than chance"),
     ):
         decision = fit_decision(truth, raw, ("normal", "mass"), "single", rule=None, positive="mass")
@@ -162,7 +162,8 @@ def test_expected_rates_are_stated_with_the_confidence_that_raises_them():
     sure = fit_decision(*both, ("mass", "none"), "multi", rule="sensitivity", target=0.95, confidence=0.95)
     assert sure.shortfall.startswith(
         "The target is not reached for mass (a sensitivity of 0.95 with 95% confidence needs 59 images with the label; "
-        "with 20 it is 0.86 at most). The sensitivity of 0.95 to expect on new images, on average: mass 0.952"
+        "with 20, at most 0.86 is possible). For a target of 0.95, the expected sensitivity on new images is: mass "
+        "0.952"
     )
     assert sure.thresholds[0] != 0.5 and sure.points[1].reason == ""
 

@@ -205,7 +205,7 @@ def test_too_few_images_or_known_patients_for_the_confidence_are_counted():
     # Below the lowest score with the label: 30 patients only show 0.05 ** (1 / 30) with 95 % confidence.
     assert max(score[truth == 0]) <= found.threshold <= min(score[truth == 1]) and found.sensitivity == 1
     assert found.reason == (
-        "a sensitivity of 0.95 with 95% confidence needs 59 patients with the label; with 30 it is 0.9 at most"
+        "a sensitivity of 0.95 with 95% confidence needs 59 patients with the label; with 30, at most 0.9 is possible"
     )
     above = choose_threshold(truth, score, "specificity", 0.95, 0.99)
     assert above.reason.endswith("without the label; with 60 it is 0.93 at most") and above.specificity == 1
