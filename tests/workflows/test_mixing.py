@@ -100,5 +100,5 @@ def test_a_loss_that_gives_none_per_image_can_not_be_mixed(masked):
     def loss(logits, target):
         return F.binary_cross_entropy_with_logits(logits, target.nan_to_num())
 
-    with pytest.raises(ConfigError, match=r"loss .*no loss per image"):
+    with pytest.raises(ConfigError, match=r"loss .*does not return one loss per image"):
         xf.learner(dls, arch="resnet18", weights="none", loss=loss, mixup=0.2)
