@@ -138,19 +138,21 @@ def _warn_of_other_transforms(run: Run, dls: RadiographDataLoaders) -> None:
     same = origins == (foreign, foreign) and _require_known_transforms(dls)[0] in run.info.remarks
     if foreign in origins and not same:
         warn(
-            f"These DataLoaders have other transforms than those that {run.path} was trained on, so its network "
-            f"may see images otherwise than it learned to: {', '.join(transform_names(dls))}."
+            f"These DataLoaders have other transforms than those that {run.path} was trained with, so its network "
+            f"may see images differently than in training: {', '.join(transform_names(dls))}."
         )
 
 
 def _without_data(run: Run) -> Manifest:
     """Return a placeholder for the data of a run that are not there, with a warning."""
     own = run.info.dataloaders != "xrayfast"
-    why = "was trained on DataLoaders of the user's own" if own else "has lost its data, or they have changed"
-    again = "(run, dls) takes them" if own else "(run, data) takes them from where they are now"
+    why = (
+        "was trained on your own DataLoaders" if own else "was trained on data that have been moved, deleted or changed"
+    )
+    again = "(run, dls) uses them" if own else "(run, data) uses data from another place"
     warn(
-        f"{run.path} {why}: a black image stands in their place. It is enough to predict on new files, but "
-        f"validate() and training on it mean nothing; xrayfast.load{again}."
+        f"{run.path} {why}, so the learner gets a black image instead. It can predict on new files, but validate() "
+        f"and training are meaningless; xrayfast.load{again}."
     )
     return _placeholder_manifest(run.labels, run.task, run.config.model.size)
 
@@ -170,8 +172,8 @@ def _config_to_load(run: Run, device: Device, code: dict[str, Any], provided: Co
     if left := {name: text for name, text in config.own_code.items() if name not in provided}:
         again = ", ".join(f"{name}=..." for name in left)
         warn(
-            f"{run.path} was trained with code of the user's own, which is not given: {describe_code(left)}. The "
-            f"learner has the default in its place, which matters for training: load(run, {again}) takes it."
+            f"{run.path} was trained with your own code, which was not given: {describe_code(left)}. The learner "
+            f"uses the default instead, which matters for training; pass the code with load(run, {again})."
         )
         config = config.updated({name: SECTIONS[FIELD_SECTIONS[name]].model_fields[name].default for name in left})
     return config

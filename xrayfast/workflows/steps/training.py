@@ -319,8 +319,8 @@ class Training:
         frozen = [phase.frozen_groups for phase in phases]
         if len(counts) != len(phases) or any(n > most for n, most in zip(counts, frozen, strict=True)):
             raise RunError(
-                f"{run.path}: run.json has frozen_feature_groups {list(counts)}, and by config.yaml the phases have "
-                f"{frozen} frozen layer groups. One of the two files is of another run."
+                f"{run.path}: run.json has frozen_feature_groups {list(counts)}, but according to config.yaml the "
+                f"phases have {frozen} frozen layer groups. One of the two files belongs to another run."
             )
         return counts
 
