@@ -342,7 +342,7 @@ def test_the_command_line(runs, tmp_path, monkeypatch):
     assert "By study: the probability of each study is the largest of the probabilities of its images" in done.stdout
     assert "Thresholds were chosen on validation for the highest F1 of studies." in done.stdout
     done = call("compare", run, runs["study"].path, "--unit", "study", "--resamples", 20)
-    assert f"On {n} test studies (joined by mean)" in done.stdout
+    assert f"{n} test studies (joined by mean)" in done.stdout
     done = call("interpret", run, "--unit", "patient", "--resamples", 0)
     assert f"{n // 2} patients ({images} images)" in done.stdout
     assert len(pd.read_csv(run / "tables" / "units.csv")) == n // 2

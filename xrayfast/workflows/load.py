@@ -302,8 +302,8 @@ def _require_known_transforms(dls: RadiographDataLoaders) -> list[str]:
     if dls.origin == "own transforms":
         return [
             "Images went through transforms of the user's own DataLoaders, which are not saved in the folder, so it "
-            "can't be used to predict on other images. Transforms of the validation images: {', "
-            "'.join(transform_names(dls))}."
+            "can't be used to predict on other images. Transforms of the validation images: "
+            f"{', '.join(transform_names(dls))}."
         ]
     if changed := foreign_transforms(dls):
         raise ConfigError(
