@@ -23,7 +23,7 @@ def test_a_run_is_found_by_name_where_its_settings_are_those_given(tiny_run, beg
     assert find_begun(begun, "a", config).path == begun / "a"
     for change, message in (
         ({"epochs": 9}, "epochs is 9, but .*a was started with 1, and a run keeps its settings"),
-        ({"arch": "resnet34"}, "arch is resnet34, and"),
+        ({"arch": "resnet34"}, "arch is resnet34, but"),
         ({"resamples": 7}, "resamples is 7"),
         ({"test_fraction": 0.5}, "test_fraction is 0.5, and .* begun with 0.2"),
     ):

@@ -297,7 +297,7 @@ def with_known_cache(config: DataConfig) -> DataConfig:
     if config.cache_dir is None or not config.cache or holds_cache(config.cache_dir):
         return config
     warn(
-        f"{config.cache_dir}: is the cache_dir in the run's config.yaml, but does not contain an xrayfast cache. "
+        f"{config.cache_dir}: is the cache_dir in the run's config.yaml, but does not contain a cache of images. "
         f"Nothing is written there; the cache in {cache_root()} is used. If the folder is yours, training with "
         "--cache-dir creates the cache there."
     )
