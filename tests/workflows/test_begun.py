@@ -25,7 +25,7 @@ def test_a_run_is_found_by_name_where_its_settings_are_those_given(tiny_run, beg
         ({"epochs": 9}, "epochs is 9, but .*a was started with 1, and a run keeps its settings"),
         ({"arch": "resnet34"}, "arch is resnet34, but"),
         ({"resamples": 7}, "resamples is 7"),
-        ({"test_fraction": 0.5}, "test_fraction is 0.5, and .* begun with 0.2"),
+        ({"test_fraction": 0.5}, "test_fraction is 0.5, but .* started with 0.2"),
     ):
         with pytest.raises(ConfigError, match=message):
             find_begun(begun, "a", config.updated(change))
@@ -41,6 +41,8 @@ def test_the_command_says_that_a_run_is_complete_and_what_it_lacks(data_dir, beg
     done = CliRunner().invoke(app, [*words, "--name", "a"])
     assert done.exit_code == 0 and "a is complete: there is nothing to resume" in done.output, done.output
     done = CliRunner().invoke(app, [*words, "--name", "a", "--lr", "1"])
-    assert done.exit_code == 2 and "was started with 0.002, and a run keeps its settings" in done.output.replace("\n", " ")
+    assert done.exit_code == 2 and "was started with 0.002, and a run keeps its settings" in done.output.replace(
+        "\n", " "
+    )
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2 and "auto resumes the run of --name" in done.output.replace("\n", " ")
