@@ -134,7 +134,7 @@ def test_files_that_the_pages_name_exist(page):
 
 @pages
 def test_pages_are_short(page):
-    longest = {"README": 200, "contributing": 230, "results": 180, "data": 160}.get(page.stem, 150)
+    longest = {"README": 200, "contributing": 235, "results": 180, "data": 160}.get(page.stem, 150)
     assert len(page.read_text(encoding="utf-8").splitlines()) <= longest
 
 

@@ -196,9 +196,9 @@ def _as_weights(value: Any) -> Any:
         raise PydanticCustomError("rules", "{reason}", {"reason": str(error).rstrip(".")}) from error
 
 
-def _or_switch(on: Any, off: Any) -> BeforeValidator:
-    """Convert True to `on` and False to `off`, because YAML reads on and off as booleans."""
-    return BeforeValidator(lambda value: (on if value else off) if isinstance(value, bool) else value)
+def _or_switch(on: str) -> BeforeValidator:
+    """Convert True to `on` and False to "off", because YAML reads on and off as booleans."""
+    return BeforeValidator(lambda value: (on if value else "off") if isinstance(value, bool) else value)
 
 
 def as_decay(value: Any) -> Any:
@@ -647,7 +647,7 @@ class TrainConfig(_Section):
         "Metrics of the training split. running: from the predictions made while each epoch trains; final: also "
         "predict the split once at the end, without augmentation, with the weights of the best epoch.",
     )
-    augment: Annotated[AugmentationName, _or_switch("default", "off"), OrOwnCode] = option(
+    augment: Annotated[AugmentationName, _or_switch("default"), OrOwnCode] = option(
         "default",
         "Augmentation of training images: mild, default or strong rotates them (by up to 3, 5 or 10 degrees), "
         "scales them down (to 0.95, 0.9 or 0.8) and changes brightness and contrast (by up to 10, 20 or 30 %). They "
@@ -690,7 +690,7 @@ class TrainConfig(_Section):
         "frozen features use only the last size.",
         metavar="SIZE[,...]",
     )
-    reuse_frozen: Annotated[ReuseFrozen, _or_switch("on", "off")] = option(
+    reuse_frozen: Annotated[ReuseFrozen, _or_switch("on")] = option(
         "auto",
         "Compute the features of frozen layers once and cache them, instead of in every epoch. auto: only if a "
         "phase has more epochs than cached views, or another phase caches them, and the disk has room.",
@@ -787,7 +787,7 @@ class TrainConfig(_Section):
         ge=0,
         le=1024,
     )
-    data_on_device: Annotated[DataOnDevice, _or_switch("on", "off")] = option(
+    data_on_device: Annotated[DataOnDevice, _or_switch("on")] = option(
         "auto",
         "Keep all decoded images in the device's memory, and shuffle and augment them there. auto: on CUDA, if they "
         "fit and --workers is not given; if they don't fit, threads read them ahead.",

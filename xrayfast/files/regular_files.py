@@ -24,7 +24,7 @@ MAX_SMALL_BYTES = 2**20
 
 
 def require_regular_file(
-    path: Path, expected: str, limit: int = MAX_TEXT_BYTES, error: type[XrayfastError] = RunError
+    path: Path, expected: str, limit: int, error: type[XrayfastError] = RunError
 ) -> os.stat_result:
     """Raise an error for a path that would hang on opening (a FIFO), never end (a device), or fill the memory.
 

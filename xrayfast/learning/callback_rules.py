@@ -48,7 +48,7 @@ def check_callbacks(
     schedule: Schedule | None,
     reuse_frozen: ReuseFrozen,
     metrics: Collection[str],
-    mixes_images: bool = False,
+    mixes_images: bool,
 ) -> list[Callback]:
     """Return the user's callbacks, with classes instantiated, if `fit` accepts them.
 

@@ -331,7 +331,7 @@ def tabulate(
     predictor: Any,
     files: Sequence[str],
     contents: Sequence[Radiograph | str],
-    abstain_below: float | None = None,
+    abstain_below: float | None,
     tta: bool | None = None,
     batch_size: int = 32,
 ) -> pd.DataFrame:

@@ -297,12 +297,12 @@ def may_be_origin(name: str) -> bool:
     return any(map(_ORIGIN.fullmatch, split_column_name(name)))
 
 
-def is_measured(name: str, no_label: str = "") -> bool:
+def is_measured(name: str, no_label: str) -> bool:
     """Whether the name of a numeric column suggests that it holds something other than scores of a label."""
     return bool(no_label) or may_be_no_label(name) or any(map(_MEASURED.fullmatch, split_column_name(name)))
 
 
-def may_be_grade(name: str, no_label: str = "") -> bool:
+def may_be_grade(name: str, no_label: str) -> bool:
     """Whether the name of a column with few distinct integers suggests that it holds grades of a label."""
     words = split_column_name(name)
     return any(map(_GRADED.fullmatch, words)) or not is_measured(name, no_label)

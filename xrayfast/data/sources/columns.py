@@ -93,7 +93,7 @@ class Columns:
         return used + (f"; not used: {quote(self.unused)}" if self.unused else "")
 
 
-def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: Collection[str] = ()) -> Columns:
+def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: Collection[str]) -> Columns:
     """Choose the columns that the config names, else the spec's, else those with usual names or contents.
 
     Columns named like one of the `known` labels, the labels of a run, are labels.

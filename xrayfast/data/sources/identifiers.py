@@ -97,7 +97,7 @@ def join_spellings(identifiers: Sequence[str]) -> tuple[TextColumn, list[str]]:
     return column.replace(spelling.__getitem__), notes
 
 
-def blank_placeholders(identifiers: Sequence[str], what: str) -> tuple[TextColumn, list[str]]:
+def blank_placeholders(identifiers: Sequence[str]) -> tuple[TextColumn, list[str]]:
     """Replace placeholders such as "unknown", whose images are not all of one patient, with ""; return a note on them.
 
     If there are no other identifiers, nothing is replaced: such data are rejected as anonymized.
@@ -112,7 +112,7 @@ def blank_placeholders(identifiers: Sequence[str], what: str) -> tuple[TextColum
     if not words or words == counts.keys():
         return column, []
     listed = shorten(f"'{text}' ({counts[text]})" for text in sorted(words))
-    note = f"Read as no {what}, as these words and numbers stand for unknown ones: {listed}."
+    note = f"Read as no patient, as these words and numbers stand for unknown ones: {listed}."
     return column.replace(lambda text: "" if text in words else text), [note]
 
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -119,7 +118,7 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
         _read_names(records, to_split)
     if records.patients is None and way != "name":
         _read_headers(records, keyword or "PatientID")
-    for step in (partial(blank_placeholders, what="patient"), join_spellings):
+    for step in (blank_placeholders, join_spellings):
         if records.patients:
             records.patients, notes = step(records.patients)
             records.notes += notes

@@ -148,7 +148,7 @@ def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Tab
     )
 
 
-def flow_steps(flow: Sequence[tuple[str, int]], patients: Mapping[str, float] | None = None) -> list[dict[str, str]]:
+def flow_steps(flow: Sequence[tuple[str, int]], patients: Mapping[str, float]) -> list[dict[str, str]]:
     """Return the steps of the flow chart: kind, text, images, and patients in words ("" if unknown).
 
     The kind is "step" for images that are kept, "out" for images left out, and "split" for the images of one split.
@@ -161,7 +161,7 @@ def flow_steps(flow: Sequence[tuple[str, int]], patients: Mapping[str, float] | 
     for text, images in flow:
         kind = "out" if text.startswith("Left out") else "split" if text.startswith(("Split ", "Part ")) else "step"
         name = text.partition(" ")[2] if kind == "split" else text
-        of = (patients or {}).get(name, math.nan)
+        of = patients.get(name, math.nan)
         people = plural(int(of), "patient") if math.isfinite(of) else ""
         steps.append({"kind": kind, "text": SPLIT_TITLES.get(name, text), "images": f"{images:,}", "patients": people})
     return steps

@@ -192,8 +192,8 @@ def compute_metrics(
     decision: Decision,
     *,
     prevalence: NDArray[np.float64] | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
+    resamples: int,
+    seed: int,
     by: Iterable[str] | None = None,
 ) -> dict[str, Any]:
     """Compute the metrics of predictions: the result of `metrics.summary.summarize`, with further items.
