@@ -21,7 +21,7 @@ from tests.workflows.test_interruptions import CallAfter, send
 from tests.workflows.test_resume import assert_same, flip
 from xrayfast.errors import Interrupted, RunError, WriteError
 from xrayfast.learning.fastai_api import Callback
-from xrayfast.learning.training import loaders, position
+from xrayfast.learning.training import position, radiograph_loader
 from xrayfast.learning.training.checkpoint import find_checkpoint
 from xrayfast.runs.run import Run
 from xrayfast.runs.typed_files import CheckpointState
@@ -55,8 +55,13 @@ def whole(data, tmp_path_factory):
 @pytest.fixture
 def read(monkeypatch):
     """A list that collects the number of images of each training or validation batch that is read."""
-    found, real = [], loaders._read_batch
-    monkeypatch.setattr(loaders, "_read_batch", lambda images, paths: found.append(len(paths)) or real(images, paths))
+    found, real = [], radiograph_loader._read_batch
+
+    def read_batch(images, paths):
+        found.append(len(paths))
+        return real(images, paths)
+
+    monkeypatch.setattr(radiograph_loader, "_read_batch", read_batch)
     return found
 
 
