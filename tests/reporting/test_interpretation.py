@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xrayfast.errors import ConfigError
 from xrayfast.reporting.interpretation import Interpretation
 from xrayfast.runs.predictions import Predictions
 
@@ -17,4 +18,10 @@ def test_correct_cases_have_the_smallest_loss_of_each_class_in_turn(task):
     assert [case.image for case in found.right_cases(3)] == ["i0", "i3", "i1"]
     # Two were predicted wrong.
     assert [case.image for case in found.right_cases(9)] == ["i0", "i3", "i1", "i2"]
+    assert len(found.right_cases(10**20)) == 4
+    assert found.cases(0) == () and len(found.top_losses_table(0)) == 0
+    for call in (found.cases, found.right_cases, found.top_losses_table):
+        for wrong in (-1, 1.5, "nonsense"):
+            with pytest.raises(ConfigError, match="k is "):
+                call(wrong)
     assert found.paths == {} and not isinstance(found.paths, Path)

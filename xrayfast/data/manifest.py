@@ -119,7 +119,7 @@ class Manifest(HasOverview):
         Raises:
             ConfigError: there is no such split.
         """
-        if split not in SPLITS:
+        if not isinstance(split, str) or split not in SPLITS:
             hint = did_you_mean(str(split), SPLITS)
             raise ConfigError(f"found the split '{split}'; expected train, valid or test.{hint}")
         rows = (self.table["split"] == split).to_numpy()

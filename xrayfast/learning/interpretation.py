@@ -20,7 +20,7 @@ from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, metric_title
-from xrayfast.reporting.interpretation import Interpretation
+from xrayfast.reporting.interpretation import Count, Interpretation
 from xrayfast.runs.predictions import Predictions
 
 
@@ -109,7 +109,8 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
             value = self.summary["overall"][name]
             print(f"{metric.title}: {'not defined' if value is None else f'{value:.3f}'}")
 
-    def top_losses(self, k: int | None = None, largest: bool = True, items: bool = False) -> tuple[Any, ...]:
+    @check_arguments()
+    def top_losses(self, k: Count | None = None, largest: bool = True, items: bool = False) -> tuple[Any, ...]:
         """Return the k largest (or smallest) losses and their indices, as tensors; with `items` also image names."""
         order = torch.from_numpy(self.ranked(k, largest))
         names = [str(self.predictions.images[i]) for i in order.tolist()]

@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 IMAGE_SIZE = 256
 """Side in pixels of the images of single cases."""
 
-FigureSize: TypeAlias = tuple[float, float] | list[float] | None
+FigureSize: TypeAlias = tuple[float, float] | Annotated[list[float], Field(min_length=2, max_length=2)] | None
 """Width and height in inches."""
+
+Count: TypeAlias = Annotated[int, Field(ge=0)]
+"""A number of images."""
 
 Labels: TypeAlias = Sequence[str] | str | None
 """Labels to draw, one or several; None for all."""
@@ -220,6 +223,7 @@ class Interpretation(HasOverview):
         (curves.draw_roc, curves.draw_precision_recall)[kind](ax, drawn)
         return ax
 
+    @check_arguments()
     def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
         """Return actual label, label predicted instead, and number of images; the most frequent mistakes first."""
         return [
@@ -233,12 +237,14 @@ class Interpretation(HasOverview):
         table.summary = self.summary
         return table
 
-    def ranked(self, k: int | None = None, largest: bool = True) -> NDArray[np.int64]:
+    @check_arguments()
+    def ranked(self, k: Count | None = None, largest: bool = True) -> NDArray[np.int64]:
         """Return the (k,) rows of the images with the largest (or smallest) losses first; NaN counts as the largest."""
         loss = np.nan_to_num(self.predictions.loss, nan=np.inf, posinf=np.inf)
-        return np.argsort(-loss if largest else loss, kind="stable")[: k or None]
+        return np.argsort(-loss if largest else loss, kind="stable")[:k]
 
-    def top_losses_table(self, k: int | None = None) -> pd.DataFrame:
+    @check_arguments()
+    def top_losses_table(self, k: Count | None = None) -> pd.DataFrame:
         """Return the k images with the largest losses: actual and predicted labels, loss and all probabilities."""
         rows, predictions = self.ranked(k), self.predictions
         columns: dict[str, Any] = {
@@ -251,11 +257,13 @@ class Interpretation(HasOverview):
         table: pd.DataFrame = pd.DataFrame(columns)
         return table
 
-    def cases(self, k: int) -> tuple[Case, ...]:
+    @check_arguments()
+    def cases(self, k: Count) -> tuple[Case, ...]:
         """Return the k images with the largest losses, with their pixels if the files can still be read."""
         return tuple(self._case(int(i)) for i in self.ranked(k))
 
-    def right_cases(self, k: int) -> tuple[Case, ...]:
+    @check_arguments()
+    def right_cases(self, k: Count) -> tuple[Case, ...]:
         """Return at most k images whose labels were all predicted correctly: the smallest losses of each class in turn.
 
         Multi-label images are grouped according to their first label; images without a label are the last group.
@@ -265,7 +273,9 @@ class Interpretation(HasOverview):
         kinds: dict[int, list[int]] = {}
         for i in [i for i in self.ranked(None, largest=False).tolist() if right[i]]:
             kinds.setdefault(int(truth[i].argmax()) if (truth[i] == 1).any() else len(self.vocab), []).append(i)
-        chosen = [kinds[kind][turn] for turn in range(k) for kind in sorted(kinds) if turn < len(kinds[kind])]
+        chosen = [
+            kinds[kind][turn] for turn in range(min(k, len(right))) for kind in sorted(kinds) if turn < len(kinds[kind])
+        ]
         return tuple(self._case(i) for i in chosen[:k])
 
     @check_arguments()
@@ -316,6 +326,7 @@ class Interpretation(HasOverview):
             pixels=self.image(image),
         )
 
+    @check_arguments()
     def image(self, image: str) -> NDArray[np.uint8] | None:
         """Return the pixels of an image, (H, W) uint8; None if its file can no longer be read."""
         try:
