@@ -164,14 +164,14 @@ def shown(target: Target, outcome: Outcome) -> str:
 
 
 def _remarks(results: Results) -> list[str]:
-    """Return the remarks on the targets: further results and explanations."""
-    lines = []
+    """Return the remarks on the targets: further results and explanations, once for targets that share them."""
+    keys: dict[str, list[str]] = {}
     for target in TARGETS:
         outcome, _ = _outcome(results, target)
-        known = outcome.text + "." if outcome and outcome.text else ""
+        known = outcome.text.rstrip(".") + "." if outcome and outcome.text else ""
         known = (known[:1].upper() + known[1:] + " " + EXPLANATIONS.get(target.key, "")).strip()
-        if known:
-            lines.append(f"- **{target.key}**: {known}")
+        keys.setdefault(known, []).append(target.key)
+    lines = [f"- **{', '.join(of)}**: {known}" for known, of in keys.items() if known]
     lines += [f"- **failed**: {key} – {error.splitlines()[-1]}" for key, error in _failures(results)]
     return ["\n".join(lines)] if lines else []
 

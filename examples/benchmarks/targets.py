@@ -310,13 +310,15 @@ def rank_reads(results: Results, given: Options) -> Outcome | None:
 
 
 def table_memory(results: Results, given: Options) -> Outcome | None:
-    """Return the bytes per additional row, from the two largest Parquet tables, and the memory of each table."""
+    """Return the bytes per additional row, from the two largest Parquet tables."""
     found = tables_of("parquet", results, given)
     if not found:
         return None
     more = found[-1]["open_mb"] - found[-2]["open_mb"]
-    text = "; ".join(f"{one['rows']:,} rows: {one['open_mb']:.0f} MB" for one in found)
-    return Outcome([more * 2**20 / (found[-1]["rows"] - found[-2]["rows"])], text)
+    return Outcome([more * 2**20 / (found[-1]["rows"] - found[-2]["rows"])])
+
+
+TITLES = {"parquet": "Parquet", "csv": "CSV"}
 
 
 def table_time(results: Results, given: Options) -> Outcome | None:
@@ -325,7 +327,7 @@ def table_time(results: Results, given: Options) -> Outcome | None:
     if not found["parquet"]:
         return None
     texts = [
-        f"{kind} of {one['rows']:,} rows: {one['cpu_seconds']:.0f} s, {one['open_mb']:.0f} MB"
+        f"{TITLES[kind]} of {one['rows']:,} rows: {one['cpu_seconds']:.0f} s, {one['open_mb']:.0f} MB"
         for kind, of in found.items()
         for one in of
     ]
@@ -366,7 +368,7 @@ def duplicates(number: str) -> Any:
             f"{one['copies_found']:.1%} of the copies found"
             for one in (row["result"] for row in rows)
         ]
-        return Outcome([rows[-1]["result"][number]], "; ".join([*texts, rows[-1]["result"]["search"]]))
+        return Outcome([rows[-1]["result"][number]], f"{'; '.join(texts)}. {rows[-1]['result']['search']}")
 
     return measure
 
