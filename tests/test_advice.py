@@ -121,7 +121,7 @@ def test_flags_become_arguments_and_commands_functions(text, shown):
     assert str(errors.RunError(text)) == shown
 
 
-def test_an_error_is_of_python_in_python_and_of_the_command_line_there(tmp_path, monkeypatch):
+def test_errors_advise_arguments_in_python_and_flags_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(errors.RunError, match=r"made by xf\.fit\.$"):
         xf.Run("none")

@@ -65,7 +65,7 @@ def good(data_dir, tiny_run, tmp_path_factory):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_nonsense_is_an_error_of_ours(function, good):
+def test_nonsense_arguments_are_named_errors(function, good):
     """Replace each argument with each nonsense value; only the check of arguments runs."""
     check = getattr(xf, function).check
     check(**good[function])

@@ -95,12 +95,12 @@ def test_the_page_says_that_nothing_is_measured(tmp_path, monkeypatch):
     assert text.count("| not measured") == len(targets.TARGETS) + len(gpu.rows(scenarios.Options()))
 
 
-def test_the_page_is_of_the_options_a_scenario_was_last_asked_for_with(results):
+def test_the_page_uses_the_last_options_of_a_scenario(results):
     results.begin("frozen10", asdict(scenarios.Options(images=61)), "python examples/benchmarks --images 61")
     assert "12.50" not in page.page(results)
 
 
-def test_what_is_measured_is_found_again_after_a_kill(results):
+def test_results_survive_a_kill(results):
     jobs = scenarios.frozen10(GIVEN)
     again = Results(results.path)
     assert again.of(jobs) == results.of(jobs)
@@ -125,7 +125,7 @@ def test_benchmarks_md_and_its_chart_are_what_the_results_say():
     assert chart.count("<rect") == 3 + 2 * len(page.CHARTED)  # background, legend, and two bars per scenario
 
 
-def test_the_ten_first_rows_stand_before_the_others(results):
+def test_the_first_ten_rows_have_a_table_of_their_own(results):
     first, rest = page.page(results).split("## Further rows")
     assert page.FIRST == 10
     assert all(target.what in first for target in targets.TARGETS[:10])
@@ -167,7 +167,7 @@ def test_a_failure_is_shown_and_tried_again(results):
     assert "**failed**" not in page.page(Results(results.path))
 
 
-def test_scenarios_share_what_is_the_same():
+def test_scenarios_share_equal_jobs():
     given = scenarios.Options()
     unfrozen, progressive = ({job.key for job in jobs(given)} for jobs in (scenarios.unfrozen, scenarios.progressive))
     assert len(unfrozen & progressive) == 3  # the rounds of fastai
@@ -232,7 +232,7 @@ def test_two_processes_are_compared_by_their_losses(tmp_path):
     assert outcome.text.startswith("Two processes and one: 1.0e-01; seeds of one process: up to 5.0e-01; two processes")
 
 
-def test_the_store_must_change_no_loss(tmp_path):
+def test_distributed_losses_must_be_equal_with_and_without_the_store(tmp_path):
     found, given = Results(tmp_path / "results.jsonl"), scenarios.Options()
     assert target("cache").measure(found, given) is None
     for job in scenarios.cache(given):

@@ -57,7 +57,7 @@ def test_python_keywords_have_the_types_of_the_fields():
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_a_section_stands_for_all_of_its_fields(section):
+def test_a_section_as_parameter_gives_an_option_per_field(section):
     @options.takes(section)
     def command(given):
         pass
@@ -273,13 +273,13 @@ def test_every_number_has_bounds_in_python_and_in_files(name, tmp_path):
             assert f"{name} is " in error and "; expected " in error and len(error) < 500, error
 
 
-def test_bounds_leave_room_for_what_is_real():
+def test_bounds_allow_realistic_values():
     given = {"epochs": 1000, "head_width": (4096, 4096), "batch_size": 4096, "seed": 2**32, "resamples": 100_000}
     assert Config().updated(given).train.seed == 2**32
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].annotation is not bool])
-def test_nothing_is_given_as_an_empty_text(name, tmp_path):
+def test_empty_strings_and_nul_characters_are_refused(name, tmp_path):
     """An empty path would mean the working folder, and a path can't have a NUL character."""
     for text, shown in (("", "''"), ("a\0b", r"'a\\x00b'")):
         with pytest.raises(ConfigError, match=f"{name} is {shown}; expected "):
@@ -290,7 +290,7 @@ def test_nothing_is_given_as_an_empty_text(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if numeric_kind(name) or FIELDS[name].annotation is bool])
-def test_numbers_and_truths_are_of_their_type(name, tmp_path):
+def test_numbers_and_booleans_need_the_right_type(name, tmp_path):
     """Strings are not taken for numbers, true not for 1, 1.0 not for an integer, "false" not for a boolean."""
     kind = numeric_kind(name) or bool
     wrong = {int: ["2", "0.5", 1.0, 2.5, True, ["1"], [1.0]], float: ["0.5", True, False, ["0.5"]]}
@@ -306,7 +306,7 @@ def test_numbers_and_truths_are_of_their_type(name, tmp_path):
             assert f"{name} is " in text and re.search("; expected .*(number|boolean|integer)", text), text
 
 
-def test_what_a_file_says_as_people_write_it_is_read(tmp_path):
+def test_common_spellings_of_yaml_values_are_read(tmp_path):
     text = "train: {lr: 1e-3, wd: 0, eps: 1.E-6, alpha: [0.5, 1], unfreeze: on}\nmodel: {head_width: [64, 32]}\n"
     (tmp_path / "c.yaml").write_text(text + "data: {labels: a.csv, label_col: [1e3x, '1e3'], imply: a=b}")
     config = Config.read(tmp_path / "c.yaml")
@@ -321,7 +321,7 @@ def test_what_a_file_says_as_people_write_it_is_read(tmp_path):
         assert Config.read(tmp_path / "c.yaml").data.label_col == (text,)
 
 
-def test_a_run_of_an_older_version_means_what_it_did():
+def test_settings_of_an_older_run_keep_their_meaning():
     old = Path(__file__).parent / "old_runs" / "single" / "config.yaml"
     assert "precise_bn" not in old.read_text()
     assert Config.read(old).train.precise_bn is False
@@ -339,7 +339,7 @@ def test_a_run_of_an_older_version_means_what_it_did():
         ({"unfreeze": True, "weights": "none"}, None),  # the default was 1 and still is
     ],
 )
-def test_the_first_layers_rate_of_an_older_run_is_what_it_was(tmp_path, change, expected):
+def test_the_learning_rates_of_an_older_run_are_kept(tmp_path, change, expected):
     content = Config().updated(change).model_dump(mode="json")
     if "precise_bn" not in change:
         del content["train"]["precise_bn"]

@@ -42,7 +42,7 @@ class Machine:
         self.own += seconds * own
 
 
-def test_others_are_what_is_busy_on_the_usable_cpus_less_the_own_time(monkeypatch):
+def test_use_by_others_is_the_load_of_usable_cpus_without_our_own(monkeypatch):
     machine = Machine(monkeypatch)
     meter = CpuMeter()
     machine.run(4.0, others=0.75, own=1.0)
@@ -57,7 +57,7 @@ def test_others_are_what_is_busy_on_the_usable_cpus_less_the_own_time(monkeypatc
 
 
 @pytest.mark.parametrize("seconds", [0.1, 100.0])
-def test_too_short_or_too_long_a_time_is_measured_anew(monkeypatch, seconds):
+def test_an_interval_that_is_too_short_or_too_long_is_measured_again(monkeypatch, seconds):
     machine = Machine(monkeypatch)
     meter = CpuMeter()
     machine.run(seconds, others=0.0)
@@ -77,7 +77,7 @@ def test_a_busy_process_is_measured():
 
 
 @pytest.mark.parametrize("error", [OSError, psutil.AccessDenied, NotImplementedError])
-def test_a_system_that_can_not_tell_has_no_load(monkeypatch, error):
+def test_a_system_without_cpu_times_has_no_load(monkeypatch, error):
     def fail(**_: object) -> None:
         raise error
 

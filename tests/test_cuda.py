@@ -45,7 +45,7 @@ def epoch(dl):
 
 
 @pytest.mark.parametrize("way", ["device", "read ahead", "processes", "cpu"])
-def test_batches_are_the_same_whatever_the_way(data, way):
+def test_batches_are_the_same_however_they_are_read(data, way):
     expected = epoch(loaders(data, data_on_device="off", workers=0).train)
     dls = loaders(data, device="cpu") if way == "cpu" else loaders(data, **{"workers": 2} if way == "processes" else {})
     if way == "read ahead":
@@ -55,7 +55,7 @@ def test_batches_are_the_same_whatever_the_way(data, way):
         torch.testing.assert_close(x, x2, atol=1e-5 if way != "cpu" else 1e-3, rtol=1e-4)
 
 
-def test_what_is_copied_without_waiting_is_whole(data):
+def test_asynchronous_copies_are_complete(data):
     """Copies are queued behind work on the device while threads refill the host buffers."""
     dls = loaders(data, batch_size=4)
     dls.train.feed.resident = False
@@ -70,7 +70,7 @@ def test_what_is_copied_without_waiting_is_whole(data):
         assert (found == dls.images.batch([paths[i] for i in order])).all()
 
 
-def test_copies_for_a_checkpoint_wait_for_nothing_and_are_of_their_moment():
+def test_copies_for_a_checkpoint_do_not_wait_and_are_consistent():
     """The copies are queued behind work on the device, and the tensors change immediately after."""
     copies, work = TensorCopies(torch.device("cuda")), torch.randn(4096, 4096, device="cuda")
     of = [torch.zeros(n, 3, 4, 4, device="cuda").to(memory_format=torch.channels_last) for n in range(1, 200)]

@@ -42,7 +42,7 @@ def test_escaped_text_has_nothing_hidden_and_is_not_escaped_again(text):
     assert escape_hidden(shown) == shown
 
 
-def test_a_message_has_its_own_lines_and_no_others():
+def test_names_add_no_lines_to_a_message():
     error = DataError(f"{NASTY}: can't be read.", "and 2 more")
     assert str(error) == f"{SHOWN}: can't be read.\nand 2 more"
     assert str(RunError(f"{error.args[0]} Again.")) == f"{SHOWN}: can't be read. Again."

@@ -96,7 +96,7 @@ def rank_in_room(dotted):
 
 
 @pytest.mark.parametrize("top", ROOMS)
-def test_no_room_imports_one_that_uses_it(top):
+def test_subfolders_of_a_package_import_in_one_direction(top):
     for path in sorted((PACKAGE / top).rglob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()
         here = rank_in_room(f"xrayfast.{name.removesuffix('.py').replace('/', '.')}")
@@ -204,7 +204,7 @@ def test_the_list_of_commands_imports_none_of_them():
     assert loaded_by(code, ("xrayfast.cli.options", "xrayfast.cli.commands.fit", "pydantic", "yaml")) == "[]"
 
 
-def test_what_runs_no_network_loads_no_torch():
+def test_workflows_without_a_network_load_no_torch():
     heavy = ("torch", "torchvision", "fastai", "sklearn", "scipy.stats", "matplotlib.pyplot", "IPython")
     names = ("interpret", "compare", "evaluate", "check", "split", "predict", "export")
     assert loaded_by("\n".join(f"import xrayfast.workflows.{name}" for name in names), heavy) == "[]"

@@ -32,7 +32,7 @@ OF_TORCHRUN = Launch(5, 8, 1, "env://", "torchrun")
         (TORCHRUN | {"OMPI_COMM_WORLD_SIZE": "8"}, OF_TORCHRUN),
     ],
 )
-def test_a_process_is_found_alone_or_a_rank(environ, launch):
+def test_the_launch_is_found_in_the_environment(environ, launch):
     assert find_launch(environ) == launch
 
 
@@ -61,7 +61,7 @@ def test_the_first_host_of_a_list():
     assert first_host("a[1,3-4]b,c") == "a1b" and first_host("n-[008-010]") == "n-008" and first_host("x.y") == "x.y"
 
 
-def test_one_of_several_is_refused_where_one_is_expected_and_rank_zero_alone_speaks(monkeypatch):
+def test_single_process_work_refuses_ranks_and_only_rank_zero_prints(monkeypatch):
     require_alone("a range test is of one process")
     assert is_rank_zero()
     for name, value in TORCHRUN.items():
@@ -83,7 +83,7 @@ def test_one_of_several_is_refused_where_one_is_expected_and_rank_zero_alone_spe
         ({"OMPI_COMM_WORLD_SIZE": "8"}, "Open MPI's mpirun"),
     ],
 )
-def test_where_one_is_expected_several_are_refused_before_it_is_asked_how_they_join(monkeypatch, environ, launcher):
+def test_several_processes_are_refused_before_their_rendezvous_is_checked(monkeypatch, environ, launcher):
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=f"one process; found 8 processes, started by {launcher}"):

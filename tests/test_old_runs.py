@@ -71,7 +71,7 @@ def test_old_runs_are_served(old, name, data_dir):
 
 
 @pytest.mark.parametrize("name", ["single", "multi"])
-def test_old_runs_are_interpreted_with_the_numbers_that_they_hold(old, name, quick):
+def test_old_runs_are_interpreted_with_their_saved_predictions(old, name, quick):
     run = old[name]
     before = json.loads((run.path / "metrics.json").read_text())
     epochs = run.history

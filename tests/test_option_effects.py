@@ -126,7 +126,7 @@ def test_an_option_that_contradicts_others_is_an_error_where_it_was_given(tmp_pa
     assert [note.partition(" (")[0] for note in notes] == ([] if is_default else [name])
 
 
-def test_a_default_without_effect_is_silent_and_one_that_was_given_is_not(tmp_path):
+def test_an_option_without_effect_is_reported_only_if_it_was_given(tmp_path):
     assert check(Config()) == []
     (tmp_path / "c.yaml").write_text(Config().to_yaml())
     assert check(Config.read(tmp_path / "c.yaml")) == []
@@ -217,7 +217,7 @@ BY_FACTS = [
 
 
 @pytest.mark.parametrize(("name", "value", "change"), BY_FACTS)
-def test_an_option_without_effect_on_these_data_or_this_plan(name, value, change):
+def test_options_without_effect_on_data_or_phases_are_errors_or_notes(name, value, change):
     section = getattr(Config().updated({name: value}), FIELD_SECTIONS[name])
     (facts,) = [facts for facts in (DATA, DECODED, EVALUATION, PLAN, DECISION) if vars(facts).keys() >= change.keys()]
     assert check_effects(section, facts) == []
@@ -295,7 +295,7 @@ def test_options_that_change_nothing_are_noted(table, options):
     assert notes() == []
 
 
-def test_data_that_are_opened_again_say_nothing_on_their_options(table):
+def test_reopened_data_repeat_no_notes_on_options(table):
     config = Config().updated({"source": table, "window": "full"}).data
     assert not [note for note in open_manifest(config, leave_out={}).notes if "has no effect" in note]
 
@@ -313,7 +313,7 @@ def test_a_range_test_says_what_it_does_not_use(table):
     assert check_range_test({"arch": "vgg16"}) == []
 
 
-def test_options_on_what_can_not_be_used_are_noted_when_images_are_decoded(table):
+def test_options_for_unusable_files_are_noted_when_images_are_decoded(table):
     data = xf.open_data(table, unreadable="skip", keep_masks=True)
     decoded = xf.dataloaders(data, size=32, device="cpu").manifest
     assert [note.split()[0] for note in decoded.notes if note not in data.notes] == ["keep_masks", "unreadable"]
@@ -333,7 +333,7 @@ def test_a_delimiter_that_no_cell_has_and_a_label_that_no_cell_has_are_noted(tab
     assert not [note for note in xf.open_data(table, imply="a=b").notes if "--imply alone" in note]
 
 
-def test_settings_of_the_data_in_a_config_beside_the_data_are_noted(table, folders, tiny_run):
+def test_data_settings_of_a_config_are_noted_if_data_are_given_too(table, folders, tiny_run):
     data = xf.open_data(table, valid_fraction=0.3)
     config = Config().updated({"source": folders, "valid_fraction": 0.4, "task": "single", "size": 32})
     words = r"data settings are not used, .*: source \(.*/d; .*/t is used\), task \(single; auto is used\), valid_"

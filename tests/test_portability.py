@@ -41,7 +41,7 @@ def guards(tree):
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_what_only_posix_has_is_guarded(path):
+def test_posix_features_are_guarded(path):
     tree = ast.parse(path.read_text("utf-8"))
     guarded = {id(node) for node in guards(tree)}
     for node in ast.walk(tree):
@@ -90,7 +90,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_it_trains_without_what_only_posix_has_and_its_workers_may_be_spawned(data_dir, tmp_path):
+def test_training_works_without_posix_features_and_with_spawned_workers(data_dir, tmp_path):
     # Names that Python and torch themselves need here are kept, such as those that start and end processes.
     needed = {"kill", "statvfs", "SIGCHLD", "SIGKILL", "pthread_sigmask", "poll"}
     needed |= {"O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK"}

@@ -25,7 +25,7 @@ def test_each_recipe_can_be_named_on_the_command_line(script):
 
 
 @pytest.mark.slow
-def test_two_recipes_are_trained_once(script, data_dir, tmp_path, monkeypatch, capsys):
+def test_each_recipe_is_trained_once(script, data_dir, tmp_path, monkeypatch, capsys):
     run = script("run")["main"]
     out = tmp_path / "recipes.jsonl"
     words = [

@@ -24,14 +24,14 @@ def _restore_handlers():
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 143)])
-def test_they_pass_wherever_ctrl_c_does_and_leave_the_handlers_as_they_were(number, code):
+def test_signals_raise_like_ctrl_c_and_handlers_are_restored(number, code):
     with pytest.raises(KeyboardInterrupt) as caught, handling_signals():
         os.kill(os.getpid(), number)
     assert (str(caught.value), caught.value.exit_code) == (f"Stopped by {number.name}.", code)
     assert [signal.getsignal(n) for n in STOP_SIGNALS] == [signal.default_int_handler, *[signal.SIG_DFL] * 3]
 
 
-def test_what_nobody_catches_ends_python_with_the_code_and_without_a_traceback():
+def test_an_uncaught_signal_ends_python_with_its_code_and_no_traceback():
     script = "import os\nfrom xrayfast.errors.signals import handling_signals\nwith handling_signals():\n try:\n"
     script += "  os.kill(os.getpid(), 15)\n finally: print('cleaned up')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -39,7 +39,7 @@ def test_what_nobody_catches_ends_python_with_the_code_and_without_a_traceback()
 
 
 @pytest.mark.slow
-def test_a_bare_except_of_a_library_does_not_lose_them():
+def test_a_signal_swallowed_by_a_bare_except_is_repeated():
     with pytest.raises(Stopped) as caught, handling_signals():
         for _ in range(3):
             with suppress(BaseException):
@@ -50,7 +50,7 @@ def test_a_bare_except_of_a_library_does_not_lose_them():
         time.sleep(0.1)  # the signal is not repeated in another block once the exception is gone
 
 
-def test_the_first_asks_and_the_second_interrupts():
+def test_the_first_signal_requests_a_stop_and_the_second_interrupts():
     stop = StopRequest()
     with stop.listening():
         assert not stop()
@@ -64,7 +64,7 @@ def test_the_first_asks_and_the_second_interrupts():
         os.kill(os.getpid(), signal.SIGHUP)
 
 
-def test_a_signal_that_is_sent_on_to_a_process_that_has_it_is_one(monkeypatch):
+def test_a_forwarded_signal_counts_once(monkeypatch):
     """torchrun and timeout forward a signal that the whole process group got. A second Ctrl-C is a second signal."""
     stop = StopRequest()
     with stop.listening():

@@ -230,7 +230,7 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_file_in_the_way_is_refused(tmp_path):
+def test_a_file_instead_of_the_folder_is_refused(tmp_path):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(DataError, match="/data"):
         write_dataset(tmp_path / "data", images=3, size=16)

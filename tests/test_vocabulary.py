@@ -98,7 +98,7 @@ def pieces(name):
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", name)]
 
 
-def test_no_name_has_a_word_for_which_the_project_has_another():
+def test_names_contain_no_synonyms():
     allowed = re.compile("|".join(ALLOWED))
     found = {place: INSTEAD[word] for place, name in names() for word in pieces(name) if word in INSTEAD}
     assert not {place: word for place, word in found.items() if not allowed.match(place)}
@@ -122,7 +122,7 @@ def file_texts():
 
 
 @pytest.mark.parametrize("pattern", PHRASES)
-def test_no_text_has_another_word(pattern):
+def test_texts_contain_no_synonyms(pattern):
     found = {}
     for file, text in texts().items():
         allowed = [words for files, words in OTHER_SENSES.items() if re.match(files, file)]

@@ -111,7 +111,7 @@ def report(browser: str, page: Path, work: Path) -> None:
     text = page.read_text(encoding="utf-8").replace(str(work), "~")
     (work / "report.html").write_text(text, encoding="utf-8")
     first = screenshot(browser, work / "report.html", 1440, 890)
-    first.quantize(256).save(HERE / "report.png", optimize=True)
+    first.quantize(256, Image.Quantize.MAXCOVERAGE).save(HERE / "report.png", optimize=True)
 
 
 def serve(run: Path, work: Path) -> None:

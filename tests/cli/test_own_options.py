@@ -209,7 +209,7 @@ NOT_CALLED = {
         for name in ("run", "host", "port", "password", "abstain_below", "device", "as_json")
     },
     ("export", "with_script"): "test_the_script_predicts_without_torch",
-    ("cross-validate", "jobs"): "test_folds_trained_at_once_give_the_same_bytes",
+    ("cross-validate", "jobs"): "test_folds_trained_at_the_same_time_give_the_same_bytes",
 }
 """Options that are not tested here, with the reason."""
 

@@ -17,7 +17,7 @@ def begun(tiny_run, tmp_path):
     return tmp_path
 
 
-def test_a_run_is_found_by_name_where_its_settings_are_those_given(tiny_run, begun):
+def test_a_run_with_the_same_settings_is_found_by_name(tiny_run, begun):
     config = tiny_run.config
     assert find_begun(begun, "b", config) is None
     assert find_begun(begun, "a", config).path == begun / "a"
@@ -34,7 +34,7 @@ def test_a_run_is_found_by_name_where_its_settings_are_those_given(tiny_run, beg
         find_begun(begun, "c", config)
 
 
-def test_the_command_says_that_a_run_is_complete_and_what_it_lacks(data_dir, begun):
+def test_resume_auto_says_that_a_run_is_complete_and_names_wrong_options(data_dir, begun):
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     words += ["fit", str(data_dir), "--runs", str(begun), "--resume", "auto", "--unfreeze", "--test-fraction", "0.2"]
     words = [*words[len(SMALL) :], *words[: len(SMALL)], "--epochs", "1"]

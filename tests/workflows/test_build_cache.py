@@ -59,7 +59,7 @@ def decoded(monkeypatch):
     return paths
 
 
-def test_shares_in_any_order_are_one_cache_of_which_fit_decodes_nothing(place, decoded, tiny_vgg):
+def test_shares_built_in_any_order_make_one_cache_from_which_fit_decodes_nothing(place, decoded, tiny_vgg):
     assert build("--shards 3/3")["to_do"] == [1, 2]
     assert "Still to build: 1 of 3 shares (2)." in run(f"cache build {DATA} --shards 1/3").output
     assert build("--shards 3/3")["to_do"] == [2]

@@ -174,12 +174,12 @@ NOTED = {
 
 
 @pytest.mark.parametrize("words", NOTES)
-def test_what_opening_it_shows(checked, words):
+def test_opening_the_data_gives_notes(checked, words):
     assert any(words in note for note in checked[1]["notes"])
 
 
 @pytest.mark.parametrize("kind", FINDINGS)
-def test_each_kind_is_a_finding(checked, kind):
+def test_each_kind_of_defect_is_a_finding(checked, kind):
     found, content, page = checked
     images = {image for finding in found.findings if finding.kind == kind for image in finding.images}
     assert {f"images/{name}" for name in FINDINGS[kind]} <= images

@@ -168,7 +168,7 @@ def test_intervals_come_from_metrics_json_where_it_has_them(three):
 
 
 @pytest.mark.parametrize(("order", "first"), [("accuracy", "c"), ("brier", "c"), ("log_loss", "c"), ("ece", "c")])
-def test_the_order_knows_which_way_is_better(three, order, first):
+def test_runs_are_ordered_best_first_also_if_lower_is_better(three, order, first):
     found = xf.compare(three, order=order, resamples=20)
     values = found.table[order].tolist()
     assert values == sorted(values, reverse=order == "accuracy")
@@ -234,7 +234,7 @@ def test_each_run_s_own_thresholds_decide(tmp_path):
     assert pick(found, "low", "auroc_macro")["difference"] == 0
 
 
-def test_equal_runs_differ_by_nothing(tmp_path):
+def test_equal_runs_have_differences_of_zero(tmp_path):
     truth, probability = one_class()
     for name in "ab":
         kept(tmp_path, name, valid=told(truth, probability))
@@ -249,7 +249,7 @@ def test_equal_runs_differ_by_nothing(tmp_path):
     assert not rows["significant"].dropna().any()
 
 
-def test_patients_count_not_their_images(tmp_path):
+def test_more_images_of_the_same_patients_add_no_evidence(tmp_path):
     """Copies of images add no evidence: p and intervals remain those of the 40 patients."""
     truth, probability = one_class(n=40)
     other = better(probability, truth, 0.15)
@@ -323,7 +323,7 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("case", DIFFERENT)
-def test_other_data_stand_in_the_table_untested_and_the_notes_say_why(tmp_path, case):
+def test_runs_on_other_data_are_listed_without_tests_and_a_note_says_why(tmp_path, case):
     truth, probability = one_class(n=60)
     kept(tmp_path, "a", valid=told(truth, better(probability, truth, 0.3)))
     kept(tmp_path, "b", valid=told(truth, better(probability, truth, 0.2)))
@@ -405,7 +405,7 @@ def test_how_runs_were_trained(tmp_path):
     assert table["seconds"].tolist() == [2.5] * 4
 
 
-def test_the_test_split_where_all_have_one_else_validation_with_a_note(tmp_path):
+def test_runs_are_compared_on_test_if_all_have_it_else_on_validation_with_a_note(tmp_path):
     truth, probability = one_class(n=20)
     split = told(truth, probability)
     kept(tmp_path, "a", valid=split, test=split)
@@ -494,7 +494,7 @@ def test_a_comparison_needs_draws(three):
         xf.compare(three, resamples=0)
 
 
-def test_runs_of_which_one_has_a_rare_label_are_compared_on_the_others(tmp_path):
+def test_runs_with_different_labels_are_compared_on_the_common_ones(tmp_path):
     truth, probability = many_labels(n=60)
     worse = better(probability, 1 - truth, 0.3)
     order = [2, 0]  # without labels 1 and 3, and in another order

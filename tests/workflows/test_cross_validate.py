@@ -98,14 +98,14 @@ def test_the_test_split_is_in_no_fold_and_predicted_by_the_mean_of_all_networks(
     assert crossed.info.counts["test"]["images"] == len(found)
 
 
-def test_it_shows_itself(crossed):
+def test_repr_and_html_of_a_cross_validation(crossed):
     assert repr(crossed) == f"CrossValidation('{crossed.path}')"
     assert [run.path.name for run in crossed.runs] == ["fold1", "fold2"]
     html = crossed._repr_html_()
     assert "CrossValidation" in html and "fold2" in html and "NaN" not in html
 
 
-def test_the_page_has_all_of_it(crossed):
+def test_the_report_shows_folds_spread_and_test_split(crossed):
     page = re.sub(r"\s+", " ", crossed.report_path.read_text())
     assert "2 folds by patient: each image is predicted by a network that was not trained on it" in page
     for row in crossed.metrics["folds"]:
@@ -116,7 +116,7 @@ def test_the_page_has_all_of_it(crossed):
     assert "By image and by patient" not in page and "Largest losses" in page
 
 
-def test_an_evaluation_of_it_says_on_what_was_chosen(crossed, tmp_path):
+def test_an_evaluation_says_which_predictions_calibration_was_chosen_on(crossed, tmp_path):
     copy = shutil.copytree(crossed.path, tmp_path / "copy")
     found = xf.evaluate(copy, split="valid", resamples=0)
     (text,) = [one["text"] for one in found.metrics["result"]["warnings"] if one["code"] == "chosen here"]
@@ -126,7 +126,7 @@ def test_an_evaluation_of_it_says_on_what_was_chosen(crossed, tmp_path):
     assert "Both were chosen on the out-of-fold predictions of the run" in page
 
 
-def test_its_methods_tell_of_the_folds_and_not_of_one_split(crossed):
+def test_the_methods_text_describes_folds_instead_of_a_split(crossed):
     text = describe_cross_validation(crossed)
     pooled, images = crossed.metrics["valid"], len(crossed.out_of_fold)
     assert f"test {crossed.info.counts['test']['images']} images" in text
@@ -140,7 +140,7 @@ def test_its_methods_tell_of_the_folds_and_not_of_one_split(crossed):
     assert text in html.unescape(crossed.report_path.read_text())
 
 
-def test_its_model_card_is_of_all_networks_and_of_out_of_fold_predictions(crossed):
+def test_the_model_card_describes_all_networks_and_out_of_fold_predictions(crossed):
     card = crossed.model_card_path.read_text()
     pooled, tested = (crossed.metrics[split]["overall"]["auroc_macro"] for split in ("valid", "test"))
     own = card.partition("### Training data")[2]
@@ -157,7 +157,7 @@ def test_without_a_test_split_its_evaluation_names_the_out_of_fold_predictions(c
         xf.evaluate(cv)
 
 
-def test_a_fold_that_is_not_there_is_named_before_a_missing_name(data):
+def test_a_wrong_fold_is_reported_before_a_missing_name(data):
     with pytest.raises(ConfigError, match="fold is 3; expected one from 1 to 2, the number of folds"):
         xf.cross_validate(data, folds=2, fold=3)
 
@@ -249,7 +249,7 @@ def test_folds_trained_one_by_one_are_joined_to_the_same_bytes(data, crossed, tm
 
 
 @pytest.mark.slow
-def test_folds_trained_at_once_give_the_same_bytes(data, tmp_path):
+def test_folds_trained_at_the_same_time_give_the_same_bytes(data, tmp_path):
     options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1, **TINY}
     crossed = xf.cross_validate(data, **options | {"runs": tmp_path / "one by one"})
     for wrong in ({"fold": 1}, {"cbs": [lambda: None]}):
@@ -273,7 +273,7 @@ def test_folds_trained_at_once_give_the_same_bytes(data, tmp_path):
     assert "jobs is 9, but there are 2 folds to train, so fewer are trained at once." in notes
 
 
-def test_how_far_folds_are_is_read_from_their_folders(crossed, tmp_path):
+def test_progress_of_folds_is_read_from_their_folders(crossed, tmp_path):
     cv = xf.CrossValidation(shutil.copytree(crossed.path, tmp_path / "cv", ignore=UNCHECKED))
     first, second = cv.runs
     first.history.assign(epoch=2, valid_auroc_macro=np.nan).to_csv(tmp_path / "more.csv", index=False)
@@ -301,7 +301,7 @@ def test_a_folds_settings_replayed_by_fit_train_the_same_network(crossed, tmp_pa
 
 
 @pytest.mark.slow
-def test_repeats_deal_anew_and_each_image_is_predicted_once_per_repeat(data, tmp_path):
+def test_each_repeat_has_new_folds_and_predicts_each_image_once(data, tmp_path):
     cv = xf.cross_validate(data, folds=2, repeats=2, runs=tmp_path, epochs=1, **SMALL)
     assert [run.path.name for run in cv.runs] == [f"repeat{r}-fold{f}" for r in (1, 2) for f in (1, 2)]
     table = pd.read_csv(cv.path / "out_of_fold.csv")
@@ -390,7 +390,7 @@ def test_a_given_validation_split_is_refused(tmp_path):
         xf.cross_validate(xf.open_data(tmp_path, labels=file), folds=2, runs=tmp_path / "runs")
 
 
-def test_predictions_that_are_not_of_each_image_once_are_refused(crossed):
+def test_missing_or_repeated_images_in_folds_are_refused(crossed):
     first, second = (run.predictions("valid") for run in crossed.runs)
     images = [*first.images, *second.images]
     pooled = pool_folds(images[::-1], [first, second])

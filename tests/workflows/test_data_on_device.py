@@ -55,7 +55,7 @@ def test_it_resumes_to_the_same_numbers(data, usual, tmp_path):
     assert numbers(xf.resume(tmp_path / "r")) == numbers(usual)
 
 
-def test_checkpoints_that_a_thread_writes_are_those_of_a_run_that_waits(data, usual, tmp_path, monkeypatch):
+def test_checkpoints_written_in_a_thread_equal_those_written_directly(data, usual, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "writes_in_thread", lambda device: True)
     wrote = record_writers(monkeypatch)
     with pytest.raises(Interrupted):
@@ -103,7 +103,7 @@ def test_a_snapshot_stays_as_it_was_while_training_goes_on(data):
         assert not any(torch.equal(taken[False].tensors[file][name], t) for name, t in tensors.items()), file
 
 
-def test_it_is_said_once_where_images_lie(data, tmp_path, capsys):
+def test_one_note_says_that_images_are_on_the_device(data, tmp_path, capsys):
     said = []
     xf.find_lr(data, steps=20, data_on_device="on", note=said.append, **{**SMALL, "resamples": 100})
     assert [text for text in said if "kept on cpu" in text] == ["All images are kept on cpu, where they take 0.00 GB."]

@@ -56,7 +56,7 @@ def replaced(run):
     return copy
 
 
-def test_each_run_s_way_to_predict_is_compared_with_the_one_asked_for(pair, images, tmp_path):
+def test_a_note_names_runs_calibrated_without_the_augmented_views_asked_for(pair, images, tmp_path):
     """One run was trained with augmented views, the other without; both orders are tested."""
     first, second, _ = pair
     views = xf.Run(shutil.copytree(first.path, tmp_path / "views", ignore=UNCHECKED))
@@ -91,7 +91,7 @@ def test_the_folder_holds_no_weights_and_loads_again_without_code(pair, images):
             use(both)
 
 
-def test_its_methods_tell_of_all_networks_and_how_they_were_trained(pair):
+def test_the_methods_text_describes_all_networks_and_their_training(pair):
     first, _, both = pair
     text = describe_methods(both)
     assert "The probabilities of 2 networks were averaged, which differ in seed; network and training are" in text
@@ -167,7 +167,7 @@ def test_runs_that_differ_or_are_too_few_are_refused(pair, tiny_multi_run):
             xf.ensemble(runs)
 
 
-def test_of_each_image_those_are_averaged_that_have_it(pair):
+def test_an_image_is_averaged_over_the_predictions_that_include_it(pair):
     found = pair[0].predictions("valid")
     half, other = found.select(np.arange(3)), replace(found, raw=1 - found.raw)
     averaged, counts = average_by_image([half, other])

@@ -95,7 +95,7 @@ def require_alike(found, expected):
 # On the run's own data
 
 
-def test_the_own_test_split_gives_the_run_s_own_metrics(run, page):
+def test_evaluating_the_run_s_test_split_gives_its_own_metrics(run, page):
     before = files_of(run)
     found = evaluate(run, command="xrayfast evaluate tiny")
     assert found.path == run.path / "evaluations" / "test"
@@ -163,7 +163,7 @@ def test_a_run_without_a_test_split_says_what_to_do(multi_run):
         evaluate(multi_run, split="valid", tta=True, device="cpu", batch_size=4)
 
 
-def test_subgroups_that_the_predictions_do_not_give(run):
+def test_an_unknown_subgroup_is_an_error(run):
     known = run.predictions("test").attributes
     missing = next(name for name in ("view", "sex", "age") if name not in known)
     in_folders = run.config.data.labels is None
@@ -179,7 +179,7 @@ def test_subgroups_that_the_predictions_do_not_give(run):
 # On other data
 
 
-def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_called(run, data_dir, tmp_path, page):
+def test_training_images_are_left_out_whatever_their_file_names(run, data_dir, tmp_path, page):
     """Copies with other names in another lossless format: only the test split is left, with the same metrics."""
     for number, path in enumerate(sorted(data_dir.rglob("*.png"))):
         target = tmp_path / "copy" / path.parent.name / f"renamed-{number:03d}.tif"
@@ -265,7 +265,7 @@ def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_pat
     assert [n for _, n in evaluate(run, config=config, **FEW).metrics["images"]["left_out"]] == [1]
 
 
-def test_patients_who_are_only_numbered_alike_are_no_patients_of_training(others, data_dir, tmp_path):
+def test_equal_patient_numbers_of_another_source_are_other_patients(others, data_dir, tmp_path):
     """p0001 of other data is another person, unless a shared image or study shows that the archive is the same."""
     own = pd.read_csv(data_dir / "labels.csv").assign(patient=[f"p{i // 2:04d}" for i in range(36)], exam=range(36))
     own.to_csv(tmp_path / "own.csv", index=False)
@@ -289,7 +289,7 @@ def test_patients_who_are_only_numbered_alike_are_no_patients_of_training(others
         evaluate(run, table, **FEW)
 
 
-def test_what_is_no_radiograph_is_left_out(run, others, tmp_path):
+def test_files_that_are_no_radiographs_are_left_out(run, others, tmp_path):
     folder = Path(shutil.copytree(others, tmp_path / "data"))
     disc = (np.add.outer(np.arange(-32, 32) ** 2, np.arange(-32, 32) ** 2) < 400) * 255
     Image.fromarray(disc.astype(np.uint8)).save(folder / "normal" / "region.png")
@@ -341,7 +341,7 @@ def test_an_external_test(run, others, page, tmp_path, monkeypatch):
     assert "elsewhere" in text and "not for diagnosis" in text
 
 
-def test_other_data_stand_beside_the_run_s_own_test_split_and_their_prior_is_corrected_where_asked(run, others, page):
+def test_other_data_are_compared_with_the_run_s_test_split_and_the_prior_is_corrected_on_request(run, others, page):
     plain, corrected = (evaluate(run, others, correct_prior=asked, **FEW) for asked in (False, True))
     metrics = plain.metrics
     assert metrics["internal"]["split"] == "test"
@@ -394,7 +394,7 @@ def test_files_that_can_t_be_read_are_left_out_by_name(run, others, tmp_path):
         evaluate(run, copy, **FEW)
 
 
-def test_where_nothing_is_left_the_table_is_named_with_what_to_do(run, tmp_path, monkeypatch):
+def test_if_no_image_is_left_the_error_names_the_table_and_what_to_do(run, tmp_path, monkeypatch):
     source = run.config.data.source
     split = pd.read_csv(run.split_path)
     seen = split["image"][split["split"] != "test"]
@@ -406,7 +406,7 @@ def test_where_nothing_is_left_the_table_is_named_with_what_to_do(run, tmp_path,
         evaluate(run, "table.csv", **FEW)
 
 
-def test_labels_of_another_name_are_joined_by_a_map(run, others, tmp_path):
+def test_a_label_map_joins_labels_with_other_names(run, others, tmp_path):
     table = listed(others, tmp_path / "t")
     table.write_text(table.read_text().replace(",normal", ",healthy").replace(",covid-19", ",Fracture"))
     (tmp_path / "map.txt").write_text("Normal = Healthy\n")
@@ -536,7 +536,7 @@ def test_a_stated_prevalence(run, others):
         evaluate(run, others, prevalence="nomal=0.3", **FEW)
 
 
-def test_without_the_predictions_of_validation_its_prevalence_is_not_compared(run, others):
+def test_prevalence_is_not_compared_without_validation_predictions(run, others):
     shutil.rmtree(run.path / "predictions")
     metrics = evaluate(run, others, correct_prior=True, **FEW).metrics
     assert "prevalence" not in metrics and metrics["internal"]["split"] == "test"
@@ -554,7 +554,7 @@ def test_an_older_run_can_t_recognize_its_images(run, data_dir):
 
 
 @pytest.mark.parametrize(("where", "kind"), [("write_tables", OSError), ("shown_cases", KeyboardInterrupt)])
-def test_what_is_stopped_leaves_no_half_folder(run, others, monkeypatch, kind, where):
+def test_a_stopped_evaluation_leaves_no_folder(run, others, monkeypatch, kind, where):
     def stop(*_, **__):
         raise kind
 

@@ -82,7 +82,7 @@ def test_labels_are_matched_by_name_and_implications_are_those_of_the_file(data_
         xf.evaluate(path, tmp_path / "other", resamples=0, progress=False)
 
 
-def test_what_a_file_can_t_do_is_named(model, data_dir, tmp_path, tiny_run):
+def test_options_that_an_exported_file_does_not_support_are_errors(model, data_dir, tmp_path, tiny_run):
     with pytest.raises(ConfigError, match="no images to evaluate on"):
         xf.evaluate(model)
     for options, said in (

@@ -55,7 +55,7 @@ def test_probabilities_are_calibrated_as_the_run_says(tiny_run, data_dir, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
-def test_heat_is_grad_cam_of_the_label_on_the_image_as_it_is_predicted(kind, tiny_run, tiny_multi_run, data_dir):
+def test_heat_is_grad_cam_on_the_image_as_the_network_sees_it(kind, tiny_run, tiny_multi_run, data_dir):
     run = tiny_run if kind == "single" else tiny_multi_run
     file, label = files(data_dir)[1], run.labels[-1]
     one = xf.explain(run, file, label=label, device="cpu")
@@ -140,7 +140,7 @@ def bright(tiny_run, monkeypatch):
 
 @pytest.mark.parametrize(("height", "width"), [(100, 100), (240, 120), (120, 240)])
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_color_lies_on_the_bright_corner_of_a_file_of_any_aspect(bright, tmp_path, height, width, down, right):
+def test_the_overlay_marks_the_bright_corner_for_any_aspect_ratio(bright, tmp_path, height, width, down, right):
     image = np.full((height, width), 30, np.uint8)
     rows, columns = height // 3, width // 3
     image[down * 2 * rows : down * 2 * rows + rows, right * 2 * columns : right * 2 * columns + columns] = 220
@@ -155,7 +155,7 @@ def test_color_lies_on_the_bright_corner_of_a_file_of_any_aspect(bright, tmp_pat
     assert one.outside == pytest.approx(1 - 0.7**2, abs=0.1)
 
 
-def test_cases_keep_names_order_and_labels_and_leave_out_what_is_gone(bright, data_dir, tmp_path):
+def test_cases_keep_names_order_and_labels_and_omit_missing_files(bright, data_dir, tmp_path):
     good = files(data_dir, 4)
     cases = [case("first", "normal", "covid-19"), case("gone"), case("unknown"), case("second", "", "a, b")]
     paths = {"first": good[0], "gone": tmp_path / "gone.png", "second": good[1]}

@@ -95,7 +95,7 @@ def test_prediction_with_an_exported_run_imports_onnxruntime_alone(exported, oth
     assert len(pd.read_csv(tmp_path / "out.csv")) == 1
 
 
-def test_options_that_can_t_be_right_are_named(exported, data_dir, tmp_path):
+def test_wrong_options_are_named(exported, data_dir, tmp_path):
     run, found = exported
     with pytest.raises(ConfigError, match=r"model\.bin; expected a name that ends in \.onnx"):
         xf.export(run, tmp_path / "model.bin")
@@ -153,14 +153,14 @@ def test_a_damaged_file_is_an_error_that_names_it(exported, data_dir, tmp_path):
     assert done.exit_code == 1 and "half.onnx" in done.output and "Traceback" not in done.output
 
 
-def test_what_differs_from_the_run_is_not_written(exported, tmp_path, monkeypatch):
+def test_a_file_that_predicts_differently_from_the_run_is_not_written(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "TOLERANCE", -1.0)
     with pytest.raises(RunError, match="was not written: its probabilities differ by up to"):
         xf.export(exported[0], tmp_path / "model.pt2", format="torch-export", progress=False)
     assert not list(tmp_path.iterdir())
 
 
-def test_data_that_are_gone_are_named_and_other_images_taken(exported, data_dir, tmp_path):
+def test_missing_data_are_named_and_other_images_can_be_given(exported, data_dir, tmp_path):
     run = xf.Run(shutil.copytree(exported[0].path, tmp_path / "run", ignore=UNCHECKED))
     settings = (run.path / "config.yaml").read_text()
     (run.path / "config.yaml").write_text(settings.replace(str(data_dir), str(tmp_path / "gone")))
@@ -243,7 +243,7 @@ def test_a_network_that_can_t_be_exported_is_named_with_the_reason():
         capture(Classifier(predictor).eval(), "own:branching")
 
 
-def test_smaller_weights_tell_what_they_cost(exported, data_dir, tmp_path):
+def test_the_cost_of_smaller_weights_is_measured(exported, data_dir, tmp_path):
     run, whole = exported
     found = {
         name: xf.export(run, tmp_path / f"{name}.onnx", precision=name, progress=False) for name in ("fp16", "int8")

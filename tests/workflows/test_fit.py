@@ -122,7 +122,7 @@ def test_a_resumed_run_trains_in_the_precision_that_was_decided_when_it_began(da
 
 
 @pytest.mark.slow
-def test_the_head_s_phase_uses_the_features_of_the_last_block_s(data, tmp_path, monkeypatch):
+def test_the_phases_of_head_and_last_block_share_cached_features(data, tmp_path, monkeypatch):
     from xrayfast.workflows.steps import training
 
     computed = []
@@ -142,7 +142,7 @@ def last_layers(data, tmp_path_factory):
     return xf.fit(data, runs=tmp_path_factory.mktemp("layers"), **LAYERS)
 
 
-def test_a_run_of_the_last_layers_says_so_everywhere(last_layers):
+def test_all_files_say_that_only_the_last_layers_were_trained(last_layers):
     run = last_layers
     assert run.history["phase"].tolist() == ["head"] + ["last 3 layers"] * 3
     assert run.info["frozen_feature_groups"] == [14, 14]
@@ -422,7 +422,7 @@ def test_a_run_with_any_head_is_resumed_loaded_predicted_and_reported(head, widt
     assert f"<dt>Head</dt><dd>{phrase}</dd>" in whole.report_path.read_text()
 
 
-def test_a_head_that_the_network_does_not_have_makes_no_folder(data, tmp_path):
+def test_an_unsupported_head_is_refused_before_a_folder_is_made(data, tmp_path):
     with pytest.raises(ConfigError, match="the classifier of tiny_resnet has no hidden layers"):
         xf.fit(data, runs=tmp_path, head="classifier", **SMALL)
     with pytest.raises(ConfigError, match=r"^head is linear, which has no hidden layer, and head_width is 8, 4\. Use"):
@@ -452,7 +452,7 @@ def test_early_stopping_ends_a_run_that_gets_worse(data, tmp_path):
     np.testing.assert_allclose(run.predictions("valid").probability, loaded, atol=1e-6)
 
 
-def test_a_run_that_stopped_early_and_was_killed_then_does_not_train_on(data, tmp_path, monkeypatch):
+def test_a_run_killed_after_early_stopping_resumes_without_training(data, tmp_path, monkeypatch):
     from xrayfast.workflows import fit
 
     def killed(*_, **__):
@@ -618,7 +618,7 @@ def test_an_unreadable_image_is_named(data_dir, tmp_path, workers):
         ({"runs": "file"}, RunError, "can't be written"),
     ],
 )
-def test_settings_that_can_not_be_are_errors_before_images_are_decoded(
+def test_impossible_settings_are_errors_before_images_are_decoded(
     options, error, words, data_dir, tmp_path, monkeypatch
 ):
     def refuse(*_):
@@ -681,7 +681,7 @@ def test_history_prefers_defined_values_then_higher_ones_then_lower_loss():
     assert history.stale_epochs(6, size=64) == 0
 
 
-def test_an_epoch_on_larger_images_beats_any_on_smaller_ones_and_only_such_epochs_go_stale():
+def test_only_epochs_at_the_last_size_can_be_best_or_stale():
     history = History()
     for epoch, (size, value) in enumerate([(32, 0.9), (32, 0.8), (32, 0.7), (64, 0.5), (64, 0.4)], 1):
         history.add({"epoch": epoch, "size": size, "auroc_macro": value, "valid_loss": 1.0}, "auroc_macro")

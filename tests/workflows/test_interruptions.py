@@ -91,7 +91,7 @@ def test_a_signal_stops_training_after_the_batch_and_the_run_resumes(
     assert_same_numbers(whole, xf.resume(run))
 
 
-def test_a_signal_stops_what_comes_before_and_after_training_at_once(data, tmp_path, monkeypatch):
+def test_a_signal_before_or_after_training_stops_at_once(data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(fit_module, "prepare", lambda *_: send(signal.SIGTERM)())
         with pytest.raises(Stopped, match="SIGTERM"):
@@ -106,7 +106,7 @@ def test_a_signal_stops_what_comes_before_and_after_training_at_once(data, tmp_p
     assert xf.resume(tmp_path / "r").info.status == "completed"
 
 
-def test_a_second_signal_says_what_is_lost_and_frozen_features_begin_again(data, tmp_path):
+def test_a_second_signal_stops_at_once_and_the_message_says_what_is_lost(data, tmp_path):
     def twice():
         send(signal.SIGINT)()
         send(signal.SIGINT)()
@@ -129,7 +129,7 @@ def test_stopped_while_its_checkpoint_is_removed_a_run_stays_complete(data, tmp_
     assert xf.Run(tmp_path / "r").info.status == "completed"
 
 
-def test_what_fails_because_of_a_signal_is_no_failure(data, tmp_path):
+def test_an_error_caused_by_a_signal_counts_as_an_interruption(data, tmp_path):
     def fail():
         """Fail as if SIGTERM also ended a worker, or SIGHUP came because the terminal is gone."""
         send(signal.SIGTERM)()
@@ -142,7 +142,7 @@ def test_what_fails_because_of_a_signal_is_no_failure(data, tmp_path):
     assert xf.Run(tmp_path / "r").info.status == "interrupted"
 
 
-def test_what_a_library_makes_of_a_signal_after_training_is_no_failure(data, tmp_path, monkeypatch):
+def test_a_library_s_error_caused_by_a_signal_counts_as_an_interruption(data, tmp_path, monkeypatch):
     def import_of_a_library(*_, **__):
         try:
             send(signal.SIGTERM)()
@@ -194,7 +194,7 @@ def test_a_run_killed_at_its_end_is_resumed_to_its_end(data, tmp_path, monkeypat
     assert run.claim_path.is_file() and not run.leftovers()
 
 
-def test_resuming_a_complete_run_does_what_a_kill_left_undone(tiny_run, tmp_path):
+def test_resuming_a_complete_run_finishes_what_a_kill_left_undone(tiny_run, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "tiny"))
     (run.path / "checkpoint.old").mkdir()
     (run.path / "predictions" / ".test.csv.01234567.tmp").touch()
@@ -278,7 +278,7 @@ def test_a_run_whose_images_changed_is_not_resumed(uncompressed, tmp_path, monke
     ]
 
 
-def test_images_of_a_run_of_another_version_may_have_been_decoded_otherwise(stopped):
+def test_a_note_says_that_another_version_may_have_decoded_images_differently(stopped):
     table = pd.read_csv(stopped.split_path, dtype=str)
     stopped.write_split(table.assign(digest="0" * 32))
     stopped.update_info(xrayfast="0.3.0")

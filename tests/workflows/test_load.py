@@ -31,7 +31,7 @@ def test_load_gives_a_fastai_learner_on_the_run_s_own_data(tiny_run):
     np.testing.assert_allclose(learn.get_preds()[0].numpy(), tiny_run.predictions("valid").raw, atol=1e-5)
 
 
-def test_the_cache_folder_that_a_run_names_is_used_only_where_it_is_one(tiny_run, tmp_path, cache):
+def test_the_cache_folder_named_by_a_run_is_used_only_if_it_is_a_cache(tiny_run, tmp_path, cache):
     """Otherwise a run from a stranger could make us write to any folder."""
     named = tmp_path / "named"
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run", ignore=UNCHECKED))
@@ -45,7 +45,7 @@ def test_the_cache_folder_that_a_run_names_is_used_only_where_it_is_one(tiny_run
     assert xf.load(run, device="cpu").dls.manifest.config.cache_dir == named
 
 
-def test_load_works_where_the_data_is_gone(tiny_run, data_dir, tmp_path):
+def test_load_works_without_the_data(tiny_run, data_dir, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved", ignore=UNCHECKED))
     config = (run.path / "config.yaml").read_text().replace(str(data_dir), str(tmp_path / "elsewhere"))
     (run.path / "config.yaml").write_text(config)
@@ -165,14 +165,14 @@ def test_further_metrics_and_callbacks_are_used_and_kept(tiny_run, tmp_path):
     xf.interpret(run)
 
 
-def test_a_range_test_is_no_history(tiny_run, tmp_path):
+def test_a_range_test_does_not_count_as_history(tiny_run, tmp_path):
     learn = quiet(xf.load(tiny_run))
     learn.lr_find(num_it=3, show_plot=False, suggest_funcs=None)
     run = xf.save(learn, runs=tmp_path)
     assert len(run.history) == 0 and "There is no history" in run.info["remarks"][1]
 
 
-def test_another_network_is_refused_and_another_loss_or_optimizer_is_said(tiny_run, tmp_path):
+def test_another_network_is_refused_and_another_loss_or_optimizer_is_noted(tiny_run, tmp_path):
     learn = quiet(xf.load(tiny_run))
     learn.loss_func, learn.opt_func = LabelSmoothingCrossEntropyFlat(), SGD
     run = xf.save(learn, runs=tmp_path)

@@ -39,7 +39,7 @@ def test_a_run_with_masked_cells_trains_measures_and_reports(uncertain, data_dir
     assert "because the label is masked" in run.report_path.read_text()
 
 
-def test_metrics_that_meet_masked_cells_are_named(uncertain, data_dir):
+def test_a_warning_names_metrics_that_see_masked_cells(uncertain, data_dir):
     dls = xf.dataloaders(xf.open_data(data_dir, labels=uncertain), size=32, workers=0, device="cpu")
     with pytest.warns(UserWarning, match="metrics accuracy_multi: masked cells .* are NaN in the targets"):
         xf.learner(dls, arch="resnet18", weights="none", metrics=[accuracy_multi])

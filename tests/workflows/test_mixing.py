@@ -94,7 +94,7 @@ def test_a_mixed_run_has_no_metrics_of_training_and_no_cached_features(whole):
     assert "mixed with another of its batch (mixup 0.4, cutmix 1)" in card and "label_smoothing 0.1" in card
 
 
-def test_a_loss_that_gives_none_per_image_can_not_be_mixed(masked):
+def test_mixing_needs_a_loss_per_image(masked):
     dls = xf.dataloaders(masked, size=32, workers=0, device="cpu")
 
     def loss(logits, target):

@@ -124,7 +124,7 @@ def test_metrics_are_in_the_history(watched):
     assert np.isfinite(run.history["valid_largest_logit"]).all()
 
 
-def test_the_run_names_code_that_it_does_not_hold(watched):
+def test_the_run_names_own_code(watched):
     run, _, _ = watched
     assert run.info.own_code["cbs"] == "Watch, GradientClip, CSVLogger"
     assert run.info.own_code["metrics"].startswith("error_rate, matthews_corrcoef, f1_score, roc_auc_score, ")
@@ -242,7 +242,7 @@ def test_a_callback_ends_its_phase_and_a_resumed_run_is_the_same(data_dir, tmp_p
     assert resumed.model_path.read_bytes() == whole.model_path.read_bytes()
 
 
-def test_a_replayed_run_takes_its_code_again(watched, data_dir, tmp_path):
+def test_replaying_a_run_needs_its_code(watched, data_dir, tmp_path):
     config = watched[0].config
     assert config == xf.Config.read(watched[0].path / "config.yaml").updated({})
     for options in ({}, {"epochs": 2}, {"cbs": Watch}):
@@ -325,7 +325,7 @@ class CountRows(Metric):
         return self.count
 
 
-def test_a_skipped_batch_counts_nowhere(data_dir, tmp_path):
+def test_skipped_batches_are_in_no_result(data_dir, tmp_path):
     skip = SkipBatches()
     run = fit(data_dir, tmp_path, cbs=skip, metrics=CountRows(), epochs=1, batch_size=2)
     assert skip.rows[True] and skip.rows[False]
@@ -461,7 +461,7 @@ def test_a_metric_that_is_no_number_is_an_error(data_dir, tmp_path):
         fit(data_dir, tmp_path, metrics=partial(skm.f1_score, average=None))
 
 
-def test_a_loss_that_is_not_finite_is_reported_as_ever(data_dir, tmp_path):
+def test_a_loss_that_is_not_finite_is_reported_with_own_callbacks_too(data_dir, tmp_path):
     with pytest.raises(TrainingError, match=r"training loss is (nan|inf) in epoch 2, batch"):
         fit(data_dir, tmp_path, unfreeze=True, lr=900.0, optimizer="sgd", epochs=3, cbs=TerminateOnNaNCallback)
 

@@ -75,7 +75,7 @@ def test_a_run_says_what_was_code_of_the_user_s_own(own_run, tiny_run):
         assert "tiny_resnet (own code)" in text and not re.search(r"own:\w", text)
 
 
-def test_settings_that_name_it_are_not_replayed_without_it(own_run, data, tmp_path):
+def test_settings_that_name_own_code_are_not_replayed_without_it(own_run, data, tmp_path):
     with pytest.raises(
         ConfigError,
         match=rf"of your own.*: {NAMES}\. Pass it again in Python",
@@ -96,14 +96,14 @@ def test_callbacks_of_a_run_are_not_left_out_of_a_replay(tiny_run, tmp_path):
     assert (result.exit_code, "cbs GradientClip" in result.output) == (2, True)
 
 
-def test_an_option_of_our_losses_beside_it_is_refused(data):
+def test_options_of_built_in_losses_are_refused_with_an_own_loss(data):
     with pytest.raises(ConfigError, match=r"gamma is 3.*the loss takes none"):
         xf.fit(data, loss=F.cross_entropy, gamma=3.0)
     with pytest.raises(ConfigError, match=r"class_weights is auto.*code of your own"):
         xf.learner(xf.dataloaders(data, size=32), arch="tiny_resnet", loss=F.cross_entropy, class_weights="auto")
 
 
-def test_it_is_loaded_with_its_code_or_with_a_warning(own_run):
+def test_a_run_is_loaded_with_its_code_or_with_a_warning(own_run):
     learn = xf.load(own_run, **OWN)
     assert learn.loss_func.loss is F.cross_entropy
     assert learn.settings["loss"] == "own:cross_entropy"
@@ -117,7 +117,7 @@ def test_it_is_loaded_with_its_code_or_with_a_warning(own_run):
     assert learn.settings["loss"] == "auto"
 
 
-def test_resuming_takes_the_same_code_again(own_run, data, tmp_path):
+def test_resuming_needs_the_same_code(own_run, data, tmp_path):
     def other_loss(logits, target):
         return logits.sum()
 
@@ -138,7 +138,7 @@ def test_a_loss_without_one_value_per_image_is_replaced_in_predictions(tiny_run,
     assert run.predictions("valid").loss.tolist() == tiny_run.predictions("valid").loss.tolist()
 
 
-def test_what_runs_the_network_takes_it_again(own_run, tiny_run, data_dir):
+def test_predict_evaluate_and_explain_need_the_network(own_run, tiny_run, data_dir):
     files = sorted(data_dir.glob("normal/*.png"))[:2]
     with pytest.raises(ConfigError, match=r"config\.yaml names code .*: arch tiny_resnet"):
         xf.predict(own_run, files)
@@ -232,7 +232,7 @@ class Masked(Whole):
         return super().forward(x if mask is None else x * 0)
 
 
-def test_a_network_of_which_torch_fx_traces_another_branch_is_not_cached(data):
+def test_features_are_not_cached_if_torch_fx_traces_another_branch(data):
     dls = xf.dataloaders(data, size=32, batch_size=8, workers=0, device="cpu")
     with pytest.warns(UserWarning, match="Masked is used as a whole network"):
         learn = xf.learner(dls, arch=Masked)

@@ -79,7 +79,7 @@ def test_predictions_of_its_run_are_those_of_fastai(folder_run):
     assert found.images.tolist() == files
 
 
-def test_its_run_says_what_it_does_not_know(folder_run):
+def test_the_run_says_that_patients_and_transforms_are_unknown(folder_run):
     run, _, _ = folder_run
     assert run.info.dataloaders == "own transforms"
     assert "Resize" in run.info.own_code["dls"] and "Normalize" in run.info.own_code["dls"]
@@ -89,7 +89,7 @@ def test_its_run_says_what_it_does_not_know(folder_run):
     assert "Patients are not known" in run.report_path.read_text()
 
 
-def test_its_settings_are_not_replayed_by_our_way_to_read_files(folder_run, data_dir, tmp_path):
+def test_the_run_s_settings_are_not_replayed_with_our_own_loaders(folder_run, data_dir, tmp_path):
     words = r"code of your own, .* dls DataLoaders with .*Resize.*\. Use xrayfast\.learner\(dls\) to train"
     options = {"size": 32, "arch": "tiny_vgg", "weights": "none"}
     for work in (xf.fit, xf.find_lr):
@@ -100,7 +100,7 @@ def test_its_settings_are_not_replayed_by_our_way_to_read_files(folder_run, data
                 work(data, config=folder_run[0].config, augment="default", **options)
 
 
-def test_its_run_refuses_other_images_by_name(folder_run, data_dir):
+def test_the_run_refuses_to_predict_other_images(folder_run, data_dir):
     run, _, _ = folder_run
     refused = (
         r"its user's own DataLoaders, whose transforms are not saved in the folder, so .* xrayfast\.load\(run, dls\)"
@@ -113,7 +113,7 @@ def test_its_run_refuses_other_images_by_name(folder_run, data_dir):
     assert CliRunner().invoke(app, ["predict", str(run.path), str(data_dir)]).exit_code == 1
 
 
-def test_its_run_is_loaded_on_such_dataloaders(folder_run, data_dir, multi_dir, recwarn):
+def test_the_run_is_loaded_with_the_same_dataloaders(folder_run, data_dir, multi_dir, recwarn):
     run, learn, dls = folder_run
     again = xf.load(run, dls)
     assert not any(words in str(one.message) for one in recwarn for words in ("other transforms", "not given"))
@@ -177,7 +177,7 @@ def test_a_run_has_size_and_batch_size_of_the_present_dataloaders(data_dir, tmp_
         xf.save(learn, runs=tmp_path)
 
 
-def test_predict_and_test_dl_of_the_block_take_what_shows_a_radiograph(data_dir):
+def test_predict_and_test_dl_accept_paths_arrays_and_images(data_dir):
     learn = learner(block(data_dir))
     file = sorted(data_dir.rglob("*.png"))[0]
     shown = [file, str(file), np.asarray(Image.open(file)), Image.open(file)]
@@ -211,7 +211,7 @@ def test_augmentation_of_other_transforms_is_refused(data_dir):
         xf.learner(dls, weights="none", augment="mild")
 
 
-def test_the_block_with_further_transforms_is_not_ours(data_dir):
+def test_a_radiograph_block_with_further_transforms_counts_as_own_transforms(data_dir):
     assert learner(block(data_dir, 64, item_tfms=Resize(32))).dls.origin == "own transforms"
 
 
@@ -289,6 +289,6 @@ def no_image(data_dir):
         (no_image, "expected floats of shape .N, 1 or 3, side, side"),
     ],
 )
-def test_what_is_missing_is_an_error_of_ours(data_dir, make, words):
+def test_unusable_dataloaders_are_named_errors(data_dir, make, words):
     with pytest.raises(DataError, match=words):
         xf.learner(make(data_dir), weights="none")

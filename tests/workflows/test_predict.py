@@ -16,7 +16,7 @@ from xrayfast.errors import DataError
 from xrayfast.workflows.predict import find_images
 
 
-def test_rows_stand_in_input_order_with_their_errors(tiny_run, data_dir, tmp_path):
+def test_rows_are_in_the_order_of_the_input_with_their_errors(tiny_run, data_dir, tmp_path):
     good = sorted(data_dir.glob("normal/*.png"))[:3]
     bad, empty = tmp_path / "bad.png", tmp_path / "empty.jpg"
     bad.write_text("<html>not found</html>")
@@ -34,7 +34,7 @@ def test_rows_stand_in_input_order_with_their_errors(tiny_run, data_dir, tmp_pat
     np.testing.assert_allclose(probability[2], alone.filter(like="prob_").to_numpy(dtype=float)[0], atol=1e-6)
 
 
-def test_nothing_readable_is_still_a_table(tiny_run, tmp_path):
+def test_unreadable_files_alone_give_a_table_of_errors(tiny_run, tmp_path):
     (tmp_path / "x.png").write_bytes(b"")
     table = xf.predict(tiny_run, tmp_path)
     assert len(table) == 1
@@ -60,7 +60,7 @@ def test_tta_mixes_in_augmented_views_and_is_reproducible(tiny_run, data_dir):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_files_are_read_by_several_threads_and_stand_in_order(tiny_run, data_dir, tmp_path, monkeypatch, threads):
+def test_files_read_by_several_threads_stay_in_order(tiny_run, data_dir, tmp_path, monkeypatch, threads):
     """Small and large files alternate, so later files are ready before earlier ones."""
     from xrayfast.learning.inference import reading
     from xrayfast.workflows import predict
@@ -95,7 +95,7 @@ WHERE = {
 
 
 @pytest.mark.parametrize("where", [*WHERE, "progress"])
-def test_what_stops_it_leaves_no_thread_and_no_filter(tiny_run, data_dir, monkeypatch, where):
+def test_an_interruption_leaves_no_thread_and_no_warning_filter(tiny_run, data_dir, monkeypatch, where):
     """Ctrl-C, at several places."""
     from xrayfast.workflows import predict
 
@@ -111,7 +111,7 @@ def test_what_stops_it_leaves_no_thread_and_no_filter(tiny_run, data_dir, monkey
     assert caught.tb  # it refers to all frames, so garbage collection has freed nothing of them
 
 
-def test_what_a_folder_holds_besides_images_is_counted_and_named(tiny_run, data_dir, tmp_path):
+def test_other_files_in_a_folder_are_counted_and_named(tiny_run, data_dir, tmp_path):
     shutil.copy(next(data_dir.rglob("*.png")), tmp_path / "1.png")
     (tmp_path / "1.gif").write_bytes(b"GIF89a")
     notes = []

@@ -14,7 +14,7 @@ def value(config, name):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_sets_its_fields_and_no_other_and_options_go_over_it(recipe, tmp_path):
+def test_a_recipe_sets_only_its_fields_and_options_take_precedence(recipe, tmp_path):
     before = Config().updated({"unfreeze_blocks": 2, "wd": 0.3})
     (tmp_path / "config.yaml").write_text(with_recipe(before, recipe, {}).to_yaml())
     found = Config.read(tmp_path / "config.yaml")
@@ -26,13 +26,13 @@ def test_a_recipe_sets_its_fields_and_no_other_and_options_go_over_it(recipe, tm
     assert config.train.model_fields_set - {"epochs"} == before.train.model_fields_set
 
 
-def test_one_option_of_unfreezing_goes_over_the_recipe_s():
+def test_an_option_of_unfreezing_replaces_the_recipe_s():
     config = with_recipe(None, "best", {"unfreeze_layers": 3}).updated({"unfreeze_layers": 3})
     assert (config.train.unfreeze, config.train.unfreeze_layers, config.train.epochs) == (False, 3, 12)
     assert with_recipe(None, "best", {"unfreeze": False}).updated({"unfreeze": False}).train.unfreeze is False
 
 
-def test_what_a_recipe_sets_without_effect_is_a_note():
+def test_settings_of_a_recipe_without_effect_are_noted():
     options = {"loss": "focal", "augment": "off"}
     notes = check_settings(with_recipe(None, "best", options).updated(options))
     assert [note.split()[0] for note in notes] == ["tta", "label_smoothing"]

@@ -117,7 +117,7 @@ def test_thresholds_decide():
         report(one, threshold="3")
 
 
-def test_two_classes_have_one_positive_one():
+def test_one_of_two_classes_is_positive():
     p = RNG.random(N).round(5)
     table = pd.DataFrame(
         {"truth": np.where(RNG.random(N) < p, "pneumonia", "normal"), "prob_normal": 1 - p, "prob_pneumonia": p}
@@ -217,7 +217,7 @@ def test_cells_that_are_wrong_are_named(change, message):
         report(single().assign(**change))
 
 
-def test_columns_that_lack_are_named(tmp_path):
+def test_missing_columns_are_named(tmp_path):
     with pytest.raises(DataError, match=r"found no probabilities among the columns image, .*expected prob_LABEL"):
         report(single()[["image", "truth"]])
     with pytest.raises(DataError, match="found no truth among the columns image"):
@@ -239,7 +239,7 @@ def test_it_is_public_whatever_was_imported_before():
     assert xf.report is report
 
 
-def test_whom_the_predictions_are_of_is_read_where_columns_tell_it(tmp_path):
+def test_the_population_is_read_from_columns(tmp_path):
     table = single().assign(**{"Patient Age": ["61", "", "011M"] * 20, "View Position": ["PA"] * 50 + ["ap"] * 10})
     found = report(table, tmp_path, resamples=2)
     population = found.metrics["population"]
@@ -251,7 +251,7 @@ def test_whom_the_predictions_are_of_is_read_where_columns_tell_it(tmp_path):
     assert "xternal test" not in page
 
 
-def test_a_class_that_no_image_has_is_said_to_have_none(tmp_path):
+def test_the_page_names_a_class_without_images(tmp_path):
     table = pd.DataFrame({"prob": RNG.random(N), "truth": 0})
     page = report(table, tmp_path, resamples=2).path.read_text()
     assert "AUROC for positive is not defined, since no image has the label." in page

@@ -121,7 +121,7 @@ def test_a_flipped_byte_of_a_run_is_an_error_that_names_the_file(whole, tmp_path
     READERS[name](run)
 
 
-def test_what_interpret_and_evaluate_write_anew_is_known(whole, tmp_path, quick):
+def test_files_rewritten_by_interpret_and_evaluate_have_valid_checksums(whole, tmp_path, quick):
     run = Run(shutil.copytree(whole.path, tmp_path / "r"))
     xf.interpret(run, calibrate=False)
     for use in READERS.values():
@@ -138,7 +138,7 @@ def test_what_interpret_and_evaluate_write_anew_is_known(whole, tmp_path, quick)
 
 @pytest.mark.parametrize("damage", ["flip", "remove"])
 @pytest.mark.parametrize("name", [*CHECKPOINT, "checksums.txt"])
-def test_each_damage_to_a_checkpoint_leads_to_the_one_before(interrupted, stopped, name, damage):
+def test_after_any_damage_to_a_checkpoint_the_one_before_is_used(interrupted, stopped, name, damage):
     """Without training: this calls the function with which `resume` finds its checkpoint."""
     path = stopped.checkpoint / name
 
@@ -170,7 +170,7 @@ def test_resumed_from_the_checkpoint_before_a_run_has_the_same_numbers(stopped, 
     assert_same(run, whole)
 
 
-def test_where_both_checkpoints_are_damaged_nothing_is_trained(stopped):
+def test_if_both_checkpoints_are_damaged_nothing_is_trained(stopped):
     for folder in (stopped.checkpoint, stopped.checkpoint.with_name("checkpoint.old")):
         flip(folder / "model.safetensors", 3000)
     with pytest.raises(RunError, match=r"/model\.safetensors: has changed.*Start a new run"):

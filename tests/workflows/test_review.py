@@ -56,7 +56,7 @@ def test_proposals_are_ranked_and_written_for_a_reader(crossed, tmp_path):
         xf.review(crossed, tmp_path / "review")
 
 
-def test_the_command_prints_and_writes_them(crossed, tmp_path):
+def test_the_command_prints_and_writes_proposals(crossed, tmp_path):
     done = CliRunner().invoke(app, ["review", str(crossed.path), "-o", str(tmp_path / "out"), "--top", "0"])
     assert done.exit_code == 0 and "A reader must check each proposal" in done.output and "1 proposal on" in done.output
     (head,) = [line.split() for line in done.output.splitlines() if "proposed" in line and "given" in line]
@@ -195,7 +195,7 @@ def test_a_run_records_what_was_corrected_and_finds_its_data_again(corrected):
         file.write_text(text)
 
 
-def test_what_a_reader_corrected_is_not_proposed_again(corrected, crossed, tmp_path):
+def test_corrected_labels_are_not_proposed_again(corrected, crossed, tmp_path):
     run, file = corrected
     cv = shutil.copytree(crossed.path, tmp_path / "again")
     shutil.copy(run.path / "corrections.csv", cv)

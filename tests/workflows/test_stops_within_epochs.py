@@ -85,7 +85,7 @@ def test_stopped_again_and_again_a_run_has_the_same_numbers_and_reads_no_batch_t
     assert whole.history["seconds"].gt(0).all() and run.history["seconds"].gt(0).all()
 
 
-def test_stopped_while_it_is_validated_a_run_validates_anew(data, tmp_path, read):
+def test_a_run_stopped_during_validation_repeats_the_validation(data, tmp_path, read):
     options = SETTINGS | {"epochs": 1, "batch_size": 3}  # ten training and two validation batches
     with pytest.raises(Interrupted, match=r"10 of 10 batches of epoch 1; its validation will start over\. Resume"):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(10), **options)
@@ -105,7 +105,7 @@ def stopped(data, tmp_path):
     return Run(tmp_path / "r")
 
 
-def test_where_the_position_is_damaged_the_epoch_begins_again(stopped, whole):
+def test_if_the_position_is_damaged_the_epoch_begins_again(stopped, whole):
     flip(stopped.checkpoint / "position.safetensors", 3000)
     with pytest.warns(UserWarning, match=r"position\.safetensors: has changed.*checkpoint\.old: epoch 2 is lost"):
         assert_same(xf.resume(stopped), whole)
@@ -142,7 +142,7 @@ class Nothing(Callback):
     """A user's callback that does nothing."""
 
 
-def test_with_callbacks_of_the_users_own_an_epoch_begins_again_and_it_is_said(data, tmp_path):
+def test_with_own_callbacks_an_epoch_begins_again_and_a_message_says_so(data, tmp_path):
     options = SETTINGS | {"accumulate": 3}
     with pytest.raises(
         Interrupted, match=r"0 finished epochs; epoch 1 will start over, .*callbacks.*: Nothing\. Resume"
@@ -151,7 +151,7 @@ def test_with_callbacks_of_the_users_own_an_epoch_begins_again_and_it_is_said(da
     assert not Run(tmp_path / "r").checkpoint.exists()
 
 
-def test_where_the_disk_is_full_an_epoch_begins_again_and_it_is_said(data, tmp_path, monkeypatch):
+def test_if_the_disk_is_full_an_epoch_begins_again_and_a_message_says_so(data, tmp_path, monkeypatch):
     def full(folder, *_):
         raise WriteError(f"{folder}: can't be written (no space).")
 
@@ -216,7 +216,7 @@ def test_wherever_it_is_stopped_a_run_ends_with_the_same_bytes(data, tmp_path, o
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="tells who sent a signal")
-def test_a_signal_to_the_whole_job_leaves_the_workers_to_the_batch(data, tmp_path):
+def test_workers_finish_the_batch_after_a_signal_to_the_whole_job(data, tmp_path):
     """SLURM, systemd and `kill -- -GROUP` signal all processes of a job."""
 
     def stop():
@@ -233,7 +233,7 @@ def test_a_signal_to_the_whole_job_leaves_the_workers_to_the_batch(data, tmp_pat
     assert not multiprocessing.active_children()
 
 
-def test_versions_that_know_no_place_within_an_epoch_refuse_it(stopped):
+def test_older_versions_refuse_a_checkpoint_within_an_epoch(stopped):
     """They would read `rows` and train the epoch from its start with weights from its middle."""
     of_whole, within = (
         json.loads((stopped.path / name / "state.json").read_text()) for name in ("checkpoint.old", "checkpoint")

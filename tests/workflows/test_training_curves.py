@@ -84,7 +84,7 @@ def single(data_dir, tmp_path_factory):
     return listened(xf.open_data(data_dir), tmp_path_factory.mktemp("single"))
 
 
-def test_batches_are_those_that_a_callback_hears(single):
+def test_recorded_batches_are_those_that_a_callback_sees(single):
     run, heard = single
     batches = run.batches
     columns = ["epoch", "batch", "loss", "lr", "lr_lowest"]
@@ -102,7 +102,7 @@ def epoch_outputs(heard):
     ]
 
 
-def test_training_metrics_are_those_of_the_outputs_that_a_callback_hears(single):
+def test_training_metrics_are_those_of_the_outputs_that_a_callback_sees(single):
     run, heard = single
     outputs = epoch_outputs(heard)
     assert len(run.history) == len(outputs) == 3
@@ -304,7 +304,9 @@ class BreakOutputs(Callback):
         (slice(None), "so the weights were already not finite before it. The images of the previous batch: "),
     ],
 )
-def test_the_images_are_those_whose_outputs_are_not_finite_or_those_before(single, data_dir, tmp_path, rows, words):
+def test_the_error_names_images_whose_outputs_are_not_finite_or_the_batch_before(
+    single, data_dir, tmp_path, rows, words
+):
     class Watch(Callback):
         order = 100
 

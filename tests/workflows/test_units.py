@@ -107,7 +107,7 @@ def test_results_by_image_are_as_they_were(runs):
         assert '"unit"' not in (run.path / name).read_text()
 
 
-def test_interpret_makes_the_unit_that_of_the_run(runs, tmp_path):
+def test_interpret_changes_the_unit_of_the_run(runs, tmp_path):
     shutil.copytree(runs["image"].path, tmp_path / "run")
     xf.interpret(tmp_path / "run", unit="study")
     again, fitted = Run(tmp_path / "run"), runs["study"]
@@ -183,7 +183,7 @@ def test_predict_by_unit_joins_as_evaluate_does(runs, studies, unit, how):
     assert list(found.columns)[2:4] == ["predicted", "abstained"]
 
 
-def test_predict_by_unit_keeps_what_can_t_be_read_and_refuses_what_can_t_act(runs, studies, tmp_path):
+def test_predict_by_unit_keeps_unreadable_files_and_refuses_options_without_effect(runs, studies, tmp_path):
     folder = shutil.copytree(studies / "patient00001", tmp_path / "patient00001")
     bad, (alone, *_) = folder / "study1" / "view2_lateral.jpg", sorted((studies / "patient00003").rglob("*.jpg"))
     bad.write_bytes(b"no image")
@@ -211,7 +211,7 @@ def test_predict_by_unit_keeps_what_can_t_be_read_and_refuses_what_can_t_act(run
             xf.predict(runs["study"], folder, **options)
 
 
-def test_predict_by_unit_takes_what_the_json_files_in_shards_tell(runs, studies, tmp_path):
+def test_predict_by_unit_reads_patients_and_studies_from_json_files_in_shards(runs, studies, tmp_path):
     """The names of images don't identify studies, and each patient's studies are numbered from 1."""
     files = sorted((studies / "patient00001").rglob("*.jpg")) + sorted((studies / "patient00002").rglob("*.jpg"))
     with tarfile.open(tmp_path / "data-0.tar", "w") as shard:
@@ -289,7 +289,7 @@ def test_a_cross_validation_and_an_ensemble_by_study(studies, runs, tmp_path):
     assert both.metrics["test"]["overall"] == pytest.approx(alone, abs=1e-6)  # the two networks are the same
 
 
-def test_studies_that_are_needed_are_asked_for(runs, studies, data_dir, tmp_path):
+def test_missing_studies_are_an_error_that_asks_for_study_col(runs, studies, data_dir, tmp_path):
     with pytest.raises(DataError, match=r"no image's study is known.*Name a column with study_col="):
         xf.fit(data_dir, runs=tmp_path, unit="study", **OPTIONS)
     with pytest.raises(ConfigError, match="unit_join is max, which has no effect: each image counts for itself"):

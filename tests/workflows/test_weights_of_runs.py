@@ -26,7 +26,7 @@ def again(data_dir, tiny_run, tmp_path_factory):
     return xf.fit(data, runs=folder, name="again", epochs=2, **SMALL | {"weights": tiny_run}), data
 
 
-def test_its_folder_says_what_it_started_from_and_what_was_seen(again, tiny_run):
+def test_the_folder_names_the_starting_weights_and_images_seen_before(again, tiny_run):
     run = again[0]
     assert run.config.model.weights == str(tiny_run.path)
     assert run.info.weights_sha256 == file_digest(tiny_run.model_path)

@@ -138,7 +138,7 @@ def test_images_of_no_label_are_explained_to_a_single_label_network(tmp_path):
     assert not [note for note in match_labels(data, ("Effusion", "Mass"), "multi").notes if "without a label" in note]
 
 
-def test_classes_that_only_one_of_both_has_are_named(tmp_path):
+def test_classes_of_only_one_side_are_named(tmp_path):
     data = opened(classes(tmp_path, effusion=2, normal=1, mass=1))
     notes = match_labels(data, ("covid", "mass", "normal"), "single").notes
     assert "The network does not have 'effusion' (2 images); images with no other label are left out." in notes

@@ -136,7 +136,7 @@ def test_the_balance_counts_labels_by_split(data_dir):
     assert table.filter(like="share").loc["images"].sum() == pytest.approx(1)
 
 
-def test_where_all_belongs_together_check_reports_and_fit_refuses_by_name(data_dir, tmp_path):
+def test_if_all_images_belong_together_check_reports_it_and_fit_refuses(data_dir, tmp_path):
     image = next(data_dir.glob("normal/*.png"))
     for label in ("a", "b"):
         for i in range(4):

@@ -33,7 +33,7 @@ def multi(tiny_multi_run, tmp_path):
     return xf.Run(shutil.copytree(tiny_multi_run.path, tmp_path / "multi"))
 
 
-def test_a_run_decides_as_its_validation_split_alone_chose(tiny_multi_run):
+def test_a_run_s_thresholds_are_chosen_on_validation_only(tiny_multi_run):
     told = tiny_multi_run.predictions("valid")
     expected = fit_decision(told.truth, told.raw, told.labels, "multi", rule="f1", groups=told.groups)
     found = tiny_multi_run.decision
@@ -209,7 +209,7 @@ def test_the_number_of_resamples_holds_for_once(run):
 
 
 @pytest.mark.usefixtures("no_page")
-def test_the_report_s_failures_stand_in_the_metrics(run):
+def test_failures_of_the_report_are_in_the_metrics(run):
     found = xf.interpret(run, top=3)
     kept = run.metrics["failures"]["test"]
     assert [row["image"] for row in kept] == [case.image for case in found.cases(3)]
@@ -230,7 +230,7 @@ def test_cards_leave_out_a_damaged_evaluation_and_mention_other_thresholds(multi
     assert "Evaluations that can't be read are left out here: bad." in card
 
 
-def test_what_thresholds_and_probabilities_are_worth_stands_in_metrics_tables_and_report(multi):
+def test_quality_of_thresholds_and_calibration_is_in_metrics_tables_and_report(multi):
     xf.interpret(multi)
     for split in multi.predicted_splits:
         summary, told = multi.metrics[split], multi.predictions(split)
@@ -252,7 +252,7 @@ def test_what_thresholds_and_probabilities_are_worth_stands_in_metrics_tables_an
         assert title in multi.report_path.read_text()
 
 
-def test_without_a_calibration_there_is_none_before(run):
+def test_without_calibration_there_are_no_metrics_before_calibration(run):
     xf.interpret(run, calibrate=False, resamples=0)
     summary = run.metrics["test"]
     assert list(summary["calibration"]) == ["after"]
@@ -289,7 +289,7 @@ def test_a_task_of_two_classes_has_one_positive_class_that_is_noted(two_classes,
     assert binary.decision.positive == "covid-19"
 
 
-def test_of_two_classes_one_curve_and_one_row_are_shown(binary):
+def test_with_two_classes_one_curve_and_one_row_are_shown(binary):
     found = xf.interpret(binary)
     summary = found.summary
     assert list(summary["reliability"]["after"]) == ["covid-19"]
@@ -327,7 +327,7 @@ def test_an_older_run_of_two_classes_gets_what_is_lacking_and_keeps_its_numbers(
 
 
 @pytest.mark.usefixtures("no_page")
-def test_of_two_classes_the_other_can_be_the_positive_one(binary):
+def test_with_two_classes_the_positive_class_can_be_chosen(binary):
     before = binary.metrics["test"]["overall"]
     xf.interpret(binary, positive="normal")
     assert binary.decision.positive == binary.config.results.positive == binary.metrics["test"]["positive"] == "normal"
@@ -337,7 +337,7 @@ def test_of_two_classes_the_other_can_be_the_positive_one(binary):
 
 
 @pytest.mark.usefixtures("no_page")
-def test_of_two_classes_the_target_is_that_of_the_positive_one_and_decides(binary):
+def test_with_two_classes_a_target_applies_to_the_positive_class_and_decides(binary):
     xf.interpret(binary, target_sensitivity=1.0, resamples=0)
     [point] = binary.decision.points
     for split in binary.predicted_splits:
