@@ -23,11 +23,11 @@ _WORDS: Mapping[str, str] = {
         normalbefund saudável sem-achados sem-alterações normais sano senza-reperti nella-norma
         negativo-per-patologia normale gezond geen-afwijkingen geen-bijzonderheden normaal frisk
         utan-anmärkning normaali zdrowy prawidłowy bez-zmian norma sağlıklı норма нормальный здоров
-        без-патологии 正常 健康 未见异常 未見異常 無異常 異常なし 정상""",
+        без-патологии 正常 健康 未见异常 未見異常 無異常 異常なし 정상 طبيعي سليم""",
     "yes": """sí sim oui ja vrai verdadero verdadeiro vero wahr positivo positiva positif positiv evet tak
-        presente да 是 有 阳性 陽性""",
+        presente да 是 有 阳性 陽性 نعم إيجابي""",
     "no": """não non nein nee nej faux falso falsch negativo negativa négatif negativ hayır nie ausente нет 否 无
-        無 阴性 陰性""",
+        無 阴性 陰性 لا سلبي""",
     "train": """entrenamiento entraînement apprentissage treino treinamento treinar addestramento allenamento lernen
         lerndaten lernmenge opleiding trening träning träna uczenie uczący treningowy trénovací eğitim
         обучение обучающая тренировка тренировочная 训练 訓練 训练集 學習 学習 学习 훈련 학습""",

@@ -172,3 +172,11 @@ def test_one_folder_of_maps_of_all_classes_is_no_class(tmp_path, folder):
 def test_a_class_called_like_a_folder_of_maps_with_names_of_its_own_stays(tmp_path):
     data = opened(make(tmp_path, *(f"{label}/{label}{i}.png" for label in ("box", "normal") for i in range(4))))
     assert data.labels == ("box", "normal")
+
+
+def test_masks_are_found_where_the_folder_around_all_images_is_named_for_masks():
+    folders = [f"Lung Segmentation Data/Lung Segmentation Data/Train/{label}" for label in ("COVID-19", "Normal")]
+    images = [f"{folder}/images/{i}.png" for folder in folders for i in range(3)]
+    masks = [f"{folder}/{kind} masks/{i}.png" for folder in folders for kind in ("lung", "infection") for i in range(3)]
+    assert find_derived(images + masks) == set(masks)
+    assert find_derived(images) == find_derived(masks) == find_derived([]) == set()

@@ -334,6 +334,7 @@ def test_other_columns_are_no_patients_or_studies(tmp_path, name, cells):
         ("visit", [i // 4 + 1 for i in range(24)]),
         ("family_id", [i // 3 * 11 for i in range(24)]),
         ("anonKey", [i // 2 * 11 for i in range(24)]),
+        ("Fallnummer", [500000 + i // 2 for i in range(24)]),
     ],
 )
 def test_another_column_that_repeats_as_a_key_is_noted(tmp_path, name, cells):
@@ -574,3 +575,23 @@ def test_lists_of_splits_that_are_not_used_are_named(tmp_path, name, has_table):
     for other in (name, "test results.csv"):
         table(tmp_path, "image,split\n0.png,test\n", other)
     assert noted(opened(tmp_path), f"Named for splits, and not used: {name}. --split-file takes")
+
+
+@pytest.mark.parametrize("name", ["X_ray_image_name", "PngPath", "Bild", "画像"])
+def test_the_only_column_of_image_names_holds_the_images(data_dir, name):
+    text = "".join(f"{i},{i}.png,{'NP'[i % 2]}\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, f"nr,{name},label\n{text}"))
+    assert len(data.table) == 10 and noted(data, f"images from '{name}'")
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ("DicomPath,PngPath,label", "'DicomPath', 'PngPath' hold names of images"),
+        ("0.dcm,x,label", "The first line holds an image too: put a line of column names before it"),
+    ],
+)
+def test_two_columns_of_image_names_or_no_header_are_an_error(data_dir, header, found):
+    second = "{i}.png" if "Path" in header else "{i}"
+    text = lines(header, f"{{i}}.dcm,{second},{{ab}}")
+    assert found in message(DataError, data_dir, labels=table(data_dir, text))

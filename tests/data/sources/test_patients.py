@@ -628,3 +628,27 @@ def test_other_elements_that_repeat_within_studies_are_not_noted(tmp_path, heade
     monkeypatch.setattr(headers, "read_header", read_header)
     make(tmp_path, *(f"{'ab'[i // 2 % 2]}/x_{i // 2}{'z' * (i % 2)}.dcm" for i in range(16)))
     assert not noted(opened(tmp_path), "Not used")
+
+
+@pytest.mark.parametrize("file", ["sub-S{k:05d}_ses-E{i:05d}_run-1_bp-chest_vp-pa_dx.png", "case ({k}).{i}.png"])
+def test_patients_in_names_by_the_brain_imaging_data_structure_or_of_copies_are_suggested(tmp_path, file):
+    make(tmp_path, *(f"{'ab'[k % 2]}/" + file.format(k=k, i=i) for k in range(10) for i in range(3)))
+    assert noted(opened(tmp_path), "names may contain patient IDs", "finds 10 patients on 30 of 30 images")
+
+
+@pytest.mark.parametrize(("per_patient", "suggested"), [(1, True), (3, False)])
+def test_a_column_with_a_patient_for_each_image_is_questioned_if_names_repeat(tmp_path, per_patient, suggested):
+    names = [f"case{k}_{i}.png" for k in range(10) for i in range(3)]
+    text = "".join(f"{name},{'ab'[n // 3 % 2]},{7000 + n // per_patient}\n" for n, name in enumerate(names))
+    data = opened(make(tmp_path, *names), labels=table(tmp_path, f"image,label,patient_id\n{text}"))
+    assert bool(noted(data, "names may contain patient IDs", "finds 10 patients on 30 of 30")) == suggested
+
+
+def test_patients_are_recognized_by_spellings_of_their_names(tmp_path):
+    make(tmp_path, *(f"{i}.png" for i in range(12)))
+    people = [
+        name for i in range(4) for name in (f"Doe{'abcd'[i]}, Jane", f"DOE{'ABCD'[i]}^JANE", f"Jane Doe{'abcd'[i]}")
+    ]
+    text = "".join(f'{i}.png,{"ab"[i // 3 % 2]},"{name}"\n' for i, name in enumerate(people))
+    data = opened(tmp_path, labels=table(tmp_path, f"image,label,PatientName\n{text}"))
+    assert data.table["patient"].nunique() == 4

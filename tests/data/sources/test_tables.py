@@ -319,7 +319,7 @@ ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
             ["labels.csv row 7: found 5 cells; expected 4", "double quotes"],
         ),
         (GOOD.replace(",train,secret-1", ""), {}, ["labels.csv row 4: found 2 cells; expected 4"]),
-        (GOOD.replace("image,", "photo,"), {}, ["photo, label, split, patient", "path_col="]),
+        (GOOD.replace("image,", "photo,").replace(".png", ""), {}, ["photo, label, split, patient", "path_col="]),
         (GOOD.replace("label,", "x,"), {}, ["image, x, split, patient", "label_col="]),
         (GOOD.replace("split", "label"), {}, ["the column 'label' twice"]),
         (GOOD, {"path_col": "imgae"}, ["no column 'imgae'", "image, label", "Did you mean 'image'?"]),

@@ -109,7 +109,8 @@ def folders_of(names: Iterable[str]) -> TextColumn:
 def find_derived(paths: Sequence[str]) -> set[str]:
     """Return the paths for which `is_derived` is true, and those of smaller copies and maps of an image in `paths`.
 
-    If that is all of them, return none, because then their names say nothing.
+    If that is all of them, the folders inside the outermost one that says so count; if it is then still all, return
+    none, because their names say nothing.
     """
     likely = list(_likely_derived(paths))
     found = set(filter(is_derived, likely))
@@ -121,7 +122,19 @@ def find_derived(paths: Sequence[str]) -> set[str]:
         plain = {_without(path, IMAGE_WORD) for path in others}
         found |= {path for path in inside if _without(path, _MADE_FOLDER) in plain}
         found |= _in_folders_of_all(inside, others)
-    return found if found and len(found) < len(set(paths)) else set()
+    if not found or len(found) < len(set(paths)):
+        return found
+    inner = {path: _below_derived(path) for path in paths}
+    if "" in inner.values():
+        return set()
+    below = find_derived(list(inner.values()))
+    return {path for path in paths if inner[path] in below}
+
+
+def _below_derived(path: str) -> str:
+    """Return the part of a path inside its outermost folder of masks, maps or the like; "" if there is none."""
+    parts = path.split("/")
+    return next(("/".join(parts[i + 1 :]) for i, part in enumerate(parts[:-1]) if _are_derived(part)), "")
 
 
 def _in_folders_of_all(inside: Collection[str], others: Collection[str]) -> set[str]:

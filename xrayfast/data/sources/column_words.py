@@ -279,7 +279,13 @@ def may_be_key(name: str) -> bool:
     """Whether a column's name suggests an identifier that several images may share."""
     last = split_column_name(name)[-1:]
     return bool(
-        key_role(name) or (last and re.fullmatch(r"\w*(id|uid|uuid|identifier|key|no|nr|folder|directory)", last[0]))
+        key_role(name)
+        or (
+            last
+            and re.fullmatch(
+                r"\w*(id|identifier|key|no|nr|n[uú]m(mer|ber|ero)|folder|directory)|编号|号|番号|번호", last[0]
+            )
+        )
     )
 
 

@@ -19,6 +19,7 @@ from xrayfast.data.labels.cells import (
     describe_grades,
     looks_like_flags,
 )
+from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.labels.names import find_spelling
 from xrayfast.data.labels.spellings import spelling_keys
 from xrayfast.data.sources.column_words import (
@@ -50,6 +51,7 @@ from xrayfast.data.splits.stratify import (
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
 from xrayfast.errors.advice import quoted
+from xrayfast.files.virtual.addresses import suffix_of
 
 _FLAG_SHARE = 0.5
 """A column is read as a label if at least this share of its non-blank cells is 1, 0 or -1; other cells are errors."""
@@ -243,10 +245,22 @@ def _path_columns(table: Table, spec: DatasetSpec, chosen: str | None) -> tuple[
         return in_study_folder, spec.study_folder, True
     if unread := usual_columns(table.unread, "path"):
         raise _cannot_be_read(table, unread[0])
+    by_cells = [name for name, cells in table.columns.items() if _hold_image_names(cells)]
+    headless = any(suffix_of(name) in IMAGE_SUFFIXES for name in by_cells)
+    if len(by_cells) == 1 and not headless:
+        return (by_cells[0],), "", False
+    found = f" {quote(by_cells)} hold names of images." if by_cells else ""
+    found += " The first line holds an image too: put a line of column names before it." if headless else ""
     raise DataError(
         f"{table.file}: found the columns {', '.join(table.columns)}, none of which is known to hold image "
-        "paths; expected one like 'image' or 'file'. Name it with --path-col."
+        f"paths; expected one like 'image' or 'file'.{found} Name it with --path-col."
     )
+
+
+def _hold_image_names(cells: TextColumn) -> bool:
+    """Whether most values of a column are different and all end as the names of image files do."""
+    names = [text for text in cells.texts if text.strip()]
+    return 2 * len(names) > len(cells) and all(suffix_of(name.strip()) in IMAGE_SUFFIXES for name in names)
 
 
 def _label_columns(

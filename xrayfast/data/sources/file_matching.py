@@ -89,12 +89,15 @@ def is_hidden(name: str) -> bool:
 
 
 def hidden_images(paths: Iterable[str]) -> list[str]:
-    """Return the images among hidden files and inside hidden folders, except macOS resource forks."""
+    """Return the images among hidden files and inside hidden folders, except macOS resource forks.
+
+    `.1.png.icloud` stands for an image that is in the cloud.
+    """
     found: list[str] = []
     for path in paths:
         if is_folder(path):
             found += [entry.path for entry in walk(path) if is_image(entry.path)]
-        elif not posixpath.basename(path).startswith("._") and is_image(path):
+        elif not posixpath.basename(path).startswith("._") and is_image(path.removesuffix(".icloud")):
             found.append(path)
     return found
 

@@ -199,11 +199,11 @@ def note_keys(columns: Mapping[str, Sequence[str]], unused: Sequence[str], toget
 
 
 def _count_values(cells: Sequence[str]) -> Counter[str]:
-    """Count the cells per value, without missing ones."""
+    """Count the cells per value, in any spelling, without missing ones."""
     counts = Counter[str]()
     for cell, n in TextColumn.of(cells).counts().items():
         if not is_missing(cell):
-            counts[cell.strip()] += n
+            counts[normalize_identifier(cell)] += n
     return counts
 
 

@@ -150,7 +150,10 @@ def _describe_merging(table: Table, columns: Columns) -> str:
 def _describe_elsewhere(finder: Finder, texts: Sequence[str]) -> str:
     """Return a sentence on files with similar or equal names in other places, which may be other images."""
     for key, (what, advice) in _NEARLY.items():
-        near = {text: [name for name in finder.nearly_called(text, key) if not name.endswith(text)] for text in texts}
+        near = {
+            text: [name for name in finder.nearly_called(text, key) if not name.endswith(text.lstrip("./"))]
+            for text in texts
+        }
         if pairs := [(text, found[0]) for text, found in near.items() if found]:
             return (
                 f" {plural(len(pairs), 'name')} differ from a file's only in {what}, as {pairs[0][0]} from "

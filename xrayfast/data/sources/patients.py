@@ -36,12 +36,12 @@ _UNIQUE = re.compile(r"\d{6}|\d\.\d+\.\d")
 
 _MOST_IN_STUDY = 20  # maximum number of images in a study of chest radiographs; most studies have 1 to 3
 
-_TELLS_PATIENT = r"((?:[Pp]atient|[Pp]erson|[Ss]ubject|[Pp]articipant|sub|pat|PAT|pt)[-_ ]?[0-9]+)"
+_TELLS_PATIENT = r"((?:[Pp]atient|[Pp]erson|[Ss]ubject|[Pp]articipant|sub|pat|PAT|pt)[-_ ]?[0-9]+|sub-[A-Za-z0-9]+)"
 _PATIENT_PATTERNS = (
     _TELLS_PATIENT,
     *(rf"([^/]+){part}\.\w+$" for part in ("[-_ ][^-_ /]+", "(?:[-_ ][^-_ /]+){2}", "(?:[-_ ][^-_ /]+){3}")),
     r"([^/]*\d)[A-Za-z]{1,4}\d{0,2}\.\w+$",
-    r"([^/]*\d)\.\d{1,3}\.\w+$",
+    r"([^/]*\d\)?)\.\d{1,3}\.\w+$",
     r"\d{8}[-_ ]([^/]+)\.\w+$",
 )
 """Regular expressions whose first group may be the patient in a file name: a word for patients with a number, the name
@@ -125,7 +125,7 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
     if records.patients:
         _note_names_of_images(records)
         records.notes += _note_images_of_patients(records.patients)
-    elif chosen is None:
+    if way not in ("name", "dicom"):
         _note_patients_in_names(records)
     if records.patients is None and (chosen == "name" or keyword):
         examples = ", ".join(f"{spec.path_example} ({spec.name})" for spec in registry.SPECS if spec.path_example)
@@ -182,12 +182,19 @@ def _is_name_of(name: str, patient: str) -> bool:
 
 
 def _note_patients_in_names(records: ImageRecords) -> None:
-    """Add a note on the first pattern that finds patients in names, unless the studies of most images are known."""
+    """Add a note on the first pattern that finds patients in names, or fewer than are known, one on each image.
+
+    There is none if the studies of most images are known.
+    """
     n = len(records.names)
-    if 2 * sum(map(bool, records.studies or ())) > n:
+    known = TextColumn.of(records.patients or ()).counts()
+    known.pop("", None)
+    if 2 * sum(map(bool, records.studies or ())) > n or max(known.values(), default=0) > 1:
         return
     for pattern in _PATIENT_PATTERNS:
         if _count_matches(pattern, records.names[:_LOOKED_AT]) and (found := _count_matches(pattern, records.names)):
+            if known and len(found) >= len(known):
+                return
             records.notes.append(
                 f"File or folder names may contain patient IDs, as in {records.names[0]}: --patient-col "
                 f"'name:{pattern}' finds {plural(len(found), 'patient')} on {found.total()} of {n} images."

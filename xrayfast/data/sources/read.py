@@ -77,9 +77,10 @@ def read_source(
             notes.append(f"{shorten(unread)} beside it {verb} not read; --labels reads another table.")
         records.notes[:0] = notes
     if not config.keep_masks:
-        records = records.leave_out(dict.fromkeys(find_derived(records.names), DERIVED))
+        by_name = find_derived(records.names)
+        records = records.leave_out(dict.fromkeys(by_name, DERIVED))
         folder = "".join(split_words(root.name))
-        if all(is_derived(f"{folder}/{name}") for name in records.names):
+        if not by_name and all(is_derived(f"{folder}/{name}") for name in records.names):
             records.notes.append(
                 "All images are called as masks, overlays, maps or thumbnails are, by their names or folders: "
                 f"{shorten(records.names, 3)}. They are taken for radiographs; if they are none, name the folder or "

@@ -179,3 +179,26 @@ def test_folders_named_like_identifiers_are_noted(tmp_path):
         data, "Class folders are called as identifiers", "--labels"
     )
     assert not noted(opened(tree(tmp_path / "b", "{0,1}")), "identifiers")
+
+
+@pytest.mark.parametrize("around", ["", "download/"])
+def test_a_data_set_unpacked_into_itself_is_read_once(tmp_path, around):
+    for folder in ("", "chest_xray/"):
+        for split in ("train", "val", "test"):
+            for label in ("NORMAL", "PNEUMONIA"):
+                for i in range(4):
+                    name = f"{split}/{label}/{label}-{split}-{i}.png"
+                    make(tmp_path, f"{around}{folder}{name}", content=name)
+    data = opened(tmp_path)
+    assert data.labels == ("NORMAL", "PNEUMONIA") and len(data.table) == 24
+    assert not any("chest_xray" in name for name in rows(data))
+    assert noted(data, "Left out, 24 images (in a folder that holds a copy of the folders beside it)")
+
+
+@pytest.mark.parametrize("content", ["another one", "as long!"])
+def test_a_folder_of_other_images_with_the_same_names_is_no_copy(tmp_path, content):
+    names = [f"{label}/{i}.png" for label in ("normal", "tb") for i in range(4)]
+    make(tmp_path, *names, content="original")
+    make(tmp_path, *(f"augmented/{name}" for name in names), content=content)
+    with pytest.raises(DataError, match="class folders in class folders"):
+        opened(tmp_path)

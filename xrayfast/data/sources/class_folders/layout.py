@@ -11,7 +11,7 @@ from xrayfast.config import DataConfig
 from xrayfast.data.images.names import IMAGE_WORD, find_derived
 from xrayfast.data.images.reader import is_image
 from xrayfast.data.labels.words import may_be_no_class
-from xrayfast.data.sources.class_folders.levels import choose_class_level
+from xrayfast.data.sources.class_folders.levels import choose_class_level, find_copies
 from xrayfast.data.sources.class_folders.read import no_layout
 from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.datasets import registry
@@ -81,6 +81,7 @@ def _detect_in_folder(source: Path, config: DataConfig) -> Layout:
     recognized = [name for name, spec in spec_of.items() if spec is not GENERIC]
     with_images = [folder for folder in folders if any(is_image(entry.path) for entry in walk(folder))]
     derived = find_derived([f"{folder.name}/" for folder in with_images])
+    derived |= {f"{name}/" for name in find_copies(with_images)}
     with_images = [folder for folder in with_images if f"{folder.name}/" not in derived]
     if not _are_image_folders(with_images, numbered=bool(recognized)):
         unused = tuple(

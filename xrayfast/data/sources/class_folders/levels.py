@@ -12,10 +12,12 @@ from xrayfast.config import DataConfig
 from xrayfast.data.images.names import IMAGE_WORD, find_derived, split_words
 from xrayfast.data.images.reader import is_image
 from xrayfast.data.labels.names import is_no_finding, normalize_label
-from xrayfast.data.sources.file_matching import top_level
+from xrayfast.data.sources.file_matching import top_level, walk
 from xrayfast.data.splits.folders import parse_split_folders
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import ConfigError, DataError, shorten
+from xrayfast.files.virtual.access import open_binary, state_of
+from xrayfast.files.virtual.paths import to_path
 
 _CLASSES = re.compile(
     r"normal|abnormal|healthy|control|controls|sick|disease|diseased|positive|negative|pos|"
@@ -210,13 +212,40 @@ def _is_group(name: str) -> bool:
     return known or re.search(r"\d{3}", name) is not None
 
 
+def find_copies(folders: Sequence[Path]) -> set[str]:
+    """Return the names of folders that hold copies of the folders beside them, as when an archive holds itself.
+
+    Each image of a copy has the same path in the folder around it, and the same size; the first has the same bytes.
+    """
+    names = {folder.name for folder in folders}
+    return {folder.name for folder in folders[:_MOST_FOLDERS] if _is_copy(folder, names - {folder.name})}
+
+
+def _is_copy(folder: Path, beside: Collection[str]) -> bool:
+    inside = {inner.name for inner in top_level(folder)[0]} if beside else set()
+    if not inside or not inside <= {*beside}:
+        return False
+    images = [entry.path for entry in walk(folder) if is_image(entry.path)]
+    originals = [str(folder.parent / path[len(str(folder)) + 1 :]) for path in images]
+    pairs = list(zip(images, originals, strict=True))
+    if not pairs or not all(to_path(other).is_file() and _size(other) == _size(path) for path, other in pairs):
+        return False
+    with open_binary(images[0]) as copy, open_binary(originals[0]) as original:
+        return copy.read() == original.read()
+
+
+def _size(path: str) -> int:
+    return state_of(path).size
+
+
 def _tree(folder: Path, depth: int, keep_masks: bool) -> _Tree | None:
     """Return the folders that hold images, by name; None if there is no image.
 
-    Mask folders are left out, and split folders are replaced by their contents.
+    Folders of masks and copies are left out, and split folders are replaced by their contents.
     """
     folders, loose = top_level(folder)
     derived = set() if keep_masks else find_derived([f"{inner.name}/" for inner in folders])
+    derived |= {f"{name}/" for name in find_copies(folders)}
     tree: dict[str, _Tree] = {}
     holds_images = any(is_image(str(folder / name)) for name in loose)
     splits = parse_split_folders(inner.name for inner in folders)

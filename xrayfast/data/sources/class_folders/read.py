@@ -17,7 +17,7 @@ from xrayfast.data.labels.names import LabelSet, parse_folder_name, sort_labels
 from xrayfast.data.labels.spellings import spelling_keys
 from xrayfast.data.labels.targets import RawLabels, encode_labels
 from xrayfast.data.labels.words import find_unlabeled, may_be_no_class
-from xrayfast.data.sources.class_folders.levels import choose_class_level, group_of
+from xrayfast.data.sources.class_folders.levels import choose_class_level, find_copies, group_of
 from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import hidden_images, top_level, walk
 from xrayfast.data.sources.records import FilePaths, ImageRecords
@@ -55,6 +55,10 @@ UNLABELED = "folder of images without a label by name"
 
 HIDDEN = "hidden, or in a hidden folder"
 """Why images are left out if they or a folder around them are hidden, see `file_matching.is_hidden`."""
+
+
+COPIED = "in a folder that holds a copy of the folders beside it"
+"""Why the images of a folder such as `chest_xray/chest_xray` are left out."""
 
 
 @dataclass
@@ -151,6 +155,9 @@ def _note_files(found: _ClassFiles, root: Path) -> None:
         found.left_out.append((HIDDEN, hidden))
         names = [path[len(str(root)) + 1 :] for path in hidden]
         found.notes.append(f"Left out, {plural(len(hidden), 'image')} ({HIDDEN}): {shorten(names)}.")
+    if copied := dict(found.left_out).get(COPIED):
+        names = [path[len(str(root)) + 1 :] for path in copied]
+        found.notes.append(f"Left out, {plural(len(names), 'image')} ({COPIED}): {shorten(names, 3)}.")
     if same_name := list(dict.fromkeys(found.same_name)):
         found.notes.append(
             f"{plural(len(same_name), 'file name')} in several classes with different content "
@@ -199,7 +206,8 @@ def _leave_out_loose(found: _ClassFiles, folder: Path, names: Sequence[str]) -> 
 
 
 def _class_like(folders: Sequence[Path], found: _ClassFiles, config: DataConfig) -> list[Path]:
-    """Return the folders without those named for masks and the like, and list the images of the latter as left out."""
+    """Return the folders without those of masks, by name, and of copies; list the images of the latter as left out."""
+    folders = _leave_out(folders, find_copies(folders), COPIED, found)
     derived = set() if config.keep_masks else find_derived([f"{folder.name}/" for folder in folders])
     return _leave_out(folders, [name.rstrip("/") for name in derived], DERIVED, found)
 
