@@ -277,16 +277,9 @@ def key_role(name: str) -> str:
 
 def may_be_key(name: str) -> bool:
     """Whether a column's name suggests an identifier that several images may share."""
-    last = split_column_name(name)[-1:]
-    return bool(
-        key_role(name)
-        or (
-            last
-            and re.fullmatch(
-                r"\w*(id|identifier|key|no|nr|n[uú]m(mer|ber|ero)|folder|directory)|编号|号|番号|번호", last[0]
-            )
-        )
-    )
+    *_, last = "", *split_column_name(name)
+    ends = r"\w*(id|identifier|key|no|nr|n[uú]m(mer|ber|ero)|folder|directory)"
+    return bool(key_role(name) or re.fullmatch(ends, last))
 
 
 def describe_no_label(name: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from xrayfast.config import DataConfig
 from xrayfast.data.demographics import sex_in_name
+from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.labels.cells import (
     SOFT_LABELS,
     are_flags,
@@ -19,7 +20,6 @@ from xrayfast.data.labels.cells import (
     describe_grades,
     looks_like_flags,
 )
-from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.labels.names import find_spelling
 from xrayfast.data.labels.spellings import spelling_keys
 from xrayfast.data.sources.column_words import (
