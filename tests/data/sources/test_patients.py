@@ -652,3 +652,7 @@ def test_patients_are_recognized_by_spellings_of_their_names(tmp_path):
     text = "".join(f'{i}.png,{"ab"[i // 3 % 2]},"{name}"\n' for i, name in enumerate(people))
     data = opened(tmp_path, labels=table(tmp_path, f"image,label,PatientName\n{text}"))
     assert data.table["patient"].nunique() == 4
+
+
+def test_a_period_after_an_abbreviation_makes_no_other_patient():
+    assert set(join_spellings(["Pat 12", "Pat. 12", "pat-12", "PAT12"])[0]) == {"Pat 12"}

@@ -60,7 +60,7 @@ def normalize_identifier(text: str) -> str:
     if person := _LAST_FIRST.fullmatch(text):
         text = f"{person['first']} {person['last']}"
     key = re.sub(
-        r"(?<=[^\W\d_])[\s_-]+(?=\d)|(?<=\d)[\s_-]+(?=[^\W\d_])", "", " ".join(drop_invisible(text).split()).casefold()
+        r"(?<=[^\W\d_])[\s_.-]+(?=\d)|(?<=\d)[\s_-]+(?=[^\W\d_])", "", " ".join(drop_invisible(text).split()).casefold()
     )
     return plain_numbers(key)
 
