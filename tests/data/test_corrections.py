@@ -56,14 +56,14 @@ def test_label_cells_are_corrected_one_by_one(flags, tmp_path):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ("a/a000.png,,b,a,yes", "row 2: given is 'b', but the data say 'a' of 'a/a000.png'"),
+        ("a/a000.png,,b,a,yes", "row 2: given is 'b', but the label of 'a/a000.png' in the data is 'a'"),
         ("a/a00.png,,a,b,yes", "row 2: 'a/a00.png' is not among the images."),
         ("a/a000.png,,a,bb,yes", "row 2: found the label 'bb'; expected one of a, b. Did you mean 'b'?"),
-        ("a/a000.png,,a,a,yes", "row 2: proposed is 'a', which the data say already"),
+        ("a/a000.png,,a,a,yes", "row 2: proposed is 'a', which is already the label in the data"),
         ("a/a000.png,a,a,b,yes", "row 2: label is 'a'; expected a blank cell"),
         ("a/a000.png,,a,b,perhaps", "row 2: accept is 'perhaps'; expected yes, no, or blank"),
         ("a/a000.png,,a,b,no", "no row is accepted. Write yes in the accept column"),
-        ("a/a000.png,,a,b,yes\na/a000.png,,a,b,yes", "row 3: 'a/a000.png' is corrected in reviewed.csv row 2 already"),
+        ("a/a000.png,,a,b,yes\na/a000.png,,a,b,yes", "row 3: 'a/a000.png' is already corrected in reviewed.csv row 2"),
     ],
 )
 def test_rows_that_do_not_fit_the_data_are_refused(folders, tmp_path, row, words):
@@ -73,7 +73,7 @@ def test_rows_that_do_not_fit_the_data_are_refused(folders, tmp_path, row, words
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ("4.png,Mass,1,0,yes", "given is '1', but the data say 'masked' of '4.png'"),
+        ("4.png,Mass,1,0,yes", "given is '1', but the label of '4.png' in the data is 'masked'"),
         ("1.png,mass,1,0,yes", "found the label 'mass'; expected one of Edema, Mass. Did you mean 'Mass'?"),
         ("1.png,Edema,1,2,yes", "found the label '2'; expected one of 0, 1"),
     ],
@@ -87,7 +87,7 @@ def test_a_correction_keeps_the_rules_between_labels(tmp_path):
     classes(tmp_path / "data", covid=5, normal=5)
     options = {"imply": ("covid=pneumonia",)}
     one = write(tmp_path, "covid/covid000.png,pneumonia,1,0,yes\n")
-    words = "contradicts imply=, which gives 'covid/covid000.png' the label 'pneumonia' too. Correct both labels."
+    words = "contradicts imply=, which also gives 'covid/covid000.png' the label 'pneumonia'. Correct both labels."
     assert words in message(DataError, tmp_path / "data", corrections=one, **options)
     both = write(tmp_path, "covid/covid000.png,pneumonia,1,0,yes\ncovid/covid000.png,covid,1,0,yes\n")
     data = opened(tmp_path / "data", corrections=both, **options)
@@ -99,9 +99,11 @@ def test_corrections_of_images_that_are_left_out_are_counted(folders, tmp_path):
     (folders / "a" / "a000_mask.png").write_text("mask")
     file = write(tmp_path, "a/a000_mask.png,,a,b,yes\na/a000.png,,a,b,yes\n")
     data = opened(folders, corrections=file)
-    assert len(data.corrections) == 1 and "reviewed.csv: 1 row not used, because the images are left out." in data.notes
+    assert (
+        len(data.corrections) == 1 and "reviewed.csv: 1 row not used, because the images were left out." in data.notes
+    )
 
 
 def test_a_file_without_the_columns_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"found the columns image, label; .* It lacks given, proposed, accept"):
+    with pytest.raises(DataError, match=r"found the columns image, label; .* Missing: given, proposed, accept"):
         read_corrections(table(tmp_path, "image,label\na,b\n"))

@@ -38,7 +38,9 @@ def test_unreadable_files_are_an_error_or_left_out(folder):
         decode(opened(folder, **options), 64)
     data, images = decode(opened(folder, unreadable="skip", **options), 64)
     assert len(data) == 37 and data.left_out == (("unreadable", tuple(names)),)
-    assert ("Left out: unreadable", 3) in data.flow() and any("3 images (unreadable)" in note for note in data.notes)
+    assert ("Left out: unreadable", 3) in data.flow() and any(
+        "3 images left out (unreadable)" in note for note in data.notes
+    )
     assert len(images.batch(data.table["path"].tolist())) == 37
     for name in names:
         (folder / name).unlink()

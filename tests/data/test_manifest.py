@@ -79,7 +79,7 @@ def test_other_splits_are_one_name_for_each_image_in_their_order(tmp_path):
         assert data.with_splits(given, "mine").table["split"].tolist() == names
     assert data.subset("train").with_splits(["valid", *["train"] * 15], "mine").counts().loc["images", "valid"] == 1
     for given, words in (
-        (["train"], "found 1 split for 20 images; expected one each"),
+        (["train"], "found 1 split for 20 images; expected one split per image"),
         (["trian", *names[1:]], "found the split 'trian'; expected train, valid or test"),
         (["train"] * 20, "no images in the valid split"),
     ):

@@ -123,16 +123,16 @@ def checked(odd_folder, tmp_path_factory):
 
 
 NOTES = [
-    "1 row of labels.csv without an image file left out: images/gone.png.",
+    "1 row of labels.csv left out, because the image file is missing: images/gone.png.",
     "Spellings of one label are joined: 'Pneumonia' (also 'pneumonia', \"b'Pneumonia'\")",
-    "Labels that may be two names for one label are kept apart: 'Pneumonia' and 'Pneumomia'.",
-    "Labels that look like dates, which spreadsheets make from texts such as 1-2: '2-Jan'.",
+    "Labels that may be two names for one label are kept separate: 'Pneumonia' and 'Pneumomia'.",
+    "Labels that look like dates, into which spreadsheets convert texts such as 1-2: '2-Jan'.",
     "Read as blank cells: 'N/A' 1 times in 'label'.",
-    "1 identifier of patients joined",
+    "1 patient identifier joined",
     "patients are in more than one given split",
     "1 of 1 studies are in more than one given split",
-    "1 lateral view, used as the others are: leave them out",
-    "Left out, 2 images (mask, overlay, map or thumbnail by name): images/lung_mask.png, images/000_pred_left.png.",
+    "1 lateral view used like the other images",
+    "2 images left out (mask, overlay, map or thumbnail by name): images/lung_mask.png, images/000_pred_left.png.",
 ]
 """Of how the data set was opened."""
 

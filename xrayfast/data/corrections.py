@@ -61,8 +61,8 @@ def read_corrections(file: Path, sha256: str | None = None) -> tuple[list[Correc
     table = read_table(file)
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise DataError(
-            f"{file}: found the columns {shorten(table.columns)}; expected {', '.join(COLUMNS)}, as 'xrayfast review' "
-            f"writes them. It lacks {', '.join(missing)}."
+            f"{file}: found the columns {shorten(table.columns)}; expected {', '.join(COLUMNS)}, as written by "
+            f"'xrayfast review'. Missing: {', '.join(missing)}."
         )
     found = file_digest(file)
     if sha256 not in (None, found):
@@ -81,7 +81,10 @@ def read_corrections(file: Path, sha256: str | None = None) -> tuple[list[Correc
         one = Correction(image, label, given, proposed, table.where(i))
         if (one.image, one.label) in places:
             other = places[one.image, one.label]
-            raise DataError(f"{one.where}: '{one.image}' is corrected in {other} already; expected one accepted row.")
+            raise DataError(
+                f"{one.where}: '{one.image}' is already corrected in {other}; expected one accepted row per image "
+                f"and label."
+            )
         places[one.image, one.label] = one.where
         corrections.append(one)
     if not corrections:
@@ -123,8 +126,8 @@ def apply_corrections(
         if labels.task == "single":
             if one.label:
                 raise DataError(
-                    f"{one.where}: label is '{one.label}'; expected a blank cell, since in a single-label task given "
-                    "and proposed are the classes."
+                    f"{one.where}: label is '{one.label}'; expected a blank cell, because given and proposed are the "
+                    f"classes in a single-label task."
                 )
             found = labels.names[int(truth[row].argmax())]
             _require_given(one, found, columns)
@@ -148,7 +151,7 @@ def describe_corrections(file: Path, sha256: str, applied: Sequence[Correction],
     ]
     if accepted > len(applied):
         notes.append(
-            f"{file.name}: {plural(accepted - len(applied), 'row')} not used, because the images are left out."
+            f"{file.name}: {plural(accepted - len(applied), 'row')} not used, because the images were left out."
         )
     return notes
 
@@ -165,11 +168,14 @@ def _require_given(one: Correction, found: str, known: Mapping[str, int]) -> Non
     _require_label(one, one.proposed, known)
     if one.given != found:
         raise DataError(
-            f"{one.where}: given is '{one.given}', but the data say '{found}' of '{one.image}'. Remove the row, or "
-            "review again."
+            f"{one.where}: given is '{one.given}', but the label of '{one.image}' in the data is '{found}'. Remove "
+            f"the row, or run 'xrayfast review' again."
         )
     if one.proposed == found:
-        raise DataError(f"{one.where}: proposed is '{found}', which the data say already. Write no in accept.")
+        raise DataError(
+            f"{one.where}: proposed is '{found}', which is already the label in the data. Write no in the accept "
+            f"column."
+        )
 
 
 def _require_implied(
@@ -187,6 +193,6 @@ def _require_implied(
         if (wrong := np.flatnonzero(implied[row] != targets[row])).size:
             label = names[int(wrong[0])]
             raise DataError(
-                f"{one.where}: contradicts --imply, which gives '{one.image}' the label '{label}' too. Correct both "
-                "labels."
+                f"{one.where}: contradicts --imply, which also gives '{one.image}' the label '{label}'. Correct both "
+                f"labels."
             )

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from xrayfast.data.text_column import TextColumn
+from xrayfast.errors import plural
 
 _OLDEST = 120
 _YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
@@ -27,7 +28,7 @@ def parse_sexes(cells: Sequence[str]) -> tuple[list[str | None], list[str]]:
     column = TextColumn.of(cells)
     sexes = column.map(lambda cell: _SEXES.get(cell.strip().upper()))
     unknown = sum(n for cell, n in column.counts().items() if cell.strip() and cell.strip().upper() not in _SEXES)
-    note = f"{unknown} images have a sex that is neither F nor M: taken as unknown."
+    note = f"{plural(unknown, 'image')} with a sex that is neither F nor M: used as unknown."
     return sexes, [note] if unknown else []
 
 
@@ -49,7 +50,7 @@ def parse_ages(cells: Sequence[str]) -> tuple[list[float], list[str]]:
     column = TextColumn.of(cells)
     ages = column.map(_years)
     unknown = sum(n for cell, n in column.counts().items() if cell.strip() and np.isnan(_years(cell)))
-    note = f"{unknown} images have an age that is not a number up to {_OLDEST}: taken as unknown."
+    note = f"{plural(unknown, 'image')} with an age that is not a number up to {_OLDEST}: used as unknown."
     return ages, [note] if unknown else []
 
 

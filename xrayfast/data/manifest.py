@@ -201,7 +201,7 @@ class Manifest(HasOverview):
         """
         if len(splits) != len(self):
             raise DataError(
-                f"found {plural(len(splits), 'split')} for {plural(len(self), 'image')}; expected one each."
+                f"found {plural(len(splits), 'split')} for {plural(len(self), 'image')}; expected one split per image."
             )
         before, outdated = self.table["split"].tolist(), list[str]()
         with suppress(DataError):  # of a subset
@@ -318,11 +318,13 @@ def open_manifest(
         given, split_notes = read_split_file(
             config.split_file, records.names, complete=complete, other_views=other_views
         )
-        notes += split_notes + (["The data set has a split of its own, which is not used."] if records.splits else [])
+        notes += split_notes + (
+            ["The data set's own split is not used, because split_file is set."] if records.splits else []
+        )
     if to_train:
         notes += [] if config.split_file else _check_patients(records)
         groups = group_images(records.patients, records.studies)
-        unit = "patient" if any(records.patients or ()) else "study, as no patients are known"
+        unit = "patient" if any(records.patients or ()) else "study, because no patients are known"
         splits = assign_splits(given, (truth == 1).astype(np.uint8), groups, config, unit)
         notes += splits.notes
         notes += _note_shared("patients", records.patients, splits.names)
@@ -410,16 +412,15 @@ def _check_patients(records: ImageRecords) -> list[str]:
             are_few = _MANY_OF_FEW * len(known) <= sum(known.values()) > len(records.names) / 2
             return _describe_few(records) if are_few else []
         return [
-            f"One patient has {most} of {len(records.names)} images, all in one split: if that identifier marks "
-            "anonymized files or unknown patients, --patient-col none splits by image."
+            f"One patient has {most} of {len(records.names)} images, which stay in one split. If this identifier "
+            f"stands for anonymized files or unknown patients, split by image with --patient-col none."
         ]
     if rounded := describe_rounding(records.patients or ()):
         raise DataError(f"all {len(records.names)} images have the same patient. {rounded}")
     raise DataError(
         f"all {len(records.names)} images have the same patient{records.patient_shown}: identifiers look anonymized, "
-        "so the images can't be split by patient. --patient-col none splits by image; another column, or "
-        "'name:REGEX', may "
-        "tell patients apart."
+        "so the images can't be split by patient. Split by image with --patient-col none, or give another column or "
+        f"'name:REGEX' that distinguishes patients."
     )
 
 
@@ -430,7 +431,10 @@ def _describe_few(records: ImageRecords) -> list[str]:
         return []
     return [
         f"The images are of {plural(few, 'patient')}, and all images of a patient stay in one split. "
-        + (describe_rounding(records.patients or ()) or "--patient-col takes another column, or none.")
+        + (
+            describe_rounding(records.patients or ())
+            or "If that is wrong, give another column with --patient-col, or split by image with --patient-col none."
+        )
     ]
 
 

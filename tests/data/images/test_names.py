@@ -67,8 +67,8 @@ def test_masks_in_class_folders_are_left_out_counted_and_can_be_kept(tmp_path):
     make(tmp_path, *kept, *(name.replace("images", "masks") for name in kept))
     data = opened(tmp_path)
     assert list(rows(data)) == kept
-    assert noted(data, "Left out, 20 images (mask, overlay, map or thumbnail by name): COVID/masks/COVID-0.png")
-    assert noted(data, "--keep-masks takes them for radiographs")
+    assert noted(data, "20 images left out (mask, overlay, map or thumbnail by name): COVID/masks/COVID-0.png")
+    assert noted(data, "To use them as radiographs, give --keep-masks")
     flow = [("Image files", 40), ("Left out: mask, overlay, map or thumbnail by name", 20), ("Images used", 20)]
     assert data.flow()[:3] == flow
     assert len(opened(tmp_path, keep_masks=True)) == 40
@@ -93,14 +93,14 @@ def test_masks_with_the_names_of_the_images_of_a_table(tmp_path):
     assert "row 5: image '3.png' not found" in message(DataError, tmp_path)
     table(tmp_path, lines("image,label", "images/{i}.png,{ab}", 6) + lines("", "masks/{i}.png,{ab}", 6))
     data = opened(tmp_path, missing="skip")
-    assert list(rows(data)) == [f"images/{i}.png" for i in range(6) if i != 3] and noted(data, "Left out, 6 images")
+    assert list(rows(data)) == [f"images/{i}.png" for i in range(6) if i != 3] and noted(data, "6 images left out")
 
 
 def test_masks_beside_the_folders_of_splits(tmp_path):
     make(tmp_path, *(f"{s}/{label}/{label}{i}{s}.png" for s in ("train", "TEST") for label in "ab" for i in range(6)))
     make(tmp_path, *(f"masks/a{i}.png" for i in range(6)), "__MACOSX/a/._a0.png", "@eaDir/a0.png/THUMB.jpg")
     data = opened(tmp_path)
-    assert len(data) == 24 and data.labels == ("a", "b") and noted(data, "Left out, 6 images")
+    assert len(data) == 24 and data.labels == ("a", "b") and noted(data, "6 images left out")
 
 
 @pytest.mark.parametrize("suffix", ["_lung", "-left", " ROI", "_crop2", "_gray", "_PA", " (1)"])
@@ -109,7 +109,7 @@ def test_crops_next_to_their_image_stay_in_its_split(tmp_path, suffix):
     data = opened(make(tmp_path, *names))
     split = splits(data)
     assert len(split) == 80 and all(split[name] == split[name.replace(suffix, "")] for name in names)
-    assert noted(data, "40 augmented copies, crops or views by name")
+    assert noted(data, "40 images with the name of an augmented copy")
 
 
 def test_one_name_with_two_suffixes_is_one_image_unless_it_is_only_a_number(tmp_path):
@@ -117,7 +117,7 @@ def test_one_name_with_two_suffixes_is_one_image_unless_it_is_only_a_number(tmp_
     split = splits(opened(make(tmp_path / "both", *names)))
     assert all(split[name] == split[name.replace("jpg", "png")] for name in names)
     numbered = make(tmp_path / "numbered", *(f"{label}/{label} ({i}).png" for label in "ab" for i in range(8)))
-    assert not noted(opened(numbered), "by name, grouped")
+    assert not noted(opened(numbered), "kept in the same split as that image")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_smaller_copies_and_maps_next_to_their_image_are_left_out(tmp_path, suff
     root = classes(tmp_path, a=6, b=6)
     make(root, f"a/a000{suffix}", f"b/b001{suffix}")
     data = opened(root)
-    assert len(data) == 12 and noted(data, "Left out, 2 images")
+    assert len(data) == 12 and noted(data, "2 images left out")
     make(root, "a/very_small.png")
     assert "a/very_small.png" in rows(opened(root))
 
@@ -158,7 +158,7 @@ def test_files_whose_name_extends_that_of_another_stay_in_its_split(tmp_path, na
     data = opened(make(tmp_path, *names))
     split = splits(data)
     assert all(split[f"{label}/{i}.png"] == split[f"{label}/{name.format(i)}"] for label in "ab" for i in range(10, 30))
-    assert noted(data, "Leave them out where they are no radiographs")
+    assert noted(data, "If they are not radiographs, leave them out")
 
 
 @pytest.mark.parametrize("folder", ["visualization", "predictions", "Attention Maps", "boxes"])
@@ -166,7 +166,7 @@ def test_one_folder_of_maps_of_all_classes_is_no_class(tmp_path, folder):
     images = [f"{label}/{label}{i}.png" for label in ("mass", "normal") for i in range(4)]
     maps = [f"{folder}/{image.rpartition('/')[2]}" for image in images[2:]]
     data = opened(make(tmp_path, *images, *maps))
-    assert sorted(rows(data)) == images and noted(data, "Left out, 6 images (mask, overlay, map or thumbnail by name)")
+    assert sorted(rows(data)) == images and noted(data, "6 images left out (mask, overlay, map or thumbnail by name)")
 
 
 def test_a_class_called_like_a_folder_of_maps_with_names_of_its_own_stays(tmp_path):

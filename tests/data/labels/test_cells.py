@@ -238,7 +238,7 @@ def test_flags_in_other_languages():
 def test_lists_that_are_damaged_or_hold_values_are_errors(cell):
     with pytest.raises(DataError, match=r"row 2: found .*; expected a list such as") as caught:
         parse_label_cells([cell, "Mass"], "|", row)
-    assert ("list only the labels that are 1, as in 'Effusion|Mass'" in str(caught.value)) == (":" in cell)
+    assert ("write only the labels that are 1, such as 'Effusion|Mass'" in str(caught.value)) == (":" in cell)
     assert parse_label_cells(["Mass [left]", "grade (1", "Mass"], "|", row)[0]
 
 

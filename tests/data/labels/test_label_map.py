@@ -146,7 +146,7 @@ def test_comments_may_follow_a_line(tmp_path):
 
 
 def test_a_map_that_is_the_wrong_way_round_says_so(tmp_path):
-    with pytest.raises(ConfigError, match=r"'x' means 'b' here and 'a' in line 1.*on the left.*as in 'x = b'"):
+    with pytest.raises(ConfigError, match=r"'x' means 'b' here and 'a' in line 1.*on the left.*such as 'x = b'"):
         read_label_map(written(tmp_path, "a = x\nb = x\n"))
     found = read_label_map(written(tmp_path, "Enlarged heart = Cardiomegaly\n"))
     with pytest.raises(ConfigError, match="Swap the two: 'Cardiomegaly = Enlarged heart'"):

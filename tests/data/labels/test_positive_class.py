@@ -42,7 +42,7 @@ def test_an_unknown_class_is_refused_and_a_spelling_is_suggested():
 
 def test_the_note_says_why_and_what_changes_it():
     note = describe_positive_class(("covid-19", "normal"), "covid-19", None)
-    assert "positive class is covid-19, since 'normal' means that nothing was found" in note
+    assert "positive class is covid-19, because 'normal' means that nothing was found" in note
     assert "--positive 'normal'" in note
-    assert "virus, the last by name" in describe_positive_class(("bacteria", "virus"), "virus", None)
+    assert "virus, the last in alphabetical order" in describe_positive_class(("bacteria", "virus"), "virus", None)
     assert describe_positive_class(("a", "b"), "a", "a") == "The positive class is a, as chosen."

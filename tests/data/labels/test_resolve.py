@@ -111,7 +111,7 @@ def test_headers_that_are_spellings_and_contradict_each_other_are_an_error(data_
     found = message(DataError, data_dir, labels=file)
     one, other = cells.split(",")
     assert f"labels.csv row 8: found that 'Mass' is {one} and 'mass' is {other}, although both are spellings" in found
-    assert "2 rows differ like this" in found and "label_col=" in found and "exact_labels=True" in found
+    assert "Rows like this: 2" in found and "label_col=" in found and "exact_labels=True" in found
     assert opened(data_dir, labels=file, label_col=("Edema", "Mass")).labels == ("Edema", "Mass")
     assert opened(data_dir, labels=file, exact_labels=True).labels == ("Edema", "Mass", "mass")
     # A run of an older version joined them, and still opens in the same way.
@@ -231,7 +231,7 @@ def test_a_label_beside_one_that_denies_it_is_noted(data_dir, label, other):
     data = label_column(data_dir, [f"{other}|{label}"] * 3 + [label] * 4 + [other] * 3)
     assert set(data.labels) == {label, other} and data.task == "multi"
     assert noted(
-        data, f"'{label}' contradicts {other} on 3 images, which have both: both are kept.", "labels.csv row 2"
+        data, f"'{label}' contradicts {other} on 3 images, which have both labels: both are kept.", "labels.csv row 2"
     )
     assert not noted(label_column(data_dir, [label, other] * 5), "denies")
     assert not noted(label_column(data_dir, ["mass|edema", "edema", label, "normal"] * 2 + ["mass"] * 2), "denies")
@@ -244,7 +244,7 @@ def test_no_finding_beside_others_is_noted_where_it_is_kept(tmp_path, data_dir):
         "'No Finding' contradicts Mass on 2 images",
     )
     assert noted(
-        label_column(data_dir, labels), "2 images have 'No Finding' and other labels: the other labels are used"
+        label_column(data_dir, labels), "2 images with 'No Finding' and other labels: the other labels are used"
     )
     folders = classes(tmp_path / "folders", **{"normal+mass": 2, "normal": 3, "mass": 3})
     assert noted(opened(folders), "'normal' contradicts mass on 2 images", "normal+mass/")
@@ -410,7 +410,7 @@ def test_1_and_blank_cells(data_dir, blank):
 
 
 def test_a_class_folder_called_like_a_missing_label(tmp_path):
-    assert noted(opened(classes(tmp_path, nan=3, b=3)), "A class folder is called 'nan'")
+    assert noted(opened(classes(tmp_path, nan=3, b=3)), "A class folder is named 'nan'")
 
 
 @pytest.mark.parametrize("hidden", ["ma\u200bss", "\u200bmass", "ma\u00adss"])

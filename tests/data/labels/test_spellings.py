@@ -34,7 +34,7 @@ from xrayfast.data.labels.spellings import find_alike, note_odd_names
         (["1 lesion", "2 lesions", "3 lesions", "set 1", "set 2"], ""),
         (["mass_part1", "mass_part2", "edema"], "'mass_part1' and 'mass_part2'"),
         (["Normal1", "Normal2", "stage1", "stage2"], "'Normal1' and 'Normal2'"),
-        (["Edema_x", "Edema_y", "mass"], "as joined by pandas: 'Edema_x', 'Edema_y'"),
+        (["Edema_x", "Edema_y", "mass"], "that pandas joined: 'Edema_x', 'Edema_y'"),
         (["Edema_x", "mass"], ""),
         (["1. 0.", "0. 1."], "rows of 1 and 0: '1. 0.', '0. 1.'"),
     ],
@@ -100,7 +100,9 @@ def test_labels_that_may_be_one_under_two_names_are_noted(pair):
     assert find_alike([*pair, "third"]) == [pair]
     (note,) = note_odd_names([*pair, "third"])
     short, long = sorted(pair, key=len)
-    assert note.startswith(f"Labels that may be two names for one label are kept apart: {pair[0]!r} and {pair[1]!r}.")
+    assert note.startswith(
+        f"Labels that may be two names for one label are kept separate: {pair[0]!r} and {pair[1]!r}."
+    )
     assert f"add a line to --label-map, such as '{long} = {short}'." in note
 
 

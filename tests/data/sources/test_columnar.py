@@ -189,7 +189,7 @@ def test_the_classes_of_a_saved_data_set_have_their_names(data_dir):
     data = opened(data_dir, labels=folder, blank="zeros")
     assert data.labels == ("normal", "pneumonia") and rows(data)["images/2.png"] == "pneumonia"
     assert rows(data)["images/3.png"] == ""
-    assert noted(data, "Class numbers of 'label' are read as the names that the file gives: normal, pneumonia.")
+    assert noted(data, "Class numbers in 'label' are read as the class names in the file: normal, pneumonia.")
     frame["label"] = 2
     save_to_disk(frame, folder, features=features)
     assert "class number 2; expected 0 to 1" in message(DataError, data_dir, labels=folder)
@@ -222,7 +222,7 @@ def test_the_parts_of_a_table_in_folders_with_keys(data_dir):
     for source, labels in ((data_dir, folder), (folder, None)):
         data = opened(source, labels=labels)
         assert data.table["split"].tolist() == ["train"] * 8 + ["valid"] * 2
-        assert noted(data, "The table is that of 3 files in parts.parquet.") and noted(data, "Not read", "readme.md")
+        assert noted(data, "The table consists of 3 files in parts.parquet.") and noted(data, "Not read", "readme.md")
     write_parquet(frame[8:].assign(label=["a", None]), folder / "split=valid/part-0.parquet")
     assert "split=valid/part-0.parquet row 2: found a blank label" in message(DataError, data_dir, labels=folder)
     write_parquet(frame[8:].assign(more=1), folder / "split=valid/part-0.parquet")
@@ -237,7 +237,7 @@ def test_a_table_named_labels_in_the_folder_is_read(data_dir):
     frame.assign(label="abcdefghij"[0]).to_csv(data_dir / "labels.csv", index=False)
     frame.assign(label=["c", "d"] * 5).to_csv(data_dir / "labels.csv", index=False)
     data = opened(data_dir)
-    assert data.labels == ("c", "d") and noted(data, "labels.parquet, other.parquet beside it are not read")
+    assert data.labels == ("c", "d") and noted(data, "labels.parquet, other.parquet next to it are not read")
 
 
 def test_empty_rows_and_an_unnamed_index_are_left_out(data_dir):
@@ -261,9 +261,9 @@ def test_columns_that_hold_no_texts_are_named_and_refused_where_they_are_needed(
     table = table.append_column("box", pa.array([{"x": 1}] * 10)).append_column("raw", pa.array([b"x"] * 10))
     file = write_parquet(table, data_dir / "labels.parquet")
     data = opened(data_dir)
-    assert noted(data, "Not read: 'box' (struct<x: int64>), 'raw' (bytes: write texts as texts).")
+    assert noted(data, "Not read: 'box' (struct<x: int64>), 'raw' (bytes instead of texts).")
     assert "found struct<x: int64> in 'box'" in message(DataError, data_dir, label_col=["box"])
-    assert "found bytes: write texts as texts in 'raw'" in message(DataError, data_dir, path_col="raw")
+    assert "found bytes instead of texts in 'raw'" in message(DataError, data_dir, path_col="raw")
     inside = pa.array([{"bytes": b"png", "path": "1.png"}] * 10, IMAGES)
     write_parquet(pa.table({"image": inside, "label": ["a", "b"] * 5}), file)
     assert "found images inside the table, as bytes in 'image'" in message(DataError, data_dir)
@@ -286,8 +286,8 @@ def flip(file):
     [
         (cut, "can't be read as a Parquet or Arrow file"),
         (flip, "can't be read as a Parquet or Arrow file"),
-        (lambda file: file.write_text("image,label\n"), "found no Parquet or Arrow file, by its first bytes"),
-        (lambda file: file.write_bytes(b""), "found no Parquet or Arrow file, by its first bytes"),
+        (lambda file: file.write_text("image,label\n"), "the first bytes are not those of a Parquet or Arrow file"),
+        (lambda file: file.write_bytes(b""), "the first bytes are not those of a Parquet or Arrow file"),
         (lambda file: file.write_bytes(b"PARE" + bytes(50) + b"PARE"), "found an encrypted Parquet file"),
         (lambda file: file.write_bytes(b"FEA1" + bytes(50)), "Feather's first version"),
         (lambda file: write_parquet(listed(0, label=[]), file), "found no rows"),
@@ -310,9 +310,9 @@ def test_a_file_that_cannot_be_read_is_named(data_dir, damage, found, kind):
 
 def test_a_parquet_file_called_csv_and_a_missing_one(data_dir):
     file = write_parquet(listed(label="a"), data_dir / "labels.csv")
-    assert "found a Parquet file; expected a table of text, by its name" in message(DataError, data_dir)
+    assert "found a Parquet file; expected a text table because of the file name" in message(DataError, data_dir)
     write_arrow(listed(label="a"), file)
-    assert "found an Arrow file; expected a table of text" in message(DataError, data_dir)
+    assert "found an Arrow file; expected a text table" in message(DataError, data_dir)
     assert "gone.parquet" in message(DataError, data_dir, labels=data_dir / "gone.parquet")
 
 
@@ -320,8 +320,8 @@ def test_a_parquet_file_called_csv_and_a_missing_one(data_dir):
     ("state", "found"),
     [
         ({"_indices_data_files": [{"filename": "i.arrow"}]}, "a selection of its rows"),
-        ({"_data_files": [{"filename": "../data-00000-of-00002.arrow"}]}, "found no names of files beside it"),
-        ({"_data_files": []}, "found no names of files beside it"),
+        ({"_data_files": [{"filename": "../data-00000-of-00002.arrow"}]}, "found no file names in it"),
+        ({"_data_files": []}, "found no file names in it"),
         ({"_data_files": [{"filename": "gone.arrow"}]}, "gone.arrow"),
     ],
 )
@@ -329,7 +329,7 @@ def test_a_saved_data_set_that_cannot_be_read(data_dir, state, found):
     folder = save_to_disk(listed(label="a"), data_dir / "saved", **state)
     assert found in message(DataError, data_dir, labels=folder)
     (folder / "state.json").write_text("[")
-    assert "state.json: found no JSON" in message(DataError, data_dir, labels=folder)
+    assert "state.json: found invalid JSON" in message(DataError, data_dir, labels=folder)
 
 
 def test_too_many_rows_are_refused_before_they_are_read(data_dir, monkeypatch):

@@ -66,9 +66,9 @@ def test_columns_named_like_splits_are_split_flags_if_they_exclude_each_other(da
     assert counts(data) == {"train": 5, "valid": 2, "test": 3}
     assert noted(data, "Splits: 1 in 'train' is train, 1 in 'valid' is valid, 1 in 'test' is test.")
     data = opened(data_dir, labels=table(data_dir, text.replace("0.png,N,1,0,0", "0.png,N,1,1,0")))
-    assert counts(data)["test"] == 0 and noted(data, "--split-col 'test' takes it")
+    assert counts(data)["test"] == 0 and noted(data, "to use it, give --split-col 'test'")
     data = with_column(data_dir, "split", "0120120120")
-    assert noted(data, "'split' may tell the split too and is not used")
+    assert noted(data, "'split' may contain the split too, but is not used")
 
 
 @pytest.mark.parametrize("name", ["is_test", "Test", "fold", "male", "sex_F", "id", "Frontal", "valid"])
@@ -83,15 +83,16 @@ def test_split_columns_are_no_labels_unless_requested(data_dir, name):
 def test_columns_that_are_not_used_are_named(data_dir):
     data = with_column(data_dir, "hospital", "abcdefghij")
     assert noted(data, "Columns of labels.csv", "not used: 'hospital'")
-    told = "may tell which images are not to be used, and is not used"
+    told = "may mark images to leave out, but is not used"
     assert noted(with_column(data_dir, "exclude", ["", "yes"] * 5), f"'exclude' {told}")
     assert noted(with_column(data_dir, "Quality", ["good", "bad"] * 5), f"'Quality' {told}")
     data = with_column(data_dir, "phase", ["train"] * 6 + ["eval"] * 4)
     assert (
-        noted(data, "'phase' may tell the split too and is not used: --split-col 'phase'") and counts(data)["test"] == 0
+        noted(data, "'phase' may contain the split too, but is not used: to use it, give --split-col 'phase'")
+        and counts(data)["test"] == 0
     )
     data = with_column(data_dir, "test", "0000000111")
-    assert noted(data, "--split-col 'test' takes it") and counts(data)["test"] == 0
+    assert noted(data, "to use it, give --split-col 'test'") and counts(data)["test"] == 0
     assert counts(with_column(data_dir, "test", "0000000111", split_col="test"))["test"] == 3
 
 
@@ -100,7 +101,7 @@ def test_the_usual_split_column_takes_precedence(data_dir):
         f"{i}.png,{'NP'[i % 2]},{'train' if i < 5 else 'test'},{'train' if i < 8 else 'test'}\n" for i in range(10)
     )
     data = opened(data_dir, labels=table(data_dir, text))
-    assert counts(data)["test"] == 2 and noted(data, "'phase' may tell the split too")
+    assert counts(data)["test"] == 2 and noted(data, "'phase' may contain the split too")
 
 
 @pytest.mark.parametrize(("name", "sexes"), [("male", ["F", "M"]), ("is_female", ["M", "F"]), ("Sex_M", ["F", "M"])])
@@ -134,7 +135,7 @@ def test_counts_are_no_labels_and_values_in_a_column_s_name_no_part_of_it(tmp_pa
 def test_a_column_of_folds_is_noted(tmp_path):
     make(tmp_path, *(f"i{i}.png" for i in range(10)))
     table(tmp_path, lines("image,label,fold", "i{i}.png,{ab},{i}"))
-    assert noted(opened(tmp_path), "'fold' may tell folds, which are not used")
+    assert noted(opened(tmp_path), "'fold' may contain folds, which are not used")
 
 
 def test_numbered_splits(tmp_path):
@@ -173,7 +174,7 @@ def with_flags(root, *names, **options):
 def test_columns_of_predictions_and_of_quality_are_no_labels(data_dir, name, what):
     data = with_flags(data_dir, name, "sex_male")
     assert data.labels == ("Mass",)
-    assert noted(data, "No labels, by the names of the columns", f"'{name}' ({what}", "--label-col")
+    assert noted(data, "Not used as labels, because of their names", f"'{name}' ({what}", "--label-col")
     assert set(with_flags(data_dir, name, label_col=("Mass", name)).labels) == {"Mass", name}
 
 
@@ -181,7 +182,7 @@ def test_a_column_of_the_quality_alone_is_no_label_unless_named(data_dir):
     text = "image,usable\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(10))
     file = table(data_dir, text)
     found = message(DataError, data_dir, labels=file)
-    assert "none of which is known to hold labels" in found and "'usable' (the quality of images" in found
+    assert "but no column of labels" in found and "'usable' (the quality of images" in found
     assert opened(data_dir, labels=file, label_col=("usable",)).labels == ("usable",)
 
 
@@ -191,9 +192,9 @@ def test_a_column_of_the_quality_alone_is_no_label_unless_named(data_dir):
 )
 def test_the_history_of_a_patient_is_a_label_with_a_note(data_dir, name):
     data = with_flags(data_dir, name)
-    assert set(data.labels) == {"Mass", name} and noted(data, "though their names", f"'{name}'", "--label-col")
+    assert set(data.labels) == {"Mass", name} and noted(data, "although their names", f"'{name}'", "--label-col")
     text = f"image,{name}\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(10))
-    assert not noted(opened(data_dir, labels=table(data_dir, text)), "though their names")
+    assert not noted(opened(data_dir, labels=table(data_dir, text)), "although their names")
 
 
 def test_findings_are_labels_without_a_note(data_dir):
@@ -255,7 +256,7 @@ def test_a_flag_that_tells_the_split_is_used(tmp_path, name, split):
 )
 def test_a_column_that_may_tell_the_split_is_noted(tmp_path, name, cells):
     data = with_cells(tmp_path, name, cells)
-    assert noted(data, f"'{name}' may tell the split", f"--split-col '{name}'", "train, valid and test stand for")
+    assert noted(data, f"'{name}' may contain the split", f"--split-col '{name}'", "with train, valid and test")
     make(tmp_path, *(f"{i}.png" for i in range(10)))
     assert with_flags(tmp_path, name).labels == ("Mass",)
 
@@ -291,7 +292,7 @@ def test_a_label_whose_name_contains_such_a_word_stays_a_label(tmp_path, name):
 
 @pytest.mark.parametrize(("name", "cells"), [("stage", ["I", "II", "III"]), ("cohort", ["A", "B"])])
 def test_a_column_that_only_has_such_a_name_needs_no_note(tmp_path, name, cells):
-    assert not noted(with_cells(tmp_path, name, cells), "may tell the split")
+    assert not noted(with_cells(tmp_path, name, cells), "may contain the split")
 
 
 # Columns of identifiers
@@ -339,9 +340,11 @@ def test_other_columns_are_no_patients_or_studies(tmp_path, name, cells):
 )
 def test_another_column_that_repeats_as_a_key_is_noted(tmp_path, name, cells):
     data = with_cells(tmp_path, name, cells)
-    assert noted(data, "Not used, but repeating as identifiers", f"'{name}'", f"--patient-col '{name}' keeps")
+    assert noted(
+        data, "Not used, although their values repeat like identifiers", f"'{name}'", f"--patient-col '{name}' keeps"
+    )
     assert with_cells(tmp_path, name, cells, patient_col=name).table["patient"].nunique() == len(set(cells))
-    assert not noted(with_cells(tmp_path, name, cells, patient_col="none"), "Not used, but")
+    assert not noted(with_cells(tmp_path, name, cells, patient_col="none"), "Not used, although")
 
 
 @pytest.mark.parametrize(
@@ -355,23 +358,25 @@ def test_another_column_that_repeats_as_a_key_is_noted(tmp_path, name, cells):
     ],
 )
 def test_a_column_that_is_no_key_needs_no_note(tmp_path, name, cells):
-    assert not noted(with_cells(tmp_path, name, cells), "Not used, but")
+    assert not noted(with_cells(tmp_path, name, cells), "Not used, although")
 
 
 def test_a_key_within_the_patients_needs_no_note(tmp_path):
     text = "".join(f"i{i}.png,{'ab'[i // 2 % 2]},p{i // 4},s{i // 2}x\n" for i in range(24))
     make(tmp_path, *(f"i{i}.png" for i in range(24)))
     data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient_id,mrn\n{text}"))
-    assert not noted(data, "Not used, but")
+    assert not noted(data, "Not used, although")
     text = "".join(f"i{i}.png,{'ab'[i // 2 % 2]},p{i // 2},s{i // 4}x\n" for i in range(24))
     data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient_id,mrn\n{text}"))
-    assert noted(data, "Not used, but", "'mrn' (6 values on 24 rows)")
+    assert noted(data, "Not used, although", "'mrn' (6 values on 24 rows)")
 
 
 def test_columns_of_words_beside_columns_of_numbers_are_noted(data_dir):
     text = "image,Mass,Edema,sex\n" + "".join(f"{i}.png,{i % 2},{'yn'[i > 6]},FM\n" for i in range(10))
     data = opened(data_dir, labels=table(data_dir, text))
-    assert data.labels == ("Mass",) and noted(data, "Not used, as others hold 1 and 0 and they hold words: 'Edema'.")
+    assert data.labels == ("Mass",) and noted(
+        data, "Not used as labels, because they contain words and other columns contain 1 and 0: 'Edema'."
+    )
     assert opened(data_dir, labels=data_dir / "labels.csv", label_col=("Mass", "Edema")).targets.sum(0).tolist() == [
         7,
         5,
@@ -382,7 +387,7 @@ def test_columns_of_joint_labels_and_of_a_label_with_another_word(data_dir):
     text = "image,Mass,Edema,mass_edema,has_mass\n" + "".join(f"{i}.png,{i % 2},1,{i % 2},{i % 2}\n" for i in range(10))
     data = opened(data_dir, labels=table(data_dir, text))
     assert data.labels == ("Edema", "Mass", "mass_edema") and noted(data, "'Mass' (also 'has_mass')")
-    assert noted(data, "'_' is in 1 column but is not used as a separator: 'mass_edema'. A column holds one label.")
+    assert noted(data, "'_' is in 1 column but is not used as a separator: 'mass_edema'. Each column is one label.")
     assert "'Mass' is 1 and 'has_mass' is 0" in message(
         DataError, data_dir, labels=table(data_dir, text.replace("9.png,1,1,1,1", "9.png,1,1,1,0"))
     )
@@ -412,7 +417,7 @@ def test_a_cell_that_is_neither_1_nor_0_beside_those_is_no_flag_of_a_split(data_
 def test_public_and_private_parts_of_a_test_set_are_noted(data_dir, name, told):
     rows = "".join(f"{i}.png,{'ab'[i % 2]},{('Public', 'Private')[i // 2 % 2]}\n" for i in range(10))
     data = opened(data_dir, labels=table(data_dir, f"image,label,{name}\n{rows}"))
-    assert noted(data, f"'{name}' may tell the split") == told
+    assert noted(data, f"'{name}' may contain the split") == told
 
 
 @pytest.mark.parametrize(
@@ -437,7 +442,7 @@ def test_one_column_per_split_or_fold_is_no_label(data_dir, header, test):
 )
 def test_further_columns_that_may_tell_the_split_are_noted(data_dir, name, cells):
     data = with_column(data_dir, name, cells)
-    assert noted(data, f"'{name}' may tell the split too and is not used") and counts(data)["test"] == 0
+    assert noted(data, f"'{name}' may contain the split too, but is not used") and counts(data)["test"] == 0
 
 
 def test_columns_of_0_and_of_indexes_and_names_in_quotes(data_dir):
@@ -445,16 +450,16 @@ def test_columns_of_0_and_of_indexes_and_names_in_quotes(data_dir):
     text += "".join(f"{i}.png,{i % 2},{int(i > 6)},0,1,{i % 2},1\n" for i in range(10))
     data = opened(data_dir, labels=table(data_dir, text))
     assert data.labels == ("Edema", "M", "Mass")
-    assert noted(data, "Not used, as they hold 0 and no 1: 'Empty'.")
-    assert noted(data, "No labels, by the names", "'Unnamed: 3'", "'Unnamed: 0.1'")
-    assert noted(data, "a patient's sex", "'M'. --label-col")
+    assert noted(data, "Not used as labels, because they contain 0 but no 1: 'Empty'.")
+    assert noted(data, "Not used as labels, because of their names", "'Unnamed: 3'", "'Unnamed: 0.1'")
+    assert noted(data, "a patient's sex", "'M'. If they are not labels")
 
 
 def test_a_column_called_label_beside_others_of_1_and_0(data_dir):
     text = "image,label,Mass,Edema\n" + "".join(f"{i}.png,{i % 2},{int(i > 6)},{int(i < 2)}\n" for i in range(10))
     data = opened(data_dir, labels=table(data_dir, text))
-    assert noted(data, "Labels are those of 'label'; others hold 1 and 0 too: 'Mass', 'Edema'.")
-    assert noted(data, "'label' is the only label: a binary task") and not noted(data, "several labels or none")
+    assert noted(data, "Labels are read from 'label'; other columns contain 1 and 0 too: 'Mass', 'Edema'.")
+    assert noted(data, "'label' is the only label: this is a binary task") and not noted(data, "several labels or none")
 
 
 @pytest.mark.parametrize(
@@ -483,14 +488,14 @@ def test_few_cells_that_sound_like_splits_are_noted(tmp_path, words):
     root = make(tmp_path, *(f"{i}.png" for i in range(12)))
     cells = "".join(f"{i}.png,{'ab'[i % 2]},{words[i // 2 % 2]}\n" for i in range(12))
     data = opened(root, labels=table(root, f"image,label,grp\n{cells}"))
-    assert noted(data, "'grp' may tell the split too and is not used", words[0]) or "test" in splits(data).values()
+    assert noted(data, "'grp' may contain the split too, but is not used", words[0]) or "test" in splits(data).values()
 
 
 def test_folders_that_sound_like_splits_are_noted(tmp_path):
     root = make(
         tmp_path, *(f"{s}/{c}/{s}{i}.png" for s in ("uczący zbiór", "zbiór testowy") for c in "ab" for i in range(6))
     )
-    assert noted(opened(root), "Names of files or folders may tell splits (test 12, train 12)")
+    assert noted(opened(root), "Names of files or folders suggest splits (test 12, train 12)")
 
 
 def test_a_word_in_a_column_of_crosses_is_an_error(tmp_path):
@@ -508,7 +513,7 @@ def test_words_of_splits_that_are_not_known_are_listed(tmp_path):
         f"{i}.png,{'ab'[i % 2]},{['trainval', 'unseen'][i // 6]}\n" for i in range(12)
     )
     found = message(DataError, root, labels=table(root, text))
-    assert "'unseen' in 6 rows; images of an external or held-out split are test" in found
+    assert "'unseen' in 6 rows; images of an external or held-out split belong to test" in found
     data = opened(root, labels=table(root, text.replace("unseen", "holdout")))
     assert splits(data)["11.png"] == "test" and set(splits(data).values()) == {"train", "valid", "test"}
 
@@ -517,7 +522,9 @@ def test_folders_of_folds_with_the_same_files_are_noted(tmp_path):
     files = [
         f"fold{f}/{s}/{c}/{c}{s}{i}.png" for f in (1, 2) for s in ("train", "test") for c in "ab" for i in range(5)
     ]
-    assert noted(opened(make(tmp_path / "same", *files)), "fold1, fold2 look like folds of cross-validation", "--folds")
+    assert noted(
+        opened(make(tmp_path / "same", *files)), "fold1, fold2 look like folds of a cross-validation", "--folds"
+    )
     other = [file.replace("fold", "cv") for file in files]
     assert noted(opened(make(tmp_path / "cv", *other)), "cv1, cv2 look like folds")
     own = [file.replace("/a/a", f"/a/{i}").replace("/b/b", f"/b/{i}") for i, file in enumerate(files)]
@@ -530,7 +537,9 @@ def test_columns_of_scores_up_to_100_are_noted_and_measurements_are_not(tmp_path
         f"{i}.png,{i % 2},{8 * i},{20.5 + i},{i}\n" for i in range(12)
     )
     data = opened(root, labels=table(root, text))
-    assert data.labels == ("Mass",) and noted(data, "Not used, as they hold scores", "'Edema'. Labels must be 1 or 0")
+    assert data.labels == ("Mass",) and noted(
+        data, "Not used as labels, because they contain scores", "'Edema'. Labels must be 1 or 0"
+    )
     assert not noted(data, "scores", "bmi")
     one = table(root, "image,label\n" + "".join(f"{i}.png,{8 * i}\n" for i in range(12)))
     assert "found scores, such as fractions between 0 and 1, in 'label'" in message(DataError, root, labels=one)
@@ -553,16 +562,16 @@ def test_columns_of_labels_in_one_text_are_explained(tmp_path):
 def test_paths_and_other_columns_that_may_tell_the_split_are_noted(data_dir, name, cells):
     rows = "".join(f"{i}.png,{'ab'[i // 2 % 2]},{cells[i % 2].format(i=i)}\n" for i in range(10))
     data = opened(data_dir, labels=table(data_dir, f"image,label,{name}\n{rows}"))
-    assert noted(data, f"'{name}' may tell the split too and is not used")
+    assert noted(data, f"'{name}' may contain the split too, but is not used")
     note = opened(data_dir, labels=table(data_dir, f"image,label,{name}\n{rows}".replace("test", "extra")))
-    assert name != "original_path" or not noted(note, "may tell the split")
+    assert name != "original_path" or not noted(note, "may contain the split")
 
 
 @pytest.mark.parametrize("splits", [("train", "test"), ("tr", "te")])
 @pytest.mark.parametrize("name", ["{ab}_{i}_{split}.png", "{split}{i}{ab}.png", "{split}-{ab}-{i}.png"])
 def test_files_named_for_splits_are_noted(tmp_path, name, splits):
     files = (f"{ab}/{name.format(ab=ab, i=i, split=split)}" for ab in "ab" for split in splits for i in range(5))
-    assert noted(opened(make(tmp_path, *files)), "may tell splits (test 10, train 10)")
+    assert noted(opened(make(tmp_path, *files)), "suggest splits (test 10, train 10)")
     assert not noted(opened(classes(tmp_path / "plain", a=6, tr=6)), "may tell splits")
 
 
@@ -574,7 +583,9 @@ def test_lists_of_splits_that_are_not_used_are_named(tmp_path, name, has_table):
         table(tmp_path, "image,label\n" + "".join(f"images/{i}.png,{'ab'[i % 2]}\n" for i in range(10)))
     for other in (name, "test results.csv"):
         table(tmp_path, "image,split\n0.png,test\n", other)
-    assert noted(opened(tmp_path), f"Named for splits, and not used: {name}. --split-file takes")
+    assert noted(
+        opened(tmp_path), f"Not used, although the names suggest splits: {name}. To use one, name it with --split-file"
+    )
 
 
 @pytest.mark.parametrize("name", ["X_ray_image_name", "PngPath", "Bild", "画像"])

@@ -31,9 +31,9 @@ CHANGED = ["a", "b", "b", *AB[3:8], "b", "b"]
 def test_another_column_of_labels_that_differs_is_noted(data_dir, other):
     data = opened(data_dir, labels=write(data_dir, f"image,label,{other}", AB, CHANGED))
     assert data.targets[:, 0].sum() == 5
-    assert noted(data, "Labels are those of 'label'", f"'{other}' in 2 rows", "labels.csv row 4", "--label-col")
+    assert noted(data, "Labels are read from 'label'", f"'{other}' in 2 rows", "labels.csv row 4", "--label-col")
     data = opened(data_dir, labels=data_dir / "labels.csv", label_col=(other,))
-    assert rows(data)["2.png"] == "b" and not noted(data, "Labels are those of")
+    assert rows(data)["2.png"] == "b" and not noted(data, "Labels are read from")
 
 
 @pytest.mark.parametrize("header", ["image,diagnosis,finding", "image,label,labels", "image,class,target"])
@@ -41,7 +41,7 @@ def test_two_equally_good_label_columns_that_differ_are_an_error(data_dir, heade
     file = write(data_dir, header, AB, CHANGED)
     found = message(DataError, data_dir, labels=file)
     one, other = header.split(",")[1:]
-    assert "labels.csv row 4: found '" in found and "and 1 more row that differ so" in found
+    assert "labels.csv row 4: found '" in found and "and 1 more row that differ like this" in found
     assert "Name it with label_col=" in found and one in found and other in found
     assert opened(data_dir, labels=file, label_col=(other,)).labels == ("a", "b")
     assert noted(open_manifest(DataConfig(source=data_dir, labels=file), known_labels=("a", "b")), "in 2 rows")
@@ -50,24 +50,22 @@ def test_two_equally_good_label_columns_that_differ_are_an_error(data_dir, heade
 @pytest.mark.parametrize("other", [AB, [cell.upper() for cell in AB], ["0", "1"] * 5, ["x", "y"] * 5])
 def test_label_columns_that_agree_are_not_mentioned(data_dir, other):
     data = opened(data_dir, labels=write(data_dir, "image,label,diagnosis", AB, other))
-    assert data.labels == ("a", "b") and not noted(data, "Labels are those of")
+    assert data.labels == ("a", "b") and not noted(data, "Labels are read from")
 
 
 def test_a_column_that_is_named_like_labels_is_mentioned(data_dir):
     file = write(data_dir, "image,label,class,hospital", AB, ["x", "x", "y", "y", "x"] * 2, ["p", "p", "q"] * 3 + ["q"])
-    assert noted(opened(data_dir, labels=file), "others hold labels too: 'class' (x, y).")
+    assert noted(opened(data_dir, labels=file), "the names of other columns suggest labels too: 'class' (x, y).")
     assert not noted(opened(data_dir, labels=file), "'hospital' (")
 
 
 def test_columns_of_flags_and_of_texts_are_compared(data_dir):
     mass = ["1" if cell == "mass" else "0" for cell in ["mass", "b"] * 5]
     file = write(data_dir, "image,label,Mass,male", ["mass", "b"] * 5, [*mass[:9], "1"], mass)
-    assert noted(opened(data_dir, labels=file), "Labels are those of 'label'", "'Mass' in 1 row, the first of which is")
+    assert noted(opened(data_dir, labels=file), "Labels are read from 'label'", "'Mass' in 1 row (first: ")
     file = write(data_dir, "image,Mass,Edema,reader", [*"1010101010"], [*"0101010101"], READER)
     data = opened(data_dir, labels=file)
-    assert data.labels == ("Edema", "Mass") and noted(
-        data, "'reader' in 1 row, the first of which is labels.csv row 10"
-    )
+    assert data.labels == ("Edema", "Mass") and noted(data, "'reader' in 1 row (first: labels.csv row 10)")
 
 
 def test_folders_of_another_label_than_the_table_are_noted(tmp_path):
@@ -76,9 +74,9 @@ def test_folders_of_another_label_than_the_table_are_noted(tmp_path):
         f"images/{label}/{i}{label}.png,{'a' if i == 4 else label}\n" for label in ("a", "b") for i in range(5)
     )
     data = opened(tmp_path, labels=table(tmp_path, "image,label\n" + text))
-    assert noted(data, "In folders or files called like another label", "1 image", "images/b/4b.png, labels.csv row 11")
+    assert noted(data, "contains another label than the table", "1 image", "images/b/4b.png, labels.csv row 11")
     data = opened(tmp_path, labels=table(tmp_path, "image,label\n" + text.replace("4b.png,a", "4b.png,b")))
-    assert not noted(data, "In folders or files called like another label")
+    assert not noted(data, "contains another label than the table")
 
 
 # Columns of image files
@@ -88,11 +86,14 @@ def test_two_image_columns_whose_files_both_exist_are_an_error(data_dir):
     file = write(data_dir, "image,filename,label", [f"{i}.png" for i in range(10)], AB)
     table(data_dir, file.read_text().replace("3.png,3.png", "3.png,other/f3.png").replace("4.png,4.png", "4.png,5.png"))
     found = message(DataError, data_dir, labels=file)
-    assert "labels.csv row 5: found '3.png' in 'image' and 'other/f3.png' in 'filename', which are two images" in found
-    assert "as in 1 more row" in found and "path_col=: image or filename" in found
+    assert (
+        "labels.csv row 5: found '3.png' in 'image' and 'other/f3.png' in 'filename', which are different images"
+        in found
+    )
+    assert "and 1 more row like it" in found and "path_col=: image or filename" in found
     assert len(opened(data_dir, labels=file, path_col="image")) == 10
     known = open_manifest(DataConfig(source=data_dir, labels=file), known_labels=("a", "b"))
-    assert noted(known, "'filename' names others in 2 rows")
+    assert noted(known, "'filename' contains other images in 2 rows")
 
 
 def test_a_column_of_identifiers_names_no_other_images(data_dir):
@@ -104,7 +105,9 @@ def test_a_column_of_identifiers_names_no_other_images(data_dir):
 def test_a_column_of_other_images_that_do_not_exist_is_noted(data_dir, name):
     file = write(data_dir, f"image,{name},label", [f"old/{i}.png" for i in range(8)] + ["x.dcm", "y.dcm"], AB)
     data = opened(data_dir, labels=file)
-    assert noted(data, f"Images are those of 'image'; '{name}' names others in 2 rows", "'x.dcm'", "--path-col")
+    assert noted(
+        data, f"Images are read from 'image'; '{name}' contains other images in 2 rows", "'x.dcm'", "--path-col"
+    )
 
 
 @pytest.mark.parametrize("cell", ["{i}.png", "/mnt/old/{i}.PNG", "d\\{i}.jpg", "{i}"])

@@ -55,9 +55,12 @@ def test_nih(tmp_path, name):
     assert column(data, "age") == [58, 58, 81, None, pytest.approx(11 / 12), 33]
     assert column(data, "sex") == ["M", "M", "M", "F", "F", "F"]
     assert column(data, "view") == ["PA", "PA", "PA", "AP", "AP", "PA"]
-    assert data.notes[0] == f"Labels from {name} in {tmp_path}, as images_001, images_002 hold images, not classes."
-    assert noted(data, f"{name} is a table of NIH ChestX-ray14, by its columns.")
-    assert noted(data, "1 images have an age that is not a number up to 120")
+    assert (
+        data.notes[0]
+        == f"Labels from {name} in {tmp_path}, because images_001, images_002 look like folders of images, not classes."
+    )
+    assert noted(data, f"The columns of {name} are those of NIH ChestX-ray14.")
+    assert noted(data, "1 image with an age that is not a number up to 120")
     assert data.config.labels == tmp_path / name
 
 
@@ -66,7 +69,10 @@ def test_nih_test_list_is_mentioned_and_kept_if_requested(tmp_path):
     (tmp_path / "test_list.txt").write_text("00000003_000.png\n00000005_000.png\n")
     (tmp_path / "train_val_list.txt").write_text("00000001_000.png\n00000001_001.png\n")
     data = opened(tmp_path)
-    assert noted(data, "test_list.txt beside Data_Entry_2017.csv names the data set's own test split: --split-file")
+    assert noted(
+        data,
+        "test_list.txt next to Data_Entry_2017.csv lists the data set's own test split: to use it, give --split-file",
+    )
     assert "test" not in splits(data).values()
     data = opened(tmp_path, split_file=tmp_path / "test_list.txt", valid_fraction=0.3)
     assert [name[-16:] for name, split in splits(data).items() if split == "test"] == [
@@ -136,9 +142,11 @@ def test_chexpert(tmp_path, name, source, prefix):
         "Edema": None, "Fracture": 1, "Lung Opacity": 1, "Pneumonia": 0, "Support Devices": 0
     }  # fmt: skip
     assert data.truth[1].tolist() == [-1, 1, 1, 0, 0] and rows(data)[image] == "Fracture|Lung Opacity"
-    assert noted(data, "train.csv is a table of CheXpert") and noted(data, "3 are ignored (Edema 2, Pneumonia 1)")
+    assert noted(data, "The columns of train.csv are those of CheXpert") and noted(
+        data, "3 are ignored (Edema 2, Pneumonia 1)"
+    )
     if not named:
-        assert noted(data, "valid.csv beside it is not read") and data.config.labels == set_ / "train.csv"
+        assert noted(data, "valid.csv next to it is not read") and data.config.labels == set_ / "train.csv"
 
 
 def test_chexpert_policies(tmp_path):
@@ -226,7 +234,7 @@ def test_mimic(tmp_path, monkeypatch, packed, ending, dicom_ids):
     np.testing.assert_array_equal(
         data.targets, np.array([[0, 0], [0, 0], [np.nan, 1], [1, 0], [1, 0], [1, 0]], np.float32)
     )
-    assert noted(data, "is a table of MIMIC-CXR")
+    assert noted(data, "are those of MIMIC-CXR")
 
 
 def test_mimic_s_own_splits_and_views(tmp_path):
@@ -235,7 +243,7 @@ def test_mimic_s_own_splits_and_views(tmp_path):
     data = opened(tmp_path)
     assert list(splits(data).values()) == ["train", "train", "train", "valid", "valid", "test"]
     assert column(data, "view") == ["PA", "LATERAL", "AP", "LATERAL", None, "AP"]
-    assert noted(data, "Splits from mimic-cxr-2.0.0-split.csv beside mimic-cxr-2.0.0-chexpert.csv")
+    assert noted(data, "Splits from mimic-cxr-2.0.0-split.csv next to mimic-cxr-2.0.0-chexpert.csv")
     assert noted(data, "Views from mimic-cxr-2.0.0-metadata.csv")
     assert not data.drawn.any()
     assert "10000032" not in repr(data.notes) + data.table.drop(columns=["image", "path"]).to_csv()
@@ -246,7 +254,7 @@ def test_mimic_side_tables_that_are_wrong(tmp_path):
     table(tmp_path, "dicom_id,split\naa-1,extra\n", "mimic-cxr-2.0.0-split.csv")
     assert "split.csv row 2: split is 'extra'; expected train, valid or test" in message(DataError, tmp_path)
     table(tmp_path, "image,split\naa-1,train\n", "mimic-cxr-2.0.0-split.csv")
-    assert "lacks the columns dicom_id" in message(DataError, tmp_path)
+    assert "the columns dicom_id are missing" in message(DataError, tmp_path)
 
 
 def test_a_mimic_study_without_images(tmp_path):
@@ -273,7 +281,7 @@ def test_rsna(tmp_path):
     data = opened(tmp_path, valid_fraction=0.5)
     assert data.task == "multi" and data.labels == ("Lung Opacity",)
     assert data.targets.tolist() == [[0], [0], [1], [1]]
-    assert noted(data, "5 rows describe 4 images") and noted(data, "patientId names an image")
+    assert noted(data, "5 rows describe 4 images") and noted(data, "patientId identifies an image")
     assert noted(data, "'Lung Opacity' is the only label")
 
 
@@ -314,7 +322,7 @@ def test_covidx(tmp_path):
     assert rows(data)["train/COVID (10).png"] == "COVID-19"
     assert column(data, "patient") == ["P00001", "P00002", "P00002", "P00003", "P00004", "P00005"]
     assert set(splits(data).values()) == {"train", "valid"}
-    assert noted(data, "train_COVIDx9A.txt is a table of COVIDx")
+    assert noted(data, "The columns of train_COVIDx9A.txt are those of COVIDx")
 
 
 def test_covidx_s_own_test_split(tmp_path):
@@ -326,7 +334,7 @@ def test_covidx_s_own_test_split(tmp_path):
     assert data.config.labels == tmp_path / "train_split.txt" and not noted(data, "is not read")
     assert [name for name, split in splits(data).items() if split == "test"] == ["test/9.png", "test/0004cfab.png"]
     assert "train/0004cfab.png" in splits(data)
-    assert noted(data, "test_split.txt beside train_split.txt is read too: its images are the test split")
+    assert noted(data, "test_split.txt next to train_split.txt is read too: its images are the test split")
     (tmp_path / "test/9.png").unlink()
     assert "test_split.txt row 1: image 'test/9.png' not found" in message(DataError, tmp_path)
 
@@ -372,8 +380,8 @@ def test_padchest(tmp_path):
     assert column(data, "age") == [84, 18, 18, None, None]
     assert column(data, "view") == ["PA", "LATERAL", "AP_HORIZONTAL", None, "EXCLUDE"]
     assert column(data, "sex") == ["F", "M", "M", "M", None]
-    assert noted(data, "Labels in 'Labels' are lists") and noted(data, "1 images have 'No Finding' and other labels")
-    assert noted(data, "as 0, 54 hold images, not classes")
+    assert noted(data, "Labels in 'Labels' are lists") and noted(data, "1 image with 'No Finding' and other labels")
+    assert noted(data, "because 0, 54 look like folders of images, not classes")
     assert "No Finding" in opened(tmp_path, keep_no_finding=True).labels
 
 
@@ -510,7 +518,7 @@ def test_a_new_data_set(tmp_path, monkeypatch):
     ]
     assert column(data, "patient") == [f"P0000{1 + i // 2}" for i in range(8)]
     assert column(data, "age")[:2] == [50, 51] and column(data, "view") == ["PA"] * 8
-    assert noted(data, "toy_labels.txt is a table of Toy, by its columns. It is a toy.")
+    assert noted(data, "The columns of toy_labels.txt are those of Toy. It is a toy.")
     assert noted(data, "Patients from the Toy file names: 4 on 8 of 8 images")
 
 
@@ -521,7 +529,7 @@ def test_vindr_joins_the_boxes_of_readers(tmp_path):
         f"{i},{names[(i * reader) % 3]},0,R{reader},1,2,3,4\n" for i in range(6) for reader in (1, 2)
     )
     data = opened(root, labels=table(root, text, "train.csv"))
-    assert data.labels == ("Aortic enlargement", "Cardiomegaly") and noted(data, "a table of VinDr-CXR")
+    assert data.labels == ("Aortic enlargement", "Cardiomegaly") and noted(data, "are those of VinDr-CXR")
     assert rows(data)["train/1.dicom"] == "Aortic enlargement|Cardiomegaly" and rows(data)["train/0.dicom"] == ""
     flags = "image_id,rad_id,Aortic enlargement,Cardiomegaly\n" + "".join(
         f"{i},R{reader},{int(reader == i % 2)},{i % 2}\n" for i in range(6) for reader in (0, 1)

@@ -165,7 +165,7 @@ def test_a_leading_part_that_all_paths_share_is_dropped_with_a_note(tmp_path):
     make(tmp_path, "train/1.png", "train/2.png", "valid/1.png")
     found, notes = Finder(tmp_path, tmp_path).find(["Set-v1/train/1.png", "Set-v1/valid/1.png", "Set-v1/valid/2.png"])
     assert found == [["train/1.png"], ["valid/1.png"], []]
-    assert notes == [f"All paths begin with Set-v1/, which is not in {tmp_path}: read without it."]
+    assert notes == [f"All paths begin with Set-v1/, which is not in {tmp_path}: they are read without it."]
 
 
 def test_names_without_a_folder_are_found_in_folders_of_one_kind_and_not_in_a_stray_one(tmp_path):
@@ -175,7 +175,7 @@ def test_names_without_a_folder_are_found_in_folders_of_one_kind_and_not_in_a_st
     found, notes = Finder(tmp_path, tmp_path).find(cells)
     assert found == [*([name] for name in kept), ["images_003/images/99.png"], []]
     assert notes == [
-        "Folders in which images were found by their names: images_001/images/ (5), images_002/images/ (5), "
+        "Images were found by file name in these folders: images_001/images/ (5), images_002/images/ (5), "
         "images_003/images/ (1)."
     ]
 
@@ -215,7 +215,7 @@ def test_another_suffix_is_noted(tmp_path):
     make(tmp_path, "a/1.png", "a/2.png")
     assert Finder(tmp_path, tmp_path).find(["a/1.jpg", "a/2.png"]) == (
         [["a/1.png"], ["a/2.png"]],
-        ["1 files have another suffix than is written, such as a/1.png for a/1.jpg."],
+        ["1 file found with another suffix than in the table, such as a/1.png for a/1.jpg."],
     )
 
 
@@ -241,7 +241,7 @@ def test_walking_follows_links_but_not_in_circles(tmp_path):
         f"{tmp_path}/data/b/1.png",
     ]
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "data")
-    with pytest.raises(DataError, match="leads back to a folder around it"):
+    with pytest.raises(DataError, match="the link points to a folder that contains it"):
         list(walk(tmp_path / "data"))
 
 
@@ -263,16 +263,14 @@ def test_images_that_no_row_lists_are_counted(tmp_path, written):
     assert not noted(opened(tmp_path, labels=file), "in no row of")
     make(tmp_path, "images/new.jpg", "images/zz.png", "images/note.txt", "images/3_mask.png", "other/x.png")
     data = opened(tmp_path, labels=file)
-    assert noted(data, "2 images beside those of labels.csv, in no row of it", "images/new.jpg, images/zz.png")
+    assert noted(data, "2 images not used, because no row of labels.csv names them", "images/new.jpg, images/zz.png")
 
 
 def test_names_that_differ_in_case_only_are_counted(tmp_path):
     root = make(tmp_path, *(f"i{i}.png" for i in range(10)))
     text = "image,label\n" + "".join(f"{'I' if i % 2 else 'i'}{i}.PNG,{'ab'[i // 2 % 2]}\n" for i in range(10))
     found = message(DataError, root, labels=table(root, text))
-    assert (
-        "5 names differ from a file's only in upper and lower case, as I1.PNG from i1.png: write them alike." in found
-    )
+    assert "Paths that differ from a file's name only in upper and lower case: 5, such as I1.PNG (file i1.png)" in found
 
 
 @pytest.mark.parametrize(
@@ -283,11 +281,11 @@ def test_names_that_differ_in_how_numbers_are_written_are_counted(tmp_path, file
     root = make(tmp_path, *(file.format(i=i) for i in range(3, 13)), "other.png")
     text = "image,label\n" + "".join(f"{cell.format(i=i)},{'ab'[i % 2]}\n" for i in range(3, 13))
     found = message(DataError, root, labels=table(root, text))
-    assert "only in how numbers are written, which spreadsheets and pandas change" in found
-    assert f"as {cell.format(i=3)} from {file.format(i=3)}: " in found
+    assert "only in the format of numbers, which spreadsheets and pandas change" in found
+    assert f"such as {cell.format(i=3)} (file {file.format(i=3)})" in found
     assert "dtype=str" in found
     text = "image,label\n" + "".join(f"{cell.format(i=i * 100)},{'ab'[i % 2]}\n" for i in range(3, 13))
-    assert "numbers are written" not in message(DataError, root, labels=table(root, text))
+    assert "the format of numbers" not in message(DataError, root, labels=table(root, text))
 
 
 @pytest.mark.parametrize(("file", "cell"), [("my image {i}.png", "my%20image%20{i}.png"), ("img_{i}.png", "img-{i}")])
@@ -295,7 +293,7 @@ def test_names_that_differ_in_signs_are_counted(tmp_path, file, cell):
     root = make(tmp_path, *(file.format(i=i) for i in range(10)))
     text = "image,label\n" + "".join(f"{cell.format(i=i)},{'ab'[i % 2]}\n" for i in range(10))
     found = message(DataError, root, labels=table(root, text))
-    assert "10 names differ from a file's only in spaces, '_', '-' and codes such as %20" in found
+    assert "Paths that differ from a file's name only in spaces, '_', '-' and codes such as %20: 10, such as" in found
 
 
 def test_files_called_like_another_label_are_noted(tmp_path):
@@ -304,7 +302,7 @@ def test_files_called_like_another_label_are_noted(tmp_path):
     root = make(tmp_path, *names)
     rows = [f"{name},{labels[(i + (i > 7)) % 2]}\n" for i, name in enumerate(names)]
     data = opened(root, labels=table(root, "image,label\n" + "".join(rows)))
-    assert noted(data, "called like another label than that of the table, which is used: 2 images", "NORMAL-008.png")
+    assert noted(data, "of 2 images contains another label than the table", "NORMAL-008.png")
     right = "".join(f"{name},{labels[i % 2]}\n" for i, name in enumerate(names))
     assert not noted(opened(root, labels=table(root, "image,label\n" + right)), "like another label")
 
@@ -313,7 +311,7 @@ def test_a_table_of_boxes_says_how_it_becomes_one_of_images(tmp_path):
     root = make(tmp_path, *(f"{i}.png" for i in range(6)))
     text = "image,class_name,xmin,ymin\n" + "".join(f"{i // 2}.png,{'ab'[i % 2]},1,2\n" for i in range(12))
     found = message(DataError, root, labels=table(root, text))
-    assert "By its columns 'xmin', 'ymin' it is a table of boxes" in found
+    assert "Its columns 'xmin', 'ymin' show that it is a table of boxes" in found
     advice = re.search(r"(df\.groupby.*)\.to_csv", found)[1]
     joined = eval(advice, {"df": pd.read_csv(root / "labels.csv")})
     assert joined.loc["0.png"].tolist() == ["a|b"] and len(joined) == 6

@@ -22,7 +22,7 @@ NIH = [f"{label}/000{20000 + i // 2:05d}_{i % 2:03d}.png" for i in range(12) for
 def test_sexes():
     found, notes = parse_sexes(["F", "m", "Female", " MALE ", "", "Unknown", "O"])
     assert found == ["F", "M", "F", "M", None, None, None]
-    assert notes == ["2 images have a sex that is neither F nor M: taken as unknown."]
+    assert notes == ["2 images with a sex that is neither F nor M: used as unknown."]
     assert parse_sexes(["F", ""])[1] == []
 
 
@@ -31,7 +31,7 @@ def test_ages():
     found, notes = parse_ages(cells)
     assert found[:6] == pytest.approx([58, 58, 57, 0.5, 14 / 365.25, 70 / 365.25])
     assert np.isnan(found[6:10]).all() and found[10] == 120 and np.isnan(found[11])
-    assert notes == ["4 images have an age that is not a number up to 120: taken as unknown."]
+    assert notes == ["4 images with an age that is not a number up to 120: used as unknown."]
 
 
 def test_ages_at_a_date():
@@ -84,7 +84,7 @@ def test_nih_names(tmp_path):
 def test_names_can_be_switched_off_and_asked_for(tmp_path):
     make(tmp_path, *NIH)
     data = opened(tmp_path, patient_col="none")
-    assert data.table["patient"].isna().all() and noted(data, "Patients are not looked for")
+    assert data.table["patient"].isna().all() and noted(data, "Patients are not identified")
     assert opened(tmp_path, patient_col="name").table["patient"].nunique() == 6
     classes(tmp_path / "other", a=3, b=3)
     found = message(DataError, tmp_path / "other", patient_col="name")
@@ -137,7 +137,7 @@ def test_numbers_of_an_export_that_start_again_in_each_folder_are_no_patients(tm
     data = opened(
         make(tmp_path, *(f"{label}/p{i}/IM-000{j}-0001.jpg" for label in "ab" for i in range(6) for j in (1, 2)))
     )
-    assert data.table["patient"].isna().all() and noted(data, "do not tell patients apart")
+    assert data.table["patient"].isna().all() and noted(data, "Patients are not read from file names")
     make(tmp_path / "one", *(f"{label}/IM-0001-00{i}{label}.jpg" for label in "ab" for i in range(10, 20)))
     assert opened(tmp_path / "one").table["patient"].isna().all()
 
@@ -154,9 +154,9 @@ def test_any_pattern_of_names(tmp_path):
     assert noted(data, r"Patients from file names by 'case_(\d+[ab])': 12 on 24 of 25 images; none in a/x.png.")
     assert opened(tmp_path, patient_col=r"name:^([ab])/case_0").table["patient"].nunique() == 2
     for pattern, words in {
-        "name:(case": "'(case' is no regular expression",
+        "name:(case": "'(case' is not a regular expression",
         "name:case": "'case' has no group",
-        "name:(subject)": "no match of '(subject)' in the images' names; expected one in names such as a/case_0a_0.png",
+        "name:(subject)": "no match of '(subject)' in any image name; expected one in names such as a/case_0a_0.png",
     }.items():
         kind = DataError if "match" in words else ConfigError
         assert words in message(kind, tmp_path, patient_col=pattern)
@@ -270,7 +270,7 @@ def test_studies_of_unknown_patients_are_in_one_split_each(tmp_path, headers, mo
         assert data.redraw_splits(np.arange(len(data))).table.groupby("study")["split"].nunique().max() == 1
     assert noted(data, "stratified by label, by patient")
     (tmp_path / "a/a_0a_1.dcm").unlink(), (tmp_path / "a/a_0a_2.dcm").unlink()
-    assert noted(opened(tmp_path), "by study, as no patients are known")
+    assert noted(opened(tmp_path), "by study, because no patients are known")
 
 
 def test_another_keyword(tmp_path, headers):
@@ -282,14 +282,14 @@ def test_another_keyword(tmp_path, headers):
 
 def test_a_keyword_where_no_header_has_it(tmp_path, headers):
     found = message(DataError, classes(tmp_path, a=3, b=3), patient_col="dicom:PatientID")
-    assert "found no patients in the images' headers; expected DICOM files that have PatientID" in found
+    assert "found no patients in the images' headers; expected DICOM files with PatientID" in found
     assert headers.asked == []
 
 
 def test_damaged_headers_are_noted(tmp_path, headers):
     data = opened(dicoms(tmp_path, "x", "damaged", "y"))
     assert data.table["patient"].nunique() == 2
-    assert noted(data, "2 files' headers can't be read", "a/a_damaged_1.dcm, b/b_damaged_1.dcm")
+    assert noted(data, "The headers of 2 files can't be read", "a/a_damaged_1.dcm, b/b_damaged_1.dcm")
 
 
 def test_real_headers(shared):
@@ -326,7 +326,7 @@ def test_sex_age_view_and_study_of_a_table(tmp_path):
     assert column(data, "age")[:4] == [0, 1, 2, None]
     assert column(data, "view")[0] == "LATERAL"
     assert column(data, "study")[:6] == ["S00001", "S00001", "S00002", "S00003", "S00004", "S00004"]
-    assert noted(data, "1 images have a sex that is neither") and noted(data, "1 images have an age that is no")
+    assert noted(data, "1 image with a sex that is neither") and noted(data, "1 image with an age that is no")
     assert "secret" not in repr(data.notes) + data.table.to_csv()
 
 
@@ -340,7 +340,9 @@ def test_a_study_tells_the_patient_of_its_other_images(tmp_path):
         patient = data.table.set_index("image")["patient"]
         assert patient.notna().sum() == known
         assert (patient["i4.png"] == patient["i5.png"]) == (known == 12)
-        assert noted(data, "1 image without a patient: that of the other images of the study taken") == (known == 12)
+        assert noted(data, "1 image without a patient: the patient of the other images in the same study is used") == (
+            known == 12
+        )
         assert noted(data, "1 study with images of more than one patient") == (known == 12)
 
 
@@ -359,7 +361,7 @@ def test_spellings_of_an_identifier_are_one_patient(tmp_path, spell):
     data = opened(tmp_path)
     assert data.table["patient"].nunique() == 12
     assert data.table.groupby("patient")["split"].nunique().max() == 1
-    assert noted(data, "12 identifiers of patients joined with another") or spell(1) == " 1 "
+    assert noted(data, "12 patient identifiers joined with another") or spell(1) == " 1 "
 
 
 @pytest.mark.parametrize(
@@ -373,7 +375,7 @@ def test_augmented_copies_by_name_stay_with_their_image(tmp_path, name):
     data = opened(tmp_path)
     number = data.table["image"].str.extract(r"([ab]/x?\d+)")[0]
     assert data.table.groupby(number)["split"].nunique().max() == 1 and set(data.table["split"]) == {"train", "valid"}
-    assert noted(data, "by name, grouped with the image")
+    assert noted(data, "kept in the same split as that image")
 
 
 def test_augmented_copies_in_two_given_splits_are_noted(tmp_path):
@@ -385,11 +387,11 @@ def test_augmented_copies_in_two_given_splits_are_noted(tmp_path):
 def test_lateral_views_beside_others_are_noted(tmp_path):
     views = ("frontal", "lateral")
     make(tmp_path / "names", *(f"{one}/{one}{i}_{view}.png" for one in "ab" for i in range(4) for view in views))
-    assert noted(opened(tmp_path / "names"), "8 lateral views, used as the others are")
+    assert noted(opened(tmp_path / "names"), "8 lateral views used like the other images")
     make(tmp_path / "table", *(f"i{i}.png" for i in range(12)))
     rows = "".join(f"i{i}.png,{'ab'[i % 2]},{'LL' if i < 3 else 'PA'}\n" for i in range(12))
     table(tmp_path / "table", "image,label,view\n" + rows)
-    assert noted(opened(tmp_path / "table"), "3 lateral views, used as")
+    assert noted(opened(tmp_path / "table"), "3 lateral views used like")
     assert not noted(opened(classes(tmp_path / "plain", collateral=8, normal=8)), "lateral")
 
 
@@ -404,7 +406,7 @@ def test_spellings_of_one_identifier_are_joined(tmp_path):
     data = with_patients(tmp_path, [name for name in names for _ in range(2)])
     found = column(data, "patient")[::2]
     assert [found.index(name) for name in found] == [0, 0, 0, 0, 4, 4, 6, 7, 8, 9, 10]
-    assert noted(data, "4 identifiers of patients joined", "'-' and '_'")
+    assert noted(data, "4 patient identifiers joined", "'-' and '_'")
 
 
 @pytest.mark.parametrize(
@@ -432,7 +434,7 @@ def test_identifiers_of_images_or_visits_in_place_of_patients_are_noted(tmp_path
     pairs = [(i, k) for i in range(10, 20) for k in (0, 1)]
     ids = [name.format(i=i, k=k, visit=("pre", "post")[k], side=("left", "right")[k], letter="LR"[k]) for i, k in pairs]
     data = with_patients(tmp_path, ids)
-    assert noted(data, "may be those of images", "10 in place of 20") and not noted(data, ids[0])
+    assert noted(data, "may be those of images", "10 instead of 20") and not noted(data, ids[0])
 
 
 @pytest.mark.parametrize("name", ["P-{n:03d}", "site{k}_{n}", "patient_{n}", "{n}", "2020-{k}-{n}", "A{k}-{n:05d}"])
@@ -462,14 +464,14 @@ def test_a_patient_called_0_among_0_1_2_stays_one(tmp_path):
 
 def test_identifiers_that_a_spreadsheet_rounded_are_noted(tmp_path):
     data = with_patients(tmp_path, ["1.0E+05", "100000", "1.23E+11"] + [f"{i // 2 + 5000}" for i in range(21)])
-    assert noted(data, "2 identifiers of patients written as 1.0E+05", "spreadsheet", "Export the table as text")
+    assert noted(data, "2 patient identifiers in scientific notation", "spreadsheet", "Export the table again")
 
 
 def test_a_pattern_that_would_take_forever_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(patients, "_SEARCH_SECONDS", 0.5)
     make(tmp_path, *(f"{label}/{'a' * 60}{i}.png" for label in ("normal", "tb") for i in range(5)))
     found = message(ConfigError, tmp_path, patient_col="name:((a+)+)!")
-    assert "'((a+)+)!' takes more than" in found and "10 names" in found and "repeat within a repeat" in found
+    assert "'((a+)+)!' takes more than" in found and "10 names" in found and "nested repeats" in found
     assert opened(tmp_path, patient_col="name:a([0-9])").table["patient"].nunique() == 5
 
 
@@ -488,9 +490,9 @@ def test_identifiers_that_occur_in_several_sites_are_noted(tmp_path, column):
 def test_the_error_about_indivisible_data_names_rounded_identifiers(tmp_path):
     root = make(tmp_path, *(f"{i}.png" for i in range(12)))
     text = "image,label,patient_id\n" + "".join(f"{i}.png,{'ab'[i // 6]},1.2345{{}}E+12\n" for i in range(12))
-    for last, found in ((["7", "8"], "2 identifiers"), (["7", "7"], "1 identifier")):
+    for last, found in ((["7", "8"], "2 patient identifiers"), (["7", "7"], "1 patient identifier")):
         text_of = text.format(*(last[i // 6] for i in range(12)))
-        assert f"{found} of patients written as 1.0E+05 is" in message(DataError, root, labels=table(root, text_of))
+        assert f"{found} in scientific notation" in message(DataError, root, labels=table(root, text_of))
     few = table(root, text.format(*("78"[i // 6] for i in range(12))).replace(".", "p").replace("ppng", ".png"))
     assert "The images are of 2 patients" in message(DataError, root, labels=few)
 
@@ -500,7 +502,7 @@ def test_invisible_characters_do_not_make_another_patient():
 
 
 def test_patients_named_like_the_images_are_noted(tmp_path):
-    note = "Patients are called like the images, one each"
+    note = "Patient identifiers are the same as the image names, one per image"
     root = make(tmp_path, *(f"{i}.png" for i in range(10)))
     text = lines("image,label,patient_id", "{i}.png,{ab},{i}")
     assert noted(opened(root, labels=table(root, text)), note)
@@ -510,7 +512,7 @@ def test_patients_named_like_the_images_are_noted(tmp_path):
 def test_copies_of_roboflow_have_any_hash(tmp_path):
     names = [f"{c}/{c}{i}_jpg.rf.{h}{i}.jpg" for c in "ab" for i in range(5) for h in ("abc12", "Zq9")]
     data = opened(make(tmp_path, *names))
-    assert noted(data, "20 augmented copies") and data.table["study"].nunique() == 10
+    assert noted(data, "20 images with the name of an augmented copy") and data.table["study"].nunique() == 10
 
 
 def test_numbers_of_patients_in_names_that_occur_in_several_folders_are_noted(tmp_path):
@@ -527,7 +529,7 @@ def test_patients_named_like_some_images_are_noted(tmp_path, name):
     make(tmp_path, *(f"{'i' if name.startswith('i') else ''}{i}.png" for i in range(24)))
     text = "".join(f"{'i' if name.startswith('i') else ''}{i}.png,{'ab'[i % 2]},{own[i]}\n" for i in range(24))
     data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient\n{text}"))
-    assert noted(data, "called like the images, one each, on 6 of 24 images")
+    assert noted(data, "the same as the image names, one per image, on 6 of 24 images")
 
 
 def test_patients_of_other_names_or_of_several_images_are_not_noted(tmp_path):

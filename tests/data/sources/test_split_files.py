@@ -39,7 +39,7 @@ def test_a_split_is_replayed_after_the_data_moved(tmp_path, data_dir):
 def test_all_images_are_named_where_no_split_is_made(tmp_path, data_dir, options):
     file = written(tmp_path, opened(data_dir))
     make(data_dir, "a/new.png")
-    with pytest.raises(DataError, match=r"no split for images of the data: a/new\.png"):
+    with pytest.raises(DataError, match=r"no split for these images of the data: a/new\.png"):
         open_manifest(DataConfig(source=data_dir, split_file=file), **options)
 
 
@@ -67,13 +67,13 @@ def test_splits_that_a_file_lacks_are_drawn(tmp_path, data_dir):
         (lambda text: text + "a/new.png,,train,a\n", ["images that are not in the data: a/new.png", "split_file="]),
         (
             lambda text: "\n".join(text.splitlines()[:-2]),
-            ["no split for images of the data: b/b008.png, b/b009.png", "names some of train and valid"],
+            ["no split for these images of the data: b/b008.png, b/b009.png", "contains train and valid"],
         ),
-        (lambda text: text + text.splitlines()[-1], ["row 22: image 'b/b009.png' has another row already"]),
+        (lambda text: text + text.splitlines()[-1], ["row 22: image 'b/b009.png' is already in an earlier row"]),
         (lambda text: text.replace(",train", ",extra"), ["split is 'extra'; expected train, valid or test"]),
         (
             lambda text: text.replace("image,", "film,"),
-            ["expected 'image' and 'split', as in a run's split.csv"],
+            ["expected 'image' and 'split', as in the split.csv of a run"],
         ),
         (lambda text: text.replace("split,", "role,"), ["found the columns image, patient, role, labels"]),
         (lambda text: text.replace("image,", "image,image,"), ["twice"]),
@@ -106,7 +106,7 @@ def test_an_image_in_another_folder_than_the_split_file_says_does_not_match(tmp_
     names = [f"old/{label}/{label}{i}.png" for label in "ab" for i in range(3)]
     text = "image,split\n" + "".join(f"{name},{'valid' if '0' in name else 'train'}\n" for name in names)
     data = opened(tmp_path / "data", split_file=table(tmp_path, text, "split.csv"))
-    assert splits(data)["a/a0.png"] == "valid" and noted(data, "read without old/, with which all begin")
+    assert splits(data)["a/a0.png"] == "valid" and noted(data, "All its paths begin with old/")
 
 
 # Lists
@@ -127,7 +127,7 @@ NAMES = [f"images/{i}.png" for i in range(6)]
 def test_lists_name_their_split_in_the_file_name(tmp_path, name, wanted):
     (tmp_path / name).write_text("0.png\n\nimages\\1.jpg\r\n")
     found, notes = read_split_file(tmp_path / name, NAMES)
-    assert found == wanted and f"2 images that {name} lists are" in notes[0]
+    assert found == wanted and f"from {name}: the 2 images in it for" in notes[0]
 
 
 @pytest.mark.parametrize("name", ["list.txt", "train.txt", "test_valid.txt", "train_val_test.txt"])
@@ -140,7 +140,7 @@ def test_lists_whose_file_name_has_no_split(tmp_path, name):
 def test_lists_of_other_images(tmp_path):
     (tmp_path / "test.txt").write_text("0.png\n7.png\n8.png\n")
     found, notes = read_split_file(tmp_path / "test.txt", NAMES)
-    assert found[0] == "test" and "2 images that test.txt lists are not in the data." in notes
+    assert found[0] == "test" and "2 images of test.txt not found in the data." in notes
     (tmp_path / "test.txt").write_text("7.png\n")
     with pytest.raises(DataError, match="found none of the data's images"):
         read_split_file(tmp_path / "test.txt", NAMES)
@@ -178,6 +178,4 @@ def test_a_split_file_takes_precedence_over_the_splits_of_the_data(tmp_path):
     table(root, lines("image,label,split", "images/{i}.png,{ab},train"))
     (tmp_path / "test_list.txt").write_text("1.png\n2.png\n")
     data = opened(root, split_file=tmp_path / "test_list.txt")
-    assert data.counts().loc["images", "test"] == 2 and noted(
-        data, "The data set has a split of its own, which is not used"
-    )
+    assert data.counts().loc["images", "test"] == 2 and noted(data, "The data set's own split is not used")

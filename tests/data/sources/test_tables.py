@@ -63,7 +63,7 @@ def test_comments_and_titles_above_the_header_are_skipped(data_dir, above, shown
     file = table(data_dir, above + lines("image,label", "images/{i}.png,{ab}"))
     data = opened(data_dir)
     assert len(data) == 10 and data.labels == ("a", "b") and read_column_names(file) == ["image", "label"]
-    assert noted(data, f"labels.csv: skipped above the header: {shown}.")
+    assert noted(data, f"labels.csv: lines above the header are skipped: {shown}.")
     file.write_text(file.read_text(encoding="utf-8").replace("3.png,b", "3.png,"), encoding="utf-8")
     row = 5 + len((above + "x").splitlines()) - 1
     assert f"labels.csv row {row}: found a blank label" in message(DataError, data_dir)
@@ -87,7 +87,9 @@ def test_a_header_may_begin_with_a_number_sign(data_dir, header):
     table(data_dir, "# made by savetxt\n" + lines(header, row))
     data = opened(data_dir)
     assert (
-        len(data) == 10 and data.labels == ("a", "b") and noted(data, "skipped above the header: '# made by savetxt'.")
+        len(data) == 10
+        and data.labels == ("a", "b")
+        and noted(data, "lines above the header are skipped: '# made by savetxt'.")
     )
 
 
@@ -116,7 +118,7 @@ def test_delimited_labels_and_no_finding(data_dir):
     data = opened(data_dir)
     assert data.task == "multi" and data.labels == ("Edema", "Mass")
     assert [rows(data)[f"images/{i}.png"] for i in (0, 1, 3, 4)] == ["Edema|Mass", "Mass", "", "Edema"]
-    assert any("1 images have 'No Finding' and other labels" in note for note in data.notes)
+    assert any("1 image with 'No Finding' and other labels" in note for note in data.notes)
 
 
 def test_no_finding_is_a_class_of_a_single_label_table(data_dir):
@@ -171,12 +173,14 @@ def test_a_column_of_grades_beside_those_of_labels_is_named(data_dir, name, grad
     where = {"1 for values of 2 or more", f"--label-col {shlex.quote(name)} alone, which uses each value as a class"}
     if grades == "12" and name != "Edema score":
         found = message(DataError, data_dir)
-        assert "expected 1, 0, -1 (uncertain) or blank. It looks like a grade, by its values 1, 2: make" in found
+        assert "expected 1, 0, -1 (uncertain) or blank. Its values 1, 2 look like grades: make" in found
         assert "1 for values of 2 or more" in found and "alone, which uses each value as a class" in found
     else:
         data = opened(data_dir)
         assert data.labels == ("Hernia", "Mass")
-        assert grades == "12" or noted(data, f"Not used, as by its values it looks like a grade: '{name}'.", *where)
+        assert grades == "12" or noted(
+            data, f"Not used as a label, because its values look like grades: '{name}'.", *where
+        )
     assert len(opened(data_dir, label_col=(name,)).labels) == len(grades)
 
 
@@ -184,7 +188,7 @@ def test_columns_of_grades_alone_are_named_and_counts_are_none(data_dir):
     likert = "".join(f"images/{i}.png,{1 + i % 5},{5 - i % 5},{1 + i // 3}\n" for i in range(10))
     table(data_dir, f"image,Mass,Hernia,visit\n{likert}")
     found = message(DataError, data_dir)
-    assert "by their values they look like grades: 'Mass', 'Hernia'." in found and "1 for values of 2 or more" in found
+    assert "because their values look like grades: 'Mass', 'Hernia'." in found and "1 for values of 2 or more" in found
 
 
 def test_uncertain_and_blank_cells(data_dir):
@@ -219,7 +223,11 @@ def test_one_other_delimiter_changes_nothing(data_dir):
     table(data_dir, "image,finding\n" + "".join(f"images/{i}.png,{label}\n" for i, label in enumerate(found)))
     data = opened(data_dir)
     assert data.labels == ("Atelectasis; left", "Effusion", "Mass") and rows(data)["images/0.png"] == "Effusion|Mass"
-    assert noted(data, "';' is in 1 label but is not used as a separator: 'Atelectasis; left'. --label-delim ';'")
+    assert noted(
+        data,
+        "';' is in 1 label but is not used as a separator: 'Atelectasis; left'. "
+        "To use it as the separator, give --label-delim ';'",
+    )
 
 
 @pytest.mark.parametrize("delim", ["/", "+", " & ", ",", ";"])
@@ -345,7 +353,7 @@ ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
         ),
         (ONE_HOT.replace("4.png,1,0", "4.png,often,0"), {}, ["labels.csv row 6: Mass is 'often'; expected 1, 0, -1"]),
         (ONE_HOT.replace("4.png,1,0", "4.png,0,0"), {"task": "single"}, ["row 6: found 0 labels (none)"]),
-        (ONE_HOT.replace(",1,0", ",0,0"), {}, ["none of which is known to hold labels"]),
+        (ONE_HOT.replace(",1,0", ",0,0"), {}, ["but no column of labels"]),
     ],
 )
 def test_tables_without_a_data_set_are_refused(data_dir, text, options, words):
@@ -370,13 +378,13 @@ def test_a_missing_image_is_not_taken_from_another_folder_and_can_be_skipped(dat
     found = message(DataError, data_dir, labels=file)
     assert "labels.csv row 5: image 'images/3.png' not found" in found and "1 of 10 rows" in found
     assert (
-        "other/3.png has the name of a missing image, and is in another folder" in found and "missing='skip'" in found
+        "other/3.png has the name of a missing image, but is in another folder" in found and "missing='skip'" in found
     )
     data = opened(data_dir, labels=file, missing="skip")
     assert list(rows(data)) == [f"images/{i}.png" for i in range(10) if i != 3]
-    assert noted(data, "1 row of labels.csv without an image file left out: images/3.png.")
-    assert data.left_out == (("listed without a file", ("images/3.png",)),)
-    assert data.flow()[:3] == [("Images listed", 10), ("Left out: listed without a file", 1), ("Images used", 9)]
+    assert noted(data, "1 row of labels.csv left out, because the image file is missing: images/3.png.")
+    assert data.left_out == (("listed, but without a file", ("images/3.png",)),)
+    assert data.flow()[:3] == [("Images listed", 10), ("Left out: listed, but without a file", 1), ("Images used", 9)]
     # The same as if the row were not in the table.
     kept = table(data_dir, lines("image,label", "images/{i}.png,{ab}").replace("images/3.png,b\n", ""), "kept.csv")
     assert opened(data_dir, labels=kept).fingerprint() == data.fingerprint()
@@ -399,13 +407,13 @@ def test_all_images_of_one_patient(data_dir):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"image,label\nx.png,caf\x81\n", "bytes that are no text"),
-        ("image,label\nx.png,a\n".encode("utf-16-le"), "bytes that are no text"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d", "bytes that are no text"),
-        ("image,label\n".encode("utf-16")[:-1], "bytes that are no text"),
+        (b"image,label\nx.png,caf\x81\n", "bytes that are not text"),
+        ("image,label\nx.png,a\n".encode("utf-16-le"), "bytes that are not text"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d", "bytes that are not text"),
+        ("image,label\n".encode("utf-16")[:-1], "bytes that are not text"),
         (b'image,label\n"' + b"x" * 200_000, "damaged CSV"),
         (b'image,label\nx.png,"a\ny.png,b\n', "damaged CSV"),
-        (b",\n1,2\n", "found no names of columns"),
+        (b",\n1,2\n", "found no column names"),
     ],
 )
 def test_tables_that_are_no_csv(data_dir, content, words):

@@ -53,10 +53,12 @@ def test_frontal_and_lateral_images_are_used_and_the_others_counted(tmp_path):
     assert sorted(lateral.table["image"]) == sorted([*(f"i{i}.png" for i in range(12, 16)), "i19_lateral.png"])
     assert len(every) == 20
     assert noted(frontal, "Views: 12 frontal, 5 lateral, 2 another view, 1 of unknown view.")
-    assert noted(frontal, "By --views frontal 7 images left out, and kept where it is unknown: i12.png")
-    assert noted(lateral, "By --views lateral 15 images left out, and left out where it is unknown")
+    assert noted(frontal, "7 images left out because of --views frontal: i12.png")
+    assert noted(lateral, "15 images left out because of --views lateral")
     assert ("Left out: view other than frontal (--views)", 7) in frontal.flow()
-    assert not noted(frontal, "used as the others are") and noted(every, "5 lateral views, used as", "--views frontal")
+    assert not noted(frontal, "used like the other images") and noted(
+        every, "5 lateral views used like", "--views frontal"
+    )
 
 
 def test_a_split_of_all_views_holds_for_the_frontal_ones(tmp_path):
@@ -80,7 +82,7 @@ def opened_again(data):
 def test_views_that_no_image_has_are_an_error(tmp_path):
     make(tmp_path, *(f"{one}/{i}.png" for one in "ab" for i in range(5)))
     found = message(DataError, tmp_path, views="frontal")
-    assert "views='frontal': no image's view is known; expected a column such as view" in found
+    assert "views='frontal': the view of no image is known; expected a column such as view" in found
     make(tmp_path / "c", *(f"{one}/{i}_pa.png" for one in "ab" for i in range(5)))
     assert "no image has that view: 10 frontal" in message(DataError, tmp_path / "c", views="lateral")
 
@@ -98,7 +100,7 @@ def test_headers_are_read_only_for_views_and_studies_if_requested(tmp_path, head
     assert noted(data, "Studies from the DICOM headers (AccessionNumber): 4 on 8 of 8 images.")
     make(tmp_path / "png", *(f"{one}/{i}.png" for one in "ab" for i in range(5)))
     found = message(DataError, tmp_path / "png", study_col="dicom:StudyInstanceUID")
-    assert "found no studies in the images' headers; expected DICOM files that have StudyInstanceUID" in found
+    assert "found no studies in the images' headers; expected DICOM files with StudyInstanceUID" in found
 
 
 def test_studies_from_a_column_and_names(tmp_path):

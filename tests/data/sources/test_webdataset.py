@@ -80,7 +80,8 @@ def test_one_shard_needs_no_pattern_and_class_folders_in_a_tar_stay_class_folder
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"{", "is no JSON"), (b"[1]", "found list"), (b"[" * 100_000, "is no JSON")]
+    ("content", "message"),
+    [(b"{", "found invalid JSON"), (b"[1]", "found list"), (b"[" * 100_000, "found invalid JSON")],
 )
 def test_invalid_json_is_named(tmp_path, content, message):
     pattern = shards(tmp_path, lambda i: {"png": png(i), "json": content if i == 5 else b'{"label": "a"}'})
@@ -95,7 +96,7 @@ def test_missing_shards_and_shards_without_labels_are_named(tmp_path):
     (tmp_path / "data-000001.tar").unlink()
     with pytest.raises(DataError, match=r"data-000001\.tar: found no such shard"):
         opened(pattern)
-    with pytest.raises(DataError, match="names no shards"):
+    with pytest.raises(DataError, match="found no shards"):
         opened(tmp_path / "data-{9..1}.tar")
     with pytest.raises(DataError, match=f"more than {MAX_SHARDS:,}"):
         expand_shards(tmp_path / "data-{0..9}{000000000..999999999}.tar")
@@ -112,7 +113,7 @@ def test_a_shard_that_is_missing_is_named_with_those_that_are_there(tmp_path):
 def test_shards_with_a_table_are_an_error(tmp_path):
     pattern = shards(tmp_path, lambda i: {"png": png(i), "cls": b"mass"}, count=1)
     (tmp_path / "labels.csv").write_text("image,label\n000000.png,a\n")
-    with pytest.raises(DataError, match=r"names shards, which hold their labels, and .*labels.csv is a table"):
+    with pytest.raises(DataError, match=r"found labels in the shards, and .*labels.csv is a table"):
         opened(pattern, labels=tmp_path / "labels.csv")
 
 

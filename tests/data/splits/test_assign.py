@@ -114,11 +114,11 @@ def test_the_first_fold_is_the_default():
     [
         ([None] * 10, {"folds": 3, "fold": 4}, "found fold 4 of 3; expected one from 1 to 3"),
         ([None] * 10, {"fold": 1}, "found fold 1 without folds"),
-        (["valid"] * 2 + [None] * 8, {"folds": 3}, "is given. Leave out folds=, or that split with ignore_split=True"),
+        (["valid"] * 2 + [None] * 8, {"folds": 3}, "is given. Leave out folds=, or use ignore_split=True"),
         (
             ["valid"] * 2 + [None] * 8,
             {"folds": 3, "split_file": "s.csv"},
-            "or split_file=, with ignore_split=True in its place",
+            "or replace split_file= with ignore_split=True",
         ),
     ],
 )
@@ -172,7 +172,9 @@ def test_new_images_of_a_patient_join_that_patient(tmp_path):
         )
         data = grown(tmp_path, 42, split_file=table(tmp_path, text, "split.csv"))
         assert splits(data)["images/39.png"] == split
-        assert noted(data, "kept for 39 images", "lacks: 1 joined the split of their patient, 2 assigned with seed 0")
+        assert noted(
+            data, "kept for 39 images", "missing from it: 1 joined the split of their patient, 2 assigned with seed 0"
+        )
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -30,7 +30,11 @@ def test_a_folder_s_split(name, split):
 
 def test_folders_give_the_split_if_they_name_train_and_another_split():
     found, note = splits_from_folders(TextColumn.of(["train", "x/test", "x"]))
-    assert found == ["train", "test", None] and "test (1), train (1)" in note and "1 images are in none of them" in note
+    assert (
+        found == ["train", "test", None]
+        and "test (1), train (1)" in note
+        and "Images outside of these folders: 1;" in note
+    )
     assert splits_from_folders(TextColumn.of(["train", "train"])) == (None, "")
     assert splits_from_folders(TextColumn.of(["valid", "test"])) == (None, "")
     assert splits_from_folders(TextColumn.of(["", ""])) == (None, "")
@@ -72,12 +76,12 @@ def test_the_split_that_the_folders_of_a_table_s_rows_give_is_kept(tmp_path, fol
     assert noted(data, "Splits from the folders of the images", "(3)", "--ignore-split")
     ignored = opened(tmp_path, labels=tmp_path / "labels.csv", ignore_split=True)
     assert "test" not in splits(ignored).values() and ignored.drawn.all()
-    assert noted(ignored, "own split is left out")
+    assert noted(ignored, "own split is not used")
     rows = [f"{line},{'valid' if i in (5, 6) else 'train'}" for i, line in enumerate(text.splitlines()[1:])]
     table(tmp_path, "image,label,split\n" + "\n".join(rows))
     data = opened(tmp_path, labels=tmp_path / "labels.csv")
     assert set(splits(data).values()) == {"train", "valid"}
-    assert noted(data, "images are in a folder of another split than the one given")
+    assert noted(data, "The given split differs from the split folder on")
 
 
 def test_a_split_folder_that_all_paths_of_a_table_share_is_ignored(tmp_path):
@@ -113,7 +117,7 @@ def test_a_split_of_folders_and_of_a_column_can_be_ignored(tmp_path):
 
 def test_splits_in_file_names_and_folds_are_named(tmp_path):
     make(tmp_path / "a", *(f"{c}/{s}_{c}{i}.png" for s in ("train", "test") for c in "ab" for i in range(6)))
-    assert noted(opened(tmp_path / "a"), "Names of files or folders may tell splits (test 12, train 12)")
+    assert noted(opened(tmp_path / "a"), "Names of files or folders suggest splits (test 12, train 12)")
     make(tmp_path / "b", *(f"fold{k}/{c}/{c}{i}{k}.png" for k in range(3) for c in "ab" for i in range(6)))
     assert noted(opened(tmp_path / "b"), "Classes are the folders a, b below fold0, fold1, fold2")
     make(
@@ -156,7 +160,7 @@ def test_a_class_folder_that_is_a_link_to_another_is_an_error(tmp_path):
 
 def test_a_class_folder_of_regions_is_noted(tmp_path):
     root = make(tmp_path, *(f"{c}/{c}{i}.png" for c in ("normal", "mass", "ROI") for i in range(5)))
-    assert noted(opened(root), "A class folder is called 'ROI'")
+    assert noted(opened(root), "A class folder is named 'ROI'")
 
 
 def test_a_folder_of_an_external_test_is_a_split(tmp_path):
@@ -188,7 +192,7 @@ def test_words_that_mean_a_split_beside_others(tmp_path, folders, layout):
 def test_a_second_test_folder_is_not_joined_with_the_first(tmp_path):
     folders = ("train", "test", "external")
     make(tmp_path, *(f"{s}/{c}/{c}{i}{s}.png" for s in folders for c in "ab" for i in range(6)))
-    assert "class folders in class folders, such as a in external" in message(DataError, tmp_path)
+    assert "class folders inside class folders, such as a in external" in message(DataError, tmp_path)
 
 
 def test_a_class_named_like_an_abbreviated_split_is_a_class(tmp_path):
@@ -201,7 +205,9 @@ def test_images_that_are_all_called_masks_are_noted(tmp_path, files):
     make(tmp_path, *(files.format(c=c, i=i) for c in "ab" for i in range(6)))
     root = tmp_path / "masks" if files.startswith("masks") else tmp_path
     data = opened(root)
-    assert len(data) == 12 and noted(data, "All images are called as masks, overlays, maps or thumbnails are", "a")
+    assert len(data) == 12 and noted(
+        data, "All images have names or folders like those of masks, overlays, maps or thumbnails", "a"
+    )
     assert not noted(opened(root, keep_masks=True), "All images")
 
 
@@ -209,6 +215,6 @@ def test_a_table_of_masks_alone_is_noted(tmp_path):
     tmp_path /= "set"
     make(tmp_path, *(f"{folder}/{i}.png" for folder in ("masks", "images") for i in range(10)))
     file = table(tmp_path, lines("image,label", "masks/{i}.png,{ab}"))
-    assert noted(opened(tmp_path, labels=file), "All images are called as masks", "masks/0.png")
+    assert noted(opened(tmp_path, labels=file), "All images have names or folders like those of masks", "masks/0.png")
     file = table(tmp_path, lines("image,label", "images/{i}.png,{ab}"))
     assert not noted(opened(tmp_path, labels=file), "All images")

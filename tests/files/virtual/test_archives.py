@@ -176,7 +176,7 @@ def test_archives_as_nih_publishes_them_are_read_in_place(tmp_path):
     )
     found = opened(tmp_path)
     assert found.table["image"][0] == "images_001.tar.gz/images/00000001_000.png"
-    assert len(found) == 8 and any("8 images in archives" in note for note in found.notes)
+    assert len(found) == 8 and any("8 images read from archives" in note for note in found.notes)
 
 
 LINK = tarfile.TarInfo("a.png")
@@ -418,7 +418,7 @@ def test_a_broken_archive_matters_only_if_it_is_needed(plain, tmp_path):
         packed.writestr("inner.zip", b"no archive")
     found = opened(csv)
     assert len(found) == 8 and any(f"Not looked into: {broken}: can't be read" in note for note in found.notes)
-    assert any("4 images in archives (other/a.zip, rest.zip), read from there" in note for note in found.notes)
+    assert any("4 images read from archives (other/a.zip, rest.zip)" in note for note in found.notes)
 
 
 def test_an_archive_with_few_images_of_a_table_is_named_if_others_are_missing(plain, tmp_path):
@@ -429,7 +429,7 @@ def test_an_archive_with_few_images_of_a_table_is_named_if_others_are_missing(pl
     zip_of(data / "few.zip", (names[0], (data / "films" / names[0]).read_bytes()))
     (data / "films" / names[0]).unlink()
     csv = table(data, "image,label\n" + "".join(f"{name},{'xy'[i % 2]}\n" for i, name in enumerate(names)))
-    said = rf"few\.zip/{names[0]} has the name of a missing image, and is in another folder or archive"
+    said = rf"few\.zip/{names[0]} has the name of a missing image, but is in another folder or archive"
     with pytest.raises(DataError, match=rf"1 of 8 rows have no file\. {said}"):
         opened(csv)
     found = opened(csv, missing="skip")

@@ -110,11 +110,11 @@ def note_delimiters(labels: Iterable[str], delim: str, what: str = "label") -> l
 
     `what` is the kind of the names: "label" (in cells), "class folder" or "column".
     """
-    advice = {"class folder": "To give a folder two labels, name it A+B.", "column": "A column holds one label."}
+    advice = {"class folder": "To give a folder two labels, name it A+B.", "column": "Each column is one label."}
     return [
         f"{_describe_delimiter(sign)} is in {plural(len(joint), what)} but is not used as a separator: "
         f"{shorten(map(repr, joint), 3)}. "
-        + advice.get(what, f"--label-delim {_in_shell(sign)} makes it the separator.")
+        + advice.get(what, f"To use it as the separator, give --label-delim {_in_shell(sign)}.")
         for sign, joint in find_joint_labels(labels).items()
         if sign != delim
     ]
@@ -306,8 +306,8 @@ def _describe_mapping(inner: str) -> str:
     if not re.search(r"""['"]\s*:""", inner):
         return ""
     return (
-        " This is a mapping of labels to values: list only the labels that are 1, as in 'Effusion|Mass', or make a "
-        "column of 1 and 0 for each label."
+        " This is a mapping of labels to values: write only the labels that are 1, such as 'Effusion|Mass', or make a "
+        "column of 1 and 0 per label."
     )
 
 
@@ -368,7 +368,7 @@ def describe_grades(column: str) -> str:
     """Return advice on a column of grades."""
     quoted = shlex.quote(column)
     return (
-        "make a column of 1 and 0 from it by a threshold, such as 1 for values of 2 or more; or use --label-col "
+        "make a column of 1 and 0 from it with a threshold, such as 1 for values of 2 or more; or use --label-col "
         f"{quoted} alone, which uses each value as a class."
     )
 
@@ -394,7 +394,7 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
                 advice = SOFT_LABELS
             elif are_grades(column.texts):
                 values_found = shorten(sort_labels(column.texts))
-                advice = f"It looks like a grade, by its values {values_found}: {describe_grades(name)}"
+                advice = f"Its values {values_found} look like grades: {describe_grades(name)}"
             row = where(_first(column.codes, code))
             raise DataError(f"{row}: {name} is '{cell}'; expected 1, 0, -1 (uncertain) or blank. {advice}")
         matrix[:, j] = np.array(values, np.float32)[column.codes]

@@ -36,7 +36,7 @@ def parse_implications(rules: Iterable[str], labels: Iterable[str] = ()) -> dict
         try:
             direct.setdefault(spell(left), []).extend(spell(name) for name in re.split("[+,]", right))
         except DataError as error:
-            raise ConfigError(f"imply: found '{rule}'; expected LABEL=IMPLIED, as in covid-19=pneumonia.") from error
+            raise ConfigError(f"imply: found '{rule}'; expected LABEL=IMPLIED, such as covid-19=pneumonia.") from error
     closure: dict[str, frozenset[str]] = {}
     for left in direct:
         _add_implied(left, direct, (left,), closure)

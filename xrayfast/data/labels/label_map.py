@@ -94,8 +94,8 @@ def read_label_map(path: Path) -> LabelMap:
             label, *others = (clean_label(name) for name in (left, *right.split(",")))
         except DataError as error:
             raise ConfigFileError(
-                f"{path.name} line {number}: found '{truncate(line.strip(), 200)}'; expected LABEL = SYNONYM, SYNONYM, "
-                "as in Cardiomegaly = Enlarged heart."
+                f"{path.name} line {number}: found '{truncate(line.strip(), 200)}'; expected LABEL = SYNONYM, "
+                f"SYNONYM, such as Cardiomegaly = Enlarged heart."
             ) from error
         for name in (label, *others):
             other, first = meaning.setdefault(normalize_label(name), (label, number))
@@ -103,7 +103,7 @@ def read_label_map(path: Path) -> LabelMap:
                 raise ConfigFileError(
                     f"{path.name} line {number}: '{name}' means '{label}' here and '{other}' in line {first}; expected "
                     "one label for each name. The label is on the left, its synonyms are on the right: remove a "
-                    f"line, or swap its sides, as in '{name} = {label}'."
+                    f"line, or swap its sides, such as '{name} = {label}'."
                 )
         synonyms.update({name: meaning[normalize_label(label)][0] for name in others})
     if not synonyms:

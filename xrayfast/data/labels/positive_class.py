@@ -40,9 +40,13 @@ def describe_positive_class(labels: Sequence[str], positive: str, chosen: str | 
     if chosen is not None:
         return f"The positive class is {positive}, as chosen."
     [other] = (label for label in labels if label != positive)
-    why = f"since '{other}' means that nothing was found" if _is_negative(other, labels) else "the last by name"
+    why = (
+        f"because '{other}' means that nothing was found"
+        if _is_negative(other, labels)
+        else "the last in alphabetical order"
+    )
     return f"The positive class is {positive}, {why}: sensitivity, curves and thresholds refer to it. " + (
-        f"--positive '{other}' chooses the other class."
+        f"To choose the other class, give --positive '{other}'."
     )
 
 

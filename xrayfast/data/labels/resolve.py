@@ -122,7 +122,7 @@ def _agree(raw: RawLabels, where: Where, known: Collection[str], is_replayed: bo
             )
             raise DataError(
                 f"{where(i)}: found that {found}, although both are spellings of one label; expected equal cells. "
-                f"{plural(int(differ.sum()), 'row')} differ like this. Fix them, or name the columns to use with "
+                f"Rows like this: {int(differ.sum())}. Fix them, or name the columns to use with "
                 "--label-col, or keep the spellings as separate labels with --exact-labels."
             )
         filled = np.isnan(cells) & ~differ[:, None]
@@ -154,8 +154,8 @@ def _note_contradictions(labels: Sequence[str], matrix: Targets, where: Where) -
                 other for other, has in zip(labels, (matrix[both] == 1).any(0) & denied, strict=True) if has
             )
             notes.append(
-                f"'{label}' contradicts {others} on {plural(int(both.sum()), 'image')}, which have both: both are "
-                "kept. "
+                f"'{label}' contradicts {others} on {plural(int(both.sum()), 'image')}, which have both labels: both "
+                f"are kept. "
                 f"The first is {where(int(both.argmax()))}."
             )
     return notes
@@ -172,8 +172,8 @@ def _note_opposites(labels: Sequence[str], matrix: Targets) -> list[str]:
     if len(labels) < 3 or not pairs:
         return []
     return [
-        f"Each image has exactly one of two labels: {shorten(pairs, 3)}. If one only means that the other is absent, "
-        "leave it out: name the other label columns with --label-col."
+        f"Each image has exactly one of two labels: {shorten(pairs, 3)}. If one label only means that the other is "
+        f"absent, leave it out: name the columns of the other labels with --label-col."
     ]
 
 
@@ -184,7 +184,9 @@ def _resolve_task(
         task: Task = "multi" if config.imply or raw.multi_label else infer_task(matrix)
         found = "Each image has one label" if task == "single" else "Images have several labels or none"
         if task == "multi" and raw.flags and len(labels) == 1 and not config.imply:
-            return task, [f"'{labels[0]}' is the only label: a binary task, run as a multi-label task of one label."]
+            return task, [
+                f"'{labels[0]}' is the only label: this is a binary task, run as a multi-label task with one label."
+            ]
         return task, [f"{'Labels imply others' if config.imply else found}: a {task}-label task."]
     if config.task == "single" and config.imply:
         raise ConfigError("found imply with task single; expected task multi. Leave out one of the two.")
@@ -204,5 +206,5 @@ def _drop_no_finding(labels: list[str], matrix: Targets) -> tuple[list[str], Tar
         return labels, matrix, []
     notes = [f"'{NO_FINDING}' means none of the labels."]
     if both := int(((matrix[:, none] == 1).any(1) & (matrix[:, ~none] == 1).any(1)).sum()):
-        notes.insert(0, f"{both} images have '{NO_FINDING}' and other labels: the other labels are used.")
+        notes.insert(0, f"{plural(both, 'image')} with '{NO_FINDING}' and other labels: the other labels are used.")
     return [label for label, drop in zip(labels, none.tolist(), strict=True) if not drop], matrix[:, ~none], notes

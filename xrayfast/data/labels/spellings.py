@@ -129,7 +129,7 @@ def join_spellings(
             kept = f"'{first}'" if plain_spelling(first) == first else ascii(first)
             notes.append(f"{kept} (also {shorten(shown, 20)})")
     if notes:
-        notes = [f"Spellings of one label are joined: {shorten(notes, 20)}. --exact-labels keeps them apart."]
+        notes = [f"Spellings of one label are joined: {shorten(notes, 20)}. To keep them separate, use --exact-labels."]
     return joined, notes
 
 
@@ -143,14 +143,16 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
         "may have thousands or decimal separators (compared as written)": list(filter(may_be_thousands, listed)),
         "are numbers that may stand for missing labels": _missing_codes(listed),
         "look like rows of 1 and 0": _one_hot_codes(listed),
-        "look like the same column of two tables, as joined by pandas": _joined_columns(listed),
+        "look like the same column of two tables that pandas joined": _joined_columns(listed),
     }
     explained = {*chain(*doubtful.values(), *find_joint_labels(listed).values())}
     longer = dict(_longer_names([name for name in listed if name not in explained]))
     pairs = [(a, b) for a, b in find_alike(listed) if longer.get(a) != b and longer.get(b) != a]
     if longer:
         shown = shorten((f"{name!r} ({inner})" for name, inner in longer.items()), 3)
-        notes.append(f"Labels that contain the name of another label are kept apart: {shown}. --label-map joins them.")
+        notes.append(
+            f"Labels that contain the name of another label are kept separate: {shown}. To join them, use --label-map."
+        )
     notes += [
         f"Labels that {what}: {shorten(map(repr, found), 3)}. Rename them with --label-map, or edit the cells."
         for what, found in doubtful.items()
@@ -161,18 +163,18 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
         others = shorten([name for name in listed if not is_number(name)], 3)
         notes.append(
             f"Some labels are numbers ({shorten(map(repr, numbers), 3)}), and others are names, such as {others}. If "
-            "they mean the same, --label-map joins them."
+            f"they mean the same, join them with --label-map."
         )
     if dates := [name for name in listed if _DATE.fullmatch(name)]:
         notes.append(
-            "Labels that look like dates, which spreadsheets make from texts such as 1-2: "
+            "Labels that look like dates, into which spreadsheets convert texts such as 1-2: "
             f"{shorten(map(repr, dates), 3)}."
         )
     if pairs:
         short, long = sorted(pairs[0], key=len)
         shown = shorten((f"{a!r} and {b!r}" for a, b in pairs), 5)
         notes.append(
-            f"Labels that may be two names for one label are kept apart: {shown}. To join them, add a line to "
+            f"Labels that may be two names for one label are kept separate: {shown}. To join them, add a line to "
             f"--label-map, such as '{long} = {short}'."
         )
     return notes

@@ -135,7 +135,7 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: 
     taken |= set(labels)
     unused = tuple(name for name in table.columns if name not in taken)
     notes += [
-        f"{quote([name])} may tell which images are not to be used, and is not used: leave out their rows."
+        f"{quote([name])} may mark images to leave out, but is not used: remove their rows from the table."
         for name in filter(may_tell_left_out, unused)
         if len(table.columns[name].texts) > 1
     ]
@@ -158,14 +158,14 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
             by_flag.setdefault(split, name)
     found = words[:1] or list(by_flag.values())
     notes = [
-        f"{quote([name])} may tell folds, which are not used: --split-col takes a column of train, valid and test."
+        f"{quote([name])} may contain folds, which are not used: --split-col needs a column of train, valid and test."
         for name in free
         if may_tell_folds(name) and name not in {*words, *mixed}
     ]
     notes += [
-        f"{quote([name])} may tell the split too and is not used: --split-col {quoted(name)} takes it"
+        f"{quote([name])} may contain the split too, but is not used: to use it, give --split-col {quoted(name)}"
         + (
-            f", once train, valid and test stand for {shorten(sorted(table.columns[name].texts), 3)}."
+            f", after replacing {shorten(sorted(table.columns[name].texts), 3)} with train, valid and test."
             if name in mixed
             else "."
         )
@@ -252,8 +252,8 @@ def _path_columns(table: Table, spec: DatasetSpec, chosen: str | None) -> tuple[
     found = f" {quote(by_cells)} hold names of images." if by_cells else ""
     found += " The first line holds an image too: put a line of column names before it." if headless else ""
     raise DataError(
-        f"{table.file}: found the columns {', '.join(table.columns)}, none of which is known to hold image "
-        f"paths; expected one like 'image' or 'file'.{found} Name it with --path-col."
+        f"{table.file}: found the columns {', '.join(table.columns)}, but no column of image paths; expected a name "
+        f"such as 'image' or 'file'.{found} Name the column with --path-col."
     )
 
 
@@ -288,8 +288,9 @@ def _label_columns(
         others = [name for name in free if name not in chosen and not no_label[name] and not may_be_no_label(name)]
         others = [name for name in others if looks_like_flags(table.columns[name])]
         is_guess = not (config.label_col or known or spec.label_column or spec.flag_columns)
-        note = f"Labels are those of {quote(chosen)}; others hold 1 and 0 too: {quote(others)}. --label-col names the"
-        return tuple(chosen), True, [f"{note} columns to use."] if others and is_guess else []
+        note = f"Labels are read from {quote(chosen)}; other columns contain 1 and 0 too: {quote(others)}."
+        advice = "Name the columns to use with --label-col."
+        return tuple(chosen), True, [f"{note} {advice}"] if others and is_guess else []
     return _guess_label_columns(table, free, no_label, known)
 
 
@@ -312,16 +313,16 @@ def _guess_label_columns(
         if unread := usual_columns(table.unread, "labels"):
             raise _cannot_be_read(table, unread[0])
         raise DataError(
-            f"{table.file}: found the columns {', '.join(table.columns)}, none of which is known to hold "
-            "labels; expected one like 'labels', or columns of 0 and 1. Name it or them with --label-col.",
+            f"{table.file}: found the columns {', '.join(table.columns)}, but no column of labels; expected one such "
+            f"as 'labels', or columns of 0 and 1. Name the columns of labels with --label-col.",
             *notes,
         )
     doubtful = [name for name in chosen if name not in known and may_be_no_label(name)]
     if doubtful and len(chosen) > len(doubtful):
         notes.append(
-            "Labels by their 1 and 0, though their names may tell of a patient's sex, history or outcome, of where "
-            f"images are from, or of one reader: {quote(doubtful)}. --label-col names the columns of labels, without "
-            "others."
+            "Used as labels, because they contain 1 and 0, although their names suggest a patient's sex, history or "
+            "outcome, the origin of the images, or a single reader: {quote(doubtful)}. If they are not labels, name "
+            "only the columns of labels with --label-col."
         )
     return tuple(chosen), True, notes
 
@@ -341,9 +342,15 @@ def _note_unused(
     notes = list[str]()
     left_out = [f"'{name}' ({no_label[name]})" for name in flags if no_label[name] not in ("", "the split")]
     if worded := [name for name in flags if not no_label[name] and name not in chosen]:
-        notes.append(f"Not used, as others hold 1 and 0 and they hold words: {quote(worded)}. --label-col takes both.")
+        notes.append(
+            f"Not used as labels, because they contain words and other columns contain 1 and 0: {quote(worded)}. To "
+            f"use both, name them with --label-col."
+        )
     if soft := [name for name in free if not is_measured(name, no_label[name]) and are_fractions(table.columns[name])]:
-        notes.append(f"Not used, as they hold scores, such as fractions between 0 and 1: {quote(soft)}. {SOFT_LABELS}")
+        notes.append(
+            f"Not used as labels, because they contain scores, such as fractions between 0 and 1: {quote(soft)}. "
+            f"{SOFT_LABELS}"
+        )
     grades = [
         name
         for name in free
@@ -351,19 +358,20 @@ def _note_unused(
     ]
     if grades:
         notes.append(
-            f"Not used, as by its values it looks like a grade: {quote(grades[:1])}. To use it, "
+            f"Not used as a label, because its values look like grades: {quote(grades[:1])}. To use it, "
             f"{describe_grades(grades[0])}"
             if len(grades) == 1
-            else f"Not used, as by their values they look like grades: {quote(grades)}. To use them, make columns of 1 "
-            "and 0 by thresholds, such as 1 for values of 2 or more."
+            else f"Not used as labels, because their values look like grades: {quote(grades)}. To use them, make "
+            f"columns of 1 and 0 with a threshold, such as 1 for values of 2 or more."
         )
     if no_1 := [
         name for name in free if name not in {*chosen, *flags} and not no_label[name] and are_flags(table.columns[name])
     ]:
-        notes.append(f"Not used, as they hold 0 and no 1: {quote(no_1)}.")
+        notes.append(f"Not used as labels, because they contain 0 but no 1: {quote(no_1)}.")
     if left_out:
         notes.append(
-            f"No labels, by the names of the columns: {shorten(left_out, 20)}. --label-col takes what it names."
+            f"Not used as labels, because of their names: {shorten(left_out, 20)}. To use one, name it with "
+            f"--label-col."
         )
     return notes
 
@@ -380,7 +388,7 @@ def require_column(table: Table, name: str) -> str:
         raise _cannot_be_read(table, unread)
     if "," in name and all(find_spelling(part.strip(), table.columns) for part in name.split(",")):
         raise DataError(
-            f"{table.file}: found no column '{name}', but one of each name in it; expected a list of columns: "
+            f"{table.file}: found no column '{name}', but columns of the names in it; expected a list of columns: "
             f"--label-col {','.join(part.strip() for part in name.split(','))}."
         )
     raise DataError(
@@ -392,7 +400,7 @@ def require_column(table: Table, name: str) -> str:
 def _cannot_be_read(table: Table, name: str) -> DataError:
     """Return the error for a needed column whose cells can't be read as text."""
     return DataError(
-        f"{table.file}: found {table.unread[name]} in '{name}'; expected texts or numbers. Write images to files, and "
-        "their paths into the table; labels as texts, lists of texts, or columns of 1 and 0. The guide's page on "
-        "tables has the lines for it."
+        f"{table.file}: found {table.unread[name]} in '{name}'; expected texts or numbers. Save images as files and "
+        f"write their paths into the table; write labels as texts, lists of texts, or columns of 1 and 0. The "
+        f"guide's page on tables shows the code."
     )

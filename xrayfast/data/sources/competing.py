@@ -66,21 +66,21 @@ def note_other_labels(
             i = int(rows.argmax())
             raise DataError(
                 f"{table.where(i)}: found '{table.columns[first][i]}' in '{first}' and '{table.columns[name][i]}' in "
-                f"'{name}', and {plural(int(rows.sum()) - 1, 'more row')} that differ so; expected one column of "
-                f"labels. Name it with --label-col: {first} or {name}."
+                f"'{name}', and {plural(int(rows.sum()) - 1, 'more row')} that differ like this; expected one column "
+                f"of labels. Name it with --label-col: {first} or {name}."
             )
     notes = []
     if differing:
         listed = shorten((f"'{name}' in {plural(int(rows.sum()), 'row')}" for name, rows in differing.items()), 20)
         i = int(next(iter(differing.values())).argmax())
         notes.append(
-            f"Labels are those of {quote(columns.labels)}; other columns differ: {listed}, the first of which is "
-            f"{table.where(i)}. --label-col names the columns to use."
+            f"Labels are read from {quote(columns.labels)}; other columns differ from them: {listed} (first: "
+            f"{table.where(i)}). Name the columns to use with --label-col."
         )
     if apart:
         notes.append(
-            f"Labels are those of {quote(columns.labels)}; by their names others hold labels too: {', '.join(apart)}. "
-            "--label-col names the one to use."
+            f"Labels are read from {quote(columns.labels)}; the names of other columns suggest labels too: "
+            f"{', '.join(apart)}. Name the column to use with --label-col."
         )
     return notes
 
@@ -100,8 +100,8 @@ def note_other_folders(records: ImageRecords, names: Sequence[str]) -> list[str]
         return []
     i = int(rows.argmax())
     return [
-        f"In folders or files called like another label than that of the table, which is used: "
-        f"{plural(int(rows.sum()), 'image')}, the first of which is {images[i]}, {where(i)}."
+        f"The path of {plural(int(rows.sum()), 'image')} contains another label than the table; the table's label is "
+        f"used (first: {images[i]}, {where(i)})."
     ]
 
 
@@ -136,12 +136,13 @@ def note_other_files(
         found = f"'{table.columns[taken][row]}' in '{taken}' and '{cells[row]}' in '{name}'"
         if {taken, name} <= {*usual} and not may_choose and _are_there(table, columns, name, differ, spec, root):
             raise DataError(
-                f"{table.where(row)}: found {found}, which are two images, as in {plural(len(differ) - 1, 'more row')}"
-                f"; expected one. Name the column of images with --path-col: {taken} or {name}."
+                f"{table.where(row)}: found {found}, which are different images, and "
+                f"{plural(len(differ) - 1, 'more row')} like it; expected one image per row. Name the column of "
+                f"images with --path-col: {taken} or {name}."
             )
         notes.append(
-            f"Images are those of '{taken}'; '{name}' names others in {plural(len(differ), 'row')}: {found} of "
-            f"{table.where(row)}. --path-col '{name}' takes them."
+            f"Images are read from '{taken}'; '{name}' contains other images in {plural(len(differ), 'row')}, such "
+            f"as {found} ({table.where(row)}). To use these, give --path-col '{name}'."
         )
     return notes
 

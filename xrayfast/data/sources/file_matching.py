@@ -21,7 +21,7 @@ from xrayfast.data.images.names import find_derived, is_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.data.text_column import TextColumn
-from xrayfast.errors import DataError, ReadError, shorten, truncate
+from xrayfast.errors import DataError, ReadError, plural, shorten, truncate
 from xrayfast.files.virtual.access import Entry, is_folder, list_folder
 from xrayfast.files.virtual.addresses import (
     canonical,
@@ -79,7 +79,9 @@ def walk(
         beside = f"{around[-1].rstrip(os.sep)}{os.sep}{entry.name}"
         real = os.path.realpath(entry.path) if entry.is_symlink() else beside
         if real in around:
-            raise DataError(f"{entry.path}: can't be followed (it leads back to a folder around it). Remove the link.")
+            raise DataError(
+                f"{entry.path}: can't be followed (the link points to a folder that contains it). Remove the link."
+            )
         yield from walk(entry.path, (*around, real), broken=broken, hidden=hidden)
 
 
@@ -360,7 +362,11 @@ class Finder:
         found: list[str | list[str]] = [self._find_address(path) or nothing for path in paths]
         paths = ["" if files else path for path, files in zip(paths, found, strict=True)]
         paths, dropped = drop_shared_folders(paths, self._is_there, self._least)
-        notes = [f"All paths begin with {dropped}, which is not in {self._root}: read without it."] if dropped else []
+        notes = (
+            [f"All paths begin with {dropped}, which is not in {self._root}: they are read without it."]
+            if dropped
+            else []
+        )
         folders = TextColumn.of(map(_folder, paths))
         # A stable sort keeps the rows of a folder in their order.
         order = np.argsort(folders.codes, kind="stable")
@@ -388,7 +394,10 @@ class Finder:
             found = [nothing if is_other else name for name, is_other in zip(found, elsewhere, strict=True)]
         if changed := [(paths[row], name) for row, name in enumerate(found) if _has_other_suffix(paths[row], name)]:
             cell, file = changed[0]
-            notes.append(f"{len(changed)} files have another suffix than is written, such as {file} for {cell}.")
+            notes.append(
+                f"{plural(len(changed), 'file')} found with another suffix than in the table, such as {file} for "
+                f"{cell}."
+            )
         return Matches.of([name] if isinstance(name, str) else name for name in found), notes
 
     def _keep_unlisted(self, folder: str, listed: Sequence[_FolderFiles], found: Sequence[str | list[str]]) -> None:
@@ -518,7 +527,7 @@ class Finder:
             if isinstance(name, str) and _kind(_added(name, paths[row])) in foreign:
                 found[row] = []
         where = [f"{folder} ({n})" for folder, n in sorted(folders.items()) if _kind(folder) not in foreign]
-        return [f"Folders in which images were found by their names: {shorten(where, 20)}."]
+        return [f"Images were found by file name in these folders: {shorten(where, 20)}."]
 
     def _all_names(self) -> list[str]:
         """Return all files of the tree except hidden files and those named as masks; listed once, on first use."""

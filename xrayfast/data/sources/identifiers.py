@@ -90,8 +90,8 @@ def join_spellings(identifiers: Sequence[str]) -> tuple[TextColumn, list[str]]:
     notes = list[str]()
     if joined := sum(text != kept for text, kept in spelling.items()):
         notes.append(
-            f"{plural(joined, 'identifier')} of patients joined with another that differs only in case, spaces, the "
-            "order of names, zeros before a number, .0 behind it, '-' and '_' beside it, or what can't be seen."
+            f"{plural(joined, 'patient identifier')} joined with another that differs only in case, spaces, the "
+            f"order of names, leading zeros, a trailing .0, '-' and '_' next to a number, or invisible characters."
         )
     notes += filter(None, [describe_rounding(column)])
     return column.replace(spelling.__getitem__), notes
@@ -112,7 +112,7 @@ def blank_placeholders(identifiers: Sequence[str]) -> tuple[TextColumn, list[str
     if not words or words == counts.keys():
         return column, []
     listed = shorten(f"'{text}' ({counts[text]})" for text in sorted(words))
-    note = f"Read as no patient, as these words and numbers stand for unknown ones: {listed}."
+    note = f"Read as missing patient, because these words and numbers usually mean unknown: {listed}."
     return column.replace(lambda text: "" if text in words else text), [note]
 
 
@@ -157,9 +157,9 @@ def note_shared_numbers(origins: Sequence[str], patients: Sequence[str], what: s
     if not (shared := sum(count > 1 for count in counts.values())):
         return []
     return [
-        f"{shared} of {plural(len(counts), 'patient')} occur with several values of {what}. If their identifiers start "
-        f"again in each, images of different patients are taken for one: put {what} before the identifier, in a column "
-        "or a pattern for --patient-col."
+        f"{shared} of {plural(len(counts), 'patient')} occur with several values of {what}. If identifiers restart "
+        f"for each value, different patients are treated as one: put {what} before the identifier, in a column or a "
+        f"pattern for --patient-col."
     ]
 
 
@@ -167,8 +167,9 @@ def describe_rounding(identifiers: Sequence[str]) -> str:
     """Return a warning that a spreadsheet rounded patient identifiers, or ""."""
     rounded = sum(map(bool, map(_ROUNDED.fullmatch, distinct(identifiers))))
     text = (
-        f"{plural(rounded, 'identifier')} of patients written as 1.0E+05 is, as spreadsheets round long numbers: "
-        "different patients may have become one, and one may be two. Export the table as text."
+        f"{plural(rounded, 'patient identifier')} in scientific notation, such as 1.0E+05, into which spreadsheets "
+        f"round long numbers: different patients may have the same identifier. Export the table again with this "
+        f"column as text."
     )
     return text if rounded else ""
 
@@ -193,8 +194,8 @@ def note_keys(columns: Mapping[str, Sequence[str]], unused: Sequence[str], toget
         return []
     named = [f"'{name}' ({len(distinct(columns[name]))} values on {len(columns[name])} rows)" for name in found]
     return [
-        f"Not used, but repeating as identifiers of patients or studies do: {shorten(named, 3)}. If images of one "
-        f"value belong together, --patient-col {quoted(found[0])} keeps them in one split."
+        f"Not used, although their values repeat like identifiers of patients or studies: {shorten(named, 3)}. If "
+        f"images with the same value belong together, --patient-col {quoted(found[0])} keeps them in one split."
     ]
 
 

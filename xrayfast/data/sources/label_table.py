@@ -85,7 +85,7 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
         notes=[*table.notes],
     )
     if spec is not GENERIC:
-        records.notes.append(f"{file.name} is a table of {spec.name}, by its columns. {spec.note}".rstrip())
+        records.notes.append(f"The columns of {file.name} are those of {spec.name}. {spec.note}".rstrip())
     records.notes += [f"Columns of {file.name}: {columns}.", *files.notes, *columns.notes, *label_notes]
     if spec is GENERIC:
         if not config.label_col:
@@ -95,14 +95,14 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
         records.notes += note_other_folders(records, raw.names)
     if files.missing:
         records.notes.append(
-            f"{plural(len(files.missing), 'row')} of {file.name} without an image file left out: "
+            f"{plural(len(files.missing), 'row')} of {file.name} left out, because the image file is missing: "
             f"{shorten(files.missing)}."
         )
         records.left_out.append((NO_FILE, files.missing))
     if len(files.names) < len(files.rows):
         records.notes.append(
-            f"{len(files.rows)} rows describe {len(files.names)} images: rows of one image are merged, "
-            "1 if any row is 1."
+            f"{len(files.rows)} rows describe {plural(len(files.names), 'image')}: the rows of an image are merged, "
+            f"and a label is 1 if it is 1 in any of them."
         )
     if (config.ignore_split or config.split_file) and columns.split:
         records.splits, columns = [None] * len(records.names), replace(columns, split=())
@@ -113,8 +113,8 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
     no_splits = records.splits is None and config.split_file is None
     if no_splits and spec.test_list and (listed := file.with_name(spec.test_list)).is_file():
         records.notes.append(
-            f"{listed.name} beside {file.name} names the data set's own test split: --split-file {quoted(listed)} "
-            "keeps it."
+            f"{listed.name} next to {file.name} lists the data set's own test split: to use it, give --split-file "
+            f"{quoted(listed)}."
         )
     return records
 
@@ -164,10 +164,10 @@ def _parse_labels(
         row = int((matrix == UNCERTAIN).any(1).argmax())
         raise DataError(
             f"{table.where(row)}: found '{cells[row].strip()}', which is an uncertain label, and "
-            f"{plural(sum(uncertain.values()) - 1, 'more row')} like it ({shorten(map(repr, uncertain))}), in a column "
-            "of one label each; expected certain ones. --uncertain ones takes them for the label that they name, "
-            "--uncertain ignore masks that label, which makes the task multi-label; a line of --label-map, such as "
-            f"'{next(iter(uncertain))} = {next(iter(uncertain))}', makes them labels of their own."
+            f"{plural(sum(uncertain.values()) - 1, 'more row')} like it ({shorten(map(repr, uncertain))}), in a "
+            f"column of one label per cell; expected certain labels. --uncertain ones reads them as the label that "
+            f"they name; --uncertain ignore masks that label, which makes the task multi-label; a line of "
+            f"--label-map, such as '{next(iter(uncertain))} = {next(iter(uncertain))}', makes them separate labels."
         )
     if spec.no_finding != NO_FINDING:
         own_name = normalize_label(spec.no_finding)
@@ -176,12 +176,12 @@ def _parse_labels(
     if config.label_delim == "auto" and delim != LABEL_JOIN:
         notes.append(f"Labels in '{column}' are {'lists' if delim == LIST else f'separated by {delim!r}'}.")
     elif config.label_delim != "auto" and not any(delim in cell for cell in cells.texts):
-        notes.append(f"label_delim ({delim}) has no effect: no cell of '{column}' has it.")
+        notes.append(f"label_delim ({delim}) has no effect: no cell of '{column}' contains it.")
     if delim != LIST and (lists := int(cells.map_array(is_list, np.bool_).sum())):
-        notes.append(f"{plural(lists, 'cell')} of '{column}' hold lists of labels.")
+        notes.append(f"Cells of '{column}' that contain lists of labels: {lists}.")
     if uncertain:
         listed = shorten((f"{name!r} ({rows})" for name, rows in uncertain.items()), 20)
-        notes.append(f"Read as uncertain (-1): {listed}. --uncertain decides on them.")
+        notes.append(f"Read as uncertain (-1): {listed}. --uncertain sets how they are used.")
     notes += note_delimiters([name for name in names if name not in known], delim)
     return RawLabels(names, matrix, spec.multi_label, blank=spec.blank), notes
 

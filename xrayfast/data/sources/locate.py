@@ -22,12 +22,12 @@ from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, plural, shorten
 
 _NEARLY = {
-    str.casefold: ("upper and lower case", "write them alike."),
+    str.casefold: ("upper and lower case", "write them exactly like the file names."),
     plain_numbers: (
-        "how numbers are written, which spreadsheets and pandas change",
-        "write them as the files are called; pandas keeps them as text with read_csv(..., dtype=str).",
+        "the format of numbers, which spreadsheets and pandas change",
+        "write them exactly like the file names; pandas keeps them as text with read_csv(..., dtype=str).",
     ),
-    plain_signs: ("spaces, '_', '-' and codes such as %20", "write them as the files are called."),
+    plain_signs: ("spaces, '_', '-' and codes such as %20", "write them exactly like the file names."),
 }
 """Ways to compare the names of missing files with existing ones: what they then differ in, and what to do about it."""
 
@@ -80,7 +80,7 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
         packed = Finder(root, absolute(table.file.parent), spec.min_path_parts, archives=True)
         found, inside = _look_into_archives(found, texts, packed)
         if inside:
-            notes = [*notes, f"{plural(inside, 'image')} in archives ({shorten(archives, 3)}), read from there."]
+            notes = [*notes, f"{plural(inside, 'image')} read from archives ({shorten(archives, 3)})."]
     counts = found.counts[texts.codes]
     if not columns.is_folder and (counts > 1).any():
         row = int((counts > 1).argmax())
@@ -105,7 +105,7 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
         notes.append(f"Not looked into: {shorten(broken, 2)}")
     if others := finder.others(found.names):
         notes.append(
-            f"{plural(len(others), 'image')} beside those of {table.file.name}, in no row of it, not used: "
+            f"{plural(len(others), 'image')} not used, because no row of {table.file.name} names them: "
             f"{shorten(others, 3)}."
         )
     rows = np.repeat(np.arange(len(table)), counts)
@@ -143,7 +143,7 @@ def _describe_merging(table: Table, columns: Columns) -> str:
     boxes = list(filter(is_of_box, table.columns))
     image, labels = columns.path[0], list(columns.labels)
     merge = ".max()" if columns.are_flags else ".agg(lambda x: '|'.join(sorted(set(x))))"
-    found = f"By its columns {quote(boxes)} it is a table of boxes" if len(boxes) > 1 else "Remove or merge rows"
+    found = f"Its columns {quote(boxes)} show that it is a table of boxes" if len(boxes) > 1 else "Remove or merge rows"
     return f"{found}: pandas makes one row per image by df.groupby({image!r})[{labels}]{merge}.to_csv('labels.csv')."
 
 
@@ -156,8 +156,8 @@ def _describe_elsewhere(finder: Finder, texts: Sequence[str]) -> str:
         }
         if pairs := [(text, found[0]) for text, found in near.items() if found]:
             return (
-                f" {plural(len(pairs), 'name')} differ from a file's only in {what}, as {pairs[0][0]} from "
-                f"{pairs[0][1]}: {advice}"
+                f" Paths that differ from a file's name only in {what}: {len(pairs)}, such as {pairs[0][0]} (file "
+                f"{pairs[0][1]}). To find the files, {advice}"
             )
     elsewhere = _describe_same_names(finder, texts)
     return f" {elsewhere}" if elsewhere else ""
@@ -167,8 +167,8 @@ def _describe_same_names(finder: Finder, texts: Sequence[str]) -> str:
     for text in texts[:_LOOKED_UP]:
         if found := finder.same_names(text):
             return (
-                f"{shorten(found, 3)} has the name of a missing image, and is in another folder or archive than is "
-                "written, or than most images are, so it may be another image."
+                f"{shorten(found, 3)} has the name of a missing image, but is in another folder or archive than the "
+                f"table says, or than most images, so it may be another image."
             )
     return ""
 

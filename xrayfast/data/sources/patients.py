@@ -108,7 +108,7 @@ def find_patients(records: ImageRecords, config: DataConfig, *, to_split: bool =
 def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) -> None:
     chosen = config.patient_col
     if chosen == "none":
-        records.notes.append("Patients are not looked for, as patient_col is none.")
+        records.notes.append("Patients are not identified, because patient_col is none.")
         return
     way, _, rest = (chosen or "").partition(":")
     keyword = rest if way == "dicom" else None
@@ -130,7 +130,7 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
     if records.patients is None and (chosen == "name" or keyword):
         examples = ", ".join(f"{spec.path_example} ({spec.name})" for spec in registry.SPECS if spec.path_example)
         found = (
-            f"headers; expected DICOM files that have {keyword}" if keyword else f"names; expected some as {examples}"
+            f"headers; expected DICOM files with {keyword}" if keyword else f"names; expected names such as {examples}"
         )
         raise DataError(f"found no patients in the images' {found}. Leave out --patient-col, or name a column.")
 
@@ -152,7 +152,8 @@ def _note_names_of_images(records: ImageRecords) -> None:
     if called > max(1, _CALLED_ALIKE * len(patients)):
         which = "all" if called == len(patients) else f"{called} of {len(patients)} images"
         records.notes.append(
-            f"Patients are called like the images, one each, on {which}: images of one patient are not kept together."
+            f"Patient identifiers are the same as the image names, one per image, on {which}: images of the same "
+            f"patient are not kept together."
         )
 
 
@@ -169,9 +170,9 @@ def _note_images_of_patients(patients: Sequence[str]) -> list[str]:
         return []
     ends = shorten(dict.fromkeys(f"'{match[2]}'" for match in shared), 3)
     return [
-        f"Identifiers of patients may be those of images or visits, as they end in {ends}: images of one patient are "
-        f"then not kept together. If what stands before is the patient ({len(sizes)} in place of {len(matches)}), put "
-        "it into a column of its own for --patient-col."
+        f"Patient identifiers may be those of images or visits, because they end in {ends}: images of the same "
+        f"patient are then not kept together. If the text before that is the patient ({len(sizes)} instead of "
+        f"{len(matches)} patients), put it into a separate column and name that with --patient-col."
     ]
 
 
@@ -225,15 +226,15 @@ def _find_studies(records: ImageRecords, chosen: str | None) -> None:
     way, _, rest = (chosen or "").partition(":")
     if chosen == "none":
         records.studies = None
-        records.notes.append("Studies are not used, as study_col is none.")
+        records.notes.append("Studies are not used, because study_col is none.")
     elif way == "name":
         records.studies = _match_names(records, rest, "study")
     elif way == "dicom":
         records.studies = [header.patient if header else "" for header in _headers(records, rest)]
         if not any(records.studies):
             raise DataError(
-                f"found no studies in the images' headers; expected DICOM files that have {rest}. Leave out "
-                "--study-col, or name a column."
+                f"found no studies in the images' headers; expected DICOM files with {rest}. Leave out --study-col, "
+                f"or name a column."
             )
         records.notes.append(
             f"Studies from the DICOM headers ({rest}): {len(set(filter(None, records.studies)))} on "
@@ -258,13 +259,13 @@ def _complete_by_study(records: ImageRecords) -> None:
     ]
     if count := sum(old != new for old, new in zip(records.patients, completed, strict=True)):
         records.notes.append(
-            f"{plural(count, 'image')} without a patient: that of the other images of the study taken."
+            f"{plural(count, 'image')} without a patient: the patient of the other images in the same study is used."
         )
     records.patients = TextColumn.of(completed)
     if several := sum(len(found) > 1 for found in known.values()):
         records.notes.append(
-            f"{plural(several, 'study')} with images of more than one patient: an identifier is wrong, and such a "
-            "study may be in several splits."
+            f"{plural(several, 'study')} with images of more than one patient: some identifiers must be wrong, and "
+            f"images of one study may be in several splits."
         )
 
 
@@ -279,10 +280,10 @@ def _match_names(records: ImageRecords, pattern: str, what: Literal["patient", "
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"{option}: '{pattern}' is no regular expression ({error}).") from error
+        raise ConfigError(f"{option}: '{pattern}' is not a regular expression ({error}).") from error
     if not compiled.groups:
         raise ConfigError(
-            f"{option}: '{pattern}' has no group; expected one around the {what}, as in '({what[0]}[0-9]+)'."
+            f"{option}: '{pattern}' has no group; expected one around the {what}, such as '({what[0]}[0-9]+)'."
         )
     found = _search(pattern, records.names, option)
     if what == "study" and records.patients:  # the number of a study may start again for each patient
@@ -290,7 +291,7 @@ def _match_names(records: ImageRecords, pattern: str, what: Literal["patient", "
     unmatched = [name for name, identifier in zip(records.names, found, strict=True) if not identifier]
     if len(unmatched) == len(records.names):
         raise DataError(
-            f"{option}: found no match of '{pattern}' in the images' names; expected one in names such as "
+            f"{option}: found no match of '{pattern}' in any image name; expected one in names such as "
             f"{shorten(unmatched, 2)}."
         )
     kinds = {"patient": "Patients", "study": "Studies"}[what]
@@ -317,8 +318,8 @@ def _search(pattern: str, names: Sequence[str], option: str) -> list[str]:
         )
     except subprocess.TimeoutExpired:
         raise ConfigError(
-            f"{option}: '{pattern}' takes more than {limit:.0f} s on {plural(len(names), 'name')}; expected one "
-            "without a repeat within a repeat, such as (a+)+, or several .* one after the other."
+            f"{option}: '{pattern}' takes more than {limit:.0f} s on {plural(len(names), 'name')}; expected a "
+            f"pattern without nested repeats, such as (a+)+, and without several .* in a row."
         ) from None
     found: list[str] = json.loads(done.stdout)
     return found
@@ -340,11 +341,13 @@ def _read_names(records: ImageRecords, to_split: bool) -> None:
         _group_copies(records)
         return
     if to_split and len(set(filter(None, patients))) == 1 and n > 1:
-        records.notes.append("File names look as if all images were of one patient, which is not used.")
+        records.notes.append(
+            "Patients are not read from file names, because these would make all images those of one patient."
+        )
         return
     repeated = Counter(os.path.basename(name) for name in records.names)  # noqa: PTH119 - a Path for each of 400,000 files takes seconds
     if counts["Kermany"] and any(repeated[os.path.basename(name)] > 1 for name in records.names):  # noqa: PTH119
-        records.notes.append("File names do not tell patients apart, as some are in several folders.")
+        records.notes.append("Patients are not read from file names, because some names are in several folders.")
         return
     records.patients = patients
     if records.studies is None and any(studies):
@@ -387,8 +390,8 @@ def _group_copies(records: ImageRecords) -> None:
     grouped = {*copies.values()}
     records.studies = [key if key in grouped else "" for key in keys]
     records.notes.append(
-        f"{plural(len(copies), 'augmented copy')}, crops or views by name, grouped with the image as those of one "
-        f"study are: {shorten(copies, 3)}. Leave them out where they are no radiographs."
+        f"{plural(len(copies), 'image')} with the name of an augmented copy, a crop or another view of an image, "
+        f"kept in the same split as that image: {shorten(copies, 3)}. If they are not radiographs, leave them out."
     )
 
 
@@ -452,9 +455,9 @@ def _note_issuers(headers: Sequence[Header]) -> list[str]:
     if not (several := sum(len(found) > 1 for found in issuers.values())):
         return []
     return [
-        f"{plural(several, 'PatientID')} with several values of IssuerOfPatientID. Each is taken for one patient, and "
-        "if issuers count from the start, different patients are taken for one: give a table with --labels whose "
-        "column of patients has the issuer before the identifier."
+        f"{plural(several, 'PatientID')} with several values of IssuerOfPatientID. Each PatientID is treated as one "
+        "patient; if issuers assign the same numbers, different patients are treated as one: give --labels a table "
+        f"whose patient column has the issuer before the identifier."
     ]
 
 
@@ -481,7 +484,8 @@ def _headers(records: ImageRecords, keyword: str) -> list[Header | None]:
             damaged.append(name)
     if damaged:
         records.notes.append(
-            f"{len(damaged)} files' headers can't be read, and their patients are unknown: {shorten(damaged)}."
+            f"The headers of {plural(len(damaged), 'file')} can't be read, so their patients are unknown: "
+            f"{shorten(damaged)}."
         )
     return headers
 

@@ -66,15 +66,15 @@ def read_source(
         if layout.other_tables:
             verb, which = ("is", "it") if len(layout.other_tables) == 1 else ("are", "one")
             records.notes.append(
-                f"{shorten(layout.other_tables)} {verb} not used, because there are class folders. --labels reads "
-                f"labels and patients from {which}."
+                f"{shorten(layout.other_tables)} {verb} not used, because there are class folders. To read labels "
+                f"and patients from {which}, use --labels."
             )
     else:
         records = read_label_table(layout.table, root, config, known)
         notes = [layout.reason] if layout.reason else []
         if unread := [name for name in layout.other_tables if name not in records.companions]:
             verb = "is" if len(unread) == 1 else "are"
-            notes.append(f"{shorten(unread)} beside it {verb} not read; --labels reads another table.")
+            notes.append(f"{shorten(unread)} next to it {verb} not read; to use another table, name it with --labels.")
         records.notes[:0] = notes
     if not config.keep_masks:
         by_name = find_derived(records.names)
@@ -82,20 +82,20 @@ def read_source(
         folder = "".join(split_words(root.name))
         if not by_name and all(is_derived(f"{folder}/{name}") for name in records.names):
             records.notes.append(
-                "All images are called as masks, overlays, maps or thumbnails are, by their names or folders: "
-                f"{shorten(records.names, 3)}. They are taken for radiographs; if they are none, name the folder or "
-                "the column of the radiographs."
+                "All images have names or folders like those of masks, overlays, maps or thumbnails: "
+                f"{shorten(records.names, 3)}. They are used as radiographs; if they are not, give the folder or the "
+                "column of the radiographs."
             )
     if derived := [name for reason, names in records.left_out if reason == DERIVED for name in names]:
         records.notes.append(
-            f"Left out, {plural(len(derived), 'image')} ({DERIVED}): {shorten(derived)}. --keep-masks takes them for "
-            "radiographs."
+            f"{plural(len(derived), 'image')} left out ({DERIVED}): {shorten(derived)}. To use them as radiographs, "
+            f"give --keep-masks."
         )
     of_views = OTHER_VIEWS.format(config.views)  # views are selected below, once patients are known, as in the run
     for reason in dict.fromkeys(reason for reason in (leave_out or {}).values() if reason != of_views):
         if names := [name for name in records.names if (leave_out or {}).get(name) == reason]:
             records = records.leave_out(dict.fromkeys(names, reason))
-            records.notes.append(f"Left out, {plural(len(names), 'image')} ({reason}): {shorten(names)}.")
+            records.notes.append(f"{plural(len(names), 'image')} left out ({reason}): {shorten(names)}.")
     require_utf8(chain(records.paths, *(names for _, names in records.left_out)))
     _find_splits(records, config)
     find_patients(records, config)
@@ -121,8 +121,8 @@ def _choose_views(records: ImageRecords, views: Literal["frontal", "lateral"]) -
     counts = Counter(kinds)
     if counts.keys() <= {""}:
         raise DataError(
-            f"--views {views}: no image's view is known; expected a column such as view or ViewPosition, "
-            "ViewPosition in DICOM headers, or names such as view1_frontal.jpg and 12_lateral.png. Leave out --views."
+            f"--views {views}: the view of no image is known; expected a column such as view or ViewPosition, "
+            "ViewPosition in DICOM headers, or names such as view1_frontal.jpg or 12_lateral.png. Leave out --views."
         )
     wanted = {views, ""} if views == "frontal" else {views}
     out = {
@@ -137,10 +137,12 @@ def _choose_views(records: ImageRecords, views: Literal["frontal", "lateral"]) -
     found = ", ".join(f"{counts[kind]} {text}" for kind, text in words.items() if counts[kind])
     if len(out) == len(records.names):
         raise DataError(f"--views {views}: no image has that view: {found}. Leave out --views.")
-    unknown = counts[""] and f", and {'kept' if views == 'frontal' else 'left out'} where it is unknown"
+    kept = "kept" if views == "frontal" else "left out too"
+    unknown = f" Images of unknown view are {kept}." if counts[""] else ""
     records.notes.append(
-        f"Views: {found}. By --views {views} {plural(len(out), 'image')} left out{unknown or ''}"
+        f"Views: {found}. {plural(len(out), 'image')} left out because of --views {views}"
         + (f": {shorten(out)}." if out else ".")
+        + unknown
     )
     return records.leave_out(out)
 
@@ -154,8 +156,8 @@ def _note_views(records: ImageRecords) -> None:
     ]
     if 0 < (count := sum(map(bool, lateral))) < len(lateral):
         records.notes.append(
-            f"{plural(count, 'lateral view')}, used as the others are: leave them out of the table or folders "
-            "where they should not be, or choose by --views frontal."
+            f"{plural(count, 'lateral view')} used like the other images: to train on frontal views only, give "
+            f"--views frontal, or remove the lateral views from the table or folders."
         )
 
 
@@ -166,9 +168,9 @@ def _note_augmented(records: ImageRecords) -> None:
     if count := sum(map(counts.__getitem__, called)):
         listed = shorten(sorted(called))
         records.notes.append(
-            f"{plural(count, 'image')} in folders of augmented or synthetic images ({listed}): a copy of an image in "
-            "another split makes results optimistic. Those that are called like their image stay with it; else leave "
-            "the folders out."
+            f"{plural(count, 'image')} in folders of augmented or synthetic images ({listed}): copies of an image in "
+            "several splits make results optimistic. Copies named like their image stay in its split; if others "
+            f"exist, leave these folders out."
         )
 
 
@@ -203,8 +205,9 @@ def _note_split_lists(records: ImageRecords, config: DataConfig) -> list[str]:
     if not found or any(found[0] in note and "--split-file" in note for note in records.notes):
         return []
     return [
-        f"Named for splits, and not used: {shorten(sorted(found))}. --split-file takes a table of images and splits, "
-        "or a list of images that is named for its split, as test_list.txt is."
+        f"Not used, although the names suggest splits: {shorten(sorted(found))}. To use one, name it with "
+        "--split-file: a table of images and splits, or a list of images whose name contains its split, such as "
+        f"test_list.txt."
     ]
 
 
@@ -226,8 +229,8 @@ def _note_folds(records: ImageRecords) -> list[str]:
     if 2 * sum(len(found) > 1 for found in folders.values()) <= len(folders) or len(listed) < 2:
         return []
     return [
-        f"The folders {shorten(listed)} look like folds of cross-validation, which hold the same images: give one of "
-        "them as the data, or --folds draws folds of the images of one."
+        f"The folders {shorten(listed)} look like folds of a cross-validation, with the same images in each: give "
+        f"one of them as DATA; to draw new folds from its images, use --folds."
     ]
 
 
@@ -242,15 +245,15 @@ def _find_splits(records: ImageRecords, config: DataConfig) -> None:
     if records.splits is None and by_folder is None and "train" in named and len({*named} - {""}) > 1:
         counts = ", ".join(f"{split} {n}" for split, n in sorted(named.items()) if split)
         records.notes.append(
-            f"Names of files or folders may tell splits ({counts}), which are not used: folders called train, valid "
-            "and test are, a column, or --split-file."
+            f"Names of files or folders suggest splits ({counts}), which are not used. To use them, name the folders "
+            f"train, valid and test, or give a split column or --split-file."
         )
     records.notes += _note_folds(records)
     records.own_split = records.splits is not None or by_folder is not None or bool(nested)
     if not (records.own_split or config.split_file or is_remote(str(config.source))):
         records.notes += _note_split_lists(records, config)
     if config.ignore_split:
-        records.notes += ["The data set's own split is left out, as ignore_split is set."] * records.own_split
+        records.notes += ["The data set's own split is not used, because ignore_split is set."] * records.own_split
         records.splits = None
     elif config.split_file is None and records.splits is None and nested:
         raise DataError(nested)
@@ -259,4 +262,6 @@ def _find_splits(records: ImageRecords, config: DataConfig) -> None:
             records.splits = by_folder
             records.notes.append(note)
         elif differ := sum(a != b for a, b in zip(records.splits, by_folder, strict=True) if b):
-            records.notes.append(f"{differ} images are in a folder of another split than the one given, which is kept.")
+            records.notes.append(
+                f"The given split differs from the split folder on {plural(differ, 'image')}: the given split is used."
+            )

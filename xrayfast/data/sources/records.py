@@ -14,7 +14,7 @@ from xrayfast.data.text_column import TextColumn
 
 T = TypeVar("T")
 
-NO_FILE = "listed without a file"
+NO_FILE = "listed, but without a file"
 """Why rows are left out if their image does not exist."""
 
 

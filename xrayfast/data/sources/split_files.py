@@ -12,7 +12,7 @@ from xrayfast.data.sources.tables import read_table
 from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.splits.assign import is_split_list
 from xrayfast.data.splits.stratify import Split, note_split_words, parse_split, parse_splits
-from xrayfast.errors import ConfigError, DataError, shorten
+from xrayfast.errors import ConfigError, DataError, plural, shorten
 from xrayfast.files.regular_files import MAX_TABLE_BYTES, read_text
 
 _BY_NAME: dict[frozenset[Split], tuple[Split | None, Split | None]] = {
@@ -63,8 +63,8 @@ def _read_split_table(
     images, split_columns = (usual_columns(table.columns, role) for role in ("path", "split"))
     if not images or not split_columns:
         raise DataError(
-            f"{table.file}: found the columns {', '.join(table.columns)}; expected 'image' and 'split', as in a run's "
-            "split.csv."
+            f"{table.file}: found the columns {', '.join(table.columns)}; expected 'image' and 'split', as in the "
+            f"split.csv of a run."
         )
     index = PathIndex(names)
     written, dropped = _drop_folders(index, table.columns[images[0]])
@@ -76,19 +76,25 @@ def _read_split_table(
         if i is None:
             unknown.append(image)
         elif splits[i]:
-            raise DataError(f"{table.where(row)}: image '{image}' has another row already; expected one. Remove one.")
+            raise DataError(
+                f"{table.where(row)}: image '{image}' is already in an earlier row; expected one row per image. "
+                f"Remove one."
+            )
         else:
             splits[i] = split
     splits = splits[: len(used)]
     missing = [name for name, split in zip(used, splits, strict=True) if split is None]
     if not complete and {"train", "valid"} <= set(splits):
         missing = []
-    for what, listed in (("images that are not in the data", unknown), ("no split for images of the data", missing)):
+    for what, listed in (
+        ("images that are not in the data", unknown),
+        ("no split for these images of the data", missing),
+    ):
         if listed:
             raise DataError(
-                f"{table.file}: found {what}: {shorten(listed)}; expected one row per image and no other. Give the "
-                "split file of this data, or leave out --split-file. To train, images may be missing from a file that "
-                "names some of train and valid: they are assigned."
+                f"{table.file}: found {what}: {shorten(listed)}; expected one row per image of the data. Give the "
+                "split file of this data, or leave out --split-file. For training, images may be missing from a "
+                f"file that contains train and valid: they are assigned to a split."
             )
     return splits, [f"Splits from {table.file}.{dropped}", *note_split_words(table.columns[split_columns[0]])]
 
@@ -98,8 +104,8 @@ def _read_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], li
         listed_split, other_split = _BY_NAME[frozenset(splits_in_name(file.name))]
     except KeyError:
         raise ConfigError(
-            f"split_file: found {file.name}, whose name does not say what the images that it lists are and what the "
-            "others; expected one such as test_list.txt or train_val_list.txt, or a table of images and splits."
+            f"split_file: found {file.name}, whose name does not say which splits its images and the other images "
+            f"belong to; expected a name such as test_list.txt or train_val_list.txt, or a table of images and splits."
         ) from None
     lines = read_text(file, "a list of images", MAX_TABLE_BYTES, DataError).splitlines()
     index = PathIndex(names)
@@ -111,19 +117,22 @@ def _read_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], li
     ]
     listed = set(found) - {None}
     if not listed:
-        raise DataError(f"{file}: found none of the data's images; expected a list of some, one per line.")
+        raise DataError(f"{file}: found none of the data's images; expected a list of images, one per line.")
     splits = [listed_split if i in listed else other_split for i in range(len(names))]
     listed_text, other_text = (split or "train and valid" for split in (listed_split, other_split))
-    notes = [f"{len(listed)} images that {file.name} lists are {listed_text}, the others {other_text}.{dropped}"]
+    notes = [
+        f"Splits from {file.name}: the {plural(len(listed), 'image')} in it for {listed_text}, the others for "
+        f"{other_text}.{dropped}"
+    ]
     if unknown := found.count(None):
-        notes.append(f"{unknown} images that {file.name} lists are not in the data.")
+        notes.append(f"{plural(unknown, 'image')} of {file.name} not found in the data.")
     return splits, notes
 
 
 def _drop_folders(index: PathIndex, cells: Sequence[str]) -> tuple[list[str], str]:
     """Return the paths as the data's images have them, and a sentence on the folders that were dropped."""
     paths, dropped = drop_shared_folders(list(map(clean_path, cells)), lambda path: bool(index.find(path)))
-    return paths, f" Its paths are read without {dropped}, with which all begin." if dropped else ""
+    return paths, f" All its paths begin with {dropped}: they are read without it." if dropped else ""
 
 
 def _find_image(index: PathIndex, names: Sequence[str], text: str, where: str) -> int | None:
@@ -131,5 +140,5 @@ def _find_image(index: PathIndex, names: Sequence[str], text: str, where: str) -
     found = index.find(text)
     if len(found) > 1:
         candidates = shorten(names[i] for i in found)
-        raise DataError(f"{where}: image '{text}' could be {candidates}; expected one. Write its path.")
+        raise DataError(f"{where}: image '{text}' could be {candidates}; expected one image. Write its path.")
     return found[0] if found else None

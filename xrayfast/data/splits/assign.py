@@ -16,8 +16,8 @@ from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ConfigError, plural
 
 NO_PATIENTS = (
-    "by image, as no patients are known; if a column or the file names contain patient IDs, --patient-col COLUMN or "
-    "--patient-col 'name:REGEX' keeps each patient in one split"
+    "by image, because no patients are known; if a column or the file names contain patient IDs, "
+    "--patient-col COLUMN or --patient-col 'name:REGEX' keeps each patient in one split"
 )
 
 
@@ -157,10 +157,11 @@ def _extend_splits(
     dealt = ", ".join(f"{assigned[split]} {split}" for split in SPLITS if split in fractions)
     aim = ", ".join(f"{fractions[split]:.0%} {split}" for split in SPLITS if split in fractions)
     note = (
-        f"The split file's splits are kept for {plural(counts.total(), 'image')}. Images that it lacks: "
+        f"The split file's splits are kept for {plural(counts.total(), 'image')}. Images missing from it: "
         f"{int((drawn & ~free).sum())} joined the split of their {unit.partition(',')[0]}, {int(free.sum())} assigned "
-        f"with seed {config.split_seed} ({dealt}) so that all images come nearest to {aim}, stratified by label, "
-        f"{_by(groups, unit)}. Without --split-file all are drawn anew."
+        f"with seed {config.split_seed} ({dealt}) to bring the whole data set as close as possible to {aim}, "
+        f"stratified "
+        f"by label, {_by(groups, unit)}. To draw all splits anew, leave out --split-file."
     )
     return SplitAssignment(_to_column(names), drawn, [note])
 
@@ -177,12 +178,12 @@ def _to_column(names: npt.NDArray[np.str_]) -> TextColumn:
 
 def _require_consistent(config: DataConfig, held_out: set[Split | None], valid: float, test: float) -> None:
     if config.folds is None and config.fold is not None:
-        raise ConfigError(f"found fold {config.fold} without folds; expected the number of folds too. Set --folds.")
+        raise ConfigError(f"found fold {config.fold} without folds; expected the number of folds as well. Set --folds.")
     if config.folds is not None and (config.fold or 1) > config.folds:
         raise ConfigError(f"found fold {config.fold} of {config.folds}; expected one from 1 to {config.folds}.")
     if config.folds is not None and "valid" in held_out:
         named = "--split-file" if config.split_file else "--split-col" if config.split_col else ""
-        advice = f"{named}, with --ignore-split in its place" if named else "that split with --ignore-split"
+        advice = f"replace {named} with --ignore-split" if named else "use --ignore-split"
         raise ConfigError(
             f"found folds for a data set whose validation split is given. Leave out --folds, or {advice}."
         )

@@ -77,5 +77,5 @@ def splits_from_folders(folders: TextColumn) -> tuple[list[Split | None] | None,
     unusual = {part: f", {split}" for part, split in meaning.items() if parse_split_folder(part) != split}
     listed = ", ".join(f"{part} ({n}{unusual.get(part, '')})" for part, n in sorted(counts.items()))
     rest = splits.count(None)
-    note = f"Splits from the folders of the images: {listed}; --ignore-split leaves them out."
-    return splits, note + (f" {rest} images are in none of them: their splits are drawn." if rest else "")
+    note = f"Splits from the folders of the images: {listed}; to draw new splits instead, use --ignore-split."
+    return splits, note + (f" Images outside of these folders: {rest}; their splits are drawn." if rest else "")

@@ -81,7 +81,7 @@ def note_split_words(cells: Iterable[str]) -> list[str]:
     """Return a note on cells that stand for their split only because of the other cells: see `parse_split_words`."""
     found = parse_split_words(distinct(cells))
     unusual = [f"'{text}' is {split}" for text, split in found.items() if parse_split(text) != split]
-    return [f"Splits: {shorten(unusual)}; --ignore-split leaves them out."] if unusual else []
+    return [f"Splits: {shorten(unusual)}; to draw new splits instead, use --ignore-split."] if unusual else []
 
 
 def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str]) -> list[Split]:
@@ -98,7 +98,7 @@ def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str])
         raise DataError(
             f"{where(i)}: {column} is '{cell}'; expected train, valid or test. Write one of them for "
             f"{shorten(f'{word!r} in {n} rows' for word, n in unknown.items())}; images of an external or held-out "
-            "split are test. Or draw the splits anew with --ignore-split."
+            f"split belong to test. Or draw the splits anew with --ignore-split."
         )
     return texts.map(split_of.__getitem__)
 
@@ -146,7 +146,9 @@ def parse_split_flags(flags: Mapping[Split, npt.NDArray[np.floating]], where: Ca
     for wrong, found in ((several, "1 in several of"), (none, "0 in all of")):
         if wrong.any():
             names = ", ".join(f"the column of {split}" for split in flags)
-            raise DataError(f"{where(int(wrong.argmax()))}: found {found} {names}; expected 1 in one. Fix the cells.")
+            raise DataError(
+                f"{where(int(wrong.argmax()))}: found {found} {names}; expected 1 in exactly one. Fix the cells."
+            )
     splits: list[Split] = [rest] * len(table)
     for split, column in flags.items():
         splits = [split if flag == 1 else other for flag, other in zip(column, splits, strict=True)]
@@ -231,7 +233,7 @@ def k_folds(targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, k: i
 def _shares(fractions: Mapping[str, float]) -> dict[str, float]:
     """Return the fractions above 0: those of train, valid and test, then the others sorted by name."""
     if min(fractions.values(), default=0) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
-        raise ConfigError(f"found the fractions {dict(fractions)}; expected none below 0 and a sum of 1.")
+        raise ConfigError(f"found the fractions {dict(fractions)}; expected fractions of 0 or more with a sum of 1.")
     names = [*SPLITS, *sorted(set(fractions).difference(SPLITS))]
     return {name: fractions[name] for name in names if fractions.get(name, 0) > 0}
 
@@ -245,9 +247,9 @@ def _grouped(
     """
     matrix = np.asarray(targets)
     if ((matrix != 0) & (matrix != 1)).any():
-        raise DataError("found a target that is neither 0 nor 1; expected 1 where an image has the label, else 0.")
+        raise DataError("found a target that is neither 0 nor 1; expected 1 if an image has the label, else 0.")
     if groups is not None and len(groups) != len(matrix):
-        raise DataError(f"found {len(groups)} groups for {len(matrix)} images; expected one for each.")
+        raise DataError(f"found {len(groups)} groups for {len(matrix)} images; expected one group per image.")
     if groups is None or not len(matrix):
         return np.hstack([matrix, np.ones((len(matrix), 1))]), np.arange(len(matrix))
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)

@@ -32,9 +32,7 @@ def test_a_table_of_images_next_to_class_folders_is_named_whatever_its_name(tmp_
     classes(tmp_path, a=3, b=3)
     table(tmp_path, "file,class,patient_id\na/a000.png,a,7\n", "manifest.csv")
     table(tmp_path, "site,scanner\nx,y\n", "sites.csv")
-    assert noted(
-        opened(tmp_path), "manifest.csv is not used, because there are class folders. --labels reads labels and"
-    )
+    assert noted(opened(tmp_path), "manifest.csv is not used, because there are class folders. To read labels and")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +63,7 @@ def test_folders_of_images_are_no_classes(tmp_path, files, name):
     assert data.notes[0].startswith(f"Labels from {name} in {tmp_path}")
     assert data.config.labels == tmp_path / name
     if "_001" in files[0]:
-        assert "as images_001, images_002 hold images, not classes" in data.notes[0]
+        assert "because images_001, images_002 look like folders of images, not classes" in data.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +115,7 @@ def test_the_one_table_of_a_known_form(tmp_path):
     table(tmp_path, nih_rows(*files), "Data_Entry_2017_v2020.csv")
     data = opened(tmp_path)
     assert data.notes[0].startswith("Labels from Data_Entry_2017_v2020.csv")
-    assert noted(data, "labels_of_mine.csv beside it is not read")
+    assert noted(data, "labels_of_mine.csv next to it is not read")
 
 
 def test_a_table_of_labels_next_to_labels_csv_is_named(tmp_path):
@@ -125,7 +123,7 @@ def test_a_table_of_labels_next_to_labels_csv_is_named(tmp_path):
     for name in ("labels.csv", "labels_old.csv"):
         table(tmp_path, lines("image,label", "{i}.png,{ab}"), name)
     table(tmp_path, lines("image,age", "{i}.png,{i}"), "ages.csv")
-    assert noted(opened(tmp_path), "labels_old.csv beside it is not read")
+    assert noted(opened(tmp_path), "labels_old.csv next to it is not read")
 
 
 def test_several_tables(tmp_path):
@@ -143,7 +141,7 @@ def test_several_tables(tmp_path):
 def test_folders_of_images_without_a_table(tmp_path):
     make(tmp_path, *ten("images_001", "images_002"))
     found = message(DataError, tmp_path)
-    assert "found images_001, images_002, which look like folders of images and not like classes" in found
+    assert "found images_001, images_002, which look like folders of images, not classes" in found
     assert "labels.csv" in found
 
 

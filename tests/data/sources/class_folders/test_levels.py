@@ -55,7 +55,7 @@ def test_notes_on_files_of_several_folders_are_one(tmp_path):
         for i in range(3):
             make(tmp_path, f"{'/'.join(folder)}/{i}.png", content=f"{folder}, {i}")
     assert [note for note in opened(tmp_path).notes if "several classes" in note] == [
-        "3 file names in several classes with different content (0.png, 1.png, 2.png): taken for different images."
+        "3 file names in several classes with different content (0.png, 1.png, 2.png): used as different images."
     ]
 
 
@@ -90,8 +90,8 @@ def test_folders_of_images_inside_the_classes_need_no_note(tmp_path):
 @pytest.mark.parametrize(
     ("folders", "words"),
     [
-        (["{normal,tb}", "hospA/{normal,tb}"], "class folders in class folders, such as normal in hospA"),
-        (["{tb,covid}/{normal,tb,covid}"], "class folders in class folders"),
+        (["{normal,tb}", "hospA/{normal,tb}"], "class folders inside class folders, such as normal in hospA"),
+        (["{tb,covid}/{normal,tb,covid}"], "class folders inside class folders"),
         (["folders/{normal,tb}", "rest"], "images in rest without one"),
     ],
 )
@@ -137,7 +137,7 @@ def test_splits_inside_the_groups_are_kept(tmp_path):
 def test_images_next_to_the_group_folders_are_left_out_with_a_note(tmp_path):
     make(tree(tmp_path, "{hospA,hospB}/{normal,tb}"), "hospA/scan.png", "cover.png")
     data = opened(tmp_path)
-    assert len(data) == 16 and noted(data, "1 images beside the class folders of hospA")
+    assert len(data) == 16 and noted(data, "1 image left out (next to the class folders of hospA)")
     assert sum(len(names) for _, names in data.left_out) == 2
 
 
@@ -157,7 +157,7 @@ def test_augmented_folders_are_noted_and_copies_of_one_name_stay_together(tmp_pa
     )
     data = opened(tmp_path)
     assert data.labels == ("normal", "tb") and noted(data, "18 images in folders of augmented", "augmented/normal")
-    assert noted(data, "18 augmented copies, crops or views by name, grouped with the image")
+    assert noted(data, "18 images with the name of an augmented copy")
     split = splits(data)
     assert all(split[name] == split[name.replace("augmented", "original")] for name in split)
     assert {"train", "valid"} == set(split.values())
@@ -167,16 +167,16 @@ def test_augmented_folders_are_noted_and_copies_of_one_name_stay_together(tmp_pa
 
 def test_folders_whose_names_join_a_split_or_a_group_with_a_class(tmp_path):
     found = message(DataError, tree(tmp_path / "split", "{train_normal,train_tb,test_normal,test_tb}"))
-    assert "whose names tell a split and a class" in found and "as in train/normal" in found
+    assert "whose names contain both a split and a class" in found and "such as train/normal" in found
     data = opened(tree(tmp_path / "group", "{A_normal,A_tb,B_normal,B_tb}"))
-    assert noted(data, "Names of class folders join A, B with normal, tb", "--label-map", "'normal = A_normal'")
+    assert noted(data, "Names of class folders combine A, B with normal, tb", "--label-map", "'normal = A_normal'")
     assert not noted(opened(tree(tmp_path / "plain", "{covid_pneumonia,viral_pneumonia}")), "Names of class folders")
 
 
 def test_folders_named_like_identifiers_are_noted(tmp_path):
     data = opened(tree(tmp_path / "a", "{0041,0042,0043}"))
     assert data.labels == ("0041", "0042", "0043") and noted(
-        data, "Class folders are called as identifiers", "--labels"
+        data, "Class folders have names like identifiers", "--labels"
     )
     assert not noted(opened(tree(tmp_path / "b", "{0,1}")), "identifiers")
 

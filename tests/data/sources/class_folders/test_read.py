@@ -55,9 +55,9 @@ def test_deeper_hidden_and_other_files(tmp_path):
     (tmp_path / "b" / "dangling.png").symlink_to(tmp_path / "nowhere")
     data = opened(tmp_path)
     assert list(rows(data)) == ["a/2.JPG", "a/x/1.png", "b/1.png", "b/2.tiff"]
-    assert any("1 files in a" in note and "notes.txt" in note for note in data.notes)
+    assert any("Files in a that" in note and "notes.txt" in note for note in data.notes)
     dangling = str(tmp_path / "b" / "dangling.png")
-    assert any("links to nothing" in note and dangling in note for note in data.notes)
+    assert any("broken links" in note and dangling in note for note in data.notes)
 
 
 def test_a_class_folder_may_be_a_link(tmp_path):
@@ -179,7 +179,7 @@ def build_other_spelling(root):
         (build_one_class, ["only one class, 'a'; expected at least 2"]),
         (build_one_image, ["class 'b' has 1 image; at least 2 are needed", "one to validate"]),
         (build_val_and_valid, ["both val/ and valid/", "one valid folder"]),
-        (build_extra, ["found old beside train", "only train, valid and test"]),
+        (build_extra, ["found old next to train", "only train, valid and test"]),
         (build_no_train, ["found valid; expected a train folder"]),
         (build_empty_part, ["valid: found no class folders"]),
         (build_other_spelling, ["class 'Normall' has no images in the train split", "Did you mean 'Normal'?"]),
@@ -211,8 +211,8 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
     [
         ({"patient_col": "id"}, "patient_col names a column, but there is no table"),
         ({"label_col": ("a", "b")}, "label_col names a column, but there is no table"),
-        ({"uncertain": ("zeros",)}, "uncertain is about cells, but there is no table"),
-        ({"blank": ("zeros",)}, "blank is about cells, but there is no table"),
+        ({"uncertain": ("zeros",)}, "uncertain applies to the cells of a table, but there is no table"),
+        ({"blank": ("zeros",)}, "blank applies to the cells of a table, but there is no table"),
     ],
 )
 def test_options_about_a_table_without_one(tmp_path, options, words):
@@ -225,7 +225,7 @@ def test_dicom_files_without_an_ending_are_images(tmp_path):
         (tmp_path / name).write_bytes(bytes(128) + (b"DICM" if name != "b/notes" else b"text"))
     data = opened(tmp_path, patient_col="none")
     assert {"a/1.2.840.113", "a/IM0001"} < set(rows(data)) and len(data) == 8
-    assert any("1 files in b are no images" in note and "notes" in note for note in data.notes)
+    assert any("Files in b that are not images" in note and "notes" in note for note in data.notes)
 
 
 # Folders that are no classes, copies of folders, and folders of joint labels
@@ -235,9 +235,14 @@ def test_folders_without_labels_are_left_out_and_counted(tmp_path):
     classes(tmp_path, normal=5, pneumonia=5, unlabeled=3, **{"To do": 2})
     data = opened(tmp_path)
     assert data.labels == ("normal", "pneumonia") and len(data) == 10
-    assert ("Left out: folder of images without a label by name", 5) in data.flow()
-    assert dict(data.left_out)["folder of images without a label by name"][-1] == "unlabeled/unlabeled002.png"
-    assert noted(data, "Left out, as they are no classes by name: To do, unlabeled", "--label-map")
+    assert ("Left out: in a folder whose name means that its images have no label", 5) in data.flow()
+    assert (
+        dict(data.left_out)["in a folder whose name means that its images have no label"][-1]
+        == "unlabeled/unlabeled002.png"
+    )
+    assert noted(
+        data, "Folders left out, because their names do not look like classes: To do, unlabeled", "--label-map"
+    )
     (tmp_path / "map.txt").write_text("unlabeled = unlabeled\n")
     data = opened(tmp_path, label_map=tmp_path / "map.txt")
     assert data.labels == ("normal", "pneumonia", "unlabeled") and len(data) == 13
@@ -252,12 +257,12 @@ def test_folders_without_labels_in_and_beside_folders_of_splits(tmp_path):
     classes(tmp_path, unknown=5)
     data = opened(tmp_path)
     assert data.labels == ("a", "b") and data.counts().loc["images"].to_dict() == {"train": 4, "valid": 4, "test": 1}
-    assert dict(data.flow())["Left out: folder of images without a label by name"] == 5 + 1 + 1 + 3
+    assert dict(data.flow())["Left out: in a folder whose name means that its images have no label"] == 5 + 1 + 1 + 3
 
 
 def test_a_folder_without_labels_is_a_class_if_there_is_only_one_other(tmp_path):
     data = opened(classes(tmp_path, known=3, unknown=3))
-    assert data.labels == ("known", "unknown") and noted(data, "A class folder is called 'unknown'")
+    assert data.labels == ("known", "unknown") and noted(data, "A class folder is named 'unknown'")
 
 
 def test_copies_of_folders_are_the_same_class(tmp_path):
@@ -289,5 +294,5 @@ def test_images_in_hidden_folders_are_left_out_and_counted(tmp_path):
     data = opened(tmp_path)
     assert len(data) == 16
     (note,) = [note for note in data.notes if "hidden" in note]
-    assert note.startswith("Left out, 5 images (hidden, or in a hidden folder): ") and ".Trash/old.png" in note
+    assert note.startswith("5 images left out (hidden, or in a hidden folder): ") and ".Trash/old.png" in note
     assert dict(data.left_out)["hidden, or in a hidden folder"]

@@ -61,8 +61,9 @@ def detect_layout(config: DataConfig) -> Layout:
         source, labels = source.parent, source
     if labels is not None and is_shard_pattern(source):
         raise DataError(
-            f"{source}: names shards, which hold their labels, and {labels} is a table of them too; expected one. "
-            f"Leave out --labels, or name {source.parent} as DATA: the table's images are looked for in its archives."
+            f"{source}: found labels in the shards, and {labels} is a table of labels too; expected one of the two. "
+            f"Leave out --labels, or give {source.parent} as DATA: the table's images are then looked up in the "
+            f"archives there."
         )
     _require_folder(source)
     if labels is not None:
@@ -93,13 +94,13 @@ def _detect_in_folder(source: Path, config: DataConfig) -> Layout:
     table = _choose_table(source, names_of, spec_of)
     listed = shorten(folder.name for folder in with_images)
     if table is not None:
-        reason = f", as {listed} hold images, not classes" if len(with_images) > 1 else ""
+        reason = f", because {listed} look like folders of images, not classes" if len(with_images) > 1 else ""
         alike = recognized if table in recognized else [n for n, names in names_of.items() if _has_labels(names)]
         others = tuple(name for name in names_of if name != table and (name in alike or _is_called_labels(name)))
         return Layout(source, source / table, f"Labels from {table} in {source}{reason}.", others)
     in_splits = bool(parse_split_folders(folder.name for folder in with_images))
     if len(with_images) > 1 and not in_splits and choose_class_level(root, config)[0] == 1:
-        found = f"found {listed}, which look like folders of images and not like classes, and no table of labels"
+        found = f"found {listed}, which look like folders of images, not classes, and no table of labels"
         raise no_layout(f"{source}: {found}", source)
     return Layout(source)
 
@@ -164,8 +165,8 @@ def _choose_table(source: Path, names_of: dict[str, list[str]], spec_of: dict[st
             return names[0]
         if names:
             raise DataError(
-                f"{source}: found the tables {shorten(names)}; expected one. Name it with --labels; the folder, where "
-                "files are the parts of one table."
+                f"{source}: found the tables {shorten(names)}; expected one. Name it with --labels; if the files are "
+                f"parts of one table, give --labels their folder."
             )
     return None
 

@@ -68,8 +68,8 @@ def choose_class_level(root: Path, config: DataConfig) -> tuple[int, list[str]]:
     if config.class_level:
         if config.class_level > max(len(levels), 1):
             raise ConfigError(
-                f"class_level is {config.class_level}; expected at most {len(levels)}, the levels of folders in "
-                f"{config.source}, of which those of splits do not count."
+                f"class_level is {config.class_level}; expected at most {len(levels)}, the number of folder levels "
+                f"in {config.source} without split folders."
             )
         return config.class_level, []
     if levels:
@@ -85,14 +85,14 @@ def choose_class_level(root: Path, config: DataConfig) -> tuple[int, list[str]]:
         if len(outer) == 1:
             return chosen, [f"{note}."]
         return chosen, [
-            f"{note}: --class-level 1 takes {shorten(names[0], 2)} for classes, --by folder compares those as groups, "
-            f"and if they are patients, --patient-col 'name:^{start}([^/]+)/' keeps each in one split."
+            f"{note}. --class-level 1 uses {shorten(names[0], 2)} as classes instead; --by folder compares them as "
+            f"groups; if they are patients, --patient-col 'name:^{start}([^/]+)/' keeps each in one split."
         ]
     inner = [name for name in names[1] if not all(map(IMAGE_WORD.fullmatch, split_words(name) or ["x"]))]
     if not inner:
         return 1, []
     return 1, [
-        f"Folders inside the class folders are not used as labels: {shorten(inner)}. --class-level 2 takes them for "
+        f"Folders inside the class folders are not used as labels: {shorten(inner)}. --class-level 2 uses them as "
         f"classes; if they are patients, --patient-col 'name:^{start}[^/]+/([^/]+)/' keeps each in one split."
     ]
 
@@ -109,8 +109,8 @@ def _require_no_split_in_name(names: Sequence[str], source: Path) -> None:
     told = [name for name in names if split_of.get(name) and name not in splits]
     if "train" in map(split_of.get, told) and len({split_of[name] for name in told}) > 1:
         raise DataError(
-            f"{source}: found the folders {shorten(told)}, whose names tell a split and a class; expected folders of "
-            f"splits with class folders in them, as in train/normal. Move them, or give a table with --labels."
+            f"{source}: found the folders {shorten(told)}, whose names contain both a split and a class; expected "
+            f"split folders with class folders inside, such as train/normal. Move them, or give a table with --labels."
         )
 
 
@@ -118,8 +118,8 @@ def _note_joined(names: Sequence[str]) -> list[str]:
     """Return a note on class folders named like identifiers, or for all combinations of a group and a class."""
     if names and all(re.search(r"\d{3}", name) and _is_group(name) for name in names):
         return [
-            f"Class folders are called as identifiers or years are: {shorten(names, 3)}. If they are no classes, a "
-            "table gives the labels: --labels."
+            f"Class folders have names like identifiers or years: {shorten(names, 3)}. If they are not classes, give "
+            f"a table of labels with --labels."
         ]
     pairs = [(*words[:1], "_".join(words[1:])) for words in (re.split(r"[_\W]+", name) for name in names)]
     groups, classes = ({pair[i] for pair in pairs} for i in (0, 1))
@@ -130,8 +130,9 @@ def _note_joined(names: Sequence[str]) -> list[str]:
         and all(map(_is_class, classes))
     ):
         return [
-            f"Names of class folders join {shorten(sorted(groups))} with {shorten(sorted(classes))}, and each is a "
-            f"class of its own: --label-map with lines such as '{sorted(classes)[0]} = {names[0]}' joins them."
+            f"Names of class folders combine {shorten(sorted(groups))} with {shorten(sorted(classes))}, and each "
+            f"folder is a separate class. To join them, give --label-map lines such as '{sorted(classes)[0]} = "
+            f"{names[0]}'."
         ]
     return []
 
@@ -160,9 +161,9 @@ def _choose(levels: Sequence[Sequence[tuple[str, ...]]], names: Sequence[Sequenc
     if same or (named[0] and named[1] and repeat[1] and reached[1]):
         path = (same or levels[1])[0]
         raise DataError(
-            f"{source}: found class folders in class folders, such as {path[1]} in {path[0]}, beside "
-            f"{shorten(names[0])}; expected one level of classes. --class-level 1 takes the outer ones, --class-level "
-            "2 the inner ones; or move folders. Those of splits are called train, valid and test."
+            f"{source}: found class folders inside class folders, such as {path[1]} in {path[0]}, next to "
+            f"{shorten(names[0])}; expected one level of classes. Choose the outer folders with --class-level 1 or "
+            f"the inner ones with --class-level 2, or move folders. Split folders must be named train, valid and test."
         )
     if named[0]:
         return 1
@@ -171,7 +172,8 @@ def _choose(levels: Sequence[Sequence[tuple[str, ...]]], names: Sequence[Sequenc
             lone = next(path for path in levels[0] if path[0] not in {deep[0] for deep in levels[depth]})
             raise DataError(
                 f"{source}: found class folders such as {'/'.join(levels[depth][0])}, and images in {lone[0]} without "
-                "one; expected one level of classes. Move the latter, or --class-level 1 takes the outermost folders."
+                "one; expected one level of classes. Move these images, or use the outermost folders as classes with "
+                "--class-level 1."
             )
         if reached[depth] and (named[depth] or repeat[depth] or _are_flags(levels[depth])):
             return depth + 1

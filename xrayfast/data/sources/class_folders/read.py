@@ -32,7 +32,7 @@ _LAYOUTS = """Expected one of
     {0}/train/CLASS/*.png, {0}/valid/..., {0}/test/...   the same, already split
     {0}/labels.csv                                         a column of image paths and one of labels"""
 
-_SYNTHETIC = "'xrayfast synth {0}' makes a small synthetic set to try things on."
+_SYNTHETIC = "'xrayfast synth {0}' makes a small synthetic data set to try things on."
 
 _TABLE_OPTIONS = ("path_col", "label_col", "split_col", "uncertain", "blank")
 
@@ -49,7 +49,7 @@ def no_layout(found: str, source: Path) -> DataError:
     return DataError(f"{found}. {first}", *others)
 
 
-UNLABELED = "folder of images without a label by name"
+UNLABELED = "in a folder whose name means that its images have no label"
 """Why images in folders such as `unlabeled` are left out."""
 
 
@@ -130,7 +130,7 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
     found.notes += note_delimiters(labels, "+", "class folder")
     if doubtful := list(filter(may_be_no_class, labels)):
         found.notes.append(
-            f"A class folder is called {shorten(map(repr, doubtful))}: move it out of the data where that is no class."
+            f"A class folder is named {shorten(map(repr, doubtful))}: if that is not a class, move it out of the data."
         )
     return ImageRecords(
         names,
@@ -147,21 +147,21 @@ def _note_files(found: _ClassFiles, root: Path) -> None:
     """Note copies, hidden images, and files of one name in several classes."""
     if found.copies:
         found.notes.append(
-            f"{plural(len(found.copies), 'file')} {'is a copy' if len(found.copies) == 1 else 'are copies'} of one in "
-            "another class: one image with the labels of both."
+            f"{plural(len(found.copies), 'file')} {'is a copy' if len(found.copies) == 1 else 'are copies'} of a "
+            f"file in another class: each is used as one image with the labels of both classes."
         )
         found.left_out.append(("copies of a file in another class", found.copies))
     if hidden := hidden_images(dict.fromkeys(found.hidden)):
         found.left_out.append((HIDDEN, hidden))
         names = [path[len(str(root)) + 1 :] for path in hidden]
-        found.notes.append(f"Left out, {plural(len(hidden), 'image')} ({HIDDEN}): {shorten(names)}.")
+        found.notes.append(f"{plural(len(hidden), 'image')} left out ({HIDDEN}): {shorten(names)}.")
     if copied := dict(found.left_out).get(COPIED):
         names = [path[len(str(root)) + 1 :] for path in copied]
-        found.notes.append(f"Left out, {plural(len(names), 'image')} ({COPIED}): {shorten(names, 3)}.")
+        found.notes.append(f"{plural(len(names), 'image')} left out ({COPIED}): {shorten(names, 3)}.")
     if same_name := list(dict.fromkeys(found.same_name)):
         found.notes.append(
             f"{plural(len(same_name), 'file name')} in several classes with different content "
-            f"({shorten(same_name, 3)}): taken for different images."
+            f"({shorten(same_name, 3)}): used as different images."
         )
 
 
@@ -201,8 +201,8 @@ def _class_parents(
 
 def _leave_out_loose(found: _ClassFiles, folder: Path, names: Sequence[str]) -> None:
     if loose := [str(folder / name) for name in names if is_image(str(folder / name))]:
-        found.notes.append(f"{len(loose)} images beside the class folders of {folder.name} are ignored.")
-        found.left_out.append((f"beside the class folders of {folder.name}", loose))
+        found.notes.append(f"{plural(len(loose), 'image')} left out (next to the class folders of {folder.name}).")
+        found.left_out.append((f"next to the class folders of {folder.name}", loose))
 
 
 def _class_like(folders: Sequence[Path], found: _ClassFiles, config: DataConfig) -> list[Path]:
@@ -229,8 +229,8 @@ def _leave_out_unlabeled(
     if not unlabeled or len({*classes} - {*find_unlabeled(classes, known)}) < 2:
         return list(folders)
     found.notes.append(
-        f"Left out, as they are no classes by name: {shorten(unlabeled)}. A line of --label-map, such as "
-        f"'{unlabeled[0]} = {unlabeled[0]}', makes a class of one."
+        f"Folders left out, because their names do not look like classes: {shorten(unlabeled)}. To use one as a "
+        f"class, add a line to --label-map, such as '{unlabeled[0]} = {unlabeled[0]}'."
     )
     return _leave_out(folders, unlabeled, UNLABELED, found)
 
@@ -241,7 +241,11 @@ def _require_no_table_options(config: DataConfig) -> None:
         name for name in ("patient_col", "study_col") if (chosen := getattr(config, name)) and is_column_name(chosen)
     ]
     if named:
-        about = f"{named[0]} is about cells" if named[0] in ("uncertain", "blank") else f"{named[0]} names a column"
+        about = (
+            f"{named[0]} applies to the cells of a table"
+            if named[0] in ("uncertain", "blank")
+            else f"{named[0]} names a column"
+        )
         raise ConfigError(f"{about}, but there is no table of labels; expected --labels FILE.csv.")
 
 
@@ -261,8 +265,8 @@ def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
     others = [folder.name for folder in folders if folder.name not in meaning]
     if found and others:
         raise DataError(
-            f"{source}: found {shorten(others)} beside {', '.join(f.name for f in found.values())}; expected "
-            "only train, valid and test there, with the class folders in them. Move or remove the others."
+            f"{source}: found {shorten(others)} next to {', '.join(f.name for f in found.values())}; expected only "
+            f"train, valid and test there, with the class folders inside. Move or remove the others."
         )
     if found and "train" not in found:
         raise DataError(f"{source}: found {shorten(f.name for f in found.values())}; expected a train folder too.")
@@ -281,10 +285,14 @@ def _add_classes(
     """Add the images of the class folders in `folder`."""
     if not classes:
         loose = [name for name in beside if is_image(str(folder / name))]
-        what = f"{len(loose)} images outside of class folders; expected one per class" if loose else "no class folders"
+        what = (
+            f"{plural(len(loose), 'image')} outside of class folders; expected one folder per class"
+            if loose
+            else "no class folders"
+        )
         archives = [name for name in beside if split_archive(name)]
-        hint = f" beside {shorten(archives, 2)}: an archive can be DATA itself" if archives else ""
-        hint += ", as can shards by braces, as in data-{000000..000099}.tar" if len(archives) > 1 else ""
+        hint = f", but {shorten(archives, 2)}; an archive can be given as DATA itself" if archives else ""
+        hint += ", and shards with braces, such as data-{000000..000099}.tar" if len(archives) > 1 else ""
         raise no_layout(f"{folder}: found {what}{hint}", config.source)
     _leave_out_loose(found, folder, beside)
     inside = [other.name for other in top_level(classes[0])[0]] if len(classes) == 1 else []
@@ -315,8 +323,8 @@ def _require_own_folders(classes: Sequence[Path]) -> None:
         if other is not folder:
             link, target = (folder, other) if folder.is_symlink() else (other, folder)
             raise DataError(
-                f"{link}: found a link to the images of {target.name}, as which all would have both labels; expected a "
-                "folder for each class. Remove the link, or call one folder by both names, as in A+B."
+                f"{link}: found a link to the images of {target.name}, so that each image would have both labels; "
+                f"expected a folder for each class. Remove the link, or give one folder both names, as in A+B."
             )
 
 
@@ -336,9 +344,9 @@ def _class_files(folder: Path, found: _ClassFiles) -> list[str]:
             f"{', '.join(sorted(IMAGE_SUFFIXES))}. Add images or remove the folder."
         )
     if ignored:
-        found.notes.append(f"{len(ignored)} files in {folder.name} are no images and are ignored: {shorten(ignored)}.")
+        found.notes.append(f"Files in {folder.name} that are not images are ignored: {shorten(ignored)}.")
     if special:
-        found.notes.append(f"Left out, being links to nothing, pipes or devices and no files: {shorten(special)}.")
+        found.notes.append(f"Left out, because they are broken links, pipes or devices, not files: {shorten(special)}.")
     return paths
 
 

@@ -49,7 +49,7 @@ def append_other_splits(table: Table) -> Table:
     for split in ("val", "test"):
         other = table.file.with_name(re.sub("train", split, table.file.name, count=1, flags=re.IGNORECASE))
         if other != table.file and other.is_file():
-            note = f"{other.name} beside {table.file.name} is read too: its images are the {split} split."
+            note = f"{other.name} next to {table.file.name} is read too: its images are the {split} split."
             table = table.append_companion(read_table(other, [_FORMAT]), note)
     return table
 

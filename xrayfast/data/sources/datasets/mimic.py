@@ -28,13 +28,13 @@ def add_splits_and_views(records: ImageRecords, file: Path) -> None:
         cells = parse_splits(table.columns["split"], "split", table.where)
         split_of = dict(zip(table.columns["dicom_id"], cells, strict=True))
         records.splits = [split_of.get(dicom_id) for dicom_id in ids]
-        records.notes.append(f"Splits from {table.file.name} beside {file.name}.")
+        records.notes.append(f"Splits from {table.file.name} next to {file.name}.")
         if missing := records.splits.count(None):
-            records.notes.append(f"{missing} images are not in {table.file.name}: their splits are drawn.")
+            records.notes.append(f"Images that are not in {table.file.name}: {missing}; their splits are drawn.")
     if records.views is None and (table := _read_beside(file, "metadata", ("dicom_id", "ViewPosition"))):
         view_of = dict(zip(table.columns["dicom_id"], table.columns["ViewPosition"], strict=True))
         records.views = parse_views([view_of.get(dicom_id, "") for dicom_id in ids])
-        records.notes.append(f"Views from {table.file.name} beside {file.name}.")
+        records.notes.append(f"Views from {table.file.name} next to {file.name}.")
 
 
 def _read_beside(file: Path, kind: str, columns: tuple[str, ...]) -> Table | None:
@@ -45,7 +45,9 @@ def _read_beside(file: Path, kind: str, columns: tuple[str, ...]) -> Table | Non
         return None
     table = read_table(found[0])
     if missing := sorted(set(columns) - table.columns.keys()):
-        raise DataError(f"{found[0]}: lacks the columns {', '.join(missing)}. Remove the file, or fetch it again.")
+        raise DataError(
+            f"{found[0]}: the columns {', '.join(missing)} are missing. Remove the file, or fetch it again."
+        )
     return table
 
 

@@ -13,7 +13,7 @@ BOXES = DatasetSpec(
     has_repeated_images=True,
     flag_columns={"Target": "Lung Opacity"},
     multi_label=True,
-    note="patientId names an image: whether two are of one person is not known.",
+    note="patientId identifies an image, so it is not known which images are of the same patient.",
 )
 
 CLASSES = replace(

@@ -12,7 +12,7 @@ BOXES = DatasetSpec(
     has_repeated_images=True,
     label_column="class_name",
     multi_label=True,
-    note="Rows are boxes of several readers: an image has each label that one of them gave.",
+    note="Rows are boxes of several readers: an image has each label that any of them gave.",
 )
 
 LABELS = replace(

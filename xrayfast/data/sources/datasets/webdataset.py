@@ -79,7 +79,7 @@ def read_shards(pattern: Path) -> Table:
             archive = open_archive(str(shard.absolute()))
         except OSError as error:
             raise DataError(
-                f"{shard}: found no such shard; expected all that {pattern.name} names.{near_names(shard)}"
+                f"{shard}: found no such shard; expected all shards of {pattern.name}.{near_names(shard)}"
             ) from error
         samples, others = _samples(archive)
         unused.update(dict.fromkeys(others))
@@ -94,8 +94,10 @@ def read_shards(pattern: Path) -> Table:
         _require_few(shard, columns)
     if not where or len(columns) == 1:
         found = "no labels" if where else "no images"
-        raise DataError(f"{pattern}: found {found}; expected samples of an image and a .cls or .json file.")
-    notes = (f"Not used of the shards: {shorten(unused)}.",) if unused else ()
+        raise DataError(
+            f"{pattern}: found {found}; expected samples that consist of an image and a .cls or .json file."
+        )
+    notes = (f"Not used from the shards: {shorten(unused)}.",) if unused else ()
     texts = {name: TextColumn.of(cells) for name, cells in columns.items()}
     return Table(pattern, texts, lambda i: where[i], notes=notes)
 
@@ -160,7 +162,7 @@ def expand_shards(pattern: Path) -> Iterator[Path]:
     names = list(islice(_expand(pattern.name), MAX_SHARDS + 1))
     if not 0 < len(names) <= MAX_SHARDS:
         found = f"more than {MAX_SHARDS:,}" if names else "no"
-        raise DataError(f"{pattern}: names {found} shards; expected braces such as {{000000..000099}}.")
+        raise DataError(f"{pattern}: found {found} shards; expected braces such as {{000000..000099}}.")
     return (to_path(pattern.parent / name) for name in names)
 
 
@@ -200,7 +202,7 @@ def _read_sidecars(archive: Archive, sample: _Sample, unused: dict[str, None]) -
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: is no JSON; expected an object of names and values.") from error
+            raise DataError(f"{where}: found invalid JSON; expected an object of names and values.") from error
         if not isinstance(content, dict):
             raise DataError(f"{where}: found {type(content).__name__}; expected an object of names and values.")
         for name, value in content.items():

@@ -35,7 +35,7 @@ def describe_unread(kind: Any) -> str:
     if types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}:
         return "images inside the table, as bytes"
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
-        return "bytes: write texts as texts"
+        return "bytes instead of texts"
     return "" if _is_plain(kind) else str(kind)
 
 

@@ -21,7 +21,7 @@ from xrayfast.data.sources.file_matching import walk
 from xrayfast.data.sources.tables.arrow_text import describe_unread, to_column
 from xrayfast.data.sources.tables.table import Table, clean_names, clean_text, no_rows, require_columns
 from xrayfast.data.text_column import TextColumn
-from xrayfast.errors import DataError, XrayfastError, shorten, truncate
+from xrayfast.errors import DataError, XrayfastError, plural, shorten, truncate
 from xrayfast.files.regular_files import read_text, require_regular_file
 
 PARQUET, ARROW = (".parquet", ".pq"), (".arrow", ".feather", ".ipc")
@@ -99,10 +99,10 @@ def read_columnar(file: Path) -> Table:
                 _read_column(part, content, name) for part, content in zip(parts, contents, strict=True)
             )
         if names := contents[0].class_names.get(name):
-            notes.append(f"Class numbers of '{clean}' are read as the names that the file gives: {shorten(names)}.")
+            notes.append(f"Class numbers in '{clean}' are read as the class names in the file: {shorten(names)}.")
     for name in dict.fromkeys(name for part in parts for name in part.constants):
         if name in columns or name in unread:
-            notes.append(f"Folders give '{name}' too, which is a column of the table: the column is used.")
+            notes.append(f"'{name}' is in the folder names and a column of the table: the column is used.")
             continue
         texts = [part.constants.get(name, "") for part in parts]
         columns[name] = TextColumn.merged(
@@ -147,7 +147,7 @@ def _find_parts(path: Path) -> tuple[list[_Part], list[str]]:
     if (path / SPLITS_FILE).is_file():
         splits = _read_json(path / SPLITS_FILE).get("splits")
         if not isinstance(splits, list) or not splits or not all(map(_is_name, splits)):
-            raise DataError(f"{path / SPLITS_FILE}: found no names of splits; expected those of 'save_to_disk'.")
+            raise DataError(f"{path / SPLITS_FILE}: found no split names; expected a file written by 'save_to_disk'.")
         return [_Part(part, {"split": split}) for split in splits for part in _saved_parts(path / split)], []
     if (path / STATE).is_file():
         return [_Part(part) for part in _saved_parts(path)], []
@@ -155,13 +155,15 @@ def _find_parts(path: Path) -> tuple[list[_Part], list[str]]:
     tables = [file for file in files if is_columnar(file)]
     if not tables:
         raise DataError(
-            f"{path}: found a folder without Parquet or Arrow files; expected a table's file, or the folder of its "
-            "parts."
+            f"{path}: found a folder without Parquet or Arrow files; expected the file of a table, or the folder "
+            f"with its parts."
         )
     others = [file.relative_to(path).as_posix() for file in files if not is_columnar(file)]
-    notes = [f"The table is that of {len(tables)} files in {path.name}."] if len(tables) > 1 else []
+    notes = [f"The table consists of {plural(len(tables), 'file')} in {path.name}."] if len(tables) > 1 else []
     notes += (
-        [f"Not read in {path.name}, as they are no Parquet or Arrow files: {shorten(others, 3)}."] if others else []
+        [f"Not read in {path.name}, because they are not Parquet or Arrow files: {shorten(others, 3)}."]
+        if others
+        else []
     )
     return [_Part(file, _folder_keys(file.relative_to(path))) for file in tables], notes
 
@@ -177,13 +179,13 @@ def _saved_parts(folder: Path) -> list[Path]:
     state = _read_json(folder / STATE)
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise DataError(
-            f"{folder}: found a data set with a selection of its rows in a file of its own; expected the rows "
-            "themselves. Save it again: load_from_disk(...).flatten_indices().save_to_disk(...)."
+            f"{folder}: found a data set that stores a selection of its rows in a separate file; expected only the "
+            f"selected rows. Save it again: load_from_disk(...).flatten_indices().save_to_disk(...)."
         )
     files = state.get("_data_files")
     names = [one.get("filename") if isinstance(one, dict) else None for one in files] if isinstance(files, list) else []
     if not names or not all(map(_is_name, names)):
-        raise DataError(f"{folder / STATE}: found no names of files beside it; expected those of 'save_to_disk'.")
+        raise DataError(f"{folder / STATE}: found no file names in it; expected a file written by 'save_to_disk'.")
     return [folder / str(name) for name in names]
 
 
@@ -198,7 +200,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, XrayfastError):
             raise
-        raise DataError(f"{file}: found no JSON ({error}). Save the data set again.") from error
+        raise DataError(f"{file}: found invalid JSON ({error}). Save the data set again.") from error
     return content if isinstance(content, dict) else {}
 
 
@@ -209,7 +211,7 @@ def _require_same_columns(parts: Sequence[_Part], contents: Sequence[_Content]) 
             differ = shorten(sorted(content.types.keys() ^ first))
             raise DataError(
                 f"{part.file}: found other columns than in {parts[0].file.name}: {differ}; expected the same in all "
-                "parts of a table. Name one file, or remove those that are not of this table."
+                "parts of a table. Name one file, or remove those that do not belong to this table."
             )
 
 
@@ -240,13 +242,15 @@ def _reading(file: Path) -> Iterator[None]:
         if "encrypt" in text.lower() or "decrypt" in text.lower():
             raise _encrypted(file) from error
         raise DataError(
-            f"{file}: can't be read as a Parquet or Arrow file ({text}). It may be cut short or damaged: fetch it, or "
-            "write it, again."
+            f"{file}: can't be read as a Parquet or Arrow file ({text}). It may be cut off or damaged: fetch or "
+            f"write it again."
         ) from error
 
 
 def _encrypted(file: Path) -> DataError:
-    return DataError(f"{file}: found an encrypted Parquet file; expected one without encryption. Write it without.")
+    return DataError(
+        f"{file}: found an encrypted Parquet file; expected one without encryption. Write it again without encryption."
+    )
 
 
 def _open(file: Path) -> _Content:
@@ -264,8 +268,9 @@ def _open(file: Path) -> _Content:
         if start.startswith(b"FEA1"):
             raise DataError(f"{file}: found a file of Feather's first version; expected Arrow. Write it again.")
         raise DataError(
-            f"{file}: found no Parquet or Arrow file, by its first bytes; expected one, by its name. A table of text "
-            "is called .csv or .tsv; a file that was fetched may be cut short, or a page that says why not."
+            f"{file}: the first bytes are not those of a Parquet or Arrow file; expected one because of the file "
+            "name. Rename a text table to .csv or .tsv. A download may be cut off, or be an error page: fetch it "
+            f"again."
         )
 
 
@@ -333,7 +338,10 @@ def _read_column(part: _Part, content: _Content, name: str) -> TextColumn:
     with _reading(part.file):
         column = to_column(content.read(name), content.class_names.get(name))
     if any("\0" in text for text in column.texts):
-        raise DataError(f"{part.file}: found a text with a zero byte in '{name}'; expected texts. Write it without.")
+        raise DataError(
+            f"{part.file}: found a text with a zero byte in '{name}'; expected texts without zero bytes. Remove them "
+            f"and write the file again."
+        )
     return column.replace(clean_text)
 
 

@@ -74,7 +74,7 @@ def read_delimited(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> T
     except OSError as error:
         raise DataError(f"{file}: can't be read ({error.strerror}); expected a CSV file of labels.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: found bytes that are no text. Save the table as CSV in UTF-8.") from error
+        raise DataError(f"{file}: found bytes that are not text. Save the table as CSV in UTF-8.") from error
     except csv.Error as error:
         raise DataError(f"{file}: found a damaged CSV file ({error}). Save the table as CSV again.") from error
 
@@ -97,7 +97,8 @@ def _encoding(file: Path) -> str:
         start = stream.read(4)
     if found := next((name for mark, name in _COLUMNAR.items() if start.startswith(mark)), ""):
         raise DataError(
-            f"{file}: found {found} file; expected a table of text, by its name. Call it .parquet or .arrow, as it is."
+            f"{file}: found {found} file; expected a text table because of the file name. Rename it to .parquet or "
+            f".arrow, whichever it is."
         )
     return next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8-sig")
 
@@ -118,7 +119,9 @@ class _Unpacked(gzip.GzipFile):
     def read1(self, size: int = -1) -> bytes:
         content = super().read1(size)
         if self.tell() > self._most:
-            raise DataError(f"{self.name}: found more than {self._most >> 20} MB, unpacked; expected a table.")
+            raise DataError(
+                f"{self.name}: found more than {self._most >> 20} MB after decompression; expected a smaller table."
+            )
         return content
 
 
@@ -147,7 +150,7 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
         sample = stream.read(_SAMPLE)
         stream.seek(0)
         if "\0" in sample:
-            raise DataError(f"{file}: found bytes that are no text. Save the table as CSV in UTF-8.")
+            raise DataError(f"{file}: found bytes that are not text. Save the table as CSV in UTF-8.")
         if text_format := _match_headerless(sample, headerless):
             return text_format.parse(file, stream)
         separator, start = _separator(sample)
@@ -165,7 +168,7 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
     if not numbers:
         raise no_rows(file)
     if not any(header):
-        raise DataError(f"{file}: found no names of columns in the first row; expected a header.")
+        raise DataError(f"{file}: found no column names in the first row; expected a header.")
     return replace(table, notes=notes)
 
 
@@ -185,7 +188,7 @@ def build_table(file: Path, names: Sequence[str], rows: Iterable[Sequence[str]],
         if sum(map(len, columns)) > most:
             raise DataError(
                 f"{file}: found more than {most:,} different cells, which do not fit into memory; expected a table of "
-                "labels. Leave out columns of texts and numbers that are no labels."
+                "labels. Leave out columns of texts and numbers that are not labels."
             )
     named = {name: column.collect().replace(clean_text) for name, column in zip(names, columns, strict=True) if name}
     return Table(file, named, lambda i: f"{file.name} row {numbers[i]}")
@@ -260,7 +263,7 @@ def _find_header(sample: str) -> int:
 def _note_above(file: Path, text: str) -> tuple[str, ...]:
     """Return a note on the lines above the header, except the line that names the separator."""
     lines = [line.strip() for line in text.splitlines() if line.strip("# \t") and not _SEPARATOR_LINE.match(line)]
-    return (f"{file.name}: skipped above the header: {shorten(map(repr, lines), 3)}.",) if lines else ()
+    return (f"{file.name}: lines above the header are skipped: {shorten(map(repr, lines), 3)}.",) if lines else ()
 
 
 def _pad_rows(
