@@ -321,7 +321,7 @@ def _guess_label_columns(
     if doubtful and len(chosen) > len(doubtful):
         notes.append(
             "Used as labels, because they contain 1 and 0, although their names suggest a patient's sex, history or "
-            "outcome, the origin of the images, or a single reader: {quote(doubtful)}. If they are not labels, name "
+            f"outcome, the origin of the images, or a single reader: {quote(doubtful)}. If they are not labels, name "
             "only the columns of labels with --label-col."
         )
     return tuple(chosen), True, notes
