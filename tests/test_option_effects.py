@@ -327,7 +327,7 @@ def test_options_for_unusable_files_are_noted_when_images_are_decoded(table):
 
 def test_a_delimiter_that_no_cell_has_and_a_label_that_no_cell_has_are_noted(table):
     notes = xf.open_data(table, label_delim=";").notes
-    assert "label_delim (;) has no effect: no cell of 'label' has it." in notes
+    assert "label_delim (;) has no effect: no cell of 'label' contains it." in notes
     notes = xf.open_data(table, imply="a=bb").notes
     assert "The label 'bb' comes only from --imply. Did you mean 'b'?" in notes
     assert not [note for note in xf.open_data(table, imply="a=b").notes if "--imply alone" in note]
