@@ -192,7 +192,7 @@ def test_a_data_set_unpacked_into_itself_is_read_once(tmp_path, around):
     data = opened(tmp_path)
     assert data.labels == ("NORMAL", "PNEUMONIA") and len(data.table) == 24
     assert not any("chest_xray" in name for name in rows(data))
-    assert noted(data, "Left out, 24 images (in a folder that holds a copy of the folders beside it)")
+    assert noted(data, "24 images left out (in a folder that holds a copy of the folders beside it)")
 
 
 @pytest.mark.parametrize("content", ["another one", "as long!"])
