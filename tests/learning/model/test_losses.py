@@ -17,12 +17,14 @@ from xrayfast.learning.model.losses import (
     EFFECTIVE_BETA,
     LOSSES,
     AsymmetricLoss,
+    BinaryCrossEntropyLoss,
     CrossEntropyLoss,
     FocalLoss,
     Loss,
     balanced_weights,
     batch_weight,
     make_loss,
+    prevalence_logits,
 )
 from xrayfast.learning.model.own_loss import OwnLoss
 
@@ -169,6 +171,39 @@ def test_effective_weights_are_those_of_the_paper():
     weight = balanced_weights([20, 0, 500], [520, 100, 600], "multi", effective=True)
     expected = (1 - EFFECTIVE_BETA ** np.array([500, 100])) / (1 - EFFECTIVE_BETA ** np.array([20, 500]))
     np.testing.assert_allclose(weight, [expected[0], 1.0, expected[1]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["single", "multi"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_logits_of_the_prevalence_have_the_least_loss(task, smoothing, weighted):
+    rng = torch.Generator().manual_seed(0)
+    share = torch.tensor([0.7, 0.25, 0.05], dtype=torch.float64)
+    if task == "single":
+        targets = F.one_hot(share.multinomial(40, replacement=True, generator=rng), 3).double()
+    else:
+        targets = (torch.rand(40, 3, generator=rng) < share).double()
+        targets[:6, 0], targets[6:9, 1] = torch.nan, 0.3
+    draws = torch.rand(40, generator=rng, dtype=torch.float64) + 0.1 if weighted else torch.ones(40)
+    weight = torch.tensor([0.5, 3.0, 2.0], dtype=torch.float64) if weighted else None
+    found = prevalence_logits(targets, task, draws=draws, weight=weight, label_smoothing=smoothing)
+    added = torch.eye(3) if task == "single" else torch.tensor([[1.0] * 3, [0.0] * 3])  # one of each, as documented
+    rows, often = torch.cat([targets, added]), torch.cat([draws / draws.mean(), torch.ones(len(added))])
+    kind = CrossEntropyLoss if task == "single" else BinaryCrossEntropyLoss
+    loss = kind(weight, "none", smoothing)
+    logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    search = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def total():
+        search.zero_grad()
+        losses = loss(logits.expand(len(rows), 3), rows.argmax(1) if task == "single" else rows)
+        value = (losses * (often if task == "single" else often[:, None])).sum()
+        value.backward()
+        return value
+
+    search.step(total)
+    expected = logits.detach() - (logits.detach().mean() if task == "single" else 0)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_class_weights_count_only_unmasked_cells():

@@ -12,7 +12,7 @@ from tests.learning.archs import ARCHS
 from xrayfast.config import ModelConfig
 from xrayfast.errors import ConfigError, RunError, WeightsError
 from xrayfast.learning.model.backbones import BACKBONES
-from xrayfast.learning.model.network import add_head, build_network, describe_network
+from xrayfast.learning.model.network import add_head, build_network, describe_network, start_head_at
 from xrayfast.learning.model.weights import load_backbone, load_weights, save_weights
 from xrayfast.learning.randomness import isolated_rng
 
@@ -187,3 +187,19 @@ def test_dropout_of_the_head_is_before_each_layer_and_changes_no_name(head, widt
     assert list(mine) == list(other) and all(torch.equal(mine[name], other[name]) for name in mine)
     x = torch.rand(2, 3, 32, 32)
     assert torch.equal(found.eval()(x), plain.eval()(x))
+
+
+@pytest.mark.parametrize("head", ["fastai", "linear", "mlp", "classifier"])
+@pytest.mark.parametrize("width", [(), (6, 5)])
+def test_a_new_head_starts_at_the_given_logits(head, width, tiny_vgg):
+    if head == "linear" and width:
+        pytest.skip("it has no hidden layers")
+    logits = torch.tensor([-6.0, 0.0, 1.5], dtype=torch.float64)
+    backbone = load_backbone(tiny_vgg, with_classifier=head == "classifier")
+    with isolated_rng(1):
+        network = add_head(backbone, 3, width, head, dropout=0.0)
+        start_head_at(network[1], logits)
+        found = network.train()(torch.rand(16, 3, 32, 32)).double()
+    # Batch norm gives each feature the mean 0, so the mean is exact; other heads have a last bias.
+    torch.testing.assert_close(found.mean(0), logits, rtol=0, atol=1e-4 if head == "fastai" else 0.3)
+    assert found.std(0).max() < 0.5

@@ -6,6 +6,7 @@ import re
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import xrayfast as xf
@@ -36,6 +37,15 @@ def test_learner_and_dataloaders_are_typed_subclasses_of_fastai_s(learn):
     assert (learn.dls.size, learn.dls.bs, len(learn.dls.manifest)) == (32, 8, 36)
     assert type(learn.recorder) is EpochRecorder
     assert [type(callback).__name__ for callback in learn.cbs].count("Recorder") == 0
+
+
+def test_the_probabilities_of_a_new_network_are_the_prevalences_of_the_labels(multi_dir):
+    """Labels that are rare would otherwise start at 0.5, and the first epochs would only learn that they are rare."""
+    data = xf.open_data(multi_dir)
+    dls = xf.dataloaders(data, size=32, batch_size=16, device="cpu")
+    found = xf.learner(dls, weights="none", precision="fp32").model.train()(dls.one_batch()[0]).sigmoid().mean(0)
+    cells = data.subset("train").targets
+    np.testing.assert_allclose(found.detach(), np.nanmean(cells, axis=0), atol=0.1)
 
 
 class EveryEvent(Callback):

@@ -351,6 +351,38 @@ def make_loss(
     return LOSSES[name](task, weight, **own)
 
 
+def prevalence_logits(
+    targets: Tensor,
+    task: Task,
+    *,
+    draws: Tensor | None = None,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Compute the logits that have the least (binary) cross entropy if they are the same for all images.
+
+    They are the log of the class shares (less their mean), or the log odds of each label.
+
+    Args:
+        targets: (N, L) from 0 to 1, NaN where masked; one-hot for "single".
+        task: "single" or "multi".
+        draws: (N,) how often each image is drawn, relative to the others; None for equally often.
+        weight: (L,) class weights of the loss.
+        label_smoothing: label smoothing of the loss.
+
+    Returns:
+        (L,) float64. One positive and one negative image are added to each label, so all logits are finite.
+    """
+    unmasked = (~targets.isnan()).double()
+    if draws is not None:
+        unmasked *= (draws.double() * len(draws) / draws.sum())[:, None]
+    positive = (targets.double().nan_to_num() * unmasked).sum(0) + 1
+    total = positive.sum() if task == "single" else unmasked.sum(0) + 2
+    smoothed = torch.lerp(positive, total / (len(positive) if task == "single" else 2), label_smoothing)
+    logits = (smoothed if weight is None else smoothed * weight.double().cpu()).log()
+    return logits - (logits.mean() if task == "single" else (total - smoothed).log())
+
+
 EFFECTIVE_BETA = 0.999
 """Beta of the effective number of images: beyond about 1,000, further images of a class count for little. With 0.9999,
 which Cui et al. try too, the weights of classes with up to about 1,000 images are nearly their inverse frequencies.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -180,6 +181,25 @@ def add_head(
         flat = _with_dropout(nn.Flatten(), dropout, before_last=not hidden)
         layers = [nn.AdaptiveAvgPool2d(side), flat, *_linear_layers(widths, dropout)]
     return nn.Sequential(blocks, nn.Sequential(*layers))
+
+
+@torch.no_grad()
+def start_head_at(head: nn.Module, logits: Tensor) -> None:
+    """Let a new head of `add_head` begin with the given logits (L,) for all images, nearly, in place.
+
+    The last layer's weights become a tenth of what was drawn, so that differences between images are small at first.
+    The logits become its bias; in the head "fastai", whose last layer has none, they come from the bias of the batch
+    norm before it. Without this, labels that few images have start at a probability of about 0.5, and the head spends
+    its first epochs on learning that they are rare (Lin et al. 2017, "Focal Loss for Dense Object Detection", section
+    4.1, start at a low probability for this reason).
+    """
+    layers: list[Any] = list(head.children())
+    last = layers[-1]
+    last.weight *= 0.1
+    if last.bias is not None:
+        last.bias.copy_(logits)
+    else:
+        layers[-3].bias.copy_(torch.linalg.pinv(last.weight.double()) @ logits)
 
 
 def _fastai_layers(widths: Sequence[int], dropout: float) -> list[nn.Module]:

@@ -55,8 +55,8 @@ from xrayfast.learning.fastai_api import (
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import to_channels_last
 from xrayfast.learning.model.layers import Grouping, LayerGroup, layer_groups
-from xrayfast.learning.model.losses import make_loss
-from xrayfast.learning.model.network import LayeredNetwork, StartingWeights, add_head, unused_note
+from xrayfast.learning.model.losses import make_loss, prevalence_logits
+from xrayfast.learning.model.network import LayeredNetwork, StartingWeights, add_head, start_head_at, unused_note
 from xrayfast.learning.model.optimizers import make_optimizer
 from xrayfast.learning.model.own_loss import OwnLoss
 from xrayfast.learning.model.own_network import build_own_network
@@ -463,7 +463,7 @@ def _build_learner(
     data = dls.manifest
     loss_func = training_loss(data, train, dls.device, code)
     with isolated_rng(train.seed, "init"):
-        network = build_layers({**options, "size": dls.size}, data.labels, groups, code)
+        network = build_layers({**options, "size": dls.size}, data.labels, groups, code, _first_logits(dls, loss_func))
     settings = {**options, "size": dls.size, "batch_size": dls.train.bs}
     settings |= {"head": network.head, "weights": network.weights, "augment": dls.augment}
     # fastai moves the network to the device only when training begins, but frozen layers run before that.
@@ -508,8 +508,11 @@ def build_layers(
     labels: Sequence[str],
     grouping: Grouping,
     code: Mapping[str, Any] = MappingProxyType({}),
+    first_logits: torch.Tensor | None = None,
 ) -> LayeredNetwork:
     """Build the network from settings and the user's own code, divided into layer groups.
+
+    If `first_logits` (L,) are given, a new head starts at them; see `start_head_at`.
 
     Raises:
         ConfigError: there is no such network, or options don't apply to it.
@@ -528,11 +531,25 @@ def build_layers(
         model = add_head(backbone, n_out, options["head_width"], head, side, dropout=options["dropout"])
         groups = layer_groups(backbone.blocks, model[1], grouping)
         network = LayeredNetwork(model, groups, head, weights, unused_note(backbone.unused, weights))
+    if first_logits is not None and network.head != "none":
+        start_head_at(list(network.model.children())[1], first_logits)
     if run:
         return copy_run_weights(run, replace(network, weights=weights), options, labels)
     if weights in NAMED_WEIGHTS:
         return network
     return replace(network, start=StartingWeights("", file_digest(Path(weights))))
+
+
+def _first_logits(dls: RadiographDataLoaders, loss: nn.Module) -> torch.Tensor:
+    """Return the logits (L,) that fit the training images best if they are the same for all of them."""
+    draws = getattr(dls.train, "sampling_weights", None)
+    return prevalence_logits(
+        torch.as_tensor(dls.manifest.subset("train").targets),
+        dls.manifest.task,
+        draws=None if draws is None else torch.as_tensor(draws),
+        weight=getattr(loss, "weight", None),
+        label_smoothing=getattr(loss, "label_smoothing", 0.0),
+    )
 
 
 def training_loss(
