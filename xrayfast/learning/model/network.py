@@ -1,7 +1,7 @@
 """Whole networks of backbone and head, built with torch and torchvision alone.
 
 With the head "fastai" the layers, their names and, for the same seed, their initial weights are those of fastai's
-`vision_learner`.
+`vision_learner`. Training starts from other weights in the last layer: see `start_head_at`.
 """
 
 from __future__ import annotations
