@@ -147,9 +147,9 @@ def test_training_on_features_is_training_without_a_cache(data):
     for name, weight in slow_weights.items():
         if name.startswith("0."):
             assert torch.equal(fast_weights[name], weight), name
-        else:  # Adam steps by its rate even if rounding decides the sign of a gradient
+        else:  # Adam steps by its rate, 1e-3, even if rounding decides the sign of a gradient
             gap = (fast_weights[name] - weight).abs().float()
-            assert gap.mean() < 0.01 * weight.abs().float().mean() + 1e-4, name
+            assert gap.mean() < 0.01 * weight.abs().float().mean() + 3e-4, name
 
 
 # Splits within a residual block, a dense block and inverted bottlenecks.
