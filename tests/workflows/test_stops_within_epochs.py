@@ -107,7 +107,7 @@ def stopped(data, tmp_path):
 
 def test_if_the_position_is_damaged_the_epoch_begins_again(stopped, whole):
     flip(stopped.checkpoint / "position.safetensors", 3000)
-    with pytest.warns(UserWarning, match=r"position\.safetensors: has changed.*checkpoint\.old: epoch 2 is lost"):
+    with pytest.warns(UserWarning, match=r"position\.safetensors: has changed.*checkpoint\.old: epoch 2 was lost"):
         assert_same(xf.resume(stopped), whole)
 
 
@@ -116,7 +116,7 @@ def test_if_the_position_is_damaged_the_epoch_begins_again(stopped, whole):
     [
         (lambda t: {k: v for k, v in t.items() if k != "generators.torch"}, "'torch'"),
         (lambda t: t | {"generators.torch": t["generators.torch"][:9]}, "RNG"),
-        (lambda t: t | {"batches.lrs": t["batches.lrs"][:0]}, r"of 1 batches"),
+        (lambda t: t | {"batches.lrs": t["batches.lrs"][:0]}, r"for 1 batches"),
     ],
 )
 def test_a_position_without_a_checksum_is_checked_before_training(stopped, monkeypatch, change, said):

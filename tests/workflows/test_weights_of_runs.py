@@ -39,7 +39,7 @@ def test_the_folder_names_the_starting_weights_and_images_seen_before(again, tin
         names = table["image"][table["split"] == split]
         seen = before[names].value_counts()
         found = "; ".join(f"{seen[of]} seen in {word}" for of, word in reasons if of in seen)
-        assert found and f"of {len(names)} images of {split} {found}" in remark
+        assert found and f"of {len(names)} images in the {split} split: {found}" in remark
     for split in ("valid", "test"):
         (warning,) = [w for w in run.metrics[split]["warnings"] if w["code"] == "seen before"]
         assert warning["text"] == remark and "--split-file" in warning["advice"]
@@ -63,13 +63,13 @@ def test_patients_and_copies_seen_before_are_counted(tiny_run, data_dir, tmp_pat
     new = xf.open_data(folder, labels=tmp_path / "table.csv", patient_col="none")
     (remark,) = describe_seen(tiny_run, new, open_images(new.config, 32))
     total = int((new.table["split"] == "test").sum())
-    assert remark.endswith(f"{tiny_run.path}, of {total} images of test 2 seen in training.")
+    assert remark.endswith(f"{tiny_run.path}, of {total} images in the test split: 2 seen in training.")
 
 
 def test_weights_that_do_not_fit_are_refused_before_images_are_decoded(tiny_run, data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("xrayfast.workflows.fit.decode", None)
     for options in ({"arch": "resnet34"}, {"head": "linear"}):
-        with pytest.raises(WeightsError, match=r"tiny: (is a tiny_resnet|has the head fastai)"):
+        with pytest.raises(WeightsError, match=r"tiny: (is a tiny_resnet|found the head fastai)"):
             xf.fit(data_dir, runs=tmp_path, **SMALL | {"weights": tiny_run.path} | options)
     with pytest.raises(WeightsError, match=r"none: found no such file or folder; .* a run's folder"):
         xf.fit(data_dir, runs=tmp_path, **SMALL | {"weights": tmp_path / "none"})

@@ -34,7 +34,7 @@ def as_bytes(images):
 
 
 def test_values_out_of_range_are_noted(data):
-    with pytest.warns(UserWarning, match=r"augment as_bytes gives values from .* to 255 for images in \[0, 1\]"):
+    with pytest.warns(UserWarning, match=r"augment as_bytes returns values from .* to 255 for images in \[0, 1\]"):
         batches(data, [as_bytes])
 
 
@@ -78,10 +78,10 @@ def test_names_have_their_ranges(data, plain):
     [
         (
             [flip, lambda x: x[:, :, 1:]],
-            r"augment <lambda> gives torch.float32 of shape torch.Size\(\[2, 1, 31, 32\]\)",
+            r"augment <lambda> returns torch.float32 of shape torch.Size\(\[2, 1, 31, 32\]\)",
         ),
-        ([lambda x: None], "augment <lambda> gives NoneType of shape None"),
-        ([lambda x: x / 0 + y], r"augment <lambda> fails on a batch of shape \(2, 1, 32, 32\): name 'y'"),  # noqa: F821
+        ([lambda x: None], "augment <lambda> returns NoneType of shape None"),
+        ([lambda x: x / 0 + y], r"augment <lambda> fails for a batch of shape \(2, 1, 32, 32\): name 'y'"),  # noqa: F821
         ("wild", "augment is 'wild'; expected 'mild', 'default', 'strong' or 'off'"),
     ],
 )

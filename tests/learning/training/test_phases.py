@@ -83,7 +83,7 @@ def test_the_learning_rate_is_halved_only_after_a_head_phase():
 
 
 def test_impossible_plans_are_refused():
-    with pytest.raises(ConfigError, match="has 5 blocks"):
+    with pytest.raises(ConfigError, match="has only 5 blocks"):
         plan_phases(TrainConfig(unfreeze_blocks=6), 6, 1e-3, pretrained=True)
     with pytest.raises(ConfigError, match=r"unfreeze_layers is 6.*has 5 layers; see 'xrayfast models --layers ARCH'"):
         plan_phases(TrainConfig(unfreeze_layers=6), 6, 1e-3, pretrained=True)
