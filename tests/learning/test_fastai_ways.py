@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from itertools import combinations, pairwise
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import sklearn.metrics as skm
 import torch
+from fastai.callback.core import FetchPredsCallback
 from fastai.callback.schedule import minimum, valley
 from fastai.interpret import ClassificationInterpretation
 from fastai.learner import load_learner
@@ -24,8 +26,9 @@ from torchvision.transforms.functional import normalize
 import xrayfast as xf
 from tests.conftest import SMALL
 from tests.data.images.dicom_files import dicom_bytes
-from xrayfast.errors import ConfigError
+from xrayfast.errors import ConfigError, DataError
 from xrayfast.learning.fastai_api import Callback, DataLoaders, Learner
+from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.loaders import target_table
 from xrayfast.learning.training.transforms import LabelTarget
 
@@ -273,6 +276,61 @@ def test_predict_and_test_dl_take_what_shows_a_radiograph(learn, tmp_path):
     found, truth = learn.get_preds(dl=learn.dls.test_dl(target_table(rows), with_labels=True))
     np.testing.assert_allclose(found, probabilities(learn, files), atol=1e-5)
     assert torch.equal(truth, expected(learn, "test")[1])
+
+
+def test_test_dl_takes_a_manifest_with_its_labels(learn):
+    images = learn.dls.manifest.subset("test")
+    probability, truth, _, losses = expected(learn, "test")
+    dl = learn.dls.test_dl(images, with_labels=True)
+    found, target = learn.get_preds(dl=dl)
+    np.testing.assert_allclose(found, probability, atol=1e-5)
+    assert torch.equal(target, truth)
+    assert learn.validate(dl=dl)[0] == pytest.approx(float(losses.mean()), rel=1e-3)
+    for items, words in (
+        (images.table["path"].tolist(), r"found items without labels; .*open_data"),
+        (images.table, r"found items without labels; .*open_data"),
+        (replace(images, labels=("a", "b", "c")), r"the manifest has the labels a, b, c .*these DataLoaders have"),
+    ):
+        with pytest.raises(DataError, match=words):
+            learn.dls.test_dl(items, with_labels=True)
+    with pytest.raises(DataError, match="columns file; expected 'path'"):
+        learn.dls.test_dl(pd.DataFrame({"file": images.table["path"]}))
+
+
+def test_predictions_are_fetched_after_each_epoch(trained):
+    fetch = FetchPredsCallback()
+    trained.fit(1, 1e-3, cbs=fetch)
+    torch.testing.assert_close(fetch.preds[0], trained.get_preds()[0])
+    assert len(trained.recorder.values) == 1 and trained.recorder.metric_names[1] == "train_loss"
+    with trained.removed_cbs([trained.recorder]):
+        assert len(trained.get_preds()[0]) == len(trained.dls.valid_ds)
+
+
+def test_a_device_may_be_given_by_its_name(learn):
+    manifest = learn.dls.manifest
+    dls = xf.dataloaders(manifest, size=64, batch_size=4, device="cpu", data_on_device="on")
+    assert dls.to("cpu").device == torch.device("cpu") and dls.train.feed is not None
+    xf.learner(dls, arch=SMALL["arch"], weights="none")
+    dls.device = "meta"
+    assert dls.device == torch.device("meta") and dls.train.feed is dls.valid.feed is None
+
+
+def test_other_dataloaders_are_used_by_fastai_s_methods_and_refused_by_name_elsewhere(trained):
+    first = trained.dls
+    try:
+        trained.dls = xf.dataloaders(first.manifest, size=64, batch_size=4, device="cpu", workers=0, augment=False)
+        with pytest.raises(ConfigError, match="no views"):
+            trained.tta()
+        trained.dls = DataLoaders(*first.loaders)
+        for use in (
+            xf.RadiographInterpretation.from_learner,
+            xf.save,
+            partial(RadiographLearner.add_own, cbs=[], metrics=[]),
+        ):
+            with pytest.raises(DataError, match=r"learn\.dls was replaced"):
+                use(trained)
+    finally:
+        trained.dls = first
 
 
 def test_summary_counts_the_parameters_that_are_trained(learn):

@@ -79,13 +79,18 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
 
         Raises:
             ConfigError: `learn` is not a learner of xrayfast.
-            DataError: `dl` or `act` is given, which have no effect here.
+            DataError: `dl` or `act` is given, which have no effect here; there is no such split; or `learn.dls` was
+                replaced.
         """
         if dl is not None or act is not None:
             raise DataError("RadiographInterpretation.from_learner takes ds_idx: 0 for train, 1 for valid, 2 for test.")
+        learn.require_known_dls()
         split = SPLITS[ds_idx]
+        if ds_idx >= len(learn.dls):
+            raise DataError(f"ds_idx is {ds_idx}, and the data has no {split} split.")
         table = learn.dls.manifest.subset(split).table
-        paths = {image: Path(path) for image, path in zip(table["image"], table["path"], strict=True)}
+        pairs = zip(table["image"], table["path"], strict=True)
+        paths = {image: Path(path) for image, path in pairs if isinstance(path, str)}
         return cls(predict_split(learn, split), learn.dls.manifest.task, paths, learn, learn.dls[ds_idx])
 
     def __getitem__(self, idxs: Any) -> Any:

@@ -215,12 +215,8 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
             "This learner was not made by xrayfast.learner or xrayfast.load, so its settings are not known. Make it "
             "with one of them."
         )
-    if not isinstance(learn.dls, RadiographDataLoaders) and len(learn.dls.train.dataset):
-        raise DataError(
-            "learn.dls was replaced by DataLoaders that xrayfast does not know, so they can't be described in the "
-            "run. Pass them to xrayfast.learner(dls) or xrayfast.load(run, dls), and train that learner."
-        )
-    if not isinstance(learn.dls, RadiographDataLoaders) or _is_placeholder(learn.dls.manifest):
+    learn.require_known_dls()
+    if _is_placeholder(learn.dls.manifest):
         raise DataError(
             "This learner has no data set, only a placeholder: load the run with data=xrayfast.open_data(...)."
         )

@@ -33,7 +33,7 @@ from xrayfast.config import (
     field_types,
 )
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import ConfigError
+from xrayfast.errors import ConfigError, DataError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files.checksums import file_digest
@@ -147,7 +147,9 @@ class RadiographLearner(Learner):
         Raises:
             ConfigError: a metric has no name, has the name of another one, or fails; or a callback can't be made, or
                 has the name of an attribute of the learner.
+            DataError: `dls` was replaced, see `require_known_dls`.
         """
+        self.require_known_dls()
         own = make_callbacks(cbs)
         for cb in own:
             # Not hasattr, which also finds the network's attributes.
@@ -171,6 +173,21 @@ class RadiographLearner(Learner):
                 f"metrics {', '.join(of_batches)}: masked cells of the validation split are NaN in the targets, and "
                 "most metrics do not leave them out; fastai's accuracy_multi counts them as positives.",
             )
+
+    def require_known_dls(self) -> None:
+        """Check that `dls` has a manifest.
+
+        Raises:
+            DataError: `dls` was replaced by other DataLoaders, or left out by `export`.
+        """
+        if isinstance(self.dls, RadiographDataLoaders):
+            return
+        if not len(self.dls.train.dataset):
+            raise DataError("This learner has no data set: learn.export keeps none.")
+        raise DataError(
+            "learn.dls was replaced by DataLoaders that xrayfast.learner has not seen, so what the run has to say of "
+            "them is not known: give them to xrayfast.learner(dls), or xrayfast.load(run, dls), and train that learner."
+        )
 
     def fit(self, n_epoch: int, *arguments: Any, **options: Any) -> None:
         """Train as fastai does; afterwards the network has the average of its weights, if they are averaged.
@@ -213,23 +230,23 @@ class RadiographLearner(Learner):
         """
         closing = ExitStack()
         closing.callback(leave_autocast, self)
-        return ContextManagers([closing, _keep_records(self.recorder), super().validation_context(cbs, inner)])
+        return ContextManagers([closing, _keep_records(self), super().validation_context(cbs, inner)])
 
     def tta(self, ds_idx: int = 1, dl: Any = None, **options: Any) -> Any:
         """Run fastai's test-time augmentation with the views of `xrayfast.predict`, which depend only on the seed and
         on each image.
 
         Raises:
-            ConfigError: `augment` is "off", so there are no views.
+            ConfigError: the augmentation of `dls` is "off", so there are no views.
         """
-        if self.settings["augment"] == "off":
+        if isinstance(self.dls, RadiographDataLoaders) and self.dls.augment == "off":
             raise ConfigError("augment is off, so there are no views to average. Use get_preds.")
         dl = self.dls[ds_idx].new(shuffled=False, drop_last=False) if dl is None else dl
         augmentations = [t for t in dl.after_batch.fs if isinstance(t, ChestAugmentation)]
         for augmentation in augmentations:
             augmentation.view = lambda: (self.settings["seed"], self.epoch)  # fastai's tta counts views in `epoch`
         try:
-            with _keep_records(self.recorder):
+            with _keep_records(self):
                 return super().tta(ds_idx, dl, **options)
         finally:
             for augmentation in augmentations:
@@ -237,7 +254,7 @@ class RadiographLearner(Learner):
 
     def summary(self) -> Any:
         """Return fastai's summary, which starts a fit, but keep the records of the last fit in the recorder."""
-        with _keep_records(self.recorder):
+        with _keep_records(self):
             return super().summary()
 
     def to_fp16(self, **options: Any) -> RadiographLearner:
@@ -306,9 +323,16 @@ def _looks_elsewhere(kind: type) -> bool:
 
 
 @contextmanager
-def _keep_records(recorder: Recorder) -> Iterator[None]:
-    """After the block, restore the recorder's losses, learning rates and epochs to what they were before."""
+def _keep_records(learn: Learner) -> Iterator[None]:
+    """After the block, restore the recorder's losses, learning rates and epochs to what they were before.
+
+    fastai's FetchPredsCallback removes the recorder while it predicts.
+    """
     names = ("lrs", "iters", "losses", "values", "metric_names", "of_run")
+    if "recorder" not in vars(learn):
+        yield
+        return
+    recorder = learn.recorder
     kept = {name: vars(recorder)[name] for name in names if name in vars(recorder)}
     try:
         yield

@@ -20,7 +20,7 @@ from xrayfast.cpus import cpu_count
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import ConfigError, DataError, ReadError
+from xrayfast.errors import ConfigError, DataError, ReadError, shorten
 from xrayfast.errors.arguments import check_arguments, show
 from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import STOP_SIGNALS, end_by_parent_alone, leave_signals_to_parent
@@ -86,12 +86,31 @@ class RadiographDataLoaders(DataLoaders):
         self.manifest, self.images = manifest, images
         self.origin: DataLoadersOrigin = origin
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the batches."""
+        return self._device
+
+    @device.setter
+    def device(self, device: torch.device | str) -> None:
+        # fastai keeps a string as it is.
+        self._device = torch.device(device)
+        for dl in self.loaders:
+            dl.to(self._device)
+            if getattr(dl, "feed", None) is not None and dl.feed.device != self._device:
+                dl.feed = None
+
     def test_dl(self, test_items: Any, **options: Any) -> Any:
-        """Make fastai's test DataLoader, of a table or of files, arrays and Pillow images.
+        """Make fastai's test DataLoader, of files, arrays and Pillow images, of a manifest or of a manifest's table.
+
+        With `with_labels=True` it has the labels of a manifest, such as those of an external test set.
 
         Raises:
-            DataError: there are no items, or one is something else.
+            DataError: there are no items, one is something else, or labels are asked for that are not there or are not
+                those of these DataLoaders.
         """
+        if self.origin == "xrayfast":
+            test_items = self._table_of(test_items, bool(options.get("with_labels")))
         if not hasattr(test_items, "iloc"):
             shape = getattr(test_items, "shape", (0, 0))  # an array of several images has one more dimension
             is_one = isinstance(test_items, IMAGE_TYPES) and (len(shape) == 2 or shape[-1] in (3, 4))
@@ -101,6 +120,29 @@ class RadiographDataLoaders(DataLoaders):
         if not len(test_items):
             raise DataError("No images to predict on: expected files, arrays or Pillow images.")
         return super().test_dl(test_items, **options)
+
+    def _table_of(self, items: Any, with_labels: bool) -> Any:
+        """Return a manifest's table, and other items as they are.
+
+        Raises:
+            DataError: a table has no column of paths; or labels are asked for that are not there or are others.
+        """
+        if isinstance(items, Manifest):
+            if with_labels and (items.labels, items.task) != (self.manifest.labels, self.manifest.task):
+                raise DataError(
+                    f"with_labels: the manifest has the labels {', '.join(items.labels)} ({items.task}-label), and "
+                    f"these DataLoaders have {', '.join(self.manifest.labels)} ({self.manifest.task}-label)."
+                )
+            return target_table(items)
+        columns = list(items.columns) if isinstance(items, pd.DataFrame) else ["path"]
+        if "path" not in columns:
+            raise DataError(f"The table has the columns {shorten(columns)}; expected 'path', as in Manifest.table.")
+        if with_labels and "target" not in columns:
+            raise DataError(
+                "with_labels: found items without labels; expected a Manifest, as in "
+                "test_dl(xrayfast.open_data('other/'), with_labels=True)."
+            )
+        return items
 
     @property
     def reads_files(self) -> bool:
