@@ -134,6 +134,8 @@ class RadiographDataLoaders(DataLoaders):
                     f"these DataLoaders have {', '.join(self.manifest.labels)} ({self.manifest.task}-label)."
                 )
             return target_table(items)
+        if isinstance(items, ImageItems):
+            return items
         columns = list(items.columns) if isinstance(items, pd.DataFrame) else ["path"]
         if "path" not in columns:
             raise DataError(f"The table has the columns {shorten(columns)}; expected 'path', as in Manifest.table.")
