@@ -118,8 +118,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # the restricted unpickler can raise many kinds of errors
         raise WeightsError(
             f"{path}: is not a plain state dict: it is damaged, or contains Python objects, which are never loaded "
-            "because they can run code. Save only the tensors: torch.save(model.state_dict(), 'weights.pth'), or in fastai "
-            "learn.save('weights', with_opt=False)."
+            "because they can run code. Save only the tensors: torch.save(model.state_dict(), 'weights.pth'), or in "
+            "fastai learn.save('weights', with_opt=False)."
         ) from error
     if isinstance(content, Mapping):
         for name in ("state_dict", "model_state_dict", "model", "net"):
