@@ -103,7 +103,7 @@ class RadiographDataLoaders(DataLoaders):
     def test_dl(self, test_items: Any, **options: Any) -> Any:
         """Make fastai's test DataLoader, of files, arrays and Pillow images, of a manifest or of a manifest's table.
 
-        With `with_labels=True` it has the labels of a manifest, such as those of an external test set.
+        With `with_labels=True` it has the labels of a manifest, such as those of external data.
 
         Raises:
             DataError: there are no items, one is something else, or labels are asked for that are not there or are not
