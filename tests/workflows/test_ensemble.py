@@ -159,7 +159,7 @@ def test_images_that_a_member_was_trained_on_are_left_out_of_its_evaluation(pair
 def test_runs_that_differ_or_are_too_few_are_refused(pair, tiny_multi_run):
     first, *_ = pair
     for runs, words in (
-        ([first], "two or more"),
+        ([first], "at least two"),
         ([first, first], "found this run 2 times"),
         ([first, tiny_multi_run], "task"),
     ):

@@ -608,7 +608,7 @@ def test_an_unreadable_image_is_named(data_dir, tmp_path, workers):
     [
         ({"arch": "resnet81"}, ConfigError, "Did you mean 'resnet18'"),
         ({"unfreeze": True, "unfreeze_blocks": 1}, ConfigError, "use one of the three"),
-        ({"unfreeze_blocks": 9}, ConfigError, "has 5 blocks"),
+        ({"unfreeze_blocks": 9}, ConfigError, "has only 5 blocks"),
         ({"monitor": "ap_macro"}, ConfigError, "monitor is 'ap_macro'"),
         ({"prevalence": "2"}, ConfigError, "prevalence: found '2'"),
         ({"loss": "bce"}, ConfigError, "loss bce is for multi-label data"),

@@ -418,7 +418,7 @@ def _stopping(cv: CrossValidation, only: int | None) -> Iterator[None]:
         if not stopped:
             raise
         done, path = sum(is_complete(run.path) for run in cv.runs), str(cv.path)
-        begun = "".join(f"; stopped in {run.path.name} after {run.info.stopped}" for run in cv.runs if run.info.stopped)
+        begun = "".join(f", in {run.path.name} after {run.info.stopped}" for run in cv.runs if run.info.stopped)
         again = f"xrayfast cross-validate --resume {shlex.quote(path)}" + (f" and --fold {only}" if only else "")
         if names := cv.config.own_code | cv.info.own_code:  # a command line can't carry code
             again = f"xf.resume_cross_validation({path!r}, {', '.join(f'{name}=...' for name in names)})"
