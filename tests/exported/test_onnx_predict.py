@@ -73,7 +73,7 @@ def test_images_that_the_script_would_read_differently_are_refused(tmp_path):
     for name, (values, elements) in cases.items():
         (tmp_path / name).write_bytes(dicom_bytes(values, **elements))
     for path in tmp_path.iterdir():
-        with pytest.raises(ValueError, match=r"32-bit|color|not square|SIGMOID|another sign"):
+        with pytest.raises(ValueError, match=r"32-bit|color|not square|SIGMOID|different sign"):
             onnx_predict.read_image(path, "auto")
 
 

@@ -271,7 +271,7 @@ def test_a_difference_without_an_interval_has_none_on_the_page(tmp_path):
 def test_a_report_replaces_neither_its_input_nor_the_files_of_a_run(tmp_path):
     table = tmp_path / "differences.csv"
     single().to_csv(table, index=False)
-    with pytest.raises(WriteError, match=r"differences\.csv: is read here, and would be lost"):
+    with pytest.raises(WriteError, match=r"differences\.csv: is an input of this command"):
         report(table, output=tmp_path)
     assert len(pd.read_csv(table)) == N
     (tmp_path / "run").mkdir()
