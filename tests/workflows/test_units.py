@@ -338,7 +338,7 @@ def test_the_command_line(runs, tmp_path, monkeypatch):
     shutil.copytree(runs["image"].path, run)
     done = call("evaluate", run, "--unit", "study", "--unit-join", "max", "--resamples", 0)
     n, images = runs["study"].metrics["test"]["images"], len(runs["image"].predictions("test"))
-    assert f"{n} studies ({images} images) of" in done.stdout
+    assert f"{n} test studies ({images} images) of" in done.stdout
     assert "By study: the probability of each study is the largest of the probabilities of its images" in done.stdout
     assert "Thresholds were chosen on validation for the highest F1 of studies." in done.stdout
     done = call("compare", run, runs["study"].path, "--unit", "study", "--resamples", 20)
