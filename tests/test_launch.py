@@ -39,8 +39,8 @@ def test_the_launch_is_found_in_the_environment(environ, launch):
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR, MASTER_PORT not set"),
-        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, and RANK, "),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "not MASTER_ADDR, MASTER_PORT, so"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is set to 2, but not RANK, MASTER_ADDR, MASTER_PORT, so"),
         (TORCHRUN | {"RANK": "8"}, "RANK is 8, and WORLD_SIZE 8; expected ranks from 0 to 7"),
         (TORCHRUN | {"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'; expected a number"),
         ({"OMPI_COMM_WORLD_SIZE": "4"}, "Open MPI's mpirun started 4 processes.*torchrun or srun"),

@@ -131,7 +131,7 @@ def _of_torchrun(environ: Mapping[str, str], world_size: int) -> Launch:
     needed = ("RANK", "MASTER_ADDR", "MASTER_PORT")
     if missing := [name for name in needed if not environ.get(name)]:
         raise ConfigError(
-            f"WORLD_SIZE is {world_size}, but {', '.join(missing)} not set, so the ranks can't find each other. "
+            f"WORLD_SIZE is set to {world_size}, but not {', '.join(missing)}, so the ranks can't find each other. "
             "Start them with torchrun or srun; for one process, unset WORLD_SIZE."
         )
     rank, local_rank = _number(environ, "RANK"), _number(environ, "LOCAL_RANK")

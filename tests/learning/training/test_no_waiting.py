@@ -85,11 +85,11 @@ def test_no_batch_waits_for_the_device(folder, options, cached, request, monkeyp
     learn = xf.learner(dls, arch=SMALL["arch"], weights="none", precision="fp32", precise_bn=False, **options)
     learn.model.to(META)
     learn.loss_func.to(META)
-    learn.dls.device = META
     for dl in dls.loaders:
-        dl.device, dl.feed.device = META, META
+        dl.feed.device = META
         dl.feed._pixels = torch.empty((len(dl.dataset), 1, 32, 32), dtype=torch.uint8, device=META)
         dl.feed.targets = dl.feed.targets.to(META)
+    learn.dls.device = META
     ended = EndAfterTraining()
     recorder = TrainRecorder(len(learn.groups) - 1 if cached else 0, data.task, len(data.labels))
     monkeypatch.setattr(EpochRecorder, "after_fit", lambda self: None)

@@ -88,7 +88,7 @@ def test_impossible_plans_are_refused():
     with pytest.raises(ConfigError, match=r"unfreeze_layers is 6.*only 5 layers; see 'xrayfast models --layers ARCH'"):
         plan_phases(TrainConfig(unfreeze_layers=6), 6, 1e-3, pretrained=True)
     for settings, found in (({}, "nothing is"), ({"unfreeze_blocks": 1}, "only one is")):
-        with pytest.raises(ConfigError, match=f"gradual_unfreeze is 2, and {found} to be unfrozen. Use it with"):
+        with pytest.raises(ConfigError, match=f"gradual_unfreeze is 2, but {found} to be unfrozen. Use it with"):
             plan_phases(TrainConfig(gradual_unfreeze=2, **settings), 6, 1e-3, pretrained=True)
     with pytest.raises(ConfigError, match="use one of the three"):
         plan_phases(TrainConfig(unfreeze_blocks=1, unfreeze_layers=1), 6, 1e-3, pretrained=True)

@@ -200,5 +200,5 @@ def test_a_folder_of_other_images_with_the_same_names_is_no_copy(tmp_path, conte
     names = [f"{label}/{i}.png" for label in ("normal", "tb") for i in range(4)]
     make(tmp_path, *names, content="original")
     make(tmp_path, *(f"augmented/{name}" for name in names), content=content)
-    with pytest.raises(DataError, match="class folders in class folders"):
+    with pytest.raises(DataError, match="class folders inside class folders"):
         opened(tmp_path)
