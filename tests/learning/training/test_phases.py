@@ -87,7 +87,7 @@ def test_impossible_plans_are_refused():
         plan_phases(TrainConfig(unfreeze_blocks=6), 6, 1e-3, pretrained=True)
     with pytest.raises(ConfigError, match=r"unfreeze_layers is 6.*only 5 layers; see 'xrayfast models --layers ARCH'"):
         plan_phases(TrainConfig(unfreeze_layers=6), 6, 1e-3, pretrained=True)
-    for settings, found in (({}, "nothing is"), ({"unfreeze_blocks": 1}, "only one is")):
+    for settings, found in (({}, "nothing is"), ({"unfreeze_blocks": 1}, "only one block or layer is")):
         with pytest.raises(ConfigError, match=f"gradual_unfreeze is 2, but {found} to be unfrozen. Use it with"):
             plan_phases(TrainConfig(gradual_unfreeze=2, **settings), 6, 1e-3, pretrained=True)
     with pytest.raises(ConfigError, match="use one of the three"):
