@@ -344,7 +344,7 @@ def test_the_command_line(runs, tmp_path, monkeypatch):
     done = call("compare", run, runs["study"].path, "--unit", "study", "--resamples", 20)
     assert f"{n} test studies (joined by mean)" in done.stdout
     done = call("interpret", run, "--unit", "patient", "--resamples", 0)
-    assert f"{n // 2} patients ({images} images)" in done.stdout
+    assert f"{n // 2} test patients ({images} images)" in done.stdout
     assert len(pd.read_csv(run / "tables" / "units.csv")) == n // 2
     done = call("evaluate", run, "--unit", "person", code=2)
     assert "'person'" in done.stderr and "patient" in done.stderr
