@@ -516,8 +516,10 @@ def test_no_table_overwrites_its_source_data(at, data_dir, tiny_run):
     ):
         assert "Choose another" in call(*arguments, code=1).output.replace("\n", " ")
     assert [file.read_bytes() for file in (archive, table, image)] == before
-    Path("old.csv").write_text("an older file\n")
-    call("predict", tiny_run.path, image, "-o", "old.csv")
+    Path("notes.csv").write_text("my own notes\n")
+    assert "did not write" in call("predict", tiny_run.path, image, "-o", "notes.csv", code=1).output.replace("\n", " ")
+    for _ in range(2):
+        call("predict", tiny_run.path, image, "-o", "predicted.csv")
 
 
 def test_split_writes_what_fit_replays(at, data_dir):

@@ -76,4 +76,5 @@ def test_every_table_of_the_package_is_written_by_this_module():
     }
     assert writers == {"files/csv_tables.py", "synthetic.py", "exported/onnx_predict.py"}
     readers = {name for name, text in files.items() if re.search(r"pd\.read_csv\(|csv\.reader", text)}
-    assert readers == {"files/csv_tables.py", "data/sources/tables/delimited.py"}
+    # writable.py reads the header of a file that is to be replaced.
+    assert readers == {"files/csv_tables.py", "data/sources/tables/delimited.py", "files/writable.py"}

@@ -87,7 +87,7 @@ def require_alike(found, expected):
         for one, other in zip(found, expected, strict=True):
             require_alike(one, other)
     elif isinstance(found, float):
-        assert found == pytest.approx(expected, abs=1e-6)
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
     else:
         assert found == expected
 

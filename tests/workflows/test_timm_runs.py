@@ -24,7 +24,7 @@ OPTIONS = {"weights": "none", "size": 64, "batch_size": 8, "workers": 0, "device
 def run(data_dir, tmp_path_factory):
     """A run of timm's smallest transformer: one epoch on frozen features, one of the last two blocks."""
     runs = tmp_path_factory.mktemp("runs")
-    return xf.fit(data_dir, runs=runs, arch="timm:test_vit", unfreeze_blocks=2, epochs=1, lr_div=1, **OPTIONS)
+    return xf.fit(data_dir, runs=runs, arch="timm:test_vit", unfreeze_blocks=2, epochs=1, lr_div=1, lr=1e-4, **OPTIONS)
 
 
 def test_a_run_names_its_network_and_its_version(run):

@@ -84,6 +84,8 @@ def test_undefined_values_are_none():
     [few] = calibration_rows(np.array([[1], [1], [0], [0], [0]]), np.full((5, 1), 0.3), ["a"])
     assert few["observed_over_expected"] == pytest.approx(2 / 1.5)
     assert few["intervals"]["observed_over_expected"] == {"low": None, "high": None}
+    [none] = calibration_rows(np.array([[1], [0], [0]]), np.full((3, 1), 1e-320), ["a"])
+    assert none["observed_over_expected"] is None  # not infinite, which JSON can't hold
     assert calibration_rows(truth, probability, list("abcd"), with_intervals=False)[0]["intervals"] == {}
 
 

@@ -185,8 +185,8 @@ class RadiographLearner(Learner):
         if not len(self.dls.train.dataset):
             raise DataError("This learner has no data set: learn.export keeps none.")
         raise DataError(
-            "learn.dls was replaced by DataLoaders that xrayfast.learner has not seen, so what the run has to say of "
-            "them is not known: give them to xrayfast.learner(dls), or xrayfast.load(run, dls), and train that learner."
+            "learn.dls was replaced by DataLoaders that xrayfast does not know, so they can't be described in the "
+            "run. Pass them to xrayfast.learner(dls) or xrayfast.load(run, dls), and train that learner."
         )
 
     def fit(self, n_epoch: int, *arguments: Any, **options: Any) -> None:

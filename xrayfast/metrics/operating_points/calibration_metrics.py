@@ -113,7 +113,7 @@ def _influences(actual: Floats, values: Floats) -> dict[str, tuple[float, Floats
     worth = error.mean() / spread
     of_skill = (worth * ((actual - share) ** 2 - spread) - (error - error.mean())) / spread / len(actual)
     observed, expected = actual.sum(), values.sum()
-    ratio = observed / expected if expected > 0 else math.nan
+    ratio = observed / expected if expected > FLOOR else math.nan
     of_ratio = actual / observed - values / (expected or 1.0)
     if _most_are_certain(values):
         intercept = slope = math.nan
