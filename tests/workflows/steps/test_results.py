@@ -1,7 +1,6 @@
 """Calibration and thresholds are chosen on the validation split, kept in labels.json, and used everywhere."""
 
 import json
-import re
 import shutil
 
 import numpy as np
