@@ -39,9 +39,10 @@ class BatchProgress(Callback):
         self.images += len(self.yb[0])  # of all ranks
         now = time.perf_counter()
         due = now - self.reported >= SECONDS_BETWEEN_REPORTS or self.iter + 1 == self.n_iter
-        if due and self.learn.recorder.smooth_loss.count:  # 0 if all batches so far were skipped
+        recorder = vars(self.learn).get("recorder")  # absent while a callback predicts, such as FetchPredsCallback
+        if due and recorder and recorder.smooth_loss.count:  # 0 if all batches so far were skipped
             self.reported = now
-            loss = float(self.learn.recorder.smooth_loss.value)
+            loss = float(recorder.smooth_loss.value)
             self.reporter.batch(
                 split="train" if self.training else "valid",
                 done=self.iter + 1,
