@@ -141,21 +141,26 @@ def test_odd_images(sound):
         "long": (5, cropped(film(6), left=0.6)),
     }
     notes = {
-        "several_frames": (6, "first of several frames"),
+        "several_frames": (6, "only the first of several frames is used"),
         "inverted": (7, "MONOCHROME1 inverted"),
         "turned": (8, "EXIF orientation applied"),
-        "saturated": (9, "saturates 13% of the pixels"),
-        "may_be_inverted": (14, "may be inverted: the lungs brighter than the body around them"),
+        "saturated": (9, "the window makes 13% of the pixels black or white"),
+        "may_be_inverted": (14, "may be inverted: the lungs are brighter than the body around them"),
         "half_black": (15, "left half black"),
         "may_be_turned": (16, "may be upside down"),
-        "circle": (17, "blank around a circle, as where one was cut out"),
-        "panel": (19, "a plain area with text or signs at a side, as of a viewer's window"),
-        "box": (18, "a plain box on 8% of the area, as where one is drawn or covers text"),
+        "circle": (17, "blank outside a circle, as if a circle was cut out"),
+        "panel": (19, "a plain area with text or symbols along one side, as in a screenshot of an image viewer"),
+        "box": (18, "a plain box on 8% of the area, drawn there or covering text"),
     }
     facts = {row: {"notes": (note,)} for row, note in notes.values()}
-    other = "values of 14 bits, where the header says 12"
+    other = "values use 14 bits, although the header says 12"
     facts[12] = {"notes": (other, "full range 0..16383"), "bits": 12, "mode": "MONOCHROME2"}
-    facts[13] = {"notes": ("window 100/50 LINEAR ignored, as it saturates 99% of the image", "percentile range 1..2")}
+    facts[13] = {
+        "notes": (
+            "window 100/50 LINEAR ignored, because it makes 99% of the image black or white",
+            "percentile range 1..2",
+        )
+    }
     facts[10] = {"notes": ("16-bit scaled from 0..4095",), "bits": 16, "mode": "I;16"}
     facts[11] = {"notes": ("16-bit scaled from 0..65535",), "bits": 16, "mode": "I;16"}
     found = looked(sound, dict(odd.values()), facts)
@@ -166,25 +171,25 @@ def test_odd_images(sound):
     assert said["constant"].severity == "warning"
     assert said["dark"].severity == "note"
     assert found.reading_notes == {
-        "# x # pixels, as of two images in one": 1,
+        "# x # pixels, as if it were two images in one": 1,
         "#-bit scaled from #..#": 2,
-        "first of several frames": 1,
+        "only the first of several frames is used": 1,
         "MONOCHROME# inverted": 1,
         "EXIF orientation applied": 1,
-        "saturates #% of the pixels": 1,
-        "may be inverted: the lungs brighter than the body around them": 1,
+        "the window makes #% of the pixels black or white": 1,
+        "may be inverted: the lungs are brighter than the body around them": 1,
         "left half black": 1,
         "may be upside down": 1,
-        "a plain area with text or signs at a side, as of a viewer's window": 1,
-        "blank around a circle, as where one was cut out": 1,
-        "a plain box on #% of the area, as where one is drawn or covers text": 1,
-        "of one shade": 1,
+        "a plain area with text or symbols along one side, as in a screenshot of an image viewer": 1,
+        "blank outside a circle, as if a circle was cut out": 1,
+        "a plain box on #% of the area, drawn there or covering text": 1,
+        "only one gray level": 1,
         "nearly without contrast": 3,
         "nearly black": 1,
         "nearly white": 1,
-        "values of # bits, where the header says #": 1,
+        "values use # bits, although the header says #": 1,
         "full range #..#": 1,
-        "window #/# LINEAR ignored, as it saturates #% of the image": 1,
+        "window #/# LINEAR ignored, because it makes #% of the image black or white": 1,
         "percentile range #..#": 1,
     }
     noted = {finding.title: finding.images for finding in found.findings if finding.kind == "noted"}

@@ -74,7 +74,7 @@ def test_dicom_objects_that_are_no_images_are_left_out_unless_masks_are_kept(fol
         (folder / "normal" / name).write_bytes(content)
     options = {"cache": False, "patient_col": "none"}
     data = decode(opened(folder, **options), 64)[0]
-    reason = "DICOM objects that are no radiographs, by their header"
+    reason = "DICOM objects that are not radiographs, according to their header"
     assert data.left_out == ((reason, tuple(f"normal/{name}" for name in own)),) and len(data) == 40
     with pytest.raises(DataError, match="2 of 43 images can't be read"):
         decode(opened(folder, keep_masks=True, **options), 64)
@@ -94,7 +94,7 @@ def test_images_of_two_shades_are_left_out_unless_masks_are_kept(folder):
         mask[10:50, side:50] = 255
         Image.fromarray(mask).save(folder / label / "zz.png")
     data = decode(opened(folder, **options), 64)[0]
-    assert data.left_out == (("of two shades, as masks are", ("normal/zz.png", "pneumonia/zz.png")),)
+    assert data.left_out == (("only two shades of gray, as in masks", ("normal/zz.png", "pneumonia/zz.png")),)
     assert data.fingerprint() == clean.fingerprint()
     assert len(decode(opened(folder, **options), 64, may_leave_out=False)[0]) == 42
     assert len(decode(opened(folder, keep_masks=True, **options), 64)[0]) == 42

@@ -166,9 +166,9 @@ FINDINGS = {
 
 NOTED = {
     "JPEG in a file named .png": "named.png",
-    "values evidently signed, against the header": "wrapped.png",
-    "values of 14 bits, where the header says 12": "bits.dcm",
-    "of the area converted to gray": "tinted.png",
+    "values are evidently signed, although the header says unsigned": "wrapped.png",
+    "values use 14 bits, although the header says 12": "bits.dcm",
+    "of the area, converted to gray": "tinted.png",
 }
 """Notes of the reader that become findings unchanged, and the image of each."""
 

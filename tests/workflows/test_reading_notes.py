@@ -16,8 +16,8 @@ from xrayfast.cli.app import app
 from xrayfast.config import Config
 from xrayfast.progress import NullReporter
 
-BLACK = '1 image read with the note "of one shade": normal/black.png.'
-WINDOW = "window 100/50 LINEAR ignored, as it saturates 100% of the image"
+BLACK = '1 image read with the note "only one gray level": normal/black.png.'
+WINDOW = "window 100/50 LINEAR ignored, because it makes 100% of the image black or white"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_fit_passes_notes_on_to_the_console_and_the_run(fitted):
         assert BLACK in said
         assert f'1 image read with the note "{WINDOW}": normal/window.dcm.' in said
         assert not any("bits stored" in one for one in said)
-    assert "of one shade" in run.model_card_path.read_text()
+    assert "only one gray level" in run.model_card_path.read_text()
 
 
 def test_evaluate_passes_notes_on(tiny_run, odd_dir, tmp_path):
@@ -58,7 +58,7 @@ def test_evaluate_passes_notes_on(tiny_run, odd_dir, tmp_path):
     run = shutil.copytree(tiny_run.path, tmp_path / "run")
     found = xf.evaluate(run, config=config, resamples=0)
     assert BLACK in found.metrics["notes"]
-    assert "of one shade" in found.report_path.read_text()
+    assert "only one gray level" in found.report_path.read_text()
 
 
 def test_predict_has_a_column_of_notes(tiny_run, odd_dir, tmp_path):
@@ -68,14 +68,14 @@ def test_predict_has_a_column_of_notes(tiny_run, odd_dir, tmp_path):
     said = []
     table = xf.predict(tiny_run, [*files, good, bad], note=said.append)
     assert list(table.columns[-2:]) == ["notes", "error"]
-    assert table["notes"][0] == "of one shade" and WINDOW in table["notes"][1].split("; ")
+    assert table["notes"][0] == "only one gray level" and WINDOW in table["notes"][1].split("; ")
     assert table["notes"][2:].tolist() == ["", ""]
-    assert f'1 image read with the note "of one shade": {files[0]}.' in said
+    assert f'1 image read with the note "only one gray level": {files[0]}.' in said
     out = tmp_path / "p.csv"
     result = CliRunner().invoke(app, ["predict", str(tiny_run.path), *map(str, files), "-o", str(out), "--json"])
     assert result.exit_code == 0, result.output
-    assert "of one shade" in result.stderr and json.loads(result.stdout)["files"] == 2
-    assert pd.read_csv(out)["notes"][0] == "of one shade"
+    assert "only one gray level" in result.stderr and json.loads(result.stdout)["files"] == 2
+    assert pd.read_csv(out)["notes"][0] == "only one gray level"
 
 
 def test_predict_notes_what_is_no_radiograph(tiny_run, odd_dir, tmp_path):
@@ -87,4 +87,4 @@ def test_predict_notes_what_is_no_radiograph(tiny_run, odd_dir, tmp_path):
     Image.fromarray(disc.astype(np.uint8)).save(tmp_path / "d.png")
     by_name = "mask, overlay, map or thumbnail by name"
     found = xf.predict(tiny_run, [*names, tmp_path / "d.png"], note=lambda text: None)
-    assert found["notes"].tolist() == [by_name, by_name, "", "of two shades"]
+    assert found["notes"].tolist() == [by_name, by_name, "", "only two shades of gray"]

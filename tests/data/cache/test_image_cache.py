@@ -576,7 +576,7 @@ def test_a_real_full_disk_is_a_named_error(tmp_path, monkeypatch):
 def test_a_cache_that_cannot_be_created_is_an_error(tmp_path):
     paths = write_images(tmp_path / "images", 1)
     (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match=r"can't be made.*cache_dir="):
+    with pytest.raises(WriteError, match=r"can't be created.*cache_dir="):
         ImageCache(SIDE, root=tmp_path / "file" / "cache").build(paths)
 
 

@@ -29,24 +29,27 @@ ROUTINE = [
     "12 bits stored", "full range 0..4095", "full range 0..4095 for window 2048/4000 LINEAR",
     "percentile range -3..1e+04",
     "window 2048/4096 LINEAR", "window -0.5/1e+06 SIGMOID", "VOI LUT 2", "modality LUT", "rescaled by 2 and -1024",
-    "pixel padding made black", "MONOCHROME1 inverted", "WhiteIsZero inverted", "16-bit scaled from 0..4095",
-    "32-bit scaled from 0..1", "16-bit channels: the high 8 bits kept", "mode CMYK converted to gray",
+    "pixel padding set to black", "MONOCHROME1 inverted", "WhiteIsZero inverted", "16-bit scaled from 0..4095",
+    "32-bit scaled from 0..1", "16-bit channels: only the high 8 bits are used", "mode CMYK converted to gray",
     "PALETTE COLOR converted to gray", "RGB converted to gray", "pydicom: 2 warnings on header values",
 ]  # fmt: skip
 ATTENTION = [
-    "saturates 76% of the pixels", "window 100/50 LINEAR ignored, as it saturates 100% of the image", "of one shade",
-    "VOI LUT 1 ignored, as it saturates 99% of the image", "window of no width ignored", "nearly black", "nearly white",
-    "unknown VOI LUT function taken as LINEAR", "values of 14 bits, where the header says 12", "fully transparent",
-    "bits above the 12 stored ignored", "MONOCHROME2 inverted, by its Presentation LUT Shape INVERSE",
-    "transparency laid on black", "may be upside down", "may lie on its side",
-    "EXIF orientation applied", "first of several frames", "JPEG in a file named .png",
-    "values above 4095 made white, up to 65535", "last rows plain gray, as where data are missing",
-    "values evidently signed, against the header", "neighboring pixels differ as in noise",
-    "400 x 200 pixels, as of two images in one", "left half black", "16 gray levels alone, as where bits are lost",
-    "50% of the rows alike, as where data are missing",
-    "single pixels unlike all of their neighbors, as salt and pepper",
-    "may be inverted: the lungs brighter than the body around them",
-    "Pillow: Corrupt EXIF data", "of 3 shades", "color-coded", "color on 31% of the area converted to gray",
+    "the window makes 76% of the pixels black or white", "only one gray level",
+    "window 100/50 LINEAR ignored, because it makes 100% of the image black or white",
+    "VOI LUT 1 ignored, because it makes 99% of the image black or white",
+    "window without a valid width ignored", "nearly black", "nearly white",
+    "unknown VOI LUT Function treated as LINEAR", "values use 14 bits, although the header says 12",
+    "fully transparent",
+    "bits above the lowest 12 ignored", "MONOCHROME2 inverted, because its Presentation LUT Shape is INVERSE",
+    "transparent areas shown on black", "may be upside down", "may lie on its side",
+    "EXIF orientation applied", "only the first of several frames is used", "JPEG in a file named .png",
+    "values above 4095 (up to 65535) set to white", "the last rows are plain gray, as if data were missing",
+    "values are evidently signed, although the header says unsigned", "neighboring pixels are unrelated, as in noise",
+    "400 x 200 pixels, as if it were two images in one", "left half black", "only 16 gray levels, as if bits were lost",
+    "50% of the rows are identical, as if data were missing",
+    "single pixels differ from all their neighbors, as in salt-and-pepper noise",
+    "may be inverted: the lungs are brighter than the body around them",
+    "Pillow: Corrupt EXIF data", "only 3 shades of gray", "color-coded", "color on 31% of the area, converted to gray",
 ]  # fmt: skip
 
 
@@ -61,11 +64,19 @@ def test_other_notes_need_attention(note):
 
 
 def test_notes_that_differ_in_numbers_are_one_kind():
-    notes = [["saturates 60% of the pixels", "12 bits stored"], [], ["saturates 75% of the pixels"], ["nearly black"]]
+    notes = [
+        ["the window makes 60% of the pixels black or white", "12 bits stored"],
+        [],
+        ["the window makes 75% of the pixels black or white"],
+        ["nearly black"],
+    ]
     grouped = group_notes(["a", "b", "c", "d"], notes)
-    assert list(grouped.items()) == [("saturates 60% of the pixels", ["a", "c"]), ("nearly black", ["d"])]
+    assert list(grouped.items()) == [
+        ("the window makes 60% of the pixels black or white", ["a", "c"]),
+        ("nearly black", ["d"]),
+    ]
     assert describe_notes(["a", "b", "c", "d"], notes)[0] == (
-        '2 images read with the note "saturates 60% of the pixels": a, c.'
+        '2 images read with the note "the window makes 60% of the pixels black or white": a, c.'
     )
     assert describe_notes(["a"], [["12 bits stored"]]) == []
 
@@ -98,8 +109,8 @@ def test_an_ordinary_film_has_no_note(film):
 def test_two_films_in_one_image():
     other = draw_film()[:, ::-1] // 2 + 90
     other[40:90, 20:120] = FILM[100:150, 40:140]
-    assert describe_contents(np.hstack([FILM, other])) == ["360 x 200 pixels, as of two images in one"]
-    assert describe_contents(np.vstack([FILM, other])) == ["180 x 400 pixels, as of two images in one"]
+    assert describe_contents(np.hstack([FILM, other])) == ["360 x 200 pixels, as if it were two images in one"]
+    assert describe_contents(np.vstack([FILM, other])) == ["180 x 400 pixels, as if it were two images in one"]
 
 
 @pytest.mark.parametrize(
@@ -152,8 +163,8 @@ def test_blurred_masks_distance_maps_and_gradients_are_noted(side):
         pixels = np.clip(values.round(), 0, 255).astype(np.uint8)
         for seen in (pixels, as_jpeg(pixels)):
             found = describe_contents(seen)
-            few = bool(re.fullmatch(r"of \w+ shades", "".join(found))) and name in ("blur 0.005", "blur 0.01")
-            assert few or found == ["smooth, as blurred masks and maps are"], (name, found)
+            few = bool(re.fullmatch(r"only \w+ shades of gray", "".join(found))) and name in ("blur 0.005", "blur 0.01")
+            assert few or found == ["smooth, as blurred masks and heat maps are"], (name, found)
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -163,7 +174,7 @@ def test_label_maps_of_many_values_are_noted(side, values):
     points = np.random.default_rng(values).uniform(0, side, (values, 2))
     regions = np.argmin((rows[..., None] - points[:, 0]) ** 2 + (columns[..., None] - points[:, 1]) ** 2, axis=-1)
     (note,) = describe_contents((regions * (255 // (values - 1))).astype(np.uint8))
-    assert note == "of plain areas with edges, as label maps are" or (values == 9 and note == "of 8 shades")
+    assert note == "plain areas with sharp edges, as in label maps" or (values == 9 and note == "only 8 shades of gray")
     assert describe_contents(regions.astype(np.uint8))
     masked = np.where(lungs(side) > 0, (regions + 1) * (255 // values), 0).astype(np.uint8)
     assert describe_contents(masked)
@@ -183,7 +194,7 @@ def test_a_small_mask_on_black_is_a_mask(shape):
     y, x = np.mgrid[:320, :320]
     inside = (x > 90) & (x < 200) & (y > 120) & (y < 220) if shape == "box" else np.hypot(x - 150, y - 160) < 60
     for mask in (inside * np.uint8(255), as_jpeg(inside * np.uint8(255))):
-        assert describe_contents(mask) == ["of two shades"]
+        assert describe_contents(mask) == ["only two shades of gray"]
 
 
 def put(pixels, place, values):
@@ -208,23 +219,23 @@ def damaged(pixels):
     lower, noise = np.s_[half:], draw.integers(0, 256, pixels.shape, np.uint8)
     small = np.asarray(Image.fromarray(pixels).resize((width // 2, height // 2)))
     return {
-        "gray levels alone": [pixels // 16 * 16 + 8, pixels // 8 * 8 + 4],
+        "gray levels, as if bits were lost": [pixels // 16 * 16 + 8, pixels // 8 * 8 + 4],
         "in a part of the image": [put(pixels, lower, noise[lower]), put(pixels, np.s_[:, :half], noise[:, :half])],
-        "rows alike, as where data are missing": [
+        "rows are identical, as if data were missing": [
             *(put(pixels, lower, values) for values in (pixels[half - 1], 128)),
             put(pixels, np.s_[half // 2 : half], 90),
         ],
-        "columns alike, as where data are missing": [put(pixels, np.s_[:, half:], pixels[:, half - 1 : half])],
-        "lines are lost": [
+        "columns are identical, as if data were missing": [put(pixels, np.s_[:, half:], pixels[:, half - 1 : half])],
+        "lines were lost": [
             put(pixels, np.s_[1::2], np.roll(pixels[1::2], width // 10, axis=1)), put(pixels, np.s_[::8], 0),
             put(pixels, np.s_[:, ::8], 255),
         ],
-        "left and right and upper and lower halves the same": [
+        "left and right and upper and lower halves are identical": [
             np.tile(pixels, (2, 2)), as_jpeg(np.tile(small, (2, 2)))
         ],
-        "left and right halves the same": [np.tile(np.asarray(Image.fromarray(pixels).resize((half, height))), (1, 2))],
-        "salt and pepper": [*(salted(pixels, share, draw) for share in (0.02, 0.05, 0.1))],
-        "as edge maps are": [edges(pixels), 255 - edges(pixels)],
+        "left and right halves are identical": [np.tile(resized(pixels, half, height), (1, 2))],
+        "salt-and-pepper": [*(salted(pixels, share, draw) for share in (0.02, 0.05, 0.1))],
+        "as in edge maps": [edges(pixels), 255 - edges(pixels)],
         "lower half white": [put(pixels, lower, 255)],
     }  # fmt: skip
 
@@ -318,56 +329,56 @@ def composed(side):
         [np.roll(film[i : i + block], i // block % 2 * side // 8, axis=1) for i in range(0, side, block)]
     )
     return {
-        "as of swapped halves or images side by side": [
+        "as from swapped halves or two images side by side": [
             np.roll(film, half, axis=0), np.roll(film, (half, half), (0, 1)),
             np.roll(film[inner], film[inner].shape[1] // 2, axis=1),
             resized(np.hstack([film[inner], other[inner] // 2 + 90]), side, side),
             as_jpeg(resized(np.block([[film, other], [third, film]]), side, side)),
         ],
-        "left and right halves mirrored": [
+        "left and right halves are mirror images": [
             np.hstack([film[:, :half], film[:, :half][:, ::-1]]),
             as_jpeg(np.hstack([film[:, half:][:, ::-1], film[:, half:]])),
         ],
-        "upper and lower halves mirrored": [np.vstack([film[:half], film[:half][::-1]])],
-        "pixels, as of several images in one": [np.hstack([film, other, third]), np.vstack([film, other, third, film])],
-        "steps along the thirds": [
+        "upper and lower halves are mirror images": [np.vstack([film[:half], film[:half][::-1]])],
+        "as if it were several images in one": [np.hstack([film, other, third]), np.vstack([film, other, third, film])],
+        "sharp edges at one third and two thirds": [
             np.hstack([resized(one[inner], side // 3, side) for one in (film // 3 + 150, other, third // 3 + 120)])
         ],
-        "steps at regular distances|lost, shifted or drawn": [
+        "sharp edges at regular distances|lost, shifted or drawn": [
             shifted, as_jpeg(shifted), with_grid(film, 48, 255), as_jpeg(with_grid(film, 40, 200)),
         ],
-        "as by a wrong width": [np.resize(clean, (side, side + more)) for more in (1, 2, 5, -1, -3, 12)],
-        "as where values overflow": [(2 * film.astype(int) % 256).astype(np.uint8)],
-        "groups, as where bits are lost": [as_jpeg(film // 16 * 17), as_jpeg(film // 20 * 20)],
+        "reading with a wrong width": [np.resize(clean, (side, side + more)) for more in (1, 2, 5, -1, -3, 12)],
+        "as if values had overflowed": [(2 * film.astype(int) % 256).astype(np.uint8)],
+        "groups, as if bits were lost": [as_jpeg(film // 16 * 17), as_jpeg(film // 20 * 20)],
         r"plain box on \d% of the area": [
             put(film, np.s_[side // 3 : side // 2, side // 4 : 3 * side // 4], shade) for shade in (0, 128, 255)
         ],
-        "plain area with text or signs at a side": [
+        "plain area with text or symbols along one side": [
             with_panel(film, 45), with_panel(film, 240)[::-1], with_panel(film.T, 60, transpose=True),
             as_jpeg(with_panel(film, 60, every=40)), resized(with_panel(film, 60), side - 20, side),
         ],
-        "blank around a circle": [
+        "blank outside a circle": [
             round_cut(film, 0, 1), round_cut(film, 255, 0.9), as_jpeg(round_cut(film, 0, 0.8, 0.1)),
         ],
         "as test objects are": [ball(side, 4), 255 - as_jpeg(ball(side, 3))],
-        "all gray levels equally frequent": [equalized(film), as_jpeg(equalized(film))],
+        "all gray levels are equally frequent": [equalized(film), as_jpeg(equalized(film))],
         "as Fourier spectra are|as test objects are": [spectrum(film), as_jpeg(spectrum(other))],
-        r"black within, on \d+% of the area": [film * (lungs(side) == 0), as_jpeg(film * (lungs(side) == 0))],
+        r"black area inside the image \(\d+%": [film * (lungs(side) == 0), as_jpeg(film * (lungs(side) == 0))],
         "plain gray area in the middle": [np.where(lungs(side) > 0, 128, film)],
-        "edges of black that slant": [
+        "slanted black edges": [
             rotated(film + 13, 20), as_jpeg(rotated(film + 13, -12)), sheared(film + 13, 0.3), sheared(film + 13, -0.2),
         ],
-        "three quarters dark": [with_gamma(0.6 * film + 80, 4)],
-        "three quarters bright": [with_gamma(0.7 * film + 40, 0.25)],
-        r"shown on 1\d% of the area, the rest black": [
+        "three quarters of the pixels are dark": [with_gamma(0.6 * film + 80, 4)],
+        "three quarters of the pixels are bright": [with_gamma(0.7 * film + 40, 0.25)],
+        r"the image fills 1\d% of the area, and the rest is black": [
             np.pad(film, side), as_jpeg(np.pad(film, ((side, side // 2), (0, 2 * side)))),
         ],
-        "far from square, as of a part": [resized(film, 2 * side, side), resized(film, side, 2 * side)],
-        "rows or columns repeated": [
+        "far from square: a part": [resized(film, 2 * side, side), resized(film, side, 2 * side)],
+        "rows or columns are repeated": [
             np.repeat(film[::2], 2, axis=0), np.repeat(film[:, ::2], 2, axis=1),
             np.repeat(np.repeat(film[::3, ::3], 3, axis=0), 3, axis=1),
         ],
-        "text is burned in|lost, shifted or drawn": [
+        "burned-in text|lost, shifted or drawn": [
             with_text(film, 255), as_jpeg(with_text((0.6 * film + 80).astype(np.uint8), 0)),
         ],
     }  # fmt: skip
@@ -376,7 +387,7 @@ def composed(side):
 @pytest.mark.parametrize(("quality", "noted"), [(3, True), (20, True), (40, False), (90, False)])
 def test_a_strongly_compressed_jpeg_is_noted(tmp_path, quality, noted):
     Image.fromarray(textured_film(128)).save(tmp_path / "1.jpg", quality=quality)
-    assert ("strongly compressed JPEG, of quality 25 or less" in read(tmp_path / "1.jpg").notes) == noted
+    assert ("strongly compressed JPEG (quality 25 or less)" in read(tmp_path / "1.jpg").notes) == noted
 
 
 @pytest.mark.parametrize(("format", "options"), [("WEBP", {"quality": 30}), ("JPEG", {"quality": 15})])
@@ -436,8 +447,8 @@ def test_no_real_radiograph_looks_like_a_mask_or_a_map(shared):
             unreadable += 1
     odd = {TOO_SMOOTH, PLAIN_AREAS, COLORED_MARKS, CUT_SCAN}
     damage = re.compile(
-        "salt and pepper|lines are lost|bits are lost|data are missing|edge maps|image repeated|half white|"
-        "in a part of|halves mirrored|a step along|steps|wrong width|overflow|test objects|several images"
+        "salt-and-pepper|lines were lost|bits were lost|data were missing|edge maps|image was repeated|half white|"
+        "in a part of|mirror images|sharp edge|wrong width|overflow|test objects|several images"
     )
     print(f"{len(read_notes)} radiographs")
     assert len(read_notes) > 7800 and unreadable < 3
@@ -501,6 +512,6 @@ def test_a_collimator_that_was_turned_or_is_narrow_is_neither_steps_nor_text():
 def test_two_in_a_frame_are_noted():
     film, other = (phantom("normal", patient=patient, image=0, size=200) for patient in (1, 2))
     two = np.pad(np.hstack([film, other]), ((20, 20), (60, 60)))
-    assert describe_contents(two) == ["520 x 240 pixels, as of two images in one"]
+    assert describe_contents(two) == ["520 x 240 pixels, as if it were two images in one"]
     mirrored = np.pad(np.hstack([film[:, :100], film[:, :100][:, ::-1]]), ((30, 30), (50, 50)))
-    assert "left and right halves mirrored" in describe_contents(mirrored)[0]
+    assert "left and right halves are mirror images" in describe_contents(mirrored)[0]

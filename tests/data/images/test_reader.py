@@ -70,14 +70,14 @@ def test_colors_become_luma(tmp_path):
     ("alpha", "expected", "note"),
     [
         (0, 0, "fully transparent"),
-        (128, 100, "transparency laid on black"),
+        (128, 100, "transparent areas shown on black"),
         (255, 200, "mode RGBA converted to gray"),  # opaque
     ],
 )
 def test_transparency_is_composited_on_black(tmp_path, alpha, expected, note):
     image = read(saved(tmp_path, Image.new("RGBA", (4, 4), (200, 200, 200, alpha)), "x.png"))
     assert abs(int(image.pixels[0, 0]) - expected) <= 1
-    assert image.notes == (note, "of one shade")
+    assert image.notes == (note, "only one gray level")
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif"])
@@ -90,7 +90,7 @@ def test_hot_pixels_and_markers_do_not_change_the_scaling(tmp_path, name, size, 
     image = read(saved(tmp_path, Image.fromarray(marked), name))
     assert np.array_equal(image.pixels[size:], plain.pixels[size:])
     assert (image.pixels[:size, :size] == 255).all()
-    assert image.notes == (*plain.notes, f"values above 4095 made white, up to {value}")
+    assert image.notes == (*plain.notes, f"values above 4095 (up to {value}) set to white")
 
 
 def test_hot_and_cold_pixels_of_32_bit_images(tmp_path):
@@ -101,7 +101,7 @@ def test_hot_and_cold_pixels_of_32_bit_images(tmp_path):
     image = read(saved(tmp_path, Image.fromarray(marked), "x.tif"))
     assert np.array_equal(image.pixels[1:], plain.pixels[1:])
     assert image.pixels[0, :2].tolist() == [255, 0]
-    assert "values below 0 made black" in image.notes and "values above 1 made white, up to 1000" in image.notes
+    assert "values below 0 set to black" in image.notes and "values above 1 (up to 1000) set to white" in image.notes
 
 
 def test_16_bit_color_of_few_levels_is_refused_whatever_its_hottest_pixel(tmp_path):
@@ -118,20 +118,20 @@ SEEN = np.add.outer(np.arange(64), np.arange(80)).astype(np.uint8) + 60  # 60 to
 @pytest.mark.parametrize(
     ("pixels", "note"),
     [
-        (np.zeros((80, 80)), "of one shade"),
-        (np.full((80, 80), 255), "of one shade"),
-        (np.full((1, 1), 9), "of one shade"),
-        (np.where(np.arange(6400).reshape(80, 80) == 3000, 40, 10), "nearly of one shade"),
+        (np.zeros((80, 80)), "only one gray level"),
+        (np.full((80, 80), 255), "only one gray level"),
+        (np.full((1, 1), 9), "only one gray level"),
+        (np.where(np.arange(6400).reshape(80, 80) == 3000, 40, 10), "almost only one gray level"),
         (SEEN / 5, "nearly black"),
         (SEEN / 5, "nearly without contrast"),
         (SEEN / 5 + 210, "nearly white"),
         (SEEN / 5 + 100, "nearly without contrast"),
-        (np.where(SEEN > 130, 255, 0), "of two shades"),
-        (np.where(SEEN > 130, 200, 90), "of two shades"),
-        (np.random.default_rng(0).integers(0, 256, (200, 300)), "neighboring pixels differ as in noise"),
+        (np.where(SEEN > 130, 255, 0), "only two shades of gray"),
+        (np.where(SEEN > 130, 200, 90), "only two shades of gray"),
+        (np.random.default_rng(0).integers(0, 256, (200, 300)), "neighboring pixels are unrelated, as in noise"),
         (
             np.repeat(np.random.default_rng(0).integers(0, 256, (200, 1)), 300, 1),
-            "neighboring pixels differ as in noise",
+            "neighboring pixels are unrelated, as in noise",
         ),
     ],
 )
@@ -149,22 +149,22 @@ def test_masks_have_two_shades_even_after_scaling_and_jpeg(tmp_path):
     disc = np.add.outer(np.arange(-40, 40) ** 2, np.arange(-40, 40) ** 2) < 700
     mask = Image.fromarray((disc * 255).astype(np.uint8))
     for path in (saved(tmp_path, mask, "x.jpg"), saved(tmp_path, mask.resize((200, 200)), "x.png")):
-        assert read(path).notes == ("of two shades",)
+        assert read(path).notes == ("only two shades of gray",)
     regions = Image.fromarray((disc * 120 + np.tri(80, dtype=bool) * 80).astype(np.uint8))
-    assert read(saved(tmp_path, regions, "x.png")).notes == ("of 4 shades",)
+    assert read(saved(tmp_path, regions, "x.png")).notes == ("only 4 shades of gray",)
     scaled = regions.resize((200, 200), Image.Resampling.BILINEAR)
     for name in ("x.png", "x.jpg"):
-        assert read(saved(tmp_path, scaled, name)).notes == ("of 4 shades",)
+        assert read(saved(tmp_path, scaled, name)).notes == ("only 4 shades of gray",)
 
 
 @pytest.mark.parametrize("levels", [(0, 1), (0, 1, 2), (0, 127, 254), (254, 255), (0, 1, 2, 3, 4, 5, 6, 7), (9, 200)])
 def test_label_maps_have_few_shades_for_any_values(tmp_path, levels):
     places = np.add.outer(np.arange(80), np.arange(80)) * len(levels) // 159
-    note = "of two shades" if len(levels) == 2 else f"of {len(levels)} shades"
+    note = "only two shades of gray" if len(levels) == 2 else f"only {len(levels)} shades of gray"
     assert read(saved(tmp_path, Image.fromarray(np.array(levels, np.uint8)[places]), "x.png")).notes == (note,)
     small = np.full((200, 200), levels[0], np.uint8)
     small[90:100, 90:100] = levels[-1]
-    assert read(saved(tmp_path, Image.fromarray(small), "x.png")).notes == ("of two shades",)
+    assert read(saved(tmp_path, Image.fromarray(small), "x.png")).notes == ("only two shades of gray",)
 
 
 def test_radiographs_do_not_have_few_shades(tmp_path):
@@ -185,8 +185,8 @@ def colored(*weights):
     [
         (np.stack([SEEN] * 3, -1), ""),
         (colored(0.9, 0.95, 1), ""),
-        (colored(1, 0.8, 0.3), "color on #% of the area converted to gray"),
-        (np.stack([np.where(SEEN > 150, 255, SEEN), SEEN, SEEN], -1), "color on #% of the area converted to gray"),
+        (colored(1, 0.8, 0.3), "color on #% of the area, converted to gray"),
+        (np.stack([np.where(SEEN > 150, 255, SEEN), SEEN, SEEN], -1), "color on #% of the area, converted to gray"),
         (np.stack([255 - SEEN, 255 - abs(131 - SEEN.astype(int)) * 3, SEEN], -1), "color-coded"),
     ],
 )
@@ -218,7 +218,7 @@ def test_signed_values_in_an_unsigned_png_are_read_as_such(tmp_path, bits):
     values = (SEEN.astype(np.int32) - 131) * (2**bits // 144)
     path = saved(tmp_path, Image.fromarray(values.astype(np.int16).view(np.uint16)), "x.png")
     found = read(path)
-    assert "values evidently signed, against the header" in found.notes
+    assert "values are evidently signed, although the header says unsigned" in found.notes
     assert np.corrcoef(found.pixels.ravel(), SEEN.ravel())[0, 1] > 0.999
 
 
@@ -241,7 +241,7 @@ def test_a_jpeg_that_claims_a_few_pixels_more_than_it_has(tmp_path, size):
     place = content.index(b"\xff\xc0") + 5
     content[place : place + 4] = struct.pack(">HH", *size[::-1])
     path.write_bytes(content)
-    assert "last rows plain gray, as where data are missing" in read(path).notes
+    assert "the last rows are plain gray, as if data were missing" in read(path).notes
 
 
 def test_an_image_in_which_something_can_be_seen_has_no_note(tmp_path):
@@ -256,7 +256,7 @@ def test_a_jpeg_that_claims_more_pixels_than_it_has(tmp_path, mode, progressive)
     size = content.index(b"\xff\xc2" if progressive else b"\xff\xc0") + 5
     content[size : size + 4] = struct.pack(">HH", 320, 320)
     path.write_bytes(content)
-    assert "last rows plain gray, as where data are missing" in read(path).notes
+    assert "the last rows are plain gray, as if data were missing" in read(path).notes
     content[size : size + 4] = struct.pack(">HH", 12000, 12000)
     path.write_bytes(content)
     with pytest.raises(ReadError, match=r"JPEG of \d+ bytes that claims 12000 x 12000 pixels; expected 281250 bytes"):
@@ -275,7 +275,7 @@ def test_a_jpeg_cut_off_before_its_end_marker(tmp_path, mode):
     path = saved(tmp_path, rough.convert(mode), "x.jpg")
     assert not any("missing" in note for note in read(path).notes)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] + b"\xff\xd9")
-    assert "last rows plain gray, as where data are missing" in read(path).notes
+    assert "the last rows are plain gray, as if data were missing" in read(path).notes
 
 
 def test_a_transparent_palette_color_is_black(tmp_path):
@@ -309,7 +309,7 @@ def test_a_12_bit_ramp_in_16_bits_is_not_saturated(tmp_path):
         (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255], "32-bit scaled from 0..1"),
         (np.array([[0, 1023]], np.int32), [0, 255], "32-bit scaled from 0..1023"),
         (np.array([[0, 100_000]], np.int32), [0, 255], "32-bit scaled from 0..100000"),
-        (np.array([[-100, 923]], np.int32), [0, 255], "minimum -100 taken as 0"),
+        (np.array([[-100, 923]], np.int32), [0, 255], "minimum -100 set to black"),
         (np.zeros((2, 2), np.float32), [0, 0, 0, 0], "32-bit scaled from 0..255"),
     ],
 )
@@ -350,7 +350,7 @@ def test_first_of_several_frames(tmp_path, name):
     path = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:], **lossless)
     image = read(path)
     assert abs(image.pixels.mean() - 50) <= 1
-    assert "first of several frames" in image.notes
+    assert "only the first of several frames is used" in image.notes
 
 
 def test_warnings_of_pillow_become_notes(tmp_path):
@@ -579,13 +579,13 @@ def test_color_of_16_bits_keeps_the_high_8_with_a_note(tmp_path, color_type, mod
     (tmp_path / "x.png").write_bytes(png(content, color_type))
     image = read(tmp_path / "x.png")
     assert np.array_equal(image.pixels, RAMP)
-    assert (image.mode, image.bits, image.notes[0]) == (mode, 16, "16-bit channels: the high 8 bits kept")
+    assert (image.mode, image.bits, image.notes[0]) == (mode, 16, "16-bit channels: only the high 8 bits are used")
 
 
 def test_a_12_bit_image_in_16_bit_color_is_refused(tmp_path):
     # Its high bytes are 0 to 15: the image that Pillow returns has too few levels.
     (tmp_path / "x.png").write_bytes(wide_color(np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (64, 1)), 2))
-    with pytest.raises(ReadError, match="16 of 256 levels; save it as 16-bit gray"):
+    with pytest.raises(ReadError, match="only 16 levels; save it as 16-bit gray"):
         read(tmp_path / "x.png")
 
 
@@ -640,7 +640,7 @@ def test_a_jpeg_with_previews_is_a_jpeg(tmp_path):
     path = tmp_path / "x.jpg"
     Image.fromarray(RAMP).save(path, "MPO", save_all=True, append_images=[Image.fromarray(RAMP)], quality=95)
     assert read(path).format == "JPEG"
-    assert "first of several frames" in read(path).notes
+    assert "only the first of several frames is used" in read(path).notes
 
 
 def test_content_decides_and_a_wrong_ending_is_noted(tmp_path):
@@ -713,7 +713,7 @@ def test_a_tiff_of_a_million_pages_is_read_as_fast_as_any(tmp_path):
     began = time.process_time()
     image = read(tmp_path / "x.tif")
     assert time.process_time() - began < 2
-    assert np.array_equal(image.pixels, RAMP) and "first of several frames" in image.notes
+    assert np.array_equal(image.pixels, RAMP) and "only the first of several frames is used" in image.notes
 
 
 def test_reading_a_png_does_not_import_pydicom(tmp_path):
@@ -733,7 +733,10 @@ def test_a_surround_far_from_all_other_values_of_16_bits_does_not_count(tmp_path
     Image.fromarray(np.where(disk, inside, np.uint16(65535))).save(tmp_path / "a.png")
     found = read(tmp_path / "a.png")
     np.testing.assert_array_equal(found.pixels, np.where(disk, np.floor(inside * (255 / 4095) + 0.5), 0))
-    assert found.notes[:2] == ("surround of 65535 made black", "16-bit scaled from 0..4095")
+    assert found.notes[:2] == (
+        "area of constant value 65535 around the image set to black",
+        "16-bit scaled from 0..4095",
+    )
 
 
 @pytest.mark.parametrize(("claimed", "noted"), [(64, True), (112, True), (128, False)])
@@ -744,7 +747,7 @@ def test_a_jpeg_of_more_rows_than_its_header_claims_is_noted(tmp_path, claimed, 
     frame = content.find(b"\xff\xc0")
     content[frame + 5 : frame + 7] = claimed.to_bytes(2, "big")
     (tmp_path / "a.jpg").write_bytes(content + b"further bytes" * 1000)
-    assert ("data go on below the last row that the header claims" in read(tmp_path / "a.jpg").notes) == noted
+    assert ("image data continue after the last row given in the header" in read(tmp_path / "a.jpg").notes) == noted
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
@@ -755,7 +758,7 @@ def test_a_progressive_jpeg_of_more_data_than_its_header_claims_is_noted(tmp_pat
     frame = content.find(b"\xff\xc2")
     content[frame + 5 : frame + 9] = struct.pack(">HH", *size)
     path.write_bytes(content)
-    assert ("data go on below the last row that the header claims" in read(path).notes) == noted
+    assert ("image data continue after the last row given in the header" in read(path).notes) == noted
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
@@ -777,7 +780,7 @@ def test_a_progressive_jpeg_that_is_cut_off_within_its_last_scan_is_noted(tmp_pa
     start = content.rfind(b"\xff\xda")
     for share in (0.02, 0.5, 0.98):
         path.write_bytes(content[: start + 10 + int(share * (len(content) - start - 12))] + b"\xff\xd9")
-        assert "the last scan of a progressive JPEG is cut off, and fine detail with it" in read(path).notes
+        assert "the last scan of a progressive JPEG is cut off, so that fine detail is lost" in read(path).notes
     path.write_bytes(content + b"what follows the end is no part of the image")
     assert not any("cut off" in note for note in read(path).notes)
 
@@ -789,7 +792,7 @@ def test_a_progressive_jpeg_of_which_scans_are_missing_is_noted(tmp_path):
     assert len(scans) > 4 and read(path).notes == ()
     for end in (scans[2] + 40, scans[4]):
         path.write_bytes(content[:end] + b"\xff\xd9")
-        assert read(path).notes == ("scans of a progressive JPEG are missing, and fine detail with them",)
+        assert read(path).notes == ("scans of a progressive JPEG are missing, so that fine detail is lost",)
 
 
 def test_resolutions_of_pixels_that_are_not_square_are_noted(tmp_path):
@@ -841,6 +844,6 @@ def test_an_offset_of_16_bit_values_is_taken_off(tmp_path, offset, has_surround)
     shifted = np.where(inside, values + np.uint16(offset), np.uint16(0))
     found = read(saved(tmp_path, Image.fromarray(shifted), "y.png"))
     np.testing.assert_array_equal(found.pixels, plain.pixels)
-    assert f"offset of {lowest + offset} taken off" in found.notes
+    assert f"offset of {lowest + offset} subtracted" in found.notes
     bright = read(saved(tmp_path, Image.fromarray(values * 8 + np.uint16(16384)), "z.png"))
     assert not any("offset" in note for note in bright.notes)

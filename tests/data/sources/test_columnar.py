@@ -289,7 +289,7 @@ def flip(file):
         (lambda file: file.write_text("image,label\n"), "the first bytes are not those of a Parquet or Arrow file"),
         (lambda file: file.write_bytes(b""), "the first bytes are not those of a Parquet or Arrow file"),
         (lambda file: file.write_bytes(b"PARE" + bytes(50) + b"PARE"), "found an encrypted Parquet file"),
-        (lambda file: file.write_bytes(b"FEA1" + bytes(50)), "Feather's first version"),
+        (lambda file: file.write_bytes(b"FEA1" + bytes(50)), "Feather file of version 1"),
         (lambda file: write_parquet(listed(0, label=[]), file), "found no rows"),
         (
             lambda file: write_parquet(listed(label=[["a", "b"]] * 10).rename(columns={"label": "image "}), file),

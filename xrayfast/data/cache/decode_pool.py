@@ -177,8 +177,8 @@ class _Pool:
             at = min(n_done, len(paths) - 1)
             if self._deaths > _MAX_DEATHS:
                 raise DataError(
-                    f"{self._deaths} processes that decode images died, the last ({death}) at {paths[at]}. "
-                    "There may be too little memory: close other programs."
+                    f"{self._deaths} processes that decode images died, the last one ({death}) while it read "
+                    f"{paths[at]}. There may be too little memory: close other programs."
                 ) from death
             self._on_death(paths[at], str(death))
             if rest := [*paths[:at], *paths[at + 1 :]]:

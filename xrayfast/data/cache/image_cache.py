@@ -284,7 +284,7 @@ class ImageCache(DecodedImages):
             self._make_folder()
             share.record(self.folder, paths)
         except OSError as error:
-            raise WriteError(f"{self.folder}: can't be made ({error.strerror}).") from error
+            raise WriteError(f"{self.folder}: can't be created ({error.strerror}).") from error
         to_do = share.others_to_do(self.folder, paths)
         if not to_do:
             self._opened().refresh()
@@ -332,13 +332,13 @@ class ImageCache(DecodedImages):
     def _prepare_build(self, n_missing: int) -> Iterator[tuple[str, LockChunk]]:
         hint = (
             f"{n_missing} images of {self.side} px need {_format_bytes(n_missing * self.side**2)} there. "
-            "Name another folder with --cache-dir, or keep no images with --no-cache."
+            "Name another folder with --cache-dir, or decode the images again in each run with --no-cache."
         )
         try:
             self._make_folder()
             free = shutil.disk_usage(self.folder).free
         except OSError as error:
-            raise WriteError(f"{self.folder}: can't be made ({error.strerror}). {hint}") from error
+            raise WriteError(f"{self.folder}: can't be created ({error.strerror}). {hint}") from error
         if not os.access(self.folder, os.W_OK):
             raise WriteError(f"{self.folder}: can't be written to (no permission). {hint}")
         if free < n_missing * self.side**2:
@@ -347,7 +347,7 @@ class ImageCache(DecodedImages):
         try:
             yield str(self.folder), ChunkLocks(self.folder, self._still_missing).lock
         except WriteError as error:
-            raise WriteError(f"{error} {hint} What was written is kept.") from error
+            raise WriteError(f"{error} {hint} The images decoded so far are kept.") from error
         self._opened().refresh()
 
     def _finish_build(self) -> None:

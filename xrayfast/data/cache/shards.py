@@ -160,7 +160,7 @@ def write_shard(folder: Path, side: int, entries: Sequence[Entry]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(f"{folder}: can't be made ({error.strerror}), and decoded images go there.") from error
+        raise WriteError(f"{folder}: can't be created ({error.strerror}); decoded images are cached there.") from error
     with replace_atomically(path) as temporary:
         _write(temporary, head, entries)
     return path
@@ -200,7 +200,7 @@ def _read_head(file: BinaryIO, side: int) -> tuple[int, bytes]:
     index_bytes = count * _RECORD.itemsize + text_bytes
     # Checked before reading as many bytes as the header says, because a flipped bit may have changed the number.
     if magic != _MAGIC or found_side != side or size != len(header) + index_bytes + count * side * side:
-        raise DamagedError(f"{file.name}: found another kind of file, side or length")
+        raise DamagedError(f"{file.name}: the header has another file type, image size or length than expected")
     index = file.read(index_bytes)
     if _crc(side, count, text_bytes, index) != crc:
         raise DamagedError(f"{file.name}: the index is damaged")

@@ -41,7 +41,7 @@ def describe_contents(pixels: Pixels) -> list[str]:
     few = sorted(pixels.reshape(-1)[:: height // _SAMPLED * width + (width * 3) // 8 + 1].tobytes())
     if few[len(few) // 2] <= BLACK and (inside := _cut_black(pixels)) is not None:
         share = inside.size / pixels.size
-        return [f"shown on {share:.0%} of the area, the rest black", *describe_contents(inside)]
+        return [f"the image fills {share:.0%} of the area, and the rest is black", *describe_contents(inside)]
     low, high = few[len(few) // 20], few[-1 - len(few) // 20]
     if high - low < 1.25 * _FLAT or 2 * len(set(few)) <= len(few):
         sample = pixels[:: -(-height // _SAMPLED), :: -(-width // _SAMPLED)]
@@ -53,7 +53,7 @@ def describe_contents(pixels: Pixels) -> list[str]:
         if high - low < _FLAT:
             return _describe_flat(pixels, sample, low, high)
     if _is_noise(pixels, high - low):
-        return ["neighboring pixels differ as in noise"]
+        return ["neighboring pixels are unrelated, as in noise"]
     if notes := _describe_texture(pixels):
         return notes
     return describe_damage(pixels) + _describe_areas(pixels, few) or _describe_brightness(pixels, few)
@@ -86,7 +86,7 @@ def _describe_brightness(pixels: Pixels, few: Sequence[int]) -> list[str]:
     lower, upper = counted.searchsorted((0.25 * pixels.size, 0.75 * pixels.size)).tolist()
     is_dark = upper < _MOSTLY_DARK and counted[BLACK] < _SURROUND * pixels.size
     way = "dark" if is_dark else "bright" if lower > _MOSTLY_BRIGHT else ""
-    return [f"three quarters {way}, as after a wrong gamma or window"] if way else []
+    return [f"three quarters of the pixels are {way}, as after a wrong gamma or window"] if way else []
 
 
 def _describe_texture(pixels: Pixels) -> list[str]:
@@ -189,7 +189,7 @@ def _count_shades(pixels: Pixels) -> int:
 def _describe_flat(pixels: Pixels, sample: Pixels, low: int, high: int) -> list[str]:
     """Return notes on an image with little contrast; `low` and `high` are the 5th and 95th percentiles of a sample."""
     if sample.std() < _CONSTANT:
-        return ["of one shade" if pixels.min() == pixels.max() else "nearly of one shade"]
+        return ["only one gray level" if pixels.min() == pixels.max() else "almost only one gray level"]
     notes = ["nearly black"] if high < _DARK else ["nearly white"] if low > _BRIGHT else []
     return [*notes, "nearly without contrast"]
 

@@ -214,7 +214,7 @@ def _find_noisy_part(sample: _Sample) -> str:
     center, up, left = sample.center, sample.beside[0], sample.beside[2]
     center, up, left = (values[2:-2, 2:-2] for values in (center, up, left))  # without the edge of a frame
     noisy = _has_noisy_strip(center, up, left) or _has_noisy_strip(center.T, left.T, up.T)
-    return "neighboring pixels differ as in noise, in a part of the image" if noisy else ""
+    return "neighboring pixels are unrelated in a part of the image, as in noise" if noisy else ""
 
 
 def _has_noisy_strip(center: Pixels, up: Pixels, left: Pixels) -> bool:
@@ -246,7 +246,7 @@ def _find_wrapped(sample: _Sample) -> str:
         for levels in shares:
             shares[levels] += 500 * np.count_nonzero(found > levels) / against.size
     is_wrapped = any(shares[levels] > least for levels, least in _WRAPS.items())
-    return "jumps from white to black, as where values overflow" if is_wrapped else ""
+    return "jumps from white to black between neighbors, as if values had overflowed" if is_wrapped else ""
 
 
 def _find_single_pixels(sample: _Sample) -> str:
@@ -260,7 +260,7 @@ def _find_single_pixels(sample: _Sample) -> str:
     over = sample.center - sample.beside.max(axis=0)
     under = sample.beside.min(axis=0) - sample.center
     found = np.count_nonzero(np.maximum(over, under) > _STANDS_OUT) > least
-    return "single pixels unlike all of their neighbors, as salt and pepper" if found else ""
+    return "single pixels differ from all their neighbors, as in salt-and-pepper noise" if found else ""
 
 
 def _find_odd_lines(sample: _Sample) -> str:
@@ -280,7 +280,7 @@ def _find_odd_lines(sample: _Sample) -> str:
         or _has_lines(sample.pixels, sample.profiles[0])
         or _has_lines(sample.pixels.T, sample.profiles[1])
     )
-    return "rows or columns unlike those beside them, as where lines are lost, shifted or drawn" if found else ""
+    return "rows or columns differ from those next to them, as if lines were lost, shifted or drawn" if found else ""
 
 
 def _has_lines(pixels: Pixels, steps: _Steps) -> bool:
@@ -304,7 +304,7 @@ def _find_repeated_lines(sample: _Sample) -> str:
         if np.count_nonzero(middle) > (1 - _SAME_LINES) * len(middle):
             continue  # the usual case
         if np.count_nonzero(middle[1:] != middle[:-1]) > _CHANGES * len(middle):
-            return "rows or columns repeated, as where one is enlarged without interpolation"
+            return "rows or columns are repeated, as after enlarging without interpolation"
     return ""
 
 
@@ -328,7 +328,7 @@ def _find_wrong_width(sample: _Sample) -> str:
     steep = to_row + 0.5 > _STEEPER * (to_column + 0.5)
     if steep and not shifted:  # unless it is a ramp
         steep = abs(float((sample.beside[0] - sample.center).mean())) < 0.5 * sample.means[0]
-    return "rows shifted one against the next, as by a wrong width" if shifted or steep else ""
+    return "each row is shifted against the next, as after reading with a wrong width" if shifted or steep else ""
 
 
 def _find_edge_map(sample: _Sample) -> str:
@@ -341,7 +341,7 @@ def _find_edge_map(sample: _Sample) -> str:
     if between >= _FINE_ON_PLAIN:
         return ""  # the usual case
     found = between < _FINE or not _PLAIN[0] < np.median(sample.center) < _PLAIN[1]
-    return "fine detail without bright and dark areas, as edge maps are" if found else ""
+    return "fine detail but no bright or dark areas, as in edge maps" if found else ""
 
 
 _OF_NEIGHBORS = (
@@ -358,7 +358,7 @@ def _find_lines_alike(sample: _Sample) -> str:
     rows, columns = _alike_share(sample.pixels), _alike_share(sample.pixels.T)
     if not (share := max(rows, columns)):
         return ""
-    return f"{share:.0%} of the {'rows' if rows >= columns else 'columns'} alike, as where data are missing"
+    return f"{share:.0%} of the {'rows' if rows >= columns else 'columns'} are identical, as if data were missing"
 
 
 def _alike_share(pixels: Pixels) -> float:
@@ -392,9 +392,9 @@ def _find_halves_alike(sample: _Sample) -> str:
             if _are_halves_alike(lines if way == 1 else _without_margins(lines, sample.margins[:: 1 - 2 * axis]), way):
                 found[way].append(name)
     if same := " and ".join(found[1]):
-        return f"{same} halves the same, as of one image repeated"
+        return f"{same} halves are identical, as if one image was repeated"
     mirrored = " and ".join(found[-1])
-    return f"{mirrored} halves mirrored, as of one half and its reflection" if mirrored else ""
+    return f"{mirrored} halves are mirror images of each other" if mirrored else ""
 
 
 def _without_margins(pixels: Pixels, margins: Sequence[tuple[float, float]]) -> Pixels:
@@ -447,8 +447,8 @@ def _find_strip(sample: _Sample) -> str:
     if 1 / _DOUBLE[0] <= wide / high <= _DOUBLE[0]:
         return ""
     if longer < _DOUBLE[1] and is_one_strip(sample.values, sample.variances[1] ** 0.5, is_wide=width > height):
-        return f"{width} x {height} pixels, far from square, as of a part of a radiograph or a stretched one"
-    return f"{width} x {height} pixels, as of {'two' if longer < _DOUBLE[1] else 'several'} images in one"
+        return f"{width} x {height} pixels, far from square: a part of a radiograph, or a stretched one"
+    return f"{width} x {height} pixels, as if it were {'two' if longer < _DOUBLE[1] else 'several'} images in one"
 
 
 def _find_box(sample: _Sample) -> str:
@@ -469,7 +469,7 @@ def _find_box(sample: _Sample) -> str:
     box = of_level[slice(*sides[0]), slice(*sides[1])]
     if box.mean() <= _FILLED:
         return ""
-    return f"a plain box on {box.size / _SAMPLED**2:.0%} of the area, as where one is drawn or covers text"
+    return f"a plain box on {box.size / _SAMPLED**2:.0%} of the area, drawn there or covering text"
 
 
 def _is_band(sides: Sequence[tuple[int, int]]) -> bool:
@@ -494,9 +494,9 @@ def _find_few_levels(sample: _Sample) -> str:
     counts = sample.counts
     if np.count_nonzero(counts) <= _FEW_LEVELS:
         levels = int(np.count_nonzero(np.bincount(sample.pixels.ravel())))
-        return f"{levels} gray levels alone, as where bits are lost" if levels <= _FEW_LEVELS else ""
+        return f"only {levels} gray levels, as if bits were lost" if levels <= _FEW_LEVELS else ""
     if _find_period(counts) and (groups := _find_period(np.bincount(sample.pixels.ravel(), minlength=256))):
-        return f"gray levels in {groups} groups, as where bits are lost"
+        return f"gray levels form {groups} groups, as if bits were lost"
     return ""
 
 
@@ -528,7 +528,7 @@ def _find_equalized(sample: _Sample) -> str:
     if _unevenness(sample.counts, _EVEN_AT_MIDDLE) > 1.5 * _EVEN:
         return ""  # the usual case
     is_even = _unevenness(np.bincount(sample.pixels.ravel(), minlength=256)) <= _EVEN
-    return "all gray levels equally frequent, as after histogram equalization" if is_even else ""
+    return "all gray levels are equally frequent, as after histogram equalization" if is_even else ""
 
 
 def _unevenness(counts: npt.NDArray[np.intp], at_middle: float = 1.0) -> float:
@@ -561,7 +561,7 @@ def _find_panel(sample: _Sample) -> str:
             lines = int(np.argmax(np.append(shares, 0) < 0.5))
             is_surround = np.all(sample.center[:: _SAMPLED - 1, :: _SAMPLED - 1] == level)
             if lines >= _PANEL and shares[:lines].mean() < _ALL_PLAIN and not is_surround:
-                return "a plain area with text or signs at a side, as of a viewer's window"
+                return "a plain area with text or symbols along one side, as in a screenshot of an image viewer"
     return ""
 
 
@@ -572,7 +572,7 @@ def _find_regular_steps(sample: _Sample) -> str:
     """
     for axis, jumps in enumerate(sample.jumps):
         if _has_regular(jumps) and _has_regular(_jumps(sample.all_profiles[axis])):
-            return "steps at regular distances, as of shifted blocks, tiles or a drawn grid"
+            return "sharp edges at regular distances, as from shifted blocks, tiles or a drawn grid"
     return ""
 
 
@@ -616,9 +616,9 @@ def _describe_steps(sample: _Sample, profiles: tuple[_Steps, _Steps]) -> str:
         for step, lines in zip(halves, (sample.pixels, sample.pixels.T), strict=True)
     )
     if max(halves) > _HALVED or min(halves) > _HALVED_TWICE or any(rolled):
-        return "a step along the middle, as of swapped halves or images side by side"
+        return "a sharp edge along the middle, as from swapped halves or two images side by side"
     if any(min(_step_at(steps, 1 / 3), _step_at(steps, 2 / 3)) > _IN_THIRDS for steps in profiles):
-        return "steps along the thirds, as of three images in one"
+        return "sharp edges at one third and two thirds, as from three images in one"
     return ""
 
 
@@ -655,7 +655,7 @@ def _find_symmetry(sample: _Sample) -> str:
     found -= found.mean()
     size = float(np.square(found).sum()) * _SYMMETRICAL
     alike = all(float((found * turned).sum()) > size for turned in (found[:, ::-1], found[::-1]))
-    return "the same from left to right and top to bottom, as test objects are" if alike else ""
+    return "symmetrical from left to right and from top to bottom, as test objects are" if alike else ""
 
 
 def _find_spectrum(sample: _Sample) -> str:
@@ -670,7 +670,7 @@ def _find_spectrum(sample: _Sample) -> str:
     between = sample.variances[1]
     turned = float(sample.blocks @ sample.blocks[::-1]) / sample.blocks.size - sample.mean**2
     found = turned > _POINT_SYMMETRY * max(between, _LEAST_SPREAD)
-    return "the same turned by 180 degrees, as Fourier spectra are" if found else ""
+    return "unchanged when rotated by 180 degrees, as Fourier spectra are" if found else ""
 
 
 def _find_outline(sample: _Sample) -> str:
@@ -693,7 +693,7 @@ def _find_circle(sample: _Sample) -> str:
     framed = inside[np.ix_(*(np.linspace(side[0], side[-1], _SAMPLED).round().astype(np.intp) for side in sides))]
     outside, rims = _ellipse()
     found = min(1 - float(framed[outside].mean()), *(float(framed[rim].mean()) for rim in rims)) > _ROUND
-    return "blank around a circle, as where one was cut out" if found else ""
+    return "blank outside a circle, as if a circle was cut out" if found else ""
 
 
 @lru_cache(maxsize=1)
@@ -712,7 +712,7 @@ def _find_covered(sample: _Sample) -> str:
     """
     level, share = sample.plain_middle
     found = share > _PLAIN_MIDDLE and _SHADED[0] < level < _SHADED[1]
-    return "a plain gray area in the middle, as where something is covered" if found else ""
+    return "a plain gray area in the middle, as if something was covered" if found else ""
 
 
 def _find_text(sample: _Sample) -> str:
@@ -728,7 +728,7 @@ def _find_text(sample: _Sample) -> str:
     levels = sample.center[_QUARTER][steep]
     is_white = np.count_nonzero(levels >= 256 - _INK) > _WHITE_TEXT * steep.size
     found = is_white or np.count_nonzero(levels <= _INK) > _BLACK_TEXT * steep.size
-    return "white or black lines in the middle, as where text is burned in or metal lies" if found else ""
+    return "white or black lines in the middle, such as burned-in text, wires or metal" if found else ""
 
 
 def _is_within(margins: Sequence[tuple[float, float]]) -> _Mask:

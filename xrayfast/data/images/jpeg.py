@@ -10,16 +10,16 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-MISSING_ROWS = "last rows plain gray, as where data are missing"
+MISSING_ROWS = "the last rows are plain gray, as if data were missing"
 """The note on images for which `lacks_last_rows` is true."""
 
-MORE_ROWS = "data go on below the last row that the header claims"
+MORE_ROWS = "image data continue after the last row given in the header"
 """The note on JPEGs that are cut off by a wrong header."""
 
-MISSING_SCANS = "scans of a progressive JPEG are missing, and fine detail with them"
+MISSING_SCANS = "scans of a progressive JPEG are missing, so that fine detail is lost"
 """The note on progressive JPEGs that are cut off between or in scans before the last."""
 
-CUT_SCAN = "the last scan of a progressive JPEG is cut off, and fine detail with it"
+CUT_SCAN = "the last scan of a progressive JPEG is cut off, so that fine detail is lost"
 """The note on progressive JPEGs that are cut off within their last scan."""
 
 _MISSING = 128

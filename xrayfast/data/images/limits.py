@@ -77,7 +77,7 @@ def require_few_scans(path: Path, codestream: bytes) -> None:
     """
     scans = codestream.count(b"\xff\xda")
     if scans > MAX_JPEG_SCANS:
-        raise ReadError(f"{path}: found a JPEG of {scans} scans; expected at most {MAX_JPEG_SCANS}. Save it again.")
+        raise ReadError(f"{path}: found a JPEG with {scans} scans; expected at most {MAX_JPEG_SCANS}. Save it again.")
 
 
 def require_enough_data(path: Path, codestream: memoryview | bytes, width: int, height: int) -> None:

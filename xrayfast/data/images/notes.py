@@ -21,13 +21,13 @@ _ROUTINE = re.compile(
 )
 """Beginnings of notes on steps that many sound files need; only `xrayfast check` and `predict` show these notes."""
 
-NO_RADIOGRAPH = "no radiograph, by its header"
+NO_RADIOGRAPH = "not a radiograph, according to its header"
 """The note on DICOM images that are no radiographs, such as masks."""
 
-TWO_SHADES, FEW_SHADES, COLOR_CODED = "of two shades", "of # shades", "color-coded"
+TWO_SHADES, FEW_SHADES, COLOR_CODED = "only two shades of gray", "only # shades of gray", "color-coded"
 """The notes on images of only two shades, of 3 to 8 shades (see `generalize_note`), and of several strong colors."""
 
-TOO_SMOOTH, PLAIN_AREAS = "smooth, as blurred masks and maps are", "of plain areas with edges, as label maps are"
+TOO_SMOOTH, PLAIN_AREAS = "smooth, as blurred masks and heat maps are", "plain areas with sharp edges, as in label maps"
 """The notes on images that may be no radiographs, judged by their texture."""
 
 COLORED_MARKS = "colored lines or marks converted to gray"
@@ -38,9 +38,9 @@ _STRONG = 40  # ratio of decoded to encoded bytes; the Canadian Association of R
 _WEBP_GAIN = 1.5
 
 _REASONS = {
-    NO_RADIOGRAPH: "DICOM objects that are no radiographs, by their header",
-    TWO_SHADES: f"{TWO_SHADES}, as masks are",
-    FEW_SHADES: "of few shades, as label maps are",
+    NO_RADIOGRAPH: "DICOM objects that are not radiographs, according to their header",
+    TWO_SHADES: f"{TWO_SHADES}, as in masks",
+    FEW_SHADES: "only a few shades of gray, as in label maps",
     COLOR_CODED: f"{COLOR_CODED}, as maps and overlays are",
 }
 """The reasons for leaving out images that are no radiographs, keyed by the note on them."""
@@ -64,7 +64,7 @@ def describe_colors(rgb: bytes) -> list[str]:
     hues = colored @ np.exp(2j * np.pi / 3 * np.arange(3))
     if share > 0.5 and abs((hues / np.abs(hues)).mean()) < _ONE_HUE:
         return [COLOR_CODED]
-    return [f"color on {share:.0%} of the area converted to gray"]
+    return [f"color on {share:.0%} of the area, converted to gray"]
 
 
 def describe_compression(ratio: float, *, webp: bool = False) -> list[str]:

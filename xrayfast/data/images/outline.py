@@ -14,7 +14,7 @@ _SHORT, _LONG = 12, 26  # rows or columns, of 64, along which edges are straight
 _OFF_LINE, _PARALLEL, _FURTHEST = 0.8, 0.07, 45  # pixels; difference of slopes; pixels from the border
 _SLANT, _STEEPEST = 0.15, 0.7  # slopes
 
-SLANTED = "edges of black that slant, as where it was turned or sheared"
+SLANTED = "slanted black edges, as after rotation or shearing"
 
 _Outline = npt.NDArray[np.bool_]
 _Places = npt.NDArray[np.intp]
@@ -33,7 +33,7 @@ def describe_outline(sample: Pixels) -> str:
     if n_black < _CORNERS * shown.size or (n_black < least and not may_slant):
         return ""  # the usual case
     if n_black >= least and (share := _holes(_without_frame(sample, shown))) > _HOLES:
-        return f"black within, on {share:.0%} of the area, as where lungs are blacked out"
+        return f"a black area inside the image ({share:.0%} of it), as if the lungs were blacked out"
     if not may_slant:
         return ""
     is_turned = all(upper + lower) and _are_aslant(shown, _SHORT) and _are_aslant(shown.T, _SHORT)

@@ -77,16 +77,16 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
         raise
     except UnidentifiedImageError as error:
         formats = "DICOM, PNG, JPEG, TIFF, BMP or WebP"
-        raise ReadError(f"{path}: found no image that can be read; expected {formats}. Convert it.") from error
+        raise ReadError(f"{path}: found no image that can be read; expected {formats}. Convert the file.") from error
     except Image.DecompressionBombError as error:
         counted = re.search(r"\d+", str(error))  # Pillow refuses before the size can be read, with a limit of its own
-        found = f"{int(counted[0]):,} pixels" if counted else "far more pixels"
+        found = f"{int(counted[0]):,} pixels" if counted else "too many pixels"
         raise ReadError(
             f"{path}: found {found}; expected at most {MAX_PIXELS // 10**6} million. Scale the image down."
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly any type on damaged files.
         found = f"a damaged or truncated image ({error})"
-        raise ReadError(f"{path}: found {found}; expected a whole one. Fetch it again.") from error
+        raise ReadError(f"{path}: found {found}; expected a whole image. Fetch the file again.") from error
     # Without Pillow's warning about many pixels, for which `limits` has its own limit.
     messages = {str(w.message) for w in caught if not issubclass(w.category, Image.DecompressionBombWarning)}
     notes += [f"Pillow: {message}" for message in sorted(messages)]
@@ -150,7 +150,7 @@ def _to_gray(image: Image.Image, bits: int, notes: list[str]) -> Pixels:
     else:
         if reduced:
             _require_many_levels(upright)
-            notes.append("16-bit channels: the high 8 bits kept")
+            notes.append("16-bit channels: only the high 8 bits are used")
         pixels = _convert_8_bit(upright, notes)
     if inverted:
         pixels = 255 - pixels
@@ -158,13 +158,13 @@ def _to_gray(image: Image.Image, bits: int, notes: list[str]) -> Pixels:
     if rotated:
         notes.append("EXIF orientation applied")
     if sum(getattr(image, "quantization", {}).get(0, ())) > _COARSE:
-        notes.append("strongly compressed JPEG, of quality 25 or less")
+        notes.append("strongly compressed JPEG (quality 25 or less)")
     across, down = (image.info.get("dpi") or (1, 1))[:2]
     if across > 0 and down > 0 and not 1 - _SQUARE < across / down < 1 + _SQUARE:
-        notes.append("pixels that are not square, by the header, left as they are")
+        notes.append("pixels are not square according to the header, but were not resampled")
     # Not n_frames: counting the pages of a hostile TIFF takes hours.
     if getattr(image, "is_animated", False):
-        notes.append("first of several frames")
+        notes.append("only the first of several frames is used")
     return pixels
 
 
@@ -178,13 +178,13 @@ def _require_many_levels(image: Image.Image) -> None:
     counts = np.reshape(image.convert("RGB").histogram(), (3, 256)).cumsum(axis=1)
     highest = int(max(np.searchsorted(own, _HELD * own[-1]) for own in counts))
     if highest < _FEW_LEVELS:
-        raise ValueError(f"16-bit color that uses {highest + 1} of 256 levels; save it as 16-bit gray")
+        raise ValueError(f"16-bit color whose high 8 bits have only {highest + 1} levels; save it as 16-bit gray")
 
 
 def _convert_8_bit(image: Image.Image, notes: list[str]) -> Pixels:
     """Return an image of 1 or 8 bits per channel as (H, W) uint8."""
     if image.has_transparency_data and (opacity := image.convert("RGBA").getchannel("A").getextrema()) != (255, 255):
-        notes.append("fully transparent" if opacity == (0, 0) else "transparency laid on black")
+        notes.append("fully transparent" if opacity == (0, 0) else "transparent areas shown on black")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     elif image.mode not in ("L", "RGB"):
@@ -215,16 +215,16 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
     values = np.asarray(image)
     highest = float(values.max())
     if values.dtype == np.uint16 and highest >= 3 << 14 and _is_signed(values):
-        notes.append("values evidently signed, against the header")
+        notes.append("values are evidently signed, although the header says unsigned")
         values = values.view(np.int16)
     if values.dtype.kind == "u":
         surround = find_surround(np.arange(1 << 16), np.bincount(values.ravel(), minlength=1 << 16))
         if surround is not None:
-            notes.append(f"surround of {surround} made black")
+            notes.append(f"area of constant value {surround} around the image set to black")
             values = np.where(values == surround, np.uint16(0), values)
         least, highest = int((values if surround is None else values[values > 0]).min()), float(values.max())
         if least >= _LEAST_OFFSET and 0 < highest - least <= least / 2:
-            notes.append(f"offset of {least} taken off")
+            notes.append(f"offset of {least} subtracted")
             values, highest = np.maximum(values, least) - np.uint16(least), highest - least
         full = _full_scale_of_codes(values, highest)
         notes.append(f"16-bit scaled from 0..{full:g}")
@@ -236,7 +236,7 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
         low = 0.0
         if (lowest := float(values.min())) < 0:
             low = min(0.0, float(np.quantile(values, 1 - _HELD, method="lower")))
-            notes.append(f"minimum {low:g} taken as 0" if low == lowest else f"values below {low:g} made black")
+            notes.append(f"minimum {low:g} set to black" if low == lowest else f"values below {low:g} set to black")
             values -= low
         highest = float(values.max())
         held = float(np.quantile(values, _HELD, method="higher"))
@@ -245,7 +245,7 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
         notes.append(f"{_bits(image)}-bit scaled from 0..{full:g}")
         pixels = scale_to_uint8(values, full)
     if highest > full:
-        notes.append(f"values above {full:g} made white, up to {highest:g}")
+        notes.append(f"values above {full:g} (up to {highest:g}) set to white")
     return pixels
 
 

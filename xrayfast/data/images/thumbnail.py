@@ -34,9 +34,9 @@ _ONE_WIDE, _ONE_HIGH = 0.2, 0.85
 _SPREAD = 5  # gray levels, added to the spread because that of an image without contrast is 0
 _MARGIN, _INSIDE = (12, 243), 0.25  # in a line that is no margin, at least this share is between these gray levels
 
-SIDE_BY_SIDE = "as of {} radiographs side by side"
+SIDE_BY_SIDE = "looks like {} radiographs side by side"
 UPSIDE_DOWN, ON_ITS_SIDE = "may be upside down", "may lie on its side"
-MAY_BE_INVERTED = "may be inverted: the lungs brighter than the body around them"
+MAY_BE_INVERTED = "may be inverted: the lungs are brighter than the body around them"
 
 
 def _weights() -> npt.NDArray[np.float32]:

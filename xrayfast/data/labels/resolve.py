@@ -189,7 +189,7 @@ def _resolve_task(
             ]
         return task, [f"{'Labels imply others' if config.imply else found}: a {task}-label task."]
     if config.task == "single" and config.imply:
-        raise ConfigError("found imply with task single; expected task multi. Leave out one of the two.")
+        raise ConfigError("imply needs a multi-label task, but task is single. Leave out one of the two options.")
     if config.task == "single" and len(rows := not_single_label(matrix)):
         i = int(rows[0])
         present = [label for label, value in zip(labels, matrix[i].tolist(), strict=True) if value == 1]

@@ -45,8 +45,8 @@ def optimism(chosen_on: str = VALIDATION_IMAGES) -> str:
 
 
 _BLANK = re.compile(
-    r'read with the note "(?:nearly of one shade|of one shade|nearly black|nearly white|nearly without contrast|'
-    r'of \d+ shades)"'
+    r'read with the note "(?:(?:almost )?only one gray level|nearly black|nearly white|nearly without contrast|'
+    r'only \d+ shades of gray|(?:nearly )?of one shade|of \d+ shades)"'  # the last two: runs of 0.14 and older
 )
 """Matches remarks and notes about images that are blank or saturated (see `data.images.notes`)."""
 

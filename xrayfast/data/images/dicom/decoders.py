@@ -80,7 +80,7 @@ def decode_uncompressed(value: bytes, layout: PixelLayout) -> StoredPixels:
     pixels = _resolve_bits(_reshape(codes, layout, layout.by_plane), layout.allocated, layout)
     if (excess := len(value) - expected) <= _MAX_PADDING:
         return pixels
-    note = f"{excess} bytes of pixel data beyond rows and columns ignored"
+    note = f"{excess} bytes after the last pixel ignored"
     return pixels._replace(notes=(*pixels.notes, note))
 
 
@@ -143,7 +143,7 @@ def decode_in_sandbox(value: bytes, layout: PixelLayout, *, codec: Codec) -> Sto
     frame = _codestream(value, layout)
     marker, bits = _read_jpeg_header(frame, layout)
     if not 2 <= bits <= 16 or (marker == _LOSSLESS_FRAME) != (codec == "lossless"):
-        raise _damaged(layout, "another codestream than the transfer syntax says")
+        raise _damaged(layout, "a codestream that does not match the transfer syntax")
     shape = (layout.rows, layout.columns, layout.samples)
     values = decode_in_subprocess(layout.path, codec, frame, shape, bits)
     codes = np.frombuffer(values, "u1" if bits <= 8 else "<u2")
@@ -172,7 +172,8 @@ def decode_jpeg_2000(value: bytes, layout: PixelLayout) -> StoredPixels:
     samples, precision = struct.unpack(">HB", frame[start + 40 : start + 43])
     signed, bits = bool(precision >> 7), (precision & 0x7F) + 1
     if bits > 16 or (samples == 3 and bits > 8):
-        raise ReadError(f"{layout.path}: found JPEG 2000 of {samples} samples of {bits} bits, which is not supported.")
+        found = f"JPEG 2000 with {samples} samples of {bits} bits"
+        raise ReadError(f"{layout.path}: found {found}, which is not supported. Convert the file.")
     # Some files wrap the codestream in the boxes of a JP2 file, which DICOM does not provide for.
     with Image.open(io.BytesIO(frame[start:]), formats=("JPEG2000",)) as image:
         _require_shape(layout, image.height, image.width, len(image.getbands()))
@@ -210,10 +211,10 @@ def _resolve_bits(codes: Codes, width: int, layout: PixelLayout, is_rgb: bool = 
     if not layout.signed or not (whole == declared).all():
         if is_likelier(whole, declared):
             used = max(int(whole.max()).bit_length(), int(~whole.min()).bit_length()) + layout.signed
-            note = f"values of {used} bits, where the header says {layout.stored}"
+            note = f"values use {used} bits, although the header says {layout.stored}"
             return StoredPixels(_lowest_bits(codes, used), used, is_rgb, (note,))
         if not layout.signed:
-            return StoredPixels(kept, stored, is_rgb, (f"bits above the {stored} stored ignored",))
+            return StoredPixels(kept, stored, is_rgb, (f"bits above the lowest {stored} ignored",))
     return StoredPixels(kept, stored, is_rgb)
 
 

@@ -60,8 +60,8 @@ def read_layout(file: DicomFile) -> PixelLayout:
     allocated, stored = _integer(elements, "BitsAllocated"), _integer(elements, "BitsStored")
     high = _integer(elements, "HighBit", stored - 1)
     if allocated not in (8, 16) or not 1 <= stored <= allocated or high != stored - 1:
-        found = f"{stored} bits stored of {allocated}, high bit {high}"
-        raise ReadError(f"{path}: found {found}; expected up to 16, from bit 0 on. Convert it.")
+        found = f"{stored} bits stored of {allocated} allocated, high bit {high}"
+        raise ReadError(f"{path}: found {found}; expected up to 16, starting at bit 0. Convert it.")
     photometric = elements.text("PhotometricInterpretation").upper()
     if photometric not in _PHOTOMETRIC.get(samples, ()):
         found = (
@@ -91,14 +91,14 @@ def require_one_frame(file: DicomFile) -> None:
     if file.pixels and any(word in name for word in _NO_RADIOGRAPHS):
         raise ReadError(f"{path}: found a DICOM object of another kind ({name}); expected a radiograph. Leave it out.")
     if not file.pixels and elements.integer("Rows") is not None:
-        found = "a DICOM image without pixel data: only an overlay, or a file that is cut off"
+        found = "a DICOM image without pixel data (only an overlay, or a file that is cut off)"
         raise ReadError(f"{path}: found {found}; expected a radiograph. Fetch it again, or leave it out.")
     if file.pixels != "integer":
         what = "floating-point pixels" if file.pixels else "no pixel data"
         raise ReadError(f"{path}: found a DICOM object with {what} ({name}); expected a radiograph. Leave it out.")
     frames = _integer(elements, "NumberOfFrames", 1)
     if frames not in (0, 1):  # some files say 0 for a single frame
-        raise ReadError(f"{path}: found a DICOM object of {frames} frames; expected one. Export a single frame.")
+        raise ReadError(f"{path}: found a DICOM object with {frames} frames; expected one. Export a single frame.")
 
 
 def _integer(elements: Elements, keyword: str, default: int | None = None) -> int:
@@ -106,5 +106,7 @@ def _integer(elements: Elements, keyword: str, default: int | None = None) -> in
     number = elements.integer(keyword)
     number = default if number is None else number
     if number is None:
-        raise ReadError(f"{elements.path}: found DICOM without {keyword}; expected a radiograph. Export it again.")
+        raise ReadError(
+            f"{elements.path}: found no {keyword} in the DICOM header; expected a radiograph. Export the file again."
+        )
     return number

@@ -126,7 +126,7 @@ class DicomFile:
         )
         raw = dataset.get_item(_PIXEL_DATA)
         if raw is None or not isinstance(raw.value, bytes):
-            raise ReadError(f"{path}: found pixel data that is cut off; expected a whole file. Fetch it again.")
+            raise ReadError(f"{path}: found pixel data that is cut off; expected a whole file. Fetch the file again.")
         if self.syntax in _UNCOMPRESSED and getattr(raw, "length", 0) == _UNDEFINED:
             raise ReadError(
                 f"{path}: found compressed pixel data, but no Transfer Syntax UID that says how it is compressed; "

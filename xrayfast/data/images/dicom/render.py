@@ -111,7 +111,7 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
             raise
         except Exception as error:  # Decoders raise nearly any type on damaged files, and quote them.
             found = f"a damaged DICOM file ({type(error).__name__})"
-            raise ReadError(f"{path}: found {found}; expected a whole one. Fetch it again.") from None
+            raise ReadError(f"{path}: found {found}; expected a whole file. Fetch the file again.") from None
     if n_warnings := sum(warning.category is UserWarning for warning in caught):
         notes.append(f"pydicom: {n_warnings} warning{'s' if n_warnings > 1 else ''} on header values")
     return Radiograph(pixels, tuple(notes), "DICOM", layout.photometric, layout.stored)
@@ -136,24 +136,24 @@ def _describe_header(elements: Elements) -> list[str]:
     if (part := elements.text("BodyPartExamined").upper()) and not any(word in part for word in _CHEST):
         notes.append(f"body part {part[:_SHOWN]}")
     if any(_REPORT.search(elements.text(keyword)) for keyword in ("SeriesDescription", "ImageType", "DocumentTitle")):
-        notes.append("a report or a screenshot, by its description")
+        notes.append("a report or a screenshot, according to its description")
     if elements.text("PresentationIntentType").upper() == "FOR PROCESSING":
-        notes.append("values for processing, not for presentation")
+        notes.append("raw values FOR PROCESSING, not meant for viewing")
     if _PROCESSED.search(elements.text("SeriesDescription")):
-        notes.append("processed, or no plain radiograph, by its description")
+        notes.append("processed or not a plain radiograph, according to its description")
     if elements.text("BurnedInAnnotation").upper() == "YES":
-        notes.append("text burned in, by its header")
+        notes.append("text is burned in, according to its header")
     if elements.text("QualityControlImage").upper() == "YES":
-        notes.append("an image for quality control, by its header")
+        notes.append("an image for quality control, according to its header")
     if re.search("reject", elements.text("ImageComments"), re.IGNORECASE):
-        notes.append("rejected, by its comments")
+        notes.append("rejected, according to its comments")
     if not re.fullmatch("|human.*|homo.*", elements.text("PatientSpeciesDescription"), re.IGNORECASE):
-        notes.append("of an animal, by its header")
+        notes.append("an animal, according to its header")
     if elements.text("ShutterShape"):
         notes.append("display shutter ignored")
     orientation = elements.text("PatientOrientation").upper()
     if found := next((way for pattern, way in _TURNED.items() if re.match(pattern, orientation)), ""):
-        notes.append(f"{found} as stored, by its Patient Orientation, and left so")
+        notes.append(f"{found} according to its Patient Orientation; not corrected")
     return notes
 
 
@@ -163,11 +163,11 @@ def _make_square(elements: Elements, pixels: Pixels, notes: list[str]) -> tuple[
     ratio = sides[0] / sides[1] if len(sides) == 2 and min(sides) > 0 else 1.0
     height, width = pixels.shape
     if abs(ratio - 1) < _SQUARE or not 1 / _LONGEST_PIXEL <= ratio <= _LONGEST_PIXEL:
-        return pixels, [*notes] if abs(ratio - 1) < _SQUARE else [*notes, f"pixels of {ratio:.3g}:1 left as they are"]
+        return pixels, [*notes] if abs(ratio - 1) < _SQUARE else [*notes, f"pixels of {ratio:.3g}:1 not resampled"]
     size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
     require_sensible_size(elements.path, *size)
     resized = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
-    return resized, [*notes, f"pixels of {ratio:.3g}:1 made square"]
+    return resized, [*notes, f"pixels of {ratio:.3g}:1 resampled to square ones"]
 
 
 def _render_color(stored: StoredPixels, layout: PixelLayout) -> tuple[Pixels, list[str]]:
@@ -190,7 +190,8 @@ def _render_gray(
     notes += pixels.notes
     counts = _count_codes(codes, 2**bits)
     if layout.photometric != PALETTE and has_other_sign(codes, counts, bits, layout.signed):
-        notes.append(f"values evidently {'unsigned' if layout.signed else 'signed'}, against the header")
+        read, stated = ("unsigned", "signed") if layout.signed else ("signed", "unsigned")
+        notes.append(f"values are evidently {read}, although the header says {stated}")
         layout = replace(layout, signed=not layout.signed)
     stored = np.arange(2**bits, dtype=np.float64)
     if layout.signed:
@@ -204,7 +205,7 @@ def _render_gray(
         surround = find_surround(values, counts)
         if surround is not None:
             padding[surround] = True
-            notes.append(f"surround of {values[surround]:g} made black")
+            notes.append(f"area of constant value {values[surround]:g} around the image set to black")
     unpadded_counts = np.where(padding, 0, counts)
     inverted, polarity_notes = _read_polarity(elements, layout)
     try:
@@ -215,10 +216,12 @@ def _render_gray(
     if elements.items("PresentationLUTSequence"):
         notes.append("Presentation LUT ignored")
     if (n_padding := np.count_nonzero(counts[padding])) and elements.integer("PixelPaddingValue") is not None:
-        many = f"{n_padding} values that the header calls padding made black"
-        notes.append("pixel padding made black" if n_padding <= _PADDINGS else many)
+        many = f"{n_padding} different values, which the header declares as padding, set to black"
+        notes.append("pixel padding set to black" if n_padding <= _PADDINGS else many)
         if levels[padding].max() > _VISIBLE and _is_scattered(padding[codes]):
-            notes.append("single pixels within the image made black, as the header calls their value padding")
+            notes.append(
+                "single pixels inside the image set to black, because the header declares their value as padding"
+            )
     levels[padding] = 0
     return apply_lut(levels, codes), notes
 
@@ -236,8 +239,8 @@ def _read_polarity(elements: Elements, layout: PixelLayout) -> tuple[bool, list[
         return inverted, ["MONOCHROME1 inverted"] if inverted else []
     if shape not in ("INVERSE", "IDENTITY"):
         return inverted, [*(["MONOCHROME1 inverted"] if inverted else []), "unknown Presentation LUT Shape ignored"]
-    done = "left as stored" if inverted else "inverted"
-    return not inverted, [f"{layout.photometric} {done}, by its Presentation LUT Shape {shape}"]
+    done = "not inverted" if inverted else "inverted"
+    return not inverted, [f"{layout.photometric} {done}, because its Presentation LUT Shape is {shape}"]
 
 
 def _count_codes(codes: Codes, size: int) -> npt.NDArray[np.int64]:

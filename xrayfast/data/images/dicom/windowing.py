@@ -98,11 +98,11 @@ def read_voi_transforms(elements: Elements, signed: bool) -> tuple[list[VoiTrans
     function = elements.text("VOILUTFunction").upper() or _FUNCTIONS[0]
     notes = []
     if function not in _FUNCTIONS:
-        notes, function = ["unknown VOI LUT function taken as LINEAR"], _FUNCTIONS[0]
+        notes, function = ["unknown VOI LUT Function treated as LINEAR"], _FUNCTIONS[0]
     centers, widths = elements.numbers("WindowCenter"), elements.numbers("WindowWidth")
     windows = [_window(center, width, function) for center, width in zip(centers, widths, strict=False)]
     if None in windows:
-        notes.append("window of no width ignored")
+        notes.append("window without a valid width ignored")
     return [*luts, *filter(None, windows)], notes
 
 
@@ -159,13 +159,17 @@ def apply_window(
         occurring = unit[counts > 0]
         levels = round(256 * float(np.ptp(occurring))) + 1 if occurring.size > _LEVELS else _LEVELS
         if lost > _NEARLY_ALL or levels < _LEVELS:
-            why = f"saturates {lost:.0%} of the image" if lost > _NEARLY_ALL else f"leaves {levels} gray levels"
-            notes.append(f"{transform.name} ignored, as it {why}")
+            why = (
+                f"makes {lost:.0%} of the image black or white"
+                if lost > _NEARLY_ALL
+                else f"leaves only {levels} gray levels"
+            )
+            notes.append(f"{transform.name} ignored, because it {why}")
             transform = _choose(values, counts, [], choice, bits)
             unit = transform.to_unit(values)
     notes.append(transform.name)
     if transform.note_saturation and saturated > _MOSTLY_SATURATED:
-        notes.append(f"saturates {saturated:.0%} of the pixels")
+        notes.append(f"the window makes {saturated:.0%} of the pixels black or white")
     return scale_to_uint8(1 - unit if inverted else unit), tuple(notes)
 
 

@@ -266,7 +266,9 @@ def _open(file: Path) -> _Content:
         if start.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
             return _open_arrow(file, stream=not start.startswith(b"ARROW1"))
         if start.startswith(b"FEA1"):
-            raise DataError(f"{file}: found a file of Feather's first version; expected Arrow. Write it again.")
+            raise DataError(
+                f"{file}: found a Feather file of version 1; expected version 2 (Arrow). Write the file again."
+            )
         raise DataError(
             f"{file}: the first bytes are not those of a Parquet or Arrow file; expected one because of the file "
             "name. Rename a text table to .csv or .tsv. A download may be cut off, or be an error page: fetch it "
