@@ -14,14 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xrayfast.cpus import cpu_count
-
-Floats32: TypeAlias = npt.NDArray[np.float32]
+from xrayfast.data.arrays import Bools, Floats32
 
 _REACH = 0.14  # maximum stretch or shift of an image, in half side lengths: crops of 7 % on one side
 _FAINT = 4.0  # local contrast, in gray levels, below which structure counts as noise
@@ -188,8 +187,8 @@ def _overlap(at_x: Floats32, at_y: Floats32, margin: float) -> Floats32:
     """Return (P, n, n) 1 where both images reach, at least `margin` pixels from the edges of both; else 0."""
     side = at_x.shape[-1]
 
-    def inner(at: Floats32) -> npt.NDArray[np.bool_]:
-        within: npt.NDArray[np.bool_] = (at >= margin - 0.5) & (at <= side - 0.5 - margin)
+    def inner(at: Floats32) -> Bools:
+        within: Bools = (at >= margin - 0.5) & (at <= side - 0.5 - margin)
         return within
 
     own = inner(np.arange(side, dtype=np.float32))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.audit.features import Features
+from xrayfast.data.arrays import Bools
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS, Split
 
@@ -51,9 +52,7 @@ def class_facts(data: Manifest, features: Features) -> tuple[ClassFacts, ...]:
     return (*found, *([_facts(None, without, features, split)] if without.any() else []))
 
 
-def _facts(
-    label: str | None, members: npt.NDArray[np.bool_], features: Features, image_splits: npt.NDArray[np.object_]
-) -> ClassFacts:
+def _facts(label: str | None, members: Bools, features: Features, image_splits: npt.NDArray[np.object_]) -> ClassFacts:
     infos = [features.image_infos[i] for i in np.flatnonzero(members).tolist()]
     where = Counter(image_splits[members].tolist())
     return ClassFacts(

@@ -15,6 +15,7 @@ from xrayfast.audit.alignment import aligned_correlation
 from xrayfast.audit.features import Features
 from xrayfast.audit.nearest import search_method
 from xrayfast.audit.neighbors import Pairs, candidates
+from xrayfast.data.arrays import Floats32, Integers
 from xrayfast.data.cache.columns import Columns, Layout
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
@@ -23,7 +24,6 @@ from xrayfast.errors.escapes import warn
 from xrayfast.progress import StageProgress, no_progress
 
 Kind: TypeAlias = Literal["exact", "near"]
-Groups: TypeAlias = npt.NDArray[np.integer]
 
 ALIKE, SAME_PATIENT_ALIKE = 0.97, 0.98
 """Two images are duplicates from the first correlation on, but two of one patient only from the second on, because
@@ -79,11 +79,11 @@ def distinct_groups(duplicates: Sequence[Duplicates]) -> list[Duplicates]:
 
 def near_pairs(
     thumbs: npt.NDArray[np.uint8],
-    rows: npt.NDArray[np.integer],
+    rows: Integers,
     images: DecodedImages,
-    patients: npt.NDArray[np.integer] | None = None,
+    patients: Integers | None = None,
     progress: StageProgress = no_progress,
-) -> tuple[Pairs, npt.NDArray[np.float32]]:
+) -> tuple[Pairs, Floats32]:
     """Find pairs of thumbnails of nearly equal images.
 
     Args:
@@ -108,7 +108,7 @@ def near_pairs(
     return pairs[near], alike[near]
 
 
-def _compare(thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.integer], progress: StageProgress) -> Columns:
+def _compare(thumbs: npt.NDArray[np.uint8], rows: Integers, progress: StageProgress) -> Columns:
     """Return the pairs that are alike, before patients are considered, and the note of `candidates`."""
     count = len(rows)
 
@@ -125,9 +125,9 @@ def _compare(thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.integer], progr
     return {"pairs": pairs[found], "alike": alike[found], "note": np.frombuffer(note.encode(), np.uint8)}
 
 
-def components(count: int, pairs: Pairs) -> Groups:
+def components(count: int, pairs: Pairs) -> Integers:
     """Return (count,) the smallest index to which each index is connected by pairs, directly or through others."""
-    numbers: Groups = np.arange(count)
+    numbers: Integers = np.arange(count)
     while True:
         while (numbers != (least := numbers[numbers])).any():
             numbers = least
@@ -138,7 +138,7 @@ def components(count: int, pairs: Pairs) -> Groups:
         np.minimum.at(numbers, apart.max(axis=1), apart.min(axis=1))
 
 
-def _connected_members(count: int, pairs: Pairs, alike: npt.NDArray[np.float32]) -> list[tuple[list[int], float]]:
+def _connected_members(count: int, pairs: Pairs, alike: Floats32) -> list[tuple[list[int], float]]:
     """Return the members of each component of at least two, and the lowest similarity in it."""
     numbers, members = components(count, pairs), np.unique(pairs)
     groups = pd.Series(members).groupby(numbers[members]).agg(list)

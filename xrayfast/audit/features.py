@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from xrayfast.audit.alignment import Floats32
+from xrayfast.data.arrays import Floats32, Places
 from xrayfast.data.cache.columns import Columns, Layout
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
@@ -47,7 +46,7 @@ _LAYOUT: Layout = {
 class Features:
     """Features of N images."""
 
-    rows: npt.NDArray[np.intp]  # (N,) rows of the images in the manifest, ascending
+    rows: Places  # (N,) rows of the images in the manifest, ascending
     image_infos: tuple[ImageInfo, ...]  # properties of each original file
     thumbs: Pixels  # (N, 40, 40) uint8, the image without its padding, stretched to a square
     border: Floats32  # (N, 8) mean value and near-black fraction at the top, right, bottom and left edge, in [0, 1]
@@ -67,7 +66,7 @@ class Features:
 
 
 def compute_features(
-    paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress = no_progress
+    paths: Sequence[str], rows: Places, images: DecodedImages, progress: StageProgress = no_progress
 ) -> Features:
     """Compute the features of images, loading each image once; features of cached images are cached too.
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.config import Task
+from xrayfast.data.arrays import Integers
 from xrayfast.errors import importing
 
 QUALITY = "self_confidence"
@@ -18,7 +19,7 @@ two classes, all scores rank nearly alike.
 """
 
 
-def rank_labels(truth: npt.NDArray[np.integer], probability: npt.NDArray[np.floating], task: Task) -> pd.DataFrame:
+def rank_labels(truth: Integers, probability: npt.NDArray[np.floating], task: Task) -> pd.DataFrame:
     """Rank all label cells that are not masked, least credible first.
 
     In a single-label task, an image's class is one cell; in a multi-label task, each label is a problem of its own.

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from xrayfast.audit.duplicates import Duplicates, Kind, find_duplicates
 from xrayfast.audit.features import Features, compute_features
+from xrayfast.data.arrays import Places
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients import studies_without_patient
@@ -139,13 +139,13 @@ def redraw_leaky_splits(data: Manifest, leaks: Leaks) -> tuple[Manifest, Leaks]:
     return data, leaks_between_splits(data, leaks.duplicates, leaks.unreadable)
 
 
-def group_linked_images(data: Manifest, duplicates: Sequence[Duplicates]) -> npt.NDArray[np.intp]:
+def group_linked_images(data: Manifest, duplicates: Sequence[Duplicates]) -> Places:
     """Group images that must share a split: images of one patient, and duplicates.
 
     Returns:
         (N,) integers for `Manifest.redraw_splits`, equal for images that are linked directly or through others.
     """
-    same: dict[Kind, npt.NDArray[np.intp]] = {kind: np.arange(len(data)) for kind in ("exact", "near")}
+    same: dict[Kind, Places] = {kind: np.arange(len(data)) for kind in ("exact", "near")}
     for group in duplicates:
         same[group.kind][list(group.rows)] = group.rows[0]
     groups = connect_groups(data.groups, *same.values())

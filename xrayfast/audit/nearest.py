@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from xrayfast.data.arrays import Floats32
 from xrayfast.errors.escapes import warn
 
-Floats32: TypeAlias = npt.NDArray[np.float32]
 Rows: TypeAlias = npt.NDArray[np.int64]
 
 EXACT = 50_000

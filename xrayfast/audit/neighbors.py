@@ -14,8 +14,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.audit.alignment import Floats32, halve, in_blocks, normalize_contrast, warp
+from xrayfast.audit.alignment import halve, in_blocks, normalize_contrast, warp
 from xrayfast.audit.nearest import nearest_neighbors
+from xrayfast.data.arrays import Floats32, Integers
 
 Pairs: TypeAlias = npt.NDArray[np.int64]
 
@@ -32,10 +33,7 @@ _RIDGE = 0.01  # fraction of the mean variance that is added to each direction, 
 
 
 def candidates(
-    thumbs: npt.NDArray[np.uint8],
-    rows: npt.NDArray[np.integer],
-    seed: int = 0,
-    report: Callable[[float], None] = lambda share: None,
+    thumbs: npt.NDArray[np.uint8], rows: Integers, seed: int = 0, report: Callable[[float], None] = lambda share: None
 ) -> tuple[Pairs, str]:
     """Return pairs of images that could be copies of each other.
 
@@ -60,7 +58,7 @@ def candidates(
     return np.stack([codes // count, codes % count], 1), note
 
 
-def _projection(thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.integer], rng: np.random.Generator) -> Floats32:
+def _projection(thumbs: npt.NDArray[np.uint8], rows: Integers, rng: np.random.Generator) -> Floats32:
     """Return (features, dimensions): the directions of most variance between images relative to that between crops."""
     sample = thumbs[rows[rng.permutation(len(rows))[:_SAMPLE]]]
     crops = [_crop(sample, rng) - _crop(sample, rng) for _ in range(-(-_CROPPED // len(sample)))]
@@ -75,7 +73,7 @@ def _projection(thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.integer], rn
     return projection
 
 
-def _project(thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.integer], projection: Floats32) -> Floats32:
+def _project(thumbs: npt.NDArray[np.uint8], rows: Integers, projection: Floats32) -> Floats32:
     """Return (N, dimensions), computed in blocks to limit memory."""
     return np.concatenate([_flatten(thumbs[rows[i : i + 2048]]) @ projection for i in range(0, len(rows), 2048)])
 

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.audit.features import Features
+from xrayfast.data.arrays import Floats, Integers, Places
 from xrayfast.data.images.notes import generalize_note, needs_attention
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import k_folds
 from xrayfast.metrics.classification import auroc
 from xrayfast.metrics.inputs import count_patients
-
-Floats: TypeAlias = npt.NDArray[np.float64]
-Groups: TypeAlias = npt.NDArray[np.integer]
 
 ALL = "all"
 """The name for all groups of properties combined."""
@@ -72,7 +69,7 @@ class Shortcuts:
         return dict(sorted(found, key=lambda item: -item[1]))
 
 
-def predictable_labels(data: Manifest, features: Features, groups: Groups) -> dict[str, float]:
+def predictable_labels(data: Manifest, features: Features, groups: Integers) -> dict[str, float]:
     """Return the AUROC of the labels that all properties together predict better than chance, at 1 %.
 
     Instead of shuffles, which take most of the time of `probe`, the chance AUROC is assumed to have the standard
@@ -89,7 +86,7 @@ def predictable_labels(data: Manifest, features: Features, groups: Groups) -> di
     return found
 
 
-def probe(data: Manifest, features: Features, groups: Groups, seed: int = 0, *, only_all: bool = False) -> Shortcuts:
+def probe(data: Manifest, features: Features, groups: Integers, seed: int = 0, *, only_all: bool = False) -> Shortcuts:
     """Predict each label without the lungs.
 
     Numeric properties become ranks and indicators of their fifth, so that one common width can predict as well as a
@@ -132,7 +129,7 @@ def probe(data: Manifest, features: Features, groups: Groups, seed: int = 0, *, 
     return Shortcuts(len(rows), aurocs, chance, too_few)
 
 
-def _blocks(data: Manifest, features: Features, chosen: npt.NDArray[np.intp]) -> dict[str, Floats]:
+def _blocks(data: Manifest, features: Features, chosen: Places) -> dict[str, Floats]:
     """Return properties by group, (N, columns), standardized and of equal weight, without constant columns."""
     infos = [features.image_infos[i] for i in chosen.tolist()]
     width, height = (np.array([getattr(info, side) for info in infos], np.float64) for side in ("width", "height"))
@@ -189,7 +186,7 @@ def _drop_constant(columns: Floats) -> Floats:
     return columns[:, columns.std(0) > 1e-9] if len(columns) else columns[:, :0]
 
 
-def _held_out_auroc(x: Floats, actual: Floats, folds: Groups) -> list[float]:
+def _held_out_auroc(x: Floats, actual: Floats, folds: Integers) -> list[float]:
     """Return the AUROC of each column of `actual`, (N, K); each fold is scored by ridge regression on the others."""
     scores = np.zeros_like(actual)
     for fold in np.unique(folds):
@@ -205,7 +202,7 @@ def _held_out_auroc(x: Floats, actual: Floats, folds: Groups) -> list[float]:
     return [auroc(column, score) for column, score in zip(actual.T, scores.T, strict=True)]
 
 
-def _shuffled(actual: Floats, groups: Groups, rng: np.random.Generator) -> Floats:
+def _shuffled(actual: Floats, groups: Integers, rng: np.random.Generator) -> Floats:
     """Permute values among images so that those of one patient mostly go to one patient."""
     taken, given = (_by_group(groups, rng) for _ in range(2))
     shuffled = np.empty_like(actual)
@@ -213,19 +210,19 @@ def _shuffled(actual: Floats, groups: Groups, rng: np.random.Generator) -> Float
     return shuffled
 
 
-def _by_group(groups: Groups, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+def _by_group(groups: Integers, rng: np.random.Generator) -> Places:
     """Return the rows group by group, with the groups in random order."""
     _, numbers = np.unique(groups, return_inverse=True)
     return np.argsort(rng.permutation(numbers.max(initial=0) + 1)[numbers], kind="stable")
 
 
-def _sample_rows(groups: Groups, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+def _sample_rows(groups: Integers, rng: np.random.Generator) -> Places:
     """Return all rows, ascending; if there are too many, a sample by group, of which the last may be incomplete."""
     rows = np.arange(len(groups))
     return rows if len(rows) <= _MOST_IMAGES else np.sort(_by_group(groups, rng)[:_MOST_IMAGES])
 
 
-def _too_few(truth: npt.NDArray[np.int8], groups: Groups) -> str:
+def _too_few(truth: npt.NDArray[np.int8], groups: Integers) -> str:
     """Return why a label can't be probed; "" if it can."""
     for value, state in ((1, "with"), (0, "without")):
         found = truth == value

@@ -8,4 +8,5 @@ torch.
 - `demographics`: parse sex, age and view from cells and headers.
 - `splits`: draw stratified splits and folds by patient.
 - `manifest`: build the final table from all of these.
+- `arrays`: names for arrays of one data type.
 """

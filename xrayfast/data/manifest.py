@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.config import DataConfig, Task
+from xrayfast.data.arrays import Bools, Integers, Ints, Places
 from xrayfast.data.corrections import Correction, apply_corrections, describe_corrections, read_corrections
 from xrayfast.data.images.dicom.parse import is_dicom_file
 from xrayfast.data.labels.names import is_no_finding
@@ -89,7 +90,7 @@ class Manifest(HasOverview):
     task: Task
     config: DataConfig
     notes: tuple[str, ...]
-    drawn: npt.NDArray[np.bool_]
+    drawn: Bools
     left_out: tuple[tuple[str, tuple[str, ...]], ...] = ()
     corrections: tuple[Correction, ...] = ()
     identities: npt.NDArray[np.uint64] | None = field(default=None, repr=False)
@@ -108,7 +109,7 @@ class Manifest(HasOverview):
         return to_truth(self.targets)
 
     @property
-    def groups(self) -> npt.NDArray[np.intp] | None:
+    def groups(self) -> Places | None:
         """(N,) integers, equal for images of one patient, else of one study; None if no patient or study is known."""
         studies = self.table["study"].tolist() if "study" in self.table else None
         return group_images(self.table["patient"].tolist(), studies)
@@ -154,7 +155,7 @@ class Manifest(HasOverview):
         table: pd.DataFrame = self.table[["image", "patient", "split", "labels"]]
         return table
 
-    def redraw_splits(self, groups: npt.NDArray[np.integer]) -> Manifest:
+    def redraw_splits(self, groups: Integers) -> Manifest:
         """Draw the drawn splits again, so that the images of one of the (N,) groups, or of one patient, share a split.
 
         Given splits stay as they are; the seed, fractions and folds are those of the config.
@@ -178,9 +179,7 @@ class Manifest(HasOverview):
         splits: list[Split] = self.table["split"].tolist()
         return [None if drawn else split for split, drawn in zip(splits, self.drawn.tolist(), strict=True)]
 
-    def deal_folds(
-        self, groups: npt.NDArray[np.integer] | None, repeats: int = 1, *, by_image: bool = False
-    ) -> npt.NDArray[np.int64]:
+    def deal_folds(self, groups: Integers | None, repeats: int = 1, *, by_image: bool = False) -> Ints:
         """Assign images to folds with `assign_folds`, using the seed, fractions and folds of the config.
 
         Returns:

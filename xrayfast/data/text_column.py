@@ -9,6 +9,8 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from xrayfast.data.arrays import Integers, Places
+
 T = TypeVar("T")
 
 _CHUNK = 1 << 16
@@ -22,7 +24,7 @@ class TextColumn(Sequence[str]):
         codes: (N,) each cell's position in `texts`, as the smallest unsigned integer type that fits.
     """
 
-    def __init__(self, texts: list[str], codes: npt.NDArray[np.integer]) -> None:
+    def __init__(self, texts: list[str], codes: Integers) -> None:
         self.texts = texts
         self.codes = codes.astype(np.min_scalar_type(max(len(texts) - 1, 0)), copy=False)
 
@@ -36,7 +38,7 @@ class TextColumn(Sequence[str]):
         return column.collect()
 
     @classmethod
-    def merged(cls, texts: Sequence[str], codes: npt.NDArray[np.integer]) -> TextColumn:
+    def merged(cls, texts: Sequence[str], codes: Integers) -> TextColumn:
         """Return the column given by (N,) positions in texts, which may contain equal or unused texts."""
         distinct = list(dict.fromkeys(texts))
         if len(distinct) < len(texts):
@@ -45,7 +47,7 @@ class TextColumn(Sequence[str]):
         return cls._in_order(distinct, codes)
 
     @classmethod
-    def _in_order(cls, texts: list[str], codes: npt.NDArray[np.integer]) -> TextColumn:
+    def _in_order(cls, texts: list[str], codes: Integers) -> TextColumn:
         """Return the column given by (N,) positions in distinct texts, which may be unused or in another order."""
         used, first = _first_rows(codes, len(texts))
         if len(used) == len(texts) and (np.diff(first) > 0).all():
@@ -79,7 +81,7 @@ class TextColumn(Sequence[str]):
     def __repr__(self) -> str:
         return f"TextColumn({list(self[:5])}{'...' if len(self) > 5 else ''})"
 
-    def first_rows(self) -> npt.NDArray[np.intp]:
+    def first_rows(self) -> Places:
         """Return (D,) the first row of each text."""
         return _first_rows(self.codes, len(self.texts))[1]
 
@@ -144,7 +146,7 @@ class _Codes(dict[str, int]):
         return code
 
 
-def _first_rows(codes: npt.NDArray[np.integer], n: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _first_rows(codes: Integers, n: int) -> tuple[Places, Places]:
     """Return the codes below n that occur, and the first row of each."""
     first = np.full(n, len(codes), np.intp)
     # In reverse, so that a code's first row is written last.

@@ -21,6 +21,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from xrayfast.data.arrays import Bools, Places
 from xrayfast.data.cache.columns import Layout, read_columns, write_columns
 from xrayfast.data.cache.folders import INDEX_NAME, shard_names
 from xrayfast.data.cache.shards import SHARD_SUFFIX, DamagedError, Shard
@@ -81,7 +82,7 @@ class FolderIndex:
                     return shard, row
         return None
 
-    def missing(self, words: Words) -> npt.NDArray[np.bool_]:
+    def missing(self, words: Words) -> Bools:
         """Return (N,) whether each key is in no shard.
 
         The shards that hold the other keys are opened, so that damage is noticed.
@@ -192,7 +193,7 @@ class _Table:
             at += 1
         return None
 
-    def find_all(self, words: Words) -> npt.NDArray[np.intp]:
+    def find_all(self, words: Words) -> Places:
         """Return (N,) positions of (N, 2) keys in the columns, -1 for keys that are not in the table."""
         result = np.full(len(words), -1, np.intp)
         if not len(self.high):

@@ -7,8 +7,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from xrayfast.data.arrays import Ints
+
 Codes: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-Integers: TypeAlias = npt.NDArray[np.int32]
+Signed: TypeAlias = npt.NDArray[np.int32]
 
 _NOISE = 1.2
 """Mean squared step between neighbors, in units of the variance: 2 in white noise, below 0.7 in radiographs."""
@@ -24,7 +26,7 @@ _WRAPS = 10
 more."""
 
 
-def has_other_sign(codes: Codes, counts: npt.NDArray[np.int64], bits: int, signed: bool) -> bool:
+def has_other_sign(codes: Codes, counts: Ints, bits: int, signed: bool) -> bool:
     """Whether an image (H, W) evidently has signed values although its file says unsigned, or the other way round.
 
     Read with the wrong sign, values wrap around within the image: there are values on both sides of the wrap, and none
@@ -45,7 +47,7 @@ def has_other_sign(codes: Codes, counts: npt.NDArray[np.int64], bits: int, signe
     return is_likelier(other, told)
 
 
-def find_surround(values: npt.NDArray[np.generic], counts: npt.NDArray[np.int64]) -> int | None:
+def find_surround(values: npt.NDArray[np.generic], counts: Ints) -> int | None:
     """Return the position of a surround: the highest or lowest value, if it is on many pixels and far from all others.
 
     Scaled together with its surround, the image would have only a few gray levels.
@@ -69,13 +71,13 @@ def find_surround(values: npt.NDArray[np.generic], counts: npt.NDArray[np.int64]
     return None
 
 
-def to_integers(codes: Codes, bits: int, signed: bool) -> Integers:
+def to_integers(codes: Codes, bits: int, signed: bool) -> Signed:
     """Return the integers that codes of `bits` bits stand for, with or without a sign."""
     sign = 1 << (bits - 1) if signed else 0
     return (codes.astype(np.int32) ^ sign) - sign
 
 
-def is_likelier(values: Integers, other: Integers) -> bool:
+def is_likelier(values: Signed, other: Signed) -> bool:
     """Whether the first of two readings, (H, W) or (H, W, C), of the same codes is the right one.
 
     With wrong bits, values wrap around: where the two readings have different steps between neighbors, the right one
@@ -92,7 +94,7 @@ def is_likelier(values: Integers, other: Integers) -> bool:
     return bool(step < other_step or (other_noise > _NOISE and noise < other_noise / 2))
 
 
-def _sample_steps(values: Integers) -> tuple[Integers, Integers]:
+def _sample_steps(values: Signed) -> tuple[Signed, Signed]:
     """Return the absolute steps between neighbors along at most 512 rows and along at most 512 columns."""
     rows, columns = values[:: -(-values.shape[0] // 512)], values[:, :: -(-values.shape[1] // 512)]
     return np.abs(np.diff(rows, axis=1)), np.abs(np.diff(columns, axis=0))

@@ -14,6 +14,7 @@ from operator import eq, sub
 import numpy as np
 import numpy.typing as npt
 
+from xrayfast.data.arrays import Bools, Floats32, Places
 from xrayfast.data.images.outline import describe_outline, varied_lines
 from xrayfast.data.images.radiograph import BLACK, Pixels
 from xrayfast.data.images.thumbnail import describe_thumbnail, is_one_strip
@@ -21,8 +22,6 @@ from xrayfast.data.images.thumbnail import describe_thumbnail, is_one_strip
 LEAST_SIDE = 48
 """Least number of pixels of the shorter side of an image whose areas and lines are checked."""
 
-_Steps = npt.NDArray[np.float32]
-_Mask = npt.NDArray[np.bool_]
 
 _SAMPLED, _COLUMNS = 64, 32  # rows and columns of a sample; fewest columns over which rows are compared
 
@@ -77,9 +76,9 @@ class _Sample:
         return self.bytes[1:].astype(np.int16)
 
     @cached_property
-    def values(self) -> _Steps:
+    def values(self) -> Floats32:
         """(64 * 64,) the values of the pixels."""
-        values: _Steps = self.center.ravel().astype(np.float32)
+        values: Floats32 = self.center.ravel().astype(np.float32)
         return values
 
     @cached_property
@@ -106,14 +105,14 @@ class _Sample:
         return int(counts.argmax()), float(counts.max()) / still.size
 
     @cached_property
-    def counts(self) -> npt.NDArray[np.intp]:
+    def counts(self) -> Places:
         """(256,) the number of pixels per gray level."""
         return np.bincount(self.bytes[0].ravel(), minlength=256)
 
     @cached_property
-    def blocks(self) -> _Steps:
+    def blocks(self) -> Floats32:
         """(256,) the means of 4 x 4 pixels."""
-        blocks: _Steps = (_BLOCKS @ self.values.reshape(_SAMPLED, _SAMPLED) @ _BLOCKS.T).ravel()
+        blocks: Floats32 = (_BLOCKS @ self.values.reshape(_SAMPLED, _SAMPLED) @ _BLOCKS.T).ravel()
         return blocks
 
     @cached_property
@@ -130,7 +129,7 @@ class _Sample:
         return _shares_outside(*rows), _shares_outside(*columns)
 
     @cached_property
-    def profiles(self) -> tuple[_Steps, _Steps]:
+    def profiles(self) -> tuple[Floats32, Floats32]:
         """(H - 1,) mean difference of each row from the next, over 32 to 63 pixels; (W - 1,) that of each column."""
         columns = np.ascontiguousarray(self.pixels[:, :: max(1, self.pixels.shape[1] // _COLUMNS)])
         rows = self.pixels[:: max(1, len(self.pixels) // _COLUMNS)]
@@ -138,23 +137,23 @@ class _Sample:
         return _means(down), _means(across.T)
 
     @cached_property
-    def jumps(self) -> tuple[_Steps, _Steps]:
+    def jumps(self) -> tuple[Floats32, Floats32]:
         """The jumps of both profiles: see `_jumps`."""
         return _jumps(self.profiles[0]), _jumps(self.profiles[1])
 
     @cached_property
-    def all_profiles(self) -> tuple[_Steps, _Steps]:
+    def all_profiles(self) -> tuple[Floats32, Floats32]:
         """The profiles over all pixels: over some of them, a slanted edge has steps at regular distances."""
         down, across = (_differ(lines[1:], lines[:-1]) for lines in (self.pixels, self.pixels.T))
         return _means(down), _means(across)
 
 
 @lru_cache(maxsize=64)
-def _places(height: int, width: int) -> npt.NDArray[np.intp]:
+def _places(height: int, width: int) -> Places:
     """Return (5, 64, 64) places in an image's flat pixels: of a sample, and above, below, left and right of it."""
     rows, columns = (np.linspace(1, side - 2, _SAMPLED).round().astype(np.intp) for side in (height, width))
     beside = np.array([0, -width, width, -1, 1], np.intp)
-    places: npt.NDArray[np.intp] = rows[:, None] * width + columns + beside[:, None, None]
+    places: Places = rows[:, None] * width + columns + beside[:, None, None]
     return places
 
 
@@ -163,14 +162,14 @@ def _shares_outside(first: int, last: int) -> tuple[float, float]:
     return first / _SAMPLED, 1 - (last + 1) / _SAMPLED
 
 
-def _jumps(steps: _Steps) -> _Steps:
+def _jumps(steps: Floats32) -> Floats32:
     """Return each step over the larger of the steps `_AROUND` lines before and after it, if there are both."""
     around = np.maximum(steps[: -2 * _AROUND], steps[2 * _AROUND :])
-    jumps: _Steps = steps[_AROUND:-_AROUND] / (around + 1)
+    jumps: Floats32 = steps[_AROUND:-_AROUND] / (around + 1)
     return jumps
 
 
-def _means(steps: Pixels) -> _Steps:
+def _means(steps: Pixels) -> Floats32:
     """Return the mean of each row, as a matrix product, which takes a quarter of the time."""
     return steps.astype(np.float32) @ np.full(steps.shape[1], 1 / steps.shape[1], np.float32)
 
@@ -283,7 +282,7 @@ def _find_odd_lines(sample: _Sample) -> str:
     return "rows or columns differ from those next to them, as if lines were lost, shifted or drawn" if found else ""
 
 
-def _has_lines(pixels: Pixels, steps: _Steps) -> bool:
+def _has_lines(pixels: Pixels, steps: Floats32) -> bool:
     """Whether 4 or more of up to 128 rows in the middle are on average far brighter or darker than both beside them."""
     if np.count_nonzero(steps > _DRAWN) <= _LINES:
         return False  # the usual case
@@ -500,7 +499,7 @@ def _find_few_levels(sample: _Sample) -> str:
     return ""
 
 
-def _find_period(counts: npt.NDArray[np.intp]) -> int:
+def _find_period(counts: Places) -> int:
     """Return the number of gray levels at equal distances around which the counts (256,) gather; 0 if there are none.
 
     The Fourier transform of the counts at this distance exceeds that at similar distances by over 0.12 of the pixels;
@@ -531,7 +530,7 @@ def _find_equalized(sample: _Sample) -> str:
     return "all gray levels are equally frequent, as after histogram equalization" if is_even else ""
 
 
-def _unevenness(counts: npt.NDArray[np.intp], at_middle: float = 1.0) -> float:
+def _unevenness(counts: Places, at_middle: float = 1.0) -> float:
     """Return the Kolmogorov-Smirnov distance of levels from an even distribution.
 
     If the distance at the middle level exceeds `at_middle`, return 1.
@@ -576,12 +575,12 @@ def _find_regular_steps(sample: _Sample) -> str:
     return ""
 
 
-def _has_regular(jumps: _Steps) -> bool:
+def _has_regular(jumps: Floats32) -> bool:
     found = (jumps > _REGULAR).nonzero()[0]
     return len(found) >= _LEAST_REGULAR and _are_regular(found, len(jumps))
 
 
-def _are_regular(found: npt.NDArray[np.intp], length: int) -> bool:
+def _are_regular(found: Places, length: int) -> bool:
     """Whether the places are at regular distances.
 
     Three quarters of them must be at multiples of one distance, and be three quarters of all its multiples in `length`.
@@ -609,7 +608,7 @@ def _find_composed(sample: _Sample) -> str:
     return note and _describe_steps(sample, sample.all_profiles)
 
 
-def _describe_steps(sample: _Sample, profiles: tuple[_Steps, _Steps]) -> str:
+def _describe_steps(sample: _Sample, profiles: tuple[Floats32, Floats32]) -> str:
     halves = [_step_at(steps, 1 / 2) for steps in profiles]
     rolled = (
         step > _ROLLED and _do_borders_fit(lines)
@@ -622,7 +621,7 @@ def _describe_steps(sample: _Sample, profiles: tuple[_Steps, _Steps]) -> str:
     return ""
 
 
-def _step_at(steps: _Steps, share: float) -> float:
+def _step_at(steps: Floats32, share: float) -> float:
     """Return the largest of three jumps at a share of the lines; 0 if plain lines are beside them."""
     place = round((len(steps) + 1) * share) - 1
     if min(steps.item(place - 1 - _AROUND), steps.item(place + 1 + _AROUND)) < _PLAIN_LINE:
@@ -697,7 +696,7 @@ def _find_circle(sample: _Sample) -> str:
 
 
 @lru_cache(maxsize=1)
-def _ellipse() -> tuple[_Mask, tuple[_Mask, ...]]:
+def _ellipse() -> tuple[Bools, tuple[Bools, ...]]:
     """Return (64, 64) masks: outside an ellipse in a frame, and just inside it, towards each of the four corners."""
     y, x = np.mgrid[-1 : 1 : _SAMPLED * 1j, -1 : 1 : _SAMPLED * 1j]
     radius = np.hypot(y, x)
@@ -731,7 +730,7 @@ def _find_text(sample: _Sample) -> str:
     return "white or black lines in the middle, such as burned-in text, wires or metal" if found else ""
 
 
-def _is_within(margins: Sequence[tuple[float, float]]) -> _Mask:
+def _is_within(margins: Sequence[tuple[float, float]]) -> Bools:
     """Return (64, 64) whether a place is inside the plain margins and not at their edge."""
     above, left = (
         (np.arange(_SAMPLED) > first * _SAMPLED) & (np.arange(_SAMPLED) < (1 - last) * _SAMPLED - 1)

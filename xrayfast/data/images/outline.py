@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from xrayfast.data.arrays import Bools, Floats, Places
 from xrayfast.data.images.radiograph import BLACK, Pixels
 
 _HOLES = 0.22  # share of the area that is black and not at the outside (see `_holes`); at most 0.197 in radiographs
@@ -15,9 +15,6 @@ _OFF_LINE, _PARALLEL, _FURTHEST = 0.8, 0.07, 45  # pixels; difference of slopes;
 _SLANT, _STEEPEST = 0.15, 0.7  # slopes
 
 SLANTED = "slanted black edges, as after rotation or shearing"
-
-_Outline = npt.NDArray[np.bool_]
-_Places = npt.NDArray[np.intp]
 
 
 def describe_outline(sample: Pixels) -> str:
@@ -52,7 +49,7 @@ def varied_lines(sample: Pixels) -> tuple[tuple[int, int], tuple[int, int]]:
     return found[0], found[1]
 
 
-def _without_frame(sample: Pixels, shown: _Outline) -> _Outline:
+def _without_frame(sample: Pixels, shown: Bools) -> Bools:
     """Return `shown` without a plain frame around it: inside a frame, all black would count as a hole."""
     # One more line is removed, which is partly frame if the image was scaled.
     rows, columns = (
@@ -61,7 +58,7 @@ def _without_frame(sample: Pixels, shown: _Outline) -> _Outline:
     return shown[rows, columns]
 
 
-def _holes(shown: _Outline) -> float:
+def _holes(shown: Bools) -> float:
     """Return the share of an image that is black, with something shown on both sides in its row and in its column."""
     within = ~shown
     for way, found in ((shown, within), (shown.T, within.T)):
@@ -71,7 +68,7 @@ def _holes(shown: _Outline) -> float:
     return np.count_nonzero(within) / _SIDE**2
 
 
-def _are_aslant(shown: _Outline, length: int) -> bool:
+def _are_aslant(shown: Bools, length: int) -> bool:
     """Whether the left and right edges of what is shown are straight, slanted and parallel along `length` rows each."""
     left = _straight_slopes(shown.argmax(axis=1), length)
     if not len(left):
@@ -80,7 +77,7 @@ def _are_aslant(shown: _Outline, length: int) -> bool:
     return bool((np.abs(left[:, None] - right) <= _PARALLEL).any())
 
 
-def _straight_slopes(edge: _Places, length: int) -> npt.NDArray[np.float64]:
+def _straight_slopes(edge: Places, length: int) -> Floats:
     """Return the slopes of an edge wherever it is straight and slanted along `length` rows.
 
     `edge` is (64,) the distance of the edge from the border in each row.
@@ -91,7 +88,5 @@ def _straight_slopes(edge: _Places, length: int) -> npt.NDArray[np.float64]:
     edges = edge[starts[:, None] + rows]
     slopes = (edges[:, -1] - edges[:, 0]) / length
     off = np.abs(edges - (edges[:, :1] + slopes[:, None] * rows)).max(axis=1)
-    found: npt.NDArray[np.float64] = slopes[
-        (off <= _OFF_LINE) & (edges.min(axis=1) > 0) & (edges.max(axis=1) < _FURTHEST)
-    ]
+    found: Floats = slopes[(off <= _OFF_LINE) & (edges.min(axis=1) > 0) & (edges.max(axis=1) < _FURTHEST)]
     return found

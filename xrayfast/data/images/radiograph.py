@@ -8,6 +8,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from xrayfast.data.arrays import Floats
+
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 BLACK = 12
@@ -27,7 +29,7 @@ class Radiograph:
     bits: int = 8  # stored per sample
 
 
-def scale_to_uint8(values: npt.NDArray[np.float64], full: float = 1.0) -> Pixels:
+def scale_to_uint8(values: Floats, full: float = 1.0) -> Pixels:
     """Scale 0..full to 0..255, clipped: `floor(255 v / full + 0.5)`.
 
     Not np.rint, which rounds halves to even: here halves always round up.

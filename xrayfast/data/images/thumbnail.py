@@ -17,6 +17,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from xrayfast.data.arrays import Floats32
+
 _SIDE = 64
 _UPRIGHT = ((-15, -50, -54, -42), (29, 29, -50, -42), (36, 23, -43, -44), (20, 8, -7, -16))
 _STANDING = ((0, -8, -14, 82), (8, 0, -46, 72), (14, 46, 0, 154), (-82, -72, -154, 0))
@@ -39,7 +41,7 @@ UPSIDE_DOWN, ON_ITS_SIDE = "may be upside down", "may lie on its side"
 MAY_BE_INVERTED = "may be inverted: the lungs are brighter than the body around them"
 
 
-def _weights() -> npt.NDArray[np.float32]:
+def _weights() -> Floats32:
     """Return the weights (64 * 64, 4) of all pixels of a sample in the four sums."""
     found = []
     for quarter, below in ((_UPRIGHT, -1), (_STANDING, 1)):
@@ -48,14 +50,14 @@ def _weights() -> npt.NDArray[np.float32]:
     for half in (_NOT_TWO, _NOT_THREE):
         of_pixels = np.kron(np.hstack([half, np.fliplr(half)]), np.full((32, 4), 1 / 256 / 100))
         found.append(of_pixels - of_pixels.mean())
-    weights: npt.NDArray[np.float32] = np.array(found, np.float32).reshape(4, -1).T.copy()
+    weights: Floats32 = np.array(found, np.float32).reshape(4, -1).T.copy()
     return weights
 
 
 _WEIGHTS = _weights()
 
 
-def describe_thumbnail(sample: npt.NDArray[np.int16], values: npt.NDArray[np.float32], spread: float) -> str:
+def describe_thumbnail(sample: npt.NDArray[np.int16], values: Floats32, spread: float) -> str:
     """Return a note on an image that is not one upright radiograph, or "".
 
     Args:
@@ -79,7 +81,7 @@ def describe_thumbnail(sample: npt.NDArray[np.int16], values: npt.NDArray[np.flo
     return ON_ITS_SIDE if standing < _LEAST else ""
 
 
-def is_one_strip(values: npt.NDArray[np.float32], spread: float, *, is_wide: bool) -> bool:
+def is_one_strip(values: Floats32, spread: float, *, is_wide: bool) -> bool:
     """Whether an image that is far from square looks like one radiograph, or a part of it, and not several in a row.
 
     `values` and `spread` are as in `describe_thumbnail`. This is true of all of 400 radiographs stretched to twice

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from xrayfast.data.arrays import Integers
 from xrayfast.data.foreign_words import foreign_meaning
 from xrayfast.data.labels.names import (
     LABEL_JOIN,
@@ -437,5 +437,5 @@ def looks_like_flags(
     return bool(flags >= share * filled) and not values.isdisjoint((1, UNCERTAIN))
 
 
-def _first(codes: npt.NDArray[np.integer], code: int) -> int:
+def _first(codes: Integers, code: int) -> int:
     return int(np.argmax(codes == code))

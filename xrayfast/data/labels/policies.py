@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from xrayfast.data.arrays import Bools, Floats32, Ints
 from xrayfast.data.labels.names import is_no_finding, normalize_label
 from xrayfast.data.labels.targets import UNCERTAIN, Targets
 from xrayfast.errors import ConfigError, did_you_mean, shorten
@@ -107,7 +107,7 @@ def apply_policies(
 
 
 def _note_no_negatives(
-    policy: Policy, raw: Targets, cells: npt.NDArray[np.bool_], values: npt.NDArray[np.float32], labels: Sequence[str]
+    policy: Policy, raw: Targets, cells: Bools, values: Floats32, labels: Sequence[str]
 ) -> list[str]:
     """Return a note on labels with a 1 but no 0, whose negatives may be the policy's `cells` (N, L)."""
     alike = (raw == 1).any(0) & cells.any(0) & ~(raw == 0).any(0) & (values != 0)
@@ -119,7 +119,7 @@ def _note_no_negatives(
     ]
 
 
-def _targets_by_column(policy: Policy, labels: Sequence[str], mapped: Sequence[str]) -> npt.NDArray[np.float32]:
+def _targets_by_column(policy: Policy, labels: Sequence[str], mapped: Sequence[str]) -> Floats32:
     values = np.full(len(labels), policy.default, np.float32)
     for label, value in policy.by_label.items():
         key = normalize_label(label)
@@ -133,9 +133,7 @@ def _targets_by_column(policy: Policy, labels: Sequence[str], mapped: Sequence[s
     return values
 
 
-def _describe(
-    policy: Policy, counts: npt.NDArray[np.int64], values: npt.NDArray[np.float32], labels: Sequence[str]
-) -> list[str]:
+def _describe(policy: Policy, counts: Ints, values: Floats32, labels: Sequence[str]) -> list[str]:
     """Return a note on how many cells became what, per label."""
     cells = _CELLS[policy.option]
     if not counts.any():

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, combinations
 
 import numpy as np
-import numpy.typing as npt
 
+from xrayfast.data.arrays import Bools
 from xrayfast.data.foreign_words import foreign_meaning
 from xrayfast.data.labels.cells import find_joint_labels, parse_flag
 from xrayfast.data.labels.names import (
@@ -46,7 +46,7 @@ _SYNONYMS = (
     {"pneumothorax", "ptx", "collapsedlung"},
     {"effusion", "pleuralfluid", "hydrothorax"},
 )
-"""Groups of synonyms, as keys of `normalize_label`, that no rule on spelling finds."""
+"""Integers of synonyms, as keys of `normalize_label`, that no rule on spelling finds."""
 
 _NUMERALS = {
     **dict(zip(("zero", "one", "two", "three", "four", "five"), "012345", strict=True)),
@@ -90,9 +90,7 @@ def spelling_keys(names: Sequence[str]) -> list[str]:
     return [copy if copy in keys else key for key, copy in zip(keys, copied, strict=True)]
 
 
-def join_spellings(
-    names: Sequence[str], images: npt.NDArray[np.bool_], known: Collection[str] = ()
-) -> tuple[list[str], list[str]]:
+def join_spellings(names: Sequence[str], images: Bools, known: Collection[str] = ()) -> tuple[list[str], list[str]]:
     """Give all spellings of a label one name: the most frequent plain spelling; of equally frequent ones, the first.
 
     Copies, names in quotes, and names that are not in NFKC are not plain. Invisible characters are dropped.

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.config import MAX_LABELS, Task
+from xrayfast.data.arrays import Bools, Places
 from xrayfast.data.labels.names import LABEL_JOIN, LabelSet
 from xrayfast.errors import DataError, did_you_mean, shorten
 
@@ -88,7 +89,7 @@ def to_truth(targets: Targets) -> npt.NDArray[np.int8]:
     return truth
 
 
-def join_labels(present: npt.NDArray[np.bool_], labels: Sequence[str]) -> list[str]:
+def join_labels(present: Bools, labels: Sequence[str]) -> list[str]:
     """Return the labels of each row joined with '|', "" for none; `present` (N, L) is whether the row has the label."""
     if not present.size:
         return [""] * len(present)
@@ -125,6 +126,6 @@ def infer_task(targets: Targets) -> Task:
     return "single" if not len(not_single_label(targets)) else "multi"
 
 
-def not_single_label(targets: Targets) -> npt.NDArray[np.intp]:
+def not_single_label(targets: Targets) -> Places:
     """Return the rows that have no label, several labels or a masked cell."""
     return np.flatnonzero(((targets == 1).sum(1) != 1) | ((targets != 0) & (targets != 1)).any(1))

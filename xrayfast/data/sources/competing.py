@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from xrayfast.data.arrays import Bools, Floats32, Places
 from xrayfast.data.images.names import split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.labels.cells import are_flags, parse_flags, parse_label_cells, resolve_delimiter
@@ -48,7 +48,7 @@ def note_other_labels(
         DataError: it is ambiguous which of two columns of label names is meant, and `may_choose` is False.
     """
     usual = [name for name in columns.unused if simplify_column_name(name) in USUAL_NAMES["labels"]]
-    differing, apart = dict[str, npt.NDArray[np.bool_]](), list[str]()
+    differing, apart = dict[str, Bools](), list[str]()
     for name in columns.unused:
         other = _parse(table, name)
         # Columns of sites, study arms and splits hold A and B as often as columns of labels do.
@@ -182,21 +182,19 @@ def _parse(table: Table, name: str) -> tuple[list[str], Targets] | None:
         return None
 
 
-def _differing_rows(
-    names: Sequence[str], raw: Targets, others: Sequence[str], other: Targets
-) -> npt.NDArray[np.bool_] | None:
+def _differing_rows(names: Sequence[str], raw: Targets, others: Sequence[str], other: Targets) -> Bools | None:
     """Return (N,) whether one raw matrix has 1 and the other 0 for a shared label; None if too few are shared."""
     one, two = _by_key(names, raw), _by_key(others, other)
     common = [key for key in two if key in one]
     if not common or len(common) < _SHARE * len(two):
         return None
     a, b = (np.column_stack([columns[key] for key in common]) for columns in (one, two))
-    differ: npt.NDArray[np.bool_] = (((a == 1) & (b == 0)) | ((a == 0) & (b == 1))).any(1)
+    differ: Bools = (((a == 1) & (b == 0)) | ((a == 0) & (b == 1))).any(1)
     return differ
 
 
-def _by_key(names: Sequence[str], raw: Targets) -> Mapping[str, npt.NDArray[np.float32]]:
-    found = dict[str, npt.NDArray[np.float32]]()
+def _by_key(names: Sequence[str], raw: Targets) -> Mapping[str, Floats32]:
+    found = dict[str, Floats32]()
     for j, name in enumerate(names):
         key = normalize_label(name)
         found[key] = np.fmax(found[key], raw[:, j]) if key in found else raw[:, j]
@@ -210,7 +208,7 @@ def _are_one_to_one(one: Targets, other: Targets) -> bool:
     return all(both == column.max(initial=-1) + 1 for column in codes)
 
 
-def _number_rows(raw: Targets) -> npt.NDArray[np.intp]:
+def _number_rows(raw: Targets) -> Places:
     """Return (N,) integers that are equal for equal rows of an (N, L) raw matrix.
 
     Goes column by column, because sorting the rows of a large matrix takes minutes.

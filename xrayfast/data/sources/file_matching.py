@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import overload
 
 import numpy as np
-import numpy.typing as npt
 
+from xrayfast.data.arrays import Places
 from xrayfast.data.images.names import find_derived, is_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.splits.stratify import parse_split
@@ -256,7 +256,7 @@ class Matches(Sequence[list[str]]):
         counts: (N,) number of candidates per text.
     """
 
-    def __init__(self, names: list[str], counts: npt.NDArray[np.intp]) -> None:
+    def __init__(self, names: list[str], counts: Places) -> None:
         self.names, self.counts = names, counts
         self.starts = np.cumsum(counts) - counts
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from xrayfast.config import DataConfig
+from xrayfast.data.arrays import Places
 from xrayfast.data.demographics import parse_ages, parse_sexes, parse_views, sex_in_name, sexes_from_flags
 from xrayfast.data.labels.cells import (
     LIST,
@@ -186,9 +186,7 @@ def _parse_labels(
     return RawLabels(names, matrix, spec.multi_label, blank=spec.blank), notes
 
 
-def _add_metadata(
-    records: ImageRecords, table: Table, columns: Columns, spec: DatasetSpec, rows: npt.NDArray[np.intp]
-) -> None:
+def _add_metadata(records: ImageRecords, table: Table, columns: Columns, spec: DatasetSpec, rows: Places) -> None:
     """Add split, patient, study, sex, age and view from each image's first row."""
 
     def cells(names: Sequence[str]) -> list[TextColumn]:
@@ -218,7 +216,7 @@ def _add_metadata(
         records.views = parse_views(*view)
 
 
-def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: npt.NDArray[np.intp]) -> list[str]:
+def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: Places) -> list[str]:
     """Return notes on unused identifier-like columns with values that are on images of several patients or splits."""
     cells = dict(zip(columns.unused, _of_images(table, columns.unused, rows), strict=True))
     together: Sequence[str] = records.patients or records.studies or [""] * len(rows)
@@ -228,7 +226,7 @@ def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: npt.
     return origins + note_keys(cells, columns.unused, together)
 
 
-def _of_images(table: Table, names: Sequence[str], rows: npt.NDArray[np.intp]) -> list[TextColumn]:
+def _of_images(table: Table, names: Sequence[str], rows: Places) -> list[TextColumn]:
     """Return the cells of some columns in the images' first rows."""
     found = [table.columns[name] for name in names]
     return found if len(rows) == len(table) else [column.take(rows) for column in found]

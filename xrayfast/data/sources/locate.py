@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from xrayfast.config import Problems
+from xrayfast.data.arrays import Integers, Places
 from xrayfast.data.labels.targets import Targets
 from xrayfast.data.sources.column_words import is_of_box
 from xrayfast.data.sources.columns import Columns, quote
@@ -49,9 +49,9 @@ class RowFiles:
 
     names: list[str]
     paths: FilePaths
-    rows: npt.NDArray[np.intp]
-    images: npt.NDArray[np.integer]
-    first: npt.NDArray[np.intp]
+    rows: Places
+    images: Integers
+    first: Places
     missing: list[str]
     notes: list[str]
 

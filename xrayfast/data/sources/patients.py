@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.config import DataConfig
+from xrayfast.data.arrays import Places
 from xrayfast.data.demographics import parse_sexes, parse_views, plausible_age
 from xrayfast.data.images.names import AUGMENTED, ORIGINAL, image_beside, split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
@@ -490,9 +491,7 @@ def _headers(records: ImageRecords, keyword: str) -> list[Header | None]:
     return headers
 
 
-def group_images(
-    patients: Sequence[str | None] | None, studies: Sequence[str | None] | None
-) -> npt.NDArray[np.intp] | None:
+def group_images(patients: Sequence[str | None] | None, studies: Sequence[str | None] | None) -> Places | None:
     """Return (N,) one integer per patient, else per study, else per image; None if no patient or study is known."""
     if not studies:
         return group_patients(patients)
@@ -541,7 +540,7 @@ def hash_identifiers(identifiers: Sequence[str] | None, n: int) -> npt.NDArray[n
     return TextColumn.of(identifiers).map_array(hash_one, np.uint64) if identifiers else np.zeros(n, np.uint64)
 
 
-def group_patients(patients: Sequence[str | None] | None) -> npt.NDArray[np.intp] | None:
+def group_patients(patients: Sequence[str | None] | None) -> Places | None:
     """Return (N,) one integer per patient, and one per image of unknown patient; None if all patients are unknown."""
     codes, known = _number(patients)
     if not known:
@@ -569,7 +568,7 @@ def count_shared(identifiers: Sequence[str | None] | None, splits: Sequence[str]
     return int((there[:known].sum(1) > 1).sum()), known
 
 
-def _number(identifiers: Sequence[str | None] | None) -> tuple[npt.NDArray[np.intp], int]:
+def _number(identifiers: Sequence[str | None] | None) -> tuple[Places, int]:
     """Return (N,) the number of each identifier in order of first appearance, -1 where blank; and their count."""
     cells = identifiers if isinstance(identifiers, TextColumn) else (one or "" for one in identifiers or ())
     column = TextColumn.of(cells)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.config import DataConfig
+from xrayfast.data.arrays import Bools, Integers, Ints, Places
 from xrayfast.data.splits.stratify import SPLITS, Split, k_folds, stratified_split
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ConfigError, plural
@@ -36,14 +37,14 @@ class SplitAssignment:
     """
 
     names: TextColumn
-    drawn: npt.NDArray[np.bool_]
+    drawn: Bools
     notes: list[str]
 
 
 def assign_splits(
     given: Sequence[Split | None],
     positives: npt.NDArray[np.uint8],
-    groups: npt.NDArray[np.integer] | None,
+    groups: Integers | None,
     config: DataConfig,
     unit: str = "patient",
 ) -> SplitAssignment:
@@ -92,12 +93,12 @@ def assign_splits(
 def assign_folds(
     given: Sequence[Split | None],
     positives: npt.NDArray[np.uint8],
-    groups: npt.NDArray[np.integer] | None,
+    groups: Integers | None,
     config: DataConfig,
     repeats: int = 1,
     *,
     by_image: bool = False,
-) -> npt.NDArray[np.int64]:
+) -> Ints:
     """Return the fold of each image in each of R repeats, (N, R): from 1, and 0 for images of the test split.
 
     The first repeat has the folds that `assign_splits` draws for `fold` 1, 2 and so on; each later one uses the next
@@ -116,7 +117,7 @@ def assign_folds(
     return folds
 
 
-def _by(groups: npt.NDArray[np.integer] | None, unit: str) -> str:
+def _by(groups: Integers | None, unit: str) -> str:
     return NO_PATIENTS if groups is None else f"by {unit}"
 
 
@@ -128,7 +129,7 @@ def is_split_list(file: Path) -> bool:
 def _extend_splits(
     given: Sequence[Split | None],
     positives: npt.NDArray[np.uint8],
-    groups: npt.NDArray[np.integer] | None,
+    groups: Integers | None,
     test: float,
     config: DataConfig,
     unit: str,
@@ -194,11 +195,7 @@ def _require_consistent(config: DataConfig, held_out: set[Split | None], valid: 
 
 
 def draw_splits(
-    positives: npt.NDArray[np.uint8],
-    groups: npt.NDArray[np.integer] | None,
-    valid: float,
-    test: float,
-    config: DataConfig,
+    positives: npt.NDArray[np.uint8], groups: Integers | None, valid: float, test: float, config: DataConfig
 ) -> npt.NDArray[np.str_]:
     """Draw the splits (N,), stratified by label, without dividing groups; every fold has the same test split.
 
@@ -217,7 +214,7 @@ def draw_splits(
     return splits
 
 
-def connect_groups(*groupings: npt.NDArray[np.integer] | None) -> npt.NDArray[np.intp] | None:
+def connect_groups(*groupings: Integers | None) -> Places | None:
     """Merge groupings: images that share a group in any of them, directly or through other images, form one group.
 
     Each grouping is (N,) integers, or None for no groups. Returns (N,) integers, or None if there are no groups at all.

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from xrayfast.data.arrays import Floats, Integers, Ints, Places
 from xrayfast.data.foreign_words import foreign_meaning
 from xrayfast.data.text_column import TextColumn, distinct
 from xrayfast.errors import ConfigError, DataError, shorten
@@ -157,7 +158,7 @@ def parse_split_flags(flags: Mapping[Split, npt.NDArray[np.floating]], where: Ca
 
 def stratified_split(
     targets: npt.ArrayLike,
-    groups: npt.NDArray[np.integer] | None,
+    groups: Integers | None,
     fractions: Mapping[str, float],
     seed: int,
     given: Sequence[str | None] | None = None,
@@ -206,7 +207,7 @@ def stratified_split(
     return np.array(names).take(place[group_of])
 
 
-def k_folds(targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, k: int, seed: int) -> npt.NDArray[np.int64]:
+def k_folds(targets: npt.ArrayLike, groups: Integers | None, k: int, seed: int) -> Ints:
     """Assign images to k folds of equal size with the method of `stratified_split`.
 
     A fold that lacks a label gets a group with that label, unless this takes the last group with some label out of
@@ -226,7 +227,7 @@ def k_folds(targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, k: i
         what = "images" if groups is None else "patients (groups of images that stay together)"
         raise DataError(f"found {len(counts)} {what} for {k} folds; expected {k} or more. Ask for fewer folds.")
     filled = np.zeros((counts.shape[1], k))
-    folds: npt.NDArray[np.int64] = _assign_groups(counts, np.full(k, 1 / k), [k] * k, seed, filled)[group_of]
+    folds: Ints = _assign_groups(counts, np.full(k, 1 / k), [k] * k, seed, filled)[group_of]
     return folds
 
 
@@ -238,9 +239,7 @@ def _shares(fractions: Mapping[str, float]) -> dict[str, float]:
     return {name: fractions[name] for name in names if fractions.get(name, 0) > 0}
 
 
-def _grouped(
-    targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+def _grouped(targets: npt.ArrayLike, groups: Integers | None) -> tuple[Floats, Places]:
     """Return the number of images per group and label, (G, L + 1), and each image's group, (N,).
 
     The last column counts all images of the group.
@@ -258,13 +257,7 @@ def _grouped(
     return np.column_stack([*columns, sizes.astype(np.float64)]), group_of
 
 
-def _assign_groups(
-    counts: npt.NDArray[np.float64],
-    shares: npt.NDArray[np.float64],
-    kept: Sequence[int],
-    seed: int,
-    filled: npt.NDArray[np.float64],
-) -> npt.NDArray[np.int64]:
+def _assign_groups(counts: Floats, shares: Floats, kept: Sequence[int], seed: int, filled: Floats) -> Ints:
     """Assign each group to a split, move groups to splits that lack a label, and balance.
 
     Args:
@@ -284,12 +277,7 @@ def _assign_groups(
     return moves.place
 
 
-def _assign_by_label(
-    counts: npt.NDArray[np.float64],
-    shares: npt.NDArray[np.float64],
-    rng: np.random.Generator,
-    before: npt.NDArray[np.float64],
-) -> npt.NDArray[np.int64]:
+def _assign_by_label(counts: Floats, shares: Floats, rng: np.random.Generator, before: Floats) -> Ints:
     """Return the split of each group, (G,), assigned label by label, the rarest label first."""
     place = np.full(len(counts), -1, np.int64)
     # Lists, not arrays: a loop over single numbers is four times faster on lists.
@@ -306,11 +294,7 @@ def _assign_by_label(
 
 
 def _assign_in_order(
-    counts: npt.NDArray[np.float64],
-    totals: npt.NDArray[np.float64],
-    filled: Sequence[list[float]],
-    shares: npt.NDArray[np.float64],
-    rng: np.random.Generator,
+    counts: Floats, totals: Floats, filled: Sequence[list[float]], shares: Floats, rng: np.random.Generator
 ) -> list[int]:
     """Return for each group the split where it adds least to chi-squared, the sum of (count - due)^2 / due over labels.
 
@@ -343,7 +327,7 @@ def _assign_in_order(
 
 
 class _Moves:
-    """Groups that are moved between splits after the assignment.
+    """Integers that are moved between splits after the assignment.
 
     Attributes:
         place: (G,) the split of each group.
@@ -353,15 +337,9 @@ class _Moves:
         own: (G, P) sum of count^2 / due over the labels of each group, for each split.
     """
 
-    def __init__(
-        self,
-        counts: npt.NDArray[np.float64],
-        shares: npt.NDArray[np.float64],
-        place: npt.NDArray[np.int64],
-        before: npt.NDArray[np.float64],
-    ) -> None:
+    def __init__(self, counts: Floats, shares: Floats, place: Ints, before: Floats) -> None:
         self.counts, self.has = counts, counts > 0
-        self.place: npt.NDArray[np.int64] = place.copy()
+        self.place: Ints = place.copy()
         there = (place[:, None] == np.arange(len(shares))).astype(float)
         groups = [self.has[place == split].sum(0) for split in range(len(shares))]
         self.filled, self.held = before + counts.T @ there, (before > 0) + np.stack(groups, axis=1).astype(float)
@@ -398,7 +376,7 @@ class _Moves:
             elif not self._swap(change):
                 return
 
-    def _swap(self, change: npt.NDArray[np.float64]) -> bool:
+    def _swap(self, change: Floats) -> bool:
         """Swap the two groups whose swap lowers chi-squared most, and return whether any does.
 
         Only the groups that are best to move are tried.
@@ -416,7 +394,7 @@ class _Moves:
             self._move(*pair[2:])
         return pair is not None
 
-    def _best_to_move(self, change: npt.NDArray[np.float64], split: int, to: int) -> npt.NDArray[np.intp]:
+    def _best_to_move(self, change: Floats, split: int, to: int) -> Places:
         """Return the groups of `split` that are best to move to the split `to`, the best first."""
         groups = np.flatnonzero(self.place == split)
         return groups[np.argsort(change[groups, to], kind="stable")[:_TRIED]]
@@ -427,18 +405,18 @@ class _Moves:
             sums[:, split] += of[group]
         self.place[group] = split
 
-    def _change(self, groups: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    def _change(self, groups: Places) -> Floats:
         """Return what moving each group to each split adds to chi-squared, (len(groups), P); 0 for its own split."""
         level, own = self.counts[groups] @ (2 * self.filled / self.due), self.own[groups]
         here = np.arange(len(groups)), self.place[groups]
         # Rounded, so that equal moves are equal whatever the order of the additions in a matrix product.
-        change: npt.NDArray[np.float64] = np.round(level + own - (level - own)[here][:, None], 9)
+        change: Floats = np.round(level + own - (level - own)[here][:, None], 9)
         change[here] = 0
         return change
 
-    def _lost(self, groups: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+    def _lost(self, groups: Places) -> Ints:
         """Return for how many labels each group is the last one in its split, (len(groups),)."""
         last = self.held == 1
         labels = np.flatnonzero(last.any(1))
-        lost: npt.NDArray[np.int64] = (self.has[np.ix_(groups, labels)] & last.T[self.place[groups]][:, labels]).sum(1)
+        lost: Ints = (self.has[np.ix_(groups, labels)] & last.T[self.place[groups]][:, labels]).sum(1)
         return lost

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from xrayfast.data.arrays import Bools, Ints
 from xrayfast.data.images.bits import Codes, find_surround, has_other_sign
 from xrayfast.data.images.dicom.decoders import LOSSY, StoredPixels, require_decoder
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
@@ -243,7 +243,7 @@ def _read_polarity(elements: Elements, layout: PixelLayout) -> tuple[bool, list[
     return not inverted, [f"{layout.photometric} {done}, because its Presentation LUT Shape is {shape}"]
 
 
-def _count_codes(codes: Codes, size: int) -> npt.NDArray[np.int64]:
+def _count_codes(codes: Codes, size: int) -> Ints:
     """Return the number of pixels per code, counted in blocks of rows, because np.bincount widens codes to 8 bytes."""
     counts = np.zeros(size, np.int64)
     for rows in np.array_split(codes, 1 + codes.size // 2**22):
@@ -251,7 +251,7 @@ def _count_codes(codes: Codes, size: int) -> npt.NDArray[np.int64]:
     return counts
 
 
-def _is_padding(elements: Elements, stored: Values, layout: PixelLayout) -> npt.NDArray[np.bool_]:
+def _is_padding(elements: Elements, stored: Values, layout: PixelLayout) -> Bools:
     """Return which stored values are pixel padding (PS3.3 C.7.5.1.1.2)."""
     value, limit = elements.integer("PixelPaddingValue"), elements.integer("PixelPaddingRangeLimit")
     if value is None:
@@ -263,7 +263,7 @@ def _is_padding(elements: Elements, stored: Values, layout: PixelLayout) -> npt.
     return (stored >= low) & (stored <= high)
 
 
-def _is_scattered(is_padding: npt.NDArray[np.bool_]) -> bool:
+def _is_scattered(is_padding: Bools) -> bool:
     """Whether the padding pixels (H, W) are scattered: most of them have a left neighbor that is not padding."""
     alone = is_padding[:, 1:] & ~is_padding[:, :-1]
     return bool(np.count_nonzero(alone) > _SCATTERED * np.count_nonzero(is_padding[:, 1:]))

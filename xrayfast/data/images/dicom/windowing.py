@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from xrayfast.data.arrays import Ints
 from xrayfast.data.images.dicom.elements import Elements
 from xrayfast.data.images.dicom.lut import Values, read_lut
 from xrayfast.data.images.radiograph import Pixels, scale_to_uint8
@@ -126,13 +126,7 @@ def _window(center: float, width: float, function: str) -> VoiTransform | None:
 
 
 def apply_window(
-    values: Values,
-    counts: npt.NDArray[np.int64],
-    transforms: list[VoiTransform],
-    choice: WindowChoice,
-    bits: int,
-    *,
-    inverted: bool,
+    values: Values, counts: Ints, transforms: list[VoiTransform], choice: WindowChoice, bits: int, *, inverted: bool
 ) -> tuple[Pixels, tuple[str, ...]]:
     """Choose the window and apply it to the values of all stored codes.
 
@@ -173,19 +167,19 @@ def apply_window(
     return scale_to_uint8(1 - unit if inverted else unit), tuple(notes)
 
 
-def _saturated(unit: Values, counts: npt.NDArray[np.int64]) -> float:
+def _saturated(unit: Values, counts: Ints) -> float:
     """Return the share of the pixels that becomes black or white."""
     return float(counts[(unit <= 0) | (unit >= 1)].sum() / max(1, counts.sum()))
 
 
-def _between_extremes(values: Values, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _between_extremes(values: Values, counts: Ints) -> Ints:
     """Return the counts without the pixels that have the lowest or the highest value."""
     occurring = values[counts > 0]
     return np.where((values > occurring.min()) & (values < occurring.max()), counts, 0)
 
 
 def _choose(
-    values: Values, counts: npt.NDArray[np.int64], transforms: list[VoiTransform], choice: WindowChoice, bits: int
+    values: Values, counts: Ints, transforms: list[VoiTransform], choice: WindowChoice, bits: int
 ) -> VoiTransform:
     if choice.kind == "given":
         window = _window(choice.center, choice.width, "LINEAR")
@@ -221,7 +215,7 @@ def _linear_range(name: str, low: float, high: float) -> VoiTransform:
     return VoiTransform(name, lambda values: np.clip((values - low) / width, 0, 1), note_saturation=False)
 
 
-def _percentiles(values: Values, counts: npt.NDArray[np.int64]) -> tuple[float, float]:
+def _percentiles(values: Values, counts: Ints) -> tuple[float, float]:
     """Return the 0.5th and 99.5th percentiles of the pixels; the full range if no pixel is counted."""
     if not counts.any():
         return float(values.min()), float(values.max())
