@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Literal, TypeAlias
+from itertools import chain, compress
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -51,175 +51,165 @@ _TINY = 64  # pixels
 _WHITE_BORDER = 0.8  # mean value of each edge, in [0, 1]
 _LONG = 2.0  # ratio of the longer to the shorter side; chest radiographs have a width/height between 0.7 and 1.4
 
+
+class _Noted(NamedTuple):
+    """A kind of finding on images."""
+
+    pattern: str  # of reading notes; "" if it does not depend on them
+    title: str  # after "N images"
+    advice: str
+    severity: Severity = "note"
+
+
 _NO_RADIOGRAPH = "Training and evaluation leave them out, unless --keep-masks is given."
 
 _DOUBTFUL = "They may not be radiographs: look at them, and remove those that are not."
 
-_NOTED: dict[str, tuple[str, Severity, str, str]] = {
-    "constant": ("only one gray level", "warning", "with only one gray level", "They show nothing: remove them."),
-    "transparent": (
+_NOTED: dict[str, _Noted] = {
+    "tiny": _Noted(
+        "",
+        f"smaller than {_TINY} pixels",
+        "Most findings are not visible at this size: the images may be thumbnails of the originals.",
+    ),
+    "long": _Noted(
+        "",
+        f"more than {_LONG:g} times as long as wide, or wide as long",
+        "Chest radiographs are nearly square: they may show something else, or several radiographs.",
+    ),
+    "white_border": _Noted(
+        "", "with a white border", "Radiographs are black around the body: these may be inverted or framed."
+    ),
+    "constant": _Noted("only one gray level", "with only one gray level", "They show nothing: remove them.", "warning"),
+    "transparent": _Noted(
         "fully transparent",
-        "warning",
         "fully transparent",
         "They show nothing: save them without their alpha channel, or remove them.",
-    ),
-    "two_shades": (TWO_SHADES, "warning", f"with {TWO_SHADES}, as in masks", _NO_RADIOGRAPH),
-    "no_radiograph": (NO_RADIOGRAPH, "warning", "that are not radiographs according to their header", _NO_RADIOGRAPH),
-    "few_shades": (
-        FEW_SHADES.replace("#", r"\d+"),
         "warning",
-        "with only a few shades of gray, as in label maps",
-        _NO_RADIOGRAPH,
     ),
-    "color_coded": (COLOR_CODED, "warning", "color-coded, as maps and overlays are", _NO_RADIOGRAPH),
-    "too_smooth": (TOO_SMOOTH, "note", f"that are {TOO_SMOOTH}", _DOUBTFUL),
-    "plain_areas": (PLAIN_AREAS, "note", f"made of {PLAIN_AREAS}", _DOUBTFUL),
-    "colored_marks": (
+    "two_shades": _Noted(TWO_SHADES, f"with {TWO_SHADES}, as in masks", _NO_RADIOGRAPH, "warning"),
+    "no_radiograph": _Noted(
+        NO_RADIOGRAPH, "that are not radiographs according to their header", _NO_RADIOGRAPH, "warning"
+    ),
+    "few_shades": _Noted(
+        FEW_SHADES.replace("#", r"\d+"), "with only a few shades of gray, as in label maps", _NO_RADIOGRAPH, "warning"
+    ),
+    "color_coded": _Noted(COLOR_CODED, "color-coded, as maps and overlays are", _NO_RADIOGRAPH, "warning"),
+    "too_smooth": _Noted(TOO_SMOOTH, f"that are {TOO_SMOOTH}", _DOUBTFUL),
+    "plain_areas": _Noted(PLAIN_AREAS, f"made of {PLAIN_AREAS}", _DOUBTFUL),
+    "colored_marks": _Noted(
         COLORED_MARKS,
-        "note",
         "with colored lines or marks",
         "The marks are still visible in gray and may reveal the label: use images without them.",
     ),
-    "noise": (
+    "noise": _Noted(
         "as in noise",
-        "warning",
         "that look like noise",
         "Neighboring pixels are unrelated: the file may state a wrong bit depth, byte order or width.",
-    ),
-    "missing_rows": (
-        "data were missing",
         "warning",
+    ),
+    "missing_rows": _Noted(
+        "data were missing",
         "cut off",
         "Some rows or columns are plain gray or all identical: download the files again.",
-    ),
-    "damaged": (
-        "salt-and-pepper|lines were lost|columns are repeated|bits were lost|values had overflowed|wrong width",
         "warning",
+    ),
+    "damaged": _Noted(
+        "salt-and-pepper|lines were lost|columns are repeated|bits were lost|values had overflowed|wrong width",
         "that look damaged",
         "Pixels, lines or bits seem to be lost: get the files from their source again, or remove them.",
+        "warning",
     ),
-    "edge_map": ("as in edge maps", "note", "without bright and dark areas, as in edge maps", _DOUBTFUL),
-    "repeated": (
+    "edge_map": _Noted("as in edge maps", "without bright and dark areas, as in edge maps", _DOUBTFUL),
+    "repeated": _Noted(
         "halves are identical|halves are mirror images",
-        "note",
         "whose halves are identical or mirrored",
         "Keep one half, or remove them.",
     ),
-    "composed": (
+    "composed": _Noted(
         "side by side|three images in one|drawn grid",
-        "note",
         "that look composed of several images, shifted or drawn on",
         "Save each image as its own file. Get images with shifted parts or lines from their source again.",
     ),
-    "compressed": (
-        "strongly compressed",
-        "note",
-        "strongly compressed",
-        "Fine detail is lost: get them in better quality.",
+    "compressed": _Noted(
+        "strongly compressed", "strongly compressed", "Fine detail is lost: get them in better quality."
     ),
-    "equalized": (
+    "equalized": _Noted(
         "equally frequent",
-        "note",
         "in which all gray levels are equally frequent",
         "Their histograms were equalized: equalize all images, or none.",
     ),
-    "gamma": (
+    "gamma": _Noted(
         "three quarters of the pixels",
-        "note",
         "of which three quarters are dark or bright",
         "A gamma or a window may have been applied: check whether they were read correctly.",
     ),
-    "slanted": (
+    "slanted": _Noted(
         "slanted black edges",
-        "note",
         "with slanted black edges",
         "The image or the collimator was rotated: if this is augmentation, use the original images.",
     ),
-    "covered": (
+    "covered": _Noted(
         "black area inside|plain gray area",
-        "note",
         "with a covered area",
         "The lungs or other parts may be blacked out: use the original images.",
     ),
-    "text": (
+    "text": _Noted(
         "white or black lines",
-        "note",
         "with white or black lines in the middle",
         "They may be wires, metal or text. A network learns text, too, and text may name the patient: use images "
         "without text.",
     ),
-    "spectrum": (
-        "Fourier spectra are",
-        "note",
-        "unchanged when rotated by 180 degrees, as Fourier spectra are",
-        _DOUBTFUL,
+    "spectrum": _Noted(
+        "Fourier spectra are", "unchanged when rotated by 180 degrees, as Fourier spectra are", _DOUBTFUL
     ),
-    "on_black": (
+    "on_black": _Noted(
         "the rest is black",
-        "note",
         "that fill a small part of a black image",
         "The network sees only a small radiograph: crop the black area around it.",
     ),
-    "strip": ("far from square", "note", "far from square", "They may be stretched or show only a part: look at them."),
-    "test_object": ("test objects are", "note", "as symmetrical as test objects are", _DOUBTFUL),
-    "half_white": (
-        "half white",
-        "note",
-        "half of which is white",
-        "Check whether they were read correctly or cut off.",
-    ),
-    "dark": ("nearly black", "note", "nearly black", "Check whether they were read correctly."),
-    "bright": ("nearly white", "note", "nearly white", "Check whether they were read correctly."),
-    "flat": (
+    "strip": _Noted("far from square", "far from square", "They may be stretched or show only a part: look at them."),
+    "test_object": _Noted("test objects are", "as symmetrical as test objects are", _DOUBTFUL),
+    "half_white": _Noted("half white", "half of which is white", "Check whether they were read correctly or cut off."),
+    "dark": _Noted("nearly black", "nearly black", "Check whether they were read correctly."),
+    "bright": _Noted("nearly white", "nearly white", "Check whether they were read correctly."),
+    "flat": _Noted(
         "nearly without contrast",
-        "note",
         "nearly without contrast",
         "They use less than a quarter of the range from black to white: check whether they were read correctly.",
     ),
-    "several_frames": ("several frames", "note", "of several frames", "Only the first is used."),
-    "inverted": ("(?<!be )inverted", "note", "stored inverted", "They were inverted back."),
-    "may_be_inverted": (
+    "several_frames": _Noted("several frames", "of several frames", "Only the first is used."),
+    "inverted": _Noted("(?<!be )inverted", "stored inverted", "They were inverted back."),
+    "may_be_inverted": _Noted(
         "may be inverted",
-        "note",
         "that may be inverted",
         "They were left as they are: invert those that are inverted, or remove them.",
     ),
-    "may_be_turned": (
+    "may_be_turned": _Noted(
         "may be upside down|may lie on its side",
-        "note",
         "that may be upside down or on their side",
         "They were left as they are: turn those that need it, or remove them.",
     ),
-    "panel": (
+    "panel": _Noted(
         "image viewer",
-        "note",
         "with a panel along one side",
         "They look like screenshots of an image viewer: save the radiographs alone.",
     ),
-    "box": ("plain box", "note", "with a plain box", "Something is covered or lost: use the original images."),
-    "circle": ("blank outside a circle", "note", "cut out as a circle", "Use the whole images if you have them."),
-    "half_black": (
-        "half black",
-        "note",
-        "half of which is black",
-        "Check whether they were read correctly or cut off.",
-    ),
-    "two_in_one": (
+    "box": _Noted("plain box", "with a plain box", "Something is covered or lost: use the original images."),
+    "circle": _Noted("blank outside a circle", "cut out as a circle", "Use the whole images if you have them."),
+    "half_black": _Noted("half black", "half of which is black", "Check whether they were read correctly or cut off."),
+    "two_in_one": _Noted(
         "(two|several) images in one",
-        "note",
         "as wide or high as two radiographs or more",
         "If a file contains several radiographs, save each as its own file.",
     ),
-    "turned": ("EXIF orientation", "note", "stored on their side", "They were rotated by their EXIF orientation."),
-    "saturated": (
+    "turned": _Noted("EXIF orientation", "stored on their side", "They were rotated by their EXIF orientation."),
+    "saturated": _Noted(
         "the window makes",
-        "note",
         "with a window that makes most pixels black or white",
         "Detail in the brightest or darkest areas is lost: try another --window.",
     ),
-    "window_ignored": (
+    "window_ignored": _Noted(
         "ignored, because it (makes|leaves)",
-        "note",
         "with a window that would make nearly everything black, white or one gray",
         "The window was ignored: check whether --window should set another.",
     ),
@@ -277,6 +267,10 @@ def sort_by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
+def _of_images(kind: str, severity: Severity, names: Collection[str], title: str, text: str) -> Finding:
+    return Finding(kind, severity, f"{plural(len(names), 'image')} {title}", text, len(names), tuple(names))
+
+
 def leak_findings(leaks: Leaks) -> list[Finding]:
     """Return findings on patients and images in more than one split."""
     advice = "Assign each to one split, or draw a new split with --ignore-split."
@@ -321,10 +315,7 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
         text = "The same image belongs to two patients: one is wrong, or the column is not a patient ID."
         add("conflicting_patients", "warning", strangers, "duplicates under more than one patient", text)
     within = [group for group in duplicates if len({image_splits[row] for row in group.rows}) == 1]
-    for kind, title, sign in (
-        ("exact", "equal images", " = "),
-        ("near", "near duplicates", " ~ "),
-    ):
+    for kind, title, sign in (("exact", "equal images", " = "), ("near", "near duplicates", " ~ ")):
         if groups := [group for group in within if group.kind == kind]:
             examples = shorten((_joined([names[row] for row in group.rows], sign) for group in groups), 3)
             text = f"{examples}. Each copy counts as a separate image in training and in every metric: keep one."
@@ -353,8 +344,7 @@ def class_findings(data: Manifest) -> list[Finding]:
     if masked := [names[row] for row in np.flatnonzero((truth < 0).all(1))]:
         described = f"{shorten(masked, 3)}. Training and metrics ignore them: "
         described += "set --uncertain or --blank to give their cells a value."
-        title = f"{plural(len(masked), 'image')} on which every label is masked"
-        found.append(Finding("all_masked", "note", title, described, len(masked), tuple(masked)))
+        found.append(_of_images("all_masked", "note", masked, "on which every label is masked", described))
     positives = zip(data.labels, (truth[train] == 1).sum(0).tolist(), strict=True)
     if rare := {label: count for label, count in positives if count < LEAST_TO_LEARN}:
         text = f"Fewer than {LEAST_TO_LEARN} training images, which a network memorizes: {_listed(rare)}. "
@@ -440,43 +430,28 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
     """Return findings on odd images: tiny, long, or read with a note that needs attention."""
     names = data.table["image"].to_numpy()[features.rows].tolist()
     width, height = (np.array([getattr(info, side) for info in features.image_infos]) for side in ("width", "height"))
-    odd = {
-        "tiny": (
-            f"smaller than {_TINY} pixels",
-            "Most findings are not visible at this size: the images may be thumbnails of the originals.",
-            np.minimum(width, height) < _TINY,
-        ),
-        "long": (
-            f"more than {_LONG:g} times as long as wide, or wide as long",
-            "Chest radiographs are nearly square: they may show something else, or several radiographs.",
-            np.maximum(width, height) > _LONG * np.minimum(width, height),
-        ),
-    }
     edges = features.border[:, ::2].min(1)  # darkest of the four edges
-    odd["white_border"] = (
-        "with a white border",
-        "Radiographs are black around the body: these may be inverted or framed.",
-        (edges > _WHITE_BORDER) & (features.brightness[:, 0] < edges - 0.1),
-    )
-    found = []
-
-    def add(kind: str, severity: Severity, title: str, text: str, images: Sequence[str]) -> None:
-        title, text = f"{plural(len(images), 'image')} {title}", f"{shorten(images, 3)}. {text}"
-        found.append(Finding(kind, severity, title, text, len(images), tuple(images)))
-
-    for kind, (title, text, members) in odd.items():
-        if images := [name for name, member in zip(names, members, strict=True) if member]:
-            add(kind, "note", title, text, images)
+    odd = {
+        "tiny": np.minimum(width, height) < _TINY,
+        "long": np.maximum(width, height) > _LONG * np.minimum(width, height),
+        "white_border": (edges > _WHITE_BORDER) & (features.brightness[:, 0] < edges - 0.1),
+    }
     notes = [info.notes for info in features.image_infos]
-    for kind, (word, severity, title, text) in _NOTED.items():
-        if images := [
-            name for name, own in zip(names, notes, strict=True) if any(re.search(word, note) for note in own)
-        ]:
-            add(kind, severity, title, text, images)
+
+    def images_of(kind: str, noted: _Noted) -> list[str]:
+        has = odd[kind] if kind in odd else [any(re.search(noted.pattern, note) for note in own) for own in notes]
+        return list(compress(names, has))
+
+    kinds = [(kind, noted, images_of(kind, noted)) for kind, noted in _NOTED.items()]
     for note, images in group_notes(names, notes).items():
-        if not any(re.search(word, note) for word, *_ in _NOTED.values()):
-            add("noted", "note", f'read with the note "{note}"', "Check whether they were read correctly.", images)
-    return found
+        if not any(re.search(noted.pattern, note) for noted in _NOTED.values() if noted.pattern):
+            advice = "Check whether they were read correctly."
+            kinds.append(("noted", _Noted("", f'read with the note "{note}"', advice), images))
+    return [
+        _of_images(kind, noted.severity, images, noted.title, f"{shorten(images, 3)}. {noted.advice}")
+        for kind, noted, images in kinds
+        if images
+    ]
 
 
 def probe_findings(shortcuts: Shortcuts) -> list[Finding]:
