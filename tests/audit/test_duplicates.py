@@ -20,9 +20,10 @@ from tests.audit.sets import (
     shown,
 )
 from xrayfast.audit.alignment import aligned_correlation, warp
-from xrayfast.audit.duplicates import ALIKE, Duplicates, components, find_duplicates, near_pairs
+from xrayfast.audit.duplicates import ALIKE, Duplicates, find_duplicates, near_pairs
 from xrayfast.audit.features import compute_features, thumbnail
 from xrayfast.audit.neighbors import candidates
+from xrayfast.data.splits.assign import connect_pairs
 
 COPIES = {
     "JPEG 75": lambda x: jpeg(x, 75),
@@ -151,9 +152,9 @@ def test_the_order_of_the_images_changes_nothing(order, known):
 @given(st.integers(1, 30).flatmap(
     lambda n: st.tuples(st.just(n), st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=40))
 ))  # fmt: skip
-def test_components_are_the_finest_partition_that_joins_the_pairs(case):
+def test_connected_pairs_are_the_finest_partition_that_joins_the_pairs(case):
     count, pairs = case
-    numbers = components(count, np.array(pairs, np.int64).reshape(-1, 2))
+    numbers = connect_pairs(count, np.array(pairs, np.int64).reshape(-1, 2))
     wanted = list(range(count))
     for a, b in pairs:
         wanted = [wanted[a] if number == wanted[b] else number for number in wanted]

@@ -20,6 +20,7 @@ from xrayfast.data.cache.columns import Columns, Layout
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients import group_patients
+from xrayfast.data.splits.assign import connect_pairs
 from xrayfast.errors.escapes import warn
 from xrayfast.progress import StageProgress, no_progress
 
@@ -125,22 +126,9 @@ def _compare(thumbs: npt.NDArray[np.uint8], rows: Integers, progress: StageProgr
     return {"pairs": pairs[found], "alike": alike[found], "note": np.frombuffer(note.encode(), np.uint8)}
 
 
-def components(count: int, pairs: Pairs) -> Integers:
-    """Return (count,) the smallest index to which each index is connected by pairs, directly or through others."""
-    numbers: Integers = np.arange(count)
-    while True:
-        while (numbers != (least := numbers[numbers])).any():
-            numbers = least
-        ends = numbers[pairs]
-        apart = ends[ends[:, 0] != ends[:, 1]]
-        if not len(apart):
-            return numbers
-        np.minimum.at(numbers, apart.max(axis=1), apart.min(axis=1))
-
-
 def _connected_members(count: int, pairs: Pairs, alike: Floats32) -> list[tuple[list[int], float]]:
     """Return the members of each component of at least two, and the lowest similarity in it."""
-    numbers, members = components(count, pairs), np.unique(pairs)
+    numbers, members = connect_pairs(count, pairs), np.unique(pairs)
     groups = pd.Series(members).groupby(numbers[members]).agg(list)
     least = pd.Series(alike.astype(np.float64)).groupby(numbers[pairs[:, 0]]).min().clip(upper=1)
     return list(zip(groups.tolist(), least.tolist(), strict=True))

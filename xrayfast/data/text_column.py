@@ -47,6 +47,15 @@ class TextColumn(Sequence[str]):
         return cls._in_order(distinct, codes)
 
     @classmethod
+    def joined(cls, *columns: TextColumn) -> TextColumn:
+        """Return the cells of several columns, one after the other."""
+        if len(columns) == 1:
+            return columns[0]
+        starts = np.cumsum([0, *(len(column.texts) for column in columns)])
+        codes = [column.codes.astype(np.int64) + start for column, start in zip(columns, starts, strict=False)]
+        return cls.merged([text for column in columns for text in column.texts], np.concatenate(codes))
+
+    @classmethod
     def _in_order(cls, texts: list[str], codes: Integers) -> TextColumn:
         """Return the column given by (N,) positions in distinct texts, which may be unused or in another order."""
         used, first = _first_rows(codes, len(texts))
@@ -97,11 +106,6 @@ class TextColumn(Sequence[str]):
     def take(self, rows: npt.ArrayLike) -> TextColumn:
         """Return the cells of some rows, in the given order."""
         return TextColumn._in_order(self.texts, self.codes[np.asarray(rows, np.intp)])
-
-    def append(self, other: TextColumn) -> TextColumn:
-        """Return these cells followed by those of another column."""
-        codes = np.concatenate([self.codes.astype(np.int64), other.codes.astype(np.int64) + len(self.texts)])
-        return TextColumn.merged([*self.texts, *other.texts], codes)
 
     def map(self, function: Callable[[str], T]) -> list[T]:
         """Return N values of a function, which is called once per distinct text."""

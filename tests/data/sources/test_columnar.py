@@ -372,7 +372,7 @@ def test_a_text_column_is_a_list_that_holds_each_text_once(cells, others, data):
     for found, expected in (
         (column.take(picked), [cells[i] for i in picked]),
         (column.replace(str.strip), [cell.strip() for cell in cells]),
-        (column.append(TextColumn.of(others)), cells + others),
+        (TextColumn.joined(column, TextColumn.of(others)), cells + others),
     ):
         assert list(found) == expected and found.texts == list(dict.fromkeys(expected))
         assert found.first_rows().tolist() == [expected.index(text) for text in found.texts]

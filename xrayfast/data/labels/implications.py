@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 
@@ -38,24 +39,13 @@ def parse_implications(rules: Iterable[str], labels: Iterable[str] = ()) -> dict
         except DataError as error:
             raise ConfigError(f"imply: found '{rule}'; expected LABEL=IMPLIED, such as covid-19=pneumonia.") from error
     closure: dict[str, frozenset[str]] = {}
-    for left in direct:
-        _add_implied(left, direct, (left,), closure)
+    try:
+        for label in TopologicalSorter(direct).static_order():  # implied labels first
+            closure[label] = frozenset().union(*({right} | closure[right] for right in direct.get(label, ())))
+    except CycleError as error:
+        cycle = " -> ".join(reversed(error.args[1]))
+        raise ConfigError(f"imply: found a cycle, {cycle}; expected none. Remove one of its rules.") from error
     return {left: closure[left] for left in direct}
-
-
-def _add_implied(
-    label: str, direct: Mapping[str, Sequence[str]], trail: tuple[str, ...], closure: dict[str, frozenset[str]]
-) -> None:
-    """Add all labels that `label` implies to the closure; `trail` has the labels on the way to it, to find cycles."""
-    found: set[str] = set()
-    for right in direct.get(label, ()):
-        if right in trail:
-            cycle = " -> ".join((*trail[trail.index(right) :], right))
-            raise ConfigError(f"imply: found a cycle, {cycle}; expected none. Remove one of its rules.")
-        if right not in closure:
-            _add_implied(right, direct, (*trail, right), closure)
-        found |= {right} | closure[right]
-    closure[label] = frozenset(found)
 
 
 def check_implications(closure: Mapping[str, frozenset[str]], labels: Iterable[str]) -> None:

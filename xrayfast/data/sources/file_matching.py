@@ -12,11 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import overload
 
 import numpy as np
 
-from xrayfast.data.arrays import Places
 from xrayfast.data.images.names import find_derived, is_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.splits.stratify import parse_split
@@ -248,7 +246,7 @@ def _stem(path: str) -> str:
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else path
 
 
-class Matches(Sequence[list[str]]):
+class Matches:
     """The candidate files of each of N texts, in one flat list: ten million lists would take a gigabyte.
 
     Attributes:
@@ -256,18 +254,14 @@ class Matches(Sequence[list[str]]):
         counts: (N,) number of candidates per text.
     """
 
-    def __init__(self, names: list[str], counts: Places) -> None:
-        self.names, self.counts = names, counts
-        self.starts = np.cumsum(counts) - counts
-
-    @classmethod
-    def of(cls, found: Iterable[list[str]]) -> Matches:
-        """Build `Matches` from one list per text."""
-        names, counts = list[str](), array("q")
+    def __init__(self, found: Iterable[list[str]]) -> None:
+        """Store one list per text."""
+        self.names, counts = list[str](), array("q")
         for several in found:
-            names += several
+            self.names += several
             counts.append(len(several))
-        return cls(names, np.array(counts, np.intp))
+        self.counts = np.array(counts, np.intp)
+        self.starts = np.cumsum(self.counts) - self.counts
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -275,14 +269,11 @@ class Matches(Sequence[list[str]]):
     def __eq__(self, other: object) -> bool:
         return list(self) == other
 
-    @overload
-    def __getitem__(self, i: int) -> list[str]: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[list[str]]: ...
-    def __getitem__(self, i: int | slice) -> list[str] | list[list[str]]:
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
+    def __getitem__(self, i: int) -> list[str]:
         return self.names[self.starts[i] : self.starts[i] + self.counts[i]]
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return map(self.__getitem__, range(len(self)))
 
 
 class _FolderFiles:
@@ -398,7 +389,7 @@ class Finder:
                 f"{plural(len(changed), 'file')} found with another suffix than in the table, such as {file} for "
                 f"{cell}."
             )
-        return Matches.of([name] if isinstance(name, str) else name for name in found), notes
+        return Matches([name] if isinstance(name, str) else name for name in found), notes
 
     def _keep_unlisted(self, folder: str, listed: Sequence[_FolderFiles], found: Sequence[str | list[str]]) -> None:
         """Keep only the files in a folder that no row names: keeping ten million files takes gigabytes."""

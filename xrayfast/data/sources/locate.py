@@ -74,7 +74,7 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
     finder = Finder(root, absolute(table.file.parent), spec.min_path_parts)
     texts = _path_texts(table, columns)
     advice = f"column{'s' if len(columns.path) > 1 else ''} {quote(columns.path)}"
-    found, notes = (Matches.of(map(finder.inside, texts.texts)), []) if columns.is_folder else finder.find(texts.texts)
+    found, notes = (Matches(map(finder.inside, texts.texts)), []) if columns.is_folder else finder.find(texts.texts)
     packed: Finder | None = None
     if not (columns.is_folder or found.counts.all()) and (archives := finder.archives()):
         packed = Finder(root, absolute(table.file.parent), spec.min_path_parts, archives=True)
@@ -134,7 +134,7 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
 def _look_into_archives(found: Matches, texts: TextColumn, finder: Finder) -> tuple[Matches, int]:
     """Look up texts without a file in archives of the tree; return the files of all texts, and how many were added."""
     inside, _ = finder.find(texts.texts)
-    both = Matches.of(known or packed for known, packed in zip(found, inside, strict=True))
+    both = Matches(known or packed for known, packed in zip(found, inside, strict=True))
     return both, int((both.counts > 0).sum() - (found.counts > 0).sum())
 
 

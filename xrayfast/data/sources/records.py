@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar, cast, overload
+from typing import Any, overload
 
 from xrayfast.data.images.names import folders_of
 from xrayfast.data.labels.targets import RawLabels, Where
 from xrayfast.data.splits.stratify import Split
 from xrayfast.data.text_column import TextColumn
-
-T = TypeVar("T")
 
 NO_FILE = "listed, but without a file"
 """Why rows are left out if their image does not exist."""
@@ -85,24 +83,16 @@ class ImageRecords:
 
     def select(self, rows: Sequence[int]) -> ImageRecords:
         """Return the images at some positions, in the given order."""
-
-        def chosen(values: Sequence[T] | None) -> Sequence[T] | None:
-            if isinstance(values, TextColumn):
-                return cast("Sequence[T]", values.take(rows))
-            return None if values is None else [values[i] for i in rows]
-
+        chosen: dict[str, Any] = {}
+        for name in ("names", "splits", "patients", "studies", "sexes", "ages", "views"):
+            if (values := getattr(self, name)) is not None:
+                chosen[name] = values.take(rows) if isinstance(values, TextColumn) else [values[i] for i in rows]
         return replace(
             self,
-            names=[self.names[i] for i in rows],
             paths=self.paths.of([self.paths.names[i] for i in rows]),
             labels=replace(self.labels, matrix=self.labels.matrix[list(rows)]),
             where=lambda i: self.where(rows[i]),
-            splits=chosen(self.splits),
-            patients=chosen(self.patients),
-            studies=chosen(self.studies),
-            sexes=chosen(self.sexes),
-            ages=chosen(self.ages),
-            views=chosen(self.views),
+            **chosen,
         )
 
     def leave_out(self, reasons: Mapping[str, str]) -> ImageRecords:

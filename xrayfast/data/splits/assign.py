@@ -222,15 +222,21 @@ def connect_groups(*groupings: Integers | None) -> Places | None:
     >>> connect_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
     [0, 0, 0, 3]
     """
-    known = [np.unique(groups, return_inverse=True)[1] for groups in groupings if groups is not None]
+    known = [np.unique(groups, return_index=True, return_inverse=True) for groups in groupings if groups is not None]
     if not known:
         return None
-    label = np.arange(len(known[0]))
+    n = len(known[0][2])
+    return connect_pairs(n, np.concatenate([np.column_stack([np.arange(n), first[of]]) for _, first, of in known]))
+
+
+def connect_pairs(n: int, pairs: Integers) -> Places:
+    """Return (n,) the smallest index to which each index is connected by (P, 2) pairs, directly or through others."""
+    numbers = np.arange(n)
     while True:
-        before = label
-        for groups in known:
-            least = np.full(groups.max(initial=0) + 1, len(label))
-            np.minimum.at(least, groups, label)
-            label = least[groups]
-        if (label == before).all():
-            return label
+        while (numbers != (least := numbers[numbers])).any():
+            numbers = least
+        ends = numbers[pairs]
+        apart = ends[ends[:, 0] != ends[:, 1]]
+        if not len(apart):
+            return numbers
+        np.minimum.at(numbers, apart.max(axis=1), apart.min(axis=1))

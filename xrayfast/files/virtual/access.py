@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeAlias
 from xrayfast.errors import XrayfastError
 from xrayfast.files.virtual import remote
 from xrayfast.files.virtual.addresses import canonical, is_remote, is_web_address, split_archive
-from xrayfast.files.virtual.archives import MAX_MEMBER, archive_state, open_archive
+from xrayfast.files.virtual.archives import MAX_MEMBER, archive_state, open_archive, plain_state
 from xrayfast.files.virtual.indexes import unpacks
 from xrayfast.files.virtual.remote import State
 
@@ -61,8 +61,7 @@ def state_of(path: str | Path) -> State:
         except NotADirectoryError:  # a component of the path is a file: an archive?
             pass
         else:
-            stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-            return State(status.st_size, stamp, stat.S_ISDIR(status.st_mode))
+            return plain_state(status)
     text = canonical(text)
     if inside := _find_archive(text):
         archive, name = inside
@@ -97,19 +96,13 @@ def is_folder(path: str) -> bool:
     Raises:
         ReadError, RemoteError: see `state_of`.
     """
-    if not is_remote(path):
-        if os.path.isdir(path):  # noqa: PTH112 - called for each folder of a table
-            return True
-        if not split_archive(canonical(path)):
-            return False
+    if not is_remote(path) and os.path.isdir(path):  # noqa: PTH112 - called for each folder of a table
+        return True
     text = canonical(path)
     try:
-        if inside := _find_archive(text):
-            archive, name = inside
-            return name in _tree_of(archive, open_archive(archive).names)
+        return not is_web_address(text) and _entries(text) is not None
     except OSError:
         return False
-    return is_remote(text) and not is_web_address(text) and _remote_folder(text) is not None
 
 
 def is_file(path: str) -> bool:
@@ -138,21 +131,19 @@ def list_folder(folder: str | Path) -> list[Entry]:
             if not split_archive(canonical(text)):
                 raise
     text = canonical(text)
-    if inside := _find_archive(text):
-        archive, name = inside
-        tree = _tree_of(archive, open_archive(archive).names)
-        if name not in tree:
-            raise FileNotFoundError(2, "no such folder in the archive", text)
-        return list(tree[name])
-    if (listed := _remote_folder(text)) is None:
-        raise FileNotFoundError(2, "no such folder in the bucket", text)
+    if (listed := _entries(text)) is None:
+        where = "archive" if split_archive(text) else "bucket"
+        raise FileNotFoundError(2, f"no such folder in the {where}", text)
     return list(listed)
 
 
-def _remote_folder(url: str) -> Sequence[VirtualEntry] | None:
-    """Return the entries of a folder of a bucket; None if it contains no objects."""
-    root, files = remote.list_files(url)
-    return _tree_of(root, files).get(url[len(root) + 1 :]) if files else None
+def _entries(text: str) -> Sequence[VirtualEntry] | None:
+    """Return the entries of a folder of an archive or a bucket; None if there is none, or it has no objects."""
+    if inside := _find_archive(text):
+        archive, name = inside
+        return _tree_of(archive, open_archive(archive).names).get(name)
+    root, files = remote.list_files(text) if is_remote(text) else ("", {})
+    return _tree_of(root, files).get(text[len(root) + 1 :]) if files else None
 
 
 def open_binary(path: str | Path) -> BinaryIO:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import lzma
 import os
+import stat
 import struct
 import threading
 import zlib
@@ -121,8 +122,13 @@ def archive_state(path: str) -> State:
     """Return the state of an archive as a file. Raises as `open_archive`."""
     if is_remote(path):
         return remote.state_of(path)
-    status = os.stat(path)  # noqa: PTH116 - called for each image of each epoch
-    return State(status.st_size, f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}")
+    return plain_state(os.stat(path))  # noqa: PTH116 - called for each image of each epoch
+
+
+def plain_state(status: os.stat_result) -> State:
+    """Return the state of a plain file or folder."""
+    stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    return State(status.st_size, stamp, stat.S_ISDIR(status.st_mode))
 
 
 def _open_stream(path: str) -> BinaryIO:

@@ -17,6 +17,19 @@ _FRACTION = re.compile(r"\.?0*(?=Z?$)")
 """Trailing zeros of a time with fractional seconds."""
 
 _MIDNIGHT = " 00:00:00"
+_PLAIN = [
+    "string",
+    "large_string",
+    "boolean",
+    "integer",
+    "floating",
+    "decimal",
+    "date",
+    "time",
+    "timestamp",
+    "null",
+]
+"""Types of pyarrow that become text."""
 
 
 def describe_unread(kind: Any) -> str:
@@ -67,21 +80,7 @@ def _is_list(kind: Any) -> bool:
 def _is_plain(kind: Any) -> bool:
     from pyarrow import types
 
-    return any(
-        check(kind)
-        for check in (
-            types.is_string,
-            types.is_large_string,
-            types.is_boolean,
-            types.is_integer,
-            types.is_floating,
-            types.is_decimal,
-            types.is_date,
-            types.is_time,
-            types.is_timestamp,
-            types.is_null,
-        )
-    )
+    return any(getattr(types, f"is_{name}")(kind) for name in _PLAIN)
 
 
 def _texts(values: Any, class_names: Sequence[str] | None) -> list[str]:

@@ -95,9 +95,8 @@ def read_columnar(file: Path) -> Table:
         if reason := next(filter(None, reasons), ""):
             unread[clean] = reason
         elif clean:
-            columns[clean] = _join(
-                _read_column(part, content, name) for part, content in zip(parts, contents, strict=True)
-            )
+            cells = (_read_column(part, content, name) for part, content in zip(parts, contents, strict=True))
+            columns[clean] = TextColumn.joined(*cells)
         if names := contents[0].class_names.get(name):
             notes.append(f"Class numbers in '{clean}' are read as the class names in the file: {shorten(names)}.")
     for name in dict.fromkeys(name for part in parts for name in part.constants):
@@ -345,17 +344,6 @@ def _read_column(part: _Part, content: _Content, name: str) -> TextColumn:
             f"and write the file again."
         )
     return column.replace(clean_text)
-
-
-def _join(columns: Iterator[TextColumn]) -> TextColumn:
-    """Concatenate columns; often there is only one."""
-    first, *others = columns
-    if not others:
-        return first
-    texts = [text for column in (first, *others) for text in column.texts]
-    starts = np.cumsum([0, *(len(column.texts) for column in (first, *others))])
-    codes = [column.codes.astype(np.int64) + start for column, start in zip((first, *others), starts, strict=False)]
-    return TextColumn.merged(texts, np.concatenate(codes))
 
 
 def _without_blank_rows(table: Table) -> Table:

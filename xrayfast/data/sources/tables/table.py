@@ -54,7 +54,7 @@ class Table:
         n = len(self)
         return replace(
             self,
-            columns={name: cells.append(other.columns[name]) for name, cells in self.columns.items()},
+            columns={name: TextColumn.joined(cells, other.columns[name]) for name, cells in self.columns.items()},
             where=lambda i: self.where(i) if i < n else other.where(i - n),
             companions=(*self.companions, other.file.name),
             notes=(*self.notes, note),
