@@ -227,8 +227,7 @@ def k_folds(targets: npt.ArrayLike, groups: Integers | None, k: int, seed: int) 
         what = "images" if groups is None else "patients (groups of images that stay together)"
         raise DataError(f"found {len(counts)} {what} for {k} folds; expected {k} or more. Ask for fewer folds.")
     filled = np.zeros((counts.shape[1], k))
-    folds: Ints = _assign_groups(counts, np.full(k, 1 / k), [k] * k, seed, filled)[group_of]
-    return folds
+    return _assign_groups(counts, np.full(k, 1 / k), [k] * k, seed, filled)[group_of]
 
 
 def _shares(fractions: Mapping[str, float]) -> dict[str, float]:
