@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
-from xrayfast.cli.options import check_choice
 from xrayfast.cli.output import Output
 from xrayfast.errors.escapes import escape_hidden
 
@@ -31,9 +30,8 @@ def read_settings(config: Path | None, given: dict[str, object], recipe: str | N
     """
     from xrayfast.config import Config
     from xrayfast.option_effects import check_settings
-    from xrayfast.workflows.recipes import RECIPES, with_recipe
+    from xrayfast.workflows.recipes import with_recipe
 
-    check_choice(recipe, RECIPES, "--recipe")
     settings = Config.read(config) if config else Config()
     settings = with_recipe(settings, cast("Recipe", recipe or "default"), given).updated(given)
     check_settings(settings)  # the workflow shows the notes

@@ -76,10 +76,9 @@ def _annotation(name: str, takes: Collection[str], of_run: bool) -> Any:
     shows: Any = field.json_schema_extra
     types = [kind for kind in get_args(field.annotation) or [field.annotation] if kind is not NoneType]
     kind = types[0] if len(types) == 1 and types[0] in (bool, int, float, Path) else str
-    metavar, default = shows.get("metavar"), str(field.default)
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    metavar, default = shows.get("metavar") or "|".join(choices) or None, str(field.default)
     help = field.description or ""
-    if get_origin(field.annotation) is Literal:
-        metavar = metavar or "|".join(get_args(field.annotation))
     if kind is bool:
         default = flag if field.default else f"no-{flag}"
         flag += f"/--no-{flag}"
@@ -96,6 +95,8 @@ def _annotation(name: str, takes: Collection[str], of_run: bool) -> Any:
         show_default=show,
         rich_help_panel=shows.get("panel", None if name in takes else PANELS[FIELD_SECTIONS[name]]),
         help=help,
+        # Config checks the fields of a section; fields that are named are not part of one.
+        callback=_checking(choices) if choices and name in takes else None,
     )
     return Annotated[kind | None, option]
 
@@ -133,10 +134,21 @@ def as_number(word: str) -> int | float | str:
     return word
 
 
-def check_choice(value: str | None, choices: Collection[str], option: str) -> None:
-    """Raise a usage error if an option has a value that is not one of the choices."""
-    if value is not None and value not in choices:
-        raise typer.BadParameter(f"'{value}' is not one of {', '.join(choices)}.", param_hint=option)
+def choice_option(choices: Collection[str], *flags: str, **shown: Any) -> Any:
+    """Return a `typer.Option` that takes one of the choices."""
+    return typer.Option(*flags, metavar="|".join(choices), callback=_checking(choices), **shown)
+
+
+def _checking(choices: Collection[str]) -> Callable[..., Any]:
+    """Return a callback of an option that raises a usage error if its value is not one of the choices."""
+
+    def check(param: typer.CallbackParam, value: str | None) -> str | None:
+        if value is not None and value not in choices:
+            flag = max(param.opts, key=len)
+            raise typer.BadParameter(f"'{value}' is not one of {', '.join(choices)}.", param_hint=flag)
+        return value
+
+    return check
 
 
 def split_columns(value: str | None) -> list[str]:
@@ -165,10 +177,10 @@ ConfigFile = Annotated[
 ]
 RecipeName = Annotated[
     str | None,
-    typer.Option(
+    choice_option(
+        RECIPES,
         "--recipe",
         rich_help_panel=PANELS["train"],
-        metavar="|".join(RECIPES),
         show_default="default",
         help="Preset of several options. fast: the head only, on small images, for a first look; default: the defaults "
         "shown here; best: all layers, for more epochs. Options that are given override it.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from xrayfast.cli.options import DrawSeed, Json, check_choice, out_option, split_columns
+from xrayfast.cli.options import DrawSeed, Json, choice_option, out_option, split_columns
 from xrayfast.cli.output import Output
 from xrayfast.config import DEFAULT_METRIC, MAX_RESAMPLES, PREDICTED_SPLITS, Unit, UnitJoin
 from xrayfast.errors import format_cell, format_estimate
@@ -28,11 +28,7 @@ def compare(
     ],
     split: Annotated[
         str | None,
-        typer.Option(
-            metavar="|".join(PREDICTED_SPLITS),
-            show_default="test, if every run has one",
-            help="Split to compare on.",
-        ),
+        choice_option(PREDICTED_SPLITS, show_default="test, if every run has one", help="Split to compare on."),
     ] = None,
     order: Annotated[
         str,
@@ -72,24 +68,19 @@ def compare(
     seed: DrawSeed = 0,
     unit: Annotated[
         str | None,
-        typer.Option(
-            metavar="|".join(get_args(Unit)),
+        choice_option(
+            get_args(Unit),
             show_default="the runs'",
             help="Compare by image, or by study or patient, whose images' probabilities are joined.",
         ),
     ] = None,
     unit_join: Annotated[
         str | None,
-        typer.Option(
-            metavar="|".join(get_args(UnitJoin)), show_default="the runs'", help="How probabilities are joined."
-        ),
+        choice_option(get_args(UnitJoin), show_default="the runs'", help="How probabilities are joined."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare runs on the same images: a table with intervals, paired differences and tests."""
-    check_choice(split, PREDICTED_SPLITS, "--split")
-    check_choice(unit, get_args(Unit), "--unit")
-    check_choice(unit_join, get_args(UnitJoin), "--unit-join")
     from xrayfast.files.csv_tables import write_csv
     from xrayfast.files.writable import require_text_file
     from xrayfast.workflows.compare import compare as work

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xrayfast.cli import options as o
 from xrayfast.cli.common import choose_run, command_line, read_settings
 from xrayfast.cli.output import Output
-from xrayfast.config import PREDICTED_SPLITS, Device, Unit, UnitJoin
+from xrayfast.config import PREDICTED_SPLITS
 from xrayfast.progress.terminal import reporting
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def evaluate(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            metavar="|".join(SPLITS),
+        o.choice_option(
+            SPLITS,
             show_default="test of the run's own data; all of DATA",
             help="Split to evaluate on.",
         ),
@@ -92,10 +92,6 @@ def evaluate(
     An ONNX file is tested on DATA without torch. It does not record which images the network was trained on.
     """
     out = Output(as_json)
-    o.check_choice(split, SPLITS, "--split")
-    o.check_choice(given.get("device"), get_args(Device), "--device")
-    o.check_choice(given.get("unit"), get_args(Unit), "--unit")
-    o.check_choice(given.get("unit_join"), get_args(UnitJoin), "--unit-join")
     results = {key: given.pop(key) for key in _OWN if key in given}
     if data is None:
         wrong = [*given, *(["correct_prior"] if correct_prior else []), *(["config"] if config is not None else [])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
@@ -25,12 +25,12 @@ def export(
         ),
     ] = None,
     format: Annotated[
-        str, typer.Option(metavar="onnx|torch-export", help="Format: ONNX, or a program of torch.export.")
+        str, o.choice_option(("onnx", "torch-export"), help="Format: ONNX, or a program of torch.export.")
     ] = "onnx",
     precision: Annotated[
         str,
-        typer.Option(
-            metavar="fp32|fp16|int8",
+        o.choice_option(
+            ("fp32", "fp16", "int8"),
             help="Precision of the weights in an ONNX file. With fp16 and int8 the AUROC is compared with the run's.",
         ),
     ] = "fp32",
@@ -55,11 +55,6 @@ def export(
     The file takes gray images of any size, and includes resizing, normalization, calibration and thresholds. 'xrayfast
     predict FILE.onnx' runs it without torch. Needs pip install 'xrayfast[onnx]'.
     """
-    from xrayfast.exported.metadata import Precision
-    from xrayfast.workflows.export import Format
-
-    o.check_choice(format, get_args(Format), "--format")
-    o.check_choice(precision, get_args(Precision), "--precision")
     from xrayfast.cli.results import show_export
     from xrayfast.progress.terminal import reporting
     from xrayfast.runs.run import Run

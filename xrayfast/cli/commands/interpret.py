@@ -22,9 +22,7 @@ def interpret(
     run: o.RunFolder = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            metavar="|".join(PREDICTED_SPLITS), show_default="test, if there is one", help="Split to report on."
-        ),
+        o.choice_option(PREDICTED_SPLITS, show_default="test, if there is one", help="Split to report on."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, max=100, help="Number of images with the largest losses to show.")] = 12,
     saliency: Annotated[
@@ -62,7 +60,6 @@ def interpret(
     If an option under Results is given, calibration and thresholds are chosen again on the validation split and saved
     in the run, and the metrics of all splits are computed again.
     """
-    o.check_choice(split, PREDICTED_SPLITS, "--split")
     from xrayfast.errors import RunError
 
     out = Output(as_json)

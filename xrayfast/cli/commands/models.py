@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from xrayfast.cli.options import FIELDS, Json, check_choice
+from xrayfast.cli.options import FIELDS, Json, choice_option
 from xrayfast.cli.output import Output
 
 
@@ -27,15 +27,14 @@ def models(
     ] = None,
     head: Annotated[
         str | None,
-        typer.Option(
-            metavar="classifier", help="With --layers: also list the hidden layers of the network's own classifier."
+        choice_option(
+            ["classifier"], help="With --layers: also list the hidden layers of the network's own classifier."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List the networks with their blocks and numbers of parameters, or the layers of one network."""
     out = Output(as_json)
-    check_choice(head, ["classifier"], "--head")
     if layers is not None:
         _list_layers(out, layers, size or FIELDS["size"].default, head)
         return

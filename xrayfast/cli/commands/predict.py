@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
 from xrayfast.cli import options as o
 from xrayfast.cli.output import Output
-from xrayfast.config import Device, Unit, UnitJoin
 from xrayfast.errors import plural_noun
 
 _UNITS = ("unit_join", "patient_col", "study_col")
@@ -46,9 +45,6 @@ def predict(
 
     The row of a file that can't be read has the error instead; all other files are predicted, and the exit code is 1.
     """
-    o.check_choice(given.get("device"), get_args(Device), "--device")
-    o.check_choice(given.get("unit"), get_args(Unit), "--unit")
-    o.check_choice(given.get("unit_join"), get_args(UnitJoin), "--unit-join")
     unit = given.get("unit", "image")
     from xrayfast.cli.results import show_uncalibrated
     from xrayfast.data.labels.names import LABEL_JOIN

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xrayfast.cli.common import command_line
-from xrayfast.cli.options import DrawSeed, Json, check_choice, out_option, split_columns
+from xrayfast.cli.options import DrawSeed, Json, choice_option, out_option, split_columns
 from xrayfast.cli.output import Output
 from xrayfast.config import MAX_RESAMPLES
 from xrayfast.errors import format_cell, format_estimate
@@ -28,8 +28,8 @@ def report(
     ] = Path("report"),
     task: Annotated[
         str | None,
-        typer.Option(
-            metavar="|".join(TASKS),
+        choice_option(
+            TASKS,
             show_default="inferred",
             help="Exactly one class per image (single), or any number of labels (multi).",
         ),
@@ -78,7 +78,6 @@ def report(
     separated by '|', or truth_LABEL for each label, with 1 and 0.
     """
     out = Output(as_json)
-    check_choice(task, TASKS, "--task")
     from xrayfast.cli.results import show_metrics, show_subgroups
     from xrayfast.metrics.registry import metric_title
     from xrayfast.reporting.comparison import records

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
 from xrayfast.cli import options as o
 from xrayfast.cli.common import choose_run
 from xrayfast.cli.output import Output
-from xrayfast.config import Device
 
 PASSWORD_VARIABLE, SHORTEST_PASSWORD = "XRAYFAST_PASSWORD", 8
 """The password is not an option, because other users can see the command lines of running programs."""
@@ -50,7 +49,6 @@ def serve(
 
     Nothing that is sent is saved. Ctrl-C stops the server. Needs pip install 'xrayfast[serve]'.
     """
-    o.check_choice(given.get("device"), get_args(Device), "--device")
     from xrayfast.errors import ConfigError
     from xrayfast.exported.onnx_model import is_model_file
     from xrayfast.serving.server import address_of, open_socket, require_libraries
