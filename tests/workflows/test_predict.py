@@ -72,7 +72,7 @@ def test_files_read_by_several_threads_stay_in_order(tiny_run, data_dir, tmp_pat
         Image.open(image).resize((1500, 1500)).save(files[-3], compress_level=1)
         files[-1].write_bytes(b"nothing")
     monkeypatch.setattr(reading, "cpu_count", lambda: threads)
-    monkeypatch.setattr(predict, "CHUNK", 10)
+    monkeypatch.setattr(reading, "CHUNK", 10)
     seen = set()
     real = predict._try_read
     monkeypatch.setattr(predict, "_try_read", lambda *args: (seen.add(threading.get_ident()), real(*args))[1])
@@ -157,11 +157,12 @@ def test_sources(tmp_path):
 
 
 def test_large_inputs_go_in_chunks(tiny_run, data_dir, tmp_path, monkeypatch):
+    from xrayfast.learning.inference import reading
     from xrayfast.workflows import predict
 
     shutil.copytree(data_dir / "normal", tmp_path / "in")
     whole = xf.predict(tiny_run, tmp_path / "in")
-    monkeypatch.setattr(predict, "CHUNK", 5)
+    monkeypatch.setattr(reading, "CHUNK", 5)
     done = []
     chunked = predict.predict(tiny_run, tmp_path / "in", progress=lambda now, total: done.append((now, total)))
     np.testing.assert_allclose(

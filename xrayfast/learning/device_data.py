@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -75,7 +75,8 @@ def place_images(
         ConfigError: data_on_device is "on", and the images do not fit.
     """
     size, free = count * images.side**2, free_memory(device)
-    placement = Placement(choice, share, device)
+    by_loader = Placement(choice, share, device)
+    resident, read_ahead = replace(by_loader, resident=True, feeds=True), replace(by_loader, feeds=True)
     if choice == "on":
         if free is not None and size > free:
             raise ConfigError(
@@ -83,29 +84,24 @@ def place_images(
                 f"free on {device}. Use --data-on-device auto, which then reads images ahead instead, or a smaller "
                 "--size."
             )
-        note = f"All images are kept on {device}, where they take {size / 1e9:.2f} GB."
-        return Placement(choice, share, device, True, True, note)
+        return replace(resident, note=f"All images are kept on {device}, where they take {size / 1e9:.2f} GB.")
     if choice == "off" or workers or free is None:
-        return placement
+        return by_loader
     if size <= share * free:
         note = (
             f"All images are kept on {device}, where they take {size / 1e9:.2f} of the {free / 1e9:.1f} GB that are "
             "free."
         )
-        return Placement(choice, share, device, True, True, note)
+        return replace(resident, note=note)
     much = (
         f"they would take {size / 1e9:.1f} GB, more than {share:.0%} (--device-share) of the {free / 1e9:.1f} GB "
         f"that are free on {device}"
     )
     if not isinstance(images, ImageCache):
-        return Placement(
-            choice,
-            share,
-            device,
-            note=f"Images are not kept on the device: {much}. Worker processes read them, because they are not cached.",
-        )
-    note = f"Images are not kept on the device: {much}. Threads ({_threads()}) read them ahead."
-    return Placement(choice, share, device, False, True, note)
+        how = "Worker processes read them, because they are not cached."
+        return replace(by_loader, note=f"Images are not kept on the device: {much}. {how}")
+    how = f"Threads ({_threads()}) read them ahead."
+    return replace(read_ahead, note=f"Images are not kept on the device: {much}. {how}")
 
 
 class DeviceFeed:

@@ -10,7 +10,6 @@ import torch
 from pydantic import Field
 
 from xrayfast.config import Task
-from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import DataError
 from xrayfast.errors.arguments import check_arguments
@@ -18,7 +17,6 @@ from xrayfast.errors.escapes import escape_hidden
 from xrayfast.learning.fastai_api import ClassificationInterpretation, Learner
 from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.training.learner import RadiographLearner
-from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, metric_title
 from xrayfast.reporting.interpretation import Count, Interpretation
 from xrayfast.runs.predictions import Predictions
@@ -36,10 +34,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         paths: the file of each image, keyed by its name in `predictions`.
         learn: the learner, if there is one; only `show_results` and indexing need it.
         dl: the learner's DataLoader for these images.
-        images: source of the images for `cases`; by default their files.
-        decision: calibration and thresholds, as chosen on the validation split; by default none.
-        summary: all metrics, if they are already computed.
-        split: the split, a key of `reporting.wording.SPLIT_TITLES`.
+        **known: `images`, `decision`, `summary` and `split`, as in `reporting.interpretation.Interpretation`.
 
     Attributes:
         losses: (N,) tensor. The other attributes are those of `reporting.interpretation.Interpretation`.
@@ -52,15 +47,10 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         paths: Mapping[str, Path],
         learn: Learner | None = None,
         dl: Any = None,
-        images: DecodedImages | None = None,
-        decision: Decision | None = None,
-        summary: Mapping[str, Any] | None = None,
-        split: str = "table",
+        **known: Any,
     ) -> None:
         # fastai's own __init__ takes the labels from a DataLoader, which saved predictions do not have.
-        Interpretation.__init__(
-            self, predictions, task, paths, images=images, decision=decision, summary=summary, split=split
-        )
+        Interpretation.__init__(self, predictions, task, paths, **known)
         self.learn, self.dl, self.act = learn, dl, None
         self.losses = torch.tensor(predictions.loss)
 

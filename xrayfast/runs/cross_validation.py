@@ -8,6 +8,7 @@ predicted by networks that were not trained on it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -168,10 +169,11 @@ def fold_columns(repeats: int) -> list[str]:
     return ["fold"] if repeats == 1 else [f"fold_{repeat}" for repeat in range(1, repeats + 1)]
 
 
-def fold_name(repeat: int, fold: int, repeats: int) -> str:
-    """Return the name of a fold's folder.
+def fold_names(folds: int, repeats: int) -> dict[tuple[int, int], str]:
+    """Return the name of each fold's folder, keyed by the numbers of repeat and fold.
 
-    >>> fold_name(1, 3, 1), fold_name(2, 3, 4)
-    ('fold3', 'repeat2-fold3')
+    >>> fold_names(2, 1), fold_names(2, 3)[2, 1]
+    ({(1, 1): 'fold1', (1, 2): 'fold2'}, 'repeat2-fold1')
     """
-    return f"fold{fold}" if repeats == 1 else f"repeat{repeat}-fold{fold}"
+    numbers = product(range(1, repeats + 1), range(1, folds + 1))
+    return {(repeat, fold): f"repeat{repeat}-fold{fold}" if repeats > 1 else f"fold{fold}" for repeat, fold in numbers}

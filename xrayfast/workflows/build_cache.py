@@ -14,7 +14,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.progress import StageProgress, show_progress
-from xrayfast.workflows.data import opened, unused_data_settings
+from xrayfast.workflows.data import opened_with_notes
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,7 @@ def build_cache(
     """
     share = Share.parse(shards or "1/1")
     config = config or Config()
-    idle = unused_data_settings(data, config)
-    data = opened(data, config)
-    notes = (*data.notes, *idle)
+    data = opened_with_notes(data, config)
     if not data.config.cache:
         raise ConfigError("cache is off for this data set, but this command builds the cache. Leave out that setting.")
     images = ImageCache(size or config.model.size, data.config.window, data.config.cache_dir)
@@ -81,4 +79,4 @@ def build_cache(
     with show_progress(progress) as reporter:
         unreadable, to_do = images.build_share(paths, share, partial(reporter.preparing, "decoding"))
     own = len(share.of_paths(paths))
-    return BuiltCache(images.folder, own, len(paths), share.of, unreadable, tuple(to_do), notes)
+    return BuiltCache(images.folder, own, len(paths), share.of, unreadable, tuple(to_do), data.notes)

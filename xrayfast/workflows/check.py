@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from xrayfast.audit.check import Audit, audit
@@ -18,7 +17,7 @@ from xrayfast.files.writable import make_output_folder
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.html.pages.check_page import render_check_page, shown_groups, shown_rows
 from xrayfast.runs.run import now
-from xrayfast.workflows.data import opened, unused_data_settings
+from xrayfast.workflows.data import opened_with_notes
 
 JSON, PAGE = "check.json", "check.html"
 
@@ -52,9 +51,7 @@ def check(
         WriteError: the output can't be written.
     """
     config = config or Config()
-    idle = unused_data_settings(data, config)
-    data = opened(data, config)
-    data = replace(data, notes=(*data.notes, *idle))
+    data = opened_with_notes(data, config)
     images = open_images(data.config, max(size or config.model.size, LEAST_SIDE))
     if output is not None:
         make_output_folder(Path(output))

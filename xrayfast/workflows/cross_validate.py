@@ -26,7 +26,7 @@ from xrayfast.learning.threads import FreeThreads
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, separate_code
 from xrayfast.progress import FoldReporter, Reporter, show_progress
-from xrayfast.runs.cross_validation import CrossValidation, fold_name
+from xrayfast.runs.cross_validation import CrossValidation, fold_names
 from xrayfast.runs.names import SPLIT_FILE
 from xrayfast.runs.run import Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs
@@ -143,10 +143,10 @@ def cross_validate(
         for note in [*dealt.data.notes, *dealt.remarks, *idle]:
             if note not in shown_notes:
                 reporter.note(note)
-        numbers = [(repeat, one) for repeat in range(1, repeats + 1) for one in range(1, count + 1)]
+        names = fold_names(count, repeats)
         allowed = config.train.allow_leaks or random_folds
         # Raise the errors of all folds before anything is trained.
-        checked = [require_leak_free(dealt.with_fold(*number), compared, allow_leaks=allowed) for number in numbers]
+        checked = [require_leak_free(dealt.with_fold(*number), compared, allow_leaks=allowed) for number in names]
         facts = {"folds": count, "repeats": repeats, "by_image": random_folds, "inner_valid": inner_valid}
         info = {
             "status": "created",
@@ -157,7 +157,7 @@ def cross_validate(
             "audit": checked[0].looked,
             "remarks": [*dealt.remarks, *idle],
             "own_code": own,
-            "members": [fold_name(*number, repeats) for number in numbers],
+            "members": [*names.values()],
         }
 
         def write(run: Run) -> None:
@@ -315,12 +315,11 @@ def _require_same(cv: CrossValidation, config: Config, facts: Mapping[str, Any],
 def _train(work: _Work, only: int | None = None) -> CrossValidation:
     """Train the incomplete folds and compute the results; with `only`, train that fold in each repeat."""
     cv, facts, dealt = work.cv, work.cv.folds, None
-    numbers = [(repeat, fold) for repeat in range(1, facts.repeats + 1) for fold in range(1, facts.folds + 1)]
     with cv.lock(work.reporter.note) if only is None else nullcontext(), _stopping(cv, only):
         if only is None:
             cv.update_info(status="running")
-        for repeat, fold in numbers:
-            path = cv.path / fold_name(repeat, fold, facts.repeats)
+        for (repeat, fold), name in fold_names(facts.folds, facts.repeats).items():
+            path = cv.path / name
             if only not in (None, fold) or is_complete(path):
                 continue
             of = f" of repeat {repeat}" if facts.repeats > 1 else ""
@@ -360,12 +359,8 @@ def _train_at_once(
         RunError: a process failed; the message has the last of its output.
         Interrupted: training was stopped.
     """
-    facts = cv.folds
-    waiting = [
-        fold
-        for fold in range(1, facts.folds + 1)
-        if not all(is_complete(cv.path / fold_name(r, fold, facts.repeats)) for r in range(1, facts.repeats + 1))
-    ]
+    names = fold_names(cv.folds.folds, cv.folds.repeats)
+    waiting = sorted({fold for (_, fold), name in names.items() if not is_complete(cv.path / name)})
     if jobs > len(waiting):
         there_are = "there is 1 fold" if len(waiting) == 1 else f"there are {len(waiting)} folds"
         reporter.note(f"jobs is {jobs}, but {there_are} to train, so fewer are trained at once.")

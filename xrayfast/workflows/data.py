@@ -221,6 +221,12 @@ def opened(data: Manifest | Path | str | None, config: Config) -> Manifest:
     return open_manifest(config.data if data is None else config.data.model_copy(update={"source": Path(data)}))
 
 
+def opened_with_notes(data: Manifest | Path | str | None, config: Config) -> Manifest:
+    """Open a data set as `opened` does, and add the notes of `unused_data_settings`."""
+    found = opened(data, config)
+    return replace(found, notes=(*found.notes, *unused_data_settings(data, config)))
+
+
 def unused_data_settings(data: Manifest | Path | str | None, config: Config) -> list[str]:
     """Return a note if `config` has settings of the data that are not used, since the data were given as well."""
     if data is None:

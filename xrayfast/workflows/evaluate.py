@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -21,7 +22,7 @@ from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, require_cpu, require_no_arch, require_no_views
-from xrayfast.learning.inference.reading import CHUNK, reading
+from xrayfast.learning.inference.reading import reading
 from xrayfast.metrics.claims.external import (
     compare_prevalence,
     compare_with_internal,
@@ -405,13 +406,12 @@ def _predict_external(
     rows = unseen.rows
     paths = data.table["path"].to_numpy()[rows].tolist()
     predictor, used = _open_predictor(run, tta, arch, device)
-    chunks = []
     with reading(paths, images.image) as lazy:
-        for start in range(0, len(paths), CHUNK):
-            chunk = lazy[start : start + CHUNK]
-            chunks.append(predictor.probabilities_and_spread(chunk, tta=tta, batch_size=batch_size)[0].raw)
-            progress("predicting", min(start + CHUNK, len(paths)), len(paths))
-    raw = np.concatenate(chunks).astype(np.float64)
+        found = [
+            predictor.probabilities_and_spread(chunk, tta=tta, batch_size=batch_size)[0].raw
+            for chunk in lazy.chunks(partial(progress, "predicting"))
+        ]
+    raw = np.concatenate(found).astype(np.float64)
     read_notes = [info.notes for info in images.infos(paths)]
     predictions = replace(
         truth.select(rows),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,7 +24,7 @@ from xrayfast.exported.metadata import TOLERANCE, AurocDifference, ModelMetadata
 from xrayfast.exported.onnx_model import SUFFIX, VIEWS_LEFT_OUT, OnnxGraph, Outputs
 from xrayfast.files.atomic import replace_atomically, write_text
 from xrayfast.files.checksums import file_digest
-from xrayfast.learning.inference.reading import CHUNK, reading
+from xrayfast.learning.inference.reading import reading
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.runs.run import Run, now
@@ -246,10 +247,9 @@ def _compare(
     """Compare the exported graph with the run's Predictor, on full-size images one by one and on a batch of squares."""
     images, dicom, largest, decisions = 0, 0, 0.0, 0
     with reading(files, lambda file: _try_read(file, window)) as contents:
-        for start in range(0, len(files), _AT_ONCE):
-            found = [one for one in contents[start : start + _AT_ONCE] if one is not None]
+        for chunk in contents.chunks(partial(progress, "comparing with the run"), _AT_ONCE):
+            found = [one for one in chunk if one is not None]
             pixels = [one.pixels for one in found]
-            progress("comparing with the run", min(start + _AT_ONCE, len(files)), len(files))
             if not pixels:
                 continue
             expected = predictor.probabilities(pixels, tta=False)
@@ -287,15 +287,13 @@ def _compare_auroc(
     unseen = np.flatnonzero((data.table["split"] != "train").to_numpy())
     rows, window = np.array(spread_evenly(unseen.tolist(), MAX_SCORED), np.intp), run.config.data.window
     paths, found = data.table["path"].to_numpy()[rows].tolist(), []
-    readable = np.ones(len(rows), bool)
+    readable: list[bool] = []
     with reading(paths, lambda file: _try_read(file, window)) as contents:
-        for start in range(0, len(paths), CHUNK):
-            chunk = contents[start : start + CHUNK]
-            readable[start : start + CHUNK] = [one is not None for one in chunk]
+        for chunk in contents.chunks(partial(progress, "comparing AUROC")):
+            readable += [one is not None for one in chunk]
             squares = [fit_square(one.pixels, predictor.size) for one in chunk if one is not None]
             expected, answer = predictor.probabilities(squares, tta=False).raw, compute(squares).raw_probabilities
             found.append((answer, expected))
-            progress("comparing AUROC", min(start + CHUNK, len(paths)), len(paths))
     rows = rows[readable]
     truth, both = truth_of(data).select(rows), []
     for values in zip(*found, strict=True):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -29,7 +30,7 @@ from xrayfast.files.file_names import require_utf8
 from xrayfast.files.virtual.addresses import identity, is_web_address, name_of_address, split_archive
 from xrayfast.files.virtual.near_names import near_names
 from xrayfast.files.virtual.paths import VirtualPath, to_path
-from xrayfast.learning.inference.reading import CHUNK, reading
+from xrayfast.learning.inference.reading import reading
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import threshold_array
 from xrayfast.metrics.operating_points.units import join_probabilities
@@ -113,35 +114,18 @@ def predict(
         RunError: the folder is not a complete run, or the file is damaged or was not written by `export`.
         WeightsError: the weights are not those of the network that the folder describes.
     """
-    if abstain_below is not None and not 0 <= abstain_below <= 1:
-        raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
-    of_units = {"unit_join": unit_join, "patient_col": patient_col, "study_col": study_col}
-    if unit == "image" and (idle := [name for name, value in of_units.items() if value is not None]):
-        raise ConfigError(
-            f"{idle[0]} is {of_units[idle[0]]}, which has no effect: each image counts on its own. Leave it out, or "
-            f"use --unit {'patient' if idle[0] == 'patient_col' else 'study'}."
-        )
+    _check_options(abstain_below, unit, {"unit_join": unit_join, "patient_col": patient_col, "study_col": study_col})
     given = [run] if isinstance(run, (Run, Path, str)) else list(run)
     exported = len(given) == 1 and is_model_file(given[0])
-    if not exported and (models := [str(one) for one in given if is_model_file(one)]):
-        raise ConfigError(
-            f"found {shorten(models)} among several runs; an exported model can't be averaged with runs. Leave it "
-            "out, or give only it."
-        )
-    runs = [] if exported else list(map(Run.of, given))
+    runs = [] if exported else _open_runs(given)
     members = [] if exported else _members(runs)
     files, left_out, repeated = find_images([sources] if isinstance(sources, (str, Path)) else sources)
     stages = (lambda stage, done, total: progress(done, total)) if callable(progress) else progress
     with show_progress(stages) as reporter:
-        if repeated:
-            note(f"{plural(len(repeated), 'file')} given more than once, but predicted once: {shorten(repeated)}.")
-        if left_out := keep_unlabeled(left_out, files):
-            note(f"{plural(len(left_out), 'file')} left out, because hidden or not an image: {shorten(left_out)}.")
-        for sentence in dict.fromkeys(text for member in members for text in check_tta(tta, member.config.train)):
-            note(sentence)
-        predictor: Any
-        if exported:
-            predictor = open_exported(given[0], device, arch, note)
+        _each(note, _describe_files(files, left_out, repeated))
+        _each(note, dict.fromkeys(text for member in members for text in check_tta(tta, member.config.train)))
+        predictor: Any = open_exported(given[0], device, arch, note) if exported else None
+        if predictor:
             window, size = predictor.window, predictor.size
         else:
             window, size = members[0].config.data.window, members[0].config.model.size
@@ -153,33 +137,66 @@ def predict(
 
             owners = ExportedRun(os.fspath(cast(str, given[0]))) if exported else members
             units = find_units(files, _shown(files), owners, unit, unit_join, patient_col, study_col)
-            for sentence in units.notes:
-                note(sentence)
+            _each(note, units.notes)
         with reading(files, lambda file: _try_read(file, window, size)) as contents:
             if not exported:
                 contents.begin()  # the import of torch takes seconds
                 predictor = _open_networks(members, device, arch)
-            for sentence in (
-                *check_abstention(units.decision if units else predictor.decision, abstain_below),
-                *([] if units else check_unit(predictor.decision)),
-            ):
-                note(sentence)
+            _each(note, check_abstention(units.decision if units else predictor.decision, abstain_below))
+            _each(note, [] if units else check_unit(predictor.decision))
             tables: list[pd.DataFrame] = []
             notes: list[tuple[str, ...]] = []
             reporter.preparing("predicting", 0, len(files))
-            for start in range(0, len(files), CHUNK):
-                chunk = contents[start : start + CHUNK]
-                tables.append(tabulate(predictor, files[start : start + CHUNK], chunk, abstain_below, tta, batch_size))
+            for chunk in contents.chunks(partial(reporter.preparing, "predicting")):
+                names = files[len(notes) : len(notes) + len(chunk)]
+                tables.append(tabulate(predictor, names, chunk, abstain_below, tta, batch_size))
                 notes += [content.notes if isinstance(content, Radiograph) else () for content in chunk]
-                reporter.preparing("predicting", min(start + CHUNK, len(files)), len(files))
-        for sentence in describe_notes(_shown(files), notes):
-            note(sentence)
+        _each(note, describe_notes(_shown(files), notes))
     table = pd.concat(tables, ignore_index=True)
     if units:
         table = _join(table, units, abstain_below)
     if origins := [str(run.downloaded) for run in runs if run.downloaded]:
         table["run"] = " ".join(origins)
     return table
+
+
+def _each(note: Callable[[str], None], sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        note(sentence)
+
+
+def _check_options(abstain_below: float | None, unit: Unit, of_units: Mapping[str, str | None]) -> None:
+    """Check the probability to abstain below, and that options of studies and patients have an effect.
+
+    Raises:
+        ConfigError: one of them is wrong.
+    """
+    if abstain_below is not None and not 0 <= abstain_below <= 1:
+        raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
+    if unit == "image" and (idle := [name for name, value in of_units.items() if value is not None]):
+        raise ConfigError(
+            f"{idle[0]} is {of_units[idle[0]]}, which has no effect: each image counts on its own. Leave it out, or "
+            f"use --unit {'patient' if idle[0] == 'patient_col' else 'study'}."
+        )
+
+
+def _open_runs(given: Sequence[Run | Path | str]) -> list[Run]:
+    if models := [str(one) for one in given if is_model_file(one)]:
+        raise ConfigError(
+            f"found {shorten(models)} among several runs; an exported model can't be averaged with runs. Leave it "
+            "out, or give only it."
+        )
+    return list(map(Run.of, given))
+
+
+def _describe_files(files: Sequence[str], left_out: Sequence[str], repeated: Sequence[str]) -> list[str]:
+    """Return notes on files that are given more than once or left out."""
+    notes = []
+    if repeated:
+        notes.append(f"{plural(len(repeated), 'file')} given more than once, but predicted once: {shorten(repeated)}.")
+    if left_out := keep_unlabeled(left_out, files):
+        notes.append(f"{plural(len(left_out), 'file')} left out, because hidden or not an image: {shorten(left_out)}.")
+    return notes
 
 
 def _members(runs: Sequence[Run]) -> list[Run]:

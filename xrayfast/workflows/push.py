@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from xrayfast._version import __version__
 from xrayfast.config import NAMED_WEIGHTS, Config, DataConfig
+from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import ConfigError, RunError, plural
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
@@ -26,6 +26,7 @@ from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.names import HISTORY_FILE, SPLIT_FILE
 from xrayfast.runs.predictions import ATTRIBUTES
 from xrayfast.runs.run import Run
+from xrayfast.runs.typed_files import RunInfo
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -157,13 +158,12 @@ def _stage(
     """
     members = run.members
     identifiers = _identifiers([run, *members])
-    left_out = list[str]()
-    name = repository.partition("/")[2]
-    staged = _copy(run, folder, name, identifiers, left_out, with_predictions, with_split, len(members))
+    publication = _Publication(identifiers, with_predictions, with_split)
+    staged = publication.copy(run, folder, repository.partition("/")[2], len(members))
     for i, member in enumerate(members, 1):
-        _copy(member, staged, f"member-{i}", identifiers, left_out, with_predictions, with_split, 0)
-    write_text(staged / CARD, render_published_card(_facts(run, identifiers, left_out), repository))
-    if left_out := list(dict.fromkeys(left_out)):
+        publication.copy(member, staged, f"member-{i}")
+    write_text(staged / CARD, render_published_card(publication.facts(run), repository))
+    if left_out := set(publication.left_out):
         note(f"Left out of the published run: {plural(len(left_out), 'sentence')} that may name files or patients.")
     if identifiers.short:
         note(
@@ -194,49 +194,86 @@ def _identifiers(runs: Sequence[Run]) -> Identifiers:
     return Identifiers(images, patients - {""}, folders, tables)
 
 
-def _copy(
-    run: Run,
-    root: Path,
-    name: str,
-    identifiers: Identifiers,
-    left_out: list[str],
-    with_predictions: bool,
-    with_split: bool,
-    members: int,
-) -> Path:
-    """Copy the publishable content of a run to a new run's folder."""
-    is_clean = partial(_keep, identifiers, left_out)
-    info = {field: getattr(run.info, field) for field in _INFO}
-    info["phases"] = None if run.info.phases is None else [phase.model_dump() for phase in run.info.phases]
-    info |= {
-        field: [text for text in getattr(run.info, field) if is_clean(text)]
-        for field in ("audit", "data_notes", "remarks")
-    }
-    info["flow"] = [list(step) for step in run.info.flow if is_clean(step[0])]
-    info["starting_weights"] = run.info.starting_weights if is_clean(run.info.starting_weights) else ""
-    info["members"] = [f"member-{i}" for i in range(1, members + 1)]
+@dataclass(frozen=True, eq=False)
+class _Publication:
+    """What of a run is published.
 
-    def write(copy: Run) -> None:
-        copy.write_decision(run.decision)
-        copy.write_metrics(_publishable(run.metrics, is_clean))
-        if not members:
-            write_csv(copy.path / HISTORY_FILE, run.history)
-            with replace_atomically(copy.new_model_path, *known_digests(run.model_path)[-1:]) as temporary:
-                link_or_copy(run.model_path, temporary)
-        if with_split:
-            write_csv(copy.path / SPLIT_FILE, read_csv(run.split_path, dtype=str, keep_default_na=False))
-        for split in run.predicted_splits if with_predictions else ():
-            copy.write_predictions(split, run.predictions(split))
+    Attributes:
+        identifiers: names that no published text may contain.
+        with_predictions: whether predictions are published.
+        with_split: whether the split is published.
+        left_out: sentences that were left out, since they contain an identifier.
+    """
 
-    return Run.create(root, name, name, _public_settings(run.config), info, write).path
+    identifiers: Identifiers
+    with_predictions: bool
+    with_split: bool
+    left_out: list[str] = field(default_factory=list)
 
+    def copy(self, run: Run, root: Path, name: str, members: int = 0) -> Path:
+        """Copy the publishable content of a run to a new run's folder."""
+        info = {field: getattr(run.info, field) for field in _INFO} | self._sentences(run.info)
+        info["phases"] = None if run.info.phases is None else [phase.model_dump() for phase in run.info.phases]
+        info["members"] = [f"member-{i}" for i in range(1, members + 1)]
 
-def _keep(identifiers: Identifiers, left_out: list[str], text: str) -> bool:
-    """Whether a sentence may be published; if not, add it to `left_out`."""
-    clean = identifiers.is_clean(text)
-    if not clean:
-        left_out.append(text)
-    return clean
+        def write(copy: Run) -> None:
+            copy.write_decision(run.decision)
+            copy.write_metrics(self._metrics(run.metrics))
+            if not members:
+                write_csv(copy.path / HISTORY_FILE, run.history)
+                with replace_atomically(copy.new_model_path, *known_digests(run.model_path)[-1:]) as temporary:
+                    link_or_copy(run.model_path, temporary)
+            if self.with_split:
+                write_csv(copy.path / SPLIT_FILE, read_csv(run.split_path, dtype=str, keep_default_na=False))
+            for split in run.predicted_splits if self.with_predictions else ():
+                copy.write_predictions(split, run.predictions(split))
+
+        return Run.create(root, name, name, _public_settings(run.config), info, write).path
+
+    def facts(self, run: Run) -> RunFacts:
+        """Return the facts of the run's model card without names of files, saliency and evaluations on other data."""
+        is_cv = CrossValidation.is_there(run.path)
+        facts = read_cross_validation_facts(CrossValidation(run.path)) if is_cv else read_run_facts(run)
+        return replace(
+            facts,
+            name=run.path.absolute().name,
+            config=_public_settings(facts.config),
+            info=facts.info.model_copy(update={**self._sentences(facts.info), "platform": "", "command": ""}),
+            results={split: self._summary(summary) for split, summary in facts.results.items()},
+            saliency=None,
+            evaluations=(),
+            damaged=(),
+        )
+
+    def _is_clean(self, text: str) -> bool:
+        """Whether a sentence may be published; if not, add it to `left_out`."""
+        clean = self.identifiers.is_clean(text)
+        if not clean:
+            self.left_out.append(text)
+        return clean
+
+    def _sentences(self, info: RunInfo) -> dict[str, Any]:
+        """Return the fields of `run.json` that are sentences, without those that contain an identifier."""
+        lists = {name: list(filter(self._is_clean, info[name])) for name in ("audit", "data_notes", "remarks")}
+        flow = [step for step in info.flow if self._is_clean(step[0])]
+        start = info.starting_weights if self._is_clean(info.starting_weights) else ""
+        return {**lists, "flow": flow, "starting_weights": start}
+
+    def _metrics(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `metrics.json` without single images, and without sentences and subgroups that may identify one."""
+        found: dict[str, Any] = {name: metrics[name] for name in ("loss", "decision") if name in metrics}
+        return found | {split: self._summary(metrics[split]) for split in SPLITS if split in metrics}
+
+    def _summary(self, metrics: Mapping[str, Any]) -> Any:
+        """Return the metrics of one split, likewise."""
+        summary = {name: metrics[name] for name in _SUMMARY if name in metrics}
+        if "notes" in summary:
+            summary["notes"] = list(filter(self._is_clean, summary["notes"]))
+        if "warnings" in summary:
+            summary["warnings"] = [one for one in summary["warnings"] if self._is_clean(one["text"])]
+        if "subgroups" in summary:  # other columns may name hospitals
+            summary["subgroups"] = [one for one in summary["subgroups"] if one["by"] in ATTRIBUTES]
+        return summary
 
 
 def _public_settings(config: Config) -> Config:
@@ -246,54 +283,6 @@ def _public_settings(config: Config) -> Config:
     model = config.model.model_copy(update={"weights": weights if weights in NAMED_WEIGHTS else Path(weights).name})
     train = config.train.model_copy(update={"track": ()})
     return config.model_copy(update={"data": data, "model": model, "train": train})
-
-
-def _publishable(metrics: Mapping[str, Any], is_clean: Callable[[str], bool]) -> dict[str, Any]:
-    """Return `metrics.json` without single images, and without sentences and subgroups that may identify one."""
-    found: dict[str, Any] = {name: metrics[name] for name in ("loss", "decision") if name in metrics}
-    for split in ("train", "valid", "test"):
-        if split not in metrics:
-            continue
-        summary = {name: metrics[split][name] for name in _SUMMARY if name in metrics[split]}
-        if "notes" in summary:
-            summary["notes"] = [text for text in summary["notes"] if is_clean(text)]
-        if "warnings" in summary:
-            summary["warnings"] = [one for one in summary["warnings"] if is_clean(one["text"])]
-        if "subgroups" in summary:  # other columns may name hospitals
-            summary["subgroups"] = [one for one in summary["subgroups"] if one["by"] in ATTRIBUTES]
-        found[split] = summary
-    return found
-
-
-def _facts(run: Run, identifiers: Identifiers, left_out: list[str]) -> RunFacts:
-    """Return the facts of the run's model card without names of files, saliency and evaluations on other data."""
-    is_cv = CrossValidation.is_there(run.path)
-    facts = read_cross_validation_facts(CrossValidation(run.path)) if is_cv else read_run_facts(run)
-    is_clean = partial(_keep, identifiers, left_out)
-    info = facts.info.model_copy(
-        update={
-            "audit": [text for text in facts.info.audit if is_clean(text)],
-            "data_notes": [text for text in facts.info.data_notes if is_clean(text)],
-            "remarks": [text for text in facts.info.remarks if is_clean(text)],
-            "flow": [step for step in facts.info.flow if is_clean(step[0])],
-            "starting_weights": facts.info.starting_weights if is_clean(facts.info.starting_weights) else "",
-            "platform": "",
-            "command": "",
-        }
-    )
-    results = {split: _publishable({"valid": summary}, is_clean)["valid"] for split, summary in facts.results.items()}
-    return RunFacts(
-        **vars(facts)
-        | {
-            "name": run.path.absolute().name,
-            "config": _public_settings(facts.config),
-            "info": info,
-            "results": results,
-            "saliency": None,
-            "evaluations": (),
-            "damaged": (),
-        }
-    )
 
 
 def _texts(folder: Path) -> Iterator[tuple[Path, str]]:

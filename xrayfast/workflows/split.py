@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.csv_tables import write_csv
 from xrayfast.files.writable import require_text_file
 from xrayfast.progress import StageProgress, show_progress
-from xrayfast.workflows.data import decode, opened, unused_data_settings
+from xrayfast.workflows.data import decode, opened_with_notes
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
 
 
@@ -44,13 +43,11 @@ def split(
             archive.
     """
     config = config or Config()
-    idle = unused_data_settings(data, config)
-    data = opened(data, config)
+    data = opened_with_notes(data, config)
     if output is not None:
         own = data.config
         read = own.source, own.labels, own.label_map, own.corrections, own.split_file
         require_text_file(Path(output), *read, columns=data.split_table().columns)
-    data = replace(data, notes=(*data.notes, *idle))
     with show_progress(progress) as reporter:
         data, images = decode(data, config.model.size, reporter.preparing)
         data = require_leak_free(data, compare_all_images(data, images, reporter.preparing), allow_leaks=False).data

@@ -41,8 +41,14 @@ class LazyImages(Sequence[Image], Generic[File, Image]):
         return list(self._pool.map(self._read, self._files[index]))
 
     def begin(self) -> None:
-        """Start to read the first `CHUNK` files in the background, for the slice `[0:CHUNK]`."""
+        """Start to read the first `CHUNK` files in the background, for `chunks`."""
         self._begun = self._pool.map(self._read, self._files[:CHUNK])
+
+    def chunks(self, progress: Callable[[int, int], None], size: int | None = None) -> Iterator[list[Image]]:
+        """Yield the images, `size` (default `CHUNK`) at a time, and report the images done and the total after each."""
+        for start in range(0, len(self), size or CHUNK):
+            yield self[start : start + (size or CHUNK)]
+            progress(min(start + (size or CHUNK), len(self)), len(self))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.formulas import Estimate, estimate_proportion
 from xrayfast.metrics.registry import EXACT_MATCH, metric_phrase
 from xrayfast.metrics.scoring import log_losses
+from xrayfast.metrics.summary import interval_of
 
 COMPARED = ("auroc", "recall", "specificity")
 """The metrics per label that are compared with those of the run's own data."""
@@ -190,9 +191,7 @@ def compare_with_internal(
     """
 
     def ends(summary: Mapping[str, Any], metric: str, label: str | None) -> tuple[float, float] | None:
-        found = summary.get("intervals", {})
-        by_metric = found.get("overall", {}) if label is None else found.get("per_label", {}).get(label, {})
-        end = by_metric.get(metric)
+        end = interval_of(summary, metric, label)
         return None if not end or end["low"] is None or end["high"] is None else (end["low"], end["high"])
 
     def row(metric: str, label: str | None, a: float | None, b: float | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from xrayfast.errors.signals import ending_with_parent
 from xrayfast.files.intact import INFO_FILE
 from xrayfast.progress import DisplaysFolds, Reporter
 from xrayfast.progress.displayed import FoldProgress
-from xrayfast.runs.cross_validation import CrossValidation, fold_name
+from xrayfast.runs.cross_validation import CrossValidation, fold_names
 from xrayfast.runs.history import History
 from xrayfast.runs.names import HISTORY_FILE
 from xrayfast.runs.run import Run
@@ -120,15 +120,15 @@ class FoldWatch:
     """
 
     def __init__(self, cv: CrossValidation) -> None:
-        self.cv, self.repeats, count = cv, cv.folds.repeats, cv.folds.folds
-        self.numbers = [(repeat, fold) for repeat in range(1, self.repeats + 1) for fold in range(1, count + 1)]
+        self.cv, self.repeats = cv, cv.folds.repeats
+        self.names = fold_names(cv.folds.folds, self.repeats)
         self.monitor = resolve_monitor(cv.config.train, cv.task)
         self.folds: list[FoldProgress] = []
         self.seen: dict[Path, tuple[tuple[int, ...], FoldProgress]] = {}
 
     def look(self, running: Collection[int]) -> bool:
         """Read the progress of all folds, given the numbers of those in training; return whether it has changed."""
-        before, self.folds = self.folds, [self._read(*number, number[1] in running) for number in self.numbers]
+        before, self.folds = self.folds, [self._read(*number, number[1] in running) for number in self.names]
         return self.folds != before
 
     @property
@@ -139,7 +139,7 @@ class FoldWatch:
         )
 
     def _read(self, repeat: int, fold: int, running: bool) -> FoldProgress:
-        run = self.cv.path / fold_name(repeat, fold, self.repeats)
+        run = self.cv.path / self.names[repeat, fold]
         files = [path for path in (run / INFO_FILE, run / HISTORY_FILE) if path.is_file()]
         running = running and (bool(files) or repeat == 1)  # one process trains a fold of all repeats in order
         name = f"fold {fold}" + (f" of repeat {repeat}" if self.repeats > 1 else "")

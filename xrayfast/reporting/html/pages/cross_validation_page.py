@@ -34,8 +34,7 @@ def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitRepo
         "cross_validation.html.j2",
         {
             "name": cv.path.name,
-            "created": info.finished,
-            "command": info.command,
+            "info": info,
             "task_text": task_text(task, cv.labels),
             "how": cv.dealt,
             "contents": [
@@ -62,12 +61,9 @@ def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitRepo
             "source": cv.config.data.shown,
             "counts": counts_table(counts, cv.labels, task),
             "flow": flow_steps(info.flow, patients),
-            "audit": info.audit,
-            "data_notes": info.data_notes,
             "model_facts": training_facts(cv).items(),
             "decision": decision_section(cv.decision, cv.chosen_on),
             "has_patients": bool(patients),
-            "has_intervals": any(section["intervals_text"] for section in sections),
             "tested": len(splits) > 1,
             "methods": methods,
         },

@@ -67,12 +67,10 @@ def render_evaluation_page(data: EvaluationData) -> str:
         ("reproduce", "How to reproduce"),
     ]
     view = {
-        "run_name": data.run_name,
-        "created": data.created,
+        **vars(data),
         "source": ", ".join(
             [metrics["source"], *(f"{name} {metrics[name]}" for name in ("table", "split") if metrics.get(name))]
         ),
-        "command": data.command,
         "task_text": task_text(data.task, data.labels),
         "contents": contents,
         "flow": flow_steps(flow, {"Images evaluated": data.split.summary.get("patients") or math.nan}),
@@ -84,8 +82,6 @@ def render_evaluation_page(data: EvaluationData) -> str:
         "decision": decision_section(data.decision, data.chosen_on),
         "splits": [result],
         "external": data.split.name == "external",
-        "seen_left_out": data.seen_left_out,
         "has_patients": bool(data.split.summary.get("patients")),
-        "has_intervals": bool(result["intervals_text"]),
     }
     return render_template("evaluation.html.j2", view)

@@ -41,7 +41,6 @@ def render_predictions_page(
         "decision": decision_section(decision),
         "differences": None if differences is None else _differences_table(differences),
         "has_patients": bool(split.summary.get("patients")),
-        "has_intervals": bool(result["intervals_text"]),
     }
     return render_template("predictions.html.j2", view)
 

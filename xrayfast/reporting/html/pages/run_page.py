@@ -67,32 +67,18 @@ def render_run_page(data: ReportData) -> str:
     totals = data.counts.iloc[len(data.labels) :]  # by position: a label may be named "patients"
     patients = dict(totals.loc["patients"]) if "patients" in totals.index else {}
     view = {
-        "run_name": data.run_name,
-        "created": info.finished,
-        "command": info.command,
+        **vars(data),
         "task_text": task_text(data.task, data.labels),
         "contents": _contents(data),
         "remarks": _remarks(data),
-        "source": data.source,
         "counts": counts_table(data.counts, data.labels, data.task),
         "flow": flow_steps(info.flow, patients),
-        "audit": info.audit,
-        "data_notes": info.data_notes,
-        "model_facts": data.model_facts.items(),
-        "curves": data.curves,
-        "batches": data.batches,
-        "overfitting": data.overfitting,
         "train_and_valid": None if data.overfitting is None else train_and_valid_table(data.overfitting),
         "epochs": epochs_table(data.history, info.best_epoch, data.task),
-        "best_epoch": info.best_epoch,
-        "members": info.members,
         "optimistic": optimism(),
         "decision": decision_section(data.decision),
         "splits": splits,
-        "methods": data.methods,
-        "training_images": data.training_images,
         "has_patients": bool(patients),
-        "has_intervals": any(split["intervals_text"] for split in splits),
     }
     return render_template("report.html.j2", view)
 
