@@ -25,6 +25,9 @@ from xrayfast.errors.escapes import escape_hidden
 from xrayfast.reporting.wording import FEW_LABELS
 
 TEMPLATES = Path(__file__).parent / "templates"
+CONTENTS = Markup("<!-- contents -->\n")
+"""Stands for the list of a page's sections until they are rendered; texts can't contain it, since they are escaped."""
+
 IMAGE_SIDE = 160
 
 
@@ -47,7 +50,9 @@ def _read(names: Sequence[str]) -> str:
 
 def _render_page(name: str, context: Mapping[str, Any], style: str, script: str, policy: str) -> str:
     shell = {"policy": policy, "style": Markup(style), "script": Markup(script)}
-    return _environment().get_template(name).render({**context, **shell})
+    page = _environment().get_template(name).render({**context, **shell})
+    sections = re.findall(r'<section id="([^"]+)"[^>]*>\s*<h2[^>]*>(.*?)</h2>', page)
+    return page.replace(CONTENTS, "".join(f'    <li><a href="#{id}">{title}</a></li>\n' for id, title in sections))
 
 
 def render_fragment(context: Mapping[str, Any]) -> str:
@@ -61,7 +66,7 @@ def _environment() -> Environment:
     options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_without_hidden, **options)
     environment.filters |= {"whole_flags": whole_flags, "minute": minute}
-    environment.globals["few_labels"] = FEW_LABELS
+    environment.globals |= {"few_labels": FEW_LABELS, "contents": CONTENTS}
     return environment
 
 

@@ -134,6 +134,7 @@ def split_section(split: SplitReport, task: Task, is_headline: bool = True) -> d
         "more_saliency": [(title, views[MAPS_OPEN:]) for title, views in maps],
         "framed": any(case.thorax is not None for case in split.saliency),
         "saliency_notes": split.saliency_notes,
+        "explained": split.explained,
     }
 
 

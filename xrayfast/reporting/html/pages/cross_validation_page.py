@@ -18,7 +18,7 @@ from xrayfast.reporting.html.render import render_template
 from xrayfast.reporting.html.results_tables import by_patient_table, fold_table
 from xrayfast.reporting.html.split_section import SplitReport, split_section
 from xrayfast.reporting.html.tables import counts_table, flow_steps
-from xrayfast.reporting.wording import SPLIT_TITLES, other_remarks, percent
+from xrayfast.reporting.wording import other_remarks, percent
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.typed_files import MetricsFile
 
@@ -37,19 +37,6 @@ def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitRepo
             "info": info,
             "task_text": task_text(task, cv.labels),
             "how": cv.dealt,
-            "contents": [
-                ("glance", "Result at a glance"),
-                ("folds", "Folds"),
-                *((f"results-{split.name}", f"Results: {SPLIT_TITLES[split.name].lower()}") for split in splits),
-                ("failures", "Errors and correct predictions"),
-                ("chosen", "What was chosen on which images"),
-                ("decision", "Calibration and thresholds"),
-                ("data", "Data"),
-                *([("remarks", "Remarks on training")] if remarks else []),
-                ("training", "Model and training"),
-                ("limits", "Limits and intended use"),
-                ("reproduce", "How to reproduce"),
-            ],
             "splits": sections,
             "folds": fold_table(metrics, task, "folds"),
             "folds_plot": folds_plot(metrics),

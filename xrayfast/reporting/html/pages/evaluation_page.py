@@ -56,23 +56,12 @@ def render_evaluation_page(data: EvaluationData) -> str:
         *((f"Left out: {why}", n) for why, n in images["left_out"]),
         ("Images evaluated", images["evaluated"]),
     ]
-    contents = [
-        ("glance", "Result at a glance"),
-        (f"results-{data.split.name}", "Results"),
-        *([("failures", "Errors and correct predictions")] if data.split.cases else []),
-        *([("saliency", "Saliency maps")] if data.split.explained else []),
-        ("data", "Data"),
-        ("decision", "Calibration and thresholds"),
-        ("limits", "Limits and intended use"),
-        ("reproduce", "How to reproduce"),
-    ]
     view = {
         **vars(data),
         "source": ", ".join(
             [metrics["source"], *(f"{name} {metrics[name]}" for name in ("table", "split") if metrics.get(name))]
         ),
         "task_text": task_text(data.task, data.labels),
-        "contents": contents,
         "flow": flow_steps(flow, {"Images evaluated": data.split.summary.get("patients") or math.nan}),
         "used": labels["used"],
         "unknown": [(label, f"{n:,}") for label, n in labels["unknown"]],

@@ -28,14 +28,11 @@ def render_predictions_page(
 ) -> str:
     """Return the page as one self-contained HTML document."""
     result = split_section(split, decision.task)
-    titles = [("glance", "Result at a glance"), (f"results-{split.name}", "Results")]
-    titles += [("differences", "Differences")] if differences is not None else []
     view = {
         "source": source,
         "created": created,
         "command": command,
         "task_text": task_text(decision.task, decision.labels),
-        "contents": [*titles, ("data", "Data"), ("limits", "Limits and intended use")],
         "notes_on_data": notes,
         "splits": [result],
         "decision": decision_section(decision),

@@ -17,7 +17,7 @@ from xrayfast.reporting.html.render import render_template
 from xrayfast.reporting.html.split_section import SplitReport, split_section
 from xrayfast.reporting.html.tables import counts_table, epochs_table, flow_steps, train_and_valid_table
 from xrayfast.reporting.overfitting import TrainAndValid
-from xrayfast.reporting.wording import SPLIT_TITLES, hidden_layers, other_remarks
+from xrayfast.reporting.wording import hidden_layers, other_remarks
 from xrayfast.runs.run import Run
 from xrayfast.runs.typed_files import RunInfo, ShownImage
 
@@ -69,8 +69,7 @@ def render_run_page(data: ReportData) -> str:
     view = {
         **vars(data),
         "task_text": task_text(data.task, data.labels),
-        "contents": _contents(data),
-        "remarks": _remarks(data),
+        "remarks": other_remarks(info.remarks, *(split.summary for split in data.splits)),
         "counts": counts_table(data.counts, data.labels, data.task),
         "flow": flow_steps(info.flow, patients),
         "train_and_valid": None if data.overfitting is None else train_and_valid_table(data.overfitting),
@@ -81,28 +80,6 @@ def render_run_page(data: ReportData) -> str:
         "has_patients": bool(patients),
     }
     return render_template("report.html.j2", view)
-
-
-def _remarks(data: ReportData) -> list[str]:
-    return other_remarks(data.info.remarks, *(split.summary for split in data.splits))
-
-
-def _contents(data: ReportData) -> list[tuple[str, str]]:
-    """Return the id and title of each section, in order."""
-    results = [(f"results-{split.name}", f"Results: {SPLIT_TITLES[split.name].lower()}") for split in data.splits]
-    return [
-        ("glance", "Result at a glance"),
-        *results[-1:],
-        *([("failures", "Errors and correct predictions")] if data.splits else []),
-        *([("saliency", "Saliency maps")] if any(split.explained for split in data.splits) else []),
-        *results[:-1],
-        ("data", "Data"),
-        *([("remarks", "Remarks on training")] if _remarks(data) else []),
-        ("training", "Model and training"),
-        ("decision", "Calibration and thresholds"),
-        ("limits", "Limits and intended use"),
-        ("reproduce", "How to reproduce"),
-    ]
 
 
 def task_text(task: Task, labels: Sequence[str]) -> str:
