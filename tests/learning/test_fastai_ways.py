@@ -1,6 +1,7 @@
 """fastai's methods on the DataLoaders and the Learner of xrayfast, for both tasks, with their values."""
 
 import copy
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -366,6 +367,15 @@ def test_save_and_load_keep_weights_and_optimizer(trained):
     trained.fit(1, 1e-2)
     assert not torch.equal(trained.get_preds()[0], before)
     assert torch.equal(trained.load("mine").get_preds()[0], before)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda learn: pickle.loads(pickle.dumps(learn))])
+def test_a_copy_of_a_learner_predicts_the_same_and_trains_by_itself(learn, copied):
+    before, other = learn.get_preds()[0], copied(learn)
+    assert torch.equal(other.get_preds()[0], before)
+    with other.no_bar(), other.no_logging():
+        other.fit(1, 1e-2)
+    assert not torch.equal(other.get_preds()[0], before) and torch.equal(learn.get_preds()[0], before)
 
 
 LOAD = """

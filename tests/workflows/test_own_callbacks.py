@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.callback.core import CancelBatchException, CancelTrainException
+from fastai.callback.core import CancelBatchException, CancelTrainException, FetchPredsCallback
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.progress import CSVLogger, ProgressCallback
 from fastai.callback.schedule import ParamScheduler
@@ -502,3 +502,13 @@ def test_a_range_test_takes_callbacks(data_dir):
     assert len(watch.norms) == len(curve.lrs)
     with pytest.raises(ConfigError, match="SaveModelCallback"):
         xf.find_lr(data_dir, cbs=SaveModelCallback)
+
+
+def test_a_callback_predicts_after_each_epoch(data_dir, tmp_path):
+    fetch = FetchPredsCallback()
+    run = xf.fit(data_dir, runs=tmp_path, epochs=2, cbs=fetch, **SETTINGS)
+    found = run.predictions("valid")
+    probability, target = fetch.preds
+    assert len(run.history) == 2 and run.info.best_epoch == 2
+    np.testing.assert_allclose(probability, found.raw, atol=1e-5)
+    assert target.tolist() == found.truth.argmax(axis=1).tolist()

@@ -83,7 +83,7 @@ with warnings.catch_warnings():
 
 
 def register_drawing() -> None:
-    """Import fastai's functions that draw images in `show_batch` and `show_results`; it dispatches on types."""
+    """Import fastai's functions that draw images, such as those of `show_batch`; it dispatches on types."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import fastai.vision.learner  # noqa: F401 - also imports timm if it is installed

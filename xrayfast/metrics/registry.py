@@ -85,6 +85,10 @@ class Metric:
     short: str = ""
     hub_name: str = ""
 
+    def __reduce__(self) -> tuple[Callable[[str], Metric], tuple[str]]:
+        """Pickle a metric of the history, which a learner has, by its name: `compute` can't be pickled."""
+        return _history_metric, (self.name,)
+
     @cached_property
     def over_all_labels(self) -> tuple[Metric, ...]:
         """The rows with the scope "overall": the metric itself, or one for each of its averages."""
@@ -331,6 +335,10 @@ def history_metrics(*tasks: Task) -> dict[str, Metric]:
     """
     found = (metric for row in METRICS for metric in row.over_all_labels)
     return {metric.name: metric for metric in found if set(metric.epochs + metric.train) & set(tasks or BOTH)}
+
+
+def _history_metric(name: str) -> Metric:
+    return history_metrics()[name]
 
 
 def history_column(split: Literal["train", "valid"], name: str) -> str:

@@ -154,7 +154,8 @@ def test_alpha_of_another_length_is_refused():
 def test_class_weights_balance():
     weight = balanced_weights([10, 40, 50], [100] * 3, "single")
     torch.testing.assert_close(weight * torch.tensor([10.0, 40, 50]), torch.full((3,), 100 / 3))
-    torch.testing.assert_close(balanced_weights([20, 0], [100, 100], "multi"), torch.tensor([4.0, 1.0]))
+    torch.testing.assert_close(balanced_weights([20, 0, 100], [100] * 3, "multi"), torch.tensor([4.0, 1.0, 1.0]))
+    assert balanced_weights([0, 100], [100] * 2, "multi", effective=True).tolist() == [1.0, 1.0]
 
 
 def test_effective_weights_are_those_of_the_paper():

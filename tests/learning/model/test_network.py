@@ -12,7 +12,7 @@ from tests.learning.archs import ARCHS
 from xrayfast.config import ModelConfig
 from xrayfast.errors import ConfigError, RunError, WeightsError
 from xrayfast.learning.model.backbones import BACKBONES
-from xrayfast.learning.model.network import add_head, build_network, describe_network, start_head_at
+from xrayfast.learning.model.network import MAX_SHIFT, add_head, build_network, describe_network, start_head_at
 from xrayfast.learning.model.weights import load_backbone, load_weights, save_weights
 from xrayfast.learning.randomness import isolated_rng
 
@@ -203,3 +203,18 @@ def test_a_new_head_starts_at_the_given_logits(head, width, tiny_vgg):
     # Batch norm gives each feature the mean 0, so the mean is exact; other heads have a last bias.
     torch.testing.assert_close(found.mean(0), logits, rtol=0, atol=1e-4 if head == "fastai" else 0.3)
     assert found.std(0).max() < 0.5
+
+
+@pytest.mark.parametrize(("labels", "width"), [(200, 64), (64, 64), (50, 64), (3, 2), (3, 64)])
+def test_with_many_labels_the_first_outputs_need_no_large_shift(labels, width, tiny_vgg):
+    logits = torch.linspace(-6, 0, labels, dtype=torch.float64)
+    with isolated_rng(1):
+        head = add_head(load_backbone(tiny_vgg), labels, width)[1]
+        start_head_at(head, logits)
+        found = torch.stack([head.train()(torch.rand(16, 2, 7, 7)).double() for _ in range(20)])
+    assert head[-3].bias.square().mean().sqrt() < MAX_SHIFT * 1.001
+    if width == 64:  # dropout on two features loses half of the logit by itself
+        torch.testing.assert_close(found.mean((0, 1)), logits, rtol=0, atol=0.8)
+        assert found.std((0, 1)).max() < 2.5
+    start_head_at(head, torch.zeros(labels, dtype=torch.float64))  # balanced classes
+    assert all(p.isfinite().all() for p in head.parameters()) and not head[-3].bias.any()

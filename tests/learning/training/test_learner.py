@@ -19,6 +19,7 @@ from xrayfast.learning.training.callbacks.preparation import EpochSeeds
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.loaders import RadiographDataLoaders
 from xrayfast.learning.training.metrics import EpochRecorder
+from xrayfast.learning.training.optional.sampling import sampling_weights
 
 
 @pytest.fixture
@@ -39,13 +40,22 @@ def test_learner_and_dataloaders_are_typed_subclasses_of_fastai_s(learn):
     assert [type(callback).__name__ for callback in learn.cbs].count("Recorder") == 0
 
 
-def test_the_probabilities_of_a_new_network_are_the_prevalences_of_the_labels(multi_dir):
+@pytest.mark.parametrize(
+    "changed", [{}, {"class_weights": "auto"}, {"label_smoothing": 0.5}, {"balanced_sampling": True}]
+)
+def test_the_probabilities_of_a_new_network_are_the_prevalences_of_the_labels(multi_dir, changed):
     """Labels that are rare would otherwise start at 0.5, and the first epochs would only learn that they are rare."""
-    data = xf.open_data(multi_dir)
-    dls = xf.dataloaders(data, size=32, batch_size=16, device="cpu")
-    found = xf.learner(dls, weights="none", precision="fp32").model.train()(dls.one_batch()[0]).sigmoid().mean(0)
-    cells = data.subset("train").targets
-    np.testing.assert_allclose(found.detach(), np.nanmean(cells, axis=0), atol=0.1)
+    data, changed = xf.open_data(multi_dir), dict(changed)
+    sampling = changed.pop("balanced_sampling", False)
+    dls = xf.dataloaders(data, size=32, batch_size=16, device="cpu", balanced_sampling=sampling)
+    learn = xf.learner(dls, arch=SMALL["arch"], weights="none", precision="fp32", **changed)
+    found = learn.model.train()(dls.one_batch()[0]).sigmoid().mean(0)
+    rows = data.subset("train")
+    expected = np.average(rows.targets, axis=0, weights=sampling_weights(rows.truth) if sampling else None)
+    if "class_weights" in changed:
+        expected = np.full_like(expected, 0.5)  # positives have the weight of negatives
+    smoothed = expected + changed.get("label_smoothing", 0) * (0.5 - expected)
+    np.testing.assert_allclose(found.detach(), smoothed, atol=0.08)
 
 
 class EveryEvent(Callback):

@@ -402,7 +402,7 @@ def balanced_weights(positives: Sequence[int], unmasked: Sequence[int], task: Ta
             "single", as in the paper, the weights of the L labels sum to L.
 
     Returns:
-        (L,) float32. A label without a positive gets 1: there is nothing to weight.
+        (L,) float32. A label without a positive or without a negative gets 1: there is nothing to weight.
     """
     counts = torch.as_tensor(positives, dtype=torch.float32)
     images = torch.as_tensor(unmasked, dtype=torch.float32)
@@ -415,4 +415,4 @@ def balanced_weights(positives: Sequence[int], unmasked: Sequence[int], task: Ta
         raw = (len(counts) * inverse / inverse.sum() if task == "single" else negative / positive).float()
     else:
         raw = images / (len(counts) * counts) if task == "single" else (images - counts) / counts
-    return torch.where(counts > 0, raw, torch.ones_like(raw)).clamp(min=1e-6)
+    return torch.where((counts > 0) & (raw > 0), raw, torch.ones_like(raw))

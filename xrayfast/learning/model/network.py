@@ -26,6 +26,13 @@ from xrayfast.learning.model.weights import LoadedBackbone, load_backbone, requi
 MAX_HEAD_WEIGHTS = 2**28
 """Largest number of weights in a head: 1 GB in float32. The classifier of vgg16 has 120 million."""
 
+MAX_SHIFT = 5.0
+"""Largest root mean square of the batch norm's bias in `start_head_at`: about that of 20 rare labels.
+
+Dropout multiplies a larger one into noise: without a limit, by 1.8 per logit with 100 labels, and by 74 with as many
+labels as hidden units.
+"""
+
 
 @dataclass(frozen=True)
 class StartingWeights:
@@ -189,17 +196,23 @@ def start_head_at(head: nn.Module, logits: Tensor) -> None:
 
     The last layer's weights become a tenth of what was drawn, so that differences between images are small at first.
     The logits become its bias; in the head "fastai", whose last layer has none, they come from the bias of the batch
-    norm before it. Without this, labels that few images have start at a probability of about 0.5, and the head spends
-    its first epochs on learning that they are rare (Lin et al. 2017, "Focal Loss for Dense Object Detection", section
-    4.1, start at a low probability for this reason).
+    norm before it, up to `MAX_SHIFT`, and for the rest from a multiple of that bias in the weights of each label.
+    Without this, labels that few images have start at a probability of about 0.5, and the head spends its first epochs
+    on learning that they are rare (Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4.1, start at a
+    low probability for this reason).
     """
     layers: list[Any] = list(head.children())
     last = layers[-1]
     last.weight *= 0.1
     if last.bias is not None:
         last.bias.copy_(logits)
-    else:
-        layers[-3].bias.copy_(torch.linalg.pinv(last.weight.double()) @ logits)
+        return
+    weight = last.weight.double()
+    shift = torch.linalg.pinv(weight) @ logits
+    shift *= (MAX_SHIFT / shift.square().mean().sqrt()).clamp(max=1)
+    rest = (logits - weight @ shift) / shift.dot(shift).clamp(min=1e-12)
+    layers[-3].bias.copy_(shift)
+    last.weight += torch.outer(rest, shift)
 
 
 def _fastai_layers(widths: Sequence[int], dropout: float) -> list[nn.Module]:

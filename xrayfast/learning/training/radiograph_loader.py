@@ -148,9 +148,13 @@ class RadiographDL(TfmdDL):
             batch = TensorImageBW(torch.from_numpy(_read_batch(images, paths[chunk])).unsqueeze(1))
             yield (batch,) if target is None else (batch, target[chunk])
 
+    def _pre_show_batch(self, b: Any, max_n: int = 9) -> Any:
+        """Prepare a batch to be drawn, as each of fastai's methods that draw does first."""
+        register_drawing()
+        return super()._pre_show_batch(b, max_n)
+
     def show_batch(self, b: Any = None, max_n: int = 9, ctxs: Any = None, show: bool = True, **options: Any) -> Any:
         """Show a batch as fastai does, with space between the images for titles of several lines."""
-        register_drawing()
         shown = super().show_batch(b, max_n, ctxs, show, **options)
         _leave_space(ctxs is None and show)
         return shown
@@ -159,7 +163,6 @@ class RadiographDL(TfmdDL):
         self, b: Any, out: Any, max_n: int = 9, ctxs: Any = None, show: bool = True, **options: Any
     ) -> Any:
         """Show results as fastai does, with space between the images for titles of several lines."""
-        register_drawing()
         shown = super().show_results(b, out, max_n, ctxs, show, **options)
         _leave_space(ctxs is None and show)
         return shown
