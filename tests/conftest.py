@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("COLUMNS", "120")
 
-# With Python's default of 700, garbage collection takes 5 % of the time here and frees little.
+# With Python's default of 700, garbage collection takes 5% of the time here and frees little.
 gc.set_threshold(50_000, 20, 100)
 
 # No deadline: tests must not fail because the machine is busy.

@@ -320,10 +320,10 @@ def test_the_rows_of_a_gpu_are_measured_without_one_too(tmp_path):
 def test_the_rows_of_a_gpu_are_those_of_the_issue_and_others_wait_for_time(tmp_path, monkeypatch):
     names = [row.what for row in gpu.rows(scenarios.Options())]
     assert [name.split(":")[0] for name in names[:4]] == [
-        f"unfrozen epoch, {images} images, batch {batch}" for images in (1000, 10_000) for batch in (64, 256)
+        f"unfrozen epoch, {images:,} images, batch {batch}" for images in (1000, 10_000) for batch in (64, 256)
     ]
     assert names[4].startswith("10 frozen epochs") and names[5].startswith("5 epochs of all layers")
-    assert names[-1] == "predict 10000 files, s"
+    assert names[-1] == "predict 10,000 files, s"
     monkeypatch.setattr(gpu, "_tests", lambda: True)
     monkeypatch.setattr(gpu, "SECONDS", 0)
     monkeypatch.setattr(gpu, "run", lambda job, workspace: pytest.fail("measured"))

@@ -119,7 +119,7 @@ def test_no_batch_waits_for_the_device(data, options, resident):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_it_trains_in_each_precision_as_on_the_cpu(data, tmp_path, precision, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # torch's default, which changes the loss by 0.3 %
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # torch's default, which changes the loss by 0.3%
     options = OPTIONS | {"freeze_epochs": 0, "epochs": 1, "augment": False, "lr": 1e-4, "mixup": 0.0, "dropout": 0.0}
     cpu = xf.fit(data, runs=tmp_path, name="cpu", **options | {"device": "cpu"})
     found = xf.fit(data, runs=tmp_path, name=precision, **options | {"precision": precision})

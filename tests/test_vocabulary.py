@@ -48,6 +48,8 @@ PHRASES = {
     r"\b(?:one|several) (?:labels?|class(?:es)?) an image\b": "single-label, multi-label",
     r"\b(?:images?|labels?|rows?|columns?|views?|class(?:es)?|value|number|probabilit(?:y|ies)|ms|seconds) an? "
     r"(?:image|label|class|patient|second|epoch|batch|file|run)\b": "per image",
+    r"\d\s+%(?!\})": "95%",
+    r"\b[1-9]\d{3,} (?:images?|patients?|studies|rows?|resamples|radiographs)\b": "1,000 images",
 }
 """Patterns that no docstring, help text, message or template has, and the project's words for them."""
 

@@ -128,7 +128,7 @@ class Augmentation:
         rotation: largest rotation in degrees, in either direction.
         zoom: smallest factor by which an image is scaled down; a smaller image is also shifted within the frame.
         lighting: largest relative change of brightness and of contrast.
-        p_affine: probability of a rotation and, separately, of a zoom. fastai's default of 0.75 leaves only 6 % of the
+        p_affine: probability of a rotation and, separately, of a zoom. fastai's default of 0.75 leaves only 6% of the
             images as sharp as validation images, which hurts a frozen backbone: the accuracy of a head on darkcovid
             (resnet18, 176 px, mean of four splits) is 0.76 with 0.75, and about 0.78 with 0.25.
         p_lighting: probability of a change of brightness and, separately, of contrast; fastai's default.
@@ -430,7 +430,7 @@ class DataConfig(_Section):
     class_level: int | None = option(
         None,
         "Level of the folders that are classes: 1 for the folders in DATA, not counting folders of splits. By "
-        "default the first level that does more than group the images, as hospitals do.",
+        "default the first level that does not merely group the images, such as one folder per hospital.",
         metavar="N",
         ge=1,
         le=9,
@@ -451,7 +451,7 @@ class DataConfig(_Section):
     window: str = option(
         "auto",
         "Window of DICOM images: auto (the file's first), the number of one of the file's windows, percentile (0.5 "
-        "to 99.5 % of the pixels), full (all possible values), or CENTER/WIDTH.",
+        "to 99.5% of the pixels), full (all possible values), or CENTER/WIDTH.",
         metavar="WINDOW",
     )
     cache: bool = option(True, "Cache decoded images on disk, so that the next command need not decode them.")
@@ -650,7 +650,7 @@ class TrainConfig(_Section):
     augment: Annotated[AugmentationName, _or_switch("default"), OrOwnCode] = option(
         "default",
         "Augmentation of training images: mild, default or strong rotates them (by up to 3, 5 or 10 degrees), "
-        "scales them down (to 0.95, 0.9 or 0.8) and changes brightness and contrast (by up to 10, 20 or 30 %). They "
+        "scales them down (to 0.95, 0.9 or 0.8) and changes brightness and contrast (by up to 10, 20 or 30%). They "
         "are never flipped. off: no augmentation.",
     )
     mixup: float = option(
@@ -726,14 +726,14 @@ class TrainConfig(_Section):
     )
     gamma_neg: float = option(
         4.0,
-        f"Focusing strength of negatives ({losses_with('gamma_neg')}): the larger it is, the less easy ones count.",
+        f"Focusing strength of negatives ({losses_with('gamma_neg')}): the larger, the less easy negatives count.",
         panel=LOSS,
         ge=0,
         le=100,
     )
     gamma_pos: float = option(
         0.0,
-        f"Focusing strength of positives ({losses_with('gamma_pos')}): the larger it is, the less easy ones count.",
+        f"Focusing strength of positives ({losses_with('gamma_pos')}): the larger, the less easy positives count.",
         panel=LOSS,
         ge=0,
         le=100,
@@ -933,7 +933,7 @@ class ResultsConfig(_Section):
     )
     resamples: int = option(
         1000,
-        "Number of bootstrap resamples of patients for the 95 % intervals. 0: no intervals.",
+        "Number of bootstrap resamples of patients for the 95% intervals. 0: no intervals.",
         metavar="N",
         ge=0,
         le=MAX_RESAMPLES,

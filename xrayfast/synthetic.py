@@ -412,7 +412,7 @@ def write_dataset(
         size: side of the images in pixels.
         seed: another seed gives other patients and images.
         multi_label: name the COVID-19 class ``covid-19+pneumonia``, which is two labels.
-        split: put the class folders into ``train/`` and ``valid/``, about 80 % and 20 % of the patients of
+        split: put the class folders into ``train/`` and ``valid/``, about 80% and 20% of the patients of
             each condition; no patient is in both.
 
     Returns:

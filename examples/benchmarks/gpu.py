@@ -54,7 +54,7 @@ def rows(given: Options) -> list[Row]:
                 "ours": Job("xrayfast", "fit", {**settings, "options": "--resamples 0"}),
                 "limit": Job("limit", "fit", settings),
             }
-            what = f"unfrozen epoch, {images} images, batch {batch}: limit / ours"
+            what = f"unfrozen epoch, {images:,} images, batch {batch}: limit / ours"
             found.append(Row(what, jobs, _of_limit, "at least 0.9"))
     frozen = _frozen(given)
     both = _unfrozen(given, *((60, 8) if given.quick else (1000, 64))) | {"freeze_epochs": 1, "epochs": given.epochs(5)}
@@ -75,7 +75,7 @@ def rows(given: Options) -> list[Row]:
         of = _images(60 if given.quick else 10_000, given) if many else model["images"]
         job = Job("xrayfast", key, {"images": of, "model": model, "batch_size": 256})
         count = of[1] if many else 1
-        found.append(Row(f"predict {count} files, s", {"ours": job}, _seconds(f"{key}_seconds"), ""))
+        found.append(Row(f"predict {count:,} files, s", {"ours": job}, _seconds(f"{key}_seconds"), ""))
     return found
 
 

@@ -52,7 +52,7 @@ class PeakMemory(threading.Thread):
         while self.peak_mb is not None and not self._ended.wait(pause):
             began = time.thread_time()
             self.peak_mb = max(self.peak_mb, sum(map(pss_mb, descendants(self.pid))))
-            # The kernel walks all pages, 30 ms per gigabyte: limit this to 4 % of one core.
+            # The kernel walks all pages, 30 ms per gigabyte: limit this to 4% of one core.
             pause = max(self.every, 25 * (time.thread_time() - began))
 
     def stop(self) -> float | None:

@@ -196,7 +196,9 @@ def interpret(results: Results, given: Options) -> Outcome | None:
     rows = results.of(scenarios.interpret(given))
     if not rows:
         return None
-    text = f"{rows[0]['result']['images']} images; {rows[0]['result']['first_seconds']:.1f} s with what it imports late"
+    text = (
+        f"{rows[0]['result']['images']:,} images; {rows[0]['result']['first_seconds']:.1f} s with what it imports late"
+    )
     return Outcome([row["result"]["interpret_seconds"] for row in rows], text)
 
 
@@ -306,7 +308,7 @@ def rank_reads(results: Results, given: Options) -> Outcome | None:
         return None
     read = {ranks: rows[0]["result"][f"most_read_of_{ranks}"] for ranks in rows[0]["settings"]["ranks"]}
     text = "; ".join(f"of {ranks} ranks the busiest {count}" for ranks, count in read.items() if ranks > 1)
-    return Outcome([4 * read[4] / read[1]], f"Of {read[1]} images of training and validation: {text}")
+    return Outcome([4 * read[4] / read[1]], f"Of {read[1]:,} images of training and validation: {text}")
 
 
 def table_memory(results: Results, given: Options) -> Outcome | None:
@@ -423,7 +425,7 @@ TARGETS = (
     Target("16bit", "16bit", f"3 epochs with a frozen backbone, from 2048 px 16-bit PNG phantoms: {RATIO}", None, True,
            times(scenarios.sixteen_bit)),
     Target("linear", "linear", "time for 1, 4 and 16 times the images (64 px phantoms), after the fixed start: "
-           "deviation from a straight line", 15, False, linear, "1", " %"),
+           "deviation from a straight line", 15, False, linear, "1", "%"),
     Target("cache", "cache", "with the image cache and with `--no-cache`: largest difference between loss curves", 0,
            False, cache, "e"),
     Target("tables", "tables", "opening a Parquet table with 14 labels: memory per additional row", 600, False,

@@ -61,7 +61,7 @@ PROTOCOL = (
     "Yours: batch size 20, no schedule, no weight decay, the same learning rate for all trained layers,"
     " images fitted into {size} px, small rotations and changes of brightness, no flips. The weights are those of"
     " the epoch with the best macro AUROC on the validation split ('epoch'); its training accuracy and loss are "
-    "from the predictions made while training. Labels are predicted at 0.5, without calibration. 95 % intervals "
+    "from the predictions made while training. Labels are predicted at 0.5, without calibration. 95% intervals "
     "in brackets, by patient where patients are known. 'bce' is cross entropy where each image has one label. "
     "The head 'mlp' has 120 hidden units with resnet18 and 500 with vgg16; 'classifier' is vgg16's own, "
     "whose two layers of 4,096 units are trained in all its rows, with 500 units before the last layer."

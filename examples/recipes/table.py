@@ -2,7 +2,7 @@
 
     python examples/recipes/table.py recipes.jsonl --reference default --fold 1,2,3 --only size=224 --only batch_size=32
 
-Means are over runs. Intervals are 95 % bootstrap intervals over images, with the same resamples for both recipes; if a
+Means are over runs. Intervals are 95% bootstrap intervals over images, with the same resamples for both recipes; if a
 recipe has several seeds, the mean over them counts for each image. An interval describes these training runs only:
 the variation between seeds is in the spread of the runs, not in the interval. All runs of a table have the same data
 set, split, size, batch size and number of epochs.

@@ -226,7 +226,7 @@ def test_rare_labels(sound):
     said = "Fewer than 10 training images, which a network memorizes: 'mass' 2. "
     assert kinds(found)["too_few_to_learn"].text.startswith(said)
     texts = {f.title: f.text for f in found.findings if f.kind == "too_few_to_measure"}
-    said = "Fewer than 10 {} images with the label, or without it: 'effusion' 7, 'mass' {}. The 95 % interval"
+    said = "Fewer than 10 {} images with the label, or without it: 'effusion' 7, 'mass' {}. The 95% interval"
     assert texts["2 labels too rare to evaluate in valid"].startswith(said.format("validation", 0))
     assert texts["2 labels too rare to evaluate in test"].startswith(said.format("test", 1))
     assert "'mass': 3 images with it" in kinds(found)["not_probed"].text

@@ -24,7 +24,7 @@ def runs(at):
 
 def test_the_screen_shows_intervals_first_and_corrected_p_values_next_to_them(runs, monkeypatch):
     said = call("compare", "runs", "--resamples", 50).stdout
-    assert "60 test images, with 95 % intervals; sorted by macro AUROC" in said
+    assert "60 test images, with 95% intervals; sorted by macro AUROC" in said
     assert re.search(r"^c +\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", said, flags=re.M)
     assert re.search(r"^a +−\d\.\d{3} \([−+]\d\.\d{3} to [−+]\d\.\d{3}\)", said, flags=re.M)
     assert re.search(r"^b +AUROC tumour .* (yes|no) *$", said, flags=re.M)

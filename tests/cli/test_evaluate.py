@@ -33,7 +33,7 @@ def at(place, monkeypatch):
 
 def test_the_test_split_of_the_run(at):
     done = call("evaluate", "runs/tiny", "--resamples", 20)
-    for words in ("tiny on ", ", split test", "evaluated", "with 95 % intervals", "By label", "AUROC, macro"):
+    for words in ("tiny on ", ", split test", "evaluated", "with 95% intervals", "By label", "AUROC, macro"):
         assert words in done.stdout
     assert "Evaluation: runs/tiny/evaluations/test" in done.stdout
     assert "Report: runs/tiny/evaluations/test/evaluation.html" in done.stdout

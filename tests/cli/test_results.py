@@ -26,7 +26,7 @@ def multi(tiny_multi_run, tmp_path, monkeypatch):
 
 def test_interpret_shows_intervals_and_names_what_it_wrote(multi):
     done = call("interpret", "--top", 2, "--saliency", 2)
-    assert "with 95 % intervals" in done.stdout
+    assert "with 95% intervals" in done.stdout
     assert "threshold" in done.stdout
     assert "Model card: runs/m/model_card.md" in done.stdout
     assert "CLAIM checklist: runs/m/claim.md" in done.stdout
@@ -67,7 +67,7 @@ def test_one_list_of_warnings_precedes_the_headline_in_every_output(multi):
     text = " ".join(call("interpret").stdout.split())
     page = html.unescape(re.sub("<[^>]+>", "", multi.report_path.read_text()))
     surfaces = {
-        "terminal": (text, "with 95 % intervals"),
+        "terminal": (text, "with 95% intervals"),
         "page": (" ".join(page.split()), "AUROC, macro"),
         "card": (" ".join(multi.model_card_path.read_text().split()), "Validation split, "),
         "notebook": (" ".join(html.unescape(re.sub("<[^>]+>", "", multi._repr_html_())).split()), "Parameters"),

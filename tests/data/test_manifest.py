@@ -51,7 +51,7 @@ def test_implied_labels(tmp_path):
     assert rows(data)["normal/normal000.png"] == "normal"
     assert "a -> b -> a" in message(ConfigError, tmp_path, imply=("a=b", "b=a"))
     assert "Did you mean 'covid'?" in message(DataError, tmp_path, imply=("covi=pneumonia",))
-    assert "task single" in message(ConfigError, tmp_path, imply=("covid=pneumonia",), task="single")
+    assert "task is single" in message(ConfigError, tmp_path, imply=("covid=pneumonia",), task="single")
 
 
 @pytest.mark.parametrize(

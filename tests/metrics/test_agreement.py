@@ -91,7 +91,7 @@ def test_predictive_values_at_the_prevalence_of_the_sample_equal_the_samples():
 
 
 def test_predictive_values_by_hand_and_at_the_ends():
-    # Sensitivity 90 % and specificity 95 % at a prevalence of 1 %: 0.009 true positives, 0.0495 false positives.
+    # Sensitivity 90% and specificity 95% at a prevalence of 1%: 0.009 true positives, 0.0495 false positives.
     ppv, npv = predictive_values([0.9, 0.9, 0.9, np.nan], 0.95, [0.01, 0.0, 1.0, 0.5])
     np.testing.assert_allclose(ppv, [0.009 / 0.0585, 0, 1, np.nan], atol=1e-12)
     np.testing.assert_allclose(npv, [0.9405 / 0.9415, 1, 0, np.nan], atol=1e-12)

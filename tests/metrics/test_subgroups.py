@@ -45,7 +45,7 @@ def test_bands_of_age():
 
 
 def test_a_headline_metric_without_an_interval_has_its_reason():
-    """One of the 40 images of M has the label c: (1 - 1 / 40) ** 40 of the resamples, 36 %, lack it."""
+    """One of the 40 images of M has the label c: (1 - 1 / 40) ** 40 of the resamples, 36%, lack it."""
     n = 40
     rng = np.random.default_rng(0)
     truth = np.zeros((2 * n + 3, 2), np.int64)
@@ -229,7 +229,7 @@ def test_without_ten_patients_of_a_class_a_single_label_group_has_no_auroc_at_al
 def test_ten_groups_that_do_not_differ_have_a_significant_gap_in_five_percent():
     """Patients have one to three images with correlated errors, and the label is more common in some groups.
 
-    With 400 studies, the share of those with any corrected p-value below 0.05 has a standard error of 1.1 %.
+    With 400 studies, the share of those with any corrected p-value below 0.05 has a standard error of 1.1%.
     """
     found = []
     for seed in range(400):

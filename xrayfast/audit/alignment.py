@@ -22,7 +22,7 @@ import numpy.typing as npt
 from xrayfast.cpus import cpu_count
 from xrayfast.data.arrays import Bools, Floats32
 
-_REACH = 0.14  # maximum stretch or shift of an image, in half side lengths: crops of 7 % on one side
+_REACH = 0.14  # maximum stretch or shift of an image, in half side lengths: crops of 7% on one side
 _FAINT = 4.0  # local contrast, in gray levels, below which structure counts as noise
 _FLAT = 0.02  # contrast assumed for an image without structure; a radiograph's is about 0.6
 _BLACK, _WHITE = 4.0, 251.0  # values beyond count as clipped

@@ -29,8 +29,8 @@ Kind: TypeAlias = Literal["exact", "near"]
 ALIKE, SAME_PATIENT_ALIKE = 0.97, 0.98
 """Two images are duplicates from the first correlation on, but two of one patient only from the second on, because
 images of one chest are similar, and share a split anyway. In NIH at 128 px, the highest correlation of 25,816 pairs of
-one patient is 0.9648, and that of different patients 0.895, except for one pair whose files are equal; 99 % of copies
-cropped by up to 5 % per side exceed the first. In phantoms, whose patients differ less, it is 0.952 between patients.
+one patient is 0.9648, and that of different patients 0.895, except for one pair whose files are equal; 99% of copies
+cropped by up to 5% per side exceed the first. In phantoms, whose patients differ less, it is 0.952 between patients.
 """
 
 _CHUNK = 4096  # pairs between two progress reports

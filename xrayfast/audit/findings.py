@@ -44,7 +44,7 @@ LEAST_TO_LEARN = 10
 """Least number of training images of a label; fewer are memorized."""
 
 LEAST_TO_EVALUATE = 10
-"""Least number of images with, and without, a label in a split. With 10, the 95 % interval of an AUROC of 0.8 is
+"""Least number of images with, and without, a label in a split. With 10, the 95% interval of an AUROC of 0.8 is
 already about ±0.15 (Hanley and McNeil 1982, doi 10.1148/radiology.143.1.7063747)."""
 
 _TINY = 64  # pixels
@@ -357,7 +357,7 @@ def class_findings(data: Manifest) -> list[Finding]:
         few = {label: count for label, count in zip(data.labels, least, strict=True) if count < LEAST_TO_EVALUATE}
         if few and len(known):
             images = "validation images" if split == "valid" else "test images"
-            text = f"Fewer than {LEAST_TO_EVALUATE} {images} with the label, or without it: {_listed(few)}. The 95 % "
+            text = f"Fewer than {LEAST_TO_EVALUATE} {images} with the label, or without it: {_listed(few)}. The 95% "
             text += "interval of their AUROC is at least ±0.15. Enlarge the split, or report the intervals."
             title = f"{plural(len(few), 'label')} too rare to evaluate in {split}"
             found.append(Finding("too_few_to_measure", "warning", title, text, len(few)))

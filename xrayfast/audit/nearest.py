@@ -25,7 +25,7 @@ pairs found takes 11 s."""
 
 RECALL = 0.95
 """Least fraction of the nearest neighbors that is found. For copies, which are nearer than other images, it is higher:
-99.5 % of 1,000 cropped, darker and noisier copies among 100,000 images."""
+99.5% of 1,000 cropped, darker and noisier copies among 100,000 images."""
 
 _SAMPLE = 500  # points whose neighbors are known exactly; a recall of 0.95 is then known to within 0.01
 _BLOCK, _TILE = 1024, 1024  # queries and points per step, whose 4 MB of distances stay in the CPU's cache
@@ -121,8 +121,8 @@ def _search_cells(
         report((rows[-1] + 1) / count)
     return near, (
         f"Near duplicates of {count:,} images were searched with faiss {faiss.__version__} (IndexIVFFlat, "
-        f"{index.nprobe} of {cells:,} cells): of the {keep} nearest of {len(known)} images by an exact search it found "
-        f"{recall:.1%}."
+        f"{index.nprobe} of {cells:,} cells): of the {keep} nearest of {len(known):,} images by an exact search it "
+        f"found {recall:.1%}."
     )
 
 

@@ -21,8 +21,8 @@ from xrayfast.data.arrays import Floats32, Integers
 Pairs: TypeAlias = npt.NDArray[np.int64]
 
 NEIGHBORS = 4
-"""Candidates per image: a pair is found if either image is among the nearest of the other. Of copies cropped by 5 % on
-all four sides, darkened, coarsened and re-encoded, 3 neighbors find 99 % among 6,676 NIH images."""
+"""Candidates per image: a pair is found if either image is among the nearest of the other. Of copies cropped by 5% on
+all four sides, darkened, coarsened and re-encoded, 3 neighbors find 99% among 6,676 NIH images."""
 
 _FEW = 40  # up to this number of images, all pairs are candidates
 _DIMENSIONS = 48
@@ -84,7 +84,7 @@ def _flatten(thumbs: npt.NDArray[np.uint8] | Floats32) -> Floats32:
 
 
 def _crop(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats32:
-    """Return `_flatten` of each thumbnail after a random crop of up to 5 % at each edge."""
+    """Return `_flatten` of each thumbnail after a random crop of up to 5% at each edge."""
     left, right, top, bottom = rng.uniform(0, _CROP, (4, len(thumbs))).astype(np.float32)
     place = np.stack([-(left + right), left - right, -(top + bottom), top - bottom], 1)
     columns = thumbs.shape[1] * thumbs.shape[2] // 4

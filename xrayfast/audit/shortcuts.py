@@ -37,12 +37,12 @@ LEAST_IMAGES = 10
 """Least number of images with a label, and without it, that the probe needs; of at least `FOLDS` patients each."""
 
 SHUFFLES = 99
-"""Number of permutations of a label among the patients: an AUROC above all of them is significant at 1 %."""
+"""Number of permutations of a label among the patients: an AUROC above all of them is significant at 1%."""
 
 FOLDS = 5
 
 Z_ONE_PERCENT = 2.326
-"""Number of standard deviations above the mean that 1 % of a normal distribution exceeds."""
+"""Number of standard deviations above the mean that 1% of a normal distribution exceeds."""
 
 HELD_OUT_SPREAD = 1.4
 """Ratio of the spread of chance AUROCs when held out to that of one fixed model. It is larger because the models of the
@@ -70,7 +70,7 @@ class Shortcuts:
 
 
 def predictable_labels(data: Manifest, features: Features, groups: Integers) -> dict[str, float]:
-    """Return the AUROC of the labels that all properties together predict better than chance, at 1 %.
+    """Return the AUROC of the labels that all properties together predict better than chance, at 1%.
 
     Instead of shuffles, which take most of the time of `probe`, the chance AUROC is assumed to have the standard
     deviation of the Mann-Whitney test (1947), with patients as trials, times `HELD_OUT_SPREAD`. The arguments are those

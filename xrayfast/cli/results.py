@@ -41,7 +41,7 @@ def show_metrics(
         out.finding("warning", warning["text"].rstrip("."), warning["advice"])
     intervals = result.get("intervals", {})
     out.table(
-        f"{images_of_patients(result, split)}{', with 95 % intervals' if intervals else ''}",
+        f"{images_of_patients(result, split)}{', with 95% intervals' if intervals else ''}",
         ["metric", "value"],
         [_headline_row(result, name) for name in headline_metrics(task)],
     )

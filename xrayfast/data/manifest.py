@@ -171,7 +171,7 @@ class Manifest(HasOverview):
         outdated = _require_splits(self.truth, self.labels, before, self.task)
         notes = [note for note in self.notes if note not in outdated and not note.startswith(_REDRAWN)]
         moved = sum(old != new for old, new in zip(before, splits.names, strict=True))
-        notes.append(f"{_REDRAWN}: {moved} images moved.")
+        notes.append(f"{_REDRAWN}: {moved:,} images moved.")
         notes += _require_splits(self.truth, self.labels, splits.names, self.task)
         return replace(self, table=self.table.assign(split=splits.names), notes=tuple(notes))
 
@@ -411,13 +411,13 @@ def _check_patients(records: ImageRecords) -> list[str]:
             are_few = _MANY_OF_FEW * len(known) <= sum(known.values()) > len(records.names) / 2
             return _describe_few(records) if are_few else []
         return [
-            f"One patient has {most} of {len(records.names)} images, which stay in one split. If this identifier "
+            f"One patient has {most:,} of {len(records.names):,} images, which stay in one split. If this identifier "
             f"stands for anonymized files or unknown patients, split by image with --patient-col none."
         ]
     if rounded := describe_rounding(records.patients or ()):
-        raise DataError(f"all {len(records.names)} images have the same patient. {rounded}")
+        raise DataError(f"all {len(records.names):,} images have the same patient. {rounded}")
     raise DataError(
-        f"all {len(records.names)} images have the same patient{records.patient_shown}: identifiers look anonymized, "
+        f"all {len(records.names):,} images have the same patient{records.patient_shown}: identifiers look anonymized, "
         "so the images can't be split by patient. Split by image with --patient-col none, or give another column or "
         f"'name:REGEX' that distinguishes patients."
     )

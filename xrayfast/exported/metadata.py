@@ -44,7 +44,7 @@ class AurocDifference(BaseModel):
     Attributes:
         images: number of images, none of which was in the training split.
         difference: negative if accuracy was lost; None if it is not defined.
-        low: lower end of the 95 % interval, which is by patient if patients are known; None if there is no interval.
+        low: lower end of the 95% interval, which is by patient if patients are known; None if there is no interval.
         high: upper end.
     """
 

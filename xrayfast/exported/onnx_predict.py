@@ -40,7 +40,7 @@ def read_image(path: Path, window: str) -> Any:
 
 
 def scale_16_bit(values: Any) -> Any:
-    """Scale 16-bit values to uint8; full scale is the smallest range of 8 to 16 bits that has 99.5 % of the pixels."""
+    """Scale 16-bit values to uint8; full scale is the smallest range of 8 to 16 bits that has 99.5% of the pixels."""
     require_sign(values.astype(int), 16)
     values = np.where(find_surround(values), 0, values)
     tops = (2**bits - 1 for bits in (8, 10, 12, 14, 15, 16))

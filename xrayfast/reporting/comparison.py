@@ -24,10 +24,10 @@ class Comparison(HasOverview):
 
     Attributes:
         table: one row per run, best first: `run`, how it was trained, `images`, `patients`, and three columns for each
-            metric of `registry.overall_metrics`: NAME, NAME_low and NAME_high (95 % interval).
+            metric of `registry.overall_metrics`: NAME, NAME_low and NAME_high (95% interval).
         differences: one row per run, metric and label, compared with the reference on the same images: `run`,
             `reference`, `images`, `patients`, `metric`, `label` ("" for all), `difference` (run minus reference),
-            `low`, `high` (95 %, not corrected), `test` ("DeLong", "McNemar", "resampled t" or ""), `p`, `p_corrected`
+            `low`, `high` (95%, not corrected), `test` ("DeLong", "McNemar", "resampled t" or ""), `p`, `p_corrected`
             (see `compare`) and `significant` (p_corrected below 0.05, and 0 outside the interval; None
             without a test).
         notes: sentences on what was compared and how.

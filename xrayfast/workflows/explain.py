@@ -189,7 +189,7 @@ def explain_cases(
     _require_label(run, label)
     readable = [(case, image) for case in cases if (image := _try_read(run, paths.get(case.image))) is not None]
     lost = len(cases) - len(readable)
-    notes = [f"{lost} of {len(cases)} images can no longer be read and are left out."] if lost else []
+    notes = [f"{lost:,} of {len(cases):,} images can no longer be read and are left out."] if lost else []
     if not readable:
         return (), tuple(notes)
     images = [image for _, image in readable]

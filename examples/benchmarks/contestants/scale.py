@@ -74,7 +74,7 @@ def build(orders: Orders) -> None:
 def duplicates(orders: Orders) -> None:
     """Measure CPU seconds and memory of `xrayfast.check`, and the share of planted copies that it finds.
 
-    1,000 phantoms and a copy of each (cropped by up to 5 % per side, another gamma, JPEG) are hidden among blends of
+    1,000 phantoms and a copy of each (cropped by up to 5% per side, another gamma, JPEG) are hidden among blends of
     other phantoms. The image files are empty; the decoded images are in the cache, as after `fit`.
     """
     import xrayfast as xf
@@ -104,7 +104,7 @@ def duplicates(orders: Orders) -> None:
 
 
 def intervals(orders: Orders) -> None:
-    """Measure CPU seconds and peak memory of `metrics.summary.summarize` on labels of 20 % to 0.2 % of the images, with
+    """Measure CPU seconds and peak memory of `metrics.summary.summarize` on labels of 20% to 0.2% of the images, with
     two or three images per patient. If there are few resamples, the jackknife has as many shares.
     """
     from xrayfast.metrics.intervals import resampling

@@ -344,7 +344,7 @@ def balance(targets, folds, shares) -> tuple[float, float, float]:
 def assert_no_worse(targets, ours, theirs, shares):
     """Compare medians over seeds.
 
-    If both round each label's share to whole images, which folds get one more is chance, and changes LD by up to 1 %
+    If both round each label's share to whole images, which folds get one more is chance, and changes LD by up to 1%
     on these data.
     """
     mine, other = (

@@ -192,7 +192,7 @@ def test_batch_transforms_equal_fastais_pipeline_of_them(dls):
 
 def test_augmentation_neither_flips_nor_crops():
     yy, xx = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 96), indexing="ij")
-    # A pair of "lungs" that reach to 2 % of the edge; the one on the left is half as bright as the other.
+    # A pair of "lungs" that reach to 2% of the edge; the one on the left is half as bright as the other.
     inside = (xx.abs() < 0.96) & (yy.abs() < 0.9) & (xx.abs() > 0.1) & ((xx / 0.98) ** 2 + (yy / 0.98) ** 2 < 1)
     image = torch.where(inside, torch.where(xx < 0, 0.4, 0.8), 0.0)
     area = float(inside.float().mean())

@@ -1,4 +1,4 @@
-"""Coverage of nominal 95 % intervals if patients have several images that resemble each other.
+"""Coverage of nominal 95% intervals if patients have several images that resemble each other.
 
 The true values are known exactly: a patient's images share a random effect, and the score is normal in each class.
 `python -m tests.metrics.intervals.test_coverage 1000 200 6 500` prints the figures; its arguments are the numbers of
@@ -115,7 +115,7 @@ def test_intervals_by_patient_hold_the_truth_and_those_by_image_fall_short():
     found = coverage(studies=24, patients=100, most_images=6, resamples=100)
     by_patient = np.array([patient for patient, _ in found.values()])
     by_image = np.array([image for _, image in found.values()])
-    # So few studies distinguish 95 % from 75 %, but not from 93 %, as the slow test does.
+    # So few studies distinguish 95% from 75%, but not from 93%, as the slow test does.
     assert by_patient.min() >= 0.8
     assert by_patient.mean() >= 0.92
     assert by_image.mean() <= 0.85
@@ -125,7 +125,7 @@ def test_intervals_by_patient_hold_the_truth_and_those_by_image_fall_short():
 def test_nominal_95_percent_is_93_to_97_by_patient():
     found = coverage(studies=800, patients=200, most_images=6, resamples=400)
     assert 0.93 <= found.pop("auroc_difference")[0] <= 0.97
-    # An error that is truly 0 can only be missed by the upper tail: the interval is designed for 97.5 %.
+    # An error that is truly 0 can only be missed by the upper tail: the interval is designed for 97.5%.
     for name in ("ece", "ece_mass"):
         assert 0.95 <= found.pop(name)[0] <= 0.99, name
     # DeLong's interval is not transformed: a cross-check, and too narrow at its upper end for an AUROC of 0.92.

@@ -167,7 +167,7 @@ def test_impossible_rules_and_targets_are_refused(rule, target, message):
 
 @pytest.mark.parametrize(("target", "confidence", "needed"), [(0.95, 0.95, 59), (0.9, 0.95, 29), (0.99, 0.95, 299)])
 def test_the_number_of_images_needed_for_a_target_with_a_confidence(target, confidence, needed):
-    """Published in tables of nonparametric tolerance limits: 59 for 95 % / 95 %, 29 for 90 %, 299 for 99 %."""
+    """Published in tables of nonparametric tolerance limits: 59 for 95% / 95%, 29 for 90%, 299 for 99%."""
     assert images_needed(target, confidence) == needed
     assert share_needed(target, confidence, needed) == 1
     assert share_needed(target, confidence, needed - 1) is None
@@ -176,12 +176,12 @@ def test_the_number_of_images_needed_for_a_target_with_a_confidence(target, conf
 @pytest.mark.parametrize("n", [93, 124, 200, 1000])
 def test_the_share_needed_is_the_smallest_that_has_the_confidence(n):
     k = round(share_needed(0.95, 0.95, n) * n)
-    # It must be improbable that fewer than k of n new scores are above the threshold that 95 % of all exceed.
+    # It must be improbable that fewer than k of n new scores are above the threshold that 95% of all exceed.
     assert binom.sf(k - 1, n, 0.95) <= 0.05 < binom.sf(k - 2, n, 0.95)
 
 
 def test_the_expected_rate_on_new_images_after_a_choice_on_twenty():
-    """With 20 images with the label, the true sensitivity is below 0.95 in 73.6 % of the choices."""
+    """With 20 images with the label, the true sensitivity is below 0.95 in 73.6% of the choices."""
     truth = np.repeat([1, 0], [20, 100])
     score = np.concatenate([np.linspace(0.5, 0.9, 20), np.linspace(0, 0.8, 100)])
     point = choose_threshold(truth, score, "sensitivity", 0.95)
@@ -202,7 +202,7 @@ def test_too_few_images_or_known_patients_for_the_confidence_are_counted():
     score = np.random.default_rng(0).random(120) / 2 + truth / 2
     assert choose_threshold(truth, score, "sensitivity", 0.95, 0.95).sensitivity == 1
     found = choose_threshold(truth, score, "sensitivity", 0.95, 0.95, groups=np.arange(120) // 2)
-    # Below the lowest score with the label: 30 patients only show 0.05 ** (1 / 30) with 95 % confidence.
+    # Below the lowest score with the label: 30 patients only show 0.05 ** (1 / 30) with 95% confidence.
     assert max(score[truth == 0]) <= found.threshold <= min(score[truth == 1]) and found.sensitivity == 1
     assert found.reason == (
         "a sensitivity of 0.95 with 95% confidence needs 59 patients with the label; with 30, at most 0.9 is possible"

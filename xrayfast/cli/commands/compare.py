@@ -62,7 +62,7 @@ def compare(
             metavar="N",
             min=1,
             max=MAX_RESAMPLES,
-            help="Number of bootstrap resamples of patients for the 95 % intervals.",
+            help="Number of bootstrap resamples of patients for the 95% intervals.",
         ),
     ] = 1000,
     seed: DrawSeed = 0,
@@ -76,7 +76,7 @@ def compare(
     ] = None,
     unit_join: Annotated[
         str | None,
-        choice_option(get_args(UnitJoin), show_default="the runs'", help="How probabilities are joined."),
+        choice_option(get_args(UnitJoin), show_default="the runs'", help="How --unit joins the probabilities."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -132,7 +132,7 @@ def show_comparison(out: Output, found: Comparison) -> None:
     joined = "" if found.unit == "image" else f" (joined by {found.unit_join})"
     table = records(found.table)
     out.table(
-        f"{_split_images(found, found.table)} {found.units}{joined}, with 95 % intervals; sorted by "
+        f"{_split_images(found, found.table)} {found.units}{joined}, with 95% intervals; sorted by "
         f"{metric_phrase(found.order)}",
         ["run", *titles.values()],
         [
@@ -167,7 +167,7 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
             by_run.setdefault(row["run"], {})[row["metric"]] = _difference(row)
     out.table(
         f"Difference from {found.reference} on the {_split_images(found, found.differences)} {found.units} in common, "
-        "with 95 % intervals",
+        "with 95% intervals",
         ["run", *titles.values()],
         [(run, *(cells[name] for name in titles)) for run, cells in by_run.items()],
     )
@@ -206,7 +206,7 @@ def _show_subgroups(out: Output, found: Comparison, titles: dict[str, str]) -> N
         rows.setdefault(row["by"], {}).setdefault(group, {})[row["metric"]] = _difference(row)
     for by, groups in rows.items():
         out.table(
-            f"Difference from {found.reference} by {by}, with 95 % intervals, not corrected for their number",
+            f"Difference from {found.reference} by {by}, with 95% intervals, not corrected for their number",
             [by, "run", "images", *titles.values()],
             [(*group, *(cells[name] for name in titles)) for group, cells in groups.items()],
             text_columns=2,

@@ -31,7 +31,7 @@ LockChunk: TypeAlias = Callable[[Sequence[str]], AbstractContextManager[Sequence
 
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from xrayfast.data.cache.decode_worker import serve; serve()"
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
-"""Makes glibc reuse the memory of one image for the next: returning it to the system and requesting it again takes 8 %
+"""Makes glibc reuse the memory of one image for the next: returning it to the system and requesting it again takes 8%
 of the time to decode PNGs of 1024 or 2048 px."""
 
 _MAX_DEATHS = 100  # of processes; if more die, the files are not at fault

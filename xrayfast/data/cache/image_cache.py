@@ -54,10 +54,10 @@ def require_readable(problems: Sequence[str], total: int) -> None:
     if problems:
         shown, more = problems[:_PROBLEMS], len(problems) - _PROBLEMS
         raise DataError(
-            f"{len(problems)} of {total} images can't be read; expected none. Fix them, or leave them out with "
+            f"{len(problems):,} of {total:,} images can't be read; expected none. Fix them, or leave them out with "
             "--unreadable skip:",
             *shown,
-            *([f"and {more} more. 'xrayfast check' lists all."] if more > 0 else []),
+            *([f"and {more:,} more. 'xrayfast check' lists all."] if more > 0 else []),
         )
 
 
@@ -331,7 +331,7 @@ class ImageCache(DecodedImages):
     @contextlib.contextmanager
     def _prepare_build(self, n_missing: int) -> Iterator[tuple[str, LockChunk]]:
         hint = (
-            f"{n_missing} images of {self.side} px need {_format_bytes(n_missing * self.side**2)} there. "
+            f"{n_missing:,} images of {self.side} px need {_format_bytes(n_missing * self.side**2)} there. "
             "Name another folder with --cache-dir, or decode the images again in each run with --no-cache."
         )
         try:

@@ -75,7 +75,7 @@ def _cut_black(pixels: Pixels) -> Pixels | None:
 
 
 def _describe_brightness(pixels: Pixels, few: Sequence[int]) -> list[str]:
-    """Return a note if three quarters of the pixels are dark, but fewer than 45 % black, or three quarters are bright.
+    """Return a note if three quarters of the pixels are dark, but fewer than 45% black, or three quarters are bright.
 
     Dark is below 80; radiographs have an upper quartile of 85 or more. Bright is above 192; they have a lower quartile
     of 187 or less.

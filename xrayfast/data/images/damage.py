@@ -251,7 +251,7 @@ def _find_wrapped(sample: _Sample) -> str:
 def _find_single_pixels(sample: _Sample) -> str:
     """Detect salt and pepper: single pixels over 40 gray levels above or below all of those beside them.
 
-    They are more than 0.6 % of the pixels; at most 0.2 % in radiographs.
+    They are more than 0.6% of the pixels; at most 0.2% in radiographs.
     """
     least = _SINGLE * sample.center.size
     if np.count_nonzero(sample.steps.min(axis=0) > _STANDS_OUT) <= least:
@@ -294,9 +294,9 @@ def _has_lines(pixels: Pixels, steps: Floats32) -> bool:
 
 
 def _find_repeated_lines(sample: _Sample) -> str:
-    """Detect repeated rows or columns: 45 % or more of those in the middle half equal the next one.
+    """Detect repeated rows or columns: 45% or more of those in the middle half equal the next one.
 
-    Other rows or columns must be between them. In radiographs, at most 37 % equal the next one, and are black.
+    Other rows or columns must be between them. In radiographs, at most 37% equal the next one, and are black.
     """
     for steps in sample.profiles:
         middle = steps[len(steps) // 4 : -(len(steps) // 4)] > 0
@@ -451,9 +451,9 @@ def _find_strip(sample: _Sample) -> str:
 
 
 def _find_box(sample: _Sample) -> str:
-    """Detect a plain box: one gray level covers 3 % of the middle and fills four fifths of a box within the image.
+    """Detect a plain box: one gray level covers 3% of the middle and fills four fifths of a box within the image.
 
-    In radiographs, one covers at most 1 %.
+    In radiographs, one covers at most 1%.
     """
     level, share = sample.plain_middle
     if share < _COVERED:
@@ -679,8 +679,8 @@ def _find_outline(sample: _Sample) -> str:
 def _find_circle(sample: _Sample) -> str:
     """Detect a circle that was cut out: the image is blank outside an ellipse, and not blank just inside it.
 
-    More than 85 % of the pixels outside the ellipse are like a corner of the image, and more than 85 % of those just
-    inside it, towards each of the four corners, are not; at most 76 % in radiographs.
+    More than 85% of the pixels outside the ellipse are like a corner of the image, and more than 85% of those just
+    inside it, towards each of the four corners, are not; at most 76% in radiographs.
     """
     corners = [sample.center.item(row, column) for row in (0, 6, -7, -1) for column in (row, -1 - row)]
     if max(corners) - min(corners) > 2 * _UNLIKE_CORNER:
@@ -707,7 +707,7 @@ def _ellipse() -> tuple[Bools, tuple[Bools, ...]]:
 def _find_covered(sample: _Sample) -> str:
     """Detect a covered area: more than a tenth of the middle has one gray level, neither black nor white.
 
-    In radiographs, at most 6 % has.
+    In radiographs, at most 6% has.
     """
     level, share = sample.plain_middle
     found = share > _PLAIN_MIDDLE and _SHADED[0] < level < _SHADED[1]
@@ -717,8 +717,8 @@ def _find_covered(sample: _Sample) -> str:
 def _find_text(sample: _Sample) -> str:
     """Detect text or metal: white pixels beside far darker ones, or black pixels beside far brighter ones.
 
-    More than 0.4 % of the pixels in the middle are such white ones (at most 0.13 % in radiographs), or more than 3.5 %
-    such black ones (at most 2.5 %).
+    More than 0.4% of the pixels in the middle are such white ones (at most 0.13% in radiographs), or more than 3.5%
+    such black ones (at most 2.5%).
     """
     steep = sample.steepest[_QUARTER] > _CLEAR_CUT
     if np.count_nonzero(steep) <= _WHITE_TEXT * steep.size:

@@ -75,7 +75,7 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
     have more bits or another sign than the header says are read that way. `window` is one of
 
     - "auto": the file's first VOI LUT, else its first window, but the full range if that window cuts off a tenth of it
-      or less. If the file has neither, or its choice saturates nearly all of the image (95 %): the full range of the
+      or less. If the file has neither, or its choice saturates nearly all of the image (95%): the full range of the
       stored bits if these are 8 or fewer, or if the image fills at least half of that range between its 0.5th and
       99.5th percentiles (without padding); else the range between these percentiles.
     - "1" to "9": the n-th of the file's VOI LUTs and windows, in this order.

@@ -9,7 +9,7 @@ The weights of the first two sums are a ridge regression of 1 on differences bet
 linear discriminants. They were learned from 7,668 radiographs of one hospital and 124 of many hospitals, with equal
 weight for both groups; `tests/data/images/thumbnail_fit.py` derives them again. With weights learned from the 124
 alone, the lowest sums of the 7,668 are -0.33, -0.27, -0.37 and -0.32. If the 7,668 are turned upside down, turned on
-their side, or put two or three side by side, 96, 77, 91 and 84 % of them get a note.
+their side, or put two or three side by side, 96, 77, 91 and 84% of them get a note.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def is_one_strip(values: Floats32, spread: float, *, is_wide: bool) -> bool:
     """Whether an image that is far from square looks like one radiograph, or a part of it, and not several in a row.
 
     `values` and `spread` are as in `describe_thumbnail`. This is true of all of 400 radiographs stretched to twice
-    their width, and of one of 400 pairs side by side; of 70 % of radiographs stretched to twice their height, and of
-    4 % of pairs one above the other.
+    their width, and of one of 400 pairs side by side; of 70% of radiographs stretched to twice their height, and of
+    4% of pairs one above the other.
     """
     sums = values @ _WEIGHTS / (spread + _SPREAD) + _OFFSETS
     return bool(sums[2] > _ONE_WIDE if is_wide else sums[0] > _ONE_HIGH)

@@ -78,7 +78,7 @@ def fill_no_finding_rows(raw: Targets, labels: Sequence[str]) -> tuple[Targets, 
     if not cleared.any():
         return raw, []
     rows = int(cleared.any(1).sum())
-    note = f"In {rows} rows '{labels[columns[0]]}' is 1: their blank cells are read as 0."
+    note = f"In {rows:,} rows '{labels[columns[0]]}' is 1: their blank cells are read as 0."
     return np.where(cleared, np.float32(0), raw), [note]
 
 

@@ -101,7 +101,7 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
         records.left_out.append((NO_FILE, files.missing))
     if len(files.names) < len(files.rows):
         records.notes.append(
-            f"{len(files.rows)} rows describe {plural(len(files.names), 'image')}: the rows of an image are merged, "
+            f"{len(files.rows):,} rows describe {plural(len(files.names), 'image')}: the rows of an image are merged, "
             f"and a label is 1 if it is 1 in any of them."
         )
     if (config.ignore_split or config.split_file) and columns.split:

@@ -93,7 +93,7 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
         row = int(absent[0])
         raise DataError(
             f"{table.where(row)}: image{'s in' if columns.is_folder else ''} '{texts[row]}' not found "
-            f"under {root}; {len(absent)} of {len(table)} rows have no file."
+            f"under {root}; {len(absent):,} of {len(table):,} rows have no file."
             f"{'' if columns.is_folder else _describe_elsewhere(packed or finder, list(texts.take(absent)))}"
             f"{f' Not looked into: {shorten(broken, 2)}' if broken else ''} Check the "
             f"{advice}, or give the images' folder"

@@ -151,7 +151,7 @@ def _note_names_of_images(records: ImageRecords) -> None:
         images = images_of_namesakes(1)
     called = len(images) if images == [1] * len(images) else 0
     if called > max(1, _CALLED_ALIKE * len(patients)):
-        which = "all" if called == len(patients) else f"{called} of {len(patients)} images"
+        which = "all" if called == len(patients) else f"{called:,} of {len(patients):,} images"
         records.notes.append(
             f"Patient identifiers are the same as the image names, one per image, on {which}: images of the same "
             f"patient are not kept together."
@@ -173,7 +173,7 @@ def _note_images_of_patients(patients: Sequence[str]) -> list[str]:
     return [
         f"Patient identifiers may be those of images or visits, because they end in {ends}: images of the same "
         f"patient are then not kept together. If the text before that is the patient ({len(sizes)} instead of "
-        f"{len(matches)} patients), put it into a separate column and name that with --patient-col."
+        f"{len(matches):,} patients), put it into a separate column and name that with --patient-col."
     ]
 
 
@@ -298,7 +298,7 @@ def _match_names(records: ImageRecords, pattern: str, what: Literal["patient", "
     kinds = {"patient": "Patients", "study": "Studies"}[what]
     records.notes.append(
         f"{kinds} from file names by '{pattern}': {len(set(filter(None, found)))} on "
-        f"{len(records.names) - len(unmatched)} of {len(records.names)} images"
+        f"{len(records.names) - len(unmatched):,} of {len(records.names):,} images"
         + (f"; none in {shorten(unmatched, 3)}." if unmatched else ".")
     )
     return found
@@ -426,7 +426,9 @@ def _read_headers(records: ImageRecords, keyword: str) -> None:
         on, people = sum(map(bool, records.patients)), len(set(filter(None, records.patients)))
         # An identifier that is on all files identifies no patient.
         records.patient_shown = f" '{records.patients[0]}' ({keyword} of their DICOM headers)" if people == 1 else ""
-        records.notes.append(f"Patients from the DICOM headers ({keyword}): {people} on {on} of {len(found)} files.")
+        records.notes.append(
+            f"Patients from the DICOM headers ({keyword}): {people:,} on {on:,} of {len(found):,} files."
+        )
         if keyword == "PatientID":
             records.notes += _note_issuers(found)
     if not found:

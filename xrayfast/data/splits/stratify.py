@@ -247,7 +247,7 @@ def _grouped(targets: npt.ArrayLike, groups: Integers | None) -> tuple[Floats, P
     if ((matrix != 0) & (matrix != 1)).any():
         raise DataError("found a target that is neither 0 nor 1; expected 1 if an image has the label, else 0.")
     if groups is not None and len(groups) != len(matrix):
-        raise DataError(f"found {len(groups)} groups for {len(matrix)} images; expected one group per image.")
+        raise DataError(f"found {len(groups):,} groups for {len(matrix):,} images; expected one group per image.")
     if groups is None or not len(matrix):
         return np.hstack([matrix, np.ones((len(matrix), 1))]), np.arange(len(matrix))
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)

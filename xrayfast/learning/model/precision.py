@@ -39,8 +39,8 @@ def first_conv_in_fp32(model: nn.Module) -> nn.Module:
 
     ImageNet weights have color filters, whose positive and negative weights cancel out on gray images. What is left is
     a hundredth of the response to color. Batch norm scales it to unit variance, and the rounding error of bfloat16 with
-    it: on radiographs the error is 18 to 30 % of the spread of resnet18's logits, and 3 % with this convolution in
-    float32. It costs resnet18 3 to 8 % of a training step at 224 px on two cores with AMX.
+    it: on radiographs the error is 18 to 30% of the spread of resnet18's logits, and 3% with this convolution in
+    float32. It costs resnet18 3 to 8% of a training step at 224 px on two cores with AMX.
     """
     convolution = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if convolution is not None:

@@ -54,8 +54,8 @@ class ValidationUnits:
         """
         if not np.array_equal(truth, self.images.truth):
             raise TrainingError(
-                f"Metrics are computed by {self.settings.unit}, but found predictions of {len(truth)} images; "
-                f"expected the {len(self.images)} images of the validation split, once each and in order. Leave out "
+                f"Metrics are computed by {self.settings.unit}, but found predictions of {len(truth):,} images; "
+                f"expected the {len(self.images):,} images of the validation split, once each and in order. Leave out "
                 "the callback that skips or reorders them, or --unit."
             )
         found = replace(self.images, probability=probability, raw=probability)

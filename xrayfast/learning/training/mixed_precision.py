@@ -41,7 +41,7 @@ def training_precision(learn: Learner) -> Precision:
 
     On a device with hardware for bf16, "auto" is decided once, at the first call, before any training: bf16 if the
     logits of training images differ little from those in fp32, else fp32. Networks differ: on radiographs bf16 changes
-    the logits of torchvision's resnet18 by 3 % of their spread, those of mobilenet_v2 by 20 %
+    the logits of torchvision's resnet18 by 3% of their spread, those of mobilenet_v2 by 20%
     (`pytest -m slow -k tolerates_bf16`).
     """
     if learn.precision is None:

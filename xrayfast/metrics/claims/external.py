@@ -243,7 +243,7 @@ def _below(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         normal.cdf(reach * row["difference"] / (row["high"] - row["difference"])) if row["difference"] < 0 else 1.0
         for row in judged
     ]
-    corrected = holm([*p, 1.0] if len(p) == 1 else p)  # a single p is doubled: an interval has 2.5 % on each side
+    corrected = holm([*p, 1.0] if len(p) == 1 else p)  # a single p is doubled: an interval has 2.5% on each side
     return [
         f"{metric_phrase(row['metric'])}{'' if row['label'] is None else ' of ' + row['label']} "
         f"{row['external']:.3f}, below {row['internal_low']:.3f}"

@@ -102,8 +102,8 @@ class Intervals:
             )
         if self.n_units < FEW_FOR_CALIBRATION:
             notes.append(
-                f"With 20 to {FEW_FOR_CALIBRATION} {self.by}s, the 95 % interval of a calibration error contains "
-                "the true value in 89 to 94 % of studies, not in 95 %."
+                f"With 20 to {FEW_FOR_CALIBRATION} {self.by}s, the 95% interval of a calibration error contains "
+                "the true value in 89 to 94% of studies, not in 95%."
             )
         biased = self._where(shown, lambda found: found.biased)
         if biased:

@@ -18,7 +18,7 @@ _BLOCK = 2**21
 def roc_band(
     truth: ArrayLike, score: ArrayLike, groups: ArrayLike | None = None, *, resamples: int = 400, seed: int = 0
 ) -> tuple[Floats, Floats] | None:
-    """Compute pointwise 95 % percentile intervals of the sensitivity at each of `FALSE_RATES`, from resamples of
+    """Compute pointwise 95% percentile intervals of the sensitivity at each of `FALSE_RATES`, from resamples of
     patients.
 
     Args:

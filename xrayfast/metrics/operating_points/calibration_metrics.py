@@ -42,7 +42,7 @@ def calibration_rows(
     images' probabilities. The Brier skill is 1 minus the ratio of the Brier score to that of predicting the prevalence
     for every image: 1 is best, and 0 is no better than the prevalence.
 
-    The 95 % intervals are the value plus and minus its standard error times a quantile of Student's t, for observed
+    The 95% intervals are the value plus and minus its standard error times a quantile of Student's t, for observed
     over expected on the log scale. The standard error is cluster-robust: it sums the influences of each patient's
     images (the sandwich estimator of Liang and Zeger 1986). The degrees of freedom are the number of patients of the
     rarer class minus 1; with 8 or more such patients, simulations give a coverage of 0.91 to 0.99

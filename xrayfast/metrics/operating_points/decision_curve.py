@@ -57,7 +57,7 @@ def treat_all(share: float, thresholds: ArrayLike = THRESHOLDS) -> Floats:
 def net_benefit_limits(
     truth: ArrayLike, probability: ArrayLike, groups: ArrayLike | None = None, *, resamples: int = 1000, seed: int = 0
 ) -> tuple[Floats, Floats]:
-    """Compute pointwise 95 % percentile intervals of `net_benefit` at `THRESHOLDS`, from resamples of patients.
+    """Compute pointwise 95% percentile intervals of `net_benefit` at `THRESHOLDS`, from resamples of patients.
 
     Net benefit is a mean over images, and so a ratio of sums over patients; percentile intervals of such a ratio have a
     coverage of 0.92 to 0.97 in simulated studies of 60 patients or more (`test_decision_curve.py`).

@@ -115,7 +115,7 @@ class _Side:
         return share
 
     def limits(self, value: float, rate: float, drawn: Floats) -> tuple[float, float]:
-        """Return the 95 % limits of a share, from its (R,) values in resamples; NaN if too few are beyond the rate."""
+        """Return the 95% limits of a share, from its (R,) values in resamples; NaN if too few are beyond the rate."""
         if len(np.unique(self.others)) * (1 - rate) < MIN_BEYOND - 1e-9 or np.isnan(drawn).all():
             return math.nan, math.nan
         n, variance = len(self.own), float(np.nanvar(drawn))

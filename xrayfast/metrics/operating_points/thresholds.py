@@ -54,7 +54,7 @@ class OperatingPoint:
     negative_patients: int | None = None
 
     def interval(self, rate: Literal["sensitivity", "specificity"]) -> dict[str, float] | None:
-        """Return `low` and `high` of Clopper and Pearson's 95 % interval of a rate, which treats images as independent;
+        """Return `low` and `high` of Clopper and Pearson's 95% interval of a rate, which treats images as independent;
         None if there is no rate.
         """
         trials = self.positives if rate == "sensitivity" else self.negatives

@@ -314,7 +314,7 @@ def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str])
         FigureBlock(
             "Confusion matrix of each label",
             f"Rows: {units} with the label (yes) and without it (no). Columns: predictions at the label's threshold. "
-            f"Per cent and shade are shares of the row.{said}",
+            f"Percentages and shades are shares of the row.{said}",
             (by_label,),
             binary_table(split, counts, unit),
             folded=True,

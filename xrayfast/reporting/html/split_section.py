@@ -236,7 +236,7 @@ def _value(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | None 
 
 
 def _between(summary: Mapping[str, Any], name: str) -> str:
-    """Format a metric's interval in per cent, to follow its value."""
+    """Format a metric's interval in percent, to follow its value."""
     found = interval_of(summary, name)
     if not found or found["low"] is None or found["high"] is None:
         return ""

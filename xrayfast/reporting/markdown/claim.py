@@ -195,7 +195,7 @@ def _metrics(facts: RunFacts) -> Answer:
 
 def _statistics(facts: RunFacts) -> Answer:
     notes = [f"{SPLIT_TITLES[split]}: {interval_note(summary)}" for split, summary in facts.results.items()]
-    return Answer("" if _certain(facts) else "how uncertain the results are, such as by 95 % intervals.", *notes)
+    return Answer("" if _certain(facts) else "how uncertain the results are, such as by 95% intervals.", *notes)
 
 
 def _robust(facts: RunFacts) -> Answer:

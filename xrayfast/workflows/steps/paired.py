@@ -258,7 +258,7 @@ def align(one: RunPredictions, other: RunPredictions, labels: Sequence[str]) -> 
         return "they have no image in common"
     cells_a, cells_b = a.of_labels(labels).truth[rows_a], b.of_labels(labels).truth[rows_b]
     differs = (cells_a != cells_b).any(axis=1)
-    count = f"of the {len(images)} images of the same name"
+    count = f"of the {len(images):,} images of the same name"
     if differs.any() and ((cells_a == cells_b) | (np.minimum(cells_a, cells_b) < 0)).all():
         return (
             f"{differs.sum()} {count} have cells that are masked in only one of the two runs, "

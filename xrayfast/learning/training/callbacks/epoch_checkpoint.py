@@ -164,7 +164,9 @@ class EpochCheckpoint(Callback):
         finite = outputs[batch].isfinite().flatten(1).all(dim=1).tolist()
         bad = [file for file, ok in zip(files, finite, strict=False) if not ok]
         if bad and any(finite):
-            return f" The network's outputs are not finite for {len(bad)} of its {len(files)} images: {shorten(bad)}."
+            return (
+                f" The network's outputs are not finite for {len(bad):,} of its {len(files):,} images: {shorten(bad)}."
+            )
         if bad and batch:
             return (
                 " The outputs for all of its images are not finite, so the weights were already not finite before "

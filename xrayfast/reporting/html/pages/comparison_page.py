@@ -69,8 +69,7 @@ def answer(found: Comparison) -> list[str]:
     described = shorten(differences, 5)
     beyond = f"{len(apart) or 'none'} of {plural(len(known), 'other run')}" + (f": {described}" if apart else "")
     told.append(
-        f"On the same {found.units}, the 95 % interval of the difference from {found.reference} excludes 0 "
-        f"for {beyond}."
+        f"On the same {found.units}, the 95% interval of the difference from {found.reference} excludes 0 for {beyond}."
     )
     if found.tests:
         titled = [
@@ -88,7 +87,7 @@ def forest_plot(found: Comparison) -> Plot:
     """Plot the first metrics of each run with intervals, starting with the metric that orders the runs."""
     names = list(dict.fromkeys([found.order, *found.metrics]))[:3]
     titles = [metric_title(name) for name in names]
-    title = f"{', '.join(titles)} of each run, with 95 % intervals"
+    title = f"{', '.join(titles)} of each run, with 95% intervals"
     rows = [
         ForestRow(
             row["run"],
@@ -134,7 +133,7 @@ def runs_table(found: Comparison, metrics: Any) -> Table:
     ]
     columns = [RUN, Column(found.units.capitalize()), *(Column(metric_title(name)) for name in names)]
     id = "runs" if tuple(metrics) == found.metrics else "all-metrics"
-    return Table(id, f"Sorted by {metric_phrase(found.order)}, with 95 % intervals", columns, rows, sortable=True)
+    return Table(id, f"Sorted by {metric_phrase(found.order)}, with 95% intervals", columns, rows, sortable=True)
 
 
 def trained_table(found: Comparison) -> Table:
@@ -173,7 +172,7 @@ def differences_table(found: Comparison) -> Table:
         Column(f"{found.units.capitalize()} in common"),
         *(Column(metric_title(name)) for name in found.metrics),
     ]
-    caption = f"Run minus {found.reference}, on the {found.units} that both have, with 95 % intervals"
+    caption = f"Run minus {found.reference}, on the {found.units} that both have, with 95% intervals"
     return Table("differences", caption, columns, rows)
 
 
@@ -190,7 +189,7 @@ def subgroup_tables(found: Comparison) -> list[Table]:
     return [
         Table(
             f"by-{i}",
-            f"Run minus {found.reference} by {by}, with 95 % intervals",
+            f"Run minus {found.reference} by {by}, with 95% intervals",
             [Column(by.capitalize(), text=True), *titles],
             [
                 [
@@ -223,7 +222,7 @@ def tests_table(found: Comparison, rows: list[dict[str, Any]], id: str, caption:
     ]
     columns = [RUN, Column("Metric", text=True), Column("Difference"), Column("Test", text=True), Column("p")]
     columns += [Column(f"p, corrected for {plural(found.tests, 'test')}"), Column("Significant", text=True)]
-    caption = caption or f"Differences from {found.reference}, with 95 % intervals and p"
+    caption = caption or f"Differences from {found.reference}, with 95% intervals and p"
     return Table(id, caption, columns, cells, sortable=bool(id))
 
 

@@ -58,5 +58,5 @@ def _differences_table(differences: pd.DataFrame) -> Table:
             ]
         )
     texts = {"Predictions", "Label", "Metric", "Test"}
-    caption = "Paired differences from the first predictions, on the same images, with 95 % intervals"
+    caption = "Paired differences from the first predictions, on the same images, with 95% intervals"
     return Table("paired-differences", caption, [Column(name, text=name in texts) for name in columns], rows)
