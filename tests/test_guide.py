@@ -149,7 +149,7 @@ def test_pictures_are_there_and_small(name):
 def test_measured_values_are_those_of_the_benchmarks(page):
     """A value of several rounds, such as "3.01 (2.99 to 3.14, n = 3)", is in BENCHMARKS.md with its command."""
     measured = (ROOT / "BENCHMARKS.md").read_text(encoding="utf-8")
-    values = re.findall(r"[\d.]+ (?:%|s)? ?\((?:[\d.]+ to [\d.]+, )?n = \d+\)", " ".join(page.read_text().split()))
+    values = re.findall(r"[\d.]+(?:%| s)? ?\((?:[\d.]+ to [\d.]+, )?n = \d+\)", " ".join(page.read_text().split()))
     assert all(value in measured for value in values)
     assert values or page.stem not in ("README", "speed", "scale")
 
