@@ -11,7 +11,7 @@ import numpy as np
 from xrayfast.data.labels.cells import parse_flag
 from xrayfast.data.labels.implications import apply_implications, parse_implications
 from xrayfast.data.labels.resolve import ResolvedLabels
-from xrayfast.data.labels.targets import Targets, to_truth
+from xrayfast.data.labels.targets import to_truth
 from xrayfast.data.sources.tables import read_table
 from xrayfast.errors import DataError, did_you_mean, plural, shorten
 from xrayfast.files.checksums import file_digest
@@ -138,8 +138,9 @@ def apply_corrections(
             column = columns[one.label]
             _require_given(one, _CELLS[int(truth[row, column])], {"0": 0, "1": 1})
             targets[row, column] = float(one.proposed)
-    _require_implied(labels.names, targets, used, rows, imply)
-    return replace(labels, targets=targets), used
+    corrected = replace(labels, targets=targets)
+    _require_implied(corrected, used, rows, imply)
+    return corrected, used
 
 
 def describe_corrections(file: Path, sha256: str, applied: Sequence[Correction], accepted: int) -> list[str]:
@@ -179,19 +180,14 @@ def _require_given(one: Correction, found: str, known: Mapping[str, int]) -> Non
 
 
 def _require_implied(
-    names: Sequence[str],
-    targets: Targets,
-    corrections: Sequence[Correction],
-    rows: Mapping[str, int],
-    imply: Sequence[str],
+    labels: ResolvedLabels, corrections: Sequence[Correction], rows: Mapping[str, int], imply: Sequence[str]
 ) -> None:
     """Raise an error if a correction contradicts a rule such as covid-19=pneumonia."""
-    closure = parse_implications(imply, names)
-    _, implied = apply_implications(targets, names, closure)
+    _, implied = apply_implications(labels.targets, labels.names, parse_implications(imply, labels.names))
     for one in corrections:
         row = rows[one.image]
-        if (wrong := np.flatnonzero(implied[row] != targets[row])).size:
-            label = names[int(wrong[0])]
+        if (wrong := np.flatnonzero(implied[row] != labels.targets[row])).size:
+            label = labels.names[int(wrong[0])]
             raise DataError(
                 f"{one.where}: contradicts --imply, which also gives '{one.image}' the label '{label}'. Correct both "
                 f"labels."

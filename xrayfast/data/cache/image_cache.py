@@ -236,7 +236,7 @@ class ImageCache(DecodedImages):
             try:
                 return shard.square(row)
             except DamagedError:
-                self._opened().discard(shard)
+                self._opened().discard(shard.path)
             except OSError:  # the shard was removed, or the disk fails: the image file is still there
                 pass
         return super().image(path)

@@ -98,10 +98,6 @@ class FolderIndex:
                 return absent
             self._drop(closed)
 
-    def discard(self, shard: Shard) -> None:
-        """Remove a damaged shard from the index and from disk."""
-        self._remove(shard.path)
-
     def save(self, unlisted: int | None = None) -> None:
         """Renew the file if it lacks more than `unlisted` shards, by default as described at `_SHARDS_UNLISTED`.
 
@@ -124,7 +120,7 @@ class FolderIndex:
         try:
             self._shards[name] = shard = Shard(path, self.side)
         except DamagedError:
-            self._remove(path)
+            self.discard(path)
             return None
         except OSError:
             return None
@@ -136,7 +132,8 @@ class FolderIndex:
         while len(self._tables) > 1 and len(self._tables[-2].row) < _RATIO * len(self._tables[-1].row):
             self._tables[-2:] = [_Table.merged(self._tables[-2:])]
 
-    def _remove(self, path: Path) -> None:
+    def discard(self, path: Path) -> None:
+        """Remove a damaged shard from the index and from disk."""
         with contextlib.suppress(OSError):
             path.unlink()
         self._drop({path.name})

@@ -91,11 +91,6 @@ class Shard:
         self._kinds = head[end:]  # parsed on demand: as text it takes a tenth of the memory
         self._squares = len(head)
 
-    def keys(self) -> list[bytes]:
-        """Return the images' keys in the order of their rows."""
-        keys = self._records["key"].tobytes()
-        return [keys[i : i + KEY_BYTES] for i in range(0, len(keys), KEY_BYTES)]
-
     def words(self) -> npt.NDArray[np.uint64]:
         """Return the images' keys as (N, 2) words of 8 bytes."""
         return np.frombuffer(self._records["key"].tobytes(), "<u8").reshape(-1, 2)

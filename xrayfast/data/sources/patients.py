@@ -101,7 +101,7 @@ def find_patients(records: ImageRecords, config: DataConfig, *, to_split: bool =
     _find_patients(records, config, to_split)
     if config.views != "all" and records.views is None:
         headers = _headers(records, "PatientID")
-        records.views = parse_views([header.view if header else "" for header in headers]) if headers else None
+        records.views = parse_views(_values(headers, "view")) if headers else None
     _find_studies(records, config.study_col)
     _complete_by_study(records)
 
@@ -231,7 +231,7 @@ def _find_studies(records: ImageRecords, chosen: str | None) -> None:
     elif way == "name":
         records.studies = _match_names(records, rest, "study")
     elif way == "dicom":
-        records.studies = [header.patient if header else "" for header in _headers(records, rest)]
+        records.studies = _values(_headers(records, rest), "patient")
         if not any(records.studies):
             raise DataError(
                 f"found no studies in the images' headers; expected DICOM files with {rest}. Leave out --study-col, "
@@ -422,7 +422,7 @@ def _read_headers(records: ImageRecords, keyword: str) -> None:
     headers = _headers(records, keyword)
     found = [header for header in headers if header is not None]
     if any(header.patient for header in found):
-        records.patients = [header.patient if header else "" for header in headers]
+        records.patients = _values(headers, "patient")
         on, people = sum(map(bool, records.patients)), len(set(filter(None, records.patients)))
         # An identifier that is on all files identifies no patient.
         records.patient_shown = f" '{records.patients[0]}' ({keyword} of their DICOM headers)" if people == 1 else ""
@@ -434,9 +434,9 @@ def _read_headers(records: ImageRecords, keyword: str) -> None:
     if not found:
         return
     grouped = records.studies or [""] * len(headers)  # by name, as for copies
-    records.studies = [(header and header.study) or group for header, group in zip(headers, grouped, strict=True)]
-    records.sexes = records.sexes or parse_sexes([header.sex if header else "" for header in headers])[0]
-    records.views = records.views or parse_views([header.view if header else "" for header in headers])
+    records.studies = [study or group for study, group in zip(_values(headers, "study"), grouped, strict=True)]
+    records.sexes = records.sexes or parse_sexes(_values(headers, "sex"))[0]
+    records.views = records.views or parse_views(_values(headers, "view"))
     if records.ages is None:
         records.ages = [plausible_age(header.age if header else None) for header in headers]
     if not any(header.patient for header in found):
@@ -447,6 +447,11 @@ def _read_headers(records: ImageRecords, keyword: str) -> None:
             for name in found[0].further
         }
         records.notes += note_keys(further, list(further), together)
+
+
+def _values(headers: Sequence[Header | None], name: str) -> list[str]:
+    """Return one attribute of each header; "" where there is no header."""
+    return [getattr(header, name, "") for header in headers]
 
 
 def _note_issuers(headers: Sequence[Header]) -> list[str]:

@@ -39,12 +39,29 @@ _PALETTE_KEYWORDS = tuple(f"{color}PaletteColorLookupTable" for color in ("Red",
 _SPACINGS = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")
 """Keywords of the height and width of a pixel; the first that a file has counts."""
 
+_OF_HEADER = {
+    "a report or a screenshot, according to its description": (
+        r"report|dose|screen.?(save|shot)|summary|document|worksheet|befund|informe",
+        *("SeriesDescription", "ImageType", "DocumentTitle"),
+    ),
+    "raw values FOR PROCESSING, not meant for viewing": (r"^FOR PROCESSING\Z", "PresentationIntentType"),
+    "processed or not a plain radiograph, according to its description": (
+        r"suppress|subtract|dual.?energy|soft.?tissue|scout|topogram|locali[sz]er|\bCAD\b",
+        "SeriesDescription",
+    ),
+    "text is burned in, according to its header": (r"^YES\Z", "BurnedInAnnotation"),
+    "an image for quality control, according to its header": (r"^YES\Z", "QualityControlImage"),
+    "rejected, according to its comments": ("reject", "ImageComments"),
+    "an animal, according to its header": ("^(?!human|homo).", "PatientSpeciesDescription"),
+    "display shutter ignored": (".", "ShutterShape"),
+}
+"""Notes on an image with a pattern, in any case, of one of some values in its header."""
+
 _KEYWORDS = (
     *LAYOUT_KEYWORDS, "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "VOILUTSequence", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape",
-    "PresentationLUTSequence", "SeriesDescription", "ImageType", "DocumentTitle", *_SPACINGS, "Modality",
-    "BodyPartExamined", "PresentationIntentType", "PatientOrientation", "LossyImageCompressionRatio",
-    "BurnedInAnnotation", "QualityControlImage", "ShutterShape", "ImageComments", "PatientSpeciesDescription",
+    "PresentationLUTSequence", *_SPACINGS, "Modality", "BodyPartExamined", "PatientOrientation",
+    "LossyImageCompressionRatio", *(keyword for _, *keywords in _OF_HEADER.values() for keyword in keywords),
     *(keyword + suffix for keyword in _PALETTE_KEYWORDS for suffix in ("Descriptor", "Data")),
 )  # fmt: skip
 
@@ -55,13 +72,6 @@ _CHEST = ("CHEST", "THORA", "LUNG", "TORAX", "RIB", "HEART", "TRUNK")
 """Words in the values of Body Part Examined that chest radiographs have."""
 
 _SQUARE, _LONGEST_PIXEL = 0.01, 4  # height to width: how far from 1 square pixels may be; a larger ratio is an error
-
-_REPORT = re.compile(r"report|dose|screen.?(save|shot)|summary|document|worksheet|befund|informe", re.IGNORECASE)
-
-_PROCESSED = re.compile(
-    r"suppress|subtract|dual.?energy|soft.?tissue|scout|topogram|locali[sz]er|\bCAD\b", re.IGNORECASE
-)
-"""Words in the description of a series that is no plain radiograph, or was made from one."""
 
 _DERIVED = re.compile(
     r"(?<!face.)(?<!oxygen.)(?<!with.)mask|segment(ation|ed)|overlay|label.?map|heat.?map|saliency", re.IGNORECASE
@@ -135,22 +145,9 @@ def _describe_header(elements: Elements) -> list[str]:
         notes.append(f"modality {modality[:_SHOWN]}")
     if (part := elements.text("BodyPartExamined").upper()) and not any(word in part for word in _CHEST):
         notes.append(f"body part {part[:_SHOWN]}")
-    if any(_REPORT.search(elements.text(keyword)) for keyword in ("SeriesDescription", "ImageType", "DocumentTitle")):
-        notes.append("a report or a screenshot, according to its description")
-    if elements.text("PresentationIntentType").upper() == "FOR PROCESSING":
-        notes.append("raw values FOR PROCESSING, not meant for viewing")
-    if _PROCESSED.search(elements.text("SeriesDescription")):
-        notes.append("processed or not a plain radiograph, according to its description")
-    if elements.text("BurnedInAnnotation").upper() == "YES":
-        notes.append("text is burned in, according to its header")
-    if elements.text("QualityControlImage").upper() == "YES":
-        notes.append("an image for quality control, according to its header")
-    if re.search("reject", elements.text("ImageComments"), re.IGNORECASE):
-        notes.append("rejected, according to its comments")
-    if not re.fullmatch("|human.*|homo.*", elements.text("PatientSpeciesDescription"), re.IGNORECASE):
-        notes.append("an animal, according to its header")
-    if elements.text("ShutterShape"):
-        notes.append("display shutter ignored")
+    for note, (pattern, *keywords) in _OF_HEADER.items():
+        if any(re.search(pattern, elements.text(keyword), re.IGNORECASE) for keyword in keywords):
+            notes.append(note)
     orientation = elements.text("PatientOrientation").upper()
     if found := next((way for pattern, way in _TURNED.items() if re.match(pattern, orientation)), ""):
         notes.append(f"{found} according to its Patient Orientation; not corrected")

@@ -66,16 +66,19 @@ class _ClassFiles:
     """Images of class folders, and notes on them.
 
     Attributes:
+        known: names that are labels whatever they look like.
         files: path and labels of each image.
-        left_out: pairs of a reason and the paths left out for it.
+        left_out: the paths left out for each reason.
         copies: files that are identical to one in another class.
         same_name: names, relative to the class folder, of files that differ in content between classes.
         hidden: paths of hidden files and folders.
     """
 
+    config: DataConfig
+    known: Collection[str]
     files: list[_File] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    left_out: list[tuple[str, list[str]]] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
     copies: list[str] = field(default_factory=list)
     same_name: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
@@ -92,22 +95,21 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
         ConfigError: an option names a column.
     """
     _require_no_table_options(config)
-    found, given = _ClassFiles(), list[Split | None]()
+    found, given = _ClassFiles(config, {*known, *names_in_map(config.label_map)}), list[Split | None]()
     level, notes = choose_class_level(root, config)
-    known = {*known, *names_in_map(config.label_map)}
-    top = _class_like(top_level(root, found.hidden)[0], found, config)
+    top = _class_like(top_level(root, found.hidden)[0], found)
     if parse_split_folders(folder.name for folder in top):
-        top = _leave_out_unlabeled(top, SPLITS, known, found)
+        top = _leave_out_unlabeled(top, SPLITS, found)
     splits = _split_folders(config.source, top)
     notes += note_split_words(folder.name for folder in splits.values())
     by_split: Mapping[Split, Path] | Mapping[None, Path] = splits or {None: root}
-    parents = {split: list(_class_parents(folder, level, found, config)) for split, folder in by_split.items()}
+    parents = {split: list(_class_parents(folder, level, found)) for split, folder in by_split.items()}
     names_of_all = {folder.name for listed in parents.values() for _, classes, _ in listed for folder in classes}
     for split, listed in parents.items():
         for folder, classes, beside in listed:
-            labeled = _leave_out_unlabeled(classes, names_of_all, known, found)
+            labeled = _leave_out_unlabeled(classes, names_of_all, found)
             if labeled or not classes:
-                _add_classes(found, folder, labeled, beside, config, may_be_one=level > 1)
+                _add_classes(found, folder, labeled, beside, level)
         given += [split] * (len(found.files) - len(given) if split else 0)
     _note_files(found, root)
     found.notes += notes
@@ -138,7 +140,7 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
         RawLabels(labels, encode_labels(sets, labels), keep_no_finding=True),
         where=lambda i: names[i],
         splits=given or None,
-        left_out=[(why, [name(path) for path in files]) for why, files in found.left_out],
+        left_out=[(why, [name(path) for path in files]) for why, files in found.left_out.items()],
         notes=found.notes,
     )
 
@@ -150,12 +152,12 @@ def _note_files(found: _ClassFiles, root: Path) -> None:
             f"{plural(len(found.copies), 'file')} {'is a copy' if len(found.copies) == 1 else 'are copies'} of a "
             f"file in another class: each is used as one image with the labels of both classes."
         )
-        found.left_out.append(("copies of a file in another class", found.copies))
+        found.left_out["copies of a file in another class"] = found.copies
     if hidden := hidden_images(dict.fromkeys(found.hidden)):
-        found.left_out.append((HIDDEN, hidden))
+        found.left_out[HIDDEN] = hidden
         names = [path[len(str(root)) + 1 :] for path in hidden]
         found.notes.append(f"{plural(len(hidden), 'image')} left out ({HIDDEN}): {shorten(names)}.")
-    if copied := dict(found.left_out).get(COPIED):
+    if copied := found.left_out.get(COPIED):
         names = [path[len(str(root)) + 1 :] for path in copied]
         found.notes.append(f"{plural(len(names), 'image')} left out ({COPIED}): {shorten(names, 3)}.")
     if same_name := list(dict.fromkeys(found.same_name)):
@@ -177,56 +179,52 @@ def read_folder_groups(root: Path, config: DataConfig) -> dict[str, str]:
     return {name: group_of(name, level, splits) for name in names}
 
 
-def _class_parents(
-    folder: Path, level: int, found: _ClassFiles, config: DataConfig
-) -> Iterator[tuple[Path, list[Path], list[str]]]:
+def _class_parents(folder: Path, level: int, found: _ClassFiles) -> Iterator[tuple[Path, list[Path], list[str]]]:
     """Yield the folders whose subfolders are the classes, with these class folders and the names of their loose files.
 
     `level` is the level of the classes below `folder`. Images above that level are left out and noted.
     """
     folders, loose = top_level(folder, found.hidden)
-    folders = _class_like(folders, found, config)
+    folders = _class_like(folders, found)
     meaning = parse_split_folders(inner.name for inner in folders)
     splits = [inner for inner in folders if inner.name in meaning]
     others = [inner for inner in folders if inner not in splits]
     for inner in splits:
-        yield from _class_parents(inner, level, found, config)
+        yield from _class_parents(inner, level, found)
     if level == 1 and (others or not splits):
         yield folder, others, loose
     else:
         _leave_out_loose(found, folder, loose)
         for inner in others:
-            yield from _class_parents(inner, level - 1, found, config)
+            yield from _class_parents(inner, level - 1, found)
 
 
 def _leave_out_loose(found: _ClassFiles, folder: Path, names: Sequence[str]) -> None:
     if loose := [str(folder / name) for name in names if is_image(str(folder / name))]:
-        found.notes.append(f"{plural(len(loose), 'image')} left out (next to the class folders of {folder.name}).")
-        found.left_out.append((f"next to the class folders of {folder.name}", loose))
+        why = f"next to the class folders of {folder.name}"
+        found.notes.append(f"{plural(len(loose), 'image')} left out ({why}).")
+        found.left_out.setdefault(why, []).extend(loose)
 
 
-def _class_like(folders: Sequence[Path], found: _ClassFiles, config: DataConfig) -> list[Path]:
+def _class_like(folders: Sequence[Path], found: _ClassFiles) -> list[Path]:
     """Return the folders without those of masks, by name, and of copies; list the images of the latter as left out."""
     folders = _leave_out(folders, find_copies(folders), COPIED, found)
-    derived = set() if config.keep_masks else find_derived([f"{folder.name}/" for folder in folders])
+    derived = set() if found.config.keep_masks else find_derived([f"{folder.name}/" for folder in folders])
     return _leave_out(folders, [name.rstrip("/") for name in derived], DERIVED, found)
 
 
 def _leave_out(folders: Sequence[Path], names: Collection[str], why: str, found: _ClassFiles) -> list[Path]:
     """Return the folders without those in `names`, and list the images of the latter as left out."""
     files = [entry.path for folder in folders if folder.name in names for entry in walk(folder) if is_image(entry.path)]
-    listed = dict(found.left_out).get(why, [])
-    if new := [path for path in files if path not in listed]:
-        found.left_out = [*(pair for pair in found.left_out if pair[0] != why), (why, [*listed, *new])]
+    if new := [path for path in files if path not in found.left_out.get(why, [])]:
+        found.left_out[why] = [*found.left_out.pop(why, []), *new]
     return [folder for folder in folders if folder.name not in names]
 
 
-def _leave_out_unlabeled(
-    folders: Sequence[Path], classes: Collection[str], known: Collection[str], found: _ClassFiles
-) -> list[Path]:
+def _leave_out_unlabeled(folders: Sequence[Path], classes: Collection[str], found: _ClassFiles) -> list[Path]:
     """Leave out folders whose names say that their images have no label, if at least two classes remain."""
-    unlabeled = find_unlabeled([folder.name for folder in folders], known)
-    if not unlabeled or len({*classes} - {*find_unlabeled(classes, known)}) < 2:
+    unlabeled = find_unlabeled([folder.name for folder in folders], found.known)
+    if not unlabeled or len({*classes} - {*find_unlabeled(classes, found.known)}) < 2:
         return list(folders)
     found.notes.append(
         f"Folders left out, because their names do not look like classes: {shorten(unlabeled)}. To use one as a "
@@ -273,15 +271,7 @@ def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
     return {split: found[split] for split in SPLITS if split in found}
 
 
-def _add_classes(
-    found: _ClassFiles,
-    folder: Path,
-    classes: Sequence[Path],
-    beside: Sequence[str],
-    config: DataConfig,
-    *,
-    may_be_one: bool,
-) -> None:
+def _add_classes(found: _ClassFiles, folder: Path, classes: Sequence[Path], beside: Sequence[str], level: int) -> None:
     """Add the images of the class folders in `folder`."""
     if not classes:
         loose = [name for name in beside if is_image(str(folder / name))]
@@ -293,10 +283,10 @@ def _add_classes(
         archives = [name for name in beside if split_archive(name)]
         hint = f", but {shorten(archives, 2)}; an archive can be given as DATA itself" if archives else ""
         hint += ", and shards with braces, such as data-{000000..000099}.tar" if len(archives) > 1 else ""
-        raise no_layout(f"{folder}: found {what}{hint}", config.source)
+        raise no_layout(f"{folder}: found {what}{hint}", found.config.source)
     _leave_out_loose(found, folder, beside)
     inside = [other.name for other in top_level(classes[0])[0]] if len(classes) == 1 else []
-    if len(inside) > 1 and not may_be_one and not config.class_level:
+    if len(inside) > 1 and level == 1 and not found.config.class_level:
         raise DataError(
             f"{folder}: found one folder, {classes[0].name}, which holds {shorten(inside)}; expected class folders, or "
             f"train, valid and test. Give {classes[0]} as the data set's folder, or --labels FILE.csv."
@@ -307,7 +297,7 @@ def _add_classes(
         labels, start = parse_folder_name(class_folder.name), len(str(class_folder)) + 1
         for path in _class_files(class_folder, found):
             same_name.setdefault(path[start:], []).append((path, labels))
-    merged = {name: list(_merge_copies(files, config)) for name, files in same_name.items()}
+    merged = {name: list(_merge_copies(files, found.config)) for name, files in same_name.items()}
     added = sorted(file for files in merged.values() for file in files)
     found.files += added
     kept = {path for path, _ in added}
