@@ -141,6 +141,13 @@ def test_images_next_to_the_group_folders_are_left_out_with_a_note(tmp_path):
     assert sum(len(names) for _, names in data.left_out) == 2
 
 
+def test_images_next_to_class_folders_of_one_name_are_counted_together(tmp_path):
+    root = make(tree(tmp_path, "{train,test}/{hospA,hospB}/{normal,tb}"), "train/hospA/one.png", "test/hospA/two.png")
+    data = opened(make(root, "train/hospA/normal/0_mask.png"))
+    counts = [(why.partition(" ")[0], len(names)) for why, names in data.left_out]
+    assert sorted(counts) == [("mask,", 1), ("next", 2)]
+
+
 def test_class_level_has_no_effect_on_a_table(tmp_path):
     make(tmp_path, *(f"images/{i}.png" for i in range(10)))
     text = "image,label\n" + "".join(f"images/{i}.png,{'ab'[i % 2]}\n" for i in range(10))
