@@ -65,6 +65,8 @@ _UNCERTAIN = (
 )
 """Labels that are not certain, such as "pneumonia?", "r/o pneumonia" and "pneumonia (possible)"."""
 
+_UNDECIDED = re.compile("indeterminate|equivocal|inconclusive|borderline|doubtful|suspicious")
+
 _COPY = r"(?:copy|kopie|copie|copia)"
 
 _COPIES = (
@@ -144,14 +146,7 @@ def uncertain_label(name: str) -> str:
 
 def is_undecided(name: str) -> bool:
     """Whether a label says that the reader did not decide, as "indeterminate" does."""
-    return normalize_label(name) in (
-        "indeterminate",
-        "equivocal",
-        "inconclusive",
-        "borderline",
-        "doubtful",
-        "suspicious",
-    )
+    return bool(_UNDECIDED.fullmatch(normalize_label(name)))
 
 
 def copied_label(name: str) -> str:

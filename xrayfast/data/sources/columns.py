@@ -351,12 +351,8 @@ def _note_unused(
             f"Not used as labels, because they contain scores, such as fractions between 0 and 1: {quote(soft)}. "
             f"{SOFT_LABELS}"
         )
-    grades = [
-        name
-        for name in free
-        if name not in {*chosen, *flags} and may_be_grade(name, no_label[name]) and are_grades(table.columns[name])
-    ]
-    if grades:
+    others = [name for name in free if name not in {*chosen, *flags}]
+    if grades := [n for n in others if may_be_grade(n, no_label[n]) and are_grades(table.columns[n])]:
         notes.append(
             f"Not used as a label, because its values look like grades: {quote(grades[:1])}. To use it, "
             f"{describe_grades(grades[0])}"
@@ -364,9 +360,7 @@ def _note_unused(
             else f"Not used as labels, because their values look like grades: {quote(grades)}. To use them, make "
             f"columns of 1 and 0 with a threshold, such as 1 for values of 2 or more."
         )
-    if no_1 := [
-        name for name in free if name not in {*chosen, *flags} and not no_label[name] and are_flags(table.columns[name])
-    ]:
+    if no_1 := [name for name in others if not no_label[name] and are_flags(table.columns[name])]:
         notes.append(f"Not used as labels, because they contain 0 but no 1: {quote(no_1)}.")
     if left_out:
         notes.append(
