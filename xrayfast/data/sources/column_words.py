@@ -31,7 +31,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
         "examid",
         "seriesinstanceuid",
         "seriesuid",
-    ),  # fmt: skip
+    ),
     "sex": ("sex", "gender", "patientsex", "patientgender", "patientsexdicom"),
     "age": ("age", "patientage"),
     "view": ("view", "projection", "viewposition", "appa", "viewpositiondicom", "frontallateral"),

@@ -16,7 +16,8 @@ from xrayfast.files.virtual.access import open_binary
 from xrayfast.files.virtual.paths import to_path
 
 _KEYWORDS = (
-    "StudyInstanceUID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "ViewPosition", "IssuerOfPatientID",
+    "StudyInstanceUID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "ViewPosition",
+    "IssuerOfPatientID",
 )  # fmt: skip
 _FURTHER = ("PatientName", "AccessionNumber", "SeriesInstanceUID")
 _FIRST_TAG = 0x00080000
