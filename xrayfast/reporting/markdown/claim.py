@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from xrayfast.errors import plural
 from xrayfast.metrics.registry import label_metrics, overall_metrics
 from xrayfast.reporting.markdown import descriptions as say
-from xrayfast.reporting.markdown.markup import DASH, PURPOSE, markdown_table, render_markdown
+from xrayfast.reporting.markdown.markup import DASH, markdown_table, render_markdown
 from xrayfast.reporting.markdown.metric_blocks import (
     format_number,
     headline_markdown,
@@ -60,7 +60,7 @@ def render_claim(run: Run) -> str:
     answers = [(item, Answer(item.answer) if isinstance(item.answer, str) else item.answer(facts)) for item in ITEMS]
     counts = {name: sum(answer.status == name for _, answer in answers) for name in ("filled", "partly", "author")}
     sections = [(name, list(rows)) for name, rows in groupby(answers, key=lambda row: row[0].section)]
-    context = {"name": facts.name, "purpose": PURPOSE, "items": len(answers), "counts": counts, "sections": sections}
+    context = {"name": facts.name, "items": len(answers), "counts": counts, "sections": sections}
     return render_markdown("claim.md.j2", context)
 
 

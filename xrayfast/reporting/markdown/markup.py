@@ -65,6 +65,8 @@ def render_markdown(template: str, context: Mapping[str, Any]) -> str:
 def _environment() -> Environment:
     options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     # `autoescape` is for HTML; `finalize` escapes for Markdown.
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=False, keep_trailing_newline=True, finalize=escape, **options
     )
+    environment.globals |= {"purpose": PURPOSE, "gap": GAP, "unrecorded": UNRECORDED}
+    return environment

@@ -14,7 +14,7 @@ import yaml
 from xrayfast.config import DEFAULT_METRIC
 from xrayfast.metrics.registry import EXACT_MATCH, metric_title, overall_metrics
 from xrayfast.reporting.markdown import descriptions as say
-from xrayfast.reporting.markdown.markup import GAP, PURPOSE, UNRECORDED, Markdown, markdown_table, render_markdown
+from xrayfast.reporting.markdown.markup import UNRECORDED, Markdown, markdown_table, render_markdown
 from xrayfast.reporting.markdown.metric_blocks import estimate, interval_note
 from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts, read_run_facts
 from xrayfast.reporting.wording import SPLIT_TITLES, images_of_patients, warning_sentences
@@ -56,45 +56,20 @@ def render_published_card(facts: RunFacts, repository: str) -> str:
 
 
 def _context(facts: RunFacts) -> dict[str, Any]:
-    """Return the variables of the template."""
-    info = facts.info
+    """Return the variables of the template, which describes the rest with the functions of `descriptions`."""
     return {
+        "facts": facts,
+        "say": say,
+        "titles": SPLIT_TITLES,
         "metadata": Markdown(yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=1000).rstrip()),
-        "name": facts.name,
-        "members": info.members,
         "published": False,
-        "purpose": PURPOSE,
-        "gap": GAP,
-        "kind": "one of" if facts.task == "single" else "any of",
-        "labels": ", ".join(facts.labels),
         "warnings": warning_sentences(facts.main_split[1]) if facts.main_split else [],
         "summary": main_result(facts),
-        "arch": say.arch(facts),
-        "network": say.network(facts),
-        "start": say.initial_weights(facts),
-        "limits": say.limitations(facts),
         "code": Markdown(json.dumps(f"runs/{facts.name}")),
-        "source": facts.config.data.source.name,
-        "counts": say.counts_markdown(facts) or UNRECORDED,
-        "notes": info.data_notes,
-        "flow": say.flow_markdown(facts),
-        "audit": info.audit,
         "disjoint": say.split_overlap(facts),
-        "preparation": say.preparation(facts),
-        "augmentation": say.augmentation(facts),
         "settings": markdown_table(("Setting", "Value"), say.hyperparameters(facts)),
         "selection": say.epoch_selection(facts),
-        "results": [
-            (SPLIT_TITLES[split], say.result_blocks(facts, summary)) for split, summary in facts.results.items()
-        ],
-        "tests": [(name, say.evaluation_blocks(facts, metrics)) for name, metrics in facts.evaluations],
         "decision": say.decision_blocks(facts),
-        "examination": say.saliency_notes(facts),
-        "hardware": say.hardware(facts),
-        "time": say.duration(facts),
-        "platform": info.platform or UNRECORDED,
-        "versions": say.versions(facts),
-        "fingerprint": info.fingerprint or UNRECORDED,
     }
 
 
