@@ -169,7 +169,7 @@ def test_subgroups_have_a_table_each_and_the_largest_gaps_in_words(made, task):
     assert f" {clear} of {len(found[0]['gaps'])} gaps have a p below 0.05, corrected" in by_sex["gaps_text"]
     assert f"; p {gap['p_corrected']:.2g})" in by_sex["gaps_text"]
     assert "whose sex is unknown" in by_sex["notes"][0]
-    assert by_sex["by_label"][0].columns[1].name == "F" and len(by_sex["by_label"][0].rows) == len(LABELS[task])
+    assert by_sex["by_label"][0].columns[1] == "F" and len(by_sex["by_label"][0].rows) == len(LABELS[task])
     nothing = subgroup_sections("valid", [{**found[0], "gaps": []}], task)[0]
     assert nothing["gaps"] is None and nothing["gaps_text"].startswith("No two groups")
 

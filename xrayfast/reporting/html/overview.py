@@ -33,7 +33,7 @@ from xrayfast.reporting.html.plots import Plot, history_plot, plot
 from xrayfast.reporting.html.render import image_view, outlined, render_fragment
 from xrayfast.reporting.html.results_tables import FORMS, column_title, fold_table, headline_table, label_table
 from xrayfast.reporting.html.split_section import intervals_text
-from xrayfast.reporting.html.tables import Cell, Column, Table, counts_table, number_cell
+from xrayfast.reporting.html.tables import Cell, Table, counts_table, number_cell
 from xrayfast.reporting.interpretation import Interpretation, LabelTable
 from xrayfast.reporting.wording import (
     SPLIT_TITLES,
@@ -318,7 +318,7 @@ def _(table: LabelTable) -> Overview:
         ]
         for label, values in zip(table.index, table.itertuples(index=False), strict=True)
     ]
-    columns = [Column("Label", text=True), *(Column(column_title(name)) for name in names)]
+    columns = ["Label", *map(column_title, names)]
     return Overview("Labels", tables=[Table("", intervals_text(table.summary), columns, rows)])
 
 
@@ -375,7 +375,7 @@ def explanation_overview(case: SaliencyCase, probabilities: Mapping[str, float])
             {**image_view(case.pixels, side), "caption": "Radiograph", "aside": ""},
             {**image_view(framed, side), "caption": "With its heat map", "aside": case.label},
         ],
-        tables=[Table("", "Calibrated probabilities", [Column("Label", text=True), Column("Probability")], rows)],
+        tables=[Table("", "Calibrated probabilities", ("Label", "Probability"), rows)],
     )
 
 

@@ -20,7 +20,7 @@ from xrayfast.metrics.registry import (
     overall_metrics,
 )
 from xrayfast.metrics.summary import interval_of
-from xrayfast.reporting.html.tables import Cell, Column, Table, metric_cell, number_cell
+from xrayfast.reporting.html.tables import Cell, Table, metric_cell, number_cell
 from xrayfast.reporting.wording import label_rows, of_positive, percent, split_images, unit_of, units_of
 
 CONFUSED_ROWS = 10
@@ -41,18 +41,18 @@ def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
         meaning = metric.meaning if row is None else metric.meaning.replace(f", {LABELS_MEAN}", "")
         rows.append([Cell(title, aside=meaning), metric_cell(summary, name, row)])
     caption = "Over all labels" if task == "multi" else "Over all classes"
-    return Table(f"{split}-overall", caption, (Column("Metric", text=True), Column("Value")), rows, stacked=True)
+    return Table(f"{split}-overall", caption, ("Metric", "Value"), rows, stacked=True)
 
 
 def all_metrics_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
     """Return every metric over all labels, with the method of its interval."""
     names = [name for name in overall_metrics(task) if name in summary["overall"]]
     rows = [[Cell(metric_title(name)), metric_cell(summary, name)] for name in names]
-    columns = [Column("Metric", text=True), Column("Value")]
+    columns = ["Metric", "Value"]
     if "intervals" in summary:
-        columns.append(Column("Interval", text=True))
+        columns.append("Interval")
         rows = [[*row, Cell(_method(interval_of(summary, name)))] for row, name in zip(rows, names, strict=True)]
-    return Table(f"{split}-all", f"All {len(rows)} metrics over all labels", columns, rows)
+    return Table(f"{split}-all", f"All {len(rows)} metrics over all labels", columns, rows, words=["Interval"])
 
 
 def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Table]]:
@@ -75,7 +75,7 @@ def at_thresholds_table(split: str, summary: Mapping[str, Any]) -> Table | None:
     found = summary.get("at_thresholds")
     if not found:
         return None
-    columns = [Column("Class", text=True), Column("Threshold"), *(Column(column_title(name)) for name in AT_THRESHOLD)]
+    columns = ["Class", "Threshold", *map(column_title, AT_THRESHOLD)]
     rows = [
         [
             Cell(row["label"]),
@@ -94,7 +94,7 @@ def fixed_rates_table(split: str, summary: Mapping[str, Any]) -> Table | None:
         return None
     titles = fixed_rates.TITLES
     rows = [[Cell(row["label"]), *_operating_cells(row, titles)] for row in summary["fixed_rates"]]
-    columns = [Column("Label", text=True), *map(Column, titles.values())]
+    columns = ["Label", *titles.values()]
     caption = f"By label, {split_images(split, summary)}: points of the ROC curve, whatever the threshold; "
     caption += "no interval if too few patients (or images) are beyond the fixed rate"
     return Table(f"{split}-fixed-rates", caption, columns, rows, sortable=True)
@@ -110,7 +110,7 @@ def calibration_table(split: str, summary: Mapping[str, Any]) -> Table | None:
         for when, found in summary["calibration"].items()
         for row in found
     ]
-    columns = [Column("Label", text=True), Column("Calibration", text=True), *map(Column, titles.values())]
+    columns = ["Label", "Calibration", *titles.values()]
     caption = (
         "By label: an intercept below 0 means that probabilities are too high, a slope below 1 that they are too "
         "extreme; Brier skill is 1 at best, and 0 if the prevalence is predicted for all"
@@ -121,7 +121,7 @@ def calibration_table(split: str, summary: Mapping[str, Any]) -> Table | None:
         for row in found
         if "reason" in row
     )
-    return Table(f"{split}-calibration", caption, columns, rows, sortable=True)
+    return Table(f"{split}-calibration", caption, columns, rows, sortable=True, words=["Calibration"])
 
 
 def _operating_cells(row: Mapping[str, Any], names: Iterable[str]) -> list[Cell]:
@@ -141,7 +141,7 @@ def delong_table(split: str, summary: Mapping[str, Any]) -> Table | None:
         for row in label_rows(summary)
         if (label := row["label"]) in found
     ]
-    columns = (Column("Label", text=True), Column("AUROC, as reported"), Column("AUROC, DeLong"))
+    columns = ("Label", "AUROC, as reported", "AUROC, DeLong")
     return Table(f"{split}-delong", "The same AUROC with intervals by two methods", columns, rows, sortable=True)
 
 
@@ -155,18 +155,17 @@ def confused_table(split: str, summary: Mapping[str, Any]) -> Table:
         rows.append([Cell(cell["actual"]), Cell(cell["predicted"]), images])
     shown = f", the first {CONFUSED_ROWS} of {len(cells)} pairs" if len(cells) > CONFUSED_ROWS else ""
     caption = f"Mistakes by pair of classes, with their share of the actual class{shown}"
-    columns = (Column("Actual", text=True), Column("Predicted", text=True), Column(units_of(summary)))
-    return Table(f"{split}-confused", caption, columns, rows, sortable=True)
+    columns = ("Actual", "Predicted", units_of(summary))
+    return Table(f"{split}-confused", caption, columns, rows, sortable=True, words=["Predicted"])
 
 
 def binary_table(split: str, counts_by_label: Mapping[str, Sequence[Sequence[int]]], unit: str = "image") -> Table:
     """Return the four cells of each label's 2x2 matrix, [[tn, fp], [fn, tp]]."""
-    names = ("True negative", "False positive", "False negative", "True positive")
     rows = [
         [Cell(label), *(number_cell(n, ",d") for row in counts for n in row)]
         for label, counts in counts_by_label.items()
     ]
-    columns = (Column("Label", text=True), *map(Column, names))
+    columns = ("Label", "True negative", "False positive", "False negative", "True positive")
     return Table(f"{split}-binary", f"{plural_noun(unit).capitalize()} by label", columns, rows, sortable=True)
 
 
@@ -190,10 +189,10 @@ def fold_table(metrics: Mapping[str, Any], task: Task, id: str) -> Table:
         [Cell(title), *empty, *(number_cell(metrics["spread"][name][key]) for name in names)]
         for title, key in {"Mean": "mean", "Standard deviation": "sd", "Lowest": "lowest", "Highest": "highest"}.items()
     ]
-    columns = [Column("Repeat and fold" if several else "Fold", text=True), Column("Run", text=True)]
-    columns += map(Column, (units_of(metrics["valid"]), "Patients", "Best epoch", *map(metric_title, names)))
+    columns = ["Repeat and fold" if several else "Fold", "Run", units_of(metrics["valid"]), "Patients", "Best epoch"]
+    columns += map(metric_title, names)
     caption = "By fold, with the pooled calibration and thresholds; the standard deviation is between folds"
-    return Table(id, caption, columns, rows, totals, sortable=True)
+    return Table(id, caption, columns, rows, totals, sortable=True, words=["Run"])
 
 
 def by_patient_table(metrics: Mapping[str, Any], task: Task) -> Table | None:
@@ -207,7 +206,7 @@ def by_patient_table(metrics: Mapping[str, Any], task: Task) -> Table | None:
         difference = here[name] - there[name] if known else None
         cells = (number_cell(here.get(name)), number_cell(there.get(name)), number_cell(difference, "+.3f"))
         rows.append([Cell(metric_title(name)), *cells])
-    columns = [Column("Metric", text=True), *map(Column, ("By image", f"By patient ({beside['name']})", "Difference"))]
+    columns = ["Metric", "By image", f"By patient ({beside['name']})", "Difference"]
     return Table("by-patient", "The same settings with folds by image and by patient, out of fold", columns, rows)
 
 
@@ -215,8 +214,8 @@ def reliability_table(
     split: str, reliability: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], unit: str = "image"
 ) -> Table:
     """Return one row per bin of each label before and after calibration; empty bins are left out."""
-    columns = [Column(name, text=True) for name in ("Label", "Calibration", "Bin")]
-    columns += map(Column, (plural_noun(unit).capitalize(), "Mean probability", "Share with the label"))
+    units = plural_noun(unit).capitalize()
+    columns = ["Label", "Calibration", "Bin", units, "Mean probability", "Share with the label"]
     rows = [
         [
             Cell(label),
@@ -231,7 +230,8 @@ def reliability_table(
         for one in bins
         if one["count"]
     ]
-    return Table(f"{split}-reliability", f"Bins with at least one {unit}", columns, rows, sortable=True)
+    words = ("Calibration", "Bin")
+    return Table(f"{split}-reliability", f"Bins with at least one {unit}", columns, rows, sortable=True, words=words)
 
 
 def thresholds_table(decision: Decision) -> Table:
@@ -245,10 +245,11 @@ def thresholds_table(decision: Decision) -> Table:
         threshold = number_cell(point.threshold, "#.3g", aside="" if point.threshold is not None else "0.5 is used")
         counts = (number_cell(point.positives, ",d"), number_cell(point.negatives, ",d"))
         rows.append([Cell(label), threshold, *cells, *counts, Cell(point.reason or "chosen")])
-    columns = [Column("Label", text=True), Column("Threshold"), Column("Sensitivity"), Column("Specificity")]
     units = plural_noun(decision.unit)
-    columns += [Column(f"{units.capitalize()} {has}") for has in ("with", "without")] + [Column("Choice", text=True)]
-    return Table("thresholds", f"Operating points, on the validation {units}", columns, rows, sortable=True)
+    counted = [f"{units.capitalize()} {has}" for has in ("with", "without")]
+    columns = ["Label", "Threshold", "Sensitivity", "Specificity", *counted, "Choice"]
+    caption = f"Operating points, on the validation {units}"
+    return Table("thresholds", caption, columns, rows, sortable=True, words=["Choice"])
 
 
 def scalings_table(decision: Decision) -> Table | None:
@@ -257,10 +258,8 @@ def scalings_table(decision: Decision) -> Table | None:
         [Cell(label), number_cell(fit.slope, "#.3g"), number_cell(fit.bias, "#.3g"), Cell(fit.reason or "fitted")]
         for label, fit in decision.scaling_of.items()
     ]
-    columns = (Column("Label", text=True), Column("Slope"), Column("Bias"), Column("Choice", text=True))
-    return (
-        Table("scalings", f"Slope and bias of {decision.whose_logit}", columns, rows, sortable=True) if rows else None
-    )
+    columns, caption = ("Label", "Slope", "Bias", "Choice"), f"Slope and bias of {decision.whose_logit}"
+    return Table("scalings", caption, columns, rows, sortable=True, words=["Choice"]) if rows else None
 
 
 def label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Iterable[str] = MOST_USED) -> Table:
@@ -268,7 +267,7 @@ def label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Iter
     rows = label_rows(summary)
     there = [name for name in metrics if rows and name in rows[0]]
     unit = unit_of(summary)
-    columns = [Column("Label", text=True), *(Column(column_title(name, unit)) for name in there)]
+    columns = ["Label", *(column_title(name, unit) for name in there)]
     cells = [
         [Cell(row["label"]), *(metric_cell(summary, name, row, FORMS.get(name, ".3f")) for name in there)]
         for row in rows

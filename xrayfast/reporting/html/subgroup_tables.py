@@ -10,7 +10,7 @@ from xrayfast.metrics.inputs import ALPHA
 from xrayfast.metrics.registry import headline_metrics, metric_title
 from xrayfast.metrics.subgroups import GAP_METRICS
 from xrayfast.reporting.html.plots import subgroup_plot
-from xrayfast.reporting.html.tables import Cell, Column, Table, metric_cell, number_cell
+from xrayfast.reporting.html.tables import Cell, Table, metric_cell, number_cell
 from xrayfast.reporting.wording import gap_test, gap_title, label_rows, of_positive, units_of
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
@@ -54,8 +54,8 @@ def _overall(id: str, attribute: Mapping[str, Any], task: Task) -> Table:
     ]
     by = attribute["by"]
     titles = [of_positive(attribute["groups"][0], name)[0] for name in names]
-    columns = [Column(by[:1].upper() + by[1:], text=True), Column(units_of(attribute["groups"][0])), Column("Patients")]
-    columns += [*(Column("Labels with AUROC") for _ in counts), *map(Column, titles)]
+    columns = [by[:1].upper() + by[1:], units_of(attribute["groups"][0]), "Patients"]
+    columns += ["Labels with AUROC"] * len(counts) + titles
     return Table(id, f"By {by}; click a header to sort", columns, rows, sortable=True)
 
 
@@ -67,7 +67,7 @@ def _by_label(id: str, attribute: Mapping[str, Any], name: str) -> Table:
         [Cell(row[0]["label"]), *(metric_cell(group, name, cell) for group, cell in zip(groups, row, strict=True))]
         for row in by_row
     ]
-    columns = [Column("Label", text=True), *(Column(str(group["value"])) for group in attribute["groups"])]
+    columns = ["Label", *(str(group["value"]) for group in groups)]
     return Table(id, f"{metric_title(name)} by label and {attribute['by']}", columns, rows, sortable=True)
 
 
@@ -87,8 +87,7 @@ def _gaps(id: str, attribute: Mapping[str, Any]) -> Table | None:
         ]
         for gap in gaps[:GAPS_SHOWN]
     ]
-    numbers = ("Highest", "Lowest", "Difference", "Pairs compared", "p, corrected")
-    columns = (Column("Metric", text=True), *map(Column, numbers))
+    columns = ("Metric", "Highest", "Lowest", "Difference", "Pairs compared", "p, corrected")
     caption = f"Gaps by {attribute['by']}, largest first"
     caption += f"; the first {GAPS_SHOWN} of {len(gaps)}" if len(gaps) > GAPS_SHOWN else ""
     return Table(id, caption, columns, rows, sortable=True)

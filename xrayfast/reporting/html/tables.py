@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,24 +37,17 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column: its header, and whether its cells are words instead of numbers."""
-
-    name: str
-    text: bool = False
-
-
-@dataclass(frozen=True)
 class Table:
-    """A table whose first column names the rows."""
+    """A table whose first column names the rows; the cells of other columns are words if in `words`, else numbers."""
 
     id: str
     caption: str
-    columns: Sequence[Column]
+    columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     totals: Sequence[Sequence[Cell]] = ()
     sortable: bool = False
     stacked: bool = False
+    words: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -110,9 +103,11 @@ def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> T
         epoch = Cell(str(int(record["epoch"])), aside="best" if record["epoch"] == best_epoch else "")
         cells = [number_cell(float(record[column]), form) for column, (_, form) in forms.items()]
         rows.append([epoch, Cell(str(record["phase"])), *cells])
-    columns = [Column("Epoch", text=True), Column("Phase", text=True), *(Column(name) for name, _ in forms.values())]
+    columns = ["Epoch", "Phase", *(name for name, _ in forms.values())]
     how = ", before calibration" + (" and with 0.5 as every threshold" if task == "multi" else "")
-    return Table("epochs", f"Each epoch; metrics on the validation images unless said{how}", columns, rows)
+    return Table(
+        "epochs", f"Each epoch; metrics on the validation images unless said{how}", columns, rows, words=["Phase"]
+    )
 
 
 def train_and_valid_table(found: TrainAndValid) -> Table:
@@ -121,7 +116,7 @@ def train_and_valid_table(found: TrainAndValid) -> Table:
     for key, (train, valid) in found.values.items():
         gap = None if train is None or valid is None else train - valid
         rows.append([Cell(found.name(key)), number_cell(train), number_cell(valid), number_cell(gap, "+.3f")])
-    columns = [Column("Metric", text=True), Column("Training"), Column("Validation"), Column("Gap")]
+    columns = ["Metric", "Training", "Validation", "Gap"]
     return Table("train-and-valid", "Loss and metrics of both splits", columns, rows)
 
 
@@ -139,8 +134,7 @@ def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Tab
         return cells
 
     single = task == "single"
-    columns = [Column("Class" if single else "Label", text=True)]
-    columns += [Column(SPLIT_TITLES.get(name, name)) for name in map(str, counts.columns)]
+    columns = ["Class" if single else "Label", *(SPLIT_TITLES.get(name, name) for name in map(str, counts.columns))]
     caption = "Images by class and split" if single else "Images by label and split; an image may have several"
     rows = [row(name, values, shares=True) for name, values in of_labels]
     return Table(

@@ -14,7 +14,7 @@ from xrayfast.audit.duplicates import Duplicates, distinct_groups
 from xrayfast.audit.shortcuts import ALL, NOTABLE
 from xrayfast.errors import format_interval
 from xrayfast.reporting.html.render import image_view, render_template
-from xrayfast.reporting.html.tables import Cell, Column, Table, counts_table, number_cell
+from xrayfast.reporting.html.tables import Cell, Table, counts_table, number_cell
 
 GROUPS_SHOWN, COPIES_SHOWN, NAMES_SHOWN = 60, 4, 40
 
@@ -111,14 +111,14 @@ def shortcuts_table(audit: Audit) -> Table:
         remarks = dict.fromkeys(probed.notable(label), "notable")
         cells = (number_cell(probed.auroc[name][label], ".2f", aside=remarks.get(name, "")) for name in names)
         rows.append([Cell(label), *cells])
-    columns = (Column("Label", text=True), *(Column(GROUP_NAMES.get(name, name)) for name in names))
+    columns = ("Label", *(GROUP_NAMES.get(name, name) for name in names))
     return Table("shortcuts", "AUROC of each label, held out by patient; 0.5 is chance", columns, rows, sortable=True)
 
 
 def files_table(classes: Sequence[ClassFacts]) -> Table:
     """Return sizes, aspect ratios, bit depths, formats and modes of the original files, per class."""
-    columns = [Column("Class", text=True), *(Column(name) for name in ("Images", "Width", "Height", "Aspect"))]
-    columns += [Column(name, text=True) for name in ("Bits", "Formats", "Modes")]
+    words = ("Bits", "Formats", "Modes")
+    columns = ["Class", "Images", "Width", "Height", "Aspect", *words]
     rows = [
         [
             Cell("no label" if one.label is None else one.label),
@@ -130,7 +130,7 @@ def files_table(classes: Sequence[ClassFacts]) -> Table:
         ]
         for one in classes
     ]
-    return Table("files", "Files by class: median (minimum to maximum)", columns, rows)
+    return Table("files", "Files by class: median (minimum to maximum)", columns, rows, words=words)
 
 
 def patients_table(audit: Audit) -> Table | None:
@@ -139,7 +139,7 @@ def patients_table(audit: Audit) -> Table | None:
     if counts.empty:
         return None
     rows = [[Cell(f"{images:,}"), number_cell(patients, ",d")] for images, patients in counts.items()]
-    columns = Column("Images of a patient", text=True), Column("Patients")
+    columns = "Images of a patient", "Patients"
     return Table("patients", "How many patients have how many images, where the patient is known", columns, rows)
 
 

@@ -11,12 +11,10 @@ from xrayfast.reporting.comparison import Comparison, interval_columns, records
 from xrayfast.reporting.figures.forest import GUESS, Estimate, ForestRow, forest_figure
 from xrayfast.reporting.html.plots import Plot, plot
 from xrayfast.reporting.html.render import render_template
-from xrayfast.reporting.html.tables import Cell, Column, Table, number_cell
+from xrayfast.reporting.html.tables import Cell, Table, number_cell
 from xrayfast.reporting.wording import population_text
 
 WARNINGS_OPEN = 6
-
-RUN = Column("Run", text=True)
 
 
 def render_comparison_page(found: Comparison, created: str, command: str) -> str:
@@ -131,7 +129,7 @@ def runs_table(found: Comparison, metrics: Any) -> Table:
         ]
         for row in records(found.table)
     ]
-    columns = [RUN, Column(found.units.capitalize()), *(Column(metric_title(name)) for name in names)]
+    columns = ["Run", found.units.capitalize(), *map(metric_title, names)]
     id = "runs" if tuple(metrics) == found.metrics else "all-metrics"
     return Table(id, f"Sorted by {metric_phrase(found.order)}, with 95% intervals", columns, rows, sortable=True)
 
@@ -148,9 +146,8 @@ def trained_table(found: Comparison) -> Table:
         ]
         for row in records(found.table)
     ]
-    columns = [RUN, *(Column(name.capitalize(), text=True) for name in words)]
-    columns += [*(Column(name.capitalize()) for name in numbers), Column("Parameters, millions")]
-    return Table("trained", "How they were trained", columns, rows)
+    columns = ["Run", *(name.capitalize() for name in (*words, *numbers)), "Parameters, millions"]
+    return Table("trained", "How they were trained", columns, rows, words=[name.capitalize() for name in words])
 
 
 def differences_table(found: Comparison) -> Table:
@@ -167,11 +164,7 @@ def differences_table(found: Comparison) -> Table:
         ]
         for run, cells in by_run.items()
     ]
-    columns = [
-        RUN,
-        Column(f"{found.units.capitalize()} in common"),
-        *(Column(metric_title(name)) for name in found.metrics),
-    ]
+    columns = ["Run", f"{found.units.capitalize()} in common", *map(metric_title, found.metrics)]
     caption = f"Run minus {found.reference}, on the {found.units} that both have, with 95% intervals"
     return Table("differences", caption, columns, rows)
 
@@ -181,16 +174,12 @@ def subgroup_tables(found: Comparison) -> list[Table]:
     tables: dict[str, dict[tuple[str, str], dict[str, Mapping[str, Any]]]] = {}
     for row in [] if found.subgroups is None else records(found.subgroups):
         tables.setdefault(row["by"], {}).setdefault((row["value"], row["run"]), {})[row["metric"]] = row
-    titles = [
-        RUN,
-        Column(f"{found.units.capitalize()} in common"),
-        *(Column(metric_title(name)) for name in found.metrics),
-    ]
+    titles = ["Run", f"{found.units.capitalize()} in common", *map(metric_title, found.metrics)]
     return [
         Table(
             f"by-{i}",
             f"Run minus {found.reference} by {by}, with 95% intervals",
-            [Column(by.capitalize(), text=True), *titles],
+            [by.capitalize(), *titles],
             [
                 [
                     Cell(value),
@@ -200,6 +189,7 @@ def subgroup_tables(found: Comparison) -> list[Table]:
                 ]
                 for (value, run), cells in groups.items()
             ],
+            words=["Run"],
         )
         for i, (by, groups) in enumerate(tables.items())
     ]
@@ -220,10 +210,11 @@ def tests_table(found: Comparison, rows: list[dict[str, Any]], id: str, caption:
         ]
         for row in rows
     ]
-    columns = [RUN, Column("Metric", text=True), Column("Difference"), Column("Test", text=True), Column("p")]
-    columns += [Column(f"p, corrected for {plural(found.tests, 'test')}"), Column("Significant", text=True)]
+    corrected = f"p, corrected for {plural(found.tests, 'test')}"
+    columns = ["Run", "Metric", "Difference", "Test", "p", corrected, "Significant"]
+    words = ("Metric", "Test", "Significant")
     caption = caption or f"Differences from {found.reference}, with 95% intervals and p"
-    return Table(id, caption, columns, cells, sortable=bool(id))
+    return Table(id, caption, columns, cells, sortable=bool(id), words=words)
 
 
 def _p_cell(p: float | None) -> Cell:

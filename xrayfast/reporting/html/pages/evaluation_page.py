@@ -14,7 +14,7 @@ from xrayfast.reporting.html.decision_section import decision_section
 from xrayfast.reporting.html.pages.run_page import task_text
 from xrayfast.reporting.html.render import render_template
 from xrayfast.reporting.html.split_section import SplitReport, split_section
-from xrayfast.reporting.html.tables import Cell, Column, Table, flow_steps
+from xrayfast.reporting.html.tables import Cell, Table, flow_steps
 from xrayfast.reporting.wording import external_tables
 
 
@@ -44,7 +44,7 @@ class EvaluationData:
 
 
 def _text_table(id: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    return Table(id, title, [Column(name, text=True) for name in columns], [list(map(Cell, row)) for row in rows])
+    return Table(id, title, columns, [list(map(Cell, row)) for row in rows], words=columns)
 
 
 def render_evaluation_page(data: EvaluationData) -> str:

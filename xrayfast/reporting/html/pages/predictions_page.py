@@ -14,7 +14,7 @@ from xrayfast.reporting.html.decision_section import decision_section
 from xrayfast.reporting.html.pages.run_page import task_text
 from xrayfast.reporting.html.render import render_template
 from xrayfast.reporting.html.split_section import SplitReport, split_section
-from xrayfast.reporting.html.tables import Cell, Column, Table, number_cell
+from xrayfast.reporting.html.tables import Cell, Table, number_cell
 
 
 def render_predictions_page(
@@ -57,6 +57,6 @@ def _differences_table(differences: pd.DataFrame) -> Table:
                 Cell(None if p is None else "below 0.001" if p < 0.001 else format_value(p, ".3f"), p),
             ]
         )
-    texts = {"Predictions", "Label", "Metric", "Test"}
+    words = ("Label", "Metric", "Test")
     caption = "Paired differences from the first predictions, on the same images, with 95% intervals"
-    return Table("paired-differences", caption, [Column(name, text=name in texts) for name in columns], rows)
+    return Table("paired-differences", caption, columns, rows, words=words)

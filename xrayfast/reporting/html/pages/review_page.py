@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xrayfast.errors import plural
 from xrayfast.reporting.html.render import image_view, render_template
-from xrayfast.reporting.html.tables import Cell, Column, Table, number_cell
+from xrayfast.reporting.html.tables import Cell, Table, number_cell
 from xrayfast.reporting.wording import percent
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.predictions import Predictions
@@ -93,6 +93,5 @@ def _label_table(predictions: Predictions, proposals: pd.DataFrame, single: bool
         value = label if single else "1"
         counts = (predictions.truth[:, i] == 1).sum(), (own["given"] == value).sum(), (own["proposed"] == value).sum()
         rows.append([Cell(label), *(number_cell(int(count), ",d") for count in counts)])
-    columns = [Column("Class" if single else "Label", text=True), Column("Images that have it")]
-    columns += [Column("Proposed: not"), Column("Proposed: others too")]
+    columns = ["Class" if single else "Label", "Images that have it", "Proposed: not", "Proposed: others too"]
     return Table("by-label", "Proposals by label", columns, rows, sortable=True)
