@@ -105,27 +105,20 @@ class Intervals:
                 f"With 20 to {FEW_FOR_CALIBRATION} {self.by}s, the 95% interval of a calibration error contains "
                 "the true value in 89 to 94% of studies, not in 95%."
             )
-        biased = self._where(shown, lambda found: found.biased)
-        if biased:
-            notes.append(
-                "No interval, because average precision is biased upward for labels with fewer than "
-                f"{MIN_FOR_MEAN_PRECISION} positive {self.by}s, and so is its mean: {biased}."
-            )
-        lost = self._where(shown, lambda found: found.undefined > MAX_UNDEFINED and not math.isnan(found.value))
-        if lost:
-            notes.append(
-                f"No interval, because a class was not drawn in more than {MAX_UNDEFINED:.0%} of the resamples: {lost}."
-            )
-        often = self._where(shown, lambda found: found.undefined > OFTEN_UNDEFINED and not math.isnan(found.low))
-        if often:
-            notes.append(
-                f"Not defined in more than {OFTEN_UNDEFINED:.0%} of the resamples, because a class was not drawn; "
-                f"the interval is from the other resamples and is likely too narrow: {often}."
-            )
-        fixed = self._where(shown, lambda found: found.fixed)
-        if fixed:
-            notes.append(f"No interval, because every resample has the same value: {fixed}.")
-        return notes
+        problems: dict[str, Callable[[Interval], bool]] = {
+            "No interval, because average precision is biased upward for labels with fewer than "
+            f"{MIN_FOR_MEAN_PRECISION} positive {self.by}s, and so is its mean": lambda one: one.biased,
+            f"No interval, because a class was not drawn in more than {MAX_UNDEFINED:.0%} of the resamples": (
+                lambda one: one.undefined > MAX_UNDEFINED and not math.isnan(one.value)
+            ),
+            f"Not defined in more than {OFTEN_UNDEFINED:.0%} of the resamples, because a class was not drawn; "
+            "the interval is from the other resamples and is likely too narrow": (
+                lambda one: one.undefined > OFTEN_UNDEFINED and not math.isnan(one.low)
+            ),
+            "No interval, because every resample has the same value": lambda one: one.fixed,
+        }
+        found = {text: self._where(shown, holds) for text, holds in problems.items()}
+        return notes + [f"{text}: {where}." for text, where in found.items() if where]
 
     def _where(self, shown: Mapping[int, str], holds: Callable[[Interval], bool]) -> str:
         """List the metrics for which a condition holds, by label, as text; "" if there are none."""
