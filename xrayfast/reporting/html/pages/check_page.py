@@ -68,36 +68,24 @@ def render_check_page(audit: Audit, images: Mapping[int, NDArray[np.uint8] | Non
     return render_template(
         "check.html.j2",
         {
+            "audit": audit,
             "title": title,
             "created": created,
-            "leaks": audit.leaks,
             "patients_known": patients > 0,
             "tiles": [
                 ("Images", f"{len(data):,}"),
                 (known, f"{patients:,}" if patients else None),
                 *((f"{name}s", f"{counted[severity]:,}") for severity, name in SEVERITY_NAMES.items()),
             ],
-            "findings": [
-                {
-                    "severity": finding.severity,
-                    "kind": SEVERITY_NAMES[finding.severity],
-                    "title": finding.title,
-                    "text": finding.text,
-                    "images": finding.images[:NAMES_SHOWN],
-                    "more": max(0, len(finding.images) - NAMES_SHOWN),
-                }
-                for finding in audit.findings
-            ],
+            "severity_names": SEVERITY_NAMES,
+            "names_shown": NAMES_SHOWN,
             "groups": [_group_view(audit, group, images) for group in groups],
             "all_groups": len(distinct_groups(audit.duplicates)),
             "counts": counts_table(data.counts(), data.labels, data.task),
-            "data_notes": data.notes,
             "files": files_table(audit.classes),
             "shortcuts": shortcuts_table(audit),
-            "probed": audit.shortcuts.images,
             "notable": f"{NOTABLE:g}",
             "patients": patients_table(audit),
-            "reading": audit.reading_notes,
         },
     )
 
