@@ -1028,7 +1028,7 @@ class Options(ResultsOptions, total=False):
 
 
 class Config(_Section):
-    """All settings of a run, as saved in its `config.yaml`."""
+    """All settings of a run, as saved in its `config.yaml`: the sections `data`, `model`, `train` and `results`."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

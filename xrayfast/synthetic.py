@@ -269,8 +269,8 @@ def phantom(condition: str, *, patient: int, image: int = 0, seed: int = 0, size
     """Return a synthetic frontal chest radiograph (posteroanterior, heart on the viewer's right).
 
     Args:
-        condition: one of `CONDITIONS`.
-        patient: number of the patient, 0 or greater, which determines the anatomy and the places of the findings.
+        condition: "normal", "pneumonia" or "covid-19".
+        patient: number of the patient, 0 or greater, which determines the anatomy and the places of the opacities.
         image: number of the patient's image, 0 or greater, which determines positioning, breath, exposure and noise.
         seed: 0 or greater; another seed gives other patients.
         size: side of the square image in pixels, 16 to 4096.

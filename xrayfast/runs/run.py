@@ -150,7 +150,7 @@ class Run(HasOverview):
 
     @property
     def chosen_on(self) -> str:
-        """What epoch, calibration and thresholds were chosen on, in words.
+        """The images on which epoch, calibration and thresholds were chosen, in words.
 
         Raises:
             RunError: `run.json` is damaged.

@@ -78,7 +78,7 @@ def compare(
     Args:
         runs: runs, their folders, or folders of runs.
         split: the split to compare on; default test if every run has a test split, else valid.
-        order: the metric that orders the table, best run first: a name in `metrics.registry.overall_metrics`.
+        order: the metric that orders the table, best run first, such as "accuracy", "f1_macro" or "brier".
         reference: the run that the others are compared with, one of `runs` or its name; default the first row of the
             table.
         by: subgroups to compare the runs in as well: "sex", "age" (in bands), "view", or any column of the reference's

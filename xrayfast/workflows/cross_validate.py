@@ -92,7 +92,7 @@ def cross_validate(
             are chosen, instead of on the fold that it predicts.
         jobs: number of folds to train at once, each in its own process; with several GPUs, each on one of them.
         config: settings; `recipe` and `options` override them.
-        recipe: settings that go together, see `xrayfast.workflows.recipes`; `options` override them.
+        recipe: "fast", "default" or "best", a set of options (examples/guide/recipes.md); `options` override them.
         name: name of the folder; by default the arch and a number that counts up.
         runs: the folder of runs.
         progress: whether to display progress; by default only in a notebook or a terminal.
@@ -256,6 +256,9 @@ def join_folds(
         cv: the cross-validation or its folder.
         progress: whether to display progress; by default only in a notebook or a terminal.
         reporter: receives the progress instead of the display.
+
+    Returns:
+        The CrossValidation, now with `.out_of_fold`, `.metrics` and `.fold_table`.
 
     Raises:
         RunError: folds are not complete; the message names them.

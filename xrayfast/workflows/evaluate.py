@@ -103,13 +103,14 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a run on the test split of its own data, or on another data set, with its calibration and thresholds.
 
-    On other data, images that the run was trained or selected on are left out as in `seen.exclude_seen`, and labels are
-    matched by name as in `label_match.match_labels`. An exported file does not record which images it was trained on.
+    On other data, labels are matched by name. Images that the run was trained or selected on are left out: those with
+    the same pixels, near duplicates, and other images of the same patients or studies. An exported file does not record
+    which images it was trained on.
 
     Args:
         run: the run or its folder; or an ONNX file of `export`, which is evaluated on other `data` with onnxruntime,
             without importing torch.
-        data: a Manifest, or the folder or table of a data set of one image or more. If neither `data` nor `config` is
+        data: a Manifest, or the folder or table of a data set. If neither `data` nor `config` is
             given, the run's own saved predictions are evaluated, without running the network.
         config: settings of the data set; its `source` is the data if `data` is not given. If its window is "auto", the
             run's window is used.

@@ -100,12 +100,15 @@ def fit(
     """Train a network, and write everything to a new run's folder.
 
     Ctrl-C, SIGTERM and SIGHUP stop training after the current batch, unless the program handles or ignores them itself
-    or `fit` is not called in its main thread.
+    or `fit` is not called in its main thread. An example:
+
+        run = xf.fit("data/", arch="resnet50", unfreeze=True, epochs=6)
+        run.metrics["valid"]["overall"]["auroc_macro"]
 
     Args:
         data: a Manifest from `open_data`, or the folder of a data set; by default the `source` of `config` ("data/").
         config: settings; `recipe` and `options` override them.
-        recipe: settings that go together, see `xrayfast.workflows.recipes`; `options` override them.
+        recipe: "fast", "default" or "best", a set of options (examples/guide/recipes.md); `options` override them.
         name: the run's name; by default the arch and a number that counts up.
         runs: the folder of runs.
         progress: whether to display progress; by default only in a notebook or a terminal.

@@ -71,6 +71,8 @@ def predict(
 ) -> pd.DataFrame:
     """Predict labels and calibrated probabilities of new images, with the thresholds chosen on the validation split.
 
+    An example: `xf.predict("runs/resnet18-1", ["a.png", "new/"])[["file", "predicted"]]`.
+
     Args:
         run: the run, its folder, or `hf:ORG/NAME@REVISION`, which is downloaded. The probabilities of several runs are
             averaged and calibrated as in `ensemble`. Or an ONNX file of `export`, which is run with onnxruntime,

@@ -79,8 +79,8 @@ def report(
     classes.
 
     Args:
-        predictions: a CSV file or a DataFrame with columns for image, patient, truth and probabilities, see
-            `steps.predictions.tables.read_prediction_table`; or several, each of which is compared with the first on
+        predictions: a CSV file or a DataFrame with columns for image, patient, truth and probabilities
+            (examples/guide/other_tools.md lists their names); or several, each of which is compared with the first on
             the images that both have.
         output: a folder to write `report.html`, `metrics.json` and, for several tables, `differences.csv` to.
         task: "single" or "multi"; by default inferred.

@@ -379,7 +379,7 @@ def learner(
     metrics: Metrics = (),
     cbs: Callbacks = (),
 ) -> RadiographLearner:
-    """Make a fastai Learner with a frozen backbone. Layer groups are one per block or per layer, and the head.
+    """Make a fastai Learner with a frozen backbone. Its layer groups are the blocks or single layers, and the head.
 
     With one group per layer, `learn.freeze_to(-4)` unfreezes the last three layers and the head; 'xrayfast models
     --layers ARCH' lists the layers.
