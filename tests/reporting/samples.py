@@ -24,7 +24,7 @@ from xrayfast.reporting.html.pages.evaluation_page import EvaluationData
 from xrayfast.reporting.html.pages.run_page import ReportData
 from xrayfast.reporting.html.plots import history_plot
 from xrayfast.reporting.html.split_section import SplitReport
-from xrayfast.reporting.overfitting import of_history
+from xrayfast.reporting.overfitting import overfitting_in_history
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.typed_files import RunInfo
 
@@ -146,7 +146,7 @@ def report(task="single", splits=("valid",), epochs=3, patients=True, labels=Non
         decision=made[0][1] if made else Decision(task, tuple(labels)),
         source=HOSTILE,
         curves=history_plot(history, 2),
-        overfitting=of_history(history, 2, task),
+        overfitting=overfitting_in_history(history, 2, task),
     )
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from xrayfast.reporting.overfitting import TrainAndValid, of_final_metrics, of_history
+from xrayfast.reporting.overfitting import TrainAndValid, overfitting_in_final_metrics, overfitting_in_history
 
 HISTORY = pd.DataFrame(
     {
@@ -15,7 +15,7 @@ HISTORY = pd.DataFrame(
 
 
 def test_values_are_from_the_epoch():
-    found = of_history(HISTORY, 2, "single")
+    found = overfitting_in_history(HISTORY, 2, "single")
     assert found.values == dict.fromkeys(("loss", "accuracy", "precision_macro", "f1_macro"), (0.98, 0.91))
     assert found.gap_sentences().startswith("Training accuracy 0.980, validation 0.910: a gap of 0.070.")
     assert "made during the epoch" in found.method_sentences()
@@ -25,11 +25,11 @@ def test_values_are_from_the_epoch():
     ("epoch", "history"), [(None, HISTORY), (7, HISTORY), (2, HISTORY.drop(columns="train_accuracy"))]
 )
 def test_without_an_epoch_or_training_metrics_there_is_nothing_to_show(epoch, history):
-    assert of_history(history, epoch, "single") is None
+    assert overfitting_in_history(history, epoch, "single") is None
 
 
 def test_undefined_values_stay_undefined():
-    found = of_history(HISTORY.assign(train_accuracy=float("nan")), 2, "single")
+    found = overfitting_in_history(HISTORY.assign(train_accuracy=float("nan")), 2, "single")
     assert found.values["accuracy"] == (None, 0.91)
     assert found.gap_sentences() == ""
 
@@ -49,10 +49,10 @@ def test_the_sentence_depends_on_the_size_and_sign_of_the_gap(train, valid, word
 def test_final_values_equal_the_metrics():
     overall = {"subset_accuracy": 0.9, "f1_macro": 0.8, "auroc_macro": 0.7}
     metrics = {"train": {"overall": overall}, "valid": {"overall": overall}, "loss": {"train": 0.1, "valid": 0.2}}
-    found = of_final_metrics(metrics, 3, "multi")
+    found = overfitting_in_final_metrics(metrics, 3, "multi")
     assert found.values == {"loss": (0.1, 0.2), "subset_accuracy": (0.9, 0.9), "f1_macro": (0.8, 0.8)}
     assert "without augmentation. Both are at the thresholds" in found.method_sentences()
-    averaged = of_final_metrics(metrics, 3, "multi", tta=True).method_sentences()
+    averaged = overfitting_in_final_metrics(metrics, 3, "multi", tta=True).method_sentences()
     assert "without augmentation, those of validation averages over augmented views." in averaged
 
 

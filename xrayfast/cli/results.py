@@ -17,7 +17,7 @@ from xrayfast.reporting.wording import (
     images_of_patients,
     joining_text,
     label_rows,
-    of_positive,
+    positive_class_metric,
     unit_of,
 )
 
@@ -124,8 +124,8 @@ def show_cross_validation(out: Output, cv: CrossValidation) -> None:
 
 
 def _headline_row(result: Mapping[str, Any], name: str) -> tuple[str, str]:
-    """Return the title of a metric and its value with the interval; see `wording.of_positive`."""
-    title, name, row = of_positive(result, name)
+    """Return the title of a metric and its value with the interval; see `wording.positive_class_metric`."""
+    title, name, row = positive_class_metric(result, name)
     values = result["overall"] if row is None else row
     return title, format_estimate(values[name], interval_of(result, name, row["label"] if row else None))
 
@@ -174,7 +174,7 @@ def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task) -> None
         f"By {grouping['by']}",
         [
             *(grouping["by"], plural_noun(unit_of(grouping["groups"][0])), "patients", *labels),
-            *(of_positive(grouping["groups"][0], name)[0] for name in names),
+            *(positive_class_metric(grouping["groups"][0], name)[0] for name in names),
         ],
         [
             (

@@ -56,7 +56,7 @@ def find_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     """
     count, launcher, variable = _started(environ)
     if launcher == "torchrun":
-        return _of_torchrun(environ, count)
+        return _torchrun_launch(environ, count)
     if variable in _MPI:
         raise ConfigError(
             f"{launcher} started {count} processes ({variable}), and each would train its own network. Start them "
@@ -67,7 +67,7 @@ def find_launch(environ: Mapping[str, str] = os.environ) -> Launch:
             f"srun started {count} processes, and WORLD_SIZE is 1 in each: each would train its own network. Start "
             "torchrun once per node, with one rendezvous for all nodes; or start xrayfast with srun alone."
         )
-    return _of_srun(environ, count) if count > 1 else Launch()
+    return _srun_launch(environ, count) if count > 1 else Launch()
 
 
 def require_alone(what: str) -> None:
@@ -127,7 +127,7 @@ def _step(environ: Mapping[str, str]) -> int:
     return count if count > 1 else 0
 
 
-def _of_torchrun(environ: Mapping[str, str], world_size: int) -> Launch:
+def _torchrun_launch(environ: Mapping[str, str], world_size: int) -> Launch:
     needed = ("RANK", "MASTER_ADDR", "MASTER_PORT")
     if missing := [name for name in needed if not environ.get(name)]:
         raise ConfigError(
@@ -139,7 +139,7 @@ def _of_torchrun(environ: Mapping[str, str], world_size: int) -> Launch:
     return Launch(rank, world_size, local_rank, "env://", "torchrun")
 
 
-def _of_srun(environ: Mapping[str, str], world_size: int) -> Launch:
+def _srun_launch(environ: Mapping[str, str], world_size: int) -> Launch:
     lists = (environ.get(name, "") for name in ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"))
     host = environ.get("MASTER_ADDR") or first_host(next(filter(None, lists), ""))
     if not host or "SLURM_PROCID" not in environ:

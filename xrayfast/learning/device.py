@@ -48,7 +48,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 @contextmanager
-def without_values() -> Iterator[None]:
+def on_meta_device() -> Iterator[None]:
     """Within the block, build networks on the meta device: shapes without memory or random numbers."""
     with torch.device("meta"), _WithoutWeights():
         yield

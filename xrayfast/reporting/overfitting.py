@@ -83,7 +83,9 @@ class TrainAndValid:
         )
 
 
-def of_history(history: pd.DataFrame, epoch: int | None, task: Task, unit: Unit = "image") -> TrainAndValid | None:
+def overfitting_in_history(
+    history: pd.DataFrame, epoch: int | None, task: Task, unit: Unit = "image"
+) -> TrainAndValid | None:
     """Return the values of both splits in one epoch; None without such an epoch or metrics of the training split.
 
     `unit` is the unit of the validation metrics.
@@ -98,7 +100,7 @@ def of_history(history: pd.DataFrame, epoch: int | None, task: Task, unit: Unit 
     return TrainAndValid(task, pairs, epoch, final=False, unit=unit)
 
 
-def of_final_metrics(
+def overfitting_in_final_metrics(
     metrics: Mapping[str, Any], epoch: int, task: Task, tta: bool = False, unit: Unit = "image"
 ) -> TrainAndValid:
     """Return the values of both splits with the weights that the run kept.

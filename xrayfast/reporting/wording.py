@@ -41,7 +41,7 @@ def label_rows(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 _MEANS = ("auroc_macro", "ap_macro", "f1_macro", "recall_macro", "specificity_macro")
 
 
-def of_positive(summary: Mapping[str, Any], name: str) -> tuple[str, str, Mapping[str, Any] | None]:
+def positive_class_metric(summary: Mapping[str, Any], name: str) -> tuple[str, str, Mapping[str, Any] | None]:
     """Return the title and name of a metric over all labels, and None as its row.
 
     If one of two classes is the positive one, a mean over both is replaced by the metric of the positive class, and

@@ -48,7 +48,7 @@ from xrayfast.workflows.steps.paired import (
     read_distinct,
 )
 from xrayfast.workflows.steps.predictions.own import RunByUnit, add_own_columns
-from xrayfast.workflows.steps.results import joined_by, warn_of_run
+from xrayfast.workflows.steps.results import effective_unit_join, warn_of_run
 
 
 @check_arguments(field_types)
@@ -271,7 +271,7 @@ def _common_unit(found: Mapping[str, Run], unit: Unit | None, unit_join: UnitJoi
         listed = shorten([f"{name} by {run.config.results.unit}" for name, run in found.items()])
         raise ConfigError(f"found results with different units: {listed}; expected one unit. Choose it with --unit.")
     [chosen] = units
-    joins: set[UnitJoin] = {joined_by(settings) for settings in every if settings.unit == chosen} or {"mean"}
+    joins: set[UnitJoin] = {effective_unit_join(settings) for settings in every if settings.unit == chosen} or {"mean"}
     if unit_join is None and len(joins) > 1:
         raise ConfigError(
             f"found {plural_noun(chosen)} joined by {' and '.join(sorted(joins))}; expected one way to join them. "

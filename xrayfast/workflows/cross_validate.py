@@ -35,7 +35,7 @@ from xrayfast.workflows.recipes import Recipe, with_recipe
 from xrayfast.workflows.steps.fold_processes import train_at_once
 from xrayfast.workflows.steps.folds import DealtImages, is_complete, join, link_images
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
-from xrayfast.workflows.steps.preparing import all_own, require_own, require_settings
+from xrayfast.workflows.steps.preparing import collect_own_code, require_own, require_settings
 from xrayfast.workflows.steps.resuming import require_same_images
 
 
@@ -124,7 +124,7 @@ def cross_validate(
         )
     config = with_recipe(config, recipe, options)
     settings, code = separate_code(options)
-    given = all_own(code, cbs, metrics)
+    given = collect_own_code(code, cbs, metrics)
     Run.require_code_of(config.updated(settings), given)
     shown_notes = data.notes if isinstance(data, Manifest) else ()
     data, config = _with_folds(data, config, folds, test_fraction)
@@ -220,12 +220,12 @@ def resume_cross_validation(
         RunError: it is complete, another process writes to it, or its data have changed.
         Interrupted: training was stopped again.
     """
-    cv = _of(cv)
+    cv = _as_cross_validation(cv)
     if cv.is_finished:
         raise RunError(f"{cv.path} is complete: there is nothing to resume.")
     config = cv.config
     _, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
-    given = all_own(code, cbs, metrics)
+    given = collect_own_code(code, cbs, metrics)
     Run.require_code_of(config, given)
     _check_jobs(jobs, fold, given)
     with show_progress(progress, reporter) as shown:
@@ -263,7 +263,7 @@ def join_folds(
     Raises:
         RunError: folds are not complete; the message names them.
     """
-    cv = _of(cv)
+    cv = _as_cross_validation(cv)
     waiting = [name for name in cv.info.members if not is_complete(cv.path / name)]
     if waiting:
         raise RunError(
@@ -275,7 +275,7 @@ def join_folds(
     return CrossValidation(cv.path)
 
 
-def _of(cv: CrossValidation | Path | str) -> CrossValidation:
+def _as_cross_validation(cv: CrossValidation | Path | str) -> CrossValidation:
     return cv if isinstance(cv, CrossValidation) else CrossValidation(cv)
 
 

@@ -49,7 +49,13 @@ from xrayfast.workflows.data import decode, image_infos, reopen_data, resolve_in
 from xrayfast.workflows.recipes import Recipe, with_recipe
 from xrayfast.workflows.steps.finishing import add_remark, describe_instability, finish
 from xrayfast.workflows.steps.leaks import ComparedImages, compare_all_images, require_leak_free
-from xrayfast.workflows.steps.preparing import all_own, describe_training, prepare, require_own, require_settings
+from xrayfast.workflows.steps.preparing import (
+    collect_own_code,
+    describe_training,
+    prepare,
+    require_own,
+    require_settings,
+)
 from xrayfast.workflows.steps.provenance import collect_provenance, describe_replay, describe_threads
 from xrayfast.workflows.steps.results import check_results
 from xrayfast.workflows.steps.resuming import complete_end, read_checkpoint, require_same_code, require_same_images
@@ -135,7 +141,7 @@ def fit(
     """
     config = with_recipe(config, recipe, options)
     settings, code = separate_code(options)
-    Run.require_code_of(config.updated(settings), all_own(code, cbs, metrics))
+    Run.require_code_of(config.updated(settings), collect_own_code(code, cbs, metrics))
     manifest, config, idle = resolve_inputs(data, config, settings)
     Run.require_creatable(Path(runs), name)
     require_settings(manifest, config, code)

@@ -27,7 +27,7 @@ from xrayfast.reporting.html.plots import Plot, batches_plot, figure_blocks, hea
 from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.reporting.interpretation import RIGHT_SHOWN, Interpretation
 from xrayfast.reporting.markdown.methods import describe_methods
-from xrayfast.reporting.overfitting import of_final_metrics, of_history
+from xrayfast.reporting.overfitting import overfitting_in_final_metrics, overfitting_in_history
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.evaluation.files import operating_rows
@@ -329,8 +329,8 @@ def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
         methods=describe_methods(run),
         training_images=run.training_images,
         overfitting=(
-            of_final_metrics(run.metrics, info.best_epoch, run.task, run.config.train.tta, unit)
+            overfitting_in_final_metrics(run.metrics, info.best_epoch, run.task, run.config.train.tta, unit)
             if run.has_train_predictions and info.best_epoch is not None
-            else of_history(history, info.best_epoch, run.task, info.history_unit or unit)
+            else overfitting_in_history(history, info.best_epoch, run.task, info.history_unit or unit)
         ),
     )

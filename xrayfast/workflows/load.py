@@ -27,7 +27,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.learning.device import without_values
+from xrayfast.learning.device import on_meta_device
 from xrayfast.learning.fastai_api import DataLoaders, Learner
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.own_network import network_of_run
@@ -264,7 +264,7 @@ def _require_own_network(learn: RadiographLearner, model: ModelConfig) -> None:
     """Raise a ConfigError if the network no longer is the one that the settings describe, if they describe one."""
     if learn.is_own:
         return
-    with without_values():
+    with on_meta_device():
         own = build_network(model.arch, len(learn.dls.manifest.labels), model.head_width, model.head, model.size)
     mine, theirs = ({name: t.shape for name, t in m.state_dict().items()} for m in (own, learn.model))
     if mine != theirs:

@@ -87,7 +87,7 @@ def compare(
 
     out = Output(as_json)
     if csv:
-        for path in (csv, *(_beside(csv, what) for what in ("differences", "subgroups"))):
+        for path in (csv, *(_further_csv(csv, what) for what in ("differences", "subgroups"))):
             require_text_file(path, columns=("run",))
     with reporting(out) as reporter:
         found = work(
@@ -105,9 +105,9 @@ def compare(
         )
     show_comparison(out, found)
     if csv is not None:
-        tables = {"Table": (csv, found.table), "Differences": (_beside(csv, "differences"), found.differences)}
+        tables = {"Table": (csv, found.table), "Differences": (_further_csv(csv, "differences"), found.differences)}
         if found.subgroups is not None:
-            tables["Subgroups"] = _beside(csv, "subgroups"), found.subgroups
+            tables["Subgroups"] = _further_csv(csv, "subgroups"), found.subgroups
         for title, (path, table) in tables.items():
             write_csv(path, table)
             out.done(title, path)
@@ -116,7 +116,7 @@ def compare(
     out.json(found.to_json())
 
 
-def _beside(csv: Path, what: str) -> Path:
+def _further_csv(csv: Path, what: str) -> Path:
     return csv.with_name(f"{csv.stem}-{what}.csv")
 
 

@@ -79,7 +79,7 @@ def assign_splits(
     pool = np.flatnonzero(drawn)
     names = np.array([split or "train" for split in given], "<U5")
     names[pool] = draw_splits(positives[pool], None if groups is None else groups[pool], valid, test, config)
-    by = "stratified by label, " + _by(groups, unit)
+    by = "stratified by label, " + _describe_unit(groups, unit)
     shares = [
         *([f"fold {config.fold or 1} of {config.folds} as valid"] if config.folds else []),
         *([f"{valid:.0%} valid"] if valid and not config.folds else []),
@@ -117,7 +117,7 @@ def assign_folds(
     return folds
 
 
-def _by(groups: Integers | None, unit: str) -> str:
+def _describe_unit(groups: Integers | None, unit: str) -> str:
     return NO_PATIENTS if groups is None else f"by {unit}"
 
 
@@ -162,7 +162,7 @@ def _extend_splits(
         f"{int((drawn & ~free).sum())} joined the split of their {unit.partition(',')[0]}, {int(free.sum())} assigned "
         f"with seed {config.split_seed} ({dealt}) to bring the whole data set as close as possible to {aim}, "
         f"stratified "
-        f"by label, {_by(groups, unit)}. To draw all splits anew, leave out --split-file."
+        f"by label, {_describe_unit(groups, unit)}. To draw all splits anew, leave out --split-file."
     )
     return SplitAssignment(_to_column(names), drawn, [note])
 

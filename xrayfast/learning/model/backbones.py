@@ -18,7 +18,7 @@ from torch import nn
 
 from xrayfast.errors import ConfigError, did_you_mean
 from xrayfast.learning.deferred import deferring
-from xrayfast.learning.device import without_values
+from xrayfast.learning.device import on_meta_device
 from xrayfast.learning.model.pretrained.timm_networks import TimmBackbone, build_timm, inspect_timm, is_timm
 
 # A torchvision operation for detection imports torch's compiler to ask whether it can be compiled. That import takes as
@@ -184,7 +184,7 @@ def describe_backbones() -> list[dict[str, Any]]:
     """
     rows = []
     for row in BACKBONES.values():
-        with without_values():
+        with on_meta_device():
             blocks = row.divide(row.build(weights=None), with_classifier=row.classifier is not None)
         classifier = blocks.pop("classifier", None)
         rows.append(

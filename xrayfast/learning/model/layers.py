@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from xrayfast.errors import ConfigError
-from xrayfast.learning.device import without_values
+from xrayfast.learning.device import on_meta_device
 from xrayfast.learning.model.backbones import Blocks, SqueezeExcitation, StochasticDepth, find_backbone
 from xrayfast.learning.model.pretrained.timm_networks import TimmBackbone, is_timm
 
@@ -209,7 +209,7 @@ def describe_layers(arch: str, size: int = 224, *, with_classifier: bool = False
     def keep_shape(module: nn.Module, inputs: Any, output: Tensor) -> None:
         shapes[module] = tuple(output.shape[1:])
 
-    with without_values():
+    with on_meta_device():
         blocks = row.divide(row.build(weights=None), with_classifier=with_classifier)
         layers = divide_into_layers(blocks)
         first = [next(m for m in layer.modules if isinstance(m, (nn.Conv2d, nn.Linear))) for layer in layers]

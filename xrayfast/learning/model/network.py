@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from xrayfast.config import HeadName, ModelConfig, hidden_units
 from xrayfast.errors import ConfigError, RunError, shorten
-from xrayfast.learning.device import without_values
+from xrayfast.learning.device import on_meta_device
 from xrayfast.learning.model.layers import LayerGroup
 from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import LoadedBackbone, load_backbone, require_weights_of
@@ -95,7 +95,7 @@ def build_network(
 ) -> nn.Sequential:
     """Build a randomly initialized network from images (N, 3, H, W) to logits (N, n_out).
 
-    Within `without_values` it is on the meta device, and no initial weights are computed.
+    Within `on_meta_device` it is on the meta device, and no initial weights are computed.
 
     Args:
         arch: a name in `BACKBONES`, or "timm:NAME".
@@ -121,7 +121,7 @@ def describe_network(model: ModelConfig, n_out: int, weights: Path) -> nn.Sequen
         WeightsError: the weight file is damaged, or belongs to another network.
     """
     try:
-        with without_values():
+        with on_meta_device():
             network = build_network(model.arch, n_out, model.head_width, model.head, model.size)
     except ConfigError as error:
         raise RunError(

@@ -331,7 +331,7 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None
         RunError: the folder can't be made.
         WriteError: the folder can't be written to.
     """
-    fresh, old = folder.with_name(folder.name + ".new"), _before(folder)
+    fresh, old = folder.with_name(folder.name + ".new"), _previous(folder)
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)  # so that there are never more than two on the disk
     ensure_folder(fresh)
@@ -368,17 +368,17 @@ def find_checkpoint(folder: Path, *, checksums: bool) -> tuple[Checkpoint | None
         checksums: as in `Checkpoint.read`.
     """
     problems: list[str] = []
-    for path in (folder, _before(folder)):
+    for path in (folder, _previous(folder)):
         try:
             return Checkpoint.read(path, checksums=checksums), " ".join(problems)
         except RunError as error:
             problems.append(str(error))
-    return None, problems[0] if folder.exists() or _before(folder).exists() else ""
+    return None, problems[0] if folder.exists() or _previous(folder).exists() else ""
 
 
 def saved_place(folder: Path) -> str:
     """Return the epoch and batch at which training would resume, in words, without reading the checkpoint's weights."""
-    for path in (folder, _before(folder)):
+    for path in (folder, _previous(folder)):
         with contextlib.suppress(RunError):
             return Checkpoint(path, read_typed(path / STATE, CheckpointState)).place
     return "epoch 1"
@@ -404,7 +404,7 @@ def _require_files(path: Path, names: Sequence[str]) -> None:
         raise RunError(f"{path}: lacks {', '.join(missing)}; the checkpoint is damaged.")
 
 
-def _before(folder: Path) -> Path:
+def _previous(folder: Path) -> Path:
     return folder.with_name(folder.name + ".old")
 
 

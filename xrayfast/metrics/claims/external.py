@@ -230,7 +230,7 @@ def compare_with_internal(
     return rows
 
 
-def _below(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _lower_results(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """List the results that are significantly lower than on the run's own data, in words.
 
     These are the results for which the interval of the difference, corrected for the number of results (Holm), is below
@@ -260,7 +260,7 @@ def external_warnings(
     """
     found = []
     ranking = [row["label"] is None or row["metric"] == "auroc" for row in rows]
-    if below := _below([row for row, one in zip(rows, ranking, strict=True) if one]):
+    if below := _lower_results([row for row, one in zip(rows, ranking, strict=True) if one]):
         found.append(
             HeadlineWarning(
                 "below internal",
@@ -268,7 +268,7 @@ def external_warnings(
                 "The network performs worse on these data than on its own.",
             )
         )
-    if below := _below([row for row, one in zip(rows, ranking, strict=True) if not one]):
+    if below := _lower_results([row for row, one in zip(rows, ranking, strict=True) if not one]):
         found.append(
             HeadlineWarning(
                 "rates below internal",

@@ -140,12 +140,15 @@ def _aurocs(
     # Averaging over both orders of ties counts the negatives that score lower, and half of those that score the same.
     tied = np.unique(scores[rows], return_inverse=True)[1]
     first = np.lexsort((positive, tied))
-    below = [_below(codes[:, place], positive[place], n_groups) for place in (first, np.lexsort((~positive, tied)))]
+    below = [
+        _concordant_shares(codes[:, place], positive[place], n_groups)
+        for place in (first, np.lexsort((~positive, tied)))
+    ]
     found: Floats = np.mean(below, axis=0).T
     return found
 
 
-def _below(codes: Codes, positive: Bools, n_groups: int) -> Floats:
+def _concordant_shares(codes: Codes, positive: Bools, n_groups: int) -> Floats:
     """Return (B, G) the share of pairs of a positive and a negative of the same subgroup whose negative comes first.
 
     `codes` (B, n) are the subgroups and `positive` (n,) is the truth, both in ascending order of scores.

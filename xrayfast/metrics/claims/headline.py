@@ -99,17 +99,17 @@ class HeadlineFacts:
 def headline_warnings(facts: HeadlineFacts) -> list[dict[str, str]]:
     """Return the warnings of a split for its summary, as JSON, the most serious first."""
     found = [
-        *_of_independence(facts),
+        *_independence_warnings(facts),
         *facts.further,
-        *_of_ranking(facts),
-        *_of_accuracy(facts),
-        *_of_shortcuts(facts),
-        *_of_numbers(facts),
+        *_ranking_warnings(facts),
+        *_accuracy_warnings(facts),
+        *_shortcut_warnings(facts),
+        *_sample_size_warnings(facts),
     ]
     return [asdict(one) for one in found]
 
 
-def _of_independence(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
+def _independence_warnings(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     """Yield warnings about leaks, choices made on these images, and unknown patients."""
     if not facts.external:
         for remark in facts.remarks:
@@ -132,7 +132,7 @@ def _of_independence(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
         )
 
 
-def _of_ranking(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
+def _ranking_warnings(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     """Yield warnings about AUROCs that are at chance or below."""
     summary, rows = facts.summary, facts.summary["per_label"]
     intervals = summary.get("intervals", {})
@@ -169,7 +169,7 @@ def _of_ranking(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
         )
 
 
-def _of_accuracy(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
+def _accuracy_warnings(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     """Yield a warning if always giving the most common answer would be as accurate."""
     summary, rows = facts.summary, facts.summary["per_label"]
     common, exact = summary.get("most_common"), EXACT_MATCH[facts.task]
@@ -191,7 +191,7 @@ def _of_accuracy(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
             )
 
 
-def _of_shortcuts(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
+def _shortcut_warnings(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     """Yield a warning if a simple model of features beside the content reaches the network's AUROC."""
     if facts.external or not facts.shortcuts:
         return
@@ -211,7 +211,7 @@ def _of_shortcuts(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
         )
 
 
-def _of_numbers(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
+def _sample_size_warnings(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     """Yield warnings about few images, few patients of a class, and blank images."""
     summary = facts.summary
     units, by = summary["images"], summary.get("unit", {}).get("name", "image")

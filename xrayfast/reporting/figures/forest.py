@@ -15,7 +15,7 @@ from xrayfast.display.notebook_figure import NotebookFigure
 from xrayfast.errors import format_interval, format_value
 from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.figures.layout import axes_at, fitting
-from xrayfast.reporting.wording import label_rows, of_positive
+from xrayfast.reporting.wording import label_rows, positive_class_metric
 
 ROW, ABOVE, BELOW = 0.235, 0.36, 0.32
 NAMES, VALUES, GAP = 1.95, 1.22, 0.16
@@ -61,10 +61,10 @@ def label_forest(summary: Mapping[str, Any], metrics: Sequence[str]) -> list[For
 
 
 def group_forest(groups: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[ForestRow]:
-    """Return one row per subgroup (`metrics.json`, "subgroups"); metrics as in `wording.of_positive`."""
+    """Return one row per subgroup (`metrics.json`, "subgroups"); metrics as in `wording.positive_class_metric`."""
 
     def estimate(group: Mapping[str, Any], metric: str) -> Estimate:
-        _, name, row = of_positive(group, metric)
+        _, name, row = positive_class_metric(group, metric)
         value = (group["overall"] if row is None else row).get(name)
         return _estimate(value, interval_of(group, name, row["label"] if row else None), GUESS.get(metric))
 

@@ -37,7 +37,7 @@ from xrayfast.reporting.figures.probabilities import histogram_figure
 from xrayfast.reporting.figures.training_curves import batches_figure, loss_and_metric_curves
 from xrayfast.reporting.html.results_tables import binary_table, reliability_table
 from xrayfast.reporting.html.tables import Matrix, Table
-from xrayfast.reporting.wording import label_rows, of_positive, split_images, unit_of
+from xrayfast.reporting.wording import label_rows, positive_class_metric, split_images, unit_of
 from xrayfast.runs.predictions import Predictions
 
 
@@ -162,7 +162,9 @@ def subgroup_plot(name: str, attribute: Mapping[str, Any], task: Task) -> Plot:
     alt = (
         f"Metrics with intervals of {plural(len(groups), 'group')} by {attribute['by']}; the numbers are in the table."
     )
-    figure = forest_figure(group_forest(groups, metrics), [of_positive(groups[0], name)[0] for name in metrics], 12.6)
+    figure = forest_figure(
+        group_forest(groups, metrics), [positive_class_metric(groups[0], name)[0] for name in metrics], 12.6
+    )
     return plot(figure, name, f"By {attribute['by']}", alt)
 
 

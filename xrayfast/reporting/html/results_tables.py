@@ -21,7 +21,7 @@ from xrayfast.metrics.registry import (
 )
 from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.html.tables import Cell, Table, metric_cell, number_cell
-from xrayfast.reporting.wording import label_rows, of_positive, percent, split_images, unit_of, units_of
+from xrayfast.reporting.wording import label_rows, percent, positive_class_metric, split_images, unit_of, units_of
 
 CONFUSED_ROWS = 10
 
@@ -37,7 +37,7 @@ def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
     metrics = {name: metric for name, metric in headline_metrics(task).items() if name in summary["overall"]}
     rows = []
     for mean, metric in metrics.items():
-        title, name, row = of_positive(summary, mean)
+        title, name, row = positive_class_metric(summary, mean)
         meaning = metric.meaning if row is None else metric.meaning.replace(f", {LABELS_MEAN}", "")
         rows.append([Cell(title, aside=meaning), metric_cell(summary, name, row)])
     caption = "Over all labels" if task == "multi" else "Over all classes"

@@ -11,7 +11,7 @@ from xrayfast.metrics.registry import headline_metrics, metric_title
 from xrayfast.metrics.subgroups import GAP_METRICS
 from xrayfast.reporting.html.plots import subgroup_plot
 from xrayfast.reporting.html.tables import Cell, Table, metric_cell, number_cell
-from xrayfast.reporting.wording import gap_test, gap_title, label_rows, of_positive, units_of
+from xrayfast.reporting.wording import gap_test, gap_title, label_rows, positive_class_metric, units_of
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
 
@@ -48,12 +48,12 @@ def _overall(id: str, attribute: Mapping[str, Any], task: Task) -> Table:
             number_cell(group["images"], ",d"),
             number_cell(group.get("patients"), ",d"),
             *(number_cell(group[name], ",d") for name in counts),
-            *(metric_cell(group, *of_positive(group, name)[1:]) for name in names),
+            *(metric_cell(group, *positive_class_metric(group, name)[1:]) for name in names),
         ]
         for group in attribute["groups"]
     ]
     by = attribute["by"]
-    titles = [of_positive(attribute["groups"][0], name)[0] for name in names]
+    titles = [positive_class_metric(attribute["groups"][0], name)[0] for name in names]
     columns = [by[:1].upper() + by[1:], units_of(attribute["groups"][0]), "Patients"]
     columns += ["Labels with AUROC"] * len(counts) + titles
     return Table(id, f"By {by}; click a header to sort", columns, rows, sortable=True)

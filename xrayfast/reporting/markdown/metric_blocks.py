@@ -22,7 +22,7 @@ from xrayfast.reporting.wording import (
     gap_test,
     interval_methods,
     label_rows,
-    of_positive,
+    positive_class_metric,
     resampled_units,
     unit_of,
     units_of,
@@ -59,7 +59,7 @@ def interval_note(summary: Mapping[str, Any]) -> str:
 def headline_markdown(summary: Mapping[str, Any], task: Task) -> Markdown:
     """Return the headline metrics that the summary has, with their intervals."""
     names = [name for name in headline_metrics(task) if name in summary["overall"]]
-    shown = [of_positive(summary, name) for name in names]
+    shown = [positive_class_metric(summary, name) for name in names]
     return markdown_table(("Metric", "Value"), [(title, estimate(summary, name, row)) for title, name, row in shown])
 
 
@@ -99,10 +99,12 @@ def subgroup_blocks(summary: Mapping[str, Any], task: Task) -> list[str]:
         rows = []
         for group in by["groups"]:
             counts = (format_number(group.get(count), ",d") for count in ("images", "patients"))
-            rows.append((group["value"], *counts, *(estimate(group, *of_positive(group, key)[1:]) for key in keys)))
+            rows.append(
+                (group["value"], *counts, *(estimate(group, *positive_class_metric(group, key)[1:]) for key in keys))
+            )
         missing = f" (not known for {plural(by['missing'], unit_of(by['groups'][0]))})" if by.get("missing") else ""
         blocks.append(f"By {by['by']}{missing}:")
-        titles = [of_positive(by["groups"][0], key)[0] for key in keys]
+        titles = [positive_class_metric(by["groups"][0], key)[0] for key in keys]
         blocks.append(markdown_table((by["by"].capitalize(), units_of(by["groups"][0]), "Patients", *titles), rows))
         blocks += [_gap(gap) for gap in (by.get("gaps") or ())[:3]]
         blocks += [str(note) for note in by.get("notes") or ()]

@@ -17,7 +17,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.assign import NO_PATIENTS
 from xrayfast.errors import ConfigError, shorten
 from xrayfast.learning.callback_rules import check_callbacks
-from xrayfast.learning.device import torch_device, without_values
+from xrayfast.learning.device import on_meta_device, torch_device
 from xrayfast.learning.distributed.world import World
 from xrayfast.learning.fastai_api import Callback, Callbacks, L, Metrics
 from xrayfast.learning.memory import free_earlier_learners, free_later
@@ -44,7 +44,7 @@ from xrayfast.tracking.trackers import require_trackers
 from xrayfast.workflows.data import require_settings_of_data
 
 
-def all_own(code: Mapping[str, Any], cbs: Callbacks, metrics: Metrics) -> dict[str, Any]:
+def collect_own_code(code: Mapping[str, Any], cbs: Callbacks, metrics: Metrics) -> dict[str, Any]:
     """Return the user's own code keyed by setting, including `cbs` and `metrics` if there are any."""
     return {**code, **{name: own for name, own in (("cbs", cbs), ("metrics", metrics)) if L(own)}}
 
@@ -66,7 +66,7 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
     read = model.weights == OWN_WEIGHTS or ("arch" not in code and Path(model.weights).is_file())
     options = dict(model) | ({} if read else {"weights": "none"})
     # The meta device takes no memory for weights, but the user's own code may compute with them.
-    device = torch.device("cpu") if "arch" in code else without_values()
+    device = torch.device("cpu") if "arch" in code else on_meta_device()
     with isolated_rng("init"), device, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
         for size in sorted({model.size, *train.progressive} if "arch" in code else {model.size}):

@@ -126,11 +126,11 @@ def choose_thresholds(
         confidence,
         groups=found.groups,
         unit=settings.unit,
-        unit_join=joined_by(settings),
+        unit_join=effective_unit_join(settings),
     )
 
 
-def joined_by(settings: ResultsConfig) -> UnitJoin:
+def effective_unit_join(settings: ResultsConfig) -> UnitJoin:
     """Return how images are joined; "mean" if the unit is the image."""
     return settings.unit_join if settings.unit != "image" else "mean"
 

@@ -39,7 +39,7 @@ from xrayfast.workflows.steps.results import (
     check_results,
     choose_thresholds,
     compute_metrics,
-    joined_by,
+    effective_unit_join,
 )
 
 FOLDER = "folder"
@@ -204,7 +204,7 @@ class RunByUnit:
             check_effects(settings)
             check_results(settings, run.task, run.labels)
         own = run.decision
-        other = replace(own, unit=settings.unit, unit_join=joined_by(settings))
+        other = replace(own, unit=settings.unit, unit_join=effective_unit_join(settings))
         if own == other or own.rule is None:
             return cls(run, settings, other)
         there = f"the run's thresholds are for {plural_noun(own.unit)}"

@@ -25,7 +25,7 @@ from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.evaluation.exported_run import ExportedRun
 from xrayfast.workflows.steps.predictions.ensembles import average_splits
 from xrayfast.workflows.steps.predictions.own import RunByUnit, add_studies
-from xrayfast.workflows.steps.results import DECISION_SPLIT, choose_decision, joined_by
+from xrayfast.workflows.steps.results import DECISION_SPLIT, choose_decision, effective_unit_join
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def find_units(
         decision, notes = choose_decision(chosen_on, own.run.task, own.settings), ()
     given = {"patient_col": patient_col, "study_col": study_col}
     numbers, found = _identify(files, names, unit, first.config.data, given)
-    return UnitsOfFiles(unit, joined_by(own.settings), decision, numbers, (*notes, *found))
+    return UnitsOfFiles(unit, effective_unit_join(own.settings), decision, numbers, (*notes, *found))
 
 
 def _identify(
