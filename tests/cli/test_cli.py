@@ -712,3 +712,16 @@ def test_no_command_waits_for_a_pipe(words, name, at, tiny_run, data_dir):
     assert done.exit_code in (1, 2) or words.startswith("cache"), done.output
     assert "defect" not in done.output and "fifo" in done.output
     assert (at / "fifo").is_fifo()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "compare a b --split", "compare a b --unit", "compare a b --unit-join", "evaluate a --split",
+        "evaluate a --unit", "predict a b --device", "serve --device", "export a --format", "export a --precision",
+        "models --head", "fit --recipe", "report a.csv --task", "interpret --split",
+    ],
+)  # fmt: skip
+def test_an_unknown_choice_is_a_usage_error_that_lists_the_choices(words):
+    *_, flag = given = words.split()
+    assert f"Invalid value for {flag}: 'wrong' is not one of " in call(*given, "wrong", code=2).stderr
