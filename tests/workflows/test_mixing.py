@@ -102,3 +102,10 @@ def test_mixing_needs_a_loss_per_image(masked):
 
     with pytest.raises(ConfigError, match=r"loss .*does not return one loss per image"):
         xf.learner(dls, arch="resnet18", weights="none", loss=loss, mixup=0.2)
+
+
+def test_images_of_the_validation_split_are_not_mixed(masked):
+    dls = xf.dataloaders(masked, size=32, batch_size=8, device="cpu")
+    mixing, plain = (xf.learner(dls, arch=SMALL["arch"], weights="none", mixup=a) for a in (0.4, 0.0))
+    with mixing.no_bar(), plain.no_bar():
+        assert mixing.validate()[0] == pytest.approx(plain.validate()[0], rel=1e-6)

@@ -230,7 +230,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("schedule", list(SHAPES))
 def test_the_schedules_equal_fastais_and_reach_each_group(learn, schedule):
-    rates = []
+    rates, momenta = [], []
 
     class Watch(Callback):
         order = 100
@@ -238,6 +238,7 @@ def test_the_schedules_equal_fastais_and_reach_each_group(learn, schedule):
         def before_batch(self):
             if self.training:
                 rates.append([hyper["lr"] for hyper in self.opt.hypers])
+                momenta.append(self.opt.hypers[-1]["mom"])
 
     phase = plan_phases(TrainConfig(unfreeze=True, freeze_epochs=0, epochs=2, lr_div=10), 6, 2e-3, pretrained=True)[0]
     unfreeze_phase(learn, phase)
@@ -246,6 +247,8 @@ def test_the_schedules_equal_fastais_and_reach_each_group(learn, schedule):
     np.testing.assert_allclose(rates[:, 0] * 10, rates[:, -1])
     done = np.arange(len(rates)) / len(rates)
     np.testing.assert_allclose(rates[:, -1], [phase.lrs[-1] * SHAPES[schedule](x) for x in done], rtol=1e-4)
+    falls = {x: cosine(0.95, 0.85, x / 0.25) if x < 0.25 else cosine(0.85, 0.95, (x - 0.25) / 0.75) for x in done}
+    np.testing.assert_allclose(momenta, [falls[x] if schedule == "one-cycle" else 0.9 for x in done])
 
 
 @pytest.mark.parametrize("schedule", ["one-cycle", "flat-cos"])

@@ -25,17 +25,18 @@ def shifted(n=4000, prior=0.5, here=0.1, seed=0):
     return truth, odds / (1 + odds)
 
 
-def test_the_estimated_prevalence_maximizes_the_likelihood():
-    truth, p = shifted()
-    both, prior = np.column_stack([p, 1 - p]), np.array([0.5, 0.5])
+@pytest.mark.parametrize("was", [0.5, 0.3])
+def test_the_estimated_prevalence_maximizes_the_likelihood(was):
+    truth, p = shifted(prior=was)
+    both, prior = np.column_stack([p, 1 - p]), np.array([was, 1 - was])
     found, corrected = correct_prior(both, prior)
-    likelihood = lambda q: -np.log(p * q / 0.5 + (1 - p) * (1 - q) / 0.5).sum()  # noqa: E731 - for scipy
+    likelihood = lambda q: -np.log(p * q / was + (1 - p) * (1 - q) / (1 - was)).sum()  # noqa: E731 - for scipy
     expected = minimize_scalar(likelihood, bounds=(1e-6, 1 - 1e-6), method="bounded", options={"xatol": 1e-9}).x
     assert found[0] == pytest.approx(expected, abs=1e-4)
     assert found[0] == pytest.approx(truth.mean(), abs=0.02) and found.sum() == pytest.approx(1)
-    odds = p / (1 - p) * found[0] / found[1]
+    odds = p / (1 - p) * (1 - was) / was * found[0] / found[1]
     np.testing.assert_allclose(corrected[:, 0], odds / (1 + odds), atol=1e-6)
-    assert log_loss(truth, corrected[:, 0]) < log_loss(truth, p) - 0.1
+    assert log_loss(truth, corrected[:, 0]) < log_loss(truth, p) - 0.02
 
 
 def test_labels_are_corrected_one_by_one_and_classes_jointly():
@@ -46,6 +47,11 @@ def test_labels_are_corrected_one_by_one_and_classes_jointly():
     np.testing.assert_allclose(corrected[:, 0], one)
     shares, corrected = corrected_labels(np.column_stack([p, 1 - p]), np.array([0.5, 0.5]), "single")
     assert shares.sum() == pytest.approx(1) and corrected.sum(axis=1) == pytest.approx(np.ones(len(a)))
+    three = np.column_stack([p, 0.6 * (1 - p), 0.4 * (1 - p)])
+    shares, corrected = corrected_labels(three, np.array([0.5, 0.3, 0.2]), "single")
+    assert shares.sum() == pytest.approx(1) and corrected.sum(axis=1) == pytest.approx(np.ones(len(a)))
+    shares, corrected = corrected_labels(three, np.array([0.5, 0.5, 0.0]), "multi")  # a label that validation lacks
+    assert np.isfinite(shares).all() and np.isfinite(corrected).all()
 
 
 def test_only_a_prevalence_outside_the_interval_of_validation_gives_a_warning():
