@@ -13,6 +13,7 @@ from tests.conftest import SMALL
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError, DataError, XrayfastError, did_you_mean, shorten
 from xrayfast.errors.arguments import as_python
+from xrayfast.runs.evaluation import Evaluation
 
 NONSENSE = [5, 1.5, "nonsense", None, object(), len, [], {}, b"x", np.float32(1), "a\0b", [None], float("nan"), -1]
 
@@ -71,17 +72,48 @@ def test_nonsense_arguments_are_named_errors(function, good):
     check(**good[function])
     named = [name for name, p in inspect.signature(getattr(xf, function)).parameters.items() if p.kind != p.VAR_KEYWORD]
     for name in named:
-        refused = [value for value in NONSENSE if not passes(check, {**good[function], name: value})]
+        refused = [value for value in NONSENSE if not passes(check, **{**good[function], name: value})]
         assert len(refused) >= 5, (name, refused)
 
 
-def passes(check, arguments):
+def passes(check, *values, **arguments):
     try:
-        check(**arguments)
+        check(*values, **arguments)
     except XrayfastError as error:
         assert len(str(error)) < 700
         return False
     return True
+
+
+@pytest.mark.slow
+def test_methods_accept_or_refuse_nonsense_arguments(tiny_run, data_dir):
+    data, interpretation = xf.open_data(data_dir), xf.interpret(tiny_run)
+    evaluation = Evaluation(tiny_run.path, tiny_run.labels)
+    calls = [
+        data.deal_folds, data.redraw_splits, data.subset, partial(data.with_splits, note="mine"),
+        evaluation.is_finished, evaluation.table_path,
+        interpretation.cases, interpretation.image, interpretation.most_confused, interpretation.of,
+        interpretation.plot_calibration, interpretation.plot_confusion_matrix, interpretation.plot_pr,
+        interpretation.plot_roc, interpretation.plot_top_losses, interpretation.ranked, interpretation.right_cases,
+        interpretation.top_losses, interpretation.top_losses_table,
+        interpretation.predictions.calibrated, interpretation.predictions.of_labels, interpretation.predictions.select,
+        tiny_run.figure_path, tiny_run.learner, tiny_run.plot_batches, tiny_run.plot_history, tiny_run.predictions,
+        tiny_run.require_new_evaluation, tiny_run.table_path, tiny_run.total_seconds,
+        xf.CrossValidation, xf.CrossValidation.is_there, xf.Run, xf.Run.newest, xf.Run.of,
+    ]  # fmt: skip
+    for call in calls:
+        refused = [value for value in NONSENSE if not passes(call, value)]
+        assert len(refused) >= 8, (call, refused)
+
+
+def test_arguments_that_would_draw_nothing_are_refused(tiny_run):
+    interpretation = xf.interpret(tiny_run)
+    with pytest.raises(ConfigError, match=r"labels is empty; expected one or more of .*, or leave it out"):
+        interpretation.plot_roc([])
+    with pytest.raises(ConfigError, match=r"k is empty; expected the places"):
+        interpretation.plot_top_losses([])
+    with pytest.raises(ConfigError, match=r"image is 'nonsense'; expected the name of an image of the test split"):
+        interpretation.image("nonsense")
 
 
 @pytest.mark.parametrize(

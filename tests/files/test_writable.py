@@ -1,12 +1,22 @@
 """Output is written only to the intended places."""
 
+import re
 import sys
 
 import pytest
+from matplotlib.figure import Figure
 
 from xrayfast.errors import RunError, WriteError
 from xrayfast.files.checksums import start_checksums
-from xrayfast.files.writable import ensure_folder, require_text_file
+from xrayfast.files.writable import (
+    EXPORT_MARK,
+    PAGE_MARK,
+    PNG_MARK,
+    ensure_folder,
+    require_replaceable,
+    require_text_file,
+)
+from xrayfast.reporting.figures.encoding import save
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs permissions and symbolic links")
@@ -36,11 +46,37 @@ def test_a_page_is_not_written_as_csv(tmp_path):
 def test_a_table_replaces_only_an_earlier_output_of_its_command(tmp_path):
     columns = ("file", "predicted")
     (tmp_path / "labels.csv").write_text("\ufefffile,labels\na.png,mass\n", encoding="utf-8")
-    with pytest.raises(WriteError, match=r"labels\.csv: found a table that this command did not write: .* labels"):
+    with pytest.raises(WriteError, match=r"labels\.csv: found a file that this command did not write: .* labels"):
         require_text_file(tmp_path / "labels.csv", columns=columns)
     for text in ("", 'predicted,file,"prob_a\nb"\n'):
         (tmp_path / "p.csv").write_text(text, encoding="utf-8")
         require_text_file(tmp_path / "p.csv", columns=columns)
+
+
+def test_other_files_are_replaced_only_if_they_are_earlier_outputs(tmp_path):
+    mine = {
+        "page.html": b"<title>My notes on xrayfast</title>",
+        "model.onnx": b"ONNX",
+        "lr.png": b"\x89PNG",
+        "m.json": b"[]",
+    }
+    for name, content in mine.items():
+        (tmp_path / name).write_bytes(content)
+    figure = Figure()
+    figure.subplots()
+    save(figure, tmp_path / "ours.png")
+    require_replaceable(tmp_path / "ours.png", mark=PNG_MARK)
+    require_replaceable(tmp_path / "new.png", mark=PNG_MARK)
+    (tmp_path / "ours.json").write_text('{"source": "a", "task": "multi"}')
+    require_replaceable(tmp_path / "ours.json", keys=("source", "task"))
+    for name, options in (
+        ("page.html", {"mark": PAGE_MARK}), ("model.onnx", {"mark": EXPORT_MARK}), ("lr.png", {"mark": PNG_MARK}),
+        ("m.json", {"keys": ("source", "task")}), ("page.html", {"keys": ("run",)}),
+    ):  # fmt: skip
+        with pytest.raises(
+            WriteError, match=rf"{re.escape(name)}: found a file that this command did not write.* Move or remove"
+        ):
+            require_replaceable(tmp_path / name, **options)
 
 
 def test_a_file_of_a_run_is_not_replaced_by_another_command(tmp_path):

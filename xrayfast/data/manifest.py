@@ -161,8 +161,10 @@ class Manifest(HasOverview):
         Given splits stay as they are; the seed, fractions and folds are those of the config.
 
         Raises:
-            DataError: a split would be left without images, or a class without images to train on.
+            DataError: a split would be left without images, a class without images to train on, or there are not N
+                groups.
         """
+        self._require_one_per_image("group", groups)
         if not self.drawn.any():
             return self
         before: list[Split] = self.table["split"].tolist()
@@ -184,7 +186,12 @@ class Manifest(HasOverview):
 
         Returns:
             (N, R) int64 fold numbers from 1; 0 for test images.
+
+        Raises:
+            DataError: there are not N groups.
         """
+        if groups is not None:
+            self._require_one_per_image("group", groups)
         positives = (self.targets == 1).astype(np.uint8)
         return assign_folds(self._given_splits(), positives, groups, self.config, repeats, by_image=by_image)
 
@@ -198,10 +205,7 @@ class Manifest(HasOverview):
         Raises:
             DataError: a class has no images to train on, or there are not N names of splits.
         """
-        if len(splits) != len(self):
-            raise DataError(
-                f"found {plural(len(splits), 'split')} for {plural(len(self), 'image')}; expected one split per image."
-            )
+        self._require_one_per_image("split", splits)
         before, outdated = self.table["split"].tolist(), list[str]()
         with suppress(DataError):  # of a subset
             outdated = _require_splits(self.truth, self.labels, before, self.task)
@@ -210,6 +214,11 @@ class Manifest(HasOverview):
         found = replace(self, table=table, drawn=np.zeros(len(self), np.bool_))
         found.require_consistent()
         return replace(found, notes=(*notes, note, *_require_splits(self.truth, self.labels, splits, self.task)))
+
+    def _require_one_per_image(self, name: str, values: Any) -> None:
+        if np.shape(values) != (len(self),):
+            found = plural(np.size(values), name)
+            raise DataError(f"found {found} for {plural(len(self), 'image')}; expected one {name} per image.")
 
     def require_consistent(self) -> None:
         """Raise an error if the table was changed and no longer fits the other attributes.

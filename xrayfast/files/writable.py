@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import mmap
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -35,6 +37,10 @@ _NO_TEXT = frozenset({
 """Suffixes that a CSV table or a page can't have."""
 
 
+PAGE_MARK, EXPORT_MARK, PNG_MARK = " · xrayfast ".encode(), b"xrayfast classifier", b"Software\0xrayfast"
+"""Bytes of every page (in its title), exported file (in its metadata) and figure."""
+
+
 def require_text_file(path: Path, *read: Path | None, columns: Collection[str] = (), is_page: bool = False) -> None:
     """Raise an error if a CSV table or a page should not be written to a path.
 
@@ -45,44 +51,60 @@ def require_text_file(path: Path, *read: Path | None, columns: Collection[str] =
         is_page: whether a page is written, not a table.
 
     Raises:
-        WriteError: the path has the suffix of another format, which other programs could not open; it is an existing
-            file that is not text, such as an image, or that is one of the inputs, another table, or of a run; see also
-            `require_output_file`.
+        WriteError: the path has the suffix of another format, which other programs could not open; see also
+            `require_replaceable`.
     """
     require_output_file(path)
     require_text_suffix(path, is_page=is_page)
-    if not path.is_file():
-        return
-    with path.open("rb") as stream:
-        start = stream.read(4096)
-    if b"\0" in start:
-        raise WriteError(
-            f"{path}: found a file that is not text, such as an image or an archive, which would be overwritten. "
-            "Choose another name."
-        )
-    if any(file is not None and os.path.realpath(file) == os.path.realpath(path) for file in read):
-        raise WriteError(f"{path}: is an input of this command and would be overwritten. Choose another name.")
-    require_outside_run(path)
-    header = next(csv.reader(start.decode("utf-8-sig", "replace").splitlines()), [])
-    if header and not set(columns) <= set(header):
-        raise WriteError(
-            f"{path}: found a table that this command did not write: its columns are {shorten(header)}; expected the "
-            "name of a new file, or of an earlier output. Choose another name, or remove it."
-        )
+    require_replaceable(path, *read, keys=columns, mark=PAGE_MARK if is_page else b"")
 
 
-def require_outside_run(path: Path) -> None:
-    """Raise an error if a command's output would replace a file of a run, or of an evaluation.
+def require_replaceable(path: Path, *read: Path | None, keys: Collection[str] = (), mark: bytes = b"") -> None:
+    """Raise an error if an output would replace a file that xrayfast did not write as an output of the same kind.
+
+    Args:
+        path: where to write.
+        *read: the command's inputs.
+        keys: columns that every such CSV table has, or keys of every such JSON object.
+        mark: bytes that every such file contains.
 
     Raises:
-        WriteError: it would.
+        WriteError: the path is an existing file with other content, one of the inputs, or of a run; see also
+            `require_output_file`.
     """
-    folder = Path(os.path.realpath(path)).parent
-    if path.exists() and (folder / CHECKSUMS).is_file():
+    require_output_file(path)
+    if not path.exists():
+        return
+    if any(file is not None and os.path.realpath(file) == os.path.realpath(path) for file in read):
+        raise WriteError(f"{path}: is an input of this command and would be overwritten. Choose another name.")
+    if (Path(os.path.realpath(path)).parent / CHECKSUMS).is_file():
         raise WriteError(
             f"{path}: is in the folder of a run or an evaluation, where commands do not replace files; expected the "
             "name of a new file. Choose another name."
         )
+    if not path.stat().st_size:
+        return
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = _keys(path, content) if keys else []
+        is_ours = set(keys) <= set(found) and content.find(mark) >= 0
+    if not is_ours:
+        what = f": its {'keys' if path.suffix == '.json' else 'columns'} are {shorten(found)}" if found else ""
+        raise WriteError(
+            f"{path}: found a file that this command did not write{what}; expected a new file, or an earlier output. "
+            "Move or remove it, or write to another place."
+        )
+
+
+def _keys(path: Path, content: mmap.mmap) -> list[str]:
+    """Return the keys of a JSON object or the columns of a CSV table; none if it is neither."""
+    is_json = path.suffix == ".json"
+    text = content[: 2**25 if is_json else 2**20].decode("utf-8-sig", "replace")
+    if "\0" in text:  # an image or an archive
+        return []
+    try:
+        return list(json.loads(text)) if is_json else next(csv.reader(text.splitlines()), [])
+    except (ValueError, TypeError, csv.Error, RecursionError):
+        return []
 
 
 def require_text_suffix(path: Path, *, is_page: bool = False) -> None:

@@ -55,6 +55,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         self.losses = torch.tensor(predictions.loss)
 
     @classmethod
+    @check_arguments()
     def of(cls, plain: Interpretation) -> RadiographInterpretation:
         """Return a fastai interpretation of the same predictions."""
         given = plain.predictions, plain.task, plain.paths

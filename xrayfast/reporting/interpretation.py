@@ -302,6 +302,8 @@ class Interpretation(HasOverview):
 
         order = self.ranked(None, largest)
         places = range(min(k, len(order))) if isinstance(k, int) else k
+        if not places:
+            raise ConfigError("k is empty; expected the places of the images to draw, or how many to draw.")
         if wrong := [place for place in places if not 0 <= place < len(order)]:
             raise ConfigError(f"k has the place {wrong[0]}; expected 0 to {len(order) - 1}, or how many to draw.")
         chosen = order[list(places)]
@@ -328,7 +330,14 @@ class Interpretation(HasOverview):
 
     @check_arguments()
     def image(self, image: str) -> NDArray[np.uint8] | None:
-        """Return the pixels of an image, (H, W) uint8; None if its file can no longer be read."""
+        """Return the pixels of an image, (H, W) uint8; None if its file can no longer be read.
+
+        Raises:
+            ConfigError: it is not an image of this split.
+        """
+        if image not in self.predictions.images:
+            hint = did_you_mean(image, self.predictions.images.tolist())
+            raise ConfigError(f"image is '{image}'; expected the name of an image of the {self.split} split.{hint}")
         try:
             return self.images.image(str(self.paths[image])) if image in self.paths else None
         except ReadError:
@@ -346,10 +355,12 @@ def _choose(labels: Labels, known: Iterable[str], most: int | None) -> list[str]
     """Return the labels to draw, at most `most`.
 
     Raises:
-        ConfigError: a label is unknown, or there are too many.
+        ConfigError: a label is unknown, or there are too many or none.
     """
     there = list(known)
     chosen = there if labels is None else [labels] if isinstance(labels, str) else list(labels)
+    if not chosen:
+        raise ConfigError(f"labels is empty; expected one or more of {shorten(there, 20)}, or leave it out for all.")
     for label in chosen:
         if label not in there:
             raise ConfigError(f"labels has '{label}'; expected {shorten(there, 20)}.{did_you_mean(label, there)}")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.errors import RunError, plural
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files.atomic import write_json
 from xrayfast.files.csv_tables import read_csv, write_csv
@@ -51,6 +52,7 @@ class CrossValidation(Run):
         return f"CrossValidation('{escape_hidden(str(self.path))}')"
 
     @staticmethod
+    @check_arguments()
     def is_there(path: Path) -> bool:
         """Whether a folder is a cross-validation's."""
         return (path / FOLDS_FILE).is_file()

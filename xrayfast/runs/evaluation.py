@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xrayfast.display.overview import HasOverview
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files.atomic import write_json
 from xrayfast.files.writable import ensure_folder
@@ -34,6 +35,7 @@ class Evaluation(HasOverview):
         return f"Evaluation('{escape_hidden(str(self.path))}')"
 
     @staticmethod
+    @check_arguments()
     def is_finished(path: Path) -> bool:
         """Whether the folder holds a finished evaluation."""
         return (path / METRICS_FILE).is_file()
@@ -81,6 +83,7 @@ class Evaluation(HasOverview):
         """Write `predictions.csv`."""
         predictions.write(self.path / PREDICTIONS_FILE)
 
+    @check_arguments()
     def table_path(self, name: str) -> Path:
         """Return the path `tables/NAME.csv`, and create the folder if necessary.
 

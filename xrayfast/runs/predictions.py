@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from xrayfast.config import Task, Unit, UnitJoin
 from xrayfast.data.labels.names import LABEL_JOIN
-from xrayfast.errors import DataError, RunError, plural, shorten
+from xrayfast.errors import ConfigError, DataError, RunError, did_you_mean, plural, shorten
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.csv_tables import read_csv, write_csv
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.units import join_probabilities, join_truth
@@ -124,6 +125,7 @@ class Predictions:
             found["age"] = {"q1": q1, "median": median, "q3": q3, "unknown": len(ages) - len(known)}
         return {"patients": groups is not None, **found}
 
+    @check_arguments()
     def calibrated(self, decision: Decision) -> Predictions:
         """Return a copy whose probabilities are calibrated with a decision."""
         return replace(self, probability=decision.calibrated(self.raw))
@@ -133,12 +135,30 @@ class Predictions:
 
         Args:
             rows: (N,) bool, or (K,) row numbers.
+
+        Raises:
+            ConfigError: they are neither.
         """
+        rows = np.asarray(rows) if np.size(rows) else np.zeros(0, np.intp)
+        is_mask = rows.dtype == bool and rows.shape == (len(self),)
+        is_numbers = rows.dtype.kind in "iu" and rows.ndim == 1 and np.isin(rows, np.arange(len(self))).all()
+        if not (is_mask or is_numbers):
+            raise ConfigError(
+                f"rows is {shorten(rows.ravel().tolist())}; expected {len(self)} booleans, or numbers of rows below it."
+            )
         columns = {name: values[rows] for name in _PER_IMAGE if (values := getattr(self, name)) is not None}
         return replace(self, **columns, attributes={name: values[rows] for name, values in self.attributes.items()})
 
+    @check_arguments()
     def of_labels(self, labels: Sequence[str]) -> Predictions:
-        """Return a copy with some of the labels, in the order given."""
+        """Return a copy with some of the labels, in the order given.
+
+        Raises:
+            ConfigError: there are none, or one is unknown.
+        """
+        if unknown := [label for label in labels or [""] if label not in self.labels]:
+            hint = did_you_mean(unknown[0], self.labels)
+            raise ConfigError(f"labels has '{unknown[0]}'; expected one or more of {shorten(self.labels)}.{hint}")
         columns = [self.labels.index(label) for label in labels]
         cells = {name: getattr(self, name)[:, columns] for name in ("truth", "probability", "raw")}
         return replace(self, labels=tuple(labels), **cells)

@@ -281,6 +281,7 @@ class Run(HasOverview):
         """
         return read_typed(self.path / INFO_FILE, RunInfo)
 
+    @check_arguments()
     def total_seconds(self, seconds: float) -> float:
         """Return the wall-clock time of the run: the time in `run.json` plus `seconds`."""
         return round((self.info.seconds or 0.0) + seconds, 1)
@@ -482,6 +483,7 @@ class Run(HasOverview):
         # Imported by name, as in the package's root, because code that uses fastai may not be imported by this module.
         return importlib.import_module("xrayfast").load(self, data, **options)
 
+    @check_arguments()
     def plot_batches(self, epoch: int | None = None, ax: Axes | None = None) -> Any:
         """Plot the training loss of every batch with its smoothed curve, and the learning rates below.
 
@@ -522,6 +524,8 @@ class Run(HasOverview):
         axes = list(ax) if isinstance(ax, Iterable) else [ax]
         if not 1 <= len(axes) <= 2:
             raise ConfigError(f"ax has {len(axes)} Axes; expected one, or two for losses and metrics.")
+        if None in axes:
+            raise ConfigError("ax contains None; expected one Axes, or two for losses and metrics.")
         for one in axes:
             require_axes(one)
         for draw, one in zip((curves.draw_loss_curves, curves.draw_metric_curves), axes, strict=False):
@@ -585,6 +589,7 @@ class Run(HasOverview):
         """Whether the training split was predicted too, with `train_metrics` "final"."""
         return self._predictions_path("train").is_file()
 
+    @check_arguments()
     def predictions(self, split: str) -> Predictions:
         """Return the saved predictions of a split.
 
@@ -618,6 +623,7 @@ class Run(HasOverview):
         folders = sorted((self.path / EVALUATIONS).glob("[!.]*"))
         return [Evaluation(folder, self.labels) for folder in folders if Evaluation.is_finished(folder)]
 
+    @check_arguments()
     def require_new_evaluation(self, name: str | None, output: Path | None = None) -> None:
         """Raise the errors of `create_evaluation` that can be detected in advance, without writing anything.
 
@@ -654,10 +660,12 @@ class Run(HasOverview):
             return self.path / EVALUATIONS
         return output.resolve() if output else Path(f"{self.downloaded.repository.partition('/')[2]}-evaluations")
 
+    @check_arguments()
     def figure_path(self, name: str, kind: str = "png") -> Path:
         """Return the path `figures/NAME.KIND`, and create the folder if necessary."""
         return ensure_folder(self.path / "figures") / f"{name}.{kind}"
 
+    @check_arguments()
     def table_path(self, name: str) -> Path:
         """Return the path `tables/NAME.csv`, and create the folder if necessary."""
         return ensure_folder(self.path / "tables") / f"{name}.csv"

@@ -13,7 +13,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.atomic import write_json, write_text
-from xrayfast.files.writable import make_output_folder
+from xrayfast.files.writable import PAGE_MARK, make_output_folder, require_replaceable
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.html.pages.check_page import render_check_page, shown_groups, shown_rows
 from xrayfast.runs.run import now
@@ -48,13 +48,15 @@ def check(
     Raises:
         DataError: the data can't be used.
         ConfigError: an option is wrong.
-        WriteError: the output can't be written.
+        WriteError: the output can't be written, or would replace files that are not an earlier output.
     """
     config = config or Config()
     data = opened_with_notes(data, config)
     images = open_images(data.config, max(size or config.model.size, LEAST_SIDE))
     if output is not None:
-        make_output_folder(Path(output))
+        folder = make_output_folder(Path(output))
+        require_replaceable(folder / JSON, keys=("images", "task", "findings"))
+        require_replaceable(folder / PAGE, mark=PAGE_MARK)
     with show_progress(progress) as reporter:
         found = audit(data, images, reporter.preparing)
     if output is not None:

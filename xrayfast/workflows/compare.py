@@ -100,7 +100,7 @@ def compare(
         RunError: there are fewer than two runs, a folder is not a run's, a run has no predictions, or tasks differ.
         ConfigError: the metric or the reference is unknown, the data lack a subgroup's column, or no resample can be
             drawn.
-        WriteError: the page can't be written.
+        WriteError: the page can't be written, or would replace a file that is not an earlier page.
     """
     if page is not None:
         require_text_file(Path(page), is_page=True)

@@ -66,6 +66,7 @@ class Explanation:
         """Return the image with its map in color, (S, S, 3) uint8."""
         return overlays.overlay(self.pixels, self.heat)
 
+    @check_arguments()
     def case(self, reported: Case | None = None) -> overlays.SaliencyCase:
         """Return the explanation as a case of a report; name, actual and predicted labels are those of `reported`."""
         return overlays.SaliencyCase(

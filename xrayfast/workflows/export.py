@@ -24,6 +24,7 @@ from xrayfast.exported.metadata import TOLERANCE, AurocDifference, ModelMetadata
 from xrayfast.exported.onnx_model import SUFFIX, VIEWS_LEFT_OUT, OnnxGraph, Outputs
 from xrayfast.files.atomic import replace_atomically, write_text
 from xrayfast.files.checksums import file_digest
+from xrayfast.files.writable import EXPORT_MARK, require_replaceable
 from xrayfast.learning.inference.reading import reading
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.progress import StageProgress, show_progress
@@ -91,7 +92,8 @@ def export(
 
     Args:
         run: the run or its folder; the networks of an ensemble or a cross-validation are averaged.
-        output: the file to write, which is replaced if it exists; by default model.onnx, or model.pt2 for torch.export.
+        output: the file to write, which may replace an earlier export; by default model.onnx, or model.pt2 for
+            torch.export.
         format: "onnx" or "torch-export".
         precision: precision of the weights in an ONNX file: "fp32"; "fp16", half the size, computed in float32; or
             "int8", a quarter of the size, with ranges taken from training images. For "fp16" and "int8" the AUROC is
@@ -113,7 +115,7 @@ def export(
             probabilities differ.
         DataError: `images` matches no images.
         WeightsError: the weights are not those of the network that the folder describes.
-        WriteError: the file can't be written.
+        WriteError: a file can't be written, or would replace one that is not an earlier output.
     """
     path = _output_path(output, format)
     if format != "onnx" and precision != "fp32":
@@ -124,6 +126,10 @@ def export(
         raise ConfigError(
             "with_script is true, but the script is only for ONNX files. Leave it out, or use --format onnx."
         )
+    require_replaceable(path, mark=EXPORT_MARK)
+    script, program_text = path.parent / SCRIPT, Path(exported.__file__).with_name(SCRIPT).read_text(encoding="utf-8")
+    if with_script:
+        require_replaceable(script, mark=program_text.encode())
     run = Run.of(run)
     # Torch takes seconds to import.
     from xrayfast.learning.exporting.classifier import Classifier, capture
@@ -190,7 +196,7 @@ def export(
         with replace_atomically(path) as temporary:
             temporary.write_bytes(content)
         if with_script:
-            _write_script(path.parent / SCRIPT)
+            write_text(script, program_text)
         _record(run, path, format, metadata, note)
     return Export(path, metadata, path.stat().st_size)
 
@@ -326,20 +332,15 @@ def _program_runner(program: Any) -> Callable[[Sequence[NDArray[np.uint8]]], Out
     return run
 
 
-def _write_script(path: Path) -> None:
-    """Write the script; raise a WriteError if the file exists with other content."""
-    text = Path(exported.__file__).with_name(SCRIPT).read_text(encoding="utf-8")
-    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
-        raise WriteError(f"{path}: already exists with other content. Move it, or write the model to another folder.")
-    write_text(path, text)
-
-
 def _save_program(program: Any, metadata: ModelMetadata) -> bytes:
     """Return the bytes of the torch.export file, with the metadata as the extra file `metadata.json`."""
     import torch
 
+    from xrayfast.learning.exporting.onnx_files import quiet
+
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={"metadata.json": metadata.model_dump_json()})
+    with quiet():
+        torch.export.save(program, buffer, extra_files={"metadata.json": metadata.model_dump_json()})
     return buffer.getvalue()
 
 

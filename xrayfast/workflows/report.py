@@ -18,7 +18,7 @@ from xrayfast.errors.advice import advise
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.atomic import write_json, write_text
 from xrayfast.files.csv_tables import write_csv
-from xrayfast.files.writable import make_output_folder, require_outside_run, require_text_file
+from xrayfast.files.writable import PAGE_MARK, make_output_folder, require_replaceable
 from xrayfast.metrics.claims.headline import HeadlineFacts, headline_warnings
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import OperatingPoint
@@ -101,13 +101,13 @@ def report(
     Raises:
         DataError: a table can't be read, lacks a column or has an invalid cell.
         ConfigError: an option is wrong.
-        WriteError: the output can't be written, or would replace a table given, another table, or a run's file.
+        WriteError: the output can't be written, or would replace a table given, a run's file, or any other file that is
+            not an earlier output.
     """
     given: Sequence[Any] = [predictions] if isinstance(predictions, (str, Path, pd.DataFrame)) else predictions
     sources = [Path(source) if isinstance(source, str) else source for source in given]
     if not sources:
         raise DataError("found no predictions; expected a CSV file or a DataFrame.")
-    folder = None if output is None else _output_folder(Path(output), sources)
     groups = (by,) if isinstance(by, str) else tuple(by)
     first, *others = (read_prediction_table(source, task, patient_col, groups) for source in sources)
     found, notes = first.predictions, list(first.notes)
@@ -118,6 +118,7 @@ def report(
         raise ConfigError(f"positive is '{positive}', which has no effect: it needs exactly two classes. Leave it out.")
     decision = _decide(first.task, found.labels, chosen, threshold)
     shares = parse_prevalences((prevalence,) if isinstance(prevalence, str) else prevalence, found.labels)
+    folder = None if output is None else _output_folder(Path(output), sources)
     metrics: dict[str, Any] = compute_metrics(
         found, decision, prevalence=shares, resamples=resamples, seed=seed, by=groups
     )
@@ -149,9 +150,9 @@ def report(
 def _output_folder(path: Path, sources: Sequence[Path | pd.DataFrame]) -> Path:
     folder = make_output_folder(path)
     tables = [source for source in sources if isinstance(source, Path)]
-    require_text_file(folder / DIFFERENCES, *tables, columns=("run", "reference"))
-    require_outside_run(folder / METRICS)
-    require_outside_run(folder / PAGE)
+    require_replaceable(folder / DIFFERENCES, *tables, keys=("run", "reference"))
+    require_replaceable(folder / METRICS, keys=("source", "task", "notes", "result"))
+    require_replaceable(folder / PAGE, mark=PAGE_MARK)
     return folder
 
 

@@ -9,7 +9,6 @@ import typer
 
 from xrayfast.cli import options as o
 from xrayfast.cli.output import Output
-from xrayfast.files.writable import require_output_file
 
 
 def export(
@@ -61,8 +60,6 @@ def export(
     from xrayfast.workflows.export import export as work
 
     out = Output(as_json)
-    if output is not None:
-        require_output_file(output)
     options: dict[str, Any] = {
         "format": format,
         "precision": precision,

@@ -65,6 +65,7 @@ def interpret(
     out = Output(as_json)
     chosen = choose_run(run, runs)
     from xrayfast.cli.results import show_results
+    from xrayfast.data.images.reader import read
     from xrayfast.workflows.interpret import write_report
 
     try:
@@ -72,6 +73,8 @@ def interpret(
     except RunError as error:
         if chosen.predicted_splits:
             out.note(str(error))
+    for file in explain or []:
+        read(file, chosen.config.data.window)  # raises an error before anything is written
     columns = o.split_columns(by)
     with chosen.lock(out.note):
         found = write_report(chosen, split, top, saliency, given, columns, figure_format=figure_format)  # type: ignore[arg-type]

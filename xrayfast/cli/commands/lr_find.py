@@ -12,7 +12,7 @@ from xrayfast.cli import options as o
 from xrayfast.cli.common import open_and_show, read_settings
 from xrayfast.cli.output import Output
 from xrayfast.config import MAX_EPOCHS
-from xrayfast.files.writable import require_output_file, require_text_file, require_text_suffix
+from xrayfast.files.writable import PNG_MARK, require_replaceable, require_text_file, require_text_suffix
 from xrayfast.option_effects import NOT_IN_RANGE_TEST
 from xrayfast.progress.terminal import reporting
 
@@ -37,7 +37,7 @@ def lr_find(
         output = output.with_suffix("")
     require_text_suffix(output)
     image, table = output.with_name(output.name + ".png"), output.with_name(output.name + ".csv")
-    require_output_file(image)
+    require_replaceable(image, mark=PNG_MARK)
     require_text_file(table, columns=("lr", "loss"))
     settings = read_settings(config, given)
     manifest = open_and_show(out, settings)

@@ -48,7 +48,7 @@ def to_onnx(program: torch.export.ExportedProgram, outputs: Sequence[str], name:
             "be larger than 2 GiB. Use --format torch-export, or export fewer of its networks."
         )
     try:
-        with _quiet():
+        with quiet():
             made = torch.onnx.export(
                 program, (), dynamo=True, opset_version=OPSET, input_names=["images"], output_names=list(outputs),
                 external_data=False, verbose=False,
@@ -78,8 +78,8 @@ def _remove_traces(model: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Within the block, silence the output, the warnings and the logs of exporter and quantizer."""
+def quiet() -> Iterator[None]:
+    """Within the block, silence the output, the warnings and the logs of torch's exporters and of the quantizer."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -135,7 +135,7 @@ def quantize(model: Any, squares: Sequence[NDArray[np.uint8]]) -> Any:
         for node in graph.node
         if any(types.get(name) == onnx.TensorProto.DOUBLE for name in (*node.input, *node.output))
     ]
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "quantized.onnx"
         quantize_static(
             model, path, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv", "Gemm", "MatMul"],

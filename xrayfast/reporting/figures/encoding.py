@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from xrayfast.errors import ConfigError
 from xrayfast.files.atomic import write_bytes
@@ -78,9 +79,10 @@ def _cut(image: Image.Image) -> Image.Image:
 
 def png_on_white(image: Image.Image) -> bytes:
     """Encode pixels of `rasterize` as a PNG on white."""
-    white, buffer = Image.new("RGB", image.size, "white"), io.BytesIO()
+    white, buffer, info = Image.new("RGB", image.size, "white"), io.BytesIO(), PngInfo()
     white.paste(image, mask=image)
-    white.save(buffer, "PNG", dpi=(DPI, DPI), compress_level=PNG_LEVEL)
+    info.add_text("Software", "xrayfast")  # by which `files.writable` recognizes it
+    white.save(buffer, "PNG", dpi=(DPI, DPI), compress_level=PNG_LEVEL, pnginfo=info)
     return buffer.getvalue()
 
 
