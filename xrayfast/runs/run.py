@@ -524,7 +524,7 @@ class Run(HasOverview):
         axes = list(ax) if isinstance(ax, Iterable) else [ax]
         if not 1 <= len(axes) <= 2:
             raise ConfigError(f"ax has {len(axes)} Axes; expected one, or two for losses and metrics.")
-        if None in axes:
+        if any(one is None for one in axes):
             raise ConfigError("ax contains None; expected one Axes, or two for losses and metrics.")
         for one in axes:
             require_axes(one)
