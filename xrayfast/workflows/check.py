@@ -55,7 +55,7 @@ def check(
     images = open_images(data.config, max(size or config.model.size, LEAST_SIDE))
     if output is not None:
         folder = make_output_folder(Path(output))
-        require_replaceable(folder / JSON, keys=("images", "task", "findings"))
+        require_replaceable(folder / JSON, keys=("images", "leaks", "shortcuts"))
         require_replaceable(folder / PAGE, mark=PAGE_MARK)
     with show_progress(progress) as reporter:
         found = audit(data, images, reporter.preparing)
