@@ -130,7 +130,7 @@ def test_a_patient_in_two_given_splits_is_noted(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text("image,label,split,patient\na.png,x,train,7\nb.png,y,train,8\nc.png,x,valid,7\nd.png,y,valid,9\n")
     notes = opened(tmp_path, labels=file).notes
-    assert any("1 of 3 patients are in more than one given split" in note for note in notes)
+    assert any("1 of 3 patients is in more than one given split" in note for note in notes)
     file.write_text("image,label,split,patient\na.png,x,train,7\nb.png,y,train,8\nc.png,x,valid,\nd.png,y,valid,9\n")
     assert not any("more than one split" in note for note in opened(tmp_path, labels=file).notes)
 

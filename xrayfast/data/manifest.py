@@ -335,8 +335,8 @@ def open_manifest(
         unit = "patient" if any(records.patients or ()) else "study, because no patients are known"
         splits = assign_splits(given, (truth == 1).astype(np.uint8), groups, config, unit)
         notes += splits.notes
-        notes += _note_shared("patients", records.patients, splits.names)
-        notes += _note_shared("studies", studies_without_patient(records.patients, records.studies), splits.names)
+        notes += _note_shared("patient", records.patients, splits.names)
+        notes += _note_shared("study", studies_without_patient(records.patients, records.studies), splits.names)
         try:
             notes += _require_splits(truth, labels.names, splits.names, labels.task)
         except DataError as error:
@@ -449,7 +449,8 @@ def _describe_few(records: ImageRecords) -> list[str]:
 def _note_shared(what: str, identifiers: Sequence[str | None] | None, splits: Sequence[str]) -> list[str]:
     """Return a note if a patient or study is in two given splits, which are kept as they are."""
     shared, known = count_shared(identifiers, splits)
-    note = f"{shared} of {known} {what} are in more than one given split: "
+    verb = "is" if shared == 1 else "are"
+    note = f"{shared} of {plural(known, what)} {verb} in more than one given split: "
     return [note + "results on valid and test will be optimistic."] if shared else []
 
 

@@ -606,3 +606,34 @@ def test_two_columns_of_image_names_or_no_header_are_an_error(data_dir, header, 
     second = "{i}.png" if "Path" in header else "{i}"
     text = lines(header, f"{{i}}.dcm,{second},{{ab}}")
     assert found in message(DataError, data_dir, labels=table(data_dir, text))
+
+
+def test_folders_of_folds_with_files_of_their_own_are_noted(tmp_path):
+    for shape in ("{c}/fold{f}/{c}{f}{i}.png", "fold{f}/{c}/{c}{f}{i}.png"):
+        files = [shape.format(f=f, c=c, i=i) for f in (1, 2, 3) for c in "ab" for i in range(5)]
+        assert noted(
+            opened(make(tmp_path / shape[:3], *files)),
+            "The folders fold1, fold2, fold3 look like folds of a cross-validation, which are not used as splits.",
+        )
+
+
+def test_images_of_another_modality_by_the_table_are_counted(tmp_path):
+    make(tmp_path, *(f"{i}.png" for i in range(12)))
+    for name, cells in (("modality", ["X-ray", "CT"]), ("Imaging Modality", ["DX", "MR"]), ("Modality", ["CR", ""])):
+        text = "".join(f"{i}.png,{'ab'[i % 4 // 2]},{cells[i % 2]}\n" for i in range(12))
+        data = opened(tmp_path, labels=table(tmp_path, f"image,label,{name}\n{text}"))
+        said = f"6 images of another modality than radiography according to '{name}' ({cells[1]} 6)"
+        assert noted(data, said) == bool(cells[1])
+
+
+def test_columns_of_readers_alone_are_named(tmp_path):
+    make(tmp_path, *(f"{i}.png" for i in range(12)))
+    text = "".join(f"{i}.png,{i % 2},{int(i > 5)}\n" for i in range(12))
+    data = opened(tmp_path, labels=table(tmp_path, f"image,reader1,reader2\n{text}"))
+    assert data.labels == ("reader1", "reader2") and noted(data, "The names of 'reader1', 'reader2' suggest readers")
+    assert not noted(opened(tmp_path, labels=table(tmp_path, f"image,Mass,Edema\n{text}")), "suggest readers")
+
+
+def test_folders_of_deleted_files_are_no_classes(tmp_path):
+    make(tmp_path, *(f"{c}/{c}{i}.png" for c in ("a", "b", "$RECYCLE.BIN", "lost+found") for i in range(6)))
+    assert opened(tmp_path).labels == ("a", "b")

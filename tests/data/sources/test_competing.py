@@ -90,7 +90,7 @@ def test_two_image_columns_whose_files_both_exist_are_an_error(data_dir):
         "labels.csv row 5: found '3.png' in 'image' and 'other/f3.png' in 'filename', which are different images"
         in found
     )
-    assert "and 1 more row like it" in found and "path_col=: image or filename" in found
+    assert "and 1 more row like it" in found and "path_col='image' or 'filename'" in found
     assert len(opened(data_dir, labels=file, path_col="image")) == 10
     known = open_manifest(DataConfig(source=data_dir, labels=file), known_labels=("a", "b"))
     assert noted(known, "'filename' contains other images in 2 rows")
@@ -152,3 +152,11 @@ def test_a_label_map_makes_classes_of_fractions(data_dir):
 def test_letters_of_sites_are_not_compared_with_those_of_labels(data_dir):
     file = write(data_dir, "image,label,site,ward", AB, [*"AABBABABAB"], CHANGED)
     assert not noted(opened(data_dir, labels=file), "other columns differ")
+
+
+def test_identifiers_that_are_the_names_of_other_rows_files_are_an_error(data_dir):
+    text = "".join(f"{9 - i},{i}.png,{'ab'[i % 2]}\n" for i in range(10))
+    found = message(DataError, data_dir, labels=table(data_dir, f"image_id,path,label\n{text}"))
+    assert "'0.png' in 'path' and '9' in 'image_id', which are different images, and 9 more rows like it" in found
+    own = "".join(f"k{i},{i}.png,{'ab'[i % 2]}\n" for i in range(10))
+    assert not noted(opened(data_dir, labels=table(data_dir, f"image_id,path,label\n{own}")), "other images")

@@ -304,10 +304,11 @@ def test_real_headers(shared):
 
 def test_columns_take_precedence_over_headers(tmp_path, headers):
     make(tmp_path, *(f"x_header_{i}.dcm" for i in range(10)))
-    text = "file,label,patient,sex,age,view\n"  # and no header is read only for the study
+    text = "file,label,patient,sex,age,view\n"  # and the study of the headers is not used
     table(tmp_path, text + "".join(f"x_header_{i},{'ab'[i % 2]},{i // 2},M,7{i},AP\n" for i in range(10)))
     data = opened(tmp_path)
-    assert data.table["patient"].nunique() == 5 and headers.asked == []
+    assert data.table["patient"].nunique() == 5 and "study" not in data.table
+    assert {keyword for _, keyword in headers.asked} == {"PatientID"}  # to compare them with the table's patients
     assert column(data, "sex")[:1] + column(data, "age")[:1] + column(data, "view")[:1] == ["M", 70, "AP"]
 
 
@@ -350,7 +351,7 @@ def test_studies_divided_by_a_given_split_are_noted(tmp_path):
     make(tmp_path, *(f"i{i}.png" for i in range(12)))
     rows = "".join(f"i{i}.png,{'ab'[i % 2]},{i // 3},{'train' if i < 7 else 'valid'}\n" for i in range(12))
     table(tmp_path, "image,label,accession,split\n" + rows)
-    assert noted(opened(tmp_path), "1 of 4 studies are in more than one given split")
+    assert noted(opened(tmp_path), "1 of 4 studies is in more than one given split")
 
 
 @pytest.mark.parametrize("spell", [lambda p: f"{p:05d}", lambda p: f"{p}.0", lambda p: f" {p} "])
@@ -658,3 +659,41 @@ def test_patients_are_recognized_by_spellings_of_their_names(tmp_path):
 
 def test_a_period_after_an_abbreviation_makes_no_other_patient():
     assert set(join_spellings(["Pat 12", "Pat. 12", "pat-12", "PAT12"])[0]) == {"Pat 12"}
+
+
+@pytest.mark.parametrize(("cell", "merged"), [("P{p}", True), ("P0", False)])
+def test_images_without_a_patient_among_others_are_counted(tmp_path, cell, merged):
+    make(tmp_path, *(f"{i:02}.png" for i in range(12)))
+    text = "".join(f"{cell.format(p=i) if i % 3 == 0 else ''},{i:02}.png,{'ab'[i % 2]}\n" for i in range(12))
+    data = opened(tmp_path, labels=table(tmp_path, f"patient_id,image,label\n{text}"))
+    assert noted(data, "8 of 12 images have no patient identifier: other images of the same patient may be in another")
+    assert noted(data, "as merged cells of a spreadsheet do") == merged
+
+
+def test_identifiers_that_end_in_dates_are_questioned_and_a_birth_date_is_pointed_out(tmp_path):
+    make(tmp_path, *(f"{i:02}.png" for i in range(12)))
+    text = "".join(f"{i:02}.png,{'ab'[i % 2]},{i // 3}_2020010{i % 3 + 1},19{50 + i // 3}-03-01\n" for i in range(12))
+    data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient_id,DOB\n{text}"))
+    assert noted(data, "Patient identifiers may be those of images or visits", "(4 instead of 12 patients)")
+    table(tmp_path, f"image,label,visit_day,DOB\n{text}")
+    assert noted(opened(tmp_path), "repeat like identifiers of patients or studies: 'DOB' (4 values on 12 rows)")
+
+
+@pytest.mark.parametrize(
+    ("in_header", "in_table", "wrong"),
+    [
+        (lambda i: f"p{i // 2}", lambda i: f"P-{i // 2:03d}", 0),
+        (lambda i: f"p{i // 2}", lambda i: f"p{5 if i == 7 else i // 2}", 1),
+        (lambda i: f"x{7 * (i // 2) % 11}", lambda i: f"p{i // 2}", 0),  # pseudonyms
+        (lambda i: f"x{7 * (i // 2) % 11}", lambda i: f"p{4 if i == 7 else i // 2}", 4),
+        (lambda i: "anonymous", lambda i: f"p{i // 2}", 0),
+        (lambda i: f"x{i}", lambda i: f"p{i // 2}", 0),
+    ],
+)
+def test_headers_that_contradict_the_patients_of_a_table_are_noted(tmp_path, headers, in_header, in_table, wrong):
+    names = [f"x_{in_header(i)}_{i}.dcm" for i in range(12)]
+    make(tmp_path, *names)
+    text = "".join(f"{name},{'ab'[i % 2]},{in_table(i)}\n" for i, name in enumerate(names))
+    data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient_id\n{text}"))
+    assert noted(data, "contradicts the table's patient", "dicom:PatientID") == (wrong > 0)
+    assert not wrong or noted(data, f"The PatientID of {wrong} DICOM file", "of 12 looked at")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from tests.data.builders import cells, column, lines, make, message, noted, opened, rows, splits, table
 from xrayfast.data.sources.tables import is_table, read_column_names, read_table
 from xrayfast.errors import ConfigError, DataError
+from xrayfast.errors.advice import quoted
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_grades_are_classes(data_dir):
 def test_a_column_of_grades_beside_those_of_labels_is_named(data_dir, name, grades):
     grade_rows = "".join(f"images/{i}.png,{i % 2},{int(i > 4)},{grades[-1 - i % len(grades)]}\n" for i in range(10))
     table(data_dir, f"image,Mass,Hernia,{name}\n{grade_rows}")
-    where = {"1 for values of 2 or more", f"--label-col {shlex.quote(name)} alone, which uses each value as a class"}
+    where = {"1 for values of 2 or more", f"--label-col {quoted(name)} alone, which uses each value as a class"}
     if grades == "12" and name != "Edema score":
         found = message(DataError, data_dir)
         assert "expected 1, 0, -1 (uncertain) or blank. Its values 1, 2 look like grades: make" in found
@@ -504,3 +504,31 @@ def test_a_path_longer_than_a_file_name_can_be_is_refused(data_dir):
     cell = "../" * 30_000 + "images/0.png"
     (data_dir / "labels.csv").write_text(f"image,label\n{cell},a\nimages/1.png,b\n")
     assert "found a path of 90,012 characters, '../../" in message(DataError, data_dir)
+
+
+@pytest.mark.parametrize("before", ["", "row,"])
+def test_a_header_repeated_by_joining_files_is_left_out(data_dir, before):
+    text = f"{before}image,label\n" + "".join(f"{before and f'{i},'}images/{i}.png,{'ab'[i % 2]}\n" for i in range(10))
+    lines = text.splitlines(keepends=True)
+    table(data_dir, "".join([*lines[:6], lines[0], *lines[6:]]))
+    data = opened(data_dir)
+    assert len(data) == 10 and data.labels == ("a", "b")
+    assert noted(data, "labels.csv: the header is repeated in row 7, which is left out.")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"), [("0123456789", True), (["0.5", "1,5", "2.5"], True), ("012", False), (["1.0", "2.0"], False)]
+)
+def test_labels_that_are_scores_or_many_grades_are_named(tmp_path, values, said):
+    n = 2 * len(values)
+    make(tmp_path, *(f"{i}.png" for i in range(n)))
+    table(tmp_path, "image,label\n" + "".join(f'{i}.png,"{values[i % len(values)]}"\n' for i in range(n)))
+    assert noted(opened(tmp_path, label_delim="|"), "Labels are numbers", "their order is not used") == said
+
+
+def test_numbers_of_classes_separated_by_spaces_and_one_name_among_numbers_are_named(data_dir):
+    table(data_dir, "image,label\n" + "".join(f"images/{i}.png,{['1 3', '1', '3'][i % 3]}\n" for i in range(9)))
+    assert noted(opened(data_dir), "a space is in 1 label", "--label-delim ' '")
+    assert not noted(opened(data_dir), "Some labels are numbers")
+    table(data_dir, "image,label\n" + "".join(f"images/{i}.png,{['0', '1', 'mass'][i % 3]}\n" for i in range(9)))
+    assert noted(opened(data_dir), "Some labels are numbers ('0', '1'), and others are names, such as mass.")

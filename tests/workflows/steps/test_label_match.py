@@ -80,7 +80,8 @@ def test_a_label_map_gives_the_network_s_names(tmp_path):
 def test_nothing_in_common(tmp_path):
     with pytest.raises(DataError) as caught:
         match_labels(opened(classes(tmp_path, cat=1, dog=1)), ("Effusion", "Mass"), "multi")
-    for words in ("no label in common", "Effusion, Mass", "cat, dog", "label_map=FILE", "'Effusion = cat'"):
+    example = "'Effusion = ITS NAME IN THE DATA'"
+    for words in ("no label in common", "Effusion, Mass", "cat, dog", "label_map=FILE", example):
         assert words in str(caught.value)
 
 
@@ -151,3 +152,12 @@ def test_classes_of_only_one_side_are_named(tmp_path):
 def test_a_label_of_the_data_that_may_be_one_of_the_network_under_another_name_is_noted(tmp_path, own, known):
     notes = match_labels(opened(classes(tmp_path, **{own: 2, "mass": 2})), (known, "mass"), "single").notes
     assert any(f"Did you mean '{known}'?" in note and f"'{known} = {own}'" in note for note in notes)
+
+
+def test_no_advice_joins_a_label_with_one_that_denies_it(tmp_path):
+    data = opened(classes(tmp_path, **{"no_effusion": 1, "mass": 2}))
+    assert not any("Did you mean" in note for note in match_labels(data, ("Effusion", "Mass"), "multi").notes)
+    with pytest.raises(DataError, match="'Effusion = ITS NAME IN THE DATA'"):
+        match_labels(
+            opened(classes(tmp_path / "other", no_effusion=1, without_edema=1)), ("Effusion", "Edema"), "multi"
+        )

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -29,6 +28,7 @@ from xrayfast.data.labels.targets import UNCERTAIN, Targets, Where, encode_label
 from xrayfast.data.labels.words import is_missing, uncertain_label
 from xrayfast.data.text_column import TextColumn, distinct
 from xrayfast.errors import LONGEST_NAME, DataError, plural, shorten, truncate
+from xrayfast.errors.advice import quoted
 
 LIST = "[...]"
 """Used as the delimiter if cells are lists, as in "['effusion', 'mass']"."""
@@ -105,7 +105,7 @@ def _count_recurring(cells: Iterable[str], delim: str) -> int:
     return sum(len(parts) > 1 and all(counts[part] > 1 for part in parts) for parts in divided)
 
 
-def note_delimiters(labels: Iterable[str], delim: str, what: str = "label") -> list[str]:
+def note_delimiters(labels: Collection[str], delim: str, what: str = "label") -> list[str]:
     """Return a note for each delimiter, other than `delim`, that seems to separate labels: see `find_joint_labels`.
 
     `what` is the kind of the names: "label" (in cells), "class folder" or "column".
@@ -120,14 +120,14 @@ def note_delimiters(labels: Iterable[str], delim: str, what: str = "label") -> l
     ]
 
 
-def find_joint_labels(labels: Iterable[str]) -> dict[str, list[str]]:
+def find_joint_labels(labels: Collection[str]) -> dict[str, list[str]]:
     """Return the labels that seem to be several labels in one, keyed by the delimiter that separates these.
 
     With ';' or ',', every label does. With '-', '_' or a space, each piece must be a label too. With another delimiter,
     one piece must be a label, or each piece must also be in another label with that delimiter.
     """
     names = [name for name in labels if not (is_number(name) or _CODED.match(name))]
-    known = {normalize_label(name) for name in names}
+    known = set(map(normalize_label, labels))
     found: dict[str, list[str]] = {}
     taken = set[str]()
     for pattern in _DELIMITERS:
@@ -366,10 +366,9 @@ def are_grades(cells: Iterable[str]) -> bool:
 
 def describe_grades(column: str) -> str:
     """Return advice on a column of grades."""
-    quoted = shlex.quote(column)
     return (
         "make a column of 1 and 0 from it with a threshold, such as 1 for values of 2 or more; or use --label-col "
-        f"{quoted} alone, which uses each value as a class."
+        f"{quoted(column)} alone, which uses each value as a class."
     )
 
 

@@ -27,7 +27,10 @@ from xrayfast.errors import shorten
 _LEAST_COMPARED, _LONGEST_COMPARED = 5, 60  # letters of labels that are checked for typing errors
 _MOST_COMPARED = 500  # labels, all pairs of which are compared
 
-_LEAST_MIXED = 2  # fewest labels that are numbers, and fewest that are not, for a note on both
+_LEAST_MIXED = 2  # fewest labels that are numbers for a note on others that are not
+
+_DECIMALS = re.compile(r"[.,]0*[1-9]")
+_MANY_GRADES = 5  # whole numbers; fewer are the usual codes of classes
 
 _LEAST_JOINED = 3  # letters of labels that may form one word together
 
@@ -157,11 +160,16 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
         if found
     ]
     numbers = [name for name in listed if is_number(name) and name not in chain(*pairs)]
-    if _LEAST_MIXED <= len(numbers) <= len(listed) - _LEAST_MIXED:
-        others = shorten([name for name in listed if not is_number(name)], 3)
+    if len(numbers) == len(listed) and (any(map(_DECIMALS.search, numbers)) or len(numbers) >= _MANY_GRADES):
         notes.append(
-            f"Some labels are numbers ({shorten(map(repr, numbers), 3)}), and others are names, such as {others}. If "
-            f"they mean the same, join them with --label-map."
+            f"Labels are numbers ({shorten(map(repr, numbers), 3)}): each is a class of its own, and their order is "
+            f"not used. If they are scores or grades, make a column of 1 and 0 with a threshold."
+        )
+    words = [name for name in listed if not is_number(name) and name not in explained]
+    if len(numbers) >= _LEAST_MIXED and words:
+        notes.append(
+            f"Some labels are numbers ({shorten(map(repr, numbers), 3)}), and others are names, such as "
+            f"{shorten(words, 3)}. If they mean the same, join them with --label-map."
         )
     if dates := [name for name in listed if _DATE.fullmatch(name)]:
         notes.append(

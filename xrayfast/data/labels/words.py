@@ -171,7 +171,7 @@ def plain_label(name: str) -> str:
 
 def denies(key: str, other: str) -> bool:
     """Whether a label says that another is absent, as "no mass" does of "mass"; both are keys of `normalize_label`."""
-    return key in (f"no{other}", f"non{other}", f"not{other}")
+    return key in (f"{word}{other}" for word in ("no", "non", "not", "without", "absent", "absenceof", "negativefor"))
 
 
 def is_normal(label: str) -> bool:

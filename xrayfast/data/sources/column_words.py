@@ -171,6 +171,14 @@ _LEFT_OUT = re.compile(
 """Simplified name of a column that says which images not to use."""
 
 
+_BIRTH = re.compile(r"^dob$|birth(day|date)$|dateofbirth$|^geburtsdatum$")
+
+_MODALITY = re.compile(r"(imag(e|ing)|study|series|exam|dicom|scan)?modality(dicom|code|type)?")
+_RADIOGRAPHY = re.compile(
+    r"(digital|computed|plain|chest|film)?(cr|dr|dx|xr|rg|px|cxr|xray|rontgen|radiograph(y|s)?)(image|film)?s?"
+)
+
+
 def simplify_column_name(name: str) -> str:
     """Return the letters and digits of a name in lower case, as in `USUAL_NAMES`."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
@@ -272,7 +280,7 @@ def may_be_key(name: str) -> bool:
     """Whether a column's name suggests an identifier that several images may share."""
     *_, last = "", *split_column_name(name)
     ends = r"\w*(id|identifier|key|no|nr|n[uú]m(mer|ber|ero)|folder|directory)"
-    return bool(key_role(name) or re.fullmatch(ends, last))
+    return bool(key_role(name) or re.fullmatch(ends, last) or _BIRTH.search(simplify_column_name(name)))
 
 
 def describe_no_label(name: str) -> str:
@@ -298,6 +306,20 @@ def may_be_grade(name: str, no_label: str) -> bool:
     """Whether the name of a column with few distinct integers suggests that it holds grades of a label."""
     words = split_column_name(name)
     return any(map(_GRADED.fullmatch, words)) or not is_measured(name, no_label)
+
+
+def names_modality(name: str) -> bool:
+    """Whether a column's name says that it holds the modality of images."""
+    return bool(_MODALITY.fullmatch(simplify_column_name(name)))
+
+
+def is_radiography(modality: str) -> bool:
+    """Whether a modality is radiography, in DICOM's codes or in words.
+
+    >>> is_radiography("DX"), is_radiography("Chest X-ray"), is_radiography("CT")
+    (True, True, False)
+    """
+    return bool(_RADIOGRAPHY.fullmatch(simplify_column_name(modality)))
 
 
 def is_of_box(name: str) -> bool:

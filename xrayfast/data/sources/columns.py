@@ -27,6 +27,7 @@ from xrayfast.data.sources.column_words import (
     are_public_and_private,
     describe_no_label,
     is_measured,
+    is_of_reader,
     may_be_grade,
     may_be_no_label,
     may_tell_folds,
@@ -323,6 +324,11 @@ def _guess_label_columns(
             "Used as labels, because they contain 1 and 0, although their names suggest a patient's sex, history or "
             f"outcome, the origin of the images, or a single reader: {quote(doubtful)}. If they are not labels, name "
             "only the columns of labels with --label-col."
+        )
+    elif len(doubtful) > 1 and all(map(is_of_reader, doubtful)):
+        notes.append(
+            f"The names of {quote(doubtful)} suggest readers, and each column is used as a label of its own. If they "
+            "are readings of one label, join them, such as by majority, in one column, and name that with --label-col."
         )
     return tuple(chosen), True, notes
 

@@ -31,6 +31,7 @@ from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, plural, shorten
+from xrayfast.errors.advice import quoted
 
 _MOST_LABELS = 200  # distinct texts in a column that may hold labels
 
@@ -67,7 +68,7 @@ def note_other_labels(
             raise DataError(
                 f"{table.where(i)}: found '{table.columns[first][i]}' in '{first}' and '{table.columns[name][i]}' in "
                 f"'{name}', and {plural(int(rows.sum()) - 1, 'more row')} that differ like this; expected one column "
-                f"of labels. Name it with --label-col: {first} or {name}."
+                f"of labels. Name it with --label-col {quoted(first)} or {quoted(name)}."
             )
     notes = []
     if differing:
@@ -130,6 +131,7 @@ def note_other_files(
         pairs = zip(used, cells.replace(_file_stem), strict=True)
         differ = [i for i, (one, other) in enumerate(pairs) if other and one != other]
         is_identifier = len(differ) == len(used) and not _are_file_names(cells[:_LOOKED_AT])
+        is_identifier &= {*map(_file_stem, cells[:_LOOKED_AT])}.isdisjoint(used.texts)
         if not differ or is_identifier:
             continue
         row = differ[0]
@@ -138,7 +140,7 @@ def note_other_files(
             raise DataError(
                 f"{table.where(row)}: found {found}, which are different images, and "
                 f"{plural(len(differ) - 1, 'more row')} like it; expected one image per row. Name the column of "
-                f"images with --path-col: {taken} or {name}."
+                f"images with --path-col {quoted(taken)} or {quoted(name)}."
             )
         notes.append(
             f"Images are read from '{taken}'; '{name}' contains other images in {plural(len(differ), 'row')}, such "

@@ -139,8 +139,10 @@ def _is_file(entry: Entry) -> bool:
         return False
 
 
-_HIDDEN = frozenset({"__MACOSX", "@eaDir"})
-"""Folders that unpacking tools and file servers make for resource forks and thumbnails."""
+_HIDDEN = frozenset(
+    {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "RECYCLER", "#recycle", "System Volume Information", "lost+found"}
+)
+"""Folders that unpacking tools, file servers and file systems make for resource forks, thumbnails and deleted files."""
 
 _MAYBE_ELSEWHERE = ("", "/", "\\", ".")
 """First characters of names that may not be paths below the root."""

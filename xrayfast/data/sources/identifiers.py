@@ -116,6 +116,23 @@ def blank_placeholders(identifiers: Sequence[str]) -> tuple[TextColumn, list[str
     return column.replace(lambda text: "" if text in words else text), [note]
 
 
+def note_blank(patients: Sequence[str]) -> list[str]:
+    """Return a note on images without a patient among others that have one, and on cells that may have been merged."""
+    counts = TextColumn.of(patients).counts()
+    if not (blank := counts.pop("", 0)) or not counts:
+        return []
+    note = (
+        f"{blank} of {plural(len(patients), 'image')} {'has' if blank == 1 else 'have'} no patient identifier: other "
+        f"images of the same patient may be in another split."
+    )
+    if max(counts.values()) == 1 < len(counts) <= 2 * blank:
+        note += (
+            " Each identifier is on one image only: if a blank cell means the patient above, as merged cells of a "
+            "spreadsheet do, fill in the blank cells."
+        )
+    return [note]
+
+
 def name_studies(column: str, cells: Sequence[str], patients: Sequence[str] | None) -> list[str]:
     """Return the studies of N images from the cells of a column with that name.
 
@@ -157,9 +174,9 @@ def note_shared_numbers(origins: Sequence[str], patients: Sequence[str], what: s
     if not (shared := sum(count > 1 for count in counts.values())):
         return []
     return [
-        f"{shared} of {plural(len(counts), 'patient')} occur with several values of {what}. If identifiers restart "
-        f"for each value, different patients are treated as one: put {what} before the identifier, in a column or a "
-        f"pattern for --patient-col."
+        f"{shared} of {plural(len(counts), 'patient')} {'occurs' if shared == 1 else 'occur'} with several values of "
+        f"{what}. If identifiers restart for each value, different patients are treated as one: put {what} before the "
+        f"identifier, in a column or a pattern for --patient-col."
     ]
 
 

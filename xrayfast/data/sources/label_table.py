@@ -29,6 +29,7 @@ from xrayfast.data.labels.label_map import names_in_map
 from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, clean_label, normalize_label
 from xrayfast.data.labels.targets import UNCERTAIN, RawLabels, Where, not_single_label
 from xrayfast.data.labels.words import is_missing
+from xrayfast.data.sources.column_words import is_radiography, names_modality
 from xrayfast.data.sources.columns import Columns, require_column, resolve_columns
 from xrayfast.data.sources.competing import note_other_files, note_other_folders, note_other_labels
 from xrayfast.data.sources.datasets.registry import read_dataset_table
@@ -93,6 +94,7 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
         if not config.path_col:
             records.notes += note_other_files(table, columns, files, spec, root, may_choose=of_run)
         records.notes += note_other_folders(records, raw.names)
+    records.notes += _note_modalities(table, columns, files.first)
     if files.missing:
         records.notes.append(
             f"{plural(len(files.missing), 'row')} of {file.name} left out, because the image file is missing: "
@@ -224,6 +226,23 @@ def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: Plac
     if records.splits:
         together = [owner or split or "" for owner, split in zip(together, records.splits, strict=True)]
     return origins + note_keys(cells, columns.unused, together)
+
+
+def _note_modalities(table: Table, columns: Columns, rows: Places) -> list[str]:
+    """Return notes on images that are no radiographs according to an unused column of modalities."""
+    names = list(filter(names_modality, columns.unused))
+    notes = []
+    for name, cells in zip(names, _of_images(table, names, rows), strict=True):
+        others = {
+            text: n for text, n in cells.counts().items() if not (is_missing(text) or is_radiography(text.strip()))
+        }
+        if others:
+            listed = shorten((f"{text.strip()} {n}" for text, n in others.items()), 5)
+            notes.append(
+                f"{plural(sum(others.values()), 'image')} of another modality than radiography according to '{name}' "
+                f"({listed}): used like the others. If these are no radiographs, remove their rows from the table."
+            )
+    return notes
 
 
 def _of_images(table: Table, names: Sequence[str], rows: Places) -> list[TextColumn]:

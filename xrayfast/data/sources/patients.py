@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -22,7 +23,13 @@ from xrayfast.data.demographics import parse_sexes, parse_views, plausible_age
 from xrayfast.data.images.names import AUGMENTED, ORIGINAL, image_beside, split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.datasets import registry
-from xrayfast.data.sources.identifiers import blank_placeholders, join_spellings, normalize_identifier, note_keys
+from xrayfast.data.sources.identifiers import (
+    blank_placeholders,
+    join_spellings,
+    normalize_identifier,
+    note_blank,
+    note_keys,
+)
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.data.text_column import TextColumn
@@ -50,10 +57,12 @@ without its last parts, or what follows a date."""
 
 _IMAGE_OF_PATIENT = re.compile(
     r"(?i)(.*[^\W_])[-_ .]+((pre|post|before|after|baseline|bl|fu|follow[-_ ]?up|admission|discharge|left|right|pa|ap"
-    r"|lat|lateral|frontal|l|r)[-_ ]?\d*|(t|tp|v|visit|scan|session|ses|exam|study|img|image|day|d)[-_ ]?\d+|\d{1,2})"
+    r"|lat|lateral|frontal|l|r)[-_ ]?\d*|(t|tp|v|visit|scan|session|ses|exam|study|img|image|day|d)[-_ ]?\d+|\d{1,2}"
+    r"|(19|20)\d\d[-_.]?\d\d[-_.]?\d\d)"
 )
 """Matches an identifier that adds to a patient which of the patient's images or visits it is."""
 
+_MOST_HEADERS = 200  # that are compared with a table's patients; each takes about a millisecond
 _LOOKED_AT = 20_000  # names that are searched before all are
 _LEAST_PATIENTS = 8  # fewest that a part of the names without a word for patients must tell apart
 _DATE = re.compile(r"(^|\D)(19|20)\d\d(\d{4})?$|\d{4}-\d\d-\d\d")
@@ -91,19 +100,23 @@ def find_patients(records: ImageRecords, config: DataConfig, *, to_split: bool =
     """Fill in patients that no column holds, from file names, else from DICOM headers; then the studies of `study_col`.
 
     Headers that are read also fill in study, sex, age and view. Reading one takes milliseconds, so headers are not read
-    for these alone, except for the view if `views` selects by it. Unless images are `to_split`, all may be of one
+    for these alone, except for the view if `views` selects by it. Patients of a column are compared with those of some
+    headers. Unless images are `to_split`, all may be of one
     patient.
 
     Raises:
         DataError: names or headers were asked for and hold no patient, or no study.
         ConfigError: the header's keyword is not one of DICOM, or a pattern for names is wrong.
     """
+    from_column = records.patients is not None
     _find_patients(records, config, to_split)
     if config.views != "all" and records.views is None:
         headers = _headers(records, "PatientID")
         records.views = parse_views(_values(headers, "view")) if headers else None
     _find_studies(records, config.study_col)
     _complete_by_study(records)
+    if from_column:
+        records.notes += note_blank(records.patients or ()) + _note_other_headers(records)
 
 
 def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) -> None:
@@ -166,7 +179,7 @@ def _note_images_of_patients(patients: Sequence[str]) -> list[str]:
         return []
     sizes = Counter(match[1].lower() for _, match in matches)
     shared = [match for _, match in matches if sizes[match[1].lower()] > 1]
-    are_few = len(sizes) >= _LEAST_PATIENTS or not any(match[2].isdecimal() for match in shared)
+    are_few = len(sizes) >= _LEAST_PATIENTS or not any(re.fullmatch(r"\d{1,2}", match[2]) for match in shared)
     if 2 * len(shared) <= len(matches) or not are_few or max(sizes.values()) > _MOST_IN_STUDY:
         return []
     ends = shorten(dict.fromkeys(f"'{match[2]}'" for match in shared), 3)
@@ -452,6 +465,37 @@ def _read_headers(records: ImageRecords, keyword: str) -> None:
 def _values(headers: Sequence[Header | None], name: str) -> list[str]:
     """Return one attribute of each header; "" where there is no header."""
     return [getattr(header, name, "") for header in headers]
+
+
+def _note_other_headers(records: ImageRecords) -> list[str]:
+    """Return a note on DICOM files whose PatientID contradicts the patient that the table gives, among up to 200 files.
+
+    It does if most of the others are equal; or, as tables often have pseudonyms, if a patient of the table has several
+    PatientIDs or a PatientID several patients. One PatientID on all files, or another on each, says nothing.
+    """
+    if not records.patients or is_remote(records.paths[0]):
+        return []
+    some = replace(records.select(range(0, len(records.names), -(-len(records.names) // _MOST_HEADERS))), notes=[])
+    found = blank_placeholders(_values(_headers(some, "PatientID"), "patient"))[0]
+    pairs = {
+        name: (normalize_identifier(patient), normalize_identifier(header))
+        for name, patient, header in zip(some.names, some.patients or (), found, strict=False)
+        if patient and header
+    }
+    of_patient, of_header = dict[str, set[str]](), dict[str, set[str]]()
+    for patient, header in pairs.values():
+        of_patient.setdefault(patient, set()).add(header)
+        of_header.setdefault(header, set()).add(patient)
+    if 2 * sum(patient == header for patient, header in pairs.values()) > len(pairs):
+        wrong = [name for name, (patient, header) in pairs.items() if patient != header]
+    elif 1 < len(of_header) < len(pairs):
+        wrong = [name for name, (a, b) in pairs.items() if max(len(of_patient[a]), len(of_header[b])) > 1]
+    else:
+        return []
+    return [
+        f"The PatientID of {plural(len(wrong), 'DICOM file')}, of {len(pairs)} looked at, contradicts the table's "
+        f"patient: {shorten(wrong, 3)}. The table is used; --patient-col dicom:PatientID uses the headers."
+    ] * bool(wrong)
 
 
 def _note_issuers(headers: Sequence[Header]) -> list[str]:

@@ -218,7 +218,7 @@ def _is_split_list(name: str) -> bool:
 
 
 def _note_folds(records: ImageRecords) -> list[str]:
-    """Return a note on folders that look like folds, if most of their file names are in several folds."""
+    """Return a note on folders that look like folds; it says whether most file names are in several of them."""
     folders: dict[str, set[str]] = {}
     fold_of = {folder: next(filter(_FOLD.fullmatch, folder.split("/")), None) for folder in records.folders.texts}
     if any(fold_of.values()):
@@ -226,8 +226,14 @@ def _note_folds(records: ImageRecords) -> list[str]:
             if fold := fold_of[folder]:
                 folders.setdefault(name.rpartition("/")[2], set()).add(fold)
     listed = sorted(set().union(*folders.values()))
-    if 2 * sum(len(found) > 1 for found in folders.values()) <= len(folders) or len(listed) < 2:
+    if len(listed) < 2:
         return []
+    if 2 * sum(len(found) > 1 for found in folders.values()) <= len(folders):
+        note = (
+            f"The folders {shorten(listed)} look like folds of a cross-validation, which are not used as splits. To "
+            f"use them, give a table with a split column, or --split-file."
+        )
+        return [] if records.own_split else [note]
     return [
         f"The folders {shorten(listed)} look like folds of a cross-validation, with the same images in each: give "
         f"one of them as DATA; to draw new folds from its images, use --folds."
@@ -248,8 +254,8 @@ def _find_splits(records: ImageRecords, config: DataConfig) -> None:
             f"Names of files or folders suggest splits ({counts}), which are not used. To use them, name the folders "
             f"train, valid and test, or give a split column or --split-file."
         )
-    records.notes += _note_folds(records)
     records.own_split = records.splits is not None or by_folder is not None or bool(nested)
+    records.notes += _note_folds(records)
     if not (records.own_split or config.split_file or is_remote(str(config.source))):
         records.notes += _note_split_lists(records, config)
     if config.ignore_split:

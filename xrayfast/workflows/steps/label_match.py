@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from xrayfast.config import Task
 from xrayfast.data.labels.implications import apply_implications, parse_implications
-from xrayfast.data.labels.names import find_spelling
+from xrayfast.data.labels.names import find_spelling, normalize_label
 from xrayfast.data.labels.spellings import find_alike
 from xrayfast.data.labels.targets import Targets, infer_task, merge_labels, to_truth
-from xrayfast.data.labels.words import is_normal
+from xrayfast.data.labels.words import denies, is_normal
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, find_closest, plural, shorten
 
@@ -62,7 +62,9 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
     lacking = tuple(label for label in labels if label not in names)
     unknown = [(name, int((matrix[:, j] == 1).sum())) for j, name in enumerate(names) if name not in labels]
     if not used:
-        example = _MAP.format(known=labels[0], other=data.labels[0] if data.labels else "OTHER NAME")
+        alike = ((near, name) for name in data.labels if (near := _find_alike(name, labels)))
+        known, other = next(alike, (labels[0], "ITS NAME IN THE DATA"))
+        example = _MAP.format(known=known, other=other)
         raise DataError(
             f"{data.config.shown}: the network and the data have no label in common. The network has "
             f"{shorten(labels, 20)}; the data have {shorten(data.labels, 20) or 'no labels'}. {example}."
@@ -96,14 +98,17 @@ def _hints(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[s
     return [
         f"The network has no label '{name}'. Did you mean '{near}'? {_MAP.format(known=near, other=name)}."
         for name, _ in unknown
-        if (near := find_closest(name, lacking) or _find_synonym(name, lacking))
+        if (near := _find_alike(name, lacking))
     ]
 
 
-def _find_synonym(name: str, lacking: Sequence[str]) -> str:
-    """Return a label of the network that may be a synonym of `name`; "" if none is known."""
-    pairs = [pair for pair in find_alike([name, *lacking]) if name in pair]
-    return next(label for label in pairs[0] if label != name) if pairs else ""
+def _find_alike(name: str, labels: Sequence[str]) -> str:
+    """Return the label of the network that may mean the same as `name`; "" if none does, or only one that it denies."""
+    key = normalize_label(name)
+    keys = {label: normalize_label(label) for label in labels}
+    others = [label for label, other in keys.items() if not (denies(key, other) or denies(other, key))]
+    pairs = [pair for pair in find_alike([name, *others]) if name in pair]
+    return find_closest(name, others) or next((one for pair in pairs[:1] for one in pair if one != name), "")
 
 
 def _name_classes(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[str]:

@@ -158,13 +158,15 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
         records = _records(stream, separator)
         header = clean_names(next(records, []))
         require_columns(file, header)
-        numbers = array("q")
+        numbers, headers = array("q"), array("q")
         table = build_table(
             file,
             header,
-            _pad_rows(records, header, numbers, file, separator, _count_lines(sample[:start]) + 2),
+            _pad_rows(records, header, numbers, headers, file, separator, _count_lines(sample[:start]) + 2),
             numbers,
         )
+    if headers:
+        notes += (f"{file.name}: the header is repeated in row {shorten(map(str, headers), 3)}, which is left out.",)
     if not numbers:
         raise no_rows(file)
     if not any(header):
@@ -270,13 +272,15 @@ def _pad_rows(
     records: Iterator[list[str]],
     header: Sequence[str],
     numbers: MutableSequence[int],
+    headers: MutableSequence[int],
     file: Path,
     separator: str,
     first: int,
 ) -> Iterator[list[str]]:
     """Yield the rows that are not blank, padded to the header's length; append their numbers to `numbers`.
 
-    Numbers start at `first`.
+    Numbers start at `first`. Rows that repeat the header, as after joining files, are left out, and their numbers
+    appended to `headers`.
     """
     width = len(header)
     for number, row in enumerate(records, start=first):
@@ -289,5 +293,8 @@ def _pad_rows(
                     f"that contain '{separator}' in double quotes."
                 )
             row = (row + [""] * width)[:width]
+        if width > 1 and row[-1].strip() == header[-1] and clean_names(row) == header:
+            headers.append(number)
+            continue
         numbers.append(number)
         yield row
