@@ -100,9 +100,8 @@ def find_patients(records: ImageRecords, config: DataConfig, *, to_split: bool =
     """Fill in patients that no column holds, from file names, else from DICOM headers; then the studies of `study_col`.
 
     Headers that are read also fill in study, sex, age and view. Reading one takes milliseconds, so headers are not read
-    for these alone, except for the view if `views` selects by it. Patients of a column are compared with those of some
-    headers. Unless images are `to_split`, all may be of one
-    patient.
+    for these alone, except for the view if `views` selects by it; only some are compared with patients of a column.
+    Unless images are `to_split`, all may be of one patient.
 
     Raises:
         DataError: names or headers were asked for and hold no patient, or no study.
