@@ -156,3 +156,9 @@ def test_a_map_that_is_the_wrong_way_round_says_so(tmp_path):
     config = DataConfig(source=data, label_map=tmp_path / "map.txt")
     with pytest.raises(ConfigError, match="Swap the two"):
         open_manifest(config, to_train=False, known_labels=("Cardiomegaly", "edema"))
+
+
+def test_quotes_around_the_names_of_a_map_are_no_part_of_them(tmp_path):
+    file = tmp_path / "map.txt"
+    file.write_text("\"TB\"\t=\t'tuberculosis', Koch's\n")
+    assert dict(read_label_map(file).synonyms) == {"tuberculosis": "TB", "Koch's": "TB"}

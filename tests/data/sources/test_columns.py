@@ -609,6 +609,8 @@ def test_two_columns_of_image_names_or_no_header_are_an_error(data_dir, header, 
 
 
 def test_folders_of_folds_with_files_of_their_own_are_noted(tmp_path):
+    files = [f"{c}/Fold_{f}/{c}{f}{i}.png" for f in "ABC" for c in "ab" for i in range(5)]
+    assert noted(opened(make(tmp_path / "letters", *files)), "Fold_A, Fold_B, Fold_C look like folds")
     for shape in ("{c}/fold{f}/{c}{f}{i}.png", "fold{f}/{c}/{c}{f}{i}.png"):
         files = [shape.format(f=f, c=c, i=i) for f in (1, 2, 3) for c in "ab" for i in range(5)]
         assert noted(
@@ -619,7 +621,11 @@ def test_folders_of_folds_with_files_of_their_own_are_noted(tmp_path):
 
 def test_images_of_another_modality_by_the_table_are_counted(tmp_path):
     make(tmp_path, *(f"{i}.png" for i in range(12)))
-    for name, cells in (("modality", ["X-ray", "CT"]), ("Imaging Modality", ["DX", "MR"]), ("Modality", ["CR", ""])):
+    for name, cells in (
+        ("modality", ["X-RAY CHEST", "CT"]),
+        ("Imaging Modality", ["CR/DX", "MR"]),
+        ("Modality", ["CR", ""]),
+    ):
         text = "".join(f"{i}.png,{'ab'[i % 4 // 2]},{cells[i % 2]}\n" for i in range(12))
         data = opened(tmp_path, labels=table(tmp_path, f"image,label,{name}\n{text}"))
         said = f"6 images of another modality than radiography according to '{name}' ({cells[1]} 6)"

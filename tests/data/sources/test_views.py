@@ -130,3 +130,11 @@ def test_a_study_column_is_not_used_if_set_to_none(tmp_path):
     assert opened(tmp_path).table["study"].nunique() == 5
     assert "study" not in opened(tmp_path, study_col="none").table
     assert pd.isna(opened(tmp_path, study_col="none").table["patient"]).all()
+
+
+def test_slices_by_their_view_are_noted(tmp_path):
+    make(tmp_path, *(f"{i}.png" for i in range(12)))
+    text = "".join(f"{i}.png,{'ab'[i % 4 // 2]},{['PA', 'Axial'][i % 2]}\n" for i in range(12))
+    table(tmp_path, f"image,label,view\n{text}")
+    assert noted(opened(tmp_path), "6 images with the view of a slice, as in CT (AXIAL 6)")
+    assert len(opened(tmp_path, views="frontal")) == 6

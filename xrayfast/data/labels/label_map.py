@@ -91,7 +91,7 @@ def read_label_map(path: Path) -> LabelMap:
             continue
         left, _, right = line.partition("=")
         try:
-            label, *others = (clean_label(name) for name in (left, *right.split(",")))
+            label, *others = (_unquote(clean_label(name)) for name in (left, *right.split(",")))
         except DataError as error:
             raise ConfigFileError(
                 f"{path.name} line {number}: found '{truncate(line.strip(), 200)}'; expected LABEL = SYNONYM, "
@@ -109,3 +109,8 @@ def read_label_map(path: Path) -> LabelMap:
     if not synonyms:
         raise ConfigFileError(f"{path}: found no lines; expected some such as Cardiomegaly = Enlarged heart.")
     return LabelMap(path.name, synonyms)
+
+
+def _unquote(name: str) -> str:
+    """Return the name without the quotes around it."""
+    return name[1:-1].strip() if len(name) > 2 and name[0] == name[-1] and name[0] in "'\"" else name

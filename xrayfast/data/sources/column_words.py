@@ -174,9 +174,7 @@ _LEFT_OUT = re.compile(
 _BIRTH = re.compile(r"^dob$|birth(day|date)$|dateofbirth$|^geburtsdatum$")
 
 _MODALITY = re.compile(r"(imag(e|ing)|study|series|exam|dicom|scan)?modality(dicom|code|type)?")
-_RADIOGRAPHY = re.compile(
-    r"(digital|computed|plain|chest|film)?(cr|dr|dx|xr|rg|px|cxr|xray|rontgen|radiograph(y|s)?)(image|film)?s?"
-)
+_RADIOGRAPHY = re.compile(r"\b(cr|dr|dx|xr|rg|px|cxr)s?\b|x[-_ ]?ray|r(o|ö|oe)ntgen|radiogra|film", re.IGNORECASE)
 
 
 def simplify_column_name(name: str) -> str:
@@ -316,10 +314,10 @@ def names_modality(name: str) -> bool:
 def is_radiography(modality: str) -> bool:
     """Whether a modality is radiography, in DICOM's codes or in words.
 
-    >>> is_radiography("DX"), is_radiography("Chest X-ray"), is_radiography("CT")
-    (True, True, False)
+    >>> is_radiography("CR/DX"), is_radiography("X-RAY CHEST"), is_radiography("CT"), is_radiography("MRI")
+    (True, True, False, False)
     """
-    return bool(_RADIOGRAPHY.fullmatch(simplify_column_name(modality)))
+    return bool(_RADIOGRAPHY.search(modality))
 
 
 def is_of_box(name: str) -> bool:

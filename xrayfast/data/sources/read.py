@@ -27,8 +27,10 @@ from xrayfast.files.file_names import require_utf8
 from xrayfast.files.virtual.addresses import is_remote
 from xrayfast.files.virtual.remote import forget
 
-_FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?|cv)[-_ ]?\d+", re.IGNORECASE)
+_FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?|cv)[-_ ]?(\d+|(?<=[-_ ])[a-j])", re.IGNORECASE)
 """The name of a folder with one fold of a cross-validation."""
+
+_SLICE = re.compile("AXIAL|CORONAL|SAGITTAL|TRANSVERS")
 
 OTHER_VIEWS = "view other than {} (--views)"
 """Why images of other views are left out."""
@@ -148,7 +150,7 @@ def _choose_views(records: ImageRecords, views: Literal["frontal", "lateral"]) -
 
 
 def _note_views(records: ImageRecords) -> None:
-    """Add a note on lateral views among other views, recognized from a column, headers or names."""
+    """Add notes on lateral views among other views, recognized from a column, headers or names; and on slices."""
     views = records.views or [None] * len(records.names)
     lateral = [
         view == "LATERAL" if view else "lat" in name.lower() and not {"lateral", "lat"}.isdisjoint(split_words(name))
@@ -158,6 +160,12 @@ def _note_views(records: ImageRecords) -> None:
         records.notes.append(
             f"{plural(count, 'lateral view')} used like the other images: to train on frontal views only, give "
             f"--views frontal, or remove the lateral views from the table or folders."
+        )
+    if slices := Counter(view for view in views if view and _SLICE.search(view)):
+        listed = shorten((f"{view} {n}" for view, n in slices.items()), 3)
+        records.notes.append(
+            f"{plural(slices.total(), 'image')} with the view of a slice, as in CT ({listed}), used like the others: "
+            f"leave them out if they are no radiographs, such as with --views frontal."
         )
 
 
