@@ -129,7 +129,7 @@ NOTES = [
     "Labels that look like dates, into which spreadsheets convert texts such as 1-2: '2-Jan'.",
     "Read as blank cells: 'N/A' 1 times in 'label'.",
     "1 patient identifier joined",
-    "patients are in more than one given split",
+    "patients is in more than one given split",
     "1 of 1 study is in more than one given split",
     "1 lateral view used like the other images",
     "2 images left out (mask, overlay, map or thumbnail by name): images/lung_mask.png, images/000_pred_left.png.",
