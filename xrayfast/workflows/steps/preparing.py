@@ -15,7 +15,7 @@ from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.assign import NO_PATIENTS
-from xrayfast.errors import ConfigError, DataError, shorten
+from xrayfast.errors import ConfigError, shorten
 from xrayfast.learning.callback_rules import check_callbacks
 from xrayfast.learning.device import on_meta_device, torch_device
 from xrayfast.learning.distributed.world import World
@@ -119,7 +119,6 @@ def prepare(
 
     Raises:
         ConfigError: a batch has fewer than two images per rank.
-        DataError: the train split has one image.
     """
     free_earlier_learners()
     train = config.train
@@ -136,16 +135,14 @@ def prepare(
         seed=train.seed,
         images=images,
     )
-    count, least = len(dls.train_ds), 2 * world.world_size
     if world.world_size > 1:
+        count, least = len(dls.train_ds), 2 * world.world_size
         if min(count, dls.train.bs) < least:
             raise ConfigError(
                 f"{world.world_size} ranks share batches of {min(count, dls.train.bs)} training images; expected at "
                 "least two images per rank. Start fewer processes, or a new run with a larger --batch-size."
             )
         dls.train.drop_last = count % dls.train.bs < least
-    elif count < least:
-        raise DataError("The train split has 1 image; expected at least 2, as batch norm averages over images.")
     learn = learner_from_config(dls, config.model, train, code)
     validate_by_unit(learn, config.results)
     free_later(learn)
