@@ -206,6 +206,14 @@ def test_candidates_contain_the_copies():
     assert sum((i, 900 + i) in set(map(tuple, pairs.tolist())) for i in range(100)) >= 98
 
 
+@pytest.mark.parametrize("count", [30, 300])
+def test_mirrored_copies_are_found(count):
+    thumbs = mixed(count)
+    copies = np.clip(thumbs[:9, :, ::-1] + np.random.default_rng(1).normal(0, 1, (9, 40, 40)), 0, 255).astype(np.uint8)
+    pairs, alike = near_pairs(np.concatenate([thumbs, copies]), np.arange(count + 9), Shown({}))
+    assert pairs.tolist() == [[i, count + i] for i in range(9)] and alike.min() > ALIKE
+
+
 def test_candidates_are_reproducible():
     thumbs = mixed(300)
     rows = np.arange(300)

@@ -27,7 +27,7 @@ def reference(points, keep):
 
 def search(points, keep=4, seed=0):
     told = []
-    found, note = nearest_neighbors(points, keep, seed, told.append)
+    found, note = nearest_neighbors(points, points, keep, seed, told.append)
     assert told == sorted(told) and told[-1] == 1
     return found, note
 
@@ -44,7 +44,10 @@ def test_the_exact_search_equals_scikit_learns(count, keep, seed, block, tile):
 
 def test_an_image_is_not_its_own_neighbor_among_equal_images():
     points = np.repeat(points_of(3), 20, axis=0)
-    for found in (search(points)[0], exact_neighbors(points - points.mean(0), np.arange(60), 4)):
+    for found in (
+        search(points)[0],
+        exact_neighbors(points - points.mean(0), points - points.mean(0), np.arange(60), 4),
+    ):
         assert not (found == np.arange(60)[:, None]).any()
         assert (found // 20 == np.arange(60)[:, None] // 20).all()
 

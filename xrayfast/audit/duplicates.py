@@ -42,7 +42,7 @@ class Duplicates:
     """A group of duplicates.
 
     The kind is "exact" if all images decode to equal pixels, and "near" if at least two differ, but only by coding,
-    scale, a small crop or brightness. Exact copies of members of a near group are in both groups.
+    scale, a small crop, brightness or mirroring. Exact copies of members of a near group are in both groups.
     """
 
     rows: tuple[int, ...]  # two or more rows of the manifest, ascending
@@ -97,7 +97,7 @@ def near_pairs(
     Returns:
         (P, 2) indices of `rows` and (P,) similarities.
     """
-    digest = hashlib.blake2b(search_method(len(rows)).encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{search_method(len(rows))}, mirrored too".encode(), digest_size=16)
     for start in range(0, len(rows), _CHUNK):  # in chunks, to save the memory of a copy
         digest.update(thumbs[rows[start : start + _CHUNK]].data)
     found = images.computed(digest.digest(), _LAYOUT, lambda: _compare(thumbs, rows, progress))
@@ -116,14 +116,27 @@ def _compare(thumbs: npt.NDArray[np.uint8], rows: Integers, progress: StageProgr
     def report(share: float) -> None:
         progress("comparing", round(share * count), count)
 
-    pairs, note = candidates(thumbs, rows, report=lambda share: report(share / 3))
-    alike = np.zeros(len(pairs), np.float32)
-    for start in range(0, len(pairs), _CHUNK):
-        chunk = rows[pairs[start : start + _CHUNK]]
-        alike[start : start + _CHUNK] = aligned_correlation(thumbs[chunk[:, 0]], thumbs[chunk[:, 1]])
-        report(1 / 3 + 2 / 3 * min(1, (start + _CHUNK) / len(pairs)))
-    found = alike >= ALIKE
-    return {"pairs": pairs[found], "alike": alike[found], "note": np.frombuffer(note.encode(), np.uint8)}
+    pairs, alike, notes = [], [], []
+    for way in (1, -1):  # as they are, then with one of each pair mirrored
+        begun = float(way < 0)
+
+        def report_half(share: float, begun: float = begun) -> None:
+            report((begun + share) / 2)
+
+        found, note = candidates(thumbs, rows, report=lambda share: report_half(share / 3), mirrored=way < 0)
+        notes.append(note)
+        for start in range(0, len(found), _CHUNK):
+            chunk = found[start : start + _CHUNK]
+            first, second = rows[chunk].T
+            similarity = aligned_correlation(thumbs[first], thumbs[second][:, :, ::way])
+            pairs.append(chunk[similarity >= ALIKE])
+            alike.append(similarity[similarity >= ALIKE])
+            report_half(1 / 3 + 2 / 3 * min(1, (start + _CHUNK) / len(found)))
+    return {
+        "pairs": np.concatenate([np.zeros((0, 2), np.int64), *pairs]),
+        "alike": np.concatenate([np.zeros(0, np.float32), *alike]),
+        "note": np.frombuffer(notes[0].encode(), np.uint8),
+    }
 
 
 def _connected_members(count: int, pairs: Pairs, alike: Floats32) -> list[tuple[list[int], float]]:

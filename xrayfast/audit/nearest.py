@@ -39,31 +39,35 @@ def search_method(count: int) -> str:
     return "exact" if faiss is None else f"faiss {faiss.__version__}"
 
 
-def nearest_neighbors(points: Floats32, keep: int, seed: int, report: Callable[[float], None]) -> tuple[Rows, str]:
-    """Find each point's nearest other points by Euclidean distance.
+def nearest_neighbors(
+    points: Floats32, queries: Floats32, keep: int, seed: int, report: Callable[[float], None]
+) -> tuple[Rows, str]:
+    """Find the points nearest to each query, except the point of the same row, by Euclidean distance.
 
     Args:
         points: (N, D).
-        keep: number of neighbors per point, less than N.
+        queries: (N, D): the points themselves, or a changed copy of each.
+        keep: number of neighbors per query, less than N.
         seed: of faiss's cells, and of the sample of points that its recall is estimated on.
         report: called with the fraction of the work done.
 
     Returns:
         (N, keep) rows, unordered; with faiss, -1 where it finds fewer. And a note on the recall, "" if exact.
     """
-    points = points - points.mean(0)  # centered, because otherwise sums of squares lose digits
+    center = points.mean(0)  # without it, sums of squares lose digits
+    points, queries = points - center, queries - center
     faiss = _import_faiss() if len(points) > EXACT else None
-    return (
-        (_search_all(points, keep, report), "") if faiss is None else _search_cells(faiss, points, keep, seed, report)
-    )
+    if faiss is None:
+        return _search_all(points, queries, keep, report), ""
+    return _search_cells(faiss, points, queries, keep, seed, report)
 
 
-def _search_all(points: Floats32, keep: int, report: Callable[[float], None]) -> Rows:
+def _search_all(points: Floats32, queries: Floats32, keep: int, report: Callable[[float], None]) -> Rows:
     began, said = time.monotonic(), len(points) <= EXACT
     near = np.empty((len(points), keep), np.int64)
     for start in range(0, len(points), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(points)))
-        near[rows] = exact_neighbors(points, rows, keep)
+        near[rows] = exact_neighbors(points, queries, rows, keep)
         share = (rows[-1] + 1) / len(points)
         seconds = (time.monotonic() - began) / share
         if not said and seconds > _PATIENCE and share > 0.002:
@@ -76,13 +80,13 @@ def _search_all(points: Floats32, keep: int, report: Callable[[float], None]) ->
     return near
 
 
-def exact_neighbors(points: Floats32, rows: Rows, keep: int) -> Rows:
-    """Return (R, keep) the nearest other points of some points, by exact search; points must be centered at 0."""
+def exact_neighbors(points: Floats32, queries: Floats32, rows: Rows, keep: int) -> Rows:
+    """Return (R, keep) the points nearest to the queries of some rows, by exact search; points are centered at 0."""
     best, near = np.full((len(rows), keep), np.inf, np.float32), np.full((len(rows), keep), -1, np.int64)
-    queries = -2 * points[rows]
+    asked = -2 * queries[rows]
     for start in range(0, len(points), _TILE):
         others = points[start : start + _TILE]
-        distance = queries @ others.T + (others * others).sum(1)  # minus the query's square, the same per row
+        distance = asked @ others.T + (others * others).sum(1)  # minus the query's square, the same per row
         own = np.flatnonzero((rows >= start) & (rows < start + _TILE))
         distance[own, rows[own] - start] = np.inf
         # After a few tiles, few queries have a nearer point in a tile.
@@ -97,7 +101,7 @@ def exact_neighbors(points: Floats32, rows: Rows, keep: int) -> Rows:
 
 
 def _search_cells(
-    faiss: Any, points: Floats32, keep: int, seed: int, report: Callable[[float], None]
+    faiss: Any, points: Floats32, queries: Floats32, keep: int, seed: int, report: Callable[[float], None]
 ) -> tuple[Rows, str]:
     count, dimensions = points.shape
     cells = round(4 * count**0.5)
@@ -106,10 +110,10 @@ def _search_cells(
     index.train(points)
     index.add(points)
     rows = np.random.default_rng(seed).choice(count, min(_SAMPLE, count), replace=False)
-    known, recall = exact_neighbors(points, rows, keep), 0.0
+    known, recall = exact_neighbors(points, queries, rows, keep), 0.0
     index.nprobe = 8
     while True:
-        found = _others(index, points, rows, keep)
+        found = _others(index, queries, rows, keep)
         recall = float((known[:, :, None] == found[:, None]).any(2).mean())
         if recall >= RECALL or index.nprobe >= cells:
             break
@@ -117,7 +121,7 @@ def _search_cells(
     near = np.empty((count, keep), np.int64)
     for start in range(0, count, _TILE):
         rows = np.arange(start, min(start + _TILE, count))
-        near[rows] = _others(index, points, rows, keep)
+        near[rows] = _others(index, queries, rows, keep)
         report((rows[-1] + 1) / count)
     return near, (
         f"Near duplicates of {count:,} images were searched with faiss {faiss.__version__} (IndexIVFFlat, "
@@ -126,9 +130,9 @@ def _search_cells(
     )
 
 
-def _others(index: Any, points: Floats32, rows: Rows, keep: int) -> Rows:
-    """Return what the index finds, without the query points themselves."""
-    found = index.search(points[rows], keep + 1)[1]
+def _others(index: Any, queries: Floats32, rows: Rows, keep: int) -> Rows:
+    """Return what the index finds, without the points of the same rows."""
+    found = index.search(queries[rows], keep + 1)[1]
     own = found == rows[:, None]
     own[~own.any(1), -1] = True  # with many equal points it may be missing; then drop the last
     others: Rows = found[~own].reshape(len(rows), keep)

@@ -33,7 +33,11 @@ _RIDGE = 0.01  # fraction of the mean variance that is added to each direction, 
 
 
 def candidates(
-    thumbs: npt.NDArray[np.uint8], rows: Integers, seed: int = 0, report: Callable[[float], None] = lambda share: None
+    thumbs: npt.NDArray[np.uint8],
+    rows: Integers,
+    seed: int = 0,
+    report: Callable[[float], None] = lambda share: None,
+    mirrored: bool = False,
 ) -> tuple[Pairs, str]:
     """Return pairs of images that could be copies of each other.
 
@@ -42,6 +46,7 @@ def candidates(
         rows: (N,) distinct indices of the thumbnails to use. Their order may decide borderline pairs.
         seed: of the crops and of faiss.
         report: called with the fraction of the work done.
+        mirrored: whether to find pairs of which one image could be a mirrored copy of the other.
 
     Returns:
         (P, 2) indices of `rows`, the smaller first, each pair once, in ascending order; at most 20 N pairs for few
@@ -51,7 +56,9 @@ def candidates(
     if count <= _FEW:
         return np.stack(np.triu_indices(count, 1), 1), ""
     projection = _projection(thumbs, rows, np.random.default_rng(seed))
-    near, note = nearest_neighbors(_project(thumbs, rows, projection), NEIGHBORS, seed, report)
+    points = _project(thumbs, rows, projection)
+    queries = _project(thumbs[:, :, ::-1], rows, projection) if mirrored else points
+    near, note = nearest_neighbors(points, queries, NEIGHBORS, seed, report)
     first, second = np.repeat(np.arange(count), NEIGHBORS), near.ravel()
     first, second = first[second >= 0], second[second >= 0]
     codes = np.unique(np.minimum(first, second) * count + np.maximum(first, second))

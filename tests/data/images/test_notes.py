@@ -307,8 +307,8 @@ def with_text(pixels, shade):
     return np.asarray(image)
 
 
-def rotated(pixels, angle):
-    return np.asarray(Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR))
+def rotated(pixels, angle, expand=False):
+    return np.asarray(Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR, expand))
 
 
 def sheared(pixels, share):
@@ -366,7 +366,8 @@ def composed(side):
         r"black area inside the image \(\d+%": [film * (lungs(side) == 0), as_jpeg(film * (lungs(side) == 0))],
         "plain gray area in the middle": [np.where(lungs(side) > 0, 128, film)],
         "slanted black edges": [
-            rotated(film + 13, 20), as_jpeg(rotated(film + 13, -12)), sheared(film + 13, 0.3), sheared(film + 13, -0.2),
+            rotated(film + 13, 20), as_jpeg(rotated(film + 13, -12)), rotated(film + 13, 40, expand=True),
+            sheared(film + 13, 0.3), sheared(film + 13, -0.2),
         ],
         "three quarters of the pixels are dark": [with_gamma(0.6 * film + 80, 4)],
         "three quarters of the pixels are bright": [with_gamma(0.7 * film + 40, 0.25)],

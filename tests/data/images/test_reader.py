@@ -184,7 +184,7 @@ def colored(*weights):
     ("colors", "note"),
     [
         (np.stack([SEEN] * 3, -1), ""),
-        (colored(0.9, 0.95, 1), ""),
+        (colored(0.9, 0.95, 1), "slightly tinted, as in photos of films and screens"),
         (colored(1, 0.8, 0.3), "color on #% of the area, converted to gray"),
         (np.stack([np.where(SEEN > 150, 255, SEEN), SEEN, SEEN], -1), "color on #% of the area, converted to gray"),
         (np.stack([255 - SEEN, 255 - abs(131 - SEEN.astype(int)) * 3, SEEN], -1), "color-coded"),
@@ -198,18 +198,18 @@ def test_an_image_in_color_is_noted(tmp_path, colors, note, name):
         (tmp_path / name).write_bytes(dicom_bytes(colors))
     else:
         Image.fromarray(colors).save(tmp_path / name, **({"subsampling": 0} if name == "x.jpg" else {}))
-    found = [text for text in read(tmp_path / name).notes if "colo" in text]
+    found = [text for text in read(tmp_path / name).notes if re.search("colo|tinted", text)]
     assert [re.sub(r"\d+%", "#%", text) for text in found] == [note] * bool(note)
 
 
 @pytest.mark.parametrize(
     ("name", "note"),
     [("viridis", True), ("jet", True), ("inferno", True), ("coolwarm", True), ("hot", True), ("afmhot", True),
-     ("gray", None), ("bone", None), ("Blues", False), ("copper", False)],
+     ("gray", None), ("bone", False), ("Blues", False), ("copper", False)],
 )  # fmt: skip
 def test_color_maps_are_color_coded_and_tints_are_not(tmp_path, name, note):
     path = saved(tmp_path, Image.fromarray(colormaps[name](FILM, bytes=True)[..., :3]), "x.png")
-    found = [text for text in read(path).notes if "colo" in text]
+    found = [text for text in read(path).notes if re.search("colo|tinted", text)]
     assert found == ["color-coded"] if note else len(found) == (note is False) and "color-coded" not in found
 
 
@@ -769,6 +769,22 @@ def test_a_thin_colored_contour_on_a_gray_film_is_noted(tmp_path, name, color):
     ImageDraw.Draw(film).ellipse((60, 80, 140, 250), outline=color, width=1 if name == "a.png" else 3)
     (note,) = read(saved(tmp_path, film, name)).notes
     assert note == "colored lines or marks converted to gray" or note.startswith("color on ")
+
+
+@pytest.mark.parametrize("color", [(255, 0, 0), (0, 255, 0)])
+@pytest.mark.parametrize("size", [(4, 60), (60, 4)])
+@pytest.mark.parametrize(("name", "photometric"), [("a.png", None), ("a.dcm", "RGB"), ("a.dcm", "YBR_FULL")])
+def test_a_short_colored_line_on_a_large_film_is_noted(tmp_path, name, photometric, size, color):
+    film = Image.fromarray(FILM).resize((1500, 1200)).convert("RGB")
+    file = tmp_path / name
+    for notes in ([], ["colored lines or marks converted to gray"]):
+        if name == "a.png":
+            film.save(file)
+        else:
+            values = film.convert("YCbCr") if photometric == "YBR_FULL" else film
+            file.write_bytes(dicom_bytes(np.asarray(values), photometric=photometric))
+        assert [note for note in read(file).notes if "colo" in note] == notes
+        ImageDraw.Draw(film).rectangle((700, 501, 700 + size[0] - 1, 501 + size[1] - 1), fill=color)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

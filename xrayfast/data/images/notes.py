@@ -11,7 +11,8 @@ from xrayfast.errors import plural, shorten
 
 _CHROMA = 48  # least difference between the channels of a colored pixel
 _COLORED_SHARE = 0.02
-_MARKED_ROWS = 3  # least number of rows, of 32, with a colored pixel
+_MARKED_LINES = 3  # least number of lines with a colored pixel
+_TINT = 3  # gray levels between the means of the channels; JPEG adds less to gray
 _ONE_HUE = 0.975  # mean resultant length of hues, above which they are a tint
 
 _ROUTINE = re.compile(
@@ -33,6 +34,9 @@ TOO_SMOOTH, PLAIN_AREAS = "smooth, as blurred masks and heat maps are", "plain a
 COLORED_MARKS = "colored lines or marks converted to gray"
 """The note on gray images with a little color, such as a contour or text."""
 
+TINTED = "slightly tinted, as in photos of films and screens"
+"""The note on gray images whose channels differ a little everywhere."""
+
 _STRONG = 40  # ratio of decoded to encoded bytes; the Canadian Association of Radiologists allows 30 (2011)
 
 _WEBP_GAIN = 1.5
@@ -51,16 +55,16 @@ _OTHER_OBJECT = re.compile(r": found a DICOM object (of another kind|with no pix
 def describe_colors(rgb: bytes) -> list[str]:
     """Return notes on the color of some of an image's pixels, three bytes each.
 
-    A slight tint, and the color that JPEG adds to gray, get no note.
+    The color that JPEG adds to gray gets no note.
     """
     red, green, blue = rgb[::3], rgb[1::3], rgb[2::3]
     if red == green == blue:  # the usual case
         return []
     channels = np.frombuffer(rgb, np.uint8).reshape(-1, 3).astype(np.float64)
-    colored = channels[np.ptp(channels, axis=1) > _CHROMA]
-    share = len(colored) / len(channels)
+    is_colored = np.ptp(channels, axis=1) > _CHROMA
+    colored, share = channels[is_colored], float(is_colored.mean())
     if share < _COLORED_SHARE:
-        return []
+        return [TINTED] * bool(np.ptp(channels[~is_colored].mean(axis=0)) > _TINT)
     hues = colored @ np.exp(2j * np.pi / 3 * np.arange(3))
     if share > 0.5 and abs((hues / np.abs(hues)).mean()) < _ONE_HUE:
         return [COLOR_CODED]
@@ -81,12 +85,12 @@ def describe_compression(ratio: float, *, webp: bool = False) -> list[str]:
 
 
 def has_colored_marks(rgb: bytes, width: int) -> bool:
-    """Whether several rows have a strongly colored pixel, as with thin lines; `rgb` has three bytes per pixel."""
+    """Whether 3 or more rows have a strongly colored pixel, as with thin lines; `rgb` has three bytes per pixel."""
     if rgb[::3] == rgb[1::3] == rgb[2::3]:
         return False
     channels = np.frombuffer(rgb, np.uint8).reshape(-1, width, 3)
     colored = (channels.max(axis=2) - channels.min(axis=2)) > _CHROMA
-    return int(np.count_nonzero(colored.any(axis=1))) >= _MARKED_ROWS
+    return int(np.count_nonzero(colored.any(axis=1))) >= _MARKED_LINES
 
 
 def find_other_images(notes: Mapping[str, Sequence[str]], problems: Mapping[str, str]) -> dict[str, str]:

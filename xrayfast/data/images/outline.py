@@ -12,7 +12,7 @@ _SIDE = 64
 _CORNERS = 0.03  # least share of the area that is black in an image with slanted edges
 _SHORT, _LONG = 12, 26  # rows or columns, of 64, along which edges are straight: on both axes, on one
 _OFF_LINE, _PARALLEL, _FURTHEST = 0.8, 0.07, 45  # pixels; difference of slopes; pixels from the border
-_SLANT, _STEEPEST = 0.15, 0.7  # slopes
+_SLANT, _STEEPEST = 0.15, 1.5  # slopes
 
 SLANTED = "slanted black edges, as after rotation or shearing"
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from xrayfast.data.images.bits import find_surround, has_other_sign
 from xrayfast.data.images.jpeg import MISSING_ROWS, lacks_last_rows, note_wrong_length
 from xrayfast.data.images.limits import MAX_PIXELS, require_enough_data, require_few_scans, require_sensible_size
-from xrayfast.data.images.notes import COLORED_MARKS, describe_colors, describe_compression, has_colored_marks
+from xrayfast.data.images.notes import COLORED_MARKS, TINTED, describe_colors, describe_compression, has_colored_marks
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
@@ -35,7 +35,7 @@ _COLORS, _PROBED = 24, [(x, 7 * x % 16) for x in range(1, 16)]
 """Places, in sixteenths of width and height, that are probed for color; if one has any, this many rows and columns of
 pixels are looked at."""
 
-_ROWS = 32  # in which thin colored lines are looked for
+_LINES, _APART = 32, 16  # least number, and largest distance, of lines in which colored marks are looked for
 
 _LEAST_STEP, _STEPS = 256, 256  # fewest bytes of a JPEG that are decoded in a step, and the number of steps
 
@@ -192,22 +192,31 @@ def _convert_8_bit(image: Image.Image, notes: list[str]) -> Pixels:
         if image.mode != "1":
             image = image.convert("RGB")
     if image.mode == "RGB":
-        notes += _describe_colors(image)
+        notes += describe_image_colors(image)
     return np.array(image if image.mode == "L" else image.convert("L"), dtype=np.uint8)
 
 
-def _describe_colors(image: Image.Image) -> list[str]:
-    """Return notes on the colors of an RGB image; for most images, which are gray, a few pixels and rows are enough."""
+def describe_image_colors(image: Image.Image) -> list[str]:
+    """Return notes on the colors of an RGB image; for most images, which are gray, a few pixels and lines are enough.
+
+    A mark of 60 pixels along one axis is found in an image of any size.
+    """
     pixel, (width, height) = image.load(), image.size
     assert pixel is not None
+    notes: list[str] = []
     for x, y in _PROBED:
         red, green, blue = pixel[width * x // 16, height * y // 16]  # type: ignore[misc]
         if not red == green == blue:
-            if notes := describe_colors(image.resize((_COLORS, _COLORS), Image.Resampling.NEAREST).tobytes()):
-                return notes
+            notes = describe_colors(image.resize((_COLORS, _COLORS), Image.Resampling.NEAREST).tobytes())
             break
-    rows = image.resize((width, min(height, _ROWS)), Image.Resampling.NEAREST)
-    return [COLORED_MARKS] * has_colored_marks(rows.tobytes(), width)
+    if notes not in ([], [TINTED]):
+        return notes
+    across, down = (min(side, max(_LINES, -(-side // _APART))) for side in image.size)
+    rows, columns = (image.resize(size, Image.Resampling.NEAREST) for size in ((width, down), (across, height)))
+    columns = columns.transpose(Image.Transpose.TRANSPOSE)
+    if any(has_colored_marks(lines.tobytes(), lines.width) for lines in (rows, columns)):
+        notes = [*notes, COLORED_MARKS]
+    return notes
 
 
 def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:

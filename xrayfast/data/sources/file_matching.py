@@ -140,7 +140,16 @@ def _is_file(entry: Entry) -> bool:
 
 
 _HIDDEN = frozenset(
-    {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "RECYCLER", "#recycle", "System Volume Information", "lost+found"}
+    {
+        "__MACOSX",
+        "@eaDir",
+        "$RECYCLE.BIN",
+        "RECYCLER",
+        "#recycle",
+        "@Recycle",
+        "System Volume Information",
+        "lost+found",
+    }
 )
 """Folders that unpacking tools, file servers and file systems make for resource forks, thumbnails and deleted files."""
 

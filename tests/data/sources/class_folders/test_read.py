@@ -288,11 +288,11 @@ def test_images_in_hidden_folders_are_left_out_and_counted(tmp_path):
     """Only images are worth a note among the files that macOS, file servers and editors leave in a folder."""
     classes(tmp_path, normal=8, covid=8)
     make(tmp_path, ".Trash/old.png", "covid/.ipynb_checkpoints/1.png", "covid/.hidden.png", "__MACOSX/covid/2.png")
-    make(tmp_path, "covid/.in_the_cloud.png.icloud")
+    make(tmp_path, "covid/.in_the_cloud.png.icloud", "$RECYCLE.BIN/covid/3.png", "covid/#recycle/4.png")
     make(tmp_path, "__MACOSX/covid/._2.png", "covid/._covid000.png", "@eaDir/covid000.png/note.txt")
     (tmp_path / ".DS_Store").touch()
     data = opened(tmp_path)
     assert len(data) == 16
     (note,) = [note for note in data.notes if "hidden" in note]
-    assert note.startswith("5 images left out (hidden, or in a hidden folder): ") and ".Trash/old.png" in note
+    assert note.startswith("7 images left out (hidden, or in a hidden folder): ") and ".Trash/old.png" in note
     assert dict(data.left_out)["hidden, or in a hidden folder"]

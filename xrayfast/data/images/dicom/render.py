@@ -31,7 +31,8 @@ from xrayfast.data.images.dicom.lut import Values, read_lut
 from xrayfast.data.images.dicom.parse import open_dicom
 from xrayfast.data.images.dicom.windowing import WindowChoice, apply_window, read_voi_transforms
 from xrayfast.data.images.limits import require_sensible_size
-from xrayfast.data.images.notes import NO_RADIOGRAPH, describe_colors, describe_compression
+from xrayfast.data.images.notes import NO_RADIOGRAPH, describe_compression
+from xrayfast.data.images.pillow import describe_image_colors
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
@@ -172,10 +173,12 @@ def _render_color(stored: StoredPixels, layout: PixelLayout) -> tuple[Pixels, li
     full = 2**stored.bits - 1
     levels = apply_lut(scale_to_uint8(np.arange(full + 1, dtype=np.float64), full), stored.codes)
     notes = [*stored.notes, f"{layout.photometric} converted to gray"]
+    levels = np.ascontiguousarray(levels)
     if layout.photometric.startswith("YBR_FULL") and not stored.is_rgb:  # its Y is the luma
+        notes += describe_image_colors(Image.frombytes("YCbCr", levels.shape[1::-1], levels.tobytes()).convert("RGB"))
         return np.ascontiguousarray(levels[:, :, 0]), notes
-    notes += describe_colors(levels[:: -(-len(levels) // 24), :: -(-levels.shape[1] // 24)].tobytes())
-    return np.array(Image.fromarray(np.ascontiguousarray(levels)).convert("L")), notes
+    image = Image.fromarray(levels)
+    return np.array(image.convert("L")), notes + describe_image_colors(image)
 
 
 def _render_gray(
