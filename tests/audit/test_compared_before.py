@@ -36,7 +36,7 @@ def source(tmp_path):
 def computed(monkeypatch):
     """Record the names of all computations from here on."""
     calls = []
-    for module, name in ((features, "thumbnail"), (duplicates, "candidates")):
+    for module, name in ((features, "thumbnail"), (duplicates, "_compare")):
         monkeypatch.setattr(module, name, partial(_call, calls, name, getattr(module, name)))
     return calls
 
@@ -68,7 +68,7 @@ def test_a_second_comparison_computes_nothing_and_has_the_same_result(source, co
     assert {group.kind for group in expected[1].duplicates} == {"exact", "near"}
     for _ in range(2):
         assert_same(compare(source), expected)
-    assert computed == [*["thumbnail"] * 10, "candidates"] * 2  # without a cache and with an empty cache
+    assert computed == [*["thumbnail"] * 10, "_compare"] * 2  # without a cache and with an empty cache
     assert len(kept_files(source)) == 2
     clear_cache(source.parent / "cache")
     assert not kept_files(source)
@@ -79,11 +79,11 @@ def test_other_images_are_compared_again(source, computed):
     computed.clear()
     Image.fromarray(film(20)).save(source / "a" / "2.png")
     assert_same(compare(source), compare(source, UncachedImages(SIDE)))
-    assert computed == [*["thumbnail"] * 10, "candidates"] * 2
+    assert computed == [*["thumbnail"] * 10, "_compare"] * 2
     (source / "a" / "2.png").unlink()
     computed.clear()
     assert_same(compare(source), compare(source, UncachedImages(SIDE)))
-    assert computed == [*["thumbnail"] * 9, "candidates"] * 2
+    assert computed == [*["thumbnail"] * 9, "_compare"] * 2
 
 
 def test_equal_images_in_another_folder_are_not_searched_again(source, computed):
@@ -91,7 +91,7 @@ def test_equal_images_in_another_folder_are_not_searched_again(source, computed)
     shutil.copytree(source, source.parent / "copy")
     computed.clear()
     compare(source.parent / "copy")
-    assert "candidates" not in computed
+    assert "_compare" not in computed
 
 
 def test_patients_may_become_known_later(source):
@@ -121,7 +121,7 @@ def test_damaged_files_are_computed_again(source, computed, harm):
             path.write_bytes(contents[harm])
     computed.clear()
     assert_same(compare(source), expected)
-    assert computed == [*["thumbnail"] * 10, "candidates"]
+    assert computed == [*["thumbnail"] * 10, "_compare"]
     computed.clear()
     assert_same(compare(source), expected)
     assert bool(computed) == (harm == "folder")  # the folder is not ours to remove
@@ -132,7 +132,7 @@ def test_results_of_another_version_are_not_used(source, computed, monkeypatch):
     computed.clear()
     monkeypatch.setattr(image_cache, "__version__", "0.0.0")
     compare(source)
-    assert computed == [*["thumbnail"] * 10, "candidates"]
+    assert computed == [*["thumbnail"] * 10, "_compare"]
 
 
 def test_results_that_cannot_be_saved_are_computed(source, computed, monkeypatch):

@@ -184,7 +184,7 @@ def colored(*weights):
     ("colors", "note"),
     [
         (np.stack([SEEN] * 3, -1), ""),
-        (colored(0.9, 0.95, 1), "slightly tinted, as in photos of films and screens"),
+        (colored(0.9, 0.95, 1), "slightly tinted, as in photos of radiographs and screens"),
         (colored(1, 0.8, 0.3), "color on #% of the area, converted to gray"),
         (np.stack([np.where(SEEN > 150, 255, SEEN), SEEN, SEEN], -1), "color on #% of the area, converted to gray"),
         (np.stack([255 - SEEN, 255 - abs(131 - SEEN.astype(int)) * 3, SEEN], -1), "color-coded"),

@@ -34,7 +34,7 @@ TOO_SMOOTH, PLAIN_AREAS = "smooth, as blurred masks and heat maps are", "plain a
 COLORED_MARKS = "colored lines or marks converted to gray"
 """The note on gray images with a little color, such as a contour or text."""
 
-TINTED = "slightly tinted, as in photos of films and screens"
+TINTED = "slightly tinted, as in photos of radiographs and screens"
 """The note on gray images whose channels differ a little everywhere."""
 
 _STRONG = 40  # ratio of decoded to encoded bytes; the Canadian Association of Radiologists allows 30 (2011)
