@@ -4,9 +4,11 @@ import json
 import shutil
 import warnings
 import weakref
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
@@ -704,3 +706,16 @@ def test_multi_label_with_focal_loss(tiny_multi_run):
 def test_a_head_that_is_too_large_is_refused_before_images_are_decoded(data_dir):
     with pytest.raises(ConfigError, match="head_width is 30000, 30000: with 3 labels the head has 930,810,000 weights"):
         require_settings(xf.open_data(data_dir), Config().updated({"head_width": (30_000, 30_000)}))
+
+
+def test_one_training_image_is_refused(data_dir, tmp_path):
+    table = pd.read_csv(data_dir / "labels.csv").query("labels != 'pneumonia'").drop(columns="patient")
+    table = table.assign(finding=(table.pop("labels") == "normal").astype(int), split="valid")
+    table.loc[table.index[0], "split"] = "train"
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    data = xf.open_data(data_dir, labels=tmp_path / "labels.csv", task="multi")
+    settings = {name: value for name, value in SMALL.items() if name != "resamples"}
+    for use in (xf.find_lr, partial(xf.fit, runs=tmp_path / "runs")):
+        with pytest.raises(DataError, match="train split has 1 image; expected at least 2"):
+            use(data, **settings)
+    assert not list((tmp_path / "runs").glob("*"))

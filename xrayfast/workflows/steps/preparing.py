@@ -15,7 +15,7 @@ from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.assign import NO_PATIENTS
-from xrayfast.errors import ConfigError, shorten
+from xrayfast.errors import ConfigError, DataError, shorten
 from xrayfast.learning.callback_rules import check_callbacks
 from xrayfast.learning.device import on_meta_device, torch_device
 from xrayfast.learning.distributed.world import World
@@ -54,7 +54,10 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
 
     Raises:
         ConfigError: a setting is wrong.
+        DataError: there is only one training image.
     """
+    if (data.table["split"] == "train").sum() == 1:
+        raise DataError("The train split has 1 image; expected at least 2, as batch norm averages over images.")
     require_code(config.own_code, code)
     require_trackers(config.train.track)
     require_settings_of_data(data, config)
