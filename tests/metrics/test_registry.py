@@ -78,7 +78,7 @@ def test_one_row_is_enough_for_a_metric_to_be_everywhere(with_youden, tmp_path, 
     assert "Youden's index, macro" in [row[0].text for row in all_metrics_table("valid", summary, task).rows]
     headline = headline_table("valid", summary, task).rows[-1][0]
     assert (headline.text, headline.aside) == ("Youden's index, macro", YOUDEN.meaning)
-    assert "Youden's index" in [column.name for table in label_tables("valid", summary)[1] for column in table.columns]
+    assert "Youden's index" in [column for table in label_tables("valid", summary)[1] for column in table.columns]
     # Each epoch.
     epoch = compute_epoch_metrics(truth, probability, task)
     assert epoch["youden_macro"] == pytest.approx(summary["overall"]["youden_macro"])
