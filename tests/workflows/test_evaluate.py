@@ -19,7 +19,7 @@ from xrayfast.runs.run import Run
 from xrayfast.synthetic import write_dataset
 from xrayfast.workflows import evaluate as module
 from xrayfast.workflows.evaluate import evaluate
-from xrayfast.workflows.steps.seen import NOT_FOUND, OTHER_PATIENTS, describe_seen
+from xrayfast.workflows.steps.seen import NOT_FOUND, OTHER_PATIENTS, SAME_ARCHIVE, describe_seen
 
 FEW = {"resamples": 20, "device": "cpu"}
 
@@ -287,6 +287,47 @@ def test_equal_patient_numbers_of_another_source_are_other_patients(others, data
     pd.concat([new, known]).to_csv(table, index=False)
     with pytest.raises(DataError, match=r": 1 seen in training; \d\d seen in training \(other images of the patient\)"):
         evaluate(run, table, **FEW)
+
+
+@pytest.mark.parametrize("own_column", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_patients_in_names_of_a_public_data_set_are_the_same_persons(others, data_dir, tmp_path, own_column):
+    """Also if one side has them in a column; patient_col='none' ignores them, and other names are other persons."""
+    own = pd.read_csv(data_dir / "labels.csv")[["image", "labels"]]
+    for i, image in enumerate(own["image"]):
+        target = tmp_path / "own" / image.split("/")[0] / f"{i // 2:08d}_{i % 2:03d}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data_dir / image, target)
+        own.loc[i, "image"] = str(target.relative_to(tmp_path / "own"))
+    if own_column:
+        own.assign(patient=[i // 2 for i in range(len(own))]).to_csv(tmp_path / "own" / "labels.csv", index=False)
+    labels = tmp_path / "own" / "labels.csv" if own_column else None
+    run = xf.fit(xf.open_data(tmp_path / "own", labels=labels), runs=tmp_path / "runs", epochs=1, **SMALL)
+    trained = pd.read_csv(run.split_path).query("split == 'train'")["image"].iloc[0]
+    patient = trained.split("/")[-1][:8]
+    folder = Path(shutil.copytree(others, tmp_path / "new"))
+    first, second, *_ = sorted(folder.rglob("*.png"))
+    first.rename(first.with_name(f"{patient}_099.png"))
+    second.rename(second.with_name("00009999_000.png"))
+    found = evaluate(run, folder, **FEW).metrics
+    assert found["images"]["left_out"] == [["seen in training (other images of the patient)", 1]]
+    assert any(note.startswith("By identifiers, 1 of 2 patients") and SAME_ARCHIVE in note for note in found["notes"])
+    config = Config().updated({"source": folder, "patient_col": "none"})
+    assert evaluate(run, config=config, **FEW).metrics["images"]["left_out"] == []
+
+
+def test_the_splits_of_other_data_are_named(run, others, tmp_path):
+    """Patients of neither side are known: that is said once."""
+    table = listed(others, tmp_path)
+    data = pd.read_csv(table).assign(split=["train", "valid", "test"] * 8)
+    data.to_csv(table, index=False)
+    found = evaluate(run, table, **FEW).metrics
+    assert found["images"]["evaluated"] == 24
+    note = "The images of all splits of the data (train 8, valid 8, test 8) are evaluated; --split chooses one."
+    assert note in found["notes"]
+    texts = [*found["notes"], *(one["text"] for one in found["result"]["warnings"])]
+    assert len([text for text in texts if "patients" in text.lower() and "known" in text]) == 1
+    found = evaluate(run, table, split="valid", **FEW).metrics
+    assert found["images"]["evaluated"] == 8 and note not in found["notes"]
 
 
 def test_files_that_are_no_radiographs_are_left_out(run, others, tmp_path):

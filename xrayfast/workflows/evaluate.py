@@ -433,6 +433,7 @@ def _predict_external(
         },
         warnings=unseen.warnings,
         notes=(
+            *filter(None, [_describe_splits(data) if split is None else ""]),
             *matched.notes,
             *unseen.looked,
             *([VIEWS_LEFT_OUT] if isinstance(run, ExportedRun) and run.model.metadata.averaged_views else []),
@@ -460,6 +461,13 @@ def _open_predictor(
 
     predictor = predictor_of_run(run, device, arch)
     return predictor, {"tta": predictor.tta if tta is None else tta, "device": predictor.device.type}
+
+
+def _describe_splits(data: Manifest) -> str:
+    """Return a note on the splits that the data give, which are evaluated on together; "" if they give one or none."""
+    counts = data.table["split"][~data.drawn].value_counts(sort=False)
+    given = ", ".join(f"{name} {counts[name]}" for name in SPLITS if name in counts)
+    return f"The images of all splits of the data ({given}) are evaluated; --split chooses one." * (len(counts) > 1)
 
 
 def _subset(data: Manifest, split: Split) -> Manifest:

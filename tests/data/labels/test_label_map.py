@@ -162,3 +162,14 @@ def test_quotes_around_the_names_of_a_map_are_no_part_of_them(tmp_path):
     file = tmp_path / "map.txt"
     file.write_text("\"TB\"\t=\t'tuberculosis', Koch's\n")
     assert dict(read_label_map(file).synonyms) == {"tuberculosis": "TB", "Koch's": "TB"}
+
+
+@pytest.mark.parametrize(
+    ("line", "questioned"),
+    [("effusion = no effusion", True), ("no mass = other, Mass", True), ("Effusion = effusion absent", True),
+     ("abnormal = normal", True), ("normal = no pneumonia", False), ("effusion = pleural effusion", False),
+     ("No Finding = normal, negative", False)],
+)  # fmt: skip
+def test_a_map_that_joins_a_label_with_its_denial_is_questioned(tmp_path, line, questioned):
+    notes = read_label_map(written(tmp_path, line)).notes(["effusion", "mass", "normal"])
+    assert any("joins opposites, " in note for note in notes) == questioned

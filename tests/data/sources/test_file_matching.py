@@ -281,11 +281,33 @@ def test_names_that_differ_in_how_numbers_are_written_are_counted(tmp_path, file
     root = make(tmp_path, *(file.format(i=i) for i in range(3, 13)), "other.png")
     text = "image,label\n" + "".join(f"{cell.format(i=i)},{'ab'[i % 2]}\n" for i in range(3, 13))
     found = message(DataError, root, labels=table(root, text))
-    assert "only in the format of numbers, which spreadsheets and pandas change" in found
+    assert "only in the format of numbers, of which spreadsheets and pandas drop leading zeros" in found
     assert f"such as {cell.format(i=3)} (file {file.format(i=3)})" in found
     assert "dtype=str" in found
     text = "image,label\n" + "".join(f"{cell.format(i=i * 100)},{'ab'[i % 2]}\n" for i in range(3, 13))
     assert "the format of numbers" not in message(DataError, root, labels=table(root, text))
+
+
+def test_leading_zeros_of_names_of_digits_are_counted(tmp_path):
+    root = make(tmp_path, *(f"{i:05d}.png" for i in range(10)))
+    found = message(DataError, root, labels=table(root, lines("image,label", "{i}.png,{ab}")))
+    assert "drop leading zeros: 10, such as 0.png (file 00000.png)" in found
+
+
+@pytest.mark.parametrize("cell", ["{i}.png;{i}b.png", "{i}.png | {i}b.png", "\"['{i}.png', '{i}b.png']\""])
+def test_several_paths_in_a_cell_are_named(tmp_path, cell):
+    root = make(tmp_path, *(f"{i}.png" for i in range(10)))
+    found = message(DataError, root, labels=table(root, lines("image,label", f"{cell},{{ab}}")))
+    assert "Some cells have several paths; expected one path per row" in found
+
+
+@pytest.mark.parametrize("cell", ["x/patient{i}/study1/", "patient{i}/study1", "gone/x/patient{i}/study1"])
+def test_a_folder_instead_of_an_image_is_named(tmp_path, cell):
+    root = make(tmp_path, *(f"x/patient{i}/study1/image{k}.png" for i in range(10) for k in (1, 2)))
+    found = message(DataError, root, labels=table(root, lines("path,label", f"{cell},{{ab}}")))
+    assert f"'{cell.format(i=0)}' is a folder; expected the path of an image" in found
+    found = message(DataError, root, labels=table(root, lines("path,label", "x/patient{i}/study2,{ab}")))
+    assert "is a folder" not in found
 
 
 @pytest.mark.parametrize(("file", "cell"), [("my image {i}.png", "my%20image%20{i}.png"), ("img_{i}.png", "img-{i}")])

@@ -680,6 +680,43 @@ def test_identifiers_that_end_in_dates_are_questioned_and_a_birth_date_is_pointe
 
 
 @pytest.mark.parametrize(
+    ("identifier", "questioned"),
+    [
+        (lambda i: f"P{i // 2}{'ab'[i % 2]}", True),
+        (lambda i: f"{i // 3}{'ABC'[i % 3]}", True),
+        (lambda i: f"{i // 2}-{'ab'[i % 2]}", True),
+        (lambda i: f"P{i}a", False),
+        (lambda i: f"Wang {'ABCDEFGHIJKL'[i]}", False),
+        (lambda i: f"{i * 2654435761 % 2**32:08x}", False),
+    ],
+)
+def test_identifiers_that_end_in_letters_of_a_series_are_questioned(tmp_path, identifier, questioned):
+    make(tmp_path, *(f"{i:02}.png" for i in range(12)))
+    text = "".join(f"{i:02}.png,{'ab'[i % 2]},{identifier(i)}\n" for i in range(12))
+    data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient\n{text}"))
+    assert noted(data, "Patient identifiers may be those of images or visits") == questioned
+
+
+@pytest.mark.parametrize(
+    ("identifier", "several"),
+    [
+        (lambda i: f"P{i}/P{i + 1}" if i % 4 == 0 else f"P{i // 2}", 3),
+        (lambda i: f"P-{i // 2} and P-{i // 2 + 1}", 12),
+        (lambda i: "3/4" if i == 6 else f"{i // 2:03}", 1),
+        (lambda i: f"{i // 2 + 1}/2019", 0),
+        (lambda i: f"S{i % 2}/P{i // 2}", 0),
+        (lambda i: f"Doe, Jane{i // 2}", 0),
+        (lambda i: f"1/{i // 2 + 1}/1950", 0),
+    ],
+)
+def test_several_identifiers_in_a_cell_are_noted(tmp_path, identifier, several):
+    make(tmp_path, *(f"{i:02}.png" for i in range(12)))
+    text = "".join(f"{i:02}.png;{'ab'[i % 2]};{identifier(i)}\n" for i in range(12))
+    data = opened(tmp_path, labels=table(tmp_path, f"image;label;patient\n{text}"))
+    assert noted(data, f"{several} image", "with a patient identifier that names several") == (several > 0)
+
+
+@pytest.mark.parametrize(
     ("in_header", "in_table", "wrong"),
     [
         (lambda i: f"p{i // 2}", lambda i: f"P-{i // 2:03d}", 0),

@@ -443,6 +443,53 @@ def test_encodings(data_dir, encoding, packed):
     assert noted(data, f"{name} is not UTF-8: read as Windows-1252") == (encoding == "cp1252")
 
 
+@pytest.mark.parametrize(
+    ("words", "encoding", "likely"),
+    [("\u6b63\u5e38 \u80ba\u708e", "gbk", "GBK"), ("\uc815\uc0c1 \ud3d0\ub834", "euc_kr", "GBK"),
+     ("\u041d\u043e\u0440\u043c\u0430 \u0440\u0430\u043a", "cp1251", "Windows-1251"),
+     ("\u039c\u03ac\u03b6\u03b1 \u03c5\u03b3\u03b9\u03ae\u03c2", "cp1253", "Windows-1251")],
+)  # fmt: skip
+def test_encodings_that_are_not_western_are_named(data_dir, words, encoding, likely):
+    text = ACCENTS.replace("\u00d6dem \u00e9", words.split()[0]).replace(",b", f",{words.split()[1]}")
+    (data_dir / "labels.csv").write_bytes(text.encode(encoding))
+    assert f"is not UTF-8 but probably {likely}" in message(DataError, data_dir)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "opacifica\u00e7\u00f5es",
+        "cr\u00e9\u00e9e",
+        "\u2026\u2026\u2026",
+        "\u00c4\u00d6\u00dc",
+        "\u201c\u00c9t\u00e9\u201d",
+    ],
+)
+def test_western_words_with_several_letters_in_a_row_are_read(tmp_path, word):
+    (tmp_path / "t.csv").write_bytes(f"{ACCENTS}x.png,{word}\n".encode("cp1252"))
+    found = read_table(tmp_path / "t.csv")
+    assert found.notes == ("t.csv is not UTF-8: read as Windows-1252.",) and found.columns["label"][-1] == word
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [(b'[{"image": "0.png", "label": "a"}]', "JSON"), (b'{"image": "0.png", "label": "a"}\n', "JSON"),
+     (b'\xef\xbb\xbf{\n "0.png": "a"}', "JSON"), (b'["0.png"]\n', "JSON"), (b"<table>\n<tr>", "HTML"),
+     (b"<!DOCTYPE html>", "HTML"), (b"PK\x03\x04\x14\x00", "an Excel"), (b"\xd0\xcf\x11\xe0\xa1", "an Excel"),
+     (b"%PDF-1.7\n", "a PDF")],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["labels.csv", "t.other"])
+def test_formats_that_are_not_read_are_named(data_dir, name, content, found):
+    (data_dir / name).write_bytes(content)
+    text = message(DataError, data_dir, labels=data_dir / name)
+    assert f"{name}: found {found}" in text and "expected a table as CSV, TSV, Parquet or Arrow" in text
+
+
+@pytest.mark.parametrize("header", ["[image],[label]", '"<image>",label', "{image},label"])
+def test_brackets_in_a_header_are_no_other_format(tmp_path, header):
+    assert len(read_table(table(tmp_path, lines(header, "{i}.png,{ab}")))) == 10
+
+
 def test_a_damaged_gzip_file(data_dir):
     (data_dir / "labels.csv.gz").write_bytes(gzip.compress(ACCENTS.encode())[:-20])
     assert "damaged gzip file" in message(DataError, data_dir, labels=data_dir / "labels.csv.gz")

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from xrayfast.data.labels.names import clean_label, find_spelling, normalize_label
+from xrayfast.data.labels.words import denies
 from xrayfast.errors import ConfigFileError, DataError, shorten, truncate
 from xrayfast.files.regular_files import MAX_SMALL_BYTES, read_text
 
@@ -55,9 +56,12 @@ class LabelMap:
         known = {normalize_label(name) for pair in self.synonyms.items() for name in pair}
         kept = [label for label in labels if normalize_label(label) not in known]
         unused = [synonym for synonym in self.synonyms if normalize_label(synonym) not in present]
+        opposites = [f"'{name}' and '{label}'" for name, label in self.synonyms.items() if _contradict(name, label)]
+        advice = "leave that line out, unless both mean one label"
         return [
             f"{self.name}: {shorten(changes, 20) if changes else 'no label is renamed'}.",
             *([f"{self.name} does not name {shorten(kept, 20)}: kept as they are."] if kept else []),
+            *([f"{self.name} joins opposites, {shorten(opposites)}: {advice}."] if opposites else []),
             *([f"{self.name} names {shorten(unused, 20)}, which the data does not have."] if unused else []),
         ]
 
@@ -109,6 +113,12 @@ def read_label_map(path: Path) -> LabelMap:
     if not synonyms:
         raise ConfigFileError(f"{path}: found no lines; expected some such as Cardiomegaly = Enlarged heart.")
     return LabelMap(path.name, synonyms)
+
+
+def _contradict(name: str, other: str) -> bool:
+    """Whether one of two labels says that the other is absent."""
+    one, two = normalize_label(name), normalize_label(other)
+    return denies(one, two) or denies(two, one) or {one, two} in ({"normal", "abnormal"}, {"negative", "positive"})
 
 
 def _unquote(name: str) -> str:

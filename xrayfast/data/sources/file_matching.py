@@ -412,6 +412,11 @@ class Finder:
             self._left[files.prefix] = self._left.get(files.prefix, files.files) - here
         self._folders.pop(folder, None)
 
+    def is_folder(self, cell: str) -> bool:
+        """Whether a folder in the tree has the same last two path components as a cell."""
+        end = "/".join(PurePosixPath(clean_path(cell)).parts[-2:])
+        return bool(end) and any(f"/{end}/" in f"/{name}" for name in self._all_names())
+
     def archives(self) -> list[str]:
         """Return the names of the archives in the tree."""
         return [name for name in self._all_names() if split_archive(name) == (name, "")]

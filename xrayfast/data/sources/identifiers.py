@@ -32,6 +32,9 @@ _LETTERS_AND_NUMBER = re.compile("([A-Za-z]*)([0-9]+)")
 _LAST_FIRST = re.compile(r"\s*(?P<last>[^\W\d_][^\d,^]*?)\s*[,^]\s*(?P<first>[^\W\d_][^\d,^]*)\^*\s*")
 """A person's name, as DICOM has it, or with a comma."""
 
+_SEVERAL = re.compile(r"([^\W\d_]*)[-_ ]?\d+([a-z]?)(\s*([/;,|&+]|\band\b)\s*\1[-_ ]?\d+\2)+", re.IGNORECASE)
+"""Matches several identifiers of one form in a cell, such as "P1/P2"."""
+
 _ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 
 _PLACEHOLDER_WORD = re.compile(
@@ -131,6 +134,24 @@ def note_blank(patients: Sequence[str]) -> list[str]:
             "spreadsheet do, fill in the blank cells."
         )
     return [note]
+
+
+def note_several(patients: Sequence[str]) -> list[str]:
+    """Return a note on cells with several patients: "P1/P2", or "1/2" if one of these is also a patient alone."""
+    counts = TextColumn.of(patients).counts()
+    alone = {normalize_identifier(text) for text in counts}
+
+    def are_patients(text: str) -> bool:
+        letters = (match := _SEVERAL.fullmatch(text)) and match[1]
+        parts = re.split(r"[/;,|&+]|\band\b", text)
+        return bool(letters) or (letters == "" and not alone.isdisjoint(map(normalize_identifier, parts)))
+
+    if not (several := sum(n for text, n in counts.items() if are_patients(text))):
+        return []
+    return [
+        f"{plural(several, 'image')} with a patient identifier that names several, such as P1/P2: it is read as one "
+        f"more patient, so images of the same patient are not kept together. Write one identifier into each cell."
+    ]
 
 
 def name_studies(column: str, cells: Sequence[str], patients: Sequence[str] | None) -> list[str]:

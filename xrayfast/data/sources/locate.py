@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from xrayfast.config import Problems
 from xrayfast.data.arrays import Integers, Places
+from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.labels.targets import Targets
 from xrayfast.data.sources.column_words import is_of_box
 from xrayfast.data.sources.columns import Columns, quote
@@ -20,16 +22,20 @@ from xrayfast.data.sources.records import FilePaths
 from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, plural, shorten
+from xrayfast.files.virtual.addresses import suffix_of
 
 _NEARLY = {
     str.casefold: ("upper and lower case", "write them exactly like the file names."),
     plain_numbers: (
-        "the format of numbers, which spreadsheets and pandas change",
+        "the format of numbers, of which spreadsheets and pandas drop leading zeros",
         "write them exactly like the file names; pandas keeps them as text with read_csv(..., dtype=str).",
     ),
     plain_signs: ("spaces, '_', '-' and codes such as %20", "write them exactly like the file names."),
 }
 """Ways to compare the names of missing files with existing ones: what they then differ in, and what to do about it."""
+
+_PATHS = re.compile(r"\s*[;,|\n]\s*|['\"]")
+"""Separates paths in one cell."""
 
 _LOOKED_UP = 20  # missing files whose names are searched for in other folders
 
@@ -94,7 +100,7 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
         raise DataError(
             f"{table.where(row)}: image{'s in' if columns.is_folder else ''} '{texts[row]}' not found "
             f"under {root}; {len(absent):,} of {len(table):,} rows have no file."
-            f"{'' if columns.is_folder else _describe_elsewhere(packed or finder, list(texts.take(absent)))}"
+            f"{'' if columns.is_folder else _describe_absent(packed or finder, list(texts.take(absent)))}"
             f"{f' Not looked into: {shorten(broken, 2)}' if broken else ''} Check the "
             f"{advice}, or give the images' folder"
             + ("; --missing skip leaves those rows out." if found.names else ".")
@@ -147,11 +153,21 @@ def _describe_merging(table: Table, columns: Columns) -> str:
     return f"{found}: pandas makes one row per image by df.groupby({image!r})[{labels}]{merge}.to_csv('labels.csv')."
 
 
+def _describe_absent(finder: Finder, texts: Sequence[str]) -> str:
+    """Return a sentence on texts without a file: they are several paths or folders, or similar to other files."""
+    some = [text.strip() for text in texts[:_LOOKED_UP]]
+    if any(sum(suffix_of(one) in IMAGE_SUFFIXES for one in _PATHS.split(text)) > 1 for text in some):
+        return " Some cells have several paths; expected one path per row: write a row for each image."
+    if folder := next(filter(finder.is_folder, some), ""):
+        return f" '{folder}' is a folder; expected the path of an image: write a row for each image in the folder."
+    return _describe_elsewhere(finder, texts)
+
+
 def _describe_elsewhere(finder: Finder, texts: Sequence[str]) -> str:
     """Return a sentence on files with similar or equal names in other places, which may be other images."""
     for key, (what, advice) in _NEARLY.items():
         near = {
-            text: [name for name in finder.nearly_called(text, key) if not name.endswith(text.lstrip("./"))]
+            text: [name for name in finder.nearly_called(text, key) if not f"/{name}".endswith(f"/{text.lstrip('./')}")]
             for text in texts
         }
         if pairs := [(text, found[0]) for text, found in near.items() if found]:

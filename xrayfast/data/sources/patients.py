@@ -29,6 +29,7 @@ from xrayfast.data.sources.identifiers import (
     normalize_identifier,
     note_blank,
     note_keys,
+    note_several,
 )
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.stratify import parse_split
@@ -56,7 +57,8 @@ _PATIENT_PATTERNS = (
 without its last parts, or what follows a date."""
 
 _IMAGE_OF_PATIENT = re.compile(
-    r"(?i)(.*[^\W_])[-_ .]+((pre|post|before|after|baseline|bl|fu|follow[-_ ]?up|admission|discharge|left|right|pa|ap"
+    r"(?i)(.*[^\W_])(?:[-_ .]+|(?<=\d)(?=[a-z]$))((?<=\d)[a-z]|(?<=\d[-_ .])[a-z]"
+    r"|(pre|post|before|after|baseline|bl|fu|follow[-_ ]?up|admission|discharge|left|right|pa|ap"
     r"|lat|lateral|frontal|l|r)[-_ ]?\d*|(t|tp|v|visit|scan|session|ses|exam|study|img|image|day|d)[-_ ]?\d+|\d{1,2}"
     r"|(19|20)\d\d[-_.]?\d\d[-_.]?\d\d)"
 )
@@ -137,7 +139,7 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
             records.notes += notes
     if records.patients:
         _note_names_of_images(records)
-        records.notes += _note_images_of_patients(records.patients)
+        records.notes += _note_images_of_patients(records.patients) + note_several(records.patients)
     if way not in ("name", "dicom"):
         _note_patients_in_names(records)
     if records.patients is None and (chosen == "name" or keyword):
@@ -338,18 +340,43 @@ def _search(pattern: str, names: Sequence[str], option: str) -> list[str]:
     return found
 
 
-def _read_names(records: ImageRecords, to_split: bool) -> None:
-    """Fill in patients and studies from file names that follow the patterns of public data sets."""
-    n = len(records.names)
+def _search_names(names: Sequence[str]) -> tuple[list[str], list[str], Counter[str]]:
+    """Return patients and studies in names that follow the patterns of public data sets, "" in others; and the number
+    of names per data set.
+    """
     patterns = {spec.name: spec.patient_in_path for spec in registry.SPECS if spec.patient_in_path}
-    patients, studies, counts = [""] * n, [""] * n, Counter[str]()
-    for i, name in enumerate(records.names):
+    patients, studies, counts = [""] * len(names), [""] * len(names), Counter[str]()
+    for i, name in enumerate(names):
         for origin, pattern in patterns.items():
             if match := pattern.search(name):
                 patients[i] = f"{origin} {match[1]}"
                 studies[i] = f"{patients[i]} {match[2]}" if pattern.groups > 1 else ""
                 counts[origin] += 1
                 break
+    return patients, studies, counts
+
+
+def _are_reused(names: Sequence[str], counts: Counter[str]) -> bool:
+    """Whether names of `counts` may be of several patients: Kermany's, if some are in several folders."""
+    if not counts["Kermany"]:
+        return False
+    repeated = Counter(os.path.basename(name) for name in names)  # noqa: PTH119 - a Path for each of 400,000 files takes seconds
+    return max(repeated.values()) > 1
+
+
+def patients_in_public_names(names: Sequence[str]) -> list[str]:
+    """Return (N,) the patient of each name that follows a public data set's pattern, with the data set's name; else "".
+
+    Equal patients are the same person, whatever the source of the names.
+    """
+    patients, _, counts = _search_names(names)
+    return [""] * len(names) if _are_reused(names, counts) else patients
+
+
+def _read_names(records: ImageRecords, to_split: bool) -> None:
+    """Fill in patients and studies from file names that follow the patterns of public data sets."""
+    n = len(records.names)
+    patients, studies, counts = _search_names(records.names)
     if not counts:
         _group_copies(records)
         return
@@ -358,14 +385,13 @@ def _read_names(records: ImageRecords, to_split: bool) -> None:
             "Patients are not read from file names, because these would make all images those of one patient."
         )
         return
-    repeated = Counter(os.path.basename(name) for name in records.names)  # noqa: PTH119 - a Path for each of 400,000 files takes seconds
-    if counts["Kermany"] and any(repeated[os.path.basename(name)] > 1 for name in records.names):  # noqa: PTH119
+    if _are_reused(records.names, counts):
         records.notes.append("Patients are not read from file names, because some names are in several folders.")
         return
     records.patients = patients
     if records.studies is None and any(studies):
         records.studies = studies
-    named = " and ".join(origin for origin in patterns if counts[origin])
+    named = " and ".join(spec.name for spec in registry.SPECS if counts[spec.name])
     records.notes.append(
         f"Patients from the {named} file names: {len(set(filter(None, patients)))} on {counts.total()} of {n} images; "
         "--patient-col none ignores them."

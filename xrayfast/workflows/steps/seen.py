@@ -20,6 +20,7 @@ from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.images.notes import find_other_images
 from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest
+from xrayfast.data.sources.patients import hash_identifiers, patients_in_public_names
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files.csv_tables import read_csv
 from xrayfast.metrics.claims.headline import SEEN_BEFORE
@@ -55,6 +56,12 @@ NOT_IN_FILE = (
     "checked whether some of these images are among them. 'xrayfast evaluate RUN DATA' with the run's own folder "
     "leaves such images out."
 )
+
+SAME_ARCHIVE = (
+    "File names on both sides are those of one public data set, so these are the same persons. --patient-col none "
+    "ignores identifiers."
+)
+"""The end of a sentence on patients that the run and other data share by names of files of a public data set."""
 
 PATIENTS_UNKNOWN = "Images were compared with those of training, but it is not known whether the patients are the same."
 
@@ -116,7 +123,6 @@ def exclude_seen(
     if run is None:
         warnings.append(NOT_IN_FILE)
     elif (splits := find_run_splits(run, _digests(images, paths, rows))) is None:
-        looked = [PATIENTS_UNKNOWN]
         warnings.append(
             "The run was made by an older version that recorded no digests of its images, so it could not be checked "
             "whether it was trained on some of these images."
@@ -237,7 +243,7 @@ def _find_in_run(
         compared; and warnings.
     """
     if (own := find_data(run)) is None:
-        return [equal], [PATIENTS_UNKNOWN], [NOT_FOUND]
+        return [equal], [], [NOT_FOUND]
     alike = np.full(len(rows), "", object)
     alike[equal == ""] = _find_alike(own, data, rows[equal == ""], images, progress)
     agree = bool((equal != "").any() or (alike != "").any())
@@ -285,31 +291,56 @@ def _find_by_identifier(
 ) -> tuple[list[npt.NDArray[np.object_]], list[str]]:
     """Find the split of the run that each row's patient or study is in.
 
-    Equal identifiers of patients count only if an image or a study matches too: two sources may use the same numbers.
+    Equal patients in names of files that follow the pattern of one public data set are the same persons. Other equal
+    identifiers of patients count only if such a patient, an image or a study matches too: two sources may use the same
+    numbers.
 
     Returns:
         (N,) splits according to patients, and (N,) according to studies; and sentences on what was compared.
     """
     nothing = np.full(len(rows), "", object)
-    ways, looked, agree = [nothing, nothing], list[str](), images_agree
+    ways, looked = [nothing, nothing], list[str]()
+    theirs, ours = _identities(data), _identities(own)
+    in_names = _splits_of_equal(theirs[rows, 2], ours[:, 2], own)
+    is_same_archive = bool((in_names != "").any())
+    agree = images_agree or is_same_archive
     for column, what in ((1, "study"), (0, "patient")):
-        theirs, ours = (np.zeros(0) if one is None else one[:, column] for one in (data.identities, own.identities))
-        if not (theirs.any() and ours.any()):
-            looked += [PATIENTS_UNKNOWN] if what == "patient" else []
+        if not (theirs[:, column].any() and ours[:, column].any()):
+            looked += [PATIENTS_UNKNOWN] if what == "patient" and theirs[rows, 0].any() else []
             continue
-        theirs, found = theirs[rows], nothing.copy()
-        for split in ("test", "valid", "train"):
-            found[np.isin(theirs, ours[(own.table["split"] == split).to_numpy() & (ours > 0)])] = split
-        shared = len(set(theirs[found != ""].tolist()))
+        hashes = theirs[rows, column]
+        found = _splits_of_equal(hashes, ours[:, column], own)
+        if what == "patient":
+            found = np.where(in_names != "", in_names, found)
+        shared = len(set(hashes[found != ""].tolist()))
         agree |= what == "study" and shared > 0
-        total, verb = len(set(theirs.tolist()) - {0}), "is" if shared == 1 else "are"
+        total, verb = len(set(hashes.tolist()) - {0}), "is" if shared == 1 else "are"
         text = f"By identifiers, {shared} of {plural(total, what)} of these data {verb} in the run's own data"
         if agree:
             ways[column] = found
+        advice = SAME_ARCHIVE if what == "patient" and is_same_archive else NUMBERED_ALIKE
         looked.insert(
-            0, f"{text}, {OTHER_PATIENTS}" if shared and not agree else f"{text}." + f" {NUMBERED_ALIKE}" * (shared > 0)
+            0, f"{text}, {OTHER_PATIENTS}" if shared and not agree else f"{text}." + f" {advice}" * (shared > 0)
         )
     return ways, looked
+
+
+def _identities(data: Manifest) -> npt.NDArray[np.uint64]:
+    """Return (N, 3) hashes of the patient, of the study, and of the patient in a name of a public data set; else 0."""
+    known = np.zeros((len(data), 2), np.uint64) if data.identities is None else data.identities
+    names = [] if data.config.patient_col == "none" else patients_in_public_names(data.table["image"].tolist())
+    in_names = hash_identifiers(names, len(data))
+    return np.column_stack([np.where(known[:, 0] > 0, known[:, 0], in_names), known[:, 1], in_names])
+
+
+def _splits_of_equal(
+    theirs: npt.NDArray[np.uint64], ours: npt.NDArray[np.uint64], own: Manifest
+) -> npt.NDArray[np.object_]:
+    """Return the split of the run's own data that each hash is in; "" for none and for 0."""
+    found = np.full(len(theirs), "", object)
+    for split in ("test", "valid", "train"):
+        found[np.isin(theirs, ours[(own.table["split"] == split).to_numpy() & (ours > 0)])] = split
+    return found
 
 
 def find_run_splits(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_] | None:

@@ -32,6 +32,23 @@ _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.B
 _COLUMNAR = {b"PAR1": "a Parquet", b"ARRO": "an Arrow"}
 """The first bytes of other table formats, whose files may have a wrong name."""
 
+_OTHER_FORMATS = {
+    r"PK\x03\x04|\xd0\xcf\x11\xe0": (
+        "an Excel file or another office or ZIP file",
+        "Open it in a spreadsheet and save its table",
+    ),
+    r"\s*(\{\s*[\"}]|\[\s*[\[{\"])": (
+        "JSON",
+        "Read it with pandas.read_json (lines=True if each line is JSON) and save it",
+    ),
+    r"\s*<(!|\?|html|head|body|table|div)": ("HTML or XML", "Open it in a spreadsheet and save its table"),
+    r"%PDF": ("a PDF", "Copy its table into a spreadsheet and save it"),
+}
+"""Patterns of how files of formats that are not read begin, what they are, and what to do."""
+
+_RUNS = re.compile(rb"[\x80-\xff]{3,}")
+_LETTERS = re.compile(rb"[\xc0-\xff\xa8\xb8]+")
+
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*\r?(?:\n|\Z)', re.IGNORECASE)
 """A first line that tells Excel the separator."""
 
@@ -66,6 +83,7 @@ def read_delimited(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> T
         except UnicodeDecodeError:
             if encoding != "utf-8-sig":
                 raise
+            _require_western(file)
             note = f"{file.name} is not UTF-8: read as Windows-1252."
             table = _read(file, "cp1252", headerless)
             return replace(table, notes=(note, *table.notes))
@@ -94,13 +112,35 @@ def read_delimited_names(file: Path, headerless: Sequence[HeaderlessFormat] = ()
 
 def _encoding(file: Path) -> str:
     with _bytes(file) as stream:
-        start = stream.read(4)
+        start = stream.read(100)
     if found := next((name for mark, name in _COLUMNAR.items() if start.startswith(mark)), ""):
         raise DataError(
             f"{file}: found {found} file; expected a text table because of the file name. Rename it to .parquet or "
             f".arrow, whichever it is."
         )
+    for pattern, (found, advice) in _OTHER_FORMATS.items():
+        if re.match(pattern, start.removeprefix(codecs.BOM_UTF8).decode("latin-1"), re.IGNORECASE):
+            raise DataError(
+                f"{file}: found {found}; expected a table as CSV, TSV, Parquet or Arrow. {advice} as CSV, with a "
+                f"header and a row for each image."
+            )
     return next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8-sig")
+
+
+def _require_western(file: Path) -> None:
+    """Raise a DataError if most bytes above 127 are in runs, as in Asian and Cyrillic encodings but no Western text.
+
+    Those would be read as other letters, and in Asian encodings also as separators.
+    """
+    with _bytes(file) as stream:
+        content = stream.read(_SAMPLE)
+    runs = [run for run in _RUNS.findall(content) if len({*run}) > 1]
+    if len(runs) < 2 or 2 * sum(map(len, runs)) <= sum(byte > 127 for byte in content):
+        return
+    likely = "GBK, Shift-JIS or another Asian encoding"
+    if all(map(_LETTERS.fullmatch, runs)):
+        likely = "Windows-1251 or another Cyrillic or Greek encoding"
+    raise DataError(f"{file}: found text that is not UTF-8 but probably {likely}. Save the table as CSV in UTF-8.")
 
 
 class _Unpacked(gzip.GzipFile):
