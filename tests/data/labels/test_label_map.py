@@ -167,7 +167,8 @@ def test_quotes_around_the_names_of_a_map_are_no_part_of_them(tmp_path):
 @pytest.mark.parametrize(
     ("line", "questioned"),
     [("effusion = no effusion", True), ("no mass = other, Mass", True), ("Effusion = effusion absent", True),
-     ("abnormal = normal", True), ("normal = no pneumonia", False), ("effusion = pleural effusion", False),
+     ("abnormal = normal", True), ("yes = no", True), ("normal = no pneumonia", False),
+     ("effusion = pleural effusion", False),
      ("No Finding = normal, negative", False)],
 )  # fmt: skip
 def test_a_map_that_joins_a_label_with_its_denial_is_questioned(tmp_path, line, questioned):

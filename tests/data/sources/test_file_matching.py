@@ -294,7 +294,9 @@ def test_leading_zeros_of_names_of_digits_are_counted(tmp_path):
     assert "drop leading zeros: 10, such as 0.png (file 00000.png)" in found
 
 
-@pytest.mark.parametrize("cell", ["{i}.png;{i}b.png", "{i}.png | {i}b.png", "\"['{i}.png', '{i}b.png']\""])
+@pytest.mark.parametrize(
+    "cell", ["{i}.png;{i}b.png", "{i}.dcm {i}b.DCM", "{i}.png | {i}b.png", "\"['{i}.png', '{i}b.png']\""]
+)
 def test_several_paths_in_a_cell_are_named(tmp_path, cell):
     root = make(tmp_path, *(f"{i}.png" for i in range(10)))
     found = message(DataError, root, labels=table(root, lines("image,label", f"{cell},{{ab}}")))

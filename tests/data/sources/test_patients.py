@@ -685,6 +685,10 @@ def test_identifiers_that_end_in_dates_are_questioned_and_a_birth_date_is_pointe
         (lambda i: f"P{i // 2}{'ab'[i % 2]}", True),
         (lambda i: f"{i // 3}{'ABC'[i % 3]}", True),
         (lambda i: f"{i // 2}-{'ab'[i % 2]}", True),
+        (lambda i: f"{i // 2}{['', 'b'][i % 2]}", True),
+        (lambda i: f"P{i // 2}-{['I', 'II'][i % 2]}", True),
+        (lambda i: f"P{i // 2}post" if i % 2 else f"P{i // 2}pre", True),
+        (lambda i: f"P{i // 2}(R)" if i % 2 else f"P{i // 2}(L)", True),
         (lambda i: f"P{i}a", False),
         (lambda i: f"Wang {'ABCDEFGHIJKL'[i]}", False),
         (lambda i: f"{i * 2654435761 % 2**32:08x}", False),
@@ -702,11 +706,14 @@ def test_identifiers_that_end_in_letters_of_a_series_are_questioned(tmp_path, id
     [
         (lambda i: f"P{i}/P{i + 1}" if i % 4 == 0 else f"P{i // 2}", 3),
         (lambda i: f"P-{i // 2} and P-{i // 2 + 1}", 12),
+        (lambda i: f"['P{i // 2}', 'P{i // 2 + 1}']", 12),
+        (lambda i: f"P{i // 2}-P{i // 2 + 1}", 12),
         (lambda i: "3/4" if i == 6 else f"{i // 2:03}", 1),
         (lambda i: f"{i // 2 + 1}/2019", 0),
         (lambda i: f"S{i % 2}/P{i // 2}", 0),
         (lambda i: f"Doe, Jane{i // 2}", 0),
         (lambda i: f"1/{i // 2 + 1}/1950", 0),
+        (lambda i: "2020-1-2" if i == 6 else f"{i // 2}", 0),
     ],
 )
 def test_several_identifiers_in_a_cell_are_noted(tmp_path, identifier, several):

@@ -13,6 +13,9 @@ from xrayfast.data.labels.words import denies
 from xrayfast.errors import ConfigFileError, DataError, shorten, truncate
 from xrayfast.files.regular_files import MAX_SMALL_BYTES, read_text
 
+_OPPOSITES = ({"normal", "abnormal"}, {"negative", "positive"}, {"present", "absent"}, {"yes", "no"})
+"""Keys of labels that exclude each other, besides those of `denies`."""
+
 
 @dataclass(frozen=True)
 class LabelMap:
@@ -118,7 +121,7 @@ def read_label_map(path: Path) -> LabelMap:
 def _contradict(name: str, other: str) -> bool:
     """Whether one of two labels says that the other is absent."""
     one, two = normalize_label(name), normalize_label(other)
-    return denies(one, two) or denies(two, one) or {one, two} in ({"normal", "abnormal"}, {"negative", "positive"})
+    return denies(one, two) or denies(two, one) or {one, two} in _OPPOSITES
 
 
 def _unquote(name: str) -> str:

@@ -171,7 +171,7 @@ def plain_label(name: str) -> str:
 
 def denies(key: str, other: str) -> bool:
     """Whether a label says that another is absent, as "no mass" does of "mass"; both are keys of `normalize_label`."""
-    before = ("no", "non", "not", "without", "absent", "absenceof", "negativefor", "noevidenceof", "freeof")
+    before = ("no", "non", "not", "without", "absent", "absenceof", "negativefor", "noevidenceof", "freeof", "w/o")
     return key in (*(word + other for word in before), *(other + word for word in ("absent", "negative", "excluded")))
 
 

@@ -32,7 +32,7 @@ _LETTERS_AND_NUMBER = re.compile("([A-Za-z]*)([0-9]+)")
 _LAST_FIRST = re.compile(r"\s*(?P<last>[^\W\d_][^\d,^]*?)\s*[,^]\s*(?P<first>[^\W\d_][^\d,^]*)\^*\s*")
 """A person's name, as DICOM has it, or with a comma."""
 
-_SEVERAL = re.compile(r"([^\W\d_]*)[-_ ]?\d+([a-z]?)(\s*([/;,|&+]|\band\b)\s*\1[-_ ]?\d+\2)+", re.IGNORECASE)
+_SEVERAL = re.compile(r"([^\W\d_]*)[-_ ]?\d+([a-z]?)((\s*[-/;,|&+]\s*|\s+(and\s+)?)\1[-_ ]?\d+\2)+", re.IGNORECASE)
 """Matches several identifiers of one form in a cell, such as "P1/P2"."""
 
 _ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
@@ -142,9 +142,10 @@ def note_several(patients: Sequence[str]) -> list[str]:
     alone = {normalize_identifier(text) for text in counts}
 
     def are_patients(text: str) -> bool:
-        letters = (match := _SEVERAL.fullmatch(text)) and match[1]
+        if not (match := _SEVERAL.fullmatch(re.sub(r"[][(){}'\"]", "", text))):
+            return False
         parts = re.split(r"[/;,|&+]|\band\b", text)
-        return bool(letters) or (letters == "" and not alone.isdisjoint(map(normalize_identifier, parts)))
+        return bool(match[1]) or (len(parts) > 1 and not alone.isdisjoint(map(normalize_identifier, parts)))
 
     if not (several := sum(n for text, n in counts.items() if are_patients(text))):
         return []

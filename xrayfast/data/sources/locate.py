@@ -22,7 +22,6 @@ from xrayfast.data.sources.records import FilePaths
 from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, plural, shorten
-from xrayfast.files.virtual.addresses import suffix_of
 
 _NEARLY = {
     str.casefold: ("upper and lower case", "write them exactly like the file names."),
@@ -34,8 +33,8 @@ _NEARLY = {
 }
 """Ways to compare the names of missing files with existing ones: what they then differ in, and what to do about it."""
 
-_PATHS = re.compile(r"\s*[;,|\n]\s*|['\"]")
-"""Separates paths in one cell."""
+_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})(?![\w.-])", re.IGNORECASE)
+"""The suffix of an image, at the end of a cell or before a separator."""
 
 _LOOKED_UP = 20  # missing files whose names are searched for in other folders
 
@@ -156,7 +155,7 @@ def _describe_merging(table: Table, columns: Columns) -> str:
 def _describe_absent(finder: Finder, texts: Sequence[str]) -> str:
     """Return a sentence on texts without a file: they are several paths or folders, or similar to other files."""
     some = [text.strip() for text in texts[:_LOOKED_UP]]
-    if any(sum(suffix_of(one) in IMAGE_SUFFIXES for one in _PATHS.split(text)) > 1 for text in some):
+    if any(len(_SUFFIX.findall(text)) > 1 for text in some):
         return " Some cells have several paths; expected one path per row: write a row for each image."
     if folder := next(filter(finder.is_folder, some), ""):
         return f" '{folder}' is a folder; expected the path of an image: write a row for each image in the folder."

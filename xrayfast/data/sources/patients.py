@@ -57,10 +57,10 @@ _PATIENT_PATTERNS = (
 without its last parts, or what follows a date."""
 
 _IMAGE_OF_PATIENT = re.compile(
-    r"(?i)(.*[^\W_])(?:[-_ .]+|(?<=\d)(?=[a-z]$))((?<=\d)[a-z]|(?<=\d[-_ .])[a-z]"
+    r"(?i)(.*[^\W_])(?:[-_ .#(]+|(?<=\d)(?=[a-z]{1,4}$))((?:(?<=\d)|(?<=\d[-_ .#(]))(?:[a-z]|i{2,3}|iv|vi{1,3}|ix)"
     r"|(pre|post|before|after|baseline|bl|fu|follow[-_ ]?up|admission|discharge|left|right|pa|ap"
     r"|lat|lateral|frontal|l|r)[-_ ]?\d*|(t|tp|v|visit|scan|session|ses|exam|study|img|image|day|d)[-_ ]?\d+|\d{1,2}"
-    r"|(19|20)\d\d[-_.]?\d\d[-_.]?\d\d)"
+    r"|(19|20)\d\d[-_.]?\d\d[-_.]?\d\d)\)?"
 )
 """Matches an identifier that adds to a patient which of the patient's images or visits it is."""
 
@@ -175,11 +175,12 @@ def _note_names_of_images(records: ImageRecords) -> None:
 def _note_images_of_patients(patients: Sequence[str]) -> list[str]:
     """Return a note if identifiers of patients are those of images or visits: "P1_pre" and "P1_post"."""
     texts = [text for text in TextColumn.of(patients).texts if text]
-    matches = [(text, match) for text in texts[:_LOOKED_AT] if (match := _IMAGE_OF_PATIENT.fullmatch(text))]
-    if 2 * len(matches) <= min(len(texts), _LOOKED_AT):
+    matches = [match for text in texts[:_LOOKED_AT] if (match := _IMAGE_OF_PATIENT.fullmatch(text))]
+    sizes = Counter(match[1].lower() for match in matches)
+    sizes.update(text.lower() for text in texts[:_LOOKED_AT] if text.lower() in sizes)  # "12", beside "12b"
+    if 2 * sizes.total() <= min(len(texts), _LOOKED_AT):
         return []
-    sizes = Counter(match[1].lower() for _, match in matches)
-    shared = [match for _, match in matches if sizes[match[1].lower()] > 1]
+    shared = [match for match in matches if sizes[match[1].lower()] > 1]
     are_few = len(sizes) >= _LEAST_PATIENTS or not any(re.fullmatch(r"\d{1,2}", match[2]) for match in shared)
     if 2 * len(shared) <= len(matches) or not are_few or max(sizes.values()) > _MOST_IN_STUDY:
         return []
@@ -187,7 +188,7 @@ def _note_images_of_patients(patients: Sequence[str]) -> list[str]:
     return [
         f"Patient identifiers may be those of images or visits, because they end in {ends}: images of the same "
         f"patient are then not kept together. If the text before that is the patient ({len(sizes)} instead of "
-        f"{len(matches):,} patients), put it into a separate column and name that with --patient-col."
+        f"{sizes.total():,} patients), put it into a separate column and name that with --patient-col."
     ]
 
 

@@ -145,6 +145,15 @@ def test_folders_of_images_without_a_table(tmp_path):
     assert "labels.csv" in found
 
 
+@pytest.mark.parametrize("folders", [["images"], ["images_001", "images_002"], ["."]])
+def test_a_table_of_a_format_that_is_not_read_is_named_beside_images(tmp_path, folders):
+    make(tmp_path, *ten(*folders), "labels.xlsx")
+    found = message(DataError, tmp_path)
+    assert "no table of labels; labels.xlsx is not read: save it as labels.csv" in found
+    make(tmp_path / "classes", *ten("images/a", "images/b"), "labels.xlsx")
+    assert opened(tmp_path / "classes").labels == ("a", "b")
+
+
 def test_a_table_as_the_source(tmp_path):
     make(tmp_path, *ten("images"))
     file = table(tmp_path, lines("image,label", "{i}.png,{ab}"), "films.tsv")

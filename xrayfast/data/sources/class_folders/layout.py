@@ -30,6 +30,10 @@ TABLE = "labels.csv"
 """The table that is read if it is in the source folder, unless there are class folders next to it."""
 
 
+_NOT_READ = (".xlsx", ".xls", ".ods", ".json", ".jsonl", ".html")
+"""Suffixes of tables that are not read."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """The folder of images, as the user wrote it, and the table of labels, or None for class folders.
@@ -99,8 +103,14 @@ def _detect_in_folder(source: Path, config: DataConfig) -> Layout:
         others = tuple(name for name in names_of if name != table and (name in alike or _is_called_labels(name)))
         return Layout(source, source / table, f"Labels from {table} in {source}{reason}.", others)
     in_splits = bool(parse_split_folders(folder.name for folder in with_images))
-    if len(with_images) > 1 and not in_splits and choose_class_level(root, config)[0] == 1:
-        found = f"found {listed}, which look like folders of images, not classes, and no table of labels"
+    unread = shorten(name for name in loose if Path(name).suffix.lower() in _NOT_READ)
+    may_be_unread = bool(unread) and all(_is_image_folder(folder.name, True) for folder in with_images)
+    has_no_class = (len(with_images) > 1 or may_be_unread) and not in_splits
+    if has_no_class and choose_class_level(root, config)[0] == 1:
+        found = (
+            f"found {listed}, which look like folders of images, not classes," if listed else "found no class folders"
+        )
+        found += " and no table of labels" + f"; {unread} is not read: save it as labels.csv" * bool(unread)
         raise no_layout(f"{source}: {found}", source)
     return Layout(source)
 

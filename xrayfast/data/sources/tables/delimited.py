@@ -139,7 +139,7 @@ def _require_western(file: Path) -> None:
         return
     likely = "GBK, Shift-JIS or another Asian encoding"
     if all(map(_LETTERS.fullmatch, runs)):
-        likely = "Windows-1251 or another Cyrillic or Greek encoding"
+        likely = "Windows-1251 or another encoding of letters that are not Latin"
     raise DataError(f"{file}: found text that is not UTF-8 but probably {likely}. Save the table as CSV in UTF-8.")
 
 
