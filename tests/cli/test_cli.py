@@ -525,6 +525,7 @@ def test_no_table_overwrites_its_source_data(at, data_dir, tiny_run):
 def test_split_writes_what_fit_replays(at, data_dir):
     done = call("split", data_dir, "-o", "split.csv", "--test-fraction", 0.2, "--size", 64)
     assert re.search(r"label +train", done.stdout)
+    assert "split.csv" in call("split", data_dir, "-o", "split.csv", "--test-fraction", 0.2, "--size", 64).stdout
     written = pd.read_csv("split.csv").set_index("image")["split"]
     call("fit", data_dir, *SMALL, "--epochs", 1, "--split-file", "split.csv")
     used = pd.read_csv("runs/tiny_resnet-1/split.csv").set_index("image")["split"]

@@ -58,7 +58,7 @@ def test_other_files_are_replaced_only_if_they_are_earlier_outputs(tmp_path):
         "page.html": b"<title>My notes on xrayfast</title>",
         "model.onnx": b"ONNX",
         "lr.png": b"\x89PNG",
-        "m.json": b"[]",
+        "m.json": b'["source", "task"]',
     }
     for name, content in mine.items():
         (tmp_path / name).write_bytes(content)
@@ -77,6 +77,17 @@ def test_other_files_are_replaced_only_if_they_are_earlier_outputs(tmp_path):
             WriteError, match=rf"{re.escape(name)}: found a file that this command did not write.* Move or remove"
         ):
             require_replaceable(tmp_path / name, **options)
+
+
+def test_a_file_that_cannot_be_read_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "check.html").write_text("<title>a · xrayfast check</title>", encoding="utf-8")
+
+    def deny(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("xrayfast.files.writable.mmap.mmap", deny)
+    with pytest.raises(WriteError, match=r"check\.html: exists, but can't be read \(Permission denied\); expected"):
+        require_replaceable(tmp_path / "check.html", mark=PAGE_MARK)
 
 
 def test_a_file_of_a_run_is_not_replaced_by_another_command(tmp_path):

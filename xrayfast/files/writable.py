@@ -69,8 +69,8 @@ def require_replaceable(path: Path, *read: Path | None, keys: Collection[str] = 
         mark: bytes that every such file contains.
 
     Raises:
-        WriteError: the path is an existing file with other content, one of the inputs, or of a run; see also
-            `require_output_file`.
+        WriteError: the path is an existing file with other content or that can't be read, one of the inputs, or of a
+            run; see also `require_output_file`.
     """
     require_output_file(path)
     if not path.exists():
@@ -84,9 +84,15 @@ def require_replaceable(path: Path, *read: Path | None, keys: Collection[str] = 
         )
     if not path.stat().st_size:
         return
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        found = _keys(path, content) if keys else []
-        is_ours = set(keys) <= set(found) and content.find(mark) >= 0
+    try:
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            found = _keys(path, content) if keys else []
+            is_ours = set(keys) <= set(found) and content.find(mark) >= 0
+    except OSError as error:
+        raise WriteError(
+            f"{path}: exists, but can't be read ({error.strerror}); expected a new file, or an earlier output that can "
+            "be read. Move or remove it, or write to another place."
+        ) from error
     if not is_ours:
         what = f": its {'keys' if path.suffix == '.json' else 'columns'} are {shorten(found)}" if found else ""
         raise WriteError(
@@ -98,11 +104,11 @@ def require_replaceable(path: Path, *read: Path | None, keys: Collection[str] = 
 def _keys(path: Path, content: mmap.mmap) -> list[str]:
     """Return the keys of a JSON object or the columns of a CSV table; none if it is neither."""
     is_json = path.suffix == ".json"
-    text = content[: 2**25 if is_json else 2**20].decode("utf-8-sig", "replace")
+    text = content[: None if is_json else 2**20].decode("utf-8-sig", "replace")
     if "\0" in text:  # an image or an archive
         return []
     try:
-        return list(json.loads(text)) if is_json else next(csv.reader(text.splitlines()), [])
+        return list(dict(json.loads(text))) if is_json else next(csv.reader(text.splitlines()), [])
     except (ValueError, TypeError, csv.Error, RecursionError):
         return []
 

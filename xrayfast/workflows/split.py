@@ -39,15 +39,15 @@ def split(
 
     Raises:
         DataError: the data can't be used, images can't be read, or a given split has leaks.
-        WriteError: the file can't be written, or is an input, another table, a run's file, an image or an
-            archive.
+        WriteError: the file can't be written, or would replace an input, a run's file, or any other file that is not an
+            earlier split.
     """
     config = config or Config()
     data = opened_with_notes(data, config)
     if output is not None:
         own = data.config
         read = own.source, own.labels, own.label_map, own.corrections, own.split_file
-        require_text_file(Path(output), *read, columns=data.split_table().columns)
+        require_text_file(Path(output), *read, columns=list(data.split_table()))
     with show_progress(progress) as reporter:
         data, images = decode(data, config.model.size, reporter.preparing)
         data = require_leak_free(data, compare_all_images(data, images, reporter.preparing), allow_leaks=False).data
