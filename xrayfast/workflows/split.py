@@ -47,7 +47,7 @@ def split(
     if output is not None:
         own = data.config
         read = own.source, own.labels, own.label_map, own.corrections, own.split_file
-        require_text_file(Path(output), *read, columns=list(data.split_table()))
+        require_text_file(Path(output), *read, columns=data.split_table().columns.tolist())
     with show_progress(progress) as reporter:
         data, images = decode(data, config.model.size, reporter.preparing)
         data = require_leak_free(data, compare_all_images(data, images, reporter.preparing), allow_leaks=False).data
