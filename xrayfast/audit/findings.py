@@ -149,9 +149,9 @@ _NOTED: dict[str, _Noted] = {
         "The image or the collimator was rotated: if this is augmentation, use the original images.",
     ),
     "covered": _Noted(
-        "black area inside|plain gray area",
-        "with a covered area",
-        "The lungs or other parts may be blacked out: use the original images.",
+        "(black|white) area (inside|between)|plain gray area",
+        "with a covered or lost area",
+        "The lungs or other parts may be blacked out or missing: use the original images.",
     ),
     "text": _Noted(
         "white or black lines",

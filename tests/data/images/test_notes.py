@@ -364,6 +364,11 @@ def composed(side):
         "all gray levels are equally frequent": [equalized(film), as_jpeg(equalized(film))],
         "as Fourier spectra are|as test objects are": [spectrum(film), as_jpeg(spectrum(other))],
         r"black area inside the image \(\d+%": [film * (lungs(side) == 0), as_jpeg(film * (lungs(side) == 0))],
+        "(black|white) area between two parts": [
+            film * (lungs(side) > 0), as_jpeg(film * (lungs(side) > 0)), put(film, np.s_[:, side // 4 : side // 2], 0),
+            put(film, np.s_[side // 2 : 2 * side // 3], 0), as_jpeg(put(film, np.s_[side // 2 : 2 * side // 3], 255)),
+            resized(put(film, np.s_[side // 4 : side // 2], 0), side - 20, side),
+        ],
         "plain gray area in the middle": [np.where(lungs(side) > 0, 128, film)],
         "slanted black edges": [
             rotated(film + 13, 20), as_jpeg(rotated(film + 13, -12)), rotated(film + 13, 40, expand=True),

@@ -71,6 +71,9 @@ def test_labels_that_hold_the_name_of_another_are_noted(names, longer):
     [
         (["0", "1", "99"], "are numbers that may stand for missing labels: '99'"),
         (["0", "1", "-9"], "are numbers that may stand for missing labels: '-9'"),
+        (["0", "1", "9"], "are numbers that may stand for missing labels: '9'"),
+        (["1", "2", "8", "9"], "are numbers that may stand for missing labels: '8', '9'"),
+        (["0", "5", "9"], ""),
         (["0 1", "1 0"], "look like rows of 1 and 0: '0 1', '1 0'"),
         (["01", "10", "00"], "look like rows of 1 and 0"),
         (["10", "11", "99"], ""),

@@ -488,6 +488,18 @@ def test_identifiers_that_occur_in_several_sites_are_noted(tmp_path, column):
     assert not noted(own, "several values")
 
 
+@pytest.mark.parametrize(("column", "values"), [("sex", "MF"), ("Birth Year", ("1950", "1951")), ("DOB", "12")])
+def test_patients_with_two_sexes_or_births_are_noted(tmp_path, column, values):
+    root = make(tmp_path, *(f"{i}.png" for i in range(24)))
+    what = "the sex" if column == "sex" else f"'{column}'"
+    for contradict in (True, False):
+        text = f"image,label,patient_id,{column}\n" + "".join(
+            f"{i}.png,{'ab'[i % 2]},{i % 6 if contradict else i // 4},{values[i // 12]}\n" for i in range(24)
+        )
+        data = opened(root, labels=table(root, text.replace(",0,", ",unknown,")))
+        assert noted(data, f"5 of 5 patients occur with several values of {what}: cells are wrong") == contradict
+
+
 def test_the_error_about_indivisible_data_names_rounded_identifiers(tmp_path):
     root = make(tmp_path, *(f"{i}.png" for i in range(12)))
     text = "image,label,patient_id\n" + "".join(f"{i}.png,{'ab'[i // 6]},1.2345{{}}E+12\n" for i in range(12))

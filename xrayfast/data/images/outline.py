@@ -1,4 +1,4 @@
-"""A note on the outline of what is black in an image: slanted edges, or something blacked out."""
+"""A note on what is black or white in an image: slanted edges, something blacked out, lost lines, or lungs alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from xrayfast.data.arrays import Bools, Floats, Places
 from xrayfast.data.images.radiograph import BLACK, Pixels
 
 _HOLES = 0.22  # share of the area that is black and not at the outside (see `_holes`); at most 0.197 in radiographs
+_GAP = 0.1  # least share of the rows or columns that is black or white between others; at most 0.07 in radiographs
+_FRAME = 4  # lines
+_BETWEEN = 0.5  # least black share of a column in the middle of the body; at most 0.38 in radiographs
 _SIDE = 64
 _CORNERS = 0.03  # least share of the area that is black in an image with slanted edges
 _SHORT, _LONG = 12, 26  # rows or columns, of 64, along which edges are straight: on both axes, on one
@@ -24,6 +27,9 @@ def describe_outline(sample: Pixels) -> str:
     7,818 radiographs, this is true of one that was rotated and of one lateral view.
     """
     shown = sample > BLACK
+    for shade, seen in (("black", shown), ("white", sample < 255 - BLACK)):
+        if seen.size - np.count_nonzero(seen) >= _GAP * seen.size and _has_gap(seen, whole=shade == "white"):
+            return f"a {shade} area between two parts of the image, as if data were lost or only the lungs were kept"
     n_black, least = shown.size - int(np.count_nonzero(shown)), _HOLES * shown.size
     upper, lower = ((not row.item(0), not row.item(-1)) for row in (shown[0], shown[-1]))
     may_slant = (upper[0] and lower[1]) or (upper[1] and lower[0])
@@ -47,6 +53,23 @@ def varied_lines(sample: Pixels) -> tuple[tuple[int, int], tuple[int, int]]:
         lines = np.flatnonzero(np.ptp(sample, axis=axis) > BLACK)
         found.append((int(lines[0]), int(lines[-1])) if len(lines) else (0, len(sample) - 1))
     return found[0], found[1]
+
+
+def _has_gap(seen: Bools, *, whole: bool) -> bool:
+    """Whether nothing is seen on lines across the image, or, unless `whole`, on most of a column between the lungs."""
+    rows, columns = (np.flatnonzero(np.count_nonzero(seen, axis=axis) > 1) for axis in (1, 0))
+    if min(len(rows), len(columns)) < 2:
+        return False
+    # The lines of a frame at an edge do not count as a part of the image.
+    if any(
+        np.diff(lines[_FRAME - 1 : len(lines) - _FRAME + 1]).max(initial=0) > _GAP * _SIDE for lines in (rows, columns)
+    ):
+        return True
+    if whole:
+        return False
+    first, last = int(columns[0]), int(columns[-1])
+    middle = seen[rows[0] : rows[-1] + 1, (3 * first + 2 * last) // 5 : (2 * first + 3 * last) // 5 + 1]
+    return bool(middle.mean(axis=0).min() < 1 - _BETWEEN)
 
 
 def _without_frame(sample: Pixels, shown: Bools) -> Bools:

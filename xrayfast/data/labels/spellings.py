@@ -247,10 +247,13 @@ def _is_short_for(key: str, words: Sequence[str]) -> bool:
 
 
 def _missing_codes(names: Sequence[str]) -> list[str]:
-    """Return labels such as 99 and -9, which may stand for missing labels, if all others are numbers below 9."""
+    """Return labels such as 99, -9 and 9, which may stand for missing labels, if all others are smaller numbers."""
     keys = {name: normalize_label(name) for name in names}
-    found = [name for name, key in keys.items() if re.fullmatch(r"-(7|8|9)|-?9{2,4}|-?8{2,4}|-?7{2,4}", key)]
-    return found if all(re.fullmatch(r"-?[0-8]", key) for name, key in keys.items() if name not in found) else []
+    for codes, others in ((r"-(7|8|9)|-?9{2,4}|-?8{2,4}|-?7{2,4}", r"-?[0-8]"), ("[789]", r"-1|[0-4]")):
+        found = [name for name, key in keys.items() if re.fullmatch(codes, key)]
+        if found and all(re.fullmatch(others, key) for name, key in keys.items() if name not in found):
+            return found
+    return []
 
 
 def _joined_columns(names: Sequence[str]) -> list[str]:

@@ -171,7 +171,7 @@ _LEFT_OUT = re.compile(
 """Simplified name of a column that says which images not to use."""
 
 
-_BIRTH = re.compile(r"^dob$|birth(day|date)$|dateofbirth$|^geburtsdatum$")
+_BIRTH = re.compile(r"^(dob|yob)$|birth(day|date|year)$|(date|year|day)ofbirth$|^geburts(datum|jahr)$")
 
 _MODALITY = re.compile(r"(imag(e|ing)|study|series|exam|dicom|scan)?modality(dicom|code|type)?")
 _RADIOGRAPHY = re.compile(r"\b(cr|dr|dx|xr|rg|px|cxr)s?\b|x[-_ ]?ray|r(o|ö|oe)ntgen|radiogra|film", re.IGNORECASE)
@@ -278,7 +278,7 @@ def may_be_key(name: str) -> bool:
     """Whether a column's name suggests an identifier that several images may share."""
     *_, last = "", *split_column_name(name)
     ends = r"\w*(id|identifier|key|no|nr|n[uú]m(mer|ber|ero)|folder|directory)"
-    return bool(key_role(name) or re.fullmatch(ends, last) or _BIRTH.search(simplify_column_name(name)))
+    return bool(key_role(name) or re.fullmatch(ends, last) or tells_birth(name))
 
 
 def describe_no_label(name: str) -> str:
@@ -288,6 +288,11 @@ def describe_no_label(name: str) -> str:
     if sex_in_name(name):
         return "the sex"
     return next((row.what for row in _NOT_LABELS if row.match(name)), "")
+
+
+def tells_birth(name: str) -> bool:
+    """Whether a column's name says that it holds patients' dates or years of birth."""
+    return bool(_BIRTH.search(simplify_column_name(name)))
 
 
 def may_be_origin(name: str) -> bool:

@@ -191,15 +191,27 @@ def note_origins(columns: Mapping[str, Sequence[str]], free: Sequence[str], pati
 
 def note_shared_numbers(origins: Sequence[str], patients: Sequence[str], what: str = "the folder") -> list[str]:
     """Return a note on patient identifiers with several `origins`, by default the folders above the class folders."""
-    pairs = {(owner, cell.strip()) for owner, cell in zip(patients, origins, strict=True) if owner}
-    counts = Counter(owner for owner, cell in pairs if not is_missing(cell))
-    if not (shared := sum(count > 1 for count in counts.values())):
+    if not (found := _describe_several(origins, patients, what)):
         return []
     return [
-        f"{shared} of {plural(len(counts), 'patient')} {'occurs' if shared == 1 else 'occur'} with several values of "
-        f"{what}. If identifiers restart for each value, different patients are treated as one: put {what} before the "
+        f"{found}. If identifiers restart for each value, different patients are treated as one: put {what} before the "
         f"identifier, in a column or a pattern for --patient-col."
     ]
+
+
+def note_contradictions(values: Sequence[str | None], patients: Sequence[str], what: str) -> list[str]:
+    """Return a note on patient identifiers with several `values` of what a patient has only one of, such as the sex."""
+    found = _describe_several([value or "" for value in values], patients, what)
+    return [f"{found}: cells are wrong, or different patients are treated as one."] if found else []
+
+
+def _describe_several(values: Sequence[str], patients: Sequence[str], what: str) -> str:
+    """Return how many patients occur with several values, as words, or "" if none does."""
+    pairs = {(owner, value.strip()) for owner, value in zip(patients, values, strict=True) if owner}
+    counts = Counter(owner for owner, value in pairs if not is_missing(value))
+    several = sum(count > 1 for count in counts.values())
+    occur = f"{plural(len(counts), 'patient')} {'occurs' if several == 1 else 'occur'}"
+    return f"{several} of {occur} with several values of {what}" if several else ""
 
 
 def describe_rounding(identifiers: Sequence[str]) -> str:

@@ -29,12 +29,18 @@ from xrayfast.data.labels.label_map import names_in_map
 from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, clean_label, normalize_label
 from xrayfast.data.labels.targets import UNCERTAIN, RawLabels, Where, not_single_label
 from xrayfast.data.labels.words import is_missing
-from xrayfast.data.sources.column_words import is_radiography, names_modality
+from xrayfast.data.sources.column_words import is_radiography, names_modality, tells_birth
 from xrayfast.data.sources.columns import Columns, require_column, resolve_columns
 from xrayfast.data.sources.competing import note_other_files, note_other_folders, note_other_labels
 from xrayfast.data.sources.datasets.registry import read_dataset_table
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
-from xrayfast.data.sources.identifiers import name_studies, note_keys, note_origins
+from xrayfast.data.sources.identifiers import (
+    blank_placeholders,
+    name_studies,
+    note_contradictions,
+    note_keys,
+    note_origins,
+)
 from xrayfast.data.sources.locate import locate_files
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.tables.table import Table
@@ -222,10 +228,13 @@ def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: Plac
     """Return notes on unused identifier-like columns with values that are on images of several patients or splits."""
     cells = dict(zip(columns.unused, _of_images(table, columns.unused, rows), strict=True))
     together: Sequence[str] = records.patients or records.studies or [""] * len(rows)
-    origins = note_origins(cells, columns.unused, records.patients or [""] * len(rows))
+    patients, _ = blank_placeholders(records.patients or [""] * len(rows))
+    noted = note_origins(cells, columns.unused, patients)
+    for name in filter(tells_birth, columns.unused):
+        noted += note_contradictions(cells[name], patients, f"'{name}'")
     if records.splits:
         together = [owner or split or "" for owner, split in zip(together, records.splits, strict=True)]
-    return origins + note_keys(cells, columns.unused, together)
+    return noted + note_keys(cells, columns.unused, together)
 
 
 def _note_modalities(table: Table, columns: Columns, rows: Places) -> list[str]:

@@ -28,6 +28,7 @@ from xrayfast.data.sources.identifiers import (
     join_spellings,
     normalize_identifier,
     note_blank,
+    note_contradictions,
     note_keys,
     note_several,
 )
@@ -116,6 +117,8 @@ def find_patients(records: ImageRecords, config: DataConfig, *, to_split: bool =
         records.views = parse_views(_values(headers, "view")) if headers else None
     _find_studies(records, config.study_col)
     _complete_by_study(records)
+    if records.patients and records.sexes:
+        records.notes += note_contradictions(records.sexes, records.patients, "the sex")
     if from_column:
         records.notes += note_blank(records.patients or ()) + _note_other_headers(records)
 
