@@ -28,8 +28,8 @@ LAYERS = [
     ["audit"],
     ["progress"],
     ["metrics", "data"],
-    ["option_effects"],
-    ["config", "synthetic"],
+    ["option_effects", "synthetic"],
+    ["config"],
     ["files", "cpus", "own_code", "display", "launch"],
     ["errors", "_version"],
 ]

@@ -172,6 +172,15 @@ MAX_SEED = 2**63 - 1
 DEFAULT_FOLDS = 5
 """Default number of folds of a cross-validation."""
 
+SYNTHETIC_IMAGES = 450
+"""Default number of images of a synthetic data set."""
+
+ARCHS = (
+    "resnet18", "resnet34", "resnet50", "vgg16", "vgg16_bn", "densenet121", "mobilenet_v2", "efficientnet_b0",
+    "convnext_tiny",
+)  # fmt: skip
+"""Networks of `learning.model.backbones`, whose import takes seconds: other names are looked up there."""
+
 MAX_EPOCHS, MAX_BATCH_SIZE, MAX_RESAMPLES, MAX_FOLDS = 100_000, 65_536, 1_000_000, 1000
 MAX_WIDTH, MAX_LAYERS, MAX_LABELS, MAX_IMPLICATIONS = 65_536, 1000, 5000, 200
 """Bounds far above any sensible setting, so that a typing error is reported instead of starting an endless run."""

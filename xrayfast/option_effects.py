@@ -481,7 +481,7 @@ def check_effects(
             if effect.facts is not type(facts) or effect.acts(section, facts):
                 continue
             shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
-            advice = f"{effect.advice}, or leave it out." if effect.advice else f"Leave out {name}."
+            advice = f"{effect.advice}, or leave it out." if effect.advice else "Leave it out."
             if given and not effect.harmless:
                 errors.append(f"{name} is {shown}, which {effect.verb}: {effect.why}. {advice}")
             else:

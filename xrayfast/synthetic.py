@@ -25,6 +25,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 from pydantic import Field as Bounds
 
+from xrayfast.config import SYNTHETIC_IMAGES
 from xrayfast.errors import DataError, did_you_mean, shorten
 from xrayfast.errors.arguments import check_arguments
 
@@ -390,7 +391,7 @@ def _draw_patients(images: int, max_images: int, rng: np.random.Generator, split
 def write_dataset(
     folder: Path | str,
     *,
-    images: Annotated[int, Bounds(le=1_000_000)] = 300,
+    images: Annotated[int, Bounds(le=1_000_000)] = SYNTHETIC_IMAGES,
     images_per_patient: Annotated[int, Bounds(le=1000)] = 3,
     size: int = 256,
     seed: int = 0,

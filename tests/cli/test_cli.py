@@ -180,7 +180,7 @@ ERRORS = {
     ),
     "wrong implication": (["fit", "two", "--imply", "c=a", *TINY], 1, ["'c'"]),
     "cycle": (["fit", "two", "--imply", "a=b", "--imply", "b=a", *TINY], 2, ["--imply: found a cycle", "a -> b -> a"]),
-    "unknown arch": (["fit", "two", "--arch", "resnet81"], 2, ["--arch is 'resnet81'", "Did you mean 'resnet18'"]),
+    "unknown arch": (["fit", "none", "--arch", "resnet81"], 2, ["--arch is 'resnet81'", "Did you mean 'resnet18'"]),
     "wrong values": (
         ["fit", "two", "--loss", "hinge", "--epochs", "0", "--head-width", "a"],
         2,
@@ -298,6 +298,14 @@ def test_errors_state_the_problem_its_place_and_the_remedy(case, at, data_dir, t
     for text in expected:
         assert text in said, said
     assert not Path("runs").exists() or case == "unreadable image"
+
+
+def test_a_current_folder_that_was_deleted_is_named(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert "The current folder does not exist any more. Go to another one" in call("models", code=1).stderr
 
 
 def test_settings_are_checked_while_images_are_decoded(data_dir):

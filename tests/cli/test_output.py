@@ -17,26 +17,50 @@ ROWS = [("images/00001601_012.jpg", "0.953 (0.930 to 0.971)", "−0.012 (−0.03
 def printed(monkeypatch):
     """Return a function that prints a table to standard output, optionally of a given width, and returns its lines."""
 
-    def show(columns=None):
+    def show(width=None, columns=("image", "value", "difference", "images"), rows=ROWS):
         stream = io.StringIO()
         monkeypatch.setattr("sys.stdout", stream)
         monkeypatch.delenv("COLUMNS", raising=False)
-        if columns:
-            monkeypatch.setenv("COLUMNS", str(columns))
-        Output().table("Title", ["image", "value", "difference", "images"], ROWS)
-        return [line.strip() for line in stream.getvalue().splitlines()[3:]]
+        if width:
+            monkeypatch.setenv("COLUMNS", str(width))
+        Output().table("Title", columns, rows)
+        return [line.strip() for line in stream.getvalue().splitlines()[2:]]
 
     return show
 
 
 def test_names_are_not_truncated_in_a_pipe(printed):
-    assert printed() == ["images/00001601_012.jpg  0.953 (0.930 to 0.971)  −0.012 (−0.031 to +0.008)   1,200"]
+    assert printed()[1:] == ["images/00001601_012.jpg  0.953 (0.930 to 0.971)  −0.012 (−0.031 to +0.008)   1,200"]
 
 
 def test_a_narrow_table_breaks_a_value_before_its_interval(printed):
-    first, second = printed(75)
+    _, first, second = printed(75)
     assert "0.953" in first and "−0.012" in first and "(" not in first
-    assert second.endswith("(0.930 to 0.971)     (−0.031 to +0.008)")
+    assert second.split("  ") == ["(0.930 to 0.971)", " (−0.031 to +0.008)"]
+
+
+def test_a_narrow_table_wraps_the_columns_of_short_words_and_breaks_no_interval(printed):
+    columns = ["run", "metric", "difference", "p", "p, corrected", "significant"]
+    row = ("resnet18-1", "AUROC pneumonia", "−0.006 (−0.199 to +0.196)", "0.960", "1.000", "no")
+    assert [line.split() for line in printed(80, columns, [row])[1:]] == [
+        ["resnet18-1", "AUROC", "−0.006", "0.960", "1.000", "no"],
+        ["pneumonia", "(−0.199", "to", "+0.196)"],
+    ]
+
+
+def test_if_the_words_of_a_row_do_not_fit_side_by_side_each_cell_gets_a_line(printed):
+    assert printed(37, rows=[*ROWS, ("b.jpg", "0.9", None, 5)]) == [
+        "image       images/00001601_012.jpg",
+        "value       0.953 (0.930 to 0.971)",
+        "difference  −0.012",
+        "(−0.031 to +0.008)",
+        "images      1,200",
+        "",
+        "image       b.jpg",
+        "value       0.9",
+        "difference  –",
+        "images      5",
+    ]
 
 
 def test_if_a_whole_interval_does_not_fit_lines_break_between_numbers(printed):

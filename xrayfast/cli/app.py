@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -71,6 +72,7 @@ class _Group(TyperGroup):
         try:
             # Signals are handled from here on, because there is nothing to stop before.
             with handling_signals(), _escaped_usage_errors(), passing_warnings(output.warning):
+                Path.cwd()  # an error if the folder was deleted, in which torch could not be imported either
                 return super().invoke(ctx)
         except (Interrupted, KeyboardInterrupt) as error:
             with suppress(OSError):  # the terminal was closed

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xrayfast.errors import format_cell
@@ -17,12 +17,19 @@ from xrayfast.progress.terminal import TextOutput, open_console, styled
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.measure import Measurement
 
 _INTERVAL = re.compile(r"(?<=\d) (?=to [\d+−])|(?<=\d to) (?=[\d+−])")
 """The spaces in an interval such as 0.653 to 0.788."""
 
 _GLUE = "\ue000"
 """Placeholder for a space at which lines are not broken: a private-use character, one column wide."""
+
+_GAP = 2
+"""Number of spaces after each column of a table."""
+
+_MOST_LINES = 8
+"""Largest number of lines that a row of a table becomes in a narrow terminal."""
 
 
 class Output(TextOutput):
@@ -46,27 +53,43 @@ class Output(TextOutput):
         self.console.print(styled((f"{severity.capitalize()}: ", color), (title, "bold"), f". {text}".rstrip()))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], text_columns: int = 1) -> None:
-        """Print a table of cells, see `format_cell`; columns after the first `text_columns` are right-aligned."""
+        """Print a table of cells, see `format_cell`; columns after the first `text_columns` are right-aligned.
+
+        If the terminal is too narrow for a word of each column side by side, a row becomes lines of column and cell,
+        unless it has many columns, as in a confusion matrix.
+        """
+        from rich.measure import measure_renderables
         from rich.segment import Segments
         from rich.table import Table
         from rich.text import Text
 
         texts = [[escape_hidden(format_cell(cell)) for cell in row] for row in rows]
-
-        def laid_out(edit: Callable[[str], str]) -> Table:
-            table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
-            for i, column in enumerate(columns):
-                table.add_column(styled(column), justify="left" if i < text_columns else "right", overflow="fold")
-            for row in texts:
-                table.add_row(*(Text(edit(cell)) for cell in row))
-            return table
-
+        headers = [styled(column) for column in columns]
         console = self.console
         console.soft_wrap = False
         # Lines are broken within an interval only if there is no room for a whole interval.
-        table: Any = laid_out(lambda cell: _INTERVAL.sub(_GLUE, cell))
-        if table.__rich_measure__(console, console.options).minimum > console.width:
-            table = laid_out(str)
+        for glue in (_GLUE, " "):
+            cells = [[Text(_INTERVAL.sub(glue, cell)) for cell in row] for row in texts]
+            found = [measure_renderables(console, console.options, cell) for cell in zip(headers, *cells, strict=True)]
+            widths = _fit_columns(found, console.width - _GAP * len(headers))
+            if widths:
+                break
+        side_by_side = bool(widths) or len(headers) > _MOST_LINES
+        table = Table(header_style="bold", box=None, padding=(0, _GAP, 0, 0), show_header=side_by_side)
+        if side_by_side:
+            for i, header in enumerate(headers):
+                side: Any = "left" if i < text_columns else "right"
+                table.add_column(header, justify=side, overflow="fold", width=widths[i] if widths else None)
+            for row in cells:
+                table.add_row(*row)
+        else:
+            table.add_column()
+            table.add_column(overflow="fold")
+            for number, texts_of_row in enumerate(texts):
+                if number:
+                    table.add_row()
+                for column, text in zip(columns, texts_of_row, strict=True):
+                    table.add_row(styled((column, "bold")), Text(_INTERVAL.sub(_GLUE, text)))
         segments = (segment._replace(text=segment.text.replace(_GLUE, " ")) for segment in console.render(table))
         console.print()
         # Rich would wrap a table's own title to the width of the columns.
@@ -81,6 +104,18 @@ class Output(TextOutput):
             # JSON escapes are decoded by any JSON reader, and have no effect on a terminal.
             sys.stdout.write("".join(json.dumps(c)[1:-1] if is_hidden(c) else c for c in text) + "\n")
             sys.stdout.flush()
+
+
+def _fit_columns(columns: Sequence[Measurement], room: int) -> list[int]:
+    """Return the widths of a table's columns; [] if there is no room for the longest word of each.
+
+    No column is narrower than its longest word. Rich shrinks the widest columns first, whatever words they have.
+    """
+    for widest in range(max(column.maximum for column in columns), 0, -1):
+        widths = [max(column.minimum, min(column.maximum, widest)) for column in columns]
+        if sum(widths) <= room:
+            return widths
+    return []
 
 
 def message(text: str) -> None:

@@ -71,6 +71,8 @@ class TrainingError(XrayfastError, RuntimeError):
 
 def describe_os_error(error: OSError) -> str:
     """Return the message for an operating system error that no other code describes."""
+    if error.errno == errno.ENOENT and error.filename is None:  # of os.getcwd()
+        return "The current folder does not exist any more. Go to another one with cd, and run the command again."
     if error.errno != errno.ENAMETOOLONG:
         return str(error)
     name = truncate(str(error.filename), LONGEST_NAME)
@@ -168,17 +170,19 @@ def shorten(items: Iterable[object], limit: int = 5) -> str:
 
 
 def truncate(text: str, limit: int = LONGEST_MESSAGE) -> str:
-    """Leave out the middle of a text that is longer than the limit.
+    """Leave out the middle of a text that is longer than the limit, unless the result would not be shorter.
 
     The start of a message says where the error is, and the end what to do.
 
     >>> truncate("a" * 5000 + "b" * 5000, 6)
     'aaaa [9,994 characters left out] bb'
+    >>> truncate("abcdefgh", 6)
+    'abcdefgh'
     """
     if len(text) <= limit:
         return text
     end = limit // 3
-    return f"{text[: limit - end]} [{len(text) - limit:,} characters left out] {text[-end:]}"
+    return min(text, f"{text[: limit - end]} [{len(text) - limit:,} characters left out] {text[-end:]}", key=len)
 
 
 def plural(count: int, noun: str) -> str:

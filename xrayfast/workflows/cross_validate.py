@@ -345,11 +345,13 @@ def _check_jobs(jobs: int, fold: int | None, code: Mapping[str, Any]) -> None:
         ConfigError: `jobs` is above 1, and a single fold or code of the user's own is given.
     """
     if jobs > 1 and fold is not None:
-        raise ConfigError(f"found jobs {jobs} and a single fold; expected only one of them. Leave out jobs or fold.")
+        raise ConfigError(
+            f"found jobs {jobs} and a single fold; expected only one of them. Leave out --jobs or --fold."
+        )
     if jobs > 1 and code:
         raise ConfigError(
             f"found jobs {jobs} with code of your own ({', '.join(code)}), which can't be passed to the folds' "
-            "processes. Leave out jobs."
+            "processes. Leave out --jobs."
         )
 
 

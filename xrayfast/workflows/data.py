@@ -12,11 +12,13 @@ from typing import Any
 import pandas as pd
 
 from xrayfast.config import (
+    ARCHS,
     FIELD_SECTIONS,
     NAMED_WEIGHTS,
     PREDICTED_SPLITS,
     Config,
     DataConfig,
+    ModelConfig,
     Problems,
     TaskChoice,
     Views,
@@ -40,6 +42,7 @@ from xrayfast.files.virtual.paths import to_path
 from xrayfast.files.xrv_weights import how_to_make
 from xrayfast.hub.download import is_hub_name
 from xrayfast.option_effects import check_settings
+from xrayfast.own_code import is_own
 from xrayfast.progress import StageProgress, no_progress
 from xrayfast.runs.predictions import truth_of
 from xrayfast.runs.run import Run, published_run
@@ -169,6 +172,7 @@ def resolve_inputs(
         )
     config = (config or Config()).updated(options)
     notes = check_settings(config)
+    require_arch(config.model)
     notes += unused_data_settings(data, config)
     data = opened(data, config)
     model = config.model
@@ -177,6 +181,18 @@ def resolve_inputs(
     elif model.weights not in NAMED_WEIGHTS:
         model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
     return data, config.model_copy(update={"data": with_absolute_paths(data.config), "model": model}), notes
+
+
+def require_arch(model: ModelConfig) -> None:
+    """Check, before the data set is opened, that there is such a network. Torch is imported only for other names.
+
+    Raises:
+        ConfigError: there is none; the message suggests a name.
+    """
+    if model.arch not in ARCHS and not is_own(model.arch):
+        from xrayfast.learning.model.backbones import find_backbone
+
+        find_backbone(model.arch, model.size)
 
 
 def require_settings_of_data(data: Manifest, config: Config) -> None:

@@ -8,6 +8,7 @@ from torchvision import models
 
 from tests.conftest import SMALL, Payload
 from tests.learning.archs import ARCHS
+from xrayfast.config import ARCHS as NAMES
 from xrayfast.errors import ConfigError, WeightsError
 from xrayfast.learning.model import backbones
 from xrayfast.learning.model.backbones import BACKBONES, describe_backbones, find_backbone
@@ -212,3 +213,7 @@ def test_real_imagenet_weights(shared, monkeypatch):
         file = shared / "weights" / "vgg16_features_imagenet1k_v1_fp16.pth"
         load_backbone("vgg16", str(file), with_classifier=True)
     assert backbones.BACKBONES["vgg16"].name == "vgg16"
+
+
+def test_names_that_are_not_looked_up_before_the_data_are_opened_are_backbones():
+    assert {*NAMES} <= {*BACKBONES}

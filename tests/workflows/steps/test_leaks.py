@@ -64,6 +64,14 @@ def test_a_given_split_with_leaks_is_refused_by_name_and_nothing_is_written(give
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_split_file_with_leaks_is_refused_with_advice_on_the_file(given, tmp_path):
+    folder, _ = given
+    xf.open_data(folder).split_table().to_csv(tmp_path / "split.csv", index=False)
+    data = xf.open_data(folder, split_file=tmp_path / "split.csv")
+    with pytest.raises(DataError, match=r"fix the split file, or leave out split_file= .* at size=, so xf.split has to"):
+        require_leak_free(data, compare_all_images(data, decode(data, 64)[1]), allow_leaks=False)
+
+
 def test_leaks_that_are_allowed_are_recorded_and_reported(given, tmp_path):
     folder, _ = given
     run = xf.fit(folder, runs=tmp_path, epochs=1, allow_leaks=True, **SMALL)

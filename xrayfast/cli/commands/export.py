@@ -57,6 +57,7 @@ def export(
     from xrayfast.cli.results import show_export
     from xrayfast.progress.terminal import reporting
     from xrayfast.runs.run import Run
+    from xrayfast.workflows.export import SCRIPT
     from xrayfast.workflows.export import export as work
 
     out = Output(as_json)
@@ -69,3 +70,5 @@ def export(
     with reporting(out) as reporter:
         found = work(Run(run), output, progress=reporter.preparing, note=out.note, **options)
     show_export(out, found)
+    if with_script:
+        out.done("Script", found.path.with_name(SCRIPT))

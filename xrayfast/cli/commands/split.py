@@ -22,7 +22,8 @@ def split(
 ) -> None:
     """Split a data set into train, valid and test as fit does, and save the split to a file.
 
-    Give the file to fit as --split-file. All images are decoded, because duplicates stay in one split, as patients do.
+    Give the file to fit as --split-file. Duplicates stay in one split, as patients do: all images are decoded, and
+    compared at --size, which should be that of fit.
     """
     out = Output(as_json)
     settings = read_settings(config, given)

@@ -10,7 +10,7 @@ import typer
 from xrayfast.cli.common import open_and_show, show_run
 from xrayfast.cli.options import Json
 from xrayfast.cli.output import Output
-from xrayfast.config import MAX_SEED, Config, DataConfig, ModelConfig, TrainConfig
+from xrayfast.config import MAX_SEED, SYNTHETIC_IMAGES, Config, DataConfig, ModelConfig, TrainConfig
 from xrayfast.progress.terminal import reporting
 
 DEMO_IMAGES, DEMO_SIZE = 600, 128
@@ -26,7 +26,7 @@ DEMO = Config(
 
 def synth(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create.")],
-    images: Annotated[int, typer.Option(min=6, max=1_000_000, help="Number of images.")] = 450,
+    images: Annotated[int, typer.Option(min=6, max=1_000_000, help="Number of images.")] = SYNTHETIC_IMAGES,
     size: Annotated[int, typer.Option(min=32, max=2048, help="Side of each image in pixels.")] = 256,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of patients, opacities and noise.")] = 0,
     multi_label: Annotated[

@@ -193,7 +193,7 @@ def synchronize_batch_norms(model: nn.Module) -> dict[_BatchNorm, type[_BatchNor
     if others := {kind.__name__ for kind in norms.values()} - {"BatchNorm1d", "BatchNorm2d", "BatchNorm3d"}:
         raise ConfigError(
             f"sync_bn is on, but the network has {shorten(sorted(others))}, which can't be synchronized: only "
-            "BatchNorm1d, BatchNorm2d and BatchNorm3d can. Leave out sync_bn."
+            "BatchNorm1d, BatchNorm2d and BatchNorm3d can. Leave out --sync-bn."
         )
     on_cpu = next(model.parameters()).device.type == "cpu"
     for norm in norms:

@@ -84,6 +84,9 @@ def require_leak_free(data: Manifest, compared: ComparedImages, *, allow_leaks: 
             "Remove copies: there are too few patients or groups of duplicates to draw a split that keeps each of "
             "them together"
             if data.drawn.all()
+            else "Remove copies, fix the split file, or leave out --split-file (images are compared at --size, so "
+            "'xrayfast split' has to be given the same one)"
+            if data.config.split_file
             else "Remove copies, fix the split, or draw a new one with --ignore-split"
         )
         raise DataError(
