@@ -68,7 +68,8 @@ def test_a_split_file_with_leaks_is_refused_with_advice_on_the_file(given, tmp_p
     folder, _ = given
     xf.open_data(folder).split_table().to_csv(tmp_path / "split.csv", index=False)
     data = xf.open_data(folder, split_file=tmp_path / "split.csv")
-    with pytest.raises(DataError, match=r"fix the split file, or leave out split_file= .* at size=, so xf.split has to"):
+    words = r"fix the split file, or leave out split_file= .* at size=, so xf.split has to"
+    with pytest.raises(DataError, match=words):
         require_leak_free(data, compare_all_images(data, decode(data, 64)[1]), allow_leaks=False)
 
 
