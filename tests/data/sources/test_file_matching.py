@@ -127,6 +127,19 @@ def test_files_are_found_as_they_are_written(tmp_path):
     assert finder.find(["2.png", ".hidden.png", ""])[0] == [[], [], []]
 
 
+def test_files_under_the_root_and_beside_the_table_are_noted(tmp_path):
+    root = make(tmp_path / "data", "a/1.png", "a/2.png")
+    make(tmp_path, "beside/a/1.png", "beside/b/3.png")
+    cells = ["a/1.png", "a/2.png", "b/3.png"]
+    found, notes = Finder(root, tmp_path / "beside").find(cells)
+    assert found == [["a/1.png"], ["a/2.png"], ["../beside/b/3.png"]]
+    assert len(notes) == 1 and "1 image found in two places" in notes[0]
+    assert "such as a/1.png and ../beside/a/1.png: the first is used" in notes[0]
+    (tmp_path / "link").symlink_to(root)
+    assert Finder(root, tmp_path / "link").find(cells[:2])[1] == [] == Finder(root, root).find(cells[:2])[1]
+    assert Finder(root, tmp_path / "beside").find([f"{root}/a/1.png"])[1] == []
+
+
 def test_folders_and_links_named_like_files_are_not_found(tmp_path):
     make(tmp_path, "x/1.png/2.png")
     (tmp_path / "x" / "self.png").symlink_to("self.png")

@@ -375,18 +375,26 @@ class Finder:
         ends = np.cumsum(np.bincount(folders.codes, minlength=len(folders.texts)))
         split = zip(folders.texts, np.split(order, ends[:-1]), strict=True)
         rows_of = {folder: rows for folder, rows in split if not all(found[row] for row in rows)}
-        deeper = list[int]()
+        deeper, twice = list[int](), list[tuple[str, str]]()
         for folder, rows in rows_of.items():
             places = [row for row in rows.tolist() if not found[row]]
             written = [paths[row] for row in places]
             listed = [(files, files.find_all(written)) for files in self._listed(folder)]
-            _, most = max(listed, key=lambda pair: sum(map(bool, pair[1])), default=(None, []))
+            best, most = max(listed, key=lambda pair: sum(map(bool, pair[1])), default=(None, []))
+            for files, others in listed:
+                if best and files.prefix != best.prefix:
+                    twice += [(str(one), str(two)) for one, two in zip(most, others, strict=True) if one and two]
             if any(most):
                 for row, names in zip(places, most, strict=True):
                     found[row] = names
             elif not listed or not (folder or len(rows_of) > 1):  # a bare name means any folder if all are bare
                 deeper += places
             self._keep_unlisted(folder, [files for files, _ in listed], most)
+        if twice and len({os.path.realpath(self.path(name)) for name in twice[0]}) > 1:
+            notes.append(
+                f"{plural(len(twice), 'image')} found in two places, under {self._root} and beside the table, such as "
+                f"{' and '.join(twice[0])}: the first is used. To use the other, give its folder."
+            )
         if deeper:
             notes += self._find_deeper(paths, deeper, found)
         if written_split := _split_in(dropped):
