@@ -450,7 +450,7 @@ def _note_shared(what: str, identifiers: Sequence[str | None] | None, splits: Se
     """Return a note if a patient or study is in two given splits, which are kept as they are."""
     shared, known = count_shared(identifiers, splits)
     verb = "is" if shared == 1 else "are"
-    note = f"{shared} of {plural(known, what)} {verb} in more than one given split: "
+    note = f"{shared:,} of {plural(known, what)} {verb} in more than one given split: "
     return [note + "results on valid and test will be optimistic."] if shared else []
 
 
