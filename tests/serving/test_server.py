@@ -299,11 +299,12 @@ def test_every_control_has_a_name_and_the_page_is_ordered(browser, exported, ima
 def test_the_endpoint_agrees_with_its_description(served_run):
     """schemathesis sends valid and invalid requests; each answer must agree with the description."""
     schemathesis = pytest.importorskip("schemathesis")
+    asgi = pytest.importorskip("schemathesis.python.asgi")
     from hypothesis import HealthCheck, given, settings
 
     app = make_app(
         Classifier(served_run, None, "cpu", pytest.fail),
-        Access(hosts=frozenset({schemathesis.python.asgi.HOST})),
+        Access(hosts=frozenset({asgi.HOST})),
         pytest.fail,
     )
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", app)
