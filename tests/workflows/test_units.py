@@ -20,10 +20,10 @@ from xrayfast.runs.run import Run
 OPTIONS = SMALL | {"epochs": 1, "resamples": 20}
 
 
-def write_studies(folder, n_patients=24, labels=("Edema", "Pneumonia"), seed=0):
+def write_studies(folder, n_patients=24, labels=("Edema", "Pneumonia"), seed=0, first=0):
     """Write a CheXpert data set: two studies per patient, most with two views; brightness shows the first label."""
     random, rows = np.random.default_rng(seed), []
-    for patient in range(n_patients):
+    for patient in range(first, first + n_patients):
         for study in (1, 2):
             cells = {label: int(random.random() < 0.5) for label in labels}
             for number, view in enumerate(["Frontal", "Lateral"][: 2 if patient % 3 else 1], 1):
@@ -143,7 +143,7 @@ def test_evaluate_by_another_unit_chooses_thresholds_for_it(runs, how):
 
 
 def test_evaluate_on_other_data(runs, tmp_path):
-    other = write_studies(tmp_path / "other", n_patients=12, seed=1)
+    other = write_studies(tmp_path / "other", n_patients=12, seed=1, first=30)
     found = xf.evaluate(runs["study"], other)
     assert found.metrics["result"]["unit"]["name"] == "study"
     assert (found.metrics["result"]["images"], found.metrics["images"]["evaluated"]) == (24, 40)

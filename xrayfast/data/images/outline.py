@@ -29,7 +29,7 @@ def describe_outline(sample: Pixels) -> str:
     shown = sample > BLACK
     for shade, seen in (("black", shown), ("white", sample < 255 - BLACK)):
         if seen.size - np.count_nonzero(seen) >= _GAP * seen.size and _has_gap(seen, whole=shade == "white"):
-            return f"a {shade} area between two parts of the image, as if data were lost or only the lungs were kept"
+            return f"a {shade} area between two parts, as in lost data, lungs alone, or images side by side"
     n_black, least = shown.size - int(np.count_nonzero(shown)), _HOLES * shown.size
     upper, lower = ((not row.item(0), not row.item(-1)) for row in (shown[0], shown[-1]))
     may_slant = (upper[0] and lower[1]) or (upper[1] and lower[0])
