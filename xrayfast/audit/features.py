@@ -29,7 +29,6 @@ NEAR_BLACK = 20
 """Values below this are black, or what JPEG makes of black next to letters."""
 
 _BORDER = 0.05  # width of the border, as a fraction of the height or width
-_PLAIN = 64  # range of gray levels in a line of a margin; JPEG adds almost as much beside the image
 _EVERY = 200  # images between two progress reports
 _PERCENTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 _LEVELS = np.arange(256) / 255
@@ -93,22 +92,9 @@ def compute_features(
 
 
 def thumbnail(image: Pixels) -> Pixels:
-    """Resize an image (H, W) without plain margins to (40, 40), ignoring its aspect ratio, which alignment recovers."""
-    small = Image.fromarray(np.ascontiguousarray(_without_margins(image))).resize(
-        (THUMB, THUMB), Image.Resampling.BILINEAR
-    )
+    """Resize an image (H, W) to (40, 40), ignoring its aspect ratio, which alignment recovers."""
+    small = Image.fromarray(np.ascontiguousarray(image)).resize((THUMB, THUMB), Image.Resampling.BILINEAR)
     return np.asarray(small)
-
-
-def _without_margins(image: Pixels) -> Pixels:
-    """Remove black, white or gray margins, so that an image and its padded copy are alike."""
-    inside = []
-    for axis in (1, 0):
-        lines = np.flatnonzero(np.ptp(image, axis=axis) > _PLAIN)
-        if len(lines) < image.shape[1 - axis] // 4:
-            return image  # nearly without contrast
-        inside.append(slice(lines[0], lines[-1] + 1))
-    return image[inside[0], inside[1]]
 
 
 def _border(image: Pixels) -> Floats32:
