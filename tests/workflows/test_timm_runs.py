@@ -87,7 +87,7 @@ def test_sizes_that_grow_are_refused_where_positions_are_fixed(data_dir, tmp_pat
 
 @pytest.mark.slow
 def test_it_resumes_exactly(run, data_dir, tmp_path):
-    options = {"arch": "timm:test_vit", "unfreeze_blocks": 2, "epochs": 1, "lr_div": 1, **OPTIONS}
+    options = {"arch": "timm:test_vit", "unfreeze_blocks": 2, "epochs": 1, "lr_div": 1, "lr": 1e-4, **OPTIONS}
     with pytest.raises(Interrupted):
         xf.fit(data_dir, runs=tmp_path, name="r", interrupted=StopAfter(5), **options)
     resumed = xf.resume(tmp_path / "r")
