@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import shutil
 import signal
 import sys
@@ -37,10 +38,16 @@ FROZEN_MODULES = set()
 
 
 def pytest_runtest_setup(item):
-    """Exclude the half a million objects that imports created from garbage collection, which `fit` starts with.
+    """Seed the global random generators, so that no result depends on the tests that ran before, and exclude the half a
+    million objects that imports created from garbage collection, which `fit` starts with.
 
-    This is repeated when many more modules have been imported, such as fastai's.
+    The latter is repeated when many more modules have been imported, such as fastai's.
     """
+    random.seed(0)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.default_generator.manual_seed(0)
     if len(sys.modules) > len(FROZEN_MODULES) + 100:
         FROZEN_MODULES.update(sys.modules)
         gc.collect()

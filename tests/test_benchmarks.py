@@ -259,7 +259,8 @@ def test_memory_is_summed_over_the_tree():
             assert len(descendants(parent.pid)) == 2
             memory = PeakMemory(parent.pid, every=0.02)
             memory.start()
-            time.sleep(0.3)
+            while not memory.peak_mb and parent.poll() is None:
+                time.sleep(0.01)
             peak = memory.stop()
             assert pss_mb(parent.pid) < 40
             assert 57 < peak < 140
@@ -270,7 +271,7 @@ def test_memory_is_summed_over_the_tree():
 def test_a_process_is_timed_from_outside(tmp_path):
     words = [sys.executable, "-c", "import time; time.sleep(0.3); print('so')"]
     found, output = measure.process(words, dict(os.environ), tmp_path / "log.txt")
-    assert 0.3 <= found["seconds"] < 5
+    assert 0.3 <= found["seconds"] < 60
     assert output.strip() == "so"
     with pytest.raises(measure.Failure, match="exit code 3: oh dear"):
         code = "import sys; print('oh dear', file=sys.stderr); sys.exit(3)"

@@ -130,7 +130,7 @@ def test_an_output_of_few_characters_is_no_error(tmp_path):
     """Like a pipe on Windows, whose encoding has few characters."""
     words = [sys.executable, "-m", "xrayfast", "synth", "\u80f8", "--images", "6", "--size", "64"]
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
     assert done.returncode == 0 and r"Data: \u80f8" in done.stdout
 
 

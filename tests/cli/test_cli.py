@@ -357,7 +357,7 @@ def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, data_dir):
     process.send_signal(signal.SIGCONT)
     assert f"another process is writing to this run (process {process.pid} on " in refused
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "Traceback" not in out + err
     assert "xrayfast fit --resume runs/r" in err
@@ -381,7 +381,7 @@ register = atexit.register
 atexit.register = lambda *given: [register(*given), register(print, "called at exit")]
 xrayfast.cli.main()
 """
-    done = subprocess.run([sys.executable, "-c", script, *words.split()], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script, *words.split()], capture_output=True, text=True, timeout=300)
     assert done.returncode == code
     assert done.stdout.endswith("called at exit\n")
     assert "torn down" not in done.stdout
@@ -390,7 +390,7 @@ xrayfast.cli.main()
 
 def test_a_closed_standard_output_is_no_error_at_the_end(at):
     command = ["sh", "-c", f"{sys.executable} -m xrayfast cache info --json >&-"]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300)
     assert "Traceback" not in done.stderr and "atexit" not in done.stderr
 
 

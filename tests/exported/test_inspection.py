@@ -44,6 +44,21 @@ def branch():
     return [helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)]
 
 
+def node_with(**attribute):
+    return model([helper.make_node("Constant", [], ["y"], **attribute)])
+
+
+def changed(change):
+    """Return the model after `change` was called with it."""
+    made = model()
+    change(made)
+    return made
+
+
+BODY = helper.make_graph([helper.make_node("Identity", ["w"], ["z"])], "i", [], [], [])
+SPARSE = helper.make_sparse_tensor(
+    numpy_helper.from_array(np.ones(1, np.float32), "s"), numpy_helper.from_array(np.zeros(1, np.int64)), [6]
+)
 FUNCTION = helper.make_function("own", "f", ["x"], ["y"], [helper.make_node("Abs", ["x"], ["y"])], [])
 CONSTANT = helper.make_node("Constant", [], ["y"], value=external("c"))
 HOSTILE = {
@@ -52,6 +67,13 @@ HOSTILE = {
     "a constant elsewhere": (lambda: model([CONSTANT]), "another file"),
     "an operator of its own": (lambda: model([helper.make_node("Evil", ["x"], ["y"], domain="evil")]), "Evil of evil"),
     "a branch": (lambda: model(branch()), "loop or a branch"),
+    "a list of constants elsewhere": (lambda: node_with(values=[external("c")]), "another file"),
+    "a list of branches": (lambda: node_with(bodies=[BODY]), "loop or a branch"),
+    "sparse weights": (lambda: changed(lambda made: made.graph.sparse_initializer.append(SPARSE)), "sparse weights"),
+    "a sparse constant": (lambda: node_with(sparse_value=SPARSE), "sparse weights"),
+    "a list of sparse constants": (lambda: node_with(sparse_values=[SPARSE]), "sparse weights"),
+    "training": (lambda: changed(lambda made: made.training_info.add()), "training steps"),
+    "no graph": (lambda: changed(lambda made: made.ClearField("graph")), "found 0 graphs"),
     "a function": (lambda: model(functions=[FUNCTION]), "functions"),
 }  # fmt: skip
 

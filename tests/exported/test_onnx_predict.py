@@ -1,13 +1,18 @@
 """The script that is exported with a model reads images as xrayfast does, or refuses them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+import xrayfast as xf
 from tests.data.images.dicom_files import dicom_bytes
+from tests.onnx_files import gray_classifier
 from xrayfast.data.images.reader import read
 from xrayfast.exported import onnx_predict
 from xrayfast.files.csv_tables import quote_cell
+from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.operating_points.thresholds import OperatingPoint
 
 ROWS, COLUMNS = np.mgrid[:90, :120]
 SHARES = (np.sin(COLUMNS / 17) + np.cos(ROWS / 11) + 2) / 4
@@ -15,6 +20,10 @@ GRAY = (SHARES * 255).astype(np.uint8)
 TWELVE = (SHARES * 3000 + 300 + np.random.default_rng(0).integers(0, 60, SHARES.shape)).astype(np.uint16)
 PADDED, SURROUND = TWELVE.copy(), TWELVE // 4
 PADDED[:20], SURROUND[:, :20] = 0, 4095
+HOT = TWELVE.copy()
+HOT[::2, 0] = 60_000  # 0.4% of the pixels: few enough to be clipped
+HOTTER = HOT.copy()
+HOTTER[1:60:2, 0] = 60_000  # 0.7%
 
 DICOM = {
     "a window": (TWELVE, {"bits": 12, "WindowCenter": "1500", "WindowWidth": "2000"}),
@@ -51,6 +60,8 @@ IMAGES = {
     "cmyk.jpg": Image.fromarray(np.dstack([GRAY] * 4), "CMYK"),
     "16.png": Image.fromarray(TWELVE),
     "surround.png": Image.fromarray(SURROUND),
+    "hot.png": Image.fromarray(HOT),
+    "hotter.png": Image.fromarray(HOTTER),
 }
 
 
@@ -80,6 +91,26 @@ def test_images_that_the_script_would_read_differently_are_refused(tmp_path):
 @pytest.mark.parametrize("cell", ["=1+1", "'=1", "@a", "-1.png", "a=1", "'a'", "\uff1d1", "normal.png"])
 def test_cells_that_a_spreadsheet_would_compute_are_quoted(cell):
     assert onnx_predict.FORMULA.sub("'", cell) == quote_cell(cell)
+
+
+def test_the_script_writes_the_probabilities_and_the_classes_above_their_thresholds_as_predict_does(
+    tmp_path, monkeypatch
+):
+    points = tuple(OperatingPoint(threshold, "", 0.5, 0.5, 9, 9) for threshold in (0.3, None, 0.1))
+    model, images, other = tmp_path / "m.onnx", tmp_path / "images", tmp_path / "x.png"
+    model.write_bytes(gray_classifier("abc", Decision("single", tuple("abc"), points=points, rule="f1")))
+    images.mkdir()
+    for level in (40, 120, 200):
+        Image.new("L", (64, 64), level).save(images / f"{level}.png")
+    other.write_bytes(b"x")
+    monkeypatch.setattr("sys.argv", ["onnx_predict.py", *map(str, (model, images, other, "-o", tmp_path / "o.csv"))])
+    onnx_predict.main()
+    table, expected = pd.read_csv(tmp_path / "o.csv", keep_default_na=False), xf.predict(model, images)
+    found, failed = table.iloc[:3], table.iloc[3]
+    assert found["above_threshold"].tolist() == expected["above_threshold"].tolist() == ["a", "c", "c"]
+    for name in ("prob_a", "prob_b", "prob_c"):
+        np.testing.assert_allclose(found[name].astype(float), expected[name].astype(float), rtol=1e-6)
+    assert failed["file"] == str(other) and failed["error"] and failed["prob_a"] == failed["predicted"] == ""
 
 
 def test_the_script_is_short():

@@ -192,7 +192,7 @@ def test_each_call_shows_one_image_in_a_fresh_kernel(monkeypatch):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     monkeypatch.delenv("MPLBACKEND", raising=False)
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in KERNEL_CELLS])
-    nbclient.NotebookClient(book, timeout=120, kernel_name="python3").execute()
+    nbclient.NotebookClient(book, timeout=300, kernel_name="python3").execute()
     kinds = [[set(output.data) & {"image/png", "text/html"} for output in cell.outputs if "data" in output]
              for cell in book.cells]  # fmt: skip
     image = {"image/png"}

@@ -57,7 +57,7 @@ def test_the_command_needs_no_torch_and_names_the_folder(model, data_dir, tmp_pa
         f"try: cli.app({command!r})\n"
         f"except SystemExit as end: print(end.code, [m for m in {HEAVY!r} if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     *printed, last = done.stdout.splitlines()
     assert last == "0 []", done.stderr
     answer = json.loads("\n".join(printed))

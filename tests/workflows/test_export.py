@@ -90,7 +90,7 @@ def test_prediction_with_an_exported_run_imports_onnxruntime_alone(exported, oth
         f"try: cli.app(['predict', {str(exported[1].path)!r}, {str(other_images / 'a.png')!r}, '-o', 'out.csv'])\n"
         "except SystemExit as end: print(end.code, [m for m in %r if m in sys.modules])" % (HEAVY,)
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.stdout.splitlines()[-1] == "0 []", done.stderr
     assert len(pd.read_csv(tmp_path / "out.csv")) == 1
 

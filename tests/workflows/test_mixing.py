@@ -58,16 +58,17 @@ def test_a_batch_has_the_targets_of_both_images_and_their_shares():
         mixed, (target, other, share), images = batch(torch.arange(6), mixup=0.4, cutmix=0.0)
         assert target.tolist() == list(range(6)) and sorted(other.tolist()) == list(range(6))
         torch.testing.assert_close(mixed, mixup(images, images[other], share))
-        kinds = set()
+        shares = {True: [], False: []}
         for _ in range(20):
-            mixed, (_, other, share), images = batch(torch.arange(6), mixup=0.4, cutmix=1.0)
+            mixed, (_, other, share), images = batch(torch.arange(6), mixup=1e4, cutmix=1.0)
             from_either = (mixed == images) | (mixed == images[other])
-            kinds.add(bool(from_either.all()))
+            shares[bool(from_either.all())] += share.tolist()
             if from_either.all():
                 mixed_with_another = other != torch.arange(6)
                 own = (mixed == images).float().mean(dim=(1, 2, 3))
                 torch.testing.assert_close(own[mixed_with_another], share[mixed_with_another])
-        assert kinds == {True, False}
+        assert shares[False] == pytest.approx([0.5] * len(shares[False]), abs=0.05), "Beta(1e4, 1e4) is near 0.5"
+        assert 0 < len(shares[False]) < 120 and min(shares[True]) < 0.3 and max(shares[True]) > 0.7
         nan = torch.nan
         _, (target, other, _), _ = batch(torch.tensor([[1.0, nan], [nan, 0.0], [1.0, 0.0]]), mixup=0.4, cutmix=0.0)
         assert target.isnan()[other.isnan()].all()

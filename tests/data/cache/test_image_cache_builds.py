@@ -108,7 +108,7 @@ def test_two_builds_at_once_share_the_work(tmp_path, root):
     for build in builds:
         go(build)
     for build in builds:
-        output, errors = build.communicate(timeout=60)
+        output, errors = build.communicate(timeout=300)
         assert output.endswith("120 120\nproblems 0\n") and errors == ""
     assert count_cached(ImageCache(SIDE, root=root)) == 120
     assert_same_as_clean(root, tmp_path / "images")
@@ -123,7 +123,7 @@ def test_a_chunk_of_another_run_is_left_to_it_while_it_is_alive(tmp_path, root):
     with ChunkLocks(images.folder, list).lock(paths[:8]) as chunk:
         assert chunk == paths[:8]
         build.start()
-        while (12, 20) not in reported:
+        while (12, 20) not in reported and build.is_alive():
             time.sleep(0.01)
         build.join(0.5)
         assert build.is_alive() and count_cached(images) == 12
@@ -154,7 +154,7 @@ def test_ctrl_c_stops_at_once_and_quietly_and_keeps_what_is_finished(tmp_path, r
     build = go(start_build(root, tmp_path / "images", patched_reader(tmp_path / "patch")))
     wait_for(build, 20)
     os.killpg(build.pid, signal.SIGINT)
-    output, errors = build.communicate(timeout=60)
+    output, errors = build.communicate(timeout=300)
     assert errors == ""
     assert output.endswith("stopped\n")
     assert 20 <= count_cached(ImageCache(SIDE, root=root)) < 400

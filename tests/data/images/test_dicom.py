@@ -815,7 +815,7 @@ def test_small_files_that_would_fill_the_memory_are_refused(tmp_path, case):
     plain.write_bytes(files.dicom_bytes(pattern(12), bits=12))
     bomb.write_bytes(write())
     done = subprocess.run(
-        [sys.executable, "-c", READ_AND_MEASURE, plain, bomb], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", READ_AND_MEASURE, plain, bomb], capture_output=True, text=True, timeout=300, check=True
     )
     mebibytes, seconds, message = [*done.stdout.split(maxsplit=2), ""][:3]
     assert words in message if words else not message
@@ -831,7 +831,7 @@ WHOLE = "import sys; sys.stdin.buffer.read(); sys.stdout.buffer.write(bytes(2560
 
 @pytest.mark.parametrize(
     "start",
-    ["import os; os.abort()", "import time; time.sleep(60)", "print('too little')", WHOLE + "sys.exit(3)",
+    ["import os; os.abort()", "import time; time.sleep(600)", "print('too little')", WHOLE + "sys.exit(3)",
      WHOLE + "print('premature end', file=sys.stderr)"],
 )  # fmt: skip
 def test_a_decoder_that_dies_hangs_or_complains_is_a_damaged_file(roundtrip, monkeypatch, start):
@@ -840,7 +840,7 @@ def test_a_decoder_that_dies_hangs_or_complains_is_a_damaged_file(roundtrip, mon
     began = time.monotonic()
     with pytest.raises(ReadError, match="damaged lossless JPEG data"):
         roundtrip(pattern(12), files.LOSSLESS, bits=12)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 120
 
 
 def test_a_harmless_complaint_and_no_process_at_all(roundtrip, monkeypatch):

@@ -203,7 +203,7 @@ def children(tmp_path, first, count, timeout):
 
 def test_damaged_files_are_read_or_refused(tmp_path):
     """tests/faults runs many more cases."""
-    children(tmp_path, first=0, count=500, timeout=120)
+    children(tmp_path, first=0, count=500, timeout=600)
 
 
 def test_the_files_are_readable_before_they_are_damaged():

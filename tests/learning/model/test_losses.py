@@ -294,7 +294,9 @@ def test_label_smoothing_of_multi_label_equals_that_of_two_classes_and_leaves_ma
         torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.parametrize(("gammas", "margin"), [((4.0, 0.0), 0.05), ((2.0, 1.0), 0.2), ((0.5, 0.5), 0.0)])
+@pytest.mark.parametrize(
+    ("gammas", "margin"), [((4.0, 0.0), 0.05), ((2.0, 1.0), 0.2), ((0.0, 0.0), 0.2), ((0.5, 0.5), 0.0)]
+)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_asymmetric_loss_is_the_paper_s(gammas, margin, weighted):
     weight = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64) if weighted else None
@@ -307,9 +309,10 @@ def test_the_asymmetric_loss_is_the_paper_s(gammas, margin, weighted):
         return -torch.where(y == 1, positive, negative).mean()
 
     x, ours = LOGITS / 10, AsymmetricLoss(*gammas, margin, weight)
-    for got, expected in zip(value_and_gradient(ours, x, TRUTH), value_and_gradient(theirs, x, TRUTH), strict=True):
-        torch.testing.assert_close(got, expected)
-    assert torch.autograd.gradcheck(lambda logits: ours(logits, TRUTH), x.clone().requires_grad_())
+    for y in (TRUTH, 1 - TRUTH):  # the negatives of the second have probabilities on both sides of the margin
+        for got, expected in zip(value_and_gradient(ours, x, y), value_and_gradient(theirs, x, y), strict=True):
+            torch.testing.assert_close(got, expected)
+        assert torch.autograd.gradcheck(partial(ours, target=y), x.clone().requires_grad_())
     half = torch.full((4, 3), 0.5, dtype=torch.float64)
     torch.testing.assert_close(ours(x, half), (ours(x, half.ceil()) + ours(x, half.floor())) / 2)
 

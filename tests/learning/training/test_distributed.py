@@ -314,24 +314,31 @@ def test_devices_on_which_ranks_cannot_train_are_refused(monkeypatch, kind, mess
         pass
 
 
-def test_if_other_ranks_do_not_arrive_the_error_says_so(monkeypatch):
+@pytest.fixture
+def waiting(monkeypatch):
+    """Make this process rank 1 of 2, at a port that stays taken and on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+        for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, value)
+        yield
+
+
+def test_if_other_ranks_do_not_arrive_the_error_says_so(waiting, monkeypatch):
     monkeypatch.setattr(world_module, "JOIN_TIMEOUT", timedelta(milliseconds=200))
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
-        monkeypatch.setenv(name, value)
     message = "Rank 1 of the 2 that torchrun started could not join the others at 127"
     with pytest.raises(ConfigError, match=message), join_process_group("cpu"):
         pass
 
 
-def test_a_signal_ends_the_wait_for_the_others(monkeypatch):
-    monkeypatch.setattr(world_module, "JOIN_TIMEOUT", timedelta(seconds=8))
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
-        monkeypatch.setenv(name, value)
+def test_a_signal_ends_the_wait_for_the_others(waiting, monkeypatch):
+    monkeypatch.setattr(world_module, "JOIN_TIMEOUT", timedelta(minutes=2))
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     start = time.monotonic()
     with pytest.raises(Stopped), handling_signals(), join_process_group("cpu"):
         pass
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 60
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from scipy import stats
 from xrayfast.metrics.intervals.delong import delong
 from xrayfast.metrics.intervals.formulas import (
     METHODS,
+    Estimate,
     difference_of,
     estimate_auroc,
     estimate_average_precision,
@@ -72,6 +73,19 @@ def test_newcombe_divides_the_counts_by_the_design_effect():
     perfect = estimate_auroc(np.repeat(truth, 4), np.repeat(truth, 4) * 1.0, np.repeat(np.arange(60), 4), 60)
     assert ends(perfect) == newcombe_auroc(1.0, truth.sum(), (~truth).sum())
     assert np.sqrt(alone.influence @ alone.influence) == pytest.approx(delong(truth, score).error, rel=0.03)
+
+
+def test_the_images_of_a_patient_count_at_least_as_one():
+    """Patients differ in how well both classes are told apart, so that their images vary more than equal ones."""
+    unit, positive = np.repeat(np.arange(10), 10), np.tile([True, False], 50)
+    quality = np.linspace(-1, 3, 10)[unit]
+    found = estimate_auroc(positive, np.where(positive, quality, -quality), unit, 10)
+    assert ends(found) == pytest.approx(newcombe_auroc(found.value, 10, 10))
+
+
+def test_images_of_a_patient_that_differ_more_than_by_chance_do_not_count_as_more():
+    found = estimate_proportion(np.tile([True, False], 20), np.repeat(np.arange(20), 2), 20)
+    assert ends(found) == pytest.approx(tuple(map(float, wilson(20, 40))))
 
 
 @given(st.integers(1, 40).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.integers(2, 5))
@@ -182,6 +196,14 @@ def test_the_mean_of_one_label_is_unchanged_and_that_of_many_is_narrower():
     assert together.low <= together.value <= together.high
     assert together.high - together.low < 0.6 * np.mean([one.high - one.low for one in found])
     assert together.value == pytest.approx(np.mean([one.value for one in found]))
+
+
+def test_the_mean_of_two_independent_estimates_by_hand():
+    one = Estimate(0.9, 0.8, 0.94, np.array([0.1, 0.0]), "newcombe")  # half-width 0.07, shift -0.03
+    other = Estimate(0.6, 0.5, 0.72, np.array([0.0, 0.2]), "newcombe")  # half-width 0.11, shift 0.01
+    middle = 0.75 + (0.07**2 * -0.03 + 0.11**2 * 0.01) / (0.07**2 + 0.11**2) / 2
+    half = math.sqrt(0.07**2 + 0.11**2) / 2
+    assert ends(mean_of([one, other])) == pytest.approx((middle - half, middle + half))
 
 
 def test_limits_of_a_logit():

@@ -73,7 +73,7 @@ def looked_at(page, folder, *flags):
     (folder / "page.html").write_text(page.replace(old, new).replace(script, both), "utf-8")
     (folder / "around.html").write_text(AROUND, "utf-8")
     command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", (folder / "around.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     frames = json.loads(re.search("(?s)<pre>(.*?)</pre>", done.stdout)[1])
     return sorted(frames, key=lambda frame: frame["width"]), done.stderr
 
@@ -107,7 +107,7 @@ def test_a_printed_page_fits_the_first_screen_all_columns_and_three_figures_side
     (tmp_path / "sheet.html").write_text(page.replace("@media print", "@media all").replace("</body>", SHEET), "utf-8")
     command = [CHROMIUM, *FLAGS, "--window-size=718,1000", f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(
-        [*command, (tmp_path / "sheet.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
+        [*command, (tmp_path / "sheet.html").as_uri()], capture_output=True, text=True, timeout=300, check=True
     )
     found = json.loads(re.search('(?s)<pre id="found">(.*?)</pre>', done.stdout)[1])
     assert found["wide"] == []

@@ -148,7 +148,7 @@ def _suggestions(lrs: torch.Tensor, losses: torch.Tensor, steps: int) -> dict[st
                 value = float(getattr(SuggestionMethod, name.capitalize())(lrs, losses, steps)[0])
         except (IndexError, ValueError, RuntimeError):
             value = math.nan  # too few points for this method
-        suggestions[name] = value if math.isfinite(value) and value > 0 else None
+        suggestions[name] = None if math.isnan(value) else value
     return suggestions
 
 
