@@ -22,7 +22,7 @@ from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.loaders import as_read_error
 from xrayfast.learning.training.lr_find import LRCurve, range_test
-from xrayfast.learning.training.phases import plan_phases, unfreeze_phase
+from xrayfast.learning.training.phases import plan_phases
 from xrayfast.metrics.registry import history_metrics
 from xrayfast.option_effects import check_range_test
 from xrayfast.own_code import separate_code
@@ -79,7 +79,7 @@ def find_lr(
         learn.add_own(cbs, ())
         for text in (*learn.network_notes, *learn.dls.notes):
             note(text)
-        unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])
+        learn.freeze_to(plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1].frozen_groups)
         with learn.no_bar(), isolated_rng(config.train.seed, "range test"), FreeThreads():
             try:
                 return range_test(learn, steps, progress=reporter.preparing)

@@ -21,7 +21,7 @@ from xrayfast.learning.training.frozen_features import (
     frozen_group_counts,
     training_on_features,
 )
-from xrayfast.learning.training.phases import Phase, unfreeze_phase
+from xrayfast.learning.training.phases import Phase
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ CASES = [
 @pytest.mark.parametrize(("arch", "unfrozen"), CASES)
 def test_features_of_any_number_of_blocks_give_the_outputs_of_the_network(data, arch, unfrozen):
     learn = learner(data, arch=arch)
-    unfreeze_phase(learn, phase(learn, unfrozen))
+    learn.freeze_to(phase(learn, unfrozen).frozen_groups)
     features = cache_features(learn, phase(learn, unfrozen).frozen_groups, 1)
     x = torch.cat([torch.Tensor(x) for x, _ in learn.dls.valid])
     learn.model.eval()
@@ -72,7 +72,7 @@ def test_features_of_any_number_of_blocks_give_the_outputs_of_the_network(data, 
 @pytest.mark.parametrize(("unfrozen", "shape"), [(0, (16,)), (1, (2, 1, 1)), (2, (4, 2, 2))])
 def test_features_behind_a_frozen_classifier_of_the_network_s_own(data, tiny_vgg, unfrozen, shape):
     learn = learner(data, arch=tiny_vgg, head="classifier")
-    unfreeze_phase(learn, phase(learn, unfrozen))
+    learn.freeze_to(phase(learn, unfrozen).frozen_groups)
     features = cache_features(learn, phase(learn, unfrozen).frozen_groups, 1)
     assert features.shapes == (shape,)
     learn.model.eval()
@@ -129,7 +129,7 @@ def test_training_on_features_is_training_without_a_cache(data):
     def trained(fast):
         learn = learner(data, arch="resnet18")  # with few channels, rounding would show in the losses
         without_augmentation(learn)
-        unfreeze_phase(learn, phase(learn))
+        learn.freeze_to(phase(learn).frozen_groups)
         order = Order()
         features = cache_features(learn, 5, 1)
         learn.dls.train.rng.seed(5)
@@ -197,7 +197,7 @@ def test_training_on_the_features_of_layers_is_training_without_a_cache(data, ar
 
 def test_frozen_layers_are_not_run_while_training(data):
     learn = learner(data)
-    unfreeze_phase(learn, phase(learn))
+    learn.freeze_to(phase(learn).frozen_groups)
     features = cache_features(learn, 5, 2)
     calls = []
     learn.model[0][0].register_forward_hook(lambda *_: calls.append(1))

@@ -11,7 +11,7 @@ from xrayfast.config import TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.training.callbacks.preparation import FrozenInference
-from xrayfast.learning.training.phases import plan_phases, run_phase, unfreeze_phase
+from xrayfast.learning.training.phases import plan_phases, run_phase
 
 NET = {k: SMALL[k] for k in ("arch", "weights")}
 
@@ -123,7 +123,7 @@ def moved(before, after):
 def test_only_unfrozen_groups_and_their_buffers_change(learn, settings, expected):
     phase = plan_phases(TrainConfig(epochs=1, freeze_epochs=0, **settings), 6, 1e-3, pretrained=True)[-1]
     before = snapshot(learn)
-    unfreeze_phase(learn, phase)
+    learn.freeze_to(phase.frozen_groups)
     run_phase(learn, phase, schedule="one-cycle", momentum=0.9, callbacks=[])
     assert moved(before, snapshot(learn)) == expected
 
@@ -142,7 +142,7 @@ def test_the_network_s_own_classifier_is_a_block_and_a_layer_group(data_dir, tin
     learn = xf.learner(dls, arch=tiny_vgg, weights="none", head="classifier")
     plan = plan_phases(TrainConfig(epochs=1, freeze_epochs=0, **settings), 7, 1e-2, pretrained=True)[-1]
     before = snapshot(learn)
-    unfreeze_phase(learn, plan)
+    learn.freeze_to(plan.frozen_groups)
     with learn.no_bar(), learn.no_logging():
         run_phase(learn, plan, schedule="constant", momentum=0.9, callbacks=[])
     after = snapshot(learn)
@@ -159,7 +159,7 @@ def test_only_unfrozen_layers_change_at_their_rates_and_frozen_batch_norm_stays(
     train = TrainConfig(unfreeze_layers=3, freeze_epochs=0, epochs=1, lr_div=8)
     (phase,) = plan_phases(train, len(learn.groups), 1e-3, pretrained=True)
     before = {name: tensor.clone() for name, tensor in learn.model.state_dict().items()}
-    unfreeze_phase(learn, phase)
+    learn.freeze_to(phase.frozen_groups)
     in_training, frozen_idx = set(), learn.opt.frozen_idx
 
     class Watch(Callback):
@@ -188,7 +188,7 @@ def test_a_fully_connected_layer_of_the_network_s_own_classifier_is_unfrozen_alo
     assert [group.name for group in learn.groups[-3:]] == ["classifier.fc1", "classifier.fc2", "head"]
     (phase,) = plan_phases(TrainConfig(unfreeze_layers=1, freeze_epochs=0, epochs=1), len(learn.groups), 1e-2, True)
     before = {name: tensor.clone() for name, tensor in learn.model.state_dict().items()}
-    unfreeze_phase(learn, phase)
+    learn.freeze_to(phase.frozen_groups)
     with learn.no_bar(), learn.no_logging():
         run_phase(learn, phase, schedule="constant", momentum=0.9, callbacks=[])
     changed = {name for name, tensor in learn.model.state_dict().items() if not torch.equal(before[name], tensor)}
@@ -208,11 +208,11 @@ def test_stochastic_depth_of_frozen_layers_is_off(data_dir):
 
 def test_a_frozen_block_stays_frozen_although_an_unfrozen_phase_left_gradients(learn):
     everything = plan_phases(TrainConfig(unfreeze=True, freeze_epochs=0, epochs=1), 6, 1e-3, pretrained=True)[0]
-    unfreeze_phase(learn, everything)
+    learn.freeze_to(everything.frozen_groups)
     run_phase(learn, everything, schedule="constant", momentum=0.9, callbacks=[])
     before = snapshot(learn)
     head = plan_phases(TrainConfig(epochs=1), 6, 1e-3, pretrained=True)[0]
-    unfreeze_phase(learn, head)
+    learn.freeze_to(head.frozen_groups)
     run_phase(learn, head, schedule="constant", momentum=0.9, callbacks=[])
     assert moved(before, snapshot(learn)) == [False] * 5 + [True]
 
@@ -241,7 +241,7 @@ def test_the_schedules_equal_fastais_and_reach_each_group(learn, schedule):
                 momenta.append(self.opt.hypers[-1]["mom"])
 
     phase = plan_phases(TrainConfig(unfreeze=True, freeze_epochs=0, epochs=2, lr_div=10), 6, 2e-3, pretrained=True)[0]
-    unfreeze_phase(learn, phase)
+    learn.freeze_to(phase.frozen_groups)
     run_phase(learn, phase, schedule=schedule, momentum=0.9, callbacks=[Watch()])
     rates = np.array(rates)
     np.testing.assert_allclose(rates[:, 0] * 10, rates[:, -1])
@@ -263,7 +263,7 @@ def test_a_resumed_phase_continues_at_its_place_in_the_schedule(learn, schedule)
                 rates.setdefault(self.epoch, []).append(self.opt.hypers[-1]["lr"])
 
     phase = plan_phases(TrainConfig(epochs=2), 6, 1e-3, pretrained=True)[0]
-    unfreeze_phase(learn, phase)
+    learn.freeze_to(phase.frozen_groups)
     run_phase(learn, phase, schedule=schedule, momentum=0.9, callbacks=[Watch()])
     whole = rates.pop(1)
     rates.clear()

@@ -110,13 +110,6 @@ def run_phase(
     learn.fit(phase.epochs, lr=list(phase.lrs), cbs=[*schedulers, *callbacks], start_epoch=start_epoch)
 
 
-def unfreeze_phase(learn: Learner, phase: Phase) -> None:
-    """Freeze the phase's frozen groups, unfreeze the others, and reset the optimizer's state."""
-    learn.freeze_to(phase.frozen_groups)
-    for parameter in learn.model.parameters():
-        parameter.grad = None  # fastai's optimizers update every parameter that has a gradient, even if it is frozen
-
-
 def _schedulers(schedule: Schedule, lrs: Any, momentum: float) -> dict[str, Any]:
     """Return fastai's schedules: one-cycle as in `fit_one_cycle`, flat-cos as in `fit_flat_cos`."""
     if schedule == "constant":

@@ -49,7 +49,7 @@ from xrayfast.learning.training.lr_find import range_test
 from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.optional.batch_norm import backbone_norms
 from xrayfast.learning.training.optional.progressive import resize_progressively, sizes_by_epoch
-from xrayfast.learning.training.phases import Phase, plan_phases, run_phase, unfreeze_phase
+from xrayfast.learning.training.phases import Phase, plan_phases, run_phase
 from xrayfast.learning.training.position import EpochPosition, Position, StoppedTraining, beginning_again
 from xrayfast.option_effects import PlanFacts
 from xrayfast.own_code import show_setting
@@ -243,7 +243,7 @@ class Training:
             start = min(max(done - first_epoch, 0), epochs)
             stopped = start > 0 and patience is not None and history.stale_epochs(first_epoch, sizes[-1]) >= patience
             if start < epochs and not stopped:
-                unfreeze_phase(learn, phase)
+                learn.freeze_to(phase.frozen_groups)
                 position, scaler = None, dict[str, float]()
                 if (checkpoint := self.checkpoint) and first_epoch <= done and (start or checkpoint.state.batches):
                     checkpoint.restore_phase(learn)
@@ -331,7 +331,7 @@ class Training:
         if self.run.info.lr is not None:
             return self.run.info.lr
         self.reporter.note("Range test for the learning rate, as in 'xrayfast lr-find'.")
-        unfreeze_phase(self.learn, first_phase)
+        self.learn.freeze_to(first_phase.frozen_groups)
         with beginning_again("the range test"):
             return range_test(self.learn, interrupted=self.interrupted, progress=self.reporter.preparing).best
 
