@@ -64,10 +64,17 @@ def test_if_the_words_of_a_row_do_not_fit_side_by_side_each_cell_gets_a_line(pri
 
 
 def test_if_a_whole_interval_does_not_fit_lines_break_between_numbers(printed):
-    text = " ".join(printed(50))
+    header, *lines = printed(60)
+    assert header.split() == ["image", "value", "difference", "images"]
+    text = " ".join(lines)
     assert "\ue000" not in text
     for number in ("0.930", "0.971)", "−0.031", "+0.008)"):
         assert number in text
+
+
+def test_a_narrow_table_of_many_columns_stays_a_table(printed):
+    header, *_ = printed(30, list("abcdefghij"), [["123456"] * 10])
+    assert header.split() == list("abcdefghij")
 
 
 def test_cells():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xrayfast.metrics.inputs import column, count_patients, sampling_units, table
+from xrayfast.metrics.inputs import column, count_known, count_patients, sampling_units, table
 
 
 def test_a_column_has_only_its_unmasked_cells():
@@ -33,3 +33,7 @@ def test_invalid_truth_is_refused():
 def test_patients_are_counted_once_per_label_and_value_and_masked_cells_not_at_all():
     truth = np.array([[1, 0], [1, -1], [0, 1], [1, 1]])
     assert count_patients(truth, np.array([5, 5, 5, 7])).tolist() == [[2, 1], [2, 1]]
+
+
+def test_unknown_patients_are_not_counted():
+    assert count_known(np.array([3, -1, 0, 3, -2])) == 2 and count_known(None) is None

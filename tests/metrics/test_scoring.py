@@ -7,6 +7,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.metrics.cases import many_labels
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
+from xrayfast.metrics.scoring import mean_log_loss, one_class
 
 
 def brier(truth, probability):
@@ -54,6 +55,18 @@ def test_without_images_there_is_no_score():
 def test_a_certain_mistake_costs_a_lot_but_not_infinitely_much():
     assert log_loss([[1]], [[0.0]])[0] == pytest.approx(36.04, abs=0.01)
     assert log_loss([[1]], [[1.0]])[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_loss_of_an_image_is_the_mean_over_its_unmasked_labels_or_that_of_its_class():
+    probability = np.array([[0.8, 0.3, 0.9], [0.4, 0.5, 0.1], [0.5, 0.5, 0.5]])
+    found = mean_log_loss(np.array([[1, 0, -1], [0, -1, -1], [-1, -1, -1]]), probability, single=False)
+    np.testing.assert_allclose(found, [-(np.log(0.8) + np.log(0.7)) / 2, -np.log(0.6), np.nan])
+    np.testing.assert_allclose(mean_log_loss(np.eye(3, dtype=int), probability, single=True), -np.log([0.8, 0.5, 0.5]))
+
+
+def test_an_image_has_one_class_if_no_other_is_possible():
+    truth = np.array([[1, 0, 0], [1, -1, 0], [1, 1, 0], [0, 0, 0], [-1, -1, -1]])
+    assert one_class(truth).tolist() == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize(

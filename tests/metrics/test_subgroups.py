@@ -11,7 +11,7 @@ from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.confidence_limits import bca
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import draws, left_out
-from xrayfast.metrics.subgroups import _gaps, age_bands, subgroups
+from xrayfast.metrics.subgroups import _Contrast, _gaps, _largest_gaps, age_bands, subgroups
 from xrayfast.metrics.summary import summarize
 from xrayfast.reporting.wording import gap_test
 
@@ -268,14 +268,23 @@ def test_small_groups_are_noted_and_not_compared():
     assert "Too small to be compared at all: other." in by["notes"]
 
 
-def test_a_metric_is_compared_if_there_are_enough_patients():
-    """Only nine women have the label: too few for AUROC and recall, enough for specificity."""
+@pytest.mark.parametrize(("rare", "compared"), [(1, "specificity"), (0, "recall")])
+def test_a_metric_is_compared_if_there_are_enough_patients(rare, compared):
+    """Only nine women have the label, or lack it: too few for AUROC and one of the rates, enough for the other."""
     truth, probability, sex, _, group = case(patients=100)
-    truth[(sex == "F") & ~np.isin(group, np.unique(group[sex == "F"])[: FEW_PATIENTS - 1]), 0] = 0
+    truth[(sex == "F") & ~np.isin(group, np.unique(group[sex == "F"])[: FEW_PATIENTS - 1]), 0] = 1 - rare
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group)
-    assert [gap["metric"] for gap in by["gaps"] if gap["label"] == "a"] == ["specificity"]
+    assert [gap["metric"] for gap in by["gaps"] if gap["label"] == "a"] == [compared]
     together = {gap["metric"]: gap["labels"] for gap in by["gaps"] if gap["metric"].endswith("_macro")}
-    assert together == {"auroc_macro": 2, "recall_macro": 2, "specificity_macro": 3}
+    assert together == {"auroc_macro": 2, "recall_macro": 2, "specificity_macro": 2, f"{compared}_macro": 3}
+
+
+def test_the_largest_gap_of_means_is_over_the_labels_that_both_groups_have_enough_patients_for():
+    enough = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 1, 1, 1]], bool)
+    values = np.where(enough[:, None], np.random.default_rng(0).random((3, 20, 4)), np.nan)
+    gaps = [values[0][:, :2].mean(1) - values[1][:, :2].mean(1), values[0][:, 1:].mean(1) - values[2][:, 1:].mean(1)]
+    found = _largest_gaps(values, enough, _Contrast("recall", (0, 1), 0, 1, 0.1))
+    np.testing.assert_allclose(found, np.abs(gaps).max(axis=0))
 
 
 def test_many_images_of_few_patients_count_as_few():

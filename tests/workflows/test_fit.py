@@ -708,6 +708,12 @@ def test_a_head_that_is_too_large_is_refused_before_images_are_decoded(data_dir)
         require_settings(xf.open_data(data_dir), Config().updated({"head_width": (30_000, 30_000)}))
 
 
+def test_an_unknown_network_is_refused_before_the_data_are_opened(tmp_path):
+    for use in (xf.fit, xf.find_lr, xf.cross_validate):
+        with pytest.raises(ConfigError, match=r"arch is 'resnet81'.*Did you mean 'resnet18'"):
+            use(tmp_path / "nowhere", arch="resnet81")
+
+
 def test_one_training_image_is_refused(data_dir, tmp_path):
     table = pd.read_csv(data_dir / "labels.csv").query("labels != 'pneumonia'").drop(columns="patient")
     table = table.assign(finding=(table.pop("labels") == "normal").astype(int), split="valid")

@@ -368,6 +368,7 @@ def composed(side):
             film * (lungs(side) > 0), as_jpeg(film * (lungs(side) > 0)), put(film, np.s_[:, side // 4 : side // 2], 0),
             put(film, np.s_[side // 2 : 2 * side // 3], 0), as_jpeg(put(film, np.s_[side // 2 : 2 * side // 3], 255)),
             resized(put(film, np.s_[side // 4 : side // 2], 0), side - 20, side),
+            np.where((lungs(side) > 0) | (np.arange(side) * 9 // side == 4)[:, None], film, 0),  # and a strip across
         ],
         "plain gray area in the middle": [np.where(lungs(side) > 0, 128, film)],
         "slanted black edges": [
@@ -426,6 +427,14 @@ def test_images_put_together_or_of_no_body_are_noted(side):
         for i, pixels in enumerate(images):
             found = describe_contents(np.ascontiguousarray(pixels))
             assert any(re.search(note, one) for one in found) and all(map(needs_attention, found)), (note, i, found)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_black_column_between_the_lungs_is_lost_and_a_white_one_is_not(side):
+    film = phantom("normal", patient=1, image=0, size=side) // 2 + 40
+    column = np.s_[side // 6 :, 7 * side // 16 : 9 * side // 16]
+    assert any("black area between two parts" in note for note in describe_contents(put(film, column, 0)))
+    assert not any("between two parts" in note for note in describe_contents(put(film, column, 255)))
 
 
 @pytest.mark.parametrize("side", SIDES)

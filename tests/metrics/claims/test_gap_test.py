@@ -83,6 +83,17 @@ def test_a_different_prevalence_is_no_gap_and_blocks_are_one_draw(monkeypatch):
         np.testing.assert_array_equal(whole[name], again[name])
 
 
+def test_masked_cells_count_as_right_in_the_exact_match():
+    """Two groups of equally many images: the mean of their shares is that of all images, whatever is permuted."""
+    rng = np.random.default_rng(2)
+    truth = np.where(rng.random((60, 3)) < 0.3, -1, rng.integers(0, 2, (60, 3)))
+    truth[(truth < 0).all(axis=1)] = 0
+    split = ResampledMetrics(truth, rng.random((60, 3)), "multi")
+    code = np.repeat([0, 1], 30).astype(np.int16)
+    found = permuted_metrics(split, code, enough(2, ["subset_accuracy"]), 30, 0)["subset_accuracy"]
+    assert found.mean(axis=0) == pytest.approx(split.overall["subset_accuracy"])
+
+
 def test_the_data_themselves_are_one_of_the_permutations():
     assert permutation_p(0.5, np.array([0.1, 0.5, 0.2])) == pytest.approx(2 / 4)
     assert permutation_p(0.6, np.zeros(99)) == pytest.approx(0.01)

@@ -44,6 +44,27 @@ def test_every_metric_has_an_interval_around_its_value(task):
     assert (found.notes("abcd") == []) == (min(found.rarer) >= 20)
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_an_estimate_by_formula_has_the_value_of_its_metric_although_cells_are_masked(task):
+    truth, probability = TASKS[task]()
+    truth[::7] = -1
+    if task == "multi":
+        truth[1::5, 1] = truth[2::5, 2] = -1
+    split = ResampledMetrics(truth, probability, task, np.arange(120) // 2)
+    found, names = estimates.SplitEstimates(split), set()
+    for name, metric in split.overall_metrics.items():
+        if estimate := found.overall(metric):
+            assert estimate.value == pytest.approx(split.overall[name]), name
+            names.add(name)
+    for name, metric in split.label_metrics.items():
+        for i, value in enumerate(split.per_label[name]):
+            if estimate := found.label(metric, i):
+                assert estimate.value == pytest.approx(value), (name, i)
+                names.add(name)
+    assert {"precision", "npv", "recall", "specificity", "auroc", "ap", "auroc_macro", "auroc_micro"} <= names
+    assert {"single": "accuracy", "multi": "subset_accuracy"}[task] in names
+
+
 @pytest.mark.parametrize("many", [0, 2**22])
 def test_a_micro_auroc_of_few_patients_has_newcombes_interval_over_all_cells(many, monkeypatch):
     """At most 12 of 300 images lack a label."""

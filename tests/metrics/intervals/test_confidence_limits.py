@@ -35,6 +35,15 @@ def test_without_bias_and_acceleration_it_is_the_percentile_interval():
     assert (low, high) == pytest.approx((-0.95, 0.95), abs=1e-9)
 
 
+@pytest.mark.parametrize("patients", [2, 10, 200])
+def test_for_few_patients_the_interval_is_expanded_by_student_s_t(patients):
+    values, without = np.linspace(-1, 1, 1001), np.array([-1.0, 0.0, 1.0])
+    reach = np.sqrt(patients / (patients - 1)) * stats.t.ppf(0.975, patients - 1)
+    end = 2 * stats.norm.cdf(reach) - 1
+    assert bca(values, 0.0, without, patients=patients) == pytest.approx((-end, end), abs=1e-9)
+    assert bca(values, 0.0, without, patients=1) == bca(values, 0.0, without, patients=2)
+
+
 tenths = st.integers(-50, 50).map(lambda k: k / 10)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from xrayfast.metrics.classification import auroc
-from xrayfast.metrics.intervals.delong import delong, delong_test, placements
+from xrayfast.metrics.intervals.delong import auroc_components, delong, delong_test, placements
 
 rated = st.tuples(st.integers(2, 15), st.integers(2, 15)).flatmap(
     lambda sizes: st.tuples(
@@ -89,6 +89,17 @@ def test_images_of_one_patient_add_nothing_when_they_are_copies():
     pretended = delong_test(*(np.repeat(values, 3) for values in (truth, a, b)))
     assert pretended.error < 0.6 * alone.error
     assert delong_test(truth, a, b, groups=rng.permutation(40)).error == pytest.approx(alone.error, abs=1e-12)
+
+
+def test_the_components_have_the_variance_with_and_without_patients():
+    rng = np.random.default_rng(3)
+    truth, groups = rng.integers(0, 2, 60), np.arange(60) // 3
+    score = rng.normal(size=20)[groups] + truth
+    found = auroc_components(truth == 1, score, groups, 20)
+    assert found.value == pytest.approx(auroc(truth, score))
+    assert found.variance == pytest.approx(delong(truth, score, groups).error ** 2)
+    assert found.independent == pytest.approx(delong(truth, score).error ** 2)
+    assert found.influence.shape == (20,)
 
 
 def test_the_error_of_clustered_images_is_that_of_repeated_studies():

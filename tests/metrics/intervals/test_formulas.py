@@ -11,6 +11,7 @@ from xrayfast.metrics.intervals.delong import delong
 from xrayfast.metrics.intervals.formulas import (
     METHODS,
     Estimate,
+    are_few,
     difference_of,
     estimate_auroc,
     estimate_average_precision,
@@ -226,6 +227,12 @@ def test_average_precision_by_logit():
 def test_a_metric_without_a_value_has_no_interval():
     assert math.isnan(estimate_proportion(np.zeros(0, dtype=bool), np.zeros(0, dtype=int), 3).low)
     assert math.isnan(estimate_auroc(np.ones(3, dtype=bool), np.arange(3.0), np.arange(3), 3).low)
+
+
+def test_few_patients_or_few_errors_in_either_direction_are_too_few_for_a_bootstrap():
+    assert are_few(19, 0.5) and not are_few(20, 0.5)
+    assert are_few(30, 0.91) and not are_few(30, 0.89)
+    assert are_few(30, 0.09) and not are_few(30, 0.11)
 
 
 def test_every_method_has_a_description():

@@ -12,6 +12,7 @@ from tests.metrics.cases import calibration_error, many_labels
 from xrayfast.metrics.classification import auroc
 from xrayfast.metrics.operating_points.calibration import (
     FEW_UNITS,
+    LEAST_SLOPE,
     Scaling,
     apply_scalings,
     apply_temperature,
@@ -196,6 +197,13 @@ def test_a_label_that_is_ranked_no_better_than_chance_gets_its_prevalence_and_ke
     np.testing.assert_allclose(after, share, rtol=0.02)
     assert (np.argsort(after) == np.argsort(raw)).all()
     assert ("no better than chance" if 0 < positives < images else "no image with") in found.reason
+
+
+def test_an_auroc_of_exactly_half_is_chance_whatever_the_slope():
+    """Half of the positives rank above all negatives, and further from them than the other half ranks below."""
+    raw = np.repeat([0.95, 0.3, 0.5], [10, 10, 20])
+    found = fit_scaling(np.repeat([1, 0], 20), raw)
+    assert found.slope == LEAST_SLOPE and "no better than chance" in found.reason
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,8 @@ def test_too_few_images_or_known_patients_for_the_confidence_are_counted():
     )
     above = choose_threshold(truth, score, "specificity", 0.95, 0.99)
     assert above.reason.endswith("without the label; with 60, at most 0.93 is possible") and above.specificity == 1
+    few_with_it = choose_threshold(truth[50:], score[50:], "specificity", 0.95, 0.99)
+    assert few_with_it.reason == above.reason, "only images without the label count"
     nowhere = choose_threshold([1, 0, 0], [0.1, 0.2, 0.3], "sensitivity", 0.9, 0.95)
     assert nowhere.threshold is None and nowhere.reason.endswith("at most 0.05 is possible; " + _ONLY_ALL)
 

@@ -45,9 +45,9 @@ def roc_band(
         true, false = (np.cumsum(weight * side, axis=1)[:, ends] for side in (has, ~has))
         for hits, alarms in zip(true, false, strict=True):
             if hits[-1] and alarms[-1]:
-                # Where the curve is vertical, take the upper end.
+                # Where the curve is vertical, `interp` returns the upper end.
                 curve = np.r_[0.0, alarms / alarms[-1]], np.r_[0.0, hits / hits[-1]]
-                rates.append(np.interp(FALSE_RATES + 1e-12, *curve))
+                rates.append(np.interp(FALSE_RATES, *curve))
     if not rates:
         return None
     low, high = np.quantile(np.stack(rates), [0.025, 0.975], axis=0)
