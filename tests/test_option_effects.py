@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_every_option_is_declared_once():
-    kinds = [set(EFFECTS), ALWAYS, SELF_REPORTED]
+    kinds = [{effect.option for effect in EFFECTS}, ALWAYS, SELF_REPORTED]
     assert set.union(*kinds) == set(FIELD_SECTIONS)
     assert sum(map(len, kinds)) == len(FIELD_SECTIONS)
 
@@ -134,6 +135,20 @@ def test_an_option_without_effect_is_reported_only_if_it_was_given(tmp_path):
         check(Config().updated({"gamma": 2.0}))
     with pytest.raises(ConfigError, match="freeze_epochs"):
         check(Config.read(tmp_path / "c.yaml").updated({"freeze_epochs": 1}))
+
+
+@pytest.mark.parametrize(
+    ("off", "others"),
+    [
+        ({"beta2": None}, {"optimizer": "sgd"}),
+        ({"cache_dir": None}, {"cache": False}),
+        ({"lr_div": None}, {}),
+        ({"tta": False}, {"augment": "off"}),
+        ({"class_weights": "none"}, {"loss": "own:f"}),
+    ],
+)
+def test_a_default_that_means_off_contradicts_nothing_even_if_it_was_given(off, others):
+    assert check(Config().updated(off | others)) == []
 
 
 def test_all_contradictions_are_named_at_once():
@@ -233,10 +248,10 @@ def test_options_without_effect_on_data_or_phases_are_errors_or_notes(name, valu
 
 def test_every_effect_has_its_case():
     cases = [name for name, *_ in BY_SETTINGS] + [name for name, *_ in BY_FACTS]
-    for name, effects in EFFECTS.items():
+    for name, effects in Counter(effect.option for effect in EFFECTS).items():
         # Not here: two values of one effect, an option that never acts, and one of data without a table (test_levels).
         others = {"reuse_frozen": 1, "unreadable": -1, "class_level": -1}.get(name, 0)
-        assert cases.count(name) == len(effects) + others, name
+        assert cases.count(name) == effects + others, name
 
 
 # On data

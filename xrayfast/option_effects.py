@@ -2,7 +2,7 @@
 
 `check_effects` raises a ConfigError if an option that was given contradicts the others, and returns notes on options
 that merely change nothing. Values read from a file, such as an older run's `config.yaml`, are never errors, because
-they were not given for this run. Defaults are never mentioned.
+they were not given for this run. Defaults are never mentioned, unless they were given and mean more than "off".
 
 `EFFECTS` has the options that have an effect only in some combinations, `ALWAYS` those that have one in every valid
 combination, and `SELF_REPORTED` those that report themselves how many cells, labels or images they changed. A test
@@ -132,14 +132,17 @@ class Effect:
     """A condition for an option to have an effect, and the message if it has none.
 
     Attributes:
-        acts: function of the option's section of the config and the facts: whether the option has an effect.
+        option: name of the option.
+        acts: function of the option's section of the config and the facts: whether the option has an effect. It is not
+            called for a value that is the default and means that the option is off.
         why: the reason if it has none, which the message gives after "which has no effect: ".
         advice: what to do instead of leaving the option out; "" for nothing.
-        verb: what the message says that the option does.
         facts: the kind of facts that `acts` needs; NoneType if the settings suffice.
         harmless: whether the message is only a note, even if the option was given.
+        verb: what the message says that the option does.
     """
 
+    option: str
     acts: Callable[[Any, Any], bool]
     why: str
     advice: str = ""
@@ -156,288 +159,223 @@ def _takes(setting: str) -> Callable[[Any, Any], bool]:
     return lambda train, facts: setting in loss_settings(train.loss)
 
 
-_NO_FOLDERS = "the labels are in a table"
 _FOLDERS = "the labels are class folders"
 _TABLE = "Give a table with --labels"
 _GIVEN_SPLIT = (
     "that split is given; one is drawn without --split-file, and with --ignore-split if the data set gives it"
 )
 
-_OF_ONE_SPLIT = Effect(
-    lambda data, facts: facts.one_split,
-    "all images are evaluated, whatever their split",
-    facts=EvaluationFacts,
-    harmless=True,
-)
-_OF_UNFREEZING = Effect(
-    lambda train, facts: _unfreezes(train),
-    "nothing is unfrozen, and the head is trained for --epochs",
-    "Use --unfreeze, --unfreeze-blocks or --unfreeze-layers",
-)
-_OF_ADAM = Effect(lambda train, facts: train.optimizer == "adam", "it belongs to adam", "Use --optimizer adam")
-
+_of_data = partial(Effect, facts=DataFacts)
 _data_note = partial(Effect, facts=DataFacts, harmless=True)
 _image_note = partial(Effect, facts=DecodedFacts, harmless=True)
+_evaluation_note = partial(Effect, facts=EvaluationFacts, harmless=True)
 _plan_note = partial(Effect, facts=PlanFacts, harmless=True)
-"""Effects that depend on the named facts and are only noted."""
+"""Effects that depend on the named facts; notes are never errors."""
 
-EFFECTS: dict[str, tuple[Effect, ...]] = {
-    "label_delim": (
-        Effect(lambda data, facts: facts.table, _FOLDERS, _TABLE, DataFacts),
+EFFECTS: tuple[Effect, ...] = (
+    _of_data("label_delim", lambda data, facts: facts.table, _FOLDERS, _TABLE),
+    _of_data("label_delim", lambda data, facts: not (facts.table and facts.flags), "the labels are columns of 0 and 1"),
+    _of_data("class_level", lambda data, facts: not facts.table, "the labels are in a table"),
+    _data_note("exact_labels", lambda data, facts: facts.spellings(), "no two labels differ only in their spelling"),
+    _of_data(
+        "keep_no_finding",
+        lambda data, facts: facts.no_finding,
+        "'No Finding' is not among the labels of a multi-label task",
+    ),
+    Effect("valid_fraction", lambda data, facts: data.folds is None, "one of the folds is the validation split"),
+    _data_note("valid_fraction", lambda data, facts: "valid" not in facts.given, _GIVEN_SPLIT),
+    _data_note("test_fraction", lambda data, facts: not data.test_fraction or "test" not in facts.given, _GIVEN_SPLIT),
+    _data_note("split_seed", lambda data, facts: facts.drawn, "no split is drawn"),
+    _data_note("ignore_split", lambda data, facts: facts.own_split, "the data set has no split of its own"),
+    *(
+        _evaluation_note(name, lambda data, facts: facts.one_split, "all images are evaluated, whatever their split")
+        for name in ("split_col", "split_file")
+    ),
+    _image_note(
+        "unreadable", lambda data, facts: data.unreadable == "error" or facts.unreadable, "each image can be read"
+    ),
+    _evaluation_note(
+        "unreadable", lambda data, facts: False, "files that can't be read are left out of an evaluation and counted"
+    ),
+    _image_note(
+        "keep_masks",
+        lambda data, facts: facts.others,
+        "no image is a mask, an overlay, a map or a thumbnail by its name or content",
+    ),
+    _of_data("missing", lambda data, facts: facts.table or data.missing == "error", _FOLDERS, _TABLE),
+    _data_note(
+        "missing",
+        lambda data, facts: data.missing == "error" or not facts.table or facts.missing,
+        "each row of the table has its image",
+    ),
+    _data_note("window", lambda data, facts: facts.dicom(), "no image is a DICOM file"),
+    Effect("corrections_sha256", lambda data, facts: data.corrections is not None, "no corrections are given"),
+    Effect("cache_dir", lambda data, facts: data.cache, "nothing is cached with --no-cache"),
+    *(
         Effect(
-            lambda data, facts: not (facts.table and facts.flags) or data.label_delim == "auto",
-            "the labels are columns of 0 and 1",
-            facts=DataFacts,
-        ),
+            name,
+            lambda train, facts: _unfreezes(train),
+            "nothing is unfrozen, and the head is trained for --epochs",
+            "Use --unfreeze, --unfreeze-blocks or --unfreeze-layers",
+        )
+        for name in ("freeze_epochs", "lr_div")
     ),
-    "class_level": (Effect(lambda data, facts: not facts.table, _NO_FOLDERS, facts=DataFacts),),
-    "exact_labels": (
-        _data_note(
-            lambda data, facts: not data.exact_labels or facts.spellings(),
-            "no two labels differ only in their spelling",
-        ),
+    *(
+        Effect(name, lambda train, facts: train.optimizer == "adam", "it belongs to adam", "Use --optimizer adam")
+        for name in ("beta2", "eps")
     ),
-    "keep_no_finding": (
-        Effect(
-            lambda data, facts: not data.keep_no_finding or facts.no_finding,
-            "'No Finding' is not among the labels of a multi-label task",
-            facts=DataFacts,
-        ),
+    _plan_note(
+        "accumulate",
+        lambda train, facts: train.accumulate <= facts.batches,
+        "an epoch has fewer batches",
+        verb="makes one step per epoch",
     ),
-    "valid_fraction": (
-        Effect(lambda data, facts: data.folds is None, "one of the folds is the validation split"),
-        _data_note(lambda data, facts: "valid" not in facts.given, _GIVEN_SPLIT),
+    _plan_note("precise_bn", lambda train, facts: facts.norms, "the backbone trains no batch norm"),
+    _plan_note("sync_bn", lambda train, facts: facts.world_size > 1, "one process trains the whole batch"),
+    Effect(
+        "early_stop",
+        lambda train, facts: train.early_stop < train.epochs,
+        "the last phase has no more epochs than that",
+        "Train for more --epochs",
     ),
-    "test_fraction": (
-        _data_note(lambda data, facts: not data.test_fraction or "test" not in facts.given, _GIVEN_SPLIT),
+    _plan_note(
+        "early_stop",
+        lambda train, facts: train.early_stop >= train.epochs or train.early_stop <= facts.stoppable,
+        "the last phase is too short to have so many epochs after its best one",
     ),
-    "split_seed": (_data_note(lambda data, facts: facts.drawn, "no split is drawn"),),
-    "ignore_split": (
-        _data_note(
-            lambda data, facts: not data.ignore_split or facts.own_split, "the data set has no split of its own"
-        ),
+    _plan_note("monitor", lambda train, facts: facts.epochs > 1, "there is one epoch, which is the best"),
+    _plan_note("allow_leaks", lambda train, facts: facts.leaks, "no patient and no image is in more than one split"),
+    _plan_note(
+        "balanced_sampling", lambda train, facts: facts.uneven, "each class or label is as frequent as the others"
     ),
-    "split_col": (_OF_ONE_SPLIT,),
-    "split_file": (_OF_ONE_SPLIT,),
-    "unreadable": (
-        _image_note(lambda data, facts: data.unreadable == "error" or facts.unreadable, "each image can be read"),
-        Effect(
-            lambda data, facts: False,
-            "files that can't be read are left out of an evaluation and counted",
-            facts=EvaluationFacts,
-            harmless=True,
-        ),
+    Effect(
+        "progressive",
+        lambda train, facts: len(train.progressive) != 1,
+        "it is one size, that of --size",
+        "Name a smaller one too",
     ),
-    "keep_masks": (
-        _image_note(
-            lambda data, facts: not data.keep_masks or facts.others,
-            "no image is a mask, an overlay, a map or a thumbnail by its name or content",
-        ),
+    Effect(
+        "progressive",
+        lambda train, facts: len(train.progressive) <= _total_epochs(train),
+        "it has more sizes than there are epochs",
+        "Name fewer sizes, or train for more --epochs",
     ),
-    "missing": (
-        Effect(lambda data, facts: facts.table or data.missing == "error", _FOLDERS, _TABLE, DataFacts),
-        _data_note(
-            lambda data, facts: data.missing == "error" or not facts.table or facts.missing,
-            "each row of the table has its image",
-        ),
+    _plan_note(
+        "progressive",
+        lambda train, facts: len(train.progressive) < 2 or bool(facts.sizes),
+        "all epochs train on cached features, computed at the last size",
+        "--reuse-frozen off runs frozen layers in each epoch, on growing images",
     ),
-    "window": (_data_note(lambda data, facts: data.window == "auto" or facts.dicom(), "no image is a DICOM file"),),
-    "corrections_sha256": (
-        Effect(
-            lambda data, facts: data.corrections_sha256 is None or data.corrections is not None,
-            "no corrections are given",
-        ),
+    _plan_note(
+        "progressive",
+        lambda train, facts: not facts.sizes or set(train.progressive) <= facts.sizes,
+        "there are too few epochs without cached features",
+        verb="does not reach all sizes",
     ),
-    "cache_dir": (Effect(lambda data, facts: data.cache, "nothing is cached with --no-cache"),),
-    "freeze_epochs": (_OF_UNFREEZING,),
-    "lr_div": (_OF_UNFREEZING,),
-    "beta2": (_OF_ADAM,),
-    "eps": (_OF_ADAM,),
-    "accumulate": (
-        _plan_note(
-            lambda train, facts: train.accumulate <= facts.batches,
-            "an epoch has fewer batches",
-            verb="makes one step per epoch",
-        ),
+    Effect(
+        "tta",
+        lambda train, facts: train.augmentation is not None,
+        "views are augmented by --augment mild, default or strong",
+        "Use one of them",
     ),
-    "precise_bn": (_plan_note(lambda train, facts: facts.norms, "the backbone trains no batch norm"),),
-    "sync_bn": (
-        _plan_note(
-            lambda train, facts: not train.sync_bn or facts.world_size > 1, "one process trains the whole batch"
-        ),
+    Effect(
+        "reuse_frozen",
+        lambda train, facts: train.reuse_frozen != "on" or not train.mixes_images,
+        "mixup and cutmix mix images anew in each batch",
+        "Leave out --mixup and --cutmix",
     ),
-    "early_stop": (
-        Effect(
-            lambda train, facts: train.early_stop is None or train.early_stop < train.epochs,
-            "the last phase has no more epochs than that",
-            "Train for more --epochs",
-        ),
-        _plan_note(
-            lambda train, facts: (
-                train.early_stop is None or train.early_stop >= train.epochs or train.early_stop <= facts.stoppable
-            ),
-            "the last phase is too short to have so many epochs after its best one",
-        ),
+    Effect(
+        "reuse_frozen",
+        lambda train, facts: train.reuse_frozen != "on" or not _trains_all_at_once(train),
+        "all layers are trained from the first epoch on",
     ),
-    "monitor": (
-        _plan_note(
-            lambda train, facts: train.monitor == "auto" or facts.epochs > 1, "there is one epoch, which is the best"
+    _plan_note(
+        "reuse_frozen",
+        lambda train, facts: (
+            _trains_all_at_once(train) or (facts.frozen if train.reuse_frozen == "on" else facts.cached_by_auto)
         ),
+        "there are no features to cache",
     ),
-    "allow_leaks": (
-        _plan_note(
-            lambda train, facts: not train.allow_leaks or facts.leaks,
-            "no patient and no image is in more than one split",
-        ),
+    Effect(
+        "workers",
+        lambda train, facts: not (train.workers and train.data_on_device == "on"),
+        "with --data-on-device on all images are read before the first batch, by threads",
     ),
-    "balanced_sampling": (
-        _plan_note(
-            lambda train, facts: not train.balanced_sampling or facts.uneven,
-            "each class or label is as frequent as the others",
-        ),
+    Effect(
+        "device_share", lambda train, facts: train.data_on_device == "auto", "it is the limit of --data-on-device auto"
     ),
-    "progressive": (
-        Effect(
-            lambda train, facts: len(train.progressive) != 1, "it is one size, that of --size", "Name a smaller one too"
-        ),
-        Effect(
-            lambda train, facts: len(train.progressive) <= _total_epochs(train),
-            "it has more sizes than there are epochs",
-            "Name fewer sizes, or train for more --epochs",
-        ),
-        _plan_note(
-            lambda train, facts: len(train.progressive) < 2 or bool(facts.sizes),
-            "all epochs train on cached features, computed at the last size",
-            "--reuse-frozen off runs frozen layers in each epoch, on growing images",
-        ),
-        _plan_note(
-            lambda train, facts: not facts.sizes or set(train.progressive) <= facts.sizes,
-            "there are too few epochs without cached features",
-            verb="does not reach all sizes",
-        ),
+    _plan_note("device_share", lambda train, facts: facts.cuda, "the device is not CUDA, and has no memory of its own"),
+    Effect("frozen_views", lambda train, facts: train.augment != "off", "with --augment off all views are the same"),
+    Effect(
+        "frozen_views",
+        lambda train, facts: train.reuse_frozen != "off",
+        "no features are cached with --reuse-frozen off",
     ),
-    "tta": (
-        Effect(
-            lambda train, facts: not train.tta or train.augmentation is not None,
-            "views are augmented by --augment mild, default or strong",
-            "Use one of them",
-        ),
+    _plan_note(
+        "frozen_views",
+        lambda train, facts: train.reuse_frozen == "off" or facts.cached,
+        "no phase trains on cached features",
+        "--reuse-frozen on caches them whatever the number of epochs",
     ),
-    "reuse_frozen": (
-        Effect(
-            lambda train, facts: train.reuse_frozen != "on" or not train.mixes_images,
-            "mixup and cutmix mix images anew in each batch",
-            "Leave out --mixup and --cutmix",
-        ),
-        Effect(
-            lambda train, facts: train.reuse_frozen != "on" or not _trains_all_at_once(train),
-            "all layers are trained from the first epoch on",
-        ),
-        _plan_note(
-            lambda train, facts: (
-                train.reuse_frozen == "auto"
-                or _trains_all_at_once(train)
-                or (facts.frozen if train.reuse_frozen == "on" else facts.cached_by_auto)
-            ),
-            "there are no features to cache",
-        ),
+    _plan_note(
+        "frozen_views",
+        lambda train, facts: not facts.cached or train.frozen_views == facts.views,
+        "with so many epochs --reuse-frozen auto caches more views",
     ),
-    "workers": (
-        Effect(
-            lambda train, facts: not (train.workers and train.data_on_device == "on"),
-            "with --data-on-device on all images are read before the first batch, by threads",
-        ),
+    Effect(
+        "train_metrics",
+        lambda train, facts: train.train_metrics != "running" or not train.mixes_images,
+        "mixed images have no label of their own",
+        "Use --train-metrics final, which predicts the training split at the end",
     ),
-    "device_share": (
-        Effect(lambda train, facts: train.data_on_device == "auto", "it is the limit of --data-on-device auto"),
-        _plan_note(lambda train, facts: facts.cuda, "the device is not CUDA, and has no memory of its own"),
+    Effect(
+        "splitter",
+        lambda model, facts: is_own(model.arch),
+        "blocks and layers of the networks of 'xrayfast models' are known",
+        "Give it with an arch of your own",
     ),
-    "frozen_views": (
-        Effect(lambda train, facts: train.augment != "off", "with --augment off all views are the same"),
-        Effect(lambda train, facts: train.reuse_frozen != "off", "no features are cached with --reuse-frozen off"),
-        _plan_note(
-            lambda train, facts: train.reuse_frozen == "off" or facts.cached,
-            "no phase trains on cached features",
-            "--reuse-frozen on caches them whatever the number of epochs",
-        ),
-        _plan_note(
-            lambda train, facts: not facts.cached or train.frozen_views == facts.views,
-            "with so many epochs --reuse-frozen auto caches more views",
-        ),
+    Effect(
+        "class_weights",
+        lambda train, facts: not is_own(train.loss),
+        "the loss is code of your own",
+        "Build the weights into it",
     ),
-    "train_metrics": (
-        Effect(
-            lambda train, facts: train.train_metrics != "running" or not train.mixes_images,
-            "mixed images have no label of their own",
-            "Use --train-metrics final, which predicts the training split at the end",
-        ),
+    Effect(
+        "thresholds",
+        lambda results, facts: results.thresholds != "half" or not facts.most_likely,
+        "exactly one class applies, and the most likely one is predicted",
+        facts=DecisionFacts,
+        harmless=True,
     ),
-    "splitter": (
-        Effect(
-            lambda model, facts: model.splitter is None or is_own(model.arch),
-            "blocks and layers of the networks of 'xrayfast models' are known",
-            "Give it with an arch of your own",
-        ),
+    Effect(
+        "target_confidence",
+        lambda results, facts: (results.target_sensitivity, results.target_specificity) != (None, None),
+        "no target is given",
+        "Use --target-sensitivity or --target-specificity",
     ),
-    "class_weights": (
-        Effect(
-            lambda train, facts: train.class_weights == "none" or not is_own(train.loss),
-            "the loss is code of your own",
-            "Build the weights into it",
-        ),
+    Effect(
+        "positive",
+        lambda results, facts: facts.binary,
+        "only a task of two classes, of which exactly one applies, has a positive class",
+        facts=DecisionFacts,
     ),
-    "thresholds": (
-        Effect(
-            lambda results, facts: results.thresholds != "half" or not facts.most_likely,
-            "exactly one class applies, and the most likely one is predicted",
-            facts=DecisionFacts,
-            harmless=True,
-        ),
+    Effect(
+        "unit_join",
+        lambda results, facts: results.unit != "image",
+        "each image counts for itself",
+        "Use --unit study or patient",
     ),
-    "target_confidence": (
-        Effect(
-            lambda results, facts: (
-                results.target_confidence is None
-                or results.target_sensitivity is not None
-                or results.target_specificity is not None
-            ),
-            "no target is given",
-            "Use --target-sensitivity or --target-specificity",
-        ),
+    *(
+        Effect(name, _takes(name), "the loss takes none", f"Use {losses_with(name)}")
+        for name in ("alpha", "gamma", "gamma_neg", "gamma_pos", "margin")
     ),
-    "positive": (
-        Effect(
-            lambda results, facts: results.positive is None or facts.binary,
-            "only a task of two classes, of which exactly one applies, has a positive class",
-            facts=DecisionFacts,
-        ),
+    Effect(
+        "label_smoothing",
+        lambda train, facts: not train.label_smoothing or _takes("label_smoothing")(train, facts),
+        "the loss takes none",
+        f"Use {losses_with('label_smoothing')}",
     ),
-    "unit_join": (
-        Effect(
-            lambda results, facts: results.unit != "image",
-            "each image counts for itself",
-            "Use --unit study or patient",
-        ),
-    ),
-    "alpha": (
-        Effect(
-            lambda train, facts: train.alpha is None or _takes("alpha")(train, facts),
-            "the loss takes none",
-            f"Use {losses_with('alpha')}",
-        ),
-    ),
-    **{
-        name: (Effect(_takes(name), "the loss takes none", f"Use {losses_with(name)}"),)
-        for name in ("gamma", "gamma_neg", "gamma_pos", "margin")
-    },
-    "label_smoothing": (
-        Effect(
-            lambda train, facts: not train.label_smoothing or _takes("label_smoothing")(train, facts),
-            "the loss takes none",
-            f"Use {losses_with('label_smoothing')}",
-        ),
-    ),
-}
+)
 """Conditions of the options that have an effect only in some combinations. An option is reported if one is not met."""
 
 SELF_REPORTED = frozenset({"uncertain", "blank", "label_map", "corrections", "views", "unit"})
@@ -475,10 +413,10 @@ def check_effects(
     notes, errors = [], []
     for name, field in type(section).model_fields.items():
         value, given = getattr(section, name), name in section.model_fields_set
-        if not given and value == field.default:
+        if value == field.default and (not given or _is_off(value)):
             continue
-        for effect in EFFECTS.get(name, ()):
-            if effect.facts is not type(facts) or effect.acts(section, facts):
+        for effect in EFFECTS:
+            if effect.option != name or effect.facts is not type(facts) or effect.acts(section, facts):
                 continue
             shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
             advice = f"{effect.advice}, or leave it out." if effect.advice else "Leave it out."
@@ -489,6 +427,11 @@ def check_effects(
     if errors:
         raise ConfigError(*errors)
     return notes
+
+
+def _is_off(default: Any) -> bool:
+    """Whether a default means that an option does nothing, or that it is chosen automatically."""
+    return default is None or default is False or default in ("auto", "none")
 
 
 def check_settings(config: Config) -> list[str]:
