@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin
 
@@ -30,7 +30,7 @@ from typing_extensions import Self
 
 from xrayfast.errors import ConfigError, ConfigFileError, did_you_mean
 from xrayfast.errors.advice import describe_option
-from xrayfast.errors.arguments import as_python, check_arguments, expectation, join_alternatives, show, words_of
+from xrayfast.errors.arguments import as_python, check_arguments, describe_wrong_value
 from xrayfast.errors.escapes import escape_hidden, is_utf8
 from xrayfast.files.plain_yaml import dump_yaml, read_yaml
 from xrayfast.files.virtual.addresses import holds_credentials, is_remote
@@ -43,13 +43,7 @@ TaskChoice = Literal["single", "multi", "auto"]
 Schedule = Literal["one-cycle", "flat-cos", "constant"]
 OptimizerName = Literal["adam", "sgd"]
 HeadName = Literal["fastai", "linear", "mlp", "classifier", "none"]
-LossName = Literal[
-    "auto",
-    "ce",
-    "bce",
-    "asl",
-    "focal",
-]
+LossName = Literal["auto", "ce", "bce", "asl", "focal"]
 ClassWeights = Literal["none", "auto", "effective"]
 AugmentationName = Literal["mild", "default", "strong", "off"]
 DataLoadersOrigin = Literal["xrayfast", "own", "own transforms"]
@@ -64,15 +58,7 @@ Thresholds = Literal["auto", "f1", "youden", "half"]
 Views = Literal["frontal", "lateral", "all"]
 Unit = Literal["image", "study", "patient"]
 UnitJoin = Literal["mean", "max", "noisy-or"]
-Monitor = Literal[
-    "auto",
-    "valid_loss",
-    "accuracy",
-    "subset_accuracy",
-    "f1_macro",
-    "auroc_macro",
-    "ap_macro",
-]
+Monitor = Literal["auto", "valid_loss", "accuracy", "subset_accuracy", "f1_macro", "auroc_macro", "ap_macro"]
 
 DEFAULT_LOSS: dict[Task, LossName] = {"single": "ce", "multi": "bce"}
 """The loss that `--loss auto` selects for each task."""
@@ -202,7 +188,12 @@ def _as_weights(value: Any) -> Any:
     try:
         return xrv_file(text) if isinstance(text, str) else text
     except ConfigError as error:
-        raise PydanticCustomError("rules", "{reason}", {"reason": str(error).rstrip(".")}) from error
+        raise _broken_rule(str(error)) from error
+
+
+def _broken_rule(message: str) -> PydanticCustomError:
+    """Return an error with a whole message, in which pydantic replaces no braces; `_messages` recognizes its type."""
+    return PydanticCustomError("rules", "{message}", {"message": message.rstrip(".")})
 
 
 def _or_switch(on: str) -> BeforeValidator:
@@ -223,12 +214,21 @@ def _or_own_code(value: Any, validate: Callable[[Any], Any]) -> Any:
 OrOwnCode = WrapValidator(_or_own_code)
 Texts = Annotated[tuple[str, ...], Field(max_length=MAX_LABELS), BeforeValidator(_as_tuple)]
 Rules = Annotated[tuple[str, ...], Field(max_length=MAX_IMPLICATIONS), BeforeValidator(_as_tuple)]
-Alpha = Annotated[float, Field(gt=0, le=1000)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+AboveZero = Annotated[float, Field(gt=0, le=1000)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Strength = Annotated[float, Field(ge=0, le=100)]
+Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+Folds = Annotated[int, Field(ge=1, le=MAX_FOLDS)]
+Layers = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Side = Annotated[int, Field(ge=32, le=2048)]
 Widths = Annotated[
     tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...], Field(max_length=16), BeforeValidator(_as_tuple)
 ]
 Trackers = Annotated[tuple[TrackerName, ...], Field(max_length=4), BeforeValidator(_as_tuple)]
-Sizes = Annotated[tuple[Annotated[int, Field(ge=32, le=2048)], ...], BeforeValidator(_as_tuple)]
+Sizes = Annotated[tuple[Side, ...], BeforeValidator(_as_tuple)]
+"""Types of fields, with their bounds; a field that has bounds of its own gives them to `option`."""
 
 
 def option(
@@ -263,6 +263,9 @@ def option(
     extra = {"panel": panel, "metavar": metavar, "shown": shown, "short": short, "repeated": repeated}
     extra |= {"python_only": python_only, "bare": bare}
     return Field(default, description=help, json_schema_extra={k: v for k, v in extra.items() if v}, **bounds)
+
+
+loss_option, machine_option = partial(option, panel=LOSS), partial(option, panel=MACHINE)
 
 
 def losses_with(setting: str) -> str:
@@ -300,9 +303,9 @@ class _Section(BaseModel):
     def _check_utf8(cls, value: Any, field: ValidationInfo) -> Any:
         for text in value if isinstance(value, tuple) else [value]:
             if isinstance(text, (str, Path)) and not is_utf8(str(text)):
-                found = {"field": field.field_name, "text": escape_hidden(str(text))}
-                raise PydanticCustomError(
-                    "rules", "{field} is '{text}'; expected UTF-8. Rename the file, folder or column", found
+                raise _broken_rule(
+                    f"{field.field_name} is '{escape_hidden(str(text))}'; expected UTF-8. Rename the file, folder or "
+                    "column"
                 )
         return value
 
@@ -418,8 +421,8 @@ class DataConfig(_Section):
     valid_fraction: float = option(
         0.2, "Fraction of the images to validate on, unless the data set gives a validation split.", gt=0, lt=1
     )
-    test_fraction: float = option(
-        0.0, "Fraction of the images to hold out for testing, unless the data set gives a test split.", ge=0, lt=1
+    test_fraction: Fraction = option(
+        0.0, "Fraction of the images to hold out for testing, unless the data set gives a test split."
     )
     folds: int | None = option(
         None,
@@ -429,10 +432,8 @@ class DataConfig(_Section):
         ge=2,
         le=MAX_FOLDS,
     )
-    fold: int | None = option(
-        None, "Fold to validate on, from 1 to K of --folds. By default the first.", metavar="I", ge=1, le=MAX_FOLDS
-    )
-    split_seed: int = option(0, "Seed of the randomly drawn split.", ge=0, le=MAX_SEED)
+    fold: Folds | None = option(None, "Fold to validate on, from 1 to K of --folds. By default the first.", metavar="I")
+    split_seed: Seed = option(0, "Seed of the randomly drawn split.")
     ignore_split: bool = option(
         False, "Ignore the split that the data set's folders or table give, and draw a new one."
     )
@@ -504,27 +505,23 @@ class ModelConfig(_Section):
         "classifier.",
         metavar="N[,M]",
     )
-    dropout: float | None = option(
+    dropout: Fraction | None = option(
         None,
         "Dropout probability before the head's last layer; before its hidden layers half as much.",
         metavar="P",
         shown="0.5 for fastai and classifier, else none",
-        ge=0,
-        lt=1,
     )
     splitter: str | None = option(
         None, "Function that divides a network of your own into layer groups.", python_only=True, pattern=f"^{OWN}"
     )
-    size: int = option(
-        224, "Side in pixels of the square that each image is fitted into.", metavar="PIXELS", ge=32, le=2048
-    )
+    size: Side = option(224, "Side in pixels of the square that each image is fitted into.", metavar="PIXELS")
 
     @model_validator(mode="after")
     def _check_head_width(self) -> Self:
         try:
             hidden_units(self.head, self.head_width)
         except ConfigError as error:
-            raise PydanticCustomError("rules", "{reason}", {"reason": str(error).rstrip(".")}) from error
+            raise _broken_rule(str(error)) from error
         return self
 
 
@@ -550,39 +547,29 @@ class TrainConfig(_Section):
     """Settings of training."""
 
     unfreeze: bool = option(False, "Train the head first, then all layers. By default only the head is trained.")
-    unfreeze_blocks: int | None = option(
-        None,
-        "Train the head first, then the last N blocks too; 'xrayfast models' lists them.",
-        metavar="N",
-        ge=1,
-        le=MAX_LAYERS,
+    unfreeze_blocks: Layers | None = option(
+        None, "Train the head first, then the last N blocks too; 'xrayfast models' lists them.", metavar="N"
     )
-    unfreeze_layers: int | None = option(
+    unfreeze_layers: Layers | None = option(
         None,
         "Train the head first, then the last N layers too; 'xrayfast models --layers ARCH' lists them.",
         metavar="N",
-        ge=1,
-        le=MAX_LAYERS,
     )
     freeze_epochs: int = option(
         1, "Epochs that train only the head, before other layers are unfrozen.", ge=0, le=MAX_EPOCHS
     )
-    gradual_unfreeze: int | None = option(
+    gradual_unfreeze: Epochs | None = option(
         None,
         "Unfreeze one more block every K epochs, starting with the last; with --unfreeze-layers, one more layer. By "
         "default all are unfrozen at once.",
         metavar="K",
-        ge=1,
-        le=MAX_EPOCHS,
     )
-    epochs: int = option(
+    epochs: Epochs = option(
         6,
         "Epochs to train; with unfreezing, those of the last phase, after --freeze-epochs and --gradual-unfreeze.",
         short="-e",
-        ge=1,
-        le=MAX_EPOCHS,
     )
-    lr: Annotated[float, Field(gt=0, le=1000)] | Literal["auto"] = option(
+    lr: AboveZero | Literal["auto"] = option(
         2e-3,
         "Peak learning rate of the head, which is halved once layers are unfrozen. auto: run the range test first "
         "and use its suggestion.",
@@ -602,11 +589,11 @@ class TrainConfig(_Section):
         "for three quarters, then fall; constant: no change.",
     )
     optimizer: OptimizerName = option("adam", "Optimizer.")
-    momentum: float = option(
-        0.9, "Momentum of SGD, or Adam's first beta. The one-cycle schedule varies it by 0.05 either way.", ge=0, lt=1
+    momentum: Fraction = option(
+        0.9, "Momentum of SGD, or Adam's first beta. The one-cycle schedule varies it by 0.05 either way."
     )
-    beta2: float | None = option(None, "Adam's second beta.", shown="0.99", ge=0, lt=1)
-    eps: float | None = option(None, "Epsilon in the denominator of Adam's step.", shown="1e-5", gt=0, le=1)
+    beta2: Fraction | None = option(None, "Adam's second beta.", shown="0.99")
+    eps: Rate | None = option(None, "Epsilon in the denominator of Adam's step.", shown="1e-5")
     wd: float = option(0.01, "Decoupled weight decay.", ge=0, le=1000)
     ema: Annotated[float | None, BeforeValidator(as_decay)] = option(
         None,
@@ -638,12 +625,10 @@ class TrainConfig(_Section):
         ge=1,
         le=10_000,
     )
-    early_stop: int | None = option(
+    early_stop: Epochs | None = option(
         None,
         "Stop the last phase after N epochs without improvement of --monitor. By default it runs to its end.",
         metavar="N",
-        ge=1,
-        le=MAX_EPOCHS,
     )
     monitor: Monitor = option(
         "auto",
@@ -662,21 +647,17 @@ class TrainConfig(_Section):
         "scales them down (to 0.95, 0.9 or 0.8) and changes brightness and contrast (by up to 10, 20 or 30%). They "
         "are never flipped. off: no augmentation.",
     )
-    mixup: float = option(
+    mixup: Strength = option(
         0.0,
         "MixUp: average each training image with another one, and their losses, with shares drawn from Beta(A, A), "
         "such as 0.2. 0 is off. Frozen features are not cached then, and training metrics not computed.",
         metavar="A",
-        ge=0,
-        le=100,
     )
-    cutmix: float = option(
+    cutmix: Strength = option(
         0.0,
         "CutMix: paste a box of another image into each training image, with its area drawn from Beta(A, A). 0 is "
         "off. It has the other effects of --mixup; with both, each batch gets one of the two.",
         metavar="A",
-        ge=0,
-        le=100,
     )
     balanced_sampling: bool = option(
         False,
@@ -712,101 +693,72 @@ class TrainConfig(_Section):
         ge=1,
         le=1000,
     )
-    seed: int = option(0, "Seed of initial weights, order of images and augmentation.", ge=0, le=MAX_SEED)
-    loss: Annotated[LossName, OrOwnCode] = option(
+    seed: Seed = option(0, "Seed of initial weights, order of images and augmentation.")
+    loss: Annotated[LossName, OrOwnCode] = loss_option(
         "auto",
         f"Loss: cross entropy (ce), binary cross entropy (bce), asymmetric (asl) or focal. auto: "
         f"{DEFAULT_LOSS['single']} for single-label, {DEFAULT_LOSS['multi']} for multi-label.",
-        panel=LOSS,
     )
-    gamma: float = option(
-        2.0,
-        f"Focusing strength ({losses_with('gamma')}): the larger it is, the less easy images count.",
-        panel=LOSS,
-        ge=0,
-        le=100,
+    gamma: Strength = loss_option(
+        2.0, f"Focusing strength ({losses_with('gamma')}): the larger it is, the less easy images count."
     )
-    alpha: Alpha | tuple[Alpha, ...] | None = option(
+    alpha: AboveZero | tuple[AboveZero, ...] | None = loss_option(
         None,
         f"Weight of each class, or of positives if multi-label ({losses_with('alpha')}); one number, or "
         "one per label. None by default.",
-        panel=LOSS,
         metavar="A[,...]",
     )
-    gamma_neg: float = option(
-        4.0,
-        f"Focusing strength of negatives ({losses_with('gamma_neg')}): the larger, the less easy negatives count.",
-        panel=LOSS,
-        ge=0,
-        le=100,
+    gamma_neg: Strength = loss_option(
+        4.0, f"Focusing strength of negatives ({losses_with('gamma_neg')}): the larger, the less easy negatives count."
     )
-    gamma_pos: float = option(
-        0.0,
-        f"Focusing strength of positives ({losses_with('gamma_pos')}): the larger, the less easy positives count.",
-        panel=LOSS,
-        ge=0,
-        le=100,
+    gamma_pos: Strength = loss_option(
+        0.0, f"Focusing strength of positives ({losses_with('gamma_pos')}): the larger, the less easy positives count."
     )
-    margin: float = option(
-        0.05,
-        f"A negative with a probability of at most this has no loss ({losses_with('margin')}).",
-        panel=LOSS,
-        ge=0,
-        lt=1,
+    margin: Fraction = loss_option(
+        0.05, f"A negative with a probability of at most this has no loss ({losses_with('margin')})."
     )
-    label_smoothing: float = option(
+    label_smoothing: Fraction = loss_option(
         0.0,
         f"Share of each target that is spread evenly over all classes, or over 1 and 0 if multi-label, such as 0.1 "
         f"({losses_with('label_smoothing')}).",
-        panel=LOSS,
-        ge=0,
-        lt=1,
     )
-    class_weights: ClassWeights = option(
+    class_weights: ClassWeights = loss_option(
         "none",
         "Weight labels in the loss. auto: by inverse frequency; effective: by the inverse effective number of "
         "images (beta 0.999), which differs less between rare and common labels.",
-        panel=LOSS,
     )
-    device: Device = option(
-        "auto", "Device to compute on. auto: CUDA if available, else MPS, else the CPU.", panel=MACHINE
-    )
-    precision: Precision = option(
+    device: Device = machine_option("auto", "Device to compute on. auto: CUDA if available, else MPS, else the CPU.")
+    precision: Precision = machine_option(
         "auto",
         "Precision of training. auto: bf16 if the device has units for it (CUDA, CPUs with AMX) and the network "
         "tolerates it, fp16 on CUDA without such units, otherwise fp32. Predictions are always fp32.",
-        panel=MACHINE,
     )
-    sync_bn: bool = option(
+    sync_bn: bool = machine_option(
         False,
         "In distributed training, normalize over the batches of all ranks instead of each rank's own. Use it if "
         "batches per rank are small.",
-        panel=MACHINE,
     )
-    batch_size: int = option(
-        32, "Images per batch; in distributed training, per rank.", panel=MACHINE, short="-b", ge=2, le=MAX_BATCH_SIZE
+    batch_size: int = machine_option(
+        32, "Images per batch; in distributed training, per rank.", short="-b", ge=2, le=MAX_BATCH_SIZE
     )
-    workers: int | None = option(
+    workers: int | None = machine_option(
         None,
         "Worker processes that read images.",
-        panel=MACHINE,
         metavar="N",
         shown="0 on a CPU, else up to 8",
         short="-j",
         ge=0,
         le=1024,
     )
-    data_on_device: Annotated[DataOnDevice, _or_switch("on")] = option(
+    data_on_device: Annotated[DataOnDevice, _or_switch("on")] = machine_option(
         "auto",
         "Keep all decoded images in the device's memory, and shuffle and augment them there. auto: on CUDA, if they "
         "fit and --workers is not given; if they don't fit, threads read them ahead.",
-        panel=MACHINE,
     )
-    device_share: float = option(
+    device_share: float = machine_option(
         0.4,
         "Largest share of the device's free memory that images take with --data-on-device auto. The limit also "
         "holds for frozen features.",
-        panel=MACHINE,
         metavar="X",
         gt=0,
         le=0.9,
@@ -863,22 +815,16 @@ class TrainConfig(_Section):
     @model_validator(mode="after")
     def _check_balanced_once(self) -> Self:
         if self.balanced_sampling and self.class_weights != "none":
-            raise PydanticCustomError(
-                "rules",
-                "class_weights is {found} with balanced_sampling, and both balance the classes; expected one. Leave "
-                "out the other",
-                {"found": self.class_weights},
+            raise _broken_rule(
+                f"class_weights is {self.class_weights} with balanced_sampling, and both balance the classes; expected "
+                "one. Leave out the other"
             )
         return self
 
     @model_validator(mode="after")
     def _check_sizes_grow(self) -> Self:
         if list(self.progressive) != sorted(set(self.progressive)):
-            raise PydanticCustomError(
-                "rules",
-                "progressive is {found}; expected growing sizes, the smallest first",
-                {"found": list(self.progressive)},
-            )
+            raise _broken_rule(f"progressive is {list(self.progressive)}; expected growing sizes, the smallest first")
         return self
 
 
@@ -891,19 +837,15 @@ class ResultsConfig(_Section):
         "sensitivity and specificity; half: always 0.5. auto: f1 for multi-label; for single-label, the most likely "
         "class is predicted.",
     )
-    target_sensitivity: float | None = option(
+    target_sensitivity: Rate | None = option(
         None,
         "Choose each label's threshold to reach this sensitivity on the validation split, such as 0.95.",
         metavar="RATE",
-        gt=0,
-        le=1,
     )
-    target_specificity: float | None = option(
+    target_specificity: Rate | None = option(
         None,
         "Choose each label's threshold to reach this specificity on the validation split, such as 0.9.",
         metavar="RATE",
-        gt=0,
-        le=1,
     )
     target_confidence: float | None = option(
         None,
@@ -953,11 +895,10 @@ class ResultsConfig(_Section):
         given = ["thresholds"] if self.thresholds != "auto" else []
         given += [name for name in ("target_sensitivity", "target_specificity") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise PydanticCustomError("rules", f"found {' and '.join(given)}; expected one. Leave out the others")
+            raise _broken_rule(f"found {' and '.join(given)}; expected one. Leave out the others")
         if self.target_confidence is not None and 1.0 in (self.target_sensitivity, self.target_specificity):
-            raise PydanticCustomError(
-                "rules",
-                "found target_confidence for a rate of 1; expected a lower rate: no number of images can guarantee 1",
+            raise _broken_rule(
+                "found target_confidence for a rate of 1; expected a lower rate: no number of images can guarantee 1"
             )
         return self
 
@@ -1061,13 +1002,11 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _check_last_size(self) -> Self:
-        sizes = self.train.progressive
-        if sizes and sizes[-1] != self.model.size:
-            raise PydanticCustomError(
-                "rules",
-                "progressive ends at {last}, and size is {size}: the network is made for the last one. "
-                "Use --size {last}, or end at {size}",
-                {"last": sizes[-1], "size": self.model.size},
+        sizes, size = self.train.progressive, self.model.size
+        if sizes and sizes[-1] != size:
+            raise _broken_rule(
+                f"progressive ends at {sizes[-1]}, and size is {size}: the network is made for the last one. Use "
+                f"--size {sizes[-1]}, or end at {size}"
             )
         return self
 
@@ -1196,24 +1135,19 @@ _MOST_PROBLEMS = 100
 
 def _messages(error: ValidationError) -> list[str]:
     """Return one line per wrong field, for the first `_MOST_PROBLEMS` errors; a union has one error per type."""
-    found: dict[tuple[str, ...], str] = {}
-    expected: dict[tuple[str, ...], dict[str, None]] = {}
-    hints: dict[tuple[str, ...], str] = {}
+    problems: dict[tuple[str, ...], list[Any]] = {}
     for problem in error.errors(include_url=False)[:_MOST_PROBLEMS]:
-        path = tuple(map(str, problem["loc"][:2]))
-        if problem["type"] == "extra_forbidden":
-            found[path] = f"unknown key '{'.'.join(path)}'.{_place_of(path)}"
-        elif problem["type"] == "rules":
-            found[path] = f"{problem['msg']}."
-        else:
-            found[path] = f"{path[-1] if path else 'settings'} is {show(problem['input'])}; expected "
-            expected.setdefault(path, {})[expectation(problem)] = None
-            if problem["type"] == "literal_error":
-                hints[path] = did_you_mean(str(problem["input"]), words_of(problem["ctx"]["expected"]))
-    return [
-        text + (f"{join_alternatives(expected[path])}{_code(path)}.{hints.get(path, '')}" if path in expected else "")
-        for path, text in found.items()
-    ]
+        problems.setdefault(tuple(map(str, problem["loc"][:2])), []).append(problem)
+    return [_message(path, of_path) for path, of_path in problems.items()]
+
+
+def _message(path: tuple[str, ...], problems: Sequence[Any]) -> str:
+    last = problems[-1]
+    if last["type"] == "extra_forbidden":
+        return f"unknown key '{'.'.join(path)}'.{_place_of(path)}"
+    if last["type"] == "rules":
+        return f"{last['msg']}."
+    return describe_wrong_value(path[-1] if path else "settings", last["input"], problems, _code(path))
 
 
 def _code(path: tuple[str, ...]) -> str:

@@ -75,6 +75,7 @@ def _annotation(name: str, takes: Collection[str], of_run: bool) -> Any:
     field, flag = FIELDS[name], name.replace("_", "-")
     shows: Any = field.json_schema_extra
     types = [kind for kind in get_args(field.annotation) or [field.annotation] if kind is not NoneType]
+    types = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in types]  # without bounds
     kind = types[0] if len(types) == 1 and types[0] in (bool, int, float, Path) else str
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     metavar, default = shows.get("metavar") or "|".join(choices) or None, str(field.default)

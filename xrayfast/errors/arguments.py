@@ -137,10 +137,7 @@ def _checked(name: str, value: Any, kinds: Iterable[TypeAdapter[Any]], default: 
             if value is None:  # bounds apply only to a value that is given
                 break
     except ValidationError as error:
-        expected = dict.fromkeys(map(expectation, error.errors()))
-        raise ConfigError(
-            f"{name} is {show(value)}; expected {join_alternatives(expected)}.{_hint(value, error)}"
-        ) from None
+        raise ConfigError(describe_wrong_value(name, value, error.errors())) from None
     texts = value if isinstance(value, (list, tuple)) else [value]
     if any(isinstance(text, str) and not text for text in texts):  # an empty path would mean the working folder
         raise ConfigError(f"{name} is {show(value)}; expected some text.")
@@ -216,10 +213,15 @@ _WORDS = {
 """Replacements for pydantic's words in messages."""
 
 
-def _hint(value: Any, error: ValidationError) -> str:
-    """Return a hint on the word that a misspelled one may mean."""
-    words = [str(p.get("ctx", {}).get("expected", "")) for p in error.errors() if p["type"] == "literal_error"]
-    return did_you_mean(str(value), words_of(words[0])) if words else ""
+def describe_wrong_value(name: str, value: Any, problems: Sequence[Any], also: str = "") -> str:
+    """Return a message on a wrong value from pydantic's errors, with a hint on the word that a misspelled one may mean.
+
+    `also` is what else is accepted.
+    """
+    expected = join_alternatives(dict.fromkeys(map(expectation, problems)))
+    words = [words_of(problem["ctx"]["expected"]) for problem in problems if problem["type"] == "literal_error"]
+    hint = did_you_mean(str(value), words[0]) if words else ""
+    return f"{name} is {show(value)}; expected {expected}{also}.{hint}"
 
 
 def words_of(expected: str) -> list[str]:
