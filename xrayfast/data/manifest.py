@@ -299,11 +299,7 @@ def open_manifest(
         DataError: the images, labels, corrections or splits can't be used; the message says where and what to do.
         ConfigError: options contradict each other or the layout.
     """
-    if config.split_file and config.split_col:
-        raise ConfigError("found both split_file and split_col; expected one. Leave out one of the two.")
-    if config.ignore_split and (config.split_file or config.split_col):
-        named = "split_file" if config.split_file else "split_col"
-        raise ConfigError(f"found both ignore_split and {named}; expected one. Leave out one of the two.")
+    _require_one_split_option(config)
     idle = check_effects(config)
     records, config = read_source(config, known_labels, leave_out)
     labels = resolve_labels(records.labels, config, records.where, keep_absent=not to_train, known=known_labels)
@@ -318,31 +314,9 @@ def open_manifest(
     truth = to_truth(labels.targets)
     if to_train:
         _require_learnable(truth, labels.names, labels.task, records.labels.matrix)
-    given = records.splits or [None] * len(truth)
-    if config.split_file:
-        complete = not to_train or leave_out is not None
-        reason = OTHER_VIEWS.format(config.views)
-        other_views = [name for why, names in records.left_out if why == reason for name in names]
-        given, split_notes = read_split_file(
-            config.split_file, records.names, complete=complete, other_views=other_views
-        )
-        notes += split_notes + (
-            ["The data set's own split is not used, because split_file is set."] if records.splits else []
-        )
-    if to_train:
-        notes += [] if config.split_file else _check_patients(records)
-        groups = group_images(records.patients, records.studies)
-        unit = "patient" if any(records.patients or ()) else "study, because no patients are known"
-        splits = assign_splits(given, (truth == 1).astype(np.uint8), groups, config, unit)
-        notes += splits.notes
-        notes += _note_shared("patient", records.patients, splits.names)
-        notes += _note_shared("study", studies_without_patient(records.patients, records.studies), splits.names)
-        try:
-            notes += _require_splits(truth, labels.names, splits.names, labels.task)
-        except DataError as error:
-            raise DataError(*error.args, *_describe_few(records)) from error
-    else:
-        splits = keep_given_splits(given)
+    given, split_notes = _given_splits(records, config, complete=not to_train or leave_out is not None)
+    splits = _assign_splits(given, truth, labels, records, config) if to_train else keep_given_splits(given)
+    notes += split_notes + splits.notes
     if leave_out is None:
         notes += idle + check_effects(config, _facts(records, labels, splits, given, config, to_train))
     studies = studies_everywhere(records.patients, records.studies)
@@ -359,6 +333,48 @@ def open_manifest(
         tuple(corrections),
         identities,
     )
+
+
+def _require_one_split_option(config: DataConfig) -> None:
+    """Raise an error if several options say where splits come from."""
+    options = [name for name in ("ignore_split", "split_file", "split_col") if getattr(config, name)]
+    if len(options) > 1:
+        raise ConfigError(f"found both {options[0]} and {options[1]}; expected one. Leave out one of the two.")
+
+
+def _given_splits(
+    records: ImageRecords, config: DataConfig, *, complete: bool
+) -> tuple[Sequence[Split | None], list[str]]:
+    """Return the splits of the split file, else those of the source, None for images without one; and notes."""
+    if not config.split_file:
+        return records.splits or [None] * len(records.names), []
+    reason = OTHER_VIEWS.format(config.views)
+    other_views = [name for why, names in records.left_out if why == reason for name in names]
+    given, notes = read_split_file(config.split_file, records.names, complete=complete, other_views=other_views)
+    unused = ["The data set's own split is not used, because split_file is set."] if records.splits else []
+    return given, notes + unused
+
+
+def _assign_splits(
+    given: Sequence[Split | None],
+    truth: npt.NDArray[np.int8],
+    labels: ResolvedLabels,
+    records: ImageRecords,
+    config: DataConfig,
+) -> SplitAssignment:
+    """Draw the splits that are not given; the notes also say what is odd about the patients and the splits."""
+    notes = [] if config.split_file else _check_patients(records)
+    groups = group_images(records.patients, records.studies)
+    unit = "patient" if any(records.patients or ()) else "study, because no patients are known"
+    splits = assign_splits(given, (truth == 1).astype(np.uint8), groups, config, unit)
+    notes += splits.notes
+    notes += _note_shared("patient", records.patients, splits.names)
+    notes += _note_shared("study", studies_without_patient(records.patients, records.studies), splits.names)
+    try:
+        notes += _require_splits(truth, labels.names, splits.names, labels.task)
+    except DataError as error:
+        raise DataError(*error.args, *_describe_few(records)) from error
+    return replace(splits, notes=notes)
 
 
 def _facts(
