@@ -80,8 +80,12 @@ _STEMS = {split: tuple(map(fold_letters, words.split())) for split, words in SPL
 
 
 def foreign_meaning(text: str) -> str:
-    """Return the meaning of a word in another language: a key of `_WORDS`, such as "missing" or "train"; else ""."""
-    return _MEANING.get(fold_letters(text), "") if len(text) <= 40 else ""
+    """Return the meaning of a word in another language: a key of `_WORDS`, such as "missing" or "train"; else "".
+
+    A text that is uncertain, such as "sí?", has none.
+    """
+    is_certain = len(text) <= 40 and "?" not in unicodedata.normalize("NFKC", text)
+    return _MEANING.get(fold_letters(text), "") if is_certain else ""
 
 
 def stem_of_split(text: str) -> str:
