@@ -80,14 +80,8 @@ def resolve_labels(
         labels, matrix, none_notes = _drop_no_finding(labels, matrix)
         notes += none_notes
     notes += _note_contradictions(labels, matrix, where) + (_note_opposites(labels, matrix) if task == "multi" else [])
-    if closure := parse_implications(config.imply, labels):
-        check_implications(closure, [label for label, any_1 in zip(labels, (matrix == 1).any(0), strict=True) if any_1])
-        before = labels
-        labels, matrix = apply_implications(matrix, labels, closure)
-        notes += [
-            f"The label '{label}' comes only from --imply.{did_you_mean(label, before)}"
-            for label in labels[len(before) :]
-        ]
+    labels, matrix, implied = _add_implied(labels, matrix, config)
+    notes += implied
     kept = (matrix == 1).any(0) | (keep_absent & (matrix == 0).any(0))
     present = [label for label, keep in zip(labels, kept.tolist(), strict=True) if keep]
     if len(present) < len(labels):
@@ -98,6 +92,16 @@ def resolve_labels(
     # A copy of ten million rows takes half a gigabyte.
     targets = np.ascontiguousarray(matrix if order == list(range(len(labels))) else matrix[:, order])
     return ResolvedLabels(names, targets, task, notes)
+
+
+def _add_implied(labels: list[str], matrix: Targets, config: DataConfig) -> tuple[list[str], Targets, list[str]]:
+    """Apply the rules of `imply`; return the labels, their targets, and notes on labels that only the rules name."""
+    if not (closure := parse_implications(config.imply, labels)):
+        return labels, matrix, []  # without a copy of the targets
+    check_implications(closure, [label for label, any_1 in zip(labels, (matrix == 1).any(0), strict=True) if any_1])
+    names, targets = apply_implications(matrix, labels, closure)
+    new = names[len(labels) :]
+    return names, targets, [f"The label '{name}' comes only from --imply.{did_you_mean(name, labels)}" for name in new]
 
 
 def _agree(raw: RawLabels, where: Where, known: Collection[str], is_replayed: bool) -> Targets:

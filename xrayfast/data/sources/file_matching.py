@@ -9,7 +9,7 @@ import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
@@ -296,7 +296,6 @@ class _FolderFiles:
     def __init__(self, prefix: str, files: Iterable[str]) -> None:
         self.prefix = prefix
         self.files = frozenset(files)
-        self._others: dict[str, list[str]] = {}
 
     def find_all(self, paths: Sequence[str]) -> list[str | list[str]]:
         """Call `find` on the last component of each path, all in one folder; return a single match as a string."""
@@ -316,12 +315,15 @@ class _FolderFiles:
     def find(self, name: str) -> list[str]:
         if name in self.files:
             return [self.prefix + name]
-        if not self._others:
-            for file in sorted(self.files):
-                for form in {normalize_name(file), _stem(normalize_name(file))}:
-                    self._others.setdefault(form, []).append(file)
-        name = normalize_name(name)
-        return [self.prefix + file for file in self._others.get(name) or self._others.get(_stem(name), [])]
+        return [self.prefix + self._sorted[place] for place in self._index.find(name)]
+
+    @cached_property
+    def _sorted(self) -> list[str]:
+        return sorted(self.files)
+
+    @cached_property
+    def _index(self) -> PathIndex:
+        return PathIndex(self._sorted)
 
 
 class Finder:

@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 from xrayfast.config import DataConfig
 from xrayfast.data.demographics import ViewKind, kind_of_view
 from xrayfast.data.foreign_words import stem_of_split
 from xrayfast.data.images.names import AUGMENTED, DERIVED, find_derived, is_derived, split_words, view_in_name
-from xrayfast.data.sources.class_folders.layout import detect_layout
+from xrayfast.data.sources.class_folders.layout import Layout, detect_layout
 from xrayfast.data.sources.class_folders.read import read_class_folders
 from xrayfast.data.sources.file_matching import absolute, top_level
 from xrayfast.data.sources.identifiers import note_shared_numbers
@@ -63,41 +64,10 @@ def read_source(
     layout = detect_layout(config)
     config = config.model_copy(update={"source": layout.source, "labels": layout.table})
     root = absolute(layout.source)
-    if layout.table is None:
-        records = read_class_folders(root, config, known)
-        if layout.other_tables:
-            verb, which = ("is", "it") if len(layout.other_tables) == 1 else ("are", "one")
-            records.notes.append(
-                f"{shorten(layout.other_tables)} {verb} not used, because there are class folders. To read labels "
-                f"and patients from {which}, use --labels."
-            )
-    else:
-        records = read_label_table(layout.table, root, config, known)
-        notes = [layout.reason] if layout.reason else []
-        if unread := [name for name in layout.other_tables if name not in records.companions]:
-            verb = "is" if len(unread) == 1 else "are"
-            notes.append(f"{shorten(unread)} next to it {verb} not read; to use another table, name it with --labels.")
-        records.notes[:0] = notes
+    records = _read_layout(layout, root, config, known)
     if not config.keep_masks:
-        by_name = find_derived(records.names)
-        records = records.leave_out(dict.fromkeys(by_name, DERIVED))
-        folder = "".join(split_words(root.name))
-        if not by_name and all(is_derived(f"{folder}/{name}") for name in records.names):
-            records.notes.append(
-                "All images have names or folders like those of masks, overlays, maps or thumbnails: "
-                f"{shorten(records.names, 3)}. They are used as radiographs; if they are not, give the folder or the "
-                "column of the radiographs."
-            )
-    if derived := [name for reason, names in records.left_out if reason == DERIVED for name in names]:
-        records.notes.append(
-            f"{plural(len(derived), 'image')} left out ({DERIVED}): {shorten(derived)}. To use them as radiographs, "
-            f"give --keep-masks."
-        )
-    of_views = OTHER_VIEWS.format(config.views)  # views are selected below, once patients are known, as in the run
-    for reason in dict.fromkeys(reason for reason in (leave_out or {}).values() if reason != of_views):
-        if names := [name for name in records.names if (leave_out or {}).get(name) == reason]:
-            records = records.leave_out(dict.fromkeys(names, reason))
-            records.notes.append(f"{plural(len(names), 'image')} left out ({reason}): {shorten(names)}.")
+        records = _leave_out_derived(records, root)
+    records = _leave_out_again(records, leave_out or {}, config)
     require_utf8(chain(records.paths, *(names for _, names in records.left_out)))
     _find_splits(records, config)
     find_patients(records, config)
@@ -109,6 +79,61 @@ def read_source(
         records = _choose_views(records, config.views)
     _note_augmented(records)
     return records, config
+
+
+def _read_layout(layout: Layout, root: Path, config: DataConfig, known: Collection[str]) -> ImageRecords:
+    """Read class folders or the table, with notes on tables that are not read."""
+    if layout.table is None:
+        records = read_class_folders(root, config, known)
+        if layout.other_tables:
+            verb, which = ("is", "it") if len(layout.other_tables) == 1 else ("are", "one")
+            records.notes.append(
+                f"{shorten(layout.other_tables)} {verb} not used, because there are class folders. To read labels "
+                f"and patients from {which}, use --labels."
+            )
+        return records
+    records = read_label_table(layout.table, root, config, known)
+    notes = [layout.reason] if layout.reason else []
+    if unread := [name for name in layout.other_tables if name not in records.companions]:
+        verb = "is" if len(unread) == 1 else "are"
+        notes.append(f"{shorten(unread)} next to it {verb} not read; to use another table, name it with --labels.")
+    records.notes[:0] = notes
+    return records
+
+
+def _leave_out_derived(records: ImageRecords, root: Path) -> ImageRecords:
+    """Leave out masks and the like by their names, unless all images have such names; note that, and what is left out.
+
+    Images in class folders of masks were left out before.
+    """
+    by_name = find_derived(records.names)
+    records = records.leave_out(dict.fromkeys(by_name, DERIVED))
+    folder = "".join(split_words(root.name))
+    if not by_name and all(is_derived(f"{folder}/{name}") for name in records.names):
+        records.notes.append(
+            "All images have names or folders like those of masks, overlays, maps or thumbnails: "
+            f"{shorten(records.names, 3)}. They are used as radiographs; if they are not, give the folder or the "
+            "column of the radiographs."
+        )
+    if derived := dict(records.left_out).get(DERIVED):
+        records.notes.append(
+            f"{plural(len(derived), 'image')} left out ({DERIVED}): {shorten(derived)}. To use them as radiographs, "
+            f"give --keep-masks."
+        )
+    return records
+
+
+def _leave_out_again(records: ImageRecords, reasons: Mapping[str, str], config: DataConfig) -> ImageRecords:
+    """Leave out the images named in `reasons`, which were left out before, except those of other views.
+
+    These are left out once patients are known, as when the data were opened for the first time.
+    """
+    of_views = OTHER_VIEWS.format(config.views)
+    for reason in dict.fromkeys(reason for reason in reasons.values() if reason != of_views):
+        if names := [name for name in records.names if reasons.get(name) == reason]:
+            records = records.leave_out(dict.fromkeys(names, reason))
+            records.notes.append(f"{plural(len(names), 'image')} left out ({reason}): {shorten(names)}.")
+    return records
 
 
 def _choose_views(records: ImageRecords, views: Literal["frontal", "lateral"]) -> ImageRecords:

@@ -17,18 +17,7 @@ _FRACTION = re.compile(r"\.?0*(?=Z?$)")
 """Trailing zeros of a time with fractional seconds."""
 
 _MIDNIGHT = " 00:00:00"
-_PLAIN = [
-    "string",
-    "large_string",
-    "boolean",
-    "integer",
-    "floating",
-    "decimal",
-    "date",
-    "time",
-    "timestamp",
-    "null",
-]
+_PLAIN = ["string", "large_string", "boolean", "integer", "floating", "decimal", "date", "time", "timestamp", "null"]
 """Types of pyarrow that become text."""
 
 
