@@ -81,15 +81,10 @@ class _Group(TyperGroup):
         except BrokenPipeError:
             discard(sys.stdout)  # Python would fail again when it flushes at exit
             raise typer.Exit(FAILED) from None
-        except ConfigFileError as error:
-            _show(ctx, error, str(error))
-            raise typer.Exit(FAILED) from None
-        except ConfigError as error:
-            _show(ctx, error, self._with_flags(str(error), ctx.invoked_subcommand))
-            raise typer.Exit(USAGE) from None
         except XrayfastError as error:
-            _show(ctx, error, str(error))
-            raise typer.Exit(FAILED) from None
+            is_usage = isinstance(error, ConfigError) and not isinstance(error, ConfigFileError)
+            _show(ctx, error, self._with_flags(str(error), ctx.invoked_subcommand) if is_usage else str(error))
+            raise typer.Exit(USAGE if is_usage else FAILED) from None
         except OSError as error:
             _show(ctx, error, escape_hidden(describe_os_error(error)))
             raise typer.Exit(FAILED) from None

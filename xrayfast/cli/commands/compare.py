@@ -37,14 +37,12 @@ def compare(
         ),
     ] = DEFAULT_METRIC,
     reference: Annotated[
-        str | None,
-        typer.Option(metavar="RUN", show_default="the best", help="Run that the others are compared with."),
+        str | None, typer.Option(metavar="RUN", show_default="the best", help="Run that the others are compared with.")
     ] = None,
     by: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN[,...]",
-            help="Also compare by subgroup: sex, age, view, or a column of the table of labels.",
+            metavar="COLUMN[,...]", help="Also compare by subgroup: sex, age, view, or a column of the table of labels."
         ),
     ] = None,
     csv: Annotated[
@@ -135,13 +133,7 @@ def show_comparison(out: Output, found: Comparison) -> None:
         f"{_split_images(found, found.table)} {found.units}{joined}, with 95% intervals; sorted by "
         f"{metric_phrase(found.order)}",
         ["run", *titles.values()],
-        [
-            (
-                row["run"],
-                *(format_estimate(row[name], interval_columns(row, name)) for name in titles),
-            )
-            for row in table
-        ],
+        [(row["run"], *(format_estimate(row[name], interval_columns(row, name)) for name in titles)) for row in table],
     )
     head = ["head"] if len({row["head"] for row in table}) > 1 else []
     words = ["run", "arch", *head, "trained", "loss"]

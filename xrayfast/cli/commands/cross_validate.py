@@ -84,8 +84,7 @@ def cross_validate(
     runs: o.Runs = None,
     name: Annotated[str | None, o.new_name("the folder")] = None,
     resume: Annotated[
-        Path | None,
-        o.out_option(metavar="CV", help="Resume an interrupted cross-validation with its own settings."),
+        Path | None, o.out_option(metavar="CV", help="Resume an interrupted cross-validation with its own settings.")
     ] = None,
     join: Annotated[
         Path | None,

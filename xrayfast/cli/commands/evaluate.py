@@ -53,11 +53,7 @@ def evaluate(
     ] = None,
     split: Annotated[
         str | None,
-        o.choice_option(
-            SPLITS,
-            show_default="test of the run's own data; all of DATA",
-            help="Split to evaluate on.",
-        ),
+        o.choice_option(SPLITS, show_default="test of the run's own data; all of DATA", help="Split to evaluate on."),
     ] = None,
     name: Annotated[
         str | None,

@@ -15,13 +15,7 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, ensemble or cross-validation.")],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default="model.onnx or model.pt2",
-            help="File to write.",
-        ),
+        typer.Option("--output", "-o", metavar="FILE", show_default="model.onnx or model.pt2", help="File to write."),
     ] = None,
     format: Annotated[
         str, o.choice_option(("onnx", "torch-export"), help="Format: ONNX, or a program of torch.export.")

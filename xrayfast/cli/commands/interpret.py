@@ -21,8 +21,7 @@ def interpret(
     given: dict[str, Any],
     run: o.RunFolder = None,
     split: Annotated[
-        str | None,
-        o.choice_option(PREDICTED_SPLITS, show_default="test, if there is one", help="Split to report on."),
+        str | None, o.choice_option(PREDICTED_SPLITS, show_default="test, if there is one", help="Split to report on.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, max=100, help="Number of images with the largest losses to show.")] = 12,
     saliency: Annotated[

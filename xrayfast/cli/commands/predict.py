@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xrayfast.cli import options as o
 from xrayfast.cli.output import Output
 from xrayfast.errors import plural_noun
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _UNITS = ("unit_join", "patient_col", "study_col")
 
@@ -21,8 +24,7 @@ def predict(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN",
-            help="Folder of a run, ensemble or cross-validation, ONNX file, or hf:ORG/NAME[@REVISION].",
+            metavar="RUN", help="Folder of a run, ensemble or cross-validation, ONNX file, or hf:ORG/NAME[@REVISION]."
         ),
     ],
     sources: Annotated[
@@ -47,7 +49,6 @@ def predict(
     """
     unit = given.get("unit", "image")
     from xrayfast.cli.results import show_uncalibrated
-    from xrayfast.data.labels.names import LABEL_JOIN
     from xrayfast.exported.onnx_model import is_model_file
     from xrayfast.files.csv_tables import write_csv
     from xrayfast.files.intact import INFO_FILE
@@ -72,24 +73,9 @@ def predict(
         **given,
     )
     write_csv(output, table, CSV_NUMBERS)
-    failed = table[table["error"] != ""]
-    read = table[table["predicted"].notna()]
-    answers = read["predicted"]
-    if abstain_below is not None:
-        abstained = read["abstained"] != ""
-        answers = answers.where(~abstained | (answers != ""), "no answer")
-    counts = Counter(label for text in answers for label in text.split(LABEL_JOIN))
+    failed, read = table[table["error"] != ""], table[table["predicted"].notna()]
     if len(read):
-        out.table(
-            "Predicted",
-            ["label", plural_noun(unit)],
-            [(label or "none", count) for label, count in counts.most_common()],
-        )
-    if abstain_below is not None and len(read):
-        out.line(
-            f"No answer on at least one label, because it would be less certain than {abstain_below}: "
-            f"{int(abstained.sum()):,} of {len(read):,} {plural_noun(unit)}."
-        )
+        _show_answers(out, read, plural_noun(unit), abstain_below)
     if len(chosen) == 1 and isinstance(chosen[0], Run):
         show_uncalibrated(out, chosen[0].decision)
     for error in failed["error"]:
@@ -101,3 +87,20 @@ def predict(
     out.json({"predictions": str(output), of: len(table), "failed": failed["file"].tolist()})
     if len(failed):
         raise typer.Exit(1)
+
+
+def _show_answers(out: Output, read: pd.DataFrame, units: str, abstain_below: float | None) -> None:
+    """Print how often each label is predicted, and how often there is no answer."""
+    from xrayfast.data.labels.names import LABEL_JOIN
+
+    answers = read["predicted"]
+    if abstain_below is not None:
+        abstained = read["abstained"] != ""
+        answers = answers.where(~abstained | (answers != ""), "no answer")
+    counts = Counter(label for text in answers for label in text.split(LABEL_JOIN))
+    out.table("Predicted", ["label", units], [(label or "none", count) for label, count in counts.most_common()])
+    if abstain_below is not None:
+        out.line(
+            f"No answer on at least one label, because it would be less certain than {abstain_below}: "
+            f"{int(abstained.sum()):,} of {len(read):,} {units}."
+        )
