@@ -134,21 +134,19 @@ def parse_split_flags(flags: Mapping[Split, npt.NDArray[np.floating]], where: Ca
         DataError: an image has 1 in several columns, 0 in the columns of all three splits, or no 1 and a cell that is
             neither 1 nor 0; the message begins with `where(i)`.
     """
-    rest = split_without_flag(flags)
+    rest, named = split_without_flag(flags), ", ".join(f"the column of {split}" for split in flags)
     table = np.column_stack(list(flags.values()))
     unclear = ~np.isin(table, (0, 1)).all(1) & ~(table == 1).any(1)
     if unclear.any():
         raise DataError(
-            f"{where(int(unclear.argmax()))}: found a cell that is neither 1 nor 0, and no 1, in "
-            f"{', '.join(f'the column of {split}' for split in flags)}; expected 1 or 0. Fix the cells of "
-            f"{int(unclear.sum())} rows, or draw the splits anew with --ignore-split."
+            f"{where(int(unclear.argmax()))}: found a cell that is neither 1 nor 0, and no 1, in {named}; expected 1 "
+            f"or 0. Fix the cells of {int(unclear.sum())} rows, or draw the splits anew with --ignore-split."
         )
     several, none = (table == 1).sum(1) > 1, (table == 0).all(1) & (len(flags) == len(SPLITS))
     for wrong, found in ((several, "1 in several of"), (none, "0 in all of")):
         if wrong.any():
-            names = ", ".join(f"the column of {split}" for split in flags)
             raise DataError(
-                f"{where(int(wrong.argmax()))}: found {found} {names}; expected 1 in exactly one. Fix the cells."
+                f"{where(int(wrong.argmax()))}: found {found} {named}; expected 1 in exactly one. Fix the cells."
             )
     splits: list[Split] = [rest] * len(table)
     for split, column in flags.items():

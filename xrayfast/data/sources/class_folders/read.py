@@ -155,11 +155,9 @@ def _note_files(found: _ClassFiles, root: Path) -> None:
         found.left_out["copies of a file in another class"] = found.copies
     if hidden := hidden_images(dict.fromkeys(found.hidden)):
         found.left_out[HIDDEN] = hidden
-        names = [path[len(str(root)) + 1 :] for path in hidden]
-        found.notes.append(f"{plural(len(hidden), 'image')} left out ({HIDDEN}): {shorten(names)}.")
-    if copied := found.left_out.get(COPIED):
-        names = [path[len(str(root)) + 1 :] for path in copied]
-        found.notes.append(f"{plural(len(names), 'image')} left out ({COPIED}): {shorten(names, 3)}.")
+    for why in (HIDDEN, COPIED):
+        if names := [path[len(str(root)) + 1 :] for path in found.left_out.get(why, ())]:
+            found.notes.append(f"{plural(len(names), 'image')} left out ({why}): {shorten(names)}.")
     if same_name := list(dict.fromkeys(found.same_name)):
         found.notes.append(
             f"{plural(len(same_name), 'file name')} in several classes with different content "
