@@ -11,8 +11,9 @@ from PIL import Image
 
 import xrayfast as xf
 from tests.conftest import SMALL
-from xrayfast.config import Config
+from xrayfast.config import Config, DataConfig
 from xrayfast.data.cache.image_cache import open_images
+from xrayfast.data.manifest import open_manifest
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.metrics.claims.headline import optimism
 from xrayfast.runs.run import Run
@@ -328,6 +329,9 @@ def test_the_splits_of_other_data_are_named(run, others, tmp_path):
     assert len([text for text in texts if "patients" in text.lower() and "known" in text]) == 1
     found = evaluate(run, table, split="valid", **FEW).metrics
     assert found["images"]["evaluated"] == 8 and note not in found["notes"]
+    data.assign(split="test").to_csv(table, index=False)
+    of_one_split = open_manifest(DataConfig(source=others, labels=table), to_train=False)
+    assert module._describe_splits(of_one_split) == ""
 
 
 def test_files_that_are_no_radiographs_are_left_out(run, others, tmp_path):

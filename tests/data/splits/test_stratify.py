@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xrayfast.data.splits.stratify import SPLITS, k_folds, parse_split, stratified_split
+from xrayfast.data.splits.stratify import SPLITS, k_folds, parse_split, split_without_flag, stratified_split
 from xrayfast.errors import ConfigError, DataError
 
 FRACTIONS = st.sampled_from(
@@ -457,3 +457,12 @@ def test_patients_cost_little_balance(nih):
             there = splits == split
             assert abs(there.sum() - fraction * len(targets)) <= 1
             assert np.abs(targets[there].sum(0) - fraction * targets.sum(0)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "rest"),
+    [({"valid"}, "train"), ({"test"}, "train"), ({"train"}, "test"), ({"train", "valid"}, "test"),
+     ({"train", "test"}, "valid")],
+)  # fmt: skip
+def test_images_without_a_flag_are_in_the_split_that_has_no_column(flags, rest):
+    assert split_without_flag(flags) == rest
