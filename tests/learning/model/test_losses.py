@@ -321,8 +321,8 @@ def test_the_asymmetric_loss_without_focus_and_margin_is_binary_cross_entropy_an
     torch.testing.assert_close(
         AsymmetricLoss(0.0, 0.0, 0.0)(LOGITS, TRUTH), F.binary_cross_entropy_with_logits(LOGITS, TRUTH)
     )
-    for margin in (0.0, 0.05):
-        x = torch.tensor([[500.0, -500.0, 50.0], [-500.0, 500.0, -50.0]])
+    for margin in (0.0, 0.05, 0.5):  # a logit of 0 is just at the last
+        x = torch.tensor([[500.0, -500.0, 50.0], [-500.0, 0.0, -50.0]])
         for y in (torch.ones(2, 3), torch.zeros(2, 3)):
             value, gradient = value_and_gradient(AsymmetricLoss(0.5, 0.5, margin), x, y)
             assert value.isfinite() and gradient.isfinite().all()
