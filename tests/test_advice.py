@@ -99,6 +99,7 @@ def test_in_python_no_message_has_a_flag_or_a_command():
         ("Use a lower --lr; --unfreeze trains all of it.", "Use a lower lr=; unfreeze=True trains all of it."),
         ("--no-cache, --size 128, or end", "cache=False, size=128, or end"),
         ("--head-width 500,100 or --label-col a,b", "head_width=(500, 100) or label_col=('a', 'b')"),
+        ("--label-col 'a b,c'.", "label_col=('a b', 'c')."),
         ("--ema or --ema 0.99; --weights FILE", "ema=True or ema=0.99; weights=FILE"),
         ("--patient-col dicom:PatientID, --label-delim $'\\t'", "patient_col='dicom:PatientID', label_delim='\\t'"),
         ("'--split valid' and --by folder", "split='valid' and by='folder'"),

@@ -30,11 +30,15 @@ _WORDS: Mapping[str, str] = {
         無 阴性 陰性 لا سلبي""",
     "train": """entrenamiento entraînement apprentissage treino treinamento treinar addestramento allenamento lernen
         lerndaten lernmenge opleiding trening träning träna uczenie uczący treningowy trénovací eğitim
-        обучение обучающая тренировка тренировочная 训练 訓練 训练集 學習 学習 学习 훈련 학습""",
+        обучение обучающая тренировка тренировочная 训练 訓練 训练集 學習 学習 学习 훈련 학습
+        harjoitus koulutus tanító antrenare εκπαίδευση навчання навчальна pelatihan latih huấn-luyện
+        تدريب التدريب آموزش प्रशिक्षण אימון ฝึก""",
     "valid": """validación validação validazione validatie validering walidacja walidacyjny doğrulama валидация
-        проверочная 验证 驗證 验证集 検証 검증""",
+        проверочная 验证 驗證 验证集 検証 검증 validointi επικύρωση перевірка validasi
+        xác-thực تحقق التحقق اعتبارسنجی सत्यापन אימות ตรวจสอบ""",
     "test": """prueba pruebas teste testes prüfung testdaten testowy testovací тест тестовая 测试 測試 测试集
-        テスト 테스트 시험""",
+        テスト 테스트 시험 testaus teszt δοκιμή тестова pengujian uji kiểm-tra
+        اختبار الاختبار آزمون परीक्षण מבחן ทดสอบ""",
     "atelectasis": """atelectasis atelectasia atelectasie atélectasie atelektase atelettasia niedodma ателектаз 肺不张
         無気肺""",
     "cardiomegaly": """cardiomegaly cardiomegalia cardiomégalie kardiomegalie cardiomegalie herzvergrößerung
@@ -58,9 +62,10 @@ _WORDS: Mapping[str, str] = {
 
 SPLIT_STEMS: Mapping[str, str] = {
     "train": """train insample entren trein addestra allenam lernda lernme uczac treni trenov egitim обуч трениров 训练
-        訓練 学習 学习 훈련""",
-    "valid": "valid verifica walida dogrulama валид проверо 验证 驗證 検証 검증",
-    "test": "test outofsample prueba pruf holdout heldout тест 测试 測試 テスト 테스트 시험",
+        訓練 学習 学习 훈련 harjoit навчан latih huanluyen تدريب प्रशिक्षण אימון""",
+    "valid": "valid verifica walida dogrulama валид проверо 验证 驗證 検証 검증 تحقق",
+    "test": """test outofsample prueba pruf holdout heldout тест 测试 測試 テスト 테스트 시험 kiemtra
+        اختبار परीक्षण מבחן""",
 }
 """Beginnings or fragments of longer words for each split, in several languages."""
 

@@ -81,7 +81,8 @@ class Manifest(HasOverview):
         drawn: (N,) bool, True if the image's split was drawn, False if it was given.
         left_out: pairs of a reason and the names of the source's images left out for it.
         corrections: a reader's corrections, which have been applied to the targets.
-        identities: (N, 2) hashes of patient and study (see `hash_identifiers`, `studies_everywhere`); never written.
+        identities: (N, 3) hashes of patient, study, and patient of a public data set by its table (see
+            `hash_identifiers`, `studies_everywhere`); never written.
     """
 
     table: pd.DataFrame
@@ -320,7 +321,8 @@ def open_manifest(
     if leave_out is None:
         notes += idle + check_effects(config, _facts(records, labels, splits, given, config, to_train))
     studies = studies_everywhere(records.patients, records.studies)
-    identities = np.column_stack([hash_identifiers(ids, len(truth)) for ids in (records.patients, studies)])
+    public = [owner and f"{records.archive} {owner}" for owner in records.patients or ()] if records.archive else None
+    identities = np.column_stack([hash_identifiers(ids, len(truth)) for ids in (records.patients, studies, public)])
     return Manifest(
         _build_table(records, splits.names, join_labels(truth == 1, labels.names)),
         tuple(labels.names),
@@ -479,7 +481,10 @@ def _require_splits(truth: npt.NDArray[np.int8], labels: Sequence[str], splits: 
     notes, column = [], TextColumn.of(splits)
     for split in ("train", "valid"):
         if split not in column.texts:
-            raise DataError(f"no images in the {split} split; expected some in both train and valid. Add images.")
+            advice = ", or draw the splits anew with --ignore-split" if split == "train" else ""
+            raise DataError(
+                f"no images in the {split} split; expected some in both train and valid. Add images{advice}."
+            )
         present = (truth[column.map_array(split.__eq__, np.bool_)] == 1).any(0)
         absent = [label for label, has_images in zip(labels, present, strict=True) if not has_images]
         if absent and split == "train" and task == "single":

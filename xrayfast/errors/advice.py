@@ -137,8 +137,9 @@ def _show(name: str, token: str) -> str:
     """Return a value as it is written in Python; a placeholder such as FILE stays the same."""
     if name == "config":
         return f"xf.Config.read({_show('', token)})"
-    if "," in token and token[0] != "'":
-        return f"({', '.join(_show('', one) for one in token.split(','))})"
+    if "," in token and (token[0] != "'" or name == "label_col"):
+        shown = ", ".join(_show("", one) for one in token.strip("'").split(","))
+        return f"({shown})"
     is_one = token[0] in "'$" or re.fullmatch(r"[A-Z_]+|\d[\d.e-]*", token)
     return token.removeprefix("$") if is_one else repr(token)
 

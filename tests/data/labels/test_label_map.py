@@ -167,7 +167,8 @@ def test_quotes_around_the_names_of_a_map_are_no_part_of_them(tmp_path):
 @pytest.mark.parametrize(
     ("line", "questioned"),
     [("effusion = no effusion", True), ("no mass = other, Mass", True), ("Effusion = effusion absent", True),
-     ("abnormal = normal", True), ("yes = no", True), ("normal = no pneumonia", False),
+     ("abnormal = normal", True), ("yes = no", True), ("normal = no pneumonia", False), ("mass = normal", True),
+     ("No Finding = COVID", True), ("normal = 0, N, class 0, healthy people", False),
      ("effusion = pleural effusion", False),
      ("No Finding = normal, negative", False)],
 )  # fmt: skip

@@ -128,3 +128,28 @@ def test_labels_that_are_different_are_not(names):
 
 def test_signs_that_change_a_number_make_another_label():
     assert find_alike(["1", "-1", "1+", "<1", "1.5", "~1"]) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["mass (0.87)", "mass (0.6)", "normal"], "contain scores: 'mass (0.87)', 'mass (0.6)'"),
+        (["mass 87%", "normal:0,5", "x"], "contain scores: 'mass 87%', 'normal:0,5'"),
+        (["stage 1.2", "stage 2", "covid 19"], ""),
+        (["\u65e0\u80ba\u708e", "\u80ba\u708e", "mass"], "contain the name of another label"),
+        (
+            [
+                "\u043d\u0435\u0442 \u043f\u043d\u0435\u0432\u043c\u043e\u043d\u0438\u0438",
+                "\u043f\u043d\u0435\u0432\u043c\u043e\u043d\u0438\u044f",
+                "mass",
+            ],
+            "is absent: '\u043d\u0435\u0442",
+        ),
+        (["sin derrame", "masa", "opacidad"], "is absent: 'sin derrame'"),
+        (["no mass", "nodule"], ""),
+        (["no finding", "nodule", "normal"], ""),
+    ],
+)
+def test_scores_and_denials_in_labels_are_noted(names, words):
+    found = [note for note in note_odd_names(names) if "contain" in note or "absent" in note]
+    assert any(words in note for note in found) if words else not found

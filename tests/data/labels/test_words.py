@@ -77,7 +77,7 @@ def test_names_of_columns_of_one_label(name):
     assert plain_label(name).lower() == "mass" and not plain_label("mass")
 
 
-@pytest.mark.parametrize("cell", ["pending review", "n/a (see report)", "xx", "illegible", "see comment"])
+@pytest.mark.parametrize("cell", ["pending review", "n/a (see report)", "xx", "illegible", "see comment", "\\N"])
 def test_words_of_missing_cells(cell):
     assert is_missing(cell) and not is_missing(f"{cell} mass")
 

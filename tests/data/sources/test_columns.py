@@ -463,6 +463,36 @@ def test_a_column_called_label_beside_others_of_1_and_0(data_dir):
 
 
 @pytest.mark.parametrize(
+    ("cells", "noted_as"),
+    [(("no", "yes (mild)", "yes (severe)"), True), (("0", "1 - small", "1, large"), True),
+     (("no", "mild", "severe"), False), (("1a", "1b", "2a"), False)],
+)  # fmt: skip
+def test_columns_of_flags_with_comments_are_noted(data_dir, cells, noted_as):
+    text = "".join(f"{i}.png;{i % 2};{cells[i % 3]}\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, f"image;Mass;Edema\n{text}"))
+    assert data.labels == ("Mass",)
+    assert noted(data, "Not used as labels, because some cells have words beside 1, 0, yes or no: 'Edema'") == noted_as
+
+
+def test_columns_may_have_the_types_of_orange(data_dir):
+    text = "m#image\tcD#label\tmS#patient\n" + "".join(f"{i}.png\t{'ab'[i % 2]}\tp{i // 2}\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, text, "data.tab.tsv"))
+    assert data.labels == ("a", "b") and data.table["patient"].nunique() == 5
+
+
+@pytest.mark.parametrize("blank", ["", "NULL"])
+def test_columns_without_any_value_are_not_used(data_dir, blank):
+    text = "image,file,label,Mass,Edema,patient,mrn\n"
+    text += "".join(f"{blank},{i}.png,{blank},{i % 2},{int(i < 2)},{blank},{i // 2}\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert data.labels == ("Edema", "Mass") and data.table["patient"].nunique() == 5
+    assert noted(data, "Not used as labels, because all cells are blank: 'label'.")
+    assert not noted(data, "the names of other columns suggest labels too")
+    text = "image,label\n" + "".join(f"{i}.png,{blank}\n" for i in range(10))
+    assert "row 2: found" in message(DataError, data_dir, labels=table(data_dir, text))
+
+
+@pytest.mark.parametrize(
     ("column", "words"),
     [
         ("ensemble", ("entraînement", "validation", "test")),
@@ -470,6 +500,8 @@ def test_a_column_called_label_beside_others_of_1_and_0(data_dir):
         ("划分", ("训练", "验证", "测试")),
         ("выборка", ("обучение", "валидация", "тест")),
         ("set", ("entrenamiento", "validación", "prueba")),
+        ("التقسيم", ("تدريب", "تحقق", "اختبار")),
+        ("grp", ("huấn luyện", "xác thực", "kiểm tra")),
     ],
 )
 def test_splits_in_other_languages(tmp_path, column, words):

@@ -154,6 +154,14 @@ def test_letters_of_sites_are_not_compared_with_those_of_labels(data_dir):
     assert not noted(opened(data_dir, labels=file), "other columns differ")
 
 
+def test_dummies_that_differ_from_their_column_are_noted(data_dir):
+    rows = [(i, "ab"[i % 2], i % 2) for i in range(10)]
+    for b, differs in (([one for *_, one in rows], False), ([0] * 10, True)):
+        text = "".join(f"{i}.png,{label},{1 - one},{b[i]}\n" for i, label, one in rows)
+        data = opened(data_dir, labels=table(data_dir, f"image,label,label_a,label_b\n{text}"))
+        assert noted(data, "other columns differ from them: 'label_b' in 5 rows") == differs
+
+
 def test_identifiers_that_are_the_names_of_other_rows_files_are_an_error(data_dir):
     text = "".join(f"{9 - i},{i}.png,{'ab'[i % 2]}\n" for i in range(10))
     found = message(DataError, data_dir, labels=table(data_dir, f"image_id,path,label\n{text}"))

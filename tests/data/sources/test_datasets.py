@@ -390,6 +390,16 @@ def test_padchest_is_multi_label_even_if_no_row_has_several_labels(tmp_path):
     assert opened(padchest(tmp_path, text), valid_fraction=0.4).task == "multi"
 
 
+def test_patients_of_a_public_data_set_are_the_same_in_all_of_its_tables(tmp_path):
+    """Whatever else is in the table; equal numbers in another table are other persons."""
+    one = opened(padchest(tmp_path / "one"), valid_fraction=0.4)
+    two = opened(padchest(tmp_path / "two", PADCHEST.replace("cardiomegaly", "nodule")), valid_fraction=0.4)
+    assert one.identities[:, 2].tolist() == two.identities[:, 2].tolist() and one.identities[:, 2].all()
+    assert not {*one.identities[:, 2].tolist()} & {*one.identities[:, 0].tolist()}
+    chosen = opened(padchest(tmp_path / "three"), valid_fraction=0.4, patient_col="StudyID")
+    assert not chosen.identities[:, 2].any()
+
+
 def test_padchest_images_in_one_folder(tmp_path):
     padchest(tmp_path / "set")
     flat = make(tmp_path / "flat", *(f"{name.rpartition('/')[2]}" for name in rows(opened(tmp_path / "set"))))

@@ -316,6 +316,27 @@ def test_several_paths_in_a_cell_are_named(tmp_path, cell):
     assert "Some cells have several paths; expected one path per row" in found
 
 
+@pytest.mark.parametrize(("cell", "several"), [("a{i};b{i}", True), ('"a{i}, b{i}"', True), ("a{i} c{i}", False)])
+def test_several_names_without_suffixes_in_a_cell_are_named(tmp_path, cell, several):
+    root = make(tmp_path, *(f"{one}{i}.png" for i in range(10) for one in "ab"))
+    found = message(DataError, root, labels=table(root, lines("image,label", f"{cell},{{ab}}")))
+    assert ("Some cells have several paths; expected one path per row" in found) == several
+
+
+@pytest.mark.parametrize(
+    "cell", ['"=HYPERLINK(""{i}.png"")"', "[{i}.png](x/{i}.png)", '"<a href=""{i}.png"">{i}.png</a>"']
+)
+def test_formulas_and_links_instead_of_paths_are_named(tmp_path, cell):
+    root = make(tmp_path, *(f"{i}.png" for i in range(10)))
+    found = message(DataError, root, labels=table(root, lines("image,label", f"{cell},{{ab}}")))
+    assert "Some cells are formulas or links; expected the path alone." in found
+
+
+def test_invisible_characters_at_the_end_of_a_path_are_no_part_of_it(tmp_path):
+    root = make(tmp_path, *(f"{i}.png" for i in range(10)))
+    assert len(opened(root, labels=table(root, lines("image,label", "\ufeff{i}.png\u200b\xa0,{ab}")))) == 10
+
+
 @pytest.mark.parametrize("cell", ["x/patient{i}/study1/", "patient{i}/study1", "gone/x/patient{i}/study1"])
 def test_a_folder_instead_of_an_image_is_named(tmp_path, cell):
     root = make(tmp_path, *(f"x/patient{i}/study1/image{k}.png" for i in range(10) for k in (1, 2)))
@@ -325,12 +346,16 @@ def test_a_folder_instead_of_an_image_is_named(tmp_path, cell):
     assert "is a folder" not in found
 
 
-@pytest.mark.parametrize(("file", "cell"), [("my image {i}.png", "my%20image%20{i}.png"), ("img_{i}.png", "img-{i}")])
+@pytest.mark.parametrize(
+    ("file", "cell"),
+    [("my image {i}.png", "my%20image%20{i}.png"), ("img_{i}.png", "img-{i}"), ("img{i}.png", "img\u200b{i}.png")],
+)
 def test_names_that_differ_in_signs_are_counted(tmp_path, file, cell):
     root = make(tmp_path, *(file.format(i=i) for i in range(10)))
     text = "image,label\n" + "".join(f"{cell.format(i=i)},{'ab'[i % 2]}\n" for i in range(10))
     found = message(DataError, root, labels=table(root, text))
-    assert "Paths that differ from a file's name only in spaces, '_', '-' and codes such as %20: 10, such as" in found
+    assert "Paths that differ from a file's name only in spaces, '_', '-', codes such as %20, and characters" in found
+    assert "that are invisible or look alike: 10, such as" in found
 
 
 def test_files_called_like_another_label_are_noted(tmp_path):

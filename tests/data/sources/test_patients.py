@@ -669,8 +669,32 @@ def test_patients_are_recognized_by_spellings_of_their_names(tmp_path):
     assert data.table["patient"].nunique() == 4
 
 
-def test_a_period_after_an_abbreviation_makes_no_other_patient():
-    assert set(join_spellings(["Pat 12", "Pat. 12", "pat-12", "PAT12"])[0]) == {"Pat 12"}
+@pytest.mark.parametrize(
+    ("identifiers", "people"),
+    [
+        (["Pat 12", "Pat. 12", "pat-12", "PAT12"], 1),
+        (["P001", "P001'", "'P001", '"P1"', "`P1\u00b4", "\u201cP1\u201d"], 1),
+        (["P12", "\u041012", "P\u0661\u0662", "\uff3012", "\u042012", "P12\u200b"], 2),
+        (["12", "12,0", "12.00", "\u0967\u0968"], 1),
+        (["12", "12,000", "12,5"], 3),
+    ],
+)
+def test_spellings_of_one_identifier(identifiers, people):
+    assert len(set(join_spellings(identifiers)[0])) == people
+
+
+@pytest.mark.parametrize(
+    ("cell", "questioned"),
+    [("2020-01-{p:02}", True), ("202001{p:02}", True), ("{p}-Jan", True), ("{p}.1.2020", True), ("200{p:02}", False),
+     ("20209{p:03}", False)],
+)  # fmt: skip
+def test_dates_as_patients_are_questioned(tmp_path, cell, questioned):
+    make(tmp_path, *(f"{i:02}.png" for i in range(20)))
+    text = "".join(f"{i:02}.png,{'ab'[i % 2]},{cell.format(p=i // 2 + 1)}\n" for i in range(20))
+    for name, chosen in (("patient", None), ("DOB", "DOB")):
+        file = table(tmp_path, f"image,label,{name}\n{text}")
+        data = opened(tmp_path, labels=file, patient_col=chosen)
+        assert noted(data, "Patient identifiers look like dates") == (questioned and not chosen)
 
 
 @pytest.mark.parametrize(("cell", "merged"), [("P{p}", True), ("P0", False)])
@@ -701,6 +725,8 @@ def test_identifiers_that_end_in_dates_are_questioned_and_a_birth_date_is_pointe
         (lambda i: f"P{i // 2}-{['I', 'II'][i % 2]}", True),
         (lambda i: f"P{i // 2}post" if i % 2 else f"P{i // 2}pre", True),
         (lambda i: f"P{i // 2}(R)" if i % 2 else f"P{i // 2}(L)", True),
+        (lambda i: f"{i // 2}/{i % 2 + 1}", False),
+        (lambda i: f"P{i // 2}/{i % 2 + 1}", False),
         (lambda i: f"P{i}a", False),
         (lambda i: f"Wang {'ABCDEFGHIJKL'[i]}", False),
         (lambda i: f"{i * 2654435761 % 2**32:08x}", False),
@@ -721,6 +747,11 @@ def test_identifiers_that_end_in_letters_of_a_series_are_questioned(tmp_path, id
         (lambda i: f"['P{i // 2}', 'P{i // 2 + 1}']", 12),
         (lambda i: f"P{i // 2}-P{i // 2 + 1}", 12),
         (lambda i: "3/4" if i == 6 else f"{i // 2:03}", 1),
+        (lambda i: "a1/b1" if i == 6 else f"{'ab'[i % 2]}{i // 4}", 1),
+        (lambda i: f"P{i // 2}, {i // 2 + 1}" if i % 4 == 0 else f"P{i // 2}", 3),
+        (lambda i: "P1, 2" if i == 6 else f"Q{i // 2}", 1),
+        (lambda i: "1,234" if i == 6 else f"{i // 2}", 0),
+        (lambda i: f"{i // 2},0" if i % 2 else f"{i // 2}", 0),
         (lambda i: f"{i // 2 + 1}/2019", 0),
         (lambda i: f"S{i % 2}/P{i // 2}", 0),
         (lambda i: f"Doe, Jane{i // 2}", 0),
@@ -754,3 +785,13 @@ def test_headers_that_contradict_the_patients_of_a_table_are_noted(tmp_path, hea
     data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient_id\n{text}"))
     assert noted(data, "contradicts the table's patient", "dicom:PatientID") == (wrong > 0)
     assert not wrong or noted(data, f"The PatientID of {wrong} DICOM file", "of 12 looked at")
+
+
+def test_all_headers_of_some_patients_are_compared_if_there_are_many(tmp_path, headers):
+    """Each patient of the table has two PatientIDs; one file of each patient would show none of them."""
+    names = [f"x_{'ab'[i % 2]}{7 * (i // 4) % 500}_{i}.dcm" for i in range(2000)]
+    make(tmp_path, *names)
+    text = "".join(f"{name},{'ab'[i % 2]},p{i // 4}\n" for i, name in enumerate(names))
+    data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient_id\n{text}"))
+    assert noted(data, "The PatientID of 200 DICOM files, of 200 looked at, contradicts the table's patient")
+    assert len(headers.asked) == 200

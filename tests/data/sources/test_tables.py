@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.data.builders import cells, column, lines, make, message, noted, opened, rows, splits, table
@@ -57,6 +59,8 @@ def test_a_separator_line_that_is_wrong_and_blank_lines_before_the_header(data_d
         ("# exported 2020-01-02, by PACS\n# 10 rows\n", "'# exported 2020-01-02, by PACS', '# 10 rows'"),
         ("Radiographs of 2020\n\n", "'Radiographs of 2020'"),
         ("\ufeff#\n# made by R: write.csv(x, y)\r\n\r\n", "'# made by R: write.csv(x, y)'"),
+        (",Findings\n", "',Findings'"),
+        ('"Patient",,\n,"Findings, all"\n', "'\"Patient\",,', ',\"Findings, all\"'"),
     ],
 )
 def test_comments_and_titles_above_the_header_are_skipped(data_dir, above, shown):
@@ -324,7 +328,7 @@ ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
         (
             GOOD.replace("5.png,b", "5.png,b,x"),
             {},
-            ["labels.csv row 7: found 5 cells; expected 4", "double quotes"],
+            ["labels.csv row 7: found 5 cells; expected 4", "double quotes", "without an image, such as comments"],
         ),
         (GOOD.replace(",train,secret-1", ""), {}, ["labels.csv row 4: found 2 cells; expected 4"]),
         (GOOD.replace("image,", "photo,").replace(".png", ""), {}, ["photo, label, split, patient", "path_col="]),
@@ -407,8 +411,7 @@ def test_all_images_of_one_patient(data_dir):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"image,label\nx.png,caf\x81\n", "bytes that are not text"),
-        ("image,label\nx.png,a\n".encode("utf-16-le"), "bytes that are not text"),
+        (b"image,label\nx.png,caf\x81\x9d\n", "neither UTF-8 nor Windows-1252; expected UTF-8"),
         (b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d", "bytes that are not text"),
         ("image,label\n".encode("utf-16")[:-1], "bytes that are not text"),
         (b'image,label\n"' + b"x" * 200_000, "damaged CSV"),
@@ -432,7 +435,7 @@ def test_a_table_that_is_not_there(data_dir):
 ACCENTS = lines("image,label", "images/{i}.png,{ab}").replace(",a", ",Ödem é")
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_encodings(data_dir, encoding, packed):
     name = "labels.csv.gz" if packed else "labels.csv"
@@ -444,15 +447,28 @@ def test_encodings(data_dir, encoding, packed):
 
 
 @pytest.mark.parametrize(
-    ("words", "encoding", "likely"),
-    [("\u6b63\u5e38 \u80ba\u708e", "gbk", "GBK"), ("\uc815\uc0c1 \ud3d0\ub834", "euc_kr", "GBK"),
-     ("\u041d\u043e\u0440\u043c\u0430 \u0440\u0430\u043a", "cp1251", "Windows-1251"),
-     ("\u039c\u03ac\u03b6\u03b1 \u03c5\u03b3\u03b9\u03ae\u03c2", "cp1253", "Windows-1251")],
+    ("words", "encoding"),
+    [*(("\u6b63\u5e38 \u80ba\u708e", name) for name in ("gbk", "big5", "shift_jis")),
+     ("\u9670\u6027 \u967d\u6027", "big5"), ("\uc815\uc0c1 \ud3d0\ub834", "euc_kr"),
+     ("\u041d\u043e\u0440\u043c\u0430 \u0440\u0430\u043a", "cp1251"),
+     ("\u039c\u03ac\u03b6\u03b1 \u03c5\u03b3\u03b9\u03ae\u03c2", "cp1253"),
+     ("Neumon\u00eda p\u00e9n\u00e9tration", "cp850"), ("Neumon\u00eda p\u00e9n\u00e9tration", "mac_roman"),
+     ("p\u0142uc chory_o\u017cywienie", "cp1250")],
 )  # fmt: skip
-def test_encodings_that_are_not_western_are_named(data_dir, words, encoding, likely):
-    text = ACCENTS.replace("\u00d6dem \u00e9", words.split()[0]).replace(",b", f",{words.split()[1]}")
+def test_other_encodings_than_western_ones_are_named_with_words_and_the_conversion(
+    data_dir, monkeypatch, words, encoding
+):
+    one, two = words.split()
+    text = ACCENTS.replace("\u00d6dem \u00e9", one).replace(",b", f",{two}")
     (data_dir / "labels.csv").write_bytes(text.encode(encoding))
-    assert f"is not UTF-8 but probably {likely}" in message(DataError, data_dir)
+    found = message(DataError, data_dir)
+    assert "neither UTF-8 nor Windows-1252; expected UTF-8" in found and f"{encoding} (" in found
+    shown = found.partition(f"{encoding} (")[2].partition(")")[0]
+    assert {one, two} & {*re.split("[_, ]+", shown)}
+    monkeypatch.chdir(data_dir)
+    (code,) = re.findall(r"Path\('utf8.csv'\).*, 'utf-8'\)", found)
+    exec(re.sub(r"read_text\('\w+'\)", f"read_text('{encoding}')", code), {"Path": Path})
+    assert set(read_table(data_dir / "utf8.csv").columns["label"]) == {one, two}
 
 
 @pytest.mark.parametrize(
@@ -461,6 +477,10 @@ def test_encodings_that_are_not_western_are_named(data_dir, words, encoding, lik
         "opacifica\u00e7\u00f5es",
         "cr\u00e9\u00e9e",
         "\u2026\u2026\u2026",
+        "37\u00b0C",
+        "n\u00ba",
+        "5 \u00b5m",
+        "O\u2019Brien",
         "\u00c4\u00d6\u00dc",
         "\u201c\u00c9t\u00e9\u201d",
     ],
@@ -468,7 +488,9 @@ def test_encodings_that_are_not_western_are_named(data_dir, words, encoding, lik
 def test_western_words_with_several_letters_in_a_row_are_read(tmp_path, word):
     (tmp_path / "t.csv").write_bytes(f"{ACCENTS}x.png,{word}\n".encode("cp1252"))
     found = read_table(tmp_path / "t.csv")
-    assert found.notes == ("t.csv is not UTF-8: read as Windows-1252.",) and found.columns["label"][-1] == word
+    (note,) = found.notes
+    assert note.startswith("t.csv is not UTF-8: read as Windows-1252, such as 'Ödem', 'é'")
+    assert "If words are wrong, save" in note and found.columns["label"][-1] == word
 
 
 @pytest.mark.parametrize(
@@ -561,6 +583,20 @@ def test_a_header_repeated_by_joining_files_is_left_out(data_dir, before):
     data = opened(data_dir)
     assert len(data) == 10 and data.labels == ("a", "b")
     assert noted(data, "labels.csv: the header is repeated in row 7, which is left out.")
+    table(data_dir, "".join([*lines[:6], f"\ufeff{lines[0]}", *lines[6:]]))
+    assert len(opened(data_dir)) == 10
+
+
+def test_rows_of_an_image_and_a_label_that_may_be_absent_are_made_one_row_per_image(data_dir, monkeypatch):
+    """The advice on a long table keeps labels apart that are absent."""
+    text = "".join(f"images/{i}.png,{name},{int(i % 5 == k)}\n" for i in range(10) for k, name in enumerate("ab"))
+    table(data_dir, f"image,finding,present\n{text}")
+    found = message(DataError, data_dir)
+    (code,) = re.findall(r"by (df\.pivot.*?'labels.csv'\))", found)
+    monkeypatch.chdir(data_dir)
+    eval(code, {"df": pd.read_csv("labels.csv")})
+    data = opened(data_dir)
+    assert data.labels == ("a", "b") and data.targets.sum(0).tolist() == [2, 2]
 
 
 @pytest.mark.parametrize(

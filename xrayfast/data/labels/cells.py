@@ -52,6 +52,11 @@ _FLAG_WORDS = {
     **dict.fromkeys(("uncertain", "unsure", "notsure", "unclear", "equivocal", "maybe"), UNCERTAIN),
 }
 
+_COMMENTED = re.compile(
+    r"\s*(1|0|yes|no|true|false|positive|negative|pos|neg|present|absent)\s*[(,:;-]\s*[^\W\d]", re.IGNORECASE
+)
+"""The beginning of a cell of a flag and a comment."""
+
 _DELIMITERS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -412,6 +417,12 @@ def are_flags(cells: Iterable[str]) -> bool:
     """Whether all cells that are not missing are the numbers 1, 0 or -1, and there is at least one such cell."""
     filled = [cell for cell in distinct(cells) if not is_missing(cell)]
     return bool(filled) and all(normalize_label(cell) in _FLAGS for cell in filled)
+
+
+def have_comments(cells: Iterable[str]) -> bool:
+    """Whether some cells are 1, 0 or words such as yes, and others begin with these, as in "yes (mild)"."""
+    found = distinct(cells)
+    return any(map(_COMMENTED.match, found)) and any(parse_flag(cell) in (0, 1) for cell in found)
 
 
 def looks_like_flags(

@@ -9,12 +9,18 @@ from functools import cached_property
 from pathlib import Path
 
 from xrayfast.data.labels.names import clean_label, find_spelling, normalize_label
-from xrayfast.data.labels.words import denies
+from xrayfast.data.labels.words import denies, is_normal
 from xrayfast.errors import ConfigFileError, DataError, shorten, truncate
 from xrayfast.files.regular_files import MAX_SMALL_BYTES, read_text
 
 _OPPOSITES = ({"normal", "abnormal"}, {"negative", "positive"}, {"present", "absent"}, {"yes", "no"})
 """Keys of labels that exclude each other, besides those of `denies`."""
+
+_FINDING = re.compile(
+    r"(?!(class|category|label|group|type|grade|score)\W*(\d.*|\w)?$|no|un|without|negative|free|clean|clear|healthy|"
+    r"normal|control|good)[^\d]*([^\W\d]{3}|[^\x00-\x7f]{2})"
+)
+"""Matches the key of a label that may be a finding, unlike codes of classes ("0", "N", "class0") and "no pneumonia"."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +125,11 @@ def read_label_map(path: Path) -> LabelMap:
 
 
 def _contradict(name: str, other: str) -> bool:
-    """Whether one of two labels says that the other is absent."""
+    """Whether one of two labels says that the other is absent, as "no mass" and "normal" do of "mass"."""
     one, two = normalize_label(name), normalize_label(other)
-    return denies(one, two) or denies(two, one) or {one, two} in _OPPOSITES
+    if denies(one, two) or denies(two, one) or {one, two} in _OPPOSITES:
+        return True
+    return is_normal(name) != is_normal(other) and any(map(_FINDING.match, (one, two)))
 
 
 def _unquote(name: str) -> str:

@@ -29,6 +29,13 @@ _CONSTRUCTOR = re.compile(
 """A value as NumPy, pandas and PyTorch print it; the first group is the value itself."""
 
 _PERCENT, _BACKSLASH_U = re.compile(r"%[0-9A-Fa-f]{2}"), re.compile(r"\\u([0-9a-fA-F]{4})")
+_LOOK_ALIKE = str.maketrans(
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456"
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03bf",
+    "ABEKMHOPCTXaeopcyxiABEZHIKMNOPTYXo",
+)
+"""Cyrillic and Greek letters that look like Latin ones."""
+
 _SEPARATORS = r"[\s_\-\u2010-\u2015\u2212]+"
 
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)(e[-+]?\d{1,2})?", re.IGNORECASE)
@@ -61,18 +68,18 @@ def drop_invisible(text: str) -> str:
 def normalize_label(name: str) -> str:
     """Return the key of a label; all of its spellings have the same key, wherever labels are read or compared.
 
-    The key does not depend on case, wrong encoding, Unicode form, invisible characters, surrounding quotes or brackets,
-    and punctuation at the end. It has no spaces, underscores and hyphens, except a hyphen that is not between letters
-    or digits ("covid-", "-1") and one between two digits ("1-2" is not "12"). Numbers within a name lose leading zeros
-    and decimals that are all zero. A name that is a number is compared by value, with a decimal point or comma, unless
-    its commas may separate thousands.
+    The key does not depend on case, wrong encoding, Unicode form, script of digits and of letters that look alike,
+    invisible characters, surrounding quotes or brackets, and punctuation at the end. It has no spaces, underscores and
+    hyphens, except a hyphen that is not between letters or digits ("covid-", "-1") and one between two digits ("1-2" is
+    not "12"). Numbers within a name lose leading zeros and decimals that are all zero. A name that is a number is
+    compared by value, with a decimal point or comma, unless its commas may separate thousands.
 
     >>> normalize_label("Pleural_Thickening") == normalize_label("['pleural-thickening']")
     True
     >>> [normalize_label(text) for text in ("1.50", "+1,5", "15e-1", "-1.0", "1,500")]
     ['1.5', '1.5', '1.5', '-1', '1,500']
     """
-    text = unicodedata.normalize("NFKC", drop_invisible(repair_encoding(_decode_escapes(name)))).strip()
+    text = fold_look_alikes(drop_invisible(repair_encoding(_decode_escapes(name)))).strip()
     while (inner := _unwrap(text)) != text:
         text = inner
     text = re.sub(r"[.,;:\s]+$", "", text) or text
@@ -86,6 +93,19 @@ def normalize_label(name: str) -> str:
     text = re.sub(rf"(?<=\d){_SEPARATORS}(?=\d)", "-", text)
     text = re.sub(rf"(?<=[^\W_]){_SEPARATORS}(?=[^\W\d_])|(?<=[^\W\d_]){_SEPARATORS}(?=[^\W_])", "", text)
     return (re.sub(r"[\s_]+", "", text) or text).casefold()
+
+
+def fold_look_alikes(text: str) -> str:
+    r"""Return the text in NFKC, with Latin letters for those that look alike, and the digits of other scripts as
+    0 to 9.
+
+    >>> fold_look_alikes("\u0421\u0422 \u0661\u0662"), fold_look_alikes("\uff23\uff34 1")
+    ('CT 12', 'CT 1')
+    """
+    if text.isascii():
+        return text
+    text = unicodedata.normalize("NFKC", text).translate(_LOOK_ALIKE)
+    return "".join(str(unicodedata.decimal(sign, sign)) for sign in text)
 
 
 def repair_encoding(text: str) -> str:

@@ -21,7 +21,14 @@ from xrayfast.data.labels.names import (
     plain_spelling,
     repair_encoding,
 )
-from xrayfast.data.labels.words import copied_label, is_normal, is_undecided, plain_label, uncertain_label
+from xrayfast.data.labels.words import (
+    copied_label,
+    is_normal,
+    is_undecided,
+    looks_like_date,
+    plain_label,
+    uncertain_label,
+)
 from xrayfast.errors import shorten
 
 _LEAST_COMPARED, _LONGEST_COMPARED = 5, 60  # letters of labels that are checked for typing errors
@@ -68,15 +75,18 @@ _PART = re.compile(
 )
 """The number of a class, or of a part of its images, in a label, as in "0_normal" and "normal_part2"."""
 
-_LOOKS_LIKE = str.maketrans("015", "ols")
-"""Digits that are typed instead of letters."""
-
-_DATE = re.compile(
-    r"\d{1,2}[-./ ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*([-./ ]\d{2,4})?|"
-    r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[-./ ]\d{2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4}|"
-    r"\d{4}[-./]\d{1,2}[-./]\d{1,2}( 00:00:00)?",
+_DENIAL = re.compile(
+    r"(no|not|without|sin|sans|pas de?|kein\w*|ohne|senza|nessun\w*|sem|geen|ingen|brak|bez|нет|без)[\s_'\u2019-]"
+    r"|[无無]|بدون",
     re.IGNORECASE,
 )
+"""The beginning of a label that says that something is absent."""
+
+_SCORED = re.compile(r".*[^\W\d].*[\s(:=](0?[.,]\d+|\d{1,3}([.,]\d+)?\s?%)\)?")
+"""A label with a score, as in "mass (0.87)" and "mass 87%"."""
+
+_LOOKS_LIKE = str.maketrans("015", "ols")
+"""Digits that are typed instead of letters."""
 
 
 def spelling_keys(names: Sequence[str]) -> list[str]:
@@ -144,6 +154,7 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
         "may have thousands or decimal separators (compared as written)": list(filter(may_be_thousands, listed)),
         "are numbers that may stand for missing labels": _missing_codes(listed),
         "look like rows of 1 and 0": _one_hot_codes(listed),
+        "contain scores": list(filter(_SCORED.fullmatch, listed)),
         "look like the same column of two tables that pandas joined": _joined_columns(listed),
     }
     explained = {*chain(*doubtful.values(), *find_joint_labels(listed).values())}
@@ -159,6 +170,12 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
         for what, found in doubtful.items()
         if found
     ]
+    denials = [name for name in listed if _DENIAL.match(name) and name not in longer and not is_normal(name)]
+    if len(listed) > 2 and denials:
+        notes.append(
+            f"Labels that say that something is absent: {shorten(map(repr, denials), 3)}. Each is a label of its own: "
+            f"if it only denies another, remove it from the cells, or join it with 'No Finding' by --label-map."
+        )
     numbers = [name for name in listed if is_number(name) and name not in chain(*pairs)]
     if len(numbers) == len(listed) and (any(map(_DECIMALS.search, numbers)) or len(numbers) >= _MANY_GRADES):
         notes.append(
@@ -171,7 +188,7 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
             f"Some labels are numbers ({shorten(map(repr, numbers), 3)}), and others are names, such as "
             f"{shorten(words, 3)}. If they mean the same, join them with --label-map."
         )
-    if dates := [name for name in listed if _DATE.fullmatch(name)]:
+    if dates := [name for name in listed if looks_like_date(name)]:
         notes.append(
             "Labels that look like dates, into which spreadsheets convert texts such as 1-2: "
             f"{shorten(map(repr, dates), 3)}."
@@ -277,7 +294,7 @@ def _longer_names(names: Sequence[str]) -> Iterator[tuple[str, str]]:
     words = {
         name: frozenset(re.findall(r"[^\W\d_]+|\d[^\W_]*", unicodedata.normalize("NFKC", name).casefold()))
         for name in names[:_MOST_COMPARED]
-        if not (is_number(name) or _DATE.fullmatch(name))
+        if not (is_number(name) or looks_like_date(name))
     }
     keys = {normalize_label(name): name for name in names if len(normalize_label(name)) >= _LEAST_JOINED}
     for name, parts in words.items():
@@ -287,6 +304,8 @@ def _longer_names(names: Sequence[str]) -> Iterator[tuple[str, str]]:
             for other, some in words.items()
             if other != name and some and (some < parts or (some == parts and len(other) <= len(name)))
         ]
+        if not name.isascii():  # some scripts have no spaces between words
+            inner += [other for other in words if len(other) > 1 and other != name and other in name]
         inner += [keys[key[:end]] for end in range(1, len(key)) if key[:end] in keys and key[end:] in keys]
         signs = inner and {name.strip()[-1], inner[0].strip()[-1]} == {*"+-"}
         if inner and not signs and not (len(names) == 2 and parts & {"no", "non", "not"}):

@@ -25,7 +25,7 @@ _UNLABELED = re.compile(
 """Cells and folders whose images have no label yet."""
 
 _EMPTY = re.compile(
-    r"|na|nan|-nan|nat|null|none|n[/.]a|n[/.]k|unk|undefined|undef|blank|empty|"
+    r"|na|nan|-nan|nat|null|none|\\n|n[/.]a|n[/.]k|unk|undefined|undef|blank|empty|"
     r"#?(ref|value|div/0|name|null|num|spill|calc|field|blocked|unknown|connect|busy|error|n/a|na|gettingdata)[!?]|"
     r"#n/a|#na|#gettingdata|err:\d{3}|n/a\(.*\)|x{2,}|[-\u2010-\u2015\u2212._~*?/\\\u2026]+"
 )
@@ -66,6 +66,13 @@ _UNCERTAIN = (
 """Labels that are not certain, such as "pneumonia?", "r/o pneumonia" and "pneumonia (possible)"."""
 
 _UNDECIDED = re.compile("indeterminate|equivocal|inconclusive|borderline|doubtful|suspicious")
+
+_DATE = re.compile(
+    r"\d{1,2}[-./ ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*([-./ ]\d{2,4})?|"
+    r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[-./ ]\d{2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4}|"
+    r"\d{4}[-./]\d{1,2}[-./]\d{1,2}([ T][\d:.]+)?|(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])",
+    re.IGNORECASE,
+)
 
 _COPY = r"(?:copy|kopie|copie|copia)"
 
@@ -110,6 +117,15 @@ def is_missing(cell: str, known: Collection[str] = ()) -> bool:
 
 def _is_known(name: str, known: Collection[str]) -> bool:
     return bool(known) and (name in known or normalize_label(name) in map(normalize_label, known))
+
+
+def looks_like_date(text: str) -> bool:
+    """Whether a text is a date, also one into which spreadsheets convert texts such as 1-2.
+
+    >>> [looks_like_date(text) for text in ("2-Jan", "2020-01-05", "20200105", "20200199")]
+    [True, True, True, False]
+    """
+    return bool(_DATE.fullmatch(text.strip()))
 
 
 def find_unlabeled(folders: Iterable[str], known: Collection[str] = ()) -> list[str]:

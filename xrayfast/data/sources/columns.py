@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from xrayfast.data.labels.cells import (
     are_fractions,
     are_grades,
     describe_grades,
+    have_comments,
     looks_like_flags,
 )
 from xrayfast.data.labels.names import find_spelling
 from xrayfast.data.labels.spellings import spelling_keys
+from xrayfast.data.labels.words import is_missing
 from xrayfast.data.sources.column_words import (
     USUAL_NAMES,
     are_public_and_private,
@@ -106,7 +109,8 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: 
         ConfigError: a column of labels is named twice.
     """
     path, template, is_folder = _path_columns(table, spec, config.path_col)
-    usual = {role: usual_columns(table.columns, role) for role in USUAL_NAMES}
+    filled = [name for name, cells in table.columns.items() if not _is_blank(cells)]
+    usual = {role: usual_columns(filled, role) for role in USUAL_NAMES}
     patient, study, sex, age = (tuple(usual[role][:1]) for role in ("patient", "study", "sex", "age"))
     if config.patient_col:
         patient = (require_column(table, config.patient_col),) if is_column_name(config.patient_col) else ()
@@ -166,7 +170,7 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
     notes += [
         f"{quote([name])} may contain the split too, but is not used: to use it, give --split-col {quoted(name)}"
         + (
-            f", after replacing {shorten(sorted(table.columns[name].texts), 3)} with train, valid and test."
+            f", after replacing {shorten(map(repr, sorted(table.columns[name].texts)), 3)} with train, valid and test."
             if name in mixed
             else "."
         )
@@ -241,7 +245,7 @@ def _path_columns(table: Table, spec: DatasetSpec, chosen: str | None) -> tuple[
     if in_image_path and table.columns.keys() >= set(in_image_path):
         return in_image_path, spec.image_path, False
     if usual := usual_columns(table.columns, "path"):
-        return (usual[0],), "", False
+        return (min(usual, key=lambda name: _is_blank(table.columns[name])),), "", False
     if spec.study_folder:
         return in_study_folder, spec.study_folder, True
     if unread := usual_columns(table.unread, "path"):
@@ -256,6 +260,11 @@ def _path_columns(table: Table, spec: DatasetSpec, chosen: str | None) -> tuple[
         f"{table.file}: found the columns {', '.join(table.columns)}, but no column of image paths; expected a name "
         f"such as 'image' or 'file'.{found} Name the column with --path-col."
     )
+
+
+def _is_blank(cells: TextColumn, known: Collection[str] = ()) -> bool:
+    """Whether all cells are blank or words for missing values; `known` labels are not."""
+    return all(is_missing(cell, known) for cell in cells.texts)
 
 
 def _hold_image_names(cells: TextColumn) -> bool:
@@ -281,7 +290,11 @@ def _label_columns(
     if not chosen and spec.label_column:
         chosen = [spec.label_column]
     chosen = chosen or [name for name in spec.flag_columns if name in table.columns]
-    chosen = chosen or [name for name in usual_columns(table.columns, "labels") if name in free][:1]
+    usual = [name for name in usual_columns(table.columns, "labels") if name in free]
+    filled = [name for name in usual if not _is_blank(table.columns[name], known)]
+    if not any(looks_like_flags(table.columns[name]) for name in free):
+        filled = filled or usual
+    chosen = chosen or filled[:1]
     if len(chosen) == 1 and (config.task == "single" or not looks_like_flags(table.columns[chosen[0]], known=known)):
         return tuple(chosen), False, []
     no_label = {name: "" if name in known else describe_no_label(name) for name in free}
@@ -292,7 +305,10 @@ def _label_columns(
         note = f"Labels are read from {quote(chosen)}; other columns contain 1 and 0 too: {quote(others)}."
         advice = "Name the columns to use with --label-col."
         return tuple(chosen), True, [f"{note} {advice}"] if others and is_guess else []
-    return _guess_label_columns(table, free, no_label, known)
+    labels, are_flags, notes = _guess_label_columns(table, free, no_label, known)
+    if usual:
+        notes.append(f"Not used as labels, because all cells are blank: {quote(usual)}.")
+    return labels, are_flags, notes
 
 
 def _guess_label_columns(
@@ -368,6 +384,11 @@ def _note_unused(
         )
     if no_1 := [name for name in others if not no_label[name] and are_flags(table.columns[name])]:
         notes.append(f"Not used as labels, because they contain 0 but no 1: {quote(no_1)}.")
+    if commented := [name for name in others if not no_label[name] and have_comments(table.columns[name])]:
+        notes.append(
+            f"Not used as labels, because some cells have words beside 1, 0, yes or no: {quote(commented)}. To use "
+            f"them, write 1, 0, -1 (uncertain) or nothing into these cells."
+        )
     if left_out:
         notes.append(
             f"Not used as labels, because of their names: {shorten(left_out, 20)}. To use one, name it with "
@@ -389,7 +410,7 @@ def require_column(table: Table, name: str) -> str:
     if "," in name and all(find_spelling(part.strip(), table.columns) for part in name.split(",")):
         raise DataError(
             f"{table.file}: found no column '{name}', but columns of the names in it; expected a list of columns: "
-            f"--label-col {','.join(part.strip() for part in name.split(','))}."
+            f"--label-col {shlex.quote(','.join(part.strip() for part in name.split(',')))}."
         )
     raise DataError(
         f"{table.file}: found no column '{name}'; expected one of {', '.join(table.columns)}."

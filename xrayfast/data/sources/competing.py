@@ -15,6 +15,7 @@ from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.labels.cells import are_flags, parse_flags, parse_label_cells, resolve_delimiter
 from xrayfast.data.labels.names import clean_label, normalize_label, sort_labels
 from xrayfast.data.labels.targets import Targets
+from xrayfast.data.labels.words import plain_label
 from xrayfast.data.sources.column_words import (
     USUAL_NAMES,
     is_first_choice,
@@ -52,6 +53,8 @@ def note_other_labels(
     differing, apart = dict[str, Bools](), list[str]()
     for name in columns.unused:
         other = _parse(table, name)
+        if other and not other[0]:  # all cells are blank
+            continue
         # Columns of sites, study arms and splits hold A and B as often as columns of labels do.
         if other and max(map(len, other[0]), default=0) == 1 and not (_is_called_label(name) or is_of_reader(name)):
             continue
@@ -144,7 +147,7 @@ def note_other_files(
             )
         notes.append(
             f"Images are read from '{taken}'; '{name}' contains other images in {plural(len(differ), 'row')}, such "
-            f"as {found} ({table.where(row)}). To use these, give --path-col '{name}'."
+            f"as {found} ({table.where(row)}). To use these, give --path-col {quoted(name)}."
         )
     return notes
 
@@ -198,7 +201,7 @@ def _differing_rows(names: Sequence[str], raw: Targets, others: Sequence[str], o
 def _by_key(names: Sequence[str], raw: Targets) -> Mapping[str, Floats32]:
     found = dict[str, Floats32]()
     for j, name in enumerate(names):
-        key = normalize_label(name)
+        key = normalize_label(plain_label(name) or name)
         found[key] = np.fmax(found[key], raw[:, j]) if key in found else raw[:, j]
     return found
 

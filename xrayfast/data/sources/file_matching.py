@@ -156,6 +156,9 @@ _HIDDEN = frozenset(
 _MAYBE_ELSEWHERE = ("", "/", "\\", ".")
 """First characters of names that may not be paths below the root."""
 
+_AROUND = " \t\r\n\xa0\u200b\u200e\u200f\u2060\ufeff"
+"""Spaces and invisible characters, of which none is at the end of a path."""
+
 MAX_PATH = 4096
 """Maximum length of a path in characters, as on Linux."""
 
@@ -240,7 +243,7 @@ def clean_path(cell: str) -> str:
         raise DataError(
             f"found a path of {len(cell):,} characters, '{truncate(cell, 60)}'; expected at most {MAX_PATH:,}."
         )
-    path = canonical(cell.strip().replace("\\", "/"))
+    path = canonical(cell.strip(_AROUND).replace("\\", "/"))
     if is_remote(path):
         return path if is_web_address(path) else normalize(path)
     return posixpath.normpath(path) if "./" in path or "//" in path else path

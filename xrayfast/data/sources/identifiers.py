@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import unquote
 
 import numpy as np
 
 from xrayfast.data.labels.cells import looks_like_flags
-from xrayfast.data.labels.names import drop_invisible
-from xrayfast.data.labels.words import is_missing
+from xrayfast.data.labels.names import drop_invisible, fold_look_alikes, may_be_thousands
+from xrayfast.data.labels.words import is_missing, looks_like_date
 from xrayfast.data.sources.column_words import key_role, may_be_key, may_be_origin
 from xrayfast.data.text_column import TextColumn, distinct
 from xrayfast.errors import plural, shorten
@@ -32,8 +32,24 @@ _LETTERS_AND_NUMBER = re.compile("([A-Za-z]*)([0-9]+)")
 _LAST_FIRST = re.compile(r"\s*(?P<last>[^\W\d_][^\d,^]*?)\s*[,^]\s*(?P<first>[^\W\d_][^\d,^]*)\^*\s*")
 """A person's name, as DICOM has it, or with a comma."""
 
-_SEVERAL = re.compile(r"([^\W\d_]*)[-_ ]?\d+([a-z]?)((\s*[-/;,|&+]\s*|\s+(and\s+)?)\1[-_ ]?\d+\2)+", re.IGNORECASE)
-"""Matches several identifiers of one form in a cell, such as "P1/P2"."""
+_SEVERAL = re.compile(
+    r"([^\W\d_]+)[-_ ]?\d+([a-z]?)(((\s*[-/;,|&+]\s*|\s+(and\s+)?)\1[-_ ]?\d+\2)+|(\s*([;,&+]|\band\b)\s*\d+\2)+)",
+    re.IGNORECASE,
+)
+"""Matches several identifiers of one form in a cell, such as "P1/P2" and "P1, 2"."""
+
+_OF_VISIT = re.compile(
+    r"(?i)(.*[^\W_])(?:[-_ .,/#(]+|(?<=\d)(?=[a-z]{1,4}$))((?:(?<=\d)|(?<=\d[-_ .,/#(]))(?:[a-z]|i{2,3}|iv|vi{1,3}|ix)"
+    r"|(pre|post|before|after|baseline|bl|fu|follow[-_ ]?up|admission|discharge|left|right|pa|ap"
+    r"|lat|lateral|frontal|l|r)[-_ ]?\d*|(t|tp|v|visit|scan|session|ses|exam|study|img|image|day|d)[-_ ]?\d+|\d{1,2}"
+    r"|(19|20)\d\d[-_.]?\d\d[-_.]?\d\d)\)?"
+)
+"""Matches an identifier that adds to a patient which of the patient's images or visits it is, such as "P1_pre"."""
+
+_MOST_VISITS = 20  # of a patient, and of images in a study of chest radiographs; most studies have 1 to 3
+_LOOKED_AT = 20_000  # identifiers in which visits are looked for
+
+_QUOTES = " '\"`\u2018\u2019\u201c\u201d\u00b4"
 
 _ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 
@@ -53,37 +69,38 @@ def normalize_identifier(text: str) -> str:
 
     Spreadsheets drop leading zeros and turn integers into floats.
 
-    >>> normalize_identifier("0012") == normalize_identifier("12.0"), normalize_identifier(" P-0001 ")
+    >>> normalize_identifier("0012") == normalize_identifier("12.0"), normalize_identifier(" P-0001' ")
     (True, 'p1')
     >>> normalize_identifier("DOE^JANE") == normalize_identifier("Doe, Jane") == normalize_identifier("Jane Doe")
     True
     """
     if plain := _LETTERS_AND_NUMBER.fullmatch(text):  # the usual case, made fast because there may be millions
         return plain[1].lower() + (plain[2].lstrip("0") or "0")
+    text = drop_invisible(text).strip(_QUOTES)
     if person := _LAST_FIRST.fullmatch(text):
         text = f"{person['first']} {person['last']}"
-    key = re.sub(
-        r"(?<=[^\W\d_])[\s_.-]+(?=\d)|(?<=\d)[\s_-]+(?=[^\W\d_])", "", " ".join(drop_invisible(text).split()).casefold()
-    )
+    text = fold_look_alikes(text)
+    key = re.sub(r"(?<=[^\W\d_])[\s_.-]+(?=\d)|(?<=\d)[\s_-]+(?=[^\W\d_])", "", " ".join(text.split()).casefold())
     return plain_numbers(key)
 
 
 def plain_numbers(text: str) -> str:
-    """Return the text without leading zeros of numbers; if it is one number, also without ".0" at its end.
+    """Return the text without leading zeros of numbers; if it is one number, also without ".0" or ",0" at its end.
 
     >>> plain_numbers("00012"), plain_numbers("12.0"), plain_numbers("p007_01")
     ('12', '12', 'p7_1')
     """
-    return re.sub(r"(?<![\d.])0+(?=\d+(?![\d.]))", "", re.sub(r"(?<=^\d)(\d*)\.0+$", r"\1", text))
+    return re.sub(r"(?<![\d.])0+(?=\d+(?![\d.]))", "", re.sub(r"(?<=^\d)(\d*)(\.0+|,00?)$", r"\1", text))
 
 
 def plain_signs(text: str) -> str:
-    """Return the text without spaces, '_' and '-', and with percent-encoded characters decoded.
+    r"""Return the text without spaces, '_', '-' and invisible characters, and with percent-encoded characters decoded
+    and those folded that look alike.
 
-    >>> plain_signs("my%20image_1"), plain_signs("my image-1")
+    >>> plain_signs("my%20image_1"), plain_signs("my image-\u200b\u0661")
     ('myimage1', 'myimage1')
     """
-    return re.sub(r"[\s_-]+", "", unquote(text))
+    return re.sub(r"[\s_-]+", "", drop_invisible(fold_look_alikes(unquote(text))))
 
 
 def join_spellings(identifiers: Sequence[str]) -> tuple[TextColumn, list[str]]:
@@ -94,7 +111,8 @@ def join_spellings(identifiers: Sequence[str]) -> tuple[TextColumn, list[str]]:
     if joined := sum(text != kept for text, kept in spelling.items()):
         notes.append(
             f"{plural(joined, 'patient identifier')} joined with another that differs only in case, spaces, the "
-            f"order of names, leading zeros, a trailing .0, '-' and '_' next to a number, or invisible characters."
+            f"order of names, leading zeros, a trailing .0, '-' and '_' next to a number, quotes around it, or "
+            f"characters that look alike or are invisible."
         )
     notes += filter(None, [describe_rounding(column)])
     return column.replace(spelling.__getitem__), notes
@@ -136,23 +154,63 @@ def note_blank(patients: Sequence[str]) -> list[str]:
     return [note]
 
 
-def note_several(patients: Sequence[str]) -> list[str]:
-    """Return a note on cells with several patients: "P1/P2", or "1/2" if one of these is also a patient alone."""
-    counts = TextColumn.of(patients).counts()
-    alone = {normalize_identifier(text) for text in counts}
-
-    def are_patients(text: str) -> bool:
-        if not (match := _SEVERAL.fullmatch(re.sub(r"[][(){}'\"]", "", text))):
-            return False
-        parts = re.split(r"[/;,|&+]|\band\b", text)
-        return bool(match[1]) or (len(parts) > 1 and not alone.isdisjoint(map(normalize_identifier, parts)))
-
-    if not (several := sum(n for text, n in counts.items() if are_patients(text))):
+def note_dates(patients: Sequence[str]) -> list[str]:
+    """Return a note if most identifiers of patients are dates."""
+    texts = [text for text in distinct(patients) if text][:_LOOKED_AT]
+    dates = list(filter(looks_like_date, texts))
+    if 2 * len(dates) <= len(texts):
         return []
     return [
-        f"{plural(several, 'image')} with a patient identifier that names several, such as P1/P2: it is read as one "
-        f"more patient, so images of the same patient are not kept together. Write one identifier into each cell."
+        f"Patient identifiers look like dates ({shorten(map(repr, dates), 2)}): different patients with the same date "
+        f"are treated as one. If that is wrong, name another column with --patient-col, or give --patient-col none."
     ]
+
+
+def note_forms(patients: Sequence[str]) -> list[str]:
+    """Return notes on identifiers that are those of images or visits, such as "P1_pre", or of several patients."""
+    counts = TextColumn.of(patients).counts()
+    counts.pop("", None)
+    alone = {normalize_identifier(text) for text in counts}
+    visits, notes = _find_visits(list(counts)[:_LOOKED_AT])
+    if several := sum(n for text, n in counts.items() if text not in visits and _names_several(text, alone)):
+        notes.append(
+            f"{plural(several, 'image')} with a patient identifier that names several, such as P1/P2: it is read as "
+            f"one more patient, so images of the same patient are not kept together. Write one identifier into each "
+            f"cell."
+        )
+    return notes
+
+
+def _find_visits(texts: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Return the identifiers that add a visit to a patient, and a note on them; none if few do, or no two share one."""
+    matches = {text: match for text in texts if (match := _OF_VISIT.fullmatch(text))}
+    sizes = Counter(match[1].lower() for match in matches.values())
+    sizes.update(text.lower() for text in texts if text.lower() in sizes)  # "12", beside "12b"
+    if 2 * sizes.total() <= len(texts):
+        return set(), []
+    shared = [match for match in matches.values() if sizes[match[1].lower()] > 1]
+    are_few = len(sizes) >= _LEAST_KEYS or not any(re.fullmatch(r"\d{1,2}", match[2]) for match in shared)
+    if 2 * len(shared) <= len(matches) or not are_few or max(sizes.values()) > _MOST_VISITS:
+        return set(), []
+    ends = shorten(dict.fromkeys(f"'{match[2]}'" for match in shared), 3)
+    return {*matches}, [
+        f"Patient identifiers may be those of images or visits, because they end in {ends}: images of the same "
+        f"patient are then not kept together. If the text before that is the patient ({len(sizes)} instead of "
+        f"{sizes.total():,} patients), put it into a separate column and name that with --patient-col."
+    ]
+
+
+def _names_several(text: str, alone: Collection[str]) -> bool:
+    """Whether an identifier names several patients: "P1/P2", or "a1/b1" and "1/2" if one of these is a patient alone.
+
+    `alone` are the keys of all identifiers.
+    """
+    if may_be_thousands(text) or not re.search(r"[-\s/;,|&+]", text):
+        return False
+    text = re.sub(r"[][(){}'\"]", "", text)
+    parts = re.split(r"[/;,|&+]|\band\b", normalize_identifier(text))
+    are_known = len(parts) > 1 and any(normalize_identifier(part) in alone for part in parts)
+    return bool(_SEVERAL.fullmatch(text)) or (are_known and all(re.search(r"\d", part) for part in parts))
 
 
 def name_studies(column: str, cells: Sequence[str], patients: Sequence[str] | None) -> list[str]:

@@ -115,6 +115,8 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
     if (config.ignore_split or config.split_file) and columns.split:
         records.splits, columns = [None] * len(records.names), replace(columns, split=())
     _add_metadata(records, table, columns, spec, files.first)
+    if records.patients and config.patient_col is None and spec is not GENERIC and not spec.patient_in_path:
+        records.archive = spec.name
     if config.patient_col is None:
         records.notes += _note_keys(records, table, columns, files.first)
     spec.complete_records(records, file)

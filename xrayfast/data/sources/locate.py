@@ -12,6 +12,7 @@ import numpy as np
 from xrayfast.config import Problems
 from xrayfast.data.arrays import Integers, Places
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
+from xrayfast.data.labels.cells import looks_like_flags
 from xrayfast.data.labels.targets import Targets
 from xrayfast.data.sources.column_words import is_of_box
 from xrayfast.data.sources.columns import Columns, quote
@@ -29,12 +30,18 @@ _NEARLY = {
         "the format of numbers, of which spreadsheets and pandas drop leading zeros",
         "write them exactly like the file names; pandas keeps them as text with read_csv(..., dtype=str).",
     ),
-    plain_signs: ("spaces, '_', '-' and codes such as %20", "write them exactly like the file names."),
+    plain_signs: (
+        "spaces, '_', '-', codes such as %20, and characters that are invisible or look alike",
+        "write them exactly like the file names.",
+    ),
 }
 """Ways to compare the names of missing files with existing ones: what they then differ in, and what to do about it."""
 
 _SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})(?![\w.-])", re.IGNORECASE)
 """The suffix of an image, at the end of a cell or before a separator."""
+
+_LINK = re.compile(r"=\w+\(|<\w+ |!?\[.*\]\(")
+"""The beginning of a formula of a spreadsheet, or of a link in HTML or Markdown."""
 
 _LOOKED_UP = 20  # missing files whose names are searched for in other folders
 
@@ -147,6 +154,13 @@ def _describe_merging(table: Table, columns: Columns) -> str:
     """Return advice on how to merge the rows of one image, for example rows of boxes or readers."""
     boxes = list(filter(is_of_box, table.columns))
     image, labels = columns.path[0], list(columns.labels)
+    present = [name for name in columns.unused if looks_like_flags(table.columns[name], words=True)]
+    if len(present) == 1 and not (columns.are_flags or len(boxes) > 1):
+        return (
+            f"If '{present[0]}' says whether the label of a row is present, pandas makes one row per image by "
+            f"df.pivot(index={image!r}, columns={labels[0]!r}, values={present[0]!r}).to_csv('labels.csv'); if not, "
+            f"remove or merge rows."
+        )
     merge = ".max()" if columns.are_flags else ".agg(lambda x: '|'.join(sorted(set(x))))"
     found = f"Its columns {quote(boxes)} show that it is a table of boxes" if len(boxes) > 1 else "Remove or merge rows"
     return f"{found}: pandas makes one row per image by df.groupby({image!r})[{labels}]{merge}.to_csv('labels.csv')."
@@ -155,11 +169,19 @@ def _describe_merging(table: Table, columns: Columns) -> str:
 def _describe_absent(finder: Finder, texts: Sequence[str]) -> str:
     """Return a sentence on texts without a file: they are several paths or folders, or similar to other files."""
     some = [text.strip() for text in texts[:_LOOKED_UP]]
-    if any(len(_SUFFIX.findall(text)) > 1 for text in some):
+    if any(map(_LINK.match, some)):
+        return " Some cells are formulas or links; expected the path alone."
+    if any(len(_SUFFIX.findall(text)) > 1 or _are_several(finder, text) for text in some):
         return " Some cells have several paths; expected one path per row: write a row for each image."
     if folder := next(filter(finder.is_folder, some), ""):
         return f" '{folder}' is a folder; expected the path of an image: write a row for each image in the folder."
     return _describe_elsewhere(finder, texts)
+
+
+def _are_several(finder: Finder, text: str) -> bool:
+    """Whether a cell consists of several names of files without suffixes."""
+    parts = re.findall(r"[^\s;,|&+]+", text)
+    return len(parts) > 1 and all(map(finder.same_names, parts))
 
 
 def _describe_elsewhere(finder: Finder, texts: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from xrayfast.data.arrays import Places
 from xrayfast.data.demographics import parse_sexes, parse_views, plausible_age
 from xrayfast.data.images.names import AUGMENTED, ORIGINAL, image_beside, split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
+from xrayfast.data.sources.column_words import tells_birth
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.identifiers import (
     blank_placeholders,
@@ -29,8 +30,9 @@ from xrayfast.data.sources.identifiers import (
     normalize_identifier,
     note_blank,
     note_contradictions,
+    note_dates,
+    note_forms,
     note_keys,
-    note_several,
 )
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.stratify import parse_split
@@ -57,15 +59,8 @@ _PATIENT_PATTERNS = (
 """Regular expressions whose first group may be the patient in a file name: a word for patients with a number, the name
 without its last parts, or what follows a date."""
 
-_IMAGE_OF_PATIENT = re.compile(
-    r"(?i)(.*[^\W_])(?:[-_ .#(]+|(?<=\d)(?=[a-z]{1,4}$))((?:(?<=\d)|(?<=\d[-_ .#(]))(?:[a-z]|i{2,3}|iv|vi{1,3}|ix)"
-    r"|(pre|post|before|after|baseline|bl|fu|follow[-_ ]?up|admission|discharge|left|right|pa|ap"
-    r"|lat|lateral|frontal|l|r)[-_ ]?\d*|(t|tp|v|visit|scan|session|ses|exam|study|img|image|day|d)[-_ ]?\d+|\d{1,2}"
-    r"|(19|20)\d\d[-_.]?\d\d[-_.]?\d\d)\)?"
-)
-"""Matches an identifier that adds to a patient which of the patient's images or visits it is."""
-
 _MOST_HEADERS = 200  # that are compared with a table's patients; each takes about a millisecond
+_IN_A_ROW = 10  # of them, in the order of patients
 _LOOKED_AT = 20_000  # names that are searched before all are
 _LEAST_PATIENTS = 8  # fewest that a part of the names without a word for patients must tell apart
 _DATE = re.compile(r"(^|\D)(19|20)\d\d(\d{4})?$|\d{4}-\d\d-\d\d")
@@ -142,7 +137,8 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
             records.notes += notes
     if records.patients:
         _note_names_of_images(records)
-        records.notes += _note_images_of_patients(records.patients) + note_several(records.patients)
+        records.notes += note_forms(records.patients)
+        records.notes += [] if tells_birth(chosen or "") else note_dates(records.patients)
     if way not in ("name", "dicom"):
         _note_patients_in_names(records)
     if records.patients is None and (chosen == "name" or keyword):
@@ -173,26 +169,6 @@ def _note_names_of_images(records: ImageRecords) -> None:
             f"Patient identifiers are the same as the image names, one per image, on {which}: images of the same "
             f"patient are not kept together."
         )
-
-
-def _note_images_of_patients(patients: Sequence[str]) -> list[str]:
-    """Return a note if identifiers of patients are those of images or visits: "P1_pre" and "P1_post"."""
-    texts = [text for text in TextColumn.of(patients).texts if text]
-    matches = [match for text in texts[:_LOOKED_AT] if (match := _IMAGE_OF_PATIENT.fullmatch(text))]
-    sizes = Counter(match[1].lower() for match in matches)
-    sizes.update(text.lower() for text in texts[:_LOOKED_AT] if text.lower() in sizes)  # "12", beside "12b"
-    if 2 * sizes.total() <= min(len(texts), _LOOKED_AT):
-        return []
-    shared = [match for match in matches if sizes[match[1].lower()] > 1]
-    are_few = len(sizes) >= _LEAST_PATIENTS or not any(re.fullmatch(r"\d{1,2}", match[2]) for match in shared)
-    if 2 * len(shared) <= len(matches) or not are_few or max(sizes.values()) > _MOST_IN_STUDY:
-        return []
-    ends = shorten(dict.fromkeys(f"'{match[2]}'" for match in shared), 3)
-    return [
-        f"Patient identifiers may be those of images or visits, because they end in {ends}: images of the same "
-        f"patient are then not kept together. If the text before that is the patient ({len(sizes)} instead of "
-        f"{sizes.total():,} patients), put it into a separate column and name that with --patient-col."
-    ]
 
 
 def _is_name_of(name: str, patient: str) -> bool:
@@ -504,7 +480,7 @@ def _note_other_headers(records: ImageRecords) -> list[str]:
     """
     if not records.patients or is_remote(records.paths[0]):
         return []
-    some = replace(records.select(range(0, len(records.names), -(-len(records.names) // _MOST_HEADERS))), notes=[])
+    some = replace(records.select(_sample_by_patient(records.patients)), notes=[])
     found = blank_placeholders(_values(_headers(some, "PatientID"), "patient"))[0]
     pairs = {
         name: (normalize_identifier(patient), normalize_identifier(header))
@@ -525,6 +501,15 @@ def _note_other_headers(records: ImageRecords) -> list[str]:
         f"The PatientID of {plural(len(wrong), 'DICOM file')}, of {len(pairs)} looked at, contradicts the table's "
         f"patient: {shorten(wrong, 3)}. The table is used; --patient-col dicom:PatientID uses the headers."
     ] * bool(wrong)
+
+
+def _sample_by_patient(patients: Sequence[str]) -> list[int]:
+    """Return up to `_MOST_HEADERS` rows, in runs of rows that follow each other if they are sorted by patient."""
+    order = np.argsort(TextColumn.of(patients).codes, kind="stable")
+    starts = np.linspace(0, max(len(order) - _IN_A_ROW, 0), _MOST_HEADERS // _IN_A_ROW, dtype=int)
+    places = np.unique(starts[:, None] + np.arange(_IN_A_ROW)) if len(order) > _MOST_HEADERS else np.arange(len(order))
+    found: list[int] = np.sort(order[places]).tolist()
+    return found
 
 
 def _note_issuers(headers: Sequence[Header]) -> list[str]:

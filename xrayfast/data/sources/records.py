@@ -50,6 +50,7 @@ class ImageRecords:
         where: returns how a message refers to the i-th image.
         splits: None for an image without a split.
         patients, studies: identifiers, "" where unknown.
+        archive: the public data set that gave the patients their identifiers, or "".
         patient_shown: if all images are of one patient, how a message may name the patient: " 'ANON'", or "".
         sexes: "F" or "M"; None where unknown.
         ages: in years; NaN where unknown.
@@ -74,6 +75,7 @@ class ImageRecords:
     companions: tuple[str, ...] = ()
     left_out: list[tuple[str, list[str]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    archive: str = ""
     patient_shown: str = ""
 
     @cached_property

@@ -58,10 +58,11 @@ NOT_IN_FILE = (
 )
 
 SAME_ARCHIVE = (
-    "File names on both sides are those of one public data set, so these are the same persons. --patient-col none "
-    "ignores identifiers."
+    "File names or tables on both sides are those of one public data set, so these are the same persons. --patient-col "
+    "none ignores identifiers."
 )
-"""The end of a sentence on patients that the run and other data share by names of files of a public data set."""
+"""The end of a sentence on patients that the run and other data share by names of files, or tables, of a public data
+set."""
 
 PATIENTS_UNKNOWN = "Images were compared with those of training, but it is not known whether the patients are the same."
 
@@ -291,9 +292,9 @@ def _find_by_identifier(
 ) -> tuple[list[npt.NDArray[np.object_]], list[str]]:
     """Find the split of the run that each row's patient or study is in.
 
-    Equal patients in names of files that follow the pattern of one public data set are the same persons. Other equal
-    identifiers of patients count only if such a patient, an image or a study matches too: two sources may use the same
-    numbers.
+    Equal patients in names of files that follow the pattern of one public data set, or in tables of one, are the same
+    persons. Other equal identifiers of patients count only if such a patient, an image or a study matches too: two
+    sources may use the same numbers.
 
     Returns:
         (N,) splits according to patients, and (N,) according to studies; and sentences on what was compared.
@@ -326,11 +327,12 @@ def _find_by_identifier(
 
 
 def _identities(data: Manifest) -> npt.NDArray[np.uint64]:
-    """Return (N, 3) hashes of the patient, of the study, and of the patient in a name of a public data set; else 0."""
-    known = np.zeros((len(data), 2), np.uint64) if data.identities is None else data.identities
+    """Return (N, 3) hashes of the patient, of the study, and of the patient of a public data set; else 0."""
+    known = np.zeros((len(data), 3), np.uint64) if data.identities is None else data.identities
     names = [] if data.config.patient_col == "none" else patients_in_public_names(data.table["image"].tolist())
     in_names = hash_identifiers(names, len(data))
-    return np.column_stack([np.where(known[:, 0] > 0, known[:, 0], in_names), known[:, 1], in_names])
+    owner, study, public = known.T
+    return np.column_stack([np.where(owner > 0, owner, in_names), study, np.where(public > 0, public, in_names)])
 
 
 def _splits_of_equal(

@@ -154,6 +154,16 @@ def test_a_table_of_a_format_that_is_not_read_is_named_beside_images(tmp_path, f
     assert opened(tmp_path / "classes").labels == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [("labels.xlsx", "PK\x03\x04", "found an Excel file"), ("labels.json", '[{"image": "a/0.png"}]', "found JSON")],
+)
+def test_a_table_as_the_source_in_a_format_that_is_not_read_is_named(tmp_path, name, content, found):
+    make(tmp_path, *ten("a"))
+    assert found in message(DataError, table(tmp_path, content, name))
+    assert "as CSV, with a header and a row for each image" in message(DataError, tmp_path / name)
+
+
 def test_a_table_as_the_source(tmp_path):
     make(tmp_path, *ten("images"))
     file = table(tmp_path, lines("image,label", "{i}.png,{ab}"), "films.tsv")

@@ -60,7 +60,8 @@ def detect_layout(config: DataConfig) -> Layout:
     if labels is None and is_saved_dataset(source):
         labels = source
     elif labels is None and (
-        is_shards(source) or (is_table(source.name) and (is_columnar(source) or not source.is_dir()))
+        is_shards(source)
+        or ((is_table(source.name) or _is_unread(source.name)) and (is_columnar(source) or not source.is_dir()))
     ):
         source, labels = source.parent, source
     if labels is not None and is_shard_pattern(source):
@@ -103,7 +104,7 @@ def _detect_in_folder(source: Path, config: DataConfig) -> Layout:
         others = tuple(name for name in names_of if name != table and (name in alike or _is_called_labels(name)))
         return Layout(source, source / table, f"Labels from {table} in {source}{reason}.", others)
     in_splits = bool(parse_split_folders(folder.name for folder in with_images))
-    unread = shorten(name for name in loose if Path(name).suffix.lower() in _NOT_READ)
+    unread = shorten(name for name in loose if _is_unread(name))
     may_be_unread = bool(unread) and all(_is_image_folder(folder.name, True) for folder in with_images)
     has_no_class = (len(with_images) > 1 or may_be_unread) and not in_splits
     if has_no_class and choose_class_level(root, config)[0] == 1:
@@ -179,6 +180,10 @@ def _choose_table(source: Path, names_of: dict[str, list[str]], spec_of: dict[st
                 f"parts of one table, give --labels their folder."
             )
     return None
+
+
+def _is_unread(name: str) -> bool:
+    return Path(name).suffix.lower() in _NOT_READ
 
 
 def _has_labels(columns: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ import zlib
 from array import array
 from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TextIO
 
@@ -46,8 +46,10 @@ _OTHER_FORMATS = {
 }
 """Patterns of how files of formats that are not read begin, what they are, and what to do."""
 
-_RUNS = re.compile(rb"[\x80-\xff]{3,}")
-_LETTERS = re.compile(rb"[\xc0-\xff\xa8\xb8]+")
+_ENCODINGS = ("cp1252", "cp1250", "cp850", "mac_roman", "cp1251", "cp1253", "gbk", "big5", "shift_jis", "euc_kr")
+_WORD = re.compile(r"[^\W\d_]*[^\x00-\x7f]([^\W\d_]|[^\x00-\x7f])*")
+_IN_WORDS = "\xa0\xad\xb7\u2013\u2014\u2019"  # signs between letters in Western languages
+_LEAST_FITTING = 0.75  # share of the words that are not ASCII which must look like words in an encoding
 
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*\r?(?:\n|\Z)', re.IGNORECASE)
 """A first line that tells Excel the separator."""
@@ -58,7 +60,9 @@ _MEMORY_PER_BYTE, _MEMORY_PER_TEXT = 8, 160
 cell of a column: the shorter the cells, the more of them a file can hold."""
 
 _SAMPLE = 1 << 16
+_SEARCHED = 1 << 22  # bytes in which words are looked for that are not ASCII
 _MOST_ABOVE = 100  # maximum number of lines above the header
+_MOST_HEADERS = 3  # lines of merged cells and the header
 _SIGNS = ",;\t|"
 _BATCH = 1000
 
@@ -66,7 +70,8 @@ _BATCH = 1000
 def read_delimited(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table:
     """Read all cells as text; blank rows are left out but count in row numbers.
 
-    The encoding is UTF-8, UTF-16 or UTF-32 if a byte order mark says so, or else Windows-1252, with a note. The
+    The encoding is UTF-8, UTF-16 or UTF-32 if a byte order mark says so, or else Windows-1252, with a note. UTF-16 of
+    ASCII letters needs no mark. The
     separator is the one in Excel's first line, "sep=;", or else the one of ',', ';', tab and '|' that gives the first
     rows equally many cells. Blank lines, comments and titles above the header are skipped; a note quotes comments and
     titles. Any line ends are allowed, also in quotes. The file may be gzipped, or in one of the formats without a
@@ -83,8 +88,7 @@ def read_delimited(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> T
         except UnicodeDecodeError:
             if encoding != "utf-8-sig":
                 raise
-            _require_western(file)
-            note = f"{file.name} is not UTF-8: read as Windows-1252."
+            note = _describe_western(file)
             table = _read(file, "cp1252", headerless)
             return replace(table, notes=(note, *table.notes))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -124,23 +128,56 @@ def _encoding(file: Path) -> str:
                 f"{file}: found {found}; expected a table as CSV, TSV, Parquet or Arrow. {advice} as CSV, with a "
                 f"header and a row for each image."
             )
+    for offset, name in enumerate(("utf-16-be", "utf-16-le")):
+        if len(start) > 8 and not any(start[offset:8:2]):
+            return name
     return next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8-sig")
 
 
-def _require_western(file: Path) -> None:
-    """Raise a DataError if most bytes above 127 are in runs, as in Asian and Cyrillic encodings but no Western text.
+def _describe_western(file: Path) -> str:
+    """Return a note on a text in Windows-1252, with words from it.
 
-    Those would be read as other letters, and in Asian encodings also as separators.
+    Raises:
+        DataError: it does not look like Windows-1252. In other encodings, bytes would be read as other letters, and in
+            Asian encodings also as separators. The message shows words in the encodings that fit.
     """
     with _bytes(file) as stream:
-        content = stream.read(_SAMPLE)
-    runs = [run for run in _RUNS.findall(content) if len({*run}) > 1]
-    if len(runs) < 2 or 2 * sum(map(len, runs)) <= sum(byte > 127 for byte in content):
-        return
-    likely = "GBK, Shift-JIS or another Asian encoding"
-    if all(map(_LETTERS.fullmatch, runs)):
-        likely = "Windows-1251 or another encoding of letters that are not Latin"
-    raise DataError(f"{file}: found text that is not UTF-8 but probably {likely}. Save the table as CSV in UTF-8.")
+        content = stream.read(_SEARCHED)
+    words = {name: [match[0] for match in _WORD.finditer(content.decode(name, "replace"))] for name in _ENCODINGS}
+    shown = {name: shorten(dict.fromkeys(found), 3) for name, found in words.items()}
+    fitting = [name for name, found in words.items() if sum(map(_is_word, found)) >= _LEAST_FITTING * len(found)]
+
+    def convert(encoding: str) -> str:
+        return f"Path('utf8.csv').write_text(Path({file.name!r}).read_text({encoding!r}), 'utf-8')"
+
+    if fitting[:1] == ["cp1252"]:
+        such_as = f", such as {shown['cp1252']}" * bool(shown["cp1252"])
+        return (
+            f"{file.name} is not UTF-8: read as Windows-1252{such_as}. If words are wrong, save the table as CSV in "
+            f"UTF-8; in Python, {convert('cp1250')} converts Windows-1250."
+        )
+    read = [f"{name} ({shown[name]})" for name in fitting]
+    advice = f" It may be {' or '.join(read)}: {convert(fitting[0])} in Python converts {fitting[0]}." if read else ""
+    raise DataError(
+        f"{file}: found text that is neither UTF-8 nor Windows-1252; expected UTF-8. Save the table as CSV in UTF-8."
+        f"{advice}"
+    )
+
+
+def _is_word(text: str) -> bool:
+    """Whether a text looks like a word, or is one sign.
+
+    Its letters are of one script, without other capitals than those of ASCII after small letters. In the Latin script,
+    some are ASCII letters.
+    """
+    if len({*text}) == 1:
+        return text[0] != "\ufffd"
+    latin = {sign < "\u0250" for sign in text if sign.isalpha()}
+    are_mixed = any(one.islower() and two.isupper() and not two.isascii() for one, two in pairwise(text))
+    if len(latin) != 1 or are_mixed or not all(sign.isalpha() or sign in _IN_WORDS for sign in text[1:-1]):
+        return False
+    is_asian = latin == {False} and all(sign.isalpha() and sign < "\uff00" for sign in text)
+    return is_asian or (latin == {True} and max(text) < "\u2e80" and re.search("[A-Za-z]", text) is not None)
 
 
 class _Unpacked(gzip.GzipFile):
@@ -286,9 +323,10 @@ def _find_header(sample: str) -> int:
     """Return the start of the header in the sample.
 
     That is the first line that is not blank, a comment (which begins with '#') or a title (a line without separators
-    above a line with some). If the header itself is a comment, its start is after the '#'.
+    above a line with some), or one of the next lines if only that has a column of images, as below merged cells. If the
+    header itself is a comment, its start is after the '#'.
     """
-    first = None
+    first, with_signs = None, list[int]()
     for line in islice(re.finditer(r"([ \t]*)([^\r\n]*)(?:\r\n|\r|\n|\Z)", sample), _MOST_ABOVE):
         text = line[2].strip()
         if text.startswith("#") and text[1:2] not in (*_SIGNS, ""):
@@ -297,9 +335,14 @@ def _find_header(sample: str) -> int:
                 return line.end(1) + text.index(names[0])
         elif text:
             first = line.start() if first is None else first
-            if set(text) & {*_SIGNS, '"'}:
+            if not set(text) & {*_SIGNS, '"'}:
+                continue
+            with_signs.append(line.start())
+            if usual_columns(re.split(f"[{_SIGNS}]", text.replace('"', "")), "path"):
                 return line.start()
-    return first or 0
+            if len(with_signs) == _MOST_HEADERS:
+                break
+    return with_signs[0] if with_signs else first or 0
 
 
 def _note_above(file: Path, text: str) -> tuple[str, ...]:
@@ -330,7 +373,7 @@ def _pad_rows(
             if any(map(str.strip, row[width:])) or any(header[len(row) :]):
                 raise DataError(
                     f"{file.name} row {number}: found {len(row)} cells; expected {width}, as in the header. Put cells "
-                    f"that contain '{separator}' in double quotes."
+                    f"that contain '{separator}' in double quotes, and remove rows without an image, such as comments."
                 )
             row = (row + [""] * width)[:width]
         if width > 1 and row[-1].strip() == header[-1] and clean_names(row) == header:
