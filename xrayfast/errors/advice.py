@@ -110,7 +110,7 @@ def _argument(found: re.Match[str]) -> str:
     if found["flag"] in _NOT_OURS:
         return found[0]
     quote, name = found["quote"], found["flag"].replace("-", "_")
-    tokens = re.split(rf"( or |, | )(?={_TOKEN})", found["values"])  # such as "", " ", "ce", " or ", "bce"
+    tokens = ["", *re.findall(rf" or |, | |{_TOKEN}", found["values"])]  # such as "", " ", "ce", " or ", "bce"
     shown, used = "", 1
     while used + 1 < len(tokens) and _is_value(name, tokens[used + 1]):
         shown += tokens[used] * bool(shown) + _show(name, tokens[used + 1])

@@ -135,7 +135,7 @@ def test_signs_that_change_a_number_make_another_label():
     [
         (["mass (0.87)", "mass (0.6)", "normal"], "contain scores: 'mass (0.87)', 'mass (0.6)'"),
         (["mass 87%", "normal:0,5", "x"], "contain scores: 'mass 87%', 'normal:0,5'"),
-        (["stage 1.2", "stage 2", "covid 19"], ""),
+        (["stage 1.2", "grade 3", "covid 19"], ""),
         (["\u65e0\u80ba\u708e", "\u80ba\u708e", "mass"], "contain the name of another label"),
         (
             [

@@ -489,7 +489,7 @@ def test_western_words_with_several_letters_in_a_row_are_read(tmp_path, word):
     (tmp_path / "t.csv").write_bytes(f"{ACCENTS}x.png,{word}\n".encode("cp1252"))
     found = read_table(tmp_path / "t.csv")
     (note,) = found.notes
-    assert note.startswith("t.csv is not UTF-8: read as Windows-1252, such as 'Ödem', 'é'")
+    assert note.startswith("t.csv is not UTF-8: read as Windows-1252, such as Ödem, é")
     assert "If words are wrong, save" in note and found.columns["label"][-1] == word
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from xrayfast.data.labels.names import drop_invisible
 from xrayfast.data.labels.targets import Where
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError
@@ -78,8 +77,8 @@ class HeaderlessFormat:
 
 
 def clean_names(names: Iterable[str]) -> list[str]:
-    """Return column names unquoted, without surrounding spaces, invisible characters and Orange's "m#" and "cD#"."""
-    return [re.sub(r"^[mciw]?[CDSTI]?#(?=\w)", "", unquote_cell(drop_invisible(name))) for name in names]
+    """Return column names unquoted, without surrounding spaces, byte order marks, and Orange's "m#" and "cD#"."""
+    return [re.sub(r"^[mciw]?[CDSTI]?#(?=\w)", "", unquote_cell(name.strip().strip("\ufeff"))) for name in names]
 
 
 def clean_text(text: str) -> str:
