@@ -147,6 +147,7 @@ def test_signs_that_change_a_number_make_another_label():
         ),
         (["sin derrame", "masa", "opacidad"], "is absent: 'sin derrame'"),
         (["no mass", "nodule"], ""),
+        (["\u7121\u6c17\u80ba", "mass", "nodule"], ""),
         (["no finding", "nodule", "normal"], ""),
     ],
 )

@@ -16,11 +16,11 @@ from xrayfast.files.regular_files import MAX_SMALL_BYTES, read_text
 _OPPOSITES = ({"normal", "abnormal"}, {"negative", "positive"}, {"present", "absent"}, {"yes", "no"})
 """Keys of labels that exclude each other, besides those of `denies`."""
 
-_FINDING = re.compile(
-    r"(?!(class|category|label|group|type|grade|score)\W*(\d.*|\w)?$|no|un|without|negative|free|clean|clear|healthy|"
+_ABNORMAL = re.compile(
+    r"(?!(class|categ\w*|label|group|type|grade|score)\W*(\d.*|\w)?$|no|un|without|negative|free|clean|clear|healthy|"
     r"normal|control|good)[^\d]*([^\W\d]{3}|[^\x00-\x7f]{2})"
 )
-"""Matches the key of a label that may be a finding, unlike codes of classes ("0", "N", "class0") and "no pneumonia"."""
+"""Matches the key of a label that may be abnormal, unlike codes of classes ("0", "N", "class0") and "no pneumonia"."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _contradict(name: str, other: str) -> bool:
     one, two = normalize_label(name), normalize_label(other)
     if denies(one, two) or denies(two, one) or {one, two} in _OPPOSITES:
         return True
-    return is_normal(name) != is_normal(other) and any(map(_FINDING.match, (one, two)))
+    return is_normal(name) != is_normal(other) and any(map(_ABNORMAL.match, (one, two)))
 
 
 def _unquote(name: str) -> str:

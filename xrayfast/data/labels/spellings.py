@@ -77,7 +77,7 @@ _PART = re.compile(
 
 _DENIAL = re.compile(
     r"(no|not|without|sin|sans|pas de?|kein\w*|ohne|senza|nessun\w*|sem|geen|ingen|brak|bez|нет|без)[\s_'\u2019-]"
-    r"|[无無]|بدون",
+    r"|[无無](?!気肺)|بدون",
     re.IGNORECASE,
 )
 """The beginning of a label that says that something is absent."""
