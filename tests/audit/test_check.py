@@ -313,6 +313,7 @@ def test_json_is_strict_complete_and_without_secrets(sound):
     assert said["duplicates"][0] == {
         "kind": "exact",
         "similarity": 1.0,
+        "changes": [],
         "images": [
             {
                 "image": f"i{row:04d}.png",

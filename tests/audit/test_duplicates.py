@@ -23,6 +23,7 @@ from xrayfast.audit.alignment import aligned_correlation, warp
 from xrayfast.audit.duplicates import ALIKE, Duplicates, find_duplicates, near_pairs
 from xrayfast.audit.features import compute_features, thumbnail
 from xrayfast.audit.neighbors import candidates
+from xrayfast.audit.versions import find_versions
 from xrayfast.data.splits.assign import connect_pairs
 
 COPIES = {
@@ -188,12 +189,18 @@ def mixed(count, seed=0):
     )
 
 
+def two(thumbs):
+    """Return rows of thumbnails of images without margins."""
+    return np.arange(len(thumbs))[:, None].repeat(2, axis=1)
+
+
 def test_candidates_are_few_however_alike_the_images_are():
     for thumbs in (mixed(600), np.zeros((600, 40, 40), np.uint8), np.repeat(mixed(3), 200, axis=0)):
-        pairs, _ = candidates(thumbs, np.arange(600))
-        assert len(pairs) <= 4 * len(thumbs)
+        versions = find_versions(thumbs, two(thumbs))
+        pairs, mirrored, _ = candidates(versions)
+        assert len(versions) < 1.2 * 600 and len(pairs) <= 8 * len(versions)
         assert (pairs[:, 0] < pairs[:, 1]).all()
-        assert len(np.unique(pairs, axis=0)) == len(pairs)
+        assert len(np.unique(np.column_stack([pairs, mirrored]), axis=0)) == len(pairs)
 
 
 def test_candidates_contain_the_copies():
@@ -202,28 +209,53 @@ def test_candidates_contain_the_copies():
     place = np.tile(np.array([-0.08, 0.02, -0.06, -0.04], np.float32), (100, 1))
     copies = warp(thumbs[:100].astype(np.float32), place) + rng.normal(0, 1, (100, 40, 40))
     both = np.concatenate([thumbs, copies.clip(0, 255).astype(np.uint8)])
-    pairs, _ = candidates(both, np.arange(1000))
+    pairs, _, _ = candidates(find_versions(both, two(both)))
     assert sum((i, 900 + i) in set(map(tuple, pairs.tolist())) for i in range(100)) >= 98
 
 
-@pytest.mark.parametrize("count", [30, 300])
-def test_mirrored_copies_are_found(count):
-    thumbs = mixed(count)
-    copies = np.clip(thumbs[:9, :, ::-1] + np.random.default_rng(1).normal(0, 1, (9, 40, 40)), 0, 255).astype(np.uint8)
-    pairs, alike = near_pairs(np.concatenate([thumbs, copies]), np.arange(count + 9), Shown({}))
-    assert pairs.tolist() == [[i, count + i] for i in range(9)] and alike.min() > ALIKE
+CHANGED = {
+    "mirrored": (lambda x: x[:, ::-1], ("mirrored",)),
+    "a quarter turn": (np.rot90, ("rotated by 90°",)),
+    "three quarter turns": (lambda x: np.rot90(x, 3), ("rotated by 90°",)),
+    "half a turn": (lambda x: np.rot90(x, 2), ("rotated by 180°",)),
+    "upside down": (np.flipud, ("mirrored", "rotated by 180°")),
+    "inverted": (lambda x: 255 - x, ("inverted",)),
+    "black margins": (lambda x: np.pad(x, ((0, 30), (60, 60))), ("with other margins",)),
+    "white frame": (lambda x: np.pad(x, 40, constant_values=255), ("with other margins",)),
+    "all": (
+        lambda x: 255 - np.rot90(np.pad(x, 40))[:, ::-1],
+        ("mirrored", "rotated by 90°", "inverted", "with other margins"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+@pytest.mark.parametrize("count", [12, PATIENTS])
+def test_changed_copies_are_found_and_named(data_dir, name, count):
+    """Among few images, all are compared."""
+    change, named = CHANGED[name]
+    found = find([*data_dir[:count], *(jpeg(np.ascontiguousarray(change(x)), 85) for x in data_dir[:9])])
+    assert [(group.rows, group.changes) for group in found] == [((i, count + i), named) for i in range(9)]
+
+
+def test_copies_in_two_versions_are_one_pair():
+    thumbs = mixed(60)
+    both = (thumbs[0] // 2 + thumbs[0, :, ::-1] // 2)[None]  # the same from left to right
+    given = np.concatenate([thumbs, both, np.clip(both + 1, 0, 255)])
+    pairs, alike, changes = near_pairs(given, two(given), Shown({}))
+    assert pairs.tolist() == [[60, 61]] and alike[0] > ALIKE and not changes[0]
 
 
 def test_candidates_are_reproducible():
     thumbs = mixed(300)
-    rows = np.arange(300)
-    first, again = (candidates(thumbs, rows, seed=3)[0] for _ in range(2))
+    versions = find_versions(thumbs, two(thumbs))
+    first, again = (candidates(versions, seed=3)[0] for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
 
 def test_progress_never_decreases_and_reaches_the_end():
     told = []
-    near_pairs(mixed(300), np.arange(300), Shown({}), progress=lambda *step: told.append(step))
+    near_pairs(mixed(300), two(range(300)), Shown({}), progress=lambda *step: told.append(step))
     assert {stage for stage, _, _ in told} == {"comparing"}
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
     assert told[-1][1:] == (300, 300)
@@ -235,6 +267,6 @@ def test_the_search_is_not_quadratic():
     for count in (5_000, 40_000):
         thumbs = mixed(count)
         start = time.process_time()
-        near_pairs(thumbs, np.arange(count), Shown({}))
+        near_pairs(thumbs, two(thumbs), Shown({}))
         seconds.append(time.process_time() - start)
     assert seconds[1] < 8 * 2 * seconds[0]  # it would be 64 times if the search were quadratic

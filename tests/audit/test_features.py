@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.audit.sets import SIDE, Shown, cropped, film, manifest, resized, shown
+from tests.audit.sets import SIDE, Shown, cropped, film, jpeg, manifest, resized, shown
 from xrayfast.audit.features import THUMB, compute_features
 from xrayfast.data.images.reader import filled_area, fit_square
 
@@ -75,6 +75,16 @@ def test_without_images_there_are_no_features():
     found = compute_features([], np.zeros(0, np.intp), Shown({}))
     assert len(found) == 0
     assert found.thumbs.shape == (0, THUMB, THUMB)
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_the_second_thumbnail_has_no_margins(value):
+    square = film(0)
+    framed = jpeg(np.pad(square, ((0, 20), (10, 30)), constant_values=value), 85)
+    found = features(square, framed, np.full((SIDE, SIDE), value, np.uint8), np.pad(square, SIDE))
+    assert found.thumb_rows.tolist() == [[0, 0], [1, 4], [2, 2], [3, 3]]  # half of the side is left at least
+    assert np.abs(found.thumbs[4].astype(int) - found.thumbs[0]).mean() < 5
+    assert np.abs(found.thumbs[1].astype(int) - found.thumbs[0]).mean() > 20
 
 
 def test_a_thumbnail_is_an_area_mean():

@@ -42,6 +42,21 @@ def test_the_exact_search_equals_scikit_learns(count, keep, seed, block, tile):
         assert np.array_equal(np.sort(search(points, keep)[0], axis=1), reference(points, keep))
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_changed_copies_of_the_points_have_neighbors_too(exact, few, monkeypatch):
+    if exact:
+        monkeypatch.setattr(nearest, "EXACT", 50_000)
+    else:
+        pytest.importorskip("faiss")
+    points = points_of(1200)
+    changed = np.concatenate([points, points[::-1] + np.float32(0.01)])
+    found, _ = nearest_neighbors(points, changed, 4, 0, lambda share: None)
+    others = np.delete(np.arange(1200), 7)  # a query never finds the point that it is made of
+    distance = ((points[others] - changed[1207]) ** 2).sum(1)
+    assert len(found) == 2400 and others[distance.argmin()] == 1192
+    assert set(found[1207].tolist()) == set(others[np.argsort(distance)[:4]].tolist())
+
+
 def test_an_image_is_not_its_own_neighbor_among_equal_images():
     points = np.repeat(points_of(3), 20, axis=0)
     for found in (
@@ -62,7 +77,7 @@ def test_many_images_are_searched_by_faiss_which_states_its_recall(few):
     pytest.importorskip("faiss")
     points = points_of(3000)
     found, note = search(points)
-    assert re.search(r"3,000 images were searched with faiss [\d.]+ .*: of the 4 nearest of 500", note)
+    assert re.search(r"among 3,000 thumbnails with faiss [\d.]+ .*: of the 4 nearest of 500", note)
     recall = np.mean([len(set(a) & set(b)) / 4 for a, b in zip(found.tolist(), reference(points, 4), strict=True)])
     assert nearest.RECALL - 0.02 <= recall <= 1
     assert not (found == np.arange(3000)[:, None]).any()
@@ -89,7 +104,9 @@ def test_without_faiss_the_search_is_exact_and_says_how_long_it_takes(few, monke
     monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.setattr(nearest, "_PATIENCE", 0.0)
     points = points_of(1200)
-    with pytest.warns(UserWarning, match=r"1,200 images .* takes about 0 min. faiss .*'xrayfast\[audit\]'") as warned:
+    with pytest.warns(
+        UserWarning, match=r"1,200 thumbnails .* takes about 0 min. faiss .*'xrayfast\[audit\]'"
+    ) as warned:
         found, note = search(points)
     assert len(warned) == 1 and not note
     assert np.array_equal(np.sort(found, axis=1), reference(points, 4))

@@ -24,6 +24,8 @@ HOT = TWELVE.copy()
 HOT[::2, 0] = 60_000  # 0.4% of the pixels: few enough to be clipped
 HOTTER = HOT.copy()
 HOTTER[1:60:2, 0] = 60_000  # 0.7%
+BELOW = TWELVE.astype(np.int16) - 800
+BELOW[:, :20] = -2000
 
 DICOM = {
     "a window": (TWELVE, {"bits": 12, "WindowCenter": "1500", "WindowWidth": "2000"}),
@@ -37,6 +39,7 @@ DICOM = {
                           "WindowWidth": "3000"}),
     "padding": (PADDED, {"bits": 12, "PixelPaddingValue": 0}),
     "a surround": (SURROUND, {"bits": 12}),
+    "a surround below": (BELOW, {}),
     "signed": ((TWELVE.astype(int) - 1500).astype(np.int16), {}),
     "eight bits": (GRAY, {}),
 }  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 import xrayfast as xf
 from tests.conftest import SMALL
@@ -208,7 +208,8 @@ def test_training_images_are_left_out_whatever_their_file_names(run, data_dir, t
 
 
 @pytest.mark.parametrize(
-    "how", ["re-encoded", *(pytest.param(how, marks=pytest.mark.slow) for how in ("scaled", "cropped"))]
+    "how",
+    ["re-encoded", *(pytest.param(x, marks=pytest.mark.slow) for x in ("scaled", "cropped", "turned", "padded"))],
 )
 def test_copies_of_training_images_are_left_out_as_check_finds_them(run, data_dir, others, tmp_path, how):
     """If the run's own data are gone, a warning says that copies could not be found."""
@@ -221,6 +222,10 @@ def test_copies_of_training_images_are_left_out_as_check_finds_them(run, data_di
             image = image.resize((58, 58))
         if how == "cropped":
             image = image.crop((2, 1, 63, 62))
+        if how == "turned":
+            image = ImageOps.invert(image.rotate(90))
+        if how == "padded":
+            image = ImageOps.expand(image, 8)
         target = folder / name.split("/")[0] / ("copy-" + name.split("/")[-1])
         image.save(target.with_suffix(".jpg") if how == "re-encoded" else target, quality=80)
     found = evaluate(run, folder, **FEW)

@@ -71,8 +71,8 @@ class Audit(HasOverview):
               `images`
             - `shared_patients`: `patient`, `images` by split
             - `shared_studies`: `study`, `images` by split
-            - `duplicates`: `kind` ("exact", "near"), `similarity` (0.97 to 1), `images`: a list of `image`,
-              `split`, `labels`, `patient`
+            - `duplicates`: `kind` ("exact", "near"), `similarity` (0.97 to 1), `changes` (such as "mirrored"),
+              `images`: a list of `image`, `split`, `labels`, `patient`
             - `classes`: `label` (null for images without any), `images`, `splits`, `width`, `height` and `aspect`
               (`least`, `median`, `most`, `commonest`; null without images), `bits`, `formats`, `modes`
             - `images_per_patient`: `mean`, `median`, `most`, `patients` (by number of images); null if no patient is
@@ -99,7 +99,12 @@ class Audit(HasOverview):
             "shared_patients": [one.to_json("patient") for one in self.shared.patients],
             "shared_studies": [one.to_json("study") for one in self.shared.studies],
             "duplicates": [
-                {"kind": group.kind, "similarity": group.similarity, "images": [self._image(row) for row in group.rows]}
+                {
+                    "kind": group.kind,
+                    "similarity": group.similarity,
+                    "changes": list(group.changes),
+                    "images": [self._image(row) for row in group.rows],
+                }
                 for group in self.duplicates
             ],
             "classes": [asdict(row) for row in self.classes],

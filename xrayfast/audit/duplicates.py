@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.audit.alignment import aligned_correlation
 from xrayfast.audit.features import Features
 from xrayfast.audit.nearest import search_method
 from xrayfast.audit.neighbors import Pairs, candidates
+from xrayfast.audit.versions import CHANGES, Versions, find_versions
 from xrayfast.data.arrays import Floats32, Integers
 from xrayfast.data.cache.columns import Columns, Layout
 from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients import group_patients
 from xrayfast.data.splits.assign import connect_pairs
@@ -34,7 +35,12 @@ cropped by up to 5% per side exceed the first. In phantoms, whose patients diffe
 """
 
 _CHUNK = 4096  # pairs between two progress reports
-_LAYOUT: Layout = {"pairs": (0, np.dtype(("<i8", 2))), "alike": (0, "<f4"), "note": (1, "u1")}
+_LAYOUT: Layout = {
+    "pairs": (0, np.dtype(("<i8", 2))),
+    "alike": (0, "<f4"),
+    "changes": (0, "u1"),
+    "note": (1, "u1"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,13 @@ class Duplicates:
     """A group of duplicates.
 
     The kind is "exact" if all images decode to equal pixels, and "near" if at least two differ, but only by coding,
-    scale, a small crop, brightness or mirroring. Exact copies of members of a near group are in both groups.
+    scale, a small crop, brightness or `CHANGES`. Exact copies of members of a near group are in both groups.
     """
 
     rows: tuple[int, ...]  # two or more rows of the manifest, ascending
     kind: Kind
     similarity: float  # the lowest correlation of two linked images; 1 if "exact"
+    changes: tuple[str, ...] = ()  # values of `CHANGES` by which two linked images differ
 
 
 def find_duplicates(
@@ -66,9 +73,11 @@ def find_duplicates(
     firsts = np.array([places[0] for places in distinct], np.int64)
     patients = group_patients(data.table["patient"].tolist())
     own = None if patients is None else patients[features.rows[firsts]]
-    pairs, alike = near_pairs(features.thumbs, firsts, images, own, progress)
-    linked = _connected_members(len(firsts), pairs, alike)
-    near = [_group(features, [distinct[member] for member in members], "near", least) for members, least in linked]
+    pairs, alike, changes = near_pairs(features.thumbs, features.thumb_rows[firsts], images, own, progress)
+    near = [
+        _group(features, [distinct[member] for member in members], "near", least, names)
+        for members, least, names in _connected_members(len(firsts), pairs, alike, changes)
+    ]
     return tuple(group for groups in (exact, near) for group in sorted(groups, key=lambda group: group.rows[0]))
 
 
@@ -79,74 +88,81 @@ def distinct_groups(duplicates: Sequence[Duplicates]) -> list[Duplicates]:
 
 
 def near_pairs(
-    thumbs: npt.NDArray[np.uint8],
+    thumbs: Pixels,
     rows: Integers,
     images: DecodedImages,
     patients: Integers | None = None,
     progress: StageProgress = no_progress,
-) -> tuple[Pairs, Floats32]:
-    """Find pairs of thumbnails of nearly equal images.
+) -> tuple[Pairs, Floats32, Integers]:
+    """Find pairs of nearly equal images.
 
     Args:
         thumbs: (M, n, n).
-        rows: (N,) indices of the thumbnails to compare, without exact copies.
+        rows: (N, 2) indices of the thumbnails of the images to compare, without exact copies, as in `Features`.
         images: if they are cached, the pairs found are cached too.
         patients: (N,) integers, equal for images of one patient; None if no patient is known.
         progress: called at the stage "comparing".
 
     Returns:
-        (P, 2) indices of `rows` and (P,) similarities.
+        (P, 2) numbers of images, each pair once; (P,) similarities; and (P,) bits of `CHANGES`.
     """
-    digest = hashlib.blake2b(f"{search_method(len(rows))}, mirrored too".encode(), digest_size=16)
+    versions = find_versions(thumbs, rows)
+    digest = hashlib.blake2b(f"{search_method(len(versions))}, versions".encode(), digest_size=16)
     for start in range(0, len(rows), _CHUNK):  # in chunks, to save the memory of a copy
         digest.update(thumbs[rows[start : start + _CHUNK]].data)
-    found = images.computed(digest.digest(), _LAYOUT, lambda: _compare(thumbs, rows, progress))
+    found = images.computed(digest.digest(), _LAYOUT, lambda: _compare(versions, progress))
     if note := found["note"].tobytes().decode():
         warn(note)
-    pairs, alike = found["pairs"], found["alike"]
+    pairs, alike, changes = found["pairs"], found["alike"], found["changes"]
     same_patient = patients is not None and patients[pairs[:, 0]] == patients[pairs[:, 1]]
     near = alike >= np.where(same_patient, SAME_PATIENT_ALIKE, ALIKE)
-    return pairs[near], alike[near]
+    return pairs[near], alike[near], changes[near]
 
 
-def _compare(thumbs: npt.NDArray[np.uint8], rows: Integers, progress: StageProgress) -> Columns:
+def _compare(versions: Versions, progress: StageProgress) -> Columns:
     """Return the pairs that are alike, before patients are considered, and the note of `candidates`."""
-    count = len(rows)
+    count = int(versions.members.max(initial=-1)) + 1
 
     def report(share: float) -> None:
         progress("comparing", round(share * count), count)
 
-    pairs, alike, notes = [], [], []
-    for way in (1, -1):  # as they are, then with one of each pair mirrored
-        begun = float(way < 0)
-
-        def report_half(share: float, begun: float = begun) -> None:
-            report((begun + share) / 2)
-
-        found, note = candidates(thumbs, rows, report=lambda share: report_half(share / 3), mirrored=way < 0)
-        notes.append(note)
-        for start in range(0, len(found), _CHUNK):
-            chunk = found[start : start + _CHUNK]
-            first, second = rows[chunk].T
-            similarity = aligned_correlation(thumbs[first], thumbs[second][:, :, ::way])
-            pairs.append(chunk[similarity >= ALIKE])
-            alike.append(similarity[similarity >= ALIKE])
-            report_half(1 / 3 + 2 / 3 * min(1, (start + _CHUNK) / len(found)))
+    pairs, mirrored, note = candidates(versions, report=lambda share: report(share / 3))
+    others = versions.members[pairs[:, 0]] != versions.members[pairs[:, 1]]
+    pairs, mirrored = pairs[others], mirrored[others]
+    alike = np.zeros(len(pairs), np.float32)
+    for start in range(0, len(pairs), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        first, second = pairs[chunk].T
+        alike[chunk] = aligned_correlation(versions.pixels(first), versions.pixels(second, mirrored[chunk]))
+        report(1 / 3 + 2 / 3 * min(1, (start + _CHUNK) / len(pairs)))
+    pairs, mirrored, alike = pairs[alike >= ALIKE], mirrored[alike >= ALIKE], alike[alike >= ALIKE]
+    changes = versions.differences(pairs, mirrored)
+    order = np.lexsort([-alike, changes])  # of versions of the same two images, the least changed come first
+    numbers = np.sort(versions.members[pairs[order]], axis=1)
+    numbers, places = np.unique(numbers, axis=0, return_index=True)
     return {
-        "pairs": np.concatenate([np.zeros((0, 2), np.int64), *pairs]),
-        "alike": np.concatenate([np.zeros(0, np.float32), *alike]),
-        "note": np.frombuffer(notes[0].encode(), np.uint8),
+        "pairs": numbers,
+        "alike": alike[order[places]],
+        "changes": changes[order[places]].astype(np.uint8),
+        "note": np.frombuffer(note.encode(), np.uint8),
     }
 
 
-def _connected_members(count: int, pairs: Pairs, alike: Floats32) -> list[tuple[list[int], float]]:
-    """Return the members of each component of at least two, and the lowest similarity in it."""
+def _connected_members(
+    count: int, pairs: Pairs, alike: Floats32, changes: Integers
+) -> list[tuple[list[int], float, tuple[str, ...]]]:
+    """Return the members of each component of at least two, the lowest similarity in it, and all `CHANGES` in it."""
     numbers, members = connect_pairs(count, pairs), np.unique(pairs)
     groups = pd.Series(members).groupby(numbers[members]).agg(list)
-    least = pd.Series(alike.astype(np.float64)).groupby(numbers[pairs[:, 0]]).min().clip(upper=1)
-    return list(zip(groups.tolist(), least.tolist(), strict=True))
+    of_pairs = pd.DataFrame({"alike": alike.astype(np.float64), "changes": changes}).groupby(numbers[pairs[:, 0]])
+    least = of_pairs["alike"].min().clip(upper=1)
+    found = of_pairs["changes"].agg(np.bitwise_or.reduce)
+    named = [tuple(name for bit, name in CHANGES.items() if bits & bit) for bits in found]
+    return list(zip(groups.tolist(), least.tolist(), named, strict=True))
 
 
-def _group(features: Features, distinct: Sequence[list[int]], kind: Kind, least: float) -> Duplicates:
+def _group(
+    features: Features, distinct: Sequence[list[int]], kind: Kind, least: float, changes: tuple[str, ...] = ()
+) -> Duplicates:
     rows = features.rows[[place for places in distinct for place in places]]
-    return Duplicates(tuple(sorted(rows.tolist())), kind, round(least, 4))
+    return Duplicates(tuple(sorted(rows.tolist())), kind, round(least, 4), changes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from xrayfast.data.arrays import Floats32, Places
+from xrayfast.data.arrays import Floats32, Integers, Places
 from xrayfast.data.cache.columns import Columns, Layout
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
@@ -29,12 +29,15 @@ NEAR_BLACK = 20
 """Values below this are black, or what JPEG makes of black next to letters."""
 
 _BORDER = 0.05  # width of the border, as a fraction of the height or width
+_PLAIN = 16  # greatest range of gray levels in a line of a margin
+_LEAST_INSIDE, _MOST_INSIDE = 0.5, 0.95  # least and greatest fraction of the height or width that is inside margins
 _EVERY = 200  # images between two progress reports
 _PERCENTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 _LEVELS = np.arange(256) / 255
 _BIN_STARTS = np.arange(0, 256, 256 // HISTOGRAM_BINS)
 _LAYOUT: Layout = {
-    "thumbs": (0, np.dtype((np.uint8, (THUMB, THUMB)))),
+    "thumbs": (1, np.dtype((np.uint8, (THUMB, THUMB)))),
+    "thumb_rows": (0, np.dtype(("<i8", 2))),
     "border": (0, np.dtype(("<f4", 8))),
     "brightness": (0, np.dtype(("<f4", 2 + len(_PERCENTILES)))),
     "histogram": (0, np.dtype(("<f4", HISTOGRAM_BINS))),
@@ -48,7 +51,8 @@ class Features:
 
     rows: Places  # (N,) rows of the images in the manifest, ascending
     image_infos: tuple[ImageInfo, ...]  # properties of each original file
-    thumbs: Pixels  # (N, 40, 40) uint8, the image without its padding, stretched to a square
+    thumbs: Pixels  # (M, 40, 40) uint8, the N images without their padding, stretched to squares; then without margins
+    thumb_rows: Integers  # (N, 2) in `thumbs`: the image, and the image without margins; the same if it has none
     border: Floats32  # (N, 8) mean value and near-black fraction at the top, right, bottom and left edge, in [0, 1]
     brightness: Floats32  # (N, 7) mean, standard deviation and the percentiles 5, 25, 50, 75 and 95, in [0, 1]
     histogram: Floats32  # (N, 16) fractions that add up to 1
@@ -78,14 +82,20 @@ def compute_features(
 
     def compute() -> Columns:
         columns = {name: np.zeros(len(wanted), kind) for name, (_, kind) in _LAYOUT.items()}
+        columns["thumb_rows"][:] = np.arange(len(wanted))[:, None]
+        without_margins = []
         for i, (path, info) in enumerate(zip(wanted, infos, strict=True)):
             image = images.image(path)[filled_area(info.width, info.height, images.side)]
             columns["thumbs"][i] = thumbnail(image)
+            if (inside := _inside_margins(image)) is not None:
+                columns["thumb_rows"][i, 1] = len(wanted) + len(without_margins)
+                without_margins.append(thumbnail(inside))
             columns["border"][i] = _border(image)
             columns["brightness"][i], columns["histogram"][i] = _brightness(image)
             columns["texture"][i] = _texture(image)
             if (i + 1) % _EVERY == 0 or i + 1 == len(wanted):
                 progress("inspecting", i + 1, len(wanted))
+        columns["thumbs"] = np.concatenate([columns["thumbs"], *(thumb[None] for thumb in without_margins)])
         return columns
 
     return Features(rows, tuple(infos), **images.computed(images.state(wanted), _LAYOUT, compute))
@@ -95,6 +105,21 @@ def thumbnail(image: Pixels) -> Pixels:
     """Resize an image (H, W) to (40, 40), ignoring its aspect ratio, which alignment recovers."""
     small = Image.fromarray(np.ascontiguousarray(image)).resize((THUMB, THUMB), Image.Resampling.BILINEAR)
     return np.asarray(small)
+
+
+def _inside_margins(image: Pixels) -> Pixels | None:
+    """Return the image without black, white or gray margins; None if they are narrow, or more than half of a side."""
+    if all(np.ptp(edge) > _PLAIN for edge in (image[0], image[-1], image[:, 0], image[:, -1])):
+        return None  # the usual case
+    inside = image
+    for _ in range(2):  # rows, then columns as rows
+        lines = np.flatnonzero(np.ptp(inside, axis=1) > _PLAIN)
+        if not len(lines):
+            return None
+        # Without the first line inside a margin, which scaling has mixed with the margin.
+        inside = inside[lines[0] + (lines[0] > 0) : lines[-1] + (lines[-1] == len(inside) - 1)].T
+    shares = [after / before for after, before in zip(inside.shape, image.shape, strict=True)]
+    return inside if _LEAST_INSIDE <= min(shares) < _MOST_INSIDE else None
 
 
 def _border(image: Pixels) -> Floats32:

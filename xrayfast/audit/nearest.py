@@ -42,20 +42,22 @@ def search_method(count: int) -> str:
 def nearest_neighbors(
     points: Floats32, queries: Floats32, keep: int, seed: int, report: Callable[[float], None]
 ) -> tuple[Rows, str]:
-    """Find the points nearest to each query, except the point of the same row, by Euclidean distance.
+    """Find the points nearest to each query, by Euclidean distance, except the point that it is made of.
 
     Args:
         points: (N, D).
-        queries: (N, D): the points themselves, or a changed copy of each.
+        queries: (Q, D): the points, and then any number of changed copies of all points; row i is made of point i
+            modulo N.
         keep: number of neighbors per query, less than N.
         seed: of faiss's cells, and of the sample of points that its recall is estimated on.
         report: called with the fraction of the work done.
 
     Returns:
-        (N, keep) rows, unordered; with faiss, -1 where it finds fewer. And a note on the recall, "" if exact.
+        (Q, keep) rows of points, unordered; with faiss, -1 where it finds fewer. And a note on the recall, "" if exact.
     """
     center = points.mean(0)  # without it, sums of squares lose digits
-    points, queries = points - center, queries - center
+    queries = queries - center
+    points = queries[: len(points)]
     faiss = _import_faiss() if len(points) > EXACT else None
     if faiss is None:
         return _search_all(points, queries, keep, report), ""
@@ -64,16 +66,16 @@ def nearest_neighbors(
 
 def _search_all(points: Floats32, queries: Floats32, keep: int, report: Callable[[float], None]) -> Rows:
     began, said = time.monotonic(), len(points) <= EXACT
-    near = np.empty((len(points), keep), np.int64)
-    for start in range(0, len(points), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(points)))
+    near = np.empty((len(queries), keep), np.int64)
+    for start in range(0, len(queries), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(queries)))
         near[rows] = exact_neighbors(points, queries, rows, keep)
-        share = (rows[-1] + 1) / len(points)
+        share = (rows[-1] + 1) / len(queries)
         seconds = (time.monotonic() - began) / share
         if not said and seconds > _PATIENCE and share > 0.002:
             said = True
             warn(
-                f"Comparing {len(points):,} images with each other takes about {seconds / 60:.0f} min. "
+                f"Comparing {len(points):,} thumbnails with each other takes about {seconds / 60:.0f} min. "
                 "faiss takes a small part of that: pip install 'xrayfast[audit]'."
             )
         report(share)
@@ -83,12 +85,12 @@ def _search_all(points: Floats32, queries: Floats32, keep: int, report: Callable
 def exact_neighbors(points: Floats32, queries: Floats32, rows: Rows, keep: int) -> Rows:
     """Return (R, keep) the points nearest to the queries of some rows, by exact search; points are centered at 0."""
     best, near = np.full((len(rows), keep), np.inf, np.float32), np.full((len(rows), keep), -1, np.int64)
-    asked = -2 * queries[rows]
+    asked, made_of = -2 * queries[rows], rows % len(points)
     for start in range(0, len(points), _TILE):
         others = points[start : start + _TILE]
         distance = asked @ others.T + (others * others).sum(1)  # minus the query's square, the same per row
-        own = np.flatnonzero((rows >= start) & (rows < start + _TILE))
-        distance[own, rows[own] - start] = np.inf
+        own = np.flatnonzero((made_of >= start) & (made_of < start + _TILE))
+        distance[own, made_of[own] - start] = np.inf
         # After a few tiles, few queries have a nearer point in a tile.
         better = np.flatnonzero(distance.min(1) < best[:, -1])
         among = distance[better]
@@ -118,22 +120,22 @@ def _search_cells(
         if recall >= RECALL or index.nprobe >= cells:
             break
         index.nprobe = min(2 * index.nprobe, cells)
-    near = np.empty((count, keep), np.int64)
-    for start in range(0, count, _TILE):
-        rows = np.arange(start, min(start + _TILE, count))
+    near = np.empty((len(queries), keep), np.int64)
+    for start in range(0, len(queries), _TILE):
+        rows = np.arange(start, min(start + _TILE, len(queries)))
         near[rows] = _others(index, queries, rows, keep)
-        report((rows[-1] + 1) / count)
+        report((rows[-1] + 1) / len(queries))
     return near, (
-        f"Near duplicates of {count:,} images were searched with faiss {faiss.__version__} (IndexIVFFlat, "
+        f"Near duplicates were searched among {count:,} thumbnails with faiss {faiss.__version__} (IndexIVFFlat, "
         f"{index.nprobe} of {cells:,} cells): of the {keep} nearest of {len(known):,} images by an exact search it "
         f"found {recall:.1%}."
     )
 
 
 def _others(index: Any, queries: Floats32, rows: Rows, keep: int) -> Rows:
-    """Return what the index finds, without the points of the same rows."""
+    """Return what the index finds, without the points that the queries are made of."""
     found = index.search(queries[rows], keep + 1)[1]
-    own = found == rows[:, None]
+    own = found == rows[:, None] % index.ntotal
     own[~own.any(1), -1] = True  # with many equal points it may be missing; then drop the last
     others: Rows = found[~own].reshape(len(rows), keep)
     return others

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from xrayfast.audit.alignment import halve, in_blocks, normalize_contrast, warp
 from xrayfast.audit.nearest import nearest_neighbors
-from xrayfast.data.arrays import Floats32, Integers
+from xrayfast.audit.versions import Versions
+from xrayfast.data.arrays import Bools, Floats32
 
 Pairs: TypeAlias = npt.NDArray[np.int64]
 
@@ -33,41 +34,36 @@ _RIDGE = 0.01  # fraction of the mean variance that is added to each direction, 
 
 
 def candidates(
-    thumbs: npt.NDArray[np.uint8],
-    rows: Integers,
-    seed: int = 0,
-    report: Callable[[float], None] = lambda share: None,
-    mirrored: bool = False,
-) -> tuple[Pairs, str]:
-    """Return pairs of images that could be copies of each other.
+    versions: Versions, seed: int = 0, report: Callable[[float], None] = lambda share: None
+) -> tuple[Pairs, Bools, str]:
+    """Return pairs of versions of images that could be copies of each other, as they are or with one of them mirrored.
 
     Args:
-        thumbs: (M, n, n).
-        rows: (N,) distinct indices of the thumbnails to use. Their order may decide borderline pairs.
+        versions: V versions. Their order may decide borderline pairs.
         seed: of the crops and of faiss.
         report: called with the fraction of the work done.
-        mirrored: whether to find pairs of which one image could be a mirrored copy of the other.
 
     Returns:
-        (P, 2) indices of `rows`, the smaller first, each pair once, in ascending order; at most 20 N pairs for few
-        images, 4 N for many. And the note of `nearest_neighbors`.
+        (P, 2) indices of the versions, the smaller first, and (P,) whether the second is to be mirrored, each once, in
+        ascending order; at most 40 V pairs for few versions, 8 V for many. And the note of `nearest_neighbors`.
     """
-    count = len(rows)
+    count = len(versions)
     if count <= _FEW:
-        return np.stack(np.triu_indices(count, 1), 1), ""
-    projection = _projection(thumbs, rows, np.random.default_rng(seed))
-    points = _project(thumbs, rows, projection)
-    queries = _project(thumbs[:, :, ::-1], rows, projection) if mirrored else points
-    near, note = nearest_neighbors(points, queries, NEIGHBORS, seed, report)
-    first, second = np.repeat(np.arange(count), NEIGHBORS), near.ravel()
-    first, second = first[second >= 0], second[second >= 0]
-    codes = np.unique(np.minimum(first, second) * count + np.maximum(first, second))
-    return np.stack([codes // count, codes % count], 1), note
+        pairs = np.stack(np.triu_indices(count, 1), 1)
+        return np.concatenate([pairs, pairs]), np.repeat([False, True], len(pairs)), ""
+    projection = _projection(versions, np.random.default_rng(seed))
+    queries = _project(versions, projection)
+    near, note = nearest_neighbors(queries[:count], queries, NEIGHBORS, seed, report)
+    asked, second = np.repeat(np.arange(2 * count), NEIGHBORS), near.ravel()
+    asked, second = asked[second >= 0], second[second >= 0]
+    way, first = np.divmod(asked, count)
+    codes = np.unique((way * count + np.minimum(first, second)) * count + np.maximum(first, second))
+    return np.stack([codes // count % count, codes % count], 1), codes >= count * count, note
 
 
-def _projection(thumbs: npt.NDArray[np.uint8], rows: Integers, rng: np.random.Generator) -> Floats32:
+def _projection(versions: Versions, rng: np.random.Generator) -> Floats32:
     """Return (features, dimensions): the directions of most variance between images relative to that between crops."""
-    sample = thumbs[rows[rng.permutation(len(rows))[:_SAMPLE]]]
+    sample = versions.pixels(rng.permutation(np.count_nonzero(versions.changes == 0))[:_SAMPLE])
     crops = [_crop(sample, rng) - _crop(sample, rng) for _ in range(-(-_CROPPED // len(sample)))]
     changes = np.concatenate(crops).astype(np.float64)
     within = changes.T @ changes / (2 * len(changes))
@@ -80,9 +76,12 @@ def _projection(thumbs: npt.NDArray[np.uint8], rows: Integers, rng: np.random.Ge
     return projection
 
 
-def _project(thumbs: npt.NDArray[np.uint8], rows: Integers, projection: Floats32) -> Floats32:
-    """Return (N, dimensions), computed in blocks to limit memory."""
-    return np.concatenate([_flatten(thumbs[rows[i : i + 2048]]) @ projection for i in range(0, len(rows), 2048)])
+def _project(versions: Versions, projection: Floats32) -> Floats32:
+    """Return (2 V, dimensions), of the versions and then of their mirror images, in blocks to limit memory."""
+    blocks = [np.arange(start, min(start + 2048, len(versions))) for start in range(0, len(versions), 2048)]
+    return np.concatenate(
+        [_flatten(versions.pixels(block, way)) @ projection for way in (False, True) for block in blocks]
+    )
 
 
 def _flatten(thumbs: npt.NDArray[np.uint8] | Floats32) -> Floats32:

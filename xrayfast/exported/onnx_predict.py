@@ -42,8 +42,7 @@ def read_image(path: Path, window: str) -> Any:
 def scale_16_bit(values: Any) -> Any:
     """Scale 16-bit values to uint8; full scale is the smallest range of 8 to 16 bits that has 99.5% of the pixels."""
     require_sign(values.astype(int), 16)
-    values = np.where(find_surround(values), 0, values)
-    tops = (2**bits - 1 for bits in (8, 10, 12, 14, 15, 16))
+    values, tops = np.where(find_surround(values), 0, values), (2**bits - 1 for bits in (8, 10, 12, 14, 15, 16))
     return _to_uint8(values / next(top for top in tops if (values > top).sum() <= (1 - 0.995) * values.size))
 
 
@@ -99,8 +98,9 @@ def _to_uint8(shares: Any) -> Any:
 def find_surround(values: Any) -> Any:
     """Return a mask of the pixels that have one frequent value far from all others."""
     found, counts = np.unique(values.astype(float), return_counts=True)
-    for end, near, far in ((-1, -2, 0), (0, 1, -1)) if len(found) >= 16 else ():
-        if counts[end] >= 0.05 * values.size and abs(found[end] - found[near]) > abs(found[near] - found[far]):
+    low = 0.25 if (values[[0, 0, -1, -1], [0, -1, 0, -1]] == found[0]).sum() >= 2 else 1
+    for end, near, far, least in ((-1, -2, 0, 1), (0, 1, -1, low)) if len(found) >= 16 else ():
+        if counts[end] >= 0.05 * values.size and abs(found[end] - found[near]) > abs(found[near] - found[far]) * least:
             return values == found[end]
     return np.zeros(values.shape, bool)
 

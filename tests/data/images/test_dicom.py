@@ -991,6 +991,11 @@ def test_a_surround_far_from_all_other_values_does_not_count(roundtrip, value, d
     assert f"area of constant value {value} around the image set to black" in found.notes
     window = roundtrip(values, WindowCenter=2000, WindowWidth=4000)
     assert not [note for note in window.notes if "around the image" in note]
+    low = roundtrip(_in_surround(800)[0])  # less far, but lower and at the corners
+    np.testing.assert_array_equal(low.pixels, found.pixels)
+    assert "area of constant value 800 around the image set to black" in low.notes
+    inner = roundtrip(np.roll(_in_surround(800)[0], (32, 32), (0, 1)))  # not at the corners
+    assert not [note for note in inner.notes if "around the image" in note]
     near = roundtrip(_in_surround(3500)[0])
     assert not [note for note in near.notes if "around the image" in note]
 

@@ -737,6 +737,11 @@ def test_a_surround_far_from_all_other_values_of_16_bits_does_not_count(tmp_path
         "area of constant value 65535 around the image set to black",
         "16-bit scaled from 0..4095",
     )
+    signed = np.where(disk, inside.astype(np.int32) - 2000, -2000)
+    found = read(saved(tmp_path, Image.fromarray(signed), "a.tif"))
+    plain = read(saved(tmp_path, Image.fromarray(np.where(disk, signed, signed[disk].min())), "b.tif"))
+    np.testing.assert_array_equal(found.pixels, plain.pixels)
+    assert "area of constant value -2000 around the image set to black" in found.notes
 
 
 @pytest.mark.parametrize(("claimed", "noted"), [(64, True), (112, True), (128, False)])

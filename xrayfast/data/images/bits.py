@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,10 @@ _LEVELS_AT_WRAP = 4
 
 _SURROUND_SHARE, _FEWEST_LEVELS = 0.05, 16
 """Least share of the pixels that is a surround, and least number of distinct values of an image that has one."""
+
+_GAP_AT_CORNERS = 0.25
+"""Least gap between a surround and the next value, as a fraction of the range of the other values, if it is the lowest
+value and on at least two corners. Elsewhere, the gap must exceed the range."""
 
 _WRAPS = 10
 """If values of the whole range occur, the wrong sign makes at least this many times as many steps of half the range or
@@ -47,7 +51,7 @@ def has_other_sign(codes: Codes, counts: Ints, bits: int, signed: bool) -> bool:
     return is_likelier(other, told)
 
 
-def find_surround(values: npt.NDArray[np.generic], counts: Ints) -> int | None:
+def find_surround(values: npt.NDArray[Any], counts: Ints, corners: npt.NDArray[Any]) -> int | None:
     """Return the position of a surround: the highest or lowest value, if it is on many pixels and far from all others.
 
     Scaled together with its surround, the image would have only a few gray levels.
@@ -55,6 +59,7 @@ def find_surround(values: npt.NDArray[np.generic], counts: Ints) -> int | None:
     Args:
         values: (V,) values of the image, in any order.
         counts: (V,) number of pixels with each value.
+        corners: (4,) values at the corners of the image. The lowest value may be less far if it is on two of them.
 
     Returns:
         The position in `values`; None if there is no surround.
@@ -64,11 +69,17 @@ def find_surround(values: npt.NDArray[np.generic], counts: Ints) -> int | None:
     if len(occurring) < _FEWEST_LEVELS:
         return None
     found = values[occurring].astype(np.float64)
-    ends = ((-1, found[-1] - found[-2], found[-2] - found[0]), (0, found[1] - found[0], found[-1] - found[1]))
-    for end, gap, span in ends:
-        if counts[occurring[end]] >= _SURROUND_SHARE * counts.sum() and gap > span:
+    low = _GAP_AT_CORNERS if np.count_nonzero(corners == found[0]) >= 2 else 1
+    ends = (-1, found[-1] - found[-2], found[-2] - found[0]), (0, found[1] - found[0], low * (found[-1] - found[1]))
+    for end, gap, least in ends:
+        if counts[occurring[end]] >= _SURROUND_SHARE * counts.sum() and gap > least:
             return int(occurring[end])
     return None
+
+
+def corner_pixels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the four corners of an image (H, W)."""
+    return image[[0, 0, -1, -1], [0, -1, 0, -1]]
 
 
 def to_integers(codes: Codes, bits: int, signed: bool) -> Signed:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xrayfast.data.images.bits import find_surround, has_other_sign
+from xrayfast.data.images.bits import corner_pixels, find_surround, has_other_sign
 from xrayfast.data.images.jpeg import MISSING_ROWS, lacks_last_rows, note_wrong_length
 from xrayfast.data.images.limits import MAX_PIXELS, require_enough_data, require_few_scans, require_sensible_size
 from xrayfast.data.images.notes import COLORED_MARKS, TINTED, describe_colors, describe_compression, has_colored_marks
@@ -227,8 +227,9 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
         notes.append("values are evidently signed, although the header says unsigned")
         values = values.view(np.int16)
     if values.dtype.kind == "u":
-        surround = find_surround(np.arange(1 << 16), np.bincount(values.ravel(), minlength=1 << 16))
-        if surround is not None:
+        counts = np.bincount(values.ravel(), minlength=1 << 16)
+        surround = find_surround(np.arange(1 << 16), counts, corner_pixels(values))
+        if surround:  # 0 is black already
             notes.append(f"area of constant value {surround} around the image set to black")
             values = np.where(values == surround, np.uint16(0), values)
         least, highest = int((values if surround is None else values[values > 0]).min()), float(values.max())
@@ -243,6 +244,12 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
         if not np.isfinite(values).all():
             raise ValueError("some pixels are not finite numbers")
         low = 0.0
+        if values.min() < 0:
+            found, of_found = np.unique(values, return_counts=True)
+            if (surround := find_surround(found, of_found, corner_pixels(values))) is not None:
+                is_around = values == found[surround]
+                values[is_around] = min(0.0, values[~is_around].min())
+                notes.append(f"area of constant value {found[surround]:g} around the image set to black")
         if (lowest := float(values.min())) < 0:
             low = min(0.0, float(np.quantile(values, 1 - _HELD, method="lower")))
             notes.append(f"minimum {low:g} set to black" if low == lowest else f"values below {low:g} set to black")

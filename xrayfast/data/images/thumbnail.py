@@ -41,12 +41,25 @@ UPSIDE_DOWN, ON_ITS_SIDE = "may be upside down", "may lie on its side"
 MAY_BE_INVERTED = "may be inverted: the lungs are brighter than the body around them"
 
 
+def _grids() -> list[npt.NDArray[np.int64]]:
+    """Return the weights (8, 8) of the first and of the second sum."""
+    uppers = [np.hstack([quarter, np.fliplr(quarter)]) for quarter in (_UPRIGHT, _STANDING)]
+    return [np.vstack([upper, below * np.flipud(upper)]) for upper, below in zip(uppers, (-1, 1), strict=True)]
+
+
+def upright_weights(side: int) -> Floats32:
+    """Return weights (side, side) that add up to 0, for a side that is a multiple of 8.
+
+    Of a radiograph, the radiograph turned by 90, 180 or 270 degrees, and these four inverted, the upright one has the
+    greatest sum of weighted pixels. Mirroring changes nothing.
+    """
+    weights: Floats32 = np.kron(sum(_grids()), np.ones((side // 8, side // 8))).astype(np.float32)
+    return weights
+
+
 def _weights() -> Floats32:
     """Return the weights (64 * 64, 4) of all pixels of a sample in the four sums."""
-    found = []
-    for quarter, below in ((_UPRIGHT, -1), (_STANDING, 1)):
-        upper = np.hstack([quarter, np.fliplr(quarter)])
-        found.append(np.kron(np.vstack([upper, below * np.flipud(upper)]), np.full((8, 8), 1 / 64 / 1000)))
+    found = [np.kron(grid, np.full((8, 8), 1 / 64 / 1000)) for grid in _grids()]
     for half in (_NOT_TWO, _NOT_THREE):
         of_pixels = np.kron(np.hstack([half, np.fliplr(half)]), np.full((32, 4), 1 / 256 / 100))
         found.append(of_pixels - of_pixels.mean())

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from xrayfast.audit.duplicates import near_pairs
 from xrayfast.audit.features import LEAST_SIDE, compute_features
+from xrayfast.data.arrays import Integers
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.images.notes import find_other_images
 from xrayfast.data.images.reader import Pixels
@@ -263,28 +264,29 @@ def _find_alike(
     own_paths, own_splits = own.table["path"].tolist(), own.table["split"].to_numpy()
     problems = own_images.build(own_paths, partial(progress, "decoding"))
     own_rows = np.array([row for row, path in enumerate(own_paths) if path not in problems], np.intp)
-    own_thumbs, own_places = _distinct_thumbs(own_paths, own_rows, own_images, progress)
+    own_thumbs, own_thumb_rows, own_places = _distinct_thumbs(own_paths, own_rows, own_images, progress)
     if images.side < LEAST_SIDE:
         images = open_images(data.config, LEAST_SIDE)
-    thumbs, places = _distinct_thumbs(data.table["path"].tolist(), rows, images, progress)
+    thumbs, thumb_rows, places = _distinct_thumbs(data.table["path"].tolist(), rows, images, progress)
     both = np.concatenate([own_thumbs, thumbs])
-    pairs, _ = near_pairs(both, np.arange(len(both)), images, progress=progress)
+    of_both = np.concatenate([own_thumb_rows, thumb_rows + len(own_thumbs)])
+    pairs, _, _ = near_pairs(both, of_both, images, progress=progress)
     own_split = own_splits[own_rows]
     # If there are several splits, the last one written wins: the one that biases the evaluation most.
     for split in ("test", "valid", "train"):
-        for first, second in pairs[(pairs[:, 0] < len(own_thumbs)) & (pairs[:, 1] >= len(own_thumbs))]:
+        for first, second in pairs[(pairs[:, 0] < len(own_places)) & (pairs[:, 1] >= len(own_places))]:
             if (own_split[own_places[first]] == split).any():
-                found[places[second - len(own_thumbs)]] = split
+                found[places[second - len(own_places)]] = split
     return found
 
 
 def _distinct_thumbs(
     paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress
-) -> tuple[Pixels, list[list[int]]]:
-    """Return a thumbnail of each distinct image in `rows`, and the positions in `rows` of that image and its copies."""
+) -> tuple[Pixels, Integers, list[list[int]]]:
+    """Return thumbnails, their rows for each distinct image in `rows`, and the positions in `rows` of its copies."""
     features = compute_features(paths, rows, images, progress)
     distinct = list(features.copies().values())
-    return features.thumbs[[places[0] for places in distinct]], distinct
+    return features.thumbs, features.thumb_rows[[places[0] for places in distinct]], distinct
 
 
 def _find_by_identifier(
@@ -299,31 +301,22 @@ def _find_by_identifier(
     Returns:
         (N,) splits according to patients, and (N,) according to studies; and sentences on what was compared.
     """
-    nothing = np.full(len(rows), "", object)
-    ways, looked = [nothing, nothing], list[str]()
-    theirs, ours = _identities(data), _identities(own)
-    in_names = _splits_of_equal(theirs[rows, 2], ours[:, 2], own)
-    is_same_archive = bool((in_names != "").any())
-    agree = images_agree or is_same_archive
-    for column, what in ((1, "study"), (0, "patient")):
-        if not (theirs[:, column].any() and ours[:, column].any()):
-            looked += [PATIENTS_UNKNOWN] if what == "patient" and theirs[rows, 0].any() else []
+    theirs, ours = _identities(data)[rows], _identities(own)
+    patients, studies, in_names = (_splits_of_equal(theirs[:, i], ours[:, i], own) for i in range(3))
+    patients, is_same_archive = np.where(in_names != "", in_names, patients), bool((in_names != "").any())
+    agree = images_agree or is_same_archive or bool((studies != "").any())
+    looked = list[str]()
+    for column, (what, found) in enumerate((("patient", patients), ("study", studies))):
+        total = len(set(theirs[:, column].tolist()) - {0})
+        if not total or not ours[:, column].any():
+            looked += [PATIENTS_UNKNOWN] if total and what == "patient" else []
             continue
-        hashes = theirs[rows, column]
-        found = _splits_of_equal(hashes, ours[:, column], own)
-        if what == "patient":
-            found = np.where(in_names != "", in_names, found)
-        shared = len(set(hashes[found != ""].tolist()))
-        agree |= what == "study" and shared > 0
-        total, verb = len(set(hashes.tolist()) - {0}), "is" if shared == 1 else "are"
-        text = f"By identifiers, {shared} of {plural(total, what)} of these data {verb} in the run's own data"
-        if agree:
-            ways[column] = found
+        shared = len(set(theirs[found != "", column].tolist()))
         advice = SAME_ARCHIVE if what == "patient" and is_same_archive else NUMBERED_ALIKE
-        looked.insert(
-            0, f"{text}, {OTHER_PATIENTS}" if shared and not agree else f"{text}." + f" {advice}" * (shared > 0)
-        )
-    return ways, looked
+        end = "." if not shared else f". {advice}" if agree else f", {OTHER_PATIENTS}"
+        text = f"{shared} of {plural(total, what)} of these data {'is' if shared == 1 else 'are'} in the run's own data"
+        looked.append(f"By identifiers, {text}{end}")
+    return [patients if agree else np.full(len(rows), "", object), studies], looked
 
 
 def _identities(data: Manifest) -> npt.NDArray[np.uint64]:

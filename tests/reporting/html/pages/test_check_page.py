@@ -129,3 +129,18 @@ def test_copies_within_a_group_of_near_duplicates_are_shown_once(found):
     assert shown_groups(both) == [near]
     page = render_check_page(both, {}, "set", "today")
     assert page.count('<p class="pair-title">') == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "changes", "words"),
+    [
+        (2, (), "Near duplicates (correlation 0.980)<"),
+        (2, ("mirrored",), "Near duplicates (correlation 0.980), one mirrored<"),
+        (3, ("mirrored", "inverted"), "Near duplicates (correlation 0.980), some mirrored and inverted<"),
+    ],
+)
+def test_the_title_of_a_group_says_how_its_images_differ(found, images, changes, words):
+    table = found.audit.data.table.assign(split="train", labels="a")
+    group = Duplicates(tuple(range(images)), "near", 0.98, changes)
+    audit = replace(found.audit, data=replace(found.audit.data, table=table), duplicates=(group,))
+    assert words in render_check_page(audit, {}, "set", "today")

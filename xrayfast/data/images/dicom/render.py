@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from xrayfast.data.arrays import Bools, Ints
-from xrayfast.data.images.bits import Codes, find_surround, has_other_sign
+from xrayfast.data.images.bits import Codes, corner_pixels, find_surround, has_other_sign
 from xrayfast.data.images.dicom.decoders import LOSSY, StoredPixels, require_decoder
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
 from xrayfast.data.images.dicom.layout import (
@@ -202,7 +202,7 @@ def _render_gray(
     values, modality_notes = _apply_modality(elements, stored, layout)
     transforms, voi_notes = read_voi_transforms(elements, bool(values.min() < 0))
     if choice.kind in ("auto", "percentile") and not transforms and bits > 8 and not padding.any():
-        surround = find_surround(values, counts)
+        surround = find_surround(values, counts, values[corner_pixels(codes)])
         if surround is not None:
             padding[surround] = True
             notes.append(f"area of constant value {values[surround]:g} around the image set to black")
