@@ -353,7 +353,8 @@ def test_many_images_are_checked_in_linear_time():
     count = 20_000
     infos = (ImageInfo(500, 500, 8, "L", "PNG", "0" * 32, ()),) * count
     blank = [np.zeros((count, n), np.float32) for n in (8, 7, 16, 4)]
-    features = Features(np.arange(count), infos, np.zeros((count, 1, 1), np.uint8), *blank)
+    thumbs, thumb_rows = np.zeros((count, 1, 1), np.uint8), np.zeros((count, 2), np.int64)
+    features = Features(np.arange(count), infos, thumbs, thumb_rows, *blank)
     data = SimpleNamespace(table=pd.DataFrame({"image": [f"{i}.png" for i in range(count)]}))
     began = time.process_time()
     assert image_findings(data, features) == []
