@@ -30,7 +30,8 @@ def features(count=COUNT, seed=0, **columns):
         name: np.asarray(columns.get(name, rng.random((count, width))), np.float32)
         for name, width in (("border", 8), ("brightness", 7), ("histogram", 16), ("texture", 4))
     }
-    return Features(np.arange(count), facts, np.zeros((count, 40, 40), np.uint8), **arrays)
+    thumbs, thumb_rows = np.zeros((count, 40, 40), np.uint8), np.zeros((count, 2), np.int64)
+    return Features(np.arange(count), facts, thumbs, thumb_rows, **arrays)
 
 
 def asked(truth, found=None, patients=None, **options):
