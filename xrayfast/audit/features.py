@@ -83,7 +83,7 @@ def compute_features(
     def compute() -> Columns:
         columns = {name: np.zeros(len(wanted), kind) for name, (_, kind) in _LAYOUT.items()}
         columns["thumb_rows"][:] = np.arange(len(wanted))[:, None]
-        without_margins = []
+        without_margins = list[Pixels]()
         for i, (path, info) in enumerate(zip(wanted, infos, strict=True)):
             image = images.image(path)[filled_area(info.width, info.height, images.side)]
             columns["thumbs"][i] = thumbnail(image)
