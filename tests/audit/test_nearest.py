@@ -49,12 +49,10 @@ def test_changed_copies_of_the_points_have_neighbors_too(exact, few, monkeypatch
     else:
         pytest.importorskip("faiss")
     points = points_of(1200)
-    changed = np.concatenate([points, points[::-1] + np.float32(0.01)])
-    found, _ = nearest_neighbors(points, changed, 4, 0, lambda share: None)
-    others = np.delete(np.arange(1200), 7)  # a query never finds the point that it is made of
-    distance = ((points[others] - changed[1207]) ** 2).sum(1)
-    assert len(found) == 2400 and others[distance.argmin()] == 1192
-    assert set(found[1207].tolist()) == set(others[np.argsort(distance)[:4]].tolist())
+    found, _ = nearest_neighbors(points, np.concatenate([points, points + np.float32(1e-3)]), 4, 0, lambda share: None)
+    assert found.shape == (2400, 4)
+    assert not (found[1200:] == np.arange(1200)[:, None]).any()  # not the points that they are made of
+    assert (np.sort(found[1200:], axis=1) == reference(points, 4)).mean() > 0.9
 
 
 def test_an_image_is_not_its_own_neighbor_among_equal_images():
