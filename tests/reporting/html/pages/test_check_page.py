@@ -136,7 +136,7 @@ def test_copies_within_a_group_of_near_duplicates_are_shown_once(found):
     [
         (2, (), "Near duplicates (correlation 0.980)<"),
         (2, ("mirrored",), "Near duplicates (correlation 0.980), one mirrored<"),
-        (3, ("mirrored", "inverted"), "Near duplicates (correlation 0.980), some mirrored and inverted<"),
+        (3, ("mirrored", "inverted"), "Near duplicates (correlation 0.980), some mirrored, inverted<"),
     ],
 )
 def test_the_title_of_a_group_says_how_its_images_differ(found, images, changes, words):

@@ -148,7 +148,7 @@ def _group_view(audit: Audit, group: Duplicates, images: Mapping[int, NDArray[np
     marks = [f"in {' and '.join(sorted(split))}"] if len(split) > 1 else []
     marks += ["labels differ"] if len(labels) > 1 else []
     kind = "The same image" if group.kind == "exact" else f"Near duplicates (correlation {group.similarity:.3f})"
-    changes = [f"{'one' if len(group.rows) == 2 else 'some'} {' and '.join(group.changes)}"] if group.changes else []
+    changes = [f"{'one' if len(group.rows) == 2 else 'some'} {', '.join(group.changes)}"] if group.changes else []
     return {
         "title": ", ".join([kind, *changes, *marks]),
         "leak": len(split) > 1,
