@@ -30,6 +30,7 @@ def planted():
     patients[24] = patients[27] = patients[5]
     patients[6] = patients[7]
     patients[8] = None
+    patients[10] = patients[29] = ""  # unknown too
     patients[28] = patients[9]
     return manifest(np.zeros((ROWS, 1)), split=split, patients=patients, drawn=False), data_dir
 
