@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.audit.sets import SIDE, cropped, film, jpeg, manifest, shown
 from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.findings import leak_findings
-from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, leaks_between_splits
+from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, leaks_between_splits, redraw_leaky_splits
 from xrayfast.data.splits.stratify import SPLITS
 
 ROWS = 30
@@ -104,6 +104,12 @@ def test_a_drawn_split_is_redrawn_so_that_duplicates_stay_together():
     redrawn = data.redraw_splits(group_linked_images(data, leaks.duplicates))
     assert not leaks_between_splits(redrawn, leaks.duplicates)
     assert set(redrawn.table["split"]) == {"train", "valid"}
+
+
+def test_a_drawn_split_without_leaks_is_kept_although_it_has_copies():
+    data = manifest(np.zeros((ROWS, 1)), split=["train"] * 20 + ["valid"] * 10)
+    leaks = leaks_between_splits(data, [Duplicates((2, 3), "near", 0.99)])
+    assert data.drawn.all() and redraw_leaky_splits(data, leaks)[0] is data
 
 
 groups_of = st.lists(st.sets(st.integers(0, ROWS - 1), min_size=2, max_size=5), max_size=6)
