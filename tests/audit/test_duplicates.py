@@ -20,7 +20,7 @@ from tests.audit.sets import (
     shown,
 )
 from xrayfast.audit.alignment import aligned_correlation, warp
-from xrayfast.audit.duplicates import ALIKE, Duplicates, find_duplicates, near_pairs
+from xrayfast.audit.duplicates import ALIKE, Duplicates, distinct_groups, find_duplicates, near_pairs
 from xrayfast.audit.features import compute_features, thumbnail
 from xrayfast.audit.neighbors import candidates
 from xrayfast.audit.versions import find_versions
@@ -109,6 +109,12 @@ def test_near_groups_have_the_exact_copies_too(data_dir):
     found = find([a, b, jpeg(a, 50), a.copy()])
     assert [(group.rows, group.kind) for group in found] == [((0, 3), "exact"), ((0, 2, 3), "near")]
     assert ALIKE <= found[1].similarity < 1
+
+
+def test_exact_copies_that_are_in_a_near_group_too_count_once():
+    twice, alone = Duplicates((0, 1), "exact", 1.0), Duplicates((4, 5), "exact", 1.0)
+    near = Duplicates((0, 1, 2), "near", 0.99)
+    assert distinct_groups([twice, alone, near]) == [alone, near]
 
 
 def test_thousands_of_one_image_are_one_group(data_dir):
