@@ -59,6 +59,30 @@ def test_posix_features_are_guarded(path):
         assert not found or id(node) in guarded, f"{path.name} line {getattr(node, 'lineno', '?')}: {found}"
 
 
+def lacks_encoding(call):
+    """Whether a call opens, reads or writes text in the encoding of the system, which is not UTF-8 on Windows."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    if name in ("read_text", "write_text"):
+        is_text = isinstance(call.func, ast.Attribute) and len(call.args) < 1 + (name == "write_text")
+    elif name == "open":  # with a mode such as "w"
+        modes = [node.value for node in [*call.args, *given.values()] if isinstance(node, ast.Constant)]
+        is_text = any(mode in ("r", "w", "a", "x", "w+", "r+") for mode in modes)
+    else:
+        is_text = isinstance(given.get("text"), ast.Constant)  # text=True of subprocess
+    return is_text and "encoding" not in given
+
+
+def test_text_is_read_and_written_with_an_encoding():
+    for text in ("p.open('w')", "open(p, 'r')", "p.read_text()", "p.write_text(t)", "run(words, text=True)"):
+        assert lacks_encoding(ast.parse(text).body[0].value), text
+    for text in ("p.open('rb')", "p.open('w', encoding='ascii')", "p.read_text('utf-8')", "Image.open(p)"):
+        assert not lacks_encoding(ast.parse(text).body[0].value), text
+    for path in sorted(PACKAGE.rglob("*.py")):
+        calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+        assert not [call.lineno for call in calls if lacks_encoding(call)], path
+
+
 SCRIPT = """
 import multiprocessing, os, pkgutil, signal, sys
 # Other people's guards are theirs.

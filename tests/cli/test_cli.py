@@ -336,6 +336,15 @@ def test_no_permission_to_write(at, data_dir, monkeypatch):
     assert "--runs" in done.stderr
 
 
+def test_an_input_without_permission_is_named(at, monkeypatch):
+    def refuse(self, **_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    said = "closed/run: permission denied. Check who may read and write it and the folders above it."
+    assert said in call("interpret", "closed/run", code=1).stderr
+
+
 def test_a_traceback_is_shown_only_with_debug(at):
     assert "Traceback" not in call("interpret", code=1).stderr
     done = CliRunner().invoke(app, ["--debug", "interpret"])

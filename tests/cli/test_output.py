@@ -63,6 +63,18 @@ def test_if_the_words_of_a_row_do_not_fit_side_by_side_each_cell_gets_a_line(pri
     ]
 
 
+def test_a_confusion_matrix_that_does_not_fit_is_divided_by_columns(printed):
+    labels = [f"class-{i}" for i in range(10)]
+    matrix = [(label, *(10 * row + i for i in range(10))) for row, label in enumerate(labels)]
+    groups = "\n".join(printed(40, ["actual", *labels], matrix)).split("\n\n")
+    assert len(groups) == 4
+    found = [list(zip(*(line.split() for line in group.splitlines()), strict=True)) for group in groups]
+    assert all(columns[0] == ("actual", *labels) for columns in found)
+    columns = [column for columns in found for column in columns[1:]]
+    assert [name for name, *_ in columns] == labels
+    assert [[int(cell) for cell in cells] for _, *cells in columns] == [list(range(i, 100, 10)) for i in range(10)]
+
+
 def test_if_a_whole_interval_does_not_fit_lines_break_between_numbers(printed):
     header, *lines = printed(60)
     assert header.split() == ["image", "value", "difference", "images"]

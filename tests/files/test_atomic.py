@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from xrayfast.errors import WriteError
+from xrayfast.files import atomic
 from xrayfast.files.atomic import replace_atomically, write_bytes, write_json, write_text
 from xrayfast.files.csv_tables import write_csv
 
@@ -16,7 +17,7 @@ def test_a_missing_folder_is_an_error_that_says_so(tmp_path):
     with pytest.raises(WriteError, match="does not exist"):
         write_bytes(tmp_path / "nowhere" / "a.png", b"")
     (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match="does not exist"):
+    with pytest.raises(WriteError, match=r"a\.png: can't be written \(.*file: it is a file\)"):
         write_bytes(tmp_path / "file" / "a.png", b"")
 
 
@@ -29,6 +30,23 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, failure):
         raise failure
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_that_is_open_in_windows_is_replaced_when_it_is_free(tmp_path, monkeypatch):
+    tried = []
+
+    def refuse(target):
+        tried.append(target)
+        if len(tried) < 3:
+            raise PermissionError(13, "Access is denied")
+
+    monkeypatch.setattr(atomic, "_PAUSE", 0)
+    monkeypatch.setattr(atomic, "_TRIES", 1)  # elsewhere
+    with pytest.raises(PermissionError):
+        atomic.move_when_free(refuse, tmp_path)
+    monkeypatch.setattr(atomic, "_TRIES", 2)  # again refused, then moved
+    atomic.move_when_free(refuse, tmp_path)
+    assert tried == [tmp_path] * 3
 
 
 def test_text_and_json_are_written_unchanged(tmp_path):

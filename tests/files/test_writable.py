@@ -1,5 +1,6 @@
 """Output is written only to the intended places."""
 
+import os
 import re
 import sys
 
@@ -13,10 +14,12 @@ from xrayfast.files.writable import (
     PAGE_MARK,
     PNG_MARK,
     ensure_folder,
+    make_output_folder,
     require_replaceable,
     require_text_file,
 )
 from xrayfast.reporting.figures.encoding import save
+from xrayfast.runs.run import Run
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs permissions and symbolic links")
@@ -77,6 +80,30 @@ def test_other_files_are_replaced_only_if_they_are_earlier_outputs(tmp_path):
             WriteError, match=rf"{re.escape(name)}: found a file that this command did not write.* Move or remove"
         ):
             require_replaceable(tmp_path / name, **options)
+
+
+@pytest.fixture
+def closed(tmp_path):
+    """Return a folder that this user can't enter; root is another user during the test."""
+    (tmp_path / "closed").mkdir(mode=0)
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    if sys.platform == "win32" or (is_root and not hasattr(os, "setresuid")):
+        pytest.skip("needs permissions")
+    if is_root:
+        os.setresuid(65534, 65534, 0)
+    yield tmp_path / "closed"
+    if is_root:
+        os.setresuid(0, 0, 0)
+
+
+def test_outputs_in_a_folder_without_access_are_refused_before_the_work(closed):
+    for path in (closed / "p.csv", closed / "inner" / "p.csv"):
+        with pytest.raises(WriteError, match=r"p\.csv: can't be written \(/.*: permission denied\)\. Choose another"):
+            require_text_file(path)
+    with pytest.raises(WriteError, match=r"^/.*: can't be written \(permission denied\)\. Choose another folder with"):
+        make_output_folder(closed / "check")
+    with pytest.raises(RunError, match=r"^/.*: can't be written \(permission denied\)\. Choose another folder with"):
+        Run.require_creatable(closed / "runs", "a")
 
 
 def test_a_file_that_cannot_be_read_is_not_replaced(tmp_path, monkeypatch):

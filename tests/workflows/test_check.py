@@ -30,5 +30,5 @@ def test_no_patient_identifier_reaches_the_files(data_dir, tmp_path):
 
 def test_an_output_that_cannot_be_made_is_refused_before_the_work(data_dir, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="can't be created"):
+    with pytest.raises(WriteError, match=r"file: can't be written \(it is a file\)"):
         xf.check(data_dir, size=64, output=tmp_path / "file" / "check")

@@ -1,5 +1,6 @@
 """Ensembles average probabilities, and are calibrated on images that no member was trained on."""
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from tests.decisions import fit_decision
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.reporting.markdown.methods import describe_methods
+from xrayfast.workflows.ensemble import _relative
 from xrayfast.workflows.steps.predictions.ensembles import average_by_image
 
 
@@ -192,3 +194,13 @@ def test_a_cross_validation_is_an_ensemble(data_dir, images, tmp_path):
     assert np.allclose(one[columns].to_numpy(float), other[columns].to_numpy(float), atol=1e-3)
     with pytest.raises(xf.XrayfastError, match="seen in"):
         xf.evaluate(cv, data.subset("train"))
+
+
+def test_the_path_of_a_member_is_absolute_if_it_is_on_another_drive(tmp_path, monkeypatch):
+    assert _relative(tmp_path / "runs" / "a", tmp_path / "runs" / "ensemble") == "../a"
+
+    def refuse(*_):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", refuse)
+    assert _relative(tmp_path / "a", tmp_path / "b") == (tmp_path / "a").as_posix()

@@ -29,7 +29,7 @@ _GAP = 2
 """Number of spaces after each column of a table."""
 
 _MOST_LINES = 8
-"""Largest number of lines that a row of a table becomes in a narrow terminal."""
+"""Largest number of lines that a row of a table becomes in a narrow terminal; a table with more columns is divided."""
 
 
 class Output(TextOutput):
@@ -55,46 +55,16 @@ class Output(TextOutput):
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], text_columns: int = 1) -> None:
         """Print a table of cells, see `format_cell`; columns after the first `text_columns` are right-aligned.
 
-        If the terminal is too narrow for a word of each column side by side, a row becomes lines of column and cell,
-        unless it has many columns, as in a confusion matrix.
+        If the terminal is too narrow for a word of each column side by side, a row becomes lines of column and cell. A
+        table of many columns, such as a confusion matrix, is divided: all rows with the first columns, then with more.
         """
-        from rich.measure import measure_renderables
-        from rich.segment import Segments
-        from rich.table import Table
-        from rich.text import Text
-
         texts = [[escape_hidden(format_cell(cell)) for cell in row] for row in rows]
-        headers = [styled(column) for column in columns]
         console = self.console
         console.soft_wrap = False
-        # Lines are broken within an interval only if there is no room for a whole interval.
-        for glue in (_GLUE, " "):
-            cells = [[Text(_INTERVAL.sub(glue, cell)) for cell in row] for row in texts]
-            found = [measure_renderables(console, console.options, cell) for cell in zip(headers, *cells, strict=True)]
-            widths = _fit_columns(found, console.width - _GAP * len(headers))
-            if widths:
-                break
-        side_by_side = bool(widths) or len(headers) > _MOST_LINES
-        table = Table(header_style="bold", box=None, padding=(0, _GAP, 0, 0), show_header=side_by_side)
-        if side_by_side:
-            for i, header in enumerate(headers):
-                side: Any = "left" if i < text_columns else "right"
-                table.add_column(header, justify=side, overflow="fold", width=widths[i] if widths else None)
-            for row in cells:
-                table.add_row(*row)
-        else:
-            table.add_column()
-            table.add_column(overflow="fold")
-            for number, texts_of_row in enumerate(texts):
-                if number:
-                    table.add_row()
-                for column, text in zip(columns, texts_of_row, strict=True):
-                    table.add_row(styled((column, "bold")), Text(_INTERVAL.sub(_GLUE, text)))
-        segments = (segment._replace(text=segment.text.replace(_GLUE, " ")) for segment in console.render(table))
         console.print()
         # Rich would wrap a table's own title to the width of the columns.
         console.print(styled((title, "bold")))
-        console.print(Segments(segments))
+        _print_rows(console, columns, texts, text_columns)
 
     def json(self, content: Any) -> None:
         """Print the JSON object, if --json was given."""
@@ -104,6 +74,62 @@ class Output(TextOutput):
             # JSON escapes are decoded by any JSON reader, and have no effect on a terminal.
             sys.stdout.write("".join(json.dumps(c)[1:-1] if is_hidden(c) else c for c in text) + "\n")
             sys.stdout.flush()
+
+
+def _print_rows(console: Console, columns: Sequence[str], texts: Sequence[Sequence[str]], text_columns: int) -> None:
+    """Print the rows of a table below its title."""
+    from rich.measure import measure_renderables
+    from rich.segment import Segments
+    from rich.table import Table
+    from rich.text import Text
+
+    headers = [styled(column) for column in columns]
+    # Lines are broken within an interval only if there is no room for a whole interval.
+    for glue in (_GLUE, " "):
+        cells = [[Text(_INTERVAL.sub(glue, cell)) for cell in row] for row in texts]
+        found = [measure_renderables(console, console.options, cell) for cell in zip(headers, *cells, strict=True)]
+        widths = _fit_columns(found, console.width - _GAP * len(headers))
+        if widths:
+            break
+    if not widths and len(columns) > _MOST_LINES:
+        least = [column.minimum + _GAP for column in found]
+        for number, group in enumerate(_divide(least, text_columns, console.width)):
+            if number:
+                console.print()
+            cells_of_group = [[row[i] for i in group] for row in texts]
+            _print_rows(console, [columns[i] for i in group], cells_of_group, text_columns)
+        return
+    table = Table(header_style="bold", box=None, padding=(0, _GAP, 0, 0), show_header=bool(widths))
+    if widths:
+        for i, header in enumerate(headers):
+            side: Any = "left" if i < text_columns else "right"
+            table.add_column(header, justify=side, overflow="fold", width=widths[i])
+        for row in cells:
+            table.add_row(*row)
+    else:
+        table.add_column()
+        table.add_column(overflow="fold")
+        for number, texts_of_row in enumerate(texts):
+            if number:
+                table.add_row()
+            for column, text in zip(columns, texts_of_row, strict=True):
+                table.add_row(styled((column, "bold")), Text(_INTERVAL.sub(_GLUE, text)))
+    segments = (segment._replace(text=segment.text.replace(_GLUE, " ")) for segment in console.render(table))
+    console.print(Segments(segments))
+
+
+def _divide(widths: Sequence[int], fixed: int, room: int) -> list[list[int]]:
+    """Divide a table's columns into groups that fit side by side, each after the first `fixed` columns.
+
+    >>> _divide([9, 5, 5, 5], 1, 20)
+    [[0, 1, 2], [0, 3]]
+    """
+    groups: list[list[int]] = []
+    for column in range(fixed, len(widths)):
+        if not groups or sum(widths[i] for i in groups[-1]) + widths[column] > room:
+            groups.append([*range(fixed)])
+        groups[-1].append(column)
+    return groups
 
 
 def _fit_columns(columns: Sequence[Measurement], room: int) -> list[int]:

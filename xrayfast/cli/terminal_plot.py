@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def draw_curve(lrs: Sequence[float] | Any, losses: Sequence[float] | Any) -> str:
-    """Draw the loss over the learning rate (log scale) as text without colors.
+def draw_curve(lrs: Sequence[float] | Any, losses: Sequence[float] | Any, width: int) -> str:
+    """Draw the loss over the learning rate (log scale) as text without colors, at most `width` columns wide.
 
     Losses above twice the first are left out, so that the divergence at the end does not flatten the rest of the curve.
     """
@@ -21,7 +21,7 @@ def draw_curve(lrs: Sequence[float] | Any, losses: Sequence[float] | Any) -> str
     x, y = zip(*((lr, loss) for lr, loss in points if loss <= ceiling), strict=True)
     plt.clear_figure()
     plt.theme("clear")
-    plt.plot_size(72, 14)
+    plt.plot_size(min(72, width), 14)
     plt.plot(x, y)
     ticks = list(range(math.ceil(min(x)), math.floor(max(x)) + 1))
     plt.xticks(ticks, [f"1e{tick}" for tick in ticks])

@@ -73,6 +73,8 @@ def describe_os_error(error: OSError) -> str:
     """Return the message for an operating system error that no other code describes."""
     if error.errno == errno.ENOENT and error.filename is None:  # of os.getcwd()
         return "The current folder does not exist any more. Go to another one with cd, and run the command again."
+    if error.filename and error.errno in (errno.EACCES, errno.EPERM):
+        return f"{error.filename}: permission denied. Check who may read and write it and the folders above it."
     if error.errno != errno.ENAMETOOLONG:
         return str(error)
     name = truncate(str(error.filename), LONGEST_NAME)

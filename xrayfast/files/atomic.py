@@ -7,7 +7,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def replace_atomically(path: Path, digest: str | None = None) -> Iterator[Path]:
                 os.umask(mask)
                 temporary.chmod(0o666 & ~mask)
         record_checksum(path, temporary, digest)
-        temporary.replace(path)
+        move_when_free(temporary.replace, path)
     except UnicodeEncodeError as error:
         near = error.object[max(error.start - 30, 0) : error.start + 30]
         raise WriteError(
@@ -51,6 +52,25 @@ def replace_atomically(path: Path, digest: str | None = None) -> Iterator[Path]:
         # After the move, or if the folder is missing or inaccessible, there is nothing to remove.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+_TRIES, _PAUSE = (40 if os.name == "nt" else 1), 0.05
+"""Number of times that a file or folder is moved, and seconds between them: Windows refuses while another process, such
+as a virus scanner or a reader of the file to be replaced, has it open."""
+
+
+def move_when_free(move: Callable[[Path], object], target: Path) -> None:
+    """Call the method `rename` or `replace` of a path, on Windows again and again while it is in use.
+
+    Raises:
+        OSError: it can't be moved.
+    """
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(PermissionError):
+            move(target)
+            return
+        time.sleep(_PAUSE)
+    move(target)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -41,7 +41,8 @@ def require_regular_file(
     except XrayfastError:  # from an archive or a remote object, with a better message
         raise
     except (OSError, ValueError) as problem:
-        raise error(f"{path}: can't be read ({problem}). Check the path and its permissions.") from problem
+        why = getattr(problem, "strerror", None) or problem
+        raise error(f"{path}: can't be read ({why}). Check the path and its permissions.") from problem
     if stat.S_ISDIR(status.st_mode):
         raise error(f"{path}: found a folder; expected {expected}. Name a file.")
     if not stat.S_ISREG(status.st_mode):

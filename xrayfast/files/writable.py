@@ -16,17 +16,34 @@ from xrayfast.files.virtual.addresses import canonical, is_remote
 _COPY = "Copy it to the bucket afterwards."
 
 
+def why_unwritable(folder: Path) -> tuple[Path, str]:
+    """Return the folder or its nearest parent that exists, and why nothing can be created there; "" if it can."""
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if exists(one))
+    writable = os.access(there, os.W_OK | os.X_OK)
+    return there, "it is a file" if not there.is_dir() else "" if writable else "permission denied"
+
+
+def exists(path: Path) -> bool:
+    """Whether a path exists, as far as this user can see: not if a folder above it can't be entered."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises an error then
+
+
 def require_output_file(path: Path) -> None:
-    """Raise an error for an output path that is not a file, or whose folder does not exist.
+    """Raise an error for an output path that is not a file, or whose folder does not exist or can't be written to.
 
     Raises:
-        WriteError: the path is a folder, pipe, socket or device, or remote, or its folder does not exist.
+        WriteError: the path is a folder, pipe, socket or device, or remote, or its folder does not exist, or this user
+            has no permission to write there.
     """
     if is_remote(path):
         raise WriteError(f"{canonical(path)}: is remote; expected a file on this machine to write to. {_COPY}")
-    if path.exists() and not path.is_file():
+    if exists(path) and not path.is_file():
         raise WriteError(f"{path}: found a folder, pipe or device; expected a file to write to. Choose another name.")
-    if not (folder := path.absolute().parent).is_dir():
+    folder = path.absolute().parent
+    there, problem = why_unwritable(folder)
+    if problem:
+        raise WriteError(f"{path}: can't be written ({there}: {problem}). Choose another folder.")
+    if there != folder:
         raise WriteError(f"{path}: the folder {folder} does not exist. Create it, or choose another one.")
 
 
@@ -73,7 +90,7 @@ def require_replaceable(path: Path, *read: Path | None, keys: Collection[str] = 
             run; see also `require_output_file`.
     """
     require_output_file(path)
-    if not path.exists():
+    if not exists(path):
         return
     if any(file is not None and os.path.realpath(file) == os.path.realpath(path) for file in read):
         raise WriteError(f"{path}: is an input of this command and would be overwritten. Choose another name.")
@@ -127,14 +144,26 @@ def require_text_suffix(path: Path, *, is_page: bool = False) -> None:
         )
 
 
+def require_output_folder(path: Path) -> None:
+    """Raise an error if the folder that the caller named for a command's output can't be made or written to.
+
+    Raises:
+        WriteError: it can't, or it is remote.
+    """
+    if is_remote(path):
+        raise WriteError(f"{canonical(path)}: is remote; expected a folder on this machine to write to. {_COPY}")
+    there, problem = why_unwritable(path)
+    if problem:
+        raise WriteError(f"{there}: can't be written ({problem}). Choose another folder with --output.")
+
+
 def make_output_folder(path: Path) -> Path:
     """Make the folder that the caller named for a command's output, unless it exists.
 
     Raises:
-        WriteError: it can't be made, or is remote.
+        WriteError: it can't be made; see also `require_output_folder`.
     """
-    if is_remote(path):
-        raise WriteError(f"{canonical(path)}: is remote; expected a folder on this machine to write to. {_COPY}")
+    require_output_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
 import time
@@ -12,20 +11,15 @@ from itertools import chain, count
 from pathlib import Path
 
 from xrayfast.errors import LONGEST_NAME, RunError, truncate
+from xrayfast.files.atomic import move_when_free
 from xrayfast.files.checksums import start_checksums
 from xrayfast.files.file_names import portable_name, require_utf8
 from xrayfast.files.intact import INFO_FILE
 from xrayfast.files.virtual.addresses import canonical, is_remote
-from xrayfast.files.writable import ensure_folder
+from xrayfast.files.writable import ensure_folder, exists
 from xrayfast.runs.evaluation import Evaluation
 from xrayfast.runs.names import EVALUATIONS, SPLIT_FILE
 from xrayfast.runs.typed_files import RunInfo, read_typed
-
-
-def why_unwritable(folder: Path) -> tuple[Path, str]:
-    """Return the folder or its nearest parent that exists, and why nothing can be created there; "" if it can."""
-    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-    return there, "it is a file" if not there.is_dir() else "" if os.access(there, os.W_OK) else "permission denied"
 
 
 def create_evaluation(
@@ -59,7 +53,8 @@ def make_folder(
     root: Path, name: str | None, candidates: Iterable[str], kind: str, make: Callable[[Path], object]
 ) -> Path:
     """Create `root/name`, or without a name the first free candidate; names that differ only in case count as taken,
-    because macOS and Windows ignore case. `make` has to fail if another process has created the folder.
+    because macOS and Windows ignore case. `make`, the `rename` of a folder, has to fail if another process has
+    created it.
 
     Raises:
         RunError: the name is taken, or is not a plain folder name.
@@ -70,7 +65,7 @@ def make_folder(
     taken = {path.name.casefold() for path in root.iterdir()}
     for candidate in (c for c in candidates if c.casefold() not in taken) if name is None else [name]:
         try:
-            make(root / candidate)
+            move_when_free(make, root / candidate)
             return root / candidate
         except OSError:
             if not (root / candidate).exists():
@@ -122,7 +117,7 @@ def require_free(root: Path, name: str | None, kind: str) -> None:
             f"{kind} name '{truncate(name, LONGEST_NAME)}': found {len(name.encode())} bytes; expected at most "
             f"{LONGEST_FILE}, as file systems allow. Choose a shorter --name."
         )
-    if name is not None and (root / name).exists():
+    if name is not None and exists(root / name):
         raise _taken(root / name)
 
 

@@ -35,7 +35,7 @@ from xrayfast.files.csv_tables import read_csv, write_csv
 from xrayfast.files.file_names import portable_name, require_utf8
 from xrayfast.files.intact import INFO_FILE, require_intact
 from xrayfast.files.run_lock import lock_run
-from xrayfast.files.writable import ensure_folder
+from xrayfast.files.writable import ensure_folder, why_unwritable
 from xrayfast.hub.download import PREFIX, download, is_hub_name
 from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
 from xrayfast.metrics.operating_points.decision import Decision
@@ -58,7 +58,7 @@ from xrayfast.runs.names import (
     SPLIT_FILE,
     TRAINING_IMAGES_FILE,
 )
-from xrayfast.runs.new_folders import create_evaluation, make_folder, require_free, temporary_folder, why_unwritable
+from xrayfast.runs.new_folders import create_evaluation, make_folder, require_free, temporary_folder
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.typed_files import (
     LabelsFile,

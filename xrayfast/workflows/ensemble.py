@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ def ensemble(
         "fingerprint": infos[0].fingerprint if same else "",
         "shortcuts": infos[0].shortcuts,
         "remarks": list(dict.fromkeys(remark for info in infos for remark in info.remarks)),
-        "members": [os.path.relpath(run.path.absolute(), place.absolute()) for run in members],
+        "members": [_relative(run.path.absolute(), place.absolute()) for run in members],
         "seconds": round(sum(info.seconds or 0 for info in infos), 1),
     }
 
@@ -94,6 +95,13 @@ def ensemble(
         finalize_results(run, averaged, config.results, config.train.seed)
 
     return Run(Run.create(root, name, "ensemble", config, info, write).path)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Return the path from the folder, with '/' on every system; the absolute one from another drive of Windows."""
+    with contextlib.suppress(ValueError):
+        path = Path(os.path.relpath(path, folder))
+    return path.as_posix()
 
 
 def _splits_of(run: Run) -> pd.DataFrame:

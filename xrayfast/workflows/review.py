@@ -14,14 +14,13 @@ from pydantic import Field
 
 from xrayfast.audit.label_issues import rank_labels
 from xrayfast.data.corrections import COLUMNS, read_corrections
-from xrayfast.errors import ConfigError, RunError, WriteError, plural, shorten
+from xrayfast.errors import ConfigError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.atomic import write_text
 from xrayfast.files.csv_tables import write_csv
-from xrayfast.files.writable import make_output_folder
+from xrayfast.files.writable import make_output_folder, require_output_folder
 from xrayfast.reporting.html.pages.review_page import render_review_page
 from xrayfast.runs.cross_validation import CrossValidation
-from xrayfast.runs.new_folders import why_unwritable
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import now
 from xrayfast.workflows.steps.paired import RunPredictions, align, read_distinct
@@ -84,9 +83,8 @@ def review(
         WriteError: the output can't be written.
     """
     folder = None if output is None else Path(output)
-    there, problem = why_unwritable(folder) if folder else (None, "")
-    if problem:
-        raise WriteError(f"{there}: can't be written ({problem}). Choose another folder with --output.")
+    if folder is not None:
+        require_output_folder(folder)
     for file in () if folder is None else (folder / CORRECTIONS, folder / PAGE):
         if file.exists():
             raise RunError(

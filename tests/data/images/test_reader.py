@@ -81,7 +81,7 @@ def test_transparency_is_composited_on_black(tmp_path, alpha, expected, note):
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif"])
-@pytest.mark.parametrize(("size", "value"), [(1, 65535), (4, 65535), (4, 4200)])
+@pytest.mark.parametrize(("size", "value"), [(1, 65535), (4, 65535), (4, 4200), (12, 65535), (12, 4200)])
 def test_hot_pixels_and_markers_do_not_change_the_scaling(tmp_path, name, size, value):
     values = 400 + 13 * phantom("normal", patient=0, image=0, size=64).astype(np.uint16)
     marked = values.copy()

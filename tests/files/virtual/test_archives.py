@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import re
 import shutil
 import stat
@@ -21,8 +22,9 @@ from xrayfast.data.cache.folders import clear_cache
 from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.data.images.reader import read
 from xrayfast.errors import DataError, ReadError
-from xrayfast.files.virtual import archives, indexes
+from xrayfast.files.virtual import access, archives, indexes
 from xrayfast.files.virtual.access import is_folder, list_folder, open_binary, outer_file, state_of
+from xrayfast.files.virtual.addresses import canonical, holds_credentials, is_remote
 from xrayfast.files.virtual.archives import open_archive
 from xrayfast.files.virtual.paths import VirtualPath, to_path
 
@@ -434,3 +436,20 @@ def test_an_archive_with_few_images_of_a_table_is_named_if_others_are_missing(pl
         opened(csv)
     found = opened(csv, missing="skip")
     assert len(found) == 7 and any(re.match(said, note) for note in found.notes)
+
+
+def test_paths_of_windows_lead_into_archives_and_buckets(tmp_path, monkeypatch):
+    """There a path through a file is a FileNotFoundError, as here one with backslashes."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(b"1")
+    pack(tmp_path, tmp_path / "images.zip")
+    monkeypatch.setattr(access, "_BELOW_FILE", (NotADirectoryError, FileNotFoundError))
+    member = f"{tmp_path}/images.zip\\a\\1.png"
+    assert open_binary(member).read() == b"1" and state_of(member).size == 1
+    assert [entry.name for entry in list_folder(f"{tmp_path}/images.zip\\a")] == ["1.png"]
+    for path in (f"{tmp_path}/none.png", f"{tmp_path}/images.zip\\b"):
+        with pytest.raises(FileNotFoundError, match="no such file"):
+            state_of(path)
+    monkeypatch.setattr(os, "sep", "\\")
+    assert canonical("s3:\\bucket\\a\\1.png") == "s3://bucket/a/1.png" and is_remote("s3:\\bucket")
+    assert holds_credentials("https:\\me:secret@host\\a.zip")

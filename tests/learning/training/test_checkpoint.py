@@ -1,12 +1,18 @@
 """Copies of tensors from which checkpoints are written."""
 
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from xrayfast.learning.training import checkpoint
-from xrayfast.learning.training.checkpoint import CheckpointWriter, TensorCopies
+from xrayfast.learning.training.checkpoint import OPTIMIZER, POSITION, Checkpoint, CheckpointWriter, TensorCopies
+from xrayfast.learning.training.position import Position
+
+MAPS = Path("/proc/self/maps")
 
 
 def tensors(seed):
@@ -59,3 +65,18 @@ def test_copies_stay_in_use_until_they_are_written_even_if_the_wait_is_interrupt
         threading.Timer(0.02, released.set).start()
         writer.finish()
         assert written == [True]
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="needs the list of mapped files")
+def test_no_file_of_a_checkpoint_stays_mapped_into_memory(tmp_path, monkeypatch):
+    """Windows could not rename the folder then, to write the next checkpoint."""
+    monkeypatch.setattr(Position, "check", lambda *_: None)
+    parameter, loaded = torch.nn.Parameter(torch.ones(5000)), []
+    save_file({"batches.lrs": torch.ones(5000)}, tmp_path / POSITION)
+    save_file({"0.sqr_avg": torch.ones(5000)}, tmp_path / OPTIMIZER)
+    read = Checkpoint(tmp_path, SimpleNamespace(batches=1, epoch_seconds=0.0, optimizer=[{}]))
+    position = read.read_position(torch.device("cpu"))
+    optimizer = SimpleNamespace(all_params=lambda: [(parameter,)], load_state_dict=loaded.append, hypers=[])
+    read.restore_phase(SimpleNamespace(average=None, opt=optimizer))
+    assert position.tensors["batches.lrs"].sum() == loaded[0]["state"][0]["sqr_avg"].sum() == 5000
+    assert str(tmp_path) not in MAPS.read_text()

@@ -151,7 +151,7 @@ def rank_zero_output() -> Iterator[None]:
         yield
         return
     try:
-        with Path(os.devnull).open("w") as null, redirect_stdout(null), redirect_stderr(null):
+        with Path(os.devnull).open("w", encoding="utf-8") as null, redirect_stdout(null), redirect_stderr(null):
             yield
     except (Exception, KeyboardInterrupt) as error:
         # torchrun and srun kill all ranks once one has exited. If rank zero fails too, it needs time to report it.

@@ -49,7 +49,7 @@ def lr_find(
         found = find_lr(manifest, config=settings, steps=steps, progress=reporter.preparing, note=reporter.note)
     save(found.plot(), image)
     found.to_csv(table)
-    for row in draw_curve(found.lrs, found.losses).split("\n"):
+    for row in draw_curve(found.lrs, found.losses, out.console.width).split("\n"):
         out.line(row)
     out.table(
         "Suggestions",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import re
@@ -504,7 +505,9 @@ class Finder:
             return path[len(self._start) :].replace(os.sep, "/")
         if is_remote(path) or is_remote(self._start):
             return path
-        return os.path.relpath(path, self._root).replace(os.sep, "/")
+        with contextlib.suppress(ValueError):  # two drives of Windows
+            path = os.path.relpath(path, self._root)
+        return path.replace(os.sep, "/")
 
     def _is_there(self, path: str) -> bool:
         """Whether the folder exists as written, or a path in the tree ends in the whole path."""

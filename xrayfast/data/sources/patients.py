@@ -309,7 +309,12 @@ def _search(pattern: str, names: Sequence[str], option: str) -> list[str]:
     command = [sys.executable, "-I", "-c", _SEARCH]
     try:
         done = subprocess.run(
-            command, input=json.dumps([pattern, list(names)]), capture_output=True, text=True, timeout=limit, check=True
+            command,
+            input=json.dumps([pattern, list(names)]),
+            capture_output=True,
+            encoding="ascii",  # of JSON
+            timeout=limit,
+            check=True,
         )
     except subprocess.TimeoutExpired:
         raise ConfigError(

@@ -39,6 +39,9 @@ class VirtualEntry:
 
 Entry: TypeAlias = "os.DirEntry[str] | VirtualEntry"
 
+_BELOW_FILE = (NotADirectoryError, FileNotFoundError) if os.name == "nt" else NotADirectoryError
+"""Errors for a path through a file, such as a member of an archive; Windows does not tell it from a missing file."""
+
 _Tree: TypeAlias = Mapping[str, Sequence[VirtualEntry]]
 """The entries of each folder, by its path from the root, whose own path is ""."""
 
@@ -58,7 +61,7 @@ def state_of(path: str | Path) -> State:
     if not is_remote(text):
         try:
             status = os.stat(text)  # noqa: PTH116 - a Path takes 3 times as long, for each image of each epoch
-        except NotADirectoryError:  # a component of the path is a file: an archive?
+        except _BELOW_FILE:  # a component of the path is a file: an archive?
             pass
         else:
             return plain_state(status)
@@ -74,7 +77,7 @@ def state_of(path: str | Path) -> State:
             return State(0, opened.state.stamp, True)
         raise FileNotFoundError(2, "no such file in the archive", text)
     if not is_remote(text):
-        raise NotADirectoryError(20, "a part of the path is a file", text)
+        raise FileNotFoundError(2, "no such file; a part of the path may be a file", text)
     return remote.state_of(text)
 
 
@@ -83,7 +86,7 @@ def stat_path(path: str) -> os.stat_result:
     if not is_remote(path):
         try:
             return os.stat(path)  # noqa: PTH116
-        except NotADirectoryError:
+        except _BELOW_FILE:
             pass
     state = state_of(path)
     mode = stat.S_IFDIR | 0o555 if state.folder else stat.S_IFREG | 0o444
@@ -127,7 +130,7 @@ def list_folder(folder: str | Path) -> list[Entry]:
         try:
             with os.scandir(text) as entries:
                 return sorted(entries, key=lambda entry: entry.name)
-        except NotADirectoryError:
+        except _BELOW_FILE:
             if not split_archive(canonical(text)):
                 raise
     text = canonical(text)
@@ -158,7 +161,7 @@ def open_binary(path: str | Path) -> BinaryIO:
     if not is_remote(text):
         try:
             return open(text, "rb")  # noqa: PTH123 - Path.open takes 3 us longer, 2% of a small image
-        except NotADirectoryError:
+        except _BELOW_FILE:
             pass
     text = canonical(text)
     if inside := _find_archive(text):
@@ -168,7 +171,7 @@ def open_binary(path: str | Path) -> BinaryIO:
             raise FileNotFoundError(2, "no such file in the archive", text)
         return io.BytesIO(opened.read(name))
     if not is_remote(text):
-        raise NotADirectoryError(20, "a part of the path is a file", text)
+        raise FileNotFoundError(2, "no such file; a part of the path may be a file", text)
     return io.BytesIO(remote.read_whole(text, MAX_MEMBER))
 
 

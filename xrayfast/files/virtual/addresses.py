@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
 from pathlib import Path
 
-_REMOTE = re.compile(r"(s3a?|gs|gcs|az|abfss?|https?):/+(?=[^/])", re.IGNORECASE)
-"""Start of a remote address, also after `Path` has reduced two slashes to one."""
+_REMOTE = re.compile(r"(s3a?|gs|gcs|az|abfss?|https?):[/\\]+(?=[^/\\])", re.IGNORECASE)
+"""Start of a remote address, also after `Path` has reduced two slashes to one, on Windows to a backslash."""
 
-_ARCHIVE = re.compile(r"(.*?\.(?:zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz)))(?:/+(.*))?", re.IGNORECASE | re.DOTALL)
+_ARCHIVE = re.compile(r"(.*?\.(?:zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz)))(?:[/\\]+(.*))?", re.IGNORECASE | re.DOTALL)
 """A path to an archive or into one: groups are the archive, and the path inside."""
 
 _CHAINED = re.compile(r"(?:zip|tar):/+(.*?)::(.+)", re.DOTALL)
@@ -49,7 +50,7 @@ def canonical(path: str | Path) -> str:
     if text.startswith("file:/"):
         return f"/{text[5:].lstrip('/')}"
     if scheme := _REMOTE.match(text):
-        return f"{scheme[1].lower()}://{text[scheme.end() :]}"
+        return f"{scheme[1].lower()}://{text[scheme.end() :].replace(os.sep, '/')}"
     return text
 
 
@@ -99,13 +100,13 @@ def is_web_address(text: str) -> bool:
 
 
 def split_archive(path: str) -> tuple[str, str] | None:
-    """Return the archive in a path, recognized by its suffix, and the path inside; None if there is none.
+    """Return the archive in a path, recognized by its suffix, and the path inside, with '/'; None if there is none.
 
     >>> split_archive("a/b.tar.gz/c/1.png"), split_archive("b.zip"), split_archive("a/1.png")
     (('a/b.tar.gz', 'c/1.png'), ('b.zip', ''), None)
     """
     found = _ARCHIVE.fullmatch(path)
-    return (found[1], (found[2] or "").rstrip("/")) if found else None
+    return (found[1], (found[2] or "").replace("\\", "/").rstrip("/")) if found else None
 
 
 def holds_credentials(path: str | Path) -> bool:
@@ -116,14 +117,14 @@ def holds_credentials(path: str | Path) -> bool:
     >>> holds_credentials("abfs://container@account/a.zip"), holds_credentials("s3://bucket/what?.png")
     (False, False)
     """
-    return _SIGNED.match(os.fspath(path)) is not None
+    return _SIGNED.match(canonical(path)) is not None
 
 
 def normalize(path: str) -> str:
     """Return `os.path.normpath` of a path, leaving the scheme of remote addresses intact."""
     path = canonical(path)
     if scheme := _REMOTE.match(path):
-        return path[: scheme.end()] + os.path.normpath(path[scheme.end() :])
+        return path[: scheme.end()] + posixpath.normpath(path[scheme.end() :])
     return os.path.normpath(path)
 
 

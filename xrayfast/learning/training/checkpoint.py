@@ -22,7 +22,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from xrayfast.errors import RunError, WriteError
-from xrayfast.files.atomic import link_or_copy, write_json
+from xrayfast.files.atomic import link_or_copy, move_when_free, write_json
 from xrayfast.files.checksums import CHECKSUMS, file_digest, write_checksums
 from xrayfast.files.intact import known_digests, require_intact
 from xrayfast.files.writable import ensure_folder
@@ -112,7 +112,7 @@ class Checkpoint:
             return None
         path = self.path / POSITION
         try:
-            position = Position(self.state.batches, self.state.epoch_seconds, safetensors.torch.load_file(path))
+            position = Position(self.state.batches, self.state.epoch_seconds, _load_copies(path))
             position.check(device)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{path}: can't be read as the state of an epoch ({error}). Start a new run.") from error
@@ -142,7 +142,7 @@ class Checkpoint:
                 "Start a new run."
             )
         try:
-            for key, tensor in safetensors.torch.load_file(path).items():
+            for key, tensor in _load_copies(path).items():
                 index, name = key.split(".", 1)
                 entries[int(index)][name] = tensor.to(parameters[0].device)
         except (OSError, SafetensorError, ValueError, IndexError) as error:
@@ -350,8 +350,8 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None
                 digests = dict(zip([BEST], known_digests(best)[-1:], strict=False))
         write_checksums(fresh, digests)
         if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
+            move_when_free(folder.rename, old)
+        move_when_free(fresh.rename, folder)
         return_freed_memory()  # the tensors that were written fragment the heap a little more in each epoch
     except OSError as error:
         raise WriteError(
@@ -393,10 +393,15 @@ def replace_damaged(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
     if checkpoint.path != folder:
         try:
             shutil.rmtree(folder, ignore_errors=True)
-            checkpoint.path.rename(folder)
+            move_when_free(checkpoint.path.rename, folder)
         except OSError as error:
             raise WriteError(f"{folder}: can't be written ({error.strerror}).") from error
     return Checkpoint(folder, checkpoint.state)
+
+
+def _load_copies(path: Path) -> dict[str, Tensor]:
+    """Read tensors that outlive the file: safetensors maps it into memory, and Windows can't move a mapped file."""
+    return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
 
 
 def _require_files(path: Path, names: Sequence[str]) -> None:

@@ -86,7 +86,7 @@ class FoldProcess:
             [sys.executable, "-m", "xrayfast", "cross-validate", "--resume", str(cv), "--fold", str(fold)],
             stdout=self.output,
             stderr=self.output,
-            env={**os.environ, **given},
+            env={**os.environ, "PYTHONIOENCODING": "utf-8", **given},
             **ending_with_parent(),
         )
 

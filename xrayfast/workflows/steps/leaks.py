@@ -39,11 +39,13 @@ class ComparedImages:
     """The result of comparing all images of a data set, whatever their splits.
 
     Attributes:
+        side: side of the images that were compared, in pixels.
         duplicates: groups of equal and nearly equal images.
         unreadable: the error of each file that can't be read, keyed by path.
         shortcuts: as in `CheckedData`.
     """
 
+    side: int
     duplicates: tuple[Duplicates, ...]
     unreadable: Mapping[str, str]
     shortcuts: dict[str, float]
@@ -60,7 +62,7 @@ def compare_all_images(data: Manifest, images: DecodedImages, progress: StagePro
     """Compare all images with each other."""
     features, leaks = find_leaks(data, images, progress)
     shortcuts = predictable_labels(data, features, group_linked_images(data, leaks.duplicates))
-    return ComparedImages(leaks.duplicates, leaks.unreadable, shortcuts)
+    return ComparedImages(max(images.side, LEAST_SIDE), leaks.duplicates, leaks.unreadable, shortcuts)
 
 
 def require_leak_free(data: Manifest, compared: ComparedImages, *, allow_leaks: bool) -> CheckedData:
@@ -71,13 +73,12 @@ def require_leak_free(data: Manifest, compared: ComparedImages, *, allow_leaks: 
     Raises:
         DataError: splits still have leaks, and leaks are not allowed; the message names them.
     """
-    shortcuts = compared.shortcuts
     data, leaks = redraw_leaky_splits(data, leaks_between_splits(data, compared.duplicates, compared.unreadable))
-    looked = _describe_search(data, leaks, shortcuts)
+    looked = _describe_search(data, leaks, compared)
     findings = [*duplicate_findings(data, leaks.duplicates), *class_findings(data)]
     warnings = [f"{found.title}. {found.text}" for found in findings if found.severity == "warning"]
     if not leaks:
-        return CheckedData(data, warnings, looked, shortcuts)
+        return CheckedData(data, warnings, looked, compared.shortcuts)
     found = " ".join(leaks.sentences())
     if not allow_leaks:
         advice = (
@@ -91,14 +92,16 @@ def require_leak_free(data: Manifest, compared: ComparedImages, *, allow_leaks: 
         )
         raise DataError(
             f"{data.config.shown}: the network would be evaluated on images that it is trained on. {found} {advice}; "
-            "'xrayfast check' lists all of them with their images, and 'xrayfast fit --allow-leaks' trains anyway."
+            f"'xrayfast check --size {compared.side}' lists all of them with their images, and 'xrayfast fit "
+            "--allow-leaks' trains anyway."
         )
-    return CheckedData(data, [f"{LEAKS_ALLOWED}: results are optimistic. {found}", *warnings], looked, shortcuts)
+    warnings = [f"{LEAKS_ALLOWED}: results are optimistic. {found}", *warnings]
+    return CheckedData(data, warnings, looked, compared.shortcuts)
 
 
-def _describe_search(data: Manifest, leaks: Leaks, shortcuts: Mapping[str, float]) -> list[str]:
+def _describe_search(data: Manifest, leaks: Leaks, compared: ComparedImages) -> list[str]:
     """Return sentences on what was looked for and what was found."""
-    kinds = [group.kind for group in leaks.duplicates]
+    shortcuts, kinds = compared.shortcuts, [group.kind for group in leaks.duplicates]
     exact, near = (plural(kinds.count(kind), "group") for kind in ("exact", "near"))
     known = int(data.table["patient"].notna().sum())
     patients = (
@@ -113,7 +116,7 @@ def _describe_search(data: Manifest, leaks: Leaks, shortcuts: Mapping[str, float
         "An image's size, coding, border, brightness, texture, view and notes on reading predict "
         + (
             f"better than chance (AUROC): {shorten(f'{label} {value:.2f}' for label, value in shortcuts.items())}. "
-            "'xrayfast check' shows which of them."
+            f"'xrayfast check --size {compared.side}' shows which of them."
             if shortcuts
             else "no label with enough images better than chance."
         ),

@@ -124,15 +124,28 @@ def test_a_state_dict_saved_by_timm_can_be_loaded(name, size, tmp_path):
     assert "Not used" in network.notes[0]
 
 
+def raising(error):
+    """Return a function that raises the error, whatever its arguments."""
+
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
+
+
 def test_only_safetensors_are_downloaded_from_the_hub(tmp_path, monkeypatch):
     """The weights equal those that timm loads itself, at another image size, so that it resamples positions."""
     net, asked = timm.create_model(TINY), []
     save_file(net.state_dict(), tmp_path / "model.safetensors")
 
-    def download(repository, filename, revision=None):
-        asked.append((repository, filename))
+    def download(repo_id, filename, revision=None):
+        asked.append((repo_id, filename))
         return str(tmp_path / "model.safetensors")
 
+    class ReadTimeout(Exception):
+        """The error of a slow server, named as in httpx."""
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", raising(ReadTimeout()))
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     network = build(TINY, 64, weights="imagenet")
     assert asked == [("timm/test_vit.r160_in1k", "model.safetensors")]
@@ -143,10 +156,12 @@ def test_only_safetensors_are_downloaded_from_the_hub(tmp_path, monkeypatch):
 
 
 def test_unavailable_weights_are_an_error_with_three_remedies(monkeypatch):
-    def download(*args, **options):
-        raise OSError("no network")
+    class ConnectError(Exception):
+        """The error if there is no network, named as in httpx."""
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    # hf_hub_download would try again for 20 s.
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", raising(ConnectError("no network")))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", raising(AssertionError("called")))
     with pytest.raises(WeightsError, match=r"(?s)timm:test_vit .*can't be downloaded \(no network\).*Three ways out"):
         build(TINY, 64, weights="imagenet")
     with pytest.raises(WeightsError, match="timm has no weights for timm:mixer_s32_224"):

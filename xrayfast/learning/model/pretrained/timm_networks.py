@@ -150,12 +150,15 @@ def _download(arch: str) -> Path:
             f"timm has no weights for {arch}. Use a file of weights (--weights FILE), or train from scratch "
             "(--weights none --unfreeze)."
         )
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_CACHE
 
     repository, _, revision = known.hf_hub_id.partition("@")
+    file: dict[str, Any] = {"repo_id": repository, "filename": "model.safetensors", "revision": revision or None}
     try:
-        return Path(hf_hub_download(repository, "model.safetensors", revision=revision or None))
+        if not isinstance(try_to_load_from_cache(**file), str):
+            _require_connection(hf_hub_url(**file))
+        return Path(hf_hub_download(**file))
     except Exception as error:  # no network, no permission, no such file: each fails in its own way
         raise WeightsError(
             f"The weights of {arch} (model.safetensors of {repository}) are not on this machine and can't be "
@@ -166,6 +169,18 @@ def _download(arch: str) -> Path:
             "  2. Give a file of weights: --weights FILE.",
             "  3. Train from scratch: --weights none --unfreeze (needs many more images and epochs).",
         ) from error
+
+
+def _require_connection(url: str) -> None:
+    """Raise the error of a server that can't be connected to; `hf_hub_download` would first try again for 20 s."""
+    from huggingface_hub import get_hf_file_metadata
+
+    try:
+        get_hf_file_metadata(url)
+    except Exception as error:  # versions of huggingface_hub use different libraries with their own errors
+        names = {kind.__name__ for kind in type(error).__mro__}
+        if names & {"ConnectError", "ConnectTimeout", "ConnectionError"}:
+            raise
 
 
 class TimmBackbone(nn.Module):

@@ -10,10 +10,11 @@ from xrayfast.config import Config, PredictedSplit
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.exported.onnx_model import OnnxModel, damaged, is_model_file
+from xrayfast.files.writable import why_unwritable
 from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
 from xrayfast.runs.evaluation import Evaluation
 from xrayfast.runs.names import SPLIT_FILE
-from xrayfast.runs.new_folders import create_evaluation, require_free, why_unwritable
+from xrayfast.runs.new_folders import create_evaluation, require_free
 from xrayfast.runs.run import Run
 from xrayfast.runs.typed_files import RunInfo
 
