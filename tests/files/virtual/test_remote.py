@@ -127,10 +127,18 @@ def refused():
     return error
 
 
+def unreachable():
+    """The error of fsspec's HTTP file system without a connection."""
+    error = FileNotFoundError("SECRET")
+    error.__cause__ = OSError(111, "SECRET")
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "tries", "words"),
     [
         (ConnectionResetError("SECRET"), 4, "after 4 tries"),
+        (unreachable(), 4, "Connection refused, after 4 tries"),
         (OSError(111, "SECRET"), 4, "Connection refused, after 4 tries"),
         (PermissionError("SECRET"), 1, "Set the credentials in the environment"),
         (refused(), 1, "status 403"),

@@ -397,7 +397,7 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
             if are_fractions([cell]):
                 advice = SOFT_LABELS
             elif are_grades(column.texts):
-                values_found = shorten(sort_labels(column.texts))
+                values_found = shorten(sort_labels(text for text in column.texts if not is_missing(text)))
                 advice = f"Its values {values_found} look like grades: {describe_grades(name)}"
             row = where(_first(column.codes, code))
             raise DataError(f"{row}: {name} is '{cell}'; expected 1, 0, -1 (uncertain) or blank. {advice}")

@@ -210,13 +210,15 @@ def attempt(url: str, act: Callable[[], T]) -> T:
     for tries, wait in enumerate((*_WAITS, None), 1):
         try:
             return act()
-        except FileNotFoundError:
-            raise FileNotFoundError(2, "no such object", url) from None  # the original message may contain anything
         except XrayfastError:
             raise
         except Exception as error:
-            if wait is None or not _may_pass(error):
-                raise _remote_error(url, error, tries) from None
+            # fsspec's HTTP file system finds no file if there is no connection either.
+            connection = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            if isinstance(connection, FileNotFoundError):
+                raise FileNotFoundError(2, "no such object", url) from None  # the message may contain anything
+            if wait is None or not _may_pass(connection):
+                raise _remote_error(url, connection, tries) from None
         time.sleep(wait * random.uniform(1, 1.5))  # spreads out the retries of many ranks
     raise AssertionError
 
