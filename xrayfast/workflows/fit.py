@@ -404,31 +404,40 @@ def _train_and_record(training: Training) -> None:
     except (KeyboardInterrupt, Exception) as error:
         # Another error counts as a stop too: the signal may have ended the workers that read images or the terminal.
         if isinstance(error, KeyboardInterrupt) or stop():
-            path = str(run.path)
-            again = f"xrayfast fit --resume {shlex.quote(path)}"
-            if names := config.own_code | learn.own_code:  # a command line can't carry code
-                again = f"xf.resume({path!r}, {', '.join(f'{name}=...' for name in names)}) in Python, with "
-                again += describe_code(names)
-            done, complete = plural(len(history.rows), "finished epoch"), run.info.status == "completed"
-            if complete:
+            done = plural(len(history.rows), "finished epoch")
+            if run.info.status == "completed":
                 done += " and all results"  # only leftovers remain to be removed
-            elif isinstance(error, StoppedTraining):
-                done += str(error).rstrip(".")
-            elif isinstance(error, WriteError):
-                done += f"; the checkpoint can't be saved: {error}".rstrip(".")
-            elif not isinstance(error, KeyboardInterrupt):
-                failure = truncate(" ".join(str(error).split()), 300).rstrip(".")
-                done += f"; the next step will start over, because it failed: {failure}"
-            if not complete:
+            else:
+                done += _why_stopped(error)
                 seconds = run.total_seconds(time.perf_counter() - began)
                 run.update_info(status="interrupted", stopped=done, seconds=seconds)
-            raise Interrupted(
-                f"Stopped after {done}. Resume with: {again}",
-                getattr(error, "exit_code", stop.exit_code),
-            ) from None
+            again = _how_to_resume(run, config.own_code | learn.own_code)
+            exit_code = getattr(error, "exit_code", stop.exit_code)
+            raise Interrupted(f"Stopped after {done}. Resume with: {again}", exit_code) from None
         run.update_info(status="failed")
         if isinstance(error, ReadError):
             raise as_read_error(error) from error
         if (named := name_own_code(error, learn)) is not error:
             raise named from error
         raise
+
+
+def _why_stopped(error: BaseException) -> str:
+    """Return what follows "Stopped after 2 finished epochs"; "" if there is nothing to add."""
+    if isinstance(error, StoppedTraining):
+        return str(error).rstrip(".")
+    if isinstance(error, KeyboardInterrupt):
+        return ""
+    if isinstance(error, WriteError):
+        return f"; the checkpoint can't be saved: {error}".rstrip(".")
+    failure = truncate(" ".join(str(error).split()), 300).rstrip(".")
+    return f"; the next step will start over, because it failed: {failure}"
+
+
+def _how_to_resume(run: Run, names: Mapping[str, str]) -> str:
+    """Return the command line that resumes a run or, since it can't carry code, the call with code of these names."""
+    path = str(run.path)
+    if not names:
+        return f"xrayfast fit --resume {shlex.quote(path)}"
+    given = ", ".join(f"{name}=..." for name in names)
+    return f"xf.resume({path!r}, {given}) in Python, with {describe_code(names)}"
