@@ -6,11 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.metrics.classification import Floats
-from xrayfast.metrics.intervals.resampling import draws
+from xrayfast.metrics.intervals.resampling import draws, small_block
 
 RESAMPLES = 200
-
-_BLOCK = 2_000_000  # the maximum number of counts (resamples times images) at a time
 
 
 def f1_optimism(truth: NDArray[np.integer], score: Floats, unit: NDArray[np.integer], seed: int = 0) -> float | None:
@@ -49,7 +47,7 @@ def f1_optimism(truth: NDArray[np.integer], score: Floats, unit: NDArray[np.inte
     hits, called, total = sums(np.ones((1, len(ranked))))
     apparent = float((2 * hits / (called + total[:, None])).max())
     found = np.zeros(3)
-    for counts in draws(int(of_image.max()) + 1, RESAMPLES, seed, max(1, _BLOCK // len(ranked))):
+    for counts in draws(int(of_image.max()) + 1, RESAMPLES, seed, small_block(len(ranked))):
         weights = counts[:, of_image].astype(np.float64)
         hits, called, total = sums(weights)
         best = (2 * hits / np.maximum(called + total[:, None], 1)).argmax(axis=1)

@@ -162,26 +162,16 @@ def intervals(split: ResampledMetrics, resamples: int = 1000, seed: int = 0) -> 
         return found
     rare = any(0 < count < MIN_FOR_MEAN_PRECISION for count in estimates.positive)
 
-    def chosen(interval: Interval, metric: Metric, estimate: Estimate | None, label: int | None = None) -> Interval:
+    def chosen(interval: Interval, metric: Metric, label: int | None) -> Interval:
         if isinstance(metric.compute, AbsoluteSum):
             cell = (...,) if label is None else (..., label, slice(None))
             low, high = norm_limits(split.values.terms[metric.compute][0][cell], drawn[metric.compute][cell])
             return replace(interval, low=low, high=high, method="inversion", fixed=False)
         if metric.name == "ap_macro" and rare and not math.isnan(interval.value):
             return replace(interval, low=math.nan, high=math.nan, undefined=0.0, fixed=False, biased=True)
-        return _by_formula(interval, estimate)
+        return _by_formula(interval, estimates.of(metric, label))
 
-    overall = {
-        name: chosen(found.overall[name], metric, estimates.overall(metric))
-        for name, metric in split.overall_metrics.items()
-    }
-    per_label = {
-        name: tuple(
-            chosen(interval, metric, estimates.label(metric, i), i) for i, interval in enumerate(found.per_label[name])
-        )
-        for name, metric in split.label_metrics.items()
-    }
-    return replace(found, overall=overall, per_label=per_label)
+    return _choose_each(found, split, chosen)
 
 
 def paired_differences(a: ResampledMetrics, b: ResampledMetrics, resamples: int = 1000, seed: int = 0) -> Intervals:
@@ -211,20 +201,23 @@ def paired_differences(a: ResampledMetrics, b: ResampledMetrics, resamples: int 
     if a.n_units < MIN_UNITS:
         return found
 
-    def chosen(interval: Interval, pair: list[Estimate | None]) -> Interval:
-        one, other = pair
-        known = one is not None and other is not None and "logit" not in (one.method, other.method)
-        return _by_formula(interval, difference_of(one, other) if known and one and other else None)
+    def chosen(interval: Interval, metric: Metric, label: int | None) -> Interval:
+        one, other = (side.of(metric, label) for side in sides)
+        if one is None or other is None or "logit" in (one.method, other.method):
+            return interval
+        return _by_formula(interval, difference_of(one, other))
 
-    overall = {
-        name: chosen(found.overall[name], [side.overall(metric) for side in sides])
-        for name, metric in a.overall_metrics.items()
-    }
+    return _choose_each(found, a, chosen)
+
+
+def _choose_each(
+    found: Intervals, split: ResampledMetrics, choose: Callable[[Interval, Metric, int | None], Interval]
+) -> Intervals:
+    """Replace each interval by what `choose` returns for it, its metric and its label (None over all labels)."""
+    overall = {name: choose(found.overall[name], metric, None) for name, metric in split.overall_metrics.items()}
     per_label = {
-        name: tuple(
-            chosen(one, [side.label(metric, i) for side in sides]) for i, one in enumerate(found.per_label[name])
-        )
-        for name, metric in a.label_metrics.items()
+        name: tuple(choose(interval, metric, i) for i, interval in enumerate(found.per_label[name]))
+        for name, metric in split.label_metrics.items()
     }
     return replace(found, overall=overall, per_label=per_label)
 

@@ -59,6 +59,10 @@ class SplitEstimates:
         self._split, self._all = split, (split, *others)
         self._labels: dict[tuple[str, int], Estimate | None] = {}
 
+    def of(self, metric: Metric, label: int | None) -> Estimate | None:
+        """Return the estimate of a metric of one label, or over all labels if `label` is None; None as in `label`."""
+        return self.overall(metric) if label is None else self.label(metric, label)
+
     def label(self, metric: Metric, label: int) -> Estimate | None:
         """Return the estimate of a metric of one label; None if it has no formula or no value."""
         key = (metric.name, label)

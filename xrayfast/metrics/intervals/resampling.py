@@ -20,6 +20,9 @@ _CELLS = 2**27
 
 _MOST_IN_BLOCK = 256
 
+_VALUES = 2**21
+"""The maximum number of values in a block of `small_block` resamples."""
+
 
 def draws(n_units: int, resamples: int, seed: int, block: int) -> Iterator[DrawnCounts]:
     """Yield the counts of bootstrap resamples, a block at a time; the draws do not depend on the block size.
@@ -55,6 +58,11 @@ def left_out(n_units: int, seed: int, block: int) -> Iterator[DrawnCounts]:
 def block_size(split: ResampledMetrics) -> int:
     """Return how many resamples to compute at a time."""
     return max(1, min(_CELLS // max(split.n_units, 1), _MOST_IN_BLOCK))
+
+
+def small_block(values: int) -> int:
+    """Return how many resamples to compute at a time if each is expanded to this many values, such as one per image."""
+    return max(4, _VALUES // max(1, values))
 
 
 def compute_blocks(splits: Sequence[ResampledMetrics], blocks: Iterator[DrawnCounts]) -> MetricValues:

@@ -7,12 +7,10 @@ from numpy.typing import ArrayLike
 
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import column, sampling_units
-from xrayfast.metrics.intervals.resampling import draws
+from xrayfast.metrics.intervals.resampling import draws, small_block
 
 FALSE_RATES = np.linspace(0, 1, 101)
 """The false positive rates at which a band is computed."""
-
-_BLOCK = 2**21
 
 
 def roc_band(
@@ -40,7 +38,7 @@ def roc_band(
     ends = np.flatnonzero(np.append(np.diff(values[order]) != 0, True))
     own, has = unit[place][order], positive[order]
     rates = []
-    for counts in draws(n_units, resamples, seed, max(4, _BLOCK // len(values))):
+    for counts in draws(n_units, resamples, seed, small_block(len(values))):
         weight = counts[:, own]
         true, false = (np.cumsum(weight * side, axis=1)[:, ends] for side in (has, ~has))
         for hits, alarms in zip(true, false, strict=True):

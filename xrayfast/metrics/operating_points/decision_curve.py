@@ -10,9 +10,7 @@ from numpy.typing import ArrayLike
 
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import column, sampling_units, table
-from xrayfast.metrics.intervals.resampling import draws
-
-_BLOCK = 2**21
+from xrayfast.metrics.intervals.resampling import draws, small_block
 
 THRESHOLDS = tuple(k / 100 for k in range(1, 100))
 """The threshold probabilities at which net benefit is computed."""
@@ -86,7 +84,7 @@ def net_benefit_limits(
         np.add.at(counts, (place[side], reached[side]), 1.0)
         sums.append(counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:])
     benefit, images = sums[0] - sums[1] * limits / (1 - limits), np.bincount(place, minlength=n_units).astype(float)
-    blocks = draws(n_units, resamples, seed, max(4, _BLOCK // max(1, n_units)))
+    blocks = draws(n_units, resamples, seed, small_block(n_units))
     with np.errstate(invalid="ignore"):
         drawn = np.concatenate([(counts @ benefit) / (counts @ images)[:, None] for counts in blocks])
     if np.isnan(drawn).all():

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from xrayfast.metrics.classification import Floats, nan_to_none
 from xrayfast.metrics.inputs import Bools, DrawnCounts, Indices, column, sampling_units, table
-from xrayfast.metrics.intervals.resampling import draws
+from xrayfast.metrics.intervals.resampling import draws, small_block
 from xrayfast.metrics.proportions import wilson
 
 RATES = (0.9, 0.95)
@@ -27,8 +27,6 @@ MIN_BEYOND = 2.5
 """The number of patients (or images) that must be on the wrong side of a fixed rate for an interval: with fewer, such
 as 1 of 20 for a rate of 0.95, the scores beyond the highest one are not known.
 """
-
-_BLOCK = 2**21
 
 
 def fixed_rate_rows(
@@ -78,7 +76,7 @@ def fixed_rate_rows(
         rows[i][name] = float(side.highest(whole, rate)[0])
     if resamples and n_units:
         drawn: dict[tuple[int, str], list[Floats]] = {key: [] for key in sides}
-        for counts in draws(n_units, resamples, seed, max(4, _BLOCK // len(actual))):
+        for counts in draws(n_units, resamples, seed, small_block(len(actual))):
             for key, (side, rate) in sides.items():
                 drawn[key].append(side.highest(counts, rate))
         for (i, name), (side, rate) in sides.items():
