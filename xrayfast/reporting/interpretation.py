@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from xrayfast.reporting.figures.curves import CurveKind
+
 IMAGE_SIZE = 256
 """Side in pixels of the images of single cases."""
 
@@ -169,7 +171,9 @@ class Interpretation(HasOverview):
         Raises:
             ConfigError: an unknown label, or too many for `ax`.
         """
-        return self._plot_curves(0, labels, figsize, ax)
+        from xrayfast.reporting.figures.curves import ROC
+
+        return self._plot_curves(ROC, labels, figsize, ax)
 
     @check_arguments()
     def plot_pr(self, labels: Labels = None, *, figsize: FigureSize = None, ax: Axes | None = None) -> Figure | Axes:
@@ -177,7 +181,9 @@ class Interpretation(HasOverview):
 
         It takes the arguments of `plot_roc` and raises the same errors.
         """
-        return self._plot_curves(1, labels, figsize, ax)
+        from xrayfast.reporting.figures.curves import PRECISION_RECALL
+
+        return self._plot_curves(PRECISION_RECALL, labels, figsize, ax)
 
     @check_arguments()
     def plot_calibration(
@@ -210,17 +216,17 @@ class Interpretation(HasOverview):
 
         return _displayed(matrices.cooccurrence_figure(self.cooccurrence(), self.vocab))
 
-    def _plot_curves(self, kind: int, labels: Labels, figsize: FigureSize, ax: Axes | None) -> Figure | Axes:
-        """Plot the ROC (`kind` 0) or precision-recall (`kind` 1) curves of `curves.label_curves`."""
+    def _plot_curves(self, kind: CurveKind, labels: Labels, figsize: FigureSize, ax: Axes | None) -> Figure | Axes:
         from xrayfast.reporting.figures import curves
 
         if labels is None:
             labels = [row["label"] for row in label_rows(self.summary)]
         chosen = _choose(labels, self.vocab, curves.TOGETHER if ax else None)
-        drawn = curves.label_curves(self.summary, self.task, self.predictions, chosen)[kind]
+        roc, precision_recall = curves.label_curves(self.summary, self.task, self.predictions, chosen)
+        drawn = roc if kind is curves.ROC else precision_recall
         if ax is None:
-            return _displayed((curves.roc_figure, curves.precision_recall_figure)[kind](drawn), figsize)
-        (curves.draw_roc, curves.draw_precision_recall)[kind](ax, drawn)
+            return _displayed(curves.curves_figure(drawn, kind), figsize)
+        curves.draw_curves(ax, drawn, kind)
         return ax
 
     @check_arguments()

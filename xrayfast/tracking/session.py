@@ -163,8 +163,8 @@ def _figures(run: Run) -> dict[str, Any]:
     )
     return {
         "training": training_curves.loss_and_metric_curves(run.history, run.info.best_epoch),
-        f"{split}/roc": curves.roc_figure(roc),
-        f"{split}/precision_recall": curves.precision_recall_figure(recall),
+        f"{split}/roc": curves.curves_figure(roc, curves.ROC),
+        f"{split}/precision_recall": curves.curves_figure(recall, curves.PRECISION_RECALL),
         f"{split}/calibration": curves.reliability_figure(reliability["after"], reliability.get("before")),
         f"{split}/confusion": confusion,
     }

@@ -6,13 +6,14 @@ from tests.reporting.samples import MANY, lines, predictions, shows_all
 from xrayfast.metrics.operating_points.decision_curve import net_benefits
 from xrayfast.metrics.reliability import reliability
 from xrayfast.reporting.figures.curves import (
+    PRECISION_RECALL,
+    ROC,
     TOGETHER,
     Curve,
+    curves_figure,
     decision_curve_figure,
-    precision_recall_figure,
     precision_recall_points,
     reliability_figure,
-    roc_figure,
     roc_points,
 )
 from xrayfast.reporting.figures.encoding import png_bytes
@@ -77,9 +78,9 @@ def texts(figure):
     return [*found, *(text.get_text() for legend in figure.legends for text in legend.get_texts())]
 
 
-@pytest.mark.parametrize("draw", [roc_figure, precision_recall_figure])
-def test_a_few_labels_share_a_panel_and_differ_by_more_than_color(draw):
-    figure = draw(curves(("a", "b", "_c", "no one has it")))
+@pytest.mark.parametrize("kind", [ROC, PRECISION_RECALL])
+def test_a_few_labels_share_a_panel_and_differ_by_more_than_color(kind):
+    figure = curves_figure(curves(("a", "b", "_c", "no one has it")), kind)
     (axes,) = figure.axes
     drawn = lines(axes, "curve")
     width, height = figure.get_size_inches()
@@ -90,10 +91,10 @@ def test_a_few_labels_share_a_panel_and_differ_by_more_than_color(draw):
     assert legend[3] == "no one has it: no image with the label"
 
 
-@pytest.mark.parametrize("draw", [roc_figure, precision_recall_figure])
-def test_many_labels_have_a_panel_each_and_an_absent_one_says_so(draw):
+@pytest.mark.parametrize("kind", [ROC, PRECISION_RECALL])
+def test_many_labels_have_a_panel_each_and_an_absent_one_says_so(kind):
     labels = [f"label {i}" for i in range(TOGETHER + 1)]
-    figure = draw(curves(labels))
+    figure = curves_figure(curves(labels), kind)
     assert [len(lines(axes, "curve")) for axes in figure.axes] == [1] * TOGETHER + [0]
     assert {text for text in texts(figure) if text.startswith("label")} == set(labels)
     assert any("no image with" in text for text in texts(figure))
@@ -104,9 +105,9 @@ def test_many_labels_have_a_panel_each_and_an_absent_one_says_so(draw):
 
 def test_the_drawn_lines_are_the_points():
     one = curves()[0]
-    roc = lines(roc_figure([one]).axes[0], "curve")[0]
+    roc = lines(curves_figure([one], ROC).axes[0], "curve")[0]
     np.testing.assert_array_equal(roc.get_xdata(), roc_points(one.truth, one.score)[0])
-    line = lines(precision_recall_figure([one]).axes[0], "curve")[0]
+    line = lines(curves_figure([one], PRECISION_RECALL).axes[0], "curve")[0]
     recall, precision = precision_recall_points(one.truth, one.score)
     np.testing.assert_array_equal(line.get_xdata(), [0, *recall])
     np.testing.assert_array_equal(line.get_ydata(), [precision[0], *precision])
@@ -144,12 +145,12 @@ def test_text_from_strangers_is_not_read_as_tex():
     bad = r"_$\frac{$ ^ \udcff" + "\udcff\n\x00\u202e"
     few, many = curves((bad, "b")), curves([f"{bad}{i}" for i in range(TOGETHER + 1)])
     one = {bad: bins([1, 0], [0.2, 0.7])}
-    for figure in (roc_figure(few), precision_recall_figure(many), reliability_figure(one, one)):
+    for figure in (curves_figure(few, ROC), curves_figure(many, PRECISION_RECALL), reliability_figure(one, one)):
         assert png_bytes(figure) and shows_all(figure)
 
 
 def test_panels_of_many_labels_do_not_run_into_each_other():
-    figure = roc_figure(curves(MANY))
+    figure = curves_figure(curves(MANY), ROC)
     figure.draw_without_rendering()
     boxes = [axes.get_tightbbox() for axes in figure.axes]
     assert not [1 for i, one in enumerate(boxes) for two in boxes[:i] if one.overlaps(two)]

@@ -106,30 +106,67 @@ def precision_recall_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats,
     return true / true[-1], true / (true + false)
 
 
-def roc_figure(curves: Sequence[Curve]) -> Figure:
-    """Plot sensitivity against 1 - specificity per label, with the diagonal of a random classifier."""
-    return _curves(curves, _ROC)
+@dataclass(frozen=True)
+class CurveKind:
+    """A kind of curve: how to draw it, its axis labels, and the corner that is free of curves for a good network."""
+
+    draw: Callable[[Axes, Curve, Mapping[str, Any]], None]
+    x: str
+    y: str
+    corner: str
 
 
-def precision_recall_figure(curves: Sequence[Curve]) -> Figure:
-    """Plot precision against recall per label; a thin line is the precision of a random classifier."""
-    return _curves(curves, _PRECISION_RECALL)
+def _draw_one_roc(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
+    points = roc_points(curve.truth, curve.score)
+    if points is not None:
+        axes.plot([0, 1], [0, 1], **GUESSING)
+        if curve.band is not None:
+            axes.fill_between(FALSE_RATES, *curve.band, color=style["color"], alpha=0.14, linewidth=0, gid="band")
+        axes.plot(*points, gid="curve", **style)
 
 
-def draw_roc(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Draw the curves of `roc_figure` for at most `TOGETHER` labels into one panel."""
-    _draw_together(axes, curves, _ROC)
+def _draw_one_precision_recall(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
+    points = precision_recall_points(curve.truth, curve.score)
+    if points is not None:
+        recall, precision = points
+        # The area under the steps is the average precision.
+        axes.step(np.r_[0.0, recall], np.r_[precision[0], precision], where="pre", gid="curve", **style)
+        share = float((curve.truth[curve.truth >= 0] == 1).mean())
+        axes.axhline(share, **{**GUESSING, "color": style["color"]})
 
 
-def draw_precision_recall(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Draw the curves of `precision_recall_figure` for at most `TOGETHER` labels into one panel."""
-    _draw_together(axes, curves, _PRECISION_RECALL)
+ROC = CurveKind(_draw_one_roc, "1 − specificity", "Sensitivity", "lower right")
+"""Sensitivity against 1 - specificity, with the diagonal of a random classifier."""
+
+PRECISION_RECALL = CurveKind(_draw_one_precision_recall, "Recall (sensitivity)", "Precision", "lower left")
+"""Precision against recall; a thin line is the precision of a random classifier."""
+
+
+def curves_figure(curves: Sequence[Curve], kind: CurveKind) -> Figure:
+    """Plot the curves of all labels in one panel with a legend or, if they are many, each in its own panel."""
+    if len(curves) > TOGETHER:
+        panels = Panels(len(curves), 1.75)
+        for index, curve in enumerate(curves):
+            lacking = _lacking(curve)
+            axes = panels.panel(index, curve.label, "" if lacking else curve.area)
+            kind.draw(axes, curve, {"color": SERIES[0], "linewidth": 1.6})
+            _mark(axes, curve, SERIES[0])
+            say(axes, lacking)
+        return panels.done(kind.x, kind.y)
+    panels = Panels(1, 3.6)
+    return panels.done(kind.x, kind.y, *_draw_lines(panels.panel(0), curves, kind))
+
+
+def draw_curves(axes: Axes, curves: Sequence[Curve], kind: CurveKind) -> None:
+    """Draw the curves of at most `TOGETHER` labels into one panel."""
+    style_square(axes)
+    _finish_axes(axes, kind.x, kind.y, kind.corner, *_draw_lines(axes, curves, kind))
 
 
 def label_curves(
     summary: Mapping[str, Any], task: Task, predictions: Predictions, labels: Sequence[str] | None = None
 ) -> tuple[list[Curve], list[Curve]]:
-    """Return the curves for `roc_figure` and for `precision_recall_figure`, one per label.
+    """Return the curves of `ROC` and those of `PRECISION_RECALL`, one per label.
 
     The labels are `labels`, or by default those of `label_rows` of the summary.
     """
@@ -245,60 +282,7 @@ def _draw_reliability(
     say(axes, "" if (table["count"] > 0).any() else "masked on all images")
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """A kind of curve: how to draw it, its axis labels, and the corner that is free of curves for a good network."""
-
-    draw: Callable[[Axes, Curve, Mapping[str, Any]], None]
-    x: str
-    y: str
-    corner: str
-
-
-def _draw_one_roc(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
-    points = roc_points(curve.truth, curve.score)
-    if points is not None:
-        axes.plot([0, 1], [0, 1], **GUESSING)
-        if curve.band is not None:
-            axes.fill_between(FALSE_RATES, *curve.band, color=style["color"], alpha=0.14, linewidth=0, gid="band")
-        axes.plot(*points, gid="curve", **style)
-
-
-def _draw_one_precision_recall(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
-    points = precision_recall_points(curve.truth, curve.score)
-    if points is not None:
-        recall, precision = points
-        # The area under the steps is the average precision.
-        axes.step(np.r_[0.0, recall], np.r_[precision[0], precision], where="pre", gid="curve", **style)
-        share = float((curve.truth[curve.truth >= 0] == 1).mean())
-        axes.axhline(share, **{**GUESSING, "color": style["color"]})
-
-
-_ROC = _Kind(_draw_one_roc, "1 − specificity", "Sensitivity", "lower right")
-_PRECISION_RECALL = _Kind(_draw_one_precision_recall, "Recall (sensitivity)", "Precision", "lower left")
-
-
-def _curves(curves: Sequence[Curve], kind: _Kind) -> Figure:
-    """Draw all curves in one panel with a legend, or each in its own panel."""
-    if len(curves) > TOGETHER:
-        panels = Panels(len(curves), 1.75)
-        for index, curve in enumerate(curves):
-            lacking = _lacking(curve)
-            axes = panels.panel(index, curve.label, "" if lacking else curve.area)
-            kind.draw(axes, curve, {"color": SERIES[0], "linewidth": 1.6})
-            _mark(axes, curve, SERIES[0])
-            say(axes, lacking)
-        return panels.done(kind.x, kind.y)
-    panels = Panels(1, 3.6)
-    return panels.done(kind.x, kind.y, *_draw_lines(panels.panel(0), curves, kind))
-
-
-def _draw_together(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> None:
-    style_square(axes)
-    _finish_axes(axes, kind.x, kind.y, kind.corner, *_draw_lines(axes, curves, kind))
-
-
-def _draw_lines(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> tuple[list[Line2D], list[str]]:
+def _draw_lines(axes: Axes, curves: Sequence[Curve], kind: CurveKind) -> tuple[list[Line2D], list[str]]:
     """Draw each curve in its own color and dashes; return the lines of a legend and their names."""
     handles, names = [], []
     for curve, color, dashes in zip(curves, SERIES, DASHES, strict=False):

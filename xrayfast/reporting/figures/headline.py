@@ -91,7 +91,7 @@ def _draw_ranking(axes: Axes, summary: Mapping[str, Any], task: Task, prediction
     roc, _ = curves.label_curves(summary, task, predictions)
     # If there are many classes, only those with the most images are drawn.
     often = sorted(roc, key=lambda curve: -int((curve.truth == 1).sum()))[: curves.TOGETHER]
-    curves.draw_roc(axes, [curve for curve in roc if curve in often])
+    curves.draw_curves(axes, [curve for curve in roc if curve in often], curves.ROC)
     _title(axes, "ROC" if len(roc) == 1 else "ROC, each class against the rest")
 
 

@@ -22,12 +22,13 @@ from xrayfast.metrics.summary import MOST_LIKELY
 from xrayfast.reporting.case import Case
 from xrayfast.reporting.figures.curves import (
     FEW_IMAGES,
+    PRECISION_RECALL,
+    ROC,
     TOGETHER,
+    curves_figure,
     decision_curve_figure,
     label_curves,
-    precision_recall_figure,
     reliability_figure,
-    roc_figure,
 )
 from xrayfast.reporting.figures.encoding import DPI, png_on_white, rasterize, rasterize_without_foot, save
 from xrayfast.reporting.figures.forest import forest_figure, group_forest
@@ -221,11 +222,11 @@ def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, prediction
     shown = len(roc) <= TOGETHER
     name = "Precision-recall curves" if len(roc) > 1 else "Precision-recall curve"
     alt = f"{name} of {kind}. {precisions}."
-    first = plot(precision_recall_figure(precision_recall), "precision_recall", name, alt)
+    first = plot(curves_figure(precision_recall, PRECISION_RECALL), "precision_recall", name, alt)
     alt = f"Probabilities of {kind}, with the label and without it, {plural(len(roc), 'panel')}."
     second = plot(histogram_figure(roc, unit), "probabilities", "Probabilities by class", alt)
     third = _decision_curve_plot(kind, summary, {curve.label for curve in roc})
-    roc_plot = plot(roc_figure(roc), "roc", "ROC curves", f"ROC curves of {kind}. {areas}.")
+    roc_plot = plot(curves_figure(roc, ROC), "roc", "ROC curves", f"ROC curves of {kind}. {areas}.")
     return [
         FigureBlock(
             "Precision-recall, probabilities, net benefit",
