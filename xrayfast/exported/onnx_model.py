@@ -51,6 +51,11 @@ class Outputs(NamedTuple):
     spread: Any = None
 
 
+def join_outputs(found: Sequence[Outputs]) -> Outputs:
+    """Concatenate the outputs of several batches."""
+    return Outputs(*(None if one[0] is None else np.concatenate(one) for one in zip(*found, strict=True)))
+
+
 def is_model_file(path: object) -> bool:
     """Whether a path names an exported classifier instead of a run's folder, according to its suffix."""
     return isinstance(path, (str, Path)) and Path(path).suffix.lower() == SUFFIX
@@ -104,7 +109,7 @@ class OnnxGraph:
                 if not ((found >= 0) & (found <= 1)).all():
                     raise damaged(self.path, f"its output {name} has values that are not from 0 to 1")
             batches.append(Outputs(**{name: values.get(name) for name in Outputs._fields}))
-        return Outputs(*(None if one[0] is None else np.concatenate(one) for one in zip(*batches, strict=True)))
+        return join_outputs(batches)
 
 
 class OnnxModel:

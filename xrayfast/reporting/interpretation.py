@@ -15,7 +15,7 @@ from xrayfast.config import Task
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.display.overview import HasOverview
-from xrayfast.errors import ConfigError, ReadError, did_you_mean, plural, shorten
+from xrayfast.errors import ConfigError, did_you_mean, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.metrics.classification import cooccurrence
 from xrayfast.metrics.operating_points.decision import Decision
@@ -344,10 +344,7 @@ class Interpretation(HasOverview):
         if image not in self.predictions.images:
             hint = did_you_mean(image, self.predictions.images.tolist())
             raise ConfigError(f"image is '{image}'; expected the name of an image of the {self.split} split.{hint}")
-        try:
-            return self.images.image(str(self.paths[image])) if image in self.paths else None
-        except ReadError:
-            return None
+        return self.images.image_or_none(str(self.paths[image])) if image in self.paths else None
 
 
 def _displayed(figure: Figure, figsize: FigureSize = None) -> Figure:

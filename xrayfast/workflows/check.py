@@ -8,9 +8,7 @@ from xrayfast.audit.check import Audit, audit
 from xrayfast.audit.features import LEAST_SIDE
 from xrayfast.config import Config, field_types
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
-from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import ReadError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.atomic import write_json, write_text
 from xrayfast.files.writable import PAGE_MARK, make_output_folder, require_replaceable
@@ -67,11 +65,7 @@ def check(
 
 def _write_page(found: Audit, images: DecodedImages, path: Path) -> None:
     paths = found.data.table["path"].tolist()
-    shown: dict[int, Pixels | None] = {}
-    for row in {row for group in shown_groups(found) for row in shown_rows(group)}:
-        try:
-            shown[row] = images.image(paths[row])
-        except ReadError:  # gone since the audit; the page says so
-            shown[row] = None
+    rows = {row for group in shown_groups(found) for row in shown_rows(group)}
+    shown = {row: images.image_or_none(paths[row]) for row in rows}
     title = found.data.config.source.absolute().name
     write_text(path, render_check_page(found, shown, title, now()))

@@ -21,7 +21,7 @@ from xrayfast.errors import ConfigError, ReadError, RunError, WriteError, plural
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.exported.metadata import TOLERANCE, AurocDifference, ModelMetadata, Parity, Precision
-from xrayfast.exported.onnx_model import SUFFIX, VIEWS_LEFT_OUT, OnnxGraph, Outputs
+from xrayfast.exported.onnx_model import SUFFIX, VIEWS_LEFT_OUT, OnnxGraph, Outputs, join_outputs
 from xrayfast.files.atomic import replace_atomically, write_text
 from xrayfast.files.checksums import file_digest
 from xrayfast.files.writable import EXPORT_MARK, require_replaceable
@@ -312,11 +312,6 @@ def _compare_auroc(
     )
     numbers = {name: nan_to_none(compared[0][name]) for name in ("difference", "low", "high")}
     return AurocDifference(images=len(rows), **numbers)
-
-
-def join_outputs(found: Sequence[Outputs]) -> Outputs:
-    """Concatenate the outputs of several batches."""
-    return Outputs(*(None if one[0] is None else np.concatenate(one) for one in zip(*found, strict=True)))
 
 
 def _program_runner(program: Any) -> Callable[[Sequence[NDArray[np.uint8]]], Outputs]:

@@ -27,7 +27,7 @@ from xrayfast.data.cache.locks import ChunkLocks
 from xrayfast.data.cache.shards import KEY_BYTES, DamagedError, ImageInfo, Shard
 from xrayfast.data.cache.shares import Share
 from xrayfast.data.images.reader import Pixels, fit_square, read
-from xrayfast.errors import DataError, WriteError
+from xrayfast.errors import DataError, ReadError, WriteError
 from xrayfast.files.cache_folder import cache_root
 from xrayfast.files.virtual.access import read_order
 
@@ -112,6 +112,13 @@ class DecodedImages(ABC):
             ReadError: the image isn't cached and can't be read.
         """
         return fit_square(read(path, self.window).pixels, self.side)
+
+    def image_or_none(self, path: str | Path) -> Pixels | None:
+        """Return `image`; None if it can't be read, for pages that then say so in its place."""
+        try:
+            return self.image(path)
+        except ReadError:
+            return None
 
     def batch(self, paths: Sequence[str | Path]) -> Pixels:
         """Return `image` of N paths: (N, side, side) uint8, writeable.

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from xrayfast.audit.check import Audit
 from xrayfast.config import Task
 from xrayfast.data.cache.image_cache import UncachedImages
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import ConfigError, ReadError, RunError, plural
+from xrayfast.errors import ConfigError, RunError, plural
 from xrayfast.errors.advice import name_arguments
 from xrayfast.metrics.summary import interval_of
 from xrayfast.reporting.comparison import Comparison, records
@@ -134,19 +134,12 @@ def _thumbnails(data: Manifest) -> list[dict[str, Any]]:
     images = UncachedImages(THUMBNAIL_SIDE, data.config.window)
     return [
         {
-            **image_view(_read(images, cells["path"]), THUMBNAIL_SIDE),
+            **image_view(images.image_or_none(cells["path"]), THUMBNAIL_SIDE),
             "caption": cells["image"],
             "aside": cells["labels"] or "no label",
         }
         for cells in data.table.iloc[rows].to_dict("records")
     ]
-
-
-def _read(images: UncachedImages, path: str) -> NDArray[np.uint8] | None:
-    try:
-        return images.image(path)
-    except ReadError:
-        return None
 
 
 @overview_of.register
