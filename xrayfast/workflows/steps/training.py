@@ -96,12 +96,12 @@ def choose_cached_groups(
     """
     train = config.train
     counts = frozen_group_counts(phases, train.reuse_frozen, train.views)
+    none = (0,) * len(phases)
     if train.mixes_images and any(counts):
-        return (0,) * len(
-            phases
-        ), "Frozen layers run in each epoch, because --mixup and --cutmix mix images in a new way each time."
+        note = "Frozen layers run in each epoch, because --mixup and --cutmix mix images in a new way each time."
+        return none, note
     if train.reuse_frozen == "auto" and any(counts) and (own := names_using_images(learn.own_cbs)):
-        return (0,) * len(phases), (
+        return none, (
             f"Frozen layers run in each epoch, because {shorten(own)} may use images, and would get cached features "
             "instead. Use --reuse-frozen on to cache features anyway."
         )
