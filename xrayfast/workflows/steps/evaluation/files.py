@@ -64,15 +64,15 @@ def write_page(
     name: SplitName = "test" if own_test else own if metrics["own"] else "external"
     split = SplitReport(name, metrics["result"], cases[0], note, evaluation.predictions, right=cases[1])
     page = EvaluationData(
-        run.name,
-        created,
-        command,
-        run.task,
-        run.labels,
-        metrics,
-        split,
-        decision,
-        run.chosen_on,
+        run_name=run.name,
+        created=created,
+        command=command,
+        task=run.task,
+        labels=run.labels,
+        metrics=metrics,
+        split=split,
+        decision=decision,
+        chosen_on=run.chosen_on,
         seen_left_out=knows_images(run),
     )
     write_text(evaluation.report_path, render_evaluation_page(page))
