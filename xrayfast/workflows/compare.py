@@ -132,18 +132,18 @@ def compare(
         reference_name = reference_name or str(table["run"][0])
         of_reference = add_own_columns(found[reference_name], images[reference_name], groups)
         predictions[reference_name] = by_unit[reference_name].join(of_reference, shared)
+        sides = {name: RunPredictions.of(own, predictions[name]) for name, own in by_unit.items()}
         metrics = tuple(dict.fromkeys([*epoch_metrics(task), order]))
         for name in table["run"]:
             if name != reference_name:
-                one, other = (RunPredictions.of(by_unit[side], predictions[side]) for side in (name, reference_name))
-                compared, lines = compare_pair(one, other, metrics, resamples, seed)
+                other = sides[reference_name]
+                compared, lines = compare_pair(sides[name], other, metrics, resamples, seed, reference_name)
                 if chosen == "valid" and not (by_unit[name].is_changed or by_unit[reference_name].is_changed):
-                    lines += compare_folds(found[name], found[reference_name], compared)
-                remarks[name] = [line.replace("{reference}", reference_name) for line in lines]
+                    lines += compare_folds(found[name], found[reference_name], compared, reference_name)
+                remarks[name] = lines
                 pairs += [{"run": name, "reference": reference_name, **row} for row in compared]
             done += len(predictions[name])
             reporter.preparing("comparing runs", done, total)
-        sides = {name: RunPredictions.of(own, predictions[name]) for name, own in by_unit.items()}
         grouped = compare_subgroups(sides, reference_name, table["run"], groups, metrics, resamples, seed)
     chosen_from = len(found) if reference is None else 2
     difference_table, tests = correct_p_values(pairs, chosen_from)

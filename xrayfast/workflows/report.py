@@ -128,12 +128,12 @@ def report(
     names = [_name(source, number) for number, source in enumerate(sources, 1)]
     differences = None
     if others:
-        rows = []
+        rows, known = [], tuple(epoch_metrics(first.task))
         for name, other in zip(names[1:], others, strict=True):
             one, reference = (RunPredictions(table.predictions, decision) for table in (other, first))
-            compared, remarks = compare_pair(one, reference, tuple(epoch_metrics(first.task)), max(resamples, 1), seed)
+            compared, remarks = compare_pair(one, reference, known, max(resamples, 1), seed, names[0])
             rows += [{"run": name, "reference": names[0], **row} for row in compared]
-            notes += [f"{name}: {remark.replace('{reference}', names[0])}" for remark in remarks]
+            notes += [f"{name}: {remark}" for remark in remarks]
         differences = correct_p_values(rows)[0] if rows else None
     path = None
     if folder is not None:

@@ -97,28 +97,30 @@ def read_distinct(own: RunByUnit, split: PredictedSplit) -> Predictions:
 
 
 def compare_pair(
-    one: RunPredictions, other: RunPredictions, metrics: Sequence[str], resamples: int, seed: int
+    one: RunPredictions, other: RunPredictions, metrics: Sequence[str], resamples: int, seed: int, reference: str = ""
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Compute the metrics of one run minus those of another, on their shared images and, if multi-label, shared labels.
 
+    The notes call the other run by the name `reference`.
+
     Returns:
         One row per difference, as in `Comparison.differences` without corrected p-values, or no rows if the two can't
-        be compared; and notes, as ends of sentences in which "{reference}" stands for the reference's name.
+        be compared; and notes, as ends of sentences.
     """
     labels, task = one.shared_labels(other), one.decision.task
     aligned = align(one, other, labels)
     if isinstance(aligned, str):
-        return [], [f"not compared with {{reference}}: {aligned}."]
+        return [], [f"not compared with {reference}: {aligned}."]
     (a, thresholds_a), (b, thresholds_b) = one.decided(labels), other.decided(labels)
     notes = []
     if len(aligned[0]) < max(len(a), len(b)):
         notes.append(
-            f"compared with {{reference}} on the {len(aligned[0])} {plural_noun(a.unit)} that both have, of {len(a)} "
+            f"compared with {reference} on the {len(aligned[0])} {plural_noun(a.unit)} that both have, of {len(a)} "
             f"and {len(b)}; the table's values are over all {plural_noun(a.unit)} of each."
         )
     if alone := sorted({*one.predictions.labels, *other.predictions.labels} - {*labels}):
         notes.append(
-            f"compared with {{reference}} on the {plural(len(labels), 'label')} that both have, without "
+            f"compared with {reference} on the {plural(len(labels), 'label')} that both have, without "
             f"{shorten(alone, 20)}; the table's values are over all labels of each."
         )
     a, b = a.select(aligned[0]), b.select(aligned[1])
@@ -146,7 +148,7 @@ def compare_pair(
     overall = {name: found.overall[name] for name in metrics}
     shown = replace(found, overall=overall, per_label={"auroc": found.per_label["auroc"]})
     remarks = shown.notes(labels) + _few_patients_note(a, groups)
-    return rows, notes + [f"difference from {{reference}}: {remark}" for remark in remarks]
+    return rows, notes + [f"difference from {reference}: {remark}" for remark in remarks]
 
 
 def compare_subgroups(
@@ -185,13 +187,14 @@ def compare_subgroups(
     return rows
 
 
-def compare_folds(one: Run, other: Run, rows: Sequence[dict[str, Any]]) -> list[str]:
+def compare_folds(one: Run, other: Run, rows: Sequence[dict[str, Any]], reference: str) -> list[str]:
     """Test paired differences of two cross-validations with the corrected resampled t-test over folds.
 
     Args:
         one: a run.
         other: the reference.
         rows: the rows of `compare_pair`; "test" and "p" of those without a test are set in place.
+        reference: the reference's name.
 
     Returns:
         Notes, as ends of sentences; none unless both runs are cross-validations.
@@ -202,11 +205,11 @@ def compare_folds(one: Run, other: Run, rows: Sequence[dict[str, Any]]) -> list[
     if not (CrossValidation.is_there(one.path) and CrossValidation.is_there(other.path)):
         return []
     if {*one.labels} != {*other.labels}:
-        return ["has other labels than {reference}: no test over folds was made."]
+        return [f"has other labels than {reference}: no test over folds was made."]
     pair = CrossValidation(one.path), CrossValidation(other.path)
     (images, numbers), (others, other_numbers) = (cv.images_in_folds() for cv in pair)
     if images != others or not np.array_equal(numbers, other_numbers):
-        return ["has other folds than {reference}: no test over folds was made."]
+        return [f"has other folds than {reference}: no test over folds was made."]
     folds = pair[0].folds
     tables = [[row["overall"] for row in cv.metrics["folds"]] for cv in pair]
     for row in rows:
@@ -216,7 +219,7 @@ def compare_folds(one: Run, other: Run, rows: Sequence[dict[str, Any]]) -> list[
             trained_on = (folds.folds - 1) * (1 - folds.inner_valid)
             row |= {"test": "resampled t", "p": resampled_t_test(differences, 1 / trained_on)}
     return [
-        f"differences from {{reference}} in metrics that have no other test are tested over {len(tables[0])} folds "
+        f"differences from {reference} in metrics that have no other test are tested over {len(tables[0])} folds "
         "with the corrected resampled t-test (Nadeau and Bengio 2003)."
     ]
 
