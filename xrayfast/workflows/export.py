@@ -154,11 +154,10 @@ def export(
                 "--precision."
             )
         program = capture(classifier, name)
-        labels, content = len(run.labels), b""
+        labels = len(run.labels)
         if format == "onnx":
             model = to_onnx(program, classifier.output_names, name)
-            content = model.SerializeToString()
-            compute: Callable[[Sequence[NDArray[np.uint8]]], Outputs] = OnnxGraph(content, labels, path).run
+            compute: Callable[..., Outputs] = OnnxGraph(model.SerializeToString(), labels, path).run
         else:
             compute = _program_runner(program)
         reporter.preparing("exporting", 1, 1)
