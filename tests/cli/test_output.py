@@ -84,11 +84,6 @@ def test_if_a_whole_interval_does_not_fit_lines_break_between_numbers(printed):
         assert number in text
 
 
-def test_a_narrow_table_of_many_columns_stays_a_table(printed):
-    header, *_ = printed(30, list("abcdefghij"), [["123456"] * 10])
-    assert header.split() == list("abcdefghij")
-
-
 def test_cells():
     assert [format_cell(cell) for cell in (-0.5, 1234567, True, float("nan"), "a")] == [
         "−0.500",

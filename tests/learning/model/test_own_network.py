@@ -97,6 +97,16 @@ class Functional(nn.Module):
         return self.conv2(self.conv1(x).relu())
 
 
+def test_all_layers_of_two_sequences_with_the_same_names_are_used():
+    def block(n_in):
+        return nn.Sequential(nn.Conv2d(n_in, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 1))
+
+    net = nn.Sequential(block(3), block(3))  # the second one alone would run too
+    network = build(net)
+    assert torch.equal(network.model.eval()[0](IMAGES), net.eval()(IMAGES))
+    assert counts(network)[:-1] == [240, 27, 240, 27]
+
+
 def test_a_backbone_whose_children_are_not_in_sequence_is_one_block():
     net = Functional()
     own = build(net)

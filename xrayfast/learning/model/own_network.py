@@ -288,9 +288,14 @@ def _in_blocks(modules: Sequence[tuple[str, nn.Module]]) -> Blocks:
     blocks = _divide(modules)
     if len(blocks) < 3 and any(isinstance(module, nn.Sequential) for _, module in modules):
         inner = [
-            module.named_children() if isinstance(module, nn.Sequential) else [(n, module)] for n, module in modules
+            (name, child, part)
+            for name, module in modules
+            for child, part in (module.named_children() if isinstance(module, nn.Sequential) else [("", module)])
         ]
-        return _in_blocks([item for items in inner for item in items])
+        names = [child or name for name, child, _ in inner]
+        if len({*names}) < len(names):  # as of two sequences
+            names = [f"{name}_{child}" if child else name for name, child, _ in inner]
+        return _in_blocks([(name, part) for name, (_, _, part) in zip(names, inner, strict=True)])
     return OrderedDict(
         (name, next(iter(parts.values())) if len(parts) == 1 else nn.Sequential(parts))
         for name, parts in blocks.items()
