@@ -4,9 +4,9 @@
 that merely change nothing. Values read from a file, such as an older run's `config.yaml`, are never errors, because
 they were not given for this run. Defaults are never mentioned, unless they were given and mean more than "off".
 
-`EFFECTS` has the options that have an effect only in some combinations, `ALWAYS` those that have one in every valid
-combination, and `SELF_REPORTED` those that report themselves how many cells, labels or images they changed. A test
-checks that every field of the config is in exactly one of them.
+`EFFECTS` has the options that have an effect only in some combinations. The other options have one in every valid
+combination, or report themselves how many cells, labels or images they changed: `tests/test_option_effects.py` lists
+both kinds, and checks that every field of the config is of exactly one kind.
 """
 
 from __future__ import annotations
@@ -377,18 +377,6 @@ EFFECTS: tuple[Effect, ...] = (
     ),
 )
 """Conditions of the options that have an effect only in some combinations. An option is reported if one is not met."""
-
-SELF_REPORTED = frozenset({"uncertain", "blank", "label_map", "corrections", "views", "unit"})
-"""Options whose note or result says how many cells, labels or images they changed, even if none."""
-
-ALWAYS = frozenset({
-    "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "study_col", "folds", "fold", "cache",
-    "arch", "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers",
-    "gradual_unfreeze", "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "ema", "clip_grad", "dropout",
-    "seed", "loss", "device", "precision", "mixup", "cutmix", "batch_size", "data_on_device",
-    "target_sensitivity", "target_specificity", "calibrate", "prevalence", "resamples", "augment", "track",
-})  # fmt: skip
-"""Options that have an effect in every valid combination."""
 
 
 def _total_epochs(train: Any) -> float:

@@ -15,7 +15,7 @@ from xrayfast.audit.features import Features
 from xrayfast.audit.findings import SEVERITIES, image_findings, shortcut_findings, sort_by_severity
 from xrayfast.audit.shortcuts import Shortcuts
 from xrayfast.data.cache.shards import ImageInfo
-from xrayfast.data.splits.stratify import SPLITS
+from xrayfast.data.splits.words import SPLITS
 
 LABELS = ("effusion", "mass")
 ROWS = 48

@@ -17,7 +17,7 @@ from xrayfast.audit.shortcuts import Shortcuts, probe
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.images.notes import generalize_note
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.splits.stratify import SPLITS
+from xrayfast.data.splits.words import SPLITS
 from xrayfast.display.overview import HasOverview
 from xrayfast.errors import plural
 from xrayfast.progress import StageProgress, no_progress

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from xrayfast.audit.features import Features
 from xrayfast.data.arrays import Bools
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.splits.stratify import SPLITS, Split
+from xrayfast.data.splits.words import SPLITS, Split
 
 
 @dataclass(frozen=True)

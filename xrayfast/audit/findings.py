@@ -27,7 +27,7 @@ from xrayfast.data.images.notes import (
     is_other_object,
 )
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.splits.stratify import SPLITS
+from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import plural, shorten
 
 Severity: TypeAlias = Literal["leak", "warning", "note"]

@@ -16,7 +16,7 @@ from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients import studies_without_patient
 from xrayfast.data.splits.assign import connect_groups
-from xrayfast.data.splits.stratify import SPLITS, Split
+from xrayfast.data.splits.words import SPLITS, Split
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.progress import StageProgress, no_progress
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xrayfast.data.labels.cells import parse_flag
+from xrayfast.data.labels.flags import parse_flag
 from xrayfast.data.labels.implications import apply_implications, parse_implications
 from xrayfast.data.labels.resolve import ResolvedLabels
 from xrayfast.data.labels.targets import to_truth

@@ -11,8 +11,10 @@ import numpy as np
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import plural
 
+DAYS_PER_YEAR = 365.25
+
 _OLDEST = 120
-_YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+_YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / DAYS_PER_YEAR, "D": 1 / DAYS_PER_YEAR}
 _AGE = re.compile(r"(\d+(?:\.\d+)?) *([YMWD]?)", re.IGNORECASE)
 _SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M"}
 _LATERAL = {"L", "LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT"}
@@ -48,20 +50,21 @@ def sexes_from_flags(cells: Sequence[str], sex: str) -> TextColumn:
 def parse_ages(cells: Sequence[str]) -> tuple[list[float], list[str]]:
     """Return years from texts such as "58", "058Y" or "11M", else NaN; and notes on implausible texts."""
     column = TextColumn.of(cells)
-    ages = column.map(_years)
-    unknown = sum(n for cell, n in column.counts().items() if cell.strip() and np.isnan(_years(cell)))
+    ages = column.map(parse_age)
+    unknown = sum(n for cell, n in column.counts().items() if cell.strip() and np.isnan(parse_age(cell)))
     note = f"{plural(unknown, 'image')} with an age that is not a number up to {_OLDEST}: used as unknown."
     return ages, [note] if unknown else []
 
 
-def _years(cell: str) -> float:
+def parse_age(cell: str) -> float:
+    """Return years from a text such as "58", "058Y" or "11M"; NaN if it is another text or implausible."""
     match = _AGE.fullmatch(cell.strip())
-    return plausible_age(float(match[1]) * _YEARS[match[2].upper()] if match else None)
+    return plausible_age(float(match[1]) * _YEARS[match[2].upper()]) if match else np.nan
 
 
-def plausible_age(years: float | None) -> float:
-    """Return the age; NaN if it is None or above 120."""
-    return years if years is not None and years <= _OLDEST else np.nan
+def plausible_age(years: float) -> float:
+    """Return the age; NaN if it is below 0 or above 120."""
+    return years if 0 <= years <= _OLDEST else np.nan
 
 
 def parse_views(*columns: Sequence[str]) -> list[str | None]:

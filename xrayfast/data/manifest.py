@@ -44,7 +44,7 @@ from xrayfast.data.splits.assign import (
     connect_groups,
     keep_given_splits,
 )
-from xrayfast.data.splits.stratify import SPLITS, Split
+from xrayfast.data.splits.words import SPLITS, Split
 from xrayfast.data.text_column import TextColumn, distinct
 from xrayfast.display.overview import HasOverview
 from xrayfast.errors import ConfigError, DataError, did_you_mean, plural, shorten, truncate

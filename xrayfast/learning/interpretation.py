@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from xrayfast.config import Task
-from xrayfast.data.splits.stratify import SPLITS
+from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import DataError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden

@@ -15,7 +15,7 @@ import torch
 from xrayfast.config import DataConfig
 from xrayfast.data.labels.targets import join_labels
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.splits.stratify import SPLITS
+from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import DataError, plural
 from xrayfast.learning.fastai_api import DataLoaders
 from xrayfast.learning.randomness import isolated_rng

@@ -31,7 +31,7 @@ from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.manifest import Manifest, open_manifest
-from xrayfast.data.splits.stratify import SPLITS
+from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import ConfigError, DataError, ReadError, RunError, WeightsError, did_you_mean, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn

@@ -12,7 +12,7 @@ import pandas as pd
 
 from xrayfast._version import __version__
 from xrayfast.data.corrections import read_corrections
-from xrayfast.data.splits.stratify import SPLITS
+from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.csv_tables import read_csv
 from xrayfast.metrics.operating_points.decision import Decision

@@ -18,7 +18,7 @@ from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.names import is_no_finding
 from xrayfast.data.manifest import Manifest, open_manifest
-from xrayfast.data.splits.stratify import SPLITS, Split
+from xrayfast.data.splits.words import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, require_cpu, require_no_arch, require_no_views

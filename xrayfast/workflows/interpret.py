@@ -12,7 +12,7 @@ from pydantic import Field
 from typing_extensions import Unpack
 
 from xrayfast.config import PredictedSplit, ResultsOptions, Unit
-from xrayfast.data.splits.stratify import Split
+from xrayfast.data.splits.words import Split
 from xrayfast.errors import RunError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.atomic import write_text

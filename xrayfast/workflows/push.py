@@ -11,7 +11,7 @@ from typing import Any
 
 from xrayfast._version import __version__
 from xrayfast.config import NAMED_WEIGHTS, Config, DataConfig
-from xrayfast.data.splits.stratify import SPLITS
+from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import ConfigError, RunError, plural
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn

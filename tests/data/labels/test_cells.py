@@ -3,16 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xrayfast.data.labels.cells import (
-    LIST,
-    are_fractions,
-    looks_like_flags,
-    note_delimiters,
-    parse_flags,
-    parse_label_cells,
-    parse_label_list,
-    resolve_delimiter,
-)
+from xrayfast.data.labels.cells import LIST, note_delimiters, parse_label_cells, parse_label_list, resolve_delimiter
+from xrayfast.data.labels.flags import parse_flags
 from xrayfast.errors import DataError
 
 NAN = np.nan
@@ -119,24 +111,6 @@ def test_cells_that_are_no_labels(cell, delim, words):
     assert words in str(caught.value)
 
 
-def test_columns_of_flags():
-    columns = {"A": ["1", "0", "1.0", "-1"], "B": ["0", " 0.0", "-1.0 ", ""]}
-    same(parse_flags(columns, row), [[1, 0], [0, 0], [1, -1], [-1, NAN]])
-
-
-@pytest.mark.parametrize("cell", ["2", "often", "0.5", "-2", "--1", ".1", "yes?", "sí?", "否？"])
-def test_cells_that_are_no_flags(cell):
-    with pytest.raises(DataError) as caught:
-        parse_flags({"Mass": ["1", "0"], "Effusion": ["0", cell]}, row)
-    assert f"labels.csv row 3: Effusion is '{cell}'; expected 1, 0, -1 (uncertain) or blank." in str(caught.value)
-
-
-def test_which_columns_look_like_flags():
-    assert looks_like_flags(["1", "0", "", "-1"])
-    assert not looks_like_flags(["0", "0"]) and not looks_like_flags(["", ""]) and not looks_like_flags(["1", "x"])
-    assert looks_like_flags(["1", "0", "x"], share=0.5) and not looks_like_flags(["1", "x", "y"], share=0.5)
-
-
 def test_more_labels_than_a_network_has_are_refused_before_they_fill_the_memory():
     with pytest.raises(DataError, match=r"found 20,000 labels \(f0, f1.*expected at most 5,000.*label_col="):
         parse_label_cells([f"f{i}" for i in range(20_000)], "|", str)
@@ -152,25 +126,6 @@ def test_a_long_text_is_no_label():
 def test_a_label_of_many_digits_is_a_name_like_any_other():
     number = "9" * 200
     assert parse_label_cells([number, "10", "9", "010"], "|", str)[0] == ["9", "010", "10", number]
-
-
-@pytest.mark.parametrize(
-    "cells",
-    [
-        ["yes", "No", "", "YES "], ["Y", "n", "NaN", "y"], ["s\u00ed", "no", "", "si"],
-        ["Positive", "negative", "", "pos"], ["present", "absent", "", "Present"],
-        ["1e0", "0.000000e+00", "", "1.0"], ["T", "F", "", "true"],
-    ],
-)  # fmt: skip
-def test_words_and_exponents_of_flags(cells):
-    assert looks_like_flags(cells, words=True)
-    matrix = parse_flags({"Effusion": cells}, str)
-    np.testing.assert_array_equal(matrix[:, 0], [1, 0, np.nan, 1])
-
-
-def test_the_word_uncertain_is_uncertain():
-    np.testing.assert_array_equal(parse_flags({"a": ["1", "uncertain", "no"]}, str)[:, 0], [1, -1, 0])
-    np.testing.assert_array_equal(parse_flags({"a": ["Detected", "Not detected"]}, str)[:, 0], [1, 0])
 
 
 @pytest.mark.parametrize(
@@ -228,10 +183,6 @@ def test_signs_of_numbers_and_codes_are_no_delimiters():
     assert not note_delimiters(["nodule (<3cm)", "nodule (>3cm)", "nodule"], "|")
 
 
-def test_flags_in_other_languages():
-    same(parse_flags({"Mass": ["sim", "não", "да", "нет", "positivo", "是"]}, row), [[1], [0], [1], [0], [1], [1]])
-
-
 @pytest.mark.parametrize(
     "cell", ['["Mass"', "['Mass', 'Edema'", "Mass, Edema]", '{"Mass": 1}', '{"Mass": 1, "Edema": 0}']
 )
@@ -240,26 +191,3 @@ def test_lists_that_are_damaged_or_hold_values_are_errors(cell):
         parse_label_cells([cell, "Mass"], "|", row)
     assert ("write only the labels that are 1, such as 'Effusion|Mass'" in str(caught.value)) == (":" in cell)
     assert parse_label_cells(["Mass [left]", "grade (1", "Mass"], "|", row)[0]
-
-
-@pytest.mark.parametrize(
-    ("cells", "are_scores"),
-    [
-        (["0", "100"], True),
-        (["0", "12.5", "80"], True),
-        ([*map(str, range(0, 96, 8))], True),
-        (["0.2", "1"], True),
-        (["20 %", "45 %"], True),
-        (["3", "97.5%"], True),
-        (["1.5", "2", "2.5"], False),
-        ([*map(str, range(60))], False),
-        (["1", "2", "100"], False),
-        (["0", "1"], False),
-        (["-5", "55.5"], False),
-        (["0", "120.5"], False),
-        (["-5", "-1.5", "0.2", "2.75", "3.5", "-0.1"], True),
-        ([*map(str, range(-5, 5))], False),
-    ],
-)
-def test_scores_up_to_100(cells, are_scores):
-    assert are_fractions(cells) == are_scores and not are_fractions([*cells, "x"])

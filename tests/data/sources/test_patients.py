@@ -191,7 +191,7 @@ class Header:
     patient: str
     study: str
     sex: str
-    age: float | None
+    age: float
     view: str
     further: dict[str, str] = field(default_factory=dict)
     issuer: str = ""
@@ -210,7 +210,7 @@ def headers(monkeypatch):
             return None
         if who == "damaged":
             raise ReadError(f"{path}: damaged")
-        return Header("" if who == "unknown" else who, f"1.2.{who}", "F", 40.0 if who == "secret" else 300.0, "PA")
+        return Header("" if who == "unknown" else who, f"1.2.{who}", "F", 40.0 if who == "secret" else np.nan, "PA")
 
     module.read_header = read_header
     monkeypatch.setitem(sys.modules, "xrayfast.data.images.dicom.metadata", module)
@@ -449,7 +449,7 @@ def test_identifiers_of_several_issuers_are_noted(tmp_path, headers, monkeypatch
     def read_header(path, patient_keyword="PatientID"):
         number = int(path.rpartition("_")[2].removesuffix(".dcm"))
         issuer = issuers[number % len(issuers)].strip()
-        return Header(f"X{number // 4}", f"1.2.{number}", "", None, "", issuer=issuer)
+        return Header(f"X{number // 4}", f"1.2.{number}", "", np.nan, "", issuer=issuer)
 
     monkeypatch.setattr(headers, "read_header", read_header)
     make(tmp_path, *(f"{'ab'[i // 4 % 2]}/x_{i}.dcm" for i in range(16)))
@@ -627,7 +627,7 @@ def test_other_elements_of_headers_that_repeat_are_noted(tmp_path, headers, monk
     def read_header(path, patient_keyword="PatientID"):
         number = int(path.rpartition("_")[2].removesuffix(".dcm"))
         own = f"X{number // 2}"
-        return Header(own if patient_keyword == name else "", study.format(number), "", None, "", {name: own})
+        return Header(own if patient_keyword == name else "", study.format(number), "", np.nan, "", {name: own})
 
     monkeypatch.setattr(headers, "read_header", read_header)
     make(tmp_path, *(f"{'ab'[i // 2 % 2]}/x_{i}.dcm" for i in range(16)))
@@ -638,7 +638,7 @@ def test_other_elements_of_headers_that_repeat_are_noted(tmp_path, headers, monk
 def test_other_elements_that_repeat_within_studies_are_not_noted(tmp_path, headers, monkeypatch):
     def read_header(path, patient_keyword="PatientID"):
         own = path.rpartition("_")[2]
-        return Header("", f"1.2.{own[0]}", "", None, "", {"AccessionNumber": own[0], "PatientName": ""})
+        return Header("", f"1.2.{own[0]}", "", np.nan, "", {"AccessionNumber": own[0], "PatientName": ""})
 
     monkeypatch.setattr(headers, "read_header", read_header)
     make(tmp_path, *(f"{'ab'[i // 2 % 2]}/x_{i // 2}{'z' * (i % 2)}.dcm" for i in range(16)))

@@ -6,7 +6,7 @@ from tests.data.builders import classes, lines, make, message, noted, opened, sp
 from xrayfast.config import DataConfig
 from xrayfast.data.manifest import open_manifest
 from xrayfast.data.sources.split_files import read_split_file, splits_in_name
-from xrayfast.data.splits.stratify import parse_split
+from xrayfast.data.splits.words import parse_split
 from xrayfast.errors import ConfigError, DataError
 
 

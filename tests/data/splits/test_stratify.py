@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xrayfast.data.splits.stratify import SPLITS, k_folds, parse_split, split_without_flag, stratified_split
+from xrayfast.data.splits.stratify import k_folds, stratified_split
+from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import ConfigError, DataError
 
 FRACTIONS = st.sampled_from(
@@ -45,16 +46,6 @@ problems = st.builds(
     st.sampled_from([0.02, 0.1, 0.5]),
     st.integers(0, 999),
 )
-
-
-@pytest.mark.parametrize(
-    ("text", "split"),
-    [("train", "train"), ("Training", "train"), ("VAL", "valid"), ("valid", "valid"), ("Validation", "valid"),
-     ("dev", "valid"), (" Test ", "test"), ("testing", "test"), ("covid-19", None), ("", None),
-     ("trainer", None)],
-)  # fmt: skip
-def test_split_names(text, split):
-    assert parse_split(text) == split
 
 
 # Properties of splits
@@ -457,12 +448,3 @@ def test_patients_cost_little_balance(nih):
             there = splits == split
             assert abs(there.sum() - fraction * len(targets)) <= 1
             assert np.abs(targets[there].sum(0) - fraction * targets.sum(0)).max() <= 2
-
-
-@pytest.mark.parametrize(
-    ("flags", "rest"),
-    [({"valid"}, "train"), ({"test"}, "train"), ({"train"}, "test"), ({"train", "valid"}, "test"),
-     ({"train", "test"}, "valid")],
-)  # fmt: skip
-def test_images_without_a_flag_are_in_the_split_that_has_no_column(flags, rest):
-    assert split_without_flag(flags) == rest

@@ -2,7 +2,8 @@ r"""From label cells to targets.
 
 | module | step |
 |---|---|
-| `cells` | parses cells ("1", "-1", "", "Mass\|Edema") into a raw matrix: `UNCERTAIN` for -1, NaN for blank |
+| `cells` | parses cells of names ("Mass\|Edema") into a raw matrix: `UNCERTAIN` for -1, NaN for blank |
+| `flags` | parses columns of "1", "-1" and "" into such a matrix |
 | `policies` | turns uncertain and blank cells into targets: ignored, 0, 1 or smoothed |
 | `label_map` | replaces synonyms by one label |
 | `implications` | adds labels that follow from others |

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xrayfast.config import Task
-from xrayfast.data.labels.cells import parse_flag
+from xrayfast.data.labels.flags import parse_flag
 from xrayfast.data.labels.names import normalize_label, sort_labels
 from xrayfast.data.labels.words import denies, is_normal
 from xrayfast.errors import ConfigError, did_you_mean

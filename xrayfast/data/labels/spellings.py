@@ -11,7 +11,8 @@ import numpy as np
 
 from xrayfast.data.arrays import Bools
 from xrayfast.data.foreign_words import foreign_meaning
-from xrayfast.data.labels.cells import find_joint_labels, parse_flag
+from xrayfast.data.labels.cells import find_joint_labels
+from xrayfast.data.labels.flags import parse_flag
 from xrayfast.data.labels.names import (
     drop_invisible,
     find_spelling,

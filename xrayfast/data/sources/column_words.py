@@ -9,7 +9,7 @@ from itertools import islice
 
 from xrayfast.data.demographics import sex_in_name
 from xrayfast.data.foreign_words import fold_letters, stem_of_split
-from xrayfast.data.splits.stratify import parse_split, parse_split_flag
+from xrayfast.data.splits.words import parse_split, parse_split_flag
 
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "path": ("image", "file", "filename", "path", "imagepath", "filepath", "imageindex", "imageid", "imagename"),

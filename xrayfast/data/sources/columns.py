@@ -13,7 +13,7 @@ import numpy as np
 from xrayfast.config import DataConfig
 from xrayfast.data.demographics import sex_in_name
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
-from xrayfast.data.labels.cells import (
+from xrayfast.data.labels.flags import (
     SOFT_LABELS,
     are_flags,
     are_fractions,
@@ -44,7 +44,7 @@ from xrayfast.data.sources.column_words import (
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.identifiers import key_columns, starts_again
 from xrayfast.data.sources.tables.table import Table
-from xrayfast.data.splits.stratify import (
+from xrayfast.data.splits.words import (
     SPLITS,
     Split,
     parse_split,

@@ -12,7 +12,8 @@ import pandas as pd
 from xrayfast.data.arrays import Bools, Floats32, Places
 from xrayfast.data.images.names import split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
-from xrayfast.data.labels.cells import are_flags, parse_flags, parse_label_cells, resolve_delimiter
+from xrayfast.data.labels.cells import parse_label_cells, resolve_delimiter
+from xrayfast.data.labels.flags import are_flags, parse_flags
 from xrayfast.data.labels.names import clean_label, normalize_label, sort_labels
 from xrayfast.data.labels.targets import Targets
 from xrayfast.data.labels.words import plain_label

@@ -18,7 +18,7 @@ import numpy as np
 
 from xrayfast.data.images.names import find_derived, is_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
-from xrayfast.data.splits.stratify import parse_split
+from xrayfast.data.splits.words import parse_split
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, ReadError, plural, shorten, truncate
 from xrayfast.files.virtual.access import Entry, is_folder, list_folder

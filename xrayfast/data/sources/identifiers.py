@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from xrayfast.data.labels.cells import looks_like_flags
+from xrayfast.data.labels.flags import looks_like_flags
 from xrayfast.data.labels.names import drop_invisible, fold_look_alikes, may_be_thousands
 from xrayfast.data.labels.words import is_missing, looks_like_date
 from xrayfast.data.sources.column_words import key_role, may_be_key, may_be_origin

@@ -14,17 +14,13 @@ from xrayfast.data.arrays import Places
 from xrayfast.data.demographics import parse_ages, parse_sexes, parse_views, sex_in_name, sexes_from_flags
 from xrayfast.data.labels.cells import (
     LIST,
-    SOFT_LABELS,
-    are_fractions,
     is_list,
-    looks_like_flags,
     mark_uncertain,
     note_delimiters,
-    note_missing,
-    parse_flags,
     parse_label_cells,
     resolve_delimiter,
 )
+from xrayfast.data.labels.flags import SOFT_LABELS, are_fractions, looks_like_flags, note_missing, parse_flags
 from xrayfast.data.labels.label_map import names_in_map
 from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, clean_label, normalize_label
 from xrayfast.data.labels.targets import UNCERTAIN, RawLabels, Where, not_single_label
@@ -44,7 +40,7 @@ from xrayfast.data.sources.identifiers import (
 from xrayfast.data.sources.locate import locate_files
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.tables.table import Table
-from xrayfast.data.splits.stratify import (
+from xrayfast.data.splits.words import (
     Split,
     note_split_words,
     parse_split,

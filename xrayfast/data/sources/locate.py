@@ -12,7 +12,7 @@ import numpy as np
 from xrayfast.config import Problems
 from xrayfast.data.arrays import Integers, Places
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
-from xrayfast.data.labels.cells import looks_like_flags
+from xrayfast.data.labels.flags import looks_like_flags
 from xrayfast.data.labels.targets import Targets
 from xrayfast.data.sources.column_words import is_of_box
 from xrayfast.data.sources.columns import Columns, quote

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from xrayfast.config import DataConfig
 from xrayfast.data.arrays import Places
-from xrayfast.data.demographics import parse_sexes, parse_views, plausible_age
+from xrayfast.data.demographics import parse_sexes, parse_views
 from xrayfast.data.images.names import AUGMENTED, ORIGINAL, image_beside, split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.column_words import tells_birth
@@ -35,7 +35,7 @@ from xrayfast.data.sources.identifiers import (
     note_keys,
 )
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.data.splits.stratify import parse_split
+from xrayfast.data.splits.words import parse_split
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
 from xrayfast.files.virtual.addresses import is_remote, suffix_of
@@ -461,7 +461,7 @@ def _read_headers(records: ImageRecords, keyword: str) -> None:
     records.sexes = records.sexes or parse_sexes(_values(headers, "sex"))[0]
     records.views = records.views or parse_views(_values(headers, "view"))
     if records.ages is None:
-        records.ages = [plausible_age(header.age if header else None) for header in headers]
+        records.ages = [header.age if header else np.nan for header in headers]
     if not any(header.patient for header in found):
         # Studies of one image each, as anonymization makes them, keep nothing together.
         together = records.studies if len({*records.studies}) < len(headers) else [""] * len(headers)

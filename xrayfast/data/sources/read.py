@@ -22,7 +22,7 @@ from xrayfast.data.sources.patients import find_patients
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.sources.tables import is_table
 from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folders, splits_from_folders
-from xrayfast.data.splits.stratify import parse_split, parse_split_words
+from xrayfast.data.splits.words import parse_split, parse_split_words
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files.file_names import require_utf8
 from xrayfast.files.virtual.addresses import is_remote

@@ -9,7 +9,7 @@ from typing import Any, overload
 
 from xrayfast.data.images.names import folders_of
 from xrayfast.data.labels.targets import RawLabels, Where
-from xrayfast.data.splits.stratify import Split
+from xrayfast.data.splits.words import Split
 from xrayfast.data.text_column import TextColumn
 
 NO_FILE = "listed, but without a file"

@@ -11,7 +11,7 @@ from xrayfast.data.sources.file_matching import PathIndex, clean_path, drop_shar
 from xrayfast.data.sources.tables import read_table
 from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.splits.assign import is_split_list
-from xrayfast.data.splits.stratify import Split, note_split_words, parse_split, parse_splits
+from xrayfast.data.splits.words import Split, note_split_words, parse_split, parse_splits
 from xrayfast.errors import ConfigError, DataError, plural, shorten
 from xrayfast.files.regular_files import MAX_TABLE_BYTES, read_text
 

@@ -1,1 +1,1 @@
-"""Assignment of images to splits: given splits, and stratified drawing that keeps groups together."""
+"""Assignment of images to splits: given splits, words for them, and stratified drawing that keeps groups together."""

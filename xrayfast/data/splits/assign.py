@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from xrayfast.config import DataConfig
 from xrayfast.data.arrays import Bools, Integers, Ints, Places
-from xrayfast.data.splits.stratify import SPLITS, Split, k_folds, stratified_split
+from xrayfast.data.splits.stratify import k_folds, stratified_split
+from xrayfast.data.splits.words import SPLITS, Split
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ConfigError, plural
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from xrayfast.data.images.names import IMAGE_WORD, split_words
-from xrayfast.data.splits.stratify import Split, parse_split, parse_split_words
+from xrayfast.data.splits.words import Split, parse_split, parse_split_words
 from xrayfast.data.text_column import TextColumn
 
 _BESIDE = re.compile(

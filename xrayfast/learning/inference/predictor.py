@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from xrayfast.config import AUGMENTATIONS, Augmentation, Device
 from xrayfast.data.images.reader import fit_square
-from xrayfast.data.splits.stratify import SPLITS, Split
+from xrayfast.data.splits.words import SPLITS, Split
 from xrayfast.errors import ConfigError
 from xrayfast.learning.augment import DEFAULT, augment, draws_of_view, normalize
 from xrayfast.learning.device import give_memory, torch_device

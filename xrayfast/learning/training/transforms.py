@@ -16,7 +16,7 @@ from xrayfast.config import AUGMENTATIONS, Augmentation, AugmentationName
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.images.pillow import gray_pixels
 from xrayfast.data.images.reader import fit_square
-from xrayfast.data.splits.stratify import SPLITS
+from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import ConfigError, ReadError
 from xrayfast.learning.augment import DEFAULT, denormalize, draws_of_view, normalize, random_draws, shrink
 from xrayfast.learning.augment import augment as vary

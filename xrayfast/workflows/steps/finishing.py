@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from xrayfast.config import PREDICTED_SPLITS, Config
-from xrayfast.data.splits.stratify import Split
+from xrayfast.data.splits.words import Split
 from xrayfast.errors import plural, shorten
 from xrayfast.learning.distributed.world import World
 from xrayfast.learning.inference.predictor import predict_split

@@ -17,7 +17,8 @@ from xrayfast.audit.leaks import group_linked_images, leaks_between_splits
 from xrayfast.config import ResultsConfig
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.splits.stratify import Split, stratified_split
+from xrayfast.data.splits.stratify import stratified_split
+from xrayfast.data.splits.words import Split
 from xrayfast.errors import RunError, XrayfastError, plural, shorten
 from xrayfast.files.atomic import write_text
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED

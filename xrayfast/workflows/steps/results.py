@@ -14,17 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xrayfast.config import (
-    DEFAULT_METRIC,
-    Config,
-    PredictedSplit,
-    ResultsConfig,
-    Task,
-    TrainConfig,
-    UnitJoin,
-)
+from xrayfast.config import DEFAULT_METRIC, Config, PredictedSplit, ResultsConfig, Task, TrainConfig, UnitJoin
 from xrayfast.data.labels.positive_class import positive_class
-from xrayfast.data.splits.stratify import Split
+from xrayfast.data.splits.words import Split
 from xrayfast.errors import ConfigError, did_you_mean, plural, plural_noun, shorten
 from xrayfast.errors.escapes import warn
 from xrayfast.files.atomic import write_text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from xrayfast.data.demographics import DAYS_PER_YEAR, parse_age, plausible_age
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
 from xrayfast.data.images.dicom.parse import FIRST_PIXEL_TAG, HEAD_BYTES, is_dicom, open_dicom
 from xrayfast.data.images.limits import require_image_file
@@ -22,9 +24,6 @@ _KEYWORDS = (
 _FURTHER = ("PatientName", "AccessionNumber", "SeriesInstanceUID")
 _FIRST_TAG = 0x00080000
 _NOT_TEXT = frozenset({"SQ", "OB", "OW", "OD", "OF", "OL", "OV", "UN", "AT"})
-_DAYS_PER_YEAR = 365.25
-_UNITS = {"Y": 1.0, "M": 1 / 12, "W": 7 / _DAYS_PER_YEAR, "D": 1 / _DAYS_PER_YEAR}
-_OLDEST = 130.0  # years
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,9 @@ class Header:
     patient: str = ""  # the identifier; "" if there is none
     study: str = ""  # the Study Instance UID; "" if there is none
     sex: str = ""  # "F", "M" or ""
-    age: float | None = None  # in years; None if neither the age nor the dates of birth and study are known
+    age: float = (
+        math.nan
+    )  # in years; NaN if it is implausible, or neither it nor the dates of birth and study are known
     issuer: str = ""  # who gave the patient's identifier; "" if that is not said
     view: str = ""  # the View Position, such as "PA", "AP" or "LL"; "" if there is none
     further: Mapping[str, str] = field(default_factory=dict)  # other elements by which images may belong together
@@ -88,15 +89,12 @@ def _valid_text(elements: Elements, keyword: str, pattern: str) -> str:
     return text if re.fullmatch(pattern, text) else ""
 
 
-def _age(elements: Elements) -> float | None:
+def _age(elements: Elements) -> float:
     """Return the age in years: as stated ("045Y", "006M", "002W", "010D"), or from the dates of birth and study."""
-    if stated := re.fullmatch(r"(\d{1,3})([YMWD])", elements.text("PatientAge").upper()):
-        return int(stated[1]) * _UNITS[stated[2]]
+    if stated := _valid_text(elements, "PatientAge", r"\d{1,3}[YMWD]"):
+        return parse_age(stated)
     born, studied = _date(elements, "PatientBirthDate"), _date(elements, "StudyDate")
-    if born is None or studied is None:
-        return None
-    years = (studied - born).days / _DAYS_PER_YEAR
-    return years if 0 <= years <= _OLDEST else None
+    return plausible_age((studied - born).days / DAYS_PER_YEAR) if born and studied else math.nan
 
 
 def _date(elements: Elements, keyword: str) -> datetime | None:

@@ -21,7 +21,7 @@ from xrayfast.data.sources.file_matching import absolute, top_level, walk
 from xrayfast.data.sources.tables import is_table, read_column_names
 from xrayfast.data.sources.tables.columnar import is_columnar, is_saved_dataset
 from xrayfast.data.splits.folders import parse_split_folders
-from xrayfast.data.splits.stratify import parse_split
+from xrayfast.data.splits.words import parse_split
 from xrayfast.errors import DataError, shorten
 from xrayfast.files.virtual.addresses import split_archive
 from xrayfast.files.virtual.near_names import near_names

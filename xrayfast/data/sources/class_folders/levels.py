@@ -14,7 +14,7 @@ from xrayfast.data.images.reader import is_image
 from xrayfast.data.labels.names import is_no_finding, normalize_label
 from xrayfast.data.sources.file_matching import top_level, walk
 from xrayfast.data.splits.folders import parse_split_folders
-from xrayfast.data.splits.stratify import parse_split
+from xrayfast.data.splits.words import parse_split
 from xrayfast.errors import ConfigError, DataError, shorten
 from xrayfast.files.virtual.access import open_binary, state_of
 from xrayfast.files.virtual.paths import to_path

@@ -22,7 +22,7 @@ from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import hidden_images, top_level, walk
 from xrayfast.data.sources.records import FilePaths, ImageRecords
 from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folders
-from xrayfast.data.splits.stratify import SPLITS, Split, note_split_words
+from xrayfast.data.splits.words import SPLITS, Split, note_split_words
 from xrayfast.errors import ConfigError, DataError, plural, shorten
 from xrayfast.files.virtual.access import open_binary, state_of
 from xrayfast.files.virtual.addresses import is_remote, split_archive

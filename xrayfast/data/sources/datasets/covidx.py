@@ -12,7 +12,7 @@ from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.tables import read_table
 from xrayfast.data.sources.tables.delimited import build_table
 from xrayfast.data.sources.tables.table import HeaderlessFormat, Table
-from xrayfast.data.splits.stratify import parse_split
+from xrayfast.data.splits.words import parse_split
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError
 

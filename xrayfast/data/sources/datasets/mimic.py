@@ -11,7 +11,7 @@ from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.sources.tables import read_table
 from xrayfast.data.sources.tables.table import Table
-from xrayfast.data.splits.stratify import parse_splits
+from xrayfast.data.splits.words import parse_splits
 from xrayfast.errors import DataError
 
 _STUDY_FOLDER = "files/p{subject_id:.2}/p{subject_id}/s{study_id}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import PREDICTED_SPLITS
-from xrayfast.data.splits.stratify import Split
+from xrayfast.data.splits.words import Split
 from xrayfast.errors import ConfigError, RunError, plural, shorten
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
