@@ -225,7 +225,9 @@ def mimic_side_tables(root):
 @pytest.mark.parametrize(("packed", "ending"), [(False, "jpg"), (True, "dcm")])
 @pytest.mark.parametrize("dicom_ids", [False, True])
 def test_mimic(tmp_path, monkeypatch, packed, ending, dicom_ids):
-    monkeypatch.setattr("xrayfast.data.sources.patients._read_headers", lambda *_, **__: None)  # these files are empty
+    monkeypatch.setattr(
+        "xrayfast.data.sources.patients.find._read_headers", lambda *_, **__: None
+    )  # these files are empty
     data = opened(mimic(tmp_path, packed, dicom_ids, ending))
     assert data.task == "multi" and data.labels == ("Edema", "Pneumonia")
     assert [name.rpartition("/")[2] for name in rows(data)] == [f"{image}.{ending}" for image in VIEWS]

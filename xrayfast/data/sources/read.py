@@ -18,7 +18,7 @@ from xrayfast.data.sources.class_folders.read import read_class_folders
 from xrayfast.data.sources.file_matching import absolute, top_level
 from xrayfast.data.sources.identifiers import note_shared_numbers
 from xrayfast.data.sources.label_table import read_label_table
-from xrayfast.data.sources.patients import find_patients
+from xrayfast.data.sources.patients.find import find_patients
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.sources.tables import is_table
 from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folders, splits_from_folders

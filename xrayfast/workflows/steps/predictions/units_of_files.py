@@ -17,7 +17,7 @@ from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.datasets.webdataset import read_keys
 from xrayfast.data.sources.identifiers import name_studies
-from xrayfast.data.sources.patients import find_patients
+from xrayfast.data.sources.patients.find import find_patients
 from xrayfast.data.sources.records import FilePaths, ImageRecords
 from xrayfast.errors import ConfigError, DataError, plural, shorten
 from xrayfast.metrics.operating_points.decision import Decision

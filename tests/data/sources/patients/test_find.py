@@ -10,10 +10,10 @@ import pytest
 
 from tests.data.builders import classes, column, lines, make, message, noted, opened, table
 from xrayfast.data.demographics import parse_ages, parse_sexes, parse_views
-from xrayfast.data.sources import patients
 from xrayfast.data.sources.datasets.padchest import ages_at_study
 from xrayfast.data.sources.identifiers import join_spellings
-from xrayfast.data.sources.patients import group_images, group_patients, pseudonymize
+from xrayfast.data.sources.patients import find
+from xrayfast.data.sources.patients.find import group_images, group_patients, pseudonymize
 from xrayfast.errors import ConfigError, DataError, ReadError
 
 NIH = [f"{label}/000{20000 + i // 2:05d}_{i % 2:03d}.png" for i in range(12) for label in ("a", "b")]
@@ -469,7 +469,7 @@ def test_identifiers_that_a_spreadsheet_rounded_are_noted(tmp_path):
 
 
 def test_a_pattern_that_would_take_forever_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(patients, "_SEARCH_SECONDS", 0.5)
+    monkeypatch.setattr(find, "_SEARCH_SECONDS", 0.5)
     make(tmp_path, *(f"{label}/{'a' * 60}{i}.png" for label in ("normal", "tb") for i in range(5)))
     found = message(ConfigError, tmp_path, patient_col="name:((a+)+)!")
     assert "'((a+)+)!' takes more than" in found and "10 names" in found and "nested repeats" in found
