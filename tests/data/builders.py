@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def opened(source: Path, **options) -> Manifest:
 
 def rows(manifest: Manifest) -> dict[str, str]:
     return dict(zip(manifest.table["image"], manifest.table["labels"], strict=True))
+
+
+def with_patients(root: Path, patients: Sequence[str]) -> Manifest:
+    """Open a table of images i0.png, i1.png ... and their patients."""
+    make(root, *(f"i{i}.png" for i in range(len(patients))))
+    text = "".join(f"i{i}.png,{'ab'[i % 2]},{patient}\n" for i, patient in enumerate(patients))
+    return opened(root, labels=table(root, f"image,label,patient_id\n{text}"))
 
 
 def splits(manifest: Manifest) -> dict[str, str]:

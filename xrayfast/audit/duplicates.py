@@ -20,7 +20,7 @@ from xrayfast.data.cache.columns import Columns, Layout
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.sources.patients.find import group_patients
+from xrayfast.data.sources.patients.groups import group_patients
 from xrayfast.data.splits.assign import connect_pairs
 from xrayfast.errors.escapes import warn
 from xrayfast.progress import StageProgress, no_progress

@@ -14,7 +14,7 @@ from xrayfast.audit.features import Features, compute_features
 from xrayfast.data.arrays import Places
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.sources.patients.find import studies_without_patient
+from xrayfast.data.sources.patients.groups import studies_without_patient
 from xrayfast.data.splits.assign import connect_groups
 from xrayfast.data.splits.words import SPLITS, Split
 from xrayfast.errors import DataError, plural, shorten

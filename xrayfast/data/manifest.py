@@ -25,7 +25,7 @@ from xrayfast.data.labels.resolve import ResolvedLabels, resolve_labels
 from xrayfast.data.labels.spellings import join_spellings
 from xrayfast.data.labels.targets import UNCERTAIN, Targets, join_labels, to_truth
 from xrayfast.data.sources.identifiers import describe_rounding
-from xrayfast.data.sources.patients.find import (
+from xrayfast.data.sources.patients.groups import (
     count_shared,
     group_images,
     hash_identifiers,

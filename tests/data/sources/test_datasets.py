@@ -226,7 +226,7 @@ def mimic_side_tables(root):
 @pytest.mark.parametrize("dicom_ids", [False, True])
 def test_mimic(tmp_path, monkeypatch, packed, ending, dicom_ids):
     monkeypatch.setattr(
-        "xrayfast.data.sources.patients.find._read_headers", lambda *_, **__: None
+        "xrayfast.data.sources.patients.find.read_headers", lambda *_, **__: None
     )  # these files are empty
     data = opened(mimic(tmp_path, packed, dicom_ids, ending))
     assert data.task == "multi" and data.labels == ("Edema", "Pneumonia")

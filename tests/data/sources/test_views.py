@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from tests.data.builders import lines, make, message, noted, opened, splits, table
-from tests.data.sources.test_patients import dicoms, headers  # noqa: F401 - a fixture
+from tests.data.sources.patients.test_headers import dicoms, headers  # noqa: F401 - a fixture
 from xrayfast.data.demographics import kind_of_view, parse_views
 from xrayfast.data.images.names import view_in_name
 from xrayfast.errors import ConfigError, DataError

@@ -7,6 +7,6 @@
 - `datasets`: the specifics of each public data set.
 - `column_words`: the words in column names that tell what a column holds.
 - `identifiers`: spellings of patient and study identifiers, and columns that look like identifiers.
-- `patients`: patients from file names and DICOM headers.
+- `patients`: patients and studies from file names and DICOM headers, and groups of images by these.
 - `split_files`: a run's split.csv, or a list such as test_list.txt.
 """

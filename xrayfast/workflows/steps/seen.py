@@ -21,7 +21,8 @@ from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.images.notes import find_other_images
 from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.sources.patients.find import hash_identifiers, patients_in_public_names
+from xrayfast.data.sources.patients.groups import hash_identifiers
+from xrayfast.data.sources.patients.image_names import patients_in_public_names
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files.csv_tables import read_csv
 from xrayfast.metrics.claims.headline import SEEN_BEFORE

@@ -1,0 +1,87 @@
+"""Copies and views of one image, recognized by name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection
+
+from xrayfast.data.images.names import AUGMENTED, ORIGINAL, image_beside, split_words
+from xrayfast.data.sources.records import ImageRecords
+from xrayfast.data.splits.words import parse_split
+from xrayfast.errors import plural, shorten
+
+_COPY = re.compile(
+    r"(([-_. ]+(aug(mented)?|augmentation|[hv]?flip(ped)?|mirror(ed)?|rot(ated?|ation)?|noisy?|noise|shift(ed)?"
+    r"|zoom(ed)?|bright(er|ness)?|dark(er)?|contrast"
+    r"|invert(ed)?|gr[ae]y(scale)?|blur(red)?|copy|crop(ped)?|lungs?|left|right|roi|patch|clahe|enhanced)[-_. ]*\d*)+"
+    r"|[-_. ]+(frontal|lateral|pa|ap|lat)|_(jpe?g|png)\.rf\.\w+)$",
+    re.IGNORECASE,
+)
+"""Endings of the names of augmented copies, crops and views; the last alternative is Roboflow's."""
+
+_WORD_OR_SIZE = re.compile(r"[^\W\d_]|^(128|224|256|299|320|384|512|1024)$")
+"""Matches what is added to the name of an image if it does not only number the next one."""
+
+_NO_DIGITS = str.maketrans("", "", "0123456789")
+
+_NUMBERED_COPY = re.compile(r" ?\(\d+\)$")
+"""The suffix that file managers add to copies. Without an unnumbered original, such files are different images."""
+
+
+def group_copies(records: ImageRecords) -> None:
+    """Group copies and views of one image, recognized by name, as a study if no patients or studies are known."""
+    if records.patients or records.studies:
+        return
+    stems = [os.path.splitext(name)[0].rpartition("/")[::2] for name in records.names]  # noqa: PTH122
+    # Copies may be in folders of different splits, or in folders of their own.
+    plain = {
+        folder: "/".join(part for part in folder.split("/") if not (parse_split(part) or _is_of_copies(part)))
+        for folder, _ in set(stems)
+    }
+    files = Counter(stems)  # one stem with two suffixes is one image
+    original_of = _originals(files)
+    originals = [original_of.get(pair, pair[1]) for pair in stems]
+    keys = [f"{plain[folder]}/{_COPY.sub('', one)}" for one, (folder, _) in zip(originals, stems, strict=True)]
+    sizes = Counter(keys)
+    copies = {
+        name: key
+        for name, pair, key in zip(records.names, stems, keys, strict=True)
+        if sizes[key] > 1
+        and (
+            pair in original_of
+            or files[pair] > 1
+            or _COPY.search(pair[1])
+            or any(map(AUGMENTED.fullmatch, split_words(pair[0])))
+        )
+    }
+    if not copies:
+        return
+    grouped = {*copies.values()}
+    records.studies = [key if key in grouped else "" for key in keys]
+    records.notes.append(
+        f"{plural(len(copies), 'image')} with the name of an augmented copy, a crop or another view of an image, "
+        f"kept in the same split as that image: {shorten(copies, 3)}. If they are not radiographs, leave them out."
+    )
+
+
+def _originals(files: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Map files to the original in their folder, whose name they extend by a number in brackets, a word or a size."""
+    found = dict[tuple[str, str], str]()
+    paths = {f"{folder}/{stem}" for folder, stem in files}
+    are_alike = len({stem.translate(_NO_DIGITS) for _, stem in files}) == 1  # but for numbers, as millions are
+    for folder, stem in sorted(files, key=lambda pair: len(pair[1])):
+        one = _NUMBERED_COPY.sub("", stem)
+        if not are_alike:
+            other, added = image_beside(f"{folder}/{stem}", paths)
+            one = other.rpartition("/")[2] if _WORD_OR_SIZE.search(added) else one
+        if one != stem and f"{folder}/{one}" in paths:
+            found[folder, stem] = found.get((folder, one), one)
+    return found
+
+
+def _is_of_copies(folder: str) -> bool:
+    """Whether a folder's name says that it holds augmented copies or their originals."""
+    words = split_words(folder)
+    return bool(words) and (any(map(AUGMENTED.fullmatch, words)) or all(map(ORIGINAL.fullmatch, words)))
