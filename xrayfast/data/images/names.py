@@ -9,12 +9,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
+from xrayfast.data.folder_words import IMAGE_WORD, split_words
 from xrayfast.data.text_column import TextColumn
-
-IMAGE_WORD = re.compile(
-    r"(image|img|film|picture|photo|radiograph|xray|cxr|png|jpe?g|tiff?|bmp|dicom|dcm|file|fold|batch|chunk)s?"
-)
-"""Words for images in the name of a folder."""
 
 _NOT_RADIOGRAPHS = re.compile(
     r"(.*masks?|msks?|.*segmentations?|segs?|segmented|.*overlays?|.*thumbnails?|thumbs?|.*heatmaps?|gradcams?|saliency"
@@ -58,23 +54,8 @@ _CHUNK = 1 << 12  # names that are searched together: searching ten million one 
 
 _NO_LETTERS = bytes(set(range(256)) - {*b"abcdefghijklmnopqrstuvwxyz/\n"})
 
-AUGMENTED = re.compile(r"aug(mented|mentations?)?|synthetic|generated|gans?|flipped|mirrored|rotated|noisy")
-"""Words in the name of a folder of augmented or generated images."""
-
-ORIGINAL = re.compile(r"originals?|orig|raw")
-"""Names of a folder of originals beside a folder of augmented images."""
-
 DERIVED = "mask, overlay, map or thumbnail by name"
 """The reason for leaving out the files that `find_derived` finds."""
-
-
-def split_words(name: str) -> list[str]:
-    """Return the words of a name in lower case; digits, other characters and changes of case separate them.
-
-    >>> split_words("leftMask_001"), split_words("MCUCXR-0001.png")
-    (['left', 'mask'], ['mcucxr', 'png'])
-    """
-    return re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
 
 
 def is_derived(path: str) -> bool:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 
+from xrayfast.data.folder_words import DOUBTFUL, LEFT_OUT
 from xrayfast.data.foreign_words import foreign_meaning
 from xrayfast.data.labels.names import normalize_label
 
@@ -30,18 +31,6 @@ _EMPTY = re.compile(
     r"#n/a|#na|#gettingdata|err:\d{3}|n/a\(.*\)|x{2,}|[-\u2010-\u2015\u2212._~*?/\\\u2026]+"
 )
 """Texts that stand for an empty cell in pandas.read_csv, in spreadsheets and in people's tables."""
-
-_LEFT_OUT = re.compile(
-    r"(to)?(exclude[d]?|discard(ed)?|delete[d]?|reject(ed)?|ignore[d]?|skip(ped)?|trash)|junk|unsorted"
-)
-"""Folders whose images are not to be used."""
-
-_DOUBTFUL = re.compile(
-    r"misc(ellaneous)?|back-?ups?|old|new(folder)?|te?mp|temporary|samples?|examples?|inbox|downloads?|archived?|bad|"
-    r"duplicates?|copies|blurry|corrupt(ed)?|broken|(low|poor|bad)-?quality|small|montages?|figures?|plots?|results?|"
-    r"reports?|pycache|rois?|crops?|patch(es)?|tiles?|(to|re)?-?(check|review)|to-?do|pending"
-)
-"""Folders whose images may be of any class."""
 
 _SURENESS = (
     r"(?:is )?(?:poss(?:ibl[ey]|\.)?|prob(?:abl[ey]|\.)?)|likely|presumed|suspect(?:ed)?|susp\.?|questionable|"
@@ -133,7 +122,7 @@ def find_unlabeled(folders: Iterable[str], known: Collection[str] = ()) -> list[
 
     def says_so(name: str) -> bool:
         key = _class_key(name)
-        says = _UNLABELED.fullmatch(key) or _LEFT_OUT.fullmatch(key) or foreign_meaning(name) == "missing"
+        says = _UNLABELED.fullmatch(key) or LEFT_OUT.fullmatch(key) or foreign_meaning(name) == "missing"
         return bool(says) and not _is_known(name, known)
 
     return list(filter(says_so, folders))
@@ -141,7 +130,7 @@ def find_unlabeled(folders: Iterable[str], known: Collection[str] = ()) -> list[
 
 def may_be_no_class(folder: str) -> bool:
     """Whether the name of a folder says that it has copies, images of any class, or images without a label."""
-    return is_missing(folder) or bool(_DOUBTFUL.fullmatch(_class_key(folder)))
+    return is_missing(folder) or bool(DOUBTFUL.fullmatch(_class_key(folder)))
 
 
 def _class_key(folder: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xrayfast.data.arrays import Bools, Floats32, Places
-from xrayfast.data.images.names import split_words
+from xrayfast.data.folder_words import split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.labels.cells import parse_label_cells, resolve_delimiter
 from xrayfast.data.labels.flags import are_flags, parse_flags

@@ -11,8 +11,9 @@ from typing import Literal
 
 from xrayfast.config import DataConfig
 from xrayfast.data.demographics import ViewKind, kind_of_view
+from xrayfast.data.folder_words import AUGMENTED, FOLD, split_words
 from xrayfast.data.foreign_words import stem_of_split
-from xrayfast.data.images.names import AUGMENTED, DERIVED, find_derived, is_derived, split_words, view_in_name
+from xrayfast.data.images.names import DERIVED, find_derived, is_derived, view_in_name
 from xrayfast.data.sources.class_folders.layout import Layout, detect_layout
 from xrayfast.data.sources.class_folders.read import read_class_folders
 from xrayfast.data.sources.file_matching import absolute, top_level
@@ -27,9 +28,6 @@ from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files.file_names import require_utf8
 from xrayfast.files.virtual.addresses import is_remote
 from xrayfast.files.virtual.remote import forget
-
-_FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?|cv)[-_ ]?(\d+|(?<=[-_ ])[a-j])", re.IGNORECASE)
-"""The name of a folder with one fold of a cross-validation."""
 
 _SLICE = re.compile("AXIAL|CORONAL|SAGITTAL|TRANSVERS")
 
@@ -253,7 +251,7 @@ def _is_split_list(name: str) -> bool:
 def _note_folds(records: ImageRecords) -> list[str]:
     """Return a note on folders that look like folds; it says whether most file names are in several of them."""
     folders: dict[str, set[str]] = {}
-    fold_of = {folder: next(filter(_FOLD.fullmatch, folder.split("/")), None) for folder in records.folders.texts}
+    fold_of = {folder: next(filter(FOLD.fullmatch, folder.split("/")), None) for folder in records.folders.texts}
     if any(fold_of.values()):
         for name, folder in zip(records.names, records.folders, strict=True):
             if fold := fold_of[folder]:

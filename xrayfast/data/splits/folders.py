@@ -6,14 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from xrayfast.data.images.names import IMAGE_WORD, split_words
+from xrayfast.data.folder_words import BESIDE_SPLIT, IMAGE_WORD, split_words
 from xrayfast.data.splits.words import Split, parse_split, parse_split_words
 from xrayfast.data.text_column import TextColumn
-
-_BESIDE = re.compile(
-    r"x|rays?|data(sets?)?|sets?|splits?|stage|v|version|chest|jeu|ensemble|conjunto|insieme|de|di|d|daten|external"
-)
-"""Words that a folder name may have besides that of its split, in addition to those of `IMAGE_WORD`."""
 
 
 def parse_split_folder(name: str) -> Split | None:
@@ -24,7 +19,7 @@ def parse_split_folder(name: str) -> Split | None:
     """
     if split := parse_split(re.sub(r"[\W_]*images?$", "", name, flags=re.IGNORECASE)):
         return split
-    words = [word for word in split_words(name) if not (_BESIDE.fullmatch(word) or IMAGE_WORD.fullmatch(word))]
+    words = [word for word in split_words(name) if not (BESIDE_SPLIT.fullmatch(word) or IMAGE_WORD.fullmatch(word))]
     return parse_split(words[0]) if len(words) == 1 else None
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xrayfast.config import DataConfig
-from xrayfast.data.images.names import IMAGE_WORD, find_derived
+from xrayfast.data.folder_words import IMAGE_WORD
+from xrayfast.data.images.names import find_derived
 from xrayfast.data.images.reader import is_image
 from xrayfast.data.labels.words import may_be_no_class
 from xrayfast.data.sources.class_folders.levels import choose_class_level, find_copies

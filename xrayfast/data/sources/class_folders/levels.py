@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from xrayfast.config import DataConfig
-from xrayfast.data.images.names import IMAGE_WORD, find_derived, split_words
+from xrayfast.data.folder_words import BESIDE_CLASS, CLASSES, GROUPS, IMAGE_WORD, split_words
+from xrayfast.data.images.names import find_derived
 from xrayfast.data.images.reader import is_image
 from xrayfast.data.labels.names import is_no_finding, normalize_label
 from xrayfast.data.sources.file_matching import top_level, walk
@@ -18,30 +19,6 @@ from xrayfast.data.splits.words import parse_split
 from xrayfast.errors import ConfigError, DataError, shorten
 from xrayfast.files.virtual.access import open_binary, state_of
 from xrayfast.files.virtual.paths import to_path
-
-_CLASSES = re.compile(
-    r"normal|abnormal|healthy|control|controls|sick|disease|diseased|positive|negative|pos|"
-    r"neg|benign|malignant|cancer|infected|uninfected|covid|sars|cov|ncov|pneumonia|tb|tuberculosis|"
-    r"tuberculous|atelectasis|cardiomegaly|consolidation|edema|oedema|effusion|emphysema|fibrosis|hernia|"
-    r"infiltration|mass|nodule|pneumothorax|fracture|thickening|opacity|lesion|enlarged|cardiomediastinum|"
-    r"infiltrate|ards|silicosis|asthma|copd"
-)
-"""A class folder's name has at least one of these words; its other words are in `_BESIDE_CLASS`."""
-
-_BESIDE_CLASS = re.compile(
-    r"no|non|not|and|with|other|lung|pleural|viral|virus|bacterial|bacteria|fungal|mild|moderate|severe|acute|"
-    r"left|right|case|cases|patient|patients|cls|class"
-)
-
-_GROUPS = re.compile(
-    r"original|originals|orig|raw|aug|augmented|augmentation|synthetic|generated|processed|preprocessed|"
-    r"enhanced|clahe|resized|cropped|part|site|hospital|center|centre|clinic|source|origin|dataset|data|set|"
-    r"group|study|studies|series|session|visit|exam|examination|scan|accession|patient|patients|subject|"
-    r"subjects|person|case|pat|sub|pt|id|no|ap|pa|lateral|lat|frontal|portable|supine|erect|view|male|female|m|"
-    r"f|left|right|adult|adults|child|children|pediatric|paediatric|inpatient|outpatient|year|device|scanner|"
-    r"vendor|p|s|v|x"
-)
-"""Words in the names of folders that group images other than by class, in addition to those of `IMAGE_WORD`."""
 
 _DEEPEST, _MOST_FOLDERS = 6, 300
 """Number of levels that are examined, and maximum number of class folders in a folder: more are patients' folders."""
@@ -203,14 +180,14 @@ def _are_flags(level: Sequence[tuple[str, ...]]) -> bool:
 
 def _is_class(name: str) -> bool:
     words = split_words(name)
-    known = all(_CLASSES.fullmatch(word) or _BESIDE_CLASS.fullmatch(word) for word in words)
-    return is_no_finding(name) or (known and any(map(_CLASSES.fullmatch, words)))
+    known = all(CLASSES.fullmatch(word) or BESIDE_CLASS.fullmatch(word) for word in words)
+    return is_no_finding(name) or (known and any(map(CLASSES.fullmatch, words)))
 
 
 def _is_group(name: str) -> bool:
     """Whether a name stands for a group other than a class: by its words, or because it has a long number."""
     words = split_words(name)
-    known = all(_GROUPS.fullmatch(word) or IMAGE_WORD.fullmatch(word) for word in words)
+    known = all(GROUPS.fullmatch(word) or IMAGE_WORD.fullmatch(word) for word in words)
     return known or re.search(r"\d{3}", name) is not None
 
 

@@ -7,7 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Collection
 
-from xrayfast.data.images.names import AUGMENTED, ORIGINAL, image_beside, split_words
+from xrayfast.data.folder_words import AUGMENTED, ORIGINAL, split_words
+from xrayfast.data.images.names import image_beside
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.words import parse_split
 from xrayfast.errors import plural, shorten
