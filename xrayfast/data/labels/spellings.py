@@ -148,16 +148,7 @@ def join_spellings(names: Sequence[str], images: Bools, known: Collection[str] =
 def note_odd_names(names: Iterable[str]) -> list[str]:
     """Return notes on names that may not be labels, and on pairs of names that may be one label."""
     listed, notes = list(names), []
-    doubtful = {
-        "say that they are uncertain": [name for name in listed if uncertain_label(name) or is_undecided(name)],
-        "look like UTF-8 that was read in another encoding": [name for name in listed if repair_encoding(name) != name],
-        "look like copies of others": [name for name in listed if copied_label(name)],
-        "may have thousands or decimal separators (compared as written)": list(filter(may_be_thousands, listed)),
-        "are numbers that may stand for missing labels": _missing_codes(listed),
-        "look like rows of 1 and 0": _one_hot_codes(listed),
-        "contain scores": list(filter(_SCORED.fullmatch, listed)),
-        "look like the same column of two tables that pandas joined": _joined_columns(listed),
-    }
+    doubtful = _find_doubtful(listed)
     explained = {*chain(*doubtful.values(), *find_joint_labels(listed).values())}
     longer = dict(_longer_names([name for name in listed if name not in explained]))
     pairs = [(a, b) for a, b in find_alike(listed) if longer.get(a) != b and longer.get(b) != a]
@@ -177,18 +168,7 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
             f"Labels that say that something is absent: {shorten(map(repr, denials), 3)}. Each is a label of its own: "
             f"if it only denies another, remove it from the cells, or join it with 'No Finding' by --label-map."
         )
-    numbers = [name for name in listed if is_number(name) and name not in chain(*pairs)]
-    if len(numbers) == len(listed) and (any(map(_DECIMALS.search, numbers)) or len(numbers) >= _MANY_GRADES):
-        notes.append(
-            f"Labels are numbers ({shorten(map(repr, numbers), 3)}): each is a class of its own, and their order is "
-            f"not used. If they are scores or grades, make a column of 1 and 0 with a threshold."
-        )
-    words = [name for name in listed if not is_number(name) and name not in explained]
-    if len(numbers) >= _LEAST_MIXED and words:
-        notes.append(
-            f"Some labels are numbers ({shorten(map(repr, numbers), 3)}), and others are names, such as "
-            f"{shorten(words, 3)}. If they mean the same, join them with --label-map."
-        )
+    notes += _note_numbers(listed, {*chain(*pairs)}, explained)
     if dates := [name for name in listed if looks_like_date(name)]:
         notes.append(
             "Labels that look like dates, into which spreadsheets convert texts such as 1-2: "
@@ -200,6 +180,38 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
         notes.append(
             f"Labels that may be two names for one label are kept separate: {shown}. To join them, add a line to "
             f"--label-map, such as '{long} = {short}'."
+        )
+    return notes
+
+
+def _find_doubtful(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names that may not be labels, keyed by what makes them doubtful."""
+    return {
+        "say that they are uncertain": [name for name in names if uncertain_label(name) or is_undecided(name)],
+        "look like UTF-8 that was read in another encoding": [name for name in names if repair_encoding(name) != name],
+        "look like copies of others": [name for name in names if copied_label(name)],
+        "may have thousands or decimal separators (compared as written)": list(filter(may_be_thousands, names)),
+        "are numbers that may stand for missing labels": _missing_codes(names),
+        "look like rows of 1 and 0": _one_hot_codes(names),
+        "contain scores": list(filter(_SCORED.fullmatch, names)),
+        "look like the same column of two tables that pandas joined": _joined_columns(names),
+    }
+
+
+def _note_numbers(names: Sequence[str], paired: Collection[str], explained: Collection[str]) -> list[str]:
+    """Return a note if all names are numbers, and one if some are, apart from names that other notes explain."""
+    notes = []
+    numbers = [name for name in names if is_number(name) and name not in paired]
+    if len(numbers) == len(names) and (any(map(_DECIMALS.search, numbers)) or len(numbers) >= _MANY_GRADES):
+        notes.append(
+            f"Labels are numbers ({shorten(map(repr, numbers), 3)}): each is a class of its own, and their order is "
+            f"not used. If they are scores or grades, make a column of 1 and 0 with a threshold."
+        )
+    words = [name for name in names if not is_number(name) and name not in explained]
+    if len(numbers) >= _LEAST_MIXED and words:
+        notes.append(
+            f"Some labels are numbers ({shorten(map(repr, numbers), 3)}), and others are names, such as "
+            f"{shorten(words, 3)}. If they mean the same, join them with --label-map."
         )
     return notes
 

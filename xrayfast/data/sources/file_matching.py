@@ -345,7 +345,7 @@ class Finder:
     """
 
     def __init__(self, root: Path, base: Path, min_parts: int = 1, *, archives: bool = False) -> None:
-        self._root = root
+        self.root = root
         self._start = f"{str(root).rstrip(os.sep)}{os.sep}"
         self._least = min_parts
         self._archives, self.broken = archives, list[str]()
@@ -371,10 +371,35 @@ class Finder:
         paths = ["" if files else path for path, files in zip(paths, found, strict=True)]
         paths, dropped = drop_shared_folders(paths, self._is_there, self._least)
         notes = (
-            [f"All paths begin with {dropped}, which is not in {self._root}: they are read without it."]
+            [f"All paths begin with {dropped}, which is not in {self.root}: they are read without it."]
             if dropped
             else []
         )
+        deeper, twice = self._find_in_folders(paths, found)
+        if twice and len({os.path.realpath(self.path(name)) for name in twice[0]}) > 1:
+            notes.append(
+                f"{plural(len(twice), 'image')} found in two places, under {self.root} and beside the table, such as "
+                f"{' and '.join(twice[0])}: the first is used. To use the other, give its folder."
+            )
+        if deeper:
+            notes += self._find_deeper(paths, deeper, found)
+        if written_split := _split_in(dropped):
+            elsewhere = [
+                isinstance(name, str) and _split_in(_folder(name)) not in ("", written_split) for name in found
+            ]
+            found = [nothing if is_other else name for name, is_other in zip(found, elsewhere, strict=True)]
+        if changed := [(paths[row], name) for row, name in enumerate(found) if _has_other_suffix(paths[row], name)]:
+            cell, file = changed[0]
+            notes.append(
+                f"{plural(len(changed), 'file')} found with another suffix than in the table, such as {file} for "
+                f"{cell}."
+            )
+        return Matches([name] if isinstance(name, str) else name for name in found), notes
+
+    def _find_in_folders(
+        self, paths: Sequence[str], found: list[str | list[str]]
+    ) -> tuple[list[int], list[tuple[str, str]]]:
+        """Add the files in the written folders to `found`; return rows to look up deeper, and files found twice."""
         folders = TextColumn.of(map(_folder, paths))
         # A stable sort keeps the rows of a folder in their order.
         order = np.argsort(folders.codes, kind="stable")
@@ -396,25 +421,7 @@ class Finder:
             elif not listed or not (folder or len(rows_of) > 1):  # a bare name means any folder if all are bare
                 deeper += places
             self._keep_unlisted(folder, [files for files, _ in listed], most)
-        if twice and len({os.path.realpath(self.path(name)) for name in twice[0]}) > 1:
-            notes.append(
-                f"{plural(len(twice), 'image')} found in two places, under {self._root} and beside the table, such as "
-                f"{' and '.join(twice[0])}: the first is used. To use the other, give its folder."
-            )
-        if deeper:
-            notes += self._find_deeper(paths, deeper, found)
-        if written_split := _split_in(dropped):
-            elsewhere = [
-                isinstance(name, str) and _split_in(_folder(name)) not in ("", written_split) for name in found
-            ]
-            found = [nothing if is_other else name for name, is_other in zip(found, elsewhere, strict=True)]
-        if changed := [(paths[row], name) for row, name in enumerate(found) if _has_other_suffix(paths[row], name)]:
-            cell, file = changed[0]
-            notes.append(
-                f"{plural(len(changed), 'file')} found with another suffix than in the table, such as {file} for "
-                f"{cell}."
-            )
-        return Matches([name] if isinstance(name, str) else name for name in found), notes
+        return deeper, twice
 
     def _keep_unlisted(self, folder: str, listed: Sequence[_FolderFiles], found: Sequence[str | list[str]]) -> None:
         """Keep only the files in a folder that no row names: keeping ten million files takes gigabytes."""
@@ -506,7 +513,7 @@ class Finder:
         if is_remote(path) or is_remote(self._start):
             return path
         with contextlib.suppress(ValueError):  # two drives of Windows
-            path = os.path.relpath(path, self._root)
+            path = os.path.relpath(path, self.root)
         return path.replace(os.sep, "/")
 
     def _is_there(self, path: str) -> bool:
@@ -556,7 +563,7 @@ class Finder:
         """Return all files of the tree except hidden files and those named as masks; listed once, on first use."""
         if self._names is None:
             start = len(self._start)
-            tree = walk(self._root, broken=self.broken if self._archives else None)
+            tree = walk(self.root, broken=self.broken if self._archives else None)
             self._names = [entry.path[start:].replace(os.sep, "/") for entry in tree if entry.is_file()]
             derived = find_derived(self._names)
             self._names = [name for name in self._names if name not in derived]
@@ -580,7 +587,7 @@ class Finder:
             for form in dict.fromkeys(unicodedata.normalize(form, folder) for form in ("NFC", "NFD")):
                 path = normalize(form if is_absolute(form) else os.path.join(base, form))  # noqa: PTH118
                 if is_folder(path):
-                    prefix = "" if path == str(self._root) else f"{self._relative(path)}/"
+                    prefix = "" if path == str(self.root) else f"{self._relative(path)}/"
                     files = (entry.name for entry in _entries(path) if _is_file(entry))
                     yield _FolderFiles(prefix, files)
 

@@ -37,7 +37,7 @@ from xrayfast.data.sources.identifiers import (
     note_keys,
     note_origins,
 )
-from xrayfast.data.sources.locate import locate_files
+from xrayfast.data.sources.locate import RowFiles, locate_files
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.splits.words import (
@@ -97,17 +97,7 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
             records.notes += note_other_files(table, columns, files, spec, root, may_choose=of_run)
         records.notes += note_other_folders(records, raw.names)
     records.notes += _note_modalities(table, columns, files.first)
-    if files.missing:
-        records.notes.append(
-            f"{plural(len(files.missing), 'row')} of {file.name} left out, because the image file is missing: "
-            f"{shorten(files.missing)}."
-        )
-        records.left_out.append((NO_FILE, files.missing))
-    if len(files.names) < len(files.rows):
-        records.notes.append(
-            f"{len(files.rows):,} rows describe {plural(len(files.names), 'image')}: the rows of an image are merged, "
-            f"and a label is 1 if it is 1 in any of them."
-        )
+    _note_rows(records, files, file.name)
     if (config.ignore_split or config.split_file) and columns.split:
         records.splits, columns = [None] * len(records.names), replace(columns, split=())
     _add_metadata(records, table, columns, spec, files.first)
@@ -116,13 +106,34 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
     if config.patient_col is None:
         records.notes += _note_keys(records, table, columns, files.first)
     spec.complete_records(records, file)
-    no_splits = records.splits is None and config.split_file is None
-    if no_splits and spec.test_list and (listed := file.with_name(spec.test_list)).is_file():
-        records.notes.append(
-            f"{listed.name} next to {file.name} lists the data set's own test split: to use it, give --split-file "
-            f"{quoted(listed)}."
-        )
+    if records.splits is None and config.split_file is None:
+        records.notes += _note_test_list(file, spec)
     return records
+
+
+def _note_rows(records: ImageRecords, files: RowFiles, table: str) -> None:
+    """Note rows that are left out because they have no file, and rows that are merged because they share one."""
+    if files.missing:
+        records.notes.append(
+            f"{plural(len(files.missing), 'row')} of {table} left out, because the image file is missing: "
+            f"{shorten(files.missing)}."
+        )
+        records.left_out.append((NO_FILE, files.missing))
+    if len(files.names) < len(files.rows):
+        records.notes.append(
+            f"{len(files.rows):,} rows describe {plural(len(files.names), 'image')}: the rows of an image are merged, "
+            f"and a label is 1 if it is 1 in any of them."
+        )
+
+
+def _note_test_list(file: Path, spec: DatasetSpec) -> list[str]:
+    """Return a note on a list of the data set's own test images next to its table."""
+    if not (spec.test_list and (listed := file.with_name(spec.test_list)).is_file()):
+        return []
+    return [
+        f"{listed.name} next to {file.name} lists the data set's own test split: to use it, give --split-file "
+        f"{quoted(listed)}."
+    ]
 
 
 def read_further_columns(file: Path, root: Path, config: DataConfig, names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -85,12 +85,11 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
     """
     finder = Finder(root, absolute(table.file.parent), spec.min_path_parts)
     texts = _path_texts(table, columns)
-    advice = f"column{'s' if len(columns.path) > 1 else ''} {quote(columns.path)}"
     found, notes = (Matches(map(finder.inside, texts.texts)), []) if columns.is_folder else finder.find(texts.texts)
-    packed: Finder | None = None
+    last = finder  # of the two, the one that looked further
     if not (columns.is_folder or found.counts.all()) and (archives := finder.archives()):
-        packed = Finder(root, absolute(table.file.parent), spec.min_path_parts, archives=True)
-        found, inside = _look_into_archives(found, texts, packed)
+        last = Finder(root, absolute(table.file.parent), spec.min_path_parts, archives=True)
+        found, inside = _look_into_archives(found, texts, last)
         if inside:
             notes = [*notes, f"{plural(inside, 'image')} read from archives ({shorten(archives, 3)})."]
     counts = found.counts[texts.codes]
@@ -98,23 +97,16 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
         row = int((counts > 1).argmax())
         raise DataError(
             f"{table.where(row)}: image '{texts[row]}' could be {shorten(found[texts.codes[row]])}; expected one file. "
-            f"Write the path from {root} into the {advice}."
+            f"Write the path from {root} into the {_quote_columns(columns)}."
         )
-    absent, broken = np.flatnonzero(counts == 0), packed.broken if packed else ()
-    if len(absent) and (missing == "error" or not found.names):
-        row = int(absent[0])
-        raise DataError(
-            f"{table.where(row)}: image{'s in' if columns.is_folder else ''} '{texts[row]}' not found "
-            f"under {root}; {len(absent):,} of {len(table):,} rows have no file."
-            f"{'' if columns.is_folder else _describe_absent(packed or finder, list(texts.take(absent)))}"
-            f"{f' Not looked into: {shorten(broken, 2)}' if broken else ''} Check the "
-            f"{advice}, or give the images' folder"
-            + ("; --missing skip leaves those rows out." if found.names else ".")
-        )
-    if packed and (elsewhere := _describe_same_names(packed, list(texts.take(absent)))):
+    without = list(texts.take(np.flatnonzero(counts == 0)))
+    if without and (missing == "error" or not found.names):
+        way_out = "; --missing skip leaves those rows out." if found.names else "."
+        raise DataError(_describe_absent(table, columns, int((counts == 0).argmax()), without, last) + way_out)
+    if last is not finder and (elsewhere := _describe_same_names(last, without)):
         notes.append(elsewhere)
-    if broken:
-        notes.append(f"Not looked into: {shorten(broken, 2)}")
+    if last.broken:
+        notes.append(f"Not looked into: {shorten(last.broken, 2)}")
     if others := finder.others(found.names):
         notes.append(
             f"{plural(len(others), 'image')} not used, because no row of {table.file.name} names them: "
@@ -132,15 +124,8 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
             f"{table.where(row)}: image '{texts[row]}' is already in {table.where(earlier)}{other}; "
             f"expected one row per image. {_describe_merging(table, columns)}"
         )
-    return RowFiles(
-        images.texts,
-        FilePaths(images.texts, finder.path),
-        rows,
-        images.codes,
-        rows[first],
-        list(texts.take(absent)),
-        notes,
-    )
+    paths = FilePaths(images.texts, finder.path)
+    return RowFiles(images.texts, paths, rows, images.codes, rows[first], without, notes)
 
 
 def _look_into_archives(found: Matches, texts: TextColumn, finder: Finder) -> tuple[Matches, int]:
@@ -166,7 +151,22 @@ def _describe_merging(table: Table, columns: Columns) -> str:
     return f"{found}: pandas makes one row per image by df.groupby({image!r})[{labels}]{merge}.to_csv('labels.csv')."
 
 
-def _describe_absent(finder: Finder, texts: Sequence[str]) -> str:
+def _describe_absent(table: Table, columns: Columns, first: int, texts: Sequence[str], finder: Finder) -> str:
+    """Return a message, without its end, on the texts of rows without a file; the first of them is row `first`."""
+    return (
+        f"{table.where(first)}: image{'s in' if columns.is_folder else ''} '{texts[0]}' not found "
+        f"under {finder.root}; {len(texts):,} of {len(table):,} rows have no file."
+        f"{'' if columns.is_folder else _explain_absent(finder, texts)}"
+        f"{f' Not looked into: {shorten(finder.broken, 2)}' if finder.broken else ''} Check the "
+        f"{_quote_columns(columns)}, or give the images' folder"
+    )
+
+
+def _quote_columns(columns: Columns) -> str:
+    return f"column{'s' if len(columns.path) > 1 else ''} {quote(columns.path)}"
+
+
+def _explain_absent(finder: Finder, texts: Sequence[str]) -> str:
     """Return a sentence on texts without a file: they are several paths or folders, or similar to other files."""
     some = [text.strip() for text in texts[:_LOOKED_UP]]
     if any(map(_LINK.match, some)):

@@ -95,22 +95,14 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
         ConfigError: an option names a column.
     """
     _require_no_table_options(config)
-    found, given = _ClassFiles(config, {*known, *names_in_map(config.label_map)}), list[Split | None]()
+    found = _ClassFiles(config, {*known, *names_in_map(config.label_map)})
     level, notes = choose_class_level(root, config)
     top = _class_like(top_level(root, found.hidden)[0], found)
     if parse_split_folders(folder.name for folder in top):
         top = _leave_out_unlabeled(top, SPLITS, found)
     splits = _split_folders(config.source, top)
     notes += note_split_words(folder.name for folder in splits.values())
-    by_split: Mapping[Split, Path] | Mapping[None, Path] = splits or {None: root}
-    parents = {split: list(_class_parents(folder, level, found)) for split, folder in by_split.items()}
-    names_of_all = {folder.name for listed in parents.values() for _, classes, _ in listed for folder in classes}
-    for split, listed in parents.items():
-        for folder, classes, beside in listed:
-            labeled = _leave_out_unlabeled(classes, names_of_all, found)
-            if labeled or not classes:
-                _add_classes(found, folder, labeled, beside, level)
-        given += [split] * (len(found.files) - len(given) if split else 0)
+    given = _add_by_split(found, splits or {None: root}, level)
     _note_files(found, root)
     found.notes += notes
     if splits:
@@ -143,6 +135,22 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
         left_out=[(why, [name(path) for path in files]) for why, files in found.left_out.items()],
         notes=found.notes,
     )
+
+
+def _add_by_split(
+    found: _ClassFiles, folders: Mapping[Split, Path] | Mapping[None, Path], level: int
+) -> list[Split | None]:
+    """Add the images of the class folders in all split folders; return the images' splits, none if there are none."""
+    given = list[Split | None]()
+    parents = {split: list(_class_parents(folder, level, found)) for split, folder in folders.items()}
+    names_of_all = {folder.name for listed in parents.values() for _, classes, _ in listed for folder in classes}
+    for split, listed in parents.items():
+        for folder, classes, beside in listed:
+            labeled = _leave_out_unlabeled(classes, names_of_all, found)
+            if labeled or not classes:
+                _add_classes(found, folder, labeled, beside, level)
+        given += [split] * (len(found.files) - len(given) if split else 0)
+    return given
 
 
 def _note_files(found: _ClassFiles, root: Path) -> None:
