@@ -604,7 +604,7 @@ def test_paths_and_other_columns_that_may_tell_the_split_are_noted(data_dir, nam
 def test_files_named_for_splits_are_noted(tmp_path, name, splits):
     files = (f"{ab}/{name.format(ab=ab, i=i, split=split)}" for ab in "ab" for split in splits for i in range(5))
     assert noted(opened(make(tmp_path, *files)), "suggest splits (test 10, train 10)")
-    assert not noted(opened(classes(tmp_path / "plain", a=6, tr=6)), "may tell splits")
+    assert not noted(opened(classes(tmp_path / "plain", a=6, tr=6)), "suggest splits")
 
 
 @pytest.mark.parametrize("name", ["test_list.txt", "train.csv", "splits.csv", "val_ids.txt", "split.csv"])

@@ -79,7 +79,7 @@ def test_nih_test_list_is_mentioned_and_kept_if_requested(tmp_path):
         "00000003_000.png",
         "00000005_000.png",
     ]
-    assert not noted(data, "names the data set's own test split")
+    assert not noted(data, "lists the data set's own test split")
 
 
 def test_nih_pngs_saved_as_something_else(tmp_path):

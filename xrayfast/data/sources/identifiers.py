@@ -46,7 +46,7 @@ _OF_VISIT = re.compile(
 )
 """Matches an identifier that adds to a patient which of the patient's images or visits it is, such as "P1_pre"."""
 
-_MOST_VISITS = 20  # of a patient, and of images in a study of chest radiographs; most studies have 1 to 3
+MOST_IN_STUDY = 20  # images of a study or patient; most studies of chest radiographs have 1 to 3
 _LOOKED_AT = 20_000  # identifiers in which visits are looked for
 
 _QUOTES = " '\"`\u2018\u2019\u201c\u201d\u00b4"
@@ -190,7 +190,7 @@ def _find_visits(texts: Sequence[str]) -> tuple[set[str], list[str]]:
         return set(), []
     shared = [match for match in matches.values() if sizes[match[1].lower()] > 1]
     are_few = len(sizes) >= _LEAST_KEYS or not any(re.fullmatch(r"\d{1,2}", match[2]) for match in shared)
-    if 2 * len(shared) <= len(matches) or not are_few or max(sizes.values()) > _MOST_VISITS:
+    if 2 * len(shared) <= len(matches) or not are_few or max(sizes.values()) > MOST_IN_STUDY:
         return set(), []
     ends = shorten(dict.fromkeys(f"'{match[2]}'" for match in shared), 3)
     return {*matches}, [

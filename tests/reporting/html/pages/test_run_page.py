@@ -319,7 +319,7 @@ def test_a_run_of_an_older_version_has_a_page_too(undrawn, task):
     text = render_run_page(dataclasses.replace(data, splits=(bare,), decision=decision, source=""))
     assert Outline(text).sections == [id for id in SECTIONS if id != "saliency"]
     words = " ".join(visible(text).split())
-    assert "resamples" not in words and "ROC curves" not in words and "From the files" not in words
+    assert "resamples" not in words and "ROC curves" not in words and "Flow of images" not in words
     assert "The numbers are point estimates" in words and "not calibrated" in words
     assert not re.search(r"\b(nan|NaN|None|inf)\b", words)
 

@@ -11,13 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.data.arrays import Places
-from xrayfast.data.sources.identifiers import normalize_identifier
+from xrayfast.data.sources.identifiers import MOST_IN_STUDY, normalize_identifier
 from xrayfast.data.text_column import TextColumn
 
 _UNIQUE = re.compile(r"\d{6}|\d\.\d+\.\d")
 """Matches study identifiers that are unique across data sets: a long number, or three components of a UID."""
-
-MOST_IN_STUDY = 20  # maximum number of images in a study of chest radiographs; most studies have 1 to 3
 
 
 def group_images(patients: Sequence[str | None] | None, studies: Sequence[str | None] | None) -> Places | None:

@@ -13,9 +13,8 @@ from itertools import islice
 from typing import Literal
 
 from xrayfast.data.sources.datasets import registry
-from xrayfast.data.sources.identifiers import normalize_identifier
+from xrayfast.data.sources.identifiers import MOST_IN_STUDY, normalize_identifier
 from xrayfast.data.sources.patients.copies import group_copies
-from xrayfast.data.sources.patients.groups import MOST_IN_STUDY
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ConfigError, DataError, plural, shorten
