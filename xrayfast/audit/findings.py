@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress
@@ -15,17 +14,7 @@ from xrayfast.audit.duplicates import Duplicates, distinct_groups
 from xrayfast.audit.features import Features
 from xrayfast.audit.leaks import Leaks, rows_by_patient
 from xrayfast.audit.shortcuts import ALL, NOTABLE, RIVAL, Shortcuts
-from xrayfast.data.images.notes import (
-    COLOR_CODED,
-    COLORED_MARKS,
-    FEW_SHADES,
-    NO_RADIOGRAPH,
-    PLAIN_AREAS,
-    TOO_SMOOTH,
-    TWO_SHADES,
-    group_notes,
-    is_other_object,
-)
+from xrayfast.data.images.notes import NOTED, Note, group_notes, is_other_object, kind_of, title_of
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import plural, shorten
@@ -55,7 +44,6 @@ _LONG = 2.0  # ratio of the longer to the shorter side; chest radiographs have a
 class _Noted(NamedTuple):
     """A kind of finding on images."""
 
-    pattern: str  # of reading notes; "" if it does not depend on them
     title: str  # after "N images"
     advice: str
     severity: Severity = "note"
@@ -67,155 +55,116 @@ _DOUBTFUL = "They may not be radiographs: look at them, and remove those that ar
 
 _NOTED: dict[str, _Noted] = {
     "tiny": _Noted(
-        "",
         f"smaller than {_TINY} pixels",
         "Most findings are not visible at this size: the images may be thumbnails of the originals.",
     ),
     "long": _Noted(
-        "",
         f"more than {_LONG:g} times as long as wide, or wide as long",
         "Chest radiographs are nearly square: they may show something else, or several radiographs.",
     ),
     "white_border": _Noted(
-        "", "with a white border", "Radiographs are black around the body: these may be inverted or framed."
+        "with a white border", "Radiographs are black around the body: these may be inverted or framed."
     ),
-    "constant": _Noted("only one gray level", "with only one gray level", "They show nothing: remove them.", "warning"),
+    "constant": _Noted("with only one gray level", "They show nothing: remove them.", "warning"),
     "transparent": _Noted(
-        "fully transparent",
-        "fully transparent",
-        "They show nothing: save them without their alpha channel, or remove them.",
-        "warning",
+        "fully transparent", "They show nothing: save them without their alpha channel, or remove them.", "warning"
     ),
-    "two_shades": _Noted(TWO_SHADES, f"with {TWO_SHADES}, as in masks", _NO_RADIOGRAPH, "warning"),
-    "no_radiograph": _Noted(
-        NO_RADIOGRAPH, "that are not radiographs according to their header", _NO_RADIOGRAPH, "warning"
-    ),
-    "few_shades": _Noted(
-        FEW_SHADES.replace("#", r"\d+"), "with only a few shades of gray, as in label maps", _NO_RADIOGRAPH, "warning"
-    ),
-    "color_coded": _Noted(COLOR_CODED, "color-coded, as maps and overlays are", _NO_RADIOGRAPH, "warning"),
-    "too_smooth": _Noted(TOO_SMOOTH, f"that are {TOO_SMOOTH}", _DOUBTFUL),
-    "plain_areas": _Noted(PLAIN_AREAS, f"made of {PLAIN_AREAS}", _DOUBTFUL),
+    "two_shades": _Noted(f"with {Note.TWO_SHADES.text}, as in masks", _NO_RADIOGRAPH, "warning"),
+    "no_radiograph": _Noted("that are not radiographs according to their header", _NO_RADIOGRAPH, "warning"),
+    "few_shades": _Noted("with only a few shades of gray, as in label maps", _NO_RADIOGRAPH, "warning"),
+    "color_coded": _Noted("color-coded, as maps and overlays are", _NO_RADIOGRAPH, "warning"),
+    "too_smooth": _Noted(f"that are {Note.TOO_SMOOTH.text}", _DOUBTFUL),
+    "plain_areas": _Noted(f"made of {Note.PLAIN_AREAS.text}", _DOUBTFUL),
     "colored_marks": _Noted(
-        COLORED_MARKS,
         "with colored lines or marks",
         "The marks are still visible in gray and may reveal the label: use images without them.",
     ),
     "noise": _Noted(
-        "as in noise",
         "that look like noise",
         "Neighboring pixels are unrelated: the file may state a wrong bit depth, byte order or width.",
         "warning",
     ),
     "missing_rows": _Noted(
-        "data were missing",
-        "cut off",
-        "Some rows or columns are plain gray or all identical: download the files again.",
-        "warning",
+        "cut off", "Some rows or columns are plain gray or all identical: download the files again.", "warning"
     ),
     "damaged": _Noted(
-        "salt-and-pepper|lines were lost|columns are repeated|bits were lost|values had overflowed|wrong width",
         "that look damaged",
         "Pixels, lines or bits seem to be lost: get the files from their source again, or remove them.",
         "warning",
     ),
-    "edge_map": _Noted("as in edge maps", "without bright and dark areas, as in edge maps", _DOUBTFUL),
-    "repeated": _Noted(
-        "halves are identical|halves are mirror images",
-        "whose halves are identical or mirrored",
-        "Keep one half, or remove them.",
-    ),
+    "edge_map": _Noted("without bright and dark areas, as in edge maps", _DOUBTFUL),
+    "repeated": _Noted("whose halves are identical or mirrored", "Keep one half, or remove them."),
     "composed": _Noted(
-        "side by side|three images in one|drawn grid",
         "that look composed of several images, shifted or drawn on",
         "Save each image as its own file. Get images with shifted parts or lines from their source again.",
     ),
-    "compressed": _Noted(
-        "strongly compressed", "strongly compressed", "Fine detail is lost: get them in better quality."
-    ),
+    "compressed": _Noted("strongly compressed", "Fine detail is lost: get them in better quality."),
     "equalized": _Noted(
-        "equally frequent",
         "in which all gray levels are equally frequent",
         "Their histograms were equalized: equalize all images, or none.",
     ),
     "gamma": _Noted(
-        "three quarters of the pixels",
         "of which three quarters are dark or bright",
         "A gamma or a window may have been applied: check whether they were read correctly.",
     ),
     "slanted": _Noted(
-        "slanted black edges",
         "with slanted black edges",
         "The image or the collimator was rotated: if this is augmentation, use the original images.",
     ),
     "covered": _Noted(
-        "(black|white) area (inside|between)|plain gray area",
         "with a covered or lost area",
         "The lungs or other parts may be blacked out or missing: use the original images.",
     ),
     "text": _Noted(
-        "white or black lines",
         "with white or black lines in the middle",
         "They may be wires, metal or text. A network learns text, too, and text may name the patient: use images "
         "without text.",
     ),
-    "spectrum": _Noted(
-        "Fourier spectra are", "unchanged when rotated by 180 degrees, as Fourier spectra are", _DOUBTFUL
-    ),
+    "spectrum": _Noted("unchanged when rotated by 180 degrees, as Fourier spectra are", _DOUBTFUL),
     "on_black": _Noted(
-        "the rest is black",
         "that fill a small part of a black image",
         "The network sees only a small radiograph: crop the black area around it.",
     ),
-    "strip": _Noted("far from square", "far from square", "They may be stretched or show only a part: look at them."),
-    "test_object": _Noted("test objects are", "as symmetrical as test objects are", _DOUBTFUL),
-    "half_white": _Noted("half white", "half of which is white", "Check whether they were read correctly or cut off."),
-    "dark": _Noted("nearly black", "nearly black", "Check whether they were read correctly."),
-    "bright": _Noted("nearly white", "nearly white", "Check whether they were read correctly."),
+    "strip": _Noted("far from square", "They may be stretched or show only a part: look at them."),
+    "test_object": _Noted("as symmetrical as test objects are", _DOUBTFUL),
+    "half_white": _Noted("half of which is white", "Check whether they were read correctly or cut off."),
+    "dark": _Noted("nearly black", "Check whether they were read correctly."),
+    "bright": _Noted("nearly white", "Check whether they were read correctly."),
     "flat": _Noted(
-        "nearly without contrast",
         "nearly without contrast",
         "They use less than a quarter of the range from black to white: check whether they were read correctly.",
     ),
-    "several_frames": _Noted("several frames", "of several frames", "Only the first is used."),
-    "inverted": _Noted("(?<!be )inverted", "stored inverted", "They were inverted back."),
+    "several_frames": _Noted("of several frames", "Only the first is used."),
+    "inverted": _Noted("stored inverted", "They were inverted back."),
     "may_be_inverted": _Noted(
-        "may be inverted",
-        "that may be inverted",
-        "They were left as they are: invert those that are inverted, or remove them.",
+        "that may be inverted", "They were left as they are: invert those that are inverted, or remove them."
     ),
     "may_be_turned": _Noted(
-        "may be upside down|may lie on its side",
         "that may be upside down or on their side",
         "They were left as they are: turn those that need it, or remove them.",
     ),
     "panel": _Noted(
-        "image viewer",
-        "with a panel along one side",
-        "They look like screenshots of an image viewer: save the radiographs alone.",
+        "with a panel along one side", "They look like screenshots of an image viewer: save the radiographs alone."
     ),
-    "box": _Noted("plain box", "with a plain box", "Something is covered or lost: use the original images."),
-    "circle": _Noted("blank outside a circle", "cut out as a circle", "Use the whole images if you have them."),
-    "half_black": _Noted("half black", "half of which is black", "Check whether they were read correctly or cut off."),
+    "box": _Noted("with a plain box", "Something is covered or lost: use the original images."),
+    "circle": _Noted("cut out as a circle", "Use the whole images if you have them."),
+    "half_black": _Noted("half of which is black", "Check whether they were read correctly or cut off."),
     "two_in_one": _Noted(
-        "(two|several) images in one",
         "as wide or high as two radiographs or more",
         "If a file contains several radiographs, save each as its own file.",
     ),
-    "turned": _Noted("EXIF orientation", "stored on their side", "They were rotated by their EXIF orientation."),
+    "turned": _Noted("stored on their side", "They were rotated by their EXIF orientation."),
     "saturated": _Noted(
-        "the window makes",
         "with a window that makes most pixels black or white",
         "Detail in the brightest or darkest areas is lost: try another --window.",
     ),
     "window_ignored": _Noted(
-        "ignored, because it (makes|leaves)",
         "with a window that would make nearly everything black, white or one gray",
         "The window was ignored: check whether --window should set another.",
     ),
 }
-"""By kind of finding: regular expression for the reading note, severity, and the finding's title and advice. Any other
-note that needs attention becomes a finding with the text of the note."""
+"""By kind of finding: its title, advice and severity. `Note` says which finding lists a note; any other note that needs
+attention becomes a finding with the text of the note."""
 
 
 _OF_PIXELS = {"brightness", "histogram", "texture"}
@@ -438,15 +387,15 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
     }
     notes = [info.notes for info in features.image_infos]
 
-    def images_of(kind: str, noted: _Noted) -> list[str]:
-        has = odd[kind] if kind in odd else [any(re.search(noted.pattern, note) for note in own) for own in notes]
-        return list(compress(names, has))
+    of_notes = [set(map(kind_of, own)) for own in notes]
 
-    kinds = [(kind, noted, images_of(kind, noted)) for kind, noted in _NOTED.items()]
+    def images_of(kind: str) -> list[str]:
+        return list(compress(names, odd[kind] if kind in odd else (kind in own for own in of_notes)))
+
+    kinds = [(kind, noted, images_of(kind)) for kind, noted in _NOTED.items()]
     for note, images in group_notes(names, notes).items():
-        if not any(re.search(noted.pattern, note) for noted in _NOTED.values() if noted.pattern):
-            advice = "Check whether they were read correctly."
-            kinds.append(("noted", _Noted("", f'read with the note "{note}"', advice), images))
+        if kind_of(note) == NOTED:
+            kinds.append((NOTED, _Noted(title_of(note), "Check whether they were read correctly."), images))
     return [
         _of_images(kind, noted.severity, images, noted.title, f"{shorten(images, 3)}. {noted.advice}")
         for kind, noted, images in kinds

@@ -2,6 +2,7 @@
 
 import io
 import re
+from string import Formatter
 
 import numpy as np
 import pytest
@@ -9,19 +10,22 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from tests.data.images.thumbnail_fit import TURNED
+from xrayfast.audit.findings import _NOTED
 from xrayfast.data.images.contents import describe_contents
-from xrayfast.data.images.jpeg import CUT_SCAN
 from xrayfast.data.images.notes import (
-    COLORED_MARKS,
-    PLAIN_AREAS,
-    TOO_SMOOTH,
-    describe_compression,
+    NOTED,
+    Note,
     describe_notes,
+    find_other_images,
     group_notes,
+    is_about_blank_images,
+    kind_of,
     needs_attention,
+    recognize,
 )
+from xrayfast.data.images.notes import ROUTINE as ROUTINE_KIND
+from xrayfast.data.images.pillow import describe_compression
 from xrayfast.data.images.reader import read
-from xrayfast.data.images.thumbnail import ON_ITS_SIDE
 from xrayfast.errors import ReadError
 from xrayfast.synthetic import phantom
 
@@ -30,37 +34,57 @@ ROUTINE = [
     "percentile range -3..1e+04",
     "window 2048/4096 LINEAR", "window -0.5/1e+06 SIGMOID", "VOI LUT 2", "modality LUT", "rescaled by 2 and -1024",
     "pixel padding set to black", "MONOCHROME1 inverted", "WhiteIsZero inverted", "16-bit scaled from 0..4095",
-    "32-bit scaled from 0..1", "16-bit channels: only the high 8 bits are used", "mode CMYK converted to gray",
-    "PALETTE COLOR converted to gray", "RGB converted to gray", "pydicom: 2 warnings on header values",
+    "16-bit channels: only the high 8 bits are used", "mode CMYK converted to gray", "PALETTE COLOR converted to gray",
+    "RGB converted to gray", "pydicom: 2 warnings on header values",
 ]  # fmt: skip
-ATTENTION = [
-    "the window makes 76% of the pixels black or white", "only one gray level",
-    "window 100/50 LINEAR ignored, because it makes 100% of the image black or white",
-    "VOI LUT 1 ignored, because it makes 99% of the image black or white",
-    "window without a valid width ignored", "nearly black", "nearly white",
-    "unknown VOI LUT Function treated as LINEAR", "values use 14 bits, although the header says 12",
-    "fully transparent",
-    "bits above the lowest 12 ignored", "MONOCHROME2 inverted, because its Presentation LUT Shape is INVERSE",
-    "transparent areas shown on black", "may be upside down", "may lie on its side",
-    "EXIF orientation applied", "only the first of several frames is used", "JPEG in a file named .png",
-    "values above 4095 (up to 65535) set to white", "the last rows are plain gray, as if data were missing",
-    "values are evidently signed, although the header says unsigned", "neighboring pixels are unrelated, as in noise",
-    "400 x 200 pixels, as if it were two images in one", "left half black", "only 16 gray levels, as if bits were lost",
-    "50% of the rows are identical, as if data were missing",
-    "single pixels differ from all their neighbors, as in salt-and-pepper noise",
-    "may be inverted: the lungs are brighter than the body around them",
-    "Pillow: Corrupt EXIF data", "only 3 shades of gray", "color-coded", "color on 31% of the area, converted to gray",
-]  # fmt: skip
+LEFT_OUT = {"no_radiograph", "two_shades", "few_shades", "color_coded"}
+BLANK = {
+    "only one gray level", "almost only one gray level", "nearly black", "nearly white", "nearly without contrast",
+    "only 3 shades of gray", "of one shade", "nearly of one shade", "of 3 shades",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("note", ROUTINE)
-def test_routine_notes_need_no_attention(note):
-    assert not needs_attention(note)
+def written(note):
+    """Return the text of a note with values in it."""
+    fields = [(spec, conversion) for _, name, spec, conversion in Formatter().parse(note.text) if name is not None]
+    return note(*(3 if spec else "two words" if conversion else "3" for spec, conversion in fields))
 
 
-@pytest.mark.parametrize("note", ATTENTION)
-def test_other_notes_need_attention(note):
-    assert needs_attention(note)
+@pytest.mark.parametrize("note", Note)
+def test_each_text_is_recognized_as_its_own_row_alone(note):
+    text = written(note)
+    fitting = [row for row in Note if re.fullmatch(row.pattern, text)]
+    assert fitting == [note] + [Note.MODALITY] * (note is Note.MODALITY_LUT)
+    assert recognize(text) is note
+    assert kind_of(text) == note.kind
+    assert needs_attention(text) != note.is_routine
+    if note.kind not in (ROUTINE_KIND, NOTED):
+        assert note.kind in _NOTED
+    assert bool(find_other_images({"a": [text], "b": []}, {})) == (note.kind in LEFT_OUT)
+    assert [is_about_blank_images(said) for said in describe_notes(["a"], [[text]])] == [text in BLANK] * (
+        not note.is_routine
+    )
+
+
+def test_exactly_these_notes_are_routine():
+    rows = set(map(recognize, ROUTINE))
+    assert None not in rows and rows == {note for note in Note if note.is_routine}
+
+
+def test_each_kind_that_check_lists_has_a_note():
+    assert _NOTED.keys() - {note.kind for note in Note} == {"tiny", "long", "white_border"}
+
+
+def test_an_unknown_note_needs_attention():
+    for note in ("", "nearly", "very nearly black", "12 bits stored here"):
+        assert recognize(note) is None and kind_of(note) == NOTED and needs_attention(note)
+
+
+def test_a_note_is_recognized_with_any_text_in_it():
+    assert recognize("Pillow: Corrupt EXIF data.\nExpecting to read 4 bytes") is Note.PILLOW
+    assert recognize("VOI LUT 1 ignored, because it makes 99% of the image black or white") is Note.WINDOW_BLANKS
+    assert kind_of("MONOCHROME2 inverted, because its Presentation LUT Shape is INVERSE") == "inverted"
+    assert kind_of("MONOCHROME1 not inverted, because its Presentation LUT Shape is IDENTITY") == NOTED
 
 
 def test_notes_that_differ_in_numbers_are_one_kind():
@@ -186,7 +210,7 @@ def test_phantoms_scaled_coded_and_of_little_contrast_have_no_such_note(side):
     large = np.asarray(Image.fromarray(film).resize((4 * side, 4 * side), Image.Resampling.BICUBIC))
     small = np.asarray(Image.fromarray(film).resize((64, 64), Image.Resampling.BILINEAR))
     for seen in (film, large, small, as_jpeg(film), film // 2, 60 + film // 3):
-        assert not {TOO_SMOOTH, PLAIN_AREAS} & {*describe_contents(seen)}
+        assert not {Note.TOO_SMOOTH(), Note.PLAIN_AREAS()} & {*describe_contents(seen)}
 
 
 @pytest.mark.parametrize("shape", ["box", "disc"])
@@ -448,7 +472,7 @@ def test_an_image_that_is_framed_padded_noisy_or_sharpened_is_not_damaged(side):
         np.asarray(Image.fromarray(film).rotate(7)),
     ):  # fmt: skip
         seen = np.ascontiguousarray(np.clip(changed, 0, 255).astype(np.uint8))
-        assert {*describe_contents(seen)} <= {TOO_SMOOTH, ON_ITS_SIDE}, describe_contents(seen)
+        assert {*describe_contents(seen)} <= {Note.TOO_SMOOTH(), Note.ON_ITS_SIDE()}, describe_contents(seen)
 
 
 @pytest.mark.slow
@@ -460,7 +484,7 @@ def test_no_real_radiograph_looks_like_a_mask_or_a_map(shared):
             read_notes[file] = read(file).notes
         except ReadError:
             unreadable += 1
-    odd = {TOO_SMOOTH, PLAIN_AREAS, COLORED_MARKS, CUT_SCAN}
+    odd = {note() for note in (Note.TOO_SMOOTH, Note.PLAIN_AREAS, Note.COLORED_MARKS, Note.CUT_SCAN)}
     damage = re.compile(
         "salt-and-pepper|lines were lost|bits were lost|data were missing|edge maps|image was repeated|half white|"
         "in a part of|mirror images|sharp edge|wrong width|overflow|test objects|several images"

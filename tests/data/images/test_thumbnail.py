@@ -9,21 +9,21 @@ from PIL import Image
 from tests.data.images import thumbnail_fit
 from xrayfast.data.images import thumbnail
 from xrayfast.data.images.contents import describe_contents
-from xrayfast.data.images.thumbnail import MAY_BE_INVERTED, ON_ITS_SIDE, SIDE_BY_SIDE, UPSIDE_DOWN
+from xrayfast.data.images.notes import Note
 from xrayfast.synthetic import CONDITIONS, phantom
 
 TURNS = {
     "upright": (lambda film: film, []),
     "mirrored": (lambda film: film[:, ::-1], []),
-    "flipped": (np.flipud, [UPSIDE_DOWN]),
-    "rotated by 180": (lambda film: np.rot90(film, 2), [UPSIDE_DOWN]),
-    "rotated by 90": (np.rot90, [ON_ITS_SIDE]),
-    "rotated by 270": (lambda film: np.rot90(film, 3), [ON_ITS_SIDE]),
-    "transposed": (np.transpose, [ON_ITS_SIDE]),
-    "inverted": (lambda film: 255 - film, [MAY_BE_INVERTED]),
+    "flipped": (np.flipud, [Note.UPSIDE_DOWN()]),
+    "rotated by 180": (lambda film: np.rot90(film, 2), [Note.UPSIDE_DOWN()]),
+    "rotated by 90": (np.rot90, [Note.ON_ITS_SIDE()]),
+    "rotated by 270": (lambda film: np.rot90(film, 3), [Note.ON_ITS_SIDE()]),
+    "transposed": (np.transpose, [Note.ON_ITS_SIDE()]),
+    "inverted": (lambda film: 255 - film, [Note.MAY_BE_INVERTED()]),
     "darker": (lambda film: (0.7 * film).astype(np.uint8), []),
     "framed": (lambda film: np.pad(film, ((0, len(film) // 3), (0, 0))), []),
-    "framed and flipped": (lambda film: np.pad(film[::-1], ((0, len(film) // 3), (0, 0))), [UPSIDE_DOWN]),
+    "framed and flipped": (lambda film: np.pad(film[::-1], ((0, len(film) // 3), (0, 0))), [Note.UPSIDE_DOWN()]),
     "half of it": (lambda film: film * np.uint8(np.arange(len(film))[:, None] < len(film) // 2), ["lower half black"]),
     "wide": (lambda film: np.asarray(Image.fromarray(film).resize((150, 110))), []),
 }  # fmt: skip
@@ -45,7 +45,7 @@ def test_phantoms_side_by_side_are_noted(count, word):
     for first in range(6):
         own = [Image.fromarray(films[(first + i) % 6]).resize((sides[i + 1] - sides[i], 200)) for i in range(count)]
         notes = describe_contents(np.hstack(list(map(np.asarray, own))))
-        assert notes == [SIDE_BY_SIDE.format(word)] or re.search("side by side|three images in one", notes[0])
+        assert notes == [Note.SIDE_BY_SIDE(word)] or re.search("side by side|three images in one", notes[0])
 
 
 @pytest.mark.slow

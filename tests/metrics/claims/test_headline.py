@@ -52,8 +52,7 @@ def test_a_split_without_problems_has_no_warning():
         ("few patients", {"counts": {"covid-19": (40, 9)}}, "covid-19 (9 without it)."),
         ("few images", {"units": 29}, "only 29 patients"),
         ("shortcut", {"shortcuts": {"normal": 0.95, "pneumonia": 0.94}}, ": normal (0.95, the network 0.95)."),
-        ("blank images", {"remarks": ['2 images read with the note "nearly black": a.png, b.png.']}, "a.png"),
-        ("blank images", {"remarks": ['1 image read with the note "only one gray level": c.png.']}, "c.png"),
+        ("blank images", {"blank": ['2 images read with the note "nearly black": a.png, b.png.']}, "a.png"),
         ("data", {"further": [HeadlineWarning("data", "1 file can't be read.")]}, "1 file"),
     ],
 )

@@ -5,7 +5,7 @@
 - `dicom`: DICOM.
 - `radiograph`: `Radiograph`, which `read` returns; 8-bit scaling.
 - `contents`, `damage`, `outline`, `thumbnail`: notes on what an image shows.
-- `notes`: notes on color and compression; which notes need attention.
+- `notes`: the table of all notes, with what `check` makes of them; recognizes notes in files.
 - `jpeg`: finds JPEGs with missing data, or with data beyond the last row.
 - `limits`: limits that are checked before decoding: file size, pixels, aspect ratio, JPEG scans.
 - `bits`: finds stored values with other bits or another sign than the file says.

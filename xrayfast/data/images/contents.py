@@ -9,7 +9,7 @@ from operator import sub
 import numpy as np
 
 from xrayfast.data.images.damage import LEAST_SIDE, describe_damage
-from xrayfast.data.images.notes import FEW_SHADES, PLAIN_AREAS, TOO_SMOOTH, TWO_SHADES
+from xrayfast.data.images.notes import Note
 from xrayfast.data.images.radiograph import BLACK, Pixels
 
 _SAMPLED = 64  # rows and columns
@@ -41,19 +41,19 @@ def describe_contents(pixels: Pixels) -> list[str]:
     few = sorted(pixels.reshape(-1)[:: height // _SAMPLED * width + (width * 3) // 8 + 1].tobytes())
     if few[len(few) // 2] <= BLACK and (inside := _cut_black(pixels)) is not None:
         share = inside.size / pixels.size
-        return [f"the image fills {share:.0%} of the area, and the rest is black", *describe_contents(inside)]
+        return [Note.ON_BLACK(share), *describe_contents(inside)]
     low, high = few[len(few) // 20], few[-1 - len(few) // 20]
     if high - low < 1.25 * _FLAT or 2 * len(set(few)) <= len(few):
         sample = pixels[:: -(-height // _SAMPLED), :: -(-width // _SAMPLED)]
         # Checked before contrast, because the values of label maps may be 0, 1 and 2.
         if _count_shades(sample) and (shades := _count_shades(pixels)) > 1:
-            return [TWO_SHADES if shades == 2 else FEW_SHADES.replace("#", str(shades))]
+            return [Note.TWO_SHADES() if shades == 2 else Note.FEW_SHADES(shades)]
         counted = np.bincount(sample.ravel()).cumsum()
         low, high = counted.searchsorted((0.05 * sample.size, 0.95 * sample.size)).tolist()
         if high - low < _FLAT:
             return _describe_flat(pixels, sample, low, high)
     if _is_noise(pixels, high - low):
-        return ["neighboring pixels are unrelated, as in noise"]
+        return [Note.NOISE()]
     if notes := _describe_texture(pixels):
         return notes
     return describe_damage(pixels) + _describe_areas(pixels, few) or _describe_brightness(pixels, few)
@@ -86,7 +86,7 @@ def _describe_brightness(pixels: Pixels, few: Sequence[int]) -> list[str]:
     lower, upper = counted.searchsorted((0.25 * pixels.size, 0.75 * pixels.size)).tolist()
     is_dark = upper < _MOSTLY_DARK and counted[BLACK] < _SURROUND * pixels.size
     way = "dark" if is_dark else "bright" if lower > _MOSTLY_BRIGHT else ""
-    return [f"three quarters of the pixels are {way}, as after a wrong gamma or window"] if way else []
+    return [Note.MOSTLY(way)] if way else []
 
 
 def _describe_texture(pixels: Pixels) -> list[str]:
@@ -111,14 +111,14 @@ def _describe_texture(pixels: Pixels) -> list[str]:
     bend = _bend([sample, sample.T])
     still = float((sample[:, 1:] == sample[:, :-1]).mean())
     if bend > _EDGED and still > _STILL_BESIDE_EDGES:
-        return [PLAIN_AREAS]
+        return [Note.PLAIN_AREAS()]
     counts = np.bincount(sample.ravel(), minlength=256 + 2)
     near = counts[:-2] + counts[1:-1] + counts[2:]
     peak = int(near.argmax())
     others = np.concatenate([near[: max(0, peak - _SHADE)], near[peak + _SHADE :]])
     of_two = int(near[peak] + others.max(initial=0)) > _OF_TWO_PEAKS * sample.size
     if bend < _SMOOTH or (bend < _PARTLY_SMOOTH and still > _STILL) or of_two:
-        return [TOO_SMOOTH]
+        return [Note.TOO_SMOOTH()]
     return []
 
 
@@ -143,13 +143,13 @@ def _describe_areas(pixels: Pixels, few: Sequence[int]) -> list[str]:
         return []
     notes = []
     if bisect_right(few, BLACK) > 0.4 * len(few):
-        notes += _describe_halves(pixels, "black")
+        notes += _describe_halves(pixels, Note.HALF_BLACK)
     if bisect_left(few, 255 - BLACK) < 0.6 * len(few):
-        notes += _describe_halves(255 - pixels, "white")
+        notes += _describe_halves(255 - pixels, Note.HALF_WHITE)
     return notes
 
 
-def _describe_halves(pixels: Pixels, shade: str) -> list[str]:
+def _describe_halves(pixels: Pixels, note: Note) -> list[str]:
     height, width = pixels.shape
     halves = {
         ("left", "right"): (pixels[:, : width // 2], pixels[:, width // 2 :]),
@@ -159,7 +159,7 @@ def _describe_halves(pixels: Pixels, shade: str) -> list[str]:
     for sides, two in halves.items():
         shares = [float((half[::4, ::4] <= BLACK).mean()) for half in two]
         if max(shares) > _BLACK_SHARE and min(shares) < 0.5:
-            notes.append(f"{sides[shares[0] < shares[1]]} half {shade}")
+            notes.append(note(sides[shares[0] < shares[1]]))
     return notes
 
 
@@ -189,9 +189,9 @@ def _count_shades(pixels: Pixels) -> int:
 def _describe_flat(pixels: Pixels, sample: Pixels, low: int, high: int) -> list[str]:
     """Return notes on an image with little contrast; `low` and `high` are the 5th and 95th percentiles of a sample."""
     if sample.std() < _CONSTANT:
-        return ["only one gray level" if pixels.min() == pixels.max() else "almost only one gray level"]
-    notes = ["nearly black"] if high < _DARK else ["nearly white"] if low > _BRIGHT else []
-    return [*notes, "nearly without contrast"]
+        return [Note.ONE_LEVEL() if pixels.min() == pixels.max() else Note.NEARLY_ONE_LEVEL()]
+    notes = [Note.DARK()] if high < _DARK else [Note.BRIGHT()] if low > _BRIGHT else []
+    return [*notes, Note.FLAT()]
 
 
 def _is_noise(pixels: Pixels, spread: int) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.data.arrays import Bools, Floats32, Places
+from xrayfast.data.images.notes import Note
 from xrayfast.data.images.outline import describe_outline, varied_lines
 from xrayfast.data.images.radiograph import BLACK, Pixels
 from xrayfast.data.images.thumbnail import describe_thumbnail, is_one_strip
@@ -213,7 +214,7 @@ def _find_noisy_part(sample: _Sample) -> str:
     center, up, left = sample.center, sample.beside[0], sample.beside[2]
     center, up, left = (values[2:-2, 2:-2] for values in (center, up, left))  # without the edge of a frame
     noisy = _has_noisy_strip(center, up, left) or _has_noisy_strip(center.T, left.T, up.T)
-    return "neighboring pixels are unrelated in a part of the image, as in noise" if noisy else ""
+    return Note.PARTLY_NOISE() if noisy else ""
 
 
 def _has_noisy_strip(center: Pixels, up: Pixels, left: Pixels) -> bool:
@@ -245,7 +246,7 @@ def _find_wrapped(sample: _Sample) -> str:
         for levels in shares:
             shares[levels] += 500 * np.count_nonzero(found > levels) / against.size
     is_wrapped = any(shares[levels] > least for levels, least in _WRAPS.items())
-    return "jumps from white to black between neighbors, as if values had overflowed" if is_wrapped else ""
+    return Note.OVERFLOW() if is_wrapped else ""
 
 
 def _find_single_pixels(sample: _Sample) -> str:
@@ -259,7 +260,7 @@ def _find_single_pixels(sample: _Sample) -> str:
     over = sample.center - sample.beside.max(axis=0)
     under = sample.beside.min(axis=0) - sample.center
     found = np.count_nonzero(np.maximum(over, under) > _STANDS_OUT) > least
-    return "single pixels differ from all their neighbors, as in salt-and-pepper noise" if found else ""
+    return Note.SALT_AND_PEPPER() if found else ""
 
 
 def _find_odd_lines(sample: _Sample) -> str:
@@ -279,7 +280,7 @@ def _find_odd_lines(sample: _Sample) -> str:
         or _has_lines(sample.pixels, sample.profiles[0])
         or _has_lines(sample.pixels.T, sample.profiles[1])
     )
-    return "rows or columns differ from those next to them, as if lines were lost, shifted or drawn" if found else ""
+    return Note.ODD_LINES() if found else ""
 
 
 def _has_lines(pixels: Pixels, steps: Floats32) -> bool:
@@ -303,7 +304,7 @@ def _find_repeated_lines(sample: _Sample) -> str:
         if np.count_nonzero(middle) > (1 - _SAME_LINES) * len(middle):
             continue  # the usual case
         if np.count_nonzero(middle[1:] != middle[:-1]) > _CHANGES * len(middle):
-            return "rows or columns are repeated, as after enlarging without interpolation"
+            return Note.REPEATED_LINES()
     return ""
 
 
@@ -327,7 +328,7 @@ def _find_wrong_width(sample: _Sample) -> str:
     steep = to_row + 0.5 > _STEEPER * (to_column + 0.5)
     if steep and not shifted:  # unless it is a ramp
         steep = abs(float((sample.beside[0] - sample.center).mean())) < 0.5 * sample.means[0]
-    return "each row is shifted against the next, as after reading with a wrong width" if shifted or steep else ""
+    return Note.WRONG_WIDTH() if shifted or steep else ""
 
 
 def _find_edge_map(sample: _Sample) -> str:
@@ -340,7 +341,7 @@ def _find_edge_map(sample: _Sample) -> str:
     if between >= _FINE_ON_PLAIN:
         return ""  # the usual case
     found = between < _FINE or not _PLAIN[0] < np.median(sample.center) < _PLAIN[1]
-    return "fine detail but no bright or dark areas, as in edge maps" if found else ""
+    return Note.EDGE_MAP() if found else ""
 
 
 _OF_NEIGHBORS = (
@@ -355,9 +356,8 @@ _OF_NEIGHBORS = (
 
 def _find_lines_alike(sample: _Sample) -> str:
     rows, columns = _alike_share(sample.pixels), _alike_share(sample.pixels.T)
-    if not (share := max(rows, columns)):
-        return ""
-    return f"{share:.0%} of the {'rows' if rows >= columns else 'columns'} are identical, as if data were missing"
+    share = max(rows, columns)
+    return Note.LINES_ALIKE(share, "rows" if rows >= columns else "columns") if share else ""
 
 
 def _alike_share(pixels: Pixels) -> float:
@@ -391,9 +391,9 @@ def _find_halves_alike(sample: _Sample) -> str:
             if _are_halves_alike(lines if way == 1 else _without_margins(lines, sample.margins[:: 1 - 2 * axis]), way):
                 found[way].append(name)
     if same := " and ".join(found[1]):
-        return f"{same} halves are identical, as if one image was repeated"
+        return Note.REPEATED(same)
     mirrored = " and ".join(found[-1])
-    return f"{mirrored} halves are mirror images of each other" if mirrored else ""
+    return Note.MIRRORED(mirrored) if mirrored else ""
 
 
 def _without_margins(pixels: Pixels, margins: Sequence[tuple[float, float]]) -> Pixels:
@@ -446,8 +446,8 @@ def _find_strip(sample: _Sample) -> str:
     if 1 / _DOUBLE[0] <= wide / high <= _DOUBLE[0]:
         return ""
     if longer < _DOUBLE[1] and is_one_strip(sample.values, sample.variances[1] ** 0.5, is_wide=width > height):
-        return f"{width} x {height} pixels, far from square: a part of a radiograph, or a stretched one"
-    return f"{width} x {height} pixels, as if it were {'two' if longer < _DOUBLE[1] else 'several'} images in one"
+        return Note.STRIP(width, height)
+    return Note.IN_ONE(width, height, "two" if longer < _DOUBLE[1] else "several")
 
 
 def _find_box(sample: _Sample) -> str:
@@ -468,7 +468,7 @@ def _find_box(sample: _Sample) -> str:
     box = of_level[slice(*sides[0]), slice(*sides[1])]
     if box.mean() <= _FILLED:
         return ""
-    return f"a plain box on {box.size / _SAMPLED**2:.0%} of the area, drawn there or covering text"
+    return Note.BOX(box.size / _SAMPLED**2)
 
 
 def _is_band(sides: Sequence[tuple[int, int]]) -> bool:
@@ -493,9 +493,9 @@ def _find_few_levels(sample: _Sample) -> str:
     counts = sample.counts
     if np.count_nonzero(counts) <= _FEW_LEVELS:
         levels = int(np.count_nonzero(np.bincount(sample.pixels.ravel())))
-        return f"only {levels} gray levels, as if bits were lost" if levels <= _FEW_LEVELS else ""
+        return Note.FEW_LEVELS(levels) if levels <= _FEW_LEVELS else ""
     if _find_period(counts) and (groups := _find_period(np.bincount(sample.pixels.ravel(), minlength=256))):
-        return f"gray levels form {groups} groups, as if bits were lost"
+        return Note.GROUPED_LEVELS(groups)
     return ""
 
 
@@ -527,7 +527,7 @@ def _find_equalized(sample: _Sample) -> str:
     if _unevenness(sample.counts, _EVEN_AT_MIDDLE) > 1.5 * _EVEN:
         return ""  # the usual case
     is_even = _unevenness(np.bincount(sample.pixels.ravel(), minlength=256)) <= _EVEN
-    return "all gray levels are equally frequent, as after histogram equalization" if is_even else ""
+    return Note.EQUALIZED() if is_even else ""
 
 
 def _unevenness(counts: Places, at_middle: float = 1.0) -> float:
@@ -560,7 +560,7 @@ def _find_panel(sample: _Sample) -> str:
             lines = int(np.argmax(np.append(shares, 0) < 0.5))
             is_surround = np.all(sample.center[:: _SAMPLED - 1, :: _SAMPLED - 1] == level)
             if lines >= _PANEL and shares[:lines].mean() < _ALL_PLAIN and not is_surround:
-                return "a plain area with text or symbols along one side, as in a screenshot of an image viewer"
+                return Note.PANEL()
     return ""
 
 
@@ -571,7 +571,7 @@ def _find_regular_steps(sample: _Sample) -> str:
     """
     for axis, jumps in enumerate(sample.jumps):
         if _has_regular(jumps) and _has_regular(_jumps(sample.all_profiles[axis])):
-            return "sharp edges at regular distances, as from shifted blocks, tiles or a drawn grid"
+            return Note.GRID()
     return ""
 
 
@@ -615,9 +615,9 @@ def _describe_steps(sample: _Sample, profiles: tuple[Floats32, Floats32]) -> str
         for step, lines in zip(halves, (sample.pixels, sample.pixels.T), strict=True)
     )
     if max(halves) > _HALVED or min(halves) > _HALVED_TWICE or any(rolled):
-        return "a sharp edge along the middle, as from swapped halves or two images side by side"
+        return Note.MIDDLE_EDGE()
     if any(min(_step_at(steps, 1 / 3), _step_at(steps, 2 / 3)) > _IN_THIRDS for steps in profiles):
-        return "sharp edges at one third and two thirds, as from three images in one"
+        return Note.THREE_IN_ONE()
     return ""
 
 
@@ -654,7 +654,7 @@ def _find_symmetry(sample: _Sample) -> str:
     found -= found.mean()
     size = float(np.square(found).sum()) * _SYMMETRICAL
     alike = all(float((found * turned).sum()) > size for turned in (found[:, ::-1], found[::-1]))
-    return "symmetrical from left to right and from top to bottom, as test objects are" if alike else ""
+    return Note.TEST_OBJECT() if alike else ""
 
 
 def _find_spectrum(sample: _Sample) -> str:
@@ -669,7 +669,7 @@ def _find_spectrum(sample: _Sample) -> str:
     between = sample.variances[1]
     turned = float(sample.blocks @ sample.blocks[::-1]) / sample.blocks.size - sample.mean**2
     found = turned > _POINT_SYMMETRY * max(between, _LEAST_SPREAD)
-    return "unchanged when rotated by 180 degrees, as Fourier spectra are" if found else ""
+    return Note.SPECTRUM() if found else ""
 
 
 def _find_outline(sample: _Sample) -> str:
@@ -692,7 +692,7 @@ def _find_circle(sample: _Sample) -> str:
     framed = inside[np.ix_(*(np.linspace(side[0], side[-1], _SAMPLED).round().astype(np.intp) for side in sides))]
     outside, rims = _ellipse()
     found = min(1 - float(framed[outside].mean()), *(float(framed[rim].mean()) for rim in rims)) > _ROUND
-    return "blank outside a circle, as if a circle was cut out" if found else ""
+    return Note.CIRCLE() if found else ""
 
 
 @lru_cache(maxsize=1)
@@ -711,7 +711,7 @@ def _find_covered(sample: _Sample) -> str:
     """
     level, share = sample.plain_middle
     found = share > _PLAIN_MIDDLE and _SHADED[0] < level < _SHADED[1]
-    return "a plain gray area in the middle, as if something was covered" if found else ""
+    return Note.COVERED() if found else ""
 
 
 def _find_text(sample: _Sample) -> str:
@@ -727,7 +727,7 @@ def _find_text(sample: _Sample) -> str:
     levels = sample.center[_QUARTER][steep]
     is_white = np.count_nonzero(levels >= 256 - _INK) > _WHITE_TEXT * steep.size
     found = is_white or np.count_nonzero(levels <= _INK) > _BLACK_TEXT * steep.size
-    return "white or black lines in the middle, such as burned-in text, wires or metal" if found else ""
+    return Note.TEXT() if found else ""
 
 
 def _is_within(margins: Sequence[tuple[float, float]]) -> Bools:

@@ -10,17 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-MISSING_ROWS = "the last rows are plain gray, as if data were missing"
-"""The note on images for which `lacks_last_rows` is true."""
-
-MORE_ROWS = "image data continue after the last row given in the header"
-"""The note on JPEGs that are cut off by a wrong header."""
-
-MISSING_SCANS = "scans of a progressive JPEG are missing, so that fine detail is lost"
-"""The note on progressive JPEGs that are cut off between or in scans before the last."""
-
-CUT_SCAN = "the last scan of a progressive JPEG is cut off, so that fine detail is lost"
-"""The note on progressive JPEGs that are cut off within their last scan."""
+from xrayfast.data.images.notes import Note
 
 _MISSING = 128
 """The value that libjpeg gives to pixels whose data are missing."""
@@ -57,12 +47,12 @@ def note_wrong_length(stream: io.BytesIO) -> list[str]:
     segments = list(_segments(content))
     if not any(marker in _PROGRESSIVE for marker, _ in segments):
         scan = content.rfind(_START_OF_SCAN, 0, end)
-        return [MORE_ROWS] * (0 <= scan < end < content.find(_END, scan))
+        return [Note.MORE_ROWS()] * (0 <= scan < end < content.find(_END, scan))
     if _lacks_scans(content, segments):
-        notes = [MISSING_SCANS]
+        notes = [Note.MISSING_SCANS()]
     else:
-        notes = [CUT_SCAN] * _takes_further_data(content, segments[-1])
-    return [MORE_ROWS] * _first_scan_goes_on(content, segments) + notes
+        notes = [Note.CUT_SCAN()] * _takes_further_data(content, segments[-1])
+    return [Note.MORE_ROWS()] * _first_scan_goes_on(content, segments) + notes
 
 
 def _takes_further_data(content: bytes, end: tuple[int, int]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xrayfast.data.arrays import Bools, Floats, Places
+from xrayfast.data.images.notes import Note
 from xrayfast.data.images.radiograph import BLACK, Pixels
 
 _HOLES = 0.22  # share of the area that is black and not at the outside (see `_holes`); at most 0.197 in radiographs
@@ -17,8 +18,6 @@ _SHORT, _LONG = 12, 26  # rows or columns, of 64, along which edges are straight
 _OFF_LINE, _PARALLEL, _FURTHEST = 0.8, 0.07, 45  # pixels; difference of slopes; pixels from the border
 _SLANT, _STEEPEST = 0.15, 1.5  # slopes
 
-SLANTED = "slanted black edges, as after rotation or shearing"
-
 
 def describe_outline(sample: Pixels) -> str:
     """Return a note on an image, of which `sample` has (64, 64) pixels, or "".
@@ -29,18 +28,18 @@ def describe_outline(sample: Pixels) -> str:
     shown = sample > BLACK
     for shade, seen in (("black", shown), ("white", sample < 255 - BLACK)):
         if seen.size - np.count_nonzero(seen) >= _GAP * seen.size and _has_gap(seen, whole=shade == "white"):
-            return f"a {shade} area between two parts, as in lost data, lungs alone, or images side by side"
+            return Note.GAP(shade)
     n_black, least = shown.size - int(np.count_nonzero(shown)), _HOLES * shown.size
     upper, lower = ((not row.item(0), not row.item(-1)) for row in (shown[0], shown[-1]))
     may_slant = (upper[0] and lower[1]) or (upper[1] and lower[0])
     if n_black < _CORNERS * shown.size or (n_black < least and not may_slant):
         return ""  # the usual case
     if n_black >= least and (share := _holes(_without_frame(sample, shown))) > _HOLES:
-        return f"a black area inside the image ({share:.0%} of it), as if the lungs were blacked out"
+        return Note.BLACK_INSIDE(share)
     if not may_slant:
         return ""
     is_turned = all(upper + lower) and _are_aslant(shown, _SHORT) and _are_aslant(shown.T, _SHORT)
-    return SLANTED if is_turned or _are_aslant(shown, _LONG) or _are_aslant(shown.T, _LONG) else ""
+    return Note.SLANTED() if is_turned or _are_aslant(shown, _LONG) or _are_aslant(shown.T, _LONG) else ""
 
 
 def varied_lines(sample: Pixels) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xrayfast.data.images.bits import corner_pixels, find_surround, has_other_sign
-from xrayfast.data.images.jpeg import MISSING_ROWS, lacks_last_rows, note_wrong_length
+from xrayfast.data.images.jpeg import lacks_last_rows, note_wrong_length
 from xrayfast.data.images.limits import MAX_PIXELS, require_enough_data, require_few_scans, require_sensible_size
-from xrayfast.data.images.notes import COLORED_MARKS, TINTED, describe_colors, describe_compression, has_colored_marks
+from xrayfast.data.images.notes import Note
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
@@ -35,12 +35,21 @@ _COLORS, _PROBED = 24, [(x, 7 * x % 16) for x in range(1, 16)]
 """Places, in sixteenths of width and height, that are probed for color; if one has any, this many rows and columns of
 pixels are looked at."""
 
+_CHROMA = 48  # least difference between the channels of a colored pixel
+_COLORED_SHARE = 0.02
+_MARKED_LINES = 3  # least number of lines with a colored pixel
+_TINT = 3  # gray levels between the means of the channels; JPEG adds less to gray
+_ONE_HUE = 0.975  # mean resultant length of hues, above which they are a tint
+
 _LINES, _APART = 32, 16  # least number, and largest distance, of lines in which colored marks are looked for
 
 _LEAST_STEP, _STEPS = 256, 256  # fewest bytes of a JPEG that are decoded in a step, and the number of steps
 
 _COARSE = 7400
 """The sum of a JPEG's 64 quantization steps for luminance at quality 25; in 7,801 radiographs it is at most 736."""
+
+_STRONG = 40  # ratio of decoded to encoded bytes; the Canadian Association of Radiologists allows 30 (2011)
+_WEBP_GAIN = 1.5
 
 _LOSSLESS_WEBP, _WEBP_HEAD = b"VP8L", 64  # name of the chunk, and the first bytes of a file, which contain it
 
@@ -89,8 +98,17 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
         raise ReadError(f"{path}: found {found}; expected a whole image. Fetch the file again.") from error
     # Without Pillow's warning about many pixels, for which `limits` has its own limit.
     messages = {str(w.message) for w in caught if not issubclass(w.category, Image.DecompressionBombWarning)}
-    notes += [f"Pillow: {message}" for message in sorted(messages)]
+    notes += [Note.PILLOW(message) for message in sorted(messages)]
     return Radiograph(pixels, tuple(notes), file_format, mode, bits)
+
+
+def describe_compression(ratio: float, *, webp: bool = False) -> list[str]:
+    """Return a note on an image that lossy compression made `ratio` times smaller, if that is too much.
+
+    In 7,801 radiographs, the ratio is at most 11. WebP takes two thirds of JPEG's bytes for the same quality.
+    """
+    ratio_as_jpeg = ratio / _WEBP_GAIN if webp else ratio
+    return [Note.COMPRESSED(min(ratio, 9999))] if ratio_as_jpeg >= _STRONG else []
 
 
 def _lossy_bytes(stream: BinaryIO, file_format: str) -> float:
@@ -141,7 +159,7 @@ def _to_gray(image: Image.Image, bits: int, notes: list[str]) -> Pixels:
     inverted = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
     image.load()
     if lacks_last_rows(image):
-        notes.append(MISSING_ROWS)
+        notes.append(Note.MISSING_ROWS())
     upright = (
         ImageOps.exif_transpose(image) if rotated and _is_rotated(image) else image
     )  # exif_transpose would copy an upright image too
@@ -150,21 +168,21 @@ def _to_gray(image: Image.Image, bits: int, notes: list[str]) -> Pixels:
     else:
         if reduced:
             _require_many_levels(upright)
-            notes.append("16-bit channels: only the high 8 bits are used")
+            notes.append(Note.HIGH_BITS())
         pixels = _convert_8_bit(upright, notes)
     if inverted:
         pixels = 255 - pixels
-        notes.append("WhiteIsZero inverted")
+        notes.append(Note.WHITE_IS_ZERO())
     if rotated:
-        notes.append("EXIF orientation applied")
+        notes.append(Note.EXIF())
     if sum(getattr(image, "quantization", {}).get(0, ())) > _COARSE:
-        notes.append("strongly compressed JPEG (quality 25 or less)")
+        notes.append(Note.LOW_QUALITY())
     across, down = (image.info.get("dpi") or (1, 1))[:2]
     if across > 0 and down > 0 and not 1 - _SQUARE < across / down < 1 + _SQUARE:
-        notes.append("pixels are not square according to the header, but were not resampled")
+        notes.append(Note.NOT_SQUARE())
     # Not n_frames: counting the pages of a hostile TIFF takes hours.
     if getattr(image, "is_animated", False):
-        notes.append("only the first of several frames is used")
+        notes.append(Note.FIRST_FRAME())
     return pixels
 
 
@@ -184,11 +202,11 @@ def _require_many_levels(image: Image.Image) -> None:
 def _convert_8_bit(image: Image.Image, notes: list[str]) -> Pixels:
     """Return an image of 1 or 8 bits per channel as (H, W) uint8."""
     if image.has_transparency_data and (opacity := image.convert("RGBA").getchannel("A").getextrema()) != (255, 255):
-        notes.append("fully transparent" if opacity == (0, 0) else "transparent areas shown on black")
+        notes.append(Note.TRANSPARENT() if opacity == (0, 0) else Note.PARTLY_TRANSPARENT())
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     elif image.mode not in ("L", "RGB"):
-        notes.append(f"mode {image.mode} converted to gray")
+        notes.append(Note.MODE(image.mode))
         if image.mode != "1":
             image = image.convert("RGB")
     if image.mode == "RGB":
@@ -207,16 +225,44 @@ def describe_image_colors(image: Image.Image) -> list[str]:
     for x, y in _PROBED:
         red, green, blue = pixel[width * x // 16, height * y // 16]  # type: ignore[misc]
         if not red == green == blue:
-            notes = describe_colors(image.resize((_COLORS, _COLORS), Image.Resampling.NEAREST).tobytes())
+            notes = _describe_colors(image.resize((_COLORS, _COLORS), Image.Resampling.NEAREST).tobytes())
             break
-    if notes not in ([], [TINTED]):
+    if notes not in ([], [Note.TINTED()]):
         return notes
     across, down = (min(side, max(_LINES, -(-side // _APART))) for side in image.size)
     rows, columns = (image.resize(size, Image.Resampling.NEAREST) for size in ((width, down), (across, height)))
     columns = columns.transpose(Image.Transpose.TRANSPOSE)
-    if any(has_colored_marks(lines.tobytes(), lines.width) for lines in (rows, columns)):
-        notes = [*notes, COLORED_MARKS]
+    if any(_has_colored_marks(lines.tobytes(), lines.width) for lines in (rows, columns)):
+        notes = [*notes, Note.COLORED_MARKS()]
     return notes
+
+
+def _describe_colors(rgb: bytes) -> list[str]:
+    """Return notes on the color of some of an image's pixels, three bytes each.
+
+    The color that JPEG adds to gray gets no note.
+    """
+    red, green, blue = rgb[::3], rgb[1::3], rgb[2::3]
+    if red == green == blue:  # the usual case
+        return []
+    channels = np.frombuffer(rgb, np.uint8).reshape(-1, 3).astype(np.float64)
+    is_colored = np.ptp(channels, axis=1) > _CHROMA
+    colored, share = channels[is_colored], float(is_colored.mean())
+    if share < _COLORED_SHARE:
+        return [Note.TINTED()] * bool(np.ptp(channels[~is_colored].mean(axis=0)) > _TINT)
+    hues = colored @ np.exp(2j * np.pi / 3 * np.arange(3))
+    if share > 0.5 and abs((hues / np.abs(hues)).mean()) < _ONE_HUE:
+        return [Note.COLOR_CODED()]
+    return [Note.COLORED(share)]
+
+
+def _has_colored_marks(rgb: bytes, width: int) -> bool:
+    """Whether 3 or more rows have a strongly colored pixel, as with thin lines; `rgb` has three bytes per pixel."""
+    if rgb[::3] == rgb[1::3] == rgb[2::3]:
+        return False
+    channels = np.frombuffer(rgb, np.uint8).reshape(-1, width, 3)
+    colored = (channels.max(axis=2) - channels.min(axis=2)) > _CHROMA
+    return int(np.count_nonzero(colored.any(axis=1))) >= _MARKED_LINES
 
 
 def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
@@ -224,20 +270,20 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
     values = np.asarray(image)
     highest = float(values.max())
     if values.dtype == np.uint16 and highest >= 3 << 14 and _is_signed(values):
-        notes.append("values are evidently signed, although the header says unsigned")
+        notes.append(Note.OTHER_SIGN("signed", "unsigned"))
         values = values.view(np.int16)
     if values.dtype.kind == "u":
         counts = np.bincount(values.ravel(), minlength=1 << 16)
         surround = find_surround(np.arange(1 << 16), counts, corner_pixels(values))
         if surround:  # 0 is black already
-            notes.append(f"area of constant value {surround} around the image set to black")
+            notes.append(Note.SURROUND(surround))
             values = np.where(values == surround, np.uint16(0), values)
         least, highest = int((values if surround is None else values[values > 0]).min()), float(values.max())
         if least >= _LEAST_OFFSET and 0 < highest - least <= least / 2:
-            notes.append(f"offset of {least} subtracted")
+            notes.append(Note.OFFSET(least))
             values, highest = np.maximum(values, least) - np.uint16(least), highest - least
         full = _full_scale_of_codes(values, highest)
-        notes.append(f"16-bit scaled from 0..{full:g}")
+        notes.append(Note.SCALED(16, full))
         pixels = apply_lut(scale_to_uint8(np.arange(highest + 1, dtype=np.float64), full), values)
     else:
         values = values.astype(np.float64)
@@ -249,19 +295,19 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
             if (surround := find_surround(found, of_found, corner_pixels(values))) is not None:
                 is_around = values == found[surround]
                 values[is_around] = min(0.0, values[~is_around].min())
-                notes.append(f"area of constant value {found[surround]:g} around the image set to black")
+                notes.append(Note.SURROUND(found[surround]))
         if (lowest := float(values.min())) < 0:
             low = min(0.0, float(np.quantile(values, 1 - _HELD, method="lower")))
-            notes.append(f"minimum {low:g} set to black" if low == lowest else f"values below {low:g} set to black")
+            notes.append(Note.MINIMUM(low) if low == lowest else Note.BELOW(low))
             values -= low
         highest = float(values.max())
         held = float(np.quantile(values, _HELD, method="higher"))
         # Floats around 0 are standardized values, of any scale.
         full = held if image.mode == "F" and low < 0 < held else _full_scale(held, is_float=image.mode == "F")
-        notes.append(f"{_bits(image)}-bit scaled from 0..{full:g}")
+        notes.append(Note.SCALED(_bits(image), full))
         pixels = scale_to_uint8(values, full)
     if highest > full:
-        notes.append(f"values above {full:g} (up to {highest:g}) set to white")
+        notes.append(Note.ABOVE(full, highest))
     return pixels
 
 

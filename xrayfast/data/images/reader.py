@@ -16,6 +16,7 @@ from xrayfast.data.images.dicom.parse import HEAD_BYTES, is_dicom, is_dicom_file
 from xrayfast.data.images.dicom.render import decode_dicom
 from xrayfast.data.images.dicom.windowing import WindowChoice, parse_window
 from xrayfast.data.images.limits import require_image_bytes, require_image_file
+from xrayfast.data.images.notes import Note
 from xrayfast.data.images.pillow import decode_with_pillow
 from xrayfast.data.images.radiograph import Pixels, Radiograph
 from xrayfast.errors import ReadError
@@ -138,7 +139,7 @@ def _decode(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiograph:
         radiograph = decode_with_pillow(path, stream)
     notes = describe_contents(radiograph.pixels)
     if _FORMAT_BY_SUFFIX.get(path.suffix.lower(), radiograph.format) != radiograph.format:
-        notes.append(f"{radiograph.format} in a file named {path.suffix}")
+        notes.append(Note.OTHER_SUFFIX(radiograph.format, path.suffix))
     return replace(radiograph, notes=(*radiograph.notes, *notes)) if notes else radiograph
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.data.arrays import Floats32
+from xrayfast.data.images.notes import Note
 
 _SIDE = 64
 _UPRIGHT = ((-15, -50, -54, -42), (29, 29, -50, -42), (36, 23, -43, -44), (20, 8, -7, -16))
@@ -35,10 +36,6 @@ _LEAST, _FRONTAL = -0.6, 0.2  # least sums; the second sum of other objects brig
 _ONE_WIDE, _ONE_HIGH = 0.2, 0.85
 _SPREAD = 5  # gray levels, added to the spread because that of an image without contrast is 0
 _MARGIN, _INSIDE = (12, 243), 0.25  # in a line that is no margin, at least this share is between these gray levels
-
-SIDE_BY_SIDE = "looks like {} radiographs side by side"
-UPSIDE_DOWN, ON_ITS_SIDE = "may be upside down", "may lie on its side"
-MAY_BE_INVERTED = "may be inverted: the lungs are brighter than the body around them"
 
 
 def _grids() -> list[npt.NDArray[np.int64]]:
@@ -87,11 +84,11 @@ def describe_thumbnail(sample: npt.NDArray[np.int16], values: Floats32, spread: 
     up, standing, one_of_two, one_of_three = np.maximum(sums, of_inside)
     if up < _LEAST:
         if standing < _LEAST / 2:
-            return MAY_BE_INVERTED
-        return UPSIDE_DOWN if standing > _FRONTAL else ""
+            return Note.MAY_BE_INVERTED()
+        return Note.UPSIDE_DOWN() if standing > _FRONTAL else ""
     if min(one_of_two, one_of_three) < _LEAST:
-        return SIDE_BY_SIDE.format("two" if one_of_two < one_of_three else "three")
-    return ON_ITS_SIDE if standing < _LEAST else ""
+        return Note.SIDE_BY_SIDE("two" if one_of_two < one_of_three else "three")
+    return Note.ON_ITS_SIDE() if standing < _LEAST else ""
 
 
 def is_one_strip(values: Floats32, spread: float, *, is_wide: bool) -> bool:

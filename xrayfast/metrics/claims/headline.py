@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -44,13 +43,6 @@ def optimism(chosen_on: str = VALIDATION_IMAGES) -> str:
     return f"Results on {chosen_on} are optimistic, since they were used to choose epoch, calibration or thresholds."
 
 
-_BLANK = re.compile(
-    r'read with the note "(?:(?:almost )?only one gray level|nearly black|nearly white|nearly without contrast|'
-    r'only \d+ shades of gray|(?:nearly )?of one shade|of \d+ shades)"'  # the last two: runs of 0.14 and older
-)
-"""Matches remarks and notes about images that are blank or saturated (see `data.images.notes`)."""
-
-
 @dataclass(frozen=True)
 class HeadlineWarning:
     """A reason not to take a headline metric at face value.
@@ -76,7 +68,8 @@ class HeadlineFacts:
         summary: the result of `metrics.summary.summarize`.
         task: "single" or "multi".
         counts: the number of patients (or images) with and without each label, see `count_patients`.
-        remarks: remarks of the run, or notes on reading the images, which mention leaks and blank images.
+        remarks: remarks of the run, which mention leaks.
+        blank: remarks on images in which little can be seen.
         shortcuts: for the run's own data, the AUROC with which image properties that have nothing to do with the lungs
             predict each label, where above chance.
         chosen_on: this split in words, if epoch, calibration and thresholds were chosen on it; else "".
@@ -89,6 +82,7 @@ class HeadlineFacts:
     task: Task
     counts: Mapping[str, tuple[int, int]]
     remarks: Sequence[str] = ()
+    blank: Sequence[str] = ()
     shortcuts: Mapping[str, float] | None = None
     chosen_on: str = ""
     external: bool = False
@@ -235,6 +229,5 @@ def _sample_size_warnings(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
             f"Fewer than {FEW_PATIENTS} {what}: {shorten(few)}.",
             "Metrics of these labels, and means over them, are very uncertain.",
         )
-    for remark in facts.remarks:
-        if _BLANK.search(remark):
-            yield HeadlineWarning("blank images", remark, "Look at them, and remove them or read them with --window.")
+    for remark in facts.blank:
+        yield HeadlineWarning("blank images", remark, "Look at them, and remove them or read them with --window.")

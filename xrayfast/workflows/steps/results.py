@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import DEFAULT_METRIC, Config, PredictedSplit, ResultsConfig, Task, TrainConfig, UnitJoin
+from xrayfast.data.images.notes import is_about_blank_images
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.splits.words import Split
 from xrayfast.errors import ConfigError, did_you_mean, plural, plural_noun, shorten
@@ -310,12 +311,14 @@ def warn_of_run(
         further: further warnings to include.
     """
     info = run.info
+    remarks = notes if split is None else info.remarks
     return headline_warnings(
         HeadlineFacts(
             summary,
             run.task,
             patients_by_label(predictions),
-            notes if split is None else info.remarks,
+            remarks,
+            [*filter(is_about_blank_images, remarks)],
             info.shortcuts,
             chosen_on=run.chosen_on if split == DECISION_SPLIT and not info.chosen_inside else "",
             external=split is None,

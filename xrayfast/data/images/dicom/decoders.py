@@ -21,8 +21,9 @@ from xrayfast.data.images.bits import Codes, is_likelier, to_integers
 from xrayfast.data.images.dicom.layout import PixelLayout
 from xrayfast.data.images.dicom.parse import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from xrayfast.data.images.dicom.sandbox import Codec, decode_in_subprocess
-from xrayfast.data.images.jpeg import MISSING_ROWS, lacks_last_rows
+from xrayfast.data.images.jpeg import lacks_last_rows
 from xrayfast.data.images.limits import require_enough_data, require_few_scans
+from xrayfast.data.images.notes import Note
 from xrayfast.errors import ReadError
 
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
@@ -80,8 +81,7 @@ def decode_uncompressed(value: bytes, layout: PixelLayout) -> StoredPixels:
     pixels = _resolve_bits(_reshape(codes, layout, layout.by_plane), layout.allocated, layout)
     if (excess := len(value) - expected) <= _MAX_PADDING:
         return pixels
-    note = f"{excess} bytes after the last pixel ignored"
-    return pixels._replace(notes=(*pixels.notes, note))
+    return pixels._replace(notes=(*pixels.notes, Note.MORE_BYTES(excess)))
 
 
 def decode_rle(value: bytes, layout: PixelLayout) -> StoredPixels:
@@ -135,7 +135,7 @@ def decode_jpeg(value: bytes, layout: PixelLayout) -> StoredPixels:
             # libjpeg takes unmarked color for YCbCr; asked for YCbCr, it returns the stored values.
             image.draft("YCbCr", image.size)
         pixels = _resolve_bits(np.asarray(image), 8, layout, is_rgb=True)
-        return pixels._replace(notes=(*pixels.notes, MISSING_ROWS)) if lacks_last_rows(image) else pixels
+        return pixels._replace(notes=(*pixels.notes, Note.MISSING_ROWS())) if lacks_last_rows(image) else pixels
 
 
 def decode_in_sandbox(value: bytes, layout: PixelLayout, *, codec: Codec) -> StoredPixels:
@@ -211,10 +211,9 @@ def _resolve_bits(codes: Codes, width: int, layout: PixelLayout, is_rgb: bool = 
     if not layout.signed or not (whole == declared).all():
         if is_likelier(whole, declared):
             used = max(int(whole.max()).bit_length(), int(~whole.min()).bit_length()) + layout.signed
-            note = f"values use {used} bits, although the header says {layout.stored}"
-            return StoredPixels(_lowest_bits(codes, used), used, is_rgb, (note,))
+            return StoredPixels(_lowest_bits(codes, used), used, is_rgb, (Note.MORE_BITS(used, layout.stored),))
         if not layout.signed:
-            return StoredPixels(kept, stored, is_rgb, (f"bits above the lowest {stored} ignored",))
+            return StoredPixels(kept, stored, is_rgb, (Note.HIGH_BITS_IGNORED(stored),))
     return StoredPixels(kept, stored, is_rgb)
 
 

@@ -31,30 +31,30 @@ from xrayfast.data.images.dicom.lut import Values, read_lut
 from xrayfast.data.images.dicom.parse import open_dicom
 from xrayfast.data.images.dicom.windowing import WindowChoice, apply_window, read_voi_transforms
 from xrayfast.data.images.limits import require_sensible_size
-from xrayfast.data.images.notes import NO_RADIOGRAPH, describe_compression
-from xrayfast.data.images.pillow import describe_image_colors
+from xrayfast.data.images.notes import Note
+from xrayfast.data.images.pillow import describe_compression, describe_image_colors
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
-from xrayfast.errors import ReadError
+from xrayfast.errors import ReadError, plural
 
 _PALETTE_KEYWORDS = tuple(f"{color}PaletteColorLookupTable" for color in ("Red", "Green", "Blue"))
 _SPACINGS = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")
 """Keywords of the height and width of a pixel; the first that a file has counts."""
 
 _OF_HEADER = {
-    "a report or a screenshot, according to its description": (
+    Note.REPORT: (
         r"report|dose|screen.?(save|shot)|summary|document|worksheet|befund|informe",
         *("SeriesDescription", "ImageType", "DocumentTitle"),
     ),
-    "raw values FOR PROCESSING, not meant for viewing": (r"^FOR PROCESSING\Z", "PresentationIntentType"),
-    "processed or not a plain radiograph, according to its description": (
+    Note.RAW: (r"^FOR PROCESSING\Z", "PresentationIntentType"),
+    Note.PROCESSED: (
         r"suppress|subtract|dual.?energy|soft.?tissue|scout|topogram|locali[sz]er|\bCAD\b",
         "SeriesDescription",
     ),
-    "text is burned in, according to its header": (r"^YES\Z", "BurnedInAnnotation"),
-    "an image for quality control, according to its header": (r"^YES\Z", "QualityControlImage"),
-    "rejected, according to its comments": ("reject", "ImageComments"),
-    "an animal, according to its header": ("^(?!human|homo).", "PatientSpeciesDescription"),
-    "display shutter ignored": (".", "ShutterShape"),
+    Note.BURNED_IN: (r"^YES\Z", "BurnedInAnnotation"),
+    Note.QUALITY_CONTROL: (r"^YES\Z", "QualityControlImage"),
+    Note.REJECTED: ("reject", "ImageComments"),
+    Note.ANIMAL: ("^(?!human|homo).", "PatientSpeciesDescription"),
+    Note.SHUTTER: (".", "ShutterShape"),
 }
 """Notes on an image with a pattern, in any case, of one of some values in its header."""
 
@@ -124,7 +124,7 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
             found = f"a damaged DICOM file ({type(error).__name__})"
             raise ReadError(f"{path}: found {found}; expected a whole file. Fetch the file again.") from None
     if n_warnings := sum(warning.category is UserWarning for warning in caught):
-        notes.append(f"pydicom: {n_warnings} warning{'s' if n_warnings > 1 else ''} on header values")
+        notes.append(Note.PYDICOM(plural(n_warnings, "warning")))
     return Radiograph(pixels, tuple(notes), "DICOM", layout.photometric, layout.stored)
 
 
@@ -141,17 +141,17 @@ def _describe_header(elements: Elements) -> list[str]:
     notes = []
     modality = elements.text("Modality").upper()
     if modality in _NO_IMAGES or any(map(_DERIVED.search, map(elements.text, ("SeriesDescription", "ImageType")))):
-        notes.append(NO_RADIOGRAPH)
+        notes.append(Note.NO_RADIOGRAPH())
     if modality not in _RADIOGRAPHS:
-        notes.append(f"modality {modality[:_SHOWN]}")
+        notes.append(Note.MODALITY(modality[:_SHOWN]))
     if (part := elements.text("BodyPartExamined").upper()) and not any(word in part for word in _CHEST):
-        notes.append(f"body part {part[:_SHOWN]}")
+        notes.append(Note.BODY_PART(part[:_SHOWN]))
     for note, (pattern, *keywords) in _OF_HEADER.items():
         if any(re.search(pattern, elements.text(keyword), re.IGNORECASE) for keyword in keywords):
-            notes.append(note)
+            notes.append(note())
     orientation = elements.text("PatientOrientation").upper()
     if found := next((way for pattern, way in _TURNED.items() if re.match(pattern, orientation)), ""):
-        notes.append(f"{found} according to its Patient Orientation; not corrected")
+        notes.append(Note.ORIENTATION(found))
     return notes
 
 
@@ -161,18 +161,18 @@ def _make_square(elements: Elements, pixels: Pixels, notes: list[str]) -> tuple[
     ratio = sides[0] / sides[1] if len(sides) == 2 and min(sides) > 0 else 1.0
     height, width = pixels.shape
     if abs(ratio - 1) < _SQUARE or not 1 / _LONGEST_PIXEL <= ratio <= _LONGEST_PIXEL:
-        return pixels, [*notes] if abs(ratio - 1) < _SQUARE else [*notes, f"pixels of {ratio:.3g}:1 not resampled"]
+        return pixels, [*notes] if abs(ratio - 1) < _SQUARE else [*notes, Note.NOT_RESAMPLED(ratio)]
     size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
     require_sensible_size(elements.path, *size)
     resized = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
-    return resized, [*notes, f"pixels of {ratio:.3g}:1 resampled to square ones"]
+    return resized, [*notes, Note.RESAMPLED(ratio)]
 
 
 def _render_color(stored: StoredPixels, layout: PixelLayout) -> tuple[Pixels, list[str]]:
     """Render color as luma; color has no window."""
     full = 2**stored.bits - 1
     levels = apply_lut(scale_to_uint8(np.arange(full + 1, dtype=np.float64), full), stored.codes)
-    notes = [*stored.notes, f"{layout.photometric} converted to gray"]
+    notes = [*stored.notes, Note.COLOR(layout.photometric)]
     levels = np.ascontiguousarray(levels)
     if layout.photometric.startswith("YBR_FULL") and not stored.is_rgb:  # its Y is the luma
         notes += describe_image_colors(Image.frombytes("YCbCr", levels.shape[1::-1], levels.tobytes()).convert("RGB"))
@@ -186,18 +186,18 @@ def _render_gray(
 ) -> tuple[Pixels, list[str]]:
     """Render gray, or the colors of a palette as luma."""
     codes, bits = pixels.codes, pixels.bits
-    notes = [f"{bits} bits stored"] if bits != layout.allocated or bits > 8 else []
+    notes = [Note.BITS_STORED(bits)] if bits != layout.allocated or bits > 8 else []
     notes += pixels.notes
     counts = _count_codes(codes, 2**bits)
     if layout.photometric != PALETTE and has_other_sign(codes, counts, bits, layout.signed):
         read, stated = ("unsigned", "signed") if layout.signed else ("signed", "unsigned")
-        notes.append(f"values are evidently {read}, although the header says {stated}")
+        notes.append(Note.OTHER_SIGN(read, stated))
         layout = replace(layout, signed=not layout.signed)
     stored = np.arange(2**bits, dtype=np.float64)
     if layout.signed:
         stored[2 ** (bits - 1) :] -= 2**bits
     if layout.photometric == PALETTE:
-        return apply_lut(_palette_luma(elements, stored, layout), codes), [*notes, f"{PALETTE} converted to gray"]
+        return apply_lut(_palette_luma(elements, stored, layout), codes), [*notes, Note.PALETTE()]
     padding = _is_padding(elements, stored, layout)
     values, modality_notes = _apply_modality(elements, stored, layout)
     transforms, voi_notes = read_voi_transforms(elements, bool(values.min() < 0))
@@ -205,7 +205,7 @@ def _render_gray(
         surround = find_surround(values, counts, values[corner_pixels(codes)])
         if surround is not None:
             padding[surround] = True
-            notes.append(f"area of constant value {values[surround]:g} around the image set to black")
+            notes.append(Note.SURROUND(values[surround]))
     unpadded_counts = np.where(padding, 0, counts)
     inverted, polarity_notes = _read_polarity(elements, layout)
     try:
@@ -214,14 +214,11 @@ def _render_gray(
         raise ReadError(f"{elements.path}: found {error}. Use --window auto.") from error
     notes += [*modality_notes, *voi_notes, *window_notes, *polarity_notes]
     if elements.items("PresentationLUTSequence"):
-        notes.append("Presentation LUT ignored")
+        notes.append(Note.PRESENTATION_LUT())
     if (n_padding := np.count_nonzero(counts[padding])) and elements.integer("PixelPaddingValue") is not None:
-        many = f"{n_padding} different values, which the header declares as padding, set to black"
-        notes.append("pixel padding set to black" if n_padding <= _PADDINGS else many)
+        notes.append(Note.PADDING() if n_padding <= _PADDINGS else Note.MANY_PADDINGS(n_padding))
         if levels[padding].max() > _VISIBLE and _is_scattered(padding[codes]):
-            notes.append(
-                "single pixels inside the image set to black, because the header declares their value as padding"
-            )
+            notes.append(Note.PADDING_INSIDE())
     levels[padding] = 0
     return apply_lut(levels, codes), notes
 
@@ -236,11 +233,11 @@ def _read_polarity(elements: Elements, layout: PixelLayout) -> tuple[bool, list[
     inverted = layout.photometric == "MONOCHROME1"
     shape = elements.text("PresentationLUTShape").upper()
     if shape in ("", "INVERSE" if inverted else "IDENTITY"):
-        return inverted, ["MONOCHROME1 inverted"] if inverted else []
+        return inverted, [Note.MONOCHROME1()] * inverted
     if shape not in ("INVERSE", "IDENTITY"):
-        return inverted, [*(["MONOCHROME1 inverted"] if inverted else []), "unknown Presentation LUT Shape ignored"]
-    done = "not inverted" if inverted else "inverted"
-    return not inverted, [f"{layout.photometric} {done}, because its Presentation LUT Shape is {shape}"]
+        return inverted, [*[Note.MONOCHROME1()] * inverted, Note.UNKNOWN_SHAPE()]
+    note = Note.SHAPE_NOT_INVERTED if inverted else Note.SHAPE_INVERTED
+    return not inverted, [note(layout.photometric, shape)]
 
 
 def _count_codes(codes: Codes, size: int) -> Ints:
@@ -272,7 +269,7 @@ def _is_scattered(is_padding: Bools) -> bool:
 def _apply_modality(elements: Elements, stored: Values, layout: PixelLayout) -> tuple[Values, list[str]]:
     """Return the stored values after the modality LUT, or else the rescale (PS3.3 C.11.1), and notes."""
     if sequence := elements.items("ModalityLUTSequence"):
-        return read_lut(sequence[0], "LUT", layout.signed)(stored), ["modality LUT"]
+        return read_lut(sequence[0], "LUT", layout.signed)(stored), [Note.MODALITY_LUT()]
     slopes, intercepts = elements.numbers("RescaleSlope"), elements.numbers("RescaleIntercept")
     slope, intercept = (slopes or [1.0])[0], (intercepts or [0.0])[0]
     if (slope, intercept) == (1, 0):
@@ -280,7 +277,7 @@ def _apply_modality(elements: Elements, stored: Values, layout: PixelLayout) -> 
     values = stored * slope + intercept
     if slope == 0 or not np.isfinite(values).all():
         raise elements.damaged("RescaleSlope")
-    return values, [f"rescaled by {slope:g} and {intercept:+g}"]
+    return values, [Note.RESCALED(slope, intercept)]
 
 
 def _palette_luma(elements: Elements, stored: Values, layout: PixelLayout) -> Pixels:

@@ -16,6 +16,7 @@ import numpy as np
 from xrayfast.data.arrays import Ints
 from xrayfast.data.images.dicom.elements import Elements
 from xrayfast.data.images.dicom.lut import Values, read_lut
+from xrayfast.data.images.notes import Note
 from xrayfast.data.images.radiograph import Pixels, scale_to_uint8
 from xrayfast.errors import ConfigError
 
@@ -94,15 +95,15 @@ def read_voi_transforms(elements: Elements, signed: bool) -> tuple[list[VoiTrans
         ReadError: a VOI LUT or window is damaged.
     """
     items = enumerate(elements.items("VOILUTSequence"), start=1)
-    luts = [VoiTransform(f"VOI LUT {number}", read_lut(item, "LUT", signed).to_unit) for number, item in items]
+    luts = [VoiTransform(Note.VOI_LUT(number), read_lut(item, "LUT", signed).to_unit) for number, item in items]
     function = elements.text("VOILUTFunction").upper() or _FUNCTIONS[0]
     notes = []
     if function not in _FUNCTIONS:
-        notes, function = ["unknown VOI LUT Function treated as LINEAR"], _FUNCTIONS[0]
+        notes, function = [Note.UNKNOWN_FUNCTION()], _FUNCTIONS[0]
     centers, widths = elements.numbers("WindowCenter"), elements.numbers("WindowWidth")
     windows = [_window(center, width, function) for center, width in zip(centers, widths, strict=False)]
     if None in windows:
-        notes.append("window without a valid width ignored")
+        notes.append(Note.INVALID_WINDOW())
     return [*luts, *filter(None, windows)], notes
 
 
@@ -111,7 +112,7 @@ def _window(center: float, width: float, function: str) -> VoiTransform | None:
 
     PS3.3 C.11.2.1.2.1 (LINEAR: width at least 1), C.11.2.1.3.1 (SIGMOID), C.11.2.1.3.2 (LINEAR_EXACT: above 0).
     """
-    name = f"window {center:g}/{width:g} {function}"
+    name = Note.WINDOW(center, width, function)
     if not np.isfinite([center, width]).all() or width <= 0 or (function == "LINEAR" and width < 1):
         return None
     if function == "SIGMOID":
@@ -153,17 +154,13 @@ def apply_window(
         occurring = unit[counts > 0]
         levels = round(256 * float(np.ptp(occurring))) + 1 if occurring.size > _LEVELS else _LEVELS
         if lost > _NEARLY_ALL or levels < _LEVELS:
-            why = (
-                f"makes {lost:.0%} of the image black or white"
-                if lost > _NEARLY_ALL
-                else f"leaves only {levels} gray levels"
-            )
-            notes.append(f"{transform.name} ignored, because it {why}")
+            name, blanks = transform.name, lost > _NEARLY_ALL
+            notes.append(Note.WINDOW_BLANKS(name, lost) if blanks else Note.WINDOW_FLATTENS(name, levels))
             transform = _choose(values, counts, [], choice, bits)
             unit = transform.to_unit(values)
     notes.append(transform.name)
     if transform.note_saturation and saturated > _MOSTLY_SATURATED:
-        notes.append(f"the window makes {saturated:.0%} of the pixels black or white")
+        notes.append(Note.WINDOW_SATURATES(saturated))
     return scale_to_uint8(1 - unit if inverted else unit), tuple(notes)
 
 
@@ -189,10 +186,13 @@ def _choose(
         if choice.index >= len(transforms):
             raise LookupError(f"{len(transforms)} VOI LUTs and windows; expected at least {choice.index + 1}")
         return transforms[choice.index]
-    full = _linear_range("full", float(values.min()), float(values.max()))
+    ends = float(values.min()), float(values.max())
+    full = _linear_range("full", *ends)
     if choice.kind == "auto" and transforms:
         first = transforms[0]
-        return replace(full, name=f"{full.name} for {first.name}") if _is_nearly_full(first, values) else first
+        if not _is_nearly_full(first, values):
+            return first
+        return replace(full, name=Note.FULL_FOR_WINDOW(*ends, first.name))
     low, high = _percentiles(values, counts)
     well_filled = high - low >= _WELL_FILLED * (values.max() - values.min())
     if choice.kind == "full" or (choice.kind == "auto" and (bits <= 8 or well_filled)):
@@ -211,8 +211,9 @@ def _is_nearly_full(transform: VoiTransform, values: Values) -> bool:
 
 def _linear_range(name: str, low: float, high: float) -> VoiTransform:
     width = max(high - low, np.finfo(np.float64).tiny)
-    name = f"{name} range {low:g}..{high:g}"
-    return VoiTransform(name, lambda values: np.clip((values - low) / width, 0, 1), note_saturation=False)
+    return VoiTransform(
+        Note.RANGE(name, low, high), lambda values: np.clip((values - low) / width, 0, 1), note_saturation=False
+    )
 
 
 def _percentiles(values: Values, counts: Ints) -> tuple[float, float]:
