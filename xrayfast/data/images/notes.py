@@ -10,8 +10,8 @@ from string import Formatter
 from xrayfast.errors import plural, shorten
 
 ROUTINE, NOTED = "routine", "noted"
-"""The kinds of notes on steps that many sound files need, which only `xrayfast check` and `predict` show, and of notes that
-`check` lists by their text."""
+"""The kinds of notes on steps that many sound files need, which only `xrayfast check` and `predict` show; and of notes
+that `check` lists by their text."""
 
 
 class Note(Enum):
