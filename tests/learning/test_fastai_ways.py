@@ -14,6 +14,7 @@ import pytest
 import sklearn.metrics as skm
 import torch
 from fastai.callback.core import FetchPredsCallback
+from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import minimum, valley
 from fastai.interpret import ClassificationInterpretation
 from fastai.learner import load_learner
@@ -401,6 +402,24 @@ def test_export_warns_that_it_pickles_and_predicts_the_same(learn, exported):
     with loaded.no_bar():
         torch.testing.assert_close(loaded.predict(file)[2], learn.predict(file)[2])
     assert type(loaded.dls) is DataLoaders, "without the manifest"
+
+
+def test_a_learner_that_can_not_be_pickled_stays_as_it_was_until_the_callback_is_removed(trained, tmp_path):
+    before, file = (trained.dls, trained.opt), tmp_path / "shared.pkl"
+    file.write_bytes(b"an earlier export")
+    trained.own_cbs = [CSVLogger()]
+    trained.add_cbs(trained.own_cbs)
+    trained.csv_logger.file = (tmp_path / "log.csv").open("w")
+    with pytest.warns(UserWarning), pytest.raises(ConfigError, match=r"shared\.pkl: .*pickle.*remove_cb.*save"):
+        trained.export(file)
+    assert (trained.dls, trained.opt) == before and file.read_bytes() == b"an earlier export"
+    assert {path.name for path in tmp_path.iterdir()} == {"shared.pkl", "log.csv"}
+    trained.csv_logger.file.close()
+    trained.remove_cb(CSVLogger)
+    with pytest.warns(UserWarning):
+        trained.export(file)
+    assert load_learner(file).dls.vocab == trained.dls.vocab and len(trained.own_cbs) == 1
+    trained.own_cbs = []
 
 
 @pytest.mark.slow

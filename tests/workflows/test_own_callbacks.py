@@ -20,7 +20,7 @@ from fastai.callback.tracker import (
 )
 from fastai.callback.training import GradientAccumulation, GradientClip, ShortEpochCallback
 from fastai.learner import Metric
-from fastai.metrics import F1Score, F1ScoreMulti, accuracy, accuracy_multi, error_rate, skm_to_fastai
+from fastai.metrics import F1Score, F1ScoreMulti, RocAucMulti, accuracy, accuracy_multi, error_rate, skm_to_fastai
 from matplotlib.figure import Figure
 from sklearn import metrics as skm
 
@@ -414,7 +414,7 @@ def test_fastai_s_metrics_of_one_class_are_refused_for_several_labels(metric):
     build_epoch_metrics("single", 3, metric)
 
 
-@pytest.mark.parametrize("metric", [accuracy_multi, partial(accuracy_multi, thresh=0.3), F1ScoreMulti()])
+@pytest.mark.parametrize("metric", [accuracy_multi, partial(accuracy_multi, thresh=0.3), F1ScoreMulti(), RocAucMulti()])
 def test_fastai_s_metrics_of_several_labels_are_refused_for_one_class(metric):
     with pytest.raises(ConfigError, match=r"fastai's \w+ is for multi-label targets.*Use accuracy,"):
         build_epoch_metrics("single", 3, metric)

@@ -58,6 +58,9 @@ def test_a_loss_that_ignores_its_reduction_has_none_per_image():
     loss = OwnLoss("single", lambda x, y, reduction="mean": F.cross_entropy(x, y))
     loss.try_on(CLASSES)
     assert not loss.per_image
+    loss.reduction = "none"  # as fastai does in MixUp and get_preds(with_loss=True)
+    with pytest.raises(ConfigError, match=r"does not return one loss per image .*with_loss"):
+        loss(LOGITS, CLASSES.argmax(1))
 
 
 def test_probabilities_are_those_of_the_task():

@@ -50,10 +50,18 @@ class OwnLoss(Loss):
         """Return the loss of a batch; with `reduction` "none", one per image or cell if the callable has a reduction.
 
         If images are mixed, it is the mean of the losses per image or cell, as in `Loss.forward`.
+
+        Raises:
+            ConfigError: `reduction` is "none", but the callable has none.
         """
         if other is not None:
             return super().forward(logits, target, other, share)
         logits, target = logits.as_subclass(Tensor), target.as_subclass(Tensor)
+        if self.reduction == "none" and not self.per_image:  # fastai's MixUp, `get_preds(with_loss=True)`
+            raise ConfigError(
+                f"loss {self.name} does not return one loss per image with reduction='none', which mixed images, "
+                "with_loss and fastai's interpretation need. Give it an argument reduction, like torch's losses."
+            )
         if self.reduction == "mean":
             value = self.loss(logits, target)
         elif hasattr(self.loss, "reduction"):
@@ -106,7 +114,7 @@ class OwnLoss(Loss):
                 "Leave them out of the mean, as in losses[~targets.isnan()].mean(), or give these cells a target "
                 "with --uncertain and --blank."
             )
-        self.reduction = "none"
+        self.reduction, self.per_image = "none", True
         try:
             each = self(logits, truth)
             self.per_image = each.numel() in (len(truth), truth.numel()) and bool(each.isfinite().all())

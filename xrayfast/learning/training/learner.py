@@ -33,9 +33,10 @@ from xrayfast.config import (
     field_types,
 )
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import ConfigError, DataError
+from xrayfast.errors import ConfigError, DataError, XrayfastError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
+from xrayfast.files.atomic import replace_atomically
 from xrayfast.files.checksums import file_digest
 from xrayfast.files.xrv_weights import xrv_file
 from xrayfast.learning.callback_rules import make_callbacks
@@ -279,12 +280,31 @@ class RadiographLearner(Learner):
         return self
 
     def export(self, fname: str | Path = "export.pkl", **options: Any) -> None:
-        """Export the whole learner as a pickle, as fastai does, with a warning: loading a pickle can run code."""
+        """Export the whole learner as a pickle, as fastai does, with a warning: loading a pickle can run code.
+
+        Raises:
+            ConfigError: something in it can't be pickled, such as the open file of a callback. The learner keeps its
+                data and optimizer, which fastai takes from it while it pickles.
+            WriteError: the file can't be written.
+        """
         warn(
             f"{fname} is a pickle: load_learner runs the code in it. The folder that xrayfast.save writes contains "
             "no code."
         )
-        super().export(fname, **options)
+        kept = self.dls, self.opt, self.own_cbs
+        self.own_cbs = [cb for cb in self.own_cbs if cb in self.cbs]  # without those that were removed
+        try:
+            with replace_atomically(self.path / fname) as temporary:
+                super().export(temporary.absolute(), **options)
+        except XrayfastError:
+            raise
+        except Exception as error:  # whatever the pickling of the user's own code raises
+            raise ConfigError(
+                f"{fname}: the learner can't be pickled ({type(error).__name__}: {error}). Callbacks with a file, such "
+                "as CSVLogger, can't be: learn.remove_cb(CSVLogger). xrayfast.save pickles nothing."
+            ) from error
+        finally:
+            self.dls, self.opt, self.own_cbs = kept
 
     @property
     def network_settings(self) -> dict[str, Any]:

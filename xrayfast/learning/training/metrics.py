@@ -467,9 +467,10 @@ def _require_task(metric: Metric, task: Task) -> None:
     """
     function = getattr(metric, "func", None)
     of_library = getattr(getattr(function, "func", function), "__module__", "").startswith(("fastai.", "sklearn."))
-    one_class = of_library and getattr(metric, "dim_argmax", None) is not None
+    sigmoid = getattr(metric, "activation", None) == "sigmoid"  # fastai then ignores dim_argmax, as in RocAucMulti
+    one_class = of_library and getattr(metric, "dim_argmax", None) is not None and not sigmoid
     one_class = one_class or _is_of_fastai(metric, "accuracy", "error_rate", "top_k_accuracy")
-    each_label = of_library and getattr(metric, "thresh", None) is not None
+    each_label = of_library and (sigmoid or getattr(metric, "thresh", None) is not None)
     each_label = each_label or _is_of_fastai(metric, "accuracy_multi")
     if task == "multi" and one_class:
         raise ConfigError(
