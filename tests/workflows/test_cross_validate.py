@@ -17,7 +17,7 @@ from xrayfast.errors import ConfigError, Interrupted, RunError
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, optimism
 from xrayfast.progress import NullReporter
 from xrayfast.reporting.markdown.methods import describe_cross_validation
-from xrayfast.workflows.steps.fold_processes import FoldWatch
+from xrayfast.workflows.steps.fold_processes import FoldProcess, FoldWatch
 from xrayfast.workflows.steps.folds import pool_folds, spread
 from xrayfast.workflows.steps.predictions.ensembles import average_by_image
 
@@ -406,3 +406,14 @@ def test_spread_leaves_out_folds_in_which_a_metric_is_not_defined():
     found = spread([{"a": None}, {"a": None}, {"a": 0.25}])["a"]
     assert found == {"folds": 1, "mean": 0.25, "sd": None, "lowest": 0.25, "highest": 0.25}
     assert spread([{"a": None}])["a"]["mean"] is None
+
+
+def test_the_process_of_a_fold_imports_nothing_from_the_working_folder(tmp_path, monkeypatch):
+    for name in ("secrets", "typing_extensions", "torch", "xrayfast"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    process = FoldProcess(tmp_path / "no_such_folder", 1, place=0, jobs=1)
+    assert process.popen.wait() == 1
+    with pytest.raises(RunError, match=r"Error: .*no_such_folder"):
+        process.has_ended()
+    assert not (tmp_path / "ran").exists()

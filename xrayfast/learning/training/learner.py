@@ -291,7 +291,7 @@ class RadiographLearner(Learner):
             f"{fname} is a pickle: load_learner runs the code in it. The folder that xrayfast.save writes contains "
             "no code."
         )
-        kept = self.dls, self.opt, self.own_cbs
+        kept = {name: getattr(self, name) for name in ("dls", "opt", "own_cbs")}
         self.own_cbs = [cb for cb in self.own_cbs if cb in self.cbs]  # without those that were removed
         try:
             with replace_atomically(self.path / fname) as temporary:
@@ -304,7 +304,8 @@ class RadiographLearner(Learner):
                 "as CSVLogger, can't be: learn.remove_cb(CSVLogger). xrayfast.save pickles nothing."
             ) from error
         finally:
-            self.dls, self.opt, self.own_cbs = kept
+            for name, value in kept.items():
+                setattr(self, name, value)
 
     @property
     def network_settings(self) -> dict[str, Any]:

@@ -27,6 +27,10 @@ from xrayfast.runs.names import HISTORY_FILE
 from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.results import resolve_monitor
 
+_CODE = "import os, sys; sys.path[:] = sys.argv.pop(1).split(os.pathsep); from xrayfast.cli import main; main()"
+"""Imports from where this process does. `python -m xrayfast` would first import from the working folder, which may be a
+stranger's."""
+
 
 def train_at_once(
     cv: CrossValidation, folds: list[int], jobs: int, reporter: Reporter, interrupted: Callable[[], bool]
@@ -81,9 +85,10 @@ class FoldProcess:
         gpus = torch.cuda.device_count()
         given = {"CUDA_VISIBLE_DEVICES": _visible_gpus(gpus)[place % gpus]} if gpus > 1 else {}
         given |= {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, cpu_count() // jobs))}
+        path = os.pathsep.join(entry for entry in sys.path if isinstance(entry, str))
         self.output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "xrayfast", "cross-validate", "--resume", str(cv), "--fold", str(fold)],
+            [sys.executable, "-c", _CODE, path, "cross-validate", "--resume", str(cv), "--fold", str(fold)],
             stdout=self.output,
             stderr=self.output,
             env={**os.environ, "PYTHONIOENCODING": "utf-8", **given},
