@@ -43,7 +43,13 @@ TaskChoice = Literal["single", "multi", "auto"]
 Schedule = Literal["one-cycle", "flat-cos", "constant"]
 OptimizerName = Literal["adam", "sgd"]
 HeadName = Literal["fastai", "linear", "mlp", "classifier", "none"]
-LossName = Literal["auto", "ce", "bce", "asl", "focal"]
+LossName = Literal[
+    "auto",
+    "ce",
+    "bce",
+    "asl",
+    "focal",
+]
 ClassWeights = Literal["none", "auto", "effective"]
 AugmentationName = Literal["mild", "default", "strong", "off"]
 DataLoadersOrigin = Literal["xrayfast", "own", "own transforms"]
@@ -58,7 +64,15 @@ Thresholds = Literal["auto", "f1", "youden", "half"]
 Views = Literal["frontal", "lateral", "all"]
 Unit = Literal["image", "study", "patient"]
 UnitJoin = Literal["mean", "max", "noisy-or"]
-Monitor = Literal["auto", "valid_loss", "accuracy", "subset_accuracy", "f1_macro", "auroc_macro", "ap_macro"]
+Monitor = Literal[
+    "auto",
+    "valid_loss",
+    "accuracy",
+    "subset_accuracy",
+    "f1_macro",
+    "auroc_macro",
+    "ap_macro",
+]
 
 DEFAULT_LOSS: dict[Task, LossName] = {"single": "ce", "multi": "bce"}
 """The loss that `--loss auto` selects for each task."""

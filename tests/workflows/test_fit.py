@@ -388,7 +388,8 @@ def test_a_run_with_tta_is_calibrated_predicted_and_evaluated_alike(data, data_d
         assert not np.allclose(predicted(files, tta=False), saved.probability, atol=1e-6)
     elsewhere = tmp_path / "elsewhere" / "normal"
     elsewhere.mkdir(parents=True)
-    Image.fromarray(255 - read(files[0]).pixels).save(elsewhere / "a.png")
+    pixels = read(files[0]).pixels
+    Image.fromarray(np.roll(pixels, (len(pixels) // 2, len(pixels) // 3), (0, 1))).save(elsewhere / "a.png")
     for tta, notes in ((None, 0), (False, 1)):
         found = xf.evaluate(run, elsewhere.parent, tta=tta, resamples=0)
         with warnings.catch_warnings():

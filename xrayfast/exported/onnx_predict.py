@@ -34,16 +34,16 @@ def read_image(path: Path, window: str) -> Any:
         return scale_16_bit(np.asarray(image).astype(np.uint16))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
-    if image.mode not in ("1", "L", "RGB"):
-        image = image.convert("RGB")
+    image = image if image.mode in ("1", "L", "RGB") else image.convert("RGB")
     return np.array(image.convert("L"), dtype=np.uint8)
 
 
 def scale_16_bit(values: Any) -> Any:
-    """Scale 16-bit values to uint8; full scale is the smallest range of 8 to 16 bits that has 99.5% of the pixels."""
+    """Scale to uint8 by the smallest range of 8 to 16 bits that holds all values but the highest and 0.5% of pixels."""
     require_sign(values.astype(int), 16)
     values, tops = np.where(find_surround(values), 0, values), (2**bits - 1 for bits in (8, 10, 12, 14, 15, 16))
-    return _to_uint8(values / next(top for top in tops if (values > top).sum() <= (1 - 0.995) * values.size))
+    below = values[values < values.max()]
+    return _to_uint8(values / next(top for top in tops if (below > top).sum() <= (1 - 0.995) * values.size))
 
 
 def read_dicom(path: Path, window: str) -> Any:

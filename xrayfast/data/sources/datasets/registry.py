@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from xrayfast.data.sources.datasets import chexpert, covidx, kermany, mimic, nih, padchest, rsna, vindr
+from xrayfast.data.sources.datasets import (
+    chexpert,
+    covidx,
+    kermany,
+    mimic,
+    nih,
+    padchest,
+    rsna,
+    vindr,
+)
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.datasets.webdataset import is_shards, read_shards
 from xrayfast.data.sources.tables import read_table
