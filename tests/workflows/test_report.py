@@ -279,3 +279,44 @@ def test_a_report_replaces_neither_its_input_nor_the_files_of_a_run(tmp_path):
     (tmp_path / "run" / "metrics.json").write_text("{}", encoding="utf-8")
     with pytest.raises(WriteError, match=r"metrics\.json: is in the folder of a run"):
         report(table, output=tmp_path / "run")
+
+
+def test_probabilities_are_not_read_from_decisions_beside_them():
+    truth = RNG.integers(0, 2, N)
+    score = (0.5 * truth + 0.7 * RNG.random(N)).round(5) / 1.2
+    auroc = skm.roc_auc_score(truth, score)
+    names = {"y_prob": "pred_class", "prob": "pred_label", "score": "p_id", "p": "pred_label"}
+    for name, other in names.items():
+        found = report(pd.DataFrame({"true_label": truth, other: score > 0.5, name: score}), resamples=0)
+        assert found.metrics["overall"]["auroc_macro"] == pytest.approx(auroc)
+        assert f"Probabilities are read from '{name}', not from '{other}'." in found.notes
+    one = report(pd.DataFrame({"truth": truth, "prob_0": 1 - score}), resamples=0)  # the probability of class 0
+    assert one.metrics["overall"]["auroc_macro"] == pytest.approx(auroc)
+    decisions = report(pd.DataFrame({"truth": truth, "pred": (score > 0.5).astype(int)}), resamples=0)
+    assert "All probabilities are 0 or 1. If these are decisions" in " ".join(decisions.notes)
+    both = " ".join(report(multi().assign(truth="Mass", score_Mass=0.5), resamples=0).notes)
+    assert "The truth is read from 'truth', not from 'truth_Mass', 'truth_Pleural Effusion'." in both
+    assert "not from 'score_Mass'." in both
+
+
+def test_minus_one_is_unknown_only_beside_zero():
+    table = multi()
+    known = table["truth_Mass"].to_numpy()
+    found = report(table.assign(truth_Mass=np.where(np.arange(N) < 9, -1, known)), resamples=0)
+    assert "9 cells of -1 in 'truth_Mass' left out: -1 means that the truth is not known." in found.notes
+    with pytest.raises(DataError, match="truth_Mass has -1 but no 0; expected 0 where the label is absent"):
+        report(table.assign(truth_Mass=np.where(known == 1, 1, -1)))
+    with pytest.raises(DataError, match="y has -1 but no 0"):
+        report(pd.DataFrame({"y": np.where(known == 1, 1, -1), "prob": RNG.random(N)}))
+
+
+def test_splits_and_patients_in_the_table_are_noted():
+    table = single()
+    found = report(table.assign(fold=["train"] * 40 + ["test"] * (N - 40)), resamples=0)
+    said = f"according to 'fold': train (40), test ({N - 40}). All are counted together"
+    assert said in " ".join(found.notes)
+    assert "according to" not in " ".join(report(table.assign(fold="test"), resamples=0).notes)
+    patients = [f"{i // 2:03d}" if i % 2 else f"{i // 2}.0" for i in range(N - 6)] + ["unknown"] * 3 + [""] * 3
+    found = report(table.assign(patient_id=patients), resamples=0)
+    assert found.metrics["patients"] == (N - 6) // 2
+    assert "6 images without a patient: each counts as a patient of its own." in found.notes

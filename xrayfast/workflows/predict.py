@@ -288,8 +288,8 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
     if tables and not found:
         table, *_ = tables
         raise DataError(
-            f"{table}: is a table, judging from its name; expected images, or folders of images. 'xrayfast evaluate "
-            "RUN DATA --labels TABLE' predicts the images that a table of labels lists."
+            f"{table}: is a table, judging from its name; expected images, or folders of images. "
+            f"'xrayfast evaluate RUN {table}' predicts the images that a table of labels lists."
         )
     left_out.update(tables)
     if not found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,25 +18,33 @@ from xrayfast.data.demographics import parse_ages, parse_sexes, parse_views
 from xrayfast.data.labels.names import LABEL_JOIN, find_spelling
 from xrayfast.data.labels.words import is_normal
 from xrayfast.data.sources.column_words import key_role, simplify_column_name, usual_columns
+from xrayfast.data.sources.identifiers import blank_placeholders, join_spellings
 from xrayfast.data.sources.tables import read_table
 from xrayfast.data.sources.tables.table import Table
+from xrayfast.data.splits.stratify import parse_split
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, did_you_mean, plural, shorten
 from xrayfast.metrics.scoring import mean_log_loss
 from xrayfast.runs.predictions import MAX_AGE, Predictions
 from xrayfast.workflows.steps.predictions.own import read_groups
 
-PROBABILITY_PREFIXES = ("prob_", "probability_", "proba_", "p_", "score_", "pred_")
-"""Prefixes of the columns of probabilities, before the label; the first prefix that occurs is used."""
+PROBABILITY_WORDS = ("prob", "probability", "proba", "score", "p", "pred")
+"""Words that name probabilities, preferred first: `prob` or `y_prob` for a single label, `prob_LABEL` for each label.
+
+Several columns of one word are preferred to one, because one may be of something else, such as `pred_label`.
+"""
 
 TRUTH_PREFIXES = ("truth_", "true_", "target_", "y_true_", "actual_", "gt_", "y_", "label_")
 """Prefixes of the columns of truth, 1 or 0 per label; without such columns, one column names the labels of a row."""
 
-_TRUTH = ("truth", "ytrue", "actual", "groundtruth", "gt", "target", "label", "labels", "y", "class")
-_PROBABILITY = ("prob", "probability", "proba", "score", "yscore", "yprob", "yproba", "p", "pred")
+_TRUTH = (
+    "truth", "ytrue", "truelabel", "truelabels", "trueclass", "actual", "groundtruth", "gt", "target", "label",
+    "labels", "y", "class",
+)  # fmt: skip
 _POSITIVE = "positive"
 _CELLS = {"1": 1, "1.0": 1, "true": 1, "yes": 1, "0": 0, "0.0": 0, "false": 0, "no": 0}
-_MASKED = ("", "-1", "-1.0", "nan")
+_MINUS_ONE = ("-1", "-1.0")
+_MASKED = ("", "nan", *_MINUS_ONE)
 _SUM_TOLERANCE = 0.02
 """How far the sum of the classes' probabilities may be from 1, to allow for rounding."""
 
@@ -72,9 +81,14 @@ def read_prediction_table(
     """
     table = _from_frame(source) if isinstance(source, pd.DataFrame) else read_table(source)
     where, notes = str(table.file), list(table.notes)
-    by_label = _probability_columns(table)
+    by_label = _probability_columns(table, notes)
     labels = tuple(by_label)
     probability = np.column_stack([_probabilities(table, name) for name in by_label.values()])
+    if np.isin(probability, (0, 1)).all():
+        notes.append(
+            "All probabilities are 0 or 1. If these are decisions, only accuracy, recall and the like have a meaning, "
+            "not AUROC, calibration and thresholds."
+        )
     truth = _truth(table, labels, set(by_label.values()), notes)
     if len(labels) == 1 and task is None:
         labels, probability, truth = _two_classes(labels[0], probability, truth)
@@ -104,6 +118,7 @@ def read_prediction_table(
         probability = probability / sums[:, None]
     images = _images(table, notes)
     patients = _patients(table, patient_col, notes)
+    notes += _splits(table)
     return PredictionTable(
         Predictions(
             labels=labels,
@@ -141,12 +156,11 @@ def _column(columns: Mapping[str, Sequence[str]], name: str, where: str) -> Sequ
     return columns[name]
 
 
-def _prefixed(columns: Iterable[str], prefixes: Iterable[str]) -> dict[str, str]:
-    """Return the columns with the first prefix that occurs, keyed by the rest of their names."""
-    for prefix in prefixes:
-        if found := {n[len(prefix) :]: n for n in columns if n.lower().startswith(prefix) and len(n) > len(prefix)}:
-            return found
-    return {}
+def _prefixed(columns: Iterable[str], prefix: str) -> dict[str, str]:
+    """Return the columns with a prefix, keyed by the rest of their names."""
+    return {
+        name[len(prefix) :]: name for name in columns if name.lower().startswith(prefix) and len(name) > len(prefix)
+    }
 
 
 def _named(columns: Iterable[str], names: Sequence[str]) -> str | None:
@@ -155,16 +169,30 @@ def _named(columns: Iterable[str], names: Sequence[str]) -> str | None:
     return next((found[name] for name in names if name in found), None)
 
 
-def _probability_columns(table: Table) -> dict[str, str]:
+def _probability_columns(table: Table, notes: list[str]) -> dict[str, str]:
     """Return the columns of probabilities, keyed by label."""
-    if found := _prefixed(table.columns, PROBABILITY_PREFIXES):
-        return found
-    if one := _named(table.columns, _PROBABILITY):
-        return {_POSITIVE: one}
-    raise DataError(
-        f"{table.file}: found no probabilities among the columns {shorten(table.columns, 20)}; expected prob_LABEL for "
-        "each label, or prob for a single one."
-    )
+    found: list[dict[str, str]] = []
+    for word in PROBABILITY_WORDS:
+        names = (word,) if word == "pred" else (word, f"y{word}")  # y_pred usually holds decisions
+        if one := _named(table.columns, names):
+            found.append({_POSITIVE: one})
+        found.append(_prefixed(table.columns, f"{word}_"))
+    chosen = next((columns for columns in found if len(columns) > 1), next(filter(None, found), None))
+    if chosen is None:
+        raise DataError(
+            f"{table.file}: found no probabilities among the columns {shorten(table.columns, 20)}; expected prob_LABEL "
+            "for each label, or prob for a single one."
+        )
+    _note_choice("Probabilities are", chosen.values(), (name for columns in found for name in columns.values()), notes)
+    return chosen
+
+
+def _note_choice(read: str, used: Iterable[str], candidates: Iterable[str], notes: list[str]) -> None:
+    """Note which columns are read, if there were others whose names suggest the same content."""
+    used = list(used)
+    if others := [name for name in dict.fromkeys(candidates) if name not in used]:
+        listed = [shorten((f"'{name}'" for name in names), 20) for names in (used, others)]
+        notes.append(f"{read} read from {listed[0]}, not from {listed[1]}.")
 
 
 def _probabilities(table: Table, name: str) -> NDArray[np.float64]:
@@ -185,29 +213,39 @@ def _probabilities(table: Table, name: str) -> NDArray[np.float64]:
 def _truth(table: Table, labels: Sequence[str], taken: set[str], notes: list[str]) -> NDArray[np.int64]:
     """Return the truth, (N, L): 1, 0, or -1 where masked."""
     free = [name for name in table.columns if name not in taken]
-    columns = _prefixed(free, TRUTH_PREFIXES)
+    groups = [_prefixed(free, prefix) for prefix in TRUTH_PREFIXES]
+    columns = next(filter(None, groups), {})
     truth = np.zeros((len(table), len(labels)), dtype=np.int64)
     named = _named(free, _TRUTH)
+    candidates = [name for group in groups for name in group.values()] + ([named] if named else [])
     if columns and not (named and set(columns) != set(labels)):
+        _note_choice("The truth is", columns.values(), candidates, notes)
+        left = dict(columns)
         for i, label in enumerate(labels):
-            key = label if label in columns else find_spelling(label, columns)
+            key = label if label in left else find_spelling(label, left)
             if key is None:
                 raise DataError(
                     f"{table.file}: has probabilities of '{label}' but no truth; found truth of {shorten(columns, 20)}."
                 )
-            for row, cell in enumerate(table.columns[columns.pop(key)]):
+            name = left.pop(key)
+            _check_minus_one(table, name, notes)
+            for row, cell in enumerate(table.columns[name]):
                 truth[row, i] = _cell(table, row, f"truth of {label}", cell)
-        if columns:
-            notes.append(f"Left out, because they have truth but no probabilities: {shorten(columns.values())}.")
+        if left:
+            notes.append(f"Left out, because they have truth but no probabilities: {shorten(left.values())}.")
         return truth
     if named is None:
         raise DataError(
             f"{table.file}: found no truth among the columns {shorten(free, 20)}; expected a column truth with the "
             "labels of each image, or truth_LABEL for each label."
         )
+    _note_choice("The truth is", [named], candidates, notes)
+    if len(labels) == 1:
+        _check_minus_one(table, named, notes)
     for row, cell in enumerate(table.columns[named]):
         if len(labels) == 1 and find_spelling(cell, labels) is None:
-            truth[row, 0] = 0 if is_normal(cell) else _cell(table, row, named, cell)
+            value = 0 if is_normal(cell) else _cell(table, row, named, cell)
+            truth[row, 0] = min(value, 0) if labels[0] in _CELLS else value  # "prob_0" beside 1: the other class
             continue
         for name in filter(None, map(str.strip, cell.split(LABEL_JOIN))):
             key = name if name in labels else find_spelling(name, labels)
@@ -223,6 +261,19 @@ def _truth(table: Table, labels: Sequence[str], taken: set[str], notes: list[str
             if name in labels:
                 truth[row, labels.index(name)] = -1
     return truth
+
+
+def _check_minus_one(table: Table, name: str, notes: list[str]) -> None:
+    """Note cells of -1, which mask; refuse -1 beside 1 without a 0, where it may mean that the label is absent."""
+    counts = {text.strip().lower(): count for text, count in table.columns[name].counts().items()}
+    if not (masked := sum(counts.get(text, 0) for text in _MINUS_ONE)):
+        return
+    if not any(_CELLS.get(text) == 0 or is_normal(text) for text in counts):
+        raise DataError(
+            f"{table.file}: {name} has -1 but no 0; expected 0 where the label is absent, and -1 or an empty cell only "
+            "where the truth is not known. Write 0 instead of -1, or clear these cells."
+        )
+    notes.append(f"{plural(masked, 'cell')} of -1 in '{name}' left out: -1 means that the truth is not known.")
 
 
 def _cell(table: Table, row: int, name: str, cell: str) -> int:
@@ -315,4 +366,28 @@ def _patients(table: Table, patient_col: str | None, notes: list[str]) -> NDArra
     cells = [cell.strip() for cell in _column(table.columns, column, str(table.file))]
     if patient_col is None:
         notes.append(f"Patients are read from the column '{column}'. Use --patient-col to choose another.")
-    return np.array(cells, dtype=object)
+    known, said = blank_placeholders(cells)
+    known, joined = join_spellings(known)
+    notes += said + joined
+    if 0 < (blank := list(known).count("")) < len(known):
+        notes.append(f"{plural(blank, 'image')} without a patient: each counts as a patient of its own.")
+    return np.array(list(known), dtype=object)
+
+
+def _splits(table: Table) -> list[str]:
+    """Return a note on columns according to which some images are not of a validation or test split alone."""
+    notes: list[str] = []
+    for name, cells in table.columns.items():
+        counts = {text: count for text, count in cells.counts().items() if text.strip()}
+        if any(parse_split(text) is None for text in counts):
+            continue
+        splits = Counter[str | None]()
+        for text, count in counts.items():
+            splits[parse_split(text)] += count
+        if splits and splits.keys() not in ({"valid"}, {"test"}):
+            found = ", ".join(f"{split} ({count})" for split, count in splits.items())
+            notes.append(
+                f"The images are of several splits or were trained on, according to '{name}': {found}. All are counted "
+                "together; for one split, keep only its rows."
+            )
+    return notes
