@@ -21,7 +21,7 @@ from xrayfast.data.sources.column_words import key_role, simplify_column_name, u
 from xrayfast.data.sources.identifiers import blank_placeholders, join_spellings
 from xrayfast.data.sources.tables import read_table
 from xrayfast.data.sources.tables.table import Table
-from xrayfast.data.splits.stratify import parse_split
+from xrayfast.data.splits.words import parse_split
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, did_you_mean, plural, shorten
 from xrayfast.metrics.scoring import mean_log_loss
