@@ -9,7 +9,9 @@ from typing import TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from xrayfast.display.overview import notebook_shell
 from xrayfast.errors import ConfigError
@@ -22,7 +24,16 @@ _pending: list[NotebookFigure] = []
 
 
 class NotebookFigure(Figure):
-    """A Figure that a notebook displays as an image without pyplot; a plain Figure would be printed as text."""
+    """A Figure that a notebook displays as an image without pyplot; a plain Figure would be printed as text.
+
+    It draws text without TeX, whatever a matplotlibrc says: names of files and labels are no TeX commands.
+    """
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw as matplotlib does, but without TeX."""
+        for text in self.findobj(Text):
+            text.set_usetex(False)
+        super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

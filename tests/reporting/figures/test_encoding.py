@@ -22,6 +22,16 @@ def test_no_global_state_is_touched_and_pngs_are_reproducible():
     assert dict(matplotlib.rcParams) == before
 
 
+def test_text_is_drawn_without_tex_even_if_a_matplotlibrc_asks_for_it(monkeypatch, tmp_path):
+    def png():
+        return encoding.png_bytes(confusion_figure([[1, 2], [3, 4]], [r"\input{a_b}", "50%"]))
+
+    plain = png()
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
+    assert png() == plain
+    encoding.save(confusion_figure([[1, 2], [3, 4]], ["a_b", "c"]), tmp_path / "a.pdf")
+
+
 def test_a_figure_is_drawn_once_and_cropped_to_its_content(monkeypatch):
     drawn = []
     monkeypatch.setattr(Figure, "draw", lambda self, *args, real=Figure.draw: drawn.append(real(self, *args)))
