@@ -206,8 +206,8 @@ def _as_weights(value: Any) -> Any:
 
 
 def _broken_rule(message: str) -> PydanticCustomError:
-    """Return an error with a whole message, in which pydantic replaces no braces; `_messages` recognizes its type."""
-    return PydanticCustomError("rules", "{message}", {"message": message.rstrip(".")})
+    """Return an error with a whole message, in which pydantic replaces no braces; `_message` recognizes its type."""
+    return PydanticCustomError("rules", "{message}", {"message": message})
 
 
 def _or_switch(on: str) -> BeforeValidator:
@@ -319,7 +319,7 @@ class _Section(BaseModel):
             if isinstance(text, (str, Path)) and not is_utf8(str(text)):
                 raise _broken_rule(
                     f"{field.field_name} is '{escape_hidden(str(text))}'; expected UTF-8. Rename the file, folder or "
-                    "column"
+                    "column."
                 )
         return value
 
@@ -831,14 +831,14 @@ class TrainConfig(_Section):
         if self.balanced_sampling and self.class_weights != "none":
             raise _broken_rule(
                 f"class_weights is {self.class_weights} with balanced_sampling, and both balance the classes; expected "
-                "one. Leave out the other"
+                "one. Leave out the other."
             )
         return self
 
     @model_validator(mode="after")
     def _check_sizes_grow(self) -> Self:
         if list(self.progressive) != sorted(set(self.progressive)):
-            raise _broken_rule(f"progressive is {list(self.progressive)}; expected growing sizes, the smallest first")
+            raise _broken_rule(f"progressive is {list(self.progressive)}; expected growing sizes, the smallest first.")
         return self
 
 
@@ -909,10 +909,10 @@ class ResultsConfig(_Section):
         given = ["thresholds"] if self.thresholds != "auto" else []
         given += [name for name in ("target_sensitivity", "target_specificity") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise _broken_rule(f"found {' and '.join(given)}; expected one. Leave out the others")
+            raise _broken_rule(f"found {' and '.join(given)}; expected one. Leave out the others.")
         if self.target_confidence is not None and 1.0 in (self.target_sensitivity, self.target_specificity):
             raise _broken_rule(
-                "found target_confidence for a rate of 1; expected a lower rate: no number of images can guarantee 1"
+                "found target_confidence for a rate of 1; expected a lower rate: no number of images can guarantee 1."
             )
         return self
 
@@ -1020,7 +1020,7 @@ class Config(_Section):
         if sizes and sizes[-1] != size:
             raise _broken_rule(
                 f"progressive ends at {sizes[-1]}, and size is {size}: the network is made for the last one. Use "
-                f"--size {sizes[-1]}, or end at {size}"
+                f"--size {sizes[-1]}, or end at {size}."
             )
         return self
 
@@ -1160,7 +1160,7 @@ def _message(path: tuple[str, ...], problems: Sequence[Any]) -> str:
     if last["type"] == "extra_forbidden":
         return f"unknown key '{'.'.join(path)}'.{_place_of(path)}"
     if last["type"] == "rules":
-        return f"{last['msg']}."
+        return str(last["msg"])
     return describe_wrong_value(path[-1] if path else "settings", last["input"], problems, _code(path))
 
 

@@ -56,6 +56,13 @@ def test_the_border_distinguishes_the_sides():
     assert 0 < black[0] == black[2] < 0.2
 
 
+@pytest.mark.parametrize("lines", [1, 2])
+def test_an_image_of_one_or_two_lines_has_nothing_inside_its_margins(lines):
+    pixels = np.zeros((SIDE, SIDE), np.uint8)
+    pixels[40 : 40 + lines, 10:90] = np.random.default_rng(0).integers(100, 255, (lines, 80))
+    assert features(pixels, pixels.T).thumb_rows.tolist() == [[0, 0], [1, 1]]
+
+
 def test_each_image_is_loaded_once_and_only_those_asked_for():
     data = manifest(np.zeros((4, 1)))
     images = shown(data, [film(i) for i in range(4)])

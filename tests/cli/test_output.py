@@ -17,13 +17,13 @@ ROWS = [("images/00001601_012.jpg", "0.953 (0.930 to 0.971)", "−0.012 (−0.03
 def printed(monkeypatch):
     """Return a function that prints a table to standard output, optionally of a given width, and returns its lines."""
 
-    def show(width=None, columns=("image", "value", "difference", "images"), rows=ROWS):
+    def show(width=None, columns=("image", "value", "difference", "images"), rows=ROWS, text_columns=1):
         stream = io.StringIO()
         monkeypatch.setattr("sys.stdout", stream)
         monkeypatch.delenv("COLUMNS", raising=False)
         if width:
             monkeypatch.setenv("COLUMNS", str(width))
-        Output().table("Title", columns, rows)
+        Output().table("Title", columns, rows, text_columns)
         return [line.strip() for line in stream.getvalue().splitlines()[2:]]
 
     return show
@@ -73,6 +73,15 @@ def test_a_confusion_matrix_that_does_not_fit_is_divided_by_columns(printed):
     columns = [column for columns in found for column in columns[1:]]
     assert [name for name, *_ in columns] == labels
     assert [[int(cell) for cell in cells] for _, *cells in columns] == [list(range(i, 100, 10)) for i in range(10)]
+
+
+def test_a_divided_table_repeats_only_the_columns_that_tell_its_rows_apart(printed):
+    words, numbers = [f"word-{i}" for i in range(5)], [f"number-{i}" for i in range(5)]
+    rows = [("one", *"abcd", *range(5)), ("two", *"abcd", *range(5))]
+    assert " ".join(printed(40, [*words, *numbers], rows, 5)).count("word-1") == 1
+    of_pairs = [("one", name, *range(9)) for name in ("x", "y")]
+    groups = "\n".join(printed(40, ["by", "run", *words, *numbers[:4]], of_pairs, 2)).split("\n\n")
+    assert len(groups) > 1 and all(group.split()[:2] == ["by", "run"] for group in groups)
 
 
 def test_if_a_whole_interval_does_not_fit_lines_break_between_numbers(printed):

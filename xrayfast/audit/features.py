@@ -114,7 +114,7 @@ def _inside_margins(image: Pixels) -> Pixels | None:
     inside = image
     for _ in range(2):  # rows, then columns as rows
         lines = np.flatnonzero(np.ptp(inside, axis=1) > _PLAIN)
-        if not len(lines):
+        if len(lines) < 3:
             return None
         # Without the first line inside a margin, which scaling has mixed with the margin.
         inside = inside[lines[0] + (lines[0] > 0) : lines[-1] + (lines[-1] == len(inside) - 1)].T

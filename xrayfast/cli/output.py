@@ -93,11 +93,12 @@ def _print_rows(console: Console, columns: Sequence[str], texts: Sequence[Sequen
             break
     if not widths and len(columns) > _MOST_LINES:
         least = [column.minimum + _GAP for column in found]
-        for number, group in enumerate(_divide(least, text_columns, console.width)):
+        for number, group in enumerate(_divide(least, _count_keys(texts, text_columns), console.width)):
             if number:
                 console.print()
             cells_of_group = [[row[i] for i in group] for row in texts]
-            _print_rows(console, [columns[i] for i in group], cells_of_group, text_columns)
+            aligned_left = sum(i < text_columns for i in group)
+            _print_rows(console, [columns[i] for i in group], cells_of_group, aligned_left)
         return
     table = Table(header_style="bold", box=None, padding=(0, _GAP, 0, 0), show_header=bool(widths))
     if widths:
@@ -116,6 +117,12 @@ def _print_rows(console: Console, columns: Sequence[str], texts: Sequence[Sequen
                 table.add_row(styled((column, "bold")), Text(_INTERVAL.sub(_GLUE, text)))
     segments = (segment._replace(text=segment.text.replace(_GLUE, " ")) for segment in console.render(table))
     console.print(Segments(segments))
+
+
+def _count_keys(rows: Sequence[Sequence[str]], text_columns: int) -> int:
+    """Return how many of the first columns tell the rows of a table apart; all text columns, if these don't."""
+    distinct = (n for n in range(1, text_columns) if len({tuple(row[:n]) for row in rows}) == len(rows))
+    return next(distinct, text_columns)
 
 
 def _divide(widths: Sequence[int], fixed: int, room: int) -> list[list[int]]:

@@ -8,9 +8,9 @@ import platformdirs
 import pytest
 
 from tests.data.cache.image_files import write_images
-from xrayfast.data.cache.folders import CacheFolder, cache_info, clear_cache
+from xrayfast.data.cache.folders import CacheFolder, cache_info, clear_cache, holds_cache
 from xrayfast.data.cache.image_cache import ImageCache
-from xrayfast.errors import WriteError
+from xrayfast.errors import DataError, WriteError
 from xrayfast.files.cache_folder import VARIABLE, cache_root
 
 
@@ -102,6 +102,17 @@ def test_a_file_that_cannot_be_removed_is_an_error(root, monkeypatch):
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(WriteError, match=r"\.pictures: can't be removed \(Permission denied\)"):
         clear_cache(root)
+
+
+@pytest.mark.parametrize("act", [cache_info, clear_cache])
+def test_a_cache_that_cannot_be_read_is_not_said_to_be_empty(root, monkeypatch, act):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"pictures: can't be read \(Permission denied\)\. Check who"):
+        act(root)
+    assert not holds_cache(root)
 
 
 def test_two_processes_may_clear_at_once(root, monkeypatch):

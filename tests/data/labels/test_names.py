@@ -48,6 +48,16 @@ def test_spellings_of_one_name():
     assert is_no_finding("No finding") and is_no_finding("NO_FINDING") and not is_no_finding("normal")
 
 
+@pytest.mark.parametrize(
+    "word",
+    ["\u043d\u043e\u0440\u043c\u0430", "\u0442\u0443\u0431\u0435\u0440\u043a\u0443\u043b\u0451\u0437",
+     "\u03bc\u03ac\u03b6\u03b1", "\u0456\u043d\u0448\u0435"],
+)  # fmt: skip
+def test_case_does_not_matter_in_scripts_whose_capitals_look_like_latin_ones(word):
+    assert normalize_label(word) == normalize_label(word.capitalize()) == normalize_label(word.upper())
+    assert normalize_label("\u0421\u0422 1") == normalize_label("ct \u0661")
+
+
 def test_order_is_natural_and_ignores_case():
     assert sort_labels(["b", "A10", "a9", "B", "a"]) == ["a", "a9", "A10", "B", "b"]
 

@@ -207,6 +207,7 @@ def test_identifiers_that_end_in_letters_of_a_series_are_questioned(tmp_path, id
         (lambda i: "P1, 2" if i == 6 else f"Q{i // 2}", 1),
         (lambda i: "1,234" if i == 6 else f"{i // 2}", 0),
         (lambda i: f"{i // 2},0" if i % 2 else f"{i // 2}", 0),
+        (lambda i: "1 and 2" if i == 6 else f"{i // 2}", 1),
         (lambda i: f"{i // 2 + 1}/2019", 0),
         (lambda i: f"S{i % 2}/P{i // 2}", 0),
         (lambda i: f"Doe, Jane{i // 2}", 0),

@@ -73,6 +73,14 @@ def test_comments_and_titles_above_the_header_are_skipped(data_dir, above, shown
     assert f"labels.csv row {row}: found a blank label" in message(DataError, data_dir)
 
 
+@pytest.mark.parametrize("header", ["scan,modality,label", ",scan,label", "scan;modality;label"])
+def test_a_header_without_a_usual_name_is_no_line_of_merged_cells(tmp_path, header):
+    """Even if a row has the usual name of a column of images."""
+    sign = ";" if ";" in header else ","
+    (tmp_path / "t.csv").write_text(f'{header}\n001{sign}image{sign}"a, b"\n', encoding="utf-8")
+    assert list(read_table(tmp_path / "t.csv").columns)[1:] == header.split(sign)[1:]
+
+
 def test_a_label_read_in_another_encoding_joins_the_right_one(data_dir):
     text = lines("image,label", "images/{i}.png,{ab}").replace(",a", ",Neumon\u00eda")
     table(data_dir, text.replace("2.png,Neumon\u00eda", "2.png,Neumon\u00c3\u00ada"))

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from xrayfast.data.cache.shards import FORMAT, SHARD_SUFFIX, count_images
 from xrayfast.data.images.reader import READER_VERSION
-from xrayfast.errors import WriteError
+from xrayfast.errors import DataError, WriteError
 from xrayfast.files.cache_folder import cache_root
 from xrayfast.files.virtual.indexes import clear_indexes
 
@@ -66,12 +66,18 @@ def image_folder(root: Path | None, side: int, window: str) -> Path:
 
 
 def holds_cache(root: Path) -> bool:
-    """Whether a folder is the root of a cache of images of some side and window."""
-    return bool(_folders(root))
+    """Whether a folder is the root of a cache of images of some side and window, and can be read."""
+    with contextlib.suppress(DataError):
+        return bool(_folders(root))
+    return False
 
 
 def cache_info(root: Path | None = None) -> list[CacheFolder]:
-    """Return the cache's folders that have files, the most recently used first."""
+    """Return the cache's folders that have files, the most recently used first.
+
+    Raises:
+        DataError: the cache can't be read.
+    """
     found = []
     for folder in _folders(root):
         if not (files := list(_files(folder))):
@@ -94,6 +100,7 @@ def clear_cache(root: Path | None = None) -> int:
         The number of bytes freed.
 
     Raises:
+        DataError: the cache can't be read.
         WriteError: a file can't be removed.
     """
     freed = clear_indexes() if root is None else 0
@@ -132,10 +139,19 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _folders(root: Path | None) -> list[Path]:
-    """Return the folders of cached images, of any version; no links."""
-    with contextlib.suppress(OSError), os.scandir(cache_root(root) / _IMAGES_FOLDER) as entries:
-        return [Path(e.path) for e in entries if _FOLDER.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
-    return []
+    """Return the folders of cached images, of any version; no links.
+
+    Raises:
+        DataError: the folder that contains them can't be read.
+    """
+    place = cache_root(root) / _IMAGES_FOLDER
+    try:
+        with os.scandir(place) as entries:
+            return [Path(e.path) for e in entries if _FOLDER.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(f"{place}: can't be read ({error.strerror}). Check who may read the cache's folder.") from error
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, int, float]]:

@@ -29,12 +29,13 @@ _CONSTRUCTOR = re.compile(
 """A value as NumPy, pandas and PyTorch print it; the first group is the value itself."""
 
 _PERCENT, _BACKSLASH_U = re.compile(r"%[0-9A-Fa-f]{2}"), re.compile(r"\\u([0-9a-fA-F]{4})")
-_LOOK_ALIKE = str.maketrans(
-    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456"
-    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03bf",
-    "ABEKMHOPCTXaeopcyxiABEZHIKMNOPTYXo",
+_CYRILLIC_AND_GREEK = (
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0406"
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
 )
-"""Cyrillic and Greek letters that look like Latin ones."""
+_LATIN = "ABEKMHOPCTYXIABEZHIKMNOPTYX"
+_LOOK_ALIKE = str.maketrans(_CYRILLIC_AND_GREEK + _CYRILLIC_AND_GREEK.lower(), _LATIN + _LATIN.lower())
+"""Letters whose capitals look like Latin ones. Small letters go with their capitals, so that case does not matter."""
 
 _SEPARATORS = r"[\s_\-\u2010-\u2015\u2212]+"
 

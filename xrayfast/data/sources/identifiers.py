@@ -208,7 +208,7 @@ def _names_several(text: str, alone: Collection[str]) -> bool:
     if may_be_thousands(text) or not re.search(r"[-\s/;,|&+]", text):
         return False
     text = re.sub(r"[][(){}'\"]", "", text)
-    parts = re.split(r"[/;,|&+]|\band\b", normalize_identifier(text))
+    parts = re.split(r"[/;,|&+]|\band\b", normalize_identifier(re.sub(r"\band\b", "&", text)))
     are_known = len(parts) > 1 and any(normalize_identifier(part) in alone for part in parts)
     return bool(_SEVERAL.fullmatch(text)) or (are_known and all(re.search(r"\d", part) for part in parts))
 

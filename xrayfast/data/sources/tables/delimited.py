@@ -323,10 +323,10 @@ def _find_header(sample: str) -> int:
     """Return the start of the header in the sample.
 
     That is the first line that is not blank, a comment (which begins with '#') or a title (a line without separators
-    above a line with some), or one of the next lines if only that has a column of images, as below merged cells. If the
-    header itself is a comment, its start is after the '#'.
+    above a line with some), or below lines of merged cells the first line with a column of images. If the header itself
+    is a comment, its start is after the '#'.
     """
-    first, with_signs = None, list[int]()
+    first, with_signs = None, dict[int, list[str]]()
     for line in islice(re.finditer(r"([ \t]*)([^\r\n]*)(?:\r\n|\r|\n|\Z)", sample), _MOST_ABOVE):
         text = line[2].strip()
         if text.startswith("#") and text[1:2] not in (*_SIGNS, ""):
@@ -337,12 +337,28 @@ def _find_header(sample: str) -> int:
             first = line.start() if first is None else first
             if not set(text) & {*_SIGNS, '"'}:
                 continue
-            with_signs.append(line.start())
-            if usual_columns(re.split(f"[{_SIGNS}]", text.replace('"', "")), "path"):
+            cells = _split_roughly(text)
+            if usual_columns(cells, "path") and all(_are_merged(above, cells) for above in with_signs.values()):
                 return line.start()
+            with_signs[line.start()] = cells
             if len(with_signs) == _MOST_HEADERS:
                 break
-    return with_signs[0] if with_signs else first or 0
+    return next(iter(with_signs), first or 0)
+
+
+def _split_roughly(text: str) -> list[str]:
+    """Return the cells of a line whose separator is not known yet, without the separators in quotes."""
+    text = re.sub('"([^"]*)"', lambda quoted: re.sub(f"[{_SIGNS}]", " ", quoted[1]), text)
+    return [cell.strip() for cell in re.split(f"[{_SIGNS}]", text)]
+
+
+def _are_merged(cells: Sequence[str], header: Sequence[str]) -> bool:
+    """Whether the cells above what may be the header are merged ones: they are fewer, blank, or repeat each other.
+
+    Headers that pandas writes may have a blank cell too, but above the number of a row.
+    """
+    are_blank = any(not cell and not below.isdigit() for cell, below in zip(cells, header, strict=False))
+    return len(cells) < len(header) or are_blank or len({*cells}) < len(cells)
 
 
 def _note_above(file: Path, text: str) -> tuple[str, ...]:

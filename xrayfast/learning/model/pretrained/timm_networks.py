@@ -94,7 +94,7 @@ def inspect_timm(arch: str, size: int) -> TimmForm:
     except Exception as error:  # whatever timm's code raises
         advice = "Its code may need real values, or another size." if own == size else f"Use --size {own}, its default."
         raise ConfigError(
-            f"arch is {arch}, which can't take images of {size} px: {truncate(str(error), 200)}. {advice}"
+            f"arch is {arch}, which can't take images of {size} px: {truncate(str(error), 200).rstrip('.')}. {advice}"
         ) from error
     width, shape, prefix = net.num_features, tuple(features.shape), getattr(net, "num_prefix_tokens", 0)
     layout: Literal["NCHW", "NHWC", "NLC"]
