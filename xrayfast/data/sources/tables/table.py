@@ -78,7 +78,7 @@ class HeaderlessFormat:
 
 def clean_names(names: Iterable[str]) -> list[str]:
     """Return column names unquoted, without surrounding spaces, byte order marks, and Orange's "m#" and "cD#"."""
-    return [re.sub(r"^[mciw]?[CDSTI]?#(?=\w)", "", unquote_cell(name.strip().strip("\ufeff"))) for name in names]
+    return [re.sub(r"^(?!#)[mciw]?[CDSTI]?#(?=\w)", "", unquote_cell(name.strip().strip("\ufeff"))) for name in names]
 
 
 def clean_text(text: str) -> str:
