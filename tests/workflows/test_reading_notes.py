@@ -58,6 +58,7 @@ def test_evaluate_passes_notes_on(tiny_run, odd_dir, tmp_path):
     run = shutil.copytree(tiny_run.path, tmp_path / "run")
     found = xf.evaluate(run, config=config, resamples=0)
     assert BLACK in found.metrics["notes"]
+    assert [one["text"] for one in found.metrics["result"]["warnings"] if one["code"] == "blank images"] == [BLACK]
     assert "only one gray level" in found.report_path.read_text()
 
 
