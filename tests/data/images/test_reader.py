@@ -677,6 +677,8 @@ def test_is_image(tmp_path):
     for name in ("e", "f.IMA", "1.2.840.7"):
         (tmp_path / name).write_bytes(bytes(128) + b"DICM" + bytes(20))
         assert is_image(str(tmp_path / name))
+    (tmp_path / "e").rename(tmp_path / "DICOMDIR")
+    assert not is_image(str(tmp_path / "DICOMDIR"))
     assert is_image("nowhere/image.dcm") and not is_image("nowhere/image") and not is_image("nul\0")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()

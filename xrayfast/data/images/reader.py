@@ -147,14 +147,15 @@ def is_image(path_text: str) -> bool:
     """Whether a file counts as an image: it has the suffix of one or, if its suffix is unknown, begins as DICOM does.
 
     A file with a known suffix is not opened. A remote file is never opened: its suffix alone counts. DICOM files often
-    have no suffix, or are named after their UID, whose last number then looks like a suffix.
+    have no suffix, or are named after their UID, whose last number then looks like a suffix. A DICOMDIR, the index of
+    an exported medium, is none.
     """
     suffix = os.path.splitext(path_text)[1].lower()  # noqa: PTH122 (called for each file of large trees)
     if suffix in IMAGE_SUFFIXES:
         return True
     if suffix in _OTHER_SUFFIXES:
         return False
-    return is_dicom_file(path_text)
+    return not path_text.upper().endswith("DICOMDIR") and is_dicom_file(path_text)
 
 
 def fit_square(pixels: Pixels, size: int) -> Pixels:

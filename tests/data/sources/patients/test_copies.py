@@ -40,3 +40,13 @@ def test_copies_of_roboflow_have_any_hash(tmp_path):
     names = [f"{c}/{c}{i}_jpg.rf.{h}{i}.jpg" for c in "ab" for i in range(5) for h in ("abc12", "Zq9")]
     data = opened(make(tmp_path, *names))
     assert noted(data, "20 images with the name of an augmented copy") and data.table["study"].nunique() == 10
+
+
+def test_augmented_copies_beside_images_with_patients_in_their_names_stay_in_one_split(tmp_path):
+    nih = [f"a/000{20000 + i}_000{copy}.png" for i in range(12) for copy in ("", "_flip", "_aug_0_77", "(1)")]
+    others = [f"b/web-{'abcdefghijkl'[i]}{copy}.png" for i in range(12) for copy in ("", "_rot10")]
+    data = opened(make(tmp_path, *nih, *others))
+    table = data.table.assign(original=data.table["image"].str.extract(r"(000\d+_000|web-.)")[0])
+    assert (table.groupby("original")["split"].nunique() == 1).all()
+    assert table["patient"].notna().sum() == len(nih)
+    assert noted(data, "12 on 48 of 72") and noted(data, "kept in the same split", "web-a_rot10.png")

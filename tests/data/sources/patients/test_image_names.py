@@ -221,3 +221,8 @@ def test_a_column_with_a_patient_for_each_image_is_questioned_if_names_repeat(tm
     text = "".join(f"{name},{'ab'[n // 3 % 2]},{7000 + n // per_patient}\n" for n, name in enumerate(names))
     data = opened(make(tmp_path, *names), labels=table(tmp_path, f"image,label,patient_id\n{text}"))
     assert bool(noted(data, "names may contain patient IDs", "finds 10 patients on 30 of 30")) == suggested
+
+
+def test_no_pattern_is_suggested_in_place_of_patients_from_names(tmp_path):
+    make(tmp_path, *(f"{'ab'[i % 2]}/000{20000 + i}_{i % 10:03d}.png" for i in range(20)))
+    assert not noted(opened(tmp_path), "may contain patient IDs")

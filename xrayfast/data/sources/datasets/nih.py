@@ -10,7 +10,7 @@ SPEC = DatasetSpec(
     main_table=r"Data_Entry_2017.*\.csv",
     image_path="{Image Index}",
     label_column="Finding Labels",
-    patient_in_path=re.compile(r"(?:^|/)000(\d{5})_\d{3}(?:\.\w+)?$"),
+    patient_in_path=re.compile(r"(?:^|/)000(\d{5})_\d{3}(?!\d)[^/]*$"),
     path_example="00000123_004.png",
     test_list="test_list.txt",
 )

@@ -32,8 +32,9 @@ _NUMBERED_COPY = re.compile(r" ?\(\d+\)$")
 
 
 def group_copies(records: ImageRecords) -> None:
-    """Group copies and views of one image, recognized by name, as a study if no patients or studies are known."""
-    if records.patients or records.studies:
+    """Group copies and views of one image, recognized by name, as a study if no studies are known, nor its patient."""
+    patients = records.patients or [""] * len(records.names)
+    if records.studies or all(patients):
         return
     stems = [os.path.splitext(name)[0].rpartition("/")[::2] for name in records.names]  # noqa: PTH122
     # Copies may be in folders of different splits, or in folders of their own.
@@ -48,8 +49,9 @@ def group_copies(records: ImageRecords) -> None:
     sizes = Counter(keys)
     copies = {
         name: key
-        for name, pair, key in zip(records.names, stems, keys, strict=True)
-        if sizes[key] > 1
+        for name, pair, key, patient in zip(records.names, stems, keys, patients, strict=True)
+        if not patient
+        and sizes[key] > 1
         and (
             pair in original_of
             or files[pair] > 1
@@ -60,7 +62,9 @@ def group_copies(records: ImageRecords) -> None:
     if not copies:
         return
     grouped = {*copies.values()}
-    records.studies = [key if key in grouped else "" for key in keys]
+    records.studies = [
+        key if key in grouped and not patient else "" for key, patient in zip(keys, patients, strict=True)
+    ]
     records.notes.append(
         f"{plural(len(copies), 'image')} with the name of an augmented copy, a crop or another view of an image, "
         f"kept in the same split as that image: {shorten(copies, 3)}. If they are not radiographs, leave them out."

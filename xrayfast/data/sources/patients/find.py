@@ -14,6 +14,7 @@ from xrayfast.data.sources.identifiers import (
     note_dates,
     note_forms,
 )
+from xrayfast.data.sources.patients.copies import group_copies
 from xrayfast.data.sources.patients.headers import headers_of, note_other_headers, read_headers, values_of
 from xrayfast.data.sources.patients.image_names import (
     match_names,
@@ -57,10 +58,13 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
         return
     way, _, rest = (chosen or "").partition(":")
     keyword = rest if way == "dicom" else None
+    by_convention = False
     if way == "name" and rest:
         records.patients = match_names(records, rest, "patient")
     elif records.patients is None and keyword is None:
         read_names(records, to_split)
+        by_convention = records.patients is not None
+        group_copies(records)
     if records.patients is None and way != "name":
         read_headers(records, keyword or "PatientID")
     for step in (blank_placeholders, join_spellings):
@@ -71,7 +75,7 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
         note_names_of_images(records)
         records.notes += note_forms(records.patients)
         records.notes += [] if tells_birth(chosen or "") else note_dates(records.patients)
-    if way not in ("name", "dicom"):
+    if way not in ("name", "dicom") and not by_convention:
         note_patients_in_names(records)
     if records.patients is None and (chosen == "name" or keyword):
         examples = ", ".join(f"{spec.path_example} ({spec.name})" for spec in registry.SPECS if spec.path_example)

@@ -14,7 +14,6 @@ from typing import Literal
 
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.identifiers import MOST_IN_STUDY, normalize_identifier
-from xrayfast.data.sources.patients.copies import group_copies
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ConfigError, DataError, plural, shorten
@@ -206,7 +205,6 @@ def read_names(records: ImageRecords, to_split: bool) -> None:
     n = len(records.names)
     patients, studies, counts = _search_names(records.names)
     if not counts:
-        group_copies(records)
         return
     if to_split and len(set(filter(None, patients))) == 1 and n > 1:
         records.notes.append(
