@@ -10,7 +10,7 @@ import pytest
 from tests.forking import popen
 
 SECONDS = 300
-"""Limit per cell; long enough for a busy machine."""
+"""Limit per cell, and for the start of a kernel; long enough for a busy machine."""
 
 
 QUICKLY = f"""
@@ -93,7 +93,11 @@ def kernel(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("notebook")
     client = NotebookClient(
-        new_notebook(), timeout=SECONDS, allow_errors=True, resources={"metadata": {"path": str(folder)}}
+        new_notebook(),
+        timeout=SECONDS,
+        startup_timeout=SECONDS,
+        allow_errors=True,
+        resources={"metadata": {"path": str(folder)}},
     )
     with forked_kernels(), client.setup_kernel(env=environment(folder)):
         yield Kernel(client, folder)

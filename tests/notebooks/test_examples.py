@@ -87,7 +87,9 @@ def executed(request, tmp_path_factory):
         cell.source = cell.source.replace(stored, less)
     if quicker:
         book.cells.insert(0, nbformat.v4.new_code_cell(QUICKLY))
-    client = nbclient.NotebookClient(book, timeout=SECONDS, resources={"metadata": {"path": str(folder)}})
+    client = nbclient.NotebookClient(
+        book, timeout=SECONDS, startup_timeout=SECONDS, resources={"metadata": {"path": str(folder)}}
+    )
     with forked_kernels() if quicker else contextlib.nullcontext():
         client.execute(env=environment(folder))
     return name, code, folder
