@@ -81,6 +81,11 @@ def test_a_header_without_a_usual_name_is_no_line_of_merged_cells(tmp_path, head
     assert list(read_table(tmp_path / "t.csv").columns) == header.lstrip(sign).split(sign)
 
 
+def test_names_of_columns_that_begin_with_a_hash_are_kept(tmp_path):
+    (tmp_path / "t.csv").write_text("image,#id,m#name,cD#label\n1.png,1,x,a\n", encoding="utf-8")
+    assert list(read_table(tmp_path / "t.csv").columns) == ["image", "#id", "name", "label"]
+
+
 def test_a_label_read_in_another_encoding_joins_the_right_one(data_dir):
     text = lines("image,label", "images/{i}.png,{ab}").replace(",a", ",Neumon\u00eda")
     table(data_dir, text.replace("2.png,Neumon\u00eda", "2.png,Neumon\u00c3\u00ada"))
