@@ -87,6 +87,9 @@ def fails(logits, target):
         ("single", lambda x, y: x.detach().sum(), CLASSES, "returns a number without a gradient"),
         ("multi", fails, CELLS, "fails for logits .* and multi-label targets .*: no such label"),
         ("single", nn.BCEWithLogitsLoss(), CLASSES, "BCEWithLogitsLoss .* fails for logits .* single-label targets"),
+        ("single", nn.NLLLoss(), CLASSES, "NLLLoss .* needs log-probabilities"),
+        ("single", lambda x, y: -F.cross_entropy(x, y), CLASSES, "is -.* for right answers and -.* for wrong ones"),
+        ("multi", lambda x, y: 0 * x.sum() + 1, CELLS, "is 1 for right answers and 1 for wrong ones"),
     ],
 )  # fmt: skip
 def test_an_unusable_loss_is_refused_before_training(task, own, target, message):

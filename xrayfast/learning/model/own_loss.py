@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from xrayfast.config import Task
 from xrayfast.errors import ConfigError
@@ -93,7 +94,8 @@ class OwnLoss(Loss):
             target: (N, L) targets, NaN where masked; one-hot for single-label.
 
         Raises:
-            ConfigError: it fails, does not return one number with a gradient, or returns NaN because of masked cells.
+            ConfigError: it fails, does not return one number with a gradient, returns NaN because of masked cells, is
+                not lower for right answers, or needs log-probabilities.
         """
         masked = target.isnan().any(dim=1)
         target = target[torch.argsort(~masked, stable=True)[:TRIED]]
@@ -113,6 +115,15 @@ class OwnLoss(Loss):
                 f"loss {self.name} returns {value.item()} if label cells are masked, because their targets are NaN. "
                 "Leave them out of the mean, as in losses[~targets.isnan()].mean(), or give these cells a target "
                 "with --uncertain and --blank."
+            )
+        if isinstance(self.loss, nn.NLLLoss) or self.loss is F.nll_loss:
+            raise ConfigError(f"loss {self.name} needs log-probabilities; expected a loss of logits: CrossEntropyLoss.")
+        right = 6 * target.nan_to_num(0.5) - 3
+        found_right, found_wrong = (float(self(sign * right, truth)) for sign in (1, -1))
+        if found_right >= found_wrong and right.any():  # not if all these cells are masked
+            raise ConfigError(
+                f"loss {self.name} is {found_right:.3g} for right answers and {found_wrong:.3g} for wrong ones; "
+                "expected a lower value for right ones. Check its sign, and whether it uses the logits."
             )
         self.reduction, self.per_image = "none", True
         try:
