@@ -48,6 +48,10 @@ def test_spellings_of_one_name():
     assert is_no_finding("No finding") and is_no_finding("NO_FINDING") and not is_no_finding("normal")
 
 
+def test_micro_is_not_milli():
+    assert normalize_label("5 \u00b5m") == normalize_label("5 \u03bcm") != normalize_label("5 mm")
+
+
 @pytest.mark.parametrize(
     "word",
     ["\u043d\u043e\u0440\u043c\u0430", "\u0442\u0443\u0431\u0435\u0440\u043a\u0443\u043b\u0451\u0437",

@@ -31,11 +31,12 @@ _CONSTRUCTOR = re.compile(
 _PERCENT, _BACKSLASH_U = re.compile(r"%[0-9A-Fa-f]{2}"), re.compile(r"\\u([0-9a-fA-F]{4})")
 _CYRILLIC_AND_GREEK = (
     "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0406"
-    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
 )
-_LATIN = "ABEKMHOPCTYXIABEZHIKMNOPTYX"
+_LATIN = "ABEKMHOPCTYXIABEZHIKNOPTYX"
 _LOOK_ALIKE = str.maketrans(_CYRILLIC_AND_GREEK + _CYRILLIC_AND_GREEK.lower(), _LATIN + _LATIN.lower())
-"""Letters whose capitals look like Latin ones. Small letters go with their capitals, so that case does not matter."""
+"""Letters whose capitals look like Latin ones. Small letters go with their capitals, so that case does not matter; Greek
+mu is left out, because it stands for micro."""
 
 _SEPARATORS = r"[\s_\-\u2010-\u2015\u2212]+"
 
