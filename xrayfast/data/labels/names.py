@@ -35,8 +35,8 @@ _CYRILLIC_AND_GREEK = (
 )
 _LATIN = "ABEKMHOPCTYXIABEZHIKNOPTYX"
 _LOOK_ALIKE = str.maketrans(_CYRILLIC_AND_GREEK + _CYRILLIC_AND_GREEK.lower(), _LATIN + _LATIN.lower())
-"""Letters whose capitals look like Latin ones. Small letters go with their capitals, so that case does not matter; Greek
-mu is left out, because it stands for micro."""
+"""Letters whose capitals look like Latin ones. Small letters go with their capitals, so that case does not matter.
+Greek mu is left out, because it stands for micro."""
 
 _SEPARATORS = r"[\s_\-\u2010-\u2015\u2212]+"
 
