@@ -80,6 +80,7 @@ def test_other_images_are_read_to_the_same_pixels(name, tmp_path):
 
 def test_images_that_the_script_would_read_differently_are_refused(tmp_path):
     Image.fromarray(TWELVE.astype(np.int32)).save(tmp_path / "a.tif")
+    Image.fromarray(TWELVE // 4 + 40_000).save(tmp_path / "g.png")
     wide = np.concatenate([np.arange(5000), np.arange(60_000, 65_000)]).astype(np.uint16).reshape(100, 100)
     cases = {"b": (np.dstack([GRAY] * 3), {}), "c": (TWELVE, {"bits": 12, "PixelSpacing": ["0.2", "0.1"]}),
              "d": (TWELVE, {"bits": 12, "VOILUTFunction": "SIGMOID"}), "e": (wide, {}),
@@ -87,7 +88,7 @@ def test_images_that_the_script_would_read_differently_are_refused(tmp_path):
     for name, (values, elements) in cases.items():
         (tmp_path / name).write_bytes(dicom_bytes(values, **elements))
     for path in tmp_path.iterdir():
-        with pytest.raises(ValueError, match=r"32-bit|color|not square|SIGMOID|different sign"):
+        with pytest.raises(ValueError, match=r"32-bit|color|not square|SIGMOID|different sign|offset"):
             onnx_predict.read_image(path, "auto")
 
 

@@ -273,13 +273,14 @@ class EndWithin(Callback):
 
 
 class EndEarly(Callback):
-    """Raises CancelFitException in one event."""
+    """Raises an exception in one event."""
 
-    def __init__(self, event):
+    def __init__(self, event, kind=CancelFitException):
+        self.kind = kind
         setattr(self, event, self.end)
 
     def end(self):
-        raise CancelFitException
+        raise self.kind
 
 
 @pytest.mark.parametrize(
@@ -289,6 +290,7 @@ class EndEarly(Callback):
         (EndWithin, CancelTrainException),
         (EndEarly, "before_fit"),
         (EndEarly, "before_train"),
+        (partial(EndEarly, kind=CancelTrainException), "before_train"),
         (EndEarly, "before_batch"),
     ],
 )
@@ -357,6 +359,20 @@ def test_a_metric_that_fails_late_is_named(data_dir, tmp_path):
         fit(data_dir, tmp_path, metrics=FailsLate(), epochs=1)
     with pytest.raises(TrainingError, match="The metric last_batch failed with ValueError: 1 images"):
         fit(data_dir, tmp_path, metrics=last_batch, epochs=1, batch_size=3)
+
+
+def erase(outputs, targets):
+    outputs.zero_()
+    targets.zero_()
+    return 0.0
+
+
+def test_a_metric_that_changes_its_arguments_changes_no_other_metric(data_dir, tmp_path):
+    plain, erased = (
+        fit(data_dir, tmp_path, epochs=1, metrics=metrics).history.set_index("epoch") for metrics in ((), erase)
+    )
+    columns = [name for name in plain if name.startswith("valid_")]
+    assert erased[columns].equals(plain[columns])
 
 
 class Divides(Callback):

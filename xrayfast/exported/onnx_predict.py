@@ -34,16 +34,20 @@ def read_image(path: Path, window: str) -> Any:
         return scale_16_bit(np.asarray(image).astype(np.uint16))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
-    image = image if image.mode in ("1", "L", "RGB") else image.convert("RGB")
-    return np.array(image.convert("L"), dtype=np.uint8)
+    return np.array(image.convert("RGB").convert("L"), dtype=np.uint8)
 
 
 def scale_16_bit(values: Any) -> Any:
     """Scale to uint8 by the smallest range of 8 to 16 bits that holds all values but the highest and 0.5% of pixels."""
     require_sign(values.astype(int), 16)
-    values, tops = np.where(find_surround(values), 0, values), (2**bits - 1 for bits in (8, 10, 12, 14, 15, 16))
-    below = values[values < values.max()]
-    return _to_uint8(values / next(top for top in tops if (below > top).sum() <= (1 - 0.995) * values.size))
+    surround = find_surround(values)
+    values = np.where(surround, 0, values)
+    least = (values[values > 0] if surround.any() else values).min()
+    if 2**14 <= least < values.max() <= 1.5 * least:
+        raise ValueError("values with an offset")
+    tops, below = (2**bits - 1 for bits in (8, 10, 12, 14, 15, 16)), values[values < values.max()]
+    full = next(top for top in tops if (below > top).sum() <= (1 - 0.995) * values.size)
+    return np.floor(np.clip(values / full * 255, 0, 255) + 0.5).astype(np.uint8)
 
 
 def read_dicom(path: Path, window: str) -> Any:
@@ -88,11 +92,7 @@ def read_dicom(path: Path, window: str) -> Any:
     shown = np.clip((values - ends[0]) / max(ends[1] - ends[0], np.finfo(float).tiny), 0, 1)
     shapes, shape = {"INVERSE": True, "IDENTITY": False}, str(file.get("PresentationLUTShape") or "").upper()
     shown = 1 - shown if shapes.get(shape, gray == "MONOCHROME1") else shown
-    return np.where(padding, np.uint8(0), _to_uint8(shown))
-
-
-def _to_uint8(shares: Any) -> Any:
-    return np.floor(np.clip(shares * 255, 0, 255) + 0.5).astype(np.uint8)
+    return np.where(padding, 0, np.floor(shown * 255 + 0.5)).astype(np.uint8)
 
 
 def find_surround(values: Any) -> Any:

@@ -90,8 +90,9 @@ class _Outputs:
         self._values: dict[str, float | None] | None = None
 
     def add(self, output: torch.Tensor, target: torch.Tensor) -> None:
-        self.outputs.append(output.detach())
-        self.targets.append(target.detach())
+        """Add a batch: a copy, because a metric of the user's may change its arguments in place."""
+        self.outputs.append(output.detach().clone())
+        self.targets.append(target.detach().clone())
 
     def values(self) -> dict[str, float | None]:
         """Return the metrics by name: None if undefined, and all None if `arrays` is None."""

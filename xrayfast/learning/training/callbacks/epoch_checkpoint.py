@@ -69,7 +69,7 @@ class EpochCheckpoint(Callback):
 
     def after_epoch(self) -> None:
         """Add the row, save, and decide whether to go on."""
-        if not self.trained:
+        if not self.trained and self.first_epoch + self.epoch < len(self.history.rows):
             # The recorded values of the skipped epoch, for callbacks that track a metric.
             shown = self.history.rows[self.first_epoch + self.epoch]
             names = [self.recorder.metric_names[1], *map(valid_column, self.recorder.metric_names[2:-1])]
