@@ -7,8 +7,10 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from xrayfast import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARIES = ("xrayfast", "torch", "torchvision", "fastai", "timm", "pillow", "numpy")
+LIBRARIES = ("torch", "torchvision", "fastai", "timm", "pillow", "numpy")
 
 
 def cores() -> int:
@@ -33,8 +35,8 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the installed libraries."""
-    found = {}
+    """Return the versions of xrayfast, which may be a checkout, and of the installed libraries."""
+    found = {"xrayfast": __version__}
     for name in LIBRARIES:
         try:
             found[name] = version(name)

@@ -22,8 +22,7 @@ and seeds. `python examples/benchmarks` generates the page and its chart; do not
 CHART = """![Seconds of fastai and xrayfast for eight jobs](examples/images/benchmarks.svg)
 
 The times run from the start of the process to its end and include imports, decoding (with an empty cache) and
-validation; only `predict` is timed after its imports. Bars are medians over rounds, and the lines on them range from
-the lowest to the highest value. The ratio of the medians is in brackets."""
+validation. Bars are medians over rounds, and the lines on them range from the lowest to the highest value. The ratio of the medians is in brackets."""
 
 GPU = """Measured by `python examples/benchmarks --gpu` on phantoms, with resnet18 at 224 px and random weights; one
 image in five is for validation. The time of an epoch is the median of all epochs but the first, and includes
@@ -268,14 +267,12 @@ def chart(results: Results) -> str:
     for name, title in CHARTED.items():
         jobs = scenarios.progressive_times if name == "progressive" else SCENARIOS[name].jobs
         rows = results.of(jobs(_given(results, name)))
-        ours, fastai = ([_charted(row) for row in rows if row["contestant"] == who] for who in ("xrayfast", "fastai"))
+        ours, fastai = (
+            [float(row["seconds"]) for row in rows if row["contestant"] == who] for who in ("xrayfast", "fastai")
+        )
         if ours and fastai:
             groups.append((title, {"fastai": fastai, "xrayfast": ours}))
     return bars(groups, "seconds")
-
-
-def _charted(row: Row) -> float:
-    return float(row["result"].get("predict_seconds", row["seconds"]))
 
 
 def in_all(row: Row) -> float:

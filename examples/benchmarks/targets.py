@@ -76,11 +76,11 @@ def ratio(results: Results, jobs: list[Job], number: Callable[[Row], float] = to
     return [number(theirs[seed]) / number(ours[seed]) for seed in sorted(ours.keys() & theirs.keys())]
 
 
-def times(jobs: Callable[[Options], list[Job]], number: Callable[[Row], float] = total) -> Any:
-    """Return a function that divides fastai's value by xrayfast's, per round."""
+def times(jobs: Callable[[Options], list[Job]]) -> Any:
+    """Return a function that divides fastai's seconds by xrayfast's, per round."""
 
     def measure(results: Results, given: Options) -> Outcome | None:
-        values = ratio(results, jobs(given), number)
+        values = ratio(results, jobs(given), total)
         return Outcome(values) if values else None
 
     return measure
@@ -403,7 +403,7 @@ TARGETS = (
     Target("loader", "loader", "the loader alone, with augmentation, from epoch 2 on, 1024 px originals: our images "
            "per second / fastai's", 10, True, loader),
     Target("predict", "predict", f"`predict` of originals, against `get_preds`: {RATIO}", 1.5, True,
-           times(scenarios.predict, lambda row: float(row["result"]["predict_seconds"]))),
+           times(scenarios.predict)),
     Target("memory", "frozen10", "peak memory in the worst of eight scenarios: ours / fastai's", 1, False, memory),
     Target("reuse", "reuse", "accuracy with `--reuse-frozen on` minus `off`: within the spread of seeds", None,
            False, equality(scenarios.reuse, "options", scenarios.REUSE), "3"),
