@@ -22,7 +22,8 @@ and seeds. `python examples/benchmarks` generates the page and its chart; do not
 CHART = """![Seconds of fastai and xrayfast for eight jobs](examples/images/benchmarks.svg)
 
 The times run from the start of the process to its end and include imports, decoding (with an empty cache) and
-validation. Bars are medians over rounds, and the lines on them range from the lowest to the highest value. The ratio of the medians is in brackets."""
+validation. Bars are medians over rounds, and the lines on them range from the lowest to the highest value. The ratio of
+the medians is in brackets."""
 
 GPU = """Measured by `python examples/benchmarks --gpu` on phantoms, with resnet18 at 224 px and random weights; one
 image in five is for validation. The time of an epoch is the median of all epochs but the first, and includes
