@@ -150,7 +150,7 @@ def test_sources(tmp_path):
     csv = tmp_path / "labels.csv"
     csv.touch()
     assert find_images([csv, tmp_path / "a.weird"]) == ([str(tmp_path / "a.weird")], [str(csv)], [])
-    with pytest.raises(DataError, match=rf"^{csv}: is a table.* xf.evaluate.RUN, DATA, labels=TABLE. predicts"):
+    with pytest.raises(DataError, match=rf"^{csv}: is a table.* xf.evaluate.RUN, '{csv}'. predicts"):
         find_images([csv])
     with pytest.raises(DataError, match="none: contains no images"):  # also after a table
         find_images([csv, tmp_path / "none", tmp_path / "a.weird"])
