@@ -378,13 +378,11 @@ def _splits(table: Table) -> list[str]:
     """Return a note on columns according to which some images are not of a validation or test split alone."""
     notes: list[str] = []
     for name, cells in table.columns.items():
-        counts = {text: count for text, count in cells.counts().items() if text.strip()}
-        if any(parse_split(text) is None for text in counts):
-            continue
         splits = Counter[str | None]()
-        for text, count in counts.items():
-            splits[parse_split(text)] += count
-        if splits and splits.keys() not in ({"valid"}, {"test"}):
+        for text, count in cells.counts().items():
+            if text.strip():
+                splits[parse_split(text)] += count
+        if splits and None not in splits and splits.keys() not in ({"valid"}, {"test"}):
             found = ", ".join(f"{split} ({count})" for split, count in splits.items())
             notes.append(
                 f"The images are of several splits or were trained on, according to '{name}': {found}. All are counted "
