@@ -40,12 +40,12 @@ def read_image(path: Path, window: str) -> Any:
 def scale_16_bit(values: Any) -> Any:
     """Scale to uint8 by the smallest range of 8 to 16 bits that holds all values but the highest and 0.5% of pixels."""
     require_sign(values.astype(int), 16)
-    surround = find_surround(values)
-    values = np.where(surround, 0, values)
+    values = np.where(surround := find_surround(values), 0, values)
     least = (values[values > 0] if surround.any() else values).min()
     if 2**14 <= least < values.max() <= 1.5 * least:
-        raise ValueError("values with an offset")
-    tops, below = (2**bits - 1 for bits in (8, 10, 12, 14, 15, 16)), values[values < values.max()]
+        values = np.maximum(values, least) - least  # an offset
+    tops = (2**bits - 1 for bits in (8, 10, 12, 14, 15, 16))
+    below = values[(values < values.max()) | (np.ptp(values) == 0)]
     full = next(top for top in tops if (below > top).sum() <= (1 - 0.995) * values.size)
     return np.floor(np.clip(values / full * 255, 0, 255) + 0.5).astype(np.uint8)
 

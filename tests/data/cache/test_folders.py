@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -105,14 +106,17 @@ def test_a_file_that_cannot_be_removed_is_an_error(root, monkeypatch):
 
 
 @pytest.mark.parametrize("act", [cache_info, clear_cache])
-def test_a_cache_that_cannot_be_read_is_not_said_to_be_empty(root, monkeypatch, act):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
+@pytest.mark.parametrize("place", ["pictures", r"v\d+-\w+-\w+"])
+def test_a_cache_that_cannot_be_read_is_not_said_to_be_empty(root, monkeypatch, act, place):
+    def refuse(path, real=os.scandir):
+        if re.search(f"{place}$", str(path)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DataError, match=r"pictures: can't be read \(Permission denied\)\. Check who"):
+    with pytest.raises(DataError, match=rf"{place}: can't be read \(Permission denied\)\. Check who"):
         act(root)
-    assert not holds_cache(root)
+    assert holds_cache(root) == (place != "pictures")
 
 
 def test_two_processes_may_clear_at_once(root, monkeypatch):

@@ -296,6 +296,12 @@ def test_more_than_8_bits_are_scaled_by_the_smallest_range_that_holds_them(tmp_p
     assert not any("white" in note for note in image.notes)
 
 
+@pytest.mark.parametrize(("value", "full"), [(100, 255), (3000, 4095), (40_000, 65535)])
+def test_the_only_value_of_a_16_bit_image_keeps_its_gray(tmp_path, value, full):
+    image = read(saved(tmp_path, Image.fromarray(np.full((64, 64), value, np.uint16)), "x.png"))
+    assert (image.pixels == round(value * 255 / full)).all()
+
+
 def test_a_12_bit_ramp_in_16_bits_is_not_saturated(tmp_path):
     ramp = np.tile(np.arange(4096, dtype=np.uint16), (256, 1))
     pixels = read(saved(tmp_path, Image.fromarray(ramp), "x.png")).pixels

@@ -132,10 +132,11 @@ def shard_names(folder: Path) -> set[str]:
 
 def remove_abandoned(folder: Path) -> None:
     """Remove temporary files and locks that killed runs have left."""
-    for path, _, changed in _files(folder):
-        if _PASSING.fullmatch(path.name) and time.time() - changed > _ABANDONED:
-            with contextlib.suppress(OSError):
-                path.unlink()
+    with contextlib.suppress(DataError):  # the folder can't be listed
+        for path, _, changed in _files(folder):
+            if _PASSING.fullmatch(path.name) and time.time() - changed > _ABANDONED:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 def _folders(root: Path | None) -> list[Path]:
@@ -144,23 +145,37 @@ def _folders(root: Path | None) -> list[Path]:
     Raises:
         DataError: the folder that contains them can't be read.
     """
-    place = cache_root(root) / _IMAGES_FOLDER
-    try:
-        with os.scandir(place) as entries:
-            return [Path(e.path) for e in entries if _FOLDER.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise DataError(f"{place}: can't be read ({error.strerror}). Check who may read the cache's folder.") from error
+    entries = _entries(cache_root(root) / _IMAGES_FOLDER)
+    return [Path(e.path) for e in entries if _FOLDER.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, int, float]]:
-    """Yield path, size in bytes and modification time of the cache's own files in a folder; no links."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if not any(kind.fullmatch(entry.name) for kind in (_SHARD, _PASSING, _LASTING)):
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                status = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode):
-                    yield Path(entry.path), status.st_size, status.st_mtime
+    """Yield path, size in bytes and modification time of the cache's own files in a folder; no links.
+
+    Raises:
+        DataError: the folder can't be read.
+    """
+    for entry in _entries(folder):
+        if not any(kind.fullmatch(entry.name) for kind in (_SHARD, _PASSING, _LASTING)):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                yield Path(entry.path), status.st_size, status.st_mtime
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """List a folder; none if there is no such folder.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(
+            f"{folder}: can't be read ({error.strerror}). Check who may read the cache's folder."
+        ) from error

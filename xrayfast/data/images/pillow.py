@@ -318,9 +318,9 @@ def _is_signed(values: npt.NDArray[np.uint16]) -> bool:
 def _full_scale_of_codes(values: npt.NDArray[np.uint16], highest: float) -> float:
     """Return the smallest range that holds nearly all values but the highest, which may be that of a large marker.
 
-    The values are not sorted, which would take ten times as long.
+    The only value of an image is held too. The values are not sorted, which would take ten times as long.
     """
-    full, marked = _full_scale(highest, is_float=False), np.count_nonzero(values == highest)
+    full, marked = _full_scale(highest, is_float=False), np.count_nonzero(values == highest) % values.size
     for smaller in [2**bits - 1 for bits in reversed(_BIT_DEPTHS) if 2**bits - 1 < full]:
         if np.count_nonzero(values > smaller) - marked > (1 - _HELD) * values.size:
             break

@@ -28,7 +28,7 @@ __all__ = [
     "read_bytes",
 ]  # fmt: skip
 
-READER_VERSION = 16
+READER_VERSION = 17
 """Increased when any image or its notes may come out differently: images cached by another version are not used."""
 
 _FORMAT_BY_SUFFIX = {
@@ -63,14 +63,14 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
 
     Values of more than 8 bits are scaled: a value v becomes `floor(v * 255 / full + 0.5)`, at most 255, where `full` is
     the smallest of the 8, 10, 12, 14, 15 and 16-bit ranges that holds all values of unsigned 16-bit images but the
-    highest and 0.5% of the pixels, of other images their 99.5th percentile. So a 12-bit image stored in 16 bits keeps
-    its brightness whether or not it reaches 4095, and whether or not a marker exceeds 4095. If no range holds the
-    percentile, `full` is the percentile itself; for floating-point images within 0..1 it is 1. If there are negative
-    values, the 0.5th percentile becomes 0, and `full` of floating-point images is the 99.5th. A surround, which is one
-    value on many pixels and far from all others, or less far below them but at corners, does not count and becomes
-    black, unless the file has a window. 16-bit color channels keep their high 8 bits. Color becomes luma (ITU-R
-    BT.601), transparency is composited on black, an EXIF orientation is applied, and only the first of several frames
-    is read.
+    highest (unless it is the only one) and 0.5% of the pixels, of other images their 99.5th percentile. So a 12-bit
+    image stored in 16 bits keeps its brightness whether or not it reaches 4095, and whether or not a marker exceeds
+    4095. If no range holds the percentile, `full` is the percentile itself; for floating-point images within 0..1 it is
+    1. If there are negative values, the 0.5th percentile becomes 0, and `full` of floating-point images is the 99.5th.
+    A surround, which is one value on many pixels and far from all others, or less far below them but at corners, does
+    not count and becomes black, unless the file has a window. 16-bit color channels keep their high 8 bits. Color
+    becomes luma (ITU-R BT.601), transparency is composited on black, an EXIF orientation is applied, and only the first
+    of several frames is read.
 
     DICOM files are rendered according to the standard (PS3.3 C.11): modality LUT or rescale, then VOI LUT or window,
     whose range becomes 0..255. MONOCHROME1 is inverted unless the Presentation LUT Shape is IDENTITY, MONOCHROME2 only
