@@ -60,6 +60,8 @@ _MANY = 20  # fewest images of one patient that a note mentions
 _MANY_TIMES = 5  # or those of a patient with this many times the images of any other, if that has several
 _MANY_OF_FEW = 5  # mean number of images per patient above which a note mentions that there are few patients
 
+_MOST_NUMBERED = 10  # classes that may be named by numbers alone, or be as many as half of the images
+
 _CHUNK = 1 << 16  # paths held as Python strings at a time
 
 
@@ -314,7 +316,7 @@ def open_manifest(
         notes += describe_corrections(file, sha256, corrections, len(accepted))
     truth = to_truth(labels.targets)
     if to_train:
-        _require_learnable(truth, labels.names, labels.task, records.labels.matrix)
+        _require_learnable(truth, labels.names, labels.task, records)
     given, split_notes = _given_splits(records, config, complete=not to_train or leave_out is not None)
     splits = _assign_splits(given, truth, labels, records, config) if to_train else keep_given_splits(given)
     notes += split_notes + splits.notes
@@ -402,12 +404,13 @@ def _facts(
     )
 
 
-def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task: Task, raw: Targets) -> None:
+def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task: Task, records: ImageRecords) -> None:
     """Raise an error unless a label is present on some images and absent on others, and each class has two images.
 
     The minimum of two images is for single-label tasks. The error's advice considers that uncertain and blank cells of
-    the raw matrix may be the cause.
+    the raw matrix, or a column of something else than labels, may be the cause.
     """
+    raw: Targets = records.labels.matrix
     totals = (truth == 1).sum(0)
     if not ((totals > 0) & (truth == 0).any(0)).any():
         found = f"only one class, '{labels[0]}'" if len(labels) == 1 else "no labels"
@@ -420,9 +423,15 @@ def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task:
             advice = "Blank cells are masked: --blank zeros makes them the negatives."
         raise DataError(f"found {found}; expected at least 2 classes. {advice}")
     if task == "single" and totals.min() < 2:
+        advice = "Add images or remove the class."
+        odd = len(labels) > _MOST_NUMBERED and (
+            2 * len(labels) > len(truth) or all(label[:1].isdigit() for label in labels)
+        )
+        if odd and (columns := records.describe_columns()):
+            advice = f"{shorten(labels, 3)} look like ages, dates or identifiers, not like classes. {columns}"
         raise DataError(
             f"class '{labels[int(totals.argmin())]}' has 1 image; at least 2 are needed, one to train and "
-            "one to validate. Add images or remove the class."
+            f"one to validate. {advice}"
         )
 
 

@@ -381,6 +381,24 @@ def test_tables_without_a_data_set_are_refused(data_dir, text, options, words):
     assert "secret" not in found
 
 
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [
+        ("Patient Age", "labels.csv: found ages, not labels. "),
+        ("Date", "class '2020-01-01' has 1 image; at least 2 are needed, one to train and one to validate. 2020-01-01, "
+                 "2020-01-02, 2020-01-03 and 8 more look like ages, dates or identifiers, not like classes. "),
+        ("uid", "class 'u0' has 1 image; at least 2 are needed, one to train and one to validate. u0, u1, u2 and 8 "
+                "more look like ages, dates or identifiers, not like classes. "),
+    ],
+)  # fmt: skip
+def test_ages_dates_and_identifiers_are_no_labels_and_columns_of_labels_are_named(tmp_path, column, found):
+    rows = [f"{i}.png,{35 + 5 * i},2020-01-{i + 1:02},u{i},{'ab'[i % 2]},{i % 2},F" for i in range(11)]
+    make(tmp_path, *(f"{i}.png" for i in range(11)))
+    file = table(tmp_path, "\n".join(["image,Patient Age,Date,uid,finding,Mass,Sex", *rows]))
+    expected = f"Labels are read from '{column}'; these columns look like labels: 'finding', 'Mass'. Name the columns"
+    assert found + expected in message(DataError, tmp_path, labels=file, label_col=(column,))
+
+
 def test_a_name_that_two_files_have(data_dir):
     make(data_dir, "other/3.png")
     table(data_dir, lines("image,label", "{i}.png,{ab}"))

@@ -397,6 +397,19 @@ def _note_unused(
     return notes
 
 
+def describe_label_columns(table: Table, columns: Columns) -> str:
+    """Return a sentence on which column was read as labels, and which unused columns look like labels."""
+    usual = usual_columns(columns.unused, "labels")
+    flags = [
+        name
+        for name in columns.unused
+        if not describe_no_label(name) and not may_be_no_label(name) and looks_like_flags(table.columns[name])
+    ]
+    others = [name for name in columns.unused if name in {*usual, *flags}]
+    found = f"these columns look like labels: {quote(others)}" if others else "no other column looks like labels"
+    return f"Labels are read from {quote(columns.labels)}; {found}. Name the columns of labels with --label-col."
+
+
 def require_column(table: Table, name: str) -> str:
     """Return the column with this name, or with another spelling of it.
 

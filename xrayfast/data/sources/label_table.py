@@ -25,8 +25,8 @@ from xrayfast.data.labels.label_map import names_in_map
 from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, clean_label, normalize_label
 from xrayfast.data.labels.targets import UNCERTAIN, RawLabels, Where, not_single_label
 from xrayfast.data.labels.words import is_missing
-from xrayfast.data.sources.column_words import is_radiography, names_modality, tells_birth
-from xrayfast.data.sources.columns import Columns, require_column, resolve_columns
+from xrayfast.data.sources.column_words import is_radiography, names_modality, tells_birth, usual_columns
+from xrayfast.data.sources.columns import Columns, describe_label_columns, require_column, resolve_columns
 from xrayfast.data.sources.competing import note_other_files, note_other_folders, note_other_labels
 from xrayfast.data.sources.datasets.registry import read_dataset_table
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
@@ -85,6 +85,7 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
         replace(raw, matrix=files.merge_rows(raw.matrix)),
         where=lambda i: table.where(int(files.first[i])),
         companions=table.companions,
+        describe_columns=lambda: describe_label_columns(table, columns),
         notes=[*table.notes],
     )
     if spec is not GENERIC:
@@ -173,6 +174,8 @@ def _parse_labels(
     column = columns.labels[0]
     cells = table.columns[column]
     if not of_run and are_fractions(cells, known):
+        if usual_columns([column], "age"):
+            raise DataError(f"{table.file}: found ages, not labels. {describe_label_columns(table, columns)}")
         raise DataError(f"{table.file}: found scores, such as fractions between 0 and 1, in '{column}'. {SOFT_LABELS}")
     delim = resolve_delimiter(cells.texts, config.label_delim)
     names, certain = parse_label_cells(cells, delim, table.where, blank_allowed=bool(config.blank), known=known)

@@ -57,6 +57,7 @@ class ImageRecords:
         views: such as "PA" or "LATERAL"; None where unknown.
         own_split: whether the source gives splits, used or not.
         companions: names of tables beside the label table that were read too.
+        describe_columns: returns a sentence on the column of label names, and on the columns that look like labels.
         left_out: pairs of a reason and the names of the images left out for it.
         notes: sentences on what was inferred or ignored.
     """
@@ -73,6 +74,7 @@ class ImageRecords:
     views: Sequence[str | None] | None = None
     own_split: bool = False
     companions: tuple[str, ...] = ()
+    describe_columns: Callable[[], str] = str
     left_out: list[tuple[str, list[str]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     archive: str = ""
