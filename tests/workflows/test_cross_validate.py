@@ -14,7 +14,7 @@ from tests.conftest import SMALL, TINY, UNCHECKED, StopAfter
 from tests.data.builders import table as write_table
 from tests.decisions import fit_decision
 from xrayfast.errors import ConfigError, Interrupted, RunError
-from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, optimism
+from xrayfast.metrics.claims.headline import Remark, optimism
 from xrayfast.progress import NullReporter
 from xrayfast.reporting.markdown.methods import describe_cross_validation
 from xrayfast.workflows.steps.fold_processes import FoldProcess, FoldWatch
@@ -324,7 +324,7 @@ def test_random_folds_divide_patients_and_say_so(data, crossed):
     table = pd.read_csv(cv.path / "out_of_fold.csv")
     divided = int((table.groupby("patient")["fold"].nunique() > 1).sum())
     assert divided
-    (remark,) = [one for one in cv.info.remarks if one.startswith(LEAKS_ALLOWED)]
+    (remark,) = [one for one in cv.info.remarks if Remark.of(one) is Remark.LEAKS_ALLOWED]
     assert f"{divided} patients (or groups of duplicates)" in remark
     assert cv.metrics["valid"]["warnings"][0]["code"] == "leaks"
     assert cv.metrics["by_patient"] == {"name": "whole", "overall": crossed.metrics["valid"]["overall"]}

@@ -12,7 +12,7 @@ from xrayfast.data.cache.image_cache import open_images
 from xrayfast.errors import ConfigError, Interrupted, RunError, WeightsError
 from xrayfast.files.checksums import file_digest
 from xrayfast.learning.model.weights import read_weights
-from xrayfast.metrics.claims.headline import SEEN_BEFORE
+from xrayfast.metrics.claims.headline import Remark
 from xrayfast.workflows.steps.seen import describe_seen
 
 REASONS = (("train", "training"), ("valid", "validation"))
@@ -32,7 +32,7 @@ def test_the_folder_names_the_starting_weights_and_images_seen_before(again, tin
     assert run.info.weights_sha256 == file_digest(tiny_run.model_path)
     assert "because the labels are the same" in run.info.starting_weights
     assert run.info.starting_weights in run.model_card_path.read_text().replace("\\", "")
-    (remark,) = [text for text in run.info.remarks if text.startswith(SEEN_BEFORE)]
+    (remark,) = [text for text in run.info.remarks if Remark.of(text) is Remark.SEEN_BEFORE]
     table = pd.read_csv(run.split_path)
     before = pd.read_csv(tiny_run.split_path).set_index("image")["split"]
     for split, reasons in (("valid", REASONS[:1]), ("test", REASONS)):

@@ -36,7 +36,7 @@ from xrayfast.learning.training.mixed_precision import restore_precision, traini
 from xrayfast.learning.training.optional.sampling import sampling_weights
 from xrayfast.learning.training.phases import plan_phases
 from xrayfast.learning.training.position import StoppedTraining, beginning_again
-from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
+from xrayfast.metrics.claims.headline import Remark
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.option_effects import check_effects
 from xrayfast.own_code import OWN, describe_code, names_of_code, separate_code
@@ -214,7 +214,7 @@ def train_new(
         reporter.note(text)
     if start := find_starting_run(config.model.weights):
         remarks += describe_seen(start, manifest, images, reporter.preparing)
-    leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
+    leaks = Remark.LEAKS_ALLOWED in map(Remark.of, remarks)
     weights = sampling_weights(manifest.subset("train").truth)
     uneven = bool(weights.min() < weights.max())
     cuda, batches = learn.dls.device.type == "cuda", len(learn.dls.train)

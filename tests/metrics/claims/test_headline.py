@@ -3,9 +3,9 @@
 import pytest
 
 from xrayfast.metrics.claims.headline import (
-    LEAKS_ALLOWED,
     HeadlineFacts,
     HeadlineWarning,
+    Remark,
     headline_warnings,
 )
 
@@ -41,7 +41,9 @@ def test_a_split_without_problems_has_no_warning():
 @pytest.mark.parametrize(
     ("code", "changed", "said"),
     [
-        ("leaks", {"remarks": [f"{LEAKS_ALLOWED}: results are optimistic. p1."]}, "p1"),
+        ("leaks", {"remarks": [f"{Remark.LEAKS_ALLOWED}: results are optimistic. p1."]}, "p1"),
+        ("seen before", {"remarks": [f"{Remark.SEEN_BEFORE}, and results on them are optimistic."]}, "have seen"),
+        ("seen before", {"remarks": [f"fold1, fold3: {Remark.SEEN_BEFORE}, and results are."]}, "fold1, fold3: The"),
         ("chosen here", {"chosen_on": "the folds"}, "Results on the folds are optimistic"),
         ("patients unknown", {"patients": None}, "Patients are not known"),
         ("chance", {"auroc": (0.5, 0.7)}, "the mean over labels (0.500 to 0.700)"),
@@ -64,7 +66,7 @@ def test_each_condition_alone_gives_its_warning_alone(code, changed, said):
 
 
 def test_a_leak_between_the_splits_of_the_run_gives_no_warning_about_other_data():
-    remarks = [f"{LEAKS_ALLOWED}: results are optimistic."]
+    remarks = [f"{Remark.LEAKS_ALLOWED}: results are optimistic."]
     assert headline_warnings(facts(remarks=remarks, external=True)) == []
 
 

@@ -183,7 +183,11 @@ _REASONS = {
 }
 """The reasons for leaving out images that are no radiographs, keyed by the kind of note on them."""
 
-_OTHER_OBJECT = re.compile(r": found a DICOM object (of another kind|with no pixel data) \((?!of unknown class)")
+OTHER_KIND, NO_PIXEL_DATA = "found a DICOM object of another kind", "found a DICOM object with no pixel data"
+UNKNOWN_CLASS = "of unknown class"
+"""What the error of a DICOM object says that is no radiograph: one of the first two, and then its class in brackets."""
+
+_OTHER_OBJECT = re.compile(rf": ({OTHER_KIND}|{NO_PIXEL_DATA}) \((?!{UNKNOWN_CLASS})")
 
 
 def recognize(note: str) -> Note | None:

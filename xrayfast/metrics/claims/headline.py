@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import Enum
 from typing import Any
 
 from xrayfast.config import Task
@@ -16,11 +18,21 @@ FEW_PATIENTS = 10
 FEW_UNITS = 30
 """With fewer patients (or images) in all, every interval is wide."""
 
-LEAKS_ALLOWED = "Trained with leaks allowed"
-"""The beginning of the remark on a run with leaks."""
 
-SEEN_BEFORE = "The weights that training started from have seen these data"
-"""The beginning of the remark on a run whose starting weights were trained on images or patients of its splits."""
+class Remark(Enum):
+    """How the remarks of a run that headline warnings are about begin; `run.json` holds their text."""
+
+    LEAKS_ALLOWED = "Trained with leaks allowed"
+    SEEN_BEFORE = "The weights that training started from have seen these data"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @classmethod
+    def of(cls, text: str) -> Remark | None:
+        """Return which remark a text is; None if another. The names of folds may precede it: "fold1, fold2: ..."."""
+        return next((one for one in cls if re.match(rf"([^:]+: )?{one}\b", text)), None)
+
 
 NO_PATIENTS_KNOWN = "Patients are not known"
 """The beginning of the remark on unknown patients, also in runs of older versions, which word the rest otherwise."""
@@ -107,10 +119,10 @@ def _independence_warnings(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     """Yield warnings about leaks, choices made on these images, and unknown patients."""
     if not facts.external:
         for remark in facts.remarks:
-            if remark.startswith(LEAKS_ALLOWED):
+            if Remark.of(remark) is Remark.LEAKS_ALLOWED:
                 advice = "Remove the copies or fix the split, and train again; --ignore-split draws a new split."
                 yield HeadlineWarning("leaks", remark, advice)
-            if remark.startswith(SEEN_BEFORE):
+            if Remark.of(remark) is Remark.SEEN_BEFORE:
                 advice = (
                     "Use that run's split for the new run (--split-file RUN/split.csv), or start from other weights."
                 )

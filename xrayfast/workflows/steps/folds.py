@@ -21,7 +21,7 @@ from xrayfast.data.splits.stratify import stratified_split
 from xrayfast.data.splits.words import Split
 from xrayfast.errors import RunError, XrayfastError, plural, shorten
 from xrayfast.files.atomic import write_text
-from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
+from xrayfast.metrics.claims.headline import Remark
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarize
 from xrayfast.reporting.html.pages.cross_validation_page import render_cross_validation_page
@@ -154,9 +154,9 @@ class DealtImages:
         groups, folds = np.unique(pairs[:, 0], return_counts=True)
         images = int(np.isin(self.groups[used], groups[folds > 1]).sum())
         return [
-            f"{LEAKS_ALLOWED}: folds were drawn by image, and {plural(int((folds > 1).sum()), 'patient')} (or groups "
-            f"of duplicates) with {plural(images, 'image')} of {int(used.sum())} are in several folds. Results are "
-            "optimistic; without --random-folds they would not be."
+            f"{Remark.LEAKS_ALLOWED}: folds were drawn by image, and {plural(int((folds > 1).sum()), 'patient')} (or "
+            f"groups of duplicates) with {plural(images, 'image')} of {int(used.sum())} are in several folds. Results "
+            "are optimistic; without --random-folds they would not be."
         ]
 
     def facts(self) -> dict[str, Any]:
@@ -306,10 +306,14 @@ def _join_remarks(cv: CrossValidation, runs: Sequence[Run]) -> list[str]:
     names_of: dict[str, list[str]] = {}
     for run in runs:
         for remark in run.info.remarks:
-            if not (cv.folds.by_image and remark.startswith(LEAKS_ALLOWED)):  # the cross-validation has its own
+            if not (
+                cv.folds.by_image and Remark.of(remark) is Remark.LEAKS_ALLOWED
+            ):  # the cross-validation has its own
                 names_of.setdefault(remark, []).append(run.path.name)
     joined = [
-        remark if len(names) == len(runs) or remark.startswith(LEAKS_ALLOWED) else f"{shorten(names)}: {remark}"
+        remark
+        if len(names) == len(runs) or Remark.of(remark) is Remark.LEAKS_ALLOWED
+        else f"{shorten(names)}: {remark}"
         for remark, names in names_of.items()
     ]
     return [*(remark for remark in cv.info.remarks if remark not in joined), *joined]

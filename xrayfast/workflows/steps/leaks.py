@@ -13,7 +13,7 @@ from xrayfast.audit.shortcuts import predictable_labels
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, plural, shorten
-from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
+from xrayfast.metrics.claims.headline import Remark
 from xrayfast.progress import StageProgress, no_progress
 
 
@@ -95,7 +95,7 @@ def require_leak_free(data: Manifest, compared: ComparedImages, *, allow_leaks: 
             f"'xrayfast check --size {compared.side}' lists all of them with their images, and 'xrayfast fit "
             "--allow-leaks' trains anyway."
         )
-    warnings = [f"{LEAKS_ALLOWED}: results are optimistic. {found}", *warnings]
+    warnings = [f"{Remark.LEAKS_ALLOWED}: results are optimistic. {found}", *warnings]
     return CheckedData(data, warnings, looked, compared.shortcuts)
 
 

@@ -25,7 +25,7 @@ from xrayfast.data.sources.patients.groups import hash_identifiers
 from xrayfast.data.sources.patients.image_names import patients_in_public_names
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files.csv_tables import read_csv
-from xrayfast.metrics.claims.headline import SEEN_BEFORE
+from xrayfast.metrics.claims.headline import Remark
 from xrayfast.progress import StageProgress, no_progress
 from xrayfast.runs.names import SPLIT_FILE
 from xrayfast.runs.run import Run
@@ -184,9 +184,11 @@ def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: Sta
                 left &= ~hits
         if seen:
             found.append(f"of {plural(total, 'image')} in the {split} split: {'; '.join(seen)}")
+    warnings = [f"{run.path}: {text}" for text in warnings]
     if found:
-        warnings.insert(0, f"{SEEN_BEFORE}, and results on them are optimistic: {run.path}, {', and '.join(found)}.")
-    return [text if text.startswith(SEEN_BEFORE) else f"{run.path}: {text}" for text in warnings]
+        text = f"and results on them are optimistic: {run.path}, {', and '.join(found)}."
+        warnings.insert(0, f"{Remark.SEEN_BEFORE}, {text}")
+    return warnings
 
 
 def _digests(images: DecodedImages, paths: Sequence[str], rows: npt.NDArray[np.intp]) -> list[str]:

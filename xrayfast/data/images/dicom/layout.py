@@ -8,6 +8,7 @@ from pathlib import Path
 from xrayfast.data.images.dicom.elements import Elements
 from xrayfast.data.images.dicom.parse import DicomFile
 from xrayfast.data.images.limits import require_sensible_size
+from xrayfast.data.images.notes import NO_PIXEL_DATA, OTHER_KIND, UNKNOWN_CLASS
 from xrayfast.errors import ReadError
 
 GRAY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
@@ -87,15 +88,15 @@ def require_one_frame(file: DicomFile) -> None:
     path, elements = file.elements.path, file.elements
     sop_class = elements.text("SOPClassUID")
     # For a UID that it doesn't know, pydicom returns the UID itself as the name, which could be any text.
-    name = UID(sop_class).name if UID(sop_class).name != sop_class else "of unknown class"
+    name = UID(sop_class).name if UID(sop_class).name != sop_class else UNKNOWN_CLASS
     if file.pixels and any(word in name for word in _NO_RADIOGRAPHS):
-        raise ReadError(f"{path}: found a DICOM object of another kind ({name}); expected a radiograph. Leave it out.")
+        raise ReadError(f"{path}: {OTHER_KIND} ({name}); expected a radiograph. Leave it out.")
     if not file.pixels and elements.integer("Rows") is not None:
         found = "a DICOM image without pixel data (only an overlay, or a file that is cut off)"
         raise ReadError(f"{path}: found {found}; expected a radiograph. Fetch it again, or leave it out.")
     if file.pixels != "integer":
-        what = "floating-point pixels" if file.pixels else "no pixel data"
-        raise ReadError(f"{path}: found a DICOM object with {what} ({name}); expected a radiograph. Leave it out.")
+        found = "found a DICOM object with floating-point pixels" if file.pixels else NO_PIXEL_DATA
+        raise ReadError(f"{path}: {found} ({name}); expected a radiograph. Leave it out.")
     frames = _integer(elements, "NumberOfFrames", 1)
     if frames not in (0, 1):  # some files say 0 for a single frame
         raise ReadError(f"{path}: found a DICOM object with {frames} frames; expected one. Export a single frame.")
