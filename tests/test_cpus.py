@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from collections import namedtuple
@@ -124,3 +125,39 @@ def test_cpus_are_those_that_loky_counts(monkeypatch):
         assert cpus.cpu_count() == joblib.cpu_count()
     monkeypatch.setattr(cpus, "_quota", lambda: 0.5)
     assert cpus.cpu_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("threads", "more", "others", "expected"),
+    [
+        ("2", {}, 1.2, "passive"),
+        ("2", {}, 0.2, None),
+        ("1", {}, 2.0, None),
+        ("", {}, 2.0, None),
+        ("4,2", {}, 2.0, None),
+        ("", {"MKL_NUM_THREADS": "2"}, 1.2, "passive"),
+        ("2", {"OMP_WAIT_POLICY": "active"}, 1.2, "active"),
+        ("2", {"GOMP_SPINCOUNT": "9"}, 1.2, None),
+    ],
+)
+def test_more_threads_than_free_cpus_wait_passively_unless_the_user_decides(
+    threads, more, others, expected, monkeypatch
+):
+    environment = {"OMP_NUM_THREADS": threads, **more}
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(cpus, "os", SimpleNamespace(environ=environment))
+    monkeypatch.setattr(cpus, "cpu_count", lambda: 2)
+    monkeypatch.setattr(cpus.METER, "others", lambda: others)
+    cpus.choose_waiting()  # torch is loaded, too late
+    assert environment.get("OMP_WAIT_POLICY") == more.get("OMP_WAIT_POLICY")
+    monkeypatch.delitem(sys.modules, "torch")
+    cpus.choose_waiting()
+    assert environment.get("OMP_WAIT_POLICY") == expected
+
+
+def test_how_threads_wait_is_chosen_before_torch_is_imported():
+    code = "import os, sys, xrayfast.learning; print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+    environment = {name: text for name, text in os.environ.items() if name not in cpus._WAITING}
+    environment["OMP_NUM_THREADS"] = "100000"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["passive", "False"]

@@ -14,7 +14,7 @@ import pytest
 
 from xrayfast.errors import RunError, WriteError
 from xrayfast.files import run_lock
-from xrayfast.files.run_lock import lock_run
+from xrayfast.files.run_lock import lock_output, lock_run
 
 HOLD = """
 import sys
@@ -184,6 +184,21 @@ def test_a_file_that_is_no_lock_file_is_left_alone(kind, tmp_path):
 def test_a_missing_folder_is_no_run(tmp_path):
     with pytest.raises(RunError, match="no such run"), lock_run(tmp_path / "gone", pytest.fail):
         pass
+
+
+def test_the_folder_of_an_output_is_locked_and_removed_if_it_is_new_and_stays_empty(tmp_path):
+    with lock_output(tmp_path / "a" / "b") as folder:
+        with pytest.raises(RunError, match=r"another process is writing to this folder .*Wait"), lock_output(folder):
+            pass
+        with lock_run(folder, pytest.fail):  # a run's lock is another
+            pass
+    assert not folder.exists()
+    folder.mkdir()
+    with lock_output(str(folder)) as again:
+        (again / "x").touch()
+    with lock_output(None) as none:
+        assert none is None
+    assert [path.name for path in folder.iterdir()] == ["x"]
 
 
 def test_a_command_that_is_not_utf_8_holds_a_lock_too(tmp_path, monkeypatch):

@@ -7,15 +7,16 @@ import torch
 
 import xrayfast as xf
 from tests.conftest import SMALL
+from xrayfast.cpus import THREADS_SET_BY_USER
 from xrayfast.learning import threads
-from xrayfast.learning.threads import SET_BY_USER, FreeThreads
+from xrayfast.learning.threads import FreeThreads
 from xrayfast.progress import NullReporter
 
 
 @pytest.fixture
 def load(monkeypatch):
     """Return a function that sets how many of eight CPUs other processes use; torch has six threads."""
-    for name in SET_BY_USER:
+    for name in THREADS_SET_BY_USER:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(threads, "cpu_count", lambda: 8)
     now = {"others": 0.0}
@@ -58,7 +59,7 @@ def test_a_container_with_fewer_cpus_gets_as_many_threads_without_a_note(load, m
         assert free.note == ""
 
 
-@pytest.mark.parametrize("name", SET_BY_USER)
+@pytest.mark.parametrize("name", THREADS_SET_BY_USER)
 def test_a_number_that_the_user_sets_is_kept(load, monkeypatch, name):
     monkeypatch.setenv(name, "6")
     load(8.0)

@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 import xrayfast as xf
 from xrayfast.cli import app
-from xrayfast.errors import ConfigError, DataError, WriteError
+from xrayfast.errors import ConfigError, DataError, RunError, WriteError
+from xrayfast.files import run_lock
 from xrayfast.files.checksums import start_checksums
+from xrayfast.files.run_lock import lock_output
 from xrayfast.workflows.report import report
 
 RNG = np.random.default_rng(0)
@@ -279,6 +281,19 @@ def test_a_report_replaces_neither_its_input_nor_the_files_of_a_run(tmp_path):
     (tmp_path / "run" / "metrics.json").write_text("{}", encoding="utf-8")
     with pytest.raises(WriteError, match=r"metrics\.json: is in the folder of a run"):
         report(table, output=tmp_path / "run")
+
+
+def test_an_output_that_another_command_writes_is_refused(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "PATIENCE", 0.0)
+    with lock_output(tmp_path / "out") as folder:
+        for command in (
+            lambda: report(single(), folder),
+            lambda: xf.check(data_dir, size=64, output=folder),
+            lambda: xf.review("nowhere", folder),
+        ):
+            with pytest.raises(RunError, match=r"out: another process is writing to this folder"):
+                command()
+        assert [path.name for path in folder.iterdir()] == ["output.lock"]
 
 
 def test_probabilities_are_not_read_from_decisions_beside_them():

@@ -1,8 +1,8 @@
-"""Lock a run's folder, so that only one process at a time writes to it.
+"""Lock the folder of a run or of a command's output, so that only one process at a time writes to it.
 
-`run.lock` names the process that writes, and that process also holds the operating system's lock on the file where
-possible. A killed process's lock is then known to be free. Without such locks, the process is identified by its ID and
-start time. On another host, neither is possible.
+`run.lock` (or `output.lock`) names the process that writes, and that process also holds the operating system's lock on
+the file where possible. A killed process's lock is then known to be free. Without such locks, the process is identified
+by its ID and start time. On another host, neither is possible.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from pydantic import BaseModel, ValidationError
 
 from xrayfast.errors import RunError, WriteError
 from xrayfast.errors.escapes import escape_hidden
+from xrayfast.files.writable import exists, make_output_folder
 
-LOCK_FILE = "run.lock"
+LOCK_FILE, OUTPUT_LOCK = "run.lock", "output.lock"
 
 PATIENCE = 1.0
 """Seconds to wait for a lock: some locks are held only for a moment."""
@@ -92,7 +93,41 @@ def lock_run(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
         RunError: another process writes to the run; the message names it.
         WriteError: the folder can't be written to.
     """
-    path, owner = folder / LOCK_FILE, os.getpid()
+    with _hold(folder / LOCK_FILE, note):
+        yield
+
+
+@contextlib.contextmanager
+def lock_output(path: Path | str | None) -> Iterator[Path | None]:
+    """Make the folder of a command's output and hold its lock within the block, so that its files are of one command.
+
+    Args:
+        path: of the folder, which is removed at the end if it is new and still empty. None for no output.
+
+    Yields:
+        The folder, or None.
+
+    Raises:
+        RunError: another process writes to the folder; the message names it.
+        WriteError: the folder can't be made or written to.
+    """
+    if path is None:
+        yield None
+        return
+    is_new, folder = not exists(Path(path)), make_output_folder(Path(path))
+    try:
+        with _hold(folder / OUTPUT_LOCK, lambda note: None):
+            yield folder
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it holds the output
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _hold(path: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock within the block; see `lock_run`."""
+    owner = os.getpid()
     deadline = time.monotonic() + PATIENCE
     while (descriptor := _try_to_lock(path, note, last=time.monotonic() > deadline)) is None:
         time.sleep(0.05)
@@ -202,19 +237,20 @@ def _parse(content: bytes) -> _Holder | None:
 
 def _problem(path: Path, holder: _Holder | None, *, is_new: bool, locked: bool | None) -> str:
     """Return why the run may not be written to, or "" if the process that the lock file names can't be writing."""
-    folder = path.parent
+    folder, what = path.parent, "run" if path.name == LOCK_FILE else "folder"
     elsewhere = holder is not None and holder.host != platform.node()
     if locked is False or (locked is None and holder and not elsewhere and holder.is_alive()):
         who = f"{holder}" if holder else f"{path} does not identify it yet"
-        return f"{folder}: another process is writing to this run ({who}). Wait for it to finish, or stop it."
+        return f"{folder}: another process is writing to this {what} ({who}). Wait for it to finish, or stop it."
     if holder and elsewhere:
         return (
-            f"{folder}: a process on another host is writing to this run, or ended before it was finished "
+            f"{folder}: a process on another host is writing to this {what}, or ended before it was finished "
             f"({holder}). Check on {holder.host} whether it is still running; if not, remove {path}."
         )
     if holder is None and locked is None and not is_new:
         return (
-            f"{folder}: {path} exists but does not identify a process. If no process is writing to this run, remove it."
+            f"{folder}: {path} exists but does not identify a process. If no process is writing to this {what}, remove "
+            "it."
         )
     return ""
 
@@ -224,7 +260,7 @@ def _remove(path: Path, holder: _Holder | None) -> None:
 
     If several processes that find it try to, only one removes it, and never a newer lock.
     """
-    guard = path.with_name(f".{LOCK_FILE}.tmp")
+    guard = path.with_name(f".{path.name}.tmp")
     with contextlib.suppress(FileExistsError):
         guard.touch(exist_ok=False)
         try:

@@ -1,3 +1,5 @@
 """Networks, losses and training, as plain fastai objects. The only package that imports torch and fastai."""
 
-import xrayfast.cpus  # noqa: F401 - starts to measure the load of the machine before torch is imported
+from xrayfast.cpus import choose_waiting
+
+choose_waiting()  # before torch is imported, since it decides then how its threads wait

@@ -12,10 +12,8 @@ import os
 import torch
 from typing_extensions import Self
 
-from xrayfast.cpus import METER, cpu_count
+from xrayfast.cpus import METER, THREADS_SET_BY_USER, cpu_count
 from xrayfast.errors import plural
-
-SET_BY_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class FreeThreads:
@@ -39,7 +37,7 @@ class FreeThreads:
     def choose(self) -> bool:
         """Set the number of threads from the load since the last call; return whether it changed."""
         free = round(cpu_count() - METER.others())
-        if any(os.environ.get(name) for name in SET_BY_USER):
+        if any(os.environ.get(name) for name in THREADS_SET_BY_USER):
             return False
         before, most = torch.get_num_threads(), min(self._before, cpu_count())
         threads = max(1, min(most, free))

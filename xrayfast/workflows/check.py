@@ -11,7 +11,8 @@ from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.atomic import write_json, write_text
-from xrayfast.files.writable import PAGE_MARK, make_output_folder, require_replaceable
+from xrayfast.files.run_lock import lock_output
+from xrayfast.files.writable import PAGE_MARK, require_replaceable
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.html.pages.check_page import render_check_page, shown_groups, shown_rows
 from xrayfast.runs.run import now
@@ -46,20 +47,20 @@ def check(
     Raises:
         DataError: the data can't be used.
         ConfigError: an option is wrong.
+        RunError: another process writes to the folder `output`.
         WriteError: the output can't be written, or would replace files that are not an earlier output.
     """
     config = config or Config()
     data = opened_with_notes(data, config)
     images = open_images(data.config, max(size or config.model.size, LEAST_SIDE))
-    if output is not None:
-        folder = make_output_folder(Path(output))
-        require_replaceable(folder / JSON, keys=("images", "leaks", "shortcuts"))
-        require_replaceable(folder / PAGE, mark=PAGE_MARK)
-    with show_progress(progress) as reporter:
+    with lock_output(output) as folder, show_progress(progress) as reporter:
+        if folder is not None:
+            require_replaceable(folder / JSON, keys=("images", "leaks", "shortcuts"))
+            require_replaceable(folder / PAGE, mark=PAGE_MARK)
         found = audit(data, images, reporter.preparing)
-    if output is not None:
-        write_json(Path(output, JSON), found.to_json())
-        _write_page(found, images, Path(output, PAGE))
+        if folder is not None:
+            write_json(folder / JSON, found.to_json())
+            _write_page(found, images, folder / PAGE)
     return found
 
 

@@ -18,7 +18,8 @@ from xrayfast.errors.advice import advise
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.atomic import write_json, write_text
 from xrayfast.files.csv_tables import write_csv
-from xrayfast.files.writable import PAGE_MARK, make_output_folder, require_replaceable
+from xrayfast.files.run_lock import lock_output
+from xrayfast.files.writable import PAGE_MARK, require_replaceable
 from xrayfast.metrics.claims.headline import HeadlineFacts, headline_warnings
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import OperatingPoint
@@ -101,6 +102,7 @@ def report(
     Raises:
         DataError: a table can't be read, lacks a column or has an invalid cell.
         ConfigError: an option is wrong.
+        RunError: another process writes to the folder `output`.
         WriteError: the output can't be written, or would replace a table given, a run's file, or any other file that is
             not an earlier output.
     """
@@ -118,42 +120,42 @@ def report(
         raise ConfigError(f"positive is '{positive}', which has no effect: it needs exactly two classes. Leave it out.")
     decision = _decide(first.task, found.labels, chosen, threshold)
     shares = parse_prevalences((prevalence,) if isinstance(prevalence, str) else prevalence, found.labels)
-    folder = None if output is None else _output_folder(Path(output), sources)
-    metrics: dict[str, Any] = compute_metrics(
-        found, decision, prevalence=shares, resamples=resamples, seed=seed, by=groups
-    )
-    metrics["reliability"].pop("before", None)  # nothing was calibrated here
-    facts = HeadlineFacts(metrics, first.task, patients_by_label(found), external=True, of_table=True)
-    metrics["warnings"] = headline_warnings(facts)
-    names = [_name(source, number) for number, source in enumerate(sources, 1)]
-    differences = None
-    if others:
-        rows, known = [], tuple(epoch_metrics(first.task))
-        for name, other in zip(names[1:], others, strict=True):
-            one, reference = (RunPredictions(table.predictions, decision) for table in (other, first))
-            compared, remarks = compare_pair(one, reference, known, max(resamples, 1), seed, names[0])
-            rows += [{"run": name, "reference": names[0], **row} for row in compared]
-            notes += [f"{name}: {remark}" for remark in remarks]
-        differences = correct_p_values(rows)[0] if rows else None
-    path = None
-    if folder is not None:
-        path = folder / PAGE
-        write_json(folder / METRICS, {"source": names[0], "task": first.task, "notes": notes, "result": metrics})
-        (folder / DIFFERENCES).unlink(missing_ok=True)  # an earlier report may have written it
-        if differences is not None:
-            write_csv(folder / DIFFERENCES, differences, "%.6g")
-        split = SplitReport("table", metrics, (), "", found)
-        write_text(path, render_predictions_page(names[0], now(), command, split, decision, notes, differences))
-    return PredictionReport(first.task, found, metrics, tuple(map(advise, notes)), differences, path)
+    with lock_output(output) as folder:
+        if folder is not None:
+            _require_replaceable(folder, sources)
+        metrics: dict[str, Any] = compute_metrics(
+            found, decision, prevalence=shares, resamples=resamples, seed=seed, by=groups
+        )
+        metrics["reliability"].pop("before", None)  # nothing was calibrated here
+        facts = HeadlineFacts(metrics, first.task, patients_by_label(found), external=True, of_table=True)
+        metrics["warnings"] = headline_warnings(facts)
+        names = [_name(source, number) for number, source in enumerate(sources, 1)]
+        differences = None
+        if others:
+            rows, known = [], tuple(epoch_metrics(first.task))
+            for name, other in zip(names[1:], others, strict=True):
+                one, reference = (RunPredictions(table.predictions, decision) for table in (other, first))
+                compared, remarks = compare_pair(one, reference, known, max(resamples, 1), seed, names[0])
+                rows += [{"run": name, "reference": names[0], **row} for row in compared]
+                notes += [f"{name}: {remark}" for remark in remarks]
+            differences = correct_p_values(rows)[0] if rows else None
+        path = None
+        if folder is not None:
+            path = folder / PAGE
+            write_json(folder / METRICS, {"source": names[0], "task": first.task, "notes": notes, "result": metrics})
+            (folder / DIFFERENCES).unlink(missing_ok=True)  # an earlier report may have written it
+            if differences is not None:
+                write_csv(folder / DIFFERENCES, differences, "%.6g")
+            split = SplitReport("table", metrics, (), "", found)
+            write_text(path, render_predictions_page(names[0], now(), command, split, decision, notes, differences))
+        return PredictionReport(first.task, found, metrics, tuple(map(advise, notes)), differences, path)
 
 
-def _output_folder(path: Path, sources: Sequence[Path | pd.DataFrame]) -> Path:
-    folder = make_output_folder(path)
+def _require_replaceable(folder: Path, sources: Sequence[Path | pd.DataFrame]) -> None:
     tables = [source for source in sources if isinstance(source, Path)]
     require_replaceable(folder / DIFFERENCES, *tables, keys=("run", "reference"))
     require_replaceable(folder / METRICS, keys=("source", "task", "notes", "result"))
     require_replaceable(folder / PAGE, mark=PAGE_MARK)
-    return folder
 
 
 def _decide(task: Task, labels: Sequence[str], positive: str | None, given: Sequence[str] | str | float) -> Decision:

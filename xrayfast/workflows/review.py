@@ -18,7 +18,7 @@ from xrayfast.errors import ConfigError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.atomic import write_text
 from xrayfast.files.csv_tables import write_csv
-from xrayfast.files.writable import make_output_folder, require_output_folder
+from xrayfast.files.run_lock import lock_output
 from xrayfast.reporting.html.pages.review_page import render_review_page
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.predictions import Predictions
@@ -78,20 +78,21 @@ def review(
 
     Raises:
         ConfigError: cleanlab is not installed, or no cross-validation is named, or one is named twice.
-        RunError: a cross-validation is not complete, or the folder already holds a review; or several cross-validations
-            differ in task, images, labels, given values or corrections.
+        RunError: a cross-validation is not complete, or the folder already holds a review, or another process writes to
+            it; or several cross-validations differ in task, images, labels, given values or corrections.
         WriteError: the output can't be written.
     """
-    folder = None if output is None else Path(output)
-    if folder is not None:
-        require_output_folder(folder)
-    for file in () if folder is None else (folder / CORRECTIONS, folder / PAGE):
-        if file.exists():
-            raise RunError(
-                f"{file}: already exists and may contain a reader's answers. Choose another folder with --output, or "
-                "remove the file."
-            )
-    cvs = _open(cv)
+    with lock_output(output) as folder:
+        for file in () if folder is None else (folder / CORRECTIONS, folder / PAGE):
+            if file.exists():
+                raise RunError(
+                    f"{file}: already exists and may contain a reader's answers. Choose another folder with --output, "
+                    "or remove the file."
+                )
+        return _review(_open(cv), folder, top)
+
+
+def _review(cvs: Mapping[str, CrossValidation], folder: Path | None, top: int) -> LabelReview:
     first, *_ = cvs.values()
     every, predictions = _average(cvs)
     labels, single = first.labels, first.task == "single"
@@ -124,7 +125,6 @@ def review(
     accepted = pd.DataFrame(corrections, columns=list(proposals.columns))
     table = pd.concat([accepted, proposals], ignore_index=True) if len(accepted) else proposals
     if folder is not None:
-        make_output_folder(folder)
         interpretation = read_interpretations(first)["valid"]
         write_csv(folder / CORRECTIONS, table, "%.6g")
         images = {image: interpretation.image(image) for image in proposals["image"].head(top)}
