@@ -1,5 +1,6 @@
 """Public functions raise the errors that their docstrings name."""
 
+import json
 import re
 import shutil
 import sys
@@ -32,6 +33,7 @@ CASES = {
     ("build_cache", "WriteError"): lambda p: xf.build_cache(p.unwritable),
     ("check", "DataError"): lambda p: xf.check(p.folder / "none"),
     ("check", "WriteError"): lambda p: xf.check(p.data, output=p.file / "x"),
+    ("check", "RunError"): lambda p: xf.check(p.data, output=p.in_use),
     ("check", "ConfigError"): lambda p: xf.check(p.data, size=0),
     ("compare", "RunError"): lambda p: xf.compare(p.run),
     ("compare", "ConfigError"): lambda p: xf.compare([p.run, p.other], order="x"),
@@ -82,6 +84,7 @@ CASES = {
     ("predict", "WeightsError"): lambda p: xf.predict(p.foreign, p.image),
     ("report", "ConfigError"): lambda p: xf.report(p.predictions, prevalence="2"),
     ("report", "DataError"): lambda p: xf.report(p.file),
+    ("report", "RunError"): lambda p: xf.report(p.predictions, p.in_use),
     ("report", "WriteError"): lambda p: xf.report(p.predictions, p.file / "x"),
     ("push", "ConfigError"): lambda p: xf.push(p.run, "none"),
     ("push", "RunError"): lambda p: xf.push(p.own_code, "group/none"),
@@ -139,6 +142,10 @@ class Places:
         shutil.copytree(run.path, self.locked)
         (self.locked / "report.html").unlink(missing_ok=True)
         (self.locked / "report.html").mkdir()
+        self.in_use = folder / "in-use"
+        self.in_use.mkdir()
+        holder = {"host": "elsewhere", "pid": 1, "start": 0, "since": "today", "command": "xrayfast"}
+        (self.in_use / "output.lock").write_text(json.dumps(holder))
         with pytest.raises(errors.Interrupted):
             xf.fit(self.data, runs=folder, name="stopped", interrupted=StopAfter(0), **SMALL)
         self.stopped = folder / "stopped"
