@@ -116,6 +116,13 @@ def test_if_everything_is_masked_nothing_is_claimed():
     assert set(summary["overall"].values()) == {None}
 
 
+def test_the_most_common_class_has_its_share_of_the_images_that_have_a_class():
+    truth = np.eye(3, dtype=int)[[0, 0, 0, 1, 2]]
+    truth[4] = -1
+    found = summarize(truth, np.full((5, 3), 1 / 3), ["a", "b", "c"], "single")
+    assert found["most_common"] == {"label": "a", "share": 0.75}
+
+
 def test_decisions():
     probability = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
     assert decide(probability, "single").tolist() == [[1, 0, 0], [0, 0, 1]]

@@ -88,6 +88,7 @@ def fails(logits, target):
         ("multi", fails, CELLS, "fails for logits .* and multi-label targets .*: no such label"),
         ("single", nn.BCEWithLogitsLoss(), CLASSES, "BCEWithLogitsLoss .* fails for logits .* single-label targets"),
         ("single", nn.NLLLoss(), CLASSES, "NLLLoss .* needs log-probabilities"),
+        ("single", F.nll_loss, CLASSES, "nll_loss .* needs log-probabilities"),
         ("single", lambda x, y: -F.cross_entropy(x, y), CLASSES, "is -.* for right answers and -.* for wrong ones"),
         ("multi", lambda x, y: 0 * x.sum() + 1, CELLS, "is 1 for right answers and 1 for wrong ones"),
     ],
@@ -99,3 +100,10 @@ def test_an_unusable_loss_is_refused_before_training(task, own, target, message)
 
 def test_a_loss_that_leaves_masked_cells_out_is_accepted():
     OwnLoss("multi", bce_of_unmasked).try_on(MASKED)
+
+
+def test_a_loss_is_not_judged_by_masked_cells_alone():
+    def of_unmasked(logits, target):
+        return (F.softplus((1 - 2 * target.nan_to_num()) * logits) * ~target.isnan()).sum()
+
+    OwnLoss("multi", of_unmasked).try_on(torch.full_like(MASKED, torch.nan))

@@ -282,6 +282,16 @@ def test_differences_change_sign_with_the_order_of_models_and_are_narrow_if_erro
     assert difference.high - difference.low < alone / 2
 
 
+def test_the_difference_of_two_average_precisions_is_resampled_however_few_the_patients_are():
+    """Their intervals on the logit scale do not tell how far the two are correlated."""
+    truth, probability = many_labels(n=60, labels=1)
+    truth[:, 0] = np.arange(60) < 12
+    splits = [ResampledMetrics(truth, model, "multi") for model in (probability, probability**2 / 2)]
+    assert intervals(splits[0], resamples=20).per_label["ap"][0].method == "logit"
+    found = paired_differences(*splits, resamples=20)
+    assert (found.per_label["ap"][0].method, found.per_label["auroc"][0].method) == ("expanded-bca", "paired")
+
+
 def test_what_cannot_be_resampled_is_refused():
     truth, probability = one_class(n=10)
     with pytest.raises(ValueError, match="resamples is 0"):

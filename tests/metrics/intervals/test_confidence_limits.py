@@ -77,6 +77,10 @@ def test_an_error_that_may_be_noise_has_an_interval_from_zero():
     assert (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.01)
 
 
+def test_noise_that_raises_a_norm_in_resamples_raised_it_in_the_sample_too():
+    assert norm_limits(np.array([0.3]), np.full((20, 1), 0.5)) == pytest.approx((0.1, 0.3), abs=1e-6)
+
+
 def test_limits_of_a_norm_at_the_edges():
     gaps = np.array([0.1, -0.2])
     exact = np.tile(gaps, (50, 1))

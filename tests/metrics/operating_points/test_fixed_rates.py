@@ -52,6 +52,16 @@ def test_perfect_ranking_has_an_interval_according_to_the_number_of_patients():
     assert found["sensitivity_at_specificity_95"] == {"low": None, "high": None}
 
 
+def test_an_interval_is_not_narrower_than_that_of_as_many_patients_as_images():
+    """The threshold is the same in every resample, and both patients with the label have nearly the same rate."""
+    score = np.r_[np.full(19, 0.9), 0.1, np.full(18, 0.9), np.full(2 + 40, 0.1)]
+    truth, groups = (np.arange(80) < 40).astype(int), np.r_[np.repeat([0, 1], 20), 2:42]
+    [row] = fixed_rate_rows(truth[:, None], score[:, None], ["a"], groups, resamples=50)
+    low, high = wilson(37, 40)
+    found = row["intervals"]["sensitivity_at_specificity_90"]
+    assert (found["low"], found["high"]) == pytest.approx((float(low), float(high)))
+
+
 def test_the_draws_do_not_depend_on_the_other_labels():
     truth, probability = many_labels()
     rows = fixed_rate_rows(truth, probability, list("abcd"), resamples=40, seed=3)

@@ -10,10 +10,20 @@ from sklearn.metrics import confusion_matrix
 from tests.decisions import fit_decision
 from tests.reporting.samples import LABELS, evaluation, numbers, report, split_report, visible
 from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.registry import metric_title
 from xrayfast.reporting.html.decision_section import decision_section
 from xrayfast.reporting.html.pages.evaluation_page import render_evaluation_page
 from xrayfast.reporting.html.pages.run_page import render_run_page
-from xrayfast.reporting.html.results_tables import all_metrics_table, delong_table, label_tables, thresholds_table
+from xrayfast.reporting.html.results_tables import (
+    all_metrics_table,
+    binary_table,
+    by_patient_table,
+    confused_table,
+    delong_table,
+    fold_table,
+    label_tables,
+    thresholds_table,
+)
 from xrayfast.reporting.html.split_section import intervals_text, split_section
 from xrayfast.reporting.html.subgroup_tables import subgroup_sections
 from xrayfast.reporting.html.tables import number_cell
@@ -133,11 +143,49 @@ def test_operating_points_have_exact_intervals_of_their_counts():
     first, none, every = thresholds_table(decision).rows
     matrix = confusion_matrix(truth[:, 0], raw[:, 0] >= first[1].value)
     assert (first[2].value, first[3].value) == (matrix[1, 1] / 9, matrix[0, 0] / 11)
-    exact = stats.binomtest(9, 9).proportion_ci()
-    assert (first[2].interval.low, first[2].interval.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
-    assert first[4].text == "9" and first[6].text == "chosen"
+    for cell, images in ((first[2], 9), (first[3], 11)):
+        exact = stats.binomtest(images, images).proportion_ci()
+        assert (cell.interval.low, cell.interval.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
+    assert [cell.text for cell in first[4:]] == ["9", "11", "chosen"]
     assert none[1].text is None and none[1].aside == "0.5 is used" and none[6].text == "no image with the label"
     assert every[6].text == "no image without the label"
+
+
+def test_counts_are_below_their_titles_and_mistakes_are_shares_of_the_actual_class():
+    truth, predicted = np.array([1] * 3 + [0] * 9), np.array([1, 0, 0] + [1] * 4 + [0] * 5)
+    table = binary_table("valid", {"a": confusion_matrix(truth, predicted).tolist()})
+    assert dict(zip(table.columns[1:], (cell.value for cell in table.rows[0][1:]), strict=True)) == {
+        "True negative": 5, "False positive": 4, "False negative": 2, "True positive": 1,
+    }  # fmt: skip
+    mistakes = [{"actual": "rare", "predicted": "frequent", "count": 3}]
+    supports = [{"label": "rare", "support": 4}, {"label": "frequent", "support": 600}]
+    table = confused_table("valid", {"per_label": supports, "most_confused": mistakes})
+    assert [cell.text for cell in table.rows[0]] == ["rare", "frequent", "3"] and table.rows[0][2].aside == "75.0%"
+
+
+def test_folds_are_summarized_below_their_titles_and_by_image_minus_by_patient():
+    spread = {"accuracy": {"folds": 2, "mean": 0.7, "sd": 0.14, "lowest": 0.6, "highest": 0.8}}
+    folds = [
+        {
+            "fold": i,
+            "repeat": 1,
+            "run": f"fold{i}",
+            "images": 9,
+            "patients": 4,
+            "best_epoch": i,
+            "overall": {"accuracy": v},
+        }
+        for i, v in ((1, 0.6), (2, 0.8))
+    ]
+    overall = {"accuracy": 0.7}
+    metrics = {"folds": folds, "repeats": [overall], "spread": spread, "valid": {"overall": overall}}
+    table = fold_table(metrics, "single", "folds")
+    assert {row[0].text: row[5].value for row in (*table.rows, *table.totals)} == {
+        "1": 0.6, "2": 0.8, "Mean": 0.7, "Standard deviation": 0.14, "Lowest": 0.6, "Highest": 0.8,
+    }  # fmt: skip
+    beside = by_patient_table({**metrics, "by_patient": {"name": "cv", "overall": {"accuracy": 0.6}}}, "single")
+    (row,) = (row for row in beside.rows if row[0].text == metric_title("accuracy"))
+    assert [cell.value for cell in row[1:]] == pytest.approx([0.7, 0.6, 0.1])
 
 
 @pytest.mark.parametrize("calibrate", [True, False])
