@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -198,6 +199,14 @@ def test_maps_do_not_depend_on_the_batch_and_keep_the_order(bright):
     assert len(np.unique(at_once, axis=0)) == 4  # brightness lowers the logit of label 2
 
 
+def test_maps_of_several_networks_are_averaged_at_the_finest_resolution():
+    coarse, fine = np.array([[0, 1], [0.5, 0]], np.float32), np.eye(4, dtype=np.float32)
+    enlarged = np.asarray(Image.fromarray(coarse).resize((4, 4), Image.Resampling.BILINEAR))
+    found = saliency.mean_map([torch.tensor(heat)[None].repeat(2, 1, 1) for heat in (coarse, fine)])
+    np.testing.assert_allclose(found, [(enlarged + fine) / (enlarged + fine).max()] * 2, atol=1e-6)
+    assert (saliency.mean_map([torch.zeros(1, 2, 2)] * 2) == 0).all()
+
+
 def test_the_central_thorax_is_relative_to_the_image_and_not_its_padding():
     assert central_thorax(100, 100) == pytest.approx((0.1, 0.1, 0.9, 0.9))
     assert central_thorax(50, 100) == pytest.approx((0.3, 0.1, 0.7, 0.9))
@@ -293,6 +302,7 @@ def test_maps_of_a_network_depend_on_its_weights():
     found = saliency.weight_dependence(predictor, images, [0, 1, 2, 0], maps, draws=2)
     assert abs(found) < 0.5
     assert found == saliency.weight_dependence(predictor, images, [0, 1, 2, 0], maps, draws=2)
+    assert found != saliency.weight_dependence(predictor, images, [0, 1, 2, 0], maps, draws=1)
     assert all(torch.equal(values, before[name]) for name, values in predictor.network.state_dict().items())
     assert saliency.dependence_note(found, 4).startswith("The maps depend on the trained weights: mean rank")
 
