@@ -90,7 +90,7 @@ def test_every_number_of_the_results_is_in_the_metrics(undrawn, task, kind):
     assert seen > 300
 
 
-def test_the_overall_table_has_all_metrics_and_the_first_table_has_a_few(made, task):
+def test_the_overall_table_has_all_metrics_and_the_first_table_has_a_few(undrawn, made, task):
     summary = made[0].summary
     everything = all_metrics_table("valid", summary, task)
     values = [row[1].value for row in everything.rows]
@@ -229,7 +229,7 @@ def test_a_number_without_a_value_has_no_interval():
     assert (cell.text, cell.interval.text) == ("0.50", "0.40 to 0.61")
 
 
-def test_a_fully_masked_split_is_described_as_masked():
+def test_a_fully_masked_split_is_described_as_masked(undrawn):
     split, _ = split_report("multi", LABELS["multi"], divided=False, resamples=0)
     empty = dataclasses.replace(split, summary={**split.summary, "scored": 0})
     assert "masked" in split_section(empty, "multi")["words"]
