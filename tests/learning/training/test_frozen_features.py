@@ -95,6 +95,7 @@ def test_targets_and_rows_stay_together(data):
     assert features.targets[1].tolist() == data.subset("valid").targets.argmax(axis=1).tolist()
     first, *others = features.train
     assert all(not torch.equal(first, other) for other in others), "further views are augmented"
+    assert not torch.equal(*others), "each in its own way"
     plain = learn.dls.train.new(shuffle=False, drop_last=False)
     with plain.dataset.set_split_idx(1):
         x = torch.cat([torch.Tensor(x) for x, _ in plain])

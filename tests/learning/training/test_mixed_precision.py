@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fastai.learner import load_learner
+from torch.nn import functional as F
 
 import xrayfast as xf
 from tests.conftest import SMALL
@@ -50,6 +51,19 @@ def test_an_explicit_precision_is_used_unchanged(data_dir, with_units, monkeypat
     monkeypatch.setattr(mixed_precision, "bf16_logit_error", lambda learn: pytest.fail("tried"))
     assert mixed_precision.training_precision(small(data_dir, precision="bf16")) == "bf16"
     assert mixed_precision.training_precision(small(data_dir, precision="fp32")) == "fp32"
+
+
+def test_a_loss_gets_the_outputs_of_bf16_in_float32(data_dir):
+    types = set()
+
+    def own(logits, target):
+        types.add(logits.dtype)
+        return F.cross_entropy(logits, target)
+
+    learn = small(data_dir, precision="bf16", loss=own)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    assert types == {torch.float32}
 
 
 @pytest.mark.parametrize("batch", [3, 8])
