@@ -156,7 +156,7 @@ def test_more_threads_than_free_cpus_wait_passively_unless_the_user_decides(
 
 
 def test_how_threads_wait_is_chosen_before_torch_is_imported():
-    code = "import os, sys, xrayfast.learning; print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+    code = "import os, sys, xrayfast.workflows.steps; print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
     environment = {name: text for name, text in os.environ.items() if name not in cpus._WAITING}
     environment["OMP_NUM_THREADS"] = "100000"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -69,6 +69,15 @@ def test_copies_are_alike(data_dir, name):
     ).mean() >= 0.95
 
 
+def test_many_copies_of_a_few_kinds_are_one_group(data_dir):
+    rng = np.random.default_rng(0)
+    kinds = [data_dir[0], cropped(data_dir[0], right=0.05, top=0.05), gamma(data_dir[0], 1.3), np.rot90(data_dir[0], 2)]
+    copies = [np.clip(x + rng.normal(0, 1, x.shape), 0, 255).astype(np.uint8) for x in kinds for _ in range(8)]
+    (group,) = find([*data_dir, *copies], side=64)
+    assert group.rows == (0, *range(PATIENTS, PATIENTS + len(copies)))
+    assert group.changes == ("rotated by 180°",)
+
+
 @pytest.mark.parametrize("name", ["JPEG 30", "crop 5% all around", "all at once"])
 def test_copies_are_found_and_nothing_else(data_dir, name):
     found = find([*data_dir, *map(COPIES[name], data_dir)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -13,9 +13,9 @@ import pandas as pd
 from xrayfast.audit.alignment import aligned_correlation
 from xrayfast.audit.features import Features
 from xrayfast.audit.nearest import search_method
-from xrayfast.audit.neighbors import Pairs, candidates
+from xrayfast.audit.neighbors import NEIGHBORS, Pairs, candidates
 from xrayfast.audit.versions import CHANGES, Versions, find_versions
-from xrayfast.data.arrays import Floats32, Integers
+from xrayfast.data.arrays import Bools, Floats32, Integers, Places
 from xrayfast.data.cache.columns import Columns, Layout
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.images.reader import Pixels
@@ -107,7 +107,7 @@ def near_pairs(
         (P, 2) numbers of images, each pair once; (P,) similarities; and (P,) bits of `CHANGES`.
     """
     versions = find_versions(thumbs, rows)
-    digest = hashlib.blake2b(f"{search_method(len(versions))}, versions".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{search_method(len(versions))}, versions, crowds".encode(), digest_size=16)
     for start in range(0, len(rows), _CHUNK):  # in chunks, to save the memory of a copy
         digest.update(thumbs[rows[start : start + _CHUNK]].data)
     found = images.computed(digest.digest(), _LAYOUT, lambda: _compare(versions, progress))
@@ -120,22 +120,24 @@ def near_pairs(
 
 
 def _compare(versions: Versions, progress: StageProgress) -> Columns:
-    """Return the pairs that are alike, before patients are considered, and the note of `candidates`."""
+    """Return the pairs that are alike, before patients are considered, and the note of `candidates`.
+
+    The neighbors of an image with many copies may all be copies of one kind. So one image of each crowded group is
+    compared with those of the other crowded groups, until none are joined.
+    """
     count = int(versions.members.max(initial=-1)) + 1
 
     def report(share: float) -> None:
         progress("comparing", round(share * count), count)
 
     pairs, mirrored, note = candidates(versions, report=lambda share: report(share / 3))
-    others = versions.members[pairs[:, 0]] != versions.members[pairs[:, 1]]
-    pairs, mirrored = pairs[others], mirrored[others]
-    alike = np.zeros(len(pairs), np.float32)
-    for start in range(0, len(pairs), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
-        first, second = pairs[chunk].T
-        alike[chunk] = aligned_correlation(versions.pixels(first), versions.pixels(second, mirrored[chunk]))
-        report(1 / 3 + 2 / 3 * min(1, (start + _CHUNK) / len(pairs)))
-    pairs, mirrored, alike = pairs[alike >= ALIKE], mirrored[alike >= ALIKE], alike[alike >= ALIKE]
+    pairs, mirrored, alike = _alike(versions, pairs, mirrored, lambda share: report(1 / 3 + 2 / 3 * share))
+    while len(places := _of_crowded_groups(versions, connect_pairs(count, versions.members[pairs]))):
+        more, more_mirrored, _ = candidates(versions.select(places))
+        found = _alike(versions, places[more], more_mirrored)
+        if not len(found[0]):
+            break
+        pairs, mirrored, alike = (np.concatenate(both) for both in zip((pairs, mirrored, alike), found, strict=True))
     changes = versions.differences(pairs, mirrored)
     order = np.lexsort([-alike, changes])  # of versions of the same two images, the least changed come first
     numbers = np.sort(versions.members[pairs[order]], axis=1)
@@ -146,6 +148,37 @@ def _compare(versions: Versions, progress: StageProgress) -> Columns:
         "changes": changes[order[places]].astype(np.uint8),
         "note": np.frombuffer(note.encode(), np.uint8),
     }
+
+
+def _alike(
+    versions: Versions, pairs: Pairs, mirrored: Bools, report: Callable[[float], None] = lambda share: None
+) -> tuple[Pairs, Bools, Floats32]:
+    """Return those of the candidates that are versions of two images and alike, and their (P,) similarities."""
+    others = versions.members[pairs[:, 0]] != versions.members[pairs[:, 1]]
+    pairs, mirrored = pairs[others], mirrored[others]
+    alike = np.zeros(len(pairs), np.float32)
+    for start in range(0, len(pairs), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        first, second = pairs[chunk].T
+        alike[chunk] = aligned_correlation(versions.pixels(first), versions.pixels(second, mirrored[chunk]))
+        report(min(1, (start + _CHUNK) / len(pairs)))
+    near = alike >= ALIKE
+    return pairs[near], mirrored[near], alike[near]
+
+
+def _of_crowded_groups(versions: Versions, groups: Places) -> Places:
+    """Return the versions of the first image of each group that has more versions than an image has neighbors.
+
+    Args:
+        versions: V versions of N images.
+        groups: (N,) the first image of the group of each.
+
+    Returns:
+        Indices of versions, ascending; none if fewer than two groups are crowded.
+    """
+    crowded = np.bincount(groups[versions.members], minlength=len(groups)) > NEIGHBORS
+    places: Places = np.flatnonzero(crowded[versions.members])
+    return places if np.count_nonzero(crowded) > 1 else places[:0]
 
 
 def _connected_members(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,6 +36,10 @@ class Versions:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def select(self, places: Integers) -> Versions:
+        """Return some of the versions."""
+        return replace(self, rows=self.rows[places], changes=self.changes[places], members=self.members[places])
 
     def pixels(self, places: Integers, mirrored: Bools | bool = False) -> Pixels:
         """Return some versions, (P, n, n), or their mirror images."""
