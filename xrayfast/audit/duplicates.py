@@ -137,7 +137,8 @@ def _compare(versions: Versions, progress: StageProgress) -> Columns:
         found = _alike(versions, places[more], more_mirrored)
         if not len(found[0]):
             break
-        pairs, mirrored, alike = (np.concatenate(both) for both in zip((pairs, mirrored, alike), found, strict=True))
+        pairs, mirrored = np.concatenate([pairs, found[0]]), np.concatenate([mirrored, found[1]])
+        alike = np.concatenate([alike, found[2]])
     changes = versions.differences(pairs, mirrored)
     order = np.lexsort([-alike, changes])  # of versions of the same two images, the least changed come first
     numbers = np.sort(versions.members[pairs[order]], axis=1)
