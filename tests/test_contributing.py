@@ -74,17 +74,21 @@ def apply(page, root):
         if name:
             file = root / name
             continue
-        lines = block.splitlines(keepends=True)
-        assert not any(line[0] == "-" for line in lines), f"{file}: would conflict with any other addition\n{block}"
-        before = "".join(line[1:] or "\n" for line in lines if line[0] != "+")
-        after = "".join(line[1:] or "\n" for line in lines)
-        if not before:
+        lines = block.splitlines()
+        assert not re.search("^-", block, flags=re.M), f"{file}: would conflict with any other addition\n{block}"
+        if all(line.startswith("+") for line in lines):
             assert not file.exists(), file
-            file.write_text(after, encoding="utf-8")
+            file.write_text("".join(f"{line[1:]}\n" for line in lines), encoding="utf-8")
             continue
+        # Lines of a list may be one line in the file, such as the values of a Literal.
+        there = [line for line in lines if not line.startswith("+")]
+        pattern = "".join(rf"(\s*(?<!\w){re.escape(line.strip())})" for line in there)
         text = file.read_text(encoding="utf-8")
-        assert text.count(before) == 1, f"{file}: expected once\n{before}"
-        file.write_text(text.replace(before, after), encoding="utf-8")
+        places = list(re.finditer(pattern, text))
+        assert len(places) == 1, f"{file}: expected once\n{block}"
+        found, groups = places[0], iter(places[0].groups())
+        added = "".join(f"\n{line[1:]}" if line.startswith("+") else next(groups) for line in lines)
+        file.write_text(text[: found.start()] + added + text[found.end() :], encoding="utf-8")
 
 
 def copy(root):
