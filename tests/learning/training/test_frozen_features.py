@@ -207,6 +207,17 @@ def test_frozen_layers_are_not_run_while_training(data):
     assert not calls
 
 
+def test_a_batch_has_a_random_view_of_each_of_its_images_and_their_targets(data):
+    loader = learner(data).dls.train.new(drop_last=True)
+    images = torch.arange(len(loader.dataset))
+    features = images[:, None] + 100.0 * torch.arange(3)[:, None, None]
+    batches = list(frozen.FeatureLoader(loader, features, images))
+    assert [len(targets) for _, targets in batches] == [8] * (len(images) // 8)
+    x, y = torch.cat([x.squeeze(1) for x, _ in batches]), torch.cat([y for _, y in batches])
+    assert torch.equal(x % 100, y.float()) and len(set(y.tolist())) == len(y)
+    assert set((x // 100).tolist()) == {0, 1, 2}
+
+
 def test_the_key_depends_on_everything_that_features_depend_on(data, multi_dir):
     learn = learner(data)
     before = cache_key(learn, 5, 2)
@@ -215,6 +226,9 @@ def test_the_key_depends_on_everything_that_features_depend_on(data, multi_dir):
     assert before != cache_key(learner(data, size=48), 5, 2)
     assert before != cache_key(learner(data, precision="bf16"), 5, 2)
     assert before != cache_key(learner(xf.open_data(multi_dir)), 5, 2)
+    splits = data.table["split"].tolist()
+    splits[splits.index("valid")] = "test"
+    assert before != cache_key(learner(data.with_splits(splits, "")), 5, 2)
     with torch.no_grad():
         learn.model[0][0].conv1.weight[0, 0, 0, 0] += 1e-3
     assert before != cache_key(learn, 5, 2)
@@ -327,3 +341,12 @@ def test_learners_of_the_same_images_split_otherwise_share_features_to_the_bit(d
     passed.clear()
     cache_features(other, 5, 1, shared=tmp_path / "shared")
     assert sum(passed) == total, "of other weights"
+    monkeypatch.setattr(frozen, "__version__", "0.1")
+    passed.clear()
+    cache_features(learner(folds[0]), 5, 1, shared=tmp_path / "shared")
+    assert sum(passed) == total, "of another version"
+
+
+def test_the_last_smaller_chunk_of_a_split_is_computed_even_if_its_images_are_known():
+    images = [b"%d" % i for i in range(40)]
+    assert frozen._rows_to_compute(images, dict.fromkeys(images)) == list(range(32, 40))
