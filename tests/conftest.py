@@ -318,6 +318,14 @@ def draw_nothing(monkeypatch):
             monkeypatch.setattr(plots, name, lambda *_, **__: Figure())
 
 
+@pytest.fixture(scope="module")
+def empty_figures():
+    """Apply `draw_nothing` in a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        yield
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
     """Apply `draw_nothing` in a test."""

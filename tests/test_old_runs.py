@@ -9,6 +9,8 @@ import pytest
 
 import xrayfast as xf
 
+pytestmark = pytest.mark.usefixtures("empty_figures")
+
 OLD = Path(__file__).parent / "old_runs"
 
 

@@ -11,7 +11,7 @@ from xrayfast.learning.interpretation import RadiographInterpretation
 from xrayfast.reporting.interpretation import Interpretation
 from xrayfast.runs.predictions import Predictions
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("empty_figures")
 
 
 @pytest.fixture(scope="module")

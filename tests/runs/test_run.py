@@ -23,7 +23,7 @@ from xrayfast.metrics.registry import history_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
 from xrayfast.runs.run import Run
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("empty_figures")
 
 FILES = {
     "checksums.txt",

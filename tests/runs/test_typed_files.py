@@ -13,7 +13,7 @@ from xrayfast.reporting.markdown.model_card import render_model_card
 from xrayfast.runs.run import Run
 from xrayfast.runs.typed_files import EvaluationMetrics, LabelsFile, MetricsFile, RunInfo, read_typed
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("empty_figures")
 
 SUMMARY = {"images": 3, "overall": {"accuracy": 1.0, "ece": None}, "per_label": [{"label": "a", "support": 3}]}
 INTERVALS = {"overall": {"accuracy": {"low": 0.1}}}

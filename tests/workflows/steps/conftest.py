@@ -2,11 +2,7 @@
 
 import pytest
 
-from tests.conftest import draw_nothing
-
 
 @pytest.fixture(scope="module", autouse=True)
-def _empty_figures():
-    with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch)
-        yield
+def _empty_figures(empty_figures):
+    """Apply `empty_figures` in every module."""
