@@ -17,8 +17,9 @@ EXPLANATIONS: dict[str, str] = {
     "progressive": f"{AS_GOOD} The times are those of the row's own settings.",
     "limit": "xrayfast's epoch is timed without writing its checkpoint, which the totals include. The limit is the "
     "median of two epochs after a first one, ours the median of four. Values above 1 are noise. Since "
-    "version 0.7 an epoch of ours ends with a forward pass over the training images for batch-norm statistics "
-    "(`--precise-bn`), which the limit does not make: with `--xrayfast-options=--no-precise-bn` the ratio is 0.88 "
+    "version 0.7 an epoch of ours ends with a forward pass over the last 256 training images (here all 96) for "
+    "batch-norm statistics (`--precise-bn`), which the limit does not make: with "
+    "`--xrayfast-options=--no-precise-bn` the ratio is 0.88 "
     "(n = 1). Version 0.1 had 1.00.",
     "interpret": "The second call in a process; the first one also imports.",
     "help": "The median of seven calls.",
