@@ -164,6 +164,7 @@ def test_every_wrong_field_is_reported_at_once():
         ("train:\n  arch: vgg16\n", "unknown key 'train.arch'. 'arch' belongs under 'model:'."),
         ("train:\n  lr: fast\n", "lr is 'fast'; expected a number or 'auto'."),
         ("- 1\n", "expected the sections"),
+        ("# epochs: 3\n", "expected the sections data, model, train and results; found no settings."),
         ("a: [", "not plain YAML"),
         ("train: !!python/object/apply:os.system ['true']\n", "not plain YAML"),
         ("train:\n  epochs: [1]\n", "epochs is"),

@@ -1078,10 +1078,8 @@ class Config(_Section):
         content = read_yaml(Path(path), "settings in the sections data, model, train and results", ConfigFileError)
         folder = Path(path).absolute().parent
         content = _fill_as_before(content)
-        if content is None:
-            return cls()._of(folder)
         if not isinstance(content, dict):
-            found = type(content).__name__
+            found = "no settings" if content is None else type(content).__name__
             raise ConfigFileError(f"{path}: expected the sections data, model, train and results; found {found}.")
         try:
             # A section without settings is None.

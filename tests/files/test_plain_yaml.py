@@ -20,6 +20,8 @@ HOSTILE_YAML = {
     "key that is a list": ("[a, b]: 1\n", "(line 1: a key that is not plain text)"),
     "long value": ("a: 0x" + "f" * 100_000, "(line 1: a value of 100,002 characters)"),
     "sixties": ("a: 1" + ":1" * 100_000, "(line 1: a value of 200,001 characters)"),
+    "base 8": ("a: 010\n", "(line 1: 010, which YAML reads in base 8 or 60; write 10 for ten"),
+    "base 60": ("a: [1:30]\n", "(line 1: 1:30, which YAML reads in base 8 or 60"),
     "no date": ("a: 2001-99-99\n", "is not plain YAML (month must be in 1..12"),
     "two documents": ("a: 1\n---\nb: 1\n", "(line 2: but found another document)"),
     "not closed": ("a: [", "is not plain YAML (line"),
@@ -42,6 +44,6 @@ def test_yaml_with_more_than_plain_values_is_refused_at_once(text, said, parser,
 
 
 def test_plain_yaml_is_read_as_usual(tmp_path):
-    text = "a: {b: [1, 2.5, on, 'x: y'], c: null}\nb: |\n  two\n  lines\n? d\n: -1.0e-3\n"
+    text = "a: {b: [1, 0, 0.5, 0x1F, '010', 2.5, on, 'x: y'], c: null}\nb: |\n  two\n  lines\n? d\n: -1.0e-3\n"
     (tmp_path / "c.yaml").write_text(text)
     assert read_yaml(tmp_path / "c.yaml", "settings", ConfigFileError) == yaml.safe_load(text)

@@ -239,6 +239,7 @@ def test_equal_runs_have_differences_of_zero(tmp_path):
     for name in "ab":
         kept(tmp_path, name, valid=told(truth, probability))
     found = xf.compare(tmp_path, resamples=50)
+    assert any("all its probabilities are equal to those of a: it may be a copy" in note for note in found.notes)
     rows = found.differences
     assert (rows["difference"] == 0).all()
     # Intervals have a width above 0, or there is none.

@@ -616,3 +616,8 @@ def test_a_stopped_evaluation_leaves_no_folder(run, others, monkeypatch, kind, w
     with pytest.raises((kind, RunError)):
         evaluate(run, others, **FEW)
     assert files_of(run) == before
+
+
+def test_a_run_without_patients_has_no_results_by_patient_on_data_with_patients(run, data_dir):
+    with pytest.raises(DataError, match=r"no patient of the images that .*tiny was trained and validated on is known"):
+        xf.evaluate(run, data_dir / "labels.csv", unit="patient")

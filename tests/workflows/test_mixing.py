@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch.nn import functional as F
 
 import xrayfast as xf
@@ -110,3 +111,12 @@ def test_images_of_the_validation_split_are_not_mixed(masked):
     mixing, plain = (xf.learner(dls, arch=SMALL["arch"], weights="none", mixup=a) for a in (0.4, 0.0))
     with mixing.no_bar(), plain.no_bar():
         assert mixing.validate()[0] == pytest.approx(plain.validate()[0], rel=1e-6)
+
+
+def test_shares_that_are_all_about_one_half_are_noted(masked):
+    dls = xf.dataloaders(masked, size=32, batch_size=8, device="cpu")
+    with pytest.warns(UserWarning, match=r"mixup is 50: 95% of the shares .* are within 0.5 ± 0.098") as caught:
+        xf.learner(dls, arch=SMALL["arch"], weights="none", mixup=50.0, cutmix=8.0)
+    assert not any("cutmix is" in str(warning.message) for warning in caught)
+    low, high = stats.beta(50, 50).interval(0.95)
+    assert (high - low) / 2 == pytest.approx(0.098, abs=0.002)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.callback.core import CancelBatchException, CancelTrainException, FetchPredsCallback
+from fastai.callback.core import CancelBatchException, CancelEpochException, CancelTrainException, FetchPredsCallback
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.progress import CSVLogger, ProgressCallback
 from fastai.callback.schedule import ParamScheduler
@@ -185,6 +185,19 @@ def fit(data, folder, **options):
     return xf.fit(data, runs=folder, **SETTINGS | options)
 
 
+TWICE = GradientClip(1.0)
+
+
+class Misspelled(Callback):
+    def after_batches(self):
+        pass
+
+
+class OfKeras(Callback):
+    def on_epoch_end(self):
+        pass
+
+
 @pytest.mark.parametrize(
     ("cbs", "options", "words"),
     [
@@ -197,6 +210,11 @@ def fit(data, folder, **options):
         (MixUp, {"reuse_frozen": "on"}, "MixUp mixes images"),
         (MixUp, {"cutmix": 1.0}, "MixUp mixes images, and so do mixup and cutmix"),
         (EarlyStoppingCallback("auroc_macr"), {}, "'auroc_macr'; expected one of: .* Did you mean 'auroc_macro'"),
+        (EarlyStoppingCallback("accuracy", comp=np.less), {}, "lower values of accuracy .* comp=np.greater"),
+        (EarlyStoppingCallback("valid_loss", comp=np.greater), {}, "higher values of valid_loss .* comp=np.less"),
+        ([TWICE, TWICE], {}, "cbs: the same GradientClip is there twice"),
+        (Misspelled, {}, "Misspelled.after_batches would never be called, .* Did you mean 'after_batch'"),
+        (OfKeras(), {}, "OfKeras.on_epoch_end would never be called"),
         (3, {}, "cbs is 3; expected"),
         (ParamScheduler, {}, r"ParamScheduler\(\) fails with TypeError: .* Pass an instance"),
     ],
@@ -292,11 +310,41 @@ class EndEarly(Callback):
         (EndEarly, "before_train"),
         (partial(EndEarly, kind=CancelTrainException), "before_train"),
         (EndEarly, "before_batch"),
+        (partial(EndEarly, kind=CancelEpochException), "before_epoch"),
     ],
 )
 def test_an_epoch_that_is_cut_short_is_an_error(data_dir, tmp_path, end, when):
     with pytest.raises(TrainingError, match="A callback ended epoch 1 before it was trained and validated"):
         fit(data_dir, tmp_path, cbs=end(when))
+
+
+def test_an_exception_of_fastai_that_ends_nothing_is_the_callback_s_error(data_dir, tmp_path):
+    with pytest.raises(TrainingError, match=r"callback EndEarly failed with CancelTrainException .*, in end"):
+        fit(data_dir, tmp_path, cbs=EndEarly("before_epoch", CancelTrainException))
+
+
+class ReplaceHead(Callback):
+    def before_fit(self):
+        self.learn.model[1][-1] = torch.nn.Linear(512, 3)
+
+
+def test_layers_that_no_optimizer_trains_are_refused(data_dir, tmp_path):
+    with pytest.raises(ConfigError, match=r"A callback replaced layers of the network: .*weight.* arch= instead"):
+        fit(data_dir, tmp_path, cbs=ReplaceHead, reuse_frozen="off")
+    assert not list(tmp_path.glob("*/model.safetensors"))
+
+
+class OtherLabels(Callback):
+    """Sets the labels of each batch to the first class."""
+
+    def before_batch(self):
+        self.learn.yb = (torch.zeros_like(self.yb[0]),)
+
+
+def test_labels_that_a_callback_changes_in_validation_are_noted(data_dir, tmp_path):
+    with pytest.warns(UserWarning, match=r"was 1.000 in training, but is 0\.\d+ for the saved .*: OtherLabels changed"):
+        run = fit(data_dir, tmp_path, cbs=OtherLabels, epochs=3, lr=0.03)
+    assert any("OtherLabels changed images, labels or outputs" in remark for remark in run.info.remarks)
 
 
 class SkipBatches(Callback):
@@ -449,12 +497,19 @@ def test_a_gradient_that_is_not_finite_names_the_user_s_own_code(data_dir, tmp_p
         fit(data_dir, tmp_path, cbs=BreakGradient, epochs=1)
 
 
+class Vector(CountRows):
+    name, value = "vector", np.ones(3)
+
+
 @pytest.mark.parametrize(
     ("metric", "message"),
     [
         (skm.roc_auc_score, "roc_auc_score fails for random logits .* validation split: multi_class must be in"),
         (raises, "raises fails for random logits .*no such column"),
         (lambda outputs, targets: "high", "<lambda> fails for random logits"),
+        (lambda outputs, targets: outputs, r"metric <lambda> gave an array of shape \(7, 3\); expected one number"),
+        (partial(skm.f1_score, average=None), r"metric f1_score gave an array of shape \(3,\); expected one number"),
+        (Vector, r"metric vector gave an array of shape \(3,\); expected one number"),
         (skm.get_scorer("roc_auc"), "which scores a model of scikit-learn; expected a function"),
     ],
 )
@@ -470,11 +525,6 @@ def test_a_first_loss_that_is_not_finite_names_the_user_s_own_code(data_dir, tmp
 
     with pytest.raises(TrainingError, match="first batch, so the cause may be code of your own: cbs Broken"):
         fit(data_dir, tmp_path, cbs=Broken)
-
-
-def test_a_metric_that_is_no_number_is_an_error(data_dir, tmp_path):
-    with pytest.raises(TrainingError, match=r"metric valid_?f1_score|f1_score gave an array of shape \(3,\)"):
-        fit(data_dir, tmp_path, metrics=partial(skm.f1_score, average=None))
 
 
 def test_a_loss_that_is_not_finite_is_reported_with_own_callbacks_too(data_dir, tmp_path):

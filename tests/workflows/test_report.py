@@ -335,3 +335,9 @@ def test_splits_and_patients_in_the_table_are_noted():
     found = report(table.assign(patient_id=patients), resamples=0)
     assert found.metrics["patients"] == (N - 6) // 2
     assert "6 images without a patient: each counts as a patient of its own." in found.notes
+
+
+def test_a_table_given_twice_is_noted():
+    table = single()
+    [note] = [note for note in xf.report([table, table], resamples=0).notes if "equal" in note]
+    assert note == "DataFrame 2: all its probabilities are equal to those of DataFrame 1: it may be a copy."

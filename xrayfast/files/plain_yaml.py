@@ -16,11 +16,16 @@ MAX_YAML_NODES, MAX_YAML_DEPTH, MAX_YAML_SCALAR = 20_000, 20, 5000
 values, and parsing takes 0.1 ms per value."""
 
 
+_OTHER_BASE = re.compile(r"[-+]?0[0-7_]+|[-+]?[1-9][0-9_]*(:[0-5]?[0-9])+")
+"""Numbers that YAML 1.1 reads in base 8 or 60: 010 as 8, 1:30 as 90."""
+
+
 def read_yaml(path: Path, expected: str, error: type[XrayfastError]) -> Any:
     """Read a YAML file of mappings, lists and plain values.
 
     Before any value is built, the file is rejected if it exceeds the limits or has a tag (could build an object), an
-    anchor or alias (could turn a few bytes into gigabytes) or a duplicate key (could hide a value).
+    anchor or alias (could turn a few bytes into gigabytes), a duplicate key (could hide a value) or a number like 010
+    or 1:30 (is not 10 or 1.5).
 
     Raises:
         XrayfastError: the given class, naming file and line.
@@ -83,6 +88,8 @@ def _require_plain(events: Iterable[Any]) -> None:
         text: str | None = getattr(event, "value", None)  # set for scalars
         if text is not None and len(text) > MAX_YAML_SCALAR:
             refuse(f"a value of {len(text):,} characters", event)
+        if text is not None and getattr(event, "implicit", (False,))[0] and _OTHER_BASE.fullmatch(text):
+            refuse(f"{text}, which YAML reads in base 8 or 60; write 10 for ten, and quotes around text", event)
         if keys:
             inside[-1] += 1
             known = keys[-1]

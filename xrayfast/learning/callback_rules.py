@@ -5,12 +5,14 @@ Callbacks of fastai are recognized by class name, so that their modules need not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from xrayfast.config import ReuseFrozen, Schedule
 from xrayfast.errors import ConfigError, did_you_mean
-from xrayfast.learning.fastai_api import Callback, Callbacks, L
+from xrayfast.learning.fastai_api import Callback, Callbacks, L, event
+from xrayfast.metrics.registry import history_metrics
 
 _REFUSED = {
     "CSVLogger": (
@@ -35,6 +37,9 @@ _REFUSED = {
 
 _SET_LEARNING_RATES = ("ParamScheduler", "ReduceLROnPlateau")
 """fastai's callbacks that set learning rates and momentum, which a schedule overwrites before each batch."""
+
+_LIKE_AN_EVENT = re.compile(r"(before|after|begin)_[a-z_]+|on_[a-z_]+_(begin|start|end)")
+"""Names of methods that look like events, also of older versions of fastai, and of Keras and Lightning."""
 
 _IGNORE_IMAGES = (
     "BnFreeze", "CSVLogger", "GradientAccumulation", "GradientClip", "ParamScheduler", "TerminateOnNaNCallback",
@@ -88,14 +93,28 @@ def check_callbacks(
                 f"cbs: {name} has the monitor '{cb.monitor}'; expected one of: {', '.join(known)}."
                 f"{did_you_mean(str(cb.monitor), known)}"
             )
+        if "TrackerCallback" in bases:
+            _require_direction(cb)
     return made
+
+
+def _require_direction(cb: Any) -> None:
+    """Raise a ConfigError if a TrackerCallback takes worse values of its monitor for better."""
+    known = {name: metric.higher_is_better for name, metric in history_metrics().items()}
+    higher = known.get(cb.monitor, False if cb.monitor.endswith("_loss") else None)
+    if higher is not None and bool(cb.comp(1.0, 0.0)) != higher:
+        raise ConfigError(
+            f"cbs: {type(cb).__name__} takes {'lower' if higher else 'higher'} values of {cb.monitor} for better, but "
+            f"{'higher' if higher else 'lower'} ones are. Give it comp=np.{'greater' if higher else 'less'}."
+        )
 
 
 def make_callbacks(cbs: Callbacks) -> list[Callback]:
     """Return the callbacks, with an instance in place of each class.
 
     Raises:
-        ConfigError: the constructor of a class fails without arguments.
+        ConfigError: the constructor of a class fails without arguments, an instance is there twice, or a method would
+            never be called.
     """
     made: list[Callback] = []
     for cb in L(cbs):
@@ -106,6 +125,17 @@ def make_callbacks(cbs: Callbacks) -> list[Callback]:
                 f"cbs: {cb.__name__}() fails with {type(error).__name__}: {error}. Pass an instance instead of the "
                 "class."
             ) from error
+    for number, cb in enumerate(made):
+        name = type(cb).__name__
+        if any(cb is other for other in made[:number]):
+            raise ConfigError(f"cbs: the same {name} is there twice, so each event would call it twice. Pass it once.")
+        own = [base for base in type(cb).__mro__ if not base.__module__.startswith(("fastai.", "xrayfast."))]
+        for method in (key for base in own for key in vars(base)):
+            if _LIKE_AN_EVENT.fullmatch(method) and not hasattr(event, method):
+                raise ConfigError(
+                    f"cbs: {name}.{method} would never be called, because fastai has no such event; expected one such "
+                    f"as before_fit, before_batch, after_loss or after_epoch.{did_you_mean(method, [*vars(event)])}"
+                )
     return made
 
 

@@ -35,7 +35,7 @@ def name_own_code(error: Exception, learn: Any) -> Exception:
     # fastai raises an IndexError of its own for an exception without arguments; the context is the real error.
     cause = error.__context__ if isinstance(error, IndexError) and error.__context__ else error
     owner, place = "", ""
-    for frame, line in chain(*(walk_tb(one.__traceback__) for one in dict.fromkeys((error, cause)))):
+    for frame, line in chain(*(walk_tb(one.__traceback__) for one in ((error,) if cause is error else (error, cause)))):
         owner = owner or _owner(frame, learn)
         file = Path(frame.f_code.co_filename)
         if owner and "site-packages" not in str(file) and not file.is_relative_to(_PACKAGE):

@@ -43,7 +43,7 @@ from xrayfast.workflows.data import unused_data_settings
 from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, ExportedRun, knows_images, open_evaluated
 from xrayfast.workflows.steps.evaluation.files import shown_cases, write_page, write_tables
 from xrayfast.workflows.steps.label_match import match_labels
-from xrayfast.workflows.steps.predictions.own import RunByUnit, with_columns
+from xrayfast.workflows.steps.predictions.own import RunByUnit, require_known_units, with_columns
 from xrayfast.workflows.steps.results import (
     DECISION_SPLIT,
     compute_metrics,
@@ -152,6 +152,8 @@ def evaluate(
         _require_options_of_file(run, data is not None or config is not None, tta, correct_prior, arch, device)
     own = RunByUnit.of(cast("Run", run), unit, unit_join)  # an ExportedRun has all attributes that this reads
     settings, decision = own.settings, own.decision
+    if isinstance(run, Run) and DECISION_SPLIT in run.predicted_splits:
+        require_known_units(run, own.images(DECISION_SPLIT), settings.unit)
     items = (prevalence,) if isinstance(prevalence, str) else settings.prevalence if prevalence is None else prevalence
     shares = parse_prevalences(items, run.labels)
     resamples = settings.resamples if resamples is None else resamples

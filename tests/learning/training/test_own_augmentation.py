@@ -78,10 +78,16 @@ def test_names_have_their_ranges(data, plain):
     [
         (
             [flip, lambda x: x[:, :, 1:]],
-            r"augment <lambda> returns torch.float32 of shape torch.Size\(\[2, 1, 31, 32\]\)",
+            r"augment <lambda> returns torch.float32 of shape torch.Size\(\[4, 1, 31, 32\]\)",
         ),
         ([lambda x: None], "augment <lambda> returns NoneType of shape None"),
-        ([lambda x: x / 0 + y], r"augment <lambda> fails for a batch of shape \(2, 1, 32, 32\): name 'y'"),  # noqa: F821
+        ([lambda x: x / 0 + y], r"augment <lambda> fails for a batch of shape \(4, 1, 32, 32\): name 'y'"),  # noqa: F821
+        (torch.zeros_like, "zeros_like returns the same for different images in place 1 of a batch of 4"),
+        (torch.Tensor.zero_, "zero_ returns the same for different images"),
+        ([flip, torch.rand_like], "rand_like returns the same for different images"),
+        (lambda x: x.flip(0), "augment <lambda> returns the same for different images in place 1"),
+        (lambda x: x[torch.randperm(len(x))], "augment <lambda> returns the same for different images in place"),
+        (lambda x: x[:1].expand_as(x), "augment <lambda> returns the same for different images in place 2"),
         ("wild", "augment is 'wild'; expected 'mild', 'default', 'strong' or 'off'"),
     ],
 )

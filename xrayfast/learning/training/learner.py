@@ -79,7 +79,7 @@ from xrayfast.learning.training.mixed_precision import leave_autocast, set_preci
 from xrayfast.learning.training.optional.averaging import AverageWeights
 from xrayfast.learning.training.optional.batch_norm import PreciseBatchNorm
 from xrayfast.learning.training.optional.gradients import AccumulateGradients
-from xrayfast.learning.training.optional.mixing import MixImages
+from xrayfast.learning.training.optional.mixing import MixImages, describe_equal_shares
 from xrayfast.learning.training.transforms import Augment, ChestAugmentation, transform_names
 from xrayfast.option_effects import check_settings
 from xrayfast.own_code import is_own, name_of, separate_code
@@ -530,6 +530,7 @@ def _build_learner(
     )
     if train.mixes_images:
         learn.add_cb(MixImages(train.mixup, train.cutmix))
+        learn.network_notes += (*describe_equal_shares(train.mixup, train.cutmix),)
     if dls.origin != "xrayfast":
         learn.own_code["dls"] = f"DataLoaders with {', '.join(transform_names(dls))}"
     if dls.origin == "own transforms":

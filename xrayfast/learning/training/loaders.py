@@ -211,7 +211,7 @@ def RadiographBlock(
     augmentation = make_augmentation(augment)
     if code := [t for t in augmentation if isinstance(t, OwnAugmentation)]:
         with isolated_rng("probe"):
-            low, high = code[0].encodes(TensorImageBW(torch.rand(2, 1, size, size))).aminmax()
+            low, high = code[0].try_on(size).aminmax()
         if not (low >= -1e-3 and high <= 1 + 1e-3):
             warn(
                 f"augment {name_of(code[0].functions)} returns values from {float(low):.3g} to {float(high):.3g} for "

@@ -122,6 +122,19 @@ class _Outputs:
         return {name: finite(v) for name, v in compute_epoch_metrics(*arrays, self.task, self.metrics).items()}
 
 
+def to_number(name: str, value: Any) -> float:
+    """Return the value of a metric as a float, NaN if it is None.
+
+    Raises:
+        TrainingError: it is not one number.
+    """
+    try:
+        return math.nan if value is None else float(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor of several values
+        found = f"an array of shape {tuple(value.shape)}" if hasattr(value, "shape") else f"{value!r:.80}"
+        raise TrainingError(f"The metric {name} gave {found}; expected one number.") from error
+
+
 def finite(value: float) -> float | None:
     """Return a value for the history: None if it is not finite."""
     return value if math.isfinite(value) else None
@@ -280,6 +293,7 @@ class EpochRecorder(Recorder):
         """Forget the last fit."""
         super().before_fit()
         self.of_run = self.has_loss = False
+        self.log = L([None])
 
     def after_loss(self) -> None:
         """Note that the batch has outputs and a loss."""
@@ -294,6 +308,8 @@ class EpochRecorder(Recorder):
     def after_epoch(self) -> None:
         """Log the epoch as fastai does, without the time if nothing reads the log, since fastprogress formats it."""
         self.add_time = self.learn.logger is not noop
+        if self.log[0] != self.epoch:  # a callback ended the epoch before it began
+            self.log = L(self.epoch)
         super().after_epoch()
         if not self.add_time:
             self.log.append("")
@@ -497,7 +513,7 @@ def try_metrics(metrics: Sequence[Metric], task: Task, target: torch.Tensor, to_
         to_detach: the learner's method `to_detach`.
 
     Raises:
-        ConfigError: a metric fails.
+        ConfigError: a metric fails, or gives anything but one number or None.
     """
     pred = torch.randn(target.shape, generator=torch.Generator().manual_seed(0)).to(target.device)
     y = target.argmax(dim=1) if task == "single" else target
@@ -505,19 +521,23 @@ def try_metrics(metrics: Sequence[Metric], task: Task, target: torch.Tensor, to_
     metrics[0].reset()
     metrics[0].accumulate(batch)
     for metric in metrics:
-        inner = getattr(metric, "metric", None)
-        if type(inner).__name__ in ("AccumMetric", "AvgMetric", "SklearnMetric"):  # others may need a whole learner
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    metric.reset()
-                    metric.accumulate(batch)
-                    _ = metric.value
-            except Exception as error:  # whatever the user's code raises
-                raise ConfigError(
-                    f"metrics: {metric.name} fails for random logits {tuple(pred.shape)} and the {task}-label "
-                    f"targets {tuple(y.shape)} of the validation split: {error.__cause__ or error}"
-                ) from error
+        if not isinstance(metric, OwnMetric):
+            continue
+        where = f"random logits {tuple(pred.shape)} and the {task}-label targets {tuple(y.shape)} of the validation"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                metric.reset()
+                metric.accumulate(batch)
+                value = metric.value
+        except Exception as error:  # whatever the user's code raises
+            if type(metric.metric).__name__ not in ("AccumMetric", "AvgMetric", "SklearnMetric"):
+                continue  # it may need a whole learner
+            raise ConfigError(f"metrics: {metric.name} fails for {where} split: {error.__cause__ or error}") from error
+        try:
+            to_number(metric.name, value)
+        except TrainingError as error:
+            raise ConfigError(f"metrics: for {where} split: {error}") from error
     metrics[0].reset()
 
 

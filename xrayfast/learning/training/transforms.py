@@ -9,6 +9,7 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -35,6 +36,7 @@ from xrayfast.learning.fastai_api import (
     Transform,
     show_title,
 )
+from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.optional.progressive import Shrink
 from xrayfast.own_code import name_of, separate_code
 
@@ -43,6 +45,9 @@ Augment = AugmentationName | bool | Callable[..., Any] | Sequence[Callable[..., 
 
 IMAGE_TYPES = (str, Path, np.ndarray, Image.Image)
 """Types of items that fastai's test_dl and predict take."""
+
+TRIED = 4
+"""Number of random images that the user's own augmentation is tried on."""
 
 
 class OpenRadiograph(Transform):
@@ -162,6 +167,32 @@ class OwnAugmentation(Transform):
         """
         with nullcontext() if self.own is None else self.own.drawing():
             return self._vary(images)
+
+    def try_on(self, size: int) -> Tensor:
+        """Augment some random images, to find errors early; return the result.
+
+        Each image in turn is replaced by another one, with the same random numbers: it has to change where it is.
+
+        Raises:
+            ConfigError: as in `encodes`; or the result for an image does not depend on it.
+        """
+        images = torch.rand(TRIED, 1, size, size)
+
+        def augmented(given: Tensor) -> Tensor:
+            with isolated_rng("probe"):
+                return self.encodes(TensorImageBW(given.clone())).as_subclass(Tensor).clone()
+
+        first = augmented(images)
+        for number in range(TRIED):
+            other = images.clone()
+            other[number] = 1 - images[number]
+            if torch.equal(augmented(other)[number], first[number]):
+                raise ConfigError(
+                    f"augment {name_of(self.functions)} returns the same for different images in place {number + 1} of "
+                    f"a batch of {TRIED}; expected each image augmented, and in its place, since its label stays "
+                    "there. Return no constant, and no batch in another order."
+                )
+        return first
 
     def _vary(self, images: TensorImageBW) -> TensorImageBW:
         for function in self.functions:

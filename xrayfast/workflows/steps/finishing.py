@@ -15,9 +15,11 @@ from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.learner import RadiographLearner
+from xrayfast.metrics.registry import history_metrics
+from xrayfast.metrics.summary import compute_epoch_metrics
 from xrayfast.progress import Reporter
 from xrayfast.reporting.html.render import image_view
-from xrayfast.runs.history import History
+from xrayfast.runs.history import History, valid_column
 from xrayfast.runs.predictions import Predictions, join_row_labels
 from xrayfast.runs.run import Run, now
 from xrayfast.workflows.data import changed_images
@@ -44,6 +46,28 @@ def describe_instability(history: History) -> str | None:
         f"of the first batch was {first:.3g}. The learning rate may be too high: {worst['lr']:.3g} at the end of that "
         "epoch. Use a lower --lr; 'xrayfast lr-find' suggests one."
     )
+
+
+LARGEST_DIFFERENCE = 0.02
+"""Difference of a validation metric in training from that of the saved predictions; rounding makes smaller ones."""
+
+
+def describe_changed_validation(learn: RadiographLearner, history: History, saved: Predictions) -> str | None:
+    """Return a remark if a validation metric of the best epoch is not that of the saved predictions, because the user's
+    own callbacks changed images, labels or outputs.
+    """
+    task = learn.dls.manifest.task
+    best = history.best_epoch or 1
+    for name, value in compute_epoch_metrics(saved.truth, saved.raw, task, history_metrics(task)).items():
+        recorded = history.rows[best - 1].get(valid_column(name))
+        if recorded is not None and abs(recorded - value) > LARGEST_DIFFERENCE:
+            return (
+                f"The validation {name} of the best epoch, {best}, was {recorded:.3f} in training, but "
+                f"is {value:.3f} for the saved predictions of the same images: {learn.own_code['cbs']} changed images, "
+                "labels or outputs in validation, and the best epoch was chosen by these. Return early in such a "
+                "callback unless self.training."
+            )
+    return None
 
 
 def add_remark(run: Run, remark: str, note: Callable[[str], None]) -> None:
@@ -91,6 +115,13 @@ def finish(
             "not change.",
             reporter.note,
         )
+    as_in_training = seconds is not None and not train.tta and learn.validation_units is None
+    if (
+        learn.own_cbs
+        and as_in_training
+        and (remark := describe_changed_validation(learn, history, predictions["valid"]))
+    ):
+        add_remark(run, remark, reporter.note)
     _write_training_images(run, learn, train.seed)
     run.update_info(
         finished=now(),

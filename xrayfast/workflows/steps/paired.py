@@ -124,6 +124,8 @@ def compare_pair(
             f"{shorten(alone, 20)}; the table's values are over all labels of each."
         )
     a, b = a.select(aligned[0]), b.select(aligned[1])
+    if np.array_equal(a.probability, b.probability):
+        notes.append(f"all its probabilities are equal to those of {reference}: it may be a copy.")
     groups = a.groups if b.groups is None else b.groups
     found = paired_differences(
         ResampledMetrics(a.truth, a.probability, task, groups, thresholds_a),

@@ -366,8 +366,8 @@ class Training:
             return "No epoch was finished, so there are no weights to use."
         return (
             f"The run is saved up to epoch {epochs}: 'xrayfast predict {path} IMAGES' and xrayfast.load use the "
-            f"weights of its best epoch, {self.history.best_epoch}, without calibration. If resumed, it would "
-            "diverge again."
+            f"weights of its best epoch, {self.history.best_epoch}, without calibration. If resumed unchanged, "
+            "it would fail again."
         )
 
     def _save(self, writer: CheckpointWriter, improved: bool, position: Position | None = None) -> None:

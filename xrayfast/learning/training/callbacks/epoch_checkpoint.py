@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xrayfast.errors import TrainingError, XrayfastError, shorten
+from xrayfast.errors import ConfigError, TrainingError, XrayfastError, shorten
 from xrayfast.learning.fastai_api import Callback, CancelFitException, L
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
-from xrayfast.learning.training.metrics import TrainRecorder, finite
+from xrayfast.learning.training.metrics import TrainRecorder, finite, to_number
 from xrayfast.learning.training.phases import Phase
 from xrayfast.metrics.registry import history_column
 from xrayfast.own_code import describe_code, names_of_code
@@ -56,12 +56,19 @@ class EpochCheckpoint(Callback):
         self.patience, self.save, self.reporter, self.sizes = patience, save, reporter, sizes
         self.train_batches = train
         self.failure: XrayfastError | None = None
-        self.stopped_early = self.saved = False
+        self.stopped_early = self.saved = self.trained = False
 
     def before_train(self) -> None:
-        """Start the epoch's clock."""
+        """Start the epoch's clock, and require the network's own parameters: the optimizer has no others."""
         self.began = time.perf_counter()
         self.trained = True
+        known = {id(parameter) for group in self.opt.param_lists for parameter in group}
+        if other := [name for name, p in self.learn.model.named_parameters() if id(p) not in known]:
+            self.failure = ConfigError(
+                f"A callback replaced layers of the network: {shorten(other)}. They would not be trained, and the "
+                "run's folder could not describe them. Give fit the whole network as arch= instead."
+            )
+            raise CancelFitException
 
     def before_epoch(self) -> None:
         """Mark the epoch as not trained: an epoch that is skipped on resuming leaves no row."""
@@ -126,10 +133,9 @@ class EpochCheckpoint(Callback):
     def _number(self, name: str, value: Any) -> float:
         """Return a metric's value as a float; if it is not a number, return NaN and set `failure`."""
         try:
-            return math.nan if value is None else float(value)
-        except (TypeError, ValueError):
-            found = f"an array of shape {tuple(value.shape)}" if hasattr(value, "shape") else f"{value!r:.80}"
-            self.failure = TrainingError(f"The metric {name} gave {found}; expected one number.")
+            return to_number(name, value)
+        except TrainingError as error:
+            self.failure = error
             return math.nan
 
     def _divergence(self, losses: Sequence[float], valid_loss: float | None = None) -> TrainingError | None:

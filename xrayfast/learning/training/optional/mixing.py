@@ -13,6 +13,19 @@ from xrayfast.learning.device import send
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 
+MOST_EQUAL = 8.0
+"""Largest A at which shares vary enough: with Beta(8, 8), 5% of images have less than 0.27 or more than 0.73."""
+
+
+def describe_equal_shares(mixup: float, cutmix: float) -> list[str]:
+    """Return a note on mixup or CutMix with so large an A that nearly every image is mixed half and half."""
+    return [
+        f"{name} is {a:g}: 95% of the shares drawn from Beta({a:g}, {a:g}) are within 0.5 ± "
+        f"{0.98 / math.sqrt(2 * a + 1):.2g}, so nearly every image is half of another one. Usual values are 0.1 to 1."
+        for name, a in (("mixup", mixup), ("cutmix", cutmix))
+        if a > MOST_EQUAL
+    ]
+
 
 class MixImages(Callback):
     """Callback that mixes each training image with another one of its batch, by mixup or CutMix.

@@ -17,7 +17,7 @@ from xrayfast.data.labels.names import normalize_label
 from xrayfast.data.sources.class_folders.read import read_folder_groups
 from xrayfast.data.sources.file_matching import absolute
 from xrayfast.data.sources.label_table import read_further_columns
-from xrayfast.errors import ConfigError, RunError, plural, plural_noun, shorten
+from xrayfast.errors import ConfigError, DataError, RunError, plural, plural_noun, shorten
 from xrayfast.errors.escapes import warn
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.option_effects import check_effects
@@ -171,6 +171,17 @@ def add_studies(run: Run, found: Mapping[Key, Predictions], unit: Unit) -> dict[
     }
 
 
+def require_known_units(run: Run, images: Predictions, unit: Unit) -> None:
+    """Raise a DataError if results are by study or patient, but none of a run's own `images` is known."""
+    ids = {"patient": images.patients, "study": images.studies}.get(unit)
+    if unit != "image" and (ids is None or not (ids != "").any()):
+        raise DataError(
+            f"--unit {unit}: no {unit} of the images that {run.path} was trained and validated on is known, so its "
+            f"thresholds and results can't be by {unit}. Leave out --unit, or train with "
+            f"--{'study' if unit == 'study' else 'patient'}-col."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class RunByUnit:
     """A run with results per image, study or patient, as requested.
@@ -216,6 +227,7 @@ class RunByUnit:
             )
             return cls(run, settings, other, (note,))
         [chosen_on] = add_studies(run, {DECISION_SPLIT: run.predictions(DECISION_SPLIT)}, settings.unit).values()
+        require_known_units(run, chosen_on, settings.unit)
         decision = choose_thresholds(own, chosen_on, settings, own.rule, own.target, own.confidence)
         units = plural_noun(settings.unit)
         return cls(
