@@ -158,11 +158,13 @@ def test_images_that_a_member_was_trained_on_are_left_out_of_its_evaluation(pair
         xf.evaluate(both, xf.open_data(first.config.data.source, split_file=first.split_path).subset("train"))
 
 
-def test_runs_that_differ_or_are_too_few_are_refused(pair, tiny_multi_run):
+def test_runs_that_differ_or_are_too_few_are_refused(pair, tiny_multi_run, tmp_path):
     first, *_ = pair
+    copy = shutil.copytree(first.path, tmp_path / "copy")
     for runs, words in (
         ([first], "at least two"),
         ([first, first], "found this run 2 times"),
+        ([first, copy], "copy: has the same weights as .*first, so it may be a copy"),
         ([first, tiny_multi_run], "task"),
     ):
         with pytest.raises(ConfigError, match=words):

@@ -181,6 +181,17 @@ def test_another_network_is_refused_and_another_loss_or_optimizer_is_noted(tiny_
         "learn.loss_func",
         "learn.opt_func",
     ]
+    hook = learn.model[1][-1].register_forward_hook(lambda module, given, logits: -logits)
+    with pytest.raises(ConfigError, match=r"has the layers of the tiny_resnet with .*, but gives other outputs"):
+        xf.save(learn, runs=tmp_path)
+    hook.remove()
+    learn.model[1].append(nn.ReLU())
+    with pytest.raises(ConfigError, match="but gives other outputs, so a hook"):
+        xf.save(learn, runs=tmp_path)
+    del learn.model[1][-1]
+    learn.model[1][-1].half()
+    with pytest.raises(ConfigError, match=r"differs in 1\.8\.weight"):
+        xf.save(learn, runs=tmp_path)
     learn.model[1][-1] = nn.Linear(512, 4)
     with pytest.raises(ConfigError, match=r"not the tiny_resnet with .* differs in 1\.8\.bias, 1\.8\.weight"):
         xf.save(learn, runs=tmp_path)

@@ -32,6 +32,28 @@ def torch_device(name: Device) -> torch.device:
     return torch.device(name)
 
 
+def require_usual_torch(*, training: bool) -> None:
+    """Check torch's settings of the whole process, which change results or let computations fail.
+
+    Args:
+        training: whether gradients are needed; autocast would then change the precision of the run.
+
+    Raises:
+        ConfigError: a setting is not torch's default.
+    """
+    changed = {"torch.set_default_dtype(torch.float32)": torch.get_default_dtype() is not torch.float32}
+    if training:
+        changed["torch.set_grad_enabled(True)"] = not torch.is_grad_enabled()
+        changed["code outside of torch.inference_mode"] = torch.is_inference_mode_enabled()
+        changed["code outside of torch.autocast (precision= sets it)"] = any(map(torch.is_autocast_enabled, _AUTOCAST))
+    if found := [usual for usual, is_changed in changed.items() if is_changed]:
+        raise ConfigError(f"torch's settings in this process would change the results; expected {' and '.join(found)}.")
+
+
+_AUTOCAST = ("cpu", "cuda")
+"""Types of devices whose autocast could be on."""
+
+
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """Move a tensor to a device; from the CPU to CUDA asynchronously, through pinned memory."""
     if device.type == "cuda" and tensor.device.type == "cpu":

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from xrayfast.config import (
     FIELD_SECTIONS,
@@ -32,6 +33,7 @@ from xrayfast.learning.fastai_api import DataLoaders, Learner
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import load_weights, save_weights
+from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
 from xrayfast.learning.training.loaders import RadiographDataLoaders, adopt_dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision
@@ -266,7 +268,7 @@ def _require_own_network(learn: RadiographLearner, model: ModelConfig) -> None:
         return
     with on_meta_device():
         own = build_network(model.arch, len(learn.dls.manifest.labels), model.head_width, model.head, model.size)
-    mine, theirs = ({name: t.shape for name, t in m.state_dict().items()} for m in (own, learn.model))
+    mine, theirs = ({name: (t.shape, t.dtype) for name, t in m.state_dict().items()} for m in (own, learn.model))
     if mine != theirs:
         changed = [name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)]
         raise ConfigError(
@@ -274,6 +276,22 @@ def _require_own_network(learn: RadiographLearner, model: ModelConfig) -> None:
             f"differs in {shorten(sorted(changed))}. A run's folder can't store another network; save it with fastai's "
             "learn.export."
         )
+    own.load_state_dict(learn.model.state_dict(), assign=True)
+    if any(buffer.is_meta for buffer in own.buffers()):  # buffers of timm that are not in the state
+        return
+    with torch.no_grad(), isolated_rng("probe"):
+        images = torch.rand(2, 3, model.size, model.size).to(learn.dls.device)
+        expected, found = (network.eval()(images).float() for network in (own, learn.model))
+    if not torch.allclose(expected, found, rtol=LARGEST_CHANGE, atol=LARGEST_CHANGE, equal_nan=True):
+        raise ConfigError(
+            f"learn.model has the layers of the {model.arch} with the {model.head} head that xrayfast.learner made, "
+            "but gives other outputs, so a hook, another forward or a layer without weights was added. A run's folder "
+            "can't store it; remove it, or save the learner with fastai's learn.export."
+        )
+
+
+LARGEST_CHANGE = 0.01
+"""Change of a logit, relative or absolute, that rounding on a GPU can make."""
 
 
 def _replaced(learn: RadiographLearner) -> list[str]:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import xrayfast as xf
 from tests.conftest import SMALL
+from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.model import precision
 from xrayfast.learning.training import learner, mixed_precision
@@ -222,3 +223,27 @@ def test_fp16_skips_a_step_whose_gradients_overflow_and_goes_on_with_a_smaller_s
         assert torch.isfinite(parameter).all()
         if "step" in state:
             assert state["step"] == len(scale) - skipped
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (lambda: torch.autocast("cpu", dtype=torch.bfloat16), r"code outside of torch\.autocast"),
+        (torch.inference_mode, r"torch.set_grad_enabled\(True\) and code outside of torch\.inference_mode"),
+        (torch.no_grad, r"expected torch\.set_grad_enabled\(True\)"),
+    ],
+)
+def test_nothing_is_trained_with_other_settings_of_torch(data_dir, tmp_path, setting, words):
+    learn = small(data_dir)
+    with setting():
+        with pytest.raises(ConfigError, match=words):
+            xf.fit(data_dir, runs=tmp_path, **SMALL)
+        with pytest.raises(ConfigError, match=words):
+            learn.fit(1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_predicted_in_another_default_type(tiny_run, data_dir, monkeypatch):
+    monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float64)
+    with pytest.raises(ConfigError, match=r"expected torch.set_default_dtype\(torch.float32\)"):
+        xf.predict(tiny_run, data_dir / "normal")

@@ -18,7 +18,7 @@ from xrayfast.data.images.reader import fit_square
 from xrayfast.data.splits.words import SPLITS, Split
 from xrayfast.errors import ConfigError
 from xrayfast.learning.augment import DEFAULT, augment, draws_of_view, normalize
-from xrayfast.learning.device import give_memory, torch_device
+from xrayfast.learning.device import give_memory, require_usual_torch, torch_device
 from xrayfast.learning.distributed.rows import OwnRows
 from xrayfast.learning.inference.reading import reading
 from xrayfast.learning.memory import keep_freed_memory
@@ -90,6 +90,7 @@ class Predictor:
             ConfigError: the device is not available.
         """
         run.require_known_transforms("other images can't be read as its network saw them")
+        require_usual_torch(training=False)
         keep_freed_memory()
         decision, target, model, train = run.decision, torch_device(device), run.config.model, run.config.train
         network = network_of_run(model, len(decision.labels), run.model_path, arch)

@@ -40,6 +40,7 @@ from xrayfast.files.atomic import replace_atomically
 from xrayfast.files.checksums import file_digest
 from xrayfast.files.xrv_weights import xrv_file
 from xrayfast.learning.callback_rules import make_callbacks
+from xrayfast.learning.device import require_usual_torch
 from xrayfast.learning.fastai_api import (
     Callback,
     Callbacks,
@@ -194,7 +195,11 @@ class RadiographLearner(Learner):
         """Train as fastai does; afterwards the network has the average of its weights, if they are averaged.
 
         An autocast context that an error or Ctrl-C within a batch left open is closed.
+
+        Raises:
+            ConfigError: as in `require_usual_torch`.
         """
+        require_usual_torch(training=True)
         try:
             super().fit(n_epoch, *arguments, **options)
         finally:

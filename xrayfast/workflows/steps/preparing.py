@@ -17,7 +17,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.assign import NO_PATIENTS
 from xrayfast.errors import ConfigError, DataError, shorten
 from xrayfast.learning.callback_rules import check_callbacks
-from xrayfast.learning.device import on_meta_device, torch_device
+from xrayfast.learning.device import on_meta_device, require_usual_torch, torch_device
 from xrayfast.learning.distributed.world import World
 from xrayfast.learning.fastai_api import Callback, Callbacks, L, Metrics
 from xrayfast.learning.memory import free_earlier_learners, free_later
@@ -58,6 +58,7 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
     """
     if (data.table["split"] == "train").sum() == 1:
         raise DataError("The train split has 1 image; expected at least 2, as batch norm averages over images.")
+    require_usual_torch(training=True)
     require_code(config.own_code, code)
     require_trackers(config.train.track)
     require_settings_of_data(data, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from xrayfast.config import PREDICTED_SPLITS
 from xrayfast.data.splits.words import Split
 from xrayfast.errors import ConfigError, RunError, plural, shorten
+from xrayfast.files.intact import known_digests
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
 
@@ -20,7 +22,8 @@ def require_alike(members: Sequence[Run]) -> None:
     """Check that runs can be averaged.
 
     Raises:
-        ConfigError: there are fewer than two, one is named twice, or they differ in labels, task, size or window.
+        ConfigError: there are fewer than two, one is given twice or is a copy, or they differ in labels, task, size or
+            window.
         RunError: a file of a run is damaged.
     """
     if len(members) < 2:
@@ -30,6 +33,14 @@ def require_alike(members: Sequence[Run]) -> None:
         if paths.count(path) > 1:
             raise ConfigError(f"{path}: found this run {plural(paths.count(path), 'time')}; expected each run once.")
     first, *others = members
+    with_weights: dict[str, Path] = {}
+    for run in members:
+        for digest in known_digests(run.model_path)[-1:]:
+            if (earlier := with_weights.setdefault(digest, run.path)) != run.path:
+                raise ConfigError(
+                    f"{run.path}: has the same weights as {earlier}, so it may be a copy; expected each network once. "
+                    "Leave it out."
+                )
     for other in others:
         for name, ours, theirs in (
             ("labels", first.labels, other.labels),
