@@ -175,10 +175,10 @@ def require_known_units(run: Run, images: Predictions, unit: Unit) -> None:
     """Raise a DataError if results are by study or patient, but none of a run's own `images` is known."""
     ids = {"patient": images.patients, "study": images.studies}.get(unit)
     if unit != "image" and (ids is None or not (ids != "").any()):
+        option = "--study-col" if unit == "study" else "--patient-col"
         raise DataError(
             f"--unit {unit}: no {unit} of the images that {run.path} was trained and validated on is known, so its "
-            f"thresholds and results can't be by {unit}. Leave out --unit, or train with "
-            f"--{'study' if unit == 'study' else 'patient'}-col."
+            f"thresholds and results can't be by {unit}. Leave out --unit, or train with {option}."
         )
 
 
