@@ -51,6 +51,9 @@ def describe_instability(history: History) -> str | None:
 LARGEST_DIFFERENCE = 0.02
 """Difference of a validation metric in training from that of the saved predictions; rounding makes smaller ones."""
 
+FLIPPED_IMAGES = 3
+"""Number of images whose class may change between training in half precision and predictions in float32."""
+
 
 def describe_changed_validation(learn: RadiographLearner, history: History, saved: Predictions) -> str | None:
     """Return a remark if a validation metric of the best epoch is not that of the saved predictions, because the user's
@@ -58,9 +61,10 @@ def describe_changed_validation(learn: RadiographLearner, history: History, save
     """
     task = learn.dls.manifest.task
     best = history.best_epoch or 1
+    allowed = LARGEST_DIFFERENCE + (0 if learn.precision == "fp32" else FLIPPED_IMAGES / len(saved))
     for name, value in compute_epoch_metrics(saved.truth, saved.raw, task, history_metrics(task)).items():
         recorded = history.rows[best - 1].get(valid_column(name))
-        if recorded is not None and abs(recorded - value) > LARGEST_DIFFERENCE:
+        if recorded is not None and abs(recorded - value) > allowed:
             return (
                 f"The validation {name} of the best epoch, {best}, was {recorded:.3f} in training, but "
                 f"is {value:.3f} for the saved predictions of the same images: {learn.own_code['cbs']} changed images, "
