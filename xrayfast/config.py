@@ -708,6 +708,13 @@ class TrainConfig(_Section):
         le=1000,
     )
     seed: Seed = option(0, "Seed of initial weights, order of images and augmentation.")
+    members: int = option(
+        1,
+        "Networks to train, one after the other with consecutive seeds; the run averages their probabilities.",
+        metavar="N",
+        ge=1,
+        le=MAX_FOLDS,
+    )
     loss: Annotated[LossName, OrOwnCode] = loss_option(
         "auto",
         f"Loss: cross entropy (ce), binary cross entropy (bce), asymmetric (asl) or focal. auto: "
@@ -978,6 +985,7 @@ class Options(ResultsOptions, total=False):
     track: TrackerName | Sequence[TrackerName]
     batch_size: int
     seed: int
+    members: int
     early_stop: int | None
     monitor: Monitor
     train_metrics: TrainMetrics

@@ -27,7 +27,7 @@ NOT_IN_RANGE_TEST = (
     "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "ema", "precise_bn", "sync_bn",
     "early_stop", "monitor", "train_metrics", "tta", "allow_leaks", "progressive", "reuse_frozen", "frozen_views",
     "thresholds", "target_sensitivity", "target_specificity", "target_confidence", "positive", "unit", "unit_join",
-    "calibrate", "prevalence", "resamples", "track",
+    "calibrate", "prevalence", "resamples", "track", "members",
 )  # fmt: skip
 """Options that have no effect in `find_lr`."""
 

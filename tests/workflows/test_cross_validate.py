@@ -17,8 +17,8 @@ from xrayfast.errors import ConfigError, Interrupted, RunError
 from xrayfast.metrics.claims.headline import Remark, optimism
 from xrayfast.progress import NullReporter
 from xrayfast.reporting.markdown.methods import describe_cross_validation
-from xrayfast.workflows.steps.fold_processes import FoldProcess, FoldWatch
-from xrayfast.workflows.steps.folds import pool_folds, spread
+from xrayfast.workflows.steps.cross_validation.fold_processes import FoldProcess, FoldWatch
+from xrayfast.workflows.steps.cross_validation.folds import pool_folds, spread
 from xrayfast.workflows.steps.predictions.ensembles import average_by_image
 
 SAME = ("model.safetensors", "split.csv", "labels.json", "predictions/valid.csv", "predictions/test.csv")
@@ -195,7 +195,7 @@ def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_p
     cv = xf.CrossValidation(tmp_path / "whole")
     assert cv.info.status == "interrupted" and [run.info.status for run in cv.runs] == ["completed", "interrupted"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("xrayfast.workflows.fit._train", lambda training: None)
+        patch.setattr("xrayfast.workflows.steps.network._train", lambda training: None)
         notes = []
         xf.resume(cv.runs[1], reporter=NullReporter(note=notes.append))
         assert notes[-1].startswith(

@@ -15,8 +15,8 @@ from tests.conftest import SMALL, UNCHECKED
 from tests.decisions import fit_decision
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError
+from xrayfast.files.file_names import relative_path
 from xrayfast.reporting.markdown.methods import describe_methods
-from xrayfast.workflows.ensemble import _relative
 from xrayfast.workflows.steps.predictions.ensembles import average_by_image
 
 
@@ -199,10 +199,10 @@ def test_a_cross_validation_is_an_ensemble(data_dir, images, tmp_path):
 
 
 def test_the_path_of_a_member_is_absolute_if_it_is_on_another_drive(tmp_path, monkeypatch):
-    assert _relative(tmp_path / "runs" / "a", tmp_path / "runs" / "ensemble") == "../a"
+    assert relative_path(tmp_path / "runs" / "a", tmp_path / "runs" / "ensemble") == "../a"
 
     def refuse(*_):
         raise ValueError("path is on mount 'D:', start on mount 'C:'")
 
     monkeypatch.setattr(os.path, "relpath", refuse)
-    assert _relative(tmp_path / "a", tmp_path / "b") == (tmp_path / "a").as_posix()
+    assert relative_path(tmp_path / "a", tmp_path / "b") == (tmp_path / "a").as_posix()

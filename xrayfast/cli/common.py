@@ -90,8 +90,9 @@ def show_run(out: Output, run: Run) -> None:
     split, found = list(read_interpretations(run, find_images=False).items())[-1]
     show_results(out, found, top=3)
     out.line()
+    of = f"{len(members)} networks together" if (members := run.info.members) else f"epoch {run.info['best_epoch']}"
     out.line(
-        f"These are the {'test' if split == 'test' else 'validation'} results of epoch {run.info['best_epoch']}. "
+        f"These are the {'test' if split == 'test' else 'validation'} results of {of}. "
         f"For figures and a report: xrayfast interpret {run.path}"
     )
     out.done("Run", run.path)

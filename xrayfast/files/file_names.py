@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,3 +36,11 @@ def require_utf8(names: Iterable[Path | str], error: type[XrayfastError] = DataE
     for name in map(str, names):
         if not is_utf8(name):
             raise error(f"{name}: found a name that is not UTF-8; expected a UTF-8 name. Rename it.")
+
+
+def relative_path(path: Path, folder: Path) -> str:
+    """Return the path from the folder, with '/' on every system; the absolute one from another drive of Windows."""
+    path = path.absolute()
+    with contextlib.suppress(ValueError):
+        path = Path(os.path.relpath(path, folder.absolute()))
+    return path.as_posix()

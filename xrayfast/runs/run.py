@@ -308,7 +308,9 @@ class Run(HasOverview):
 
     @property
     def members(self) -> list[Run]:
-        """The runs whose probabilities are averaged; empty if the run has a network of its own.
+        """The networks whose probabilities are averaged, as runs; empty if the run has a network of its own.
+
+        A member that has members itself, such as a fold with several networks, is replaced by these.
 
         Raises:
             RunError: `run.json` is damaged, a member is gone, or a downloaded run names members outside its folder.
@@ -318,18 +320,25 @@ class Run(HasOverview):
             raise RunError(
                 f"{self.downloaded}: refers to runs outside its folder: {shorten(map(repr, members))}. Do not trust it."
             )
-        return [Run(self.path / member) for member in members]
+        runs = [Run(self.path / member) for member in members]
+        return [network for run in runs for network in (run.members or [run])]
 
-    def require_network(self, advice: str = "Use one of them.") -> None:
+    @property
+    def first_network(self) -> Run:
+        """The run itself or, if it has members, the first of them."""
+        return next(iter(self.members), self)
+
+    def require_network(self, advice: str = "") -> None:
         """Raise an error if the run has members instead of a network of its own.
 
         Args:
-            advice: what to do instead.
+            advice: what to do instead; by default, to use one of the members.
 
         Raises:
             RunError: the run has members, or `run.json` is damaged.
         """
         if members := self.info.members:
+            advice = advice or f"Use one of them, such as {self.path / members[0]}."
             raise RunError(
                 f"{self.path}: averages {plural(len(members), 'run')} and has no network of its own. {advice}"
             )

@@ -313,7 +313,7 @@ def _run_row(
             DEFAULT_LOSS[run.task] if config.train.loss == "auto" else show_setting(config.train.loss)
         ),
         "size": config.model.size,
-        "epochs": len(run.history),
+        "epochs": len(run.first_network.history),
         "best_epoch": info.best_epoch,
         "parameters": info.parameters,
         "seconds": info.seconds,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,9 +16,9 @@ from typing_extensions import Unpack
 from xrayfast._version import __version__
 from xrayfast.config import DEFAULT_FOLDS, MAX_FOLDS, Config, DataConfig, Options, field_types
 from xrayfast.data.manifest import Manifest, open_manifest
-from xrayfast.errors import ConfigError, Interrupted, RunError, plural, shorten
+from xrayfast.errors import ConfigError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.errors.signals import StopRequest, handling_signals
+from xrayfast.errors.signals import handling_signals
 from xrayfast.launch import require_alone
 from xrayfast.learning.distributed.world import World
 from xrayfast.learning.fastai_api import Callbacks, Metrics
@@ -30,11 +30,13 @@ from xrayfast.runs.cross_validation import CrossValidation, fold_names
 from xrayfast.runs.names import SPLIT_FILE
 from xrayfast.runs.run import Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs
-from xrayfast.workflows.fit import Request, never, resume, train_new
+from xrayfast.workflows.fit import resume
 from xrayfast.workflows.recipes import Recipe, with_recipe
-from xrayfast.workflows.steps.fold_processes import train_at_once
-from xrayfast.workflows.steps.folds import DealtImages, is_complete, join, link_images
+from xrayfast.workflows.steps.cross_validation.fold_processes import train_at_once
+from xrayfast.workflows.steps.cross_validation.folds import DealtImages, join, link_images
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
+from xrayfast.workflows.steps.members import is_complete, stopping, train_run
+from xrayfast.workflows.steps.network import Request, never
 from xrayfast.workflows.steps.preparing import collect_own_code, require_own, require_settings
 from xrayfast.workflows.steps.resuming import require_same_images
 
@@ -389,7 +391,7 @@ def _train_fold(work: _Work, dealt: DealtImages, repeat: int, fold: int, path: P
     metrics = copy.deepcopy(work.metrics)
     cbs, _ = require_own(data.task, data.labels, config, copy.deepcopy(work.cbs), metrics)
     with FreeThreads() as threads:
-        train_new(
+        train_run(
             data,
             config,
             dealt.images,
@@ -404,25 +406,10 @@ def _train_fold(work: _Work, dealt: DealtImages, repeat: int, fold: int, path: P
         )
 
 
-@contextmanager
-def _stopping(cv: CrossValidation, only: int | None) -> Iterator[None]:
-    """Record an interruption or failure of the block; after an interruption, raise an error that says how to resume."""
-    stop = StopRequest()
-    try:
-        with stop.interrupting():
-            yield
-    except (KeyboardInterrupt, Exception) as error:
-        stopped = isinstance(error, (KeyboardInterrupt, Interrupted)) or stop()
-        if only is None:
-            cv.update_info(status="interrupted" if stopped else "failed")
-        if not stopped:
-            raise
-        done, path = sum(is_complete(run.path) for run in cv.runs), str(cv.path)
-        begun = "".join(f", in {run.path.name} after {run.info.stopped}" for run in cv.runs if run.info.stopped)
-        again = f"xrayfast cross-validate --resume {shlex.quote(path)}" + (f" and --fold {only}" if only else "")
-        if names := cv.config.own_code | cv.info.own_code:  # a command line can't carry code
-            again = f"xf.resume_cross_validation({path!r}, {', '.join(f'{name}=...' for name in names)})"
-        raise Interrupted(
-            f"Stopped after {plural(done, 'finished fold')} of {len(cv.info.members)}{begun}. Resume with: {again}",
-            getattr(error, "exit_code", stop.exit_code),
-        ) from None
+def _stopping(cv: CrossValidation, only: int | None) -> AbstractContextManager[None]:
+    """Record how training folds ended, and say after an interruption how to resume; see `stopping`."""
+    path = str(cv.path)
+    again = f"xrayfast cross-validate --resume {shlex.quote(path)}" + (f" and --fold {only}" if only else "")
+    if names := cv.config.own_code | cv.info.own_code:  # a command line can't carry code
+        again = f"xf.resume_cross_validation({path!r}, {', '.join(f'{name}=...' for name in names)})"
+    return stopping(cv, "fold", again, records=only is None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from xrayfast.data.corrections import read_corrections
 from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.csv_tables import read_csv
+from xrayfast.files.file_names import relative_path
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.runs.run import Run, now
 from xrayfast.workflows.steps.predictions.ensembles import average_splits, require_alike
@@ -83,7 +82,7 @@ def ensemble(
         "fingerprint": infos[0].fingerprint if same else "",
         "shortcuts": infos[0].shortcuts,
         "remarks": list(dict.fromkeys(remark for info in infos for remark in info.remarks)),
-        "members": [_relative(run.path.absolute(), place.absolute()) for run in members],
+        "members": [relative_path(run.path, place) for run in members],
         "seconds": round(sum(info.seconds or 0 for info in infos), 1),
     }
 
@@ -95,13 +94,6 @@ def ensemble(
         finalize_results(run, averaged, config.results, config.train.seed)
 
     return Run(Run.create(root, name, "ensemble", config, info, write).path)
-
-
-def _relative(path: Path, folder: Path) -> str:
-    """Return the path from the folder, with '/' on every system; the absolute one from another drive of Windows."""
-    with contextlib.suppress(ValueError):
-        path = Path(os.path.relpath(path, folder))
-    return path.as_posix()
 
 
 def _splits_of(run: Run) -> pd.DataFrame:

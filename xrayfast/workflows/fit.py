@@ -2,88 +2,31 @@
 
 from __future__ import annotations
 
-import shlex
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from typing_extensions import Unpack
 
-from xrayfast.config import OWN_WEIGHTS, Config, Options, Precision, field_types
-from xrayfast.data.cache.image_cache import DecodedImages
-from xrayfast.data.images.notes import describe_notes
-from xrayfast.data.labels.positive_class import describe_positive_class, positive_class
+from xrayfast.config import Config, Options, field_types
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import Interrupted, ReadError, RunError, WriteError, plural, truncate
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.errors.signals import INTERRUPTED, StopRequest, handling_signals
-from xrayfast.learning.distributed.world import World, join_process_group
+from xrayfast.errors.signals import handling_signals
+from xrayfast.files.intact import INFO_FILE
+from xrayfast.learning.distributed.world import join_process_group
 from xrayfast.learning.fastai_api import Callbacks, Metrics
-from xrayfast.learning.model.own_network import network_of_run
-from xrayfast.learning.model.pretrained.run_weights import find_starting_run
-from xrayfast.learning.model.weights import load_weights
-from xrayfast.learning.own_failures import name_own_code
-from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
-from xrayfast.learning.training.checkpoint import BEST, MODEL, replace_damaged
-from xrayfast.learning.training.distributed import train_as_rank
-from xrayfast.learning.training.loaders import as_read_error
-from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
-from xrayfast.learning.training.optional.sampling import sampling_weights
-from xrayfast.learning.training.phases import plan_phases
-from xrayfast.learning.training.position import StoppedTraining, beginning_again
-from xrayfast.metrics.claims.headline import Remark
-from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.option_effects import check_effects
-from xrayfast.own_code import OWN, describe_code, names_of_code, separate_code
+from xrayfast.own_code import separate_code
 from xrayfast.progress import FoldReporter, NullReporter, Reporter, show_progress
 from xrayfast.runs.cross_validation import CrossValidation
-from xrayfast.runs.history import History
 from xrayfast.runs.run import Run
-from xrayfast.tracking.session import tracked
-from xrayfast.workflows.data import decode, image_infos, reopen_data, resolve_inputs, split_table
+from xrayfast.workflows.data import decode, resolve_inputs
 from xrayfast.workflows.recipes import Recipe, with_recipe
-from xrayfast.workflows.steps.finishing import add_remark, describe_instability, finish
-from xrayfast.workflows.steps.leaks import ComparedImages, compare_all_images, require_leak_free
-from xrayfast.workflows.steps.preparing import (
-    collect_own_code,
-    describe_training,
-    prepare,
-    require_own,
-    require_settings,
-)
-from xrayfast.workflows.steps.provenance import collect_provenance, describe_replay, describe_threads
-from xrayfast.workflows.steps.results import check_results
-from xrayfast.workflows.steps.resuming import complete_end, read_checkpoint, require_same_code, require_same_images
-from xrayfast.workflows.steps.seen import describe_seen
-from xrayfast.workflows.steps.training import (
-    Training,
-    choose_cached_groups,
-    plan_facts,
-    publish_epochs,
-    schedule_phases,
-)
-
-
-def never() -> bool:
-    """Return False: the default `interrupted`, which never stops training."""
-    return False
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """The arguments of `fit` or `cross_validate` other than the data, the settings and the folder's name."""
-
-    reporter: Reporter
-    interrupted: Callable[[], bool]
-    command: str
-    code: Mapping[str, Any]
-    cbs: Callbacks
-    metrics: Metrics
+from xrayfast.workflows.steps.leaks import compare_all_images
+from xrayfast.workflows.steps.members import resume_run, train_run
+from xrayfast.workflows.steps.network import Request, never
+from xrayfast.workflows.steps.preparing import collect_own_code, require_own, require_settings
 
 
 @handling_signals()
@@ -103,7 +46,7 @@ def fit(
     metrics: Metrics = (),
     **options: Unpack[Options],
 ) -> Run:
-    """Train a network, and write everything to a new run's folder.
+    """Train a network or, with `members`, several whose probabilities are averaged; write all to a new run's folder.
 
     Ctrl-C, SIGTERM and SIGHUP stop training after the current batch, unless the program handles or ignores them itself
     or `fit` is not called in its main thread. An example:
@@ -131,7 +74,8 @@ def fit(
             `splitter` and `loss` may also be code of your own, as in `learner`, and `augment` as in `dataloaders`.
 
     Returns:
-        The Run, with the weights of its best epoch, its history, predictions and metrics.
+        The Run, with the weights of its best epoch, its history, predictions and metrics. With `members`, the Run of
+        the averaged probabilities; `run.members` are the runs of its networks, in folders of its own.
 
     Raises:
         XrayfastError: the subclass says what failed: the settings, the data, the weights, the run's folder, or training
@@ -154,7 +98,7 @@ def fit(
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
         world.barrier()  # another machine may have more to decode
         compared = compare_all_images(manifest, images, reporter.preparing)
-        run = train_new(
+        run = train_run(
             manifest,
             config,
             images,
@@ -168,92 +112,6 @@ def fit(
             runs=Path(runs),
         )
     return run
-
-
-def train_new(
-    manifest: Manifest,
-    config: Config,
-    images: DecodedImages,
-    compared: ComparedImages,
-    request: Request,
-    *,
-    world: World,
-    threads: FreeThreads,
-    shown_notes: Sequence[str],
-    idle: Sequence[str],
-    name: str | None,
-    runs: Path,
-) -> Run:
-    """Train a network on decoded images and write a new run's folder.
-
-    The images were compared with `compare_all_images`, and the settings and callbacks were checked with
-    `require_settings` and `require_own`.
-
-    Raises:
-        XrayfastError: as in `fit`.
-    """
-    reporter = request.reporter
-    checked = require_leak_free(manifest, compared, allow_leaks=config.train.allow_leaks)
-    manifest, remarks = checked.data, list(checked.warnings)
-    for note in manifest.notes:
-        if note not in shown_notes:
-            reporter.note(note)
-    global_batch = config.train.batch_size * world.world_size
-    learn = prepare(manifest, config, images, global_batch, request.code, world)
-    learn.add_own(request.cbs, request.metrics)
-    config = config.model_copy(update={"model": config.model.model_copy(update=learn.network_settings)})
-    phases = plan_phases(config.train, len(learn.groups), 1.0, pretrained=config.model.weights != "none")
-    group_counts, no_space = choose_cached_groups(learn, phases, config, world)
-    scheduled = schedule_phases(phases, config.train, config.model.size, group_counts)
-    learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
-    infos = image_infos(manifest, images)
-    remarks += describe_notes(manifest.table["image"].tolist(), [info.notes for info in infos])
-    remarks += describe_training(config, learn)
-    remarks += filter(None, [no_space, threads.note])
-    for text in (*describe_replay(config, learn), *learn.dls.notes):
-        reporter.note(text)
-    if start := find_starting_run(config.model.weights):
-        remarks += describe_seen(start, manifest, images, reporter.preparing)
-    leaks = Remark.LEAKS_ALLOWED in map(Remark.of, remarks)
-    weights = sampling_weights(manifest.subset("train").truth)
-    uneven = bool(weights.min() < weights.max())
-    cuda, batches = learn.dls.device.type == "cuda", len(learn.dls.train)
-    facts = plan_facts(
-        scheduled,
-        config.train,
-        learn.groups,
-        batches=batches,
-        leaks=leaks,
-        uneven=uneven,
-        cuda=cuda,
-        world_size=world.world_size,
-    )
-    remarks += [*idle, *check_effects(config.train, facts)]
-    remarks += check_results(config.results, manifest.task, manifest.labels)
-    for remark in remarks:
-        reporter.note(remark)
-    if positive := positive_class(manifest.task, manifest.labels, config.results.positive):
-        reporter.note(describe_positive_class(manifest.labels, positive, config.results.positive))
-    info = collect_provenance(learn, request.command, remarks, checked.looked) | {
-        "shortcuts": checked.shortcuts,
-        "world_size": world.world_size,
-        "global_batch": global_batch,
-        "frozen_feature_groups": group_counts,
-        "frozen_feature_views": scheduled[0].views if any(group_counts) else 0,
-    }
-
-    def write_data(run: Run) -> None:
-        run.write_decision(Decision(manifest.task, manifest.labels, positive=positive))
-        run.write_split(split_table(manifest, infos))
-        run.write_left_out(manifest.left_out)
-        run.write_corrections(manifest.corrections)
-
-    with world.output_folder(Path(runs)) as folder:
-        run = Run.create(folder, name, config.model.arch.removeprefix(OWN), config, info, write_data)
-        with run.lock():
-            path = world.broadcast_text(str(run.path))
-            _train(Training(run, learn, config, History(), reporter, request.interrupted, world, threads))
-    return Run(path)
 
 
 @handling_signals()
@@ -274,8 +132,8 @@ def resume(
     """Resume an interrupted run, with the same results as without the interruption.
 
     Training continues after the last batch or, if the run was killed or has callbacks of your own, from the last
-    checkpoint. Signals stop it as they stop `fit`. If a run was killed after its results were complete, missing files
-    are written and leftovers are removed.
+    checkpoint; of a run with `members`, the missing networks are trained. Signals stop it as they stop `fit`. If a run
+    was killed after its results were complete, missing files are written and leftovers are removed.
 
     Args:
         run: the run or its folder.
@@ -296,148 +154,29 @@ def resume(
         Interrupted: training was stopped again.
     """
     run = Run.of(run)
-    run.require_network(f"'xrayfast cross-validate --resume {run.path}' resumes a cross-validation.")
-    config = run.config
-    joined, shown = join_process_group(config.train.device), show_progress(progress, reporter)
+    if run.has_folds:
+        run.require_network(f"'xrayfast cross-validate --resume {run.path}' resumes a cross-validation.")
+    _, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
+    joined, shown = join_process_group(run.config.train.device), show_progress(progress, reporter)
     note = warn if reporter is None else reporter.note
-    with (
-        joined as world,
-        FreeThreads() as threads,
-        shown as reporter,
-        run.lock(note) if world.is_rank_zero else nullcontext(),  # only rank zero writes to the run
-        world.working_copy(run.path) as folder,
-    ):
-        world.require_alike(f"resumes {run.path.name}")
-        copy = Run(folder)
+    with joined as world, FreeThreads() as threads, shown as reporter:
         if not world.is_rank_zero:
             reporter = NullReporter()
             note = reporter.note
-        if copy.info.status == "completed":
-            note(complete_end(copy))
-            return run
-        _, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
-        cbs, names = require_own(copy.task, copy.labels, config, cbs, metrics)
-        require_same_code(copy, names_of_code(separate_code(code)[0]) | names)
-        manifest = reopen_data(copy)
-        config = config.model_copy(update={"data": manifest.config})
-        _, images = decode(manifest, config.model.size, reporter.preparing, may_leave_out=False)
-        world.barrier()
-        require_same_images(copy, manifest, images, note)
-        if different := describe_threads(copy.info, "the run"):
-            note(different)
-        checkpoint = read_checkpoint(copy, note)
-        if checkpoint is not None:
-            network_of_run(config.model, len(manifest.labels), checkpoint.path / MODEL, arch)
-        # The checkpoint's weights replace those that the run started from.
-        keep = checkpoint is None or config.model.weights == OWN_WEIGHTS
-        start = config if keep else config.updated({"weights": "none"})
-        # The global batch size stays the same, whatever the world size is now.
-        learn = prepare(manifest, start, images, copy.global_batch, code, world)
-        learn.add_own(cbs, metrics)
-        if learn.start and copy.info.weights_sha256 not in ("", learn.start.sha256):
-            raise RunError(
-                f"{run.path}: the weights that it started from, {config.model.weights}, have changed since. Put them "
-                "back, or start a new run."
-            )
-        if threads.note:
-            reporter.note(threads.note)
-        recorded = copy.info.precision or "fp32"  # earlier versions recorded none and trained in fp32
-        restore_precision(learn, recorded)
-        if (precision := training_precision(learn)) != recorded:
-            reporter.note(
-                f"This device trains in {precision}, but the run began in {recorded}, so results will differ."
-            )
-        history = History()
-        if checkpoint is not None:
-            if checkpoint.state.rows:
-                best = checkpoint.path / BEST  # before version 0.4, only the run's folder had it
-                load_weights(learn.model, best if best.is_file() else copy.model_path)
-            history = checkpoint.read_history(config.model.size)
-            checkpoint = replace_damaged(copy.checkpoint, checkpoint)
-            publish_epochs(copy, history.rows)
-        copy.update_info(precision=precision)
-        _train(Training(copy, learn, config, history, reporter, interrupted, world, threads, checkpoint))
-        above = run.path.absolute().parent
-        of_unfinished = CrossValidation.is_there(above) and not CrossValidation(above).is_finished
-        if of_unfinished and not isinstance(reporter, FoldReporter):
-            note(
-                f"This is one fold of a cross-validation. 'xrayfast cross-validate --resume {above}' trains the "
-                "others and computes the results."
-            )
+        request = Request(reporter, interrupted, run.info.command, code, cbs, metrics)
+        resume_run(run, request, world=world, threads=threads, note=note)
+        if not isinstance(reporter, FoldReporter):
+            _note_unfinished_above(run, note)
     return run
 
 
-def _train(training: Training) -> None:
-    """Train, finish the run on rank zero, and record how it ended, in trackers too."""
-    names = training.config.train.track if training.world.is_rank_zero else ()
-    with tracked(names, training.run, training.config, training.history.rows, training.reporter) as reporter:
-        _train_and_record(replace(training, reporter=reporter))
-
-
-def _train_and_record(training: Training) -> None:
-    run, learn, config, history = training.run, training.learn, training.config, training.history
-    world, interrupted, stop = training.world, training.interrupted, StopRequest()
-
-    def asked_to_stop() -> bool:
-        """Whether any rank was asked to stop; all ranks then exit with its code."""
-        asked = interrupted()  # before `stop()`, since a signal may arrive during this call
-        code = world.highest(stop.exit_code if stop() else INTERRUPTED if asked else 0)
-        stop.exit_code = code or stop.exit_code
-        return bool(code)
-
-    training = replace(training, interrupted=asked_to_stop)
-    began = time.perf_counter()
-    run.update_info(status="running", stopped="")
-    try:
-        rng = isolated_rng(config.train.seed, "fit")
-        as_rank = train_as_rank(learn, world, config.train.sync_bn)
-        with stop.listening(), learn.no_bar(), learn.no_logging(), as_rank, rng:
-            training.run_phases()
-        if world.highest(stop()):
-            raise KeyboardInterrupt
-        if remark := describe_instability(history):
-            add_remark(run, remark, training.reporter.note)
-        seconds = time.perf_counter() - began
-        with stop.interrupting(), beginning_again("the computation of the results"):
-            finish(run, learn, history, config, seconds=seconds, reporter=training.reporter, world=world)
-            world.barrier()
-    except (KeyboardInterrupt, Exception) as error:
-        # Another error counts as a stop too: the signal may have ended the workers that read images or the terminal.
-        if isinstance(error, KeyboardInterrupt) or stop():
-            done = plural(len(history.rows), "finished epoch")
-            if run.info.status == "completed":
-                done += " and all results"  # only leftovers remain to be removed
-            else:
-                done += _why_stopped(error)
-                seconds = run.total_seconds(time.perf_counter() - began)
-                run.update_info(status="interrupted", stopped=done, seconds=seconds)
-            again = _how_to_resume(run, config.own_code | learn.own_code)
-            exit_code = getattr(error, "exit_code", stop.exit_code)
-            raise Interrupted(f"Stopped after {done}. Resume with: {again}", exit_code) from None
-        run.update_info(status="failed")
-        if isinstance(error, ReadError):
-            raise as_read_error(error) from error
-        if (named := name_own_code(error, learn)) is not error:
-            raise named from error
-        raise
-
-
-def _why_stopped(error: BaseException) -> str:
-    """Return what follows "Stopped after 2 finished epochs"; "" if there is nothing to add."""
-    if isinstance(error, StoppedTraining):
-        return str(error).rstrip(".")
-    if isinstance(error, KeyboardInterrupt):
-        return ""
-    if isinstance(error, WriteError):
-        return f"; the checkpoint can't be saved: {error}".rstrip(".")
-    failure = truncate(" ".join(str(error).split()), 300).rstrip(".")
-    return f"; the next step will start over, because it failed: {failure}"
-
-
-def _how_to_resume(run: Run, names: Mapping[str, str]) -> str:
-    """Return the command line that resumes a run or, since it can't carry code, the call with code of these names."""
-    path = str(run.path)
-    if not names:
-        return f"xrayfast fit --resume {shlex.quote(path)}"
-    given = ", ".join(f"{name}=..." for name in names)
-    return f"xf.resume({path!r}, {given}) in Python, with {describe_code(names)}"
+def _note_unfinished_above(run: Run, note: Callable[[str], None]) -> None:
+    """Note how to go on if a run that is now complete is a fold or a network of an unfinished run."""
+    above = run.path.absolute().parent
+    if not (above / INFO_FILE).is_file() or Run(above).info.status == "completed":
+        return
+    if CrossValidation.is_there(above):
+        kind, command = "fold of a cross-validation", "cross-validate"
+    else:
+        kind, command = "network of a run", "fit"
+    note(f"This is one {kind}. 'xrayfast {command} --resume {above}' trains the others and computes the results.")

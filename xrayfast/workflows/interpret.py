@@ -152,7 +152,7 @@ def write_report(
         write_text(run.report_path, render_run_page(report))
         write_cards(run)
     else:
-        from xrayfast.workflows.steps.folds import write_page_and_card  # it imports torch
+        from xrayfast.workflows.steps.cross_validation.folds import write_page_and_card  # it imports torch
 
         write_page_and_card(cv)
     progress("writing the report", images, images)
@@ -163,7 +163,7 @@ def _join_again(cv: CrossValidation, options: ResultsOptions, by: Sequence[str])
     """Compute the results of a cross-validation again from its folds' predictions, after adding the columns to them."""
     if not cv.is_finished:
         cv.require_predictions()
-    from xrayfast.workflows.steps.folds import join
+    from xrayfast.workflows.steps.cross_validation.folds import join
 
     unit = _unit(cv, options)
     found = {(fold, split): fold.predictions(split) for fold in cv.runs for split in fold.predicted_splits}

@@ -83,7 +83,7 @@ def interpret(
     out.done("Report", chosen.report_path)
     if chosen.model_card_path.is_file():
         out.done("Model card", chosen.model_card_path)
-    if not chosen.info.members:
+    if chosen.claim_path.is_file():
         out.done("CLAIM checklist", chosen.claim_path)
     out.json({"run": str(chosen.path), "report": str(chosen.report_path), "metrics": chosen.metrics})
 

@@ -179,7 +179,8 @@ def _selected(facts: RunFacts) -> Answer:
 
 def _ensemble(facts: RunFacts) -> Answer:
     views = " Its predictions are averaged over augmented views of an image." if facts.config.train.tta else ""
-    return Answer("", f"None: one network.{views}")
+    networks = say.averaging(len(facts.info.members)) if facts.info.members else "None: one network."
+    return Answer("", f"{networks}{views}")
 
 
 def _metrics(facts: RunFacts) -> Answer:

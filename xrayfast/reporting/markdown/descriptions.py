@@ -86,10 +86,12 @@ def network(facts: RunFacts) -> str:
     }[config.head]
     layers = ", ".join(filter(None, [start, hidden_layers(config)]))
     activation = "a sigmoid for each label" if facts.task == "multi" else "a softmax over the classes"
+    networks = facts.config.train.members
+    several = f" {networks} such networks, with different seeds, are averaged." if networks > 1 else ""
     size = f"{plural(parameters, 'parameter')} in all" if parameters else f"The number of parameters is {UNRECORDED}"
     return (
         f"{_maker(facts)} {arch(facts)} {layers}, and {plural(len(facts.labels), 'output')}, {activation}. Input: one "
-        f"gray image of {config.size} x {config.size} px, repeated over three channels. {size}."
+        f"gray image of {config.size} x {config.size} px, repeated over three channels. {size}.{several}"
     )
 
 
@@ -185,7 +187,9 @@ def hyperparameters(facts: RunFacts) -> list[tuple[str, str]]:
 
 def epoch_selection(facts: RunFacts) -> str:
     """Describe which epoch's weights were kept, and why."""
-    best = facts.info.best_epoch
+    best, members = facts.info.best_epoch, facts.info.members
+    if members:
+        return f"{_kept_by(facts)} the validation split. {optimism()}"
     if not facts.planned:
         return "The weights at the time of saving were kept; no epoch was chosen."
     if best is None:
@@ -209,8 +213,16 @@ def fold_epochs(cv: CrossValidation, facts: RunFacts) -> str:
     """Describe which epoch's weights were kept for each network of a cross-validation."""
     held_back = f"{percent(cv.folds.inner_valid)} of the images of the other folds, which were held back for it"
     where = held_back if cv.folds.inner_valid else f"the fold that it predicts. {optimism(cv.chosen_on)}"
-    chosen = f"Of each network the weights of the best epoch were kept, by {monitored(facts)} on {where}"
-    return f"{chosen.removesuffix('.')}."
+    return f"{_kept_by(facts)} {where}".removesuffix(".") + "."
+
+
+def averaging(networks: int) -> str:
+    """Say that the probabilities of several networks are averaged."""
+    return f"The probabilities of {plural(networks, 'network')} were averaged."
+
+
+def _kept_by(facts: RunFacts) -> str:
+    return f"Of each network the weights of the best epoch were kept, by {monitored(facts)} on"
 
 
 def split_overlap(facts: RunFacts) -> list[str]:

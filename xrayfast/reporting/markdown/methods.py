@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from xrayfast.errors import plural, plural_noun
-from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.reporting.markdown import descriptions as say
@@ -49,18 +48,16 @@ def _describe_ensemble(facts: RunFacts, members: Sequence[RunFacts], chosen_on: 
     }
     same_split = len({one.info.fingerprint for one in members}) == 1
     details = [*sorted(differing), *([] if same_split else ["training images"])]
-    how = f"The probabilities of {plural(len(members), 'network')} were averaged"
-    how += (
-        f", which differ in {', '.join(details)}; network and training are described for the first." if details else "."
-    )
+    how = say.averaging(len(members))
+    if details:
+        differ = f"which differ in {', '.join(details)}; network and training are described for the first."
+        how = f"{how.removesuffix('.')}, {differ}"
+    selection = say.epoch_selection(replace(first, info=facts.info))
     counts = first.info.counts if same_split else facts.info.counts
     facts = replace(
         first, info=first.info.model_copy(update={"counts": counts}), results=facts.results, decision=facts.decision
     )
-    selection = (
-        f"Of each network the weights of its best epoch were kept, by the validation split's {say.monitored(first)}."
-    )
-    return _paragraph(facts, [*(_apart(first) if same_split else []), how], f"{selection} {optimism()}", chosen_on)
+    return _paragraph(facts, [*(_apart(first) if same_split else []), how], selection, chosen_on)
 
 
 def describe_cross_validation(cv: CrossValidation) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from xrayfast.config import PREDICTED_SPLITS, Config, Task
 from xrayfast.errors import RunError
 from xrayfast.files.csv_tables import read_csv
+from xrayfast.files.file_names import relative_path
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.runs.cross_validation import CrossValidation
@@ -29,6 +30,7 @@ class RunFacts:
         decision: calibration and operating points.
         epochs: rows of the history.
         global_batch: images per training batch over all ranks.
+        network: the folder of the first network, relative to the run's; "." for a run with a network of its own.
         saliency: the images that were explained, their split, and notes; None if there are none.
         split: image, patient and split of each image, all text; None if there is no `split.csv`.
         evaluations: names and contents of `metrics.json` of the finished evaluations.
@@ -45,6 +47,7 @@ class RunFacts:
     epochs: int
     sizes: tuple[int, ...]
     global_batch: int
+    network: str
     saliency: Saliency | None
     split: pd.DataFrame | None
     evaluations: tuple[tuple[str, EvaluationMetrics], ...]
@@ -68,7 +71,8 @@ def read_run_facts(run: Run) -> RunFacts:
         RunError: a file is damaged.
     """
     metrics: MetricsFile = run.metrics if run.predicted_splits else {}
-    history = run.history if run.predicted_splits else pd.DataFrame()
+    network = run.first_network
+    history = network.history if run.predicted_splits else pd.DataFrame()
     evaluations, damaged = _evaluations(run)
     return RunFacts(
         name=run.path.resolve().name,
@@ -81,6 +85,7 @@ def read_run_facts(run: Run) -> RunFacts:
         epochs=len(history),
         sizes=tuple(size for size, _ in groupby(history["size"])) if "size" in history else (),
         global_batch=run.global_batch,
+        network=relative_path(network.path, run.path),
         saliency=metrics.get("saliency"),
         split=_split(run),
         evaluations=evaluations,
@@ -102,6 +107,7 @@ def read_cross_validation_facts(cv: CrossValidation) -> RunFacts:
     return replace(
         read_run_facts(cv.runs[0]),
         name=cv.path.resolve().name,
+        network=relative_path(cv.first_network.path, cv.path),
         config=cv.config,
         info=cv.info.model_copy(update={"counts": counts}),
         results={"folds": metrics["valid"], **({"test": metrics["test"]} if "test" in metrics else {})},

@@ -473,13 +473,13 @@ def run_context(run: Run) -> dict[str, Any]:
 
 
 def write_cards(run: Run) -> None:
-    """Write `model_card.md` and `claim.md`, unless the run has members, which have their own.
+    """Write `model_card.md` and `claim.md`, unless the run averages others, which were trained apart from it.
 
     Raises:
         RunError: a file of the run is damaged.
         WriteError: the folder can't be written to.
     """
-    if run.info.members:
+    if run.info.members and not run.info.phases:
         return
     write_text(run.model_card_path, render_model_card(run))
     write_text(run.claim_path, render_claim(run))

@@ -104,13 +104,15 @@ def training_facts(run: Run) -> dict[str, str]:
             "Parameters of all": f"{info.parameters or 0:,}",
             "Image size": f"{model.size} px",
         }
+    last = f" to {train.seed + train.members - 1}" if train.members > 1 else ""
     phases = [f"{phase.name} ({phase.epochs})" for phase in info.phases or ()]
     versions = {"xrayfast": info.xrayfast, **info.versions}
     return {
         "Network": show_setting(model.arch),
         "Head": ", ".join(filter(None, [model.head, hidden_layers(model)])),
         "Weights": model.weights,
-        "Parameters": f"{info.parameters or 0:,}",
+        **({"Networks": f"{len(info.members)}, averaged"} if info.members else {}),
+        "Parameters": f"{info.parameters or 0:,}" + (" each" if info.members else ""),
         "Image size": f"{model.size} px",
         "Batch size": str(run.global_batch),
         "Phases (epochs)": ", ".join(phases) or "by hand",
@@ -124,7 +126,7 @@ def training_facts(run: Run) -> dict[str, str]:
         "Test-time augmentation": "yes" if train.tta else "no",
         "Precision": info.precision or train.precision,
         "Device": f"{info.device} ({info.device_name})",
-        "Seed": f"{train.seed} (split {config.data.split_seed})",
+        "Seed": f"{train.seed}{last} (split {config.data.split_seed})",
         "Training time": "not recorded" if info.seconds is None else f"{info.seconds:.0f} s",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,11 +183,6 @@ class DealtImages:
         for name, column in zip(fold_columns(self.numbers.shape[1]), self.numbers.T, strict=True):
             table[name] = np.where(column == 0, "", column.astype(str))
         return table
-
-
-def is_complete(path: Path) -> bool:
-    """Whether a fold's folder exists and its run is complete."""
-    return path.is_dir() and Run(path).is_finished
 
 
 def link_images(data: Manifest, compared: ComparedImages) -> npt.NDArray[np.integer] | None:

@@ -1,0 +1,220 @@
+"""Train a run: one network, or, with `members`, several in the run's folder whose probabilities are averaged."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from xrayfast._version import __version__
+from xrayfast.config import Config
+from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.data.labels.positive_class import positive_class
+from xrayfast.data.manifest import Manifest
+from xrayfast.errors import Interrupted, plural
+from xrayfast.errors.signals import StopRequest
+from xrayfast.files.intact import INFO_FILE
+from xrayfast.learning.distributed.world import World
+from xrayfast.learning.threads import FreeThreads
+from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.own_code import OWN
+from xrayfast.progress import FoldReporter
+from xrayfast.runs.run import Run, now
+from xrayfast.workflows.data import decode, image_infos, reopen_data, split_table
+from xrayfast.workflows.steps.leaks import ComparedImages, compare_all_images, require_leak_free
+from xrayfast.workflows.steps.network import Request, how_to_resume, resume_network, train_network
+from xrayfast.workflows.steps.predictions.ensembles import average_splits
+from xrayfast.workflows.steps.preparing import require_own
+from xrayfast.workflows.steps.results import finalize_results, write_cards
+from xrayfast.workflows.steps.resuming import complete_end, require_same_images
+
+_OF_FIRST = (
+    "versions", "platform", "device", "device_name", "precision", "threads", "starting_weights", "weights_sha256",
+    "parameters", "loss", "counts", "flow", "audit", "data_notes", "shortcuts", "global_batch", "world_size", "lr",
+    "phases", "dataloaders", "history_unit",
+)  # fmt: skip
+"""Fields that the `run.json` of a run with members copies from its first member."""
+
+
+def train_run(
+    manifest: Manifest,
+    config: Config,
+    images: DecodedImages,
+    compared: ComparedImages,
+    request: Request,
+    *,
+    world: World,
+    threads: FreeThreads,
+    shown_notes: Sequence[str],
+    idle: Sequence[str],
+    name: str | None,
+    runs: Path,
+) -> Run:
+    """Train on decoded images and write a new run's folder; the arguments are those of `train_network`.
+
+    Raises:
+        XrayfastError: as in `xrayfast.fit`.
+    """
+
+    def train(config: Config, request: Request, name: str | None, runs: Path) -> Run:
+        return train_network(
+            manifest,
+            config,
+            images,
+            compared,
+            request,
+            world=world,
+            threads=threads,
+            shown_notes=shown_notes,
+            idle=idle,
+            name=name,
+            runs=runs,
+        )
+
+    if config.train.members == 1:
+        return train(config, request, name, runs)
+    require_leak_free(manifest, compared, allow_leaks=config.train.allow_leaks)
+    positive = positive_class(manifest.task, manifest.labels, config.results.positive)
+    info = {
+        "status": "created",
+        "started": now(),
+        "command": request.command,
+        "xrayfast": __version__,
+        "arch": config.model.arch,
+        "fingerprint": manifest.fingerprint(),
+        "own_code": require_own(manifest.task, manifest.labels, config, request.cbs, request.metrics)[1],
+        "members": [f"member-{number}" for number in range(1, config.train.members + 1)],
+    }
+
+    def write_data(run: Run) -> None:
+        run.write_decision(Decision(manifest.task, manifest.labels, positive=positive))
+        run.write_split(split_table(manifest, image_infos(manifest, images)))
+        run.write_left_out(manifest.left_out)
+        run.write_corrections(manifest.corrections)
+
+    with world.output_folder(runs) as folder:
+        run = Run.create(folder, name, config.model.arch.removeprefix(OWN), config, info, write_data)
+        run = Run(world.broadcast_text(str(run.path)))
+        _train_members(run, request, world, threads, train)
+    return run
+
+
+def resume_run(run: Run, request: Request, *, world: World, threads: FreeThreads, note: Callable[[str], None]) -> None:
+    """Resume a run, or write what is missing in a complete one.
+
+    Raises:
+        XrayfastError: as in `xrayfast.resume`.
+    """
+    if not run.info.members:
+        resume_network(run, request, world=world, threads=threads, note=note)
+        return
+    if run.info.status == "completed":
+        note(complete_end(run))
+        return
+
+    def train(config: Config, request: Request, name: str | None, runs: Path) -> Run:
+        reporter = request.reporter
+        data, images = decode(reopen_data(run), config.model.size, reporter.preparing, may_leave_out=False)
+        world.barrier()
+        require_same_images(run, data, images, note)
+        compared = compare_all_images(data, images, reporter.preparing)
+        return train_network(
+            data,
+            config.model_copy(update={"data": data.config}),
+            images,
+            compared,
+            request,
+            world=world,
+            threads=threads,
+            shown_notes=data.notes,
+            idle=(),
+            name=name,
+            runs=runs,
+        )
+
+    _train_members(run, request, world, threads, train)
+
+
+def _train_members(
+    run: Run, request: Request, world: World, threads: FreeThreads, train: Callable[[Config, Request, str, Path], Run]
+) -> None:
+    """Train the incomplete members, and compute the results of their averaged probabilities.
+
+    `train` trains a new member, given its settings, the request, its name and the folder of the run.
+    """
+    reporter, config, names = FoldReporter(request.reporter), run.config, run.info.members
+    again = how_to_resume(run, config.own_code | run.info.own_code)
+    lock = run.lock(reporter.note) if world.is_rank_zero else nullcontext()
+    with lock, stopping(run, "network", again, records=world.is_rank_zero):
+        if world.is_rank_zero:
+            run.update_info(status="running", stopped="")
+        for number, name in enumerate(names):
+            path = run.path / name
+            state = world.broadcast_text("done" if is_complete(path) else "begun" if path.is_dir() else "")
+            if state == "done":
+                continue
+            reporter.fold = f"network {number + 1} of {len(names)}"
+            own: dict[str, Any] = {"cbs": copy.deepcopy(request.cbs), "metrics": copy.deepcopy(request.metrics)}
+            of_member = replace(request, reporter=reporter, **own)
+            if state == "begun":
+                resume_network(Run(path), of_member, world=world, threads=threads, note=reporter.note)
+            else:
+                train(config.updated({"seed": config.train.seed + number, "members": 1}), of_member, name, run.path)
+        if world.is_rank_zero:
+            _finish(run)
+        world.barrier()
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a member's folder exists and its run is complete."""
+    return path.is_dir() and Run(path).is_finished
+
+
+def _finish(run: Run) -> None:
+    """Write the results of a run whose members are all complete, and mark it as completed."""
+    infos = [member.info for member in run.members]
+    first = infos[0].model_dump()
+    run.write_config(run.config.model_copy(update={"model": run.first_network.config.model}))  # as the network was made
+    run.update_info(
+        **{name: first[name] for name in _OF_FIRST},
+        remarks=list(dict.fromkeys(remark for info in infos for remark in info.remarks)),
+        finished=now(),
+        seconds=round(sum(info.seconds or 0 for info in infos), 1),
+    )
+    config = run.config
+    finalize_results(run, average_splits(run.members), config.results, config.train.seed)
+    write_cards(run)
+    run.update_info(status="completed")
+    run.remove_leftovers()
+
+
+@contextmanager
+def stopping(run: Run, kind: str, again: str, *, records: bool) -> Iterator[None]:
+    """Record an interruption or failure of training members; after an interruption, raise an error with the advice.
+
+    Args:
+        run: the run whose members are trained in the block.
+        kind: what a member is: "network" or "fold".
+        again: how to resume: a command line or a call.
+        records: whether this process writes to the run's `run.json`.
+    """
+    stop = StopRequest()
+    try:
+        with stop.interrupting():
+            yield
+    except (KeyboardInterrupt, Exception) as error:
+        stopped = isinstance(error, (KeyboardInterrupt, Interrupted)) or stop()
+        names = run.info.members
+        begun = [Run(run.path / name) for name in names if (run.path / name / INFO_FILE).is_file()]
+        done = f"{plural(sum(member.is_finished for member in begun), f'finished {kind}')} of {len(names)}"
+        done += "".join(f", in {member.name} after {member.info.stopped}" for member in begun if member.info.stopped)
+        if records:
+            run.update_info(status="interrupted" if stopped else "failed", stopped=done if stopped else "")
+        if not stopped:
+            raise
+        raise Interrupted(
+            f"Stopped after {done}. Resume with: {again}", getattr(error, "exit_code", stop.exit_code)
+        ) from None
