@@ -102,6 +102,7 @@ def test_lr_find_takes_the_fields_that_have_an_effect_in_a_range_test():
         "precise_bn",
         "sync_bn",
         "early_stop",
+        "members",
         "monitor",
         "train_metrics",
         "tta",

@@ -468,6 +468,7 @@ ON_RUNS = {
     "clip_grad": {"clip_grad": 0.1},
     "dropout": {"dropout": 0.1},
     "seed": {"seed": 1},
+    "members": {"members": 2},
     "loss": {"loss": "focal"},
     "precision": {"precision": "bf16"},
     "batch_size": {"batch_size": 4},

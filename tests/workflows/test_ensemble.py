@@ -99,7 +99,7 @@ def test_the_methods_text_describes_all_networks_and_their_training(pair):
     assert "The probabilities of 2 networks were averaged, which differ in seed; network and training are" in text
     assert "phases head: 1 epoch" in text and "not recorded" not in text and "epochs 0" not in text
     assert f"training {first.info.counts['train']['images']} images" in text and "torch " in text
-    assert "Of each network the weights of its best epoch were kept, by the validation split's macro AUROC." in text
+    assert "Of each network the weights of the best epoch were kept, by macro AUROC on the validation split." in text
     assert f"{first.info.parameters:,} parameters in all" in text, "of one network"
 
 

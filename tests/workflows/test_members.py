@@ -16,6 +16,7 @@ from xrayfast.learning.inference.predictor import predictor_of_run
 from xrayfast.progress import NullReporter
 from xrayfast.reporting.markdown.methods import describe_methods
 from xrayfast.workflows.steps import members as steps
+from xrayfast.workflows.steps.cross_validation.fold_processes import FoldWatch
 
 OPTIONS = SMALL | {"unfreeze": True, "epochs": 1, "seed": 3, "resamples": 20}
 
@@ -127,6 +128,11 @@ def test_each_fold_of_a_cross_validation_has_all_networks(data_dir, tmp_path):
         rows = np.flatnonzero(np.isin(out_of_fold.images, of_fold[0].images))
         order = [of_fold[0].images.tolist().index(image) for image in out_of_fold.images[rows]]
         assert np.allclose(out_of_fold.raw[rows], np.mean([one.raw[order] for one in of_fold], axis=0), atol=1e-7)
+    watch = FoldWatch(cv)
+    shutil.rmtree(cv.path / "fold2" / "member-2")
+    assert watch.look({2}) and watch.share == 0.75
+    titles = [(one.name, one.status) for one in watch.folds]
+    assert titles[2:] == [("fold 2, network 1", "done"), ("fold 2, network 2", "waiting")]
     card = cv.model_card_path.read_text(encoding="utf-8")
     assert "2 such networks, with different seeds, are averaged." in card and '"/fold1/member-1"' in card
 

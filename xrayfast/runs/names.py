@@ -13,3 +13,12 @@ TRAINING_IMAGES_FILE = "training_images.json"
 CHECKPOINT = "checkpoint"
 EVALUATIONS = "evaluations"
 FOLDS_FILE = "cross_validation.json"
+
+
+def member_names(members: int) -> list[str]:
+    """Return the names of the folders of a run's networks.
+
+    >>> member_names(2)
+    ['member-1', 'member-2']
+    """
+    return [f"member-{number}" for number in range(1, members + 1)]

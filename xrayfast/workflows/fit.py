@@ -156,6 +156,8 @@ def resume(
     run = Run.of(run)
     if run.has_folds:
         run.require_network(f"'xrayfast cross-validate --resume {run.path}' resumes a cross-validation.")
+    if run.config.train.members == 1:  # it isn't an ensemble of runs that were trained apart
+        run.require_network()
     _, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
     joined, shown = join_process_group(run.config.train.device), show_progress(progress, reporter)
     note = warn if reporter is None else reporter.note

@@ -23,7 +23,7 @@ from xrayfast.hub.identifying import LEAST_CHARACTERS, Identifiers
 from xrayfast.reporting.markdown.model_card import render_published_card
 from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts, read_run_facts
 from xrayfast.runs.cross_validation import CrossValidation
-from xrayfast.runs.names import HISTORY_FILE, SPLIT_FILE
+from xrayfast.runs.names import HISTORY_FILE, SPLIT_FILE, member_names
 from xrayfast.runs.predictions import ATTRIBUTES
 from xrayfast.runs.run import Run
 from xrayfast.runs.typed_files import RunInfo
@@ -160,8 +160,8 @@ def _stage(
     identifiers = _identifiers([run, *members])
     publication = _Publication(identifiers, with_predictions, with_split)
     staged = publication.copy(run, folder, repository.partition("/")[2], len(members))
-    for i, member in enumerate(members, 1):
-        publication.copy(member, staged, f"member-{i}")
+    for name, member in zip(member_names(len(members)), members, strict=True):
+        publication.copy(member, staged, name)
     write_text(staged / CARD, render_published_card(publication.facts(run), repository))
     if left_out := set(publication.left_out):
         note(f"Left out of the published run: {plural(len(left_out), 'sentence')} that may name files or patients.")
@@ -214,7 +214,7 @@ class _Publication:
         """Copy the publishable content of a run to a new run's folder."""
         info = {field: getattr(run.info, field) for field in _INFO} | self._sentences(run.info)
         info["phases"] = None if run.info.phases is None else [phase.model_dump() for phase in run.info.phases]
-        info["members"] = [f"member-{i}" for i in range(1, members + 1)]
+        info["members"] = member_names(members)
 
         def write(copy: Run) -> None:
             copy.write_decision(run.decision)

@@ -22,6 +22,7 @@ from xrayfast.learning.threads import FreeThreads
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN
 from xrayfast.progress import FoldReporter
+from xrayfast.runs.names import member_names
 from xrayfast.runs.run import Run, now
 from xrayfast.workflows.data import decode, image_infos, reopen_data, split_table
 from xrayfast.workflows.steps.leaks import ComparedImages, compare_all_images, require_leak_free
@@ -86,7 +87,7 @@ def train_run(
         "arch": config.model.arch,
         "fingerprint": manifest.fingerprint(),
         "own_code": require_own(manifest.task, manifest.labels, config, request.cbs, request.metrics)[1],
-        "members": [f"member-{number}" for number in range(1, config.train.members + 1)],
+        "members": member_names(config.train.members),
     }
 
     def write_data(run: Run) -> None:

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -23,7 +24,7 @@ from xrayfast.progress import DisplaysFolds, Reporter
 from xrayfast.progress.displayed import FoldProgress
 from xrayfast.runs.cross_validation import CrossValidation, fold_names
 from xrayfast.runs.history import History
-from xrayfast.runs.names import HISTORY_FILE
+from xrayfast.runs.names import HISTORY_FILE, member_names
 from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.results import resolve_monitor
 
@@ -117,23 +118,46 @@ def _visible_gpus(count: int) -> list[str]:
     return named.split(",")[:count] if named else [str(i) for i in range(count)]
 
 
+@dataclass(frozen=True)
+class _Network:
+    """A network of a fold: what the display calls it, its run's folder, its fold, and whether it is the first."""
+
+    title: str
+    path: Path
+    fold: int
+    first: bool
+
+
 class FoldWatch:
     """Follows the progress of folds that are trained in processes of their own, by reading their folders.
 
     Attributes:
-        folds: the progress of all folds of all repeats when `look` was last called.
+        folds: the progress of all networks of all folds when `look` was last called.
     """
 
     def __init__(self, cv: CrossValidation) -> None:
-        self.cv, self.repeats = cv, cv.folds.repeats
-        self.names = fold_names(cv.folds.folds, self.repeats)
-        self.monitor = resolve_monitor(cv.config.train, cv.task)
+        train, found = cv.config.train, cv.folds
+        self.monitor = resolve_monitor(train, cv.task)
+        self.networks = list[_Network]()
+        for (repeat, fold), name in fold_names(found.folds, found.repeats).items():
+            title = f"fold {fold}" + (f" of repeat {repeat}" if found.repeats > 1 else "")
+            one = _Network(title, cv.path / name, fold, repeat == 1)  # a process trains a fold of all repeats in order
+            self.networks += (
+                [
+                    replace(
+                        one, title=f"{title}, network {number}", path=one.path / member, first=one.first and number == 1
+                    )
+                    for number, member in enumerate(member_names(train.members), 1)
+                ]
+                if train.members > 1
+                else [one]
+            )
         self.folds: list[FoldProgress] = []
         self.seen: dict[Path, tuple[tuple[int, ...], FoldProgress]] = {}
 
     def look(self, running: Collection[int]) -> bool:
         """Read the progress of all folds, given the numbers of those in training; return whether it has changed."""
-        before, self.folds = self.folds, [self._read(*number, number[1] in running) for number in self.names]
+        before, self.folds = self.folds, [self._read(network, network.fold in running) for network in self.networks]
         return self.folds != before
 
     @property
@@ -143,11 +167,11 @@ class FoldWatch:
             1.0 if fold.status == "done" else len(fold.rows) / max(fold.epochs, 1) for fold in self.folds
         )
 
-    def _read(self, repeat: int, fold: int, running: bool) -> FoldProgress:
-        run = self.cv.path / self.names[repeat, fold]
+    def _read(self, network: _Network, running: bool) -> FoldProgress:
+        run = network.path
         files = [path for path in (run / INFO_FILE, run / HISTORY_FILE) if path.is_file()]
-        running = running and (bool(files) or repeat == 1)  # one process trains a fold of all repeats in order
-        name = f"fold {fold}" + (f" of repeat {repeat}" if self.repeats > 1 else "")
+        running = running and (bool(files) or network.first)
+        name = network.title
         found = FoldProgress(name, "starting" if running else "waiting", 0, (), None, self.monitor)
         state = (running, *(path.stat().st_mtime_ns for path in files))
         seen, known = self.seen.get(run, ((), found))
