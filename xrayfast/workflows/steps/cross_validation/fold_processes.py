@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -141,17 +141,13 @@ class FoldWatch:
         self.networks = list[_Network]()
         for (repeat, fold), name in fold_names(found.folds, found.repeats).items():
             title = f"fold {fold}" + (f" of repeat {repeat}" if found.repeats > 1 else "")
-            one = _Network(title, cv.path / name, fold, repeat == 1)  # a process trains a fold of all repeats in order
-            self.networks += (
-                [
-                    replace(
-                        one, title=f"{title}, network {number}", path=one.path / member, first=one.first and number == 1
-                    )
-                    for number, member in enumerate(member_names(train.members), 1)
-                ]
-                if train.members > 1
-                else [one]
-            )
+            path, first = cv.path / name, repeat == 1  # a process trains a fold of all repeats in order
+            if train.members == 1:
+                self.networks.append(_Network(title, path, fold, first))
+                continue
+            for number, member in enumerate(member_names(train.members), 1):
+                of_fold = f"{title}, network {number}"
+                self.networks.append(_Network(of_fold, path / member, fold, first and number == 1))
         self.folds: list[FoldProgress] = []
         self.seen: dict[Path, tuple[tuple[int, ...], FoldProgress]] = {}
 
