@@ -6,6 +6,7 @@ from typing import Any
 from fastai.callback.core import Callback
 from torch import nn
 
+from xrayfast.config import EMA_DECAY
 from xrayfast.workflows import recipes
 
 BASE = {"arch": "resnet18", "unfreeze": True, "epochs": 5}
@@ -26,13 +27,14 @@ class InferenceBatchNorm(Callback):
                 module.eval()
 
 
-BEST = dict(recipes.RECIPES["best"])
+OLD_BEST = {"epochs": 12, "ema": EMA_DECAY, "label_smoothing": 0.1, "tta": True}
+"""What `--recipe best` set before version 0.17, which trains several networks."""
 
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     # The values of `--recipe`.
     "fast": dict(recipes.RECIPES["fast"]),
-    "best": BEST,
+    "best": dict(recipes.RECIPES["best"]),
     # The defaults before version 0.7.
     "0.6": {"precise_bn": False, "lr_div": 100.0},
     # Why accuracy fell in the first unfrozen epoch.
@@ -55,21 +57,22 @@ RECIPES: dict[str, dict[str, Any]] = {
     "linear head": {"head": "linear"},
     "wd 0.1": {"wd": 0.1},
     "tta": {"tta": True},
-    # `best` with one change.
-    "best less ema": BEST | {"ema": None},
-    "best less label smoothing": BEST | {"label_smoothing": 0.0},
-    "best less tta": BEST | {"tta": False},
-    "best + mixup": BEST | {"mixup": 0.2},
-    "best + cutmix": BEST | {"cutmix": 1.0},
-    "best + strong augmentation": BEST | {"augment": "strong"},
-    "best + batch 16": BEST | {"batch_size": 16},
-    "best + 24 epochs": BEST | {"epochs": 24},
-    "best + lr 1e-3": BEST | {"lr": 1e-3},
-    "best + lr_div 3": BEST | {"lr_div": 3.0},
-    "best + wd 0.1": BEST | {"wd": 0.1},
-    "best + linear head": BEST | {"head": "linear"},
-    "best + 320 px": BEST | {"size": 320},
-    "best + 320 px + 24 epochs": BEST | {"size": 320, "epochs": 24},
+    # The earlier `best`, and with one change.
+    "0.16 best": OLD_BEST,
+    "0.16 best less ema": OLD_BEST | {"ema": None},
+    "0.16 best less label smoothing": OLD_BEST | {"label_smoothing": 0.0},
+    "0.16 best less tta": OLD_BEST | {"tta": False},
+    "0.16 best + mixup": OLD_BEST | {"mixup": 0.2},
+    "0.16 best + cutmix": OLD_BEST | {"cutmix": 1.0},
+    "0.16 best + strong augmentation": OLD_BEST | {"augment": "strong"},
+    "0.16 best + batch 16": OLD_BEST | {"batch_size": 16},
+    "0.16 best + 24 epochs": OLD_BEST | {"epochs": 24},
+    "0.16 best + lr 1e-3": OLD_BEST | {"lr": 1e-3},
+    "0.16 best + lr_div 3": OLD_BEST | {"lr_div": 3.0},
+    "0.16 best + wd 0.1": OLD_BEST | {"wd": 0.1},
+    "0.16 best + linear head": OLD_BEST | {"head": "linear"},
+    "0.16 best + 320 px": OLD_BEST | {"size": 320},
+    "0.16 best + 320 px + 24 epochs": OLD_BEST | {"size": 320, "epochs": 24},
 }
 
 

@@ -184,7 +184,7 @@ RecipeName = Annotated[
         rich_help_panel=PANELS["train"],
         show_default="default",
         help="Preset of several options. fast: the head only, on small images, for a first look; default: the defaults "
-        "shown here; best: all layers, for more epochs. Options that are given override it.",
+        "shown here; best: all layers of three networks, which are averaged. Options that are given override it.",
     ),
 ]
 Runs = Annotated[
