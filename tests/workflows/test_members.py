@@ -68,7 +68,8 @@ def test_its_files_describe_all_networks(pair, tmp_path):
     reported = xf.Run(shutil.copytree(pair.path, tmp_path / "pair"))
     xf.interpret(reported, saliency=0)
     report = reported.report_path.read_text(encoding="utf-8")
-    assert "2, averaged" in report and "3 to 4 (split 0)" in report
+    assert "2, averaged" in report and "3 to 4 (split 0)" in report and "Losses and metrics" in report
+    assert "is of the first of 2 networks, <code>member-1</code>" in report
     assert xf.compare([pair, pair.members[0]]).table["epochs"].tolist() == [2, 2]
 
 

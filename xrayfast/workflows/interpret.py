@@ -312,7 +312,9 @@ def _headline(report: SplitReport, run: Run) -> Plot | None:
 
 
 def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
-    history, info, unit = run.history, run.info, run.config.results.unit
+    network = run.first_network if run.info.phases else run  # members that were trained apart have their own pages
+    history, best_epoch, unit = network.history, network.info.best_epoch, run.config.results.unit
+    info = run.info.model_copy(update={"best_epoch": best_epoch})
     return ReportData(
         run_name=run.path.name,
         info=info,
@@ -324,13 +326,13 @@ def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
         splits=splits,
         decision=run.decision,
         source=run.config.data.shown,
-        curves=history_plot(history, info.best_epoch),
-        batches=batches_plot(run.batches) if run.has_batches else None,
+        curves=history_plot(history, best_epoch),
+        batches=batches_plot(network.batches) if network.has_batches else None,
         methods=describe_methods(run),
-        training_images=run.training_images,
+        training_images=network.training_images,
         overfitting=(
-            overfitting_in_final_metrics(run.metrics, info.best_epoch, run.task, run.config.train.tta, unit)
-            if run.has_train_predictions and info.best_epoch is not None
-            else overfitting_in_history(history, info.best_epoch, run.task, info.history_unit or unit)
+            overfitting_in_final_metrics(run.metrics, best_epoch, run.task, run.config.train.tta, unit)
+            if run.has_train_predictions and best_epoch is not None
+            else overfitting_in_history(history, best_epoch, run.task, info.history_unit or unit)
         ),
     )
