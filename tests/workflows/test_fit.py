@@ -456,12 +456,12 @@ def test_early_stopping_ends_a_run_that_gets_worse(data, tmp_path):
 
 
 def test_a_run_killed_after_early_stopping_resumes_without_training(data, tmp_path, monkeypatch):
-    from xrayfast.workflows import fit
+    from xrayfast.workflows.steps import network
 
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit, "finish", killed)
+    monkeypatch.setattr(network, "finish", killed)
     with pytest.raises(Interrupted):
         xf.fit(data, runs=tmp_path, name="r", epochs=12, lr=3.0, schedule="constant", early_stop=1,
                monitor="valid_loss", **SMALL)  # fmt: skip

@@ -22,8 +22,7 @@ from xrayfast.errors.signals import STOP_SIGNALS, Stopped
 from xrayfast.files import run_lock
 from xrayfast.learning.model.network import StartingWeights
 from xrayfast.progress import NullReporter
-from xrayfast.workflows import fit as fit_module
-from xrayfast.workflows.steps import finishing
+from xrayfast.workflows.steps import finishing, network
 from xrayfast.workflows.steps.provenance import describe_replay
 
 OPTIONS = SMALL | {"epochs": 2, "reuse_frozen": "off", "seed": 7}
@@ -93,7 +92,7 @@ def test_a_signal_stops_training_after_the_batch_and_the_run_resumes(
 
 def test_a_signal_before_or_after_training_stops_at_once(data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "prepare", lambda *_: send(signal.SIGTERM)())
+        patch.setattr(network, "prepare", lambda *_: send(signal.SIGTERM)())
         with pytest.raises(Stopped, match="SIGTERM"):
             xf.fit(data, runs=tmp_path, name="r", **OPTIONS)
     assert not list(tmp_path.iterdir())

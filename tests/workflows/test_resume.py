@@ -20,8 +20,7 @@ from xrayfast.errors import Interrupted, RunError, WeightsError, XrayfastError
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.training.checkpoint import Checkpoint, find_checkpoint
 from xrayfast.runs.run import Run
-from xrayfast.workflows import fit
-from xrayfast.workflows.steps import training
+from xrayfast.workflows.steps import network, training
 
 pytestmark = pytest.mark.usefixtures("tiny_vgg_arch")
 
@@ -281,7 +280,7 @@ def test_the_header_of_the_checkpoint_is_read_before_the_network_is_built(interr
     text = (run.path / "config.yaml").read_text()
     assert "head_width: []" in text
     (run.path / "config.yaml").write_text(text.replace("head_width: []", "head_width: [10000, 10000]"))
-    monkeypatch.setattr(fit, "prepare", lambda *a, **k: pytest.fail("built"))
+    monkeypatch.setattr(network, "prepare", lambda *a, **k: pytest.fail("built"))
     with pytest.raises(
         WeightsError, match=r"checkpoint/model\.safetensors: contains another network than config\.yaml"
     ):

@@ -21,7 +21,7 @@ from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.training.callbacks import progress as batch_progress
 from xrayfast.runs.batches import add_epoch, thin_batches, write_batches
 from xrayfast.runs.history import History
-from xrayfast.workflows import fit
+from xrayfast.workflows.steps import network
 from xrayfast.workflows.steps.finishing import describe_instability
 
 OPTIONS = SMALL | {"batch_size": 4, "seed": 5, "unfreeze": True, "epochs": 2, "lr_div": 10.0}
@@ -62,13 +62,13 @@ class Listener(Callback):
 def training_with(callback):
     """Add a callback to all runs trained within the block."""
 
-    def prepare(*arguments, real=fit.prepare):
+    def prepare(*arguments, real=network.prepare):
         learn = real(*arguments)
         learn.add_cb(callback)
         return learn
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "prepare", prepare)
+        patch.setattr(network, "prepare", prepare)
         yield
 
 
