@@ -103,12 +103,21 @@ def test_blank_cells_where_they_are_allowed():
         ("a|b", ";", "row 3: found the label 'a|b'; expected a name without '|'"),
         ("['']", LIST, "row 3: found a blank label"),
         ("[1, 0]", LIST, "row 3: found '[1, 0]'; expected a list such as ['Effusion', 'Mass']"),
+        ("[True, False]", LIST, "row 3: found '[True, False]'; expected a list such as ['Effusion', 'Mass']"),
     ],
 )
 def test_cells_that_are_no_labels(cell, delim, words):
     with pytest.raises(DataError) as caught:
         parse_label_cells(["a" if delim != LIST else "['a']", cell, cell], delim, row)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("cells", "delim"), [(["0;0", "1;0"], ";"), (["yes|no", "yes|yes"], "|")])
+def test_rows_of_flags_are_no_labels(cells, delim):
+    with pytest.raises(DataError, match=r"row \d: found .*, which looks like a row of 1 and 0"):
+        parse_label_cells(cells, delim, row)
+    assert parse_label_cells(cells, delim, row, known=["0", "1", "yes", "no"])[0]
+    assert parse_label_cells(["0", "1"], delim, row)[0] == ["0", "1"]
 
 
 def test_more_labels_than_a_network_has_are_refused_before_they_fill_the_memory():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from xrayfast.data.labels.spellings import find_alike, note_odd_names
@@ -149,8 +151,12 @@ def test_signs_that_change_a_number_make_another_label():
         (["no mass", "nodule"], ""),
         (["\u7121\u6c17\u80ba", "mass", "nodule"], ""),
         (["no finding", "nodule", "normal"], ""),
+        (["mass", "normal", "poor quality"], "images are not to be used: 'poor quality'"),
+        (["mass", "normal", "can't tell"], 'images are not to be used: "can\'t tell"'),
+        (["usable", "unusable"], ""),
+        (["b'mass'", "b'normal'"], "as Python prints them: \"b'mass'\""),
     ],
 )
 def test_scores_and_denials_in_labels_are_noted(names, words):
-    found = [note for note in note_odd_names(names) if "contain" in note or "absent" in note]
+    found = [note for note in note_odd_names(names) if re.search("contain|absent|used|Python", note)]
     assert any(words in note for note in found) if words else not found

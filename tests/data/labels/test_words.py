@@ -77,7 +77,13 @@ def test_names_of_columns_of_one_label(name):
     assert plain_label(name).lower() == "mass" and not plain_label("mass")
 
 
-@pytest.mark.parametrize("cell", ["pending review", "n/a (see report)", "xx", "illegible", "see comment", "\\N"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *("pending review", "n/a (see report)", "xx", "illegible", "see comment", "\\N"),
+        *("#NV", "#BEZUG!", "#N/D", "#\u0421\u0421\u042b\u041b\u041a\u0410!", "#\u00a1REF!", "#NOM?", "Loading..."),
+    ],
+)
 def test_words_of_missing_cells(cell):
     assert is_missing(cell) and not is_missing(f"{cell} mass")
 

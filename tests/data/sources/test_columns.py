@@ -86,6 +86,9 @@ def test_columns_that_are_not_used_are_named(data_dir):
     told = "may mark images to leave out, but is not used"
     assert noted(with_column(data_dir, "exclude", ["", "yes"] * 5), f"'exclude' {told}")
     assert noted(with_column(data_dir, "Quality", ["good", "bad"] * 5), f"'Quality' {told}")
+    assert noted(with_column(data_dir, "Exclude (y/n)", "nnnnnnnnny"), f"'Exclude (y/n)' {told}")
+    assert noted(with_column(data_dir, "remarks", [*["ok"] * 9, "copy - do not use"]), f"'remarks' {told}")
+    assert not noted(with_column(data_dir, "remarks", [*["ok"] * 9, "mass cannot be excluded"]), told)
     data = with_column(data_dir, "phase", ["train"] * 6 + ["eval"] * 4)
     assert (
         noted(data, "'phase' may contain the split too, but is not used: to use it, give --split-col 'phase'")

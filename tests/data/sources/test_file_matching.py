@@ -332,6 +332,12 @@ def test_formulas_and_links_instead_of_paths_are_named(tmp_path, cell):
     assert "Some cells are formulas or links; expected the path alone." in found
 
 
+@pytest.mark.parametrize("cell", ["PosixPath('{i}.png')", "WindowsPath('x/{i}.png')", "b'{i}.png'"])
+def test_paths_are_read_as_python_prints_them(tmp_path, cell):
+    root = make(tmp_path, *(f"x/{i}.png" for i in range(10)))
+    assert len(opened(root, labels=table(root, lines("image,label", f"{cell},{{ab}}")))) == 10
+
+
 def test_invisible_characters_at_the_end_of_a_path_are_no_part_of_it(tmp_path):
     root = make(tmp_path, *(f"{i}.png" for i in range(10)))
     assert len(opened(root, labels=table(root, lines("image,label", "\ufeff{i}.png\u200b\xa0,{ab}")))) == 10

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.data.builders import column, make, message, noted, opened, table, with_patients
-from xrayfast.data.sources.identifiers import join_spellings
+from xrayfast.data.sources.identifiers import join_spellings, normalize_identifier
 from xrayfast.errors import DataError
 
 
@@ -18,6 +18,12 @@ def test_spellings_of_an_identifier_are_one_patient(tmp_path, spell):
     assert noted(data, "12 patient identifiers joined with another") or spell(1) == " 1 "
 
 
+@pytest.mark.parametrize("number", ["1'234'567", "1\u00a0234\u00a0567", "1,234,567", "+1234567", "1\u2019234\u2019567"])
+def test_numbers_in_the_format_of_a_country_are_one_identifier(number):
+    assert normalize_identifier(number) == "1234567" and normalize_identifier("1,2") == "1,2"
+    assert normalize_identifier("1.234") != normalize_identifier("12 34") != "1234"
+
+
 def test_spellings_of_one_identifier_are_joined(tmp_path):
     names = ["p-0001", "p0001", "P_0001", "P 1", "q-7-12", "Q7-12", "r1.2.03", "r1.2.3", "x10", "x1", "0"]
     data = with_patients(tmp_path, [name for name in names for _ in range(2)])
@@ -30,7 +36,7 @@ def test_spellings_of_one_identifier_are_joined(tmp_path):
     "word",
     [
         *("unknown", "anonymous", "N/A", "-", "0", "nan", "none", "ANON", "xxx", "--", "000", "9999", "not available"),
-        *("?", "-999", "N.N.", "NN", "Anonymous^Patient"),
+        *("?", "-999", "N.N.", "NN", "Anonymous^Patient", "[REDACTED]", "<removed>", "000000-0000", "anonymisiert"),
     ],
 )
 def test_words_for_unknown_patients_are_no_patient(tmp_path, word):

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
+from xrayfast.data.labels.flags import parse_flag
 from xrayfast.data.labels.names import (
     LABEL_JOIN,
     NO_FINDING,
@@ -151,8 +152,8 @@ def parse_label_cells(
         The labels, sorted; (N, L) raw matrix of 1, 0 and, in blank rows, NaN.
 
     Raises:
-        DataError: a missing cell that is not allowed, an empty label or one with '|'; the message begins with
-            `where(i)`.
+        DataError: a missing cell that is not allowed, a row of flags, an empty label or one with '|'; the message
+            begins with `where(i)`.
     """
     column, sets = TextColumn.of(cells), list[LabelSet]()
     texts, codes = column.texts, column.codes
@@ -181,6 +182,12 @@ def parse_label_cells(
             )
         )
     labels = sort_labels(label for row in sets for label in row)
+    both = [code for code, row in enumerate(sets) if len(row) == 2]
+    if both and {*map(parse_flag, labels)} == {0, 1} and not {*labels} <= {*known}:
+        raise DataError(
+            f"{where(column.first_rows()[both[0]])}: found '{truncate(texts[both[0]], LONGEST_NAME)}', which looks "
+            f"like a row of 1 and 0; expected names of labels. Make a column of 1 and 0 for each label."
+        )
     matrix = encode_labels(sets, labels)
     matrix[[not row for row in sets]] = np.nan
     return labels, matrix[codes]
@@ -256,7 +263,7 @@ def parse_label_list(text: str) -> LabelSet:
     while end < len(inner) and (found := _LIST_ITEM.match(inner, end)):
         items.append(re.sub(r"\\(.)", r"\1", next(item for item in found.groups() if item is not None)))
         end = found.end()
-    are_numbers = len(items) > 1 and all(re.fullmatch(r"-?[\d.]+", item.strip()) for item in items)
+    are_numbers = len(items) > 1 and all(re.fullmatch(r"-?[\d.]+|True|False", item.strip()) for item in items)
     if end < len(inner) or are_numbers or text[:1] + text[-1:] not in _BRACKETS:
         raise DataError(f"found '{text}'; expected a list such as ['Effusion', 'Mass'].{_describe_mapping(inner)}")
     return tuple(dict.fromkeys(clean_label(item) for item in items if item.strip()))

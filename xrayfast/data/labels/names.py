@@ -23,7 +23,8 @@ NO_FINDING = "No Finding"
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _PAIRS = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u00ab\u00bb", "[]", "()", "{}", "<>")
 _CONSTRUCTOR = re.compile(
-    r"(?:(?:np|numpy|torch)\.\w+|tensor|array|Index|Categorical)\((.+?)(?:,\s*(?:dtype|device|name)=[^()]*)?\)",
+    r"(?:(?:np|numpy|torch)\.\w+|tensor|array|Index|Categorical|(?:Pure)?(?:Posix|Windows)?Path)"
+    r"\((.+?)(?:,\s*(?:dtype|device|name)=[^()]*)?\)",
     re.DOTALL,
 )
 """A value as NumPy, pandas and PyTorch print it; the first group is the value itself."""

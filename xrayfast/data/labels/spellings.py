@@ -14,6 +14,7 @@ from xrayfast.data.foreign_words import foreign_meaning
 from xrayfast.data.labels.cells import find_joint_labels
 from xrayfast.data.labels.flags import parse_flag
 from xrayfast.data.labels.names import (
+    drop_constructor,
     drop_invisible,
     find_spelling,
     is_number,
@@ -26,6 +27,7 @@ from xrayfast.data.labels.words import (
     copied_label,
     is_normal,
     is_undecided,
+    is_unusable,
     looks_like_date,
     plain_label,
     uncertain_label,
@@ -188,6 +190,8 @@ def _find_doubtful(names: Sequence[str]) -> dict[str, list[str]]:
     """Return the names that may not be labels, keyed by what makes them doubtful."""
     return {
         "say that they are uncertain": [name for name in names if uncertain_label(name) or is_undecided(name)],
+        "say that images are not to be used": list(filter(is_unusable, names)) if len(names) > 2 else [],
+        "look like values as Python prints them": [name for name in names if drop_constructor(name) != name],
         "look like UTF-8 that was read in another encoding": [name for name in names if repair_encoding(name) != name],
         "look like copies of others": [name for name in names if copied_label(name)],
         "may have thousands or decimal separators (compared as written)": list(filter(may_be_thousands, names)),

@@ -27,8 +27,9 @@ _UNLABELED = re.compile(
 
 _EMPTY = re.compile(
     r"|na|nan|-nan|nat|null|none|\\n|n[/.]a|n[/.]k|unk|undefined|undef|blank|empty|"
-    r"#?(ref|value|div/0|name|null|num|spill|calc|field|blocked|unknown|connect|busy|error|n/a|na|gettingdata)[!?]|"
-    r"#n/a|#na|#gettingdata|err:\d{3}|n/a\(.*\)|x{2,}|[-\u2010-\u2015\u2212._~*?/\\\u2026]+"
+    r"(ref|value|div/0|name|null|num|spill|calc|field|blocked|unknown|connect|busy|error|n/a|na)[!?]|"
+    r"#[\u00a1\u00bf]?[^\W\d][\w/]*[!?]|#[^\W\d]/[^\W\d]|#(na|nv|yok|brak|gettingdata)|loading|err:\d{3}|n/a\(.*\)|x{2,}|"
+    r"[-\u2010-\u2015\u2212._~*?/\\\u2026]+"
 )
 """Texts that stand for an empty cell in pandas.read_csv, in spreadsheets and in people's tables."""
 
@@ -53,6 +54,12 @@ _UNCERTAIN = (
     ),
 )
 """Labels that are not certain, such as "pneumonia?", "r/o pneumonia" and "pneumonia (possible)"."""
+
+_UNUSABLE = re.compile(
+    rf"{LEFT_OUT.pattern}|(un|non|not)-?(usable|gradable|readable|interpretable|diagnostic|assessable)|invalid|re(take|peat)|"
+    r"(can'?t|cannot)(tell|say|read|grade|assess|interpret)|(bad|poor|low|insufficient)(image|quality|film|scan)+|do(no|n')tuse"
+)
+"""Labels and cells that say that an image is not to be used."""
 
 _UNDECIDED = re.compile("indeterminate|equivocal|inconclusive|borderline|doubtful|suspicious")
 
@@ -147,6 +154,15 @@ def uncertain_label(name: str) -> str:
     """
     found = next(filter(None, (pattern.fullmatch(name.strip()) for pattern in _UNCERTAIN)), None)
     return found["label"].strip() if found else ""
+
+
+def is_unusable(text: str) -> bool:
+    """Whether a label or a cell says that an image is not to be used.
+
+    >>> [is_unusable(text) for text in ("Skip", "can't tell", "poor quality", "poor inspiration")]
+    [True, True, True, False]
+    """
+    return bool(_UNUSABLE.fullmatch(normalize_label(text)))
 
 
 def is_undecided(name: str) -> bool:

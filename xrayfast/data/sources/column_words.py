@@ -165,8 +165,9 @@ _DOUBTFUL = re.compile(
 
 
 _LEFT_OUT = re.compile(
-    r"(is)?(to)?(exclude[ds]?|exclusion|drop(ped)?|removed?|discard(ed)?|reject(ed)?|bad|unusable|usable|corrupt(ed)?)|"
-    "(image|film)?quality|(bad|poor)quality"
+    r"(is|to|image|film|study)*((in|ex)clude[ds]?|(in|ex)clusion|keep|kept|drop(ped)?|removed?|discard(ed)?|reject(ed)?|bad|"
+    r"skip(ped)?|ignored?|(un)?usable|(in)?valid|corrupt(ed)?|duplicated?|q[ac]|ausschluss|ausgeschlossen|excluir|exclu(re)?|"
+    r"(bad|poor)?quality)(image|film|study|flag|yn|yesno|01|status|reason|check|passed|pass|ok)*"
 )
 """Simplified name of a column that says which images not to use."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ from xrayfast.data.labels.flags import (
 )
 from xrayfast.data.labels.names import find_spelling
 from xrayfast.data.labels.spellings import spelling_keys
-from xrayfast.data.labels.words import is_missing
+from xrayfast.data.labels.words import is_missing, is_unusable
 from xrayfast.data.sources.column_words import (
     USUAL_NAMES,
     are_public_and_private,
@@ -59,6 +60,11 @@ from xrayfast.files.virtual.addresses import suffix_of
 
 _FLAG_SHARE = 0.5
 """A column is read as a label if at least this share of its non-blank cells is 1, 0 or -1; other cells are errors."""
+
+_MOST_REMARKS, _LONGEST_REMARK = (
+    2_000,
+    40,
+)  # distinct cells of a column, and letters of one, in which remarks are looked for
 
 
 @dataclass(frozen=True)
@@ -141,10 +147,16 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: 
     unused = tuple(name for name in table.columns if name not in taken)
     notes += [
         f"{quote([name])} may mark images to leave out, but is not used: remove their rows from the table."
-        for name in filter(may_tell_left_out, unused)
-        if len(table.columns[name].texts) > 1
+        for name in unused
+        if len(texts := table.columns[name].texts) > 1
+        and (may_tell_left_out(name) or any(map(_says_unusable, texts[:_MOST_REMARKS])))
     ]
     return Columns(path, template, is_folder, labels, are_flags, *further, unused, (*notes, *label_notes))
+
+
+def _says_unusable(cell: str) -> bool:
+    """Whether a part of a remark, such as "copy - delete", says that an image is not to be used."""
+    return len(cell) <= _LONGEST_REMARK and any(map(is_unusable, re.split(r"[^\w' ]+", cell)))
 
 
 def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from xrayfast.data.images.names import find_derived, is_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
+from xrayfast.data.labels.names import drop_constructor
 from xrayfast.data.splits.words import parse_split
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import DataError, ReadError, plural, shorten, truncate
@@ -244,7 +245,10 @@ def clean_path(cell: str) -> str:
         raise DataError(
             f"found a path of {len(cell):,} characters, '{truncate(cell, 60)}'; expected at most {MAX_PATH:,}."
         )
-    path = canonical(cell.strip(_AROUND).replace("\\", "/"))
+    text = cell.strip(_AROUND)
+    if text.endswith(("'", '"', "')", '")')) and (value := drop_constructor(text)) != text:
+        text = value.strip("'\"")  # as Python prints a path
+    path = canonical(text.replace("\\", "/"))
     if is_remote(path):
         return path if is_web_address(path) else normalize(path)
     return posixpath.normpath(path) if "./" in path or "//" in path else path

@@ -32,6 +32,9 @@ _LETTERS_AND_NUMBER = re.compile("([A-Za-z]*)([0-9]+)")
 _LAST_FIRST = re.compile(r"\s*(?P<last>[^\W\d_][^\d,^]*?)\s*[,^]\s*(?P<first>[^\W\d_][^\d,^]*)\^*\s*")
 """A person's name, as DICOM has it, or with a comma."""
 
+_GROUPED = re.compile(r"^(?:\+\d+|\d{1,3}([ ,'\u2019])\d{3}(?:\1\d{3})*)$")
+"""A number with thousands separators or a plus sign."""
+
 _SEVERAL = re.compile(
     r"([^\W\d_]+)[-_ ]?\d+([a-z]?)(((\s*[-/;,|&+]\s*|\s+(and\s+)?)\1[-_ ]?\d+\2)+|(\s*([;,&+]|\band\b)\s*\d+\2)+)",
     re.IGNORECASE,
@@ -54,13 +57,14 @@ _QUOTES = " '\"`\u2018\u2019\u201c\u201d\u00b4"
 _ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 
 _PLACEHOLDER_WORD = re.compile(
-    r"(patient[\s^_]*)?(unk(nown)?|anon(ymous|ymi[sz]ed|ym)?)([\s^_]*(patient|name))?|n\.?n\.?|"
-    r"not?[ _]?(available|applicable|known|id|recorded|given|name)|missing|"
-    r"undefined|unspecified|unidentified|de-?identified|removed|deleted|redacted|hidden|default|dummy|tbd|"
-    r"(test[\s^_]*patient|john[\s^_]*doe|doe[\s^_,]*john)|xx+|[-\u2013\u2014._*#?]+|n\.a\.?",
+    r"[\[<({]*((patient[\s^_]*)?(unk(nown)?|anon(ymous|ym)?|(an|pseud)on[iy]m[^\W\d]{2,6})([\s^_]*(patient|name|unknown))?|n\.?n\.?|"
+    r"not?[ _]?(available|applicable|known|(patient[ _]?)?id|recorded|given|name)|missing([ _]?id)?|"
+    r"undefined|unspecified|unidentified|de-?identified|removed|deleted|redacted|hidden|withheld|confidential|masked|"
+    r"default|dummy|tbd|\u533f\u540d|"
+    r"(test[\s^_]*patient|john[\s^_]*doe|doe[\s^_,]*john)|xx+|[-\u2013\u2014._*#?]+|n\.a\.?)[\]>)}]*",
     re.IGNORECASE,
 )
-_PLACEHOLDER_NUMBER = re.compile(r"0+(\.0+)?|-1|-9+|9{3,}")
+_PLACEHOLDER_NUMBER = re.compile(r"0+([-.]0+)*|-1|-9+|9{3,}")
 """Numbers that are placeholders if they are on more images than any other identifier."""
 
 
@@ -79,7 +83,7 @@ def normalize_identifier(text: str) -> str:
     text = drop_invisible(text).strip(_QUOTES)
     if person := _LAST_FIRST.fullmatch(text):
         text = f"{person['first']} {person['last']}"
-    text = fold_look_alikes(text)
+    text = _GROUPED.sub(lambda number: re.sub(r"\D", "", number[0]), fold_look_alikes(text))
     key = re.sub(r"(?<=[^\W\d_])[\s_.-]+(?=\d)|(?<=\d)[\s_-]+(?=[^\W\d_])", "", " ".join(text.split()).casefold())
     return plain_numbers(key)
 
@@ -111,8 +115,8 @@ def join_spellings(identifiers: Sequence[str]) -> tuple[TextColumn, list[str]]:
     if joined := sum(text != kept for text, kept in spelling.items()):
         notes.append(
             f"{plural(joined, 'patient identifier')} joined with another that differs only in case, spaces, the "
-            f"order of names, leading zeros, a trailing .0, '-' and '_' next to a number, quotes around it, or "
-            f"characters that look alike or are invisible."
+            f"order of names, leading zeros, thousands separators, a trailing .0, '-' and '_' next to a number, "
+            f"quotes around it, or characters that look alike or are invisible."
         )
     notes += filter(None, [describe_rounding(column)])
     return column.replace(spelling.__getitem__), notes
