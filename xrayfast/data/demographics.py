@@ -1,4 +1,4 @@
-"""Parse sex, age and view from the text of cells and DICOM headers."""
+"""Parse sex, age, view and body part from the text of cells and DICOM headers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,46 @@ _OLDEST = 120
 _YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / DAYS_PER_YEAR, "D": 1 / DAYS_PER_YEAR}
 _AGE = re.compile(r"(\d+(?:\.\d+)?) *([YMWD]?)", re.IGNORECASE)
 _SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M"}
-_LATERAL = {"L", "LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT"}
-_FRONTAL = {"FRONTAL", "PA", "AP", "POSTEROANTERIOR", "ANTEROPOSTERIOR", "POSTERO", "ANTERO"}
+_LATERAL = {
+    *(
+        "L",
+        "LL",
+        "RL",
+        "LAT",
+        "LATERAL",
+        "LLAT",
+        "RLAT",
+        "LATERALE",
+        "LATERO",
+        "SEITLICH",
+        "SEITL",
+        "PROFIL",
+        "PROFILE",
+    ),
+    *(
+        "PERFIL",
+        "\u0411\u041e\u041a\u041e\u0412\u0410\u042f",
+        "\u4fa7\u4f4d",
+        "\u5074\u4f4d",
+        "\u5074\u9762",
+        "\uce21\uba74",
+    ),
+}
+_PA, _AP = {"PA", "POSTEROANTERIOR", "POSTERO"}, {"AP", "ANTEROPOSTERIOR", "ANTERO"}
+_FRONTAL = {
+    *("FRONTAL", "FRONTALE", "FACE", "FRENTE", *_PA, *_AP, "\u041f\u0420\u042f\u041c\u0410\u042f"),
+    *("\u6b63\u4f4d", "\u6b63\u9762", "\uc815\uba74"),
+}
 _NO_VIEW = {"UNKNOWN", "UNK"}
+
+_CHEST = re.compile("chest|thora|lung|torax|rib|heart|trunk|\u80f8", re.IGNORECASE)
+"""What the name of a body part has that chest radiographs show."""
+
+_OTHER_PART = re.compile(
+    r"\b(abd(omen|ominal)?|kub|pelvi[sc]|hips?|knees?|ankles?|foot|feet|hands?|wrists?|elbows?|shoulders?|skull|sinus(es)?|"
+    r"[clt]?-?spine|lumbar|extremit(y|ies)|femur|tibia|humerus|breasts?|mammo\w*|becken|knie|schulter|rodilla|columna|cadera)\b",
+    re.IGNORECASE,
+)
 
 ViewKind = Literal["frontal", "lateral", "other", ""]
 """The kind of a view; "" if it is not known."""
@@ -82,7 +119,7 @@ def kind_of_view(view: str | None) -> ViewKind:
     >>> kind_of_view("PA"), kind_of_view("AP_HORIZONTAL"), kind_of_view("XTABLE LATERAL"), kind_of_view("LAO")
     ('frontal', 'frontal', 'lateral', 'other')
     """
-    words = set(re.findall("[A-Z]+", view or ""))
+    words = _words(view or "")
     if words & _LATERAL:
         return "lateral"
     if words & _FRONTAL:
@@ -90,6 +127,35 @@ def kind_of_view(view: str | None) -> ViewKind:
     return "other" if view and not (words and words <= _NO_VIEW) else ""
 
 
+def view_in_description(text: str) -> str:
+    """Return PA, AP or LATERAL if that alone is in the description of a series; else "".
+
+    >>> [view_in_description(text) for text in ("W Chest Lat.", "postero-anterior", "CHEST PA AND LAT", "L SHOULDER")]
+    ['LATERAL', 'PA', '', '']
+    """
+    kinds = {"PA": _PA, "AP": _AP, "LATERAL": _LATERAL - {"L"}}
+    found = [view for view, words in kinds.items() if words & _words(text.upper())]
+    return found[0] if len(found) == 1 else ""
+
+
+def names_other_part(text: str) -> bool:
+    """Whether a body part or a description names another part of the body than the chest.
+
+    >>> [names_other_part(text) for text in ("XR ABDOMEN", "CHEST AND ABDOMEN", "XR CHEST", "PORTABLE")]
+    [True, False, False, False]
+    """
+    return bool(_OTHER_PART.search(text.replace("_", " "))) and is_other_part(text)
+
+
+def is_other_part(part: str) -> bool:
+    """Whether the name of a body part is not that of the chest, such as in DICOM's Body Part Examined."""
+    return bool(part) and not _CHEST.search(part)
+
+
+def _words(view: str) -> set[str]:
+    return {*re.findall(r"[^\W\d_]+", view)}
+
+
 def _view(cell: str) -> str | None:
-    view = cell.strip().upper()
-    return "LATERAL" if view in _LATERAL else view or None
+    view = re.sub(r"(?<=\b\w)\.", "", cell.strip().upper())
+    return "LATERAL" if kind_of_view(view) == "lateral" else view or None

@@ -451,6 +451,29 @@ def test_rescale_comes_before_the_window(roundtrip, slope, intercept):
     assert f"rescaled by {slope:g} and {intercept:+g}" in image.notes
 
 
+@pytest.mark.parametrize("group", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_window_and_rescale_of_an_enhanced_object_are_in_its_functional_groups(roundtrip, group):
+    items = {}
+    for macro, elements in {
+        "FrameVOILUTSequence": {"WindowCenter": "-1500", "WindowWidth": "2000"},
+        "PixelValueTransformationSequence": {"RescaleSlope": "-1", "RescaleIntercept": "0"},
+    }.items():
+        item = pydicom.Dataset()
+        for keyword, value in elements.items():
+            setattr(item, keyword, value)
+        items[macro] = [item]
+    groups = pydicom.Dataset()
+    for macro, item in items.items():
+        setattr(groups, macro, item)
+    values = pattern(12)
+    image = roundtrip(values, bits=12, NumberOfFrames="1", **{group: [groups]})
+    plain = roundtrip(
+        values, bits=12, WindowCenter="-1500", WindowWidth="2000", RescaleSlope="-1", RescaleIntercept="0"
+    )
+    assert np.array_equal(image.pixels, plain.pixels) and image.notes == plain.notes
+    assert not np.array_equal(image.pixels, roundtrip(values, bits=12).pixels)
+
+
 def test_monochrome1_is_inverted_after_the_window(roundtrip):
     elements = {"bits": 12, "WindowCenter": 700, "WindowWidth": 1000}
     inverted = roundtrip(RAMP, photometric="MONOCHROME1", **elements)
@@ -935,6 +958,10 @@ def test_real_radiographs(shared):
         ({"Modality": "CT"}, "modality CT"),
         ({"Modality": "DX", "BodyPartExamined": "Hand"}, "body part HAND"),
         ({"BodyPartExamined": "PORT CHEST"}, None),
+        ({"StudyDescription": "XR ABDOMEN"}, "another part of the body, according to its description"),
+        ({"ProtocolName": "Knie a.p."}, "another part of the body, according to its description"),
+        ({"StudyDescription": "CHEST AND ABDOMEN"}, None),
+        ({"SeriesDescription": "QA phantom"}, "an image for quality control, according to its header"),
         ({"BodyPartExamined": "TORAX"}, None),
         ({"PresentationIntentType": "FOR PROCESSING"}, "raw values FOR PROCESSING, not meant for viewing"),
         ({"PresentationIntentType": "FOR PRESENTATION"}, None),

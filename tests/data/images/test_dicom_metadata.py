@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from tests.data.images import dicom_files as files
 from xrayfast.data.images.dicom.metadata import read_header
@@ -89,3 +90,21 @@ def test_no_pixel_is_read_for_a_header(tmp_path):
     content = files.dicom_bytes(FILM, bits=12, StudyInstanceUID="1.2.3")
     (tmp_path / "x.dcm").write_bytes(content[: content.index(struct.pack("<HH", 0x0028, 0x0010))])
     assert read_header(tmp_path / "x.dcm").study == "1.2.3"
+
+
+@pytest.mark.parametrize(
+    ("elements", "view"),
+    [
+        ({"SeriesDescription": "W Chest Lat."}, "LATERAL"),
+        ({"ProtocolName": "Thorax seitl."}, "LATERAL"),
+        ({"SeriesDescription": "CHEST PA AND LAT"}, ""),
+        ({"SeriesDescription": "chest", "ViewCodeSequence": "postero-anterior"}, "PA"),
+        ({"SeriesDescription": "Chest Lat", "ViewPosition": "AP"}, "AP"),
+    ],
+)
+def test_the_view_in_codes_and_descriptions(tmp_path, elements, view):
+    code = Dataset()
+    code.CodeMeaning = elements.pop("ViewCodeSequence", "other")
+    path = tmp_path / "1.dcm"
+    path.write_bytes(files.dicom_bytes(np.zeros((2, 2), "u1"), ViewCodeSequence=[code], **elements))
+    assert read_header(path).view == view

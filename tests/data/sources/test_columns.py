@@ -667,6 +667,22 @@ def test_images_of_another_modality_by_the_table_are_counted(tmp_path):
         assert noted(data, said) == bool(cells[1])
 
 
+@pytest.mark.parametrize(
+    ("name", "cells", "said"),
+    [
+        ("BodyPart", ["CHEST", "ABDOMEN"], "of another part of the body than the chest"),
+        ("StudyDescription", ["XR CHEST", "XR KNEE 2 VIEWS"], "of another part of the body than the chest"),
+        ("SeriesDescription", ["W Chest PA", "W Chest Lat."], "with a lateral view"),
+        ("region", ["north", "south"], ""),
+    ],
+)
+def test_images_that_are_no_frontal_chest_radiographs_by_the_table_are_counted(tmp_path, name, cells, said):
+    make(tmp_path, *(f"{i}.png" for i in range(12)))
+    text = "".join(f"{i}.png,{'ab'[i % 4 // 2]},{cells[i % 2]}\n" for i in range(12))
+    data = opened(tmp_path, labels=table(tmp_path, f"image,label,{name}\n{text}"))
+    assert noted(data, f"6 images {said} according to '{name}' ({cells[1]} 6)") == bool(said)
+
+
 def test_columns_of_readers_alone_are_named(tmp_path):
     make(tmp_path, *(f"{i}.png" for i in range(12)))
     text = "".join(f"{i}.png,{i % 2},{int(i > 5)}\n" for i in range(12))

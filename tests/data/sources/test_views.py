@@ -12,8 +12,32 @@ from xrayfast.data.images.names import view_in_name
 from xrayfast.errors import ConfigError, DataError
 
 VIEWS = {
-    "frontal": ["PA", "ap", "AP SUPINE", "AP_horizontal", "AP AXIAL", "PA LLD", "Frontal", "postero-anterior"],
-    "lateral": ["L", "LL", "RL", "Lateral", "lat", "XTABLE LATERAL"],
+    "frontal": [
+        "PA",
+        "ap",
+        "AP SUPINE",
+        "AP_horizontal",
+        "AP AXIAL",
+        "PA LLD",
+        "Frontal",
+        "postero-anterior",
+        "p.a.",
+        "face",
+        "\u6b63\u4f4d",
+    ],
+    "lateral": [
+        "L",
+        "LL",
+        "RL",
+        "Lateral",
+        "lat",
+        "XTABLE LATERAL",
+        "lateral derecha",
+        "L-LAT",
+        "seitl.",
+        "profil",
+        "\u0431\u043e\u043a\u043e\u0432\u0430\u044f",
+    ],
     "other": ["LAO", "SWIMMERS", "COSTAL", "EXCLUDE", "7"],
     "": ["", "  ", "UNKNOWN", "unk"],
 }
@@ -130,6 +154,20 @@ def test_a_study_column_is_not_used_if_set_to_none(tmp_path):
     assert opened(tmp_path).table["study"].nunique() == 5
     assert "study" not in opened(tmp_path, study_col="none").table
     assert pd.isna(opened(tmp_path, study_col="none").table["patient"]).all()
+
+
+@pytest.mark.parametrize(
+    ("view", "note"),
+    [
+        ("lateral derecha", "6 lateral views used like the other images"),
+        ("oblique", "6 images with a view that is neither frontal nor lateral (OBLIQUE 6)"),
+    ],
+)
+def test_views_in_words_are_noted(tmp_path, view, note):
+    make(tmp_path, *(f"{i}.png" for i in range(12)))
+    text = "".join(f"{i}.png,{'ab'[i % 4 // 2]},{['p.a.', view][i % 2]}\n" for i in range(12))
+    table(tmp_path, f"image,label,Projektion\n{text}")
+    assert noted(opened(tmp_path), note) and len(opened(tmp_path, views="frontal")) == 6
 
 
 def test_slices_by_their_view_are_noted(tmp_path):

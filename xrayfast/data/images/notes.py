@@ -73,6 +73,7 @@ class Note(Enum):
     NO_RADIOGRAPH = "not a radiograph, according to its header", "no_radiograph"
     MODALITY = "modality {!s}"
     BODY_PART = "body part {!s}"
+    OTHER_PART = "another part of the body, according to its description"
     ORIENTATION = "{!s} according to its Patient Orientation; not corrected"
     REPORT = "a report or a screenshot, according to its description"
     RAW = "raw values FOR PROCESSING, not meant for viewing"

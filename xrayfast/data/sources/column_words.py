@@ -34,7 +34,16 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "sex": ("sex", "gender", "patientsex", "patientgender", "patientsexdicom"),
     "age": ("age", "patientage"),
-    "view": ("view", "projection", "viewposition", "appa", "viewpositiondicom", "frontallateral"),
+    "view": (
+        "view",
+        "projection",
+        "viewposition",
+        "appa",
+        "viewpositiondicom",
+        "frontallateral",
+        "projektion",
+        "incidence",
+    ),
 }
 """The usual column names per role, preferred first, in lower case and reduced to letters and digits."""
 
@@ -175,6 +184,9 @@ _LEFT_OUT = re.compile(
 _BIRTH = re.compile(r"^(dob|yob)$|birth(day|date|year)$|(date|year|day)ofbirth$|^geburts(datum|jahr)$")
 
 _MODALITY = re.compile(r"(imag(e|ing)|study|series|exam|dicom|scan)?modality(dicom|code|type)?")
+_BODY_PART = re.compile(
+    r".*(body|anatom)\w*|(study|series|exam(ination)?|procedure|protocol)(description|name)?|region|organ"
+)
 _RADIOGRAPHY = re.compile(r"\b(cr|dr|dx|xr|rg|px|cxr)s?\b|x[-_ ]?ray|r(o|ö|oe)ntgen|radiogra|film", re.IGNORECASE)
 
 
@@ -315,6 +327,11 @@ def may_be_grade(name: str, no_label: str) -> bool:
 def names_modality(name: str) -> bool:
     """Whether a column's name says that it holds the modality of images."""
     return bool(_MODALITY.fullmatch(simplify_column_name(name)))
+
+
+def may_name_body_part(name: str) -> bool:
+    """Whether a column's name suggests that its cells name or describe the body part of images."""
+    return bool(_BODY_PART.fullmatch(simplify_column_name(name)))
 
 
 def is_radiography(modality: str) -> bool:

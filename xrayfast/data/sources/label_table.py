@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,15 @@ import numpy as np
 
 from xrayfast.config import DataConfig
 from xrayfast.data.arrays import Places
-from xrayfast.data.demographics import parse_ages, parse_sexes, parse_views, sex_in_name, sexes_from_flags
+from xrayfast.data.demographics import (
+    names_other_part,
+    parse_ages,
+    parse_sexes,
+    parse_views,
+    sex_in_name,
+    sexes_from_flags,
+    view_in_description,
+)
 from xrayfast.data.labels.cells import (
     LIST,
     is_list,
@@ -25,7 +33,13 @@ from xrayfast.data.labels.label_map import names_in_map
 from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, clean_label, normalize_label
 from xrayfast.data.labels.targets import UNCERTAIN, RawLabels, Where, not_single_label
 from xrayfast.data.labels.words import is_missing
-from xrayfast.data.sources.column_words import is_radiography, names_modality, tells_birth, usual_columns
+from xrayfast.data.sources.column_words import (
+    is_radiography,
+    may_name_body_part,
+    names_modality,
+    tells_birth,
+    usual_columns,
+)
 from xrayfast.data.sources.columns import Columns, describe_label_columns, require_column, resolve_columns
 from xrayfast.data.sources.competing import note_other_files, note_other_folders, note_other_labels
 from xrayfast.data.sources.datasets.registry import read_dataset_table
@@ -49,7 +63,7 @@ from xrayfast.data.splits.words import (
     parse_splits,
 )
 from xrayfast.data.text_column import TextColumn
-from xrayfast.errors import DataError, plural, shorten
+from xrayfast.errors import DataError, plural, shorten, truncate
 from xrayfast.errors.advice import quoted
 
 _VALUES_IN_NAME = re.compile(r"\s*[(\[]([01\s/|,;:=-]|yes|no|y/n|binary|flag)+[)\]]$", re.IGNORECASE)
@@ -97,7 +111,7 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
         if not config.path_col:
             records.notes += note_other_files(table, columns, files, spec, root, may_choose=of_run)
         records.notes += note_other_folders(records, raw.names)
-    records.notes += _note_modalities(table, columns, files.first)
+    records.notes += _note_unusual(table, columns, files.first)
     _note_rows(records, files, file.name)
     if (config.ignore_split or config.split_file) and columns.split:
         records.splits, columns = [None] * len(records.names), replace(columns, split=())
@@ -249,20 +263,27 @@ def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: Plac
     return noted + note_keys(cells, columns.unused, together)
 
 
-def _note_modalities(table: Table, columns: Columns, rows: Places) -> list[str]:
-    """Return notes on images that are no radiographs according to an unused column of modalities."""
-    names = list(filter(names_modality, columns.unused))
+_UNUSUAL: tuple[tuple[Callable[[str], bool], Callable[[str], bool], str], ...] = (
+    (names_modality, lambda cell: not is_radiography(cell), "of another modality than radiography"),
+    (may_name_body_part, names_other_part, "of another part of the body than the chest"),
+    (may_name_body_part, lambda cell: view_in_description(cell) == "LATERAL", "with a lateral view"),
+)
+"""Which columns by name and which of their cells say that an image is no frontal chest radiograph, and what it is."""
+
+
+def _note_unusual(table: Table, columns: Columns, rows: Places) -> list[str]:
+    """Return notes on images that are no frontal chest radiographs according to an unused column."""
     notes = []
-    for name, cells in zip(names, _of_images(table, names, rows), strict=True):
-        others = {
-            text: n for text, n in cells.counts().items() if not (is_missing(text) or is_radiography(text.strip()))
-        }
-        if others:
-            listed = shorten((f"{text.strip()} {n}" for text, n in others.items()), 5)
-            notes.append(
-                f"{plural(sum(others.values()), 'image')} of another modality than radiography according to '{name}' "
-                f"({listed}): used like the others. If these are no radiographs, remove their rows from the table."
-            )
+    for is_meant, says_so, what in _UNUSUAL:
+        names = list(filter(is_meant, columns.unused))
+        for name, cells in zip(names, _of_images(table, names, rows), strict=True):
+            others = {text: n for text, n in cells.counts().items() if not is_missing(text) and says_so(text.strip())}
+            if others:
+                listed = shorten((f"{truncate(text.strip(), 30)} {n}" for text, n in others.items()), 5)
+                notes.append(
+                    f"{plural(sum(others.values()), 'image')} {what} according to '{name}' ({listed}): used like the "
+                    f"others. If these are not meant, remove their rows from the table."
+                )
     return notes
 
 

@@ -190,6 +190,14 @@ def _note_views(records: ImageRecords) -> None:
             f"{plural(slices.total(), 'image')} with the view of a slice, as in CT ({listed}), used like the others: "
             f"leave them out if they are no radiographs, such as with --views frontal."
         )
+    kinds = {view: kind_of_view(view) for view in {*views}}
+    others = Counter(view for view in views if view and kinds[view] == "other" and not _SLICE.search(view))
+    if others and "frontal" in kinds.values():
+        listed = shorten((f"{view} {n}" for view, n in others.items()), 3)
+        records.notes.append(
+            f"{plural(others.total(), 'image')} with a view that is neither frontal nor lateral ({listed}), used like "
+            f"the others: --views frontal leaves them out."
+        )
 
 
 def _note_augmented(records: ImageRecords) -> None:

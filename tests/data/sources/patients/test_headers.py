@@ -20,6 +20,7 @@ class Header:
     view: str
     further: dict[str, str] = field(default_factory=dict)
     issuer: str = ""
+    compared: dict[str, str] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -135,6 +136,30 @@ def test_columns_take_precedence_over_headers(tmp_path, headers):
     assert data.table["patient"].nunique() == 5 and "study" not in data.table
     assert {keyword for _, keyword in headers.asked} == {"PatientID"}  # to compare them with the table's patients
     assert column(data, "sex")[:1] + column(data, "age")[:1] + column(data, "view")[:1] == ["M", 70, "AP"]
+
+
+@pytest.mark.parametrize(
+    ("people", "compared", "words"),
+    [
+        (8, {"PatientBirthDate": "19{k}0101"}, "8 of 8 patients occur with several values of the birth date"),
+        (8, {"PatientName": "Ada^{k}"}, "8 of 8 patients occur with several values of PatientName"),
+        (8, {"InstitutionName": "clinic {k}"}, "8 of 8 patients occur with several values of InstitutionName"),
+        (8, {"PatientName": "Ada^{p}", "PatientBirthDate": "19{p}0101", "SOPInstanceUID": "1.{i}"}, ""),
+        (16, {"PatientName": "Ada^{p}"}, "'dicom:PatientName' (8 values on 16 rows)"),
+        (16, {"SOPInstanceUID": "1.{p}"}, "8 files with the SOP Instance UID of a file of another patient"),
+        (16, {"SOPInstanceUID": "1.2"}, ""),
+    ],
+)
+def test_headers_that_contradict_the_patient_are_noted(tmp_path, headers, monkeypatch, people, compared, words):
+    def read_header(path, keyword):
+        i = int(path.rpartition("_")[2].removesuffix(".dcm"))
+        found = {name: text.format(i=i, k=10 + i % 2, p=10 + i // 2) for name, text in compared.items()}
+        named = {"PatientName": found.get("PatientName", "")}
+        return Header(f"X{i * people // 16}", f"1.2.{i}", "", np.nan, "", named, compared=found)
+
+    monkeypatch.setattr(headers, "read_header", read_header)
+    data = opened(make(tmp_path, *(f"{'ab'[i // 2 % 2]}/x_{i}.dcm" for i in range(16))))
+    assert noted(data, words) if words else not noted(data, "occur with") and not noted(data, "SOP Instance")
 
 
 @pytest.mark.parametrize("issuers", ["AB", "A ", "A"])

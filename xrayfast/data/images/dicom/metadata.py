@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from xrayfast.data.demographics import DAYS_PER_YEAR, parse_age, plausible_age
+from xrayfast.data.demographics import DAYS_PER_YEAR, parse_age, plausible_age, view_in_description
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
 from xrayfast.data.images.dicom.parse import FIRST_PIXEL_TAG, HEAD_BYTES, is_dicom, open_dicom
 from xrayfast.data.images.limits import require_image_file
@@ -19,9 +20,10 @@ from xrayfast.files.virtual.paths import to_path
 
 _KEYWORDS = (
     "StudyInstanceUID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "ViewPosition",
-    "IssuerOfPatientID",
+    "IssuerOfPatientID", "ViewCodeSequence", "SeriesDescription", "ProtocolName",
 )  # fmt: skip
 _FURTHER = ("PatientName", "AccessionNumber", "SeriesInstanceUID")
+_COMPARED = ("PatientName", "PatientBirthDate", "InstitutionName", "SOPInstanceUID")
 _FIRST_TAG = 0x00080000
 _NOT_TEXT = frozenset({"SQ", "OB", "OW", "OD", "OF", "OL", "OV", "UN", "AT"})
 
@@ -37,8 +39,9 @@ class Header:
         math.nan
     )  # in years; NaN if it is implausible, or neither it nor the dates of birth and study are known
     issuer: str = ""  # who gave the patient's identifier; "" if that is not said
-    view: str = ""  # the View Position, such as "PA", "AP" or "LL"; "" if there is none
+    view: str = ""  # the View Position, such as "PA" or "LL", else that in codes and descriptions; "" if there is none
     further: Mapping[str, str] = field(default_factory=dict)  # other elements by which images may belong together
+    compared: Mapping[str, str] = field(default_factory=dict)  # elements that a wrong patient contradicts
 
 
 def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header | None:
@@ -58,15 +61,18 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
         with open_binary(path) as stream, silence_pydicom():
             if not is_dicom(stream.read(HEAD_BYTES)):
                 return None
-            elements = open_dicom(path, stream, [*_KEYWORDS, *_FURTHER, patient_keyword], to_pixels=False).elements
+            elements = open_dicom(
+                path, stream, [*_KEYWORDS, *_FURTHER, *_COMPARED, patient_keyword], to_pixels=False
+            ).elements
             return Header(
                 patient=elements.text(patient_keyword),
                 study=elements.text("StudyInstanceUID"),
                 sex=_valid_text(elements, "PatientSex", "[FM]"),
                 age=_age(elements),
                 issuer=elements.text("IssuerOfPatientID"),
-                view=_valid_text(elements, "ViewPosition", "[A-Z0-9_ ]{1,16}"),
+                view=_valid_text(elements, "ViewPosition", "[A-Z0-9_ ]{1,16}") or _described_view(elements),
                 further={keyword: elements.text(keyword) for keyword in _FURTHER},
+                compared={keyword: elements.text(keyword) for keyword in _COMPARED},
             )
     except OSError as error:
         raise ReadError(f"{path}: can't be read ({error.strerror}). Check the path and its permissions.") from error
@@ -87,6 +93,14 @@ def _valid_text(elements: Elements, keyword: str, pattern: str) -> str:
     """Return a value that has the standard's form; "" for any other value, which could be any text."""
     text = elements.text(keyword).upper()
     return text if re.fullmatch(pattern, text) else ""
+
+
+def _described_view(elements: Elements) -> str:
+    """Return the view in the code or the description of the series; "" if there is none."""
+    texts = [elements.text("SeriesDescription"), elements.text("ProtocolName")]
+    with suppress(ReadError):
+        texts = [*(item.text("CodeMeaning") for item in elements.items("ViewCodeSequence")), *texts]
+    return next(filter(None, map(view_in_description, texts)), "")
 
 
 def _age(elements: Elements) -> float:

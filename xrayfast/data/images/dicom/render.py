@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from xrayfast.data.arrays import Bools, Ints
+from xrayfast.data.demographics import is_other_part, names_other_part
 from xrayfast.data.images.bits import Codes, corner_pixels, find_surround, has_other_sign
 from xrayfast.data.images.dicom.decoders import LOSSY, StoredPixels, require_decoder
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
@@ -51,26 +52,37 @@ _OF_HEADER = {
         "SeriesDescription",
     ),
     Note.BURNED_IN: (r"^YES\Z", "BurnedInAnnotation"),
-    Note.QUALITY_CONTROL: (r"^YES\Z", "QualityControlImage"),
+    Note.QUALITY_CONTROL: (
+        r"^YES\Z|phantom",
+        *("QualityControlImage", "PatientName", "PatientID", "StudyDescription", "SeriesDescription"),
+    ),
     Note.REJECTED: ("reject", "ImageComments"),
     Note.ANIMAL: ("^(?!human|homo).", "PatientSpeciesDescription"),
     Note.SHUTTER: (".", "ShutterShape"),
 }
 """Notes on an image with a pattern, in any case, of one of some values in its header."""
 
+_DESCRIPTIONS = ("StudyDescription", "SeriesDescription", "ProtocolName")
+
+_FRAME_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_OF_FRAME = {
+    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+    "PixelValueTransformationSequence": ("RescaleIntercept", "RescaleSlope"),
+    "PixelMeasuresSequence": ("PixelSpacing",),
+}
+"""Elements that enhanced objects have in the sequences of a functional group (PS3.3 C.7.6.16)."""
+
 _KEYWORDS = (
     *LAYOUT_KEYWORDS, "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "VOILUTSequence", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape",
-    "PresentationLUTSequence", *_SPACINGS, "Modality", "BodyPartExamined", "PatientOrientation",
+    "PresentationLUTSequence", *_SPACINGS, *_FRAME_GROUPS, *_DESCRIPTIONS,
+    "Modality", "BodyPartExamined", "PatientOrientation",
     "LossyImageCompressionRatio", *(keyword for _, *keywords in _OF_HEADER.values() for keyword in keywords),
     *(keyword + suffix for keyword in _PALETTE_KEYWORDS for suffix in ("Descriptor", "Data")),
 )  # fmt: skip
 
 _RADIOGRAPHS = frozenset({"", "CR", "DX", "RG", "DR", "OT", "SC", "XC"})
 """Values of Modality that radiographs have; the last three are those of scanned radiographs."""
-
-_CHEST = ("CHEST", "THORA", "LUNG", "TORAX", "RIB", "HEART", "TRUNK")
-"""Words in the values of Body Part Examined that chest radiographs have."""
 
 _SQUARE, _LONGEST_PIXEL = 0.01, 4  # height to width: how far from 1 square pixels may be; a larger ratio is an error
 
@@ -106,6 +118,7 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
         try:
             file = open_dicom(path, stream, _KEYWORDS)
             require_one_frame(file)
+            _take_from_frame(file.elements)
             decode = require_decoder(path, file.syntax)
             layout = read_layout(file)
             data = file.pixel_data(layout.uncompressed_bytes, of_bytes=layout.allocated == 8)
@@ -128,6 +141,16 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
     return Radiograph(pixels, tuple(notes), "DICOM", layout.photometric, layout.stored)
 
 
+def _take_from_frame(elements: Elements) -> None:
+    """Copy what the functional groups of an enhanced object say about its frame into its data set."""
+    for macro, keywords in _OF_FRAME.items():
+        groups = [group for name in _FRAME_GROUPS for group in elements.items(name)[:1]]
+        for item in [item for group in groups for item in group.items(macro)[:1]]:
+            for keyword in keywords:
+                if not elements.text(keyword) and item.text(keyword):
+                    elements.dataset[keyword] = item.dataset[keyword]
+
+
 def _read_ratios(elements: Elements) -> list[float]:
     """Return the compression ratios in the header; none if they are no numbers, as the image does not need them."""
     try:
@@ -144,8 +167,10 @@ def _describe_header(elements: Elements) -> list[str]:
         notes.append(Note.NO_RADIOGRAPH())
     if modality not in _RADIOGRAPHS:
         notes.append(Note.MODALITY(modality[:_SHOWN]))
-    if (part := elements.text("BodyPartExamined").upper()) and not any(word in part for word in _CHEST):
+    if is_other_part(part := elements.text("BodyPartExamined").upper()):
         notes.append(Note.BODY_PART(part[:_SHOWN]))
+    elif any(map(names_other_part, map(elements.text, _DESCRIPTIONS))):
+        notes.append(Note.OTHER_PART())
     for note, (pattern, *keywords) in _OF_HEADER.items():
         if any(re.search(pattern, elements.text(keyword), re.IGNORECASE) for keyword in keywords):
             notes.append(note())

@@ -10,7 +10,13 @@ import numpy as np
 
 from xrayfast.data.demographics import parse_sexes, parse_views
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
-from xrayfast.data.sources.identifiers import blank_placeholders, normalize_identifier, note_keys
+from xrayfast.data.sources.identifiers import (
+    blank_placeholders,
+    normalize_identifier,
+    note_contradictions,
+    note_keys,
+    note_shared_numbers,
+)
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ReadError, plural, shorten
@@ -37,6 +43,8 @@ def read_headers(records: ImageRecords, keyword: str) -> None:
         )
         if keyword == "PatientID":
             records.notes += _note_issuers(found)
+        if people > 1:
+            records.notes += _note_doubtful(headers, records.patients)
     if not found:
         return
     grouped = records.studies or [""] * len(headers)  # by name, as for copies
@@ -113,6 +121,28 @@ def _note_issuers(headers: Sequence[Header]) -> list[str]:
         "patient; if issuers assign the same numbers, different patients are treated as one: give --labels a table "
         f"whose patient column has the issuer before the identifier."
     ]
+
+
+def _note_doubtful(headers: Sequence[Header | None], patients: Sequence[str]) -> list[str]:
+    """Return notes on patients whom other elements of the headers contradict."""
+
+    def cells(keyword: str) -> list[str]:
+        return [header.compared.get(keyword, "") if header else "" for header in headers]
+
+    names, images = cells("PatientName"), cells("SOPInstanceUID")
+    notes = note_contradictions(cells("PatientBirthDate"), patients, "the birth date")
+    notes += note_contradictions(list(map(normalize_identifier, names)), patients, "PatientName")
+    notes += note_shared_numbers(cells("InstitutionName"), patients, "InstitutionName")
+    if len({*patients}) == len(patients):
+        notes += note_keys({"dicom:PatientName": names}, ["dicom:PatientName"], patients)
+    pairs = {pair for pair in zip(images, patients, strict=True) if all(pair)}
+    several = len(pairs) - len({image for image, _ in pairs})
+    if 0 < several <= len(pairs) / 2:  # if most are equal, anonymization made them so
+        notes.append(
+            f"{plural(several, 'file')} with the SOP Instance UID of a file of another patient: files are copies, or "
+            f"identifiers are wrong."
+        )
+    return notes
 
 
 def headers_of(records: ImageRecords, keyword: str) -> list[Header | None]:
