@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 IMAGE_WORD = re.compile(
-    r"(image|img|film|picture|photo|radiograph|xray|cxr|png|jpe?g|tiff?|bmp|dicom|dcm|file|fold|batch|chunk)s?"
+    r"(image|img|film|picture|photo|radiograph|xray|cxr|png|jpe?g|tiff?|bmp|dicom|dcm|file|fold|batch|chunk)s?|imagest[rs]"
 )
 """Words for images in the name of a folder."""
 
@@ -57,7 +57,8 @@ LEFT_OUT = re.compile(
 """Folders whose images are not to be used."""
 
 DOUBTFUL = re.compile(
-    r"misc(ellaneous)?|back-?ups?|old|new(folder)?|te?mp|temporary|samples?|examples?|inbox|downloads?|archived?|bad|"
+    r"misc(ellaneous)?|back-?ups?|old|new(folder)?|untitled(folder)?|neuerordner|nouveaudossier|nuevacarpeta|"
+    r"nuovacartella|novapasta|nowyfolder|\u65b0\u5efa\u6587\u4ef6\u5939|te?mp|temporary|samples?|examples?|inbox|downloads?|archived?|bad|"
     r"duplicates?|copies|blurry|corrupt(ed)?|broken|(low|poor|bad)-?quality|small|montages?|figures?|plots?|results?|"
     r"reports?|pycache|rois?|crops?|patch(es)?|tiles?|(to|re)?-?(check|review)|to-?do|pending"
 )

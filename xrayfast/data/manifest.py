@@ -460,16 +460,18 @@ def _check_patients(records: ImageRecords) -> list[str]:
 
 
 def _describe_few(records: ImageRecords) -> list[str]:
-    """Explain a lack of images in a split by few patients, each of whom stays in one split."""
-    few = sum(map(bool, distinct(records.patients or ())))
+    """Explain a lack of images in a split by few patients, or studies of unknown patients, which stay in one split."""
+    if any(distinct(records.patients or ())):
+        what, found = "patient", records.patients or ()
+        way_out = "give another column with --patient-col, or split by image with --patient-col none."
+    else:
+        what, found, way_out = "study", records.studies or (), "split by image with --study-col none."
+    few = sum(map(bool, distinct(found)))
     if not 0 < few <= _FEW_PATIENTS:
         return []
     return [
-        f"The images are of {plural(few, 'patient')}, and all images of a patient stay in one split. "
-        + (
-            describe_rounding(records.patients or ())
-            or "If that is wrong, give another column with --patient-col, or split by image with --patient-col none."
-        )
+        f"The images are of {plural(few, what)}, and all images of a {what} stay in one split. "
+        + (describe_rounding(found) or f"If that is wrong, {way_out}")
     ]
 
 

@@ -154,6 +154,7 @@ def test_signs_that_change_a_number_make_another_label():
         (["mass", "normal", "poor quality"], "images are not to be used: 'poor quality'"),
         (["mass", "normal", "can't tell"], 'images are not to be used: "can\'t tell"'),
         (["usable", "unusable"], ""),
+        (["normal", "\u2556\u256c\u2564"], "contain signs for drawing boxes"),
         (["b'mass'", "b'normal'"], "as Python prints them: \"b'mass'\""),
     ],
 )

@@ -453,3 +453,13 @@ def test_paths_of_windows_lead_into_archives_and_buckets(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sep", "\\")
     assert canonical("s3:\\bucket\\a\\1.png") == "s3://bucket/a/1.png" and is_remote("s3:\\bucket")
     assert holds_credentials("https:\\me:secret@host\\a.zip")
+
+
+def test_names_in_a_zip_that_are_utf8_without_saying_so(tmp_path):
+    name = "Entz\u00fcndung/1.png"
+    path = zip_of(tmp_path / "a.zip", ("Entz@@ndung/1.png", b"1"))
+    path.write_bytes(path.read_bytes().replace(b"@@", "\u00fc".encode()))
+    assert list(open_archive(str(path)).members) == [name]
+    path = zip_of(tmp_path / "b.zip", ("Entz@ndung/1.png", b"1"))
+    path.write_bytes(path.read_bytes().replace(b"@", "\u00fc".encode("cp437")))
+    assert list(open_archive(str(path)).members) == [name]

@@ -14,7 +14,7 @@ from xrayfast.data.text_column import TextColumn
 
 _NOT_RADIOGRAPHS = re.compile(
     r"(.*masks?|msks?|.*segmentations?|segs?|segmented|.*overlays?|.*thumbnails?|thumbs?|.*heatmaps?|gradcams?|saliency"
-    r"|saliencymaps?|labelmaps?|contours?|gts?|groundtruths?|annotat(ed|ions?)|bbox(es)?|labels?png"
+    r"|saliencymaps?|labelmaps?|contours?|gts?|groundtruths?|annotat(ed|ions?)|bbox(es)?|labels?(png|t[rs])"
     r"|previews?|icons?)"
 )
 """Words for images that are made from a radiograph and share its name, label and folder, but show something else."""

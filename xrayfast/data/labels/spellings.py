@@ -44,6 +44,8 @@ _MANY_GRADES = 5  # whole numbers; fewer are the usual codes of classes
 
 _LEAST_JOINED = 3  # letters of labels that may form one word together
 
+_DRAWN = re.compile("[\u2500-\u259f\u207f\u2320\u2321]")
+
 _ONE_HOT = re.compile(r"[01]([ ;,/]?[01])+|[01]\.0*([ ;,/]+[01]\.0*)+")
 
 _LONGEST_SHORT = 4  # letters of an abbreviation of a word such as "ptx"
@@ -193,6 +195,7 @@ def _find_doubtful(names: Sequence[str]) -> dict[str, list[str]]:
         "say that images are not to be used": list(filter(is_unusable, names)) if len(names) > 2 else [],
         "look like values as Python prints them": [name for name in names if drop_constructor(name) != name],
         "look like UTF-8 that was read in another encoding": [name for name in names if repair_encoding(name) != name],
+        "contain signs for drawing boxes, as names in another encoding do": list(filter(_DRAWN.search, names)),
         "look like copies of others": [name for name in names if copied_label(name)],
         "may have thousands or decimal separators (compared as written)": list(filter(may_be_thousands, names)),
         "are numbers that may stand for missing labels": _missing_codes(names),

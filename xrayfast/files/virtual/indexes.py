@@ -42,8 +42,8 @@ SIDECARS, MAX_SIDECAR = (".cls", ".json"), 2**16
 """Suffixes of the labels next to images in WebDataset shards, and the maximum size of one in bytes. For a remote tar,
 these files are cached with its index, because requesting each costs more than reading the tar once."""
 
-_FORMAT = 1
-_DEFLATED = 8
+_FORMAT = 2
+_DEFLATED, _UTF8 = 8, 0x800
 
 
 class Member(NamedTuple):
@@ -165,7 +165,7 @@ def _zip_members(path: str, stream: BinaryIO) -> Iterator[tuple[str, Member]]:
         for info in archive.infolist():
             if info.is_dir():
                 continue
-            name = _require_inside(path, info.filename)
+            name = _require_inside(path, _zip_name(info))
             if (info.external_attr >> 16) & 0o170000 == 0o120000:
                 raise _link(path, name)
             if info.flag_bits & 1:
@@ -182,6 +182,14 @@ def _zip_members(path: str, stream: BinaryIO) -> Iterator[tuple[str, Member]]:
                 name,
                 Member(info.header_offset, info.file_size, info.compress_size, info.compress_type, info.CRC),
             )
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name, which macOS and others write in UTF-8 without the flag that says so."""
+    if not info.flag_bits & _UTF8:
+        with contextlib.suppress(UnicodeError):
+            return info.filename.encode("cp437").decode()
+    return info.filename
 
 
 def _tar_members(path: str, stream: BinaryIO, state: State, texts: dict[str, str]) -> Iterator[tuple[str, Member]]:

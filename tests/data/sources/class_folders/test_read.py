@@ -296,3 +296,22 @@ def test_images_in_hidden_folders_are_left_out_and_counted(tmp_path):
     (note,) = [note for note in data.notes if "hidden" in note]
     assert note.startswith("7 images left out (hidden, or in a hidden folder): ") and ".Trash/old.png" in note
     assert dict(data.left_out)["hidden, or in a hidden folder"]
+
+
+def test_outputs_of_xrayfast_are_no_classes(tmp_path):
+    classes(tmp_path, normal=6, pneumonia=6)
+    make(tmp_path, "runs/2026-01-01/figures/roc.png", "runs/2026-01-01/run.json", "check/check.json", "mine/run.json")
+    make(tmp_path, "mine/figures/roc.png")
+    data = opened(tmp_path)
+    assert data.labels == ("normal", "pneumonia")
+    assert noted(data, "2 images left out (in an output of xrayfast, such as a run): mine/figures/roc.png")
+    assert opened(classes(tmp_path / "other", runs=6, pneumonia=6)).labels == ("pneumonia", "runs")
+
+
+def test_folders_of_no_class_by_their_names(tmp_path):
+    classes(tmp_path / "new", normal=6, pneumonia=6)
+    data = opened(make(tmp_path / "new", *(f"untitled folder/{i}.png" for i in range(6))))
+    assert noted(data, "A class folder is named 'untitled folder'")
+    parts = ("imagesTr", "imagesTs", "labelsTr")
+    nnunet = make(tmp_path / "nnunet", *(f"{part}/{i}{part}.png" for part in parts for i in range(6)))
+    assert "found imagesTr, imagesTs, which look like folders of images" in message(DataError, nnunet)

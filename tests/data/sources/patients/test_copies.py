@@ -50,3 +50,18 @@ def test_augmented_copies_beside_images_with_patients_in_their_names_stay_in_one
     assert (table.groupby("original")["split"].nunique() == 1).all()
     assert table["patient"].notna().sum() == len(nih)
     assert noted(data, "12 on 48 of 72") and noted(data, "kept in the same split", "web-a_rot10.png")
+
+
+def test_copies_of_augmentor_have_any_uuid(tmp_path):
+    ends = ("5ad2f4e2-0f3c-4d6b-9a51-0123456789ab", "0b1c9d3e-1111-4222-8333-abcdefabcdef")
+    names = [f"{c}/{c}_original_IM-{i:04d}.png_{end}.png" for c in "ab" for i in range(5) for end in ends]
+    data = opened(make(tmp_path, *names))
+    assert noted(data, "20 images with the name of an augmented copy") and data.table["study"].nunique() == 10
+
+
+def test_too_many_copies_of_one_name_are_not_said_to_stay_together(tmp_path):
+    data = opened(make(tmp_path, *(f"{c}/image copy {i}{c}.png" for c in "ab" for i in range(24))))
+    assert not noted(data, "kept in the same split as that image")
+    data = opened(make(tmp_path / "more", *(f"{c}/image copy {i}.png" for c in "ab" for i in range(24))))
+    assert noted(data, "48 images without a patient in 2 studies", "not kept in one split")
+    assert not noted(data, "kept in the same split as that image")

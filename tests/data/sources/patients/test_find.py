@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.data.builders import column, lines, make, noted, opened, table
+from tests.data.builders import column, lines, make, message, noted, opened, table
+from xrayfast.errors import DataError
 
 
 @pytest.mark.parametrize("name", ["AccessionNumber", "Series Instance UID", "exam_id"])
@@ -58,3 +59,13 @@ def test_columns_of_patients_in_other_languages(tmp_path, name):
     rows = "".join(f"i{i}.png,{'ab'[i // 2 % 2]},{4000 + i // 2}\n" for i in range(20))
     table(tmp_path, f"image,label,{name}\n{rows}")
     assert opened(tmp_path).table["patient"].nunique() == 10
+
+
+def test_studies_that_are_too_large_or_too_few_are_named(tmp_path):
+    make(tmp_path, *(f"i{i}.png" for i in range(60)))
+    found = lines("image,label,StudyInstanceUID", "i{i}.png,{ab},1.2.3", count=60)
+    assert noted(opened(tmp_path, labels=table(tmp_path, found)), "60 images without a patient in 1 study")
+    found = lines("image,label,StudyInstanceUID", "i{i}.png,{ab},1.2.3", count=20)
+    said = message(DataError, tmp_path, labels=table(tmp_path, found))
+    assert "The images are of 1 study" in said and "study_col='none'" in said
+    assert len(opened(tmp_path, labels=tmp_path / "labels.csv", study_col="none")) == 20

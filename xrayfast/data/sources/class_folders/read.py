@@ -57,6 +57,10 @@ HIDDEN = "hidden, or in a hidden folder"
 """Why images are left out if they or a folder around them are hidden, see `file_matching.is_hidden`."""
 
 
+OUTPUT = "in an output of xrayfast, such as a run"
+"""Why the images in a run or the output of a check are left out."""
+
+
 COPIED = "in a folder that holds a copy of the folders beside it"
 """Why the images of a folder such as `chest_xray/chest_xray` are left out."""
 
@@ -163,7 +167,7 @@ def _note_files(found: _ClassFiles, root: Path) -> None:
         found.left_out["copies of a file in another class"] = found.copies
     if hidden := hidden_images(dict.fromkeys(found.hidden)):
         found.left_out[HIDDEN] = hidden
-    for why in (HIDDEN, COPIED):
+    for why in (HIDDEN, OUTPUT, COPIED):
         if names := [path[len(str(root)) + 1 :] for path in found.left_out.get(why, ())]:
             found.notes.append(f"{plural(len(names), 'image')} left out ({why}): {shorten(names)}.")
     if same_name := list(dict.fromkeys(found.same_name)):
@@ -214,9 +218,17 @@ def _leave_out_loose(found: _ClassFiles, folder: Path, names: Sequence[str]) -> 
 
 def _class_like(folders: Sequence[Path], found: _ClassFiles) -> list[Path]:
     """Return the folders without those of masks, by name, and of copies; list the images of the latter as left out."""
+    folders = _leave_out(folders, [folder.name for folder in folders if _is_output(folder)], OUTPUT, found)
     folders = _leave_out(folders, find_copies(folders), COPIED, found)
     derived = set() if found.config.keep_masks else find_derived([f"{folder.name}/" for folder in folders])
     return _leave_out(folders, [name.rstrip("/") for name in derived], DERIVED, found)
+
+
+def _is_output(folder: Path) -> bool:
+    """Whether a folder is one that `fit`, `check` or `evaluate` wrote, or the usual folder of runs."""
+    names = ("run.json", "check.json", "evaluation.json")
+    runs = top_level(folder)[0] if folder.name == "runs" else []
+    return any((one / name).is_file() for one in (folder, *runs) for name in names)
 
 
 def _leave_out(folders: Sequence[Path], names: Collection[str], why: str, found: _ClassFiles) -> list[Path]:

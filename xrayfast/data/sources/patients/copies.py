@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from xrayfast.data.folder_words import AUGMENTED, ORIGINAL, split_words
 from xrayfast.data.images.names import image_beside
+from xrayfast.data.sources.identifiers import MOST_IN_STUDY
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.words import parse_split
 from xrayfast.errors import plural, shorten
@@ -17,10 +18,11 @@ _COPY = re.compile(
     r"(([-_. ]+(aug(mented)?|augmentation|[hv]?flip(ped)?|mirror(ed)?|rot(ated?|ation)?|noisy?|noise|shift(ed)?"
     r"|zoom(ed)?|bright(er|ness)?|dark(er)?|contrast"
     r"|invert(ed)?|gr[ae]y(scale)?|blur(red)?|copy|crop(ped)?|lungs?|left|right|roi|patch|clahe|enhanced)[-_. ]*\d*)+"
-    r"|[-_. ]+(frontal|lateral|pa|ap|lat)|_(jpe?g|png)\.rf\.\w+)$",
+    r"|[-_. ]+(frontal|lateral|pa|ap|lat)|_(jpe?g|png)\.rf\.\w+"
+    r"|\.(jpe?g|png|bmp|tiff?)_[0-9a-f]{8}(-[0-9a-f]{4,12}){4})$",
     re.IGNORECASE,
 )
-"""Endings of the names of augmented copies, crops and views; the last alternative is Roboflow's."""
+"""Endings of the names of augmented copies, crops and views; the last two are Roboflow's and Augmentor's."""
 
 _WORD_OR_SIZE = re.compile(r"[^\W\d_]|^(128|224|256|299|320|384|512|1024)$")
 """Matches what is added to the name of an image if it does not only number the next one."""
@@ -62,13 +64,14 @@ def group_copies(records: ImageRecords) -> None:
     if not copies:
         return
     grouped = {*copies.values()}
+    kept = [name for name, key in copies.items() if sizes[key] <= MOST_IN_STUDY]
     records.studies = [
         key if key in grouped and not patient else "" for key, patient in zip(keys, patients, strict=True)
     ]
-    records.notes.append(
-        f"{plural(len(copies), 'image')} with the name of an augmented copy, a crop or another view of an image, "
-        f"kept in the same split as that image: {shorten(copies, 3)}. If they are not radiographs, leave them out."
-    )
+    records.notes += [
+        f"{plural(len(kept), 'image')} with the name of an augmented copy, a crop or another view of an image, "
+        f"kept in the same split as that image: {shorten(kept, 3)}. If they are not radiographs, leave them out."
+    ] * bool(kept)
 
 
 def _originals(files: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from xrayfast.config import DataConfig
 from xrayfast.data.demographics import parse_views
 from xrayfast.data.sources.column_words import tells_birth
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.identifiers import (
+    MOST_IN_STUDY,
     blank_placeholders,
     join_spellings,
     note_blank,
@@ -45,6 +48,7 @@ def find_patients(records: ImageRecords, config: DataConfig, *, to_split: bool =
         records.views = parse_views(values_of(headers, "view")) if headers else None
     _find_studies(records, config.study_col)
     _complete_by_study(records)
+    _note_large_studies(records)
     if records.patients and records.sexes:
         records.notes += note_contradictions(records.sexes, records.patients, "the sex")
     if from_column:
@@ -111,6 +115,18 @@ def _find_studies(records: ImageRecords, chosen: str | None) -> None:
         )
     elif chosen and not any(records.studies or ()):
         records.notes.append(f"No studies are known: '{chosen}' is blank in all rows.")
+
+
+def _note_large_studies(records: ImageRecords) -> None:
+    """Add a note on images of unknown patients whose study is too large, see `groups.studies_without_patient`."""
+    patients, studies = records.patients or [""] * len(records.names), records.studies or ()
+    counts = Counter(study for study, patient in zip(studies, patients, strict=False) if study and not patient)
+    if large := [n for n in counts.values() if n > MOST_IN_STUDY]:
+        records.notes.append(
+            f"{plural(sum(large), 'image')} without a patient in {plural(len(large), 'study')} or, by name, copies of "
+            f"one image, of more than {MOST_IN_STUDY} images: not kept in one split, because such identifiers are "
+            f"mostly those of different patients. If they belong together, give --patient-col 'name:REGEX' or a column."
+        )
 
 
 def _complete_by_study(records: ImageRecords) -> None:

@@ -155,7 +155,7 @@ def _find_parts(path: Path) -> tuple[list[_Part], list[str]]:
     if not tables:
         raise DataError(
             f"{path}: found a folder without Parquet or Arrow files; expected the file of a table, or the folder "
-            f"with its parts."
+            f"with its parts. Unpack an archive of a CSV file."
         )
     others = [file.relative_to(path).as_posix() for file in files if not is_columnar(file)]
     notes = [f"The table consists of {plural(len(tables), 'file')} in {path.name}."] if len(tables) > 1 else []

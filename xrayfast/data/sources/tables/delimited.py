@@ -42,6 +42,14 @@ _OTHER_FORMATS = {
         "Read it with pandas.read_json (lines=True if each line is JSON) and save it",
     ),
     r"\s*<(!|\?|html|head|body|table|div)": ("HTML or XML", "Open it in a spreadsheet and save its table"),
+    r"\x1f\x8b|BZh\d|\xfd7zXZ|7z\xbc\xaf|Rar!": (
+        "a compressed file",
+        "Unpack it, and if it holds another format, save it",
+    ),
+    r"version https://git-lfs": (
+        "a Git LFS pointer, not the file itself",
+        "Get the file by 'git lfs pull', and save it",
+    ),
     r"%PDF": ("a PDF", "Copy its table into a spreadsheet and save it"),
 }
 """Patterns of how files of formats that are not read begin, what they are, and what to do."""
