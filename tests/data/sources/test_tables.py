@@ -529,7 +529,8 @@ def test_western_words_with_several_letters_in_a_row_are_read(tmp_path, word):
     [(b'[{"image": "0.png", "label": "a"}]', "JSON"), (b'{"image": "0.png", "label": "a"}\n', "JSON"),
      (b'\xef\xbb\xbf{\n "0.png": "a"}', "JSON"), (b'["0.png"]\n', "JSON"), (b"<table>\n<tr>", "HTML"),
      (b"<!DOCTYPE html>", "HTML"), (b"PK\x03\x04\x14\x00", "an Excel"),
-     (b"\x1f\x8b\x08\x00\xd5", "a compressed file"), (b"version https://git-lfs.github.com/spec/v1\noid a\n", "a Git LFS"),
+     (b"\x1f\x8b\x08\x00\xd5", "a compressed file"),
+     (b"version https://git-lfs.github.com/spec/v1\noid a\n", "a Git LFS"),
      (b"\xd0\xcf\x11\xe0\xa1", "an Excel"),
      (b"%PDF-1.7\n", "a PDF")],
 )  # fmt: skip
