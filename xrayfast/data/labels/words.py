@@ -56,7 +56,7 @@ _UNCERTAIN = (
 """Labels that are not certain, such as "pneumonia?", "r/o pneumonia" and "pneumonia (possible)"."""
 
 _UNUSABLE = re.compile(
-    rf"{LEFT_OUT.pattern}|(un|non|not)-?(usable|gradable|readable|interpretable|diagnostic|assessable)|invalid|re(take|peat)|"
+    rf"{LEFT_OUT.pattern}|(un|non|not)-?(usable|gradable|readable|interpretable|diagnostic|assessable)|invalid|retake|"
     r"(can'?t|cannot)(tell|say|read|grade|assess|interpret)|(bad|poor|low|insufficient)(image|quality|film|scan)+|do(no|n')tuse"
 )
 """Labels and cells that say that an image is not to be used."""
