@@ -61,10 +61,8 @@ from xrayfast.files.virtual.addresses import suffix_of
 _FLAG_SHARE = 0.5
 """A column is read as a label if at least this share of its non-blank cells is 1, 0 or -1; other cells are errors."""
 
-_MOST_REMARKS, _LONGEST_REMARK = (
-    2_000,
-    40,
-)  # distinct cells of a column, and letters of one, in which remarks are looked for
+_MOST_REMARKS = 2_000  # distinct cells of a column that are read as remarks
+_LONGEST_REMARK = 40  # letters of such a cell
 
 
 @dataclass(frozen=True)
