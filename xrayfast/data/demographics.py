@@ -138,18 +138,18 @@ def view_in_description(text: str) -> str:
     return found[0] if len(found) == 1 else ""
 
 
-def names_other_part(text: str) -> bool:
+def names_other_region(text: str) -> bool:
     """Whether a body part or a description names another part of the body than the chest.
 
-    >>> [names_other_part(text) for text in ("XR ABDOMEN", "CHEST AND ABDOMEN", "XR CHEST", "PORTABLE")]
+    >>> [names_other_region(text) for text in ("XR ABDOMEN", "CHEST AND ABDOMEN", "XR CHEST", "PORTABLE")]
     [True, False, False, False]
     """
-    return bool(_OTHER_PART.search(text.replace("_", " "))) and is_other_part(text)
+    return bool(_OTHER_PART.search(text.replace("_", " "))) and is_other_region(text)
 
 
-def is_other_part(part: str) -> bool:
+def is_other_region(region: str) -> bool:
     """Whether the name of a body part is not that of the chest, such as in DICOM's Body Part Examined."""
-    return bool(part) and not _CHEST.search(part)
+    return bool(region) and not _CHEST.search(region)
 
 
 def _words(view: str) -> set[str]:

@@ -329,7 +329,7 @@ def names_modality(name: str) -> bool:
     return bool(_MODALITY.fullmatch(simplify_column_name(name)))
 
 
-def may_name_body_part(name: str) -> bool:
+def may_name_region(name: str) -> bool:
     """Whether a column's name suggests that its cells name or describe the body part of images."""
     return bool(_BODY_PART.fullmatch(simplify_column_name(name)))
 

@@ -12,7 +12,7 @@ import numpy as np
 from xrayfast.config import DataConfig
 from xrayfast.data.arrays import Places
 from xrayfast.data.demographics import (
-    names_other_part,
+    names_other_region,
     parse_ages,
     parse_sexes,
     parse_views,
@@ -35,7 +35,7 @@ from xrayfast.data.labels.targets import UNCERTAIN, RawLabels, Where, not_single
 from xrayfast.data.labels.words import is_missing
 from xrayfast.data.sources.column_words import (
     is_radiography,
-    may_name_body_part,
+    may_name_region,
     names_modality,
     tells_birth,
     usual_columns,
@@ -265,8 +265,8 @@ def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: Plac
 
 _UNUSUAL: tuple[tuple[Callable[[str], bool], Callable[[str], bool], str], ...] = (
     (names_modality, lambda cell: not is_radiography(cell), "of another modality than radiography"),
-    (may_name_body_part, names_other_part, "of another part of the body than the chest"),
-    (may_name_body_part, lambda cell: view_in_description(cell) == "LATERAL", "with a lateral view"),
+    (may_name_region, names_other_region, "of another part of the body than the chest"),
+    (may_name_region, lambda cell: view_in_description(cell) == "LATERAL", "with a lateral view"),
 )
 """Which columns by name and which of their cells say that an image is no frontal chest radiograph, and what it is."""
 

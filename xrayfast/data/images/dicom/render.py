@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from xrayfast.data.arrays import Bools, Ints
-from xrayfast.data.demographics import is_other_part, names_other_part
+from xrayfast.data.demographics import is_other_region, names_other_region
 from xrayfast.data.images.bits import Codes, corner_pixels, find_surround, has_other_sign
 from xrayfast.data.images.dicom.decoders import LOSSY, StoredPixels, require_decoder
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
@@ -167,9 +167,9 @@ def _describe_header(elements: Elements) -> list[str]:
         notes.append(Note.NO_RADIOGRAPH())
     if modality not in _RADIOGRAPHS:
         notes.append(Note.MODALITY(modality[:_SHOWN]))
-    if is_other_part(part := elements.text("BodyPartExamined").upper()):
+    if is_other_region(part := elements.text("BodyPartExamined").upper()):
         notes.append(Note.BODY_PART(part[:_SHOWN]))
-    elif any(map(names_other_part, map(elements.text, _DESCRIPTIONS))):
+    elif any(map(names_other_region, map(elements.text, _DESCRIPTIONS))):
         notes.append(Note.OTHER_PART())
     for note, (pattern, *keywords) in _OF_HEADER.items():
         if any(re.search(pattern, elements.text(keyword), re.IGNORECASE) for keyword in keywords):
