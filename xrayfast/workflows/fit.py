@@ -178,7 +178,7 @@ def _note_unfinished_above(run: Run, note: Callable[[str], None]) -> None:
     if not (above / INFO_FILE).is_file() or Run(above).info.status == "completed":
         return
     if CrossValidation.is_there(above):
-        kind, command = "fold of a cross-validation", "cross-validate"
+        kind, command = "fold of a cross-validation", f"'xrayfast cross-validate --resume {above}'"
     else:
-        kind, command = "network of a run", "fit"
-    note(f"This is one {kind}. 'xrayfast {command} --resume {above}' trains the others and computes the results.")
+        kind, command = "network of a run", f"'xrayfast fit --resume {above}'"
+    note(f"This is one {kind}. {command} trains the others and computes the results.")
