@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import xrayfast as xf
 from tests.conftest import SMALL, StopAfter
 from xrayfast.cli import app
-from xrayfast.errors import Interrupted, RunError, TrainingError
+from xrayfast.errors import ConfigError, Interrupted, RunError, TrainingError
 from xrayfast.learning.inference.predictor import predictor_of_run
 from xrayfast.progress import NullReporter
 from xrayfast.reporting.markdown.methods import describe_methods
@@ -106,6 +106,12 @@ def test_a_network_that_never_began_is_trained_by_resume(pair, tmp_path):
     shutil.rmtree(run.path / "member-2")
     run.update_info(status="interrupted")
     assert bytes_of(xf.resume(run)) == bytes_of(pair)
+
+
+def test_seeds_that_end_above_the_largest_are_refused_before_training(data, tmp_path):
+    with pytest.raises(ConfigError, match="seed is"):
+        xf.fit(data, members=2, runs=tmp_path, **OPTIONS | {"seed": 2**63 - 1})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failure_is_recorded(data, tmp_path, monkeypatch):

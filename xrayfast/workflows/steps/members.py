@@ -21,7 +21,7 @@ from xrayfast.learning.distributed.world import World
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN
-from xrayfast.progress import FoldReporter
+from xrayfast.progress import FoldReporter, Reporter
 from xrayfast.runs.names import member_names
 from xrayfast.runs.run import Run, now
 from xrayfast.workflows.data import decode, image_infos, reopen_data, split_table
@@ -77,6 +77,7 @@ def train_run(
 
     if config.train.members == 1:
         return train(config, request, name, runs)
+    config.updated({"seed": config.train.seed + config.train.members - 1})  # raises if the last seed is too large
     require_leak_free(manifest, compared, allow_leaks=config.train.allow_leaks)
     positive = positive_class(manifest.task, manifest.labels, config.results.positive)
     info = {
@@ -165,7 +166,7 @@ def _train_members(
             else:
                 train(config.updated({"seed": config.train.seed + number, "members": 1}), of_member, name, run.path)
         if world.is_rank_zero:
-            _finish(run)
+            _finish(run, reporter)
         world.barrier()
 
 
@@ -174,7 +175,7 @@ def is_complete(path: Path) -> bool:
     return path.is_dir() and Run(path).is_finished
 
 
-def _finish(run: Run) -> None:
+def _finish(run: Run, reporter: Reporter) -> None:
     """Write the results of a run whose members are all complete, and mark it as completed."""
     infos = [member.info for member in run.members]
     first = infos[0].model_dump()
@@ -185,8 +186,11 @@ def _finish(run: Run) -> None:
         finished=now(),
         seconds=round(sum(info.seconds or 0 for info in infos), 1),
     )
-    config = run.config
-    finalize_results(run, average_splits(run.members), config.results, config.train.seed)
+    config, averaged = run.config, average_splits(run.members)
+    total = sum(map(len, averaged.values()))
+    reporter.preparing("computing metrics", 0, total)
+    finalize_results(run, averaged, config.results, config.train.seed)
+    reporter.preparing("computing metrics", total, total)
     write_cards(run)
     run.update_info(status="completed")
     run.remove_leftovers()
