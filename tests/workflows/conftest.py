@@ -1,16 +1,14 @@
-"""Shared fixtures: reports of runs have figures of one pixel, because tests/reporting tests the figures."""
+"""Shared fixtures: the figures of pages are left empty, because tests/reporting tests the figures."""
 
 import pytest
 
-from tests.conftest import add_tiny_vgg, draw_one_pixel
+from tests.conftest import add_tiny_vgg
 from xrayfast.workflows import interpret
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _figures_of_one_pixel():
-    with pytest.MonkeyPatch.context() as patch:
-        draw_one_pixel(patch)
-        yield
+def _empty_figures(empty_figures):
+    """Apply `empty_figures` in every module."""
 
 
 @pytest.fixture(scope="module")
