@@ -22,6 +22,7 @@ HOSTILE_YAML = {
     "sixties": ("a: 1" + ":1" * 100_000, "(line 1: a value of 200,001 characters)"),
     "base 8": ("a: 010\n", "(line 1: 010, which YAML reads in base 8 or 60; write 10 for ten"),
     "base 60": ("a: [1:30]\n", "(line 1: 1:30, which YAML reads in base 8 or 60"),
+    "base 60 with a fraction": ("a: 1:30.5\n", "(line 1: 1:30.5, which YAML reads in base 8 or 60"),
     "no date": ("a: 2001-99-99\n", "is not plain YAML (month must be in 1..12"),
     "two documents": ("a: 1\n---\nb: 1\n", "(line 2: but found another document)"),
     "not closed": ("a: [", "is not plain YAML (line"),

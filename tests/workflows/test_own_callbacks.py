@@ -2,6 +2,7 @@
 
 import csv
 from functools import partial
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,8 +28,13 @@ from sklearn import metrics as skm
 import xrayfast as xf
 from tests.conftest import TINY, StopAfter
 from xrayfast.errors import ConfigError, Interrupted, TrainingError
+from xrayfast.learning.callback_rules import make_callbacks
 from xrayfast.learning.fastai_api import Callback, CancelFitException
 from xrayfast.learning.training.metrics import build_epoch_metrics
+from xrayfast.metrics.summary import compute_epoch_metrics
+from xrayfast.runs.history import History, valid_column
+from xrayfast.runs.predictions import Predictions
+from xrayfast.workflows.steps.finishing import describe_changed_validation
 
 pytestmark = pytest.mark.usefixtures("tiny_vgg_arch")
 
@@ -198,6 +204,20 @@ class OfKeras(Callback):
         pass
 
 
+class WithHelpers(Callback):
+    after_every = 2
+
+    def after_batch(self):
+        self.after_every_second()
+
+    def after_every_second(self):
+        pass
+
+
+def test_methods_that_a_callback_itself_calls_may_have_any_name():
+    assert [type(cb) for cb in make_callbacks(WithHelpers)] == [WithHelpers]
+
+
 @pytest.mark.parametrize(
     ("cbs", "options", "words"),
     [
@@ -345,6 +365,24 @@ def test_labels_that_a_callback_changes_in_validation_are_noted(data_dir, tmp_pa
     with pytest.warns(UserWarning, match=r"was 1.000 in training, but is 0\.\d+ for the saved .*: OtherLabels changed"):
         run = fit(data_dir, tmp_path, cbs=OtherLabels, epochs=3, lr=0.03)
     assert any("OtherLabels changed images, labels or outputs" in remark for remark in run.info.remarks)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_image_of_a_rare_label_that_rounding_moves_is_not_noted_as_a_changed_validation(precision):
+    truth = (np.arange(200)[:, None] < [100, 50, 1]).astype(int)
+    before = 0.2 + 0.6 * truth
+    before[:2, 2] = 0.501, 0.4999
+    after = before.copy()
+    after[:2, 2] = 0.4998, 0.4999
+    found = compute_epoch_metrics(truth, before, "multi")
+    history = History([{valid_column(name): value for name, value in found.items()}])
+    learn = SimpleNamespace(
+        dls=SimpleNamespace(manifest=SimpleNamespace(task="multi")), precision=precision, own_code={"cbs": "Log"}
+    )
+    for raw, is_changed in ((after, False), (1 - after, True)):
+        names, none = np.arange(200).astype(str).astype(object), np.zeros(200)
+        saved = Predictions(("a", "b", "c"), names, names, truth, raw, none, raw)
+        assert (describe_changed_validation(learn, history, saved) is not None) == is_changed
 
 
 class SkipBatches(Callback):

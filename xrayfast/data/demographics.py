@@ -18,29 +18,9 @@ _YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / DAYS_PER_YEAR, "D": 1 / DAYS_
 _AGE = re.compile(r"(\d+(?:\.\d+)?) *([YMWD]?)", re.IGNORECASE)
 _SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M"}
 _LATERAL = {
-    *(
-        "L",
-        "LL",
-        "RL",
-        "LAT",
-        "LATERAL",
-        "LLAT",
-        "RLAT",
-        "LATERALE",
-        "LATERO",
-        "SEITLICH",
-        "SEITL",
-        "PROFIL",
-        "PROFILE",
-    ),
-    *(
-        "PERFIL",
-        "\u0411\u041e\u041a\u041e\u0412\u0410\u042f",
-        "\u4fa7\u4f4d",
-        "\u5074\u4f4d",
-        "\u5074\u9762",
-        "\uce21\uba74",
-    ),
+    *("L", "LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "LATERALE", "LATERO", "SEITLICH", "SEITL", "PROFIL"),
+    *("PROFILE", "PERFIL", "\u0411\u041e\u041a\u041e\u0412\u0410\u042f", "\u4fa7\u4f4d", "\u5074\u4f4d"),
+    *("\u5074\u9762", "\uce21\uba74"),
 }
 _PA, _AP = {"PA", "POSTEROANTERIOR", "POSTERO"}, {"AP", "ANTEROPOSTERIOR", "ANTERO"}
 _FRONTAL = {
@@ -49,7 +29,7 @@ _FRONTAL = {
 }
 _NO_VIEW = {"UNKNOWN", "UNK"}
 
-_CHEST = re.compile("chest|thora|lung|torax|rib|heart|trunk|\u80f8", re.IGNORECASE)
+_CHEST = re.compile("chest|cxr|thora|t[o\u00f3]ra[xc]|lung|rib|heart|trunk|\u80f8", re.IGNORECASE)
 """What the name of a body part has that chest radiographs show."""
 
 _OTHER_PART = re.compile(
@@ -130,12 +110,13 @@ def kind_of_view(view: str | None) -> ViewKind:
 def view_in_description(text: str) -> str:
     """Return PA, AP or LATERAL if that alone is in the description of a series; else "".
 
-    >>> [view_in_description(text) for text in ("W Chest Lat.", "postero-anterior", "CHEST PA AND LAT", "L SHOULDER")]
+    >>> [view_in_description(text) for text in ("W Chest Lat.", "postero-anterior", "face et profil", "L SHOULDER")]
     ['LATERAL', 'PA', '', '']
     """
-    kinds = {"PA": _PA, "AP": _AP, "LATERAL": _LATERAL - {"L"}}
-    found = [view for view, words in kinds.items() if words & _words(text.upper())]
-    return found[0] if len(found) == 1 else ""
+    kinds, words = {"PA": _PA, "AP": _AP, "LATERAL": _LATERAL - {"L"}}, _words(_join_initials(text.upper()))
+    found = [view for view, names in kinds.items() if names & words]
+    is_clear = len(found) == 1 and not (found == ["LATERAL"] and words & _FRONTAL)
+    return found[0] if is_clear else ""
 
 
 def names_other_region(text: str) -> bool:
@@ -156,6 +137,11 @@ def _words(view: str) -> set[str]:
     return {*re.findall(r"[^\W\d_]+", view)}
 
 
+def _join_initials(text: str) -> str:
+    """Return the text with "PA" for "P.A."."""
+    return re.sub(r"(?<=\b\w)\.", "", text)
+
+
 def _view(cell: str) -> str | None:
-    view = re.sub(r"(?<=\b\w)\.", "", cell.strip().upper())
+    view = _join_initials(cell.strip().upper())
     return "LATERAL" if kind_of_view(view) == "lateral" else view or None

@@ -16,8 +16,8 @@ MAX_YAML_NODES, MAX_YAML_DEPTH, MAX_YAML_SCALAR = 20_000, 20, 5000
 values, and parsing takes 0.1 ms per value."""
 
 
-_OTHER_BASE = re.compile(r"[-+]?0[0-7_]+|[-+]?[1-9][0-9_]*(:[0-5]?[0-9])+")
-"""Numbers that YAML 1.1 reads in base 8 or 60: 010 as 8, 1:30 as 90."""
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[1-9][0-9_]*(:[0-5]?[0-9])+|[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*)")
+"""Numbers that YAML 1.1 reads in base 8 or 60: 010 as 8, 1:30 as 90, 0:30.5 as 30.5."""
 
 
 def read_yaml(path: Path, expected: str, error: type[XrayfastError]) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from inspect import isfunction
 from typing import Any
 
 from xrayfast.config import ReuseFrozen, Schedule
@@ -129,14 +130,21 @@ def make_callbacks(cbs: Callbacks) -> list[Callback]:
         name = type(cb).__name__
         if any(cb is other for other in made[:number]):
             raise ConfigError(f"cbs: the same {name} is there twice, so each event would call it twice. Pass it once.")
-        own = [base for base in type(cb).__mro__ if not base.__module__.startswith(("fastai.", "xrayfast."))]
-        for method in (key for base in own for key in vars(base)):
-            if _LIKE_AN_EVENT.fullmatch(method) and not hasattr(event, method):
-                raise ConfigError(
-                    f"cbs: {name}.{method} would never be called, because fastai has no such event; expected one such "
-                    f"as before_fit, before_batch, after_loss or after_epoch.{did_you_mean(method, [*vars(event)])}"
-                )
+        _require_events(type(cb))
     return made
+
+
+def _require_events(kind: type) -> None:
+    """Raise a ConfigError if a method is named like an event that fastai does not have, and no other method uses it."""
+    own = [base for base in kind.__mro__ if not base.__module__.startswith(("fastai.", "xrayfast."))]
+    methods = {name: method for base in own for name, method in vars(base).items() if isfunction(method)}
+    for name in methods:
+        used = any(name in method.__code__.co_names for other, method in methods.items() if other != name)
+        if _LIKE_AN_EVENT.fullmatch(name) and not hasattr(event, name) and not used:
+            raise ConfigError(
+                f"cbs: {kind.__name__}.{name} would never be called, because fastai has no such event; expected one "
+                f"such as before_fit, before_batch, after_loss or after_epoch.{did_you_mean(name, [*vars(event)])}"
+            )
 
 
 def names_using_images(cbs: Sequence[Any]) -> list[str]:

@@ -280,7 +280,7 @@ def _require_own_network(learn: RadiographLearner, model: ModelConfig) -> None:
     if any(buffer.is_meta for buffer in own.buffers()):  # buffers of timm that are not in the state
         return
     with torch.no_grad(), isolated_rng("probe"):
-        images = torch.rand(2, 3, model.size, model.size).to(learn.dls.device)
+        images = torch.rand(2, 3, model.size, model.size).to(next(learn.model.parameters()).device)
         expected, found = (network.eval()(images).float() for network in (own, learn.model))
     if not torch.allclose(expected, found, rtol=LARGEST_CHANGE, atol=LARGEST_CHANGE, equal_nan=True):
         raise ConfigError(

@@ -96,6 +96,10 @@ def test_unusable_transforms_are_refused_by_name(data, augment, message):
         xf.dataloaders(data, size=32, augment=augment)
 
 
+def test_a_transform_that_treats_dark_and_bright_alike_is_accepted(data):
+    xf.dataloaders(data, size=32, augment=lambda images: (images - 0.5).abs())
+
+
 def test_without_augmentation_there_are_no_augmented_views(data, tmp_path):
     options = {"arch": "resnet18", "weights": "none", "size": 32, "batch_size": 8, "resamples": 0, "device": "cpu"}
     run = xf.fit(data, augment=False, runs=tmp_path, epochs=2, reuse_frozen="on", **options)

@@ -176,7 +176,7 @@ class OwnAugmentation(Transform):
         Raises:
             ConfigError: as in `encodes`; or the result for an image does not depend on it.
         """
-        images = torch.rand(TRIED, 1, size, size)
+        images, others = torch.rand(2, TRIED, 1, size, size)
 
         def augmented(given: Tensor) -> Tensor:
             with isolated_rng("probe"):
@@ -184,9 +184,9 @@ class OwnAugmentation(Transform):
 
         first = augmented(images)
         for number in range(TRIED):
-            other = images.clone()
-            other[number] = 1 - images[number]
-            if torch.equal(augmented(other)[number], first[number]):
+            changed = images.clone()
+            changed[number] = others[number]
+            if torch.equal(augmented(changed)[number], first[number]):
                 raise ConfigError(
                     f"augment {name_of(self.functions)} returns the same for different images in place {number + 1} of "
                     f"a batch of {TRIED}; expected each image augmented, and in its place, since its label stays "

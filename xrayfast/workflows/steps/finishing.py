@@ -55,6 +55,10 @@ FLIPPED_IMAGES = 3
 """Number of images whose class may change between training in half precision and predictions in float32."""
 
 
+_STEADY = ("accuracy", "subset_accuracy", "auroc_macro")
+"""Metrics that a single image can't change much, as it can precision, F1 and average precision of a rare label."""
+
+
 def describe_changed_validation(learn: RadiographLearner, history: History, saved: Predictions) -> str | None:
     """Return a remark if a validation metric of the best epoch is not that of the saved predictions, because the user's
     own callbacks changed images, labels or outputs.
@@ -62,7 +66,8 @@ def describe_changed_validation(learn: RadiographLearner, history: History, save
     task = learn.dls.manifest.task
     best = history.best_epoch or 1
     allowed = LARGEST_DIFFERENCE + (0 if learn.precision == "fp32" else FLIPPED_IMAGES / len(saved))
-    for name, value in compute_epoch_metrics(saved.truth, saved.raw, task, history_metrics(task)).items():
+    compared = {name: metric for name, metric in history_metrics(task).items() if name in _STEADY}
+    for name, value in compute_epoch_metrics(saved.truth, saved.raw, task, compared).items():
         recorded = history.rows[best - 1].get(valid_column(name))
         if recorded is not None and abs(recorded - value) > allowed:
             return (

@@ -300,9 +300,8 @@ def _join_remarks(cv: CrossValidation, runs: Sequence[Run]) -> list[str]:
     names_of: dict[str, list[str]] = {}
     for run in runs:
         for remark in run.info.remarks:
-            if not (
-                cv.folds.by_image and Remark.of(remark) is Remark.LEAKS_ALLOWED
-            ):  # the cross-validation has its own
+            # The cross-validation has its own remark on leaks of folds by image.
+            if not (cv.folds.by_image and Remark.of(remark) is Remark.LEAKS_ALLOWED):
                 names_of.setdefault(remark, []).append(run.path.name)
     joined = [
         remark
