@@ -226,9 +226,9 @@ def _class_like(folders: Sequence[Path], found: _ClassFiles) -> list[Path]:
 
 def _is_output(folder: Path) -> bool:
     """Whether a folder is one that `fit`, `check` or `evaluate` wrote, or the usual folder of runs."""
-    names = ("run.json", "check.json", "evaluation.json")
-    runs = top_level(folder)[0] if folder.name == "runs" else []
-    return any((one / name).is_file() for one in (folder, *runs) for name in names)
+    runs, names = top_level(folder)
+    inner = (name for run in runs for name in top_level(run)[1]) if folder.name == "runs" else ()
+    return not {"run.json", "check.json", "evaluation.json"}.isdisjoint([*names, *inner])
 
 
 def _leave_out(folders: Sequence[Path], names: Collection[str], why: str, found: _ClassFiles) -> list[Path]:
