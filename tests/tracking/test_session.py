@@ -202,6 +202,15 @@ def test_the_command_names_a_missing_package_before_it_opens_data(tmp_path, monk
     assert "pip install 'xrayfast[tensorboard]'" in " ".join(found.output.split())
 
 
+def test_the_name_of_a_network_begins_with_those_of_what_it_is_part_of(tmp_path):
+    folder = tmp_path / "cv" / "fold1" / "member-2"
+    folder.mkdir(parents=True)
+    for path in (folder, *folder.parents[:2]):
+        (path / "run.json").write_text("{}")
+    assert session._run_name(xf.Run(folder)) == "cv fold1 member-2"
+    assert session._run_name(xf.Run(tmp_path / "cv")) == "cv"
+
+
 def test_logged_settings_have_no_folders_and_logged_epochs_no_undefined_numbers():
     config = Config().updated(
         {"source": "/home/anna/films", "weights": "/home/anna/runs/first", "progressive": (64, 224)}

@@ -3,9 +3,12 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import xrayfast as xf
@@ -70,6 +73,10 @@ def test_its_files_describe_all_networks(pair, tmp_path):
     report = reported.report_path.read_text(encoding="utf-8")
     assert "2, averaged" in report and "3 to 4 (split 0)" in report and "Losses and metrics" in report
     assert "is of the first of 2 networks, <code>member-1</code>" in report
+    assert "; 2 networks; test split" in pair._repr_html_()
+    for read in (pair.plot_history, pair.plot_batches):
+        with pytest.raises(RunError, match="averages 2 runs and has no network of its own"):
+            read()
     assert xf.compare([pair, pair.members[0]]).table["epochs"].tolist() == [2, 2]
 
 
@@ -101,10 +108,17 @@ def test_stopped_within_the_second_network_it_resumes_to_the_same_bytes(data, pa
     assert again.is_finished
 
 
-def test_a_network_that_never_began_is_trained_by_resume(pair, tmp_path):
+def test_a_network_that_never_began_is_trained_by_resume(data_dir, pair, tmp_path):
     run = xf.Run(shutil.copytree(pair.path, tmp_path / "pair"))
-    shutil.rmtree(run.path / "member-2")
-    run.update_info(status="interrupted")
+    shutil.rmtree(run.path / "member-2")  # or was deleted
+    with pytest.raises(RunError, match=r"pair: member-2, .*, is missing; .* 'completed'. xf.resume\(.* trains it"):
+        xf.predict(run, data_dir)
+    damaged = xf.Run(shutil.copytree(run.path, tmp_path / "damaged"))
+    (damaged.path / "member-1" / "run.json").write_text("{")
+    damaged.update_info(status="interrupted")
+    with pytest.raises(RunError, match="member-1"):
+        xf.resume(damaged)
+    assert "trains the others" in damaged._repr_html_() and damaged.info.status == "failed"
     assert bytes_of(xf.resume(run)) == bytes_of(pair)
 
 
@@ -112,6 +126,31 @@ def test_seeds_that_end_above_the_largest_are_refused_before_training(data, tmp_
     with pytest.raises(ConfigError, match="seed is"):
         xf.fit(data, members=2, runs=tmp_path, **OPTIONS | {"seed": 2**63 - 1})
     assert not list(tmp_path.iterdir())
+
+
+def test_all_networks_have_the_split_that_was_drawn_again_and_code_of_their_own(data_dir, tmp_path, monkeypatch):
+    copied = Path(shutil.copytree(data_dir, tmp_path / "data"))
+    for path in list(copied.rglob("*.png")):
+        shutil.copy(path, path.with_name(f"b{path.name[2:]}"))
+    trained = []
+
+    def fail(data, config, images, compared, request, **_):
+        trained.append((data.table["split"].tolist(), data.fingerprint(), request.code["loss"]))
+        raise TrainingError("diverged")
+
+    monkeypatch.setattr(steps, "train_network", fail)
+    data, loss = xf.open_data(copied), torch.nn.CrossEntropyLoss()
+    with pytest.raises(TrainingError, match="diverged"):
+        xf.fit(data, members=2, name="pair", runs=tmp_path, **OPTIONS, loss=loss)
+    run = xf.Run(tmp_path / "pair")
+    with pytest.raises(TrainingError, match="diverged"):
+        xf.resume(run, loss=loss)
+    with pytest.raises(TrainingError, match="diverged"):
+        xf.cross_validate(copied, folds=2, members=2, name="cv", runs=tmp_path, **OPTIONS, loss=loss)
+    split = pd.read_csv(run.split_path)["split"].tolist()
+    assert split != data.table["split"].tolist() and run.info.fingerprint == trained[0][1]
+    assert all((one[0], one[1]) == (split, run.info.fingerprint) for one in trained[:2])
+    assert len({id(one[2]) for one in (*trained, (0, 0, loss))}) == 4
 
 
 def test_a_failure_is_recorded(data, tmp_path, monkeypatch):

@@ -315,11 +315,19 @@ class Run(HasOverview):
         Raises:
             RunError: `run.json` is damaged, a member is gone, or a downloaded run names members outside its folder.
         """
-        members = self.info.members
+        members, status = self.info.members, self.info.status
         if self.downloaded and not all(re.fullmatch(r"member-\d+", member) for member in members):
             raise RunError(
                 f"{self.downloaded}: refers to runs outside its folder: {shorten(map(repr, members))}. Do not trust it."
             )
+        for member in members:
+            if not (self.path / member).is_dir():
+                command = "cross-validate" if self.has_folds else "fit"
+                inside = Path(member).name == member
+                advice = f"'xrayfast {command} --resume {self.path}' trains it." if inside else "Put it back."
+                raise RunError(
+                    f"{self.path}: {member}, which it averages, is missing; its status is '{status}'. {advice}"
+                )
         runs = [Run(self.path / member) for member in members]
         return [network for run in runs for network in (run.members or [run])]
 
@@ -477,8 +485,10 @@ class Run(HasOverview):
         """One row per training batch of the finished epochs, or fewer in a long run; see `xrayfast.runs.batches`.
 
         Raises:
-            RunError: the file is damaged or missing; runs of older versions and runs made by `save` have none.
+            RunError: the file is damaged or missing; runs of older versions, runs made by `save` and runs that have
+                members have none.
         """
+        self.require_network()
         why = "Batches are not recorded in runs of versions before 0.3, and in runs that 'save' made."
         return read_batches(self._existing_file(BATCHES_FILE, why))
 
@@ -523,10 +533,11 @@ class Run(HasOverview):
 
         Raises:
             ConfigError: `ax` is more than two axes, or not matplotlib axes.
-            RunError: the run has no history.
+            RunError: the run has no history, or has members.
         """
         from xrayfast.display.notebook_figure import display_after_cell, require_axes
 
+        self.require_network()
         curves, drawn = report_module("figures.training_curves"), (self.history, self.info.best_epoch)
         if ax is None:
             return display_after_cell(curves.loss_and_metric_curves(*drawn))

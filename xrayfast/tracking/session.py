@@ -15,9 +15,9 @@ from typing import Any
 from xrayfast._version import __version__
 from xrayfast.config import Config, TrackerName
 from xrayfast.errors import Interrupted
+from xrayfast.files.intact import INFO_FILE
 from xrayfast.metrics.summary import interval_of
 from xrayfast.progress import Reporter
-from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.run import Run
 from xrayfast.tracking.trackers import Settings, TrackedRun, make_tracker
 from xrayfast.tracking.worker import FINISH_SECONDS, TrackerThread
@@ -76,9 +76,12 @@ def tracked(
 
 
 def _run_name(run: Run) -> str:
-    """Return the run's name; for a fold, preceded by the name of the cross-validation."""
+    """Return the run's name; for a fold or a network of a run, preceded by the name of what it is part of."""
     path = run.path.absolute()
-    return f"{path.parent.name} {path.name}" if CrossValidation.is_there(path.parent) else path.name
+    names = [path.name]
+    while ((path := path.parent) / INFO_FILE).is_file():
+        names.insert(0, path.name)
+    return " ".join(names)
 
 
 def settings_of(config: Config) -> Settings:

@@ -223,7 +223,7 @@ def resume_cross_validation(
         Interrupted: training was stopped again.
     """
     cv = _as_cross_validation(cv)
-    if cv.is_finished:
+    if cv.is_finished and all(is_complete(cv.path / name) for name in cv.info.members):
         raise RunError(f"{cv.path} is complete: there is nothing to resume.")
     config = cv.config
     _, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
@@ -331,7 +331,7 @@ def _train(work: _Work, only: int | None = None) -> CrossValidation:
             work.reporter.fold = f"fold {fold} of {facts.folds}{of}"
             if path.is_dir():
                 own: dict[str, Any] = {"cbs": copy.deepcopy(work.cbs), "metrics": copy.deepcopy(work.metrics)}
-                resume(path, **work.code, **own, reporter=work.reporter, interrupted=work.interrupted)
+                resume(path, **copy.deepcopy(work.code), **own, reporter=work.reporter, interrupted=work.interrupted)
             else:
                 dealt = dealt or work.dealt()
                 _train_fold(work, dealt, repeat, fold, path)
@@ -396,7 +396,7 @@ def _train_fold(work: _Work, dealt: DealtImages, repeat: int, fold: int, path: P
             config,
             dealt.images,
             dealt.compared,
-            replace(work, cbs=cbs, metrics=metrics),
+            replace(work, code=copy.deepcopy(work.code), cbs=cbs, metrics=metrics),
             world=World(),
             threads=threads,
             shown_notes=data.notes,

@@ -47,6 +47,7 @@ from xrayfast.runs.evaluation import METRICS_FILE as EVALUATION_METRICS
 from xrayfast.runs.evaluation import PREDICTIONS_FILE, Evaluation
 from xrayfast.runs.names import CONFIG_FILE, FOLDS_FILE, HISTORY_FILE, METRICS_FILE, SPLIT_FILE
 from xrayfast.runs.run import Run
+from xrayfast.runs.typed_files import RunInfo
 
 T = TypeVar("T")
 
@@ -186,7 +187,8 @@ def _(run: Run) -> Overview:
     task, labels, facts = attempt(lambda: run.task), attempt(lambda: run.labels), attempt(lambda: training_facts(run))
     epochs = 0 if history is None else len(history)
     lead = [task_text(task, labels or ())] if task else []
-    lead += [plural(epochs, "epoch")] + ([f"epoch {info.best_epoch} was kept"] if info.best_epoch else [])
+    lead += [plural(len(info.members), "network") if info.members else plural(epochs, "epoch")]
+    lead += [f"epoch {info.best_epoch} was kept"] if info.best_epoch else []
     if summary is not None:
         lead.append(f"{SPLIT_TITLES[str(split)].lower()} split: {images_of_patients(summary)}")
     return Overview(
@@ -197,7 +199,7 @@ def _(run: Run) -> Overview:
         tiles=_tiles(summary),
         aside=intervals_text(summary) if summary is not None else "",
         warnings=[
-            *_next_step(run, info.status, epochs),
+            *_next_step(run, info, epochs),
             *problems,
             *warning_sentences(summary or {}),
             *other_remarks(info.remarks, summary or {}),
@@ -244,13 +246,15 @@ def _(cv: CrossValidation) -> Overview:
     )
 
 
-def _next_step(run: Run, status: str, epochs: int) -> list[str]:
+def _next_step(run: Run, info: RunInfo, epochs: int) -> list[str]:
     """Say how to continue a run that is not complete."""
-    if status == "completed":
+    if info.status == "completed":
         return []
     if not (run.path / SPLIT_FILE).is_file():
         return ["It ended before training began."]
-    when = "if no process is training it, " if status == "running" else ""
+    when = "if no process is training it, " if info.status == "running" else ""
+    if info.members:
+        return [f"Not all networks are finished; {when}xf.resume({str(run.path)!r}) trains the others."]
     how = "resumes it" if epochs else "starts it again"
     return [f"{plural(epochs, 'epoch')} finished; {when}xf.resume({str(run.path)!r}) {how}."]
 

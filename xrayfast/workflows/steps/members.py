@@ -30,7 +30,7 @@ from xrayfast.workflows.steps.network import Request, how_to_resume, resume_netw
 from xrayfast.workflows.steps.predictions.ensembles import average_splits
 from xrayfast.workflows.steps.preparing import require_own
 from xrayfast.workflows.steps.results import finalize_results, write_cards
-from xrayfast.workflows.steps.resuming import complete_end, require_same_images
+from xrayfast.workflows.steps.resuming import require_same_images
 
 _OF_FIRST = (
     "versions", "platform", "device", "device_name", "precision", "threads", "starting_weights", "weights_sha256",
@@ -78,7 +78,7 @@ def train_run(
     if config.train.members == 1:
         return train(config, request, name, runs)
     config.updated({"seed": config.train.seed + config.train.members - 1})  # raises if the last seed is too large
-    require_leak_free(manifest, compared, allow_leaks=config.train.allow_leaks)
+    manifest = require_leak_free(manifest, compared, allow_leaks=config.train.allow_leaks).data  # may be split anew
     positive = positive_class(manifest.task, manifest.labels, config.results.positive)
     info = {
         "status": "created",
@@ -110,11 +110,9 @@ def resume_run(run: Run, request: Request, *, world: World, threads: FreeThreads
     Raises:
         XrayfastError: as in `xrayfast.resume`.
     """
-    if not run.info.members:
+    finished = run.info.status == "completed" and all(is_complete(run.path / name) for name in run.info.members)
+    if finished or not run.info.members:
         resume_network(run, request, world=world, threads=threads, note=note)
-        return
-    if run.info.status == "completed":
-        note(complete_end(run))
         return
 
     def train(config: Config, request: Request, name: str | None, runs: Path) -> Run:
@@ -159,7 +157,7 @@ def _train_members(
             if state == "done":
                 continue
             reporter.fold = f"network {number + 1} of {len(names)}"
-            own: dict[str, Any] = {"cbs": copy.deepcopy(request.cbs), "metrics": copy.deepcopy(request.metrics)}
+            own: dict[str, Any] = {part: copy.deepcopy(getattr(request, part)) for part in ("code", "cbs", "metrics")}
             of_member = replace(request, reporter=reporter, **own)
             if state == "begun":
                 resume_network(Run(path), of_member, world=world, threads=threads, note=reporter.note)
@@ -212,14 +210,16 @@ def stopping(run: Run, kind: str, again: str, *, records: bool) -> Iterator[None
             yield
     except (KeyboardInterrupt, Exception) as error:
         stopped = isinstance(error, (KeyboardInterrupt, Interrupted)) or stop()
+        if not stopped:
+            if records:
+                run.update_info(status="failed", stopped="")
+            raise
         names = run.info.members
         begun = [Run(run.path / name) for name in names if (run.path / name / INFO_FILE).is_file()]
         done = f"{plural(sum(member.is_finished for member in begun), f'finished {kind}')} of {len(names)}"
         done += "".join(f", in {member.name} after {member.info.stopped}" for member in begun if member.info.stopped)
         if records:
-            run.update_info(status="interrupted" if stopped else "failed", stopped=done if stopped else "")
-        if not stopped:
-            raise
+            run.update_info(status="interrupted", stopped=done)
         raise Interrupted(
             f"Stopped after {done}. Resume with: {again}", getattr(error, "exit_code", stop.exit_code)
         ) from None

@@ -101,7 +101,7 @@ def training_facts(run: Run) -> dict[str, str]:
     if info.members and not info.phases:
         return {
             "Networks": ", ".join(info.members),
-            "Parameters of all": f"{info.parameters or 0:,}",
+            **({"Parameters of all": f"{info.parameters:,}"} if info.parameters else {}),
             "Image size": f"{model.size} px",
         }
     last = f" to {train.seed + train.members - 1}" if train.members > 1 else ""
