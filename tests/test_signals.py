@@ -132,3 +132,11 @@ def test_a_child_ends_with_its_parent_by_sigkill_too():
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < limit
         time.sleep(0.05)
+
+
+def test_the_first_signal_is_only_recorded_by_a_block_within_an_interrupting_one():
+    """As while a network of a fold or of a run with several networks is trained."""
+    outer, inner = StopRequest(), StopRequest()
+    with handling_signals(), outer.interrupting(), inner.listening():
+        signal.raise_signal(signal.SIGTERM)
+    assert inner() and inner.exit_code == 143 and not outer()

@@ -71,7 +71,9 @@ def handling_signals(handler: Callable[[int, FrameType | None], None] = raise_st
     replaced = (signal.SIG_DFL, signal.default_int_handler, raise_stopped)
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS if main}
-    ours = [number for number, found in before.items() if found in replaced]
+    recording = handler is not raise_stopped  # takes over within a block of `interrupting`, to stop less abruptly
+    interrupting = [number for number, found in before.items() if recording and _interrupts(found)]
+    ours = [*interrupting, *(number for number, found in before.items() if found in replaced)]
     block = object()
     _BLOCKS.append(block)
     try:
@@ -82,6 +84,11 @@ def handling_signals(handler: Callable[[int, FrameType | None], None] = raise_st
         _BLOCKS.remove(block)
         for number in ours:
             signal.signal(number, before[number])
+
+
+def _interrupts(handler: object) -> bool:
+    """Whether a handler is that of `StopRequest.interrupting`."""
+    return getattr(handler, "__func__", None) is StopRequest._interrupt
 
 
 def leave_signals_to_parent(numbers: tuple[int, ...] = STOP_SIGNALS) -> None:
@@ -160,6 +167,10 @@ class StopRequest:
             self.asked, self.exit_code = True, exit_code_of(number)
             self._number, self._came = number, time.monotonic()
 
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.asked, self.exit_code = True, exit_code_of(number)
+        raise_stopped(number, frame)
+
     def listening(self) -> AbstractContextManager[None]:
         """Only record the first signal within the block; a second one interrupts at once, unless it is a repetition."""
         return handling_signals(self._handle)
@@ -168,11 +179,7 @@ class StopRequest:
     def interrupting(self) -> Iterator[None]:
         """Let a signal interrupt the block at once, or at its end if the exception was swallowed."""
 
-        def handle(number: int, frame: FrameType | None) -> None:
-            self.asked, self.exit_code = True, exit_code_of(number)
-            raise_stopped(number, frame)
-
-        with handling_signals(handle):
+        with handling_signals(self._interrupt):
             yield
         if self.asked:
             raise KeyboardInterrupt
