@@ -178,7 +178,6 @@ class StopRequest:
     @contextmanager
     def interrupting(self) -> Iterator[None]:
         """Let a signal interrupt the block at once, or at its end if the exception was swallowed."""
-
         with handling_signals(self._interrupt):
             yield
         if self.asked:
