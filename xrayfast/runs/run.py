@@ -315,18 +315,21 @@ class Run(HasOverview):
         Raises:
             RunError: `run.json` is damaged, a member is gone, or a downloaded run names members outside its folder.
         """
-        members, status = self.info.members, self.info.status
+        members = self.info.members
         if self.downloaded and not all(re.fullmatch(r"member-\d+", member) for member in members):
             raise RunError(
                 f"{self.downloaded}: refers to runs outside its folder: {shorten(map(repr, members))}. Do not trust it."
             )
         for member in members:
             if not (self.path / member).is_dir():
-                command = "cross-validate" if self.has_folds else "fit"
-                inside = Path(member).name == member
-                advice = f"'xrayfast {command} --resume {self.path}' trains it." if inside else "Put it back."
+                advice = f"'xrayfast fit --resume {self.path}' trains it."
+                if self.has_folds:
+                    advice = f"'xrayfast cross-validate --resume {self.path}' trains it."
+                if Path(member).name != member:  # an ensemble of runs that were trained apart
+                    advice = "Put it back."
                 raise RunError(
-                    f"{self.path}: {member}, which it averages, is missing; its status is '{status}'. {advice}"
+                    f"{self.path}: {member}, which it averages, is missing; its status is '{self.info.status}'. "
+                    f"{advice}"
                 )
         runs = [Run(self.path / member) for member in members]
         return [network for run in runs for network in (run.members or [run])]
