@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,13 @@ from xrayfast.errors.signals import StopRequest
 from xrayfast.files.intact import INFO_FILE
 from xrayfast.learning.distributed.world import World
 from xrayfast.learning.threads import FreeThreads
-from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN
 from xrayfast.progress import FoldReporter, Reporter
 from xrayfast.runs.names import member_names
 from xrayfast.runs.run import Run, now
-from xrayfast.workflows.data import decode, image_infos, reopen_data, split_table
+from xrayfast.workflows.data import decode, image_infos, reopen_data
 from xrayfast.workflows.steps.leaks import ComparedImages, compare_all_images, require_leak_free
-from xrayfast.workflows.steps.network import Request, how_to_resume, resume_network, train_network
+from xrayfast.workflows.steps.network import Request, how_to_resume, resume_network, train_network, write_data
 from xrayfast.workflows.steps.predictions.ensembles import average_splits
 from xrayfast.workflows.steps.preparing import require_own
 from xrayfast.workflows.steps.results import finalize_results, write_cards
@@ -59,24 +59,17 @@ def train_run(
     Raises:
         XrayfastError: as in `xrayfast.fit`.
     """
-
-    def train(config: Config, request: Request, name: str | None, runs: Path) -> Run:
-        return train_network(
-            manifest,
-            config,
-            images,
-            compared,
-            request,
-            world=world,
-            threads=threads,
-            shown_notes=shown_notes,
-            idle=idle,
-            name=name,
-            runs=runs,
-        )
-
+    train = partial(
+        train_network,
+        images=images,
+        compared=compared,
+        world=world,
+        threads=threads,
+        shown_notes=shown_notes,
+        idle=idle,
+    )
     if config.train.members == 1:
-        return train(config, request, name, runs)
+        return train(manifest, config, request=request, name=name, runs=runs)
     config.updated({"seed": config.train.seed + config.train.members - 1})  # raises if the last seed is too large
     manifest = require_leak_free(manifest, compared, allow_leaks=config.train.allow_leaks).data  # may be split anew
     positive = positive_class(manifest.task, manifest.labels, config.results.positive)
@@ -90,17 +83,11 @@ def train_run(
         "own_code": require_own(manifest.task, manifest.labels, config, request.cbs, request.metrics)[1],
         "members": member_names(config.train.members),
     }
-
-    def write_data(run: Run) -> None:
-        run.write_decision(Decision(manifest.task, manifest.labels, positive=positive))
-        run.write_split(split_table(manifest, image_infos(manifest, images)))
-        run.write_left_out(manifest.left_out)
-        run.write_corrections(manifest.corrections)
-
+    write = partial(write_data, manifest=manifest, infos=image_infos(manifest, images), positive=positive)
     with world.output_folder(runs) as folder:
-        run = Run.create(folder, name, config.model.arch.removeprefix(OWN), config, info, write_data)
+        run = Run.create(folder, name, config.model.arch.removeprefix(OWN), config, info, write)
         run = Run(world.broadcast_text(str(run.path)))
-        _train_members(run, request, world, threads, train)
+        _train_members(run, request, world, threads, partial(train, manifest))
     return run
 
 
@@ -115,7 +102,7 @@ def resume_run(run: Run, request: Request, *, world: World, threads: FreeThreads
         resume_network(run, request, world=world, threads=threads, note=note)
         return
 
-    def train(config: Config, request: Request, name: str | None, runs: Path) -> Run:
+    def train(config: Config, *, request: Request, name: str, runs: Path) -> Run:
         reporter = request.reporter
         data, images = decode(reopen_data(run), config.model.size, reporter.preparing, may_leave_out=False)
         world.barrier()
@@ -138,12 +125,10 @@ def resume_run(run: Run, request: Request, *, world: World, threads: FreeThreads
     _train_members(run, request, world, threads, train)
 
 
-def _train_members(
-    run: Run, request: Request, world: World, threads: FreeThreads, train: Callable[[Config, Request, str, Path], Run]
-) -> None:
+def _train_members(run: Run, request: Request, world: World, threads: FreeThreads, train: Callable[..., Run]) -> None:
     """Train the incomplete members, and compute the results of their averaged probabilities.
 
-    `train` trains a new member, given its settings, the request, its name and the folder of the run.
+    `train` trains a new member, given its settings and the keywords `request`, `name` and `runs` (the run's folder).
     """
     reporter, config, names = FoldReporter(request.reporter), run.config, run.info.members
     again = how_to_resume(run, config.own_code | run.info.own_code)
@@ -162,7 +147,8 @@ def _train_members(
             if state == "begun":
                 resume_network(Run(path), of_member, world=world, threads=threads, note=reporter.note)
             else:
-                train(config.updated({"seed": config.train.seed + number, "members": 1}), of_member, name, run.path)
+                seed = config.train.seed + number
+                train(config.updated({"seed": seed, "members": 1}), request=of_member, name=name, runs=run.path)
         if world.is_rank_zero:
             _finish(run, reporter)
         world.barrier()

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from xrayfast.config import OWN_WEIGHTS, Config, Precision
 from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.positive_class import describe_positive_class, positive_class
 from xrayfast.data.manifest import Manifest
@@ -149,19 +151,21 @@ def train_network(
         "frozen_feature_groups": group_counts,
         "frozen_feature_views": scheduled[0].views if any(group_counts) else 0,
     }
-
-    def write_data(run: Run) -> None:
-        run.write_decision(Decision(manifest.task, manifest.labels, positive=positive))
-        run.write_split(split_table(manifest, infos))
-        run.write_left_out(manifest.left_out)
-        run.write_corrections(manifest.corrections)
-
+    write = partial(write_data, manifest=manifest, infos=infos, positive=positive)
     with world.output_folder(Path(runs)) as folder:
-        run = Run.create(folder, name, config.model.arch.removeprefix(OWN), config, info, write_data)
+        run = Run.create(folder, name, config.model.arch.removeprefix(OWN), config, info, write)
         with run.lock():
             path = world.broadcast_text(str(run.path))
             _train(Training(run, learn, config, History(), reporter, request.interrupted, world, threads))
     return Run(path)
+
+
+def write_data(run: Run, manifest: Manifest, infos: Sequence[ImageInfo], positive: str | None) -> None:
+    """Write what a new run's folder holds of its data: labels, split, images left out, corrected labels."""
+    run.write_decision(Decision(manifest.task, manifest.labels, positive=positive))
+    run.write_split(split_table(manifest, infos))
+    run.write_left_out(manifest.left_out)
+    run.write_corrections(manifest.corrections)
 
 
 def resume_network(
