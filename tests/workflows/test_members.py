@@ -153,6 +153,13 @@ def test_all_networks_have_the_split_that_was_drawn_again_and_code_of_their_own(
     assert len({id(one[2]) for one in (*trained, (0, 0, loss))}) == 4
 
 
+def test_it_predicts_only_once_the_mean_is_calibrated(pair, data_dir, tmp_path):
+    run = xf.Run(shutil.copytree(pair.path, tmp_path / "pair"))
+    run.update_info(status="interrupted")
+    with pytest.raises(RunError, match=r"pair: its networks are not averaged yet; its status is 'interrupted'\. "):
+        xf.predict(run, data_dir / "normal")
+
+
 def test_a_failure_is_recorded(data, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise TrainingError("diverged")

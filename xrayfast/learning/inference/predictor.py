@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from xrayfast.config import AUGMENTATIONS, Augmentation, Device
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.splits.words import SPLITS, Split
-from xrayfast.errors import ConfigError
+from xrayfast.errors import ConfigError, RunError
 from xrayfast.learning.augment import DEFAULT, augment, draws_of_view, normalize
 from xrayfast.learning.device import give_memory, require_usual_torch, torch_device
 from xrayfast.learning.distributed.rows import OwnRows
@@ -201,11 +201,17 @@ def predictor_of_run(
     """Load the predictor of a run, or of an ensemble with all its members.
 
     Raises:
+        RunError: the run has members, and their mean is not calibrated yet.
         XrayfastError: see `Predictor.from_run`.
     """
     members = run.members
     if not members:
         return Predictor.from_run(run, device, arch)
+    if (status := run.info.status) != "completed":
+        advice = f"'xrayfast fit --resume {run.path}' computes their mean."
+        if run.has_folds:
+            advice = f"'xrayfast cross-validate --resume {run.path}' computes their mean."
+        raise RunError(f"{run.path}: its networks are not averaged yet; its status is '{status}'. {advice}")
     return EnsemblePredictor([Predictor.from_run(member, device, arch) for member in members], run.decision)
 
 
