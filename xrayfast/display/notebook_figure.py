@@ -41,11 +41,7 @@ class NotebookFigure(Figure):
         return buffer.getvalue()
 
     def _ipython_display_(self) -> None:
-        """Display the figure in the notebook's chosen formats, and prevent a second display after the cell.
-
-        Raises:
-            NotImplementedError: this is not a notebook; IPython then uses another format.
-        """
+        """Display the figure in the notebook's chosen formats, and prevent a second display after the cell."""
         shell = notebook_shell()
         if shell is None:
             raise NotImplementedError

@@ -77,9 +77,6 @@ def top_label(truth: ArrayLike, probability: ArrayLike) -> tuple[Indices, Floats
 
     Returns:
         (K,) 0 or 1, (K,) probabilities and (K,) row numbers of the K images that have a class.
-
-    Raises:
-        ValueError: As in `metrics.inputs.table`.
     """
     actual, values = table(truth, probability)
     rows = np.flatnonzero(one_class(actual))
@@ -100,9 +97,6 @@ def reliability(
 
     Returns:
         All bins from 0 to 1, including empty ones; their intervals treat images as independent.
-
-    Raises:
-        ValueError: As in `metrics.inputs.column` and `inner_edges`.
 
     DeGroot and Fienberg 1983; Niculescu-Mizil and Caruana 2005.
     """

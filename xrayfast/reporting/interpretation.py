@@ -355,11 +355,7 @@ def _displayed(figure: Figure, figsize: FigureSize = None) -> Figure:
 
 
 def _choose(labels: Labels, known: Iterable[str], most: int | None) -> list[str]:
-    """Return the labels to draw, at most `most`.
-
-    Raises:
-        ConfigError: a label is unknown, or there are too many or none.
-    """
+    """Return the labels to draw, at most `most`."""
     there = list(known)
     chosen = there if labels is None else [labels] if isinstance(labels, str) else list(labels)
     if not chosen:

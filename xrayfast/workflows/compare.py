@@ -260,11 +260,7 @@ def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[
 
 
 def _common_unit(found: Mapping[str, Run], unit: Unit | None, unit_join: UnitJoin | None) -> tuple[Unit, UnitJoin]:
-    """Return the given unit and the way its images are joined; by default the settings that all runs share.
-
-    Raises:
-        ConfigError: a setting is not given, and the runs differ in it.
-    """
+    """Return the given unit and the way its images are joined; by default the settings that all runs share."""
     every = [run.config.results for run in found.values()]
     units: set[Unit] = {settings.unit for settings in every} if unit is None else {unit}
     if len(units) > 1:

@@ -341,11 +341,7 @@ def _train(work: _Work, only: int | None = None) -> CrossValidation:
 
 
 def _check_jobs(jobs: int, fold: int | None, code: Mapping[str, Any]) -> None:
-    """Check that `jobs` can be combined with the other arguments.
-
-    Raises:
-        ConfigError: `jobs` is above 1, and a single fold or code of the user's own is given.
-    """
+    """Check that `jobs` can be combined with the other arguments."""
     if jobs > 1 and fold is not None:
         raise ConfigError(
             f"found jobs {jobs} and a single fold; expected only one of them. Leave out --jobs or --fold."
@@ -360,12 +356,7 @@ def _check_jobs(jobs: int, fold: int | None, code: Mapping[str, Any]) -> None:
 def _train_at_once(
     cv: CrossValidation, jobs: int, reporter: Reporter, interrupted: Callable[[], bool]
 ) -> CrossValidation:
-    """Train the incomplete folds in processes of their own, `jobs` at once, and compute the results.
-
-    Raises:
-        RunError: a process failed; the message has the last of its output.
-        Interrupted: training was stopped.
-    """
+    """Train the incomplete folds in processes of their own, `jobs` at once, and compute the results."""
     names = fold_names(cv.folds.folds, cv.folds.repeats)
     waiting = sorted({fold for (_, fold), name in names.items() if not is_complete(cv.path / name)})
     if jobs > len(waiting):

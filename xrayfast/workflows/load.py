@@ -308,10 +308,6 @@ def _require_known_transforms(dls: RadiographDataLoaders) -> list[str]:
 
     Returns:
         Remarks on transforms that only augment the training split, or on those of the user's own DataLoaders.
-
-    Raises:
-        ConfigError: images of other splits pass transforms that a run's folder can't keep, or one of xrayfast's own
-            transforms is missing.
     """
     if dls.origin == "own transforms":
         return [

@@ -168,11 +168,7 @@ def _each(note: Callable[[str], None], sentences: Iterable[str]) -> None:
 
 
 def _check_options(abstain_below: float | None, unit: Unit, of_units: Mapping[str, str | None]) -> None:
-    """Check the probability to abstain below, and that options of studies and patients have an effect.
-
-    Raises:
-        ConfigError: one of them is wrong.
-    """
+    """Check the probability to abstain below, and that options of studies and patients have an effect."""
     if abstain_below is not None and not 0 <= abstain_below <= 1:
         raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
     if unit == "image" and (idle := [name for name, value in of_units.items() if value is not None]):
@@ -299,11 +295,7 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], li
 
 
 def _expand(source: str) -> list[str]:
-    """Expand a source: itself if it exists, the shards of a brace pattern, or the matches of a glob pattern.
-
-    Raises:
-        DataError: nothing matches, or a shard is missing.
-    """
+    """Expand a source: itself if it exists, the shards of a brace pattern, or the matches of a glob pattern."""
     paths = list(expand_shards(Path(source))) if is_shard_pattern(source) else [to_path(source)]
     missing = [path for path in paths if not (path.exists() or path.is_symlink())]
     if not missing:

@@ -151,11 +151,7 @@ def push(
 def _stage(
     run: Run, folder: Path, repository: str, with_predictions: bool, with_split: bool, note: Callable[[str], None]
 ) -> Path:
-    """Write the files to upload to a new folder.
-
-    Raises:
-        RunError: a file of the run is damaged, or a file to upload contains an identifier.
-    """
+    """Write the files to upload to a new folder."""
     members = run.members
     identifiers = _identifiers([run, *members])
     publication = _Publication(identifiers, with_predictions, with_split)
@@ -292,11 +288,7 @@ def _texts(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _require_clean(folder: Path, identifiers: Identifiers) -> None:
-    """Search all texts once more before they are sent.
-
-    Raises:
-        RunError: a text contains the name of an image, a patient or a folder.
-    """
+    """Search all texts once more before they are sent."""
     for path, text in _texts(folder):
         if found := identifiers.find(text):
             raise RunError(

@@ -151,9 +151,6 @@ def _average(cvs: Mapping[str, CrossValidation]) -> tuple[dict[str, NDArray[np.f
 
     Returns:
         The probabilities of each cross-validation, empty if there is only one; and predictions with their mean.
-
-    Raises:
-        RunError: one is not complete, or differs from the first in task, images, labels, given values or corrections.
     """
     by_image = [RunByUnit.of(cv, "image", None) for cv in cvs.values()]  # labels are of images
     first, *others = (RunPredictions.of(own, read_distinct(own, "valid")) for own in by_image)

@@ -195,11 +195,7 @@ def _tells_of_lost_rank(error: BaseException) -> bool:
 
 
 def _join(launch: Launch, backend: str) -> None:
-    """Initialize torch's default process group.
-
-    Raises:
-        ConfigError: the other ranks can't be joined.
-    """
+    """Initialize torch's default process group."""
     try:
         # Not by init_process_group alone, which has one timeout for the rendezvous and for all later operations.
         meeting = rendezvous(launch.url, launch.rank, launch.world_size, timeout=JOIN_TIMEOUT)

@@ -227,12 +227,7 @@ def copy_weights(
 
 
 def _checked(tensor: Tensor, own: Tensor, name: str, source: str) -> Tensor:
-    """Return a tensor of a file, converted to the float type of the network's own tensor.
-
-    Raises:
-        WeightsError: it holds something else than finite numbers of the right kind, such as integers for floats, whose
-            scale is not given.
-    """
+    """Return a tensor of a file, converted to the float type of the network's own tensor."""
     found = ""
     if tensor.is_meta:
         found = "is on the meta device, so it has no values"

@@ -122,11 +122,7 @@ class RadiographDataLoaders(DataLoaders):
         return super().test_dl(test_items, **options)
 
     def _table_of(self, items: Any, with_labels: bool) -> Any:
-        """Return a manifest's table, and other items as they are.
-
-        Raises:
-            DataError: a table has no column of paths; or labels are asked for that are not there or are others.
-        """
+        """Return a manifest's table, and other items as they are."""
         if isinstance(items, Manifest):
             if with_labels and (items.labels, items.task) != (self.manifest.labels, self.manifest.task):
                 raise DataError(

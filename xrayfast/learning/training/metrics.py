@@ -478,9 +478,6 @@ def _require_task(metric: Metric, task: Task) -> None:
     """Raise an error if a metric of fastai is for the other task.
 
     In training such a metric would fail with a message on two sizes or, with one label, not fail at all.
-
-    Raises:
-        ConfigError: the metric is for the other task; the message says which metrics fit.
     """
     function = getattr(metric, "func", None)
     of_library = getattr(getattr(function, "func", function), "__module__", "").startswith(("fastai.", "sklearn."))

@@ -157,11 +157,7 @@ class EpochPosition(Callback):
             raise StoppedTraining
 
     def _stop(self, batches: int, lost: str = "") -> None:
-        """Save the position and stop; `lost` is added to the message.
-
-        Raises:
-            StoppedTraining: always; the message says whether the position is saved.
-        """
+        """Save the position and stop; `lost` is added to the message."""
         epoch = f"epoch {len(self.of_epoch.history.rows) + 1}"
         if self.save is None:
             raise StoppedTraining(

@@ -192,9 +192,6 @@ def paired_differences(a: ResampledMetrics, b: ResampledMetrics, resamples: int 
         Intervals of a minus b. Where lower is better (Brier score, log loss, calibration error), a positive difference
         favors b. Noise biases both calibration errors upward, not always equally, so the interval of their difference
         is approximate.
-
-    Raises:
-        ValueError: As in `intervals`.
     """
     sides = [SplitEstimates(a, [b]), SplitEstimates(b, [a])]
     found, _ = _bca([a, b], sides[0], resamples, seed)

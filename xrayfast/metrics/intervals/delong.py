@@ -54,9 +54,6 @@ def delong(truth: ArrayLike, score: ArrayLike, groups: ArrayLike | None = None) 
         images of a class. A perfect AUROC has standard error 0 and an interval of zero width, which does not mean that
         it is certain.
 
-    Raises:
-        ValueError: As in `metrics.inputs.column` and `sampling_units`.
-
     DeLong, DeLong and Clarke-Pearson 1988; for clustered data, Obuchowski 1997.
     """
     (auroc,), covariance = _aurocs(truth, [score], groups)

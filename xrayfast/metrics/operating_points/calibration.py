@@ -75,9 +75,6 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
         with a reason, if the optimum is above, as with probabilities that are unrelated to the class or all favor one
         class.
 
-    Raises:
-        ValueError: As in `metrics.inputs.table`.
-
     Guo et al. 2017. The log loss is convex in 1 / temperature, so its only minimum is where the derivative is 0.
     """
     actual, values = table(truth, probability)
@@ -129,11 +126,7 @@ def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
 
 
 def fit_scalings(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike | None = None) -> list[Scaling]:
-    """Fit the scaling of each label with `fit_scaling`, from (N, L) truth and probabilities.
-
-    Raises:
-        ValueError: As in `metrics.inputs.table` and `fit_scaling`.
-    """
+    """Fit the scaling of each label with `fit_scaling`, from (N, L) truth and probabilities."""
     actual, values = table(truth, probability)
     return [fit_scaling(cells, scores, groups) for cells, scores in zip(actual.T, values.T, strict=True)]
 
@@ -156,9 +149,6 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike | No
         slope is not above 0, which would reverse the order of the images, or if a class is absent. If a class is
         absent, (1 + images with the label) / (2 + images) is used as the prevalence (Laplace's rule), because 0 or 1
         would mean certainty.
-
-    Raises:
-        ValueError: As in `metrics.inputs.column` and `sampling_units`.
 
     Platt 1999, applied to logits; the optimum of the convex function of two parameters is found by Newton's method.
     """
@@ -255,9 +245,6 @@ def share_of_two(probability: ArrayLike, column: int) -> Floats:
     """Return (N, 1) the probability of one of two classes over the sum of both.
 
     Where this probability is rounded to 1, the other one still tells images apart.
-
-    Raises:
-        ValueError: As in `metrics.inputs.table`.
     """
     values = _probabilities(probability).clip(FLOOR)
     share: Floats = values[:, [column]] / values.sum(axis=1, keepdims=True)

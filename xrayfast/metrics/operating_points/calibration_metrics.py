@@ -58,9 +58,6 @@ def calibration_rows(
     Returns:
         L rows: `label`, the keys of `TITLES`, and `intervals` by the same keys, with `low` and `high`. If most
         probabilities are 0 or 1, whose logits are infinite, there is no intercept and no slope, but a `reason`.
-
-    Raises:
-        ValueError: As in `metrics.inputs.table` and `sampling_units`.
     """
     actual, values = table(truth, probability)
     unit = sampling_units(groups, len(actual))[0]

@@ -175,11 +175,7 @@ class Decision:
         )
 
     def calibrated(self, raw: ArrayLike) -> Floats:
-        """Calibrate the network's (N, L) probabilities: (N, L) in [0, 1].
-
-        Raises:
-            ValueError: As in `calibration`.
-        """
+        """Calibrate the network's (N, L) probabilities: (N, L) in [0, 1]."""
         if self.calibration is None:
             return np.asarray(raw, dtype=np.float64)
         if isinstance(self.calibration, Temperature):
@@ -309,9 +305,6 @@ def fit_calibration(
         positive: the positive class of a single-label task with two classes; only its scaling is fitted.
         groups: (N,) patient numbers, or None if none are known.
         calibrate: whether to fit a calibration.
-
-    Raises:
-        ValueError: As in `calibration`.
     """
     columns = slice(None) if positive is None else [list(labels).index(positive)]
     calibration: Calibration = None
@@ -347,9 +340,6 @@ def with_thresholds(
         groups: (N,) patient numbers, or None if none are known.
         unit: what the rows are: images, studies or patients.
         unit_join: how the probabilities of a unit's images were joined.
-
-    Raises:
-        ValueError: As in `thresholds`.
     """
     decision = replace(decision, points=(), rule=None, target=None, confidence=None, unit=unit, unit_join=unit_join)
     if rule is None:

@@ -30,9 +30,6 @@ def net_benefit(truth: ArrayLike, probability: ArrayLike, thresholds: ArrayLike 
     Returns:
         (T,); NaN if every cell is masked.
 
-    Raises:
-        ValueError: As in `metrics.inputs.column`.
-
     Vickers and Elkin 2006, Med Decis Making 26:565.
     """
     positive, values, _ = column(truth, probability)
@@ -69,9 +66,6 @@ def net_benefit_limits(
 
     Returns:
         (T,) lower and (T,) upper limits; NaN if every cell is masked.
-
-    Raises:
-        ValueError: As in `metrics.inputs.column` and `sampling_units`.
     """
     positive, values, rows = column(truth, probability)
     unit, n_units = sampling_units(groups, len(np.asarray(truth)))
@@ -108,9 +102,6 @@ def net_benefits(
         `thresholds`; and `labels`, by label the net benefit at these thresholds of deciding by the `model`, with its
         limits `low` and `high` if there are resamples, and of treating `all` images. Labels that are masked on all
         images are left out.
-
-    Raises:
-        ValueError: As in `metrics.inputs.table` and `sampling_units`.
     """
     actual, values = table(truth, probability)
     found = {}

@@ -57,9 +57,6 @@ def fixed_rate_rows(
 
     Returns:
         L rows: `label`, the keys of `TITLES`, and `intervals` by the same keys, with `low` and `high`.
-
-    Raises:
-        ValueError: As in `metrics.inputs.table` and `sampling_units`.
     """
     actual, values = table(truth, probability)
     unit, n_units = sampling_units(groups, len(actual))

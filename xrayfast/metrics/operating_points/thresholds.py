@@ -116,11 +116,7 @@ def choose_thresholds(
     confidence: float | None = None,
     groups: ArrayLike | None = None,
 ) -> list[OperatingPoint]:
-    """Choose the threshold of each label with `choose_threshold`, from (N, L) truth and probabilities.
-
-    Raises:
-        ValueError: As in `metrics.inputs.table` and `choose_threshold`.
-    """
+    """Choose the threshold of each label with `choose_threshold`, from (N, L) truth and probabilities."""
     truth, values = table(truth, probability)
     given = rule, target, confidence, groups
     return [choose_threshold(cells, scores, *given) for cells, scores in zip(truth.T, values.T, strict=True)]

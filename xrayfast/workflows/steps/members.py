@@ -54,11 +54,7 @@ def train_run(
     name: str | None,
     runs: Path,
 ) -> Run:
-    """Train on decoded images and write a new run's folder; the arguments are those of `train_network`.
-
-    Raises:
-        XrayfastError: as in `xrayfast.fit`.
-    """
+    """Train on decoded images and write a new run's folder; the arguments are those of `train_network`."""
     train = partial(
         train_network,
         images=images,
@@ -92,11 +88,7 @@ def train_run(
 
 
 def resume_run(run: Run, request: Request, *, world: World, threads: FreeThreads, note: Callable[[str], None]) -> None:
-    """Resume a run, or write what is missing in a complete one.
-
-    Raises:
-        XrayfastError: as in `xrayfast.resume`.
-    """
+    """Resume a run, or write what is missing in a complete one."""
     finished = run.info.status == "completed" and all(is_complete(run.path / name) for name in run.info.members)
     if finished or not run.info.members:
         resume_network(run, request, world=world, threads=threads, note=note)

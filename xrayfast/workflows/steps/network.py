@@ -98,9 +98,6 @@ def train_network(
 
     The images were compared with `compare_all_images`, and the settings and callbacks were checked with
     `require_settings` and `require_own`.
-
-    Raises:
-        XrayfastError: as in `fit`.
     """
     reporter = request.reporter
     checked = require_leak_free(manifest, compared, allow_leaks=config.train.allow_leaks)
@@ -171,11 +168,7 @@ def write_data(run: Run, manifest: Manifest, infos: Sequence[ImageInfo], positiv
 def resume_network(
     run: Run, request: Request, *, world: World, threads: FreeThreads, note: Callable[[str], None]
 ) -> None:
-    """Resume a run with a network of its own, or write what is missing in a complete one.
-
-    Raises:
-        XrayfastError: as in `xrayfast.resume`.
-    """
+    """Resume a run with a network of its own, or write what is missing in a complete one."""
     with (
         run.lock(note) if world.is_rank_zero else nullcontext(),  # only rank zero writes to the run
         world.working_copy(run.path) as folder,

@@ -62,7 +62,6 @@ def finalize_results(
 
     Raises:
         ConfigError: a prevalence is not between 0 and 1, or is given for an unknown label.
-        DataError: as in `Predictions.by_unit`.
     """
     rule, _ = threshold_rule(settings, run.task)
     decision = decision or choose_decision(predictions[DECISION_SPLIT], run.task, settings)
@@ -149,7 +148,6 @@ def update_results(run: Run, options: Mapping[str, Any], chosen_on: Predictions)
 
     Raises:
         ConfigError: an option is wrong.
-        DataError: as in `Predictions.by_unit`.
     """
     config = run.config
     rules = {"thresholds": "auto", "target_sensitivity": None, "target_specificity": None}
@@ -172,7 +170,6 @@ def refit_decision(run: Run, options: Mapping[str, Any], found: Mapping[Split, P
 
     Raises:
         ConfigError: an option is wrong.
-        DataError: as in `Predictions.by_unit`.
     """
     config = update_results(run, options, found[DECISION_SPLIT])
     before, positive = run.decision, positive_class(run.task, run.labels, config.results.positive)
@@ -377,7 +374,6 @@ def require_enough_images(settings: ResultsConfig, task: Task, images: Predictio
 
     Raises:
         ConfigError: every label has too few.
-        DataError: as in `Predictions.by_unit`.
     """
     positive = positive_class(task, images.labels, settings.positive)
     validation = images.by_unit(settings.unit, settings.unit_join, task, positive)

@@ -307,11 +307,7 @@ class Training:
         return phases
 
     def _cached_group_counts(self, phases: Sequence[Phase]) -> Sequence[int]:
-        """Return the number of layer groups whose features each phase has cached, according to `run.json`.
-
-        Raises:
-            RunError: these are not the numbers of these phases.
-        """
+        """Return the number of layer groups whose features each phase has cached, according to `run.json`."""
         run, settings = self.run, self.config.train
         counts: Sequence[int] | None = run.info.frozen_feature_groups
         if counts is None:  # runs of earlier versions cached whatever they could

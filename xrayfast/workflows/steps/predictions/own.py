@@ -244,8 +244,6 @@ class RunByUnit:
         """Return the saved predictions of the images of a split, with columns of the run's table.
 
         Raises:
-            ConfigError: as in `with_columns`.
-            DataError: as in `with_columns`.
             RunError: the run has no such predictions, or studies are not recorded and its data are gone.
         """
         [found] = add_studies(self.run, {split: self.run.predictions(split)}, self.settings.unit).values()

@@ -124,9 +124,6 @@ def _find_key(told: Mapping[str, Sequence[str]], option: str, way: str | None, *
     """Return the key of the `.json` files that holds patients or studies: the given one, or one with a usual name.
 
     Return "" if there is none, or if headers or names are to be used.
-
-    Raises:
-        ConfigError: a key that the caller named does not exist.
     """
     if way and not is_column_name(way):
         return ""
