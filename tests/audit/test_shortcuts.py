@@ -266,3 +266,9 @@ def test_labels_without_a_shortcut_are_named_in_one_percent():
     found, rows = features(120), np.arange(120)
     named = [len(predictable_labels(manifest(coin(120, 4, seed)), found, rows)) for seed in range(100)]
     assert sum(named) <= 12  # of 400, of which 4 are expected
+
+
+def test_a_label_that_all_images_have_is_not_predicted():
+    truth = coin(24, 2)
+    truth[:, 1] = 1
+    assert predictable_labels(manifest(truth), features(24), np.arange(24)) == {}

@@ -14,6 +14,17 @@ def test_sexes():
     assert parse_sexes(["F", ""])[1] == []
 
 
+@pytest.mark.parametrize("cells", ["HOMBRE MUJER", "Mann Frau", "h f", "E K", "m v", "м ж", "男 女"])
+def test_sexes_in_other_languages(cells):
+    assert parse_sexes(cells.split()) == (["M", "F"], [])
+
+
+def test_m_beside_h_is_mujer():
+    found, notes = parse_sexes(["H", "M", "m", "", "I"])
+    assert found == ["M", "F", "F", None, None]
+    assert notes[0] == "The sexes H and M are read as hombre and mujer: M is female." and len(notes) == 2
+
+
 def test_ages():
     cells = ["58", "058Y", "57.0", "006M", "014D", "10W", "", "411", "-3", "old", "120", "121Y"]
     found, notes = parse_ages(cells)

@@ -390,7 +390,8 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
     of_notes = [set(map(kind_of, own)) for own in notes]
 
     def images_of(kind: str) -> list[str]:
-        return list(compress(names, odd[kind] if kind in odd else (kind in own for own in of_notes)))
+        noted = np.array([kind in own for own in of_notes], np.bool_)
+        return list(compress(names, odd[kind] | noted if kind in odd else noted))
 
     kinds = [(kind, noted, images_of(kind)) for kind, noted in _NOTED.items()]
     for note, images in group_notes(names, notes).items():

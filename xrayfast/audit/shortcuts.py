@@ -80,8 +80,10 @@ def predictable_labels(data: Manifest, features: Features, groups: Integers) -> 
     truth, own = data.truth[features.rows], groups[features.rows]
     found = {}
     for (label, value), (with_it, without) in zip(values.items(), count_patients(truth, own).tolist(), strict=True):
+        if not value:  # too few images
+            continue
         deviation = HELD_OUT_SPREAD * ((with_it + without + 1) / (12 * with_it * without)) ** 0.5
-        if value and value > 0.5 + Z_ONE_PERCENT * deviation:
+        if value > 0.5 + Z_ONE_PERCENT * deviation:
             found[label] = value
     return found
 

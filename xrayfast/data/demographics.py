@@ -16,7 +16,18 @@ DAYS_PER_YEAR = 365.25
 _OLDEST = 120
 _YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / DAYS_PER_YEAR, "D": 1 / DAYS_PER_YEAR}
 _AGE = re.compile(r"(\d+(?:\.\d+)?) *([YMWD]?)", re.IGNORECASE)
-_SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M"}
+_SEX_WORDS = {
+    "F": (
+        "F FEMALE W WOMAN WEIBLICH FRAU FEMME FEMININ F\u00c9MININ MUJER FEMENINO FEMININO FEMMINA V VROUW K KOBIETA "
+        "KVINNA KADIN \u0416 \u0416\u0415\u041d \u5973"
+    ),
+    "M": (
+        "M MALE MAN M\u00c4NNLICH MANN H HOMME HOMBRE MASCULIN MASCULINO MASCHIO E ERKEK M\u0118\u017bCZYZNA \u041c "
+        "\u041c\u0423\u0416 \u7537"
+    ),
+}
+_SEXES = {word: sex for sex, words in _SEX_WORDS.items() for word in words.split()}
+_SPANISH = {**_SEXES, "M": "F"}  # hombre and mujer
 _LATERAL = {
     *("L", "LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "LATERALE", "LATERO", "SEITLICH", "SEITL", "PROFIL"),
     *("PROFILE", "PERFIL", "\u0411\u041e\u041a\u041e\u0412\u0410\u042f", "\u4fa7\u4f4d", "\u5074\u4f4d"),
@@ -45,10 +56,14 @@ ViewKind = Literal["frontal", "lateral", "other", ""]
 def parse_sexes(cells: Sequence[str]) -> tuple[list[str | None], list[str]]:
     """Return F, M, or None for anything else; and notes on non-blank cells that are neither."""
     column = TextColumn.of(cells)
-    sexes = column.map(lambda cell: _SEXES.get(cell.strip().upper()))
-    unknown = sum(n for cell, n in column.counts().items() if cell.strip() and cell.strip().upper() not in _SEXES)
+    words = {cell.strip().upper() for cell in column.texts}
+    is_spanish = {"H", "M"} <= words and "F" not in words
+    meaning = _SPANISH if is_spanish else _SEXES
+    sexes = column.map(lambda cell: meaning.get(cell.strip().upper()))
+    unknown = sum(n for cell, n in column.counts().items() if cell.strip() and cell.strip().upper() not in meaning)
     note = f"{plural(unknown, 'image')} with a sex that is neither F nor M: used as unknown."
-    return sexes, [note] if unknown else []
+    mujer = "The sexes H and M are read as hombre and mujer: M is female."
+    return sexes, [mujer] * is_spanish + [note] * bool(unknown)
 
 
 def sex_in_name(column: str) -> str | None:

@@ -72,7 +72,7 @@ def test_exactly_these_notes_are_routine():
 
 
 def test_each_kind_that_check_lists_has_a_note():
-    assert _NOTED.keys() - {note.kind for note in Note} == {"tiny", "long", "white_border"}
+    assert _NOTED.keys() - {note.kind for note in Note} == {"tiny", "long"}
 
 
 def test_an_unknown_note_needs_attention():
@@ -554,3 +554,10 @@ def test_two_in_a_frame_are_noted():
     assert describe_contents(two) == ["520 x 240 pixels, as if it were two images in one"]
     mirrored = np.pad(np.hstack([film[:, :100], film[:, :100][:, ::-1]]), ((30, 30), (50, 50)))
     assert "left and right halves are mirror images" in describe_contents(mirrored)[0]
+
+
+@pytest.mark.parametrize(("margins", "noted"), [(((30, 20), (25, 25)), True), (((30, 20), (25, 0)), False)])
+def test_a_film_in_a_figure_is_noted(margins, noted):
+    figure = np.pad(phantom("normal", patient=1, image=0, size=200), margins, constant_values=255)
+    figure[8:16, 60:120:3] = 0  # a title
+    assert (Note.WHITE_AROUND() in describe_contents(figure)) == noted

@@ -394,6 +394,8 @@ def big_png(width: int, height: int) -> bytes:
         ("image.dcm.gz.png", b"\x1f\x8b\x08", "a gzip archive"),
         ("array.png", b"\x93NUMPY\x01", "a NumPy array"),
         ("image.jp2", b"\0\0\0\x0cjP  \r\n", "a JPEG 2000 file"),
+        ("phone.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC file"),
+        ("web.jpg", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "an AVIF file"),
         ("image.png", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         ("image.dcm", b"whatever", "no DICOM header"),
         ("image", bytes(128) + b"DICM" + bytes(100), "a DICOM object with no pixel data"),
@@ -876,3 +878,12 @@ def test_an_offset_of_16_bit_values_is_taken_off(tmp_path, offset, has_surround)
     assert f"offset of {lowest + offset} subtracted" in found.notes
     bright = read(saved(tmp_path, Image.fromarray(values * 8 + np.uint16(16384)), "z.png"))
     assert not any("offset" in note for note in bright.notes)
+
+
+@pytest.mark.parametrize(("gamma", "noted"), [(1.0, True), (1 / 2.2, False), (None, False)])
+def test_a_gamma_that_is_not_applied_is_noted(tmp_path, gamma, noted):
+    chunks = PngImagePlugin.PngInfo()
+    if gamma:
+        chunks.add(b"gAMA", struct.pack(">I", round(gamma * 100_000)))
+    Image.fromarray(RAMP).save(tmp_path / "a.png", pnginfo=chunks)
+    assert ("gamma of 1 in the file not applied" in read(tmp_path / "a.png").notes) == noted

@@ -30,7 +30,9 @@ def test_names_that_are_no_copies(name):
     assert not copied_label(name)
 
 
-@pytest.mark.parametrize("name", ["unlikely mass", "r mass", "mass", "?", "query", "impossible mass", "probiotic"])
+@pytest.mark.parametrize(
+    "name", ["unlikely mass", "r mass", "mass", "?", "query", "impossible mass", "probiotic", "Is there a mass?"]
+)
 def test_names_that_are_certain(name):
     assert not uncertain_label(name)
 

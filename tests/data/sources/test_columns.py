@@ -339,6 +339,7 @@ def test_other_columns_are_no_patients_or_studies(tmp_path, name, cells):
         ("family_id", [i // 3 * 11 for i in range(24)]),
         ("anonKey", [i // 2 * 11 for i in range(24)]),
         ("Fallnummer", [500000 + i // 2 for i in range(24)]),
+        ("DNI", [30_123_456 + 1371 * (i // 2) for i in range(24)]),
     ],
 )
 def test_another_column_that_repeats_as_a_key_is_noted(tmp_path, name, cells):
@@ -348,6 +349,11 @@ def test_another_column_that_repeats_as_a_key_is_noted(tmp_path, name, cells):
     )
     assert with_cells(tmp_path, name, cells, patient_col=name).table["patient"].nunique() == len(set(cells))
     assert not noted(with_cells(tmp_path, name, cells, patient_col="none"), "Not used, although")
+
+
+@pytest.mark.parametrize("start", [20_230_105, 202_301, 2_001, -100_010])
+def test_dates_and_measurements_that_repeat_are_no_keys(tmp_path, start):
+    assert not noted(with_cells(tmp_path, "taken", [start + i // 2 for i in range(24)]), "Not used, although")
 
 
 @pytest.mark.parametrize(

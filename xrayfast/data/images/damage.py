@@ -49,6 +49,7 @@ _AROUND, _PLAIN_LINE = 3, 0.5  # lines from a step to those that it is compared 
 _REGULAR, _LEAST_REGULAR, _IN_PLACE, _LEAST_PERIOD = 2.5, 3, 0.75, 8
 _HALVED, _HALVED_TWICE, _ROLLED, _IN_THIRDS, _CONTENT = 3.5, 2.0, 2.5, 2.2, 150
 _CORNERS, _OBJECT, _SYMMETRICAL = 24, 0.25, 0.9
+_EDGE, _WHITE_EDGE = 3, 0.9  # lines, share
 _UNLIKE_CORNER, _ROUND, _RIM, _NARROW = 16, 0.85, (0.85, 0.97, 1.04), 0.35
 
 _EQUAL = np.full(_SAMPLED**2, 1 / _SAMPLED**2, np.float32)
@@ -743,8 +744,19 @@ def _find_thumbnail(sample: _Sample) -> str:
     return describe_thumbnail(sample.center, sample.values, sample.variances[1] ** 0.5)
 
 
+def _find_white_around(sample: _Sample) -> str:
+    """Detect a figure or a page: nine tenths of three lines at each edge are white.
+
+    At most half of the outermost lines at all four edges are white in radiographs.
+    """
+    edges = (sample.center[:_EDGE], sample.center[-_EDGE:], sample.center[:, :_EDGE], sample.center[:, -_EDGE:])
+    found = all(np.count_nonzero(edge > 255 - BLACK) > _WHITE_EDGE * edge.size for edge in edges)
+    return Note.WHITE_AROUND() if found else ""
+
+
 _OF_WHOLE = (
     _find_few_levels, _find_equalized, _find_panel, _find_regular_steps, _find_composed, _find_symmetry, _find_spectrum,
     _find_circle, _find_outline, _find_covered, _find_text, _find_thumbnail,
+    _find_white_around,
 )  # fmt: skip
 """Used if no other detector gives a note; only the first note of these is given."""

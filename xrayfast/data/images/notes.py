@@ -65,6 +65,7 @@ class Note(Enum):
     NOT_RESAMPLED = "pixels of {:.3g}:1 not resampled"
     NOT_SQUARE = "pixels are not square according to the header, but were not resampled"
     EXIF = "EXIF orientation applied", "turned"
+    GAMMA = "gamma of {:.3g} in the file not applied"
     FIRST_FRAME = "only the first of several frames is used", "several_frames"
     TRANSPARENT = "fully transparent", "transparent"
     PARTLY_TRANSPARENT = "transparent areas shown on black"
@@ -107,6 +108,7 @@ class Note(Enum):
     MOSTLY = "three quarters of the pixels are {}, as after a wrong gamma or window", "gamma"
     HALF_BLACK = "{} half black", "half_black"
     HALF_WHITE = "{} half white", "half_white"
+    WHITE_AROUND = "white on all four sides, as a figure or a page is", "white_border"
     ON_BLACK = "the image fills {:.0%} of the area, and the rest is black", "on_black"
     # In runs of 0.14 and older
     OLD_ONE_SHADE = "of one shade", "constant"

@@ -53,6 +53,8 @@ _WEBP_GAIN = 1.5
 
 _LOSSLESS_WEBP, _WEBP_HEAD = b"VP8L", 64  # name of the chunk, and the first bytes of a file, which contain it
 
+_OF_SCREENS = 0.4, 0.6  # gamma in a PNG's header that screens have too; 0.455 in sRGB
+
 _SQUARE = 0.02  # share by which the resolutions of square pixels differ at most
 
 _HELD = 0.995
@@ -177,6 +179,9 @@ def _to_gray(image: Image.Image, bits: int, notes: list[str]) -> Pixels:
         notes.append(Note.EXIF())
     if sum(getattr(image, "quantization", {}).get(0, ())) > _COARSE:
         notes.append(Note.LOW_QUALITY())
+    gamma = image.info.get("gamma")
+    if gamma and not _OF_SCREENS[0] < gamma < _OF_SCREENS[1]:
+        notes.append(Note.GAMMA(gamma))
     across, down = (image.info.get("dpi") or (1, 1))[:2]
     if across > 0 and down > 0 and not 1 - _SQUARE < across / down < 1 + _SQUARE:
         notes.append(Note.NOT_SQUARE())

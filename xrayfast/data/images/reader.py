@@ -28,7 +28,7 @@ __all__ = [
     "read_bytes",
 ]  # fmt: skip
 
-READER_VERSION = 17
+READER_VERSION = 18
 """Increased when any image or its notes may come out differently: images cached by another version are not used."""
 
 _FORMAT_BY_SUFFIX = {
@@ -52,6 +52,9 @@ _OTHER_SIGNATURES = {
     b"\x89HDF": "an HDF5 file",
     b"\xff\x4f\xff\x51": "a bare JPEG 2000 codestream",
     b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 file",
+    b"ftyphei": "a HEIC file, as phones write",
+    b"ftypmif1": "a HEIC file, as phones write",
+    b"ftypavif": "an AVIF file",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself",
 }
 
@@ -89,11 +92,11 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
     Color DICOM and all other formats have no window.
 
     The notes say what was done; whether little can be seen (one shade, nearly black or white, noise, a black or white
-    half, three quarters dark or bright, a small part of a black image); whether the image looks damaged (lost or
-    shifted lines, a wrong width, equal rows, few gray levels, values that overflow, salt and pepper, strong
-    compression); and whether it is no plain radiograph (several images in one, halves swapped, repeated or mirrored,
-    upside down, on its side, rotated, sheared, inverted, cut out as a circle, blacked out within, an edge map, a
-    Fourier spectrum, a drawn grid, box or text, equalized gray levels, a test object).
+    half, three quarters dark or bright, a small part of a black image, white on all sides); whether the image looks
+    damaged (lost or shifted lines, a wrong width, equal rows, few gray levels, values that overflow, salt and pepper,
+    strong compression); and whether it is no plain radiograph (several images in one, halves swapped, repeated or
+    mirrored, upside down, on its side, rotated, sheared, inverted, cut out as a circle, blacked out within, an edge
+    map, a Fourier spectrum, a drawn grid, box or text, equalized gray levels, a test object).
 
     Raises:
         ReadError: the path is no regular file that can be opened, or the file is empty, truncated, damaged, over a
@@ -187,7 +190,7 @@ def _require_image_signature(path: Path, head: bytes) -> None:
     """Refuse a file whose first bytes are those of a format that is often mistaken for an image."""
     if head[:2] in (b"\x89P", b"\xff\xd8", b"II", b"MM", b"BM", b"RI"):
         return
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    text = head[4:] if head[4:8] == b"ftyp" else head.lstrip(b"\xef\xbb\xbf \t\r\n")
     for start, name in _OTHER_SIGNATURES.items():
         if text.startswith(start):
             raise ReadError(

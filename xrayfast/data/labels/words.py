@@ -55,6 +55,9 @@ _UNCERTAIN = (
 )
 """Labels that are not certain, such as "pneumonia?", "r/o pneumonia" and "pneumonia (possible)"."""
 
+_QUESTION = re.compile(r"\s*(\u00bf|(do|does|is|are|was|were|has|have)\b).*\?\s*", re.IGNORECASE)
+"""A question, as forms have it in the name of a column."""
+
 _UNUSABLE = re.compile(
     rf"{LEFT_OUT.pattern}|(un|non|not)-?(usable|gradable|readable|interpretable|diagnostic|assessable)|invalid|retake|"
     r"(can'?t|cannot)(tell|say|read|grade|assess|interpret)|(bad|poor|low|insufficient)(image|quality|film|scan)+|do(no|n')tuse"
@@ -153,7 +156,7 @@ def uncertain_label(name: str) -> str:
     ('pneumonia', 'Mass', '')
     """
     found = next(filter(None, (pattern.fullmatch(name.strip()) for pattern in _UNCERTAIN)), None)
-    return found["label"].strip() if found else ""
+    return found["label"].strip() if found and not _QUESTION.fullmatch(name) else ""
 
 
 def is_unusable(text: str) -> bool:

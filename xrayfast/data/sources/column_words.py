@@ -32,7 +32,10 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
         "seriesinstanceuid",
         "seriesuid",
     ),
-    "sex": ("sex", "gender", "patientsex", "patientgender", "patientsexdicom"),
+    "sex": (
+        *("sex", "gender", "patientsex", "patientgender", "patientsexdicom"),
+        *("sexo", "sexe", "sesso", "geschlecht", "geslacht", "cinsiyet"),
+    ),
     "age": ("age", "patientage"),
     "view": (
         "view",

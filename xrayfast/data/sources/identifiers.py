@@ -25,7 +25,10 @@ _LEAST_KEYS = 8
 
 _LONGEST_KEY = 40
 
-_NUMBER_OR_DATE = re.compile(r"[-+]?[\d.,]+([eE][-+]?\d+)?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T][\d:.]+)?")
+_NUMBER_OR_DATE = re.compile(
+    r"(?!\d{5,}$)[-+]?[\d.,]+([eE][-+]?\d+)?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T][\d:.]+)?|(19|20)\d{4}(\d\d)?"
+)
+"""Matches numbers and dates, but not whole numbers of 5 or more digits, which measurements rarely have."""
 
 _LETTERS_AND_NUMBER = re.compile("([A-Za-z]*)([0-9]+)")
 
@@ -329,7 +332,7 @@ def _groups_rows(cells: Sequence[str]) -> bool:
 
 
 def _looks_like_key(cells: Sequence[str]) -> bool:
-    """Whether values repeat like identifiers and none is a number, a date or a sentence."""
+    """Whether values repeat like identifiers and none is a small or broken number, a date or a sentence."""
     counts = _count_values(cells)
     total = counts.total()
     return (

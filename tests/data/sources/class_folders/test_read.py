@@ -315,3 +315,15 @@ def test_folders_of_no_class_by_their_names(tmp_path):
     parts = ("imagesTr", "imagesTs", "labelsTr")
     nnunet = make(tmp_path / "nnunet", *(f"{part}/{i}{part}.png" for part in parts for i in range(6)))
     assert "found imagesTr, imagesTs, which look like folders of images" in message(DataError, nnunet)
+
+
+@pytest.mark.parametrize(("count", "images", "noted_"), [(9, 2, True), (9, 5, False), (7, 2, False)])
+def test_class_folders_of_few_images_each_may_be_patients(tmp_path, count, images, noted_):
+    files = (f"case {chr(97 + i)}/{j}x{i}.png" for i in range(count) for j in range(images))
+    assert noted(opened(make(tmp_path, *files)), f"many ({count}) for {count * images} images") == noted_
+
+
+@pytest.mark.parametrize("name", ["train/_classes.csv", "train/metadata.jsonl", "train.csv", "set.npz"])
+def test_tables_and_arrays_that_are_not_read_are_named_where_there_are_no_class_folders(tmp_path, name):
+    make(tmp_path, *(f"train/{i}.png" for i in range(4)), name)
+    assert f"Not read: {name};" in message(DataError, tmp_path)

@@ -65,3 +65,13 @@ def test_too_many_copies_of_one_name_are_not_said_to_stay_together(tmp_path):
     data = opened(make(tmp_path / "more", *(f"{c}/image copy {i}.png" for c in "ab" for i in range(24))))
     assert noted(data, "48 images without a patient in 2 studies", "not kept in one split")
     assert not noted(data, "kept in the same split as that image")
+
+
+def test_copies_of_augmentor_stay_with_the_original_in_the_folder_above(tmp_path):
+    end = "5ad2f4e2-0f3c-4d6b-9a51-0123456789ab"
+    pairs = [
+        (f"{c}/IM-{i:04d}.png", f"{c}/output/{c}_original_IM-{i:04d}.png_{end}.png") for c in "ab" for i in range(9)
+    ]
+    study = opened(make(tmp_path, *(name for pair in pairs for name in pair))).table.set_index("image")["study"]
+    assert study.notna().all() and study.nunique() == 18
+    assert all(study[original] == study[copy] for original, copy in pairs)

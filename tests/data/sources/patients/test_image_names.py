@@ -180,6 +180,16 @@ def test_names_that_share_a_part_are_noted_with_a_pattern(tmp_path, name):
     assert opened(tmp_path, patient_col=note.split("'")[1]).table["patient"].nunique() == 12
 
 
+def test_further_digits_that_number_the_crops_of_an_image_are_noted_with_a_pattern(tmp_path):
+    names = [f"{'ab'[i % 2]}/s{i:03d}{crop}.jpg" for i in range(10) for crop in ("", 2, 3)]
+    (note,) = [note for note in opened(make(tmp_path / "a", *names)).notes if "may contain patient IDs" in note]
+    assert "finds 10 patients on 30 of 30 images" in note
+    assert opened(tmp_path / "a", patient_col=note.split("'")[1]).table["patient"].nunique() == 10
+    for i, start in enumerate((990, 90)):  # past the length to which numbers are filled up with zeros
+        files = (f"{'ab'[k % 2]}/s{k:03d}.jpg" for k in range(start, start + 24))
+        assert not noted(opened(make(tmp_path / f"b{i}", *files)), "may contain patient IDs")
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from xrayfast.data.labels.targets import RawLabels, encode_labels
 from xrayfast.data.labels.words import find_unlabeled, may_be_no_class
 from xrayfast.data.sources.class_folders.levels import choose_class_level, find_copies, group_of
 from xrayfast.data.sources.columns import is_column_name
-from xrayfast.data.sources.file_matching import hidden_images, top_level, walk
+from xrayfast.data.sources.file_matching import absolute, hidden_images, top_level, walk
 from xrayfast.data.sources.records import FilePaths, ImageRecords
 from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folders
 from xrayfast.data.splits.words import SPLITS, Split, note_split_words
@@ -34,7 +35,11 @@ _LAYOUTS = """Expected one of
 
 _SYNTHETIC = "'xrayfast synth {0}' makes a small synthetic data set to try things on."
 
+_MANY_CLASSES, _FEW_IMAGES = 8, 4  # number of class folders, and of images per folder, as patients have
+
 _TABLE_OPTIONS = ("path_col", "label_col", "split_col", "uncertain", "blank")
+
+_UNREAD = re.compile(r"(?i)\.(csv|tsv|jsonl?|xlsx?|npz|npy|h5|hdf5|tfrecords?|mat|pkl)$")
 
 _File: TypeAlias = tuple[str, LabelSet]
 """A path, and the labels of the class folder that contains it."""
@@ -129,6 +134,11 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
     if doubtful := list(filter(may_be_no_class, labels)):
         found.notes.append(
             f"A class folder is named {shorten(map(repr, doubtful))}: if that is not a class, move it out of the data."
+        )
+    if len(labels) >= _MANY_CLASSES and len(names) <= _FEW_IMAGES * len(labels) and not known:
+        found.notes.append(
+            f"Class folders are many ({len(labels)}) for {len(names)} images: {shorten(labels, 3)}. If they are "
+            f"patients or studies, give a table of labels with --labels."
         )
     return ImageRecords(
         names,
@@ -301,6 +311,7 @@ def _add_classes(found: _ClassFiles, folder: Path, classes: Sequence[Path], besi
         archives = [name for name in beside if split_archive(name)]
         hint = f", but {shorten(archives, 2)}; an archive can be given as DATA itself" if archives else ""
         hint += ", and shards with braces, such as data-{000000..000099}.tar" if len(archives) > 1 else ""
+        hint = hint or _describe_unread(folder, beside, absolute(found.config.source))
         raise no_layout(f"{folder}: found {what}{hint}", found.config.source)
     _leave_out_loose(found, folder, beside)
     inside = [other.name for other in top_level(classes[0])[0]] if len(classes) == 1 else []
@@ -321,6 +332,18 @@ def _add_classes(found: _ClassFiles, folder: Path, classes: Sequence[Path], besi
     kept = {path for path, _ in added}
     found.copies += [path for files in same_name.values() for path, _ in files if path not in kept]
     found.same_name += [name for name, files in merged.items() if len(files) > 1]
+
+
+def _describe_unread(folder: Path, beside: Sequence[str], root: Path) -> str:
+    """Return what an error says on tables and arrays in a folder without class folders, or in the source, `root`."""
+    start = len(str(root / "x")) - 1
+    paths = [*(str(folder / name)[start:] for name in beside), *top_level(root)[1]]
+    if not (unread := shorten(sorted({path for path in paths if _UNREAD.search(path)}), 3)):
+        return ""
+    return (
+        f". Not read: {unread}; expected one table of labels with a row per image, a column of paths and, if given, "
+        f"one of splits, and images as files"
+    )
 
 
 def _require_own_folders(classes: Sequence[Path]) -> None:

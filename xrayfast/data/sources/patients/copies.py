@@ -32,6 +32,9 @@ _NO_DIGITS = str.maketrans("", "", "0123456789")
 _NUMBERED_COPY = re.compile(r" ?\(\d+\)$")
 """The suffix that file managers add to copies. Without an unnumbered original, such files are different images."""
 
+_AUGMENTOR = re.compile(r".*_original_(.+)\.(?:jpe?g|png|bmp|tiff?)_[0-9a-f]{8}(?:-[0-9a-f]{4,12}){4}", re.IGNORECASE)
+"""Matches the name of a copy by Augmentor, which writes to the folder `output` in that of the originals."""
+
 
 def group_copies(records: ImageRecords) -> None:
     """Group copies and views of one image, recognized by name, as a study if no studies are known, nor its patient."""
@@ -47,7 +50,7 @@ def group_copies(records: ImageRecords) -> None:
     files = Counter(stems)  # one stem with two suffixes is one image
     original_of = _originals(files)
     originals = [original_of.get(pair, pair[1]) for pair in stems]
-    keys = [f"{plain[folder]}/{_COPY.sub('', one)}" for one, (folder, _) in zip(originals, stems, strict=True)]
+    keys = [_original_path(plain[folder], one) for one, (folder, _) in zip(originals, stems, strict=True)]
     sizes = Counter(keys)
     copies = {
         name: key
@@ -87,6 +90,18 @@ def _originals(files: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]
         if one != stem and f"{folder}/{one}" in paths:
             found[folder, stem] = found.get((folder, one), one)
     return found
+
+
+def _original_path(folder: str, name: str) -> str:
+    """Return the path of the image that a copy was made from by its name, or else its own; names have no suffix.
+
+    >>> _original_path("tb/output", "tb_original_1.png_5ad2f4e2-0f3c-4d6b-9a51-0123456789ab"), _original_path("tb", "2")
+    ('tb/1', 'tb/2')
+    """
+    made = _AUGMENTOR.fullmatch(name)
+    if not made:
+        return f"{folder}/{_COPY.sub('', name)}"
+    return f"{re.sub('(^|/)output$', '', folder)}/{made[1]}"
 
 
 def _is_of_copies(folder: str) -> bool:

@@ -28,6 +28,7 @@ _PATIENT_PATTERNS = (
 )
 """Regular expressions whose first group may be the patient in a file name: a word for patients with a number, the name
 without its last parts, or what follows a date."""
+_PADDED = re.compile(r"(?<!\d)0\d+(?=\.\w+$)")  # a number at the end of a name that begins with 0
 _LOOKED_AT = 20_000  # names that are searched before all are
 _LEAST_PATIENTS = 8  # fewest that a part of the names without a word for patients must tell apart
 _DATE = re.compile(r"(^|\D)(19|20)\d\d(\d{4})?$|\d{4}-\d\d-\d\d")
@@ -82,7 +83,7 @@ def note_patients_in_names(records: ImageRecords) -> None:
     known.pop("", None)
     if 2 * sum(map(bool, records.studies or ())) > n or max(known.values(), default=0) > 1:
         return
-    for pattern in _PATIENT_PATTERNS:
+    for pattern in (*_PATIENT_PATTERNS, *_patterns_of_digits(records.names[:_LOOKED_AT])):
         if _count_matches(pattern, records.names[:_LOOKED_AT]) and (found := _count_matches(pattern, records.names)):
             if known and len(found) >= len(known):
                 return
@@ -91,6 +92,13 @@ def note_patients_in_names(records: ImageRecords) -> None:
                 f"'name:{pattern}' finds {plural(len(found), 'patient')} on {found.total()} of {n} images."
             )
             return
+
+
+def _patterns_of_digits(names: Sequence[str]) -> list[str]:
+    """Return a pattern for names in which further digits number the images of one, as s0012 beside s001 does."""
+    lengths = {len(match[0]) for name in names if (match := _PADDED.search(name))}
+    shortest = min(lengths, default=0)
+    return [rf"([^/]*?(?<!\d)\d{{{shortest}}})\d*\.\w+$"] if shortest > 1 and len(lengths) > 1 else []
 
 
 def _count_matches(pattern: str, names: Sequence[str]) -> Counter[str]:
