@@ -3,6 +3,7 @@
 import os
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,9 @@ from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.files.file_names import relative_path
 from xrayfast.reporting.markdown.methods import describe_methods
-from xrayfast.workflows.steps.predictions.ensembles import average_by_image
+from xrayfast.runs.predictions import Predictions
+from xrayfast.workflows.ensemble import _join_splits
+from xrayfast.workflows.steps.predictions.ensembles import average_by_image, average_splits
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +182,88 @@ def test_an_image_is_averaged_over_the_predictions_that_include_it(pair):
     assert np.allclose(averaged.raw[:3], 0.5) and np.allclose(averaged.raw[3:], other.raw[3:])
     with pytest.raises(RunError, match="other labels"):
         average_by_image([found, replace(found, truth=1 - found.truth)])
+
+
+def predicted(images, losses, studies=None, **attributes):
+    """Return predictions of images named by the letters of `images`, with raw probabilities equal to the losses."""
+    n, values = len(images), np.array(losses, float)
+    names, truth = np.array([*images], object), np.ones((n, 1), np.int64)
+    found = Predictions(("a",), names, np.full(n, "", object), truth, values[:, None], values, values[:, None])
+    return replace(found, studies=studies and np.array(studies, object), attributes=attributes)
+
+
+def test_losses_are_averaged_like_probabilities_and_an_image_has_the_first_study_that_is_known():
+    first = predicted("ab", [0.2, 0.4], ["", "S1"], sex=np.array(["F", "M"]), age=np.array([50.0, 60]))
+    other = predicted("cab", [0.7, 0.6, 0.8], ["S3", "S2", "S9"], sex=np.array(["", "F", "M"]))
+    averaged, counts = average_by_image([first, other, predicted("b", [0.0], sex=np.array(["M"]))])
+    assert (averaged.images.tolist(), counts.tolist()) == (["a", "b", "c"], [2, 3, 1])
+    for found in (averaged.loss, averaged.raw[:, 0], averaged.probability[:, 0]):
+        assert found.tolist() == pytest.approx([0.4, 0.4, 0.7])
+    assert averaged.studies.tolist() == ["S2", "S1", "S3"]
+    assert {name: values.tolist() for name, values in averaged.attributes.items()} == {"sex": ["F", "M", ""]}
+
+
+def stand_in(path, table, **splits):
+    """Return what is read of a run: its split.csv with the columns of `table`, and predictions of splits."""
+    pd.DataFrame(table).to_csv(path, index=False)
+    return SimpleNamespace(path=path.stem, split_path=path, predicted_splits=(*splits,), predictions=splits.__getitem__)
+
+
+def test_of_test_images_only_those_that_all_runs_have_are_averaged_and_of_validation_images_all(tmp_path):
+    runs = [
+        stand_in(tmp_path / f"{i}.csv", {"image": [*"abcxyz"]}, valid=valid, test=test)
+        for i, (valid, test) in enumerate(
+            (
+                (predicted("ab", [0.1, 0.2]), predicted("xy", [0.3, 0.5])),
+                (predicted("c", [0.6]), predicted("yz", [0.7, 0.9])),
+            )
+        )
+    ]
+    found = average_splits(runs)
+    assert {split: one.images.tolist() for split, one in found.items()} == {"valid": ["a", "b", "c"], "test": ["y"]}
+    assert found["test"].raw[:, 0].tolist() == pytest.approx([0.6])
+    runs[1].predicted_splits = ("valid",)
+    assert [*average_splits(runs)] == ["valid"]
+
+
+def test_patients_and_studies_of_different_data_are_kept_apart_and_images_of_one_name_too(tmp_path):
+    """Each data set has its own P00001 and S00001; an image in both tells which are the same."""
+    one = predicted("ab", [0.1, 0.2], ["S1", "S2"])
+    other = predicted("bcde", [0.3, 0.4, 0.5, 0.6], ["S1", "S2", "S1", ""])
+    runs = [
+        stand_in(
+            tmp_path / f"{i}.csv",
+            {"image": images, "patient": patients, "digest": [image * 2 for image in images]},
+            valid=replace(found, patients=np.array(shown, object)),
+        )
+        for i, (found, images, patients, shown) in enumerate(
+            (
+                (one, [*"abt"], ["P1", "P2", "P3"], ["P1", "P2"]),
+                (other, [*"bctde"], ["P1", "P2", "P4", "P4", ""], ["P1", "P2", "P4", ""]),
+            )
+        )
+    ]
+    valid = average_splits(runs)["valid"]
+    assert (valid.images.tolist(), valid.patients.tolist()) == ([*"abcde"], ["P1", "P2", "P2-2", "P3", ""])
+    assert valid.studies.tolist() == ["S1", "S2", "S2-2", "S2", ""]
+    table = pd.read_csv(runs[1].split_path)
+    table.assign(digest=table["digest"].replace("tt", "uu")).to_csv(runs[1].split_path, index=False)
+    with pytest.raises(RunError, match="1: 't' has other pixels"):
+        average_splits(runs)
+
+
+def test_an_image_of_several_splits_was_seen_in_the_first_of_train_valid_and_test(tmp_path):
+    splits = {"abcd": ["test", "valid", "train", "valid"], "dfa": ["valid", "test", "valid"]}
+    members = [stand_in(tmp_path / images, {"image": [*images], "split": splits[images]}) for images in splits]
+    joined = _join_splits(members)
+    assert joined[["image", "split"]].to_numpy().tolist() == [
+        ["b", "valid"], ["c", "train"], ["d", "valid"], ["f", "test"], ["a", "valid"],
+    ]  # fmt: skip
+    assert _join_splits(members[::-1]).sort_values("image")["split"].tolist() == ["valid"] * 2 + [
+        "train",
+        "valid",
+        "test",
+    ]
 
 
 @pytest.mark.slow

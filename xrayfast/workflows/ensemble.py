@@ -46,7 +46,7 @@ def ensemble(
 
     Raises:
         ConfigError: there are fewer than two runs, one is named twice, or they differ in labels, task, size or window.
-        RunError: a run is not complete, or the name is taken.
+        RunError: a run is not complete, an image has different labels or pixels in two runs, or the name is taken.
     """
     items = [runs] if isinstance(runs, (Run, Path, str)) else list(runs)
     members = [Run.of(item) for item in items]

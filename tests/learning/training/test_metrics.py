@@ -3,10 +3,13 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
+import sklearn.metrics as skm
 import torch
 
-from xrayfast.learning.training.metrics import UnmaskedLoss, build_epoch_metrics
+from xrayfast.learning.fastai_api import AvgSmoothLoss
+from xrayfast.learning.training.metrics import EpochRecorder, SmoothLoss, UnmaskedLoss, build_epoch_metrics
 from xrayfast.metrics.registry import history_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
 
@@ -63,3 +66,44 @@ def test_masked_and_smoothed_cells_are_left_out_of_metrics_and_the_loss_is_weigh
     assert found == {"subset_accuracy": 1.0, "f1_macro": 1.0, "auroc_macro": 1.0, "ap_macro": 1.0}
     # The batches have 3 unmasked cells (a smoothed cell counts), none, and 4.
     assert float(loss.value) == pytest.approx((0.5 * 3 + 1.5 * 4) / 7)
+
+
+def test_functions_of_sklearn_get_the_images_without_masked_cells_and_decisions_at_one_half():
+    nan = float("nan")
+    logits = torch.tensor([[2.0, -1.0], [-1.0, 3.0], [4.0, -4.0], [0.0, 1.0], [-2.0, -3.0]])
+    target = torch.tensor([[1.0, 0.0], [0.0, nan], [nan, nan], [1.0, 0.0], [0.0, 1.0]])
+    kept = [0, 3, 4]
+    truth, probability = target[kept].numpy(), logits[kept].sigmoid().numpy()
+    metrics = build_epoch_metrics("multi", 2, [skm.accuracy_score, skm.roc_auc_score])
+    for metric in metrics:
+        metric.reset()
+        metric.accumulate(SimpleNamespace(pred=logits, yb=(target,)))
+    found = {metric.name: metric.value for metric in metrics}
+    assert found["accuracy_score"] == pytest.approx(skm.accuracy_score(truth, probability >= 0.5)) == 1 / 3
+    assert found["roc_auc_score"] == pytest.approx(skm.roc_auc_score(truth, probability))
+
+
+def test_with_two_classes_functions_of_sklearn_get_the_probability_of_the_second():
+    logits, target = torch.tensor([[2.0, -1.0], [0.0, 1.0], [3.0, 1.0], [-1.0, 0.5]]), torch.tensor([0, 1, 0, 1])
+    metrics = build_epoch_metrics("single", 2, [skm.roc_auc_score, skm.f1_score])
+    for metric in metrics:
+        metric.reset()
+        metric.accumulate(SimpleNamespace(pred=logits, yb=(target,)))
+    assert [metric.value for metric in metrics[-2:]] == [1.0, 1.0]
+
+
+def test_training_losses_are_smoothed_as_by_fastai_also_after_a_restore():
+    losses, ours, theirs, expected = [2.0, 1.0, 3.0, 0.5], SmoothLoss(), AvgSmoothLoss(), []
+    for metric in (ours, theirs):
+        metric.reset()
+    for loss in losses:
+        learn = SimpleNamespace(loss=torch.tensor(loss), to_detach=lambda x, **_: x.detach())
+        ours.accumulate(learn)
+        theirs.accumulate(learn)
+        expected.append(float(theirs.value))
+        assert float(ours.value) == pytest.approx(expected[-1])
+    recorder = EpochRecorder()
+    batches = pd.DataFrame({"epoch": [1, 1, 2, 2], "loss": losses, "lr": 0.1})
+    recorder.restore(pd.DataFrame({"epoch": [1, 2], "train_loss": [1.5, 1.75], "valid_loss": 1.0}), batches)
+    assert [float(loss) for loss in recorder.losses] == pytest.approx(expected)
+    assert recorder.iters == [2, 4]

@@ -94,5 +94,6 @@ def test_the_resampled_t_test_by_hand():
     """Differences 1, 2, 3: mean 2, s 1; t = 2 / sqrt(1/3 + 1/2) = 2.19089, p with 2 degrees of freedom 0.1598."""
     t = 2 / np.sqrt(1 / 3 + 1 / 2)
     assert resampled_t_test([1, 2, 3], 1 / 2) == pytest.approx(1 - t / np.sqrt(2 + t**2))  # closed form for 2 degrees
-    assert np.isnan(resampled_t_test([0.1], 0.5))
+    with np.errstate(all="raise"):
+        assert np.isnan(resampled_t_test([0.1], 0.5)) and np.isnan(resampled_t_test([], 0.5))
     assert resampled_t_test([0, 0, 0], 0.5) == 1 and resampled_t_test([1, 1, 1], 0.5) == 0

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.metrics import roc_auc_score
 
 from xrayfast.metrics.classification import auroc
 from xrayfast.metrics.intervals.delong import auroc_components, delong, delong_test, placements
@@ -99,7 +100,55 @@ def test_the_components_have_the_variance_with_and_without_patients():
     assert found.value == pytest.approx(auroc(truth, score))
     assert found.variance == pytest.approx(delong(truth, score, groups).error ** 2)
     assert found.independent == pytest.approx(delong(truth, score).error ** 2)
-    assert found.influence.shape == (20,)
+    for patient in range(20):  # the influence is the derivative of the area with respect to the patient's weight
+        areas = [roc_auc_score(truth, score, sample_weight=1 + step * (groups == patient)) for step in (-1e-4, 1e-4)]
+        assert found.influence[patient] == pytest.approx(np.diff(areas)[0] / 2e-4, abs=1e-7)
+
+
+def by_patient(truth, score, groups):
+    """Return Obuchowski's variance by loops over pairs of images and over patients."""
+    pairs = {
+        (i, j): (score[i] > score[j]) + 0.5 * (score[i] == score[j])
+        for i in np.flatnonzero(truth == 1)
+        for j in np.flatnonzero(truth == 0)
+    }
+    area, m, n = np.mean(list(pairs.values())), (truth == 1).sum(), (truth == 0).sum()
+    of_positive, of_negative = dict[int, float](), dict[int, float]()
+    for (i, j), win in pairs.items():
+        of_positive[groups[i]] = of_positive.get(groups[i], 0) + (win - area) / n
+        of_negative[groups[j]] = of_negative.get(groups[j], 0) + (win - area) / m
+    a, b, both = len(of_positive), len(of_negative), len({*of_positive, *of_negative})
+    across = sum(value * of_negative.get(patient, 0) for patient, value in of_positive.items())
+    return (
+        a / (a - 1) * sum(value**2 for value in of_positive.values()) / m**2
+        + b / (b - 1) * sum(value**2 for value in of_negative.values()) / n**2
+        + 2 * both / (both - 1) * across / (m * n)
+    )
+
+
+def test_the_error_with_patients_is_the_definition_s_with_masked_images_anywhere():
+    rng = np.random.default_rng(4)
+    for size in (12, 15, 30):
+        truth, groups = rng.integers(0, 2, size), rng.integers(0, size // 3, size)
+        a, b = rng.integers(0, 5, (2, size)).astype(float)
+        expected = by_patient(truth, a, groups)
+        assert delong(truth, a, groups).error ** 2 == pytest.approx(expected, abs=1e-12)
+        at = [0, 3, 3, size]
+        masked = [np.insert(values, at, other) for values, other in ((truth, -1), (a, 9), (b, 9), (groups, 1))]
+        assert delong(*masked[:2], masked[3]).error ** 2 == pytest.approx(expected, abs=1e-12)
+        assert delong_test(*masked) == delong_test(truth, a, b, groups)
+
+
+def test_an_interval_ends_at_0_and_1():
+    for low, high in (([3, 5], [4, 6, 7]), ([4, 6, 7], [3, 5])):
+        found = delong(np.repeat([0, 1], [len(low), len(high)]), [*map(float, low), *map(float, high)])
+        assert 0 < found.auroc < 1 and (found.low == 0) != (found.high == 1)
+
+
+def test_the_error_is_0_and_not_nan_if_both_images_of_each_patient_move_the_area_equally_far_in_opposite_directions():
+    for patients in range(3, 20):
+        found = delong(np.tile([0, 1], patients), np.arange(2.0 * patients), np.arange(2 * patients) // 2)
+        assert found.auroc < 1 and 0 <= found.error < 1e-7
 
 
 def test_the_error_of_clustered_images_is_that_of_repeated_studies():
@@ -127,7 +176,8 @@ def test_a_monotone_map_and_masked_cells_change_nothing():
 
 
 def test_edges():
-    assert np.isnan([delong([1, 1], [0.1, 0.2]).auroc, delong([], []).low]).all()
+    with np.errstate(all="raise"):
+        assert np.isnan([delong([1, 1], [0.1, 0.2]).auroc, delong([0, 0], [0.1, 0.2]).auroc, delong([], []).low]).all()
     lone = delong([1, 0, 0], [0.9, 0.1, 0.2])
     assert lone.auroc == 1
     assert np.isnan([lone.error, lone.low]).all()

@@ -47,8 +47,6 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = N
     unit, n_units = sampling_units(groups, len(a))
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     balance = np.rint(np.bincount(unit, weights=a.astype(int) - b, minlength=n_units)).astype(np.int64)
-    if not balance.any():
-        return McNemar(only_a, only_b, 1.0)
     chances = _sign_sums(np.abs(balance[balance != 0]))
     upper = float(chances[len(chances) // 2 + abs(int(balance.sum())) :].sum())
     return McNemar(only_a, only_b, min(1.0, 2 * upper))

@@ -56,8 +56,8 @@ def delong(truth: ArrayLike, score: ArrayLike, groups: ArrayLike | None = None) 
 
     DeLong, DeLong and Clarke-Pearson 1988; for clustered data, Obuchowski 1997.
     """
-    (auroc,), covariance = _aurocs(truth, [score], groups)
-    error = float(np.sqrt(covariance[0, 0]))
+    (auroc,), (variance,) = _aurocs(truth, [score], groups)
+    error = float(np.sqrt(variance))
     half = _REACH * error
     low, high = np.clip([auroc - half, auroc + half], 0.0, 1.0).tolist()
     return AurocInterval(float(auroc), error, low, high)
@@ -74,8 +74,8 @@ def delong_test(truth: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, groups
 
     DeLong, DeLong and Clarke-Pearson 1988; for clustered data, Obuchowski 1997.
     """
-    (a, b), covariance = _aurocs(truth, [score_a, score_b], groups, contrast=True)
-    difference, error = float(a - b), float(np.sqrt(covariance[2, 2]))
+    (a, b), (*_, variance) = _aurocs(truth, [score_a, score_b], groups, contrast=True)
+    difference, error = float(a - b), float(np.sqrt(variance))
     half = _REACH * error
     at_limit = 0.0 if difference == 0 else math.nan
     z = difference / error if error != 0 else at_limit
@@ -132,38 +132,37 @@ def auroc_components(positive: Bools, score: Floats, unit: Indices, n_units: int
         n_units: U, the number of patients (or images).
     """
     of_positive, of_negative = placements(positive, score[None])
-    covariance, influence = _covariance(of_positive, of_negative, unit[positive], unit[~positive], n_units)
+    (variance,), influence = _variances(of_positive, of_negative, unit[positive], unit[~positive], n_units)
     sides = of_positive[0], of_negative[0]
     independent = sum(float(side.var(ddof=1)) / len(side) if len(side) > 1 else math.nan for side in sides)
-    return AurocComponents(float(of_positive.mean()), float(covariance[0, 0]), independent, influence[0])
+    return AurocComponents(float(of_positive.mean()), float(variance), independent, influence[0])
 
 
 def _aurocs(
     truth: ArrayLike, scores: list[ArrayLike], groups: ArrayLike | None, contrast: bool = False
 ) -> tuple[Floats, Floats]:
-    """Return (K,) AUROCs and their covariance matrix; with `contrast` its last row is for the first minus the second.
+    """Return (K,) AUROCs and their variances; with `contrast`, also the variance of the first minus the second.
 
     The components are subtracted before they are squared, so that the variance is exactly 0 for two equal scores.
     """
     columns = [column(truth, score) for score in scores]
     positive, _, rows = columns[0]
-    size = len(scores) + contrast
     if positive.all() or not positive.any():
-        return np.full(len(scores), np.nan), np.full((size, size), np.nan)
+        return np.full(len(scores), np.nan), np.full(len(scores) + contrast, np.nan)
     unit, n_units = sampling_units(groups, len(np.asarray(truth)))
     of_positive, of_negative = placements(positive, np.stack([values for _, values, _ in columns]))
     if contrast:
         of_positive, of_negative = (np.vstack([each, each[0] - each[1]]) for each in (of_positive, of_negative))
     unit = unit[rows]
-    covariance, _ = _covariance(of_positive, of_negative, unit[positive], unit[~positive], n_units)
-    return of_positive[: len(scores)].mean(axis=1), covariance
+    variances, _ = _variances(of_positive, of_negative, unit[positive], unit[~positive], n_units)
+    return of_positive[: len(scores)].mean(axis=1), variances
 
 
-def _covariance(
+def _variances(
     of_positive: Floats, of_negative: Floats, unit_positive: Indices, unit_negative: Indices, n_units: int
 ) -> tuple[Floats, Floats]:
-    """Return Obuchowski's covariance matrix of K AUROCs, which is DeLong's if each patient has one image, and the (K,
-    U) influence of each patient on them.
+    """Return Obuchowski's variances of K AUROCs, which are DeLong's if each patient has one image, and the (K, U)
+    influence of each patient on them.
     """
 
     def mean_by_unit(values: Floats, unit: Indices) -> Floats:
@@ -173,14 +172,12 @@ def _covariance(
     x, y = mean_by_unit(of_positive, unit_positive), mean_by_unit(of_negative, unit_negative)
     with_positive, with_negative = len(np.unique(unit_positive)), len(np.unique(unit_negative))
     if with_positive < 2 or with_negative < 2:
-        return np.full((len(x), len(x)), np.nan), x + y
+        return np.full(len(x), np.nan), x + y
     either = len(np.unique(np.concatenate([unit_positive, unit_negative])))
-    across = x @ y.T
-    covariance: Floats = (
-        with_positive / (with_positive - 1) * x @ x.T
-        + with_negative / (with_negative - 1) * y @ y.T
-        + either / (either - 1) * (across + across.T)
+    variances = (
+        with_positive / (with_positive - 1) * np.square(x).sum(axis=1)
+        + with_negative / (with_negative - 1) * np.square(y).sum(axis=1)
+        + 2 * either / (either - 1) * (x * y).sum(axis=1)
     )
     # Rounding can make a variance of 0 negative.
-    np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0.0))
-    return covariance, x + y
+    return np.maximum(variances, 0.0), x + y

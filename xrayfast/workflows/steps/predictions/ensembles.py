@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from xrayfast.config import PREDICTED_SPLITS
 from xrayfast.data.splits.words import Split
 from xrayfast.errors import ConfigError, RunError, plural, shorten
+from xrayfast.files.csv_tables import read_csv
 from xrayfast.files.intact import known_digests
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
@@ -67,17 +68,61 @@ def average_splits(members: Sequence[Run]) -> dict[Split, Predictions]:
     images that all runs have are averaged.
 
     Raises:
-        RunError: a run is not complete, or an image has different labels in two runs.
+        RunError: a run is not complete, or an image has different labels or pixels in two runs.
     """
     found: dict[Split, Predictions] = {}
     for split in PREDICTED_SPLITS:
         if split != "valid" and any(split not in run.predicted_splits for run in members):
             continue
-        averaged, counts = average_by_image([run.predictions(split) for run in members])
+        averaged, counts = average_by_image(_name_apart(members, [run.predictions(split) for run in members]))
         if split != "valid":
             averaged = averaged.select(counts == len(members))
         if len(averaged):
             found[split] = averaged
+    return found
+
+
+def _name_apart(members: Sequence[Run], found: Sequence[Predictions]) -> Sequence[Predictions]:
+    """Return predictions of runs in which equal pseudonyms mean the same patient or study, also if the runs' data
+    differ: each data set is numbered from 1.
+
+    Raises:
+        RunError: an image has different pixels in two runs.
+    """
+    tables = [read_csv(run.split_path, ["image"], dtype=str, keep_default_na=False) for run in members]
+    digests: dict[str, str] = {}
+    for run, table in zip(members, tables, strict=True):
+        for image, digest in zip(table["image"], table.get("digest", ()), strict=False):  # older runs have no digests
+            if digest and digests.setdefault(image, digest) != digest:
+                raise RunError(
+                    f"{run.path}: '{image}' has other pixels than in another run, so it may be another image of the "
+                    "same name. Average only networks that were trained on the same images."
+                )
+    if all(set(table["image"]) == set(tables[0]["image"]) for table in tables):
+        return found
+    patients = _distinct([zip(table["image"], table.get("patient", ()), strict=False) for table in tables])
+    studies = _distinct([() if one.studies is None else zip(one.images, one.studies, strict=True) for one in found])
+    return [
+        replace(
+            one,
+            patients=np.array([of_patient.get(name, name) for name in one.patients], object),
+            studies=None if one.studies is None else np.array([of_study[name] for name in one.studies], object),
+        )
+        for one, of_patient, of_study in zip(found, patients, studies, strict=True)
+    ]
+
+
+def _distinct(runs: Sequence[Iterable[tuple[str, str]]]) -> list[dict[str, str]]:
+    """Return, for the images and pseudonyms of each run, new pseudonyms that differ between runs unless an image that
+    two runs share tells that they mean the same.
+    """
+    found, known = list[dict[str, str]](), dict[str, str]()
+    for number, pairs in enumerate(map(list, runs), 1):
+        taken, names = {*known.values()}, {own: known[image] for image, own in pairs if own and known.get(image)}
+        for _, own in pairs:
+            names.setdefault(own, f"{own}-{number}" if own and own in taken else own)
+        known = {image: names[own] for image, own in pairs} | known
+        found.append(names)
     return found
 
 
