@@ -231,11 +231,33 @@ def test_a_window_of_one_is_a_threshold(roundtrip):
     assert np.array_equal(image.pixels, np.where(RAMP > 1999.5, 255, 0))
 
 
-@pytest.mark.parametrize(("center", "width"), [(0, 0), (10, -5), (10, 0.5)])
-def test_a_window_without_a_width_is_skipped(roundtrip, center, width):
-    image = roundtrip(RAMP, bits=12, WindowCenter=[center, 2048], WindowWidth=[width, 4096])
-    assert image.notes == ("12 bits stored", "window without a valid width ignored", "window 2048/4096 LINEAR")
-    alone = roundtrip(RAMP, bits=12, WindowCenter=center, WindowWidth=width)
+@pytest.mark.parametrize(
+    ("center", "width", "low", "high"),
+    [
+        (2048, 4000, 0, 4095),  # cuts off a little at both ends
+        (2200, 4096, 0, 4095),  # at the lower end
+        (1900, 4096, 0, 4095),  # at the upper end
+        (2047.5, 4095, 0, 4095),  # one value
+        (2048, 3600, 248, 3847),  # more than a tenth
+        (2048, 4400, -152, 4247),  # nothing
+    ],
+)
+def test_a_window_that_cuts_off_a_little_was_meant_for_the_full_range(roundtrip, center, width, low, high):
+    image = roundtrip(RAMP, bits=12, WindowCenter=center, WindowWidth=width)
+    assert_shows(image, RAMP, low, high)
+    window = f"window {center:g}/{width} LINEAR"
+    assert image.notes[1] == (f"full range 0..4095 for {window}" if (low, high) == (0, 4095) else window)
+
+
+@pytest.mark.parametrize(
+    ("center", "width", "function"),
+    [(0, 0, "LINEAR"), (10, -5, "LINEAR"), (10, 0.5, "LINEAR"), (10, 0, "LINEAR_EXACT"), (10, 0, "SIGMOID")],
+)
+def test_a_window_without_a_width_is_skipped(roundtrip, center, width, function):
+    windows = {"bits": 12, "VOILUTFunction": function}
+    image = roundtrip(RAMP, **windows, WindowCenter=[center, 2048], WindowWidth=[width, 4096])
+    assert image.notes == ("12 bits stored", "window without a valid width ignored", f"window 2048/4096 {function}")
+    alone = roundtrip(RAMP, **windows, WindowCenter=center, WindowWidth=width)
     assert_shows(alone, RAMP, 0, 4095)
 
 
@@ -433,10 +455,11 @@ def test_modality_lut_comes_before_the_window(roundtrip, syntax, as_bytes):
     assert "modality LUT" in image.notes
 
 
-def test_a_lut_of_signed_values_begins_below_zero(roundtrip):
+@pytest.mark.parametrize(("vr", "first"), [("SS", -2048), ("US", 2**16 - 2048)])
+def test_a_lut_of_signed_values_begins_below_zero(roundtrip, vr, first):
     values = RAMP.astype(np.int16) - 2048
     item = Dataset()
-    item.add_new("LUTDescriptor", "SS", [4096, -2048, 16])
+    item.add_new("LUTDescriptor", vr, [4096, first, 16])
     item.add_new("LUTData", "US", list(range(0, 40960, 10)))
     image = roundtrip(values, bits=12, ModalityLUTSequence=[item], window="20480/40951")
     assert_shows(image, RAMP * 10.0, 4.5, 40954.5)
