@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from xrayfast.config import Config
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.intervals.bootstrap import paired_differences
+from xrayfast.metrics.intervals.comparison import mcnemar, resampled_t_test
 from xrayfast.metrics.intervals.delong import delong_test
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.decision import Decision
@@ -25,7 +27,8 @@ from xrayfast.metrics.registry import overall_metrics
 from xrayfast.metrics.summary import summarize
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
-from xrayfast.workflows.steps.paired import correct_p_values
+from xrayfast.workflows.steps import paired
+from xrayfast.workflows.steps.paired import RunPredictions, compare_folds, compare_pair, correct_p_values
 
 LABELS = ("covid-19", "normal", "pneumonia", "tumour")
 
@@ -268,6 +271,58 @@ def test_more_images_of_the_same_patients_add_no_evidence(tmp_path):
         assert ends[~accuracy].tolist() == pytest.approx(expected[~accuracy].tolist(), abs=1e-9, nan_ok=True)
         # Wilson's interval for the effective number of images of 40 patients is slightly wider than for 40 images.
         assert 0 <= (ends - expected)[accuracy].item() * (-1 if name == "low" else 1) < 0.03
+
+
+def test_patients_that_only_one_run_knows_count_for_both():
+    truth, probability = many_labels(n=40)
+    owners = np.repeat([f"P{i}" for i in range(20)], 2)
+    known = RunPredictions(told(truth, probability, patients=owners), Decision("multi", LABELS))
+    unknown = RunPredictions(told(truth, probability**2, patients=[""] * 40), Decision("multi", LABELS))
+    for one, other in ((known, unknown), (unknown, known)):
+        rows, _ = compare_pair(one, other, ["subset_accuracy"], 5, 0)
+        assert [row["patients"] for row in rows] == [20] * 5
+        right = [((each.predictions.probability >= 0.5) == truth).all(axis=1) for each in (one, other)]
+        assert rows[0]["p"] == mcnemar(*right, np.arange(40) // 2).p
+        scores = one.predictions.probability[:, 2], other.predictions.probability[:, 2]
+        assert rows[3]["p"] == delong_test(truth[:, 2], *scores, np.arange(40) // 2).p
+
+
+def test_masked_labels_do_not_decide_whether_an_image_is_right():
+    truth, probability = many_labels(n=80, hidden=0.4)
+    truth[::10] = -1
+    sides = [RunPredictions(told(truth, p), Decision("multi", LABELS)) for p in (probability, probability**2)]
+    (row, *_), _ = compare_pair(*sides, ["subset_accuracy"], 5, 0)
+    kept = (truth >= 0).any(axis=1)
+    a, b = (((side.predictions.probability >= 0.5) == truth) | (truth < 0) for side in sides)
+    only, other = (a.all(1) & ~b.all(1))[kept].sum(), (b.all(1) & ~a.all(1))[kept].sum()
+    assert min(only, other) > 0
+    assert row["p"] == pytest.approx(stats.binomtest(int(only), int(only + other)).pvalue)
+
+
+def test_folds_are_tested_with_the_share_of_images_that_their_networks_were_trained_on(monkeypatch):
+    values = {"a": [0.7, 0.8, 0.9, 0.6, 0.8], "b": [0.6, 0.7, 0.85, 0.65, 0.7]}
+    folds, numbers = SimpleNamespace(folds=5, inner_valid=0.25), {name: np.arange(10)[:, None] % 5 for name in "ab"}
+
+    def stand_in(name):
+        metrics = [{"overall": {"f1_macro": x, "kappa": None if i else x}} for i, x in enumerate(values[name])]
+        return SimpleNamespace(
+            metrics={"folds": metrics}, folds=folds, images_in_folds=lambda: ([*"abcdefghij"], numbers[name])
+        )
+
+    stand_in.is_there = lambda path: path != "run"
+    monkeypatch.setattr(paired, "CrossValidation", stand_in)
+    one, other, alone = (SimpleNamespace(path=path, labels=LABELS) for path in ("a", "b", "run"))
+    cells = (("f1_macro", "", ""), ("kappa", "", ""), ("accuracy", "", "McNemar"), ("auroc", "normal", ""))
+    rows = [{"metric": metric, "label": label, "test": test, "p": math.nan} for metric, label, test in cells]
+    (note,) = compare_folds(one, other, rows, "b")
+    assert "tested over 5 folds" in note
+    assert [row["test"] for row in rows] == ["resampled t", "", "McNemar", ""]
+    share = (2 / 10) / (8 / 10 * 0.75)  # predicted by a fold, over trained on by its network
+    assert rows[0]["p"] == pytest.approx(resampled_t_test(np.subtract(values["a"], values["b"]), share))
+    assert compare_folds(one, alone, rows, "run") == compare_folds(alone, one, rows, "a") == []
+    assert "has other labels" in compare_folds(one, SimpleNamespace(path="b", labels=LABELS[:2]), rows, "b")[0]
+    numbers["b"] = np.roll(numbers["b"], 1)
+    assert compare_folds(one, other, rows, "b") == ["has other folds than b: no test over folds was made."]
 
 
 def test_only_shared_images_are_compared_and_the_notes_say_how_many(tmp_path):
