@@ -455,13 +455,21 @@ def test_modality_lut_comes_before_the_window(roundtrip, syntax, as_bytes):
     assert "modality LUT" in image.notes
 
 
-@pytest.mark.parametrize(("vr", "first"), [("SS", -2048), ("US", 2**16 - 2048)])
-def test_a_lut_of_signed_values_begins_below_zero(roundtrip, vr, first):
-    values = RAMP.astype(np.int16) - 2048
+@pytest.mark.parametrize(
+    ("vr", "first", "lowest", "dtype"),
+    [
+        ("SS", -2048, -2048, np.int16),
+        ("US", 2**16 - 2048, -2048, np.int16),
+        ("US", 2**15, -(2**15), np.int16),
+        ("US", 40_000, 40_000, np.uint16),
+    ],
+)
+def test_the_first_value_of_a_lut_has_the_sign_of_the_values(roundtrip, vr, first, lowest, dtype):
+    values = (RAMP.astype(int) + lowest).astype(dtype)
     item = Dataset()
     item.add_new("LUTDescriptor", vr, [4096, first, 16])
     item.add_new("LUTData", "US", list(range(0, 40960, 10)))
-    image = roundtrip(values, bits=12, ModalityLUTSequence=[item], window="20480/40951")
+    image = roundtrip(values, bits=16, ModalityLUTSequence=[item], window="20480/40951")
     assert_shows(image, RAMP * 10.0, 4.5, 40954.5)
 
 
