@@ -754,6 +754,16 @@ def test_a_surround_far_from_all_other_values_of_16_bits_does_not_count(tmp_path
     assert "area of constant value -2000 around the image set to black" in found.notes
 
 
+@pytest.mark.parametrize("around", [0, 65535])
+def test_a_surround_is_black_if_white_is_zero_too(tmp_path, around):
+    y, x = np.mgrid[:64, :64]
+    disk = (x - 32) ** 2 + (y - 32) ** 2 < 28**2
+    values = np.where(disk, 1000 + 20 * (x + y), around).astype(np.uint16)
+    found = read(saved(tmp_path, Image.fromarray(values), "x.tif", tiffinfo={262: 0}))
+    np.testing.assert_array_equal(found.pixels, np.where(disk, 255 - np.floor(values * (255 / 4095) + 0.5), 0))
+    assert f"area of constant value {around} around the image set to black" in found.notes
+
+
 @pytest.mark.parametrize(("claimed", "noted"), [(64, True), (112, True), (128, False)])
 def test_a_jpeg_of_more_rows_than_its_header_claims_is_noted(tmp_path, claimed, noted):
     gray = np.random.default_rng(0).integers(0, 255, (128, 128)).astype(np.uint8)

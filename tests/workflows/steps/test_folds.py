@@ -80,7 +80,7 @@ def predicted(images, values):
 
 
 def test_folds_are_pooled_in_the_order_of_the_images():
-    folds = [predicted("db", [0.4, 0.2]), predicted("ca", [0.3, 0.1]), predicted("e", [0.5])]
+    folds = [predicted("cb", [0.3, 0.2]), predicted("da", [0.4, 0.1]), predicted("e", [0.5])]
     pooled = pool_folds([*"abcde"], folds)
     assert (pooled.images.tolist(), pooled.raw[:, 0].tolist()) == ([*"abcde"], [0.1, 0.2, 0.3, 0.4, 0.5])
     for images in ("abcd", "abcdef", "abcdf"):
@@ -91,7 +91,7 @@ def test_folds_are_pooled_in_the_order_of_the_images():
 
 
 def test_the_spread_is_over_the_folds_in_which_a_metric_is_defined():
-    rows = [{"x": 1.0, "y": None, "z": 0.5}, {"x": 2.0, "y": None, "z": None}, {"x": 4.0, "y": None, "z": None}]
+    rows = [{"x": 1.0, "y": None, "z": 0.0}, {"x": 2.0, "y": None, "z": None}, {"x": 4.0, "y": None, "z": None}]
     found = spread(rows)
     values = [row["x"] for row in rows]
     assert found["x"] == {
@@ -99,7 +99,7 @@ def test_the_spread_is_over_the_folds_in_which_a_metric_is_defined():
         "lowest": 1, "highest": 4,
     }  # fmt: skip
     assert found["y"] == {"folds": 0, "mean": None, "sd": None, "lowest": None, "highest": None}
-    assert found["z"] == {"folds": 1, "mean": 0.5, "sd": None, "lowest": 0.5, "highest": 0.5}
+    assert found["z"] == {"folds": 1, "mean": 0.0, "sd": None, "lowest": 0.0, "highest": 0.0}
 
 
 def test_a_remark_of_some_folds_names_them():

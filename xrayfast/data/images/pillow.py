@@ -166,14 +166,13 @@ def _to_gray(image: Image.Image, bits: int, notes: list[str]) -> Pixels:
         ImageOps.exif_transpose(image) if rotated and _is_rotated(image) else image
     )  # exif_transpose would copy an upright image too
     if upright.mode in _HIGH_DEPTH_MODES:
-        pixels = _scale_high_depth(upright, notes)
+        pixels = _scale_high_depth(upright, notes, inverted=inverted)
     else:
         if reduced:
             _require_many_levels(upright)
             notes.append(Note.HIGH_BITS())
         pixels = _convert_8_bit(upright, notes)
     if inverted:
-        pixels = 255 - pixels
         notes.append(Note.WHITE_IS_ZERO())
     if rotated:
         notes.append(Note.EXIF())
@@ -270,9 +269,9 @@ def _has_colored_marks(rgb: bytes, width: int) -> bool:
     return int(np.count_nonzero(colored.any(axis=1))) >= _MARKED_LINES
 
 
-def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
+def _scale_high_depth(image: Image.Image, notes: list[str], *, inverted: bool) -> Pixels:
     """Return an image of more than 8 bits as (H, W) uint8, scaled as `reader.read` documents."""
-    values = np.asarray(image)
+    values, is_around = np.asarray(image), None
     highest = float(values.max())
     if values.dtype == np.uint16 and highest >= 3 << 14 and _is_signed(values):
         notes.append(Note.OTHER_SIGN("signed", "unsigned"))
@@ -280,9 +279,10 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
     if values.dtype.kind == "u":
         counts = np.bincount(values.ravel(), minlength=1 << 16)
         surround = find_surround(np.arange(1 << 16), counts, corner_pixels(values))
-        if surround:  # 0 is black already
+        if surround is not None and (surround or inverted):  # 0 is black already, unless inverted
             notes.append(Note.SURROUND(surround))
-            values = np.where(values == surround, np.uint16(0), values)
+            is_around = values == surround
+            values = np.where(is_around, np.uint16(0), values)
         least, highest = int((values if surround is None else values[values > 0]).min()), float(values.max())
         if least >= _LEAST_OFFSET and 0 < highest - least <= least / 2:
             notes.append(Note.OFFSET(least))
@@ -313,6 +313,10 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
         pixels = scale_to_uint8(values, full)
     if highest > full:
         notes.append(Note.ABOVE(full, highest))
+    if inverted:
+        pixels = 255 - pixels
+        if is_around is not None:
+            pixels[is_around] = 0
     return pixels
 
 
