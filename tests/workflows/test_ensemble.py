@@ -205,13 +205,16 @@ def test_losses_are_averaged_like_probabilities_and_an_image_has_the_first_study
 
 def stand_in(path, table, **splits):
     """Return what is read of a run: its split.csv with the columns of `table`, and predictions of splits."""
-    pd.DataFrame(table).to_csv(path, index=False)
-    return SimpleNamespace(path=path.stem, split_path=path, predicted_splits=(*splits,), predictions=splits.__getitem__)
+    path.mkdir()
+    pd.DataFrame(table).to_csv(path / "split.csv", index=False)
+    return SimpleNamespace(
+        path=path, split_path=path / "split.csv", predicted_splits=(*splits,), predictions=splits.__getitem__
+    )
 
 
 def test_of_test_images_only_those_that_all_runs_have_are_averaged_and_of_validation_images_all(tmp_path):
     runs = [
-        stand_in(tmp_path / f"{i}.csv", {"image": [*"abcxyz"]}, valid=valid, test=test)
+        stand_in(tmp_path / f"{i}", {"image": [*"abcxyz"]}, valid=valid, test=test)
         for i, (valid, test) in enumerate(
             (
                 (predicted("ab", [0.1, 0.2]), predicted("xy", [0.3, 0.5])),
@@ -232,7 +235,7 @@ def test_patients_and_studies_of_different_data_are_kept_apart_and_images_of_one
     other = predicted("bcde", [0.3, 0.4, 0.5, 0.6], ["S1", "S2", "S1", ""])
     runs = [
         stand_in(
-            tmp_path / f"{i}.csv",
+            tmp_path / f"{i}",
             {"image": images, "patient": patients, "digest": [image * 2 for image in images]},
             valid=replace(found, patients=np.array(shown, object)),
         )
@@ -250,6 +253,9 @@ def test_patients_and_studies_of_different_data_are_kept_apart_and_images_of_one
     table.assign(digest=table["digest"].replace("tt", "uu")).to_csv(runs[1].split_path, index=False)
     with pytest.raises(RunError, match="1: 't' has other pixels"):
         average_splits(runs)
+    runs[1].split_path.unlink()  # as in a run from the Hub
+    valid = average_splits(runs)["valid"]
+    assert (valid.images.tolist(), valid.patients.tolist()) == ([*"abcde"], ["P1", "P2", "P2-2", "P4", ""])
 
 
 def test_an_image_of_several_splits_was_seen_in_the_first_of_train_valid_and_test(tmp_path):

@@ -7,10 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from xrayfast.config import ResultsConfig
 from xrayfast.errors import RunError
 from xrayfast.metrics.claims.headline import Remark
+from xrayfast.metrics.operating_points.calibration import Scaling
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.runs.predictions import Predictions
-from xrayfast.workflows.steps.cross_validation.folds import DealtImages, _join_remarks, pool_folds, spread
+from xrayfast.workflows.steps.cross_validation import folds as module
+from xrayfast.workflows.steps.cross_validation.folds import DealtImages, _join_remarks, join, pool_folds, spread
 
 GROUPS = np.repeat(np.arange(30), 2)
 NUMBERS = np.column_stack([np.repeat([0, 1, 2, 3, 1, 2, 3, 1, 2, 3], 6), np.repeat([0, 3, 3, 2, 2, 1, 1, 3, 2, 1], 6)])
@@ -115,3 +119,93 @@ def test_a_remark_of_some_folds_names_them():
     found = _join_remarks(*stand_in(False, ["in all", "in one", leaks], ["in all"]))
     assert found == ["own", "in all", "fold-1: in one", leaks]
     assert _join_remarks(*stand_in(True, [leaks], [leaks])) == ["own", "in all"]
+
+
+IMAGES = [f"{i}.png" for i in range(24)]
+TESTED = ["x.png", "y.png"]
+TRUTH = dict(zip([*IMAGES, *TESTED], np.random.default_rng(5).integers(0, 2, 26), strict=True))
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """A function that joins two folds in each of two repeats, and returns what is written and the folds' predictions.
+
+    With `inner_valid`, each network has its fold and the test images as its test split.
+    """
+
+    def predict(images, seed):
+        raw = np.random.default_rng(seed).random(len(images))
+        return replace(predicted(images, raw), truth=np.array([[TRUTH[image]] for image in images]))
+
+    def make(inner_valid):
+        numbers = np.random.default_rng(1).permutation([1, 2] * 24).reshape(24, 2)
+        runs, written, n = [], {}, 0
+        for repeat in range(2):
+            for fold in (1, 2):
+                inside = [image for image, own in zip(IMAGES, numbers[:, repeat], strict=True) if own == fold][::-1]
+                valid, test = (IMAGES[:5], [*TESTED, *inside]) if inner_valid else (inside, TESTED)
+                splits = {"valid": predict(valid, n), "test": predict(test, n + 100)}
+                n += 1
+                info = SimpleNamespace(finished=str(n), seconds=n, best_epoch=n, remarks=[], model_dump=dict)
+                path = SimpleNamespace(name=f"repeat{repeat + 1}-fold{fold}")
+                runs.append(
+                    SimpleNamespace(
+                        predictions=splits.__getitem__, predicted_splits=("valid", "test"), info=info, path=path
+                    )
+                )
+        decision = Decision("multi", ("a",), (Scaling(2.0, 0.5),))
+        cv = SimpleNamespace(
+            runs=runs, folds=SimpleNamespace(folds=2, inner_valid=inner_valid, by_image=False), task="multi",
+            config=SimpleNamespace(results=ResultsConfig(), train=SimpleNamespace(seed=0)), decision=decision,
+            images_in_folds=lambda: (IMAGES, numbers), info=SimpleNamespace(remarks=[]), metrics={"valid": {}},
+            update_info=written.update, write_metrics=lambda found: written.update(metrics=found),
+            write_out_of_fold=lambda found: written.update(out_of_fold=found), remove_leftovers=lambda: None,
+        )  # fmt: skip
+        monkeypatch.setattr(module, "write_page_and_card", lambda cv: None)
+        monkeypatch.setattr(module, "choose_decision", lambda on, *_: on)
+        monkeypatch.setattr(
+            module, "finalize_results", lambda cv, found, settings, seed, chosen: written.update(found, chosen=chosen)
+        )
+        join(cv)
+        return written, runs, numbers, decision
+
+    return make
+
+
+@pytest.mark.parametrize("inner_valid", [0.0, 0.3])
+def test_out_of_fold_predictions_are_pooled_by_repeat_and_calibrated_together(joined, inner_valid):
+    written, runs, numbers, decision = joined(inner_valid)
+    own = [run.predictions("test" if inner_valid else "valid") for run in runs]
+    of_image = [dict(zip(one.images, one.raw[:, 0], strict=True)) for one in own]
+    repeats = [[of_image[2 * repeat + fold - 1][image] for image, fold in zip(IMAGES, numbers[:, repeat], strict=True)]
+               for repeat in range(2)]  # fmt: skip
+    assert written["valid"].images.tolist() == IMAGES
+    np.testing.assert_allclose(written["valid"].raw[:, 0], np.mean(repeats, axis=0))
+    for (column, found), expected, folds in zip(written["out_of_fold"], repeats, numbers.T, strict=True):
+        assert np.array_equal(column, folds) and found.images.tolist() == IMAGES
+        np.testing.assert_allclose(found.probability, decision.calibrated(np.array(expected)[:, None]))
+    tested = [run.predictions("test").select(np.arange(2)) for run in runs]
+    assert written["test"].images.tolist() == TESTED
+    np.testing.assert_allclose(written["test"].raw, np.mean([one.raw for one in tested], axis=0))
+    if inner_valid:
+        np.testing.assert_allclose(
+            written["chosen"].raw, np.mean([run.predictions("valid").raw for run in runs], axis=0)
+        )
+    assert (written["chosen"] is not None) == written["chosen_inside"] == bool(inner_valid)
+
+
+def test_each_fold_has_a_row_with_its_metrics(joined):
+    written, runs, _, decision = joined(0.0)
+    rows = written["metrics"]["folds"]
+    assert [(row["repeat"], row["fold"], row["run"]) for row in rows] == [
+        (repeat, fold, f"repeat{repeat}-fold{fold}") for repeat in (1, 2) for fold in (1, 2)
+    ]
+    for n, (row, run) in enumerate(zip(rows, runs, strict=True), 1):
+        valid = run.predictions("valid")
+        gaps = decision.calibrated(valid.raw) - valid.truth
+        assert row["overall"]["brier_macro"] == pytest.approx(np.square(gaps).mean())
+        assert (row["images"], row["best_epoch"]) == (len(valid), n)
+    assert written["metrics"]["spread"]["brier_macro"]["mean"] == pytest.approx(
+        np.mean([row["overall"]["brier_macro"] for row in rows])
+    )
+    assert (written["finished"], written["seconds"], written["status"]) == ("4", 10, "completed")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.config import PREDICTED_SPLITS
@@ -15,6 +16,7 @@ from xrayfast.data.splits.words import Split
 from xrayfast.errors import ConfigError, RunError, plural, shorten
 from xrayfast.files.csv_tables import read_csv
 from xrayfast.files.intact import known_digests
+from xrayfast.runs.names import SPLIT_FILE
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
 
@@ -89,7 +91,12 @@ def _name_apart(members: Sequence[Run], found: Sequence[Predictions]) -> Sequenc
     Raises:
         RunError: an image has different pixels in two runs.
     """
-    tables = [read_csv(run.split_path, ["image"], dtype=str, keep_default_na=False) for run in members]
+    tables = [
+        read_csv(run.split_path, ["image"], dtype=str, keep_default_na=False)
+        if (run.path / SPLIT_FILE).exists()  # a run from the Hub may have only predictions
+        else pd.DataFrame({"image": one.images, "patient": one.patients})
+        for run, one in zip(members, found, strict=True)
+    ]
     digests: dict[str, str] = {}
     for run, table in zip(members, tables, strict=True):
         for image, digest in zip(table["image"], table.get("digest", ()), strict=False):  # older runs have no digests
