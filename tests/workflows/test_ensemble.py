@@ -260,16 +260,17 @@ def test_patients_and_studies_of_different_data_are_kept_apart_and_images_of_one
 
 def test_an_image_of_several_splits_was_seen_in_the_first_of_train_valid_and_test(tmp_path):
     splits = {"abcd": ["test", "valid", "train", "valid"], "dfa": ["valid", "test", "valid"]}
-    members = [stand_in(tmp_path / images, {"image": [*images], "split": splits[images]}) for images in splits]
-    joined = _join_splits(members)
-    assert joined[["image", "split"]].to_numpy().tolist() == [
-        ["b", "valid"], ["c", "train"], ["d", "valid"], ["f", "test"], ["a", "valid"],
-    ]  # fmt: skip
-    assert _join_splits(members[::-1]).sort_values("image")["split"].tolist() == ["valid"] * 2 + [
-        "train",
-        "valid",
-        "test",
+    patients = {"abcd": ["P1", "P1", "P2", "P3"], "dfa": ["P1", "P2", "P4"]}
+    members = [
+        stand_in(tmp_path / name, {"image": [*name], "split": splits[name], "patient": patients[name]})
+        for name in splits
     ]
+    joined = _join_splits(members)
+    assert joined[["image", "split", "patient"]].to_numpy().tolist() == [
+        ["b", "valid", "P1"], ["c", "train", "P2"], ["d", "valid", "P3"], ["f", "test", "P2-2"], ["a", "valid", "P1"],
+    ]  # fmt: skip
+    back = _join_splits(members[::-1]).sort_values("image")["split"]
+    assert back.tolist() == ["valid", "valid", "train", "valid", "test"]
 
 
 @pytest.mark.slow

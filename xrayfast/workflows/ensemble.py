@@ -16,7 +16,7 @@ from xrayfast.files.csv_tables import read_csv
 from xrayfast.files.file_names import relative_path
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.runs.run import Run, now
-from xrayfast.workflows.steps.predictions.ensembles import average_splits, require_alike
+from xrayfast.workflows.steps.predictions.ensembles import average_splits, name_apart, require_alike
 from xrayfast.workflows.steps.results import finalize_results
 
 
@@ -105,6 +105,12 @@ def _splits_of(run: Run) -> pd.DataFrame:
 def _join_splits(members: Sequence[Run]) -> pd.DataFrame:
     """Return each image with the first of train, valid and test that it is in for any member."""
     tables = [read_csv(run.split_path, ["image", "split"], dtype=str, keep_default_na=False) for run in members]
+    if all("patient" in table for table in tables):
+        pairs = [zip(table["image"], table["patient"], strict=True) for table in tables]
+        tables = [
+            table.assign(patient=table["patient"].map(names))
+            for table, names in zip(tables, name_apart(pairs), strict=True)
+        ]
     every = pd.concat(tables, ignore_index=True)
     every["rank"] = every["split"].map(SPLITS.index)
     first = every.sort_values("rank", kind="stable").drop_duplicates("image").sort_index(kind="stable")

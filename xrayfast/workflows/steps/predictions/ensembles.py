@@ -76,7 +76,7 @@ def average_splits(members: Sequence[Run]) -> dict[Split, Predictions]:
     for split in PREDICTED_SPLITS:
         if split != "valid" and any(split not in run.predicted_splits for run in members):
             continue
-        averaged, counts = average_by_image(_name_apart(members, [run.predictions(split) for run in members]))
+        averaged, counts = average_by_image(_rename_apart(members, [run.predictions(split) for run in members]))
         if split != "valid":
             averaged = averaged.select(counts == len(members))
         if len(averaged):
@@ -84,7 +84,7 @@ def average_splits(members: Sequence[Run]) -> dict[Split, Predictions]:
     return found
 
 
-def _name_apart(members: Sequence[Run], found: Sequence[Predictions]) -> Sequence[Predictions]:
+def _rename_apart(members: Sequence[Run], found: Sequence[Predictions]) -> Sequence[Predictions]:
     """Return predictions of runs in which equal pseudonyms mean the same patient or study, also if the runs' data
     differ: each data set is numbered from 1.
 
@@ -107,8 +107,8 @@ def _name_apart(members: Sequence[Run], found: Sequence[Predictions]) -> Sequenc
                 )
     if all(set(table["image"]) == set(tables[0]["image"]) for table in tables):
         return found
-    patients = _distinct([zip(table["image"], table.get("patient", ()), strict=False) for table in tables])
-    studies = _distinct([() if one.studies is None else zip(one.images, one.studies, strict=True) for one in found])
+    patients = name_apart([zip(table["image"], table.get("patient", ()), strict=False) for table in tables])
+    studies = name_apart([() if one.studies is None else zip(one.images, one.studies, strict=True) for one in found])
     return [
         replace(
             one,
@@ -119,7 +119,7 @@ def _name_apart(members: Sequence[Run], found: Sequence[Predictions]) -> Sequenc
     ]
 
 
-def _distinct(runs: Sequence[Iterable[tuple[str, str]]]) -> list[dict[str, str]]:
+def name_apart(runs: Sequence[Iterable[tuple[str, str]]]) -> list[dict[str, str]]:
     """Return, for the images and pseudonyms of each run, new pseudonyms that differ between runs unless an image that
     two runs share tells that they mean the same.
     """
