@@ -20,6 +20,7 @@ from xrayfast.metrics.operating_points.calibration import (
     fit_scalings,
     fit_slope_and_bias,
     fit_temperature,
+    share_of_two,
 )
 
 
@@ -175,6 +176,20 @@ def test_patients_are_counted_if_they_are_known():
     assert (found.slope, found.reason) == (1, "fewer than 10 patients with the label: only the bias was fitted")
     assert fit_scaling(truth, raw, np.arange(201)) == fit_scaling(truth, raw)
     assert fit_scaling(truth, raw).reason == ""
+
+
+def test_masked_images_are_left_out_with_their_patients():
+    truth = np.repeat([-1, 1, 0], [50, 30, 120])
+    raw = expit(np.random.default_rng(0).normal(size=200) + 2 * truth)
+    groups = np.where(truth == 1, 7, np.arange(100, 300))  # one patient has all positives
+    found = fit_scaling(truth, raw, groups)
+    assert found.reason == "fewer than 10 patients with the label: only the bias was fitted"
+    assert fit_scalings(truth[:, None], raw[:, None], groups) == [found]
+
+
+def test_the_share_of_one_of_two_classes():
+    assert share_of_two([[0.3, 0.6], [1e-20, 1.0]], 1)[:, 0].tolist() == pytest.approx([2 / 3, 1.0])
+    assert share_of_two([[0.3, 0.6], [0.5, 0.5]], 0)[:, 0].tolist() == pytest.approx([1 / 3, 0.5])
 
 
 def test_from_ten_images_on_the_slope_is_fitted():

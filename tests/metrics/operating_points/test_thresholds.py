@@ -128,6 +128,20 @@ def test_if_no_threshold_can_be_chosen_the_reason_is_given(truth, score, rule, t
     assert reason in point.reason
 
 
+def test_a_label_is_predicted_at_its_threshold_and_the_class_furthest_above_its_own():
+    assert decide(np.array([[0.5, 0.4]]), "multi").tolist() == [[1, 0]]
+    assert decide(np.array([[0.3, 0.3]]), "multi", np.array([0.3, 0.31])).tolist() == [[1, 0]]
+    assert decide(np.array([[0.5, 0.3, 0.2]]), "single", np.array([0.3, 0.15, 0.5])).tolist() == [[1, 0, 0]]
+    assert decide(np.array([[0.5, 0.3, 0.2]]), "single", np.array([0.45, 0.2, 0.5])).tolist() == [[0, 1, 0]]
+
+
+def test_patients_of_masked_images_do_not_count():
+    truth, groups = np.repeat([-1, 1, 0], [50, 30, 40]), np.arange(120)
+    groups[truth == 1], groups[truth == 0] = 7, groups[truth == 0] // 2
+    point = choose_threshold(truth, np.linspace(1, 0, 120), "youden", groups=groups)
+    assert (point.positive_patients, point.negative_patients) == (1, 20)
+
+
 def test_each_label_with_masked_cells_and_a_fallback():
     truth, probability = many_labels(hidden=0.3)
     truth[:, 2] = np.minimum(truth[:, 2], 0)
