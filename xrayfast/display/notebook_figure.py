@@ -103,10 +103,6 @@ def draw_or_display(
 
 
 def require_axes(ax: object) -> None:
-    """Raise an error unless this is matplotlib's Axes or None.
-
-    Raises:
-        ConfigError: `ax` is something else, such as an array of axes.
-    """
+    """Raise a ConfigError unless this is matplotlib's Axes or None."""
     if not isinstance(ax, Axes | None):
         raise ConfigError(f"ax is {show(ax)}; expected one matplotlib Axes, such as plt.subplots()[1].")

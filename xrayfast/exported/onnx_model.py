@@ -155,11 +155,7 @@ class OnnxModel:
 
 
 def require_cpu(device: Device) -> None:
-    """Raise an error if the device is not the CPU.
-
-    Raises:
-        ConfigError: another device is named.
-    """
+    """Raise a ConfigError if the device is not the CPU."""
     if device not in ("auto", "cpu"):
         raise ConfigError(
             f"device is {device}, but exported models run on the CPU with onnxruntime. Leave it out, or give the run "
@@ -168,21 +164,13 @@ def require_cpu(device: Device) -> None:
 
 
 def require_no_arch(arch: object) -> None:
-    """Raise an error if a network is given.
-
-    Raises:
-        ConfigError: `arch` is given.
-    """
+    """Raise a ConfigError if a network is given."""
     if arch is not None:
         raise ConfigError("arch is given, but an exported model contains its network. Leave it out.")
 
 
 def require_no_views(tta: bool | None) -> None:
-    """Raise an error if augmented views are asked for.
-
-    Raises:
-        ConfigError: `tta` is True.
-    """
+    """Raise a ConfigError if augmented views are asked for."""
     if tta:
         raise ConfigError(
             "tta is true, but an exported model makes no augmented views. Leave it out, or give the run instead."

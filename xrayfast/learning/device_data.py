@@ -130,9 +130,6 @@ class DeviceFeed:
             numbers: the numbers of the images in each batch.
             own: this rank's rows in distributed training; each rank then reads a share of the resident images, and all
                 of them are gathered on every rank.
-
-        Raises:
-            ReadError: an image can't be read.
         """
         flat = send(torch.as_tensor([n for batch in numbers for n in batch], dtype=torch.long), self.device)
         chunks = flat.split([len(batch) for batch in numbers])

@@ -57,10 +57,6 @@ def generator_states(device: torch.device) -> dict[str, Tensor]:
 def restore_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
     """Restore the states of the global generators.
 
-    Args:
-        states: from `generator_states`; the state of CUDA is used only if `device` is CUDA.
-        device: the device of the network.
-
     Raises:
         KeyError, TypeError, ValueError, RuntimeError: the tensors are not such states.
     """

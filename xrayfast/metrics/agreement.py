@@ -53,9 +53,6 @@ def kappa(confusion: NDArray[Any], weights: Literal["none", "quadratic"] = "none
 def matthews(confusion: NDArray[Any]) -> Floats:
     """Compute Matthews' correlation coefficient, for two or more classes.
 
-    Args:
-        confusion: (..., C, C) counts.
-
     Returns:
         (...) in [-1, 1]; 0 where one class is predicted for all images, as in scikit-learn; NaN where all images are of
         one class, and for an empty matrix.

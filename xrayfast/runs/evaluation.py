@@ -85,9 +85,5 @@ class Evaluation(HasOverview):
 
     @check_arguments()
     def table_path(self, name: str) -> Path:
-        """Return the path `tables/NAME.csv`, and create the folder if necessary.
-
-        Raises:
-            RunError: the folder can't be created.
-        """
+        """Return the path `tables/NAME.csv`, and create the folder if necessary."""
         return ensure_folder(self.path / "tables") / f"{name}.csv"

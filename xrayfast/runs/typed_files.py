@@ -45,11 +45,7 @@ class _File(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     def __getitem__(self, name: str) -> Any:
-        """Return a field by its name in the file.
-
-        Raises:
-            KeyError: the file has no such field.
-        """
+        """Return a field by its name in the file."""
         try:
             return getattr(self, name)
         except AttributeError:

@@ -20,7 +20,6 @@ from xrayfast.errors import ConfigError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.signals import handling_signals
 from xrayfast.launch import require_alone
-from xrayfast.learning.distributed.world import World
 from xrayfast.learning.fastai_api import Callbacks, Metrics
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.metrics.operating_points.decision import Decision
@@ -41,7 +40,7 @@ from xrayfast.workflows.steps.preparing import collect_own_code, require_own, re
 from xrayfast.workflows.steps.resuming import require_same_images
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class _Work(Request):
     """All that is needed to train the incomplete folds of a cross-validation."""
 
@@ -179,7 +178,8 @@ def cross_validate(
             _require_same(cv, config, facts, info["fingerprint"])
         if jobs > 1:
             return _train_at_once(cv, jobs, reporter, interrupted)
-        return _train(_Work(reporter, interrupted, command, code, cbs, metrics, cv, config, lambda: dealt), only=fold)
+        parts = reporter, interrupted, command, code, cbs, metrics
+        return _train(_Work(*parts, cv=cv, config=config, dealt=lambda: dealt), only=fold)
 
 
 @handling_signals()
@@ -244,8 +244,8 @@ def resume_cross_validation(
             numbers = cv.read_fold_numbers()
             return DealtImages(data, images, compared, numbers, groups, folds.by_image, folds.inner_valid)
 
-        work = _Work(reporter, interrupted, cv.info.command, code, cbs, metrics, cv, config, deal_again)
-        return _train(work, only=fold)
+        parts = reporter, interrupted, cv.info.command, code, cbs, metrics
+        return _train(_Work(*parts, cv=cv, config=config, dealt=deal_again), only=fold)
 
 
 @check_arguments()
@@ -382,19 +382,9 @@ def _train_fold(work: _Work, dealt: DealtImages, repeat: int, fold: int, path: P
     metrics = copy.deepcopy(work.metrics)
     cbs, _ = require_own(data.task, data.labels, config, copy.deepcopy(work.cbs), metrics)
     with FreeThreads() as threads:
-        train_run(
-            data,
-            config,
-            dealt.images,
-            dealt.compared,
-            replace(work, code=copy.deepcopy(work.code), cbs=cbs, metrics=metrics),
-            world=World(),
-            threads=threads,
-            shown_notes=data.notes,
-            idle=(),
-            name=path.name,
-            runs=path.parent,
-        )
+        own: dict[str, Any] = {"code": copy.deepcopy(work.code), "cbs": cbs, "metrics": metrics}
+        request = replace(work, **own, threads=threads, shown_notes=data.notes)
+        train_run(data, config, dealt.images, dealt.compared, request, name=path.name, runs=path.parent)
 
 
 def _stopping(cv: CrossValidation, only: int | None) -> AbstractContextManager[None]:

@@ -184,11 +184,7 @@ def resolve_inputs(
 
 
 def require_arch(model: ModelConfig) -> None:
-    """Check, before the data set is opened, that there is such a network. Torch is imported only for other names.
-
-    Raises:
-        ConfigError: there is none; the message suggests a name.
-    """
+    """Raise a ConfigError unless there is such a network, before data are opened. Torch is imported only if needed."""
     if model.arch not in ARCHS and not is_own(model.arch):
         from xrayfast.learning.model.backbones import find_backbone
 
@@ -283,9 +279,6 @@ def changed_images(run: Run, data: Manifest, images: DecodedImages) -> list[str]
     """Return the names of images whose pixels no longer match the hash in the run's `split.csv`, or can't be read.
 
     Files that were not modified are not decoded again. For runs of versions that recorded no hashes, return none.
-
-    Raises:
-        RunError: `split.csv` is missing or damaged.
     """
     table = read_csv(run.split_path, ["image"], dtype=str, keep_default_na=False)
     if "digest" not in table:

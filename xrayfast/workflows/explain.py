@@ -181,10 +181,6 @@ def explain_cases(
     Returns:
         The explained cases in the same order, and notes: how many images were left out, how much of the heat is outside
         the central thorax, and whether the maps depend on the trained weights.
-
-    Raises:
-        ConfigError: the network has no such label.
-        RunError: the folder is not a complete run.
     """
     run = Run.of(run)
     _require_label(run, label)

@@ -98,20 +98,8 @@ def fit(
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
         world.barrier()  # another machine may have more to decode
         compared = compare_all_images(manifest, images, reporter.preparing)
-        run = train_run(
-            manifest,
-            config,
-            images,
-            compared,
-            Request(reporter, interrupted, command, code, cbs, metrics),
-            world=world,
-            threads=threads,
-            shown_notes=shown_notes,
-            idle=idle,
-            name=name,
-            runs=Path(runs),
-        )
-    return run
+        request = Request(reporter, interrupted, command, code, cbs, metrics, world, threads, shown_notes, idle)
+        return train_run(manifest, config, images, compared, request, name=name, runs=Path(runs))
 
 
 @handling_signals()
@@ -165,8 +153,8 @@ def resume(
         if not world.is_rank_zero:
             reporter = NullReporter()
             note = reporter.note
-        request = Request(reporter, interrupted, run.info.command, code, cbs, metrics)
-        resume_run(run, request, world=world, threads=threads, note=note)
+        request = Request(reporter, interrupted, run.info.command, code, cbs, metrics, world, threads)
+        resume_run(run, request, note)
         if not isinstance(reporter, FoldReporter):
             _note_unfinished_above(run, note)
     return run

@@ -96,11 +96,7 @@ class World:
         return bytes(received.tolist()).decode()
 
     def require_alike(self, task: str) -> None:
-        """Raise an error on all ranks unless all of them have the same task, a text such as a command.
-
-        Raises:
-            ConfigError: their tasks differ.
-        """
+        """Raise a ConfigError on all ranks unless all of them have the same task, a text such as a command."""
         first = self.broadcast_text(task)
         if self.highest(task != first):
             other = f"rank {self.rank} {task}" if task != first else "another rank has another command or folder"
@@ -147,9 +143,6 @@ def join_process_group(device: Device) -> Iterator[World]:
     """Join the processes that torchrun or srun started with this one; a process started alone is a world of one.
 
     Within the block, "cuda" is the GPU of this rank.
-
-    Args:
-        device: the device for training.
 
     Raises:
         ConfigError: there is no such device, or none for this rank, or the other ranks can't be joined.

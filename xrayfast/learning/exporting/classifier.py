@@ -161,10 +161,6 @@ class Classifier(_Module):
 def capture(classifier: Classifier, name: str) -> torch.export.ExportedProgram:
     """Capture the classifier with torch.export, for batches and images of any size.
 
-    Args:
-        classifier: a classifier on the CPU, in evaluation mode.
-        name: name of its network, for the error message.
-
     Raises:
         ConfigError: torch.export can't trace the network's code; the message says why.
     """

@@ -22,11 +22,7 @@ OPSET = 18
 
 
 def require_onnx() -> Any:
-    """Import and return onnx.
-
-    Raises:
-        ConfigError: onnx, onnxruntime or onnxscript, which torch's exporter needs, can't be imported.
-    """
+    """Import and return onnx."""
     with importing("Export needs a package that", "onnx"):
         import onnx
         import onnxruntime  # noqa: F401
@@ -112,10 +108,6 @@ def halve_weights(model: Any) -> None:
 def quantize(model: Any, squares: Sequence[NDArray[np.uint8]]) -> Any:
     """Quantize the weights and inputs of convolutions and matrix products to 8 bits, with ranges found on images
     (static quantization). The resizing, in float64, is not quantized.
-
-    Args:
-        model: a model from `to_onnx`, in float32.
-        squares: training images, (size, size) each.
     """
     onnx = require_onnx()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static

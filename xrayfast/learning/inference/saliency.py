@@ -52,9 +52,6 @@ def grad_cam(model: nn.Module, batch: Tensor, targets: Tensor, layer: nn.Module 
 
     Returns:
         (N, h, w) in [0, 1], each map divided by its own maximum; all 0 if no cell is positive.
-
-    Raises:
-        ConfigError: the layer's output is not a feature map.
     """
     layer = feature_layer(model) if layer is None else layer
     maps: list[Tensor] = []

@@ -55,11 +55,7 @@ class Backbone:
     features: int | None = None
 
     def divide(self, net: Any, *, with_classifier: bool = False) -> Blocks:
-        """Divide a whole network into its named blocks; with `with_classifier` the last one is "classifier".
-
-        Raises:
-            ConfigError: `with_classifier` is set, and the network's classifier has no hidden layer.
-        """
+        """Divide a whole network into its named blocks; with `with_classifier` the last one is "classifier"."""
         blocks = self.blocks(net)
         if with_classifier:
             if self.classifier is None:
@@ -158,11 +154,7 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def find_backbone(name: str, size: int = 224) -> Backbone:
-    """Return the row with that name; for a network of timm, make one.
-
-    Raises:
-        ConfigError: there is no such backbone; the message suggests a name and lists all.
-    """
+    """Return the row with that name; for a network of timm, make one."""
     if is_timm(name):
         form = inspect_timm(name, size)
         return Backbone(

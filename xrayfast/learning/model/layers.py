@@ -88,9 +88,6 @@ def divide_into_layers(blocks: Blocks) -> list[LayerGroup]:
     shortcut. A norm belongs to the convolution before it in its block if only modules without parameters are in
     between, and otherwise to the next one, as in DenseNet and ConvNeXt, where norms come first. Every other module
     belongs to the layer before it.
-
-    Raises:
-        ConfigError: torch.fx can't trace the network.
     """
     network = nn.Sequential(OrderedDict(blocks))
     try:
@@ -197,9 +194,6 @@ def describe_layers(arch: str, size: int = 224, *, with_classifier: bool = False
     """Describe each layer of a backbone: its number counted from the last one, as in `--unfreeze-layers`, name, block,
     shape of the first weight, output shape (C, H, W) of that weight's module for images of `size` px, and number of
     parameters.
-
-    Raises:
-        ConfigError: there is no such backbone, it is one of timm, or its classifier has no hidden layers.
     """
     if is_timm(arch):
         raise ConfigError(f"{arch}: a network of timm can't be divided into layers. Use --unfreeze-blocks.")

@@ -333,9 +333,6 @@ def make_loss(
         positives: number of training images with each label; needed for class weights.
         unmasked: number of training images whose cell of each label is not masked; needed for class weights.
         **settings: settings of any loss; those of other losses are ignored, and missing ones have their defaults.
-
-    Raises:
-        ConfigError: the loss does not fit the task, or options contradict each other.
     """
     require_loss_of(task, name)
     if name == "auto":

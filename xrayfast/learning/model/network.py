@@ -103,9 +103,6 @@ def build_network(
         head_width: hidden units of each hidden layer of the head; () for the head's default, see `hidden_units`.
         head: name of the head, see `add_head`.
         size: side of the images in pixels, on which networks of timm may depend.
-
-    Raises:
-        ConfigError: there is no such backbone, or it can't have this head.
     """
     backbone = load_backbone(arch, with_classifier=head == "classifier", size=size)
     return add_head(backbone, n_out, head_width, head, size if is_timm(arch) else 32)

@@ -51,9 +51,6 @@ class OwnLoss(Loss):
         """Return the loss of a batch; with `reduction` "none", one per image or cell if the callable has a reduction.
 
         If images are mixed, it is the mean of the losses per image or cell, as in `Loss.forward`.
-
-        Raises:
-            ConfigError: `reduction` is "none", but the callable has none.
         """
         if other is not None:
             return super().forward(logits, target, other, share)
@@ -89,9 +86,6 @@ class OwnLoss(Loss):
 
     def try_on(self, target: Tensor) -> None:
         """Call the loss on some targets before training, to find errors early and to set `per_image`.
-
-        Args:
-            target: (N, L) targets, NaN where masked; one-hot for single-label.
 
         Raises:
             ConfigError: it fails, does not return one number with a gradient, returns NaN because of masked cells, is

@@ -276,12 +276,9 @@ def _shape(tensor: Tensor) -> str:
 
 
 def require_weights_of(model: nn.Module, path: Path) -> None:
-    """Raise an error unless the names and shapes in the header of `model.safetensors` are those of a network.
+    """Raise a WeightsError unless the names and shapes in the header of `model.safetensors` are those of a network.
 
     No tensor is loaded, and the network may be on the meta device.
-
-    Raises:
-        WeightsError: the file is damaged or belongs to another network.
     """
     require_regular_file(path, "the weights of a run", MAX_BYTES, WeightsError)
     try:
@@ -301,11 +298,7 @@ def require_weights_of(model: nn.Module, path: Path) -> None:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load `model.safetensors` into a network of the same arch and head.
-
-    Raises:
-        WeightsError: the file is damaged, belongs to another network, or holds values that are not finite floats.
-    """
+    """Load `model.safetensors` into a network of the same arch and head."""
     require_weights_of(model, path)
     state, own = safetensors.torch.load_file(path), model.state_dict()
     model.load_state_dict({key: _checked(state[key], own[key], key, str(path)) for key in state})
@@ -317,11 +310,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write named tensors as safetensors, atomically.
-
-    Raises:
-        WriteError: the file can't be written.
-    """
+    """Write named tensors as safetensors, atomically."""
     try:
         with replace_atomically(path) as temporary:
             safetensors.torch.save_file(

@@ -90,9 +90,6 @@ class Checkpoint:
         Args:
             size: side of the images in pixels, for checkpoints of earlier versions, whose rows have no size. Their
                 columns have other names, and they have no batches.
-
-        Raises:
-            RunError: the file of batches is damaged.
         """
         named = [{OLD_HISTORY_COLUMNS.get(name, name): row[name] for name in row} for row in self.state.rows]
         batches = self.path / BATCHES
@@ -103,11 +100,7 @@ class Checkpoint:
         )
 
     def read_position(self, device: torch.device) -> Position | None:
-        """Read the position within an epoch at which training resumes; None for the beginning of an epoch.
-
-        Raises:
-            RunError: the file does not hold a position.
-        """
+        """Read the position within an epoch at which training resumes; None for the beginning of an epoch."""
         if not self.state.batches:
             return None
         path = self.path / POSITION
@@ -119,19 +112,11 @@ class Checkpoint:
         return position
 
     def restore_weights(self, learn: RadiographLearner) -> None:
-        """Load the weights, or their average if weights are averaged.
-
-        Raises:
-            WeightsError: the weights belong to another network.
-        """
+        """Load the weights, or their average if weights are averaged."""
         load_weights(learn.model, self.path / (MODEL if learn.average is None else AVERAGE))
 
     def restore_phase(self, learn: RadiographLearner) -> None:
-        """Load the state that each phase resets: the optimizer's, and the trained weights if weights are averaged.
-
-        Raises:
-            RunError: the state does not fit this network's parameters.
-        """
+        """Load the state that each phase resets: the optimizer's, and the trained weights if weights are averaged."""
         if learn.average is not None:
             learn.average.restore(safetensors.torch.load_file(self.path / MODEL), self.state.averaged_steps or 0)
         path, parameters = self.path / OPTIMIZER, [parameter for parameter, *_ in learn.opt.all_params()]
@@ -326,10 +311,6 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None
         folder: the folder of the checkpoint.
         snapshot: the state to write.
         best: the file of the best weights; None if the last epoch is the best. Not used before the first epoch ends.
-
-    Raises:
-        RunError: the folder can't be made.
-        WriteError: the folder can't be written to.
     """
     fresh, old = folder.with_name(folder.name + ".new"), _previous(folder)
     shutil.rmtree(fresh, ignore_errors=True)
@@ -361,12 +342,7 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, best: Path | None) -> None
 
 
 def find_checkpoint(folder: Path, *, checksums: bool) -> tuple[Checkpoint | None, str]:
-    """Return the newest intact checkpoint, or None, and the problems of newer ones, or "".
-
-    Args:
-        folder: the folder of the checkpoint.
-        checksums: as in `Checkpoint.read`.
-    """
+    """Return the newest intact checkpoint, or None, and the problems of newer ones, or ""."""
     problems: list[str] = []
     for path in (folder, _previous(folder)):
         try:
@@ -385,11 +361,7 @@ def saved_place(folder: Path) -> str:
 
 
 def replace_damaged(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """Rename the previous checkpoint to `folder`, if the newest one is damaged or missing.
-
-    Raises:
-        WriteError: the folder can't be written to.
-    """
+    """Rename the previous checkpoint to `folder`, if the newest one is damaged or missing."""
     if checkpoint.path != folder:
         try:
             shutil.rmtree(folder, ignore_errors=True)

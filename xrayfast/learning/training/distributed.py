@@ -136,11 +136,7 @@ class TrainAsRank(Callback):
         self._average_buffers()
 
     def before_step(self) -> None:
-        """Check once that every parameter has a gradient: the other ranks would wait for a missing one.
-
-        Raises:
-            ConfigError: a parameter has no gradient.
-        """
+        """Check once that every parameter has a gradient: the other ranks would wait for a missing one."""
         if not self.checked:
             unused = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
             if unused:

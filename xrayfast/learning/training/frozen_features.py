@@ -317,11 +317,7 @@ class SharedFeatures:
         return found
 
     def write(self, images: Sequence[bytes], features: Tensor, targets: Tensor) -> None:
-        """Write (N, F) features and (N, ...) targets of N images to a new file.
-
-        Raises:
-            WriteError: they can't be written.
-        """
+        """Write (N, F) features and (N, ...) targets of N images to a new file."""
         target = targets.numpy()
         fields = [("image", "S64"), ("target", target.dtype, target.shape[1:])]
         table = np.empty(len(images), np.dtype([*fields, ("features", np.float16, features.shape[1:])]))

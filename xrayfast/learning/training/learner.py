@@ -264,11 +264,7 @@ class RadiographLearner(Learner):
             return super().summary()
 
     def to_fp16(self, **options: Any) -> RadiographLearner:
-        """Train in float16 from now on; `options` are those of fastai's gradient scaling.
-
-        Raises:
-            ConfigError: the device is not CUDA.
-        """
+        """Train in float16 from now on; `options` are those of fastai's gradient scaling."""
         return self._train_in("fp16", **options)
 
     def to_bf16(self) -> RadiographLearner:
@@ -564,10 +560,6 @@ def build_layers(
     """Build the network from settings and the user's own code, divided into layer groups.
 
     If `first_logits` (L,) are given, a new head starts at them; see `start_head_at`.
-
-    Raises:
-        ConfigError: there is no such network, or options don't apply to it.
-        WeightsError: the weights can't be downloaded or read, or don't fit.
     """
     head, weights, n_out = options["head"], options["weights"], len(labels)
     run = find_starting_run(weights)
@@ -606,11 +598,7 @@ def _first_logits(dls: RadiographDataLoaders, loss: nn.Module) -> torch.Tensor:
 def training_loss(
     data: Manifest, train: TrainConfig, device: torch.device, code: Mapping[str, Any] = MappingProxyType({})
 ) -> nn.Module:
-    """Make the loss from settings and the training split's label counts, or from the user's own code.
-
-    Raises:
-        ConfigError: the loss does not fit the task, options contradict each other, or the user's own loss fails.
-    """
+    """Make the loss from settings and the training split's label counts, or from the user's own code."""
     rows = data.subset("train")
     if "loss" in code:
         own = OwnLoss(data.task, code["loss"]).to(device)

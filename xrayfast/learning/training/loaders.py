@@ -167,9 +167,6 @@ class RadiographDataLoaders(DataLoaders):
     def training_views(self, rows: Sequence[int]) -> NDArray[np.uint8] | None:
         """Return augmented training images as the network gets them, denormalized: (n, side, side).
 
-        Args:
-            rows: row numbers in the training split.
-
         Returns:
             None if the DataLoaders are the user's own.
         """

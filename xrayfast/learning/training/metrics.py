@@ -123,11 +123,7 @@ class _Outputs:
 
 
 def to_number(name: str, value: Any) -> float:
-    """Return the value of a metric as a float, NaN if it is None.
-
-    Raises:
-        TrainingError: it is not one number.
-    """
+    """Return the value of a metric as a float, NaN if it is None."""
     try:
         return math.nan if value is None else float(value)
     except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor of several values

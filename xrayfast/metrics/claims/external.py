@@ -60,9 +60,6 @@ def corrected_labels(probability: Floats, prior: Floats, task: Task) -> tuple[Fl
 
     Returns:
         (L,) prevalences and (N, L) probabilities.
-
-    Raises:
-        ValueError: there are no images; raised by numpy.
     """
     prior = np.clip(prior, 1e-6, 1 - 1e-6)
     if task == "single":
@@ -177,12 +174,6 @@ def compare_with_internal(
     internal: Mapping[str, Any], external: Mapping[str, Any], task: Task, same_labels: bool
 ) -> list[dict[str, Any]]:
     """Compare the metrics on other data with those on the run's own data.
-
-    Args:
-        internal: the summary of the run's own split.
-        external: the summary of the other data.
-        task: "single" or "multi".
-        same_labels: whether both have all labels, so that means over labels are comparable.
 
     Returns:
         One row per metric: `metric`; `label` (None for a metric over all labels); `internal` and the lower limit of its

@@ -146,14 +146,6 @@ def intervals(split: ResampledMetrics, resamples: int = 1000, seed: int = 0) -> 
     - A calibration error, which noise biases upward: `confidence_limits.norm_limits`.
     - All others: `confidence_limits.bca` with a bootstrap over patients, expanded for few patients.
 
-    Args:
-        split: the split whose patients (or images) are resampled.
-        resamples: the number of resamples.
-        seed: the seed of the resamples.
-
-    Raises:
-        ValueError: Fewer than one resample.
-
     Efron 1979 and 1987; cluster bootstrap: Field and Welsh 2007.
     """
     estimates = SplitEstimates(split)

@@ -36,9 +36,6 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = N
     Returns:
         The counts and p, which is 1 if every patient's balance is 0.
 
-    Raises:
-        ValueError: The shapes differ.
-
     McNemar 1947.
     """
     a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
@@ -90,9 +87,6 @@ def holm(p: ArrayLike) -> Floats:
 
     Returns:
         (K,) adjusted p-values, each at least its own p and at most 1; NaN where p is NaN.
-
-    Raises:
-        ValueError: A p-value is outside [0, 1].
 
     Holm 1979.
     """

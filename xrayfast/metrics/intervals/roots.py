@@ -16,9 +16,6 @@ def find_root(function: Callable[[float], float], low: float, high: float, toler
         high: the other point.
         tolerance: how far from the root the result may be, apart from rounding.
 
-    Raises:
-        ValueError: the function has the same sign at both points, or is not a number somewhere.
-
     The method is inverse quadratic interpolation where it can be trusted, otherwise bisection (Chandrupatla 1997, doi
     10.1016/S0965-9978(96)00051-8).
 

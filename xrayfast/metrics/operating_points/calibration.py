@@ -112,9 +112,6 @@ def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
 
     Returns:
         (N, C), rows that sum to one; the most likely class is unchanged.
-
-    Raises:
-        ValueError: As in `metrics.inputs.table`; the temperature is not above 0.
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; expected a number above 0")
@@ -226,11 +223,7 @@ def _with_bias(logits: Floats, share: float, slope: float, reason: str) -> Scali
 
 
 def apply_scalings(probability: ArrayLike, scalings: Sequence[Scaling]) -> Floats:
-    """Calibrate (N, L) probabilities with each label's slope and bias, which keeps the order of the images.
-
-    Raises:
-        ValueError: As in `metrics.inputs.table`; there are not L scalings.
-    """
+    """Calibrate (N, L) probabilities with each label's slope and bias, which keeps the order of the images."""
     from scipy.special import expit
 
     values = _probabilities(probability)

@@ -192,11 +192,7 @@ def label_curves(
 
 
 def decision_curve_figure(net_benefit: Mapping[str, Any]) -> Figure:
-    """Plot net benefit by threshold, one panel per label, with the lines of treating all and treating none.
-
-    Args:
-        net_benefit: the result of `metrics.operating_points.decision_curve.net_benefits`.
-    """
+    """Plot net benefit by threshold, one panel per label, with the lines of treating all and treating none."""
     found = net_benefit["labels"]
     panels = Panels(len(found))
     for index, label in enumerate(found):

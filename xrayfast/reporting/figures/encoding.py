@@ -35,10 +35,6 @@ def rasterize(figure: Figure, transparent: bool = False) -> Image.Image:
 
     `savefig` would draw the figure twice to find the crop, and encode it. An element that begins more than an inch
     outside the figure can be missed.
-
-    Args:
-        figure: what to draw.
-        transparent: leave out the background of the axes, too.
     """
     return _cut(_draw(figure, transparent)[0])
 
@@ -106,9 +102,6 @@ def save(figure: Figure, path: Path) -> None:
 
 def parse_formats(found: Sequence[str] | str) -> tuple[str, ...]:
     """Return the formats of figures as a tuple, from one name, several, or names joined as in "png,svg".
-
-    Raises:
-        ConfigError: a name is not in `FORMATS`, or there is none.
 
     >>> parse_formats("png,svg")
     ('png', 'svg')

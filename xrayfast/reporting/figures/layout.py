@@ -65,15 +65,8 @@ def write_caption(axes: Axes, lines: Sequence[str]) -> None:
 
 
 def grid_figure(n: int, columns: int, width: float, height: float, gap: float, foot: float = 0.0) -> tuple[Figure, Any]:
-    """Return a figure for n cells in rows, and the left and top of each cell in inches.
-
-    Args:
-        n: number of cells, above 0.
-        columns: most cells in a row.
-        width: width of a cell with the gap beside it, in inches.
-        height: height of a cell, in inches.
-        gap: gap around all cells, in inches.
-        foot: free space at the foot, in inches.
+    """Return a figure for n cells in rows of at most `columns`, and the left and top of each cell. Lengths are in
+    inches; `width` includes one `gap`, and `foot` is free space below the cells.
     """
     columns = max(1, min(columns, n))
     top = math.ceil(n / columns) * height + gap + foot

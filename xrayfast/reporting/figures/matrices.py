@@ -106,12 +106,7 @@ def draw_binary(axes: Axes, label: str, rows: Sequence[Sequence[int]], normalize
 
 
 def cooccurrence_figure(matrix: ArrayLike, labels: Sequence[str]) -> Figure:
-    """Plot how often label j (column) was predicted on images that have label i (row).
-
-    Args:
-        matrix: (L, L) counts.
-        labels: the L names.
-    """
+    """Plot how often label j (column) was predicted on images that have label i (row)."""
     counts = np.asarray(matrix, dtype=np.int64)
     # The square root keeps rare labels visible beside common ones.
     shades = np.sqrt(counts / max(1, int(counts.max(initial=0))))

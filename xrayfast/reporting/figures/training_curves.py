@@ -91,16 +91,7 @@ def batches_figure(table: pd.DataFrame, epoch: int | None = None) -> Figure:
 
 
 def draw_batch_losses(axes: Axes, table: pd.DataFrame, epoch: int | None = None) -> None:
-    """Draw the loss of every batch thin, their exponential mean thick, and a line where an epoch begins.
-
-    Args:
-        axes: where to draw.
-        table: as `runs.batches.read_batches` gives it.
-        epoch: draw only this one, by the number of the batch; None for all.
-
-    Raises:
-        ConfigError: the table has no such epoch.
-    """
+    """Draw the loss of each batch (of one `epoch`, if given) thin, their exponential mean thick, a line per epoch."""
     rows, x, name = _of_epoch(table, epoch)
     style_axes(axes, grid=True)
     width = int(rows["batches"].iloc[0]) if len(rows) else 1

@@ -83,11 +83,8 @@ def minute(time: str) -> str:
 
 
 def image_view(pixels: NDArray[np.uint8] | None, side: int = IMAGE_SIDE) -> dict[str, Any]:
-    """Return the template variables of an image; `data` is None if there is no image.
-
-    Args:
-        pixels: (H, W) or (H, W, 3) uint8, or None.
-        side: largest width and height, in pixels.
+    """Return the template variables of an (H, W) or (H, W, 3) uint8 image, at most `side` pixels wide and high;
+    `data` is None if there is no image.
     """
     if pixels is None:
         return {"data": None}

@@ -51,11 +51,7 @@ class Item(NamedTuple):
 
 
 def render_claim(run: Run) -> str:
-    """Return the checklist of a run as Markdown.
-
-    Raises:
-        RunError: a file of the run is damaged.
-    """
+    """Return the checklist of a run as Markdown."""
     facts = read_run_facts(run)
     answers = [(item, Answer(item.answer) if isinstance(item.answer, str) else item.answer(facts)) for item in ITEMS]
     counts = {name: sum(answer.status == name for _, answer in answers) for name in ("filled", "partly", "author")}

@@ -17,11 +17,7 @@ from xrayfast.runs.run import Run
 
 
 def describe_methods(run: Run) -> str:
-    """Return the methods paragraph of a run; what its files do not hold is left out.
-
-    Raises:
-        RunError: a file of the run is damaged.
-    """
+    """Return the methods paragraph of a run; what its files do not hold is left out."""
     facts = read_run_facts(run)
     if members := run.members:
         return _describe_ensemble(facts, [read_run_facts(member) for member in members], run.chosen_on)
@@ -61,11 +57,7 @@ def _describe_ensemble(facts: RunFacts, members: Sequence[RunFacts], chosen_on: 
 
 
 def describe_cross_validation(cv: CrossValidation) -> str:
-    """Return the methods paragraph of a cross-validation; network and training are described for the first fold.
-
-    Raises:
-        RunError: a file of the cross-validation is damaged.
-    """
+    """Return the methods paragraph of a cross-validation; network and training are described for the first fold."""
     facts = read_cross_validation_facts(cv)
     facts = replace(facts, results={"folds": facts.results["folds"]})
     return _paragraph(facts, [say.folds(cv)], say.fold_epochs(cv, facts), cv.chosen_on)

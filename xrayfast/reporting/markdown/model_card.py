@@ -26,20 +26,12 @@ _TAGS = ("xrayfast", "fastai", "image-classification", "medical-imaging", "chest
 
 
 def render_model_card(run: Run) -> str:
-    """Return the model card of a run: YAML metadata, then Markdown.
-
-    Raises:
-        RunError: a file of the run is damaged.
-    """
+    """Return the model card of a run: YAML metadata, then Markdown."""
     return render_markdown("model_card.md.j2", _context(read_run_facts(run)))
 
 
 def render_cross_validation_card(cv: CrossValidation) -> str:
-    """Return the model card of a cross-validation, all of whose networks predict.
-
-    Raises:
-        RunError: a file of the cross-validation is damaged.
-    """
+    """Return the model card of a cross-validation, all of whose networks predict."""
     facts = read_cross_validation_facts(cv)
     own = {
         "disjoint": [say.folds(cv)],

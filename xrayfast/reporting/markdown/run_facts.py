@@ -65,11 +65,7 @@ class RunFacts:
 
 
 def read_run_facts(run: Run) -> RunFacts:
-    """Read a run's folder; an older or incomplete run may lack files.
-
-    Raises:
-        RunError: a file is damaged.
-    """
+    """Read a run's folder; an older or incomplete run may lack files."""
     metrics: MetricsFile = run.metrics if run.predicted_splits else {}
     network = run.first_network
     history = network.history if run.predicted_splits else pd.DataFrame()
@@ -97,9 +93,6 @@ def read_cross_validation_facts(cv: CrossValidation) -> RunFacts:
     """Read a cross-validation's folder.
 
     Facts on a single network are those of the first fold; the split "folds" means the out-of-fold predictions.
-
-    Raises:
-        RunError: a file of the cross-validation is damaged.
     """
     metrics, counts = cv.metrics, {**cv.info.counts, "folds": cv.info.counts["valid"]}
     del counts["valid"]

@@ -52,9 +52,6 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
     the data has exactly one label, its other labels are taken to be negative. The implications that the network was
     trained with, such as "covid-19=pneumonia", are applied. Single-label: only images with exactly one of the network's
     classes are usable.
-
-    Raises:
-        DataError: the data and the network share no label.
     """
     renamed, notes = _rename(data.labels, labels)
     names, matrix = merge_labels(data.targets, renamed)

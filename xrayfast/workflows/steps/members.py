@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -18,8 +18,6 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import Interrupted, plural
 from xrayfast.errors.signals import StopRequest
 from xrayfast.files.intact import INFO_FILE
-from xrayfast.learning.distributed.world import World
-from xrayfast.learning.threads import FreeThreads
 from xrayfast.own_code import OWN
 from xrayfast.progress import FoldReporter, Reporter
 from xrayfast.runs.names import member_names
@@ -29,15 +27,14 @@ from xrayfast.workflows.steps.leaks import ComparedImages, compare_all_images, r
 from xrayfast.workflows.steps.network import Request, how_to_resume, resume_network, train_network, write_data
 from xrayfast.workflows.steps.predictions.ensembles import average_splits
 from xrayfast.workflows.steps.preparing import require_own
-from xrayfast.workflows.steps.results import finalize_results, write_cards
+from xrayfast.workflows.steps.results import finalize_results, info_of_networks, write_cards
 from xrayfast.workflows.steps.resuming import require_same_images
 
 _OF_FIRST = (
-    "versions", "platform", "device", "device_name", "precision", "threads", "starting_weights", "weights_sha256",
-    "parameters", "loss", "counts", "flow", "audit", "data_notes", "shortcuts", "global_batch", "world_size", "lr",
-    "phases", "dataloaders", "history_unit",
+    "starting_weights", "weights_sha256", "counts", "flow", "audit", "data_notes", "shortcuts", "world_size",
+    "dataloaders", "history_unit",
 )  # fmt: skip
-"""Fields that the `run.json` of a run with members copies from its first member."""
+"""Further fields that the `run.json` of a run with members takes from its first member."""
 
 
 def train_run(
@@ -47,25 +44,12 @@ def train_run(
     compared: ComparedImages,
     request: Request,
     *,
-    world: World,
-    threads: FreeThreads,
-    shown_notes: Sequence[str],
-    idle: Sequence[str],
     name: str | None,
     runs: Path,
 ) -> Run:
     """Train on decoded images and write a new run's folder; the arguments are those of `train_network`."""
-    train = partial(
-        train_network,
-        images=images,
-        compared=compared,
-        world=world,
-        threads=threads,
-        shown_notes=shown_notes,
-        idle=idle,
-    )
     if config.train.members == 1:
-        return train(manifest, config, request=request, name=name, runs=runs)
+        return train_network(manifest, config, images, compared, request, name=name, runs=runs)
     config.updated({"seed": config.train.seed + config.train.members - 1})  # raises if the last seed is too large
     manifest = require_leak_free(manifest, compared, allow_leaks=config.train.allow_leaks).data  # may be split anew
     positive = positive_class(manifest.task, manifest.labels, config.results.positive)
@@ -80,49 +64,40 @@ def train_run(
         "members": member_names(config.train.members),
     }
     write = partial(write_data, manifest=manifest, infos=image_infos(manifest, images), positive=positive)
+    world = request.world
     with world.output_folder(runs) as folder:
         run = Run.create(folder, name, config.model.arch.removeprefix(OWN), config, info, write)
         run = Run(world.broadcast_text(str(run.path)))
-        _train_members(run, request, world, threads, partial(train, manifest))
+        _train_members(run, request, partial(train_network, manifest, images=images, compared=compared))
     return run
 
 
-def resume_run(run: Run, request: Request, *, world: World, threads: FreeThreads, note: Callable[[str], None]) -> None:
+def resume_run(run: Run, request: Request, note: Callable[[str], None]) -> None:
     """Resume a run, or write what is missing in a complete one."""
     finished = run.info.status == "completed" and all(is_complete(run.path / name) for name in run.info.members)
     if finished or not run.info.members:
-        resume_network(run, request, world=world, threads=threads, note=note)
+        resume_network(run, request, note)
         return
 
     def train(config: Config, *, request: Request, name: str, runs: Path) -> Run:
         reporter = request.reporter
         data, images = decode(reopen_data(run), config.model.size, reporter.preparing, may_leave_out=False)
-        world.barrier()
+        request.world.barrier()
         require_same_images(run, data, images, note)
         compared = compare_all_images(data, images, reporter.preparing)
-        return train_network(
-            data,
-            config.model_copy(update={"data": data.config}),
-            images,
-            compared,
-            request,
-            world=world,
-            threads=threads,
-            shown_notes=data.notes,
-            idle=(),
-            name=name,
-            runs=runs,
-        )
+        config, request = config.model_copy(update={"data": data.config}), replace(request, shown_notes=data.notes)
+        return train_network(data, config, images, compared, request, name=name, runs=runs)
 
-    _train_members(run, request, world, threads, train)
+    _train_members(run, request, train)
 
 
-def _train_members(run: Run, request: Request, world: World, threads: FreeThreads, train: Callable[..., Run]) -> None:
+def _train_members(run: Run, request: Request, train: Callable[..., Run]) -> None:
     """Train the incomplete members, and compute the results of their averaged probabilities.
 
     `train` trains a new member, given its settings and the keywords `request`, `name` and `runs` (the run's folder).
     """
     reporter, config, names = FoldReporter(request.reporter), run.config, run.info.members
+    world = request.world
     again = how_to_resume(run, config.own_code | run.info.own_code)
     lock = run.lock(reporter.note) if world.is_rank_zero else nullcontext()
     with lock, stopping(run, "network", again, records=world.is_rank_zero):
@@ -137,7 +112,7 @@ def _train_members(run: Run, request: Request, world: World, threads: FreeThread
             own: dict[str, Any] = {part: copy.deepcopy(getattr(request, part)) for part in ("code", "cbs", "metrics")}
             of_member = replace(request, reporter=reporter, **own)
             if state == "begun":
-                resume_network(Run(path), of_member, world=world, threads=threads, note=reporter.note)
+                resume_network(Run(path), of_member, reporter.note)
             else:
                 seed = config.train.seed + number
                 train(config.updated({"seed": seed, "members": 1}), request=of_member, name=name, runs=run.path)
@@ -154,13 +129,11 @@ def is_complete(path: Path) -> bool:
 def _finish(run: Run, reporter: Reporter) -> None:
     """Write the results of a run whose members are all complete, and mark it as completed."""
     infos = [member.info for member in run.members]
-    first = infos[0].model_dump()
     run.write_config(run.config.model_copy(update={"model": run.first_network.config.model}))  # as the network was made
     run.update_info(
-        **{name: first[name] for name in _OF_FIRST},
+        **info_of_networks(infos, *_OF_FIRST),
         remarks=list(dict.fromkeys(remark for info in infos for remark in info.remarks)),
         finished=now(),
-        seconds=round(sum(info.seconds or 0 for info in infos), 1),
     )
     config, averaged = run.config, average_splits(run.members)
     total = sum(map(len, averaged.values()))

@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -70,7 +70,12 @@ def never() -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """The arguments of `fit` or `cross_validate` other than the data, the settings and the folder's name."""
+    """The arguments of `fit` or `cross_validate` other than the data, the settings and the folder's name; ranks; notes.
+
+    Attributes:
+        shown_notes: notes on the data that are displayed already.
+        idle: remarks on options without effect.
+    """
 
     reporter: Reporter
     interrupted: Callable[[], bool]
@@ -78,6 +83,10 @@ class Request:
     code: Mapping[str, Any]
     cbs: Callbacks
     metrics: Metrics
+    world: World = field(default_factory=World)
+    threads: FreeThreads = field(default_factory=FreeThreads)
+    shown_notes: Sequence[str] = ()
+    idle: Sequence[str] = ()
 
 
 def train_network(
@@ -87,10 +96,6 @@ def train_network(
     compared: ComparedImages,
     request: Request,
     *,
-    world: World,
-    threads: FreeThreads,
-    shown_notes: Sequence[str],
-    idle: Sequence[str],
     name: str | None,
     runs: Path,
 ) -> Run:
@@ -99,11 +104,11 @@ def train_network(
     The images were compared with `compare_all_images`, and the settings and callbacks were checked with
     `require_settings` and `require_own`.
     """
-    reporter = request.reporter
+    reporter, world = request.reporter, request.world
     checked = require_leak_free(manifest, compared, allow_leaks=config.train.allow_leaks)
     manifest, remarks = checked.data, list(checked.warnings)
     for note in manifest.notes:
-        if note not in shown_notes:
+        if note not in request.shown_notes:
             reporter.note(note)
     global_batch = config.train.batch_size * world.world_size
     learn = prepare(manifest, config, images, global_batch, request.code, world)
@@ -116,7 +121,7 @@ def train_network(
     infos = image_infos(manifest, images)
     remarks += describe_notes(manifest.table["image"].tolist(), [info.notes for info in infos])
     remarks += describe_training(config, learn)
-    remarks += filter(None, [no_space, threads.note])
+    remarks += filter(None, [no_space, request.threads.note])
     for text in (*describe_replay(config, learn), *learn.dls.notes):
         reporter.note(text)
     if start := find_starting_run(config.model.weights):
@@ -135,7 +140,7 @@ def train_network(
         cuda=cuda,
         world_size=world.world_size,
     )
-    remarks += [*idle, *check_effects(config.train, facts)]
+    remarks += [*request.idle, *check_effects(config.train, facts)]
     remarks += check_results(config.results, manifest.task, manifest.labels)
     for remark in remarks:
         reporter.note(remark)
@@ -153,7 +158,7 @@ def train_network(
         run = Run.create(folder, name, config.model.arch.removeprefix(OWN), config, info, write)
         with run.lock():
             path = world.broadcast_text(str(run.path))
-            _train(Training(run, learn, config, History(), reporter, request.interrupted, world, threads))
+            _train(Training(run, learn, config, History(), reporter, request.interrupted, world, request.threads))
     return Run(path)
 
 
@@ -165,10 +170,9 @@ def write_data(run: Run, manifest: Manifest, infos: Sequence[ImageInfo], positiv
     run.write_corrections(manifest.corrections)
 
 
-def resume_network(
-    run: Run, request: Request, *, world: World, threads: FreeThreads, note: Callable[[str], None]
-) -> None:
+def resume_network(run: Run, request: Request, note: Callable[[str], None]) -> None:
     """Resume a run with a network of its own, or write what is missing in a complete one."""
+    world = request.world
     with (
         run.lock(note) if world.is_rank_zero else nullcontext(),  # only rank zero writes to the run
         world.working_copy(run.path) as folder,
@@ -178,14 +182,13 @@ def resume_network(
         if copy.info.status == "completed":
             note(complete_end(copy))
             return
-        _train(_restore(copy, run.path, request, world, threads, note))
+        _train(_restore(copy, run.path, request, note))
 
 
-def _restore(
-    run: Run, shown: Path, request: Request, world: World, threads: FreeThreads, note: Callable[[str], None]
-) -> Training:
+def _restore(run: Run, shown: Path, request: Request, note: Callable[[str], None]) -> Training:
     """Return the training of a run as its last checkpoint has it. Messages name the folder `shown`."""
     config, reporter, code = run.config, request.reporter, request.code
+    world, threads = request.world, request.threads
     cbs, names = require_own(run.task, run.labels, config, request.cbs, request.metrics)
     require_same_code(run, names_of_code(separate_code(code)[0]) | names)
     manifest = reopen_data(run)

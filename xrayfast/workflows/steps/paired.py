@@ -54,11 +54,7 @@ class RunPredictions:
 
     @classmethod
     def of(cls, own: RunByUnit, predictions: Predictions) -> RunPredictions:
-        """Return predictions of a run with the hashes and the window from its folder.
-
-        Raises:
-            RunError: `split.csv` is damaged.
-        """
+        """Return predictions of a run with the hashes and the window from its folder."""
         run, hashes = own.run, dict[str, str]()
         if (run.path / SPLIT_FILE).exists():
             table = read_csv(run.split_path, ("image",), dtype=str, keep_default_na=False)
@@ -79,11 +75,7 @@ class RunPredictions:
 
 
 def read_distinct(own: RunByUnit, split: PredictedSplit) -> Predictions:
-    """Read a run's saved predictions of the images of a split, whose names must be distinct.
-
-    Raises:
-        RunError: there are none, or an image is in them twice; or as in `RunByUnit.images`.
-    """
+    """Read a run's saved predictions of the images of a split, whose names must be distinct."""
     run, predictions = own.run, own.images(split)
     if not len(predictions):
         raise RunError(f"{run.path}: its predictions of split '{split}' are empty. Leave the run out.")
@@ -200,9 +192,6 @@ def compare_folds(one: Run, other: Run, rows: Sequence[dict[str, Any]], referenc
 
     Returns:
         Notes, as ends of sentences; none unless both runs are cross-validations.
-
-    Raises:
-        RunError: a file of a run is damaged.
     """
     if not (CrossValidation.is_there(one.path) and CrossValidation.is_there(other.path)):
         return []

@@ -50,12 +50,7 @@ def collect_own_code(code: Mapping[str, Any], cbs: Callbacks, metrics: Metrics) 
 
 
 def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Check, before images are decoded, that settings don't contradict each other or the data.
-
-    Raises:
-        ConfigError: a setting is wrong.
-        DataError: there is only one training image.
-    """
+    """Check, before images are decoded, that settings don't contradict each other or the data."""
     if (data.table["split"] == "train").sum() == 1:
         raise DataError("The train split has 1 image; expected at least 2, as batch norm averages over images.")
     require_usual_torch(training=True)
@@ -92,9 +87,6 @@ def require_own(
 
     Returns:
         The callbacks, with classes instantiated; the names of callbacks and metrics.
-
-    Raises:
-        ConfigError: a callback or metric can't work, or its name is not unique.
     """
     every = build_epoch_metrics(task, len(labels), metrics)
     train, names = config.train, [metric.name for metric in every]

@@ -37,10 +37,27 @@ from xrayfast.reporting.markdown.claim import render_claim
 from xrayfast.reporting.markdown.model_card import render_model_card
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
+from xrayfast.runs.typed_files import RunInfo
 from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun
 
 DECISION_SPLIT: PredictedSplit = "valid"
 """The split on which calibration and thresholds are chosen."""
+
+_OF_FIRST_NETWORK = (
+    "versions", "platform", "device", "device_name", "precision", "threads", "parameters", "loss", "global_batch", "lr",
+    "phases",
+)  # fmt: skip
+
+
+def info_of_networks(infos: Sequence[RunInfo], *further: str) -> dict[str, Any]:
+    """Return the items of `run.json` that a run of several networks takes from them: fields of the first one, also
+    `further` ones, and the time of all.
+    """
+    first = infos[0].model_dump()
+    return {
+        **{name: first[name] for name in (*_OF_FIRST_NETWORK, *further)},
+        "seconds": round(sum(info.seconds or 0 for info in infos), 1),
+    }
 
 
 def finalize_results(
@@ -145,9 +162,6 @@ def update_results(run: Run, options: Mapping[str, Any], chosen_on: Predictions)
 
     Returns:
         The settings, including the number of resamples.
-
-    Raises:
-        ConfigError: an option is wrong.
     """
     config = run.config
     rules = {"thresholds": "auto", "target_sensitivity": None, "target_specificity": None}
@@ -167,9 +181,6 @@ def refit_decision(run: Run, options: Mapping[str, Any], found: Mapping[Split, P
     """Choose calibration and thresholds and compute metrics again from a run's saved predictions, and write them.
 
     Without options the run keeps its calibration and thresholds, even if this version would choose others.
-
-    Raises:
-        ConfigError: an option is wrong.
     """
     config = update_results(run, options, found[DECISION_SPLIT])
     before, positive = run.decision, positive_class(run.task, run.labels, config.results.positive)
@@ -262,10 +273,6 @@ def complete_metrics(run: Run) -> None:
     """Add to a run's metrics what older versions did not compute; existing metrics stay as they are.
 
     Before version 0.6 these are the positive class, `operating_results` and the warnings; before 0.8, the population.
-
-    Raises:
-        RunError: a file of the run is damaged.
-        WriteError: the folder can't be written to.
     """
     metrics, decision = dict[str, Any](run.metrics), run.decision
     known = {"warnings", "net_benefit"}
@@ -338,11 +345,7 @@ def subgroup_values(predictions: Predictions, by: Iterable[str] | None = None) -
 
 
 def resolve_monitor(train: TrainConfig, task: Task) -> str:
-    """Return the column of the history that decides which epoch is best; "auto" is `config.DEFAULT_METRIC`.
-
-    Raises:
-        ConfigError: the metric belongs to the other task.
-    """
+    """Return the column of the history that decides which epoch is best; "auto" is `config.DEFAULT_METRIC`."""
     if train.monitor == "auto":
         return history_column("valid", DEFAULT_METRIC)
     choices = ("valid_loss", *epoch_metrics(task))
@@ -354,11 +357,7 @@ def resolve_monitor(train: TrainConfig, task: Task) -> str:
 def check_results(
     settings: ResultsConfig, task: Task, labels: Sequence[str], most_likely: bool | None = None
 ) -> list[str]:
-    """Return notes on settings that have no effect for the task and labels.
-
-    Raises:
-        ConfigError: a setting is wrong for the task or the labels.
-    """
+    """Return notes on settings that have no effect for the task and labels."""
     parse_prevalences(settings.prevalence, labels)
     if task == "single" and settings.unit != "image" and settings.unit_join == "noisy-or":
         raise ConfigError(
@@ -370,11 +369,7 @@ def check_results(
 
 
 def require_enough_images(settings: ResultsConfig, task: Task, images: Predictions) -> None:
-    """Check that at least one label has enough validation images, or units, for the confidence in a target.
-
-    Raises:
-        ConfigError: every label has too few.
-    """
+    """Check that at least one label has enough validation images, or units, for the confidence in a target."""
     positive = positive_class(task, images.labels, settings.positive)
     validation = images.by_unit(settings.unit, settings.unit_join, task, positive)
     labels, truth = validation.labels, validation.truth
@@ -469,12 +464,7 @@ def run_context(run: Run) -> dict[str, Any]:
 
 
 def write_cards(run: Run) -> None:
-    """Write `model_card.md` and `claim.md`, unless the run averages others, which were trained apart from it.
-
-    Raises:
-        RunError: a file of the run is damaged.
-        WriteError: the folder can't be written to.
-    """
+    """Write `model_card.md` and `claim.md`, unless the run averages others, which were trained apart from it."""
     if run.info.members and not run.info.phases:
         return
     write_text(run.model_card_path, render_model_card(run))

@@ -18,11 +18,7 @@ from xrayfast.workflows.steps.results import write_cards
 
 
 def complete_end(run: Run) -> str:
-    """Finish a run that was killed at its very end, and return a sentence that says what was done.
-
-    Raises:
-        RunError: there is nothing to do.
-    """
+    """Finish a run that was killed at its very end, and return a sentence that says what was done."""
     done = [f"removed {path.relative_to(run.path)}" for path in run.leftovers()]
     if not (run.model_card_path.is_file() and run.claim_path.is_file()):
         write_cards(run)
@@ -39,9 +35,6 @@ def require_same_images(run: Run, data: Manifest, images: DecodedImages, note: C
     """Check that images have the same pixels as when the run began.
 
     If another version of xrayfast began the run, differences are only noted: it may have decoded images differently.
-
-    Raises:
-        RunError: images have changed.
     """
     changed = changed_images(run, data, images)
     if not changed:

@@ -101,9 +101,6 @@ def exclude_seen(
 
     This decodes the images; `progress` is called during that stage. Without a run, as for an exported file, seen images
     can't be looked for, and a warning says so.
-
-    Raises:
-        DataError: no image is left; the message says why.
     """
     paths, names = data.table["path"].tolist(), data.table["image"].tolist()
     rows = np.flatnonzero(matched.usable)
@@ -153,9 +150,6 @@ def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: Sta
 
     Results of the new run are optimistic if the first run was trained on images or patients of the new validation or
     test split, or selected on those of the new test split.
-
-    Raises:
-        RunError: the run's folder is incomplete.
     """
     if run.downloaded and not (run.path / SPLIT_FILE).is_file():
         return [
@@ -347,9 +341,6 @@ def find_run_splits(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_]
     Returns:
         (N,) "train", "valid", "test", or "" for images that are not in the run's data; None if the run is of an older
         version that recorded no digests.
-
-    Raises:
-        RunError: `split.csv` is missing or damaged.
     """
     table = read_csv(run.split_path, ["split"], dtype=str, keep_default_na=False)
     if "digest" not in table or not (table["digest"] != "").any():

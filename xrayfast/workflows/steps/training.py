@@ -381,11 +381,7 @@ class Training:
 
 
 def publish_epochs(run: Run, rows: list[Row]) -> None:
-    """Write a run's `history.csv`, `batches.csv` and `model.safetensors` from its checkpoint, if an epoch is finished.
-
-    Raises:
-        WriteError: the folder can't be written to.
-    """
+    """Write `history.csv`, `batches.csv` and `model.safetensors` from the checkpoint if an epoch is finished."""
     if not rows:
         return
     run.write_history(rows)

@@ -38,12 +38,9 @@ def find_starting_run(weights: str) -> Run | None:
 
 
 def require_same_network(run: Run, options: Mapping[str, Any], labels: Sequence[str]) -> None:
-    """Raise an error unless a run has the same arch and head as a network.
+    """Raise a WeightsError unless a run has the same arch and head as a network.
 
     For a whole network of the user's own the labels have to be the same too, since its last layer isn't known.
-
-    Raises:
-        WeightsError: they differ; the message names both.
     """
     theirs, backbone = run.config.model, f"--weights {quoted(run.path / 'model.safetensors')} loads only the backbone"
     found, given = show_setting(theirs.arch), show_setting(options["arch"])
@@ -80,9 +77,6 @@ def copy_run_weights(
 
     Returns:
         The network, with notes on what was copied.
-
-    Raises:
-        WeightsError: the weights don't fit, or the file is damaged.
     """
     require_same_network(run, settings, labels)
     model, theirs, state = network.model, run.labels, read_weights(run.model_path)

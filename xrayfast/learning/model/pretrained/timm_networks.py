@@ -30,9 +30,6 @@ def require_timm(arch: str) -> tuple[Any, Any]:
 
     Names from other sources that timm would accept, such as "hf-hub:USER/REPOSITORY", are refused, so that settings
     from an untrusted source can build only timm's own networks.
-
-    Raises:
-        ConfigError: timm is missing, or has no such network.
     """
     with importing(f"arch is {arch}, and timm", "timm"):
         import timm
@@ -126,10 +123,6 @@ def build_timm(arch: str, size: int, *, pretrained: bool = False) -> nn.Module:
         arch: "timm:NAME", with or without a tag of weights, such as "timm:vit_tiny_patch16_224.augreg_in21k".
         size: side of the images in pixels.
         pretrained: load timm's weights from the Hugging Face Hub or its cache, from safetensors files only.
-
-    Raises:
-        ConfigError: see `inspect_timm`.
-        WeightsError: timm has no weights for it, or they can't be downloaded.
     """
     form = inspect_timm(arch, size)
     options: dict[str, Any] = {}

@@ -91,11 +91,7 @@ def task_text(task: Task, labels: Sequence[str]) -> str:
 
 
 def training_facts(run: Run) -> dict[str, str]:
-    """Return how a run was trained, keyed by the titles of the facts.
-
-    Raises:
-        RunError: `run.json` or `config.yaml` is damaged.
-    """
+    """Return how a run was trained, keyed by the titles of the facts."""
     info, config = run.info, run.config
     train, model = config.train, config.model
     if info.members and not info.phases:

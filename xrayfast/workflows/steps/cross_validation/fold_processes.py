@@ -97,11 +97,7 @@ class FoldProcess:
         )
 
     def has_ended(self) -> bool:
-        """Whether the process has ended.
-
-        Raises:
-            RunError: it failed.
-        """
+        """Whether the process has ended; raise a RunError if it failed."""
         if self.popen.poll() is None:
             return False
         with self.output:

@@ -36,13 +36,13 @@ from xrayfast.workflows.data import image_infos, split_table
 from xrayfast.workflows.steps.leaks import ComparedImages
 from xrayfast.workflows.steps.predictions.ensembles import average_by_image, concatenate
 from xrayfast.workflows.steps.predictions.own import read_interpretations
-from xrayfast.workflows.steps.results import DECISION_SPLIT, by_unit, choose_decision, finalize_results
-
-_OF_FIRST_FOLD = (
-    "versions", "platform", "device", "device_name", "precision", "threads", "arch", "parameters", "loss",
-    "global_batch", "lr", "phases",
-)  # fmt: skip
-"""Fields that the `run.json` of a cross-validation copies from its first fold."""
+from xrayfast.workflows.steps.results import (
+    DECISION_SPLIT,
+    by_unit,
+    choose_decision,
+    finalize_results,
+    info_of_networks,
+)
 
 SHOWN = 12
 """Number of images with the largest losses that the page shows."""
@@ -102,11 +102,7 @@ class DealtImages:
         return replace(dealt, data=replace(data, notes=notes))
 
     def with_fold(self, repeat: int, fold: int) -> Manifest:
-        """Return the data set with the splits for the network of a fold; `repeat` and `fold` count from 1.
-
-        Raises:
-            DataError: a class has no images to train on.
-        """
+        """Return the data set with the splits for the network of a fold; `repeat` and `fold` count from 1."""
         repeats = self.numbers.shape[1]
         of = f" of repeat {repeat} of {repeats}" if repeats > 1 else ""
         note = f"Fold {fold} of {self.numbers.max()}{of} is the validation split."
@@ -198,9 +194,6 @@ def join(cv: CrossValidation, settings: ResultsConfig | None = None) -> None:
     Calibration and thresholds are chosen on the out-of-fold predictions, averaged over repeats, or on the predictions
     of the inner validation splits. Predictions of the test split are averaged over all networks. The settings are by
     default those of the cross-validation.
-
-    Raises:
-        RunError: the folds' predictions are not those of its images.
     """
     runs, folds, config = cv.runs, cv.folds.folds, cv.config
     settings = settings or config.results
@@ -221,10 +214,9 @@ def join(cv: CrossValidation, settings: ResultsConfig | None = None) -> None:
         found["test"], _ = average_by_image(tested)
     infos = [run.info for run in runs]
     cv.update_info(
-        **{name: value for name, value in infos[0].model_dump().items() if name in _OF_FIRST_FOLD},
+        **info_of_networks(infos, "arch"),
         remarks=_join_remarks(cv, runs),
         finished=max(info.finished for info in infos),
-        seconds=round(sum(info.seconds or 0 for info in infos), 1),
         chosen_inside=inner,
     )
     finalize_results(cv, found, settings, config.train.seed, chosen)
@@ -313,11 +305,7 @@ def _join_remarks(cv: CrossValidation, runs: Sequence[Run]) -> list[str]:
 
 
 def pool_folds(images: Sequence[str], folds: Sequence[Predictions]) -> Predictions:
-    """Pool the predictions of all folds of a repeat, in the order of `images`, each of which is in one fold.
-
-    Raises:
-        RunError: an image is in several folds, or in none.
-    """
+    """Pool the predictions of all folds of a repeat, in the order of `images`, each of which is in one fold."""
     found = [image for fold in folds for image in fold.images.tolist()]
     if sorted(found) != sorted(images):
         raise RunError(

@@ -67,11 +67,7 @@ class ExportedRun:
         return output.resolve() if output else self.path.with_name(f"{self.path.stem}-evaluations")
 
     def require_new_evaluation(self, name: str | None, output: Path | None = None) -> None:
-        """Raise the errors of `create_evaluation` that can be detected beforehand, without writing anything.
-
-        Raises:
-            RunError: the name is taken or not a plain name, or the folder can't be written.
-        """
+        """Raise the errors of `create_evaluation` that can be detected beforehand, without writing anything."""
         root = self.evaluations_folder(output)
         require_free(root, name, "evaluation")
         there, problem = why_unwritable(root)
@@ -84,11 +80,7 @@ class ExportedRun:
     def create_evaluation(
         self, name: str | None, stem: str, write: Callable[[Evaluation], None], output: Path | None = None
     ) -> Evaluation:
-        """Create a new evaluation's folder, like `Run.create_evaluation`.
-
-        Raises:
-            RunError: the name is taken or not a plain name, or the folder can't be written.
-        """
+        """Create a new evaluation's folder, like `Run.create_evaluation`."""
         return create_evaluation(self.evaluations_folder(output), self.labels, name, stem, write)
 
 
@@ -102,12 +94,7 @@ def knows_images(run: EvaluatedRun) -> TypeGuard[Run]:
 
 
 def open_evaluated(run: EvaluatedRun | Path | str) -> EvaluatedRun:
-    """Open a run's folder or an ONNX file; return an opened run as it is.
-
-    Raises:
-        RunError: `run` is neither a run nor an exported file.
-        ConfigError: onnxruntime is missing.
-    """
+    """Open a run's folder or an ONNX file; return an opened run as it is."""
     if isinstance(run, ExportedRun):
         return run
     return ExportedRun(run) if not isinstance(run, Run) and is_model_file(run) else Run.of(run)

@@ -28,14 +28,7 @@ _WORST = 12  # images with the largest losses are shown
 def shown_cases(
     decision: Decision, predictions: Predictions, paths: Mapping[str, str], images: DecodedImages
 ) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """Return the images of other data with the largest losses, and some that were predicted correctly.
-
-    Args:
-        decision: the thresholds that the predictions were made with.
-        predictions: the predictions of images, studies or patients.
-        paths: the path of each image's file, keyed by the image's name.
-        images: the images as decoded for the network; if these are too small to look at, the files are read again.
-    """
+    """Return the images of other data with the largest losses, and some that were predicted correctly."""
     files = {image: Path(path) for image, path in paths.items()}
     shown = images if images.side >= IMAGE_SIZE // 2 else None
     no_metrics: dict[str, Any] = {"per_label": []}  # `cases` needs none
@@ -52,11 +45,7 @@ def write_page(
     command: str,
     cases: tuple[tuple[Case, ...], tuple[Case, ...]],
 ) -> None:
-    """Write `evaluation.html`.
-
-    Raises:
-        WriteError: the folder can't be written to.
-    """
+    """Write `evaluation.html`."""
     note = "From the run's saved predictions." if metrics["own"] else "Predicted for this evaluation."
     # Other data may turn out to be copies of the run's own test split.
     own_test = metrics["images"]["own_test"] == metrics["images"]["evaluated"]
@@ -79,11 +68,7 @@ def write_page(
 
 
 def write_tables(evaluation: Evaluation, result: Mapping[str, Any]) -> None:
-    """Write `tables/overall.csv`, `per_label.csv` and, if there are subgroups, `subgroups.csv` and `gaps.csv`.
-
-    Raises:
-        WriteError: the folder can't be written to.
-    """
+    """Write `tables/overall.csv`, `per_label.csv` and, if there are subgroups, `subgroups.csv` and `gaps.csv`."""
     tables: dict[str, Iterable[dict[str, Any]]] = {"overall": _overall_rows(result), "per_label": _label_rows(result)}
     if "subgroups" in result:
         tables["subgroups"] = _subgroup_rows(result["subgroups"])

@@ -115,9 +115,6 @@ def read_interpretations(run: Run, *, find_images: bool = True) -> dict[Predicte
     """Return an interpretation of each split that was predicted, valid before test.
 
     With `find_images`, the run's data are opened, so that the images of single cases can be shown.
-
-    Raises:
-        RunError: there are no predictions, because the run is not complete.
     """
     splits = run.require_predictions()
     metrics, decision, settings = run.metrics, run.decision, run.config.results
@@ -250,19 +247,11 @@ class RunByUnit:
         return add_own_columns(self.run, found, by)
 
     def join(self, images: Predictions, named_by: Collection[str] = ()) -> Predictions:
-        """Join calibrated predictions of images per unit, as in `Predictions.by_unit`.
-
-        Raises:
-            DataError: the unit of no image is known, or images of one unit have different classes.
-        """
+        """Join calibrated predictions of images per unit, as in `Predictions.by_unit`."""
         return by_unit(images, self.settings, self.decision, named_by)
 
     def metrics(self, split: PredictedSplit) -> Mapping[str, Any]:
-        """Return the summary of a split: from `metrics.json` or, for another unit, computed now.
-
-        Raises:
-            RunError: a file is damaged.
-        """
+        """Return the summary of a split: from `metrics.json` or, for another unit, computed now."""
         if not self.is_changed:
             return self.run.metrics[split]
         images, seed = self.images(split), self.run.config.train.seed

@@ -75,9 +75,6 @@ def read_prediction_table(
     names the labels of the image, joined with '|', or `truth_LABEL` for each label, with 1, 0, or nothing if masked.
     The files in `predictions/` of a run's folder have this form. Sex, age and view are read from columns of these
     names.
-
-    Raises:
-        DataError: a column is missing, or a cell is invalid.
     """
     table = _from_frame(source) if isinstance(source, pd.DataFrame) else read_table(source)
     where, notes = str(table.file), list(table.notes)
