@@ -74,11 +74,6 @@ def predictive_values(recall: ArrayLike, specificity: ArrayLike, prevalence: Arr
     The prevalence in the test split is seldom that of the population in which the network will be used. Precision
     depends on prevalence; recall and specificity are usually assumed not to.
 
-    Args:
-        recall: (...) in [0, 1].
-        specificity: (...) in [0, 1].
-        prevalence: in [0, 1] or NaN, broadcastable against the other two.
-
     Returns:
         Positive and negative predictive value, each (...) in [0, 1]; NaN where an argument is NaN, or where no image
         would be predicted positive (or negative).

@@ -79,10 +79,6 @@ def confusion_matrix(actual: ArrayLike, predicted: ArrayLike, n_classes: int) ->
 def binary_counts(truth: ArrayLike, predicted: ArrayLike) -> Counts:
     """Count a 2x2 confusion matrix per label, laid out like scikit-learn's `multilabel_confusion_matrix`.
 
-    Args:
-        truth: (N, L) 1, 0, or -1 where masked; masked cells are not counted.
-        predicted: (N, L) 0 or 1.
-
     Returns:
         (L, 2, 2): rows actual negative, positive; columns predicted negative, positive.
     """
@@ -131,10 +127,6 @@ def f1(counts: NDArray[Any]) -> Floats:
 
 def cooccurrence(truth: ArrayLike, predicted: ArrayLike) -> Counts:
     """Count how often label j was predicted on images with label i, where the cell of j is not masked.
-
-    Args:
-        truth: (N, L) 1, 0, or -1 where masked; masked cells are not counted.
-        predicted: (N, L) 0 or 1.
 
     Returns:
         (L, L) counts, rows actual (i), columns predicted (j). A row does not sum to the label's support, because an

@@ -15,11 +15,6 @@ from xrayfast.metrics.inputs import LEVEL, check_level
 def wilson(successes: ArrayLike, trials: ArrayLike, level: float = LEVEL) -> tuple[Floats, Floats]:
     """Compute Wilson's score interval: its coverage is near the level on average, and it is not degenerate at 0 and 1.
 
-    Args:
-        successes: (...) counts.
-        trials: (...) counts, at least the successes.
-        level: the confidence level.
-
     Returns:
         Lower and upper limit, each (...) in [0, 1]; NaN where there are no trials. Too narrow for several images per
         patient, which are not independent (`metrics.intervals.bootstrap` resamples patients).

@@ -71,10 +71,6 @@ def inner_edges(probability: ArrayLike, bins: int = RELIABILITY_BINS, binning: B
 def top_label(truth: ArrayLike, probability: ArrayLike) -> tuple[Indices, Floats, Indices]:
     """Return whether the most likely class is right, and its probability (single-label).
 
-    Args:
-        truth: (N, C) one-hot; rows that are not one-hot (masked images) are left out.
-        probability: (N, C) in [0, 1].
-
     Returns:
         (K,) 0 or 1, (K,) probabilities and (K,) row numbers of the K images that have a class.
     """
@@ -87,13 +83,7 @@ def top_label(truth: ArrayLike, probability: ArrayLike) -> tuple[Indices, Floats
 def reliability(
     truth: ArrayLike, probability: ArrayLike, bins: int = RELIABILITY_BINS, binning: Binning = "width"
 ) -> list[Bin]:
-    """Compute the bins of the reliability diagram of one label (or of `top_label`).
-
-    Args:
-        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
-        probability: (N,) in [0, 1].
-        bins: the number of bins.
-        binning: "width" or "mass", as in `inner_edges`.
+    """Compute the bins of the reliability diagram of one label (or of `top_label`); see `inner_edges`.
 
     Returns:
         All bins from 0 to 1, including empty ones; their intervals treat images as independent.

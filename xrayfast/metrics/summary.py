@@ -36,14 +36,7 @@ MOST_LIKELY = "most likely class"
 def compute_epoch_metrics(
     truth: NDArray[Any], probability: NDArray[Any], task: Task, metrics: Mapping[str, Metric] | None = None
 ) -> dict[str, float]:
-    """Compute the metrics of an epoch, with a threshold of 0.5 ("multi"); NaN if a metric is undefined for every label.
-
-    Args:
-        truth: (N, L) of 1, 0, and -1 where masked.
-        probability: (N, L) in [0, 1].
-        task: "single" or "multi".
-        metrics: rows of `registry`; by default those of `history_metrics`.
-    """
+    """Compute an epoch's metrics, default `history_metrics`, at a threshold of 0.5; NaN if no label has a value."""
     sample = SingleSample(Split(truth, probability, task))
     chosen = history_metrics(task) if metrics is None else metrics
     return {name: float(metric.compute(sample)[0]) for name, metric in chosen.items()}
@@ -198,11 +191,6 @@ def interval_of(summary: Mapping[str, Any], metric: str, label: str | None = Non
 
 def most_confused(truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str]) -> list[dict[str, Any]]:
     """Count how often one label was predicted in place of another, most frequent pairs first.
-
-    Args:
-        truth: (N, L) of 1, 0, and -1 where masked.
-        predicted: (N, L) of 0 and 1.
-        labels: the L names.
 
     Returns:
         Pairs with `actual`, `predicted` and `count`: the number of images on which `actual` is a false negative and

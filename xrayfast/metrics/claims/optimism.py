@@ -20,12 +20,6 @@ def f1_optimism(truth: NDArray[np.integer], score: Floats, unit: NDArray[np.inte
     on these images. In simulations with 3 to 100 positives, 150 studies each, the estimate differed from the true mean
     by at most 0.024; Harrell's optimism was half of the true mean with 8 positives.
 
-    Args:
-        truth: (N,) of 1, 0, and -1 where masked.
-        score: (N,) finite.
-        unit: (N,) patients, or images.
-        seed: the seed of the resamples.
-
     Returns:
         The difference; None if no image has the label, or every resample has all images with the label.
 

@@ -28,11 +28,6 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = N
     whose sum is at least as far from 0 as the observed sum. With one image per patient this is the binomial test of the
     discordant images. Leave out images whose labels are masked.
 
-    Args:
-        right_a: (N,) whether a gets the image right.
-        right_b: (N,) whether b gets the image right.
-        groups: (N,) patient numbers, or None if images are independent.
-
     Returns:
         The counts and p, which is 1 if every patient's balance is 0.
 

@@ -44,11 +44,6 @@ class AurocTest:
 def delong(truth: ArrayLike, score: ArrayLike, groups: ArrayLike | None = None) -> AurocInterval:
     """Compute an AUROC with DeLong's interval, which is symmetric and clipped to [0, 1].
 
-    Args:
-        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
-        score: (N,) finite; only the order matters.
-        groups: (N,) patient numbers, to account for several images per patient; None if images are independent.
-
     Returns:
         All values are NaN if a class is absent; only the standard error and the interval are NaN if one patient has all
         images of a class. A perfect AUROC has standard error 0 and an interval of zero width, which does not mean that
@@ -123,14 +118,7 @@ class AurocComponents:
 
 
 def auroc_components(positive: Bools, score: Floats, unit: Indices, n_units: int) -> AurocComponents:
-    """Compute the AUROC of one label, its variance and the influence of each patient.
-
-    Args:
-        positive: (K,) bool, with both classes.
-        score: (K,) finite.
-        unit: (K,) the patients (or images), numbered from 0.
-        n_units: U, the number of patients (or images).
-    """
+    """Compute the AUROC of one label, its variance and the influence of each patient."""
     of_positive, of_negative = placements(positive, score[None])
     (variance,), influence = _variances(of_positive, of_negative, unit[positive], unit[~positive], n_units)
     sides = of_positive[0], of_negative[0]

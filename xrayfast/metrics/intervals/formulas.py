@@ -84,12 +84,6 @@ def estimate_proportion(success: Bools, unit: Indices, n_units: int, level: floa
     In simulations (`test_coverage.py`) the coverage is closer to the level than that of Korn and Graubard's interval of
     1998 (Clopper-Pearson for the effective number of images, with Student's t), and the interval is narrower.
 
-    Args:
-        success: (K,) whether each image in the denominator is in the numerator.
-        unit: (K,) the images' patients (or images), numbered from 0.
-        n_units: U, the number of patients (or images).
-        level: the confidence level.
-
     Wilson 1927; effective sample size: Franco, Little, Louis and Slud 2019 (Journal of Survey Statistics and
     Methodology 7:334), who find Wilson's interval the best of eight with it, and all of them too narrow with the plain
     estimate of the design effect.
@@ -120,12 +114,6 @@ def estimate_auroc(positive: Bools, score: Floats, unit: Indices, n_units: int) 
     The effective number is the number of images divided by the design effect: the variance between patients (Obuchowski
     1997) over DeLong's variance, which treats images as independent. Where there is no design effect, as for a perfect
     AUROC, the number of patients of each class is used.
-
-    Args:
-        positive: (K,) whether an image has the label; masked images are left out.
-        score: (K,) finite.
-        unit: (K,) the patients (or images), numbered from 0.
-        n_units: U, the number of patients (or images).
 
     Newcombe 2006, method 5.
     """

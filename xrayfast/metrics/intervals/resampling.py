@@ -68,10 +68,6 @@ def small_block(values: int) -> int:
 def compute_blocks(splits: Sequence[ResampledMetrics], blocks: Iterator[DrawnCounts]) -> MetricValues:
     """Compute the metrics of one split, or those of the first minus those of the second, in all resamples.
 
-    Args:
-        splits: one split, or two splits of the same patients.
-        blocks: (B, units) counts, as `draws` and `left_out` yield them.
-
     Returns:
         (R,) and (R, L) arrays, where R is the number of resamples in all blocks.
     """

@@ -19,13 +19,6 @@ def roc_band(
     """Compute pointwise 95% percentile intervals of the sensitivity at each of `FALSE_RATES`, from resamples of
     patients.
 
-    Args:
-        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
-        score: (N,) finite.
-        groups: (N,) patient numbers, or None to resample images.
-        resamples: the number of resamples.
-        seed: the seed of the resamples.
-
     Returns:
         (101,) lower and (101,) upper limits; None if a class is absent, from the images or from every resample.
     """

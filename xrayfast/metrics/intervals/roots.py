@@ -8,13 +8,7 @@ from collections.abc import Callable
 
 
 def find_root(function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-12) -> float:
-    """Find a root of a continuous function between two points at which it has different signs.
-
-    Args:
-        function: a function of one number, finite between the two points.
-        low: one point.
-        high: the other point.
-        tolerance: how far from the root the result may be, apart from rounding.
+    """Find a root of a continuous function between two points at which it has different signs, up to `tolerance`.
 
     The method is inverse quadratic interpolation where it can be trusted, otherwise bisection (Chandrupatla 1997, doi
     10.1016/S0965-9978(96)00051-8).

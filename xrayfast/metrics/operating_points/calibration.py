@@ -65,10 +65,6 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
     Logits are not needed: the logarithms of the probabilities differ from them by a constant per image, which the
     softmax cancels.
 
-    Args:
-        truth: (N, C) one-hot; rows that are not one-hot (masked images) are left out.
-        probability: (N, C) in [0, 1], rows that sum to one.
-
     Returns:
         The temperature. It is 1, with a reason, if there are no images, if all probabilities are equal, or if every
         image is right by a margin, so that the optimum is below `TEMPERATURES`. It is the upper end of `TEMPERATURES`,
@@ -106,10 +102,6 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
 def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
     """Scale single-label probabilities by a temperature.
 
-    Args:
-        probability: (N, C) in [0, 1], rows that sum to one.
-        temperature: above 0; 1 leaves the probabilities unchanged, up to rounding.
-
     Returns:
         (N, C), rows that sum to one; the most likely class is unchanged.
     """
@@ -133,11 +125,6 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike | No
 
     The targets are inside (0, 1), at a distance from 0 and 1 that shrinks with the number of images; with targets of 0
     and 1 a perfectly separated label would get an infinite slope.
-
-    Args:
-        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
-        probability: (N,) in [0, 1].
-        groups: (N,) patient numbers, or None to count images.
 
     Returns:
         The scaling. If no slope is fitted, it has a reason, and a bias with which the mean probability is the label's

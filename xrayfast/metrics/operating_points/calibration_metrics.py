@@ -48,13 +48,6 @@ def calibration_rows(
     rarer class minus 1; with 8 or more such patients, simulations give a coverage of 0.91 to 0.99
     (`test_calibration_metrics.py`).
 
-    Args:
-        truth: (N, L) of 1, 0, and -1 where masked; masked cells are left out.
-        probability: (N, L) in [0, 1].
-        labels: the L names.
-        groups: (N,) patient numbers, or None if images are independent.
-        with_intervals: whether to compute the intervals.
-
     Returns:
         L rows: `label`, the keys of `TITLES`, and `intervals` by the same keys, with `low` and `high`. If most
         probabilities are 0 or 1, whose logits are infinite, there is no intercept and no slope, but a `reason`.

@@ -17,15 +17,10 @@ THRESHOLDS = tuple(k / 100 for k in range(1, 100))
 
 
 def net_benefit(truth: ArrayLike, probability: ArrayLike, thresholds: ArrayLike = THRESHOLDS) -> Floats:
-    """Compute net benefit: true positives minus false positives weighted by the odds of the threshold, per image.
+    """Compute net benefit: true positives minus false positives weighted by the odds of each threshold (T,), per image.
 
     Someone who treats at a probability of p or above considers (1 - p) / p false positives as bad as one missed image.
     Net benefit is in units of true positives; treating no image has a net benefit of 0.
-
-    Args:
-        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
-        probability: (N,) in [0, 1].
-        thresholds: (T,) in (0, 1), at or above which an image is treated.
 
     Returns:
         (T,); NaN if every cell is masked.
@@ -56,13 +51,6 @@ def net_benefit_limits(
 
     Net benefit is a mean over images, and so a ratio of sums over patients; percentile intervals of such a ratio have a
     coverage of 0.92 to 0.97 in simulated studies of 60 patients or more (`test_decision_curve.py`).
-
-    Args:
-        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
-        probability: (N,) in [0, 1].
-        groups: (N,) patient numbers, or None to resample images.
-        resamples: the number of resamples.
-        seed: the seed of the resamples.
 
     Returns:
         (T,) lower and (T,) upper limits; NaN if every cell is masked.

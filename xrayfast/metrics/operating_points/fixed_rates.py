@@ -47,14 +47,6 @@ def fixed_rate_rows(
     narrow. Its coverage is 0.92 to 0.98 in simulations (`test_fixed_rates.py`). Its limits are None if fewer than
     `MIN_BEYOND` patients are beyond the fixed rate.
 
-    Args:
-        truth: (N, L) of 1, 0, and -1 where masked; masked cells are left out.
-        probability: (N, L) in [0, 1].
-        labels: the L names.
-        groups: (N,) patient numbers, or None to resample images.
-        resamples: the number of resamples; 0 for no intervals.
-        seed: the seed of the resamples.
-
     Returns:
         L rows: `label`, the keys of `TITLES`, and `intervals` by the same keys, with `low` and `high`.
     """
