@@ -154,19 +154,15 @@ class OnnxModel:
         return Probabilities(found.raw_probabilities, found.probabilities.astype(np.float64)), spread
 
 
-def require_cpu(device: Device) -> None:
-    """Raise a ConfigError if the device is not the CPU."""
+def require_no_network_options(arch: object, device: Device) -> None:
+    """Raise a ConfigError if a network, or a device other than the CPU, is given."""
+    if arch is not None:
+        raise ConfigError("arch is given, but an exported model contains its network. Leave it out.")
     if device not in ("auto", "cpu"):
         raise ConfigError(
             f"device is {device}, but exported models run on the CPU with onnxruntime. Leave it out, or give the run "
             "instead."
         )
-
-
-def require_no_arch(arch: object) -> None:
-    """Raise a ConfigError if a network is given."""
-    if arch is not None:
-        raise ConfigError("arch is given, but an exported model contains its network. Leave it out.")
 
 
 def require_no_views(tta: bool | None) -> None:

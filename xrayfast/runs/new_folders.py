@@ -100,11 +100,7 @@ def temporary_folder(root: Path) -> Iterator[Path]:
 
 
 def require_free(root: Path, name: str | None, kind: str) -> None:
-    """Raise an error unless `root` can hold a new folder with this name.
-
-    Raises:
-        RunError: the name is taken, too long or not a plain name, or `root` is remote.
-    """
+    """Raise a RunError if the name is taken, too long or not a plain name, or if `root` is remote."""
     require_utf8([root, name or ""], RunError)
     if is_remote(root):
         raise RunError(

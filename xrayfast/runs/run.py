@@ -257,15 +257,8 @@ class Run(HasOverview):
 
     @staticmethod
     def require_code_of(config: Config, given: Mapping[str, Any]) -> None:
-        """Raise an error if a run's settings are used again without the code of the user's own that the run had:
-        settings that are code, callbacks, metrics, DataLoaders.
-
-        Args:
-            config: the settings, of a run or of no run.
-            given: the code that is given now, by name.
-
-        Raises:
-            ConfigError: code is missing; the message names it.
+        """Raise a ConfigError if the settings are those of a run, and are used again without the code of the user's own
+        that it had: settings that are code, callbacks, metrics, DataLoaders. `given` is the present code, by name.
         """
         names: dict[str, str] = {}
         with contextlib.suppress(RunError):  # the settings were not read from a run's folder
@@ -291,14 +284,7 @@ class Run(HasOverview):
         write_json(self.path / INFO_FILE, {**read_json(self.path / INFO_FILE), **fields})
 
     def require_known_transforms(self, what: str) -> None:
-        """Raise an error if the images went through transforms that the folder does not hold.
-
-        Args:
-            what: what can't be done then, in words.
-
-        Raises:
-            RunError: the run was trained on DataLoaders of the user's own, with transforms.
-        """
+        """Raise a RunError that says `what` can't be done, if images went through transforms that are not saved."""
         if self.info.dataloaders == "own transforms":
             raise RunError(
                 f"{self.path}: was trained on its user's own DataLoaders, whose transforms are not saved in the "
@@ -322,9 +308,7 @@ class Run(HasOverview):
             )
         for member in members:
             if not (self.path / member).is_dir():
-                advice = f"'xrayfast fit --resume {self.path}' trains it."
-                if self.has_folds:
-                    advice = f"'xrayfast cross-validate --resume {self.path}' trains it."
+                advice = f"{self.resume_command} trains it."
                 if Path(member).name != member:  # an ensemble of runs that were trained apart
                     advice = "Put it back."
                 raise RunError(
@@ -335,19 +319,19 @@ class Run(HasOverview):
         return [network for run in runs for network in (run.members or [run])]
 
     @property
+    def resume_command(self) -> str:
+        """The command that resumes the run, in quotes."""
+        if self.has_folds:
+            return f"'xrayfast cross-validate --resume {self.path}'"
+        return f"'xrayfast fit --resume {self.path}'"
+
+    @property
     def first_network(self) -> Run:
         """The run itself or, if it has members, the first of them."""
         return next(iter(self.members), self)
 
     def require_network(self, advice: str = "") -> None:
-        """Raise an error if the run has members instead of a network of its own.
-
-        Args:
-            advice: what to do instead; by default, to use one of the members.
-
-        Raises:
-            RunError: the run has members, or `run.json` is damaged.
-        """
+        """Raise a RunError with advice, by default to use one of them, if the run has members instead of a network."""
         if members := self.info.members:
             advice = advice or f"Use one of them, such as {self.path / members[0]}."
             raise RunError(
@@ -594,11 +578,7 @@ class Run(HasOverview):
         return tuple(split for split in PREDICTED_SPLITS if self._predictions_path(split).is_file())
 
     def require_predictions(self) -> tuple[PredictedSplit, ...]:
-        """Return the `predicted_splits`; raise an error if there are none.
-
-        Raises:
-            RunError: nothing is predicted yet.
-        """
+        """Return the `predicted_splits`; raise a RunError if there are none."""
         splits = self.predicted_splits
         if not splits:
             raise RunError(

@@ -21,7 +21,7 @@ from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.data.splits.words import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, require_cpu, require_no_arch, require_no_views
+from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, require_no_network_options, require_no_views
 from xrayfast.learning.inference.reading import reading
 from xrayfast.metrics.claims.external import (
     compare_prevalence,
@@ -241,8 +241,7 @@ def _require_options_of_file(
     """Raise a ConfigError, before images are decoded, if an exported file does not support an option."""
     if not has_data:
         raise ConfigError(f"{run.path}: an exported file has no images to evaluate on: give DATA too.")
-    require_no_arch(arch)
-    require_cpu(device)
+    require_no_network_options(arch, device)
     require_no_views(tta)
     if correct_prior:
         raise ConfigError(

@@ -19,7 +19,6 @@ from xrayfast.learning.fastai_api import Callbacks, Metrics
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.own_code import separate_code
 from xrayfast.progress import FoldReporter, NullReporter, Reporter, show_progress
-from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.run import Run
 from xrayfast.workflows.data import decode, resolve_inputs
 from xrayfast.workflows.recipes import Recipe, with_recipe
@@ -163,10 +162,7 @@ def resume(
 def _note_unfinished_above(run: Run, note: Callable[[str], None]) -> None:
     """Note how to go on if a run that is now complete is a fold or a network of an unfinished run."""
     above = run.path.absolute().parent
-    if not (above / INFO_FILE).is_file() or Run(above).info.status == "completed":
+    if not (above / INFO_FILE).is_file() or (whole := Run(above)).info.status == "completed":
         return
-    if CrossValidation.is_there(above):
-        kind, command = "fold of a cross-validation", f"'xrayfast cross-validate --resume {above}'"
-    else:
-        kind, command = "network of a run", f"'xrayfast fit --resume {above}'"
-    note(f"This is one {kind}. {command} trains the others and computes the results.")
+    kind = "fold of a cross-validation" if whole.has_folds else "network of a run"
+    note(f"This is one {kind}. {whole.resume_command} trains the others and computes the results.")

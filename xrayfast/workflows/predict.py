@@ -25,7 +25,7 @@ from xrayfast.data.sources.tables import is_table
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, plural_noun, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, OnnxModel, is_model_file, require_cpu, require_no_arch
+from xrayfast.exported.onnx_model import VIEWS_LEFT_OUT, OnnxModel, is_model_file, require_no_network_options
 from xrayfast.files.file_names import require_utf8
 from xrayfast.files.virtual.addresses import identity, is_web_address, name_of_address, split_archive
 from xrayfast.files.virtual.near_names import near_names
@@ -239,8 +239,7 @@ def open_exported(
         ConfigError: `arch` is given, the device is not the CPU, or onnxruntime is missing.
         RunError: the file is damaged or was not written by `export`.
     """
-    require_no_arch(arch)
-    require_cpu(device)
+    require_no_network_options(arch, device)
     model = OnnxModel(os.fspath(file))
     if model.metadata.averaged_views:
         note(VIEWS_LEFT_OUT)

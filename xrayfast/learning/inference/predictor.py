@@ -208,10 +208,10 @@ def predictor_of_run(
     if not members:
         return Predictor.from_run(run, device, arch)
     if (status := run.info.status) != "completed":
-        advice = f"'xrayfast fit --resume {run.path}' computes their mean."
-        if run.has_folds:
-            advice = f"'xrayfast cross-validate --resume {run.path}' computes their mean."
-        raise RunError(f"{run.path}: its networks are not averaged yet; its status is '{status}'. {advice}")
+        raise RunError(
+            f"{run.path}: its networks are not averaged yet; its status is '{status}'. {run.resume_command} computes "
+            "their mean."
+        )
     return EnsemblePredictor([Predictor.from_run(member, device, arch) for member in members], run.decision)
 
 
