@@ -24,7 +24,6 @@ class Parity(BaseModel):
     """A comparison of an exported classifier's probabilities with those of its run, on the same images.
 
     Attributes:
-        images: number of images.
         dicom: number of DICOM images among them.
         largest: largest difference of a probability, raw or calibrated.
         decisions: number of images for which another label is predicted.
@@ -62,17 +61,13 @@ class ModelMetadata(BaseModel):
     Attributes:
         format: name and version of this metadata format.
         created: time of the export, ISO 8601, UTC.
-        thresholds: thresholds on calibrated probabilities, keyed by label.
         decision: calibration and operating points, as returned by `Decision.to_json`.
-        size: side in pixels of the square that images are fitted into.
         window: window of DICOM images, as an argument of `data.images.reader.read`.
         imply: implied labels with which the run was trained; empty in files of versions before 0.10.
-        precision: precision of the weights.
         averaged_views: whether calibration and thresholds were fitted on probabilities averaged over augmented views,
             which the exported classifier does not make.
         run: name of the run's folder.
         fingerprint: fingerprint of the training data; "" if the members of an ensemble had different data.
-        parity: comparison with the run.
         auroc: comparison with the run's AUROC; None if the weights are in float32.
     """
 

@@ -32,9 +32,7 @@ class Placement:
     """How images get to the device during training, and how much of its memory data may take.
 
     Attributes:
-        choice: the setting data_on_device.
         share: largest share of the device's free memory that data takes with "auto".
-        device: the device of the network.
         resident: whether all images of the training and the validation split are on the device.
         feeds: whether a `DeviceFeed` provides the batches instead of the DataLoaders' workers.
         note: a sentence for the user on this; "" if the DataLoaders read the images because of settings or device.
@@ -108,10 +106,8 @@ class DeviceFeed:
     """The batches of a split on the device.
 
     Args:
-        images: the decoded images.
         paths: (N,) paths of the split.
         targets: (N, ...) targets, or None.
-        device: the device for the batches.
         resident: whether all images are put on the device when the first batch is read; otherwise threads read a few
             batches ahead.
     """

@@ -27,11 +27,9 @@ class Bin:
     Attributes:
         low: left edge, not in the bin (except 0, which is in the first bin).
         high: right edge, in the bin.
-        count: the number of images.
         predicted: their mean probability.
         observed: the share of positives.
         observed_low: lower limit of Wilson's interval of `observed`.
-        observed_high: upper limit.
     """
 
     low: float

@@ -151,7 +151,6 @@ class Resamples:
     """B resamples of a split, and the quantities that metrics are computed from, each computed on first use.
 
     Args:
-        split: the split.
         counts: (B, n_units) how often each patient (or image) of the split is drawn.
     """
 

@@ -32,9 +32,7 @@ class FoldProgress:
     """The progress of a fold that is trained in its own process.
 
     Attributes:
-        name: name of the fold, such as "fold 2".
         status: "waiting", "starting", "training" or "done".
-        epochs: number of epochs of all phases; 0 if it is not known yet.
         rows: rows of `history.csv`, one per finished epoch.
         best_epoch: number of the best epoch; None before the first.
         monitor: the column by which the best epoch is chosen.

@@ -17,7 +17,6 @@ class Case:
         actual: the label or labels of the data set as text, separated by commas; "" for none.
         predicted: the predicted label or labels as text, separated by commas; "" for none.
         probability: of the predicted class, in [0, 1]; NaN for multi-label.
-        loss: the image's loss.
         pixels: (H, W) uint8; None if the file can no longer be read.
     """
 

@@ -72,15 +72,11 @@ class Interpretation(HasOverview):
 
     Args:
         predictions: truth, probabilities and losses of N images.
-        task: "single" or "multi".
         paths: the path of each image's file, keyed by its name in `predictions`.
         images: source of the pixels of single images; by default the files.
         decision: calibration and thresholds that were chosen on validation; by default neither.
         summary: the metrics from `metrics.summary.summarize`, if they have been computed already.
         split: the split, a key of `wording.SPLIT_TITLES`.
-
-    Attributes:
-        vocab: the labels.
     """
 
     def __init__(

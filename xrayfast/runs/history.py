@@ -17,7 +17,6 @@ class History:
     """The finished epochs: the rows of `history.csv`, the best one, and the batches.
 
     Attributes:
-        rows: one row per finished epoch.
         best_epoch: 1-based number of the best epoch; None before the first.
         batches: table of batches, see `xrayfast.runs.batches`.
     """

@@ -77,7 +77,6 @@ class RunInfo(_File):
         started: ISO 8601, UTC.
         finished: ISO 8601, UTC; "" before the end.
         command: the command line; "" for a call from Python.
-        xrayfast: the version of xrayfast.
         versions: versions of Python and of the libraries, by name.
         counts: images per label, by split; also "images" and, where patients are known, "patients".
         flow: the steps from the files that were found to the images of each split, each with a description and a number
@@ -91,7 +90,6 @@ class RunInfo(_File):
         shortcuts: the AUROC with which image properties that have nothing to do with the lungs predict each label,
             where above chance; None if it was not computed.
         global_batch: images per training batch over all ranks.
-        world_size: number of ranks.
         frozen_feature_groups: for each phase, the number of frozen layer groups whose features were cached; None in
             runs of older versions.
         frozen_feature_views: views per image of the frozen-feature cache.
@@ -158,7 +156,6 @@ class CrossValidationInfo(_File):
     """`cross_validation.json`: how the images of a cross-validation were assigned to folds.
 
     Attributes:
-        folds: number of folds.
         repeats: how often the images were assigned to folds.
         by_image: whether they were assigned by image instead of by patient.
         inner_valid: fraction of each network's images that was held out for choosing epoch, calibration and thresholds;
@@ -254,7 +251,6 @@ class CheckpointState(_File):
     """`checkpoint/state.json`: the finished epochs, and what else training needs to continue.
 
     Attributes:
-        rows: the rows of `history.csv`, one per finished epoch.
         best_epoch: the epoch with the best weights so far, from 1; None if no epoch is finished.
         batches: number of finished batches of the epoch after the last finished one.
         epoch_seconds: how long that epoch has been trained.

@@ -277,7 +277,6 @@ def _common_unit(found: Mapping[str, Run], unit: Unit | None, unit_join: UnitJoi
 
 
 def _reference_name(reference: Run | Path | str, found: dict[str, Run]) -> str:
-    """Return the name that the reference has among the runs."""
     if isinstance(reference, str) and reference in found:
         return reference
     path = (reference.path if isinstance(reference, Run) else Path(reference)).resolve()

@@ -341,7 +341,6 @@ def _train(work: _Work, only: int | None = None) -> CrossValidation:
 
 
 def _check_jobs(jobs: int, fold: int | None, code: Mapping[str, Any]) -> None:
-    """Check that `jobs` can be combined with the other arguments."""
     if jobs > 1 and fold is not None:
         raise ConfigError(
             f"found jobs {jobs} and a single fold; expected only one of them. Leave out --jobs or --fold."

@@ -63,9 +63,6 @@ class _EvaluatedData:
         own_test: number of images that are in the run's own test split.
         labels: the labels that are used, those that the network does not have and those that the data lack, as in
             `metrics.json`.
-        warnings: warnings about the data.
-        notes: notes on how labels were matched and images read.
-        info: further items of `evaluation.json`.
         cases: the images with the largest losses, and some that were predicted correctly.
     """
 
@@ -270,7 +267,6 @@ def _require_no_network_options(
 
 
 def _compare_prevalence(own: RunByUnit, predictions: Predictions) -> list[dict[str, Any]]:
-    """Return, per label, the prevalence in the data and in the validation split."""
     run, validation = own.run, own.join(own.images(DECISION_SPLIT))
     return compare_prevalence(
         run.labels,
@@ -328,7 +324,6 @@ def _correct_prior(own: RunByUnit, evaluated: _EvaluatedData) -> _EvaluatedData:
 
 
 def _read_own(own: RunByUnit, split: Split | None, by: Sequence[str]) -> _EvaluatedData:
-    """Read the saved predictions of the run on one of its own splits."""
     run, chosen = own.run, split or "test"
     if chosen == "train":
         raise ConfigError(

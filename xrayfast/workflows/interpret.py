@@ -179,7 +179,6 @@ def _join_again(cv: CrossValidation, options: ResultsOptions, by: Sequence[str])
 
 
 def _unit(run: Run, options: ResultsOptions) -> Unit:
-    """Return the unit of the results: the one in `options`, or else the run's."""
     return options.get("unit", run.config.results.unit)
 
 
@@ -224,7 +223,6 @@ def _write_cases(
     notes: tuple[str, ...],
     failures: Mapping[str, tuple[Case, ...]],
 ) -> None:
-    """Add the images that the report shows to `metrics.json`."""
     before: Mapping[str, Any] = run.metrics
     metrics = {name: value for name, value in before.items() if name not in ("saliency", "failures")}
     fields = ("image", "actual", "predicted", "probability", "loss")
@@ -305,7 +303,6 @@ def _split_report(
 
 
 def _headline(report: SplitReport, run: Run) -> Plot | None:
-    """Return the figure next to the headline; None if there is nothing to draw."""
     if report.predictions is None or not report.summary["scored"]:
         return None
     return headline_plot(report.name, report.summary, run.task, report.predictions, report.examples)

@@ -295,7 +295,6 @@ LARGEST_CHANGE = 0.01
 
 
 def _replaced(learn: RadiographLearner) -> list[str]:
-    """Return remarks on a loss or an optimizer that was replaced since the learner was made."""
     return [
         f"learn.{name} was replaced in Python, so config.yaml does not describe how this network was trained."
         for name, made in learn.made_with.items()
@@ -346,7 +345,6 @@ def _placeholder_manifest(labels: tuple[str, ...], task: Task, size: int) -> Man
 
 
 def _is_placeholder(data: Manifest) -> bool:
-    """Whether the manifest is one from `_placeholder_manifest`."""
     return isinstance(data.table["path"].iloc[0], np.ndarray)
 
 

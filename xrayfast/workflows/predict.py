@@ -188,7 +188,6 @@ def _open_runs(given: Sequence[Run | Path | str]) -> list[Run]:
 
 
 def _describe_files(files: Sequence[str], left_out: Sequence[str], repeated: Sequence[str]) -> list[str]:
-    """Return notes on files that are given more than once or left out."""
     notes = []
     if repeated:
         notes.append(f"{plural(len(repeated), 'file')} given more than once, but predicted once: {shorten(repeated)}.")
@@ -206,7 +205,6 @@ def _members(runs: Sequence[Run]) -> list[Run]:
 
 
 def _open_networks(members: Sequence[Run], device: Device, arch: Callable[..., Any] | None) -> Any:
-    """Return the Predictor of one run, or the EnsemblePredictor of several."""
     # Torch and `steps.results` are slow to import, and an exported model needs neither.
     from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor, predictor_of_run
 

@@ -195,9 +195,6 @@ class _Publication:
     """What of a run is published.
 
     Attributes:
-        identifiers: names that no published text may contain.
-        with_predictions: whether predictions are published.
-        with_split: whether the split is published.
         left_out: sentences that were left out, since they contain an identifier.
     """
 

@@ -134,7 +134,6 @@ def _review(cvs: Mapping[str, CrossValidation], folder: Path | None, top: int) -
 
 
 def _open(given: Sequence[CrossValidation | Path | str] | CrossValidation | Path | str) -> dict[str, CrossValidation]:
-    """Return the cross-validations keyed by name, or by path if names are equal."""
     items = [given] if isinstance(given, (CrossValidation, Path, str)) else given
     cvs = [one if isinstance(one, CrossValidation) else CrossValidation(one) for one in items]
     paths = [one.path.resolve() for one in cvs]
@@ -180,5 +179,4 @@ def _average(cvs: Mapping[str, CrossValidation]) -> tuple[dict[str, NDArray[np.f
 
 
 def _corrections(cv: CrossValidation) -> list[dict[str, str]]:
-    """Return the corrections that the cross-validation was trained with."""
     return [] if cv.corrections_path is None else [one.row() for one in read_corrections(cv.corrections_path)[0]]

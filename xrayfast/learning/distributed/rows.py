@@ -37,10 +37,6 @@ class OwnRows:
     If a batch has fewer rows than there are ranks, as the last one of a split may, a rank without rows computes the
     first row, and the result is not used.
 
-    Args:
-        rank: rank of this process.
-        world_size: number of ranks.
-
     Attributes:
         total: number of rows in the current batch, over all ranks; the DataLoader sets it.
     """

@@ -43,8 +43,6 @@ class World:
     """The ranks that train together, as seen from one of them.
 
     Attributes:
-        rank: rank of this process, from 0.
-        world_size: number of ranks.
         group: process group with the long timeout, in which the other ranks wait for rank zero; None for a single
             process.
     """

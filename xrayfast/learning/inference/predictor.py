@@ -54,8 +54,6 @@ class Predictor:
             (N, L) logits. It is backbone and head in sequence, or the user's own.
         fused: the copy that computes predictions, in evaluation mode, with batch norm fused if possible.
         decision: labels, task, calibration and thresholds.
-        size: side of the square in pixels.
-        device: device of the network.
         seed: seed of the views in test-time augmentation.
         tta: whether the decision was fitted on predictions averaged over augmented views.
         augmentation: augmentation of these views; None without augmentation.

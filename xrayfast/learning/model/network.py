@@ -40,7 +40,6 @@ class StartingWeights:
 
     Attributes:
         text: a sentence on where they come from; "" for a file, which the settings name.
-        sha256: SHA-256 of the file, in hexadecimal.
     """
 
     text: str
@@ -53,7 +52,6 @@ class LayeredNetwork:
 
     Attributes:
         model: backbone and head in sequence, or a whole network of the user's own.
-        groups: its layer groups, from the input to the head.
         head: name of the head; "none" for a whole network of the user's own.
         weights: the setting `weights`; "own" if the user's code determines the initial weights.
         notes: sentences for the user on how the network was built.

@@ -50,7 +50,6 @@ class Checkpoint:
     """A checkpoint whose files are complete and intact.
 
     Attributes:
-        path: its folder.
         state: the contents of `state.json`: the finished epochs, and how many batches of the next one are done.
     """
 
@@ -143,9 +142,6 @@ class Snapshot:
 
     Attributes:
         tensors: the tensors of each file except that of the best weights: those of training, or copies of them.
-        rows: rows of the finished epochs.
-        state: contents of `state.json`.
-        batches: batches of the finished epochs.
         copies: if the tensors are copies on the device, the object that fetches them; else None.
     """
 
@@ -207,9 +203,6 @@ class TensorCopies:
 
     All copies are in one buffer on the device, which is fetched into one (pinned) buffer on the CPU. Both are reused:
     new copies overwrite the previous ones.
-
-    Args:
-        device: the device of the copies.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -222,7 +222,6 @@ class FeatureLoader:
     Args:
         loader: the DataLoader of the images, which determines order and batch size.
         features: (V, N, F) features; in each batch a random view of each image is used.
-        targets: (N, ...) targets.
     """
 
     def __init__(self, loader: Any, features: Tensor, targets: Tensor) -> None:
@@ -301,7 +300,6 @@ class SharedFeatures:
     """Features of images without augmentation, in files that learners in different processes read and add to.
 
     Args:
-        folder: folder of the files.
         key: hash of everything except the image that the features depend on.
     """
 

@@ -91,7 +91,6 @@ class RadiographLearner(Learner):
     """A fastai Learner on RadiographDataLoaders that records its settings.
 
     Attributes:
-        dls: its DataLoaders.
         groups: its layer groups, from the input to the head.
         settings: the arguments of `learner` except `groups`, and the DataLoaders' size and batch size.
         network_notes: sentences for the user: on metrics that do not leave out masked cells, on whether the user's own
@@ -101,7 +100,6 @@ class RadiographLearner(Learner):
         precision: the float type for training; None until "auto" is decided, see `training_precision`.
         average: the callback that averages the weights, if they are averaged.
         validation_units: how to join the validation split's outputs, if metrics are per study or patient; see `fit`.
-        own_cbs: the user's own callbacks.
         own_code: names of the user's own callbacks ("cbs"), "metrics" and transforms ("dls"), or of those of the run
             that was loaded.
         run_path: the folder of the run that was loaded, or None. Not `run`, which is an attribute of fastai's

@@ -64,8 +64,6 @@ class RadiographDataLoaders(DataLoaders):
     """fastai DataLoaders of a manifest's splits: `train`, `valid` and, if there is one, the test split.
 
     Attributes:
-        manifest: the data set.
-        images: its decoded images.
         origin: "xrayfast" if `dataloaders` made them; "own" for the user's own; "own transforms" for the user's own if
             images are not read and normalized as xrayfast does, so that a saved run can't do the same.
         placement: how images get to the device.
@@ -350,7 +348,6 @@ def _target(row: pd.Series) -> Any:
 
 
 def _splits(items: ImageItems) -> list[NDArray[np.int64]]:
-    """Return the row numbers of train, valid and, if there is one, test."""
     splits = [np.flatnonzero(items.table["split"].to_numpy() == name) for name in SPLIT_INDEX]
     return splits if len(splits[-1]) else splits[:-1]
 

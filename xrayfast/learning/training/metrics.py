@@ -36,9 +36,6 @@ class ValidationUnits:
 
     Attributes:
         images: labels, studies and patients of the images, in the order in which they are predicted.
-        settings: settings of the results.
-        task: "single" or "multi".
-        positive: the positive class of a single-label task with two classes.
     """
 
     images: Predictions
@@ -67,9 +64,6 @@ class _Outputs:
     """Outputs and targets of one pass over a split, on the device until it ends: 8 bytes per label and image.
 
     Args:
-        task: "single" or "multi".
-        n_labels: number of labels.
-        metrics: the metrics to compute, keyed by name.
         validation: studies or patients of the validation split, if metrics are per study or patient.
     """
 
@@ -178,7 +172,6 @@ class SklearnMetric(_OfOutputs):
 
     Args:
         function: function of truth, and of probabilities or decisions.
-        name: name of the metric.
         outputs: outputs of the split, which the first EpochMetric collects.
     """
 
@@ -212,11 +205,7 @@ _OF_PROBABILITIES = frozenset({"y_score", "y_prob", "y_proba", "log_loss"})
 
 
 class OwnMetric(Metric):
-    """The user's own metric; an error in it becomes a TrainingError that names the metric.
-
-    Args:
-        metric: the fastai Metric.
-    """
+    """The user's own metric; an error in it becomes a TrainingError that names the metric."""
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
@@ -347,8 +336,6 @@ class TrainRecorder(Callback):
 
     Args:
         frozen_groups: number of frozen layer groups, from the input.
-        task: "single" or "multi".
-        n_labels: number of labels.
 
     Attributes:
         places: the number of each batch in the epoch, from 0: callbacks may skip some.

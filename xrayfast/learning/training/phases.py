@@ -23,7 +23,6 @@ class Phase:
 
     Attributes:
         name: what is trained, for display: "head", "last 2 blocks", "last layer", "all".
-        epochs: number of epochs.
         frozen_groups: number of frozen layer groups, from the input.
         lrs: the peak learning rate of each layer group, from the input to the head.
     """

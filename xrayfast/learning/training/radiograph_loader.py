@@ -198,9 +198,6 @@ class ImageItems:
     """The rows of a manifest's table as the items of a dataset.
 
     Iteration yields the files, as fastai's `ImageClassifierCleaner` expects.
-
-    Attributes:
-        table: a table from `target_table`.
     """
 
     def __init__(self, table: pd.DataFrame) -> None:

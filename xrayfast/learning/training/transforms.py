@@ -114,7 +114,6 @@ class ChestAugmentation(Transform):
 
     Attributes:
         setting: the setting `augment` that it is made from.
-        ranges: ranges of the augmentations.
         view: function that returns the seed and the number of the view to make; None for random views, as in training.
         own: this rank's rows in distributed training. Each rank draws the random numbers of the whole batch, so that
             the augmentation of an image does not depend on the world size.

@@ -77,8 +77,6 @@ class HeadlineFacts:
     """The facts about a split that its warnings depend on.
 
     Attributes:
-        summary: the result of `metrics.summary.summarize`.
-        task: "single" or "multi".
         counts: the number of patients (or images) with and without each label, see `count_patients`.
         remarks: remarks of the run, which mention leaks.
         blank: remarks on images in which little can be seen.
@@ -87,7 +85,6 @@ class HeadlineFacts:
         chosen_on: this split in words, if epoch, calibration and thresholds were chosen on it; else "".
         external: whether the data are not the run's own.
         of_table: whether the data are predictions in a table, which has no file names to identify patients by.
-        further: further warnings, found by other modules.
     """
 
     summary: Mapping[str, Any]

@@ -45,7 +45,6 @@ class Interval:
         value: the value for the split itself; NaN if undefined.
         low: lower limit; NaN if the value is undefined, if it is undefined in more than `MAX_UNDEFINED` of the
             resamples, if it is `fixed` or `biased`, or with fewer than `MIN_UNITS` patients.
-        high: upper limit.
         undefined: the share of resamples in which the metric is undefined; they are left out.
         method: a key of `formulas.METHODS`; `intervals` says which.
         fixed: whether all resamples have the same value, so that there is no interval.
@@ -70,8 +69,6 @@ class Intervals:
         per_label: L intervals for each name in `registry.label_metrics`.
         n_units: the number of patients (or images) that were resampled.
         by: "patient" or "image": what was resampled.
-        resamples: the number of resamples.
-        seed: the seed of the resamples.
         rarer: (L,) number of patients (or images) in the rarer class of each label.
     """
 

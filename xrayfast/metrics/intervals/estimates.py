@@ -51,7 +51,6 @@ class SplitEstimates:
     """The estimates by formula of a split's metrics, each computed on first use.
 
     Args:
-        split: the split.
         others: splits of other models on the same images, with whose estimates these are compared.
     """
 

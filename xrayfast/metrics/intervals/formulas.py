@@ -56,8 +56,6 @@ class Estimate:
 
     Attributes:
         value: NaN where undefined, as are the limits.
-        low: lower limit of the interval.
-        high: upper limit.
         influence: (U,) how much each patient (or image) moves the value; the sum of the squares is its variance.
         method: a key of `METHODS`.
         few: whether a bootstrap interval is too narrow here.

@@ -68,8 +68,6 @@ class Decision:
     """A calibration and the operating points of the labels.
 
     Attributes:
-        task: "single" or "multi".
-        labels: the L names, in the order of all arrays.
         calibration: the calibration of the network's probabilities.
         points: operating points on calibrated probabilities: one per label, each against the rest, or only that of the
             positive class; () if none were chosen, in which case 0.5 is the threshold.

@@ -55,9 +55,6 @@ class Curve:
     """One label's curve.
 
     Attributes:
-        label: its name.
-        truth: (N,) of 1, 0, and -1 where masked, which are left out.
-        score: (N,) in [0, 1].
         area: the area under the curve with its interval, as text for the legend; or "".
         mark: x and y of the operating point, or None.
         threshold: of the operating point, or None.
@@ -343,7 +340,6 @@ def _lacking(curve: Curve) -> str:
 
 
 def _mark(axes: Axes, curve: Curve, color: str) -> None:
-    """Draw a dot at the operating point."""
     if curve.mark is not None:
         axes.plot(*curve.mark, "o", color=color, markeredgecolor=INK, markersize=5.5, gid="threshold", clip_on=False)
 

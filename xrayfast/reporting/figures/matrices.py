@@ -118,7 +118,6 @@ def cooccurrence_figure(matrix: ArrayLike, labels: Sequence[str]) -> Figure:
 
 
 def _row_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return each cell as a share of its row; NaN in rows that sum to 0."""
     totals = counts.sum(axis=1, keepdims=True).astype(float)
     shares = np.full(counts.shape, np.nan)
     np.divide(counts, totals, out=shares, where=totals > 0)

@@ -62,14 +62,12 @@ class Overview:
 
     Attributes:
         kind: the kind of result, such as "Run".
-        title: the name of the result.
         lead: a line of description.
         status: the status of a run that is not complete; otherwise "".
         tiles: names and cells of the main numbers.
         aside: a sentence below the tiles.
         warnings: sentences that must be read.
         found: severity, name of the severity, title and text of each problem that an audit found.
-        plot: a figure.
         images: views of images, each with a `caption` and an `aside`.
         tables: tables, shown without ids and sort buttons.
         facts: names and values, folded.

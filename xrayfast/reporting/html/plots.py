@@ -48,9 +48,7 @@ class Plot:
 
     Attributes:
         name: name of the file, without suffix.
-        title: what the figure is.
         alt: what the figure shows, in words.
-        figure: the matplotlib figure.
         image: RGBA pixels for the page at `figures.encoding.DPI`, without a background.
         whole: RGBA pixels for the file, if it shows more than the page; None if both are the same.
     """
@@ -259,7 +257,6 @@ def _decision_curve_plot(images: str, summary: Mapping[str, Any], labels: Collec
 
 
 def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
-    """Return the block of reliability diagrams."""
     bins, (labels, said) = summary["reliability"], _drawn_labels(summary)
     shown = {*labels, MOST_LIKELY}
     before, after = (
@@ -282,7 +279,6 @@ def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
 
 
 def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> FigureBlock:
-    """Return the block of the confusion matrix of a single-label task."""
     matrix, names = merge_rare(summary["confusion"], labels, PANELS)
     right = sum(summary["confusion"][i][i] for i in range(len(labels)))
     rest = (
@@ -301,7 +297,6 @@ def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[st
 
 
 def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> list[FigureBlock]:
-    """Return the blocks of a multi-label task: one confusion matrix per label, and the co-occurrence matrix."""
     counts, together = summary["confusion_per_label"], summary["cooccurrence"]
     below = f"of {split_images(split, summary)}; the numbers are in the table below."
     (drawn, said), unit = _drawn_labels(summary), unit_of(summary)

@@ -39,7 +39,6 @@ def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: 
 
 
 def _overall(id: str, attribute: Mapping[str, Any], task: Task) -> Table:
-    """Return one row per subgroup."""
     names = [name for name in headline_metrics(task) if all(name in group["overall"] for group in attribute["groups"])]
     counts = ["with_auroc"] if task == "multi" and all("with_auroc" in group for group in attribute["groups"]) else []
     rows = [
@@ -60,7 +59,6 @@ def _overall(id: str, attribute: Mapping[str, Any], task: Task) -> Table:
 
 
 def _by_label(id: str, attribute: Mapping[str, Any], name: str) -> Table:
-    """Return one row per label, one column per subgroup."""
     groups = attribute["groups"]
     by_row = zip(*map(label_rows, groups), strict=True)
     rows = [

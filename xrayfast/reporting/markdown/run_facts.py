@@ -27,7 +27,6 @@ class RunFacts:
     Attributes:
         labels: the names of the network's outputs, in order.
         results: the summary of each evaluated split, valid before test.
-        decision: calibration and operating points.
         epochs: rows of the history.
         global_batch: images per training batch over all ranks.
         network: the folder of the first network, relative to the run's; "." for a run with a network of its own.

@@ -29,7 +29,6 @@ class LabelMatch:
         usable: (N,) bool, whether each image can be evaluated on.
         used: the labels that both the network and the data have.
         unknown: the labels that the network lacks, with the number of images that have each.
-        lacking: the labels that the data lack.
         left_out: the reasons why images are not usable, with their numbers of images.
         notes: sentences on the names that were matched.
     """

@@ -22,7 +22,6 @@ class CheckedData:
     """A data set that was checked for leaks.
 
     Attributes:
-        data: the data set with its final splits.
         warnings: warnings of leaks that were allowed, of rare labels and of contradictory labels.
         looked: sentences on what was looked for and what was found.
         shortcuts: the result of `audit.shortcuts.predictable_labels`.

@@ -127,7 +127,6 @@ def is_complete(path: Path) -> bool:
 
 
 def _finish(run: Run, reporter: Reporter) -> None:
-    """Write the results of a run whose members are all complete, and mark it as completed."""
     infos = [member.info for member in run.members]
     run.write_config(run.config.model_copy(update={"model": run.first_network.config.model}))  # as the network was made
     run.update_info(

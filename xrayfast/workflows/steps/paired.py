@@ -41,8 +41,6 @@ class RunPredictions:
     """A run's predictions, with the data that match their images to those of another run.
 
     Attributes:
-        predictions: the predictions of a split, one row per image.
-        decision: the run's calibration and thresholds.
         hashes: the hash of each image's pixels, keyed by the image's name; empty for runs of older versions.
         window: the window that DICOM files were read with before hashing.
     """
@@ -269,7 +267,6 @@ def align(one: RunPredictions, other: RunPredictions, labels: Sequence[str]) -> 
 
 
 def _few_patients_note(predictions: Predictions, groups: NDArray[np.int64] | None) -> list[str]:
-    """Return a note on labels that few patients have or lack."""
     units, _ = sampling_units(groups, len(predictions))
     found = []
     for label, truth in zip(predictions.labels, predictions.truth.T, strict=True):

@@ -76,7 +76,6 @@ class UnseenImages:
     Attributes:
         rows: rows of the manifest, ascending; at least one.
         left_out: reasons to leave images out, with their numbers of images.
-        warnings: warnings about the data.
         unreadable: the error of each file that can't be read, keyed by the image's name.
         own_test: number of images that are in the run's own test split.
         looked: sentences on how seen images were looked for.

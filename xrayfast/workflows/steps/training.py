@@ -72,9 +72,7 @@ class ScheduledPhase:
     """A phase with its use of the frozen-feature cache and its image sizes.
 
     Attributes:
-        phase: the phase.
         cached_groups: number of first layer groups that are not run, because their features are cached; 0 for none.
-        views: cached views per training image.
         sizes: the side of the images in each epoch.
     """
 
@@ -187,7 +185,6 @@ class Training:
 
     Attributes:
         history: the epochs so far; training appends to it.
-        reporter: receives the progress.
         interrupted: called after each batch; training stops if it returns True.
         world: the ranks; rank zero saves the epochs.
         threads: the number of torch's threads, chosen again for each epoch.

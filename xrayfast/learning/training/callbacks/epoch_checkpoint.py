@@ -23,15 +23,11 @@ class EpochCheckpoint(Callback):
     """Callback that adds each epoch to the history and saves it, and stops training early or when it diverges.
 
     Args:
-        history: history of the epochs so far.
-        phase: the current phase.
         first_epoch: number of epochs before the phase.
         monitor: the column that decides which epoch is best.
         patience: number of epochs without improvement after which training stops; None for no early stopping.
         save: function that saves the epoch; its argument is whether the epoch is the best so far.
-        reporter: receiver of the rows.
         sizes: the side of the images in each epoch of the phase.
-        train: recorder of the epoch's training batches.
 
     Attributes:
         failure: error that ended training, to be raised when `fit` returns; or None.
@@ -123,7 +119,6 @@ class EpochCheckpoint(Callback):
             self.failure = self._divergence(self.train_batches.read_losses()) or self._cut_short()
 
     def _cut_short(self) -> TrainingError:
-        """Return the error for an epoch that a callback did not let finish."""
         return TrainingError(
             f"A callback ended epoch {len(self.history.rows) + 1} before it was trained and validated, but fit "
             "records whole epochs. Let the callback raise CancelFitException in after_epoch, with an order above "
@@ -181,7 +176,6 @@ class EpochCheckpoint(Callback):
         return f" Its images: {shorten(files)}."
 
     def _files(self, batch: int) -> list[str]:
-        """Return the paths of the images in a training batch."""
         loader, place = self.dls.train, self.train_batches.places[batch]
         paths = loader.dataset.items.table["path"]
         return [str(paths.iloc[row]) for row in loader.rows[place * loader.bs : (place + 1) * loader.bs]]

@@ -62,7 +62,6 @@ class AdaptThreads(Callback):
     """Callback that sets the number of torch's threads to the number of free CPUs before each epoch.
 
     Args:
-        threads: the context manager within which training runs.
         changed: function that is called with a sentence when the number has changed.
     """
 

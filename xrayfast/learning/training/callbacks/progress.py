@@ -17,7 +17,6 @@ class BatchProgress(Callback):
     """Callback that reports batches to a Reporter.
 
     Args:
-        reporter: receiver of the reports.
         first_epoch: number of epochs before the phase.
         alone: whether this is the only rank; training then also stops if the reported loss is not finite.
     """

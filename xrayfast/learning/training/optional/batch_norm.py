@@ -29,9 +29,6 @@ class PreciseBatchNorm(Callback):
     itself, which normalizes by batch, does not change.
 
     If no batch norm of the backbone trains, as with a frozen backbone or vgg16, nothing is recomputed.
-
-    Args:
-        groups: the layer groups of the network, from the input to the head.
     """
 
     order = CALLBACK_ORDER["PreciseBatchNorm"]

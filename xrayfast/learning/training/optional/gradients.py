@@ -19,9 +19,6 @@ class AccumulateGradients(Callback):
     fastai's GradientAccumulation weights batches by numbers of images even if cells are masked or classes are weighted.
     At the end of an epoch it carries the gradients that are left into the next one, and divides them by the full
     number.
-
-    Args:
-        batches: number of batches per step.
     """
 
     order = CALLBACK_ORDER["AccumulateGradients"]

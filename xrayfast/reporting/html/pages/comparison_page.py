@@ -98,7 +98,6 @@ def forest_plot(found: Comparison) -> Plot:
 
 
 def _facts(found: Comparison) -> list[tuple[str, str]]:
-    """Return what was compared on which images, by name."""
     shared, units = found.differences if len(found.differences) else found.table, found.units.capitalize()
     facts = [
         ("Split", found.split_title),

@@ -23,9 +23,7 @@ class EvaluationData:
     """Everything that the page shows.
 
     Attributes:
-        metrics: the content of the evaluation's `metrics.json`.
         split: the results, named "external" or "test".
-        decision: the run's calibration and thresholds.
         chosen_on: the images that they were chosen on, in words.
         seen_left_out: whether training images of the run were looked for and left out; an exported file does not list
             them.

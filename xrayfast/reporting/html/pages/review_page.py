@@ -86,7 +86,6 @@ def _words(label: str, value: Any) -> str:
 
 
 def _label_table(predictions: Predictions, proposals: pd.DataFrame, single: bool) -> Table:
-    """Return by label: images with it, images proposed to lose it, and images proposed to get it."""
     rows = []
     for i, label in enumerate(predictions.labels):
         own = proposals if single else proposals[proposals["label"] == label]

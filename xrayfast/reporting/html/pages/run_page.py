@@ -27,18 +27,14 @@ class ReportData:
     """Everything that the page shows.
 
     Attributes:
-        run_name: the run's name, the page's title.
-        info: the content of `run.json`.
         model_facts: facts on model and training, keyed by their titles.
         labels: the names, in the order of the network's outputs.
         counts: images by label (rows, in the order of `labels`, then "images" and, if known, "patients")
             and by split (columns among train, valid and test).
         splits: the evaluated splits, valid before test; the last is that of the headline.
-        decision: calibration and thresholds.
         source: path of the data; "" if unknown.
         curves: `plots.history_plot` of the history.
         batches: `plots.batches_plot`; None if the run has recorded no batches.
-        methods: a methods paragraph for a paper.
         training_images: a few training images as the network saw them.
         overfitting: comparison of training and validation; None if the run has no metrics of the training split.
     """

@@ -73,12 +73,6 @@ class FoldProcess:
     """A process that trains a fold, in all repeats, by `cross-validate --resume` with `--fold`.
 
     With several GPUs, it sees one of them; the CPUs are divided between the processes.
-
-    Args:
-        cv: the folder of the cross-validation.
-        fold: number of the fold.
-        place: number of the process, among those that run at the same time.
-        jobs: how many run at the same time.
     """
 
     def __init__(self, cv: Path, fold: int, place: int, jobs: int) -> None:

@@ -54,8 +54,6 @@ class DealtImages:
 
     Attributes:
         data: the data set with the split of the first fold, and a note on the folds.
-        images: the decoded images.
-        compared: the result of comparing the images with each other.
         numbers: (N, R) the fold of each image in each repeat, from 1; 0 for test images.
         groups: (N,) group numbers, equal for images of one patient and for duplicates, which stay together; None if
             neither are known.
@@ -112,7 +110,6 @@ class DealtImages:
         return self.data.with_splits(self._splits(repeat, fold), note)
 
     def _splits(self, repeat: int, fold: int) -> list[Split]:
-        """Return the split of each image for the network of a fold."""
         numbers = self.numbers[:, repeat - 1]
         if not self.inner_valid:
             found: list[Split] = np.where(numbers == 0, "test", np.where(numbers == fold, "valid", "train")).tolist()
@@ -317,7 +314,6 @@ def pool_folds(images: Sequence[str], folds: Sequence[Predictions]) -> Predictio
 
 
 def _summarize(predictions: Predictions, decision: Decision) -> dict[str, Any]:
-    """Run `summarize` without intervals."""
     return summarize(
         predictions.truth,
         predictions.probability,

@@ -79,13 +79,11 @@ def write_tables(evaluation: Evaluation, result: Mapping[str, Any]) -> None:
 
 
 def _overall_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield one row per metric over all labels."""
     for metric, value in summary["overall"].items():
         yield _row(metric, value, interval_of(summary, metric))
 
 
 def _label_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield one row per label and metric."""
     for row in summary["per_label"]:
         counts = {name: row[name] for name in _COUNTS if name in row}
         for metric in [name for name in row if name not in counts]:
@@ -107,7 +105,6 @@ def operating_rows(summary: Mapping[str, Any], label: str | None = None) -> list
 
 
 def _subgroup_rows(columns: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of `_overall_rows` and `_label_rows` for every subgroup."""
     for column in columns:
         for group in column["groups"]:
             counts = {name: group[name] for name in ("images", "patients", "scored")}

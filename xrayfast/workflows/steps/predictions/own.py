@@ -184,7 +184,6 @@ class RunByUnit:
     """A run with results per image, study or patient, as requested.
 
     Attributes:
-        run: a completed run.
         settings: the run's settings of results, with the requested `unit` and `unit_join`.
         decision: the run's calibration and thresholds; for another unit, the thresholds are chosen again.
         notes: sentences on thresholds that were chosen again.

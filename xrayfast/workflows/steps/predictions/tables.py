@@ -57,7 +57,6 @@ class PredictionTable:
         predictions: the given probabilities, both as `raw` and as calibrated; the log loss of each image.
         task: the given task; by default "single" if each image has one class and probabilities add up to 1, else
             "multi".
-        notes: sentences on what was inferred.
     """
 
     predictions: Predictions
@@ -327,7 +326,6 @@ def _leave_out_blank(
 
 
 def _people(table: Table) -> dict[str, NDArray[Any]]:
-    """Return sex, age and view, as far as there are columns for them."""
     read: dict[str, Callable[[Sequence[str]], Sequence[Any]]]
     read = {"sex": lambda cells: parse_sexes(cells)[0], "age": lambda cells: parse_ages(cells)[0], "view": parse_views}
     found: dict[str, NDArray[Any]] = {}

@@ -33,7 +33,6 @@ class UnitsOfFiles:
     """The studies or patients that N files belong to.
 
     Attributes:
-        unit: "study" or "patient".
         how: how the probabilities of a unit's images are joined.
         decision: calibration, and thresholds for such units.
         numbers: (N,) the number of each file's unit, from 0, in the order of the units' first files.
