@@ -31,7 +31,7 @@ OUT_OF_FOLD = "out_of_fold.csv"
 
 
 class CrossValidation(Run):
-    """A cross-validation: reads and writes the files of its folder.
+    """A cross-validation: reads and writes the files of its folder, as `Run` does.
 
     Args:
         path: the folder of an existing cross-validation.
@@ -59,29 +59,17 @@ class CrossValidation(Run):
 
     @property
     def is_finished(self) -> bool:
-        """Whether all folds are trained and the results computed.
-
-        Raises:
-            RunError: `run.json` is damaged.
-        """
+        """Whether all folds are trained and the results computed."""
         return self.info.status == "completed"
 
     @property
     def folds(self) -> CrossValidationInfo:
-        """How the images were assigned to folds: the content of `cross_validation.json`.
-
-        Raises:
-            RunError: the file is damaged.
-        """
+        """How the images were assigned to folds: the content of `cross_validation.json`."""
         return read_typed(self.path / FOLDS_FILE, CrossValidationInfo)
 
     @property
     def dealt(self) -> str:
-        """How the images were assigned to folds, in words, as in "5 folds by patient, dealt 3 times".
-
-        Raises:
-            RunError: a file is damaged.
-        """
+        """How the images were assigned to folds, in words, as in "5 folds by patient, dealt 3 times"."""
         folds = self.folds
         known = "patients" in self.info.counts["valid"] and not folds.by_image
         times = f", repeated {folds.repeats} times" if folds.repeats > 1 else ""
@@ -108,31 +96,19 @@ class CrossValidation(Run):
 
     @property
     def out_of_fold(self) -> Predictions:
-        """Each image's prediction by networks that were not trained on it, averaged over the repeats.
-
-        Raises:
-            RunError: not all folds are trained.
-        """
+        """Each image's prediction by networks that were not trained on it, averaged over the repeats."""
         return self.predictions("valid")
 
     @property
     def fold_table(self) -> pd.DataFrame:
-        """One row per fold: fold, repeat, run, images, patients, best epoch, and the metrics over all labels.
-
-        Raises:
-            RunError: not all folds are trained.
-        """
+        """One row per fold: fold, repeat, run, images, patients, best epoch, and the metrics over all labels."""
         rows = self.metrics["folds"]
         own = [{name: value for name, value in row.items() if name not in ("overall", "auroc")} for row in rows]
         table: pd.DataFrame = pd.DataFrame([one | row["overall"] for one, row in zip(own, rows, strict=True)])
         return table
 
     def read_fold_numbers(self) -> npt.NDArray[np.int64]:
-        """Return (N, R) the fold of each image of `split.csv` in each repeat, from 1; 0 for test images.
-
-        Raises:
-            RunError: the file is damaged.
-        """
+        """Return (N, R) the fold of each image of `split.csv` in each repeat, from 1; 0 for test images."""
         names = fold_columns(self.folds.repeats)
         table = read_csv(self.split_path, names, dtype=str, keep_default_na=False)
         try:
@@ -141,11 +117,7 @@ class CrossValidation(Run):
             raise RunError(f"{self.split_path}: expected whole numbers in {', '.join(names)} ({error}).") from error
 
     def images_in_folds(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """Return the images that are in folds, in the order of `split.csv`, and (N, R) their folds.
-
-        Raises:
-            RunError: the file is damaged.
-        """
+        """Return the images that are in folds, in the order of `split.csv`, and (N, R) their folds."""
         numbers = self.read_fold_numbers()
         used = numbers[:, 0] > 0
         table = read_csv(self.split_path, ["image"], dtype=str, keep_default_na=False)

@@ -18,7 +18,7 @@ EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE = "evaluation.json", "metrics.js
 
 
 class Evaluation(HasOverview):
-    """An evaluation of a run on its own or on other data: reads and writes the files of its folder.
+    """An evaluation of a run on its own or on other data: reads and writes the files of its folder, as `Run` does.
 
     Args:
         path: the folder.
@@ -42,11 +42,7 @@ class Evaluation(HasOverview):
 
     @property
     def info(self) -> EvaluationInfo:
-        """The content of `evaluation.json`: command line, time, versions.
-
-        Raises:
-            RunError: the file is missing or damaged.
-        """
+        """The content of `evaluation.json`: command line, time, versions."""
         return read_typed(self.path / EVALUATION_FILE, EvaluationInfo)
 
     def write_info(self, info: Mapping[str, Any]) -> None:
@@ -55,11 +51,7 @@ class Evaluation(HasOverview):
 
     @property
     def metrics(self) -> EvaluationMetrics:
-        """The content of `metrics.json`: `result`, from `metrics.summary.summarize`, and the images and labels used.
-
-        Raises:
-            RunError: the file is missing or damaged.
-        """
+        """The content of `metrics.json`: `result`, from `metrics.summary.summarize`, and the images and labels used."""
         metrics = read_typed(self.path / METRICS_FILE, EvaluationMetrics)
         if isinstance(before := metrics.pop("warnings", None), list):  # type: ignore[typeddict-item]
             # Versions before 0.6 wrote sentences.
@@ -72,11 +64,7 @@ class Evaluation(HasOverview):
 
     @property
     def predictions(self) -> Predictions:
-        """The predictions that were evaluated.
-
-        Raises:
-            RunError: they can't be read.
-        """
+        """The predictions that were evaluated."""
         return Predictions.read(self.path / PREDICTIONS_FILE, self.labels)
 
     def write_predictions(self, predictions: Predictions) -> None:

@@ -88,7 +88,7 @@ def published_run(name: str) -> Run:
 
 
 class Run(HasOverview):
-    """A run: reads and writes the files of its folder.
+    """A run: reads and writes the files of its folder. To read a missing or damaged file is a RunError that names it.
 
     Args:
         path: the folder of an existing run; or `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`, which is downloaded from the
@@ -150,11 +150,7 @@ class Run(HasOverview):
 
     @property
     def chosen_on(self) -> str:
-        """The images on which epoch, calibration and thresholds were chosen, in words.
-
-        Raises:
-            RunError: `run.json` is damaged.
-        """
+        """The images on which epoch, calibration and thresholds were chosen, in words."""
         if self.info.chosen_inside:
             return "the inner validation predictions"
         if self.has_folds:
@@ -267,11 +263,7 @@ class Run(HasOverview):
 
     @property
     def info(self) -> RunInfo:
-        """The content of `run.json`: status, versions, seeds, times.
-
-        Raises:
-            RunError: the file is damaged.
-        """
+        """The content of `run.json`: status, versions, seeds, times."""
         return read_typed(self.path / INFO_FILE, RunInfo)
 
     @check_arguments()
@@ -355,11 +347,7 @@ class Run(HasOverview):
 
     @property
     def decision(self) -> Decision:
-        """Calibration and thresholds, as chosen on the validation split.
-
-        Raises:
-            RunError: `labels.json` is damaged.
-        """
+        """Calibration and thresholds, as chosen on the validation split."""
         content = self._labels_file()
         try:
             decision = Decision.from_json(content.model_dump(), content.task, content.labels)
@@ -398,11 +386,7 @@ class Run(HasOverview):
 
     @property
     def split_path(self) -> Path:
-        """`split.csv`: the split of each image.
-
-        Raises:
-            RunError: there is none.
-        """
+        """`split.csv`: the split of each image."""
         return self._existing_file(SPLIT_FILE)
 
     def write_split(self, table: pd.DataFrame) -> None:
@@ -416,11 +400,7 @@ class Run(HasOverview):
 
     @property
     def corrections_path(self) -> Path | None:
-        """`corrections.csv`: the labels that a reader corrected; None if there are none.
-
-        Raises:
-            RunError: the file is gone or damaged.
-        """
+        """`corrections.csv`: the labels that a reader corrected; None if there are none."""
         return None if self.config.data.corrections is None else self._existing_file(CORRECTIONS)
 
     def write_corrections(self, corrections: Iterable[Correction]) -> None:
@@ -429,11 +409,7 @@ class Run(HasOverview):
             write_csv(self.path / CORRECTIONS, pd.DataFrame(rows))
 
     def read_left_out(self) -> dict[str, str]:
-        """Return the reasons in `left_out.csv`, by image; empty if there is no such file.
-
-        Raises:
-            RunError: the file is damaged.
-        """
+        """Return the reasons in `left_out.csv`, by image; empty if there is no such file."""
         if not (self.path / LEFT_OUT).is_file():
             return {}
         table = read_csv(self.path / LEFT_OUT, ["image", "reason"], dtype=str, keep_default_na=False)
@@ -443,9 +419,6 @@ class Run(HasOverview):
     def history(self) -> pd.DataFrame:
         """One row per epoch: phase, size, losses and metrics of both splits (`train_`, `valid_`), learning rates,
         seconds. Without rows if the run has members.
-
-        Raises:
-            RunError: the file is missing or damaged.
         """
         if self.info.members:
             empty: pd.DataFrame = pd.DataFrame(columns=_HISTORY_COLUMNS)
@@ -541,11 +514,7 @@ class Run(HasOverview):
 
     @property
     def metrics(self) -> MetricsFile:
-        """The content of `metrics.json`: by split, the result of `metrics.summary.summarize`.
-
-        Raises:
-            RunError: the file is missing or damaged.
-        """
+        """The content of `metrics.json`: by split, the result of `metrics.summary.summarize`."""
         try:
             return read_typed(self.path / METRICS_FILE, MetricsFile)
         except RunError as error:
@@ -561,9 +530,6 @@ class Run(HasOverview):
         """A few training images as the network saw them.
 
         There are none in runs of older versions, nor in runs on DataLoaders of the user's own.
-
-        Raises:
-            RunError: the file is damaged.
         """
         path = self.path / TRAINING_IMAGES_FILE
         return read_typed(path, TrainingImages)["images"] if path.is_file() else []
@@ -682,11 +648,7 @@ class Run(HasOverview):
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run is complete, including its last steps, which a kill may have prevented.
-
-        Raises:
-            RunError: `run.json` is damaged.
-        """
+        """Whether the run is complete, including its last steps, which a kill may have prevented."""
         has_cards = self.model_card_path.is_file() and self.claim_path.is_file()
         return self.info.status == "completed" and has_cards and not self.leftovers()
 
